@@ -1,0 +1,175 @@
+//! Group commit: many jobs, one transaction, one fsync.
+//!
+//! Invariant: a job is completed only after the transaction that holds it is durable, and jobs are committed in the
+//! order in which they were queued. A failed commit has an unknown outcome, so it ends the node.
+//!
+//! Deliberately absent: what a job is, and timers. A batch is whatever queued up while the last one was being synced.
+
+use tokio::sync::mpsc;
+
+use crate::host::{CommitMode, Host};
+
+/// Writes batches. The committer owns its database for writing.
+pub trait Committer: Send + 'static {
+    type Job: Send + 'static;
+
+    /// How much of a batch's byte budget this job takes.
+    fn weight(job: &Self::Job) -> usize;
+
+    /// Writes all jobs in one transaction, makes it durable, then completes each of them, leaving `jobs` empty.
+    ///
+    /// # Errors
+    /// Any error means that the disk can't be trusted any more: the node ends, and no job of the batch is completed.
+    fn commit(&mut self, jobs: &mut Vec<Self::Job>) -> Result<(), CommitError>;
+}
+
+/// Why a commit failed. Its outcome is unknown.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct CommitError(pub String);
+
+impl<E: Into<redb::Error>> From<E> for CommitError {
+    fn from(error: E) -> Self {
+        Self(error.into().to_string())
+    }
+}
+
+/// The limits of one commit queue.
+#[derive(Clone, Copy, Debug)]
+pub struct CommitLimits {
+    /// Jobs that may wait; a full queue makes senders wait.
+    pub queue: usize,
+    /// Jobs in one batch.
+    pub batch_jobs: usize,
+    /// Bytes in one batch, by [`Committer::weight`]; a single larger job still goes alone.
+    pub batch_bytes: usize,
+}
+
+/// The way into a commit queue.
+#[derive(Debug)]
+pub struct CommitQueue<J> {
+    sender: mpsc::Sender<J>,
+}
+
+impl<J> Clone for CommitQueue<J> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone() }
+    }
+}
+
+/// The queue's committer is gone: the node is ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the commit queue is closed because the node is shutting down")]
+pub struct QueueClosed;
+
+/// Why a job was handed back.
+#[derive(Debug)]
+pub enum TrySubmitError<J> {
+    /// The queue is full.
+    Full(J),
+    /// The node is ending.
+    Closed(J),
+}
+
+impl<J: Send + 'static> CommitQueue<J> {
+    /// Queues a job, waiting while the queue is full.
+    ///
+    /// # Errors
+    /// [`QueueClosed`] when the node is ending.
+    pub async fn submit(&self, job: J) -> Result<(), QueueClosed> {
+        self.sender.send(job).await.map_err(|_| QueueClosed)
+    }
+
+    /// Queues a job, or hands it back when there is no room.
+    ///
+    /// # Errors
+    /// The job itself, in [`TrySubmitError`].
+    pub fn try_submit(&self, job: J) -> Result<(), TrySubmitError<J>> {
+        self.sender.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(job) => TrySubmitError::Full(job),
+            mpsc::error::TrySendError::Closed(job) => TrySubmitError::Closed(job),
+        })
+    }
+
+    /// How many more jobs fit right now.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.sender.capacity()
+    }
+}
+
+/// Starts a committer and returns the way in. It ends when all senders are gone.
+pub fn spawn<C: Committer>(
+    host: &Host,
+    name: &str,
+    limits: CommitLimits,
+    committer: C,
+) -> std::io::Result<CommitQueue<C::Job>> {
+    let (sender, receiver) = mpsc::channel(limits.queue);
+    let fatal = host.fatal.clone();
+    let name = name.to_owned();
+    match &host.commits {
+        CommitMode::Thread => {
+            let mut worker = Worker { receiver, limits, committer, batch: Vec::new() };
+            std::thread::Builder::new().name(name.clone()).spawn(move || {
+                while worker.fill_blocking() {
+                    if let Err(error) = worker.commit() {
+                        fatal(&format!("{name}: the disk failed, outcome unknown: {error}"));
+                        return;
+                    }
+                }
+            })?;
+        }
+        CommitMode::Task { delay } => {
+            let delay = delay.clone();
+            let mut worker = Worker { receiver, limits, committer, batch: Vec::new() };
+            tokio::spawn(async move {
+                while worker.fill().await {
+                    tokio::time::sleep(delay()).await;
+                    if let Err(error) = worker.commit() {
+                        fatal(&format!("{name}: the disk failed, outcome unknown: {error}"));
+                        return;
+                    }
+                }
+            });
+        }
+    }
+    Ok(CommitQueue { sender })
+}
+
+struct Worker<C: Committer> {
+    receiver: mpsc::Receiver<C::Job>,
+    limits: CommitLimits,
+    committer: C,
+    /// What the next commit writes.
+    batch: Vec<C::Job>,
+}
+
+impl<C: Committer> Worker<C> {
+    fn fill_blocking(&mut self) -> bool {
+        let Some(first) = self.receiver.blocking_recv() else { return false };
+        self.gather(first);
+        true
+    }
+
+    async fn fill(&mut self) -> bool {
+        let Some(first) = self.receiver.recv().await else { return false };
+        self.gather(first);
+        true
+    }
+
+    /// Takes what else has queued up, within the limits of a batch.
+    fn gather(&mut self, first: C::Job) {
+        let mut bytes = C::weight(&first);
+        self.batch.push(first);
+        while self.batch.len() < self.limits.batch_jobs && bytes < self.limits.batch_bytes {
+            let Ok(job) = self.receiver.try_recv() else { break };
+            bytes += C::weight(&job);
+            self.batch.push(job);
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), CommitError> {
+        self.committer.commit(&mut self.batch)
+    }
+}

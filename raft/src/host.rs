@@ -1,0 +1,94 @@
+//! The edges of a node: network, disk, clock, randomness and the way out when a disk fails.
+//!
+//! Invariant: nothing else in the product opens a socket or a file, reads a clock or draws a random number. A
+//! simulation hands in its own host and runs the same code from one seed.
+//!
+//! Deliberately absent: timers. They are tokio's, which a simulation controls by itself.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::ids::Stamp;
+
+/// A connection: bytes both ways.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for T {}
+
+/// A connection of any kind.
+pub type BoxStream = Box<dyn ByteStream>;
+
+/// Dials and listens. Addresses are `host:port`.
+pub trait Net: Send + Sync + 'static {
+    /// Opens a connection, with `TCP_NODELAY` where that means something.
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxStream>>;
+
+    /// Starts listening; port 0 picks a free one.
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
+}
+
+/// A listening socket.
+pub trait Listener: Send + 'static {
+    /// Waits for the next connection.
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxStream, SocketAddr)>>;
+
+    /// Where it listens.
+    fn local_address(&self) -> io::Result<SocketAddr>;
+}
+
+/// Opens databases and keeps the few small files beside them.
+pub trait Disk: Send + Sync + 'static {
+    /// Opens the database at `path`, or makes it, parent directories included.
+    fn open_database(&self, path: &Path) -> Result<redb::Database, redb::DatabaseError>;
+
+    /// Reads a small file whole; `None` where there is none.
+    fn read_file(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
+
+    /// Replaces a small file: after it returns, a crash shows the new content; before, the old or the new one.
+    fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+}
+
+/// Tells the time of day. Order is never taken from it; stamps are, and only as a hint.
+pub trait Clock: Send + Sync + 'static {
+    /// Unix time in milliseconds.
+    fn now(&self) -> Stamp;
+}
+
+/// Draws random numbers.
+pub trait Random: Send + Sync + 'static {
+    /// A number uniform over all of `u64`.
+    fn next_u64(&self) -> u64;
+}
+
+/// How group commits run.
+#[derive(Clone)]
+pub enum CommitMode {
+    /// On an operating-system thread of their own, because redb blocks.
+    Thread,
+    /// Inline in a task, after a delay that stands for the disk: for simulations, whose disk does not block.
+    Task { delay: Arc<dyn Fn() -> Duration + Send + Sync> },
+}
+
+/// All edges of one node.
+#[derive(Clone)]
+pub struct Host {
+    pub net: Arc<dyn Net>,
+    pub disk: Arc<dyn Disk>,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub commits: CommitMode,
+    /// Ends the node at once, because its disk can no longer be trusted. In a real process it never returns; in a
+    /// simulation it marks the node as dead, and the caller must not answer anybody afterwards.
+    pub fatal: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Host")
+    }
+}

@@ -1,0 +1,52 @@
+//! Planted bugs: a switch each, to prove that the checks which guard against it can fail.
+//!
+//! Invariant: without the `mutants` feature [`planted`] is a constant `false`, and a release build with the feature
+//! does not compile. A mutant is planted for one thread, which is one simulation.
+//!
+//! Deliberately absent: any use outside `if planted(Mutant::…)` at the very line that the bug would sit in.
+
+#[cfg(all(feature = "mutants", not(debug_assertions)))]
+compile_error!("the `mutants` feature plants bugs; it must never be part of a release build");
+
+/// The bugs that can be planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// The entry acknowledges and proposes with one storage vote instead of a quorum, and sync lets it.
+    AcknowledgeBeforeQuorum,
+    /// Group commits are not synced to disk before their jobs are completed.
+    SkipFsync,
+    /// The sequencer gives a slot and its positions out twice now and then.
+    ReuseSlot,
+    /// The sequencer resolves whatever number comes, not only the next one.
+    ResolveOutOfOrder,
+    /// A reopened entry gets its old incarnation again, and older ones are not fenced.
+    ForgetIncarnation,
+    /// A replica hands events to sessions when a segment is sealed here, before it is resolved.
+    DispatchBeforeCommit,
+}
+
+#[cfg(feature = "mutants")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug in what runs on this thread, or removes it.
+#[cfg(feature = "mutants")]
+pub fn plant(mutant: Option<Mutant>) {
+    PLANTED.with(|cell| cell.set(mutant));
+}
+
+/// Whether this bug is planted.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn planted(mutant: Mutant) -> bool {
+    PLANTED.with(std::cell::Cell::get) == Some(mutant)
+}
+
+/// Whether this bug is planted: never, in a build without the `mutants` feature.
+#[cfg(not(feature = "mutants"))]
+#[must_use]
+#[inline(always)]
+pub const fn planted(_mutant: Mutant) -> bool {
+    false
+}

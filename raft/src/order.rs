@@ -1,0 +1,124 @@
+//! What goes into the order and what comes out of it: proposals, their outcomes, and resolutions.
+//!
+//! Invariant: a [`Resolution`], once shown, never changes. These types are persisted and sent between nodes through
+//! `wire`; enum variants and struct fields keep their order for ever, new ones go last.
+//!
+//! Deliberately absent: the rules that turn a proposal into a resolution (`sequencer`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{
+    AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Shard, Slot, Stamp,
+};
+
+/// A sealed segment that a quorum of its storages holds, as its entry proposes it to sync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedSegment {
+    pub id: AdvanceSegment,
+    pub shard: Shard,
+    /// Number of events, at least 1.
+    pub count: u32,
+    /// Length of the body in bytes.
+    pub length: u32,
+    /// XXH3-64 of the body.
+    pub checksum: u64,
+    /// The storages that gave their storage vote, ascending, each once.
+    pub votes: Vec<NodeId>,
+}
+
+/// One step of the order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolution {
+    pub slot: Slot,
+    pub stamp: Stamp,
+    /// Position of the first event at or after this slot.
+    pub base: Position,
+    pub step: Step,
+}
+
+/// What stands at a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// A segment found its place: its events have the positions from the resolution's base on.
+    Segment(SealedSegment),
+    /// An entry began a new incarnation; nothing of an older one is resolved from here on.
+    Opened { entry: NodeId, incarnation: Incarnation },
+    /// An entry's incarnation ended; nothing of it is resolved from here on.
+    Closed { entry: NodeId, incarnation: Incarnation, reason: CloseReason },
+}
+
+impl Resolution {
+    /// Position of the first event after this slot.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        match &self.step {
+            Step::Segment(segment) => Position(self.base.0 + u64::from(segment.count)),
+            Step::Opened { .. } | Step::Closed { .. } => self.base,
+        }
+    }
+}
+
+/// Why an incarnation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CloseReason {
+    /// The entry said goodbye.
+    Left,
+    /// Its lease ran out.
+    LeaseLost,
+}
+
+/// Where a segment was placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub slot: Slot,
+    pub stamp: Stamp,
+    pub base: Position,
+}
+
+/// The answer to one proposed segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SegmentOutcome {
+    /// It stands in the order, now or since an earlier proposal of the same segment.
+    Resolved(Place),
+    /// An earlier number of the same incarnation has to be proposed first. Propose from `expected` on.
+    Gap { expected: SegmentNumber },
+    /// The incarnation is no longer the entry's current one: this segment will never be resolved unless it already was.
+    Fenced { current: Incarnation },
+    /// The entry never opened, or its incarnation was closed. Open anew.
+    NotOpen,
+    /// Its votes are not a quorum of the storage group that holds its shard now. Collect more votes.
+    NoQuorum,
+    /// The number was resolved with another body: two writers share an incarnation. A bug, or a copied process image.
+    Conflict,
+    /// It was resolved so long ago that its place is no longer remembered here; the log has it.
+    Forgotten,
+}
+
+/// A member of the storage group, with the disk it was enrolled with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StorageMember {
+    pub node: NodeId,
+    pub disk: DiskId,
+}
+
+/// The storages that hold a range of shards. One group holds all shards until the cluster grows sideways.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StorageGroup {
+    /// Ascending by node.
+    pub members: Vec<StorageMember>,
+}
+
+impl StorageGroup {
+    /// How many votes make a quorum: more than half.
+    #[must_use]
+    pub fn quorum(&self) -> usize {
+        self.members.len() / 2 + 1
+    }
+
+    /// Whether these votes, each node counted once, are a quorum of this group.
+    #[must_use]
+    pub fn is_quorum(&self, votes: &[NodeId]) -> bool {
+        let held = self.members.iter().filter(|member| votes.contains(&member.node)).count();
+        !self.members.is_empty() && held >= self.quorum()
+    }
+}

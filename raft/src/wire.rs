@@ -1,0 +1,296 @@
+//! What travels between nodes, and what is kept on disk in serde form: one codec with limits, one handshake, one transport.
+//!
+//! Invariant: every connection between nodes begins with a [`Hello`] each way, so that a node of another cluster,
+//! version or disk is turned away before its first request. No frame is larger than [`MAX_FRAME`], and decoding never
+//! allocates more than the frame it reads.
+//!
+//! Deliberately absent: the services that are spoken over a connection, and encryption.
+
+use std::io;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use serde::{de::DeserializeOwned, Deserialize, Serialize};
+use tarpc::serde_transport::Transport;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::codec::LengthDelimitedCodec;
+
+use crate::host::{BoxStream, Host};
+use crate::ids::{DiskId, NodeId};
+
+/// Largest frame between nodes, in bytes: several of the largest segment bodies, with room for what goes around them.
+pub const MAX_FRAME: usize = 8 << 20;
+
+/// Largest hello, in bytes.
+const MAX_HELLO: usize = 1024;
+
+/// How long a peer may take to say hello.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long dialling may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Version of everything spoken between nodes. Nodes of different versions don't talk.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+const MAGIC: [u8; 4] = *b"VULP";
+
+fn config() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<MAX_FRAME>()
+}
+
+/// The bytes are not what was expected of them.
+#[derive(Debug, thiserror::Error)]
+#[error("malformed data: {0}")]
+pub struct DecodeError(String);
+
+/// Encodes a value. Little-endian, variable-length integers, struct fields in order, enum variants by index.
+///
+/// # Panics
+/// Never for the types of this project, which all have a serde form of known shape.
+#[must_use]
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    bincode::serde::encode_to_vec(value, config()).expect("our own types always have a serde form")
+}
+
+/// Decodes what [`encode`] made. Bytes left over are an error.
+///
+/// # Errors
+/// Where the bytes are too short, too long, or not of that shape.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let (value, used) = bincode::serde::decode_from_slice(bytes, config())
+        .map_err(|error| DecodeError(error.to_string()))?;
+    if used == bytes.len() {
+        Ok(value)
+    } else {
+        Err(DecodeError(format!("{} bytes left over", bytes.len() - used)))
+    }
+}
+
+/// What a connection is for. Each has a connection of its own, so that heartbeats never wait behind bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Service {
+    /// Raft among the sync members.
+    Raft,
+    /// Proposals, leases and the followed order, from any node to a sync member.
+    Sync,
+    /// Bodies and votes, from an entry to a storage.
+    Keep,
+    /// Reading bodies and rows of a storage.
+    Fetch,
+}
+
+/// Who is speaking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The cluster's name; all its nodes have the same.
+    pub cluster: String,
+    pub node: NodeId,
+    pub disk: DiskId,
+}
+
+/// The first frame each way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Hello {
+    magic: [u8; 4],
+    version: u32,
+    identity: Identity,
+    service: Service,
+    /// In the answer: why the connection is refused, if it is.
+    refusal: Option<String>,
+}
+
+/// Why a connection between nodes did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("no connection: {0}")]
+    Io(#[from] io::Error),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("the peer does not speak this protocol: {0}")]
+    NotAPeer(String),
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// A connection whose hello is done.
+pub struct Link {
+    pub peer: Identity,
+    pub service: Service,
+    pub stream: BoxStream,
+}
+
+/// Dials a peer for one service and checks that it is the node meant: `expected` is its number, and its disk if known.
+///
+/// # Errors
+/// Where it can't be reached, is not the one, or refuses.
+pub async fn dial(
+    host: &Host,
+    own: &Identity,
+    address: &str,
+    service: Service,
+    expected: (NodeId, Option<DiskId>),
+) -> Result<Link, LinkError> {
+    let mut stream = within(CONNECT_TIMEOUT, host.net.connect(address)).await??;
+    within(HELLO_TIMEOUT, async {
+        let hello = Hello {
+            magic: MAGIC,
+            version: PROTOCOL_VERSION,
+            identity: own.clone(),
+            service,
+            refusal: None,
+        };
+        write_hello(&mut stream, &hello).await?;
+        let answer = read_hello(&mut stream).await?;
+        if let Some(reason) = answer.refusal {
+            return Err(LinkError::Refused(reason));
+        }
+        check(own, &answer).map_err(LinkError::NotAPeer)?;
+        let (node, disk) = expected;
+        if answer.identity.node != node {
+            let found = answer.identity.node;
+            return Err(LinkError::NotAPeer(format!("{address} is node {found}, not node {node}")));
+        }
+        if disk.is_some_and(|disk| disk != answer.identity.disk) {
+            return Err(LinkError::Refused(wiped(node)));
+        }
+        Ok(answer.identity)
+    })
+    .await?
+    .map(|peer| Link { peer, service, stream })
+}
+
+/// Answers a dialler's hello. `admit` says whether this peer may use this service, or why not.
+///
+/// # Errors
+/// Where the peer is not one of ours or was refused; it has been told why.
+pub async fn welcome(
+    mut stream: BoxStream,
+    own: &Identity,
+    admit: impl FnOnce(&Identity, Service) -> Result<(), String>,
+) -> Result<Link, LinkError> {
+    within(HELLO_TIMEOUT, async {
+        let hello = read_hello(&mut stream).await?;
+        let verdict = check(own, &hello).and_then(|()| admit(&hello.identity, hello.service));
+        let answer = Hello {
+            magic: MAGIC,
+            version: PROTOCOL_VERSION,
+            identity: own.clone(),
+            service: hello.service,
+            refusal: verdict.clone().err(),
+        };
+        write_hello(&mut stream, &answer).await?;
+        verdict.map_err(LinkError::Refused)?;
+        Ok((hello.identity, hello.service))
+    })
+    .await?
+    .map(|(peer, service)| Link { peer, service, stream })
+}
+
+/// What a node is told whose disk is not the one its number was enrolled with.
+#[must_use]
+pub fn wiped(node: NodeId) -> String {
+    format!(
+        "node {node} comes with another disk than the one it was enrolled with; \
+         give it its old data directory back, or add it to the cluster under a new number"
+    )
+}
+
+fn check(own: &Identity, hello: &Hello) -> Result<(), String> {
+    if hello.version != PROTOCOL_VERSION {
+        return Err(format!(
+            "node {} speaks version {} between nodes, node {} speaks {PROTOCOL_VERSION}; run the same release on all",
+            hello.identity.node, hello.version, own.node
+        ));
+    }
+    if hello.identity.cluster != own.cluster {
+        return Err(format!(
+            "node {} belongs to cluster {:?}, node {} to {:?}",
+            hello.identity.node, hello.identity.cluster, own.node, own.cluster
+        ));
+    }
+    Ok(())
+}
+
+async fn within<T>(
+    limit: Duration,
+    future: impl std::future::Future<Output = T>,
+) -> Result<T, LinkError> {
+    tokio::time::timeout(limit, future).await.map_err(|_| LinkError::Timeout(limit))
+}
+
+async fn write_hello(stream: &mut BoxStream, hello: &Hello) -> Result<(), LinkError> {
+    let body = encode(hello);
+    let mut frame = Vec::with_capacity(body.len() + 4);
+    frame.extend_from_slice(&(body.len() as u32).to_be_bytes());
+    frame.extend_from_slice(&body);
+    stream.write_all(&frame).await?;
+    stream.flush().await?;
+    Ok(())
+}
+
+async fn read_hello(stream: &mut BoxStream) -> Result<Hello, LinkError> {
+    let length = stream.read_u32().await? as usize;
+    if length > MAX_HELLO {
+        return Err(LinkError::NotAPeer("its first frame is no hello".into()));
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    let hello: Hello = decode(&body).map_err(|error| LinkError::NotAPeer(error.to_string()))?;
+    if hello.magic != MAGIC {
+        return Err(LinkError::NotAPeer("its first frame is no hello".into()));
+    }
+    Ok(hello)
+}
+
+/// A tarpc transport over a connection: length-delimited frames of [`encode`]d messages.
+#[must_use]
+pub fn transport<In, Out>(stream: BoxStream) -> Transport<BoxStream, In, Out, Codec<In, Out>>
+where
+    In: DeserializeOwned,
+    Out: Serialize,
+{
+    let framed = LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_framed(stream);
+    tarpc::serde_transport::new(framed, Codec(PhantomData))
+}
+
+/// The codec of [`transport`].
+#[derive(Debug)]
+pub struct Codec<In, Out>(PhantomData<fn() -> (In, Out)>);
+
+impl<In: DeserializeOwned, Out> tokio_serde::Deserializer<In> for Codec<In, Out> {
+    type Error = io::Error;
+
+    fn deserialize(self: Pin<&mut Self>, frame: &BytesMut) -> io::Result<In> {
+        decode(frame).map_err(io::Error::other)
+    }
+}
+
+impl<In, Out: Serialize> tokio_serde::Serializer<Out> for Codec<In, Out> {
+    type Error = io::Error;
+
+    fn serialize(self: Pin<&mut Self>, message: &Out) -> io::Result<Bytes> {
+        Ok(encode(message).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        let identity = Identity { cluster: "v".into(), node: NodeId(300), disk: DiskId(1) };
+        assert_eq!(encode(&identity), [1, b'v', 251, 44, 1, 1]);
+        assert_eq!(decode::<Identity>(&encode(&identity)).map_err(|e| e.to_string()), Ok(identity));
+    }
+
+    #[test]
+    fn left_over_and_missing_bytes_are_errors() {
+        assert!(decode::<u8>(&[1, 2]).is_err());
+        assert!(decode::<(u8, u8)>(&[1]).is_err());
+        assert!(decode::<Vec<u8>>(&[253, 255, 255, 255, 255, 255, 255, 255, 255, 1]).is_err());
+    }
+}
