@@ -1,1 +1,13 @@
-//! x
+//! Vulpes: a WAMP and MQTT router on one durable, totally ordered log.
+//!
+//! In reading order:
+//! - [`limits`], [`topic`], [`event`], [`segment`]: the vocabulary, pure.
+//! - [`gate`]: the protocols' session state machines, pure.
+//! - [`recent`]: recent bodies in memory.
+
+pub mod event;
+pub mod gate;
+pub mod limits;
+pub mod recent;
+pub mod segment;
+pub mod topic;

@@ -1,0 +1,120 @@
+//! An event: what a publisher said, in no protocol's terms.
+//!
+//! Invariant: a payload is kept in the encoding it came in, byte for byte; it is turned into another one only for a
+//! subscriber that needs it.
+//!
+//! Deliberately absent: ids. An event has none until its segment is resolved.
+
+use bytes::Bytes;
+
+use crate::topic::{Realm, Topic};
+
+/// A client's session: random, 1 to 2^53, unique over the cluster; a WAMP id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// How a payload's bytes are to be read. Persisted: never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Encoding {
+    /// Bytes as an MQTT publisher sent them, meaning not known.
+    Raw = 0,
+    /// JSON texts.
+    Json = 1,
+    /// MessagePack.
+    MsgPack = 2,
+    /// CBOR.
+    Cbor = 3,
+}
+
+impl Encoding {
+    /// The inverse of `as u8`.
+    #[must_use]
+    pub fn from_tag(tag: u8) -> Option<Self> {
+        Some(match tag {
+            0 => Self::Raw,
+            1 => Self::Json,
+            2 => Self::MsgPack,
+            3 => Self::Cbor,
+            _ => return None,
+        })
+    }
+}
+
+/// What was published. With [`Encoding::Raw`], `args` are the bytes themselves and `kwargs` is empty. Otherwise `args`
+/// is an encoded list or nothing at all, `kwargs` an encoded dictionary or nothing at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    pub encoding: Encoding,
+    pub args: Bytes,
+    pub kwargs: Bytes,
+}
+
+impl Payload {
+    /// Bytes from an MQTT publisher.
+    #[must_use]
+    pub fn raw(bytes: Bytes) -> Self {
+        Self { encoding: Encoding::Raw, args: bytes, kwargs: Bytes::new() }
+    }
+
+    /// How many bytes it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.args.len() + self.kwargs.len()
+    }
+
+    /// Whether it holds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The quality of service an event was published with; it caps the one it is delivered with to MQTT subscribers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Qos {
+    AtMostOnce = 0,
+    AtLeastOnce = 1,
+    ExactlyOnce = 2,
+}
+
+impl Qos {
+    /// The inverse of `as u8`.
+    #[must_use]
+    pub fn from_tag(tag: u8) -> Option<Self> {
+        Some(match tag {
+            0 => Self::AtMostOnce,
+            1 => Self::AtLeastOnce,
+            2 => Self::ExactlyOnce,
+            _ => return None,
+        })
+    }
+}
+
+/// One event on its way into the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub realm: Realm,
+    pub topic: Topic,
+    pub publisher: SessionId,
+    /// Not delivered to its own publisher.
+    pub exclude_me: bool,
+    /// Subscribers learn the publisher's session.
+    pub disclose_me: bool,
+    /// Asked to become the topic's last value.
+    pub retain: bool,
+    pub qos: Qos,
+    pub payload: Payload,
+    /// MQTT 5 properties to be handed on as they came (MQTT 5 section 3.3.2.3): content type, response topic,
+    /// correlation data, user properties, payload format; without their length prefix. Mostly empty.
+    pub properties: Bytes,
+}
+
+impl Event {
+    /// Bytes the event takes in a segment, dictionaries aside: what counts against the event limit.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.payload.len() + self.properties.len()
+    }
+}

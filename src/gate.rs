@@ -1,0 +1,190 @@
+//! Gates: one protocol's session each, as a state machine without I/O. What they share is here.
+//!
+//! A driver (`server`) owns the socket. It hands a gate what the client sent ([`Gate::receive`]), what became of its
+//! requests, and the events of its subscriptions; then it drains [`Gate::poll_request`] and [`Gate::poll_output`]
+//! before the next input.
+//!
+//! Invariant: a gate never waits, never reads a clock, and never panics on what a client sent. After it has asked for
+//! [`Request::Close`] it asks for nothing more.
+//!
+//! Deliberately absent: subscription matching, batching and time-outs of publishes, which the driver and the entry do
+//! for both protocols alike.
+
+use bytes::Bytes;
+use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
+
+use crate::event::{Event, SessionId};
+use crate::segment::StoredEvent;
+use crate::topic::{Pattern, Realm, Topic};
+
+/// A moment on the driver's monotonic clock, in milliseconds since some start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Moment(pub u64);
+
+/// A subscription of one session: chosen by its gate, unique within the session, 1 to 2^53.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(pub u64);
+
+/// Where to begin reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    Position(Position),
+    Event(EventId),
+}
+
+/// What a gate wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// Begin a session in this realm; answered by [`Gate::opened`]. A client with a name (MQTT client identifier)
+    /// takes over from an older session of that name in the realm.
+    Open { realm: Realm, client: Option<String> },
+    /// Put an event into the log. The n-th of a session (from 0) is answered as sequence n, in order, by
+    /// [`Gate::answered`], whether or not its publisher wants to know.
+    Publish(Event),
+    /// Begin a subscription; answered by [`Gate::subscribed`] before its first event.
+    Subscribe(Subscription),
+    /// End a subscription; answered by [`Gate::unsubscribed`], after which no event of it comes.
+    Unsubscribe(SubscriptionId),
+    /// Close the connection once all output is written.
+    Close,
+}
+
+/// What a session wants to read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subscription {
+    pub id: SubscriptionId,
+    pub pattern: Pattern,
+    /// Replay the log after this, then go on live. `None`: live only.
+    pub after: Option<After>,
+    /// End by itself, with [`Gate::ended`], when the replay has reached where the tail was at the start.
+    pub snapshot: bool,
+}
+
+/// Why a session was not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenRefusal {
+    #[error("no such realm")]
+    NoSuchRealm,
+    #[error("this node has as many connections as it takes")]
+    TooManyConnections,
+}
+
+/// Why a subscription did not come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// The replay would begin before what is kept.
+    #[error("the log is kept only from position {oldest} on")]
+    Gone { oldest: Position },
+    /// The replay would begin after the tail.
+    #[error("there is no such place in the log; its last position is {last}")]
+    Ahead { last: Position },
+    #[error("a session may have {} subscriptions at most", crate::limits::SESSION_SUBSCRIPTIONS)]
+    TooMany,
+    /// The log can't be read right now: no storage answers.
+    #[error("the log can't be read right now; try again")]
+    Unavailable,
+}
+
+/// What became of a run of consecutive publishes of one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Sequence number of the first.
+    pub first: u64,
+    /// How many.
+    pub count: u32,
+    pub outcome: Result<Stored, PublishError>,
+}
+
+/// A run of events that are durable and have their permanent, consecutive places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Position of the first; the others follow densely.
+    pub position: Position,
+    pub slot: Slot,
+    pub stamp: Stamp,
+    /// Offset of the first within the slot's segment.
+    pub offset: u32,
+}
+
+/// Why a publish was not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// Nobody knows yet whether it will be in the log.
+    #[error("no quorum answered in time; the message may or may not be stored")]
+    Unknown,
+    /// It is not in the log and never will be.
+    #[error("this node lost its lease; the message was not stored")]
+    NotStored,
+}
+
+/// One event for one session, with the subscriptions it is for.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery<'a> {
+    pub event: &'a StoredEvent,
+    pub topic: &'a Topic,
+    pub position: Position,
+    pub id: EventId,
+    /// At least one, ascending.
+    pub subscriptions: &'a [SubscriptionId],
+}
+
+/// Why a session ends from our side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// The node is stopping; the client may go to another one.
+    Shutdown,
+    /// Another connection took the session over.
+    TakenOver,
+    /// A publish stays unanswered for longer than publishers are made to wait.
+    Unavailable,
+    /// The client has been too slow with its handshake.
+    HandshakeTimeout,
+}
+
+/// A protocol's session.
+pub trait Gate: Send {
+    /// Takes what the client sent: for WAMP one WebSocket message, for MQTT one or more whole packets.
+    fn receive(&mut self, input: Bytes, now: Moment);
+
+    /// The session's realm is open, or not.
+    fn opened(&mut self, result: Result<(), OpenRefusal>);
+
+    /// Publishes found their fate, in the order in which they were made.
+    fn answered(&mut self, answer: Answer);
+
+    /// A subscription stands, or does not.
+    fn subscribed(&mut self, id: SubscriptionId, result: Result<(), SubscribeError>);
+
+    /// A subscription was ended at the gate's request.
+    fn unsubscribed(&mut self, id: SubscriptionId);
+
+    /// A snapshot subscription has shown all there was.
+    fn ended(&mut self, id: SubscriptionId);
+
+    /// Takes an event; only called while [`Gate::can_deliver`].
+    fn deliver(&mut self, delivery: Delivery<'_>);
+
+    /// Whether the client may be sent events now: its session is open, and its window of unacknowledged ones has room.
+    fn can_deliver(&self) -> bool;
+
+    /// When [`Gate::tick`] wants to be called at the latest.
+    fn deadline(&self) -> Option<Moment>;
+
+    /// Time has passed.
+    fn tick(&mut self, now: Moment);
+
+    /// The session ends from our side: says so as the protocol does, then asks for [`Request::Close`].
+    fn end(&mut self, reason: EndReason);
+
+    /// The next thing it wants done.
+    fn poll_request(&mut self) -> Option<Request>;
+
+    /// The next bytes for the client: for WAMP one message, for MQTT all there is so far.
+    fn poll_output(&mut self) -> Option<Bytes>;
+
+    /// Bytes waiting in [`Gate::poll_output`].
+    fn output_size(&self) -> usize;
+
+    /// The session's number, which its events carry as their publisher.
+    fn session(&self) -> SessionId;
+}

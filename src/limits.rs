@@ -1,0 +1,106 @@
+//! Every limit of a node, in one place, with the relations between them checked when the crate is built.
+//!
+//! Invariant: no queue, frame, table or wait in this crate is without a name here, in the configuration, or at the top
+//! of the one file that owns it.
+
+use std::time::Duration;
+
+/// Largest segment body in bytes. Just under a power of two, because the store rounds allocations up to one.
+pub const SEGMENT_BODY: usize = (1 << 20) - 200;
+
+/// Size in bytes at which a segment that still waits for credit takes no more events.
+pub const SEGMENT_TARGET: usize = (256 << 10) - 200;
+
+/// Most events in one segment.
+pub const SEGMENT_EVENTS: usize = 65_536;
+
+/// Room in a body for its header, footer and the dictionaries of one event.
+pub const SEGMENT_OVERHEAD: usize = 16 << 10;
+
+/// Largest event, all its parts together, in bytes.
+pub const EVENT: usize = 1_000_000;
+
+/// Longest topic or pattern, in bytes of its text.
+pub const TOPIC: usize = 4096;
+
+/// Most parts in a topic or pattern.
+pub const TOPIC_PARTS: usize = 128;
+
+/// Longest realm name, in bytes.
+pub const REALM: usize = 128;
+
+/// Largest message from a client, in bytes: an event and what the protocol puts around it.
+pub const CLIENT_MESSAGE: usize = EVENT + (16 << 10);
+
+/// Deepest nesting of lists and dictionaries in a payload.
+pub const PAYLOAD_DEPTH: usize = 64;
+
+/// Client connections a node accepts; further ones are turned away.
+pub const CONNECTIONS: usize = 20_000;
+
+/// How long a client may take from connecting to having opened its session.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Subscriptions of one session.
+pub const SESSION_SUBSCRIPTIONS: usize = 10_000;
+
+/// Events of one session that wait for their place in the order; past it, its socket is not read.
+pub const SESSION_UNANSWERED: usize = 8192;
+
+/// Batches of one session that wait for their place in the order.
+pub const SESSION_BATCHES: usize = 64;
+
+/// Bytes one session may have waiting for its socket before it takes no more events from the log.
+pub const SESSION_OUTPUT: usize = 256 << 10;
+
+/// Bytes read from a client's socket in one turn.
+pub const SESSION_READ: usize = 64 << 10;
+
+/// Segments handed to a session that it has not looked at yet; past it, the session reads the log by itself.
+pub const SESSION_DELIVERIES: usize = 64;
+
+/// Batches waiting for the entry's segment writer, over all sessions.
+pub const ENTRY_BATCHES: usize = 1024;
+
+/// Sealed segments of an entry that are not resolved yet; past it, sealing waits and then taking batches does.
+pub const ENTRY_PENDING: usize = 64;
+
+/// Bytes of sealed segments of an entry that are not resolved yet.
+pub const ENTRY_PENDING_BYTES: usize = 16 << 20;
+
+/// How long a publisher waits for its answer before it is told that the outcome is unknown.
+pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most segments one entry may have on the way to one storage.
+pub const STORAGE_CREDIT: u32 = 4;
+
+/// Jobs waiting for the segment store's group commit.
+pub const STORAGE_QUEUE: usize = 1024;
+
+/// Jobs in one group commit.
+pub const STORAGE_BATCH_JOBS: usize = 1024;
+
+/// Bytes in one group commit.
+pub const STORAGE_BATCH_BYTES: usize = 8 << 20;
+
+/// Bytes of recent bodies a node keeps in memory for those who read near the tail.
+pub const RECENT_BODIES: usize = 24 << 20;
+
+/// Rows asked for or answered in one read of the order.
+pub const READ_ROWS: usize = 1024;
+
+/// Bytes of bodies answered in one read.
+pub const READ_BYTES: usize = 4 << 20;
+
+/// Commands from sessions waiting for the dispatcher.
+pub const DISPATCH_COMMANDS: usize = 1024;
+
+const _: () = {
+    assert!(EVENT + SEGMENT_OVERHEAD <= SEGMENT_BODY);
+    assert!(SEGMENT_TARGET <= SEGMENT_BODY);
+    assert!(SEGMENT_BODY < vulpes_raft::wire::MAX_FRAME / 2);
+    assert!(READ_BYTES + SEGMENT_BODY < vulpes_raft::wire::MAX_FRAME);
+    assert!(TOPIC * 3 + REALM < SEGMENT_OVERHEAD);
+    assert!(EVENT < CLIENT_MESSAGE);
+    assert!(ENTRY_PENDING < 256, "sync remembers the places of an entry's last 256 segments");
+};
