@@ -2,11 +2,13 @@
 //!
 //! In reading order:
 //! - [`limits`], [`topic`], [`event`], [`segment`]: the vocabulary, pure.
+//! - [`keep`]: what entries and storages say to each other.
 //! - [`gate`]: the protocols' session state machines, pure.
 //! - [`recent`]: recent bodies in memory.
 
 pub mod event;
 pub mod gate;
+pub mod keep;
 pub mod limits;
 pub mod recent;
 pub mod segment;

@@ -67,7 +67,7 @@ pub struct OpenSegment {
 }
 
 /// A sealed segment with its body: what goes to the storages. It takes no more events.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SealedBody {
     pub id: AdvanceSegment,
     pub shard: Shard,
