@@ -6,10 +6,12 @@
 //! - [`gate`]: the protocols' session state machines, pure.
 //! - [`recent`]: recent bodies in memory.
 
+pub mod dispatch;
 pub mod event;
 pub mod gate;
 pub mod keep;
 pub mod limits;
+pub mod log;
 pub mod recent;
 pub mod segment;
 pub mod topic;
