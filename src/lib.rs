@@ -5,6 +5,7 @@
 //! - [`keep`]: what entries and storages say to each other.
 //! - [`gate`]: the protocols' session state machines, pure.
 //! - [`recent`]: recent bodies in memory.
+//! - [`log`], [`dispatch`], [`replica`]: the log as a node reads it, and who gets what of it.
 
 pub mod dispatch;
 pub mod event;
@@ -13,5 +14,6 @@ pub mod keep;
 pub mod limits;
 pub mod log;
 pub mod recent;
+pub mod replica;
 pub mod segment;
 pub mod topic;
