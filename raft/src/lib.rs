@@ -10,6 +10,7 @@
 //! Architecture invariant: no openraft type leaves this crate.
 
 pub mod commit;
+mod consensus;
 pub mod host;
 pub mod ids;
 pub mod mutant;
