@@ -7,6 +7,7 @@
 
 pub(crate) mod log_store;
 pub(crate) mod machine;
+pub(crate) mod network;
 pub(crate) mod snapshot_store;
 #[cfg(test)]
 mod tests;

@@ -67,10 +67,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Begins with the newest snapshot.
-    pub(crate) fn load(
-        applied: Arc<Applied>,
-        snapshots: SnapshotStore,
-    ) -> Result<Self, OpenError> {
+    pub(crate) fn load(applied: Arc<Applied>, snapshots: SnapshotStore) -> Result<Self, OpenError> {
         let machine = Self { applied, snapshots };
         if let Some((meta, data)) = machine.snapshots.read()? {
             let sequencer = decode(&data).map_err(|error| CommitError(error.to_string()))?;
@@ -129,10 +126,8 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         let state = self.applied.state();
-        let meta = SnapshotMeta {
-            last_log_id: state.last,
-            last_membership: state.membership.clone(),
-        };
+        let meta =
+            SnapshotMeta { last_log_id: state.last, last_membership: state.membership.clone() };
         let data = crate::wire::encode(&state.sequencer).into();
         Builder { meta, data, snapshots: self.snapshots.clone() }
     }

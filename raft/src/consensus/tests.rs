@@ -27,9 +27,7 @@ fn open_both(folder: &Path, disk: u64) -> Result<(LogStore, Machine), OpenError>
 struct InFolder;
 
 impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for InFolder {
-    async fn build(
-        &self,
-    ) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError<Types>> {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError<Types>> {
         let folder = tempfile::tempdir().unwrap();
         let (log, machine) = open_both(folder.path(), 1).unwrap();
         Ok((folder, log, machine))
