@@ -7,6 +7,7 @@
 //! - [`wire`], [`rpc`], [`commit`]: the codec and handshake between nodes; calls; group commit to disk.
 //! - `consensus`: openraft's log store, state machine and network.
 //! - [`node`], [`service`], [`client`]: a member of the group, what it is asked, and the way to it from anywhere.
+//! - `sim` (with the feature of that name): the edges of a simulated node.
 //! - [`mutant`]: planted bugs that prove the checks can fail.
 //!
 //! Architecture invariant: no openraft type leaves this crate.
@@ -22,4 +23,6 @@ pub mod order;
 pub mod rpc;
 pub mod sequencer;
 pub mod service;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod wire;
