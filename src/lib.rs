@@ -5,6 +5,8 @@
 //! - [`keep`]: what entries and storages say to each other.
 //! - [`gate`]: the protocols' session state machines, pure.
 //! - [`recent`]: recent bodies in memory.
+//! - [`storage`]: bodies and the rows of the order on disk.
+//! - [`peer`]: what nodes ask of each other's storages.
 
 pub mod dispatch;
 pub mod event;
@@ -12,6 +14,8 @@ pub mod gate;
 pub mod keep;
 pub mod limits;
 pub mod log;
+pub mod peer;
 pub mod recent;
 pub mod segment;
+pub mod storage;
 pub mod topic;
