@@ -15,6 +15,7 @@
 //! In reading order: `staging` decides, pure; `tables` are the bytes on disk; `committer` writes them; `reader` reads.
 
 mod committer;
+mod error;
 mod open;
 mod reader;
 mod staging;
@@ -43,8 +44,7 @@ use committer::{Durable, Job, SegmentCommitter, Waiting, Work};
 use reader::Reader;
 use staging::{Admission, Next, Refusal, Staging, Standing, Write};
 
-pub use open::OpenError;
-pub use reader::ReadError;
+pub use error::{IndexError, OpenError, ReadError, ReplaceError};
 
 /// Bytes of bodies that may wait for the group commit; past it, bodies wait with whoever brought them.
 const QUEUE_BYTES: usize = 4 * limits::STORAGE_BATCH_BYTES;
@@ -57,41 +57,6 @@ const _: () = {
     assert!(QUEUE_BYTES <= u32::MAX as usize);
     assert!(LEAST_SHARE * limits::STORAGE_QUEUE <= QUEUE_BYTES);
 };
-
-/// Why rows of the order are not indexed. None of them is.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IndexError {
-    /// The next row is another one. Queue the rows from there on.
-    #[error("the next slot to be indexed is {expected}, not {found}")]
-    NotNext { expected: Slot, found: Slot },
-    /// The order contradicts itself: positions are not dense.
-    #[error("slot {slot} begins at position {found}, and the one before it ends at {expected}")]
-    WrongBase { slot: Slot, expected: Position, found: Position },
-    /// The order contradicts itself: the segment has its place already, or its incarnation was fenced before.
-    #[error("slot {slot} resolves segment {segment}, which the order before it rules out")]
-    Fenced { slot: Slot, segment: AdvanceSegment },
-    /// The body is not here, or not the one that was voted for. Fetch it and give it along.
-    #[error("slot {slot} names segment {segment}, whose body is not here")]
-    BodyMissing { slot: Slot, segment: AdvanceSegment },
-    /// The body given along is not the one that was voted for.
-    #[error("the body given for segment {0} is another one")]
-    BodyWrong(AdvanceSegment),
-    #[error("the node is shutting down")]
-    Closed,
-}
-
-/// Why a body is not replaced.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReplaceError {
-    /// The body given is not the one that was voted for.
-    #[error("the body given for segment {0} is another one")]
-    BodyWrong(AdvanceSegment),
-    /// There is nothing to replace.
-    #[error("segment {0} is not held here")]
-    NotHeld(AdvanceSegment),
-    #[error("the node is shutting down")]
-    Closed,
-}
 
 /// What a storage holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 //!
 //! Deliberately absent: migrations. There is one format so far.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use redb::{Database, ReadableDatabase};
 use vulpes_raft::commit::CommitError;
@@ -12,29 +12,10 @@ use vulpes_raft::ids::Slot;
 use vulpes_raft::order::Resolution;
 use vulpes_raft::wire::{self, Identity};
 
-use super::reader::{ReadError, Reader};
+use super::error::{OpenError, ReadError};
+use super::reader::Reader;
 use super::staging::{Next, Staging};
 use super::{committer, tables};
-
-/// Why a storage can't be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(
-        "{path} was written by a newer release (format {found}, this one knows {known}); run the newer release, \
-         or give this node an empty data directory and a new number"
-    )]
-    Newer { path: PathBuf, found: u32, known: u32 },
-    #[error(
-        "{path} belongs to node {} of cluster {:?} (disk {}), and this is node {} of cluster {:?} (disk {}); \
-         start it with its own data directory",
-        found.node, found.cluster, found.disk, own.node, own.cluster, own.disk
-    )]
-    Foreign { path: PathBuf, found: Box<Identity>, own: Box<Identity> },
-    #[error("{path} is damaged: {reason}; give the node an empty data directory and a new number")]
-    Damaged { path: PathBuf, reason: String },
-    #[error("{path} can't be opened: {reason}; check that no other process uses it, and its permissions")]
-    Disk { path: PathBuf, reason: String },
-}
 
 /// Makes the tables of a new file, or checks that the file is one of ours and this node's.
 pub(super) fn prepare(database: &Database, own: &Identity, path: &Path) -> Result<(), OpenError> {

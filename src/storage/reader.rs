@@ -13,34 +13,15 @@ use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
     ReadableTableMetadata,
 };
-use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Slot};
 use vulpes_raft::order::{Resolution, Step};
 use vulpes_raft::wire;
 
+use super::error::ReadError;
 use super::staging::Fence;
 use super::tables;
 use crate::limits;
 use crate::segment::checksum;
-
-/// Why a storage can't give what it has.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub enum ReadError {
-    /// The body's bytes are not those that were written. Get it from another storage, and have it replaced here.
-    #[error("the body of segment {0} is damaged on disk")]
-    Damaged(AdvanceSegment),
-    /// A row of the order can't be read. Give the node a new disk and number if this doesn't go away.
-    #[error("the row of slot {0} is damaged on disk")]
-    DamagedRow(Slot),
-    #[error("the segment store can't be read: {0}")]
-    Disk(String),
-}
-
-impl<E: Into<redb::Error>> From<E> for ReadError {
-    fn from(error: E) -> Self {
-        Self::Disk(error.into().to_string())
-    }
-}
 
 /// What the tables hold, counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
-use super::IndexError;
+use super::error::IndexError;
 
 /// Bodies without a place in the order that one storage holds; past it, it takes no more.
 const UNRESOLVED: usize = 65_536;

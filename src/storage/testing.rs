@@ -61,6 +61,8 @@ impl Random for Counter {
 struct Image {
     current: Vec<u8>,
     durable: Vec<u8>,
+    /// Syncing fails, and so nothing becomes durable any more.
+    broken: bool,
 }
 
 /// Files in memory.
@@ -75,9 +77,19 @@ impl TestDisk {
         let files = self.files.lock().unwrap();
         let survivors = files.iter().map(|(path, image)| {
             let durable = image.lock().unwrap().durable.clone();
-            (path.clone(), Arc::new(Mutex::new(Image { current: durable.clone(), durable })))
+            (
+                path.clone(),
+                Arc::new(Mutex::new(Image { current: durable.clone(), durable, broken: false })),
+            )
         });
         Self { files: Arc::new(Mutex::new(survivors.collect())) }
+    }
+
+    /// Has every sync fail from now on.
+    pub(crate) fn break_down(&self) {
+        for image in self.files.lock().unwrap().values() {
+            image.lock().unwrap().broken = true;
+        }
     }
 
     /// Flips a bit wherever these bytes stand; gives how many places that were.
@@ -117,7 +129,10 @@ impl redb::StorageBackend for Backend {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut image = self.0.lock().unwrap();
-        let Image { current, durable } = &mut *image;
+        let Image { current, durable, broken } = &mut *image;
+        if *broken {
+            return Err(io::Error::other("the disk is broken"));
+        }
         durable.clone_from(current);
         Ok(())
     }
