@@ -6,6 +6,8 @@
 //! - [`gate`]: the protocols' session state machines, pure.
 //! - [`recent`]: recent bodies in memory.
 //! - [`log`], [`dispatch`], [`replica`]: the log as a node reads it, and who gets what of it.
+//! - [`storage`]: bodies and the rows of the order on disk.
+//! - [`peer`]: what nodes ask of each other's storages.
 
 pub mod dispatch;
 pub mod event;
@@ -13,7 +15,9 @@ pub mod gate;
 pub mod keep;
 pub mod limits;
 pub mod log;
+pub mod peer;
 pub mod recent;
 pub mod replica;
 pub mod segment;
+pub mod storage;
 pub mod topic;
