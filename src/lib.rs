@@ -5,7 +5,9 @@
 //! - [`keep`]: what entries and storages say to each other.
 //! - [`gate`]: the protocols' session state machines, pure.
 //! - [`recent`]: recent bodies in memory.
+//! - [`entry`]: the entry role's write path.
 
+pub mod entry;
 pub mod event;
 pub mod gate;
 pub mod keep;
