@@ -45,6 +45,9 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Batches taken in one turn, so that votes and outcomes don't wait behind them.
 const TURN_BATCHES: usize = 256;
 
+/// Messages of the followed log taken in one turn.
+const TURN_OBSERVED: usize = 64;
+
 /// Timers are set this much ahead when there is nothing to wait for.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -172,7 +175,8 @@ impl Entry {
         while let Some(Some(done)) = self.calls.next().now_or_never() {
             self.done(done);
         }
-        while let Ok(rows) = self.observed.try_recv() {
+        for _ in 0..TURN_OBSERVED {
+            let Ok(rows) = self.observed.try_recv() else { break };
             self.observe(Some(rows));
         }
         for _ in 0..TURN_BATCHES {

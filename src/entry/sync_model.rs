@@ -20,6 +20,8 @@ pub(super) struct SyncModel {
     request: Option<u64>,
     resolved: Vec<(u64, Place)>,
     next_position: Position,
+    /// How often a proposal came too early.
+    pub(super) gaps: u64,
     pub(super) group: StorageGroup,
     pub(super) log: Vec<Resolution>,
 }
@@ -38,6 +40,7 @@ impl SyncModel {
             request: None,
             resolved: Vec::new(),
             next_position: Position(1),
+            gaps: 0,
             group: group_of(&[1, 2, 3]),
             log: Vec::new(),
         }
@@ -100,6 +103,7 @@ impl SyncModel {
             return SegmentOutcome::NotOpen;
         }
         if id.number > expected {
+            self.gaps += 1;
             return SegmentOutcome::Gap { expected };
         }
         if !self.group.is_quorum(&segment.votes) {

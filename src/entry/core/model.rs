@@ -1,10 +1,12 @@
 //! Random schedules of the core against a model of sync and of three storages: whatever is lost, late, repeated or
 //! overtaken, answers are true, in order, and given once.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::tests::event;
 use super::*;
@@ -40,16 +42,16 @@ fn op() -> impl Strategy<Value = Op> {
     let fate =
         prop_oneof![6 => Just(Fate::Done), 1 => Just(Fate::AnswerLost), 1 => Just(Fate::Lost)];
     prop_oneof![
-        8 => (0..SESSIONS, 1u64..4, prop::bool::weighted(0.05))
+        16 => (0..SESSIONS, 1u64..4, prop::bool::weighted(0.05))
             .prop_map(|(session, count, large)| Op::Submit { session, count, large }),
-        2 => Just(Op::Turn),
-        2 => prop_oneof![1u64..100, 100u64..4000]
+        4 => Just(Op::Turn),
+        4 => prop_oneof![1u64..100, 100u64..4000]
             .prop_map(|milliseconds| Op::Advance { milliseconds }),
-        30 => (0usize..64, fate).prop_map(|(pick, fate)| Op::Call { pick, fate }),
-        6 => (1usize..6).prop_map(|steps| Op::Log { steps }),
+        60 => (0usize..64, fate).prop_map(|(pick, fate)| Op::Call { pick, fate }),
+        12 => (1usize..6).prop_map(|steps| Op::Log { steps }),
         1 => Just(Op::Steal),
         1 => Just(Op::Close),
-        1 => Just(Op::Noise),
+        2 => Just(Op::Noise),
     ]
 }
 
@@ -231,10 +233,10 @@ impl World {
             .collect()
     }
 
-    /// Everything works again: all that waits finds an end.
+    /// Everything works again: what was lost is noticed, and all that waits finds an end.
     fn heal(&mut self) {
-        for _ in 0..200 {
-            if self.core.unanswered() == 0 && self.core.pending.is_empty() {
+        for round in 0..200 {
+            if round >= 10 && self.core.unanswered() == 0 && self.core.pending.is_empty() {
                 return;
             }
             for call in std::mem::take(&mut self.calls) {
@@ -262,27 +264,72 @@ impl World {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+/// How often the schedules came to what.
+#[derive(Debug, Default)]
+struct Coverage {
+    stored: Cell<u64>,
+    not_stored: Cell<u64>,
+    expired: Cell<u64>,
+    reopened: Cell<u64>,
+    gaps: Cell<u64>,
+    keeps_failed: Cell<u64>,
+    proposals_failed: Cell<u64>,
+}
 
-    #[test]
-    fn answers_are_true_in_order_and_given_once(ops in prop::collection::vec(op(), 1..300)) {
-        let mut world = World::new();
-        for op in ops {
-            world.step(op);
-        }
-        world.turn();
-        world.heal();
-        prop_assert_eq!(world.answered, world.submitted);
-        // Whatever happened, later publishes go on.
-        let before = world.stored;
-        for session in 0..SESSIONS {
-            world.step(Op::Submit { session, count: 2, large: false });
-            world.turn();
-        }
-        world.heal();
-        prop_assert_eq!(world.answered, world.submitted);
-        prop_assert_eq!(world.stored, before + 2 * SESSIONS);
-        world.check_log();
+impl Coverage {
+    fn add(&self, world: &World) {
+        let counters = world.core.counters;
+        let add = |cell: &Cell<u64>, count| cell.set(cell.get() + count);
+        add(&self.stored, world.stored);
+        add(&self.not_stored, world.not_stored.len() as u64);
+        add(&self.expired, counters.events_expired);
+        add(&self.reopened, counters.incarnations - 1);
+        add(&self.gaps, world.sync.gaps);
+        add(&self.keeps_failed, counters.keeps_failed);
+        add(&self.proposals_failed, counters.proposals_failed);
     }
+
+    fn check(&self) {
+        let Self { stored, not_stored, expired, reopened, gaps, keeps_failed, proposals_failed } =
+            self;
+        let all = [stored, not_stored, expired, reopened, gaps, keeps_failed, proposals_failed];
+        assert!(all.iter().all(|cell| cell.get() > 10), "schedules without faults: {self:?}");
+    }
+}
+
+fn run(ops: Vec<Op>, coverage: &Coverage) {
+    let mut world = World::new();
+    for op in ops {
+        world.step(op);
+    }
+    world.turn();
+    world.heal();
+    assert_eq!(world.answered, world.submitted);
+    // Whatever happened, later publishes go on.
+    let before = world.stored;
+    for session in 0..SESSIONS {
+        world.step(Op::Submit { session, count: 2, large: false });
+        world.turn();
+    }
+    world.heal();
+    assert_eq!(world.answered, world.submitted);
+    assert_eq!(world.stored, before + 2 * SESSIONS);
+    world.check_log();
+    coverage.add(&world);
+}
+
+#[test]
+fn answers_are_true_in_order_and_given_once() {
+    let config = ProptestConfig { cases: 400, ..ProptestConfig::default() };
+    let config = ProptestConfig { failure_persistence: None, ..config };
+    let coverage = Coverage::default();
+    let schedules = prop::collection::vec(op(), 1..300);
+    let result = TestRunner::new(config).run(&schedules, |ops| {
+        run(ops, &coverage);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    coverage.check();
 }
