@@ -10,6 +10,9 @@
 //! - [`peer`]: what nodes ask of each other's storages.
 
 pub mod dispatch;
+//! - [`entry`]: the entry role's write path.
+
+pub mod entry;
 pub mod event;
 pub mod gate;
 pub mod keep;
