@@ -29,7 +29,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 pub use self::read::Malformed;
-pub(crate) use self::read::{elements, entries, Element, Elements, Kind};
+pub(crate) use self::read::{elements, entries, Elements, Kind};
 pub use self::value::Value;
 pub(crate) use self::write::Writer;
 
