@@ -3,6 +3,7 @@
 //! In reading order:
 //! - [`limits`], [`topic`], [`event`], [`segment`]: the vocabulary, pure.
 //! - [`keep`]: what entries and storages say to each other.
+//! - [`payload`]: what payloads become on their way between serializers and protocols, pure.
 //! - [`gate`]: the protocols' session state machines, pure.
 //! - [`recent`]: recent bodies in memory.
 //! - [`log`], [`dispatch`], [`replica`]: the log as a node reads it, and who gets what of it.
@@ -19,6 +20,7 @@ pub mod keep;
 pub mod limits;
 pub mod log;
 pub mod peer;
+pub mod payload;
 pub mod recent;
 pub mod replica;
 pub mod segment;
