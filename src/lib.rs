@@ -5,7 +5,9 @@
 //! - [`keep`]: what entries and storages say to each other.
 //! - [`gate`]: the protocols' session state machines, pure.
 //! - [`recent`]: recent bodies in memory.
+//! - [`config`]: what an operator tells a node.
 
+pub mod config;
 pub mod event;
 pub mod gate;
 pub mod keep;
