@@ -6,10 +6,14 @@
 //! - [`gate`]: the protocols' session state machines, pure.
 //! - [`recent`]: recent bodies in memory.
 //! - [`config`]: what an operator tells a node.
+//! - [`http`]: what a node tells an operator.
+//! - [`client`]: WAMP, MQTT and admin clients.
 
+pub mod client;
 pub mod config;
 pub mod event;
 pub mod gate;
+pub mod http;
 pub mod keep;
 pub mod limits;
 pub mod recent;
