@@ -14,8 +14,15 @@ pub mod dispatch;
 //! - [`entry`]: the entry role's write path.
 
 pub mod entry;
+//! - [`config`]: what an operator tells a node.
+//! - [`http`]: what a node tells an operator.
+//! - [`client`]: WAMP, MQTT and admin clients.
+
+pub mod client;
+pub mod config;
 pub mod event;
 pub mod gate;
+pub mod http;
 pub mod keep;
 pub mod limits;
 pub mod log;
