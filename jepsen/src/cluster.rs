@@ -140,7 +140,8 @@ impl Cluster {
         for node in &self.nodes {
             let roles: Vec<&str> = node.roles.iter().map(|role| role.name()).collect();
             writeln!(text, "\n[[nodes]]\nid = {}", node.id)?;
-            writeln!(text, "peer = \"{}\"\nroles = {roles:?}", node.ports.peer.address())?;
+            writeln!(text, "peer = \"{}\"\nroles = {roles:?}", node.peer())?;
+            writeln!(text, "admin = \"{}\"", node.admin())?;
         }
         writeln!(text, "\n[timing]\nheartbeat_ms = 100\nelection_min_ms = 400")?;
         writeln!(text, "election_max_ms = 800\nlease_ms = 3000")?;
@@ -220,7 +221,7 @@ impl Cluster {
         until("the sync group agrees on a leader", PATIENCE, || async move {
             let mut leader = None;
             for &id in members {
-                let named = self.status(id).await?["leader"].as_u64();
+                let named = self.status(id).await?["sync"]["leader"].as_u64();
                 let named = named.with_context(|| format!("node {id} knows no leader"))?;
                 ensure!(running.contains(&named), "node {id} names {named}, which is down");
                 ensure!(*leader.get_or_insert(named) == named, "two leaders are named");

@@ -66,7 +66,7 @@ impl Ports {
 pub struct Node {
     pub id: u64,
     pub roles: Vec<Role>,
-    pub(crate) ports: Ports,
+    ports: Ports,
     binary: PathBuf,
     folder: PathBuf,
     child: Option<Child>,
@@ -110,12 +110,21 @@ impl Node {
         self.folder.join("config.toml")
     }
 
+    /// Where other nodes reach it.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.ports.peer.address()
+    }
+
     fn log(&self) -> PathBuf {
         self.folder.join("log")
     }
 
-    /// Writes the configuration file.
-    pub(crate) fn configure(&self, text: &str) -> Result<()> {
+    /// Writes the configuration file anew.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn configure(&self, text: &str) -> Result<()> {
         std::fs::create_dir_all(&self.folder)?;
         File::create(self.config())?.write_all(text.as_bytes())?;
         Ok(())
@@ -206,6 +215,19 @@ impl Node {
             Some(status) => bail!("node {id} ended by itself: {status}\n{}", self.log_tail()),
             None => Ok(()),
         }
+    }
+
+    /// Waits until the process has ended by itself.
+    ///
+    /// # Errors
+    /// If it does not run, or does not end in time.
+    pub async fn ended(&mut self) -> Result<ExitStatus> {
+        let id = self.id;
+        let child = self.child.as_mut().with_context(|| format!("node {id} is down"))?;
+        let status =
+            within("a node ends by itself", END, async { Ok(child.wait().await?) }).await?;
+        self.child = None;
+        Ok(status)
     }
 
     /// Memory the process holds, in bytes (resident set).
