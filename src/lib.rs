@@ -8,7 +8,9 @@
 //! - [`config`]: what an operator tells a node.
 //! - [`http`]: what a node tells an operator.
 //! - [`client`]: WAMP, MQTT and admin clients.
+//! - [`cli`]: the commands.
 
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod event;
