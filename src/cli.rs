@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 use vulpes_raft::ids::EventId;
 
+mod bench;
 mod events;
 mod init;
 mod log;
@@ -52,6 +53,7 @@ enum Command {
     Sub(subscribe::Subscribe),
     Log(log::Log),
     Verify(verify::Verify),
+    Bench(bench::Bench),
 }
 
 /// Where a client command connects.
@@ -107,6 +109,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Sub(subscribe) => Box::pin(subscribe.run()).await,
             Command::Log(log) => Box::pin(log.run()).await,
             Command::Verify(verify) => Box::pin(verify.run()).await,
+            Command::Bench(bench) => Box::pin(bench.run()).await,
         }
     });
     // A thread may still wait for standard input; nobody needs its answer.

@@ -24,6 +24,8 @@ fn good_lines_are_taken() {
         "sub demo --match prefix",
         "log --after 2611221742b1za3 --limit 10 --json",
         "verify --nodes http://a:9081,http://b:9081",
+        "bench --protocol wamp --targets ws://a:1/,ws://b:2/ --connections 9 --window 64 --size 128",
+        "bench --protocol mqtt --targets a:1883 --fsync-dir /tmp --json",
     ] {
         let words = std::iter::once("vulpes").chain(line.split(' '));
         if let Err(error) = Cli::try_parse_from(words) {
@@ -44,6 +46,9 @@ fn bad_lines_are_refused_as_usage_errors() {
         ("sub x --node http://h", "is not a node's WAMP URL"),
         ("sub x --after yesterday", "neither a position"),
         ("status --node-admin https://h", "write http://host:port"),
+        ("bench --protocol smtp", "invalid value 'smtp'"),
+        ("bench --protocol mqtt --window 0", "0 is not in"),
+        ("bench --protocol mqtt --size 7", "7 is not in"),
     ] {
         let words = std::iter::once("vulpes").chain(line.split(' ').filter(|w| !w.is_empty()));
         let error = Cli::try_parse_from(words).unwrap_err();
