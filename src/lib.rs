@@ -17,8 +17,6 @@
 //!
 //! Architecture invariant: `gate`, `payload`, `segment`, `dispatch` and the cores of `entry` and `storage` do no I/O and
 //! read no clock; the edges are in `server`, and behind [`vulpes_raft::host::Host`], which a simulation replaces.
-//! - [`client`]: WAMP, MQTT and admin clients.
-//! - [`cli`]: the commands.
 
 pub mod cli;
 pub mod client;
