@@ -8,6 +8,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,10 @@ const REACH: Duration = Duration::from_millis(500);
 /// tokio's timers do the work.
 const NEVER: Duration = Duration::from_secs(3_600);
 
+/// tarpc's deadlines grow by a second a call and start again after this many. Were they all alike, the machine's clock
+/// would decide their order, and with it, whether tarpc wakes itself once more: two runs of one seed would part.
+const DEADLINES: u64 = 1 << 20;
+
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -55,6 +60,7 @@ pub enum CallError {
 struct Caller<Req, Resp> {
     channel: tarpc::client::Channel<Req, Resp>,
     dispatch: AbortHandle,
+    calls: AtomicU64,
 }
 
 impl<Req, Resp> Drop for Caller<Req, Resp> {
@@ -80,7 +86,15 @@ where
                 tracing::debug!("connection to node {peer} ended: {error}");
             }
         });
-        Self { channel: client.client, dispatch: dispatch.abort_handle() }
+        let dispatch = dispatch.abort_handle();
+        Self { channel: client.client, dispatch, calls: AtomicU64::new(0) }
+    }
+
+    fn context(&self) -> context::Context {
+        let mut context = context::current();
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
+        context.deadline += NEVER + Duration::from_secs(calls % DEADLINES);
+        context
     }
 }
 
@@ -128,9 +142,7 @@ where
         let caller = tokio::time::timeout(reach, self.caller())
             .await
             .map_err(|_| LinkError::Timeout(reach))??;
-        let mut context = context::current();
-        context.deadline += NEVER;
-        let called = caller.channel.call(context, request);
+        let called = caller.channel.call(caller.context(), request);
         let error = match tokio::time::timeout_at(deadline, called).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error.to_string(),

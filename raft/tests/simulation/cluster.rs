@@ -4,11 +4,11 @@
 //!
 //! Deliberately absent: bodies, storages and entries, which the whole cluster's simulation has.
 
-mod support;
-
 use std::time::Duration;
 
-use support::{insist, members, rows, segment, simulate, simulate_tuned, until, Hand, LEASE};
+use crate::support::{
+    insist, members, rows, segment, simulate, simulate_tuned, until, Hand, LEASE,
+};
 use vulpes_raft::ids::{Incarnation, NodeId, SegmentNumber, Slot};
 use vulpes_raft::node::{MemberState, Tuning};
 use vulpes_raft::order::{CloseReason, Place, SealedSegment, SegmentOutcome, Step};

@@ -135,7 +135,7 @@ impl Hand {
         &self.nodes[node as usize - 1]
     }
 
-    /// The member, if it runs.
+    /// The member, if it runs. Asked from here it counts time by the test's clock, which no lease is kept by.
     pub(crate) fn node(&self, node: u64) -> Option<SyncNode> {
         self.sim_node(node).running.borrow().clone()
     }
@@ -237,12 +237,23 @@ pub(crate) fn simulate_tuned<F: Future<Output = ()> + 'static>(
                     crashes = crashes.wrapping_add(0x9e37_79b9);
                     hand.sim_node(node).disk.crash(crashes);
                     hand.sim_node(node).running.borrow_mut().take();
+                    // A power cut says goodbye to nobody. (Besides, the order in which a dying runtime closes its
+                    // connections depends on how many tasks this process ever had, not on the seed.)
+                    others(node).for_each(|other| sim.partition(format!("n{node}"), other));
                     sim.crash(format!("n{node}"));
                 }
-                Order::Start(node) => sim.bounce(format!("n{node}")),
+                Order::Start(node) => {
+                    others(node).for_each(|other| sim.repair(format!("n{node}"), other));
+                    sim.bounce(format!("n{node}"));
+                }
             }
         }
     }
+}
+
+fn others(node: u64) -> impl Iterator<Item = String> {
+    let members = (1..=3).filter(move |other| *other != node).map(|other| format!("n{other}"));
+    members.chain(["test".to_owned()])
 }
 
 /// A segment with the votes of storages 1 and 2.
