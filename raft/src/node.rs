@@ -45,12 +45,6 @@ pub use status::{MemberState, SyncStatus};
 /// The database of this member, in the data directory.
 const FILE: &str = "raft.redb";
 
-/// A snapshot is made after this many log entries.
-const SNAPSHOT_EVERY: u64 = 10_000;
-/// Log entries kept behind a snapshot, for members that are only a little behind.
-const LOG_KEPT: u64 = 2_000;
-/// A member further behind than this gets a snapshot instead of entries.
-const LAG_LIMIT: u64 = 20_000;
 /// Log entries in one message between members.
 const MESSAGE_ENTRIES: u64 = 64;
 /// Messages to Raft's own task that may wait.
@@ -83,6 +77,23 @@ pub struct SyncConfig {
     pub election: (Duration, Duration),
     /// How long an entry may be silent before it is closed.
     pub lease: Duration,
+}
+
+/// When the log is folded into a snapshot. Every group works with the defaults; a simulation sees more with less.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// A snapshot is made after this many log entries.
+    pub snapshot_every: u64,
+    /// Log entries kept behind a snapshot, for members that are only a little behind.
+    pub log_kept: u64,
+    /// A member further behind than this gets a snapshot instead of entries.
+    pub lag_limit: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { snapshot_every: 10_000, log_kept: 2_000, lag_limit: 20_000 }
+    }
 }
 
 /// Why a sync member did not start.
@@ -120,7 +131,19 @@ impl SyncNode {
     /// # Errors
     /// [`StartError`]: the disk, the configuration, or Raft itself.
     pub async fn start(host: Host, config: SyncConfig) -> Result<Self, StartError> {
-        let raft_config = Arc::new(raft_config(&config)?);
+        Self::start_tuned(host, config, Tuning::default()).await
+    }
+
+    /// As [`SyncNode::start`], with another rhythm of snapshots.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_tuned(
+        host: Host,
+        config: SyncConfig,
+        tuning: Tuning,
+    ) -> Result<Self, StartError> {
+        let raft_config = Arc::new(raft_config(&config, tuning)?);
         let path = config.data.join(FILE);
         let failed = |source| StartError::Open { path: path.clone(), source };
         let (log, snapshots) =
@@ -559,7 +582,7 @@ impl Inner {
     }
 }
 
-fn raft_config(config: &SyncConfig) -> Result<Config, StartError> {
+fn raft_config(config: &SyncConfig, tuning: Tuning) -> Result<Config, StartError> {
     let own = config.identity.node;
     if !config.members.iter().any(|member| member.node == own) {
         return Err(StartError::Config(format!("node {own} is not among the sync members")));
@@ -574,9 +597,9 @@ fn raft_config(config: &SyncConfig) -> Result<Config, StartError> {
         election_timeout_min: millis(config.election.0),
         election_timeout_max: millis(config.election.1),
         max_payload_entries: MESSAGE_ENTRIES,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
-        max_in_snapshot_log_to_keep: LOG_KEPT,
-        replication_lag_threshold: LAG_LIMIT,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(tuning.snapshot_every),
+        max_in_snapshot_log_to_keep: tuning.log_kept,
+        replication_lag_threshold: tuning.lag_limit,
         api_channel_size: Some(RAFT_QUEUE),
         backoff: "50ms 100ms ...400ms".into(),
         enable_pre_vote: Some(true),

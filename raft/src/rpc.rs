@@ -8,6 +8,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,9 +34,16 @@ const CALLS_SERVED: usize = 2 * CALLS_IN_FLIGHT;
 /// Answers that may wait for a slow connection before their handlers do.
 const ANSWERS_WAITING: usize = 64;
 
+/// How long reaching a peer may take, of the time a call has: a host that is off does not even refuse.
+const REACH: Duration = Duration::from_millis(500);
+
 /// tarpc's own deadline runs by the machine's clock, which a simulation can't steer: far off, it never strikes, and
 /// tokio's timers do the work.
 const NEVER: Duration = Duration::from_secs(3_600);
+
+/// tarpc's deadlines grow by a second a call and start again after this many. Were they all alike, the machine's clock
+/// would decide their order, and with it, whether tarpc wakes itself once more: two runs of one seed would part.
+const DEADLINES: u64 = 1 << 20;
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +60,7 @@ pub enum CallError {
 struct Caller<Req, Resp> {
     channel: tarpc::client::Channel<Req, Resp>,
     dispatch: AbortHandle,
+    calls: AtomicU64,
 }
 
 impl<Req, Resp> Drop for Caller<Req, Resp> {
@@ -77,7 +86,15 @@ where
                 tracing::debug!("connection to node {peer} ended: {error}");
             }
         });
-        Self { channel: client.client, dispatch: dispatch.abort_handle() }
+        let dispatch = dispatch.abort_handle();
+        Self { channel: client.client, dispatch, calls: AtomicU64::new(0) }
+    }
+
+    fn context(&self) -> context::Context {
+        let mut context = context::current();
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
+        context.deadline += NEVER + Duration::from_secs(calls % DEADLINES);
+        context
     }
 }
 
@@ -115,18 +132,17 @@ where
         }
     }
 
-    /// Sends a request and waits up to `limit` for its answer, dialling included.
+    /// Sends a request and waits up to `limit` for its answer, dialling included, which has half a second at most.
     ///
     /// # Errors
     /// [`CallError`] says whether the peer may have received it.
     pub async fn call(&self, request: Req, limit: Duration) -> Result<Resp, CallError> {
         let deadline = Instant::now() + limit;
-        let caller = tokio::time::timeout_at(deadline, self.caller())
+        let reach = limit.min(REACH);
+        let caller = tokio::time::timeout(reach, self.caller())
             .await
-            .map_err(|_| LinkError::Timeout(limit))??;
-        let mut context = context::current();
-        context.deadline += NEVER;
-        let called = caller.channel.call(context, request);
+            .map_err(|_| LinkError::Timeout(reach))??;
+        let called = caller.channel.call(caller.context(), request);
         let error = match tokio::time::timeout_at(deadline, called).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error.to_string(),
