@@ -47,6 +47,9 @@ pub const SESSION_SUBSCRIPTIONS: usize = 10_000;
 /// Events of one session that wait for their place in the order; past it, its socket is not read.
 pub const SESSION_UNANSWERED: usize = 8192;
 
+/// Answers to one session that it has not looked at yet.
+pub const SESSION_ANSWERS: usize = 1024;
+
 /// Batches of one session that wait for their place in the order.
 pub const SESSION_BATCHES: usize = 64;
 
@@ -91,6 +94,9 @@ pub const READ_ROWS: usize = 1024;
 
 /// Bytes of bodies answered in one read.
 pub const READ_BYTES: usize = 4 << 20;
+
+/// Batches of rows the entry has not looked at yet.
+pub const OBSERVED_BATCHES: usize = 64;
 
 /// Commands from sessions waiting for the dispatcher.
 pub const DISPATCH_COMMANDS: usize = 1024;

@@ -8,12 +8,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use vulpes_raft::ids::AdvanceSegment;
 
 /// A shared, bounded set of recent bodies.
 #[derive(Clone, Debug)]
 pub struct RecentBodies {
     inner: Arc<Mutex<Inner>>,
+    arrivals: Arc<Notify>,
     limit: usize,
 }
 
@@ -28,12 +30,12 @@ impl RecentBodies {
     /// An empty set of at most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { inner: Arc::default(), limit }
+        Self { inner: Arc::default(), arrivals: Arc::default(), limit }
     }
 
     /// Adds a body, and lets the oldest go where there is no room.
     pub fn insert(&self, id: AdvanceSegment, body: Bytes) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
         let size = body.len();
         if inner.bodies.insert(id, body).is_none() {
             inner.order.push_back(id);
@@ -45,12 +47,29 @@ impl RecentBodies {
                 inner.size -= body.len();
             }
         }
+        drop(inner);
+        self.arrivals.notify_waiters();
     }
 
     /// A body, if it is still here.
     #[must_use]
     pub fn get(&self, id: AdvanceSegment) -> Option<Bytes> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).bodies.get(&id).cloned()
+        self.lock().bodies.get(&id).cloned()
+    }
+
+    /// Waits until a body is here; for ever, if it never comes, so the caller sets the time-out.
+    pub async fn arrival(&self, id: AdvanceSegment) -> Bytes {
+        loop {
+            let arrived = self.arrivals.notified();
+            if let Some(body) = self.get(id) {
+                return body;
+            }
+            arrived.await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,0 +1,409 @@
+//! A WAMP client: JSON over WebSocket, publisher and subscriber.
+//!
+//! Invariant: what is not an answer to the open request is kept in order for [`WampClient::next`], up to
+//! [`WAITING`] messages. Opening, publishing and subscribing each end within [`ANSWER_TIMEOUT`].
+//!
+//! Deliberately absent: calls, logins and TLS.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use serde_json::{json, Map, Value};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
+use tokio_tungstenite::WebSocketStream;
+use vulpes_raft::host::BoxStream;
+use vulpes_raft::ids::Position;
+
+use crate::config::Address;
+
+/// How long the node may take to answer a request: longer than it makes a publisher wait by itself.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Events kept while an answer is awaited.
+pub const WAITING: usize = 65_536;
+
+/// The codes of WAMP's messages (WAMP basic profile, "Message Codes and Direction").
+pub(crate) mod code {
+    pub(crate) const HELLO: u64 = 1;
+    pub(crate) const WELCOME: u64 = 2;
+    pub(crate) const ABORT: u64 = 3;
+    pub(crate) const GOODBYE: u64 = 6;
+    pub(crate) const ERROR: u64 = 8;
+    pub(crate) const PUBLISH: u64 = 16;
+    pub(crate) const PUBLISHED: u64 = 17;
+    pub(crate) const SUBSCRIBE: u64 = 32;
+    pub(crate) const SUBSCRIBED: u64 = 33;
+    pub(crate) const UNSUBSCRIBED: u64 = 35;
+    pub(crate) const EVENT: u64 = 36;
+}
+
+/// Why a client can't go on, or a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WampError {
+    #[error("{0:?} is not a node's WAMP URL; write ws://host:port/, as in ws://127.0.0.1:9031/")]
+    BadUrl(String),
+    #[error("{url} can't be reached ({reason}); is the node running?")]
+    Unreachable { url: String, reason: String },
+    #[error("{url} does not speak WAMP: {reason}")]
+    NotWamp { url: String, reason: String },
+    /// The node aborted the session, as with a realm it does not have.
+    #[error("the node refused the session: {uri}{}", colon(.message))]
+    Aborted { uri: String, message: String },
+    /// The node answered this request with an error; the session goes on.
+    #[error("the node refused: {uri}{}", colon(.message))]
+    Refused { uri: String, message: String },
+    /// What was not answered before has an unknown outcome.
+    #[error("the connection ended: {0}")]
+    Closed(String),
+    /// The outcome is unknown.
+    #[error("no answer within {ANSWER_TIMEOUT:?}; whether it was done is not known")]
+    Timeout,
+    #[error("the node broke the protocol: {0}")]
+    Protocol(String),
+}
+
+fn colon(message: &str) -> String {
+    if message.is_empty() {
+        String::new()
+    } else {
+        format!(": {message}")
+    }
+}
+
+/// What an event carries.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Arguments {
+    pub args: Vec<Value>,
+    pub kwargs: Map<String, Value>,
+}
+
+/// An event, as a subscriber gets it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReceivedEvent {
+    pub subscription: u64,
+    pub position: Position,
+    pub event_id: Option<String>,
+    /// Only where the subscription is for a pattern.
+    pub topic: Option<String>,
+    pub arguments: Arguments,
+}
+
+/// What comes without being asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Incoming {
+    Event(ReceivedEvent),
+    /// The node ended a subscription: a snapshot is complete.
+    Ended {
+        subscription: u64,
+    },
+}
+
+/// A client in a session.
+pub struct WampClient {
+    stream: WebSocketStream<BoxStream>,
+    session: u64,
+    /// The last request's number.
+    request: u64,
+    waiting: VecDeque<Incoming>,
+}
+
+/// The address that a WAMP URL names.
+///
+/// # Errors
+/// Where it is not `ws://host[:port][/path]`.
+pub fn url_address(url: &str) -> Result<Address, WampError> {
+    let bad = || WampError::BadUrl(url.to_owned());
+    let uri: Uri = url.parse().map_err(|_| bad())?;
+    if uri.scheme_str() != Some("ws") {
+        return Err(bad());
+    }
+    let host = uri.host().ok_or_else(bad)?;
+    Address::new(host, uri.port_u16().unwrap_or(80)).map_err(|_| bad())
+}
+
+/// Dials a node and opens a WebSocket for WAMP in JSON.
+pub(crate) async fn open_socket(
+    url: &str,
+    config: WebSocketConfig,
+) -> Result<WebSocketStream<BoxStream>, WampError> {
+    let address = url_address(url)?;
+    let unreachable = |error: std::io::Error| WampError::Unreachable {
+        url: url.to_owned(),
+        reason: error.to_string(),
+    };
+    let stream = TcpStream::connect(address.as_str()).await.map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    upgrade(Box::new(stream), url, config).await
+}
+
+async fn upgrade(
+    stream: BoxStream,
+    url: &str,
+    config: WebSocketConfig,
+) -> Result<WebSocketStream<BoxStream>, WampError> {
+    let not_wamp = |reason: String| WampError::NotWamp { url: url.to_owned(), reason };
+    let mut request = url.into_client_request().map_err(|_| WampError::BadUrl(url.to_owned()))?;
+    let protocol = HeaderValue::from_static("wamp.2.json");
+    request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
+    let handshake =
+        tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
+    let (stream, response) = handshake.map_err(|error| not_wamp(error.to_string()))?;
+    let chosen = response.headers().get("Sec-WebSocket-Protocol");
+    if chosen.is_none_or(|chosen| chosen != "wamp.2.json") {
+        return Err(not_wamp("it did not choose wamp.2.json".into()));
+    }
+    Ok(stream)
+}
+
+/// The session's first message.
+pub(crate) fn hello(realm: &str) -> Value {
+    json!([code::HELLO, realm, {
+        "agent": concat!("vulpes-", env!("CARGO_PKG_VERSION")),
+        "roles": {"publisher": {}, "subscriber": {"features": {"pattern_based_subscription": true}}},
+    }])
+}
+
+/// The session's number, from the node's first message.
+pub(crate) fn welcomed(answer: &[Value]) -> Result<u64, WampError> {
+    match (code_of(answer), answer) {
+        (code::WELCOME, [_, session, ..]) => {
+            session.as_u64().ok_or_else(|| WampError::Protocol("WELCOME without a session".into()))
+        }
+        (code::ABORT, [_, details, uri, ..]) => {
+            Err(WampError::Aborted { uri: text(Some(uri)), message: text(details.get("message")) })
+        }
+        _ => Err(WampError::Protocol("neither WELCOME nor ABORT".into())),
+    }
+}
+
+fn code_of(message: &[Value]) -> u64 {
+    message.first().and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn text(value: Option<&Value>) -> String {
+    value.and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+impl WampClient {
+    /// Joins a realm at a node.
+    ///
+    /// # Errors
+    /// Where the node can't be reached, or refuses.
+    pub async fn connect(url: &str, realm: &str) -> Result<Self, WampError> {
+        within(async {
+            let stream = open_socket(url, WebSocketConfig::default()).await?;
+            Self::join(stream, realm).await
+        })
+        .await
+    }
+
+    /// Joins a realm over a connection that is there already.
+    ///
+    /// # Errors
+    /// Where the node refuses.
+    pub async fn over(stream: BoxStream, url: &str, realm: &str) -> Result<Self, WampError> {
+        within(async {
+            let stream = upgrade(stream, url, WebSocketConfig::default()).await?;
+            Self::join(stream, realm).await
+        })
+        .await
+    }
+
+    async fn join(stream: WebSocketStream<BoxStream>, realm: &str) -> Result<Self, WampError> {
+        let mut client = Self { stream, session: 0, request: 0, waiting: VecDeque::new() };
+        client.send(&hello(realm)).await?;
+        client.session = welcomed(&client.receive().await?)?;
+        Ok(client)
+    }
+
+    /// The session's number.
+    #[must_use]
+    pub fn session(&self) -> u64 {
+        self.session
+    }
+
+    /// Publishes, and waits until the event is durable and has its place.
+    ///
+    /// # Errors
+    /// [`WampError::Refused`] where the node said no; any other one leaves the outcome unknown.
+    pub async fn publish(
+        &mut self,
+        topic: &str,
+        mut options: Map<String, Value>,
+        arguments: &Arguments,
+    ) -> Result<Position, WampError> {
+        options.insert("acknowledge".into(), true.into());
+        let request = self.next_request();
+        let mut message = vec![
+            code::PUBLISH.into(),
+            request.into(),
+            options.into(),
+            topic.into(),
+            arguments.args.clone().into(),
+        ];
+        if !arguments.kwargs.is_empty() {
+            message.push(arguments.kwargs.clone().into());
+        }
+        let position = self.request(request, message, code::PUBLISHED).await?;
+        Ok(Position(position))
+    }
+
+    /// Subscribes, and returns the subscription's number.
+    ///
+    /// # Errors
+    /// [`WampError::Refused`] where the node said no; any other one ends the session.
+    pub async fn subscribe(
+        &mut self,
+        topic: &str,
+        options: Map<String, Value>,
+    ) -> Result<u64, WampError> {
+        let request = self.next_request();
+        let message = vec![code::SUBSCRIBE.into(), request.into(), options.into(), topic.into()];
+        self.request(request, message, code::SUBSCRIBED).await
+    }
+
+    /// The next thing that comes by itself; waits for it without a deadline.
+    ///
+    /// # Errors
+    /// Where the session ends.
+    pub async fn next(&mut self) -> Result<Incoming, WampError> {
+        if let Some(incoming) = self.waiting.pop_front() {
+            return Ok(incoming);
+        }
+        loop {
+            let message = self.receive().await?;
+            if let Some(incoming) = incoming(&message)? {
+                return Ok(incoming);
+            }
+        }
+    }
+
+    /// Says goodbye. Who just drops the client ends the session too.
+    pub async fn close(mut self) {
+        let goodbye = json!([code::GOODBYE, {}, "wamp.close.normal"]);
+        let farewell = async {
+            self.send(&goodbye).await?;
+            while code_of(&self.receive().await?) != code::GOODBYE {}
+            Ok::<(), WampError>(())
+        };
+        // Nothing depends on the answer: a node that gives none has ended the session anyway.
+        let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;
+    }
+
+    fn next_request(&mut self) -> u64 {
+        self.request += 1;
+        self.request
+    }
+
+    async fn request(
+        &mut self,
+        request: u64,
+        message: Vec<Value>,
+        expected: u64,
+    ) -> Result<u64, WampError> {
+        within(async {
+            self.send(&message.into()).await?;
+            loop {
+                let answer = self.receive().await?;
+                if let Some(outcome) = answered(&answer, request, expected) {
+                    return outcome;
+                }
+                if let Some(incoming) = incoming(&answer)? {
+                    if self.waiting.len() >= WAITING {
+                        let reason = format!("{WAITING} events before the answer to a request");
+                        return Err(WampError::Protocol(reason));
+                    }
+                    self.waiting.push_back(incoming);
+                }
+            }
+        })
+        .await
+    }
+
+    async fn send(&mut self, message: &Value) -> Result<(), WampError> {
+        self.stream.send(Message::text(message.to_string())).await.map_err(closed)
+    }
+
+    async fn receive(&mut self) -> Result<Vec<Value>, WampError> {
+        loop {
+            let message = self.stream.next().await;
+            let message = message.ok_or_else(|| closed(WebSocketError::ConnectionClosed))?;
+            match message.map_err(closed)? {
+                Message::Text(text) => {
+                    return serde_json::from_str(&text)
+                        .map_err(|error| WampError::Protocol(error.to_string()));
+                }
+                Message::Close(Some(frame)) if !frame.reason.is_empty() => {
+                    return Err(WampError::Closed(frame.reason.to_string()));
+                }
+                // The WebSocket answers pings by itself, and reports its end with the next read.
+                _ => {}
+            }
+        }
+    }
+}
+
+async fn within<T>(
+    future: impl std::future::Future<Output = Result<T, WampError>>,
+) -> Result<T, WampError> {
+    tokio::time::timeout(ANSWER_TIMEOUT, future).await.unwrap_or(Err(WampError::Timeout))
+}
+
+pub(crate) fn closed(error: WebSocketError) -> WampError {
+    WampError::Closed(match error {
+        WebSocketError::ConnectionClosed | WebSocketError::AlreadyClosed => {
+            "the node closed it".into()
+        }
+        error => error.to_string(),
+    })
+}
+
+/// What became of the request, if this message tells.
+fn answered(message: &[Value], request: u64, expected: u64) -> Option<Result<u64, WampError>> {
+    match (code_of(message), message) {
+        (code::ERROR, [_, _, id, details, uri, rest @ ..]) if id.as_u64() == Some(request) => {
+            let explained = rest.first().and_then(|args| args.get(0)).or(details.get("message"));
+            Some(Err(WampError::Refused { uri: text(Some(uri)), message: text(explained) }))
+        }
+        (code, [_, id, result, ..]) if code == expected && id.as_u64() == Some(request) => {
+            let number = result.as_u64();
+            Some(number.ok_or_else(|| WampError::Protocol("an answer without its id".into())))
+        }
+        _ => None,
+    }
+}
+
+/// What this message brings, if it is one that comes by itself.
+fn incoming(message: &[Value]) -> Result<Option<Incoming>, WampError> {
+    match (code_of(message), message) {
+        (code::EVENT, [_, subscription, position, details, rest @ ..]) => {
+            let malformed = || WampError::Protocol("an EVENT without its ids".into());
+            let args = rest.first().and_then(Value::as_array).cloned().unwrap_or_default();
+            let kwargs = rest.get(1).and_then(Value::as_object).cloned().unwrap_or_default();
+            Ok(Some(Incoming::Event(ReceivedEvent {
+                subscription: subscription.as_u64().ok_or_else(malformed)?,
+                position: Position(position.as_u64().ok_or_else(malformed)?),
+                event_id: details.get("event_id").and_then(Value::as_str).map(str::to_owned),
+                topic: details.get("topic").and_then(Value::as_str).map(str::to_owned),
+                arguments: Arguments { args, kwargs },
+            })))
+        }
+        (code::UNSUBSCRIBED, [_, request, details, ..]) if request.as_u64() == Some(0) => {
+            let subscription = details.get("subscription").and_then(Value::as_u64);
+            Ok(subscription.map(|subscription| Incoming::Ended { subscription }))
+        }
+        (code::GOODBYE | code::ABORT, [_, details, uri, ..]) => {
+            let reason = format!("{}{}", text(Some(uri)), colon(&text(details.get("message"))));
+            Err(WampError::Closed(reason))
+        }
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,371 @@
+//! A node's configuration: one TOML file, checked as a whole before anything is opened.
+//!
+//! Invariant: a [`NodeConfig`] that exists is consistent: the node is one of the cluster's, every address can be an
+//! address, no two things share one, and the cluster has each role at least once. What is wrong is told all at once.
+//!
+//! Deliberately absent: limits (`limits`), and whether the other nodes' files say the same. Who comes with another
+//! cluster's name is turned away when nodes say hello.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use vulpes_raft::ids::NodeId;
+
+use crate::topic::{Realm, RealmError};
+
+mod file;
+pub mod identity;
+
+pub use identity::open_identity;
+
+/// Longest name of a cluster, in bytes. It has to fit the first frame between nodes.
+pub const CLUSTER_NAME: usize = 64;
+
+/// Most nodes in a cluster.
+pub const NODES: usize = 64;
+
+/// Most realms of a cluster.
+pub const REALMS: usize = 1024;
+
+/// Largest configuration file, in bytes.
+pub const CONFIG_FILE: usize = 1 << 20;
+
+/// Everything a node has to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// The cluster's name; all its nodes have the same.
+    pub cluster: String,
+    /// Which of the nodes this one is.
+    pub node: NodeId,
+    /// Where it keeps its data.
+    pub data: PathBuf,
+    /// The realms clients may join: at least one, each once.
+    pub realms: Vec<Realm>,
+    /// The realm of MQTT clients whose user name names none: one of `realms`.
+    pub default_realm: Realm,
+    pub listen: Listen,
+    /// Every node of the cluster, ascending by number, this one too.
+    pub nodes: Vec<Member>,
+    pub timing: Timing,
+}
+
+/// What this node listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// For other nodes: the node's own `peer` address, unless the file gives another one to listen on.
+    pub peer: Address,
+    /// WAMP over WebSocket; entries only.
+    pub wamp: Option<Address>,
+    /// MQTT over TCP; entries only.
+    pub mqtt: Option<Address>,
+    /// Admin HTTP.
+    pub admin: Option<Address>,
+}
+
+/// A node of the cluster, as all nodes know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub id: NodeId,
+    /// Where other nodes reach it.
+    pub peer: Address,
+    /// Where operators reach its admin HTTP, if anywhere.
+    pub admin: Option<Address>,
+    /// Ascending, each once, at least one.
+    pub roles: Vec<Role>,
+}
+
+impl Member {
+    /// Whether it has this role.
+    #[must_use]
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+}
+
+/// What a node does (DESIGN section 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Speaks with clients.
+    Entry,
+    /// Keeps segment bodies.
+    Storage,
+    /// Gives the order.
+    Sync,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Entry, Self::Storage, Self::Sync];
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Entry => "entry",
+            Self::Storage => "storage",
+            Self::Sync => "sync",
+        })
+    }
+}
+
+/// How patient nodes are with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How often a sync leader shows that it is there.
+    pub heartbeat: Duration,
+    /// A follower stands for election after a silence between this …
+    pub election_min: Duration,
+    /// … and this.
+    pub election_max: Duration,
+    /// How long a silent entry keeps its incarnation.
+    pub lease: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(400),
+            election_max: Duration::from_millis(800),
+            lease: Duration::from_secs(3),
+        }
+    }
+}
+
+/// `host:port`, the host a name, an IPv4 address, or an IPv6 address in brackets.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Address {
+    text: String,
+    port: u16,
+}
+
+/// Why a text is not an address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an address; write host:port, as in 127.0.0.1:1735 or [::1]:1735")]
+pub struct AddressError(String);
+
+impl Address {
+    /// An address from its two halves; an IPv6 address gets its brackets.
+    ///
+    /// # Errors
+    /// Where the host can't be one.
+    pub fn new(host: &str, port: u16) -> Result<Self, AddressError> {
+        if host.contains(':') && !host.starts_with('[') {
+            return format!("[{host}]:{port}").parse();
+        }
+        format!("{host}:{port}").parse()
+    }
+
+    /// The whole text, as the host's network takes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The part before the port, brackets included.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.text.rsplit_once(':').map_or(self.text.as_str(), |(host, _)| host)
+    }
+
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether it stands for all of a machine's own addresses.
+    #[must_use]
+    pub fn is_wildcard(&self) -> bool {
+        matches!(self.host(), "0.0.0.0" | "[::]")
+    }
+
+    /// Whether two listeners on one machine would get in each other's way. Port 0 never does.
+    fn clashes(&self, other: &Self) -> bool {
+        let same_host = self.host() == other.host() || self.is_wildcard() || other.is_wildcard();
+        self.port != 0 && self.port == other.port && same_host
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let wrong = || AddressError(text.to_owned());
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().map_err(|_| wrong())?;
+        let inner = match host.strip_prefix('[') {
+            Some(rest) => {
+                let inner = rest.strip_suffix(']').ok_or_else(wrong)?;
+                inner.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?;
+                inner
+            }
+            None if host.contains(':') => return Err(wrong()),
+            None => host,
+        };
+        let bad = |c: char| c.is_whitespace() || c.is_control() || "/@?#[]".contains(c);
+        if inner.is_empty() || inner.len() > 255 || inner.contains(bad) {
+            return Err(wrong());
+        }
+        Ok(Self { text: text.to_owned(), port })
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> Self {
+        address.text
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({})", self.text)
+    }
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("can't read the configuration {path}: {error}", path = path.display())]
+    Read { path: PathBuf, error: io::Error },
+    /// It is not TOML, lacks something, or has what no configuration has.
+    #[error("the configuration {path} can't be understood: {error}\nvulpes.example.toml shows every setting", path = path.display())]
+    Syntax { path: PathBuf, error: String },
+    #[error("the configuration {path} has {}:{}", count(.problems), list(.problems), path = path.display())]
+    Invalid { path: PathBuf, problems: Vec<Problem> },
+}
+
+fn count(problems: &[Problem]) -> String {
+    match problems.len() {
+        1 => "a mistake".into(),
+        several => format!("{several} mistakes"),
+    }
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("\n- {problem}")).collect()
+}
+
+/// One mistake in a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    #[error("cluster: the name is 1 to {CLUSTER_NAME} bytes without control characters")]
+    ClusterName,
+    #[error("nodes: there is none; list every node of the cluster as a [[nodes]] table")]
+    NoNodes,
+    #[error("nodes: {0} are more than the {NODES} a cluster may have")]
+    TooManyNodes(usize),
+    #[error("nodes: numbers begin at 1; give node 0 another one")]
+    ZeroNode,
+    #[error("nodes: number {0} is there twice; give each node its own")]
+    DuplicateNode(NodeId),
+    #[error("node: number {0} is not among the [[nodes]]; add a table for it or correct `node`")]
+    UnknownNode(NodeId),
+    #[error("nodes: node {0} has no role; give it one or more of entry, storage and sync")]
+    NoRole(NodeId),
+    #[error("nodes: node {node} has the role {role} twice; write it once")]
+    DuplicateRole { node: NodeId, role: Role },
+    #[error("nodes: no node has the role {0}; a cluster needs at least one of each role")]
+    RoleMissing(Role),
+    #[error("nodes: the peer address {address} of node {node} has port 0, where nobody can reach it; name a port")]
+    PeerPortZero { node: NodeId, address: Address },
+    #[error("nodes: the peer address {address} of node {node} names no machine; write the address others reach it at (listen.peer may be {address})")]
+    PeerWildcard { node: NodeId, address: Address },
+    #[error("{first} and {second} are both {address}; give each its own port")]
+    SharedAddress { first: String, second: String, address: Address },
+    #[error("listen.{0}: node {1} is no entry, and only entries serve clients; remove it or add the role entry")]
+    ListenWithoutEntry(&'static str, NodeId),
+    #[error("listen: node {0} is an entry, but has neither listen.wamp nor listen.mqtt; add one, or remove the role entry")]
+    EntryWithoutListen(NodeId),
+    #[error("realms: there is none; name at least one, as in realms = [\"realm1\"]")]
+    NoRealms,
+    #[error("realms: {0} are more than the {REALMS} a cluster may have")]
+    TooManyRealms(usize),
+    #[error("realms: {name:?} is no name for one: {error}")]
+    BadRealm { name: String, error: RealmError },
+    #[error("realms: {0} is there twice; name it once")]
+    DuplicateRealm(Realm),
+    #[error("default_realm: {0:?} is not among the realms; add it there or choose one of them")]
+    UnknownDefaultRealm(String),
+    #[error("data: the path is empty; name a directory for the node's data")]
+    NoData,
+    #[error("timing.{name}: {value} ms is outside of {least} to {most} ms")]
+    TimingRange { name: &'static str, value: u64, least: u64, most: u64 },
+    #[error("timing.election_min_ms: must be at least twice heartbeat_ms, or a single late heartbeat starts an election")]
+    ElectionTooSoon,
+    #[error("timing.election_max_ms: must be more than election_min_ms, or two candidates can split the votes for ever")]
+    ElectionNotSpread,
+    #[error("timing.lease_ms: must be at least twice election_max_ms, or entries lose their lease at every election")]
+    LeaseTooShort,
+}
+
+impl NodeConfig {
+    /// Reads a file. Its `data` is taken as relative to the file.
+    ///
+    /// # Errors
+    /// Where it can't be read, understood or used.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let error = |error| ConfigError::Read { path: path.to_owned(), error };
+        let length = std::fs::metadata(path).map_err(error)?.len();
+        if length > CONFIG_FILE as u64 {
+            let reason = format!("{length} bytes are too much for a configuration");
+            return Err(error(io::Error::other(reason)));
+        }
+        let text = std::fs::read_to_string(path).map_err(error)?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads a text as if it stood in the file at `path`.
+    ///
+    /// # Errors
+    /// Where it can't be understood or used.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        file::parse(text, path)
+    }
+
+    /// The text of a file that [`NodeConfig::parse`] reads back as this, each setting explained.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        file::write(self)
+    }
+
+    /// This node, as the others know it.
+    #[must_use]
+    pub fn own(&self) -> &Member {
+        let own = self.nodes.iter().find(|member| member.id == self.node);
+        own.expect("a configuration whose node is not listed is refused")
+    }
+
+    /// Whether this node has this role.
+    #[must_use]
+    pub fn has(&self, role: Role) -> bool {
+        self.own().has(role)
+    }
+
+    /// The nodes with this role, ascending by number; at least one.
+    pub fn with_role(&self, role: Role) -> impl Iterator<Item = &Member> {
+        self.nodes.iter().filter(move |member| member.has(role))
+    }
+}
+
+#[cfg(test)]
+mod tests;

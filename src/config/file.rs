@@ -1,0 +1,346 @@
+//! The configuration file's own form: what stands in the TOML, how it is checked, how it is written.
+//!
+//! Invariant: what is written is read back as the same configuration.
+//!
+//! Deliberately absent: reading the disk, but for the path that `data` is relative to.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use vulpes_raft::ids::NodeId;
+
+use super::{
+    Address, ConfigError, Listen, Member, NodeConfig, Problem, Role, Timing, CLUSTER_NAME, NODES,
+    REALMS,
+};
+use crate::topic::Realm;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    cluster: String,
+    node: NodeId,
+    data: PathBuf,
+    realms: Vec<String>,
+    default_realm: Option<String>,
+    #[serde(default)]
+    listen: ListenTable,
+    nodes: Vec<NodeTable>,
+    #[serde(default)]
+    timing: TimingTable,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct ListenTable {
+    peer: Option<Address>,
+    wamp: Option<Address>,
+    mqtt: Option<Address>,
+    admin: Option<Address>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NodeTable {
+    id: NodeId,
+    peer: Address,
+    admin: Option<Address>,
+    roles: Vec<Role>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct TimingTable {
+    heartbeat_ms: Option<u64>,
+    election_min_ms: Option<u64>,
+    election_max_ms: Option<u64>,
+    lease_ms: Option<u64>,
+}
+
+pub(super) fn parse(text: &str, path: &Path) -> Result<NodeConfig, ConfigError> {
+    let file: ConfigFile = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        error: error.to_string().trim_end().to_owned(),
+    })?;
+    let mut problems = Vec::new();
+    let config = check(file, path, &mut problems);
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(ConfigError::Invalid { path: path.to_owned(), problems }),
+    }
+}
+
+/// Gathers everything that is wrong; the outcome is worth something only where nothing is.
+fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<NodeConfig> {
+    let length = file.cluster.len();
+    if length == 0 || length > CLUSTER_NAME || file.cluster.contains(char::is_control) {
+        problems.push(Problem::ClusterName);
+    }
+    if file.data.as_os_str().is_empty() {
+        problems.push(Problem::NoData);
+    }
+    let (realms, default_realm) = check_realms(&file.realms, file.default_realm, problems);
+    let nodes = check_nodes(file.nodes, problems);
+    let timing = check_timing(&file.timing, problems);
+    let Some(own) = nodes.iter().find(|member| member.id == file.node) else {
+        problems.push(Problem::UnknownNode(file.node));
+        return None;
+    };
+    let listen = Listen {
+        peer: file.listen.peer.unwrap_or_else(|| own.peer.clone()),
+        wamp: file.listen.wamp,
+        mqtt: file.listen.mqtt,
+        admin: file.listen.admin,
+    };
+    check_listen(own, &listen, problems);
+    check_addresses(own, &listen, &nodes, problems);
+    let beside = path.parent().unwrap_or(Path::new(""));
+    Some(NodeConfig {
+        cluster: file.cluster,
+        node: file.node,
+        data: beside.join(file.data),
+        realms,
+        default_realm: default_realm?,
+        listen,
+        nodes,
+        timing,
+    })
+}
+
+fn check_realms(
+    names: &[String],
+    default: Option<String>,
+    problems: &mut Vec<Problem>,
+) -> (Vec<Realm>, Option<Realm>) {
+    if names.is_empty() {
+        problems.push(Problem::NoRealms);
+    }
+    if names.len() > REALMS {
+        problems.push(Problem::TooManyRealms(names.len()));
+    }
+    let mut realms = Vec::new();
+    let mut seen = BTreeSet::new();
+    for name in names {
+        match Realm::new(name) {
+            Ok(realm) if !seen.insert(realm.clone()) => {
+                problems.push(Problem::DuplicateRealm(realm));
+            }
+            Ok(realm) => realms.push(realm),
+            Err(error) => problems.push(Problem::BadRealm { name: name.clone(), error }),
+        }
+    }
+    let default_realm = match default {
+        None => realms.first().cloned(),
+        Some(name) => {
+            let found = realms.iter().find(|realm| realm.as_str() == name).cloned();
+            if found.is_none() {
+                problems.push(Problem::UnknownDefaultRealm(name));
+            }
+            found
+        }
+    };
+    (realms, default_realm)
+}
+
+fn check_nodes(tables: Vec<NodeTable>, problems: &mut Vec<Problem>) -> Vec<Member> {
+    if tables.is_empty() {
+        problems.push(Problem::NoNodes);
+        return Vec::new();
+    }
+    if tables.len() > NODES {
+        problems.push(Problem::TooManyNodes(tables.len()));
+    }
+    let mut nodes: Vec<Member> = Vec::with_capacity(tables.len());
+    for table in tables {
+        check_node(&table, problems);
+        if nodes.iter().any(|member| member.id == table.id) {
+            problems.push(Problem::DuplicateNode(table.id));
+        }
+        let roles: BTreeSet<Role> = table.roles.into_iter().collect();
+        let roles = roles.into_iter().collect();
+        nodes.push(Member { id: table.id, peer: table.peer, admin: table.admin, roles });
+    }
+    for role in Role::ALL {
+        if !nodes.iter().any(|member| member.has(role)) {
+            problems.push(Problem::RoleMissing(role));
+        }
+    }
+    nodes.sort_by_key(|member| member.id);
+    nodes
+}
+
+fn check_node(table: &NodeTable, problems: &mut Vec<Problem>) {
+    let node = table.id;
+    if node == NodeId(0) {
+        problems.push(Problem::ZeroNode);
+    }
+    if table.roles.is_empty() {
+        problems.push(Problem::NoRole(node));
+    }
+    for (at, role) in table.roles.iter().enumerate() {
+        if table.roles[..at].contains(role) {
+            problems.push(Problem::DuplicateRole { node, role: *role });
+        }
+    }
+    if table.peer.port() == 0 {
+        problems.push(Problem::PeerPortZero { node, address: table.peer.clone() });
+    }
+    if table.peer.is_wildcard() {
+        problems.push(Problem::PeerWildcard { node, address: table.peer.clone() });
+    }
+}
+
+fn check_listen(own: &Member, listen: &Listen, problems: &mut Vec<Problem>) {
+    if own.has(Role::Entry) {
+        if listen.wamp.is_none() && listen.mqtt.is_none() {
+            problems.push(Problem::EntryWithoutListen(own.id));
+        }
+        return;
+    }
+    if listen.wamp.is_some() {
+        problems.push(Problem::ListenWithoutEntry("wamp", own.id));
+    }
+    if listen.mqtt.is_some() {
+        problems.push(Problem::ListenWithoutEntry("mqtt", own.id));
+    }
+}
+
+/// No two things at one address. This node's own listeners share a machine, so for them a wildcard clashes too.
+fn check_addresses(own: &Member, listen: &Listen, nodes: &[Member], problems: &mut Vec<Problem>) {
+    let mut local = vec![("listen.peer".to_owned(), &listen.peer)];
+    for (name, address) in
+        [("wamp", &listen.wamp), ("mqtt", &listen.mqtt), ("admin", &listen.admin)]
+    {
+        local.extend(address.as_ref().map(|address| (format!("listen.{name}"), address)));
+    }
+    let mut clash = |first: &str, second: &str, address: &Address| {
+        problems.push(Problem::SharedAddress {
+            first: first.to_owned(),
+            second: second.to_owned(),
+            address: address.clone(),
+        });
+    };
+    for (at, (name, address)) in local.iter().enumerate() {
+        for (earlier_name, earlier) in &local[..at] {
+            if address.clashes(earlier) {
+                clash(earlier_name, name, address);
+            }
+        }
+    }
+    let mut public: Vec<(String, &Address)> = Vec::new();
+    for member in nodes {
+        public.push((format!("the peer address of node {}", member.id), &member.peer));
+        if let Some(admin) = &member.admin {
+            public.push((format!("the admin address of node {}", member.id), admin));
+        }
+        if member.id != own.id {
+            continue;
+        }
+        // Its peer and admin addresses are listed already, as others reach them.
+        let clients =
+            local.iter().filter(|(name, _)| name == "listen.wamp" || name == "listen.mqtt");
+        public.extend(clients.map(|(name, address)| (name.clone(), *address)));
+    }
+    for (at, (name, address)) in public.iter().enumerate() {
+        for (earlier_name, earlier) in &public[..at] {
+            if address == earlier && address.port() != 0 {
+                clash(earlier_name, name, address);
+            }
+        }
+    }
+}
+
+fn check_timing(table: &TimingTable, problems: &mut Vec<Problem>) -> Timing {
+    let default = Timing::default();
+    let mut value = |name, given: Option<u64>, default: Duration, least, most| {
+        let Some(value) = given else { return default };
+        if !(least..=most).contains(&value) {
+            problems.push(Problem::TimingRange { name, value, least, most });
+        }
+        Duration::from_millis(value)
+    };
+    let timing = Timing {
+        heartbeat: value("heartbeat_ms", table.heartbeat_ms, default.heartbeat, 10, 10_000),
+        election_min: value(
+            "election_min_ms",
+            table.election_min_ms,
+            default.election_min,
+            20,
+            60_000,
+        ),
+        election_max: value(
+            "election_max_ms",
+            table.election_max_ms,
+            default.election_max,
+            20,
+            60_000,
+        ),
+        lease: value("lease_ms", table.lease_ms, default.lease, 100, 600_000),
+    };
+    if timing.election_min < timing.heartbeat.saturating_mul(2) {
+        problems.push(Problem::ElectionTooSoon);
+    }
+    if timing.election_max <= timing.election_min {
+        problems.push(Problem::ElectionNotSpread);
+    }
+    if timing.lease < timing.election_max.saturating_mul(2) {
+        problems.push(Problem::LeaseTooShort);
+    }
+    timing
+}
+
+pub(super) fn write(config: &NodeConfig) -> String {
+    let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let realms: Vec<String> = config.realms.iter().map(|realm| text(realm.as_str())).collect();
+    let mut out = String::new();
+    let mut line = |line: String| {
+        out.push_str(&line);
+        out.push('\n');
+    };
+    line(format!("cluster = {}  # all nodes of a cluster have the same", text(&config.cluster)));
+    line(format!("node = {}", config.node));
+    let data = config.data.to_string_lossy();
+    line(format!("data = {}  # relative to this file", text(&data)));
+    line(format!("realms = [{}]", realms.join(", ")));
+    line(format!(
+        "default_realm = {}  # for MQTT clients whose user name names none",
+        text(config.default_realm.as_str())
+    ));
+    line("\n[listen]  # what this node listens on".into());
+    let own_peer = &config.own().peer;
+    let peer = (&config.listen.peer != own_peer).then_some(&config.listen.peer);
+    for (name, address) in [
+        ("peer", peer),
+        ("wamp", config.listen.wamp.as_ref()),
+        ("mqtt", config.listen.mqtt.as_ref()),
+        ("admin", config.listen.admin.as_ref()),
+    ] {
+        if let Some(address) = address {
+            line(format!("{name} = {}", text(address.as_str())));
+        }
+    }
+    for member in &config.nodes {
+        let roles: Vec<String> = member.roles.iter().map(|role| format!("\"{role}\"")).collect();
+        line(format!("\n[[nodes]]\nid = {}", member.id));
+        line(format!("peer = {}", text(member.peer.as_str())));
+        if let Some(admin) = &member.admin {
+            line(format!("admin = {}", text(admin.as_str())));
+        }
+        line(format!("roles = [{}]", roles.join(", ")));
+    }
+    let timing = &config.timing;
+    if *timing != Timing::default() {
+        line("\n[timing]".into());
+        for (name, value) in [
+            ("heartbeat_ms", timing.heartbeat),
+            ("election_min_ms", timing.election_min),
+            ("election_max_ms", timing.election_max),
+            ("lease_ms", timing.lease),
+        ] {
+            line(format!("{name} = {}", value.as_millis()));
+        }
+    }
+    out
+}

@@ -1,0 +1,157 @@
+//! Table tests: each mistake gets its own clear message, and what is written is read back.
+
+use super::*;
+
+const GOOD: &str = r#"
+cluster = "vulpes"
+node = 1
+data = "data/1"
+realms = ["realm1", "realm2"]
+default_realm = "realm2"
+[listen]
+wamp = "127.0.0.1:9031"
+mqtt = "127.0.0.1:1881"
+admin = "127.0.0.1:9081"
+[[nodes]]
+id = 2
+peer = "node2.example:1735"
+roles = ["sync", "storage"]
+[[nodes]]
+id = 1
+peer = "127.0.0.1:1735"
+admin = "127.0.0.1:9081"
+roles = ["entry"]
+[timing]
+heartbeat_ms = 50
+"#;
+
+fn parse(text: &str) -> Result<NodeConfig, String> {
+    NodeConfig::parse(text, Path::new("etc/node1.toml")).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_good_file_is_read() {
+    let config = parse(GOOD).unwrap();
+    assert_eq!(config.data, Path::new("etc/data/1"));
+    assert_eq!(config.default_realm.as_str(), "realm2");
+    assert_eq!(config.timing.heartbeat, Duration::from_millis(50));
+    assert_eq!(config.timing.lease, Duration::from_secs(3));
+    assert_eq!(config.listen.peer.as_str(), "127.0.0.1:1735");
+    assert!(config.has(Role::Entry) && !config.has(Role::Sync));
+    let ids: Vec<u64> = config.nodes.iter().map(|member| member.id.0).collect();
+    assert_eq!(ids, [1, 2]);
+    assert_eq!(config.nodes[1].roles, [Role::Storage, Role::Sync]);
+    assert_eq!(config.with_role(Role::Storage).count(), 1);
+}
+
+#[test]
+fn the_example_is_read_and_shows_the_defaults() {
+    let config = NodeConfig::parse(
+        include_str!("../../vulpes.example.toml"),
+        Path::new("vulpes.example.toml"),
+    )
+    .unwrap();
+    assert_eq!(config.timing, Timing::default());
+    assert_eq!(config.nodes.len(), 3);
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let mut config = parse(GOOD).unwrap();
+    config.cluster = "a \"quoted\" name \\ with 'everything'".into();
+    config.data = "/absolute/data".into();
+    config.listen.peer = "0.0.0.0:1735".parse().unwrap();
+    assert_eq!(parse(&config.to_toml()), Ok(config));
+}
+
+#[test]
+fn every_mistake_has_its_message() {
+    // What is replaced in the good file, by what, and what the error has to say.
+    let cases: &[(&str, &str, &str)] = &[
+        ("\"vulpes\"", "\"\"", "cluster: the name is 1 to 64 bytes"),
+        ("node = 1\n", "", "missing field `node`"),
+        ("node = 1\n", "node = -1\n", "invalid value"),
+        ("node = 1\n", "node = 1\nnodename = 3\n", "unknown field `nodename`"),
+        ("node = 1\n", "node = 7\n", "number 7 is not among the [[nodes]]"),
+        ("node = 1\n", "node = \n", "line 3"),
+        ("\"data/1\"", "\"\"", "data: the path is empty"),
+        ("id = 2", "id = 1", "number 1 is there twice"),
+        ("id = 2", "id = 0", "numbers begin at 1"),
+        ("\"sync\", ", "", "no node has the role sync"),
+        (", \"storage\"", "", "no node has the role storage"),
+        ("roles = [\"entry\"]", "roles = []", "node 1 has no role"),
+        ("roles = [\"entry\"]", "roles = [\"sync\"]", "no node has the role entry"),
+        ("roles = [\"entry\"]", "roles = [\"sync\"]", "listen.wamp: node 1 is no entry"),
+        ("roles = [\"entry\"]", "roles = [\"sync\"]", "listen.mqtt: node 1 is no entry"),
+        ("roles = [\"entry\"]", "roles = [\"entry\", \"entry\"]", "has the role entry twice"),
+        (
+            "roles = [\"entry\"]",
+            "roles = [\"broker\"]",
+            "unknown variant `broker`, expected one of",
+        ),
+        ("node2.example:1735", "node2.example", "is not an address; write host:port"),
+        ("node2.example:1735", "ws://node2.example:1735", "is not an address"),
+        ("node2.example:1735", "node2.example:99999", "is not an address"),
+        ("node2.example:1735", "::1:1735", "is not an address"),
+        ("node2.example:1735", "node2.example:0", "has port 0"),
+        ("node2.example:1735", "0.0.0.0:1735", "names no machine"),
+        ("node2.example:1735", "127.0.0.1:1735", "are both 127.0.0.1:1735"),
+        ("node2.example:1735", "127.0.0.1:9031", "are both 127.0.0.1:9031"),
+        (
+            "mqtt = \"127.0.0.1:1881\"",
+            "mqtt = \"127.0.0.1:9031\"",
+            "listen.wamp and listen.mqtt are both",
+        ),
+        (
+            "mqtt = \"127.0.0.1:1881\"",
+            "mqtt = \"0.0.0.0:1735\"",
+            "listen.peer and listen.mqtt are both",
+        ),
+        ("[\"realm1\", \"realm2\"]", "[]", "realms: there is none"),
+        ("[\"realm1\", \"realm2\"]", "[\"realm2\", \"a b\"]", "\"a b\" is no name for one"),
+        ("[\"realm1\", \"realm2\"]", "[\"realm2\", \"realm2\"]", "realm2 is there twice"),
+        ("default_realm = \"realm2\"", "default_realm = \"x\"", "\"x\" is not among the realms"),
+        ("heartbeat_ms = 50", "heartbeat_ms = 0", "0 ms is outside of 10 to 10000 ms"),
+        ("heartbeat_ms = 50", "heartbeat_ms = 300", "must be at least twice heartbeat_ms"),
+        ("heartbeat_ms = 50", "election_max_ms = 400", "must be more than election_min_ms"),
+        ("heartbeat_ms = 50", "lease_ms = 1000", "must be at least twice election_max_ms"),
+        ("heartbeat_ms = 50", "heartbeat = 50", "unknown field `heartbeat`"),
+    ];
+    for (from, to, expected) in cases {
+        assert!(GOOD.contains(from), "{from}");
+        let error = parse(&GOOD.replacen(from, to, 1)).unwrap_err();
+        assert!(error.contains(expected), "{from} -> {to}: {error}");
+        assert!(error.contains("etc/node1.toml"), "{error}");
+    }
+}
+
+#[test]
+fn an_entry_has_to_serve_some_client() {
+    let text = GOOD.replace("wamp = \"127.0.0.1:9031\"\nmqtt = \"127.0.0.1:1881\"\n", "");
+    assert!(parse(&text).unwrap_err().contains("neither listen.wamp nor listen.mqtt"));
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = GOOD.replace("\"vulpes\"", "\"\"").replace("id = 2", "id = 0");
+    let error = parse(&text).unwrap_err();
+    assert!(error.contains("has 2 mistakes:\n- cluster:"), "{error}");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = NodeConfig::load(Path::new("/nowhere/x.toml")).unwrap_err().to_string();
+    assert!(error.starts_with("can't read the configuration /nowhere/x.toml"), "{error}");
+}
+
+#[test]
+fn addresses() {
+    for good in ["127.0.0.1:1", "[::1]:80", "host.example:65535", "0.0.0.0:0"] {
+        assert_eq!(good.parse::<Address>().unwrap().as_str(), good);
+    }
+    for bad in ["", ":", ":80", "host", "host:", "host:x", "[::1:80", "[x]:80", "a b:1", "u@h:1"] {
+        assert!(bad.parse::<Address>().is_err(), "{bad}");
+    }
+    assert_eq!(Address::new("::1", 5).unwrap().as_str(), "[::1]:5");
+    assert_eq!(Address::new("h", 5).unwrap().as_str(), "h:5");
+}

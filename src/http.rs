@@ -1,0 +1,152 @@
+//! Admin HTTP: is the node alive, is it ready, how is it doing, and what does its log say.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/healthz` | 200 as long as the process runs |
+//! | `/readyz` | 200 once clients can be served, else 503 with the reason |
+//! | `/status` | [`NodeStatus`] |
+//! | `/log?from=SLOT&max=N` | [`LogPage`] |
+//!
+//! Invariant: nothing here changes anything, and no caller costs more than [`CONNECTIONS`] and [`CONNECTION_TIME`]
+//! allow.
+//!
+//! Deliberately absent: logins and encryption. The address is for operators only.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use vulpes_raft::ids::Slot;
+
+mod bounded;
+mod log;
+mod status;
+
+pub use bounded::{CONNECTIONS, CONNECTION_TIME};
+pub use log::{Checksum, LogPage, LogRow, LogStep};
+pub use status::{
+    Addresses, EntryStatus, MemberStatus, NodeStatus, ReplicaStatus, StorageStatus, SyncState,
+    SyncStatus,
+};
+
+/// Most rows in one answer to `/log`. Each costs the node the reading of a body.
+pub const LOG_ROWS: usize = 256;
+
+/// Whether a node can serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    pub ready: bool,
+    /// Why not, in words for an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Readiness {
+    /// It serves.
+    #[must_use]
+    pub fn ready() -> Self {
+        Self { ready: true, reason: None }
+    }
+
+    /// It does not serve yet, or no longer.
+    #[must_use]
+    pub fn not_yet(reason: impl Into<String>) -> Self {
+        Self { ready: false, reason: Some(reason.into()) }
+    }
+}
+
+/// Why a part of the log was not shown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogReadError {
+    /// The node has neither the storage nor the entry role.
+    #[error("this node keeps no log; ask a storage or an entry")]
+    NoLog,
+    #[error("the log is kept only from slot {oldest} on")]
+    TooOld { oldest: Slot },
+    #[error("the log can't be read right now: {0}")]
+    Unavailable(String),
+}
+
+/// What a node tells its operators.
+pub trait Admin: Send + Sync + 'static {
+    /// Whether clients can be served right now.
+    fn ready(&self) -> BoxFuture<'_, Readiness>;
+
+    /// How the node is doing.
+    fn status(&self) -> BoxFuture<'_, NodeStatus>;
+
+    /// At most `max` rows from slot `from` on, 0 standing for the oldest that is kept. The checksums of the bodies are
+    /// computed from what is read at that moment on this node.
+    fn log(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<LogPage, LogReadError>>;
+}
+
+/// Why a request got no answer. The body of such a response.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub error: String,
+}
+
+/// Serves until the listener fails or the future is dropped.
+///
+/// # Errors
+/// Those of the listener.
+pub async fn serve(listener: TcpListener, admin: Arc<dyn Admin>) -> std::io::Result<()> {
+    axum::serve(bounded::BoundedListener::new(listener), router(admin)).await
+}
+
+fn router(admin: Arc<dyn Admin>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/status", get(status))
+        .route("/log", get(log_page))
+        .fallback(|| async {
+            refusal(StatusCode::NOT_FOUND, "there are /healthz, /readyz, /status and /log".into())
+        })
+        .with_state(admin)
+}
+
+async fn ready(State(admin): State<Arc<dyn Admin>>) -> Response {
+    let readiness = admin.ready().await;
+    let code = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(readiness)).into_response()
+}
+
+async fn status(State(admin): State<Arc<dyn Admin>>) -> Json<NodeStatus> {
+    Json(admin.status().await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogQuery {
+    #[serde(default)]
+    from: u64,
+    max: Option<usize>,
+}
+
+async fn log_page(State(admin): State<Arc<dyn Admin>>, Query(query): Query<LogQuery>) -> Response {
+    let max = query.max.unwrap_or(LOG_ROWS).min(LOG_ROWS);
+    let error = match admin.log(Slot(query.from), max).await {
+        Ok(page) => return Json(page).into_response(),
+        Err(error) => error,
+    };
+    let code = match error {
+        LogReadError::NoLog => StatusCode::NOT_FOUND,
+        LogReadError::TooOld { .. } => StatusCode::GONE,
+        LogReadError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    refusal(code, error.to_string())
+}
+
+fn refusal(code: StatusCode, error: String) -> Response {
+    (code, Json(Refusal { error })).into_response()
+}
+
+#[cfg(test)]
+mod tests;

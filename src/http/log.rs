@@ -1,0 +1,157 @@
+//! The log as admin HTTP shows it: one row a slot, with what the body on this node amounts to.
+//!
+//! Invariant: two nodes that hold the same log show the same rows, byte for byte.
+//!
+//! Deliberately absent: the events themselves; clients read those.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Slot, Stamp};
+use vulpes_raft::order::{CloseReason, Resolution, Step};
+
+/// A stretch of the log, as one node has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPage {
+    pub node: NodeId,
+    /// The first slot this node keeps.
+    pub oldest: Slot,
+    /// The first slot this node does not have yet.
+    pub end: Slot,
+    /// In order, from the slot asked for; empty only at the end.
+    pub rows: Vec<LogRow>,
+}
+
+/// A slot and what stands there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRow {
+    pub slot: Slot,
+    pub stamp: Stamp,
+    /// Position of the first event at or after this slot.
+    pub base: Position,
+    #[serde(flatten)]
+    pub step: LogStep,
+}
+
+/// What stands at a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum LogStep {
+    Segment {
+        /// `entry/incarnation/number`.
+        #[serde(with = "segment_text")]
+        segment: AdvanceSegment,
+        /// Number of events.
+        count: u32,
+        /// Length of the body in bytes, as the order says.
+        length: u32,
+        /// Checksum of the body, as the order says.
+        checksum: Checksum,
+        /// Checksum of the body as it was read on this node just now; `null` where it could not be.
+        body_checksum: Option<Checksum>,
+    },
+    Opened {
+        entry: NodeId,
+        incarnation: Incarnation,
+    },
+    Closed {
+        entry: NodeId,
+        incarnation: Incarnation,
+        reason: CloseReason,
+    },
+}
+
+impl LogRow {
+    /// The row of a resolution. `body_checksum` is what the body on this node comes to, for a segment.
+    #[must_use]
+    pub fn new(resolution: &Resolution, body_checksum: Option<u64>) -> Self {
+        let step = match &resolution.step {
+            Step::Segment(sealed) => LogStep::Segment {
+                segment: sealed.id,
+                count: sealed.count,
+                length: sealed.length,
+                checksum: Checksum(sealed.checksum),
+                body_checksum: body_checksum.map(Checksum),
+            },
+            Step::Opened { entry, incarnation } => {
+                LogStep::Opened { entry: *entry, incarnation: *incarnation }
+            }
+            Step::Closed { entry, incarnation, reason } => {
+                LogStep::Closed { entry: *entry, incarnation: *incarnation, reason: *reason }
+            }
+        };
+        Self { slot: resolution.slot, stamp: resolution.stamp, base: resolution.base, step }
+    }
+
+    /// Position of the first event after this slot.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        match self.step {
+            LogStep::Segment { count, .. } => {
+                Position(self.base.0.saturating_add(u64::from(count)))
+            }
+            LogStep::Opened { .. } | LogStep::Closed { .. } => self.base,
+        }
+    }
+}
+
+/// XXH3-64 of a body; its text is 16 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Checksum(pub u64);
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Checksum({self})")
+    }
+}
+
+impl TryFrom<String> for Checksum {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        u64::from_str_radix(&text, 16).map(Self)
+    }
+}
+
+impl From<Checksum> for String {
+    fn from(checksum: Checksum) -> Self {
+        checksum.to_string()
+    }
+}
+
+mod segment_text {
+    use serde::{de::Error, Deserialize as _, Deserializer, Serializer};
+
+    use super::{AdvanceSegment, Incarnation, NodeId, SegmentNumber};
+
+    pub(super) fn serialize<S: Serializer>(
+        segment: &AdvanceSegment,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(segment)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<AdvanceSegment, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mut numbers = text.split('/').map(str::parse::<u64>);
+        match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
+            (Some(Ok(entry)), Some(Ok(incarnation)), Some(Ok(number)), None) => {
+                Ok(AdvanceSegment {
+                    entry: NodeId(entry),
+                    incarnation: Incarnation(incarnation),
+                    number: SegmentNumber(number),
+                })
+            }
+            _ => Err(D::Error::custom(format!("{text:?} is not entry/incarnation/number"))),
+        }
+    }
+}

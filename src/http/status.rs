@@ -1,0 +1,166 @@
+//! How a node is doing: the answer to `/status`, and what `vulpes status` shows.
+//!
+//! Invariant: a part that belongs to a role is there exactly when the node has that role.
+//!
+//! Deliberately absent: counters over time; those are metrics.
+
+use serde::{Deserialize, Serialize};
+use vulpes_raft::ids::{Incarnation, NodeId, Position, Slot, Stamp};
+
+use crate::config::{Address, Member, NodeConfig, Role};
+
+/// A node, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub cluster: String,
+    pub node: NodeId,
+    /// The identity of its data directory, in hexadecimal digits.
+    pub disk: String,
+    /// The release it runs.
+    pub version: String,
+    pub roles: Vec<Role>,
+    pub listen: Addresses,
+    /// All nodes of the cluster, as this one was configured.
+    pub members: Vec<MemberStatus>,
+    /// Whether clients can be served, and if not, why.
+    pub ready: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready: Option<String>,
+    /// Since the process started.
+    pub uptime_seconds: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<SyncStatus>,
+    /// Of entries and storages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<ReplicaStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<EntryStatus>,
+}
+
+/// Where a node listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    pub peer: Address,
+    pub wamp: Option<Address>,
+    pub mqtt: Option<Address>,
+    pub admin: Option<Address>,
+}
+
+/// A node of the cluster, from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    pub node: NodeId,
+    pub roles: Vec<Role>,
+    pub peer: Address,
+    pub admin: Option<Address>,
+}
+
+impl From<&Member> for MemberStatus {
+    fn from(member: &Member) -> Self {
+        Self {
+            node: member.id,
+            roles: member.roles.clone(),
+            peer: member.peer.clone(),
+            admin: member.admin.clone(),
+        }
+    }
+}
+
+/// What a sync node does in its Raft group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncState {
+    Leader,
+    Follower,
+    Candidate,
+    Learner,
+    /// It ended, by a failure that its log tells.
+    Stopped,
+}
+
+/// The sync role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncStatus {
+    pub state: SyncState,
+    pub term: u64,
+    /// The leader as this node knows it.
+    pub leader: Option<NodeId>,
+    /// Members of the Raft group that vote, ascending.
+    pub voters: Vec<NodeId>,
+    /// Members that don't vote, ascending.
+    pub learners: Vec<NodeId>,
+    /// Index of the last entry in this node's Raft log.
+    pub last_index: Option<u64>,
+    /// Index of the last entry this node applied.
+    pub applied_index: Option<u64>,
+    /// Last slot of the order as this node applied it; 0 where there is none yet.
+    pub tail_slot: Slot,
+    /// Position that the next event gets, as far as this node applied the order; 1 where there is none yet.
+    pub tail_position: Position,
+    /// The order's time at the last slot.
+    pub tail_stamp: Stamp,
+}
+
+/// The node's replica of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// Last slot it has applied, 0 where there is none yet.
+    pub applied_slot: Slot,
+    /// Position of the first event it has not applied yet; 1 where there is none yet.
+    pub applied_position: Position,
+    /// Position that the next event of the log gets, as far as this node has heard.
+    pub tail_position: Position,
+}
+
+/// The storage role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageStatus {
+    /// The first slot it keeps.
+    pub oldest_slot: Slot,
+    /// Bodies it holds, resolved or not.
+    pub segments: u64,
+    /// Size of its database file in bytes.
+    pub file_bytes: u64,
+}
+
+/// The entry role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryStatus {
+    /// Its life, as sync granted it; none while it has no lease.
+    pub incarnation: Option<Incarnation>,
+    pub wamp_sessions: u64,
+    pub mqtt_sessions: u64,
+    pub subscriptions: u64,
+    /// Sealed segments that are not resolved yet.
+    pub pending_segments: u64,
+}
+
+impl NodeStatus {
+    /// What the configuration alone tells; the roles' parts are still to be filled in.
+    #[must_use]
+    pub fn new(config: &NodeConfig, disk: vulpes_raft::ids::DiskId) -> Self {
+        Self {
+            cluster: config.cluster.clone(),
+            node: config.node,
+            disk: format!("{:016x}", disk.0),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            roles: config.own().roles.clone(),
+            listen: Addresses {
+                peer: config.listen.peer.clone(),
+                wamp: config.listen.wamp.clone(),
+                mqtt: config.listen.mqtt.clone(),
+                admin: config.listen.admin.clone(),
+            },
+            members: config.nodes.iter().map(MemberStatus::from).collect(),
+            ready: false,
+            not_ready: Some("the node is starting".into()),
+            uptime_seconds: 0,
+            sync: None,
+            replica: None,
+            storage: None,
+            entry: None,
+        }
+    }
+}
