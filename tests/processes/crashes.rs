@@ -97,6 +97,7 @@ impl Load {
             });
             ensure!(other.await? == log, "node {} shows another log", node.id);
         }
+        cluster.verify(1).await?;
         Ok(log)
     }
 }

@@ -57,7 +57,7 @@ async fn one_order_everywhere(cluster: &Cluster, entries: [u64; 3]) -> Result<()
     for id in [second, third] {
         ensure!(read_log(cluster, id, "load").await? == log, "node {id} shows another log");
     }
-    Ok(())
+    cluster.verify(first).await
 }
 
 #[tokio::test]
