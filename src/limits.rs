@@ -47,9 +47,6 @@ pub const SESSION_SUBSCRIPTIONS: usize = 10_000;
 /// Events of one session that wait for their place in the order; past it, its socket is not read.
 pub const SESSION_UNANSWERED: usize = 8192;
 
-/// Answers to one session that it has not looked at yet.
-pub const SESSION_ANSWERS: usize = 1024;
-
 /// Batches of one session that wait for their place in the order.
 pub const SESSION_BATCHES: usize = 64;
 

@@ -5,7 +5,7 @@
 //! Deliberately absent: counters over time; those are metrics.
 
 use serde::{Deserialize, Serialize};
-use vulpes_raft::ids::{Incarnation, NodeId, Position, Slot, Stamp};
+use vulpes_raft::ids::{Incarnation, NodeId, Position, Slot};
 
 use crate::config::{Address, Member, NodeConfig, Role};
 
@@ -75,6 +75,7 @@ pub enum SyncState {
     Leader,
     Follower,
     Candidate,
+    /// Part of no group yet.
     Learner,
     /// It ended, by a failure that its log tells.
     Stopped,
@@ -89,8 +90,6 @@ pub struct SyncStatus {
     pub leader: Option<NodeId>,
     /// Members of the Raft group that vote, ascending.
     pub voters: Vec<NodeId>,
-    /// Members that don't vote, ascending.
-    pub learners: Vec<NodeId>,
     /// Index of the last entry in this node's Raft log.
     pub last_index: Option<u64>,
     /// Index of the last entry this node applied.
@@ -99,8 +98,6 @@ pub struct SyncStatus {
     pub tail_slot: Slot,
     /// Position that the next event gets, as far as this node applied the order; 1 where there is none yet.
     pub tail_position: Position,
-    /// The order's time at the last slot.
-    pub tail_stamp: Stamp,
 }
 
 /// The node's replica of the log.
@@ -132,7 +129,6 @@ pub struct EntryStatus {
     pub incarnation: Option<Incarnation>,
     pub wamp_sessions: u64,
     pub mqtt_sessions: u64,
-    pub subscriptions: u64,
     /// Sealed segments that are not resolved yet.
     pub pending_segments: u64,
 }

@@ -166,6 +166,7 @@ fn bad_bytes_say_where() {
         (json, b"\"a", "cut short at byte 2"),
         (json, b"\"\\x\"", "no such escape in a string at byte 1"),
         (json, b"\"\\u12g4\"", "no such escape in a string at byte 1"),
+        (json, b"\"sixteen and more bytes\n\"", "control character in a string at byte 23"),
         (json, b"\"\n\"", "control character in a string at byte 1"),
         (json, b"\"\xff\"", "text is not UTF-8 at byte 1"),
         (json, b"1 2", "something left over at byte 2"),

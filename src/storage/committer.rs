@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit};
-use vulpes_raft::commit::{CommitError, Committer};
+use vulpes_raft::commit::{self, CommitError, Committer, Recovery};
 use vulpes_raft::ids::{AdvanceSegment, Slot};
-use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::Resolution;
 use vulpes_raft::wire;
 
@@ -160,14 +159,9 @@ impl Committer for SegmentCommitter {
     }
 }
 
-/// Begins a transaction that is durable, and quick to recover from, when its commit returns.
+/// Begins the one transaction of a group commit. The file grows large, so that recovery must not walk it.
 pub(super) fn begin_write(database: &Database) -> Result<WriteTransaction, CommitError> {
-    let mut transaction = database.begin_write()?;
-    transaction.set_quick_repair(true);
-    if planted(Mutant::SkipFsync) {
-        transaction.set_durability(redb::Durability::None)?;
-    }
-    Ok(transaction)
+    commit::begin_write(database, Recovery::Quick)
 }
 
 /// All tables, open for writing.

@@ -213,7 +213,7 @@ impl Staging {
                     if Fence::at(sealed.id) < fence {
                         return Err(IndexError::Fenced { slot, segment: sealed.id });
                     }
-                    if body.is_none() && !self.has(sealed) {
+                    if body.is_none() && !self.names(sealed) {
                         return Err(IndexError::BodyMissing { slot, segment: sealed.id });
                     }
                     let number = sealed.id.number.next();
@@ -232,8 +232,13 @@ impl Staging {
 
     /// Whether the very body that was voted for is held, soundly as far as is known, and waits for its place.
     pub(super) fn has(&self, sealed: &SealedSegment) -> bool {
+        self.names(sealed) && !self.damaged.contains(&sealed.id)
+    }
+
+    /// Whether that body was kept. One found damaged since then gets its row all the same: it is known to need repair,
+    /// and it may have been found by another reader just after the caller was told that it is here.
+    fn names(&self, sealed: &SealedSegment) -> bool {
         self.unresolved.get(&sealed.id) == Some(&sealed.checksum)
-            && !self.damaged.contains(&sealed.id)
     }
 
     fn resolve(&mut self, sealed: &SealedSegment, body: Option<Bytes>, writes: &mut Vec<Write>) {

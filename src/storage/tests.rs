@@ -280,25 +280,24 @@ async fn a_row_with_another_checksum_shows_that_ours_is_the_wrong_body() {
 async fn a_body_that_rots_is_found_and_mended() {
     let disk = TestDisk::default();
     let mut order = Order::default();
-    let [resolved, fresh] =
-        [0, 1].map(|number| sealed(segment_id(1, 1, number), b"a payload to be found again"));
+    let [resolved, fresh, rotten] =
+        [0, 1, 2].map(|number| sealed(segment_id(1, 1, number), b"a payload to be found again"));
     {
         let storage = open(&disk);
-        keep_all(&storage, &[resolved.clone(), fresh.clone()]).await;
+        keep_all(&storage, &[resolved.clone(), fresh.clone(), rotten.clone()]).await;
         index(&storage, vec![(order.segment(&resolved), None)]).await;
     }
     let disk = disk.cut_power();
     assert!(disk.damage(path(), b"payload to be found again") >= 2);
     let storage = open(&disk);
-    for body in [&resolved, &fresh] {
+    for body in [&resolved, &fresh, &rotten] {
         assert_eq!(storage.holds(body.id), Ok(true), "nobody has looked yet");
         assert_eq!(storage.body(&body.id), Err(ReadError::Damaged(body.id)));
         assert_eq!(storage.holds(body.id), Ok(false));
     }
-    assert_eq!(storage.damaged(), [resolved.id, fresh.id]);
+    assert_eq!(storage.damaged(), [resolved.id, fresh.id, rotten.id]);
     assert_eq!(read_bodies(&storage, &[resolved.id]), Ok(vec![None]));
-    let missing = IndexError::BodyMissing { slot: order.slot, segment: fresh.id };
-    assert_eq!(storage.index(vec![(order.clone().segment(&fresh), None)]).await, Err(missing));
+    assert!(!storage.has(&proposal(&fresh)));
 
     let wrong = storage.replace(&proposal(&resolved), fresh.body.clone()).await;
     assert_eq!(wrong, Err(ReplaceError::BodyWrong(resolved.id)));
@@ -308,9 +307,13 @@ async fn a_body_that_rots_is_found_and_mended() {
     storage.replace(&proposal(&resolved), resolved.body.clone()).await.unwrap();
     // The unresolved one is mended by its entry keeping it again.
     storage.keep(fresh.clone()).await.unwrap();
+    assert_eq!(storage.damaged(), [rotten.id]);
+    // A known damage does not hold up the order.
+    index(&storage, vec![(order.segment(&fresh), None), (order.segment(&rotten), None)]).await;
+    assert_eq!(storage.damaged(), [rotten.id]);
+    storage.replace(&proposal(&rotten), rotten.body.clone()).await.unwrap();
     assert_eq!(storage.damaged(), []);
-    index(&storage, vec![(order.segment(&fresh), None)]).await;
-    for body in [resolved, fresh] {
+    for body in [resolved, fresh, rotten] {
         assert_eq!(open(&disk.cut_power()).body(&body.id), Ok(Some(body.body)));
     }
 }

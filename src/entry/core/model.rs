@@ -1,5 +1,9 @@
 //! Random schedules of the core against a model of sync and of three storages: whatever is lost, late, repeated or
 //! overtaken, answers are true, in order, and given once.
+//!
+//! Invariant: the model alone decides what is true; what the core believes is only ever compared with it.
+//!
+//! Deliberately absent: holes in the log, and a second writer under one incarnation, which the scripts have (`tests`).
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,8 @@
 //! Storages and a sync that do as they are told.
+//!
+//! Invariant: a storage that votes has the segment; the log is shown in the order in which it grew.
+//!
+//! Deliberately absent: disks and networks; what they do to a call is a delay, or an error.
 
 use std::collections::BTreeSet;
 use std::path::Path;

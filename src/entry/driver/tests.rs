@@ -1,4 +1,8 @@
 //! The entry's task with fake storages and a fake sync, on paused time.
+//!
+//! Invariant: nothing waits without a deadline, so that an answer that never comes fails its test.
+//!
+//! Deliberately absent: orders of events that only matter to the core, which has its own tests.
 
 use std::sync::Arc;
 use std::time::Duration;
