@@ -18,6 +18,7 @@
 //! Architecture invariant: `gate`, `payload`, `segment`, `dispatch` and the cores of `entry` and `storage` do no I/O and
 //! read no clock; the edges are in `server`, and behind [`vulpes_raft::host::Host`], which a simulation replaces.
 
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dispatch;

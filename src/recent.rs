@@ -36,10 +36,10 @@ impl RecentBodies {
     /// Adds a body, and lets the oldest go where there is no room.
     pub fn insert(&self, id: AdvanceSegment, body: Bytes) {
         let mut inner = self.lock();
-        let size = body.len();
-        if inner.bodies.insert(id, body).is_none() {
-            inner.order.push_back(id);
-            inner.size += size;
+        inner.size += body.len();
+        match inner.bodies.insert(id, body) {
+            Some(replaced) => inner.size -= replaced.len(),
+            None => inner.order.push_back(id),
         }
         while inner.size > self.limit {
             let Some(oldest) = inner.order.pop_front() else { break };
@@ -91,6 +91,7 @@ mod tests {
             recent.insert(id(number), Bytes::from(vec![0; 40]));
             recent.insert(id(number), Bytes::from(vec![0; 40]));
         }
+        recent.insert(id(4), Bytes::from(vec![0; 50]));
         let kept: Vec<bool> = (0..5).map(|number| recent.get(id(number)).is_some()).collect();
         assert_eq!(kept, [false, false, false, true, true]);
     }

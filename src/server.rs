@@ -3,6 +3,7 @@
 //! - [`node`]: starts the roles that the configuration names, and stops them.
 //! - `links`: how its roles reach each other.
 //! - `listen`, `transport`, `session`, `reader`, `clients`: client connections.
+//! - `repair`: mending damaged bodies from other storages.
 //! - `admin`: what operators are told.
 //!
 //! Invariant: nothing here decides about order or durability; it only carries.
@@ -13,6 +14,7 @@ mod links;
 mod listen;
 pub mod node;
 mod reader;
+mod repair;
 mod session;
 mod transport;
 

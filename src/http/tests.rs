@@ -74,12 +74,10 @@ fn example_status() -> NodeStatus {
         term: 4,
         leader: Some(NodeId(1)),
         voters: vec![NodeId(1), NodeId(2), NodeId(3)],
-        learners: Vec::new(),
         last_index: Some(9),
         applied_index: Some(9),
         tail_slot: Slot(8),
         tail_position: Position(70),
-        tail_stamp: Stamp(5),
     });
     status
 }

@@ -33,6 +33,7 @@ use crate::storage::{OpenError, Storage};
 use super::clients::Clients;
 use super::links::Sync;
 use super::listen::{self, Protocol};
+use super::repair::repair;
 
 /// How long to wait before what failed is tried again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -133,6 +134,8 @@ impl Node {
         tokio::spawn(enrol(host.clone(), self.order.clone(), storages.clone(), own));
         if let Some(storage) = &self.storage {
             tokio::spawn(report_stored(self.order.clone(), storage.clone()));
+            let others = storages.values().filter(|other| other.node() != self.identity.node);
+            tokio::spawn(repair(storage.clone(), others.cloned().collect()));
         }
         let tail = self.beginning(&storages).await;
         let sources = storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn Source>);

@@ -72,8 +72,10 @@ impl MqttTransport {
 impl Transport for MqttTransport {
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, TransportError>> {
         loop {
-            let whole = packet::complete_prefix(&self.input, limits::CLIENT_MESSAGE)
-                .map_err(|error| TransportError::Malformed(error.to_string()))?;
+            let Ok(whole) = packet::complete_prefix(&self.input, limits::CLIENT_MESSAGE) else {
+                // The gate finds the same fault, says so to the client, and closes.
+                return Poll::Ready(Ok(self.input.split().freeze()));
+            };
             if whole > 0 {
                 return Poll::Ready(Ok(self.input.split_to(whole).freeze()));
             }

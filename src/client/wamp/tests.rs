@@ -10,6 +10,8 @@ const URL: &str = "ws://node.example:9031/";
 fn router(script: Vec<Vec<Value>>) -> BoxStream {
     let (near, far) = tokio::io::duplex(64 << 10);
     tokio::spawn(async move {
+        // The shape of the callback is the library's.
+        #[allow(clippy::result_large_err)]
         let choose = |_: &Request, mut response: Response| {
             let protocol = HeaderValue::from_static("wamp.2.json");
             response.headers_mut().insert("Sec-WebSocket-Protocol", protocol);

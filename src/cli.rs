@@ -1,0 +1,141 @@
+//! The command line: `vulpes up`, `node`, `init`, and the client commands.
+//!
+//! Invariant: the exit code is 0 where the command did what it says, 1 where it failed, 2 where it was called wrongly.
+//! Every error on standard error says what to do; standard output holds results only.
+//!
+//! Deliberately absent: what a node does (`server`) and what clients speak (`client`).
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::Value;
+use vulpes_raft::ids::EventId;
+
+mod bench;
+mod events;
+mod init;
+mod log;
+mod node;
+mod plan;
+mod publish;
+mod status;
+mod subscribe;
+mod up;
+pub mod verify;
+
+const EXAMPLES: &str = "\
+Examples:
+  vulpes up                                   a cluster of three nodes on this machine, until Ctrl-C
+  vulpes sub 'demo.#'                         show what is published
+  vulpes pub demo.hello '{\"text\": \"hi\"}'      publish, and print the event's position
+  vulpes log --after 100                      read the log after position 100
+  vulpes status                               how the nodes are doing
+  vulpes verify                               prove that all nodes hold the same log
+
+`vulpes COMMAND --help` tells more.";
+
+/// A WAMP and MQTT router on one durable, totally ordered log
+#[derive(Debug, Parser)]
+#[command(name = "vulpes", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Up),
+    Init(init::Init),
+    Node(node::Node),
+    Status(status::Status),
+    Pub(publish::Publish),
+    Sub(subscribe::Subscribe),
+    Log(log::Log),
+    Verify(verify::Verify),
+    Bench(bench::Bench),
+}
+
+/// Where a client command connects.
+#[derive(Debug, Args)]
+struct ClientArgs {
+    /// WAMP URL of the node to speak with
+    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:9031/", value_parser = wamp_url)]
+    node: String,
+    /// Realm to join
+    #[arg(long, default_value = "realm1")]
+    realm: String,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// The failure was told already, in the form that was asked for: only the exit code is left.
+#[derive(Debug, thiserror::Error)]
+#[error("the command failed")]
+struct Reported;
+
+/// Runs the command that this process was started with.
+pub fn main() -> ExitCode {
+    let error = match run(Cli::parse()) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(error) => error,
+    };
+    if error.is::<Reported>() {
+        return ExitCode::FAILURE;
+    }
+    // Who reads no further, as `head` does, has got what it wanted.
+    if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("vulpes: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    // A node spreads over the processor; a command has little to do and shares the machine with nodes.
+    let mut builder = match cli.command {
+        Command::Node(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = builder.enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Up(up) => Box::pin(up.run()).await,
+            Command::Init(init) => init.run(),
+            Command::Node(node) => Box::pin(node.run()).await,
+            Command::Status(status) => Box::pin(status.run()).await,
+            Command::Pub(publish) => Box::pin(publish.run()).await,
+            Command::Sub(subscribe) => Box::pin(subscribe.run()).await,
+            Command::Log(log) => Box::pin(log.run()).await,
+            Command::Verify(verify) => Box::pin(verify.run()).await,
+            Command::Bench(bench) => Box::pin(bench.run()).await,
+        }
+    });
+    // A thread may still wait for standard input; nobody needs its answer.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn wamp_url(text: &str) -> Result<String, String> {
+    crate::client::wamp::url_address(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
+}
+
+/// A position or an event id, as the `after` option takes it.
+fn after(text: &str) -> Result<Value, String> {
+    if let Ok(position) = text.parse::<u64>() {
+        if position < 1 << 53 {
+            return Ok(position.into());
+        }
+    }
+    text.parse::<EventId>().map(|_| text.into()).map_err(|_| {
+        format!(
+            "{text:?} is neither a position, as in 4711, nor an event id, as in 2611221742b1za3"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

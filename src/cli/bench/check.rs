@@ -1,0 +1,137 @@
+//! What one subscriber got, publisher by publisher: gaps, duplicates, disorder, losses.
+//!
+//! Invariant: each delivery is counted in exactly one way, and memory is bounded whatever arrives.
+//!
+//! Deliberately absent: order between publishers; `vulpes verify` and the tests compare that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Sequence numbers remembered as missing, over all publishers. Past it a late one counts as a duplicate.
+const HOLES: u64 = 1 << 20;
+
+/// What is wrong with what a subscriber got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Faults {
+    /// Times the next of a publisher's events was not the next.
+    pub(super) gaps: u64,
+    /// Events that came again.
+    pub(super) duplicates: u64,
+    /// Events that came after a later one of the same publisher.
+    pub(super) reordered: u64,
+    /// Acknowledged events that never came.
+    pub(super) lost: u64,
+}
+
+impl std::ops::AddAssign for Faults {
+    fn add_assign(&mut self, other: Self) {
+        self.gaps += other.gaps;
+        self.duplicates += other.duplicates;
+        self.reordered += other.reordered;
+        self.lost += other.lost;
+    }
+}
+
+/// The state of one subscriber's check.
+#[derive(Debug, Default)]
+pub(super) struct DeliveryCheck {
+    /// By publisher: the sequence number that is due next.
+    due: Vec<u64>,
+    /// Passed over so far, by publisher.
+    holes: BTreeMap<u16, BTreeSet<u64>>,
+    hole_count: u64,
+    faults: Faults,
+}
+
+impl DeliveryCheck {
+    /// An event came.
+    pub(super) fn delivered(&mut self, publisher: u16, sequence: u64) {
+        let index = usize::from(publisher);
+        if index >= self.due.len() {
+            self.due.resize(index + 1, 0);
+        }
+        let due = self.due[index];
+        if sequence == due {
+            self.due[index] = due + 1;
+        } else if sequence > due {
+            self.faults.gaps += 1;
+            let remembered = due..sequence.min(due + (HOLES - self.hole_count));
+            self.hole_count += remembered.end - remembered.start;
+            self.holes.entry(publisher).or_default().extend(remembered);
+            self.due[index] = sequence + 1;
+        } else if self.holes.get_mut(&publisher).is_some_and(|holes| holes.remove(&sequence)) {
+            self.hole_count -= 1;
+            self.faults.reordered += 1;
+        } else {
+            self.faults.duplicates += 1;
+        }
+    }
+
+    /// Whether all of these have come: by publisher, how many were acknowledged.
+    pub(super) fn is_complete(&self, acknowledged: &[u64]) -> bool {
+        acknowledged
+            .iter()
+            .enumerate()
+            .all(|(publisher, count)| self.due.get(publisher).copied().unwrap_or(0) >= *count)
+    }
+
+    /// What was wrong, given how many of each publisher's events were acknowledged.
+    pub(super) fn faults(&self, acknowledged: &[u64]) -> Faults {
+        let mut faults = self.faults;
+        for (publisher, count) in (0u16..).zip(acknowledged) {
+            let due = self.due.get(usize::from(publisher)).copied().unwrap_or(0);
+            let holes = self.holes.get(&publisher);
+            let inside = holes.map_or(0, |holes| holes.range(..*count).count() as u64);
+            faults.lost += count.saturating_sub(due) + inside;
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_counted_once() {
+        let cases: &[(&[u64], u64, [u64; 4])] = &[
+            // What came, how many were acknowledged: gaps, duplicates, reordered, lost.
+            (&[0, 1, 2], 3, [0, 0, 0, 0]),
+            (&[0, 1, 2], 2, [0, 0, 0, 0]),
+            (&[], 3, [0, 0, 0, 3]),
+            (&[0, 1], 3, [0, 0, 0, 1]),
+            (&[0, 2], 3, [1, 0, 0, 1]),
+            (&[0, 2, 1], 3, [1, 0, 1, 0]),
+            (&[0, 1, 1, 0, 2], 3, [0, 2, 0, 0]),
+            (&[0, 2, 1, 1], 3, [1, 1, 1, 0]),
+            (&[3], 4, [1, 0, 0, 3]),
+            (&[3], 1, [1, 0, 0, 1]),
+            (&[5, 9], 12, [2, 0, 0, 10]),
+        ];
+        for (came, acknowledged, [gaps, duplicates, reordered, lost]) in cases {
+            let mut check = DeliveryCheck::default();
+            came.iter().for_each(|sequence| check.delivered(1, *sequence));
+            let expected =
+                Faults { gaps: *gaps, duplicates: *duplicates, reordered: *reordered, lost: *lost };
+            assert_eq!(check.faults(&[0, *acknowledged]), expected, "{came:?}");
+        }
+    }
+
+    #[test]
+    fn completeness_is_over_all_publishers() {
+        let mut check = DeliveryCheck::default();
+        assert!(check.is_complete(&[]) && check.is_complete(&[0, 0]));
+        check.delivered(0, 0);
+        assert!(!check.is_complete(&[1, 1]));
+        check.delivered(1, 0);
+        assert!(check.is_complete(&[1, 1]) && !check.is_complete(&[1, 2]));
+    }
+
+    #[test]
+    fn a_leap_costs_bounded_memory() {
+        let mut check = DeliveryCheck::default();
+        check.delivered(0, u64::MAX - 1);
+        assert_eq!(check.hole_count, HOLES);
+        check.delivered(1, 10);
+        assert_eq!(check.faults(&[]).gaps, 2);
+    }
+}

@@ -1,0 +1,365 @@
+//! The parts of bench clients that both protocols share: the plan, a publisher's window, a subscriber's books.
+//!
+//! Invariant: a publisher has at most its window in flight, and its sequence numbers are dense.
+//!
+//! Deliberately absent: sockets and packets.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use hdrhistogram::Histogram;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::payload::{Content, Mark};
+use super::{Counter, DeliveryCheck};
+
+/// What is published and how.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    /// Of a payload, in bytes.
+    pub(super) size: usize,
+    /// Publishes in flight on each connection.
+    pub(super) window: u64,
+    pub(super) topics: u32,
+    pub(super) realm: Option<String>,
+    pub(super) subscribe_qos: u8,
+}
+
+/// One run.
+pub(super) struct Plan {
+    pub(super) run: u32,
+    pub(super) shape: Shape,
+    pub(super) mark: Mark,
+    start: Instant,
+    /// Acknowledgements so far, over all publishers.
+    pub(super) acknowledged: Counter,
+}
+
+/// When what happens, on the run's own clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Schedule {
+    pub(super) measure_from: Duration,
+    /// Nothing is published from here on.
+    pub(super) stop_at: Duration,
+    /// Nothing is waited for from here on.
+    pub(super) deadline: Duration,
+}
+
+impl Schedule {
+    fn measures(&self, now: Duration) -> bool {
+        (self.measure_from..self.stop_at).contains(&now)
+    }
+}
+
+/// By publisher, the number below which all sequence numbers were acknowledged; and until when to wait for them.
+pub(super) type Finished = Option<(Arc<Vec<u64>>, Duration)>;
+
+impl Plan {
+    pub(super) fn new(run: u32, shape: Shape) -> Self {
+        let start = Instant::now();
+        Self { run, shape, mark: Mark::new(run), start, acknowledged: Counter::new(0) }
+    }
+
+    /// The time since the run began.
+    pub(super) fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    pub(super) fn instant(&self, moment: Duration) -> Instant {
+        self.start + moment
+    }
+}
+
+/// Latencies from 1 µs to 10 min, to three digits.
+pub(super) type Latencies = Histogram<u64>;
+
+pub(super) fn latencies() -> Latencies {
+    Histogram::new_with_bounds(1, 600_000_000, 3).expect("these bounds are valid")
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Publishes in flight, by sequence number. Answers may come in any order.
+#[derive(Debug, Default)]
+struct Window {
+    /// All below are answered.
+    first: u64,
+    /// From `first` on: when it was sent, in microseconds; none once it was answered.
+    sent: VecDeque<Option<u64>>,
+}
+
+impl Window {
+    fn next(&self) -> u64 {
+        self.first + self.sent.len() as u64
+    }
+
+    /// When the publish was sent, if it is in flight; it no longer is.
+    fn answered(&mut self, sequence: u64) -> Option<u64> {
+        let at = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
+        let sent = self.sent.get_mut(at)?.take()?;
+        while self.sent.front().is_some_and(Option::is_none) {
+            self.sent.pop_front();
+            self.first += 1;
+        }
+        Some(sent)
+    }
+}
+
+/// One publisher's side of the loop.
+pub(super) struct Load {
+    plan: Arc<Plan>,
+    publisher: u16,
+    window: Window,
+    schedule: Schedule,
+    measured: u64,
+    latencies: Latencies,
+}
+
+/// What a publisher achieved.
+pub(super) struct Published {
+    pub(super) publisher: u16,
+    /// Acknowledged while measuring.
+    pub(super) measured: u64,
+    /// All sequence numbers below were acknowledged.
+    pub(super) acknowledged_below: u64,
+    /// Published, never answered.
+    pub(super) unanswered: u64,
+    pub(super) latencies: Latencies,
+    pub(super) error: Option<String>,
+}
+
+impl Load {
+    pub(super) fn new(plan: Arc<Plan>, publisher: u16) -> Self {
+        let never = Schedule {
+            measure_from: Duration::ZERO,
+            stop_at: Duration::ZERO,
+            deadline: Duration::ZERO,
+        };
+        Self {
+            plan,
+            publisher,
+            window: Window::default(),
+            schedule: never,
+            measured: 0,
+            latencies: latencies(),
+        }
+    }
+
+    pub(super) fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Waits for the common start.
+    pub(super) async fn wait_start(&mut self, start: &mut watch::Receiver<Option<Schedule>>) {
+        if let Ok(schedule) = start.wait_for(Option::is_some).await {
+            self.schedule = schedule.unwrap_or(self.schedule);
+        }
+    }
+
+    /// The moment after which no answer is waited for.
+    pub(super) fn deadline(&self) -> Instant {
+        self.plan.instant(self.schedule.deadline)
+    }
+
+    /// The oldest publish that is not answered.
+    pub(super) fn first(&self) -> u64 {
+        self.window.first
+    }
+
+    /// Begins the next publish if there is room and time for one.
+    pub(super) fn begin(&mut self, now: Duration) -> Option<Content> {
+        if self.window.sent.len() as u64 >= self.plan.shape.window || now >= self.schedule.stop_at {
+            return None;
+        }
+        let (sequence, sent) = (self.window.next(), micros(now));
+        self.window.sent.push_back(Some(sent));
+        Some(Content { publisher: self.publisher, sequence, sent })
+    }
+
+    /// Writes a payload.
+    pub(super) fn write(&self, buffer: &mut BytesMut, content: Content) {
+        self.plan.mark.write(buffer, content, self.plan.shape.size);
+    }
+
+    /// The number of the topic that this publish goes to.
+    pub(super) fn topic(&self, sequence: u64) -> usize {
+        // Publishers begin at different topics, so that all topics are in use at any moment.
+        let number = sequence.wrapping_add(u64::from(self.publisher) * 7);
+        (number % u64::from(self.plan.shape.topics)) as usize
+    }
+
+    /// An acknowledgement came. Whether it was one of a publish in flight.
+    pub(super) fn answered(&mut self, sequence: u64, now: Duration) -> bool {
+        let Some(sent) = self.window.answered(sequence) else { return false };
+        self.plan.acknowledged.fetch_add(1, Ordering::Relaxed);
+        if self.schedule.measures(now) {
+            self.measured += 1;
+            self.latencies.saturating_record(micros(now).saturating_sub(sent));
+        }
+        true
+    }
+
+    /// Whether there is nothing left to do.
+    pub(super) fn is_done(&self, now: Duration) -> bool {
+        self.window.sent.is_empty() && now >= self.schedule.stop_at
+    }
+
+    pub(super) fn finish(self, error: Option<String>) -> Published {
+        Published {
+            publisher: self.publisher,
+            measured: self.measured,
+            acknowledged_below: self.window.first,
+            unanswered: self.window.sent.iter().flatten().count() as u64,
+            latencies: self.latencies,
+            error,
+        }
+    }
+}
+
+/// One subscriber's books.
+pub(super) struct Reception {
+    plan: Arc<Plan>,
+    finished: watch::Receiver<Finished>,
+    check: DeliveryCheck,
+    /// Microseconds of the run's clock of the first and last delivery.
+    span: Option<(Duration, Duration)>,
+    delivered: u64,
+    foreign: u64,
+    latencies: Latencies,
+}
+
+/// What a subscriber got.
+pub(super) struct Received {
+    pub(super) check: DeliveryCheck,
+    pub(super) delivered: u64,
+    /// From the first to the last delivery.
+    pub(super) time: Duration,
+    /// Messages that are none of ours.
+    pub(super) foreign: u64,
+    /// From publish to delivery.
+    pub(super) latencies: Latencies,
+    pub(super) error: Option<String>,
+}
+
+impl Reception {
+    pub(super) fn new(plan: Arc<Plan>, finished: watch::Receiver<Finished>) -> Self {
+        Self {
+            plan,
+            finished,
+            check: DeliveryCheck::default(),
+            span: None,
+            delivered: 0,
+            foreign: 0,
+            latencies: latencies(),
+        }
+    }
+
+    pub(super) fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// A message came, in which the payload is followed by `tail` bytes.
+    pub(super) fn received(&mut self, message: &[u8], tail: usize, now: Duration) {
+        let Some(content) = self.plan.mark.find(message, self.plan.shape.size, tail) else {
+            self.foreign += 1;
+            return;
+        };
+        self.delivered += 1;
+        let first = self.span.map_or(now, |(first, _)| first);
+        self.span = Some((first, now));
+        self.check.delivered(content.publisher, content.sequence);
+        self.latencies.saturating_record(micros(now).saturating_sub(content.sent));
+    }
+
+    /// Whether everything that was acknowledged has come.
+    pub(super) fn is_done(&self) -> bool {
+        let finished = self.finished.borrow();
+        finished.as_ref().is_some_and(|(counts, _)| self.check.is_complete(counts))
+    }
+
+    /// Completes once waiting longer is of no use; never before the publishers are done.
+    pub(super) fn expiry(&self) -> impl std::future::Future<Output = ()> + Send + 'static {
+        let (mut finished, plan) = (self.finished.clone(), self.plan.clone());
+        async move {
+            let deadline = match finished.wait_for(Option::is_some).await {
+                Ok(value) => value.as_ref().map(|(_, deadline)| *deadline),
+                // The run was given up.
+                Err(_) => None,
+            };
+            if let Some(deadline) = deadline {
+                tokio::time::sleep_until(plan.instant(deadline)).await;
+            }
+        }
+    }
+
+    /// Completes as soon as the publishers are done.
+    pub(super) fn publishers_done(&self) -> impl std::future::Future<Output = ()> + Send + 'static {
+        let mut finished = self.finished.clone();
+        async move {
+            // An error means that the run was given up, which ends the subscriber as well.
+            let _ = finished.wait_for(Option::is_some).await;
+        }
+    }
+
+    pub(super) fn finish(self, error: Option<String>) -> Received {
+        let time = self.span.map_or(Duration::ZERO, |(first, last)| last - first);
+        Received {
+            check: self.check,
+            delivered: self.delivered,
+            time,
+            foreign: self.foreign,
+            latencies: self.latencies,
+            error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_moves_with_its_oldest_answer() {
+        let mut window = Window::default();
+        for sent in 10..14 {
+            window.sent.push_back(Some(sent));
+        }
+        assert_eq!(window.answered(2), Some(12));
+        assert_eq!((window.first, window.next()), (0, 4));
+        assert_eq!(window.answered(2), None, "answered twice");
+        assert_eq!(window.answered(0), Some(10));
+        assert_eq!(window.answered(1), Some(11));
+        assert_eq!((window.first, window.next()), (3, 4));
+        assert_eq!(window.answered(1), None);
+        assert_eq!(window.answered(9), None, "never sent");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_load_keeps_its_window_and_its_time() {
+        let shape = Shape { size: 64, window: 3, topics: 2, realm: None, subscribe_qos: 0 };
+        let plan = Arc::new(Plan::new(1, shape));
+        let mut load = Load::new(plan.clone(), 5);
+        assert_eq!(load.begin(Duration::ZERO), None, "it has not started");
+        let second = Duration::from_secs(1);
+        let schedule = Schedule { measure_from: second, stop_at: second * 3, deadline: second * 4 };
+        let (_go, mut start) = watch::channel(Some(schedule));
+        load.wait_start(&mut start).await;
+        let begun = std::iter::from_fn(|| load.begin(second / 2)).count();
+        assert_eq!(begun, 3);
+        assert!(load.answered(0, second / 2) && !load.answered(0, second / 2));
+        assert!(load.answered(1, second * 2) && load.answered(2, second * 2));
+        assert_eq!(load.begin(second * 3), None);
+        assert!(load.is_done(second * 3) && !load.is_done(second * 2));
+        let published = load.finish(None);
+        assert_eq!(published.measured, 2);
+        assert_eq!((published.acknowledged_below, published.unanswered), (3, 0));
+        assert_eq!(published.latencies.max() / 1000, 1500);
+        assert_eq!(plan.acknowledged.load(Ordering::Relaxed), 3);
+    }
+}

@@ -1,0 +1,225 @@
+//! Bench clients that speak MQTT 3.1.1.
+//!
+//! Invariant: each turn reads what there is, then writes everything that follows from it at once.
+//!
+//! Deliberately absent: packets; see `client::mqtt`.
+
+use anyhow::{bail, ensure, Context};
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout_at;
+
+use super::load::{Load, Plan, Published, Received, Reception, Schedule};
+use crate::client::mqtt::{self, Packet};
+
+/// Room made for each read, in bytes.
+const READ: usize = 64 << 10;
+
+/// Packet identifiers go round below this (MQTT 3.1.1 section 2.3.1): 0 is none.
+const IDS: u64 = 65_535;
+
+struct Connection {
+    stream: TcpStream,
+    input: BytesMut,
+    output: BytesMut,
+}
+
+impl Connection {
+    async fn open(plan: &Plan, target: &str, client: &str) -> anyhow::Result<Self> {
+        let address = target.strip_prefix("mqtt://").unwrap_or(target);
+        let stream = TcpStream::connect(address)
+            .await
+            .with_context(|| format!("can't reach {target}; name an MQTT address as host:port"))?;
+        stream.set_nodelay(true)?;
+        let (input, output) = (BytesMut::with_capacity(READ), BytesMut::with_capacity(READ));
+        let mut connection = Self { stream, input, output };
+        let user = plan.shape.realm.as_ref().map(|realm| format!("bench@{realm}"));
+        mqtt::connect(&mut connection.output, client, user.as_deref());
+        connection.flush().await?;
+        let code = connection.expect(|packet| match packet {
+            Packet::ConnAck { code } => Some(code),
+            _ => None,
+        });
+        let code = code.await?;
+        ensure!(code == 0, "the broker refuses the connection: {}", mqtt::refusal(code));
+        Ok(connection)
+    }
+
+    /// Reads until a packet is what is looked for; others are dropped.
+    async fn expect<T>(&mut self, wanted: impl Fn(Packet<'_>) -> Option<T>) -> anyhow::Result<T> {
+        loop {
+            while let Some((packet, length)) = mqtt::read(&self.input)? {
+                let found = wanted(packet);
+                self.input.advance(length);
+                if let Some(found) = found {
+                    return Ok(found);
+                }
+            }
+            self.fill().await?;
+        }
+    }
+
+    async fn fill(&mut self) -> anyhow::Result<()> {
+        self.input.reserve(READ);
+        let length = self.stream.read_buf(&mut self.input).await?;
+        ensure!(length > 0, "the broker closed the connection");
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> anyhow::Result<()> {
+        self.stream.write_all_buf(&mut self.output).await?;
+        Ok(())
+    }
+}
+
+pub(super) struct Publisher {
+    connection: Connection,
+    topics: Vec<String>,
+}
+
+impl Publisher {
+    pub(super) async fn connect(plan: &Plan, target: &str, number: u16) -> anyhow::Result<Self> {
+        let client = format!("vulpes-bench-{:08x}-p{number}", plan.run);
+        let connection = Connection::open(plan, target, &client).await?;
+        let topics =
+            (0..plan.shape.topics).map(|topic| format!("bench/{:08x}/{topic}", plan.run)).collect();
+        Ok(Self { connection, topics })
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut load: Load,
+        mut start: watch::Receiver<Option<Schedule>>,
+        name: String,
+    ) -> Published {
+        load.wait_start(&mut start).await;
+        let deadline = load.deadline();
+        let error = match timeout_at(deadline, self.publish(&mut load)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("{name}: {error:#}")),
+            Err(_) => Some(format!("{name}: some publishes were not acknowledged in time")),
+        };
+        load.finish(error)
+    }
+
+    async fn publish(&mut self, load: &mut Load) -> anyhow::Result<()> {
+        let connection = &mut self.connection;
+        let mut payload = BytesMut::new();
+        loop {
+            let now = load.plan().now();
+            while let Some(content) = load.begin(now) {
+                payload.clear();
+                load.write(&mut payload, content);
+                let topic = &self.topics[load.topic(content.sequence)];
+                let id = (content.sequence % IDS + 1) as u16;
+                mqtt::publish(&mut connection.output, topic, id, &payload);
+            }
+            connection.flush().await?;
+            if load.is_done(now) {
+                mqtt::disconnect(&mut connection.output);
+                return connection.flush().await;
+            }
+            connection.fill().await?;
+            let now = load.plan().now();
+            while let Some((packet, length)) = mqtt::read(&connection.input)? {
+                match packet {
+                    Packet::PubAck { id } => {
+                        let sequence = sequence_of(id, load.first());
+                        let known = sequence.is_some_and(|at| load.answered(at, now));
+                        ensure!(
+                            known,
+                            "the broker acknowledged packet {id}, which is not in flight"
+                        );
+                    }
+                    other => bail!("the broker sent {other:?} to a publisher"),
+                }
+                connection.input.advance(length);
+            }
+        }
+    }
+}
+
+/// The sequence number at or after `first` that has this packet identifier.
+fn sequence_of(id: u16, first: u64) -> Option<u64> {
+    let place = u64::from(id).checked_sub(1)?;
+    Some(first + (place + IDS - first % IDS) % IDS)
+}
+
+pub(super) struct Subscriber {
+    connection: Connection,
+}
+
+impl Subscriber {
+    pub(super) async fn connect(plan: &Plan, target: &str, number: u16) -> anyhow::Result<Self> {
+        let client = format!("vulpes-bench-{:08x}-s{number}", plan.run);
+        let mut connection = Connection::open(plan, target, &client).await?;
+        let filter = format!("bench/{:08x}/#", plan.run);
+        mqtt::subscribe(&mut connection.output, 1, &filter, plan.shape.subscribe_qos);
+        connection.flush().await?;
+        let granted = connection.expect(|packet| match packet {
+            Packet::SubAck { granted, .. } => granted.first().copied(),
+            _ => None,
+        });
+        let granted = granted.await?;
+        ensure!(granted < 0x80, "the broker refuses the subscription to {filter}");
+        Ok(Self { connection })
+    }
+
+    pub(super) async fn run(mut self, mut reception: Reception, name: String) -> Received {
+        let expiry = reception.expiry();
+        let error = tokio::select! {
+            outcome = self.receive(&mut reception) => {
+                outcome.err().map(|error| format!("{name}: {error:#}"))
+            }
+            // What is missing then is counted as lost.
+            () = expiry => None,
+        };
+        reception.finish(error)
+    }
+
+    async fn receive(&mut self, reception: &mut Reception) -> anyhow::Result<()> {
+        let connection = &mut self.connection;
+        let publishers_done = reception.publishers_done();
+        tokio::pin!(publishers_done);
+        let mut watching = true;
+        loop {
+            let now = reception.plan().now();
+            while let Some((packet, length)) = mqtt::read(&connection.input)? {
+                if let Packet::Publish { qos, id, payload, .. } = packet {
+                    reception.received(payload, 0, now);
+                    if qos > 0 {
+                        mqtt::puback(&mut connection.output, id);
+                    }
+                }
+                connection.input.advance(length);
+            }
+            connection.flush().await?;
+            if reception.is_done() {
+                mqtt::disconnect(&mut connection.output);
+                return connection.flush().await;
+            }
+            tokio::select! {
+                filled = connection.fill() => filled?,
+                () = &mut publishers_done, if watching => watching = false,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packet_identifiers_lead_back_to_their_publish() {
+        for first in [0, 1, 65_534, 65_535, 65_536, 1_000_000_007] {
+            for sequence in [first, first + 1, first + 16_383] {
+                let id = (sequence % IDS + 1) as u16;
+                assert_eq!(sequence_of(id, first), Some(sequence));
+            }
+        }
+        assert_eq!(sequence_of(0, 5), None);
+    }
+}

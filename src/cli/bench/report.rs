@@ -1,0 +1,249 @@
+//! What a bench run comes to, for people and as JSON.
+//!
+//! Invariant: rates are over the measured time only, faults over the whole run.
+//!
+//! Deliberately absent: judging the figures.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::check::Faults;
+use super::disk::Disk;
+use super::load::{latencies, Latencies, Published, Received};
+
+/// What was asked for.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Settings {
+    pub(super) protocol: &'static str,
+    pub(super) connections: u16,
+    pub(super) window: u16,
+    pub(super) size: u32,
+    pub(super) seconds: u32,
+    pub(super) subscribers: u16,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Percentiles {
+    p50_us: u64,
+    p99_us: u64,
+    p999_us: u64,
+    max_us: u64,
+}
+
+impl Percentiles {
+    fn new<'a>(parts: impl Iterator<Item = &'a Latencies>) -> Self {
+        let mut all = latencies();
+        for part in parts {
+            all.add(part).expect("all have the same bounds");
+        }
+        Self {
+            p50_us: all.value_at_quantile(0.5),
+            p99_us: all.value_at_quantile(0.99),
+            p999_us: all.value_at_quantile(0.999),
+            max_us: all.max(),
+        }
+    }
+}
+
+impl fmt::Display for Percentiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |us: u64| us as f64 / 1000.0;
+        write!(
+            f,
+            "p50 {:.2} ms, p99 {:.2} ms, p999 {:.2} ms, max {:.2} ms",
+            ms(self.p50_us),
+            ms(self.p99_us),
+            ms(self.p999_us),
+            ms(self.max_us)
+        )
+    }
+}
+
+/// The outcome of a run.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Report {
+    #[serde(flatten)]
+    settings: Settings,
+    acknowledged_per_second: f64,
+    acknowledged: u64,
+    publish: Percentiles,
+    /// The longest time without any acknowledgement.
+    longest_pause_ms: u64,
+    deliveries_per_second: f64,
+    deliveries: u64,
+    delivery: Percentiles,
+    gaps: u64,
+    duplicates: u64,
+    reordered: u64,
+    lost: u64,
+    unanswered: u64,
+    foreign: u64,
+    errors: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<Disk>,
+}
+
+impl Report {
+    pub(super) fn new(
+        settings: Settings,
+        published: &[Published],
+        received: &[Received],
+        acknowledged: &[u64],
+        pause: Duration,
+        disk: Option<Disk>,
+    ) -> Self {
+        let mut faults = Faults::default();
+        for received in received {
+            faults += received.check.faults(acknowledged);
+        }
+        let measured: u64 = published.iter().map(|published| published.measured).sum();
+        let errors = published
+            .iter()
+            .map(|published| &published.error)
+            .chain(received.iter().map(|received| &received.error))
+            .flatten()
+            .cloned()
+            .collect();
+        let rate = |received: &Received| {
+            received.delivered as f64 / received.time.as_secs_f64().max(0.001)
+        };
+        Self {
+            acknowledged_per_second: measured as f64 / f64::from(settings.seconds),
+            acknowledged: measured,
+            publish: Percentiles::new(published.iter().map(|published| &published.latencies)),
+            longest_pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+            deliveries_per_second: received.iter().map(rate).sum(),
+            deliveries: received.iter().map(|received| received.delivered).sum(),
+            delivery: Percentiles::new(received.iter().map(|received| &received.latencies)),
+            gaps: faults.gaps,
+            duplicates: faults.duplicates,
+            reordered: faults.reordered,
+            lost: faults.lost,
+            unanswered: published.iter().map(|published| published.unanswered).sum(),
+            foreign: received.iter().map(|received| received.foreign).sum(),
+            errors,
+            disk,
+            settings,
+        }
+    }
+
+    /// Whether nothing went wrong.
+    pub(super) fn is_clean(&self) -> bool {
+        let counted = self.gaps + self.duplicates + self.reordered + self.lost + self.foreign;
+        counted + self.unanswered == 0 && self.errors.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.settings;
+        writeln!(
+            f,
+            "{}: {} connections, window {}, {} byte payloads, {} s, {} subscribers",
+            settings.protocol,
+            settings.connections,
+            settings.window,
+            settings.size,
+            settings.seconds,
+            settings.subscribers
+        )?;
+        if let Some(disk) = &self.disk {
+            writeln!(
+                f,
+                "disk        {} KiB written and synced in {} µs (p99 {} µs) at {}",
+                disk.block_bytes >> 10,
+                disk.median_us,
+                disk.p99_us,
+                disk.directory
+            )?;
+        }
+        writeln!(f, "publishes   {:.0} acknowledged a second", self.acknowledged_per_second)?;
+        writeln!(f, "            {}", self.publish)?;
+        writeln!(f, "            longest pause {} ms", self.longest_pause_ms)?;
+        if settings.subscribers > 0 {
+            writeln!(f, "deliveries  {:.0} a second", self.deliveries_per_second)?;
+            writeln!(f, "            {}, from publish to delivery", self.delivery)?;
+            writeln!(
+                f,
+                "            {} gaps, {} duplicates, {} out of order, {} lost",
+                self.gaps, self.duplicates, self.reordered, self.lost
+            )?;
+        }
+        for (count, what) in [
+            (self.unanswered, "publishes were never answered: their outcome is unknown"),
+            (self.foreign, "messages came that nobody here published"),
+        ] {
+            if count > 0 {
+                writeln!(f, "            {count} {what}")?;
+            }
+        }
+        for error in &self.errors {
+            writeln!(f, "error       {error}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::bench::check::DeliveryCheck;
+
+    fn published(error: Option<String>) -> Published {
+        let mut latencies = latencies();
+        (1..=1000).for_each(|ms| latencies.saturating_record(ms * 1000));
+        Published {
+            publisher: 0,
+            measured: 5000,
+            acknowledged_below: 2,
+            unanswered: 0,
+            latencies,
+            error,
+        }
+    }
+
+    fn received(sequences: &[u64]) -> Received {
+        let mut check = DeliveryCheck::default();
+        sequences.iter().for_each(|sequence| check.delivered(0, *sequence));
+        Received {
+            check,
+            delivered: 300,
+            time: Duration::from_secs(3),
+            foreign: 0,
+            latencies: latencies(),
+            error: None,
+        }
+    }
+
+    fn report(error: Option<String>, sequences: &[u64]) -> Report {
+        let settings = Settings {
+            protocol: "mqtt",
+            connections: 1,
+            window: 1,
+            size: 128,
+            seconds: 5,
+            subscribers: 2,
+        };
+        let received = [received(sequences), received(&[0, 1])];
+        Report::new(settings, &[published(error)], &received, &[2], Duration::from_millis(7), None)
+    }
+
+    #[test]
+    fn rates_percentiles_and_faults_add_up() {
+        let good = report(None, &[0, 1]);
+        assert!(good.is_clean());
+        let text = good.to_string();
+        for expected in
+            ["1000 acknowledged a second", "p50 500", "p99 99", "200 a second", "0 lost", "7 ms"]
+        {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+        let bad = report(None, &[1]);
+        assert!(!bad.is_clean());
+        assert!(bad.to_string().contains("1 gaps, 0 duplicates, 0 out of order, 1 lost"));
+        assert!(!report(Some("gone".into()), &[0, 1]).is_clean());
+        assert_eq!(serde_json::to_value(&bad).unwrap()["lost"], 1);
+    }
+}

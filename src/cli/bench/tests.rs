@@ -1,0 +1,238 @@
+//! Whole runs against brokers in this process, one that behaves and some that don't.
+
+use bytes::{Buf, BytesMut};
+use clap::Parser;
+use futures::{SinkExt, StreamExt};
+use serde_json::{json, Value};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::*;
+
+/// What a broker does with the seventh publish that it gets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    Drop,
+    Double,
+    /// Closes the publisher's connection instead of acknowledging.
+    Hang,
+}
+
+/// The seventh publish, over all connections.
+const SEVENTH: u64 = 7;
+
+/// What all connections of a fake broker share.
+#[derive(Clone)]
+struct Broker {
+    fault: Fault,
+    count: Arc<AtomicU64>,
+    /// Payloads on their way to subscribers.
+    events: broadcast::Sender<Vec<u8>>,
+}
+
+impl Broker {
+    fn new(fault: Fault) -> Self {
+        let (events, _) = broadcast::channel(1 << 16);
+        Self { fault, count: Arc::default(), events }
+    }
+
+    /// Hands a payload on, and says whether to acknowledge it.
+    fn publish(&self, payload: &[u8]) -> bool {
+        let seventh = self.count.fetch_add(1, Ordering::Relaxed) + 1 == SEVENTH;
+        let times = match self.fault {
+            Fault::Drop | Fault::Hang if seventh => 0,
+            Fault::Double if seventh => 2,
+            _ => 1,
+        };
+        for _ in 0..times {
+            // Without subscribers there is nobody to tell.
+            let _ = self.events.send(payload.to_vec());
+        }
+        !(seventh && self.fault == Fault::Hang)
+    }
+}
+
+async fn mqtt_broker(fault: Fault) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let broker = Broker::new(fault);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(mqtt_connection(stream, broker.clone()));
+        }
+    });
+    address
+}
+
+/// One length byte is enough for what the tests send.
+fn mqtt_packet(input: &mut BytesMut) -> Option<(u8, Vec<u8>)> {
+    let length = usize::from(*input.get(1)?);
+    assert!(length < 128);
+    let body = input.get(2..2 + length)?.to_vec();
+    let first = input[0];
+    input.advance(2 + length);
+    Some((first, body))
+}
+
+async fn mqtt_connection(mut stream: TcpStream, broker: Broker) {
+    let mut input = BytesMut::new();
+    let mut events = None;
+    loop {
+        let mut output = Vec::new();
+        while let Some((first, body)) = mqtt_packet(&mut input) {
+            match first >> 4 {
+                1 => output.extend(b"\x20\x02\x00\x00"),
+                8 => {
+                    events = Some(broker.events.subscribe());
+                    output.extend([0x90, 3, body[0], body[1], 1]);
+                }
+                3 => {
+                    let topic = usize::from(body[1]) + 2;
+                    if !broker.publish(&body[topic + 2..]) {
+                        return;
+                    }
+                    output.extend([0x40, 2, body[topic], body[topic + 1]]);
+                }
+                4 => {}
+                _ => return,
+            }
+        }
+        stream.write_all(&output).await.unwrap();
+        let event = async {
+            match &mut events {
+                Some(events) => events.recv().await.unwrap(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            length = stream.read_buf(&mut input) => {
+                if length.unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            payload = event => {
+                let mut packet = vec![0x32, payload.len() as u8 + 5, 0, 1, b't', 0, 9];
+                packet.extend(payload);
+                // A subscriber that has seen enough may be gone.
+                let _ = stream.write_all(&packet).await;
+            }
+        }
+    }
+}
+
+async fn wamp_router(fault: Fault) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let broker = Broker::new(fault);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(wamp_connection(stream, broker.clone()));
+        }
+    });
+    format!("ws://{address}/")
+}
+
+async fn wamp_connection(stream: TcpStream, broker: Broker) {
+    // The shape of the callback is the library's.
+    #[allow(clippy::result_large_err)]
+    let choose = |_: &Request, mut response: Response| {
+        let protocol = HeaderValue::from_static("wamp.2.json");
+        response.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
+        Ok(response)
+    };
+    let mut socket = tokio_tungstenite::accept_hdr_async(stream, choose).await.unwrap();
+    let mut events = None;
+    loop {
+        let event = async {
+            match &mut events {
+                Some(events) => broadcast::Receiver::recv(events).await.unwrap(),
+                None => std::future::pending().await,
+            }
+        };
+        let answer = tokio::select! {
+            message = socket.next() => {
+                let Some(Ok(Message::Text(text))) = message else { return };
+                let message: Vec<Value> = serde_json::from_str(&text).unwrap();
+                match message[0].as_u64().unwrap() {
+                    1 => json!([2, 1, {"roles": {}}]),
+                    32 => {
+                        events = Some(broker.events.subscribe());
+                        json!([33, message[1], 5])
+                    }
+                    _ => {
+                        if !broker.publish(message[4][0].as_str().unwrap().as_bytes()) {
+                            return;
+                        }
+                        json!([17, message[1], 99])
+                    }
+                }
+            }
+            payload = event => {
+                let payload = String::from_utf8(payload).unwrap();
+                json!([36, 5, 99, {"event_id": "x"}, [payload]])
+            }
+        };
+        // A subscriber that has seen enough may be gone.
+        let _ = socket.send(Message::text(answer.to_string())).await;
+    }
+}
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    bench: Bench,
+}
+
+async fn measure(protocol: &str, target: &str) -> Report {
+    let line = format!(
+        "bench --protocol {protocol} --targets {target} --connections 2 --window 4 --size 64 \
+         --seconds 1 --warmup 0 --drain 1 --subscribers 2 --topics 3"
+    );
+    let bench = Line::try_parse_from(line.split_whitespace()).unwrap().bench;
+    bench.measure().await.unwrap()
+}
+
+#[tokio::test]
+async fn brokers_that_behave_are_measured() {
+    for (protocol, target) in
+        [("mqtt", mqtt_broker(Fault::None).await), ("wamp", wamp_router(Fault::None).await)]
+    {
+        let report = measure(protocol, &target).await;
+        assert!(report.is_clean(), "{report}");
+        let counts = serde_json::to_value(&report).unwrap();
+        let (acknowledged, deliveries) = (&counts["acknowledged"], &counts["deliveries"]);
+        assert!(acknowledged.as_u64().unwrap() > 10, "{report}");
+        // Each subscriber gets everything, also what came before and after the measured time.
+        assert!(deliveries.as_u64() >= acknowledged.as_u64().map(|count| count * 2), "{report}");
+    }
+}
+
+#[tokio::test]
+async fn brokers_that_misbehave_are_found_out() {
+    for (fault, expected) in [
+        (Fault::Drop, "2 gaps, 0 duplicates, 0 out of order, 2 lost"),
+        (Fault::Double, "0 gaps, 2 duplicates, 0 out of order, 0 lost"),
+        (Fault::Hang, "error       publisher"),
+    ] {
+        for (protocol, target) in
+            [("mqtt", mqtt_broker(fault).await), ("wamp", wamp_router(fault).await)]
+        {
+            let report = measure(protocol, &target).await;
+            assert!(!report.is_clean(), "{protocol} {fault:?}: {report}");
+            assert!(report.to_string().contains(expected), "{protocol} {fault:?}: {report}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_is_not_there_is_named() {
+    let line = "bench --protocol mqtt --targets 127.0.0.1:1 --subscribers 0";
+    let bench = Line::try_parse_from(line.split_whitespace()).unwrap().bench;
+    let error = format!("{:#}", bench.measure().await.err().unwrap());
+    assert!(error.contains("publisher 0 at 127.0.0.1:1: can't reach 127.0.0.1:1"), "{error}");
+}

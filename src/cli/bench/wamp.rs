@@ -1,0 +1,216 @@
+//! Bench clients that speak WAMP in JSON.
+//!
+//! Invariant: each turn takes all messages that have come, then sends everything that follows from them with one flush.
+//!
+//! Deliberately absent: whole JSON documents. The few messages that come by the million are read by their first bytes.
+
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use bytes::{BufMut, BytesMut};
+use futures::{FutureExt, SinkExt, StreamExt};
+use serde_json::{json, Value};
+use tokio::sync::watch;
+use tokio::time::timeout_at;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::WebSocketStream;
+use vulpes_raft::host::BoxStream;
+
+use super::load::{Load, Plan, Published, Received, Reception, Schedule};
+use crate::client::wamp::{closed, hello, open_socket, welcomed};
+
+/// Size of a connection's buffers, in bytes.
+const BUFFER: usize = 64 << 10;
+
+/// What follows the payload in an EVENT: the end of its string, of the arguments, of the message.
+const EVENT_TAIL: usize = 3;
+
+type Socket = WebSocketStream<BoxStream>;
+
+async fn open(plan: &Plan, target: &str) -> anyhow::Result<Socket> {
+    let config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(BUFFER);
+    let mut socket = open_socket(target, config).await?;
+    let realm = plan.shape.realm.as_deref().unwrap_or("realm1");
+    socket.send(Message::text(hello(realm).to_string())).await?;
+    welcomed(&receive_array(&mut socket).await?)?;
+    Ok(socket)
+}
+
+/// The next text message.
+async fn receive(socket: &mut Socket) -> anyhow::Result<Utf8Bytes> {
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Text(text))) => return Ok(text),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(closed(error).into()),
+            None => bail!("the node closed the connection"),
+        }
+    }
+}
+
+/// The next text message, if it has come already.
+fn receive_now(socket: &mut Socket) -> anyhow::Result<Option<Utf8Bytes>> {
+    receive(socket).now_or_never().transpose()
+}
+
+async fn receive_array(socket: &mut Socket) -> anyhow::Result<Vec<Value>> {
+    Ok(serde_json::from_str(&receive(socket).await?)?)
+}
+
+/// The message's code and, if a number follows, that number.
+fn head(text: &str) -> Option<(u64, u64)> {
+    let mut numbers = text.strip_prefix('[')?.splitn(3, [',', ']']);
+    let code = numbers.next()?.trim().parse().ok()?;
+    let second = numbers.next().and_then(|number| number.trim().parse().ok());
+    Some((code, second.unwrap_or(0)))
+}
+
+pub(super) struct Publisher {
+    socket: Socket,
+    topics: Vec<String>,
+}
+
+impl Publisher {
+    pub(super) async fn connect(plan: &Plan, target: &str) -> anyhow::Result<Self> {
+        let socket = open(plan, target).await?;
+        let topics =
+            (0..plan.shape.topics).map(|topic| format!("bench.{:08x}.{topic}", plan.run)).collect();
+        Ok(Self { socket, topics })
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut load: Load,
+        mut start: watch::Receiver<Option<Schedule>>,
+        name: String,
+    ) -> Published {
+        load.wait_start(&mut start).await;
+        let deadline = load.deadline();
+        let error = match timeout_at(deadline, self.publish(&mut load)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("{name}: {error:#}")),
+            Err(_) => Some(format!("{name}: some publishes were not acknowledged in time")),
+        };
+        load.finish(error)
+    }
+
+    async fn publish(&mut self, load: &mut Load) -> anyhow::Result<()> {
+        let mut buffer = BytesMut::with_capacity(BUFFER);
+        loop {
+            let now = load.plan().now();
+            while let Some(content) = load.begin(now) {
+                // Requests are numbered from 1, as WAMP wants it; sequence numbers count from 0.
+                let request = content.sequence + 1;
+                let topic = &self.topics[load.topic(content.sequence)];
+                std::fmt::Write::write_fmt(
+                    &mut buffer,
+                    format_args!(r#"[16,{request},{{"acknowledge":true}},"{topic}",[""#),
+                )?;
+                load.write(&mut buffer, content);
+                buffer.put_slice(b"\"]]");
+                // Shares the buffer: no allocation of its own.
+                let text = Utf8Bytes::try_from(buffer.split().freeze())?;
+                self.socket.feed(Message::Text(text)).await?;
+            }
+            self.socket.flush().await?;
+            if load.is_done(now) {
+                return Ok(());
+            }
+            let mut next = Some(receive(&mut self.socket).await?);
+            let now = load.plan().now();
+            while let Some(text) = next.take() {
+                answer(load, &text, now)?;
+                next = receive_now(&mut self.socket)?;
+            }
+        }
+    }
+}
+
+/// Takes an answer to a publish.
+fn answer(load: &mut Load, text: &str, now: Duration) -> anyhow::Result<()> {
+    match head(text) {
+        Some((17, request)) => {
+            let known = request > 0 && load.answered(request - 1, now);
+            ensure!(known, "the node acknowledged request {request}, which is not in flight");
+            Ok(())
+        }
+        _ => bail!("the node answered a publish with {text:.200}"),
+    }
+}
+
+pub(super) struct Subscriber {
+    socket: Socket,
+}
+
+impl Subscriber {
+    pub(super) async fn connect(plan: &Plan, target: &str) -> anyhow::Result<Self> {
+        let mut socket = open(plan, target).await?;
+        let prefix = format!("bench.{:08x}.", plan.run);
+        // The prefix ends before its dot: WAMP forbids an empty last part.
+        let prefix = prefix.trim_end_matches('.');
+        let subscribe = json!([32, 1, {"match": "prefix"}, prefix]);
+        socket.send(Message::text(subscribe.to_string())).await?;
+        let answer = receive(&mut socket).await?;
+        ensure!(head(&answer) == Some((33, 1)), "the node refuses the subscription: {answer}");
+        Ok(Self { socket })
+    }
+
+    pub(super) async fn run(mut self, mut reception: Reception, name: String) -> Received {
+        let expiry = reception.expiry();
+        let error = tokio::select! {
+            outcome = self.receive(&mut reception) => {
+                outcome.err().map(|error| format!("{name}: {error:#}"))
+            }
+            // What is missing then is counted as lost.
+            () = expiry => None,
+        };
+        reception.finish(error)
+    }
+
+    async fn receive(&mut self, reception: &mut Reception) -> anyhow::Result<()> {
+        let publishers_done = reception.publishers_done();
+        tokio::pin!(publishers_done);
+        let mut watching = true;
+        while !reception.is_done() {
+            let mut next = tokio::select! {
+                text = receive(&mut self.socket) => Some(text?),
+                () = &mut publishers_done, if watching => {
+                    watching = false;
+                    None
+                }
+            };
+            let now = reception.plan().now();
+            while let Some(text) = next.take() {
+                match head(&text) {
+                    Some((36, _)) => reception.received(text.as_bytes(), EVENT_TAIL, now),
+                    _ => bail!("the node sent to a subscriber: {text:.200}"),
+                }
+                next = receive_now(&mut self.socket)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads() {
+        for (text, expected) in [
+            ("[17,25,301]", Some((17, 25))),
+            ("[ 17 , 25 , 301 ]", Some((17, 25))),
+            ("[36,7,9,{\"topic\":\"a\"},[\"x\"]]", Some((36, 7))),
+            ("[8,16,3,{},\"wamp.error\"]", Some((8, 16))),
+            ("[3,{},\"wamp.close\"]", Some((3, 0))),
+            ("[6]", Some((6, 0))),
+            ("{}", None),
+            ("", None),
+            ("[x", None),
+        ] {
+            assert_eq!(head(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! How the client commands show events.
+//!
+//! Invariant: one event is one line, whatever it holds.
+//!
+//! Deliberately absent: where events come from.
+
+use std::io::{self, Write};
+
+use serde_json::{json, Value};
+
+use crate::client::wamp::{Arguments, ReceivedEvent};
+
+/// Writes an event. `subscribed` is the topic it has where the node did not name one.
+pub(super) fn print(event: &ReceivedEvent, subscribed: &str, as_json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", line(event, subscribed, as_json))?;
+    out.flush()
+}
+
+fn line(event: &ReceivedEvent, subscribed: &str, as_json: bool) -> String {
+    let topic = event.topic.as_deref().unwrap_or(subscribed);
+    if as_json {
+        let mut object = json!({
+            "position": event.position,
+            "event_id": event.event_id,
+            "topic": topic,
+            "args": event.arguments.args,
+        });
+        if !event.arguments.kwargs.is_empty() {
+            object["kwargs"] = event.arguments.kwargs.clone().into();
+        }
+        return object.to_string();
+    }
+    let id = event.event_id.as_deref().unwrap_or("-");
+    // A terminal must not be driven by what somebody published; JSON escapes what the payload holds.
+    let topic: String =
+        topic.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    format!("{} {id} {topic} {}", event.position, payload(&event.arguments)).trim_end().to_owned()
+}
+
+/// As MQTT subscribers get it: nothing, the only argument, the list, or both kinds of arguments.
+fn payload(arguments: &Arguments) -> String {
+    match (arguments.args.as_slice(), arguments.kwargs.is_empty()) {
+        ([], true) => String::new(),
+        ([only], true) => only.to_string(),
+        (several, true) => Value::from(several).to_string(),
+        (args, false) => json!({"args": args, "kwargs": arguments.kwargs}).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+    use vulpes_raft::ids::Position;
+
+    use super::*;
+
+    #[test]
+    fn lines() {
+        let kwargs: Map<String, Value> = [("k".to_owned(), json!(1))].into_iter().collect();
+        let cases = [
+            (vec![], Map::new(), "7 2611a1a1 a.b"),
+            (vec![json!("x\ny")], Map::new(), r#"7 2611a1a1 a.b "x\ny""#),
+            (vec![json!(1), json!(null)], Map::new(), "7 2611a1a1 a.b [1,null]"),
+            (vec![json!(1)], kwargs, r#"7 2611a1a1 a.b {"args":[1],"kwargs":{"k":1}}"#),
+        ];
+        for (args, kwargs, expected) in cases {
+            let event = ReceivedEvent {
+                subscription: 1,
+                position: Position(7),
+                event_id: Some("2611a1a1".into()),
+                topic: None,
+                arguments: Arguments { args, kwargs },
+            };
+            assert_eq!(line(&event, "a.b", false), expected);
+            let object: Value = serde_json::from_str(&line(&event, "a.b", true)).unwrap();
+            assert_eq!(object["position"], 7);
+            assert_eq!(object["topic"], "a.b");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! `vulpes init`: writes the configurations of a cluster, one file a node.
+//!
+//! Invariant: a file that is there already is not overwritten unless asked, and then all or none are looked at first.
+//!
+//! Deliberately absent: copying the files to the machines and starting anything.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::plan::{self, Plan, PlannedNode, Ports};
+use crate::config::Role;
+use crate::topic::Realm;
+
+const EXAMPLES: &str = "\
+Examples:
+  vulpes init --nodes 3 --dir etc
+      three nodes with all roles on this machine
+  vulpes init --nodes 3 --dir etc --host 10.0.0.1 --host 10.0.0.2 --host 10.0.0.3
+      one node on each of three machines
+  vulpes init --nodes 3 --dir etc --split
+      three nodes of each role, nine processes
+  vulpes node --config etc/node1.toml
+      run one of them";
+
+/// Write the configurations of a cluster
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Init {
+    /// Number of nodes; with --split, of each role
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=20))]
+    nodes: u16,
+    /// Directory to write the files to
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Host name or address of a node, once for each; or one for all of them
+    #[arg(long = "host", value_name = "HOST", default_value = "127.0.0.1")]
+    hosts: Vec<String>,
+    /// Give each process one role, instead of all three
+    #[arg(long)]
+    split: bool,
+    /// The cluster's name
+    #[arg(long, default_value = "vulpes")]
+    cluster: String,
+    /// A realm that clients may join; can be given several times, the first is the default
+    #[arg(long = "realm", value_name = "REALM", default_value = "realm1", value_parser = plan::realm)]
+    realms: Vec<Realm>,
+    /// Directory for the nodes' data, relative to the files; each node has its own in it
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    data: PathBuf,
+    /// First node port
+    #[arg(long, default_value_t = Ports::DEFAULT.peer)]
+    peer_port: u16,
+    /// First WAMP port
+    #[arg(long, default_value_t = Ports::DEFAULT.wamp)]
+    wamp_port: u16,
+    /// First MQTT port
+    #[arg(long, default_value_t = Ports::DEFAULT.mqtt)]
+    mqtt_port: u16,
+    /// First admin port
+    #[arg(long, default_value_t = Ports::DEFAULT.admin)]
+    admin_port: u16,
+    /// Overwrite files that are there
+    #[arg(long)]
+    force: bool,
+}
+
+/// How far apart the ports of the roles are with --split, in the seed's own order: entries, sync, storages.
+const SPLIT_STEP: u16 = 10;
+
+impl Init {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let plan = self.plan()?;
+        let configs = plan.configs(|node| self.data.join(&node.name))?;
+        let paths: Vec<PathBuf> =
+            plan.nodes.iter().map(|node| self.dir.join(format!("{}.toml", node.name))).collect();
+        if let Some(path) = paths.iter().find(|path| path.exists() && !self.force) {
+            anyhow::bail!(
+                "{} is there already; choose another --dir, or overwrite it with --force",
+                path.display()
+            );
+        }
+        std::fs::create_dir_all(&self.dir)
+            .with_context(|| format!("can't make the directory {}", self.dir.display()))?;
+        let mut out = std::io::stdout().lock();
+        for (config, path) in configs.iter().zip(&paths) {
+            let text = format!(
+                "# Node {} of cluster {:?}, written by `vulpes init`. vulpes.example.toml explains every setting.\n{}",
+                config.node, config.cluster, config.to_toml()
+            );
+            std::fs::write(path, text)
+                .with_context(|| format!("can't write {}", path.display()))?;
+            writeln!(out, "vulpes node --config {}", path.display())?;
+        }
+        Ok(())
+    }
+
+    fn plan(&self) -> anyhow::Result<Plan> {
+        let base = Ports {
+            peer: self.peer_port,
+            wamp: self.wamp_port,
+            mqtt: self.mqtt_port,
+            admin: self.admin_port,
+        };
+        let kinds: Vec<(&str, Vec<Role>)> = if self.split {
+            vec![
+                ("entry", vec![Role::Entry]),
+                ("sync", vec![Role::Sync]),
+                ("storage", vec![Role::Storage]),
+            ]
+        } else {
+            vec![("node", Role::ALL.to_vec())]
+        };
+        let (each, all) = (usize::from(self.nodes), usize::from(self.nodes) * kinds.len());
+        anyhow::ensure!(
+            [1, each, all].contains(&self.hosts.len()),
+            "{} hosts are given for {all} nodes; give one for all of them, or {each}{}",
+            self.hosts.len(),
+            if all == each { String::new() } else { format!(", or {all}") }
+        );
+        let mut nodes = Vec::with_capacity(all);
+        for (kind_number, (kind, roles)) in (0..).zip(&kinds) {
+            // Each kind has its own run of ports, so that any number of kinds can share a machine.
+            let mut on_host: BTreeMap<&str, u16> = BTreeMap::new();
+            for number in 0..each {
+                let at = if self.hosts.len() == all { kind_number * each + number } else { number };
+                let host = &self.hosts[at % self.hosts.len()];
+                let further = on_host.entry(host).or_default();
+                let step = u16::try_from(kind_number)? * SPLIT_STEP.max(self.nodes);
+                let ports = base.further(step + *further).context("the ports end at 65535")?;
+                *further += 1;
+                let name = format!("{kind}{}", number + 1);
+                nodes.push(PlannedNode { name, host: host.clone(), roles: roles.clone(), ports });
+            }
+        }
+        Ok(Plan { cluster: self.cluster.clone(), realms: self.realms.clone(), nodes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::NodeConfig;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        init: Init,
+    }
+
+    fn init(line: &str) -> anyhow::Result<()> {
+        Line::try_parse_from(std::iter::once("init").chain(line.split(' ')))?.init.run()
+    }
+
+    fn peers(dir: &std::path::Path, name: &str) -> Vec<String> {
+        let config = NodeConfig::load(&dir.join(name)).unwrap();
+        config.nodes.iter().map(|member| member.peer.to_string()).collect()
+    }
+
+    #[test]
+    fn clusters_are_laid_out_by_host() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let at = |name: &str| path(name).display().to_string();
+        init(&format!("--nodes 3 --dir {}", at("local"))).unwrap();
+        assert_eq!(
+            peers(&path("local"), "node3.toml"),
+            ["127.0.0.1:1735", "127.0.0.1:1736", "127.0.0.1:1737"]
+        );
+        init(&format!("--nodes 2 --dir {} --host a --host b", at("hosts"))).unwrap();
+        assert_eq!(peers(&path("hosts"), "node2.toml"), ["a:1735", "b:1735"]);
+        init(&format!("--nodes 2 --dir {} --split", at("split"))).unwrap();
+        assert_eq!(
+            peers(&path("split"), "storage2.toml"),
+            [1735, 1736, 1745, 1746, 1755, 1756].map(|port| format!("127.0.0.1:{port}"))
+        );
+        let sync = NodeConfig::load(&path("split").join("sync1.toml")).unwrap();
+        assert!(sync.has(Role::Sync) && !sync.has(Role::Entry) && sync.listen.wamp.is_none());
+        assert_eq!(sync.data, path("split").join("data/sync1"));
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().display();
+        for (line, expected) in [
+            (format!("--nodes 3 --dir {at} --host a --host b"), "2 hosts are given for 3 nodes"),
+            (format!("--nodes 3 --dir {at} --mqtt-port 65534"), "the ports end at 65535"),
+            (format!("--nodes 3 --dir {at} --mqtt-port 9031"), "are both 127.0.0.1:9031"),
+            (format!("--nodes 1 --dir {at} --host a/b"), "is not an address"),
+        ] {
+            let error = init(&line).unwrap_err().to_string();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
+        init(&format!("--nodes 1 --dir {at}")).unwrap();
+        let error = init(&format!("--nodes 1 --dir {at}")).unwrap_err().to_string();
+        assert!(error.contains("overwrite it with --force"), "{error}");
+        init(&format!("--nodes 1 --dir {at} --force")).unwrap();
+    }
+}

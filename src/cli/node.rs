@@ -1,0 +1,84 @@
+//! `vulpes node`: one node in this process, until it is told to stop.
+//!
+//! Invariant: nothing is opened before the configuration was found good.
+//!
+//! Deliberately absent: what a node does (`server`), and any change of the process's own state but its log.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{signal, SignalKind};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::NodeConfig;
+
+const EXAMPLES: &str = "\
+Examples:
+  vulpes init --nodes 3 --dir etc           write the configurations of a cluster
+  vulpes node --config etc/node1.toml       run one of its nodes
+
+The environment variable VULPES_LOG says how much is logged, as in VULPES_LOG=debug or
+VULPES_LOG=info,vulpes=trace. SIGTERM or Ctrl-C stops the node.";
+
+/// What is logged unless the environment says otherwise: tarpc tells of every call, openraft of every step.
+const LOG_FILTER: &str = "info,tarpc=warn,openraft=warn";
+
+/// Run one node of a cluster
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Node {
+    /// The node's configuration; vulpes.example.toml explains every setting
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Also stop when standard input, a pipe, is closed: when the process that started this one is gone
+    #[arg(long)]
+    stop_on_stdin_close: bool,
+}
+
+impl Node {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let config = NodeConfig::load(&self.config)?;
+        let filter = match std::env::var("VULPES_LOG") {
+            Ok(text) => EnvFilter::try_new(&text)
+                .with_context(|| format!("VULPES_LOG={text:?} is no log filter"))?,
+            Err(_) => EnvFilter::new(LOG_FILTER),
+        };
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+        let stop = stop(self.stop_on_stdin_close)?;
+        crate::server::run(config, stop).await.map_err(Into::into)
+    }
+}
+
+/// Completes when the node is to stop.
+fn stop(on_stdin_close: bool) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stdin = if on_stdin_close { Some(stdin_pipe()?) } else { None };
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("stopping: told by SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("stopping: told by SIGINT"),
+            () = closed(stdin) => tracing::info!("stopping: standard input was closed"),
+        }
+    })
+}
+
+/// Standard input as a pipe that can be waited for without a thread, which would outlive the runtime.
+fn stdin_pipe() -> anyhow::Result<pipe::Receiver> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    pipe::Receiver::from_owned_fd(stdin)
+        .context("--stop-on-stdin-close needs a pipe as standard input")
+}
+
+async fn closed(stdin: Option<pipe::Receiver>) {
+    let Some(mut stdin) = stdin else { return std::future::pending().await };
+    let mut ignored = [0; 64];
+    // An unreadable pipe is as good as a closed one.
+    while stdin.read(&mut ignored).await.is_ok_and(|length| length > 0) {}
+}

@@ -1,0 +1,118 @@
+//! Which node of a cluster runs where: the configurations that `up` and `init` write.
+//!
+//! Invariant: all configurations of a plan name the same nodes, and each passes the checks of a configuration that an
+//! operator wrote.
+//!
+//! Deliberately absent: files.
+
+use std::path::{Path, PathBuf};
+
+use vulpes_raft::ids::NodeId;
+
+use crate::config::{Address, ConfigError, Listen, Member, NodeConfig, Role, Timing};
+use crate::topic::Realm;
+
+/// The ports of a node, or of the first of several on one machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ports {
+    pub(super) peer: u16,
+    pub(super) wamp: u16,
+    pub(super) mqtt: u16,
+    pub(super) admin: u16,
+}
+
+impl Ports {
+    /// Where the first node of a machine listens unless told otherwise.
+    pub(super) const DEFAULT: Self = Self { peer: 1735, wamp: 9031, mqtt: 1881, admin: 9081 };
+
+    /// The ports of the node that is `further` nodes after this one on the same machine; `None` past the last port.
+    pub(super) fn further(self, further: u16) -> Option<Self> {
+        Some(Self {
+            peer: self.peer.checked_add(further)?,
+            wamp: self.wamp.checked_add(further)?,
+            mqtt: self.mqtt.checked_add(further)?,
+            admin: self.admin.checked_add(further)?,
+        })
+    }
+}
+
+/// A node that is to be.
+#[derive(Clone, Debug)]
+pub(super) struct PlannedNode {
+    /// Its file's name, and within the plan its own.
+    pub(super) name: String,
+    pub(super) host: String,
+    pub(super) roles: Vec<Role>,
+    pub(super) ports: Ports,
+}
+
+/// A cluster that is to be. Its nodes are numbered from 1 in this order.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) cluster: String,
+    pub(super) realms: Vec<Realm>,
+    pub(super) nodes: Vec<PlannedNode>,
+}
+
+impl Plan {
+    /// The nodes' configurations, in order. `data` gives each node's data directory.
+    pub(super) fn configs(
+        &self,
+        data: impl Fn(&PlannedNode) -> PathBuf,
+    ) -> anyhow::Result<Vec<NodeConfig>> {
+        let mut members = Vec::with_capacity(self.nodes.len());
+        for (number, node) in (1..).zip(&self.nodes) {
+            members.push(Member {
+                id: NodeId(number),
+                peer: Address::new(&node.host, node.ports.peer)?,
+                admin: Some(Address::new(&node.host, node.ports.admin)?),
+                roles: node.roles.clone(),
+            });
+        }
+        let mut configs = Vec::with_capacity(self.nodes.len());
+        for (node, member) in self.nodes.iter().zip(&members) {
+            let entry = member.has(Role::Entry);
+            let client = |port| Address::new(&node.host, port);
+            configs.push(NodeConfig {
+                cluster: self.cluster.clone(),
+                node: member.id,
+                data: data(node),
+                realms: self.realms.clone(),
+                default_realm: self.realms.first().cloned().ok_or_else(no_realms)?,
+                listen: Listen {
+                    peer: member.peer.clone(),
+                    wamp: if entry { Some(client(node.ports.wamp)?) } else { None },
+                    mqtt: if entry { Some(client(node.ports.mqtt)?) } else { None },
+                    admin: member.admin.clone(),
+                },
+                nodes: members.clone(),
+                timing: Timing::default(),
+            });
+        }
+        for config in &configs {
+            check(config)?;
+        }
+        Ok(configs)
+    }
+}
+
+fn no_realms() -> anyhow::Error {
+    anyhow::anyhow!("a cluster needs a realm; name one with --realm")
+}
+
+/// What was put together here is held to the same rules as what an operator writes.
+fn check(config: &NodeConfig) -> anyhow::Result<()> {
+    match NodeConfig::parse(&config.to_toml(), Path::new("")) {
+        Ok(_) => Ok(()),
+        Err(ConfigError::Invalid { problems, .. }) => {
+            let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            anyhow::bail!("this cluster can't be: {}", texts.join("; "))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A realm's name from the command line.
+pub(super) fn realm(text: &str) -> Result<Realm, String> {
+    Realm::new(text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,106 @@
+//! `vulpes pub`: publishes one event, or one for each line of standard input.
+//!
+//! Invariant: a position is printed only for what the node acknowledged; the first failure ends the command.
+//!
+//! Deliberately absent: trying again. After an unknown outcome only the caller knows whether twice is worse than never.
+
+use std::io::Write;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::{json, Map, Value};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::ClientArgs;
+use crate::client::wamp::{Arguments, WampClient};
+use crate::limits;
+
+const EXAMPLES: &str = "\
+Examples:
+  vulpes pub demo.hello '{\"text\": \"hi\"}'
+  vulpes pub demo.hello 1 2 three                three arguments; what is not JSON is a string
+  vulpes pub demo.state on --retain              keep it as the topic's last value
+  uptime | vulpes pub demo.load -                one event a line
+  vulpes pub demo.hello hi --node ws://127.0.0.1:9033/";
+
+/// Publish an event and print its position once it is durable and ordered
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Publish {
+    /// Topic in WAMP's spelling, as in demo.hello
+    topic: String,
+    /// Arguments: each JSON, or else a string; a single `-` publishes every line of standard input
+    #[arg(value_name = "ARGUMENT", allow_hyphen_values = true)]
+    arguments: Vec<String>,
+    /// Keyword arguments, a JSON object
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    kwargs: Option<Map<String, Value>>,
+    /// Keep it as the topic's last value
+    #[arg(long)]
+    retain: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
+}
+
+/// JSON where it is some, as payloads of MQTT are taken too.
+fn argument(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| text.into())
+}
+
+impl Publish {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let mut client = WampClient::connect(&self.client.node, &self.client.realm).await?;
+        if self.arguments != ["-"] {
+            let args = self.arguments.iter().map(|text| argument(text)).collect();
+            self.publish(&mut client, args).await?;
+        } else {
+            let mut input = BufReader::new(tokio::io::stdin());
+            let mut line = Vec::new();
+            while self.read_line(&mut input, &mut line).await? {
+                let text = std::str::from_utf8(&line).context("standard input is not UTF-8")?;
+                self.publish(&mut client, vec![argument(text.trim_end_matches(['\n', '\r']))])
+                    .await?;
+            }
+        }
+        client.close().await;
+        Ok(())
+    }
+
+    async fn read_line(
+        &self,
+        input: &mut BufReader<tokio::io::Stdin>,
+        line: &mut Vec<u8>,
+    ) -> anyhow::Result<bool> {
+        use tokio::io::AsyncReadExt;
+        line.clear();
+        let limit = limits::EVENT as u64 + 1;
+        input.take(limit).read_until(b'\n', line).await.context("can't read standard input")?;
+        anyhow::ensure!(
+            line.len() <= limits::EVENT,
+            "a line of standard input has more than the {} bytes an event may have",
+            limits::EVENT
+        );
+        Ok(!line.is_empty())
+    }
+
+    async fn publish(&self, client: &mut WampClient, args: Vec<Value>) -> anyhow::Result<()> {
+        let mut options = Map::new();
+        if self.retain {
+            options.insert("retain".into(), true.into());
+        }
+        let arguments = Arguments { args, kwargs: self.kwargs.clone().unwrap_or_default() };
+        let position = client.publish(&self.topic, options, &arguments).await?;
+        let mut out = std::io::stdout().lock();
+        if self.client.json {
+            writeln!(out, "{}", json!({"position": position, "topic": self.topic}))?;
+        } else {
+            writeln!(out, "{position}")?;
+        }
+        out.flush()?;
+        Ok(())
+    }
+}

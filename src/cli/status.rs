@@ -1,0 +1,327 @@
+//! `vulpes status`: how the nodes of a cluster are doing, each asked itself.
+//!
+//! Invariant: a node that does not answer is shown as such, never left out.
+//!
+//! Deliberately absent: history; it shows one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+
+use clap::Args;
+use comfy_table::{presets, Table};
+use serde::Serialize;
+use vulpes_raft::ids::{NodeId, Position};
+
+use crate::client::admin::{self, AdminUrl};
+use crate::config::{Address, Role};
+use crate::http::{NodeStatus, SyncState};
+
+const EXAMPLES: &str = "\
+Examples:
+  vulpes status
+  vulpes status --node-admin http://10.0.0.2:9081
+  vulpes status --json";
+
+/// Show the nodes, their roles, the leader, and how far each is with the log
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Status {
+    /// Admin URL of a node to ask about the others; can be given several times
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9081",
+        value_delimiter = ','
+    )]
+    node_admin: Vec<AdminUrl>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A node, and what it answered.
+#[derive(Debug, Serialize)]
+pub(super) struct Asked {
+    /// Its number, where anybody knows it.
+    pub(super) node: Option<NodeId>,
+    /// Its admin URL, where anybody knows it.
+    pub(super) admin: Option<String>,
+    pub(super) roles: Vec<Role>,
+    pub(super) status: Option<NodeStatus>,
+    /// Why there is no status.
+    pub(super) error: Option<String>,
+}
+
+/// A cluster, as its nodes tell.
+#[derive(Debug, Serialize)]
+struct Overview {
+    cluster: Option<String>,
+    /// What the sync node of the highest term takes for the leader.
+    leader: Option<NodeId>,
+    term: Option<u64>,
+    voters: Vec<NodeId>,
+    /// Position that the next event gets, as far as the furthest node knows.
+    tail_position: Option<Position>,
+    nodes: Vec<Asked>,
+}
+
+impl Status {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let overview = overview(ask_all(&self.node_admin).await);
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string_pretty(&overview)?)?;
+        } else {
+            write!(out, "{}", render(&overview))?;
+        }
+        out.flush()?;
+        let answered = overview.nodes.iter().any(|asked| asked.status.is_some());
+        anyhow::ensure!(
+            answered,
+            "no node answers; start one, or name the admin URL of one with --node-admin"
+        );
+        Ok(())
+    }
+}
+
+/// Asks these nodes, and those that they name.
+pub(super) async fn ask_all(urls: &[AdminUrl]) -> Vec<Asked> {
+    let mut asked: Vec<Asked> = Vec::new();
+    for url in urls {
+        asked.push(ask(url, None, Vec::new()).await);
+    }
+    let mut known: BTreeSet<NodeId> = asked.iter().filter_map(|asked| asked.node).collect();
+    let mut others = BTreeMap::new();
+    for status in asked.iter().filter_map(|asked| asked.status.as_ref()) {
+        for member in &status.members {
+            if known.insert(member.node) {
+                others.insert(member.node, member.clone());
+            }
+        }
+    }
+    for (node, member) in others {
+        asked.push(match member.admin {
+            Some(address) => ask(&AdminUrl::new(address), Some(node), member.roles).await,
+            None => Asked {
+                node: Some(node),
+                admin: None,
+                roles: member.roles,
+                status: None,
+                error: Some("the [[nodes]] of the configuration give it no admin address".into()),
+            },
+        });
+    }
+    forget_doubles(&mut asked);
+    asked.sort_by_key(|asked| (asked.node.is_none(), asked.node));
+    asked
+}
+
+/// A node asked at two URLs is one node; a URL that nobody answered at may be a known node's.
+fn forget_doubles(asked: &mut Vec<Asked>) {
+    let mut nodes = BTreeSet::new();
+    asked.retain(|asked| asked.node.is_none_or(|node| nodes.insert(node)));
+    let named: BTreeSet<String> = asked
+        .iter()
+        .filter(|asked| asked.node.is_some())
+        .filter_map(|asked| asked.admin.clone())
+        .collect();
+    asked.retain(|asked| {
+        asked.node.is_some() || asked.admin.as_ref().is_none_or(|admin| !named.contains(admin))
+    });
+}
+
+async fn ask(url: &AdminUrl, node: Option<NodeId>, roles: Vec<Role>) -> Asked {
+    let admin = Some(url.to_string());
+    match admin::status(url).await {
+        Ok(status) => match node {
+            Some(node) if node != status.node => {
+                let error = format!("node {} answers there, not node {node}", status.node);
+                Asked { node: Some(node), admin, roles, status: None, error: Some(error) }
+            }
+            _ => Asked {
+                node: Some(status.node),
+                admin,
+                roles: status.roles.clone(),
+                status: Some(status),
+                error: None,
+            },
+        },
+        Err(error) => Asked { node, admin, roles, status: None, error: Some(error.to_string()) },
+    }
+}
+
+fn overview(nodes: Vec<Asked>) -> Overview {
+    let statuses = || nodes.iter().filter_map(|asked| asked.status.as_ref());
+    // A deposed leader may not know yet: the highest term is right.
+    let newest = statuses()
+        .filter_map(|status| status.sync.as_ref())
+        .max_by_key(|sync| (sync.term, sync.leader.is_some(), sync.state == SyncState::Leader));
+    let tail_position = statuses().filter_map(tail).max();
+    Overview {
+        cluster: statuses().next().map(|status| status.cluster.clone()),
+        leader: newest.and_then(|sync| sync.leader),
+        term: newest.map(|sync| sync.term),
+        voters: newest.map(|sync| sync.voters.clone()).unwrap_or_default(),
+        tail_position,
+        nodes,
+    }
+}
+
+fn tail(status: &NodeStatus) -> Option<Position> {
+    let sync = status.sync.as_ref().map(|sync| sync.tail_position);
+    let replica = status.replica.as_ref().map(|replica| replica.tail_position);
+    sync.max(replica)
+}
+
+fn render(overview: &Overview) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    table.set_header([
+        "node", "roles", "state", "sync", "term", "tail", "applied", "lag", "sessions", "WAMP",
+        "MQTT", "admin",
+    ]);
+    for asked in &overview.nodes {
+        table.add_row(row(asked, overview.tail_position));
+    }
+    let word = |number: Option<NodeId>| number.map_or("none".into(), |n| n.to_string());
+    let voters: Vec<String> = overview.voters.iter().map(ToString::to_string).collect();
+    // Positions count from 1, so the next one tells how many events there are.
+    let events = overview
+        .tail_position
+        .map_or("unknown".into(), |tail| tail.0.saturating_sub(1).to_string());
+    let mut text = format!(
+        "cluster {}   leader {}   term {}   voters {}   events {events}\n{table}\n",
+        overview.cluster.as_deref().unwrap_or("unknown"),
+        word(overview.leader),
+        overview.term.map_or("unknown".into(), |term| term.to_string()),
+        if voters.is_empty() { "unknown".into() } else { voters.join(" ") },
+    );
+    for asked in &overview.nodes {
+        let name = asked.node.map_or("a node".into(), |node| format!("node {node}"));
+        let status = asked.status.as_ref();
+        let complaint =
+            asked.error.as_ref().or(status.and_then(|status| status.not_ready.as_ref()));
+        if let Some(complaint) = complaint {
+            text.push_str(&format!("{name}: {complaint}\n"));
+        }
+    }
+    text
+}
+
+fn row(asked: &Asked, tail_position: Option<Position>) -> Vec<String> {
+    let roles: Vec<String> = asked.roles.iter().map(ToString::to_string).collect();
+    let text =
+        |address: &Option<Address>| address.as_ref().map_or_else(String::new, ToString::to_string);
+    let node = asked.node.map_or_else(|| "?".into(), |node| node.to_string());
+    let admin = asked.admin.clone().unwrap_or_default();
+    let Some(status) = &asked.status else {
+        let mut row = vec![node, roles.join(" "), "no answer".into()];
+        row.resize(11, String::new());
+        row.push(admin);
+        return row;
+    };
+    let (sync, term) = status.sync.as_ref().map_or_else(Default::default, |sync| {
+        (format!("{:?}", sync.state).to_lowercase(), sync.term.to_string())
+    });
+    let applied = status.replica.as_ref().map(|replica| replica.applied_position);
+    // Both are the position after the last event: shown as the last event itself.
+    let shown = |position: Option<Position>| {
+        position.map_or_else(String::new, |position| position.0.saturating_sub(1).to_string())
+    };
+    let lag = tail_position.zip(applied).map(|(tail, applied)| tail.0.saturating_sub(applied.0));
+    let sessions = status.entry.as_ref().map(|entry| entry.wamp_sessions + entry.mqtt_sessions);
+    vec![
+        node,
+        roles.join(" "),
+        if status.ready { "ready" } else { "not ready" }.into(),
+        sync,
+        term,
+        shown(tail(status)),
+        shown(applied),
+        lag.map_or_else(String::new, |lag| lag.to_string()),
+        sessions.map_or_else(String::new, |sessions| sessions.to_string()),
+        text(&status.listen.wamp),
+        text(&status.listen.mqtt),
+        admin,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use vulpes_raft::ids::{DiskId, Slot};
+
+    use super::*;
+    use crate::config::NodeConfig;
+    use crate::http::{ReplicaStatus, SyncStatus};
+
+    fn node(number: u64, term: u64, leader: Option<u64>, applied: u64) -> Asked {
+        let text = include_str!("../../vulpes.example.toml");
+        let text = text.replacen("node = 1", &format!("node = {number}"), 1);
+        let config = NodeConfig::parse(&text, Path::new("x.toml")).unwrap();
+        let mut status = NodeStatus::new(&config, DiskId(1));
+        status.sync = Some(SyncStatus {
+            state: if leader == Some(number) { SyncState::Leader } else { SyncState::Follower },
+            term,
+            leader: leader.map(NodeId),
+            voters: vec![NodeId(1), NodeId(2), NodeId(3)],
+            last_index: None,
+            applied_index: None,
+            tail_slot: Slot(0),
+            tail_position: Position(91),
+        });
+        status.replica = Some(ReplicaStatus {
+            applied_slot: Slot(0),
+            applied_position: Position(applied),
+            tail_position: Position(90),
+        });
+        Asked {
+            node: Some(NodeId(number)),
+            admin: Some(format!("http://127.0.0.1:908{number}")),
+            roles: status.roles.clone(),
+            status: Some(status),
+            error: None,
+        }
+    }
+
+    fn silent(node: Option<u64>, admin: &str) -> Asked {
+        Asked {
+            node: node.map(NodeId),
+            admin: Some(admin.into()),
+            roles: Vec::new(),
+            status: None,
+            error: Some("connection refused".into()),
+        }
+    }
+
+    #[test]
+    fn the_newest_term_names_the_leader() {
+        let overview =
+            overview(vec![node(1, 4, Some(1), 91), node(2, 5, Some(2), 71), silent(Some(3), "x")]);
+        assert_eq!((overview.leader, overview.term), (Some(NodeId(2)), Some(5)));
+        assert_eq!(overview.tail_position, Some(Position(91)));
+        let text = render(&overview);
+        assert!(text.starts_with("cluster vulpes   leader 2   term 5   voters 1 2 3   events 90\n"));
+        let lines: Vec<&str> = text.lines().collect();
+        let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert!(cells(lines[4]).join(" ").contains("leader 4 90 90 0"), "{text}");
+        assert!(cells(lines[5]).join(" ").contains("leader 5 90 70 20"), "{text}");
+        assert!(lines[6].contains("no answer"), "{text}");
+        assert!(text.contains("node 3: connection refused"), "{text}");
+        assert!(text.contains("node 1: the node is starting"), "{text}");
+    }
+
+    #[test]
+    fn nobody_is_listed_twice() {
+        let mut asked = vec![
+            silent(None, "http://127.0.0.1:9081"),
+            node(1, 1, None, 1),
+            node(1, 1, None, 1),
+            silent(None, "http://127.0.0.1:7"),
+        ];
+        forget_doubles(&mut asked);
+        let admins: Vec<&str> = asked.iter().filter_map(|asked| asked.admin.as_deref()).collect();
+        assert_eq!(admins, ["http://127.0.0.1:9081", "http://127.0.0.1:7"]);
+    }
+}

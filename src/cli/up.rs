@@ -1,0 +1,382 @@
+//! `vulpes up`: a cluster on this machine, one process a node, until Ctrl-C.
+//!
+//! Invariant: nothing is started or deleted before it is known that the data is ours and every port is free; no node
+//! outlives this process, because each ends when its standard input does.
+//!
+//! Deliberately absent: restarting a node that died. Who tries the cluster out by killing one decides that.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use comfy_table::{presets, Table};
+use tokio::signal::unix::{signal, Signal, SignalKind};
+use tokio::time::Instant;
+
+use super::plan::{self, Plan, PlannedNode, Ports};
+use crate::client::admin::{self, AdminUrl};
+use crate::config::{NodeConfig, Role};
+use crate::topic::Realm;
+use children::Child;
+use directory::{Directory, Marker};
+
+mod children;
+mod directory;
+
+/// How long all nodes may take until they can serve clients. A node that was killed walks through its data first.
+const READY: Duration = Duration::from_secs(120);
+
+/// How often a starting node is asked whether it is ready, and a running one whether it still lives.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How long nodes may take to stop before they are killed.
+const STOP: Duration = Duration::from_secs(10);
+
+const EXAMPLES: &str = "\
+Examples:
+  vulpes up                             three nodes, data in ./vulpes-data
+  vulpes up                             the same again: goes on with the data that is there
+  vulpes up --fresh                     start over
+  vulpes up --nodes 1 --data /tmp/one   one node
+
+Ctrl-C stops all nodes. Each writes its log beside its data, as in vulpes-data/node1.log.";
+
+/// Run a cluster on this machine until Ctrl-C
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Up {
+    /// Number of nodes [default: as many as the data is of, else 3]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=9))]
+    nodes: Option<u16>,
+    /// Directory for the nodes' data, configurations and logs
+    #[arg(long, value_name = "DIR", default_value = "./vulpes-data")]
+    data: PathBuf,
+    /// Delete the data first, if it is of a cluster that `vulpes up` made
+    #[arg(long)]
+    fresh: bool,
+    /// A realm that clients may join; can be given several times, the first is the default
+    #[arg(long = "realm", value_name = "REALM", default_value = "realm1", value_parser = plan::realm)]
+    realms: Vec<Realm>,
+    /// Node port of the first node [default: as last time, else 1735]
+    #[arg(long, value_name = "PORT")]
+    peer_port: Option<u16>,
+    /// WAMP port of the first node [default: as last time, else 9031]
+    #[arg(long, value_name = "PORT")]
+    wamp_port: Option<u16>,
+    /// MQTT port of the first node [default: as last time, else 1881]
+    #[arg(long, value_name = "PORT")]
+    mqtt_port: Option<u16>,
+    /// Admin port of the first node [default: as last time, else 9081]
+    #[arg(long, value_name = "PORT")]
+    admin_port: Option<u16>,
+}
+
+impl Up {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let directory = Directory::look(&self.data)?;
+        let marker = self.marker(directory.marker())?;
+        if let Some(last) = directory.marker() {
+            // Also the ports of last time: a cluster that still runs there still uses the data.
+            check_ports(&configs(last, &self.realms)?)?;
+        }
+        let configs = configs(&marker, &self.realms)?;
+        check_ports(&configs)?;
+        directory.claim(&marker, self.fresh)?;
+        let mut cluster = Cluster { data: self.data, children: Vec::new(), configs };
+        let mut stop = StopSignals::new()?;
+        cluster.start()?;
+        let stopped = tokio::select! {
+            outcome = cluster.run() => outcome,
+            () = stop.wait() => Ok(()),
+        };
+        eprintln!("stopping …");
+        tokio::select! {
+            () = children::stop(&mut cluster.children, STOP) => {}
+            () = stop.wait() => eprintln!("told twice: killing what is left"),
+        }
+        stopped
+    }
+
+    /// What the cluster is to be, given what it was last time.
+    fn marker(&self, last: Option<&Marker>) -> anyhow::Result<Marker> {
+        let mut marker = match (last, self.nodes) {
+            (None, nodes) => Marker::new(nodes.unwrap_or(3), Ports::DEFAULT),
+            (Some(last), None) => *last,
+            (Some(last), Some(nodes)) => {
+                anyhow::ensure!(
+                    self.fresh || nodes == last.nodes,
+                    "{} holds the data of {} nodes, not of {nodes}; leave out --nodes, choose another --data, \
+                     or delete the data with --fresh",
+                    self.data.display(),
+                    last.nodes
+                );
+                Marker::new(nodes, last.ports())
+            }
+        };
+        let given = [self.peer_port, self.wamp_port, self.mqtt_port, self.admin_port];
+        let ports = marker.ports();
+        let last = [ports.peer, ports.wamp, ports.mqtt, ports.admin];
+        let [peer, wamp, mqtt, admin] = std::array::from_fn(|at| given[at].unwrap_or(last[at]));
+        marker.set_ports(Ports { peer, wamp, mqtt, admin });
+        Ok(marker)
+    }
+}
+
+/// The configurations of a cluster on this machine, with data directories relative to the files.
+fn configs(marker: &Marker, realms: &[Realm]) -> anyhow::Result<Vec<NodeConfig>> {
+    let mut nodes = Vec::new();
+    for further in 0..marker.nodes {
+        nodes.push(PlannedNode {
+            name: format!("node{}", further + 1),
+            host: "127.0.0.1".into(),
+            roles: Role::ALL.to_vec(),
+            ports: marker.ports().further(further).context("the ports end at 65535")?,
+        });
+    }
+    let plan = Plan { cluster: "vulpes".into(), realms: realms.to_vec(), nodes };
+    plan.configs(|node| PathBuf::from(&node.name))
+}
+
+/// Fails where something listens on a port that a node is going to need.
+fn check_ports(configs: &[NodeConfig]) -> anyhow::Result<()> {
+    for config in configs {
+        let listen = &config.listen;
+        for (what, option, address) in [
+            ("node", "--peer-port", Some(&listen.peer)),
+            ("WAMP", "--wamp-port", listen.wamp.as_ref()),
+            ("MQTT", "--mqtt-port", listen.mqtt.as_ref()),
+            ("admin", "--admin-port", listen.admin.as_ref()),
+        ] {
+            let Some(address) = address else { continue };
+            std::net::TcpListener::bind(address.as_str()).with_context(|| {
+                format!(
+                    "node {} can't have {address} as its {what} port; end what uses it (another `vulpes up`?), \
+                     or choose another one with {option}",
+                    config.node
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+struct Cluster {
+    data: PathBuf,
+    configs: Vec<NodeConfig>,
+    /// One for each configuration, in the same order.
+    children: Vec<Child>,
+}
+
+impl Cluster {
+    fn start(&mut self) -> anyhow::Result<()> {
+        let executable = std::env::current_exe().context("can't find the own executable")?;
+        for config in &self.configs {
+            let path = self.file(config);
+            let text = format!(
+                "# Node {} of `vulpes up`, which writes this file at every start.\n{}",
+                config.node,
+                config.to_toml()
+            );
+            std::fs::write(&path, text)
+                .with_context(|| format!("can't write {}", path.display()))?;
+            let log = path.with_extension("log");
+            self.children.push(Child::start(&executable, config.node, &path, &log)?);
+        }
+        Ok(())
+    }
+
+    fn file(&self, config: &NodeConfig) -> PathBuf {
+        self.data.join(format!("node{}.toml", config.node))
+    }
+
+    /// Runs until the last node ended by itself.
+    async fn run(&mut self) -> anyhow::Result<()> {
+        let waiting = self.wait_ready().await;
+        self.bury();
+        self.greet(&waiting)?;
+        while self.children.iter().any(Child::is_alive) {
+            tokio::time::sleep(POLL).await;
+            self.bury();
+        }
+        anyhow::bail!("all nodes ended; their logs in {} say why", self.data.display())
+    }
+
+    /// Waits until every living node can serve, and returns why some still can't.
+    async fn wait_ready(&mut self) -> BTreeMap<usize, String> {
+        let deadline = Instant::now() + READY;
+        let mut waiting: BTreeMap<usize, String> =
+            (0..self.children.len()).map(|at| (at, String::new())).collect();
+        while !waiting.is_empty() && Instant::now() < deadline {
+            for at in 0..self.children.len() {
+                if !self.children[at].is_alive() {
+                    waiting.remove(&at);
+                }
+                let Some(reason) = waiting.get_mut(&at) else { continue };
+                let Some(admin) = &self.configs[at].listen.admin else { continue };
+                match admin::ready(&AdminUrl::new(admin.clone())).await {
+                    Ok(readiness) if readiness.ready => {
+                        waiting.remove(&at);
+                    }
+                    Ok(readiness) => *reason = readiness.reason.unwrap_or_default(),
+                    Err(error) => *reason = error.to_string(),
+                }
+            }
+            self.bury();
+            tokio::time::sleep(POLL).await;
+        }
+        waiting
+    }
+
+    /// Tells of nodes that ended since the last time.
+    fn bury(&mut self) {
+        let total = self.children.len();
+        for (child, config) in self.children.iter_mut().zip(&self.configs) {
+            let Some(end) = child.take_end() else { continue };
+            eprintln!(
+                "\nnode {} ended: {end}. The last lines of {}:",
+                config.node,
+                child.log().display()
+            );
+            for line in child.last_lines() {
+                eprintln!("  {line}");
+            }
+            if total > 1 {
+                eprintln!("The other nodes go on.");
+            }
+            let file = self.data.join(format!("node{}.toml", config.node));
+            eprintln!(
+                "To bring it back, in another terminal:  {} node --config {}",
+                own_name(),
+                file.display()
+            );
+            eprintln!("Or stop all with Ctrl-C and run `vulpes up` again, on the same data.\n");
+        }
+    }
+
+    fn greet(&self, waiting: &BTreeMap<usize, String>) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", self.table(waiting))?;
+        for (at, reason) in waiting {
+            let node = self.configs[*at].node;
+            writeln!(out, "node {node} is not ready after {} s: {reason}", READY.as_secs())?;
+        }
+        writeln!(out, "{}", self.first_try())?;
+        out.flush()?;
+        Ok(())
+    }
+
+    fn table(&self, waiting: &BTreeMap<usize, String>) -> Table {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_BORDERS_ONLY);
+        table.set_header([
+            "node",
+            "process",
+            "state",
+            "roles",
+            "node port",
+            "WAMP",
+            "MQTT",
+            "admin",
+        ]);
+        for (at, (config, child)) in self.configs.iter().zip(&self.children).enumerate() {
+            let roles: Vec<String> = config.own().roles.iter().map(ToString::to_string).collect();
+            let (state, process) = match child.process() {
+                None => ("ended", String::new()),
+                Some(process) if waiting.contains_key(&at) => ("starting", process.to_string()),
+                Some(process) => ("ready", process.to_string()),
+            };
+            let listen = &config.listen;
+            let url = |scheme: &str, address: &Option<crate::config::Address>| {
+                address.as_ref().map_or_else(String::new, |address| format!("{scheme}{address}"))
+            };
+            table.add_row([
+                config.node.to_string(),
+                process,
+                state.to_owned(),
+                roles.join(" "),
+                listen.peer.to_string(),
+                url("ws://", &listen.wamp),
+                url("", &listen.mqtt),
+                url("http://", &listen.admin),
+            ]);
+        }
+        table
+    }
+
+    /// Lines to paste.
+    fn first_try(&self) -> String {
+        let first = &self.configs[0];
+        let last = self.configs.last().unwrap_or(first);
+        let second = self.configs.get(1).unwrap_or(first);
+        let mqtt = |config: &NodeConfig| {
+            config.listen.mqtt.as_ref().map_or(0, crate::config::Address::port)
+        };
+        let wamp = |config: &NodeConfig| {
+            config.listen.wamp.as_ref().map_or_else(String::new, |wamp| format!("ws://{wamp}/"))
+        };
+        let admin = first.listen.admin.as_ref();
+        let admin = admin.map_or_else(String::new, |admin| format!("http://{admin}"));
+        let realm = &first.default_realm;
+        let vulpes = own_name();
+        format!(
+            "Data, configurations and logs: {data}. Ctrl-C stops all nodes.\n\n\
+             A first try, each line in a terminal of its own:\n  \
+             mosquitto_sub -h 127.0.0.1 -p {mqtt_second} -q 1 -t 'demo/#' -v\n  \
+             {vulpes} sub 'demo.#' --node {wamp_last} --realm {realm}\n  \
+             mosquitto_pub -h 127.0.0.1 -p {mqtt_first} -q 1 -t demo/hello -m '{{\"text\": \"hi\"}}'\n  \
+             {vulpes} pub demo.hello '{{\"text\": \"hi again\"}}' --node {wamp_first} --realm {realm}\n  \
+             {vulpes} log --node {wamp_last} --realm {realm}\n  \
+             {vulpes} status --node-admin {admin}\n  \
+             {vulpes} verify --node-admin {admin}",
+            data = self.data.display(),
+            mqtt_first = mqtt(first),
+            mqtt_second = mqtt(second),
+            wamp_first = wamp(first),
+            wamp_last = wamp(last),
+        )
+    }
+}
+
+/// What to type to call this executable again.
+fn own_name() -> String {
+    let name = std::env::args().next().unwrap_or_default();
+    if name.is_empty() {
+        return "vulpes".into();
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    match Path::new(&name).strip_prefix(&here) {
+        Ok(relative) => format!("./{}", relative.display()),
+        Err(_) => name,
+    }
+}
+
+/// What stops the cluster: Ctrl-C, being asked to end, the terminal going away.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

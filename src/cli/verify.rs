@@ -1,0 +1,247 @@
+//! `vulpes verify`: reads the whole log from every node and proves that all hold the same, dense and in order, or
+//! shows the first difference.
+//!
+//! Invariant: "proved" is said only of slots that every node showed and whose bodies every node read at that time.
+//!
+//! Deliberately absent: what the events mean. A body is compared by its checksum, which the order itself names.
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tokio::time::Instant;
+use vulpes_raft::ids::{NodeId, Slot};
+
+use super::status::ask_all;
+use super::Reported;
+use crate::client::admin::{self, AdminUrl};
+use crate::config::Role;
+use crate::http::{LogPage, LogRow, LOG_ROWS};
+use check::{body_damage, differs, Damage, LogCheck};
+
+pub mod check;
+
+/// How often a node that is behind is asked again.
+const POLL: Duration = Duration::from_millis(100);
+
+const EXAMPLES: &str = "\
+Examples:
+  vulpes verify
+  vulpes verify --node-admin http://10.0.0.2:9081
+  vulpes verify --nodes http://10.0.0.1:9081,http://10.0.0.2:9081 --json
+
+The exit code is 1 where something is wrong, and where it could not be proved.";
+
+/// Prove that all nodes hold the same log, dense and in order
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Verify {
+    /// Admin URLs of the nodes to read from [default: of all storages that --node-admin knows]
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    nodes: Vec<AdminUrl>,
+    /// Admin URL of a node to ask about the others
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9081",
+        conflicts_with = "nodes"
+    )]
+    node_admin: AdminUrl,
+    /// How long to wait for a node that is behind the others
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    wait: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why the nodes' logs are not proved to be one.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// A node can't be read from.
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
+    #[error("node {node} at {url} does not show slot {slot}, which another node had when this began, within {waited:?}; is it catching up? Try again, with a longer --wait")]
+    Behind { node: NodeId, url: AdminUrl, slot: Slot, waited: Duration },
+    #[error("{first} and {second} are both node {node}; name each node once")]
+    SameNode { node: NodeId, first: AdminUrl, second: AdminUrl },
+    /// The log is not what it has to be.
+    #[error("node {node}: {damage}")]
+    Damaged { node: NodeId, damage: Damage },
+    #[error("slot {}: node {first_node} shows\n  {}\nnode {second_node} shows\n  {}", .first.slot, show(.first), show(.second))]
+    Different { first_node: NodeId, first: Box<LogRow>, second_node: NodeId, second: Box<LogRow> },
+}
+
+fn show(row: &LogRow) -> String {
+    serde_json::to_string(row).unwrap_or_else(|_| format!("{row:?}"))
+}
+
+/// What was proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// The nodes, in the order in which their URLs were given.
+    pub nodes: Vec<NodeId>,
+    /// The first slot that all of them keep.
+    pub oldest: Slot,
+    /// The first slot that was not looked at.
+    pub end: Slot,
+    /// Events in these slots.
+    pub events: u64,
+}
+
+impl Verify {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let urls =
+            if self.nodes.is_empty() { storages(&self.node_admin).await? } else { self.nodes };
+        let outcome = verify(&urls, Duration::from_secs(self.wait)).await;
+        if !self.json {
+            let proof = outcome?;
+            let nodes: Vec<String> = proof.nodes.iter().map(ToString::to_string).collect();
+            writeln!(
+                std::io::stdout(),
+                "proved: nodes {} hold the same log: slots {} to {}, {} events, dense and in order, every body whole",
+                nodes.join(", "),
+                proof.oldest,
+                proof.end.0.saturating_sub(1),
+                proof.events
+            )?;
+            return Ok(());
+        }
+        let object = match &outcome {
+            Ok(proof) => json!({
+                "proved": true,
+                "nodes": proof.nodes,
+                "oldest": proof.oldest,
+                "end": proof.end,
+                "events": proof.events,
+            }),
+            Err(error) => json!({"proved": false, "error": error.to_string()}),
+        };
+        writeln!(std::io::stdout(), "{object}")?;
+        outcome.map(|_| ()).map_err(|_| Reported.into())
+    }
+}
+
+/// The admin URLs of all storages of the cluster.
+async fn storages(url: &AdminUrl) -> anyhow::Result<Vec<AdminUrl>> {
+    let asked = ask_all(std::slice::from_ref(url)).await;
+    let hint = "start it, or name the nodes to compare with --nodes";
+    let mut urls = Vec::new();
+    for asked in asked {
+        if let (None, Some(error)) = (asked.node, &asked.error) {
+            anyhow::bail!("{error} {hint}");
+        }
+        if !asked.roles.contains(&Role::Storage) {
+            continue;
+        }
+        let node = asked.node.unwrap_or_default();
+        match (asked.error, asked.admin) {
+            (None, Some(admin)) => urls.push(admin.parse().map_err(anyhow::Error::msg)?),
+            (error, _) => {
+                let error = error.unwrap_or_default();
+                anyhow::bail!("node {node} is a storage and can't be read from: {error} {hint}")
+            }
+        }
+    }
+    anyhow::ensure!(!urls.is_empty(), "there is no storage to read from; {hint}");
+    Ok(urls)
+}
+
+/// Compares the logs of the nodes at these URLs, as far as the furthest of them is when this begins. A node that is
+/// behind is waited for.
+///
+/// # Errors
+/// The first thing that is wrong, or why it can't be known.
+pub async fn verify(urls: &[AdminUrl], patience: Duration) -> Result<Proof, VerifyError> {
+    let mut nodes = Vec::new();
+    let (mut oldest, mut end) = (Slot(1), Slot(1));
+    for (at, url) in urls.iter().enumerate() {
+        let page = admin::log(url, Slot(0), 1).await?;
+        if let Some(earlier) = nodes.iter().position(|node| *node == page.node) {
+            let (first, second) = (urls[earlier].clone(), urls[at].clone());
+            return Err(VerifyError::SameNode { node: page.node, first, second });
+        }
+        nodes.push(page.node);
+        oldest = oldest.max(page.oldest);
+        end = end.max(page.end);
+    }
+    let mut check = LogCheck::new(oldest);
+    let mut from = oldest;
+    while from < end {
+        let mut reference: Vec<LogRow> = Vec::new();
+        for (url, node) in urls.iter().zip(&nodes) {
+            // The first node's page says how far this round goes, so that no node has to be ahead.
+            let wanted = if reference.is_empty() { LOG_ROWS } else { reference.len() };
+            let wanted = wanted.min(usize::try_from(end.0 - from.0).unwrap_or(usize::MAX));
+            let whole = !reference.is_empty();
+            let rows = read(url, *node, from, wanted, whole, patience).await?;
+            compare(&mut check, &reference, nodes[0], *node, &rows)?;
+            if reference.is_empty() {
+                reference = rows;
+            }
+        }
+        from = Slot(from.0 + reference.len() as u64);
+    }
+    Ok(Proof { nodes, oldest, end: from, events: check.events() })
+}
+
+/// Reads rows from `from` on: at least one, or all that are wanted.
+async fn read(
+    url: &AdminUrl,
+    node: NodeId,
+    from: Slot,
+    wanted: usize,
+    whole: bool,
+    patience: Duration,
+) -> Result<Vec<LogRow>, VerifyError> {
+    let deadline = Instant::now() + patience;
+    let mut rows: Vec<LogRow> = Vec::new();
+    loop {
+        let next = Slot(from.0 + rows.len() as u64);
+        let LogPage { rows: page, .. } = admin::log(url, next, wanted - rows.len()).await?;
+        let stuck = page.is_empty();
+        rows.extend(page.into_iter().take(wanted - rows.len()));
+        if rows.len() == wanted || !whole && !rows.is_empty() {
+            return Ok(rows);
+        }
+        if stuck && Instant::now() >= deadline {
+            let (url, waited) = (url.clone(), patience);
+            return Err(VerifyError::Behind { node, url, slot: next, waited });
+        }
+        if stuck {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// Checks the first node's rows by themselves, and other nodes' against them.
+fn compare(
+    check: &mut LogCheck,
+    reference: &[LogRow],
+    first_node: NodeId,
+    node: NodeId,
+    rows: &[LogRow],
+) -> Result<(), VerifyError> {
+    for (at, row) in rows.iter().enumerate() {
+        match reference.get(at) {
+            None => check.row(row).map_err(|damage| VerifyError::Damaged { node, damage })?,
+            Some(first) if differs(first, row) => {
+                return Err(VerifyError::Different {
+                    first_node,
+                    first: Box::new(first.clone()),
+                    second_node: node,
+                    second: Box::new(row.clone()),
+                });
+            }
+            Some(_) => {}
+        }
+        if let Some(damage) = body_damage(row) {
+            return Err(VerifyError::Damaged { node, damage });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
