@@ -10,6 +10,9 @@
 //! Deliberately absent: subscription matching, batching and time-outs of publishes, which the driver and the entry do
 //! for both protocols alike.
 
+pub mod mqtt;
+pub mod wamp;
+
 use bytes::Bytes;
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 

@@ -1,23 +1,39 @@
 //! Vulpes: a WAMP and MQTT router on one durable, totally ordered log.
 //!
-//! In reading order:
+//! Data flows one way: `server → gate → entry → peer → storage → raft → replica → dispatch → gate → server`.
+//!
+//! The code map, in reading order:
 //! - [`limits`], [`topic`], [`event`], [`segment`]: the vocabulary, pure.
-//! - [`keep`]: what entries and storages say to each other.
-//! - [`gate`]: the protocols' session state machines, pure.
-//! - [`recent`]: recent bodies in memory.
-//! - [`config`]: what an operator tells a node.
+//! - [`payload`]: what payloads become on their way between serializers and protocols, pure.
+//! - [`gate`]: the protocols' session state machines, pure: `gate::wamp` and `gate::mqtt`.
+//! - [`keep`]: what entries and storages say to each other about a segment.
+//! - [`entry`]: from a publish to its acknowledgement: segments, storage votes, proposals, tickets.
+//! - [`storage`]: bodies and the rows of the order on disk, with one group commit.
+//! - [`peer`]: the services between nodes and their clients. The sync tier itself is the crate `vulpes_raft`.
+//! - [`recent`], [`log`], [`replica`], [`dispatch`]: the log as a node reads it, and who gets what of it.
+//! - [`config`], [`server`]: what an operator tells a node, and the node: sockets, roles and their wiring.
 //! - [`http`]: what a node tells an operator.
-//! - [`client`]: WAMP, MQTT and admin clients.
-//! - [`cli`]: the commands.
+//! - [`client`], [`cli`]: clients of both protocols, and the commands.
+//!
+//! Architecture invariant: `gate`, `payload`, `segment`, `dispatch` and the cores of `entry` and `storage` do no I/O and
+//! read no clock; the edges are in `server`, and behind [`vulpes_raft::host::Host`], which a simulation replaces.
 
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod dispatch;
+pub mod entry;
 pub mod event;
 pub mod gate;
 pub mod http;
 pub mod keep;
 pub mod limits;
+pub mod log;
+pub mod payload;
+pub mod peer;
 pub mod recent;
+pub mod replica;
 pub mod segment;
+pub mod server;
+pub mod storage;
 pub mod topic;

@@ -92,6 +92,9 @@ pub const READ_ROWS: usize = 1024;
 /// Bytes of bodies answered in one read.
 pub const READ_BYTES: usize = 4 << 20;
 
+/// Batches of rows the entry has not looked at yet.
+pub const OBSERVED_BATCHES: usize = 64;
+
 /// Commands from sessions waiting for the dispatcher.
 pub const DISPATCH_COMMANDS: usize = 1024;
 

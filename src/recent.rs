@@ -8,12 +8,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use vulpes_raft::ids::AdvanceSegment;
 
 /// A shared, bounded set of recent bodies.
 #[derive(Clone, Debug)]
 pub struct RecentBodies {
     inner: Arc<Mutex<Inner>>,
+    arrivals: Arc<Notify>,
     limit: usize,
 }
 
@@ -28,16 +30,16 @@ impl RecentBodies {
     /// An empty set of at most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { inner: Arc::default(), limit }
+        Self { inner: Arc::default(), arrivals: Arc::default(), limit }
     }
 
     /// Adds a body, and lets the oldest go where there is no room.
     pub fn insert(&self, id: AdvanceSegment, body: Bytes) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let size = body.len();
-        if inner.bodies.insert(id, body).is_none() {
-            inner.order.push_back(id);
-            inner.size += size;
+        let mut inner = self.lock();
+        inner.size += body.len();
+        match inner.bodies.insert(id, body) {
+            Some(replaced) => inner.size -= replaced.len(),
+            None => inner.order.push_back(id),
         }
         while inner.size > self.limit {
             let Some(oldest) = inner.order.pop_front() else { break };
@@ -45,12 +47,29 @@ impl RecentBodies {
                 inner.size -= body.len();
             }
         }
+        drop(inner);
+        self.arrivals.notify_waiters();
     }
 
     /// A body, if it is still here.
     #[must_use]
     pub fn get(&self, id: AdvanceSegment) -> Option<Bytes> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).bodies.get(&id).cloned()
+        self.lock().bodies.get(&id).cloned()
+    }
+
+    /// Waits until a body is here; for ever, if it never comes, so the caller sets the time-out.
+    pub async fn arrival(&self, id: AdvanceSegment) -> Bytes {
+        loop {
+            let arrived = self.arrivals.notified();
+            if let Some(body) = self.get(id) {
+                return body;
+            }
+            arrived.await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -72,6 +91,7 @@ mod tests {
             recent.insert(id(number), Bytes::from(vec![0; 40]));
             recent.insert(id(number), Bytes::from(vec![0; 40]));
         }
+        recent.insert(id(4), Bytes::from(vec![0; 50]));
         let kept: Vec<bool> = (0..5).map(|number| recent.get(id(number)).is_some()).collect();
         assert_eq!(kept, [false, false, false, true, true]);
     }

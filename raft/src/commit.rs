@@ -8,6 +8,7 @@
 use tokio::sync::mpsc;
 
 use crate::host::{CommitMode, Host};
+use crate::mutant::{planted, Mutant};
 
 /// Writes batches. The committer owns its database for writing.
 pub trait Committer: Send + 'static {
@@ -32,6 +33,31 @@ impl<E: Into<redb::Error>> From<E> for CommitError {
     fn from(error: E) -> Self {
         Self(error.into().to_string())
     }
+}
+
+/// What opening a database after a crash costs, against what each commit costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// Commits sync once; opening after a crash reads the whole file. For files that stay small.
+    Walk,
+    /// Commits record what recovery needs, which redb couples with a second sync; opening takes milliseconds.
+    Quick,
+}
+
+/// Begins the one transaction of a group commit, durable when its commit returns.
+///
+/// # Errors
+/// Where the disk fails.
+pub fn begin_write(
+    database: &redb::Database,
+    recovery: Recovery,
+) -> Result<redb::WriteTransaction, CommitError> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(recovery == Recovery::Quick);
+    if planted(Mutant::SkipFsync) {
+        transaction.set_durability(redb::Durability::None)?;
+    }
+    Ok(transaction)
 }
 
 /// The limits of one commit queue.

@@ -5,6 +5,8 @@
 //!
 //! Deliberately absent: timers. They are tokio's, which a simulation controls by itself.
 
+mod real;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,6 +17,8 @@ use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::ids::Stamp;
+
+pub use real::RealDisk;
 
 /// A connection: bytes both ways.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}

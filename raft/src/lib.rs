@@ -2,15 +2,27 @@
 //!
 //! In reading order:
 //! - [`ids`], [`order`]: the vocabulary: slots, positions, segments, resolutions.
+//! - [`sequencer`]: the pure state machine behind the order.
 //! - [`host`]: the edges (network, disk, clock, randomness) that a simulation replaces.
-//! - [`wire`], [`commit`]: the codec and handshake between nodes; group commit to disk.
+//! - [`wire`], [`rpc`], [`commit`]: the codec and handshake between nodes; calls; group commit to disk.
+//! - `consensus`: openraft's log store, state machine and network.
+//! - [`node`], [`service`], [`client`]: a member of the group, what it is asked, and the way to it from anywhere.
+//! - `sim` (with the feature of that name): the edges of a simulated node.
 //! - [`mutant`]: planted bugs that prove the checks can fail.
 //!
 //! Architecture invariant: no openraft type leaves this crate.
 
+pub mod client;
 pub mod commit;
+mod consensus;
 pub mod host;
 pub mod ids;
 pub mod mutant;
+pub mod node;
 pub mod order;
+pub mod rpc;
+pub mod sequencer;
+pub mod service;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod wire;

@@ -55,15 +55,8 @@ impl Node {
             .with_ansi(io::stderr().is_terminal())
             .init();
         let stop = stop(self.stop_on_stdin_close)?;
-        serve(config, stop).await
+        crate::server::run(config, stop).await.map_err(Into::into)
     }
-}
-
-/// The node itself: `crate::server::run` takes its place here.
-async fn serve(config: NodeConfig, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    tracing::info!(node = %config.node, "waiting to be told to stop");
-    stop.await;
-    Ok(())
 }
 
 /// Completes when the node is to stop.

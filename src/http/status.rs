@@ -129,7 +129,6 @@ pub struct EntryStatus {
     pub incarnation: Option<Incarnation>,
     pub wamp_sessions: u64,
     pub mqtt_sessions: u64,
-    pub subscriptions: u64,
     /// Sealed segments that are not resolved yet.
     pub pending_segments: u64,
 }

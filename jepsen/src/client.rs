@@ -1,0 +1,115 @@
+//! What a client asks and is told, whichever protocol it speaks.
+//!
+//! Invariant: a client claims nothing. A request is acknowledged only if the node said so, refused only if the node said
+//! so, and otherwise its outcome is unknown.
+//!
+//! Deliberately absent: reconnecting. A lost connection is something a test wants to see.
+
+use std::time::Duration;
+
+use anyhow::{bail, Result};
+
+use crate::mqtt::Mqtt;
+use crate::wait::within;
+use crate::wamp::Wamp;
+
+/// An event as a subscriber saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// With dots between its parts, in both protocols.
+    pub topic: String,
+    /// A text as it is, anything else as JSON.
+    pub payload: String,
+    /// Where the protocol has it.
+    pub position: Option<u64>,
+}
+
+/// What a client was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    Acknowledged {
+        request: u64,
+        position: Option<u64>,
+    },
+    Refused {
+        request: u64,
+        reason: String,
+    },
+    Event(Seen),
+    /// A snapshot subscription has shown all there was.
+    Ended,
+    /// The connection is gone, with what the node said about it.
+    Closed(String),
+}
+
+/// A session of either protocol.
+#[derive(Debug)]
+pub enum Client {
+    Wamp(Box<Wamp>),
+    Mqtt(Mqtt),
+}
+
+impl Client {
+    /// Publishes, and does not wait for the answer: it comes out of [`Client::next`] under the number returned here.
+    /// `topic` has dots between its parts.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn publish(&mut self, topic: &str, text: &str) -> Result<u64> {
+        match self {
+            Self::Wamp(session) => session.publish(topic, text).await,
+            Self::Mqtt(session) => session.publish(&topic.replace('.', "/"), text).await,
+        }
+    }
+
+    /// Publishes, waits for the answer, and returns the position where the protocol has it.
+    ///
+    /// # Errors
+    /// If it is not acknowledged.
+    pub async fn publish_and_wait(&mut self, topic: &str, text: &str) -> Result<Option<u64>> {
+        let sent = self.publish(topic, text).await?;
+        loop {
+            match self.next().await? {
+                Said::Acknowledged { request, position } if request == sent => return Ok(position),
+                Said::Refused { request, reason } if request == sent => bail!("refused: {reason}"),
+                Said::Closed(reason) => bail!("closed: {reason}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Subscribes to all topics below `topic`, which has dots between its parts.
+    ///
+    /// # Errors
+    /// If the node refuses.
+    pub async fn subscribe_below(&mut self, topic: &str) -> Result<()> {
+        match self {
+            Self::Wamp(session) => {
+                let options = serde_json::json!({ "match": "prefix" });
+                session.subscribe(&format!("{topic}."), &options).await
+            }
+            Self::Mqtt(session) => {
+                session.subscribe(&format!("{}/#", topic.replace('.', "/"))).await
+            }
+        }
+    }
+
+    /// The next thing the node says. After [`Said::Closed`] there is nothing more.
+    ///
+    /// # Errors
+    /// If the node says something its protocol does not allow.
+    pub async fn next(&mut self) -> Result<Said> {
+        match self {
+            Self::Wamp(session) => session.next().await,
+            Self::Mqtt(session) => session.next().await,
+        }
+    }
+
+    /// As [`Client::next`], with a limit.
+    ///
+    /// # Errors
+    /// As [`Client::next`], and if nothing is said in time.
+    pub async fn next_within(&mut self, limit: Duration) -> Result<Said> {
+        within("a node says something", limit, self.next()).await
+    }
+}

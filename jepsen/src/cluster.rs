@@ -1,0 +1,276 @@
+//! A cluster of real node processes on this machine, in a folder that goes away with it.
+//!
+//! Invariant: all processes end, and all ports are given back, when the [`Cluster`] is dropped. The logs' last lines are
+//! then printed; the test runner shows them where the test failed.
+//!
+//! Deliberately absent: reading the order; see [`crate::load`] and [`crate::history`].
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{ensure, Context, Result};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::client::Client;
+use crate::http::{self, Response};
+use crate::mqtt::Mqtt;
+use crate::node::{Node, Ports, Role};
+use crate::wait::{until, within, PATIENCE};
+use crate::wamp::Wamp;
+
+/// The realm of every cluster started here.
+pub const REALM: &str = "realm1";
+
+/// What a cluster is to look like.
+#[derive(Debug)]
+pub struct Builder {
+    binary: PathBuf,
+    nodes: Vec<Vec<Role>>,
+}
+
+impl Builder {
+    /// `count` nodes with all three roles each.
+    #[must_use]
+    pub fn nodes(mut self, count: usize) -> Self {
+        self.nodes.extend((0..count).map(|_| Role::ALL.to_vec()));
+        self
+    }
+
+    /// `count` nodes with one role each.
+    #[must_use]
+    pub fn only(mut self, role: Role, count: usize) -> Self {
+        self.nodes.extend((0..count).map(|_| vec![role]));
+        self
+    }
+
+    /// Writes all configurations and starts nothing.
+    ///
+    /// # Errors
+    /// If there is no room for a folder or no port.
+    pub fn prepare(self) -> Result<Cluster> {
+        let folder = tempfile::Builder::new().prefix("vulpes-").tempdir()?;
+        let mut nodes = Vec::new();
+        for (index, roles) in self.nodes.into_iter().enumerate() {
+            let id = index as u64 + 1;
+            nodes.push(Node::new(id, roles, Ports::claim()?, &self.binary, folder.path()));
+        }
+        let cluster = Cluster { binary: self.binary, nodes, folder };
+        for node in &cluster.nodes {
+            node.configure(&cluster.config_of(node.id)?)?;
+        }
+        Ok(cluster)
+    }
+
+    /// Starts all nodes and waits until they serve.
+    ///
+    /// # Errors
+    /// If a node ends, or does not serve in time.
+    pub async fn start(self) -> Result<Cluster> {
+        let mut cluster = self.prepare()?;
+        for node in &mut cluster.nodes {
+            node.start()?;
+        }
+        cluster.ready().await?;
+        Ok(cluster)
+    }
+}
+
+/// Nodes that know each other; see [`Cluster::builder`].
+#[derive(Debug)]
+pub struct Cluster {
+    binary: PathBuf,
+    nodes: Vec<Node>,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// A cluster of processes of this program.
+    pub fn builder(binary: impl AsRef<Path>) -> Builder {
+        Builder { binary: binary.as_ref().to_owned(), nodes: Vec::new() }
+    }
+
+    /// All nodes; the first has id 1.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Ids of the nodes that run.
+    #[must_use]
+    pub fn running(&self) -> Vec<u64> {
+        self.nodes.iter().filter(|node| node.is_running()).map(|node| node.id).collect()
+    }
+
+    /// The folder in which everything of this cluster lies.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The node with this id.
+    ///
+    /// # Panics
+    /// If there is none: the test is wrong.
+    #[must_use]
+    pub fn node(&self, id: u64) -> &Node {
+        self.nodes.iter().find(|node| node.id == id).expect("the test names a node it made")
+    }
+
+    /// The node with this id, to start it or break it.
+    ///
+    /// # Panics
+    /// If there is none: the test is wrong.
+    pub fn node_mut(&mut self, id: u64) -> &mut Node {
+        self.nodes.iter_mut().find(|node| node.id == id).expect("the test names a node it made")
+    }
+
+    /// The text of a node's configuration file.
+    ///
+    /// # Errors
+    /// Never on a machine with memory.
+    pub fn config_of(&self, id: u64) -> Result<String> {
+        let me = self.node(id);
+        let mut text = String::new();
+        writeln!(text, "cluster = \"test\"\nnode = {id}")?;
+        writeln!(text, "data = {:?}\nrealms = [{REALM:?}]", me.data())?;
+        writeln!(text, "default_realm = {REALM:?}\n\n[listen]\nadmin = \"{}\"", me.admin())?;
+        if me.is_entry() {
+            writeln!(text, "wamp = \"{}\"\nmqtt = \"{}\"", me.wamp(), me.mqtt())?;
+        }
+        for node in &self.nodes {
+            let roles: Vec<&str> = node.roles.iter().map(|role| role.name()).collect();
+            writeln!(text, "\n[[nodes]]\nid = {}", node.id)?;
+            writeln!(text, "peer = \"{}\"\nroles = {roles:?}", node.peer())?;
+            writeln!(text, "admin = \"{}\"", node.admin())?;
+        }
+        writeln!(text, "\n[timing]\nheartbeat_ms = 100\nelection_min_ms = 400")?;
+        writeln!(text, "election_max_ms = 800\nlease_ms = 3000")?;
+        Ok(text)
+    }
+
+    /// Waits until every node that runs serves.
+    ///
+    /// # Errors
+    /// If one ends, or does not serve in time.
+    pub async fn ready(&mut self) -> Result<()> {
+        for id in self.running() {
+            self.ready_node(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until this node serves.
+    ///
+    /// # Errors
+    /// If it ends, or does not serve in time.
+    pub async fn ready_node(&mut self, id: u64) -> Result<()> {
+        let node = self.node_mut(id);
+        // Only an entry has clients to be ready for.
+        let path = if node.is_entry() { "/readyz" } else { "/healthz" };
+        let address = node.admin();
+        until(&format!("node {id} answers {path} with 200"), PATIENCE, || {
+            let alive = node.check_alive();
+            async move {
+                alive?;
+                let answer = http::get(address, path).await?;
+                ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// Starts a node again and waits until it serves.
+    ///
+    /// # Errors
+    /// As [`Node::start`] and [`Cluster::ready_node`].
+    pub async fn restart(&mut self, id: u64) -> Result<()> {
+        self.node_mut(id).start()?;
+        self.ready_node(id).await
+    }
+
+    /// Gets a page of a node's admin server.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn page(&self, id: u64, path: &str) -> Result<Response> {
+        http::get(self.node(id).admin(), path).await
+    }
+
+    /// A node's `/status`.
+    ///
+    /// # Errors
+    /// If it does not answer with JSON.
+    pub async fn status(&self, id: u64) -> Result<Value> {
+        let answer = self.page(id, "/status").await?;
+        ensure!(answer.status == 200, "node {id}: {} {}", answer.status, answer.body);
+        serde_json::from_str(&answer.body).context("/status is not JSON")
+    }
+
+    /// Waits until the running nodes of the sync group know one leader that runs, and names it.
+    ///
+    /// # Errors
+    /// If they don't agree in time.
+    pub async fn leader(&self) -> Result<u64> {
+        let running = self.running();
+        let members: Vec<u64> = (self.nodes.iter())
+            .filter(|node| node.is_running() && node.roles.contains(&Role::Sync))
+            .map(|node| node.id)
+            .collect();
+        let (running, members) = (&running, &members);
+        until("the sync group agrees on a leader", PATIENCE, || async move {
+            let mut leader = None;
+            for &id in members {
+                let named = self.status(id).await?["sync"]["leader"].as_u64();
+                let named = named.with_context(|| format!("node {id} knows no leader"))?;
+                ensure!(running.contains(&named), "node {id} names {named}, which is down");
+                ensure!(*leader.get_or_insert(named) == named, "two leaders are named");
+            }
+            leader.context("no node of the sync group runs")
+        })
+        .await
+    }
+
+    /// Lets the program itself prove, asking `id` for the others, that all storages hold the same log.
+    ///
+    /// # Errors
+    /// What it says if they don't.
+    pub async fn verify(&self, id: u64) -> Result<()> {
+        let admin = format!("http://{}", self.node(id).admin());
+        let mut command = Command::new(&self.binary);
+        command.args(["verify", "--node-admin", &admin]).stdin(Stdio::null()).kill_on_drop(true);
+        let output = within("vulpes verify", PATIENCE * 2, async { Ok(command.output().await?) });
+        let output = output.await?;
+        let (told, complaint) = (&output.stdout, &output.stderr);
+        let said = String::from_utf8_lossy(told).into_owned() + &String::from_utf8_lossy(complaint);
+        ensure!(output.status.success(), "vulpes verify: {}: {said}", output.status);
+        Ok(())
+    }
+
+    /// A WAMP session at a node.
+    ///
+    /// # Errors
+    /// If the node refuses.
+    pub async fn wamp(&self, id: u64) -> Result<Client> {
+        Ok(Client::Wamp(Box::new(Wamp::connect(self.node(id).wamp(), REALM).await?)))
+    }
+
+    /// An MQTT session at a node.
+    ///
+    /// # Errors
+    /// If the node refuses.
+    pub async fn mqtt(&self, id: u64) -> Result<Client> {
+        Ok(Client::Mqtt(Mqtt::connect(self.node(id).mqtt()).await?))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &self.nodes {
+            println!("{}", node.log_tail());
+        }
+    }
+}

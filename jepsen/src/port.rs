@@ -1,0 +1,71 @@
+//! Free TCP ports that stay ours while a node is down and comes back.
+//!
+//! Invariant: as long as a [`Port`] lives, no other test of this machine is given the same number, and the kernel does
+//! not choose it for an outgoing connection.
+//!
+//! Two things make that hold without a race. The numbers lie below the kernel's own range for outgoing connections, so
+//! that a node that keeps dialling a dead peer can't take (or talk to) the peer's port by chance. And a port is claimed
+//! by holding the UDP port of the same number, which a crash of the test gives back at once.
+//!
+//! Deliberately absent: protection against programs that are not tests of ours and listen on fixed ports.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use anyhow::{bail, Result};
+
+/// Lowest port given out.
+const FIRST: u16 = 10_240;
+
+/// Ports given out lie below this; Linux dials out from 32768 upward.
+const END: u16 = 32_768;
+
+/// A TCP port on the loopback interface that nobody else is given.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    _claim: UdpSocket,
+}
+
+impl Port {
+    /// Claims a port on which nobody listens.
+    ///
+    /// # Errors
+    /// If every port is in use.
+    pub fn claim() -> Result<Self> {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let span = END - FIRST;
+        // Test processes that run side by side begin at different places, so they seldom meet.
+        let start = (std::process::id() % u32::from(span)) as u16;
+        for _ in 0..span {
+            let step = NEXT.fetch_add(1, Ordering::Relaxed) % span;
+            let number = FIRST + (u32::from(start) * 61 + u32::from(step)) as u16 % span;
+            let Ok(claim) = UdpSocket::bind((Ipv4Addr::LOCALHOST, number)) else { continue };
+            if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
+                return Ok(Self { number, _claim: claim });
+            }
+        }
+        bail!("no free port between {FIRST} and {END} on the loopback interface")
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.number).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn ports_are_distinct_and_free() {
+        let ports: Vec<Port> = (0..50).map(|_| Port::claim().unwrap()).collect();
+        let distinct: BTreeSet<u16> = ports.iter().map(|port| port.number).collect();
+        assert_eq!(distinct.len(), ports.len());
+        for port in &ports {
+            assert!(TcpListener::bind(port.address()).is_ok(), "{port:?}");
+        }
+    }
+}

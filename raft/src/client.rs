@@ -1,0 +1,374 @@
+//! The way to the sync group from any node, with the sync role or without.
+//!
+//! Invariant: a request that may have reached a leader is not sent again on its own; its caller learns that the outcome
+//! is unknown. One that certainly was not done is tried elsewhere until its time is up.
+//!
+//! Deliberately absent: queues. A caller that wants its proposals in order sends them one after the other, or many in
+//! one call.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::host::Host;
+use crate::ids::{Incarnation, NodeId, Slot};
+use crate::node::{Member, SyncNode};
+use crate::order::{SealedSegment, SegmentOutcome, StorageGroup};
+use crate::rpc::{CallError, Lane};
+use crate::sequencer::Opened;
+use crate::service::{
+    Followed, Lease, SyncCall, SyncError, SyncReply, CALL_TIMEOUT, GROUP_WAIT, MAX_FOLLOW_WAIT,
+    MAX_PROPOSED,
+};
+use crate::wire::{self, Identity, LinkError, Service};
+
+/// How long one member may take to be reached or to answer before another one is tried, where that is allowed.
+const ATTEMPT: Duration = Duration::from_millis(700);
+
+/// The first and the longest pause between two attempts.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+
+/// The way to the sync group. Clones share their connections.
+#[derive(Clone)]
+pub struct SyncClient {
+    router: Arc<Router>,
+    local: Option<SyncNode>,
+}
+
+impl SyncClient {
+    /// A client of these sync members; `local` is the one on this node, if there is one.
+    #[must_use]
+    pub fn new(host: Host, own: Identity, members: Vec<Member>, local: Option<SyncNode>) -> Self {
+        Self { router: Arc::new(Router::new(host, own, &members)), local }
+    }
+
+    /// Asks for the places of sealed segments. The outcomes stand in their order.
+    ///
+    /// # Errors
+    /// [`SyncError`]; after [`SyncError::Unknown`] propose the same again.
+    pub async fn propose(
+        &self,
+        segments: Vec<SealedSegment>,
+    ) -> Result<Vec<SegmentOutcome>, SyncError> {
+        self.router.propose(self.local.as_ref(), segments).await
+    }
+
+    /// Begins a new incarnation of an entry. The same `request` gets the same incarnation while that is open.
+    ///
+    /// # Errors
+    /// [`SyncError`]; after [`SyncError::Unknown`] ask again with the same `request`.
+    pub async fn open(&self, entry: NodeId, request: u64) -> Result<Opened, SyncError> {
+        self.router.open(self.local.as_ref(), entry, request).await
+    }
+
+    /// Renews an entry's lease; proposing does too.
+    ///
+    /// # Errors
+    /// [`SyncError`]; the lease runs on meanwhile.
+    pub async fn renew(&self, entry: NodeId, incarnation: Incarnation) -> Result<Lease, SyncError> {
+        self.router.renew(self.local.as_ref(), entry, incarnation).await
+    }
+
+    /// Ends an incarnation, as its entry leaves.
+    ///
+    /// # Errors
+    /// [`SyncError`]; otherwise it is closed, by this call or since before.
+    pub async fn close(&self, entry: NodeId, incarnation: Incarnation) -> Result<(), SyncError> {
+        self.router.close(self.local.as_ref(), entry, incarnation).await
+    }
+
+    /// Reports that a storage has the rows of all slots through this one on disk.
+    ///
+    /// # Errors
+    /// [`SyncError`]; a later report makes up for it.
+    pub async fn stored(&self, storage: NodeId, through: Slot) -> Result<(), SyncError> {
+        self.router.stored(self.local.as_ref(), storage, through).await
+    }
+
+    /// The storage group; waits up to [`GROUP_WAIT`] for it to form.
+    ///
+    /// # Errors
+    /// [`SyncError::Unavailable`] when there is none yet or nobody can be asked.
+    pub async fn group(&self) -> Result<StorageGroup, SyncError> {
+        match &self.local {
+            Some(local) => local.group().await,
+            None => self.router.group().await,
+        }
+    }
+
+    /// Up to `max` resolutions from `from` on; waits up to `wait` for the first one. Asks the member on this node if
+    /// there is one, else any, and stays with the one that answered.
+    ///
+    /// # Errors
+    /// [`SyncError::Unavailable`] when nobody can be asked.
+    pub async fn follow(
+        &self,
+        from: Slot,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Followed, SyncError> {
+        match &self.local {
+            Some(local) => local.follow(from, max, wait).await,
+            None => self.router.follow(from, max, wait).await,
+        }
+    }
+}
+
+/// Finds the member that can answer.
+pub(crate) struct Router {
+    host: Host,
+    own: Identity,
+    /// Ascending by node.
+    lanes: BTreeMap<NodeId, Lane<SyncCall, SyncReply>>,
+    /// Who led when last heard of.
+    leader: Mutex<Option<NodeId>>,
+    /// Who answered a follower last.
+    followed: Mutex<Option<NodeId>>,
+}
+
+/// What to do after one member was asked.
+enum Attempt {
+    Answered(SyncReply),
+    /// Not done there; `leader` is whom that member named.
+    Elsewhere {
+        leader: Option<NodeId>,
+        reason: String,
+    },
+}
+
+impl Router {
+    pub(crate) fn new(host: Host, own: Identity, members: &[Member]) -> Self {
+        let lane = |member: &Member| {
+            let expected = (member.node, None);
+            Lane::new(&host, &own, &member.address, Service::Sync, expected)
+        };
+        let lanes = members.iter().map(|member| (member.node, lane(member))).collect();
+        Self { host, own, lanes, leader: Mutex::new(None), followed: Mutex::new(None) }
+    }
+
+    pub(crate) async fn propose(
+        &self,
+        local: Option<&SyncNode>,
+        mut segments: Vec<SealedSegment>,
+    ) -> Result<Vec<SegmentOutcome>, SyncError> {
+        let mut outcomes = Vec::with_capacity(segments.len());
+        while !segments.is_empty() {
+            let rest = segments.split_off(segments.len().min(MAX_PROPOSED));
+            let asked = segments.len();
+            match self.lead(local, SyncCall::Propose(segments)).await? {
+                SyncReply::Segments(part) if part.len() == asked => outcomes.extend(part),
+                other => return Err(mismatch(&other)),
+            }
+            segments = rest;
+        }
+        Ok(outcomes)
+    }
+
+    pub(crate) async fn open(
+        &self,
+        local: Option<&SyncNode>,
+        entry: NodeId,
+        request: u64,
+    ) -> Result<Opened, SyncError> {
+        match self.lead(local, SyncCall::Open { entry, request }).await? {
+            SyncReply::Opened(opened) => Ok(opened),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    pub(crate) async fn renew(
+        &self,
+        local: Option<&SyncNode>,
+        entry: NodeId,
+        incarnation: Incarnation,
+    ) -> Result<Lease, SyncError> {
+        match self.lead(local, SyncCall::Renew { entry, incarnation }).await? {
+            SyncReply::Lease(lease) => Ok(lease),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    pub(crate) async fn close(
+        &self,
+        local: Option<&SyncNode>,
+        entry: NodeId,
+        incarnation: Incarnation,
+    ) -> Result<(), SyncError> {
+        match self.lead(local, SyncCall::Close { entry, incarnation }).await? {
+            SyncReply::Done => Ok(()),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    pub(crate) async fn stored(
+        &self,
+        local: Option<&SyncNode>,
+        storage: NodeId,
+        through: Slot,
+    ) -> Result<(), SyncError> {
+        match self.lead(local, SyncCall::Stored { storage, through }).await? {
+            SyncReply::Done => Ok(()),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// Asks the leader, looking for it until the call's time is up.
+    async fn lead(&self, local: Option<&SyncNode>, call: SyncCall) -> Result<SyncReply, SyncError> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let known = local.and_then(SyncNode::leader).or(*lock(&self.leader));
+        let here = local.map(SyncNode::id);
+        let mut target = known.or(here).or_else(|| self.after(None)).ok_or_else(nobody)?;
+        let mut pause = PAUSE.0;
+        loop {
+            let limit = deadline - Instant::now();
+            let (leader, reason) = match self.ask(local, target, call.clone(), limit).await? {
+                Attempt::Answered(reply) => {
+                    *lock(&self.leader) = Some(target);
+                    return Ok(reply);
+                }
+                Attempt::Elsewhere { leader, reason } => (leader, reason),
+            };
+            // A named leader is asked at once; without one, the members are asked in turn.
+            let named = leader.filter(|leader| *leader != target);
+            target = named.or_else(|| self.after(Some(target))).unwrap_or(target);
+            if named.is_none() {
+                tokio::time::sleep(self.jittered(pause)).await;
+                pause = (pause * 2).min(PAUSE.1);
+            }
+            if Instant::now() >= deadline {
+                return Err(SyncError::Unavailable(reason));
+            }
+        }
+    }
+
+    /// Asks one member something that only the leader does.
+    async fn ask(
+        &self,
+        local: Option<&SyncNode>,
+        target: NodeId,
+        call: SyncCall,
+        limit: Duration,
+    ) -> Result<Attempt, SyncError> {
+        let reply = match (local.filter(|local| local.id() == target), self.lanes.get(&target)) {
+            (Some(local), _) => match tokio::time::timeout(limit, local.lead(call)).await {
+                Ok(reply) => reply,
+                Err(_) => return Err(SyncError::Unknown(format!("no quorum within {limit:?}"))),
+            },
+            (None, Some(lane)) => match lane.call(call, limit).await {
+                Ok(reply) => reply,
+                Err(CallError::NotSent(error)) => {
+                    self.own_disk(&error)?;
+                    let reason = format!("node {target}: {error}");
+                    return Ok(Attempt::Elsewhere { leader: None, reason });
+                }
+                Err(CallError::Lost(reason)) => {
+                    *lock(&self.leader) = None;
+                    return Err(SyncError::Unknown(format!("node {target}: {reason}")));
+                }
+            },
+            (None, None) => {
+                let reason = format!("the leader, node {target}, is not among the sync members");
+                return Ok(Attempt::Elsewhere { leader: None, reason });
+            }
+        };
+        match reply {
+            SyncReply::NotLeader { leader } => {
+                Ok(Attempt::Elsewhere { leader, reason: "no member leads now".into() })
+            }
+            SyncReply::Unavailable(reason) => Ok(Attempt::Elsewhere { leader: None, reason }),
+            SyncReply::Unknown(reason) => Err(SyncError::Unknown(reason)),
+            reply => Ok(Attempt::Answered(reply)),
+        }
+    }
+
+    async fn group(&self) -> Result<StorageGroup, SyncError> {
+        let deadline = Instant::now() + GROUP_WAIT;
+        match self.any(SyncCall::Group, ATTEMPT, deadline).await? {
+            SyncReply::Group(group) => Ok(group),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    async fn follow(&self, from: Slot, max: usize, wait: Duration) -> Result<Followed, SyncError> {
+        let wait = wait.min(MAX_FOLLOW_WAIT);
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let call = SyncCall::Follow { from, max, wait_ms };
+        let limit = wait + ATTEMPT;
+        match self.any(call, limit, Instant::now() + limit + CALL_TIMEOUT).await? {
+            SyncReply::Followed(followed) => Ok(followed),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// Asks any member something that changes nothing, first the one that answered last.
+    async fn any(
+        &self,
+        call: SyncCall,
+        limit: Duration,
+        deadline: Instant,
+    ) -> Result<SyncReply, SyncError> {
+        let last = *lock(&self.followed);
+        let mut target = last.or_else(|| self.after(None)).ok_or_else(nobody)?;
+        let mut pause = PAUSE.0;
+        loop {
+            let Some(lane) = self.lanes.get(&target) else { return Err(nobody()) };
+            let reason = match lane.call(call.clone(), limit).await {
+                Ok(SyncReply::Unavailable(reason)) => reason,
+                Ok(reply) => {
+                    *lock(&self.followed) = Some(target);
+                    return Ok(reply);
+                }
+                Err(error) => {
+                    if let CallError::NotSent(error) = &error {
+                        self.own_disk(error)?;
+                    }
+                    error.to_string()
+                }
+            };
+            if Instant::now() >= deadline {
+                return Err(SyncError::Unavailable(format!("node {target}: {reason}")));
+            }
+            target = self.after(Some(target)).unwrap_or(target);
+            tokio::time::sleep(self.jittered(pause)).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    /// A refusal because of this node's own disk is final.
+    fn own_disk(&self, error: &LinkError) -> Result<(), SyncError> {
+        match error {
+            LinkError::Refused(reason) if *reason == wire::wiped(self.own.node) => {
+                Err(SyncError::Wiped(reason.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The member after this one, in turn.
+    fn after(&self, node: Option<NodeId>) -> Option<NodeId> {
+        let first = self.lanes.keys().next().copied();
+        let next = node.and_then(|node| self.lanes.keys().find(|member| **member > node).copied());
+        next.or(first)
+    }
+
+    /// Between half and the whole of a pause, so that nodes don't ask in step.
+    fn jittered(&self, pause: Duration) -> Duration {
+        let share = (self.host.random.next_u64() % 512) as u32;
+        pause / 2 + pause * share / 1024
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn nobody() -> SyncError {
+    SyncError::Unavailable("no sync members are configured".into())
+}
+
+fn mismatch(reply: &SyncReply) -> SyncError {
+    SyncError::Unknown(format!("a sync member answered another question: {reply:?}"))
+}

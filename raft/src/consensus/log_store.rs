@@ -1,0 +1,439 @@
+//! The Raft log and vote in `raft.redb`.
+//!
+//! Invariant: appends, votes, truncations, purges and snapshots go through one commit queue and reach the disk in the
+//! order they were made. An entry can be read when `append` returns; its flush is reported after the fsync that covers
+//! it. What is not yet on disk is in memory: reads never see what a truncation removed.
+//!
+//! Deliberately absent: a sync for the committed index. It rides on the next append, because it only spares a
+//! restarted member some waiting.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::OptionalSend;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use tokio::sync::oneshot;
+
+use super::snapshot_store::{self, SaveSnapshot};
+use super::types::{LogEntry, LogId, Types, Vote};
+use crate::commit::{begin_write, CommitError, CommitLimits, CommitQueue, Committer, Recovery};
+use crate::wire;
+
+/// Raft's entries by index, each one encoded.
+const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+
+/// The few single values.
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+
+const VOTE: &str = "vote";
+const PURGED: &str = "purged";
+const COMMITTED: &str = "committed";
+
+/// The newest entries stay in memory up to this many, so that replicating and applying them reads no disk.
+const CACHED_ENTRIES: usize = 4_096;
+/// And up to this many bytes of them.
+const CACHED_BYTES: usize = 16 << 20;
+/// A read for replication stops after this many bytes, well within a frame.
+const READ_BYTES: usize = 2 << 20;
+
+/// The limits of the log's commit queue.
+pub(super) const LIMITS: CommitLimits =
+    CommitLimits { queue: 1_024, batch_jobs: 1_024, batch_bytes: 4 << 20 };
+
+/// What goes through the commit queue.
+pub(super) enum Job {
+    Append {
+        /// Counts appends, so that entries know whether they are on disk.
+        number: u64,
+        entries: Vec<(u64, Vec<u8>)>,
+        committed: Option<LogId>,
+        flushed: IOFlushed<Types>,
+    },
+    Vote {
+        vote: Vec<u8>,
+        saved: oneshot::Sender<()>,
+    },
+    /// Removes the entries from this index on.
+    Truncate {
+        from: u64,
+    },
+    /// Removes the entries through this one.
+    Purge {
+        through: LogId,
+    },
+    Snapshot(SaveSnapshot),
+}
+
+/// Writes the jobs of `raft.redb`.
+pub(super) struct LogCommitter {
+    database: Arc<Database>,
+    memory: Arc<Mutex<Memory>>,
+    /// What the newest snapshot on disk covers.
+    snapshot: Option<LogId>,
+}
+
+/// What the log's readers and its writer share.
+#[derive(Default)]
+pub(super) struct Memory {
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    /// The last entry, or the purged one if there is none.
+    last: Option<LogId>,
+    /// The newest entries, ending with the last one; all that are not on disk are among them.
+    cache: VecDeque<Cached>,
+    cached_bytes: usize,
+    appends: u64,
+    /// Appends through this number are on disk.
+    durable: u64,
+    committed: Option<LogId>,
+    committed_saved: Option<LogId>,
+}
+
+struct Cached {
+    entry: LogEntry,
+    bytes: usize,
+    append: u64,
+}
+
+/// The log of this member; clones read the same log.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    database: Arc<Database>,
+    memory: Arc<Mutex<Memory>>,
+    queue: CommitQueue<Job>,
+}
+
+impl LogCommitter {
+    /// Reads what the file holds.
+    pub(super) fn load(database: Arc<Database>) -> Result<Self, CommitError> {
+        let transaction = database.begin_read()?;
+        let meta = transaction.open_table(META)?;
+        let log = transaction.open_table(LOG)?;
+        let purged: Option<LogId> = read(&meta, PURGED)?;
+        let last = match log.last()? {
+            Some((_, entry)) => Some(decode::<LogEntry>(entry.value())?.log_id()),
+            None => purged,
+        };
+        let committed = read(&meta, COMMITTED)?;
+        let memory = Memory {
+            vote: read(&meta, VOTE)?,
+            purged,
+            last,
+            committed,
+            committed_saved: committed,
+            ..Memory::default()
+        };
+        let snapshot = snapshot_store::read_meta(&meta)?.and_then(|meta| meta.last_log_id);
+        Ok(Self { database, memory: Arc::new(Mutex::new(memory)), snapshot })
+    }
+
+    /// The store that feeds this committer through `queue`.
+    pub(super) fn store(&self) -> impl FnOnce(CommitQueue<Job>) -> LogStore {
+        let (database, memory) = (self.database.clone(), self.memory.clone());
+        move |queue| LogStore { database, memory, queue }
+    }
+}
+
+/// Makes the tables of a new file.
+pub(super) fn create_tables(transaction: &redb::WriteTransaction) -> Result<(), CommitError> {
+    transaction.open_table(LOG)?;
+    transaction.open_table(META)?;
+    Ok(())
+}
+
+impl Committer for LogCommitter {
+    type Job = Job;
+
+    fn weight(job: &Job) -> usize {
+        match job {
+            Job::Append { entries, .. } => entries.iter().map(|(_, entry)| entry.len()).sum(),
+            Job::Snapshot(snapshot) => snapshot.data.len(),
+            Job::Vote { .. } | Job::Truncate { .. } | Job::Purge { .. } => 1,
+        }
+    }
+
+    fn commit(&mut self, jobs: &mut Vec<Job>) -> Result<(), CommitError> {
+        let transaction = begin_write(&self.database, Recovery::Walk)?;
+        {
+            let mut log = transaction.open_table(LOG)?;
+            let mut meta = transaction.open_table(META)?;
+            for job in jobs.iter() {
+                match job {
+                    Job::Append { entries, committed, .. } => {
+                        for (index, entry) in entries {
+                            log.insert(index, entry.as_slice())?;
+                        }
+                        if let Some(committed) = committed {
+                            meta.insert(COMMITTED, wire::encode(committed).as_slice())?;
+                        }
+                    }
+                    Job::Vote { vote, .. } => {
+                        meta.insert(VOTE, vote.as_slice())?;
+                    }
+                    Job::Truncate { from } => log.retain_in::<u64, _>(from.., |_, _| false)?,
+                    Job::Purge { through } => {
+                        log.retain_in::<u64, _>(..=through.index, |_, _| false)?;
+                        meta.insert(PURGED, wire::encode(through).as_slice())?;
+                    }
+                    // A snapshot built slowly must not replace a newer one that was installed meanwhile.
+                    Job::Snapshot(snapshot) if snapshot.meta.last_log_id < self.snapshot => {}
+                    Job::Snapshot(snapshot) => {
+                        snapshot_store::write(&transaction, &mut meta, snapshot)?;
+                        self.snapshot = snapshot.meta.last_log_id;
+                    }
+                }
+            }
+        }
+        transaction.commit()?;
+        self.complete(jobs);
+        Ok(())
+    }
+}
+
+impl LogCommitter {
+    fn complete(&self, jobs: &mut Vec<Job>) {
+        let newest = jobs.iter().rev().find_map(|job| match job {
+            Job::Append { number, .. } => Some(*number),
+            _ => None,
+        });
+        if let Some(newest) = newest {
+            lock(&self.memory).on_disk(newest);
+        }
+        for job in jobs.drain(..) {
+            match job {
+                Job::Append { flushed, .. } => flushed.io_completed(Ok(())),
+                // The waiting side may have been shut down meanwhile.
+                Job::Vote { saved, .. } => drop(saved.send(())),
+                Job::Snapshot(snapshot) => drop(snapshot.saved.send(())),
+                Job::Truncate { .. } | Job::Purge { .. } => {}
+            }
+        }
+    }
+}
+
+impl Memory {
+    fn push(&mut self, entry: LogEntry, bytes: usize) {
+        self.last = Some(entry.log_id());
+        self.cached_bytes += bytes;
+        self.cache.push_back(Cached { entry, bytes, append: self.appends });
+    }
+
+    fn on_disk(&mut self, append: u64) {
+        self.durable = append;
+        while self.cache.len() > CACHED_ENTRIES || self.cached_bytes > CACHED_BYTES {
+            let Some(first) = self.cache.front().filter(|first| first.append <= self.durable)
+            else {
+                break;
+            };
+            self.cached_bytes -= first.bytes;
+            self.cache.pop_front();
+        }
+    }
+
+    fn truncate(&mut self, after: Option<LogId>) {
+        let from = after.map_or(0, |after| after.index + 1);
+        while let Some(last) = self.cache.back().filter(|last| last.entry.index() >= from) {
+            self.cached_bytes -= last.bytes;
+            self.cache.pop_back();
+        }
+        self.last = self.last.min(after).max(self.purged);
+    }
+
+    fn purge(&mut self, through: LogId) {
+        while let Some(first) = self.cache.front().filter(|c| c.entry.index() <= through.index) {
+            self.cached_bytes -= first.bytes;
+            self.cache.pop_front();
+        }
+        self.purged = self.purged.max(Some(through));
+        self.last = self.last.max(self.purged);
+    }
+
+    /// The entries of `[start, end)` that are in memory, and where the part on disk ends.
+    fn cached(&self, start: u64, end: u64) -> (u64, Vec<LogEntry>) {
+        let after_last = self.last.map_or(0, |last| last.index + 1);
+        let first = self.cache.front().map_or(after_last, |first| first.entry.index());
+        let skipped = self.cache.partition_point(|cached| cached.entry.index() < start);
+        let cached = self.cache.iter().skip(skipped).map(|cached| &cached.entry);
+        let entries = cached.take_while(|entry| entry.index() < end).cloned().collect();
+        (first.min(end), entries)
+    }
+}
+
+impl LogStore {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        lock(&self.memory)
+    }
+
+    /// The queue through which snapshots are saved too.
+    pub(super) fn queue(&self) -> CommitQueue<Job> {
+        self.queue.clone()
+    }
+
+    async fn submit(&self, job: Job) -> io::Result<()> {
+        self.queue.submit(job).await.map_err(io::Error::other)
+    }
+
+    /// Entries of `[start, end)`, at most `limit` bytes of them but at least one if there is one.
+    fn entries(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<LogEntry>> {
+        let (disk_end, cached, start) = {
+            let memory = self.memory();
+            let start = start.max(memory.purged.map_or(0, |purged| purged.index + 1));
+            let (disk_end, cached) = memory.cached(start, end);
+            (disk_end, cached, start)
+        };
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        if start < disk_end {
+            let on_disk = self.read_disk(start, disk_end, limit).map_err(io::Error::other)?;
+            bytes = on_disk.iter().map(weight).sum();
+            entries = on_disk;
+        }
+        for entry in cached {
+            if bytes > limit && !entries.is_empty() {
+                break;
+            }
+            bytes += weight(&entry);
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn read_disk(&self, start: u64, end: u64, limit: usize) -> Result<Vec<LogEntry>, CommitError> {
+        let transaction = self.database.begin_read()?;
+        let log = transaction.open_table(LOG)?;
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for row in log.range(start..end)? {
+            if bytes > limit {
+                break;
+            }
+            let (_, entry) = row?;
+            bytes += entry.value().len();
+            entries.push(decode(entry.value())?);
+        }
+        Ok(entries)
+    }
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<LogEntry>, io::Error> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.entries(start, end, usize::MAX)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.memory().vote)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<LogEntry>, io::Error> {
+        self.entries(start, end, READ_BYTES)
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let memory = self.memory();
+        Ok(LogState { last_purged_log_id: memory.purged, last_log_id: memory.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (saved, done) = oneshot::channel();
+        self.submit(Job::Vote { vote: wire::encode(vote), saved }).await?;
+        done.await.map_err(io::Error::other)?;
+        self.memory().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        self.memory().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.memory().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let job = {
+            let mut memory = self.memory();
+            memory.appends += 1;
+            let mut encoded = Vec::new();
+            for entry in entries {
+                let bytes = wire::encode(&entry);
+                encoded.push((entry.index(), bytes));
+                let size = encoded.last().map_or(0, |(_, bytes)| bytes.len());
+                memory.push(entry, size);
+            }
+            // Its entries were queued before this append, so that it never gets ahead of them on disk.
+            let committed = memory.committed.filter(|_| memory.committed != memory.committed_saved);
+            memory.committed_saved = memory.committed;
+            Job::Append { number: memory.appends, entries: encoded, committed, flushed }
+        };
+        self.submit(job).await
+    }
+
+    async fn truncate_after(&mut self, after: Option<LogId>) -> Result<(), io::Error> {
+        self.memory().truncate(after);
+        self.submit(Job::Truncate { from: after.map_or(0, |after| after.index + 1) }).await
+    }
+
+    async fn purge(&mut self, through: LogId) -> Result<(), io::Error> {
+        self.memory().purge(through);
+        self.submit(Job::Purge { through }).await
+    }
+}
+
+/// About the bytes that an entry takes in a frame.
+fn weight(entry: &LogEntry) -> usize {
+    match &entry.payload {
+        openraft::EntryPayload::Normal(command) => command.0.len() + 32,
+        openraft::EntryPayload::Blank | openraft::EntryPayload::Membership(_) => 1_024,
+    }
+}
+
+/// A panic while it was held would be a bug of ours that has been reported; the data itself is whole.
+fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CommitError> {
+    wire::decode(bytes).map_err(|error| CommitError(format!("raft.redb is damaged: {error}")))
+}
+
+pub(super) fn read<T: serde::de::DeserializeOwned>(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    key: &str,
+) -> Result<Option<T>, CommitError> {
+    meta.get(key)?.map(|row| decode(row.value())).transpose()
+}

@@ -1,0 +1,134 @@
+//! openraft's own suite on the log store and the state machine, and what it does not cover: files and restarts.
+
+use std::path::Path;
+
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::StorageError;
+
+use super::log_store::LogStore;
+use super::machine::{Applied, Machine};
+use super::snapshot_store::{open, OpenError};
+use super::types::{EncodedCommand, LogEntry, LogId, Types, Vote};
+use crate::host::Host;
+use crate::ids::{DiskId, NodeId, Stamp};
+use crate::sequencer::Command;
+use crate::wire::Identity;
+
+fn identity(disk: u64) -> Identity {
+    Identity { cluster: "test".into(), node: NodeId(1), disk: DiskId(disk) }
+}
+
+fn open_both(folder: &Path, disk: u64) -> Result<(LogStore, Machine), OpenError> {
+    let (log, snapshots) = open(&Host::real(), &folder.join("raft.redb"), &identity(disk))?;
+    Ok((log, Machine::load(Applied::new(), snapshots)?))
+}
+
+struct InFolder;
+
+impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for InFolder {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError<Types>> {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, machine) = open_both(folder.path(), 1).unwrap();
+        Ok((folder, log, machine))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passes_the_suite_of_openraft() {
+    Suite::test_all(InFolder).await.unwrap();
+}
+
+fn log_id(term: u64, index: u64) -> LogId {
+    use openraft::vote::RaftLeaderId;
+    LogId { leader_id: RaftLeaderId::new(term, NodeId(1)), index }
+}
+
+fn entry(term: u64, index: u64) -> LogEntry {
+    let command = Command { stamp: Stamp(index), steps: vec![] };
+    let payload = openraft::EntryPayload::Normal(EncodedCommand::new(&command));
+    LogEntry { log_id: log_id(term, index), payload }
+}
+
+/// Opens a file that an earlier store of this test may still be letting go of.
+async fn reopen(folder: &Path) -> LogStore {
+    for _ in 0..200 {
+        match open_both(folder, 1) {
+            Ok((log, _)) => return log,
+            Err(OpenError::Database(redb::DatabaseError::DatabaseAlreadyOpen)) => {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the database stays open");
+}
+
+#[tokio::test]
+async fn a_reopened_log_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = reopen(folder.path()).await;
+    log.save_vote(&Vote::new(3, NodeId(1))).await.unwrap();
+    log.blocking_append((0..100).map(|index| entry(1, index))).await.unwrap();
+    log.truncate_after(Some(log_id(1, 49))).await.unwrap();
+    // Entries that a truncation replaced must be read as the new ones, before and after they are on disk.
+    log.blocking_append((50..60).map(|index| entry(2, index))).await.unwrap();
+    log.purge(log_id(1, 9)).await.unwrap();
+    log.save_committed(Some(log_id(2, 55))).await.unwrap();
+    log.blocking_append([entry(2, 60)]).await.unwrap();
+    let expected = log.try_get_log_entries(..).await.unwrap();
+    assert_eq!(expected.len(), 51);
+    drop(log);
+
+    let mut log = reopen(folder.path()).await;
+    assert_eq!(log.try_get_log_entries(..).await.unwrap(), expected);
+    assert_eq!(log.try_get_log_entries(48..=51).await.unwrap(), expected[38..42]);
+    assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(3, NodeId(1))));
+    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(2, 55)));
+    let state = log.get_log_state().await.unwrap();
+    assert_eq!(state.last_purged_log_id, Some(log_id(1, 9)));
+    assert_eq!(state.last_log_id, Some(log_id(2, 60)));
+}
+
+#[tokio::test]
+async fn reads_are_limited_but_never_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = reopen(folder.path()).await;
+    let large = |index| {
+        let payload = EncodedCommand(vec![0u8; 1 << 20].into());
+        LogEntry { log_id: log_id(1, index), payload: openraft::EntryPayload::Normal(payload) }
+    };
+    // More than is kept in memory, so that the read crosses from disk to memory.
+    log.blocking_append((0..20).map(large)).await.unwrap();
+    log.blocking_append([entry(1, 20)]).await.unwrap();
+    for start in 0..20 {
+        let read = log.limited_get_log_entries(start, 21).await.unwrap();
+        assert!((1..=3).contains(&read.len()), "{} from {start}", read.len());
+        assert_eq!(read[0].log_id, log_id(1, start));
+    }
+    assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 21);
+}
+
+#[tokio::test]
+async fn another_disks_file_and_a_newer_format_are_refused() {
+    use crate::commit::{begin_write, Recovery};
+    let folder = tempfile::tempdir().unwrap();
+    drop(reopen(folder.path()).await);
+    let path = folder.path().join("raft.redb");
+    let database = loop {
+        match redb::Database::open(&path) {
+            Ok(database) => break database,
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+        }
+    };
+    drop(database);
+    assert!(matches!(open_both(folder.path(), 2), Err(OpenError::Foreign { .. })));
+
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = begin_write(&database, Recovery::Quick).unwrap();
+    let newer = crate::wire::encode(&7u32);
+    transaction.open_table(super::log_store::META).unwrap().insert("format", &newer[..]).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    assert!(matches!(open_both(folder.path(), 1), Err(OpenError::Newer { found: 7 })));
+}

@@ -1,0 +1,158 @@
+//! The edges of a real process: TCP, files, the system's clock and randomness.
+//!
+//! Invariant: a failed disk ends the process before anybody hears an answer from it, and a small file is replaced
+//! whole or not at all.
+//!
+//! Deliberately absent: names other than what the system's resolver knows, and any retry.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{BoxStream, Clock, CommitMode, Disk, Host, Listener, Net, Random};
+use crate::ids::Stamp;
+
+/// How many bytes of a database redb may cache, where nothing else is configured.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// The exit code of a node whose disk failed.
+const EXIT_DISK_FAILED: i32 = 70;
+
+impl Host {
+    /// The host of a real process, with databases cached up to 64 MiB each.
+    #[must_use]
+    pub fn real() -> Self {
+        Self::real_with(RealDisk { cache_bytes: CACHE_BYTES })
+    }
+
+    /// The host of a real process with this disk.
+    #[must_use]
+    pub fn real_with(disk: RealDisk) -> Self {
+        Self {
+            net: Arc::new(Tcp),
+            disk: Arc::new(disk),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            commits: CommitMode::Thread,
+            fatal: Arc::new(|reason| {
+                eprintln!("vulpes: fatal: {reason}");
+                std::process::exit(EXIT_DISK_FAILED);
+            }),
+        }
+    }
+}
+
+struct Tcp;
+
+impl Net for Tcp {
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxStream>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as BoxStream)
+        })
+    }
+
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let listener = TcpListener::bind(address).await?;
+            Ok(Box::new(Listening(listener)) as Box<dyn Listener>)
+        })
+    }
+}
+
+struct Listening(TcpListener);
+
+impl Listener for Listening {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxStream, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, peer) = self.0.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok((Box::new(stream) as BoxStream, peer))
+        })
+    }
+
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+/// Files of the operating system.
+#[derive(Clone, Copy, Debug)]
+pub struct RealDisk {
+    /// How many bytes of each database may be cached.
+    pub cache_bytes: usize,
+}
+
+impl Disk for RealDisk {
+    fn open_database(&self, path: &Path) -> Result<redb::Database, redb::DatabaseError> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(redb::StorageError::Io)?;
+        }
+        redb::Database::builder().set_cache_size(self.cache_bytes).create(path)
+    }
+
+    fn read_file(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        match std::fs::read(path) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let parent = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(parent)?;
+        let mut name = path.as_os_str().to_owned();
+        name.push(".new");
+        let fresh = PathBuf::from(name);
+        let mut file = std::fs::File::create(&fresh)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)?;
+        // The rename itself is durable only once the directory is.
+        std::fs::File::open(parent)?.sync_all()
+    }
+}
+
+struct SystemClock;
+
+impl Clock for SystemClock {
+    // This is the one place that reads the time of day; everything else asks its host.
+    #[allow(clippy::disallowed_methods)]
+    fn now(&self) -> Stamp {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Stamp(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+struct SystemRandom;
+
+impl Random for SystemRandom {
+    fn next_u64(&self) -> u64 {
+        rand::random()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_files_are_replaced_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = RealDisk { cache_bytes: 1 << 20 };
+        let path = folder.path().join("deeper/identity");
+        assert_eq!(disk.read_file(&path).unwrap(), None);
+        disk.write_file(&path, b"first").unwrap();
+        disk.write_file(&path, b"second").unwrap();
+        assert_eq!(disk.read_file(&path).unwrap().as_deref(), Some(&b"second"[..]));
+        let names = std::fs::read_dir(folder.path().join("deeper")).unwrap().count();
+        assert_eq!(names, 1);
+        assert!(Host::real().clock.now() > Stamp(1_700_000_000_000));
+    }
+}

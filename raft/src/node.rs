@@ -1,0 +1,611 @@
+//! A member of the sync group: Raft, the leader's duties, and the service that everybody asks.
+//!
+//! Invariant: whatever is answered as done has been committed by a quorum of the group and applied here. A member whose
+//! Raft has failed ends its process.
+//!
+//! Deliberately absent: listening. The node that owns the sockets hands accepted connections to [`SyncNode::serve`].
+
+mod bootstrap;
+mod leases;
+mod proposer;
+mod status;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::Fatal;
+use openraft::{Config, SnapshotPolicy};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::client::Router;
+use crate::consensus::machine::{Applied, Machine};
+use crate::consensus::network::{Network, Receiver};
+use crate::consensus::snapshot_store::{self, OpenError};
+use crate::consensus::types::{Raft, Runtime};
+use crate::host::Host;
+use crate::ids::{DiskId, Incarnation, NodeId, Slot};
+use crate::order::{CloseReason, SealedSegment, SegmentOutcome, StorageGroup};
+use crate::rpc;
+use crate::sequencer::{Answer, Opened, Proposal, GROUP_MEMBERS_MAX};
+use crate::service::{
+    Followed, Lease, SyncCall, SyncError, SyncReply, CALL_TIMEOUT, GROUP_WAIT, MAX_FOLLOWED,
+    MAX_FOLLOW_WAIT, MAX_PROPOSED,
+};
+use crate::wire::{self, Identity, Link, Service};
+
+use leases::Leases;
+use proposer::{Outcome, Submission};
+
+pub use status::{MemberState, SyncStatus};
+
+/// The database of this member, in the data directory.
+const FILE: &str = "raft.redb";
+
+/// Log entries in one message between members.
+const MESSAGE_ENTRIES: u64 = 64;
+/// Messages to Raft's own task that may wait.
+const RAFT_QUEUE: u64 = 4_096;
+
+/// How often the storage group is looked after while it is not formed.
+const FORM_AGAIN: Duration = Duration::from_secs(1);
+
+/// A node by its number, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub node: NodeId,
+    /// `host:port`.
+    pub address: String,
+}
+
+/// How a sync member runs.
+#[derive(Clone, Debug)]
+pub struct SyncConfig {
+    pub identity: Identity,
+    /// The data directory.
+    pub data: PathBuf,
+    /// All sync members, this one among them.
+    pub members: Vec<Member>,
+    /// All storages.
+    pub storages: Vec<Member>,
+    /// How often a leader is heard of at least.
+    pub heartbeat: Duration,
+    /// Between the two, drawn anew each time, lies the silence after which a member stands for election.
+    pub election: (Duration, Duration),
+    /// How long an entry may be silent before it is closed.
+    pub lease: Duration,
+}
+
+/// When the log is folded into a snapshot. Every group works with the defaults; a simulation sees more with less.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    /// A snapshot is made after this many log entries.
+    pub snapshot_every: u64,
+    /// Log entries kept behind a snapshot, for members that are only a little behind.
+    pub log_kept: u64,
+    /// A member further behind than this gets a snapshot instead of entries.
+    pub lag_limit: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { snapshot_every: 10_000, log_kept: 2_000, lag_limit: 20_000 }
+    }
+}
+
+/// Why a sync member did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{path}: {source}")]
+    Open { path: PathBuf, source: OpenError },
+    #[error("the configuration of the sync group is wrong: {0}")]
+    Config(String),
+    #[error("Raft did not start: {0}")]
+    Raft(String),
+}
+
+/// A member of the sync group. Clones are the same member.
+#[derive(Clone)]
+pub struct SyncNode {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    host: Host,
+    config: SyncConfig,
+    raft: Raft,
+    applied: Arc<Applied>,
+    submissions: mpsc::Sender<Submission>,
+    leases: Mutex<Leases>,
+    router: Router,
+    stopping: watch::Sender<bool>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl SyncNode {
+    /// Opens the data directory and starts taking part. A blank group is initialised in the background.
+    ///
+    /// # Errors
+    /// [`StartError`]: the disk, the configuration, or Raft itself.
+    pub async fn start(host: Host, config: SyncConfig) -> Result<Self, StartError> {
+        Self::start_tuned(host, config, Tuning::default()).await
+    }
+
+    /// As [`SyncNode::start`], with another rhythm of snapshots.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_tuned(
+        host: Host,
+        config: SyncConfig,
+        tuning: Tuning,
+    ) -> Result<Self, StartError> {
+        let raft_config = Arc::new(raft_config(&config, tuning)?);
+        let path = config.data.join(FILE);
+        let failed = |source| StartError::Open { path: path.clone(), source };
+        let (log, snapshots) =
+            snapshot_store::open(&host, &path, &config.identity).map_err(failed)?;
+        let applied = Applied::new();
+        let machine = Machine::load(applied.clone(), snapshots).map_err(failed)?;
+        let address = |member: &Member| (member.node, member.address.clone());
+        let network = Network {
+            host: host.clone(),
+            own: config.identity.clone(),
+            addresses: config.members.iter().map(address).collect(),
+            append_timeout: config.election.1,
+            lanes: Mutex::default(),
+        };
+        let own = config.identity.node;
+        let starting = Raft::new(own, raft_config, network, log, machine);
+        let raft = Runtime::scope(host.random.next_u64(), Box::pin(starting))
+            .await
+            .map_err(|error| StartError::Raft(error.to_string()))?;
+        let (submissions, queue) = mpsc::channel(proposer::QUEUE);
+        let inner = Inner {
+            router: Router::new(host.clone(), config.identity.clone(), &config.members),
+            leases: Mutex::new(Leases::new(config.lease)),
+            stopping: watch::Sender::new(false),
+            tasks: Mutex::default(),
+            host,
+            config,
+            raft,
+            applied,
+            submissions,
+        };
+        let node = Self { inner: Arc::new(inner) };
+        node.spawn_tasks(queue);
+        Ok(node)
+    }
+
+    fn spawn_tasks(&self, queue: mpsc::Receiver<Submission>) {
+        let inner = &self.inner;
+        let proposing = proposer::run(inner.host.clone(), inner.raft.clone(), queue);
+        let (beginning, leading, watching) = (inner.clone(), inner.clone(), inner.clone());
+        let tasks = [
+            tokio::spawn(proposing),
+            tokio::spawn(async move { bootstrap::run(&beginning).await }),
+            tokio::spawn(async move { leading.keep_leases().await }),
+            tokio::spawn(async move { watching.watch_raft().await }),
+        ];
+        let mut kept = inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
+    }
+
+    /// This node's number.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.inner.own().node
+    }
+
+    /// Serves one accepted connection of [`Service::Raft`] or [`Service::Sync`] until it ends.
+    pub async fn serve(&self, link: Link) {
+        let mut stopping = self.inner.stopping.subscribe();
+        let service = link.service;
+        let serving = async {
+            match service {
+                Service::Raft => {
+                    let receiver = Arc::new(Receiver::new(self.inner.raft.clone()));
+                    let answer = |call| {
+                        let receiver = receiver.clone();
+                        async move { receiver.answer(call).await }
+                    };
+                    rpc::serve(link, answer).await;
+                }
+                Service::Sync => {
+                    let answer = |call| {
+                        let node = self.clone();
+                        async move { node.answer(call).await }
+                    };
+                    rpc::serve(link, answer).await;
+                }
+                Service::Keep | Service::Fetch => {
+                    tracing::warn!("a connection for {service:?} is not for the sync member");
+                }
+            }
+        };
+        tokio::select! {
+            () = serving => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+    }
+
+    /// Whether a peer may use a service, as far as the sync group knows its disk; for [`wire::welcome`].
+    ///
+    /// # Errors
+    /// What the peer is told: its disk is not the enrolled one, or it is no member of the Raft group.
+    pub fn admit(&self, peer: &Identity, service: Service) -> Result<(), String> {
+        let voter = self.inner.voter_disk(peer.node);
+        let storage = self.inner.applied.state().sequencer.enrolled(peer.node);
+        if [voter, storage].into_iter().flatten().any(|disk| disk != peer.disk) {
+            return Err(wire::wiped(peer.node));
+        }
+        let configured = self.inner.config.members.iter().any(|member| member.node == peer.node);
+        if service == Service::Raft && voter.is_none() && !configured {
+            return Err(format!("node {} is not a member of the sync group", peer.node));
+        }
+        Ok(())
+    }
+
+    /// As [`SyncClient::propose`](crate::client::SyncClient::propose).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn propose(
+        &self,
+        segments: Vec<SealedSegment>,
+    ) -> Result<Vec<SegmentOutcome>, SyncError> {
+        self.inner.router.propose(Some(self), segments).await
+    }
+
+    /// As [`SyncClient::open`](crate::client::SyncClient::open).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open(&self, entry: NodeId, request: u64) -> Result<Opened, SyncError> {
+        self.inner.router.open(Some(self), entry, request).await
+    }
+
+    /// As [`SyncClient::renew`](crate::client::SyncClient::renew).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn renew(&self, entry: NodeId, incarnation: Incarnation) -> Result<Lease, SyncError> {
+        self.inner.router.renew(Some(self), entry, incarnation).await
+    }
+
+    /// As [`SyncClient::close`](crate::client::SyncClient::close).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn close(&self, entry: NodeId, incarnation: Incarnation) -> Result<(), SyncError> {
+        self.inner.router.close(Some(self), entry, incarnation).await
+    }
+
+    /// As [`SyncClient::stored`](crate::client::SyncClient::stored).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn stored(&self, storage: NodeId, through: Slot) -> Result<(), SyncError> {
+        self.inner.router.stored(Some(self), storage, through).await
+    }
+
+    /// The storage group, as applied here; waits up to [`GROUP_WAIT`] for it.
+    ///
+    /// # Errors
+    /// [`SyncError::Unavailable`] if it is not formed by then.
+    pub async fn group(&self) -> Result<StorageGroup, SyncError> {
+        self.inner.group(GROUP_WAIT).await
+    }
+
+    /// Up to `max` resolutions from `from` on, as applied here; waits up to `wait` for the first one.
+    ///
+    /// # Errors
+    /// [`SyncError::Shutdown`].
+    pub async fn follow(
+        &self,
+        from: Slot,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Followed, SyncError> {
+        let deadline = Instant::now() + wait.min(MAX_FOLLOW_WAIT);
+        let max = max.min(MAX_FOLLOWED);
+        let mut changes = self.inner.applied.changes();
+        let mut stopping = self.inner.stopping.subscribe();
+        loop {
+            changes.mark_unchanged();
+            {
+                let state = self.inner.applied.state();
+                match state.sequencer.rows(from, max) {
+                    None => {
+                        let oldest = state.sequencer.oldest_kept();
+                        return Ok(Followed::Behind { oldest });
+                    }
+                    Some(rows) if !rows.is_empty() => return Ok(Followed::Rows(rows)),
+                    Some(_) => {}
+                }
+            }
+            tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stopping| *stopping) => return Err(SyncError::Shutdown),
+                changed = changes.changed() => changed.map_err(|_| SyncError::Shutdown)?,
+                () = tokio::time::sleep_until(deadline) => return Ok(Followed::Rows(Vec::new())),
+            }
+        }
+    }
+
+    /// Stops taking part. Connections end, and calls on their way have an unknown outcome.
+    pub async fn shutdown(&self) {
+        self.inner.stopping.send_replace(true);
+        let tasks = {
+            let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *tasks)
+        };
+        tasks.iter().for_each(AbortHandle::abort);
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!("Raft did not stop in order: {error}");
+        }
+    }
+
+    /// Who leads, as far as this member knows.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.inner.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// Answers a request of another node.
+    async fn answer(&self, call: SyncCall) -> SyncReply {
+        match call {
+            SyncCall::Who => match self.inner.raft.is_initialized().await {
+                Ok(initialized) => SyncReply::Who { blank: !initialized },
+                Err(error) => SyncReply::Unavailable(error.to_string()),
+            },
+            SyncCall::Group => match self.inner.group(CALL_TIMEOUT / 4).await {
+                Ok(group) => SyncReply::Group(group),
+                Err(error) => SyncReply::Unavailable(error.to_string()),
+            },
+            SyncCall::Follow { from, max, wait_ms } => {
+                let wait = Duration::from_millis(u64::from(wait_ms));
+                match self.follow(from, max as usize, wait).await {
+                    Ok(followed) => SyncReply::Followed(followed),
+                    Err(error) => SyncReply::Unavailable(error.to_string()),
+                }
+            }
+            call => self.lead(call).await,
+        }
+    }
+
+    /// Does what only a leader does, if this member is one.
+    pub(crate) async fn lead(&self, call: SyncCall) -> SyncReply {
+        if *self.inner.stopping.borrow() {
+            return SyncReply::Unavailable("the node is shutting down".into());
+        }
+        let Some(_term) = self.inner.leading() else {
+            let leader = self.leader().filter(|leader| *leader != self.id());
+            return SyncReply::NotLeader { leader };
+        };
+        match call {
+            SyncCall::Propose(segments) => self.inner.propose(segments).await,
+            SyncCall::Open { entry, request } => self.inner.open(entry, request).await,
+            SyncCall::Renew { entry, incarnation } => {
+                SyncReply::Lease(self.inner.renew(entry, incarnation))
+            }
+            SyncCall::Close { entry, incarnation } => {
+                let reason = CloseReason::Left;
+                self.inner.done(Proposal::Close { entry, incarnation, reason }).await
+            }
+            SyncCall::Stored { storage, through } => {
+                self.inner.done(Proposal::Stored { storage, through }).await
+            }
+            SyncCall::Who | SyncCall::Group | SyncCall::Follow { .. } => {
+                SyncReply::Unavailable("any member answers this".into())
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn own(&self) -> &Identity {
+        &self.config.identity
+    }
+
+    /// The disk a member of the Raft group was enrolled with.
+    fn voter_disk(&self, node: NodeId) -> Option<DiskId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.get_node(&node).map(|voter| voter.disk)
+    }
+
+    /// The term in which this member leads, once it has applied all that earlier leaders committed.
+    fn leading(&self) -> Option<u64> {
+        // The metrics are let go of before the state is locked: whoever holds both could wait for Raft for ever.
+        let (term, leads) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.current_term, metrics.state.is_leader())
+        };
+        let caught_up = self.applied.state().last.is_some_and(|last| last.leader_id.term == term);
+        (leads && caught_up).then_some(term)
+    }
+
+    async fn submit(&self, steps: Vec<Proposal>) -> Outcome {
+        let (outcome, decided) = oneshot::channel();
+        let submission = Submission { steps, outcome };
+        if self.submissions.send(submission).await.is_err() {
+            return Outcome::Stopped;
+        }
+        decided.await.unwrap_or_else(|_| Outcome::Unknown("the node stopped".into()))
+    }
+
+    /// The answers to these steps, or what to reply without them.
+    async fn decide(&self, steps: Vec<Proposal>) -> Result<Vec<Answer>, SyncReply> {
+        match self.submit(steps).await {
+            Outcome::Done(answers) => Ok(answers),
+            Outcome::NotLeader(leader) => Err(SyncReply::NotLeader { leader }),
+            Outcome::Unknown(reason) => Err(SyncReply::Unknown(reason)),
+            Outcome::Stopped => Err(SyncReply::Unavailable("Raft has stopped here".into())),
+        }
+    }
+
+    async fn propose(&self, segments: Vec<SealedSegment>) -> SyncReply {
+        let too_many = segments.len() > MAX_PROPOSED;
+        if too_many || segments.iter().any(|segment| segment.votes.len() > GROUP_MEMBERS_MAX) {
+            return SyncReply::Unavailable(format!(
+                "a proposal has at most {MAX_PROPOSED} segments of {GROUP_MEMBERS_MAX} votes each"
+            ));
+        }
+        self.heard_of(segments.iter().map(|segment| (segment.id.entry, segment.id.incarnation)));
+        let steps = segments.into_iter().map(Proposal::Resolve).collect();
+        match self.decide(steps).await {
+            Ok(answers) => {
+                let outcomes = answers.into_iter().map(|answer| match answer {
+                    Answer::Segment(outcome) => outcome,
+                    other => unreachable!("a segment was answered with {other:?}"),
+                });
+                SyncReply::Segments(outcomes.collect())
+            }
+            Err(reply) => reply,
+        }
+    }
+
+    async fn open(&self, entry: NodeId, request: u64) -> SyncReply {
+        let answer = match self.decide(vec![Proposal::Open { entry, request }]).await {
+            Ok(mut answers) => answers.pop(),
+            Err(reply) => return reply,
+        };
+        match answer {
+            Some(Answer::Opened(opened)) => {
+                self.heard_of([(entry, opened.incarnation)].into_iter());
+                SyncReply::Opened(opened)
+            }
+            Some(Answer::NotFormed) => {
+                SyncReply::Unavailable("the storage group is not formed yet".into())
+            }
+            other => SyncReply::Unavailable(format!("no entry can be opened: {other:?}")),
+        }
+    }
+
+    async fn done(&self, step: Proposal) -> SyncReply {
+        match self.decide(vec![step]).await {
+            Ok(_) => SyncReply::Done,
+            Err(reply) => reply,
+        }
+    }
+
+    fn renew(&self, entry: NodeId, incarnation: Incarnation) -> Lease {
+        if !self.applied.state().sequencer.is_open(entry, incarnation) {
+            return Lease::Lost;
+        }
+        self.heard_of([(entry, incarnation)].into_iter());
+        Lease::Held
+    }
+
+    fn heard_of(&self, entries: impl Iterator<Item = (NodeId, Incarnation)>) {
+        let now = Instant::now();
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = None;
+        for heard in entries {
+            // A proposal is usually one entry's.
+            if last != Some(heard) {
+                leases.renew(heard.0, heard.1, now);
+                last = Some(heard);
+            }
+        }
+    }
+
+    async fn group(&self, wait: Duration) -> Result<StorageGroup, SyncError> {
+        let deadline = Instant::now() + wait;
+        let mut changes = self.applied.changes();
+        loop {
+            changes.mark_unchanged();
+            if let Some(group) = self.applied.state().sequencer.group() {
+                return Ok(group.clone());
+            }
+            match tokio::time::timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(SyncError::Shutdown),
+                Err(_) => {
+                    let reason = "the storage group is not formed yet";
+                    return Err(SyncError::Unavailable(reason.into()));
+                }
+            }
+        }
+    }
+
+    /// The leader's duties that time brings: leases, and the storage group while there is none.
+    async fn keep_leases(&self) {
+        let mut form_at = Instant::now();
+        loop {
+            tokio::time::sleep(self.config.lease / 8).await;
+            let Some(term) = self.leading() else { continue };
+            let (lost, formed) = {
+                let state = self.applied.state();
+                let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+                let open = state.sequencer.entries().filter(|(_, _, open)| *open);
+                let open = open.map(|(entry, incarnation, _)| (entry, incarnation));
+                let lost = leases.check(term, open, Instant::now());
+                (lost, state.sequencer.group().is_some())
+            };
+            if !formed && Instant::now() >= form_at {
+                // Bounded, so that a leader without a quorum comes back to look at its leases.
+                let _ = tokio::time::timeout(CALL_TIMEOUT, bootstrap::form(self)).await;
+                form_at = Instant::now() + FORM_AGAIN;
+            }
+            if !lost.is_empty() {
+                tracing::info!("the leases of {lost:?} ran out");
+                let reason = CloseReason::LeaseLost;
+                let close = |(entry, incarnation)| Proposal::Close { entry, incarnation, reason };
+                let steps = lost.into_iter().map(close).collect();
+                let _ = tokio::time::timeout(CALL_TIMEOUT, self.submit(steps)).await;
+            }
+        }
+    }
+
+    /// Ends the node when Raft has failed: its disk, or an invariant.
+    async fn watch_raft(&self) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let state = metrics.borrow_watched().running_state.clone();
+            match state {
+                Ok(()) => {}
+                Err(Fatal::Stopped) => return,
+                Err(error) => {
+                    (self.host.fatal)(&format!("Raft failed: {error}"));
+                    return;
+                }
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn raft_config(config: &SyncConfig, tuning: Tuning) -> Result<Config, StartError> {
+    let own = config.identity.node;
+    if !config.members.iter().any(|member| member.node == own) {
+        return Err(StartError::Config(format!("node {own} is not among the sync members")));
+    }
+    if config.storages.is_empty() {
+        return Err(StartError::Config("no storages are named".into()));
+    }
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let raft = Config {
+        cluster_name: config.identity.cluster.clone(),
+        heartbeat_interval: millis(config.heartbeat),
+        election_timeout_min: millis(config.election.0),
+        election_timeout_max: millis(config.election.1),
+        max_payload_entries: MESSAGE_ENTRIES,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(tuning.snapshot_every),
+        max_in_snapshot_log_to_keep: tuning.log_kept,
+        replication_lag_threshold: tuning.lag_limit,
+        api_channel_size: Some(RAFT_QUEUE),
+        backoff: "50ms 100ms ...400ms".into(),
+        enable_pre_vote: Some(true),
+        // A restarted leader may have lost applied state that it will only learn again from its log.
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    };
+    raft.validate().map_err(|error| StartError::Config(error.to_string()))
+}

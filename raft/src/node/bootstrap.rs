@@ -1,0 +1,168 @@
+//! How a cluster begins: the Raft group once, by its lowest-numbered member, and the storage group once, by its first
+//! leader.
+//!
+//! Invariant: the group is initialised only when every sync member and every storage has been reached and every sync
+//! member is blank. A wiped lowest member therefore never starts a second group beside the one it was in.
+//!
+//! Deliberately absent: changes of either group later on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use openraft::errors::{InitializeError, RaftError};
+
+use super::{Inner, Member};
+use crate::consensus::types::Voter;
+use crate::ids::{DiskId, NodeId};
+use crate::order::{StorageGroup, StorageMember};
+use crate::rpc::Lane;
+use crate::sequencer::Proposal;
+use crate::service::{SyncCall, SyncReply, CALL_TIMEOUT};
+use crate::wire::{self, LinkError, Service};
+
+/// How long to wait before the others are looked for again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Why the group can't be initialised yet.
+#[derive(Debug, thiserror::Error)]
+enum NotYet {
+    #[error("waiting for {what} {node} at {address}: {reason}")]
+    Missing { what: &'static str, node: NodeId, address: String, reason: String },
+    /// Somebody remembers a group: this node's data is gone, or was never there.
+    #[error(
+        "node {node} belongs to a sync group already, but this node's data directory is new. \
+         Give this node its old data directory back, or a new number; it will not start a second group"
+    )]
+    Wiped { node: NodeId },
+}
+
+/// Initialises the group if that falls to this node, waiting for the others as long as it takes.
+pub(super) async fn run(inner: &Inner) {
+    let lowest = inner.config.members.iter().map(|member| member.node).min();
+    if lowest != Some(inner.own().node) {
+        return;
+    }
+    let mut waiting_for = String::new();
+    loop {
+        match inner.raft.is_initialized().await {
+            Ok(false) => {}
+            // Stopped, or part of a group.
+            Ok(true) | Err(_) => return,
+        }
+        match gather(inner).await {
+            Ok(voters) => {
+                let members = voters.len();
+                match inner.raft.initialize(voters).await {
+                    Ok(()) => {
+                        tracing::info!("initialised the sync group with {members} members");
+                        return;
+                    }
+                    Err(RaftError::APIError(InitializeError::NotAllowed(_))) => return,
+                    Err(error) => tracing::error!("cannot initialise the sync group: {error}"),
+                }
+            }
+            Err(refusal @ NotYet::Wiped { .. }) => tracing::error!("{refusal}"),
+            Err(missing @ NotYet::Missing { .. }) => {
+                let text = missing.to_string();
+                if text != waiting_for {
+                    tracing::info!("the sync group is not initialised yet; {text}");
+                    waiting_for = text;
+                }
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Reaches everybody; the members' addresses and disks if all are there and blank.
+async fn gather(inner: &Inner) -> Result<BTreeMap<NodeId, Voter>, NotYet> {
+    let mut voters = BTreeMap::new();
+    let mut missing = None;
+    for member in &inner.config.members {
+        let disk = if member.node == inner.own().node {
+            inner.own().disk
+        } else {
+            match blank(inner, member).await {
+                Ok(disk) => disk,
+                Err(wiped @ NotYet::Wiped { .. }) => return Err(wiped),
+                // The others are still asked: one of them may remember a group.
+                Err(not_yet) => {
+                    missing.get_or_insert(not_yet);
+                    continue;
+                }
+            }
+        };
+        voters.insert(member.node, Voter { address: member.address.clone(), disk });
+    }
+    for storage in &inner.config.storages {
+        if let Err(not_yet) = storage_disk(inner, storage).await {
+            missing.get_or_insert(not_yet);
+        }
+    }
+    missing.map_or(Ok(voters), Err)
+}
+
+/// The disk of another sync member that has never been part of a group.
+async fn blank(inner: &Inner, member: &Member) -> Result<DiskId, NotYet> {
+    let disk = disk_of(inner, member, Service::Sync, "sync member").await?;
+    let expected = (member.node, Some(disk));
+    let lane: Lane<SyncCall, SyncReply> =
+        Lane::new(&inner.host, inner.own(), &member.address, Service::Sync, expected);
+    match lane.call(SyncCall::Who, CALL_TIMEOUT).await {
+        Ok(SyncReply::Who { blank: true }) => Ok(disk),
+        Ok(SyncReply::Who { blank: false }) => Err(NotYet::Wiped { node: member.node }),
+        Ok(other) => Err(missing("sync member", member, format!("it answered {other:?}"))),
+        Err(error) => Err(missing("sync member", member, error.to_string())),
+    }
+}
+
+/// The disk of a storage: of a sync member as it was enrolled, of another node as it says itself.
+async fn storage_disk(inner: &Inner, storage: &Member) -> Result<DiskId, NotYet> {
+    if storage.node == inner.own().node {
+        return Ok(inner.own().disk);
+    }
+    if let Some(disk) = inner.voter_disk(storage.node) {
+        return Ok(disk);
+    }
+    let sync = inner.config.members.iter().any(|member| member.node == storage.node);
+    let service = if sync { Service::Sync } else { Service::Fetch };
+    disk_of(inner, storage, service, "storage").await
+}
+
+/// Says hello to learn the disk.
+async fn disk_of(
+    inner: &Inner,
+    member: &Member,
+    service: Service,
+    what: &'static str,
+) -> Result<DiskId, NotYet> {
+    let expected = (member.node, None);
+    match wire::dial(&inner.host, inner.own(), &member.address, service, expected).await {
+        Ok(link) => Ok(link.peer.disk),
+        Err(LinkError::Refused(reason)) if reason == wire::wiped(inner.own().node) => {
+            Err(NotYet::Wiped { node: member.node })
+        }
+        Err(error) => Err(missing(what, member, error.to_string())),
+    }
+}
+
+fn missing(what: &'static str, member: &Member, reason: String) -> NotYet {
+    NotYet::Missing { what, node: member.node, address: member.address.clone(), reason }
+}
+
+/// Proposes the storage group, once, as the leader of a group that has none.
+pub(super) async fn form(inner: &Inner) {
+    let mut members = Vec::with_capacity(inner.config.storages.len());
+    for storage in &inner.config.storages {
+        match storage_disk(inner, storage).await {
+            Ok(disk) => members.push(StorageMember { node: storage.node, disk }),
+            Err(not_yet) => {
+                tracing::info!("the storage group is not formed yet; {not_yet}");
+                return;
+            }
+        }
+    }
+    let group = StorageGroup { members };
+    let outcome = inner.submit(vec![Proposal::Form { group }]).await;
+    tracing::info!("proposed the storage group: {outcome:?}");
+}

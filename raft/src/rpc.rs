@@ -1,0 +1,216 @@
+//! Calls between nodes: tarpc over a connection that [`wire::dial`] made, one connection a peer and purpose.
+//!
+//! Invariant: every call has a deadline, and its failure says whether the peer may have received it. Requests reach the
+//! handler in the order they were called. A connection on which a call went unanswered is replaced: what the network
+//! lost on it may block everything behind it.
+//!
+//! Deliberately absent: retries. Only the caller knows whether its request can be repeated.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::FuturesUnordered;
+use futures::StreamExt;
+use serde::{de::DeserializeOwned, Serialize};
+use tarpc::server::{BaseChannel, Channel as _};
+use tarpc::{context, ClientMessage, RequestName, Response};
+use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::host::Host;
+use crate::ids::{DiskId, NodeId};
+use crate::wire::{self, Identity, Link, LinkError, Service};
+
+/// Calls in flight on one connection; further ones wait.
+const CALLS_IN_FLIGHT: usize = 256;
+
+/// Calls a server works on for one connection; more are turned away. Our own clients stay below.
+const CALLS_SERVED: usize = 2 * CALLS_IN_FLIGHT;
+
+/// Answers that may wait for a slow connection before their handlers do.
+const ANSWERS_WAITING: usize = 64;
+
+/// How long reaching a peer may take, of the time a call has: a host that is off does not even refuse.
+const REACH: Duration = Duration::from_millis(500);
+
+/// tarpc's own deadline runs by the machine's clock, which a simulation can't steer: far off, it never strikes, and
+/// tokio's timers do the work.
+const NEVER: Duration = Duration::from_secs(3_600);
+
+/// tarpc's deadlines grow by a second a call and start again after this many. Were they all alike, the machine's clock
+/// would decide their order, and with it, whether tarpc wakes itself once more: two runs of one seed would part.
+const DEADLINES: u64 = 1 << 20;
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The peer certainly did not get it.
+    #[error(transparent)]
+    NotSent(#[from] LinkError),
+    /// The peer may have got it.
+    #[error("no answer: {0}")]
+    Lost(String),
+}
+
+/// One connection's client side.
+struct Caller<Req, Resp> {
+    channel: tarpc::client::Channel<Req, Resp>,
+    dispatch: AbortHandle,
+    calls: AtomicU64,
+}
+
+impl<Req, Resp> Drop for Caller<Req, Resp> {
+    fn drop(&mut self) {
+        self.dispatch.abort();
+    }
+}
+
+impl<Req, Resp> Caller<Req, Resp>
+where
+    Req: RequestName + Serialize + Send + 'static,
+    Resp: DeserializeOwned + Send + 'static,
+{
+    fn start(link: Link) -> Self {
+        let transport = wire::transport::<Response<Resp>, ClientMessage<Req>>(link.stream);
+        let mut config = tarpc::client::Config::default();
+        config.max_in_flight_requests = CALLS_IN_FLIGHT;
+        config.pending_request_buffer = CALLS_IN_FLIGHT;
+        let client = tarpc::client::new(config, transport);
+        let peer = link.peer.node;
+        let dispatch = tokio::spawn(async move {
+            if let Err(error) = client.dispatch.await {
+                tracing::debug!("connection to node {peer} ended: {error}");
+            }
+        });
+        let dispatch = dispatch.abort_handle();
+        Self { channel: client.client, dispatch, calls: AtomicU64::new(0) }
+    }
+
+    fn context(&self) -> context::Context {
+        let mut context = context::current();
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
+        context.deadline += NEVER + Duration::from_secs(calls % DEADLINES);
+        context
+    }
+}
+
+/// The way to one peer for one purpose: dialled when first used, and again after it broke.
+pub struct Lane<Req, Resp> {
+    host: Host,
+    own: Identity,
+    address: String,
+    service: Service,
+    expected: (NodeId, Option<DiskId>),
+    caller: Mutex<Option<Arc<Caller<Req, Resp>>>>,
+}
+
+impl<Req, Resp> Lane<Req, Resp>
+where
+    Req: RequestName + Serialize + Send + 'static,
+    Resp: DeserializeOwned + Send + 'static,
+{
+    /// A way to the node `expected`, with its disk if known.
+    #[must_use]
+    pub fn new(
+        host: &Host,
+        own: &Identity,
+        address: &str,
+        service: Service,
+        expected: (NodeId, Option<DiskId>),
+    ) -> Self {
+        Self {
+            host: host.clone(),
+            own: own.clone(),
+            address: address.to_owned(),
+            service,
+            expected,
+            caller: Mutex::new(None),
+        }
+    }
+
+    /// Sends a request and waits up to `limit` for its answer, dialling included, which has half a second at most.
+    ///
+    /// # Errors
+    /// [`CallError`] says whether the peer may have received it.
+    pub async fn call(&self, request: Req, limit: Duration) -> Result<Resp, CallError> {
+        let deadline = Instant::now() + limit;
+        let reach = limit.min(REACH);
+        let caller = tokio::time::timeout(reach, self.caller())
+            .await
+            .map_err(|_| LinkError::Timeout(reach))??;
+        let called = caller.channel.call(caller.context(), request);
+        let error = match tokio::time::timeout_at(deadline, called).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("none within {limit:?}"),
+        };
+        self.give_up(&caller).await;
+        Err(CallError::Lost(error))
+    }
+
+    async fn caller(&self) -> Result<Arc<Caller<Req, Resp>>, LinkError> {
+        let mut current = self.caller.lock().await;
+        if let Some(caller) = current.as_ref().filter(|caller| !caller.dispatch.is_finished()) {
+            return Ok(caller.clone());
+        }
+        let link =
+            wire::dial(&self.host, &self.own, &self.address, self.service, self.expected).await?;
+        let caller = Arc::new(Caller::start(link));
+        *current = Some(caller.clone());
+        Ok(caller)
+    }
+
+    /// Drops a connection that failed a call, unless it has been replaced already.
+    async fn give_up(&self, failed: &Arc<Caller<Req, Resp>>) {
+        let mut current = self.caller.lock().await;
+        if current.as_ref().is_some_and(|caller| Arc::ptr_eq(caller, failed)) {
+            *current = None;
+            failed.dispatch.abort();
+        }
+    }
+}
+
+/// Serves one connection until it ends. Handlers are begun in the order of their requests, and dropped when the peer
+/// gives up on them or the connection ends: they must hand on whatever has to be finished.
+pub async fn serve<Req, Resp, Handler, Answering>(link: Link, handler: Handler)
+where
+    Req: RequestName + DeserializeOwned + Send + 'static,
+    Resp: Serialize + Send + 'static,
+    Handler: Fn(Req) -> Answering,
+    Answering: Future<Output = Resp>,
+{
+    let transport = wire::transport::<ClientMessage<Req>, Response<Resp>>(link.stream);
+    let config = tarpc::server::Config { pending_response_buffer: ANSWERS_WAITING };
+    let channel = BaseChannel::new(config, transport).max_concurrent_requests(CALLS_SERVED);
+    let mut requests = pin!(channel.requests());
+    let mut running = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(()) = running.next(), if !running.is_empty() => {}
+            request = requests.next() => {
+                let request = match request {
+                    Some(Ok(request)) => request,
+                    Some(Err(error)) => {
+                        tracing::debug!("connection from node {} ended: {error}", link.peer.node);
+                        break;
+                    }
+                    None => break,
+                };
+                let serve = tarpc::server::serve(|_, request| {
+                    let answer = handler(request);
+                    async move { Ok(answer.await) }
+                });
+                // Polled once before the next request is read: this is what keeps them in order.
+                let mut answering = Box::pin(request.execute(serve));
+                if futures::poll!(&mut answering).is_pending() {
+                    running.push(answering);
+                }
+            }
+        }
+    }
+}

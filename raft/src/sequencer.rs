@@ -1,0 +1,309 @@
+//! The sequencer: the pure state machine that binds advance segments to their places in the order.
+//!
+//! Invariant: the same commands in the same order give the same state and the same answers on every member. Slots are
+//! dense from 1, positions are dense from 1, stamps never run backwards, an incarnation's segments are resolved in
+//! number order and never after a newer incarnation opened, and a repeated proposal gets its first answer again.
+//! Every command is total: a bad one is an answer, never a panic.
+//!
+//! Deliberately absent: clocks (a command brings its leader's time, as a hint), leases (the leader keeps them in
+//! memory), disks and networks.
+
+mod entries;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{DiskId, Incarnation, NodeId, Position, Shard, Slot, Stamp};
+use crate::mutant::{planted, Mutant};
+use crate::order::{
+    CloseReason, Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup,
+    StorageMember,
+};
+
+use entries::{Entries, Entry};
+use tail::Tail;
+
+/// How many resolved segments of an entry's current incarnation keep their place for repeated proposals.
+pub const RECENT_PER_ENTRY: usize = 256;
+
+/// How many resolutions are kept for followers at most.
+pub const KEPT_RESOLUTIONS: usize = 16_384;
+
+/// How many of the newest resolutions are kept even when all storages have them on disk, because followers that are
+/// only moments behind still ask for them.
+pub const KEPT_FOR_FOLLOWERS: usize = 1_024;
+
+/// How many entries can ever open.
+pub const ENTRIES_MAX: usize = 1_024;
+
+/// How many members a storage group may have.
+pub const GROUP_MEMBERS_MAX: usize = 64;
+
+/// Positions stay below this, so that they can be WAMP ids.
+pub const POSITION_END: Position = Position(1 << 53);
+
+/// What one Raft entry asks of the sequencer. Persisted: fields and variants keep their order, new ones go last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The leader's clock when it made the command.
+    pub stamp: Stamp,
+    pub steps: Vec<Proposal>,
+}
+
+/// One thing asked of the sequencer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Proposal {
+    /// Begin a new incarnation of an entry. A repeat of the request that opened the current one gets that one again.
+    Open { entry: NodeId, request: u64 },
+    /// Give a sealed segment its place.
+    Resolve(SealedSegment),
+    /// End an incarnation. Nothing happens if it isn't the entry's open one.
+    Close { entry: NodeId, incarnation: Incarnation, reason: CloseReason },
+    /// Name the storage group that holds all shards. The first one stands; later ones get it as their answer.
+    Form { group: StorageGroup },
+    /// A storage has the rows of all slots through this one on its disk.
+    Stored { storage: NodeId, through: Slot },
+}
+
+/// What became of one proposal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    Opened(Opened),
+    Segment(SegmentOutcome),
+    /// The incarnation is not open, by this proposal or since before.
+    Closed,
+    Formed(StorageGroup),
+    Stored,
+    /// There is no storage group yet, or the proposed one has no members or too many.
+    NotFormed,
+    /// [`ENTRIES_MAX`] entries have opened already.
+    TooManyEntries,
+}
+
+/// An entry's new life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    pub incarnation: Incarnation,
+    /// Where the opening stands in the order.
+    pub place: Place,
+    /// The storages its segments go to.
+    pub group: StorageGroup,
+}
+
+/// The sequencer's whole state. Persisted as a snapshot: fields keep their order, new ones go last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sequencer {
+    entries: Entries,
+    next_slot: Slot,
+    next_position: Position,
+    last_stamp: Stamp,
+    /// By the first shard that the group holds; a group's range ends where the next one begins.
+    groups: BTreeMap<Shard, StorageGroup>,
+    /// The disk each storage was enrolled with.
+    enrolled: BTreeMap<NodeId, DiskId>,
+    tail: Tail,
+    /// Through which slot each storage of a group has its rows on disk.
+    stored: BTreeMap<NodeId, Slot>,
+}
+
+impl Default for Sequencer {
+    fn default() -> Self {
+        Self {
+            entries: Entries::default(),
+            next_slot: Slot(1),
+            next_position: Position(1),
+            last_stamp: Stamp(0),
+            groups: BTreeMap::new(),
+            enrolled: BTreeMap::new(),
+            tail: Tail::default(),
+            stored: BTreeMap::new(),
+        }
+    }
+}
+
+impl Sequencer {
+    /// Applies one command; the answers stand in the order of its steps.
+    pub fn apply(&mut self, command: Command) -> Vec<Answer> {
+        self.last_stamp = self.last_stamp.max(command.stamp);
+        command.steps.into_iter().map(|step| self.step(step)).collect()
+    }
+
+    fn step(&mut self, step: Proposal) -> Answer {
+        match step {
+            Proposal::Open { entry, request } => self.open(entry, request),
+            Proposal::Resolve(segment) => Answer::Segment(self.resolve(segment)),
+            Proposal::Close { entry, incarnation, reason } => {
+                self.close(entry, incarnation, reason)
+            }
+            Proposal::Form { group } => self.form(group),
+            Proposal::Stored { storage, through } => self.mark_stored(storage, through),
+        }
+    }
+
+    fn open(&mut self, entry: NodeId, request: u64) -> Answer {
+        let Some(group) = self.group().cloned() else { return Answer::NotFormed };
+        let known = self.entries.get(entry);
+        if let Some(current) = known.filter(|known| known.open && known.request == request) {
+            let (incarnation, place) = (current.incarnation, current.opened);
+            return Answer::Opened(Opened { incarnation, place, group });
+        }
+        if known.is_none() && self.entries.len() >= ENTRIES_MAX {
+            return Answer::TooManyEntries;
+        }
+        let incarnation = match known {
+            Some(known) if planted(Mutant::ForgetIncarnation) => known.incarnation,
+            Some(known) => known.incarnation.next(),
+            None => Incarnation(1),
+        };
+        let place = self.place(Step::Opened { entry, incarnation }, 0);
+        self.entries.insert(entry, Entry::new(incarnation, request, place));
+        Answer::Opened(Opened { incarnation, place, group })
+    }
+
+    fn resolve(&mut self, mut segment: SealedSegment) -> SegmentOutcome {
+        let id = segment.id;
+        let group = self.group_of(segment.shard);
+        // An event needs a position and the positions have an end; a body without events is a writer's bug.
+        let room = POSITION_END.0 - self.next_position.0;
+        if segment.count == 0 || u64::from(segment.count) > room {
+            return SegmentOutcome::Conflict;
+        }
+        let Some(entry) = self.entries.get(id.entry) else { return SegmentOutcome::NotOpen };
+        if let Some(outcome) = entry.refuse(id.incarnation, id.number, segment.checksum) {
+            return outcome;
+        }
+        let Some(group) = group else { return SegmentOutcome::NoQuorum };
+        let enough = group.is_quorum(&segment.votes)
+            || (planted(Mutant::AcknowledgeBeforeQuorum) && !segment.votes.is_empty());
+        if !enough {
+            return SegmentOutcome::NoQuorum;
+        }
+        segment.votes.retain(|vote| group.members.iter().any(|member| member.node == *vote));
+        segment.votes.sort_unstable();
+        segment.votes.dedup();
+
+        let (checksum, count) = (segment.checksum, segment.count);
+        let place = self.place(Step::Segment(segment), count);
+        self.entries.resolved(id.entry, id.number, checksum, place);
+        SegmentOutcome::Resolved(place)
+    }
+
+    fn close(&mut self, entry: NodeId, incarnation: Incarnation, reason: CloseReason) -> Answer {
+        if self.entries.close(entry, incarnation) {
+            self.place(Step::Closed { entry, incarnation, reason }, 0);
+        }
+        Answer::Closed
+    }
+
+    fn form(&mut self, mut group: StorageGroup) -> Answer {
+        if let Some(standing) = self.group() {
+            return Answer::Formed(standing.clone());
+        }
+        group.members.sort_unstable();
+        group.members.dedup_by_key(|member| member.node);
+        if group.members.is_empty() || group.members.len() > GROUP_MEMBERS_MAX {
+            return Answer::NotFormed;
+        }
+        for StorageMember { node, disk } in &group.members {
+            self.enrolled.insert(*node, *disk);
+            self.stored.insert(*node, Slot(0));
+        }
+        self.groups.insert(Shard(0), group.clone());
+        Answer::Formed(group)
+    }
+
+    fn mark_stored(&mut self, storage: NodeId, through: Slot) -> Answer {
+        let last = Slot(self.next_slot.0 - 1);
+        if let Some(mark) = self.stored.get_mut(&storage) {
+            *mark = (*mark).max(through.min(last));
+            self.trim();
+        }
+        Answer::Stored
+    }
+
+    /// Puts a step in the next slot; `count` events take the next positions.
+    fn place(&mut self, step: Step, count: u32) -> Place {
+        let place =
+            Place { slot: self.next_slot, stamp: self.last_stamp, base: self.next_position };
+        self.tail.push(Resolution { slot: place.slot, stamp: place.stamp, base: place.base, step });
+        self.trim();
+        if planted(Mutant::ReuseSlot) && place.slot.0 % 16 == 0 {
+            return place;
+        }
+        self.next_slot = self.next_slot.next();
+        self.next_position = Position(self.next_position.0 + u64::from(count));
+        assert!(
+            self.next_position <= POSITION_END,
+            "positions were checked before they were given"
+        );
+        place
+    }
+
+    fn trim(&mut self) {
+        let everywhere = self.stored.values().min().copied().unwrap_or(Slot(0));
+        self.tail.trim(everywhere);
+    }
+
+    /// The slot that the next resolution gets.
+    #[must_use]
+    pub fn next_slot(&self) -> Slot {
+        self.next_slot
+    }
+
+    /// The position that the next event gets.
+    #[must_use]
+    pub fn next_position(&self) -> Position {
+        self.next_position
+    }
+
+    /// The stamp of the newest command.
+    #[must_use]
+    pub fn last_stamp(&self) -> Stamp {
+        self.last_stamp
+    }
+
+    /// The oldest slot whose resolution is still kept here; the next slot if none is.
+    #[must_use]
+    pub fn oldest_kept(&self) -> Slot {
+        self.tail.oldest().unwrap_or(self.next_slot)
+    }
+
+    /// Up to `max` kept resolutions from `from` on; `None` if those are no longer kept.
+    #[must_use]
+    pub fn rows(&self, from: Slot, max: usize) -> Option<Vec<Resolution>> {
+        (from >= self.oldest_kept()).then(|| self.tail.rows(from, max))
+    }
+
+    /// The storage group, once it is formed.
+    #[must_use]
+    pub fn group(&self) -> Option<&StorageGroup> {
+        self.group_of(Shard(0))
+    }
+
+    /// The group that holds a shard.
+    #[must_use]
+    pub fn group_of(&self, shard: Shard) -> Option<&StorageGroup> {
+        self.groups.range(..=shard).next_back().map(|(_, group)| group)
+    }
+
+    /// The disk a storage was enrolled with.
+    #[must_use]
+    pub fn enrolled(&self, storage: NodeId) -> Option<DiskId> {
+        self.enrolled.get(&storage).copied()
+    }
+
+    /// Every entry that ever opened: its newest incarnation and whether that is still open. Ascending by entry.
+    pub fn entries(&self) -> impl Iterator<Item = (NodeId, Incarnation, bool)> + '_ {
+        self.entries.iter().map(|(node, entry)| (node, entry.incarnation, entry.open))
+    }
+
+    /// Whether this is the entry's open incarnation.
+    #[must_use]
+    pub fn is_open(&self, entry: NodeId, incarnation: Incarnation) -> bool {
+        self.entries.get(entry).is_some_and(|known| known.open && known.incarnation == incarnation)
+    }
+}

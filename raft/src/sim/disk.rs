@@ -1,0 +1,333 @@
+//! A disk that can lose power.
+//!
+//! Invariant: what was synced survives a crash whole; what was not is lost, kept or torn, page by page, as a seed
+//! decides. After a crash, and after [`SimDisk::kill`], handles opened before do nothing but fail.
+//!
+//! Deliberately absent: bit rot, and files that shrink on their own.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redb::{Database, DatabaseError, StorageBackend};
+
+use super::mix;
+use crate::host::Disk;
+
+/// Unsynced writes survive or perish in pieces of this size.
+const PAGE: usize = 4_096;
+
+/// What redb may cache of a simulated database.
+const CACHE_BYTES: usize = 1 << 20;
+
+/// One node's disk. Clones are the same disk; it outlives the crashes of its node.
+#[derive(Clone, Debug, Default)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    databases: BTreeMap<PathBuf, Image>,
+    files: BTreeMap<PathBuf, Vec<u8>>,
+    /// Handles of earlier lives fail.
+    life: u64,
+    death: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Image {
+    /// What reads see.
+    current: Vec<u8>,
+    /// What a crash leaves.
+    durable: Vec<u8>,
+    /// What happened to `current` since the last sync.
+    unsynced: Vec<Change>,
+    open: bool,
+}
+
+#[derive(Debug)]
+enum Change {
+    Write { offset: usize, data: Vec<u8> },
+    Length(usize),
+}
+
+impl SimDisk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Cuts the power. Call it before the simulation crashes the host. The node can start again afterwards.
+    pub fn crash(&self, seed: u64) {
+        let mut state = self.lock();
+        state.life += 1;
+        state.death = None;
+        let mut chance = seed;
+        let mut next = move || {
+            chance = chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            mix(chance)
+        };
+        for image in state.databases.values_mut() {
+            // Of all crashes, some keep nothing, some keep a beginning, and some keep whatever they please.
+            let kind = next() % 3;
+            let kept_changes = match kind {
+                0 => 0,
+                _ => image.unsynced.len() as u64,
+            };
+            let beginning = if kind == 1 { next() % (kept_changes + 1) } else { kept_changes };
+            let changes = std::mem::take(&mut image.unsynced);
+            for change in changes.into_iter().take(beginning as usize) {
+                let keeps = |next: &mut dyn FnMut() -> u64| kind == 1 || next() % 2 == 0;
+                match change {
+                    Change::Write { offset, data } => {
+                        for (at, page) in (offset..).step_by(PAGE).zip(data.chunks(PAGE)) {
+                            if keeps(&mut next) {
+                                write(&mut image.durable, at, page);
+                            }
+                        }
+                    }
+                    Change::Length(length) => {
+                        if keeps(&mut next) {
+                            image.durable.resize(length, 0);
+                        }
+                    }
+                }
+            }
+            image.current.clone_from(&image.durable);
+            image.open = false;
+        }
+    }
+
+    /// Fails everything from now on, as after an error that ends the process. The first reason is kept.
+    pub fn kill(&self, reason: &str) {
+        let mut state = self.lock();
+        state.life += 1;
+        state.death.get_or_insert_with(|| reason.to_owned());
+    }
+
+    /// Why the node on this disk had to end, if it had to.
+    #[must_use]
+    pub fn death(&self) -> Option<String> {
+        self.lock().death.clone()
+    }
+
+    /// Replaces the disk with an empty one.
+    pub fn wipe(&self) {
+        let mut state = self.lock();
+        let life = state.life + 1;
+        *state = State { life, ..State::default() };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alive(state: &State) -> io::Result<()> {
+        match &state.death {
+            Some(reason) => Err(io::Error::other(format!("the disk is dead: {reason}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn write(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
+    let end = offset + data.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[offset..end].copy_from_slice(data);
+}
+
+impl Disk for SimDisk {
+    fn open_database(&self, path: &Path) -> Result<Database, DatabaseError> {
+        let backend = {
+            let mut state = self.lock();
+            Self::alive(&state).map_err(redb::StorageError::Io)?;
+            let life = state.life;
+            let image = state.databases.entry(path.to_owned()).or_default();
+            if std::mem::replace(&mut image.open, true) {
+                return Err(DatabaseError::DatabaseAlreadyOpen);
+            }
+            Handle { disk: self.clone(), path: path.to_owned(), life }
+        };
+        Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)
+    }
+
+    fn read_file(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        let state = self.lock();
+        Self::alive(&state)?;
+        Ok(state.files.get(path).cloned())
+    }
+
+    fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut state = self.lock();
+        Self::alive(&state)?;
+        state.files.insert(path.to_owned(), content.to_vec());
+        Ok(())
+    }
+}
+
+/// One opening of a database.
+#[derive(Debug)]
+struct Handle {
+    disk: SimDisk,
+    path: PathBuf,
+    life: u64,
+}
+
+impl Handle {
+    fn with<T>(&self, work: impl FnOnce(&mut Image) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.disk.lock();
+        if state.life != self.life {
+            return Err(io::Error::other("the power was cut"));
+        }
+        match state.databases.get_mut(&self.path) {
+            Some(image) => work(image),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).expect("simulated files are small")
+}
+
+impl StorageBackend for Handle {
+    fn len(&self) -> io::Result<u64> {
+        self.with(|image| Ok(image.current.len() as u64))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.with(|image| {
+            let offset = index(offset);
+            let bytes = image.current.get(offset..offset + out.len());
+            out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        })
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.with(|image| {
+            image.current.resize(index(length), 0);
+            image.unsynced.push(Change::Length(index(length)));
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.with(|image| {
+            for change in image.unsynced.drain(..) {
+                match change {
+                    Change::Write { offset, data } => write(&mut image.durable, offset, &data),
+                    Change::Length(length) => image.durable.resize(length, 0),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.with(|image| {
+            let (offset, data) = (index(offset), data.to_vec());
+            write(&mut image.current, offset, &data);
+            image.unsynced.push(Change::Write { offset, data });
+            Ok(())
+        })
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.with(|image| {
+            image.open = false;
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+
+    use super::*;
+    use crate::commit::{begin_write, Recovery};
+
+    const TABLE: TableDefinition<u64, u64> = TableDefinition::new("numbers");
+
+    fn path() -> &'static Path {
+        Path::new("data/test.redb")
+    }
+
+    fn insert(database: &Database, number: u64) {
+        let transaction = begin_write(database, Recovery::Walk).unwrap();
+        transaction.open_table(TABLE).unwrap().insert(number, number).unwrap();
+        transaction.commit().unwrap();
+    }
+
+    fn numbers(database: &Database) -> Vec<u64> {
+        let table = database.begin_read().unwrap().open_table(TABLE).unwrap();
+        table.iter().unwrap().map(|row| row.unwrap().0.value()).collect()
+    }
+
+    #[test]
+    fn what_was_committed_survives_any_crash() {
+        for seed in 0..100 {
+            let disk = SimDisk::new();
+            for life in 0..4u64 {
+                let database = disk.open_database(path()).unwrap();
+                if life > 0 {
+                    assert_eq!(numbers(&database), (0..life * 5).collect::<Vec<_>>(), "{seed}");
+                }
+                (life * 5..life * 5 + 5).for_each(|number| insert(&database, number));
+                // A transaction that was not committed leaves writes behind that may tear.
+                let open = database.begin_write().unwrap();
+                for number in 1_000..2_000 {
+                    open.open_table(TABLE).unwrap().insert(number, seed).unwrap();
+                }
+                disk.crash(seed * 10 + life);
+                drop(open);
+                drop(database);
+            }
+        }
+    }
+
+    #[cfg(feature = "mutants")]
+    #[test]
+    fn what_was_not_synced_can_be_lost() {
+        use crate::mutant::{plant, Mutant};
+        let disk = SimDisk::new();
+        let database = disk.open_database(path()).unwrap();
+        insert(&database, 1);
+        plant(Some(Mutant::SkipFsync));
+        insert(&database, 2);
+        plant(None);
+        assert_eq!(numbers(&database), [1, 2]);
+        disk.crash(3);
+        drop(database);
+        assert_eq!(numbers(&disk.open_database(path()).unwrap()), [1]);
+    }
+
+    #[test]
+    fn a_killed_disk_takes_nothing_more() {
+        let disk = SimDisk::new();
+        disk.write_file(Path::new("id"), b"1").unwrap();
+        let database = disk.open_database(path()).unwrap();
+        insert(&database, 1);
+        assert!(matches!(disk.open_database(path()), Err(DatabaseError::DatabaseAlreadyOpen)));
+        disk.kill("test");
+        assert!(
+            begin_write(&database, Recovery::Walk).map_err(|_| ()).is_err() || {
+                let transaction = database.begin_write().unwrap();
+                transaction.open_table(TABLE).unwrap().insert(2, 2).unwrap();
+                transaction.commit().is_err()
+            }
+        );
+        assert!(disk.read_file(Path::new("id")).is_err());
+        assert_eq!(disk.death().as_deref(), Some("test"));
+        disk.crash(1);
+        drop(database);
+        assert_eq!(numbers(&disk.open_database(path()).unwrap()), [1]);
+        assert_eq!(disk.read_file(Path::new("id")).unwrap().as_deref(), Some(&b"1"[..]));
+    }
+}

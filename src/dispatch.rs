@@ -1,0 +1,256 @@
+//! Who gets which events: the node's live subscriptions, matched once a segment.
+//!
+//! A subscription is either here, or its session is reading the log by itself; never both. A session whose mailbox is
+//! full is put out of the index at that very slot, and comes back with [`Dispatcher::join`] when it has read up to
+//! where the others are. So a slow subscriber costs its bound and nothing more.
+//!
+//! Invariant: between joining and leaving, a session gets every slot that holds an event for it, in order, once.
+//!
+//! Deliberately absent: reading the log, and what a session does with an event.
+
+mod index;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::sync::mpsc;
+use vulpes_raft::ids::Slot;
+
+use crate::event::SessionId;
+use crate::gate::SubscriptionId;
+use crate::limits;
+use crate::log::Placed;
+use crate::topic::{Pattern, Realm, Topic};
+
+use index::{Index, Target};
+
+/// A segment handed to a session, with what it wants of it.
+#[derive(Debug, Clone)]
+pub struct Handed {
+    pub placed: Arc<Placed>,
+    pub hits: Hits,
+}
+
+/// For each topic of a segment's dictionary, the subscriptions that want it, ascending.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hits(Vec<Vec<SubscriptionId>>);
+
+impl Hits {
+    /// What one session's own subscriptions want of a segment; `None` where it is nothing.
+    #[must_use]
+    pub fn of<'a>(
+        topics: &[(Realm, Topic)],
+        realm: &Realm,
+        subscriptions: impl Iterator<Item = (SubscriptionId, &'a Pattern)> + Clone,
+    ) -> Option<Self> {
+        let wanted = |(of, topic): &(Realm, Topic)| {
+            let fits =
+                |(id, pattern): (SubscriptionId, &Pattern)| pattern.matches(topic).then_some(id);
+            let mut ids: Vec<_> =
+                if of == realm { subscriptions.clone().filter_map(fits).collect() } else { vec![] };
+            ids.sort_unstable();
+            ids
+        };
+        let hits: Vec<Vec<SubscriptionId>> = topics.iter().map(wanted).collect();
+        hits.iter().any(|ids| !ids.is_empty()).then_some(Self(hits))
+    }
+
+    /// The subscriptions that want a topic, by its number in the dictionary.
+    #[must_use]
+    pub fn on(&self, topic: u32) -> &[SubscriptionId] {
+        self.0.get(topic as usize).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// A session's way into the live stream.
+#[derive(Debug)]
+pub struct Join {
+    pub session: SessionId,
+    pub realm: Realm,
+    pub subscriptions: Vec<(SubscriptionId, Pattern)>,
+    /// The slot the session has read up to, itself not included; `None` to begin with the next one.
+    pub at: Option<Slot>,
+    /// The session's mailbox, where it has none here yet.
+    pub mailbox: Option<Mailbox>,
+}
+
+/// The end of a session's mailbox that the dispatcher fills. It is closed when it is full: what is missing from it
+/// begins at the slot that is left in it then.
+#[derive(Debug, Clone)]
+pub struct Mailbox {
+    sender: mpsc::Sender<Handed>,
+    left_at: Arc<AtomicU64>,
+}
+
+/// The session's end of its mailbox.
+#[derive(Debug)]
+pub struct Deliveries {
+    receiver: mpsc::Receiver<Handed>,
+    left_at: Arc<AtomicU64>,
+}
+
+/// A mailbox of the named bound.
+#[must_use]
+pub fn mailbox() -> (Mailbox, Deliveries) {
+    let (sender, receiver) = mpsc::channel(limits::SESSION_DELIVERIES);
+    let left_at = Arc::new(AtomicU64::new(0));
+    (Mailbox { sender, left_at: left_at.clone() }, Deliveries { receiver, left_at })
+}
+
+impl Deliveries {
+    /// The next segment; `None` when the mailbox was closed and is empty.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Handed>> {
+        self.receiver.poll_recv(context)
+    }
+
+    /// After the mailbox was closed: the first slot that is missing from it.
+    #[must_use]
+    pub fn left_at(&self) -> Slot {
+        Slot(self.left_at.load(Ordering::Acquire))
+    }
+}
+
+/// The session can't join here: it is to read on by itself, with a new mailbox when it comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the live stream goes on at slot {next}")]
+pub struct JoinError {
+    /// Where the live stream is.
+    pub next: Slot,
+}
+
+/// All live subscriptions of a node.
+#[derive(Debug)]
+pub struct Dispatcher {
+    next: Slot,
+    index: Index,
+    sessions: BTreeMap<SessionId, Member>,
+    /// Slots dispatched last, so that those who come within sight of the tail can join while it moves.
+    last: VecDeque<Arc<Placed>>,
+}
+
+#[derive(Debug)]
+struct Member {
+    realm: Realm,
+    mailbox: Mailbox,
+    subscriptions: HashMap<SubscriptionId, Pattern>,
+}
+
+/// How far behind the tail a session may be when it joins. Less than its mailbox holds.
+const JOIN_GAP: usize = 32;
+
+const _: () = assert!(JOIN_GAP < limits::SESSION_DELIVERIES);
+
+impl Dispatcher {
+    /// Without sessions, at a slot.
+    #[must_use]
+    pub fn new(next: Slot) -> Self {
+        let last = VecDeque::with_capacity(JOIN_GAP);
+        Self { next, index: Index::default(), sessions: BTreeMap::new(), last }
+    }
+
+    /// Adds subscriptions of a session to the live stream and tells from which slot on it has them there.
+    ///
+    /// # Errors
+    /// [`JoinError`] where the session has to read the log up to here first.
+    pub fn join(&mut self, join: Join) -> Result<Slot, JoinError> {
+        let next = self.next;
+        let at = join.at.unwrap_or(next);
+        if at > next || next.0 - at.0 > self.last.len() as u64 {
+            return Err(JoinError { next });
+        }
+        let mailbox = match (join.mailbox, self.sessions.get(&join.session)) {
+            (Some(mailbox), None) => mailbox,
+            (None, Some(member)) => member.mailbox.clone(),
+            // Put out for being slow since it last looked, or a leftover of before: it is to start over.
+            (None, None) | (Some(_), Some(_)) => return Err(JoinError { next }),
+        };
+        let behind = self.last.len() - (next.0 - at.0) as usize;
+        let missed: Vec<Handed> = self
+            .last
+            .iter()
+            .skip(behind)
+            .filter_map(|placed| {
+                let wanted = join.subscriptions.iter().map(|(id, pattern)| (*id, pattern));
+                let hits = Hits::of(placed.segment.as_ref()?.topics(), &join.realm, wanted)?;
+                Some(Handed { placed: placed.clone(), hits })
+            })
+            .collect();
+        // Only this side fills the mailbox, so that the room seen here is still there below.
+        if mailbox.sender.capacity() < missed.len() {
+            return Err(JoinError { next });
+        }
+        for handed in missed {
+            // A closed mailbox is a session that ended; its removal is on the way.
+            let _ = mailbox.sender.try_send(handed);
+        }
+        let member = self.sessions.entry(join.session).or_insert_with(|| Member {
+            realm: join.realm.clone(),
+            mailbox,
+            subscriptions: HashMap::new(),
+        });
+        for (id, pattern) in join.subscriptions {
+            self.index.insert(&join.realm, &pattern, Target { session: join.session, id });
+            member.subscriptions.insert(id, pattern);
+        }
+        Ok(at)
+    }
+
+    /// Ends one subscription of a session.
+    pub fn leave(&mut self, session: SessionId, id: SubscriptionId) {
+        if let Some(member) = self.sessions.get_mut(&session) {
+            if let Some(pattern) = member.subscriptions.remove(&id) {
+                self.index.remove(&member.realm, &pattern, Target { session, id });
+            }
+        }
+    }
+
+    /// Ends all of a session.
+    pub fn remove(&mut self, session: SessionId) {
+        if let Some(member) = self.sessions.remove(&session) {
+            for (id, pattern) in member.subscriptions {
+                self.index.remove(&member.realm, &pattern, Target { session, id });
+            }
+        }
+    }
+
+    /// Hands the next slot to all who want it.
+    pub fn dispatch(&mut self, placed: &Arc<Placed>) {
+        assert_eq!(placed.resolution.slot, self.next, "slots are dispatched densely and in order");
+        self.next = self.next.next();
+        if self.last.len() == JOIN_GAP {
+            self.last.pop_front();
+        }
+        self.last.push_back(placed.clone());
+        let Some(segment) = &placed.segment else { return };
+        let topics = segment.topics();
+        let mut handed: BTreeMap<SessionId, Hits> = BTreeMap::new();
+        for (number, (realm, topic)) in topics.iter().enumerate() {
+            for target in self.index.find(realm, topic).iter() {
+                let hits = handed
+                    .entry(target.session)
+                    .or_insert_with(|| Hits(vec![Vec::new(); topics.len()]));
+                hits.0[number].push(target.id);
+            }
+        }
+        for (session, hits) in handed {
+            let Some(member) = self.sessions.get(&session) else { continue };
+            let handed = Handed { placed: placed.clone(), hits };
+            if member.mailbox.sender.try_send(handed).is_err() {
+                let slot = placed.resolution.slot.0;
+                member.mailbox.left_at.store(slot, Ordering::Release);
+                self.remove(session);
+            }
+        }
+    }
+
+    /// Number of sessions in the live stream.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

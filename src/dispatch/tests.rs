@@ -1,0 +1,121 @@
+use bytes::Bytes;
+use vulpes_raft::ids::{
+    AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Shard, Stamp,
+};
+use vulpes_raft::order::{Resolution, Step};
+
+use super::*;
+use crate::event::{Event, Payload, Qos};
+use crate::segment::{OpenSegment, Segment};
+
+fn realm() -> Realm {
+    Realm::new("r").unwrap()
+}
+
+/// A slot with one event a topic.
+fn placed(slot: u64, topics: &[&str]) -> Arc<Placed> {
+    let mut open = OpenSegment::default();
+    for topic in topics {
+        let event = Event {
+            realm: realm(),
+            topic: Topic::from_mqtt(topic).unwrap(),
+            publisher: SessionId(9),
+            exclude_me: false,
+            disclose_me: false,
+            retain: false,
+            qos: Qos::AtMostOnce,
+            payload: Payload::raw(Bytes::new()),
+            properties: Bytes::new(),
+        };
+        open.push(&event).unwrap();
+    }
+    let id = AdvanceSegment {
+        entry: NodeId(1),
+        incarnation: Incarnation(1),
+        number: SegmentNumber(slot - 1),
+    };
+    let sealed = open.seal(id, Shard(0));
+    let resolution = Resolution {
+        slot: Slot(slot),
+        stamp: Stamp(0),
+        base: Position(slot),
+        step: Step::Segment(sealed.proposal(vec![])),
+    };
+    Arc::new(Placed { resolution, segment: Some(Segment::parse(sealed.body).unwrap()) })
+}
+
+fn join(id: u64, pattern: &str, at: Option<u64>, mailbox: Option<Mailbox>) -> Join {
+    Join {
+        session: SessionId(1),
+        realm: realm(),
+        subscriptions: vec![(SubscriptionId(id), Pattern::from_mqtt(pattern).unwrap())],
+        at: at.map(Slot),
+        mailbox,
+    }
+}
+
+/// What is in a mailbox now: slot and wanted subscriptions of the first topic; and whether it was closed.
+fn drain(deliveries: &mut Deliveries) -> (Vec<(u64, Vec<u64>)>, bool) {
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    let mut found = Vec::new();
+    loop {
+        match deliveries.poll_next(&mut context) {
+            Poll::Ready(Some(handed)) => {
+                let ids = handed.hits.on(0).iter().map(|id| id.0).collect();
+                found.push((handed.placed.resolution.slot.0, ids));
+            }
+            Poll::Ready(None) => return (found, true),
+            Poll::Pending => return (found, false),
+        }
+    }
+}
+
+#[test]
+fn a_session_gets_what_it_joined_for_from_there_on() {
+    let mut dispatcher = Dispatcher::new(Slot(1));
+    let (mailbox, mut deliveries) = mailbox();
+    dispatcher.dispatch(&placed(1, &["a"]));
+    assert_eq!(dispatcher.join(join(5, "a", None, Some(mailbox))), Ok(Slot(2)));
+    dispatcher.dispatch(&placed(2, &["a"]));
+    dispatcher.dispatch(&placed(3, &["b"]));
+    assert_eq!(dispatcher.join(join(6, "+", None, None)), Ok(Slot(4)));
+    dispatcher.dispatch(&placed(4, &["a", "b"]));
+    dispatcher.leave(SessionId(1), SubscriptionId(5));
+    dispatcher.dispatch(&placed(5, &["a"]));
+    dispatcher.remove(SessionId(1));
+    dispatcher.dispatch(&placed(6, &["a"]));
+    let expected = vec![(2, vec![5]), (4, vec![5, 6]), (5, vec![6])];
+    assert_eq!(drain(&mut deliveries), (expected, true));
+}
+
+#[test]
+fn a_session_within_sight_of_the_tail_joins_without_a_gap() {
+    let mut dispatcher = Dispatcher::new(Slot(1));
+    for slot in 1..=40 {
+        dispatcher.dispatch(&placed(slot, &["a"]));
+    }
+    let (first, mut deliveries) = mailbox();
+    let too_early = Err(JoinError { next: Slot(41) });
+    assert_eq!(dispatcher.join(join(5, "a", Some(8), Some(first.clone()))), too_early);
+    assert_eq!(dispatcher.join(join(5, "a", Some(42), Some(first.clone()))), too_early);
+    assert_eq!(dispatcher.join(join(5, "a", Some(39), Some(first))), Ok(Slot(39)));
+    dispatcher.dispatch(&placed(41, &["a"]));
+    let slots: Vec<u64> = drain(&mut deliveries).0.into_iter().map(|(slot, _)| slot).collect();
+    assert_eq!(slots, [39, 40, 41]);
+}
+
+#[test]
+fn a_slow_session_is_put_out_and_told_where() {
+    let mut dispatcher = Dispatcher::new(Slot(1));
+    let (first, mut deliveries) = mailbox();
+    assert_eq!(dispatcher.join(join(5, "a", None, Some(first))), Ok(Slot(1)));
+    let bound = limits::SESSION_DELIVERIES as u64;
+    for slot in 1..=bound + 5 {
+        dispatcher.dispatch(&placed(slot, &["a"]));
+    }
+    assert_eq!(dispatcher.sessions(), 0);
+    assert_eq!(dispatcher.join(join(6, "a", None, None)), Err(JoinError { next: Slot(bound + 6) }));
+    let (got, closed) = drain(&mut deliveries);
+    assert_eq!((got.len() as u64, closed), (bound, true));
+    assert_eq!(deliveries.left_at(), Slot(bound + 1));
+}

@@ -1,0 +1,44 @@
+//! The entry role's write path: what clients publish goes into advance segments, to the storages, into the order, and
+//! comes back as answers.
+//!
+//! In reading order:
+//! - [`order`]: sync, as an entry sees it.
+//! - `core`: the state machine, pure.
+//! - `driver`: the task that runs it; [`Entry`], [`EntryHandle`].
+//! - [`status`]: what it tells about itself.
+//!
+//! Invariant: a session's publishes are answered in the order in which they were submitted, each once; "stored" only
+//! after a quorum of storages has them on disk and sync has committed their place.
+//!
+//! Deliberately absent: sessions and protocols (`gate`, `server`), and reading the log (`replica`).
+
+mod core;
+mod driver;
+pub mod order;
+pub mod status;
+#[cfg(test)]
+mod sync_model;
+
+use tokio::sync::mpsc;
+
+pub use self::driver::{Entry, EntryClosed, EntryConfig, EntryHandle, Permit};
+pub use self::order::{Lease, Opened, OrderError, Ordering};
+pub use self::status::{Counters, EntryStatus, StorageStatus};
+
+use crate::gate::Answer;
+use crate::limits;
+
+/// Consecutive publishes of one session, with the channel for their answers. A session whose events of all
+/// unanswered batches stay within [`limits::SESSION_UNANSWERED`], and the batches within [`limits::SESSION_BATCHES`],
+/// needs a channel of [`SESSION_ANSWERS`], so that an answer never waits for a session.
+pub type Batch = self::core::Batch<mpsc::Sender<Answer>>;
+
+/// Largest batch in bytes of its events: what is read from a client in one turn, or one message.
+pub const BATCH_BYTES: usize = limits::CLIENT_MESSAGE + limits::SESSION_READ;
+
+/// Most answers to one batch. Each is for the part of it in one segment: the one it found open, those it filled, one
+/// left early because the next event was too large, and the last.
+pub const BATCH_ANSWERS: usize = 3 + BATCH_BYTES.div_ceil(limits::SEGMENT_TARGET);
+
+/// Room a session's channel of answers has to have.
+pub const SESSION_ANSWERS: usize = limits::SESSION_BATCHES * BATCH_ANSWERS;

@@ -1,0 +1,500 @@
+//! The entry's write path as a state machine: from batches of events to answers.
+//!
+//! Inputs are batches, the end of a turn, and what storages, sync and the followed log said. Outputs are polled
+//! ([`Core::poll`]) and have to be drained before the next turn.
+//!
+//! Invariant: every ticket is answered once, per session in order. "Stored" is only said of what sync or the log
+//! placed, "not stored" only of what the log shows can't be placed any more. Memory is bounded: one open segment, one
+//! batch that waits for room, and the pending segments.
+//!
+//! Deliberately absent: sockets, tasks and clocks (`driver`).
+
+mod life;
+mod pending;
+mod proposer;
+mod storages;
+mod tickets;
+mod writer;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, SegmentNumber, Shard};
+use vulpes_raft::order::{Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup};
+
+use self::life::Life;
+use self::pending::{Pending, Placing};
+use self::proposer::Proposer;
+use self::storages::Storages;
+use self::writer::Writer;
+use super::order::{Lease, Opened, OrderError};
+use super::status::{Counters, EntryStatus};
+use crate::event::{Event, SessionId};
+use crate::gate::{Answer, Moment, PublishError};
+use crate::keep::{KeepError, Kept};
+use crate::limits;
+use crate::segment::SealedBody;
+
+/// First pause before something that failed is tried again, in milliseconds. Each further one is twice as long.
+const BACKOFF_FIRST: u64 = 50;
+
+/// Longest pause before something that failed is tried again, in milliseconds.
+const BACKOFF_LAST: u64 = 1600;
+
+/// Consecutive publishes of one session.
+#[derive(Debug, Clone)]
+pub struct Batch<A> {
+    pub session: SessionId,
+    /// The session's sequence number of the first event.
+    pub first: u64,
+    /// Each within [`limits::EVENT`].
+    pub events: Vec<Event>,
+    /// Where the answers go.
+    pub answers: A,
+}
+
+/// Something the core wants done.
+#[derive(Debug)]
+pub(super) enum Output<A> {
+    /// Ask sync for an incarnation; answered by [`Core::opened`].
+    Open { request: u64 },
+    /// Announce the incarnation to a storage and ask for credit; answered by [`Core::begun`].
+    Begin { storage: NodeId, incarnation: Incarnation },
+    /// A segment was sealed; readers near the tail will want its body soon.
+    Sealed(SealedBody),
+    /// Have a body kept; answered by [`Core::voted`].
+    Keep { storage: NodeId, body: SealedBody },
+    /// Propose to sync; answered by [`Core::proposed`].
+    Propose { call: u64, segments: Vec<SealedSegment> },
+    /// Ask sync for the storage group; answered by [`Core::regrouped`].
+    Regroup,
+    /// Renew the lease; answered by [`Core::renewed`].
+    Renew { incarnation: Incarnation },
+    /// Tell a session what became of its publishes.
+    Answer { to: A, answer: Answer },
+}
+
+/// The entry's state machine. `A` says where a session's answers go.
+#[derive(Debug)]
+pub(super) struct Core<A> {
+    node: NodeId,
+    life: Life,
+    writer: Writer<A>,
+    pending: Pending<A>,
+    storages: Storages,
+    proposer: Proposer,
+    next_number: SegmentNumber,
+    next_shard: Shard,
+    outputs: VecDeque<Output<A>>,
+    counters: Counters,
+}
+
+fn after(moment: Moment, milliseconds: u64) -> Moment {
+    Moment(moment.0.saturating_add(milliseconds))
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// When to try again after so many failures before this one.
+fn backoff(now: Moment, failures: u32) -> Moment {
+    after(now, (BACKOFF_FIRST << failures.min(8)).min(BACKOFF_LAST))
+}
+
+/// When a ticket expires.
+fn deadline_of(submitted: Moment) -> Moment {
+    after(submitted, milliseconds(limits::PUBLISH_TIMEOUT))
+}
+
+impl<A: Clone> Core<A> {
+    /// An entry on this node. `request` is a random number that names its requests for incarnations; `lease` is how
+    /// long sync waits for a sign of life.
+    pub(super) fn new(node: NodeId, request: u64, lease: Duration) -> Self {
+        Self {
+            node,
+            life: Life::new(request, milliseconds(lease) / 3),
+            writer: Writer::default(),
+            pending: Pending::default(),
+            storages: Storages::default(),
+            proposer: Proposer::default(),
+            next_number: SegmentNumber::default(),
+            next_shard: Shard::default(),
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The next thing it wants done.
+    pub(super) fn poll(&mut self) -> Option<Output<A>> {
+        self.outputs.pop_front()
+    }
+
+    /// Whether there is something to do before more batches are taken.
+    pub(super) fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
+    /// Whether a batch waits for room: then no further one may be given.
+    pub(super) fn is_full(&self) -> bool {
+        self.writer.is_full()
+    }
+
+    /// Events whose publishers wait for an answer.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.writer.unanswered() + self.pending.unanswered()
+    }
+
+    /// When [`Core::end_turn`] wants to be called at the latest.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        let tickets = self.pending.deadline().or(self.writer.deadline());
+        let proposer = self.proposer.deadline();
+        let due = [tickets, proposer, self.life.deadline(), self.begin_deadline()];
+        due.into_iter().flatten().min()
+    }
+
+    fn begin_deadline(&self) -> Option<Moment> {
+        self.life.current().and_then(|_| self.storages.deadline())
+    }
+
+    /// Takes a batch that was submitted at this moment. Never while [`Core::is_full`].
+    pub(super) fn accept(&mut self, batch: Batch<A>, submitted: Moment) {
+        self.writer.take(batch, submitted);
+        self.write();
+    }
+
+    /// Sync answered the request for an incarnation.
+    pub(super) fn opened(&mut self, result: Result<Opened, OrderError>, now: Moment) {
+        match result {
+            Ok(Opened { incarnation, group }) => {
+                if self.life.granted(incarnation, now) {
+                    self.counters.incarnations += 1;
+                    self.storages.restart(group, now);
+                    self.proposer.restart();
+                }
+            }
+            Err(_) => self.life.not_granted(now),
+        }
+    }
+
+    /// A storage answered the begin of an incarnation: with its credit, or not.
+    pub(super) fn begun(
+        &mut self,
+        storage: NodeId,
+        incarnation: Incarnation,
+        result: Result<u32, KeepError>,
+        now: Moment,
+    ) {
+        if self.life.current() != Some(incarnation) {
+            return;
+        }
+        match result {
+            Ok(credit) => self.storages.begun(storage, Some(credit), now),
+            Err(error) => {
+                self.storages.begun(storage, None, now);
+                if error == KeepError::Fenced {
+                    self.lose(incarnation, now);
+                }
+            }
+        }
+    }
+
+    /// A storage answered for a body.
+    pub(super) fn voted(
+        &mut self,
+        storage: NodeId,
+        id: AdvanceSegment,
+        result: Result<Kept, KeepError>,
+        now: Moment,
+    ) {
+        let error = match result {
+            Ok(kept) if self.is_vote_for(storage, id, &kept) => {
+                self.storages.kept(storage, id, kept.credit);
+                self.pending.vote(id, storage, self.storages.group());
+                return;
+            }
+            Ok(kept) => {
+                tracing::error!(%id, %storage, ?kept, "a storage voted for another body than was sent to it");
+                None
+            }
+            Err(error) => Some(error),
+        };
+        self.counters.keeps_failed += 1;
+        self.storages.failed(storage, id, now);
+        match error {
+            Some(KeepError::Fenced) => self.lose(id.incarnation, now),
+            Some(KeepError::Conflict(_)) => {
+                tracing::error!(%id, %storage, "another writer uses this incarnation; opening anew");
+                self.lose(id.incarnation, now);
+            }
+            Some(KeepError::Damaged(reason)) => {
+                tracing::warn!(%id, %storage, reason, "a body was damaged on its way");
+            }
+            Some(KeepError::Unreachable { .. }) | None => {}
+        }
+    }
+
+    fn is_vote_for(&self, storage: NodeId, id: AdvanceSegment, kept: &Kept) -> bool {
+        let vote = kept.vote;
+        vote.storage == storage
+            && vote.segment == id
+            // Of a segment that has its place meanwhile, only the credit is of interest.
+            && self.pending.body(id).is_none_or(|body| {
+                vote.checksum == body.checksum && vote.length as usize == body.body.len()
+            })
+    }
+
+    /// Sync answered a proposal.
+    pub(super) fn proposed(
+        &mut self,
+        call: u64,
+        result: Result<Vec<SegmentOutcome>, OrderError>,
+        now: Moment,
+    ) {
+        let Some(segments) = self.proposer.finished(call) else { return };
+        let outcomes = match result {
+            Ok(outcomes) if outcomes.len() == segments.len() => outcomes,
+            Ok(_) | Err(_) => {
+                self.counters.proposals_failed += 1;
+                self.proposer.failed(now);
+                for (id, _) in segments {
+                    self.pending.propose_again(id, call, self.storages.group());
+                }
+                return;
+            }
+        };
+        for ((id, checksum), outcome) in segments.into_iter().zip(outcomes) {
+            self.outcome(call, id, checksum, &outcome, now);
+        }
+    }
+
+    fn outcome(
+        &mut self,
+        call: u64,
+        id: AdvanceSegment,
+        checksum: u64,
+        outcome: &SegmentOutcome,
+        now: Moment,
+    ) {
+        match outcome {
+            SegmentOutcome::Resolved(place) => {
+                if self.life.current() == Some(id.incarnation) {
+                    self.life.heard(now);
+                }
+                self.proposer.succeeded();
+                self.place(id, checksum, *place, now);
+            }
+            SegmentOutcome::Gap { .. } => {
+                // An earlier proposal was overtaken on its way: all go again, in order, once none is under way.
+                self.proposer.wait_for_all();
+                self.pending.propose_again(id, call, self.storages.group());
+            }
+            SegmentOutcome::NoQuorum => {
+                self.proposer.group_is_stale(now);
+                self.pending.propose_again(id, call, self.storages.group());
+            }
+            SegmentOutcome::Fenced { .. } | SegmentOutcome::NotOpen => {
+                self.lose(id.incarnation, now);
+            }
+            SegmentOutcome::Conflict | SegmentOutcome::Forgotten => {
+                // Neither happens unless two writers share an incarnation. Only the log can tell what became of it,
+                // and an opening makes sure that the log shows an end.
+                tracing::error!(%id, ?outcome, "sync does not know this segment as ours; opening anew");
+                self.lose(id.incarnation, now);
+            }
+        }
+    }
+
+    /// Sync named the storage group.
+    pub(super) fn regrouped(&mut self, result: Result<StorageGroup, OrderError>, now: Moment) {
+        self.proposer.regrouped(result.is_ok(), now);
+        if let Ok(group) = result {
+            self.storages.regroup(group, now);
+            self.pending.recount(self.storages.group());
+        }
+    }
+
+    /// Sync answered a renewal.
+    pub(super) fn renewed(
+        &mut self,
+        incarnation: Incarnation,
+        result: Result<Lease, OrderError>,
+        now: Moment,
+    ) {
+        if self.life.current() != Some(incarnation) {
+            return;
+        }
+        match result {
+            Ok(Lease::Held) => self.life.heard(now),
+            Ok(Lease::Lost) => self.lose(incarnation, now),
+            Err(_) => self.life.not_renewed(now),
+        }
+    }
+
+    /// The followed log shows its next step.
+    pub(super) fn observed(&mut self, resolution: &Resolution, now: Moment) {
+        if !self.life.shows(resolution.slot) {
+            return;
+        }
+        match &resolution.step {
+            Step::Segment(segment) if segment.id.entry == self.node => {
+                let Resolution { slot, stamp, base, .. } = *resolution;
+                self.place(segment.id, segment.checksum, Place { slot, stamp, base }, now);
+            }
+            Step::Opened { entry, incarnation } if *entry == self.node => {
+                self.ended(Incarnation(incarnation.0.saturating_sub(1)), now);
+                self.life.shows_opening(*incarnation);
+            }
+            Step::Closed { entry, incarnation, .. } if *entry == self.node => {
+                self.ended(*incarnation, now);
+            }
+            Step::Segment(_) | Step::Opened { .. } | Step::Closed { .. } => {}
+        }
+    }
+
+    /// The log shows that this incarnation and all older ones are over.
+    fn ended(&mut self, incarnation: Incarnation, now: Moment) {
+        self.life.shows_end(incarnation);
+        if let Some(over) = self.pending.incarnation().filter(|over| *over <= incarnation) {
+            let whole = self.life.is_whole(over);
+            let error = if whole { PublishError::NotStored } else { PublishError::Unknown };
+            self.counters.segments_lost += self.pending.give_up(error, &mut self.outputs);
+        }
+        if let Some(current) = self.life.current().filter(|current| self.life.is_over(*current)) {
+            self.lose(current, now);
+        }
+    }
+
+    fn place(&mut self, id: AdvanceSegment, checksum: u64, place: Place, now: Moment) {
+        match self.pending.place(id, checksum, place, &mut self.outputs) {
+            Placing::Done { segments, events } => {
+                self.counters.segments_resolved += segments;
+                self.counters.events_resolved += events;
+            }
+            Placing::Conflict => {
+                tracing::error!(%id, "the log has another body under this name; opening anew");
+                self.lose(id.incarnation, now);
+            }
+        }
+    }
+
+    fn lose(&mut self, incarnation: Incarnation, now: Moment) {
+        if self.life.lose(incarnation, now) {
+            tracing::warn!(%incarnation, "the entry's incarnation is lost; asking for another");
+        }
+    }
+
+    /// Time has passed, and no more input comes for now: seals and sends what can be, and asks for what is due.
+    pub(super) fn end_turn(&mut self, now: Moment) {
+        self.counters.events_expired += self.pending.expire(now, &mut self.outputs)
+            + self.writer.expire(now, &mut self.outputs);
+        self.ask(now);
+        self.keep();
+        self.write();
+        if self.can_seal() {
+            self.seal();
+        }
+        self.propose(now);
+    }
+
+    /// The entry ends: whatever is unanswered stays unknown.
+    pub(super) fn end(&mut self) {
+        self.pending.give_up(PublishError::Unknown, &mut self.outputs);
+        self.writer.end(&mut self.outputs);
+    }
+
+    /// Asks sync and storages for what is due.
+    fn ask(&mut self, now: Moment) {
+        // Segments of an older incarnation that nobody waits for need not hold up the next one.
+        if self.pending.incarnation() != self.life.live() && self.pending.unanswered() == 0 {
+            let lost = self.pending.give_up(PublishError::Unknown, &mut self.outputs);
+            self.counters.segments_lost += lost;
+        }
+        if self.pending.is_empty() && self.life.begin() {
+            self.next_number = SegmentNumber::default();
+        }
+        if let Some(request) = self.life.ask(now) {
+            self.outputs.push_back(Output::Open { request });
+        }
+        if let Some(incarnation) = self.life.current() {
+            let due = self.storages.due(now);
+            self.outputs.extend(due.map(|storage| Output::Begin { storage, incarnation }));
+        }
+        if let Some(incarnation) = self.life.renew(now) {
+            self.outputs.push_back(Output::Renew { incarnation });
+        }
+        if self.proposer.asks_for_group(now) {
+            self.outputs.push_back(Output::Regroup);
+        }
+    }
+
+    /// Writes what waits, sealing where that makes room.
+    fn write(&mut self) {
+        while !self.writer.fill() && self.can_seal() {
+            self.seal();
+        }
+    }
+
+    fn can_seal(&self) -> bool {
+        self.life.live().is_some()
+            && self.writer.open_events() > 0
+            && self.pending.has_room(self.writer.open_size())
+            && self.storages.quorum_has_room()
+    }
+
+    fn seal(&mut self) {
+        let incarnation = self.life.live().expect("segments are sealed under an incarnation only");
+        let id = AdvanceSegment { entry: self.node, incarnation, number: self.next_number };
+        let (body, tickets) = self.writer.seal(id, self.next_shard);
+        self.next_number = id.number.next();
+        self.next_shard = self.next_shard.next();
+        self.counters.segments_sealed += 1;
+        self.counters.events_sealed += u64::from(body.count);
+        self.outputs.push_back(Output::Sealed(body.clone()));
+        self.pending.push(body, tickets);
+        self.keep();
+    }
+
+    /// Sends bodies that lack votes to every storage that can take them.
+    fn keep(&mut self) {
+        if self.life.live().is_none() || !self.storages.any_room() {
+            return;
+        }
+        for (body, votes) in self.pending.lacking() {
+            let takers: Vec<NodeId> = self.storages.takers(body.id, votes).collect();
+            for storage in takers {
+                self.storages.sent(storage, body.id);
+                self.outputs.push_back(Output::Keep { storage, body: body.clone() });
+            }
+        }
+    }
+
+    fn propose(&mut self, now: Moment) {
+        if !self.proposer.may_propose(now) || self.life.live().is_none() {
+            return;
+        }
+        let call = self.proposer.next_call();
+        let segments = self.pending.propose(call);
+        if !segments.is_empty() {
+            let sent = segments.iter().map(|segment| (segment.id, segment.checksum));
+            self.proposer.begun(call, sent.collect());
+            self.outputs.push_back(Output::Propose { call, segments });
+        }
+    }
+
+    /// Describes itself.
+    pub(super) fn report(&self, into: &mut EntryStatus) {
+        into.incarnation = self.life.live();
+        into.open_events = self.writer.open_events();
+        into.pending_segments = self.pending.len();
+        into.pending_bytes = self.pending.bytes();
+        into.unanswered = self.unanswered();
+        self.storages.report(&mut into.storages);
+        into.counters = self.counters;
+    }
+}

@@ -1,0 +1,211 @@
+//! The entry's incarnation: asked for, held, lost, and what the followed log has shown of it.
+//!
+//! Invariant: a segment is said not to be stored only if the log was seen without a hole from its incarnation's
+//! opening to its end. An incarnation whose end the log has shown is never taken up again.
+//!
+//! Deliberately absent: the segments themselves (`pending`).
+
+use vulpes_raft::ids::{Incarnation, Slot};
+
+use super::{after, backoff};
+use crate::gate::Moment;
+
+/// The least time between two incarnations, in milliseconds: two processes under one node id must not fence each other
+/// at full speed.
+pub(super) const REOPEN_PAUSE: u64 = 1000;
+
+/// Where the entry stands with sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It has to ask for an incarnation.
+    Without { ask_at: Moment },
+    /// It has asked.
+    Asking,
+    /// It has an incarnation, but segments of the one before are not settled yet.
+    Granted(Incarnation),
+    /// It seals under this incarnation.
+    Live(Incarnation),
+}
+
+/// The lease on the incarnation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Renewal {
+    Due { at: Moment },
+    Asked,
+}
+
+/// One entry's lives, one after the other.
+#[derive(Debug)]
+pub(super) struct Life {
+    standing: Standing,
+    /// Names the request for an incarnation, so that a repeat is known as one.
+    request: u64,
+    failures: u32,
+    opened_at: Option<Moment>,
+    renewal: Renewal,
+    /// How long to be silent before asking for a renewal, in milliseconds.
+    renew_every: u64,
+    shown: Shown,
+}
+
+/// What the log has shown.
+#[derive(Debug, Default)]
+struct Shown {
+    last: Option<Slot>,
+    /// This incarnation and older ones have ended.
+    ended: Incarnation,
+    /// The incarnation whose opening was shown, with no hole in the log since.
+    whole: Option<Incarnation>,
+}
+
+impl Life {
+    pub(super) fn new(request: u64, renew_every: u64) -> Self {
+        Self {
+            standing: Standing::Without { ask_at: Moment::default() },
+            request,
+            failures: 0,
+            opened_at: None,
+            renewal: Renewal::Due { at: Moment::default() },
+            renew_every,
+            shown: Shown::default(),
+        }
+    }
+
+    /// The incarnation that segments are sealed under.
+    pub(super) fn live(&self) -> Option<Incarnation> {
+        match self.standing {
+            Standing::Live(incarnation) => Some(incarnation),
+            _ => None,
+        }
+    }
+
+    /// The newest incarnation that sync granted and that is not known to be lost.
+    pub(super) fn current(&self) -> Option<Incarnation> {
+        match self.standing {
+            Standing::Live(incarnation) | Standing::Granted(incarnation) => Some(incarnation),
+            Standing::Without { .. } | Standing::Asking => None,
+        }
+    }
+
+    /// The request for an incarnation, if one is due now. It counts as made.
+    pub(super) fn ask(&mut self, now: Moment) -> Option<u64> {
+        match self.standing {
+            Standing::Without { ask_at } if ask_at <= now => {
+                self.standing = Standing::Asking;
+                Some(self.request)
+            }
+            _ => None,
+        }
+    }
+
+    /// Sync granted an incarnation. `false`: it is over already, or nobody asked.
+    pub(super) fn granted(&mut self, incarnation: Incarnation, now: Moment) -> bool {
+        if self.standing != Standing::Asking {
+            return false;
+        }
+        self.request = self.request.wrapping_add(1);
+        self.failures = 0;
+        self.opened_at = Some(now);
+        self.standing = Standing::Granted(incarnation);
+        self.heard(now);
+        if incarnation <= self.shown.ended {
+            self.lose(incarnation, now);
+            return false;
+        }
+        true
+    }
+
+    /// Sync did not answer the request; it is made again later.
+    pub(super) fn not_granted(&mut self, now: Moment) {
+        if self.standing == Standing::Asking {
+            self.standing = Standing::Without { ask_at: backoff(now, self.failures) };
+            self.failures = self.failures.saturating_add(1);
+        }
+    }
+
+    /// Segments of the incarnation before are settled: the granted one begins.
+    pub(super) fn begin(&mut self) -> bool {
+        match self.standing {
+            Standing::Granted(incarnation) => {
+                self.standing = Standing::Live(incarnation);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// An incarnation is lost. `true` if it was the current one; then another is asked for.
+    pub(super) fn lose(&mut self, incarnation: Incarnation, now: Moment) -> bool {
+        if self.current() != Some(incarnation) {
+            return false;
+        }
+        let earliest = self.opened_at.map_or(now, |opened| after(opened, REOPEN_PAUSE));
+        self.standing = Standing::Without { ask_at: earliest.max(now) };
+        true
+    }
+
+    /// Sync was heard from about the current incarnation, which renews its lease.
+    pub(super) fn heard(&mut self, now: Moment) {
+        self.renewal = Renewal::Due { at: after(now, self.renew_every) };
+    }
+
+    /// The incarnation to renew, if that is due now. It counts as asked for.
+    pub(super) fn renew(&mut self, now: Moment) -> Option<Incarnation> {
+        let incarnation = self.current()?;
+        match self.renewal {
+            Renewal::Due { at } if at <= now => {
+                self.renewal = Renewal::Asked;
+                Some(incarnation)
+            }
+            _ => None,
+        }
+    }
+
+    /// A renewal got no answer; it is asked for again soon.
+    pub(super) fn not_renewed(&mut self, now: Moment) {
+        if self.renewal == Renewal::Asked {
+            self.renewal = Renewal::Due { at: backoff(now, 2) };
+        }
+    }
+
+    /// The log shows this slot next. `false`: it has shown it before.
+    pub(super) fn shows(&mut self, slot: Slot) -> bool {
+        if self.shown.last.is_some_and(|last| slot <= last) {
+            return false;
+        }
+        if self.shown.last.is_some_and(|last| slot != last.next()) {
+            self.shown.whole = None;
+        }
+        self.shown.last = Some(slot);
+        true
+    }
+
+    /// The log shows an opening of this entry.
+    pub(super) fn shows_opening(&mut self, incarnation: Incarnation) {
+        self.shown.whole = Some(incarnation);
+    }
+
+    /// The log shows that this incarnation and all older ones are over.
+    pub(super) fn shows_end(&mut self, incarnation: Incarnation) {
+        self.shown.ended = self.shown.ended.max(incarnation);
+    }
+
+    /// Whether the log has shown the end of this incarnation.
+    pub(super) fn is_over(&self, incarnation: Incarnation) -> bool {
+        incarnation <= self.shown.ended
+    }
+
+    /// Whether the log has shown all of this incarnation so far.
+    pub(super) fn is_whole(&self, incarnation: Incarnation) -> bool {
+        self.shown.whole == Some(incarnation)
+    }
+
+    /// When it wants to ask for something.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        match (self.standing, self.renewal) {
+            (Standing::Without { ask_at }, _) => Some(ask_at),
+            (Standing::Granted(_) | Standing::Live(_), Renewal::Due { at }) => Some(at),
+            (Standing::Asking | Standing::Granted(_) | Standing::Live(_), _) => None,
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Random schedules of the core against a model of sync and of three storages: whatever is lost, late, repeated or
+//! overtaken, answers are true, in order, and given once.
+//!
+//! Invariant: the model alone decides what is true; what the core believes is only ever compared with it.
+//!
+//! Deliberately absent: holes in the log, and a second writer under one incarnation, which the scripts have (`tests`).
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use super::tests::event;
+use super::*;
+use crate::entry::sync_model::SyncModel;
+use crate::gate::Stored;
+use crate::keep::StorageVote;
+use crate::segment::Segment;
+
+const NODE: NodeId = NodeId(7);
+const SESSIONS: u64 = 3;
+
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Submit { session: u64, count: u64, large: bool },
+    Turn,
+    Advance { milliseconds: u64 },
+    Call { pick: usize, fate: Fate },
+    Log { steps: usize },
+    Steal,
+    Close,
+    Noise,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Done,
+    AnswerLost,
+    Lost,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let fate =
+        prop_oneof![6 => Just(Fate::Done), 1 => Just(Fate::AnswerLost), 1 => Just(Fate::Lost)];
+    prop_oneof![
+        16 => (0..SESSIONS, 1u64..4, prop::bool::weighted(0.05))
+            .prop_map(|(session, count, large)| Op::Submit { session, count, large }),
+        4 => Just(Op::Turn),
+        4 => prop_oneof![1u64..100, 100u64..4000]
+            .prop_map(|milliseconds| Op::Advance { milliseconds }),
+        60 => (0usize..64, fate).prop_map(|(pick, fate)| Op::Call { pick, fate }),
+        12 => (1usize..6).prop_map(|steps| Op::Log { steps }),
+        1 => Just(Op::Steal),
+        1 => Just(Op::Close),
+        2 => Just(Op::Noise),
+    ]
+}
+
+struct World {
+    core: Core<u64>,
+    now: Moment,
+    sync: SyncModel,
+    /// How much of the log the core was shown.
+    shown: usize,
+    bodies: BTreeMap<AdvanceSegment, SealedBody>,
+    storages: [BTreeSet<AdvanceSegment>; 3],
+    calls: Vec<Output<u64>>,
+    submitted: [u64; SESSIONS as usize],
+    answered: [u64; SESSIONS as usize],
+    not_stored: BTreeSet<(u64, u64)>,
+    stored: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            core: Core::new(NODE, 1, Duration::from_secs(9)),
+            now: Moment(0),
+            sync: SyncModel::new(NODE),
+            shown: 0,
+            bodies: BTreeMap::new(),
+            storages: Default::default(),
+            calls: Vec::new(),
+            submitted: [0; SESSIONS as usize],
+            answered: [0; SESSIONS as usize],
+            not_stored: BTreeSet::new(),
+            stored: 0,
+        }
+    }
+
+    fn step(&mut self, op: Op) {
+        match op {
+            Op::Submit { session, count, large } => return self.submit(session, count, large),
+            Op::Turn => {}
+            Op::Advance { milliseconds } => self.now = after(self.now, milliseconds),
+            Op::Call { pick, fate } if !self.calls.is_empty() => {
+                let call = self.calls.remove(pick % self.calls.len());
+                self.call(call, fate);
+            }
+            Op::Call { .. } => {}
+            Op::Log { steps } => self.show(steps),
+            Op::Steal => self.sync.steal(),
+            Op::Close => self.sync.close(),
+            Op::Noise => self.sync.noise(),
+        }
+        self.turn();
+    }
+
+    fn submit(&mut self, session: u64, count: u64, large: bool) {
+        if self.core.is_full() {
+            return;
+        }
+        let first = self.submitted[session as usize];
+        let events = (first..first + count).map(|sequence| {
+            let mut payload = BytesMut::new();
+            payload.put_u64(session);
+            payload.put_u64(sequence);
+            payload.put_bytes(0, if large { 150_000 } else { 4 });
+            event(session, payload.freeze())
+        });
+        let batch = Batch {
+            session: SessionId(session),
+            first,
+            events: events.collect(),
+            answers: session,
+        };
+        self.submitted[session as usize] += count;
+        self.core.accept(batch, self.now);
+    }
+
+    fn show(&mut self, steps: usize) {
+        for _ in 0..steps {
+            let Some(resolution) = self.sync.log.get(self.shown) else { return };
+            self.core.observed(resolution, self.now);
+            self.shown += 1;
+        }
+    }
+
+    fn turn(&mut self) {
+        self.core.end_turn(self.now);
+        while let Some(output) = self.core.poll() {
+            match output {
+                Output::Sealed(body) => assert!(self.bodies.insert(body.id, body).is_none()),
+                Output::Answer { to, answer } => self.answer(to, answer),
+                call => self.calls.push(call),
+            }
+        }
+        assert!(self.core.deadline().is_none_or(|at| at > self.now), "it would spin");
+        assert!(self.core.pending.len() <= limits::ENTRY_PENDING);
+        assert!(self.calls.len() < 64, "calls are bounded: {}", self.calls.len());
+    }
+
+    fn call(&mut self, call: Output<u64>, fate: Fate) {
+        let (done, told, now) = (fate != Fate::Lost, fate == Fate::Done, self.now);
+        let silent = if done { OrderError::Unknown } else { OrderError::Unavailable };
+        let unreachable =
+            |storage| KeepError::Unreachable { storage, reason: "lost on the way".into() };
+        match call {
+            Output::Open { request } => {
+                let result = done.then(|| self.sync.open(request)).filter(|_| told);
+                self.core.opened(result.ok_or(silent), now);
+            }
+            Output::Begin { storage, incarnation } => {
+                let result = if told { Ok(2) } else { Err(unreachable(storage)) };
+                self.core.begun(storage, incarnation, result, now);
+            }
+            Output::Keep { storage, body } => {
+                if done {
+                    self.storages[storage.0 as usize - 1].insert(body.id);
+                }
+                let vote = StorageVote {
+                    storage,
+                    segment: body.id,
+                    length: body.body.len() as u32,
+                    checksum: body.checksum,
+                };
+                let kept = Kept { vote, credit: 2 };
+                let result = if told { Ok(kept) } else { Err(unreachable(storage)) };
+                self.core.voted(storage, body.id, result, now);
+            }
+            Output::Propose { call, segments } => {
+                let result = done.then(|| self.sync.propose(segments)).filter(|_| told);
+                self.core.proposed(call, result.ok_or(silent), now);
+            }
+            Output::Regroup => {
+                let group = self.sync.group.clone();
+                self.core.regrouped(told.then_some(group).ok_or(silent), now);
+            }
+            Output::Renew { incarnation } => {
+                let lease = self.sync.renew(incarnation);
+                self.core.renewed(incarnation, told.then_some(lease).ok_or(silent), now);
+            }
+            Output::Sealed(_) | Output::Answer { .. } => unreachable!("no calls"),
+        }
+    }
+
+    fn answer(&mut self, session: u64, answer: Answer) {
+        let next = &mut self.answered[session as usize];
+        assert_eq!(answer.first, *next, "answers come in order, each once");
+        *next += u64::from(answer.count);
+        assert!(*next <= self.submitted[session as usize]);
+        let sequences = answer.first..answer.first + u64::from(answer.count);
+        match answer.outcome {
+            Ok(stored) => {
+                self.stored += u64::from(answer.count);
+                self.check_stored(session, sequences, stored);
+            }
+            Err(PublishError::NotStored) => {
+                self.not_stored.extend(sequences.map(|sequence| (session, sequence)));
+            }
+            Err(PublishError::Unknown) => {}
+        }
+    }
+
+    fn check_stored(&self, session: u64, sequences: std::ops::Range<u64>, stored: Stored) {
+        let resolution = &self.sync.log[stored.slot.0 as usize - 1];
+        let Step::Segment(segment) = &resolution.step else { panic!("no segment stands there") };
+        assert_eq!(resolution.base.0 + u64::from(stored.offset), stored.position.0);
+        assert_eq!(resolution.stamp, stored.stamp);
+        let holders = self.storages.iter().filter(|storage| storage.contains(&segment.id)).count();
+        assert!(holders >= 2, "a quorum holds it");
+        let events = self.events(segment.id);
+        let place = stored.offset as usize;
+        let expected: Vec<_> = sequences.map(|sequence| (session, sequence)).collect();
+        assert_eq!(events[place..place + expected.len()], expected);
+    }
+
+    fn events(&self, id: AdvanceSegment) -> Vec<(u64, u64)> {
+        let segment = Segment::parse(self.bodies[&id].body.clone()).unwrap();
+        let number = |bytes: &Bytes, at| u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap());
+        let events = segment.events();
+        events
+            .map(|event| (number(&event.payload.args, 0), number(&event.payload.args, 8)))
+            .collect()
+    }
+
+    /// Everything works again: what was lost is noticed, and all that waits finds an end.
+    fn heal(&mut self) {
+        for round in 0..200 {
+            if round >= 10 && self.core.unanswered() == 0 && self.core.pending.is_empty() {
+                return;
+            }
+            for call in std::mem::take(&mut self.calls) {
+                self.call(call, Fate::Done);
+            }
+            self.show(usize::MAX);
+            self.now = after(self.now, 500);
+            self.turn();
+        }
+        panic!("it never comes to rest: {:?}", self.core);
+    }
+
+    /// What the log says at the end.
+    fn check_log(&self) {
+        let mut last = [None; SESSIONS as usize];
+        for resolution in &self.sync.log {
+            let Step::Segment(segment) = &resolution.step else { continue };
+            for (session, sequence) in self.events(segment.id) {
+                assert!(!self.not_stored.contains(&(session, sequence)), "it was not to be stored");
+                let last = &mut last[session as usize];
+                assert!(*last < Some(sequence), "nothing is doubled or reordered");
+                *last = Some(sequence);
+            }
+        }
+    }
+}
+
+/// How often the schedules came to what.
+#[derive(Debug, Default)]
+struct Coverage {
+    stored: Cell<u64>,
+    not_stored: Cell<u64>,
+    expired: Cell<u64>,
+    reopened: Cell<u64>,
+    gaps: Cell<u64>,
+    keeps_failed: Cell<u64>,
+    proposals_failed: Cell<u64>,
+}
+
+impl Coverage {
+    fn add(&self, world: &World) {
+        let counters = world.core.counters;
+        let add = |cell: &Cell<u64>, count| cell.set(cell.get() + count);
+        add(&self.stored, world.stored);
+        add(&self.not_stored, world.not_stored.len() as u64);
+        add(&self.expired, counters.events_expired);
+        add(&self.reopened, counters.incarnations - 1);
+        add(&self.gaps, world.sync.gaps);
+        add(&self.keeps_failed, counters.keeps_failed);
+        add(&self.proposals_failed, counters.proposals_failed);
+    }
+
+    fn check(&self) {
+        let Self { stored, not_stored, expired, reopened, gaps, keeps_failed, proposals_failed } =
+            self;
+        let all = [stored, not_stored, expired, reopened, gaps, keeps_failed, proposals_failed];
+        assert!(all.iter().all(|cell| cell.get() > 10), "schedules without faults: {self:?}");
+    }
+}
+
+fn run(ops: Vec<Op>, coverage: &Coverage) {
+    let mut world = World::new();
+    for op in ops {
+        world.step(op);
+    }
+    world.turn();
+    world.heal();
+    assert_eq!(world.answered, world.submitted);
+    // Whatever happened, later publishes go on.
+    let before = world.stored;
+    for session in 0..SESSIONS {
+        world.step(Op::Submit { session, count: 2, large: false });
+        world.turn();
+    }
+    world.heal();
+    assert_eq!(world.answered, world.submitted);
+    assert_eq!(world.stored, before + 2 * SESSIONS);
+    world.check_log();
+    coverage.add(&world);
+}
+
+#[test]
+fn answers_are_true_in_order_and_given_once() {
+    let config = ProptestConfig { cases: 400, ..ProptestConfig::default() };
+    let config = ProptestConfig { failure_persistence: None, ..config };
+    let coverage = Coverage::default();
+    let schedules = prop::collection::vec(op(), 1..300);
+    let result = TestRunner::new(config).run(&schedules, |ops| {
+        run(ops, &coverage);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    coverage.check();
+}

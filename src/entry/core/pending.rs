@@ -1,0 +1,260 @@
+//! Sealed segments of one incarnation that have no place yet: their votes, their proposals, their tickets.
+//!
+//! Invariant: numbers are dense from the front on. A segment is proposed only with a quorum of storage votes, and only
+//! when every earlier one has a place, is proposed, or goes with it. Tickets are answered in number order.
+//!
+//! Deliberately absent: when to propose or send again (`core`), and who has credit (`storages`).
+
+use std::collections::VecDeque;
+
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId};
+use vulpes_raft::mutant::{planted, Mutant};
+use vulpes_raft::order::{Place, SealedSegment, StorageGroup};
+
+use super::tickets::Tickets;
+use super::Output;
+use crate::gate::{Moment, PublishError};
+use crate::limits;
+use crate::segment::SealedBody;
+
+/// The sealed segments without a place, in number order.
+#[derive(Debug)]
+pub(super) struct Pending<A> {
+    segments: VecDeque<Sealed<A>>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Sealed<A> {
+    body: SealedBody,
+    /// The storages that voted, ascending.
+    votes: Vec<NodeId>,
+    stage: Stage,
+    tickets: Tickets<A>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Votes are lacking.
+    Collecting,
+    /// A quorum of storages has it.
+    Ready,
+    /// It is part of this call.
+    Proposed(u64),
+    /// It has its place; an earlier one is not known to have one yet.
+    Placed(Place),
+}
+
+/// What placing a segment made known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placing {
+    /// It has its place, now or since before, or is none of ours any more. So many are settled with it.
+    Done { segments: u64, events: u64 },
+    /// The place was given to another body under this name.
+    Conflict,
+}
+
+impl<A> Default for Pending<A> {
+    fn default() -> Self {
+        Self { segments: VecDeque::new(), bytes: 0 }
+    }
+}
+
+/// Whether these votes allow a proposal.
+fn suffice(votes: &[NodeId], group: &StorageGroup) -> bool {
+    group.is_quorum(votes) || (planted(Mutant::AcknowledgeBeforeQuorum) && !votes.is_empty())
+}
+
+impl<A> Pending<A> {
+    pub(super) fn len(&self) -> usize {
+        self.segments.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// Bytes of all bodies.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The incarnation they are all of.
+    pub(super) fn incarnation(&self) -> Option<Incarnation> {
+        self.segments.front().map(|segment| segment.body.id.incarnation)
+    }
+
+    /// Events whose publishers wait for an answer.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.tickets.events()).sum()
+    }
+
+    /// When the oldest ticket expires.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.segments.iter().find_map(|segment| segment.tickets.deadline())
+    }
+
+    /// Whether a segment of this size may be sealed.
+    pub(super) fn has_room(&self, size: usize) -> bool {
+        self.segments.len() < limits::ENTRY_PENDING
+            && self.bytes + size <= limits::ENTRY_PENDING_BYTES
+    }
+
+    /// Takes a segment that was just sealed.
+    pub(super) fn push(&mut self, body: SealedBody, tickets: Tickets<A>) {
+        if let Some(last) = self.segments.back() {
+            let next = AdvanceSegment { number: last.body.id.number.next(), ..last.body.id };
+            assert_eq!(body.id, next, "numbers are dense within an incarnation");
+        }
+        assert!(self.has_room(body.body.len()), "sealing waits for room");
+        self.bytes += body.body.len();
+        self.segments.push_back(Sealed {
+            body,
+            votes: Vec::new(),
+            stage: Stage::Collecting,
+            tickets,
+        });
+    }
+
+    /// The segments that lack votes, with those they have.
+    pub(super) fn lacking(&self) -> impl Iterator<Item = (&SealedBody, &[NodeId])> {
+        self.segments
+            .iter()
+            .filter(|segment| segment.stage == Stage::Collecting)
+            .map(|segment| (&segment.body, segment.votes.as_slice()))
+    }
+
+    /// The body of a segment that has no place yet.
+    pub(super) fn body(&self, id: AdvanceSegment) -> Option<&SealedBody> {
+        self.index(id).map(|at| &self.segments[at].body)
+    }
+
+    /// Counts a storage vote.
+    pub(super) fn vote(&mut self, id: AdvanceSegment, storage: NodeId, group: &StorageGroup) {
+        let Some(at) = self.index(id) else { return };
+        let segment = &mut self.segments[at];
+        if let Err(place) = segment.votes.binary_search(&storage) {
+            segment.votes.insert(place, storage);
+        }
+        if segment.stage == Stage::Collecting && suffice(&segment.votes, group) {
+            segment.stage = Stage::Ready;
+        }
+    }
+
+    /// Counts all votes anew, because the group changed.
+    pub(super) fn recount(&mut self, group: &StorageGroup) {
+        for segment in &mut self.segments {
+            if matches!(segment.stage, Stage::Collecting | Stage::Ready) {
+                let ready = suffice(&segment.votes, group);
+                segment.stage = if ready { Stage::Ready } else { Stage::Collecting };
+            }
+        }
+    }
+
+    /// Takes what can be proposed now into a call: a run of segments with a quorum, with no gap before it.
+    pub(super) fn propose(&mut self, call: u64) -> Vec<SealedSegment> {
+        let mut proposal = Vec::new();
+        for segment in &mut self.segments {
+            match segment.stage {
+                Stage::Placed(_) | Stage::Proposed(_) => {}
+                Stage::Collecting => break,
+                Stage::Ready => {
+                    segment.stage = Stage::Proposed(call);
+                    proposal.push(segment.body.proposal(segment.votes.clone()));
+                }
+            }
+        }
+        proposal
+    }
+
+    /// A segment of this call has to be proposed again.
+    pub(super) fn propose_again(&mut self, id: AdvanceSegment, call: u64, group: &StorageGroup) {
+        let Some(at) = self.index(id) else { return };
+        let segment = &mut self.segments[at];
+        if segment.stage == Stage::Proposed(call) {
+            // The group may have changed while the call was under way.
+            let ready = suffice(&segment.votes, group);
+            segment.stage = if ready { Stage::Ready } else { Stage::Collecting };
+        }
+    }
+
+    /// A segment has its place. Answers the tickets of it and its followers as far as they stand in line.
+    pub(super) fn place(
+        &mut self,
+        id: AdvanceSegment,
+        checksum: u64,
+        place: Place,
+        outputs: &mut VecDeque<Output<A>>,
+    ) -> Placing {
+        let (mut segments, mut events) = (0, 0);
+        let Some(at) = self.index(id) else { return Placing::Done { segments, events } };
+        let segment = &mut self.segments[at];
+        if segment.body.checksum != checksum {
+            return Placing::Conflict;
+        }
+        match segment.stage {
+            Stage::Placed(before) if before != place => {
+                tracing::error!(%id, ?before, ?place, "the order shows two places for one segment");
+            }
+            _ => segment.stage = Stage::Placed(place),
+        }
+        while let Some(Stage::Placed(place)) = self.segments.front().map(|segment| segment.stage) {
+            segments += 1;
+            events += self.pop(Ok(place), outputs);
+        }
+        Placing::Done { segments, events }
+    }
+
+    /// Answers what has waited too long; the segments stay.
+    pub(super) fn expire(&mut self, now: Moment, outputs: &mut VecDeque<Output<A>>) -> u64 {
+        let mut expired = 0;
+        for segment in &mut self.segments {
+            let place = match segment.stage {
+                Stage::Placed(place) => Some(place),
+                Stage::Collecting | Stage::Ready | Stage::Proposed(_) => None,
+            };
+            expired += segment.tickets.expire(now, place, outputs);
+            if segment.tickets.deadline().is_some() {
+                break;
+            }
+        }
+        expired
+    }
+
+    /// Nothing of the incarnation gets a place any more: gives everything up, with this answer. Returns how many
+    /// segments had no place.
+    pub(super) fn give_up(
+        &mut self,
+        error: PublishError,
+        outputs: &mut VecDeque<Output<A>>,
+    ) -> u64 {
+        let mut lost = 0;
+        while let Some(stage) = self.segments.front().map(|segment| segment.stage) {
+            let outcome = if let Stage::Placed(place) = stage { Ok(place) } else { Err(error) };
+            lost += u64::from(outcome.is_err());
+            self.pop(outcome, outputs);
+        }
+        lost
+    }
+
+    /// Takes the first one out and answers its tickets. Returns how many events it has.
+    fn pop(
+        &mut self,
+        outcome: Result<Place, PublishError>,
+        outputs: &mut VecDeque<Output<A>>,
+    ) -> u64 {
+        let mut segment = self.segments.pop_front().expect("the caller saw the first one");
+        self.bytes -= segment.body.body.len();
+        segment.tickets.answer(outcome, outputs);
+        u64::from(segment.body.count)
+    }
+
+    fn index(&self, id: AdvanceSegment) -> Option<usize> {
+        let front = self.segments.front()?.body.id;
+        if id.entry != front.entry || id.incarnation != front.incarnation {
+            return None;
+        }
+        let at = usize::try_from(id.number.0.checked_sub(front.number.0)?).ok()?;
+        (at < self.segments.len()).then_some(at)
+    }
+}

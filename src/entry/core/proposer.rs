@@ -1,0 +1,138 @@
+//! The calls to sync that propose segments: how many are under way, and when the next one may go.
+//!
+//! Invariant: never more than [`PROPOSALS_IN_FLIGHT`] calls at once. After a gap, nothing is proposed until no call is
+//! under way; after a failure, not before its pause is over; with a stale group, not before a fresh one is known.
+//!
+//! Deliberately absent: which segments are ready (`pending`).
+
+use vulpes_raft::ids::AdvanceSegment;
+
+use super::backoff;
+use crate::gate::Moment;
+
+/// Most proposals an entry has under way at once.
+pub(super) const PROPOSALS_IN_FLIGHT: usize = 4;
+
+/// What proposes.
+#[derive(Debug, Default)]
+pub(super) struct Proposer {
+    calls: Vec<Call>,
+    next_call: u64,
+    /// No proposal goes before this moment.
+    not_before: Option<Moment>,
+    failures: u32,
+    waits_for_all: bool,
+    group: GroupAge,
+}
+
+#[derive(Debug)]
+struct Call {
+    id: u64,
+    /// Names and checksums, in number order.
+    segments: Vec<(AdvanceSegment, u64)>,
+}
+
+/// Whether the storage group can be trusted.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum GroupAge {
+    #[default]
+    Fresh,
+    /// Sync counts another quorum: it has to be asked for the group.
+    Stale {
+        ask_at: Moment,
+    },
+    Asked,
+}
+
+impl Proposer {
+    /// A new incarnation comes with a fresh group. Calls for older ones may still be under way.
+    pub(super) fn restart(&mut self) {
+        self.not_before = None;
+        self.failures = 0;
+        self.waits_for_all = false;
+        self.group = GroupAge::Fresh;
+    }
+
+    pub(super) fn may_propose(&mut self, now: Moment) -> bool {
+        if self.not_before.is_some_and(|at| at <= now) {
+            self.not_before = None;
+        }
+        self.calls.len() < PROPOSALS_IN_FLIGHT
+            && (!self.waits_for_all || self.calls.is_empty())
+            && self.not_before.is_none()
+            && self.group == GroupAge::Fresh
+    }
+
+    /// The number of the next call.
+    pub(super) fn next_call(&self) -> u64 {
+        self.next_call
+    }
+
+    /// A call is under way.
+    pub(super) fn begun(&mut self, call: u64, segments: Vec<(AdvanceSegment, u64)>) {
+        assert!(
+            self.calls.len() < PROPOSALS_IN_FLIGHT && call == self.next_call,
+            "calls are paced"
+        );
+        self.next_call += 1;
+        self.waits_for_all = false;
+        self.calls.push(Call { id: call, segments });
+    }
+
+    /// A call is over; these were its segments.
+    pub(super) fn finished(&mut self, call: u64) -> Option<Vec<(AdvanceSegment, u64)>> {
+        let at = self.calls.iter().position(|under_way| under_way.id == call)?;
+        Some(self.calls.remove(at).segments)
+    }
+
+    /// A call brought no answer.
+    pub(super) fn failed(&mut self, now: Moment) {
+        self.not_before = Some(backoff(now, self.failures));
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// A segment found its place.
+    pub(super) fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Proposals overtook each other.
+    pub(super) fn wait_for_all(&mut self) {
+        self.waits_for_all = true;
+    }
+
+    /// Sync does not take a quorum of ours for one.
+    pub(super) fn group_is_stale(&mut self, now: Moment) {
+        if self.group == GroupAge::Fresh {
+            // Where the fresh group changes nothing, because it came from a member behind the others, pauses grow.
+            self.group = GroupAge::Stale { ask_at: now };
+            self.failed(now);
+        }
+    }
+
+    /// Whether to ask for the group now. It counts as asked for.
+    pub(super) fn asks_for_group(&mut self, now: Moment) -> bool {
+        let due = matches!(self.group, GroupAge::Stale { ask_at } if ask_at <= now);
+        if due {
+            self.group = GroupAge::Asked;
+        }
+        due
+    }
+
+    /// Sync was asked for the group, and answered or not.
+    pub(super) fn regrouped(&mut self, answered: bool, now: Moment) {
+        if self.group == GroupAge::Asked {
+            let ask_at = backoff(now, 2);
+            self.group = if answered { GroupAge::Fresh } else { GroupAge::Stale { ask_at } };
+        }
+    }
+
+    /// When it wants to go on by itself.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        match self.group {
+            GroupAge::Stale { ask_at } => Some(ask_at),
+            GroupAge::Asked => None,
+            GroupAge::Fresh => self.not_before,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The storages of the group: their credit, what is on the way to them, and when to try them again.
+//!
+//! Invariant: nothing is sent to a storage past its credit, and nothing twice at once. A storage has no credit before
+//! it has answered a begin of the current incarnation, nor after it failed until it answers the next one.
+//!
+//! Deliberately absent: votes, which belong to the segments (`pending`).
+
+use vulpes_raft::ids::{AdvanceSegment, NodeId};
+use vulpes_raft::order::StorageGroup;
+
+use super::backoff;
+use crate::entry::status::StorageStatus;
+use crate::gate::Moment;
+use crate::limits;
+
+/// The group as last heard of, with what is known of each member.
+#[derive(Debug, Default)]
+pub(super) struct Storages {
+    group: StorageGroup,
+    /// In the order of the group.
+    members: Vec<Storage>,
+}
+
+#[derive(Debug)]
+struct Storage {
+    node: NodeId,
+    /// 0 while it has to begin.
+    credit: u32,
+    in_flight: Vec<AdvanceSegment>,
+    contact: Contact,
+    /// Failures since it last answered.
+    failures: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contact {
+    /// A begin is due.
+    Due {
+        at: Moment,
+    },
+    /// A begin is on the way.
+    Beginning,
+    Begun,
+}
+
+impl Storage {
+    fn has_room(&self) -> bool {
+        self.in_flight.len() < self.credit as usize
+    }
+
+    fn grant(&mut self, credit: u32) {
+        self.credit = credit.clamp(1, limits::STORAGE_CREDIT);
+        self.contact = Contact::Begun;
+        self.failures = 0;
+    }
+}
+
+impl Storages {
+    pub(super) fn group(&self) -> &StorageGroup {
+        &self.group
+    }
+
+    /// A new incarnation begins: every storage has to be told, and grants credit anew.
+    pub(super) fn restart(&mut self, group: StorageGroup, now: Moment) {
+        self.regroup(group, now);
+        for member in &mut self.members {
+            member.credit = 0;
+            member.contact = Contact::Due { at: now };
+        }
+    }
+
+    /// The group changed. Those who stay keep their credit.
+    pub(super) fn regroup(&mut self, group: StorageGroup, now: Moment) {
+        let mut before = std::mem::take(&mut self.members);
+        for member in &group.members {
+            let known = before.iter().position(|storage| storage.node == member.node);
+            self.members.push(known.map_or_else(
+                || Storage {
+                    node: member.node,
+                    credit: 0,
+                    in_flight: Vec::new(),
+                    contact: Contact::Due { at: now },
+                    failures: 0,
+                },
+                |at| before.swap_remove(at),
+            ));
+        }
+        self.group = group;
+    }
+
+    /// Whether a sealed segment could be on its way to a quorum at once.
+    pub(super) fn quorum_has_room(&self) -> bool {
+        let ready = self.members.iter().filter(|storage| storage.has_room()).count();
+        !self.members.is_empty() && ready >= self.group.quorum()
+    }
+
+    /// The storages that can take a segment now, given those that voted for it already.
+    pub(super) fn takers<'a>(
+        &'a self,
+        segment: AdvanceSegment,
+        voted: &'a [NodeId],
+    ) -> impl Iterator<Item = NodeId> + 'a {
+        self.members
+            .iter()
+            .filter(move |storage| {
+                storage.has_room()
+                    && !voted.contains(&storage.node)
+                    && !storage.in_flight.contains(&segment)
+            })
+            .map(|storage| storage.node)
+    }
+
+    /// Whether any storage can take a segment now.
+    pub(super) fn any_room(&self) -> bool {
+        self.members.iter().any(Storage::has_room)
+    }
+
+    /// A segment was sent to a storage.
+    pub(super) fn sent(&mut self, storage: NodeId, segment: AdvanceSegment) {
+        let member = self.get(storage).expect("segments are sent to members only");
+        assert!(member.has_room() && !member.in_flight.contains(&segment), "credit is kept to");
+        member.in_flight.push(segment);
+    }
+
+    /// A storage kept a segment and grants its next credit.
+    pub(super) fn kept(&mut self, storage: NodeId, segment: AdvanceSegment, credit: u32) {
+        let Some(member) = self.get(storage) else { return };
+        member.in_flight.retain(|sent| *sent != segment);
+        // A late answer from before a failure, or from an older incarnation, is no answer to the begin that is due.
+        if member.contact == Contact::Begun {
+            member.grant(credit);
+        }
+    }
+
+    /// A storage did not keep a segment, or nobody knows whether it did.
+    pub(super) fn failed(&mut self, storage: NodeId, segment: AdvanceSegment, now: Moment) {
+        let Some(member) = self.get(storage) else { return };
+        member.in_flight.retain(|sent| *sent != segment);
+        // Of several segments on the way, the first one to fail decides; the others say nothing new.
+        if member.contact == Contact::Begun {
+            member.lose(now);
+        }
+    }
+
+    /// A storage answered the begin, or did not.
+    pub(super) fn begun(&mut self, storage: NodeId, credit: Option<u32>, now: Moment) {
+        let Some(member) = self.get(storage) else { return };
+        match credit {
+            Some(credit) => member.grant(credit),
+            None if member.contact == Contact::Beginning => member.lose(now),
+            None => {}
+        }
+    }
+
+    /// The storages to begin with now. They count as being asked from here on.
+    pub(super) fn due(&mut self, now: Moment) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.iter_mut().filter_map(move |storage| match storage.contact {
+            Contact::Due { at } if at <= now => {
+                storage.contact = Contact::Beginning;
+                Some(storage.node)
+            }
+            _ => None,
+        })
+    }
+
+    /// When the next begin is due.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        let due = self.members.iter().filter_map(|storage| match storage.contact {
+            Contact::Due { at } => Some(at),
+            Contact::Beginning | Contact::Begun => None,
+        });
+        due.min()
+    }
+
+    /// Writes down how each stands.
+    pub(super) fn report(&self, into: &mut Vec<StorageStatus>) {
+        into.clear();
+        into.extend(self.members.iter().map(|storage| StorageStatus {
+            node: storage.node,
+            credit: storage.credit,
+            outstanding: storage.in_flight.len(),
+        }));
+    }
+
+    fn get(&mut self, node: NodeId) -> Option<&mut Storage> {
+        self.members.iter_mut().find(|storage| storage.node == node)
+    }
+}
+
+impl Storage {
+    fn lose(&mut self, now: Moment) {
+        self.credit = 0;
+        self.contact = Contact::Due { at: backoff(now, self.failures) };
+        self.failures = self.failures.saturating_add(1);
+    }
+}

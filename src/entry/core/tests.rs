@@ -1,0 +1,381 @@
+//! Scripts of the core: `> input` lines, each followed by what the core wants done then.
+//!
+//! Invariant: a script says everything that happens; what is not written there must not happen.
+//!
+//! Deliberately absent: random schedules (`model`).
+
+mod bench;
+
+pub(super) use self::bench::event;
+use self::bench::{check, check_open};
+
+#[test]
+fn an_idle_entry_goes_straight_through() {
+    check_open(
+        "
+        > submit a 3
+          sealed 1/0 3
+          keep 1/0 at 1
+          keep 1/0 at 2
+          keep 1/0 at 3
+        > vote 2 1/0
+        > vote 3 1/0
+          propose #0 1/0
+        > proposed 0 5
+          answer a 0+3 stored at 5
+        > log 5 1/0
+        > vote 1 1/0
+        ",
+    );
+}
+
+#[test]
+fn the_log_may_be_first_and_one_storage_may_miss() {
+    check_open(
+        "
+        > take a 1
+        > take b 2
+        > submit a 1
+          sealed 1/0 4
+          keep 1/0 at 1
+          keep 1/0 at 2
+          keep 1/0 at 3
+        > vote 1 1/0 unreachable
+        > vote 2 1/0
+        > vote 3 1/0 wrong
+        > after 50
+          begin 1 of 1
+          begin 3 of 1
+        > begun 3 2
+          keep 1/0 at 3
+        > begun 1 failed
+        > vote 3 1/0
+          propose #0 1/0
+        > log 2 1/0
+          answer a 0+1 stored at 2
+          answer b 0+2 stored at 3
+          answer a 1+1 stored at 5
+        > proposed 0 2
+        ",
+    );
+}
+
+#[test]
+fn without_credit_the_segment_grows() {
+    check_open(
+        "
+        > submit a 1
+          sealed 1/0 1
+          keep 1/0 at 1
+          keep 1/0 at 2
+          keep 1/0 at 3
+        > submit a 1
+          sealed 1/1 1
+          keep 1/1 at 1
+          keep 1/1 at 2
+          keep 1/1 at 3
+        > submit a 1
+        > submit b 2
+        > vote 1 1/0
+        > vote 2 1/0
+          sealed 1/2 3
+          keep 1/2 at 1
+          keep 1/2 at 2
+          propose #0 1/0
+        > vote 3 1/1
+          keep 1/2 at 3
+        > vote 2 1/2
+        > vote 3 1/2
+        > vote 1 1/1
+          propose #1 1/1 1/2
+        > proposed 1 11 12
+        > proposed 0 10
+          answer a 0+1 stored at 10
+          answer a 1+1 stored at 11
+          answer a 2+1 stored at 12
+          answer b 0+2 stored at 13
+        ",
+    );
+}
+
+#[test]
+fn a_batch_may_span_segments_and_waits_for_room() {
+    check_open(
+        "
+        > submit a 4 100000
+          sealed 1/0 3
+          keep 1/0 at 1
+          keep 1/0 at 2
+          keep 1/0 at 3
+          sealed 1/1 1
+          keep 1/1 at 1
+          keep 1/1 at 2
+          keep 1/1 at 3
+        > submit a 4 100000
+        > vote 1 1/0
+        > vote 2 1/0
+          sealed 1/2 3
+          keep 1/2 at 1
+          keep 1/2 at 2
+          propose #0 1/0
+        > proposed 0 10
+          answer a 0+3 stored at 10
+        > after 10000
+          answer a 3+1 unknown
+          answer a 4+3 unknown
+          answer a 7+1 unknown
+          renew 1
+        > log 13 1/0
+        > vote 1 1/1
+        > vote 2 1/1
+          sealed 1/3 1
+          keep 1/3 at 1
+          keep 1/3 at 2
+          propose #1 1/1
+        ",
+    );
+}
+
+#[test]
+fn unknown_and_overtaken_proposals_go_again() {
+    check_open(
+        "
+        > submit a 1
+          sealed 1/0 1
+          keep 1/0 at 1
+          keep 1/0 at 2
+          keep 1/0 at 3
+        > submit a 1
+          sealed 1/1 1
+          keep 1/1 at 1
+          keep 1/1 at 2
+          keep 1/1 at 3
+        > vote 1 1/0
+        > vote 2 1/0
+          propose #0 1/0
+        > vote 1 1/1
+        > vote 2 1/1
+          propose #1 1/1
+        > proposed 1 gap
+        > proposed 0 unknown
+        > after 50
+          propose #2 1/0 1/1
+        > proposed 2 unavailable
+        > after 50
+        > after 50
+          propose #3 1/0 1/1
+        > proposed 3 10 11
+          answer a 0+1 stored at 10
+          answer a 1+1 stored at 11
+        ",
+    );
+}
+
+#[test]
+fn a_stale_group_is_refreshed() {
+    check_open(
+        "
+        > submit a 1
+          sealed 1/0 1
+          keep 1/0 at 1
+          keep 1/0 at 2
+          keep 1/0 at 3
+        > vote 1 1/0
+        > vote 2 1/0
+          propose #0 1/0
+        > proposed 0 no-quorum
+          regroup
+        > regrouped 2,3,4
+          begin 4 of 1
+        > begun 4 1
+          keep 1/0 at 4
+        > vote 4 1/0
+        > after 50
+          propose #1 1/0
+        > proposed 1 10
+          answer a 0+1 stored at 10
+        ",
+    );
+}
+
+#[test]
+fn a_fenced_entry_opens_anew_and_loses_only_what_was_sealed() {
+    check_open(
+        "
+        > submit a 1
+          sealed 1/0 1
+          keep 1/0 at 1
+          keep 1/0 at 2
+          keep 1/0 at 3
+        > submit a 1
+          sealed 1/1 1
+          keep 1/1 at 1
+          keep 1/1 at 2
+          keep 1/1 at 3
+        > submit a 1
+        > vote 1 1/0
+        > vote 2 1/0
+          sealed 1/2 1
+          keep 1/2 at 1
+          keep 1/2 at 2
+          propose #0 1/0
+        > submit b 1
+        > proposed 0 fenced
+        > after 1000
+          open 1
+        > opened 3
+          begin 1 of 3
+          begin 2 of 3
+          begin 3 of 3
+        > begun 1 2
+        > begun 2 2
+        > log 2 1/0
+          answer a 0+1 stored at 2
+        > log 3 opened 2
+          answer a 1+1 not stored
+          answer a 2+1 not stored
+        > vote 1 1/1
+        > vote 1 1/2
+        > vote 2 1/1
+          sealed 3/0 1
+          keep 3/0 at 1
+          keep 3/0 at 2
+        > vote 1 3/0
+        > vote 2 3/0
+          propose #1 3/0
+        > proposed 1 5
+          answer b 0+1 stored at 5
+        ",
+    );
+}
+
+#[test]
+fn a_hole_in_the_log_leaves_the_outcome_unknown() {
+    check_open(
+        "
+        > submit a 1
+          sealed 1/0 1
+          keep 1/0 at 1
+          keep 1/0 at 2
+          keep 1/0 at 3
+        > log 9 closed 1
+          answer a 0+1 unknown
+        > log 9 closed 1
+        > after 1000
+          open 1
+        ",
+    );
+}
+
+#[test]
+fn a_lease_is_renewed_and_its_loss_noticed() {
+    check_open(
+        "
+        > after 3000
+          renew 1
+        > renewed 1 unknown
+        > after 200
+          renew 1
+        > renewed 1 held
+        > after 2999
+        > after 1
+          renew 1
+        > renewed 1 lost
+          open 1
+        > open unavailable
+        > after 50
+          open 1
+        > opened 2
+          begin 1 of 2
+          begin 2 of 2
+          begin 3 of 2
+        ",
+    );
+}
+
+#[test]
+fn an_incarnation_that_ended_before_its_grant_arrived_is_not_used() {
+    check(
+        "
+        > turn
+          open 0
+        > log 1 opened 1
+        > log 2 opened 2
+        > opened 1
+        > submit a 1
+        > after 1000
+          open 1
+        > opened 3
+          begin 1 of 3
+          begin 2 of 3
+          begin 3 of 3
+        ",
+    );
+}
+
+#[test]
+fn a_late_vote_from_before_a_failure_is_no_credit() {
+    check_open(
+        "
+        > submit a 1
+          sealed 1/0 1
+          keep 1/0 at 1
+          keep 1/0 at 2
+          keep 1/0 at 3
+        > submit a 1
+          sealed 1/1 1
+          keep 1/1 at 1
+          keep 1/1 at 2
+          keep 1/1 at 3
+        > vote 2 1/0 unreachable
+        > vote 3 1/0 unreachable
+        > vote 2 1/1
+        > vote 3 1/1
+        > vote 1 1/0
+        > vote 1 1/1
+        > submit a 1
+        > after 50
+          begin 2 of 1
+          begin 3 of 1
+        > begun 2 2
+          keep 1/0 at 2
+          sealed 1/2 1
+          keep 1/2 at 1
+          keep 1/2 at 2
+        ",
+    );
+}
+
+#[test]
+fn two_writers_under_one_incarnation_are_told_apart() {
+    for sign in ["log 2 1/0 of another", "vote 3 1/0 conflict", "proposed 0 forgotten"] {
+        check_open(&format!(
+            "
+            > submit a 1
+              sealed 1/0 1
+              keep 1/0 at 1
+              keep 1/0 at 2
+              keep 1/0 at 3
+            > vote 1 1/0
+            > vote 2 1/0
+              propose #0 1/0
+            > {sign}
+            > submit a 1
+            > after 1000
+              open 1
+            > opened 2
+              begin 1 of 2
+              begin 2 of 2
+              begin 3 of 2
+            > begun 1 2
+            > begun 2 2
+            > log 2 1/0 of another
+            > log 3 opened 2
+              answer a 0+1 not stored
+              sealed 2/0 1
+              keep 2/0 at 1
+              keep 2/0 at 2
+            "
+        ));
+    }
+}

@@ -1,0 +1,150 @@
+//! The segment writer: batches go into the open segment, one after the other.
+//!
+//! Invariant: events stand in segments in the order in which their batches came. There is at most one batch that is
+//! not wholly written, and none is taken while there is.
+//!
+//! Deliberately absent: when a segment is sealed, which is a matter of credit (`core`).
+
+use std::collections::VecDeque;
+use std::mem;
+use std::vec;
+
+use vulpes_raft::ids::{AdvanceSegment, Shard};
+
+use super::tickets::{Part, Tickets};
+use super::{deadline_of, Batch, Output};
+use crate::event::Event;
+use crate::gate::{Moment, PublishError};
+use crate::limits;
+use crate::segment::{OpenSegment, SealedBody};
+
+/// The open segment, and what waits for the next one.
+#[derive(Debug)]
+pub(super) struct Writer<A> {
+    open: OpenSegment,
+    tickets: Tickets<A>,
+    rest: Option<Rest<A>>,
+    /// The newest moment of submission seen. Sessions stamp their batches by themselves, so that two may come in the
+    /// wrong order by a moment; they are taken as having come together.
+    newest: Moment,
+}
+
+/// What is not written yet of a batch.
+#[derive(Debug)]
+struct Rest<A> {
+    answers: A,
+    /// The session's sequence number of the next event.
+    first: u64,
+    events: vec::IntoIter<Event>,
+    submitted: Moment,
+}
+
+impl<A> Default for Writer<A> {
+    fn default() -> Self {
+        Self {
+            open: OpenSegment::default(),
+            tickets: Tickets::default(),
+            rest: None,
+            newest: Moment::default(),
+        }
+    }
+}
+
+impl<A: Clone> Writer<A> {
+    /// Whether a batch still waits for room, so that no other can be taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.rest.is_some()
+    }
+
+    /// Events in the open segment.
+    pub(super) fn open_events(&self) -> u32 {
+        self.open.count()
+    }
+
+    /// Bytes that the open segment would have as a body.
+    pub(super) fn open_size(&self) -> usize {
+        self.open.size()
+    }
+
+    /// Events not sealed yet whose publishers wait for an answer.
+    pub(super) fn unanswered(&self) -> u64 {
+        let rest = self.rest.as_ref().map_or(0, |rest| rest.events.len() as u64);
+        self.tickets.events() + rest
+    }
+
+    /// When the oldest ticket expires.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        let rest = self.rest.as_ref().map(|rest| deadline_of(rest.submitted));
+        self.tickets.deadline().or(rest)
+    }
+
+    /// Takes a batch; [`Writer::fill`] writes it.
+    pub(super) fn take(&mut self, batch: Batch<A>, submitted: Moment) {
+        assert!(self.rest.is_none(), "no batch is taken while another waits for room");
+        if batch.events.is_empty() {
+            return;
+        }
+        self.newest = self.newest.max(submitted);
+        let Batch { answers, first, events, session: _ } = batch;
+        let events = events.into_iter();
+        self.rest = Some(Rest { answers, first, events, submitted: self.newest });
+    }
+
+    /// Writes what waits into the open segment, as far as there is room. `false`: it has to be sealed first.
+    pub(super) fn fill(&mut self) -> bool {
+        let Some(mut rest) = self.rest.take() else { return true };
+        let offset = self.open.count();
+        while let Some(event) = rest.events.as_slice().first() {
+            if self.open.size() >= limits::SEGMENT_TARGET || self.open.push(event).is_err() {
+                break;
+            }
+            rest.events.next();
+        }
+        assert!(self.open.count() > 0, "gates refuse events that don't fit an empty segment");
+        let count = self.open.count() - offset;
+        let (first, submitted) = (rest.first, rest.submitted);
+        rest.first += u64::from(count);
+        let done = rest.events.as_slice().is_empty();
+        if done {
+            self.tickets.push(Part { answers: rest.answers, first, count, offset, submitted });
+            return true;
+        }
+        if count > 0 {
+            let answers = rest.answers.clone();
+            self.tickets.push(Part { answers, first, count, offset, submitted });
+        }
+        self.rest = Some(rest);
+        false
+    }
+
+    /// Seals the open segment and begins another.
+    pub(super) fn seal(&mut self, id: AdvanceSegment, shard: Shard) -> (SealedBody, Tickets<A>) {
+        assert!(self.open.count() > 0, "a segment begins with its first event");
+        let body = mem::take(&mut self.open).seal(id, shard);
+        (body, mem::take(&mut self.tickets))
+    }
+
+    /// Answers what has waited too long. Events already written stay and may still find their place; those that never
+    /// found room are given up, so that an outage does not end with a backlog nobody waits for.
+    pub(super) fn expire(&mut self, now: Moment, outputs: &mut VecDeque<Output<A>>) -> u64 {
+        let mut expired = self.tickets.expire(now, None, outputs);
+        if self.rest.as_ref().is_some_and(|rest| deadline_of(rest.submitted) <= now) {
+            expired += self.give_up_rest(outputs);
+        }
+        expired
+    }
+
+    /// Answers everything that its outcome is unknown, because the entry ends.
+    pub(super) fn end(&mut self, outputs: &mut VecDeque<Output<A>>) {
+        self.tickets.answer(Err(PublishError::Unknown), outputs);
+        self.give_up_rest(outputs);
+    }
+
+    fn give_up_rest(&mut self, outputs: &mut VecDeque<Output<A>>) -> u64 {
+        let Some(Rest { answers, first, events, submitted }) = self.rest.take() else { return 0 };
+        let count = u32::try_from(events.len()).expect("a batch is under the session's limit");
+        let part = Part { answers, first, count, offset: 0, submitted };
+        outputs.push_back(part.answered(Err(PublishError::Unknown)));
+        u64::from(count)
+    }
+}

@@ -1,0 +1,348 @@
+//! The entry's task: one owner of the core, one loop: wait, handle, flush.
+//!
+//! Invariant: the task never waits for a storage, for sync or for a session. Calls are futures that it polls itself;
+//! their number is bounded by the credit of the storages and the core's own limits. All calls end, by a timeout if need
+//! be.
+//!
+//! Deliberately absent: every decision. They are the core's.
+
+mod handle;
+
+#[cfg(test)]
+mod fakes;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{timeout, Instant};
+use vulpes_raft::host::Host;
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId};
+use vulpes_raft::order::{Resolution, SegmentOutcome, StorageGroup};
+
+use self::handle::Submitted;
+pub use self::handle::{EntryClosed, EntryHandle, Permit};
+use super::core::{Core, Output};
+use super::order::{Lease, Opened, OrderError, Ordering};
+use super::status::EntryStatus;
+use crate::gate::{Answer, Moment, PublishError};
+use crate::keep::{KeepError, Keeper, Kept};
+use crate::limits;
+use crate::recent::RecentBodies;
+
+/// How long a storage may take to keep a body before another one, or it itself, is tried again.
+const KEEP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long sync may take to answer.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Batches taken in one turn, so that votes and outcomes don't wait behind them.
+const TURN_BATCHES: usize = 256;
+
+/// Messages of the followed log taken in one turn.
+const TURN_OBSERVED: usize = 64;
+
+/// Timers are set this much ahead when there is nothing to wait for.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What an entry needs to know.
+pub struct EntryConfig {
+    pub node: NodeId,
+    /// All storages that may be in the group.
+    pub storages: Vec<Arc<dyn Keeper>>,
+    /// How long sync waits for a sign of life before it closes an incarnation. Renewed at a third of it.
+    pub lease: Duration,
+}
+
+/// The entry role.
+pub struct Entry {
+    core: Core<mpsc::Sender<Answer>>,
+    config: EntryConfig,
+    order: Arc<dyn Ordering>,
+    recent: RecentBodies,
+    calls: FuturesUnordered<BoxFuture<'static, Done>>,
+    batches: mpsc::Receiver<Submitted>,
+    observed: mpsc::Receiver<Arc<Vec<Resolution>>>,
+    status: watch::Sender<EntryStatus>,
+    /// Where the core's moments count from.
+    start: Instant,
+    /// Nobody can submit any more.
+    closing: bool,
+    /// The node is stopping.
+    stopped: bool,
+}
+
+/// A call that is over.
+enum Done {
+    Opened(Result<Opened, OrderError>),
+    Begun(NodeId, Incarnation, Result<u32, KeepError>),
+    Voted(NodeId, AdvanceSegment, Result<Kept, KeepError>),
+    Proposed(u64, Result<Vec<SegmentOutcome>, OrderError>),
+    Regrouped(Result<StorageGroup, OrderError>),
+    Renewed(Incarnation, Result<Lease, OrderError>),
+}
+
+impl Entry {
+    /// Starts an entry's task. It runs until its last handle is dropped and everything is answered, until the log it
+    /// follows ends, or until sync says that the node is stopping; what is unanswered then, is answered as unknown.
+    ///
+    /// `observed` is the followed log from before this call on, every slot once, in order.
+    pub fn start(
+        config: EntryConfig,
+        host: &Host,
+        order: Arc<dyn Ordering>,
+        observed: mpsc::Receiver<Arc<Vec<Resolution>>>,
+        recent: RecentBodies,
+    ) -> EntryHandle {
+        let (sender, batches) = mpsc::channel(limits::ENTRY_BATCHES);
+        let (status, watched) = watch::channel(EntryStatus::default());
+        let entry = Self {
+            core: Core::new(config.node, host.random.next_u64(), config.lease),
+            config,
+            order,
+            recent,
+            calls: FuturesUnordered::new(),
+            batches,
+            observed,
+            status,
+            start: Instant::now(),
+            closing: false,
+            stopped: false,
+        };
+        tokio::spawn(entry.run());
+        EntryHandle::new(sender, watched)
+    }
+
+    async fn run(mut self) {
+        let mut armed = self.start;
+        let timer = tokio::time::sleep_until(armed);
+        tokio::pin!(timer);
+        while !self.is_over() {
+            let now = self.now();
+            self.core.end_turn(now);
+            self.flush();
+            self.status.send_modify(|status| self.core.report(status));
+            // A timer that goes off early does no harm, so it is moved only if it would go off too late.
+            let deadline = self.deadline();
+            if timer.is_elapsed() || deadline < armed {
+                armed = deadline;
+                timer.as_mut().reset(armed);
+            }
+            tokio::select! {
+                biased;
+                Some(done) = self.calls.next() => self.done(done),
+                rows = self.observed.recv() => self.observe(rows),
+                batch = self.batches.recv(), if self.takes_batches() => self.take(batch),
+                () = &mut timer => {}
+            }
+            self.drain();
+        }
+        self.end();
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopped || (self.closing && self.core.unanswered() == 0)
+    }
+
+    fn takes_batches(&self) -> bool {
+        !self.closing && !self.core.is_full()
+    }
+
+    fn now(&self) -> Moment {
+        self.moment(Instant::now())
+    }
+
+    fn moment(&self, at: Instant) -> Moment {
+        let since = at.saturating_duration_since(self.start);
+        Moment(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn deadline(&self) -> Instant {
+        match self.core.deadline() {
+            Some(moment) => self.start + Duration::from_millis(moment.0),
+            None => Instant::now() + IDLE,
+        }
+    }
+
+    /// Takes everything that is there already.
+    fn drain(&mut self) {
+        while let Some(Some(done)) = self.calls.next().now_or_never() {
+            self.done(done);
+        }
+        for _ in 0..TURN_OBSERVED {
+            let Ok(rows) = self.observed.try_recv() else { break };
+            self.observe(Some(rows));
+        }
+        for _ in 0..TURN_BATCHES {
+            // What was sealed on the way goes out first.
+            if !self.takes_batches() || self.core.has_output() {
+                break;
+            }
+            match self.batches.try_recv() {
+                Ok(batch) => self.take(Some(batch)),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn take(&mut self, batch: Option<Submitted>) {
+        match batch {
+            Some(Submitted { batch, at }) => self.core.accept(batch, self.moment(at)),
+            None => self.closing = true,
+        }
+    }
+
+    fn observe(&mut self, rows: Option<Arc<Vec<Resolution>>>) {
+        let Some(rows) = rows else {
+            self.stopped = true;
+            return;
+        };
+        let now = self.now();
+        for row in rows.iter() {
+            self.core.observed(row, now);
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        let now = self.now();
+        match done {
+            Done::Opened(result) => {
+                self.check(result.as_ref().err());
+                self.core.opened(result, now);
+            }
+            Done::Begun(storage, incarnation, result) => {
+                self.core.begun(storage, incarnation, result, now);
+            }
+            Done::Voted(storage, id, result) => self.core.voted(storage, id, result, now),
+            Done::Proposed(call, result) => {
+                self.check(result.as_ref().err());
+                self.core.proposed(call, result, now);
+            }
+            Done::Regrouped(result) => {
+                self.check(result.as_ref().err());
+                self.core.regrouped(result, now);
+            }
+            Done::Renewed(incarnation, result) => {
+                self.check(result.as_ref().err());
+                self.core.renewed(incarnation, result, now);
+            }
+        }
+    }
+
+    /// Some errors are for good; the core tries again after the others.
+    fn check(&mut self, error: Option<&OrderError>) {
+        match error {
+            Some(OrderError::Shutdown) => self.stopped = true,
+            Some(error @ OrderError::Wiped) => tracing::error!("{error}"),
+            Some(OrderError::Unavailable | OrderError::Unknown) | None => {}
+        }
+    }
+
+    /// Does what the core wants done.
+    fn flush(&mut self) {
+        while let Some(output) = self.core.poll() {
+            match output {
+                Output::Answer { to, answer } => give(&to, answer),
+                Output::Sealed(sealed) => self.recent.insert(sealed.id, sealed.body),
+                output => {
+                    if let Some(call) = self.call(output) {
+                        self.calls.push(call);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The call that an output asks for.
+    fn call(&self, output: Output<mpsc::Sender<Answer>>) -> Option<BoxFuture<'static, Done>> {
+        let (order, node) = (Arc::clone(&self.order), self.config.node);
+        Some(match output {
+            Output::Answer { .. } | Output::Sealed(_) => return None,
+            Output::Begin { storage, incarnation } => {
+                let keeper = self.keeper(storage);
+                async move {
+                    let begin = async { keeper?.begin(node, incarnation).await };
+                    Done::Begun(storage, incarnation, in_time(storage, begin).await)
+                }
+                .boxed()
+            }
+            Output::Keep { storage, body } => {
+                let (keeper, id) = (self.keeper(storage), body.id);
+                async move {
+                    let keep = async { keeper?.keep(body).await };
+                    Done::Voted(storage, id, in_time(storage, keep).await)
+                }
+                .boxed()
+            }
+            Output::Open { request } => {
+                async move { Done::Opened(answered(order.open(node, request)).await) }.boxed()
+            }
+            Output::Propose { call, segments } => {
+                async move { Done::Proposed(call, answered(order.propose(segments)).await) }.boxed()
+            }
+            Output::Regroup => {
+                async move { Done::Regrouped(answered(order.group()).await) }.boxed()
+            }
+            Output::Renew { incarnation } => async move {
+                Done::Renewed(incarnation, answered(order.renew(node, incarnation)).await)
+            }
+            .boxed(),
+        })
+    }
+
+    fn keeper(&self, storage: NodeId) -> Result<Arc<dyn Keeper>, KeepError> {
+        let keeper = self.config.storages.iter().find(|keeper| keeper.storage() == storage);
+        keeper.map(Arc::clone).ok_or_else(|| KeepError::Unreachable {
+            storage,
+            reason: "it is in the storage group, but not in this node's configuration".into(),
+        })
+    }
+
+    /// Answers whatever is unanswered, so that no session waits for an entry that is gone.
+    fn end(mut self) {
+        self.core.end();
+        self.flush();
+        self.batches.close();
+        while let Ok(Submitted { batch, .. }) = self.batches.try_recv() {
+            let count = u32::try_from(batch.events.len()).unwrap_or(u32::MAX);
+            let outcome = Err(PublishError::Unknown);
+            if count > 0 {
+                give(&batch.answers, Answer { first: batch.first, count, outcome });
+            }
+        }
+        self.status.send_modify(|status| self.core.report(status));
+    }
+}
+
+fn give(to: &mpsc::Sender<Answer>, answer: Answer) {
+    match to.try_send(answer) {
+        Ok(()) => {}
+        // The session is gone; it needs no answer.
+        Err(TrySendError::Closed(_)) => {}
+        Err(TrySendError::Full(answer)) => {
+            tracing::error!(?answer, "a session has less room for answers than it has batches waiting; an answer is lost");
+        }
+    }
+}
+
+/// What a storage answers, or that it doesn't in time.
+async fn in_time<T>(
+    storage: NodeId,
+    call: impl std::future::Future<Output = Result<T, KeepError>>,
+) -> Result<T, KeepError> {
+    let late = || KeepError::Unreachable { storage, reason: "no answer in time".into() };
+    timeout(KEEP_TIMEOUT, call).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// What sync answers, or that nobody knows.
+async fn answered<T>(
+    call: impl std::future::Future<Output = Result<T, OrderError>>,
+) -> Result<T, OrderError> {
+    timeout(ORDER_TIMEOUT, call).await.unwrap_or(Err(OrderError::Unknown))
+}

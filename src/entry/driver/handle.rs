@@ -1,0 +1,85 @@
+//! What sessions hold of an entry.
+//!
+//! Invariant: a batch is only handed over where there is room for it; without room it stays with its session.
+//!
+//! Deliberately absent: answers. They go to the channel that each batch brings along.
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::entry::status::EntryStatus;
+use crate::entry::Batch;
+
+/// A batch on its way to the entry's task.
+pub(super) struct Submitted {
+    pub(super) batch: Batch,
+    pub(super) at: Instant,
+}
+
+/// The entry's task is gone: the node is stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this node takes no more messages, because it is stopping")]
+pub struct EntryClosed;
+
+/// A way to the entry's task.
+#[derive(Clone, Debug)]
+pub struct EntryHandle {
+    batches: mpsc::Sender<Submitted>,
+    status: watch::Receiver<EntryStatus>,
+}
+
+/// Room for one batch.
+#[derive(Debug)]
+pub struct Permit<'a>(mpsc::Permit<'a, Submitted>);
+
+impl EntryHandle {
+    pub(super) fn new(
+        batches: mpsc::Sender<Submitted>,
+        status: watch::Receiver<EntryStatus>,
+    ) -> Self {
+        Self { batches, status }
+    }
+
+    /// Waits for room for one batch. Can be dropped at any time; the place in line is lost then.
+    ///
+    /// # Errors
+    /// Where the entry's task is gone.
+    pub async fn reserve(&self) -> Result<Permit<'_>, EntryClosed> {
+        self.batches.reserve().await.map(Permit).map_err(|_| EntryClosed)
+    }
+
+    /// Room for one batch, if there is some now.
+    ///
+    /// # Errors
+    /// Where the entry's task is gone.
+    pub fn try_reserve(&self) -> Result<Option<Permit<'_>>, EntryClosed> {
+        match self.batches.try_reserve() {
+            Ok(permit) => Ok(Some(Permit(permit))),
+            Err(TrySendError::Full(())) => Ok(None),
+            Err(TrySendError::Closed(())) => Err(EntryClosed),
+        }
+    }
+
+    /// Waits for room and hands a batch over.
+    ///
+    /// # Errors
+    /// Where the entry's task is gone; nothing of the batch is stored then.
+    pub async fn submit(&self, batch: Batch) -> Result<(), EntryClosed> {
+        self.reserve().await?.send(batch);
+        Ok(())
+    }
+
+    /// The entry's state, as of its last turn.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<EntryStatus> {
+        self.status.clone()
+    }
+}
+
+impl Permit<'_> {
+    /// Hands a batch over. Its publishers' time to wait begins now.
+    pub fn send(self, batch: Batch) {
+        self.0.send(Submitted { batch, at: Instant::now() });
+    }
+}

@@ -1,0 +1,66 @@
+//! Sync, as an entry sees it: who grants incarnations and gives sealed segments their place.
+//!
+//! Invariant: every call may be repeated. A repeated opening gets the same incarnation, a repeated proposal the same
+//! outcome, so that an entry which doesn't know what became of a call simply makes it again.
+//!
+//! Deliberately absent: leaders and addresses. Whoever implements [`Ordering`] finds them.
+
+use futures::future::BoxFuture;
+use vulpes_raft::ids::{Incarnation, NodeId};
+use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroup};
+
+/// A new life of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    pub incarnation: Incarnation,
+    /// The storages its segments go to.
+    pub group: StorageGroup,
+}
+
+/// Whether an incarnation is still the entry's open one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    Held,
+    /// It was closed or fenced, and nothing of it is resolved from now on.
+    Lost,
+}
+
+/// Why sync gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// Nothing has happened: no leader was reached, or there is no storage group yet. Ask again later.
+    #[error("sync can't be reached; is a majority of the sync nodes running?")]
+    Unavailable,
+    /// It may or may not have happened. Ask again to learn.
+    #[error("sync took the request but gave no answer")]
+    Unknown,
+    /// Sync refuses this node for good: its disk is not the one it was enrolled with.
+    #[error("sync refuses this node because its disk was wiped or exchanged; enrol it under a new node id")]
+    Wiped,
+    /// This node is stopping.
+    #[error("this node is stopping")]
+    Shutdown,
+}
+
+/// What an entry asks of sync.
+pub trait Ordering: Send + Sync + 'static {
+    /// Begins a new incarnation of an entry, which fences all older ones. The same `request` gets the same
+    /// incarnation for as long as that one is open.
+    fn open(&self, entry: NodeId, request: u64) -> BoxFuture<'_, Result<Opened, OrderError>>;
+
+    /// Has segments placed, in number order. As many outcomes as segments, in their order.
+    fn propose(
+        &self,
+        segments: Vec<SealedSegment>,
+    ) -> BoxFuture<'_, Result<Vec<SegmentOutcome>, OrderError>>;
+
+    /// Keeps an incarnation from being closed for silence. A proposal does so too.
+    fn renew(
+        &self,
+        entry: NodeId,
+        incarnation: Incarnation,
+    ) -> BoxFuture<'_, Result<Lease, OrderError>>;
+
+    /// The storage group as it stands now.
+    fn group(&self) -> BoxFuture<'_, Result<StorageGroup, OrderError>>;
+}

@@ -1,0 +1,53 @@
+//! What an entry tells about itself, for the status page.
+//!
+//! Invariant: a picture of one moment, at the end of a turn. Nothing is decided by it.
+//!
+//! Deliberately absent: history. Counters only grow; whoever wants rates compares two pictures.
+
+use vulpes_raft::ids::{Incarnation, NodeId};
+
+/// An entry's state at the end of a turn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EntryStatus {
+    /// The incarnation it seals under; `None` while it waits for one.
+    pub incarnation: Option<Incarnation>,
+    /// Events in the open segment.
+    pub open_events: u32,
+    /// Sealed segments without a place.
+    pub pending_segments: usize,
+    /// Bytes of their bodies.
+    pub pending_bytes: usize,
+    /// Events whose publishers wait for an answer.
+    pub unanswered: u64,
+    /// The members of the storage group.
+    pub storages: Vec<StorageStatus>,
+    pub counters: Counters,
+}
+
+/// How a storage stands with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StorageStatus {
+    pub node: NodeId,
+    /// Segments it takes at once; 0 while it does not answer.
+    pub credit: u32,
+    /// Segments on the way to it.
+    pub outstanding: usize,
+}
+
+/// What has happened since the entry started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub incarnations: u64,
+    pub segments_sealed: u64,
+    pub events_sealed: u64,
+    pub segments_resolved: u64,
+    pub events_resolved: u64,
+    /// Segments that were sealed, but never found a place because their incarnation ended.
+    pub segments_lost: u64,
+    /// Events whose publishers were told that the outcome is unknown.
+    pub events_expired: u64,
+    /// Bodies that a storage did not keep, or not in time.
+    pub keeps_failed: u64,
+    /// Proposals without an answer.
+    pub proposals_failed: u64,
+}

@@ -1,0 +1,125 @@
+//! Sync as the entry's tests know it: the sequencer's rules in few lines.
+//!
+//! Invariant: the log only grows, and says all that was ever answered.
+//!
+//! Deliberately absent: everything replicated.
+
+use vulpes_raft::ids::{DiskId, Incarnation, NodeId, Position, SegmentNumber, Slot, Stamp};
+use vulpes_raft::order::{
+    CloseReason, Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup,
+    StorageMember,
+};
+
+use super::order::{Lease, Opened};
+
+/// The sequencer of one entry, and of others that are only noise.
+#[derive(Debug)]
+pub(super) struct SyncModel {
+    entry: NodeId,
+    incarnation: Incarnation,
+    request: Option<u64>,
+    resolved: Vec<(u64, Place)>,
+    next_position: Position,
+    /// How often a proposal came too early.
+    pub(super) gaps: u64,
+    pub(super) group: StorageGroup,
+    pub(super) log: Vec<Resolution>,
+}
+
+/// A group of these nodes.
+pub(super) fn group_of(nodes: &[u64]) -> StorageGroup {
+    let member = |node: &u64| StorageMember { node: NodeId(*node), disk: DiskId(*node) };
+    StorageGroup { members: nodes.iter().map(member).collect() }
+}
+
+impl SyncModel {
+    pub(super) fn new(entry: NodeId) -> Self {
+        Self {
+            entry,
+            incarnation: Incarnation(0),
+            request: None,
+            resolved: Vec::new(),
+            next_position: Position(1),
+            gaps: 0,
+            group: group_of(&[1, 2, 3]),
+            log: Vec::new(),
+        }
+    }
+
+    pub(super) fn open(&mut self, request: u64) -> Opened {
+        if self.request != Some(request) {
+            self.incarnation = self.incarnation.next();
+            self.request = Some(request);
+            self.resolved.clear();
+            let (entry, incarnation) = (self.entry, self.incarnation);
+            self.push(Step::Opened { entry, incarnation }, 0);
+        }
+        Opened { incarnation: self.incarnation, group: self.group.clone() }
+    }
+
+    /// Another process opens the same entry.
+    pub(super) fn steal(&mut self) {
+        self.open(u64::MAX - self.log.len() as u64);
+    }
+
+    /// The lease runs out.
+    pub(super) fn close(&mut self) {
+        if self.request.take().is_some() {
+            let (entry, incarnation) = (self.entry, self.incarnation);
+            let reason = CloseReason::LeaseLost;
+            self.push(Step::Closed { entry, incarnation, reason }, 0);
+        }
+    }
+
+    /// Another entry opens.
+    pub(super) fn noise(&mut self) {
+        let entry = NodeId(self.entry.0 + 1);
+        self.push(Step::Opened { entry, incarnation: Incarnation(1) }, 0);
+    }
+
+    pub(super) fn renew(&self, incarnation: Incarnation) -> Lease {
+        let held = self.request.is_some() && self.incarnation == incarnation;
+        if held {
+            Lease::Held
+        } else {
+            Lease::Lost
+        }
+    }
+
+    pub(super) fn propose(&mut self, segments: Vec<SealedSegment>) -> Vec<SegmentOutcome> {
+        segments.into_iter().map(|segment| self.resolve(segment)).collect()
+    }
+
+    fn resolve(&mut self, segment: SealedSegment) -> SegmentOutcome {
+        let (id, expected) = (segment.id, SegmentNumber(self.resolved.len() as u64));
+        if id.incarnation != self.incarnation {
+            return SegmentOutcome::Fenced { current: self.incarnation };
+        }
+        if let Some((checksum, place)) = self.resolved.get(id.number.0 as usize) {
+            assert_eq!(*checksum, segment.checksum, "a name stands for one body");
+            return SegmentOutcome::Resolved(*place);
+        }
+        if self.request.is_none() {
+            return SegmentOutcome::NotOpen;
+        }
+        if id.number > expected {
+            self.gaps += 1;
+            return SegmentOutcome::Gap { expected };
+        }
+        if !self.group.is_quorum(&segment.votes) {
+            return SegmentOutcome::NoQuorum;
+        }
+        let (checksum, count) = (segment.checksum, segment.count);
+        let place = self.push(Step::Segment(segment), count);
+        self.resolved.push((checksum, place));
+        SegmentOutcome::Resolved(place)
+    }
+
+    fn push(&mut self, step: Step, count: u32) -> Place {
+        let slot = Slot(self.log.len() as u64 + 1);
+        let place = Place { slot, stamp: Stamp(slot.0), base: self.next_position };
+        self.log.push(Resolution { slot, stamp: place.stamp, base: place.base, step });
+        self.next_position = Position(self.next_position.0 + u64::from(count));
+        place
+    }
+}

@@ -1,0 +1,401 @@
+//! The MQTT gate: one client's session, MQTT 3.1.1 or 5, as a state machine without I/O.
+//!
+//! ```text
+//! Connecting --CONNECT--> Opening --opened--> Open --> Closed
+//! packet, outbox                  bytes in and out, requests
+//! admission                       who may come in, and as what
+//! session                         an open session: publishes (topics), subscriptions (filter), window
+//! ```
+//!
+//! Invariant: a PUBACK is sent only for what is durable and has its place; what can't be kept as the protocol promises
+//! (wills, persistent sessions, retained messages, QoS 2) is refused as the protocol says, never silently lost.
+//!
+//! A protocol violation ends the session: an MQTT 5 client is told by a DISCONNECT with reason code and text, a 3.1.1
+//! client by the closed connection, and the log in both cases by [`MqttGate::close_reason`].
+//!
+//! Deliberately absent: users and passwords (`admission`), the message expiry interval (`packet::publish`).
+
+mod admission;
+mod filter;
+mod outbox;
+pub mod packet;
+mod publishes;
+mod session;
+mod subscriptions;
+mod topics;
+mod window;
+
+use bytes::Bytes;
+
+use self::admission::Client;
+use self::outbox::Outbox;
+use self::packet::answer::{self, Accepted};
+use self::packet::codec::{read_connect, ConnectError};
+use self::packet::{Frame, Incoming, Reason, Version, Violation};
+use self::session::Session;
+
+use super::{
+    Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, Request, SubscribeError, SubscriptionId,
+};
+use crate::event::SessionId;
+use crate::limits;
+use crate::topic::Realm;
+
+/// Largest packet taken before the session is open, in bytes.
+const CONNECT_PACKET: usize = 128 << 10;
+
+/// Bytes a client may send while its CONNECT is being answered.
+const HELD_BYTES: usize = limits::CLIENT_MESSAGE + limits::SESSION_READ;
+
+/// What an operator sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MqttConfig {
+    /// The realm of clients whose user name names none.
+    pub default_realm: Realm,
+}
+
+/// One client's MQTT session.
+#[derive(Debug)]
+pub struct MqttGate {
+    config: MqttConfig,
+    session: SessionId,
+    begun: Moment,
+    now: Moment,
+    /// When the client was last heard of since its session opened.
+    heard: Option<Moment>,
+    state: State,
+    out: Outbox,
+    close_reason: Option<String>,
+    oversized: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing was said yet.
+    Connecting,
+    /// The CONNECT is accepted if the node opens the session.
+    Opening(Box<Opening>),
+    Open(Box<Session>),
+    Closed,
+}
+
+#[derive(Debug)]
+struct Opening {
+    client: Client,
+    /// What the client sent after its CONNECT without waiting, as it may.
+    held: Vec<Bytes>,
+    held_bytes: usize,
+}
+
+impl MqttGate {
+    /// A gate for a connection that was accepted just now.
+    #[must_use]
+    pub fn new(config: MqttConfig, session: SessionId, now: Moment) -> Self {
+        Self {
+            config,
+            session,
+            begun: now,
+            now,
+            heard: None,
+            state: State::Connecting,
+            out: Outbox::new(),
+            close_reason: None,
+            oversized: 0,
+        }
+    }
+
+    /// Why the session ended, for the server's log. `None` while it goes on, and where the client took its leave.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<&str> {
+        self.close_reason.as_deref()
+    }
+
+    /// Largest packet in bytes that is taken now.
+    fn max_packet(&self) -> usize {
+        match self.state {
+            State::Connecting => CONNECT_PACKET,
+            _ => limits::CLIENT_MESSAGE,
+        }
+    }
+
+    /// How many messages were not sent because the client takes no packets as large.
+    #[must_use]
+    pub fn oversized(&self) -> u64 {
+        match &self.state {
+            State::Open(session) => session.oversized,
+            _ => self.oversized,
+        }
+    }
+
+    fn process(&mut self, input: &Bytes) {
+        let mut at = 0;
+        while at < input.len() {
+            let frame = match packet::frame(input, at, self.max_packet()) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return self.fail(&Violation::malformed("a packet is cut off")),
+                Err(error) => return self.fail(&error.into()),
+            };
+            at = frame.whole.end;
+            match &mut self.state {
+                State::Connecting => self.connect(&frame, input),
+                State::Opening(opening) => {
+                    if let Err(violation) = opening.hold(input.slice(frame.whole.start..)) {
+                        self.fail(&violation);
+                    }
+                    return;
+                }
+                State::Open(session) => {
+                    match frame.read(input, session.client.version) {
+                        Ok(Incoming::Disconnect { reason }) => return self.leave(reason),
+                        Ok(packet) => session.handle(packet, &mut self.out),
+                        Err(violation) => Err(violation),
+                    }
+                    .unwrap_or_else(|violation| self.fail(&violation));
+                }
+                State::Closed => return,
+            }
+        }
+    }
+
+    fn connect(&mut self, frame: &Frame, input: &Bytes) {
+        if !frame.is_connect() {
+            return self.close(Some("the first packet is not a CONNECT".to_owned()));
+        }
+        let connect = match read_connect(frame.first, &input[frame.body.clone()]) {
+            Ok(connect) => connect,
+            Err(ConnectError::Foreign) => {
+                return self.close(Some("the first packet is not MQTT".to_owned()));
+            }
+            Err(ConnectError::Level(level)) => {
+                let version = if level < 5 { Version::V311 } else { Version::V5 };
+                let text = format!("MQTT of protocol level {level} is not spoken here: use 4 or 5");
+                let violation = Violation::new(Reason::UnsupportedVersion, text);
+                return self.refuse(version, &violation);
+            }
+            Err(ConnectError::Refused(version, violation)) => {
+                return match version {
+                    Version::V5 => self.refuse(version, &violation),
+                    // A broken CONNECT of 3.1.1 has no answer (MQTT 3.1.1 section 4.8).
+                    Version::V311 => self.close(Some(violation.text.into_owned())),
+                };
+            }
+        };
+        let version = connect.version;
+        self.out.max_packet = connect.max_packet.map_or(usize::MAX, |size| size as usize);
+        match admission::admit(connect, &self.config.default_realm, self.session) {
+            Ok(client) => {
+                self.out.requests.push_back(Request::Open {
+                    realm: client.realm.clone(),
+                    client: Some(client.name.clone()),
+                });
+                let opening = Opening { client, held: Vec::new(), held_bytes: 0 };
+                self.state = State::Opening(Box::new(opening));
+            }
+            Err(violation) => self.refuse(version, &violation),
+        }
+    }
+
+    /// Refuses a CONNECT.
+    fn refuse(&mut self, version: Version, violation: &Violation) {
+        let reason = match violation.reason {
+            // Not among the codes of a CONNACK (MQTT 5 table 3-1).
+            Reason::ServerShuttingDown | Reason::SessionTakenOver => Reason::ServerUnavailable,
+            reason => reason,
+        };
+        let refused = self.out.put_explained(Some(&violation.text), |text, output| {
+            answer::connack_refused(version, reason, text, output);
+        });
+        // A client that takes not even this is told by the closed connection.
+        drop(refused);
+        self.close(Some(violation.text.to_string()));
+    }
+
+    /// Ends the session because of a violation, or from our side.
+    fn fail(&mut self, violation: &Violation) {
+        match &self.state {
+            State::Opening(opening) => return self.refuse(opening.client.version, violation),
+            State::Open(session) if session.client.version == Version::V5 => {
+                let told = self.out.put_explained(Some(&violation.text), |text, output| {
+                    answer::disconnect(violation.reason, text, output);
+                });
+                // As in `refuse`.
+                drop(told);
+            }
+            State::Closed => return,
+            State::Connecting | State::Open(_) => {}
+        }
+        self.close(Some(violation.text.to_string()));
+    }
+
+    /// The client said DISCONNECT.
+    fn leave(&mut self, reason: u8) {
+        let failed = reason >= 0x80;
+        self.close(failed.then(|| format!("the client disconnected with reason 0x{reason:02x}")));
+    }
+
+    fn close(&mut self, why: Option<String>) {
+        self.oversized = self.oversized();
+        self.close_reason = why;
+        self.state = State::Closed;
+        self.out.requests.push_back(Request::Close);
+    }
+
+    /// Runs something that may end the session.
+    fn in_session(
+        &mut self,
+        step: impl FnOnce(&mut Session, &mut Outbox) -> Result<(), Violation>,
+    ) {
+        if let State::Open(session) = &mut self.state {
+            if let Err(violation) = step(session, &mut self.out) {
+                self.fail(&violation);
+            }
+        }
+    }
+}
+
+impl Opening {
+    fn hold(&mut self, input: Bytes) -> Result<(), Violation> {
+        self.held_bytes += input.len();
+        if self.held_bytes > HELD_BYTES {
+            return Err(Violation::new(
+                Reason::QuotaExceeded,
+                "too much was sent before the CONNECT was answered",
+            ));
+        }
+        self.held.push(input);
+        Ok(())
+    }
+}
+
+impl Gate for MqttGate {
+    fn receive(&mut self, input: Bytes, now: Moment) {
+        self.now = now;
+        self.heard = Some(now);
+        self.process(&input);
+    }
+
+    fn opened(&mut self, result: Result<(), OpenRefusal>) {
+        let State::Opening(opening) = &mut self.state else { return };
+        let held = std::mem::take(&mut opening.held);
+        let client = opening.client.clone();
+        if let Err(refusal) = result {
+            let reason = match refusal {
+                OpenRefusal::NoSuchRealm => Reason::BadUserNameOrPassword,
+                OpenRefusal::TooManyConnections => Reason::ServerBusy,
+            };
+            let violation = Violation::new(reason, format!("{}: {refusal}", client.realm));
+            return self.refuse(client.version, &violation);
+        }
+        let version = client.version;
+        let accepted = Accepted {
+            receive_maximum: publishes::RECEIVE_MAXIMUM,
+            max_packet: limits::CLIENT_MESSAGE as u32,
+            session_ends_with_connection: client.wants_expiry,
+            assigned: client.assigned.then_some(client.name.as_str()),
+        };
+        let told = self.out.put(|output| answer::connack_accepted(version, &accepted, output));
+        // The client's silence counts from here; the driver's next tick says when that is.
+        self.heard = None;
+        self.state = State::Open(Box::new(Session::new(self.session, client)));
+        if let Err(violation) = told {
+            return self.close(Some(violation.text.into_owned()));
+        }
+        for input in held {
+            self.process(&input);
+        }
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        self.in_session(|session, out| session.publishes.answered(answer, out));
+    }
+
+    fn subscribed(&mut self, id: SubscriptionId, result: Result<(), SubscribeError>) {
+        self.in_session(|session, out| session.subscriptions.subscribed(id, result, out));
+    }
+
+    fn unsubscribed(&mut self, id: SubscriptionId) {
+        self.in_session(|session, out| session.subscriptions.over(id, out));
+    }
+
+    fn ended(&mut self, id: SubscriptionId) {
+        self.in_session(|session, out| session.subscriptions.over(id, out));
+    }
+
+    fn deliver(&mut self, delivery: Delivery<'_>) {
+        if let State::Open(session) = &mut self.state {
+            session.deliver(delivery, &mut self.out);
+        }
+    }
+
+    fn can_deliver(&self) -> bool {
+        matches!(&self.state, State::Open(session) if session.can_deliver())
+    }
+
+    fn deadline(&self) -> Option<Moment> {
+        match &self.state {
+            State::Connecting | State::Opening(_) => {
+                Some(Moment(self.begun.0 + limits::HANDSHAKE.as_millis() as u64))
+            }
+            State::Open(session) if session.client.keep_alive > 0 => {
+                // One and a half of the client's own interval (MQTT-3.1.2-22).
+                let silence = u64::from(session.client.keep_alive) * 1500;
+                Some(self.heard.map_or(self.now, |heard| Moment(heard.0 + silence)))
+            }
+            State::Open(_) | State::Closed => None,
+        }
+    }
+
+    fn tick(&mut self, now: Moment) {
+        let due = self.deadline().is_some_and(|deadline| deadline <= now);
+        self.now = now;
+        if !due {
+            return;
+        }
+        if let State::Open(session) = &self.state {
+            // While publishes are unanswered the driver may have stopped reading: then the silence is not the client's.
+            if self.heard.is_none() || !session.publishes.is_empty() {
+                self.heard = Some(now);
+                return;
+            }
+            let silent = "nothing came for one and a half times the keep-alive interval";
+            return self.fail(&Violation::new(Reason::KeepAliveTimeout, silent));
+        }
+        self.end(EndReason::HandshakeTimeout);
+    }
+
+    fn end(&mut self, reason: EndReason) {
+        let (reason, text) = match reason {
+            EndReason::Shutdown => (Reason::ServerShuttingDown, "the node is shutting down"),
+            EndReason::TakenOver => {
+                (Reason::SessionTakenOver, "another connection took the session over")
+            }
+            EndReason::Unavailable => {
+                (Reason::ServerBusy, "a message stays unanswered; it may or may not be stored")
+            }
+            EndReason::HandshakeTimeout => {
+                (Reason::ServerUnavailable, "the session was not opened in time")
+            }
+        };
+        self.fail(&Violation::new(reason, text));
+    }
+
+    fn poll_request(&mut self) -> Option<Request> {
+        self.out.requests.pop_front()
+    }
+
+    fn poll_output(&mut self) -> Option<Bytes> {
+        let output = &mut self.out.output;
+        (!output.is_empty()).then(|| output.split().freeze())
+    }
+
+    fn output_size(&self) -> usize {
+        self.out.output.len()
+    }
+
+    fn session(&self) -> SessionId {
+        self.session
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! What a gate has to say until its driver asks: bytes for the client, requests to the node.
+//!
+//! Invariant: no packet larger than the client takes is ever left in it (MQTT 5, MQTT-3.1.2-24).
+//!
+//! Deliberately absent: a limit of its own. The driver drains it before each input, and asks for `output_size`.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+
+use super::packet::{Reason, Violation};
+use crate::gate::Request;
+
+/// Bytes and requests on their way out.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    pub(crate) requests: VecDeque<Request>,
+    pub(crate) output: BytesMut,
+    /// Largest packet the client takes, in bytes.
+    pub(crate) max_packet: usize,
+}
+
+impl Outbox {
+    pub(crate) fn new() -> Self {
+        Self { requests: VecDeque::new(), output: BytesMut::new(), max_packet: usize::MAX }
+    }
+
+    /// Appends a packet, unless it is larger than the client takes.
+    pub(crate) fn try_put(&mut self, write: impl FnOnce(&mut BytesMut)) -> bool {
+        let start = self.output.len();
+        write(&mut self.output);
+        let fits = self.output.len() - start <= self.max_packet;
+        if !fits {
+            self.output.truncate(start);
+        }
+        fits
+    }
+
+    /// Appends a packet that may carry a reason string, which is left out where the packet would be too large.
+    pub(crate) fn put_explained(
+        &mut self,
+        text: Option<&str>,
+        write: impl Fn(Option<&str>, &mut BytesMut),
+    ) -> Result<(), Violation> {
+        if text.is_some() && self.try_put(|output| write(text, output)) {
+            return Ok(());
+        }
+        self.put(|output| write(None, output))
+    }
+
+    /// Appends a packet that the client can't do without.
+    pub(crate) fn put(&mut self, write: impl FnOnce(&mut BytesMut)) -> Result<(), Violation> {
+        if self.try_put(write) {
+            return Ok(());
+        }
+        Err(Violation::new(
+            Reason::PacketTooLarge,
+            "the client takes no packet as large as the answer to its request",
+        ))
+    }
+}

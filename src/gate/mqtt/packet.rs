@@ -1,0 +1,251 @@
+//! MQTT packets (3.1.1 and 5) as they stand on the wire: our guard in front of rumqttd's codecs.
+//!
+//! ```text
+//! frame      where a packet begins and ends                      here
+//! reader     numbers, texts and property lists, all checked      reader, property
+//! publish    PUBLISH, both ways, payload shared, not copied      publish
+//! answer     CONNACK and DISCONNECT                              answer
+//! codec      CONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBACK and their answers: checked by us, then rumqttd's codec
+//! ```
+//!
+//! Invariant: no bytes make this module panic, and what it allocates is bounded by the packet's own length. A packet
+//! reaches rumqttd's codec only when its type, flags, lengths, texts and properties were found in order here.
+//!
+//! Deliberately absent: what a packet means for a session.
+
+pub(crate) mod answer;
+pub(crate) mod codec;
+pub(crate) mod property;
+pub(crate) mod publish;
+pub(crate) mod reader;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use self::codec::{Subscribe, Unsubscribe};
+use self::publish::Publish;
+use self::reader::Reader;
+
+/// The protocol versions that are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// Protocol level 4.
+    V311,
+    /// Protocol level 5.
+    V5,
+}
+
+/// Reason codes of MQTT 5 (section 2.4), as far as we send them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Reason {
+    Success = 0x00,
+    Unspecified = 0x80,
+    MalformedPacket = 0x81,
+    ProtocolError = 0x82,
+    ImplementationSpecific = 0x83,
+    UnsupportedVersion = 0x84,
+    ClientIdentifierNotValid = 0x85,
+    BadUserNameOrPassword = 0x86,
+    ServerUnavailable = 0x88,
+    ServerBusy = 0x89,
+    ServerShuttingDown = 0x8B,
+    BadAuthenticationMethod = 0x8C,
+    KeepAliveTimeout = 0x8D,
+    SessionTakenOver = 0x8E,
+    TopicFilterInvalid = 0x8F,
+    TopicNameInvalid = 0x90,
+    ReceiveMaximumExceeded = 0x93,
+    TopicAliasInvalid = 0x94,
+    PacketTooLarge = 0x95,
+    QuotaExceeded = 0x97,
+    PayloadFormatInvalid = 0x99,
+    RetainNotSupported = 0x9A,
+    QosNotSupported = 0x9B,
+    SharedSubscriptionsNotSupported = 0x9E,
+}
+
+/// Why a connection or a request is refused: the code for an MQTT 5 client, the text for it and for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) reason: Reason,
+    pub(crate) text: Cow<'static, str>,
+}
+
+impl Violation {
+    pub(crate) fn new(reason: Reason, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { reason, text: text.into() }
+    }
+
+    pub(crate) fn malformed(text: &'static str) -> Self {
+        Self::new(Reason::MalformedPacket, text)
+    }
+
+    pub(crate) fn protocol(text: &'static str) -> Self {
+        Self::new(Reason::ProtocolError, text)
+    }
+}
+
+/// What is wrong with the front of a client's bytes, so that no packet can be cut from them any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    #[error("the remaining length takes more than four bytes; is the client speaking MQTT?")]
+    Length,
+    #[error("a packet of {size} bytes was begun, but at most {limit} are taken")]
+    TooLarge { size: usize, limit: usize },
+}
+
+impl From<FrameError> for Violation {
+    fn from(error: FrameError) -> Self {
+        let reason = match error {
+            FrameError::Length => Reason::MalformedPacket,
+            FrameError::TooLarge { .. } => Reason::PacketTooLarge,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+/// Where a whole packet stands in a buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// Type and flags.
+    pub(crate) first: u8,
+    /// From its first byte on.
+    pub(crate) whole: Range<usize>,
+    /// What follows the fixed header.
+    pub(crate) body: Range<usize>,
+}
+
+/// How many bytes of whole packets stand at the front of `buffer`: what [`MqttGate`](super::MqttGate) can receive now.
+/// 0 where more bytes are needed first. The limit of `max_packet` bytes is
+/// [`limits::CLIENT_MESSAGE`](crate::limits::CLIENT_MESSAGE).
+///
+/// # Errors
+/// Where the first packet can never be taken, because its length is malformed or it is larger than `max_packet` bytes,
+/// fixed header included. This shows before the packet's body has come. Whole packets before a bad one come first. The
+/// gate finds the same error in the same bytes: given them, it tells the client as the protocol does, and closes.
+pub fn complete_prefix(buffer: &[u8], max_packet: usize) -> Result<usize, FrameError> {
+    let mut at = 0;
+    loop {
+        match frame(buffer, at, max_packet) {
+            Ok(Some(frame)) => at = frame.whole.end,
+            Ok(None) => return Ok(at),
+            Err(error) if at == 0 => return Err(error),
+            Err(_) => return Ok(at),
+        }
+    }
+}
+
+/// The packet that begins at `at`, if it is all there.
+pub(crate) fn frame(
+    buffer: &[u8],
+    at: usize,
+    max_packet: usize,
+) -> Result<Option<Frame>, FrameError> {
+    let Some((first, rest)) = buffer[at..].split_first() else { return Ok(None) };
+    let mut length = 0usize;
+    for (index, byte) in rest.iter().enumerate().take(4) {
+        length |= usize::from(byte & 0x7F) << (7 * index);
+        if byte & 0x80 == 0 {
+            let body = at + 2 + index;
+            let size = 2 + index + length;
+            if size > max_packet {
+                return Err(FrameError::TooLarge { size, limit: max_packet });
+            }
+            let end = body + length;
+            let whole = Frame { first: *first, whole: at..end, body: body..end };
+            return Ok((end <= buffer.len()).then_some(whole));
+        }
+    }
+    if rest.len() >= 4 {
+        return Err(FrameError::Length);
+    }
+    Ok(None)
+}
+
+/// A packet of a client whose CONNECT was accepted.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Incoming<'a> {
+    Publish(Publish<'a>),
+    Acknowledged { packet_id: u16 },
+    Subscribe(Subscribe),
+    Unsubscribe(Unsubscribe),
+    Ping,
+    Disconnect { reason: u8 },
+}
+
+const CONNECT: u8 = 1;
+const PUBLISH: u8 = 3;
+const PUBACK: u8 = 4;
+const PUBREC: u8 = 5;
+const PUBREL: u8 = 6;
+const PUBCOMP: u8 = 7;
+const SUBSCRIBE: u8 = 8;
+const UNSUBSCRIBE: u8 = 10;
+const PINGREQ: u8 = 12;
+const DISCONNECT: u8 = 14;
+const AUTH: u8 = 15;
+
+impl Frame {
+    /// Whether it is a CONNECT, which is read by [`codec::read_connect`].
+    pub(crate) fn is_connect(&self) -> bool {
+        self.first >> 4 == CONNECT
+    }
+
+    /// Reads a packet other than CONNECT from the buffer it was found in.
+    ///
+    /// # Errors
+    /// Where it is malformed, or the protocol forbids a client to send it.
+    pub(crate) fn read<'a>(
+        &self,
+        buffer: &'a Bytes,
+        version: Version,
+    ) -> Result<Incoming<'a>, Violation> {
+        let kind = self.first >> 4;
+        if kind == PUBLISH {
+            return publish::read(buffer, self, version).map(Incoming::Publish);
+        }
+        // MQTT 5 section 2.1.3: the flags of all other packets are fixed.
+        let flags = if matches!(kind, PUBREL | SUBSCRIBE | UNSUBSCRIBE) { 2 } else { 0 };
+        if self.first & 0x0F != flags {
+            return Err(Violation::malformed("reserved flags are set in the fixed header"));
+        }
+        let body = &buffer[self.body.clone()];
+        match kind {
+            PUBACK => codec::read_puback(&buffer[self.whole.clone()], body, version)
+                .map(|packet_id| Incoming::Acknowledged { packet_id }),
+            SUBSCRIBE => codec::read_subscribe(&buffer[self.whole.clone()], body, version)
+                .map(Incoming::Subscribe),
+            UNSUBSCRIBE => codec::read_unsubscribe(&buffer[self.whole.clone()], body, version)
+                .map(Incoming::Unsubscribe),
+            PINGREQ if body.is_empty() => Ok(Incoming::Ping),
+            PINGREQ => Err(Violation::malformed("a PINGREQ has no body")),
+            DISCONNECT => read_disconnect(body, version),
+            AUTH if version == Version::V5 => Err(Violation::new(
+                Reason::BadAuthenticationMethod,
+                "AUTH was sent, but no authentication method was agreed on",
+            )),
+            PUBREC | PUBREL | PUBCOMP => {
+                Err(Violation::protocol("an exchange of QoS 2, which is not offered"))
+            }
+            CONNECT => Err(Violation::protocol("a second CONNECT")),
+            _ => Err(Violation::protocol("a packet that no client sends")),
+        }
+    }
+}
+
+/// MQTT 5 section 3.14; without reason code it is the normal one. 3.1.1 has no body.
+fn read_disconnect(body: &[u8], version: Version) -> Result<Incoming<'static>, Violation> {
+    if version == Version::V311 && !body.is_empty() {
+        return Err(Violation::malformed("a DISCONNECT of MQTT 3.1.1 has no body"));
+    }
+    let mut reader = Reader::new(body);
+    let reason = if reader.is_empty() { 0 } else { reader.u8()? };
+    if !reader.is_empty() {
+        property::check(reader.block()?, property::DISCONNECT)?;
+    }
+    reader.end()?;
+    Ok(Incoming::Disconnect { reason })
+}

@@ -1,0 +1,400 @@
+//! The seam to rumqttd's codecs: every packet is checked here first, field by field, and only then handed over.
+//!
+//! Invariant: no type of rumqttd leaves this file. A CONNECT is handed over without its password: MQTT lets it be any
+//! bytes and the codec does not, and nobody here reads it.
+//!
+//! Deliberately absent: what rumqttd's codecs do unsafely or slowly: PUBLISH, CONNACK, DISCONNECT and AUTH, and the
+//! plain form of PUBACK on its way in.
+
+use bytes::{BufMut, BytesMut};
+use rumqttd::protocol::{
+    v4::V4, v5::V5, Packet, PingResp, Protocol, PubAck, PubAckProperties, PubAckReason, QoS,
+    SubAck, SubAckProperties, SubscribeReasonCode, UnsubAck, UnsubAckReason,
+};
+
+use super::publish::put_varint;
+use super::reader::Reader;
+use super::{property, Reason, Version, Violation};
+use crate::event::Qos;
+use crate::limits;
+
+/// A client's first packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Connect {
+    pub(crate) version: Version,
+    /// Seconds; 0: never.
+    pub(crate) keep_alive: u16,
+    /// Clean Session (3.1.1) or Clean Start (5).
+    pub(crate) clean: bool,
+    pub(crate) client_id: String,
+    pub(crate) user_name: String,
+    pub(crate) has_will: bool,
+    /// Seconds the session is to outlive its connection: MQTT 5 only.
+    pub(crate) session_expiry: u32,
+    /// How many QoS 1 messages the client takes at once.
+    pub(crate) receive_maximum: u16,
+    /// Largest packet the client takes.
+    pub(crate) max_packet: Option<u32>,
+    /// Reason strings are welcome in any packet.
+    pub(crate) problem_information: bool,
+    pub(crate) authentication: bool,
+}
+
+/// Why a first packet is no CONNECT that we take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ConnectError {
+    /// Not MQTT, or so broken that not even its version is known: no answer is possible.
+    Foreign,
+    /// MQTT of a version that is not spoken here.
+    Level(u8),
+    Refused(Version, Violation),
+}
+
+/// A SUBSCRIBE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Subscribe {
+    pub(crate) packet_id: u16,
+    /// MQTT 5 only.
+    pub(crate) identifier: Option<u32>,
+    pub(crate) user_properties: Vec<(String, String)>,
+    /// At least one.
+    pub(crate) filters: Vec<Filter>,
+}
+
+/// One line of a SUBSCRIBE. Its options on retained messages are checked and dropped: nothing is retained yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    pub(crate) text: String,
+    pub(crate) qos: Qos,
+    pub(crate) no_local: bool,
+}
+
+/// An UNSUBSCRIBE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unsubscribe {
+    pub(crate) packet_id: u16,
+    /// At least one.
+    pub(crate) filters: Vec<String>,
+}
+
+/// What a check of a CONNECT found out for the hand-over. Places are within the packet's body.
+struct Checked {
+    version: Version,
+    flags_at: usize,
+    /// Where the user name ends, and with it what is handed over.
+    end: usize,
+}
+
+const PASSWORD_FLAG: u8 = 0x40;
+const USER_NAME_FLAG: u8 = 0x80;
+
+/// Reads a CONNECT from the packet's body.
+pub(crate) fn read_connect(first: u8, body: &[u8]) -> Result<Connect, ConnectError> {
+    let checked = check_connect(first, body)?;
+    let mut packet = BytesMut::with_capacity(5 + checked.end);
+    packet.put_u8(first);
+    put_varint(&mut packet, checked.end as u32);
+    let flags = packet.len() + checked.flags_at;
+    packet.put_slice(&body[..checked.end]);
+    packet[flags] &= !PASSWORD_FLAG;
+    let refused = |violation| ConnectError::Refused(checked.version, violation);
+    let Packet::Connect(connect, properties, will, _, login) =
+        decode(packet, checked.version).map_err(refused)?
+    else {
+        return Err(refused(disagreement()));
+    };
+    let properties = properties.as_ref();
+    Ok(Connect {
+        version: checked.version,
+        keep_alive: connect.keep_alive,
+        clean: connect.clean_session,
+        client_id: connect.client_id,
+        user_name: login.map(|login| login.username).unwrap_or_default(),
+        has_will: will.is_some(),
+        session_expiry: properties.and_then(|p| p.session_expiry_interval).unwrap_or(0),
+        receive_maximum: properties.and_then(|p| p.receive_maximum).unwrap_or(u16::MAX),
+        max_packet: properties.and_then(|p| p.max_packet_size),
+        problem_information: properties.and_then(|p| p.request_problem_info) != Some(0),
+        authentication: properties.is_some_and(|p| p.authentication_method.is_some()),
+    })
+}
+
+/// MQTT 5 section 3.1, MQTT 3.1.1 section 3.1.
+fn check_connect(first: u8, body: &[u8]) -> Result<Checked, ConnectError> {
+    let mut reader = Reader::new(body);
+    let name = reader.text().map_err(|_| ConnectError::Foreign)?;
+    let level = reader.u8().map_err(|_| ConnectError::Foreign)?;
+    let version = match (name, level) {
+        ("MQTT", 4) => Version::V311,
+        ("MQTT", 5) => Version::V5,
+        ("MQTT" | "MQIsdp", _) => return Err(ConnectError::Level(level)),
+        _ => return Err(ConnectError::Foreign),
+    };
+    let flags_at = reader.position();
+    let end = check_connect_fields(first, reader, version)
+        .map_err(|violation| ConnectError::Refused(version, violation))?;
+    Ok(Checked { version, flags_at, end })
+}
+
+fn check_connect_fields(
+    first: u8,
+    mut reader: Reader<'_>,
+    version: Version,
+) -> Result<usize, Violation> {
+    let flags = reader.u8()?;
+    if first & 0x0F != 0 || flags & 1 != 0 {
+        return Err(Violation::malformed("a reserved flag of the CONNECT is set"));
+    }
+    reader.u16()?;
+    if version == Version::V5 {
+        let mut authentication = (false, false);
+        property::walk(reader.block()?, property::CONNECT, |property| {
+            authentication.0 |= property.id == property::AUTHENTICATION_METHOD;
+            authentication.1 |= property.id == property::AUTHENTICATION_DATA;
+            Ok(())
+        })?;
+        if authentication == (false, true) {
+            return Err(Violation::protocol("authentication data without a method"));
+        }
+    }
+    reader.text()?;
+    let will_qos = (flags >> 3) & 3;
+    if flags & 4 != 0 {
+        if will_qos == 3 {
+            return Err(Violation::malformed("the will has QoS 3"));
+        }
+        if version == Version::V5 {
+            property::check(reader.block()?, property::WILL)?;
+        }
+        reader.text()?;
+        reader.binary()?;
+    } else if flags & 0x38 != 0 {
+        return Err(Violation::malformed("flags of a will are set, but there is none"));
+    }
+    if flags & USER_NAME_FLAG != 0 {
+        reader.text()?;
+    }
+    let end = reader.position();
+    if flags & PASSWORD_FLAG != 0 {
+        if version == Version::V311 && flags & USER_NAME_FLAG == 0 {
+            return Err(Violation::malformed("a password without a user name"));
+        }
+        reader.binary()?;
+    }
+    reader.end()?;
+    Ok(end)
+}
+
+/// Reads a PUBACK. Whatever its reason code, the client has done with the message.
+pub(crate) fn read_puback(whole: &[u8], body: &[u8], version: Version) -> Result<u16, Violation> {
+    let mut reader = Reader::new(body);
+    let packet_id = reader.packet_id()?;
+    if reader.is_empty() {
+        return Ok(packet_id);
+    }
+    if version == Version::V311 {
+        reader.end()?;
+    }
+    reader.u8()?;
+    if !reader.is_empty() {
+        property::check(reader.block()?, property::PUBACK)?;
+    }
+    reader.end()?;
+    match decode(BytesMut::from(whole), version)? {
+        Packet::PubAck(puback, _) => Ok(puback.pkid),
+        _ => Err(disagreement()),
+    }
+}
+
+/// Reads a SUBSCRIBE (MQTT 5 section 3.8).
+pub(crate) fn read_subscribe(
+    whole: &[u8],
+    body: &[u8],
+    version: Version,
+) -> Result<Subscribe, Violation> {
+    let mut reader = Reader::new(body);
+    reader.packet_id()?;
+    if version == Version::V5 {
+        property::check(reader.block()?, property::SUBSCRIBE)?;
+    }
+    check_filters(&mut reader, |reader| {
+        let options = reader.u8()?;
+        let reserved = if version == Version::V5 { 0xC0 } else { 0xFC };
+        if options & 3 == 3 || options & reserved != 0 || options & 0x30 == 0x30 {
+            return Err(Violation::malformed("the options of a subscription are out of range"));
+        }
+        Ok(())
+    })?;
+    let Packet::Subscribe(subscribe, properties) = decode(BytesMut::from(whole), version)? else {
+        return Err(disagreement());
+    };
+    let (identifier, user_properties) =
+        properties.map(|p| (p.id, p.user_properties)).unwrap_or_default();
+    let filters = subscribe.filters.into_iter().map(|filter| Filter {
+        text: filter.path,
+        qos: qos(filter.qos),
+        no_local: filter.nolocal,
+    });
+    Ok(Subscribe {
+        packet_id: subscribe.pkid,
+        identifier: identifier.and_then(|id| u32::try_from(id).ok()),
+        user_properties,
+        filters: filters.collect(),
+    })
+}
+
+/// Reads an UNSUBSCRIBE (MQTT 5 section 3.10).
+pub(crate) fn read_unsubscribe(
+    whole: &[u8],
+    body: &[u8],
+    version: Version,
+) -> Result<Unsubscribe, Violation> {
+    let mut reader = Reader::new(body);
+    reader.packet_id()?;
+    if version == Version::V5 {
+        property::check(reader.block()?, property::UNSUBSCRIBE)?;
+    }
+    check_filters(&mut reader, |_| Ok(()))?;
+    let Packet::Unsubscribe(unsubscribe, _) = decode(BytesMut::from(whole), version)? else {
+        return Err(disagreement());
+    };
+    Ok(Unsubscribe { packet_id: unsubscribe.pkid, filters: unsubscribe.filters })
+}
+
+/// Checks the payload of a (UN)SUBSCRIBE: at least one filter, and no more than a session may have.
+fn check_filters(
+    reader: &mut Reader<'_>,
+    options: impl Fn(&mut Reader<'_>) -> Result<(), Violation>,
+) -> Result<(), Violation> {
+    let mut count = 0;
+    while !reader.is_empty() {
+        reader.text()?;
+        options(reader)?;
+        count += 1;
+    }
+    match count {
+        0 => Err(Violation::protocol("a packet that must name a topic filter names none")),
+        1..=limits::SESSION_SUBSCRIPTIONS => Ok(()),
+        _ => Err(Violation::new(
+            Reason::QuotaExceeded,
+            "a packet names more topic filters than a session may have",
+        )),
+    }
+}
+
+fn decode(mut packet: BytesMut, version: Version) -> Result<Packet, Violation> {
+    let size = packet.len();
+    let decoded = match version {
+        Version::V311 => V4.read_mut(&mut packet, size),
+        Version::V5 => V5.read_mut(&mut packet, size),
+    };
+    decoded.map_err(|error| Violation::new(Reason::MalformedPacket, error.to_string()))
+}
+
+/// The codec and our checks read a packet in two ways: then neither is trusted.
+fn disagreement() -> Violation {
+    Violation::malformed("the packet can be read in two ways")
+}
+
+fn qos(qos: QoS) -> Qos {
+    match qos {
+        QoS::AtMostOnce => Qos::AtMostOnce,
+        QoS::AtLeastOnce => Qos::AtLeastOnce,
+        QoS::ExactlyOnce => Qos::ExactlyOnce,
+    }
+}
+
+fn encode(packet: Packet, version: Version, output: &mut BytesMut) {
+    let written = match version {
+        Version::V311 => V4.write(packet, output),
+        Version::V5 => V5.write(packet, output),
+    };
+    written.expect("acknowledgements are far below the largest packet");
+}
+
+/// Writes a PUBACK: success, or MQTT 5's refusal.
+pub(crate) fn write_puback(
+    version: Version,
+    packet_id: u16,
+    refusal: Option<(&Violation, bool)>,
+    output: &mut BytesMut,
+) {
+    let (reason, properties) = match refusal {
+        None => (PubAckReason::Success, None),
+        Some((violation, with_text)) => {
+            let properties = with_text.then(|| PubAckProperties {
+                reason_string: Some(violation.text.to_string()),
+                user_properties: Vec::new(),
+            });
+            (puback_reason(violation.reason), properties)
+        }
+    };
+    encode(Packet::PubAck(PubAck { pkid: packet_id, reason }, properties), version, output);
+}
+
+fn puback_reason(reason: Reason) -> PubAckReason {
+    match reason {
+        Reason::PayloadFormatInvalid => PubAckReason::PayloadFormatInvalid,
+        Reason::ImplementationSpecific => PubAckReason::ImplementationSpecificError,
+        Reason::QuotaExceeded => PubAckReason::QuotaExceeded,
+        Reason::TopicNameInvalid => PubAckReason::TopicNameInvalid,
+        _ => PubAckReason::UnspecifiedError,
+    }
+}
+
+/// Writes a SUBACK: for each filter the granted quality of service, or why not.
+pub(crate) fn write_suback(
+    version: Version,
+    packet_id: u16,
+    codes: &[Result<Qos, Reason>],
+    text: Option<&str>,
+    output: &mut BytesMut,
+) {
+    let code = |code: &Result<Qos, Reason>| match (code, version) {
+        (Ok(Qos::AtMostOnce), _) => SubscribeReasonCode::QoS0,
+        (Ok(_), _) => SubscribeReasonCode::QoS1,
+        (Err(_), Version::V311) => SubscribeReasonCode::Failure,
+        (Err(reason), Version::V5) => subscribe_reason(*reason),
+    };
+    let suback = SubAck { pkid: packet_id, return_codes: codes.iter().map(code).collect() };
+    let properties = match (version, text) {
+        (Version::V5, Some(text)) => Some(SubAckProperties {
+            reason_string: Some(text.to_owned()),
+            user_properties: Vec::new(),
+        }),
+        _ => None,
+    };
+    encode(Packet::SubAck(suback, properties), version, output);
+}
+
+fn subscribe_reason(reason: Reason) -> SubscribeReasonCode {
+    match reason {
+        Reason::ImplementationSpecific => SubscribeReasonCode::ImplementationSpecific,
+        Reason::TopicFilterInvalid => SubscribeReasonCode::TopicFilterInvalid,
+        Reason::QuotaExceeded => SubscribeReasonCode::QuotaExceeded,
+        Reason::SharedSubscriptionsNotSupported => {
+            SubscribeReasonCode::SharedSubscriptionsNotSupported
+        }
+        _ => SubscribeReasonCode::Unspecified,
+    }
+}
+
+/// Writes an UNSUBACK: for each filter whether there was a subscription, which only MQTT 5 says.
+pub(crate) fn write_unsuback(
+    version: Version,
+    packet_id: u16,
+    existed: &[bool],
+    output: &mut BytesMut,
+) {
+    let reason = |existed: &bool| match existed {
+        true => UnsubAckReason::Success,
+        false => UnsubAckReason::NoSubscriptionExisted,
+    };
+    let unsuback = UnsubAck { pkid: packet_id, reasons: existed.iter().map(reason).collect() };
+    encode(Packet::UnsubAck(unsuback, None), version, output);
+}
+
+/// Writes a PINGRESP.
+pub(crate) fn write_pingresp(version: Version, output: &mut BytesMut) {
+    encode(Packet::PingResp(PingResp), version, output);
+}

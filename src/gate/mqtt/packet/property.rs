@@ -1,0 +1,156 @@
+//! Lists of properties (MQTT 5 section 2.2.2): which are allowed where, each at most once, each with a sound value.
+//!
+//! Invariant: what [`walk`] lets pass is well-formed for its packet, so that rumqttd's codec can only agree.
+//!
+//! Deliberately absent: properties that only a server sends.
+
+use super::reader::Reader;
+use super::{Reason, Violation};
+
+pub(crate) const PAYLOAD_FORMAT: u8 = 0x01;
+pub(crate) const MESSAGE_EXPIRY: u8 = 0x02;
+pub(crate) const CONTENT_TYPE: u8 = 0x03;
+pub(crate) const RESPONSE_TOPIC: u8 = 0x08;
+pub(crate) const CORRELATION_DATA: u8 = 0x09;
+pub(crate) const SUBSCRIPTION_IDENTIFIER: u8 = 0x0B;
+pub(crate) const SESSION_EXPIRY: u8 = 0x11;
+pub(crate) const ASSIGNED_CLIENT_IDENTIFIER: u8 = 0x12;
+pub(crate) const AUTHENTICATION_METHOD: u8 = 0x15;
+pub(crate) const AUTHENTICATION_DATA: u8 = 0x16;
+pub(crate) const REQUEST_PROBLEM_INFORMATION: u8 = 0x17;
+pub(crate) const WILL_DELAY: u8 = 0x18;
+pub(crate) const REQUEST_RESPONSE_INFORMATION: u8 = 0x19;
+pub(crate) const REASON_STRING: u8 = 0x1F;
+pub(crate) const RECEIVE_MAXIMUM: u8 = 0x21;
+pub(crate) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
+pub(crate) const TOPIC_ALIAS: u8 = 0x23;
+pub(crate) const MAXIMUM_QOS: u8 = 0x24;
+pub(crate) const RETAIN_AVAILABLE: u8 = 0x25;
+pub(crate) const USER: u8 = 0x26;
+pub(crate) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
+pub(crate) const WILDCARD_SUBSCRIPTION_AVAILABLE: u8 = 0x28;
+pub(crate) const SUBSCRIPTION_IDENTIFIERS_AVAILABLE: u8 = 0x29;
+pub(crate) const SHARED_SUBSCRIPTION_AVAILABLE: u8 = 0x2A;
+
+/// The properties a client may send, by packet.
+pub(crate) const CONNECT: &[u8] = &[
+    SESSION_EXPIRY,
+    AUTHENTICATION_METHOD,
+    AUTHENTICATION_DATA,
+    REQUEST_PROBLEM_INFORMATION,
+    REQUEST_RESPONSE_INFORMATION,
+    RECEIVE_MAXIMUM,
+    TOPIC_ALIAS_MAXIMUM,
+    USER,
+    MAXIMUM_PACKET_SIZE,
+];
+pub(crate) const WILL: &[u8] = &[
+    PAYLOAD_FORMAT,
+    MESSAGE_EXPIRY,
+    CONTENT_TYPE,
+    RESPONSE_TOPIC,
+    CORRELATION_DATA,
+    WILL_DELAY,
+    USER,
+];
+pub(crate) const PUBLISH: &[u8] = &[
+    PAYLOAD_FORMAT,
+    MESSAGE_EXPIRY,
+    CONTENT_TYPE,
+    RESPONSE_TOPIC,
+    CORRELATION_DATA,
+    TOPIC_ALIAS,
+    USER,
+    // Only a server may send it here; let through to be told so.
+    SUBSCRIPTION_IDENTIFIER,
+];
+pub(crate) const PUBACK: &[u8] = &[REASON_STRING, USER];
+pub(crate) const SUBSCRIBE: &[u8] = &[SUBSCRIPTION_IDENTIFIER, USER];
+pub(crate) const UNSUBSCRIBE: &[u8] = &[USER];
+pub(crate) const DISCONNECT: &[u8] = &[SESSION_EXPIRY, REASON_STRING, USER];
+
+/// One property.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Property<'a> {
+    pub(crate) id: u8,
+    pub(crate) value: Value<'a>,
+    /// All its bytes, the identifier included.
+    pub(crate) raw: &'a [u8],
+}
+
+/// What a property holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Value<'a> {
+    Number(u32),
+    Text(&'a str),
+    Binary,
+    Pair(&'a str, &'a str),
+}
+
+/// Checks a list of properties.
+pub(crate) fn check(block: &[u8], allowed: &[u8]) -> Result<(), Violation> {
+    walk(block, allowed, |_| Ok(()))
+}
+
+/// Checks a list of properties and shows each.
+pub(crate) fn walk<'a>(
+    block: &'a [u8],
+    allowed: &[u8],
+    mut visit: impl FnMut(Property<'a>) -> Result<(), Violation>,
+) -> Result<(), Violation> {
+    let mut reader = Reader::new(block);
+    let mut seen = 0u64;
+    while !reader.is_empty() {
+        let start = reader.position();
+        let id = reader.u8()?;
+        if !allowed.contains(&id) {
+            return Err(Violation::malformed("a property that the packet can't have"));
+        }
+        let bit = 1u64 << (id & 63);
+        if id != USER && seen & bit != 0 {
+            return Err(Violation::protocol("a property is there twice"));
+        }
+        seen |= bit;
+        let value = read_value(id, &mut reader)?;
+        visit(Property { id, value, raw: &block[start..reader.position()] })?;
+    }
+    Ok(())
+}
+
+fn read_value<'a>(id: u8, reader: &mut Reader<'a>) -> Result<Value<'a>, Violation> {
+    Ok(match id {
+        PAYLOAD_FORMAT | REQUEST_PROBLEM_INFORMATION | REQUEST_RESPONSE_INFORMATION => {
+            let value = reader.u8()?;
+            if value > 1 {
+                return Err(Violation::protocol("a property that is 0 or 1 has another value"));
+            }
+            Value::Number(value.into())
+        }
+        TOPIC_ALIAS_MAXIMUM | TOPIC_ALIAS => Value::Number(reader.u16()?.into()),
+        RECEIVE_MAXIMUM => Value::Number(not_zero(reader.u16()?.into())?),
+        MAXIMUM_PACKET_SIZE => Value::Number(not_zero(reader.u32()?)?),
+        SUBSCRIPTION_IDENTIFIER => Value::Number(not_zero(reader.varint()?)?),
+        MESSAGE_EXPIRY | SESSION_EXPIRY | WILL_DELAY => Value::Number(reader.u32()?),
+        CONTENT_TYPE | AUTHENTICATION_METHOD | REASON_STRING => Value::Text(reader.text()?),
+        RESPONSE_TOPIC => {
+            let topic = reader.text()?;
+            if topic.is_empty() || topic.contains(['+', '#']) {
+                return Err(Violation::protocol("a response topic is empty or has wildcards"));
+            }
+            Value::Text(topic)
+        }
+        CORRELATION_DATA | AUTHENTICATION_DATA => {
+            reader.binary()?;
+            Value::Binary
+        }
+        USER => Value::Pair(reader.text()?, reader.text()?),
+        _ => return Err(Violation::new(Reason::MalformedPacket, "an unknown property")),
+    })
+}
+
+fn not_zero(value: u32) -> Result<u32, Violation> {
+    if value == 0 {
+        return Err(Violation::protocol("a property that must not be 0 is 0"));
+    }
+    Ok(value)
+}

@@ -1,0 +1,239 @@
+//! PUBLISH, both ways (MQTT 5 section 3.3): written by us, because rumqttd keeps its fields to itself.
+//!
+//! Invariant: payload and properties of what is read are shared slices of the input, never copies; the one exception
+//! is a list of properties from which some are taken out.
+//!
+//! What becomes of the properties of a PUBLISH: payload format, content type, response topic, correlation data and
+//! user properties are kept as they came and go on to MQTT 5 subscribers. The message expiry interval is taken out:
+//! the log keeps events as long as its retention says, so such a message is delivered later than its publisher asked
+//! for, and a subscriber is not shown an interval that nobody keeps.
+//!
+//! Deliberately absent: topic aliases, which we don't offer (`Topic Alias Maximum` 0).
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::property::{self, Value};
+use super::reader::Reader;
+use super::{Frame, Reason, Version, Violation};
+use crate::event::Qos;
+
+/// Publish options that are named in user properties (SEMANTICS, "Publish options") and not built yet. Publishing
+/// without minding them would do something else than was asked for.
+const OPTIONS_NOT_BUILT: &[&str] = &[
+    "retain",
+    "when",
+    "watch",
+    "will",
+    "exclude",
+    "exclude_authid",
+    "exclude_authrole",
+    "eligible",
+    "eligible_authid",
+    "eligible_authrole",
+];
+
+/// What a client publishes.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Publish<'a> {
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+    /// 0 with QoS 0.
+    pub(crate) packet_id: u16,
+    pub(crate) topic: &'a str,
+    pub(crate) payload: Bytes,
+    /// Those to be handed on, as they came.
+    pub(crate) properties: Bytes,
+    pub(crate) exclude_me: bool,
+    pub(crate) disclose_me: bool,
+    /// Well-formed, but not to be published.
+    pub(crate) refused: Option<Violation>,
+}
+
+/// Reads a PUBLISH from the buffer it was found in.
+pub(crate) fn read<'a>(
+    buffer: &'a Bytes,
+    frame: &Frame,
+    version: Version,
+) -> Result<Publish<'a>, Violation> {
+    let Some(qos) = Qos::from_tag((frame.first >> 1) & 3) else {
+        return Err(Violation::malformed("a PUBLISH has QoS 3"));
+    };
+    let duplicate = frame.first & 8 != 0;
+    if duplicate && qos == Qos::AtMostOnce {
+        return Err(Violation::malformed("a PUBLISH with QoS 0 is marked as a duplicate"));
+    }
+    let mut reader = Reader::new(&buffer[frame.body.clone()]);
+    let topic = reader.text()?;
+    let packet_id = if qos == Qos::AtMostOnce { 0 } else { reader.packet_id()? };
+    let mut publish = Publish {
+        qos,
+        retain: frame.first & 1 != 0,
+        packet_id,
+        topic,
+        payload: Bytes::new(),
+        properties: Bytes::new(),
+        exclude_me: false,
+        disclose_me: false,
+        refused: None,
+    };
+    let mut text_payload = false;
+    if version == Version::V5 {
+        let block = reader.block()?;
+        if !block.is_empty() {
+            let end = frame.body.start + reader.position();
+            let whole = || buffer.slice(end - block.len()..end);
+            text_payload = publish.read_properties(block, whole)?;
+        }
+    }
+    publish.payload = buffer.slice(frame.body.start + reader.position()..frame.body.end);
+    if text_payload && std::str::from_utf8(&publish.payload).is_err() {
+        publish.refuse(Reason::PayloadFormatInvalid, "the payload is not UTF-8 as announced");
+    }
+    Ok(publish)
+}
+
+impl Publish<'_> {
+    /// Returns whether the payload is said to be a text.
+    fn read_properties(
+        &mut self,
+        block: &[u8],
+        whole: impl FnOnce() -> Bytes,
+    ) -> Result<bool, Violation> {
+        let mut text_payload = false;
+        let mut expires = false;
+        property::walk(block, property::PUBLISH, |property| {
+            match (property.id, property.value) {
+                (property::PAYLOAD_FORMAT, Value::Number(format)) => text_payload = format == 1,
+                (property::MESSAGE_EXPIRY, _) => expires = true,
+                (property::TOPIC_ALIAS, _) => {
+                    return Err(Violation::new(
+                        Reason::TopicAliasInvalid,
+                        "a topic alias was used, but none are offered",
+                    ));
+                }
+                (property::SUBSCRIPTION_IDENTIFIER, _) => {
+                    return Err(Violation::protocol(
+                        "a client's PUBLISH has a subscription identifier",
+                    ));
+                }
+                (_, Value::Pair(name, value)) => self.read_option(name, value),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        self.properties = if expires { without_expiry(block)? } else { whole() };
+        Ok(text_payload)
+    }
+
+    fn read_option(&mut self, name: &str, value: &str) {
+        match name {
+            "exclude_me" | "disclose_me" => match value {
+                "true" | "false" if name == "exclude_me" => self.exclude_me = value == "true",
+                "true" | "false" => self.disclose_me = value == "true",
+                _ => self.refuse(
+                    Reason::ImplementationSpecific,
+                    format!("the user property {name} is true or false"),
+                ),
+            },
+            _ if OPTIONS_NOT_BUILT.contains(&name) => self.refuse(
+                Reason::ImplementationSpecific,
+                format!("the publish option {name} is not available"),
+            ),
+            _ => {}
+        }
+    }
+
+    fn refuse(&mut self, reason: Reason, text: impl Into<std::borrow::Cow<'static, str>>) {
+        self.refused.get_or_insert(Violation::new(reason, text));
+    }
+}
+
+fn without_expiry(block: &[u8]) -> Result<Bytes, Violation> {
+    let mut kept = BytesMut::with_capacity(block.len());
+    property::walk(block, property::PUBLISH, |property| {
+        if property.id != property::MESSAGE_EXPIRY {
+            kept.put_slice(property.raw);
+        }
+        Ok(())
+    })?;
+    Ok(kept.freeze())
+}
+
+/// What goes to a client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outgoing<'a> {
+    /// Present with QoS 1.
+    pub(crate) packet_id: Option<u16>,
+    pub(crate) topic: &'a str,
+    /// Subscription identifiers: MQTT 5 only.
+    pub(crate) identifiers: &'a [u32],
+    /// A list of properties without its length: MQTT 5 only.
+    pub(crate) properties: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
+impl Outgoing<'_> {
+    /// Bytes of all that follows the fixed header, and of the properties in it.
+    fn lengths(&self, version: Version) -> (usize, usize) {
+        let mut properties = 0;
+        let mut body = 2 + self.topic.len() + self.payload.len();
+        body += if self.packet_id.is_some() { 2 } else { 0 };
+        if version == Version::V5 {
+            properties = self.properties.len();
+            properties += self.identifiers.iter().map(|id| 1 + varint_len(*id)).sum::<usize>();
+            body += varint_len(properties as u32) + properties;
+        }
+        (body, properties)
+    }
+
+    /// Bytes of the whole packet.
+    pub(crate) fn size(&self, version: Version) -> usize {
+        let (body, _) = self.lengths(version);
+        1 + varint_len(body as u32) + body
+    }
+
+    /// Appends the packet. The topic is under our own limit, and so is the event, so that all lengths can be said.
+    pub(crate) fn write(&self, version: Version, output: &mut BytesMut) {
+        let (body, properties) = self.lengths(version);
+        output.reserve(5 + body);
+        output.put_u8(if self.packet_id.is_some() { 0x32 } else { 0x30 });
+        put_varint(output, body as u32);
+        put_text(output, self.topic);
+        if let Some(packet_id) = self.packet_id {
+            output.put_u16(packet_id);
+        }
+        if version == Version::V5 {
+            put_varint(output, properties as u32);
+            for identifier in self.identifiers {
+                output.put_u8(property::SUBSCRIPTION_IDENTIFIER);
+                put_varint(output, *identifier);
+            }
+            output.put_slice(self.properties);
+        }
+        output.put_slice(self.payload);
+    }
+}
+
+pub(crate) fn varint_len(value: u32) -> usize {
+    match value {
+        0..=0x7F => 1,
+        0x80..=0x3FFF => 2,
+        0x4000..=0x001F_FFFF => 3,
+        _ => 4,
+    }
+}
+
+pub(crate) fn put_varint(output: &mut BytesMut, mut value: u32) {
+    while value > 0x7F {
+        output.put_u8((value & 0x7F) as u8 | 0x80);
+        value >>= 7;
+    }
+    output.put_u8(value as u8);
+}
+
+/// A text behind its two bytes of length; all ours are far shorter than what these can say.
+pub(crate) fn put_text(output: &mut BytesMut, text: &str) {
+    let length = u16::try_from(text.len()).expect("topics and reasons are under their limits");
+    output.put_u16(length);
+    output.put_slice(text.as_bytes());
+}

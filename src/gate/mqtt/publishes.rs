@@ -1,0 +1,144 @@
+//! The publishes of a client that are not answered yet, and their answers, in the order they were made in
+//! (MQTT-4.6.0-2).
+//!
+//! Invariant: a PUBACK with success is written only for an event that is durable and has its place. What is not known
+//! stays unknown: then there is no PUBACK, and the connection ends.
+//!
+//! A packet identifier that is used again while it is unanswered is a new message: the protocol leaves a receiver of
+//! QoS 1 free to do so, and a client that repeats itself on one connection gets what it asked for.
+//!
+//! Deliberately absent: a limit for MQTT 3.1.1, which has no Receive Maximum. The driver reads no more from a socket
+//! with [`limits::SESSION_UNANSWERED`] publishes unanswered.
+
+use std::collections::VecDeque;
+
+use super::outbox::Outbox;
+use super::packet::codec::write_puback;
+use super::packet::{Reason, Version, Violation};
+use crate::gate::{Answer, PublishError};
+use crate::limits;
+
+/// How many QoS 1 publishes a client may have unanswered: our Receive Maximum.
+pub(crate) const RECEIVE_MAXIMUM: u16 = limits::SESSION_UNANSWERED as u16;
+
+const _: () =
+    assert!(limits::SESSION_UNANSWERED > 0 && limits::SESSION_UNANSWERED <= u16::MAX as usize);
+
+#[derive(Debug)]
+enum Unanswered {
+    /// In the hands of the node. 0: QoS 0, nobody waits for it.
+    Event { packet_id: u16 },
+    /// Was never published; its refusal waits for its turn.
+    Refused { packet_id: u16, why: Box<Violation> },
+}
+
+/// What a client waits for.
+#[derive(Debug)]
+pub(crate) struct Publishes {
+    version: Version,
+    /// Reason strings are welcome in a PUBACK.
+    explain: bool,
+    unanswered: VecDeque<Unanswered>,
+    /// Sequence number of the first event in it.
+    next: u64,
+    /// How many of them want a PUBACK.
+    waiting: usize,
+}
+
+impl Publishes {
+    pub(crate) fn new(version: Version, explain: bool) -> Self {
+        Self { version, explain, unanswered: VecDeque::new(), next: 0, waiting: 0 }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.unanswered.is_empty()
+    }
+
+    /// An event goes into the node's hands. `packet_id` is 0 with QoS 0.
+    pub(crate) fn begin(&mut self, packet_id: u16) -> Result<(), Violation> {
+        self.count(packet_id)?;
+        self.unanswered.push_back(Unanswered::Event { packet_id });
+        Ok(())
+    }
+
+    /// A QoS 1 publish is not to be: MQTT 5 only.
+    pub(crate) fn refuse(
+        &mut self,
+        packet_id: u16,
+        why: Violation,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        self.count(packet_id)?;
+        self.unanswered.push_back(Unanswered::Refused { packet_id, why: Box::new(why) });
+        self.settle_refused(out)
+    }
+
+    fn count(&mut self, packet_id: u16) -> Result<(), Violation> {
+        if packet_id == 0 {
+            return Ok(());
+        }
+        if self.version == Version::V5 && self.waiting >= usize::from(RECEIVE_MAXIMUM) {
+            return Err(Violation::new(
+                Reason::ReceiveMaximumExceeded,
+                "more messages are unanswered than the Receive Maximum allows",
+            ));
+        }
+        self.waiting += 1;
+        Ok(())
+    }
+
+    /// Events found their fate.
+    pub(crate) fn answered(&mut self, answer: Answer, out: &mut Outbox) -> Result<(), Violation> {
+        assert_eq!(answer.first, self.next, "publishes are answered in their order, each once");
+        self.next += u64::from(answer.count);
+        for _ in 0..answer.count {
+            self.settle_refused(out)?;
+            let Some(Unanswered::Event { packet_id }) = self.unanswered.pop_front() else {
+                panic!("an answer came for a publish that was never made");
+            };
+            if packet_id != 0 {
+                self.waiting -= 1;
+                self.settle(packet_id, answer.outcome.err(), out)?;
+            }
+        }
+        self.settle_refused(out)
+    }
+
+    fn settle(
+        &mut self,
+        packet_id: u16,
+        error: Option<PublishError>,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        match (error, self.version) {
+            (None, version) => out.put(|output| write_puback(version, packet_id, None, output)),
+            (Some(PublishError::NotStored), Version::V5) => {
+                let text = PublishError::NotStored.to_string();
+                self.write_refusal(packet_id, &Violation::new(Reason::Unspecified, text), out)
+            }
+            (Some(error), _) => Err(Violation::new(Reason::ServerBusy, error.to_string())),
+        }
+    }
+
+    fn settle_refused(&mut self, out: &mut Outbox) -> Result<(), Violation> {
+        while let Some(Unanswered::Refused { .. }) = self.unanswered.front() {
+            if let Some(Unanswered::Refused { packet_id, why }) = self.unanswered.pop_front() {
+                self.waiting -= 1;
+                self.write_refusal(packet_id, &why, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_refusal(
+        &self,
+        packet_id: u16,
+        why: &Violation,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let text = self.explain.then_some(why.text.as_ref());
+        out.put_explained(text, |text, output| {
+            write_puback(self.version, packet_id, Some((why, text.is_some())), output);
+        })
+    }
+}

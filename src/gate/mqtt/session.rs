@@ -1,0 +1,153 @@
+//! An open MQTT session: what its packets ask for, and what its subscriptions are sent.
+//!
+//! Invariant: a message is sent at the highest quality of service that one of its subscriptions was granted, but never
+//! at a higher one than it was published with.
+//!
+//! Deliberately absent: QoS 2, retained messages, wills, topic aliases, and the session's life beyond its connection.
+
+use super::admission::Client;
+use super::outbox::Outbox;
+use super::packet::codec::write_pingresp;
+use super::packet::publish::{Outgoing, Publish};
+use super::packet::{Incoming, Reason, Version, Violation};
+use super::publishes::Publishes;
+use super::subscriptions::Subscriptions;
+use super::topics::Topics;
+use super::window::Window;
+use crate::event::{Event, Payload, Qos, SessionId};
+use crate::gate::{Delivery, Request};
+use crate::limits;
+use crate::payload;
+
+/// A client whose CONNECT was accepted.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) publishes: Publishes,
+    pub(crate) subscriptions: Subscriptions,
+    /// Messages not sent because the client takes no packets as large (MQTT 5 section 3.1.2.11.4).
+    pub(crate) oversized: u64,
+    id: SessionId,
+    window: Window,
+    topics: Topics,
+    /// Subscription identifiers of the message at hand; kept for its memory.
+    identifiers: Vec<u32>,
+}
+
+impl Session {
+    pub(crate) fn new(id: SessionId, client: Client) -> Self {
+        Self {
+            publishes: Publishes::new(client.version, client.problem_information),
+            subscriptions: Subscriptions::new(client.version, client.problem_information),
+            window: Window::new(client.receive_maximum),
+            topics: Topics::default(),
+            identifiers: Vec::new(),
+            oversized: 0,
+            id,
+            client,
+        }
+    }
+
+    /// Does what a packet asks for.
+    pub(crate) fn handle(
+        &mut self,
+        packet: Incoming<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        match packet {
+            Incoming::Publish(publish) => self.publish(publish, out),
+            Incoming::Acknowledged { packet_id } => {
+                self.window.acknowledged(packet_id);
+                Ok(())
+            }
+            Incoming::Subscribe(subscribe) => self.subscriptions.subscribe(subscribe, out),
+            Incoming::Unsubscribe(unsubscribe) => self.subscriptions.unsubscribe(&unsubscribe, out),
+            Incoming::Ping => out.put(|output| write_pingresp(self.client.version, output)),
+            // It ends the session, so that the gate sees to it.
+            Incoming::Disconnect { .. } => Ok(()),
+        }
+    }
+
+    fn publish(&mut self, publish: Publish<'_>, out: &mut Outbox) -> Result<(), Violation> {
+        if publish.qos == Qos::ExactlyOnce {
+            return Err(Violation::new(Reason::QosNotSupported, "QoS 2 is not available"));
+        }
+        if publish.retain {
+            return Err(Violation::new(
+                Reason::RetainNotSupported,
+                "retained messages are not available",
+            ));
+        }
+        let topic = self.topics.read(publish.topic).map_err(|error| {
+            Violation::new(Reason::TopicNameInvalid, format!("PUBLISH: {error}"))
+        })?;
+        if let Some(violation) = publish.refused {
+            // Only a PUBACK can refuse a message and leave the connection be.
+            if publish.qos == Qos::AtMostOnce {
+                return Err(violation);
+            }
+            return self.publishes.refuse(publish.packet_id, violation, out);
+        }
+        let event = Event {
+            realm: self.client.realm.clone(),
+            topic,
+            publisher: self.id,
+            exclude_me: publish.exclude_me,
+            disclose_me: publish.disclose_me,
+            retain: false,
+            qos: publish.qos,
+            payload: Payload::raw(publish.payload),
+            properties: publish.properties,
+        };
+        if event.size() > limits::EVENT {
+            return Err(Violation::new(
+                Reason::PacketTooLarge,
+                format!("a message may have {} bytes at most", limits::EVENT),
+            ));
+        }
+        self.publishes.begin(publish.packet_id)?;
+        out.requests.push_back(Request::Publish(event));
+        Ok(())
+    }
+
+    pub(crate) fn can_deliver(&self) -> bool {
+        self.window.has_room()
+    }
+
+    /// Sends an event: once, however many of the session's subscriptions it is for.
+    pub(crate) fn deliver(&mut self, delivery: Delivery<'_>, out: &mut Outbox) {
+        let event = delivery.event;
+        let own = event.publisher == self.id;
+        let mut granted = None;
+        self.identifiers.clear();
+        for id in delivery.subscriptions {
+            let Some(subscription) = self.subscriptions.granted(*id) else { continue };
+            if own && subscription.no_local {
+                continue;
+            }
+            granted = granted.max(Some(subscription.qos));
+            self.identifiers.extend(subscription.identifier);
+        }
+        let Some(granted) = granted else { return };
+        let version = self.client.version;
+        let acknowledged = granted.min(event.qos) > Qos::AtMostOnce;
+        let payload = payload::to_mqtt(&event.payload);
+        let mut outgoing = Outgoing {
+            packet_id: acknowledged.then_some(0),
+            topic: delivery.topic.as_str(),
+            identifiers: &self.identifiers,
+            properties: &event.properties,
+            payload: &payload,
+        };
+        if version == Version::V5 && outgoing.size(version) > out.max_packet {
+            self.oversized += 1;
+            return;
+        }
+        if acknowledged {
+            let packet_id = self.window.take();
+            outgoing.packet_id =
+                Some(packet_id.expect("events are delivered only while the window has room"));
+        }
+        outgoing.write(version, &mut out.output);
+    }
+}

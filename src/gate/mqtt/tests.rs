@@ -1,0 +1,283 @@
+//! The MQTT gate by scripts: a line is something that happens to it, or something it is expected to say.
+//!
+//! ```text
+//! in P; P…            packets come           out P; P…       exactly these packets go
+//! opened              the realm is open      ask R           exactly this request is made
+//! stored 0 2          two publishes, from sequence 0 on, have their place; also: unknown, lost
+//! subscribed 1        also: gone 1 7, ahead 1 7, toomany 1, unavailable 1, unsubscribed 1, ended 1
+//! deliver T qQ by S to 1,2 X                 an event
+//! at 500 / tick       time passes; then the gate is told
+//! full / room         whether it can deliver
+//! reason X            why it closed
+//! ```
+//!
+//! A packet is its first byte, `|` for the remaining length, then hexadecimal bytes, `"raw text"`, `s"text with length"`
+//! and `p[list of properties with its length]`. `$NAME` stands for a text from [`SHORT`].
+//!
+//! Invariant: before each event of a script, the gate has nothing left to say that the script has not expected.
+
+mod bytes_in;
+mod deliver;
+mod handshake;
+mod publish;
+mod subscribe;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
+
+use super::packet::publish::put_varint;
+use super::{MqttConfig, MqttGate};
+use crate::event::{Payload, Qos, SessionId};
+use crate::gate::{
+    Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, PublishError, Request, Stored,
+    SubscribeError, SubscriptionId,
+};
+use crate::segment::StoredEvent;
+use crate::topic::{Realm, Topic};
+
+/// Texts that scripts use again and again.
+const SHORT: &[(&str, &str)] = &[
+    ("$CONNECT4", r#"10 | s"MQTT" 04 02 000a s"c""#),
+    ("$CONNECT5", r#"10 | s"MQTT" 05 02 000a p[] s"c""#),
+    ("$CONNACK4", "20 | 0000"),
+    ("$CONNACK5", "20 | 0000 p[21 2000 2401 2500 27 000f8240 22 0000 2801 2901 2a00]"),
+    ("$ASK", r#"open realm="home" client="c""#),
+];
+
+/// An open session of each version, nothing said yet.
+const OPEN4: &str = "in $CONNECT4\nask $ASK\nopened\nout $CONNACK4\n";
+const OPEN5: &str = "in $CONNECT5\nask $ASK\nopened\nout $CONNACK5\n";
+
+const SESSION: SessionId = SessionId(77);
+
+fn new_gate() -> MqttGate {
+    let config = MqttConfig { default_realm: Realm::new("home").unwrap() };
+    MqttGate::new(config, SESSION, Moment(0))
+}
+
+/// Runs a script.
+fn check(script: &str) {
+    let mut gate = new_gate();
+    let mut now = Moment(0);
+    for (number, line) in script.lines().map(str::trim).enumerate() {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let mut line = line.to_owned();
+        for (short, text) in SHORT {
+            line = line.replace(short, text);
+        }
+        let place = format!("line {}: {line}\nof script:\n{script}", number + 1);
+        let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        match word {
+            "out" => {
+                let output = gate.poll_output().unwrap_or_default();
+                assert_eq!(hex(&output), hex(&packets(rest)), "{place}");
+            }
+            "ask" => {
+                let request = gate.poll_request().map(|request| show(&request));
+                assert_eq!(request.as_deref(), Some(rest), "{place}");
+            }
+            _ => {
+                assert_quiet(&mut gate, &place);
+                happen(&mut gate, &mut now, word, rest, &place);
+            }
+        }
+    }
+    assert_quiet(&mut gate, script);
+}
+
+fn assert_quiet(gate: &mut MqttGate, place: &str) {
+    let request = gate.poll_request().map(|request| show(&request));
+    let output = gate.poll_output().map(|output| hex(&output));
+    assert_eq!((request, output), (None, None), "not expected before {place}");
+}
+
+fn happen(gate: &mut MqttGate, now: &mut Moment, word: &str, rest: &str, place: &str) {
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    let number = |at: usize| words[at].parse::<u64>().unwrap_or_else(|_| panic!("{place}"));
+    let id = |at: usize| SubscriptionId(number(at));
+    match word {
+        "in" => gate.receive(packets(rest), *now),
+        "opened" => gate.opened(Ok(())),
+        "norealm" => gate.opened(Err(OpenRefusal::NoSuchRealm)),
+        "busy" => gate.opened(Err(OpenRefusal::TooManyConnections)),
+        "stored" => {
+            let (slot, stamp) = (Slot(3), Stamp(0));
+            let stored = Stored { position: Position(9), slot, stamp, offset: 0 };
+            gate.answered(answer(number(0), number(1), Ok(stored)));
+        }
+        "unknown" => gate.answered(answer(number(0), number(1), Err(PublishError::Unknown))),
+        "lost" => gate.answered(answer(number(0), number(1), Err(PublishError::NotStored))),
+        "subscribed" => gate.subscribed(id(0), Ok(())),
+        "gone" => {
+            gate.subscribed(id(0), Err(SubscribeError::Gone { oldest: Position(number(1)) }));
+        }
+        "ahead" => {
+            gate.subscribed(id(0), Err(SubscribeError::Ahead { last: Position(number(1)) }));
+        }
+        "toomany" => gate.subscribed(id(0), Err(SubscribeError::TooMany)),
+        "unavailable" => gate.subscribed(id(0), Err(SubscribeError::Unavailable)),
+        "unsubscribed" => gate.unsubscribed(id(0)),
+        "ended" => gate.ended(id(0)),
+        "deliver" => deliver_line(gate, rest),
+        "at" => *now = Moment(number(0)),
+        "tick" => gate.tick(*now),
+        "deadline" => {
+            let deadline = rest.parse().ok().map(Moment);
+            assert_eq!(gate.deadline(), deadline, "{place}");
+        }
+        "full" => assert!(!gate.can_deliver(), "{place}"),
+        "room" => assert!(gate.can_deliver(), "{place}"),
+        "oversized" => assert_eq!(gate.oversized(), number(0), "{place}"),
+        "reason" if rest == "none" => assert_eq!(gate.close_reason(), None, "{place}"),
+        "reason" => assert_eq!(gate.close_reason(), Some(rest), "{place}"),
+        "shutdown" => gate.end(EndReason::Shutdown),
+        "takenover" => gate.end(EndReason::TakenOver),
+        "unanswerable" => gate.end(EndReason::Unavailable),
+        _ => panic!("what is {place}"),
+    }
+}
+
+fn answer(first: u64, count: u64, outcome: Result<Stored, PublishError>) -> Answer {
+    Answer { first, count: count as u32, outcome }
+}
+
+fn deliver_line(gate: &mut MqttGate, line: &str) {
+    let mut words = line.splitn(7, ' ');
+    let mut word = || words.next().unwrap();
+    let topic = Topic::from_mqtt(word()).unwrap();
+    let qos = Qos::from_tag(word()[1..].parse().unwrap()).unwrap();
+    let (_, publisher, _) = (word(), word().parse().unwrap(), word());
+    let subscriptions: Vec<_> =
+        word().split(',').map(|id| SubscriptionId(id.parse().unwrap())).collect();
+    let rest = words.next().unwrap_or_default();
+    let (payload, properties) = rest.split_once(" with ").unwrap_or((rest, ""));
+    let event = stored(publisher, qos, Payload::raw(assemble(payload)), assemble(properties));
+    deliver(gate, &topic, &event, &subscriptions);
+}
+
+/// To subscription 1, with QoS 1 on topic `a`.
+fn deliver_payload(gate: &mut MqttGate, payload: Payload) {
+    let event = stored(1, Qos::AtLeastOnce, payload, Bytes::new());
+    deliver(gate, &Topic::from_mqtt("a").unwrap(), &event, &[SubscriptionId(1)]);
+}
+
+fn stored(publisher: u64, qos: Qos, payload: Payload, properties: Bytes) -> StoredEvent {
+    StoredEvent {
+        offset: 0,
+        topic: 0,
+        publisher: SessionId(publisher),
+        exclude_me: false,
+        disclose_me: false,
+        retain: false,
+        qos,
+        payload,
+        properties,
+    }
+}
+
+fn deliver(
+    gate: &mut MqttGate,
+    topic: &Topic,
+    event: &StoredEvent,
+    subscriptions: &[SubscriptionId],
+) {
+    gate.deliver(Delivery {
+        event,
+        topic,
+        position: Position(1),
+        id: EventId::new(Stamp(0), Slot(1), 0),
+        subscriptions,
+    });
+}
+
+fn show(request: &Request) -> String {
+    match request {
+        Request::Open { realm, client } => {
+            format!("open realm=\"{realm}\" client=\"{}\"", client.as_deref().unwrap_or("-"))
+        }
+        Request::Publish(event) => {
+            assert_eq!((event.realm.as_str(), event.publisher), ("home", SESSION));
+            assert!(!event.retain && event.payload.kwargs.is_empty());
+            let mut text = format!("publish {} q{}", event.topic, event.qos as u8);
+            if !event.payload.is_empty() {
+                text += &format!(" {}", String::from_utf8_lossy(&event.payload.args));
+            }
+            for (set, word) in [(event.exclude_me, " exclude_me"), (event.disclose_me, " disclose")]
+            {
+                text += if set { word } else { "" };
+            }
+            if !event.properties.is_empty() {
+                text += &format!(" with {}", hex(&event.properties));
+            }
+            text
+        }
+        Request::Subscribe(subscription) => {
+            let mut text = format!("subscribe {}", subscription.id.0);
+            if let Some(after) = subscription.after {
+                text += &format!(" after {after:?}");
+            }
+            text += if subscription.snapshot { " snapshot" } else { "" };
+            text + &format!(" {:?}", subscription.pattern)
+        }
+        Request::Unsubscribe(id) => format!("unsubscribe {}", id.0),
+        Request::Close => "close".to_owned(),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Packets from their text.
+fn packets(text: &str) -> Bytes {
+    let mut all = BytesMut::new();
+    let mut quoted = false;
+    let between = |c: char| {
+        quoted ^= c == '"';
+        c == ';' && !quoted
+    };
+    for packet in text.split(between) {
+        match packet.split_once('|') {
+            Some((first, body)) => {
+                let body = assemble(body);
+                all.put_slice(&assemble(first));
+                put_varint(&mut all, body.len() as u32);
+                all.put_slice(&body);
+            }
+            None => all.put_slice(&assemble(packet)),
+        }
+    }
+    all.freeze()
+}
+
+/// Bytes from their text.
+fn assemble(text: &str) -> Bytes {
+    let mut bytes = BytesMut::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        rest = if let Some(list) = rest.strip_prefix("p[") {
+            let (list, behind) = list.split_once(']').unwrap();
+            let list = assemble(list);
+            put_varint(&mut bytes, list.len() as u32);
+            bytes.put_slice(&list);
+            behind
+        } else if let Some(quoted) = rest.strip_prefix("s\"") {
+            let (quoted, behind) = quoted.split_once('"').unwrap();
+            bytes.put_u16(quoted.len() as u16);
+            bytes.put_slice(quoted.as_bytes());
+            behind
+        } else if let Some(quoted) = rest.strip_prefix('"') {
+            let (quoted, behind) = quoted.split_once('"').unwrap();
+            bytes.put_slice(quoted.as_bytes());
+            behind
+        } else {
+            let byte = u8::from_str_radix(&rest[..2], 16);
+            bytes.put_u8(byte.unwrap_or_else(|_| panic!("not bytes: {rest}")));
+            &rest[2..]
+        };
+        rest = rest.trim_start();
+    }
+    bytes.freeze()
+}

@@ -1,0 +1,167 @@
+//! Any bytes: nothing panics, nothing is doubled, frames are cut in one way only.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::super::packet::publish::Outgoing;
+use super::super::packet::{self, complete_prefix, FrameError, Incoming, Version};
+use super::*;
+
+/// Sound packets of both versions, to be spoiled.
+const SOUND: &[&str] = &[
+    r#"30 | s"a/b" "payload""#,
+    r#"32 | s"a/b" 0007 p[] "payload""#,
+    r#"32 | s"a" 0007 p[01 01 02 00000009 03 s"t" 08 s"r" 09 s"c" 26 s"k" s"v"] "x""#,
+    r#"40 | 0001"#,
+    r#"40 | 0001 10 p[1f s"why" 26 s"k" s"v"]"#,
+    r#"82 | 0001 s"a/b" 01 s"$replay/5/c" 00"#,
+    r#"82 | 0001 p[0b c801 26 s"after" s"5"] s"a/b" 05 s"c" 2a"#,
+    r#"a2 | 0001 s"a/b" s"c""#,
+    r#"a2 | 0001 p[26 s"k" s"v"] s"a/b" s"c""#,
+    "c0 |",
+    "e0 | 00 p[11 00000000 1f s\"bye\"]",
+    "23 | 0d",
+    r#"10 | s"MQTT" 04 f6 000a s"c" s"w" s"x" s"u@r" s"p""#,
+    r#"10 | s"MQTT" 05 c6 000a p[11 00000001 21 0001 27 00000100 26 s"k" s"v"] s"c" p[18 00000001 01 01] s"w" s"x" s"u" s"p""#,
+    r#"10 | s"MQTT" 05 02 000a p[15 s"m" 16 s"d" 17 01 19 00 22 0001] s"c""#,
+];
+
+#[test]
+fn frames_are_cut_where_they_end() {
+    let table: &[(&str, Result<usize, FrameError>)] = &[
+        ("", Ok(0)),
+        ("c0", Ok(0)),
+        ("c000", Ok(2)),
+        ("c000 c0", Ok(2)),
+        ("c000 30 03 0001", Ok(2)),
+        ("c000 30 03 000161", Ok(7)),
+        ("30 80", Ok(0)),
+        ("30 8000", Ok(3)),
+        ("30 ffff7f", Err(FrameError::TooLarge { size: 2_097_155, limit: 100 })),
+        ("30 ffffff", Ok(0)),
+        ("30 ffffffff", Err(FrameError::Length)),
+        ("c000 30 ffffffff", Ok(2)),
+        ("30 62", Ok(0)),
+        ("30 63", Err(FrameError::TooLarge { size: 101, limit: 100 })),
+    ];
+    for (bytes, expected) in table {
+        assert_eq!(complete_prefix(&assemble(bytes), 100), *expected, "{bytes}");
+    }
+}
+
+fn spoiled() -> impl Strategy<Value = Vec<u8>> {
+    let spoils = vec((any::<prop::sample::Index>(), any::<u8>(), 0..4u8), 0..4);
+    (prop::sample::select(SOUND), spoils).prop_map(|(sound, spoils)| {
+        let mut bytes = packets(sound).to_vec();
+        for (at, byte, how) in spoils {
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                2 if bytes.len() > 1 => drop(bytes.remove(at)),
+                _ => bytes[at] ^= 1 << (byte & 7),
+            }
+        }
+        bytes
+    })
+}
+
+/// Answers all requests as a well-meaning node would.
+fn serve(gate: &mut MqttGate, published: &mut u64) -> bool {
+    let mut closed = false;
+    while let Some(request) = gate.poll_request() {
+        assert!(!closed, "nothing is asked for after Close");
+        match request {
+            Request::Open { .. } => gate.opened(Ok(())),
+            Request::Publish(_) => {
+                let stored = Stored {
+                    position: Position(*published + 1),
+                    slot: Slot(1),
+                    stamp: Stamp(0),
+                    offset: 0,
+                };
+                // Lives on even when the session is over: then nobody listens.
+                gate.answered(Answer { first: *published, count: 1, outcome: Ok(stored) });
+                *published += 1;
+            }
+            Request::Subscribe(subscription) => gate.subscribed(subscription.id, Ok(())),
+            Request::Unsubscribe(id) => gate.unsubscribed(id),
+            Request::Close => closed = true,
+        }
+    }
+    gate.poll_output();
+    closed
+}
+
+fn play(connect: &str, inputs: Vec<Vec<u8>>) {
+    let mut gate = new_gate();
+    let mut published = 0;
+    gate.receive(packets(connect), Moment(0));
+    for input in inputs {
+        gate.receive(Bytes::from(input), Moment(0));
+        if serve(&mut gate, &mut published) {
+            assert!(gate.close_reason().is_some() || gate.poll_request().is_none());
+            return;
+        }
+        if gate.can_deliver() {
+            deliver_line(&mut gate, "a/b q1 by 77 to 1,2,3 \"x\"");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn random_bytes_do_no_harm(bytes in vec(any::<u8>(), 0..200), open in 0..3usize) {
+        let _ = complete_prefix(&bytes, 100);
+        play(["", SHORT[0].1, SHORT[1].1][open], vec![bytes]);
+    }
+
+    #[test]
+    fn spoiled_packets_do_no_harm(inputs in vec(spoiled(), 1..6), open in 0..3usize) {
+        play(["", SHORT[0].1, SHORT[1].1][open], inputs);
+    }
+
+    #[test]
+    fn a_prefix_is_whole_packets(inputs in vec(spoiled(), 1..6), cut in any::<prop::sample::Index>()) {
+        let mut bytes = inputs.concat();
+        bytes.truncate(cut.index(bytes.len() + 1));
+        if let Ok(whole) = complete_prefix(&bytes, 1000) {
+            prop_assert!(whole <= bytes.len());
+            prop_assert_eq!(complete_prefix(&bytes[..whole], 1000), Ok(whole));
+        }
+    }
+
+    #[test]
+    fn what_is_sent_can_be_read(
+        topic in "[a-zé/]{1,300}",
+        payload in vec(any::<u8>(), 0..300),
+        properties in prop::sample::select(&["", r#"03 s"t""#, r#"01 00 26 s"k" s"v""#][..]),
+        packet_id in prop::option::of(1..=u16::MAX),
+        v5 in any::<bool>(),
+    ) {
+        let version = if v5 { Version::V5 } else { Version::V311 };
+        let properties = assemble(properties);
+        let outgoing = Outgoing {
+            packet_id,
+            topic: &topic,
+            identifiers: &[],
+            properties: &properties,
+            payload: &payload,
+        };
+        let mut bytes = BytesMut::new();
+        outgoing.write(version, &mut bytes);
+        let bytes = bytes.freeze();
+        prop_assert_eq!(outgoing.size(version), bytes.len());
+        let frame = packet::frame(&bytes, 0, 10_000).unwrap().unwrap();
+        prop_assert_eq!(frame.whole.end, bytes.len());
+        let Ok(Incoming::Publish(publish)) = frame.read(&bytes, version) else {
+            return Err(TestCaseError::fail("not read"));
+        };
+        prop_assert_eq!(publish.topic, topic);
+        prop_assert_eq!(&publish.payload[..], &payload[..]);
+        prop_assert_eq!(publish.packet_id, packet_id.unwrap_or(0));
+        prop_assert_eq!(publish.properties, if v5 { properties } else { Bytes::new() });
+    }
+}

@@ -1,0 +1,266 @@
+//! What clients publish, and how it is answered.
+
+use super::*;
+
+#[test]
+fn publishes_become_events_and_are_answered_in_order() {
+    check(&format!(
+        r#"{OPEN4} in 30 | s"a/b" "zero"; 32 | s"a/b" 0007 "one"; 3a | s"c" 0008
+        ask publish a/b q0 zero
+        ask publish a/b q1 one
+        ask publish c q1
+        stored 0 1
+        stored 1 2
+        out 40 | 0007; 40 | 0008"#
+    ));
+    check(&format!(
+        r#"{OPEN5} in 32 | s"a" 0007 p[] "one"; 30 | s"a" p[] "two"; 32 | s"a" ffff p[] "x"
+        ask publish a q1 one
+        ask publish a q0 two
+        ask publish a q1 x
+        stored 0 3
+        out 40 | 0007; 40 | ffff"#
+    ));
+    // The same identifier again, unanswered, is a new message.
+    check(&format!(
+        r#"{OPEN5} in 32 | s"a" 0007 p[] "1"; 3a | s"a" 0007 p[] "1"
+        ask publish a q1 1
+        ask publish a q1 1
+        stored 0 2
+        out 40 | 0007; 40 | 0007"#
+    ));
+}
+
+#[test]
+fn unknown_outcomes_end_the_connection_unacknowledged() {
+    let unknown = "no quorum answered in time; the message may or may not be stored";
+    check(&format!(
+        r#"{OPEN5} in 32 | s"a" 0001 p[] "1"; 32 | s"a" 0002 p[] "2"
+        ask publish a q1 1
+        ask publish a q1 2
+        unknown 0 2
+        out e0 | 89 p[1f s"{unknown}"]
+        ask close"#
+    ));
+    check(&format!(
+        r#"{OPEN4} in 32 | s"a" 0001 "1"
+        ask publish a q1 1
+        unknown 0 1
+        ask close
+        reason {unknown}"#
+    ));
+    // Nobody waits for QoS 0.
+    check(&format!(
+        r#"{OPEN4} in 30 | s"a" "1"; 32 | s"a" 0001 "2"
+        ask publish a q0 1
+        ask publish a q1 2
+        unknown 0 1
+        stored 1 1
+        out 40 | 0001"#
+    ));
+    let lost = "this node lost its lease; the message was not stored";
+    check(&format!(
+        r#"{OPEN5} in 32 | s"a" 0001 p[] "1"
+        ask publish a q1 1
+        lost 0 1
+        out 40 | 0001 80 p[1f s"{lost}"]"#
+    ));
+    check(&format!(
+        r#"{OPEN4} in 32 | s"a" 0001 "1"
+        ask publish a q1 1
+        lost 0 1
+        ask close
+        reason {lost}"#
+    ));
+}
+
+#[test]
+fn properties_go_on_as_they_came() {
+    let kept = r#"01 01 03 s"text/plain" 08 s"re/ply" 09 s"id" 26 s"k" s"v" 26 s"k" s"w""#;
+    check(&format!(
+        r#"{OPEN5} in 30 | s"a" p[{kept}] "x"
+        ask publish a q0 x with {}"#,
+        hex(&assemble(kept))
+    ));
+    // The expiry interval is not kept, and so not shown.
+    check(&format!(
+        r#"{OPEN5} in 30 | s"a" p[03 s"t" 02 00000005 26 s"k" s"v"] "x"
+        ask publish a q0 x with {}"#,
+        hex(&assemble(r#"03 s"t" 26 s"k" s"v""#))
+    ));
+    check(&format!("{OPEN5} in 30 | s\"a\" p[02 00000005] \"x\" \n ask publish a q0 x"));
+    check(&format!(
+        r#"{OPEN5} in 30 | s"a" p[26 s"exclude_me" s"true" 26 s"disclose_me" s"true"] "x"
+        ask publish a q0 x exclude_me disclose with {}"#,
+        hex(&assemble(r#"26 s"exclude_me" s"true" 26 s"disclose_me" s"true""#))
+    ));
+}
+
+#[test]
+fn refused_messages_keep_their_place_among_the_acknowledgements() {
+    let text = "the publish option when is not available";
+    check(&format!(
+        r#"{OPEN5} in 32 | s"a" 0001 p[] "1"; 32 | s"a" 0002 p[26 s"when" s"null"] "2"; 32 | s"a" 0003 p[] "3"
+        ask publish a q1 1
+        ask publish a q1 3
+        stored 0 1
+        out 40 | 0001; 40 | 0002 83 p[1f s"{text}"]
+        stored 1 1
+        out 40 | 0003"#
+    ));
+    check(&format!(
+        r#"{OPEN5} in 32 | s"a" 0002 p[01 01] ff
+        out 40 | 0002 99 p[1f s"the payload is not UTF-8 as announced"]"#
+    ));
+    check(&format!(
+        r#"{OPEN5} in 30 | s"a" p[26 s"when" s"null"] "2"
+        out e0 | 83 p[1f s"{text}"]
+        ask close"#
+    ));
+    // A client that wants no reason strings gets none but with a DISCONNECT.
+    check(
+        r#"in 10 | s"MQTT" 05 02 0000 p[17 00] s"c"
+        ask $ASK
+        opened
+        out $CONNACK5
+        in 32 | s"a" 0002 p[26 s"exclude_me" s"maybe"]
+        out 40 | 0002 83 p[]"#,
+    );
+}
+
+/// A packet, and the code and text of the DISCONNECT to it.
+#[test]
+fn violations_end_the_connection() {
+    let table = [
+        // PUBLISH
+        (r#"31 | s"a" p[]"#, "9a", "retained messages are not available"),
+        (r#"34 | s"a" 0001 p[]"#, "9b", "QoS 2 is not available"),
+        (r#"36 | s"a" 0001 p[]"#, "81", "a PUBLISH has QoS 3"),
+        (r#"38 | s"a" p[]"#, "81", "a PUBLISH with QoS 0 is marked as a duplicate"),
+        (r#"32 | s"a" 0000 p[]"#, "82", "a packet identifier is 0"),
+        (r#"32 | s"a" 00"#, "81", "a field reaches beyond the packet's end"),
+        (r#"30 | s"a" p[23 0001]"#, "94", "a topic alias was used, but none are offered"),
+        (r#"30 | s"" p[23 0001]"#, "94", "a topic alias was used, but none are offered"),
+        (r#"30 | s"" p[]"#, "90", "PUBLISH: a topic must not be empty"),
+        (
+            r#"30 | s"a/+" p[]"#,
+            "90",
+            "PUBLISH: a topic that is published to must not hold the wildcards '+' and '#'",
+        ),
+        (r#"30 | 0001 00 p[]"#, "81", "a text holds U+0000"),
+        (r#"30 | 0001 ff p[]"#, "81", "a text is not UTF-8"),
+        (r#"30 | 0003 eda080 p[]"#, "81", "a text is not UTF-8"),
+        (r#"30 | s"a" p[0b 01]"#, "82", "a client's PUBLISH has a subscription identifier"),
+        (r#"30 | s"a" p[01 02]"#, "82", "a property that is 0 or 1 has another value"),
+        (r#"30 | s"a" p[01 00 01 00]"#, "82", "a property is there twice"),
+        (r#"30 | s"a" p[08 s"a/#"]"#, "82", "a response topic is empty or has wildcards"),
+        (r#"30 | s"a" p[24 01]"#, "81", "a property that the packet can't have"),
+        (r#"30 | s"a" 05 01"#, "81", "a field reaches beyond the packet's end"),
+        // What is not offered, and what no client sends
+        ("50 | 0001", "82", "an exchange of QoS 2, which is not offered"),
+        ("62 | 0001", "82", "an exchange of QoS 2, which is not offered"),
+        ("70 | 0001", "82", "an exchange of QoS 2, which is not offered"),
+        ("f0 |", "8c", "AUTH was sent, but no authentication method was agreed on"),
+        ("20 | 0000", "82", "a packet that no client sends"),
+        ("23 | 0d", "81", "reserved flags are set in the fixed header"),
+        ("90 | 0001 00", "82", "a packet that no client sends"),
+        ("b0 | 0001 00", "82", "a packet that no client sends"),
+        ("d0 |", "82", "a packet that no client sends"),
+        ("00 |", "82", "a packet that no client sends"),
+        // Others
+        ("c1 |", "81", "reserved flags are set in the fixed header"),
+        ("c0 | 00", "81", "a PINGREQ has no body"),
+        ("40 | 0000", "82", "a packet identifier is 0"),
+        ("40 | 0001 00 p[11 00000000]", "81", "a property that the packet can't have"),
+        ("40 | 0001 01", "81", "Invalid return code received as response for connect = 1"),
+        ("e0 | 00 p[] 00", "81", "bytes are left over behind the packet's last field"),
+        ("e0 | 00 p[1c s\"x\"]", "81", "a property that the packet can't have"),
+        ("30 | s\"a\" p[]; c0", "81", "a packet is cut off"),
+        (
+            "30 ff ff ff ff",
+            "81",
+            "the remaining length takes more than four bytes; is the client speaking MQTT?",
+        ),
+        (
+            "30 ff ff ff 7f",
+            "95",
+            "a packet of 268435460 bytes was begun, but at most 1016384 are taken",
+        ),
+    ];
+    for (packet, code, text) in table {
+        let asked = if packet.ends_with("c0") { "ask publish a q0 \n" } else { "" };
+        check(&format!(
+            "{OPEN5} in {packet} \n out e0 | {code} p[1f s\"{text}\"] \n {asked} ask close
+            reason {text} \n in c0 | \n deliver a q1 by 1 to 1 \"x\""
+        ));
+    }
+}
+
+#[test]
+fn violations_of_3_1_1_close_the_connection() {
+    let table = [
+        r#"31 | s"a""#,
+        r#"34 | s"a" 0001"#,
+        r#"36 | s"a" 0001"#,
+        r#"38 | s"a""#,
+        r#"32 | s"a" 0000"#,
+        r#"30 | s"""#,
+        r#"30 | s"a/#""#,
+        r#"30 | 0001 ff"#,
+        "50 | 0001",
+        "62 | 0001",
+        "70 | 0001",
+        "f0 |",
+        "40 | 0001 00",
+        "40 | 00",
+        "e0 | 00",
+        "c0 | 00",
+        "d0 |",
+        "30 ff ff ff ff",
+    ];
+    for packet in table {
+        check(&format!("{OPEN4} in {packet} \n ask close \n full"));
+    }
+}
+
+#[test]
+fn unanswered_publishes_have_a_limit() {
+    let mut gate = new_gate();
+    gate.receive(packets(SHORT[1].1), Moment(0));
+    gate.opened(Ok(()));
+    gate.poll_output();
+    let publish = packets(r#"32 | s"a" 0001 p[]"#);
+    gate.receive(Bytes::from(publish.repeat(8192)), Moment(0));
+    assert_eq!(gate.poll_output(), None);
+    gate.receive(publish, Moment(0));
+    let text = "more messages are unanswered than the Receive Maximum allows";
+    assert_eq!(gate.poll_output(), Some(packets(&format!("e0 | 93 p[1f s\"{text}\"]"))));
+}
+
+#[test]
+fn messages_have_a_limit() {
+    let mut packet = BytesMut::new();
+    packet.put_u8(0x30);
+    put_varint(&mut packet, 1_000_004);
+    packet.put_slice(&[0, 1, b'a', 0]);
+    let mut fits = packet.clone();
+    fits.put_bytes(b'x', 1_000_000);
+    packet.clear();
+    packet.put_u8(0x30);
+    put_varint(&mut packet, 1_000_005);
+    packet.put_slice(&[0, 1, b'a', 0]);
+    packet.put_bytes(b'x', 1_000_001);
+    let mut gate = new_gate();
+    gate.receive(packets(SHORT[1].1), Moment(0));
+    gate.opened(Ok(()));
+    gate.poll_output();
+    gate.poll_request();
+    let fits = fits.freeze();
+    gate.receive(fits.clone(), Moment(0));
+    let Some(Request::Publish(event)) = gate.poll_request() else { panic!("published") };
+    // Not copied.
+    assert_eq!(event.payload.args.as_ptr(), fits[fits.len() - 1_000_000..].as_ptr());
+    gate.receive(packet.freeze(), Moment(0));
+    let text = "a message may have 1000000 bytes at most";
+    assert_eq!(gate.poll_output(), Some(packets(&format!("e0 | 95 p[1f s\"{text}\"]"))));
+}

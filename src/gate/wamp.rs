@@ -1,0 +1,496 @@
+//! The WAMP gate: one session of a WAMP client (basic profile, and of the advanced profile what WELCOME announces).
+//!
+//! Serializers `wamp.2.json`, `wamp.2.msgpack` and `wamp.2.cbor`; one WebSocket message is one WAMP message.
+//!
+//! | message      | code | from a client, its role here               | to a client, our role                    |
+//! |--------------|------|--------------------------------------------|------------------------------------------|
+//! | HELLO        | 1    | once, first                                |                                          |
+//! | WELCOME      | 2    |                                            | router: the session is open              |
+//! | ABORT        | 3    | any time: ends the session                 | router: refusal, or breach of protocol   |
+//! | AUTHENTICATE | 5    | breach of protocol: nobody is challenged   |                                          |
+//! | GOODBYE      | 6    | ends the session                           | router: the answer to it, or ours        |
+//! | ERROR        | 8    | breach of protocol: nobody is invoked      | router: a request failed                 |
+//! | PUBLISH      | 16   | publisher                                  |                                          |
+//! | PUBLISHED    | 17   |                                            | broker: durable and ordered, if wanted   |
+//! | SUBSCRIBE    | 32   | subscriber                                 |                                          |
+//! | SUBSCRIBED   | 33   |                                            | broker                                   |
+//! | UNSUBSCRIBE  | 34   | subscriber                                 |                                          |
+//! | UNSUBSCRIBED | 35   |                                            | broker: asked for, or end of a snapshot  |
+//! | EVENT        | 36   |                                            | broker                                   |
+//! | CALL         | 48   | caller: ERROR, not implemented             |                                          |
+//! | CANCEL       | 49   | caller: its CALL was answered, so nothing  |                                          |
+//! | REGISTER     | 64   | callee: ERROR, not implemented             |                                          |
+//! | UNREGISTER   | 66   | callee: ERROR, not implemented             |                                          |
+//! | YIELD        | 70   | breach of protocol: nobody is invoked      |                                          |
+//!
+//! CHALLENGE (4), RESULT (50), REGISTERED (65), UNREGISTERED (67), INVOCATION (68) and INTERRUPT (69) are not spoken yet;
+//! from a client they are a breach of protocol at any time.
+//!
+//! Invariant: no request is swallowed. It is answered as WAMP answers it; where WAMP has no answer (a PUBLISH without
+//! `acknowledge` that can't be taken), the session ends with the reason.
+//!
+//! Deliberately absent: authentication, calls, and who gets which event; a payload is never decoded here.
+
+mod message;
+mod options;
+mod reply;
+mod subscriptions;
+mod topics;
+mod uri;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use vulpes_raft::ids::Position;
+
+use self::message::{code, Message, Publish, RequestId, Violation};
+use self::options::{PublishOptions, SubscribeOptions};
+use self::reply::{Failure, Shown};
+use self::subscriptions::{Ended, Subscribe, Subscriptions};
+use super::{
+    Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, Request, SubscribeError, Subscription,
+    SubscriptionId,
+};
+use crate::event::{Event, Payload, Qos, SessionId};
+use crate::limits;
+use crate::payload::to_wamp;
+pub use crate::payload::Serializer;
+use crate::topic::Realm;
+
+/// Chooses from the WebSocket subprotocols a client offers, in its order, the first one spoken here. What is answered to
+/// the client is [`subprotocol`] of it.
+#[must_use]
+pub fn choose_subprotocol(offered: &[&str]) -> Option<Serializer> {
+    let spoken = |name: &&str| Serializer::ALL.into_iter().find(|s| subprotocol(*s) == *name);
+    offered.iter().find_map(spoken)
+}
+
+/// The name of the WebSocket subprotocol with this serializer.
+#[must_use]
+pub fn subprotocol(serializer: Serializer) -> &'static str {
+    match serializer {
+        Serializer::Json => "wamp.2.json",
+        Serializer::MsgPack => "wamp.2.msgpack",
+        Serializer::Cbor => "wamp.2.cbor",
+    }
+}
+
+/// One WAMP client's session.
+#[derive(Debug)]
+pub struct WampGate {
+    serializer: Serializer,
+    session: SessionId,
+    state: State,
+    subscriptions: Subscriptions,
+    published_topics: topics::Published,
+    delivered_topics: topics::Delivered,
+    /// Sequence number of the next publish.
+    next_publish: u64,
+    /// Publishes that want an answer and have none, by sequence number. As many as the driver lets wait.
+    unanswered: VecDeque<(u64, RequestId)>,
+    requests: VecDeque<Request>,
+    output: VecDeque<Bytes>,
+    output_size: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    /// HELLO has not come.
+    Connected {
+        deadline: Moment,
+    },
+    /// HELLO came, the driver has been asked.
+    Opening {
+        deadline: Moment,
+        realm: Realm,
+    },
+    Open {
+        realm: Realm,
+    },
+    /// Nothing more is taken or said.
+    Closed,
+}
+
+impl WampGate {
+    /// A session that waits for its client's HELLO.
+    #[must_use]
+    pub fn new(serializer: Serializer, session: SessionId, now: Moment) -> Self {
+        let patience = u64::try_from(limits::HANDSHAKE.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            serializer,
+            session,
+            state: State::Connected { deadline: Moment(now.0.saturating_add(patience)) },
+            subscriptions: Subscriptions::default(),
+            published_topics: topics::Published::default(),
+            delivered_topics: topics::Delivered::default(),
+            next_publish: 0,
+            unanswered: VecDeque::new(),
+            requests: VecDeque::new(),
+            output: VecDeque::new(),
+            output_size: 0,
+        }
+    }
+
+    fn take(&mut self, input: &Bytes) -> Result<(), Violation> {
+        let message = message::decode(self.serializer, input)?;
+        let unexpected = |message: &Message<'_>, when| {
+            Err(Violation::Unexpected { message: message.name(), when })
+        };
+        match (&self.state, message) {
+            (State::Closed, _) => Ok(()),
+            (_, Message::Abort) => {
+                self.close();
+                Ok(())
+            }
+            (State::Connected { deadline }, Message::Hello { realm, details }) => {
+                let deadline = *deadline;
+                self.hello(deadline, &realm, details)
+            }
+            (State::Connected { .. }, message) => unexpected(&message, "before HELLO"),
+            (State::Opening { .. }, message) => unexpected(&message, "before WELCOME"),
+            (State::Open { .. }, message @ Message::Hello { .. }) => {
+                unexpected(&message, "a second time")
+            }
+            (State::Open { realm }, Message::Publish(publish)) => {
+                let realm = realm.clone();
+                self.publish(realm, input, &publish)
+            }
+            (State::Open { .. }, Message::Subscribe { request, options, topic }) => {
+                self.subscribe(request, options, &topic)
+            }
+            (State::Open { .. }, Message::Unsubscribe { request, subscription }) => {
+                self.unsubscribe(request, subscription);
+                Ok(())
+            }
+            (State::Open { .. }, Message::Call(call)) => {
+                let sentence = format!("{} is not implemented yet", call.name);
+                self.refuse(call.code, call.request, uri::NOT_IMPLEMENTED, &sentence);
+                Ok(())
+            }
+            // Its CALL has been answered with an ERROR already, and a second answer would be one too many.
+            (State::Open { .. }, Message::Cancel) => Ok(()),
+            (State::Open { .. }, Message::Goodbye) => {
+                self.send(reply::goodbye(self.serializer, uri::GOODBYE_AND_OUT, None));
+                self.close();
+                Ok(())
+            }
+        }
+    }
+
+    fn hello(&mut self, deadline: Moment, name: &str, details: &[u8]) -> Result<(), Violation> {
+        let realm = match Realm::new(name) {
+            Ok(realm) => realm,
+            Err(error) => {
+                self.abort(uri::INVALID_URI, &error.to_string());
+                return Ok(());
+            }
+        };
+        if !options::may_be_anonymous(self.serializer, details)? {
+            let sentence = "this node lets clients in without authentication only; \
+                            offer the authmethod \"anonymous\", or none";
+            self.abort(uri::NO_MATCHING_AUTH_METHOD, sentence);
+            return Ok(());
+        }
+        self.requests.push_back(Request::Open { realm: realm.clone(), client: None });
+        self.state = State::Opening { deadline, realm };
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        realm: Realm,
+        input: &Bytes,
+        publish: &Publish<'_>,
+    ) -> Result<(), Violation> {
+        let options = PublishOptions::read(self.serializer, publish.options)?;
+        if let Some(error) = options.error {
+            self.refuse_publish(&options, publish.request, error.uri(), &error.to_string());
+            return Ok(());
+        }
+        let topic = match self.published_topics.topic(&publish.topic) {
+            Ok(topic) => topic,
+            Err(error) => {
+                let sentence = error.to_string();
+                self.refuse_publish(&options, publish.request, uri::INVALID_URI, &sentence);
+                return Ok(());
+            }
+        };
+        let slice = |part: &[u8]| match part.is_empty() {
+            true => Bytes::new(),
+            false => input.slice_ref(part),
+        };
+        let event = Event {
+            realm,
+            topic,
+            publisher: self.session,
+            exclude_me: options.exclude_me,
+            disclose_me: options.disclose_me,
+            retain: false,
+            // WAMP has no levels: the event is in the log, and each subscriber gets it as surely as it wants it.
+            qos: Qos::ExactlyOnce,
+            payload: Payload {
+                encoding: self.serializer.encoding(),
+                args: slice(publish.args),
+                kwargs: slice(publish.kwargs),
+            },
+            properties: Bytes::new(),
+        };
+        if event.size() > limits::EVENT {
+            let sentence = format!("an event has {} bytes at most", limits::EVENT);
+            self.refuse_publish(&options, publish.request, uri::PAYLOAD_SIZE_EXCEEDED, &sentence);
+            return Ok(());
+        }
+        if options.acknowledge {
+            self.unanswered.push_back((self.next_publish, publish.request));
+        }
+        self.next_publish += 1;
+        self.requests.push_back(Request::Publish(event));
+        Ok(())
+    }
+
+    /// Who publishes without `acknowledge` would never learn that nothing came of it, so its session ends.
+    fn refuse_publish(
+        &mut self,
+        options: &PublishOptions,
+        request: RequestId,
+        uri: &str,
+        sentence: &str,
+    ) {
+        if options.acknowledge {
+            self.refuse(code::PUBLISH, request, uri, sentence);
+        } else {
+            self.abort(uri, &format!("PUBLISH {} without acknowledge: {sentence}", request.0));
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        request: RequestId,
+        options: &[u8],
+        topic: &str,
+    ) -> Result<(), Violation> {
+        let options = match SubscribeOptions::read(self.serializer, options)? {
+            Ok(options) => options,
+            Err(error) => {
+                self.refuse(code::SUBSCRIBE, request, error.uri(), &error.to_string());
+                return Ok(());
+            }
+        };
+        let pattern = match options.pattern(topic) {
+            Ok(pattern) => pattern,
+            Err(error) => {
+                self.refuse(code::SUBSCRIBE, request, uri::INVALID_URI, &error.to_string());
+                return Ok(());
+            }
+        };
+        let own = options.after.is_some() || options.snapshot;
+        match self.subscriptions.subscribe(request, &pattern, own) {
+            Subscribe::Ask(id) => {
+                let (after, snapshot) = (options.after, options.snapshot);
+                let subscription = Subscription { id, pattern, after, snapshot };
+                self.requests.push_back(Request::Subscribe(subscription));
+            }
+            Subscribe::Answer(id) => self.send(reply::subscribed(self.serializer, request, id)),
+            Subscribe::Wait => {}
+            Subscribe::TooMany => {
+                let error = SubscribeError::TooMany;
+                let uri = uri::of_subscribe_error(error);
+                self.refuse(code::SUBSCRIBE, request, uri, &error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, request: RequestId, id: SubscriptionId) {
+        if self.subscriptions.unsubscribe(request, id) {
+            self.requests.push_back(Request::Unsubscribe(id));
+        } else {
+            let sentence = format!("this session has no subscription {}", id.0);
+            self.refuse(code::UNSUBSCRIBE, request, uri::NO_SUCH_SUBSCRIPTION, &sentence);
+        }
+    }
+
+    fn refuse(&mut self, code: u64, request: RequestId, uri: &str, sentence: &str) {
+        let failure = Failure { uri, sentence, position: None };
+        self.send(reply::error(self.serializer, code, request, &failure));
+    }
+
+    fn abort(&mut self, uri: &str, sentence: &str) {
+        self.send(reply::abort(self.serializer, uri, sentence));
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.state = State::Closed;
+        self.requests.push_back(Request::Close);
+    }
+
+    fn send(&mut self, message: Vec<u8>) {
+        self.output_size += message.len();
+        self.output.push_back(message.into());
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+}
+
+impl Gate for WampGate {
+    fn receive(&mut self, input: Bytes, _now: Moment) {
+        if matches!(self.state, State::Closed) {
+            return;
+        }
+        if let Err(violation) = self.take(&input) {
+            self.abort(uri::PROTOCOL_VIOLATION, &violation.to_string());
+        }
+    }
+
+    fn opened(&mut self, result: Result<(), OpenRefusal>) {
+        let State::Opening { realm, .. } = &self.state else { return };
+        let realm = realm.clone();
+        match result {
+            Ok(()) => {
+                self.send(reply::welcome(self.serializer, self.session, &realm));
+                self.state = State::Open { realm };
+            }
+            Err(refusal) => self.abort(uri::of_open_refusal(refusal), &refusal.to_string()),
+        }
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        if !self.is_open() {
+            return;
+        }
+        let end = answer.first + u64::from(answer.count);
+        while let Some((sequence, request)) = self.unanswered.front().copied() {
+            if sequence >= end {
+                break;
+            }
+            self.unanswered.pop_front();
+            match answer.outcome {
+                Ok(stored) => {
+                    let position = Position(stored.position.0 + (sequence - answer.first));
+                    self.send(reply::published(self.serializer, request, position));
+                }
+                Err(error) => {
+                    let uri = uri::of_publish_error(error);
+                    self.refuse(code::PUBLISH, request, uri, &error.to_string());
+                }
+            }
+        }
+    }
+
+    fn subscribed(&mut self, id: SubscriptionId, result: Result<(), SubscribeError>) {
+        if !self.is_open() {
+            return;
+        }
+        for request in self.subscriptions.subscribed(id, result.is_ok()) {
+            let message = match result {
+                Ok(()) => reply::subscribed(self.serializer, request, id),
+                Err(error) => {
+                    let position = match error {
+                        SubscribeError::Gone { oldest } => Some(("oldest", oldest)),
+                        SubscribeError::Ahead { last } => Some(("last", last)),
+                        SubscribeError::TooMany | SubscribeError::Unavailable => None,
+                    };
+                    let (uri, sentence) = (uri::of_subscribe_error(error), error.to_string());
+                    let failure = Failure { uri, sentence: &sentence, position };
+                    reply::error(self.serializer, code::SUBSCRIBE, request, &failure)
+                }
+            };
+            self.send(message);
+        }
+    }
+
+    fn unsubscribed(&mut self, id: SubscriptionId) {
+        if !self.is_open() {
+            return;
+        }
+        if let Some(request) = self.subscriptions.unsubscribed(id) {
+            self.send(reply::unsubscribed(self.serializer, request));
+        }
+    }
+
+    fn ended(&mut self, id: SubscriptionId) {
+        if !self.is_open() {
+            return;
+        }
+        match self.subscriptions.ended(id) {
+            Ended::Unasked => self.send(reply::ended(self.serializer, id)),
+            Ended::Asked(request) => self.send(reply::unsubscribed(self.serializer, request)),
+            Ended::Unknown => {}
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery<'_>) {
+        let event = delivery.event;
+        let is_own = event.exclude_me && event.publisher == self.session;
+        if !self.is_open() || is_own {
+            return;
+        }
+        let shown = Shown {
+            position: delivery.position,
+            id: delivery.id,
+            topic: self.delivered_topics.text(self.serializer, delivery.topic),
+            publisher: event.disclose_me.then_some(event.publisher),
+            payload: to_wamp(&event.payload, self.serializer),
+        };
+        for id in delivery.subscriptions {
+            if self.subscriptions.is_standing(*id) {
+                let message = reply::event(self.serializer, *id, &shown);
+                self.output_size += message.len();
+                self.output.push_back(message.into());
+            }
+        }
+    }
+
+    fn can_deliver(&self) -> bool {
+        self.is_open()
+    }
+
+    fn deadline(&self) -> Option<Moment> {
+        match self.state {
+            State::Connected { deadline } | State::Opening { deadline, .. } => Some(deadline),
+            State::Open { .. } | State::Closed => None,
+        }
+    }
+
+    fn tick(&mut self, now: Moment) {
+        if self.deadline().is_some_and(|deadline| now >= deadline) {
+            self.end(EndReason::HandshakeTimeout);
+        }
+    }
+
+    fn end(&mut self, reason: EndReason) {
+        let (uri, sentence) = uri::of_end(reason);
+        match self.state {
+            State::Closed => {}
+            State::Connected { .. } | State::Opening { .. } => self.abort(uri, sentence),
+            State::Open { .. } => {
+                self.send(reply::goodbye(self.serializer, uri, Some(sentence)));
+                self.close();
+            }
+        }
+    }
+
+    fn poll_request(&mut self) -> Option<Request> {
+        self.requests.pop_front()
+    }
+
+    fn poll_output(&mut self) -> Option<Bytes> {
+        let message = self.output.pop_front()?;
+        self.output_size -= message.len();
+        Some(message)
+    }
+
+    fn output_size(&self) -> usize {
+        self.output_size
+    }
+
+    fn session(&self) -> SessionId {
+        self.session
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! What a client says: one message, checked and taken apart, its payload left as it came.
+//!
+//! Invariant: a message that is decoded has the elements its type asks for, of the kinds it asks for, and is
+//! well-formed to its last byte.
+//!
+//! Deliberately absent: when a message is welcome (`wamp`), and what options mean (`options`).
+
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
+
+use crate::gate::SubscriptionId;
+use crate::payload::{elements, Elements, Kind, Malformed, Serializer};
+
+/// Largest id (WAMP basic profile, "IDs").
+const LARGEST_ID: u64 = 1 << 53;
+
+/// Message codes (WAMP basic profile, "Message Codes and Direction").
+pub(super) mod code {
+    pub(in super::super) const HELLO: u64 = 1;
+    pub(in super::super) const WELCOME: u64 = 2;
+    pub(in super::super) const ABORT: u64 = 3;
+    pub(in super::super) const AUTHENTICATE: u64 = 5;
+    pub(in super::super) const GOODBYE: u64 = 6;
+    pub(in super::super) const ERROR: u64 = 8;
+    pub(in super::super) const PUBLISH: u64 = 16;
+    pub(in super::super) const PUBLISHED: u64 = 17;
+    pub(in super::super) const SUBSCRIBE: u64 = 32;
+    pub(in super::super) const SUBSCRIBED: u64 = 33;
+    pub(in super::super) const UNSUBSCRIBE: u64 = 34;
+    pub(in super::super) const UNSUBSCRIBED: u64 = 35;
+    pub(in super::super) const EVENT: u64 = 36;
+    pub(in super::super) const CALL: u64 = 48;
+    pub(in super::super) const CANCEL: u64 = 49;
+    pub(in super::super) const REGISTER: u64 = 64;
+    pub(in super::super) const UNREGISTER: u64 = 66;
+    pub(in super::super) const YIELD: u64 = 70;
+}
+
+/// The number a client gave a request of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RequestId(pub(super) u64);
+
+/// A message from a client.
+#[derive(Debug)]
+pub(super) enum Message<'a> {
+    Hello { realm: Cow<'a, str>, details: &'a [u8] },
+    Abort,
+    Goodbye,
+    Publish(Publish<'a>),
+    Subscribe { request: RequestId, options: &'a [u8], topic: Cow<'a, str> },
+    Unsubscribe { request: RequestId, subscription: SubscriptionId },
+    Call(Procedural),
+    Cancel,
+}
+
+/// PUBLISH.
+#[derive(Debug)]
+pub(super) struct Publish<'a> {
+    pub(super) request: RequestId,
+    pub(super) options: &'a [u8],
+    pub(super) topic: Cow<'a, str>,
+    /// An encoded list, or nothing at all where there is no argument and no keyword.
+    pub(super) args: &'a [u8],
+    /// An encoded dictionary that is not empty, or nothing at all.
+    pub(super) kwargs: &'a [u8],
+}
+
+/// CALL, REGISTER or UNREGISTER.
+#[derive(Debug)]
+pub(super) struct Procedural {
+    pub(super) code: u64,
+    pub(super) name: &'static str,
+    pub(super) request: RequestId,
+}
+
+impl Message<'_> {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Hello { .. } => "HELLO",
+            Self::Abort => "ABORT",
+            Self::Goodbye => "GOODBYE",
+            Self::Publish(_) => "PUBLISH",
+            Self::Subscribe { .. } => "SUBSCRIBE",
+            Self::Unsubscribe { .. } => "UNSUBSCRIBE",
+            Self::Call(call) => call.name,
+            Self::Cancel => "CANCEL",
+        }
+    }
+}
+
+/// What a client does against the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Violation {
+    #[error("this is not a message: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("a message begins with its type, an integer")]
+    NoType,
+    #[error("there is no message of type {0} that a client sends")]
+    UnknownType(u64),
+    #[error("{message} has {least} elements, not {found}")]
+    Length { message: &'static str, least: usize, found: usize },
+    #[error("{message} has {least} to {most} elements, not {found}")]
+    LengthRange { message: &'static str, least: usize, most: usize, found: usize },
+    #[error("element {at} of {message}, its {part}, has to be {expected}")]
+    Element { message: &'static str, at: usize, part: &'static str, expected: &'static str },
+    #[error("{message} {when}")]
+    Unexpected { message: &'static str, when: &'static str },
+}
+
+/// Takes a message apart.
+pub(super) fn decode(serializer: Serializer, input: &[u8]) -> Result<Message<'_>, Violation> {
+    let elements = elements(serializer, input)?;
+    let number = elements.get(0).integer().ok_or(Violation::NoType)?;
+    let parts = |message, length| Parts::new(message, &elements, length);
+    match number {
+        code::HELLO => {
+            let parts = parts("HELLO", 3..=3)?;
+            let details = parts.dict(2, "details")?;
+            Ok(Message::Hello { realm: parts.text(1, "realm")?, details })
+        }
+        code::ABORT => Ok(Message::Abort),
+        code::GOODBYE => {
+            let parts = parts("GOODBYE", 3..=3)?;
+            parts.dict(1, "details")?;
+            parts.text(2, "reason")?;
+            Ok(Message::Goodbye)
+        }
+        code::PUBLISH => publish(&parts("PUBLISH", 4..=6)?).map(Message::Publish),
+        code::SUBSCRIBE => {
+            let parts = parts("SUBSCRIBE", 4..=4)?;
+            let (request, options) = (parts.request()?, parts.dict(2, "options")?);
+            Ok(Message::Subscribe { request, options, topic: parts.text(3, "topic")? })
+        }
+        code::UNSUBSCRIBE => {
+            let parts = parts("UNSUBSCRIBE", 3..=4)?;
+            let subscription = SubscriptionId(parts.id(2, "subscription")?);
+            Ok(Message::Unsubscribe { request: parts.request()?, subscription })
+        }
+        code::CALL => procedural(number, &parts("CALL", 4..=6)?),
+        code::REGISTER => procedural(number, &parts("REGISTER", 4..=4)?),
+        code::UNREGISTER => procedural(number, &parts("UNREGISTER", 3..=4)?),
+        code::CANCEL => {
+            let parts = parts("CANCEL", 3..=3)?;
+            parts.request()?;
+            Ok(Message::Cancel)
+        }
+        code::AUTHENTICATE => unexpected("AUTHENTICATE", "without a CHALLENGE"),
+        code::ERROR => unexpected("ERROR", "without an INVOCATION"),
+        code::YIELD => unexpected("YIELD", "without an INVOCATION"),
+        other => Err(Violation::UnknownType(other)),
+    }
+}
+
+fn publish<'a>(parts: &Parts<'a, '_>) -> Result<Publish<'a>, Violation> {
+    let (request, options) = (parts.request()?, parts.dict(2, "options")?);
+    let topic = parts.text(3, "topic")?;
+    let count = parts.elements.count();
+    let mut args = if count > 4 { parts.list(4, "arguments")? } else { &[] };
+    let mut kwargs = if count > 5 { parts.dict(5, "keyword arguments")? } else { &[] };
+    if parts.elements.get(5).items == 0 {
+        kwargs = &[];
+    }
+    if kwargs.is_empty() && parts.elements.get(4).items == 0 {
+        args = &[];
+    }
+    Ok(Publish { request, options, topic, args, kwargs })
+}
+
+fn procedural<'a>(code: u64, parts: &Parts<'_, '_>) -> Result<Message<'a>, Violation> {
+    Ok(Message::Call(Procedural { code, name: parts.message, request: parts.request()? }))
+}
+
+fn unexpected<'a>(message: &'static str, when: &'static str) -> Result<Message<'a>, Violation> {
+    Err(Violation::Unexpected { message, when })
+}
+
+/// The elements of a message of a known type.
+struct Parts<'a, 'e> {
+    message: &'static str,
+    elements: &'e Elements<'a>,
+}
+
+impl<'a, 'e> Parts<'a, 'e> {
+    fn new(
+        message: &'static str,
+        elements: &'e Elements<'a>,
+        length: RangeInclusive<usize>,
+    ) -> Result<Self, Violation> {
+        let found = elements.count();
+        if !length.contains(&found) {
+            let (least, most) = (*length.start(), *length.end());
+            return Err(match least == most {
+                true => Violation::Length { message, least, found },
+                false => Violation::LengthRange { message, least, most, found },
+            });
+        }
+        Ok(Self { message, elements })
+    }
+
+    fn request(&self) -> Result<RequestId, Violation> {
+        self.id(1, "request").map(RequestId)
+    }
+
+    fn id(&self, at: usize, part: &'static str) -> Result<u64, Violation> {
+        let number = self.elements.get(at).integer();
+        let id = number.filter(|number| (1..=LARGEST_ID).contains(number));
+        id.ok_or_else(|| self.wrong(at, part, "an integer from 1 to 2^53"))
+    }
+
+    fn text(&self, at: usize, part: &'static str) -> Result<Cow<'a, str>, Violation> {
+        self.elements.get(at).text().ok_or_else(|| self.wrong(at, part, "a string"))
+    }
+
+    fn dict(&self, at: usize, part: &'static str) -> Result<&'a [u8], Violation> {
+        let element = self.elements.get(at);
+        match element.kind() {
+            Kind::Dict => Ok(element.raw),
+            _ => Err(self.wrong(at, part, "a dictionary")),
+        }
+    }
+
+    fn list(&self, at: usize, part: &'static str) -> Result<&'a [u8], Violation> {
+        let element = self.elements.get(at);
+        match element.kind() {
+            Kind::List => Ok(element.raw),
+            _ => Err(self.wrong(at, part, "a list")),
+        }
+    }
+
+    fn wrong(&self, at: usize, part: &'static str, expected: &'static str) -> Violation {
+        Violation::Element { message: self.message, at, part, expected }
+    }
+}

@@ -1,0 +1,204 @@
+//! What a client is told: every message that leaves, written whole into a buffer of its own.
+//!
+//! Invariant: every id is an integer; what is not there is left out and never null.
+//!
+//! Deliberately absent: when a message is sent (`wamp`).
+
+use vulpes_raft::ids::{EventId, Position};
+
+use super::message::{code, RequestId};
+use super::uri;
+use crate::event::SessionId;
+use crate::gate::SubscriptionId;
+use crate::payload::{Arguments, Serializer, Writer};
+use crate::topic::Realm;
+
+/// Who a client that was let in without being asked is.
+const ANONYMOUS: &str = "anonymous";
+
+/// What is announced is what works (WAMP advanced profile, "Feature Announcement").
+const BROKER_FEATURES: [&str; 3] =
+    ["pattern_based_subscription", "publisher_exclusion", "publisher_identification"];
+
+/// Room for a message without a payload.
+const SMALL: usize = 64;
+
+pub(super) fn welcome(serializer: Serializer, session: SessionId, realm: &Realm) -> Vec<u8> {
+    let mut writer = message(serializer, 512, 3, code::WELCOME);
+    writer.integer(session.0);
+    writer.begin_dict(7);
+    pair(&mut writer, "realm", realm.as_str());
+    pair(&mut writer, "authid", ANONYMOUS);
+    pair(&mut writer, "authrole", ANONYMOUS);
+    pair(&mut writer, "authmethod", ANONYMOUS);
+    pair(&mut writer, "authprovider", "static");
+    pair(&mut writer, "agent", concat!("vulpes/", env!("CARGO_PKG_VERSION")));
+    writer.key("roles");
+    writer.begin_dict(1);
+    writer.key("broker");
+    writer.begin_dict(1);
+    writer.key("features");
+    writer.begin_dict(BROKER_FEATURES.len());
+    for feature in BROKER_FEATURES {
+        writer.key(feature);
+        writer.value(&crate::payload::Value::Bool(true));
+    }
+    writer.end_dict();
+    writer.end_dict();
+    writer.end_dict();
+    writer.end_dict();
+    finish(writer)
+}
+
+pub(super) fn abort(serializer: Serializer, uri: &str, sentence: &str) -> Vec<u8> {
+    farewell(serializer, code::ABORT, uri, Some(sentence))
+}
+
+pub(super) fn goodbye(serializer: Serializer, uri: &str, sentence: Option<&str>) -> Vec<u8> {
+    farewell(serializer, code::GOODBYE, uri, sentence)
+}
+
+fn farewell(serializer: Serializer, code: u64, uri: &str, sentence: Option<&str>) -> Vec<u8> {
+    let mut writer = message(serializer, 2 * SMALL + sentence.map_or(0, str::len), 3, code);
+    writer.begin_dict(usize::from(sentence.is_some()));
+    if let Some(sentence) = sentence {
+        pair(&mut writer, "message", sentence);
+    }
+    writer.end_dict();
+    writer.text(uri);
+    finish(writer)
+}
+
+/// What a request failed with.
+pub(super) struct Failure<'a> {
+    pub(super) uri: &'a str,
+    /// For people; the first argument.
+    pub(super) sentence: &'a str,
+    /// For programs: a keyword with a position.
+    pub(super) position: Option<(&'static str, Position)>,
+}
+
+pub(super) fn error(
+    serializer: Serializer,
+    code: u64,
+    request: RequestId,
+    failure: &Failure<'_>,
+) -> Vec<u8> {
+    let length = 6 + usize::from(failure.position.is_some());
+    let mut writer = message(serializer, 2 * SMALL + failure.sentence.len(), length, code::ERROR);
+    writer.integer(code);
+    writer.integer(request.0);
+    writer.begin_dict(0);
+    writer.end_dict();
+    writer.text(failure.uri);
+    writer.begin_list(1);
+    writer.text(failure.sentence);
+    writer.end_list();
+    if let Some((key, position)) = failure.position {
+        writer.begin_dict(1);
+        writer.key(key);
+        writer.integer(position.0);
+        writer.end_dict();
+    }
+    finish(writer)
+}
+
+pub(super) fn published(serializer: Serializer, request: RequestId, position: Position) -> Vec<u8> {
+    let mut writer = message(serializer, SMALL, 3, code::PUBLISHED);
+    writer.integer(request.0);
+    writer.integer(position.0);
+    finish(writer)
+}
+
+pub(super) fn subscribed(
+    serializer: Serializer,
+    request: RequestId,
+    subscription: SubscriptionId,
+) -> Vec<u8> {
+    let mut writer = message(serializer, SMALL, 3, code::SUBSCRIBED);
+    writer.integer(request.0);
+    writer.integer(subscription.0);
+    finish(writer)
+}
+
+pub(super) fn unsubscribed(serializer: Serializer, request: RequestId) -> Vec<u8> {
+    let mut writer = message(serializer, SMALL, 2, code::UNSUBSCRIBED);
+    writer.integer(request.0);
+    finish(writer)
+}
+
+/// UNSUBSCRIBED without having been asked (WAMP advanced profile, "Subscription Revocation").
+pub(super) fn ended(serializer: Serializer, subscription: SubscriptionId) -> Vec<u8> {
+    let mut writer = message(serializer, 2 * SMALL, 3, code::UNSUBSCRIBED);
+    writer.integer(0);
+    writer.begin_dict(2);
+    writer.key("subscription");
+    writer.integer(subscription.0);
+    pair(&mut writer, "reason", uri::SNAPSHOT_COMPLETE);
+    writer.end_dict();
+    finish(writer)
+}
+
+/// An event, as far as all subscriptions of the session see the same of it.
+pub(super) struct Shown<'a> {
+    pub(super) position: Position,
+    pub(super) id: EventId,
+    /// Its topic as a string in the session's serializer.
+    pub(super) topic: &'a [u8],
+    /// If it may be known.
+    pub(super) publisher: Option<SessionId>,
+    pub(super) payload: Arguments,
+}
+
+pub(super) fn event(
+    serializer: Serializer,
+    subscription: SubscriptionId,
+    shown: &Shown<'_>,
+) -> Vec<u8> {
+    let Arguments { args, kwargs } = &shown.payload;
+    let length = match (args.is_empty(), kwargs.is_empty()) {
+        (true, true) => 4,
+        (false, true) => 5,
+        (_, false) => 6,
+    };
+    let capacity = 3 * SMALL + shown.topic.len() + args.len() + kwargs.len();
+    let mut writer = message(serializer, capacity, length, code::EVENT);
+    writer.integer(subscription.0);
+    writer.integer(shown.position.0);
+    writer.begin_dict(2 + usize::from(shown.publisher.is_some()));
+    writer.key("topic");
+    writer.raw(shown.topic);
+    pair(&mut writer, "event_id", &shown.id.to_string());
+    if let Some(publisher) = shown.publisher {
+        writer.key("publisher");
+        writer.integer(publisher.0);
+    }
+    writer.end_dict();
+    if !args.is_empty() {
+        writer.raw(args);
+    } else if !kwargs.is_empty() {
+        writer.begin_list(0);
+        writer.end_list();
+    }
+    if !kwargs.is_empty() {
+        writer.raw(kwargs);
+    }
+    finish(writer)
+}
+
+fn message(serializer: Serializer, capacity: usize, length: usize, code: u64) -> Writer {
+    let mut writer = Writer::new(serializer, capacity);
+    writer.begin_list(length);
+    writer.integer(code);
+    writer
+}
+
+fn finish(mut writer: Writer) -> Vec<u8> {
+    writer.end_list();
+    writer.finish()
+}
+
+fn pair(writer: &mut Writer, key: &str, text: &str) {
+    writer.key(key);
+    writer.text(text);
+}

@@ -1,0 +1,182 @@
+//! The subscriptions of one WAMP session.
+//!
+//! Invariant: at most [`limits::SESSION_SUBSCRIPTIONS`] subscriptions and requests for them, together. An id is never
+//! used twice in a session.
+//!
+//! Deliberately absent: matching, which the driver does.
+
+use std::collections::BTreeMap;
+
+use super::message::RequestId;
+use crate::gate::SubscriptionId;
+use crate::limits;
+use crate::topic::Pattern;
+
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    table: BTreeMap<SubscriptionId, Entry>,
+    /// Those that another SUBSCRIBE to the same topics gets, too (WAMP basic profile, "Subscribing").
+    shared: BTreeMap<Pattern, SubscriptionId>,
+    last: u64,
+    /// Requests that wait for the answer to another one's subscription.
+    waiting: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    stage: Stage,
+    /// Its key in `shared`, if it is there.
+    shared: Option<Pattern>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The driver has been asked; these will be told.
+    Asked(Vec<RequestId>),
+    Standing,
+    /// The driver has been asked to end it; this one will be told.
+    Ending(RequestId),
+}
+
+/// What to do about a SUBSCRIBE.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Subscribe {
+    /// Ask the driver for this one.
+    Ask(SubscriptionId),
+    /// It already stands: answer.
+    Answer(SubscriptionId),
+    /// It was already asked for.
+    Wait,
+    TooMany,
+}
+
+/// What to tell the client about a subscription that ended by itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Unasked,
+    /// It had just asked for that.
+    Asked(RequestId),
+    /// Nothing: it knows of no such subscription.
+    Unknown,
+}
+
+impl Subscriptions {
+    /// Takes a SUBSCRIBE. One that replays (`own`) is never shared: two readers stand at two places.
+    pub(super) fn subscribe(
+        &mut self,
+        request: RequestId,
+        pattern: &Pattern,
+        own: bool,
+    ) -> Subscribe {
+        let shared = self.shared.get(pattern).filter(|_| !own).copied();
+        if let Some(id) = shared {
+            if self.is_standing(id) {
+                return Subscribe::Answer(id);
+            }
+        }
+        if self.table.len() + self.waiting >= limits::SESSION_SUBSCRIPTIONS {
+            return Subscribe::TooMany;
+        }
+        if let Some(entry) = shared.and_then(|id| self.table.get_mut(&id)) {
+            if let Stage::Asked(requests) = &mut entry.stage {
+                requests.push(request);
+                self.waiting += 1;
+                return Subscribe::Wait;
+            }
+        }
+        self.last += 1;
+        let id = SubscriptionId(self.last);
+        let shared = (!own).then(|| pattern.clone());
+        if let Some(pattern) = &shared {
+            self.shared.insert(pattern.clone(), id);
+        }
+        self.table.insert(id, Entry { stage: Stage::Asked(vec![request]), shared });
+        Subscribe::Ask(id)
+    }
+
+    /// The driver answered: returns who waits for that.
+    pub(super) fn subscribed(&mut self, id: SubscriptionId, stands: bool) -> Vec<RequestId> {
+        let Some(entry) = self.table.get_mut(&id) else { return Vec::new() };
+        let Stage::Asked(requests) = &mut entry.stage else { return Vec::new() };
+        let requests = std::mem::take(requests);
+        self.waiting -= requests.len() - 1;
+        entry.stage = Stage::Standing;
+        if !stands {
+            self.remove(id);
+        }
+        requests
+    }
+
+    /// Takes an UNSUBSCRIBE; `false` if no such subscription stands.
+    pub(super) fn unsubscribe(&mut self, request: RequestId, id: SubscriptionId) -> bool {
+        let Some(entry) = self.table.get_mut(&id) else { return false };
+        if !matches!(entry.stage, Stage::Standing) {
+            return false;
+        }
+        entry.stage = Stage::Ending(request);
+        if let Some(pattern) = entry.shared.take() {
+            self.shared.remove(&pattern);
+        }
+        true
+    }
+
+    /// The driver ended it as it was asked to: returns who waits for that.
+    pub(super) fn unsubscribed(&mut self, id: SubscriptionId) -> Option<RequestId> {
+        match self.table.get(&id)?.stage {
+            Stage::Ending(request) => {
+                self.remove(id);
+                Some(request)
+            }
+            _ => None,
+        }
+    }
+
+    /// It ended by itself.
+    pub(super) fn ended(&mut self, id: SubscriptionId) -> Ended {
+        match self.remove(id).map(|entry| entry.stage) {
+            Some(Stage::Ending(request)) => Ended::Asked(request),
+            Some(Stage::Standing) => Ended::Unasked,
+            Some(Stage::Asked(requests)) => {
+                self.waiting -= requests.len() - 1;
+                Ended::Unknown
+            }
+            None => Ended::Unknown,
+        }
+    }
+
+    /// Whether the client knows it and still wants it.
+    pub(super) fn is_standing(&self, id: SubscriptionId) -> bool {
+        matches!(self.table.get(&id), Some(Entry { stage: Stage::Standing, .. }))
+    }
+
+    fn remove(&mut self, id: SubscriptionId) -> Option<Entry> {
+        let entry = self.table.remove(&id)?;
+        if let Some(pattern) = &entry.shared {
+            self.shared.remove(pattern);
+        }
+        Some(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_so_many_subscriptions_and_no_more() {
+        let mut subscriptions = Subscriptions::default();
+        let pattern = |at: usize| Pattern::from_wamp(&format!("a.{at}")).unwrap();
+        let request = RequestId(1);
+        for at in 0..limits::SESSION_SUBSCRIPTIONS - 2 {
+            let id = SubscriptionId(at as u64 + 1);
+            assert_eq!(subscriptions.subscribe(request, &pattern(at), false), Subscribe::Ask(id));
+        }
+        assert_eq!(subscriptions.subscribe(request, &pattern(0), false), Subscribe::Wait);
+        assert_eq!(subscriptions.subscribe(request, &pattern(0), false), Subscribe::Wait);
+        assert_eq!(subscriptions.subscribe(request, &pattern(0), false), Subscribe::TooMany);
+        assert_eq!(subscriptions.subscribe(request, &pattern(0), true), Subscribe::TooMany);
+        assert_eq!(subscriptions.subscribed(SubscriptionId(1), true).len(), 3);
+        let next = SubscriptionId(limits::SESSION_SUBSCRIPTIONS as u64 - 1);
+        assert_eq!(subscriptions.subscribe(request, &pattern(0), true), Subscribe::Ask(next));
+    }
+}

@@ -1,0 +1,414 @@
+//! Scripts of a session, run in each serializer, with JSON standing for all of them:
+//!
+//! ```text
+//! > [1,"realm1",{}]    the client sends
+//! < [2,…]              the client is sent
+//! ! open realm1        the gate asks the driver
+//! = opened             the driver tells the gate
+//! ```
+//!
+//! Nothing may be sent or asked that the script does not say.
+
+use proptest::prelude::*;
+use vulpes_raft::ids::{EventId, Slot, Stamp};
+
+use super::*;
+use crate::event::Encoding;
+use crate::gate::{After, PublishError, Stored};
+use crate::payload::{decode, encode, value, Value};
+use crate::segment::StoredEvent;
+use crate::topic::{Pattern, PatternPart, Topic};
+
+mod scripts;
+
+const SESSION: SessionId = SessionId(77);
+
+/// Its text is `2611221742b1za3`.
+fn event_id() -> EventId {
+    EventId::new(Stamp(1_795_369_320_000), Slot(71), 3)
+}
+
+fn from_json(serializer: Serializer, text: &str) -> Bytes {
+    let value = decode(Serializer::Json, text.as_bytes());
+    encode(serializer, &value.unwrap_or_else(|e| panic!("{text}: {e}"))).into()
+}
+
+fn to_json(serializer: Serializer, bytes: &[u8]) -> String {
+    String::from_utf8(encode(Serializer::Json, &decode(serializer, bytes).unwrap())).unwrap()
+}
+
+fn connect(serializer: Serializer) -> WampGate {
+    WampGate::new(serializer, SESSION, Moment(1000))
+}
+
+fn send(gate: &mut WampGate, text: &str) {
+    gate.receive(from_json(gate.serializer, text), Moment(1000));
+}
+
+/// A session that is open, with nothing left to poll.
+fn open(serializer: Serializer) -> WampGate {
+    let mut gate = connect(serializer);
+    send(&mut gate, "[1,\"realm1\",{}]");
+    gate.opened(Ok(()));
+    while gate.poll_request().is_some() || gate.poll_output().is_some() {}
+    gate
+}
+
+fn check(script: &str) {
+    for serializer in Serializer::ALL {
+        run(&mut connect(serializer), script);
+    }
+}
+
+/// As [`check`], from behind WELCOME on.
+fn check_open(script: &str) {
+    for serializer in Serializer::ALL {
+        run(&mut open(serializer), script);
+    }
+}
+
+fn run(gate: &mut WampGate, script: &str) {
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let context = format!("{:?}, at: {line}", gate.serializer);
+        match line.split_at(2) {
+            ("> ", text) => {
+                nothing_left(gate, &context);
+                send(gate, text);
+            }
+            ("= ", call) => {
+                nothing_left(gate, &context);
+                tell(gate, call);
+            }
+            ("< ", text) => {
+                let message = gate.poll_output().unwrap_or_else(|| panic!("silence: {context}"));
+                let expected = from_json(Serializer::Json, text);
+                let found = to_json(gate.serializer, &message);
+                assert_eq!(found, String::from_utf8_lossy(&expected), "{context}");
+            }
+            ("! ", text) => {
+                let request = gate.poll_request().unwrap_or_else(|| panic!("silence: {context}"));
+                assert_eq!(show(&request), text, "{context}");
+            }
+            _ => panic!("not a line of a script: {line}"),
+        }
+    }
+    nothing_left(gate, "the end");
+}
+
+fn nothing_left(gate: &mut WampGate, context: &str) {
+    assert_eq!(gate.poll_request(), None, "{context}");
+    let output = gate.poll_output().map(|message| to_json(gate.serializer, &message));
+    assert_eq!(output, None, "{context}");
+    assert_eq!(gate.output_size(), 0, "{context}");
+}
+
+fn show(request: &Request) -> String {
+    match request {
+        Request::Open { realm, client: None } => format!("open {realm}"),
+        Request::Open { client: Some(_), .. } => unreachable!("WAMP clients have no name"),
+        Request::Publish(event) => {
+            assert_eq!((event.realm.as_str(), event.publisher), ("realm1", SESSION));
+            assert!(!event.retain && event.properties.is_empty());
+            let mut text = format!("publish {}", event.topic);
+            let serializer = Serializer::ALL
+                .into_iter()
+                .find(|serializer| serializer.encoding() == event.payload.encoding)
+                .unwrap();
+            for part in [&event.payload.args, &event.payload.kwargs] {
+                if !part.is_empty() {
+                    text += &format!(" {}", to_json(serializer, part));
+                }
+            }
+            text += if event.exclude_me { "" } else { " include_me" };
+            text + if event.disclose_me { " disclose_me" } else { "" }
+        }
+        Request::Subscribe(Subscription { id, pattern, after, snapshot }) => {
+            let part = |part: &PatternPart| match part {
+                PatternPart::Literal(text) => text.to_string(),
+                PatternPart::One => "+".into(),
+                PatternPart::Rest => "#".into(),
+            };
+            let pattern = match pattern {
+                Pattern::Exact(topic) => format!("exact {topic}"),
+                Pattern::Prefix(text) => format!("prefix {text}"),
+                Pattern::Parts(parts) => {
+                    format!("parts {}", parts.iter().map(part).collect::<Vec<_>>().join("/"))
+                }
+            };
+            let after = match after {
+                None => String::new(),
+                Some(After::Position(position)) => format!(" after {position}"),
+                Some(After::Event(id)) => format!(" after {id}"),
+            };
+            let snapshot = if *snapshot { " snapshot" } else { "" };
+            format!("subscribe {} {pattern}{after}{snapshot}", id.0)
+        }
+        Request::Unsubscribe(id) => format!("unsubscribe {}", id.0),
+        Request::Close => "close".into(),
+    }
+}
+
+fn tell(gate: &mut WampGate, call: &str) {
+    let words: Vec<&str> = call.split(' ').collect();
+    let number = |at: usize| words[at].parse::<u64>().unwrap();
+    let subscription = || SubscriptionId(number(1));
+    match words[..] {
+        ["opened"] => gate.opened(Ok(())),
+        ["opened", "no-such-realm"] => gate.opened(Err(OpenRefusal::NoSuchRealm)),
+        ["opened", "too-many"] => gate.opened(Err(OpenRefusal::TooManyConnections)),
+        ["answered", _, _, outcome] => {
+            let outcome = match outcome {
+                "unknown" => Err(PublishError::Unknown),
+                "not-stored" => Err(PublishError::NotStored),
+                _ => Ok(Stored {
+                    position: Position(number(3)),
+                    slot: Slot(1),
+                    stamp: Stamp(1),
+                    offset: 0,
+                }),
+            };
+            gate.answered(Answer { first: number(1), count: number(2) as u32, outcome });
+        }
+        ["subscribed", _] => gate.subscribed(subscription(), Ok(())),
+        ["subscribed", _, "gone", _] => {
+            let oldest = Position(number(3));
+            gate.subscribed(subscription(), Err(SubscribeError::Gone { oldest }));
+        }
+        ["subscribed", _, "ahead", _] => {
+            let last = Position(number(3));
+            gate.subscribed(subscription(), Err(SubscribeError::Ahead { last }));
+        }
+        ["subscribed", _, "unavailable"] => {
+            gate.subscribed(subscription(), Err(SubscribeError::Unavailable));
+        }
+        ["unsubscribed", _] => gate.unsubscribed(subscription()),
+        ["ended", _] => gate.ended(subscription()),
+        ["deliver", ids, position, topic, publisher, ref payload @ ..] => {
+            let ids: Vec<_> =
+                ids.split(',').map(|id| SubscriptionId(id.parse().unwrap())).collect();
+            let position = Position(position.parse().unwrap());
+            let event = stored(publisher, payload);
+            let topic = Topic::from_canonical(topic);
+            let subscriptions = &ids[..];
+            let (event, topic, id) = (&event, &topic, event_id());
+            gate.deliver(Delivery { event, topic, position, id, subscriptions });
+        }
+        ["tick", _] => gate.tick(Moment(number(1))),
+        ["end", "shutdown"] => gate.end(EndReason::Shutdown),
+        ["end", "taken-over"] => gate.end(EndReason::TakenOver),
+        ["end", "unavailable"] => gate.end(EndReason::Unavailable),
+        _ => panic!("not a call: {call}"),
+    }
+}
+
+/// An event with `raw TEXT` or JSON `ARGS KWARGS` as payload, from a session; `!` behind its number: disclosed,
+/// `+`: to itself, too.
+fn stored(publisher: &str, payload: &[&str]) -> StoredEvent {
+    let bytes = |at: usize| Bytes::from(payload.get(at).unwrap_or(&"").to_string());
+    let payload = match payload.first() {
+        Some(&"raw") => Payload::raw(bytes(1)),
+        _ => Payload { encoding: Encoding::Json, args: bytes(0), kwargs: bytes(1) },
+    };
+    StoredEvent {
+        offset: 3,
+        topic: 0,
+        publisher: SessionId(publisher.trim_matches(['!', '+']).parse().unwrap()),
+        exclude_me: !publisher.contains('+'),
+        disclose_me: publisher.contains('!'),
+        retain: false,
+        qos: Qos::AtLeastOnce,
+        payload,
+        properties: Bytes::new(),
+    }
+}
+
+#[test]
+fn the_first_subprotocol_spoken_is_chosen() {
+    for (offered, chosen) in [
+        (&["wamp.2.json", "wamp.2.msgpack"][..], Some(Serializer::Json)),
+        (&["wamp.2.cbor.batched", "wamp.2.cbor", "wamp.2.json"], Some(Serializer::Cbor)),
+        (&["wamp.2.ubjson", "wamp.2.msgpack"], Some(Serializer::MsgPack)),
+        (&["wamp.2.json.batched", "mqtt"], None),
+        (&[], None),
+    ] {
+        assert_eq!(choose_subprotocol(offered), chosen);
+        assert!(chosen.is_none_or(|serializer| offered.contains(&subprotocol(serializer))));
+    }
+    assert!(Serializer::Json.is_text() && !Serializer::Cbor.is_text());
+}
+
+#[test]
+fn golden_bytes() {
+    let sent = |serializer, script: &str| {
+        let mut gate = open(serializer);
+        send(&mut gate, "[16,9,{\"acknowledge\":true},\"a.b\",[1]]");
+        send(&mut gate, "[32,10,{},\"a.b\"]");
+        gate.subscribed(SubscriptionId(1), Ok(()));
+        while gate.poll_request().is_some() || gate.poll_output().is_some() {}
+        tell(&mut gate, script);
+        gate.poll_output().unwrap()
+    };
+    let deliver = "deliver 1 300 a/b 5 [1] {\"k\":2}";
+    for (serializer, published, event) in [
+        (
+            Serializer::Json,
+            &b"[17,9,300]"[..],
+            &b"[36,1,300,{\"topic\":\"a.b\",\"event_id\":\"2611221742b1za3\"},[1],{\"k\":2}]"[..],
+        ),
+        (
+            Serializer::MsgPack,
+            b"\x93\x11\x09\xcd\x01\x2c",
+            b"\x96\x24\x01\xcd\x01\x2c\x82\xa5topic\xa3a.b\xa8event_id\xaf2611221742b1za3\x91\x01\x81\xa1k\x02",
+        ),
+        (
+            Serializer::Cbor,
+            b"\x83\x11\x09\x19\x01\x2c",
+            b"\x86\x18\x24\x01\x19\x01\x2c\xa2\x65topic\x63a.b\x68event_id\x6f2611221742b1za3\x81\x01\xa1\x61k\x02",
+        ),
+    ] {
+        assert_eq!(sent(serializer, "answered 0 1 300"), published);
+        assert_eq!(sent(serializer, deliver), event);
+    }
+}
+
+#[test]
+fn a_payload_is_taken_as_it_came_and_not_copied() {
+    let mut gate = open(Serializer::Json);
+    let input = Bytes::from_static(b"[16,1,{},\"a.b\", [ 1 , {\"x\": 1.0} ] ,{ \"k\" : 2 }]");
+    gate.receive(input.clone(), Moment(1000));
+    let Some(Request::Publish(event)) = gate.poll_request() else { panic!("no publish") };
+    assert_eq!(&event.payload.args[..], b"[ 1 , {\"x\": 1.0} ]");
+    assert_eq!(&event.payload.kwargs[..], b"{ \"k\" : 2 }");
+    assert!(input.as_ptr_range().contains(&event.payload.args.as_ptr()));
+    assert!(input.as_ptr_range().contains(&event.payload.kwargs.as_ptr()));
+}
+
+#[test]
+fn an_event_has_a_size_limit() {
+    for (options, ends) in [("{\"acknowledge\":true}", false), ("{}", true)] {
+        for (size, fits) in [(limits::EVENT - 4, true), (limits::EVENT - 3, false)] {
+            let mut gate = open(Serializer::Json);
+            send(&mut gate, &format!("[16,5,{options},\"a\",[\"{}\"]]", "x".repeat(size)));
+            let request = gate.poll_request();
+            assert_eq!(matches!(request, Some(Request::Publish(_))), fits);
+            assert_eq!(request == Some(Request::Close), !fits && ends);
+            let output = gate.poll_output().map(|m| String::from_utf8_lossy(&m).into_owned());
+            let uri = "wamp.error.payload_size_exceeded";
+            assert_eq!(output.is_some_and(|text| text.contains(uri)), !fits);
+        }
+    }
+}
+
+#[test]
+fn who_does_not_say_hello_is_not_waited_for() {
+    let mut gate = connect(Serializer::Json);
+    let deadline = Moment(1000 + limits::HANDSHAKE.as_millis() as u64);
+    assert_eq!(gate.deadline(), Some(deadline));
+    gate.tick(Moment(deadline.0 - 1));
+    nothing_left(&mut gate, "before the deadline");
+    assert!(!gate.can_deliver());
+    gate.tick(deadline);
+    let message = gate.poll_output().unwrap();
+    assert!(message.starts_with(b"[3,"), "{message:?}");
+    assert_eq!(gate.poll_request(), Some(Request::Close));
+    assert_eq!(gate.deadline(), None);
+    gate.tick(Moment(u64::MAX));
+    nothing_left(&mut gate, "closed");
+    let gate = open(Serializer::Json);
+    assert_eq!((gate.deadline(), gate.can_deliver(), gate.session()), (None, true, SESSION));
+}
+
+/// Messages that are nearly right, so that chance finds its way behind the first check.
+fn any_message() -> impl Strategy<Value = Value> {
+    let scalar = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::Bool),
+        (-1i64..80).prop_map(Value::Int),
+        any::<u64>().prop_map(Value::integer),
+        "[a-c.*#/%]{0,6}".prop_map(Value::Str),
+        prop::sample::select(vec!["exact", "prefix", "wildcard", "2611221742b1za3"])
+            .prop_map(|text| Value::Str(text.into())),
+        prop::collection::vec(any::<u8>(), 0..4).prop_map(Value::Bytes),
+    ];
+    let key = prop::sample::select(vec![
+        "acknowledge",
+        "exclude_me",
+        "match",
+        "after",
+        "snapshot",
+        "retain",
+        "authmethods",
+        "x",
+    ]);
+    let element = scalar.prop_recursive(2, 8, 3, move |inner| {
+        let pair = (key.clone().prop_map(str::to_owned), inner.clone());
+        prop_oneof![
+            prop::collection::vec(inner, 0..3).prop_map(Value::List),
+            prop::collection::vec(pair, 0..3).prop_map(Value::Dict),
+        ]
+    });
+    let code = prop::sample::select(vec![1i64, 3, 6, 16, 16, 32, 32, 34, 48, 49, 64, 66, 70]);
+    let fitting = (code.clone(), 1i64..4, "[a-c.]{1,5}", prop::collection::vec(element.clone(), 3))
+        .prop_map(|(code, request, topic, rest)| {
+            let mut items = vec![Value::Int(code), Value::Int(request)];
+            items.extend(rest.iter().find(|v| matches!(v, Value::Dict(_))).cloned());
+            items.push(Value::Str(topic));
+            items.extend(rest.into_iter().filter(|v| matches!(v, Value::List(_))).take(1));
+            Value::List(items)
+        });
+    let any = (code, prop::collection::vec(element, 0..7)).prop_map(|(code, rest)| {
+        Value::List(std::iter::once(Value::Int(code)).chain(rest).collect())
+    });
+    prop_oneof![fitting, any]
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_gate_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        for serializer in Serializer::ALL {
+            for mut gate in [connect(serializer), open(serializer)] {
+                gate.receive(bytes.clone().into(), Moment(1000));
+                while gate.poll_request().is_some() {}
+                while let Some(message) = gate.poll_output() {
+                    prop_assert!(decode(serializer, &message).is_ok());
+                }
+                prop_assert_eq!(gate.output_size(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn no_request_is_swallowed(messages in prop::collection::vec(any_message(), 1..12)) {
+        for serializer in Serializer::ALL {
+            let mut gate = open(serializer);
+            let mut closed = false;
+            for message in &messages {
+                gate.receive(encode(serializer, message).into(), Moment(1000));
+                let mut asked = 0;
+                let mut said = 0;
+                while let Some(request) = gate.poll_request() {
+                    prop_assert!(!closed, "after close: {:?}", request);
+                    asked += 1;
+                    match request {
+                        Request::Close => closed = true,
+                        Request::Subscribe(s) => gate.subscribed(s.id, Ok(())),
+                        Request::Unsubscribe(id) => gate.unsubscribed(id),
+                        Request::Publish(event) => {
+                            let _ = value(&event.payload);
+                        }
+                        Request::Open { .. } => prop_assert!(false, "opened twice"),
+                    }
+                }
+                while let Some(message) = gate.poll_output() {
+                    prop_assert!(decode(serializer, &message).is_ok());
+                    said += 1;
+                }
+                let is_cancel = matches!(message, Value::List(l) if l[0] == Value::Int(49));
+                prop_assert!(asked + said > 0 || is_cancel, "swallowed: {:?}", message);
+                if closed {
+                    break;
+                }
+            }
+        }
+    }
+}

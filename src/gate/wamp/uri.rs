@@ -1,0 +1,61 @@
+//! The URIs a client may see: WAMP's own, and ours where WAMP has none.
+//!
+//! Invariant: clients act on these: never change one.
+//!
+//! Deliberately absent: the sentences beside them, which may change.
+
+use crate::gate::{EndReason, OpenRefusal, PublishError, SubscribeError};
+
+pub(super) const INVALID_URI: &str = "wamp.error.invalid_uri";
+pub(super) const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
+pub(super) const NO_SUCH_SUBSCRIPTION: &str = "wamp.error.no_such_subscription";
+pub(super) const NO_MATCHING_AUTH_METHOD: &str = "wamp.error.no_matching_auth_method";
+pub(super) const PAYLOAD_SIZE_EXCEEDED: &str = "wamp.error.payload_size_exceeded";
+pub(super) const PROTOCOL_VIOLATION: &str = "wamp.error.protocol_violation";
+pub(super) const GOODBYE_AND_OUT: &str = "wamp.close.goodbye_and_out";
+
+/// An option or message that WAMP or this router's own vocabulary has, and this release has not.
+pub(super) const NOT_IMPLEMENTED: &str = "vulpes.error.not_implemented";
+
+/// Why a snapshot subscription ended.
+pub(super) const SNAPSHOT_COMPLETE: &str = "vulpes.close.snapshot_complete";
+
+pub(super) fn of_publish_error(error: PublishError) -> &'static str {
+    match error {
+        PublishError::Unknown => "vulpes.error.unknown_outcome",
+        PublishError::NotStored => "vulpes.error.not_stored",
+    }
+}
+
+pub(super) fn of_subscribe_error(error: SubscribeError) -> &'static str {
+    match error {
+        SubscribeError::Gone { .. } => "vulpes.error.history_gone",
+        SubscribeError::Ahead { .. } => "vulpes.error.no_such_position",
+        SubscribeError::TooMany => "vulpes.error.too_many_subscriptions",
+        SubscribeError::Unavailable => "vulpes.error.unavailable",
+    }
+}
+
+pub(super) fn of_open_refusal(refusal: OpenRefusal) -> &'static str {
+    match refusal {
+        OpenRefusal::NoSuchRealm => "wamp.error.no_such_realm",
+        OpenRefusal::TooManyConnections => "vulpes.error.too_many_connections",
+    }
+}
+
+/// The URI and the sentence beside it.
+pub(super) fn of_end(reason: EndReason) -> (&'static str, &'static str) {
+    match reason {
+        EndReason::Shutdown => {
+            ("wamp.close.system_shutdown", "this node is stopping; connect to another one")
+        }
+        EndReason::TakenOver => ("wamp.close.killed", "another connection took this session over"),
+        EndReason::Unavailable => (
+            "vulpes.error.unavailable",
+            "no quorum answers; publishes not acknowledged so far may or may not be stored",
+        ),
+        EndReason::HandshakeTimeout => {
+            ("vulpes.error.handshake_timeout", "the session was not opened in time; send HELLO")
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! The log as this node reads it: its recent tail in memory, everything older from a storage.
+//!
+//! Invariant: what is read at a slot is the resolution that the order has there, with the very body that was voted
+//! for: length and checksum are compared with the resolution whatever the body came from.
+//!
+//! Deliberately absent: following the order and handing it to subscribers (`replica`, `dispatch`).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use vulpes_raft::ids::{AdvanceSegment, Position, Slot};
+use vulpes_raft::order::{Resolution, SealedSegment, Step};
+
+use crate::gate::{After, SubscribeError};
+use crate::limits;
+use crate::segment::{checksum, Segment};
+
+/// One slot with what stands there.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    pub resolution: Resolution,
+    /// The segment's events; `None` where the step is no segment.
+    pub segment: Option<Segment>,
+}
+
+/// Rows of the order, as a storage has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows {
+    /// Dense from the slot asked for; empty where that is past the storage's last row.
+    pub rows: Vec<Resolution>,
+    /// The oldest slot it still has.
+    pub oldest: Slot,
+}
+
+/// A storage can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a storage can't be read: {0}")]
+pub struct SourceError(pub String);
+
+/// Where old rows and bodies come from: a storage, here or elsewhere.
+pub trait Source: Send + Sync + 'static {
+    /// Rows from a slot on.
+    fn rows(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<Rows, SourceError>>;
+
+    /// Bodies, as many from the front as fit one answer; `None` where it does not have one.
+    fn bodies(
+        &self,
+        segments: Vec<AdvanceSegment>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, SourceError>>;
+
+    /// The row in whose segment a position stands; `None` where it is outside of what it has.
+    fn row_of(&self, position: Position) -> BoxFuture<'_, Result<Option<Resolution>, SourceError>>;
+}
+
+/// How far a node has read the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tail {
+    /// The slot that is read next.
+    pub next_slot: Slot,
+    /// The position the next event gets.
+    pub next_position: Position,
+}
+
+/// Where a replay begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    pub slot: Slot,
+    /// The first position that is wanted.
+    pub position: Position,
+}
+
+/// Why a place can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("the log is kept only from slot {oldest} on")]
+    Gone { oldest: Slot },
+    #[error("no storage answers: {0}")]
+    Unavailable(String),
+}
+
+/// How long a reader waits for this node to reach a place that another node may know already.
+const AHEAD_WAIT: Duration = Duration::from_secs(3);
+
+/// Slots kept in memory for those who read near the tail; the bytes are bounded beside it.
+const RECENT_SLOTS: usize = 4096;
+
+/// The log, read by any number of readers, appended to by the replica alone.
+#[derive(Clone)]
+pub struct Log {
+    recent: Arc<Mutex<Recent>>,
+    tail: watch::Receiver<Tail>,
+    sources: Arc<[Arc<dyn Source>]>,
+}
+
+/// The replica's end of a [`Log`].
+pub struct LogTail {
+    recent: Arc<Mutex<Recent>>,
+    tail: watch::Sender<Tail>,
+}
+
+#[derive(Default)]
+struct Recent {
+    placed: VecDeque<Arc<Placed>>,
+    bytes: usize,
+}
+
+impl Recent {
+    fn get(&self, slot: Slot) -> Option<Arc<Placed>> {
+        let first = self.placed.front()?.resolution.slot;
+        let at = usize::try_from(slot.0.checked_sub(first.0)?).ok()?;
+        self.placed.get(at).cloned()
+    }
+}
+
+fn body_len(placed: &Placed) -> usize {
+    placed.segment.as_ref().map_or(0, |segment| segment.body().len())
+}
+
+/// A log whose next slot is `tail`, with the storages it can read older slots from, nearest first.
+#[must_use]
+pub fn log(tail: Tail, sources: Vec<Arc<dyn Source>>) -> (LogTail, Log) {
+    let recent = Arc::<Mutex<Recent>>::default();
+    let (sender, receiver) = watch::channel(tail);
+    let log = Log { recent: recent.clone(), tail: receiver, sources: sources.into() };
+    (LogTail { recent, tail: sender }, log)
+}
+
+impl LogTail {
+    /// Adds the next slot and lets readers see it.
+    pub fn append(&self, placed: Arc<Placed>) {
+        let resolution = &placed.resolution;
+        let tail = Tail { next_slot: resolution.slot.next(), next_position: resolution.end() };
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.bytes += body_len(&placed);
+        recent.placed.push_back(placed);
+        while recent.placed.len() > RECENT_SLOTS || recent.bytes > limits::RECENT_BODIES {
+            let Some(oldest) = recent.placed.pop_front() else { break };
+            recent.bytes -= body_len(&oldest);
+        }
+        drop(recent);
+        self.tail.send_replace(tail);
+    }
+}
+
+impl Log {
+    /// How far this node has read the order.
+    #[must_use]
+    pub fn tail(&self) -> Tail {
+        *self.tail.borrow()
+    }
+
+    /// Waits until this node has read the order up to and with a slot; for ever, if it never comes.
+    pub async fn reached(&self, slot: Slot) {
+        // The replica lives as long as the node: a closed channel means that the node ends.
+        let _ = self.tail.clone().wait_for(|tail| tail.next_slot > slot).await;
+    }
+
+    /// A slot near the tail, from memory.
+    #[must_use]
+    pub fn recent(&self, slot: Slot) -> Option<Arc<Placed>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).get(slot)
+    }
+
+    /// Reads some slots from one on, none past this node's tail: nothing where `from` is the tail.
+    ///
+    /// # Errors
+    /// Where the slot is no longer kept, or no storage answers.
+    pub async fn read(&self, from: Slot) -> Result<Vec<Arc<Placed>>, ReadError> {
+        let tail = self.tail();
+        if from >= tail.next_slot {
+            return Ok(Vec::new());
+        }
+        let recent = self.read_recent(from);
+        if !recent.is_empty() {
+            return Ok(recent);
+        }
+        let count = (tail.next_slot.0 - from.0).min(limits::READ_ROWS as u64) as usize;
+        let rows = self.rows(from, count).await?;
+        self.with_bodies(rows).await
+    }
+
+    fn read_recent(&self, from: Slot) -> Vec<Arc<Placed>> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = 0;
+        let mut found = Vec::new();
+        let mut slot = from;
+        while let Some(placed) = recent.get(slot) {
+            bytes += body_len(&placed);
+            found.push(placed);
+            if bytes > limits::READ_BYTES || found.len() >= limits::READ_ROWS {
+                break;
+            }
+            slot = slot.next();
+        }
+        found
+    }
+
+    /// Rows from a slot on, from the first storage that has any; at least one.
+    ///
+    /// # Errors
+    /// Where the slot is no longer kept, or no storage answers.
+    pub async fn rows(&self, from: Slot, max: usize) -> Result<Vec<Resolution>, ReadError> {
+        let mut gone = None;
+        let mut failure = "this node knows no storage".to_owned();
+        for source in self.sources.iter() {
+            match source.rows(from, max).await {
+                Ok(Rows { oldest, .. }) if oldest > from => gone = Some(oldest),
+                Ok(Rows { rows, .. }) if rows.first().is_some_and(|row| row.slot == from) => {
+                    return Ok(rows);
+                }
+                Ok(_) => failure = format!("no storage has slot {from} yet"),
+                Err(error) => failure = error.to_string(),
+            }
+        }
+        Err(gone.map_or(ReadError::Unavailable(failure), |oldest| ReadError::Gone { oldest }))
+    }
+
+    async fn with_bodies(&self, rows: Vec<Resolution>) -> Result<Vec<Arc<Placed>>, ReadError> {
+        let mut placed = Vec::with_capacity(rows.len());
+        let mut bytes = 0;
+        let mut rows = VecDeque::from(rows);
+        while !rows.is_empty() && bytes < limits::READ_BYTES {
+            let run = bodies_wanted(&rows);
+            let mut bodies = self.bodies(&run).await?.into_iter();
+            while let Some(row) = rows.front() {
+                let segment = match &row.step {
+                    Step::Segment(_) => match bodies.next() {
+                        Some(segment) => Some(segment),
+                        None => break,
+                    },
+                    Step::Opened { .. } | Step::Closed { .. } => None,
+                };
+                bytes += segment.as_ref().map_or(0, |segment| segment.body().len());
+                if let Some(resolution) = rows.pop_front() {
+                    placed.push(Arc::new(Placed { resolution, segment }));
+                }
+            }
+        }
+        Ok(placed)
+    }
+
+    /// Bodies of sealed segments, checked against what was voted for; at least one of those asked for.
+    ///
+    /// # Errors
+    /// Where no storage has a sound one of the first.
+    pub async fn bodies(&self, wanted: &[SealedSegment]) -> Result<Vec<Segment>, ReadError> {
+        let mut found = Vec::new();
+        let mut failure = "this node knows no storage".to_owned();
+        for source in self.sources.iter() {
+            let rest: Vec<_> = wanted[found.len()..].iter().map(|segment| segment.id).collect();
+            if rest.is_empty() {
+                break;
+            }
+            match source.bodies(rest).await {
+                Ok(bodies) => {
+                    for body in bodies {
+                        let Some(sealed) = wanted.get(found.len()) else { break };
+                        match body.map(|body| open_body(sealed, body)) {
+                            Some(Ok(segment)) => found.push(segment),
+                            Some(Err(error)) => {
+                                tracing::error!(segment = %sealed.id, %error, "a storage gave a damaged body");
+                                failure = error.0;
+                                break;
+                            }
+                            None => {
+                                failure = format!("segment {} is missing", sealed.id);
+                                break;
+                            }
+                        }
+                    }
+                }
+                Err(error) => failure = error.to_string(),
+            }
+            if !found.is_empty() {
+                break;
+            }
+        }
+        if found.is_empty() && !wanted.is_empty() {
+            return Err(ReadError::Unavailable(failure));
+        }
+        Ok(found)
+    }
+
+    /// Where a replay after a place begins.
+    ///
+    /// # Errors
+    /// Where the place is no longer kept, is not there yet, or no storage answers.
+    pub async fn start_after(&self, after: After) -> Result<Start, SubscribeError> {
+        let unavailable = |error: ReadError| match error {
+            ReadError::Gone { .. } => SubscribeError::Unavailable,
+            ReadError::Unavailable(reason) => {
+                tracing::warn!(%reason, "a replay can't begin");
+                SubscribeError::Unavailable
+            }
+        };
+        match after {
+            After::Position(Position(0)) => {
+                let oldest = self.oldest().await.map_err(unavailable)?;
+                Ok(Start { slot: oldest, position: Position(1) })
+            }
+            After::Position(position) => {
+                self.wait_for(|tail| tail.next_position > position).await?;
+                if self.tail().next_position == position.next() {
+                    return Ok(Start { slot: self.tail().next_slot, position: position.next() });
+                }
+                let row = self.row_of(position).await.map_err(unavailable)?;
+                let row = match row {
+                    Some(row) => row,
+                    None => return Err(self.gone().await.map_or_else(unavailable, |gone| gone)),
+                };
+                Ok(Start { slot: row.slot, position: position.next() })
+            }
+            After::Event(id) => {
+                self.wait_for(|tail| tail.next_slot > id.slot()).await?;
+                let rows = match self.rows_or_recent(id.slot()).await {
+                    Ok(row) => row,
+                    Err(ReadError::Gone { .. }) => {
+                        return Err(self.gone().await.map_or_else(unavailable, |gone| gone));
+                    }
+                    Err(error) => return Err(unavailable(error)),
+                };
+                let position =
+                    Position((rows.base.0 + u64::from(id.offset()) + 1).min(rows.end().0));
+                Ok(Start { slot: rows.slot, position })
+            }
+        }
+    }
+
+    async fn wait_for(&self, there: impl Fn(&Tail) -> bool) -> Result<(), SubscribeError> {
+        let mut tail = self.tail.clone();
+        let reached = tokio::time::timeout(AHEAD_WAIT, tail.wait_for(|tail| there(tail))).await;
+        match reached {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                let last = Position(self.tail().next_position.0.saturating_sub(1));
+                Err(SubscribeError::Ahead { last })
+            }
+        }
+    }
+
+    async fn rows_or_recent(&self, slot: Slot) -> Result<Resolution, ReadError> {
+        if let Some(placed) = self.recent(slot) {
+            return Ok(placed.resolution.clone());
+        }
+        let rows = self.rows(slot, 1).await?;
+        rows.into_iter().next().ok_or_else(|| ReadError::Unavailable("an empty answer".into()))
+    }
+
+    async fn row_of(&self, position: Position) -> Result<Option<Resolution>, ReadError> {
+        let near = {
+            let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = recent.placed.partition_point(|placed| placed.resolution.end() <= position);
+            recent.placed.get(at).filter(|placed| placed.resolution.base <= position).cloned()
+        };
+        if let Some(placed) = near {
+            return Ok(Some(placed.resolution.clone()));
+        }
+        let mut failure = "this node knows no storage".to_owned();
+        let mut answered = false;
+        for source in self.sources.iter() {
+            match source.row_of(position).await {
+                Ok(Some(row)) => return Ok(Some(row)),
+                Ok(None) => answered = true,
+                Err(error) => failure = error.to_string(),
+            }
+        }
+        if answered {
+            Ok(None)
+        } else {
+            Err(ReadError::Unavailable(failure))
+        }
+    }
+
+    /// The oldest slot that can be read.
+    ///
+    /// # Errors
+    /// Where no storage answers and memory does not reach back to the first slot.
+    pub async fn oldest(&self) -> Result<Slot, ReadError> {
+        if self.tail().next_slot == Slot(1) || self.recent(Slot(1)).is_some() {
+            return Ok(Slot(1));
+        }
+        match self.rows(Slot(1), 1).await {
+            Ok(_) => Ok(Slot(1)),
+            Err(ReadError::Gone { oldest }) => Ok(oldest),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn gone(&self) -> Result<SubscribeError, ReadError> {
+        let oldest = self.oldest().await?;
+        let row = self.rows_or_recent(oldest).await?;
+        Ok(SubscribeError::Gone { oldest: row.base })
+    }
+}
+
+/// The segments at the front of some rows, a run that one answer may hold.
+fn bodies_wanted(rows: &VecDeque<Resolution>) -> Vec<SealedSegment> {
+    let mut bytes = 0;
+    let mut wanted = Vec::new();
+    for row in rows {
+        if let Step::Segment(sealed) = &row.step {
+            bytes += sealed.length as usize;
+            if bytes > limits::READ_BYTES && !wanted.is_empty() {
+                break;
+            }
+            wanted.push(sealed.clone());
+        }
+    }
+    wanted
+}
+
+/// A body that is not the one that was voted for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadBody(String);
+
+/// Checks a body against the segment that was voted for, and reads it.
+///
+/// # Errors
+/// Where length, checksum, name, count or form differ.
+pub fn open_body(sealed: &SealedSegment, body: Bytes) -> Result<Segment, BadBody> {
+    if body.len() != sealed.length as usize || checksum(&body) != sealed.checksum {
+        return Err(BadBody(format!("the body of {} has another checksum", sealed.id)));
+    }
+    let segment = Segment::parse(body).map_err(|error| BadBody(error.to_string()))?;
+    if segment.id() != sealed.id || segment.count() != sealed.count {
+        return Err(BadBody(format!("the body of {} says it is {}", sealed.id, segment.id())));
+    }
+    Ok(segment)
+}

@@ -1,0 +1,215 @@
+//! Payloads, and what becomes of them on the way between WAMP's three serializers and MQTT.
+//!
+//! | from \ to | WAMP | MQTT |
+//! |---|---|---|
+//! | WAMP, same serializer | the same bytes | |
+//! | WAMP | the same values | no argument: empty; one: its JSON; several: a JSON list; kwargs: `{"args": […], "kwargs": {…}}` |
+//! | MQTT | empty: `args: []`; JSON: the one argument; other UTF-8: a string; other bytes: a binary | the same bytes |
+//!
+//! A binary is WAMP's own where the serializer has one, and in JSON the string `"\0…"` with base64 behind the zero
+//! (WAMP basic profile, "Binary conversion of JSON Strings").
+//!
+//! Readers and writers are ours because the gates need from one pass what no crate gives together: slices of a message
+//! left as they came, a check of all they hold, and a limit on nesting. serde_json, rmp-serde and ciborium stand beside
+//! them in the tests.
+//!
+//! Invariant: no bytes make a reader panic, and reading takes memory in proportion to the bytes. What
+//! [`limits::PAYLOAD_DEPTH`] forbids never reaches the log as a WAMP payload; as an MQTT payload it is a string.
+//!
+//! Deliberately absent: what a message is (`gate`), and what a value means to `when` and `filter`.
+
+mod cbor;
+mod json;
+mod msgpack;
+mod read;
+mod value;
+mod write;
+
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+
+pub use self::read::Malformed;
+pub(crate) use self::read::{elements, entries, Elements, Kind};
+pub use self::value::Value;
+pub(crate) use self::write::Writer;
+
+use crate::event::{Encoding, Payload};
+use crate::limits;
+
+/// How WAMP writes values: a WebSocket subprotocol is `wamp.2.` and its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Serializer {
+    Json,
+    MsgPack,
+    Cbor,
+}
+
+impl Serializer {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Json, Self::MsgPack, Self::Cbor];
+
+    /// Whether its messages are WebSocket text and not binary.
+    #[must_use]
+    pub fn is_text(self) -> bool {
+        self == Self::Json
+    }
+
+    /// What payloads in it are called in an event.
+    #[must_use]
+    pub fn encoding(self) -> Encoding {
+        match self {
+            Self::Json => Encoding::Json,
+            Self::MsgPack => Encoding::MsgPack,
+            Self::Cbor => Encoding::Cbor,
+        }
+    }
+
+    fn of(encoding: Encoding) -> Option<Self> {
+        Some(match encoding {
+            Encoding::Raw => return None,
+            Encoding::Json => Self::Json,
+            Encoding::MsgPack => Self::MsgPack,
+            Encoding::Cbor => Self::Cbor,
+        })
+    }
+}
+
+/// A payload as WAMP carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arguments {
+    /// An encoded list, or nothing at all.
+    pub args: Bytes,
+    /// An encoded dictionary, or nothing at all.
+    pub kwargs: Bytes,
+}
+
+/// Reads one value, which must be all there is.
+///
+/// # Errors
+/// Where the bytes are not one whole value, or nested deeper than [`limits::PAYLOAD_DEPTH`].
+pub fn decode(serializer: Serializer, bytes: &[u8]) -> Result<Value, Malformed> {
+    read::decode(serializer, bytes, limits::PAYLOAD_DEPTH)
+}
+
+/// Writes one value.
+#[must_use]
+pub fn encode(serializer: Serializer, value: &Value) -> Vec<u8> {
+    let mut writer = Writer::new(serializer, 64);
+    writer.value(value);
+    writer.finish()
+}
+
+/// A payload for a WAMP client that uses this serializer. Where it came in the same one, nothing is read or copied.
+#[must_use]
+pub fn to_wamp(payload: &Payload, serializer: Serializer) -> Arguments {
+    let Some(from) = Serializer::of(payload.encoding) else {
+        let args = raw_to_list(&payload.args, serializer);
+        return Arguments { args, kwargs: Bytes::new() };
+    };
+    if from == serializer {
+        return Arguments { args: payload.args.clone(), kwargs: payload.kwargs.clone() };
+    }
+    let translate = |part: Option<Value>| match part {
+        Some(value) => encode(serializer, &value).into(),
+        None => Bytes::new(),
+    };
+    let args = stored_args(from, &payload.args).map(Value::List);
+    Arguments { args: translate(args), kwargs: translate(stored_kwargs(from, &payload.kwargs)) }
+}
+
+/// A payload for an MQTT client.
+#[must_use]
+pub fn to_mqtt(payload: &Payload) -> Bytes {
+    let Some(from) = Serializer::of(payload.encoding) else { return payload.args.clone() };
+    if from != Serializer::Json || !payload.kwargs.is_empty() {
+        return match wamp_value(from, payload) {
+            None => Bytes::new(),
+            Some(value) => encode(Serializer::Json, &value).into(),
+        };
+    }
+    if payload.args.is_empty() {
+        return Bytes::new();
+    }
+    match elements(from, &payload.args) {
+        Ok(list) if list.count() == 0 => Bytes::new(),
+        Ok(list) if list.count() == 1 => payload.args.slice_ref(list.get(0).raw),
+        _ => payload.args.clone(),
+    }
+}
+
+/// The value of an event, which `when`, `filter` and retained merges look at: null if it is empty, the single
+/// argument, else the list; for MQTT the parsed JSON. It is what [`to_mqtt`] spells.
+#[must_use]
+pub fn value(payload: &Payload) -> Value {
+    match Serializer::of(payload.encoding) {
+        None if payload.args.is_empty() => Value::Null,
+        None => raw_value(&payload.args),
+        Some(from) => wamp_value(from, payload).unwrap_or(Value::Null),
+    }
+}
+
+/// The arguments of a stored payload. What a gate took is a list; should other bytes turn up, they are shown as the
+/// binary that they are.
+fn stored_args(from: Serializer, bytes: &Bytes) -> Option<Vec<Value>> {
+    match decode(from, bytes) {
+        _ if bytes.is_empty() => None,
+        Ok(Value::List(args)) => Some(args),
+        _ => Some(vec![Value::Bytes(bytes.to_vec())]),
+    }
+}
+
+/// The keywords of a stored payload, if it has any.
+fn stored_kwargs(from: Serializer, bytes: &Bytes) -> Option<Value> {
+    match decode(from, bytes) {
+        Ok(Value::Dict(pairs)) if !pairs.is_empty() => Some(Value::Dict(pairs)),
+        _ => None,
+    }
+}
+
+/// `None` if there is neither argument nor keyword.
+fn wamp_value(from: Serializer, payload: &Payload) -> Option<Value> {
+    let mut args = stored_args(from, &payload.args).unwrap_or_default();
+    if let Some(kwargs) = stored_kwargs(from, &payload.kwargs) {
+        let pair = |name: &str, value| (name.to_owned(), value);
+        let pairs = vec![pair("args", Value::List(args)), pair("kwargs", kwargs)];
+        return Some(Value::Dict(pairs));
+    }
+    match args.len() {
+        0 => None,
+        1 => args.pop(),
+        _ => Some(Value::List(args)),
+    }
+}
+
+/// What an MQTT payload becomes as the one argument: one level less deep, because a list goes around it.
+fn raw_value(bytes: &[u8]) -> Value {
+    if let Ok(value) = read::decode(Serializer::Json, bytes, limits::PAYLOAD_DEPTH - 1) {
+        return value;
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Value::Str(text.to_owned()),
+        Err(_) => Value::Bytes(bytes.to_vec()),
+    }
+}
+
+fn raw_to_list(bytes: &Bytes, serializer: Serializer) -> Bytes {
+    let mut writer = Writer::new(serializer, bytes.len() + 16);
+    if bytes.is_empty() {
+        writer.begin_list(0);
+    } else {
+        writer.begin_list(1);
+        let json = || read::check(Serializer::Json, bytes, limits::PAYLOAD_DEPTH - 1);
+        if serializer == Serializer::Json && json().is_ok() {
+            writer.raw(bytes);
+        } else {
+            writer.value(&raw_value(bytes));
+        }
+    }
+    writer.end_list();
+    writer.finish().into()
+}
+
+const BASE64: base64::engine::GeneralPurpose = STANDARD;
+
+#[cfg(test)]
+mod tests;

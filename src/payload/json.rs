@@ -1,0 +1,241 @@
+//! JSON (RFC 8259).
+//!
+//! Invariant: what the reader lets pass is JSON, with one licence that the grammar gives and Unicode doesn't: an escaped
+//! surrogate without its other half, which reads as U+FFFD.
+//!
+//! Deliberately absent: repair. There are no comments, trailing commas, or numbers beyond the grammar.
+
+use super::read::{Inside, Malformed, Read, Text, Token};
+use super::Value;
+
+pub(super) struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Read<'a> for Reader<'a> {
+    fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let not_text =
+            |e: std::str::Utf8Error| Malformed { at: e.valid_up_to(), what: "text is not UTF-8" };
+        Ok(Self { text: std::str::from_utf8(bytes).map_err(not_text)?, at: 0 })
+    }
+
+    fn bytes(&self) -> &'a [u8] {
+        self.text.as_bytes()
+    }
+
+    fn begin(&mut self) -> usize {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+        self.at
+    }
+
+    fn position(&self) -> usize {
+        self.at
+    }
+
+    fn token(&mut self) -> Result<Token<'a>, Malformed> {
+        self.begin();
+        match self.peek() {
+            Some(b'"') => self.string().map(Token::Text),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b'[') => Ok(Token::List(self.open(b']'))),
+            Some(b'{') => Ok(Token::Dict(self.open(b'}'))),
+            Some(b't') => self.word("true", Token::Bool(true)),
+            Some(b'f') => self.word("false", Token::Bool(false)),
+            Some(b'n') => self.word("null", Token::Null),
+            Some(_) => self.malformed("expected a JSON value"),
+            None => self.malformed("cut short"),
+        }
+    }
+
+    fn key(&mut self) -> Result<Token<'a>, Malformed> {
+        self.begin();
+        if self.peek() != Some(b'"') {
+            return self.malformed("expected a string as key");
+        }
+        let key = self.string()?;
+        self.begin();
+        if self.peek() != Some(b':') {
+            return self.malformed("expected ':'");
+        }
+        self.at += 1;
+        Ok(Token::Text(key))
+    }
+
+    fn more(&mut self, inside: &mut Inside) -> Result<bool, Malformed> {
+        let Inside::Until { end, first } = inside else { return Ok(false) };
+        self.begin();
+        let begins = std::mem::take(first);
+        match self.peek() {
+            Some(byte) if byte == *end => {
+                self.at += 1;
+                Ok(false)
+            }
+            Some(b',') if !begins => {
+                self.at += 1;
+                Ok(true)
+            }
+            Some(_) if begins => Ok(true),
+            Some(_) => self.malformed("expected ',' or the end of the list or dictionary"),
+            None => self.malformed("cut short"),
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn open(&mut self, end: u8) -> Inside {
+        self.at += 1;
+        Inside::until(end)
+    }
+
+    fn word(&mut self, word: &str, token: Token<'a>) -> Result<Token<'a>, Malformed> {
+        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            return self.malformed("expected a JSON value");
+        }
+        self.at += word.len();
+        Ok(token)
+    }
+
+    fn string(&mut self) -> Result<Text<'a>, Malformed> {
+        let bytes = self.text.as_bytes();
+        let begin = self.at + 1;
+        let mut at = begin;
+        let mut escaped = false;
+        loop {
+            at += plain(&bytes[at..]);
+            match bytes.get(at) {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    escaped = true;
+                    at += self.escape(at)?;
+                }
+                Some(_) => return Err(Malformed { at, what: "control character in a string" }),
+                None => return Err(Malformed { at, what: "cut short" }),
+            }
+        }
+        self.at = at + 1;
+        let text = &self.text[begin..at];
+        Ok(if escaped { Text::Escaped(text) } else { Text::Plain(text) })
+    }
+
+    /// Length of the escape that begins here.
+    fn escape(&self, at: usize) -> Result<usize, Malformed> {
+        let bytes = &self.text.as_bytes()[at..];
+        match bytes.get(1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(2),
+            Some(b'u') if hex(bytes.get(2..6)).is_some() => Ok(6),
+            _ => Err(Malformed { at, what: "no such escape in a string" }),
+        }
+    }
+
+    fn number(&mut self) -> Result<Token<'a>, Malformed> {
+        let begin = self.at;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.at += 1,
+            _ => self.digits()?,
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(Token::Number(&self.text[begin..self.at]))
+    }
+
+    fn digits(&mut self) -> Result<(), Malformed> {
+        let begin = self.at;
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+        if self.at == begin {
+            return self.malformed("expected a digit");
+        }
+        Ok(())
+    }
+}
+
+/// How many bytes from the first on are nothing special in a string. It goes by whole blocks first, which the compiler
+/// turns into a few instructions each.
+fn plain(bytes: &[u8]) -> usize {
+    const BLOCK: usize = 16;
+    let special = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+    let is_plain = |block: &&[u8]| !block.iter().fold(false, |found, byte| found | special(byte));
+    let blocks = bytes.chunks_exact(BLOCK).take_while(is_plain).count() * BLOCK;
+    blocks + bytes[blocks..].iter().take_while(|byte| !special(byte)).count()
+}
+
+fn hex(digits: Option<&[u8]>) -> Option<u32> {
+    digits?.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))
+}
+
+/// Reads a number that the reader let pass.
+pub(super) fn number(text: &str) -> Value {
+    let is_integer = !text.contains(['.', 'e', 'E']) && text != "-0";
+    if is_integer {
+        if let Ok(number) = text.parse() {
+            return Value::Int(number);
+        }
+        if let Ok(number) = text.parse() {
+            return Value::UInt(number);
+        }
+    }
+    Value::Float(text.parse().unwrap_or(f64::NAN))
+}
+
+/// Takes the escapes out of a string that the reader let pass.
+pub(super) fn unescape(raw: &str) -> String {
+    let mut text = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        let escape = &rest[at..];
+        let (character, length) = match escape.as_bytes().get(1) {
+            Some(b'u') => unescape_unicode(escape),
+            Some(b'b') => ('\u{8}', 2),
+            Some(b'f') => ('\u{c}', 2),
+            Some(b'n') => ('\n', 2),
+            Some(b'r') => ('\r', 2),
+            Some(b't') => ('\t', 2),
+            Some(b'"') => ('"', 2),
+            Some(b'/') => ('/', 2),
+            _ => ('\\', 2),
+        };
+        text.push(character);
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    text.push_str(rest);
+    text
+}
+
+/// The character of `\uXXXX`, or of two of them that are a surrogate pair, and how many bytes they take.
+fn unescape_unicode(escape: &str) -> (char, usize) {
+    let bytes = escape.as_bytes();
+    let first = hex(bytes.get(2..6)).unwrap_or_default();
+    if !(0xd800..0xe000).contains(&first) {
+        return (char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER), 6);
+    }
+    let second = match bytes.get(6..8) {
+        Some(b"\\u") => hex(bytes.get(8..12)).unwrap_or_default(),
+        _ => 0,
+    };
+    if first >= 0xdc00 || !(0xdc00..0xe000).contains(&second) {
+        return (char::REPLACEMENT_CHARACTER, 6);
+    }
+    let code = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+    (char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), 12)
+}

@@ -1,0 +1,101 @@
+//! MessagePack (msgpack.org, specification of 2017).
+//!
+//! Invariant: strings are UTF-8.
+//!
+//! Deliberately absent: meaning for extension types; they read as a binary of what they hold.
+
+use std::borrow::Cow;
+
+use super::read::{Cursor, Inside, Malformed, Read, Text, Token};
+
+pub(super) struct Reader<'a>(Cursor<'a>);
+
+impl<'a> Read<'a> for Reader<'a> {
+    fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        Ok(Self(Cursor { bytes, at: 0 }))
+    }
+
+    fn bytes(&self) -> &'a [u8] {
+        self.0.bytes
+    }
+
+    fn begin(&mut self) -> usize {
+        self.0.at
+    }
+
+    fn position(&self) -> usize {
+        self.0.at
+    }
+
+    fn token(&mut self) -> Result<Token<'a>, Malformed> {
+        let marker = self.0.u8()?;
+        // Of a family of markers, the n-th has a number of 1, 2, 4 or 8 bytes behind it.
+        let width = |first: u8| 1u64 << (marker - first);
+        Ok(match marker {
+            0x00..=0x7f => Token::Int(i64::from(marker)),
+            0x80..=0x8f => Token::Dict(Inside::Counted(u64::from(marker & 0x0f))),
+            0x90..=0x9f => Token::List(Inside::Counted(u64::from(marker & 0x0f))),
+            0xa0..=0xbf => self.text(u64::from(marker & 0x1f))?,
+            0xc0 => Token::Null,
+            0xc1 => {
+                self.0.at -= 1;
+                return self.malformed("marker that MessagePack does not use");
+            }
+            0xc2 => Token::Bool(false),
+            0xc3 => Token::Bool(true),
+            0xc4..=0xc6 => {
+                let length = self.0.unsigned(width(0xc4))?;
+                self.binary(length)?
+            }
+            0xc7..=0xc9 => {
+                let length = self.0.unsigned(width(0xc7))?;
+                self.extension(length)?
+            }
+            0xca => Token::Float(f32::from_be_bytes(self.0.array()?).into()),
+            0xcb => Token::Float(f64::from_be_bytes(self.0.array()?)),
+            0xcc..=0xcf => Token::UInt(self.0.unsigned(width(0xcc))?),
+            0xd0 => Token::Int(i8::from_be_bytes(self.0.array()?).into()),
+            0xd1 => Token::Int(i16::from_be_bytes(self.0.array()?).into()),
+            0xd2 => Token::Int(i32::from_be_bytes(self.0.array()?).into()),
+            0xd3 => Token::Int(i64::from_be_bytes(self.0.array()?)),
+            0xd4..=0xd8 => self.extension(width(0xd4))?,
+            0xd9..=0xdb => {
+                let length = self.0.unsigned(width(0xd9))?;
+                self.text(length)?
+            }
+            0xdc | 0xdd => Token::List(Inside::Counted(self.0.unsigned(2 * width(0xdc))?)),
+            0xde | 0xdf => Token::Dict(Inside::Counted(self.0.unsigned(2 * width(0xde))?)),
+            0xe0..=0xff => Token::Int(i64::from(marker as i8)),
+        })
+    }
+
+    fn key(&mut self) -> Result<Token<'a>, Malformed> {
+        self.token()
+    }
+
+    fn more(&mut self, inside: &mut Inside) -> Result<bool, Malformed> {
+        let Inside::Counted(left) = inside else { return Ok(false) };
+        match left.checked_sub(1) {
+            Some(less) => {
+                *left = less;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn text(&mut self, length: u64) -> Result<Token<'a>, Malformed> {
+        Ok(Token::Text(Text::Plain(self.0.text(length)?)))
+    }
+
+    fn binary(&mut self, length: u64) -> Result<Token<'a>, Malformed> {
+        Ok(Token::Bytes(Cow::Borrowed(self.0.take(length)?)))
+    }
+
+    fn extension(&mut self, length: u64) -> Result<Token<'a>, Malformed> {
+        let _type = self.0.u8()?;
+        self.binary(length)
+    }
+}

@@ -1,0 +1,298 @@
+//! What nodes ask of each other's storages: keeping bodies, and fetching bodies and rows.
+//!
+//! | service | asks | answers |
+//! |---|---|---|
+//! | keep | an entry | a storage: its storage votes and credit |
+//! | fetch | any node | a storage: bodies, rows, places, status |
+//!
+//! Invariant: keeping and fetching have a connection each, so that a vote never waits behind a history replay. A peer's
+//! bytes, whatever they are, end at most the connection they came on.
+//!
+//! Deliberately absent: accepting connections and saying hello (`wire`, and the node's wiring), and repeating calls.
+//!
+//! In reading order: `wire` is what is said; `serve` answers; `connection` dials.
+
+mod connection;
+mod serve;
+mod wire;
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use vulpes_raft::host::Host;
+use vulpes_raft::ids::{AdvanceSegment, DiskId, Incarnation, NodeId, Position, Slot};
+use vulpes_raft::order::Resolution;
+use vulpes_raft::wire::{Identity, Service};
+
+use crate::keep::{KeepError, Keeper, Kept};
+use crate::limits;
+use crate::log::{self, Source, SourceError};
+use crate::segment::SealedBody;
+use crate::storage::{self, ReadError, Storage, StorageStatus};
+use connection::{Connector, Peer};
+use wire::{FetchAnswer, FetchRequest, KeepAnswer, KeepRequest};
+
+pub use serve::{serve_fetch, serve_keep};
+pub use wire::Rows;
+
+/// How long keeping a body may take, dialling and waiting for the storage's group commit included.
+const KEEP_DEADLINE: Duration = Duration::from_secs(6);
+
+/// How long one read may take, dialling included.
+const FETCH_DEADLINE: Duration = Duration::from_secs(6);
+
+/// Why a storage did not give what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// It can't be reached or did not answer in time. Asking again is harmless.
+    #[error("storage {storage} does not answer: {reason}")]
+    Unreachable { storage: NodeId, reason: String },
+    /// The node at that address has another disk than the one enrolled: it holds nothing of what was voted for.
+    #[error("storage {storage} lost its disk: {}", vulpes_raft::wire::wiped(*.storage))]
+    Wiped { storage: NodeId },
+    /// It turns us away, or is another node. Asking again helps only once an operator has changed something.
+    #[error("storage {storage} can't be used: {reason}")]
+    Refused { storage: NodeId, reason: String },
+    /// It answers, but can't read its disk.
+    #[error("storage {storage}: {error}")]
+    Read { storage: NodeId, error: ReadError },
+}
+
+/// A storage of the cluster, here or on another node. Clones share its connections.
+#[derive(Clone)]
+pub struct StorageClient {
+    place: Where,
+}
+
+#[derive(Clone)]
+enum Where {
+    Here(Storage),
+    There(Arc<Remote>),
+}
+
+struct Remote {
+    peer: Arc<Peer>,
+    keep: Connector<KeepRequest, KeepAnswer>,
+    fetch: Connector<FetchRequest, FetchAnswer>,
+}
+
+impl std::fmt::Debug for StorageClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StorageClient({})", self.node())
+    }
+}
+
+impl StorageClient {
+    /// This node's own storage.
+    #[must_use]
+    pub fn local(storage: Storage) -> Self {
+        Self { place: Where::Here(storage) }
+    }
+
+    /// A storage on another node. It is dialled when it is first asked for something. Where `disk` is known, a node
+    /// with another one is not spoken to.
+    #[must_use]
+    pub fn remote(
+        host: &Host,
+        own: &Identity,
+        node: NodeId,
+        address: &str,
+        disk: Option<DiskId>,
+    ) -> Self {
+        let peer = Arc::new(Peer {
+            host: host.clone(),
+            own: own.clone(),
+            node,
+            address: address.to_owned(),
+            disk: disk.into(),
+        });
+        let keep = (serve::KEEP_REQUESTS, KEEP_DEADLINE);
+        let fetch = (serve::FETCH_REQUESTS, FETCH_DEADLINE);
+        Self {
+            place: Where::There(Arc::new(Remote {
+                keep: Connector::new(peer.clone(), Service::Keep, keep.0, keep.1),
+                fetch: Connector::new(peer.clone(), Service::Fetch, fetch.0, fetch.1),
+                peer,
+            })),
+        }
+    }
+
+    /// Which node it is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        match &self.place {
+            Where::Here(storage) => storage.node(),
+            Where::There(remote) => remote.peer.node,
+        }
+    }
+
+    /// Sets the disk it was enrolled with. A connection to another one is not used again.
+    pub fn expect_disk(&self, disk: DiskId) {
+        if let Where::There(remote) = &self.place {
+            *remote.peer.disk.lock().unwrap_or_else(PoisonError::into_inner) = Some(disk);
+        }
+    }
+
+    /// Bodies by name, as many from the front as fit one answer; `None` where it has none, or a damaged one. Whether a
+    /// body is the one that was voted for, the caller checks.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn bodies(
+        &self,
+        segments: Vec<AdvanceSegment>,
+    ) -> Result<Vec<Option<Bytes>>, FetchError> {
+        match &self.place {
+            Where::Here(storage) => self.read(storage::read_bodies(storage, &segments)),
+            Where::There(remote) => {
+                match remote.fetch.call(FetchRequest::Bodies(segments)).await? {
+                    FetchAnswer::Bodies(bodies) => self.read(bodies),
+                    _ => Err(self.confused()),
+                }
+            }
+        }
+    }
+
+    /// Rows of the order from a slot on, at most `max` and [`limits::READ_ROWS`].
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn rows(&self, from: Slot, max: usize) -> Result<Rows, FetchError> {
+        match &self.place {
+            Where::Here(storage) => self.read(serve::read_rows(storage, from, max)),
+            Where::There(remote) => {
+                let max = max.min(limits::READ_ROWS) as u32;
+                match remote.fetch.call(FetchRequest::Rows { from, max }).await? {
+                    FetchAnswer::Rows(rows) => self.read(rows),
+                    _ => Err(self.confused()),
+                }
+            }
+        }
+    }
+
+    /// The row in whose segment a position stands; `None` where it is outside of what the storage has.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn slot_of(&self, position: Position) -> Result<Option<Resolution>, FetchError> {
+        match &self.place {
+            Where::Here(storage) => self.read(storage.slot_of(position)),
+            Where::There(remote) => {
+                match remote.fetch.call(FetchRequest::SlotOf(position)).await? {
+                    FetchAnswer::SlotOf(row) => self.read(row),
+                    _ => Err(self.confused()),
+                }
+            }
+        }
+    }
+
+    /// What it holds.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn status(&self) -> Result<StorageStatus, FetchError> {
+        match &self.place {
+            Where::Here(storage) => self.read(storage.status()),
+            Where::There(remote) => match remote.fetch.call(FetchRequest::Status).await? {
+                FetchAnswer::Status(status) => self.read(status),
+                _ => Err(self.confused()),
+            },
+        }
+    }
+
+    fn read<T>(&self, result: Result<T, ReadError>) -> Result<T, FetchError> {
+        result.map_err(|error| FetchError::Read { storage: self.node(), error })
+    }
+
+    /// The peer answered something that was not asked.
+    fn confused(&self) -> FetchError {
+        let reason = "it answers what was not asked; run the same release on all nodes".into();
+        FetchError::Refused { storage: self.node(), reason }
+    }
+
+    async fn call_keep(&self, request: KeepRequest) -> Result<KeepAnswer, KeepError> {
+        match &self.place {
+            Where::Here(storage) => Ok(match request {
+                KeepRequest::Begin { entry, incarnation } => {
+                    KeepAnswer::Begin(storage.begin(entry, incarnation))
+                }
+                KeepRequest::Keep(body) => KeepAnswer::Keep(storage.keep(body).await),
+            }),
+            Where::There(remote) => remote.keep.call(request).await.map_err(KeepError::from),
+        }
+    }
+}
+
+impl From<FetchError> for KeepError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Unreachable { storage, reason }
+            | FetchError::Refused { storage, reason } => Self::Unreachable { storage, reason },
+            FetchError::Wiped { storage } => {
+                Self::Unreachable { storage, reason: vulpes_raft::wire::wiped(storage) }
+            }
+            FetchError::Read { storage, error } => {
+                Self::Unreachable { storage, reason: error.to_string() }
+            }
+        }
+    }
+}
+
+impl Keeper for StorageClient {
+    fn storage(&self) -> NodeId {
+        self.node()
+    }
+
+    fn begin(
+        &self,
+        entry: NodeId,
+        incarnation: Incarnation,
+    ) -> BoxFuture<'_, Result<u32, KeepError>> {
+        Box::pin(async move {
+            match self.call_keep(KeepRequest::Begin { entry, incarnation }).await? {
+                KeepAnswer::Begin(credit) => credit,
+                KeepAnswer::Keep(_) => Err(self.confused().into()),
+            }
+        })
+    }
+
+    fn keep(&self, body: SealedBody) -> BoxFuture<'_, Result<Kept, KeepError>> {
+        Box::pin(async move {
+            match self.call_keep(KeepRequest::Keep(body)).await? {
+                KeepAnswer::Keep(kept) => kept,
+                KeepAnswer::Begin(_) => Err(self.confused().into()),
+            }
+        })
+    }
+}
+
+impl From<FetchError> for SourceError {
+    fn from(error: FetchError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl Source for StorageClient {
+    fn rows(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<log::Rows, SourceError>> {
+        Box::pin(async move {
+            let Rows { rows, oldest, .. } = Self::rows(self, from, max).await?;
+            Ok(log::Rows { rows, oldest })
+        })
+    }
+
+    fn bodies(
+        &self,
+        segments: Vec<AdvanceSegment>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, SourceError>> {
+        Box::pin(async move { Ok(Self::bodies(self, segments).await?) })
+    }
+
+    fn row_of(&self, position: Position) -> BoxFuture<'_, Result<Option<Resolution>, SourceError>> {
+        Box::pin(async move { Ok(self.slot_of(position).await?) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

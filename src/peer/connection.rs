@@ -1,0 +1,231 @@
+//! A connection to a peer for one service: dialled when first needed, dialled again when it broke.
+//!
+//! Invariant: there is at most one connection, at most one dialling at a time, and never two within the time that the
+//! backoff asks for. A call that gets no answer in time takes its connection down, since a network that lost it may
+//! never deliver on it again.
+//!
+//! Deliberately absent: repeating a call. Whoever calls knows whether that is harmless.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::Serialize;
+use tarpc::client::{self, Channel, RpcError};
+use tarpc::{context, RequestName};
+use tokio::task::AbortHandle;
+use tokio::time::{timeout_at, Instant};
+use vulpes_raft::host::Host;
+use vulpes_raft::ids::{DiskId, NodeId};
+use vulpes_raft::wire::{self, Identity, Link, LinkError, Service};
+
+use super::wire::client_transport;
+use super::FetchError;
+
+/// How long after a dialling the next one may come, at first.
+const BACKOFF_LEAST: Duration = Duration::from_millis(50);
+
+/// How long after a dialling the next one may come, at most.
+const BACKOFF_MOST: Duration = Duration::from_secs(2);
+
+/// tarpc gives every call a deadline of ten seconds by itself; ours have to come first.
+const TARPC_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Who is dialled, and by whom.
+pub(super) struct Peer {
+    pub(super) host: Host,
+    pub(super) own: Identity,
+    pub(super) node: NodeId,
+    pub(super) address: String,
+    /// The disk it was enrolled with, once known.
+    pub(super) disk: Mutex<Option<DiskId>>,
+}
+
+impl Peer {
+    fn expected_disk(&self) -> Option<DiskId> {
+        *self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unreachable(&self, reason: impl ToString) -> FetchError {
+        FetchError::Unreachable { storage: self.node, reason: reason.to_string() }
+    }
+
+    fn failure(&self, error: LinkError) -> FetchError {
+        let storage = self.node;
+        match error {
+            LinkError::Refused(reason) if reason == wire::wiped(storage) => {
+                FetchError::Wiped { storage }
+            }
+            LinkError::Refused(reason) | LinkError::NotAPeer(reason) => {
+                FetchError::Refused { storage, reason }
+            }
+            error @ (LinkError::Io(_) | LinkError::Timeout(_)) => self.unreachable(error),
+        }
+    }
+}
+
+/// The one connection to a peer for a service.
+pub(super) struct Connector<Req, Resp> {
+    peer: Arc<Peer>,
+    service: Service,
+    /// Calls in flight; further ones wait in line.
+    most: usize,
+    /// How long a call may take, dialling included.
+    deadline: Duration,
+    /// Diallings that failed: who waited in line for one that did need not wait for the next.
+    failures: AtomicU64,
+    /// Set when a call was answered: the backoff begins anew.
+    answered: AtomicBool,
+    state: tokio::sync::Mutex<State<Req, Resp>>,
+}
+
+struct State<Req, Resp> {
+    connection: Option<Arc<Connection<Req, Resp>>>,
+    failure: Option<FetchError>,
+    dial_after: Option<Instant>,
+    backoff: Duration,
+}
+
+struct Connection<Req, Resp> {
+    channel: Channel<Req, Resp>,
+    disk: DiskId,
+    ended: Arc<AtomicBool>,
+    dispatch: AbortHandle,
+}
+
+impl<Req, Resp> Connection<Req, Resp> {
+    /// Takes it down: calls that wait on it fail, and the next one dials.
+    fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.dispatch.abort();
+    }
+}
+
+impl<Req, Resp> Drop for Connection<Req, Resp> {
+    fn drop(&mut self) {
+        self.dispatch.abort();
+    }
+}
+
+impl<Req, Resp> Connector<Req, Resp>
+where
+    Req: RequestName + Serialize + Send + 'static,
+    Resp: DeserializeOwned + Send + 'static,
+{
+    pub(super) fn new(peer: Arc<Peer>, service: Service, most: usize, deadline: Duration) -> Self {
+        assert!(deadline < TARPC_DEADLINE, "tarpc would give up first");
+        Self {
+            peer,
+            service,
+            most,
+            deadline,
+            failures: AtomicU64::new(0),
+            answered: AtomicBool::new(false),
+            state: tokio::sync::Mutex::new(State {
+                connection: None,
+                failure: None,
+                dial_after: None,
+                backoff: BACKOFF_LEAST,
+            }),
+        }
+    }
+
+    /// Makes one call. Nothing is repeated.
+    ///
+    /// # Errors
+    /// Where there is no connection or no answer in time. The request may have been carried out all the same.
+    pub(super) async fn call(&self, request: Req) -> Result<Resp, FetchError> {
+        let by = Instant::now() + self.deadline;
+        let late = || self.peer.unreachable(format!("no answer within {:?}", self.deadline));
+        let connection = timeout_at(by, self.connection()).await.map_err(|_| late())??;
+        let call = connection.channel.call(context::current(), request);
+        match timeout_at(by, call).await {
+            Ok(Ok(response)) => {
+                self.answered.store(true, Ordering::Relaxed);
+                Ok(response)
+            }
+            Ok(Err(error)) => {
+                if !matches!(error, RpcError::Server(_)) {
+                    connection.end();
+                }
+                Err(self.peer.unreachable(error))
+            }
+            Err(_) => {
+                connection.end();
+                Err(late())
+            }
+        }
+    }
+
+    /// The connection, dialled if need be.
+    async fn connection(&self) -> Result<Arc<Connection<Req, Resp>>, FetchError> {
+        let failures = self.failures.load(Ordering::Relaxed);
+        let mut state = self.state.lock().await;
+        let expected = self.peer.expected_disk();
+        if let Some(connection) = &state.connection {
+            let is_expected = expected.is_none_or(|disk| disk == connection.disk);
+            if is_expected && !connection.ended.load(Ordering::Relaxed) {
+                return Ok(connection.clone());
+            }
+            state.connection = None;
+        }
+        if self.failures.load(Ordering::Relaxed) != failures {
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+        }
+        if let Some(dial_after) = state.dial_after {
+            tokio::time::sleep_until(dial_after).await;
+        }
+        self.dial(&mut state, expected).await
+    }
+
+    async fn dial(
+        &self,
+        state: &mut State<Req, Resp>,
+        expected: Option<DiskId>,
+    ) -> Result<Arc<Connection<Req, Resp>>, FetchError> {
+        let Peer { host, own, node, address, .. } = &*self.peer;
+        // Noted before dialling, so that a caller who gives up halfway does not make the next one dial at once.
+        if self.answered.swap(false, Ordering::Relaxed) {
+            state.backoff = BACKOFF_LEAST;
+        }
+        let half = state.backoff / 2;
+        let jitter = host.random.next_u64() % (half.as_millis() as u64 + 1);
+        state.dial_after = Some(Instant::now() + half + Duration::from_millis(jitter));
+        state.backoff = (state.backoff * 2).min(BACKOFF_MOST);
+        match wire::dial(host, own, address, self.service, (*node, expected)).await {
+            Ok(link) => {
+                let connection = Arc::new(self.start(link));
+                state.connection = Some(connection.clone());
+                Ok(connection)
+            }
+            Err(error) => {
+                let failure = self.peer.failure(error);
+                tracing::debug!(storage = %node, %failure, "dialling a storage failed");
+                state.failure = Some(failure.clone());
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                Err(failure)
+            }
+        }
+    }
+
+    fn start(&self, link: Link) -> Connection<Req, Resp> {
+        let mut config = client::Config::default();
+        config.max_in_flight_requests = self.most;
+        config.pending_request_buffer = self.most;
+        let client = client::new(config, client_transport(link.stream));
+        let ended = Arc::new(AtomicBool::new(false));
+        let (over, node) = (ended.clone(), self.peer.node);
+        let dispatch = tokio::spawn(async move {
+            let outcome = client.dispatch.await;
+            over.store(true, Ordering::Relaxed);
+            if let Err(error) = outcome {
+                tracing::debug!(storage = %node, %error, "a connection to a storage broke");
+            }
+        });
+        let (channel, dispatch) = (client.client, dispatch.abort_handle());
+        Connection { channel, disk: link.peer.disk, ended, dispatch }
+    }
+}

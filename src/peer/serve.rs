@@ -1,0 +1,122 @@
+//! Answering one peer's connection from this node's storage.
+//!
+//! Invariant: a connection costs at most [`KEEP_REQUESTS`] or [`FETCH_REQUESTS`] requests' worth of memory, and what
+//! goes wrong on it ends that connection alone.
+//!
+//! Deliberately absent: accepting connections. Nothing here writes either: a body is in the storage's queue or nowhere,
+//! so a handler that is dropped halfway loses nothing.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use tarpc::server::{self, BaseChannel, Channel, Config};
+use tarpc::{ClientMessage, RequestName, Response, Transport};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use vulpes_raft::ids::{NodeId, Slot};
+use vulpes_raft::wire::Link;
+
+use super::wire::{server_transport, FetchAnswer, FetchRequest, KeepAnswer, KeepRequest, Rows};
+use crate::keep::KeepError;
+use crate::storage::{self, ReadError, Storage};
+
+/// Bodies that one entry may have on the way on its connection, whatever its credit is.
+pub(super) const KEEP_REQUESTS: usize = 16;
+
+/// Reads that one peer may have under way. Each answer may be several bodies.
+pub(super) const FETCH_REQUESTS: usize = 4;
+
+/// How long a connection without requests is kept. The peer may be gone without a word; if not, it dials again.
+const IDLE: Duration = Duration::from_secs(120);
+
+const _: () = assert!(KEEP_REQUESTS >= crate::limits::STORAGE_CREDIT as usize);
+
+/// Serves an entry's bodies until its connection ends.
+pub async fn serve_keep(link: Link, storage: Storage) {
+    let peer = link.peer.node;
+    let answer = move |request| answer_keep(peer, storage.clone(), request);
+    let ended = serve(server_transport(link.stream), answer, KEEP_REQUESTS).await;
+    tracing::debug!(%peer, ?ended, "a connection for keeping bodies ended");
+}
+
+/// Serves a peer's reads until its connection ends.
+pub async fn serve_fetch(link: Link, storage: Storage) {
+    let peer = link.peer.node;
+    let answer = move |request| answer_fetch(storage.clone(), request);
+    let ended = serve(server_transport(link.stream), answer, FETCH_REQUESTS).await;
+    tracing::debug!(%peer, ?ended, "a connection for fetching ended");
+}
+
+/// Serves requests, so many at once, until the connection ends or idles.
+async fn serve<T, Req, Resp, F, Answer>(transport: T, answer: F, most: usize) -> io::Result<()>
+where
+    T: Transport<Response<Resp>, ClientMessage<Req>, TransportError = io::Error>,
+    Req: RequestName + Send + 'static,
+    Resp: Send + 'static,
+    F: Fn(Req) -> Answer + Clone + Send + 'static,
+    Answer: Future<Output = Resp> + Send + 'static,
+{
+    let config = Config { pending_response_buffer: most };
+    let channel = BaseChannel::new(config, transport).max_concurrent_requests(most);
+    let mut requests = std::pin::pin!(channel.requests());
+    let mut handlers = JoinSet::new();
+    let mut last_request = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            request = requests.next() => match request {
+                Some(Ok(request)) => {
+                    last_request = Instant::now();
+                    let answer = answer.clone();
+                    let handler = server::serve(move |_, request| answer(request).map(Ok));
+                    handlers.spawn(request.execute(handler));
+                }
+                Some(Err(error)) => return Err(io::Error::other(error.to_string())),
+                None => return Ok(()),
+            },
+            Some(_) = handlers.join_next() => {}
+            () = tokio::time::sleep_until(last_request + IDLE), if handlers.is_empty() => {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// An entry speaks for itself: its bodies and incarnations come from its own node.
+async fn answer_keep(peer: NodeId, storage: Storage, request: KeepRequest) -> KeepAnswer {
+    let stranger =
+        |entry| KeepError::Damaged(format!("node {peer} speaks for itself, not for node {entry}"));
+    match request {
+        KeepRequest::Begin { entry, .. } if entry != peer => {
+            KeepAnswer::Begin(Err(stranger(entry)))
+        }
+        KeepRequest::Begin { entry, incarnation } => {
+            KeepAnswer::Begin(storage.begin(entry, incarnation))
+        }
+        KeepRequest::Keep(body) if body.id.entry != peer => {
+            KeepAnswer::Keep(Err(stranger(body.id.entry)))
+        }
+        KeepRequest::Keep(body) => KeepAnswer::Keep(storage.keep(body).await),
+    }
+}
+
+async fn answer_fetch(storage: Storage, request: FetchRequest) -> FetchAnswer {
+    match request {
+        FetchRequest::Bodies(segments) => {
+            FetchAnswer::Bodies(storage::read_bodies(&storage, &segments))
+        }
+        FetchRequest::Rows { from, max } => {
+            FetchAnswer::Rows(read_rows(&storage, from, max as usize))
+        }
+        FetchRequest::SlotOf(position) => FetchAnswer::SlotOf(storage.slot_of(position)),
+        FetchRequest::Status => FetchAnswer::Status(storage.status()),
+    }
+}
+
+/// Rows with what tells the reader why there may be none.
+pub(super) fn read_rows(storage: &Storage, from: Slot, max: usize) -> Result<Rows, ReadError> {
+    let indexed = *storage.indexed().borrow();
+    Ok(Rows { rows: storage.rows(from, max)?, oldest: storage.oldest()?, indexed })
+}

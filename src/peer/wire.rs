@@ -1,0 +1,193 @@
+//! What two nodes say on a connection for keeping or fetching, and how tarpc is made to speak it.
+//!
+//! Invariant: no frame of a peer can make this node panic or wait longer than it chose. So tarpc's own messages, which
+//! carry the peer's deadline, stay inside; what travels is a number and a request, and the deadline is this node's.
+//!
+//! Deliberately absent: connections and what is answered.
+
+use std::io;
+
+use bytes::Bytes;
+use futures::{future, SinkExt, StreamExt};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tarpc::{context, trace, ClientMessage, Request, RequestName, Response, Transport};
+use vulpes_raft::host::BoxStream;
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, Slot};
+use vulpes_raft::order::Resolution;
+use vulpes_raft::wire;
+
+use crate::keep::{KeepError, Kept};
+use crate::segment::SealedBody;
+use crate::storage::{ReadError, StorageStatus};
+
+/// Rows of the order, as a storage has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// Dense from the slot asked for; empty where that is past the storage's last row.
+    pub rows: Vec<Resolution>,
+    /// The oldest slot it still has; where it has none, the one it takes next.
+    pub oldest: Slot,
+    /// The last slot it has, durably.
+    pub indexed: Slot,
+}
+
+/// What is asked over `Service::Keep`. Sent between nodes: variants keep their order, new ones go last.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum KeepRequest {
+    Begin { entry: NodeId, incarnation: Incarnation },
+    Keep(SealedBody),
+}
+
+/// The answer to the [`KeepRequest`] of the same name.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum KeepAnswer {
+    Begin(Result<u32, KeepError>),
+    Keep(Result<Kept, KeepError>),
+}
+
+/// What is asked over `Service::Fetch`. Sent between nodes: variants keep their order, new ones go last.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum FetchRequest {
+    /// As many from the front as fit one answer.
+    Bodies(Vec<AdvanceSegment>),
+    Rows {
+        from: Slot,
+        max: u32,
+    },
+    SlotOf(Position),
+    Status,
+}
+
+/// The answer to the [`FetchRequest`] of the same name.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum FetchAnswer {
+    Bodies(Result<Vec<Option<Bytes>>, ReadError>),
+    Rows(Result<Rows, ReadError>),
+    SlotOf(Result<Option<Resolution>, ReadError>),
+    Status(Result<StorageStatus, ReadError>),
+}
+
+impl RequestName for KeepRequest {
+    fn name(&self) -> &str {
+        match self {
+            Self::Begin { .. } => "begin",
+            Self::Keep(_) => "keep",
+        }
+    }
+}
+
+impl RequestName for FetchRequest {
+    fn name(&self) -> &str {
+        match self {
+            Self::Bodies(_) => "bodies",
+            Self::Rows { .. } => "rows",
+            Self::SlotOf(_) => "slot_of",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// What a client sends.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Call<R> {
+    Request { id: u64, request: R },
+    Cancel { id: u64 },
+}
+
+impl<R> Call<R> {
+    fn from_tarpc(message: ClientMessage<R>) -> io::Result<Self> {
+        match message {
+            ClientMessage::Request(Request { id, message, .. }) => {
+                Ok(Self::Request { id, request: message })
+            }
+            ClientMessage::Cancel { request_id, .. } => Ok(Self::Cancel { id: request_id }),
+            _ => Err(io::Error::other("tarpc has a message this release does not know")),
+        }
+    }
+
+    fn into_tarpc(self) -> ClientMessage<R> {
+        match self {
+            Self::Request { id, request } => {
+                let context = context::Context::current();
+                ClientMessage::Request(Request { context, id, message: request })
+            }
+            Self::Cancel { id } => {
+                ClientMessage::Cancel { trace_context: trace::Context::default(), request_id: id }
+            }
+        }
+    }
+}
+
+/// A client's end of a connection.
+pub(super) fn client_transport<Req, Resp>(
+    stream: BoxStream,
+) -> impl Transport<ClientMessage<Req>, Response<Resp>, Error = io::Error, TransportError = io::Error>
+where
+    Req: Serialize,
+    Resp: DeserializeOwned,
+{
+    wire::transport::<Response<Resp>, Call<Req>>(stream)
+        .with(|message| future::ready(Call::from_tarpc(message)))
+}
+
+/// A server's end of a connection.
+pub(super) fn server_transport<Req, Resp>(
+    stream: BoxStream,
+) -> impl Transport<Response<Resp>, ClientMessage<Req>, Error = io::Error, TransportError = io::Error>
+where
+    Req: DeserializeOwned,
+    Resp: Serialize,
+{
+    wire::transport::<Call<Req>, Response<Resp>>(stream)
+        .map(|call| call.map(Call::<Req>::into_tarpc))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::testing::{proposal, sealed, segment_id, Order};
+
+    #[test]
+    fn golden_bytes_of_requests() {
+        let request = |request| Call::Request { id: 7, request };
+        let begin = KeepRequest::Begin { entry: NodeId(1), incarnation: Incarnation(2) };
+        assert_eq!(wire::encode(&request(begin)), [0, 7, 0, 1, 2]);
+        assert_eq!(wire::encode(&Call::<KeepRequest>::Cancel { id: 7 }), [1, 7]);
+
+        let body = SealedBody { checksum: 5, body: Bytes::from_static(b"xy"), ..sealed_one() };
+        let keep = request(KeepRequest::Keep(body));
+        assert_eq!(wire::encode(&keep), [0, 7, 1, 1, 2, 3, 0, 1, 5, 2, b'x', b'y']);
+
+        let request = |request| Call::Request { id: 7, request };
+        let bodies = FetchRequest::Bodies(vec![segment_id(1, 2, 3)]);
+        assert_eq!(wire::encode(&request(bodies)), [0, 7, 0, 1, 1, 2, 3]);
+        let rows = FetchRequest::Rows { from: Slot(4), max: 5 };
+        assert_eq!(wire::encode(&request(rows)), [0, 7, 1, 4, 5]);
+        let slot_of = FetchRequest::SlotOf(Position(6));
+        assert_eq!(wire::encode(&request(slot_of)), [0, 7, 2, 6]);
+        assert_eq!(wire::encode(&request(FetchRequest::Status)), [0, 7, 3]);
+    }
+
+    #[test]
+    fn golden_bytes_of_answers() {
+        let refused = KeepAnswer::Keep(Err(KeepError::Conflict(segment_id(1, 2, 3))));
+        let response = Response { request_id: 7, message: Ok(refused) };
+        assert_eq!(wire::encode(&response), [7, 0, 1, 1, 1, 1, 2, 3]);
+
+        let mut order = Order::default();
+        let row = order.segment(&SealedBody { checksum: 5, ..sealed_one() });
+        let rows = Rows { rows: vec![], oldest: Slot(1), indexed: Slot(0) };
+        assert_eq!(wire::encode(&FetchAnswer::Rows(Ok(rows))), [1, 0, 0, 1, 0]);
+        assert_eq!(wire::encode(&FetchAnswer::SlotOf(Ok(None))), [2, 0, 0]);
+        let bytes = wire::encode(&FetchAnswer::SlotOf(Ok(Some(row))));
+        assert_eq!(bytes[..3], [2, 0, 1]);
+        assert_eq!(proposal(&sealed_one()).id, segment_id(1, 2, 3));
+        let bodies = FetchAnswer::Bodies(Ok(vec![None, Some(Bytes::from_static(b"x"))]));
+        assert_eq!(wire::encode(&bodies), [0, 0, 2, 0, 1, 1, b'x']);
+    }
+
+    fn sealed_one() -> SealedBody {
+        sealed(segment_id(1, 2, 3), b"")
+    }
+}

@@ -1,0 +1,249 @@
+//! One replica of the log a node: follows the order slot by slot, gets each body, has its storage index it, and hands
+//! it to the dispatcher.
+//!
+//! Invariant: slots are taken densely and in order; bases are dense; stamps don't fall. Where the order contradicts what
+//! this node has already shown, the node ends rather than show two orders. A missing body is fetched, never skipped.
+//!
+//! Deliberately absent: what subscribers do with events (`dispatch`, `server`), and the fold of realm state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use vulpes_raft::host::Host;
+use vulpes_raft::ids::{Position, Slot, Stamp};
+use vulpes_raft::order::{Resolution, SealedSegment, Step};
+
+use crate::dispatch::{Dispatcher, Join, JoinError};
+use crate::event::SessionId;
+use crate::gate::SubscriptionId;
+use crate::limits;
+use crate::log::{open_body, Log, LogTail, Placed, ReadError};
+use crate::recent::RecentBodies;
+use crate::segment::Segment;
+
+/// What following the order brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Followed {
+    /// The next slots, or none within the wait.
+    Rows(Vec<Resolution>),
+    /// Sync keeps no rows that old any more: they are to be read from a storage.
+    Behind,
+}
+
+/// The order, as a replica follows it. Errors mean: not now, try again.
+pub trait Order: Send + Sync + 'static {
+    /// The slots from one on, waiting a while for the first.
+    fn follow(&self, from: Slot) -> BoxFuture<'_, Result<Followed, String>>;
+}
+
+/// A storage's index of slots, as its node's replica fills it.
+pub trait SlotIndex: Send + Sync + 'static {
+    /// Whether the body is already here.
+    fn holds(&self, segment: &SealedSegment) -> bool;
+
+    /// Takes slots in order, with the bodies that are not here yet.
+    fn index(&self, rows: Vec<(Resolution, Option<Bytes>)>) -> BoxFuture<'_, Result<(), String>>;
+}
+
+/// What sessions ask of the dispatcher.
+#[derive(Debug)]
+pub enum Command {
+    Join { join: Join, answer: oneshot::Sender<Result<Slot, JoinError>> },
+    Leave { session: SessionId, id: SubscriptionId, answer: oneshot::Sender<()> },
+    Remove(SessionId),
+}
+
+/// Where a replica begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Beginning {
+    pub slot: Slot,
+    /// Position of the first event at or after that slot, if known: then it is checked.
+    pub position: Option<Position>,
+}
+
+/// What a replica works with.
+pub struct Replica {
+    pub host: Host,
+    pub order: Arc<dyn Order>,
+    /// The node's own storage, if it has that role.
+    pub index: Option<Arc<dyn SlotIndex>>,
+    pub log: Log,
+    pub recent: RecentBodies,
+    /// Where new slots go to be dispatched.
+    pub placed: mpsc::Sender<Arc<Placed>>,
+    /// Where the rows go that this node's entry watches for its own segments.
+    pub observers: Vec<mpsc::Sender<Arc<Vec<Resolution>>>>,
+}
+
+/// How long a body that is probably on its way is waited for before it is fetched.
+const ARRIVAL_WAIT: Duration = Duration::from_millis(50);
+
+/// How long to wait before what failed is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What the order has to agree with.
+struct Expected {
+    slot: Slot,
+    position: Option<Position>,
+    stamp: Stamp,
+}
+
+impl Replica {
+    /// Follows the order for as long as the node lives.
+    pub async fn run(self, from: Beginning) {
+        let mut expected = Expected { slot: from.slot, position: from.position, stamp: Stamp(0) };
+        loop {
+            let rows = match self.next_rows(expected.slot).await {
+                Ok(rows) if rows.is_empty() => continue,
+                Ok(rows) => rows,
+                Err(reason) => {
+                    tracing::debug!(slot = %expected.slot, reason, "the order can't be followed right now");
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            };
+            for row in &rows {
+                if let Err(contradiction) = expected.take(row) {
+                    (self.host.fatal)(&contradiction);
+                    return;
+                }
+            }
+            if self.take(rows).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn next_rows(&self, from: Slot) -> Result<Vec<Resolution>, String> {
+        match self.order.follow(from).await? {
+            Followed::Rows(rows) => Ok(rows),
+            Followed::Behind => {
+                let rows = self.log.rows(from, limits::READ_ROWS).await;
+                rows.map_err(|error| format!("neither sync nor a storage has slot {from}: {error}"))
+            }
+        }
+    }
+
+    /// Gets the bodies of some rows and passes both on. An error means that the node ends.
+    async fn take(&self, rows: Vec<Resolution>) -> Result<(), ()> {
+        let rows = Arc::new(rows);
+        for observer in &self.observers {
+            observer.send(rows.clone()).await.map_err(drop)?;
+        }
+        let mut indexed = Vec::with_capacity(rows.len());
+        for row in rows.iter() {
+            let segment = match &row.step {
+                Step::Segment(sealed) => Some(self.segment(sealed).await),
+                Step::Opened { .. } | Step::Closed { .. } => None,
+            };
+            if let (Some(index), Some(segment)) = (&self.index, &segment) {
+                let missing = match &row.step {
+                    Step::Segment(sealed) => !index.holds(sealed),
+                    Step::Opened { .. } | Step::Closed { .. } => false,
+                };
+                indexed.push((row.clone(), missing.then(|| segment.body().clone())));
+            } else {
+                indexed.push((row.clone(), None));
+            }
+            let placed = Arc::new(Placed { resolution: row.clone(), segment });
+            self.placed.send(placed).await.map_err(drop)?;
+        }
+        if let Some(index) = &self.index {
+            if let Err(reason) = index.index(indexed).await {
+                (self.host.fatal)(&format!("the storage refuses the order: {reason}"));
+                return Err(());
+            }
+        }
+        Ok(())
+    }
+
+    /// A segment's events, wherever its body is; retried until a storage has it.
+    async fn segment(&self, sealed: &SealedSegment) -> Segment {
+        let near = match self.recent.get(sealed.id) {
+            Some(body) => Some(body),
+            None => self.nearly_here(sealed).await,
+        };
+        if let Some(Ok(segment)) = near.map(|body| open_body(sealed, body)) {
+            return segment;
+        }
+        loop {
+            match self.log.bodies(std::slice::from_ref(sealed)).await {
+                Ok(segments) => {
+                    if let Some(segment) = segments.into_iter().next() {
+                        return segment;
+                    }
+                }
+                Err(ReadError::Gone { oldest }) => {
+                    tracing::error!(%oldest, segment = %sealed.id, "a body is gone from all storages");
+                }
+                Err(ReadError::Unavailable(reason)) => {
+                    tracing::warn!(segment = %sealed.id, reason, "waiting for a body");
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// The order may be faster than the body that its entry is sending here just now.
+    async fn nearly_here(&self, sealed: &SealedSegment) -> Option<Bytes> {
+        if self.index.as_ref().is_some_and(|index| index.holds(sealed)) {
+            return None;
+        }
+        tokio::time::timeout(ARRIVAL_WAIT, self.recent.arrival(sealed.id)).await.ok()
+    }
+}
+
+impl Expected {
+    fn take(&mut self, row: &Resolution) -> Result<(), String> {
+        if row.slot != self.slot
+            || self.position.is_some_and(|position| position != row.base)
+            || row.stamp < self.stamp
+        {
+            return Err(format!(
+                "the order contradicts itself: expected slot {} at position {:?} not before {}, got slot {} at \
+                 position {} stamped {}; stop this node and run `vulpes verify` on the others",
+                self.slot, self.position, self.stamp, row.slot, row.base, row.stamp
+            ));
+        }
+        *self = Self { slot: row.slot.next(), position: Some(row.end()), stamp: row.stamp };
+        Ok(())
+    }
+}
+
+/// The dispatcher's loop: the only owner of the live index and of the log's tail.
+pub async fn dispatch(
+    mut dispatcher: Dispatcher,
+    tail: LogTail,
+    mut placed: mpsc::Receiver<Arc<Placed>>,
+    mut commands: mpsc::Receiver<Command>,
+) {
+    loop {
+        tokio::select! {
+            // Commands first: a session that joins is to miss as little as possible.
+            biased;
+            // A node without clients has no commands: that branch is off then.
+            Some(command) = commands.recv() => match command {
+                Command::Join { join, answer } => {
+                    let session = join.session;
+                    let result = dispatcher.join(join);
+                    if answer.send(result).is_err() && result.is_ok() {
+                        dispatcher.remove(session);
+                    }
+                }
+                Command::Leave { session, id, answer } => {
+                    dispatcher.leave(session, id);
+                    let _ = answer.send(());
+                }
+                Command::Remove(session) => dispatcher.remove(session),
+            },
+            next = placed.recv() => {
+                let Some(next) = next else { return };
+                tail.append(next.clone());
+                dispatcher.dispatch(&next);
+            }
+        }
+    }
+}

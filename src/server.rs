@@ -1,0 +1,69 @@
+//! A node: sockets, roles and the wiring between them.
+//!
+//! - [`node`]: starts the roles that the configuration names, and stops them.
+//! - `links`: how its roles reach each other.
+//! - `listen`, `transport`, `session`, `reader`, `clients`: client connections.
+//! - `repair`: mending damaged bodies from other storages.
+//! - `admin`: what operators are told.
+//!
+//! Invariant: nothing here decides about order or durability; it only carries.
+
+mod admin;
+mod clients;
+mod links;
+mod listen;
+pub mod node;
+mod reader;
+mod repair;
+mod session;
+mod transport;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use vulpes_raft::host::Host;
+
+use crate::config::NodeConfig;
+use crate::http;
+
+pub use node::{Node, StartError};
+
+/// Runs a node in this process until `stop` completes.
+///
+/// # Errors
+/// Where a port is in use, or the data directory is not this node's or can't be read.
+pub async fn run(config: NodeConfig, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+    let admin = match &config.listen.admin {
+        Some(address) => {
+            let listener = TcpListener::bind(address.as_str()).await;
+            Some(listener.map_err(|error| StartError::Listen {
+                what: "admin HTTP",
+                address: address.to_string(),
+                error,
+            })?)
+        }
+        None => None,
+    };
+    let started = Instant::now();
+    let starting = Node::start(Host::real(), config);
+    tokio::pin!(stop);
+    let node = tokio::select! {
+        node = starting => Arc::new(node?),
+        // A node that still waits for the others has nothing to say goodbye to.
+        () = &mut stop => return Ok(()),
+    };
+    tracing::info!(node = %node.config().node, roles = ?node.config().own().roles, "started");
+    if let Some(listener) = admin {
+        let admin = Arc::new(admin::NodeAdmin { node: node.clone(), started });
+        tokio::spawn(async move {
+            if let Err(error) = http::serve(listener, admin).await {
+                tracing::error!(%error, "admin HTTP ended");
+            }
+        });
+    }
+    stop.await;
+    node.stop().await;
+    Ok(())
+}

@@ -1,0 +1,433 @@
+//! A node: the roles its configuration names, started in the order of the data flow and wired to each other.
+//!
+//! Invariant: what listens, listens before any role runs, so that a port in use is told before anything is done.
+//! Clients are let in once this node reads the log.
+//!
+//! Deliberately absent: the process around it (`cli`) and admin HTTP (`admin`), which a simulation does without.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+use vulpes_raft::client::SyncClient;
+use vulpes_raft::host::{Host, Listener};
+use vulpes_raft::ids::{DiskId, NodeId, Position, Slot};
+use vulpes_raft::node::{Member as SyncMember, StartError as SyncStartError, SyncConfig, SyncNode};
+use vulpes_raft::wire::{self, Identity, Link, Service};
+
+use crate::config::identity::IdentityError;
+use crate::config::{open_identity, NodeConfig, Role};
+use crate::dispatch::Dispatcher;
+use crate::entry::{Entry, EntryConfig, EntryHandle};
+use crate::keep::Keeper;
+use crate::limits;
+use crate::log::{log, Log, Source, Tail};
+use crate::peer::{serve_fetch, serve_keep, StorageClient};
+use crate::recent::RecentBodies;
+use crate::replica::{dispatch, Beginning, Order, Replica, SlotIndex};
+use crate::storage::{OpenError, Storage};
+
+use super::clients::Clients;
+use super::links::Sync;
+use super::listen::{self, Protocol};
+use super::repair::repair;
+
+/// How long to wait before what failed is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How long a node that stops tries to say goodbye to sync, and waits for its clients to go.
+const LEAVE_WAIT: Duration = Duration::from_secs(2);
+
+/// How often a storage tells sync how far it has come, at most.
+const STORED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Connections from other nodes that may be open at once: several services from each, and some that are being replaced.
+const PEER_CONNECTIONS: usize = 1024;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("can't listen on {address} for {what}: {error}; is another process using it?")]
+    Listen { what: &'static str, address: String, error: io::Error },
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Storage(#[from] OpenError),
+    #[error("sync can't start: {0}")]
+    Sync(#[from] SyncStartError),
+}
+
+/// A running node. It ends when this is dropped and its runtime with it, or by [`Node::stop`].
+pub struct Node {
+    pub(super) config: NodeConfig,
+    pub(super) identity: Identity,
+    pub(super) sync: Option<SyncNode>,
+    pub(super) storage: Option<Storage>,
+    pub(super) log: Option<Log>,
+    pub(super) entry: Option<EntryHandle>,
+    pub(super) clients: Option<Arc<Clients>>,
+    pub(super) order: SyncClient,
+    stopping: watch::Sender<bool>,
+}
+
+/// What listens, before anything runs.
+struct Listeners {
+    peer: Box<dyn Listener>,
+    clients: Vec<(Protocol, Box<dyn Listener>)>,
+}
+
+impl Node {
+    /// Starts a node. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Where a port is in use, or the data directory is not this node's or can't be read.
+    pub async fn start(host: Host, config: NodeConfig) -> Result<Self, StartError> {
+        let listeners = listen(&host, &config).await?;
+        let identity = open_identity(&host, &config)?;
+        let own = config.own().clone();
+        let recent = RecentBodies::new(limits::RECENT_BODIES);
+        let storage = if own.has(Role::Storage) {
+            let path = config.data.join("segments.redb");
+            Some(Storage::open(&host, &identity, &path, recent.clone())?)
+        } else {
+            None
+        };
+        let sync = if own.has(Role::Sync) {
+            Some(SyncNode::start(host.clone(), sync_config(&config, &identity)).await?)
+        } else {
+            None
+        };
+        tokio::spawn(serve_peers(listeners.peer, identity.clone(), sync.clone(), storage.clone()));
+        let members = sync_members(&config, Role::Sync);
+        let order = SyncClient::new(host.clone(), identity.clone(), members, sync.clone());
+        let (stopping, stop) = watch::channel(false);
+        let mut node = Self {
+            config,
+            identity,
+            sync,
+            storage,
+            log: None,
+            entry: None,
+            clients: None,
+            order,
+            stopping,
+        };
+        if own.has(Role::Entry) || own.has(Role::Storage) {
+            node.start_reading(&host, recent, listeners.clients, stop).await;
+        }
+        Ok(node)
+    }
+
+    /// Starts the replica, and the entry if the node is one.
+    async fn start_reading(
+        &mut self,
+        host: &Host,
+        recent: RecentBodies,
+        listeners: Vec<(Protocol, Box<dyn Listener>)>,
+        stop: watch::Receiver<bool>,
+    ) {
+        let storages = self.storages(host);
+        let own = self.storage.as_ref().map(|_| (self.identity.node, self.identity.disk));
+        tokio::spawn(enrol(host.clone(), self.order.clone(), storages.clone(), own));
+        if let Some(storage) = &self.storage {
+            tokio::spawn(report_stored(self.order.clone(), storage.clone()));
+            let others = storages.values().filter(|other| other.node() != self.identity.node);
+            tokio::spawn(repair(storage.clone(), others.cloned().collect()));
+        }
+        let tail = self.beginning(&storages).await;
+        let sources = storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn Source>);
+        let sources = nearest_first(self.identity.node, &storages, sources.collect());
+        let (log_tail, log) = log(tail, sources);
+        let (placed, placing) = mpsc::channel(limits::READ_ROWS);
+        let (commands, commanded) = mpsc::channel(limits::DISPATCH_COMMANDS);
+        tokio::spawn(dispatch(Dispatcher::new(tail.next_slot), log_tail, placing, commanded));
+        let mut observers = Vec::new();
+        if self.config.own().has(Role::Entry) {
+            let (observer, observed) = mpsc::channel(limits::OBSERVED_BATCHES);
+            observers.push(observer);
+            let keepers =
+                storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn Keeper>);
+            let config = EntryConfig {
+                node: self.identity.node,
+                storages: keepers.collect(),
+                lease: self.config.timing.lease,
+            };
+            let sync = Arc::new(Sync(self.order.clone()));
+            let entry = Entry::start(config, host, sync, observed, recent.clone());
+            let realms =
+                (self.config.realms.iter().cloned().collect(), self.config.default_realm.clone());
+            let clients =
+                Clients::new(host.clone(), entry.clone(), commands, log.clone(), realms, stop);
+            let clients = Arc::new(clients);
+            for (protocol, listener) in listeners {
+                tokio::spawn(listen::serve(protocol, listener, clients.clone()));
+            }
+            self.entry = Some(entry);
+            self.clients = Some(clients);
+        }
+        let order: Arc<dyn Order> = Arc::new(Sync(self.order.clone()));
+        let index = self.storage.clone().map(|storage| Arc::new(storage) as Arc<dyn SlotIndex>);
+        let replica = Replica {
+            host: host.clone(),
+            order,
+            index,
+            log: log.clone(),
+            recent,
+            placed,
+            observers,
+        };
+        let from = Beginning { slot: tail.next_slot, position: Some(tail.next_position) };
+        tokio::spawn(replica.run(from));
+        self.log = Some(log);
+    }
+
+    fn storages(&self, host: &Host) -> BTreeMap<NodeId, StorageClient> {
+        let members = self.config.nodes.iter().filter(|member| member.has(Role::Storage));
+        let client = |member: &crate::config::Member| match &self.storage {
+            Some(storage) if member.id == self.identity.node => {
+                StorageClient::local(storage.clone())
+            }
+            _ => {
+                let address = member.peer.as_str();
+                StorageClient::remote(host, &self.identity, member.id, address, None)
+            }
+        };
+        members.map(|member| (member.id, client(member))).collect()
+    }
+
+    /// Where this node goes on reading: behind its own storage's last row, or behind any storage's.
+    async fn beginning(&self, storages: &BTreeMap<NodeId, StorageClient>) -> Tail {
+        let first = Tail { next_slot: Slot(1), next_position: Position(1) };
+        if let Some(storage) = &self.storage {
+            return storage.tail().map_or(first, |row| Tail {
+                next_slot: row.slot.next(),
+                next_position: row.end(),
+            });
+        }
+        loop {
+            for storage in storages.values() {
+                match last_row(storage).await {
+                    Ok(Some(tail)) => return tail,
+                    Ok(None) => return first,
+                    Err(reason) => tracing::info!(reason, "waiting for a storage to begin from"),
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// What the node was told.
+    #[must_use]
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// The identity of its data directory.
+    #[must_use]
+    pub fn disk(&self) -> DiskId {
+        self.identity.disk
+    }
+
+    /// The log as this node has read it; none on a node that is neither entry nor storage.
+    #[must_use]
+    pub fn log(&self) -> Option<&Log> {
+        self.log.as_ref()
+    }
+
+    /// The node's sync role.
+    #[must_use]
+    pub fn sync(&self) -> Option<&SyncNode> {
+        self.sync.as_ref()
+    }
+
+    /// The node's storage role.
+    #[must_use]
+    pub fn storage(&self) -> Option<&Storage> {
+        self.storage.as_ref()
+    }
+
+    /// Tells clients goodbye and waits, a little, until they are gone.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        if let Some(clients) = &self.clients {
+            let _ = tokio::time::timeout(LEAVE_WAIT, clients.drained()).await;
+        }
+        let incarnation = self.entry.as_ref().and_then(|entry| entry.status().borrow().incarnation);
+        if let Some(incarnation) = incarnation {
+            // Without it the lease runs out by itself.
+            let left = self.order.close(self.identity.node, incarnation);
+            let _ = tokio::time::timeout(LEAVE_WAIT, left).await;
+        }
+        if let Some(sync) = &self.sync {
+            sync.shutdown().await;
+        }
+    }
+}
+
+async fn last_row(storage: &StorageClient) -> Result<Option<Tail>, String> {
+    let status = storage.status().await.map_err(|error| error.to_string())?;
+    if status.indexed == Slot(0) {
+        return Ok(None);
+    }
+    let rows = storage.rows(status.indexed, 1).await.map_err(|error| error.to_string())?;
+    let row = rows.rows.first().ok_or("the storage has no row where it said so")?;
+    Ok(Some(Tail { next_slot: row.slot.next(), next_position: row.end() }))
+}
+
+/// The own storage first, so that reading crosses the network only where it must.
+fn nearest_first(
+    own: NodeId,
+    storages: &BTreeMap<NodeId, StorageClient>,
+    sources: Vec<Arc<dyn Source>>,
+) -> Vec<Arc<dyn Source>> {
+    let mut sources: Vec<_> = storages.keys().copied().zip(sources).collect();
+    sources.sort_by_key(|(node, _)| *node != own);
+    sources.into_iter().map(|(_, source)| source).collect()
+}
+
+async fn listen(host: &Host, config: &NodeConfig) -> Result<Listeners, StartError> {
+    let bind = |what: &'static str, address: String| -> BoxFuture<'_, _> {
+        Box::pin(async move {
+            let listener = host.net.listen(&address).await;
+            listener.map_err(|error| StartError::Listen { what, address, error })
+        })
+    };
+    let peer = bind("other nodes", config.listen.peer.as_str().to_owned()).await?;
+    let mut clients = Vec::new();
+    if let Some(address) = &config.listen.wamp {
+        clients.push((Protocol::Wamp, bind("WAMP", address.as_str().to_owned()).await?));
+    }
+    if let Some(address) = &config.listen.mqtt {
+        clients.push((Protocol::Mqtt, bind("MQTT", address.as_str().to_owned()).await?));
+    }
+    Ok(Listeners { peer, clients })
+}
+
+fn sync_members(config: &NodeConfig, role: Role) -> Vec<SyncMember> {
+    let members = config.nodes.iter().filter(|member| member.has(role));
+    members
+        .map(|member| SyncMember { node: member.id, address: member.peer.as_str().to_owned() })
+        .collect()
+}
+
+fn sync_config(config: &NodeConfig, identity: &Identity) -> SyncConfig {
+    SyncConfig {
+        identity: identity.clone(),
+        data: config.data.clone(),
+        members: sync_members(config, Role::Sync),
+        storages: sync_members(config, Role::Storage),
+        heartbeat: config.timing.heartbeat,
+        election: (config.timing.election_min, config.timing.election_max),
+        lease: config.timing.lease,
+    }
+}
+
+/// Accepts other nodes for as long as the node lives.
+async fn serve_peers(
+    mut listener: Box<dyn Listener>,
+    identity: Identity,
+    sync: Option<SyncNode>,
+    storage: Option<Storage>,
+) {
+    let places = Arc::new(tokio::sync::Semaphore::new(PEER_CONNECTIONS));
+    loop {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a node's connection could not be accepted");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let (identity, sync, storage) = (identity.clone(), sync.clone(), storage.clone());
+        tokio::spawn(async move {
+            let admit =
+                |peer: &Identity, service| admit(sync.as_ref(), storage.is_some(), peer, service);
+            match wire::welcome(stream, &identity, admit).await {
+                Ok(link) => serve_link(link, sync, storage).await,
+                Err(error) => {
+                    tracing::warn!(%address, %error, "a connection from a node was refused")
+                }
+            }
+            drop(place);
+        });
+    }
+}
+
+fn admit(
+    sync: Option<&SyncNode>,
+    storage: bool,
+    peer: &Identity,
+    service: Service,
+) -> Result<(), String> {
+    match (service, sync) {
+        (Service::Raft | Service::Sync, Some(sync)) => sync.admit(peer, service),
+        (Service::Raft | Service::Sync, None) => Err("this node has no sync role".into()),
+        (Service::Keep | Service::Fetch, _) if storage => Ok(()),
+        (Service::Keep | Service::Fetch, _) => Err("this node has no storage role".into()),
+    }
+}
+
+async fn serve_link(link: Link, sync: Option<SyncNode>, storage: Option<Storage>) {
+    match (link.service, sync, storage) {
+        (Service::Raft | Service::Sync, Some(sync), _) => sync.serve(link).await,
+        (Service::Keep, _, Some(storage)) => serve_keep(link, storage).await,
+        (Service::Fetch, _, Some(storage)) => serve_fetch(link, storage).await,
+        // `admit` has turned it away.
+        (Service::Raft | Service::Sync | Service::Keep | Service::Fetch, _, _) => {}
+    }
+}
+
+/// Learns the storage group, and with it which disk each storage has to come with. A storage that is not on the disk
+/// it was enrolled with must not vote: it ends.
+async fn enrol(
+    host: Host,
+    order: SyncClient,
+    storages: BTreeMap<NodeId, StorageClient>,
+    own: Option<(NodeId, DiskId)>,
+) {
+    let group = loop {
+        match order.group().await {
+            Ok(group) => break group,
+            Err(error) => {
+                tracing::debug!(%error, "the storage group is not known yet");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    };
+    for member in &group.members {
+        let Some(client) = storages.get(&member.node) else { continue };
+        match own {
+            Some((node, disk)) if node == member.node => {
+                if disk != member.disk {
+                    (host.fatal)(&wire::wiped(node));
+                    return;
+                }
+            }
+            _ => client.expect_disk(member.disk),
+        }
+    }
+}
+
+/// Tells sync now and then how far this storage has the order on disk, so that sync can forget the rows.
+async fn report_stored(order: SyncClient, storage: Storage) {
+    let mut indexed = storage.indexed();
+    let mut told = Slot(0);
+    loop {
+        let through = *indexed.borrow_and_update();
+        if through > told {
+            match order.stored(storage.node(), through).await {
+                Ok(()) => told = through,
+                Err(error) => tracing::debug!(%error, "sync was not told how far the storage is"),
+            }
+        }
+        tokio::time::sleep(STORED_INTERVAL).await;
+        if *indexed.borrow() == told && indexed.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! A session's view of the log: its live subscriptions and its replays.
+//!
+//! A subscription is live (the dispatcher hands over what matches) or replaying (the session reads the log at its own
+//! cursor). A replay that reaches the tail joins the live stream; a session that was put out of the live stream for
+//! being slow becomes a replay of all its live subscriptions from that slot on.
+//!
+//! Invariant: a subscription sees each event at or after its start once, in order. Bounded: one read ahead.
+//!
+//! Deliberately absent: the socket and the gate.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::task::{ready, Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::FutureExt;
+use tokio::sync::{mpsc, oneshot};
+use vulpes_raft::ids::{Position, Slot};
+
+use crate::dispatch::{mailbox, Deliveries, Handed, Hits, Join, JoinError};
+use crate::event::SessionId;
+use crate::gate::{After, SubscribeError, Subscription, SubscriptionId};
+use crate::limits;
+use crate::log::{Log, Placed, ReadError, Start};
+use crate::replica::Command;
+use crate::topic::{Pattern, Realm};
+
+/// How long a replay waits before it reads again where no storage answered.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What the reader has for its session.
+pub(super) enum Reading {
+    Subscribed(SubscriptionId, Result<(), SubscribeError>),
+    Unsubscribed(SubscriptionId),
+    Ended(SubscriptionId),
+    /// A segment with events for the session.
+    Segment(Wanted),
+    /// A replay came to a place that retention has taken away meanwhile.
+    Gone {
+        oldest: Slot,
+    },
+    /// The node is ending.
+    Stopped,
+}
+
+/// A segment with what the session wants of it.
+pub(super) struct Wanted {
+    pub(super) placed: Arc<Placed>,
+    pub(super) hits: Hits,
+    /// Events before this position are not wanted.
+    pub(super) from: Position,
+}
+
+/// A session's subscriptions and where each of them is in the log.
+pub(super) struct Reader {
+    session: SessionId,
+    realm: Realm,
+    log: Log,
+    commands: mpsc::Sender<Command>,
+    /// All subscriptions that have not ended, live or not.
+    active: HashSet<SubscriptionId>,
+    live: BTreeMap<SubscriptionId, Pattern>,
+    deliveries: Option<Deliveries>,
+    replays: VecDeque<Replay>,
+    asked: VecDeque<Asked>,
+    working: Option<BoxFuture<'static, Done>>,
+    /// Whose turn it is, so that neither live events nor replays starve the other.
+    replay_next: bool,
+}
+
+enum Asked {
+    Subscribe(Subscription),
+    Unsubscribe(SubscriptionId),
+}
+
+/// Some subscriptions at one cursor.
+struct Replay {
+    subscriptions: BTreeMap<SubscriptionId, Pattern>,
+    next: Slot,
+    from: Position,
+    /// Ends before this slot instead of joining.
+    until: Option<Slot>,
+    buffer: VecDeque<Arc<Placed>>,
+}
+
+enum Done {
+    /// A replay's start was found, or not.
+    Started {
+        subscription: Subscription,
+        start: Result<Start, SubscribeError>,
+    },
+    /// Subscriptions joined the live stream, or not; with a new mailbox, if one was offered.
+    Joined {
+        subscriptions: Joining,
+        deliveries: Option<Deliveries>,
+        result: Result<Slot, JoinError>,
+    },
+    Left(SubscriptionId),
+    Read(Result<Vec<Arc<Placed>>, ReadError>),
+    Stopped,
+}
+
+enum Joining {
+    Fresh(SubscriptionId, Pattern),
+    /// The replay at the front.
+    Replay,
+}
+
+impl Reader {
+    pub(super) fn new(
+        session: SessionId,
+        realm: Realm,
+        log: Log,
+        commands: mpsc::Sender<Command>,
+    ) -> Self {
+        Self {
+            session,
+            realm,
+            log,
+            commands,
+            active: HashSet::new(),
+            live: BTreeMap::new(),
+            deliveries: None,
+            replays: VecDeque::new(),
+            asked: VecDeque::new(),
+            working: None,
+            replay_next: false,
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, subscription: Subscription) {
+        self.asked.push_back(Asked::Subscribe(subscription));
+    }
+
+    pub(super) fn unsubscribe(&mut self, id: SubscriptionId) {
+        self.asked.push_back(Asked::Unsubscribe(id));
+    }
+
+    /// Whether a subscription may still be sent events.
+    pub(super) fn is_active(&self, id: SubscriptionId) -> bool {
+        self.active.contains(&id)
+    }
+
+    /// The next thing for the session. Segments only come where `room` says that they can be taken.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>, room: bool) -> Poll<Reading> {
+        loop {
+            if let Some(working) = &mut self.working {
+                if let Poll::Ready(done) = working.poll_unpin(context) {
+                    self.working = None;
+                    if let Some(reading) = self.done(done) {
+                        return Poll::Ready(reading);
+                    }
+                    continue;
+                }
+            } else if let Some(asked) = self.asked.pop_front() {
+                if let Some(reading) = self.begin(asked) {
+                    return Poll::Ready(reading);
+                }
+                continue;
+            }
+            if !room {
+                return Poll::Pending;
+            }
+            self.replay_next = !self.replay_next;
+            let reading = if self.replay_next {
+                match self.poll_replay() {
+                    Poll::Ready(reading) => reading,
+                    Poll::Pending => ready!(self.poll_live(context)),
+                }
+            } else {
+                match self.poll_live(context) {
+                    Poll::Ready(reading) => reading,
+                    Poll::Pending => ready!(self.poll_replay()),
+                }
+            };
+            if let Some(reading) = reading {
+                return Poll::Ready(reading);
+            }
+        }
+    }
+
+    /// The next live segment. Ready without one where the state changed and polling goes on.
+    fn poll_live(&mut self, context: &mut Context<'_>) -> Poll<Option<Reading>> {
+        let Some(deliveries) = &mut self.deliveries else { return Poll::Pending };
+        match ready!(deliveries.poll_next(context)) {
+            Some(Handed { placed, hits }) => {
+                let from = placed.resolution.base;
+                Poll::Ready(Some(Reading::Segment(Wanted { placed, hits, from })))
+            }
+            None => {
+                let next = deliveries.left_at();
+                self.deliveries = None;
+                self.replays.push_back(Replay {
+                    subscriptions: std::mem::take(&mut self.live),
+                    next,
+                    from: Position(0),
+                    until: None,
+                    buffer: VecDeque::new(),
+                });
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// The next segment of the replay at the front. Ready without one where the state changed and polling goes on.
+    fn poll_replay(&mut self) -> Poll<Option<Reading>> {
+        if self.working.is_some() {
+            // What is being worked on may be this very replay; and there is one piece of work at a time.
+            return Poll::Pending;
+        }
+        let Some(replay) = self.replays.front_mut() else { return Poll::Pending };
+        if replay.subscriptions.is_empty() {
+            self.replays.pop_front();
+            return Poll::Ready(None);
+        }
+        if replay.until.is_some_and(|until| replay.next >= until) {
+            return Poll::Ready(self.end_snapshot());
+        }
+        if let Some(placed) = replay.buffer.pop_front() {
+            replay.next = placed.resolution.slot.next();
+            let wanted = replay.subscriptions.iter().map(|(id, pattern)| (*id, pattern));
+            let topics = placed.segment.as_ref().map_or(&[][..], |segment| segment.topics());
+            let from = replay.from;
+            let hits = Hits::of(topics, &self.realm, wanted);
+            return Poll::Ready(hits.map(|hits| Reading::Segment(Wanted { placed, hits, from })));
+        }
+        let next = replay.next;
+        self.working = Some(if next < self.log.tail().next_slot {
+            let log = self.log.clone();
+            async move { Done::Read(log.read(next).await) }.boxed()
+        } else {
+            let subscriptions = replay.subscriptions.clone().into_iter().collect();
+            self.join(Joining::Replay, subscriptions, Some(next))
+        });
+        Poll::Ready(None)
+    }
+
+    fn end_snapshot(&mut self) -> Option<Reading> {
+        let replay = self.replays.pop_front()?;
+        // A snapshot is always one subscription's.
+        let (id, _) = replay.subscriptions.into_iter().next()?;
+        self.active.remove(&id);
+        Some(Reading::Ended(id))
+    }
+
+    fn begin(&mut self, asked: Asked) -> Option<Reading> {
+        match asked {
+            Asked::Unsubscribe(id) => {
+                self.active.remove(&id);
+                for replay in &mut self.replays {
+                    replay.subscriptions.remove(&id);
+                }
+                if self.live.remove(&id).is_none() {
+                    return Some(Reading::Unsubscribed(id));
+                }
+                let (commands, session) = (self.commands.clone(), self.session);
+                self.working = Some(
+                    async move {
+                        let (answer, answered) = oneshot::channel();
+                        let leave = Command::Leave { session, id, answer };
+                        if commands.send(leave).await.is_err() || answered.await.is_err() {
+                            return Done::Stopped;
+                        }
+                        Done::Left(id)
+                    }
+                    .boxed(),
+                );
+                None
+            }
+            Asked::Subscribe(subscription) => {
+                let id = subscription.id;
+                if self.active.len() >= limits::SESSION_SUBSCRIPTIONS {
+                    return Some(Reading::Subscribed(id, Err(SubscribeError::TooMany)));
+                }
+                self.active.insert(id);
+                let beginning = subscription.snapshot.then_some(After::Position(Position(0)));
+                self.working = Some(if let Some(after) = subscription.after.or(beginning) {
+                    let log = self.log.clone();
+                    async move {
+                        let start = log.start_after(after).await;
+                        Done::Started { subscription, start }
+                    }
+                    .boxed()
+                } else {
+                    let pattern = subscription.pattern;
+                    let subscriptions = vec![(id, pattern.clone())];
+                    self.join(Joining::Fresh(id, pattern), subscriptions, None)
+                });
+                None
+            }
+        }
+    }
+
+    fn join(
+        &self,
+        joining: Joining,
+        subscriptions: Vec<(SubscriptionId, Pattern)>,
+        at: Option<Slot>,
+    ) -> BoxFuture<'static, Done> {
+        let (mailbox, deliveries) =
+            if self.deliveries.is_none() { Some(mailbox()) } else { None }.unzip();
+        let (session, realm) = (self.session, self.realm.clone());
+        let commands = self.commands.clone();
+        async move {
+            let (answer, answered) = oneshot::channel();
+            let join = Join { session, realm, subscriptions, at, mailbox };
+            if commands.send(Command::Join { join, answer }).await.is_err() {
+                return Done::Stopped;
+            }
+            match answered.await {
+                Ok(result) => Done::Joined { subscriptions: joining, deliveries, result },
+                Err(_) => Done::Stopped,
+            }
+        }
+        .boxed()
+    }
+
+    fn done(&mut self, done: Done) -> Option<Reading> {
+        match done {
+            Done::Stopped => Some(Reading::Stopped),
+            Done::Left(id) => Some(Reading::Unsubscribed(id)),
+            Done::Started { subscription, start } => self.started(subscription, start),
+            Done::Joined { subscriptions, deliveries, result } => {
+                if result.is_ok() && deliveries.is_some() {
+                    self.deliveries = deliveries;
+                }
+                self.joined(subscriptions, result)
+            }
+            Done::Read(Ok(placed)) => {
+                let replay = self.replays.front_mut()?;
+                replay.buffer.extend(placed);
+                None
+            }
+            Done::Read(Err(ReadError::Gone { oldest })) => Some(Reading::Gone { oldest }),
+            Done::Read(Err(ReadError::Unavailable(reason))) => {
+                tracing::debug!(reason, "a replay waits for a storage");
+                let (log, next) = (self.log.clone(), self.replays.front()?.next);
+                self.working = Some(
+                    async move {
+                        tokio::time::sleep(RETRY).await;
+                        Done::Read(log.read(next).await)
+                    }
+                    .boxed(),
+                );
+                None
+            }
+        }
+    }
+
+    fn started(
+        &mut self,
+        subscription: Subscription,
+        start: Result<Start, SubscribeError>,
+    ) -> Option<Reading> {
+        let id = subscription.id;
+        let start = match start {
+            Ok(start) => start,
+            Err(error) => {
+                self.active.remove(&id);
+                return Some(Reading::Subscribed(id, Err(error)));
+            }
+        };
+        let until = subscription.snapshot.then(|| self.log.tail().next_slot);
+        self.replays.push_back(Replay {
+            subscriptions: BTreeMap::from([(id, subscription.pattern)]),
+            next: start.slot,
+            from: start.position,
+            until,
+            buffer: VecDeque::new(),
+        });
+        Some(Reading::Subscribed(id, Ok(())))
+    }
+
+    fn joined(&mut self, joining: Joining, result: Result<Slot, JoinError>) -> Option<Reading> {
+        match (joining, result) {
+            (Joining::Fresh(id, pattern), Ok(_)) => {
+                self.live.insert(id, pattern);
+                Some(Reading::Subscribed(id, Ok(())))
+            }
+            (Joining::Fresh(id, pattern), Err(JoinError { next })) => {
+                // Put out of the live stream just now: it begins as a replay from where the stream is.
+                self.replays.push_back(Replay {
+                    subscriptions: BTreeMap::from([(id, pattern)]),
+                    next,
+                    from: Position(0),
+                    until: None,
+                    buffer: VecDeque::new(),
+                });
+                Some(Reading::Subscribed(id, Ok(())))
+            }
+            (Joining::Replay, Ok(_)) => {
+                let replay = self.replays.pop_front()?;
+                self.live.extend(replay.subscriptions);
+                None
+            }
+            // The tail moved on: the replay reads on.
+            (Joining::Replay, Err(_)) => None,
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! A storage: segment bodies and the rows of the order, in `segments.redb`, with one group commit.
+//!
+//! A body that arrives is checked, queued, written in the next group commit and only then voted for. A row of the
+//! order is a few bytes that ride on such a commit; the body it names is never moved or written twice.
+//!
+//! Invariants:
+//! - A storage vote is given only after the body is fsynced.
+//! - A write lives in the commit queue and not in the future of who asked for it: a dropped future loses nothing.
+//! - Rows are dense, and every segment in them has its body here.
+//! - A body is dropped only once the order shows that its incarnation is fenced.
+//!
+//! Deliberately absent: following the order and fetching bodies that are missing (`replica`), and serving others
+//! (`peer`).
+//!
+//! In reading order: `staging` decides, pure; `tables` are the bytes on disk; `committer` writes them; `reader` reads.
+
+mod committer;
+mod error;
+mod open;
+mod reader;
+mod staging;
+mod tables;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{oneshot, watch, OwnedSemaphorePermit, Semaphore};
+use vulpes_raft::commit::{self, CommitLimits, CommitQueue};
+use vulpes_raft::host::Host;
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, Slot};
+use vulpes_raft::order::{Resolution, SealedSegment, Step};
+use vulpes_raft::wire::Identity;
+
+use crate::keep::{KeepError, Keeper, Kept, StorageVote};
+use crate::limits;
+use crate::recent::RecentBodies;
+use crate::segment::{checksum, SealedBody, Segment};
+use committer::{Durable, Job, SegmentCommitter, Waiting, Work};
+use reader::Reader;
+use staging::{Admission, Next, Refusal, Staging, Standing, Write};
+
+pub use error::{IndexError, OpenError, ReadError, ReplaceError};
+
+/// Bytes of bodies that may wait for the group commit; past it, bodies wait with whoever brought them.
+const QUEUE_BYTES: usize = 4 * limits::STORAGE_BATCH_BYTES;
+
+/// Least share of the queue that one job takes, so that it also bounds the number of jobs.
+const LEAST_SHARE: usize = QUEUE_BYTES / limits::STORAGE_QUEUE;
+
+const _: () = {
+    assert!(limits::SEGMENT_BODY <= QUEUE_BYTES);
+    assert!(QUEUE_BYTES <= u32::MAX as usize);
+    assert!(LEAST_SHARE * limits::STORAGE_QUEUE <= QUEUE_BYTES);
+};
+
+/// What a storage holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageStatus {
+    /// The oldest slot it has; where it has none, the one it takes next.
+    pub oldest: Slot,
+    /// The last slot it has, durably; 0 where it has none.
+    pub indexed: Slot,
+    /// Bodies, in the order or not.
+    pub bodies: u64,
+    /// Bodies without a place in the order.
+    pub unresolved: u64,
+    /// Bodies found damaged and not repaired yet.
+    pub damaged: u64,
+    /// Length of its file in bytes; 0 where the disk is a simulated one.
+    pub file_length: u64,
+}
+
+/// A handle on a storage. Clones share it; it closes when the last one is gone.
+#[derive(Clone)]
+pub struct Storage {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    identity: Identity,
+    path: PathBuf,
+    recent: RecentBodies,
+    reader: Reader,
+    /// Locked while something is decided and queued, so that both happen in one order.
+    staging: Mutex<Staging>,
+    queue: CommitQueue<Job>,
+    /// Bytes of the queue that are free.
+    room: Arc<Semaphore>,
+    durable: Arc<Durable>,
+}
+
+impl std::fmt::Debug for Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Storage").field("path", &self.inner.path).finish_non_exhaustive()
+    }
+}
+
+impl Storage {
+    /// Opens a node's segment store, or makes it, and starts its group commit. Bodies that arrive are also put into
+    /// `recent`. In a simulation it has to be called within the node's runtime.
+    ///
+    /// # Errors
+    /// Where the file is newer, another node's, damaged, or can't be opened.
+    pub fn open(
+        host: &Host,
+        identity: &Identity,
+        path: &Path,
+        recent: RecentBodies,
+    ) -> Result<Self, OpenError> {
+        let disk = |reason: String| OpenError::Disk { path: path.to_owned(), reason };
+        let database = host.disk.open_database(path).map_err(|error| disk(error.to_string()))?;
+        open::prepare(&database, identity, path)?;
+        let database = Arc::new(database);
+        let reader = Reader::new(database.clone());
+        let (staging, tail) = open::load(&reader).map_err(|reason| match reason {
+            ReadError::Disk(reason) => disk(reason),
+            damaged => OpenError::Damaged { path: path.to_owned(), reason: damaged.to_string() },
+        })?;
+        let durable = Arc::new(Durable::new(tail));
+        let committer = SegmentCommitter::new(database, durable.clone());
+        let limits = CommitLimits {
+            queue: limits::STORAGE_QUEUE,
+            batch_jobs: limits::STORAGE_BATCH_JOBS,
+            batch_bytes: limits::STORAGE_BATCH_BYTES,
+        };
+        let queue = commit::spawn(host, "segments", limits, committer)
+            .map_err(|error| disk(error.to_string()))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                identity: identity.clone(),
+                path: path.to_owned(),
+                recent,
+                reader,
+                staging: Mutex::new(staging),
+                queue,
+                room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+                durable,
+            }),
+        })
+    }
+
+    fn staging(&self) -> MutexGuard<'_, Staging> {
+        self.inner.staging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which node this storage is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.inner.identity.node
+    }
+
+    /// How many segments an entry may have on the way: by the room in the queue, at least 1.
+    fn credit(&self) -> u32 {
+        let free = self.inner.room.available_permits();
+        let share = limits::STORAGE_CREDIT as usize * free / QUEUE_BYTES;
+        u32::try_from(share).unwrap_or(limits::STORAGE_CREDIT).clamp(1, limits::STORAGE_CREDIT)
+    }
+
+    /// Waits for room in the queue.
+    async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let share = bytes.clamp(LEAST_SHARE, QUEUE_BYTES) as u32;
+        self.inner.room.clone().acquire_many_owned(share).await.ok()
+    }
+
+    fn unreachable(&self, reason: &str) -> KeepError {
+        KeepError::Unreachable { storage: self.node(), reason: reason.to_owned() }
+    }
+
+    fn closing(&self) -> KeepError {
+        self.unreachable("it is shutting down")
+    }
+
+    /// Announces an incarnation: its first credit.
+    ///
+    /// # Errors
+    /// [`KeepError::Fenced`] where the order shows a newer one.
+    pub fn begin(&self, entry: NodeId, incarnation: Incarnation) -> Result<u32, KeepError> {
+        if self.staging().is_fenced(entry, incarnation) {
+            return Err(KeepError::Fenced);
+        }
+        Ok(self.credit())
+    }
+
+    /// Keeps a body and votes for it once it is durable. The same body again gets the same vote. Once it is queued,
+    /// it is written whether the caller still waits or not.
+    ///
+    /// # Errors
+    /// [`KeepError`]: what is wrong with the body, or that its fate is unknown.
+    pub async fn keep(&self, sealed: SealedBody) -> Result<Kept, KeepError> {
+        check_arrival(&sealed)?;
+        let length = sealed.body.len();
+        let vote = StorageVote {
+            storage: self.node(),
+            segment: sealed.id,
+            length: u32::try_from(length).map_err(|_| KeepError::Damaged("too long".into()))?,
+            checksum: sealed.checksum,
+        };
+        let permit = self.room(length).await.ok_or_else(|| self.closing())?;
+        let (waiting, answer) = oneshot::channel();
+        self.queue_body(sealed, waiting, permit)?;
+        answer.await.map_err(|_| self.closing())??;
+        Ok(Kept { vote, credit: self.credit() })
+    }
+
+    fn queue_body(
+        &self,
+        sealed: SealedBody,
+        waiting: Waiting,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(), KeepError> {
+        let SealedBody { id, checksum, body, .. } = sealed;
+        let weight = body.len();
+        let mut staging = self.staging();
+        let decision = staging.keep(id, checksum, &body);
+        if decision.is_ok() {
+            self.inner.recent.insert(id, body.clone());
+        }
+        let work = match decision {
+            Ok(Admission::Held(writes)) => Work::Keep { writes, answer: Ok(()), waiting },
+            Ok(Admission::Resolved) => Work::KeepAgain { id, checksum, body, waiting },
+            Err(refusal) => {
+                let error = match refusal {
+                    Refusal::Fenced => KeepError::Fenced,
+                    Refusal::Conflict => KeepError::Conflict(id),
+                    Refusal::Full => self.unreachable("it holds too many unresolved segments"),
+                };
+                Work::Keep { writes: Vec::new(), answer: Err(error), waiting }
+            }
+        };
+        self.submit(Job { work, weight, permit }).map_err(|Closing| self.closing())
+    }
+
+    /// Queues a job whose share of the queue is granted. Called with the staging locked.
+    fn submit(&self, job: Job) -> Result<(), Closing> {
+        self.inner.queue.try_submit(job).map_err(|error| match error {
+            commit::TrySubmitError::Closed(_) => Closing,
+            commit::TrySubmitError::Full(_) => unreachable!("every job holds a share of the queue"),
+        })
+    }
+
+    /// Queues the next rows of the order, all or none, each with its body where this storage does not hold it (see
+    /// [`Storage::has`]). They are durable once [`Storage::indexed`] says so. Where an entry opens or closes, bodies of
+    /// its fenced incarnations that were not resolved are discarded.
+    ///
+    /// # Errors
+    /// Where the rows are not the next ones, contradict those before, or name a body that is neither here nor given.
+    pub async fn index(&self, rows: Vec<(Resolution, Option<Bytes>)>) -> Result<(), IndexError> {
+        let mut weight = 0;
+        for (resolution, body) in &rows {
+            if let (Step::Segment(sealed), Some(body)) = (&resolution.step, body) {
+                if !is_body_of(sealed, body) {
+                    return Err(IndexError::BodyWrong(sealed.id));
+                }
+                weight += body.len();
+            }
+        }
+        let permit = self.room(weight).await.ok_or(IndexError::Closed)?;
+        let mut staging = self.staging();
+        let writes = staging.index(rows)?;
+        self.submit(Job { work: Work::Index { writes }, weight, permit })
+            .map_err(|Closing| IndexError::Closed)
+    }
+
+    /// Whether the very body that was voted for is here, or queued, and waits for its row: it need not be given to
+    /// [`Storage::index`].
+    #[must_use]
+    pub fn has(&self, sealed: &SealedSegment) -> bool {
+        self.staging().has(sealed)
+    }
+
+    /// Whether a body of this name is here, or queued, and not known to be damaged.
+    ///
+    /// # Errors
+    /// Where the disk can't be read.
+    pub fn holds(&self, id: AdvanceSegment) -> Result<bool, ReadError> {
+        let standing = {
+            let staging = self.staging();
+            if staging.is_damaged(id) {
+                return Ok(false);
+            }
+            staging.standing(id)
+        };
+        match standing {
+            Standing::Unresolved { .. } => Ok(true),
+            Standing::Unknown => Ok(false),
+            Standing::Past => self.inner.reader.has_body(id),
+        }
+    }
+
+    /// The last slot whose row is durable here, as it grows; 0 before the first.
+    #[must_use]
+    pub fn indexed(&self) -> watch::Receiver<Slot> {
+        self.inner.durable.indexed.subscribe()
+    }
+
+    /// The last row that is durable here.
+    #[must_use]
+    pub fn tail(&self) -> Option<Resolution> {
+        self.inner.durable.tail()
+    }
+
+    /// A body that is durable here, its checksum compared. Whether it is the one that was resolved, the caller
+    /// compares. One found damaged is noted: see [`Storage::damaged`].
+    ///
+    /// # Errors
+    /// Where it is damaged, or the disk can't be read.
+    pub fn body(&self, id: &AdvanceSegment) -> Result<Option<Bytes>, ReadError> {
+        let body = self.inner.reader.body(*id);
+        if let Err(ReadError::Damaged(id)) = body {
+            tracing::error!(segment = %id, "a body is damaged on disk and will be replaced");
+            self.staging().mark_damaged(id);
+        }
+        body
+    }
+
+    /// Bodies that were found damaged: fetch each from another storage and give it to [`Storage::replace`].
+    #[must_use]
+    pub fn damaged(&self) -> Vec<AdvanceSegment> {
+        self.staging().damaged().collect()
+    }
+
+    /// Writes a body over a damaged one, and returns when that is durable.
+    ///
+    /// # Errors
+    /// Where it is not the body that was voted for, or nothing of that name is held.
+    pub async fn replace(&self, sealed: &SealedSegment, body: Bytes) -> Result<(), ReplaceError> {
+        let (id, checksum) = (sealed.id, sealed.checksum);
+        if !is_body_of(sealed, &body) {
+            return Err(ReplaceError::BodyWrong(id));
+        }
+        let weight = body.len();
+        let permit = self.room(weight).await.ok_or(ReplaceError::Closed)?;
+        let (waiting, answer) = oneshot::channel();
+        {
+            let staging = self.staging();
+            match staging.standing(id) {
+                Standing::Past => {}
+                Standing::Unresolved { checksum: held } if held == checksum => {}
+                Standing::Unresolved { .. } => return Err(ReplaceError::BodyWrong(id)),
+                Standing::Unknown => return Err(ReplaceError::NotHeld(id)),
+            }
+            let writes = vec![Write::Body { id, checksum, body }];
+            let work = Work::Keep { writes, answer: Ok(()), waiting };
+            self.submit(Job { work, weight, permit }).map_err(|Closing| ReplaceError::Closed)?;
+        }
+        match answer.await {
+            Ok(_) => {
+                self.staging().mended(id);
+                Ok(())
+            }
+            Err(_) => Err(ReplaceError::Closed),
+        }
+    }
+
+    /// Durable rows from a slot on, at most `max` and [`limits::READ_ROWS`].
+    ///
+    /// # Errors
+    /// Where the disk can't be read.
+    pub fn rows(&self, from: Slot, max: usize) -> Result<Vec<Resolution>, ReadError> {
+        self.inner.reader.rows(from, max)
+    }
+
+    /// The oldest slot that is here; the next one to come where there is none.
+    ///
+    /// # Errors
+    /// Where the disk can't be read.
+    pub fn oldest(&self) -> Result<Slot, ReadError> {
+        let oldest = self.inner.reader.oldest()?;
+        Ok(oldest.unwrap_or_else(|| Next::after(self.tail().as_ref()).slot))
+    }
+
+    /// The row in whose segment a position stands; `None` where it is outside of what is durable here.
+    ///
+    /// # Errors
+    /// Where the disk can't be read.
+    pub fn slot_of(&self, position: Position) -> Result<Option<Resolution>, ReadError> {
+        self.inner.reader.slot_of(position)
+    }
+
+    /// What is here.
+    ///
+    /// # Errors
+    /// Where the disk can't be read.
+    pub fn status(&self) -> Result<StorageStatus, ReadError> {
+        let counts = self.inner.reader.counts()?;
+        Ok(StorageStatus {
+            oldest: self.oldest()?,
+            indexed: *self.inner.durable.indexed.borrow(),
+            bodies: counts.bodies,
+            unresolved: counts.unresolved,
+            damaged: self.staging().damaged().count() as u64,
+            // Its length is asked for by name: no file is opened, and a simulated disk has none of that name.
+            file_length: std::fs::metadata(&self.inner.path).map_or(0, |file| file.len()),
+        })
+    }
+}
+
+/// The commit queue is closed: the node is ending.
+struct Closing;
+
+impl Keeper for Storage {
+    fn storage(&self) -> NodeId {
+        self.node()
+    }
+
+    fn begin(
+        &self,
+        entry: NodeId,
+        incarnation: Incarnation,
+    ) -> BoxFuture<'_, Result<u32, KeepError>> {
+        Box::pin(async move { Self::begin(self, entry, incarnation) })
+    }
+
+    fn keep(&self, body: SealedBody) -> BoxFuture<'_, Result<Kept, KeepError>> {
+        Box::pin(Self::keep(self, body))
+    }
+}
+
+/// Bodies from the front, as many as fit one answer; `None` where this storage has none or a damaged one.
+pub(crate) fn read_bodies(
+    storage: &Storage,
+    segments: &[AdvanceSegment],
+) -> Result<Vec<Option<Bytes>>, ReadError> {
+    let mut bodies = Vec::new();
+    let mut bytes = 0;
+    for id in segments.iter().take(limits::READ_ROWS) {
+        let body = match storage.body(id) {
+            Err(ReadError::Damaged(_)) => None,
+            other => other?,
+        };
+        bytes += body.as_ref().map_or(0, Bytes::len);
+        bodies.push(body);
+        if bytes >= limits::READ_BYTES {
+            break;
+        }
+    }
+    Ok(bodies)
+}
+
+/// Whether a body is the one that was voted for.
+fn is_body_of(sealed: &SealedSegment, body: &[u8]) -> bool {
+    body.len() == sealed.length as usize && checksum(body) == sealed.checksum
+}
+
+/// Checks that a body is whole, well-formed, and what its envelope says.
+fn check_arrival(sealed: &SealedBody) -> Result<(), KeepError> {
+    if checksum(&sealed.body) != sealed.checksum {
+        return Err(KeepError::Damaged("its checksum differs".into()));
+    }
+    let segment = Segment::parse(sealed.body.clone())
+        .map_err(|error| KeepError::Damaged(error.to_string()))?;
+    if segment.id() != sealed.id {
+        let found = segment.id();
+        return Err(KeepError::Damaged(format!("it came as {} and says it is {found}", sealed.id)));
+    }
+    if segment.count() != sealed.count || segment.shard() != sealed.shard || sealed.count == 0 {
+        return Err(KeepError::Damaged("its count or shard differs".into()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

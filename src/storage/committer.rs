@@ -1,0 +1,216 @@
+//! The group commit of `segments.redb`: applies queued writes in one transaction, then completes the jobs.
+//!
+//! Invariant: whoever waits for a job hears of it, and readers see its rows, only after the transaction is durable.
+//!
+//! Deliberately absent: any decision about what is written, but for a body that comes again when its number has been
+//! resolved: there the tables have the answer, and the transaction is where they are read in order.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use redb::{Database, ReadableTable, Table, WriteTransaction};
+use tokio::sync::{oneshot, watch, OwnedSemaphorePermit};
+use vulpes_raft::commit::{self, CommitError, Committer, Recovery};
+use vulpes_raft::ids::{AdvanceSegment, Slot};
+use vulpes_raft::order::Resolution;
+use vulpes_raft::wire;
+
+use super::staging::Write;
+use super::tables::{self, Key};
+use crate::keep::KeepError;
+
+/// Something to write, and who waits for it.
+pub(super) struct Job {
+    pub(super) work: Work,
+    /// Bytes of bodies in it.
+    pub(super) weight: usize,
+    /// Its share of the queue, given back when it is done.
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+pub(super) enum Work {
+    /// Writes, then tells the waiting one this. A refusal waits in line too: what caused it may not be durable yet.
+    Keep { writes: Vec<Write>, answer: Result<(), KeepError>, waiting: Waiting },
+    /// Compares a body with the one held since its number was resolved, or writes it where there is none.
+    KeepAgain { id: AdvanceSegment, checksum: u64, body: Bytes, waiting: Waiting },
+    /// Writes rows of the order, and what goes with them.
+    Index { writes: Vec<Write> },
+}
+
+pub(super) type Waiting = oneshot::Sender<Result<(), KeepError>>;
+
+/// What is durable of the order.
+#[derive(Debug)]
+pub(super) struct Durable {
+    pub(super) tail: Mutex<Option<Resolution>>,
+    pub(super) indexed: watch::Sender<Slot>,
+}
+
+impl Durable {
+    pub(super) fn new(tail: Option<Resolution>) -> Self {
+        let slot = tail.as_ref().map_or(Slot(0), |tail| tail.slot);
+        Self { tail: Mutex::new(tail), indexed: watch::Sender::new(slot) }
+    }
+
+    pub(super) fn tail(&self) -> Option<Resolution> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn advance(&self, tail: Resolution) {
+        let slot = tail.slot;
+        *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
+        self.indexed.send_replace(slot);
+    }
+}
+
+pub(super) struct SegmentCommitter {
+    database: Arc<Database>,
+    durable: Arc<Durable>,
+    /// A body's row is put together here, so that no allocation is made for each.
+    row: Vec<u8>,
+}
+
+impl SegmentCommitter {
+    pub(super) fn new(database: Arc<Database>, durable: Arc<Durable>) -> Self {
+        Self { database, durable, row: Vec::new() }
+    }
+
+    /// Writes the jobs' work. Gives what changed since the jobs were queued: answers by job, and the new tail.
+    fn write(&mut self, jobs: &mut [Job]) -> Result<Option<Resolution>, CommitError> {
+        let transaction = begin_write(&self.database)?;
+        let mut tail = None;
+        {
+            let mut tables = Tables::open(&transaction)?;
+            for job in jobs {
+                match &mut job.work {
+                    Work::Keep { writes, .. } | Work::Index { writes } => {
+                        for write in writes.drain(..) {
+                            tables.apply(write, &mut self.row, &mut tail)?;
+                        }
+                    }
+                    Work::KeepAgain { .. } => job.work.compare(&mut tables, &mut self.row)?,
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(tail)
+    }
+}
+
+impl Work {
+    /// Turns a comparison into its answer.
+    fn compare(&mut self, tables: &mut Tables<'_>, row: &mut Vec<u8>) -> Result<(), CommitError> {
+        let done = Self::Index { writes: Vec::new() };
+        let Self::KeepAgain { id, checksum, body, waiting } = std::mem::replace(self, done) else {
+            return Ok(());
+        };
+        let held = tables
+            .bodies
+            .get(&id.to_key())?
+            .map(|row| tables::decode_body(row.value()).is_some_and(|(held, _)| held == checksum));
+        let answer = match held {
+            Some(true) => Ok(()),
+            Some(false) => Err(KeepError::Conflict(id)),
+            None => {
+                tables.apply(Write::Body { id, checksum, body }, row, &mut None)?;
+                Ok(())
+            }
+        };
+        *self = Self::Keep { writes: Vec::new(), answer, waiting };
+        Ok(())
+    }
+
+    fn writes_nothing(&self) -> bool {
+        match self {
+            Self::Keep { writes, .. } | Self::Index { writes } => writes.is_empty(),
+            Self::KeepAgain { .. } => false,
+        }
+    }
+
+    fn complete(self) {
+        match self {
+            // Who no longer waits has lost interest in the answer; what was written stays.
+            Self::Keep { answer, waiting, .. } => drop(waiting.send(answer)),
+            Self::KeepAgain { .. } | Self::Index { .. } => {}
+        }
+    }
+}
+
+impl Committer for SegmentCommitter {
+    type Job = Job;
+
+    fn weight(job: &Job) -> usize {
+        job.weight
+    }
+
+    fn commit(&mut self, jobs: &mut Vec<Job>) -> Result<(), CommitError> {
+        // Jobs that write nothing wait only for those before them, which earlier batches made durable.
+        if !jobs.iter().all(|job| job.work.writes_nothing()) {
+            if let Some(tail) = self.write(jobs)? {
+                self.durable.advance(tail);
+            }
+        }
+        for Job { work, permit, .. } in jobs.drain(..) {
+            // Room first, so that the credit in the answer counts it.
+            drop(permit);
+            work.complete();
+        }
+        Ok(())
+    }
+}
+
+/// Begins the one transaction of a group commit. The file grows large, so that recovery must not walk it.
+pub(super) fn begin_write(database: &Database) -> Result<WriteTransaction, CommitError> {
+    commit::begin_write(database, Recovery::Quick)
+}
+
+/// All tables, open for writing.
+pub(super) struct Tables<'t> {
+    bodies: Table<'t, Key, &'static [u8]>,
+    unresolved: Table<'t, Key, &'static [u8; 8]>,
+    slots: Table<'t, u64, &'static [u8]>,
+    fences: Table<'t, u64, &'static [u8; 16]>,
+}
+
+impl<'t> Tables<'t> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, CommitError> {
+        Ok(Self {
+            bodies: transaction.open_table(tables::BODIES)?,
+            unresolved: transaction.open_table(tables::UNRESOLVED)?,
+            slots: transaction.open_table(tables::SLOTS)?,
+            fences: transaction.open_table(tables::FENCES)?,
+        })
+    }
+
+    fn apply(
+        &mut self,
+        write: Write,
+        row: &mut Vec<u8>,
+        tail: &mut Option<Resolution>,
+    ) -> Result<(), CommitError> {
+        match write {
+            Write::Body { id, checksum, body } => {
+                tables::encode_body(checksum, &body, row);
+                self.bodies.insert(&id.to_key(), row.as_slice())?;
+            }
+            Write::Unresolved { id, checksum } => {
+                self.unresolved.insert(&id.to_key(), &checksum.to_le_bytes())?;
+            }
+            Write::Resolved { id } => {
+                self.unresolved.remove(&id.to_key())?;
+            }
+            Write::Discard { id } => {
+                self.bodies.remove(&id.to_key())?;
+                self.unresolved.remove(&id.to_key())?;
+            }
+            Write::Row(resolution) => {
+                self.slots.insert(resolution.slot.0, wire::encode(&resolution).as_slice())?;
+                *tail = Some(resolution);
+            }
+            Write::Fence { entry, fence } => {
+                self.fences.insert(entry.0, &tables::encode_fence(fence))?;
+            }
+        }
+        Ok(())
+    }
+}

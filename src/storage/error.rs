@@ -1,0 +1,85 @@
+//! Why a storage does not do what it is asked: one error for each thing to be asked, one variant for each thing to do.
+//!
+//! Invariant: a message tells the operator what to do next, or the caller what was wrong.
+//!
+//! Deliberately absent: refusals of bodies, which entries have to know ([`crate::keep::KeepError`]).
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use vulpes_raft::ids::{AdvanceSegment, Position, Slot};
+use vulpes_raft::wire::Identity;
+
+/// Why a storage can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "{path} was written by a newer release (format {found}, this one knows {known}); run the newer release, \
+         or give this node an empty data directory and a new number"
+    )]
+    Newer { path: PathBuf, found: u32, known: u32 },
+    #[error(
+        "{path} belongs to node {} of cluster {:?} (disk {}), and this is node {} of cluster {:?} (disk {}); \
+         start it with its own data directory",
+        found.node, found.cluster, found.disk, own.node, own.cluster, own.disk
+    )]
+    Foreign { path: PathBuf, found: Box<Identity>, own: Box<Identity> },
+    #[error("{path} is damaged: {reason}; give the node an empty data directory and a new number")]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{path} can't be opened: {reason}; check that no other process uses it, and its permissions")]
+    Disk { path: PathBuf, reason: String },
+}
+
+/// Why rows of the order are not indexed. None of them is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IndexError {
+    /// The next row is another one. Queue the rows from there on.
+    #[error("the next slot to be indexed is {expected}, not {found}")]
+    NotNext { expected: Slot, found: Slot },
+    /// The order contradicts itself: positions are not dense.
+    #[error("slot {slot} begins at position {found}, and the one before it ends at {expected}")]
+    WrongBase { slot: Slot, expected: Position, found: Position },
+    /// The order contradicts itself: the segment has its place already, or its incarnation was fenced before.
+    #[error("slot {slot} resolves segment {segment}, which the order before it rules out")]
+    Fenced { slot: Slot, segment: AdvanceSegment },
+    /// The body is not here, or not the one that was voted for. Fetch it and give it along.
+    #[error("slot {slot} names segment {segment}, whose body is not here")]
+    BodyMissing { slot: Slot, segment: AdvanceSegment },
+    /// The body given along is not the one that was voted for.
+    #[error("the body given for segment {0} is another one")]
+    BodyWrong(AdvanceSegment),
+    #[error("the node is shutting down")]
+    Closed,
+}
+
+/// Why a body is not replaced.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplaceError {
+    /// The body given is not the one that was voted for.
+    #[error("the body given for segment {0} is another one")]
+    BodyWrong(AdvanceSegment),
+    /// There is nothing to replace.
+    #[error("segment {0} is not held here")]
+    NotHeld(AdvanceSegment),
+    #[error("the node is shutting down")]
+    Closed,
+}
+
+/// Why a storage can't give what it has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum ReadError {
+    /// The body's bytes are not those that were written. Get it from another storage, and have it replaced here.
+    #[error("the body of segment {0} is damaged on disk")]
+    Damaged(AdvanceSegment),
+    /// A row of the order can't be read. Give the node a new disk and number if this doesn't go away.
+    #[error("the row of slot {0} is damaged on disk")]
+    DamagedRow(Slot),
+    #[error("the segment store can't be read: {0}")]
+    Disk(String),
+}
+
+impl<E: Into<redb::Error>> From<E> for ReadError {
+    fn from(error: E) -> Self {
+        Self::Disk(error.into().to_string())
+    }
+}

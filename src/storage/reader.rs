@@ -1,0 +1,162 @@
+//! Reading `segments.redb`: bodies, rows of the order, and places in it.
+//!
+//! Invariant: every body's checksum is compared with what was written beside it, on every read. A reader sees whole
+//! group commits only.
+//!
+//! Deliberately absent: any cache beyond the database's own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata,
+};
+use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Slot};
+use vulpes_raft::order::{Resolution, Step};
+use vulpes_raft::wire;
+
+use super::error::ReadError;
+use super::staging::Fence;
+use super::tables;
+use crate::limits;
+use crate::segment::checksum;
+
+/// What the tables hold, counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) bodies: u64,
+    pub(super) unresolved: u64,
+}
+
+#[derive(Clone)]
+pub(super) struct Reader {
+    database: Arc<Database>,
+}
+
+type Slots = ReadOnlyTable<u64, &'static [u8]>;
+
+impl Reader {
+    pub(super) fn new(database: Arc<Database>) -> Self {
+        Self { database }
+    }
+
+    fn begin(&self) -> Result<ReadTransaction, ReadError> {
+        Ok(self.database.begin_read()?)
+    }
+
+    pub(super) fn body(&self, id: AdvanceSegment) -> Result<Option<Bytes>, ReadError> {
+        let bodies = self.begin()?.open_table(tables::BODIES)?;
+        let Some(row) = bodies.get(&id.to_key())? else { return Ok(None) };
+        let (written, body) = tables::decode_body(row.value()).ok_or(ReadError::Damaged(id))?;
+        if checksum(body) != written {
+            return Err(ReadError::Damaged(id));
+        }
+        Ok(Some(Bytes::copy_from_slice(body)))
+    }
+
+    pub(super) fn has_body(&self, id: AdvanceSegment) -> Result<bool, ReadError> {
+        let bodies = self.begin()?.open_table(tables::BODIES)?;
+        Ok(bodies.get(&id.to_key())?.is_some())
+    }
+
+    pub(super) fn rows(&self, from: Slot, max: usize) -> Result<Vec<Resolution>, ReadError> {
+        let slots = self.slots()?;
+        let mut rows = Vec::new();
+        for row in slots.range(from.0..)?.take(max.min(limits::READ_ROWS)) {
+            let (slot, row) = row?;
+            rows.push(decode_row(Slot(slot.value()), row.value())?);
+        }
+        Ok(rows)
+    }
+
+    pub(super) fn oldest(&self) -> Result<Option<Slot>, ReadError> {
+        Ok(self.slots()?.first()?.map(|(slot, _)| Slot(slot.value())))
+    }
+
+    pub(super) fn tail(&self) -> Result<Option<Resolution>, ReadError> {
+        let slots = self.slots()?;
+        let Some((slot, row)) = slots.last()? else { return Ok(None) };
+        decode_row(Slot(slot.value()), row.value()).map(Some)
+    }
+
+    /// The row in whose segment a position stands, by halving the slots: bases rise with them.
+    pub(super) fn slot_of(&self, position: Position) -> Result<Option<Resolution>, ReadError> {
+        let slots = self.slots()?;
+        let (Some((first, _)), Some((last, _))) = (slots.first()?, slots.last()?) else {
+            return Ok(None);
+        };
+        // Slots below `low` have a base at or before the position, slots from `high` on one behind it.
+        let (mut low, mut high) = (first.value(), last.value() + 1);
+        let mut found = None;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let row = row_at(&slots, Slot(middle))?;
+            if row.base <= position {
+                low = middle + 1;
+                found = Some(row);
+            } else {
+                high = middle;
+            }
+        }
+        Ok(found.filter(|row| matches!(row.step, Step::Segment(_)) && position < row.end()))
+    }
+
+    pub(super) fn counts(&self) -> Result<Counts, ReadError> {
+        let transaction = self.begin()?;
+        let bodies = transaction.open_table(tables::BODIES)?.len()?;
+        let unresolved = transaction.open_table(tables::UNRESOLVED)?.len()?;
+        Ok(Counts { bodies, unresolved })
+    }
+
+    /// Whether no slot is missing between the first and the last.
+    pub(super) fn is_dense(&self) -> Result<bool, ReadError> {
+        let slots = self.slots()?;
+        let (Some((first, _)), Some((last, _))) = (slots.first()?, slots.last()?) else {
+            return Ok(true);
+        };
+        Ok(last.value() - first.value() + 1 == slots.len()?)
+    }
+
+    pub(super) fn unresolved(&self) -> Result<BTreeMap<AdvanceSegment, u64>, ReadError> {
+        let unresolved = self.begin()?.open_table(tables::UNRESOLVED)?;
+        let mut found = BTreeMap::new();
+        for row in unresolved.iter()? {
+            let (key, checksum) = row?;
+            found.insert(
+                AdvanceSegment::from_key(key.value()),
+                u64::from_le_bytes(*checksum.value()),
+            );
+        }
+        Ok(found)
+    }
+
+    pub(super) fn fences(&self) -> Result<BTreeMap<NodeId, Fence>, ReadError> {
+        let fences = self.begin()?.open_table(tables::FENCES)?;
+        let mut found = BTreeMap::new();
+        for row in fences.iter()? {
+            let (entry, fence) = row?;
+            found.insert(NodeId(entry.value()), tables::decode_fence(fence.value()));
+        }
+        Ok(found)
+    }
+
+    fn slots(&self) -> Result<Slots, ReadError> {
+        Ok(self.begin()?.open_table(tables::SLOTS)?)
+    }
+}
+
+fn row_at(slots: &Slots, slot: Slot) -> Result<Resolution, ReadError> {
+    let row = slots.get(slot.0)?.ok_or(ReadError::DamagedRow(slot))?;
+    decode_row(slot, row.value())
+}
+
+fn decode_row(slot: Slot, row: &[u8]) -> Result<Resolution, ReadError> {
+    let resolution: Resolution = wire::decode(row).map_err(|_| ReadError::DamagedRow(slot))?;
+    if resolution.slot == slot {
+        Ok(resolution)
+    } else {
+        Err(ReadError::DamagedRow(slot))
+    }
+}

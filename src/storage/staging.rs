@@ -1,0 +1,294 @@
+//! What a storage knows without asking its disk: bodies without a place in the order, fences, and the next slot.
+//!
+//! Decides what a body or a row of the order changes, as a list of [`Write`]s for the next group commit. Its state is
+//! that of the disk once everything queued so far is written, so decisions and writes have to be queued in one order.
+//!
+//! Invariant: a body is discarded only where the order itself shows that it can't be resolved any more, and a row that
+//! names a body is written only if the body is held or comes with it.
+//!
+//! Deliberately absent: the disk, the queue, and the checking of bodies that arrive.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Slot};
+use vulpes_raft::order::{Resolution, SealedSegment, Step};
+
+use super::error::IndexError;
+
+/// Bodies without a place in the order that one storage holds; past it, it takes no more.
+const UNRESOLVED: usize = 65_536;
+
+/// Bodies remembered as damaged until they are repaired; further ones are found again when they are read again.
+const DAMAGED: usize = 4096;
+
+/// The lowest incarnation and number of an entry that may still be resolved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Fence {
+    pub(super) incarnation: Incarnation,
+    pub(super) number: SegmentNumber,
+}
+
+impl Fence {
+    fn at(id: AdvanceSegment) -> Self {
+        Self { incarnation: id.incarnation, number: id.number }
+    }
+}
+
+/// One change to the tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Write {
+    /// Writes a body, over another of that name if there is one.
+    Body { id: AdvanceSegment, checksum: u64, body: Bytes },
+    /// Notes that a body has no place in the order yet.
+    Unresolved { id: AdvanceSegment, checksum: u64 },
+    /// Takes that note back.
+    Resolved { id: AdvanceSegment },
+    /// Removes a body that can't be resolved any more, and its note.
+    Discard { id: AdvanceSegment },
+    /// Writes a row of the order.
+    Row(Resolution),
+    /// Raises an entry's fence.
+    Fence { entry: NodeId, fence: Fence },
+}
+
+/// What becomes of a body that arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It is held once these are written.
+    Held(Vec<Write>),
+    /// Its number has a place in the order already: whether it is the same body, only the tables can tell.
+    Resolved,
+}
+
+/// Why a body is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Its incarnation is fenced.
+    Fenced,
+    /// Another body is held under its name.
+    Conflict,
+    /// There are too many bodies without a place in the order.
+    Full,
+}
+
+/// What is known of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// A body with this checksum is held or about to be, and has no place in the order.
+    Unresolved { checksum: u64 },
+    /// It is below the fence: it is in the order, or never will be.
+    Past,
+    /// Nothing of that name has come yet.
+    Unknown,
+}
+
+/// Where the next row stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Next {
+    pub(super) slot: Slot,
+    pub(super) base: Position,
+}
+
+impl Next {
+    pub(super) fn after(tail: Option<&Resolution>) -> Self {
+        match tail {
+            Some(tail) => Self { slot: tail.slot.next(), base: tail.end() },
+            None => Self { slot: Slot(1), base: Position(1) },
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Staging {
+    unresolved: BTreeMap<AdvanceSegment, u64>,
+    fences: BTreeMap<NodeId, Fence>,
+    damaged: BTreeSet<AdvanceSegment>,
+    next: Next,
+}
+
+impl Staging {
+    /// Takes up what the tables hold.
+    pub(super) fn new(
+        unresolved: BTreeMap<AdvanceSegment, u64>,
+        fences: BTreeMap<NodeId, Fence>,
+        next: Next,
+    ) -> Self {
+        Self { unresolved, fences, damaged: BTreeSet::new(), next }
+    }
+
+    fn fence(&self, entry: NodeId) -> Fence {
+        self.fences.get(&entry).copied().unwrap_or_default()
+    }
+
+    pub(super) fn is_fenced(&self, entry: NodeId, incarnation: Incarnation) -> bool {
+        incarnation < self.fence(entry).incarnation
+    }
+
+    pub(super) fn standing(&self, id: AdvanceSegment) -> Standing {
+        match self.unresolved.get(&id) {
+            Some(checksum) => Standing::Unresolved { checksum: *checksum },
+            None if Fence::at(id) < self.fence(id.entry) => Standing::Past,
+            None => Standing::Unknown,
+        }
+    }
+
+    /// Takes a body that was found sound.
+    pub(super) fn keep(
+        &mut self,
+        id: AdvanceSegment,
+        checksum: u64,
+        body: &Bytes,
+    ) -> Result<Admission, Refusal> {
+        if self.is_fenced(id.entry, id.incarnation) {
+            return Err(Refusal::Fenced);
+        }
+        match self.standing(id) {
+            Standing::Past => Ok(Admission::Resolved),
+            Standing::Unresolved { checksum: held } if held != checksum => Err(Refusal::Conflict),
+            Standing::Unresolved { .. } => {
+                // A copy that went bad on disk is mended by the same body coming again.
+                let mended = self.damaged.remove(&id);
+                let write = mended.then(|| Write::Body { id, checksum, body: body.clone() });
+                Ok(Admission::Held(write.into_iter().collect()))
+            }
+            Standing::Unknown if self.unresolved.len() >= UNRESOLVED => Err(Refusal::Full),
+            Standing::Unknown => {
+                self.unresolved.insert(id, checksum);
+                Ok(Admission::Held(vec![
+                    Write::Body { id, checksum, body: body.clone() },
+                    Write::Unresolved { id, checksum },
+                ]))
+            }
+        }
+    }
+
+    /// Takes the next rows of the order, all or none, each with a body to write where the storage does not hold it.
+    /// The bodies were found to be what their rows say.
+    pub(super) fn index(
+        &mut self,
+        rows: Vec<(Resolution, Option<Bytes>)>,
+    ) -> Result<Vec<Write>, IndexError> {
+        let (raised, next) = self.check(&rows)?;
+        let mut writes = Vec::with_capacity(rows.len() * 2 + raised.len());
+        for (resolution, body) in rows {
+            match &resolution.step {
+                Step::Segment(sealed) => self.resolve(sealed, body, &mut writes),
+                Step::Opened { entry, .. } | Step::Closed { entry, .. } => {
+                    if let Some(fence) = raised_by(&resolution.step) {
+                        self.discard_below(*entry, fence.incarnation, &mut writes);
+                    }
+                }
+            }
+            writes.push(Write::Row(resolution));
+        }
+        writes.extend(
+            raised.iter().map(|(entry, fence)| Write::Fence { entry: *entry, fence: *fence }),
+        );
+        self.fences.extend(raised);
+        self.next = next;
+        Ok(writes)
+    }
+
+    /// Checks rows without changing anything, and gives the fences that they raise and what comes after them.
+    fn check(
+        &self,
+        rows: &[(Resolution, Option<Bytes>)],
+    ) -> Result<(BTreeMap<NodeId, Fence>, Next), IndexError> {
+        let mut next = self.next;
+        let mut raised = BTreeMap::<NodeId, Fence>::new();
+        for (resolution, body) in rows {
+            let slot = resolution.slot;
+            if slot != next.slot {
+                return Err(IndexError::NotNext { expected: next.slot, found: slot });
+            }
+            if resolution.base != next.base {
+                let (expected, found) = (next.base, resolution.base);
+                return Err(IndexError::WrongBase { slot, expected, found });
+            }
+            let (entry, fence) = match &resolution.step {
+                Step::Segment(sealed) => {
+                    let entry = sealed.id.entry;
+                    let fence = raised.get(&entry).copied().unwrap_or_else(|| self.fence(entry));
+                    if Fence::at(sealed.id) < fence {
+                        return Err(IndexError::Fenced { slot, segment: sealed.id });
+                    }
+                    if body.is_none() && !self.names(sealed) {
+                        return Err(IndexError::BodyMissing { slot, segment: sealed.id });
+                    }
+                    let number = sealed.id.number.next();
+                    (entry, Fence { incarnation: sealed.id.incarnation, number })
+                }
+                step @ (Step::Opened { entry, .. } | Step::Closed { entry, .. }) => {
+                    (*entry, raised_by(step).unwrap_or_default())
+                }
+            };
+            let before = raised.get(&entry).copied().unwrap_or_else(|| self.fence(entry));
+            raised.insert(entry, before.max(fence));
+            next = Next::after(Some(resolution));
+        }
+        Ok((raised, next))
+    }
+
+    /// Whether the very body that was voted for is held, soundly as far as is known, and waits for its place.
+    pub(super) fn has(&self, sealed: &SealedSegment) -> bool {
+        self.names(sealed) && !self.damaged.contains(&sealed.id)
+    }
+
+    /// Whether that body was kept. One found damaged since then gets its row all the same: it is known to need repair,
+    /// and it may have been found by another reader just after the caller was told that it is here.
+    fn names(&self, sealed: &SealedSegment) -> bool {
+        self.unresolved.get(&sealed.id) == Some(&sealed.checksum)
+    }
+
+    fn resolve(&mut self, sealed: &SealedSegment, body: Option<Bytes>, writes: &mut Vec<Write>) {
+        let (id, checksum) = (sealed.id, sealed.checksum);
+        let has = self.has(sealed);
+        if let Some(body) = body.filter(|_| !has) {
+            self.damaged.remove(&id);
+            writes.push(Write::Body { id, checksum, body });
+        }
+        if self.unresolved.remove(&id).is_some() {
+            writes.push(Write::Resolved { id });
+        }
+    }
+
+    fn discard_below(&mut self, entry: NodeId, incarnation: Incarnation, writes: &mut Vec<Write>) {
+        let first = |incarnation| AdvanceSegment { entry, incarnation, number: SegmentNumber(0) };
+        let range = first(Incarnation(0))..first(incarnation);
+        let discarded: Vec<_> = self.unresolved.range(range).map(|(id, _)| *id).collect();
+        for id in discarded {
+            self.unresolved.remove(&id);
+            self.damaged.remove(&id);
+            writes.push(Write::Discard { id });
+        }
+    }
+
+    pub(super) fn mark_damaged(&mut self, id: AdvanceSegment) {
+        if self.damaged.len() < DAMAGED {
+            self.damaged.insert(id);
+        }
+    }
+
+    pub(super) fn is_damaged(&self, id: AdvanceSegment) -> bool {
+        self.damaged.contains(&id)
+    }
+
+    pub(super) fn mended(&mut self, id: AdvanceSegment) {
+        self.damaged.remove(&id);
+    }
+
+    pub(super) fn damaged(&self) -> impl Iterator<Item = AdvanceSegment> + '_ {
+        self.damaged.iter().copied()
+    }
+}
+
+/// The fence that an entry's opening or closing raises.
+fn raised_by(step: &Step) -> Option<Fence> {
+    let incarnation = match step {
+        Step::Segment(_) => return None,
+        Step::Opened { incarnation, .. } => *incarnation,
+        Step::Closed { incarnation, .. } => incarnation.next(),
+    };
+    Some(Fence { incarnation, number: SegmentNumber(0) })
+}

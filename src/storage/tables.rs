@@ -1,0 +1,137 @@
+//! The tables of `segments.redb` and the bytes in them.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `bodies` | advance segment, 24 bytes big-endian | checksum u64, body |
+//! | `unresolved` | advance segment | checksum u64: held, but not in the order yet |
+//! | `slots` | slot u64 | the resolution, by `wire::encode` |
+//! | `fences` | entry u64 | incarnation u64, number u64: the lowest that may still be resolved |
+//! | `meta` | `format` | u32 |
+//! | | `identity` | the node the file belongs to, by `wire::encode` |
+//!
+//! Numbers in values are little-endian. Persisted: never change, raise [`FORMAT`] instead.
+//!
+//! Invariant: `slots` is dense, every segment in it has a body, and `unresolved` names just the bodies not in `slots`.
+//!
+//! Deliberately absent: when anything is written (`committer`) and what (`staging`).
+
+use redb::TableDefinition;
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, SegmentNumber};
+
+use super::staging::Fence;
+
+/// Version of everything in the file.
+pub(super) const FORMAT: u32 = 1;
+
+pub(super) type Key = &'static [u8; AdvanceSegment::KEY_LEN];
+
+pub(super) const BODIES: TableDefinition<'_, Key, &[u8]> = TableDefinition::new("bodies");
+pub(super) const UNRESOLVED: TableDefinition<'_, Key, &[u8; 8]> =
+    TableDefinition::new("unresolved");
+pub(super) const SLOTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("slots");
+pub(super) const FENCES: TableDefinition<'_, u64, &[u8; 16]> = TableDefinition::new("fences");
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+pub(super) const META_FORMAT: &str = "format";
+pub(super) const META_IDENTITY: &str = "identity";
+
+/// Bytes in front of a body.
+pub(super) const BODY_PREFIX: usize = 8;
+
+const _: () = {
+    // The largest body with all that the store puts around it stays under the power of two it is allocated in.
+    let around = BODY_PREFIX + AdvanceSegment::KEY_LEN + 32;
+    assert!(crate::limits::SEGMENT_BODY + around < crate::limits::SEGMENT_BODY.next_power_of_two());
+};
+
+/// Puts a body's row into `row`, whatever was in it.
+pub(super) fn encode_body(checksum: u64, body: &[u8], row: &mut Vec<u8>) {
+    row.clear();
+    row.extend_from_slice(&checksum.to_le_bytes());
+    row.extend_from_slice(body);
+}
+
+/// The checksum and the body of a row of `bodies`; `None` where it is too short for that.
+pub(super) fn decode_body(row: &[u8]) -> Option<(u64, &[u8])> {
+    let (checksum, body) = row.split_first_chunk()?;
+    Some((u64::from_le_bytes(*checksum), body))
+}
+
+pub(super) fn encode_fence(fence: Fence) -> [u8; 16] {
+    let mut row = [0; 16];
+    row[..8].copy_from_slice(&fence.incarnation.0.to_le_bytes());
+    row[8..].copy_from_slice(&fence.number.0.to_le_bytes());
+    row
+}
+
+pub(super) fn decode_fence(row: &[u8; 16]) -> Fence {
+    let mut halves = [[0; 8]; 2];
+    halves[0].copy_from_slice(&row[..8]);
+    halves[1].copy_from_slice(&row[8..]);
+    let [incarnation, number] = halves.map(u64::from_le_bytes);
+    Fence { incarnation: Incarnation(incarnation), number: SegmentNumber(number) }
+}
+
+#[cfg(test)]
+mod tests {
+    use vulpes_raft::ids::{DiskId, NodeId, Position, Shard, Slot, Stamp};
+    use vulpes_raft::order::{CloseReason, Resolution, SealedSegment, Step};
+    use vulpes_raft::wire::{self, Identity};
+
+    use super::*;
+
+    #[test]
+    fn golden_bytes_of_bodies_and_fences() {
+        let mut row = b"left over".to_vec();
+        encode_body(0x0102_0304_0506_0708, b"body", &mut row);
+        assert_eq!(row, [8, 7, 6, 5, 4, 3, 2, 1, b'b', b'o', b'd', b'y']);
+        assert_eq!(decode_body(&row), Some((0x0102_0304_0506_0708, &b"body"[..])));
+        assert_eq!(decode_body(&row[..7]), None);
+
+        let fence = Fence { incarnation: Incarnation(3), number: SegmentNumber(258) };
+        assert_eq!(encode_fence(fence), [3, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(decode_fence(&encode_fence(fence)), fence);
+    }
+
+    #[test]
+    fn golden_bytes_of_slots_and_identity() {
+        let id = AdvanceSegment {
+            entry: NodeId(1),
+            incarnation: Incarnation(2),
+            number: SegmentNumber(3),
+        };
+        let row = |step| Resolution { slot: Slot(7), stamp: Stamp(300), base: Position(9), step };
+        let segment = SealedSegment {
+            id,
+            shard: Shard(4),
+            count: 5,
+            length: 6,
+            checksum: 0x0102_0304_0506_0708,
+            votes: vec![NodeId(1), NodeId(3)],
+        };
+        let rows: [(Resolution, &[u8]); 3] = [
+            (
+                row(Step::Segment(segment)),
+                &[7, 251, 44, 1, 9, 0, 1, 2, 3, 4, 5, 6, 253, 8, 7, 6, 5, 4, 3, 2, 1, 2, 1, 3],
+            ),
+            (
+                row(Step::Opened { entry: NodeId(1), incarnation: Incarnation(2) }),
+                &[7, 251, 44, 1, 9, 1, 1, 2],
+            ),
+            (
+                row(Step::Closed {
+                    entry: NodeId(1),
+                    incarnation: Incarnation(2),
+                    reason: CloseReason::LeaseLost,
+                }),
+                &[7, 251, 44, 1, 9, 2, 1, 2, 1],
+            ),
+        ];
+        for (row, bytes) in rows {
+            assert_eq!(wire::encode(&row), bytes);
+            assert_eq!(wire::decode::<Resolution>(bytes).unwrap(), row);
+        }
+        let identity = Identity { cluster: "fox".into(), node: NodeId(1), disk: DiskId(2) };
+        assert_eq!(wire::encode(&identity), [3, b'f', b'o', b'x', 1, 2]);
+    }
+}

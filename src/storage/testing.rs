@@ -1,0 +1,276 @@
+//! A host for tests: databases in memory whose power can be cut, connections in memory, no clock.
+//!
+//! Invariant: what was not synced is gone after [`TestDisk::cut_power`], and nothing else is.
+//!
+//! Deliberately absent: torn writes and delays in the network.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+use vulpes_raft::host::{BoxStream, Clock, CommitMode, Disk, Host, Listener, Net, Random};
+use vulpes_raft::ids::{
+    AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Shard, Slot, Stamp,
+};
+use vulpes_raft::order::{Resolution, SealedSegment, Step};
+use vulpes_raft::wire::Identity;
+
+use crate::event::{Encoding, Event, Payload, Qos, SessionId};
+use crate::segment::{OpenSegment, SealedBody};
+use crate::topic::{Realm, Topic};
+
+/// How long a simulated commit takes.
+pub(crate) const COMMIT: Duration = Duration::from_millis(1);
+
+/// A host whose disk and network are these, committing in tasks.
+pub(crate) fn host(disk: &TestDisk, net: &TestNet) -> Host {
+    Host {
+        net: Arc::new(net.clone()),
+        disk: Arc::new(disk.clone()),
+        clock: Arc::new(NoTime),
+        random: Arc::new(Counter(AtomicU64::new(1))),
+        commits: CommitMode::Task { delay: Arc::new(|| COMMIT) },
+        fatal: Arc::new(|reason| panic!("fatal: {reason}")),
+    }
+}
+
+struct NoTime;
+
+impl Clock for NoTime {
+    fn now(&self) -> Stamp {
+        Stamp(0)
+    }
+}
+
+struct Counter(AtomicU64);
+
+impl Random for Counter {
+    fn next_u64(&self) -> u64 {
+        self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Image {
+    current: Vec<u8>,
+    durable: Vec<u8>,
+    /// Syncing fails, and so nothing becomes durable any more.
+    broken: bool,
+}
+
+/// Files in memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TestDisk {
+    files: Arc<Mutex<BTreeMap<PathBuf, Arc<Mutex<Image>>>>>,
+}
+
+impl TestDisk {
+    /// A disk that holds what is durable on this one now: this one may go on, the other never sees it.
+    pub(crate) fn cut_power(&self) -> Self {
+        let files = self.files.lock().unwrap();
+        let survivors = files.iter().map(|(path, image)| {
+            let durable = image.lock().unwrap().durable.clone();
+            (
+                path.clone(),
+                Arc::new(Mutex::new(Image { current: durable.clone(), durable, broken: false })),
+            )
+        });
+        Self { files: Arc::new(Mutex::new(survivors.collect())) }
+    }
+
+    /// Has every sync fail from now on.
+    pub(crate) fn break_down(&self) {
+        for image in self.files.lock().unwrap().values() {
+            image.lock().unwrap().broken = true;
+        }
+    }
+
+    /// Flips a bit wherever these bytes stand; gives how many places that were.
+    pub(crate) fn damage(&self, path: &Path, needle: &[u8]) -> usize {
+        let files = self.files.lock().unwrap();
+        let mut image = files[path].lock().unwrap();
+        let places: Vec<usize> = (0..image.current.len() - needle.len())
+            .filter(|at| image.current[*at..].starts_with(needle))
+            .collect();
+        for at in &places {
+            image.current[*at] ^= 1;
+        }
+        image.durable = image.current.clone();
+        places.len()
+    }
+}
+
+#[derive(Debug)]
+struct Backend(Arc<Mutex<Image>>);
+
+impl redb::StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().current.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let image = self.0.lock().unwrap();
+        let from = offset as usize;
+        out.copy_from_slice(&image.current[from..from + out.len()]);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.lock().unwrap().current.resize(len as usize, 0);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut image = self.0.lock().unwrap();
+        let Image { current, durable, broken } = &mut *image;
+        if *broken {
+            return Err(io::Error::other("the disk is broken"));
+        }
+        durable.clone_from(current);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let from = offset as usize;
+        self.0.lock().unwrap().current[from..from + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+}
+
+impl Disk for TestDisk {
+    fn open_database(&self, path: &Path) -> Result<redb::Database, redb::DatabaseError> {
+        let image = self.files.lock().unwrap().entry(path.to_owned()).or_default().clone();
+        // No cache worth the name: what is read is what the image holds.
+        redb::Database::builder().set_cache_size(0).create_with_backend(Backend(image))
+    }
+
+    fn read_file(&self, _path: &Path) -> io::Result<Option<Vec<u8>>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn write_file(&self, _path: &Path, _content: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Connections in memory, by address.
+#[derive(Clone, Default)]
+pub(crate) struct TestNet {
+    listeners: Arc<Mutex<BTreeMap<String, mpsc::Sender<BoxStream>>>>,
+}
+
+/// Bytes that may be on the way in a connection in memory.
+const PIPE: usize = 64 << 10;
+
+struct TestListener(mpsc::Receiver<BoxStream>);
+
+impl Net for TestNet {
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxStream>> {
+        Box::pin(async move {
+            let listener = self.listeners.lock().unwrap().get(address).cloned();
+            let listener = listener.ok_or(io::ErrorKind::ConnectionRefused)?;
+            let (near, far) = tokio::io::duplex(PIPE);
+            let refused = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
+            listener.send(Box::new(far)).await.map_err(refused)?;
+            Ok(Box::new(near) as BoxStream)
+        })
+    }
+
+    fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let (sender, receiver) = mpsc::channel(16);
+            self.listeners.lock().unwrap().insert(address.to_owned(), sender);
+            Ok(Box::new(TestListener(receiver)) as Box<dyn Listener>)
+        })
+    }
+}
+
+impl Listener for TestListener {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxStream, SocketAddr)>> {
+        Box::pin(async move {
+            let stream = self.0.recv().await.ok_or(io::ErrorKind::BrokenPipe)?;
+            Ok((stream, SocketAddr::from(([127, 0, 0, 1], 1))))
+        })
+    }
+
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::from(([127, 0, 0, 1], 1)))
+    }
+}
+
+pub(crate) fn identity(node: u64) -> Identity {
+    Identity { cluster: "fox".into(), node: NodeId(node), disk: DiskId(node + 1000) }
+}
+
+pub(crate) fn segment_id(entry: u64, incarnation: u64, number: u64) -> AdvanceSegment {
+    AdvanceSegment {
+        entry: NodeId(entry),
+        incarnation: Incarnation(incarnation),
+        number: SegmentNumber(number),
+    }
+}
+
+/// A sealed segment of one event with this payload.
+pub(crate) fn sealed(id: AdvanceSegment, payload: &[u8]) -> SealedBody {
+    let mut open = OpenSegment::default();
+    let event = Event {
+        realm: Realm::new("realm").unwrap(),
+        topic: Topic::from_canonical("a"),
+        publisher: SessionId(1),
+        exclude_me: true,
+        disclose_me: false,
+        retain: false,
+        qos: Qos::AtLeastOnce,
+        payload: Payload {
+            encoding: Encoding::Raw,
+            args: Bytes::copy_from_slice(payload),
+            kwargs: Bytes::new(),
+        },
+        properties: Bytes::new(),
+    };
+    open.push(&event).unwrap();
+    open.seal(id, Shard(0))
+}
+
+/// An order that is made up as it goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    pub(crate) slot: Slot,
+    pub(crate) base: Position,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self { slot: Slot(1), base: Position(1) }
+    }
+}
+
+impl Order {
+    pub(crate) fn step(&mut self, step: Step) -> Resolution {
+        let resolution =
+            Resolution { slot: self.slot, stamp: Stamp(1_795_369_320_000), base: self.base, step };
+        self.slot = self.slot.next();
+        self.base = resolution.end();
+        resolution
+    }
+
+    pub(crate) fn segment(&mut self, body: &SealedBody) -> Resolution {
+        self.step(Step::Segment(proposal(body)))
+    }
+
+    pub(crate) fn opened(&mut self, entry: u64, incarnation: u64) -> Resolution {
+        let (entry, incarnation) = (NodeId(entry), Incarnation(incarnation));
+        self.step(Step::Opened { entry, incarnation })
+    }
+}
+
+pub(crate) fn proposal(body: &SealedBody) -> SealedSegment {
+    body.proposal(vec![NodeId(1), NodeId(2)])
+}

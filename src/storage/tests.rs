@@ -1,0 +1,392 @@
+//! A storage, op by op: what is answered, what survives a power cut, and what is refused.
+
+use std::path::Path;
+use std::time::Duration;
+
+use vulpes_raft::host::CommitMode;
+use vulpes_raft::ids::{DiskId, Shard};
+use vulpes_raft::order::CloseReason;
+
+use super::testing::{
+    host, identity, proposal, sealed, segment_id, Order, TestDisk, TestNet, COMMIT,
+};
+use super::*;
+use crate::segment::OpenSegment;
+
+mod model;
+
+pub(super) fn path() -> &'static Path {
+    Path::new("data/segments.redb")
+}
+
+pub(super) fn open_as(disk: &TestDisk, own: &Identity) -> Result<Storage, OpenError> {
+    let host = host(disk, &TestNet::default());
+    Storage::open(&host, own, path(), RecentBodies::new(limits::RECENT_BODIES))
+}
+
+pub(super) fn open(disk: &TestDisk) -> Storage {
+    open_as(disk, &identity(1)).unwrap()
+}
+
+async fn keep_all(storage: &Storage, bodies: &[SealedBody]) {
+    for body in bodies {
+        storage.keep(body.clone()).await.unwrap();
+    }
+}
+
+async fn index(storage: &Storage, rows: Vec<(Resolution, Option<Bytes>)>) {
+    let last = rows.last().unwrap().0.slot;
+    storage.index(rows).await.unwrap();
+    storage.indexed().wait_for(|slot| *slot >= last).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_body_is_voted_for_and_there_after_a_power_cut() {
+    let disk = TestDisk::default();
+    let storage = open(&disk);
+    let body = sealed(segment_id(1, 1, 0), b"first");
+    assert_eq!(storage.begin(NodeId(1), Incarnation(1)), Ok(limits::STORAGE_CREDIT));
+    let kept = storage.keep(body.clone()).await.unwrap();
+    let expected = StorageVote {
+        storage: NodeId(1),
+        segment: body.id,
+        length: body.body.len() as u32,
+        checksum: body.checksum,
+    };
+    assert_eq!(kept, Kept { vote: expected, credit: limits::STORAGE_CREDIT });
+    // The same again gets the same vote, another under that name a refusal.
+    assert_eq!(storage.keep(body.clone()).await.unwrap().vote, expected);
+    let other = sealed(body.id, b"other");
+    assert_eq!(storage.keep(other.clone()).await, Err(KeepError::Conflict(body.id)));
+
+    let storage = open(&disk.cut_power());
+    assert!(storage.has(&proposal(&body)));
+    assert!(!storage.has(&proposal(&other)));
+    assert_eq!(storage.body(&body.id), Ok(Some(body.body.clone())));
+    assert_eq!(storage.keep(body.clone()).await.unwrap().vote, expected);
+    assert_eq!(storage.keep(other).await, Err(KeepError::Conflict(body.id)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vote_waits_for_the_disk_and_a_write_for_nobody() {
+    let disk = TestDisk::default();
+    let storage = open(&disk);
+    let body = sealed(segment_id(1, 1, 0), b"first");
+    let early = COMMIT / 2;
+    let kept = tokio::time::timeout(early, storage.keep(body.clone())).await;
+    assert!(kept.is_err(), "the vote came before the commit");
+    // It has arrived, so it can be read from memory, but neither votes nor readers know it yet.
+    assert!(storage.has(&proposal(&body)));
+    assert_eq!(storage.inner.recent.get(body.id), Some(body.body.clone()));
+    assert_eq!(storage.body(&body.id), Ok(None));
+    assert_eq!(open(&disk.cut_power()).body(&body.id), Ok(None));
+    // Nobody waits any more, and it is written all the same.
+    tokio::time::sleep(COMMIT).await;
+    assert_eq!(open(&disk.cut_power()).body(&body.id), Ok(Some(body.body)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_ends_the_node_and_nobody_gets_a_vote() {
+    let disk = TestDisk::default();
+    let mut host = host(&disk, &TestNet::default());
+    let fatal = Arc::new(Mutex::new(Vec::new()));
+    let reasons = fatal.clone();
+    host.fatal = Arc::new(move |reason| reasons.lock().unwrap().push(reason.to_owned()));
+    let recent = RecentBodies::new(limits::RECENT_BODIES);
+    let storage = Storage::open(&host, &identity(1), path(), recent).unwrap();
+    disk.break_down();
+    for number in 0..2 {
+        let answer = storage.keep(sealed(segment_id(1, 1, number), b"x")).await;
+        assert!(matches!(answer, Err(KeepError::Unreachable { .. })), "{answer:?}");
+    }
+    let row = Order::default().opened(1, 1);
+    assert_eq!(storage.index(vec![(row, None)]).await, Err(IndexError::Closed));
+    assert_eq!(*storage.indexed().borrow(), Slot(0));
+    assert_eq!(fatal.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_wait_for_the_disk_too() {
+    let disk = TestDisk::default();
+    let storage = open(&disk);
+    let mut order = Order::default();
+    let row = order.opened(1, 1);
+    storage.index(vec![(row.clone(), None)]).await.unwrap();
+    assert_eq!(*storage.indexed().borrow(), Slot(0));
+    assert_eq!(storage.rows(Slot(1), 10), Ok(vec![]));
+    assert_eq!((storage.tail(), storage.oldest()), (None, Ok(Slot(1))));
+    storage.indexed().wait_for(|slot| *slot == Slot(1)).await.unwrap();
+    let storage = open(&disk.cut_power());
+    assert_eq!(*storage.indexed().borrow(), Slot(1));
+    assert_eq!(storage.rows(Slot(0), 10), Ok(vec![row.clone()]));
+    assert_eq!((storage.tail(), storage.oldest()), (Some(row), Ok(Slot(1))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_are_not_what_they_say_are_refused() {
+    let storage = open(&TestDisk::default());
+    let sound = sealed(segment_id(1, 1, 0), b"first");
+    let cut = sound.body.slice(..sound.body.len() - 1);
+    let wrong = [
+        SealedBody { checksum: 1, ..sound.clone() },
+        SealedBody { body: cut.clone(), ..sound.clone() },
+        SealedBody { checksum: checksum(&cut), body: cut, ..sound.clone() },
+        SealedBody { id: segment_id(1, 1, 1), ..sound.clone() },
+        SealedBody { count: 2, ..sound.clone() },
+        SealedBody { shard: Shard(1), ..sound.clone() },
+        OpenSegment::default().seal(sound.id, Shard(0)),
+    ];
+    for body in wrong {
+        assert!(matches!(storage.keep(body).await, Err(KeepError::Damaged(_))));
+    }
+    assert_eq!(storage.status().unwrap().bodies, 0);
+    assert_eq!(storage.inner.recent.get(sound.id), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn credit_follows_the_room_in_the_queue() {
+    let storage = open(&TestDisk::default());
+    let payload = vec![7; 900_000];
+    let mut keeps = tokio::task::JoinSet::new();
+    for number in 0..40 {
+        let (storage, body) = (storage.clone(), sealed(segment_id(1, 1, number), &payload));
+        keeps.spawn(async move { storage.keep(body).await.unwrap().credit });
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(storage.begin(NodeId(1), Incarnation(1)), Ok(1));
+    let credits = keeps.join_all().await;
+    assert!(credits.iter().all(|credit| (1..=limits::STORAGE_CREDIT).contains(credit)));
+    assert_eq!(storage.begin(NodeId(1), Incarnation(1)), Ok(limits::STORAGE_CREDIT));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_discards_just_what_can_not_be_resolved_any_more() {
+    let disk = TestDisk::default();
+    let storage = open(&disk);
+    let mut order = Order::default();
+    let body = |entry, incarnation, number| sealed(segment_id(entry, incarnation, number), b"x");
+    let resolved = body(1, 1, 0);
+    let (late, next, other) = (body(1, 1, 1), body(1, 2, 0), body(2, 1, 0));
+    keep_all(&storage, &[resolved.clone(), late.clone(), next.clone(), other.clone()]).await;
+    let rows = vec![
+        (order.opened(1, 1), None),
+        (order.segment(&resolved), None),
+        (order.opened(1, 2), None),
+    ];
+    index(&storage, rows).await;
+    for storage in [storage.clone(), open(&disk.cut_power())] {
+        let held = [&resolved, &late, &next, &other].map(|body| storage.holds(body.id).unwrap());
+        assert_eq!(held, [true, false, true, true]);
+        assert_eq!(storage.body(&late.id), Ok(None));
+        assert_eq!(storage.keep(late.clone()).await, Err(KeepError::Fenced));
+        assert_eq!(storage.begin(NodeId(1), Incarnation(1)), Err(KeepError::Fenced));
+        assert!(storage.begin(NodeId(1), Incarnation(2)).is_ok());
+        let status = storage.status().unwrap();
+        assert_eq!((status.bodies, status.unresolved, status.indexed), (3, 2, Slot(3)));
+    }
+    // Closing fences the incarnation itself.
+    let (entry, incarnation) = (NodeId(1), Incarnation(2));
+    let closed = Step::Closed { entry, incarnation, reason: CloseReason::LeaseLost };
+    index(&storage, vec![(order.step(closed), None)]).await;
+    assert_eq!(storage.holds(next.id), Ok(false));
+    assert_eq!(storage.keep(next).await, Err(KeepError::Fenced));
+    assert_eq!(storage.holds(resolved.id), Ok(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_comes_again_after_its_place_was_found_is_compared() {
+    let disk = TestDisk::default();
+    let storage = open(&disk);
+    let mut order = Order::default();
+    let body = sealed(segment_id(1, 1, 0), b"x");
+    let rows = vec![
+        (order.opened(1, 1), None),
+        // This storage was away when the quorum kept it: the body comes along.
+        (order.segment(&body), Some(body.body.clone())),
+    ];
+    storage.index(rows).await.unwrap();
+    // Queued behind the row, before it is durable.
+    assert_eq!(storage.keep(body.clone()).await.unwrap().vote.checksum, body.checksum);
+    let other = sealed(body.id, b"other");
+    assert_eq!(storage.keep(other).await, Err(KeepError::Conflict(body.id)));
+    let status = open(&disk.cut_power()).status().unwrap();
+    assert_eq!((status.bodies, status.unresolved, status.indexed), (1, 0, Slot(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_not_the_next_ones_change_nothing() {
+    let storage = open(&TestDisk::default());
+    let mut order = Order::default();
+    let [zero, one] = [0, 1].map(|number| sealed(segment_id(1, 2, number), b"x"));
+    storage.keep(zero.clone()).await.unwrap();
+    index(&storage, vec![(order.opened(1, 2), None), (order.segment(&zero), None)]).await;
+    let start = order.clone();
+    let row = |body: &SealedBody| start.clone().segment(body);
+    let mut gap = row(&one);
+    gap.slot = gap.slot.next();
+    let mut base = row(&one);
+    base.base = base.base.next();
+    let old = sealed(segment_id(1, 1, 5), b"x");
+    let with = |body: &SealedBody| Some(body.body.clone());
+    let slot = start.slot;
+    let cases = [
+        (gap, with(&one), IndexError::NotNext { expected: slot, found: slot.next() }),
+        (
+            base,
+            with(&one),
+            IndexError::WrongBase { slot, expected: start.base, found: start.base.next() },
+        ),
+        (row(&zero), with(&zero), IndexError::Fenced { slot, segment: zero.id }),
+        (row(&old), with(&old), IndexError::Fenced { slot, segment: old.id }),
+        (row(&one), None, IndexError::BodyMissing { slot, segment: one.id }),
+        (row(&one), with(&zero), IndexError::BodyWrong(one.id)),
+    ];
+    for (row, body, expected) in cases {
+        assert_eq!(storage.index(vec![(row.clone(), body.clone())]).await, Err(expected.clone()));
+        if let IndexError::BodyMissing { .. } = expected {
+            // A good row in front of it is not indexed either.
+            let mut good = start.clone();
+            let opened = (good.opened(2, 1), None);
+            let missing = (good.segment(&one), None);
+            let error = storage.index(vec![opened, missing]).await.unwrap_err();
+            let slot = slot.next();
+            assert_eq!(error, IndexError::BodyMissing { slot, segment: one.id });
+        }
+    }
+    index(&storage, vec![(order.segment(&one), with(&one))]).await;
+    assert_eq!(storage.rows(Slot(1), 10).unwrap().len(), 3);
+    assert_eq!(storage.rows(Slot(2), 1).unwrap()[0].slot, Slot(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_with_another_checksum_shows_that_ours_is_the_wrong_body() {
+    let disk = TestDisk::default();
+    let storage = open(&disk);
+    let mut order = Order::default();
+    let ours = sealed(segment_id(1, 1, 0), b"ours");
+    let theirs = sealed(ours.id, b"theirs");
+    storage.keep(ours.clone()).await.unwrap();
+    let rows = |body| vec![(Order::default().segment(&theirs), body)];
+    let slot = order.segment(&theirs).slot;
+    let missing = IndexError::BodyMissing { slot, segment: ours.id };
+    assert_eq!(storage.index(rows(None)).await, Err(missing));
+    index(&storage, rows(Some(theirs.body.clone()))).await;
+    let storage = open(&disk.cut_power());
+    assert_eq!(storage.body(&ours.id), Ok(Some(theirs.body)));
+    assert_eq!(storage.status().unwrap().unresolved, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_rots_is_found_and_mended() {
+    let disk = TestDisk::default();
+    let mut order = Order::default();
+    let [resolved, fresh, rotten] =
+        [0, 1, 2].map(|number| sealed(segment_id(1, 1, number), b"a payload to be found again"));
+    {
+        let storage = open(&disk);
+        keep_all(&storage, &[resolved.clone(), fresh.clone(), rotten.clone()]).await;
+        index(&storage, vec![(order.segment(&resolved), None)]).await;
+    }
+    let disk = disk.cut_power();
+    assert!(disk.damage(path(), b"payload to be found again") >= 2);
+    let storage = open(&disk);
+    for body in [&resolved, &fresh, &rotten] {
+        assert_eq!(storage.holds(body.id), Ok(true), "nobody has looked yet");
+        assert_eq!(storage.body(&body.id), Err(ReadError::Damaged(body.id)));
+        assert_eq!(storage.holds(body.id), Ok(false));
+    }
+    assert_eq!(storage.damaged(), [resolved.id, fresh.id, rotten.id]);
+    assert_eq!(read_bodies(&storage, &[resolved.id]), Ok(vec![None]));
+    assert!(!storage.has(&proposal(&fresh)));
+
+    let wrong = storage.replace(&proposal(&resolved), fresh.body.clone()).await;
+    assert_eq!(wrong, Err(ReplaceError::BodyWrong(resolved.id)));
+    let stranger = sealed(segment_id(1, 1, 9), b"x");
+    let unknown = storage.replace(&proposal(&stranger), stranger.body.clone()).await;
+    assert_eq!(unknown, Err(ReplaceError::NotHeld(stranger.id)));
+    storage.replace(&proposal(&resolved), resolved.body.clone()).await.unwrap();
+    // The unresolved one is mended by its entry keeping it again.
+    storage.keep(fresh.clone()).await.unwrap();
+    assert_eq!(storage.damaged(), [rotten.id]);
+    // A known damage does not hold up the order.
+    index(&storage, vec![(order.segment(&fresh), None), (order.segment(&rotten), None)]).await;
+    assert_eq!(storage.damaged(), [rotten.id]);
+    storage.replace(&proposal(&rotten), rotten.body.clone()).await.unwrap();
+    assert_eq!(storage.damaged(), []);
+    for body in [resolved, fresh, rotten] {
+        assert_eq!(open(&disk.cut_power()).body(&body.id), Ok(Some(body.body)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn positions_are_found_among_the_slots() {
+    let storage = open(&TestDisk::default());
+    assert_eq!(storage.slot_of(Position(1)), Ok(None));
+    let mut order = Order::default();
+    let mut rows = Vec::new();
+    let mut expected = Vec::new();
+    for number in 0..20 {
+        // Several slots begin at one position where entries open in between.
+        for incarnation in 0..number % 3 {
+            rows.push((order.opened(2, incarnation + 1), None));
+        }
+        let body = sealed(segment_id(1, 1, number), b"x");
+        let row = order.segment(&body);
+        expected.push(row.clone());
+        rows.push((row, Some(body.body)));
+    }
+    rows.push((order.opened(3, 1), None));
+    index(&storage, rows).await;
+    assert_eq!(storage.slot_of(Position(0)), Ok(None));
+    for row in expected {
+        assert_eq!(storage.slot_of(row.base), Ok(Some(row)));
+    }
+    assert_eq!(storage.slot_of(order.base), Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_node_s_file_and_a_newer_one_are_left_alone() {
+    let disk = TestDisk::default();
+    drop(open(&disk));
+    let strangers = [
+        Identity { node: NodeId(2), ..identity(1) },
+        Identity { disk: DiskId(7), ..identity(1) },
+        Identity { cluster: "other".into(), ..identity(1) },
+    ];
+    for stranger in strangers {
+        let error = open_as(&disk.cut_power(), &stranger).unwrap_err();
+        assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+        assert!(error.to_string().contains("its own data directory"), "{error}");
+    }
+    let newer = disk.cut_power();
+    {
+        let host = host(&newer, &TestNet::default());
+        let database = host.disk.open_database(path()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut meta = transaction.open_table(tables::META).unwrap();
+        meta.insert(tables::META_FORMAT, 2u32.to_le_bytes().as_slice()).unwrap();
+        drop(meta);
+        transaction.commit().unwrap();
+    }
+    let error = open_as(&newer, &identity(1)).unwrap_err();
+    assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_thread_of_its_own_commits_in_a_real_process() {
+    let disk = TestDisk::default();
+    let mut host = host(&disk, &TestNet::default());
+    host.commits = CommitMode::Thread;
+    let storage =
+        Storage::open(&host, &identity(1), path(), RecentBodies::new(limits::RECENT_BODIES))
+            .unwrap();
+    let keeps = (0..50).map(|number| {
+        let body = sealed(segment_id(1, 1, number), b"x");
+        let storage = storage.clone();
+        async move { storage.keep(body).await.map(|kept| kept.vote.segment.number.0) }
+    });
+    let kept = tokio::time::timeout(Duration::from_secs(30), futures::future::join_all(keeps));
+    let numbers: Result<Vec<_>, _> = kept.await.unwrap().into_iter().collect();
+    assert_eq!(numbers, Ok((0..50).collect()));
+    assert_eq!(open(&disk.cut_power()).status().unwrap().unresolved, 50);
+}

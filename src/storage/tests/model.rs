@@ -1,0 +1,268 @@
+//! Random operations on a storage, with power cuts, against a model of a few maps.
+//!
+//! Whatever was queued and not yet answered when the power went may be on disk or not, but only whole operations, in
+//! the order in which they were queued, and everything that was answered is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use tokio::task::JoinHandle;
+use vulpes_raft::ids::SegmentNumber;
+use vulpes_raft::order::CloseReason;
+
+use super::super::staging::Fence;
+use super::super::testing::{sealed, segment_id, Order, TestDisk, COMMIT};
+use super::super::*;
+use super::open;
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// A body comes from an entry: of its current incarnation or one beside it, in one of two variants.
+    Keep {
+        entry: u64,
+        incarnation: u64,
+        number: u64,
+        variant: u8,
+    },
+    /// The order resolves the entry's next segment.
+    Resolve {
+        entry: u64,
+        variant: u8,
+    },
+    Open {
+        entry: u64,
+    },
+    Close {
+        entry: u64,
+    },
+    /// Time passes: commits happen.
+    Wait {
+        commits: u32,
+    },
+    CutPower,
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let entry = 1..3u64;
+    prop_oneof![
+        6 => (entry.clone(), 0..4u64, 0..4u64, 0..2u8).prop_map(
+            |(entry, incarnation, number, variant)| {
+                Op::Keep { entry, incarnation, number, variant }
+            }
+        ),
+        4 => (entry.clone(), 0..2u8).prop_map(|(entry, variant)| Op::Resolve { entry, variant }),
+        1 => entry.clone().prop_map(|entry| Op::Open { entry }),
+        1 => entry.prop_map(|entry| Op::Close { entry }),
+        3 => (1..3u32).prop_map(|commits| Op::Wait { commits }),
+        1 => Just(Op::CutPower),
+    ]
+}
+
+/// What a storage's disk holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Held {
+    rows: Vec<Resolution>,
+    bodies: BTreeMap<AdvanceSegment, Bytes>,
+    unresolved: BTreeMap<AdvanceSegment, u64>,
+    fences: BTreeMap<NodeId, Fence>,
+}
+
+impl Held {
+    fn read(storage: &Storage, named: impl Iterator<Item = AdvanceSegment>) -> Self {
+        let held = Self {
+            rows: storage.rows(Slot(1), usize::MAX).unwrap(),
+            bodies: named.filter_map(|id| Some((id, storage.body(&id).unwrap()?))).collect(),
+            unresolved: storage.inner.reader.unresolved().unwrap(),
+            fences: storage.inner.reader.fences().unwrap(),
+        };
+        assert_eq!(held.bodies.len() as u64, storage.status().unwrap().bodies);
+        held
+    }
+
+    fn fence(&self, entry: u64) -> Fence {
+        self.fences.get(&NodeId(entry)).copied().unwrap_or_default()
+    }
+
+    fn order(&self) -> Order {
+        let next = Next::after(self.rows.last());
+        Order { slot: next.slot, base: next.base }
+    }
+
+    fn keep(&mut self, body: &SealedBody) -> Result<u64, KeepError> {
+        let fence = self.fence(body.id.entry.0);
+        if body.id.incarnation < fence.incarnation {
+            return Err(KeepError::Fenced);
+        }
+        let held = self.bodies.entry(body.id).or_insert_with(|| body.body.clone());
+        if *held != body.body {
+            return Err(KeepError::Conflict(body.id));
+        }
+        if body.id.incarnation > fence.incarnation || body.id.number >= fence.number {
+            self.unresolved.insert(body.id, body.checksum);
+        }
+        Ok(body.checksum)
+    }
+
+    fn resolve(&mut self, body: &SealedBody, row: Resolution) {
+        let id = body.id;
+        self.unresolved.remove(&id);
+        self.bodies.insert(id, body.body.clone());
+        self.rows.push(row);
+        let fence = Fence { incarnation: id.incarnation, number: id.number.next() };
+        self.fences.insert(id.entry, fence);
+    }
+
+    fn raise(&mut self, entry: u64, incarnation: Incarnation, row: Resolution) {
+        let fenced = |id: &AdvanceSegment| id.entry.0 == entry && id.incarnation < incarnation;
+        self.bodies.retain(|id, _| !(fenced(id) && self.unresolved.contains_key(id)));
+        self.unresolved.retain(|id, _| !fenced(id));
+        self.fences.insert(NodeId(entry), Fence { incarnation, number: SegmentNumber(0) });
+        self.rows.push(row);
+    }
+}
+
+struct Waiting {
+    /// The state that holds once it is answered.
+    state: usize,
+    /// The checksum that is voted for, or what is said instead.
+    expected: Result<u64, KeepError>,
+    answer: JoinHandle<Result<Kept, KeepError>>,
+}
+
+struct Run {
+    disk: TestDisk,
+    storage: Storage,
+    /// What is held after each operation since the last power cut, the state before it first.
+    states: Vec<Held>,
+    /// Keeps that are not answered yet.
+    waiting: Vec<Waiting>,
+    /// The state that answers have shown to be on disk.
+    answered: usize,
+    /// Every name that a body came under.
+    named: BTreeSet<AdvanceSegment>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let disk = TestDisk::default();
+        let storage = open(&disk);
+        Self {
+            disk,
+            storage,
+            states: vec![Held::default()],
+            waiting: Vec::new(),
+            answered: 0,
+            named: BTreeSet::new(),
+        }
+    }
+
+    fn now(&self) -> Held {
+        self.states.last().cloned().unwrap_or_default()
+    }
+
+    fn body(&mut self, id: AdvanceSegment, variant: u8) -> SealedBody {
+        self.named.insert(id);
+        sealed(id, &[variant; 40])
+    }
+
+    async fn step(&mut self, op: Op) {
+        let mut held = self.now();
+        match op {
+            Op::Keep { entry, incarnation, number, variant } => {
+                let body = self.body(segment_id(entry, incarnation, number), variant);
+                let expected = held.keep(&body);
+                let storage = self.storage.clone();
+                let answer = tokio::spawn(async move { storage.keep(body).await });
+                tokio::task::yield_now().await;
+                self.waiting.push(Waiting { state: self.states.len(), expected, answer });
+            }
+            Op::Resolve { entry, variant } => {
+                let Fence { incarnation, number } = held.fence(entry);
+                let id = AdvanceSegment { entry: NodeId(entry), incarnation, number };
+                let body = self.body(id, variant);
+                let row = held.order().segment(&body);
+                let sealed = super::proposal(&body);
+                let given = (!self.storage.has(&sealed)).then(|| body.body.clone());
+                held.resolve(&body, row.clone());
+                self.storage.index(vec![(row, given)]).await.unwrap();
+            }
+            Op::Open { entry } => {
+                let incarnation = held.fence(entry).incarnation.next();
+                let row = held.order().opened(entry, incarnation.0);
+                held.raise(entry, incarnation, row.clone());
+                self.storage.index(vec![(row, None)]).await.unwrap();
+            }
+            Op::Close { entry } => {
+                let (closed, incarnation) = (NodeId(entry), held.fence(entry).incarnation);
+                let reason = CloseReason::Left;
+                let row = held.order().step(Step::Closed { entry: closed, incarnation, reason });
+                held.raise(entry, incarnation.next(), row.clone());
+                self.storage.index(vec![(row, None)]).await.unwrap();
+            }
+            Op::Wait { commits } => {
+                tokio::time::sleep(COMMIT * commits + COMMIT / 2).await;
+                self.hear().await;
+                return;
+            }
+            Op::CutPower => return self.cut_power().await,
+        }
+        self.states.push(held);
+    }
+
+    /// Takes the answers that have come, and compares them with those that the model foretold.
+    async fn hear(&mut self) {
+        let mut waiting = Vec::new();
+        for keep in self.waiting.drain(..) {
+            if keep.answer.is_finished() {
+                let kept = keep.answer.await.unwrap();
+                assert_eq!(kept.map(|kept| kept.vote.checksum), keep.expected);
+                self.answered = self.answered.max(keep.state);
+            } else {
+                waiting.push(keep);
+            }
+        }
+        self.waiting = waiting;
+        let indexed = *self.storage.indexed().borrow();
+        let state = self.states.iter().position(|held| held.rows.len() as u64 >= indexed.0);
+        self.answered = self.answered.max(state.expect("rows are durable that were never queued"));
+    }
+
+    async fn cut_power(&mut self) {
+        self.hear().await;
+        self.waiting.clear();
+        self.disk = self.disk.cut_power();
+        self.storage = open(&self.disk);
+        let found = Held::read(&self.storage, self.named.iter().copied());
+        let possible = &self.states[self.answered..];
+        assert!(possible.contains(&found), "found {found:#?}, expected one of {possible:#?}");
+        self.states = vec![found];
+        self.answered = 0;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_storage_holds_what_the_model_says(ops in prop::collection::vec(any_op(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut run = Run::new();
+            for op in ops {
+                run.step(op).await;
+            }
+            // In the end everything queued is answered, and nothing else is on disk.
+            run.step(Op::Wait { commits: 200 }).await;
+            assert!(run.waiting.is_empty());
+            let last = run.now();
+            let held = Held::read(&run.storage, run.named.iter().copied());
+            assert_eq!(held, last);
+            run.answered = run.states.len() - 1;
+            run.cut_power().await;
+        });
+    }
+}

@@ -1,0 +1,78 @@
+"""paho-mqtt as a publisher or a subscriber; see README.md.
+
+python paho_client.py sub|pub 4|5 HOST PORT
+"""
+
+import json
+import os
+import sys
+
+import paho.mqtt.client as mqtt
+
+ROLE, VARIANT, HOST, PORT = sys.argv[1:]
+VERSIONS = {"4": mqtt.MQTTv311, "5": mqtt.MQTTv5}
+
+
+def show(line):
+    print(json.dumps(line), flush=True)
+
+
+def fail(reason):
+    print(reason, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def value_of(payload):
+    if not payload:
+        return {"empty": True}
+    try:
+        text = payload.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"binary": payload.hex()}
+    try:
+        return {"value": json.loads(text)}
+    except ValueError:
+        return {"value": text}
+
+
+def on_connect(client, userdata, flags, reason_code, properties):
+    if reason_code != 0:
+        fail(f"CONNACK {reason_code}")
+    if ROLE == "sub":
+        client.subscribe("cross/#", qos=1)
+
+
+def on_subscribe(client, userdata, mid, reason_codes, properties):
+    if reason_codes[0] != 1:
+        fail(f"SUBACK {reason_codes}")
+    show({"ready": True})
+
+
+def on_message(client, userdata, message):
+    show({"topic": message.topic.replace("/", "."), **value_of(message.payload)})
+
+
+client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=VERSIONS[VARIANT])
+# With more than this on the way, paho holds back QoS 1 and lets QoS 0 overtake it.
+client.max_inflight_messages_set(1000)
+client.on_connect = on_connect
+client.on_subscribe = on_subscribe
+client.on_message = on_message
+if ROLE == "sub":
+    client.on_disconnect = lambda *reason: fail(f"the connection is gone: {reason}")
+    client.connect(HOST, int(PORT))
+    client.loop_forever(retry_first_connection=False)
+client.connect(HOST, int(PORT))
+client.loop_start()
+sent = []
+for line in sys.stdin:
+    message = json.loads(line)
+    payload = bytes.fromhex(message["hex"]) if "hex" in message else message["text"]
+    sent.append((message["topic"], client.publish(message["topic"], payload, message["qos"])))
+for topic, answer in sent:
+    answer.wait_for_publish(30)
+    if not answer.is_published():
+        fail(f"no acknowledgement for {topic}")
+    show({"acknowledged": topic.replace("/", ".")})
+client.disconnect()
+client.loop_stop()

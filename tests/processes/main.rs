@@ -1,0 +1,27 @@
+//! The whole program as people run it: real node processes, real sockets, real clients, `kill -9`.
+//!
+//! - [`order`]: publishers and readers at all nodes see one order.
+//! - [`crashes`]: nodes die under load, one or all.
+//! - [`quorum`]: too few nodes are left, and come back.
+//! - [`bad_input`]: clients that break every rule.
+//! - [`operator`]: wrong configurations, ports in use, foreign data; memory.
+//! - [`stock`]: stock clients of both protocols, crossing.
+//!
+//! Invariant: tests share nothing but the machine, and run side by side. None waits a fixed time; each polls with a
+//! deadline.
+//!
+//! Deliberately absent: power cuts and network faults, which only a simulation can repeat.
+
+mod bad_input;
+mod crashes;
+mod operator;
+mod order;
+mod quorum;
+mod stock;
+
+use vulpes_jepsen::cluster::{Builder, Cluster};
+
+/// A cluster of the program under test.
+fn cluster() -> Builder {
+    Cluster::builder(env!("CARGO_BIN_EXE_vulpes"))
+}

@@ -1,0 +1,154 @@
+//! Stock clients, unpatched: each publishes at one node, each subscribes at another, and all must have seen the same.
+//!
+//! Invariant: a client that is not installed is named, with how to install it; with `VULPES_REQUIRE_CLIENTS=1` it is a
+//! failure. Scripts and what they print: tests/clients/README.md.
+//!
+//! Deliberately absent: what only our own options do; stock clients of MQTT 3.1.1 can't say them.
+
+mod kinds;
+mod messages;
+mod program;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+use serde_json::Value;
+use vulpes_jepsen::wait::until;
+use vulpes_jepsen::Node;
+
+use self::kinds::{installed, Client, Protocol};
+use self::program::Program;
+
+/// Two dozen interpreters start on what may be two busy cores.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What a client saw of an event: its topic, and its value in the form of tests/clients/README.md.
+type Shown = (String, Value);
+
+#[tokio::test]
+async fn every_client_hears_every_other() -> Result<()> {
+    let clients = installed();
+    ensure_required(&clients)?;
+    let cluster = crate::cluster().nodes(3).start().await?;
+
+    let mut subscribers = Vec::new();
+    for (client, node) in clients.iter().zip([3, 2].into_iter().cycle()) {
+        subscribers.push((client, client.subscribe(cluster.node(node))?));
+    }
+    for (_, subscriber) in &subscribers {
+        until("a subscriber is ready", PATIENCE, || async { subscriber.ready() }).await?;
+    }
+    let mut publishers = Vec::new();
+    for (client, node) in clients.iter().zip([1, 1, 2].into_iter().cycle()) {
+        publishers.push((client, client.publish(cluster.node(node)).await?));
+    }
+
+    let mut expected = BTreeMap::new();
+    for (client, publisher) in &mut publishers {
+        publisher.finish(PATIENCE).await.with_context(|| format!("{} publishes", client.name()))?;
+        expected.insert(client.topic(), client.expected());
+    }
+    let total = expected.values().map(Vec::len).sum();
+    let mut seen = Vec::new();
+    for (client, subscriber) in &subscribers {
+        let events =
+            until("a subscriber has seen all", PATIENCE, || async { subscriber.events(total) });
+        let events = events.await.with_context(|| format!("{} subscribes", client.name()))?;
+        seen.push((client.name(), events));
+    }
+    compare(&expected, &seen)?;
+    for (client, publisher) in &publishers {
+        if client.protocol() == Protocol::Wamp {
+            compare_positions(client, publisher, &seen)?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn mosquitto_reaches_autobahn_while_a_node_dies() -> Result<()> {
+    let clients = installed();
+    ensure_required(&clients)?;
+    let find = |name: &str| clients.iter().find(|client| client.name().starts_with(name));
+    let (Some(mosquitto), Some(autobahn)) = (find("mosquitto"), find("autobahn-js")) else {
+        return Ok(());
+    };
+    let mut cluster = crate::cluster().nodes(3).start().await?;
+    let subscriber = autobahn.subscribe(cluster.node(3))?;
+    until("autobahn-js is ready", PATIENCE, || async { subscriber.ready() }).await?;
+    let mut publisher = mosquitto.publish_lines(cluster.node(1))?;
+    for number in 0..100 {
+        publisher.say(&format!("before-{number}")).await?;
+    }
+    until("half has come", PATIENCE, || async { subscriber.events(100) }).await?;
+    cluster.node_mut(2).kill().await?;
+    for number in 0..100 {
+        publisher.say(&format!("after-{number}")).await?;
+    }
+    publisher.finish(PATIENCE).await?;
+    let events = until("all has come", PATIENCE, || async { subscriber.events(200) }).await?;
+    let numbered = |name: &'static str| (0..100).map(move |number| format!("{name}-{number}"));
+    for (event, text) in events.iter().zip(numbered("before").chain(numbered("after"))) {
+        ensure!(event["value"] == text, "{event} instead of {text}");
+    }
+    Ok(())
+}
+
+fn ensure_required(clients: &[Client]) -> Result<()> {
+    let missing = kinds::missing(clients);
+    for note in &missing {
+        // The handle itself, because the test runner keeps what the macros print from those who look at a success.
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "skipped: {note}");
+    }
+    let required = std::env::var("VULPES_REQUIRE_CLIENTS").is_ok_and(|value| value == "1");
+    ensure!(missing.is_empty() || !required, "not installed: {missing:#?}");
+    Ok(())
+}
+
+/// All subscribers must have seen the same in the same order, and of each publisher what it published, in its order.
+fn compare(expected: &BTreeMap<String, Vec<Value>>, seen: &[(String, Vec<Value>)]) -> Result<()> {
+    let Some((first_name, first)) = seen.first() else { return Ok(()) };
+    let reference: Vec<Shown> = first.iter().map(messages::shown).collect();
+    for (topic, values) in expected {
+        let of_topic: Vec<&Value> =
+            reference.iter().filter(|(one, _)| one == topic).map(|(_, value)| value).collect();
+        ensure!(
+            of_topic.iter().copied().eq(values),
+            "{topic}: {first_name} saw {of_topic:#?} instead of {values:#?}"
+        );
+    }
+    for (name, events) in seen {
+        for (event, one) in events.iter().zip(&reference) {
+            let shown = messages::shown(event);
+            ensure!(shown == *one, "{name} saw {shown:?} where {first_name} saw {one:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The positions a publisher was told must be those under which every WAMP subscriber saw its events.
+fn compare_positions(
+    publisher: &Client,
+    program: &Program,
+    seen: &[(String, Vec<Value>)],
+) -> Result<()> {
+    let mut told: Vec<u64> = program.acknowledged();
+    told.sort_unstable();
+    ensure!(told.len() == publisher.expected().len(), "{} was told {told:?}", publisher.name());
+    for (name, events) in seen {
+        let of_topic = events.iter().filter(|event| event["topic"] == publisher.topic());
+        let positions: Vec<u64> = of_topic.filter_map(|event| event["position"].as_u64()).collect();
+        let wamp = name.starts_with("autobahn");
+        ensure!(!wamp || positions == told, "{name} saw {positions:?} instead of {told:?}");
+    }
+    Ok(())
+}
+
+fn address(node: &Node, protocol: Protocol) -> std::net::SocketAddr {
+    match protocol {
+        Protocol::Wamp => node.wamp(),
+        Protocol::Mqtt => node.mqtt(),
+    }
+}
