@@ -30,7 +30,7 @@ pub(super) struct Status {
     #[arg(
         long,
         value_name = "URL",
-        default_value = "http://127.0.0.1:9081",
+        default_value = super::DEFAULT_ADMIN,
         value_delimiter = ','
     )]
     node_admin: Vec<AdminUrl>,
