@@ -8,6 +8,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,9 +34,15 @@ const CALLS_SERVED: usize = 2 * CALLS_IN_FLIGHT;
 /// Answers that may wait for a slow connection before their handlers do.
 const ANSWERS_WAITING: usize = 64;
 
-/// tarpc's own deadline runs by the machine's clock, which a simulation can't steer: far off, it never strikes, and
-/// tokio's timers do the work.
+/// When tarpc's own deadline is due, which never strikes: see [`Contexts`].
 const NEVER: Duration = Duration::from_secs(3_600);
+
+/// How much later each call's deadline is than the one before: more than the machine's clock may be off between the
+/// two ends of a connection in one process.
+const LATER: Duration = Duration::from_secs(60);
+
+/// After how many calls the deadlines begin anew, so that they stay within what tarpc's timers can hold.
+const DEADLINES: u64 = 1 << 16;
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +55,27 @@ pub enum CallError {
     Lost(String),
 }
 
+/// The contexts of one connection's calls.
+///
+/// tarpc's deadlines run by the machine's clock, which a simulation can't steer. Here they are far off, so that tokio's
+/// timers do the work, and each is later than the one before: tarpc's tasks wake up for a deadline that is earlier than
+/// those they have, and would do so at the machine clock's whim.
+#[derive(Debug, Default)]
+pub struct Contexts(AtomicU64);
+
+impl Contexts {
+    /// The next call's.
+    pub fn next(&self) -> context::Context {
+        let call = self.0.fetch_add(1, Ordering::Relaxed) % DEADLINES;
+        let mut context = context::current();
+        context.deadline += NEVER + LATER * u32::try_from(call).unwrap_or_default();
+        context
+    }
+}
+
 /// One connection's client side.
 struct Caller<Req, Resp> {
+    contexts: Contexts,
     channel: tarpc::client::Channel<Req, Resp>,
     dispatch: AbortHandle,
 }
@@ -77,7 +103,8 @@ where
                 tracing::debug!("connection to node {peer} ended: {error}");
             }
         });
-        Self { channel: client.client, dispatch: dispatch.abort_handle() }
+        let contexts = Contexts::default();
+        Self { contexts, channel: client.client, dispatch: dispatch.abort_handle() }
     }
 }
 
@@ -124,9 +151,7 @@ where
         let caller = tokio::time::timeout_at(deadline, self.caller())
             .await
             .map_err(|_| LinkError::Timeout(limit))??;
-        let mut context = context::current();
-        context.deadline += NEVER;
-        let called = caller.channel.call(context, request);
+        let called = caller.channel.call(caller.contexts.next(), request);
         let error = match tokio::time::timeout_at(deadline, called).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error.to_string(),
