@@ -56,7 +56,8 @@ pub const SESSION_OUTPUT: usize = 256 << 10;
 /// Bytes read from a client's socket in one turn.
 pub const SESSION_READ: usize = 64 << 10;
 
-/// Segments handed to a session that it has not looked at yet; past it, the session reads the log by itself.
+/// Segments handed to a session that it has not looked at yet; past it, the session reads the log by itself. They are
+/// not held for it: one that left the recent bodies meanwhile is read from the log, too.
 pub const SESSION_DELIVERIES: usize = 64;
 
 /// Batches waiting for the entry's segment writer, over all sessions.
@@ -95,6 +96,9 @@ pub const READ_BYTES: usize = 4 << 20;
 /// Batches of rows the entry has not looked at yet.
 pub const OBSERVED_BATCHES: usize = 64;
 
+/// Bytes of bodies one session reads ahead in the log; one more body may go beyond it.
+pub const SESSION_READ_AHEAD: usize = 512 << 10;
+
 /// Commands from sessions waiting for the dispatcher.
 pub const DISPATCH_COMMANDS: usize = 1024;
 
@@ -105,5 +109,6 @@ const _: () = {
     assert!(READ_BYTES + SEGMENT_BODY < vulpes_raft::wire::MAX_FRAME);
     assert!(TOPIC * 3 + REALM < SEGMENT_OVERHEAD);
     assert!(EVENT < CLIENT_MESSAGE);
+    assert!(SESSION_READ_AHEAD <= READ_BYTES);
     assert!(ENTRY_PENDING < 256, "sync remembers the places of an entry's last 256 segments");
 };
