@@ -35,6 +35,11 @@ Examples:
 
 `vulpes COMMAND --help` tells more.";
 
+/// Where the first node of `vulpes up` is, and what clients join there.
+const DEFAULT_NODE: &str = "ws://127.0.0.1:9031/";
+const DEFAULT_ADMIN: &str = "http://127.0.0.1:9081";
+const DEFAULT_REALM: &str = "realm1";
+
 /// A WAMP and MQTT router on one durable, totally ordered log
 #[derive(Debug, Parser)]
 #[command(name = "vulpes", version, after_help = EXAMPLES, max_term_width = 100)]
@@ -60,10 +65,10 @@ enum Command {
 #[derive(Debug, Args)]
 struct ClientArgs {
     /// WAMP URL of the node to speak with
-    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:9031/", value_parser = wamp_url)]
+    #[arg(long, value_name = "URL", default_value = DEFAULT_NODE, value_parser = wamp_url)]
     node: String,
     /// Realm to join
-    #[arg(long, default_value = "realm1")]
+    #[arg(long, default_value = DEFAULT_REALM)]
     realm: String,
     /// Print JSON, one object a line
     #[arg(long)]

@@ -7,16 +7,18 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::process::Command;
 
 use crate::client::Client;
 use crate::http::{self, Response};
 use crate::mqtt::Mqtt;
 use crate::node::{Node, Ports, Role};
-use crate::wait::{until, PATIENCE};
+use crate::wait::{until, within, PATIENCE};
 use crate::wamp::Wamp;
 
 /// The realm of every cluster started here.
@@ -55,7 +57,7 @@ impl Builder {
             let id = index as u64 + 1;
             nodes.push(Node::new(id, roles, Ports::claim()?, &self.binary, folder.path()));
         }
-        let cluster = Cluster { nodes, folder };
+        let cluster = Cluster { binary: self.binary, nodes, folder };
         for node in &cluster.nodes {
             node.configure(&cluster.config_of(node.id)?)?;
         }
@@ -79,6 +81,7 @@ impl Builder {
 /// Nodes that know each other; see [`Cluster::builder`].
 #[derive(Debug)]
 pub struct Cluster {
+    binary: PathBuf,
     nodes: Vec<Node>,
     folder: TempDir,
 }
@@ -229,6 +232,22 @@ impl Cluster {
             leader.context("no node of the sync group runs")
         })
         .await
+    }
+
+    /// Lets the program itself prove, asking `id` for the others, that all storages hold the same log.
+    ///
+    /// # Errors
+    /// What it says if they don't.
+    pub async fn verify(&self, id: u64) -> Result<()> {
+        let admin = format!("http://{}", self.node(id).admin());
+        let mut command = Command::new(&self.binary);
+        command.args(["verify", "--node-admin", &admin]).stdin(Stdio::null()).kill_on_drop(true);
+        let output = within("vulpes verify", PATIENCE * 2, async { Ok(command.output().await?) });
+        let output = output.await?;
+        let (told, complaint) = (&output.stdout, &output.stderr);
+        let said = String::from_utf8_lossy(told).into_owned() + &String::from_utf8_lossy(complaint);
+        ensure!(output.status.success(), "vulpes verify: {}: {said}", output.status);
+        Ok(())
     }
 
     /// A WAMP session at a node.

@@ -42,7 +42,7 @@ pub fn check_acknowledged(log: &[Seen], record: &Record) -> Result<()> {
         log.iter().map(|seen| (seen.payload.as_str(), seen.position)).collect();
     for told in &record.acknowledged {
         let place = places.get(told.payload.as_str());
-        let place = place.with_context(|| format!("{told:?} is lost"))?;
+        let place = place.with_context(|| format!("{told:?} is lost, of {} events", log.len()))?;
         ensure!(told.position.is_none() || told.position == *place, "{told:?} is at {place:?}");
     }
     Ok(())

@@ -275,6 +275,24 @@ pub async fn read_log(cluster: &Cluster, node: u64, topic: &str) -> Result<Vec<S
     Ok(seen)
 }
 
+/// As [`read_log`], once the node has come to know the message with this text.
+///
+/// # Errors
+/// If that does not happen in time.
+pub async fn read_log_through(
+    cluster: &Cluster,
+    node: u64,
+    topic: &str,
+    payload: &str,
+) -> Result<Vec<Seen>> {
+    until(&format!("the log of node {node} holds {payload}"), PATIENCE, || async {
+        let log = read_log(cluster, node, topic).await?;
+        ensure!(log.iter().any(|seen| seen.payload == payload), "it has {} events", log.len());
+        Ok(log)
+    })
+    .await
+}
+
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     // A test that failed while it held the lock has failed already.
     shared.lock().unwrap_or_else(PoisonError::into_inner)

@@ -199,7 +199,11 @@ impl Node {
         Ok(())
     }
 
-    fn process(&self) -> Result<u32> {
+    /// The process's number.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn process(&self) -> Result<u32> {
         let child = self.child.as_ref().with_context(|| format!("node {} is down", self.id))?;
         child.id().with_context(|| format!("node {} has ended", self.id))
     }

@@ -34,6 +34,9 @@ const CALLS_SERVED: usize = 2 * CALLS_IN_FLIGHT;
 /// Answers that may wait for a slow connection before their handlers do.
 const ANSWERS_WAITING: usize = 64;
 
+/// How long reaching a peer may take, of the time a call has: a host that is off does not even refuse.
+const REACH: Duration = Duration::from_millis(500);
+
 /// When tarpc's own deadline is due, which never strikes: see [`Contexts`].
 const NEVER: Duration = Duration::from_secs(3_600);
 
@@ -142,15 +145,16 @@ where
         }
     }
 
-    /// Sends a request and waits up to `limit` for its answer, dialling included.
+    /// Sends a request and waits up to `limit` for its answer, dialling included, which has half a second at most.
     ///
     /// # Errors
     /// [`CallError`] says whether the peer may have received it.
     pub async fn call(&self, request: Req, limit: Duration) -> Result<Resp, CallError> {
         let deadline = Instant::now() + limit;
-        let caller = tokio::time::timeout_at(deadline, self.caller())
+        let reach = limit.min(REACH);
+        let caller = tokio::time::timeout(reach, self.caller())
             .await
-            .map_err(|_| LinkError::Timeout(limit))??;
+            .map_err(|_| LinkError::Timeout(reach))??;
         let called = caller.channel.call(caller.contexts.next(), request);
         let error = match tokio::time::timeout_at(deadline, called).await {
             Ok(Ok(answer)) => return Ok(answer),

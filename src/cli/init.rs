@@ -46,7 +46,7 @@ pub(super) struct Init {
     #[arg(long, default_value = "vulpes")]
     cluster: String,
     /// A realm that clients may join; can be given several times, the first is the default
-    #[arg(long = "realm", value_name = "REALM", default_value = "realm1", value_parser = plan::realm)]
+    #[arg(long = "realm", value_name = "REALM", default_value = super::DEFAULT_REALM, value_parser = plan::realm)]
     realms: Vec<Realm>,
     /// Directory for the nodes' data, relative to the files; each node has its own in it
     #[arg(long, value_name = "DIR", default_value = "data")]
@@ -88,7 +88,7 @@ impl Init {
         let mut out = std::io::stdout().lock();
         for (config, path) in configs.iter().zip(&paths) {
             let text = format!(
-                "# Node {} of cluster {:?}, written by `vulpes init`. vulpes.example.toml explains every setting.\n{}",
+                "# Node {} of cluster {:?}, written by `vulpes init`. demo/vulpes.example.toml explains every setting.\n{}",
                 config.node, config.cluster, config.to_toml()
             );
             std::fs::write(path, text)

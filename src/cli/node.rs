@@ -5,7 +5,7 @@
 //! Deliberately absent: what a node does (`server`), and any change of the process's own state but its log.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ const LOG_FILTER: &str = "info,tarpc=warn,openraft=warn";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Node {
-    /// The node's configuration; vulpes.example.toml explains every setting
+    /// The node's configuration; demo/vulpes.example.toml explains every setting
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Also stop when standard input, a pipe, is closed: when the process that started this one is gone
@@ -49,7 +49,11 @@ impl Node {
                 .with_context(|| format!("VULPES_LOG={text:?} is no log filter"))?,
             Err(_) => EnvFilter::new(LOG_FILTER),
         };
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .init();
         let stop = stop(self.stop_on_stdin_close)?;
         crate::server::run(config, stop).await.map_err(Into::into)
     }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::plan::{self, Plan, PlannedNode, Ports};
 use crate::client::admin::{self, AdminUrl};
-use crate::config::{NodeConfig, Role};
+use crate::config::{Address, NodeConfig, Role};
 use crate::topic::Realm;
 use children::Child;
 use directory::{Directory, Marker};
@@ -58,7 +58,7 @@ pub(super) struct Up {
     #[arg(long)]
     fresh: bool,
     /// A realm that clients may join; can be given several times, the first is the default
-    #[arg(long = "realm", value_name = "REALM", default_value = "realm1", value_parser = plan::realm)]
+    #[arg(long = "realm", value_name = "REALM", default_value = super::DEFAULT_REALM, value_parser = plan::realm)]
     realms: Vec<Realm>,
     /// Node port of the first node [default: as last time, else 1735]
     #[arg(long, value_name = "PORT")]
@@ -289,7 +289,7 @@ impl Cluster {
                 Some(process) => ("ready", process.to_string()),
             };
             let listen = &config.listen;
-            let url = |scheme: &str, address: &Option<crate::config::Address>| {
+            let url = |scheme: &str, address: &Option<Address>| {
                 address.as_ref().map_or_else(String::new, |address| format!("{scheme}{address}"))
             };
             table.add_row([
@@ -306,31 +306,41 @@ impl Cluster {
         table
     }
 
-    /// Lines to paste.
+    /// Lines to paste; what the commands take for granted is left out.
     fn first_try(&self) -> String {
         let first = &self.configs[0];
         let last = self.configs.last().unwrap_or(first);
         let second = self.configs.get(1).unwrap_or(first);
-        let mqtt = |config: &NodeConfig| {
-            config.listen.mqtt.as_ref().map_or(0, crate::config::Address::port)
+        let mqtt = |config: &NodeConfig| config.listen.mqtt.as_ref().map_or(0, Address::port);
+        let realm = match first.default_realm.as_str() {
+            super::DEFAULT_REALM => String::new(),
+            other => format!(" --realm {other}"),
         };
         let wamp = |config: &NodeConfig| {
-            config.listen.wamp.as_ref().map_or_else(String::new, |wamp| format!("ws://{wamp}/"))
+            let wamp = config.listen.wamp.as_ref();
+            let url = wamp.map_or_else(String::new, |wamp| format!("ws://{wamp}/"));
+            let node =
+                if url == super::DEFAULT_NODE { String::new() } else { format!(" --node {url}") };
+            node + &realm
         };
         let admin = first.listen.admin.as_ref();
         let admin = admin.map_or_else(String::new, |admin| format!("http://{admin}"));
-        let realm = &first.default_realm;
+        let admin = if admin == super::DEFAULT_ADMIN {
+            String::new()
+        } else {
+            format!(" --node-admin {admin}")
+        };
         let vulpes = own_name();
         format!(
             "Data, configurations and logs: {data}. Ctrl-C stops all nodes.\n\n\
              A first try, each line in a terminal of its own:\n  \
              mosquitto_sub -h 127.0.0.1 -p {mqtt_second} -q 1 -t 'demo/#' -v\n  \
-             {vulpes} sub 'demo.#' --node {wamp_last} --realm {realm}\n  \
+             {vulpes} sub 'demo.#'{wamp_last}\n  \
              mosquitto_pub -h 127.0.0.1 -p {mqtt_first} -q 1 -t demo/hello -m '{{\"text\": \"hi\"}}'\n  \
-             {vulpes} pub demo.hello '{{\"text\": \"hi again\"}}' --node {wamp_first} --realm {realm}\n  \
-             {vulpes} log --node {wamp_last} --realm {realm}\n  \
-             {vulpes} status --node-admin {admin}\n  \
-             {vulpes} verify --node-admin {admin}",
+             {vulpes} pub demo.hello '{{\"text\": \"hi again\"}}'{wamp_first}\n  \
+             {vulpes} log{wamp_last}\n  \
+             {vulpes} status{admin}\n  \
+             {vulpes} verify{admin}",
             data = self.data.display(),
             mqtt_first = mqtt(first),
             mqtt_second = mqtt(second),

@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: what the events mean. A body is compared by its checksum, which the order itself names.
 
+use std::fmt;
 use std::io::Write;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ pub(super) struct Verify {
     #[arg(
         long,
         value_name = "URL",
-        default_value = "http://127.0.0.1:9081",
+        default_value = super::DEFAULT_ADMIN,
         conflicts_with = "nodes"
     )]
     node_admin: AdminUrl,
@@ -90,6 +91,23 @@ pub struct Proof {
     pub events: u64,
 }
 
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes: Vec<String> = self.nodes.iter().map(ToString::to_string).collect();
+        let nodes = nodes.join(", ");
+        if self.oldest >= self.end {
+            return write!(f, "nothing to prove: the log of nodes {nodes} is empty");
+        }
+        write!(
+            f,
+            "proved: nodes {nodes} hold the same log: slots {} to {}, {} events, dense and in order, every body whole",
+            self.oldest,
+            self.end.0 - 1,
+            self.events
+        )
+    }
+}
+
 impl Verify {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let urls =
@@ -97,15 +115,7 @@ impl Verify {
         let outcome = verify(&urls, Duration::from_secs(self.wait)).await;
         if !self.json {
             let proof = outcome?;
-            let nodes: Vec<String> = proof.nodes.iter().map(ToString::to_string).collect();
-            writeln!(
-                std::io::stdout(),
-                "proved: nodes {} hold the same log: slots {} to {}, {} events, dense and in order, every body whole",
-                nodes.join(", "),
-                proof.oldest,
-                proof.end.0.saturating_sub(1),
-                proof.events
-            )?;
+            writeln!(std::io::stdout(), "{proof}")?;
             return Ok(());
         }
         let object = match &outcome {

@@ -53,6 +53,8 @@ def on_message(client, userdata, message):
 
 
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=VERSIONS[VARIANT])
+# With more than this on the way, paho holds back QoS 1 and lets QoS 0 overtake it.
+client.max_inflight_messages_set(1000)
 client.on_connect = on_connect
 client.on_subscribe = on_subscribe
 client.on_message = on_message

@@ -16,7 +16,7 @@ use futures::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use vulpes_jepsen::history::{check_acknowledged, check_log, check_run};
-use vulpes_jepsen::load::{read_log, Publisher, Reader};
+use vulpes_jepsen::load::{read_log_through, Publisher, Reader};
 use vulpes_jepsen::wait::within;
 
 /// A handshake may take 10 seconds; the rest is for a busy machine.
@@ -100,7 +100,7 @@ async fn bad_clients_harm_nobody() -> Result<()> {
         records.push(publisher.finish().await?);
     }
     cluster.wamp(1).await?.publish_and_wait("load.mark", "mark").await?;
-    let log = read_log(&cluster, 1, "load").await?;
+    let log = read_log_through(&cluster, 1, "load", "mark").await?;
     check_log(&log, 1)?;
     for record in &records {
         ensure!(record.closed.is_none() && record.refused.is_empty(), "{record:?}");

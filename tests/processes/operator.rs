@@ -87,7 +87,7 @@ async fn foreign_data_is_left_alone() -> Result<()> {
     std::fs::write(&identity, mine)?;
 
     cluster.restart(1).await?;
-    let log = vulpes_jepsen::load::read_log(&cluster, 1, "load").await?;
+    let log = vulpes_jepsen::load::read_log_through(&cluster, 1, "load", "a-0").await?;
     ensure!(log.len() == 1, "after all that the data is as it was: {log:?}");
     Ok(())
 }

@@ -6,7 +6,7 @@
 
 use anyhow::{ensure, Context, Result};
 use vulpes_jepsen::history::{check_acknowledged, check_log, check_run};
-use vulpes_jepsen::load::{read_log, Publisher, Reader};
+use vulpes_jepsen::load::{read_log_through, Publisher, Reader};
 use vulpes_jepsen::node::Role;
 use vulpes_jepsen::{Cluster, Said};
 
@@ -42,7 +42,7 @@ async fn one_order_everywhere(cluster: &Cluster, entries: [u64; 3]) -> Result<()
     for reader in &readers {
         seen.push(reader.until_seen(MARK).await?);
     }
-    let log = read_log(cluster, first, "load").await?;
+    let log = read_log_through(cluster, first, "load", MARK).await?;
     check_log(&log, 1)?;
     for record in &records {
         ensure!(record.refused.is_empty() && record.closed.is_none(), "{record:?}");
@@ -55,9 +55,12 @@ async fn one_order_everywhere(cluster: &Cluster, entries: [u64; 3]) -> Result<()
         check_run(&log, &events)?;
     }
     for id in [second, third] {
-        ensure!(read_log(cluster, id, "load").await? == log, "node {id} shows another log");
+        ensure!(
+            read_log_through(cluster, id, "load", MARK).await? == log,
+            "node {id} shows another log"
+        );
     }
-    Ok(())
+    cluster.verify(first).await
 }
 
 #[tokio::test]
@@ -86,12 +89,13 @@ async fn one_node_is_a_cluster() -> Result<()> {
     let said = client.next().await?;
     ensure!(matches!(said, Said::Closed(_)), "{said:?} from a node that has stopped");
     cluster.restart(1).await?;
-    let log = read_log(&cluster, 1, "load").await?;
+    let log = read_log_through(&cluster, 1, "load", "a-20").await?;
     check_log(&log, 1)?;
     ensure!(log.len() == 20, "{log:?}");
     let mut client = cluster.mqtt(1).await?;
     client.publish_and_wait("load.a", "a-21").await?;
-    let last = read_log(&cluster, 1, "load").await?.pop().context("an empty log")?;
+    let last =
+        read_log_through(&cluster, 1, "load", "a-21").await?.pop().context("an empty log")?;
     ensure!(last.payload == "a-21" && last.position == Some(21), "{last:?}");
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 use vulpes_jepsen::history::{check_acknowledged, check_log, check_run};
-use vulpes_jepsen::load::{read_log, Publisher, Reader};
+use vulpes_jepsen::load::{read_log_through, Publisher, Reader};
 use vulpes_jepsen::wait::{until, PATIENCE};
 use vulpes_jepsen::{Client, Said};
 
@@ -67,7 +67,7 @@ async fn without_a_quorum_nothing_is_acknowledged() -> Result<()> {
     for reader in &readers {
         seen.push(reader.until_seen("mark").await?);
     }
-    let log = read_log(&cluster, 2, "load").await?;
+    let log = read_log_through(&cluster, 2, "load", "mark").await?;
     // The probe may have been stored more often than it was told; each of the rest at most once.
     let distinct: Vec<_> = log.iter().filter(|seen| seen.topic != "load.again").cloned().collect();
     let doubled = distinct

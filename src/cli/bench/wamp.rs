@@ -31,7 +31,7 @@ type Socket = WebSocketStream<BoxStream>;
 async fn open(plan: &Plan, target: &str) -> anyhow::Result<Socket> {
     let config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(BUFFER);
     let mut socket = open_socket(target, config).await?;
-    let realm = plan.shape.realm.as_deref().unwrap_or("realm1");
+    let realm = plan.shape.realm.as_deref().unwrap_or(crate::cli::DEFAULT_REALM);
     socket.send(Message::text(hello(realm).to_string())).await?;
     welcomed(&receive_array(&mut socket).await?)?;
     Ok(socket)

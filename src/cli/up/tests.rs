@@ -148,11 +148,19 @@ async fn children_stop_when_their_input_closes_and_are_killed_when_they_don_t() 
 
 #[test]
 fn the_greeting_names_every_address() {
-    let realms = [Realm::new("realm1").unwrap()];
-    let configs = configs(&Marker::new(3, Ports::DEFAULT), &realms).unwrap();
-    let cluster = Cluster { data: "d".into(), configs, children: Vec::new() };
-    let text = cluster.first_try();
-    for expected in ["-p 1881", "-p 1882", "ws://127.0.0.1:9033/", "http://127.0.0.1:9081"] {
-        assert!(text.contains(expected), "{expected}: {text}");
+    let text = |realm: &str, ports| {
+        let configs = configs(&Marker::new(3, ports), &[Realm::new(realm).unwrap()]).unwrap();
+        Cluster { data: "d".into(), configs, children: Vec::new() }.first_try()
+    };
+    let usual = text("realm1", Ports::DEFAULT);
+    for expected in ["-p 1881", "-p 1882", "sub 'demo.#' --node ws://127.0.0.1:9033/\n"] {
+        assert!(usual.contains(expected), "{expected}: {usual}");
+    }
+    assert!(usual.contains(" status\n") && !usual.contains("--realm"), "{usual}");
+    let unusual = text("other", Ports { wamp: 19_031, admin: 19_081, ..Ports::DEFAULT });
+    for expected in
+        ["--node ws://127.0.0.1:19031/ --realm other\n", "--node-admin http://127.0.0.1:19081"]
+    {
+        assert!(unusual.contains(expected), "{expected}: {unusual}");
     }
 }

@@ -173,6 +173,9 @@ async fn equal_logs_are_proved_and_who_is_behind_is_waited_for() {
     ];
     let proof = verify(&urls, PATIENCE).await.unwrap();
     let nodes = vec![NodeId(1), NodeId(2), NodeId(3)];
+    assert!(proof
+        .to_string()
+        .contains("nodes 1, 2, 3 hold the same log: slots 1 to 10, 12 events"));
     assert_eq!(proof, Proof { nodes, oldest: Slot(1), end: Slot(11), events: 12 });
 }
 

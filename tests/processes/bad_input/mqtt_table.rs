@@ -90,7 +90,7 @@ fn before_connect() -> Vec<Case> {
     let mut bad_text = connect(4, "xyz", None);
     let last = bad_text.len() - 1;
     bad_text[last] = 0xff;
-    let table: [(&str, Vec<u8>, &[u8]); 13] = [
+    let table: [(&str, Vec<u8>, &[u8]); 14] = [
         ("garbage", garbage(4000), b""),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), b""),
         ("half a CONNECT and silence", connect(4, "half", None)[..9].to_vec(), b""),
@@ -102,7 +102,8 @@ fn before_connect() -> Vec<Case> {
         ("a reserved connect flag", twice_flagged, b""),
         ("an unknown protocol name", unknown_name, b""),
         ("a client name that is no UTF-8", bad_text, b""),
-        ("an unknown protocol level", connect(9, "level", None), &[0x20, 2, 0, 1]),
+        ("an old protocol level", connect(3, "level", None), &[0x20, 2, 0, 1]),
+        ("an unknown protocol level", connect(9, "level", None), &[0x20]),
         ("no such realm", connect(4, "realm", Some("me@nowhere")), &[0x20, 2, 0]),
     ];
     let case = |(name, bytes, answer)| Case { name, begin: Begin::Raw, bytes, answer };
@@ -113,7 +114,7 @@ fn after_connect(level: u8) -> Vec<(&'static str, Vec<u8>)> {
     let mut table = vec![
         ("a second CONNECT", connect(level, "again", None)),
         ("packet type 0", vec![0x00, 0]),
-        ("garbage after CONNECT", [vec![0x62, 0xff], garbage(300)].concat()),
+        ("a PUBREL full of garbage", packet(0x62, &garbage(300))),
         ("CONNACK from a client", vec![0x20, 2, 0, 0]),
         ("PINGRESP from a client", vec![0xd0, 0]),
         ("CONNACK with a long body", [vec![0x23, 0x01], vec![0x0d]].concat()),

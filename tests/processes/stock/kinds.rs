@@ -156,10 +156,10 @@ impl Client {
     /// Starts it as a subscriber.
     pub(super) fn subscribe(&self, node: &Node) -> Result<Program> {
         let command = if self.kind == Kind::Mosquitto {
-            let mut command = self.mosquitto("mosquitto_sub", node, "cross/#");
-            // `-d` tells when the subscription stands.
-            command.args(["-d", "-F", "@ %t %x"]);
-            command
+            // `-d` tells when the subscription stands, and would keep it in a buffer where nobody watches.
+            let mut command = Command::new("stdbuf");
+            command.args(["-oL", "mosquitto_sub", "-d", "-F", "event %t %x"]);
+            self.mosquitto(command, node, "cross/#")
         } else {
             self.script("sub", node)
         };
@@ -187,14 +187,13 @@ impl Client {
     /// Starts mosquitto_pub, which publishes each line it is given.
     pub(super) fn publish_lines(&self, node: &Node) -> Result<Program> {
         let topic = self.topic().replace('.', "/");
-        let mut command = self.mosquitto("mosquitto_pub", node, &topic);
+        let mut command = self.mosquitto(Command::new("mosquitto_pub"), node, &topic);
         command.arg("-l");
         Program::start(format!("{} at node {}", self.name(), node.id), command)
     }
 
-    fn mosquitto(&self, program: &str, node: &Node, topic: &str) -> Command {
+    fn mosquitto(&self, mut command: Command, node: &Node, topic: &str) -> Command {
         let address = address(node, Protocol::Mqtt);
-        let mut command = Command::new(program);
         command.args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()]);
         command.args(["-V", self.variant, "-q", "1", "-t", topic]);
         command

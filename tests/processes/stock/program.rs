@@ -16,8 +16,8 @@ use vulpes_jepsen::wait::within;
 
 use super::messages::show_bytes;
 
-/// A line `@ topic hex`, as mosquitto_sub is told to print events.
-const MOSQUITTO_EVENT: &str = "@ ";
+/// A line `event topic hex`, as mosquitto_sub is told to print events.
+const MOSQUITTO_EVENT: &str = "event ";
 
 /// What mosquitto_sub says of itself when its subscription stands.
 const MOSQUITTO_READY: &str = "Subscribed (mid";
