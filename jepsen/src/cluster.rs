@@ -1,7 +1,7 @@
 //! A cluster of real node processes on this machine, in a folder that goes away with it.
 //!
 //! Invariant: all processes end, and all ports are given back, when the [`Cluster`] is dropped. The logs' last lines are
-//! then printed; the test runner shows them where the test failed.
+//! then printed; the test runner shows them where the test failed. With `VULPES_KEEP=1` the folder stays.
 //!
 //! Deliberately absent: reading the order; see [`crate::load`] and [`crate::history`].
 
@@ -51,7 +51,11 @@ impl Builder {
     /// # Errors
     /// If there is no room for a folder or no port.
     pub fn prepare(self) -> Result<Cluster> {
-        let folder = tempfile::Builder::new().prefix("vulpes-").tempdir()?;
+        let mut folder = tempfile::Builder::new().prefix("vulpes-").tempdir()?;
+        if std::env::var("VULPES_KEEP").is_ok_and(|value| value == "1") {
+            println!("this cluster's folder stays: {}", folder.path().display());
+            folder.disable_cleanup(true);
+        }
         let mut nodes = Vec::new();
         for (index, roles) in self.nodes.into_iter().enumerate() {
             let id = index as u64 + 1;

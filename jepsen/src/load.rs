@@ -287,8 +287,11 @@ pub async fn read_log_through(
 ) -> Result<Vec<Seen>> {
     until(&format!("the log of node {node} holds {payload}"), PATIENCE, || async {
         let log = read_log(cluster, node, topic).await?;
-        ensure!(log.iter().any(|seen| seen.payload == payload), "it has {} events", log.len());
-        Ok(log)
+        if log.iter().any(|seen| seen.payload == payload) {
+            return Ok(log);
+        }
+        let status = cluster.status(node).await?;
+        bail!("it shows {} events, and says of itself {status}", log.len())
     })
     .await
 }

@@ -21,6 +21,9 @@ use crate::wait::within;
 /// How long a process may take to end after it was asked or made to.
 const END: Duration = Duration::from_secs(20);
 
+/// What nodes log unless the environment says otherwise: a dead peer is no news here.
+const LOGGED: &str = "info,tarpc=error,openraft=error";
+
 /// Lines of a node's log shown when a test fails.
 const SHOWN: usize = 60;
 
@@ -143,6 +146,8 @@ impl Node {
         ensure!(self.child.is_none(), "node {} runs already", self.id);
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
         let child = Command::new(&self.binary)
+            .env("NO_COLOR", "1")
+            .env("VULPES_LOG", std::env::var("VULPES_LOG").as_deref().unwrap_or(LOGGED))
             .arg("node")
             .arg("--config")
             .arg(self.config())

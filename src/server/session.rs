@@ -57,6 +57,8 @@ pub(super) struct Session<G, T> {
     timer: Pin<Box<Sleep>>,
     /// Set when the connection is to be closed as soon as its output is written, or then at the latest.
     closing: Option<Instant>,
+    /// The transport has queued what it says at the end.
+    closed: bool,
     ending: bool,
     inputs_first: bool,
 }
@@ -112,6 +114,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             inputs: Vec::new(),
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
             closing: None,
+            closed: false,
             ending: false,
             inputs_first: false,
         }
@@ -162,6 +165,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
         while let Some(output) = self.gate.poll_output() {
             self.transport.push(output);
         }
+        // Behind the gate's last words, which may have come after its wish to close.
+        if self.closing.is_some() && !std::mem::replace(&mut self.closed, true) {
+            self.transport.close();
+        }
         self.submit();
         self.set_timer();
     }
@@ -199,10 +206,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 }
             }
             Request::Close => {
-                if self.closing.is_none() {
-                    self.transport.close();
-                    self.closing = Some(Instant::now() + LINGER);
-                }
+                self.closing.get_or_insert_with(|| Instant::now() + LINGER);
             }
         }
     }

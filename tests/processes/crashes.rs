@@ -15,6 +15,9 @@ use vulpes_jepsen::{Cluster, Seen};
 /// How long publishing may stand still at the surviving nodes.
 const STANDSTILL: Duration = Duration::from_secs(2);
 
+/// The same where a node is frozen: its connections stay open, so that only time tells.
+const FROZEN_STANDSTILL: Duration = Duration::from_secs(5);
+
 /// Messages each publisher gets through before and after the blow.
 const MESSAGES: usize = 150;
 
@@ -107,6 +110,7 @@ async fn dies_under_load(mut cluster: Cluster, victim: u64) -> Result<()> {
     cluster.node_mut(victim).kill().await?;
     let blow = Instant::now();
     let standstill = load.standstill(blow, &[victim]).await?;
+    println!("publishing stood still for {standstill:?}");
     ensure!(standstill < STANDSTILL, "publishing stood still for {standstill:?}");
     load.advance(&[victim]).await?;
     cluster.restart(victim).await?;
@@ -158,7 +162,8 @@ async fn a_frozen_leader_is_replaced() -> Result<()> {
     let standstill = load.standstill(Instant::now(), &[frozen]).await?;
     load.advance(&[frozen]).await?;
     cluster.node(frozen).resume().await?;
-    ensure!(standstill < STANDSTILL, "publishing stood still for {standstill:?}");
+    println!("publishing stood still for {standstill:?}");
+    ensure!(standstill < FROZEN_STANDSTILL, "publishing stood still for {standstill:?}");
     load.advance(&[frozen]).await?;
     load.judge(&cluster).await?;
     Ok(())

@@ -32,7 +32,11 @@ impl Case {
     pub(super) async fn play(self, address: SocketAddr) -> Result<()> {
         let parts = match self.begin {
             Begin::Raw => vec![self.bytes],
-            Begin::Connected(level) => vec![connect(level, self.name, None), self.bytes],
+            // A name of its own, or the same case of the other version would take the session over.
+            Begin::Connected(level) => {
+                let client = format!("{level} {}", self.name);
+                vec![connect(level, &client, None), self.bytes]
+            }
         };
         let told = hangs_up_after(address, &parts).await;
         let told = told.with_context(|| format!("MQTT: {}", self.name))?;
