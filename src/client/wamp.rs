@@ -285,7 +285,7 @@ impl WampClient {
 
     /// Says goodbye. Who just drops the client ends the session too.
     pub async fn close(mut self) {
-        let goodbye = json!([code::GOODBYE, {}, "wamp.close.normal"]);
+        let goodbye = json!([code::GOODBYE, {}, "wamp.close.close_realm"]);
         let farewell = async {
             self.send(&goodbye).await?;
             while code_of(&self.receive().await?) != code::GOODBYE {}

@@ -58,6 +58,13 @@ async fn receive_array(socket: &mut Socket) -> anyhow::Result<Vec<Value>> {
     Ok(serde_json::from_str(&receive(socket).await?)?)
 }
 
+/// Says goodbye, without waiting for the answer.
+async fn close(socket: &mut Socket) -> anyhow::Result<()> {
+    let goodbye = json!([6, {}, "wamp.close.close_realm"]);
+    socket.feed(Message::text(goodbye.to_string())).await?;
+    Ok(socket.close(None).await?)
+}
+
 /// The message's code and, if a number follows, that number.
 fn head(text: &str) -> Option<(u64, u64)> {
     let mut numbers = text.strip_prefix('[')?.splitn(3, [',', ']']);
@@ -115,7 +122,7 @@ impl Publisher {
             }
             self.socket.flush().await?;
             if load.is_done(now) {
-                return Ok(());
+                return close(&mut self.socket).await;
             }
             let mut next = Some(receive(&mut self.socket).await?);
             let now = load.plan().now();
@@ -189,7 +196,7 @@ impl Subscriber {
                 next = receive_now(&mut self.socket)?;
             }
         }
-        Ok(())
+        close(&mut self.socket).await
     }
 }
 
