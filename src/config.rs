@@ -248,7 +248,7 @@ pub enum ConfigError {
     #[error("can't read the configuration {path}: {error}", path = path.display())]
     Read { path: PathBuf, error: io::Error },
     /// It is not TOML, lacks something, or has what no configuration has.
-    #[error("the configuration {path} can't be understood: {error}\nvulpes.example.toml shows every setting", path = path.display())]
+    #[error("the configuration {path} can't be understood: {error}\ndemo/vulpes.example.toml shows every setting", path = path.display())]
     Syntax { path: PathBuf, error: String },
     #[error("the configuration {path} has {}:{}", count(.problems), list(.problems), path = path.display())]
     Invalid { path: PathBuf, problems: Vec<Problem> },

@@ -224,7 +224,7 @@ impl Log {
         let mut bytes = 0;
         let mut rows = VecDeque::from(rows);
         while !rows.is_empty() && bytes < limits::READ_BYTES {
-            let run = bodies_wanted(&rows);
+            let run = bodies_wanted(rows.make_contiguous());
             let mut bodies = self.bodies(&run).await?.into_iter();
             while let Some(row) = rows.front() {
                 let segment = match &row.step {
@@ -398,7 +398,7 @@ impl Log {
 }
 
 /// The segments at the front of some rows, a run that one answer may hold.
-fn bodies_wanted(rows: &VecDeque<Resolution>) -> Vec<SealedSegment> {
+pub(crate) fn bodies_wanted(rows: &[Resolution]) -> Vec<SealedSegment> {
     let mut bytes = 0;
     let mut wanted = Vec::new();
     for row in rows {

@@ -6,12 +6,14 @@
 //!
 //! Deliberately absent: what subscribers do with events (`dispatch`, `server`), and the fold of realm state.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::{Position, Slot, Stamp};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
@@ -20,7 +22,7 @@ use crate::dispatch::{Dispatcher, Join, JoinError};
 use crate::event::SessionId;
 use crate::gate::SubscriptionId;
 use crate::limits;
-use crate::log::{open_body, Log, LogTail, Placed, ReadError};
+use crate::log::{bodies_wanted, open_body, Log, LogTail, Placed, ReadError};
 use crate::recent::RecentBodies;
 use crate::segment::Segment;
 
@@ -78,7 +80,7 @@ pub struct Replica {
     pub observers: Vec<mpsc::Sender<Arc<Vec<Resolution>>>>,
 }
 
-/// How long a body that is probably on its way is waited for before it is fetched.
+/// How long bodies that are probably on their way are waited for before they are fetched.
 const ARRIVAL_WAIT: Duration = Duration::from_millis(50);
 
 /// How long to wait before what failed is tried again.
@@ -134,9 +136,16 @@ impl Replica {
             observer.send(rows.clone()).await.map_err(drop)?;
         }
         let mut indexed = Vec::with_capacity(rows.len());
-        for row in rows.iter() {
+        let mut ahead = VecDeque::new();
+        let patience = Instant::now() + ARRIVAL_WAIT;
+        for (at, row) in rows.iter().enumerate() {
             let segment = match &row.step {
-                Step::Segment(sealed) => Some(self.segment(sealed).await),
+                Step::Segment(sealed) => {
+                    if ahead.is_empty() {
+                        ahead = self.segments(sealed, &rows[at..], patience).await;
+                    }
+                    ahead.pop_front()
+                }
                 Step::Opened { .. } | Step::Closed { .. } => None,
             };
             if let (Some(index), Some(segment)) = (&self.index, &segment) {
@@ -160,22 +169,29 @@ impl Replica {
         Ok(())
     }
 
-    /// A segment's events, wherever its body is; retried until a storage has it.
-    async fn segment(&self, sealed: &SealedSegment) -> Segment {
+    /// The events of a segment, wherever its body is; retried until a storage has it. `rows` begin with the segment's:
+    /// what has to be fetched is fetched together with what follows, because a node that was away has much to fetch.
+    async fn segments(
+        &self,
+        sealed: &SealedSegment,
+        rows: &[Resolution],
+        patience: Instant,
+    ) -> VecDeque<Segment> {
         let near = match self.recent.get(sealed.id) {
             Some(body) => Some(body),
-            None => self.nearly_here(sealed).await,
+            None => self.nearly_here(sealed, patience).await,
         };
         if let Some(Ok(segment)) = near.map(|body| open_body(sealed, body)) {
-            return segment;
+            return VecDeque::from([segment]);
         }
+        let mut wanted = bodies_wanted(rows);
+        let in_memory = |next: &SealedSegment| self.recent.get(next.id).is_some();
+        let run = wanted.iter().skip(1).position(in_memory);
+        wanted.truncate(run.map_or(wanted.len(), |run| run + 1));
         loop {
-            match self.log.bodies(std::slice::from_ref(sealed)).await {
-                Ok(segments) => {
-                    if let Some(segment) = segments.into_iter().next() {
-                        return segment;
-                    }
-                }
+            match self.log.bodies(&wanted).await {
+                Ok(segments) if segments.is_empty() => {}
+                Ok(segments) => return segments.into(),
                 Err(ReadError::Gone { oldest }) => {
                     tracing::error!(%oldest, segment = %sealed.id, "a body is gone from all storages");
                 }
@@ -187,12 +203,13 @@ impl Replica {
         }
     }
 
-    /// The order may be faster than the body that its entry is sending here just now.
-    async fn nearly_here(&self, sealed: &SealedSegment) -> Option<Bytes> {
+    /// The order may be faster than the bodies that their entries are sending here just now. Rows that come together
+    /// wait together: those who were away are not sent anything.
+    async fn nearly_here(&self, sealed: &SealedSegment, patience: Instant) -> Option<Bytes> {
         if self.index.as_ref().is_some_and(|index| index.holds(sealed)) {
             return None;
         }
-        tokio::time::timeout(ARRIVAL_WAIT, self.recent.arrival(sealed.id)).await.ok()
+        tokio::time::timeout_at(patience, self.recent.arrival(sealed.id)).await.ok()
     }
 }
 

@@ -6,6 +6,7 @@
 //! Deliberately absent: listening. The node that owns the sockets hands accepted connections to [`SyncNode::serve`].
 
 mod bootstrap;
+mod leader;
 mod leases;
 mod proposer;
 mod status;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::Fatal;
 use openraft::{Config, SnapshotPolicy};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -30,15 +31,15 @@ use crate::host::Host;
 use crate::ids::{DiskId, Incarnation, NodeId, Slot};
 use crate::order::{CloseReason, SealedSegment, SegmentOutcome, StorageGroup};
 use crate::rpc;
-use crate::sequencer::{Answer, Opened, Proposal, GROUP_MEMBERS_MAX};
+use crate::sequencer::{Opened, Proposal};
 use crate::service::{
     Followed, Lease, SyncCall, SyncError, SyncReply, CALL_TIMEOUT, GROUP_WAIT, MAX_FOLLOWED,
-    MAX_FOLLOW_WAIT, MAX_PROPOSED,
+    MAX_FOLLOW_WAIT,
 };
 use crate::wire::{self, Identity, Link, Service};
 
 use leases::Leases;
-use proposer::{Outcome, Submission};
+use proposer::Submission;
 
 pub use status::{MemberState, SyncStatus};
 
@@ -49,9 +50,6 @@ const FILE: &str = "raft.redb";
 const MESSAGE_ENTRIES: u64 = 64;
 /// Messages to Raft's own task that may wait.
 const RAFT_QUEUE: u64 = 4_096;
-
-/// How often the storage group is looked after while it is not formed.
-const FORM_AGAIN: Duration = Duration::from_secs(1);
 
 /// A node by its number, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -429,91 +427,6 @@ impl Inner {
         (leads && caught_up).then_some(term)
     }
 
-    async fn submit(&self, steps: Vec<Proposal>) -> Outcome {
-        let (outcome, decided) = oneshot::channel();
-        let submission = Submission { steps, outcome };
-        if self.submissions.send(submission).await.is_err() {
-            return Outcome::Stopped;
-        }
-        decided.await.unwrap_or_else(|_| Outcome::Unknown("the node stopped".into()))
-    }
-
-    /// The answers to these steps, or what to reply without them.
-    async fn decide(&self, steps: Vec<Proposal>) -> Result<Vec<Answer>, SyncReply> {
-        match self.submit(steps).await {
-            Outcome::Done(answers) => Ok(answers),
-            Outcome::NotLeader(leader) => Err(SyncReply::NotLeader { leader }),
-            Outcome::Unknown(reason) => Err(SyncReply::Unknown(reason)),
-            Outcome::Stopped => Err(SyncReply::Unavailable("Raft has stopped here".into())),
-        }
-    }
-
-    async fn propose(&self, segments: Vec<SealedSegment>) -> SyncReply {
-        let too_many = segments.len() > MAX_PROPOSED;
-        if too_many || segments.iter().any(|segment| segment.votes.len() > GROUP_MEMBERS_MAX) {
-            return SyncReply::Unavailable(format!(
-                "a proposal has at most {MAX_PROPOSED} segments of {GROUP_MEMBERS_MAX} votes each"
-            ));
-        }
-        self.heard_of(segments.iter().map(|segment| (segment.id.entry, segment.id.incarnation)));
-        let steps = segments.into_iter().map(Proposal::Resolve).collect();
-        match self.decide(steps).await {
-            Ok(answers) => {
-                let outcomes = answers.into_iter().map(|answer| match answer {
-                    Answer::Segment(outcome) => outcome,
-                    other => unreachable!("a segment was answered with {other:?}"),
-                });
-                SyncReply::Segments(outcomes.collect())
-            }
-            Err(reply) => reply,
-        }
-    }
-
-    async fn open(&self, entry: NodeId, request: u64) -> SyncReply {
-        let answer = match self.decide(vec![Proposal::Open { entry, request }]).await {
-            Ok(mut answers) => answers.pop(),
-            Err(reply) => return reply,
-        };
-        match answer {
-            Some(Answer::Opened(opened)) => {
-                self.heard_of([(entry, opened.incarnation)].into_iter());
-                SyncReply::Opened(opened)
-            }
-            Some(Answer::NotFormed) => {
-                SyncReply::Unavailable("the storage group is not formed yet".into())
-            }
-            other => SyncReply::Unavailable(format!("no entry can be opened: {other:?}")),
-        }
-    }
-
-    async fn done(&self, step: Proposal) -> SyncReply {
-        match self.decide(vec![step]).await {
-            Ok(_) => SyncReply::Done,
-            Err(reply) => reply,
-        }
-    }
-
-    fn renew(&self, entry: NodeId, incarnation: Incarnation) -> Lease {
-        if !self.applied.state().sequencer.is_open(entry, incarnation) {
-            return Lease::Lost;
-        }
-        self.heard_of([(entry, incarnation)].into_iter());
-        Lease::Held
-    }
-
-    fn heard_of(&self, entries: impl Iterator<Item = (NodeId, Incarnation)>) {
-        let now = Instant::now();
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut last = None;
-        for heard in entries {
-            // A proposal is usually one entry's.
-            if last != Some(heard) {
-                leases.renew(heard.0, heard.1, now);
-                last = Some(heard);
-            }
-        }
-    }
-
     async fn group(&self, wait: Duration) -> Result<StorageGroup, SyncError> {
         let deadline = Instant::now() + wait;
         let mut changes = self.applied.changes();
@@ -529,35 +442,6 @@ impl Inner {
                     let reason = "the storage group is not formed yet";
                     return Err(SyncError::Unavailable(reason.into()));
                 }
-            }
-        }
-    }
-
-    /// The leader's duties that time brings: leases, and the storage group while there is none.
-    async fn keep_leases(&self) {
-        let mut form_at = Instant::now();
-        loop {
-            tokio::time::sleep(self.config.lease / 8).await;
-            let Some(term) = self.leading() else { continue };
-            let (lost, formed) = {
-                let state = self.applied.state();
-                let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-                let open = state.sequencer.entries().filter(|(_, _, open)| *open);
-                let open = open.map(|(entry, incarnation, _)| (entry, incarnation));
-                let lost = leases.check(term, open, Instant::now());
-                (lost, state.sequencer.group().is_some())
-            };
-            if !formed && Instant::now() >= form_at {
-                // Bounded, so that a leader without a quorum comes back to look at its leases.
-                let _ = tokio::time::timeout(CALL_TIMEOUT, bootstrap::form(self)).await;
-                form_at = Instant::now() + FORM_AGAIN;
-            }
-            if !lost.is_empty() {
-                tracing::info!("the leases of {lost:?} ran out");
-                let reason = CloseReason::LeaseLost;
-                let close = |(entry, incarnation)| Proposal::Close { entry, incarnation, reason };
-                let steps = lost.into_iter().map(close).collect();
-                let _ = tokio::time::timeout(CALL_TIMEOUT, self.submit(steps)).await;
             }
         }
     }

@@ -37,13 +37,15 @@ const ANSWERS_WAITING: usize = 64;
 /// How long reaching a peer may take, of the time a call has: a host that is off does not even refuse.
 const REACH: Duration = Duration::from_millis(500);
 
-/// tarpc's own deadline runs by the machine's clock, which a simulation can't steer: far off, it never strikes, and
-/// tokio's timers do the work.
+/// When tarpc's own deadline is due, which never strikes: see [`Contexts`].
 const NEVER: Duration = Duration::from_secs(3_600);
 
-/// tarpc's deadlines grow by a second a call and start again after this many. Were they all alike, the machine's clock
-/// would decide their order, and with it, whether tarpc wakes itself once more: two runs of one seed would part.
-const DEADLINES: u64 = 1 << 20;
+/// How much later each call's deadline is than the one before: more than the machine's clock may be off between the
+/// two ends of a connection in one process.
+const LATER: Duration = Duration::from_secs(60);
+
+/// After how many calls the deadlines begin anew, so that they stay within what tarpc's timers can hold.
+const DEADLINES: u64 = 1 << 16;
 
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -56,11 +58,29 @@ pub enum CallError {
     Lost(String),
 }
 
+/// The contexts of one connection's calls.
+///
+/// tarpc's deadlines run by the machine's clock, which a simulation can't steer. Here they are far off, so that tokio's
+/// timers do the work, and each is later than the one before: tarpc's tasks wake up for a deadline that is earlier than
+/// those they have, and would do so at the machine clock's whim.
+#[derive(Debug, Default)]
+pub struct Contexts(AtomicU64);
+
+impl Contexts {
+    /// The next call's.
+    pub fn next(&self) -> context::Context {
+        let call = self.0.fetch_add(1, Ordering::Relaxed) % DEADLINES;
+        let mut context = context::current();
+        context.deadline += NEVER + LATER * u32::try_from(call).unwrap_or_default();
+        context
+    }
+}
+
 /// One connection's client side.
 struct Caller<Req, Resp> {
+    contexts: Contexts,
     channel: tarpc::client::Channel<Req, Resp>,
     dispatch: AbortHandle,
-    calls: AtomicU64,
 }
 
 impl<Req, Resp> Drop for Caller<Req, Resp> {
@@ -86,15 +106,8 @@ where
                 tracing::debug!("connection to node {peer} ended: {error}");
             }
         });
-        let dispatch = dispatch.abort_handle();
-        Self { channel: client.client, dispatch, calls: AtomicU64::new(0) }
-    }
-
-    fn context(&self) -> context::Context {
-        let mut context = context::current();
-        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
-        context.deadline += NEVER + Duration::from_secs(calls % DEADLINES);
-        context
+        let contexts = Contexts::default();
+        Self { contexts, channel: client.client, dispatch: dispatch.abort_handle() }
     }
 }
 
@@ -142,7 +155,7 @@ where
         let caller = tokio::time::timeout(reach, self.caller())
             .await
             .map_err(|_| LinkError::Timeout(reach))??;
-        let called = caller.channel.call(caller.context(), request);
+        let called = caller.channel.call(caller.contexts.next(), request);
         let error = match tokio::time::timeout_at(deadline, called).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error.to_string(),

@@ -129,3 +129,52 @@ pub(crate) enum SyncReply {
     /// Perhaps done.
     Unknown(String),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Position, Stamp};
+    use crate::order::Step;
+    use crate::wire::{decode, encode};
+
+    #[test]
+    fn golden_bytes() {
+        let calls = [
+            (SyncCall::Who, vec![0]),
+            (SyncCall::Propose(vec![]), vec![1, 0]),
+            (SyncCall::Open { entry: NodeId(1), request: 300 }, vec![2, 1, 251, 44, 1]),
+            (SyncCall::Renew { entry: NodeId(1), incarnation: Incarnation(2) }, vec![3, 1, 2]),
+            (SyncCall::Close { entry: NodeId(1), incarnation: Incarnation(2) }, vec![4, 1, 2]),
+            (SyncCall::Stored { storage: NodeId(1), through: Slot(9) }, vec![5, 1, 9]),
+            (SyncCall::Group, vec![6]),
+            (SyncCall::Follow { from: Slot(1), max: 2, wait_ms: 3 }, vec![7, 1, 2, 3]),
+        ];
+        for (call, bytes) in calls {
+            assert_eq!(encode(&call), bytes, "{call:?}");
+            assert_eq!(decode::<SyncCall>(&bytes).unwrap(), call);
+        }
+        let (entry, incarnation) = (NodeId(1), Incarnation(2));
+        let row = Resolution {
+            slot: Slot(4),
+            stamp: Stamp(5),
+            base: Position(6),
+            step: Step::Opened { entry, incarnation },
+        };
+        let replies = [
+            (SyncReply::Who { blank: true }, vec![0, 1]),
+            (SyncReply::Segments(vec![SegmentOutcome::NotOpen]), vec![1, 1, 3]),
+            (SyncReply::Lease(Lease::Lost), vec![3, 1]),
+            (SyncReply::Done, vec![4]),
+            (SyncReply::Group(StorageGroup::default()), vec![5, 0]),
+            (SyncReply::Followed(Followed::Rows(vec![row])), vec![6, 0, 1, 4, 5, 6, 1, 1, 2]),
+            (SyncReply::Followed(Followed::Behind { oldest: Slot(7) }), vec![6, 1, 7]),
+            (SyncReply::NotLeader { leader: Some(NodeId(3)) }, vec![7, 1, 3]),
+            (SyncReply::Unavailable("x".into()), vec![8, 1, b'x']),
+            (SyncReply::Unknown("x".into()), vec![9, 1, b'x']),
+        ];
+        for (reply, bytes) in replies {
+            assert_eq!(encode(&reply), bytes, "{reply:?}");
+            assert_eq!(decode::<SyncReply>(&bytes).unwrap(), reply);
+        }
+    }
+}

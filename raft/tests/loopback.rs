@@ -77,8 +77,8 @@ async fn cluster(folder: &Path, count: u64) -> (Vec<Running>, Vec<Member>) {
     let host = Host::real();
     let (mut listeners, mut members) = (Vec::new(), Vec::new());
     for number in 1..=count {
-        let listener = host.net.listen("127.0.0.1:0").await.unwrap();
-        let address = listener.local_address().unwrap().to_string();
+        let listener = host.net.listen("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_address().expect("bound").to_string();
         members.push(Member { node: NodeId(number), address });
         listeners.push(listener);
     }
@@ -126,14 +126,14 @@ async fn one_member_alone_keeps_its_order_over_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let (mut running, members) = cluster(folder.path(), 1).await;
     let opened = open(&client(&members), 50).await;
-    let first = running[0].node.propose(batch(50, &opened, 0..10)).await.unwrap();
+    let first = running[0].node.propose(batch(50, &opened, 0..10)).await.expect("loopback");
     running.pop().expect("one").stop().await;
 
     let host = Host::real();
-    let listener = host.net.listen(&members[0].address).await.unwrap();
+    let listener = host.net.listen(&members[0].address).await.expect("loopback");
     let again = start(&host, folder.path(), &members, listener, 1).await;
     assert_eq!(open(&client(&members), 50).await, opened);
-    let repeated = again.node.propose(batch(50, &opened, 0..10)).await.unwrap();
+    let repeated = again.node.propose(batch(50, &opened, 0..10)).await.expect("loopback");
     assert_eq!(first, repeated);
     again.stop().await;
 }
@@ -142,7 +142,7 @@ async fn one_member_alone_keeps_its_order_over_a_restart() {
 async fn three_entries_propose_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let (running, members) = cluster(folder.path(), 3).await;
-    let segments = 500;
+    let segments = 100;
     let started = Instant::now();
     let entries: Vec<_> = [50, 60, 70]
         .into_iter()
@@ -164,7 +164,7 @@ async fn three_entries_propose_at_once() {
         })
         .collect();
     for entry in entries {
-        entry.await.unwrap();
+        entry.await.expect("loopback");
     }
     eprintln!("{} segments one at a time in {:?}", 3 * segments, started.elapsed());
     let last = Slot(3 + 3 * segments);

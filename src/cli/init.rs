@@ -88,7 +88,7 @@ impl Init {
         let mut out = std::io::stdout().lock();
         for (config, path) in configs.iter().zip(&paths) {
             let text = format!(
-                "# Node {} of cluster {:?}, written by `vulpes init`. vulpes.example.toml explains every setting.\n{}",
+                "# Node {} of cluster {:?}, written by `vulpes init`. demo/vulpes.example.toml explains every setting.\n{}",
                 config.node, config.cluster, config.to_toml()
             );
             std::fs::write(path, text)

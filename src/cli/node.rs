@@ -33,7 +33,7 @@ const LOG_FILTER: &str = "info,tarpc=warn,openraft=warn";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Node {
-    /// The node's configuration; vulpes.example.toml explains every setting
+    /// The node's configuration; demo/vulpes.example.toml explains every setting
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Also stop when standard input, a pipe, is closed: when the process that started this one is gone

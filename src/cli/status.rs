@@ -257,7 +257,7 @@ mod tests {
     use crate::http::{ReplicaStatus, SyncStatus};
 
     fn node(number: u64, term: u64, leader: Option<u64>, applied: u64) -> Asked {
-        let text = include_str!("../../vulpes.example.toml");
+        let text = include_str!("../../demo/vulpes.example.toml");
         let text = text.replacen("node = 1", &format!("node = {number}"), 1);
         let config = NodeConfig::parse(&text, Path::new("x.toml")).unwrap();
         let mut status = NodeStatus::new(&config, DiskId(1));

@@ -47,8 +47,8 @@ fn a_good_file_is_read() {
 #[test]
 fn the_example_is_read_and_shows_the_defaults() {
     let config = NodeConfig::parse(
-        include_str!("../../vulpes.example.toml"),
-        Path::new("vulpes.example.toml"),
+        include_str!("../../demo/vulpes.example.toml"),
+        Path::new("demo/vulpes.example.toml"),
     )
     .unwrap();
     assert_eq!(config.timing, Timing::default());

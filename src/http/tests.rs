@@ -66,7 +66,7 @@ impl Admin for FakeNode {
 }
 
 fn example_status() -> NodeStatus {
-    let text = include_str!("../../vulpes.example.toml");
+    let text = include_str!("../../demo/vulpes.example.toml");
     let config = NodeConfig::parse(text, std::path::Path::new("x.toml")).unwrap();
     let mut status = NodeStatus::new(&config, DiskId(31));
     status.sync = Some(SyncStatus {

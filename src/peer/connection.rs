@@ -13,11 +13,12 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 use tarpc::client::{self, Channel, RpcError};
-use tarpc::{context, RequestName};
+use tarpc::RequestName;
 use tokio::task::AbortHandle;
 use tokio::time::{timeout_at, Instant};
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::{DiskId, NodeId};
+use vulpes_raft::rpc::Contexts;
 use vulpes_raft::wire::{self, Identity, Link, LinkError, Service};
 
 use super::wire::client_transport;
@@ -28,9 +29,6 @@ const BACKOFF_LEAST: Duration = Duration::from_millis(50);
 
 /// How long after a dialling the next one may come, at most.
 const BACKOFF_MOST: Duration = Duration::from_secs(2);
-
-/// tarpc gives every call a deadline of ten seconds by itself; ours have to come first.
-const TARPC_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Who is dialled, and by whom.
 pub(super) struct Peer {
@@ -88,6 +86,7 @@ struct State<Req, Resp> {
 }
 
 struct Connection<Req, Resp> {
+    contexts: Contexts,
     channel: Channel<Req, Resp>,
     disk: DiskId,
     ended: Arc<AtomicBool>,
@@ -114,7 +113,6 @@ where
     Resp: DeserializeOwned + Send + 'static,
 {
     pub(super) fn new(peer: Arc<Peer>, service: Service, most: usize, deadline: Duration) -> Self {
-        assert!(deadline < TARPC_DEADLINE, "tarpc would give up first");
         Self {
             peer,
             service,
@@ -139,7 +137,7 @@ where
         let by = Instant::now() + self.deadline;
         let late = || self.peer.unreachable(format!("no answer within {:?}", self.deadline));
         let connection = timeout_at(by, self.connection()).await.map_err(|_| late())??;
-        let call = connection.channel.call(context::current(), request);
+        let call = connection.channel.call(connection.contexts.next(), request);
         match timeout_at(by, call).await {
             Ok(Ok(response)) => {
                 self.answered.store(true, Ordering::Relaxed);
@@ -226,6 +224,7 @@ where
             }
         });
         let (channel, dispatch) = (client.client, dispatch.abort_handle());
-        Connection { channel, disk: link.peer.disk, ended, dispatch }
+        let contexts = Contexts::default();
+        Connection { contexts, channel, disk: link.peer.disk, ended, dispatch }
     }
 }

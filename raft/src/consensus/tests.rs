@@ -9,7 +9,7 @@ use openraft::StorageError;
 use super::log_store::LogStore;
 use super::machine::{Applied, Machine};
 use super::snapshot_store::{open, OpenError};
-use super::types::{EncodedCommand, LogEntry, LogId, Types, Vote};
+use super::types::{EncodedCommand, LogEntry, LogId, Types, Vote, Voter};
 use crate::host::Host;
 use crate::ids::{DiskId, NodeId, Stamp};
 use crate::sequencer::Command;
@@ -131,4 +131,21 @@ async fn another_disks_file_and_a_newer_format_are_refused() {
     transaction.commit().unwrap();
     drop(database);
     assert!(matches!(open_both(folder.path(), 1), Err(OpenError::Newer { found: 7 })));
+}
+
+/// openraft's types stand in our file: an upgrade that changes their form needs a new format.
+#[test]
+fn golden_bytes() {
+    use crate::wire::encode;
+    let mut voters = std::collections::BTreeMap::new();
+    voters.insert(NodeId(1), Voter { address: "a:1".into(), disk: DiskId(9) });
+    let membership = openraft::Membership::new(vec![[NodeId(1)].into()], voters).unwrap();
+    let payload = openraft::EntryPayload::Membership(membership);
+    let membership = LogEntry { log_id: log_id(0, 0), payload };
+    let blank = LogEntry { log_id: log_id(2, 7), payload: openraft::EntryPayload::Blank };
+    assert_eq!(encode(&entry(1, 2)), [1, 1, 2, 1, 2, 2, 0]);
+    assert_eq!(encode(&blank), [2, 1, 7, 0]);
+    assert_eq!(encode(&membership), [0, 1, 0, 2, 1, 1, 1, 1, 1, 3, b'a', b':', b'1', 9]);
+    assert_eq!(encode(&Vote::new_committed(3, NodeId(1))), [3, 1, 1]);
+    assert_eq!(encode(&super::types::SnapshotMeta::default()), [0, 0, 0, 0, 0]);
 }

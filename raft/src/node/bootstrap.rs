@@ -31,17 +31,39 @@ enum NotYet {
     /// Somebody remembers a group: this node's data is gone, or was never there.
     #[error(
         "node {node} belongs to a sync group already, but this node's data directory is new. \
-         Give this node its old data directory back, or a new number; it will not start a second group"
+         Give this node its old data directory back, or a new number; it does not take part under this one"
     )]
     Wiped { node: NodeId },
 }
 
-/// Initialises the group if that falls to this node, waiting for the others as long as it takes.
+/// How often a member that is blank asks whether the others know its number by another disk.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Initialises the group if that falls to this node, waiting for the others as long as it takes. Any other blank member
+/// waits to be enrolled, and says so if it can't be.
 pub(super) async fn run(inner: &Inner) {
     let lowest = inner.config.members.iter().map(|member| member.node).min();
-    if lowest != Some(inner.own().node) {
-        return;
+    if lowest == Some(inner.own().node) {
+        begin(inner).await;
+    } else {
+        wait(inner).await;
     }
+}
+
+async fn wait(inner: &Inner) {
+    while let Ok(false) = inner.raft.is_initialized().await {
+        for member in inner.config.members.iter().filter(|other| other.node != inner.own().node) {
+            let hello = disk_of(inner, member, Service::Sync, "sync member").await;
+            if let Err(wiped @ NotYet::Wiped { .. }) = hello {
+                tracing::error!("{wiped}");
+                break;
+            }
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+async fn begin(inner: &Inner) {
     let mut waiting_for = String::new();
     loop {
         match inner.raft.is_initialized().await {
