@@ -289,7 +289,7 @@ impl WampClient {
         let farewell = async {
             self.send(&goodbye).await?;
             while code_of(&self.receive().await?) != code::GOODBYE {}
-            Ok::<(), WampError>(())
+            self.stream.close(None).await.map_err(closed)
         };
         // Nothing depends on the answer: a node that gives none has ended the session anyway.
         let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;
