@@ -26,8 +26,9 @@ Examples:
 The environment variable VULPES_LOG says how much is logged, as in VULPES_LOG=debug or
 VULPES_LOG=info,vulpes=trace. SIGTERM or Ctrl-C stops the node.";
 
-/// What is logged unless the environment says otherwise: tarpc tells of every call, openraft of every step.
-const LOG_FILTER: &str = "info,tarpc=warn,openraft=warn";
+/// What is logged unless the environment says otherwise: tarpc tells of every call, openraft of every step and of
+/// every heartbeat that a missing node does not answer.
+const LOG_FILTER: &str = "info,tarpc=warn,openraft=error";
 
 /// Run one node of a cluster
 #[derive(Debug, Args)]

@@ -21,7 +21,8 @@ Examples:
   vulpes pub demo.hello 1 2 three                three arguments; what is not JSON is a string
   vulpes pub demo.state on --retain              keep it as the topic's last value
   uptime | vulpes pub demo.load -                one event a line
-  vulpes pub demo.hello hi --node ws://127.0.0.1:9033/";
+  vulpes pub demo.hello hi --node ws://127.0.0.1:9033/
+  vulpes pub demo.hello -- --text                begins with a dash and is no option";
 
 /// Publish an event and print its position once it is durable and ordered
 #[derive(Debug, Args)]
@@ -30,7 +31,7 @@ pub(super) struct Publish {
     /// Topic in WAMP's spelling, as in demo.hello
     topic: String,
     /// Arguments: each JSON, or else a string; a single `-` publishes every line of standard input
-    #[arg(value_name = "ARGUMENT", allow_hyphen_values = true)]
+    #[arg(value_name = "ARGUMENT", allow_negative_numbers = true)]
     arguments: Vec<String>,
     /// Keyword arguments, a JSON object
     #[arg(long, value_name = "JSON", value_parser = object)]
@@ -102,5 +103,45 @@ impl Publish {
         }
         out.flush()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        publish: Publish,
+    }
+
+    #[test]
+    fn arguments_and_options_are_told_apart() {
+        for (line, arguments, node) in [
+            ("pub t", &[][..], crate::cli::DEFAULT_NODE),
+            ("pub t -", &["-"], crate::cli::DEFAULT_NODE),
+            ("pub t -5 x --node ws://h:1/", &["-5", "x"], "ws://h:1/"),
+            ("pub --node ws://h:1/ t -- --node", &["--node"], "ws://h:1/"),
+        ] {
+            let publish = Line::try_parse_from(line.split(' ')).unwrap().publish;
+            assert_eq!(publish.arguments, arguments, "{line}");
+            assert_eq!(publish.client.node, node, "{line}");
+        }
+        assert!(Line::try_parse_from(["pub", "t", "--nonsense"]).is_err());
+    }
+
+    #[test]
+    fn what_is_not_json_is_a_string() {
+        for (text, expected) in [
+            ("1", json!(1)),
+            ("{\"a\":[]}", json!({"a": []})),
+            ("hi", json!("hi")),
+            ("{", json!("{")),
+        ] {
+            assert_eq!(argument(text), expected);
+        }
     }
 }

@@ -136,7 +136,7 @@ impl Verify {
 /// The admin URLs of all storages of the cluster.
 async fn storages(url: &AdminUrl) -> anyhow::Result<Vec<AdminUrl>> {
     let asked = ask_all(std::slice::from_ref(url)).await;
-    let hint = "start it, or name the nodes to compare with --nodes";
+    let hint = "Start it, or name the nodes to compare with --nodes";
     let mut urls = Vec::new();
     for asked in asked {
         if let (None, Some(error)) = (asked.node, &asked.error) {
@@ -154,7 +154,10 @@ async fn storages(url: &AdminUrl) -> anyhow::Result<Vec<AdminUrl>> {
             }
         }
     }
-    anyhow::ensure!(!urls.is_empty(), "there is no storage to read from; {hint}");
+    anyhow::ensure!(
+        !urls.is_empty(),
+        "there is no storage to read from; name the nodes to compare with --nodes"
+    );
     Ok(urls)
 }
 

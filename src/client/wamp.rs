@@ -285,11 +285,11 @@ impl WampClient {
 
     /// Says goodbye. Who just drops the client ends the session too.
     pub async fn close(mut self) {
-        let goodbye = json!([code::GOODBYE, {}, "wamp.close.normal"]);
+        let goodbye = json!([code::GOODBYE, {}, "wamp.close.close_realm"]);
         let farewell = async {
             self.send(&goodbye).await?;
             while code_of(&self.receive().await?) != code::GOODBYE {}
-            Ok::<(), WampError>(())
+            self.stream.close(None).await.map_err(closed)
         };
         // Nothing depends on the answer: a node that gives none has ended the session anyway.
         let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;

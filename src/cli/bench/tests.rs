@@ -164,6 +164,7 @@ async fn wamp_connection(stream: TcpStream, broker: Broker) {
                         events = Some(broker.events.subscribe());
                         json!([33, message[1], 5])
                     }
+                    6 => return,
                     _ => {
                         if !broker.publish(message[4][0].as_str().unwrap().as_bytes()) {
                             return;

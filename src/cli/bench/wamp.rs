@@ -26,6 +26,9 @@ const BUFFER: usize = 64 << 10;
 /// What follows the payload in an EVENT: the end of its string, of the arguments, of the message.
 const EVENT_TAIL: usize = 3;
 
+/// How long a router may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 type Socket = WebSocketStream<BoxStream>;
 
 async fn open(plan: &Plan, target: &str) -> anyhow::Result<Socket> {
@@ -56,6 +59,18 @@ fn receive_now(socket: &mut Socket) -> anyhow::Result<Option<Utf8Bytes>> {
 
 async fn receive_array(socket: &mut Socket) -> anyhow::Result<Vec<Value>> {
     Ok(serde_json::from_str(&receive(socket).await?)?)
+}
+
+/// Says goodbye and waits until the node has, too. Who is gone by then has nothing more to say to us.
+async fn close(socket: &mut Socket) -> anyhow::Result<()> {
+    let goodbye = json!([6, {}, "wamp.close.close_realm"]);
+    socket.send(Message::text(goodbye.to_string())).await?;
+    let answered = async {
+        while receive(socket).await.is_ok_and(|text| head(&text).is_some_and(|it| it.0 != 6)) {}
+    };
+    // A router that does not answer has got all that we had to say as well.
+    let _ = tokio::time::timeout(GOODBYE, answered).await;
+    Ok(())
 }
 
 /// The message's code and, if a number follows, that number.
@@ -115,7 +130,7 @@ impl Publisher {
             }
             self.socket.flush().await?;
             if load.is_done(now) {
-                return Ok(());
+                return close(&mut self.socket).await;
             }
             let mut next = Some(receive(&mut self.socket).await?);
             let now = load.plan().now();
@@ -189,7 +204,7 @@ impl Subscriber {
                 next = receive_now(&mut self.socket)?;
             }
         }
-        Ok(())
+        close(&mut self.socket).await
     }
 }
 

@@ -1,0 +1,208 @@
+//! The order, as the nodes showed it, and what has to hold of it at every step.
+//!
+//! Checked here, of DESIGN.md section 6: no two nodes disagree about a slot, before and after restarts (2); every
+//! resolution has a quorum of votes (3); nothing of an older incarnation is placed after its fence (4); slots and
+//! positions are dense, stamps don't fall, numbers are in order within an incarnation, each value stands at one
+//! position, in the order of its session (1).
+//!
+//! Invariant: what was shown once is kept here for good; everything shown later is compared with it.
+//!
+//! Deliberately absent: what clients were told (`record`), and whether votes were true (`cluster`).
+
+use std::collections::BTreeMap;
+
+use vulpes::log::Placed;
+use vulpes::segment::checksum;
+use vulpes_raft::ids::{EventId, Incarnation, NodeId, Position, SegmentNumber, Slot};
+use vulpes_raft::order::{Resolution, SealedSegment, Step};
+
+use crate::value::Value;
+
+/// How many storages there are, and how many of them are a quorum.
+const STORAGES: u64 = 3;
+const QUORUM: usize = 2;
+
+/// The order as it was shown so far.
+#[derive(Default)]
+pub(crate) struct OrderLog {
+    slots: Vec<Resolution>,
+    /// By position, from 1.
+    values: Vec<Value>,
+    places: BTreeMap<Value, Position>,
+    entries: BTreeMap<NodeId, Life>,
+    /// The last number of each session in the log.
+    sessions: BTreeMap<(u64, u64), u64>,
+    /// Shown by a node that began at a slot before which nobody has shown anything yet.
+    parked: BTreeMap<Slot, Placed>,
+}
+
+/// An entry, as the order has it.
+struct Life {
+    incarnation: Incarnation,
+    open: bool,
+    next: SegmentNumber,
+}
+
+impl OrderLog {
+    /// Takes what a node shows at a slot; returns the segments that became known by it.
+    pub(crate) fn show(&mut self, placed: &Placed) -> Result<Vec<SealedSegment>, String> {
+        let slot = placed.resolution.slot;
+        if slot.0 == 0 {
+            return Err("a slot numbered 0".into());
+        }
+        if let Some(known) = self.slots.get(slot.0 as usize - 1) {
+            if *known != placed.resolution {
+                return Err(format!("{known:?} became {:?}", placed.resolution));
+            }
+            body_fits(placed)?;
+            return Ok(Vec::new());
+        }
+        if slot.0 > self.slots.len() as u64 + 1 {
+            return match self.parked.insert(slot, placed.clone()) {
+                Some(known) if known.resolution != placed.resolution => {
+                    Err(format!("{:?} became {:?}", known.resolution, placed.resolution))
+                }
+                _ => Ok(Vec::new()),
+            };
+        }
+        let mut found = Vec::new();
+        self.take(placed, &mut found)?;
+        while let Some(parked) = self.parked.remove(&Slot(self.slots.len() as u64 + 1)) {
+            self.take(&parked, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Takes the next slot.
+    fn take(&mut self, placed: &Placed, found: &mut Vec<SealedSegment>) -> Result<(), String> {
+        let resolution = &placed.resolution;
+        let slot = resolution.slot;
+        let end = self.slots.last().map_or(Position(1), Resolution::end);
+        if resolution.base != end {
+            return Err(format!("slot {slot} begins at {}, not at {end}", resolution.base));
+        }
+        if self.slots.last().is_some_and(|last| last.stamp > resolution.stamp) {
+            return Err(format!("the stamp falls at slot {slot}"));
+        }
+        match &resolution.step {
+            Step::Opened { entry, incarnation } => self.opened(*entry, *incarnation)?,
+            Step::Closed { entry, incarnation, .. } => {
+                let life = self.entries.get_mut(entry);
+                match life.filter(|life| life.open && life.incarnation == *incarnation) {
+                    Some(life) => life.open = false,
+                    None => return Err(format!("slot {slot} closes what is not open")),
+                }
+            }
+            Step::Segment(sealed) => {
+                self.segment(slot, sealed)?;
+                self.events(placed)?;
+                found.push(sealed.clone());
+            }
+        }
+        self.slots.push(resolution.clone());
+        Ok(())
+    }
+
+    fn opened(&mut self, entry: NodeId, incarnation: Incarnation) -> Result<(), String> {
+        let life = Life { incarnation, open: true, next: SegmentNumber(0) };
+        match self.entries.insert(entry, life) {
+            Some(old) if old.incarnation >= incarnation => Err(format!(
+                "entry {entry} opened incarnation {incarnation} after {}",
+                old.incarnation
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn segment(&mut self, slot: Slot, sealed: &SealedSegment) -> Result<(), String> {
+        let id = sealed.id;
+        let Some(life) = self.entries.get_mut(&id.entry) else {
+            return Err(format!("slot {slot} has segment {id} of an entry that never opened"));
+        };
+        if !life.open || life.incarnation != id.incarnation {
+            return Err(format!("slot {slot} has segment {id}, which was fenced before"));
+        }
+        if life.next != id.number {
+            return Err(format!("slot {slot} has segment {id} where number {} is next", life.next));
+        }
+        life.next = id.number.next();
+        let known = |vote: &NodeId| (1..=STORAGES).contains(&vote.0);
+        let rising = sealed.votes.windows(2).all(|pair| pair[0] < pair[1]);
+        if !rising || !sealed.votes.iter().all(known) || sealed.votes.len() < QUORUM {
+            return Err(format!("slot {slot} has no quorum of votes: {:?}", sealed.votes));
+        }
+        Ok(())
+    }
+
+    fn events(&mut self, placed: &Placed) -> Result<(), String> {
+        body_fits(placed)?;
+        let events = placed.segment.iter().flat_map(|segment| segment.events());
+        for event in events {
+            let value = Value::stored(&event.payload)?;
+            let position = Position(self.values.len() as u64 + 1);
+            if let Some(first) = self.places.insert(value, position) {
+                return Err(format!("{value} stands at position {first} and at {position}"));
+            }
+            let session = (value.client, value.session);
+            match self.sessions.insert(session, value.sequence) {
+                Some(last) if last >= value.sequence => {
+                    return Err(format!("{value} stands behind number {last} of its session"));
+                }
+                _ => self.values.push(value),
+            }
+        }
+        Ok(())
+    }
+
+    /// How many slots are known.
+    pub(crate) fn len(&self) -> u64 {
+        self.slots.len() as u64
+    }
+
+    /// All known resolutions.
+    pub(crate) fn slots(&self) -> &[Resolution] {
+        &self.slots
+    }
+
+    /// Values by position, from 1.
+    pub(crate) fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// Where a value stands.
+    pub(crate) fn place(&self, value: Value) -> Option<Position> {
+        self.places.get(&value).copied()
+    }
+
+    /// Slots that were shown, but not yet all before them.
+    pub(crate) fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// The event id of a known position.
+    pub(crate) fn event_id(&self, position: Position) -> Option<EventId> {
+        let at = self.slots.partition_point(|slot| slot.end() <= position);
+        let slot = self.slots.get(at)?;
+        let offset = u32::try_from(position.0.checked_sub(slot.base.0)?).ok()?;
+        Some(EventId::new(slot.stamp, slot.slot, offset))
+    }
+}
+
+/// Whether the body shown is the one that was voted for.
+fn body_fits(placed: &Placed) -> Result<(), String> {
+    let slot = placed.resolution.slot;
+    match (&placed.resolution.step, &placed.segment) {
+        (Step::Segment(sealed), Some(segment)) => {
+            let (id, count) = (segment.id(), segment.count());
+            if checksum(segment.body()) != sealed.checksum
+                || id != sealed.id
+                || count != sealed.count
+            {
+                return Err(format!("slot {slot} shows another body than the one voted for"));
+            }
+            Ok(())
+        }
+        (Step::Opened { .. } | Step::Closed { .. }, None) => Ok(()),
+        _ => Err(format!("slot {slot} shows a step without its body, or a body without a step")),
+    }
+}

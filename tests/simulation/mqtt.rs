@@ -1,0 +1,154 @@
+//! An MQTT 3.1.1 client for the simulation, written down to the bytes.
+//!
+//! Invariant: it waits for nothing on its own but the answers to its handshake; its callers set the limits.
+//!
+//! Deliberately absent: all of MQTT that publishers and subscribers of the simulation don't need.
+
+use std::io;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use turmoil::net::TcpStream;
+use vulpes_raft::ids::Position;
+
+use crate::connection::{Outcome, Said, MQTT_PORT};
+
+const CONNECT: u8 = 0x10;
+const CONNACK: u8 = 0x20;
+const PUBLISH: u8 = 0x30;
+const AT_LEAST_ONCE: u8 = 0x02;
+const PUBACK: u8 = 0x40;
+const SUBSCRIBE: u8 = 0x82;
+const SUBACK: u8 = 0x90;
+const PINGREQ: u8 = 0xc0;
+const PINGRESP: u8 = 0xd0;
+
+/// An open session.
+pub(crate) struct Mqtt {
+    stream: TcpStream,
+    input: BytesMut,
+}
+
+fn failed(reason: impl ToString) -> io::Error {
+    io::Error::other(reason.to_string())
+}
+
+fn text(into: &mut BytesMut, text: &str) {
+    into.put_u16(text.len() as u16);
+    into.put_slice(text.as_bytes());
+}
+
+fn packet(first: u8, body: &[u8]) -> BytesMut {
+    let mut packet = BytesMut::new();
+    packet.put_u8(first);
+    let mut rest = body.len();
+    while rest >= 0x80 {
+        packet.put_u8((rest % 0x80) as u8 | 0x80);
+        rest /= 0x80;
+    }
+    packet.put_u8(rest as u8);
+    packet.put_slice(body);
+    packet
+}
+
+impl Mqtt {
+    pub(crate) async fn open(node: &str, name: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect((node, MQTT_PORT)).await?;
+        let mut mqtt = Self { stream, input: BytesMut::new() };
+        let mut body = BytesMut::new();
+        text(&mut body, "MQTT");
+        // Version 3.1.1, clean session, no keep-alive.
+        body.put_slice(&[4, 0x02, 0, 0]);
+        text(&mut body, name);
+        mqtt.stream.write_all(&packet(CONNECT, &body)).await?;
+        match mqtt.packet().await? {
+            (CONNACK, body) if body[..] == [0, 0] => Ok(mqtt),
+            other => Err(failed(format!("not connected: {other:?}"))),
+        }
+    }
+
+    pub(crate) async fn publish(&mut self, topic: &str, number: u64, said: &str) -> io::Result<()> {
+        let mut body = BytesMut::new();
+        text(&mut body, topic);
+        body.put_u16(number as u16 + 1);
+        body.put_slice(said.as_bytes());
+        self.stream.write_all(&packet(PUBLISH | AT_LEAST_ONCE, &body)).await
+    }
+
+    /// Subscribes to everything after a position; by its event id, if that is given.
+    pub(crate) async fn subscribe(
+        &mut self,
+        after: Position,
+        id: Option<String>,
+    ) -> io::Result<()> {
+        let after = id.unwrap_or_else(|| after.to_string());
+        let mut body = BytesMut::new();
+        body.put_u16(1);
+        text(&mut body, &format!("$replay/{after}/#"));
+        body.put_u8(1);
+        self.stream.write_all(&packet(SUBSCRIBE, &body)).await?;
+        match self.packet().await? {
+            (SUBACK, body) if body[..] == [0, 1, 1] => Ok(()),
+            other => Err(failed(format!("not subscribed: {other:?}"))),
+        }
+    }
+
+    pub(crate) async fn ping(&mut self) -> io::Result<()> {
+        self.stream.write_all(&packet(PINGREQ, &[])).await
+    }
+
+    pub(crate) async fn next(&mut self) -> io::Result<Said> {
+        let (first, mut body) = self.packet().await?;
+        match first & 0xf0 {
+            PUBACK if body.len() == 2 => {
+                let number = u64::from(body.get_u16()) - 1;
+                Ok(Said::Answer { number, outcome: Outcome::Stored(None) })
+            }
+            PUBLISH if body.len() > 2 => {
+                let topic = usize::from(body.get_u16());
+                body.advance(topic);
+                if first & 0x06 == AT_LEAST_ONCE {
+                    let id = body.get_u16();
+                    self.stream.write_all(&packet(PUBACK, &id.to_be_bytes())).await?;
+                }
+                // What WAMP clients publish comes as JSON.
+                let text = String::from_utf8(body.to_vec()).map_err(failed)?;
+                let text = serde_json::from_str(&text).unwrap_or(text);
+                Ok(Said::Event { text, place: None })
+            }
+            PINGRESP => Ok(Said::Alive),
+            _ => Err(failed(format!("unexpected packet {first:#x}"))),
+        }
+    }
+
+    /// The next packet's first byte and body.
+    async fn packet(&mut self) -> io::Result<(u8, Bytes)> {
+        loop {
+            if let Some(found) = self.whole() {
+                return Ok(found);
+            }
+            if self.stream.read_buf(&mut self.input).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    fn whole(&mut self) -> Option<(u8, Bytes)> {
+        let mut length = 0;
+        let mut at = 1;
+        loop {
+            let byte = *self.input.get(at)?;
+            length |= usize::from(byte & 0x7f) << (7 * (at - 1));
+            at += 1;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        if self.input.len() < at + length {
+            return None;
+        }
+        let first = self.input[0];
+        self.input.advance(at);
+        Some((first, self.input.split_to(length).freeze()))
+    }
+}

@@ -1,0 +1,219 @@
+//! What one seed means: the cluster's shape, its network and disks, what goes wrong when, and who publishes how.
+//!
+//! Invariant: pure; the same seed gives the same plan. Every fault ends by itself, and nothing goes wrong any more after
+//! [`Plan::quiet_from`].
+//!
+//! Deliberately absent: how a fault is brought about (`cluster`).
+
+use std::time::Duration;
+
+use crate::chance::Chance;
+
+/// When the last fault has ended and the cluster is to come to rest, in milliseconds of the simulation.
+const QUIET_FROM: u64 = 6_000;
+
+/// When the first fault may begin.
+const FIRST_FAULT: u64 = 400;
+
+/// The shape of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Three nodes with all roles.
+    Whole,
+    /// Three nodes that order and store, two that speak with clients.
+    Split,
+}
+
+impl Shape {
+    pub(crate) fn nodes(self) -> u64 {
+        match self {
+            Self::Whole => 3,
+            Self::Split => 5,
+        }
+    }
+
+    pub(crate) fn is_entry(self, node: u64) -> bool {
+        self == Self::Whole || node > 3
+    }
+
+    /// Orders and stores.
+    pub(crate) fn is_keeper(self, node: u64) -> bool {
+        node <= 3
+    }
+
+    pub(crate) fn entries(self) -> Vec<u64> {
+        (1..=self.nodes()).filter(|node| self.is_entry(*node)).collect()
+    }
+}
+
+/// Whom a fault meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Node(u64),
+    /// Whoever leads the sync group at that moment.
+    Leader,
+    All,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The process ends; unsynced writes are dropped or torn. With `power`, the network sees no goodbye.
+    Crash { target: Target, power: bool },
+    /// Two nodes can't reach each other.
+    Partition { one: u64, other: u64 },
+    /// What one node sends doesn't reach the other.
+    OneWay { from: u64, to: u64 },
+    /// A node is cut off from all other nodes; its clients still reach it.
+    Isolate { target: Target },
+    /// What two nodes send each other is held back, and arrives later.
+    Hold { one: u64, other: u64 },
+    /// A node's group commits take this many times as long.
+    SlowDisk { node: u64, times: u64 },
+}
+
+/// A fault with its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Episode {
+    pub(crate) begins: u64,
+    pub(crate) ends: u64,
+    pub(crate) fault: Fault,
+}
+
+/// Everything that follows from a seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) shape: Shape,
+    /// Shortest and longest way of a message, in milliseconds.
+    pub(crate) latency: (u64, u64),
+    /// How long a lease lasts, in milliseconds.
+    pub(crate) lease: u64,
+    pub(crate) nodes: Vec<NodePlan>,
+    /// By beginning.
+    pub(crate) episodes: Vec<Episode>,
+    /// The most publishes a publisher has unanswered at once.
+    pub(crate) window: u64,
+    /// The longest pause between two bursts of a publisher, in milliseconds.
+    pub(crate) pause: u64,
+    pub(crate) quiet_from: u64,
+}
+
+/// How a node differs from the others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodePlan {
+    /// How far its clock is ahead, in milliseconds.
+    pub(crate) clock_ahead: i64,
+    /// The longest a group commit takes, mostly.
+    pub(crate) commit: Duration,
+}
+
+impl Plan {
+    pub(crate) fn new(seed: u64) -> Self {
+        let root = Chance::new(seed);
+        let mut chance = root.branch(1);
+        let shape = if seed % 4 == 3 { Shape::Split } else { Shape::Whole };
+        let fastest = chance.between(0, 2);
+        let latency = (fastest, fastest + chance.pick(&[2, 8, 30]));
+        let mut node = || NodePlan {
+            clock_ahead: chance.below(600_000) as i64 - 300_000,
+            commit: Duration::from_micros(chance.pick(&[500, 2_000, 8_000])),
+        };
+        let nodes = (0..shape.nodes()).map(|_| node()).collect();
+        let mut episodes = crashes(&mut root.branch(2), shape);
+        episodes.extend(partitions(&mut root.branch(3), shape));
+        episodes.extend(slow_disks(&mut root.branch(4)));
+        episodes.sort_by_key(|episode| episode.begins);
+        Self {
+            seed,
+            shape,
+            latency,
+            lease: chance.pick(&[600, 1_000, 2_000]),
+            nodes,
+            episodes,
+            window: chance.pick(&[2, 6, 12]),
+            pause: chance.pick(&[100, 200, 400]),
+            quiet_from: QUIET_FROM,
+        }
+    }
+
+    /// Chance for a purpose that has a number above those used here.
+    pub(crate) fn chance(&self, purpose: u64) -> Chance {
+        Chance::new(self.seed).branch(100 + purpose)
+    }
+}
+
+/// Episodes one after the other, with pauses between them.
+fn lane(
+    chance: &mut Chance,
+    pause: (u64, u64),
+    length: (u64, u64),
+    mut fault: impl FnMut(&mut Chance) -> Fault,
+) -> Vec<Episode> {
+    let mut episodes = Vec::new();
+    let mut begins = FIRST_FAULT + chance.below(pause.1);
+    loop {
+        let ends = begins + chance.between(length.0, length.1);
+        if ends > QUIET_FROM {
+            return episodes;
+        }
+        episodes.push(Episode { begins, ends, fault: fault(chance) });
+        begins = ends + chance.between(pause.0, pause.1);
+    }
+}
+
+fn crashes(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
+    lane(chance, (300, 1_800), (50, 1_500), |chance| {
+        let target = match chance.below(10) {
+            0..=4 => Target::Node(chance.between(1, shape.nodes())),
+            5..=7 => Target::Leader,
+            _ => Target::All,
+        };
+        Fault::Crash { target, power: chance.one_in(2) }
+    })
+}
+
+fn partitions(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
+    lane(chance, (100, 1_500), (50, 2_000), |chance| {
+        let one = chance.between(1, shape.nodes());
+        let other = (one + chance.between(1, shape.nodes() - 1) - 1) % shape.nodes() + 1;
+        match chance.below(8) {
+            0 => Fault::Partition { one, other },
+            1 | 2 => Fault::OneWay { from: one, to: other },
+            3 => Fault::Isolate { target: Target::Node(one) },
+            4 | 5 => Fault::Isolate { target: Target::Leader },
+            _ => Fault::Hold { one, other },
+        }
+    })
+}
+
+fn slow_disks(chance: &mut Chance) -> Vec<Episode> {
+    lane(chance, (500, 3_000), (200, 2_000), |chance| Fault::SlowDisk {
+        node: chance.between(1, 3),
+        times: chance.pick(&[5, 20, 60]),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plan_has_faults_and_ends_them() {
+        let mut crashed = 0;
+        for seed in 0..500 {
+            let plan = Plan::new(seed);
+            assert!(plan.episodes.len() >= 3, "seed {seed}: {plan:?}");
+            assert!(plan.episodes.iter().all(|episode| episode.ends <= plan.quiet_from));
+            let is_crash = |episode: &Episode| matches!(episode.fault, Fault::Crash { .. });
+            crashed += u64::from(plan.episodes.iter().any(is_crash));
+            for episode in &plan.episodes {
+                if let Fault::Partition { one, other } | Fault::Hold { one, other } = episode.fault
+                {
+                    assert!(one != other && other >= 1 && other <= plan.shape.nodes());
+                }
+            }
+        }
+        assert_eq!(crashed, 500);
+    }
+}

@@ -1,0 +1,248 @@
+//! What happened in a run: what was published, answered and delivered, held against the log at once.
+//!
+//! Checked here, of DESIGN.md section 6: an acknowledged value stands at the position its publisher was told, and at no
+//! other (1); every subscriber sees the log's own order without gap or repeat (1, 2); nothing stands in the log that
+//! nobody published, or that its publisher was told is not there (8).
+//!
+//! Invariant: the first violation is kept, and a run with one has failed. An answer that did not come leaves the outcome
+//! unknown, which may turn out either way.
+//!
+//! Deliberately absent: what nodes are and how they fail (`cluster`).
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use vulpes::log::Placed;
+use vulpes_raft::ids::Position;
+use vulpes_raft::order::SealedSegment;
+
+use crate::log::OrderLog;
+use crate::value::Value;
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Phase {
+    /// Things go wrong, and clients publish.
+    #[default]
+    Work,
+    /// Nothing goes wrong any more: everything has to come to rest.
+    Rest,
+}
+
+/// What is known of a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Unknown,
+    Stored,
+    NotStored,
+}
+
+/// How much happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) attempts: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) delivered: u64,
+    pub(crate) crashes: u64,
+    pub(crate) cuts: u64,
+}
+
+/// What happened so far.
+#[derive(Default)]
+pub(crate) struct Record {
+    pub(crate) log: OrderLog,
+    pub(crate) phase: Phase,
+    pub(crate) counts: Counts,
+    /// Milliseconds since the simulation began.
+    pub(crate) now: u64,
+    attempts: BTreeMap<Value, Outcome>,
+    /// What clients were told about positions that no node has shown yet.
+    awaited: BTreeMap<Position, Vec<(Value, String)>>,
+    /// The last position each subscriber has seen.
+    readers: BTreeMap<u64, Position>,
+    /// Nodes whose clients have had a publish acknowledged since things went wrong last.
+    served: Vec<u64>,
+    violation: Option<String>,
+    trace: Vec<String>,
+}
+
+/// The record, as all of one run's clients and its loop share it.
+pub(crate) type Shared = Rc<RefCell<Record>>;
+
+impl Record {
+    /// Notes something that a run with the same seed has to repeat.
+    pub(crate) fn trace(&mut self, what: impl FnOnce() -> String) {
+        let line = format!("{:>6} {}", self.now, what());
+        self.trace.push(line);
+    }
+
+    /// Notes a violation, if it is one.
+    pub(crate) fn check(&mut self, result: Result<(), String>) {
+        if let Err(reason) = result {
+            self.trace(|| format!("VIOLATION {reason}"));
+            self.violation.get_or_insert(reason);
+        }
+    }
+
+    pub(crate) fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    pub(crate) fn into_trace(self) -> Vec<String> {
+        self.trace
+    }
+
+    /// A node shows a slot; returns the segments that became known by it.
+    pub(crate) fn shown(&mut self, node: u64, placed: &Placed) -> Vec<SealedSegment> {
+        let known = self.log.values().len();
+        let found = match self.log.show(placed) {
+            Ok(found) => found,
+            Err(reason) => {
+                self.check(Err(format!("node {node}: {reason}")));
+                return Vec::new();
+            }
+        };
+        self.trace(|| format!("node {node} shows {:?}", placed.resolution));
+        for at in known..self.log.values().len() {
+            self.placed(Position(at as u64 + 1), self.log.values()[at]);
+        }
+        found
+    }
+
+    /// A value has its place.
+    fn placed(&mut self, position: Position, value: Value) {
+        match self.attempts.get(&value) {
+            Some(Outcome::Unknown | Outcome::Stored) => {}
+            Some(Outcome::NotStored) => {
+                self.check(Err(format!(
+                    "{value} is in the log, and its publisher was told that it is not"
+                )));
+            }
+            None => self.check(Err(format!("{value} is in the log, and nobody published it"))),
+        }
+        for (told, who) in self.awaited.remove(&position).unwrap_or_default() {
+            self.check(same(position, value, told, &who));
+        }
+    }
+
+    /// Somebody was told that a value stands at a position.
+    fn told(&mut self, position: Position, value: Value, who: String) {
+        let known = (position.0 as usize).checked_sub(1).map(|at| self.log.values().get(at));
+        match known {
+            None => self.check(Err(format!("{who} was told of position 0"))),
+            Some(Some(known)) => {
+                let known = *known;
+                self.check(same(position, known, value, &who));
+            }
+            Some(None) => self.awaited.entry(position).or_default().push((value, who)),
+        }
+    }
+
+    /// A client is about to publish.
+    pub(crate) fn attempt(&mut self, value: Value) {
+        self.counts.attempts += 1;
+        let first = self.attempts.insert(value, Outcome::Unknown);
+        assert_eq!(first, None, "the simulation published {value} twice");
+    }
+
+    /// A publisher was told that its value is stored, and where, if its protocol says so.
+    pub(crate) fn acknowledged(&mut self, value: Value, position: Option<Position>) {
+        self.trace(|| format!("{value} is acknowledged at {position:?}"));
+        self.counts.acknowledged += 1;
+        match self.attempts.insert(value, Outcome::Stored) {
+            Some(Outcome::Unknown) => {}
+            other => self.check(Err(format!("{value} was acknowledged after {other:?}"))),
+        }
+        if let Some(position) = position {
+            self.told(position, value, format!("the publisher of {value}"));
+        }
+    }
+
+    /// A publisher was told that its value is not stored and never will be.
+    pub(crate) fn refused(&mut self, value: Value) {
+        self.trace(|| format!("{value} is refused"));
+        match self.attempts.insert(value, Outcome::NotStored) {
+            Some(Outcome::Unknown) => {}
+            other => self.check(Err(format!("{value} was refused after {other:?}"))),
+        }
+        if let Some(position) = self.log.place(value) {
+            let reason = format!("{value} was refused, and stands at position {position}");
+            self.check(Err(reason));
+        }
+    }
+
+    /// A subscriber got an event. MQTT tells no position: the next one is meant.
+    pub(crate) fn delivered(
+        &mut self,
+        reader: u64,
+        value: Value,
+        told: Option<(Position, String)>,
+    ) {
+        self.counts.delivered += 1;
+        let next = self.read_by(reader).next();
+        self.trace(|| format!("reader {reader} gets {value}, expecting {next}"));
+        if let Some((position, id)) = told {
+            if position != next {
+                let reason =
+                    format!("reader {reader} got position {position} where {next} is next");
+                self.check(Err(reason));
+            }
+            let known = self.log.event_id(position).map(|known| known.to_string());
+            if known.as_ref().is_some_and(|known| *known != id) {
+                let reason =
+                    format!("position {position} is {known:?}, and reader {reader} got {id}");
+                self.check(Err(reason));
+            }
+        }
+        self.readers.insert(reader, next);
+        self.told(next, value, format!("reader {reader}"));
+    }
+
+    /// The last position a subscriber has seen.
+    pub(crate) fn read_by(&self, reader: u64) -> Position {
+        self.readers.get(&reader).copied().unwrap_or_default()
+    }
+
+    /// A node answered a publish that was made since things went wrong last.
+    pub(crate) fn served(&mut self, node: u64) {
+        self.trace(|| format!("node {node} serves again"));
+        self.served.push(node);
+    }
+
+    /// What the cluster's clients still wait for, after things went wrong last.
+    pub(crate) fn waiting(&self, entries: &[u64], readers: u64) -> Option<String> {
+        if let Some(node) = entries.iter().find(|node| !self.served.contains(node)) {
+            return Some(format!("a publish at node {node} is not acknowledged"));
+        }
+        let last = Position(self.log.values().len() as u64);
+        let behind = (0..readers).find(|reader| self.read_by(*reader) != last)?;
+        let at = self.read_by(behind);
+        Some(format!("reader {behind} is at position {at} of {last}"))
+    }
+
+    /// What has to hold when all has come to rest.
+    pub(crate) fn verdict(&mut self) {
+        let lost = self.attempts.iter().find(|(value, outcome)| {
+            **outcome == Outcome::Stored && self.log.place(**value).is_none()
+        });
+        let lost = lost.map(|(value, _)| format!("{value} was acknowledged and is lost"));
+        self.check(lost.map_or(Ok(()), Err));
+        let awaited = self.awaited.iter().next();
+        let awaited = awaited.map(|(position, told)| {
+            format!("position {position} is in no node's log, but was told: {told:?}")
+        });
+        self.check(awaited.map_or(Ok(()), Err));
+        if self.log.parked() > 0 {
+            self.check(Err("a slot was shown, and the one before it never".into()));
+        }
+    }
+}
+
+fn same(position: Position, stands: Value, told: Value, who: &str) -> Result<(), String> {
+    if stands == told {
+        Ok(())
+    } else {
+        Err(format!("{stands} stands at position {position}, and {who} was told {told}"))
+    }
+}

@@ -1,0 +1,179 @@
+//! One run: a cluster, its clients, its faults and its checks, all from one seed.
+//!
+//! Invariant: a run with the same seed leaves the same trace. It passes only if nothing was violated, everything came to
+//! rest in bounded time after the last fault, and enough has happened to mean something.
+//!
+//! Deliberately absent: which seeds are run (`main`).
+
+use std::cell::RefCell;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use futures::future::join_all;
+use turmoil::{Builder, Sim};
+use vulpes_raft::mutant::{plant, Mutant};
+
+use crate::clients::{probe, publisher, reader, PUBLISHERS, READERS};
+use crate::cluster::{Cluster, Ongoing, CLIENTS};
+use crate::plan::Plan;
+use crate::record::{Counts, Phase, Record, Shared};
+
+/// One step of the simulation.
+const TICK: Duration = Duration::from_millis(1);
+
+/// How long the cluster may take to come to rest, in milliseconds.
+const REST: u64 = 15_000;
+
+/// What a run has to contain to mean something.
+const LEAST: Counts = Counts { attempts: 40, acknowledged: 25, delivered: 75, crashes: 1, cuts: 1 };
+
+/// Segments that may wait in one simulated socket.
+const SOCKET: usize = 4_096;
+
+/// What came of a run.
+pub(crate) struct Report {
+    pub(crate) seed: u64,
+    pub(crate) counts: Counts,
+    pub(crate) slots: u64,
+    /// Milliseconds simulated.
+    pub(crate) simulated: u64,
+    pub(crate) trace: Vec<String>,
+    pub(crate) failure: Option<String>,
+}
+
+/// Runs a seed, with a bug planted or not.
+pub(crate) fn run(seed: u64, mutant: Option<Mutant>) -> Report {
+    let shared = Shared::default();
+    plant(mutant);
+    let ran = catch_unwind(AssertUnwindSafe(|| simulate(&Plan::new(seed), &shared)));
+    plant(None);
+    let failure = match ran {
+        Ok(Ok(())) => shared.borrow().violation().map(str::to_owned),
+        Ok(Err(reason)) => Some(reason),
+        Err(panic) => Some(panic_text(panic.as_ref())),
+    };
+    let record = Rc::try_unwrap(shared).map_or_else(
+        // Clients that were left behind by a panic still hold on to it.
+        |shared| std::mem::take(&mut *shared.borrow_mut()),
+        RefCell::into_inner,
+    );
+    Report {
+        seed,
+        counts: record.counts,
+        slots: record.log.len(),
+        simulated: record.now,
+        failure,
+        trace: record.into_trace(),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("panic: {}", text.unwrap_or_default())
+}
+
+fn builder(plan: &Plan) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .rng_seed(plan.seed)
+        .epoch(SystemTime::UNIX_EPOCH)
+        .tick_duration(TICK)
+        .simulation_duration(Duration::from_secs(3_600))
+        .tcp_capacity(SOCKET)
+        .min_message_latency(Duration::from_millis(plan.latency.0))
+        .max_message_latency(Duration::from_millis(plan.latency.1))
+        .enable_random_order();
+    builder
+}
+
+fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
+    for (side, host) in CLIENTS.into_iter().enumerate() {
+        let (plan, shared) = (plan.clone(), shared.clone());
+        sim.client(host, async move {
+            let here = |number: &u64| *number as usize % CLIENTS.len() == side;
+            // Each is a task of its own, so that one that is slow doesn't hold up the others.
+            let publishers = (0..PUBLISHERS / 2)
+                .map(|number| number * 2 + side as u64)
+                .map(|client| publisher(plan.clone(), client, shared.clone()))
+                .map(tokio::task::spawn_local);
+            let readers = (0..READERS)
+                .filter(here)
+                .map(|number| reader(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
+            let entries = plan.shape.entries().into_iter().filter(here);
+            let probes = entries
+                .map(|node| probe(plan.clone(), node, shared.clone()))
+                .map(tokio::task::spawn_local);
+            join_all(publishers.chain(readers).chain(probes)).await;
+            Ok(())
+        });
+    }
+}
+
+fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
+    let mut sim = builder(plan).build();
+    let mut cluster = Cluster::new(&mut sim, plan);
+    add_clients(&mut sim, plan, shared);
+    let mut ongoing: Vec<(u64, Ongoing)> = Vec::new();
+    let mut episodes = plan.episodes.iter().copied().peekable();
+    loop {
+        let now = shared.borrow().now;
+        {
+            let mut record = shared.borrow_mut();
+            for at in (0..ongoing.len()).rev() {
+                if ongoing[at].0 <= now {
+                    let (_, fault) = ongoing.swap_remove(at);
+                    cluster.end(&mut sim, fault, &mut record);
+                }
+            }
+            while let Some(episode) = episodes.next_if(|episode| episode.begins <= now) {
+                let fault = cluster.begin(&mut sim, episode.fault, &mut record);
+                ongoing.push((episode.ends, fault));
+            }
+            if now == plan.quiet_from {
+                record.trace(|| "at rest from here on".into());
+                record.phase = Phase::Rest;
+            }
+        }
+        sim.step().map_err(|error| format!("the simulation failed: {error}"))?;
+        let mut record = shared.borrow_mut();
+        record.now += 1;
+        cluster.observe(&mut record);
+        if record.violation().is_some() {
+            return Ok(());
+        }
+        if record.phase == Phase::Rest && now % 20 == 0 {
+            match unfinished(plan, &cluster, &record) {
+                None => {
+                    cluster.verdict(&mut record);
+                    record.verdict();
+                    return coverage(&record);
+                }
+                Some(reason) if now > plan.quiet_from + REST => {
+                    return Err(format!("{REST} ms after the last fault, {reason}"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+fn unfinished(plan: &Plan, cluster: &Cluster, record: &Record) -> Option<String> {
+    record.waiting(&plan.shape.entries(), READERS).or_else(|| cluster.unfinished(record))
+}
+
+fn coverage(record: &Record) -> Result<(), String> {
+    let counts = record.counts;
+    let enough = counts.attempts >= LEAST.attempts
+        && counts.acknowledged >= LEAST.acknowledged
+        && counts.delivered >= LEAST.delivered
+        && counts.crashes >= LEAST.crashes
+        && counts.cuts >= LEAST.cuts;
+    if enough {
+        Ok(())
+    } else {
+        Err(format!("too little happened to mean anything: {counts:?}"))
+    }
+}

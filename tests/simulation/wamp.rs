@@ -1,0 +1,115 @@
+//! A WAMP client for the simulation: JSON over WebSocket, over turmoil's TCP.
+//!
+//! Invariant: it waits for nothing on its own but the answers to its handshake; its callers set the limits.
+//!
+//! Deliberately absent: all of WAMP that publishers and subscribers of the simulation don't need.
+
+use std::io;
+
+use futures::{SinkExt, StreamExt};
+use serde_json::{json, Value as Json};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::WebSocketStream;
+use turmoil::net::TcpStream;
+use vulpes_raft::ids::Position;
+
+use crate::connection::{Outcome, Said, WAMP_PORT};
+
+const HELLO: u64 = 1;
+const WELCOME: u64 = 2;
+const ERROR: u64 = 8;
+const PUBLISH: u64 = 16;
+const PUBLISHED: u64 = 17;
+const SUBSCRIBE: u64 = 32;
+const SUBSCRIBED: u64 = 33;
+const EVENT: u64 = 36;
+
+/// An open session.
+pub(crate) struct Wamp {
+    socket: WebSocketStream<TcpStream>,
+}
+
+fn failed(error: impl ToString) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+impl Wamp {
+    pub(crate) async fn open(node: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect((node, WAMP_PORT)).await?;
+        let address = format!("ws://{node}:{WAMP_PORT}/");
+        let mut request = address.into_client_request().map_err(failed)?;
+        let subprotocol = HeaderValue::from_static("wamp.2.json");
+        request.headers_mut().insert("Sec-WebSocket-Protocol", subprotocol);
+        let (socket, _) = tokio_tungstenite::client_async(request, stream).await.map_err(failed)?;
+        let mut wamp = Self { socket };
+        let roles = json!({"roles": {"publisher": {}, "subscriber": {}}});
+        wamp.send(&json!([HELLO, "realm1", roles])).await?;
+        match wamp.message().await? {
+            Some(message) if message[0] == WELCOME => Ok(wamp),
+            other => Err(failed(format!("no welcome: {other:?}"))),
+        }
+    }
+
+    pub(crate) async fn publish(&mut self, topic: &str, number: u64, text: &str) -> io::Result<()> {
+        let options = json!({"acknowledge": true});
+        self.send(&json!([PUBLISH, number + 1, options, topic, [text]])).await
+    }
+
+    /// Subscribes to everything after a position; by its event id, if that is given.
+    pub(crate) async fn subscribe(
+        &mut self,
+        after: Position,
+        id: Option<String>,
+    ) -> io::Result<()> {
+        let after = id.map_or(json!(after.0), |id| json!(id));
+        self.send(&json!([SUBSCRIBE, 1, {"after": after}, "#"])).await?;
+        match self.message().await? {
+            Some(message) if message[0] == SUBSCRIBED => Ok(()),
+            other => Err(failed(format!("not subscribed: {other:?}"))),
+        }
+    }
+
+    pub(crate) async fn ping(&mut self) -> io::Result<()> {
+        self.socket.send(Message::Ping(bytes::Bytes::new())).await.map_err(failed)
+    }
+
+    pub(crate) async fn next(&mut self) -> io::Result<Said> {
+        let Some(message) = self.message().await? else { return Ok(Said::Alive) };
+        let number = |at: usize| message[at].as_u64().ok_or_else(|| failed(&message));
+        match number(0)? {
+            PUBLISHED => {
+                let position = Some(Position(number(2)?));
+                Ok(Said::Answer { number: number(1)? - 1, outcome: Outcome::Stored(position) })
+            }
+            ERROR if message[4] == "vulpes.error.not_stored" => {
+                Ok(Said::Answer { number: number(2)? - 1, outcome: Outcome::NotStored })
+            }
+            ERROR if message[4] == "vulpes.error.unknown_outcome" => {
+                Ok(Said::Answer { number: number(2)? - 1, outcome: Outcome::Unknown })
+            }
+            EVENT => {
+                let id = message[3]["event_id"].as_str().unwrap_or("no event id").to_owned();
+                let text = message[4][0].as_str().ok_or_else(|| failed(&message))?.to_owned();
+                Ok(Said::Event { text, place: Some((Position(number(2)?), id)) })
+            }
+            _ => Err(failed(format!("unexpected: {message}"))),
+        }
+    }
+
+    async fn send(&mut self, message: &Json) -> io::Result<()> {
+        self.socket.send(Message::text(message.to_string())).await.map_err(failed)
+    }
+
+    /// The next WAMP message; `None` for what WebSocket says by itself.
+    async fn message(&mut self) -> io::Result<Option<Json>> {
+        match self.socket.next().await {
+            Some(Ok(Message::Text(text))) => serde_json::from_str(&text).map(Some).map_err(failed),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
+            Some(Ok(other)) => Err(failed(format!("unexpected: {other:?}"))),
+            Some(Err(error)) => Err(failed(error)),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
