@@ -47,7 +47,10 @@ pub const SESSION_SUBSCRIPTIONS: usize = 10_000;
 /// Events of one session that wait for their place in the order; past it, its socket is not read.
 pub const SESSION_UNANSWERED: usize = 8192;
 
-/// Batches of one session that wait for their place in the order.
+/// Bytes of such events; one more batch may go beyond it.
+pub const SESSION_UNANSWERED_BYTES: usize = 4 << 20;
+
+/// Batches of one session that wait for their place in the order; past it, its socket is not read.
 pub const SESSION_BATCHES: usize = 64;
 
 /// Bytes one session may have waiting for its socket before it takes no more events from the log.
@@ -62,6 +65,9 @@ pub const SESSION_DELIVERIES: usize = 64;
 
 /// Batches waiting for the entry's segment writer, over all sessions.
 pub const ENTRY_BATCHES: usize = 1024;
+
+/// Bytes of the events in such batches; sessions with more wait with theirs.
+pub const ENTRY_BATCH_BYTES: usize = 16 << 20;
 
 /// Sealed segments of an entry that are not resolved yet; past it, sealing waits and then taking batches does.
 pub const ENTRY_PENDING: usize = 64;
@@ -110,5 +116,6 @@ const _: () = {
     assert!(TOPIC * 3 + REALM < SEGMENT_OVERHEAD);
     assert!(EVENT < CLIENT_MESSAGE);
     assert!(SESSION_READ_AHEAD <= READ_BYTES);
+    assert!(CLIENT_MESSAGE + SESSION_READ <= ENTRY_BATCH_BYTES);
     assert!(ENTRY_PENDING < 256, "sync remembers the places of an entry's last 256 segments");
 };
