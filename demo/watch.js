@@ -26,7 +26,7 @@ function show([sample], _kwargs, details) {
 }
 
 function endWhenAllSeen() {
-  if (inputEnded && sent.size === 0) connection.close();
+  if (inputEnded && sent.size === 0) process.exit(0);
 }
 
 const connection = new autobahn.Connection({
@@ -48,7 +48,6 @@ connection.onopen = async (session) => {
   if (ready) fs.writeFileSync(ready, '');
 };
 connection.onclose = (reason) => {
-  if (reason === 'closed') process.exit(0);
   console.log(`${url}: ${reason}; trying again`);
   return false;
 };
