@@ -2,7 +2,8 @@
 //!
 //! A subscription is either here, or its session is reading the log by itself; never both. A session whose mailbox is
 //! full is put out of the index at that very slot, and comes back with [`Dispatcher::join`] when it has read up to
-//! where the others are. So a slow subscriber costs its bound and nothing more.
+//! where the others are. Segments are handed over without holding them in memory, so that a slow subscriber costs no
+//! more than its place in the log.
 //!
 //! Invariant: between joining and leaving, a session gets every slot that holds an event for it, in order, once.
 //!
@@ -12,7 +13,7 @@ mod index;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
@@ -29,7 +30,9 @@ use index::{Index, Target};
 /// A segment handed to a session, with what it wants of it.
 #[derive(Debug, Clone)]
 pub struct Handed {
-    pub placed: Arc<Placed>,
+    pub slot: Slot,
+    /// Not held for the session: it may be gone when a slow one comes to it, and is in the log then.
+    pub placed: Weak<Placed>,
     pub hits: Hits,
 }
 
@@ -127,7 +130,7 @@ pub struct Dispatcher {
     index: Index,
     sessions: BTreeMap<SessionId, Member>,
     /// Slots dispatched last, so that those who come within sight of the tail can join while it moves.
-    last: VecDeque<Arc<Placed>>,
+    last: VecDeque<Weak<Placed>>,
 }
 
 #[derive(Debug)]
@@ -163,20 +166,24 @@ impl Dispatcher {
         let mailbox = match (join.mailbox, self.sessions.get(&join.session)) {
             (Some(mailbox), None) => mailbox,
             (None, Some(member)) => member.mailbox.clone(),
+            // It gave its mailbox up, having come too late for something in it.
+            (Some(mailbox), Some(member)) if member.mailbox.sender.is_closed() => {
+                self.remove(join.session);
+                mailbox
+            }
             // Put out for being slow since it last looked, or a leftover of before: it is to start over.
             (None, None) | (Some(_), Some(_)) => return Err(JoinError { next }),
         };
         let behind = self.last.len() - (next.0 - at.0) as usize;
-        let missed: Vec<Handed> = self
-            .last
-            .iter()
-            .skip(behind)
-            .filter_map(|placed| {
-                let wanted = join.subscriptions.iter().map(|(id, pattern)| (*id, pattern));
-                let hits = Hits::of(placed.segment.as_ref()?.topics(), &join.realm, wanted)?;
-                Some(Handed { placed: placed.clone(), hits })
-            })
-            .collect();
+        let mut missed = Vec::new();
+        for weak in self.last.iter().skip(behind) {
+            let placed = weak.upgrade().ok_or(JoinError { next })?;
+            let Some(segment) = &placed.segment else { continue };
+            let wanted = join.subscriptions.iter().map(|(id, pattern)| (*id, pattern));
+            if let Some(hits) = Hits::of(segment.topics(), &join.realm, wanted) {
+                missed.push(Handed { slot: placed.resolution.slot, placed: weak.clone(), hits });
+            }
+        }
         // Only this side fills the mailbox, so that the room seen here is still there below.
         if mailbox.sender.capacity() < missed.len() {
             return Err(JoinError { next });
@@ -222,7 +229,7 @@ impl Dispatcher {
         if self.last.len() == JOIN_GAP {
             self.last.pop_front();
         }
-        self.last.push_back(placed.clone());
+        self.last.push_back(Arc::downgrade(placed));
         let Some(segment) = &placed.segment else { return };
         let topics = segment.topics();
         let mut handed: BTreeMap<SessionId, Hits> = BTreeMap::new();
@@ -236,10 +243,10 @@ impl Dispatcher {
         }
         for (session, hits) in handed {
             let Some(member) = self.sessions.get(&session) else { continue };
-            let handed = Handed { placed: placed.clone(), hits };
+            let slot = placed.resolution.slot;
+            let handed = Handed { slot, placed: Arc::downgrade(placed), hits };
             if member.mailbox.sender.try_send(handed).is_err() {
-                let slot = placed.resolution.slot.0;
-                member.mailbox.left_at.store(slot, Ordering::Release);
+                member.mailbox.left_at.store(slot.0, Ordering::Release);
                 self.remove(session);
             }
         }

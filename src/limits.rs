@@ -47,7 +47,10 @@ pub const SESSION_SUBSCRIPTIONS: usize = 10_000;
 /// Events of one session that wait for their place in the order; past it, its socket is not read.
 pub const SESSION_UNANSWERED: usize = 8192;
 
-/// Batches of one session that wait for their place in the order.
+/// Bytes of such events; one more batch may go beyond it.
+pub const SESSION_UNANSWERED_BYTES: usize = 4 << 20;
+
+/// Batches of one session that wait for their place in the order; past it, its socket is not read.
 pub const SESSION_BATCHES: usize = 64;
 
 /// Bytes one session may have waiting for its socket before it takes no more events from the log.
@@ -56,11 +59,15 @@ pub const SESSION_OUTPUT: usize = 256 << 10;
 /// Bytes read from a client's socket in one turn.
 pub const SESSION_READ: usize = 64 << 10;
 
-/// Segments handed to a session that it has not looked at yet; past it, the session reads the log by itself.
+/// Segments handed to a session that it has not looked at yet; past it, the session reads the log by itself. They are
+/// not held for it: one that left the recent bodies meanwhile is read from the log, too.
 pub const SESSION_DELIVERIES: usize = 64;
 
 /// Batches waiting for the entry's segment writer, over all sessions.
 pub const ENTRY_BATCHES: usize = 1024;
+
+/// Bytes of the events in such batches; sessions with more wait with theirs.
+pub const ENTRY_BATCH_BYTES: usize = 16 << 20;
 
 /// Sealed segments of an entry that are not resolved yet; past it, sealing waits and then taking batches does.
 pub const ENTRY_PENDING: usize = 64;
@@ -95,6 +102,9 @@ pub const READ_BYTES: usize = 4 << 20;
 /// Batches of rows the entry has not looked at yet.
 pub const OBSERVED_BATCHES: usize = 64;
 
+/// Bytes of bodies one session reads ahead in the log; one more body may go beyond it.
+pub const SESSION_READ_AHEAD: usize = 512 << 10;
+
 /// Commands from sessions waiting for the dispatcher.
 pub const DISPATCH_COMMANDS: usize = 1024;
 
@@ -105,5 +115,7 @@ const _: () = {
     assert!(READ_BYTES + SEGMENT_BODY < vulpes_raft::wire::MAX_FRAME);
     assert!(TOPIC * 3 + REALM < SEGMENT_OVERHEAD);
     assert!(EVENT < CLIENT_MESSAGE);
+    assert!(SESSION_READ_AHEAD <= READ_BYTES);
+    assert!(CLIENT_MESSAGE + SESSION_READ <= ENTRY_BATCH_BYTES);
     assert!(ENTRY_PENDING < 256, "sync remembers the places of an entry's last 256 segments");
 };

@@ -191,7 +191,7 @@ impl Log {
         while let Some(placed) = recent.get(slot) {
             bytes += body_len(&placed);
             found.push(placed);
-            if bytes > limits::READ_BYTES || found.len() >= limits::READ_ROWS {
+            if bytes > limits::SESSION_READ_AHEAD || found.len() >= limits::READ_ROWS {
                 break;
             }
             slot = slot.next();
@@ -223,8 +223,8 @@ impl Log {
         let mut placed = Vec::with_capacity(rows.len());
         let mut bytes = 0;
         let mut rows = VecDeque::from(rows);
-        while !rows.is_empty() && bytes < limits::READ_BYTES {
-            let run = bodies_wanted(rows.make_contiguous());
+        while !rows.is_empty() && bytes < limits::SESSION_READ_AHEAD {
+            let run = bodies_wanted(rows.make_contiguous(), limits::SESSION_READ_AHEAD - bytes);
             let mut bodies = self.bodies(&run).await?.into_iter();
             while let Some(row) = rows.front() {
                 let segment = match &row.step {
@@ -398,13 +398,13 @@ impl Log {
 }
 
 /// The segments at the front of some rows, a run that one answer may hold.
-pub(crate) fn bodies_wanted(rows: &[Resolution]) -> Vec<SealedSegment> {
+pub(crate) fn bodies_wanted(rows: &[Resolution], limit: usize) -> Vec<SealedSegment> {
     let mut bytes = 0;
     let mut wanted = Vec::new();
     for row in rows {
         if let Step::Segment(sealed) = &row.step {
             bytes += sealed.length as usize;
-            if bytes > limits::READ_BYTES && !wanted.is_empty() {
+            if bytes > limit && !wanted.is_empty() {
                 break;
             }
             wanted.push(sealed.clone());

@@ -184,7 +184,7 @@ impl Replica {
         if let Some(Ok(segment)) = near.map(|body| open_body(sealed, body)) {
             return VecDeque::from([segment]);
         }
-        let mut wanted = bodies_wanted(rows);
+        let mut wanted = bodies_wanted(rows, limits::READ_BYTES);
         let in_memory = |next: &SealedSegment| self.recent.get(next.id).is_some();
         let run = wanted.iter().skip(1).position(in_memory);
         wanted.truncate(run.map_or(wanted.len(), |run| run + 1));

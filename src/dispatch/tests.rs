@@ -12,7 +12,7 @@ fn realm() -> Realm {
     Realm::new("r").unwrap()
 }
 
-/// A slot with one event a topic.
+/// A slot with one event a topic; the test holds it as the log's recent slots do.
 fn placed(slot: u64, topics: &[&str]) -> Arc<Placed> {
     let mut open = OpenSegment::default();
     for topic in topics {
@@ -62,7 +62,7 @@ fn drain(deliveries: &mut Deliveries) -> (Vec<(u64, Vec<u64>)>, bool) {
         match deliveries.poll_next(&mut context) {
             Poll::Ready(Some(handed)) => {
                 let ids = handed.hits.on(0).iter().map(|id| id.0).collect();
-                found.push((handed.placed.resolution.slot.0, ids));
+                found.push((handed.slot.0, ids));
             }
             Poll::Ready(None) => return (found, true),
             Poll::Pending => return (found, false),
@@ -91,8 +91,9 @@ fn a_session_gets_what_it_joined_for_from_there_on() {
 #[test]
 fn a_session_within_sight_of_the_tail_joins_without_a_gap() {
     let mut dispatcher = Dispatcher::new(Slot(1));
-    for slot in 1..=40 {
-        dispatcher.dispatch(&placed(slot, &["a"]));
+    let held: Vec<_> = (1..=40).map(|slot| placed(slot, &["a"])).collect();
+    for placed in &held {
+        dispatcher.dispatch(placed);
     }
     let (first, mut deliveries) = mailbox();
     let too_early = Err(JoinError { next: Slot(41) });
@@ -118,4 +119,38 @@ fn a_slow_session_is_put_out_and_told_where() {
     let (got, closed) = drain(&mut deliveries);
     assert_eq!((got.len() as u64, closed), (bound, true));
     assert_eq!(deliveries.left_at(), Slot(bound + 1));
+}
+
+#[test]
+fn nothing_is_held_for_a_session() {
+    let mut dispatcher = Dispatcher::new(Slot(1));
+    let (mailbox, mut deliveries) = mailbox();
+    assert_eq!(dispatcher.join(join(5, "a", None, Some(mailbox))), Ok(Slot(1)));
+    let held = placed(1, &["a"]);
+    dispatcher.dispatch(&held);
+    dispatcher.dispatch(&placed(2, &["a"]));
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    let mut is_there = || match deliveries.poll_next(&mut context) {
+        Poll::Ready(Some(handed)) => (handed.slot, handed.placed.upgrade().is_some()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(is_there(), (Slot(1), true));
+    assert_eq!(is_there(), (Slot(2), false));
+    // Nor for one that is to join: it reads what is gone from the log.
+    let gone = Err(JoinError { next: Slot(3) });
+    assert_eq!(dispatcher.join(join(6, "a", Some(1), None)), gone);
+    assert_eq!(dispatcher.join(join(6, "a", Some(3), None)), Ok(Slot(3)));
+}
+
+#[test]
+fn a_session_that_gave_its_mailbox_up_joins_with_a_new_one() {
+    let mut dispatcher = Dispatcher::new(Slot(1));
+    let (first, deliveries) = mailbox();
+    assert_eq!(dispatcher.join(join(5, "a", None, Some(first))), Ok(Slot(1)));
+    dispatcher.dispatch(&placed(1, &["a"]));
+    drop(deliveries);
+    let (second, mut deliveries) = mailbox();
+    assert_eq!(dispatcher.join(join(5, "a", Some(2), Some(second))), Ok(Slot(2)));
+    dispatcher.dispatch(&placed(2, &["a"]));
+    assert_eq!(drain(&mut deliveries), (vec![(2, vec![5])], false));
 }

@@ -193,7 +193,10 @@ impl Entry {
 
     fn take(&mut self, batch: Option<Submitted>) {
         match batch {
-            Some(Submitted { batch, at }) => self.core.accept(batch, self.moment(at)),
+            Some(Submitted { batch, at, room }) => {
+                self.core.accept(batch, self.moment(at));
+                drop(room);
+            }
             None => self.closing = true,
         }
     }

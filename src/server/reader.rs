@@ -65,6 +65,8 @@ pub(super) struct Reader {
     replays: VecDeque<Replay>,
     asked: VecDeque<Asked>,
     working: Option<BoxFuture<'static, Done>>,
+    /// The work is a join.
+    joining: bool,
     /// Whose turn it is, so that neither live events nor replays starve the other.
     replay_next: bool,
 }
@@ -125,6 +127,7 @@ impl Reader {
             replays: VecDeque::new(),
             asked: VecDeque::new(),
             working: None,
+            joining: false,
             replay_next: false,
         }
     }
@@ -148,6 +151,7 @@ impl Reader {
             if let Some(working) = &mut self.working {
                 if let Poll::Ready(done) = working.poll_unpin(context) {
                     self.working = None;
+                    self.joining = false;
                     if let Some(reading) = self.done(done) {
                         return Poll::Ready(reading);
                     }
@@ -182,25 +186,40 @@ impl Reader {
 
     /// The next live segment. Ready without one where the state changed and polling goes on.
     fn poll_live(&mut self, context: &mut Context<'_>) -> Poll<Option<Reading>> {
+        if self.joining {
+            // What is joining belongs to the live ones already, or not: that has to be known before they can fall behind.
+            return Poll::Pending;
+        }
         let Some(deliveries) = &mut self.deliveries else { return Poll::Pending };
         match ready!(deliveries.poll_next(context)) {
-            Some(Handed { placed, hits }) => {
-                let from = placed.resolution.base;
-                Poll::Ready(Some(Reading::Segment(Wanted { placed, hits, from })))
-            }
+            Some(Handed { slot, placed, hits }) => match placed.upgrade() {
+                Some(placed) => {
+                    let from = placed.resolution.base;
+                    Poll::Ready(Some(Reading::Segment(Wanted { placed, hits, from })))
+                }
+                None => {
+                    self.fall_behind(slot);
+                    Poll::Ready(None)
+                }
+            },
             None => {
                 let next = deliveries.left_at();
-                self.deliveries = None;
-                self.replays.push_back(Replay {
-                    subscriptions: std::mem::take(&mut self.live),
-                    next,
-                    from: Position(0),
-                    until: None,
-                    buffer: VecDeque::new(),
-                });
+                self.fall_behind(next);
                 Poll::Ready(None)
             }
         }
+    }
+
+    /// Goes on as a replay of all that was live.
+    fn fall_behind(&mut self, next: Slot) {
+        self.deliveries = None;
+        self.replays.push_back(Replay {
+            subscriptions: std::mem::take(&mut self.live),
+            next,
+            from: Position(0),
+            until: None,
+            buffer: VecDeque::new(),
+        });
     }
 
     /// The next segment of the replay at the front. Ready without one where the state changed and polling goes on.
@@ -293,11 +312,12 @@ impl Reader {
     }
 
     fn join(
-        &self,
+        &mut self,
         joining: Joining,
         subscriptions: Vec<(SubscriptionId, Pattern)>,
         at: Option<Slot>,
     ) -> BoxFuture<'static, Done> {
+        self.joining = true;
         let (mailbox, deliveries) =
             if self.deliveries.is_none() { Some(mailbox()) } else { None }.unzip();
         let (session, realm) = (self.session, self.realm.clone());

@@ -8,6 +8,7 @@
 //!
 //! Deliberately absent: anything of a protocol.
 
+use std::collections::VecDeque;
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -78,6 +79,9 @@ struct Publishing {
     next: u64,
     /// Events before this one have been answered.
     answered: u64,
+    /// Batches that are not answered whole: the sequence number behind each, and its bytes.
+    unanswered: VecDeque<(u64, usize)>,
+    unanswered_bytes: usize,
     answers: mpsc::Receiver<Answer>,
     answer_to: mpsc::Sender<Answer>,
     submitting: Option<BoxFuture<'static, Result<(), EntryClosed>>>,
@@ -106,6 +110,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 batch: Vec::new(),
                 next: 0,
                 answered: 0,
+                unanswered: VecDeque::new(),
+                unanswered_bytes: 0,
                 answers,
                 answer_to,
                 submitting: None,
@@ -275,6 +281,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let events = std::mem::take(&mut publishing.batch);
         let first = publishing.next;
         publishing.next += events.len() as u64;
+        let bytes = events.iter().map(Event::size).sum();
+        publishing.unanswered.push_back((publishing.next, bytes));
+        publishing.unanswered_bytes += bytes;
         let answers = publishing.answer_to.clone();
         let batch = Batch { session: self.gate.session(), first, events, answers };
         let entry = self.clients.entry.clone();
@@ -288,6 +297,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
             && publishing.submitting.is_none()
             && publishing.batch.is_empty()
             && publishing.next - publishing.answered < limits::SESSION_UNANSWERED as u64
+            && publishing.unanswered.len() < limits::SESSION_BATCHES
+            && publishing.unanswered_bytes < limits::SESSION_UNANSWERED_BYTES
             && self.output() < limits::SESSION_OUTPUT
     }
 
@@ -405,7 +416,15 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     fn answered(&mut self, answer: Answer) {
-        self.publishing.answered = answer.first + u64::from(answer.count);
+        let publishing = &mut self.publishing;
+        publishing.answered = answer.first + u64::from(answer.count);
+        while let Some((behind, bytes)) = publishing.unanswered.front() {
+            if *behind > publishing.answered {
+                break;
+            }
+            publishing.unanswered_bytes -= bytes;
+            publishing.unanswered.pop_front();
+        }
         self.gate.answered(answer);
     }
 

@@ -4,17 +4,23 @@
 //!
 //! Deliberately absent: answers. They go to the channel that each batch brings along.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, watch, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::entry::status::EntryStatus;
 use crate::entry::Batch;
+use crate::event::Event;
+use crate::limits;
 
 /// A batch on its way to the entry's task.
 pub(super) struct Submitted {
     pub(super) batch: Batch,
     pub(super) at: Instant,
+    /// What it takes of [`limits::ENTRY_BATCH_BYTES`], given back when the entry has taken the batch.
+    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
 /// The entry's task is gone: the node is stopping.
@@ -26,6 +32,8 @@ pub struct EntryClosed;
 #[derive(Clone, Debug)]
 pub struct EntryHandle {
     batches: mpsc::Sender<Submitted>,
+    /// A permit a byte that may wait for the entry.
+    room: Arc<Semaphore>,
     status: watch::Receiver<EntryStatus>,
 }
 
@@ -38,7 +46,7 @@ impl EntryHandle {
         batches: mpsc::Sender<Submitted>,
         status: watch::Receiver<EntryStatus>,
     ) -> Self {
-        Self { batches, status }
+        Self { batches, room: Arc::new(Semaphore::new(limits::ENTRY_BATCH_BYTES)), status }
     }
 
     /// Waits for room for one batch. Can be dropped at any time; the place in line is lost then.
@@ -66,7 +74,10 @@ impl EntryHandle {
     /// # Errors
     /// Where the entry's task is gone; nothing of the batch is stored then.
     pub async fn submit(&self, batch: Batch) -> Result<(), EntryClosed> {
-        self.reserve().await?.send(batch);
+        let bytes: usize = batch.events.iter().map(Event::size).sum();
+        let bytes = u32::try_from(bytes.min(limits::ENTRY_BATCH_BYTES)).unwrap_or(u32::MAX);
+        let room = self.room.clone().acquire_many_owned(bytes).await.map_err(|_| EntryClosed)?;
+        self.reserve().await?.send_in(batch, Some(room));
         Ok(())
     }
 
@@ -80,6 +91,10 @@ impl EntryHandle {
 impl Permit<'_> {
     /// Hands a batch over. Its publishers' time to wait begins now.
     pub fn send(self, batch: Batch) {
-        self.0.send(Submitted { batch, at: Instant::now() });
+        self.send_in(batch, None);
+    }
+
+    fn send_in(self, batch: Batch, room: Option<OwnedSemaphorePermit>) {
+        self.0.send(Submitted { batch, at: Instant::now(), room });
     }
 }
