@@ -37,11 +37,12 @@ use wire::{FetchAnswer, FetchRequest, KeepAnswer, KeepRequest};
 pub use serve::{serve_fetch, serve_keep};
 pub use wire::Rows;
 
-/// How long keeping a body may take, dialling and waiting for the storage's group commit included.
-const KEEP_DEADLINE: Duration = Duration::from_secs(6);
+/// How long keeping a body may take, dialling and waiting for the storage's group commit included. Whoever asks has to
+/// wait longer: a call that was given up before is none that the connection failed, and the connection goes on.
+pub(crate) const KEEP_DEADLINE: Duration = Duration::from_millis(2_500);
 
-/// How long one read may take, dialling included.
-const FETCH_DEADLINE: Duration = Duration::from_secs(6);
+/// How long one read may take, dialling included. Replicas wait for it, and so do their subscribers.
+const FETCH_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why a storage did not give what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -39,6 +39,11 @@ use crate::recent::RecentBodies;
 /// How long a storage may take to keep a body before another one, or it itself, is tried again.
 const KEEP_TIMEOUT: Duration = Duration::from_secs(3);
 
+const _: () = assert!(
+    crate::peer::KEEP_DEADLINE.as_millis() < KEEP_TIMEOUT.as_millis(),
+    "a connection that lost a call is replaced only if the call ends by its own deadline"
+);
+
 /// How long sync may take to answer.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -58,7 +58,7 @@ pub(crate) enum Target {
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The process ends; unsynced writes are dropped or torn. With `power`, the network sees no goodbye.
+    /// The process ends; unsynced writes are dropped or torn. With `power`, so does its machine: nobody hears of it.
     Crash { target: Target, power: bool },
     /// Two nodes can't reach each other.
     Partition { one: u64, other: u64 },
