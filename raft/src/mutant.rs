@@ -21,7 +21,7 @@ pub enum Mutant {
     ResolveOutOfOrder,
     /// A reopened entry gets its old incarnation again, and older ones are not fenced.
     ForgetIncarnation,
-    /// A replica hands events to sessions when a segment is sealed here, before it is resolved.
+    /// The leader shows resolutions to those who follow the order before they are committed.
     DispatchBeforeCommit,
 }
 

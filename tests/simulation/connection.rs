@@ -66,7 +66,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
 
 impl Connection {
     pub(crate) async fn open(protocol: Protocol, node: u64, name: &str) -> io::Result<Self> {
-        let node = crate::cluster::name(node);
+        let node = crate::node::name(node);
         within(OPENING, async {
             match protocol {
                 Protocol::Wamp => Ok(Self::Wamp(Box::new(Wamp::open(&node).await?))),

@@ -26,6 +26,8 @@ mod connection;
 mod log;
 mod mqtt;
 mod mutants;
+mod node;
+mod observe;
 mod plan;
 mod record;
 mod run;
@@ -34,6 +36,7 @@ mod wamp;
 
 use std::ops::Range;
 
+use plan::Plan;
 use run::{run, Report};
 
 /// Seeds that found something once.
@@ -58,7 +61,7 @@ fn print(report: &Report) {
 fn check(seeds: impl Iterator<Item = u64>) {
     let failures: Vec<String> = seeds
         .filter_map(|seed| {
-            let reason = run(seed, None).failure?;
+            let reason = run(&Plan::new(seed), None).failure?;
             Some(format!(
                 "seed {seed}: {reason}\n    \
                  VULPES_SEED={seed} cargo test --test simulation replay -- --nocapture"
@@ -113,7 +116,7 @@ fn replay() {
             .with_writer(std::io::stdout)
             .init();
     }
-    let report = run(seed, None);
+    let report = run(&Plan::new(seed), None);
     print(&report);
     assert_eq!(report.failure, None);
 }
@@ -125,9 +128,21 @@ fn more() {
 }
 
 #[test]
+fn a_wiped_disk_is_another_node() {
+    for seed in 0..8 {
+        let report = run(&Plan::with_wiped_disk(seed), None);
+        if report.failure.is_some() {
+            print(&report);
+        }
+        assert_eq!(report.failure, None, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_seed_means_one_run() {
     for seed in [1, 2, 3] {
-        let (first, second) = (run(seed, None), run(seed, None));
+        let plan = Plan::new(seed);
+        let (first, second) = (run(&plan, None), run(&plan, None));
         let lines = first.trace.iter().zip(&second.trace);
         let differs = lines.clone().position(|(one, other)| one != other);
         if let Some(at) = differs {

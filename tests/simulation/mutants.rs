@@ -6,6 +6,7 @@
 
 use vulpes_raft::mutant::Mutant;
 
+use crate::plan::Plan;
 use crate::run::run;
 
 /// How many seeds a bug may survive. All of them are run clean elsewhere.
@@ -13,7 +14,7 @@ const BUDGET: u64 = 40;
 
 fn caught(mutant: Mutant) {
     for seed in 0..BUDGET {
-        if let Some(reason) = run(seed, Some(mutant)).failure {
+        if let Some(reason) = run(&Plan::new(seed), Some(mutant)).failure {
             println!("{mutant:?} is caught by seed {seed}: {reason}");
             return;
         }

@@ -60,6 +60,17 @@ pub(crate) enum Target {
 pub(crate) enum Fault {
     /// The process ends; unsynced writes are dropped or torn. With `power`, so does its machine: nobody hears of it.
     Crash { target: Target, power: bool },
+    /// A node's disk is replaced with an empty one while it is down.
+    Wipe { node: u64 },
+    /// Something is wrong with the network.
+    Cut(Cut),
+    /// A node's group commits take this many times as long.
+    SlowDisk { node: u64, times: u64 },
+}
+
+/// Something that is wrong with the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
     /// Two nodes can't reach each other.
     Partition { one: u64, other: u64 },
     /// What one node sends doesn't reach the other.
@@ -68,8 +79,8 @@ pub(crate) enum Fault {
     Isolate { target: Target },
     /// What two nodes send each other is held back, and arrives later.
     Hold { one: u64, other: u64 },
-    /// A node's group commits take this many times as long.
-    SlowDisk { node: u64, times: u64 },
+    /// Half of the clients can't reach a node, or, one way, get no answers from it.
+    Unheard { node: u64, side: usize, one_way: bool },
 }
 
 /// A fault with its time.
@@ -137,6 +148,32 @@ impl Plan {
         }
     }
 
+    /// A plan in which one node of three loses its disk, and nothing else goes wrong but partitions.
+    pub(crate) fn with_wiped_disk(seed: u64) -> Self {
+        let mut plan = Self::new(seed * 4);
+        let mut chance = plan.chance(201);
+        plan.episodes.retain(|episode| matches!(episode.fault, Fault::Cut(_)));
+        let begins = chance.between(1_000, 4_000);
+        let fault = Fault::Wipe { node: chance.between(1, 3) };
+        plan.episodes.push(Episode { begins, ends: begins + chance.between(50, 1_000), fault });
+        plan.episodes.sort_by_key(|episode| episode.begins);
+        plan
+    }
+
+    /// The node whose disk is wiped, if one is.
+    pub(crate) fn wiped(&self) -> Option<u64> {
+        self.episodes.iter().find_map(|episode| match episode.fault {
+            Fault::Wipe { node } => Some(node),
+            _ => None,
+        })
+    }
+
+    /// The nodes that have to serve clients in the end.
+    pub(crate) fn serving(&self) -> Vec<u64> {
+        let entries = self.shape.entries().into_iter();
+        entries.filter(|node| Some(*node) != self.wiped()).collect()
+    }
+
     /// Chance for a purpose that has a number above those used here.
     pub(crate) fn chance(&self, purpose: u64) -> Chance {
         Chance::new(self.seed).branch(100 + purpose)
@@ -177,13 +214,17 @@ fn partitions(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
     lane(chance, (100, 1_500), (50, 2_000), |chance| {
         let one = chance.between(1, shape.nodes());
         let other = (one + chance.between(1, shape.nodes() - 1) - 1) % shape.nodes() + 1;
-        match chance.below(8) {
-            0 => Fault::Partition { one, other },
-            1 | 2 => Fault::OneWay { from: one, to: other },
-            3 => Fault::Isolate { target: Target::Node(one) },
-            4 | 5 => Fault::Isolate { target: Target::Leader },
-            _ => Fault::Hold { one, other },
-        }
+        Fault::Cut(match chance.below(9) {
+            0 => Cut::Partition { one, other },
+            1 | 2 => Cut::OneWay { from: one, to: other },
+            3 => Cut::Isolate { target: Target::Node(one) },
+            4 | 5 => Cut::Isolate { target: Target::Leader },
+            6 => {
+                let side = chance.below(2) as usize;
+                Cut::Unheard { node: one, side, one_way: chance.one_in(2) }
+            }
+            _ => Cut::Hold { one, other },
+        })
     })
 }
 
@@ -208,7 +249,8 @@ mod tests {
             let is_crash = |episode: &Episode| matches!(episode.fault, Fault::Crash { .. });
             crashed += u64::from(plan.episodes.iter().any(is_crash));
             for episode in &plan.episodes {
-                if let Fault::Partition { one, other } | Fault::Hold { one, other } = episode.fault
+                if let Fault::Cut(Cut::Partition { one, other } | Cut::Hold { one, other }) =
+                    episode.fault
                 {
                     assert!(one != other && other >= 1 && other <= plan.shape.nodes());
                 }

@@ -243,6 +243,6 @@ fn same(position: Position, stands: Value, told: Value, who: &str) -> Result<(),
     if stands == told {
         Ok(())
     } else {
-        Err(format!("{stands} stands at position {position}, and {who} was told {told}"))
+        Err(format!("{stands} stands at position {position}, and {who} was told that {told} does"))
     }
 }

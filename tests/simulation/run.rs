@@ -42,11 +42,11 @@ pub(crate) struct Report {
     pub(crate) failure: Option<String>,
 }
 
-/// Runs a seed, with a bug planted or not.
-pub(crate) fn run(seed: u64, mutant: Option<Mutant>) -> Report {
+/// Runs a plan, with a bug planted or not.
+pub(crate) fn run(plan: &Plan, mutant: Option<Mutant>) -> Report {
     let shared = Shared::default();
     plant(mutant);
-    let ran = catch_unwind(AssertUnwindSafe(|| simulate(&Plan::new(seed), &shared)));
+    let ran = catch_unwind(AssertUnwindSafe(|| simulate(plan, &shared)));
     plant(None);
     let failure = match ran {
         Ok(Ok(())) => shared.borrow().violation().map(str::to_owned),
@@ -59,7 +59,7 @@ pub(crate) fn run(seed: u64, mutant: Option<Mutant>) -> Report {
         RefCell::into_inner,
     );
     Report {
-        seed,
+        seed: plan.seed,
         counts: record.counts,
         slots: record.log.len(),
         simulated: record.now,
@@ -102,7 +102,7 @@ fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
                 .filter(here)
                 .map(|number| reader(plan.clone(), number, shared.clone()))
                 .map(tokio::task::spawn_local);
-            let entries = plan.shape.entries().into_iter().filter(here);
+            let entries = plan.serving().into_iter().filter(here);
             let probes = entries
                 .map(|node| probe(plan.clone(), node, shared.clone()))
                 .map(tokio::task::spawn_local);
@@ -161,7 +161,7 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
 }
 
 fn unfinished(plan: &Plan, cluster: &Cluster, record: &Record) -> Option<String> {
-    record.waiting(&plan.shape.entries(), READERS).or_else(|| cluster.unfinished(record))
+    record.waiting(&plan.serving(), READERS).or_else(|| cluster.unfinished(record))
 }
 
 fn coverage(record: &Record) -> Result<(), String> {

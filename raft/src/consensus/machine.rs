@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::snapshot_store::{OpenError, SnapshotStore};
 use super::types::{Answers, LogId, Membership, Snapshot, SnapshotMeta, Types};
 use crate::commit::CommitError;
-use crate::sequencer::Sequencer;
+use crate::sequencer::{Command, Sequencer};
 
 /// Largest snapshot that is read back, in bytes: what the sequencer's tables can grow to, with room to spare.
 pub(crate) const MAX_SNAPSHOT: usize = 64 << 20;
@@ -52,6 +52,13 @@ impl Applied {
     /// Wakes whenever more was applied.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// The planted bug [`Mutant::DispatchBeforeCommit`](crate::mutant::Mutant): shows what a command would bring before
+    /// it is committed. When it is committed in this order after all, applying it is a repeat.
+    pub(crate) fn apply_early(&self, command: Command) {
+        self.state().sequencer.apply(command);
+        self.changed();
     }
 
     fn changed(&self) {

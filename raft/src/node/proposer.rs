@@ -11,9 +11,11 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use tokio::sync::{mpsc, oneshot, Semaphore};
 
+use crate::consensus::machine::Applied;
 use crate::consensus::types::{EncodedCommand, Raft};
 use crate::host::Host;
 use crate::ids::NodeId;
+use crate::mutant::{planted, Mutant};
 use crate::sequencer::{Answer, Command, Proposal};
 
 /// Submissions that may wait; further submitters wait themselves.
@@ -45,7 +47,12 @@ pub(super) enum Outcome {
 }
 
 /// Feeds the queue into the log until the queue's senders are gone or Raft stops.
-pub(super) async fn run(host: Host, raft: Raft, mut queue: mpsc::Receiver<Submission>) {
+pub(super) async fn run(
+    host: Host,
+    raft: Raft,
+    applied: Arc<Applied>,
+    mut queue: mpsc::Receiver<Submission>,
+) {
     let permits = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT));
     let mut carried = None;
     loop {
@@ -60,6 +67,9 @@ pub(super) async fn run(host: Host, raft: Raft, mut queue: mpsc::Receiver<Submis
                 tell(outcome, Outcome::Stopped);
             }
             continue;
+        }
+        if planted(Mutant::DispatchBeforeCommit) {
+            applied.apply_early(command);
         }
         tokio::spawn(async move {
             match done.await {

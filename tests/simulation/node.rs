@@ -1,0 +1,229 @@
+//! One simulated node: the production code behind [`Node::start`], with simulated edges.
+//!
+//! Invariant: what a dying node still has open can't reach its disk, and each of its lives draws its own chances.
+//!
+//! Deliberately absent: when it dies and comes back (`cluster`).
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use turmoil::Sim;
+use vulpes::config::{Address, Listen, Member, NodeConfig, Role, Timing};
+use vulpes::log::Log;
+use vulpes::server::Node;
+use vulpes::storage::Storage;
+use vulpes::topic::Realm;
+use vulpes_raft::host::{CommitMode, Host};
+use vulpes_raft::ids::{NodeId, Slot};
+use vulpes_raft::node::SyncNode;
+use vulpes_raft::sim::{self, SimConfig, SimDisk};
+
+use crate::connection::{MQTT_PORT, WAMP_PORT};
+use crate::plan::{NodePlan, Plan, Shape};
+
+const PEER_PORT: u16 = 1735;
+
+/// The longest a group commit takes on the slowest disk.
+const SLOWEST_COMMIT: Duration = Duration::from_millis(1_500);
+
+/// A node's name in the simulated network.
+pub(crate) fn name(node: u64) -> String {
+    format!("node-{node}")
+}
+
+/// What can be seen of a node from outside of it.
+#[derive(Default)]
+pub(crate) enum Probe {
+    /// Not started, or starting.
+    #[default]
+    Down,
+    Running(Handles),
+    /// It did not start.
+    Failed(String),
+}
+
+#[derive(Clone)]
+pub(crate) struct Handles {
+    pub(crate) log: Log,
+    pub(crate) sync: Option<SyncNode>,
+    pub(crate) storage: Option<Storage>,
+}
+
+/// One node.
+pub(crate) struct Simulated {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) disk: SimDisk,
+    pub(crate) probe: Arc<Mutex<Probe>>,
+    /// How many times as long its group commits take.
+    pub(crate) slowness: Arc<AtomicU64>,
+    /// Its machine runs, and the node doesn't.
+    pub(crate) idle: Arc<AtomicBool>,
+    /// The slot it shows next, while it runs.
+    pub(crate) next: Option<Slot>,
+    pub(crate) crashed: bool,
+    /// Its disk was replaced: it is not the node it was, and may not take its place.
+    pub(crate) wiped: bool,
+}
+
+impl Simulated {
+    /// Adds a node to a simulation, with an empty disk.
+    pub(crate) fn new(sim: &mut Sim<'_>, plan: &Plan, id: u64, node_plan: NodePlan) -> Self {
+        let node = Self {
+            id,
+            name: name(id),
+            disk: SimDisk::new(),
+            probe: Arc::default(),
+            slowness: Arc::new(AtomicU64::new(1)),
+            idle: Arc::default(),
+            next: None,
+            crashed: false,
+            wiped: false,
+        };
+        add(sim, plan, node_plan, &node);
+        node
+    }
+
+    /// Ends the node and its machine, which must be cut off from all others: a crash drops the node's tasks in an order
+    /// that depends on other tests of this process, and none of them may say goodbye.
+    pub(crate) fn crash(&mut self, sim: &mut Sim<'_>, seed: u64) {
+        self.disk.crash(seed);
+        self.crashed = true;
+        self.next = None;
+        self.see(Probe::Down);
+        sim.crash(self.name.as_str());
+    }
+
+    /// Starts the machine without the node: what comes for the dead process is answered with a reset.
+    pub(crate) fn start_idle(&self, sim: &mut Sim<'_>) {
+        self.idle.store(true, Ordering::Relaxed);
+        sim.bounce(self.name.as_str());
+    }
+
+    /// Starts the node again.
+    pub(crate) fn restart(&mut self, sim: &mut Sim<'_>) {
+        self.crashed = false;
+        if self.idle.swap(false, Ordering::Relaxed) {
+            sim.crash(self.name.as_str());
+        }
+        sim.bounce(self.name.as_str());
+    }
+
+    fn see(&self, seen: Probe) {
+        *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    }
+
+    pub(crate) fn handles(&self) -> Option<Handles> {
+        match &*self.probe.lock().unwrap_or_else(PoisonError::into_inner) {
+            Probe::Running(handles) => Some(handles.clone()),
+            Probe::Down | Probe::Failed(_) => None,
+        }
+    }
+
+    pub(crate) fn failure(&self) -> Option<String> {
+        match &*self.probe.lock().unwrap_or_else(PoisonError::into_inner) {
+            Probe::Failed(reason) => Some(format!("does not start: {reason}")),
+            Probe::Down | Probe::Running(_) => self.disk.death(),
+        }
+    }
+
+    /// Its storage, while it can be held to its votes.
+    pub(crate) fn storage(&self) -> Option<Storage> {
+        self.handles()?.storage.filter(|_| !self.wiped)
+    }
+}
+
+/// Adds a node's host to the simulation.
+fn add(sim: &mut Sim<'_>, plan: &Plan, node_plan: NodePlan, node: &Simulated) {
+    let config = config(plan, node.id);
+    let (disk, probe, slowness) = (node.disk.clone(), node.probe.clone(), node.slowness.clone());
+    let idle = node.idle.clone();
+    let lives = AtomicU64::new(0);
+    let seeds = plan.chance(300 + node.id);
+    sim.host(node.name.as_str(), move || {
+        let life = lives.fetch_add(1, Ordering::Relaxed);
+        let sim_config = SimConfig {
+            seed: seeds.branch(life).next(),
+            clock_ahead: node_plan.clock_ahead,
+            commit: node_plan.commit,
+        };
+        let host = slowed(sim::host(sim_config, &disk), slowness.clone());
+        let (config, probe) = (config.clone(), probe.clone());
+        let idle = idle.load(Ordering::Relaxed);
+        async move {
+            if idle {
+                std::future::pending::<()>().await;
+            }
+            let (seen, node) = match Node::start(host, config).await {
+                Ok(node) => {
+                    let log = node.log().expect("a node that stores or is an entry reads").clone();
+                    let (sync, storage) = (node.sync().cloned(), node.storage().cloned());
+                    (Probe::Running(Handles { log, sync, storage }), Some(node))
+                }
+                Err(error) => (Probe::Failed(error.to_string()), None),
+            };
+            *probe.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+            std::future::pending::<()>().await;
+            drop(node);
+            Ok(())
+        }
+    });
+}
+
+/// The host with a disk that can be slowed down.
+fn slowed(mut host: Host, slowness: Arc<AtomicU64>) -> Host {
+    if let CommitMode::Task { delay } = host.commits.clone() {
+        let slow = move || SLOWEST_COMMIT.min(delay() * slowness.load(Ordering::Relaxed) as u32);
+        host.commits = CommitMode::Task { delay: Arc::new(slow) };
+    }
+    host
+}
+
+fn address(host: &str, port: u16) -> Address {
+    Address::new(host, port).expect("the simulation's names are addresses")
+}
+
+fn config(plan: &Plan, node: u64) -> NodeConfig {
+    let realm = Realm::new("realm1").expect("a realm's name");
+    let is_entry = plan.shape.is_entry(node);
+    let listen = |port: u16| address("0.0.0.0", port);
+    NodeConfig {
+        cluster: "simulated".into(),
+        node: NodeId(node),
+        data: PathBuf::from("data"),
+        realms: vec![realm.clone()],
+        default_realm: realm,
+        listen: Listen {
+            peer: listen(PEER_PORT),
+            wamp: is_entry.then(|| listen(WAMP_PORT)),
+            mqtt: is_entry.then(|| listen(MQTT_PORT)),
+            admin: None,
+        },
+        nodes: (1..=plan.shape.nodes()).map(|id| member(plan.shape, id)).collect(),
+        timing: Timing {
+            heartbeat: Duration::from_millis(80),
+            election_min: Duration::from_millis(240),
+            election_max: Duration::from_millis(480),
+            lease: Duration::from_millis(plan.lease),
+        },
+    }
+}
+
+fn member(shape: Shape, id: u64) -> Member {
+    let mut roles = BTreeSet::new();
+    if shape.is_entry(id) {
+        roles.insert(Role::Entry);
+    }
+    if shape.is_keeper(id) {
+        roles.extend([Role::Storage, Role::Sync]);
+    }
+    Member {
+        id: NodeId(id),
+        peer: address(&name(id), PEER_PORT),
+        admin: None,
+        roles: roles.into_iter().collect(),
+    }
+}

@@ -1,0 +1,186 @@
+//! What the nodes show, looked at after each step of the simulation.
+//!
+//! Checked here, of DESIGN.md section 6: the storages that a resolution names as its voters hold the body, now and
+//! after every restart (3, 5); a node comes back from every crash, and never ends by itself (5); one whose disk was
+//! wiped keeps nothing and leads nobody (7).
+//!
+//! Invariant: looking changes nothing.
+//!
+//! Deliberately absent: what has to hold of the order (`log`) and of clients (`record`).
+
+use vulpes::log::{Log, Placed};
+use vulpes::segment::{checksum, Segment};
+use vulpes::storage::Storage;
+use vulpes_raft::ids::{NodeId, Slot};
+use vulpes_raft::order::{SealedSegment, Step};
+
+use crate::cluster::Cluster;
+use crate::node::{Handles, Simulated};
+use crate::record::Record;
+
+impl Cluster {
+    /// Looks at what every node shows, after each step of the simulation.
+    pub(crate) fn observe(&mut self, record: &mut Record) {
+        for at in 0..self.nodes.len() {
+            let node = &self.nodes[at];
+            let id = node.id;
+            if node.wiped {
+                record.check(stays_out(node, self.leader()));
+                continue;
+            }
+            if let Some(reason) = node.failure() {
+                record.check(Err(format!("node {id}: {reason}")));
+                return;
+            }
+            let Some(handles) = node.handles() else { continue };
+            let mut next = match node.next {
+                Some(next) => next,
+                None => self.came_up(id, &handles, record),
+            };
+            while next < handles.log.tail().next_slot {
+                match handles.log.recent(next) {
+                    Some(placed) => self.show(id, &placed, record),
+                    None => record.check(Err(format!("node {id} does not show slot {next}"))),
+                }
+                next = next.next();
+            }
+            self.nodes[at].next = Some(next);
+        }
+    }
+
+    /// Looks at all that a node has when it has just started; returns the slot it shows first.
+    fn came_up(&self, id: u64, handles: &Handles, record: &mut Record) -> Slot {
+        record.trace(|| format!("node {id} runs"));
+        record.check(came_back(id, handles, resolved(record)));
+        match stored(handles) {
+            Ok(shown) => shown.iter().for_each(|placed| self.show(id, placed, record)),
+            Err(error) => record.check(Err(format!("node {id}: {error}"))),
+        }
+        beginning(&handles.log)
+    }
+
+    fn show(&self, id: u64, placed: &Placed, record: &mut Record) {
+        for sealed in record.shown(id, placed) {
+            for voter in &sealed.votes {
+                let storage = self.nodes.get(voter.0 as usize - 1).and_then(Simulated::storage);
+                record.check(storage.map_or(Ok(()), |storage| holds(voter.0, &storage, &sealed)));
+            }
+        }
+    }
+
+    /// What the nodes still have to do, after things went wrong last.
+    pub(crate) fn unfinished(&self, record: &Record) -> Option<String> {
+        let all = Slot(record.log.len());
+        self.nodes.iter().filter(|node| !node.wiped).find_map(|node| {
+            let id = node.id;
+            let Some(handles) = node.handles() else {
+                return Some(format!("node {id} does not run"));
+            };
+            let tail = handles.log.tail();
+            if tail.next_slot != all.next() {
+                return Some(format!("node {id} goes on at slot {}, all is {all}", tail.next_slot));
+            }
+            let indexed = handles.storage.map(|storage| *storage.indexed().borrow());
+            indexed.filter(|indexed| *indexed != all).map(|indexed| {
+                format!("the storage of node {id} has slots up to {indexed}, all is {all}")
+            })
+        })
+    }
+
+    /// What every storage holds in the end.
+    pub(crate) fn verdict(&self, record: &mut Record) {
+        for node in &self.nodes {
+            let Some(handles) = node.handles() else { continue };
+            if handles.storage.is_none() || node.wiped {
+                continue;
+            }
+            let id = node.id;
+            record.check(came_back(id, &handles, resolved(record)));
+            match stored(&handles) {
+                Ok(placed) if placed.len() as u64 == record.log.len() => {
+                    placed.iter().for_each(|placed| self.show(id, placed, record));
+                }
+                Ok(placed) => {
+                    let reason = format!("storage {id} has {} slots in the end", placed.len());
+                    record.check(Err(reason));
+                }
+                Err(error) => record.check(Err(format!("storage {id}: {error}"))),
+            }
+        }
+    }
+}
+
+/// A node whose disk was wiped keeps nothing under its old name, and leads nobody.
+fn stays_out(node: &Simulated, leader: Option<u64>) -> Result<(), String> {
+    let id = node.id;
+    if leader == Some(id) {
+        return Err(format!("node {id} leads with a wiped disk"));
+    }
+    let Some(storage) = node.handles().and_then(|handles| handles.storage) else { return Ok(()) };
+    match storage.status() {
+        Ok(status) if status.bodies == 0 => Ok(()),
+        Ok(status) => Err(format!("storage {id} has a wiped disk and keeps {status:?}")),
+        // It has ended, which is as good.
+        Err(_) => Ok(()),
+    }
+}
+
+/// All segments that are known to be resolved.
+fn resolved(record: &Record) -> Vec<SealedSegment> {
+    let sealed = record.log.slots().iter().filter_map(|slot| match &slot.step {
+        Step::Segment(sealed) => Some(sealed.clone()),
+        Step::Opened { .. } | Step::Closed { .. } => None,
+    });
+    sealed.collect()
+}
+
+/// A storage that comes back has every body that it voted for.
+fn came_back(id: u64, handles: &Handles, resolved: Vec<SealedSegment>) -> Result<(), String> {
+    let Some(storage) = &handles.storage else { return Ok(()) };
+    let mut voted = resolved.iter().filter(|sealed| sealed.votes.contains(&NodeId(id)));
+    voted.try_for_each(|sealed| holds(id, storage, sealed))
+}
+
+/// Whether a storage has a body that it voted for on its disk.
+fn holds(id: u64, storage: &Storage, sealed: &SealedSegment) -> Result<(), String> {
+    match storage.body(&sealed.id) {
+        Ok(Some(body)) if checksum(&body) == sealed.checksum => Ok(()),
+        Ok(Some(_)) => Err(format!("storage {id} voted for another body of {}", sealed.id)),
+        Ok(None) => Err(format!("storage {id} voted for {}, and does not hold it", sealed.id)),
+        Err(error) => Err(format!("storage {id} can't read {}: {error}", sealed.id)),
+    }
+}
+
+/// All slots that a node's storage has.
+fn stored(handles: &Handles) -> Result<Vec<Placed>, String> {
+    let mut found: Vec<Placed> = Vec::new();
+    let Some(storage) = &handles.storage else { return Ok(found) };
+    loop {
+        let from = found.last().map_or(Slot(1), |placed| placed.resolution.slot.next());
+        let rows = storage.rows(from, usize::MAX).map_err(|error| error.to_string())?;
+        if rows.is_empty() {
+            return Ok(found);
+        }
+        for resolution in rows {
+            let segment = match &resolution.step {
+                Step::Segment(sealed) => {
+                    let body = storage.body(&sealed.id).map_err(|error| error.to_string())?;
+                    let body =
+                        body.ok_or_else(|| format!("the body of {} is missing", sealed.id))?;
+                    Some(Segment::parse(body).map_err(|error| error.to_string())?)
+                }
+                Step::Opened { .. } | Step::Closed { .. } => None,
+            };
+            found.push(Placed { resolution, segment });
+        }
+    }
+}
+
+/// The first slot that a node which has just started shows.
+fn beginning(log: &Log) -> Slot {
+    let mut slot = log.tail().next_slot;
+    while slot.0 > 1 && log.recent(Slot(slot.0 - 1)).is_some() {
+        slot = Slot(slot.0 - 1);
+    }
+    slot
+}
