@@ -21,7 +21,7 @@ pub enum Mutant {
     ResolveOutOfOrder,
     /// A reopened entry gets its old incarnation again, and older ones are not fenced.
     ForgetIncarnation,
-    /// A replica hands events to sessions when a segment is sealed here, before it is resolved.
+    /// A leader shows a proposal its place, and followers of the log on its node the event, before the group committed it.
     DispatchBeforeCommit,
 }
 

@@ -180,7 +180,8 @@ impl SyncNode {
 
     fn spawn_tasks(&self, queue: mpsc::Receiver<Submission>) {
         let inner = &self.inner;
-        let proposing = proposer::run(inner.host.clone(), inner.raft.clone(), queue);
+        let proposing =
+            proposer::run(inner.host.clone(), inner.raft.clone(), inner.applied.clone(), queue);
         let (beginning, leading, watching) = (inner.clone(), inner.clone(), inner.clone());
         let tasks = [
             tokio::spawn(proposing),

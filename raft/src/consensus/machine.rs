@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::snapshot_store::{OpenError, SnapshotStore};
 use super::types::{Answers, LogId, Membership, Snapshot, SnapshotMeta, Types};
 use crate::commit::CommitError;
-use crate::sequencer::Sequencer;
+use crate::sequencer::{Command, Sequencer};
 
 /// Largest snapshot that is read back, in bytes: what the sequencer's tables can grow to, with room to spare.
 pub(crate) const MAX_SNAPSHOT: usize = 64 << 20;
@@ -52,6 +52,12 @@ impl Applied {
     /// Wakes whenever more was applied.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Shows a command's effects before the group has committed it: the planted bug of that name, and nothing else.
+    pub(crate) fn apply_uncommitted(&self, command: Command) {
+        self.state().sequencer.apply(command);
+        self.changed();
     }
 
     fn changed(&self) {

@@ -11,9 +11,11 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use tokio::sync::{mpsc, oneshot, Semaphore};
 
+use crate::consensus::machine::Applied;
 use crate::consensus::types::{EncodedCommand, Raft};
 use crate::host::Host;
 use crate::ids::NodeId;
+use crate::mutant::{planted, Mutant};
 use crate::sequencer::{Answer, Command, Proposal};
 
 /// Submissions that may wait; further submitters wait themselves.
@@ -45,7 +47,12 @@ pub(super) enum Outcome {
 }
 
 /// Feeds the queue into the log until the queue's senders are gone or Raft stops.
-pub(super) async fn run(host: Host, raft: Raft, mut queue: mpsc::Receiver<Submission>) {
+pub(super) async fn run(
+    host: Host,
+    raft: Raft,
+    applied: Arc<Applied>,
+    mut queue: mpsc::Receiver<Submission>,
+) {
     let permits = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT));
     let mut carried = None;
     loop {
@@ -53,6 +60,9 @@ pub(super) async fn run(host: Host, raft: Raft, mut queue: mpsc::Receiver<Submis
         let Some(batch) = gather(&mut queue, &mut carried).await else { return };
         let (steps, waiting) = split(batch);
         let command = Command { stamp: host.clock.now(), steps };
+        if planted(Mutant::DispatchBeforeCommit) && raft.is_leader() {
+            applied.apply_uncommitted(command.clone());
+        }
         let (responder, done) = ProgressResponder::complete_only();
         let sent = raft.client_write_ff(EncodedCommand::new(&command), Some(responder)).await;
         if sent.is_err() {
