@@ -310,7 +310,7 @@ impl Log {
                 let row = self.row_of(position).await.map_err(unavailable)?;
                 let row = match row {
                     Some(row) => row,
-                    None => return Err(self.gone().await.map_or_else(unavailable, |gone| gone)),
+                    None => return Err(self.gone().await.unwrap_or_else(unavailable)),
                 };
                 Ok(Start { slot: row.slot, position: position.next() })
             }
@@ -319,7 +319,7 @@ impl Log {
                 let rows = match self.rows_or_recent(id.slot()).await {
                     Ok(row) => row,
                     Err(ReadError::Gone { .. }) => {
-                        return Err(self.gone().await.map_or_else(unavailable, |gone| gone));
+                        return Err(self.gone().await.unwrap_or_else(unavailable));
                     }
                     Err(error) => return Err(unavailable(error)),
                 };

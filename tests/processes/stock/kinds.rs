@@ -59,7 +59,7 @@ impl Kind {
             }
             Self::AutobahnPython | Self::Paho => {
                 "python3 -m venv target/clients && \
-                 target/clients/bin/pip install -r tests/clients/requirements.txt"
+                 target/clients/bin/python -m pip install -r tests/clients/requirements.txt"
             }
             Self::Mosquitto => "apt-get install mosquitto-clients",
         }
