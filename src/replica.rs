@@ -47,7 +47,19 @@ pub trait SlotIndex: Send + Sync + 'static {
     fn holds(&self, segment: &SealedSegment) -> bool;
 
     /// Takes slots in order, with the bodies that are not here yet.
-    fn index(&self, rows: Vec<(Resolution, Option<Bytes>)>) -> BoxFuture<'_, Result<(), String>>;
+    fn index(
+        &self,
+        rows: Vec<(Resolution, Option<Bytes>)>,
+    ) -> BoxFuture<'_, Result<(), IndexFailure>>;
+}
+
+/// Why a storage takes no slots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IndexFailure {
+    /// The node is shutting down.
+    Closing,
+    /// They contradict what it has.
+    Refused(String),
 }
 
 /// What sessions ask of the dispatcher.
@@ -161,9 +173,13 @@ impl Replica {
             self.placed.send(placed).await.map_err(drop)?;
         }
         if let Some(index) = &self.index {
-            if let Err(reason) = index.index(indexed).await {
-                (self.host.fatal)(&format!("the storage refuses the order: {reason}"));
-                return Err(());
+            match index.index(indexed).await {
+                Ok(()) => {}
+                Err(IndexFailure::Closing) => return Err(()),
+                Err(IndexFailure::Refused(reason)) => {
+                    (self.host.fatal)(&format!("the storage refuses the order: {reason}"));
+                    return Err(());
+                }
             }
         }
         Ok(())

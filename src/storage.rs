@@ -88,7 +88,9 @@ struct Inner {
     reader: Reader,
     /// Locked while something is decided and queued, so that both happen in one order.
     staging: Mutex<Staging>,
-    queue: CommitQueue<Job>,
+    /// Taken out when the storage is closed.
+    queue: Mutex<Option<CommitQueue<Job>>>,
+    closed: watch::Receiver<()>,
     /// Bytes of the queue that are free.
     room: Arc<Semaphore>,
     durable: Arc<Durable>,
@@ -116,13 +118,13 @@ impl Storage {
         let database = host.disk.open_database(path).map_err(|error| disk(error.to_string()))?;
         open::prepare(&database, identity, path)?;
         let database = Arc::new(database);
-        let reader = Reader::new(database.clone());
+        let reader = Reader::new(&database);
         let (staging, tail) = open::load(&reader).map_err(|reason| match reason {
             ReadError::Disk(reason) => disk(reason),
             damaged => OpenError::Damaged { path: path.to_owned(), reason: damaged.to_string() },
         })?;
         let durable = Arc::new(Durable::new(tail));
-        let committer = SegmentCommitter::new(database, durable.clone());
+        let (committer, closed) = SegmentCommitter::new(database, durable.clone());
         let limits = CommitLimits {
             queue: limits::STORAGE_QUEUE,
             batch_jobs: limits::STORAGE_BATCH_JOBS,
@@ -137,7 +139,8 @@ impl Storage {
                 recent,
                 reader,
                 staging: Mutex::new(staging),
-                queue,
+                queue: Mutex::new(Some(queue)),
+                closed,
                 room: Arc::new(Semaphore::new(QUEUE_BYTES)),
                 durable,
             }),
@@ -237,7 +240,8 @@ impl Storage {
 
     /// Queues a job whose share of the queue is granted. Called with the staging locked.
     fn submit(&self, job: Job) -> Result<(), Closing> {
-        self.inner.queue.try_submit(job).map_err(|error| match error {
+        let queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.as_ref().ok_or(Closing)?.try_submit(job).map_err(|error| match error {
             commit::TrySubmitError::Closed(_) => Closing,
             commit::TrySubmitError::Full(_) => unreachable!("every job holds a share of the queue"),
         })
@@ -380,6 +384,14 @@ impl Storage {
     /// Where the disk can't be read.
     pub fn slot_of(&self, position: Position) -> Result<Option<Resolution>, ReadError> {
         self.inner.reader.slot_of(position)
+    }
+
+    /// Takes nothing more, writes what is queued and closes the file, so that opening it again need not look for what
+    /// a crash left behind. Clones answer that the storage is shutting down.
+    pub async fn close(&self) {
+        self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Nothing is ever sent: the channel closes behind the file.
+        let _ = self.inner.closed.clone().changed().await;
     }
 
     /// What is here.

@@ -15,8 +15,8 @@ use vulpes_raft::service::{Followed as SyncFollowed, Lease as SyncLease, SyncErr
 
 use crate::entry::order::{Lease, Opened, OrderError, Ordering};
 use crate::limits;
-use crate::replica::{Followed, Order, SlotIndex};
-use crate::storage::Storage;
+use crate::replica::{Followed, IndexFailure, Order, SlotIndex};
+use crate::storage::{IndexError, Storage};
 
 /// How long a follower waits for the next slot before it asks anew.
 const FOLLOW_WAIT: Duration = Duration::from_secs(5);
@@ -88,7 +88,16 @@ impl SlotIndex for Storage {
         self.has(segment)
     }
 
-    fn index(&self, rows: Vec<(Resolution, Option<Bytes>)>) -> BoxFuture<'_, Result<(), String>> {
-        async move { Storage::index(self, rows).await.map_err(|error| error.to_string()) }.boxed()
+    fn index(
+        &self,
+        rows: Vec<(Resolution, Option<Bytes>)>,
+    ) -> BoxFuture<'_, Result<(), IndexFailure>> {
+        async move {
+            Storage::index(self, rows).await.map_err(|error| match error {
+                IndexError::Closed => IndexFailure::Closing,
+                refused => IndexFailure::Refused(refused.to_string()),
+            })
+        }
+        .boxed()
     }
 }

@@ -264,6 +264,9 @@ impl Node {
         if let Some(sync) = &self.sync {
             sync.shutdown().await;
         }
+        if let Some(storage) = &self.storage {
+            storage.close().await;
+        }
     }
 }
 

@@ -68,11 +68,18 @@ pub(super) struct SegmentCommitter {
     durable: Arc<Durable>,
     /// A body's row is put together here, so that no allocation is made for each.
     row: Vec<u8>,
+    /// Dropped behind the database, which is closed then.
+    _closed: watch::Sender<()>,
 }
 
 impl SegmentCommitter {
-    pub(super) fn new(database: Arc<Database>, durable: Arc<Durable>) -> Self {
-        Self { database, durable, row: Vec::new() }
+    /// With a channel that closes once the committer has ended and its database is closed.
+    pub(super) fn new(
+        database: Arc<Database>,
+        durable: Arc<Durable>,
+    ) -> (Self, watch::Receiver<()>) {
+        let (closed, closing) = watch::channel(());
+        (Self { database, durable, row: Vec::new(), _closed: closed }, closing)
     }
 
     /// Writes the jobs' work. Gives what changed since the jobs were queued: answers by job, and the new tail.

@@ -6,7 +6,7 @@
 //! Deliberately absent: any cache beyond the database's own.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use redb::{
@@ -32,18 +32,20 @@ pub(super) struct Counts {
 
 #[derive(Clone)]
 pub(super) struct Reader {
-    database: Arc<Database>,
+    /// The committer owns it: when that ends, nobody reads any more.
+    database: Weak<Database>,
 }
 
 type Slots = ReadOnlyTable<u64, &'static [u8]>;
 
 impl Reader {
-    pub(super) fn new(database: Arc<Database>) -> Self {
-        Self { database }
+    pub(super) fn new(database: &Arc<Database>) -> Self {
+        Self { database: Arc::downgrade(database) }
     }
 
     fn begin(&self) -> Result<ReadTransaction, ReadError> {
-        Ok(self.database.begin_read()?)
+        let database = self.database.upgrade();
+        Ok(database.ok_or_else(|| ReadError::Disk("the storage is closed".into()))?.begin_read()?)
     }
 
     pub(super) fn body(&self, id: AdvanceSegment) -> Result<Option<Bytes>, ReadError> {

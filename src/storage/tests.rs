@@ -286,6 +286,7 @@ async fn a_body_that_rots_is_found_and_mended() {
         let storage = open(&disk);
         keep_all(&storage, &[resolved.clone(), fresh.clone(), rotten.clone()]).await;
         index(&storage, vec![(order.segment(&resolved), None)]).await;
+        storage.close().await;
     }
     let disk = disk.cut_power();
     assert!(disk.damage(path(), b"payload to be found again") >= 2);
