@@ -3,12 +3,23 @@
 //! Invariant: a job is completed only after the transaction that holds it is durable, and jobs are committed in the
 //! order in which they were queued. A failed commit has an unknown outcome, so it ends the node.
 //!
-//! Deliberately absent: what a job is, and timers. A batch is whatever queued up while the last one was being synced.
+//! A batch is whatever queued up while the last one was being synced. Jobs that nobody waits for start none of their
+//! own at once: they ride on the next one, or go after [`RIDE`].
+//!
+//! Deliberately absent: what a job is.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use crate::host::{CommitMode, Host};
 use crate::mutant::{planted, Mutant};
+
+/// How long jobs that nobody waits for may wait for one that somebody does.
+pub const RIDE: Duration = Duration::from_millis(50);
 
 /// Writes batches. The committer owns its database for writing.
 pub trait Committer: Send + 'static {
@@ -16,6 +27,11 @@ pub trait Committer: Send + 'static {
 
     /// How much of a batch's byte budget this job takes.
     fn weight(job: &Self::Job) -> usize;
+
+    /// Whether somebody waits for this job; others are held back for up to [`RIDE`].
+    fn is_awaited(_job: &Self::Job) -> bool {
+        true
+    }
 
     /// Writes all jobs in one transaction, makes it durable, then completes each of them, leaving `jobs` empty.
     ///
@@ -163,6 +179,24 @@ pub fn spawn<C: Committer>(
     Ok(CommitQueue { sender })
 }
 
+/// What is in a batch so far.
+#[derive(Default)]
+struct Gathered {
+    bytes: usize,
+    awaited: bool,
+    /// There are jobs, but none that is awaited.
+    holds_back: bool,
+}
+
+/// Wakes the commit thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 struct Worker<C: Committer> {
     receiver: mpsc::Receiver<C::Job>,
     limits: CommitLimits,
@@ -173,26 +207,61 @@ struct Worker<C: Committer> {
 
 impl<C: Committer> Worker<C> {
     fn fill_blocking(&mut self) -> bool {
-        let Some(first) = self.receiver.blocking_recv() else { return false };
-        self.gather(first);
-        true
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let mut gathered = Gathered::default();
+        let mut limit: Option<Instant> = None;
+        loop {
+            match (self.poll_batch(&mut context, &mut gathered), limit) {
+                (Poll::Ready(open), _) => return open,
+                (Poll::Pending, None) if gathered.holds_back => {
+                    limit = Some(Instant::now() + RIDE);
+                }
+                (Poll::Pending, None) => std::thread::park(),
+                (Poll::Pending, Some(limit)) => {
+                    match limit.checked_duration_since(Instant::now()) {
+                        Some(left) if !left.is_zero() => std::thread::park_timeout(left),
+                        _ => return true,
+                    }
+                }
+            }
+        }
     }
 
     async fn fill(&mut self) -> bool {
-        let Some(first) = self.receiver.recv().await else { return false };
-        self.gather(first);
-        true
+        let mut gathered = Gathered::default();
+        let first = std::future::poll_fn(|context| match self.poll_batch(context, &mut gathered) {
+            Poll::Pending if gathered.holds_back => Poll::Ready(None),
+            batch => batch.map(Some),
+        });
+        if let Some(open) = first.await {
+            return open;
+        }
+        let rest = std::future::poll_fn(|context| self.poll_batch(context, &mut gathered));
+        tokio::time::timeout(RIDE, rest).await.unwrap_or(true)
     }
 
-    /// Takes what else has queued up, within the limits of a batch.
-    fn gather(&mut self, first: C::Job) {
-        let mut bytes = C::weight(&first);
-        self.batch.push(first);
-        while self.batch.len() < self.limits.batch_jobs && bytes < self.limits.batch_bytes {
-            let Ok(job) = self.receiver.try_recv() else { break };
-            bytes += C::weight(&job);
-            self.batch.push(job);
+    /// Takes what has queued up, within the limits of a batch. Ready once the batch is to be written; `false` when
+    /// nothing is left and nothing more comes.
+    fn poll_batch(&mut self, context: &mut Context<'_>, gathered: &mut Gathered) -> Poll<bool> {
+        while self.batch.len() < self.limits.batch_jobs && gathered.bytes < self.limits.batch_bytes
+        {
+            match self.receiver.poll_recv(context) {
+                Poll::Ready(Some(job)) => {
+                    gathered.bytes += C::weight(&job);
+                    gathered.awaited |= C::is_awaited(&job);
+                    self.batch.push(job);
+                }
+                Poll::Ready(None) => return Poll::Ready(!self.batch.is_empty()),
+                Poll::Pending if self.batch.is_empty() => return Poll::Pending,
+                Poll::Pending if gathered.awaited => return Poll::Ready(true),
+                Poll::Pending => {
+                    gathered.holds_back = true;
+                    return Poll::Pending;
+                }
+            }
         }
+        Poll::Ready(true)
     }
 
     fn commit(&mut self) -> Result<(), CommitError> {

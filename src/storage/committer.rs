@@ -150,6 +150,11 @@ impl Committer for SegmentCommitter {
         job.weight
     }
 
+    /// Nobody waits for rows: a storage that lacks some after a crash reads them again.
+    fn is_awaited(job: &Job) -> bool {
+        !matches!(job.work, Work::Index { .. })
+    }
+
     fn commit(&mut self, jobs: &mut Vec<Job>) -> Result<(), CommitError> {
         // Jobs that write nothing wait only for those before them, which earlier batches made durable.
         if !jobs.iter().all(|job| job.work.writes_nothing()) {
