@@ -59,9 +59,13 @@ fn print(report: &Report) {
 
 /// Runs seeds; where some fail, tells how to see each.
 fn check(seeds: impl Iterator<Item = u64>) {
+    let (mut attempts, mut acknowledged) = (0, 0);
     let failures: Vec<String> = seeds
         .filter_map(|seed| {
-            let reason = run(&Plan::new(seed), None).failure?;
+            let report = run(&Plan::new(seed), None);
+            attempts += report.counts.attempts;
+            acknowledged += report.counts.acknowledged;
+            let reason = report.failure?;
             Some(format!(
                 "seed {seed}: {reason}\n    \
                  VULPES_SEED={seed} cargo test --test simulation replay -- --nocapture"
@@ -69,6 +73,10 @@ fn check(seeds: impl Iterator<Item = u64>) {
         })
         .collect();
     assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n"));
+    assert!(
+        acknowledged * 2 >= attempts,
+        "of {attempts} publishes only {acknowledged} were acknowledged"
+    );
 }
 
 /// A number from the environment.

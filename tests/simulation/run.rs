@@ -25,8 +25,9 @@ const TICK: Duration = Duration::from_millis(1);
 /// How long the cluster may take to come to rest, in milliseconds.
 const REST: u64 = 15_000;
 
-/// What a run has to contain to mean something.
-const LEAST: Counts = Counts { attempts: 40, acknowledged: 25, delivered: 75, crashes: 1, cuts: 1 };
+/// What a run has to contain to mean something. Under some fault schedules most publishes stay unanswered; that most
+/// are answered is asked of many runs together.
+const LEAST: Counts = Counts { attempts: 40, acknowledged: 12, delivered: 36, crashes: 1, cuts: 1 };
 
 /// Segments that may wait in one simulated socket.
 const SOCKET: usize = 4_096;
