@@ -6,15 +6,18 @@
 //! Deliberately absent: ids. An event has none until its segment is resolved.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::topic::{Realm, Topic};
 
 /// A client's session: random, 1 to 2^53, unique over the cluster; a WAMP id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct SessionId(pub u64);
 
 /// How a payload's bytes are to be read. Persisted: never renumber.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Encoding {
     /// Bytes as an MQTT publisher sent them, meaning not known.
@@ -43,7 +46,7 @@ impl Encoding {
 
 /// What was published. With [`Encoding::Raw`], `args` are the bytes themselves and `kwargs` is empty. Otherwise `args`
 /// is an encoded list or nothing at all, `kwargs` an encoded dictionary or nothing at all.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload {
     pub encoding: Encoding,
     pub args: Bytes,
@@ -71,7 +74,7 @@ impl Payload {
 }
 
 /// The quality of service an event was published with; it caps the one it is delivered with to MQTT subscribers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Qos {
     AtMostOnce = 0,
@@ -109,12 +112,14 @@ pub struct Event {
     /// MQTT 5 properties to be handed on as they came (MQTT 5 section 3.3.2.3): content type, response topic,
     /// correlation data, user properties, payload format; without their length prefix. Mostly empty.
     pub properties: Bytes,
+    /// What it asks of the realm's state machine: an encoded `Act`. Mostly empty.
+    pub act: Bytes,
 }
 
 impl Event {
     /// Bytes the event takes in a segment, dictionaries aside: what counts against the event limit.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.payload.len() + self.properties.len()
+        self.payload.len() + self.properties.len() + self.act.len()
     }
 }

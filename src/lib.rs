@@ -3,7 +3,7 @@
 //! Data flows one way: `server → gate → entry → peer → storage → raft → replica → dispatch → gate → server`.
 //!
 //! The code map, in reading order:
-//! - [`limits`], [`topic`], [`event`], [`segment`]: the vocabulary, pure.
+//! - [`limits`], [`topic`], [`event`], [`act`], [`segment`]: the vocabulary, pure.
 //! - [`payload`]: what payloads become on their way between serializers and protocols, pure.
 //! - [`gate`]: the protocols' session state machines, pure: `gate::wamp` and `gate::mqtt`.
 //! - [`keep`]: what entries and storages say to each other about a segment.
@@ -18,6 +18,7 @@
 //! Architecture invariant: `gate`, `payload`, `segment`, `dispatch` and the cores of `entry` and `storage` do no I/O and
 //! read no clock; the edges are in `server`, and behind [`vulpes_raft::host::Host`], which a simulation replaces.
 
+pub mod act;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -31,6 +32,7 @@ pub mod limits;
 pub mod log;
 pub mod payload;
 pub mod peer;
+pub mod realm;
 pub mod recent;
 pub mod replica;
 pub mod segment;

@@ -35,11 +35,26 @@ pub const CLIENT_MESSAGE: usize = EVENT + (16 << 10);
 /// Deepest nesting of lists and dictionaries in a payload.
 pub const PAYLOAD_DEPTH: usize = 64;
 
+/// Largest value of the options `when`, `will` and `filter`, in bytes as it was sent.
+pub const CONDITION: usize = 64 << 10;
+
+/// Most values in one such value: itself, and all that its lists and dictionaries hold.
+pub const CONDITION_VALUES: usize = 4096;
+
+/// Deepest nesting of lists and dictionaries in one.
+pub const CONDITION_DEPTH: usize = 32;
+
+/// Bytes that the `filter`s of one session's subscriptions take in memory, all together.
+pub const SESSION_FILTERS: usize = 1 << 20;
+
 /// Client connections a node accepts; further ones are turned away.
 pub const CONNECTIONS: usize = 20_000;
 
 /// How long a client may take from connecting to having opened its session.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long a WAMP client may be silent before it is asked for a sign of life, and then until its connection is closed.
+pub const WAMP_SILENCE: Duration = Duration::from_secs(5);
 
 /// Subscriptions of one session.
 pub const SESSION_SUBSCRIPTIONS: usize = 10_000;
@@ -62,6 +77,15 @@ pub const SESSION_READ: usize = 64 << 10;
 /// Segments handed to a session that it has not looked at yet; past it, the session reads the log by itself. They are
 /// not held for it: one that left the recent bodies meanwhile is read from the log, too.
 pub const SESSION_DELIVERIES: usize = 64;
+
+/// Conditional publishes of one session that are not decided yet; further ones are refused.
+pub const SESSION_WAITS: usize = 64;
+
+/// What the realms' state has to say to one session and it has not heard yet: two words for each publish that waits.
+pub const SESSION_WORDS: usize = 2 * SESSION_WAITS + 8;
+
+/// Conditional publishes that wait in line for one topic; further ones are refused.
+pub const TOPIC_WAITERS: usize = 10_000;
 
 /// Batches waiting for the entry's segment writer, over all sessions.
 pub const ENTRY_BATCHES: usize = 1024;
@@ -115,6 +139,9 @@ const _: () = {
     assert!(READ_BYTES + SEGMENT_BODY < vulpes_raft::wire::MAX_FRAME);
     assert!(TOPIC * 3 + REALM < SEGMENT_OVERHEAD);
     assert!(EVENT < CLIENT_MESSAGE);
+    // A will becomes an argument, and what is kept of it is merged with others and goes through every gate.
+    assert!(CONDITION_DEPTH + 2 <= PAYLOAD_DEPTH);
+    assert!(4 * CONDITION < EVENT);
     assert!(SESSION_READ_AHEAD <= READ_BYTES);
     assert!(CLIENT_MESSAGE + SESSION_READ <= ENTRY_BATCH_BYTES);
     assert!(ENTRY_PENDING < 256, "sync remembers the places of an entry's last 256 segments");

@@ -13,14 +13,16 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits;
 
 /// A realm's name.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Realm(Arc<str>);
 
 /// A topic, by its canonical text.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Topic(Arc<str>);
 
 /// What a text that names a topic or pattern does wrong.
@@ -112,6 +114,12 @@ impl Topic {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it belongs to the system (`$…`, `wamp.…`): then no leading wildcard matches it.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with('$') || self.parts().next() == Some("wamp")
     }
 
     /// The parts, each in canonical text.
@@ -258,7 +266,7 @@ impl Pattern {
 
 fn parts_match(pattern: &[PatternPart], topic: &Topic) -> bool {
     let leading_wildcard = matches!(pattern.first(), Some(PatternPart::One | PatternPart::Rest));
-    if leading_wildcard && topic.as_str().starts_with('$') {
+    if leading_wildcard && topic.is_reserved() {
         return false;
     }
     let mut parts = topic.parts();

@@ -100,7 +100,7 @@ impl RealmIndex {
     fn search(&self, topic: &Topic) -> Vec<Target> {
         let mut found = self.exact.get(topic).cloned().unwrap_or_default();
         let parts: Vec<&str> = topic.parts().collect();
-        self.parts.search(&parts, topic.as_str().starts_with('$'), &mut found);
+        self.parts.search(&parts, topic.is_reserved(), &mut found);
         if !self.prefixes.is_empty() {
             let text = topic.to_wamp();
             for (end, _) in text.char_indices().chain([(text.len(), ' ')]) {

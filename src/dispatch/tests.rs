@@ -26,6 +26,7 @@ fn placed(slot: u64, topics: &[&str]) -> Arc<Placed> {
             qos: Qos::AtMostOnce,
             payload: Payload::raw(Bytes::new()),
             properties: Bytes::new(),
+            act: Bytes::new(),
         };
         open.push(&event).unwrap();
     }
@@ -41,7 +42,8 @@ fn placed(slot: u64, topics: &[&str]) -> Arc<Placed> {
         base: Position(slot),
         step: Step::Segment(sealed.proposal(vec![])),
     };
-    Arc::new(Placed { resolution, segment: Some(Segment::parse(sealed.body).unwrap()) })
+    let segment = Some(Segment::parse(sealed.body).unwrap());
+    Arc::new(Placed { resolution, segment, hidden: Box::default() })
 }
 
 fn join(id: u64, pattern: &str, at: Option<u64>, mailbox: Option<Mailbox>) -> Join {

@@ -5,8 +5,10 @@
 //! Deliberately absent: what only one serializer can say. MessagePack's extensions become their bytes, CBOR's tags
 //! their content, and keys that are not strings their JSON text.
 
+use serde::{Deserialize, Serialize};
+
 /// A decoded value.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     Null,
     Bool(bool),

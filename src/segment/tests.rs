@@ -1,4 +1,7 @@
 use proptest::prelude::*;
+use vulpes_raft::ids::{Incarnation, SegmentNumber};
+
+use crate::event::{Encoding, Payload, Qos};
 
 use super::*;
 
@@ -17,6 +20,7 @@ fn event(topic: &str, args: &[u8]) -> Event {
         qos: Qos::AtLeastOnce,
         payload: Payload::raw(Bytes::copy_from_slice(args)),
         properties: Bytes::new(),
+        act: Bytes::new(),
     }
 }
 
@@ -44,6 +48,7 @@ fn read(segment: &Segment) -> Vec<Event> {
             qos: stored.qos,
             payload: stored.payload,
             properties: stored.properties,
+            act: stored.act,
         }
     };
     segment.events().map(event).collect()
@@ -96,17 +101,20 @@ fn any_event() -> impl Strategy<Value = Event> {
         Payload { encoding, args, kwargs }
     });
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), 0u8..3);
-    ("[a-c/]{1,3}", 1u64..5, flags, payload, bytes()).prop_map(
-        |(topic, publisher, (exclude_me, disclose_me, retain, qos), payload, properties)| Event {
-            realm: Realm::new("r").unwrap(),
-            topic: Topic::from_canonical(&topic),
-            publisher: SessionId(publisher),
-            exclude_me,
-            disclose_me,
-            retain,
-            qos: Qos::from_tag(qos).unwrap(),
-            payload,
-            properties,
+    ("[a-c/]{1,3}", 1u64..5, flags, payload, bytes(), bytes()).prop_map(
+        |(topic, publisher, (exclude_me, disclose_me, retain, qos), payload, properties, act)| {
+            Event {
+                realm: Realm::new("r").unwrap(),
+                topic: Topic::from_canonical(&topic),
+                publisher: SessionId(publisher),
+                exclude_me,
+                disclose_me,
+                retain,
+                qos: Qos::from_tag(qos).unwrap(),
+                payload,
+                properties,
+                act,
+            }
         },
     )
 }

@@ -80,11 +80,18 @@ impl Session {
             qos: Qos::AtLeastOnce,
             payload: Payload::raw(Bytes::from_static(b"hello")),
             properties: Bytes::new(),
+            act: Bytes::new(),
         };
         let events = (0..count).map(|_| event.clone()).collect();
         let first = self.next;
         self.next += count;
-        Batch { session: SessionId(1), first, events, answers: self.sender.clone() }
+        Batch {
+            session: SessionId(1),
+            incarnation: None,
+            first,
+            events,
+            answers: self.sender.clone(),
+        }
     }
 
     async fn answer(&mut self) -> Answer {

@@ -30,6 +30,7 @@ pub(in crate::entry::core) fn event(session: u64, payload: Bytes) -> Event {
         qos: Qos::AtLeastOnce,
         payload: Payload::raw(payload),
         properties: Bytes::new(),
+        act: Bytes::new(),
     }
 }
 
@@ -113,9 +114,13 @@ impl Bench {
         match words {
             ["turn"] => {}
             ["after", time] => self.now = after(now, time.parse().unwrap()),
-            ["take" | "submit", session, count] => self.submit(session, count, 10),
+            ["take" | "submit", session, count] => self.submit(session, count, 10, None),
+            ["submit", session, count, "of", incarnation] => {
+                let incarnation = Incarnation(incarnation.parse().unwrap());
+                self.submit(session, count, 10, Some(incarnation));
+            }
             ["take" | "submit", session, count, size] => {
-                self.submit(session, count, size.parse().unwrap());
+                self.submit(session, count, size.parse().unwrap(), None);
             }
             ["opened", incarnation] => self.opened(incarnation, "1,2,3"),
             ["opened", incarnation, "group", group] => self.opened(incarnation, group),
@@ -148,12 +153,19 @@ impl Bench {
         }
     }
 
-    fn submit(&mut self, session: &str, count: &str, size: usize) {
+    fn submit(
+        &mut self,
+        session: &str,
+        count: &str,
+        size: usize,
+        incarnation: Option<Incarnation>,
+    ) {
         let session = session.chars().next().unwrap();
         let count: u64 = count.parse().unwrap();
         let first = self.next.entry(session).or_default();
         let events = (0..count).map(|_| event(1, Bytes::from(vec![0; size]))).collect();
-        let batch = Batch { session: SessionId(1), first: *first, events, answers: session };
+        let batch =
+            Batch { session: SessionId(1), incarnation, first: *first, events, answers: session };
         *first += count;
         self.core.accept(batch, self.now);
     }

@@ -1,0 +1,160 @@
+//! Acts: what an event asks of the realm's state machine (`realm`), beside being delivered.
+//!
+//! Most events have none. An act is encoded once, by whoever makes the event, and travels in its segment as bytes.
+//!
+//! Invariant: persisted and sent; the order of variants and fields is never changed, new variants go to the end.
+//!
+//! Deliberately absent: what becomes of an act, which its place in the order decides.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use vulpes_raft::ids::Position;
+use vulpes_raft::wire;
+
+use crate::event::{Payload, Qos, SessionId};
+use crate::limits;
+use crate::payload::Value;
+use crate::topic::Topic;
+
+/// What an event asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Act {
+    /// A publish on terms.
+    Publish(Terms),
+    /// A waiting publish whose turn has come, published again by its own entry.
+    Granted {
+        /// Where it stood when it began to wait.
+        waiting: Position,
+        terms: Terms,
+    },
+    /// A publish left behind by a session that has ended: see [`DueId`].
+    Due(DueId),
+    /// A session begins. The event's publisher is the session.
+    Join(Join),
+    /// The publisher's session ends.
+    Leave(Leave),
+}
+
+/// The terms of a publish.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Terms {
+    /// A retained object is merged into the one before, deeply, where it would otherwise replace it.
+    pub merge: bool,
+    /// Publish only if the topic's retained value fits this; [`Value::Null`] asks for there being none.
+    pub when: Option<Value>,
+    /// Where it doesn't fit, wait in line until it does.
+    pub watch: bool,
+    /// What the topic gets when the publisher's session ends.
+    pub will: Option<Payload>,
+}
+
+impl Terms {
+    /// Whether they ask for nothing.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        !self.merge && self.when.is_none() && self.will.is_none()
+    }
+
+    /// Whether the publish may be refused or made to wait: its fate is decided in the order and not by being stored.
+    #[must_use]
+    pub fn is_conditional(&self) -> bool {
+        self.when.is_some()
+    }
+}
+
+/// Names a publish that a session left behind: the number counts within the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DueId {
+    pub session: SessionId,
+    pub number: u32,
+}
+
+/// A session's beginning.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Join {
+    /// The client's own name (MQTT client identifier): an older session of that name in the realm ends.
+    pub client: Option<String>,
+    /// What is published when the session ends without saying goodbye (MQTT 5 section 3.1.2.5).
+    pub will: Option<Will>,
+    /// Described to others as WAMP's session meta API has it, in JSON.
+    pub details: String,
+}
+
+/// A session's end, as its own entry saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leave {
+    /// The client asked for its will to be dropped (MQTT 5 section 3.14.4).
+    pub drop_will: bool,
+}
+
+/// An MQTT will.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Will {
+    pub topic: Topic,
+    pub payload: Payload,
+    pub properties: Bytes,
+    pub qos: Qos,
+    pub retain: bool,
+    /// Seconds between the session's end and the publish (MQTT 5 section 3.1.3.2.2).
+    pub delay: u32,
+}
+
+/// Why a conditional publish was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the topic's value does not fit")]
+    NotAccepted,
+    #[error("{} publishes wait for this topic already", limits::TOPIC_WAITERS)]
+    LineFull,
+    #[error("the session has ended")]
+    SessionEnded,
+}
+
+impl Act {
+    /// The bytes that an event carries.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        wire::encode(self).into()
+    }
+
+    /// Reads what an event carries; `None` where that is no act this release knows.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        wire::decode(bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Encoding;
+
+    #[test]
+    fn golden_bytes() {
+        let terms = Terms {
+            merge: true,
+            when: Some(Value::Dict(vec![("a".into(), Value::Int(-1))])),
+            watch: true,
+            will: Some(Payload {
+                encoding: Encoding::Json,
+                args: "[1]".into(),
+                kwargs: Bytes::new(),
+            }),
+        };
+        let cases: [(Act, &[u8]); 4] = [
+            (Act::Publish(Terms::default()), &[0, 0, 0, 0, 0]),
+            (
+                Act::Granted { waiting: Position(7), terms },
+                &[1, 7, 1, 1, 8, 1, 1, b'a', 2, 1, 1, 1, 1, 3, b'[', b'1', b']', 0],
+            ),
+            (Act::Due(DueId { session: SessionId(5), number: 1 }), &[2, 5, 1]),
+            (Act::Leave(Leave { drop_will: true }), &[4, 1]),
+        ];
+        for (act, bytes) in cases {
+            assert_eq!(act.encode(), bytes, "{act:?}");
+            assert_eq!(Act::decode(bytes), Some(act));
+        }
+        assert_eq!(Act::decode(&[99]), None);
+        assert_eq!(Act::decode(&[4, 1, 0]), None);
+    }
+}
