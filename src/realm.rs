@@ -1,0 +1,449 @@
+//! The realms' state: a fold of the log.
+//!
+//! Every node applies the same slots in the same order and comes to the same retained values, the same sessions and the
+//! same decisions about conditional publishes, whatever its clock says.
+//!
+//! What has to be published because of what was decided (a will, a waiting publish whose turn has come) is published by
+//! a node as an event of its own, so that everything that subscribers see has a place in the log. The state names who is
+//! to publish what; an event that comes a second time, or too late, is hidden.
+//!
+//! Invariant: pure and deterministic. Equal slots applied give equal rows and an equal [`StateHash`], however the state
+//! was stored and loaded in between.
+//!
+//! Deliberately absent: disks (`storage`), sockets and clocks, and who carries out what a [`Notice`] asks for (`server`).
+//!
+//! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`.
+
+mod lines;
+mod retained;
+mod rows;
+mod sessions;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+use vulpes_raft::ids::{Incarnation, NodeId, Position, Slot, Stamp};
+use vulpes_raft::order::{Resolution, Step};
+use vulpes_raft::wire;
+
+use crate::act::{Act, DueId, Refusal, Terms};
+use crate::event::{Payload, Qos, SessionId};
+use crate::payload;
+use crate::segment::{Segment, StoredEvent};
+use crate::topic::{Realm, Topic};
+
+pub use retained::{At, Bond, Retained, RetainedMap};
+pub use rows::{Change, StateHash};
+pub use sessions::{EndCause, SessionState};
+pub use shared::SharedRealms;
+pub use value::{fits, is_nothing, merged};
+
+use lines::Line;
+use rows::{Key, Rows};
+
+/// What became of a conditional publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is published, at this place.
+    Accepted(At),
+    Refused(Refusal),
+}
+
+/// Something that a node has to carry out or tell one of its sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A session is known to all from here on.
+    Joined { session: SessionId },
+    /// A session is over.
+    Ended { session: SessionId, cause: EndCause },
+    /// The fate of the conditional publish that stood at `asked`.
+    Decided { session: SessionId, asked: Position, decision: Decision },
+    /// It is a waiting publish's turn: its entry is to publish it again ([`Act::Granted`]).
+    Turn { session: SessionId, waiting: Position },
+    /// A session left something to be published ([`Act::Due`]).
+    Due(DueId),
+}
+
+/// A publish left behind by a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Due {
+    pub realm: Realm,
+    pub topic: Topic,
+    pub payload: Payload,
+    pub properties: Bytes,
+    pub qos: Qos,
+    pub retain: bool,
+    /// The topic's value has to be bound to the session still.
+    pub bound: bool,
+    /// The entry the session was at.
+    pub entry: NodeId,
+    /// The session's client, who may come back before it is time.
+    pub client: Option<String>,
+    /// Not to be published before.
+    pub not_before: Stamp,
+}
+
+/// What applying a slot brought.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Offsets of events that subscribers never see, ascending.
+    pub hidden: Vec<u32>,
+    /// Rows that changed.
+    pub changes: Vec<Change>,
+    pub notices: Vec<Notice>,
+}
+
+/// The retained values of all realms before a slot.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Everything before this slot is in it, nothing from it on.
+    pub next: Slot,
+    /// The position that the next event gets.
+    pub position: Position,
+    realms: OrdMap<Realm, RetainedMap>,
+}
+
+impl View {
+    /// A realm's retained values.
+    #[must_use]
+    pub fn realm(&self, realm: &Realm) -> RetainedMap {
+        self.realms.get(realm).cloned().unwrap_or_default()
+    }
+}
+
+/// A row that can't be read, or whose key this release does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a row of the realms' state can't be read; was it written by a newer release?")]
+pub struct BadRow;
+
+/// The state of all realms.
+#[derive(Debug)]
+pub struct Realms {
+    next: Slot,
+    position: Position,
+    stamp: Stamp,
+    retained: OrdMap<Realm, RetainedMap>,
+    lines: BTreeMap<(Realm, Topic), Line>,
+    sessions: BTreeMap<SessionId, SessionState>,
+    /// Client names of sessions.
+    names: BTreeMap<(Realm, String), SessionId>,
+    /// Topics whose value is bound to a session.
+    bonds: BTreeMap<SessionId, BTreeSet<(Realm, Topic)>>,
+    /// Waiting publishes of a session.
+    waits: BTreeMap<SessionId, BTreeSet<(Realm, Topic, Position)>>,
+    entries: BTreeMap<NodeId, Incarnation>,
+    due: BTreeMap<DueId, Due>,
+    rows: Rows,
+    notices: Vec<Notice>,
+}
+
+/// One event on its way through the state.
+struct Incoming<'a> {
+    realm: &'a Realm,
+    topic: &'a Topic,
+    event: &'a StoredEvent,
+    at: At,
+}
+
+impl Default for Realms {
+    fn default() -> Self {
+        Self {
+            next: Slot(1),
+            position: Position(1),
+            stamp: Stamp(0),
+            retained: OrdMap::new(),
+            lines: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            names: BTreeMap::new(),
+            bonds: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            due: BTreeMap::new(),
+            rows: Rows::default(),
+            notices: Vec::new(),
+        }
+    }
+}
+
+impl Realms {
+    /// The state behind a resolution, from its rows.
+    ///
+    /// # Errors
+    /// Where a row can't be read.
+    pub fn load(
+        tail: Option<&Resolution>,
+        rows: impl IntoIterator<Item = (Bytes, Bytes)>,
+    ) -> Result<Self, BadRow> {
+        let mut realms = Self::default();
+        if let Some(tail) = tail {
+            realms.next = tail.slot.next();
+            realms.position = tail.end();
+            realms.stamp = tail.stamp;
+        }
+        for (key, value) in rows {
+            realms.rows.loaded(&key, &value);
+            realms.load_row(&key, &value).ok_or(BadRow)?;
+        }
+        Ok(realms)
+    }
+
+    fn load_row(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        match wire::decode(key).ok()? {
+            Key::Entry(entry) => {
+                self.entries.insert(entry, wire::decode(value).ok()?);
+            }
+            Key::Session(session) => {
+                self.insert_session(session, wire::decode(value).ok()?);
+            }
+            Key::Retained(realm, topic) => {
+                let retained: Retained = wire::decode(value).ok()?;
+                self.note_bond(&realm, &topic, None, Some(&retained));
+                let topics = self.retained.entry(realm).or_default();
+                topics.insert(topic, Arc::new(retained));
+            }
+            Key::Waiter(realm, topic, position) => {
+                let waiter: lines::Waiter = wire::decode(value).ok()?;
+                self.insert_waiter(realm, topic, position, waiter);
+            }
+            Key::Due(id) => {
+                self.due.insert(id, wire::decode(value).ok()?);
+            }
+        }
+        Some(())
+    }
+
+    /// Applies the next slot.
+    ///
+    /// # Panics
+    /// Where it is not the next one: the caller follows the order.
+    pub fn apply(&mut self, resolution: &Resolution, segment: Option<&Segment>) -> Applied {
+        assert_eq!(resolution.slot, self.next, "slots are applied densely and in order");
+        self.stamp = resolution.stamp;
+        let mut hidden = Vec::new();
+        match &resolution.step {
+            Step::Opened { entry, incarnation } => {
+                let old = self.entries.insert(*entry, *incarnation);
+                self.rows.change(&Key::Entry(*entry), old.as_ref(), Some(incarnation));
+                self.end_sessions_of(*entry, |of| of < *incarnation);
+            }
+            Step::Closed { entry, incarnation, .. } => {
+                if self.entries.get(entry).is_some_and(|open| open <= incarnation) {
+                    let old = self.entries.remove(entry);
+                    self.rows.change(&Key::Entry(*entry), old.as_ref(), None);
+                }
+                self.end_sessions_of(*entry, |of| of <= *incarnation);
+            }
+            Step::Segment(_) => {
+                if let Some(segment) = segment.filter(|segment| segment.touches_state()) {
+                    self.apply_segment(resolution, segment, &mut hidden);
+                }
+            }
+        }
+        self.next = resolution.slot.next();
+        self.position = resolution.end();
+        let changes = self.rows.take();
+        Applied { hidden, changes, notices: std::mem::take(&mut self.notices) }
+    }
+
+    fn apply_segment(&mut self, resolution: &Resolution, segment: &Segment, hidden: &mut Vec<u32>) {
+        for event in segment.events() {
+            if !event.retain && event.act.is_empty() {
+                continue;
+            }
+            let (realm, topic) = &segment.topics()[event.topic as usize];
+            let at = At {
+                position: Position(resolution.base.0 + u64::from(event.offset)),
+                slot: resolution.slot,
+                stamp: resolution.stamp,
+                offset: event.offset,
+            };
+            let incoming = Incoming { realm, topic, event: &event, at };
+            let shown = if event.act.is_empty() {
+                self.publish(&incoming, &Terms::default());
+                true
+            } else {
+                self.act(&incoming, segment)
+            };
+            if !shown {
+                hidden.push(event.offset);
+            }
+        }
+    }
+
+    /// Does what an event asks for; tells whether subscribers are to see it.
+    fn act(&mut self, incoming: &Incoming<'_>, segment: &Segment) -> bool {
+        match Act::decode(&incoming.event.act) {
+            Some(Act::Publish(terms)) => self.publish_on_terms(incoming, &terms),
+            Some(Act::Granted { waiting, terms }) => self.granted(incoming, waiting, &terms),
+            Some(Act::Due(id)) => self.publish_due(incoming, id),
+            Some(Act::Join(join)) => {
+                let id = segment.id();
+                self.join(incoming, (id.entry, id.incarnation), join)
+            }
+            Some(Act::Leave(leave)) => {
+                let cause = EndCause::Left { drop_will: leave.drop_will };
+                self.end_session(incoming.event.publisher, cause)
+            }
+            // Nodes of a newer release may ask for more than this one knows of.
+            None => false,
+        }
+    }
+
+    /// Publishes: the event is shown, and kept where it is to be retained.
+    fn publish(&mut self, incoming: &Incoming<'_>, terms: &Terms) {
+        if incoming.event.retain {
+            self.retain(incoming, terms);
+        }
+    }
+
+    fn retain(&mut self, incoming: &Incoming<'_>, terms: &Terms) {
+        let Incoming { realm, topic, event, at } = *incoming;
+        let mut topics = self.retained.get(realm).cloned().unwrap_or_default();
+        let old = topics.get(topic).cloned();
+        let new = kept(incoming, terms, old.as_deref());
+        let bond = |will: &Payload| Bond { session: event.publisher, will: copied(will) };
+        let new = new.map(|payload| Retained {
+            at,
+            publisher: event.publisher,
+            disclose_me: event.disclose_me,
+            qos: event.qos,
+            payload,
+            properties: Bytes::copy_from_slice(&event.properties),
+            bound: terms.will.as_ref().map(bond),
+        });
+        let key = Key::Retained(realm.clone(), topic.clone());
+        if old.is_some() || new.is_some() {
+            self.rows.change(&key, old.as_deref(), new.as_ref());
+        }
+        self.note_bond(realm, topic, old.as_deref(), new.as_ref());
+        match new {
+            Some(new) => topics.insert(topic.clone(), Arc::new(new)),
+            None => topics.remove(topic),
+        }
+        if topics.is_empty() {
+            self.retained.remove(realm);
+        } else {
+            self.retained.insert(realm.clone(), topics);
+        }
+        self.wake(realm, topic);
+    }
+
+    fn note_bond(
+        &mut self,
+        realm: &Realm,
+        topic: &Topic,
+        old: Option<&Retained>,
+        new: Option<&Retained>,
+    ) {
+        let session_of = |retained: Option<&Retained>| {
+            retained.and_then(|retained| retained.bound.as_ref()).map(|bond| bond.session)
+        };
+        let (old, new) = (session_of(old), session_of(new));
+        if old == new {
+            return;
+        }
+        let place = (realm.clone(), topic.clone());
+        if let Some(old) = old {
+            if let Some(bonds) = self.bonds.get_mut(&old) {
+                bonds.remove(&place);
+                if bonds.is_empty() {
+                    self.bonds.remove(&old);
+                }
+            }
+        }
+        if let Some(new) = new {
+            self.bonds.entry(new).or_default().insert(place);
+        }
+    }
+
+    /// The value of a topic that conditions are compared with.
+    fn value_of(&self, realm: &Realm, topic: &Topic) -> payload::Value {
+        let retained = self.retained.get(realm).and_then(|topics| topics.get(topic));
+        retained.map_or(payload::Value::Null, |retained| payload::value(&retained.payload))
+    }
+
+    /// The slot that is applied next.
+    #[must_use]
+    pub fn next(&self) -> Slot {
+        self.next
+    }
+
+    /// The hash of all rows.
+    #[must_use]
+    pub fn hash(&self) -> StateHash {
+        self.rows.hash()
+    }
+
+    /// The retained values as they are now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View { next: self.next, position: self.position, realms: self.retained.clone() }
+    }
+
+    /// How many topics have a retained value, over all realms.
+    #[must_use]
+    pub fn retained(&self) -> usize {
+        self.retained.values().map(RetainedMap::len).sum()
+    }
+
+    /// A session that has joined and not ended.
+    #[must_use]
+    pub fn session(&self, session: SessionId) -> Option<&SessionState> {
+        self.sessions.get(&session)
+    }
+
+    /// All sessions, by their numbers.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &SessionState)> {
+        self.sessions.iter().map(|(id, session)| (*id, session))
+    }
+
+    /// How many publishes wait in line.
+    #[must_use]
+    pub fn waiting_count(&self) -> usize {
+        self.waits.values().map(BTreeSet::len).sum()
+    }
+
+    /// Entries that are open.
+    pub fn entries(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.entries.keys().copied()
+    }
+
+    /// What a session has left to be published under this name.
+    #[must_use]
+    pub fn due_of(&self, id: DueId) -> Option<&Due> {
+        self.due.get(&id)
+    }
+
+    /// What sessions have left to be published.
+    pub fn due(&self) -> impl Iterator<Item = (DueId, &Due)> {
+        self.due.iter().map(|(id, due)| (*id, due))
+    }
+}
+
+/// What a topic keeps of an event; nothing where it deletes.
+fn kept(incoming: &Incoming<'_>, terms: &Terms, old: Option<&Retained>) -> Option<Payload> {
+    let payload = &incoming.event.payload;
+    if is_nothing(payload) {
+        return None;
+    }
+    match old {
+        Some(old) if terms.merge => Some(copied(&value::merged_payload(&old.payload, payload))),
+        _ => Some(copied(payload)),
+    }
+}
+
+/// A payload of its own memory: what is kept for long must not hold on to the segment it came in.
+fn copied(payload: &Payload) -> Payload {
+    Payload {
+        encoding: payload.encoding,
+        args: Bytes::copy_from_slice(&payload.args),
+        kwargs: Bytes::copy_from_slice(&payload.kwargs),
+    }
+}

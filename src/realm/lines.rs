@@ -1,0 +1,185 @@
+//! Conditional publishes: accepted, refused, or waiting in line for their topic's value to fit.
+//!
+//! First come, first served: whenever the value changes, the first in line that it fits has its turn. Its entry then
+//! publishes it again, and until that has its place in the order, nobody else with a condition gets past.
+//!
+//! Invariant: of a line at most one has its turn. A publish that waits belongs to a session that lives.
+//!
+//! Deliberately absent: the contents of waiting publishes, which their own entry keeps.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use vulpes_raft::ids::Position;
+
+use super::{fits, Decision, Incoming, Key, Notice, Realms};
+use crate::act::{Refusal, Terms};
+use crate::event::SessionId;
+use crate::limits;
+use crate::payload::Value;
+use crate::topic::{Realm, Topic};
+
+/// A publish that waits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Waiter {
+    pub(super) session: SessionId,
+    pub(super) when: Value,
+    /// It has its turn: its entry is to publish it again.
+    pub(super) turn: bool,
+}
+
+/// The publishes that wait for one topic, by where they stood.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    waiters: BTreeMap<Position, Waiter>,
+    turn: Option<Position>,
+}
+
+impl Realms {
+    /// Decides a publish on terms; tells whether subscribers are to see it.
+    pub(super) fn publish_on_terms(&mut self, incoming: &Incoming<'_>, terms: &Terms) -> bool {
+        let Incoming { realm, topic, event, at } = *incoming;
+        let bound_to_nobody =
+            (terms.will.is_some() || terms.watch) && !self.sessions.contains_key(&event.publisher);
+        let Some(when) = &terms.when else {
+            if !bound_to_nobody {
+                self.publish(incoming, terms);
+            }
+            return !bound_to_nobody;
+        };
+        let place = (realm.clone(), topic.clone());
+        let busy = self.lines.get(&place).is_some_and(|line| line.turn.is_some());
+        let decision = if bound_to_nobody {
+            Decision::Refused(Refusal::SessionEnded)
+        } else if !busy && fits(&self.value_of(realm, topic), when) {
+            self.publish(incoming, terms);
+            Decision::Accepted(at)
+        } else if !terms.watch {
+            Decision::Refused(Refusal::NotAccepted)
+        } else if self.lines.get(&place).is_some_and(Line::is_full) {
+            Decision::Refused(Refusal::LineFull)
+        } else {
+            let waiter = Waiter { session: event.publisher, when: when.clone(), turn: false };
+            let key = Key::Waiter(place.0.clone(), place.1.clone(), at.position);
+            self.rows.change(&key, None, Some(&waiter));
+            self.insert_waiter(place.0, place.1, at.position, waiter);
+            return false;
+        };
+        let session = event.publisher;
+        self.notices.push(Notice::Decided { session, asked: at.position, decision });
+        matches!(decision, Decision::Accepted(_))
+    }
+
+    /// A waiting publish comes again for its turn; tells whether subscribers are to see it.
+    pub(super) fn granted(
+        &mut self,
+        incoming: &Incoming<'_>,
+        waiting: Position,
+        terms: &Terms,
+    ) -> bool {
+        let Incoming { realm, topic, event, at } = *incoming;
+        let place = (realm.clone(), topic.clone());
+        let Some(line) = self.lines.get(&place) else { return false };
+        let its_turn = line.turn == Some(waiting)
+            && line.waiters.get(&waiting).is_some_and(|first| first.session == event.publisher);
+        if !its_turn {
+            return false;
+        }
+        let fitting = terms.when.as_ref().is_some_and(|w| fits(&self.value_of(realm, topic), w));
+        if !fitting {
+            // Somebody changed the value without a condition meanwhile: it keeps its place in line.
+            self.set_turn(&place, waiting, false);
+            self.wake(realm, topic);
+            return false;
+        }
+        self.remove_waiter(&place, waiting);
+        let decision = Decision::Accepted(at);
+        let session = event.publisher;
+        self.notices.push(Notice::Decided { session, asked: waiting, decision });
+        self.publish(incoming, terms);
+        // One that is not retained has changed nothing: the next may be fit as well.
+        self.wake(realm, topic);
+        true
+    }
+
+    /// Gives the first in line that the topic's value fits its turn, if nobody has it.
+    pub(super) fn wake(&mut self, realm: &Realm, topic: &Topic) {
+        let place = (realm.clone(), topic.clone());
+        let Some(line) = self.lines.get(&place) else { return };
+        if line.turn.is_some() {
+            return;
+        }
+        let value = self.value_of(realm, topic);
+        let first = line.waiters.iter().find(|(_, waiter)| fits(&value, &waiter.when));
+        let Some((waiting, session)) = first.map(|(at, waiter)| (*at, waiter.session)) else {
+            return;
+        };
+        self.set_turn(&place, waiting, true);
+        self.notices.push(Notice::Turn { session, waiting });
+    }
+
+    fn set_turn(&mut self, place: &(Realm, Topic), waiting: Position, turn: bool) {
+        let Some(line) = self.lines.get_mut(place) else { return };
+        line.turn = turn.then_some(waiting);
+        let Some(waiter) = line.waiters.get_mut(&waiting) else { return };
+        let old = waiter.clone();
+        waiter.turn = turn;
+        let key = Key::Waiter(place.0.clone(), place.1.clone(), waiting);
+        self.rows.change(&key, Some(&old), Some(waiter));
+    }
+
+    pub(super) fn insert_waiter(
+        &mut self,
+        realm: Realm,
+        topic: Topic,
+        position: Position,
+        waiter: Waiter,
+    ) {
+        let waits = self.waits.entry(waiter.session).or_default();
+        waits.insert((realm.clone(), topic.clone(), position));
+        let line = self.lines.entry((realm, topic)).or_default();
+        if waiter.turn {
+            line.turn = Some(position);
+        }
+        line.waiters.insert(position, waiter);
+    }
+
+    fn remove_waiter(&mut self, place: &(Realm, Topic), waiting: Position) {
+        let Some(line) = self.lines.get_mut(place) else { return };
+        let Some(waiter) = line.waiters.remove(&waiting) else { return };
+        if line.turn == Some(waiting) {
+            line.turn = None;
+        }
+        if line.waiters.is_empty() {
+            self.lines.remove(place);
+        }
+        let wait = (place.0.clone(), place.1.clone(), waiting);
+        if let Some(waits) = self.waits.get_mut(&waiter.session) {
+            waits.remove(&wait);
+            if waits.is_empty() {
+                self.waits.remove(&waiter.session);
+            }
+        }
+        self.rows.change(&Key::Waiter(wait.0, wait.1, waiting), Some(&waiter), None);
+    }
+
+    /// Takes all that a session waits for out of the lines.
+    pub(super) fn end_waits(&mut self, session: SessionId) {
+        for (realm, topic, waiting) in self.waits.get(&session).cloned().unwrap_or_default() {
+            let place = (realm, topic);
+            self.remove_waiter(&place, waiting);
+            self.wake(&place.0, &place.1);
+        }
+    }
+}
+
+impl Line {
+    fn is_full(&self) -> bool {
+        self.waiters.len() >= limits::TOPIC_WAITERS
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+}

@@ -1,0 +1,93 @@
+//! The realm's state as rows: what is on disk of it, and its hash.
+//!
+//! Invariant: the hash is a sum over all rows, so that it depends on the rows alone and not on how they came about.
+//! Persisted: variants of [`Key`] and fields of what is stored under them are never changed, new ones go to the end.
+//!
+//! Deliberately absent: what rows mean (`realm`), and the disk (`storage`).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use vulpes_raft::ids::{NodeId, Position};
+use vulpes_raft::wire;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::act::DueId;
+use crate::event::SessionId;
+use crate::topic::{Realm, Topic};
+
+/// What a row is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) enum Key {
+    Entry(NodeId),
+    Session(SessionId),
+    Retained(Realm, Topic),
+    Waiter(Realm, Topic, Position),
+    Due(DueId),
+}
+
+/// A row that changed; without a value it is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub key: Bytes,
+    pub value: Option<Bytes>,
+}
+
+/// A sum over all rows: equal state, equal hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHash(pub u128);
+
+impl std::fmt::Display for StateHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The hash so far, and the rows that changed since they were last taken.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    hash: StateHash,
+    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl Rows {
+    /// Notes that a row changed from one value to another.
+    pub(super) fn change<V: Serialize>(&mut self, key: &Key, old: Option<&V>, new: Option<&V>) {
+        let key = wire::encode(key);
+        if let Some(old) = old {
+            self.hash.0 = self.hash.0.wrapping_sub(hash(&key, &wire::encode(old)));
+        }
+        let new = new.map(wire::encode);
+        if let Some(new) = &new {
+            self.hash.0 = self.hash.0.wrapping_add(hash(&key, new));
+        }
+        self.changes.insert(key, new);
+    }
+
+    /// Counts in a row as it was loaded.
+    pub(super) fn loaded(&mut self, key: &[u8], value: &[u8]) {
+        self.hash.0 = self.hash.0.wrapping_add(hash(key, value));
+    }
+
+    pub(super) fn hash(&self) -> StateHash {
+        self.hash
+    }
+
+    /// The rows that changed since this was last asked.
+    pub(super) fn take(&mut self) -> Vec<Change> {
+        let change = |(key, value): (Vec<u8>, Option<Vec<u8>>)| Change {
+            key: key.into(),
+            value: value.map(Bytes::from),
+        };
+        std::mem::take(&mut self.changes).into_iter().map(change).collect()
+    }
+}
+
+fn hash(key: &[u8], value: &[u8]) -> u128 {
+    let mut row = Vec::with_capacity(8 + key.len() + value.len());
+    row.extend_from_slice(&(key.len() as u64).to_le_bytes());
+    row.extend_from_slice(key);
+    row.extend_from_slice(value);
+    xxh3_128(&row)
+}

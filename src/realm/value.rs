@@ -1,0 +1,180 @@
+//! What values mean to the realm's state: whether one fits a condition, and what merging makes of two.
+//!
+//! Invariant: deterministic, whatever serializer the values came in. Numbers are compared by what they mean.
+//!
+//! Deliberately absent: payloads (`payload::value` gives their values).
+
+use crate::event::{Encoding, Payload};
+use crate::limits;
+use crate::payload::{self, Serializer, Value};
+
+/// Longest encoding of a payload whose value may be null.
+const LONGEST_NULL: usize = 16;
+
+/// Whether a value fits a condition: `null` asks for nothing being there, an object for each of its fields being there
+/// and fitting, anything else for the same value.
+#[must_use]
+pub fn fits(value: &Value, condition: &Value) -> bool {
+    match condition {
+        Value::Null => *value == Value::Null,
+        Value::Dict(fields) => {
+            matches!(value, Value::Dict(_))
+                && fields.iter().all(|(name, condition)| {
+                    value.get(name).is_some_and(|field| fits(field, condition))
+                })
+        }
+        _ => same(value, condition),
+    }
+}
+
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::List(a), Value::List(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Dict(a_fields), Value::Dict(b_fields)) => {
+            let within = |fields: &[(String, Value)], other: &Value| {
+                fields.iter().all(|(name, value)| other.get(name).is_some_and(|o| same(value, o)))
+            };
+            within(a_fields, b) && within(b_fields, a)
+        }
+        _ => a == b || number(a).is_some_and(|number_a| number(b) == Some(number_a)),
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Int(number) => Some(*number as f64),
+        Value::UInt(number) => Some(*number as f64),
+        Value::Float(number) => Some(*number),
+        _ => None,
+    }
+}
+
+/// Puts a value over another one: objects field by field, deeply; anything else replaces what was there.
+#[must_use]
+pub fn merged(old: Value, new: Value) -> Value {
+    match (old, new) {
+        (Value::Dict(mut fields), Value::Dict(news)) => {
+            for (name, new) in news {
+                match fields.iter().rposition(|(known, _)| *known == name) {
+                    Some(at) => {
+                        let old = std::mem::replace(&mut fields[at].1, Value::Null);
+                        fields[at].1 = merged(old, new);
+                    }
+                    None => fields.push((name, new)),
+                }
+            }
+            Value::Dict(fields)
+        }
+        (_, new) => new,
+    }
+}
+
+/// Whether keeping this payload means keeping nothing: it is empty or null.
+#[must_use]
+pub fn is_nothing(payload: &Payload) -> bool {
+    payload.len() <= LONGEST_NULL && payload::value(payload) == Value::Null
+}
+
+/// What a topic keeps when an object is merged into what it has; the new payload where they are not both objects, or
+/// would be more than an event may be together.
+#[must_use]
+pub(super) fn merged_payload(old: &Payload, new_payload: &Payload) -> Payload {
+    match (payload::value(old), payload::value(new_payload)) {
+        (old @ Value::Dict(_), new @ Value::Dict(_)) => {
+            let value = Value::List(vec![merged(old, new)]);
+            let args: bytes::Bytes = payload::encode(Serializer::Json, &value).into();
+            if args.len() > limits::EVENT {
+                return new_payload.clone();
+            }
+            Payload { encoding: Encoding::Json, args, kwargs: bytes::Bytes::new() }
+        }
+        _ => new_payload.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> Value {
+        payload::decode(Serializer::Json, text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn values_fit_conditions() {
+        let fit = [
+            ("null", "null"),
+            ("{}", "{}"),
+            (r#"{"a":1,"b":2}"#, r#"{"a":1}"#),
+            (r#"{"a":{"b":1,"c":2}}"#, r#"{"a":{"b":1}}"#),
+            (r#"{"a":null}"#, r#"{"a":null}"#),
+            ("1", "1.0"),
+            ("[1,2]", "[1.0,2]"),
+            (r#"[{"a":1,"b":2}]"#, r#"[{"b":2,"a":1}]"#),
+            (r#""x""#, r#""x""#),
+        ];
+        for (value, condition) in fit {
+            assert!(fits(&json(value), &json(condition)), "{value} fits {condition}");
+        }
+        let unfit = [
+            ("1", "null"),
+            ("{}", "null"),
+            ("null", "{}"),
+            ("1", "{}"),
+            (r#"{"b":2}"#, r#"{"a":1}"#),
+            (r#"{"b":2}"#, r#"{"a":null}"#),
+            ("[1]", "[1,2]"),
+            ("true", "1"),
+            (r#"[{"a":1,"b":2}]"#, r#"[{"b":2}]"#),
+            (r#""1""#, "1"),
+        ];
+        for (value, condition) in unfit {
+            assert!(!fits(&json(value), &json(condition)), "{value} does not fit {condition}");
+        }
+    }
+
+    #[test]
+    fn objects_merge_deeply_and_all_else_replaces() {
+        let cases = [
+            (r#"{"a":1,"b":{"c":2}}"#, r#"{"b":{"d":3}}"#, r#"{"a":1,"b":{"c":2,"d":3}}"#),
+            (r#"{"a":{"b":1}}"#, r#"{"a":2}"#, r#"{"a":2}"#),
+            ("[1]", r#"{"a":2}"#, r#"{"a":2}"#),
+            (r#"{"a":2}"#, "3", "3"),
+        ];
+        for (old, new, expected) in cases {
+            assert_eq!(merged(json(old), json(new)), json(expected));
+        }
+    }
+
+    #[test]
+    fn what_grows_beyond_an_event_is_replaced() {
+        let object = |name: &str| {
+            let text = format!("{{\"{name}\":\"{}\"}}", "x".repeat(limits::EVENT / 2));
+            Payload::raw(text.into())
+        };
+        let merged = merged_payload(&object("a"), &object("b"));
+        assert_eq!(merged, object("b"));
+        assert!(matches!(merged_payload(&object("a"), &object("a")).encoding, Encoding::Json));
+    }
+
+    #[test]
+    fn empty_and_null_payloads_are_nothing() {
+        let wamp = |args: &'static str| Payload {
+            encoding: Encoding::Json,
+            args: args.into(),
+            kwargs: bytes::Bytes::new(),
+        };
+        for nothing in [Payload::raw("".into()), Payload::raw("null".into()), wamp(""), wamp("[]")]
+        {
+            assert!(is_nothing(&nothing), "{nothing:?}");
+        }
+        assert!(is_nothing(&wamp("[null]")));
+        for something in [Payload::raw("0".into()), wamp("[0]"), wamp("[null,null]"), wamp("[{}]")]
+        {
+            assert!(!is_nothing(&something), "{something:?}");
+        }
+    }
+}
