@@ -10,13 +10,17 @@
 //! Deliberately absent: subscription matching, batching and time-outs of publishes, which the driver and the entry do
 //! for both protocols alike.
 
+mod details;
 pub mod mqtt;
+mod terms;
 pub mod wamp;
 
 use bytes::Bytes;
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
+use crate::act::{Join, Refusal};
 use crate::event::{Event, SessionId};
+use crate::payload::Value;
 use crate::segment::StoredEvent;
 use crate::topic::{Pattern, Realm, Topic};
 
@@ -38,18 +42,19 @@ pub enum After {
 /// What a gate wants done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// Begin a session in this realm; answered by [`Gate::opened`]. A client with a name (MQTT client identifier)
-    /// takes over from an older session of that name in the realm.
-    Open { realm: Realm, client: Option<String> },
+    /// Begin a session in this realm; answered by [`Gate::opened`] once all nodes know of it. A client with a name
+    /// (MQTT client identifier) takes over from an older session of that name in the realm.
+    Open { realm: Realm, join: Join },
     /// Put an event into the log. The n-th of a session (from 0) is answered as sequence n, in order, by
-    /// [`Gate::answered`], whether or not its publisher wants to know.
+    /// [`Gate::answered`], whether or not its publisher wants to know. Where it is conditional
+    /// ([`crate::act::Terms::is_conditional`]), [`Gate::decided`] follows when that is decided, maybe much later.
     Publish(Event),
     /// Begin a subscription; answered by [`Gate::subscribed`] before its first event.
     Subscribe(Subscription),
     /// End a subscription; answered by [`Gate::unsubscribed`], after which no event of it comes.
     Unsubscribe(SubscriptionId),
-    /// Close the connection once all output is written.
-    Close,
+    /// Close the connection once all output is written. The session's MQTT will is published, unless it is dropped.
+    Close { drop_will: bool },
 }
 
 /// What a session wants to read.
@@ -59,8 +64,25 @@ pub struct Subscription {
     pub pattern: Pattern,
     /// Replay the log after this, then go on live. `None`: live only.
     pub after: Option<After>,
-    /// End by itself, with [`Gate::ended`], when the replay has reached where the tail was at the start.
+    /// End by itself, with [`Gate::ended`], when the replay has reached where the tail was at the start; with
+    /// `retained`, behind the last retained value.
     pub snapshot: bool,
+    /// Whether retained values come first. With `after`, as soon as this node has read the log up to there.
+    pub retained: RetainedMode,
+    /// Only events whose value fits this.
+    pub filter: Option<Value>,
+}
+
+/// What a subscription has to do with retained values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RetainedMode {
+    /// Nothing: events only.
+    #[default]
+    None,
+    /// First the retained values, then every event that changes one.
+    Changes,
+    /// First the retained values, then all events.
+    State,
 }
 
 /// Why a session was not opened.
@@ -70,6 +92,8 @@ pub enum OpenRefusal {
     NoSuchRealm,
     #[error("this node has as many connections as it takes")]
     TooManyConnections,
+    #[error("no quorum answers right now; try again, or at another node")]
+    Unavailable,
 }
 
 /// Why a subscription did not come about.
@@ -127,6 +151,8 @@ pub struct Delivery<'a> {
     pub topic: &'a Topic,
     pub position: Position,
     pub id: EventId,
+    /// It is what the topic has kept, and not the event as it comes by.
+    pub retained: bool,
     /// At least one, ascending.
     pub subscriptions: &'a [SubscriptionId],
 }
@@ -140,6 +166,8 @@ pub enum EndReason {
     TakenOver,
     /// A publish stays unanswered for longer than publishers are made to wait.
     Unavailable,
+    /// The node lost its lease: for all others the session is over.
+    Lost,
     /// The client has been too slow with its handshake.
     HandshakeTimeout,
 }
@@ -154,6 +182,9 @@ pub trait Gate: Send {
 
     /// Publishes found their fate, in the order in which they were made.
     fn answered(&mut self, answer: Answer);
+
+    /// The conditional publish of this sequence number, answered as stored before, found its fate.
+    fn decided(&mut self, sequence: u64, outcome: Result<Stored, Refusal>);
 
     /// A subscription stands, or does not.
     fn subscribed(&mut self, id: SubscriptionId, result: Result<(), SubscribeError>);

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Invariant: a PUBACK is sent only for what is durable and has its place; what can't be kept as the protocol promises
-//! (wills, persistent sessions, retained messages, QoS 2) is refused as the protocol says, never silently lost.
+//! (persistent sessions, QoS 2) is refused as the protocol says, never silently lost.
 //!
 //! A protocol violation ends the session: an MQTT 5 client is told by a DISCONNECT with reason code and text, a 3.1.1
 //! client by the closed connection, and the log in both cases by [`MqttGate::close_reason`].
@@ -37,7 +37,9 @@ use self::session::Session;
 use super::{
     Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, Request, SubscribeError, SubscriptionId,
 };
+use crate::act::Refusal;
 use crate::event::SessionId;
+use crate::gate::Stored;
 use crate::limits;
 use crate::topic::Realm;
 
@@ -46,6 +48,9 @@ const CONNECT_PACKET: usize = 128 << 10;
 
 /// Bytes a client may send while its CONNECT is being answered.
 const HELD_BYTES: usize = limits::CLIENT_MESSAGE + limits::SESSION_READ;
+
+/// The reason code of a DISCONNECT without a reason.
+const NORMAL_DISCONNECTION: u8 = 0x00;
 
 /// What an operator sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,11 +188,9 @@ impl MqttGate {
         let version = connect.version;
         self.out.max_packet = connect.max_packet.map_or(usize::MAX, |size| size as usize);
         match admission::admit(connect, &self.config.default_realm, self.session) {
-            Ok(client) => {
-                self.out.requests.push_back(Request::Open {
-                    realm: client.realm.clone(),
-                    client: Some(client.name.clone()),
-                });
+            Ok((client, join)) => {
+                let realm = client.realm.clone();
+                self.out.requests.push_back(Request::Open { realm, join });
                 let opening = Opening { client, held: Vec::new(), held_bytes: 0 };
                 self.state = State::Opening(Box::new(opening));
             }
@@ -227,17 +230,22 @@ impl MqttGate {
         self.close(Some(violation.text.to_string()));
     }
 
-    /// The client said DISCONNECT.
+    /// The client said DISCONNECT. Only the normal one takes its will back (MQTT 5 section 3.14.4).
     fn leave(&mut self, reason: u8) {
         let failed = reason >= 0x80;
-        self.close(failed.then(|| format!("the client disconnected with reason 0x{reason:02x}")));
+        let why = failed.then(|| format!("the client disconnected with reason 0x{reason:02x}"));
+        self.close_dropping(why, reason == NORMAL_DISCONNECTION);
     }
 
     fn close(&mut self, why: Option<String>) {
+        self.close_dropping(why, false);
+    }
+
+    fn close_dropping(&mut self, why: Option<String>, drop_will: bool) {
         self.oversized = self.oversized();
         self.close_reason = why;
         self.state = State::Closed;
-        self.out.requests.push_back(Request::Close);
+        self.out.requests.push_back(Request::Close { drop_will });
     }
 
     /// Runs something that may end the session.
@@ -282,6 +290,7 @@ impl Gate for MqttGate {
             let reason = match refusal {
                 OpenRefusal::NoSuchRealm => Reason::BadUserNameOrPassword,
                 OpenRefusal::TooManyConnections => Reason::ServerBusy,
+                OpenRefusal::Unavailable => Reason::ServerUnavailable,
             };
             let violation = Violation::new(reason, format!("{}: {refusal}", client.realm));
             return self.refuse(client.version, &violation);
@@ -307,6 +316,11 @@ impl Gate for MqttGate {
 
     fn answered(&mut self, answer: Answer) {
         self.in_session(|session, out| session.publishes.answered(answer, out));
+    }
+
+    fn decided(&mut self, sequence: u64, outcome: Result<Stored, Refusal>) {
+        let refusal = outcome.err();
+        self.in_session(|session, out| session.publishes.decided(sequence, refusal, out));
     }
 
     fn subscribed(&mut self, id: SubscriptionId, result: Result<(), SubscribeError>) {
@@ -371,6 +385,9 @@ impl Gate for MqttGate {
             }
             EndReason::Unavailable => {
                 (Reason::ServerBusy, "a message stays unanswered; it may or may not be stored")
+            }
+            EndReason::Lost => {
+                (Reason::ServerBusy, "the node lost its lease; the session is over everywhere")
             }
             EndReason::HandshakeTimeout => {
                 (Reason::ServerUnavailable, "the session was not opened in time")

@@ -11,7 +11,7 @@
 //! | GOODBYE      | 6    | ends the session                           | router: the answer to it, or ours        |
 //! | ERROR        | 8    | breach of protocol: nobody is invoked      | router: a request failed                 |
 //! | PUBLISH      | 16   | publisher                                  |                                          |
-//! | PUBLISHED    | 17   |                                            | broker: durable and ordered, if wanted   |
+//! | PUBLISHED    | 17   |                                            | broker: durable, ordered and accepted    |
 //! | SUBSCRIBE    | 32   | subscriber                                 |                                          |
 //! | SUBSCRIBED   | 33   |                                            | broker                                   |
 //! | UNSUBSCRIBE  | 34   | subscriber                                 |                                          |
@@ -33,6 +33,7 @@
 
 mod message;
 mod options;
+mod publishes;
 mod reply;
 mod subscriptions;
 mod topics;
@@ -40,22 +41,25 @@ mod uri;
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-use vulpes_raft::ids::Position;
-
 use self::message::{code, Message, Publish, RequestId, Violation};
 use self::options::{PublishOptions, SubscribeOptions};
+use self::publishes::Publishes;
 use self::reply::{Failure, Shown};
-use self::subscriptions::{Ended, Subscribe, Subscriptions};
+use self::subscriptions::{Ended, Kind, Subscribe, Subscriptions};
+use super::details::{self, Transport, ANONYMOUS};
+use super::terms;
 use super::{
     Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, Request, SubscribeError, Subscription,
     SubscriptionId,
 };
+use crate::act::{Act, Join, Refusal};
 use crate::event::{Event, Payload, Qos, SessionId};
+use crate::gate::{RetainedMode, Stored};
 use crate::limits;
 use crate::payload::to_wamp;
 pub use crate::payload::Serializer;
-use crate::topic::Realm;
+use crate::topic::{Realm, Topic};
+use bytes::Bytes;
 
 /// Chooses from the WebSocket subprotocols a client offers, in its order, the first one spoken here. What is answered to
 /// the client is [`subprotocol`] of it.
@@ -84,10 +88,7 @@ pub struct WampGate {
     subscriptions: Subscriptions,
     published_topics: topics::Published,
     delivered_topics: topics::Delivered,
-    /// Sequence number of the next publish.
-    next_publish: u64,
-    /// Publishes that want an answer and have none, by sequence number. As many as the driver lets wait.
-    unanswered: VecDeque<(u64, RequestId)>,
+    publishes: Publishes,
     requests: VecDeque<Request>,
     output: VecDeque<Bytes>,
     output_size: usize,
@@ -123,8 +124,7 @@ impl WampGate {
             subscriptions: Subscriptions::default(),
             published_topics: topics::Published::default(),
             delivered_topics: topics::Delivered::default(),
-            next_publish: 0,
-            unanswered: VecDeque::new(),
+            publishes: Publishes::default(),
             requests: VecDeque::new(),
             output: VecDeque::new(),
             output_size: 0,
@@ -191,7 +191,10 @@ impl WampGate {
             self.abort(uri::NO_MATCHING_AUTH_METHOD, sentence);
             return Ok(());
         }
-        self.requests.push_back(Request::Open { realm: realm.clone(), client: None });
+        let transport = Transport { kind: "websocket", protocol: subprotocol(self.serializer) };
+        let details = details::describe(self.session, ANONYMOUS, &transport);
+        let join = Join { client: None, will: None, details };
+        self.requests.push_back(Request::Open { realm: realm.clone(), join });
         self.state = State::Opening { deadline, realm };
         Ok(())
     }
@@ -215,17 +218,49 @@ impl WampGate {
                 return Ok(());
             }
         };
+        let conditional = options.terms.is_conditional();
+        if conditional && !self.publishes.may_wait() {
+            let sentence = format!(
+                "a session may have {} conditional publishes undecided; wait for an answer",
+                limits::SESSION_WAITS
+            );
+            self.refuse_publish(&options, publish.request, uri::TOO_MANY_WAITS, &sentence);
+            return Ok(());
+        }
+        let event = self.event(realm, topic, input, publish, &options);
+        if event.size() > limits::EVENT {
+            let sentence = format!("an event has {} bytes at most", limits::EVENT);
+            self.refuse_publish(&options, publish.request, uri::PAYLOAD_SIZE_EXCEEDED, &sentence);
+            return Ok(());
+        }
+        self.publishes.begin(options.acknowledge.then_some(publish.request), conditional);
+        self.requests.push_back(Request::Publish(event));
+        Ok(())
+    }
+
+    fn event(
+        &self,
+        realm: Realm,
+        topic: Topic,
+        input: &Bytes,
+        publish: &Publish<'_>,
+        options: &PublishOptions,
+    ) -> Event {
         let slice = |part: &[u8]| match part.is_empty() {
             true => Bytes::new(),
             false => input.slice_ref(part),
         };
-        let event = Event {
+        let act = match options.terms.is_plain() {
+            true => Bytes::new(),
+            false => Act::Publish(options.terms.clone()).encode(),
+        };
+        Event {
             realm,
             topic,
             publisher: self.session,
             exclude_me: options.exclude_me,
             disclose_me: options.disclose_me,
-            retain: false,
+            retain: options.retain,
             // WAMP has no levels: the event is in the log, and each subscriber gets it as surely as it wants it.
             qos: Qos::ExactlyOnce,
             payload: Payload {
@@ -234,18 +269,8 @@ impl WampGate {
                 kwargs: slice(publish.kwargs),
             },
             properties: Bytes::new(),
-        };
-        if event.size() > limits::EVENT {
-            let sentence = format!("an event has {} bytes at most", limits::EVENT);
-            self.refuse_publish(&options, publish.request, uri::PAYLOAD_SIZE_EXCEEDED, &sentence);
-            return Ok(());
+            act,
         }
-        if options.acknowledge {
-            self.unanswered.push_back((self.next_publish, publish.request));
-        }
-        self.next_publish += 1;
-        self.requests.push_back(Request::Publish(event));
-        Ok(())
     }
 
     /// Who publishes without `acknowledge` would never learn that nothing came of it, so its session ends.
@@ -283,11 +308,15 @@ impl WampGate {
                 return Ok(());
             }
         };
-        let own = options.after.is_some() || options.snapshot;
-        match self.subscriptions.subscribe(request, &pattern, own) {
+        let kind = Kind {
+            own: options.is_own(),
+            changes: options.retained == RetainedMode::Changes,
+            filter: options.filter.as_ref().map_or(0, terms::weight),
+        };
+        match self.subscriptions.subscribe(request, &pattern, kind) {
             Subscribe::Ask(id) => {
-                let (after, snapshot) = (options.after, options.snapshot);
-                let subscription = Subscription { id, pattern, after, snapshot };
+                let SubscribeOptions { after, snapshot, retained, filter, .. } = options;
+                let subscription = Subscription { id, pattern, after, snapshot, retained, filter };
                 self.requests.push_back(Request::Subscribe(subscription));
             }
             Subscribe::Answer(id) => self.send(reply::subscribed(self.serializer, request, id)),
@@ -296,6 +325,13 @@ impl WampGate {
                 let error = SubscribeError::TooMany;
                 let uri = uri::of_subscribe_error(error);
                 self.refuse(code::SUBSCRIBE, request, uri, &error.to_string());
+            }
+            Subscribe::TooLargeFilters => {
+                let sentence = format!(
+                    "the filters of a session's subscriptions take {} bytes at most, all together",
+                    limits::SESSION_FILTERS
+                );
+                self.refuse(code::SUBSCRIBE, request, uri::TOO_LARGE_FILTERS, &sentence);
             }
         }
         Ok(())
@@ -322,7 +358,7 @@ impl WampGate {
 
     fn close(&mut self) {
         self.state = State::Closed;
-        self.requests.push_back(Request::Close);
+        self.requests.push_back(Request::Close { drop_will: false });
     }
 
     fn send(&mut self, message: Vec<u8>) {
@@ -361,21 +397,27 @@ impl Gate for WampGate {
         if !self.is_open() {
             return;
         }
-        let end = answer.first + u64::from(answer.count);
-        while let Some((sequence, request)) = self.unanswered.front().copied() {
-            if sequence >= end {
-                break;
-            }
-            self.unanswered.pop_front();
-            match answer.outcome {
-                Ok(stored) => {
-                    let position = Position(stored.position.0 + (sequence - answer.first));
-                    self.send(reply::published(self.serializer, request, position));
-                }
+        while let Some((request, outcome)) = self.publishes.next_answered(&answer) {
+            match outcome {
+                Ok(position) => self.send(reply::published(self.serializer, request, position)),
                 Err(error) => {
                     let uri = uri::of_publish_error(error);
                     self.refuse(code::PUBLISH, request, uri, &error.to_string());
                 }
+            }
+        }
+    }
+
+    fn decided(&mut self, sequence: u64, outcome: Result<Stored, Refusal>) {
+        if !self.is_open() {
+            return;
+        }
+        let Some(request) = self.publishes.decided(sequence) else { return };
+        match outcome {
+            Ok(stored) => self.send(reply::published(self.serializer, request, stored.position)),
+            Err(refusal) => {
+                let uri = uri::of_refusal(refusal);
+                self.refuse(code::PUBLISH, request, uri, &refusal.to_string());
             }
         }
     }
@@ -424,7 +466,8 @@ impl Gate for WampGate {
 
     fn deliver(&mut self, delivery: Delivery<'_>) {
         let event = delivery.event;
-        let is_own = event.exclude_me && event.publisher == self.session;
+        // What a topic has kept is for its publisher, too, which may ask what has become of it.
+        let is_own = event.exclude_me && event.publisher == self.session && !delivery.retained;
         if !self.is_open() || is_own {
             return;
         }
@@ -436,11 +479,11 @@ impl Gate for WampGate {
             payload: to_wamp(&event.payload, self.serializer),
         };
         for id in delivery.subscriptions {
-            if self.subscriptions.is_standing(*id) {
-                let message = reply::event(self.serializer, *id, &shown);
-                self.output_size += message.len();
-                self.output.push_back(message.into());
-            }
+            let Some(kind) = self.subscriptions.standing(*id) else { continue };
+            let retained = delivery.retained || kind.changes;
+            let message = reply::event(self.serializer, *id, retained, &shown);
+            self.output_size += message.len();
+            self.output.push_back(message.into());
         }
     }
 

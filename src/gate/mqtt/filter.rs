@@ -1,9 +1,11 @@
-//! What one line of a SUBSCRIBE asks for: a pattern, and from where in the log (SEMANTICS, "Subscribe options").
+//! What one line of a SUBSCRIBE asks for: a pattern, and how it is read (SEMANTICS, "Subscribe options").
 //!
 //! `$replay/<event id or position>/<filter>` replays after that place and goes on live; `$snapshot/<filter>` shows
 //! what there is and ends by itself, from the log's beginning where no place is given. Both may stand together. MQTT 5
 //! clients may say the same for all filters of a packet in the user properties `after` (a JSON text or number) and
-//! `snapshot` (`true` or `false`); what a filter itself says goes first.
+//! `snapshot` (`true` or `false`); what a filter itself says goes first. The properties `retained` and `retainedState`
+//! (`true` or `false`) and `filter` (JSON) say more. Where neither of the first two is there, retained values come as
+//! MQTT says, but not before a replay, which shows them in their own time.
 //!
 //! Invariant: an option that is not built fails its SUBACK; none is ignored.
 //!
@@ -13,8 +15,11 @@ use std::borrow::Cow;
 
 use vulpes_raft::ids::Position;
 
+use super::packet::codec::RetainHandling;
 use super::packet::{Reason, Violation};
-use crate::gate::After;
+use crate::gate::terms;
+use crate::gate::{After, RetainedMode};
+use crate::payload::{Serializer, Value};
 use crate::topic::Pattern;
 
 const REPLAY: &str = "$replay/";
@@ -25,13 +30,23 @@ const SHARE: &str = "$share/";
 const LAST_POSITION: u64 = 1 << 53;
 
 /// Options named in user properties that are not built yet.
-const OPTIONS_NOT_BUILT: &[&str] = &["retained", "retainedState", "filter", "match"];
+const OPTIONS_NOT_BUILT: &[&str] = &["match"];
 
-/// From where in the log.
+/// From where in the log, and whether with retained values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Reading {
     pub(crate) after: Option<After>,
     pub(crate) snapshot: bool,
+    /// `None` where MQTT's own rules apply.
+    pub(crate) retained: Option<RetainedMode>,
+}
+
+/// What the user properties of a SUBSCRIBE say about all its filters.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Options {
+    pub(crate) reading: Reading,
+    /// Only events whose value fits.
+    pub(crate) filter: Option<Value>,
 }
 
 impl Reading {
@@ -39,31 +54,63 @@ impl Reading {
     pub(crate) fn is_replay(&self) -> bool {
         self.after.is_some() || self.snapshot
     }
+
+    /// What becomes of retained values; `is_new` where the session has no subscription to the filter yet.
+    pub(crate) fn retained_mode(&self, handling: RetainHandling, is_new: bool) -> RetainedMode {
+        if let Some(mode) = self.retained {
+            return mode;
+        }
+        let wanted = match handling {
+            RetainHandling::EveryTime => true,
+            RetainHandling::IfNew => is_new,
+            RetainHandling::Never => false,
+        };
+        match wanted && !self.is_replay() {
+            true => RetainedMode::State,
+            false => RetainedMode::None,
+        }
+    }
 }
 
 /// Reads the options that stand in a SUBSCRIBE's user properties. Others than ours are the client's own business.
-pub(crate) fn read_options(properties: &[(String, String)]) -> Result<Reading, Violation> {
-    let mut reading = Reading::default();
-    let mut seen_snapshot = false;
+pub(crate) fn read_options(properties: &[(String, String)]) -> Result<Options, Violation> {
+    let mut options = Options::default();
+    let (mut snapshot, mut retained, mut state) = (None, None, None);
     for (name, value) in properties {
-        match name.as_str() {
-            "after" if reading.after.is_none() => reading.after = Some(read_after(value)?),
-            "snapshot" if !seen_snapshot => {
-                seen_snapshot = true;
-                reading.snapshot = match value.as_str() {
-                    "true" => true,
-                    "false" => false,
-                    _ => return Err(wrong("the user property snapshot is true or false")),
-                };
+        let flag = match name.as_str() {
+            "snapshot" => &mut snapshot,
+            "retained" => &mut retained,
+            "retainedState" => &mut state,
+            "after" if options.reading.after.is_none() => {
+                options.reading.after = Some(read_after(value)?);
+                continue;
             }
-            "after" | "snapshot" => return Err(wrong(format!("{name} is there twice"))),
+            "filter" if options.filter.is_none() => {
+                let filter = terms::condition("filter", Serializer::Json, value.as_bytes());
+                options.filter = Some(filter.map_err(|error| wrong(error.to_string()))?);
+                continue;
+            }
+            "after" | "filter" => return Err(wrong(format!("{name} is there twice"))),
             other if OPTIONS_NOT_BUILT.contains(&other) => {
                 return Err(wrong(format!("the subscribe option {other} is not available")));
             }
-            _ => {}
+            _ => continue,
+        };
+        let value = match value.as_str() {
+            "true" => true,
+            "false" => false,
+            _ => return Err(wrong(format!("the user property {name} is true or false"))),
+        };
+        if flag.replace(value).is_some() {
+            return Err(wrong(format!("{name} is there twice")));
         }
     }
-    Ok(reading)
+    let given = |flag: Option<bool>| flag == Some(true);
+    options.reading.snapshot = given(snapshot);
+    let mode = terms::retained_mode(given(retained), given(state))
+        .map_err(|error| wrong(error.to_string()))?;
+    options.reading.retained = (mode != RetainedMode::None).then_some(mode);
+    Ok(options)
 }
 
 fn wrong(text: impl Into<Cow<'static, str>>) -> Violation {
@@ -118,7 +165,9 @@ pub(crate) fn read(text: &str, options: Reading) -> Result<(Pattern, Reading), V
     let pattern = Pattern::from_mqtt(rest).map_err(|error| invalid(error.to_string()))?;
     reading.after = reading.after.or(options.after);
     reading.snapshot |= options.snapshot;
-    if reading.snapshot {
+    reading.retained = options.retained;
+    // What there is are the retained values, where they are asked for, or else all events.
+    if reading.snapshot && reading.retained.is_none() {
         reading.after.get_or_insert(After::Position(Position(0)));
     }
     Ok((pattern, reading))
@@ -135,6 +184,7 @@ mod tests {
     #[test]
     fn filters_say_where_to_begin() {
         let event = Some(After::Event("2611221742b1za3".parse().unwrap()));
+        use RetainedMode::{Changes, State};
         type Expected = Result<(&'static str, Reading), Reason>;
         let table: &[(&str, Reading, Expected)] = &[
             ("a/+", none(), Ok(("a/+", none()))),
@@ -147,6 +197,9 @@ mod tests {
             ("a", reading(at(3), false), Ok(("a", reading(at(3), false)))),
             ("$replay/5/a", reading(at(3), true), Ok(("a", reading(at(5), true)))),
             ("$snapshot/a", reading(at(3), false), Ok(("a", reading(at(3), true)))),
+            ("a", with(State, none()), Ok(("a", with(State, none())))),
+            ("$snapshot/a", with(State, none()), Ok(("a", with(State, reading(None, true))))),
+            ("$replay/5/a", with(Changes, none()), Ok(("a", with(Changes, reading(at(5), false))))),
             // A topic's own name, once the option has been read.
             ("$snapshot/$snapshot/a", none(), Ok(("$snapshot/a", reading(at(0), true)))),
             ("$replay", none(), Ok(("$replay", none()))),
@@ -177,7 +230,11 @@ mod tests {
     }
 
     fn reading(after: Option<After>, snapshot: bool) -> Reading {
-        Reading { after, snapshot }
+        Reading { after, snapshot, retained: None }
+    }
+
+    fn with(retained: RetainedMode, reading: Reading) -> Reading {
+        Reading { retained: Some(retained), ..reading }
     }
 
     #[test]
@@ -200,14 +257,41 @@ mod tests {
             (&[("after", "null")], None),
             (&[("after", "")], None),
             (&[("after", "\"\"")], None),
-            (&[("retained", "true")], None),
-            (&[("retainedState", "false")], None),
-            (&[("filter", "{}")], None),
+            (&[("retained", "true")], Some(with(RetainedMode::Changes, none()))),
+            (&[("retainedState", "true")], Some(with(RetainedMode::State, none()))),
+            (&[("retainedState", "false"), ("retained", "false")], Some(none())),
+            (&[("retained", "true"), ("retainedState", "true")], None),
+            (&[("retained", "true"), ("retained", "true")], None),
+            (&[("retained", "1")], None),
+            (&[("filter", "{}")], Some(none())),
+            (&[("filter", "{}"), ("filter", "{}")], None),
+            (&[("filter", "{")], None),
+            (&[("filter", "")], None),
             (&[("match", "\"prefix\"")], None),
         ];
         for (properties, expected) in table {
             let owned = properties.iter().map(|(n, v)| (n.to_string(), v.to_string()));
-            assert_eq!(read_options(&owned.collect::<Vec<_>>()).ok(), *expected, "{properties:?}");
+            let read = read_options(&owned.collect::<Vec<_>>()).map(|options| options.reading);
+            assert_eq!(read.ok(), *expected, "{properties:?}");
+        }
+    }
+
+    #[test]
+    fn retained_values_come_as_mqtt_says_unless_asked_for_by_name() {
+        use RetainHandling::{EveryTime, IfNew, Never};
+        use RetainedMode::{Changes, State};
+        let table = [
+            (none(), EveryTime, [State, State]),
+            (none(), IfNew, [State, RetainedMode::None]),
+            (none(), Never, [RetainedMode::None; 2]),
+            (reading(at(5), false), EveryTime, [RetainedMode::None; 2]),
+            (reading(at(0), true), EveryTime, [RetainedMode::None; 2]),
+            (with(Changes, none()), Never, [Changes; 2]),
+            (with(State, reading(at(5), false)), Never, [State; 2]),
+        ];
+        for (reading, handling, expected) in table {
+            let modes = [true, false].map(|is_new| reading.retained_mode(handling, is_new));
+            assert_eq!(modes, expected, "{reading:?} {handling:?}");
         }
     }
 }

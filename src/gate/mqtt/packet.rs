@@ -4,6 +4,7 @@
 //! frame      where a packet begins and ends                      here
 //! reader     numbers, texts and property lists, all checked      reader, property
 //! publish    PUBLISH, both ways, payload shared, not copied      publish
+//! will       the will in a CONNECT                               will
 //! answer     CONNACK and DISCONNECT                              answer
 //! codec      CONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBACK and their answers: checked by us, then rumqttd's codec
 //! ```
@@ -18,6 +19,7 @@ pub(crate) mod codec;
 pub(crate) mod property;
 pub(crate) mod publish;
 pub(crate) mod reader;
+pub(crate) mod will;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -49,6 +51,7 @@ pub(crate) enum Reason {
     UnsupportedVersion = 0x84,
     ClientIdentifierNotValid = 0x85,
     BadUserNameOrPassword = 0x86,
+    NotAuthorized = 0x87,
     ServerUnavailable = 0x88,
     ServerBusy = 0x89,
     ServerShuttingDown = 0x8B,
@@ -62,7 +65,6 @@ pub(crate) enum Reason {
     PacketTooLarge = 0x95,
     QuotaExceeded = 0x97,
     PayloadFormatInvalid = 0x99,
-    RetainNotSupported = 0x9A,
     QosNotSupported = 0x9B,
     SharedSubscriptionsNotSupported = 0x9E,
 }

@@ -1,8 +1,9 @@
 //! The publishes of a client that are not answered yet, and their answers, in the order they were made in
-//! (MQTT-4.6.0-2).
+//! (MQTT-4.6.0-2). A conditional one is answered when it is decided, which may be much later: it leaves the line of the
+//! others, and their PUBACKs overtake its own.
 //!
-//! Invariant: a PUBACK with success is written only for an event that is durable and has its place. What is not known
-//! stays unknown: then there is no PUBACK, and the connection ends.
+//! Invariant: a PUBACK with success is written only for an event that is durable, has its place, and was accepted
+//! there. What is not known stays unknown: then there is no PUBACK, and the connection ends.
 //!
 //! A packet identifier that is used again while it is unanswered is a new message: the protocol leaves a receiver of
 //! QoS 1 free to do so, and a client that repeats itself on one connection gets what it asked for.
@@ -10,11 +11,12 @@
 //! Deliberately absent: a limit for MQTT 3.1.1, which has no Receive Maximum. The driver reads no more from a socket
 //! with [`limits::SESSION_UNANSWERED`] publishes unanswered.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::outbox::Outbox;
 use super::packet::codec::write_puback;
 use super::packet::{Reason, Version, Violation};
+use crate::act::Refusal;
 use crate::gate::{Answer, PublishError};
 use crate::limits;
 
@@ -27,7 +29,7 @@ const _: () =
 #[derive(Debug)]
 enum Unanswered {
     /// In the hands of the node. 0: QoS 0, nobody waits for it.
-    Event { packet_id: u16 },
+    Event { packet_id: u16, conditional: bool },
     /// Was never published; its refusal waits for its turn.
     Refused { packet_id: u16, why: Box<Violation> },
 }
@@ -41,23 +43,45 @@ pub(crate) struct Publishes {
     unanswered: VecDeque<Unanswered>,
     /// Sequence number of the first event in it.
     next: u64,
-    /// How many of them want a PUBACK.
+    /// Sequence number of the event that is begun next.
+    begins: u64,
+    /// The conditional ones that are not decided, stored or not: packet identifiers by sequence number.
+    undecided: BTreeMap<u64, u16>,
+    /// How many want a PUBACK, over both.
     waiting: usize,
 }
 
 impl Publishes {
     pub(crate) fn new(version: Version, explain: bool) -> Self {
-        Self { version, explain, unanswered: VecDeque::new(), next: 0, waiting: 0 }
+        Self {
+            version,
+            explain,
+            unanswered: VecDeque::new(),
+            next: 0,
+            begins: 0,
+            undecided: BTreeMap::new(),
+            waiting: 0,
+        }
     }
 
+    /// Whether all are stored; some may be undecided.
     pub(crate) fn is_empty(&self) -> bool {
         self.unanswered.is_empty()
     }
 
+    /// Whether one more conditional publish may be made.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.undecided.len() < limits::SESSION_WAITS
+    }
+
     /// An event goes into the node's hands. `packet_id` is 0 with QoS 0.
-    pub(crate) fn begin(&mut self, packet_id: u16) -> Result<(), Violation> {
+    pub(crate) fn begin(&mut self, packet_id: u16, conditional: bool) -> Result<(), Violation> {
         self.count(packet_id)?;
-        self.unanswered.push_back(Unanswered::Event { packet_id });
+        self.unanswered.push_back(Unanswered::Event { packet_id, conditional });
+        if conditional {
+            self.undecided.insert(self.begins, packet_id);
+        }
+        self.begins += 1;
         Ok(())
     }
 
@@ -91,17 +115,44 @@ impl Publishes {
     pub(crate) fn answered(&mut self, answer: Answer, out: &mut Outbox) -> Result<(), Violation> {
         assert_eq!(answer.first, self.next, "publishes are answered in their order, each once");
         self.next += u64::from(answer.count);
-        for _ in 0..answer.count {
+        for sequence in answer.first..self.next {
             self.settle_refused(out)?;
-            let Some(Unanswered::Event { packet_id }) = self.unanswered.pop_front() else {
+            let Some(Unanswered::Event { packet_id, conditional }) = self.unanswered.pop_front()
+            else {
                 panic!("an answer came for a publish that was never made");
             };
+            if conditional {
+                if answer.outcome.is_ok() {
+                    continue;
+                }
+                self.undecided.remove(&sequence);
+            }
             if packet_id != 0 {
                 self.waiting -= 1;
                 self.settle(packet_id, answer.outcome.err(), out)?;
             }
         }
         self.settle_refused(out)
+    }
+
+    /// A conditional event was decided.
+    pub(crate) fn decided(
+        &mut self,
+        sequence: u64,
+        refusal: Option<Refusal>,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let Some(packet_id) = self.undecided.remove(&sequence).filter(|id| *id != 0) else {
+            return Ok(());
+        };
+        self.waiting -= 1;
+        match refusal {
+            None => self.settle(packet_id, None, out),
+            Some(refusal) => {
+                let why = Violation::new(reason(refusal), refusal.to_string());
+                self.write_refusal(packet_id, &why, out)
+            }
+        }
     }
 
     fn settle(
@@ -140,5 +191,14 @@ impl Publishes {
         out.put_explained(text, |text, output| {
             write_puback(self.version, packet_id, Some((why, text.is_some())), output);
         })
+    }
+}
+
+/// Of the reasons that a PUBACK has, the nearest.
+fn reason(refusal: Refusal) -> Reason {
+    match refusal {
+        Refusal::NotAccepted => Reason::NotAuthorized,
+        Refusal::LineFull => Reason::QuotaExceeded,
+        Refusal::SessionEnded => Reason::Unspecified,
     }
 }

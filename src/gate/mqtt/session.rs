@@ -3,7 +3,8 @@
 //! Invariant: a message is sent at the highest quality of service that one of its subscriptions was granted, but never
 //! at a higher one than it was published with.
 //!
-//! Deliberately absent: QoS 2, retained messages, wills, topic aliases, and the session's life beyond its connection.
+//! Deliberately absent: QoS 2, topic aliases, the session's life beyond its connection, and what becomes of retained
+//! messages and wills, which all nodes decide alike.
 
 use super::admission::Client;
 use super::outbox::Outbox;
@@ -14,10 +15,12 @@ use super::publishes::Publishes;
 use super::subscriptions::Subscriptions;
 use super::topics::Topics;
 use super::window::Window;
+use crate::act::Act;
 use crate::event::{Event, Payload, Qos, SessionId};
 use crate::gate::{Delivery, Request};
 use crate::limits;
 use crate::payload;
+use bytes::Bytes;
 
 /// A client whose CONNECT was accepted.
 #[derive(Debug)]
@@ -72,16 +75,12 @@ impl Session {
         if publish.qos == Qos::ExactlyOnce {
             return Err(Violation::new(Reason::QosNotSupported, "QoS 2 is not available"));
         }
-        if publish.retain {
-            return Err(Violation::new(
-                Reason::RetainNotSupported,
-                "retained messages are not available",
-            ));
-        }
         let topic = self.topics.read(publish.topic).map_err(|error| {
             Violation::new(Reason::TopicNameInvalid, format!("PUBLISH: {error}"))
         })?;
-        if let Some(violation) = publish.refused {
+        let conditional = publish.terms.is_conditional();
+        let too_many = || (conditional && !self.publishes.may_wait()).then(too_many_waits);
+        if let Some(violation) = publish.refused.or_else(too_many) {
             // Only a PUBACK can refuse a message and leave the connection be.
             if publish.qos == Qos::AtMostOnce {
                 return Err(violation);
@@ -94,10 +93,14 @@ impl Session {
             publisher: self.id,
             exclude_me: publish.exclude_me,
             disclose_me: publish.disclose_me,
-            retain: false,
+            retain: publish.retain,
             qos: publish.qos,
             payload: Payload::raw(publish.payload),
             properties: publish.properties,
+            act: match publish.terms.is_plain() {
+                true => Bytes::new(),
+                false => Act::Publish(publish.terms).encode(),
+            },
         };
         if event.size() > limits::EVENT {
             return Err(Violation::new(
@@ -105,7 +108,7 @@ impl Session {
                 format!("a message may have {} bytes at most", limits::EVENT),
             ));
         }
-        self.publishes.begin(publish.packet_id)?;
+        self.publishes.begin(publish.packet_id, conditional)?;
         out.requests.push_back(Request::Publish(event));
         Ok(())
     }
@@ -119,6 +122,7 @@ impl Session {
         let event = delivery.event;
         let own = event.publisher == self.id;
         let mut granted = None;
+        let mut retain = delivery.retained;
         self.identifiers.clear();
         for id in delivery.subscriptions {
             let Some(subscription) = self.subscriptions.granted(*id) else { continue };
@@ -126,6 +130,7 @@ impl Session {
                 continue;
             }
             granted = granted.max(Some(subscription.qos));
+            retain |= subscription.changes || (subscription.retain_as_published && event.retain);
             self.identifiers.extend(subscription.identifier);
         }
         let Some(granted) = granted else { return };
@@ -133,6 +138,7 @@ impl Session {
         let acknowledged = granted.min(event.qos) > Qos::AtMostOnce;
         let payload = payload::to_mqtt(&event.payload);
         let mut outgoing = Outgoing {
+            retain,
             packet_id: acknowledged.then_some(0),
             topic: delivery.topic.as_str(),
             identifiers: &self.identifiers,
@@ -150,4 +156,14 @@ impl Session {
         }
         outgoing.write(version, &mut out.output);
     }
+}
+
+fn too_many_waits() -> Violation {
+    Violation::new(
+        Reason::QuotaExceeded,
+        format!(
+            "a session may have {} conditional publishes undecided; wait for an answer",
+            limits::SESSION_WAITS
+        ),
+    )
 }

@@ -1,20 +1,23 @@
 //! A session's subscriptions by the text of their filters, and the SUBSCRIBEs that wait for the node.
 //!
 //! Invariant: a SUBACK is written when the node has answered for every filter in it, and not before. To subscribe to a
-//! filter again changes its options and nothing else, so that no event is missed; only a filter that replays the log
-//! begins anew, because that is what asking for it again means.
+//! filter again changes its options and nothing else, so that no event is missed; where the retained values are to come
+//! again, they come by a second subscription beside it that ends behind them. Only a filter that is read in a way of its
+//! own (a replay, changes of retained values, a condition) begins anew, because that is what asking for it again means.
 //!
 //! Deliberately absent: matching, which the driver does.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::filter::{self, Reading};
+use super::filter::{self, Options};
 use super::outbox::Outbox;
 use super::packet::codec::{write_suback, write_unsuback, Filter, Subscribe, Unsubscribe};
 use super::packet::{Reason, Version, Violation};
 use crate::event::Qos;
-use crate::gate::{Request, SubscribeError, Subscription, SubscriptionId};
+use crate::gate::terms;
+use crate::gate::{Request, RetainedMode, SubscribeError, Subscription, SubscriptionId};
 use crate::limits;
+use crate::topic::Pattern;
 
 /// Bytes the filters of one session may have, all together.
 const FILTER_BYTES: usize = 1 << 20;
@@ -24,14 +27,25 @@ const FILTER_BYTES: usize = 1 << 20;
 pub(crate) struct Granted {
     pub(crate) qos: Qos,
     pub(crate) no_local: bool,
+    pub(crate) retain_as_published: bool,
+    /// Its events are changes of retained values.
+    pub(crate) changes: bool,
     pub(crate) identifier: Option<u32>,
 }
 
 #[derive(Debug)]
 struct Entry {
+    /// Empty where it only shows the retained values once more, for another one.
     text: Box<str>,
     granted: Granted,
     state: State,
+    retained: RetainedMode,
+    /// It goes on in a way of its own, so that no plain one can take its place.
+    own: bool,
+    /// Bytes of its condition.
+    condition: usize,
+    /// The subscription that shows the retained values once more, if there was one.
+    again: Option<SubscriptionId>,
 }
 
 #[derive(Debug)]
@@ -73,6 +87,8 @@ pub(crate) struct Subscriptions {
     by_id: HashMap<SubscriptionId, Entry>,
     /// Bytes of all texts in `by_id`.
     text_bytes: usize,
+    /// Bytes of all conditions in `by_id`.
+    condition_bytes: usize,
     pending: BTreeMap<u64, Pending>,
     packets: u64,
     /// Lines that wait, over all packets.
@@ -88,6 +104,7 @@ impl Subscriptions {
             by_text: HashMap::new(),
             by_id: HashMap::new(),
             text_bytes: 0,
+            condition_bytes: 0,
             pending: BTreeMap::new(),
             packets: 0,
             waiting: 0,
@@ -118,9 +135,16 @@ impl Subscriptions {
         for (index, filter) in packet.filters.into_iter().enumerate() {
             // QoS 2 is not offered: the most that is granted is QoS 1.
             let qos = filter.qos.min(Qos::AtLeastOnce);
-            let granted = Granted { qos, no_local: filter.no_local, identifier: packet.identifier };
+            let granted = Granted {
+                qos,
+                no_local: filter.no_local,
+                retain_as_published: filter.retain_as_published,
+                changes: false,
+                identifier: packet.identifier,
+            };
             let waiter = Waiter { packet: number, index, qos };
-            let asked = options.clone().and_then(|o| self.ask(filter, granted, o, waiter, out));
+            let options = options.as_ref().map_err(Violation::clone);
+            let asked = options.and_then(|o| self.ask(filter, granted, o, waiter, out));
             pending.codes.push(match asked {
                 Ok(true) => Ok(qos),
                 Ok(false) => {
@@ -145,55 +169,126 @@ impl Subscriptions {
         &mut self,
         filter: Filter,
         granted: Granted,
-        options: Reading,
+        options: &Options,
         waiter: Waiter,
         out: &mut Outbox,
     ) -> Result<bool, Violation> {
-        let (pattern, reading) = filter::read(&filter.text, options)?;
+        let (pattern, reading) = filter::read(&filter.text, options.reading)?;
         let known = self.by_text.get(filter.text.as_str()).copied();
-        if let (Some(id), false) = (known, reading.is_replay()) {
-            return self.change(id, granted, waiter);
+        let retained = reading.retained_mode(filter.retain_handling, known.is_none());
+        let changes = retained == RetainedMode::Changes;
+        let goes_on = changes || options.filter.is_some();
+        if let Some(id) = known.filter(|_| !goes_on && !reading.is_replay()) {
+            if self.may_stay(id, retained) {
+                return self.stay(id, granted, pattern, retained, waiter, out);
+            }
         }
-        if self.by_id.len() >= limits::SESSION_SUBSCRIPTIONS
-            || self.text_bytes + filter.text.len() > FILTER_BYTES
-        {
-            return Err(too_many());
+        let condition = options.filter.as_ref().map_or(0, terms::weight);
+        let entry = Entry {
+            text: filter.text.into(),
+            granted: Granted { changes, ..granted },
+            state: State::Asked(vec![waiter]),
+            retained,
+            own: goes_on || reading.snapshot,
+            condition,
+            again: None,
+        };
+        let id = self.insert(entry)?;
+        if let Some(old) = known {
+            self.leave(old, out);
         }
-        self.wait()?;
-        if let Some(id) = known {
-            self.leave(id, out);
-        }
-        self.last += 1;
-        let id = SubscriptionId(self.last);
-        let text: Box<str> = filter.text.into();
-        self.text_bytes += text.len();
-        self.by_text.insert(text.clone(), id);
-        self.by_id.insert(id, Entry { text, granted, state: State::Asked(vec![waiter]) });
+        let text = self.entry(id).text.clone();
+        self.by_text.insert(text, id);
         out.requests.push_back(Request::Subscribe(Subscription {
             id,
             pattern,
             after: reading.after,
             snapshot: reading.snapshot,
+            retained,
+            filter: options.filter.clone(),
         }));
         Ok(false)
     }
 
-    fn change(
+    /// Whether a subscription can go on as a plain one. Before the node has answered, it can't where its retained
+    /// values are wanted only now.
+    fn may_stay(&mut self, id: SubscriptionId, retained: RetainedMode) -> bool {
+        let entry = self.entry(id);
+        let comes = entry.retained == RetainedMode::State || retained == RetainedMode::None;
+        !entry.own && (comes || matches!(entry.state, State::Stands))
+    }
+
+    /// Changes what a subscription was granted; returns whether that is all.
+    fn stay(
         &mut self,
         id: SubscriptionId,
         granted: Granted,
+        pattern: Pattern,
+        retained: RetainedMode,
         waiter: Waiter,
+        out: &mut Outbox,
     ) -> Result<bool, Violation> {
-        let asked = matches!(self.entry(id).state, State::Asked(_));
-        if asked {
+        if matches!(self.entry(id).state, State::Asked(_)) {
             self.wait()?;
+            let entry = self.entry(id);
+            entry.granted = granted;
+            if let State::Asked(waiters) = &mut entry.state {
+                waiters.push(waiter);
+            }
+            return Ok(false);
         }
+        if retained == RetainedMode::None {
+            self.entry(id).granted = granted;
+            return Ok(true);
+        }
+        let again = self.insert(Entry {
+            text: Box::default(),
+            granted,
+            state: State::Asked(vec![waiter]),
+            retained,
+            own: true,
+            condition: 0,
+            again: None,
+        })?;
         let entry = self.entry(id);
         entry.granted = granted;
-        if let State::Asked(waiters) = &mut entry.state {
-            waiters.push(waiter);
+        if let Some(old) = entry.again.replace(again) {
+            self.leave(old, out);
         }
-        Ok(!asked)
+        out.requests.push_back(Request::Subscribe(Subscription {
+            id: again,
+            pattern,
+            after: None,
+            snapshot: true,
+            retained,
+            filter: None,
+        }));
+        Ok(false)
+    }
+
+    /// Takes up a subscription that waits for the node's answer.
+    fn insert(&mut self, entry: Entry) -> Result<SubscriptionId, Violation> {
+        if self.by_id.len() >= limits::SESSION_SUBSCRIPTIONS
+            || self.text_bytes + entry.text.len() > FILTER_BYTES
+        {
+            return Err(too_many());
+        }
+        if self.condition_bytes + entry.condition > limits::SESSION_FILTERS {
+            return Err(Violation::new(
+                Reason::QuotaExceeded,
+                format!(
+                    "the conditions of a session's subscriptions take {} bytes at most, all together",
+                    limits::SESSION_FILTERS
+                ),
+            ));
+        }
+        self.wait()?;
+        self.text_bytes += entry.text.len();
+        self.condition_bytes += entry.condition;
+        self.last += 1;
+        let id = SubscriptionId(self.last);
+        self.by_id.insert(id, entry);
+        Ok(id)
     }
 
     fn entry(&mut self, id: SubscriptionId) -> &mut Entry {
@@ -275,8 +370,9 @@ impl Subscriptions {
     }
 
     fn leave(&mut self, id: SubscriptionId, out: &mut Outbox) {
+        let Some(entry) = self.by_id.get_mut(&id) else { return };
+        let again = entry.again.take();
         out.requests.push_back(Request::Unsubscribe(id));
-        let entry = self.entry(id);
         match std::mem::replace(&mut entry.state, State::Stands) {
             State::Asked(waiters) | State::Left(waiters) => {
                 entry.state = State::Left(waiters);
@@ -284,6 +380,10 @@ impl Subscriptions {
                 self.by_text.remove(&text);
             }
             State::Stands => self.remove(id),
+        }
+        // One that is over is not there any more, and it has none itself.
+        if let Some(again) = again {
+            self.leave(again, out);
         }
     }
 
@@ -298,6 +398,7 @@ impl Subscriptions {
     fn remove(&mut self, id: SubscriptionId) {
         let Some(entry) = self.by_id.remove(&id) else { return };
         self.text_bytes -= entry.text.len();
+        self.condition_bytes -= entry.condition;
         if self.by_text.get(&entry.text) == Some(&id) {
             self.by_text.remove(&entry.text);
         }

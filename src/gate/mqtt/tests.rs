@@ -5,14 +5,16 @@
 //! opened              the realm is open      ask R           exactly this request is made
 //! stored 0 2          two publishes, from sequence 0 on, have their place; also: unknown, lost
 //! subscribed 1        also: gone 1 7, ahead 1 7, toomany 1, unavailable 1, unsubscribed 1, ended 1
-//! deliver T qQ by S to 1,2 X                 an event
+//! decided 0 7         the first publish is accepted at position 7; also: notaccepted 0, linefull 0, sessionended 0
+//! deliver T qQ by S to 1,2 X                 an event; also: change, one that is to be retained; keep, one that was
 //! at 500 / tick       time passes; then the gate is told
 //! full / room         whether it can deliver
 //! reason X            why it closed
 //! ```
 //!
 //! A packet is its first byte, `|` for the remaining length, then hexadecimal bytes, `"raw text"`, `s"text with length"`
-//! and `p[list of properties with its length]`. `$NAME` stands for a text from [`SHORT`].
+//! (in which a backtick stands for `"`) and `p[list of properties with its length]`. `$NAME` stands for a text from
+//! [`SHORT`].
 //!
 //! Invariant: before each event of a script, the gate has nothing left to say that the script has not expected.
 
@@ -20,18 +22,23 @@ mod bytes_in;
 mod deliver;
 mod handshake;
 mod publish;
+mod retained;
 mod subscribe;
+mod terms;
+mod wills;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
 use super::packet::publish::put_varint;
 use super::{MqttConfig, MqttGate};
+use crate::act::{Act, Refusal, Will};
 use crate::event::{Payload, Qos, SessionId};
 use crate::gate::{
-    Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, PublishError, Request, Stored,
-    SubscribeError, SubscriptionId,
+    Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, PublishError, Request, RetainedMode,
+    Stored, SubscribeError, SubscriptionId,
 };
+use crate::payload::{encode, Serializer, Value};
 use crate::segment::StoredEvent;
 use crate::topic::{Realm, Topic};
 
@@ -40,7 +47,7 @@ const SHORT: &[(&str, &str)] = &[
     ("$CONNECT4", r#"10 | s"MQTT" 04 02 000a s"c""#),
     ("$CONNECT5", r#"10 | s"MQTT" 05 02 000a p[] s"c""#),
     ("$CONNACK4", "20 | 0000"),
-    ("$CONNACK5", "20 | 0000 p[21 2000 2401 2500 27 000f8240 22 0000 2801 2901 2a00]"),
+    ("$CONNACK5", "20 | 0000 p[21 2000 2401 27 000f8240 22 0000 2801 2901 2a00]"),
     ("$ASK", r#"open realm="home" client="c""#),
 ];
 
@@ -101,12 +108,21 @@ fn happen(gate: &mut MqttGate, now: &mut Moment, word: &str, rest: &str, place: 
         "in" => gate.receive(packets(rest), *now),
         "opened" => gate.opened(Ok(())),
         "norealm" => gate.opened(Err(OpenRefusal::NoSuchRealm)),
+        "nonode" => gate.opened(Err(OpenRefusal::Unavailable)),
         "busy" => gate.opened(Err(OpenRefusal::TooManyConnections)),
         "stored" => {
             let (slot, stamp) = (Slot(3), Stamp(0));
             let stored = Stored { position: Position(9), slot, stamp, offset: 0 };
             gate.answered(answer(number(0), number(1), Ok(stored)));
         }
+        "decided" => {
+            let (slot, stamp) = (Slot(3), Stamp(0));
+            let stored = Stored { position: Position(number(1)), slot, stamp, offset: 0 };
+            gate.decided(number(0), Ok(stored));
+        }
+        "notaccepted" => gate.decided(number(0), Err(Refusal::NotAccepted)),
+        "linefull" => gate.decided(number(0), Err(Refusal::LineFull)),
+        "sessionended" => gate.decided(number(0), Err(Refusal::SessionEnded)),
         "unknown" => gate.answered(answer(number(0), number(1), Err(PublishError::Unknown))),
         "lost" => gate.answered(answer(number(0), number(1), Err(PublishError::NotStored))),
         "subscribed" => gate.subscribed(id(0), Ok(())),
@@ -120,7 +136,7 @@ fn happen(gate: &mut MqttGate, now: &mut Moment, word: &str, rest: &str, place: 
         "unavailable" => gate.subscribed(id(0), Err(SubscribeError::Unavailable)),
         "unsubscribed" => gate.unsubscribed(id(0)),
         "ended" => gate.ended(id(0)),
-        "deliver" => deliver_line(gate, rest),
+        "deliver" | "change" | "keep" => deliver_line(gate, word, rest),
         "at" => *now = Moment(number(0)),
         "tick" => gate.tick(*now),
         "deadline" => {
@@ -134,6 +150,7 @@ fn happen(gate: &mut MqttGate, now: &mut Moment, word: &str, rest: &str, place: 
         "reason" => assert_eq!(gate.close_reason(), Some(rest), "{place}"),
         "shutdown" => gate.end(EndReason::Shutdown),
         "takenover" => gate.end(EndReason::TakenOver),
+        "leaselost" => gate.end(EndReason::Lost),
         "unanswerable" => gate.end(EndReason::Unavailable),
         _ => panic!("what is {place}"),
     }
@@ -143,7 +160,7 @@ fn answer(first: u64, count: u64, outcome: Result<Stored, PublishError>) -> Answ
     Answer { first, count: count as u32, outcome }
 }
 
-fn deliver_line(gate: &mut MqttGate, line: &str) {
+fn deliver_line(gate: &mut MqttGate, how: &str, line: &str) {
     let mut words = line.splitn(7, ' ');
     let mut word = || words.next().unwrap();
     let topic = Topic::from_mqtt(word()).unwrap();
@@ -153,14 +170,15 @@ fn deliver_line(gate: &mut MqttGate, line: &str) {
         word().split(',').map(|id| SubscriptionId(id.parse().unwrap())).collect();
     let rest = words.next().unwrap_or_default();
     let (payload, properties) = rest.split_once(" with ").unwrap_or((rest, ""));
-    let event = stored(publisher, qos, Payload::raw(assemble(payload)), assemble(properties));
-    deliver(gate, &topic, &event, &subscriptions);
+    let mut event = stored(publisher, qos, Payload::raw(assemble(payload)), assemble(properties));
+    event.retain = how != "deliver";
+    deliver(gate, &topic, &event, how == "keep", &subscriptions);
 }
 
 /// To subscription 1, with QoS 1 on topic `a`.
 fn deliver_payload(gate: &mut MqttGate, payload: Payload) {
     let event = stored(1, Qos::AtLeastOnce, payload, Bytes::new());
-    deliver(gate, &Topic::from_mqtt("a").unwrap(), &event, &[SubscriptionId(1)]);
+    deliver(gate, &Topic::from_mqtt("a").unwrap(), &event, false, &[SubscriptionId(1)]);
 }
 
 fn stored(publisher: u64, qos: Qos, payload: Payload, properties: Bytes) -> StoredEvent {
@@ -174,6 +192,7 @@ fn stored(publisher: u64, qos: Qos, payload: Payload, properties: Bytes) -> Stor
         qos,
         payload,
         properties,
+        act: Bytes::new(),
     }
 }
 
@@ -181,6 +200,7 @@ fn deliver(
     gate: &mut MqttGate,
     topic: &Topic,
     event: &StoredEvent,
+    retained: bool,
     subscriptions: &[SubscriptionId],
 ) {
     gate.deliver(Delivery {
@@ -188,18 +208,22 @@ fn deliver(
         topic,
         position: Position(1),
         id: EventId::new(Stamp(0), Slot(1), 0),
+        retained,
         subscriptions,
     });
 }
 
 fn show(request: &Request) -> String {
     match request {
-        Request::Open { realm, client } => {
-            format!("open realm=\"{realm}\" client=\"{}\"", client.as_deref().unwrap_or("-"))
+        Request::Open { realm, join } => {
+            let client = join.client.as_deref().unwrap_or("-");
+            assert!(join.details.contains("\"session\":77"), "{}", join.details);
+            let will = join.will.as_ref().map(show_will).unwrap_or_default();
+            format!("open realm=\"{realm}\" client=\"{client}\"{will}")
         }
         Request::Publish(event) => {
             assert_eq!((event.realm.as_str(), event.publisher), ("home", SESSION));
-            assert!(!event.retain && event.payload.kwargs.is_empty());
+            assert!(event.payload.kwargs.is_empty());
             let mut text = format!("publish {} q{}", event.topic, event.qos as u8);
             if !event.payload.is_empty() {
                 text += &format!(" {}", String::from_utf8_lossy(&event.payload.args));
@@ -208,6 +232,8 @@ fn show(request: &Request) -> String {
             {
                 text += if set { word } else { "" };
             }
+            text += if event.retain { " retain" } else { "" };
+            text += &show_act(&event.act);
             if !event.properties.is_empty() {
                 text += &format!(" with {}", hex(&event.properties));
             }
@@ -219,11 +245,53 @@ fn show(request: &Request) -> String {
                 text += &format!(" after {after:?}");
             }
             text += if subscription.snapshot { " snapshot" } else { "" };
+            text += match subscription.retained {
+                RetainedMode::None => "",
+                RetainedMode::Changes => " changes",
+                RetainedMode::State => " state",
+            };
+            if let Some(filter) = &subscription.filter {
+                text += &format!(" filter {}", json(filter));
+            }
             text + &format!(" {:?}", subscription.pattern)
         }
         Request::Unsubscribe(id) => format!("unsubscribe {}", id.0),
-        Request::Close => "close".to_owned(),
+        Request::Close { drop_will: false } => "close".to_owned(),
+        Request::Close { drop_will: true } => "close dropping the will".to_owned(),
     }
+}
+
+fn show_will(will: &Will) -> String {
+    assert_eq!(will.payload, Payload::raw(will.payload.args.clone()));
+    let payload = String::from_utf8_lossy(&will.payload.args);
+    let mut text = format!(" will {} q{} {payload}", will.topic, will.qos as u8);
+    text += if will.retain { " retain" } else { "" };
+    if will.delay > 0 {
+        text += &format!(" delay {}", will.delay);
+    }
+    if !will.properties.is_empty() {
+        text += &format!(" with {}", hex(&will.properties));
+    }
+    text
+}
+
+fn show_act(act: &[u8]) -> String {
+    if act.is_empty() {
+        return String::new();
+    }
+    let Some(Act::Publish(terms)) = Act::decode(act) else { panic!("another act: {act:?}") };
+    let mut text = if terms.merge { " merge" } else { "" }.to_owned();
+    text += &terms.when.map(|when| format!(" when {}", json(&when))).unwrap_or_default();
+    text += if terms.watch { " watch" } else { "" };
+    if let Some(will) = terms.will {
+        assert_eq!(will, Payload::raw(will.args.clone()));
+        text += &format!(" will <{}>", String::from_utf8_lossy(&will.args));
+    }
+    text
+}
+
+fn json(value: &Value) -> String {
+    String::from_utf8(encode(Serializer::Json, value)).unwrap()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -258,7 +326,12 @@ fn assemble(text: &str) -> Bytes {
     let mut rest = text.trim_start();
     while !rest.is_empty() {
         rest = if let Some(list) = rest.strip_prefix("p[") {
-            let (list, behind) = list.split_once(']').unwrap();
+            let mut quoted = false;
+            let end = list.find(|c: char| {
+                quoted ^= c == '"';
+                c == ']' && !quoted
+            });
+            let (list, behind) = (&list[..end.unwrap()], &list[end.unwrap() + 1..]);
             let list = assemble(list);
             put_varint(&mut bytes, list.len() as u32);
             bytes.put_slice(&list);
@@ -266,7 +339,7 @@ fn assemble(text: &str) -> Bytes {
         } else if let Some(quoted) = rest.strip_prefix("s\"") {
             let (quoted, behind) = quoted.split_once('"').unwrap();
             bytes.put_u16(quoted.len() as u16);
-            bytes.put_slice(quoted.as_bytes());
+            bytes.put_slice(quoted.replace('`', "\"").as_bytes());
             behind
         } else if let Some(quoted) = rest.strip_prefix('"') {
             let (quoted, behind) = quoted.split_once('"').unwrap();

@@ -8,12 +8,13 @@
 use vulpes_raft::ids::Position;
 
 use super::uri;
-use crate::gate::After;
-use crate::payload::{decode, entries, Malformed, Serializer, Value};
+use crate::act::Terms;
+use crate::event::Payload;
+use crate::gate::details::ANONYMOUS;
+use crate::gate::terms::{self, TermsError};
+use crate::gate::{After, RetainedMode};
+use crate::payload::{decode, entries, Malformed, Serializer, Value, Writer};
 use crate::topic::{Pattern, TopicError};
-
-/// The only way to be let in so far.
-const ANONYMOUS: &str = "anonymous";
 
 /// What is wrong with an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,13 +23,15 @@ pub(super) enum OptionError {
     NotImplemented(&'static str),
     #[error("the option {option} has to be {expected}")]
     Wrong { option: &'static str, expected: &'static str },
+    #[error(transparent)]
+    Terms(#[from] TermsError),
 }
 
 impl OptionError {
     pub(super) fn uri(self) -> &'static str {
         match self {
             Self::NotImplemented(_) => uri::NOT_IMPLEMENTED,
-            Self::Wrong { .. } => uri::INVALID_ARGUMENT,
+            Self::Wrong { .. } | Self::Terms(_) => uri::INVALID_ARGUMENT,
         }
     }
 }
@@ -58,24 +61,34 @@ pub(super) struct PublishOptions {
     pub(super) acknowledge: bool,
     pub(super) exclude_me: bool,
     pub(super) disclose_me: bool,
+    pub(super) retain: bool,
+    /// Retained objects are merged: who publishes one names the fields that it changes.
+    pub(super) terms: Terms,
     /// The first that was wrong. It stands beside the others, because they say how to answer it.
     pub(super) error: Option<OptionError>,
 }
 
 impl PublishOptions {
     pub(super) fn read(serializer: Serializer, raw: &[u8]) -> Result<Self, Malformed> {
-        let mut options =
-            Self { acknowledge: false, exclude_me: true, disclose_me: false, error: None };
+        let mut options = Self {
+            acknowledge: false,
+            exclude_me: true,
+            disclose_me: false,
+            retain: false,
+            terms: Terms::default(),
+            error: None,
+        };
         entries(serializer, raw, |key, value| {
             let reader = Reader { serializer, value };
             let read = match key {
                 "acknowledge" => reader.flag("acknowledge", &mut options.acknowledge),
                 "exclude_me" => reader.flag("exclude_me", &mut options.exclude_me),
                 "disclose_me" => reader.flag("disclose_me", &mut options.disclose_me),
-                "retain" => reader.not_set("retain"),
-                "watch" => reader.not_set("watch"),
-                "when" => Err(OptionError::NotImplemented("when")),
-                "will" => Err(OptionError::NotImplemented("will")),
+                "retain" => reader.flag("retain", &mut options.retain),
+                "watch" => reader.flag("watch", &mut options.terms.watch),
+                // Null is a value here: it asks for there being none, or for there being none any more.
+                "when" => reader.condition("when").map(|when| options.terms.when = Some(when)),
+                "will" => reader.will().map(|will| options.terms.will = Some(will)),
                 "exclude" => Err(OptionError::NotImplemented("exclude")),
                 "exclude_authid" => Err(OptionError::NotImplemented("exclude_authid")),
                 "exclude_authrole" => Err(OptionError::NotImplemented("exclude_authrole")),
@@ -86,6 +99,9 @@ impl PublishOptions {
             };
             options.error = options.error.or(read.err());
         })?;
+        options.terms.merge = options.retain;
+        let together = terms::check(&options.terms, options.retain);
+        options.error = options.error.or(together.err().map(OptionError::from));
         Ok(options)
     }
 }
@@ -106,6 +122,8 @@ pub(super) struct SubscribeOptions {
     matching: Match,
     pub(super) after: Option<After>,
     pub(super) snapshot: bool,
+    pub(super) retained: RetainedMode,
+    pub(super) filter: Option<Value>,
 }
 
 impl SubscribeOptions {
@@ -113,7 +131,14 @@ impl SubscribeOptions {
         serializer: Serializer,
         raw: &[u8],
     ) -> Result<Result<Self, OptionError>, Malformed> {
-        let mut options = Self { matching: Match::Unsaid, after: None, snapshot: false };
+        let mut options = Self {
+            matching: Match::Unsaid,
+            after: None,
+            snapshot: false,
+            retained: RetainedMode::None,
+            filter: None,
+        };
+        let (mut retained, mut state, mut get_retained) = (false, false, false);
         let mut error = None;
         entries(serializer, raw, |key, value| {
             let reader = Reader { serializer, value };
@@ -121,14 +146,28 @@ impl SubscribeOptions {
                 "match" => reader.matching().map(|matching| options.matching = matching),
                 "after" => reader.after().map(|after| options.after = after),
                 "snapshot" => reader.flag("snapshot", &mut options.snapshot),
-                "retained" => reader.not_set("retained"),
-                "retainedState" => reader.not_set("retainedState"),
-                "filter" => Err(OptionError::NotImplemented("filter")),
+                "retained" => reader.flag("retained", &mut retained),
+                "retainedState" => reader.flag("retainedState", &mut state),
+                // WAMP's own word for it (WAMP advanced profile, "Event Retention").
+                "get_retained" => reader.flag("get_retained", &mut get_retained),
+                "filter" => reader.condition("filter").map(|filter| options.filter = Some(filter)),
                 _ => Ok(()),
             };
             error = error.or(read.err());
         })?;
+        match terms::retained_mode(retained, state || get_retained) {
+            Ok(mode) => options.retained = mode,
+            Err(both) => error = error.or(Some(both.into())),
+        }
         Ok(error.map_or(Ok(options), Err))
+    }
+
+    /// Whether it reads in a way of its own, so that no other SUBSCRIBE to the same topics can share it.
+    pub(super) fn is_own(&self) -> bool {
+        self.after.is_some()
+            || self.snapshot
+            || self.retained != RetainedMode::None
+            || self.filter.is_some()
     }
 
     /// Reads the subscription's topic in the way that was asked for.
@@ -163,12 +202,19 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Lets an option pass that is not there yet, if it is not used.
-    fn not_set(&self, option: &'static str) -> Result<(), OptionError> {
-        match self.read() {
-            Some(Value::Bool(false) | Value::Null) => Ok(()),
-            _ => Err(OptionError::NotImplemented(option)),
-        }
+    fn condition(&self, option: &'static str) -> Result<Value, OptionError> {
+        Ok(terms::condition(option, self.serializer, self.value)?)
+    }
+
+    /// The payload that a will publishes: the value as the one argument.
+    fn will(&self) -> Result<Payload, OptionError> {
+        self.condition("will")?;
+        let mut writer = Writer::new(self.serializer, self.value.len() + 8);
+        writer.begin_list(1);
+        writer.raw(self.value);
+        writer.end_list();
+        let (encoding, args) = (self.serializer.encoding(), writer.finish().into());
+        Ok(Payload { encoding, args, kwargs: bytes::Bytes::new() })
     }
 
     fn matching(&self) -> Result<Match, OptionError> {

@@ -9,16 +9,18 @@ use vulpes_raft::ids::{EventId, Position};
 use super::message::{code, RequestId};
 use super::uri;
 use crate::event::SessionId;
+use crate::gate::details::{ANONYMOUS, PROVIDER};
 use crate::gate::SubscriptionId;
 use crate::payload::{Arguments, Serializer, Writer};
 use crate::topic::Realm;
 
-/// Who a client that was let in without being asked is.
-const ANONYMOUS: &str = "anonymous";
-
 /// What is announced is what works (WAMP advanced profile, "Feature Announcement").
-const BROKER_FEATURES: [&str; 3] =
-    ["pattern_based_subscription", "publisher_exclusion", "publisher_identification"];
+const BROKER_FEATURES: [&str; 4] = [
+    "event_retention",
+    "pattern_based_subscription",
+    "publisher_exclusion",
+    "publisher_identification",
+];
 
 /// Room for a message without a payload.
 const SMALL: usize = 64;
@@ -31,7 +33,7 @@ pub(super) fn welcome(serializer: Serializer, session: SessionId, realm: &Realm)
     pair(&mut writer, "authid", ANONYMOUS);
     pair(&mut writer, "authrole", ANONYMOUS);
     pair(&mut writer, "authmethod", ANONYMOUS);
-    pair(&mut writer, "authprovider", "static");
+    pair(&mut writer, "authprovider", PROVIDER);
     pair(&mut writer, "agent", concat!("vulpes/", env!("CARGO_PKG_VERSION")));
     writer.key("roles");
     writer.begin_dict(1);
@@ -153,6 +155,7 @@ pub(super) struct Shown<'a> {
 pub(super) fn event(
     serializer: Serializer,
     subscription: SubscriptionId,
+    retained: bool,
     shown: &Shown<'_>,
 ) -> Vec<u8> {
     let Arguments { args, kwargs } = &shown.payload;
@@ -165,13 +168,17 @@ pub(super) fn event(
     let mut writer = message(serializer, capacity, length, code::EVENT);
     writer.integer(subscription.0);
     writer.integer(shown.position.0);
-    writer.begin_dict(2 + usize::from(shown.publisher.is_some()));
+    writer.begin_dict(2 + usize::from(shown.publisher.is_some()) + usize::from(retained));
     writer.key("topic");
     writer.raw(shown.topic);
     pair(&mut writer, "event_id", &shown.id.to_string());
     if let Some(publisher) = shown.publisher {
         writer.key("publisher");
         writer.integer(publisher.0);
+    }
+    if retained {
+        writer.key("retained");
+        writer.value(&crate::payload::Value::Bool(true));
     }
     writer.end_dict();
     if !args.is_empty() {

@@ -1,7 +1,7 @@
 //! The subscriptions of one WAMP session.
 //!
-//! Invariant: at most [`limits::SESSION_SUBSCRIPTIONS`] subscriptions and requests for them, together. An id is never
-//! used twice in a session.
+//! Invariant: at most [`limits::SESSION_SUBSCRIPTIONS`] subscriptions and requests for them, together, with filters of
+//! [`limits::SESSION_FILTERS`] bytes. An id is never used twice in a session.
 //!
 //! Deliberately absent: matching, which the driver does.
 
@@ -20,11 +20,25 @@ pub(super) struct Subscriptions {
     last: u64,
     /// Requests that wait for the answer to another one's subscription.
     waiting: usize,
+    /// Bytes of all filters.
+    filters: usize,
+}
+
+/// What a subscription is, beside its pattern.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Kind {
+    /// It is never shared with another SUBSCRIBE to the same topics: it reads in a way of its own.
+    pub(super) own: bool,
+    /// It shows changes of retained values only.
+    pub(super) changes: bool,
+    /// Bytes of its filter.
+    pub(super) filter: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
     stage: Stage,
+    kind: Kind,
     /// Its key in `shared`, if it is there.
     shared: Option<Pattern>,
 }
@@ -48,6 +62,7 @@ pub(super) enum Subscribe {
     /// It was already asked for.
     Wait,
     TooMany,
+    TooLargeFilters,
 }
 
 /// What to tell the client about a subscription that ended by itself.
@@ -61,21 +76,24 @@ pub(super) enum Ended {
 }
 
 impl Subscriptions {
-    /// Takes a SUBSCRIBE. One that replays (`own`) is never shared: two readers stand at two places.
+    /// Takes a SUBSCRIBE.
     pub(super) fn subscribe(
         &mut self,
         request: RequestId,
         pattern: &Pattern,
-        own: bool,
+        kind: Kind,
     ) -> Subscribe {
-        let shared = self.shared.get(pattern).filter(|_| !own).copied();
+        let shared = self.shared.get(pattern).filter(|_| !kind.own).copied();
         if let Some(id) = shared {
-            if self.is_standing(id) {
+            if self.standing(id).is_some() {
                 return Subscribe::Answer(id);
             }
         }
         if self.table.len() + self.waiting >= limits::SESSION_SUBSCRIPTIONS {
             return Subscribe::TooMany;
+        }
+        if self.filters + kind.filter > limits::SESSION_FILTERS {
+            return Subscribe::TooLargeFilters;
         }
         if let Some(entry) = shared.and_then(|id| self.table.get_mut(&id)) {
             if let Stage::Asked(requests) = &mut entry.stage {
@@ -86,11 +104,12 @@ impl Subscriptions {
         }
         self.last += 1;
         let id = SubscriptionId(self.last);
-        let shared = (!own).then(|| pattern.clone());
+        let shared = (!kind.own).then(|| pattern.clone());
         if let Some(pattern) = &shared {
             self.shared.insert(pattern.clone(), id);
         }
-        self.table.insert(id, Entry { stage: Stage::Asked(vec![request]), shared });
+        self.filters += kind.filter;
+        self.table.insert(id, Entry { stage: Stage::Asked(vec![request]), kind, shared });
         Subscribe::Ask(id)
     }
 
@@ -144,13 +163,15 @@ impl Subscriptions {
         }
     }
 
-    /// Whether the client knows it and still wants it.
-    pub(super) fn is_standing(&self, id: SubscriptionId) -> bool {
-        matches!(self.table.get(&id), Some(Entry { stage: Stage::Standing, .. }))
+    /// What a subscription is that the client knows and still wants.
+    pub(super) fn standing(&self, id: SubscriptionId) -> Option<Kind> {
+        let entry = self.table.get(&id)?;
+        matches!(entry.stage, Stage::Standing).then_some(entry.kind)
     }
 
     fn remove(&mut self, id: SubscriptionId) -> Option<Entry> {
         let entry = self.table.remove(&id)?;
+        self.filters -= entry.kind.filter;
         if let Some(pattern) = &entry.shared {
             self.shared.remove(pattern);
         }
@@ -167,16 +188,33 @@ mod tests {
         let mut subscriptions = Subscriptions::default();
         let pattern = |at: usize| Pattern::from_wamp(&format!("a.{at}")).unwrap();
         let request = RequestId(1);
+        let (shared, own) = (Kind::default(), Kind { own: true, ..Kind::default() });
         for at in 0..limits::SESSION_SUBSCRIPTIONS - 2 {
             let id = SubscriptionId(at as u64 + 1);
-            assert_eq!(subscriptions.subscribe(request, &pattern(at), false), Subscribe::Ask(id));
+            assert_eq!(subscriptions.subscribe(request, &pattern(at), shared), Subscribe::Ask(id));
         }
-        assert_eq!(subscriptions.subscribe(request, &pattern(0), false), Subscribe::Wait);
-        assert_eq!(subscriptions.subscribe(request, &pattern(0), false), Subscribe::Wait);
-        assert_eq!(subscriptions.subscribe(request, &pattern(0), false), Subscribe::TooMany);
-        assert_eq!(subscriptions.subscribe(request, &pattern(0), true), Subscribe::TooMany);
+        assert_eq!(subscriptions.subscribe(request, &pattern(0), shared), Subscribe::Wait);
+        assert_eq!(subscriptions.subscribe(request, &pattern(0), shared), Subscribe::Wait);
+        assert_eq!(subscriptions.subscribe(request, &pattern(0), shared), Subscribe::TooMany);
+        assert_eq!(subscriptions.subscribe(request, &pattern(0), own), Subscribe::TooMany);
         assert_eq!(subscriptions.subscribed(SubscriptionId(1), true).len(), 3);
         let next = SubscriptionId(limits::SESSION_SUBSCRIPTIONS as u64 - 1);
-        assert_eq!(subscriptions.subscribe(request, &pattern(0), true), Subscribe::Ask(next));
+        assert_eq!(subscriptions.subscribe(request, &pattern(0), own), Subscribe::Ask(next));
+    }
+
+    #[test]
+    fn filters_have_a_size_all_together() {
+        let mut subscriptions = Subscriptions::default();
+        let pattern = Pattern::from_wamp("a").unwrap();
+        let half = Kind { own: true, filter: limits::SESSION_FILTERS / 2, ..Kind::default() };
+        let mut ask = || subscriptions.subscribe(RequestId(1), &pattern, half);
+        assert_eq!(
+            (ask(), ask()),
+            (Subscribe::Ask(SubscriptionId(1)), Subscribe::Ask(SubscriptionId(2)))
+        );
+        assert_eq!(ask(), Subscribe::TooLargeFilters);
+        subscriptions.subscribed(SubscriptionId(1), false);
+        let id = SubscriptionId(3);
+        assert_eq!(subscriptions.subscribe(RequestId(1), &pattern, half), Subscribe::Ask(id));
     }
 }

@@ -7,10 +7,12 @@
 //! = opened             the driver tells the gate
 //! ```
 //!
+//! `deliver` shows an event as it comes by, `keep` one that a topic has kept.
+//!
 //! Nothing may be sent or asked that the script does not say.
 
 use proptest::prelude::*;
-use vulpes_raft::ids::{EventId, Slot, Stamp};
+use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
 use super::*;
 use crate::event::Encoding;
@@ -20,6 +22,7 @@ use crate::segment::StoredEvent;
 use crate::topic::{Pattern, PatternPart, Topic};
 
 mod scripts;
+mod state;
 
 const SESSION: SessionId = SessionId(77);
 
@@ -34,7 +37,11 @@ fn from_json(serializer: Serializer, text: &str) -> Bytes {
 }
 
 fn to_json(serializer: Serializer, bytes: &[u8]) -> String {
-    String::from_utf8(encode(Serializer::Json, &decode(serializer, bytes).unwrap())).unwrap()
+    json(&decode(serializer, bytes).unwrap())
+}
+
+fn json(value: &Value) -> String {
+    String::from_utf8(encode(Serializer::Json, value)).unwrap()
 }
 
 fn connect(serializer: Serializer) -> WampGate {
@@ -104,25 +111,21 @@ fn nothing_left(gate: &mut WampGate, context: &str) {
 
 fn show(request: &Request) -> String {
     match request {
-        Request::Open { realm, client: None } => format!("open {realm}"),
-        Request::Open { client: Some(_), .. } => unreachable!("WAMP clients have no name"),
+        Request::Open { realm, join } => {
+            assert_eq!((&join.client, &join.will), (&None, &None));
+            assert!(join.details.contains("\"session\":77"), "{}", join.details);
+            format!("open {realm}")
+        }
         Request::Publish(event) => {
             assert_eq!((event.realm.as_str(), event.publisher), ("realm1", SESSION));
-            assert!(!event.retain && event.properties.is_empty());
-            let mut text = format!("publish {}", event.topic);
-            let serializer = Serializer::ALL
-                .into_iter()
-                .find(|serializer| serializer.encoding() == event.payload.encoding)
-                .unwrap();
-            for part in [&event.payload.args, &event.payload.kwargs] {
-                if !part.is_empty() {
-                    text += &format!(" {}", to_json(serializer, part));
-                }
-            }
+            assert!(event.properties.is_empty());
+            let mut text = format!("publish {}{}", event.topic, show_payload(&event.payload));
             text += if event.exclude_me { "" } else { " include_me" };
-            text + if event.disclose_me { " disclose_me" } else { "" }
+            text += if event.disclose_me { " disclose_me" } else { "" };
+            text += if event.retain { " retain" } else { "" };
+            text + &show_act(&event.act)
         }
-        Request::Subscribe(Subscription { id, pattern, after, snapshot }) => {
+        Request::Subscribe(Subscription { id, pattern, after, snapshot, retained, filter }) => {
             let part = |part: &PatternPart| match part {
                 PatternPart::Literal(text) => text.to_string(),
                 PatternPart::One => "+".into(),
@@ -141,11 +144,37 @@ fn show(request: &Request) -> String {
                 Some(After::Event(id)) => format!(" after {id}"),
             };
             let snapshot = if *snapshot { " snapshot" } else { "" };
-            format!("subscribe {} {pattern}{after}{snapshot}", id.0)
+            let retained = match retained {
+                RetainedMode::None => "",
+                RetainedMode::Changes => " retained",
+                RetainedMode::State => " retainedState",
+            };
+            let filter = filter.as_ref().map(|filter| format!(" filter {}", json(filter)));
+            let filter = filter.unwrap_or_default();
+            format!("subscribe {} {pattern}{after}{snapshot}{retained}{filter}", id.0)
         }
         Request::Unsubscribe(id) => format!("unsubscribe {}", id.0),
-        Request::Close => "close".into(),
+        Request::Close { drop_will: false } => "close".into(),
+        Request::Close { drop_will: true } => unreachable!("WAMP sessions have no MQTT will"),
     }
+}
+
+fn show_payload(payload: &Payload) -> String {
+    let ours = |serializer: &Serializer| serializer.encoding() == payload.encoding;
+    let serializer = Serializer::ALL.into_iter().find(ours).unwrap();
+    let parts = [&payload.args, &payload.kwargs].into_iter().filter(|part| !part.is_empty());
+    parts.map(|part| format!(" {}", to_json(serializer, part))).collect()
+}
+
+fn show_act(act: &[u8]) -> String {
+    if act.is_empty() {
+        return String::new();
+    }
+    let Some(Act::Publish(terms)) = Act::decode(act) else { panic!("another act: {act:?}") };
+    let mut text = if terms.merge { " merge" } else { "" }.to_owned();
+    text += &terms.when.map(|when| format!(" when {}", json(&when))).unwrap_or_default();
+    text += if terms.watch { " watch" } else { "" };
+    text + &terms.will.map(|will| format!(" will{}", show_payload(&will))).unwrap_or_default()
 }
 
 fn tell(gate: &mut WampGate, call: &str) {
@@ -155,19 +184,24 @@ fn tell(gate: &mut WampGate, call: &str) {
     match words[..] {
         ["opened"] => gate.opened(Ok(())),
         ["opened", "no-such-realm"] => gate.opened(Err(OpenRefusal::NoSuchRealm)),
+        ["opened", "unavailable"] => gate.opened(Err(OpenRefusal::Unavailable)),
         ["opened", "too-many"] => gate.opened(Err(OpenRefusal::TooManyConnections)),
         ["answered", _, _, outcome] => {
             let outcome = match outcome {
                 "unknown" => Err(PublishError::Unknown),
                 "not-stored" => Err(PublishError::NotStored),
-                _ => Ok(Stored {
-                    position: Position(number(3)),
-                    slot: Slot(1),
-                    stamp: Stamp(1),
-                    offset: 0,
-                }),
+                _ => Ok(stored_at(number(3))),
             };
             gate.answered(Answer { first: number(1), count: number(2) as u32, outcome });
+        }
+        ["decided", _, outcome] => {
+            let outcome = match outcome {
+                "not-accepted" => Err(Refusal::NotAccepted),
+                "line-full" => Err(Refusal::LineFull),
+                "session-ended" => Err(Refusal::SessionEnded),
+                _ => Ok(stored_at(number(2))),
+            };
+            gate.decided(number(1), outcome);
         }
         ["subscribed", _] => gate.subscribed(subscription(), Ok(())),
         ["subscribed", _, "gone", _] => {
@@ -183,7 +217,7 @@ fn tell(gate: &mut WampGate, call: &str) {
         }
         ["unsubscribed", _] => gate.unsubscribed(subscription()),
         ["ended", _] => gate.ended(subscription()),
-        ["deliver", ids, position, topic, publisher, ref payload @ ..] => {
+        [how @ ("deliver" | "keep"), ids, position, topic, publisher, ref payload @ ..] => {
             let ids: Vec<_> =
                 ids.split(',').map(|id| SubscriptionId(id.parse().unwrap())).collect();
             let position = Position(position.parse().unwrap());
@@ -191,14 +225,20 @@ fn tell(gate: &mut WampGate, call: &str) {
             let topic = Topic::from_canonical(topic);
             let subscriptions = &ids[..];
             let (event, topic, id) = (&event, &topic, event_id());
-            gate.deliver(Delivery { event, topic, position, id, subscriptions });
+            let retained = how == "keep";
+            gate.deliver(Delivery { event, topic, position, id, retained, subscriptions });
         }
         ["tick", _] => gate.tick(Moment(number(1))),
         ["end", "shutdown"] => gate.end(EndReason::Shutdown),
         ["end", "taken-over"] => gate.end(EndReason::TakenOver),
+        ["end", "lost"] => gate.end(EndReason::Lost),
         ["end", "unavailable"] => gate.end(EndReason::Unavailable),
         _ => panic!("not a call: {call}"),
     }
+}
+
+fn stored_at(position: u64) -> Stored {
+    Stored { position: Position(position), slot: Slot(1), stamp: Stamp(1), offset: 0 }
 }
 
 /// An event with `raw TEXT` or JSON `ARGS KWARGS` as payload, from a session; `!` behind its number: disclosed,
@@ -219,6 +259,7 @@ fn stored(publisher: &str, payload: &[&str]) -> StoredEvent {
         qos: Qos::AtLeastOnce,
         payload,
         properties: Bytes::new(),
+        act: Bytes::new(),
     }
 }
 
@@ -291,7 +332,7 @@ fn an_event_has_a_size_limit() {
             send(&mut gate, &format!("[16,5,{options},\"a\",[\"{}\"]]", "x".repeat(size)));
             let request = gate.poll_request();
             assert_eq!(matches!(request, Some(Request::Publish(_))), fits);
-            assert_eq!(request == Some(Request::Close), !fits && ends);
+            assert_eq!(request == Some(Request::Close { drop_will: false }), !fits && ends);
             let output = gate.poll_output().map(|m| String::from_utf8_lossy(&m).into_owned());
             let uri = "wamp.error.payload_size_exceeded";
             assert_eq!(output.is_some_and(|text| text.contains(uri)), !fits);
@@ -310,7 +351,7 @@ fn who_does_not_say_hello_is_not_waited_for() {
     gate.tick(deadline);
     let message = gate.poll_output().unwrap();
     assert!(message.starts_with(b"[3,"), "{message:?}");
-    assert_eq!(gate.poll_request(), Some(Request::Close));
+    assert_eq!(gate.poll_request(), Some(Request::Close { drop_will: false }));
     assert_eq!(gate.deadline(), None);
     gate.tick(Moment(u64::MAX));
     nothing_left(&mut gate, "closed");
@@ -337,6 +378,11 @@ fn any_message() -> impl Strategy<Value = Value> {
         "after",
         "snapshot",
         "retain",
+        "when",
+        "watch",
+        "will",
+        "retained",
+        "filter",
         "authmethods",
         "x",
     ]);
@@ -390,7 +436,7 @@ proptest! {
                     prop_assert!(!closed, "after close: {:?}", request);
                     asked += 1;
                     match request {
-                        Request::Close => closed = true,
+                        Request::Close { .. } => closed = true,
                         Request::Subscribe(s) => gate.subscribed(s.id, Ok(())),
                         Request::Unsubscribe(id) => gate.unsubscribed(id),
                         Request::Publish(event) => {

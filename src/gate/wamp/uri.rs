@@ -4,6 +4,7 @@
 //!
 //! Deliberately absent: the sentences beside them, which may change.
 
+use crate::act::Refusal;
 use crate::gate::{EndReason, OpenRefusal, PublishError, SubscribeError};
 
 pub(super) const INVALID_URI: &str = "wamp.error.invalid_uri";
@@ -19,6 +20,21 @@ pub(super) const NOT_IMPLEMENTED: &str = "vulpes.error.not_implemented";
 
 /// Why a snapshot subscription ended.
 pub(super) const SNAPSHOT_COMPLETE: &str = "vulpes.close.snapshot_complete";
+
+/// A session has as many undecided publishes as it may have.
+pub(super) const TOO_MANY_WAITS: &str = "vulpes.error.too_many_waits";
+
+/// The filters of a session's subscriptions are as large as they may be.
+pub(super) const TOO_LARGE_FILTERS: &str = "vulpes.error.too_large_filters";
+
+/// Why a conditional publish was refused; the first is fox-wamp's.
+pub(super) fn of_refusal(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::NotAccepted => "fox.error.not_accepted",
+        Refusal::LineFull => "vulpes.error.line_full",
+        Refusal::SessionEnded => "vulpes.error.session_ended",
+    }
+}
 
 pub(super) fn of_publish_error(error: PublishError) -> &'static str {
     match error {
@@ -40,6 +56,7 @@ pub(super) fn of_open_refusal(refusal: OpenRefusal) -> &'static str {
     match refusal {
         OpenRefusal::NoSuchRealm => "wamp.error.no_such_realm",
         OpenRefusal::TooManyConnections => "vulpes.error.too_many_connections",
+        OpenRefusal::Unavailable => "vulpes.error.unavailable",
     }
 }
 
@@ -53,6 +70,10 @@ pub(super) fn of_end(reason: EndReason) -> (&'static str, &'static str) {
         EndReason::Unavailable => (
             "vulpes.error.unavailable",
             "no quorum answers; publishes not acknowledged so far may or may not be stored",
+        ),
+        EndReason::Lost => (
+            "vulpes.error.session_lost",
+            "this node lost its lease, and with it the session is over everywhere; connect anew",
         ),
         EndReason::HandshakeTimeout => {
             ("vulpes.error.handshake_timeout", "the session was not opened in time; send HELLO")

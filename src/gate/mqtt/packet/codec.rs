@@ -9,12 +9,13 @@
 use bytes::{BufMut, BytesMut};
 use rumqttd::protocol::{
     v4::V4, v5::V5, Packet, PingResp, Protocol, PubAck, PubAckProperties, PubAckReason, QoS,
-    SubAck, SubAckProperties, SubscribeReasonCode, UnsubAck, UnsubAckReason,
+    RetainForwardRule, SubAck, SubAckProperties, SubscribeReasonCode, UnsubAck, UnsubAckReason,
 };
 
 use super::publish::put_varint;
 use super::reader::Reader;
-use super::{property, Reason, Version, Violation};
+use super::{property, will, Reason, Version, Violation};
+use crate::act::Will;
 use crate::event::Qos;
 use crate::limits;
 
@@ -28,7 +29,7 @@ pub(crate) struct Connect {
     pub(crate) clean: bool,
     pub(crate) client_id: String,
     pub(crate) user_name: String,
-    pub(crate) has_will: bool,
+    pub(crate) will: Option<Will>,
     /// Seconds the session is to outlive its connection: MQTT 5 only.
     pub(crate) session_expiry: u32,
     /// How many QoS 1 messages the client takes at once.
@@ -61,12 +62,22 @@ pub(crate) struct Subscribe {
     pub(crate) filters: Vec<Filter>,
 }
 
-/// One line of a SUBSCRIBE. Its options on retained messages are checked and dropped: nothing is retained yet.
+/// When retained messages are wanted (MQTT 5 section 3.8.3.1). MQTT 3.1.1 has the first only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetainHandling {
+    EveryTime,
+    IfNew,
+    Never,
+}
+
+/// One line of a SUBSCRIBE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Filter {
     pub(crate) text: String,
     pub(crate) qos: Qos,
     pub(crate) no_local: bool,
+    pub(crate) retain_as_published: bool,
+    pub(crate) retain_handling: RetainHandling,
 }
 
 /// An UNSUBSCRIBE.
@@ -83,8 +94,10 @@ struct Checked {
     flags_at: usize,
     /// Where the user name ends, and with it what is handed over.
     end: usize,
+    will: Option<Will>,
 }
 
+const WILL_FLAG: u8 = 0x04;
 const PASSWORD_FLAG: u8 = 0x40;
 const USER_NAME_FLAG: u8 = 0x80;
 
@@ -103,15 +116,21 @@ pub(crate) fn read_connect(first: u8, body: &[u8]) -> Result<Connect, ConnectErr
     else {
         return Err(refused(disagreement()));
     };
+    if will.is_some() != checked.will.is_some() {
+        return Err(refused(disagreement()));
+    }
     let properties = properties.as_ref();
+    let session_expiry = properties.and_then(|p| p.session_expiry_interval).unwrap_or(0);
+    // A will waits no longer than its session (MQTT 5 section 3.1.3.2.2).
+    let will = checked.will.map(|will| Will { delay: will.delay.min(session_expiry), ..will });
     Ok(Connect {
         version: checked.version,
         keep_alive: connect.keep_alive,
         clean: connect.clean_session,
         client_id: connect.client_id,
         user_name: login.map(|login| login.username).unwrap_or_default(),
-        has_will: will.is_some(),
-        session_expiry: properties.and_then(|p| p.session_expiry_interval).unwrap_or(0),
+        will,
+        session_expiry,
         receive_maximum: properties.and_then(|p| p.receive_maximum).unwrap_or(u16::MAX),
         max_packet: properties.and_then(|p| p.max_packet_size),
         problem_information: properties.and_then(|p| p.request_problem_info) != Some(0),
@@ -131,16 +150,16 @@ fn check_connect(first: u8, body: &[u8]) -> Result<Checked, ConnectError> {
         _ => return Err(ConnectError::Foreign),
     };
     let flags_at = reader.position();
-    let end = check_connect_fields(first, reader, version)
+    let (end, will) = check_connect_fields(first, reader, version)
         .map_err(|violation| ConnectError::Refused(version, violation))?;
-    Ok(Checked { version, flags_at, end })
+    Ok(Checked { version, flags_at, end, will })
 }
 
 fn check_connect_fields(
     first: u8,
     mut reader: Reader<'_>,
     version: Version,
-) -> Result<usize, Violation> {
+) -> Result<(usize, Option<Will>), Violation> {
     let flags = reader.u8()?;
     if first & 0x0F != 0 || flags & 1 != 0 {
         return Err(Violation::malformed("a reserved flag of the CONNECT is set"));
@@ -158,16 +177,9 @@ fn check_connect_fields(
         }
     }
     reader.text()?;
-    let will_qos = (flags >> 3) & 3;
-    if flags & 4 != 0 {
-        if will_qos == 3 {
-            return Err(Violation::malformed("the will has QoS 3"));
-        }
-        if version == Version::V5 {
-            property::check(reader.block()?, property::WILL)?;
-        }
-        reader.text()?;
-        reader.binary()?;
+    let mut will = None;
+    if flags & WILL_FLAG != 0 {
+        will = Some(will::read(&mut reader, flags, version)?);
     } else if flags & 0x38 != 0 {
         return Err(Violation::malformed("flags of a will are set, but there is none"));
     }
@@ -182,7 +194,7 @@ fn check_connect_fields(
         reader.binary()?;
     }
     reader.end()?;
-    Ok(end)
+    Ok((end, will))
 }
 
 /// Reads a PUBACK. Whatever its reason code, the client has done with the message.
@@ -234,6 +246,12 @@ pub(crate) fn read_subscribe(
         text: filter.path,
         qos: qos(filter.qos),
         no_local: filter.nolocal,
+        retain_as_published: filter.preserve_retain,
+        retain_handling: match filter.retain_forward_rule {
+            RetainForwardRule::OnEverySubscribe => RetainHandling::EveryTime,
+            RetainForwardRule::OnNewSubscribe => RetainHandling::IfNew,
+            RetainForwardRule::Never => RetainHandling::Never,
+        },
     });
     Ok(Subscribe {
         packet_id: subscribe.pkid,
@@ -337,6 +355,7 @@ fn puback_reason(reason: Reason) -> PubAckReason {
         Reason::PayloadFormatInvalid => PubAckReason::PayloadFormatInvalid,
         Reason::ImplementationSpecific => PubAckReason::ImplementationSpecificError,
         Reason::QuotaExceeded => PubAckReason::QuotaExceeded,
+        Reason::NotAuthorized => PubAckReason::NotAuthorized,
         Reason::TopicNameInvalid => PubAckReason::TopicNameInvalid,
         _ => PubAckReason::UnspecifiedError,
     }

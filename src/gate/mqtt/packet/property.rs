@@ -4,6 +4,8 @@
 //!
 //! Deliberately absent: properties that only a server sends.
 
+use bytes::{BufMut, Bytes, BytesMut};
+
 use super::reader::Reader;
 use super::{Reason, Violation};
 
@@ -25,7 +27,6 @@ pub(crate) const RECEIVE_MAXIMUM: u8 = 0x21;
 pub(crate) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
 pub(crate) const TOPIC_ALIAS: u8 = 0x23;
 pub(crate) const MAXIMUM_QOS: u8 = 0x24;
-pub(crate) const RETAIN_AVAILABLE: u8 = 0x25;
 pub(crate) const USER: u8 = 0x26;
 pub(crate) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 pub(crate) const WILDCARD_SUBSCRIPTION_AVAILABLE: u8 = 0x28;
@@ -115,6 +116,22 @@ pub(crate) fn walk<'a>(
         visit(Property { id, value, raw: &block[start..reader.position()] })?;
     }
     Ok(())
+}
+
+/// Copies those properties of a list that are to be kept.
+pub(crate) fn kept(
+    block: &[u8],
+    allowed: &[u8],
+    keep: impl Fn(&Property<'_>) -> bool,
+) -> Result<Bytes, Violation> {
+    let mut kept = BytesMut::with_capacity(block.len());
+    walk(block, allowed, |property| {
+        if keep(&property) {
+            kept.put_slice(property.raw);
+        }
+        Ok(())
+    })?;
+    Ok(kept.freeze())
 }
 
 fn read_value<'a>(id: u8, reader: &mut Reader<'a>) -> Result<Value<'a>, Violation> {

@@ -4,26 +4,26 @@
 //! is a list of properties from which some are taken out.
 //!
 //! What becomes of the properties of a PUBLISH: payload format, content type, response topic, correlation data and
-//! user properties are kept as they came and go on to MQTT 5 subscribers. The message expiry interval is taken out:
-//! the log keeps events as long as its retention says, so such a message is delivered later than its publisher asked
-//! for, and a subscriber is not shown an interval that nobody keeps.
+//! user properties are kept as they came and go on to MQTT 5 subscribers. The options on shared state (`retain`, `when`,
+//! `watch`, `will`) are for us and are taken out, as is the message expiry interval: the log keeps events as long as
+//! its retention says, so such a message is delivered later than its publisher asked for, and a subscriber is not shown
+//! an interval that nobody keeps.
 //!
 //! Deliberately absent: topic aliases, which we don't offer (`Topic Alias Maximum` 0).
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::property::{self, Value};
+use super::property::{self, Property, Value};
 use super::reader::Reader;
 use super::{Frame, Reason, Version, Violation};
-use crate::event::Qos;
+use crate::act::Terms;
+use crate::event::{Payload, Qos};
+use crate::gate::terms::{self, TermsError};
+use crate::payload::{Serializer, Value as Json};
 
 /// Publish options that are named in user properties (SEMANTICS, "Publish options") and not built yet. Publishing
 /// without minding them would do something else than was asked for.
 const OPTIONS_NOT_BUILT: &[&str] = &[
-    "retain",
-    "when",
-    "watch",
-    "will",
     "exclude",
     "exclude_authid",
     "exclude_authrole",
@@ -32,11 +32,16 @@ const OPTIONS_NOT_BUILT: &[&str] = &[
     "eligible_authrole",
 ];
 
+/// Publish options on shared state, which are not handed on.
+const STATE_OPTIONS: &[&str] = &["retain", "when", "watch", "will"];
+
 /// What a client publishes.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Publish<'a> {
     pub(crate) qos: Qos,
+    /// By its flag or its user property.
     pub(crate) retain: bool,
+    pub(crate) terms: Terms,
     /// 0 with QoS 0.
     pub(crate) packet_id: u16,
     pub(crate) topic: &'a str,
@@ -68,6 +73,7 @@ pub(crate) fn read<'a>(
     let mut publish = Publish {
         qos,
         retain: frame.first & 1 != 0,
+        terms: Terms::default(),
         packet_id,
         topic,
         payload: Bytes::new(),
@@ -100,11 +106,11 @@ impl Publish<'_> {
         whole: impl FnOnce() -> Bytes,
     ) -> Result<bool, Violation> {
         let mut text_payload = false;
-        let mut expires = false;
+        let mut drops = false;
         property::walk(block, property::PUBLISH, |property| {
+            drops |= !is_handed_on(&property);
             match (property.id, property.value) {
                 (property::PAYLOAD_FORMAT, Value::Number(format)) => text_payload = format == 1,
-                (property::MESSAGE_EXPIRY, _) => expires = true,
                 (property::TOPIC_ALIAS, _) => {
                     return Err(Violation::new(
                         Reason::TopicAliasInvalid,
@@ -121,25 +127,55 @@ impl Publish<'_> {
             }
             Ok(())
         })?;
-        self.properties = if expires { without_expiry(block)? } else { whole() };
+        self.properties = match drops {
+            true => property::kept(block, property::PUBLISH, is_handed_on)?,
+            false => whole(),
+        };
+        // Who asks for it by name gets the router's own way with objects; the flag alone is MQTT's.
+        self.retain |= self.terms.merge;
+        if let Err(error) = terms::check(&self.terms, self.retain) {
+            self.refuse(Reason::ImplementationSpecific, error.to_string());
+        }
         Ok(text_payload)
     }
 
     fn read_option(&mut self, name: &str, value: &str) {
-        match name {
-            "exclude_me" | "disclose_me" => match value {
-                "true" | "false" if name == "exclude_me" => self.exclude_me = value == "true",
-                "true" | "false" => self.disclose_me = value == "true",
-                _ => self.refuse(
-                    Reason::ImplementationSpecific,
-                    format!("the user property {name} is true or false"),
-                ),
-            },
-            _ if OPTIONS_NOT_BUILT.contains(&name) => self.refuse(
+        let flag = match name {
+            "exclude_me" => &mut self.exclude_me,
+            "disclose_me" => &mut self.disclose_me,
+            "retain" => &mut self.terms.merge,
+            "watch" => &mut self.terms.watch,
+            _ => return self.read_value_option(name, value),
+        };
+        match value {
+            "true" | "false" => *flag = value == "true",
+            _ => self.refuse(
                 Reason::ImplementationSpecific,
-                format!("the publish option {name} is not available"),
+                format!("the user property {name} is true or false"),
             ),
-            _ => {}
+        }
+    }
+
+    fn read_value_option(&mut self, name: &str, value: &str) {
+        let read = match name {
+            "when" if self.terms.when.is_none() => {
+                json("when", value).map(|when| self.terms.when = Some(when))
+            }
+            "will" if self.terms.will.is_none() => {
+                json("will", value).map(|will| self.terms.will = Some(will_payload(&will, value)))
+            }
+            "when" | "will" => {
+                let text = format!("the user property {name} is there twice");
+                return self.refuse(Reason::ImplementationSpecific, text);
+            }
+            _ if OPTIONS_NOT_BUILT.contains(&name) => {
+                let text = format!("the publish option {name} is not available");
+                return self.refuse(Reason::ImplementationSpecific, text);
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = read {
+            self.refuse(Reason::ImplementationSpecific, error.to_string());
         }
     }
 
@@ -148,20 +184,29 @@ impl Publish<'_> {
     }
 }
 
-fn without_expiry(block: &[u8]) -> Result<Bytes, Violation> {
-    let mut kept = BytesMut::with_capacity(block.len());
-    property::walk(block, property::PUBLISH, |property| {
-        if property.id != property::MESSAGE_EXPIRY {
-            kept.put_slice(property.raw);
-        }
-        Ok(())
-    })?;
-    Ok(kept.freeze())
+fn is_handed_on(property: &Property<'_>) -> bool {
+    match property.value {
+        Value::Pair(name, _) => !STATE_OPTIONS.contains(&name),
+        _ => property.id != property::MESSAGE_EXPIRY,
+    }
+}
+
+fn json(option: &'static str, text: &str) -> Result<Json, TermsError> {
+    terms::condition(option, Serializer::Json, text.as_bytes())
+}
+
+/// A will's payload is its JSON text as it came; null is an empty one, which deletes.
+fn will_payload(will: &Json, text: &str) -> Payload {
+    Payload::raw(match will {
+        Json::Null => Bytes::new(),
+        _ => Bytes::copy_from_slice(text.as_bytes()),
+    })
 }
 
 /// What goes to a client.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outgoing<'a> {
+    pub(crate) retain: bool,
     /// Present with QoS 1.
     pub(crate) packet_id: Option<u16>,
     pub(crate) topic: &'a str,
@@ -196,7 +241,8 @@ impl Outgoing<'_> {
     pub(crate) fn write(&self, version: Version, output: &mut BytesMut) {
         let (body, properties) = self.lengths(version);
         output.reserve(5 + body);
-        output.put_u8(if self.packet_id.is_some() { 0x32 } else { 0x30 });
+        let qos = if self.packet_id.is_some() { 0x02 } else { 0x00 };
+        output.put_u8(0x30 | qos | u8::from(self.retain));
         put_varint(output, body as u32);
         put_text(output, self.topic);
         if let Some(packet_id) = self.packet_id {

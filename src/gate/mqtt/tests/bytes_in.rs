@@ -12,9 +12,11 @@ const SOUND: &[&str] = &[
     r#"30 | s"a/b" "payload""#,
     r#"32 | s"a/b" 0007 p[] "payload""#,
     r#"32 | s"a" 0007 p[01 01 02 00000009 03 s"t" 08 s"r" 09 s"c" 26 s"k" s"v"] "x""#,
+    r#"33 | s"a" 0007 p[26 s"retain" s"true" 26 s"when" s"null" 26 s"watch" s"true" 26 s"will" s"[1]"] "x""#,
     r#"40 | 0001"#,
     r#"40 | 0001 10 p[1f s"why" 26 s"k" s"v"]"#,
     r#"82 | 0001 s"a/b" 01 s"$replay/5/c" 00"#,
+    r#"82 | 0001 p[26 s"retained" s"true" 26 s"filter" s"{}"] s"a/b" 1d s"c" 2a"#,
     r#"82 | 0001 p[0b c801 26 s"after" s"5"] s"a/b" 05 s"c" 2a"#,
     r#"a2 | 0001 s"a/b" s"c""#,
     r#"a2 | 0001 p[26 s"k" s"v"] s"a/b" s"c""#,
@@ -86,7 +88,7 @@ fn serve(gate: &mut MqttGate, published: &mut u64) -> bool {
             }
             Request::Subscribe(subscription) => gate.subscribed(subscription.id, Ok(())),
             Request::Unsubscribe(id) => gate.unsubscribed(id),
-            Request::Close => closed = true,
+            Request::Close { .. } => closed = true,
         }
     }
     gate.poll_output();
@@ -104,7 +106,7 @@ fn play(connect: &str, inputs: Vec<Vec<u8>>) {
             return;
         }
         if gate.can_deliver() {
-            deliver_line(&mut gate, "a/b q1 by 77 to 1,2,3 \"x\"");
+            deliver_line(&mut gate, "change", "a/b q1 by 77 to 1,2,3 \"x\"");
         }
     }
 }
@@ -140,10 +142,12 @@ proptest! {
         properties in prop::sample::select(&["", r#"03 s"t""#, r#"01 00 26 s"k" s"v""#][..]),
         packet_id in prop::option::of(1..=u16::MAX),
         v5 in any::<bool>(),
+        retain in any::<bool>(),
     ) {
         let version = if v5 { Version::V5 } else { Version::V311 };
         let properties = assemble(properties);
         let outgoing = Outgoing {
+            retain,
             packet_id,
             topic: &topic,
             identifiers: &[],
@@ -160,6 +164,7 @@ proptest! {
             return Err(TestCaseError::fail("not read"));
         };
         prop_assert_eq!(publish.topic, topic);
+        prop_assert_eq!(publish.retain, retain);
         prop_assert_eq!(&publish.payload[..], &payload[..]);
         prop_assert_eq!(publish.packet_id, packet_id.unwrap_or(0));
         prop_assert_eq!(publish.properties, if v5 { properties } else { Bytes::new() });

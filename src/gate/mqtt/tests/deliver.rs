@@ -6,9 +6,9 @@ use crate::event::Encoding;
 /// Subscriptions 1 (QoS 1, identifier 5), 2 (QoS 0, identifier 200) and 3 (QoS 1, No Local, no identifier).
 const THREE: &str = r##"
     in 82 | 0001 p[0b 05] s"a/b" 01; 82 | 0002 p[0b c801] s"a/#" 00; 82 | 0003 p[] s"+/b" 05
-    ask subscribe 1 Exact(Topic(a/b))
-    ask subscribe 2 Parts([Literal("a"), Rest])
-    ask subscribe 3 Parts([One, Literal("b")])
+    ask subscribe 1 state Exact(Topic(a/b))
+    ask subscribe 2 state Parts([Literal("a"), Rest])
+    ask subscribe 3 state Parts([One, Literal("b")])
     subscribed 1
     out 90 | 0001 p[] 01
     subscribed 2
@@ -43,7 +43,7 @@ fn own_messages_come_unless_no_local() {
     ));
     check(&format!(
         r#"{OPEN4} in 82 | 0001 s"a" 00
-        ask subscribe 1 Exact(Topic(a))
+        ask subscribe 1 state Exact(Topic(a))
         subscribed 1
         out 90 | 0001 00
         deliver a q1 by 77 to 1 "x"
@@ -60,7 +60,7 @@ fn properties_reach_mqtt_5_only() {
     ));
     check(&format!(
         r#"{OPEN4} in 82 | 0001 s"a" 00
-        ask subscribe 1 Exact(Topic(a))
+        ask subscribe 1 state Exact(Topic(a))
         subscribed 1
         out 90 | 0001 00
         deliver a q0 by 1 to 1 "x" with 03 s"t"
@@ -77,7 +77,7 @@ fn the_window_holds_events_back() {
         opened
         out $CONNACK5
         in 82 | 0001 p[] s"a" 01
-        ask subscribe 1 Exact(Topic(a))
+        ask subscribe 1 state Exact(Topic(a))
         subscribed 1
         out 90 | 0001 p[] 01
         deliver a q1 by 1 to 1 "1"
@@ -108,7 +108,7 @@ fn what_a_client_has_no_room_for_is_dropped_and_counted() {
         opened
         out $CONNACK5
         in 82 | 0001 p[] s"a" 01
-        ask subscribe 1 Exact(Topic(a))
+        ask subscribe 1 state Exact(Topic(a))
         subscribed 1
         out 90 | 0001 p[] 01
         deliver a q1 by 1 to 1 "123456789012345678901234567"
@@ -118,7 +118,7 @@ fn what_a_client_has_no_room_for_is_dropped_and_counted() {
         deliver a q1 by 1 to 1 "3"
         out 32 | s"a" 0002 p[] "3"
         in e0 |
-        ask close
+        ask close dropping the will
         oversized 1"#,
     );
 }

@@ -4,16 +4,18 @@ use super::*;
 
 #[test]
 fn sessions_open_and_end() {
-    check(&format!("{OPEN4} room \n in e0 | \n ask close \n reason none \n full"));
-    check(&format!("{OPEN5} in e0 | \n ask close \n reason none"));
+    check(&format!(
+        "{OPEN4} room \n in e0 | \n ask close dropping the will \n reason none \n full"
+    ));
+    check(&format!("{OPEN5} in e0 | \n ask close dropping the will \n reason none"));
     check(&format!("{OPEN5} in e0 | 04 \n ask close \n reason none"));
-    check(&format!("{OPEN5} in e0 | 00 p[11 00000000] \n ask close"));
+    check(&format!("{OPEN5} in e0 | 00 p[11 00000000] \n ask close dropping the will"));
     check(&format!(
         "{OPEN5} in e0 | 81 p[1f s\"oh\"] \n ask close
         reason the client disconnected with reason 0x81"
     ));
     // What comes behind a DISCONNECT is not looked at.
-    check(&format!("{OPEN4} in e0 | ; 30 | s\"a\" \n ask close \n in c0 |"));
+    check(&format!("{OPEN4} in e0 | ; 30 | s\"a\" \n ask close dropping the will \n in c0 |"));
 }
 
 #[test]
@@ -55,12 +57,45 @@ fn a_client_is_asked_for_by_realm_and_name() {
 }
 
 #[test]
+fn a_session_that_can_not_be_opened_now_is_turned_away() {
+    check(
+        r#"in 10 | s"MQTT" 05 02 0000 p[] s"c"
+           ask $ASK
+           nonode
+           out 20 | 0088 p[1f s"home: no quorum answers right now; try again, or at another node"]
+           ask close"#,
+    );
+    check("in $CONNECT4 \n ask $ASK \n nonode \n out 20 | 0003 \n ask close");
+}
+
+/// CONNECTs, and the `authid` and protocol that others are shown.
+#[test]
+fn a_session_is_described_to_others() {
+    for (connect, authid, protocol) in [
+        (r#"10 | s"MQTT" 04 02 000a s"c""#, "c", "mqtt.3.1.1"),
+        (r#"10 | s"MQTT" 05 02 000a p[] s"c""#, "c", "mqtt.5"),
+        (r#"10 | s"MQTT" 05 02 000a p[] s"""#, "vulpes-77", "mqtt.5"),
+        (r#"10 | s"MQTT" 04 82 000a s"c" s"joe""#, "joe", "mqtt.3.1.1"),
+        (r#"10 | s"MQTT" 04 82 000a s"c" s"joe@home""#, "joe", "mqtt.3.1.1"),
+        (r#"10 | s"MQTT" 04 82 000a s"c" s"@home""#, "c", "mqtt.3.1.1"),
+    ] {
+        let mut gate = new_gate();
+        gate.receive(packets(connect), Moment(0));
+        let Some(Request::Open { join, .. }) = gate.poll_request() else { panic!("{connect}") };
+        let expected = format!(
+            r#"{{"authid":"{authid}","authmethod":"anonymous","authprovider":"static","authrole":"anonymous","session":77,"transport":{{"protocol":"{protocol}","type":"tcp"}}}}"#
+        );
+        assert_eq!(join.details, expected, "{connect}");
+    }
+}
+
+#[test]
 fn clients_without_a_name_get_one() {
     check(
         r#"in 10 | s"MQTT" 05 02 0000 p[11 0000003c] s""
            ask open realm="home" client="vulpes-77"
            opened
-           out 20 | 0000 p[11 00000000 21 2000 2401 2500 27 000f8240 12 s"vulpes-77" 22 0000 2801 2901 2a00]"#,
+           out 20 | 0000 p[11 00000000 21 2000 2401 27 000f8240 12 s"vulpes-77" 22 0000 2801 2901 2a00]"#,
     );
     check(
         r#"in 10 | s"MQTT" 04 02 0000 s""
@@ -93,11 +128,6 @@ fn what_is_not_available_is_refused() {
         // Not available yet.
         (r#"s"MQTT" 04 00 0000 s"c""#, "20 | 0003"),
         (r#"s"MQTT" 04 00 0000 s"""#, "20 | 0002"),
-        (r#"s"MQTT" 04 06 0000 s"c" s"will" s"x""#, "20 | 0003"),
-        (
-            r#"s"MQTT" 05 06 0000 p[] s"c" p[18 00000001] s"will" s"x""#,
-            r#"20 | 0083 p[1f s"wills are not available: the client must connect without one"]"#,
-        ),
         (
             r#"s"MQTT" 05 02 0000 p[15 s"SCRAM" 16 s"x"] s"c""#,
             r#"20 | 008c p[1f s"no authentication method is offered"]"#,
@@ -105,6 +135,9 @@ fn what_is_not_available_is_refused() {
     ]);
     let long = "x".repeat(1025);
     check(&format!("in 10 | s\"MQTT\" 04 02 0000 s\"{long}\" \n out 20 | 0002 \n ask close"));
+    check(&format!(
+        "in 10 | s\"MQTT\" 04 82 0000 s\"c\" s\"{long}\" \n out 20 | 0004 \n ask close"
+    ));
 }
 
 #[test]
@@ -155,8 +188,8 @@ fn connects_not_as_the_protocol_says_are_refused() {
             r#"20 | 0081 p[1f s"a variable byte integer is not in its shortest form"]"#,
         ),
         // A reason string that the client has no room for is left out.
-        (r#"s"MQTT" 05 06 0000 p[27 00000005] s"c" p[] s"w" s"x""#, "20 | 0083 p[]"),
-        (r#"s"MQTT" 05 06 0000 p[27 00000004] s"c" p[] s"w" s"x""#, ""),
+        (r#"s"MQTT" 05 02 0000 p[15 s"m" 27 00000005] s"c""#, "20 | 008c p[]"),
+        (r#"s"MQTT" 05 02 0000 p[15 s"m" 27 00000004] s"c""#, ""),
     ]);
 }
 
@@ -203,7 +236,7 @@ fn what_is_held_before_the_connack_has_a_limit() {
     for _ in 0..20 {
         gate.receive(Bytes::from(ping.clone()), Moment(0));
     }
-    assert_eq!(gate.poll_request(), Some(Request::Close));
+    assert_eq!(gate.poll_request(), Some(Request::Close { drop_will: false }));
     assert_eq!(gate.poll_output(), Some(packets("20 | 0003")));
     assert_eq!(
         gate.close_reason(),
@@ -256,6 +289,7 @@ fn the_node_ends_sessions() {
         ("shutdown", "8b", "the node is shutting down"),
         ("takenover", "8e", "another connection took the session over"),
         ("unanswerable", "89", "a message stays unanswered; it may or may not be stored"),
+        ("leaselost", "89", "the node lost its lease; the session is over everywhere"),
     ];
     for (word, code, text) in table {
         check(&format!("{OPEN5} {word} \n out e0 | {code} p[1f s\"{text}\"] \n ask close"));

@@ -8,15 +8,15 @@ const AB: &str = "Exact(Topic(a/b))";
 fn subscriptions_are_answered_when_the_node_has_answered_for_all_of_them() {
     check(&format!(
         r##"{OPEN4} in 82 | 0009 s"a/b" 02 s"+/#" 00 s"a/#/b" 01
-        ask subscribe 1 {AB}
-        ask subscribe 2 Parts([One, Rest])
+        ask subscribe 1 state {AB}
+        ask subscribe 2 state Parts([One, Rest])
         subscribed 2
         subscribed 1
         out 90 | 0009 010080"##
     ));
     check(&format!(
         r#"{OPEN5} in 82 | 0009 p[] s"a/b" 02 s"$share/g/a" 00
-        ask subscribe 1 {AB}
+        ask subscribe 1 state {AB}
         subscribed 1
         out 90 | 0009 p[1f s"shared subscriptions are not available"] 019e"#
     ));
@@ -45,7 +45,7 @@ fn the_node_refuses_subscriptions() {
         ));
         check(&format!(
             r#"{OPEN4} in 82 | 0009 s"a/b" 01
-            ask subscribe 1 {AB}
+            ask subscribe 1 state {AB}
             {word}
             out 90 | 0009 80"#
         ));
@@ -56,12 +56,12 @@ fn the_node_refuses_subscriptions() {
 fn subscribing_again_changes_the_options_without_a_gap() {
     check(&format!(
         r#"{OPEN5} in 82 | 0001 p[0b 05] s"a/b" 00; 82 | 0002 p[0b 06] s"a/b" 01
-        ask subscribe 1 {AB}
+        ask subscribe 1 state {AB}
         subscribed 1
         out 90 | 0001 p[] 00; 90 | 0002 p[] 01
         deliver a/b q1 by 1 to 1 "x"
         out 32 | s"a/b" 0001 p[0b 06] "x"
-        in 82 | 0003 p[] s"a/b" 00
+        in 82 | 0003 p[] s"a/b" 20
         out 90 | 0003 p[] 00
         deliver a/b q1 by 1 to 1 "x"
         out 30 | s"a/b" p[] "x""#
@@ -69,7 +69,7 @@ fn subscribing_again_changes_the_options_without_a_gap() {
     // Twice in one packet.
     check(&format!(
         r#"{OPEN4} in 82 | 0001 s"a/b" 00 s"a/b" 01
-        ask subscribe 1 {AB}
+        ask subscribe 1 state {AB}
         subscribed 1
         out 90 | 0001 0001"#
     ));
@@ -105,12 +105,10 @@ fn user_properties_choose_where_to_begin() {
         ask unsubscribe 2
         out b0 | 0002 p[] 1100"#
     ));
-    for name in ["retained", "retainedState", "filter", "match"] {
-        check(&format!(
-            r#"{OPEN5} in 82 | 0001 p[26 s"{name}" s"true"] s"a/b" 00 s"c" 00
-            out 90 | 0001 p[1f s"the subscribe option {name} is not available"] 8383"#
-        ));
-    }
+    check(&format!(
+        r#"{OPEN5} in 82 | 0001 p[26 s"match" s"true"] s"a/b" 00 s"c" 00
+        out 90 | 0001 p[1f s"the subscribe option match is not available"] 8383"#
+    ));
     check(&format!(
         r#"{OPEN4} in 82 | 0001 s"$snapshot/a/b" 01
         ask subscribe 1 after Position(Position(0)) snapshot {AB}
@@ -125,7 +123,7 @@ fn user_properties_choose_where_to_begin() {
 fn unsubscribing_takes_effect_at_once() {
     check(&format!(
         r#"{OPEN4} in 82 | 0001 s"a/b" 01
-        ask subscribe 1 {AB}
+        ask subscribe 1 state {AB}
         subscribed 1
         out 90 | 0001 01
         in a2 | 0002 s"a/b" s"never"
@@ -134,7 +132,7 @@ fn unsubscribing_takes_effect_at_once() {
         deliver a/b q0 by 1 to 1 "x"
         unsubscribed 1
         in 82 | 0003 s"a/b" 01
-        ask subscribe 2 {AB}
+        ask subscribe 2 state {AB}
         subscribed 2
         out 90 | 0003 01"#
     ));
@@ -143,11 +141,11 @@ fn unsubscribing_takes_effect_at_once() {
         let answers = answers.replace("{SUBACK}", "out 90 | 0001 p[] 01");
         check(&format!(
             r#"{OPEN5} in 82 | 0001 p[] s"a/b" 01; a2 | 0002 p[] s"a/b"; a2 | 0003 p[] s"a/b"
-            ask subscribe 1 {AB}
+            ask subscribe 1 state {AB}
             ask unsubscribe 1
             out b0 | 0002 p[] 00; b0 | 0003 p[] 11
             in 82 | 0004 p[] s"a/b" 00
-            ask subscribe 2 {AB}
+            ask subscribe 2 state {AB}
             {answers}
             deliver a/b q0 by 1 to 1 "x"
             subscribed 2

@@ -1,0 +1,77 @@
+//! The will in a CONNECT (MQTT 5 sections 3.1.3.2 to 3.1.3.4).
+//!
+//! Its properties are kept as those of a PUBLISH are. The delay is read, and the message expiry interval is taken out.
+//!
+//! Invariant: what is read is copied out of the packet, because a will is kept for as long as its session lives.
+//!
+//! Deliberately absent: publish options in user properties. A will is published when nobody is there to be answered,
+//! so it is refused with them, and never published in another way than was asked for.
+
+use bytes::Bytes;
+
+use super::property::{self, Value};
+use super::reader::Reader;
+use super::{Reason, Version, Violation};
+use crate::act::Will;
+use crate::event::{Payload, Qos};
+use crate::topic::Topic;
+
+/// The connect flags that belong to the will.
+const QOS_SHIFT: u8 = 3;
+const RETAIN_FLAG: u8 = 0x20;
+
+/// Publish options that a will can't have.
+const NOT_IN_A_WILL: &[&str] = &[
+    "retain",
+    "when",
+    "watch",
+    "will",
+    "disclose_me",
+    "exclude",
+    "exclude_authid",
+    "exclude_authrole",
+    "eligible",
+    "eligible_authid",
+    "eligible_authrole",
+];
+
+/// Reads the will behind the client identifier.
+pub(crate) fn read(
+    reader: &mut Reader<'_>,
+    flags: u8,
+    version: Version,
+) -> Result<Will, Violation> {
+    let Some(qos) = Qos::from_tag((flags >> QOS_SHIFT) & 3) else {
+        return Err(Violation::malformed("the will has QoS 3"));
+    };
+    let mut delay = 0;
+    let mut properties = Bytes::new();
+    let mut is_text = false;
+    if version == Version::V5 {
+        let block = reader.block()?;
+        property::walk(block, property::WILL, |property| {
+            match (property.id, property.value) {
+                (property::WILL_DELAY, Value::Number(seconds)) => delay = seconds,
+                (property::PAYLOAD_FORMAT, Value::Number(format)) => is_text = format == 1,
+                (_, Value::Pair(name, _)) if NOT_IN_A_WILL.contains(&name) => {
+                    let text = format!("the publish option {name} is not available in a will");
+                    return Err(Violation::new(Reason::ImplementationSpecific, text));
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        properties = property::kept(block, property::WILL, |property| {
+            !matches!(property.id, property::WILL_DELAY | property::MESSAGE_EXPIRY)
+        })?;
+    }
+    let topic = Topic::from_mqtt(reader.text()?)
+        .map_err(|error| Violation::new(Reason::TopicNameInvalid, format!("will: {error}")))?;
+    let payload = reader.binary()?;
+    if is_text && std::str::from_utf8(payload).is_err() {
+        let text = "the will's payload is not UTF-8 as announced";
+        return Err(Violation::new(Reason::PayloadFormatInvalid, text));
+    }
+    let payload = Payload::raw(Bytes::copy_from_slice(payload));
+    Ok(Will { topic, payload, properties, qos, retain: flags & RETAIN_FLAG != 0, delay })
+}

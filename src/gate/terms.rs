@@ -1,0 +1,125 @@
+//! The options on shared state that both protocols have: the limits of their values, and how they go together.
+//!
+//! Invariant: what passes here is small enough to be kept for as long as a publish waits or a subscription stands.
+//!
+//! Deliberately absent: how each protocol spells an option, and how it answers a wrong one.
+
+use super::RetainedMode;
+use crate::act::Terms;
+use crate::limits;
+use crate::payload::{decode, Malformed, Serializer, Value};
+
+/// What is wrong with an option on shared state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TermsError {
+    #[error("the option {option} can't be read: {error}")]
+    Malformed { option: &'static str, error: Malformed },
+    #[error(
+        "the option {0} has {bytes} bytes, {values} values and {depth} levels of nesting at most",
+        bytes = limits::CONDITION,
+        values = limits::CONDITION_VALUES,
+        depth = limits::CONDITION_DEPTH
+    )]
+    TooLarge(&'static str),
+    #[error("the option watch needs when: it says what to wait for")]
+    WatchWithoutWhen,
+    #[error("the option will needs retain: it replaces a retained value")]
+    WillWithoutRetain,
+    #[error("retained and retainedState exclude each other")]
+    TwoRetainedModes,
+}
+
+/// Reads the value of `when`, `will` or `filter`.
+pub(super) fn condition(
+    option: &'static str,
+    serializer: Serializer,
+    raw: &[u8],
+) -> Result<Value, TermsError> {
+    if raw.len() > limits::CONDITION {
+        return Err(TermsError::TooLarge(option));
+    }
+    let value = decode(serializer, raw).map_err(|error| TermsError::Malformed { option, error })?;
+    let mut left = limits::CONDITION_VALUES;
+    if !is_within(&value, limits::CONDITION_DEPTH, &mut left) {
+        return Err(TermsError::TooLarge(option));
+    }
+    Ok(value)
+}
+
+/// Whether it holds no more values than are left, and lists and dictionaries in each other no deeper than this.
+fn is_within(value: &Value, depth: usize, left: &mut usize) -> bool {
+    let Some(less) = left.checked_sub(1) else { return false };
+    *left = less;
+    match value {
+        Value::List(items) => depth > 0 && items.iter().all(|i| is_within(i, depth - 1, left)),
+        Value::Dict(pairs) => depth > 0 && pairs.iter().all(|(_, v)| is_within(v, depth - 1, left)),
+        _ => true,
+    }
+}
+
+/// Bytes that a value takes in memory, near enough.
+pub(super) fn weight(value: &Value) -> usize {
+    let held = match value {
+        Value::Str(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        Value::List(items) => items.iter().map(weight).sum(),
+        Value::Dict(pairs) => {
+            pairs.iter().map(|(key, v)| size_of::<String>() + key.len() + weight(v)).sum()
+        }
+        _ => 0,
+    };
+    size_of::<Value>() + held
+}
+
+/// Checks that the terms of a publish make sense together.
+pub(super) fn check(terms: &Terms, retain: bool) -> Result<(), TermsError> {
+    if terms.watch && terms.when.is_none() {
+        return Err(TermsError::WatchWithoutWhen);
+    }
+    if terms.will.is_some() && !retain {
+        return Err(TermsError::WillWithoutRetain);
+    }
+    Ok(())
+}
+
+/// What the options `retained` and `retainedState` come to.
+pub(super) fn retained_mode(retained: bool, state: bool) -> Result<RetainedMode, TermsError> {
+    match (retained, state) {
+        (true, true) => Err(TermsError::TwoRetainedModes),
+        (true, false) => Ok(RetainedMode::Changes),
+        (false, true) => Ok(RetainedMode::State),
+        (false, false) => Ok(RetainedMode::None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_have_limits() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        let list = |values: usize| format!("[{}]", vec!["1"; values - 1].join(","));
+        let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
+        for (build, most) in [
+            (&nested as &dyn Fn(usize) -> String, limits::CONDITION_DEPTH),
+            (&list, limits::CONDITION_VALUES),
+            (&text, limits::CONDITION),
+        ] {
+            let read = |n| condition("when", Serializer::Json, build(n).as_bytes());
+            assert!(read(most).is_ok());
+            assert_eq!(read(most + 1), Err(TermsError::TooLarge("when")), "{most}");
+        }
+        let cut_short = condition("will", Serializer::Json, b"[1");
+        assert!(matches!(cut_short, Err(TermsError::Malformed { option: "will", .. })));
+    }
+
+    #[test]
+    fn a_value_weighs_what_it_holds() {
+        let read = |text: &str| condition("when", Serializer::Json, text.as_bytes()).unwrap();
+        let node = size_of::<Value>();
+        assert_eq!(weight(&read("null")), node);
+        assert_eq!(weight(&read("[1,\"abc\"]")), 3 * node + 3);
+        assert_eq!(weight(&read("{\"ab\":[]}")), 2 * node + size_of::<String>() + 2);
+    }
+}
