@@ -31,8 +31,8 @@ mod status;
 pub use bounded::{CONNECTIONS, CONNECTION_TIME};
 pub use log::{Checksum, LogPage, LogRow, LogStep};
 pub use status::{
-    Addresses, EntryStatus, MemberStatus, NodeStatus, ReplicaStatus, StorageStatus, SyncState,
-    SyncStatus,
+    Addresses, EntryStatus, MemberStatus, NodeStatus, ReplicaStatus, StateStatus, StorageStatus,
+    SyncState, SyncStatus,
 };
 
 /// Most rows in one answer to `/log`. Each costs the node the reading of a body.

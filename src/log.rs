@@ -1,11 +1,12 @@
 //! The log as this node reads it: its recent tail in memory, everything older from a storage.
 //!
 //! Invariant: what is read at a slot is the resolution that the order has there, with the very body that was voted
-//! for: length and checksum are compared with the resolution whatever the body came from.
+//! for: length and checksum are compared with the resolution whatever the body came from. Which of its events are
+//! hidden is what the fold of the log decided, wherever it was run.
 //!
 //! Deliberately absent: following the order and handing it to subscribers (`replica`, `dispatch`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,16 @@ pub struct Placed {
     pub resolution: Resolution,
     /// The segment's events; `None` where the step is no segment.
     pub segment: Option<Segment>,
+    /// Offsets of its events that subscribers never see, ascending. Mostly none.
+    pub hidden: Box<[u32]>,
+}
+
+impl Placed {
+    /// Whether subscribers never see the event at this offset.
+    #[must_use]
+    pub fn is_hidden(&self, offset: u32) -> bool {
+        !self.hidden.is_empty() && self.hidden.binary_search(&offset).is_ok()
+    }
 }
 
 /// Rows of the order, as a storage has them.
@@ -34,6 +45,8 @@ pub struct Rows {
     pub rows: Vec<Resolution>,
     /// The oldest slot it still has.
     pub oldest: Slot,
+    /// Offsets of events that subscribers never see, by slot; slots without any are not named.
+    pub hidden: Vec<(Slot, Vec<u32>)>,
 }
 
 /// A storage can't be read.
@@ -179,7 +192,7 @@ impl Log {
             return Ok(recent);
         }
         let count = (tail.next_slot.0 - from.0).min(limits::READ_ROWS as u64) as usize;
-        let rows = self.rows(from, count).await?;
+        let rows = self.stored_rows(from, count).await?;
         self.with_bodies(rows).await
     }
 
@@ -204,13 +217,17 @@ impl Log {
     /// # Errors
     /// Where the slot is no longer kept, or no storage answers.
     pub async fn rows(&self, from: Slot, max: usize) -> Result<Vec<Resolution>, ReadError> {
+        Ok(self.stored_rows(from, max).await?.rows)
+    }
+
+    async fn stored_rows(&self, from: Slot, max: usize) -> Result<Rows, ReadError> {
         let mut gone = None;
         let mut failure = "this node knows no storage".to_owned();
         for source in self.sources.iter() {
             match source.rows(from, max).await {
                 Ok(Rows { oldest, .. }) if oldest > from => gone = Some(oldest),
-                Ok(Rows { rows, .. }) if rows.first().is_some_and(|row| row.slot == from) => {
-                    return Ok(rows);
+                Ok(found) if found.rows.first().is_some_and(|row| row.slot == from) => {
+                    return Ok(found);
                 }
                 Ok(_) => failure = format!("no storage has slot {from} yet"),
                 Err(error) => failure = error.to_string(),
@@ -219,7 +236,9 @@ impl Log {
         Err(gone.map_or(ReadError::Unavailable(failure), |oldest| ReadError::Gone { oldest }))
     }
 
-    async fn with_bodies(&self, rows: Vec<Resolution>) -> Result<Vec<Arc<Placed>>, ReadError> {
+    async fn with_bodies(&self, rows: Rows) -> Result<Vec<Arc<Placed>>, ReadError> {
+        let Rows { rows, hidden, .. } = rows;
+        let mut hidden: BTreeMap<Slot, Vec<u32>> = hidden.into_iter().collect();
         let mut placed = Vec::with_capacity(rows.len());
         let mut bytes = 0;
         let mut rows = VecDeque::from(rows);
@@ -236,7 +255,8 @@ impl Log {
                 };
                 bytes += segment.as_ref().map_or(0, |segment| segment.body().len());
                 if let Some(resolution) = rows.pop_front() {
-                    placed.push(Arc::new(Placed { resolution, segment }));
+                    let hidden = hidden.remove(&resolution.slot).unwrap_or_default().into();
+                    placed.push(Arc::new(Placed { resolution, segment, hidden }));
                 }
             }
         }

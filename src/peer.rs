@@ -3,16 +3,17 @@
 //! | service | asks | answers |
 //! |---|---|---|
 //! | keep | an entry | a storage: its storage votes and credit |
-//! | fetch | any node | a storage: bodies, rows, places, status |
+//! | fetch | any node | a storage: bodies, rows, places, status, the realms' state |
 //!
 //! Invariant: keeping and fetching have a connection each, so that a vote never waits behind a history replay. A peer's
 //! bytes, whatever they are, end at most the connection they came on.
 //!
 //! Deliberately absent: accepting connections and saying hello (`wire`, and the node's wiring), and repeating calls.
 //!
-//! In reading order: `wire` is what is said; `serve` answers; `connection` dials.
+//! In reading order: `wire` is what is said; `serve` answers, `lent` for more than one answer; `connection` dials.
 
 mod connection;
+mod lent;
 mod serve;
 mod wire;
 
@@ -29,10 +30,11 @@ use vulpes_raft::wire::{Identity, Service};
 use crate::keep::{KeepError, Keeper, Kept};
 use crate::limits;
 use crate::log::{self, Source, SourceError};
+use crate::realm::{BadRow, Realms};
 use crate::segment::SealedBody;
 use crate::storage::{self, ReadError, Storage, StorageStatus};
 use connection::{Connector, Peer};
-use wire::{FetchAnswer, FetchRequest, KeepAnswer, KeepRequest};
+use wire::{FetchAnswer, FetchRequest, KeepAnswer, KeepRequest, StateHead};
 
 pub use serve::{serve_fetch, serve_keep};
 pub use wire::Rows;
@@ -77,6 +79,8 @@ struct Remote {
     peer: Arc<Peer>,
     keep: Connector<KeepRequest, KeepAnswer>,
     fetch: Connector<FetchRequest, FetchAnswer>,
+    /// Held while the state is read: a connection has one snapshot.
+    reading_state: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for StorageClient {
@@ -115,6 +119,7 @@ impl StorageClient {
             place: Where::There(Arc::new(Remote {
                 keep: Connector::new(peer.clone(), Service::Keep, keep.0, keep.1),
                 fetch: Connector::new(peer.clone(), Service::Fetch, fetch.0, fetch.1),
+                reading_state: tokio::sync::Mutex::default(),
                 peer,
             })),
         }
@@ -203,6 +208,46 @@ impl StorageClient {
         }
     }
 
+    /// The realms' state as the storage has it, at one row of the order.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn state(&self) -> Result<Realms, FetchError> {
+        match &self.place {
+            Where::Here(storage) => self.read(storage.state()),
+            Where::There(remote) => {
+                let _one = remote.reading_state.lock().await;
+                let (tail, rows) = self.fetch_state(&remote.fetch).await?;
+                let realms = Realms::load(tail.as_ref(), rows);
+                self.read(realms.map_err(|BadRow| ReadError::DamagedState))
+            }
+        }
+    }
+
+    async fn fetch_state(
+        &self,
+        fetch: &Connector<FetchRequest, FetchAnswer>,
+    ) -> Result<(Option<Resolution>, Vec<(Bytes, Bytes)>), FetchError> {
+        let StateHead { id, tail } = match fetch.call(FetchRequest::StateBegin).await? {
+            FetchAnswer::StateBegin(head) => self.read(head)?,
+            _ => return Err(self.confused()),
+        };
+        let mut rows = Vec::new();
+        loop {
+            let page = match fetch.call(FetchRequest::StateNext { id }).await? {
+                FetchAnswer::StateNext(page) => self.read(page)?,
+                _ => return Err(self.confused()),
+            };
+            if page.rows.is_empty() && !page.last {
+                return Err(self.confused());
+            }
+            rows.extend(page.rows);
+            if page.last {
+                return Ok((tail, rows));
+            }
+        }
+    }
+
     fn read<T>(&self, result: Result<T, ReadError>) -> Result<T, FetchError> {
         result.map_err(|error| FetchError::Read { storage: self.node(), error })
     }
@@ -278,8 +323,8 @@ impl From<FetchError> for SourceError {
 impl Source for StorageClient {
     fn rows(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<log::Rows, SourceError>> {
         Box::pin(async move {
-            let Rows { rows, oldest, .. } = Self::rows(self, from, max).await?;
-            Ok(log::Rows { rows, oldest })
+            let Rows { rows, oldest, hidden, .. } = Self::rows(self, from, max).await?;
+            Ok(log::Rows { rows, oldest, hidden })
         })
     }
 

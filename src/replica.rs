@@ -1,10 +1,12 @@
-//! One replica of the log a node: follows the order slot by slot, gets each body, has its storage index it, and hands
-//! it to the dispatcher.
+//! One replica of the log a node: follows the order slot by slot, gets each body, folds it into the realms' state, hands
+//! it to the dispatcher, and has its storage index it together with what changed in the state.
 //!
 //! Invariant: slots are taken densely and in order; bases are dense; stamps don't fall. Where the order contradicts what
 //! this node has already shown, the node ends rather than show two orders. A missing body is fetched, never skipped.
+//! The state is applied here and nowhere else, so it is never behind what subscribers and the storage are given.
 //!
-//! Deliberately absent: what subscribers do with events (`dispatch`, `server`), and the fold of realm state.
+//! Deliberately absent: what subscribers do with events (`dispatch`, `server`), what the state is (`realm`), and who
+//! carries out what it asks for.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,8 +25,10 @@ use crate::event::SessionId;
 use crate::gate::SubscriptionId;
 use crate::limits;
 use crate::log::{bodies_wanted, open_body, Log, LogTail, Placed, ReadError};
+use crate::realm::{Applied, Notice, SharedRealms, View};
 use crate::recent::RecentBodies;
 use crate::segment::Segment;
+use crate::storage::IndexedRow;
 
 /// What following the order brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +51,7 @@ pub trait SlotIndex: Send + Sync + 'static {
     fn holds(&self, segment: &SealedSegment) -> bool;
 
     /// Takes slots in order, with the bodies that are not here yet.
-    fn index(
-        &self,
-        rows: Vec<(Resolution, Option<Bytes>)>,
-    ) -> BoxFuture<'_, Result<(), IndexFailure>>;
+    fn index(&self, rows: Vec<IndexedRow>) -> BoxFuture<'_, Result<(), IndexFailure>>;
 }
 
 /// Why a storage takes no slots.
@@ -70,14 +71,6 @@ pub enum Command {
     Remove(SessionId),
 }
 
-/// Where a replica begins.
-#[derive(Debug, Clone, Copy)]
-pub struct Beginning {
-    pub slot: Slot,
-    /// Position of the first event at or after that slot, if known: then it is checked.
-    pub position: Option<Position>,
-}
-
 /// What a replica works with.
 pub struct Replica {
     pub host: Host,
@@ -86,11 +79,18 @@ pub struct Replica {
     pub index: Option<Arc<dyn SlotIndex>>,
     pub log: Log,
     pub recent: RecentBodies,
+    /// The state behind the slots that were read so far: the replica goes on at the next one.
+    pub realms: SharedRealms,
+    /// Where what the state asks for goes, slot by slot, behind the slot itself. Waited for: see [`NOTICE_SLOTS`].
+    pub notices: Option<mpsc::Sender<Vec<Notice>>>,
     /// Where new slots go to be dispatched.
     pub placed: mpsc::Sender<Arc<Placed>>,
     /// Where the rows go that this node's entry watches for its own segments.
     pub observers: Vec<mpsc::Sender<Arc<Vec<Resolution>>>>,
 }
+
+/// Slots with notices that may wait for who carries them out; past it, the replica waits.
+pub const NOTICE_SLOTS: usize = 256;
 
 /// How long bodies that are probably on their way are waited for before they are fetched.
 const ARRIVAL_WAIT: Duration = Duration::from_millis(50);
@@ -101,14 +101,15 @@ const RETRY: Duration = Duration::from_millis(100);
 /// What the order has to agree with.
 struct Expected {
     slot: Slot,
-    position: Option<Position>,
+    position: Position,
     stamp: Stamp,
 }
 
 impl Replica {
     /// Follows the order for as long as the node lives.
-    pub async fn run(self, from: Beginning) {
-        let mut expected = Expected { slot: from.slot, position: from.position, stamp: Stamp(0) };
+    pub async fn run(self) {
+        let View { next, position, .. } = self.realms.view();
+        let mut expected = Expected { slot: next, position, stamp: Stamp(0) };
         loop {
             let rows = match self.next_rows(expected.slot).await {
                 Ok(rows) if rows.is_empty() => continue,
@@ -147,7 +148,7 @@ impl Replica {
         for observer in &self.observers {
             observer.send(rows.clone()).await.map_err(drop)?;
         }
-        let mut indexed = Vec::with_capacity(rows.len());
+        let mut indexed = Vec::new();
         let mut ahead = VecDeque::new();
         let patience = Instant::now() + ARRIVAL_WAIT;
         for (at, row) in rows.iter().enumerate() {
@@ -160,17 +161,18 @@ impl Replica {
                 }
                 Step::Opened { .. } | Step::Closed { .. } => None,
             };
-            if let (Some(index), Some(segment)) = (&self.index, &segment) {
-                let missing = match &row.step {
-                    Step::Segment(sealed) => !index.holds(sealed),
-                    Step::Opened { .. } | Step::Closed { .. } => false,
-                };
-                indexed.push((row.clone(), missing.then(|| segment.body().clone())));
-            } else {
-                indexed.push((row.clone(), None));
+            let Applied { hidden, changes, notices } = self.realms.apply(row, segment.as_ref());
+            if let Some(index) = &self.index {
+                let body = body_missing(index.as_ref(), row, segment.as_ref());
+                let (resolution, hidden) = (row.clone(), hidden.clone());
+                indexed.push(IndexedRow { resolution, body, hidden, changes });
             }
-            let placed = Arc::new(Placed { resolution: row.clone(), segment });
+            let hidden = hidden.into();
+            let placed = Arc::new(Placed { resolution: row.clone(), segment, hidden });
             self.placed.send(placed).await.map_err(drop)?;
+            if let Some(told) = self.notices.as_ref().filter(|_| !notices.is_empty()) {
+                told.send(notices).await.map_err(drop)?;
+            }
         }
         if let Some(index) = &self.index {
             match index.index(indexed).await {
@@ -222,26 +224,38 @@ impl Replica {
     /// The order may be faster than the bodies that their entries are sending here just now. Rows that come together
     /// wait together: those who were away are not sent anything.
     async fn nearly_here(&self, sealed: &SealedSegment, patience: Instant) -> Option<Bytes> {
-        if self.index.as_ref().is_some_and(|index| index.holds(sealed)) {
+        // Bodies are sent to storages only.
+        let index = self.index.as_ref()?;
+        if index.holds(sealed) {
             return None;
         }
         tokio::time::timeout_at(patience, self.recent.arrival(sealed.id)).await.ok()
     }
 }
 
+/// The body of a row, where the storage lacks it.
+fn body_missing(
+    index: &dyn SlotIndex,
+    row: &Resolution,
+    segment: Option<&Segment>,
+) -> Option<Bytes> {
+    match &row.step {
+        Step::Segment(sealed) if index.holds(sealed) => None,
+        Step::Segment(_) => segment.map(|segment| segment.body().clone()),
+        Step::Opened { .. } | Step::Closed { .. } => None,
+    }
+}
+
 impl Expected {
     fn take(&mut self, row: &Resolution) -> Result<(), String> {
-        if row.slot != self.slot
-            || self.position.is_some_and(|position| position != row.base)
-            || row.stamp < self.stamp
-        {
+        if row.slot != self.slot || row.base != self.position || row.stamp < self.stamp {
             return Err(format!(
-                "the order contradicts itself: expected slot {} at position {:?} not before {}, got slot {} at \
+                "the order contradicts itself: expected slot {} at position {} not before {}, got slot {} at \
                  position {} stamped {}; stop this node and run `vulpes verify` on the others",
                 self.slot, self.position, self.stamp, row.slot, row.base, row.stamp
             ));
         }
-        *self = Self { slot: row.slot.next(), position: Some(row.end()), stamp: row.stamp };
+        *self = Self { slot: row.slot.next(), position: row.end(), stamp: row.stamp };
         Ok(())
     }
 }
@@ -280,3 +294,6 @@ pub async fn dispatch(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,23 +1,27 @@
 //! A storage: segment bodies and the rows of the order, in `segments.redb`, with one group commit.
 //!
 //! A body that arrives is checked, queued, written in the next group commit and only then voted for. A row of the
-//! order is a few bytes that ride on such a commit; the body it names is never moved or written twice.
+//! order is a few bytes that ride on such a commit, with the rows of the realms' state that it changes; the body it
+//! names is never moved or written twice.
 //!
 //! Invariants:
 //! - A storage vote is given only after the body is fsynced.
 //! - A write lives in the commit queue and not in the future of who asked for it: a dropped future loses nothing.
 //! - Rows are dense, and every segment in them has its body here.
+//! - The realms' state on disk is that behind the last row: both change in one commit.
 //! - A body is dropped only once the order shows that its incarnation is fenced.
 //!
 //! Deliberately absent: following the order and fetching bodies that are missing (`replica`), and serving others
-//! (`peer`).
+//! (`peer`); and folding the log into the realms' state, of which only the rows come here.
 //!
-//! In reading order: `staging` decides, pure; `tables` are the bytes on disk; `committer` writes them; `reader` reads.
+//! In reading order: `staging` decides, pure; `tables` are the bytes on disk; `committer` writes them; `reader` and
+//! `snapshot` read.
 
 mod committer;
 mod error;
 mod open;
 mod reader;
+mod snapshot;
 mod staging;
 mod tables;
 #[cfg(test)]
@@ -38,6 +42,7 @@ use vulpes_raft::wire::Identity;
 
 use crate::keep::{KeepError, Keeper, Kept, StorageVote};
 use crate::limits;
+use crate::realm::Realms;
 use crate::recent::RecentBodies;
 use crate::segment::{checksum, SealedBody, Segment};
 use committer::{Durable, Job, SegmentCommitter, Waiting, Work};
@@ -45,12 +50,18 @@ use reader::Reader;
 use staging::{Admission, Next, Refusal, Staging, Standing, Write};
 
 pub use error::{IndexError, OpenError, ReadError, ReplaceError};
+pub use reader::Stored;
+pub use snapshot::{StatePage, StateSnapshot};
+pub use staging::IndexedRow;
 
 /// Bytes of bodies that may wait for the group commit; past it, bodies wait with whoever brought them.
 const QUEUE_BYTES: usize = 4 * limits::STORAGE_BATCH_BYTES;
 
 /// Least share of the queue that one job takes, so that it also bounds the number of jobs.
 const LEAST_SHARE: usize = QUEUE_BYTES / limits::STORAGE_QUEUE;
+
+/// Snapshots of the realms' state that other nodes may be reading at once.
+pub const STATE_SNAPSHOTS: usize = 4;
 
 const _: () = {
     assert!(limits::SEGMENT_BODY <= QUEUE_BYTES);
@@ -94,6 +105,8 @@ struct Inner {
     /// Bytes of the queue that are free.
     room: Arc<Semaphore>,
     durable: Arc<Durable>,
+    /// Room for snapshots that others read.
+    snapshots: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Storage {
@@ -143,6 +156,7 @@ impl Storage {
                 closed,
                 room: Arc::new(Semaphore::new(QUEUE_BYTES)),
                 durable,
+                snapshots: Arc::new(Semaphore::new(STATE_SNAPSHOTS)),
             }),
         })
     }
@@ -248,20 +262,20 @@ impl Storage {
     }
 
     /// Queues the next rows of the order, all or none, each with its body where this storage does not hold it (see
-    /// [`Storage::has`]). They are durable once [`Storage::indexed`] says so. Where an entry opens or closes, bodies of
+    /// [`Storage::has`]), and with what goes with it. They are durable once [`Storage::indexed`] says so. Where an entry opens or closes, bodies of
     /// its fenced incarnations that were not resolved are discarded.
     ///
     /// # Errors
     /// Where the rows are not the next ones, contradict those before, or name a body that is neither here nor given.
-    pub async fn index(&self, rows: Vec<(Resolution, Option<Bytes>)>) -> Result<(), IndexError> {
+    pub async fn index(&self, rows: Vec<IndexedRow>) -> Result<(), IndexError> {
         let mut weight = 0;
-        for (resolution, body) in &rows {
-            if let (Step::Segment(sealed), Some(body)) = (&resolution.step, body) {
+        for row in &rows {
+            if let (Step::Segment(sealed), Some(body)) = (&row.resolution.step, &row.body) {
                 if !is_body_of(sealed, body) {
                     return Err(IndexError::BodyWrong(sealed.id));
                 }
-                weight += body.len();
             }
+            weight += row.weight();
         }
         let permit = self.room(weight).await.ok_or(IndexError::Closed)?;
         let mut staging = self.staging();
@@ -367,6 +381,33 @@ impl Storage {
     /// Where the disk can't be read.
     pub fn rows(&self, from: Slot, max: usize) -> Result<Vec<Resolution>, ReadError> {
         self.inner.reader.rows(from, max)
+    }
+
+    /// Durable rows from a slot on, with what is hidden in them: at most `max` and [`limits::READ_ROWS`], and fewer where
+    /// much is hidden.
+    ///
+    /// # Errors
+    /// Where the disk can't be read.
+    pub fn rows_and_hidden(&self, from: Slot, max: usize) -> Result<Stored, ReadError> {
+        self.inner.reader.rows_and_hidden(from, max)
+    }
+
+    /// The realms' state behind the last durable row.
+    ///
+    /// # Errors
+    /// Where the disk, or a row, can't be read.
+    pub fn state(&self) -> Result<Realms, ReadError> {
+        self.inner.reader.snapshot(None)?.load()
+    }
+
+    /// The same, to be read page by page by another node.
+    ///
+    /// # Errors
+    /// [`ReadError::Busy`] where [`STATE_SNAPSHOTS`] are being read already; where the disk can't be read.
+    pub fn snapshot(&self) -> Result<StateSnapshot, ReadError> {
+        let place = self.inner.snapshots.clone().try_acquire_owned();
+        let place = place.map_err(|_| ReadError::Busy)?;
+        self.inner.reader.snapshot(Some(place))
     }
 
     /// The oldest slot that is here; the next one to come where there is none.

@@ -16,6 +16,9 @@ use crate::client::admin::{self, AdminUrl};
 use crate::config::{Address, Role};
 use crate::http::{NodeStatus, SyncState};
 
+/// Digits that are shown of the hash of a node's state.
+const HASH_DIGITS: usize = 8;
+
 const EXAMPLES: &str = "\
 Examples:
   vulpes status
@@ -177,8 +180,8 @@ fn render(overview: &Overview) -> String {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_BORDERS_ONLY);
     table.set_header([
-        "node", "roles", "state", "sync", "term", "tail", "applied", "lag", "sessions", "WAMP",
-        "MQTT", "admin",
+        "node", "roles", "state", "sync", "term", "tail", "applied", "hash", "lag", "sessions",
+        "WAMP", "MQTT", "admin",
     ]);
     for asked in &overview.nodes {
         table.add_row(row(asked, overview.tail_position));
@@ -216,7 +219,7 @@ fn row(asked: &Asked, tail_position: Option<Position>) -> Vec<String> {
     let admin = asked.admin.clone().unwrap_or_default();
     let Some(status) = &asked.status else {
         let mut row = vec![node, roles.join(" "), "no answer".into()];
-        row.resize(11, String::new());
+        row.resize(12, String::new());
         row.push(admin);
         return row;
     };
@@ -238,12 +241,18 @@ fn row(asked: &Asked, tail_position: Option<Position>) -> Vec<String> {
         term,
         shown(tail(status)),
         shown(applied),
+        status.state.as_ref().map_or_else(String::new, |state| shortened(&state.hash)),
         lag.map_or_else(String::new, |lag| lag.to_string()),
         sessions.map_or_else(String::new, |sessions| sessions.to_string()),
         text(&status.listen.wamp),
         text(&status.listen.mqtt),
         admin,
     ]
+}
+
+/// Enough of a hash to see by eye whether two are the same.
+fn shortened(hash: &str) -> String {
+    hash.chars().take(HASH_DIGITS).collect()
 }
 
 #[cfg(test)]
@@ -254,7 +263,7 @@ mod tests {
 
     use super::*;
     use crate::config::NodeConfig;
-    use crate::http::{ReplicaStatus, SyncStatus};
+    use crate::http::{ReplicaStatus, StateStatus, SyncStatus};
 
     fn node(number: u64, term: u64, leader: Option<u64>, applied: u64) -> Asked {
         let text = include_str!("../../demo/vulpes.example.toml");
@@ -275,6 +284,13 @@ mod tests {
             applied_slot: Slot(0),
             applied_position: Position(applied),
             tail_position: Position(90),
+        });
+        status.state = Some(StateStatus {
+            next_slot: Slot(1),
+            hash: "00c0ffee42".into(),
+            sessions: 0,
+            retained: 0,
+            waiting: 0,
         });
         Asked {
             node: Some(NodeId(number)),
@@ -305,8 +321,8 @@ mod tests {
         assert!(text.starts_with("cluster vulpes   leader 2   term 5   voters 1 2 3   events 90\n"));
         let lines: Vec<&str> = text.lines().collect();
         let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        assert!(cells(lines[4]).join(" ").contains("leader 4 90 90 0"), "{text}");
-        assert!(cells(lines[5]).join(" ").contains("leader 5 90 70 20"), "{text}");
+        assert!(cells(lines[4]).join(" ").contains("leader 4 90 90 00c0ffee 0"), "{text}");
+        assert!(cells(lines[5]).join(" ").contains("leader 5 90 70 00c0ffee 20"), "{text}");
         assert!(lines[6].contains("no answer"), "{text}");
         assert!(text.contains("node 3: connection refused"), "{text}");
         assert!(text.contains("node 1: the node is starting"), "{text}");

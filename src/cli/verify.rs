@@ -1,7 +1,8 @@
 //! `vulpes verify`: reads the whole log from every node and proves that all hold the same, dense and in order, or
-//! shows the first difference.
+//! shows the first difference. Then it compares what they have made of it, by the hash of their state at an equal slot.
 //!
-//! Invariant: "proved" is said only of slots that every node showed and whose bodies every node read at that time.
+//! Invariant: "proved" is said only of slots that every node showed and whose bodies every node read at that time, and
+//! of states only where all nodes were seen at one slot.
 //!
 //! Deliberately absent: what the events mean. A body is compared by its checksum, which the order itself names.
 
@@ -20,8 +21,10 @@ use crate::client::admin::{self, AdminUrl};
 use crate::config::Role;
 use crate::http::{LogPage, LogRow, LOG_ROWS};
 use check::{body_damage, differs, Damage, LogCheck};
+pub use states::StatesDiffer;
 
 pub mod check;
+mod states;
 
 /// How often a node that is behind is asked again.
 const POLL: Duration = Duration::from_millis(100);
@@ -34,7 +37,7 @@ Examples:
 
 The exit code is 1 where something is wrong, and where it could not be proved.";
 
-/// Prove that all nodes hold the same log, dense and in order
+/// Prove that all nodes hold the same log, dense and in order, and made the same of it
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Verify {
@@ -70,6 +73,8 @@ pub enum VerifyError {
     /// The log is not what it has to be.
     #[error("node {node}: {damage}")]
     Damaged { node: NodeId, damage: Damage },
+    #[error(transparent)]
+    States(#[from] StatesDiffer),
     #[error("slot {}: node {first_node} shows\n  {}\nnode {second_node} shows\n  {}", .first.slot, show(.first), show(.second))]
     Different { first_node: NodeId, first: Box<LogRow>, second_node: NodeId, second: Box<LogRow> },
 }
@@ -89,6 +94,8 @@ pub struct Proof {
     pub end: Slot,
     /// Events in these slots.
     pub events: u64,
+    /// The slot before which all nodes' states were compared and found equal; `None` where they were never seen at one.
+    pub states: Option<Slot>,
 }
 
 impl fmt::Display for Proof {
@@ -98,13 +105,20 @@ impl fmt::Display for Proof {
         if self.oldest >= self.end {
             return write!(f, "nothing to prove: the log of nodes {nodes} is empty");
         }
-        write!(
+        writeln!(
             f,
             "proved: nodes {nodes} hold the same log: slots {} to {}, {} events, dense and in order, every body whole",
             self.oldest,
             self.end.0 - 1,
             self.events
-        )
+        )?;
+        match self.states {
+            Some(slot) => write!(f, "proved: their states are the same before slot {slot}"),
+            None => write!(
+                f,
+                "their states could not be compared: the nodes were not seen at one slot; try again when less is published"
+            ),
+        }
     }
 }
 
@@ -125,6 +139,7 @@ impl Verify {
                 "oldest": proof.oldest,
                 "end": proof.end,
                 "events": proof.events,
+                "states": proof.states,
             }),
             Err(error) => json!({"proved": false, "error": error.to_string()}),
         };
@@ -161,8 +176,8 @@ async fn storages(url: &AdminUrl) -> anyhow::Result<Vec<AdminUrl>> {
     Ok(urls)
 }
 
-/// Compares the logs of the nodes at these URLs, as far as the furthest of them is when this begins. A node that is
-/// behind is waited for.
+/// Compares the logs of the nodes at these URLs, as far as the furthest of them is when this begins, and their states.
+/// A node that is behind is waited for.
 ///
 /// # Errors
 /// The first thing that is wrong, or why it can't be known.
@@ -196,7 +211,8 @@ pub async fn verify(urls: &[AdminUrl], patience: Duration) -> Result<Proof, Veri
         }
         from = Slot(from.0 + reference.len() as u64);
     }
-    Ok(Proof { nodes, oldest, end: from, events: check.events() })
+    let states = states::compare(urls, &nodes).await?;
+    Ok(Proof { nodes, oldest, end: from, events: check.events(), states })
 }
 
 /// Reads rows from `from` on: at least one, or all that are wanted.

@@ -33,6 +33,9 @@ pub struct NodeStatus {
     /// Of entries and storages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<ReplicaStatus>,
+    /// Of entries and storages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,6 +114,20 @@ pub struct ReplicaStatus {
     pub tail_position: Position,
 }
 
+/// The realms' state as this node has folded it: equal on all nodes at an equal slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateStatus {
+    /// The first slot that is not in it yet.
+    pub next_slot: Slot,
+    /// A hash of all of it, in hexadecimal digits.
+    pub hash: String,
+    pub sessions: u64,
+    /// Topics with a retained value, over all realms.
+    pub retained: u64,
+    /// Conditional publishes that wait in line.
+    pub waiting: u64,
+}
+
 /// The storage role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorageStatus {
@@ -155,6 +172,7 @@ impl NodeStatus {
             uptime_seconds: 0,
             sync: None,
             replica: None,
+            state: None,
             storage: None,
             entry: None,
         }

@@ -18,9 +18,10 @@ use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, Slot};
 use vulpes_raft::wire::Link;
 
+use super::lent::Lent;
 use super::wire::{server_transport, FetchAnswer, FetchRequest, KeepAnswer, KeepRequest, Rows};
 use crate::keep::KeepError;
-use crate::storage::{self, ReadError, Storage};
+use crate::storage::{self, ReadError, Storage, Stored};
 
 /// Bodies that one entry may have on the way on its connection, whatever its credit is.
 pub(super) const KEEP_REQUESTS: usize = 16;
@@ -44,7 +45,8 @@ pub async fn serve_keep(link: Link, storage: Storage) {
 /// Serves a peer's reads until its connection ends.
 pub async fn serve_fetch(link: Link, storage: Storage) {
     let peer = link.peer.node;
-    let answer = move |request| answer_fetch(storage.clone(), request);
+    let lent = Lent::default();
+    let answer = move |request| answer_fetch(storage.clone(), lent.clone(), request);
     let ended = serve(server_transport(link.stream), answer, FETCH_REQUESTS).await;
     tracing::debug!(%peer, ?ended, "a connection for fetching ended");
 }
@@ -102,7 +104,7 @@ async fn answer_keep(peer: NodeId, storage: Storage, request: KeepRequest) -> Ke
     }
 }
 
-async fn answer_fetch(storage: Storage, request: FetchRequest) -> FetchAnswer {
+async fn answer_fetch(storage: Storage, lent: Lent, request: FetchRequest) -> FetchAnswer {
     match request {
         FetchRequest::Bodies(segments) => {
             FetchAnswer::Bodies(storage::read_bodies(&storage, &segments))
@@ -112,11 +114,14 @@ async fn answer_fetch(storage: Storage, request: FetchRequest) -> FetchAnswer {
         }
         FetchRequest::SlotOf(position) => FetchAnswer::SlotOf(storage.slot_of(position)),
         FetchRequest::Status => FetchAnswer::Status(storage.status()),
+        FetchRequest::StateBegin => FetchAnswer::StateBegin(lent.begin(&storage)),
+        FetchRequest::StateNext { id } => FetchAnswer::StateNext(lent.next(id)),
     }
 }
 
 /// Rows with what tells the reader why there may be none.
 pub(super) fn read_rows(storage: &Storage, from: Slot, max: usize) -> Result<Rows, ReadError> {
     let indexed = *storage.indexed().borrow();
-    Ok(Rows { rows: storage.rows(from, max)?, oldest: storage.oldest()?, indexed })
+    let Stored { rows, hidden } = storage.rows_and_hidden(from, max)?;
+    Ok(Rows { rows, oldest: storage.oldest()?, indexed, hidden })
 }

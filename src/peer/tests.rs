@@ -11,10 +11,13 @@ use vulpes_raft::wire::{self as link, Link, Service};
 
 use super::wire::Call;
 use super::*;
+use crate::event::Event;
 use crate::recent::RecentBodies;
+use crate::storage::testing::fold::Logged;
 use crate::storage::testing::{
-    host, identity, sealed, segment_id, Order, TestDisk, TestNet, COMMIT,
+    event, host, identity, sealed, sealed_of, segment_id, Order, TestDisk, TestNet, COMMIT,
 };
+use crate::storage::{IndexedRow, StatePage, STATE_SNAPSHOTS};
 
 const ADDRESS: &str = "storage:1";
 
@@ -125,9 +128,10 @@ async fn here_and_there_read_the_same() {
     let large = vec![7; 900_000];
     let bodies: Vec<_> = (0..8).map(|number| sealed(segment_id(2, 1, number), &large)).collect();
     let mut order = Order::default();
-    let rows: Vec<_> =
-        bodies.iter().map(|body| (order.segment(body), Some(body.body.clone()))).collect();
-    let resolutions: Vec<_> = rows.iter().map(|(row, _)| row.clone()).collect();
+    let row = |body: &SealedBody| IndexedRow::plain(order.segment(body), Some(body.body.clone()));
+    let mut rows: Vec<_> = bodies.iter().map(row).collect();
+    rows[3].hidden = vec![0];
+    let resolutions: Vec<_> = rows.iter().map(|row| row.resolution.clone()).collect();
     two.storage.index(rows).await.unwrap();
     two.storage.indexed().wait_for(|slot| *slot == Slot(8)).await.unwrap();
 
@@ -144,8 +148,9 @@ async fn here_and_there_read_the_same() {
         assert!((2..8).contains(&found.len()), "an answer has a limit");
 
         let found = client.rows(Slot(3), 2).await.unwrap();
-        let expected = Rows { rows: resolutions[2..4].to_vec(), oldest: Slot(1), indexed: Slot(8) };
-        assert_eq!(found, expected);
+        let rows = resolutions[2..4].to_vec();
+        let hidden = vec![(Slot(4), vec![0])];
+        assert_eq!(found, Rows { rows, oldest: Slot(1), indexed: Slot(8), hidden });
         assert_eq!(client.rows(Slot(9), 2).await.unwrap().rows, []);
         assert_eq!(client.slot_of(Position(5)).await, Ok(Some(resolutions[4].clone())));
         assert_eq!(client.slot_of(Position(9)).await, Ok(None));
@@ -154,7 +159,108 @@ async fn here_and_there_read_the_same() {
         let source: &dyn Source = &client;
         assert_eq!(source.rows(Slot(8), 9).await.unwrap().rows, resolutions[7..]);
         assert_eq!(source.row_of(Position(1)).await, Ok(Some(resolutions[0].clone())));
+
+        let tail = log::Tail { next_slot: Slot(9), next_position: Position(9) };
+        let (_, log) = log::log(tail, vec![Arc::new(client)]);
+        let mut next = Slot(1);
+        while next < Slot(9) {
+            for placed in log.read(next).await.unwrap() {
+                assert_eq!(placed.resolution.slot, next);
+                assert_eq!(placed.is_hidden(0), next == Slot(4));
+                assert!(!placed.is_hidden(1));
+                next = next.next();
+            }
+        }
     }
+}
+
+/// A storage whose state takes several pages.
+async fn with_state(two: &Two) -> Realms {
+    let mut realms = Realms::default();
+    let mut order = Order::default();
+    let mut rows = Vec::new();
+    for number in 0..10 {
+        let topic = format!("t/{number}");
+        let event = Event { retain: true, ..event(&topic, &vec![7; 900_000]) };
+        let body = sealed_of(segment_id(2, 1, number), &[event]);
+        let logged = Logged { row: order.segment(&body), body: Some(body) };
+        rows.push(logged.apply(&mut realms).0);
+    }
+    two.storage.index(rows).await.unwrap();
+    two.storage.indexed().wait_for(|slot| *slot == Slot(10)).await.unwrap();
+    realms
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_comes_over_in_pages() {
+    let two = Two::new().await;
+    let nothing = two.client(None).state().await.unwrap();
+    assert_eq!((nothing.next(), nothing.hash()), (Slot(1), Realms::default().hash()));
+    let realms = with_state(&two).await;
+    let remote = two.client(None);
+    let (first, second) = futures::join!(remote.state(), remote.state());
+    let local = StorageClient::local(two.storage.clone()).state().await;
+    for found in [first, second, local] {
+        let found = found.unwrap();
+        assert_eq!((found.next(), found.hash()), (realms.next(), realms.hash()));
+        assert_eq!(found.view().position, realms.view().position);
+        assert_eq!(found.retained(), 10);
+    }
+}
+
+fn fetch(client: &StorageClient) -> &Connector<FetchRequest, FetchAnswer> {
+    match &client.place {
+        Where::There(remote) => &remote.fetch,
+        Where::Here(_) => panic!("it is on another node"),
+    }
+}
+
+async fn begin_state(client: &StorageClient) -> Result<StateHead, ReadError> {
+    match fetch(client).call(FetchRequest::StateBegin).await.unwrap() {
+        FetchAnswer::StateBegin(head) => head,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn next_state(client: &StorageClient, id: u64) -> Result<StatePage, ReadError> {
+    match fetch(client).call(FetchRequest::StateNext { id }).await.unwrap() {
+        FetchAnswer::StateNext(page) => page,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_is_lent_for_a_while() {
+    let two = Two::new().await;
+    with_state(&two).await;
+    let client = two.client(None);
+    let gone = Err(ReadError::SnapshotGone);
+    assert_eq!(next_state(&client, 1).await, gone);
+    // Whoever keeps on asking may go on.
+    let StateHead { id, tail } = begin_state(&client).await.unwrap();
+    assert_eq!(tail.unwrap().slot, Slot(10));
+    tokio::time::sleep(lent::IDLE * 3 / 4).await;
+    assert!(!next_state(&client, id).await.unwrap().last);
+    tokio::time::sleep(lent::IDLE * 3 / 4).await;
+    assert!(!next_state(&client, id).await.unwrap().last);
+    tokio::time::sleep(lent::IDLE * 5 / 4).await;
+    assert_eq!(next_state(&client, id).await, gone);
+    // A new one replaces the one before, and is over with its last page.
+    let first = begin_state(&client).await.unwrap().id;
+    let second = begin_state(&client).await.unwrap().id;
+    assert_eq!(next_state(&client, first).await, gone);
+    while !next_state(&client, second).await.unwrap().last {}
+    assert_eq!(next_state(&client, second).await, gone);
+
+    let clients: Vec<_> = (0..=STATE_SNAPSHOTS).map(|_| two.client(None)).collect();
+    for client in &clients[1..] {
+        begin_state(client).await.unwrap();
+    }
+    assert_eq!(begin_state(&clients[0]).await, Err(ReadError::Busy));
+    // A connection that ends gives its place back.
+    drop(clients);
+    tokio::time::sleep(COMMIT).await;
+    begin_state(&client).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

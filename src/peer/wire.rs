@@ -19,7 +19,7 @@ use vulpes_raft::wire;
 
 use crate::keep::{KeepError, Kept};
 use crate::segment::SealedBody;
-use crate::storage::{ReadError, StorageStatus};
+use crate::storage::{ReadError, StatePage, StorageStatus};
 
 /// Rows of the order, as a storage has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,17 @@ pub struct Rows {
     pub oldest: Slot,
     /// The last slot it has, durably.
     pub indexed: Slot,
+    /// Offsets of events that subscribers never see, by slot; slots without any are not named.
+    pub hidden: Vec<(Slot, Vec<u32>)>,
+}
+
+/// A snapshot of the realms' state that can be read now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StateHead {
+    /// Its number within the connection.
+    pub(super) id: u64,
+    /// The row of the order that it stands behind.
+    pub(super) tail: Option<Resolution>,
 }
 
 /// What is asked over `Service::Keep`. Sent between nodes: variants keep their order, new ones go last.
@@ -57,6 +68,12 @@ pub(super) enum FetchRequest {
     },
     SlotOf(Position),
     Status,
+    /// The connection's snapshot of the realms' state, in place of an earlier one.
+    StateBegin,
+    /// The next page of the snapshot of that number.
+    StateNext {
+        id: u64,
+    },
 }
 
 /// The answer to the [`FetchRequest`] of the same name.
@@ -66,6 +83,8 @@ pub(super) enum FetchAnswer {
     Rows(Result<Rows, ReadError>),
     SlotOf(Result<Option<Resolution>, ReadError>),
     Status(Result<StorageStatus, ReadError>),
+    StateBegin(Result<StateHead, ReadError>),
+    StateNext(Result<StatePage, ReadError>),
 }
 
 impl RequestName for KeepRequest {
@@ -84,6 +103,8 @@ impl RequestName for FetchRequest {
             Self::Rows { .. } => "rows",
             Self::SlotOf(_) => "slot_of",
             Self::Status => "status",
+            Self::StateBegin => "state_begin",
+            Self::StateNext { .. } => "state_next",
         }
     }
 }
@@ -167,6 +188,8 @@ mod tests {
         let slot_of = FetchRequest::SlotOf(Position(6));
         assert_eq!(wire::encode(&request(slot_of)), [0, 7, 2, 6]);
         assert_eq!(wire::encode(&request(FetchRequest::Status)), [0, 7, 3]);
+        assert_eq!(wire::encode(&request(FetchRequest::StateBegin)), [0, 7, 4]);
+        assert_eq!(wire::encode(&request(FetchRequest::StateNext { id: 9 })), [0, 7, 5, 9]);
     }
 
     #[test]
@@ -177,8 +200,19 @@ mod tests {
 
         let mut order = Order::default();
         let row = order.segment(&SealedBody { checksum: 5, ..sealed_one() });
-        let rows = Rows { rows: vec![], oldest: Slot(1), indexed: Slot(0) };
-        assert_eq!(wire::encode(&FetchAnswer::Rows(Ok(rows))), [1, 0, 0, 1, 0]);
+        let hidden = vec![(Slot(4), vec![5, 6])];
+        let rows = Rows { rows: vec![], oldest: Slot(1), indexed: Slot(0), hidden };
+        assert_eq!(wire::encode(&FetchAnswer::Rows(Ok(rows))), [1, 0, 0, 1, 0, 1, 4, 2, 5, 6]);
+        let head = StateHead { id: 9, tail: None };
+        assert_eq!(wire::encode(&FetchAnswer::StateBegin(Ok(head))), [4, 0, 9, 0]);
+        let pair = (Bytes::from_static(b"k"), Bytes::from_static(b"vw"));
+        let page = StatePage { rows: vec![pair], last: true };
+        let bytes = [5, 0, 1, 1, b'k', 2, b'v', b'w', 1];
+        assert_eq!(wire::encode(&FetchAnswer::StateNext(Ok(page))), bytes);
+        let busy = FetchAnswer::StateBegin(Err(ReadError::Busy));
+        assert_eq!(wire::encode(&busy), [4, 1, 4]);
+        let gone = FetchAnswer::StateNext(Err(ReadError::SnapshotGone));
+        assert_eq!(wire::encode(&gone), [5, 1, 5]);
         assert_eq!(wire::encode(&FetchAnswer::SlotOf(Ok(None))), [2, 0, 0]);
         let bytes = wire::encode(&FetchAnswer::SlotOf(Ok(Some(row))));
         assert_eq!(bytes[..3], [2, 0, 1]);

@@ -18,6 +18,7 @@ use vulpes_raft::wire;
 use super::staging::Write;
 use super::tables::{self, Key};
 use crate::keep::KeepError;
+use crate::realm::Change;
 
 /// Something to write, and who waits for it.
 pub(super) struct Job {
@@ -183,6 +184,8 @@ pub(super) struct Tables<'t> {
     unresolved: Table<'t, Key, &'static [u8; 8]>,
     slots: Table<'t, u64, &'static [u8]>,
     fences: Table<'t, u64, &'static [u8; 16]>,
+    state: Table<'t, &'static [u8], &'static [u8]>,
+    hidden: Table<'t, u64, &'static [u8]>,
 }
 
 impl<'t> Tables<'t> {
@@ -192,6 +195,8 @@ impl<'t> Tables<'t> {
             unresolved: transaction.open_table(tables::UNRESOLVED)?,
             slots: transaction.open_table(tables::SLOTS)?,
             fences: transaction.open_table(tables::FENCES)?,
+            state: transaction.open_table(tables::STATE)?,
+            hidden: transaction.open_table(tables::HIDDEN)?,
         })
     }
 
@@ -219,6 +224,15 @@ impl<'t> Tables<'t> {
             Write::Row(resolution) => {
                 self.slots.insert(resolution.slot.0, wire::encode(&resolution).as_slice())?;
                 *tail = Some(resolution);
+            }
+            Write::Hidden { slot, offsets } => {
+                self.hidden.insert(slot.0, wire::encode(&offsets).as_slice())?;
+            }
+            Write::State(Change { key, value: Some(value) }) => {
+                self.state.insert(key.as_ref(), value.as_ref())?;
+            }
+            Write::State(Change { key, value: None }) => {
+                self.state.remove(key.as_ref())?;
             }
             Write::Fence { entry, fence } => {
                 self.fences.insert(entry.0, &tables::encode_fence(fence))?;

@@ -19,6 +19,11 @@ pub enum OpenError {
     )]
     Newer { path: PathBuf, found: u32, known: u32 },
     #[error(
+        "{path} was written by a version from before the first release (format {found}, this one needs {known}), and \
+         can't be carried over; start the whole cluster with fresh data directories"
+    )]
+    Older { path: PathBuf, found: u32, known: u32 },
+    #[error(
         "{path} belongs to node {} of cluster {:?} (disk {}), and this is node {} of cluster {:?} (disk {}); \
          start it with its own data directory",
         found.node, found.cluster, found.disk, own.node, own.cluster, own.disk
@@ -76,6 +81,15 @@ pub enum ReadError {
     DamagedRow(Slot),
     #[error("the segment store can't be read: {0}")]
     Disk(String),
+    /// A row of the realms' state can't be read. Start a newer release, or give the node a new disk and number.
+    #[error("a row of the realms' state can't be read; was it written by a newer release?")]
+    DamagedState,
+    /// Ask again later, or another storage.
+    #[error("this storage is giving its state to as many nodes as it can at once")]
+    Busy,
+    /// Begin anew: the snapshot was not read on in time, or the storage has another one begun on this connection.
+    #[error("this snapshot of the state is not there any more")]
+    SnapshotGone,
 }
 
 impl<E: Into<redb::Error>> From<E> for ReadError {

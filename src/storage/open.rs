@@ -1,8 +1,8 @@
 //! Opening `segments.redb`: a new file is made whole, an old one is checked before anything else is read from it.
 //!
-//! Invariant: a file of a newer format, or of another node, cluster or disk, is never written to.
+//! Invariant: a file of another format, or of another node, cluster or disk, is never written to.
 //!
-//! Deliberately absent: migrations. There is one format so far.
+//! Deliberately absent: migrations. The format before this one was never released.
 
 use std::path::Path;
 
@@ -32,6 +32,10 @@ pub(super) fn prepare(database: &Database, own: &Identity, path: &Path) -> Resul
             if found > tables::FORMAT {
                 let known = tables::FORMAT;
                 return Err(OpenError::Newer { path: path.to_owned(), found, known });
+            }
+            if found < tables::FORMAT {
+                let known = tables::FORMAT;
+                return Err(OpenError::Older { path: path.to_owned(), found, known });
             }
             let identity = identity.ok_or_else(|| damaged("it does not say whose it is"))?;
             let found: Identity =

@@ -13,11 +13,13 @@ use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
     ReadableTableMetadata,
 };
+use tokio::sync::OwnedSemaphorePermit;
 use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Slot};
 use vulpes_raft::order::{Resolution, Step};
 use vulpes_raft::wire;
 
 use super::error::ReadError;
+use super::snapshot::StateSnapshot;
 use super::staging::Fence;
 use super::tables;
 use crate::limits;
@@ -28,6 +30,15 @@ use crate::segment::checksum;
 pub(super) struct Counts {
     pub(super) bodies: u64,
     pub(super) unresolved: u64,
+}
+
+/// Rows of the order, and what is hidden in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Dense from the slot asked for.
+    pub rows: Vec<Resolution>,
+    /// Offsets of events that subscribers never see, by slot, ascending; slots without any are not named.
+    pub hidden: Vec<(Slot, Vec<u32>)>,
 }
 
 #[derive(Clone)]
@@ -73,14 +84,48 @@ impl Reader {
         Ok(rows)
     }
 
+    /// Rows, and the offsets that are hidden in them, as many from the front as fit one answer.
+    pub(super) fn rows_and_hidden(&self, from: Slot, max: usize) -> Result<Stored, ReadError> {
+        let transaction = self.begin()?;
+        let slots = transaction.open_table(tables::SLOTS)?;
+        let mut stored = Stored::default();
+        for row in slots.range(from.0..)?.take(max.min(limits::READ_ROWS)) {
+            let (slot, row) = row?;
+            stored.rows.push(decode_row(Slot(slot.value()), row.value())?);
+        }
+        let Some(last) = stored.rows.last() else { return Ok(stored) };
+        let mut bytes = 0;
+        for row in transaction.open_table(tables::HIDDEN)?.range(from.0..=last.slot.0)? {
+            let (slot, row) = row?;
+            let slot = Slot(slot.value());
+            if bytes >= limits::READ_BYTES {
+                stored.rows.retain(|row| row.slot < slot);
+                break;
+            }
+            bytes += row.value().len();
+            let offsets = wire::decode(row.value()).map_err(|_| ReadError::DamagedRow(slot))?;
+            stored.hidden.push((slot, offsets));
+        }
+        Ok(stored)
+    }
+
+    /// The realms' state as it is now on disk.
+    pub(super) fn snapshot(
+        &self,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<StateSnapshot, ReadError> {
+        let transaction = self.begin()?;
+        let tail = last_row(&transaction.open_table(tables::SLOTS)?)?;
+        let state = transaction.open_table(tables::STATE)?;
+        Ok(StateSnapshot { tail, state, behind: None, _place: place })
+    }
+
     pub(super) fn oldest(&self) -> Result<Option<Slot>, ReadError> {
         Ok(self.slots()?.first()?.map(|(slot, _)| Slot(slot.value())))
     }
 
     pub(super) fn tail(&self) -> Result<Option<Resolution>, ReadError> {
-        let slots = self.slots()?;
-        let Some((slot, row)) = slots.last()? else { return Ok(None) };
-        decode_row(Slot(slot.value()), row.value()).map(Some)
+        last_row(&self.slots()?)
     }
 
     /// The row in whose segment a position stands, by halving the slots: bases rise with them.
@@ -147,6 +192,11 @@ impl Reader {
     fn slots(&self) -> Result<Slots, ReadError> {
         Ok(self.begin()?.open_table(tables::SLOTS)?)
     }
+}
+
+fn last_row(slots: &Slots) -> Result<Option<Resolution>, ReadError> {
+    let Some((slot, row)) = slots.last()? else { return Ok(None) };
+    decode_row(Slot(slot.value()), row.value()).map(Some)
 }
 
 fn row_at(slots: &Slots, slot: Slot) -> Result<Resolution, ReadError> {

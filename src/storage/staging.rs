@@ -15,6 +15,7 @@ use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, SegmentNum
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use super::error::IndexError;
+use crate::realm::Change;
 
 /// Bodies without a place in the order that one storage holds; past it, it takes no more.
 const UNRESOLVED: usize = 65_536;
@@ -35,6 +36,33 @@ impl Fence {
     }
 }
 
+/// A row of the order, with all that is written along with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexedRow {
+    pub resolution: Resolution,
+    /// The segment's body, where the storage does not hold it.
+    pub body: Option<Bytes>,
+    /// Offsets of events that subscribers never see, ascending.
+    pub hidden: Vec<u32>,
+    /// What the row changes in the realms' state.
+    pub changes: Vec<Change>,
+}
+
+impl IndexedRow {
+    /// A row that hides nothing and leaves the realms' state as it is.
+    #[must_use]
+    pub fn plain(resolution: Resolution, body: Option<Bytes>) -> Self {
+        Self { resolution, body, hidden: Vec::new(), changes: Vec::new() }
+    }
+
+    /// Bytes that are written for it, its few own ones aside.
+    pub(super) fn weight(&self) -> usize {
+        let value = |change: &Change| change.value.as_ref().map_or(0, Bytes::len);
+        let changes = self.changes.iter().map(|change| change.key.len() + value(change));
+        self.body.as_ref().map_or(0, Bytes::len) + 4 * self.hidden.len() + changes.sum::<usize>()
+    }
+}
+
 /// One change to the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Write {
@@ -48,6 +76,10 @@ pub(super) enum Write {
     Discard { id: AdvanceSegment },
     /// Writes a row of the order.
     Row(Resolution),
+    /// Writes which events of a slot are hidden.
+    Hidden { slot: Slot, offsets: Vec<u32> },
+    /// Writes or removes a row of the realms' state.
+    State(Change),
     /// Raises an entry's fence.
     Fence { entry: NodeId, fence: Fence },
 }
@@ -165,13 +197,11 @@ impl Staging {
 
     /// Takes the next rows of the order, all or none, each with a body to write where the storage does not hold it.
     /// The bodies were found to be what their rows say.
-    pub(super) fn index(
-        &mut self,
-        rows: Vec<(Resolution, Option<Bytes>)>,
-    ) -> Result<Vec<Write>, IndexError> {
+    pub(super) fn index(&mut self, rows: Vec<IndexedRow>) -> Result<Vec<Write>, IndexError> {
         let (raised, next) = self.check(&rows)?;
-        let mut writes = Vec::with_capacity(rows.len() * 2 + raised.len());
-        for (resolution, body) in rows {
+        let changes: usize = rows.iter().map(|row| row.changes.len()).sum();
+        let mut writes = Vec::with_capacity(rows.len() * 2 + changes + raised.len());
+        for IndexedRow { resolution, body, hidden, changes } in rows {
             match &resolution.step {
                 Step::Segment(sealed) => self.resolve(sealed, body, &mut writes),
                 Step::Opened { entry, .. } | Step::Closed { entry, .. } => {
@@ -180,6 +210,10 @@ impl Staging {
                     }
                 }
             }
+            if !hidden.is_empty() {
+                writes.push(Write::Hidden { slot: resolution.slot, offsets: hidden });
+            }
+            writes.extend(changes.into_iter().map(Write::State));
             writes.push(Write::Row(resolution));
         }
         writes.extend(
@@ -191,13 +225,10 @@ impl Staging {
     }
 
     /// Checks rows without changing anything, and gives the fences that they raise and what comes after them.
-    fn check(
-        &self,
-        rows: &[(Resolution, Option<Bytes>)],
-    ) -> Result<(BTreeMap<NodeId, Fence>, Next), IndexError> {
+    fn check(&self, rows: &[IndexedRow]) -> Result<(BTreeMap<NodeId, Fence>, Next), IndexError> {
         let mut next = self.next;
         let mut raised = BTreeMap::<NodeId, Fence>::new();
-        for (resolution, body) in rows {
+        for IndexedRow { resolution, body, .. } in rows {
             let slot = resolution.slot;
             if slot != next.slot {
                 return Err(IndexError::NotNext { expected: next.slot, found: slot });

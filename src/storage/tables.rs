@@ -6,12 +6,16 @@
 //! | `unresolved` | advance segment | checksum u64: held, but not in the order yet |
 //! | `slots` | slot u64 | the resolution, by `wire::encode` |
 //! | `fences` | entry u64 | incarnation u64, number u64: the lowest that may still be resolved |
+//! | `state` | key of a row of the realms' state (`realm::Change`) | its value |
+//! | `hidden` | slot u64 | offsets of its events that subscribers never see, by `wire::encode` of a `Vec<u32>` |
 //! | `meta` | `format` | u32 |
 //! | | `identity` | the node the file belongs to, by `wire::encode` |
 //!
 //! Numbers in values are little-endian. Persisted: never change, raise [`FORMAT`] instead.
 //!
 //! Invariant: `slots` is dense, every segment in it has a body, and `unresolved` names just the bodies not in `slots`.
+//! `state` is the fold of the log up to and with the last row of `slots`. A slot without hidden events has no row in
+//! `hidden`.
 //!
 //! Deliberately absent: when anything is written (`committer`) and what (`staging`).
 
@@ -20,8 +24,8 @@ use vulpes_raft::ids::{AdvanceSegment, Incarnation, SegmentNumber};
 
 use super::staging::Fence;
 
-/// Version of everything in the file.
-pub(super) const FORMAT: u32 = 1;
+/// Version of everything in the file. 1 had no `state` and no `hidden`.
+pub(super) const FORMAT: u32 = 2;
 
 pub(super) type Key = &'static [u8; AdvanceSegment::KEY_LEN];
 
@@ -30,6 +34,8 @@ pub(super) const UNRESOLVED: TableDefinition<'_, Key, &[u8; 8]> =
     TableDefinition::new("unresolved");
 pub(super) const SLOTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("slots");
 pub(super) const FENCES: TableDefinition<'_, u64, &[u8; 16]> = TableDefinition::new("fences");
+pub(super) const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
+pub(super) const HIDDEN: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("hidden");
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 pub(super) const META_FORMAT: &str = "format";

@@ -4,6 +4,8 @@
 //!
 //! Deliberately absent: torn writes and delays in the network.
 
+pub(crate) mod fold;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +24,8 @@ use vulpes_raft::ids::{
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use vulpes_raft::wire::Identity;
 
-use crate::event::{Encoding, Event, Payload, Qos, SessionId};
+use super::IndexedRow;
+use crate::event::{Event, Payload, Qos, SessionId};
 use crate::segment::{OpenSegment, SealedBody};
 use crate::topic::{Realm, Topic};
 
@@ -219,24 +222,37 @@ pub(crate) fn segment_id(entry: u64, incarnation: u64, number: u64) -> AdvanceSe
 
 /// A sealed segment of one event with this payload.
 pub(crate) fn sealed(id: AdvanceSegment, payload: &[u8]) -> SealedBody {
+    sealed_of(id, &[event("a", payload)])
+}
+
+/// A sealed segment of these events.
+pub(crate) fn sealed_of(id: AdvanceSegment, events: &[Event]) -> SealedBody {
     let mut open = OpenSegment::default();
-    let event = Event {
+    for event in events {
+        open.push(event).unwrap();
+    }
+    open.seal(id, Shard(0))
+}
+
+/// An event that is not retained and asks for nothing.
+pub(crate) fn event(topic: &str, payload: &[u8]) -> Event {
+    Event {
         realm: Realm::new("realm").unwrap(),
-        topic: Topic::from_canonical("a"),
+        topic: Topic::from_canonical(topic),
         publisher: SessionId(1),
         exclude_me: true,
         disclose_me: false,
         retain: false,
         qos: Qos::AtLeastOnce,
-        payload: Payload {
-            encoding: Encoding::Raw,
-            args: Bytes::copy_from_slice(payload),
-            kwargs: Bytes::new(),
-        },
+        payload: Payload::raw(Bytes::copy_from_slice(payload)),
         properties: Bytes::new(),
-    };
-    open.push(&event).unwrap();
-    open.seal(id, Shard(0))
+        act: Bytes::new(),
+    }
+}
+
+/// Rows that hide nothing and leave the realms' state as it is.
+pub(crate) fn plain(rows: Vec<(Resolution, Option<Bytes>)>) -> Vec<IndexedRow> {
+    rows.into_iter().map(|(row, body)| IndexedRow::plain(row, body)).collect()
 }
 
 /// An order that is made up as it goes.

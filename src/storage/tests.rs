@@ -8,12 +8,13 @@ use vulpes_raft::ids::{DiskId, Shard};
 use vulpes_raft::order::CloseReason;
 
 use super::testing::{
-    host, identity, proposal, sealed, segment_id, Order, TestDisk, TestNet, COMMIT,
+    host, identity, plain, proposal, sealed, segment_id, Order, TestDisk, TestNet, COMMIT,
 };
 use super::*;
 use crate::segment::OpenSegment;
 
 mod model;
+mod state;
 
 pub(super) fn path() -> &'static Path {
     Path::new("data/segments.redb")
@@ -36,7 +37,7 @@ async fn keep_all(storage: &Storage, bodies: &[SealedBody]) {
 
 async fn index(storage: &Storage, rows: Vec<(Resolution, Option<Bytes>)>) {
     let last = rows.last().unwrap().0.slot;
-    storage.index(rows).await.unwrap();
+    storage.index(plain(rows)).await.unwrap();
     storage.indexed().wait_for(|slot| *slot >= last).await.unwrap();
 }
 
@@ -100,7 +101,7 @@ async fn a_disk_that_fails_ends_the_node_and_nobody_gets_a_vote() {
         assert!(matches!(answer, Err(KeepError::Unreachable { .. })), "{answer:?}");
     }
     let row = Order::default().opened(1, 1);
-    assert_eq!(storage.index(vec![(row, None)]).await, Err(IndexError::Closed));
+    assert_eq!(storage.index(plain(vec![(row, None)])).await, Err(IndexError::Closed));
     assert_eq!(*storage.indexed().borrow(), Slot(0));
     assert_eq!(fatal.lock().unwrap().len(), 1);
 }
@@ -111,7 +112,7 @@ async fn rows_wait_for_the_disk_too() {
     let storage = open(&disk);
     let mut order = Order::default();
     let row = order.opened(1, 1);
-    storage.index(vec![(row.clone(), None)]).await.unwrap();
+    storage.index(plain(vec![(row.clone(), None)])).await.unwrap();
     assert_eq!(*storage.indexed().borrow(), Slot(0));
     assert_eq!(storage.rows(Slot(1), 10), Ok(vec![]));
     assert_eq!((storage.tail(), storage.oldest()), (None, Ok(Slot(1))));
@@ -204,7 +205,7 @@ async fn a_body_that_comes_again_after_its_place_was_found_is_compared() {
         // This storage was away when the quorum kept it: the body comes along.
         (order.segment(&body), Some(body.body.clone())),
     ];
-    storage.index(rows).await.unwrap();
+    storage.index(plain(rows)).await.unwrap();
     // Queued behind the row, before it is durable.
     assert_eq!(storage.keep(body.clone()).await.unwrap().vote.checksum, body.checksum);
     let other = sealed(body.id, b"other");
@@ -242,13 +243,14 @@ async fn rows_that_are_not_the_next_ones_change_nothing() {
         (row(&one), with(&zero), IndexError::BodyWrong(one.id)),
     ];
     for (row, body, expected) in cases {
-        assert_eq!(storage.index(vec![(row.clone(), body.clone())]).await, Err(expected.clone()));
+        let refused = storage.index(plain(vec![(row.clone(), body.clone())])).await;
+        assert_eq!(refused, Err(expected.clone()));
         if let IndexError::BodyMissing { .. } = expected {
             // A good row in front of it is not indexed either.
             let mut good = start.clone();
             let opened = (good.opened(2, 1), None);
             let missing = (good.segment(&one), None);
-            let error = storage.index(vec![opened, missing]).await.unwrap_err();
+            let error = storage.index(plain(vec![opened, missing])).await.unwrap_err();
             let slot = slot.next();
             assert_eq!(error, IndexError::BodyMissing { slot, segment: one.id });
         }
@@ -269,7 +271,7 @@ async fn a_row_with_another_checksum_shows_that_ours_is_the_wrong_body() {
     let rows = |body| vec![(Order::default().segment(&theirs), body)];
     let slot = order.segment(&theirs).slot;
     let missing = IndexError::BodyMissing { slot, segment: ours.id };
-    assert_eq!(storage.index(rows(None)).await, Err(missing));
+    assert_eq!(storage.index(plain(rows(None))).await, Err(missing));
     index(&storage, rows(Some(theirs.body.clone()))).await;
     let storage = open(&disk.cut_power());
     assert_eq!(storage.body(&ours.id), Ok(Some(theirs.body)));
@@ -346,7 +348,7 @@ async fn positions_are_found_among_the_slots() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_node_s_file_and_a_newer_one_are_left_alone() {
+async fn another_node_s_file_and_one_of_another_format_are_left_alone() {
     let disk = TestDisk::default();
     drop(open(&disk));
     let strangers = [
@@ -359,18 +361,23 @@ async fn another_node_s_file_and_a_newer_one_are_left_alone() {
         assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
         assert!(error.to_string().contains("its own data directory"), "{error}");
     }
-    let newer = disk.cut_power();
-    {
-        let host = host(&newer, &TestNet::default());
+    let of_format = |format: u32| {
+        let disk = disk.cut_power();
+        let host = host(&disk, &TestNet::default());
         let database = host.disk.open_database(path()).unwrap();
         let transaction = database.begin_write().unwrap();
         let mut meta = transaction.open_table(tables::META).unwrap();
-        meta.insert(tables::META_FORMAT, 2u32.to_le_bytes().as_slice()).unwrap();
+        meta.insert(tables::META_FORMAT, format.to_le_bytes().as_slice()).unwrap();
         drop(meta);
         transaction.commit().unwrap();
-    }
-    let error = open_as(&newer, &identity(1)).unwrap_err();
-    assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error}");
+        drop(database);
+        open_as(&disk, &identity(1)).unwrap_err()
+    };
+    let error = of_format(3);
+    assert!(matches!(error, OpenError::Newer { found: 3, known: 2, .. }), "{error}");
+    let error = of_format(1);
+    assert!(matches!(error, OpenError::Older { found: 1, known: 2, .. }), "{error}");
+    assert!(error.to_string().contains("with fresh data directories"), "{error}");
 }
 
 #[tokio::test]

@@ -1,13 +1,15 @@
 //! Hand-made logs, good and bad: each kind of damage is found, by the check and through the whole command.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
-use vulpes_raft::ids::{AdvanceSegment, Incarnation, Position, SegmentNumber, Stamp};
+use vulpes_raft::ids::{AdvanceSegment, DiskId, Incarnation, Position, SegmentNumber, Stamp};
 use vulpes_raft::order::CloseReason;
 
 use super::*;
-use crate::http::{Admin, Checksum, LogReadError, LogStep, NodeStatus, Readiness};
+use crate::config::NodeConfig;
+use crate::http::{Admin, Checksum, LogReadError, LogStep, NodeStatus, Readiness, StateStatus};
 
 /// Builds rows from a script: `open ENTRY INCARNATION`, `close …`, `segment ENTRY INCARNATION NUMBER COUNT`.
 fn rows(script: &str) -> Vec<LogRow> {
@@ -128,6 +130,8 @@ struct FakeNode {
     rows: Vec<LogRow>,
     /// How many rows it shows, one more each time it is asked.
     shown: Mutex<usize>,
+    /// The slots and hashes it shows of its state, one after the other; the last one stays.
+    states: Mutex<Vec<(Slot, String)>>,
 }
 
 impl Admin for FakeNode {
@@ -136,7 +140,17 @@ impl Admin for FakeNode {
     }
 
     fn status(&self) -> BoxFuture<'_, NodeStatus> {
-        unreachable!("verify does not ask")
+        let text = include_str!("../../../demo/vulpes.example.toml");
+        let config = NodeConfig::parse(text, Path::new("x.toml")).unwrap();
+        let status = NodeStatus::new(&config, DiskId(1));
+        let mut states = self.states.lock().unwrap();
+        let (next_slot, hash) = states[0].clone();
+        if states.len() > 1 {
+            states.remove(0);
+        }
+        let state = Some(StateStatus { next_slot, hash, sessions: 0, retained: 0, waiting: 0 });
+        let status = NodeStatus { node: self.node, state, ..status };
+        Box::pin(async { status })
     }
 
     fn log(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<LogPage, LogReadError>> {
@@ -154,9 +168,20 @@ impl Admin for FakeNode {
 }
 
 async fn start(node: u64, rows: Vec<LogRow>, shown: usize) -> AdminUrl {
+    start_with(node, rows, shown, &[(11, "aa")]).await
+}
+
+async fn start_with(
+    node: u64,
+    rows: Vec<LogRow>,
+    shown: usize,
+    states: &[(u64, &str)],
+) -> AdminUrl {
+    let states = states.iter().map(|(slot, hash)| (Slot(*slot), (*hash).to_owned())).collect();
+    let states = Mutex::new(states);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string().parse().unwrap();
-    let fake = FakeNode { node: NodeId(node), rows, shown: Mutex::new(shown) };
+    let fake = FakeNode { node: NodeId(node), rows, shown: Mutex::new(shown), states };
     tokio::spawn(crate::http::serve(listener, Arc::new(fake)));
     url
 }
@@ -176,7 +201,37 @@ async fn equal_logs_are_proved_and_who_is_behind_is_waited_for() {
     assert!(proof
         .to_string()
         .contains("nodes 1, 2, 3 hold the same log: slots 1 to 10, 12 events"));
-    assert_eq!(proof, Proof { nodes, oldest: Slot(1), end: Slot(11), events: 12 });
+    let states = Some(Slot(11));
+    assert_eq!(proof, Proof { nodes, oldest: Slot(1), end: Slot(11), events: 12, states });
+}
+
+/// What the second node shows of its state, one after the other, and what is said of it.
+type StatesCase<'a> = (&'a [(u64, &'a str)], Result<Option<u64>, &'a str>);
+
+#[tokio::test]
+async fn states_are_compared_where_nodes_are_at_one_slot() {
+    let cases: [StatesCase<'_>; 4] = [
+        (&[(5, "aa")], Ok(Some(5))),
+        (&[(5, "bb")], Err("before slot 5, the state of node 1 has the hash aa")),
+        // Never at one slot at one time; yet the first was at 5, and so was the second.
+        (&[(4, "99"), (4, "99"), (5, "aa"), (6, "cc")], Ok(Some(5))),
+        (&[(4, "99")], Ok(None)),
+    ];
+    for (second, expected) in cases {
+        let urls = [
+            start_with(1, rows(GOOD), 10, &[(5, "aa"), (7, "dd")]).await,
+            start_with(2, rows(GOOD), 10, second).await,
+        ];
+        match (verify(&urls, PATIENCE).await, expected) {
+            (Ok(proof), Ok(slot)) => {
+                assert_eq!(proof.states, slot.map(Slot));
+                let said = if slot.is_some() { "before slot 5" } else { "could not be compared" };
+                assert!(proof.to_string().contains(said), "{proof}");
+            }
+            (Err(error), Err(said)) => assert!(error.to_string().contains(said), "{error}"),
+            (found, _) => panic!("{second:?}: {found:?}"),
+        }
+    }
 }
 
 #[tokio::test]

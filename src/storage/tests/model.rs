@@ -11,7 +11,7 @@ use vulpes_raft::ids::SegmentNumber;
 use vulpes_raft::order::CloseReason;
 
 use super::super::staging::Fence;
-use super::super::testing::{sealed, segment_id, Order, TestDisk, COMMIT};
+use super::super::testing::{plain, sealed, segment_id, Order, TestDisk, COMMIT};
 use super::super::*;
 use super::open;
 
@@ -184,20 +184,20 @@ impl Run {
                 let sealed = super::proposal(&body);
                 let given = (!self.storage.has(&sealed)).then(|| body.body.clone());
                 held.resolve(&body, row.clone());
-                self.storage.index(vec![(row, given)]).await.unwrap();
+                self.storage.index(plain(vec![(row, given)])).await.unwrap();
             }
             Op::Open { entry } => {
                 let incarnation = held.fence(entry).incarnation.next();
                 let row = held.order().opened(entry, incarnation.0);
                 held.raise(entry, incarnation, row.clone());
-                self.storage.index(vec![(row, None)]).await.unwrap();
+                self.storage.index(plain(vec![(row, None)])).await.unwrap();
             }
             Op::Close { entry } => {
                 let (closed, incarnation) = (NodeId(entry), held.fence(entry).incarnation);
                 let reason = CloseReason::Left;
                 let row = held.order().step(Step::Closed { entry: closed, incarnation, reason });
                 held.raise(entry, incarnation.next(), row.clone());
-                self.storage.index(vec![(row, None)]).await.unwrap();
+                self.storage.index(plain(vec![(row, None)])).await.unwrap();
             }
             Op::Wait { commits } => {
                 tokio::time::sleep(COMMIT * commits + COMMIT / 2).await;

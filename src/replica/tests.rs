@@ -1,0 +1,157 @@
+//! A replica on a storage whose power goes: what subscribers, the storage and the node are told.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::log::{log, Tail};
+use crate::peer::StorageClient;
+use crate::realm::Realms;
+use crate::storage::testing::fold::{self, fold, Logged};
+use crate::storage::testing::{host, identity, TestDisk, TestNet, COMMIT};
+use crate::storage::Storage;
+
+/// An order that shows a few rows at a time, up to some slot.
+struct Shown {
+    rows: Vec<Resolution>,
+}
+
+impl Order for Shown {
+    fn follow(&self, from: Slot) -> BoxFuture<'_, Result<Followed, String>> {
+        Box::pin(async move {
+            let rows = self.rows.get(from.0 as usize - 1..).unwrap_or_default();
+            if rows.is_empty() {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+            Ok(Followed::Rows(rows.iter().take(3).cloned().collect()))
+        })
+    }
+}
+
+fn open(disk: &TestDisk) -> (Storage, RecentBodies) {
+    let recent = RecentBodies::new(limits::RECENT_BODIES);
+    let host = host(disk, &TestNet::default());
+    let path = std::path::Path::new("segments.redb");
+    (Storage::open(&host, &identity(1), path, recent.clone()).unwrap(), recent)
+}
+
+fn log_of(storage: &Storage, realms: &Realms) -> Log {
+    let tail = Tail { next_slot: realms.next(), next_position: realms.view().position };
+    log(tail, vec![Arc::new(StorageClient::local(storage.clone()))]).1
+}
+
+/// What a replica said of some slots.
+struct Told {
+    placed: mpsc::Receiver<Arc<Placed>>,
+    notices: mpsc::Receiver<Vec<Notice>>,
+}
+
+impl Told {
+    /// Checks it against the slots that the replica was to go through, however far it came.
+    fn check(&mut self, log: &[Logged], from: Slot) {
+        let (_, applied) = fold(log);
+        let mut slots = log.iter().zip(applied).skip(from.0 as usize - 1);
+        let mut expected = Vec::new();
+        while let Ok(placed) = self.placed.try_recv() {
+            let (logged, applied) = slots.next().unwrap();
+            assert_eq!(placed.resolution, logged.row);
+            assert_eq!(placed.hidden[..], applied.hidden[..]);
+            let offsets = 0..logged.body.as_ref().map_or(0, |body| body.count);
+            let hidden = offsets.filter(|offset| placed.is_hidden(*offset));
+            assert_eq!(hidden.collect::<Vec<_>>(), applied.hidden);
+            expected.push(applied.notices);
+        }
+        expected.retain(|notices| !notices.is_empty());
+        let mut notices = Vec::new();
+        while let Ok(notice) = self.notices.try_recv() {
+            notices.push(notice);
+        }
+        assert_eq!(notices, expected);
+    }
+}
+
+/// Runs a replica from what its storage has to where the order is shown.
+async fn run(disk: &TestDisk, log: &[Logged], shown: usize, time: Option<Duration>) -> TestDisk {
+    let (storage, recent) = open(disk);
+    let realms = storage.state().unwrap();
+    let (from, tail) = (realms.next(), storage.tail());
+    assert_eq!(from, tail.map_or(Slot(1), |row| row.slot.next()));
+    let (placed, placing) = mpsc::channel(log.len());
+    let (notices, noticing) = mpsc::channel(log.len());
+    let realms_read = log_of(&storage, &realms);
+    let shared = SharedRealms::new(realms);
+    let replica = Replica {
+        host: host(disk, &TestNet::default()),
+        order: Arc::new(Shown { rows: log[..shown].iter().map(|l| l.row.clone()).collect() }),
+        index: Some(Arc::new(storage.clone())),
+        log: realms_read,
+        recent,
+        realms: shared.clone(),
+        notices: Some(notices),
+        placed,
+        observers: Vec::new(),
+    };
+    let running = tokio::spawn(replica.run());
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => {
+            let mut indexed = storage.indexed();
+            indexed.wait_for(|slot| slot.0 == shown as u64).await.unwrap();
+            let (expected, _) = fold(&log[..shown]);
+            assert_eq!(shared.with(|realms| (realms.next(), realms.hash())), {
+                (expected.next(), expected.hash())
+            });
+        }
+    }
+    running.abort();
+    Told { placed: placing, notices: noticing }.check(log, from);
+    disk.cut_power()
+}
+
+/// All that a reader of the log gets from the storage alone.
+async fn replay(disk: &TestDisk, log: &[Logged]) {
+    let (storage, _) = open(disk);
+    let reader = log_of(&storage, &storage.state().unwrap());
+    let (_, applied) = fold(log);
+    let mut next = Slot(1);
+    while next <= log.last().unwrap().row.slot {
+        for placed in reader.read(next).await.unwrap() {
+            let at = next.0 as usize - 1;
+            assert_eq!(placed.resolution, log[at].row);
+            assert_eq!(placed.hidden[..], applied[at].hidden[..]);
+            next = next.next();
+        }
+    }
+}
+
+async fn story(log: &[Logged], lives: &[(usize, u32)]) {
+    let mut disk = TestDisk::default();
+    let (storage, _) = open(&disk);
+    for body in log.iter().filter_map(|logged| logged.body.clone()) {
+        storage.keep(body).await.unwrap();
+    }
+    disk = disk.cut_power();
+    let mut shown = 0;
+    for (more, tenths) in lives {
+        shown = (shown + more).min(log.len());
+        disk = run(&disk, log, shown, Some(COMMIT * *tenths / 10)).await;
+    }
+    disk = run(&disk, log, log.len(), None).await;
+    replay(&disk, log).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_replica_goes_on_from_the_rows_of_its_storage(
+        doings in prop::collection::vec(any::<u8>(), 1..60),
+        lives in prop::collection::vec((1..30usize, 0..2000u32), 0..5),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(story(&fold::log(&doings), &lives));
+    }
+}

@@ -1,0 +1,98 @@
+//! The realms' state as a storage has it on disk, at one row of the order, read page by page.
+//!
+//! Invariant: all pages are of one moment, whatever is written meanwhile: they come from one read transaction. While it
+//! is open, pages of the file that were freed since can't be used again, so nobody may keep it for long.
+//!
+//! Deliberately absent: what rows mean (`realm`), and how long a peer may take (`peer`).
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use redb::ReadOnlyTable;
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
+use vulpes_raft::order::Resolution;
+
+use super::error::ReadError;
+use crate::limits;
+use crate::realm::{BadRow, Realms};
+
+/// Most that a row takes on its way beside its bytes: two lengths.
+const ROW_OVERHEAD: usize = 2 * 9;
+
+/// Some rows of a snapshot, in the order of their keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatePage {
+    /// At least one, unless this is the last page. No more than [`limits::READ_BYTES`] unless one row is larger.
+    pub rows: Vec<(Bytes, Bytes)>,
+    /// Nothing follows.
+    pub last: bool,
+}
+
+/// The realms' state at one moment, and how far it has been read.
+pub struct StateSnapshot {
+    pub(super) tail: Option<Resolution>,
+    pub(super) state: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    /// The last key that was read.
+    pub(super) behind: Option<Vec<u8>>,
+    /// Its share of the snapshots that may be read at once.
+    pub(super) _place: Option<OwnedSemaphorePermit>,
+}
+
+impl std::fmt::Debug for StateSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateSnapshot").field("tail", &self.tail).finish_non_exhaustive()
+    }
+}
+
+impl StateSnapshot {
+    /// The row of the order that the state stands behind; `None` where nothing has been applied yet.
+    #[must_use]
+    pub fn tail(&self) -> Option<&Resolution> {
+        self.tail.as_ref()
+    }
+
+    /// The next rows.
+    ///
+    /// # Errors
+    /// Where the disk can't be read.
+    pub fn next_page(&mut self) -> Result<StatePage, ReadError> {
+        let from = self.behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut page = StatePage { rows: Vec::new(), last: true };
+        let mut bytes = 0;
+        for row in self.state.range::<&[u8]>((from, Bound::Unbounded))? {
+            let (key, value) = row?;
+            let (key, value) = (key.value(), value.value());
+            bytes += key.len() + value.len() + ROW_OVERHEAD;
+            if bytes > limits::READ_BYTES && !page.rows.is_empty() {
+                page.last = false;
+                break;
+            }
+            page.rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+        }
+        self.behind = page.rows.last().map(|(key, _)| key.to_vec()).or(self.behind.take());
+        Ok(page)
+    }
+
+    /// The whole of it.
+    ///
+    /// # Errors
+    /// Where the disk, or a row, can't be read.
+    pub fn load(mut self) -> Result<Realms, ReadError> {
+        let tail = self.tail.take();
+        let (mut ended, mut failure) = (false, None);
+        let pages = std::iter::from_fn(|| {
+            if ended {
+                return None;
+            }
+            let page = self.next_page().map_err(|error| failure = Some(error)).ok()?;
+            ended = page.last;
+            Some(page.rows)
+        });
+        let realms = Realms::load(tail.as_ref(), pages.flatten());
+        match failure {
+            Some(failure) => Err(failure),
+            None => realms.map_err(|BadRow| ReadError::DamagedState),
+        }
+    }
+}
