@@ -2,7 +2,8 @@
 //!
 //! - [`node`]: starts the roles that the configuration names, and stops them.
 //! - `links`: how its roles reach each other.
-//! - `listen`, `transport`, `session`, `reader`, `clients`: client connections.
+//! - `listen`, `transport`, `session`, `publishing`, `reader`, `delivery`, `events`, `clients`: client connections.
+//! - `desk`: what the realms' state has to say to them, and what they have left to be published.
 //! - `repair`: mending damaged bodies from other storages.
 //! - `admin`: what operators are told.
 //!
@@ -10,9 +11,13 @@
 
 mod admin;
 mod clients;
+mod delivery;
+mod desk;
+mod events;
 mod links;
 mod listen;
 pub mod node;
+mod publishing;
 mod reader;
 mod repair;
 mod session;

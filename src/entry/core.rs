@@ -50,6 +50,9 @@ const BACKOFF_LAST: u64 = 1600;
 #[derive(Debug, Clone)]
 pub struct Batch<A> {
     pub session: SessionId,
+    /// The incarnation that the session lives in: with that, the session is over, and nothing of it may come later.
+    /// None for what belongs to no session that all nodes know.
+    pub incarnation: Option<Incarnation>,
     /// The session's sequence number of the first event.
     pub first: u64,
     /// Each within [`limits::EVENT`].
@@ -164,7 +167,11 @@ impl<A: Clone> Core<A> {
 
     /// Takes a batch that was submitted at this moment. Never while [`Core::is_full`].
     pub(super) fn accept(&mut self, batch: Batch<A>, submitted: Moment) {
+        let over = batch.incarnation.is_some() && batch.incarnation != self.life.current();
         self.writer.take(batch, submitted);
+        if over {
+            self.writer.discard_rest();
+        }
         self.write();
     }
 
@@ -386,6 +393,8 @@ impl<A: Clone> Core<A> {
     fn lose(&mut self, incarnation: Incarnation, now: Moment) {
         if self.life.lose(incarnation, now) {
             tracing::warn!(%incarnation, "the entry's incarnation is lost; asking for another");
+            // Its sessions end with it: what is not sealed must not turn up under the next one, behind their wills.
+            self.writer.discard();
         }
     }
 
@@ -393,6 +402,9 @@ impl<A: Clone> Core<A> {
     pub(super) fn end_turn(&mut self, now: Moment) {
         self.counters.events_expired += self.pending.expire(now, &mut self.outputs)
             + self.writer.expire(now, &mut self.outputs);
+        if self.pending.unanswered() == 0 {
+            self.writer.settle(&mut self.outputs);
+        }
         self.ask(now);
         self.keep();
         self.write();

@@ -17,7 +17,7 @@ use vulpes_raft::order::{Resolution, Step};
 use crate::config::NodeConfig;
 use crate::http::{
     Admin, EntryStatus, LogPage, LogReadError, LogRow, NodeStatus, Readiness, ReplicaStatus,
-    StorageStatus, SyncState, SyncStatus,
+    StateStatus, StorageStatus, SyncState, SyncStatus,
 };
 use crate::log::{Log, ReadError};
 use crate::segment::checksum;
@@ -46,6 +46,7 @@ impl Admin for NodeAdmin {
                 uptime_seconds: self.started.elapsed().as_secs(),
                 sync: sync_status(node),
                 replica: replica_status(node),
+                state: state_status(node),
                 storage: storage_status(node),
                 entry: entry_status(node),
                 ..NodeStatus::new(node.config(), node.disk())
@@ -114,6 +115,16 @@ fn replica_status(node: &Node) -> Option<ReplicaStatus> {
         applied_position: tail.next_position,
         tail_position: known.max(tail.next_position),
     })
+}
+
+fn state_status(node: &Node) -> Option<StateStatus> {
+    Some(node.realms.as_ref()?.with(|realms| StateStatus {
+        next_slot: realms.next(),
+        hash: realms.hash().to_string(),
+        sessions: realms.sessions().count() as u64,
+        retained: realms.retained() as u64,
+        waiting: realms.waiting_count() as u64,
+    }))
 }
 
 fn storage_status(node: &Node) -> Option<StorageStatus> {

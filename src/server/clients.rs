@@ -1,15 +1,13 @@
 //! What all client sessions of a node share.
 //!
-//! Invariant: a client name is held by one session a realm, the last one that claimed it.
-//!
-//! Deliberately absent: names across nodes; those need sessions in the log.
+//! Deliberately absent: what sessions are to each other, which the realms' state decides for all nodes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch, Semaphore};
+use tokio::sync::{mpsc, watch, Semaphore};
 use tokio::time::Instant;
 use vulpes_raft::host::Host;
 
@@ -18,17 +16,20 @@ use crate::event::SessionId;
 use crate::gate::Moment;
 use crate::limits;
 use crate::log::Log;
+use crate::realm::SharedRealms;
 use crate::replica::Command;
 use crate::topic::Realm;
 
-/// A client's name in its realm.
-pub(super) type Name = (Realm, String);
+use super::desk::Desk;
 
 pub(super) struct Clients {
     pub(super) host: Host,
     pub(super) entry: EntryHandle,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) log: Log,
+    pub(super) realm_states: SharedRealms,
+    pub(super) desk: Desk,
+    /// The realms that there are.
     pub(super) realms: BTreeSet<Realm>,
     pub(super) default_realm: Realm,
     /// One permit a connection.
@@ -36,7 +37,6 @@ pub(super) struct Clients {
     /// Connections now open.
     pub(super) wamp_sessions: AtomicU64,
     pub(super) mqtt_sessions: AtomicU64,
-    names: Mutex<HashMap<Name, (SessionId, oneshot::Sender<()>)>>,
     stopping: watch::Receiver<bool>,
     started: Instant,
 }
@@ -47,6 +47,7 @@ impl Clients {
         entry: EntryHandle,
         commands: mpsc::Sender<Command>,
         log: Log,
+        (realm_states, desk): (SharedRealms, Desk),
         (realms, default_realm): (BTreeSet<Realm>, Realm),
         stopping: watch::Receiver<bool>,
     ) -> Self {
@@ -55,12 +56,13 @@ impl Clients {
             entry,
             commands,
             log,
+            realm_states,
+            desk,
             realms,
             default_realm,
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS)),
             wamp_sessions: AtomicU64::new(0),
             mqtt_sessions: AtomicU64::new(0),
-            names: Mutex::default(),
             stopping,
             started: Instant::now(),
         }
@@ -89,24 +91,5 @@ impl Clients {
 
     pub(super) fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.clone()
-    }
-
-    /// Gives a name to a session and tells the one that had it. The session learns by the answer when it loses it.
-    pub(super) fn claim(&self, name: Name, session: SessionId) -> oneshot::Receiver<()> {
-        let (taken_over, lost) = oneshot::channel();
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, older)) = names.insert(name, (session, taken_over)) {
-            // Its session may have ended just now.
-            let _ = older.send(());
-        }
-        lost
-    }
-
-    /// Gives a name back, if the session still has it.
-    pub(super) fn release(&self, name: &Name, session: SessionId) {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if names.get(name).is_some_and(|(holder, _)| *holder == session) {
-            names.remove(name);
-        }
     }
 }

@@ -4,19 +4,18 @@
 //!
 //! Deliberately absent: connections (`peer`, and the sync client).
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::FutureExt;
 use std::time::Duration;
 use vulpes_raft::client::SyncClient;
 use vulpes_raft::ids::{Incarnation, NodeId, Slot};
-use vulpes_raft::order::{Resolution, SealedSegment, SegmentOutcome, StorageGroup};
+use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroup};
 use vulpes_raft::service::{Followed as SyncFollowed, Lease as SyncLease, SyncError};
 
 use crate::entry::order::{Lease, Opened, OrderError, Ordering};
 use crate::limits;
 use crate::replica::{Followed, IndexFailure, Order, SlotIndex};
-use crate::storage::{IndexError, Storage};
+use crate::storage::{IndexError, IndexedRow, Storage};
 
 /// How long a follower waits for the next slot before it asks anew.
 const FOLLOW_WAIT: Duration = Duration::from_secs(5);
@@ -88,10 +87,7 @@ impl SlotIndex for Storage {
         self.has(segment)
     }
 
-    fn index(
-        &self,
-        rows: Vec<(Resolution, Option<Bytes>)>,
-    ) -> BoxFuture<'_, Result<(), IndexFailure>> {
+    fn index(&self, rows: Vec<IndexedRow>) -> BoxFuture<'_, Result<(), IndexFailure>> {
         async move {
             Storage::index(self, rows).await.map_err(|error| match error {
                 IndexError::Closed => IndexFailure::Closing,

@@ -76,6 +76,7 @@ pub(super) async fn serve(
 fn report(protocol: Protocol, peer: SocketAddr, end: &TransportError) {
     match end {
         TransportError::Closed => tracing::debug!(?protocol, %peer, "session ended"),
+        TransportError::Silent => tracing::info!(?protocol, %peer, "connection closed: silent"),
         TransportError::Io(error) => tracing::debug!(?protocol, %peer, %error, "connection lost"),
         TransportError::Malformed(reason) => {
             tracing::info!(?protocol, %peer, reason, "connection closed: malformed input");

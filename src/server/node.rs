@@ -14,8 +14,9 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use vulpes_raft::client::SyncClient;
 use vulpes_raft::host::{Host, Listener};
-use vulpes_raft::ids::{DiskId, NodeId, Position, Slot};
+use vulpes_raft::ids::{DiskId, NodeId, Slot};
 use vulpes_raft::node::{Member as SyncMember, StartError as SyncStartError, SyncConfig, SyncNode};
+use vulpes_raft::order::Resolution;
 use vulpes_raft::wire::{self, Identity, Link, Service};
 
 use crate::config::identity::IdentityError;
@@ -26,11 +27,13 @@ use crate::keep::Keeper;
 use crate::limits;
 use crate::log::{log, Log, Source, Tail};
 use crate::peer::{serve_fetch, serve_keep, StorageClient};
+use crate::realm::{Realms, SharedRealms, View};
 use crate::recent::RecentBodies;
-use crate::replica::{dispatch, Beginning, Order, Replica, SlotIndex};
-use crate::storage::{OpenError, Storage};
+use crate::replica::{dispatch, Order, Replica, SlotIndex, NOTICE_SLOTS};
+use crate::storage::{OpenError, ReadError, Storage};
 
 use super::clients::Clients;
+use super::desk::Desk;
 use super::links::Sync;
 use super::listen::{self, Protocol};
 use super::repair::repair;
@@ -56,6 +59,8 @@ pub enum StartError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Storage(#[from] OpenError),
+    #[error("{0}; if that is not so, give the node an empty data directory and a new number")]
+    State(ReadError),
     #[error("sync can't start: {0}")]
     Sync(#[from] SyncStartError),
 }
@@ -67,6 +72,8 @@ pub struct Node {
     pub(super) sync: Option<SyncNode>,
     pub(super) storage: Option<Storage>,
     pub(super) log: Option<Log>,
+    /// The realms' state as this node has folded it; none where it does not read the log.
+    pub(super) realms: Option<SharedRealms>,
     pub(super) entry: Option<EntryHandle>,
     pub(super) clients: Option<Arc<Clients>>,
     pub(super) order: SyncClient,
@@ -110,13 +117,14 @@ impl Node {
             sync,
             storage,
             log: None,
+            realms: None,
             entry: None,
             clients: None,
             order,
             stopping,
         };
         if own.has(Role::Entry) || own.has(Role::Storage) {
-            node.start_reading(&host, recent, listeners.clients, stop).await;
+            node.start_reading(&host, recent, listeners.clients, stop).await?;
         }
         Ok(node)
     }
@@ -128,7 +136,7 @@ impl Node {
         recent: RecentBodies,
         listeners: Vec<(Protocol, Box<dyn Listener>)>,
         stop: watch::Receiver<bool>,
-    ) {
+    ) -> Result<(), StartError> {
         let storages = self.storages(host);
         let own = self.storage.as_ref().map(|_| (self.identity.node, self.identity.disk));
         tokio::spawn(enrol(host.clone(), self.order.clone(), storages.clone(), own));
@@ -137,7 +145,9 @@ impl Node {
             let others = storages.values().filter(|other| other.node() != self.identity.node);
             tokio::spawn(repair(storage.clone(), others.cloned().collect()));
         }
-        let tail = self.beginning(&storages).await;
+        let realms = SharedRealms::new(self.beginning(&storages).await?);
+        let View { next, position, .. } = realms.view();
+        let tail = Tail { next_slot: next, next_position: position };
         let sources = storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn Source>);
         let sources = nearest_first(self.identity.node, &storages, sources.collect());
         let (log_tail, log) = log(tail, sources);
@@ -145,23 +155,30 @@ impl Node {
         let (commands, commanded) = mpsc::channel(limits::DISPATCH_COMMANDS);
         tokio::spawn(dispatch(Dispatcher::new(tail.next_slot), log_tail, placing, commanded));
         let mut observers = Vec::new();
+        let mut told = None;
         if self.config.own().has(Role::Entry) {
             let (observer, observed) = mpsc::channel(limits::OBSERVED_BATCHES);
             observers.push(observer);
-            let keepers =
-                storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn Keeper>);
-            let config = EntryConfig {
-                node: self.identity.node,
-                storages: keepers.collect(),
-                lease: self.config.timing.lease,
-            };
-            let sync = Arc::new(Sync(self.order.clone()));
-            let entry = Entry::start(config, host, sync, observed, recent.clone());
-            let realms =
-                (self.config.realms.iter().cloned().collect(), self.config.default_realm.clone());
-            let clients =
-                Clients::new(host.clone(), entry.clone(), commands, log.clone(), realms, stop);
-            let clients = Arc::new(clients);
+            let (notices, noticed) = mpsc::channel(NOTICE_SLOTS);
+            told = Some(notices);
+            let entry = self.start_entry(host, &storages, observed, recent.clone());
+            let desk = Desk::new();
+            tokio::spawn(desk.clone().run(
+                host.clone(),
+                self.identity.node,
+                entry.clone(),
+                realms.clone(),
+                noticed,
+            ));
+            let clients = Arc::new(Clients::new(
+                host.clone(),
+                entry.clone(),
+                commands,
+                log.clone(),
+                (realms.clone(), desk),
+                (self.config.realms.iter().cloned().collect(), self.config.default_realm.clone()),
+                stop,
+            ));
             for (protocol, listener) in listeners {
                 tokio::spawn(listen::serve(protocol, listener, clients.clone()));
             }
@@ -176,12 +193,31 @@ impl Node {
             index,
             log: log.clone(),
             recent,
+            realms: realms.clone(),
+            notices: told,
             placed,
             observers,
         };
-        let from = Beginning { slot: tail.next_slot, position: Some(tail.next_position) };
-        tokio::spawn(replica.run(from));
+        tokio::spawn(replica.run());
         self.log = Some(log);
+        self.realms = Some(realms);
+        Ok(())
+    }
+
+    fn start_entry(
+        &self,
+        host: &Host,
+        storages: &BTreeMap<NodeId, StorageClient>,
+        observed: mpsc::Receiver<Arc<Vec<Resolution>>>,
+        recent: RecentBodies,
+    ) -> EntryHandle {
+        let keepers = storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn Keeper>);
+        let config = EntryConfig {
+            node: self.identity.node,
+            storages: keepers.collect(),
+            lease: self.config.timing.lease,
+        };
+        Entry::start(config, host, Arc::new(Sync(self.order.clone())), observed, recent)
     }
 
     fn storages(&self, host: &Host) -> BTreeMap<NodeId, StorageClient> {
@@ -198,21 +234,20 @@ impl Node {
         members.map(|member| (member.id, client(member))).collect()
     }
 
-    /// Where this node goes on reading: behind its own storage's last row, or behind any storage's.
-    async fn beginning(&self, storages: &BTreeMap<NodeId, StorageClient>) -> Tail {
-        let first = Tail { next_slot: Slot(1), next_position: Position(1) };
+    /// The realms' state behind which this node goes on reading: its own storage's, or that of the storage that has
+    /// come furthest of those that answer.
+    async fn beginning(
+        &self,
+        storages: &BTreeMap<NodeId, StorageClient>,
+    ) -> Result<Realms, StartError> {
         if let Some(storage) = &self.storage {
-            return storage.tail().map_or(first, |row| Tail {
-                next_slot: row.slot.next(),
-                next_position: row.end(),
-            });
+            return storage.state().map_err(StartError::State);
         }
         loop {
-            for storage in storages.values() {
-                match last_row(storage).await {
-                    Ok(Some(tail)) => return tail,
-                    Ok(None) => return first,
-                    Err(reason) => tracing::info!(reason, "waiting for a storage to begin from"),
+            for storage in furthest_first(storages).await {
+                match storage.state().await {
+                    Ok(realms) => return Ok(realms),
+                    Err(error) => tracing::info!(%error, "waiting for a storage to begin from"),
                 }
             }
             tokio::time::sleep(RETRY).await;
@@ -235,6 +270,12 @@ impl Node {
     #[must_use]
     pub fn log(&self) -> Option<&Log> {
         self.log.as_ref()
+    }
+
+    /// The realms' state as this node has it; none on a node that is neither entry nor storage.
+    #[must_use]
+    pub fn realms(&self) -> Option<&SharedRealms> {
+        self.realms.as_ref()
     }
 
     /// The node's sync role.
@@ -270,14 +311,18 @@ impl Node {
     }
 }
 
-async fn last_row(storage: &StorageClient) -> Result<Option<Tail>, String> {
-    let status = storage.status().await.map_err(|error| error.to_string())?;
-    if status.indexed == Slot(0) {
-        return Ok(None);
+/// The storages that answer.
+async fn furthest_first(storages: &BTreeMap<NodeId, StorageClient>) -> Vec<&StorageClient> {
+    let asked = storages.values().map(|storage| async move { (storage, storage.status().await) });
+    let mut found = Vec::new();
+    for (storage, status) in futures::future::join_all(asked).await {
+        match status {
+            Ok(status) => found.push((status.indexed, storage)),
+            Err(error) => tracing::info!(%error, "a storage to begin from does not answer"),
+        }
     }
-    let rows = storage.rows(status.indexed, 1).await.map_err(|error| error.to_string())?;
-    let row = rows.rows.first().ok_or("the storage has no row where it said so")?;
-    Ok(Some(Tail { next_slot: row.slot.next(), next_position: row.end() }))
+    found.sort_by_key(|(indexed, _)| std::cmp::Reverse(*indexed));
+    found.into_iter().map(|(_, storage)| storage).collect()
 }
 
 /// The own storage first, so that reading crosses the network only where it must.

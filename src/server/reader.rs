@@ -1,5 +1,7 @@
 //! A session's view of the log: its live subscriptions and its replays.
 //!
+//! A subscription that asks for retained values begins with those, as of one slot, and reads on from that slot.
+//!
 //! A subscription is live (the dispatcher hands over what matches) or replaying (the session reads the log at its own
 //! cursor). A replay that reaches the tail joins the live stream; a session that was put out of the live stream for
 //! being slow becomes a replay of all its live subscriptions from that slot on.
@@ -8,7 +10,7 @@
 //!
 //! Deliberately absent: the socket and the gate.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
@@ -20,14 +22,22 @@ use vulpes_raft::ids::{Position, Slot};
 
 use crate::dispatch::{mailbox, Deliveries, Handed, Hits, Join, JoinError};
 use crate::event::SessionId;
-use crate::gate::{After, SubscribeError, Subscription, SubscriptionId};
+use crate::gate::{After, RetainedMode, SubscribeError, Subscription, SubscriptionId};
 use crate::limits;
 use crate::log::{Log, Placed, ReadError, Start};
+use crate::payload::Value;
+use crate::realm::{fits, Retained, RetainedMap, SharedRealms};
 use crate::replica::Command;
-use crate::topic::{Pattern, Realm};
+use crate::topic::{Pattern, Realm, Topic};
 
 /// How long a replay waits before it reads again where no storage answered.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// Retained values taken at once.
+const RETAINED_BATCH: usize = 128;
+
+/// Retained values looked at for one batch, where a filter lets few through.
+const RETAINED_LOOKS: usize = 4096;
 
 /// What the reader has for its session.
 pub(super) enum Reading {
@@ -36,6 +46,8 @@ pub(super) enum Reading {
     Ended(SubscriptionId),
     /// A segment with events for the session.
     Segment(Wanted),
+    /// Some retained values for the session.
+    Retained(RetainedValues),
     /// A replay came to a place that retention has taken away meanwhile.
     Gone {
         oldest: Slot,
@@ -52,14 +64,43 @@ pub(super) struct Wanted {
     pub(super) from: Position,
 }
 
+/// What a subscription begins with.
+pub(super) struct RetainedValues {
+    pub(super) id: SubscriptionId,
+    pub(super) values: Vec<(Topic, Arc<Retained>)>,
+}
+
+/// What a subscription leaves out of what fits its pattern.
+#[derive(Default)]
+pub(super) struct Wish {
+    /// Only events that change a retained value.
+    pub(super) changes_only: bool,
+    /// Only events whose value fits.
+    pub(super) filter: Option<Value>,
+}
+
+/// A subscription on its way through the retained values.
+struct Retaining {
+    id: SubscriptionId,
+    pattern: Pattern,
+    values: RetainedMap,
+    /// The topic looked at last.
+    behind: Option<Topic>,
+    /// Where the log goes on behind these values.
+    then: Start,
+    snapshot: bool,
+}
+
 /// A session's subscriptions and where each of them is in the log.
 pub(super) struct Reader {
     session: SessionId,
     realm: Realm,
     log: Log,
+    realms: SharedRealms,
     commands: mpsc::Sender<Command>,
     /// All subscriptions that have not ended, live or not.
-    active: HashSet<SubscriptionId>,
+    active: HashMap<SubscriptionId, Wish>,
+    retaining: VecDeque<Retaining>,
     live: BTreeMap<SubscriptionId, Pattern>,
     deliveries: Option<Deliveries>,
     replays: VecDeque<Replay>,
@@ -113,15 +154,17 @@ impl Reader {
     pub(super) fn new(
         session: SessionId,
         realm: Realm,
-        log: Log,
+        (log, realms): (Log, SharedRealms),
         commands: mpsc::Sender<Command>,
     ) -> Self {
         Self {
             session,
             realm,
             log,
+            realms,
             commands,
-            active: HashSet::new(),
+            active: HashMap::new(),
+            retaining: VecDeque::new(),
             live: BTreeMap::new(),
             deliveries: None,
             replays: VecDeque::new(),
@@ -142,7 +185,12 @@ impl Reader {
 
     /// Whether a subscription may still be sent events.
     pub(super) fn is_active(&self, id: SubscriptionId) -> bool {
-        self.active.contains(&id)
+        self.active.contains_key(&id)
+    }
+
+    /// What a subscription that may be sent events leaves out.
+    pub(super) fn wish(&self, id: SubscriptionId) -> Option<&Wish> {
+        self.active.get(&id)
     }
 
     /// The next thing for the session. Segments only come where `room` says that they can be taken.
@@ -166,6 +214,9 @@ impl Reader {
             if !room {
                 return Poll::Pending;
             }
+            if let Some(reading) = self.next_retained() {
+                return Poll::Ready(reading);
+            }
             self.replay_next = !self.replay_next;
             let reading = if self.replay_next {
                 match self.poll_replay() {
@@ -182,6 +233,41 @@ impl Reader {
                 return Poll::Ready(reading);
             }
         }
+    }
+
+    /// Some more of the retained values that a subscription begins with.
+    fn next_retained(&mut self) -> Option<Reading> {
+        let retaining = self.retaining.front_mut()?;
+        let filter = self.active.get(&retaining.id).and_then(|wish| wish.filter.as_ref());
+        let mut values = Vec::new();
+        let mut looks = 0;
+        let mut all = false;
+        while values.len() < RETAINED_BATCH && looks < RETAINED_LOOKS {
+            let behind = retaining.behind.as_ref();
+            let Some((topic, retained)) = retaining.values.next_match(&retaining.pattern, behind)
+            else {
+                all = true;
+                break;
+            };
+            looks += 1;
+            let fitting =
+                filter.is_none_or(|filter| fits(&crate::payload::value(&retained.payload), filter));
+            if fitting {
+                values.push((topic.clone(), retained.clone()));
+            }
+            retaining.behind = Some(topic.clone());
+        }
+        let id = retaining.id;
+        if !all || !values.is_empty() {
+            return Some(Reading::Retained(RetainedValues { id, values }));
+        }
+        let Retaining { pattern, then, snapshot, .. } = self.retaining.pop_front()?;
+        if snapshot {
+            self.active.remove(&id);
+            return Some(Reading::Ended(id));
+        }
+        self.replay(id, pattern, then, None);
+        self.next_retained()
     }
 
     /// The next live segment. Ready without one where the state changed and polling goes on.
@@ -267,6 +353,7 @@ impl Reader {
         match asked {
             Asked::Unsubscribe(id) => {
                 self.active.remove(&id);
+                self.retaining.retain(|retaining| retaining.id != id);
                 for replay in &mut self.replays {
                     replay.subscriptions.remove(&id);
                 }
@@ -292,7 +379,12 @@ impl Reader {
                 if self.active.len() >= limits::SESSION_SUBSCRIPTIONS {
                     return Some(Reading::Subscribed(id, Err(SubscribeError::TooMany)));
                 }
-                self.active.insert(id);
+                let changes_only = subscription.retained == RetainedMode::Changes;
+                let filter = subscription.filter.clone();
+                self.active.insert(id, Wish { changes_only, filter });
+                if subscription.retained != RetainedMode::None {
+                    return self.begin_retained(subscription);
+                }
                 let beginning = subscription.snapshot.then_some(After::Position(Position(0)));
                 self.working = Some(if let Some(after) = subscription.after.or(beginning) {
                     let log = self.log.clone();
@@ -309,6 +401,46 @@ impl Reader {
                 None
             }
         }
+    }
+
+    /// Retained values come first; with `after`, once this node has read the log up to there.
+    fn begin_retained(&mut self, subscription: Subscription) -> Option<Reading> {
+        let Some(after) = subscription.after else {
+            let id = subscription.id;
+            self.retain(subscription);
+            return Some(Reading::Subscribed(id, Ok(())));
+        };
+        let log = self.log.clone();
+        self.working = Some(
+            async move {
+                let start = log.start_after(after).await;
+                Done::Started { subscription, start }
+            }
+            .boxed(),
+        );
+        None
+    }
+
+    fn retain(&mut self, subscription: Subscription) {
+        let view = self.realms.view();
+        self.retaining.push_back(Retaining {
+            id: subscription.id,
+            pattern: subscription.pattern,
+            values: view.realm(&self.realm),
+            behind: None,
+            then: Start { slot: view.next, position: view.position },
+            snapshot: subscription.snapshot,
+        });
+    }
+
+    fn replay(&mut self, id: SubscriptionId, pattern: Pattern, from: Start, until: Option<Slot>) {
+        self.replays.push_back(Replay {
+            subscriptions: BTreeMap::from([(id, pattern)]),
+            next: from.slot,
+            from: from.position,
+            until,
+            buffer: VecDeque::new(),
+        });
     }
 
     fn join(
@@ -381,14 +513,12 @@ impl Reader {
                 return Some(Reading::Subscribed(id, Err(error)));
             }
         };
+        if subscription.retained != RetainedMode::None {
+            self.retain(subscription);
+            return Some(Reading::Subscribed(id, Ok(())));
+        }
         let until = subscription.snapshot.then(|| self.log.tail().next_slot);
-        self.replays.push_back(Replay {
-            subscriptions: BTreeMap::from([(id, subscription.pattern)]),
-            next: start.slot,
-            from: start.position,
-            until,
-            buffer: VecDeque::new(),
-        });
+        self.replay(id, subscription.pattern, start, until);
         Some(Reading::Subscribed(id, Ok(())))
     }
 
@@ -400,13 +530,7 @@ impl Reader {
             }
             (Joining::Fresh(id, pattern), Err(JoinError { next })) => {
                 // Put out of the live stream just now: it begins as a replay from where the stream is.
-                self.replays.push_back(Replay {
-                    subscriptions: BTreeMap::from([(id, pattern)]),
-                    next,
-                    from: Position(0),
-                    until: None,
-                    buffer: VecDeque::new(),
-                });
+                self.replay(id, pattern, Start { slot: next, position: Position(0) }, None);
                 Some(Reading::Subscribed(id, Ok(())))
             }
             (Joining::Replay, Ok(_)) => {

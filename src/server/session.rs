@@ -8,7 +8,6 @@
 //!
 //! Deliberately absent: anything of a protocol.
 
-use std::collections::VecDeque;
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,23 +15,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use futures::FutureExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
-use vulpes_raft::ids::{EventId, Position};
 
-use crate::entry::{Batch, EntryClosed, SESSION_ANSWERS};
-use crate::event::Event;
-use crate::gate::{
-    Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, Request, SubscriptionId,
-};
+use crate::act::Join;
+use crate::entry::EntryClosed;
+use crate::gate::{Answer, EndReason, Gate, Moment, OpenRefusal, Request};
 use crate::limits;
+use crate::realm::{Decision, EndCause};
 use crate::replica::Command;
-use crate::segment::Place;
+use crate::topic::Realm;
 
 use super::clients::Clients;
-use super::reader::{Reader, Reading, Wanted};
+use super::delivery::Current;
+use super::desk::Word;
+use super::events;
+use super::publishing::{stored, Decided, Publishing};
+use super::reader::{Reader, Reading};
 use super::transport::{Transport, TransportError};
 
 /// Messages taken from a socket in one turn.
@@ -51,9 +50,10 @@ pub(super) struct Session<G, T> {
     gate: G,
     transport: T,
     clients: Arc<Clients>,
-    opened: Option<Opened>,
+    standing: Standing,
+    reader: Option<Reader>,
     publishing: Publishing,
-    current: Option<(Wanted, Place)>,
+    current: Option<Current>,
     inputs: Vec<Bytes>,
     timer: Pin<Box<Sleep>>,
     /// Set when the connection is to be closed as soon as its output is written, or then at the latest.
@@ -64,27 +64,19 @@ pub(super) struct Session<G, T> {
     inputs_first: bool,
 }
 
-/// What a session has once its realm is open.
-struct Opened {
-    reader: Reader,
-    name: Option<super::clients::Name>,
-    /// Resolves when another connection claims the session's name; taken out once it did.
-    taken_over: Option<oneshot::Receiver<()>>,
-}
-
-/// A session's events on their way into the log.
-struct Publishing {
-    batch: Vec<Event>,
-    /// Sequence number of the next event.
-    next: u64,
-    /// Events before this one have been answered.
-    answered: u64,
-    /// Batches that are not answered whole: the sequence number behind each, and its bytes.
-    unanswered: VecDeque<(u64, usize)>,
-    unanswered_bytes: usize,
-    answers: mpsc::Receiver<Answer>,
-    answer_to: mpsc::Sender<Answer>,
-    submitting: Option<BoxFuture<'static, Result<(), EntryClosed>>>,
+/// Where the session stands with all the others that know of it.
+enum Standing {
+    /// Nobody has heard of it.
+    Unknown,
+    /// It is in the log, or on its way there.
+    Announced {
+        realm: Realm,
+        words: mpsc::Receiver<Word>,
+        /// Its MQTT will is not to be published.
+        drop_will: bool,
+    },
+    /// It is over for all, while its connection may still be there.
+    Over,
 }
 
 enum Wake {
@@ -92,6 +84,8 @@ enum Wake {
     Inputs,
     Failed(TransportError),
     Answer(Answer),
+    /// What the realms' state says to the session; nothing when it was too slow to listen.
+    Word(Option<Word>),
     Reading(Reading),
     Submitted(Result<(), EntryClosed>),
     Time,
@@ -100,22 +94,14 @@ enum Wake {
 
 impl<G: Gate, T: Transport> Session<G, T> {
     pub(super) fn new(gate: G, transport: T, clients: Arc<Clients>) -> Self {
-        let (answer_to, answers) = mpsc::channel(SESSION_ANSWERS);
+        let publishing = Publishing::new(gate.session(), clients.desk.own_answers());
         Self {
             gate,
             transport,
             clients,
-            opened: None,
-            publishing: Publishing {
-                batch: Vec::new(),
-                next: 0,
-                answered: 0,
-                unanswered: VecDeque::new(),
-                unanswered_bytes: 0,
-                answers,
-                answer_to,
-                submitting: None,
-            },
+            standing: Standing::Unknown,
+            reader: None,
+            publishing,
             current: None,
             inputs: Vec::new(),
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
@@ -144,14 +130,22 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 break end;
             }
         };
-        if let Some(opened) = &mut self.opened {
-            if let Some(name) = opened.name.take() {
-                self.clients.release(&name, self.gate.session());
-            }
-            // A closed channel means that the dispatcher is gone with all its sessions.
-            let _ = self.clients.commands.send(Command::Remove(self.gate.session())).await;
-        }
+        self.leave().await;
         end
+    }
+
+    /// Says goodbye to the dispatcher and, in the log, to everybody.
+    async fn leave(mut self) {
+        let session = self.gate.session();
+        self.clients.desk.forget(session);
+        if self.reader.take().is_some() {
+            // A closed channel means that the dispatcher is gone with all its sessions.
+            let _ = self.clients.commands.send(Command::Remove(session)).await;
+        }
+        if let Standing::Announced { realm, drop_will, .. } = self.standing {
+            self.publishing.push_own(events::leave(realm, session, drop_will));
+        }
+        self.publishing.finish(&self.clients.entry).await;
     }
 
     fn now(&self) -> Moment {
@@ -175,7 +169,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if self.closing.is_some() && !std::mem::replace(&mut self.closed, true) {
             self.transport.close();
         }
-        self.submit();
+        self.publishing.submit(&self.clients.entry);
         self.set_timer();
     }
 
@@ -194,111 +188,73 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     fn request(&mut self, request: Request) {
         match request {
-            Request::Open { realm, client } => {
-                let result = self.open(&realm, client);
-                self.gate.opened(result);
+            Request::Open { realm, join } => {
+                if let Err(refusal) = self.announce(realm, join) {
+                    self.gate.opened(Err(refusal));
+                }
             }
-            Request::Publish(event) => {
-                self.publishing.batch.push(event);
-            }
+            Request::Publish(event) => self.publishing.push(event),
             Request::Subscribe(subscription) => {
-                if let Some(opened) = &mut self.opened {
-                    opened.reader.subscribe(subscription);
+                if let Some(reader) = &mut self.reader {
+                    reader.subscribe(subscription);
                 }
             }
             Request::Unsubscribe(id) => {
-                if let Some(opened) = &mut self.opened {
-                    opened.reader.unsubscribe(id);
+                if let Some(reader) = &mut self.reader {
+                    reader.unsubscribe(id);
                 }
             }
-            Request::Close => {
+            Request::Close { drop_will: dropped } => {
+                if let Standing::Announced { drop_will, .. } = &mut self.standing {
+                    *drop_will = dropped;
+                }
                 self.closing.get_or_insert_with(|| Instant::now() + LINGER);
             }
         }
     }
 
-    fn open(
-        &mut self,
-        realm: &crate::topic::Realm,
-        client: Option<String>,
-    ) -> Result<(), OpenRefusal> {
-        if !self.clients.realms.contains(realm) {
+    /// Has the session's beginning put into the log; it is open when the log shows that.
+    fn announce(&mut self, realm: Realm, join: Join) -> Result<(), OpenRefusal> {
+        if !self.clients.realms.contains(&realm) {
             return Err(OpenRefusal::NoSuchRealm);
         }
         let session = self.gate.session();
-        let name = client.map(|client| (realm.clone(), client));
-        let taken_over = name.as_ref().map(|name| self.clients.claim(name.clone(), session));
-        let (log, commands) = (self.clients.log.clone(), self.clients.commands.clone());
-        let reader = Reader::new(session, realm.clone(), log, commands);
-        self.opened = Some(Opened { reader, name, taken_over });
+        let words = self.clients.desk.register(session);
+        self.publishing.push_own(events::join(realm.clone(), session, join));
+        self.standing = Standing::Announced { realm, words, drop_will: false };
         Ok(())
     }
 
-    /// Hands the gate events of the current segment; true where something changed that may bring more to do.
-    fn deliver_some(&mut self) -> bool {
-        let Some(opened) = &self.opened else { return false };
-        let Some((wanted, place)) = &mut self.current else { return false };
-        let Some(segment) = &wanted.placed.segment else {
-            self.current = None;
-            return false;
-        };
-        let resolution = &wanted.placed.resolution;
+    fn joined(&mut self) {
+        let Standing::Announced { realm, .. } = &self.standing else { return };
+        let clients = &self.clients;
         let session = self.gate.session();
-        let mut events = segment.events_from(*place);
-        let mut active: Vec<SubscriptionId> = Vec::new();
-        loop {
-            if !self.gate.can_deliver() || self.gate.output_size() >= limits::SESSION_OUTPUT {
-                *place = events.place();
-                return false;
-            }
-            let Some(event) = events.next() else {
-                self.current = None;
-                return true;
-            };
-            let subscriptions = wanted.hits.on(event.topic);
-            let position = Position(resolution.base.0 + u64::from(event.offset));
-            let own = event.exclude_me && event.publisher == session;
-            if subscriptions.is_empty() || own || position < wanted.from {
-                continue;
-            }
-            active.clear();
-            active.extend(subscriptions.iter().filter(|id| opened.reader.is_active(**id)));
-            if active.is_empty() {
-                continue;
-            }
-            let (_, topic) = &segment.topics()[event.topic as usize];
-            let id = EventId::new(resolution.stamp, resolution.slot, event.offset);
-            let subscriptions = &active;
-            self.gate.deliver(Delivery { event: &event, topic, position, id, subscriptions });
-        }
+        let incarnation = clients
+            .realm_states
+            .with(|realms| realms.session(session).map(|session| session.incarnation));
+        // It may have ended again meanwhile, of which it is about to hear.
+        let Some(incarnation) = incarnation else { return };
+        self.publishing.joined(incarnation);
+        let log = (clients.log.clone(), clients.realm_states.clone());
+        let commands = clients.commands.clone();
+        self.reader = Some(Reader::new(session, realm.clone(), log, commands));
+        self.gate.opened(Ok(()));
     }
 
-    fn submit(&mut self) {
-        let publishing = &mut self.publishing;
-        if publishing.batch.is_empty() || publishing.submitting.is_some() {
-            return;
+    /// Hands the gate what is at hand for it; true where something changed that may bring more to do.
+    fn deliver_some(&mut self) -> bool {
+        let (Some(reader), Some(current)) = (&self.reader, &mut self.current) else { return false };
+        let done = current.deliver(&mut self.gate, reader);
+        if done {
+            self.current = None;
         }
-        let events = std::mem::take(&mut publishing.batch);
-        let first = publishing.next;
-        publishing.next += events.len() as u64;
-        let bytes = events.iter().map(Event::size).sum();
-        publishing.unanswered.push_back((publishing.next, bytes));
-        publishing.unanswered_bytes += bytes;
-        let answers = publishing.answer_to.clone();
-        let batch = Batch { session: self.gate.session(), first, events, answers };
-        let entry = self.clients.entry.clone();
-        publishing.submitting = Some(async move { entry.submit(batch).await }.boxed());
+        done
     }
 
     /// Whether the client may be listened to.
     fn may_read(&self) -> bool {
-        let publishing = &self.publishing;
         self.closing.is_none()
-            && publishing.submitting.is_none()
-            && publishing.batch.is_empty()
-            && publishing.next - publishing.answered < limits::SESSION_UNANSWERED as u64
-            && publishing.unanswered.len() < limits::SESSION_BATCHES
-            && publishing.unanswered_bytes < limits::SESSION_UNANSWERED_BYTES
+            && self.publishing.has_room()
             && self.output() < limits::SESSION_OUTPUT
     }
 
@@ -316,13 +272,16 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Poll::Ready(Ok(())) | Poll::Pending => {}
             Poll::Ready(Err(error)) => return Poll::Ready(Wake::Failed(error)),
         }
-        if let Poll::Ready(Some(answer)) = self.publishing.answers.poll_recv(context) {
+        if let Poll::Ready(answer) = self.publishing.poll_answer(context) {
             return Poll::Ready(Wake::Answer(answer));
         }
-        if let Some(submitting) = &mut self.publishing.submitting {
-            if let Poll::Ready(result) = submitting.poll_unpin(context) {
-                return Poll::Ready(Wake::Submitted(result));
+        if let Standing::Announced { words, .. } = &mut self.standing {
+            if let Poll::Ready(word) = words.poll_recv(context) {
+                return Poll::Ready(Wake::Word(word));
             }
+        }
+        if let Poll::Ready(result) = self.publishing.poll_submitted(context) {
+            return Poll::Ready(Wake::Submitted(result));
         }
         // Both sides may always have something: they take turns at being asked first.
         self.inputs_first = !self.inputs_first;
@@ -342,16 +301,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let room = self.current.is_none()
             && self.gate.can_deliver()
             && self.output() < limits::SESSION_OUTPUT;
-        let Some(opened) = &mut self.opened else { return Poll::Pending };
-        if let Some(taken_over) = &mut opened.taken_over {
-            if let Poll::Ready(result) = taken_over.poll_unpin(context) {
-                opened.taken_over = None;
-                if result.is_ok() && !self.ending {
-                    return Poll::Ready(Wake::End(EndReason::TakenOver));
-                }
-            }
-        }
-        opened.reader.poll(context, room).map(Wake::Reading)
+        let Some(reader) = &mut self.reader else { return Poll::Pending };
+        reader.poll(context, room).map(Wake::Reading)
     }
 
     fn poll_inputs(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
@@ -392,16 +343,13 @@ impl<G: Gate, T: Transport> Session<G, T> {
             }
             Wake::Answer(answer) => {
                 self.answered(answer);
-                while let Ok(answer) = self.publishing.answers.try_recv() {
+                while let Some(answer) = self.publishing.try_answer() {
                     self.answered(answer);
                 }
             }
-            Wake::Submitted(result) => {
-                self.publishing.submitting = None;
-                if result.is_err() {
-                    self.end(EndReason::Shutdown);
-                }
-            }
+            Wake::Word(word) => self.told(word),
+            Wake::Submitted(Ok(())) => {}
+            Wake::Submitted(Err(EntryClosed)) => self.end(EndReason::Shutdown),
             Wake::Reading(reading) => self.read(reading),
             Wake::Time => {
                 if self.closing.is_some() {
@@ -416,16 +364,47 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     fn answered(&mut self, answer: Answer) {
-        let publishing = &mut self.publishing;
-        publishing.answered = answer.first + u64::from(answer.count);
-        while let Some((behind, bytes)) = publishing.unanswered.front() {
-            if *behind > publishing.answered {
-                break;
-            }
-            publishing.unanswered_bytes -= bytes;
-            publishing.unanswered.pop_front();
-        }
+        let lost = self.publishing.loses_sight(&answer);
+        let decided = self.publishing.answered(&answer);
         self.gate.answered(answer);
+        if lost {
+            self.end(EndReason::Unavailable);
+        }
+        decided.into_iter().for_each(|decided| self.decided(decided));
+    }
+
+    fn decided(&mut self, (sequence, decision): Decided) {
+        let outcome = match decision {
+            Decision::Accepted(at) => Ok(stored(at)),
+            Decision::Refused(refusal) => Err(refusal),
+        };
+        self.gate.decided(sequence, outcome);
+    }
+
+    /// Takes what the realms' state says to this session.
+    fn told(&mut self, word: Option<Word>) {
+        match word {
+            Some(Word::Joined) => self.joined(),
+            Some(word @ (Word::Decided { .. } | Word::Turn { .. })) => {
+                if let Some(decided) = self.publishing.told(word) {
+                    self.decided(decided);
+                }
+            }
+            Some(Word::Ended(cause)) => {
+                self.standing = Standing::Over;
+                self.end(match cause {
+                    EndCause::TakenOver => EndReason::TakenOver,
+                    EndCause::EntryLost | EndCause::Left { .. } => EndReason::Lost,
+                });
+            }
+            None => {
+                // It has to leave by itself: a channel that is closed says nothing more.
+                if let Standing::Announced { words, .. } = &mut self.standing {
+                    *words = mpsc::channel(1).1;
+                }
+                self.end(EndReason::Unavailable);
+            }
+        }
     }
 
     fn end(&mut self, reason: EndReason) {
@@ -438,7 +417,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Reading::Subscribed(id, result) => self.gate.subscribed(id, result),
             Reading::Unsubscribed(id) => self.gate.unsubscribed(id),
             Reading::Ended(id) => self.gate.ended(id),
-            Reading::Segment(wanted) => self.current = Some((wanted, Place::default())),
+            Reading::Segment(wanted) => self.current = Some(Current::segment(wanted)),
+            Reading::Retained(values) => self.current = Some(Current::retained(values)),
             Reading::Gone { oldest } => {
                 tracing::warn!(%oldest, "a subscriber fell behind what is kept of the log");
                 self.end(EndReason::Unavailable);

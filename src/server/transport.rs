@@ -1,11 +1,13 @@
 //! Bytes to whole messages and back: the two ways a client's messages travel.
 //!
 //! Invariant: what is read ahead is bounded by one message and one read; what waits to be written is the gate's to
-//! bound. A transport says nothing on its own but what WebSocket itself demands (pong, close).
+//! bound. A transport says nothing on its own but what WebSocket itself demands (pong, close), and a ping where a client
+//! has been silent: a session that holds a lock must not outlive a machine that was switched off.
 //!
 //! Deliberately absent: what the messages mean.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{ready, Context, Poll};
@@ -13,6 +15,7 @@ use std::task::{ready, Context, Poll};
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Sink, Stream};
 use tokio::io::AsyncWrite;
+use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
@@ -35,6 +38,8 @@ pub(super) enum TransportError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Malformed(String),
+    #[error("the client has not even answered a ping")]
+    Silent,
 }
 
 /// A client's connection, message-wise.
@@ -123,11 +128,42 @@ pub(super) struct WampTransport {
     text: bool,
     output: VecDeque<Message>,
     pending: usize,
+    silence: Pin<Box<Sleep>>,
+    /// Something came since the silence was last looked at.
+    heard: bool,
+    /// Nothing has come since the last ping.
+    pinged: bool,
 }
 
 impl WampTransport {
     pub(super) fn new(socket: WebSocketStream<BoxStream>, text: bool) -> Self {
-        Self { socket, text, output: VecDeque::new(), pending: 0 }
+        Self {
+            socket,
+            text,
+            output: VecDeque::new(),
+            pending: 0,
+            silence: Box::pin(tokio::time::sleep(limits::WAMP_SILENCE)),
+            heard: false,
+            pinged: false,
+        }
+    }
+
+    /// Looks whether the client is still there. Only while it is listened to: what waits in its socket counts as well.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Result<(), TransportError> {
+        while self.silence.as_mut().poll(context).is_ready() {
+            if self.pinged && !self.heard {
+                return Err(TransportError::Silent);
+            }
+            self.pinged = !std::mem::take(&mut self.heard);
+            self.silence.as_mut().reset(Instant::now() + limits::WAMP_SILENCE);
+            if self.pinged {
+                self.output.push_back(Message::Ping(Bytes::new()));
+                if let Poll::Ready(written) = self.poll_flush(context) {
+                    written?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn message(&self, output: Bytes) -> Message {
@@ -143,10 +179,15 @@ impl WampTransport {
 impl Transport for WampTransport {
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, TransportError>> {
         loop {
-            let message = match ready!(Pin::new(&mut self.socket).poll_next(context)) {
-                Some(message) => message.map_err(failed)?,
-                None => return Poll::Ready(Err(TransportError::Closed)),
+            let message = match Pin::new(&mut self.socket).poll_next(context) {
+                Poll::Ready(Some(message)) => message.map_err(failed)?,
+                Poll::Ready(None) => return Poll::Ready(Err(TransportError::Closed)),
+                Poll::Pending => {
+                    self.poll_silence(context)?;
+                    return Poll::Pending;
+                }
             };
+            self.heard = true;
             match message {
                 Message::Text(text) if self.text => return Poll::Ready(Ok(text.into())),
                 Message::Binary(bytes) if !self.text => return Poll::Ready(Ok(bytes)),

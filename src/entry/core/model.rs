@@ -122,6 +122,7 @@ impl World {
             event(session, payload.freeze())
         });
         let batch = Batch {
+            incarnation: None,
             session: SessionId(session),
             first,
             events: events.collect(),

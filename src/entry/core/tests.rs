@@ -199,7 +199,7 @@ fn a_stale_group_is_refreshed() {
 }
 
 #[test]
-fn a_fenced_entry_opens_anew_and_loses_only_what_was_sealed() {
+fn a_fenced_entry_opens_anew_without_what_came_before() {
     check_open(
         "
         > submit a 1
@@ -219,8 +219,10 @@ fn a_fenced_entry_opens_anew_and_loses_only_what_was_sealed() {
           keep 1/2 at 1
           keep 1/2 at 2
           propose #0 1/0
-        > submit b 1
+        > submit b 1 of 1
         > proposed 0 fenced
+        > submit d 1 of 1
+        > submit c 1
         > after 1000
           open 1
         > opened 3
@@ -234,6 +236,8 @@ fn a_fenced_entry_opens_anew_and_loses_only_what_was_sealed() {
         > log 3 opened 2
           answer a 1+1 not stored
           answer a 2+1 not stored
+          answer b 0+1 not stored
+          answer d 0+1 not stored
         > vote 1 1/1
         > vote 1 1/2
         > vote 2 1/1
@@ -244,7 +248,7 @@ fn a_fenced_entry_opens_anew_and_loses_only_what_was_sealed() {
         > vote 2 3/0
           propose #1 3/0
         > proposed 1 5
-          answer b 0+1 stored at 5
+          answer c 0+1 stored at 5
         ",
     );
 }

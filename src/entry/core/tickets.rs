@@ -82,7 +82,7 @@ impl<A> Tickets<A> {
         before - self.events
     }
 
-    fn take(&mut self) -> Option<Part<A>> {
+    pub(super) fn take(&mut self) -> Option<Part<A>> {
         let part = self.parts.pop_front()?;
         self.events -= u64::from(part.count);
         Some(part)

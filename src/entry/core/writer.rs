@@ -24,6 +24,8 @@ pub(super) struct Writer<A> {
     open: OpenSegment,
     tickets: Tickets<A>,
     rest: Option<Rest<A>>,
+    /// Of events that were never sealed and never will be. Told when all that was sealed before has been answered.
+    discarded: Tickets<A>,
     /// The newest moment of submission seen. Sessions stamp their batches by themselves, so that two may come in the
     /// wrong order by a moment; they are taken as having come together.
     newest: Moment,
@@ -45,6 +47,7 @@ impl<A> Default for Writer<A> {
             open: OpenSegment::default(),
             tickets: Tickets::default(),
             rest: None,
+            discarded: Tickets::default(),
             newest: Moment::default(),
         }
     }
@@ -69,13 +72,13 @@ impl<A: Clone> Writer<A> {
     /// Events not sealed yet whose publishers wait for an answer.
     pub(super) fn unanswered(&self) -> u64 {
         let rest = self.rest.as_ref().map_or(0, |rest| rest.events.len() as u64);
-        self.tickets.events() + rest
+        self.discarded.events() + self.tickets.events() + rest
     }
 
     /// When the oldest ticket expires.
     pub(super) fn deadline(&self) -> Option<Moment> {
         let rest = self.rest.as_ref().map(|rest| deadline_of(rest.submitted));
-        self.tickets.deadline().or(rest)
+        self.discarded.deadline().or(self.tickets.deadline()).or(rest)
     }
 
     /// Takes a batch; [`Writer::fill`] writes it.
@@ -85,7 +88,7 @@ impl<A: Clone> Writer<A> {
             return;
         }
         self.newest = self.newest.max(submitted);
-        let Batch { answers, first, events, session: _ } = batch;
+        let Batch { answers, first, events, session: _, incarnation: _ } = batch;
         let events = events.into_iter();
         self.rest = Some(Rest { answers, first, events, submitted: self.newest });
     }
@@ -127,7 +130,8 @@ impl<A: Clone> Writer<A> {
     /// Answers what has waited too long. Events already written stay and may still find their place; those that never
     /// found room are given up, so that an outage does not end with a backlog nobody waits for.
     pub(super) fn expire(&mut self, now: Moment, outputs: &mut VecDeque<Output<A>>) -> u64 {
-        let mut expired = self.tickets.expire(now, None, outputs);
+        let mut expired = self.discarded.expire(now, None, outputs);
+        expired += self.tickets.expire(now, None, outputs);
         if self.rest.as_ref().is_some_and(|rest| deadline_of(rest.submitted) <= now) {
             expired += self.give_up_rest(outputs);
         }
@@ -136,15 +140,42 @@ impl<A: Clone> Writer<A> {
 
     /// Answers everything that its outcome is unknown, because the entry ends.
     pub(super) fn end(&mut self, outputs: &mut VecDeque<Output<A>>) {
+        self.discarded.answer(Err(PublishError::Unknown), outputs);
         self.tickets.answer(Err(PublishError::Unknown), outputs);
         self.give_up_rest(outputs);
     }
 
+    /// Begins anew without what is not sealed: none of that is stored, nor ever will be.
+    pub(super) fn discard(&mut self) {
+        self.open = OpenSegment::default();
+        while let Some(part) = self.tickets.take() {
+            self.discarded.push(part);
+        }
+        self.discard_rest();
+    }
+
+    /// The same with the batch that waits for room.
+    pub(super) fn discard_rest(&mut self) {
+        if let Some(part) = self.take_rest() {
+            self.discarded.push(part);
+        }
+    }
+
+    /// Answers what was discarded; all that was sealed before it has been answered.
+    pub(super) fn settle(&mut self, outputs: &mut VecDeque<Output<A>>) {
+        self.discarded.answer(Err(PublishError::NotStored), outputs);
+    }
+
     fn give_up_rest(&mut self, outputs: &mut VecDeque<Output<A>>) -> u64 {
-        let Some(Rest { answers, first, events, submitted }) = self.rest.take() else { return 0 };
-        let count = u32::try_from(events.len()).expect("a batch is under the session's limit");
-        let part = Part { answers, first, count, offset: 0, submitted };
+        let Some(part) = self.take_rest() else { return 0 };
+        let count = part.count;
         outputs.push_back(part.answered(Err(PublishError::Unknown)));
         u64::from(count)
+    }
+
+    fn take_rest(&mut self) -> Option<Part<A>> {
+        let Rest { answers, first, events, submitted } = self.rest.take()?;
+        let count = u32::try_from(events.len()).expect("a batch is under the session's limit");
+        Some(Part { answers, first, count, offset: 0, submitted })
     }
 }

@@ -1,0 +1,146 @@
+//! What a session has at hand for its client: the rest of a segment, or some retained values.
+//!
+//! Invariant: a gate is handed something only while it can take it, and nothing that is hidden or filtered out.
+//!
+//! Deliberately absent: where it comes from (`reader`).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use vulpes_raft::ids::{EventId, Position};
+
+use crate::event::SessionId;
+use crate::gate::{Delivery, Gate, SubscriptionId};
+use crate::limits;
+use crate::payload;
+use crate::realm::{fits, Retained};
+use crate::segment::{Place, StoredEvent};
+use crate::topic::Topic;
+
+use super::reader::{Reader, RetainedValues, Wanted};
+
+pub(super) enum Current {
+    Segment { wanted: Wanted, place: Place, active: Vec<SubscriptionId> },
+    Retained { id: SubscriptionId, values: VecDeque<(Topic, Arc<Retained>)> },
+}
+
+impl Current {
+    pub(super) fn segment(wanted: Wanted) -> Self {
+        Self::Segment { wanted, place: Place::default(), active: Vec::new() }
+    }
+
+    pub(super) fn retained(values: RetainedValues) -> Self {
+        Self::Retained { id: values.id, values: values.values.into() }
+    }
+
+    /// Hands the gate what it can take; true when that was all.
+    pub(super) fn deliver<G: Gate>(&mut self, gate: &mut G, reader: &Reader) -> bool {
+        match self {
+            Self::Segment { wanted, place, active } => {
+                deliver_segment(gate, reader, wanted, place, active)
+            }
+            Self::Retained { id, values } => {
+                while has_room(gate) {
+                    let Some((topic, retained)) = values.pop_front() else { return true };
+                    if reader.is_active(*id) {
+                        deliver_retained(gate, *id, &topic, &retained);
+                    }
+                }
+                false
+            }
+        }
+    }
+}
+
+fn has_room<G: Gate>(gate: &G) -> bool {
+    gate.can_deliver() && gate.output_size() < limits::SESSION_OUTPUT
+}
+
+fn deliver_segment<G: Gate>(
+    gate: &mut G,
+    reader: &Reader,
+    wanted: &Wanted,
+    place: &mut Place,
+    active: &mut Vec<SubscriptionId>,
+) -> bool {
+    let Some(segment) = &wanted.placed.segment else { return true };
+    let resolution = &wanted.placed.resolution;
+    let session: SessionId = gate.session();
+    let mut events = segment.events_from(*place);
+    loop {
+        if !has_room(gate) {
+            *place = events.place();
+            return false;
+        }
+        let Some(event) = events.next() else { return true };
+        let subscriptions = wanted.hits.on(event.topic);
+        let position = Position(resolution.base.0 + u64::from(event.offset));
+        let own = event.exclude_me && event.publisher == session;
+        if subscriptions.is_empty() || own || position < wanted.from {
+            continue;
+        }
+        if wanted.placed.is_hidden(event.offset) {
+            continue;
+        }
+        choose(reader, subscriptions, &event, active);
+        if active.is_empty() {
+            continue;
+        }
+        let (_, topic) = &segment.topics()[event.topic as usize];
+        let id = EventId::new(resolution.stamp, resolution.slot, event.offset);
+        gate.deliver(Delivery {
+            event: &event,
+            topic,
+            position,
+            id,
+            retained: false,
+            subscriptions: active,
+        });
+    }
+}
+
+/// The subscriptions that are to have an event, among those whose pattern it fits.
+fn choose(
+    reader: &Reader,
+    subscriptions: &[SubscriptionId],
+    event: &StoredEvent,
+    chosen: &mut Vec<SubscriptionId>,
+) {
+    chosen.clear();
+    let mut value = None;
+    for id in subscriptions {
+        let Some(wish) = reader.wish(*id) else { continue };
+        if wish.changes_only && !event.retain {
+            continue;
+        }
+        let fitting = wish.filter.as_ref().is_none_or(|filter| {
+            fits(value.get_or_insert_with(|| payload::value(&event.payload)), filter)
+        });
+        if fitting {
+            chosen.push(*id);
+        }
+    }
+}
+
+fn deliver_retained<G: Gate>(gate: &mut G, id: SubscriptionId, topic: &Topic, retained: &Retained) {
+    let event = StoredEvent {
+        offset: retained.at.offset,
+        topic: 0,
+        publisher: retained.publisher,
+        exclude_me: false,
+        disclose_me: retained.disclose_me,
+        retain: true,
+        qos: retained.qos,
+        payload: retained.payload.clone(),
+        properties: retained.properties.clone(),
+        act: bytes::Bytes::new(),
+    };
+    gate.deliver(Delivery {
+        event: &event,
+        topic,
+        position: retained.at.position,
+        id: retained.at.id(),
+        retained: true,
+        subscriptions: &[id],
+    });
+}

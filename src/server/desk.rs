@@ -1,0 +1,223 @@
+//! The desk of an entry node: what the realms' state says about the node's own sessions goes to them, and what sessions
+//! have left to be published is published.
+//!
+//! Every entry node hears of everything that is due. They go by turns, so that mostly one of them publishes: the entry
+//! that the session was at, then the others in the order of their numbers. What is published twice is hidden by the
+//! state itself.
+//!
+//! Invariant: a session hears of all that concerns it from its registration on, in the order of the log. One that is
+//! too slow to listen is let go.
+//!
+//! Deliberately absent: sessions' own events, which they hand to the entry themselves.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use vulpes_raft::host::Host;
+use vulpes_raft::ids::{NodeId, Position};
+
+use crate::act::{Act, DueId};
+use crate::entry::{Batch, EntryHandle};
+use crate::event::{Event, SessionId};
+use crate::gate::Answer;
+use crate::limits;
+use crate::realm::{Decision, Due, EndCause, Notice, Realms, SharedRealms};
+
+/// How long an entry waits for the one before it to publish what is due.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long to wait before what did not come about is published again.
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// Most that is published in one batch.
+const DUE_BATCH: usize = 256;
+
+/// When nothing is due, the desk looks after itself this often.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Answers to what the desk and the sessions say themselves, which nobody waits for.
+const OWN_ANSWERS: usize = 1024;
+
+/// What the state says to one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    Joined,
+    Ended(EndCause),
+    Decided { asked: Position, decision: Decision },
+    Turn { waiting: Position },
+}
+
+/// The sessions of this node that want to hear of themselves.
+#[derive(Clone)]
+pub(super) struct Desk {
+    sessions: Arc<Mutex<BTreeMap<SessionId, mpsc::Sender<Word>>>>,
+    own_answers: mpsc::Sender<Answer>,
+}
+
+impl Desk {
+    /// Must be called within a tokio runtime.
+    pub(super) fn new() -> Self {
+        let (own_answers, mut answers) = mpsc::channel(OWN_ANSWERS);
+        // What becomes of them is seen in the order.
+        tokio::spawn(async move { while answers.recv().await.is_some() {} });
+        Self { sessions: Arc::default(), own_answers }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, mpsc::Sender<Word>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on, a session hears what is said to it. The channel closes where it is too slow.
+    pub(super) fn register(&self, session: SessionId) -> mpsc::Receiver<Word> {
+        let (words, heard) = mpsc::channel(limits::SESSION_WORDS);
+        self.sessions().insert(session, words);
+        heard
+    }
+
+    pub(super) fn forget(&self, session: SessionId) {
+        self.sessions().remove(&session);
+    }
+
+    /// Where answers to a session's own events go.
+    pub(super) fn own_answers(&self) -> mpsc::Sender<Answer> {
+        self.own_answers.clone()
+    }
+
+    fn tell(&self, session: SessionId, word: Word) {
+        let mut sessions = self.sessions();
+        let Some(words) = sessions.get(&session) else { return };
+        if words.try_send(word).is_err() {
+            sessions.remove(&session);
+        }
+    }
+
+    /// Passes on what the state says, for as long as the node lives.
+    pub(super) async fn run(
+        self,
+        host: Host,
+        node: NodeId,
+        entry: EntryHandle,
+        realms: SharedRealms,
+        mut notices: mpsc::Receiver<Vec<Notice>>,
+    ) {
+        let mut duties = Duties { host, node, realms, due: BTreeMap::new() };
+        duties.take_up();
+        loop {
+            let next = duties.next().unwrap_or_else(|| Instant::now() + IDLE);
+            tokio::select! {
+                biased;
+                heard = notices.recv() => {
+                    let Some(heard) = heard else { return };
+                    for notice in heard {
+                        match notice {
+                            Notice::Joined { session } => self.tell(session, Word::Joined),
+                            Notice::Ended { session, cause } => {
+                                self.tell(session, Word::Ended(cause));
+                            }
+                            Notice::Decided { session, asked, decision } => {
+                                self.tell(session, Word::Decided { asked, decision });
+                            }
+                            Notice::Turn { session, waiting } => {
+                                self.tell(session, Word::Turn { waiting });
+                            }
+                            Notice::Due(id) => duties.note(id),
+                        }
+                    }
+                }
+                () = tokio::time::sleep_until(next) => {
+                    let events = duties.ready();
+                    if events.is_empty() {
+                        continue;
+                    }
+                    let answers = self.own_answers.clone();
+                    let batch = Batch {
+                        session: SessionId(0),
+                        incarnation: None,
+                        first: 0,
+                        events,
+                        answers,
+                    };
+                    if entry.submit(batch).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What sessions have left to be published, and when this node is to do it.
+struct Duties {
+    host: Host,
+    node: NodeId,
+    realms: SharedRealms,
+    due: BTreeMap<DueId, Instant>,
+}
+
+impl Duties {
+    /// Begins with what was due before this node looked.
+    fn take_up(&mut self) {
+        let ids: Vec<DueId> = self.realms.with(|realms| realms.due().map(|(id, _)| id).collect());
+        ids.into_iter().for_each(|id| self.note(id));
+    }
+
+    fn note(&mut self, id: DueId) {
+        let now = self.host.clock.now();
+        let wait = self.realms.with(|realms| {
+            let due = realms.due_of(id)?;
+            let until = Duration::from_millis(due.not_before.0.saturating_sub(now.0));
+            Some(until + PATIENCE * rank(realms, due, self.node))
+        });
+        if let Some(wait) = wait {
+            self.due.insert(id, Instant::now() + wait);
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.due.values().min().copied()
+    }
+
+    /// What is to be published now. It comes up again later, in case that nothing comes of it.
+    fn ready(&mut self) -> Vec<Event> {
+        let now = Instant::now();
+        let ready: Vec<DueId> =
+            self.due.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
+        let mut events = Vec::new();
+        for id in ready.into_iter().take(DUE_BATCH) {
+            let due = self.realms.with(|realms| realms.due_of(id).cloned());
+            let Some(due) = due else {
+                self.due.remove(&id);
+                continue;
+            };
+            self.due.insert(id, now + AGAIN);
+            events.push(event(id, due));
+        }
+        events
+    }
+}
+
+/// How many entries come before this node in publishing it; all of them where the node is no open entry yet.
+fn rank(realms: &Realms, due: &Due, node: NodeId) -> u32 {
+    let mut entries: Vec<NodeId> = realms.entries().collect();
+    entries.sort_by_key(|entry| (*entry != due.entry, *entry));
+    let rank = entries.iter().position(|entry| *entry == node).unwrap_or(entries.len());
+    u32::try_from(rank).unwrap_or(u32::MAX)
+}
+
+fn event(id: DueId, due: Due) -> Event {
+    Event {
+        realm: due.realm,
+        topic: due.topic,
+        publisher: id.session,
+        exclude_me: false,
+        disclose_me: false,
+        retain: due.retain,
+        qos: due.qos,
+        payload: due.payload,
+        properties: due.properties,
+        act: Act::Due(id).encode(),
+    }
+}

@@ -1,0 +1,256 @@
+//! A session's events on their way into the log, and what becomes of them.
+//!
+//! A publish without a condition is done when the entry has answered it. A conditional one is stored first, and its
+//! fate is decided in the order: until then its event is kept here, because a turn in line is taken by publishing it
+//! again.
+//!
+//! Invariant: what waits here is bounded by the limits of a session.
+//!
+//! Deliberately absent: the socket and the gate.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use futures::FutureExt;
+use tokio::sync::mpsc;
+use vulpes_raft::ids::{Incarnation, Position};
+
+use crate::act::{Act, Terms};
+use crate::entry::{Batch, EntryClosed, EntryHandle, SESSION_ANSWERS};
+use crate::event::{Event, SessionId};
+use crate::gate::{Answer, PublishError, Stored};
+use crate::limits;
+use crate::realm::{At, Decision};
+
+use super::desk::Word;
+
+/// A decided publish: its sequence number and its fate.
+pub(super) type Decided = (u64, Decision);
+
+pub(super) struct Publishing {
+    session: SessionId,
+    incarnation: Option<Incarnation>,
+    batch: Vec<Event>,
+    /// Sequence number of the next event.
+    next: u64,
+    /// Events before this one have been answered.
+    answered: u64,
+    /// Batches that are not answered whole: the sequence number behind each, and its bytes.
+    unanswered: VecDeque<(u64, usize)>,
+    unanswered_bytes: usize,
+    answers: mpsc::Receiver<Answer>,
+    answer_to: mpsc::Sender<Answer>,
+    submitting: Option<BoxFuture<'static, Result<(), EntryClosed>>>,
+    /// Conditional publishes whose place is not known yet.
+    conditional: VecDeque<(u64, Conditional)>,
+    /// Conditional publishes that are not decided, by their place.
+    waits: BTreeMap<Position, (u64, Conditional)>,
+    /// What the order said of places that the entry has not told of yet.
+    early: BTreeMap<Position, Word>,
+    /// What the session itself has to say, beside its client's publishes.
+    own: Vec<Event>,
+    own_answers: mpsc::Sender<Answer>,
+}
+
+/// A publish that may have to be published again.
+struct Conditional {
+    event: Event,
+    terms: Terms,
+}
+
+impl Publishing {
+    /// `own_answers` is told what becomes of the session's own events.
+    pub(super) fn new(session: SessionId, own_answers: mpsc::Sender<Answer>) -> Self {
+        let (answer_to, answers) = mpsc::channel(SESSION_ANSWERS);
+        Self {
+            session,
+            incarnation: None,
+            batch: Vec::new(),
+            next: 0,
+            answered: 0,
+            unanswered: VecDeque::new(),
+            unanswered_bytes: 0,
+            answers,
+            answer_to,
+            submitting: None,
+            conditional: VecDeque::new(),
+            waits: BTreeMap::new(),
+            early: BTreeMap::new(),
+            own: Vec::new(),
+            own_answers,
+        }
+    }
+
+    /// Takes a client's event.
+    pub(super) fn push(&mut self, event: Event) {
+        if !event.act.is_empty() {
+            if let Some(Act::Publish(terms)) = Act::decode(&event.act) {
+                if terms.is_conditional() {
+                    let sequence = self.next + self.batch.len() as u64;
+                    let event = event.clone();
+                    self.conditional.push_back((sequence, Conditional { event, terms }));
+                }
+            }
+        }
+        self.batch.push(event);
+    }
+
+    /// Takes an event of the session's own.
+    pub(super) fn push_own(&mut self, event: Event) {
+        self.own.push(event);
+    }
+
+    /// Hands what has gathered to the entry, if it is not busy with what came before.
+    pub(super) fn submit(&mut self, entry: &EntryHandle) {
+        if self.submitting.is_some() {
+            return;
+        }
+        // Its own are few, and others wait for them.
+        let batch = if !self.own.is_empty() {
+            let events = std::mem::take(&mut self.own);
+            self.batch_of(0, events, self.own_answers.clone())
+        } else if self.batch.is_empty() {
+            return;
+        } else {
+            let events = std::mem::take(&mut self.batch);
+            let first = self.next;
+            self.next += events.len() as u64;
+            let bytes = events.iter().map(Event::size).sum();
+            self.unanswered.push_back((self.next, bytes));
+            self.unanswered_bytes += bytes;
+            self.batch_of(first, events, self.answer_to.clone())
+        };
+        let entry = entry.clone();
+        self.submitting = Some(async move { entry.submit(batch).await }.boxed());
+    }
+
+    fn batch_of(&self, first: u64, events: Vec<Event>, answers: mpsc::Sender<Answer>) -> Batch {
+        let (session, incarnation) = (self.session, self.incarnation);
+        Batch { session, incarnation, first, events, answers }
+    }
+
+    /// The session is known to all, in this incarnation of its entry.
+    pub(super) fn joined(&mut self, incarnation: Incarnation) {
+        self.incarnation = Some(incarnation);
+    }
+
+    /// Hands the rest of what the client said to the entry, and then the session's last words.
+    pub(super) async fn finish(mut self, entry: &EntryHandle) {
+        let last_words = std::mem::take(&mut self.own);
+        for own in [Vec::new(), last_words] {
+            if let Some(submitting) = self.submitting.take() {
+                // A closed entry is a node that ends, and with it all its sessions.
+                if submitting.await.is_err() {
+                    return;
+                }
+            }
+            self.own = own;
+            self.submit(entry);
+        }
+        if let Some(submitting) = self.submitting.take() {
+            let _ = submitting.await;
+        }
+    }
+
+    /// Whether more may be taken from the client.
+    pub(super) fn has_room(&self) -> bool {
+        self.submitting.is_none()
+            && self.batch.is_empty()
+            && self.next - self.answered < limits::SESSION_UNANSWERED as u64
+            && self.unanswered.len() < limits::SESSION_BATCHES
+            && self.unanswered_bytes < limits::SESSION_UNANSWERED_BYTES
+    }
+
+    pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
+        match self.answers.poll_recv(context) {
+            Poll::Ready(Some(answer)) => Poll::Ready(answer),
+            // It holds a sender itself: the channel is never closed.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    pub(super) fn try_answer(&mut self) -> Option<Answer> {
+        self.answers.try_recv().ok()
+    }
+
+    pub(super) fn poll_submitted(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), EntryClosed>> {
+        let Some(submitting) = &mut self.submitting else { return Poll::Pending };
+        let result = std::task::ready!(submitting.poll_unpin(context));
+        self.submitting = None;
+        Poll::Ready(result)
+    }
+
+    /// Whether this answer leaves it unknown if a conditional publish will ever be decided: it may stand in a line and
+    /// hold that up, so the session has to end.
+    pub(super) fn loses_sight(&self, answer: &Answer) -> bool {
+        let end = answer.first + u64::from(answer.count);
+        answer.outcome == Err(PublishError::Unknown)
+            && self.conditional.front().is_some_and(|(sequence, _)| *sequence < end)
+    }
+
+    /// The entry has answered; gives what the order had decided before that.
+    pub(super) fn answered(&mut self, answer: &Answer) -> Vec<Decided> {
+        let end = answer.first + u64::from(answer.count);
+        self.answered = end;
+        while let Some((behind, bytes)) = self.unanswered.front() {
+            if *behind > self.answered {
+                break;
+            }
+            self.unanswered_bytes -= bytes;
+            self.unanswered.pop_front();
+        }
+        let mut decided = Vec::new();
+        while self.conditional.front().is_some_and(|(sequence, _)| *sequence < end) {
+            let Some((sequence, conditional)) = self.conditional.pop_front() else { break };
+            // What is not stored is never decided.
+            let Ok(stored) = &answer.outcome else { continue };
+            let position = Position(stored.position.0 + (sequence - answer.first));
+            self.waits.insert(position, (sequence, conditional));
+            if let Some(word) = self.early.remove(&position) {
+                decided.extend(self.told(word));
+            }
+        }
+        decided
+    }
+
+    /// The order has said something about a conditional publish.
+    pub(super) fn told(&mut self, word: Word) -> Option<Decided> {
+        match word {
+            Word::Decided { asked, decision } => {
+                let Some((sequence, _)) = self.waits.remove(&asked) else {
+                    self.keep_early(asked, word);
+                    return None;
+                };
+                Some((sequence, decision))
+            }
+            Word::Turn { waiting } => {
+                let Some((_, conditional)) = self.waits.get(&waiting) else {
+                    self.keep_early(waiting, word);
+                    return None;
+                };
+                let act = Act::Granted { waiting, terms: conditional.terms.clone() };
+                let event = Event { act: act.encode(), ..conditional.event.clone() };
+                self.own.push(event);
+                None
+            }
+            Word::Joined | Word::Ended(_) => None,
+        }
+    }
+
+    /// A place of which the entry says nothing because it gave up waiting is dropped with the oldest.
+    fn keep_early(&mut self, position: Position, word: Word) {
+        self.early.insert(position, word);
+        if self.early.len() > limits::SESSION_WAITS {
+            self.early.pop_first();
+        }
+    }
+}
+
+/// A place in the gates' terms.
+pub(super) fn stored(at: At) -> Stored {
+    Stored { position: at.position, slot: at.slot, stamp: at.stamp, offset: at.offset }
+}
