@@ -15,10 +15,12 @@ use vulpes_raft::ids::EventId;
 mod bench;
 mod events;
 mod init;
+mod lock;
 mod log;
 mod node;
 mod plan;
 mod publish;
+mod state;
 mod status;
 mod subscribe;
 mod up;
@@ -29,6 +31,8 @@ Examples:
   vulpes up                                   a cluster of three nodes on this machine, until Ctrl-C
   vulpes sub 'demo.#'                         show what is published
   vulpes pub demo.hello '{\"text\": \"hi\"}'      publish, and print the event's position
+  vulpes set demo.state '{\"on\": true}'        keep a value; `vulpes get demo.state` shows it, at any node
+  vulpes lock demo.job -- ./job.sh            run a command while holding a lock of the whole cluster
   vulpes log --after 100                      read the log after position 100
   vulpes status                               how the nodes are doing
   vulpes verify                               prove that all nodes hold the same log
@@ -56,6 +60,10 @@ enum Command {
     Status(status::Status),
     Pub(publish::Publish),
     Sub(subscribe::Subscribe),
+    Get(state::Get),
+    Set(state::Set),
+    History(state::History),
+    Lock(lock::Lock),
     Log(log::Log),
     Verify(verify::Verify),
     Bench(bench::Bench),
@@ -80,6 +88,11 @@ struct ClientArgs {
 #[error("the command failed")]
 struct Reported;
 
+/// A command that was run for the caller has failed, and its exit code is ours.
+#[derive(Debug, thiserror::Error)]
+#[error("the command ended with exit code {0}")]
+struct Ended(u8);
+
 /// Runs the command that this process was started with.
 pub fn main() -> ExitCode {
     let error = match run(Cli::parse()) {
@@ -88,6 +101,9 @@ pub fn main() -> ExitCode {
     };
     if error.is::<Reported>() {
         return ExitCode::FAILURE;
+    }
+    if let Some(Ended(code)) = error.downcast_ref::<Ended>() {
+        return ExitCode::from(*code);
     }
     // Who reads no further, as `head` does, has got what it wanted.
     if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
@@ -112,6 +128,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Status(status) => Box::pin(status.run()).await,
             Command::Pub(publish) => Box::pin(publish.run()).await,
             Command::Sub(subscribe) => Box::pin(subscribe.run()).await,
+            Command::Get(get) => Box::pin(get.run()).await,
+            Command::Set(set) => Box::pin(set.run()).await,
+            Command::History(history) => Box::pin(history.run()).await,
+            Command::Lock(lock) => Box::pin(lock.run()).await,
             Command::Log(log) => Box::pin(log.run()).await,
             Command::Verify(verify) => Box::pin(verify.run()).await,
             Command::Bench(bench) => Box::pin(bench.run()).await,

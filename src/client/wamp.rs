@@ -234,8 +234,22 @@ impl WampClient {
     pub async fn publish(
         &mut self,
         topic: &str,
+        options: Map<String, Value>,
+        arguments: &Arguments,
+    ) -> Result<Position, WampError> {
+        self.publish_within(topic, options, arguments, Some(ANSWER_TIMEOUT)).await
+    }
+
+    /// Publishes, and waits for at most so long, or for ever: a publish with `watch` may wait in line.
+    ///
+    /// # Errors
+    /// As [`WampClient::publish`].
+    pub async fn publish_within(
+        &mut self,
+        topic: &str,
         mut options: Map<String, Value>,
         arguments: &Arguments,
+        limit: Option<Duration>,
     ) -> Result<Position, WampError> {
         options.insert("acknowledge".into(), true.into());
         let request = self.next_request();
@@ -249,7 +263,7 @@ impl WampClient {
         if !arguments.kwargs.is_empty() {
             message.push(arguments.kwargs.clone().into());
         }
-        let position = self.request(request, message, code::PUBLISHED).await?;
+        let position = self.request(request, message, code::PUBLISHED, limit).await?;
         Ok(Position(position))
     }
 
@@ -264,7 +278,7 @@ impl WampClient {
     ) -> Result<u64, WampError> {
         let request = self.next_request();
         let message = vec![code::SUBSCRIBE.into(), request.into(), options.into(), topic.into()];
-        self.request(request, message, code::SUBSCRIBED).await
+        self.request(request, message, code::SUBSCRIBED, Some(ANSWER_TIMEOUT)).await
     }
 
     /// The next thing that comes by itself; waits for it without a deadline.
@@ -305,8 +319,9 @@ impl WampClient {
         request: u64,
         message: Vec<Value>,
         expected: u64,
+        limit: Option<Duration>,
     ) -> Result<u64, WampError> {
-        within(async {
+        let answered = async {
             self.send(&message.into()).await?;
             loop {
                 let answer = self.receive().await?;
@@ -321,8 +336,13 @@ impl WampClient {
                     self.waiting.push_back(incoming);
                 }
             }
-        })
-        .await
+        };
+        match limit {
+            Some(limit) => {
+                tokio::time::timeout(limit, answered).await.unwrap_or(Err(WampError::Timeout))
+            }
+            None => answered.await,
+        }
     }
 
     async fn send(&mut self, message: &Value) -> Result<(), WampError> {

@@ -1,0 +1,193 @@
+//! `vulpes lock`: runs a command while holding a lock of the whole cluster.
+//!
+//! The lock is a retained value that is published on the condition that there is none, and that goes with the session.
+//! The position of that publish is the fencing token: every later holder's is larger.
+//!
+//! Invariant: the command runs only while this process has reason to believe that it holds the lock. It is killed as
+//! soon as the session is gone, and the lock is freed whatever happens.
+//!
+//! Deliberately absent: a guarantee that two commands never overlap. A process can be stopped for longer than its
+//! session lives; that is what the token is for: let the resource refuse a smaller one than it has seen.
+
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::{json, Map, Value};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{signal, SignalKind};
+
+use super::{ClientArgs, Ended};
+use crate::client::wamp::{Arguments, WampClient, WampError};
+
+const EXAMPLES: &str = "\
+Examples:
+  vulpes lock nightly.backup -- ./backup.sh
+  vulpes lock nightly.backup --wait 0s -- ./backup.sh       fail at once if somebody has it
+  vulpes lock db --wait 30s -- sh -c 'echo my token is $VULPES_TOKEN'
+  vulpes get nightly.backup                                 who has it
+
+The exit code is COMMAND's; 1 where the lock was not got or was lost.";
+
+/// Where the command finds its fencing token.
+const TOKEN: &str = "VULPES_TOKEN";
+
+/// The exit code of a process that a signal ended, as shells have it, is this and the signal's number.
+const SIGNALLED: i32 = 128;
+
+/// Hold a lock of the whole cluster while a command runs
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Lock {
+    /// The lock's name: a topic in WAMP's spelling
+    name: String,
+    /// How long to wait in line for it, as in 500ms, 30s, 5m; without it, for as long as it takes
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    wait: Option<Duration>,
+    #[command(flatten)]
+    client: ClientArgs,
+    /// What to run, and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a time, as in 30s"))?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" | "" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(format!("{unit:?} is no unit of time: use ms, s, m or h")),
+    };
+    Ok(Duration::from_millis(number.saturating_mul(milliseconds)))
+}
+
+/// Why the command is not waited for any longer.
+enum End {
+    Command(std::io::Result<ExitStatus>),
+    /// The session is gone, and the lock with it.
+    Lost(WampError),
+    Terminated,
+}
+
+impl Lock {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let mut client = WampClient::connect(&self.client.node, &self.client.realm).await?;
+        let Some(token) = self.acquire(&mut client).await? else {
+            client.close().await;
+            anyhow::bail!("somebody else holds {}; `vulpes get {0}` shows who", self.name);
+        };
+        let child = Command::new(&self.command[0])
+            .args(&self.command[1..])
+            .env(TOKEN, token.to_string())
+            .kill_on_drop(true)
+            .spawn();
+        let mut child = match child {
+            Ok(child) => child,
+            Err(error) => {
+                client.close().await;
+                return Err(error).with_context(|| format!("can't run {}", self.command[0]));
+            }
+        };
+        match hold(&mut client, &mut child).await? {
+            End::Command(status) => {
+                // The session's end frees the lock, too; this way it is free before we end.
+                let free = Map::from_iter([("retain".to_owned(), Value::from(true))]);
+                let null = Arguments { args: vec![Value::Null], kwargs: Map::new() };
+                let freed = client.publish(&self.name, free, &null).await;
+                client.close().await;
+                if let Err(error) = freed {
+                    eprintln!("vulpes: the lock goes with the session: {error}");
+                }
+                ended(status.context("can't wait for the command")?)
+            }
+            End::Lost(error) => {
+                stop(&mut child).await;
+                Err(error).context("the lock is lost, so the command was killed")
+            }
+            End::Terminated => {
+                stop(&mut child).await;
+                client.close().await;
+                anyhow::bail!("told to stop: the command was killed and the lock is freed");
+            }
+        }
+    }
+
+    /// Waits in line for the lock; gives the token.
+    async fn acquire(&self, client: &mut WampClient) -> anyhow::Result<Option<u64>> {
+        let options = Map::from_iter([
+            ("retain".to_owned(), Value::from(true)),
+            ("when".to_owned(), Value::Null),
+            ("will".to_owned(), Value::Null),
+            ("watch".to_owned(), Value::from(self.wait != Some(Duration::ZERO))),
+        ]);
+        let holder = json!({
+            "session": client.session(),
+            "process": std::process::id(),
+            "command": self.command[0],
+        });
+        let arguments = Arguments { args: vec![holder], kwargs: Map::new() };
+        let limit = self.wait.filter(|wait| !wait.is_zero());
+        match client.publish_within(&self.name, options, &arguments, limit).await {
+            Ok(position) => Ok(Some(position.0)),
+            Err(WampError::Refused { uri, .. }) if uri == "fox.error.not_accepted" => Ok(None),
+            Err(WampError::Timeout) if limit.is_some() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Waits for the first thing that ends it.
+async fn hold(client: &mut WampClient, child: &mut Child) -> anyhow::Result<End> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    // From a terminal the command gets this as well, and its end is what counts.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            status = child.wait() => return Ok(End::Command(status)),
+            incoming = client.next() => {
+                if let Err(error) = incoming {
+                    return Ok(End::Lost(error));
+                }
+            }
+            _ = terminate.recv() => return Ok(End::Terminated),
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+async fn stop(child: &mut Child) {
+    if let Err(error) = child.kill().await {
+        eprintln!("vulpes: the command could not be killed: {error}");
+    }
+}
+
+fn ended(status: ExitStatus) -> anyhow::Result<()> {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().unwrap_or_else(|| SIGNALLED + status.signal().unwrap_or_default());
+    match u8::try_from(code) {
+        Ok(0) => Ok(()),
+        Ok(code) => Err(Ended(code).into()),
+        Err(_) => Err(Ended(u8::MAX).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        for (text, milliseconds) in [("500ms", 500), ("30s", 30_000), ("2", 2000), ("5m", 300_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)));
+        }
+        for wrong in ["", "s", "1 s", "-1s", "1d"] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
