@@ -11,18 +11,21 @@ use anyhow::{ensure, Context, Result};
 use crate::client::Seen;
 use crate::load::Record;
 
-/// The whole log must have rising positions without a gap, each text once, and each publisher's texts in its own order.
+/// The whole log must have rising positions, each text once, and each publisher's texts in its own order.
 ///
-/// Positions are dense only because a test's log holds nothing but what is read here; `from` is the first.
+/// Positions between are those of events that are not read here, such as sessions' beginnings and ends; that all are
+/// dense is what `vulpes verify` proves.
 ///
 /// # Errors
 /// The first event that breaks it.
-pub fn check_log(log: &[Seen], from: u64) -> Result<()> {
+pub fn check_log(log: &[Seen]) -> Result<()> {
+    let mut last = 0;
     let mut places = BTreeMap::new();
     let mut numbers: BTreeMap<&str, u64> = BTreeMap::new();
-    for (seen, expected) in log.iter().zip(from..) {
+    for seen in log {
         let position = seen.position.with_context(|| format!("no position: {seen:?}"))?;
-        ensure!(position == expected, "{seen:?} stands where {expected} should");
+        ensure!(position > last, "{seen:?} comes behind position {last}");
+        last = position;
         let twice = places.insert(&seen.payload, position);
         ensure!(twice.is_none(), "{seen:?} was at {twice:?} before");
         let Some((name, number)) = seen.payload.rsplit_once('-') else { continue };
@@ -90,7 +93,7 @@ mod tests {
     #[test]
     fn a_good_log_passes() {
         let good = log(&["a-0", "b-0", "a-1", "mark", "b-7"]);
-        check_log(&good, 1).unwrap();
+        check_log(&good).unwrap();
         check_run(&good, &good[1..4]).unwrap();
         check_run(&good, &[]).unwrap();
         check_acknowledged(&good, &record("a-1", Some(3))).unwrap();
@@ -106,10 +109,9 @@ mod tests {
         foreign[0].position = Some(2);
         let swapped = [good[1].clone(), good[0].clone()];
         let failures = [
-            ("a gap", check_log(&gap, 1)),
-            ("a late start", check_log(&good, 2)),
-            ("a double", check_log(&log(&["a-0", "a-0"]), 1)),
-            ("a publisher's disorder", check_log(&log(&["a-1", "a-0"]), 1)),
+            ("a disorder", check_log(&swapped)),
+            ("a double", check_log(&log(&["a-0", "a-0"]))),
+            ("a publisher's disorder", check_log(&log(&["a-1", "a-0"]))),
             ("a loss", check_acknowledged(&good, &record("a-2", None))),
             ("a move", check_acknowledged(&good, &record("a-1", Some(2)))),
             ("a reader's gap", check_run(&good, &gap)),

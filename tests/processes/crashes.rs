@@ -79,7 +79,7 @@ impl Load {
         let mut marker = cluster.wamp(1).await?;
         marker.publish_and_wait("load.mark", MARK).await?;
         let log = read_log_through(cluster, 1, "load", MARK).await?;
-        check_log(&log, 1)?;
+        check_log(&log)?;
         for record in &records {
             check_acknowledged(&log, record)?;
         }

@@ -5,6 +5,7 @@
 //! - [`quorum`]: too few nodes are left, and come back.
 //! - [`bad_input`]: clients that break every rule.
 //! - [`operator`]: wrong configurations, ports in use, foreign data; memory.
+//! - [`state`]: locks, retained values and wills over all nodes.
 //! - [`stock`]: stock clients of both protocols, crossing.
 //!
 //! Invariant: tests share nothing but the machine, and run side by side. None waits a fixed time; each polls with a
@@ -17,6 +18,7 @@ mod crashes;
 mod operator;
 mod order;
 mod quorum;
+mod state;
 mod stock;
 
 use vulpes_jepsen::cluster::{Builder, Cluster};

@@ -16,6 +16,7 @@ use vulpes::segment::checksum;
 use vulpes_raft::ids::{EventId, Incarnation, NodeId, Position, SegmentNumber, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
+use crate::locks::{self, LockLog};
 use crate::value::Value;
 
 /// How many storages there are, and how many of them are a quorum.
@@ -26,10 +27,11 @@ const QUORUM: usize = 2;
 #[derive(Default)]
 pub(crate) struct OrderLog {
     slots: Vec<Resolution>,
-    /// By position, from 1.
-    values: Vec<Value>,
+    /// By position, from 1; nothing where nodes speak of sessions among themselves.
+    values: Vec<Option<Value>>,
     places: BTreeMap<Value, Position>,
     entries: BTreeMap<NodeId, Life>,
+    pub(crate) lock: LockLog,
     /// The last number of each session in the log.
     sessions: BTreeMap<(u64, u64), u64>,
     /// Shown by a node that began at a slot before which nobody has shown anything yet.
@@ -138,6 +140,17 @@ impl OrderLog {
         body_fits(placed)?;
         let events = placed.segment.iter().flat_map(|segment| segment.events());
         for event in events {
+            if !event.act.is_empty() {
+                self.values.push(None);
+                let position = Position(self.values.len() as u64);
+                let topic = placed.segment.as_ref().map(|s| &s.topics()[event.topic as usize].1);
+                if topic.is_some_and(|topic| topic.as_str() == locks::TOPIC)
+                    && !placed.is_hidden(event.offset)
+                {
+                    self.lock.shown(position, &event.payload)?;
+                }
+                continue;
+            }
             let value = Value::stored(&event.payload)?;
             let position = Position(self.values.len() as u64 + 1);
             if let Some(first) = self.places.insert(value, position) {
@@ -148,7 +161,7 @@ impl OrderLog {
                 Some(last) if last >= value.sequence => {
                     return Err(format!("{value} stands behind number {last} of its session"));
                 }
-                _ => self.values.push(value),
+                _ => self.values.push(Some(value)),
             }
         }
         Ok(())
@@ -165,8 +178,19 @@ impl OrderLog {
     }
 
     /// Values by position, from 1.
-    pub(crate) fn values(&self) -> &[Value] {
+    pub(crate) fn values(&self) -> &[Option<Value>] {
         &self.values
+    }
+
+    /// The first position behind another one that has a value, if one is known.
+    pub(crate) fn next_value(&self, behind: Position) -> Option<Position> {
+        let skipped = self.values.iter().skip(behind.0 as usize).position(Option::is_some)?;
+        Some(Position(behind.0 + skipped as u64 + 1))
+    }
+
+    /// The last position that has a value; 0 where none has.
+    pub(crate) fn last_value(&self) -> Position {
+        Position(self.values.iter().rposition(Option::is_some).map_or(0, |at| at as u64 + 1))
     }
 
     /// Where a value stands.

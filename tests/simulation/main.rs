@@ -23,6 +23,7 @@ mod chance;
 mod clients;
 mod cluster;
 mod connection;
+mod locks;
 mod log;
 mod mqtt;
 mod mutants;

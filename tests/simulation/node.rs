@@ -13,6 +13,7 @@ use std::time::Duration;
 use turmoil::Sim;
 use vulpes::config::{Address, Listen, Member, NodeConfig, Role, Timing};
 use vulpes::log::Log;
+use vulpes::realm::SharedRealms;
 use vulpes::server::Node;
 use vulpes::storage::Storage;
 use vulpes::topic::Realm;
@@ -50,6 +51,7 @@ pub(crate) struct Handles {
     pub(crate) log: Log,
     pub(crate) sync: Option<SyncNode>,
     pub(crate) storage: Option<Storage>,
+    pub(crate) realms: Option<SharedRealms>,
 }
 
 /// One node.
@@ -161,7 +163,8 @@ fn add(sim: &mut Sim<'_>, plan: &Plan, node_plan: NodePlan, node: &Simulated) {
                 Ok(node) => {
                     let log = node.log().expect("a node that stores or is an entry reads").clone();
                     let (sync, storage) = (node.sync().cloned(), node.storage().cloned());
-                    (Probe::Running(Handles { log, sync, storage }), Some(node))
+                    let realms = node.realms().cloned();
+                    (Probe::Running(Handles { log, sync, storage, realms }), Some(node))
                 }
                 Err(error) => (Probe::Failed(error.to_string()), None),
             };

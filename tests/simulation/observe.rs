@@ -45,6 +45,10 @@ impl Cluster {
                 next = next.next();
             }
             self.nodes[at].next = Some(next);
+            if let Some(realms) = handles.realms {
+                let (next, hash) = realms.with(|realms| (realms.next(), realms.hash()));
+                record.state(id, next, hash);
+            }
         }
     }
 
@@ -171,7 +175,7 @@ fn stored(handles: &Handles) -> Result<Vec<Placed>, String> {
                 }
                 Step::Opened { .. } | Step::Closed { .. } => None,
             };
-            found.push(Placed { resolution, segment });
+            found.push(Placed { resolution, segment, hidden: Box::default() });
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Checked here, of DESIGN.md section 6: an acknowledged value stands at the position its publisher was told, and at no
 //! other (1); every subscriber sees the log's own order without gap or repeat (1, 2); nothing stands in the log that
-//! nobody published, or that its publisher was told is not there (8).
+//! nobody published, or that its publisher was told is not there (8); all nodes have the same state at the same slot.
 //!
 //! Invariant: the first violation is kept, and a run with one has failed. An answer that did not come leaves the outcome
 //! unknown, which may turn out either way.
@@ -10,13 +10,15 @@
 //! Deliberately absent: what nodes are and how they fail (`cluster`).
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use vulpes::log::Placed;
-use vulpes_raft::ids::Position;
+use vulpes::realm::StateHash;
+use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::order::SealedSegment;
 
+use crate::locks::LOCKERS;
 use crate::log::OrderLog;
 use crate::value::Value;
 
@@ -46,7 +48,11 @@ pub(crate) struct Counts {
     pub(crate) delivered: u64,
     pub(crate) crashes: u64,
     pub(crate) cuts: u64,
+    pub(crate) grants: u64,
 }
+
+/// A value that a subscriber got, and its place, where that was told.
+type Heard = (Value, Option<(Position, String)>);
 
 /// What happened so far.
 #[derive(Default)]
@@ -61,6 +67,14 @@ pub(crate) struct Record {
     awaited: BTreeMap<Position, Vec<(Value, String)>>,
     /// The last position each subscriber has seen.
     readers: BTreeMap<u64, Position>,
+    /// What subscribers got behind what is known of the log.
+    heard: BTreeMap<u64, VecDeque<Heard>>,
+    /// Who was told to have the lock, with which token.
+    grants: Vec<(u64, Position)>,
+    /// Lockers that have had the lock since things went wrong last.
+    relocked: Vec<u64>,
+    /// The hash of the realms' state before a slot, as the first node had it.
+    states: BTreeMap<Slot, StateHash>,
     /// Nodes whose clients have had a publish acknowledged since things went wrong last.
     served: Vec<u64>,
     violation: Option<String>,
@@ -105,8 +119,12 @@ impl Record {
         };
         self.trace(|| format!("node {node} shows {:?}", placed.resolution));
         for at in known..self.log.values().len() {
-            self.placed(Position(at as u64 + 1), self.log.values()[at]);
+            if let Some(value) = self.log.values()[at] {
+                self.placed(Position(at as u64 + 1), value);
+            }
         }
+        let readers: Vec<u64> = self.heard.keys().copied().collect();
+        readers.into_iter().for_each(|reader| self.follow(reader));
         found
     }
 
@@ -131,9 +149,12 @@ impl Record {
         let known = (position.0 as usize).checked_sub(1).map(|at| self.log.values().get(at));
         match known {
             None => self.check(Err(format!("{who} was told of position 0"))),
-            Some(Some(known)) => {
+            Some(Some(Some(known))) => {
                 let known = *known;
                 self.check(same(position, known, value, &who));
+            }
+            Some(Some(None)) => {
+                self.check(Err(format!("{who} was told of {value} at {position}, which has none")));
             }
             Some(None) => self.awaited.entry(position).or_default().push((value, who)),
         }
@@ -180,23 +201,51 @@ impl Record {
         told: Option<(Position, String)>,
     ) {
         self.counts.delivered += 1;
-        let next = self.read_by(reader).next();
-        self.trace(|| format!("reader {reader} gets {value}, expecting {next}"));
-        if let Some((position, id)) = told {
-            if position != next {
-                let reason =
-                    format!("reader {reader} got position {position} where {next} is next");
-                self.check(Err(reason));
+        self.heard.entry(reader).or_default().push_back((value, told));
+        self.follow(reader);
+    }
+
+    /// Compares what a subscriber got with the log, as far as that is known: a client may hear of a place in the very
+    /// moment in which its node comes to show it.
+    fn follow(&mut self, reader: u64) {
+        while let Some(next) = self.log.next_value(self.read_by(reader)) {
+            let heard = self.heard.get_mut(&reader).and_then(VecDeque::pop_front);
+            let Some((value, told)) = heard else { return };
+            self.trace(|| format!("reader {reader} gets {value}, expecting {next}"));
+            if let Some((position, id)) = told {
+                if position != next {
+                    let reason =
+                        format!("reader {reader} got position {position} where {next} is next");
+                    self.check(Err(reason));
+                }
+                let known = self.log.event_id(position).map(|known| known.to_string());
+                if known.as_ref().is_some_and(|known| *known != id) {
+                    let reason =
+                        format!("position {position} is {known:?}, and reader {reader} got {id}");
+                    self.check(Err(reason));
+                }
             }
-            let known = self.log.event_id(position).map(|known| known.to_string());
-            if known.as_ref().is_some_and(|known| *known != id) {
-                let reason =
-                    format!("position {position} is {known:?}, and reader {reader} got {id}");
-                self.check(Err(reason));
-            }
+            self.readers.insert(reader, next);
+            self.told(next, value, format!("reader {reader}"));
         }
-        self.readers.insert(reader, next);
-        self.told(next, value, format!("reader {reader}"));
+    }
+
+    /// A client was told that it has the lock, with this token.
+    pub(crate) fn granted(&mut self, locker: u64, token: Position) {
+        self.trace(|| format!("locker {locker} has the lock with token {token}"));
+        self.grants.push((locker, token));
+        self.counts.grants += 1;
+        if self.phase == Phase::Rest && !self.relocked.contains(&locker) {
+            self.relocked.push(locker);
+        }
+    }
+
+    /// A node's state of the realms, behind a slot.
+    pub(crate) fn state(&mut self, node: u64, next: Slot, hash: StateHash) {
+        let first = *self.states.entry(next).or_insert(hash);
+        if first != hash {
+            self.check(Err(format!("node {node} has another state before slot {next}")));
+        }
     }
 
     /// The last position a subscriber has seen.
@@ -215,7 +264,10 @@ impl Record {
         if let Some(node) = entries.iter().find(|node| !self.served.contains(node)) {
             return Some(format!("a publish at node {node} is not acknowledged"));
         }
-        let last = Position(self.log.values().len() as u64);
+        let last = self.log.last_value();
+        if let Some(locker) = (0..LOCKERS).find(|locker| !self.relocked.contains(locker)) {
+            return Some(format!("locker {locker} has not had the lock"));
+        }
         let behind = (0..readers).find(|reader| self.read_by(*reader) != last)?;
         let at = self.read_by(behind);
         Some(format!("reader {behind} is at position {at} of {last}"))
@@ -233,6 +285,11 @@ impl Record {
             format!("position {position} is in no node's log, but was told: {told:?}")
         });
         self.check(awaited.map_or(Ok(()), Err));
+        let unheard = self.heard.iter().find(|(_, heard)| !heard.is_empty());
+        let unheard = unheard.map(|(reader, heard)| format!("reader {reader} got {heard:?}"));
+        self.check(unheard.map_or(Ok(()), Err));
+        let granted = self.log.lock.verdict(&self.grants);
+        self.check(granted);
         if self.log.parked() > 0 {
             self.check(Err("a slot was shown, and the one before it never".into()));
         }

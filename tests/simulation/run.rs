@@ -16,6 +16,7 @@ use vulpes_raft::mutant::{plant, Mutant};
 
 use crate::clients::{probe, publisher, reader, PUBLISHERS, READERS};
 use crate::cluster::{Cluster, Ongoing, CLIENTS};
+use crate::locks::{locker, LOCKERS};
 use crate::plan::Plan;
 use crate::record::{Counts, Phase, Record, Shared};
 
@@ -23,11 +24,12 @@ use crate::record::{Counts, Phase, Record, Shared};
 const TICK: Duration = Duration::from_millis(1);
 
 /// How long the cluster may take to come to rest, in milliseconds.
-const REST: u64 = 15_000;
+const REST: u64 = 30_000;
 
 /// What a run has to contain to mean something. Under some fault schedules most publishes stay unanswered; that most
 /// are answered is asked of many runs together.
-const LEAST: Counts = Counts { attempts: 40, acknowledged: 12, delivered: 36, crashes: 1, cuts: 1 };
+const LEAST: Counts =
+    Counts { attempts: 20, acknowledged: 10, delivered: 30, crashes: 1, cuts: 1, grants: 1 };
 
 /// Segments that may wait in one simulated socket.
 const SOCKET: usize = 4_096;
@@ -107,7 +109,11 @@ fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
             let probes = entries
                 .map(|node| probe(plan.clone(), node, shared.clone()))
                 .map(tokio::task::spawn_local);
-            join_all(publishers.chain(readers).chain(probes)).await;
+            let lockers = (0..LOCKERS)
+                .filter(here)
+                .map(|number| locker(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
+            join_all(publishers.chain(readers).chain(probes).chain(lockers)).await;
             Ok(())
         });
     }
@@ -171,7 +177,8 @@ fn coverage(record: &Record) -> Result<(), String> {
         && counts.acknowledged >= LEAST.acknowledged
         && counts.delivered >= LEAST.delivered
         && counts.crashes >= LEAST.crashes
-        && counts.cuts >= LEAST.cuts;
+        && counts.cuts >= LEAST.cuts
+        && counts.grants >= LEAST.grants;
     if enough {
         Ok(())
     } else {

@@ -71,6 +71,33 @@ impl Wamp {
         }
     }
 
+    /// Waits in line for a lock; gives the token.
+    pub(crate) async fn lock(&mut self, topic: &str, locker: u64) -> io::Result<Position> {
+        let options = json!({
+            "acknowledge": true, "retain": true, "when": null, "will": null, "watch": true,
+        });
+        self.send(&json!([PUBLISH, 1, options, topic, [{"locker": locker}]])).await?;
+        self.published().await
+    }
+
+    pub(crate) async fn free(&mut self, topic: &str) -> io::Result<()> {
+        let options = json!({"acknowledge": true, "retain": true});
+        self.send(&json!([PUBLISH, 2, options, topic, [null]])).await?;
+        self.published().await.map(drop)
+    }
+
+    async fn published(&mut self) -> io::Result<Position> {
+        loop {
+            match self.next().await? {
+                Said::Answer { outcome: Outcome::Stored(Some(position)), .. } => {
+                    return Ok(position);
+                }
+                Said::Alive => {}
+                other => return Err(failed(format!("not published: {other:?}"))),
+            }
+        }
+    }
+
     pub(crate) async fn ping(&mut self) -> io::Result<()> {
         self.socket.send(Message::Ping(bytes::Bytes::new())).await.map_err(failed)
     }
