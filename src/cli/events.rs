@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 
 use serde_json::{json, Value};
+use vulpes_raft::ids::Position;
 
 use crate::client::wamp::{Arguments, ReceivedEvent};
 
@@ -15,6 +16,22 @@ pub(super) fn print(event: &ReceivedEvent, subscribed: &str, as_json: bool) -> i
     let mut out = io::stdout().lock();
     writeln!(out, "{}", line(event, subscribed, as_json))?;
     out.flush()
+}
+
+/// Writes the position that a publish was given.
+pub(super) fn print_position(position: Position, topic: &str, as_json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if as_json {
+        writeln!(out, "{}", json!({"position": position, "topic": topic}))?;
+    } else {
+        writeln!(out, "{position}")?;
+    }
+    out.flush()
+}
+
+/// An argument as it was typed: JSON, or else a string, as payloads of MQTT are taken too.
+pub(super) fn argument(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
 fn line(event: &ReceivedEvent, subscribed: &str, as_json: bool) -> String {
@@ -51,7 +68,6 @@ fn payload(arguments: &Arguments) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::Map;
-    use vulpes_raft::ids::Position;
 
     use super::*;
 

@@ -4,13 +4,12 @@
 //!
 //! Deliberately absent: trying again. After an unknown outcome only the caller knows whether twice is worse than never.
 
-use std::io::Write;
-
 use anyhow::Context;
 use clap::Args;
-use serde_json::{json, Map, Value};
+use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+use super::events::{self, argument};
 use super::ClientArgs;
 use crate::client::wamp::{Arguments, WampClient};
 use crate::limits;
@@ -45,11 +44,6 @@ pub(super) struct Publish {
 
 fn object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
-}
-
-/// JSON where it is some, as payloads of MQTT are taken too.
-fn argument(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
 impl Publish {
@@ -95,13 +89,7 @@ impl Publish {
         }
         let arguments = Arguments { args, kwargs: self.kwargs.clone().unwrap_or_default() };
         let position = client.publish(&self.topic, options, &arguments).await?;
-        let mut out = std::io::stdout().lock();
-        if self.client.json {
-            writeln!(out, "{}", json!({"position": position, "topic": self.topic}))?;
-        } else {
-            writeln!(out, "{position}")?;
-        }
-        out.flush()?;
+        events::print_position(position, &self.topic, self.client.json)?;
         Ok(())
     }
 }
@@ -109,6 +97,7 @@ impl Publish {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use serde_json::json;
 
     use super::*;
 

@@ -4,10 +4,8 @@
 //!
 //! Deliberately absent: merging. The cluster merges objects, at the event's place in the order.
 
-use std::io::Write;
-
 use clap::Args;
-use serde_json::{json, Map, Value};
+use serde_json::{Map, Value};
 
 use super::{events, ClientArgs};
 use crate::client::wamp::{Arguments, Incoming, WampClient};
@@ -119,10 +117,7 @@ async fn show(args: &ClientArgs, pattern: &str, options: Map<String, Value>) -> 
 
 impl Set {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let value = self
-            .value
-            .as_deref()
-            .map_or(Value::Null, |text| serde_json::from_str(text).unwrap_or_else(|_| text.into()));
+        let value = self.value.as_deref().map_or(Value::Null, events::argument);
         let mut options = Map::from_iter([("retain".to_owned(), Value::from(true))]);
         if let Some(when) = self.when {
             options.insert("when".into(), when);
@@ -130,13 +125,7 @@ impl Set {
         let mut client = WampClient::connect(&self.client.node, &self.client.realm).await?;
         let arguments = Arguments { args: vec![value], kwargs: Map::new() };
         let position = client.publish(&self.topic, options, &arguments).await?;
-        let mut out = std::io::stdout().lock();
-        if self.client.json {
-            writeln!(out, "{}", json!({"position": position, "topic": self.topic}))?;
-        } else {
-            writeln!(out, "{position}")?;
-        }
-        drop(out);
+        events::print_position(position, &self.topic, self.client.json)?;
         client.close().await;
         Ok(())
     }
