@@ -374,7 +374,11 @@ impl Gate for MqttGate {
             let silent = "nothing came for one and a half times the keep-alive interval";
             return self.fail(&Violation::new(Reason::KeepAliveTimeout, silent));
         }
-        self.end(EndReason::HandshakeTimeout);
+        match self.state {
+            // The client has done its part.
+            State::Opening(_) => self.opened(Err(OpenRefusal::Unavailable)),
+            _ => self.end(EndReason::HandshakeTimeout),
+        }
     }
 
     fn end(&mut self, reason: EndReason) {

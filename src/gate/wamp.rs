@@ -499,8 +499,13 @@ impl Gate for WampGate {
     }
 
     fn tick(&mut self, now: Moment) {
-        if self.deadline().is_some_and(|deadline| now >= deadline) {
-            self.end(EndReason::HandshakeTimeout);
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        match self.state {
+            // The client has done its part.
+            State::Opening { .. } => self.opened(Err(OpenRefusal::Unavailable)),
+            _ => self.end(EndReason::HandshakeTimeout),
         }
     }
 

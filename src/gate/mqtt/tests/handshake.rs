@@ -254,7 +254,7 @@ fn time_runs_out() {
            deadline 10000
            at 10000
            tick
-           out 20 | 0088 p[1f s"the session was not opened in time"]
+           out 20 | 0088 p[1f s"home: no quorum answers right now; try again, or at another node"]
            ask close"#,
     );
     // Ten seconds of keep-alive, so fifteen of silence.
