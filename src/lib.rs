@@ -1,6 +1,7 @@
 //! Vulpes: a WAMP and MQTT router on one durable, totally ordered log.
 //!
-//! Data flows one way: `server → gate → entry → peer → storage → raft → replica → dispatch → gate → server`.
+//! Data flows one way: `server → gate → entry → peer → storage → raft → replica → realm → dispatch → gate →
+//! server`.
 //!
 //! The code map, in reading order:
 //! - [`limits`], [`topic`], [`event`], [`act`], [`segment`]: the vocabulary, pure.
@@ -10,13 +11,14 @@
 //! - [`entry`]: from a publish to its acknowledgement: segments, storage votes, proposals, tickets.
 //! - [`storage`]: bodies and the rows of the order on disk, with one group commit.
 //! - [`peer`]: the services between nodes and their clients. The sync tier itself is the crate `vulpes_raft`.
+//! - [`realm`]: the fold of the log that all nodes agree on: retained values, locks, wills, sessions; pure.
 //! - [`recent`], [`log`], [`replica`], [`dispatch`]: the log as a node reads it, and who gets what of it.
 //! - [`config`], [`server`]: what an operator tells a node, and the node: sockets, roles and their wiring.
 //! - [`http`]: what a node tells an operator.
 //! - [`client`], [`cli`]: clients of both protocols, and the commands.
 //!
-//! Architecture invariant: `gate`, `payload`, `segment`, `dispatch` and the cores of `entry` and `storage` do no I/O and
-//! read no clock; the edges are in `server`, and behind [`vulpes_raft::host::Host`], which a simulation replaces.
+//! Architecture invariant: `gate`, `payload`, `segment`, `realm`, `dispatch` and the cores of `entry` and `storage` do no
+//! I/O and read no clock; the edges are in `server`, and behind [`vulpes_raft::host::Host`], which a simulation replaces.
 
 pub mod act;
 pub mod cli;
