@@ -1,7 +1,8 @@
 //! What two nodes say on a connection for keeping or fetching, and how tarpc is made to speak it.
 //!
 //! Invariant: no frame of a peer can make this node panic or wait longer than it chose. So tarpc's own messages, which
-//! carry the peer's deadline, stay inside; what travels is a number and a request, and the deadline is this node's.
+//! carry the peer's deadline, stay inside; what travels is a number and a request. A server has no deadline of its own: a
+//! client that gives up says so, or ends the connection.
 //!
 //! Deliberately absent: connections and what is answered.
 
@@ -11,10 +12,11 @@ use bytes::Bytes;
 use futures::{future, SinkExt, StreamExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tarpc::{context, trace, ClientMessage, Request, RequestName, Response, Transport};
+use tarpc::{trace, ClientMessage, Request, RequestName, Response, Transport};
 use vulpes_raft::host::BoxStream;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, Slot};
 use vulpes_raft::order::Resolution;
+use vulpes_raft::rpc::Contexts;
 use vulpes_raft::wire;
 
 use crate::keep::{KeepError, Kept};
@@ -127,10 +129,10 @@ impl<R> Call<R> {
         }
     }
 
-    fn into_tarpc(self) -> ClientMessage<R> {
+    fn into_tarpc(self, contexts: &Contexts) -> ClientMessage<R> {
         match self {
             Self::Request { id, request } => {
-                let context = context::Context::current();
+                let context = contexts.next();
                 ClientMessage::Request(Request { context, id, message: request })
             }
             Self::Cancel { id } => {
@@ -160,8 +162,9 @@ where
     Req: DeserializeOwned,
     Resp: Serialize,
 {
+    let contexts = Contexts::default();
     wire::transport::<Call<Req>, Response<Resp>>(stream)
-        .map(|call| call.map(Call::<Req>::into_tarpc))
+        .map(move |call| call.map(|call| call.into_tarpc(&contexts)))
 }
 
 #[cfg(test)]
