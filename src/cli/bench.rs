@@ -1,4 +1,4 @@
-//! `vulpes bench`: a closed loop of publishers and the subscribers that check what comes out.
+//! `vulpes bench`: publishers in a closed loop or at a fixed rate, and the subscribers that check what comes out.
 //!
 //! Invariant: what is counted was acknowledged, and every gap, duplicate and loss that a subscriber could see is told.
 //!
@@ -39,6 +39,7 @@ const EXAMPLES: &str = "\
 Examples:
   vulpes bench --protocol mqtt
   vulpes bench --protocol wamp --connections 9 --window 256 --size 128 --seconds 30
+  vulpes bench --protocol mqtt --rate 10000                  latency at 10,000 publishes a second
   vulpes bench --protocol mqtt --targets 127.0.0.1:1883      any MQTT broker
   vulpes bench --protocol mqtt --fsync-dir vulpes-data       and what the disk alone can do
 
@@ -60,6 +61,10 @@ pub(super) struct Bench {
     /// Unacknowledged publishes each connection keeps in flight
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=16384))]
     window: u16,
+    /// Publishes a second, over all connections; a publish that is held up counts from when it was due [default: as many
+    /// as the window allows]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    rate: Option<u32>,
     /// Payload size in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(payload::LEAST as i64..=900_000))]
     size: u32,
@@ -174,6 +179,9 @@ impl Bench {
         load::Shape {
             size: self.size as usize,
             window: u64::from(self.window),
+            interval: self
+                .rate
+                .map(|rate| Duration::from_secs_f64(f64::from(self.connections) / f64::from(rate))),
             topics: self.topics,
             realm: self.realm.clone(),
             subscribe_qos: self.subscribe_qos,
@@ -184,7 +192,12 @@ impl Bench {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         let measure_from = now + seconds(self.warmup);
         let stop_at = measure_from + seconds(self.seconds);
-        load::Schedule { measure_from, stop_at, deadline: stop_at + seconds(self.drain) }
+        load::Schedule {
+            begin_at: now,
+            measure_from,
+            stop_at,
+            deadline: stop_at + seconds(self.drain),
+        }
     }
 
     fn settings(&self) -> Settings {
@@ -192,6 +205,7 @@ impl Bench {
             protocol: self.protocol.name(),
             connections: self.connections,
             window: self.window,
+            rate: self.rate,
             size: self.size,
             seconds: self.seconds,
             subscribers: self.subscribers,

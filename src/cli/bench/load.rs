@@ -1,6 +1,7 @@
 //! The parts of bench clients that both protocols share: the plan, a publisher's window, a subscriber's books.
 //!
-//! Invariant: a publisher has at most its window in flight, and its sequence numbers are dense.
+//! Invariant: a publisher has at most its window in flight, and its sequence numbers are dense. At a fixed rate, a
+//! publish counts from the moment it was due, so that a pause of the broker is in the latency of all that it held up.
 //!
 //! Deliberately absent: sockets and packets.
 
@@ -24,6 +25,8 @@ pub(super) struct Shape {
     pub(super) size: usize,
     /// Publishes in flight on each connection.
     pub(super) window: u64,
+    /// Time between two publishes of one connection; none where the window alone sets the pace.
+    pub(super) interval: Option<Duration>,
     pub(super) topics: u32,
     pub(super) realm: Option<String>,
     pub(super) subscribe_qos: u8,
@@ -42,6 +45,7 @@ pub(super) struct Plan {
 /// When what happens, on the run's own clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
+    pub(super) begin_at: Duration,
     pub(super) measure_from: Duration,
     /// Nothing is published from here on.
     pub(super) stop_at: Duration,
@@ -73,6 +77,9 @@ impl Plan {
         self.start + moment
     }
 }
+
+/// Its multiples are spread evenly over the unit, however many there are.
+const GOLDEN: f64 = 0.618_033_988_749_895;
 
 /// Latencies from 1 µs to 10 min, to three digits.
 pub(super) type Latencies = Histogram<u64>;
@@ -137,6 +144,7 @@ pub(super) struct Published {
 impl Load {
     pub(super) fn new(plan: Arc<Plan>, publisher: u16) -> Self {
         let never = Schedule {
+            begin_at: Duration::ZERO,
             measure_from: Duration::ZERO,
             stop_at: Duration::ZERO,
             deadline: Duration::ZERO,
@@ -172,12 +180,36 @@ impl Load {
         self.window.first
     }
 
-    /// Begins the next publish if there is room and time for one.
-    pub(super) fn begin(&mut self, now: Duration) -> Option<Content> {
-        if self.window.sent.len() as u64 >= self.plan.shape.window || now >= self.schedule.stop_at {
+    /// When the next publish is due, if there is room and time for one.
+    fn due(&self) -> Option<Duration> {
+        if self.window.sent.len() as u64 >= self.plan.shape.window {
             return None;
         }
-        let (sequence, sent) = (self.window.next(), micros(now));
+        let due = match self.plan.shape.interval {
+            None => Duration::ZERO,
+            Some(interval) => {
+                // Publishers are out of step, as clients that know nothing of each other are.
+                let step = interval.mul_f64(f64::from(self.publisher) * GOLDEN % 1.0);
+                self.schedule.begin_at + step + interval.mul_f64(self.window.next() as f64)
+            }
+        };
+        (due < self.schedule.stop_at).then_some(due)
+    }
+
+    /// Completes when the next publish is due, or the last one is behind; never where an answer has to come first.
+    pub(super) async fn wait_due(&self) {
+        let over = || self.window.sent.is_empty().then_some(self.schedule.stop_at);
+        match self.due().or_else(over) {
+            Some(moment) => tokio::time::sleep_until(self.plan.instant(moment)).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Begins the next publish if there is room and time for one.
+    pub(super) fn begin(&mut self, now: Duration) -> Option<Content> {
+        let due = self.due().filter(|due| *due <= now && now < self.schedule.stop_at)?;
+        let from = if self.plan.shape.interval.is_some() { due } else { now };
+        let (sequence, sent) = (self.window.next(), micros(from));
         self.window.sent.push_back(Some(sent));
         Some(Content { publisher: self.publisher, sequence, sent })
     }
@@ -340,15 +372,50 @@ mod tests {
         assert_eq!(window.answered(9), None, "never sent");
     }
 
+    fn shape(interval: Option<Duration>) -> Shape {
+        Shape { size: 64, window: 3, interval, topics: 2, realm: None, subscribe_qos: 0 }
+    }
+
+    fn schedule(second: Duration) -> Schedule {
+        Schedule {
+            begin_at: Duration::ZERO,
+            measure_from: second,
+            stop_at: second * 3,
+            deadline: second * 4,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fixed_rate_counts_from_when_a_publish_was_due() {
+        let ms = Duration::from_millis;
+        let plan = Arc::new(Plan::new(1, shape(Some(ms(100)))));
+        let mut load = Load::new(plan.clone(), 0);
+        let (_go, mut start) = watch::channel(Some(schedule(ms(1000))));
+        load.wait_start(&mut start).await;
+        let sent = |content: Content| content.sent;
+        assert_eq!(load.begin(ms(5)).map(sent), Some(0));
+        assert_eq!(load.begin(ms(99)), None, "the next is not due yet");
+        load.wait_due().await;
+        assert_eq!(plan.now(), ms(100));
+        // A broker that does not answer holds up what is due, and that counts.
+        assert_eq!(load.begin(ms(1150)).map(sent), Some(100_000));
+        assert_eq!(load.begin(ms(1150)).map(sent), Some(200_000));
+        assert_eq!(load.begin(ms(1150)), None, "the window is full");
+        assert!((0..3).all(|sequence| load.answered(sequence, ms(1200))));
+        assert_eq!(load.latencies.max() / 1000, 1200);
+        // What is overdue goes out at once, until the time is up.
+        assert_eq!(load.begin(ms(1200)).map(sent), Some(300_000));
+        assert_eq!(load.begin(ms(3000)), None);
+        assert!(load.answered(3, ms(1200)) && load.is_done(ms(3000)));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_load_keeps_its_window_and_its_time() {
-        let shape = Shape { size: 64, window: 3, topics: 2, realm: None, subscribe_qos: 0 };
-        let plan = Arc::new(Plan::new(1, shape));
+        let plan = Arc::new(Plan::new(1, shape(None)));
         let mut load = Load::new(plan.clone(), 5);
         assert_eq!(load.begin(Duration::ZERO), None, "it has not started");
         let second = Duration::from_secs(1);
-        let schedule = Schedule { measure_from: second, stop_at: second * 3, deadline: second * 4 };
-        let (_go, mut start) = watch::channel(Some(schedule));
+        let (_go, mut start) = watch::channel(Some(schedule(second)));
         load.wait_start(&mut start).await;
         let begun = std::iter::from_fn(|| load.begin(second / 2)).count();
         assert_eq!(begun, 3);

@@ -121,7 +121,10 @@ impl Publisher {
                 mqtt::disconnect(&mut connection.output);
                 return connection.flush().await;
             }
-            connection.fill().await?;
+            tokio::select! {
+                filled = connection.fill() => filled?,
+                () = load.wait_due() => continue,
+            }
             let now = load.plan().now();
             while let Some((packet, length)) = mqtt::read(&connection.input)? {
                 match packet {

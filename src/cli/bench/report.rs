@@ -19,6 +19,9 @@ pub(super) struct Settings {
     pub(super) protocol: &'static str,
     pub(super) connections: u16,
     pub(super) window: u16,
+    /// Publishes a second that were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rate: Option<u32>,
     pub(super) size: u32,
     pub(super) seconds: u32,
     pub(super) subscribers: u16,
@@ -141,10 +144,11 @@ impl fmt::Display for Report {
         let settings = &self.settings;
         writeln!(
             f,
-            "{}: {} connections, window {}, {} byte payloads, {} s, {} subscribers",
+            "{}: {} connections, window {}, {}{} byte payloads, {} s, {} subscribers",
             settings.protocol,
             settings.connections,
             settings.window,
+            settings.rate.map_or(String::new(), |rate| format!("{rate} publishes a second, ")),
             settings.size,
             settings.seconds,
             settings.subscribers
@@ -222,6 +226,7 @@ mod tests {
             protocol: "mqtt",
             connections: 1,
             window: 1,
+            rate: None,
             size: 128,
             seconds: 5,
             subscribers: 2,

@@ -189,10 +189,10 @@ struct Line {
     bench: Bench,
 }
 
-async fn measure(protocol: &str, target: &str) -> Report {
+async fn measure(protocol: &str, target: &str, more: &str) -> Report {
     let line = format!(
         "bench --protocol {protocol} --targets {target} --connections 2 --window 4 --size 64 \
-         --seconds 1 --warmup 0 --drain 1 --subscribers 2 --topics 3"
+         --seconds 1 --warmup 0 --drain 1 --subscribers 2 --topics 3 {more}"
     );
     let bench = Line::try_parse_from(line.split_whitespace()).unwrap().bench;
     bench.measure().await.unwrap()
@@ -203,13 +203,27 @@ async fn brokers_that_behave_are_measured() {
     for (protocol, target) in
         [("mqtt", mqtt_broker(Fault::None).await), ("wamp", wamp_router(Fault::None).await)]
     {
-        let report = measure(protocol, &target).await;
+        let report = measure(protocol, &target, "").await;
         assert!(report.is_clean(), "{report}");
         let counts = serde_json::to_value(&report).unwrap();
         let (acknowledged, deliveries) = (&counts["acknowledged"], &counts["deliveries"]);
         assert!(acknowledged.as_u64().unwrap() > 10, "{report}");
         // Each subscriber gets everything, also what came before and after the measured time.
         assert!(deliveries.as_u64() >= acknowledged.as_u64().map(|count| count * 2), "{report}");
+    }
+}
+
+#[tokio::test]
+async fn a_fixed_rate_is_kept() {
+    for (protocol, target) in
+        [("mqtt", mqtt_broker(Fault::None).await), ("wamp", wamp_router(Fault::None).await)]
+    {
+        let report = measure(protocol, &target, "--rate 200").await;
+        assert!(report.is_clean(), "{report}");
+        assert!(report.to_string().contains("200 publishes a second"), "{report}");
+        // On a busy machine an answer may come too late to count, but never is there one too many.
+        let acknowledged = serde_json::to_value(&report).unwrap()["acknowledged"].as_u64();
+        assert!((50..=200).contains(&acknowledged.unwrap()), "{report}");
     }
 }
 
@@ -223,7 +237,7 @@ async fn brokers_that_misbehave_are_found_out() {
         for (protocol, target) in
             [("mqtt", mqtt_broker(fault).await), ("wamp", wamp_router(fault).await)]
         {
-            let report = measure(protocol, &target).await;
+            let report = measure(protocol, &target, "").await;
             assert!(!report.is_clean(), "{protocol} {fault:?}: {report}");
             assert!(report.to_string().contains(expected), "{protocol} {fault:?}: {report}");
         }

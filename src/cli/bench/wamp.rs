@@ -132,7 +132,10 @@ impl Publisher {
             if load.is_done(now) {
                 return close(&mut self.socket).await;
             }
-            let mut next = Some(receive(&mut self.socket).await?);
+            let mut next = tokio::select! {
+                text = receive(&mut self.socket) => Some(text?),
+                () = load.wait_due() => continue,
+            };
             let now = load.plan().now();
             while let Some(text) = next.take() {
                 answer(load, &text, now)?;
