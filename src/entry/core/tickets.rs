@@ -82,10 +82,17 @@ impl<A> Tickets<A> {
         before - self.events
     }
 
-    pub(super) fn take(&mut self) -> Option<Part<A>> {
+    fn take(&mut self) -> Option<Part<A>> {
         let part = self.parts.pop_front()?;
         self.events -= u64::from(part.count);
         Some(part)
+    }
+
+    /// Takes in others, which may be older than some that are here.
+    pub(super) fn merge(&mut self, others: Self) {
+        self.events += others.events;
+        self.parts.extend(others.parts);
+        self.parts.make_contiguous().sort_by_key(|part| part.submitted);
     }
 }
 

@@ -148,9 +148,8 @@ impl<A: Clone> Writer<A> {
     /// Begins anew without what is not sealed: none of that is stored, nor ever will be.
     pub(super) fn discard(&mut self) {
         self.open = OpenSegment::default();
-        while let Some(part) = self.tickets.take() {
-            self.discarded.push(part);
-        }
+        // A batch that came too late for its incarnation may have been discarded ahead of those that are written.
+        self.discarded.merge(mem::take(&mut self.tickets));
         self.discard_rest();
     }
 
