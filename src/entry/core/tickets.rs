@@ -46,6 +46,13 @@ impl<A> Tickets<A> {
         self.parts.push_back(part);
     }
 
+    /// Takes in others, which may be older than some that are here.
+    pub(super) fn merge(&mut self, others: Self) {
+        self.events += others.events;
+        self.parts.extend(others.parts);
+        self.parts.make_contiguous().sort_by_key(|part| part.submitted);
+    }
+
     /// Events whose publishers wait for an answer.
     pub(super) fn events(&self) -> u64 {
         self.events
@@ -82,7 +89,7 @@ impl<A> Tickets<A> {
         before - self.events
     }
 
-    pub(super) fn take(&mut self) -> Option<Part<A>> {
+    fn take(&mut self) -> Option<Part<A>> {
         let part = self.parts.pop_front()?;
         self.events -= u64::from(part.count);
         Some(part)

@@ -148,9 +148,8 @@ impl<A: Clone> Writer<A> {
     /// Begins anew without what is not sealed: none of that is stored, nor ever will be.
     pub(super) fn discard(&mut self) {
         self.open = OpenSegment::default();
-        while let Some(part) = self.tickets.take() {
-            self.discarded.push(part);
-        }
+        // A batch that came too late for its incarnation may have been discarded ahead of those that are written.
+        self.discarded.merge(mem::take(&mut self.tickets));
         self.discard_rest();
     }
 
@@ -177,5 +176,37 @@ impl<A: Clone> Writer<A> {
         let Rest { answers, first, events, submitted } = self.rest.take()?;
         let count = u32::try_from(events.len()).expect("a batch is under the session's limit");
         Some(Part { answers, first, count, offset: 0, submitted })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::core::tests::event;
+    use crate::event::SessionId;
+
+    fn batch(answers: u8) -> Batch<u8> {
+        let events = vec![event(1, "x".into())];
+        Batch { session: SessionId(1), incarnation: None, first: 0, events, answers }
+    }
+
+    #[test]
+    fn a_batch_that_came_too_late_is_discarded_ahead_of_older_ones() {
+        let mut writer = Writer::default();
+        writer.take(batch(b'a'), Moment(1));
+        assert!(writer.fill());
+        writer.take(batch(b'b'), Moment(2));
+        writer.discard_rest();
+        writer.discard();
+        assert_eq!((writer.unanswered(), writer.deadline()), (2, Some(deadline_of(Moment(1)))));
+        let mut outputs = VecDeque::new();
+        writer.settle(&mut outputs);
+        let told = outputs.iter().map(|output| match output {
+            Output::Answer { to, answer } => (*to, answer.outcome),
+            other => panic!("{other:?}"),
+        });
+        let not_stored = Err(PublishError::NotStored);
+        assert_eq!(told.collect::<Vec<_>>(), [(b'a', not_stored), (b'b', not_stored)]);
+        assert_eq!(writer.unanswered(), 0);
     }
 }
