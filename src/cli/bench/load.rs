@@ -199,7 +199,8 @@ impl Load {
     /// Completes when the next publish is due, or the last one is behind; never where an answer has to come first.
     pub(super) async fn wait_due(&self) {
         let over = || self.window.sent.is_empty().then_some(self.schedule.stop_at);
-        match self.due().or_else(over) {
+        let due = self.due().filter(|_| self.plan.now() < self.schedule.stop_at);
+        match due.or_else(over) {
             Some(moment) => tokio::time::sleep_until(self.plan.instant(moment)).await,
             None => std::future::pending().await,
         }
@@ -354,6 +355,8 @@ impl Reception {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     #[test]
@@ -407,6 +410,23 @@ mod tests {
         assert_eq!(load.begin(ms(1200)).map(sent), Some(300_000));
         assert_eq!(load.begin(ms(3000)), None);
         assert!(load.answered(3, ms(1200)) && load.is_done(ms(3000)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_only_waits_for_answers_is_not_woken() {
+        let ms = Duration::from_millis;
+        for interval in [None, Some(ms(100))] {
+            let plan = Arc::new(Plan::new(1, shape(interval)));
+            let mut load = Load::new(plan.clone(), 0);
+            let (_go, mut start) = watch::channel(Some(schedule(ms(1000))));
+            load.wait_start(&mut start).await;
+            assert!(load.begin(ms(0)).is_some());
+            tokio::time::advance(ms(3000)).await;
+            assert_eq!(load.begin(plan.now()), None, "the time is up");
+            assert_eq!(load.wait_due().now_or_never(), None, "{interval:?}");
+            assert!(load.answered(0, plan.now()));
+            assert_eq!(load.wait_due().now_or_never(), Some(()), "{interval:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
