@@ -288,8 +288,9 @@ pub async fn dispatch(
             },
             next = placed.recv() => {
                 let Some(next) = next else { return };
-                tail.append(next.clone());
+                // Whoever sees the new tail has been handed all that is before it.
                 dispatcher.dispatch(&next);
+                tail.append(next);
             }
         }
     }
