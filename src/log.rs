@@ -159,6 +159,13 @@ impl LogTail {
     }
 }
 
+fn unavailable(error: ReadError) -> SubscribeError {
+    if let ReadError::Unavailable(reason) = error {
+        tracing::warn!(%reason, "a replay can't begin");
+    }
+    SubscribeError::Unavailable
+}
+
 impl Log {
     /// How far this node has read the order.
     #[must_use]
@@ -310,13 +317,6 @@ impl Log {
     /// # Errors
     /// Where the place is no longer kept, is not there yet, or no storage answers.
     pub async fn start_after(&self, after: After) -> Result<Start, SubscribeError> {
-        let unavailable = |error: ReadError| match error {
-            ReadError::Gone { .. } => SubscribeError::Unavailable,
-            ReadError::Unavailable(reason) => {
-                tracing::warn!(%reason, "a replay can't begin");
-                SubscribeError::Unavailable
-            }
-        };
         match after {
             After::Position(Position(0)) => {
                 let oldest = self.oldest().await.map_err(unavailable)?;
@@ -347,6 +347,22 @@ impl Log {
                     Position((rows.base.0 + u64::from(id.offset()) + 1).min(rows.end().0));
                 Ok(Start { slot: rows.slot, position })
             }
+        }
+    }
+
+    /// Where reading from a position on begins.
+    ///
+    /// # Errors
+    /// As [`Log::start_after`].
+    pub async fn start_at(&self, position: Position) -> Result<Start, SubscribeError> {
+        self.wait_for(|tail| tail.next_position >= position).await?;
+        let tail = self.tail();
+        if tail.next_position == position {
+            return Ok(Start { slot: tail.next_slot, position });
+        }
+        match self.row_of(position).await.map_err(unavailable)? {
+            Some(row) => Ok(Start { slot: row.slot, position }),
+            None => Err(self.gone().await.unwrap_or_else(unavailable)),
         }
     }
 
