@@ -6,6 +6,8 @@
 //!
 //! Deliberately absent: what becomes of an act, which its place in the order decides.
 
+mod kept;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::Position;
@@ -15,6 +17,8 @@ use crate::event::{Payload, Qos, SessionId};
 use crate::limits;
 use crate::payload::Value;
 use crate::topic::Topic;
+
+pub use kept::{Attach, Detach, Expire, InFlight, KeptSubscription, Progress, NEVER};
 
 /// What an event asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +37,18 @@ pub enum Act {
     Join(Join),
     /// The publisher's session ends.
     Leave(Leave),
+    /// A session begins that outlives its connection.
+    Attach(Attach),
+    /// The connection of such a session ends.
+    Detach(Detach),
+    /// The publisher's session keeps these filters.
+    Subscribe(Vec<(String, KeptSubscription)>),
+    /// The publisher's session drops these filters.
+    Unsubscribe(Vec<String>),
+    /// How far sessions of one entry have come.
+    Progress(Vec<(SessionId, Progress)>),
+    /// What a client has kept is dropped.
+    Expire(Expire),
 }
 
 /// The terms of a publish.

@@ -81,11 +81,24 @@ pub const SESSION_DELIVERIES: usize = 64;
 /// Conditional publishes of one session that are not decided yet; further ones are refused.
 pub const SESSION_WAITS: usize = 64;
 
+/// What one session wants to be kept or dropped and is not noted yet; past it, its socket is not read.
+pub const SESSION_NOTINGS: usize = 16;
+
 /// What the realms' state has to say to one session and it has not heard yet: two words for each publish that waits.
-pub const SESSION_WORDS: usize = 2 * SESSION_WAITS + 8;
+pub const SESSION_WORDS: usize = 2 * SESSION_WAITS + SESSION_NOTINGS + 8;
 
 /// Conditional publishes that wait in line for one topic; further ones are refused.
 pub const TOPIC_WAITERS: usize = 10_000;
+
+/// Clients that keep something beyond their sessions, over all realms; what others ask for ends with the connection. The
+/// fold decides on these limits: all nodes of a cluster have to have the same.
+pub const KEPT_SESSIONS: usize = 100_000;
+
+/// Filters that clients keep beyond their sessions, over all realms.
+pub const KEPT_FILTERS: usize = 1_000_000;
+
+/// Bytes of their names, filters and conditions.
+pub const KEPT_BYTES: usize = 256 << 20;
 
 /// Batches waiting for the entry's segment writer, over all sessions.
 pub const ENTRY_BATCHES: usize = 1024;

@@ -12,8 +12,9 @@
 //!
 //! Deliberately absent: disks (`storage`), sockets and clocks, and who carries out what a [`Notice`] asks for (`server`).
 //!
-//! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`.
+//! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `kept` (what outlives them).
 
+mod kept;
 mod lines;
 mod retained;
 mod rows;
@@ -39,12 +40,14 @@ use crate::payload;
 use crate::segment::{Segment, StoredEvent};
 use crate::topic::{Realm, Topic};
 
+pub use kept::{Kept, KeptCounts, KeptFilter, KeptState};
 pub use retained::{At, Bond, Retained, RetainedMap};
 pub use rows::{Change, StateHash};
 pub use sessions::{EndCause, SessionState};
 pub use shared::SharedRealms;
 pub use value::{fits, is_nothing, merged};
 
+use kept::KeptTable;
 use lines::Line;
 use rows::{Key, Rows};
 
@@ -69,6 +72,21 @@ pub enum Notice {
     Turn { session: SessionId, waiting: Position },
     /// A session left something to be published ([`Act::Due`]).
     Due(DueId),
+    /// What a session asked to be kept or dropped, in the order of its asking.
+    Noted { session: SessionId, noted: Noted },
+    /// The session that this one took over from has said its last.
+    Released { session: SessionId },
+    /// A client has gone and left something behind that expires ([`Act::Expire`]).
+    Away { realm: Realm, client: String },
+}
+
+/// What became of a session's wish to keep or drop filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// It holds from here on: the first position it is for.
+    From(Position),
+    /// More is kept already than there is room for.
+    NoRoom,
 }
 
 /// A publish left behind by a session.
@@ -140,6 +158,7 @@ pub struct Realms {
     waits: BTreeMap<SessionId, BTreeSet<(Realm, Topic, Position)>>,
     entries: BTreeMap<NodeId, Incarnation>,
     due: BTreeMap<DueId, Due>,
+    kept: KeptTable,
     rows: Rows,
     notices: Vec<Notice>,
 }
@@ -166,6 +185,7 @@ impl Default for Realms {
             waits: BTreeMap::new(),
             entries: BTreeMap::new(),
             due: BTreeMap::new(),
+            kept: KeptTable::default(),
             rows: Rows::default(),
             notices: Vec::new(),
         }
@@ -214,6 +234,12 @@ impl Realms {
             }
             Key::Due(id) => {
                 self.due.insert(id, wire::decode(value).ok()?);
+            }
+            Key::Kept(realm, client) => {
+                self.kept.load((realm, client), wire::decode(value).ok()?);
+            }
+            Key::KeptFilter(realm, client, text) => {
+                self.kept.load_filter(&(realm, client), text, wire::decode(value).ok()?)?;
             }
         }
         Some(())
@@ -279,18 +305,23 @@ impl Realms {
 
     /// Does what an event asks for; tells whether subscribers are to see it.
     fn act(&mut self, incoming: &Incoming<'_>, segment: &Segment) -> bool {
+        let id = segment.id();
+        let place = (id.entry, id.incarnation);
         match Act::decode(&incoming.event.act) {
             Some(Act::Publish(terms)) => self.publish_on_terms(incoming, &terms),
             Some(Act::Granted { waiting, terms }) => self.granted(incoming, waiting, &terms),
             Some(Act::Due(id)) => self.publish_due(incoming, id),
-            Some(Act::Join(join)) => {
-                let id = segment.id();
-                self.join(incoming, (id.entry, id.incarnation), join)
-            }
+            Some(Act::Join(join)) => self.join(incoming, place, join),
             Some(Act::Leave(leave)) => {
                 let cause = EndCause::Left { drop_will: leave.drop_will };
                 self.end_session(incoming.event.publisher, cause)
             }
+            Some(Act::Attach(attach)) => self.attach(incoming, place, attach),
+            Some(Act::Detach(detach)) => self.detach(incoming.event.publisher, detach),
+            Some(Act::Subscribe(filters)) => self.keep_filters(incoming, filters),
+            Some(Act::Unsubscribe(texts)) => self.drop_filters(incoming, &texts),
+            Some(Act::Progress(progress)) => self.progress(place, progress),
+            Some(Act::Expire(expire)) => self.expire(incoming, expire),
             // Nodes of a newer release may ask for more than this one knows of.
             None => false,
         }

@@ -23,6 +23,8 @@ pub enum Mutant {
     ForgetIncarnation,
     /// The leader shows resolutions to those who follow the order before they are committed.
     DispatchBeforeCommit,
+    /// A session that is resumed goes on one event behind where it should.
+    ResumeOneTooFar,
 }
 
 #[cfg(feature = "mutants")]

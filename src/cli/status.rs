@@ -193,11 +193,12 @@ fn render(overview: &Overview) -> String {
         .tail_position
         .map_or("unknown".into(), |tail| tail.0.saturating_sub(1).to_string());
     let mut text = format!(
-        "cluster {}   leader {}   term {}   voters {}   events {events}\n{table}\n",
+        "cluster {}   leader {}   term {}   voters {}   events {events}{}\n{table}\n",
         overview.cluster.as_deref().unwrap_or("unknown"),
         word(overview.leader),
         overview.term.map_or("unknown".into(), |term| term.to_string()),
         if voters.is_empty() { "unknown".into() } else { voters.join(" ") },
+        kept(overview),
     );
     for asked in &overview.nodes {
         let name = asked.node.map_or("a node".into(), |node| format!("node {node}"));
@@ -209,6 +210,16 @@ fn render(overview: &Overview) -> String {
         }
     }
     text
+}
+
+/// How many sessions outlive their connections, as the node that is furthest has it; nothing where there are none.
+fn kept(overview: &Overview) -> String {
+    let states = overview.nodes.iter().filter_map(|asked| asked.status.as_ref()?.state.as_ref());
+    let Some(state) = states.max_by_key(|state| state.next_slot) else { return String::new() };
+    match (state.kept_attached, state.kept_away) {
+        (0, 0) => String::new(),
+        (attached, away) => format!("   kept sessions {attached} attached {away} away"),
+    }
 }
 
 fn row(asked: &Asked, tail_position: Option<Position>) -> Vec<String> {
@@ -291,6 +302,8 @@ mod tests {
             sessions: 0,
             retained: 0,
             waiting: 0,
+            kept_attached: 0,
+            kept_away: 2,
         });
         Asked {
             node: Some(NodeId(number)),
@@ -318,7 +331,9 @@ mod tests {
         assert_eq!((overview.leader, overview.term), (Some(NodeId(2)), Some(5)));
         assert_eq!(overview.tail_position, Some(Position(91)));
         let text = render(&overview);
-        assert!(text.starts_with("cluster vulpes   leader 2   term 5   voters 1 2 3   events 90\n"));
+        assert!(text
+            .starts_with("cluster vulpes   leader 2   term 5   voters 1 2 3   events 90   kept "));
+        assert!(text.contains("kept sessions 0 attached 2 away\n"), "{text}");
         let lines: Vec<&str> = text.lines().collect();
         let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert!(cells(lines[4]).join(" ").contains("leader 4 90 90 00c0ffee 0"), "{text}");

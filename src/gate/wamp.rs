@@ -433,7 +433,9 @@ impl Gate for WampGate {
                     let position = match error {
                         SubscribeError::Gone { oldest } => Some(("oldest", oldest)),
                         SubscribeError::Ahead { last } => Some(("last", last)),
-                        SubscribeError::TooMany | SubscribeError::Unavailable => None,
+                        SubscribeError::TooMany
+                        | SubscribeError::NoRoom
+                        | SubscribeError::Unavailable => None,
                     };
                     let (uri, sentence) = (uri::of_subscribe_error(error), error.to_string());
                     let failure = Failure { uri, sentence: &sentence, position };

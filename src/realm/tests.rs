@@ -7,7 +7,7 @@ use vulpes_raft::ids::{AdvanceSegment, SegmentNumber, Shard};
 use vulpes_raft::order::{CloseReason, SealedSegment};
 
 use super::*;
-use crate::act::{Join, Leave, Will};
+use crate::act::{Attach, Join, Leave, Will, NEVER};
 use crate::event::{Encoding, Event};
 use crate::payload::{Serializer, Value};
 use crate::segment::OpenSegment;
@@ -24,6 +24,8 @@ struct Story {
 
 const REALM: &str = "r";
 const HOUR: u64 = 3_600_000;
+
+mod kept;
 
 impl Story {
     fn at_entries() -> Self {
@@ -305,7 +307,8 @@ fn a_name_is_taken_over_and_a_will_that_is_delayed_can_be_kept_back() {
     };
     let join = |session, delay| {
         let join = Join { client: Some("c".into()), will: Some(will(delay)), ..Join::default() };
-        act(session, "wamp/session/on_join", &Act::Join(join))
+        let attach = Attach { join, clean: false, expiry: NEVER };
+        act(session, "wamp/session/on_join", &Act::Attach(attach))
     };
     let mut story = Story::at_entries();
     story.event(1, join(11, 0));
@@ -357,6 +360,11 @@ enum Doing {
     Turns,
     Wills,
     Reopen(u64),
+    Attach(u64, bool, u32),
+    Detach(u64, u64),
+    Keep(u64, bool),
+    Save(u64, u64),
+    Expire,
     Restart,
 }
 
@@ -370,6 +378,12 @@ fn doing() -> impl Strategy<Value = Doing> {
         Just(Doing::Turns),
         Just(Doing::Wills),
         (1u64..3).prop_map(Doing::Reopen),
+        (11u64..17, any::<bool>(), prop::sample::select(&[0, 2, 1000, NEVER][..]))
+            .prop_map(|(session, clean, expiry)| Doing::Attach(session, clean, expiry)),
+        (11u64..17, 0u64..99).prop_map(|(session, sent)| Doing::Detach(session, sent)),
+        (11u64..17, any::<bool>()).prop_map(|(session, keep)| Doing::Keep(session, keep)),
+        (11u64..17, 0u64..99).prop_map(|(session, sent)| Doing::Save(session, sent)),
+        Just(Doing::Expire),
         Just(Doing::Restart),
     ]
 }
@@ -414,7 +428,9 @@ fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
             }
             Doing::Restart if restarts => story.restart(),
             Doing::Restart => {}
+            kept => kept::play(&mut story, kept),
         }
+        kept::check_counts(&story.realms);
         for line in story.realms.lines.values() {
             assert!(!line.is_empty());
         }

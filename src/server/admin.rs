@@ -20,6 +20,7 @@ use crate::http::{
     StateStatus, StorageStatus, SyncState, SyncStatus,
 };
 use crate::log::{Log, ReadError};
+use crate::realm::KeptCounts;
 use crate::segment::checksum;
 use crate::storage::Storage;
 
@@ -118,12 +119,17 @@ fn replica_status(node: &Node) -> Option<ReplicaStatus> {
 }
 
 fn state_status(node: &Node) -> Option<StateStatus> {
-    Some(node.realms.as_ref()?.with(|realms| StateStatus {
-        next_slot: realms.next(),
-        hash: realms.hash().to_string(),
-        sessions: realms.sessions().count() as u64,
-        retained: realms.retained() as u64,
-        waiting: realms.waiting_count() as u64,
+    Some(node.realms.as_ref()?.with(|realms| {
+        let KeptCounts { attached, away } = realms.kept_counts();
+        StateStatus {
+            next_slot: realms.next(),
+            hash: realms.hash().to_string(),
+            sessions: realms.sessions().count() as u64,
+            retained: realms.retained() as u64,
+            waiting: realms.waiting_count() as u64,
+            kept_attached: attached,
+            kept_away: away,
+        }
     }))
 }
 

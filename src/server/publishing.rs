@@ -237,7 +237,7 @@ impl Publishing {
                 self.own.push(event);
                 None
             }
-            Word::Joined | Word::Ended(_) => None,
+            Word::Joined | Word::Noted(_) | Word::Released | Word::Ended(_) => None,
         }
     }
 

@@ -8,6 +8,8 @@
 //!
 //! Deliberately absent: anything of a protocol.
 
+mod kept;
+
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,8 +20,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
-use crate::act::Join;
 use crate::entry::EntryClosed;
+use crate::event::Event;
 use crate::gate::{Answer, EndReason, Gate, Moment, OpenRefusal, Request};
 use crate::limits;
 use crate::realm::{Decision, EndCause};
@@ -33,6 +35,7 @@ use super::events;
 use super::publishing::{stored, Decided, Publishing};
 use super::reader::{Reader, Reading};
 use super::transport::{Transport, TransportError};
+use kept::Keeping;
 
 /// Messages taken from a socket in one turn.
 const INPUTS_A_TURN: usize = 64;
@@ -53,6 +56,8 @@ pub(super) struct Session<G, T> {
     standing: Standing,
     reader: Option<Reader>,
     publishing: Publishing,
+    /// Where the session outlives its connection.
+    keeping: Option<Keeping>,
     current: Option<Current>,
     inputs: Vec<Bytes>,
     timer: Pin<Box<Sleep>>,
@@ -102,6 +107,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             standing: Standing::Unknown,
             reader: None,
             publishing,
+            keeping: None,
             current: None,
             inputs: Vec::new(),
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
@@ -138,12 +144,16 @@ impl<G: Gate, T: Transport> Session<G, T> {
     async fn leave(mut self) {
         let session = self.gate.session();
         self.clients.desk.forget(session);
+        if let Standing::Announced { realm, drop_will, .. } = &self.standing {
+            let (realm, drop_will) = (realm.clone(), *drop_will);
+            self.publishing.push_own(match self.detach(drop_will) {
+                Some(detach) => events::detach(realm, session, detach),
+                None => events::leave(realm, session, drop_will),
+            });
+        }
         if self.reader.take().is_some() {
             // A closed channel means that the dispatcher is gone with all its sessions.
             let _ = self.clients.commands.send(Command::Remove(session)).await;
-        }
-        if let Standing::Announced { realm, drop_will, .. } = self.standing {
-            self.publishing.push_own(events::leave(realm, session, drop_will));
         }
         self.publishing.finish(&self.clients.entry).await;
     }
@@ -179,6 +189,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
             (None, Some(moment)) => self.clients.instant(moment),
             (None, None) => Instant::now() + IDLE,
         };
+        let keeping = self.keeping.as_ref().and_then(Keeping::deadline);
+        let deadline = keeping.map_or(deadline, |keeping| keeping.min(deadline));
         // A session without a deadline moves its timer once in a while, not every turn.
         let set = self.timer.deadline();
         if self.timer.is_elapsed() || set > deadline || set + TIMER_SLACK < deadline {
@@ -189,10 +201,16 @@ impl<G: Gate, T: Transport> Session<G, T> {
     fn request(&mut self, request: Request) {
         match request {
             Request::Open { realm, join } => {
-                if let Err(refusal) = self.announce(realm, join) {
-                    self.gate.opened(Err(refusal));
-                }
+                let event = events::join(realm.clone(), self.gate.session(), join);
+                self.announce(realm, event);
             }
+            Request::Attach { realm, attach } => {
+                self.keeping = Some(Keeping::attaching());
+                let event = events::attach(realm.clone(), self.gate.session(), attach);
+                self.announce(realm, event);
+            }
+            Request::Resume(readings) => self.read_on(readings),
+            Request::Keep { act, subscribe, unsubscribe } => self.keep(act, subscribe, unsubscribe),
             Request::Publish(event) => self.publishing.push(event),
             Request::Subscribe(subscription) => {
                 if let Some(reader) = &mut self.reader {
@@ -214,27 +232,33 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     /// Has the session's beginning put into the log; it is open when the log shows that.
-    fn announce(&mut self, realm: Realm, join: Join) -> Result<(), OpenRefusal> {
+    fn announce(&mut self, realm: Realm, event: Event) {
         if !self.clients.realms.contains(&realm) {
-            return Err(OpenRefusal::NoSuchRealm);
+            return self.gate.opened(Err(OpenRefusal::NoSuchRealm));
         }
-        let session = self.gate.session();
-        let words = self.clients.desk.register(session);
-        self.publishing.push_own(events::join(realm.clone(), session, join));
+        let words = self.clients.desk.register(self.gate.session());
+        self.publishing.push_own(event);
         self.standing = Standing::Announced { realm, words, drop_will: false };
-        Ok(())
     }
 
     fn joined(&mut self) {
-        let Standing::Announced { realm, .. } = &self.standing else { return };
-        let clients = &self.clients;
         let session = self.gate.session();
-        let incarnation = clients
+        let incarnation = self
+            .clients
             .realm_states
             .with(|realms| realms.session(session).map(|session| session.incarnation));
         // It may have ended again meanwhile, of which it is about to hear.
         let Some(incarnation) = incarnation else { return };
         self.publishing.joined(incarnation);
+        if !self.attached() {
+            self.open();
+        }
+    }
+
+    fn open(&mut self) {
+        let Standing::Announced { realm, .. } = &self.standing else { return };
+        let clients = &self.clients;
+        let session = self.gate.session();
         let log = (clients.log.clone(), clients.realm_states.clone());
         let commands = clients.commands.clone();
         self.reader = Some(Reader::new(session, realm.clone(), log, commands));
@@ -243,11 +267,14 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     /// Hands the gate what is at hand for it; true where something changed that may bring more to do.
     fn deliver_some(&mut self) -> bool {
-        let (Some(reader), Some(current)) = (&self.reader, &mut self.current) else { return false };
+        let (Some(reader), Some(current)) = (&mut self.reader, &mut self.current) else {
+            return false;
+        };
         let done = current.deliver(&mut self.gate, reader);
         if done {
             self.current = None;
         }
+        self.may_have_moved();
         done
     }
 
@@ -255,6 +282,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
     fn may_read(&self) -> bool {
         self.closing.is_none()
             && self.publishing.has_room()
+            && self.keeping.as_ref().is_none_or(Keeping::has_room)
             && self.output() < limits::SESSION_OUTPUT
     }
 
@@ -340,6 +368,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 for input in std::mem::take(&mut self.inputs) {
                     self.gate.receive(input, now);
                 }
+                self.may_have_moved();
             }
             Wake::Answer(answer) => {
                 self.answered(answer);
@@ -357,6 +386,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 }
                 let now = self.now();
                 self.gate.tick(now);
+                self.look_after_keeping();
             }
             Wake::End(reason) => self.end(reason),
         }
@@ -385,12 +415,17 @@ impl<G: Gate, T: Transport> Session<G, T> {
     fn told(&mut self, word: Option<Word>) {
         match word {
             Some(Word::Joined) => self.joined(),
+            Some(Word::Noted(noted)) => self.noted(noted),
+            Some(Word::Released) => self.released(),
             Some(word @ (Word::Decided { .. } | Word::Turn { .. })) => {
                 if let Some(decided) = self.publishing.told(word) {
                     self.decided(decided);
                 }
             }
             Some(Word::Ended(cause)) => {
+                if cause == EndCause::TakenOver {
+                    self.give_up();
+                }
                 self.standing = Standing::Over;
                 self.end(match cause {
                     EndCause::TakenOver => EndReason::TakenOver,
@@ -417,6 +452,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Reading::Subscribed(id, result) => self.gate.subscribed(id, result),
             Reading::Unsubscribed(id) => self.gate.unsubscribed(id),
             Reading::Ended(id) => self.gate.ended(id),
+            Reading::Noted(room) => self.reads_anew(room),
             Reading::Segment(wanted) => self.current = Some(Current::segment(wanted)),
             Reading::Retained(values) => self.current = Some(Current::retained(values)),
             Reading::Gone { oldest } => {

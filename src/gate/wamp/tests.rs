@@ -16,7 +16,7 @@ use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
 use super::*;
 use crate::event::Encoding;
-use crate::gate::{After, PublishError, Stored};
+use crate::gate::{After, PublishError, Sending, Stored};
 use crate::payload::{decode, encode, value, Value};
 use crate::segment::StoredEvent;
 use crate::topic::{Pattern, PatternPart, Topic};
@@ -156,6 +156,9 @@ fn show(request: &Request) -> String {
         Request::Unsubscribe(id) => format!("unsubscribe {}", id.0),
         Request::Close { drop_will: false } => "close".into(),
         Request::Close { drop_will: true } => unreachable!("WAMP sessions have no MQTT will"),
+        Request::Attach { .. } | Request::Resume(_) | Request::Keep { .. } => {
+            unreachable!("WAMP sessions keep nothing")
+        }
     }
 }
 
@@ -226,7 +229,8 @@ fn tell(gate: &mut WampGate, call: &str) {
             let subscriptions = &ids[..];
             let (event, topic, id) = (&event, &topic, event_id());
             let retained = how == "keep";
-            gate.deliver(Delivery { event, topic, position, id, retained, subscriptions });
+            let sending = Sending::First;
+            gate.deliver(Delivery { event, topic, position, id, retained, sending, subscriptions });
         }
         ["tick", _] => gate.tick(Moment(number(1))),
         ["end", "shutdown"] => gate.end(EndReason::Shutdown),
@@ -442,7 +446,7 @@ proptest! {
                         Request::Publish(event) => {
                             let _ = value(&event.payload);
                         }
-                        Request::Open { .. } => prop_assert!(false, "opened twice"),
+                        other => prop_assert!(false, "{other:?}"),
                     }
                 }
                 while let Some(message) = gate.poll_output() {

@@ -47,7 +47,7 @@ pub(super) fn of_subscribe_error(error: SubscribeError) -> &'static str {
     match error {
         SubscribeError::Gone { .. } => "vulpes.error.history_gone",
         SubscribeError::Ahead { .. } => "vulpes.error.no_such_position",
-        SubscribeError::TooMany => "vulpes.error.too_many_subscriptions",
+        SubscribeError::TooMany | SubscribeError::NoRoom => "vulpes.error.too_many_subscriptions",
         SubscribeError::Unavailable => "vulpes.error.unavailable",
     }
 }
