@@ -155,13 +155,28 @@ impl Client {
 
     /// Starts it as a subscriber.
     pub(super) fn subscribe(&self, node: &Node) -> Result<Program> {
+        self.listen("sub", node)
+    }
+
+    /// Starts it as a subscriber in a session that outlives its connection: MQTT only.
+    pub(super) fn keep(&self, node: &Node) -> Result<Program> {
+        self.listen("keep", node)
+    }
+
+    fn listen(&self, role: &str, node: &Node) -> Result<Program> {
         let command = if self.kind == Kind::Mosquitto {
             // `-d` tells when the subscription stands, and would keep it in a buffer where nobody watches.
             let mut command = Command::new("stdbuf");
             command.args(["-oL", "mosquitto_sub", "-d", "-F", "event %t %x"]);
+            if role == "keep" {
+                command.args(["-c", "-i", &format!("mosquitto-{}", self.variant)]);
+            }
+            if role == "keep" && self.variant == "mqttv5" {
+                command.args(["-x", "4294967295"]);
+            }
             self.mosquitto(command, node, "cross/#")
         } else {
-            self.script("sub", node)
+            self.script(role, node)
         };
         Program::start(format!("{} at node {}", self.name(), node.id), command)
     }
