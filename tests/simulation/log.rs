@@ -16,6 +16,7 @@ use vulpes::segment::checksum;
 use vulpes_raft::ids::{EventId, Incarnation, NodeId, Position, SegmentNumber, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
+use crate::keepers::KeptLog;
 use crate::locks::{self, LockLog};
 use crate::value::Value;
 
@@ -32,6 +33,7 @@ pub(crate) struct OrderLog {
     places: BTreeMap<Value, Position>,
     entries: BTreeMap<NodeId, Life>,
     pub(crate) lock: LockLog,
+    pub(crate) kept: KeptLog,
     /// The last number of each session in the log.
     sessions: BTreeMap<(u64, u64), u64>,
     /// Shown by a node that began at a slot before which nobody has shown anything yet.
@@ -143,6 +145,7 @@ impl OrderLog {
             if !event.act.is_empty() {
                 self.values.push(None);
                 let position = Position(self.values.len() as u64);
+                self.kept.shown(position, event.publisher, &event.act);
                 let topic = placed.segment.as_ref().map(|s| &s.topics()[event.topic as usize].1);
                 if topic.is_some_and(|topic| topic.as_str() == locks::TOPIC)
                     && !placed.is_hidden(event.offset)

@@ -23,6 +23,7 @@ mod chance;
 mod clients;
 mod cluster;
 mod connection;
+mod keepers;
 mod locks;
 mod log;
 mod mqtt;

@@ -51,3 +51,8 @@ fn forgetting_the_incarnation_is_caught() {
 fn dispatching_before_the_commit_is_caught() {
     caught(Mutant::DispatchBeforeCommit);
 }
+
+#[test]
+fn resuming_one_too_far_is_caught() {
+    caught(Mutant::ResumeOneTooFar);
+}

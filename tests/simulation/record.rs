@@ -18,6 +18,7 @@ use vulpes::realm::StateHash;
 use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::order::SealedSegment;
 
+use crate::keepers::KeptRecord;
 use crate::locks::LOCKERS;
 use crate::log::OrderLog;
 use crate::value::Value;
@@ -58,6 +59,7 @@ type Heard = (Value, Option<(Position, String)>);
 #[derive(Default)]
 pub(crate) struct Record {
     pub(crate) log: OrderLog,
+    pub(crate) kept: KeptRecord,
     pub(crate) phase: Phase,
     pub(crate) counts: Counts,
     /// Milliseconds since the simulation began.
@@ -268,6 +270,9 @@ impl Record {
         if let Some(locker) = (0..LOCKERS).find(|locker| !self.relocked.contains(locker)) {
             return Some(format!("locker {locker} has not had the lock"));
         }
+        if let Some(keeper) = self.kept.waiting(&self.log) {
+            return Some(format!("keeper {keeper} has not got the last value"));
+        }
         let behind = (0..readers).find(|reader| self.read_by(*reader) != last)?;
         let at = self.read_by(behind);
         Some(format!("reader {behind} is at position {at} of {last}"))
@@ -290,6 +295,8 @@ impl Record {
         self.check(unheard.map_or(Ok(()), Err));
         let granted = self.log.lock.verdict(&self.grants);
         self.check(granted);
+        let kept = self.kept.verdict(&self.log);
+        self.check(kept);
         if self.log.parked() > 0 {
             self.check(Err("a slot was shown, and the one before it never".into()));
         }

@@ -16,6 +16,7 @@ use vulpes_raft::mutant::{plant, Mutant};
 
 use crate::clients::{probe, publisher, reader, PUBLISHERS, READERS};
 use crate::cluster::{Cluster, Ongoing, CLIENTS};
+use crate::keepers::{keeper, KEEPERS};
 use crate::locks::{locker, LOCKERS};
 use crate::plan::Plan;
 use crate::record::{Counts, Phase, Record, Shared};
@@ -113,7 +114,11 @@ fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
                 .filter(here)
                 .map(|number| locker(plan.clone(), number, shared.clone()))
                 .map(tokio::task::spawn_local);
-            join_all(publishers.chain(readers).chain(probes).chain(lockers)).await;
+            let keepers = (0..KEEPERS)
+                .filter(here)
+                .map(|number| keeper(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
+            join_all(publishers.chain(readers).chain(probes).chain(lockers).chain(keepers)).await;
             Ok(())
         });
     }
