@@ -14,6 +14,7 @@ use vulpes_raft::wire;
 use crate::event::{Payload, Qos, SessionId};
 use crate::limits;
 use crate::payload::Value;
+use crate::procedure::{Invoke, Register, RegistrationId};
 use crate::topic::Topic;
 
 /// What an event asks for.
@@ -33,6 +34,10 @@ pub enum Act {
     Join(Join),
     /// The publisher's session ends.
     Leave(Leave),
+    /// The publisher offers a procedure. Decided at its place in the order, and seen by nobody.
+    Register(Register),
+    /// The publisher takes back what it offers there. Decided as well, and seen by nobody.
+    Unregister(RegistrationId),
 }
 
 /// The terms of a publish.
@@ -99,7 +104,7 @@ pub struct Will {
     pub delay: u32,
 }
 
-/// Why a conditional publish was not accepted.
+/// Why a conditional publish, or a registration, was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("the topic's value does not fit")]
@@ -108,6 +113,16 @@ pub enum Refusal {
     LineFull,
     #[error("the session has ended")]
     SessionEnded,
+    #[error("the procedure is registered already")]
+    ProcedureExists,
+    #[error("the procedure is registered with invoke={}, and can be shared only so", .0.word())]
+    OtherPolicy(Invoke),
+    #[error("a session may have {} registrations at most", limits::SESSION_REGISTRATIONS)]
+    TooManyRegistrations,
+    #[error("a registration may have {} callees at most", limits::REGISTRATION_CALLEES)]
+    TooManyCallees,
+    #[error("this session has no such registration")]
+    NoSuchRegistration,
 }
 
 impl Act {
@@ -115,6 +130,16 @@ impl Act {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         wire::encode(self).into()
+    }
+
+    /// Whether its fate is decided in the order and not by being stored.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        match self {
+            Self::Publish(terms) => terms.is_conditional(),
+            Self::Register(_) | Self::Unregister(_) => true,
+            Self::Granted { .. } | Self::Due(_) | Self::Join(_) | Self::Leave(_) => false,
+        }
     }
 
     /// Reads what an event carries; `None` where that is no act this release knows.
@@ -128,6 +153,7 @@ impl Act {
 mod tests {
     use super::*;
     use crate::event::Encoding;
+    use crate::procedure::{Matching, Procedure};
 
     #[test]
     fn golden_bytes() {
@@ -141,7 +167,14 @@ mod tests {
                 kwargs: Bytes::new(),
             }),
         };
-        let cases: [(Act, &[u8]); 4] = [
+        let register = Register {
+            procedure: Procedure::new("a.b", Matching::Exact).unwrap(),
+            matching: Matching::Prefix,
+            invoke: Invoke::Last,
+            concurrency: 3,
+            disclose_caller: true,
+        };
+        let cases: [(Act, &[u8]); 6] = [
             (Act::Publish(Terms::default()), &[0, 0, 0, 0, 0]),
             (
                 Act::Granted { waiting: Position(7), terms },
@@ -149,6 +182,8 @@ mod tests {
             ),
             (Act::Due(DueId { session: SessionId(5), number: 1 }), &[2, 5, 1]),
             (Act::Leave(Leave { drop_will: true }), &[4, 1]),
+            (Act::Register(register), &[5, 3, b'a', b'.', b'b', 1, 4, 3, 1]),
+            (Act::Unregister(RegistrationId(7)), &[6, 7]),
         ];
         for (act, bytes) in cases {
             assert_eq!(act.encode(), bytes, "{act:?}");

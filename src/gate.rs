@@ -19,6 +19,7 @@ use bytes::Bytes;
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
 use crate::act::{Join, Refusal};
+use crate::call;
 use crate::event::{Event, SessionId};
 use crate::payload::Value;
 use crate::segment::StoredEvent;
@@ -46,13 +47,15 @@ pub enum Request {
     /// (MQTT client identifier) takes over from an older session of that name in the realm.
     Open { realm: Realm, join: Join },
     /// Put an event into the log. The n-th of a session (from 0) is answered as sequence n, in order, by
-    /// [`Gate::answered`], whether or not its publisher wants to know. Where it is conditional
-    /// ([`crate::act::Terms::is_conditional`]), [`Gate::decided`] follows when that is decided, maybe much later.
+    /// [`Gate::answered`], whether or not its publisher wants to know. Where its fate is decided in the order
+    /// ([`crate::act::Act::is_decided`]), [`Gate::decided`] follows when it is, maybe much later.
     Publish(Event),
     /// Begin a subscription; answered by [`Gate::subscribed`] before its first event.
     Subscribe(Subscription),
     /// End a subscription; answered by [`Gate::unsubscribed`], after which no event of it comes.
     Unsubscribe(SubscriptionId),
+    /// Take part in calls; what comes of it is said by [`Gate::told`].
+    Call(call::Asked),
     /// Close the connection once all output is written. The session's MQTT will is published, unless it is dropped.
     Close { drop_will: bool },
 }
@@ -183,8 +186,11 @@ pub trait Gate: Send {
     /// Publishes found their fate, in the order in which they were made.
     fn answered(&mut self, answer: Answer);
 
-    /// The conditional publish of this sequence number, answered as stored before, found its fate.
+    /// What stands at this sequence number, answered as stored before, found its fate in the order.
     fn decided(&mut self, sequence: u64, outcome: Result<Stored, Refusal>);
+
+    /// Something about the session's calls. Sessions of a protocol without calls are told nothing.
+    fn told(&mut self, _told: call::Told) {}
 
     /// A subscription stands, or does not.
     fn subscribed(&mut self, id: SubscriptionId, result: Result<(), SubscribeError>);

@@ -1,17 +1,20 @@
-//! What nodes ask of each other's storages: keeping bodies, and fetching bodies and rows.
+//! What nodes ask of each other's storages, keeping bodies and fetching bodies and rows; and how entries pass on calls.
 //!
 //! | service | asks | answers |
 //! |---|---|---|
 //! | keep | an entry | a storage: its storage votes and credit |
 //! | fetch | any node | a storage: bodies, rows, places, status, the realms' state |
+//! | calls | an entry | an entry: what comes of calls (both talk, nobody waits for an answer) |
 //!
 //! Invariant: keeping and fetching have a connection each, so that a vote never waits behind a history replay. A peer's
 //! bytes, whatever they are, end at most the connection they came on.
 //!
 //! Deliberately absent: accepting connections and saying hello (`wire`, and the node's wiring), and repeating calls.
 //!
-//! In reading order: `wire` is what is said; `serve` answers, `lent` for more than one answer; `connection` dials.
+//! In reading order: `wire` is what is said; `serve` answers, `lent` for more than one answer; `connection` dials. `calls` is
+//! apart.
 
+mod calls;
 mod connection;
 mod lent;
 mod serve;
@@ -36,6 +39,7 @@ use crate::storage::{self, ReadError, Storage, StorageStatus};
 use connection::{Connector, Peer};
 use wire::{FetchAnswer, FetchRequest, KeepAnswer, KeepRequest, StateHead};
 
+pub use calls::{talk, Talker};
 pub use serve::{serve_fetch, serve_keep};
 pub use wire::Rows;
 

@@ -12,9 +12,10 @@
 //!
 //! Deliberately absent: disks (`storage`), sockets and clocks, and who carries out what a [`Notice`] asks for (`server`).
 //!
-//! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`.
+//! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `registrations`.
 
 mod lines;
+mod registrations;
 mod retained;
 mod rows;
 mod sessions;
@@ -39,6 +40,7 @@ use crate::payload;
 use crate::segment::{Segment, StoredEvent};
 use crate::topic::{Realm, Topic};
 
+pub use registrations::{Callee, Place, Registration};
 pub use retained::{At, Bond, Retained, RetainedMap};
 pub use rows::{Change, StateHash};
 pub use sessions::{EndCause, SessionState};
@@ -46,12 +48,13 @@ pub use shared::SharedRealms;
 pub use value::{fits, is_nothing, merged};
 
 use lines::Line;
+use registrations::Registrations;
 use rows::{Key, Rows};
 
-/// What became of a conditional publish.
+/// What became of a conditional publish or a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is published, at this place.
+    /// It is published, at this place. For a registration: its position is the registration's number.
     Accepted(At),
     Refused(Refusal),
 }
@@ -63,7 +66,7 @@ pub enum Notice {
     Joined { session: SessionId },
     /// A session is over.
     Ended { session: SessionId, cause: EndCause },
-    /// The fate of the conditional publish that stood at `asked`.
+    /// The fate of the conditional publish, or of what else is decided in the order, that stood at `asked`.
     Decided { session: SessionId, asked: Position, decision: Decision },
     /// It is a waiting publish's turn: its entry is to publish it again ([`Act::Granted`]).
     Turn { session: SessionId, waiting: Position },
@@ -140,6 +143,7 @@ pub struct Realms {
     waits: BTreeMap<SessionId, BTreeSet<(Realm, Topic, Position)>>,
     entries: BTreeMap<NodeId, Incarnation>,
     due: BTreeMap<DueId, Due>,
+    registrations: Registrations,
     rows: Rows,
     notices: Vec<Notice>,
 }
@@ -166,6 +170,7 @@ impl Default for Realms {
             waits: BTreeMap::new(),
             entries: BTreeMap::new(),
             due: BTreeMap::new(),
+            registrations: Registrations::default(),
             rows: Rows::default(),
             notices: Vec::new(),
         }
@@ -214,6 +219,10 @@ impl Realms {
             }
             Key::Due(id) => {
                 self.due.insert(id, wire::decode(value).ok()?);
+            }
+            Key::Registration(realm, matching, procedure) => {
+                let place = Place { realm, matching, procedure };
+                self.registrations.load(place, wire::decode(value).ok()?);
             }
         }
         Some(())
@@ -290,6 +299,14 @@ impl Realms {
             Some(Act::Leave(leave)) => {
                 let cause = EndCause::Left { drop_will: leave.drop_will };
                 self.end_session(incoming.event.publisher, cause)
+            }
+            Some(Act::Register(register)) => {
+                self.register(incoming, register);
+                false
+            }
+            Some(Act::Unregister(id)) => {
+                self.unregister(incoming, id);
+                false
             }
             // Nodes of a newer release may ask for more than this one knows of.
             None => false,

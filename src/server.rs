@@ -1,8 +1,9 @@
 //! A node: sockets, roles and the wiring between them.
 //!
 //! - [`node`]: starts the roles that the configuration names, and stops them.
-//! - `links`: how its roles reach each other.
+//! - `links`, `peers`: how its roles reach each other, and other nodes reach them.
 //! - `listen`, `transport`, `session`, `publishing`, `reader`, `delivery`, `events`, `clients`: client connections.
+//! - `calls`: calls between them, and to and from other entries.
 //! - `desk`: what the realms' state has to say to them, and what they have left to be published.
 //! - `repair`: mending damaged bodies from other storages.
 //! - `admin`: what operators are told.
@@ -10,6 +11,7 @@
 //! Invariant: nothing here decides about order or durability; it only carries.
 
 mod admin;
+mod calls;
 mod clients;
 mod delivery;
 mod desk;
@@ -17,6 +19,7 @@ mod events;
 mod links;
 mod listen;
 pub mod node;
+mod peers;
 mod publishing;
 mod reader;
 mod repair;

@@ -23,6 +23,8 @@ pub enum Mutant {
     ForgetIncarnation,
     /// The leader shows resolutions to those who follow the order before they are committed.
     DispatchBeforeCommit,
+    /// An entry goes on waiting for calls when the link they went over has ended.
+    KeepCallsOfLostLinks,
 }
 
 #[cfg(feature = "mutants")]

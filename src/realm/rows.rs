@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::act::DueId;
 use crate::event::SessionId;
+use crate::procedure::{Matching, Procedure};
 use crate::topic::{Realm, Topic};
 
 /// What a row is about.
@@ -25,6 +26,7 @@ pub(super) enum Key {
     Retained(Realm, Topic),
     Waiter(Realm, Topic, Position),
     Due(DueId),
+    Registration(Realm, Matching, Procedure),
 }
 
 /// A row that changed; without a value it is gone.

@@ -107,6 +107,7 @@ impl Realms {
         }
         self.notices.push(Notice::Ended { session, cause });
         self.end_waits(session);
+        self.end_registrations(session);
         let mut number = self.next_due(session);
         for (realm, topic) in self.bonds.get(&session).cloned().unwrap_or_default() {
             let retained = self.retained.get(&realm).and_then(|topics| topics.get(&topic));

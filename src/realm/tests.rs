@@ -7,6 +7,9 @@ use vulpes_raft::ids::{AdvanceSegment, SegmentNumber, Shard};
 use vulpes_raft::order::{CloseReason, SealedSegment};
 
 use super::*;
+
+mod registrations;
+
 use crate::act::{Join, Leave, Will};
 use crate::event::{Encoding, Event};
 use crate::payload::{Serializer, Value};
@@ -357,6 +360,8 @@ enum Doing {
     Turns,
     Wills,
     Reopen(u64),
+    Register(u64, usize),
+    Unregister(u64, usize),
     Restart,
 }
 
@@ -370,6 +375,8 @@ fn doing() -> impl Strategy<Value = Doing> {
         Just(Doing::Turns),
         Just(Doing::Wills),
         (1u64..3).prop_map(Doing::Reopen),
+        (11u64..17, 0usize..6).prop_map(|(session, what)| Doing::Register(session, what)),
+        (11u64..17, 0usize..6).prop_map(|(session, what)| Doing::Unregister(session, what)),
         Just(Doing::Restart),
     ]
 }
@@ -412,12 +419,22 @@ fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
                 story.step(Step::Closed { entry, incarnation, reason }, None);
                 story.step(Step::Opened { entry, incarnation }, None);
             }
+            Doing::Register(session, what) => {
+                story.event(session % 2 + 1, registrations::any_register(*session, *what));
+            }
+            Doing::Unregister(session, what) => {
+                if let Some(id) = registrations::any_registration(&story, *what) {
+                    let unregister = act(*session, "x", &Act::Unregister(id));
+                    story.event(session % 2 + 1, unregister);
+                }
+            }
             Doing::Restart if restarts => story.restart(),
             Doing::Restart => {}
         }
         for line in story.realms.lines.values() {
             assert!(!line.is_empty());
         }
+        registrations::check(&story);
         all.extend(story.told());
     }
     (story.realms.hash(), all, story.rows.len())
@@ -447,7 +464,10 @@ proptest! {
             (hash, &notices.clone(), rows)
         });
         let tokens = notices.iter().filter_map(|notice| match notice {
-            Notice::Decided { decision: Decision::Accepted(at), .. } => Some(at.position),
+            // Who joins others in a registration is told where that stands.
+            Notice::Decided { asked, decision: Decision::Accepted(at), .. } => {
+                Some(at.position).filter(|position| position >= asked)
+            }
             _ => None,
         });
         let tokens: Vec<_> = tokens.collect();

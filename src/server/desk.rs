@@ -1,5 +1,5 @@
-//! The desk of an entry node: what the realms' state says about the node's own sessions goes to them, and what sessions
-//! have left to be published is published.
+//! The desk of an entry node: what the realms' state says about the node's own sessions goes to them, what it says about
+//! all goes to the node's calls, and what sessions have left to be published is published.
 //!
 //! Every entry node hears of everything that is due. They go by turns, so that mostly one of them publishes: the entry
 //! that the session was at, then the others in the order of their numbers. What is published twice is hidden by the
@@ -25,6 +25,8 @@ use crate::event::{Event, SessionId};
 use crate::gate::Answer;
 use crate::limits;
 use crate::realm::{Decision, Due, EndCause, Notice, Realms, SharedRealms};
+
+use super::calls::Calls;
 
 /// How long an entry waits for the one before it to publish what is due.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -55,15 +57,16 @@ pub(super) enum Word {
 pub(super) struct Desk {
     sessions: Arc<Mutex<BTreeMap<SessionId, mpsc::Sender<Word>>>>,
     own_answers: mpsc::Sender<Answer>,
+    calls: Calls,
 }
 
 impl Desk {
     /// Must be called within a tokio runtime.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(calls: Calls) -> Self {
         let (own_answers, mut answers) = mpsc::channel(OWN_ANSWERS);
         // What becomes of them is seen in the order.
         tokio::spawn(async move { while answers.recv().await.is_some() {} });
-        Self { sessions: Arc::default(), own_answers }
+        Self { sessions: Arc::default(), own_answers, calls }
     }
 
     fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, mpsc::Sender<Word>>> {
@@ -115,6 +118,7 @@ impl Desk {
                         match notice {
                             Notice::Joined { session } => self.tell(session, Word::Joined),
                             Notice::Ended { session, cause } => {
+                                self.calls.ended(session);
                                 self.tell(session, Word::Ended(cause));
                             }
                             Notice::Decided { session, asked, decision } => {

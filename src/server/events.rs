@@ -5,6 +5,7 @@
 //! Deliberately absent: what becomes of them (`realm`).
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use crate::act::{Act, Join, Leave};
 use crate::event::{Encoding, Event, Payload, Qos, SessionId};
@@ -19,10 +20,22 @@ pub(super) fn join(realm: Realm, session: SessionId, join: Join) -> Event {
     event(realm, session, "wamp/session/on_join", &details, &Act::Join(join))
 }
 
-/// A session ends.
-pub(super) fn leave(realm: Realm, session: SessionId, drop_will: bool) -> Event {
+/// Whom others knew a session as, to be told when it ends: `authid` and `authrole`, as its details have them.
+pub(super) fn known_as(details: &str) -> [Value; 2] {
+    let details: Value = serde_json::from_str(details).unwrap_or_default();
+    ["authid", "authrole"].map(|key| details[key].clone())
+}
+
+/// A session ends (WAMP advanced profile, "Session Meta Events").
+pub(super) fn leave(
+    realm: Realm,
+    session: SessionId,
+    [authid, authrole]: &[Value; 2],
+    drop_will: bool,
+) -> Event {
     let act = Act::Leave(Leave { drop_will });
-    event(realm, session, "wamp/session/on_leave", &session.0.to_string(), &act)
+    let arguments = format!("{},{authid},{authrole}", session.0);
+    event(realm, session, "wamp/session/on_leave", &arguments, &act)
 }
 
 fn event(realm: Realm, session: SessionId, topic: &str, json: &str, act: &Act) -> Event {

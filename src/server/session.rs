@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use crate::act::Join;
+use crate::call::Asked;
 use crate::entry::EntryClosed;
 use crate::gate::{Answer, EndReason, Gate, Moment, OpenRefusal, Request};
 use crate::limits;
@@ -26,6 +27,7 @@ use crate::realm::{Decision, EndCause};
 use crate::replica::Command;
 use crate::topic::Realm;
 
+use super::calls::Attached;
 use super::clients::Clients;
 use super::delivery::Current;
 use super::desk::Word;
@@ -53,6 +55,8 @@ pub(super) struct Session<G, T> {
     standing: Standing,
     reader: Option<Reader>,
     publishing: Publishing,
+    /// There once the session has to do with calls.
+    calls: Option<Attached>,
     current: Option<Current>,
     inputs: Vec<Bytes>,
     timer: Pin<Box<Sleep>>,
@@ -72,6 +76,7 @@ enum Standing {
     Announced {
         realm: Realm,
         words: mpsc::Receiver<Word>,
+        known_as: [serde_json::Value; 2],
         /// Its MQTT will is not to be published.
         drop_will: bool,
     },
@@ -87,6 +92,8 @@ enum Wake {
     /// What the realms' state says to the session; nothing when it was too slow to listen.
     Word(Option<Word>),
     Reading(Reading),
+    /// There is something about calls to be told.
+    Told,
     Submitted(Result<(), EntryClosed>),
     Time,
     End(EndReason),
@@ -102,6 +109,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             standing: Standing::Unknown,
             reader: None,
             publishing,
+            calls: None,
             current: None,
             inputs: Vec::new(),
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
@@ -137,13 +145,15 @@ impl<G: Gate, T: Transport> Session<G, T> {
     /// Says goodbye to the dispatcher and, in the log, to everybody.
     async fn leave(mut self) {
         let session = self.gate.session();
+        // Who waits for it is told at once, and not when the log shows its end.
+        self.calls = None;
         self.clients.desk.forget(session);
         if self.reader.take().is_some() {
             // A closed channel means that the dispatcher is gone with all its sessions.
             let _ = self.clients.commands.send(Command::Remove(session)).await;
         }
-        if let Standing::Announced { realm, drop_will, .. } = self.standing {
-            self.publishing.push_own(events::leave(realm, session, drop_will));
+        if let Standing::Announced { realm, known_as, drop_will, .. } = self.standing {
+            self.publishing.push_own(events::leave(realm, session, &known_as, drop_will));
         }
         self.publishing.finish(&self.clients.entry).await;
     }
@@ -204,12 +214,30 @@ impl<G: Gate, T: Transport> Session<G, T> {
                     reader.unsubscribe(id);
                 }
             }
+            Request::Call(asked) => self.ask(asked),
             Request::Close { drop_will: dropped } => {
                 if let Standing::Announced { drop_will, .. } = &mut self.standing {
                     *drop_will = dropped;
                 }
                 self.closing.get_or_insert_with(|| Instant::now() + LINGER);
             }
+        }
+    }
+
+    fn ask(&mut self, asked: Asked) {
+        let Standing::Announced { realm, .. } = &self.standing else { return };
+        let (clients, session) = (&self.clients, self.gate.session());
+        let calls = self.calls.get_or_insert_with(|| clients.calls.attach(session));
+        if let Some(told) = calls.ask(realm, asked) {
+            self.gate.told(told);
+        }
+    }
+
+    /// Hands the gate what it is told about calls, while there is room for it.
+    fn tell(&mut self) {
+        while self.output() < limits::SESSION_OUTPUT {
+            let Some(told) = self.calls.as_ref().and_then(Attached::next) else { return };
+            self.gate.told(told);
         }
     }
 
@@ -220,8 +248,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
         let session = self.gate.session();
         let words = self.clients.desk.register(session);
+        let known_as = events::known_as(&join.details);
         self.publishing.push_own(events::join(realm.clone(), session, join));
-        self.standing = Standing::Announced { realm, words, drop_will: false };
+        self.standing = Standing::Announced { realm, words, known_as, drop_will: false };
         Ok(())
     }
 
@@ -282,6 +311,12 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
         if let Poll::Ready(result) = self.publishing.poll_submitted(context) {
             return Poll::Ready(Wake::Submitted(result));
+        }
+        let has_room = self.output() < limits::SESSION_OUTPUT;
+        if let Some(calls) = self.calls.as_ref().filter(|_| has_room) {
+            if calls.poll(context).is_ready() {
+                return Poll::Ready(Wake::Told);
+            }
         }
         // Both sides may always have something: they take turns at being asked first.
         self.inputs_first = !self.inputs_first;
@@ -348,6 +383,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 }
             }
             Wake::Word(word) => self.told(word),
+            Wake::Told => self.tell(),
             Wake::Submitted(Ok(())) => {}
             Wake::Submitted(Err(EntryClosed)) => self.end(EndReason::Shutdown),
             Wake::Reading(reading) => self.read(reading),

@@ -1,6 +1,7 @@
 //! The whole program as people run it: real node processes, real sockets, real clients, `kill -9`.
 //!
 //! - [`order`]: publishers and readers at all nodes see one order.
+//! - [`calls`]: procedures called over all nodes, and callees that die.
 //! - [`crashes`]: nodes die under load, one or all.
 //! - [`quorum`]: too few nodes are left, and come back.
 //! - [`bad_input`]: clients that break every rule.
@@ -14,6 +15,7 @@
 //! Deliberately absent: power cuts and network faults, which only a simulation can repeat.
 
 mod bad_input;
+mod calls;
 mod crashes;
 mod operator;
 mod order;

@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: what only our own options do; stock clients of MQTT 3.1.1 can't say them.
 
+mod calls;
 mod kinds;
 mod messages;
 mod program;

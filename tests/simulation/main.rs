@@ -19,6 +19,7 @@ compile_error!(
      RUSTFLAGS in the environment replaces it: add the flag there, or unset RUSTFLAGS"
 );
 
+mod calls;
 mod chance;
 mod clients;
 mod cluster;

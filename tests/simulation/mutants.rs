@@ -51,3 +51,8 @@ fn forgetting_the_incarnation_is_caught() {
 fn dispatching_before_the_commit_is_caught() {
     caught(Mutant::DispatchBeforeCommit);
 }
+
+#[test]
+fn keeping_calls_of_lost_links_is_caught() {
+    caught(Mutant::KeepCallsOfLostLinks);
+}

@@ -18,6 +18,7 @@ use vulpes::realm::StateHash;
 use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::order::SealedSegment;
 
+use crate::calls::CALLERS;
 use crate::locks::LOCKERS;
 use crate::log::OrderLog;
 use crate::value::Value;
@@ -49,6 +50,8 @@ pub(crate) struct Counts {
     pub(crate) crashes: u64,
     pub(crate) cuts: u64,
     pub(crate) grants: u64,
+    pub(crate) calls: u64,
+    pub(crate) results: u64,
 }
 
 /// A value that a subscriber got, and its place, where that was told.
@@ -73,6 +76,8 @@ pub(crate) struct Record {
     grants: Vec<(u64, Position)>,
     /// Lockers that have had the lock since things went wrong last.
     relocked: Vec<u64>,
+    /// Callers that have had a result since things went wrong last.
+    recalled: Vec<u64>,
     /// The hash of the realms' state before a slot, as the first node had it.
     states: BTreeMap<Slot, StateHash>,
     /// Nodes whose clients have had a publish acknowledged since things went wrong last.
@@ -240,6 +245,29 @@ impl Record {
         }
     }
 
+    /// A call is about to be made; gives its number.
+    pub(crate) fn call(&mut self) -> u64 {
+        self.counts.calls += 1;
+        self.counts.calls
+    }
+
+    /// A call was answered, with a result or with an error; or it was not as it has to be.
+    pub(crate) fn called(&mut self, caller: u64, number: u64, outcome: Result<bool, String>) {
+        self.trace(|| format!("call {number} of caller {caller} is answered: {outcome:?}"));
+        if outcome == Ok(true) {
+            self.counts.results += 1;
+            if self.phase == Phase::Rest && !self.recalled.contains(&caller) {
+                self.recalled.push(caller);
+            }
+        }
+        self.check(outcome.map(drop));
+    }
+
+    /// Whether a caller has had a result since things went wrong last.
+    pub(crate) fn has_called(&self, caller: u64) -> bool {
+        self.recalled.contains(&caller)
+    }
+
     /// A node's state of the realms, behind a slot.
     pub(crate) fn state(&mut self, node: u64, next: Slot, hash: StateHash) {
         let first = *self.states.entry(next).or_insert(hash);
@@ -267,6 +295,9 @@ impl Record {
         let last = self.log.last_value();
         if let Some(locker) = (0..LOCKERS).find(|locker| !self.relocked.contains(locker)) {
             return Some(format!("locker {locker} has not had the lock"));
+        }
+        if let Some(caller) = (0..CALLERS).find(|caller| !self.recalled.contains(caller)) {
+            return Some(format!("caller {caller} has had no result"));
         }
         let behind = (0..readers).find(|reader| self.read_by(*reader) != last)?;
         let at = self.read_by(behind);

@@ -14,6 +14,7 @@ use futures::future::join_all;
 use turmoil::{Builder, Sim};
 use vulpes_raft::mutant::{plant, Mutant};
 
+use crate::calls::{callee, caller, CALLEES, CALLERS};
 use crate::clients::{probe, publisher, reader, PUBLISHERS, READERS};
 use crate::cluster::{Cluster, Ongoing, CLIENTS};
 use crate::locks::{locker, LOCKERS};
@@ -28,8 +29,16 @@ const REST: u64 = 30_000;
 
 /// What a run has to contain to mean something. Under some fault schedules most publishes stay unanswered; that most
 /// are answered is asked of many runs together.
-const LEAST: Counts =
-    Counts { attempts: 20, acknowledged: 10, delivered: 30, crashes: 1, cuts: 1, grants: 1 };
+const LEAST: Counts = Counts {
+    attempts: 20,
+    acknowledged: 10,
+    delivered: 30,
+    crashes: 1,
+    cuts: 1,
+    grants: 1,
+    calls: 10,
+    results: CALLERS,
+};
 
 /// Segments that may wait in one simulated socket.
 const SOCKET: usize = 4_096;
@@ -113,7 +122,16 @@ fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
                 .filter(here)
                 .map(|number| locker(plan.clone(), number, shared.clone()))
                 .map(tokio::task::spawn_local);
-            join_all(publishers.chain(readers).chain(probes).chain(lockers)).await;
+            let callers = (0..CALLERS)
+                .filter(here)
+                .map(|number| caller(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
+            let callees = (0..CALLEES)
+                .filter(here)
+                .map(|number| callee(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
+            let all = publishers.chain(readers).chain(probes).chain(lockers);
+            join_all(all.chain(callers).chain(callees)).await;
             Ok(())
         });
     }
@@ -178,7 +196,9 @@ fn coverage(record: &Record) -> Result<(), String> {
         && counts.delivered >= LEAST.delivered
         && counts.crashes >= LEAST.crashes
         && counts.cuts >= LEAST.cuts
-        && counts.grants >= LEAST.grants;
+        && counts.grants >= LEAST.grants
+        && counts.calls >= LEAST.calls
+        && counts.results >= LEAST.results;
     if enough {
         Ok(())
     } else {

@@ -199,6 +199,12 @@ fn reason(refusal: Refusal) -> Reason {
     match refusal {
         Refusal::NotAccepted => Reason::NotAuthorized,
         Refusal::LineFull => Reason::QuotaExceeded,
-        Refusal::SessionEnded => Reason::Unspecified,
+        Refusal::SessionEnded
+        // MQTT has no registrations.
+        | Refusal::ProcedureExists
+        | Refusal::OtherPolicy(_)
+        | Refusal::TooManyRegistrations
+        | Refusal::TooManyCallees
+        | Refusal::NoSuchRegistration => Reason::Unspecified,
     }
 }

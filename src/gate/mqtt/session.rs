@@ -80,9 +80,10 @@ impl Session {
         })?;
         let conditional = publish.terms.is_conditional();
         let too_many = || (conditional && !self.publishes.may_wait()).then(too_many_waits);
-        if let Some(violation) = publish.refused.or_else(too_many) {
-            // Only a PUBACK can refuse a message and leave the connection be.
-            if publish.qos == Qos::AtMostOnce {
+        let reserved = topic.is_routers_own().then(routers_own);
+        if let Some(violation) = reserved.or(publish.refused).or_else(too_many) {
+            // Only a PUBACK of MQTT 5 can refuse a message and leave the connection be.
+            if publish.qos == Qos::AtMostOnce || self.client.version != Version::V5 {
                 return Err(violation);
             }
             return self.publishes.refuse(publish.packet_id, violation, out);
@@ -156,6 +157,11 @@ impl Session {
         }
         outgoing.write(version, &mut out.output);
     }
+}
+
+fn routers_own() -> Violation {
+    let text = "PUBLISH: topics that begin with wamp are the router's own";
+    Violation::new(Reason::TopicNameInvalid, text)
 }
 
 fn too_many_waits() -> Violation {

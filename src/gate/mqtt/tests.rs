@@ -256,6 +256,7 @@ fn show(request: &Request) -> String {
             text + &format!(" {:?}", subscription.pattern)
         }
         Request::Unsubscribe(id) => format!("unsubscribe {}", id.0),
+        Request::Call(_) => unreachable!("MQTT has no calls"),
         Request::Close { drop_will: false } => "close".to_owned(),
         Request::Close { drop_will: true } => "close dropping the will".to_owned(),
     }

@@ -5,6 +5,7 @@
 //! Deliberately absent: the sentences beside them, which may change.
 
 use crate::act::Refusal;
+use crate::call::CallError;
 use crate::gate::{EndReason, OpenRefusal, PublishError, SubscribeError};
 
 pub(super) const INVALID_URI: &str = "wamp.error.invalid_uri";
@@ -27,12 +28,32 @@ pub(super) const TOO_MANY_WAITS: &str = "vulpes.error.too_many_waits";
 /// The filters of a session's subscriptions are as large as they may be.
 pub(super) const TOO_LARGE_FILTERS: &str = "vulpes.error.too_large_filters";
 
-/// Why a conditional publish was refused; the first is fox-wamp's.
+/// Why a conditional publish or a registration was refused; the first is fox-wamp's.
 pub(super) fn of_refusal(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::NotAccepted => "fox.error.not_accepted",
         Refusal::LineFull => "vulpes.error.line_full",
         Refusal::SessionEnded => "vulpes.error.session_ended",
+        Refusal::ProcedureExists => "wamp.error.procedure_already_exists",
+        Refusal::OtherPolicy(_) => "wamp.error.procedure_exists_with_different_invocation_policy",
+        Refusal::TooManyRegistrations => "vulpes.error.too_many_registrations",
+        Refusal::TooManyCallees => "vulpes.error.too_many_callees",
+        Refusal::NoSuchRegistration => "wamp.error.no_such_registration",
+    }
+}
+
+/// What a call failed with; what the callee said itself has its own.
+pub(super) fn of_call_error(error: &CallError) -> &str {
+    match error {
+        CallError::Callee { uri, .. } | CallError::Own { uri, .. } => uri,
+        CallError::NoSuchProcedure => "wamp.error.no_such_procedure",
+        // That a callee is gone is WAMP's case of a call being canceled by the router.
+        CallError::Canceled | CallError::CalleeLost => "wamp.error.canceled",
+        CallError::Timeout => "wamp.error.timeout",
+        CallError::Unreachable => "vulpes.error.unavailable",
+        CallError::CalleeBusy => "vulpes.error.callee_busy",
+        CallError::TooManyCalls => "vulpes.error.too_many_calls",
+        CallError::CallerSlow => "vulpes.error.result_dropped",
     }
 }
 

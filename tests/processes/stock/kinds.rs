@@ -184,6 +184,28 @@ impl Client {
         Ok(program)
     }
 
+    /// Its name as a callee.
+    pub(super) fn callee(&self) -> String {
+        let kind = if self.kind == Kind::AutobahnJs { "js" } else { "py" };
+        format!("calls.{kind}_{}", self.variant)
+    }
+
+    /// Starts it as a callee.
+    pub(super) fn serve(&self, node: &Node) -> Result<Program> {
+        Program::start(format!("{} at node {}", self.name(), node.id), self.script("serve", node))
+    }
+
+    /// Starts it as a caller of all these.
+    pub(super) async fn call(&self, node: &Node, calls: &[Value]) -> Result<Program> {
+        let name = format!("{} at node {}", self.name(), node.id);
+        let mut program = Program::start(name, self.script("call", node))?;
+        for call in calls {
+            program.say(&call.to_string()).await?;
+        }
+        program.end_input();
+        Ok(program)
+    }
+
     /// Starts mosquitto_pub, which publishes each line it is given.
     pub(super) fn publish_lines(&self, node: &Node) -> Result<Program> {
         let topic = self.topic().replace('.', "/");

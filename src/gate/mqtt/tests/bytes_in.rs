@@ -88,6 +88,7 @@ fn serve(gate: &mut MqttGate, published: &mut u64) -> bool {
             }
             Request::Subscribe(subscription) => gate.subscribed(subscription.id, Ok(())),
             Request::Unsubscribe(id) => gate.unsubscribed(id),
+            Request::Call(_) => unreachable!("MQTT has no calls"),
             Request::Close { .. } => closed = true,
         }
     }

@@ -39,6 +39,10 @@ fn a_will_not_as_the_protocol_says_is_refused() {
     for (connect, reason) in [
         (r#"s"MQTT" 04 06 0000 s"c" s"a/#" s"x""#, wildcard),
         (r#"s"MQTT" 04 06 0000 s"c" s"" s"x""#, "will: a topic must not be empty"),
+        (
+            r#"s"MQTT" 04 06 0000 s"c" s"wamp/x" s"x""#,
+            "will: topics that begin with wamp are the router's own",
+        ),
         (r#"s"MQTT" 04 1e 0000 s"c" s"a" s"x""#, "the will has QoS 3"),
         (r#"s"MQTT" 04 22 0000 s"c""#, "flags of a will are set, but there is none"),
         (r#"s"MQTT" 04 06 0000 s"c" s"a""#, "a field reaches beyond the packet's end"),
@@ -48,6 +52,7 @@ fn a_will_not_as_the_protocol_says_is_refused() {
     for (will, code, text) in [
         (r#"p[] s"+" s"x""#, "90", wildcard),
         (r#"p[] s"" s"x""#, "90", "will: a topic must not be empty"),
+        (r#"p[] s"wamp" s"x""#, "90", "will: topics that begin with wamp are the router's own"),
         (r#"p[01 01] s"a" 0001 ff"#, "99", "the will's payload is not UTF-8 as announced"),
         (
             r#"p[26 s"when" s"null"] s"a" s"x""#,
