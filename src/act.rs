@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use vulpes_raft::ids::Position;
+use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::wire;
 
 use crate::event::{Payload, Qos, SessionId};
@@ -33,6 +33,8 @@ pub enum Act {
     Join(Join),
     /// The publisher's session ends.
     Leave(Leave),
+    /// The log is to be kept from a slot on, whose first event has this position.
+    Release { slot: Slot, position: Position },
 }
 
 /// The terms of a publish.
@@ -141,7 +143,7 @@ mod tests {
                 kwargs: Bytes::new(),
             }),
         };
-        let cases: [(Act, &[u8]); 4] = [
+        let cases: [(Act, &[u8]); 5] = [
             (Act::Publish(Terms::default()), &[0, 0, 0, 0, 0]),
             (
                 Act::Granted { waiting: Position(7), terms },
@@ -149,6 +151,7 @@ mod tests {
             ),
             (Act::Due(DueId { session: SessionId(5), number: 1 }), &[2, 5, 1]),
             (Act::Leave(Leave { drop_will: true }), &[4, 1]),
+            (Act::Release { slot: Slot(7), position: Position(9) }, &[5, 7, 9]),
         ];
         for (act, bytes) in cases {
             assert_eq!(act.encode(), bytes, "{act:?}");

@@ -12,8 +12,10 @@
 //!
 //! Deliberately absent: disks (`storage`), sockets and clocks, and who carries out what a [`Notice`] asks for (`server`).
 //!
-//! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`.
+//! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `head` (what is kept of the
+//! log).
 
+mod head;
 mod lines;
 mod retained;
 mod rows;
@@ -39,6 +41,7 @@ use crate::payload;
 use crate::segment::{Segment, StoredEvent};
 use crate::topic::{Realm, Topic};
 
+pub use head::Head;
 pub use retained::{At, Bond, Retained, RetainedMap};
 pub use rows::{Change, StateHash};
 pub use sessions::{EndCause, SessionState};
@@ -140,6 +143,7 @@ pub struct Realms {
     waits: BTreeMap<SessionId, BTreeSet<(Realm, Topic, Position)>>,
     entries: BTreeMap<NodeId, Incarnation>,
     due: BTreeMap<DueId, Due>,
+    head: Head,
     rows: Rows,
     notices: Vec<Notice>,
 }
@@ -166,6 +170,7 @@ impl Default for Realms {
             waits: BTreeMap::new(),
             entries: BTreeMap::new(),
             due: BTreeMap::new(),
+            head: Head::default(),
             rows: Rows::default(),
             notices: Vec::new(),
         }
@@ -215,6 +220,7 @@ impl Realms {
             Key::Due(id) => {
                 self.due.insert(id, wire::decode(value).ok()?);
             }
+            Key::Head => self.head = wire::decode(value).ok()?,
         }
         Some(())
     }
@@ -290,6 +296,11 @@ impl Realms {
             Some(Act::Leave(leave)) => {
                 let cause = EndCause::Left { drop_will: leave.drop_will };
                 self.end_session(incoming.event.publisher, cause)
+            }
+            Some(Act::Release { slot, position }) => {
+                let end = Head { slot: incoming.at.slot, position: incoming.at.position };
+                self.release(Head { slot, position }, end);
+                false
             }
             // Nodes of a newer release may ask for more than this one knows of.
             None => false,
@@ -413,6 +424,11 @@ impl Realms {
     /// Entries that are open.
     pub fn entries(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.entries.keys().copied()
+    }
+
+    /// The same, with the incarnation each of them is in.
+    pub fn incarnations(&self) -> impl Iterator<Item = (NodeId, Incarnation)> + '_ {
+        self.entries.iter().map(|(entry, incarnation)| (*entry, *incarnation))
     }
 
     /// What a session has left to be published under this name.

@@ -25,6 +25,7 @@ pub(super) enum Key {
     Retained(Realm, Topic),
     Waiter(Realm, Topic, Position),
     Due(DueId),
+    Head,
 }
 
 /// A row that changed; without a value it is gone.
@@ -90,4 +91,19 @@ fn hash(key: &[u8], value: &[u8]) -> u128 {
     row.extend_from_slice(key);
     row.extend_from_slice(value);
     xxh3_128(&row)
+}
+
+#[cfg(test)]
+mod tests {
+    use vulpes_raft::ids::Slot;
+
+    use super::*;
+    use crate::realm::Head;
+
+    #[test]
+    fn golden_bytes_of_the_head() {
+        assert_eq!(wire::encode(&Key::Head), [5]);
+        let head = Head { slot: Slot(7), position: Position(9) };
+        assert_eq!(wire::encode(&head), [7, 9]);
+    }
 }

@@ -20,6 +20,8 @@ struct Story {
     tail: Option<Resolution>,
     notices: Vec<Notice>,
     number: u64,
+    /// Where the slots begin.
+    bases: Vec<Head>,
 }
 
 const REALM: &str = "r";
@@ -38,6 +40,7 @@ impl Story {
         let stamp = self.tail.as_ref().map_or(Stamp(HOUR), |tail| Stamp(tail.stamp.0 + 1000));
         let base = self.tail.as_ref().map_or(Position(1), Resolution::end);
         let resolution = Resolution { slot: self.realms.next(), stamp, base, step };
+        self.bases.push(Head { slot: resolution.slot, position: base });
         let applied = self.realms.apply(&resolution, segment);
         for change in applied.changes {
             match change.value {
@@ -356,6 +359,8 @@ enum Doing {
     Set(u64, u8),
     Turns,
     Wills,
+    /// Asks for the log to be kept from this slot on, counted from the newest.
+    Release(usize),
     Reopen(u64),
     Restart,
 }
@@ -369,6 +374,7 @@ fn doing() -> impl Strategy<Value = Doing> {
         Just(Doing::Turns),
         Just(Doing::Turns),
         Just(Doing::Wills),
+        (0usize..20).prop_map(Doing::Release),
         (1u64..3).prop_map(Doing::Reopen),
         Just(Doing::Restart),
     ]
@@ -406,6 +412,16 @@ fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
                     story.event(1, Event { retain: true, payload: payload("null"), ..will });
                 }
             }
+            Doing::Release(back) => {
+                let head = story.realms.head();
+                let asked = story.bases[story.bases.len().saturating_sub(back + 1)];
+                let Head { slot, position } = asked;
+                let hidden = !story
+                    .event(1, act(0, "vulpes/log/release", &Act::Release { slot, position }))
+                    .1;
+                assert!(hidden);
+                assert_eq!(story.realms.head(), head.max(asked));
+            }
             Doing::Reopen(entry) => {
                 let (entry, incarnation) = (NodeId(*entry), Incarnation(*entry));
                 let reason = CloseReason::LeaseLost;
@@ -421,6 +437,25 @@ fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
         all.extend(story.told());
     }
     (story.realms.hash(), all, story.rows.len())
+}
+
+#[test]
+fn the_head_moves_on_by_an_event_and_survives() {
+    let mut story = Story::at_entries();
+    story.join(11, 1);
+    story.event(1, event(11, "t", "1"));
+    let release = |slot, position| {
+        let (slot, position) = (Slot(slot), Position(position));
+        act(0, "vulpes/log/release", &Act::Release { slot, position })
+    };
+    for (slot, position, expected) in [(4, 2, 4), (3, 1, 4), (6, 4, 6), (9, 9, 6), (8, 90, 6)] {
+        assert!(!story.event(1, release(slot, position)).1, "nobody sees it");
+        assert_eq!(story.realms.head().slot, Slot(expected), "asked for {slot}");
+        story.restart();
+        assert_eq!(story.realms.head().slot, Slot(expected));
+    }
+    assert_eq!(story.value("t"), json("1"), "what is retained stays");
+    assert_eq!(story.realms.wanted(), None);
 }
 
 #[test]
