@@ -23,6 +23,8 @@ pub enum Mutant {
     ForgetIncarnation,
     /// The leader shows resolutions to those who follow the order before they are committed.
     DispatchBeforeCommit,
+    /// A storage deletes one slot more than was released.
+    DeleteKept,
 }
 
 #[cfg(feature = "mutants")]
