@@ -13,6 +13,7 @@ use serde_json::Value;
 use vulpes_raft::ids::EventId;
 
 mod bench;
+mod compact;
 mod events;
 mod init;
 mod lock;
@@ -66,6 +67,7 @@ enum Command {
     Lock(lock::Lock),
     Log(log::Log),
     Verify(verify::Verify),
+    Compact(compact::Compact),
     Bench(bench::Bench),
 }
 
@@ -134,6 +136,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Lock(lock) => Box::pin(lock.run()).await,
             Command::Log(log) => Box::pin(log.run()).await,
             Command::Verify(verify) => Box::pin(verify.run()).await,
+            Command::Compact(compact) => compact.run(),
             Command::Bench(bench) => Box::pin(bench.run()).await,
         }
     });

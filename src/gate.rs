@@ -170,6 +170,8 @@ pub enum EndReason {
     Lost,
     /// The client has been too slow with its handshake.
     HandshakeTimeout,
+    /// The client reads so slowly that the log is not kept any more where it is.
+    FellBehind { oldest: Position },
 }
 
 /// A protocol's session.

@@ -13,6 +13,7 @@
 //! - [`peer`]: the services between nodes and their clients. The sync tier itself is the crate `vulpes_raft`.
 //! - [`realm`]: the fold of the log that all nodes agree on: retained values, locks, wills, sessions; pure.
 //! - [`recent`], [`log`], [`replica`], [`dispatch`]: the log as a node reads it, and who gets what of it.
+//! - [`retention`]: how much of the log is kept, pure.
 //! - [`config`], [`server`]: what an operator tells a node, and the node: sockets, roles and their wiring.
 //! - [`http`]: what a node tells an operator.
 //! - [`client`], [`cli`]: clients of both protocols, and the commands.
@@ -37,6 +38,7 @@ pub mod peer;
 pub mod realm;
 pub mod recent;
 pub mod replica;
+pub mod retention;
 pub mod segment;
 pub mod server;
 pub mod storage;

@@ -63,6 +63,9 @@ pub enum FetchError {
     Read { storage: NodeId, error: ReadError },
 }
 
+/// Keys and values.
+pub type StateRows = Vec<(Bytes, Bytes)>;
+
 /// A storage of the cluster, here or on another node. Clones share its connections.
 #[derive(Clone)]
 pub struct StorageClient {
@@ -216,18 +219,33 @@ impl StorageClient {
         match &self.place {
             Where::Here(storage) => self.read(storage.state()),
             Where::There(remote) => {
-                let _one = remote.reading_state.lock().await;
-                let (tail, rows) = self.fetch_state(&remote.fetch).await?;
+                let (tail, rows) = self.fetch_state(remote).await?;
                 let realms = Realms::load(tail.as_ref(), rows);
                 self.read(realms.map_err(|BadRow| ReadError::DamagedState))
             }
         }
     }
 
+    /// The rows of the realms' state as another node's storage has it, and the row of the order they stand behind.
+    ///
+    /// # Errors
+    /// See [`FetchError`]; also where the storage is this node's own.
+    pub async fn state_rows(&self) -> Result<(Option<Resolution>, StateRows), FetchError> {
+        match &self.place {
+            Where::Here(_) => {
+                let reason = "it is this node's own".into();
+                Err(FetchError::Refused { storage: self.node(), reason })
+            }
+            Where::There(remote) => self.fetch_state(remote).await,
+        }
+    }
+
     async fn fetch_state(
         &self,
-        fetch: &Connector<FetchRequest, FetchAnswer>,
-    ) -> Result<(Option<Resolution>, Vec<(Bytes, Bytes)>), FetchError> {
+        remote: &Remote,
+    ) -> Result<(Option<Resolution>, StateRows), FetchError> {
+        let _one = remote.reading_state.lock().await;
+        let fetch = &remote.fetch;
         let StateHead { id, tail } = match fetch.call(FetchRequest::StateBegin).await? {
             FetchAnswer::StateBegin(head) => self.read(head)?,
             _ => return Err(self.confused()),
@@ -337,6 +355,10 @@ impl Source for StorageClient {
 
     fn row_of(&self, position: Position) -> BoxFuture<'_, Result<Option<Resolution>, SourceError>> {
         Box::pin(async move { Ok(self.slot_of(position).await?) })
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Slot, SourceError>> {
+        Box::pin(async move { Ok(self.status().await?.head) })
     }
 }
 

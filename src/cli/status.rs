@@ -65,6 +65,8 @@ struct Overview {
     voters: Vec<NodeId>,
     /// Position that the next event gets, as far as the furthest node knows.
     tail_position: Option<Position>,
+    /// First position that is kept, as far as the furthest node knows.
+    oldest_position: Option<Position>,
     nodes: Vec<Asked>,
 }
 
@@ -160,12 +162,15 @@ fn overview(nodes: Vec<Asked>) -> Overview {
         .filter_map(|status| status.sync.as_ref())
         .max_by_key(|sync| (sync.term, sync.leader.is_some(), sync.state == SyncState::Leader));
     let tail_position = statuses().filter_map(tail).max();
+    let oldest = |status: &NodeStatus| status.state.as_ref().map(|state| state.oldest_position);
+    let oldest_position = statuses().filter_map(oldest).max();
     Overview {
         cluster: statuses().next().map(|status| status.cluster.clone()),
         leader: newest.and_then(|sync| sync.leader),
         term: newest.map(|sync| sync.term),
         voters: newest.map(|sync| sync.voters.clone()).unwrap_or_default(),
         tail_position,
+        oldest_position,
         nodes,
     }
 }
@@ -192,8 +197,10 @@ fn render(overview: &Overview) -> String {
     let events = overview
         .tail_position
         .map_or("unknown".into(), |tail| tail.0.saturating_sub(1).to_string());
+    let kept = overview.oldest_position.filter(|oldest| oldest.0 > 1);
+    let kept = kept.map_or_else(String::new, |oldest| format!("   kept from {oldest}"));
     let mut text = format!(
-        "cluster {}   leader {}   term {}   voters {}   events {events}\n{table}\n",
+        "cluster {}   leader {}   term {}   voters {}   events {events}{kept}\n{table}\n",
         overview.cluster.as_deref().unwrap_or("unknown"),
         word(overview.leader),
         overview.term.map_or("unknown".into(), |term| term.to_string()),
@@ -291,6 +298,8 @@ mod tests {
             sessions: 0,
             retained: 0,
             waiting: 0,
+            oldest_slot: Slot(1),
+            oldest_position: Position(1),
         });
         Asked {
             node: Some(NodeId(number)),
@@ -319,6 +328,11 @@ mod tests {
         assert_eq!(overview.tail_position, Some(Position(91)));
         let text = render(&overview);
         assert!(text.starts_with("cluster vulpes   leader 2   term 5   voters 1 2 3   events 90\n"));
+        let mut shortened = overview;
+        let state = shortened.nodes[0].status.as_mut().and_then(|status| status.state.as_mut());
+        state.unwrap().oldest_position = Position(17);
+        let shortened = super::overview(shortened.nodes);
+        assert!(render(&shortened).contains("   events 90   kept from 17\n"));
         let lines: Vec<&str> = text.lines().collect();
         let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert!(cells(lines[4]).join(" ").contains("leader 4 90 90 00c0ffee 0"), "{text}");

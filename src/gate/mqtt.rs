@@ -396,6 +396,10 @@ impl Gate for MqttGate {
             EndReason::HandshakeTimeout => {
                 (Reason::ServerUnavailable, "the session was not opened in time")
             }
+            EndReason::FellBehind { oldest } => {
+                let text = SubscribeError::Gone { oldest }.to_string();
+                return self.fail(&Violation::new(Reason::ImplementationSpecific, text));
+            }
         };
         self.fail(&Violation::new(reason, text));
     }

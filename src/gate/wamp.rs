@@ -513,9 +513,9 @@ impl Gate for WampGate {
         let (uri, sentence) = uri::of_end(reason);
         match self.state {
             State::Closed => {}
-            State::Connected { .. } | State::Opening { .. } => self.abort(uri, sentence),
+            State::Connected { .. } | State::Opening { .. } => self.abort(uri, &sentence),
             State::Open { .. } => {
-                self.send(reply::goodbye(self.serializer, uri, Some(sentence)));
+                self.send(reply::goodbye(self.serializer, uri, Some(&sentence)));
                 self.close();
             }
         }

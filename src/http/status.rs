@@ -126,6 +126,10 @@ pub struct StateStatus {
     pub retained: u64,
     /// Conditional publishes that wait in line.
     pub waiting: u64,
+    /// The first slot of the log that is kept.
+    pub oldest_slot: Slot,
+    /// The first position that is kept.
+    pub oldest_position: Position,
 }
 
 /// The storage role.

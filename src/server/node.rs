@@ -37,6 +37,10 @@ use super::desk::Desk;
 use super::links::Sync;
 use super::listen::{self, Protocol};
 use super::repair::repair;
+use super::upkeep::catch_up;
+
+/// A storage's database, in the data directory.
+pub const STORAGE_FILE: &str = "segments.redb";
 
 /// How long to wait before what failed is tried again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -78,6 +82,8 @@ pub struct Node {
     pub(super) clients: Option<Arc<Clients>>,
     pub(super) order: SyncClient,
     stopping: watch::Sender<bool>,
+    /// The node can't go on from what it has: see [`Node::left_behind`].
+    pub(super) left_behind: watch::Receiver<bool>,
 }
 
 /// What listens, before anything runs.
@@ -97,7 +103,7 @@ impl Node {
         let own = config.own().clone();
         let recent = RecentBodies::new(limits::RECENT_BODIES);
         let storage = if own.has(Role::Storage) {
-            let path = config.data.join("segments.redb");
+            let path = config.data.join(STORAGE_FILE);
             Some(Storage::open(&host, &identity, &path, recent.clone())?)
         } else {
             None
@@ -122,6 +128,7 @@ impl Node {
             clients: None,
             order,
             stopping,
+            left_behind: watch::channel(false).1,
         };
         if own.has(Role::Entry) || own.has(Role::Storage) {
             node.start_reading(&host, recent, listeners.clients, stop).await?;
@@ -151,6 +158,7 @@ impl Node {
         let sources = storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn Source>);
         let sources = nearest_first(self.identity.node, &storages, sources.collect());
         let (log_tail, log) = log(tail, sources);
+        let left_behind = self.start_upkeep(&log, &realms, &storages);
         let (placed, placing) = mpsc::channel(limits::READ_ROWS);
         let (commands, commanded) = mpsc::channel(limits::DISPATCH_COMMANDS);
         tokio::spawn(dispatch(Dispatcher::new(tail.next_slot), log_tail, placing, commanded));
@@ -163,6 +171,7 @@ impl Node {
             told = Some(notices);
             let entry = self.start_entry(host, &storages, observed, recent.clone());
             let desk = Desk::new();
+            self.start_asking(&log, &realms, &entry, &desk);
             tokio::spawn(desk.clone().run(
                 host.clone(),
                 self.identity.node,
@@ -196,6 +205,7 @@ impl Node {
             realms: realms.clone(),
             notices: told,
             placed,
+            left_behind,
             observers,
         };
         tokio::spawn(replica.run());
@@ -241,6 +251,10 @@ impl Node {
         storages: &BTreeMap<NodeId, StorageClient>,
     ) -> Result<Realms, StartError> {
         if let Some(storage) = &self.storage {
+            if self.config.retention.is_limited() {
+                let others = storages.values().filter(|other| other.node() != self.identity.node);
+                catch_up(storage, &others.cloned().collect::<Vec<_>>()).await;
+            }
             return storage.state().map_err(StartError::State);
         }
         loop {

@@ -49,9 +49,7 @@ pub(super) enum Reading {
     /// Some retained values for the session.
     Retained(RetainedValues),
     /// A replay came to a place that retention has taken away meanwhile.
-    Gone {
-        oldest: Slot,
-    },
+    Gone,
     /// The node is ending.
     Stopped,
 }
@@ -484,7 +482,7 @@ impl Reader {
                 replay.buffer.extend(placed);
                 None
             }
-            Done::Read(Err(ReadError::Gone { oldest })) => Some(Reading::Gone { oldest }),
+            Done::Read(Err(ReadError::Gone { .. })) => Some(Reading::Gone),
             Done::Read(Err(ReadError::Unavailable(reason))) => {
                 tracing::debug!(reason, "a replay waits for a storage");
                 let (log, next) = (self.log.clone(), self.replays.front()?.next);

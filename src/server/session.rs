@@ -419,9 +419,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Reading::Ended(id) => self.gate.ended(id),
             Reading::Segment(wanted) => self.current = Some(Current::segment(wanted)),
             Reading::Retained(values) => self.current = Some(Current::retained(values)),
-            Reading::Gone { oldest } => {
+            Reading::Gone => {
+                let oldest = self.clients.log.head().position;
                 tracing::warn!(%oldest, "a subscriber fell behind what is kept of the log");
-                self.end(EndReason::Unavailable);
+                self.end(EndReason::FellBehind { oldest });
             }
             Reading::Stopped => self.end(EndReason::Shutdown),
         }

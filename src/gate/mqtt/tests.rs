@@ -151,6 +151,7 @@ fn happen(gate: &mut MqttGate, now: &mut Moment, word: &str, rest: &str, place: 
         "shutdown" => gate.end(EndReason::Shutdown),
         "takenover" => gate.end(EndReason::TakenOver),
         "leaselost" => gate.end(EndReason::Lost),
+        "fellbehind" => gate.end(EndReason::FellBehind { oldest: Position(7) }),
         "unanswerable" => gate.end(EndReason::Unavailable),
         _ => panic!("what is {place}"),
     }

@@ -232,6 +232,7 @@ fn tell(gate: &mut WampGate, call: &str) {
         ["end", "shutdown"] => gate.end(EndReason::Shutdown),
         ["end", "taken-over"] => gate.end(EndReason::TakenOver),
         ["end", "lost"] => gate.end(EndReason::Lost),
+        ["end", "behind"] => gate.end(EndReason::FellBehind { oldest: Position(7) }),
         ["end", "unavailable"] => gate.end(EndReason::Unavailable),
         _ => panic!("not a call: {call}"),
     }

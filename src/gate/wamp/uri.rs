@@ -4,9 +4,12 @@
 //!
 //! Deliberately absent: the sentences beside them, which may change.
 
+use std::borrow::Cow;
+
 use crate::act::Refusal;
 use crate::gate::{EndReason, OpenRefusal, PublishError, SubscribeError};
 
+const HISTORY_GONE: &str = "vulpes.error.history_gone";
 pub(super) const INVALID_URI: &str = "wamp.error.invalid_uri";
 pub(super) const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
 pub(super) const NO_SUCH_SUBSCRIPTION: &str = "wamp.error.no_such_subscription";
@@ -45,7 +48,7 @@ pub(super) fn of_publish_error(error: PublishError) -> &'static str {
 
 pub(super) fn of_subscribe_error(error: SubscribeError) -> &'static str {
     match error {
-        SubscribeError::Gone { .. } => "vulpes.error.history_gone",
+        SubscribeError::Gone { .. } => HISTORY_GONE,
         SubscribeError::Ahead { .. } => "vulpes.error.no_such_position",
         SubscribeError::TooMany => "vulpes.error.too_many_subscriptions",
         SubscribeError::Unavailable => "vulpes.error.unavailable",
@@ -61,8 +64,8 @@ pub(super) fn of_open_refusal(refusal: OpenRefusal) -> &'static str {
 }
 
 /// The URI and the sentence beside it.
-pub(super) fn of_end(reason: EndReason) -> (&'static str, &'static str) {
-    match reason {
+pub(super) fn of_end(reason: EndReason) -> (&'static str, Cow<'static, str>) {
+    let (uri, sentence) = match reason {
         EndReason::Shutdown => {
             ("wamp.close.system_shutdown", "this node is stopping; connect to another one")
         }
@@ -78,5 +81,9 @@ pub(super) fn of_end(reason: EndReason) -> (&'static str, &'static str) {
         EndReason::HandshakeTimeout => {
             ("vulpes.error.handshake_timeout", "the session was not opened in time; send HELLO")
         }
-    }
+        EndReason::FellBehind { oldest } => {
+            return (HISTORY_GONE, SubscribeError::Gone { oldest }.to_string().into());
+        }
+    };
+    (uri, sentence.into())
 }

@@ -290,6 +290,7 @@ fn the_node_ends_sessions() {
         ("takenover", "8e", "another connection took the session over"),
         ("unanswerable", "89", "a message stays unanswered; it may or may not be stored"),
         ("leaselost", "89", "the node lost its lease; the session is over everywhere"),
+        ("fellbehind", "83", "the log is kept only from position 7 on"),
     ];
     for (word, code, text) in table {
         check(&format!("{OPEN5} {word} \n out e0 | {code} p[1f s\"{text}\"] \n ask close"));

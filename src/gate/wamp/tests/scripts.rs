@@ -125,6 +125,7 @@ fn our_side_ends_a_session() {
             "this node lost its lease, and with it the session is over everywhere; connect anew",
             "vulpes.error.session_lost",
         ),
+        ("behind", "the log is kept only from position 7 on", "vulpes.error.history_gone"),
     ] {
         check_open(&format!(
             r#"
