@@ -5,6 +5,7 @@
 //! - [`quorum`]: too few nodes are left, and come back.
 //! - [`bad_input`]: clients that break every rule.
 //! - [`operator`]: wrong configurations, ports in use, foreign data; memory.
+//! - [`retention`]: the log is shortened, and nothing else suffers.
 //! - [`state`]: locks, retained values and wills over all nodes.
 //! - [`stock`]: stock clients of both protocols, crossing.
 //!
@@ -18,6 +19,7 @@ mod crashes;
 mod operator;
 mod order;
 mod quorum;
+mod retention;
 mod state;
 mod stock;
 
