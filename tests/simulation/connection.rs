@@ -48,6 +48,21 @@ pub(crate) enum Said {
     Alive,
 }
 
+/// A subscription was refused, because its place is not kept or cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// The first position that is kept, where the node told.
+    pub(crate) oldest: Option<Position>,
+}
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "refused; the log is kept from {:?} on", self.oldest)
+    }
+}
+
+impl std::error::Error for Gone {}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Wamp,

@@ -3,7 +3,7 @@
 //! Checked here, of DESIGN.md section 6: no two nodes disagree about a slot, before and after restarts (2); every
 //! resolution has a quorum of votes (3); nothing of an older incarnation is placed after its fence (4); slots and
 //! positions are dense, stamps don't fall, numbers are in order within an incarnation, each value stands at one
-//! position, in the order of its session (1).
+//! position, in the order of its session (1). What is released is released up to where a slot begins.
 //!
 //! Invariant: what was shown once is kept here for good; everything shown later is compared with it.
 //!
@@ -11,7 +11,9 @@
 
 use std::collections::BTreeMap;
 
+use vulpes::act::Act;
 use vulpes::log::Placed;
+use vulpes::realm::Head;
 use vulpes::segment::checksum;
 use vulpes_raft::ids::{EventId, Incarnation, NodeId, Position, SegmentNumber, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
@@ -32,6 +34,8 @@ pub(crate) struct OrderLog {
     places: BTreeMap<Value, Position>,
     entries: BTreeMap<NodeId, Life>,
     pub(crate) lock: LockLog,
+    /// Where the log began to be kept, one after the other.
+    heads: Vec<Head>,
     /// The last number of each session in the log.
     sessions: BTreeMap<(u64, u64), u64>,
     /// Shown by a node that began at a slot before which nobody has shown anything yet.
@@ -141,6 +145,7 @@ impl OrderLog {
         let events = placed.segment.iter().flat_map(|segment| segment.events());
         for event in events {
             if !event.act.is_empty() {
+                self.released(&placed.resolution, &event.act)?;
                 self.values.push(None);
                 let position = Position(self.values.len() as u64);
                 let topic = placed.segment.as_ref().map(|s| &s.topics()[event.topic as usize].1);
@@ -165,6 +170,31 @@ impl OrderLog {
             }
         }
         Ok(())
+    }
+
+    fn released(&mut self, at: &Resolution, act: &bytes::Bytes) -> Result<(), String> {
+        let Some(Act::Release { slot, position }) = Act::decode(act) else { return Ok(()) };
+        let named = if slot == at.slot { Some(at) } else { self.slots.get(slot.0 as usize - 1) };
+        if named.is_none_or(|named| named.base != position) {
+            return Err(format!(
+                "slot {} releases up to slot {slot}, position {position}",
+                at.slot
+            ));
+        }
+        if slot > self.head().slot {
+            self.heads.push(Head { slot, position });
+        }
+        Ok(())
+    }
+
+    /// The first place that is kept.
+    pub(crate) fn head(&self) -> Head {
+        self.heads.last().copied().unwrap_or_default()
+    }
+
+    /// Where the log began to be kept, one after the other, its very beginning aside.
+    pub(crate) fn heads(&self) -> &[Head] {
+        &self.heads
     }
 
     /// How many slots are known.

@@ -148,6 +148,22 @@ fn a_wiped_disk_is_another_node() {
 }
 
 #[test]
+fn a_log_that_is_released_serves_as_one_that_is_not() {
+    let (mut begun_anew, mut released) = (0, 0);
+    for seed in 0..10 {
+        let report = run(&Plan::with_retention(seed), None);
+        if report.failure.is_some() {
+            print(&report);
+        }
+        assert_eq!(report.failure, None, "seed {seed}");
+        begun_anew += report.counts.begun_anew;
+        released += report.counts.released;
+    }
+    println!("released {released} times, {begun_anew} storages began anew");
+    assert!(released >= 10 && begun_anew >= 1, "too little happened to mean anything");
+}
+
+#[test]
 fn a_seed_means_one_run() {
     for seed in [1, 2, 3] {
         let plan = Plan::new(seed);

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use turmoil::net::TcpStream;
 use vulpes_raft::ids::Position;
 
-use crate::connection::{Outcome, Said, MQTT_PORT};
+use crate::connection::{Gone, Outcome, Said, MQTT_PORT};
 
 const CONNECT: u8 = 0x10;
 const CONNACK: u8 = 0x20;
@@ -89,6 +89,9 @@ impl Mqtt {
         self.stream.write_all(&packet(SUBSCRIBE, &body)).await?;
         match self.packet().await? {
             (SUBACK, body) if body[..] == [0, 1, 1] => Ok(()),
+            (SUBACK, body) if body[..] == [0, 1, 0x80] => {
+                Err(io::Error::other(Gone { oldest: None }))
+            }
             other => Err(failed(format!("not subscribed: {other:?}"))),
         }
     }

@@ -48,6 +48,11 @@ fn forgetting_the_incarnation_is_caught() {
 }
 
 #[test]
+fn deleting_what_is_kept_is_caught() {
+    caught(Mutant::DeleteKept);
+}
+
+#[test]
 fn dispatching_before_the_commit_is_caught() {
     caught(Mutant::DispatchBeforeCommit);
 }

@@ -56,6 +56,11 @@ impl Cluster {
     fn came_up(&self, id: u64, handles: &Handles, record: &mut Record) -> Slot {
         record.trace(|| format!("node {id} runs"));
         record.check(came_back(id, handles, resolved(record)));
+        let oldest = handles.storage.as_ref().and_then(|storage| storage.oldest().ok());
+        if oldest.is_some_and(|oldest| oldest > record.log.head().slot) {
+            record.trace(|| format!("node {id} began anew, and has yet to fill in"));
+            record.counts.begun_anew += 1;
+        }
         match stored(handles) {
             Ok(shown) => shown.iter().for_each(|placed| self.show(id, placed, record)),
             Err(error) => record.check(Err(format!("node {id}: {error}"))),
@@ -65,6 +70,9 @@ impl Cluster {
 
     fn show(&self, id: u64, placed: &Placed, record: &mut Record) {
         for sealed in record.shown(id, placed) {
+            if placed.resolution.slot < record.log.head().slot {
+                continue;
+            }
             for voter in &sealed.votes {
                 let storage = self.nodes.get(voter.0 as usize - 1).and_then(Simulated::storage);
                 record.check(storage.map_or(Ok(()), |storage| holds(voter.0, &storage, &sealed)));
@@ -84,6 +92,10 @@ impl Cluster {
             if tail.next_slot != all.next() {
                 return Some(format!("node {id} goes on at slot {}, all is {all}", tail.next_slot));
             }
+            let (head, oldest) = (record.log.head().slot, handles.storage.as_ref()?.oldest());
+            if oldest != Ok(head) {
+                return Some(format!("node {id} has slots from {oldest:?} on, kept from {head}"));
+            }
             let indexed = handles.storage.map(|storage| *storage.indexed().borrow());
             indexed.filter(|indexed| *indexed != all).map(|indexed| {
                 format!("the storage of node {id} has slots up to {indexed}, all is {all}")
@@ -100,8 +112,9 @@ impl Cluster {
             }
             let id = node.id;
             record.check(came_back(id, &handles, resolved(record)));
+            let kept = record.log.len() + 1 - record.log.head().slot.0;
             match stored(&handles) {
-                Ok(placed) if placed.len() as u64 == record.log.len() => {
+                Ok(placed) if placed.len() as u64 == kept => {
                     placed.iter().for_each(|placed| self.show(id, placed, record));
                 }
                 Ok(placed) => {
@@ -129,9 +142,10 @@ fn stays_out(node: &Simulated, leader: Option<u64>) -> Result<(), String> {
     }
 }
 
-/// All segments that are known to be resolved.
+/// All segments that are known to be resolved, and kept.
 fn resolved(record: &Record) -> Vec<SealedSegment> {
-    let sealed = record.log.slots().iter().filter_map(|slot| match &slot.step {
+    let kept = record.log.head().slot.0 as usize - 1;
+    let sealed = record.log.slots().iter().skip(kept).filter_map(|slot| match &slot.step {
         Step::Segment(sealed) => Some(sealed.clone()),
         Step::Opened { .. } | Step::Closed { .. } => None,
     });

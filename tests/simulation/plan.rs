@@ -108,6 +108,8 @@ pub(crate) struct Plan {
     /// The longest pause between two bursts of a publisher, in milliseconds.
     pub(crate) pause: u64,
     pub(crate) quiet_from: u64,
+    /// How many bytes of the log are kept, where not all of it is.
+    pub(crate) kept: Option<u64>,
 }
 
 /// How a node differs from the others.
@@ -145,12 +147,21 @@ impl Plan {
             window: chance.pick(&[2, 6, 12]),
             pause: chance.pick(&[100, 200, 400]),
             quiet_from: QUIET_FROM,
+            kept: (seed % 5 == 2).then(|| kept(&root)),
         }
+    }
+
+    /// A plan in which little of the log is kept.
+    pub(crate) fn with_retention(seed: u64) -> Self {
+        let mut plan = Self::new(seed);
+        plan.kept = Some(kept(&Chance::new(seed)));
+        plan
     }
 
     /// A plan in which one node of three loses its disk, and nothing else goes wrong but partitions.
     pub(crate) fn with_wiped_disk(seed: u64) -> Self {
         let mut plan = Self::new(seed * 4);
+        plan.kept = None;
         let mut chance = plan.chance(201);
         plan.episodes.retain(|episode| matches!(episode.fault, Fault::Cut(_)));
         let begins = chance.between(1_000, 4_000);
@@ -178,6 +189,10 @@ impl Plan {
     pub(crate) fn chance(&self, purpose: u64) -> Chance {
         Chance::new(self.seed).branch(100 + purpose)
     }
+}
+
+fn kept(root: &Chance) -> u64 {
+    root.branch(5).pick(&[6 << 10, 12 << 10, 40 << 10])
 }
 
 /// Episodes one after the other, with pauses between them.

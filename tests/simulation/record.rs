@@ -49,6 +49,10 @@ pub(crate) struct Counts {
     pub(crate) crashes: u64,
     pub(crate) cuts: u64,
     pub(crate) grants: u64,
+    /// How often a storage that was away for longer than the log was kept came back.
+    pub(crate) begun_anew: u64,
+    /// How often the log was shortened.
+    pub(crate) released: u64,
 }
 
 /// A value that a subscriber got, and its place, where that was told.
@@ -69,6 +73,8 @@ pub(crate) struct Record {
     readers: BTreeMap<u64, Position>,
     /// What subscribers got behind what is known of the log.
     heard: BTreeMap<u64, VecDeque<Heard>>,
+    /// Subscribers that were told from which position on the log is kept.
+    outrun: Vec<(u64, Position)>,
     /// Who was told to have the lock, with which token.
     grants: Vec<(u64, Position)>,
     /// Lockers that have had the lock since things went wrong last.
@@ -230,6 +236,26 @@ impl Record {
         }
     }
 
+    /// A subscriber was told that what it wants is released, and from which position on there is more.
+    pub(crate) fn gone(&mut self, reader: u64, oldest: Position) {
+        let read = self.read_by(reader);
+        // The very place before the head can be named by a position only: of an event id there is nothing left then.
+        if oldest < read.next() {
+            let reason = format!("reader {reader} has read {read}, and is sent on to {oldest}");
+            self.check(Err(reason));
+        }
+        self.outrun.push((reader, oldest));
+        self.skip(reader, oldest);
+    }
+
+    /// A subscriber goes on at a position, whatever lies before it.
+    pub(crate) fn skip(&mut self, reader: u64, next: Position) {
+        self.trace(|| format!("reader {reader} goes on at {next}"));
+        self.heard.remove(&reader);
+        let read = self.readers.entry(reader).or_default();
+        *read = (*read).max(Position(next.0 - 1));
+    }
+
     /// A client was told that it has the lock, with this token.
     pub(crate) fn granted(&mut self, locker: u64, token: Position) {
         self.trace(|| format!("locker {locker} has the lock with token {token}"));
@@ -288,6 +314,12 @@ impl Record {
         let unheard = self.heard.iter().find(|(_, heard)| !heard.is_empty());
         let unheard = unheard.map(|(reader, heard)| format!("reader {reader} got {heard:?}"));
         self.check(unheard.map_or(Ok(()), Err));
+        let heads: Vec<Position> = self.log.heads().iter().map(|head| head.position).collect();
+        let wrong = self.outrun.iter().find(|(_, oldest)| !heads.contains(oldest)).copied();
+        let wrong = wrong.map(|(reader, oldest)| {
+            format!("reader {reader} was told that the log begins at {oldest}, it did at {heads:?}")
+        });
+        self.check(wrong.map_or(Ok(()), Err));
         let granted = self.log.lock.verdict(&self.grants);
         self.check(granted);
         if self.log.parked() > 0 {

@@ -26,10 +26,29 @@ const TICK: Duration = Duration::from_millis(1);
 /// How long the cluster may take to come to rest, in milliseconds.
 const REST: u64 = 30_000;
 
+/// Nothing happened.
+const NONE: Counts = Counts {
+    attempts: 0,
+    acknowledged: 0,
+    delivered: 0,
+    crashes: 0,
+    cuts: 0,
+    grants: 0,
+    begun_anew: 0,
+    released: 0,
+};
+
 /// What a run has to contain to mean something. Under some fault schedules most publishes stay unanswered; that most
 /// are answered is asked of many runs together.
-const LEAST: Counts =
-    Counts { attempts: 20, acknowledged: 10, delivered: 30, crashes: 1, cuts: 1, grants: 1 };
+const LEAST: Counts = Counts {
+    attempts: 20,
+    acknowledged: 10,
+    delivered: 30,
+    crashes: 1,
+    cuts: 1,
+    grants: 1,
+    ..NONE
+};
 
 /// Segments that may wait in one simulated socket.
 const SOCKET: usize = 4_096;
@@ -61,9 +80,10 @@ pub(crate) fn run(plan: &Plan, mutant: Option<Mutant>) -> Report {
         |shared| std::mem::take(&mut *shared.borrow_mut()),
         RefCell::into_inner,
     );
+    let counts = Counts { released: record.log.heads().len() as u64, ..record.counts };
     Report {
         seed: plan.seed,
-        counts: record.counts,
+        counts,
         slots: record.log.len(),
         simulated: record.now,
         failure,
@@ -148,6 +168,7 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
         let mut record = shared.borrow_mut();
         record.now += 1;
         cluster.observe(&mut record);
+        cluster.start_again(&mut sim, &mut record);
         if record.violation().is_some() {
             return Ok(());
         }

@@ -15,7 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use turmoil::net::TcpStream;
 use vulpes_raft::ids::Position;
 
-use crate::connection::{Outcome, Said, WAMP_PORT};
+use crate::connection::{Gone, Outcome, Said, WAMP_PORT};
 
 const HELLO: u64 = 1;
 const WELCOME: u64 = 2;
@@ -67,6 +67,13 @@ impl Wamp {
         self.send(&json!([SUBSCRIBE, 1, {"after": after}, "#"])).await?;
         match self.message().await? {
             Some(message) if message[0] == SUBSCRIBED => Ok(()),
+            Some(message) if message[4] == "vulpes.error.history_gone" => {
+                let oldest = message[6]["oldest"].as_u64().map(Position);
+                oldest.map_or_else(
+                    || Err(failed(&message)),
+                    |oldest| Err(io::Error::other(Gone { oldest: Some(oldest) })),
+                )
+            }
             other => Err(failed(format!("not subscribed: {other:?}"))),
         }
     }
