@@ -13,6 +13,7 @@
 mod details;
 pub mod mqtt;
 mod terms;
+mod waits;
 pub mod wamp;
 
 use bytes::Bytes;

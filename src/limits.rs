@@ -81,6 +81,9 @@ pub const SESSION_DELIVERIES: usize = 64;
 /// Conditional publishes of one session that are not decided yet; further ones are refused.
 pub const SESSION_WAITS: usize = 64;
 
+/// Bytes of such publishes, all together. Each is kept for as long as it waits.
+pub const SESSION_WAIT_BYTES: usize = 4 << 20;
+
 /// What the realms' state has to say to one session and it has not heard yet: two words for each publish that waits.
 pub const SESSION_WORDS: usize = 2 * SESSION_WAITS + 8;
 
@@ -139,6 +142,7 @@ const _: () = {
     assert!(READ_BYTES + SEGMENT_BODY < vulpes_raft::wire::MAX_FRAME);
     assert!(TOPIC * 3 + REALM < SEGMENT_OVERHEAD);
     assert!(EVENT < CLIENT_MESSAGE);
+    assert!(EVENT <= SESSION_WAIT_BYTES);
     // A will becomes an argument, and what is kept of it is merged with others and goes through every gate.
     assert!(CONDITION_DEPTH + 2 <= PAYLOAD_DEPTH);
     assert!(4 * CONDITION < EVENT);

@@ -218,19 +218,16 @@ impl WampGate {
                 return Ok(());
             }
         };
-        let conditional = options.terms.is_conditional();
-        if conditional && !self.publishes.may_wait() {
-            let sentence = format!(
-                "a session may have {} conditional publishes undecided; wait for an answer",
-                limits::SESSION_WAITS
-            );
-            self.refuse_publish(&options, publish.request, uri::TOO_MANY_WAITS, &sentence);
-            return Ok(());
-        }
         let event = self.event(realm, topic, input, publish, &options);
         if event.size() > limits::EVENT {
             let sentence = format!("an event has {} bytes at most", limits::EVENT);
             self.refuse_publish(&options, publish.request, uri::PAYLOAD_SIZE_EXCEEDED, &sentence);
+            return Ok(());
+        }
+        let conditional = options.terms.is_conditional().then_some(event.size());
+        if let Some(Err(error)) = conditional.map(|bytes| self.publishes.may_wait(bytes)) {
+            let sentence = error.to_string();
+            self.refuse_publish(&options, publish.request, uri::TOO_MANY_WAITS, &sentence);
             return Ok(());
         }
         self.publishes.begin(options.acknowledge.then_some(publish.request), conditional);

@@ -79,13 +79,8 @@ impl Session {
             Violation::new(Reason::TopicNameInvalid, format!("PUBLISH: {error}"))
         })?;
         let conditional = publish.terms.is_conditional();
-        let too_many = || (conditional && !self.publishes.may_wait()).then(too_many_waits);
-        if let Some(violation) = publish.refused.or_else(too_many) {
-            // Only a PUBACK can refuse a message and leave the connection be.
-            if publish.qos == Qos::AtMostOnce {
-                return Err(violation);
-            }
-            return self.publishes.refuse(publish.packet_id, violation, out);
+        if let Some(violation) = publish.refused {
+            return self.refuse(publish.qos, publish.packet_id, violation, out);
         }
         let event = Event {
             realm: self.client.realm.clone(),
@@ -108,9 +103,27 @@ impl Session {
                 format!("a message may have {} bytes at most", limits::EVENT),
             ));
         }
+        let conditional = conditional.then_some(event.size());
+        if let Some(Err(violation)) = conditional.map(|bytes| self.publishes.may_wait(bytes)) {
+            return self.refuse(event.qos, publish.packet_id, violation, out);
+        }
         self.publishes.begin(publish.packet_id, conditional)?;
         out.requests.push_back(Request::Publish(event));
         Ok(())
+    }
+
+    /// Only a PUBACK can refuse a message and leave the connection be.
+    fn refuse(
+        &mut self,
+        qos: Qos,
+        packet_id: u16,
+        violation: Violation,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        if qos == Qos::AtMostOnce {
+            return Err(violation);
+        }
+        self.publishes.refuse(packet_id, violation, out)
     }
 
     pub(crate) fn can_deliver(&self) -> bool {
@@ -156,14 +169,4 @@ impl Session {
         }
         outgoing.write(version, &mut out.output);
     }
-}
-
-fn too_many_waits() -> Violation {
-    Violation::new(
-        Reason::QuotaExceeded,
-        format!(
-            "a session may have {} conditional publishes undecided; wait for an answer",
-            limits::SESSION_WAITS
-        ),
-    )
 }

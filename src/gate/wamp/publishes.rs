@@ -2,18 +2,18 @@
 //!
 //! A conditional one is answered when it is decided and not when it is stored, so that it leaves the line of the others.
 //!
-//! Invariant: a publish is answered at most once. At most [`limits::SESSION_WAITS`] are undecided.
+//! Invariant: a publish is answered at most once.
 //!
-//! Deliberately absent: a limit for the others. The driver reads no more from a socket with
-//! [`limits::SESSION_UNANSWERED`] publishes unanswered.
+//! Deliberately absent: a limit for those without a condition. The driver reads no more from a socket with
+//! [`crate::limits::SESSION_UNANSWERED`] publishes unanswered.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use vulpes_raft::ids::Position;
 
 use super::message::RequestId;
+use crate::gate::waits::{TooManyWaits, Waits};
 use crate::gate::{Answer, PublishError};
-use crate::limits;
 
 #[derive(Debug, Default)]
 pub(super) struct Publishes {
@@ -21,20 +21,20 @@ pub(super) struct Publishes {
     next: u64,
     /// Those that want an answer once they are stored, by sequence number.
     unanswered: VecDeque<(u64, RequestId)>,
-    /// The conditional ones, by sequence number; `None` wants no answer.
-    undecided: BTreeMap<u64, Option<RequestId>>,
+    /// The conditional ones; `None` wants no answer.
+    undecided: Waits<Option<RequestId>>,
 }
 
 impl Publishes {
-    /// Whether one more conditional publish may be made.
-    pub(super) fn may_wait(&self) -> bool {
-        self.undecided.len() < limits::SESSION_WAITS
+    /// Whether one more conditional publish of this size may be made.
+    pub(super) fn may_wait(&self, bytes: usize) -> Result<(), TooManyWaits> {
+        self.undecided.check(bytes)
     }
 
-    /// A publish was made; `request` wants an answer.
-    pub(super) fn begin(&mut self, request: Option<RequestId>, conditional: bool) {
-        if conditional {
-            self.undecided.insert(self.next, request);
+    /// A publish was made; `request` wants an answer. A conditional one has its size with it.
+    pub(super) fn begin(&mut self, request: Option<RequestId>, conditional: Option<usize>) {
+        if let Some(bytes) = conditional {
+            self.undecided.insert(self.next, request, bytes);
         } else if let Some(request) = request {
             self.unanswered.push_back((self.next, request));
         }
@@ -57,10 +57,7 @@ impl Publishes {
         }
         let error = answer.outcome.err()?;
         loop {
-            let (sequence, request) = self.undecided.range(answer.first..end).next()?;
-            let (sequence, request) = (*sequence, *request);
-            self.undecided.remove(&sequence);
-            if let Some(request) = request {
+            if let Some(request) = self.undecided.remove_first(answer.first..end)? {
                 return Some((request, Err(error)));
             }
         }
@@ -68,6 +65,6 @@ impl Publishes {
 
     /// A conditional publish was decided; returns who waits for that.
     pub(super) fn decided(&mut self, sequence: u64) -> Option<RequestId> {
-        self.undecided.remove(&sequence)?
+        self.undecided.remove(sequence)?
     }
 }
