@@ -39,7 +39,7 @@ use crate::payload;
 use crate::segment::{Segment, StoredEvent};
 use crate::topic::{Realm, Topic};
 
-pub use retained::{At, Bond, Retained, RetainedMap};
+pub use retained::{At, Bond, Found, Retained, RetainedMap};
 pub use rows::{Change, StateHash};
 pub use sessions::{EndCause, SessionState};
 pub use shared::SharedRealms;
@@ -305,8 +305,7 @@ impl Realms {
 
     fn retain(&mut self, incoming: &Incoming<'_>, terms: &Terms) {
         let Incoming { realm, topic, event, at } = *incoming;
-        let mut topics = self.retained.get(realm).cloned().unwrap_or_default();
-        let old = topics.get(topic).cloned();
+        let old = self.retained.get(realm).and_then(|topics| topics.get(topic)).cloned();
         let new = kept(incoming, terms, old.as_deref());
         let bond = |will: &Payload| Bond { session: event.publisher, will: copied(will) };
         let new = new.map(|payload| Retained {
@@ -323,14 +322,15 @@ impl Realms {
             self.rows.change(&key, old.as_deref(), new.as_ref());
         }
         self.note_bond(realm, topic, old.as_deref(), new.as_ref());
-        match new {
-            Some(new) => topics.insert(topic.clone(), Arc::new(new)),
-            None => topics.remove(topic),
-        }
-        if topics.is_empty() {
-            self.retained.remove(realm);
-        } else {
-            self.retained.insert(realm.clone(), topics);
+        // In place: what no reader holds on to is not copied.
+        if let Some(new) = new {
+            let topics = self.retained.entry(realm.clone()).or_default();
+            topics.insert(topic.clone(), Arc::new(new));
+        } else if let Some(topics) = self.retained.get_mut(realm) {
+            topics.remove(topic);
+            if topics.is_empty() {
+                self.retained.remove(realm);
+            }
         }
         self.wake(realm, topic);
     }

@@ -26,7 +26,7 @@ use crate::gate::{After, RetainedMode, SubscribeError, Subscription, Subscriptio
 use crate::limits;
 use crate::log::{Log, Placed, ReadError, Start};
 use crate::payload::Value;
-use crate::realm::{fits, Retained, RetainedMap, SharedRealms};
+use crate::realm::{fits, Found, Retained, RetainedMap, SharedRealms};
 use crate::replica::Command;
 use crate::topic::{Pattern, Realm, Topic};
 
@@ -36,7 +36,7 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Retained values taken at once.
 const RETAINED_BATCH: usize = 128;
 
-/// Retained values looked at for one batch, where a filter lets few through.
+/// Retained values looked at for one batch, where a pattern or a filter lets few through.
 const RETAINED_LOOKS: usize = 4096;
 
 /// What the reader has for its session.
@@ -240,22 +240,26 @@ impl Reader {
         let retaining = self.retaining.front_mut()?;
         let filter = self.active.get(&retaining.id).and_then(|wish| wish.filter.as_ref());
         let mut values = Vec::new();
-        let mut looks = 0;
+        let mut looks = RETAINED_LOOKS;
         let mut all = false;
-        while values.len() < RETAINED_BATCH && looks < RETAINED_LOOKS {
+        while values.len() < RETAINED_BATCH && looks > 0 {
             let behind = retaining.behind.as_ref();
-            let Some((topic, retained)) = retaining.values.next_match(&retaining.pattern, behind)
-            else {
-                all = true;
-                break;
-            };
-            looks += 1;
-            let fitting =
-                filter.is_none_or(|filter| fits(&crate::payload::value(&retained.payload), filter));
-            if fitting {
-                values.push((topic.clone(), retained.clone()));
+            match retaining.values.next_match(&retaining.pattern, behind, &mut looks) {
+                Found::Match(topic, retained) => {
+                    let fitting = filter.is_none_or(|filter| {
+                        fits(&crate::payload::value(&retained.payload), filter)
+                    });
+                    if fitting {
+                        values.push((topic.clone(), retained.clone()));
+                    }
+                    retaining.behind = Some(topic.clone());
+                }
+                Found::Behind(topic) => retaining.behind = Some(topic),
+                Found::End => {
+                    all = true;
+                    break;
+                }
             }
-            retaining.behind = Some(topic.clone());
         }
         let id = retaining.id;
         if !all || !values.is_empty() {

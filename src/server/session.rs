@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
 use crate::act::Join;
@@ -118,6 +119,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let stop = stopping.wait_for(|stop| *stop);
         tokio::pin!(stop);
         let end = loop {
+            // One that always finds something to do lets others have their turn.
+            coop::consume_budget().await;
             self.turn();
             let wake = poll_fn(|context| {
                 if !self.ending && stop.as_mut().poll(context).is_ready() {
