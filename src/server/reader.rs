@@ -335,9 +335,18 @@ impl Reader {
             return Poll::Ready(hits.map(|hits| Reading::Segment(Wanted { placed, hits, from })));
         }
         let next = replay.next;
-        self.working = Some(if next < self.log.tail().next_slot {
+        let tail = self.log.tail().next_slot;
+        self.working = Some(if next < tail {
             let log = self.log.clone();
             async move { Done::Read(log.read(next).await) }.boxed()
+        } else if next > tail {
+            // The state is a little ahead of the stream, which asking again and again would only hold up.
+            let log = self.log.clone();
+            async move {
+                log.reached(Slot(next.0 - 1)).await;
+                Done::Read(Ok(Vec::new()))
+            }
+            .boxed()
         } else {
             let subscriptions = replay.subscriptions.clone().into_iter().collect();
             self.join(Joining::Replay, subscriptions, Some(next))
