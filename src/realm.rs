@@ -30,6 +30,7 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Incarnation, NodeId, Position, Slot, Stamp};
+use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, Step};
 use vulpes_raft::wire;
 
@@ -271,7 +272,7 @@ impl Realms {
             } else {
                 self.act(&incoming, segment)
             };
-            if !shown {
+            if !shown && !planted(Mutant::ShowRefused) {
                 hidden.push(event.offset);
             }
         }

@@ -23,6 +23,26 @@ pub enum Mutant {
     ForgetIncarnation,
     /// The leader shows resolutions to those who follow the order before they are committed.
     DispatchBeforeCommit,
+    /// A subscription that began with retained values goes on one slot behind the place where they stood.
+    SkipBehindRetained,
+    /// Retained values are read without waiting for the place that the reader asked for.
+    ReadWithoutWaiting,
+    /// A condition is not compared with a value that was published in its own slot.
+    OverlookOwnSlot,
+    /// A publish that waited is told the place where it began to wait, and not the one where it was granted.
+    TellOldToken,
+    /// Whoever came last to a line has its turn first.
+    LastComeFirstServed,
+    /// A newcomer with a condition is not held up by those who wait.
+    PushIn,
+    /// What a session leaves behind is not struck out when it has been published.
+    RepeatWill,
+    /// Sessions that end with their entry leave nothing behind.
+    LoseWill,
+    /// Some slots' changes of the realms' state are not stored with them.
+    LoseStateRows,
+    /// Publishes that were refused are shown.
+    ShowRefused,
 }
 
 #[cfg(feature = "mutants")]

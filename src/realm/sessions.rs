@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Incarnation, NodeId, Stamp};
+use vulpes_raft::mutant::{planted, Mutant};
 
 use super::{Due, Incoming, Key, Notice, Realms};
 use crate::act::{DueId, Join, Will};
@@ -108,7 +109,9 @@ impl Realms {
         self.notices.push(Notice::Ended { session, cause });
         self.end_waits(session);
         let mut number = self.next_due(session);
-        for (realm, topic) in self.bonds.get(&session).cloned().unwrap_or_default() {
+        let bonds = self.bonds.get(&session).cloned().unwrap_or_default();
+        let lost = cause == EndCause::EntryLost && planted(Mutant::LoseWill);
+        for (realm, topic) in bonds.into_iter().filter(|_| !lost) {
             let retained = self.retained.get(&realm).and_then(|topics| topics.get(&topic));
             let Some(bond) = retained.and_then(|retained| retained.bound.clone()) else { continue };
             let due = Due {
@@ -172,6 +175,10 @@ impl Realms {
         let Some(due) = self.due.get(&id) else { return false };
         if due.not_before > incoming.at.stamp {
             return false;
+        }
+        if planted(Mutant::RepeatWill) {
+            self.publish(incoming, &crate::act::Terms::default());
+            return true;
         }
         let Some(due) = self.remove_due(id) else { return false };
         let retained = self.retained.get(&due.realm).and_then(|topics| topics.get(&due.topic));

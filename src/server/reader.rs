@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use vulpes_raft::ids::{Position, Slot};
+use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::dispatch::{mailbox, Deliveries, Handed, Hits, Join, JoinError};
 use crate::event::SessionId;
@@ -418,7 +419,8 @@ impl Reader {
 
     /// Retained values come first; with `after`, once this node has read the log up to there.
     fn begin_retained(&mut self, subscription: Subscription) -> Option<Reading> {
-        let Some(after) = subscription.after else {
+        let after = subscription.after.filter(|_| !planted(Mutant::ReadWithoutWaiting));
+        let Some(after) = after else {
             let id = subscription.id;
             self.retain(subscription);
             return Some(Reading::Subscribed(id, Ok(())));
@@ -436,12 +438,13 @@ impl Reader {
 
     fn retain(&mut self, subscription: Subscription) {
         let view = self.realms.view();
+        let skipped = u64::from(planted(Mutant::SkipBehindRetained));
         self.retaining.push_back(Retaining {
             id: subscription.id,
             pattern: subscription.pattern,
             values: view.realm(&self.realm),
             behind: None,
-            then: Start { slot: view.next, position: view.position },
+            then: Start { slot: Slot(view.next.0 + skipped), position: view.position },
             snapshot: subscription.snapshot,
         });
     }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Slot};
+use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use super::error::IndexError;
@@ -213,7 +214,9 @@ impl Staging {
             if !hidden.is_empty() {
                 writes.push(Write::Hidden { slot: resolution.slot, offsets: hidden });
             }
-            writes.extend(changes.into_iter().map(Write::State));
+            if !(planted(Mutant::LoseStateRows) && resolution.slot.0 % 8 == 0) {
+                writes.extend(changes.into_iter().map(Write::State));
+            }
             writes.push(Write::Row(resolution));
         }
         writes.extend(

@@ -108,6 +108,9 @@ impl Publishing<'_> {
                 match outcome {
                     Outcome::Stored(position) => record.acknowledged(value, position),
                     Outcome::NotStored => record.refused(value),
+                    Outcome::Refused => {
+                        record.check(Err(format!("{value} has no condition, and did not meet it")));
+                    }
                     Outcome::Unknown => record.trace(|| format!("{value} has no known outcome")),
                 }
                 Ok(matches!(outcome, Outcome::Stored(_)))

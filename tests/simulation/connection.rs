@@ -33,6 +33,8 @@ pub(crate) enum Outcome {
     Stored(Option<Position>),
     /// It is not stored and never will be.
     NotStored,
+    /// Its condition was not met.
+    Refused,
     /// The node doesn't know.
     Unknown,
 }

@@ -3,7 +3,7 @@
 //! Checked here, of DESIGN.md section 6: no two nodes disagree about a slot, before and after restarts (2); every
 //! resolution has a quorum of votes (3); nothing of an older incarnation is placed after its fence (4); slots and
 //! positions are dense, stamps don't fall, numbers are in order within an incarnation, each value stands at one
-//! position, in the order of its session (1).
+//! position, in the order of its session (1); all nodes hide the same events of a slot.
 //!
 //! Invariant: what was shown once is kept here for good; everything shown later is compared with it.
 //!
@@ -17,6 +17,7 @@ use vulpes_raft::ids::{EventId, Incarnation, NodeId, Position, SegmentNumber, Sl
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use crate::locks::{self, LockLog};
+use crate::state::StateLog;
 use crate::value::Value;
 
 /// How many storages there are, and how many of them are a quorum.
@@ -32,6 +33,9 @@ pub(crate) struct OrderLog {
     places: BTreeMap<Value, Position>,
     entries: BTreeMap<NodeId, Life>,
     pub(crate) lock: LockLog,
+    pub(crate) state: StateLog,
+    /// What was hidden of each slot.
+    hidden: Vec<Box<[u32]>>,
     /// The last number of each session in the log.
     sessions: BTreeMap<(u64, u64), u64>,
     /// Shown by a node that began at a slot before which nobody has shown anything yet.
@@ -57,6 +61,9 @@ impl OrderLog {
                 return Err(format!("{known:?} became {:?}", placed.resolution));
             }
             body_fits(placed)?;
+            if self.hidden[slot.0 as usize - 1] != placed.hidden {
+                return Err(format!("slot {slot} hides {:?} now", placed.hidden));
+            }
             return Ok(Vec::new());
         }
         if slot.0 > self.slots.len() as u64 + 1 {
@@ -86,6 +93,7 @@ impl OrderLog {
         if self.slots.last().is_some_and(|last| last.stamp > resolution.stamp) {
             return Err(format!("the stamp falls at slot {slot}"));
         }
+        self.state.take(placed)?;
         match &resolution.step {
             Step::Opened { entry, incarnation } => self.opened(*entry, *incarnation)?,
             Step::Closed { entry, incarnation, .. } => {
@@ -102,6 +110,7 @@ impl OrderLog {
             }
         }
         self.slots.push(resolution.clone());
+        self.hidden.push(placed.hidden.clone());
         Ok(())
     }
 
@@ -138,15 +147,13 @@ impl OrderLog {
 
     fn events(&mut self, placed: &Placed) -> Result<(), String> {
         body_fits(placed)?;
-        let events = placed.segment.iter().flat_map(|segment| segment.events());
-        for event in events {
-            if !event.act.is_empty() {
+        let Some(segment) = &placed.segment else { return Ok(()) };
+        for event in segment.events() {
+            let topic = segment.topics()[event.topic as usize].1.as_str();
+            if !event.act.is_empty() || topic.starts_with('$') {
                 self.values.push(None);
                 let position = Position(self.values.len() as u64);
-                let topic = placed.segment.as_ref().map(|s| &s.topics()[event.topic as usize].1);
-                if topic.is_some_and(|topic| topic.as_str() == locks::TOPIC)
-                    && !placed.is_hidden(event.offset)
-                {
+                if topic == locks::TOPIC && !placed.is_hidden(event.offset) {
                     self.lock.shown(position, &event.payload)?;
                 }
                 continue;

@@ -8,6 +8,8 @@
 //!
 //! Deliberately absent: what has to hold of the order (`log`) and of clients (`record`).
 
+use std::collections::BTreeMap;
+
 use vulpes::log::{Log, Placed};
 use vulpes::segment::{checksum, Segment};
 use vulpes::storage::Storage;
@@ -161,11 +163,12 @@ fn stored(handles: &Handles) -> Result<Vec<Placed>, String> {
     let Some(storage) = &handles.storage else { return Ok(found) };
     loop {
         let from = found.last().map_or(Slot(1), |placed| placed.resolution.slot.next());
-        let rows = storage.rows(from, usize::MAX).map_err(|error| error.to_string())?;
-        if rows.is_empty() {
+        let stored = storage.rows_and_hidden(from, usize::MAX).map_err(|e| e.to_string())?;
+        if stored.rows.is_empty() {
             return Ok(found);
         }
-        for resolution in rows {
+        let hidden: BTreeMap<Slot, Vec<u32>> = stored.hidden.into_iter().collect();
+        for resolution in stored.rows {
             let segment = match &resolution.step {
                 Step::Segment(sealed) => {
                     let body = storage.body(&sealed.id).map_err(|error| error.to_string())?;
@@ -175,7 +178,8 @@ fn stored(handles: &Handles) -> Result<Vec<Placed>, String> {
                 }
                 Step::Opened { .. } | Step::Closed { .. } => None,
             };
-            found.push(Placed { resolution, segment, hidden: Box::default() });
+            let hidden = hidden.get(&resolution.slot).cloned().unwrap_or_default().into();
+            found.push(Placed { resolution, segment, hidden });
         }
     }
 }

@@ -15,12 +15,14 @@ use std::rc::Rc;
 
 use vulpes::log::Placed;
 use vulpes::realm::StateHash;
+use vulpes_jepsen::register::Registers;
 use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::order::SealedSegment;
 
 use crate::locks::LOCKERS;
 use crate::log::OrderLog;
 use crate::value::Value;
+use crate::watchers::Watches;
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -49,6 +51,10 @@ pub(crate) struct Counts {
     pub(crate) crashes: u64,
     pub(crate) cuts: u64,
     pub(crate) grants: u64,
+    /// Answers to operations on registers.
+    pub(crate) answers: u64,
+    /// Subscriptions that went on behind the values they began with.
+    pub(crate) joins: u64,
 }
 
 /// A value that a subscriber got, and its place, where that was told.
@@ -73,6 +79,8 @@ pub(crate) struct Record {
     grants: Vec<(u64, Position)>,
     /// Lockers that have had the lock since things went wrong last.
     relocked: Vec<u64>,
+    pub(crate) registers: Registers,
+    pub(crate) watches: Watches,
     /// The hash of the realms' state before a slot, as the first node had it.
     states: BTreeMap<Slot, StateHash>,
     /// Nodes whose clients have had a publish acknowledged since things went wrong last.
@@ -268,6 +276,12 @@ impl Record {
         if let Some(locker) = (0..LOCKERS).find(|locker| !self.relocked.contains(locker)) {
             return Some(format!("locker {locker} has not had the lock"));
         }
+        if let Some(topic) = self.log.state.unfinished() {
+            return Some(format!("{topic} has the value of a session that has ended"));
+        }
+        if let Some(reason) = self.watches.unfinished(&self.log.state) {
+            return Some(reason);
+        }
         let behind = (0..readers).find(|reader| self.read_by(*reader) != last)?;
         let at = self.read_by(behind);
         Some(format!("reader {behind} is at position {at} of {last}"))
@@ -290,6 +304,8 @@ impl Record {
         self.check(unheard.map_or(Ok(()), Err));
         let granted = self.log.lock.verdict(&self.grants);
         self.check(granted);
+        self.check(self.watches.verdict(&self.log.state));
+        self.check(self.registers.check().map_err(|error| format!("{error:#}")));
         if self.log.parked() > 0 {
             self.check(Err("a slot was shown, and the one before it never".into()));
         }

@@ -19,6 +19,8 @@ use crate::cluster::{Cluster, Ongoing, CLIENTS};
 use crate::locks::{locker, LOCKERS};
 use crate::plan::Plan;
 use crate::record::{Counts, Phase, Record, Shared};
+use crate::registers;
+use crate::watchers::{watcher, WATCHERS};
 
 /// One step of the simulation.
 const TICK: Duration = Duration::from_millis(1);
@@ -26,10 +28,18 @@ const TICK: Duration = Duration::from_millis(1);
 /// How long the cluster may take to come to rest, in milliseconds.
 const REST: u64 = 30_000;
 
-/// What a run has to contain to mean something. Under some fault schedules most publishes stay unanswered; that most
-/// are answered is asked of many runs together.
-const LEAST: Counts =
-    Counts { attempts: 20, acknowledged: 10, delivered: 30, crashes: 1, cuts: 1, grants: 1 };
+/// What a run has to contain to mean something. Under some fault schedules most publishes stay unanswered, and operations
+/// on registers and joins with them; that there are enough is asked of many runs together.
+const LEAST: Counts = Counts {
+    attempts: 20,
+    acknowledged: 10,
+    delivered: 30,
+    crashes: 1,
+    cuts: 1,
+    grants: 1,
+    answers: 0,
+    joins: 0,
+};
 
 /// Segments that may wait in one simulated socket.
 const SOCKET: usize = 4_096;
@@ -113,7 +123,16 @@ fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
                 .filter(here)
                 .map(|number| locker(plan.clone(), number, shared.clone()))
                 .map(tokio::task::spawn_local);
-            join_all(publishers.chain(readers).chain(probes).chain(lockers)).await;
+            let registrars = (0..registers::CLIENTS)
+                .filter(here)
+                .map(|number| registers::client(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
+            let watchers = (0..WATCHERS)
+                .filter(here)
+                .map(|number| watcher(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
+            let sharing = lockers.chain(registrars).chain(watchers);
+            join_all(publishers.chain(readers).chain(probes).chain(sharing)).await;
             Ok(())
         });
     }
@@ -156,6 +175,8 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
                 None => {
                     cluster.verdict(&mut record);
                     record.verdict();
+                    record.counts.answers = record.registers.answered() as u64;
+                    record.counts.joins = record.watches.joins();
                     return coverage(&record);
                 }
                 Some(reason) if now > plan.quiet_from + REST => {

@@ -19,12 +19,13 @@ use crate::connection::{Outcome, Said, WAMP_PORT};
 
 const HELLO: u64 = 1;
 const WELCOME: u64 = 2;
-const ERROR: u64 = 8;
-const PUBLISH: u64 = 16;
+pub(crate) const ERROR: u64 = 8;
+pub(crate) const PUBLISH: u64 = 16;
 const PUBLISHED: u64 = 17;
-const SUBSCRIBE: u64 = 32;
-const SUBSCRIBED: u64 = 33;
-const EVENT: u64 = 36;
+pub(crate) const SUBSCRIBE: u64 = 32;
+pub(crate) const SUBSCRIBED: u64 = 33;
+pub(crate) const UNSUBSCRIBED: u64 = 35;
+pub(crate) const EVENT: u64 = 36;
 
 /// An open session.
 pub(crate) struct Wamp {
@@ -113,6 +114,9 @@ impl Wamp {
             ERROR if message[4] == "vulpes.error.not_stored" => {
                 Ok(Said::Answer { number: number(2)? - 1, outcome: Outcome::NotStored })
             }
+            ERROR if message[4] == "fox.error.not_accepted" => {
+                Ok(Said::Answer { number: number(2)? - 1, outcome: Outcome::Refused })
+            }
             ERROR if message[4] == "vulpes.error.unknown_outcome" => {
                 Ok(Said::Answer { number: number(2)? - 1, outcome: Outcome::Unknown })
             }
@@ -125,12 +129,12 @@ impl Wamp {
         }
     }
 
-    async fn send(&mut self, message: &Json) -> io::Result<()> {
+    pub(crate) async fn send(&mut self, message: &Json) -> io::Result<()> {
         self.socket.send(Message::text(message.to_string())).await.map_err(failed)
     }
 
     /// The next WAMP message; `None` for what WebSocket says by itself.
-    async fn message(&mut self) -> io::Result<Option<Json>> {
+    pub(crate) async fn message(&mut self) -> io::Result<Option<Json>> {
         match self.socket.next().await {
             Some(Ok(Message::Text(text))) => serde_json::from_str(&text).map(Some).map_err(failed),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
