@@ -6,7 +6,9 @@
 //!
 //! Deliberately absent: clients and clocks. Whoever records calls and answers does it in the order in which they happen.
 
-use anyhow::{ensure, Result};
+use std::collections::BTreeMap;
+
+use anyhow::{ensure, Context, Result};
 use todc_utils::{Action, History as Actions, Specification, WGLChecker};
 
 /// Operations that one history may have: the search for an order is a search.
@@ -71,6 +73,12 @@ impl History {
         self.calls.is_empty()
     }
 
+    /// How many of them were answered.
+    #[must_use]
+    pub fn answered(&self) -> usize {
+        self.answers.iter().flatten().count()
+    }
+
     /// Looks for an order of all operations that fits what everybody was told.
     ///
     /// # Errors
@@ -111,6 +119,75 @@ impl History {
             _ => format!("{at}: {:?}?", self.calls[*at]),
         };
         self.order.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Several registers, each used for a while, and what their clients know together.
+#[derive(Debug, Default)]
+pub struct Registers {
+    histories: BTreeMap<u64, History>,
+    seen: BTreeMap<u64, u64>,
+    values: u64,
+    newest: u64,
+}
+
+impl Registers {
+    /// A client is about to ask.
+    pub fn call(&mut self, register: u64, call: Call) -> Ticket {
+        self.histories.entry(register).or_default().call(call)
+    }
+
+    /// A client was told.
+    pub fn answer(&mut self, register: u64, ticket: Ticket, answer: Answer) {
+        let history = self.histories.entry(register).or_default();
+        let there = match (history.calls[ticket.0], answer) {
+            (_, Answer::Value(value)) => value,
+            (Call::Write(value) | Call::Swap(_, value), Answer::Written) => Some(value),
+            (_, Answer::Written | Answer::Refused) => None,
+        };
+        history.answer(ticket, answer);
+        if let Some(there) = there {
+            self.seen.insert(register, there);
+        }
+    }
+
+    /// A client was told of a position: that of its write, of what it read, or of a marker.
+    pub fn told(&mut self, position: u64) {
+        self.newest = self.newest.max(position);
+    }
+
+    /// The newest position that anybody was told. Who reads behind it reads all that anybody knows to be written.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// What a register was last seen to have: most likely what it has still.
+    #[must_use]
+    pub fn seen(&self, register: u64) -> Option<u64> {
+        self.seen.get(&register).copied()
+    }
+
+    /// A value that nobody has written yet.
+    pub fn fresh(&mut self) -> u64 {
+        self.values += 1;
+        self.values
+    }
+
+    /// How many operations were answered.
+    #[must_use]
+    pub fn answered(&self) -> usize {
+        self.histories.values().map(History::answered).sum()
+    }
+
+    /// Whether each history can be explained.
+    ///
+    /// # Errors
+    /// The first that can't.
+    pub fn check(&self) -> Result<()> {
+        self.histories.iter().try_for_each(|(register, history)| {
+            history.check().with_context(|| format!("register {register}"))
+        })
     }
 }
 
@@ -161,7 +238,7 @@ mod tests {
 
     fn judge(lines: &[Line]) -> Result<()> {
         let mut history = History::default();
-        let mut tickets = std::collections::BTreeMap::new();
+        let mut tickets = BTreeMap::new();
         for (at, line) in lines.iter().enumerate() {
             match line {
                 Asks(call) => drop(tickets.insert(at, history.call(*call))),

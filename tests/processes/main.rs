@@ -6,6 +6,9 @@
 //! - [`bad_input`]: clients that break every rule.
 //! - [`operator`]: wrong configurations, ports in use, foreign data; memory.
 //! - [`state`]: locks, retained values and wills over all nodes.
+//! - [`register`]: compare-and-set and reads, judged as one variable while nodes are killed.
+//! - [`join`]: subscriptions that begin with retained values, while these change.
+//! - [`retained`]: very many retained values, and how fast a node is back with them.
 //! - [`stock`]: stock clients of both protocols, crossing.
 //!
 //! Invariant: tests share nothing but the machine, and run side by side. None waits a fixed time; each polls with a
@@ -15,9 +18,12 @@
 
 mod bad_input;
 mod crashes;
+mod join;
 mod operator;
 mod order;
 mod quorum;
+mod register;
+mod retained;
 mod state;
 mod stock;
 
