@@ -6,15 +6,20 @@
 //!
 //! Deliberately absent: what becomes of an act, which its place in the order decides.
 
+mod kept;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use vulpes_raft::ids::Position;
+use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::wire;
 
 use crate::event::{Payload, Qos, SessionId};
 use crate::limits;
 use crate::payload::Value;
+use crate::procedure::{Invoke, Register, RegistrationId};
 use crate::topic::Topic;
+
+pub use kept::{Attach, Detach, Expire, InFlight, KeptSubscription, Progress, NEVER};
 
 /// What an event asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +38,24 @@ pub enum Act {
     Join(Join),
     /// The publisher's session ends.
     Leave(Leave),
+    /// The log is to be kept from a slot on, whose first event has this position.
+    Release { slot: Slot, position: Position },
+    /// The publisher offers a procedure. Decided at its place in the order, and seen by nobody.
+    Register(Register),
+    /// The publisher takes back what it offers there. Decided as well, and seen by nobody.
+    Unregister(RegistrationId),
+    /// A session begins that outlives its connection.
+    Attach(Attach),
+    /// The connection of such a session ends.
+    Detach(Detach),
+    /// The publisher's session keeps these filters.
+    Subscribe(Vec<(String, KeptSubscription)>),
+    /// The publisher's session drops these filters.
+    Unsubscribe(Vec<String>),
+    /// How far sessions of one entry have come.
+    Progress(Vec<(SessionId, Progress)>),
+    /// What a client has kept is dropped.
+    Expire(Expire),
 }
 
 /// The terms of a publish.
@@ -99,7 +122,7 @@ pub struct Will {
     pub delay: u32,
 }
 
-/// Why a conditional publish was not accepted.
+/// Why a conditional publish, or a registration, was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("the topic's value does not fit")]
@@ -108,6 +131,16 @@ pub enum Refusal {
     LineFull,
     #[error("the session has ended")]
     SessionEnded,
+    #[error("the procedure is registered already")]
+    ProcedureExists,
+    #[error("the procedure is registered with invoke={}, and can be shared only so", .0.word())]
+    OtherPolicy(Invoke),
+    #[error("a session may have {} registrations at most", limits::SESSION_REGISTRATIONS)]
+    TooManyRegistrations,
+    #[error("a registration may have {} callees at most", limits::REGISTRATION_CALLEES)]
+    TooManyCallees,
+    #[error("this session has no such registration")]
+    NoSuchRegistration,
 }
 
 impl Act {
@@ -115,6 +148,26 @@ impl Act {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         wire::encode(self).into()
+    }
+
+    /// Whether its fate is decided in the order and not by being stored.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        match self {
+            Self::Publish(terms) => terms.is_conditional(),
+            Self::Register(_) | Self::Unregister(_) => true,
+            Self::Granted { .. }
+            | Self::Due(_)
+            | Self::Join(_)
+            | Self::Leave(_)
+            | Self::Release { .. }
+            | Self::Attach(_)
+            | Self::Detach(_)
+            | Self::Subscribe(_)
+            | Self::Unsubscribe(_)
+            | Self::Progress(_)
+            | Self::Expire(_) => false,
+        }
     }
 
     /// Reads what an event carries; `None` where that is no act this release knows.
@@ -128,6 +181,7 @@ impl Act {
 mod tests {
     use super::*;
     use crate::event::Encoding;
+    use crate::procedure::{Matching, Procedure};
 
     #[test]
     fn golden_bytes() {
@@ -141,7 +195,14 @@ mod tests {
                 kwargs: Bytes::new(),
             }),
         };
-        let cases: [(Act, &[u8]); 4] = [
+        let register = Register {
+            procedure: Procedure::new("a.b", Matching::Exact).unwrap(),
+            matching: Matching::Prefix,
+            invoke: Invoke::Last,
+            concurrency: 3,
+            disclose_caller: true,
+        };
+        let cases: [(Act, &[u8]); 7] = [
             (Act::Publish(Terms::default()), &[0, 0, 0, 0, 0]),
             (
                 Act::Granted { waiting: Position(7), terms },
@@ -149,6 +210,9 @@ mod tests {
             ),
             (Act::Due(DueId { session: SessionId(5), number: 1 }), &[2, 5, 1]),
             (Act::Leave(Leave { drop_will: true }), &[4, 1]),
+            (Act::Release { slot: Slot(7), position: Position(9) }, &[5, 7, 9]),
+            (Act::Register(register), &[6, 3, b'a', b'.', b'b', 1, 4, 3, 1]),
+            (Act::Unregister(RegistrationId(7)), &[7, 7]),
         ];
         for (act, bytes) in cases {
             assert_eq!(act.encode(), bytes, "{act:?}");

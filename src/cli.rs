@@ -13,6 +13,8 @@ use serde_json::Value;
 use vulpes_raft::ids::EventId;
 
 mod bench;
+mod call;
+mod compact;
 mod events;
 mod init;
 mod lock;
@@ -33,6 +35,7 @@ Examples:
   vulpes pub demo.hello '{\"text\": \"hi\"}'      publish, and print the event's position
   vulpes set demo.state '{\"on\": true}'        keep a value; `vulpes get demo.state` shows it, at any node
   vulpes lock demo.job -- ./job.sh            run a command while holding a lock of the whole cluster
+  vulpes call wamp.session.list               call a procedure, wherever its callee is
   vulpes log --after 100                      read the log after position 100
   vulpes status                               how the nodes are doing
   vulpes verify                               prove that all nodes hold the same log
@@ -64,8 +67,10 @@ enum Command {
     Set(state::Set),
     History(state::History),
     Lock(lock::Lock),
+    Call(call::Call),
     Log(log::Log),
     Verify(verify::Verify),
+    Compact(compact::Compact),
     Bench(bench::Bench),
 }
 
@@ -132,8 +137,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Set(set) => Box::pin(set.run()).await,
             Command::History(history) => Box::pin(history.run()).await,
             Command::Lock(lock) => Box::pin(lock.run()).await,
+            Command::Call(call) => Box::pin(call.run()).await,
             Command::Log(log) => Box::pin(log.run()).await,
             Command::Verify(verify) => Box::pin(verify.run()).await,
+            Command::Compact(compact) => compact.run(),
             Command::Bench(bench) => Box::pin(bench.run()).await,
         }
     });

@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::NodeId;
 
+use crate::retention::Retention;
 use crate::topic::{Realm, RealmError};
 
 mod file;
@@ -51,6 +52,8 @@ pub struct NodeConfig {
     /// Every node of the cluster, ascending by number, this one too.
     pub nodes: Vec<Member>,
     pub timing: Timing,
+    /// How much of the log is kept. The strictest limits of all entries hold.
+    pub retention: Retention,
 }
 
 /// What this node listens on.
@@ -310,6 +313,8 @@ pub enum Problem {
     NoData,
     #[error("timing.{name}: {value} ms is outside of {least} to {most} ms")]
     TimingRange { name: &'static str, value: u64, least: u64, most: u64 },
+    #[error("retention.{name}: {value} is outside of {least} to {most}; leave it out to keep everything")]
+    RetentionRange { name: &'static str, value: u64, least: u64, most: u64 },
     #[error("timing.election_min_ms: must be at least twice heartbeat_ms, or a single late heartbeat starts an election")]
     ElectionTooSoon,
     #[error("timing.election_max_ms: must be more than election_min_ms, or two candidates can split the votes for ever")]

@@ -13,12 +13,14 @@
 mod details;
 pub mod mqtt;
 mod terms;
+mod waits;
 pub mod wamp;
 
 use bytes::Bytes;
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
-use crate::act::{Join, Refusal};
+use crate::act::{Act, Attach, InFlight, Join, KeptSubscription, Refusal};
+use crate::call;
 use crate::event::{Event, SessionId};
 use crate::payload::Value;
 use crate::segment::StoredEvent;
@@ -45,14 +47,22 @@ pub enum Request {
     /// Begin a session in this realm; answered by [`Gate::opened`] once all nodes know of it. A client with a name
     /// (MQTT client identifier) takes over from an older session of that name in the realm.
     Open { realm: Realm, join: Join },
+    /// Begin a session that outlives its connection; answered as [`Request::Open`] is, with [`Gate::resume`] before.
+    Attach { realm: Realm, attach: Attach },
+    /// Read the log at one cursor for all that is kept, from where an earlier session left it.
+    Resume(Vec<KeptReading>),
+    /// Put an act into the log and change what is read at that very place: no event comes until [`Gate::noted`].
+    Keep { act: Act, subscribe: Vec<KeptReading>, unsubscribe: Vec<SubscriptionId> },
     /// Put an event into the log. The n-th of a session (from 0) is answered as sequence n, in order, by
-    /// [`Gate::answered`], whether or not its publisher wants to know. Where it is conditional
-    /// ([`crate::act::Terms::is_conditional`]), [`Gate::decided`] follows when that is decided, maybe much later.
+    /// [`Gate::answered`], whether or not its publisher wants to know. Where its fate is decided in the order
+    /// ([`crate::act::Act::is_decided`]), [`Gate::decided`] follows when it is, maybe much later.
     Publish(Event),
     /// Begin a subscription; answered by [`Gate::subscribed`] before its first event.
     Subscribe(Subscription),
     /// End a subscription; answered by [`Gate::unsubscribed`], after which no event of it comes.
     Unsubscribe(SubscriptionId),
+    /// Take part in calls; what comes of it is said by [`Gate::told`].
+    Call(call::Asked),
     /// Close the connection once all output is written. The session's MQTT will is published, unless it is dropped.
     Close { drop_will: bool },
 }
@@ -85,6 +95,51 @@ pub enum RetainedMode {
     State,
 }
 
+/// A subscription that outlives its session, as it is read. Its retained values, if it has any, come beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeptReading {
+    pub id: SubscriptionId,
+    pub pattern: Pattern,
+    pub retained: RetainedMode,
+    /// Only events that change a retained value.
+    pub changes: bool,
+    pub condition: Option<Value>,
+    /// The first position it is for; where it is only asked for, that is decided in the order.
+    pub from: Option<Position>,
+}
+
+/// What a session finds of earlier ones.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resumed {
+    /// There was something.
+    pub present: bool,
+    pub in_flight: Vec<InFlight>,
+    pub filters: Vec<(String, KeptSubscription, Position)>,
+    /// Events before this place are of the time away.
+    pub back_at: Position,
+}
+
+/// What a session leaves to later ones, beside where it reads.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Parting {
+    /// Ascending by position.
+    pub in_flight: Vec<InFlight>,
+    /// The client has changed its mind about it.
+    pub expiry: Option<u32>,
+}
+
+/// How an event comes to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// Beside the session's cursor: a later session knows nothing of it.
+    Aside,
+    First,
+    /// It may have been sent to an earlier session.
+    Doubtful,
+    /// It was sent to an earlier session, under this packet identifier, and not acknowledged.
+    Again(u16),
+}
+
 /// Why a session was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenRefusal {
@@ -107,6 +162,8 @@ pub enum SubscribeError {
     Ahead { last: Position },
     #[error("a session may have {} subscriptions at most", crate::limits::SESSION_SUBSCRIPTIONS)]
     TooMany,
+    #[error("as many filters as there is room for are kept already")]
+    NoRoom,
     /// The log can't be read right now: no storage answers.
     #[error("the log can't be read right now; try again")]
     Unavailable,
@@ -153,7 +210,8 @@ pub struct Delivery<'a> {
     pub id: EventId,
     /// It is what the topic has kept, and not the event as it comes by.
     pub retained: bool,
-    /// At least one, ascending.
+    pub sending: Sending,
+    /// Ascending; at least one, unless it is sent again.
     pub subscriptions: &'a [SubscriptionId],
 }
 
@@ -170,6 +228,8 @@ pub enum EndReason {
     Lost,
     /// The client has been too slow with its handshake.
     HandshakeTimeout,
+    /// The client reads so slowly that the log is not kept any more where it is.
+    FellBehind { oldest: Position },
 }
 
 /// A protocol's session.
@@ -180,11 +240,25 @@ pub trait Gate: Send {
     /// The session's realm is open, or not.
     fn opened(&mut self, result: Result<(), OpenRefusal>);
 
+    /// Before it is open: what it finds of earlier sessions. Not called where nothing is kept.
+    fn resume(&mut self, _resumed: Resumed) {}
+
+    /// What the gate asked to be kept or dropped is, or not for lack of room. In the order of its asking.
+    fn noted(&mut self, _room: bool) {}
+
+    /// What it leaves to later sessions, as of now.
+    fn parting(&self) -> Parting {
+        Parting::default()
+    }
+
     /// Publishes found their fate, in the order in which they were made.
     fn answered(&mut self, answer: Answer);
 
-    /// The conditional publish of this sequence number, answered as stored before, found its fate.
+    /// What stands at this sequence number, answered as stored before, found its fate in the order.
     fn decided(&mut self, sequence: u64, outcome: Result<Stored, Refusal>);
+
+    /// Something about the session's calls. Sessions of a protocol without calls are told nothing.
+    fn told(&mut self, _told: call::Told) {}
 
     /// A subscription stands, or does not.
     fn subscribed(&mut self, id: SubscriptionId, result: Result<(), SubscribeError>);

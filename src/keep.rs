@@ -44,6 +44,9 @@ pub enum KeepError {
     /// The storage can't be reached or did not answer in time. Keeping again is harmless.
     #[error("storage {storage} does not answer: {reason}")]
     Unreachable { storage: NodeId, reason: String },
+    /// It has had its place in the order for so long that it is not kept any more: the order has told what became of it.
+    #[error("segment {0} has its place, and is not kept any more")]
+    Released(AdvanceSegment),
 }
 
 /// A storage, as an entry sees it.

@@ -81,11 +81,70 @@ pub const SESSION_DELIVERIES: usize = 64;
 /// Conditional publishes of one session that are not decided yet; further ones are refused.
 pub const SESSION_WAITS: usize = 64;
 
-/// What the realms' state has to say to one session and it has not heard yet: two words for each publish that waits.
-pub const SESSION_WORDS: usize = 2 * SESSION_WAITS + 8;
+/// Bytes of such publishes, all together. Each is kept for as long as it waits.
+pub const SESSION_WAIT_BYTES: usize = 4 << 20;
+
+/// Registrations of one session.
+pub const SESSION_REGISTRATIONS: usize = 10_000;
+
+/// Callees that share one registration.
+pub const REGISTRATION_CALLEES: usize = 1024;
+
+/// REGISTERs and UNREGISTERs of one session that are not decided yet; past it, its socket is not read. What was read in
+/// one turn may go beyond it.
+pub const SESSION_REGISTERS: usize = 64;
+
+/// What one session wants to be kept or dropped and is not noted yet; past it, its socket is not read.
+pub const SESSION_NOTINGS: usize = 16;
+
+/// What the realms' state has to say to one session and it has not heard yet: two words for each publish that waits and
+/// each registration that is not decided, and one for each filter.
+pub const SESSION_WORDS: usize = 2 * SESSION_WAITS + 2 * SESSION_REGISTERS + SESSION_NOTINGS + 8;
 
 /// Conditional publishes that wait in line for one topic; further ones are refused.
 pub const TOPIC_WAITERS: usize = 10_000;
+
+/// Calls of one session that are not answered; further ones are refused.
+pub const SESSION_CALLS: usize = 1024;
+
+/// Bytes of what one session is to be told about calls and has not taken; results beyond it are dropped, and their
+/// callers told so.
+pub const SESSION_TOLD_BYTES: usize = 16 << 20;
+
+/// Calls that one callee has in flight or in line; further ones are refused.
+pub const CALLEE_CALLS: usize = 8192;
+
+/// Bytes of the calls that one callee has not taken; further ones are refused.
+pub const CALLEE_BYTES: usize = 16 << 20;
+
+/// How long a call waits for its callee's client to know of the registration that the call came by.
+pub const CALLEE_UNAWARE: Duration = Duration::from_secs(1);
+
+/// Calls in flight at one entry, as the caller's and as the callee's; further ones are refused.
+pub const ENTRY_CALLS: usize = 100_000;
+
+/// Bytes that one entry holds for all its calls before it refuses those of its own sessions; before it refuses those from
+/// other entries, twice as many.
+pub const ENTRY_CALL_BYTES: usize = 128 << 20;
+
+/// Registrations with `roundrobin` of which an entry knows whose turn it is.
+pub const ENTRY_TURNS: usize = 10_000;
+
+/// Calls in flight between two entries, each way; further ones are refused.
+pub const LINK_CALLS: usize = 50_000;
+
+/// Bytes that wait to be sent to another entry for calls, each way.
+pub const LINK_BYTES: usize = 32 << 20;
+
+/// Clients that keep something beyond their sessions, over all realms; what others ask for ends with the connection. The
+/// fold decides on these limits: all nodes of a cluster have to have the same.
+pub const KEPT_SESSIONS: usize = 100_000;
+
+/// Filters that clients keep beyond their sessions, over all realms.
+pub const KEPT_FILTERS: usize = 1_000_000;
+
+/// Bytes of their names, filters and conditions.
+pub const KEPT_BYTES: usize = 256 << 20;
 
 /// Batches waiting for the entry's segment writer, over all sessions.
 pub const ENTRY_BATCHES: usize = 1024;
@@ -139,6 +198,7 @@ const _: () = {
     assert!(READ_BYTES + SEGMENT_BODY < vulpes_raft::wire::MAX_FRAME);
     assert!(TOPIC * 3 + REALM < SEGMENT_OVERHEAD);
     assert!(EVENT < CLIENT_MESSAGE);
+    assert!(EVENT <= SESSION_WAIT_BYTES);
     // A will becomes an argument, and what is kept of it is merged with others and goes through every gate.
     assert!(CONDITION_DEPTH + 2 <= PAYLOAD_DEPTH);
     assert!(4 * CONDITION < EVENT);

@@ -18,6 +18,7 @@ use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use crate::gate::{After, SubscribeError};
 use crate::limits;
+use crate::realm::Head;
 use crate::segment::{checksum, Segment};
 
 /// One slot with what stands there.
@@ -67,6 +68,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// The row in whose segment a position stands; `None` where it is outside of what it has.
     fn row_of(&self, position: Position) -> BoxFuture<'_, Result<Option<Resolution>, SourceError>>;
+
+    /// The first slot that is kept anywhere, as far as it knows.
+    fn head(&self) -> BoxFuture<'_, Result<Slot, SourceError>>;
 }
 
 /// How far a node has read the order.
@@ -106,6 +110,7 @@ const RECENT_SLOTS: usize = 4096;
 pub struct Log {
     recent: Arc<Mutex<Recent>>,
     tail: watch::Receiver<Tail>,
+    head: Arc<watch::Sender<Head>>,
     sources: Arc<[Arc<dyn Source>]>,
 }
 
@@ -138,7 +143,8 @@ fn body_len(placed: &Placed) -> usize {
 pub fn log(tail: Tail, sources: Vec<Arc<dyn Source>>) -> (LogTail, Log) {
     let recent = Arc::<Mutex<Recent>>::default();
     let (sender, receiver) = watch::channel(tail);
-    let log = Log { recent: recent.clone(), tail: receiver, sources: sources.into() };
+    let head = Arc::new(watch::Sender::new(Head::default()));
+    let log = Log { recent: recent.clone(), tail: receiver, head, sources: sources.into() };
     (LogTail { recent, tail: sender }, log)
 }
 
@@ -164,6 +170,37 @@ impl Log {
     #[must_use]
     pub fn tail(&self) -> Tail {
         *self.tail.borrow()
+    }
+
+    /// The first place that is kept, as far as this node has read the order.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        *self.head.borrow()
+    }
+
+    /// The same, as it moves on.
+    #[must_use]
+    pub fn heads(&self) -> watch::Receiver<Head> {
+        self.head.subscribe()
+    }
+
+    /// What lies before this place is released: for the replica alone.
+    pub fn release(&self, head: Head) {
+        self.head.send_if_modified(|known| {
+            let moves = head > *known;
+            *known = head.max(*known);
+            moves
+        });
+    }
+
+    /// Whether a storage knows that a slot is released. A node that has not read it yet can't go on from what it has.
+    pub async fn is_released(&self, slot: Slot) -> bool {
+        for source in self.sources.iter() {
+            if source.head().await.is_ok_and(|head| head > slot) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Waits until this node has read the order up to and with a slot; for ever, if it never comes.
@@ -220,12 +257,22 @@ impl Log {
         Ok(self.stored_rows(from, max).await?.rows)
     }
 
-    async fn stored_rows(&self, from: Slot, max: usize) -> Result<Rows, ReadError> {
-        let mut gone = None;
+    /// The same, with what is hidden in them.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn stored_rows(&self, from: Slot, max: usize) -> Result<Rows, ReadError> {
+        let oldest = self.head().slot;
+        if from < oldest {
+            return Err(ReadError::Gone { oldest });
+        }
         let mut failure = "this node knows no storage".to_owned();
         for source in self.sources.iter() {
             match source.rows(from, max).await {
-                Ok(Rows { oldest, .. }) if oldest > from => gone = Some(oldest),
+                // It is behind or ahead of this node in deleting, or has yet to fill in what it was not there for.
+                Ok(Rows { oldest, .. }) if oldest > from => {
+                    failure = format!("a storage has slots from {oldest} on only");
+                }
                 Ok(found) if found.rows.first().is_some_and(|row| row.slot == from) => {
                     return Ok(found);
                 }
@@ -233,7 +280,7 @@ impl Log {
                 Err(error) => failure = error.to_string(),
             }
         }
-        Err(gone.map_or(ReadError::Unavailable(failure), |oldest| ReadError::Gone { oldest }))
+        Err(ReadError::Unavailable(failure))
     }
 
     async fn with_bodies(&self, rows: Rows) -> Result<Vec<Arc<Placed>>, ReadError> {
@@ -305,47 +352,66 @@ impl Log {
         Ok(found)
     }
 
-    /// Where a replay after a place begins.
+    /// Where a replay after a place begins. The very place before the head can be named by a position only: of an event
+    /// id there is nothing left to compare.
     ///
     /// # Errors
     /// Where the place is no longer kept, is not there yet, or no storage answers.
     pub async fn start_after(&self, after: After) -> Result<Start, SubscribeError> {
-        let unavailable = |error: ReadError| match error {
-            ReadError::Gone { .. } => SubscribeError::Unavailable,
-            ReadError::Unavailable(reason) => {
-                tracing::warn!(%reason, "a replay can't begin");
-                SubscribeError::Unavailable
-            }
-        };
+        let failed = |error: ReadError| self.failed(&error);
+        let Head { slot, position: oldest } = self.head();
         match after {
-            After::Position(Position(0)) => {
-                let oldest = self.oldest().await.map_err(unavailable)?;
-                Ok(Start { slot: oldest, position: Position(1) })
+            After::Position(position) if position == Position(0) || position.next() == oldest => {
+                Ok(Start { slot, position: oldest })
             }
+            After::Position(position) if position < oldest => Err(self.gone()),
             After::Position(position) => {
                 self.wait_for(|tail| tail.next_position > position).await?;
                 if self.tail().next_position == position.next() {
                     return Ok(Start { slot: self.tail().next_slot, position: position.next() });
                 }
-                let row = self.row_of(position).await.map_err(unavailable)?;
-                let row = match row {
-                    Some(row) => row,
-                    None => return Err(self.gone().await.unwrap_or_else(unavailable)),
-                };
-                Ok(Start { slot: row.slot, position: position.next() })
+                match self.row_of(position).await.map_err(failed)? {
+                    Some(row) => Ok(Start { slot: row.slot, position: position.next() }),
+                    None if position < self.head().position => Err(self.gone()),
+                    None => Err(SubscribeError::Unavailable),
+                }
             }
             After::Event(id) => {
                 self.wait_for(|tail| tail.next_slot > id.slot()).await?;
-                let rows = match self.rows_or_recent(id.slot()).await {
-                    Ok(row) => row,
-                    Err(ReadError::Gone { .. }) => {
-                        return Err(self.gone().await.unwrap_or_else(unavailable));
-                    }
-                    Err(error) => return Err(unavailable(error)),
-                };
+                let rows = self.rows_or_recent(id.slot()).await.map_err(failed)?;
                 let position =
                     Position((rows.base.0 + u64::from(id.offset()) + 1).min(rows.end().0));
                 Ok(Start { slot: rows.slot, position })
+            }
+        }
+    }
+
+    /// Where reading from a position on begins.
+    ///
+    /// # Errors
+    /// As [`Log::start_after`].
+    pub async fn start_at(&self, position: Position) -> Result<Start, SubscribeError> {
+        self.wait_for(|tail| tail.next_position >= position).await?;
+        let tail = self.tail();
+        if tail.next_position == position {
+            return Ok(Start { slot: tail.next_slot, position });
+        }
+        if position < self.head().position {
+            return Err(self.gone());
+        }
+        match self.row_of(position).await.map_err(|error| self.failed(&error))? {
+            Some(row) => Ok(Start { slot: row.slot, position }),
+            None if position < self.head().position => Err(self.gone()),
+            None => Err(SubscribeError::Unavailable),
+        }
+    }
+
+    fn failed(&self, error: &ReadError) -> SubscribeError {
+        match error {
+            ReadError::Gone { .. } => self.gone(),
+            ReadError::Unavailable(reason) => {
+                tracing::warn!(%reason, "a replay can't begin");
+                SubscribeError::Unavailable
             }
         }
     }
@@ -363,6 +429,10 @@ impl Log {
     }
 
     async fn rows_or_recent(&self, slot: Slot) -> Result<Resolution, ReadError> {
+        let oldest = self.head().slot;
+        if slot < oldest {
+            return Err(ReadError::Gone { oldest });
+        }
         if let Some(placed) = self.recent(slot) {
             return Ok(placed.resolution.clone());
         }
@@ -370,7 +440,11 @@ impl Log {
         rows.into_iter().next().ok_or_else(|| ReadError::Unavailable("an empty answer".into()))
     }
 
-    async fn row_of(&self, position: Position) -> Result<Option<Resolution>, ReadError> {
+    /// The row in whose segment a position stands; `None` where no storage has it.
+    ///
+    /// # Errors
+    /// Where no storage answers.
+    pub async fn row_of(&self, position: Position) -> Result<Option<Resolution>, ReadError> {
         let near = {
             let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             let at = recent.placed.partition_point(|placed| placed.resolution.end() <= position);
@@ -395,25 +469,8 @@ impl Log {
         }
     }
 
-    /// The oldest slot that can be read.
-    ///
-    /// # Errors
-    /// Where no storage answers and memory does not reach back to the first slot.
-    pub async fn oldest(&self) -> Result<Slot, ReadError> {
-        if self.tail().next_slot == Slot(1) || self.recent(Slot(1)).is_some() {
-            return Ok(Slot(1));
-        }
-        match self.rows(Slot(1), 1).await {
-            Ok(_) => Ok(Slot(1)),
-            Err(ReadError::Gone { oldest }) => Ok(oldest),
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn gone(&self) -> Result<SubscribeError, ReadError> {
-        let oldest = self.oldest().await?;
-        let row = self.rows_or_recent(oldest).await?;
-        Ok(SubscribeError::Gone { oldest: row.base })
+    fn gone(&self) -> SubscribeError {
+        SubscribeError::Gone { oldest: self.head().position }
     }
 }
 
@@ -452,3 +509,6 @@ pub fn open_body(sealed: &SealedSegment, body: Bytes) -> Result<Segment, BadBody
     }
     Ok(segment)
 }
+
+#[cfg(test)]
+mod tests;

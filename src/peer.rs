@@ -1,17 +1,20 @@
-//! What nodes ask of each other's storages: keeping bodies, and fetching bodies and rows.
+//! What nodes ask of each other's storages, keeping bodies and fetching bodies and rows; and how entries pass on calls.
 //!
 //! | service | asks | answers |
 //! |---|---|---|
 //! | keep | an entry | a storage: its storage votes and credit |
 //! | fetch | any node | a storage: bodies, rows, places, status, the realms' state |
+//! | calls | an entry | an entry: what comes of calls (both talk, nobody waits for an answer) |
 //!
 //! Invariant: keeping and fetching have a connection each, so that a vote never waits behind a history replay. A peer's
 //! bytes, whatever they are, end at most the connection they came on.
 //!
 //! Deliberately absent: accepting connections and saying hello (`wire`, and the node's wiring), and repeating calls.
 //!
-//! In reading order: `wire` is what is said; `serve` answers, `lent` for more than one answer; `connection` dials.
+//! In reading order: `wire` is what is said; `serve` answers, `lent` for more than one answer; `connection` dials. `calls` is
+//! apart.
 
+mod calls;
 mod connection;
 mod lent;
 mod serve;
@@ -36,6 +39,7 @@ use crate::storage::{self, ReadError, Storage, StorageStatus};
 use connection::{Connector, Peer};
 use wire::{FetchAnswer, FetchRequest, KeepAnswer, KeepRequest, StateHead};
 
+pub use calls::{talk, Talker};
 pub use serve::{serve_fetch, serve_keep};
 pub use wire::Rows;
 
@@ -62,6 +66,9 @@ pub enum FetchError {
     #[error("storage {storage}: {error}")]
     Read { storage: NodeId, error: ReadError },
 }
+
+/// Keys and values.
+pub type StateRows = Vec<(Bytes, Bytes)>;
 
 /// A storage of the cluster, here or on another node. Clones share its connections.
 #[derive(Clone)]
@@ -216,18 +223,33 @@ impl StorageClient {
         match &self.place {
             Where::Here(storage) => self.read(storage.state()),
             Where::There(remote) => {
-                let _one = remote.reading_state.lock().await;
-                let (tail, rows) = self.fetch_state(&remote.fetch).await?;
+                let (tail, rows) = self.fetch_state(remote).await?;
                 let realms = Realms::load(tail.as_ref(), rows);
                 self.read(realms.map_err(|BadRow| ReadError::DamagedState))
             }
         }
     }
 
+    /// The rows of the realms' state as another node's storage has it, and the row of the order they stand behind.
+    ///
+    /// # Errors
+    /// See [`FetchError`]; also where the storage is this node's own.
+    pub async fn state_rows(&self) -> Result<(Option<Resolution>, StateRows), FetchError> {
+        match &self.place {
+            Where::Here(_) => {
+                let reason = "it is this node's own".into();
+                Err(FetchError::Refused { storage: self.node(), reason })
+            }
+            Where::There(remote) => self.fetch_state(remote).await,
+        }
+    }
+
     async fn fetch_state(
         &self,
-        fetch: &Connector<FetchRequest, FetchAnswer>,
-    ) -> Result<(Option<Resolution>, Vec<(Bytes, Bytes)>), FetchError> {
+        remote: &Remote,
+    ) -> Result<(Option<Resolution>, StateRows), FetchError> {
+        let _one = remote.reading_state.lock().await;
+        let fetch = &remote.fetch;
         let StateHead { id, tail } = match fetch.call(FetchRequest::StateBegin).await? {
             FetchAnswer::StateBegin(head) => self.read(head)?,
             _ => return Err(self.confused()),
@@ -337,6 +359,10 @@ impl Source for StorageClient {
 
     fn row_of(&self, position: Position) -> BoxFuture<'_, Result<Option<Resolution>, SourceError>> {
         Box::pin(async move { Ok(self.slot_of(position).await?) })
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Slot, SourceError>> {
+        Box::pin(async move { Ok(self.status().await?.head) })
     }
 }
 

@@ -12,9 +12,13 @@
 //!
 //! Deliberately absent: disks (`storage`), sockets and clocks, and who carries out what a [`Notice`] asks for (`server`).
 //!
-//! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`.
+//! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `kept` (what outlives them),
+//! `registrations`, `head` (what is kept of the log).
 
+mod head;
+mod kept;
 mod lines;
+mod registrations;
 mod retained;
 mod rows;
 mod sessions;
@@ -30,6 +34,7 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Incarnation, NodeId, Position, Slot, Stamp};
+use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, Step};
 use vulpes_raft::wire;
 
@@ -39,19 +44,24 @@ use crate::payload;
 use crate::segment::{Segment, StoredEvent};
 use crate::topic::{Realm, Topic};
 
-pub use retained::{At, Bond, Retained, RetainedMap};
+pub use head::Head;
+pub use kept::{Kept, KeptCounts, KeptFilter, KeptState};
+pub use registrations::{Callee, Place, Registration};
+pub use retained::{At, Bond, Found, Retained, RetainedMap};
 pub use rows::{Change, StateHash};
 pub use sessions::{EndCause, SessionState};
 pub use shared::SharedRealms;
 pub use value::{fits, is_nothing, merged};
 
+use kept::KeptTable;
 use lines::Line;
+use registrations::Registrations;
 use rows::{Key, Rows};
 
-/// What became of a conditional publish.
+/// What became of a conditional publish or a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is published, at this place.
+    /// It is published, at this place. For a registration: its position is the registration's number.
     Accepted(At),
     Refused(Refusal),
 }
@@ -63,12 +73,27 @@ pub enum Notice {
     Joined { session: SessionId },
     /// A session is over.
     Ended { session: SessionId, cause: EndCause },
-    /// The fate of the conditional publish that stood at `asked`.
+    /// The fate of the conditional publish, or of what else is decided in the order, that stood at `asked`.
     Decided { session: SessionId, asked: Position, decision: Decision },
     /// It is a waiting publish's turn: its entry is to publish it again ([`Act::Granted`]).
     Turn { session: SessionId, waiting: Position },
     /// A session left something to be published ([`Act::Due`]).
     Due(DueId),
+    /// What a session asked to be kept or dropped, in the order of its asking.
+    Noted { session: SessionId, noted: Noted },
+    /// The session that this one took over from has said its last.
+    Released { session: SessionId },
+    /// A client has gone and left something behind that expires ([`Act::Expire`]).
+    Away { realm: Realm, client: String },
+}
+
+/// What became of a session's wish to keep or drop filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// It holds from here on: the first position it is for.
+    From(Position),
+    /// More is kept already than there is room for.
+    NoRoom,
 }
 
 /// A publish left behind by a session.
@@ -140,6 +165,9 @@ pub struct Realms {
     waits: BTreeMap<SessionId, BTreeSet<(Realm, Topic, Position)>>,
     entries: BTreeMap<NodeId, Incarnation>,
     due: BTreeMap<DueId, Due>,
+    head: Head,
+    registrations: Registrations,
+    kept: KeptTable,
     rows: Rows,
     notices: Vec<Notice>,
 }
@@ -166,6 +194,9 @@ impl Default for Realms {
             waits: BTreeMap::new(),
             entries: BTreeMap::new(),
             due: BTreeMap::new(),
+            head: Head::default(),
+            registrations: Registrations::default(),
+            kept: KeptTable::default(),
             rows: Rows::default(),
             notices: Vec::new(),
         }
@@ -214,6 +245,17 @@ impl Realms {
             }
             Key::Due(id) => {
                 self.due.insert(id, wire::decode(value).ok()?);
+            }
+            Key::Head => self.head = wire::decode(value).ok()?,
+            Key::Registration(realm, matching, procedure) => {
+                let place = Place { realm, matching, procedure };
+                self.registrations.load(place, wire::decode(value).ok()?);
+            }
+            Key::Kept(realm, client) => {
+                self.kept.load((realm, client), wire::decode(value).ok()?);
+            }
+            Key::KeptFilter(realm, client, text) => {
+                self.kept.load_filter(&(realm, client), text, wire::decode(value).ok()?)?;
             }
         }
         Some(())
@@ -271,7 +313,7 @@ impl Realms {
             } else {
                 self.act(&incoming, segment)
             };
-            if !shown {
+            if !shown && !planted(Mutant::ShowRefused) {
                 hidden.push(event.offset);
             }
         }
@@ -279,18 +321,36 @@ impl Realms {
 
     /// Does what an event asks for; tells whether subscribers are to see it.
     fn act(&mut self, incoming: &Incoming<'_>, segment: &Segment) -> bool {
+        let id = segment.id();
+        let place = (id.entry, id.incarnation);
         match Act::decode(&incoming.event.act) {
             Some(Act::Publish(terms)) => self.publish_on_terms(incoming, &terms),
             Some(Act::Granted { waiting, terms }) => self.granted(incoming, waiting, &terms),
             Some(Act::Due(id)) => self.publish_due(incoming, id),
-            Some(Act::Join(join)) => {
-                let id = segment.id();
-                self.join(incoming, (id.entry, id.incarnation), join)
-            }
+            Some(Act::Join(join)) => self.join(incoming, place, join),
             Some(Act::Leave(leave)) => {
                 let cause = EndCause::Left { drop_will: leave.drop_will };
                 self.end_session(incoming.event.publisher, cause)
             }
+            Some(Act::Release { slot, position }) => {
+                let end = Head { slot: incoming.at.slot, position: incoming.at.position };
+                self.move_head(Head { slot, position }, end);
+                false
+            }
+            Some(Act::Register(register)) => {
+                self.register(incoming, register);
+                false
+            }
+            Some(Act::Unregister(id)) => {
+                self.unregister(incoming, id);
+                false
+            }
+            Some(Act::Attach(attach)) => self.attach(incoming, place, attach),
+            Some(Act::Detach(detach)) => self.detach(incoming.event.publisher, detach),
+            Some(Act::Subscribe(filters)) => self.keep_filters(incoming, filters),
+            Some(Act::Unsubscribe(texts)) => self.drop_filters(incoming, &texts),
+            Some(Act::Progress(progress)) => self.progress(place, progress),
+            Some(Act::Expire(expire)) => self.expire(incoming, expire),
             // Nodes of a newer release may ask for more than this one knows of.
             None => false,
         }
@@ -305,8 +365,7 @@ impl Realms {
 
     fn retain(&mut self, incoming: &Incoming<'_>, terms: &Terms) {
         let Incoming { realm, topic, event, at } = *incoming;
-        let mut topics = self.retained.get(realm).cloned().unwrap_or_default();
-        let old = topics.get(topic).cloned();
+        let old = self.retained.get(realm).and_then(|topics| topics.get(topic)).cloned();
         let new = kept(incoming, terms, old.as_deref());
         let bond = |will: &Payload| Bond { session: event.publisher, will: copied(will) };
         let new = new.map(|payload| Retained {
@@ -323,14 +382,15 @@ impl Realms {
             self.rows.change(&key, old.as_deref(), new.as_ref());
         }
         self.note_bond(realm, topic, old.as_deref(), new.as_ref());
-        match new {
-            Some(new) => topics.insert(topic.clone(), Arc::new(new)),
-            None => topics.remove(topic),
-        }
-        if topics.is_empty() {
-            self.retained.remove(realm);
-        } else {
-            self.retained.insert(realm.clone(), topics);
+        // In place: what no reader holds on to is not copied.
+        if let Some(new) = new {
+            let topics = self.retained.entry(realm.clone()).or_default();
+            topics.insert(topic.clone(), Arc::new(new));
+        } else if let Some(topics) = self.retained.get_mut(realm) {
+            topics.remove(topic);
+            if topics.is_empty() {
+                self.retained.remove(realm);
+            }
         }
         self.wake(realm, topic);
     }
@@ -413,6 +473,11 @@ impl Realms {
     /// Entries that are open.
     pub fn entries(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.entries.keys().copied()
+    }
+
+    /// The same, with the incarnation each of them is in.
+    pub fn incarnations(&self) -> impl Iterator<Item = (NodeId, Incarnation)> + '_ {
+        self.entries.iter().map(|(entry, incarnation)| (*entry, *incarnation))
     }
 
     /// What a session has left to be published under this name.

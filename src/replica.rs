@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::{Position, Slot, Stamp};
@@ -24,8 +24,8 @@ use crate::dispatch::{Dispatcher, Join, JoinError};
 use crate::event::SessionId;
 use crate::gate::SubscriptionId;
 use crate::limits;
-use crate::log::{bodies_wanted, open_body, Log, LogTail, Placed, ReadError};
-use crate::realm::{Applied, Notice, SharedRealms, View};
+use crate::log::{bodies_wanted, open_body, Log, LogTail, Placed};
+use crate::realm::{Applied, Notice, Realms, SharedRealms, View};
 use crate::recent::RecentBodies;
 use crate::segment::Segment;
 use crate::storage::IndexedRow;
@@ -85,6 +85,8 @@ pub struct Replica {
     pub notices: Option<mpsc::Sender<Vec<Notice>>>,
     /// Where new slots go to be dispatched.
     pub placed: mpsc::Sender<Arc<Placed>>,
+    /// Told when the replica ends because other storages have released what it would need next.
+    pub left_behind: watch::Sender<bool>,
     /// Where the rows go that this node's entry watches for its own segments.
     pub observers: Vec<mpsc::Sender<Arc<Vec<Resolution>>>>,
 }
@@ -116,6 +118,9 @@ impl Replica {
                 Ok(rows) => rows,
                 Err(reason) => {
                     tracing::debug!(slot = %expected.slot, reason, "the order can't be followed right now");
+                    if *self.left_behind.borrow() {
+                        return;
+                    }
                     tokio::time::sleep(RETRY).await;
                     continue;
                 }
@@ -135,11 +140,24 @@ impl Replica {
     async fn next_rows(&self, from: Slot) -> Result<Vec<Resolution>, String> {
         match self.order.follow(from).await? {
             Followed::Rows(rows) => Ok(rows),
-            Followed::Behind => {
-                let rows = self.log.rows(from, limits::READ_ROWS).await;
-                rows.map_err(|error| format!("neither sync nor a storage has slot {from}: {error}"))
-            }
+            Followed::Behind => match self.log.rows(from, limits::READ_ROWS).await {
+                Ok(rows) => Ok(rows),
+                Err(error) => {
+                    self.is_left_behind(from).await;
+                    Err(format!("neither sync nor a storage has slot {from}: {error}"))
+                }
+            },
         }
+    }
+
+    /// Whether the log is not kept any more from the slot on that this node needs next. Then it has to begin anew.
+    async fn is_left_behind(&self, slot: Slot) -> bool {
+        let left_behind = self.log.is_released(slot).await;
+        if left_behind {
+            tracing::warn!(%slot, "this node was away for longer than the log is kept");
+            self.left_behind.send_replace(true);
+        }
+        left_behind
     }
 
     /// Gets the bodies of some rows and passes both on. An error means that the node ends.
@@ -155,7 +173,7 @@ impl Replica {
             let segment = match &row.step {
                 Step::Segment(sealed) => {
                     if ahead.is_empty() {
-                        ahead = self.segments(sealed, &rows[at..], patience).await;
+                        ahead = self.segments(sealed, &rows[at..], patience).await.ok_or(())?;
                     }
                     ahead.pop_front()
                 }
@@ -184,23 +202,26 @@ impl Replica {
                 }
             }
         }
+        // Behind the rows in the storage's queue, so that nothing is deleted before the row that says so is durable.
+        self.log.release(self.realms.with(Realms::head));
         Ok(())
     }
 
-    /// The events of a segment, wherever its body is; retried until a storage has it. `rows` begin with the segment's:
-    /// what has to be fetched is fetched together with what follows, because a node that was away has much to fetch.
+    /// The events of a segment, wherever its body is; retried until a storage has it, or knows that it is released.
+    /// `rows` begin with the segment's: what has to be fetched is fetched together with what follows, because a node that
+    /// was away has much to fetch.
     async fn segments(
         &self,
         sealed: &SealedSegment,
         rows: &[Resolution],
         patience: Instant,
-    ) -> VecDeque<Segment> {
+    ) -> Option<VecDeque<Segment>> {
         let near = match self.recent.get(sealed.id) {
             Some(body) => Some(body),
             None => self.nearly_here(sealed, patience).await,
         };
         if let Some(Ok(segment)) = near.map(|body| open_body(sealed, body)) {
-            return VecDeque::from([segment]);
+            return Some(VecDeque::from([segment]));
         }
         let mut wanted = bodies_wanted(rows, limits::READ_BYTES);
         let in_memory = |next: &SealedSegment| self.recent.get(next.id).is_some();
@@ -209,13 +230,13 @@ impl Replica {
         loop {
             match self.log.bodies(&wanted).await {
                 Ok(segments) if segments.is_empty() => {}
-                Ok(segments) => return segments.into(),
-                Err(ReadError::Gone { oldest }) => {
-                    tracing::error!(%oldest, segment = %sealed.id, "a body is gone from all storages");
+                Ok(segments) => return Some(segments.into()),
+                Err(error) => {
+                    tracing::warn!(segment = %sealed.id, %error, "waiting for a body");
                 }
-                Err(ReadError::Unavailable(reason)) => {
-                    tracing::warn!(segment = %sealed.id, reason, "waiting for a body");
-                }
+            }
+            if self.is_left_behind(rows[0].slot).await {
+                return None;
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -288,8 +309,9 @@ pub async fn dispatch(
             },
             next = placed.recv() => {
                 let Some(next) = next else { return };
-                tail.append(next.clone());
+                // Whoever sees the new tail has been handed all that is before it.
                 dispatcher.dispatch(&next);
+                tail.append(next);
             }
         }
     }

@@ -1,15 +1,18 @@
 //! A node: sockets, roles and the wiring between them.
 //!
 //! - [`node`]: starts the roles that the configuration names, and stops them.
-//! - `links`: how its roles reach each other.
+//! - `links`, `peers`: how its roles reach each other, and other nodes reach them.
 //! - `listen`, `transport`, `session`, `publishing`, `reader`, `delivery`, `events`, `clients`: client connections.
+//! - `calls`: calls between them, and to and from other entries.
 //! - `desk`: what the realms' state has to say to them, and what they have left to be published.
 //! - `repair`: mending damaged bodies from other storages.
+//! - `retention`, `upkeep`: asking for what is too old to be released, and deleting what was.
 //! - `admin`: what operators are told.
 //!
 //! Invariant: nothing here decides about order or durability; it only carries.
 
 mod admin;
+mod calls;
 mod clients;
 mod delivery;
 mod desk;
@@ -17,11 +20,14 @@ mod events;
 mod links;
 mod listen;
 pub mod node;
+mod peers;
 mod publishing;
 mod reader;
 mod repair;
+mod retention;
 mod session;
 mod transport;
+mod upkeep;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -33,13 +39,22 @@ use vulpes_raft::host::Host;
 use crate::config::NodeConfig;
 use crate::http;
 
-pub use node::{Node, StartError};
+pub use node::{Node, StartError, STORAGE_FILE};
 
-/// Runs a node in this process until `stop` completes.
+/// Why a node ended in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// It was away for longer than the log is kept, and has to be started again to go on from where the others are.
+    LeftBehind,
+}
+
+/// Runs a node in this process until `stop` completes, or it has to be started again.
 ///
 /// # Errors
 /// Where a port is in use, or the data directory is not this node's or can't be read.
-pub async fn run(config: NodeConfig, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+pub async fn run(config: NodeConfig, stop: impl Future<Output = ()>) -> Result<Ended, StartError> {
     let admin = match &config.listen.admin {
         Some(address) => {
             let listener = TcpListener::bind(address.as_str()).await;
@@ -57,7 +72,7 @@ pub async fn run(config: NodeConfig, stop: impl Future<Output = ()>) -> Result<(
     let node = tokio::select! {
         node = starting => Arc::new(node?),
         // A node that still waits for the others has nothing to say goodbye to.
-        () = &mut stop => return Ok(()),
+        () = &mut stop => return Ok(Ended::Stopped),
     };
     tracing::info!(node = %node.config().node, roles = ?node.config().own().roles, "started");
     if let Some(listener) = admin {
@@ -68,7 +83,10 @@ pub async fn run(config: NodeConfig, stop: impl Future<Output = ()>) -> Result<(
             }
         });
     }
-    stop.await;
+    let ended = tokio::select! {
+        () = stop => Ended::Stopped,
+        () = node.left_behind() => Ended::LeftBehind,
+    };
     node.stop().await;
-    Ok(())
+    Ok(ended)
 }

@@ -9,18 +9,19 @@
 //! - A write lives in the commit queue and not in the future of who asked for it: a dropped future loses nothing.
 //! - Rows are dense, and every segment in them has its body here.
 //! - The realms' state on disk is that behind the last row: both change in one commit.
-//! - A body is dropped only once the order shows that its incarnation is fenced.
+//! - A body is dropped only once the order shows that its incarnation is fenced, or that its slot is released.
 //!
 //! Deliberately absent: following the order and fetching bodies that are missing (`replica`), and serving others
 //! (`peer`); and folding the log into the realms' state, of which only the rows come here.
 //!
 //! In reading order: `staging` decides, pure; `tables` are the bytes on disk; `committer` writes them; `reader` and
-//! `snapshot` read.
+//! `snapshot` read; `release` deletes what is not kept any more.
 
 mod committer;
 mod error;
 mod open;
 mod reader;
+mod release;
 mod snapshot;
 mod staging;
 mod tables;
@@ -28,6 +29,7 @@ mod tables;
 pub(crate) mod testing;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -49,7 +51,8 @@ use committer::{Durable, Job, SegmentCommitter, Waiting, Work};
 use reader::Reader;
 use staging::{Admission, Next, Refusal, Staging, Standing, Write};
 
-pub use error::{IndexError, OpenError, ReadError, ReplaceError};
+pub use error::{IndexError, OpenError, ReadError, ReleaseError, ReplaceError};
+pub use open::compact;
 pub use reader::Stored;
 pub use snapshot::{StatePage, StateSnapshot};
 pub use staging::IndexedRow;
@@ -84,6 +87,8 @@ pub struct StorageStatus {
     pub damaged: u64,
     /// Length of its file in bytes; 0 where the disk is a simulated one.
     pub file_length: u64,
+    /// The first slot that is kept, as far as it was told: what lies before it is deleted here, or will be.
+    pub head: Slot,
 }
 
 /// A handle on a storage. Clones share it; it closes when the last one is gone.
@@ -105,6 +110,10 @@ struct Inner {
     /// Bytes of the queue that are free.
     room: Arc<Semaphore>,
     durable: Arc<Durable>,
+    /// The first slot that is kept, as far as it was told.
+    head: AtomicU64,
+    /// Held while the ends of what is here are moved.
+    ends: tokio::sync::Mutex<()>,
     /// Room for snapshots that others read.
     snapshots: Arc<Semaphore>,
 }
@@ -156,6 +165,8 @@ impl Storage {
                 closed,
                 room: Arc::new(Semaphore::new(QUEUE_BYTES)),
                 durable,
+                head: AtomicU64::new(1),
+                ends: tokio::sync::Mutex::default(),
                 snapshots: Arc::new(Semaphore::new(STATE_SNAPSHOTS)),
             }),
         })
@@ -239,7 +250,7 @@ impl Storage {
         }
         let work = match decision {
             Ok(Admission::Held(writes)) => Work::Keep { writes, answer: Ok(()), waiting },
-            Ok(Admission::Resolved) => Work::KeepAgain { id, checksum, body, waiting },
+            Ok(Admission::Resolved) => Work::KeepAgain { id, checksum, waiting },
             Err(refusal) => {
                 let error = match refusal {
                     Refusal::Fenced => KeepError::Fenced,
@@ -362,7 +373,7 @@ impl Storage {
                 Standing::Unresolved { .. } => return Err(ReplaceError::BodyWrong(id)),
                 Standing::Unknown => return Err(ReplaceError::NotHeld(id)),
             }
-            let writes = vec![Write::Body { id, checksum, body }];
+            let writes = vec![Write::Replace { id, checksum, body }];
             let work = Work::Keep { writes, answer: Ok(()), waiting };
             self.submit(Job { work, weight, permit }).map_err(|Closing| ReplaceError::Closed)?;
         }
@@ -449,6 +460,7 @@ impl Storage {
             damaged: self.staging().damaged().count() as u64,
             // Its length is asked for by name: no file is opened, and a simulated disk has none of that name.
             file_length: std::fs::metadata(&self.inner.path).map_or(0, |file| file.len()),
+            head: Slot(self.inner.head.load(Ordering::Relaxed)),
         })
     }
 }

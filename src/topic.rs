@@ -119,7 +119,13 @@ impl Topic {
     /// Whether it belongs to the system (`$…`, `wamp.…`): then no leading wildcard matches it.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
-        self.0.starts_with('$') || self.parts().next() == Some("wamp")
+        self.0.starts_with('$') || self.is_routers_own()
+    }
+
+    /// Whether only the router itself publishes there (`wamp.…`).
+    #[must_use]
+    pub fn is_routers_own(&self) -> bool {
+        self.parts().next() == Some("wamp")
     }
 
     /// The parts, each in canonical text.

@@ -29,6 +29,7 @@ pub const REALM: &str = "realm1";
 pub struct Builder {
     binary: PathBuf,
     nodes: Vec<Vec<Role>>,
+    settings: String,
 }
 
 impl Builder {
@@ -43,6 +44,13 @@ impl Builder {
     #[must_use]
     pub fn only(mut self, role: Role, count: usize) -> Self {
         self.nodes.extend((0..count).map(|_| vec![role]));
+        self
+    }
+
+    /// Adds these lines of TOML, tables of their own, to every node's configuration.
+    #[must_use]
+    pub fn settings(mut self, toml: &str) -> Self {
+        self.settings.push_str(toml);
         self
     }
 
@@ -61,7 +69,7 @@ impl Builder {
             let id = index as u64 + 1;
             nodes.push(Node::new(id, roles, Ports::claim()?, &self.binary, folder.path()));
         }
-        let cluster = Cluster { binary: self.binary, nodes, folder };
+        let cluster = Cluster { binary: self.binary, nodes, settings: self.settings, folder };
         for node in &cluster.nodes {
             node.configure(&cluster.config_of(node.id)?)?;
         }
@@ -87,13 +95,14 @@ impl Builder {
 pub struct Cluster {
     binary: PathBuf,
     nodes: Vec<Node>,
+    settings: String,
     folder: TempDir,
 }
 
 impl Cluster {
     /// A cluster of processes of this program.
     pub fn builder(binary: impl AsRef<Path>) -> Builder {
-        Builder { binary: binary.as_ref().to_owned(), nodes: Vec::new() }
+        Builder { binary: binary.as_ref().to_owned(), nodes: Vec::new(), settings: String::new() }
     }
 
     /// All nodes; the first has id 1.
@@ -152,6 +161,7 @@ impl Cluster {
         }
         writeln!(text, "\n[timing]\nheartbeat_ms = 100\nelection_min_ms = 400")?;
         writeln!(text, "election_max_ms = 800\nlease_ms = 3000")?;
+        writeln!(text, "\n{}", self.settings)?;
         Ok(text)
     }
 

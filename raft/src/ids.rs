@@ -69,6 +69,18 @@ number!(
     Stamp
 );
 
+impl Stamp {
+    /// The text that others know it by: ISO 8601, in UTC, to the millisecond.
+    #[must_use]
+    pub fn to_iso(self) -> String {
+        let (seconds, millisecond) = (self.0 / 1000, self.0 % 1000);
+        let days = i64::try_from(seconds / 86_400).unwrap_or(i64::MAX);
+        let (year, month, day) = civil_from_days(days);
+        let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z")
+    }
+}
+
 /// A placement number of a segment, dealt round-robin over [`Shard::COUNT`] and mapped to a storage group.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
@@ -308,6 +320,12 @@ mod tests {
         let stamp = Stamp(1_795_369_320_000);
         assert_eq!(EventId::new(stamp, Slot(71), 3).to_string(), "2611221742b1za3");
         assert_eq!("2611221742b1za3".parse(), Ok(EventId::new(stamp, Slot(71), 3)));
+    }
+
+    #[test]
+    fn stamps_have_the_text_that_others_know() {
+        assert_eq!(Stamp(0).to_iso(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Stamp(1_795_369_325_007).to_iso(), "2026-11-22T17:42:05.007Z");
     }
 
     #[test]

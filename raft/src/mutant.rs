@@ -23,6 +23,32 @@ pub enum Mutant {
     ForgetIncarnation,
     /// The leader shows resolutions to those who follow the order before they are committed.
     DispatchBeforeCommit,
+    /// A storage deletes one slot more than was released.
+    DeleteKept,
+    /// A subscription that began with retained values goes on one slot behind the place where they stood.
+    SkipBehindRetained,
+    /// Retained values are read without waiting for the place that the reader asked for.
+    ReadWithoutWaiting,
+    /// A condition is not compared with a value that was published in its own slot.
+    OverlookOwnSlot,
+    /// A publish that waited is told the place where it began to wait, and not the one where it was granted.
+    TellOldToken,
+    /// Whoever came last to a line has its turn first.
+    LastComeFirstServed,
+    /// A newcomer with a condition is not held up by those who wait.
+    PushIn,
+    /// What a session leaves behind is not struck out when it has been published.
+    RepeatWill,
+    /// Sessions that end with their entry leave nothing behind.
+    LoseWill,
+    /// Some slots' changes of the realms' state are not stored with them.
+    LoseStateRows,
+    /// Publishes that were refused are shown.
+    ShowRefused,
+    /// An entry goes on waiting for calls when the link they went over has ended.
+    KeepCallsOfLostLinks,
+    /// A session that is resumed goes on one event behind where it should.
+    ResumeOneTooFar,
 }
 
 #[cfg(feature = "mutants")]

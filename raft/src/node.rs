@@ -220,7 +220,7 @@ impl SyncNode {
                     };
                     rpc::serve(link, answer).await;
                 }
-                Service::Keep | Service::Fetch => {
+                Service::Keep | Service::Fetch | Service::Calls => {
                     tracing::warn!("a connection for {service:?} is not for the sync member");
                 }
             }

@@ -33,7 +33,7 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Version of everything spoken between nodes. Nodes of different versions don't talk.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 const MAGIC: [u8; 4] = *b"VULP";
 
@@ -80,6 +80,8 @@ pub enum Service {
     Keep,
     /// Reading bodies and rows of a storage.
     Fetch,
+    /// Calls from a caller's entry to a callee's, and what comes of them.
+    Calls,
 }
 
 /// Who is speaking.

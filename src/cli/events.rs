@@ -1,12 +1,13 @@
-//! How the client commands show events.
+//! How the client commands show events, and read what was typed.
 //!
 //! Invariant: one event is one line, whatever it holds.
 //!
 //! Deliberately absent: where events come from.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
-use serde_json::{json, Value};
+use serde_json::{json, Map, Value};
 use vulpes_raft::ids::Position;
 
 use crate::client::wamp::{Arguments, ReceivedEvent};
@@ -34,6 +35,26 @@ pub(super) fn argument(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
+/// Keyword arguments as they were typed.
+pub(super) fn object(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
+}
+
+/// A time as it was typed, as in 500ms, 30s, 5m.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a time, as in 30s"))?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" | "" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(format!("{unit:?} is no unit of time: use ms, s, m or h")),
+    };
+    Ok(Duration::from_millis(number.saturating_mul(milliseconds)))
+}
+
 fn line(event: &ReceivedEvent, subscribed: &str, as_json: bool) -> String {
     let topic = event.topic.as_deref().unwrap_or(subscribed);
     if as_json {
@@ -56,7 +77,7 @@ fn line(event: &ReceivedEvent, subscribed: &str, as_json: bool) -> String {
 }
 
 /// As MQTT subscribers get it: nothing, the only argument, the list, or both kinds of arguments.
-fn payload(arguments: &Arguments) -> String {
+pub(super) fn payload(arguments: &Arguments) -> String {
     match (arguments.args.as_slice(), arguments.kwargs.is_empty()) {
         ([], true) => String::new(),
         ([only], true) => only.to_string(),
@@ -67,8 +88,6 @@ fn payload(arguments: &Arguments) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Map;
-
     use super::*;
 
     #[test]

@@ -63,6 +63,8 @@ pub(super) struct Init {
     /// First admin port
     #[arg(long, default_value_t = Ports::DEFAULT.admin)]
     admin_port: u16,
+    #[command(flatten)]
+    keep: plan::Keep,
     /// Overwrite files that are there
     #[arg(long)]
     force: bool,
@@ -136,7 +138,8 @@ impl Init {
                 nodes.push(PlannedNode { name, host: host.clone(), roles: roles.clone(), ports });
             }
         }
-        Ok(Plan { cluster: self.cluster.clone(), realms: self.realms.clone(), nodes })
+        let (cluster, realms) = (self.cluster.clone(), self.realms.clone());
+        Ok(Plan { cluster, realms, nodes, retention: self.keep.into() })
     }
 }
 
@@ -179,6 +182,9 @@ mod tests {
             peers(&path("split"), "storage2.toml"),
             [1735, 1736, 1745, 1746, 1755, 1756].map(|port| format!("127.0.0.1:{port}"))
         );
+        init(&format!("--nodes 1 --dir {} --keep-hours 2 --keep-mib 3", at("kept"))).unwrap();
+        let kept = NodeConfig::load(&path("kept").join("node1.toml")).unwrap().retention;
+        assert_eq!((kept.age.unwrap().as_secs(), kept.size), (7_200, Some(3 << 20)));
         let sync = NodeConfig::load(&path("split").join("sync1.toml")).unwrap();
         assert!(sync.has(Role::Sync) && !sync.has(Role::Entry) && sync.listen.wamp.is_none());
         assert_eq!(sync.data, path("split").join("data/sync1"));
@@ -193,6 +199,7 @@ mod tests {
             (format!("--nodes 3 --dir {at} --mqtt-port 65534"), "the ports end at 65535"),
             (format!("--nodes 3 --dir {at} --mqtt-port 9031"), "are both 127.0.0.1:9031"),
             (format!("--nodes 1 --dir {at} --host a/b"), "is not an address"),
+            (format!("--nodes 1 --dir {at} --keep-mib 0"), "retention.size_mib: 0 is outside"),
         ] {
             let error = init(&line).unwrap_err().to_string();
             assert!(error.contains(expected), "{line}: {error}");

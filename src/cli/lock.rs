@@ -18,7 +18,7 @@ use serde_json::{json, Map, Value};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{signal, SignalKind};
 
-use super::{ClientArgs, Ended};
+use super::{events, ClientArgs, Ended};
 use crate::client::wamp::{Arguments, WampClient, WampError};
 
 const EXAMPLES: &str = "\
@@ -43,27 +43,13 @@ pub(super) struct Lock {
     /// The lock's name: a topic in WAMP's spelling
     name: String,
     /// How long to wait in line for it, as in 500ms, 30s, 5m; without it, for as long as it takes
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = events::duration)]
     wait: Option<Duration>,
     #[command(flatten)]
     client: ClientArgs,
     /// What to run, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a time, as in 30s"))?;
-    let milliseconds = match unit {
-        "ms" => 1,
-        "s" | "" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(format!("{unit:?} is no unit of time: use ms, s, m or h")),
-    };
-    Ok(Duration::from_millis(number.saturating_mul(milliseconds)))
 }
 
 /// Why the command is not waited for any longer.
@@ -184,10 +170,10 @@ mod tests {
     fn times_have_units() {
         for (text, milliseconds) in [("500ms", 500), ("30s", 30_000), ("2", 2000), ("5m", 300_000)]
         {
-            assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)));
+            assert_eq!(events::duration(text), Ok(Duration::from_millis(milliseconds)));
         }
         for wrong in ["", "s", "1 s", "-1s", "1d"] {
-            assert!(duration(wrong).is_err(), "{wrong:?}");
+            assert!(events::duration(wrong).is_err(), "{wrong:?}");
         }
     }
 }

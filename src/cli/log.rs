@@ -23,7 +23,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Log {
-    /// Begin after this position or event id; 0 is the very beginning
+    /// Begin after this position or event id; 0 is where the log begins
     #[arg(long, value_name = "ID", value_parser = super::after, default_value = "0")]
     after: Value,
     /// Show at most this many events

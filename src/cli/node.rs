@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -17,6 +18,7 @@ use tokio::signal::unix::{signal, SignalKind};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::NodeConfig;
+use crate::server::Ended;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,7 +58,25 @@ impl Node {
             .with_ansi(io::stderr().is_terminal())
             .init();
         let stop = stop(self.stop_on_stdin_close)?;
-        crate::server::run(config, stop).await.map_err(Into::into)
+        match crate::server::run(config, stop).await? {
+            Ended::Stopped => Ok(()),
+            Ended::LeftBehind => Err(start_again()),
+        }
+    }
+}
+
+/// Replaces this process with a new one of the same program and arguments; returns only where that fails.
+fn start_again() -> anyhow::Error {
+    tracing::warn!("starting again, from where the other nodes are");
+    let program =
+        std::env::current_exe().ok().or_else(|| std::env::args_os().next().map(PathBuf::from));
+    let failed =
+        |error: io::Error| anyhow::Error::new(error).context("the node has to be started again");
+    match program {
+        Some(program) => {
+            failed(std::process::Command::new(program).args(std::env::args_os().skip(1)).exec())
+        }
+        None => failed(io::ErrorKind::NotFound.into()),
     }
 }
 

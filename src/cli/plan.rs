@@ -6,10 +6,13 @@
 //! Deliberately absent: files.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use clap::Args;
 use vulpes_raft::ids::NodeId;
 
 use crate::config::{Address, ConfigError, Listen, Member, NodeConfig, Role, Timing};
+use crate::retention::Retention;
 use crate::topic::Realm;
 
 /// The ports of a node, or of the first of several on one machine.
@@ -36,6 +39,26 @@ impl Ports {
     }
 }
 
+/// How much of the log a cluster keeps, on the command line.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(super) struct Keep {
+    /// Keep this many hours of the log [default: all of it]
+    #[arg(long, value_name = "HOURS")]
+    keep_hours: Option<u64>,
+    /// Keep about this much of what was published, in mebibytes [default: all of it]
+    #[arg(long, value_name = "MIB")]
+    keep_mib: Option<u64>,
+}
+
+impl From<Keep> for Retention {
+    fn from(keep: Keep) -> Self {
+        Self {
+            age: keep.keep_hours.map(|hours| Duration::from_secs(hours.saturating_mul(3_600))),
+            size: keep.keep_mib.map(|mib| mib.saturating_mul(1 << 20)),
+        }
+    }
+}
+
 /// A node that is to be.
 #[derive(Clone, Debug)]
 pub(super) struct PlannedNode {
@@ -52,6 +75,7 @@ pub(super) struct Plan {
     pub(super) cluster: String,
     pub(super) realms: Vec<Realm>,
     pub(super) nodes: Vec<PlannedNode>,
+    pub(super) retention: Retention,
 }
 
 impl Plan {
@@ -87,6 +111,7 @@ impl Plan {
                 },
                 nodes: members.clone(),
                 timing: Timing::default(),
+                retention: self.retention,
             });
         }
         for config in &configs {

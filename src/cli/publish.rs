@@ -33,17 +33,13 @@ pub(super) struct Publish {
     #[arg(value_name = "ARGUMENT", allow_negative_numbers = true)]
     arguments: Vec<String>,
     /// Keyword arguments, a JSON object
-    #[arg(long, value_name = "JSON", value_parser = object)]
+    #[arg(long, value_name = "JSON", value_parser = events::object)]
     kwargs: Option<Map<String, Value>>,
     /// Keep it as the topic's last value
     #[arg(long)]
     retain: bool,
     #[command(flatten)]
     client: ClientArgs,
-}
-
-fn object(text: &str) -> Result<Map<String, Value>, String> {
-    serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
 }
 
 impl Publish {

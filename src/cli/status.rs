@@ -65,6 +65,8 @@ struct Overview {
     voters: Vec<NodeId>,
     /// Position that the next event gets, as far as the furthest node knows.
     tail_position: Option<Position>,
+    /// First position that is kept, as far as the furthest node knows.
+    oldest_position: Option<Position>,
     nodes: Vec<Asked>,
 }
 
@@ -160,12 +162,15 @@ fn overview(nodes: Vec<Asked>) -> Overview {
         .filter_map(|status| status.sync.as_ref())
         .max_by_key(|sync| (sync.term, sync.leader.is_some(), sync.state == SyncState::Leader));
     let tail_position = statuses().filter_map(tail).max();
+    let oldest = |status: &NodeStatus| status.state.as_ref().map(|state| state.oldest_position);
+    let oldest_position = statuses().filter_map(oldest).max();
     Overview {
         cluster: statuses().next().map(|status| status.cluster.clone()),
         leader: newest.and_then(|sync| sync.leader),
         term: newest.map(|sync| sync.term),
         voters: newest.map(|sync| sync.voters.clone()).unwrap_or_default(),
         tail_position,
+        oldest_position,
         nodes,
     }
 }
@@ -192,12 +197,15 @@ fn render(overview: &Overview) -> String {
     let events = overview
         .tail_position
         .map_or("unknown".into(), |tail| tail.0.saturating_sub(1).to_string());
+    let oldest = overview.oldest_position.filter(|oldest| oldest.0 > 1);
+    let oldest = oldest.map_or_else(String::new, |oldest| format!("   kept from {oldest}"));
     let mut text = format!(
-        "cluster {}   leader {}   term {}   voters {}   events {events}\n{table}\n",
+        "cluster {}   leader {}   term {}   voters {}   events {events}{oldest}{}\n{table}\n",
         overview.cluster.as_deref().unwrap_or("unknown"),
         word(overview.leader),
         overview.term.map_or("unknown".into(), |term| term.to_string()),
         if voters.is_empty() { "unknown".into() } else { voters.join(" ") },
+        kept(overview),
     );
     for asked in &overview.nodes {
         let name = asked.node.map_or("a node".into(), |node| format!("node {node}"));
@@ -209,6 +217,16 @@ fn render(overview: &Overview) -> String {
         }
     }
     text
+}
+
+/// How many sessions outlive their connections, as the node that is furthest has it; nothing where there are none.
+fn kept(overview: &Overview) -> String {
+    let states = overview.nodes.iter().filter_map(|asked| asked.status.as_ref()?.state.as_ref());
+    let Some(state) = states.max_by_key(|state| state.next_slot) else { return String::new() };
+    match (state.kept_attached, state.kept_away) {
+        (0, 0) => String::new(),
+        (attached, away) => format!("   kept sessions {attached} attached {away} away"),
+    }
 }
 
 fn row(asked: &Asked, tail_position: Option<Position>) -> Vec<String> {
@@ -291,6 +309,10 @@ mod tests {
             sessions: 0,
             retained: 0,
             waiting: 0,
+            oldest_slot: Slot(1),
+            oldest_position: Position(1),
+            kept_attached: 0,
+            kept_away: 2,
         });
         Asked {
             node: Some(NodeId(number)),
@@ -318,7 +340,14 @@ mod tests {
         assert_eq!((overview.leader, overview.term), (Some(NodeId(2)), Some(5)));
         assert_eq!(overview.tail_position, Some(Position(91)));
         let text = render(&overview);
-        assert!(text.starts_with("cluster vulpes   leader 2   term 5   voters 1 2 3   events 90\n"));
+        let mut shortened = overview;
+        let state = shortened.nodes[0].status.as_mut().and_then(|status| status.state.as_mut());
+        state.unwrap().oldest_position = Position(17);
+        let shortened = super::overview(shortened.nodes);
+        assert!(render(&shortened).contains("   events 90   kept from 17   kept sessions"));
+        assert!(text
+            .starts_with("cluster vulpes   leader 2   term 5   voters 1 2 3   events 90   kept "));
+        assert!(text.contains("kept sessions 0 attached 2 away\n"), "{text}");
         let lines: Vec<&str> = text.lines().collect();
         let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert!(cells(lines[4]).join(" ").contains("leader 4 90 90 00c0ffee 0"), "{text}");

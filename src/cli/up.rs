@@ -41,6 +41,7 @@ Examples:
   vulpes up                             the same again: goes on with the data that is there
   vulpes up --fresh                     start over
   vulpes up --nodes 1 --data /tmp/one   one node
+  vulpes up --keep-mib 1024             keep about a gibibyte of the log; goes for this start
 
 Ctrl-C stops all nodes. Each writes its log beside its data, as in vulpes-data/node1.log.";
 
@@ -72,6 +73,8 @@ pub(super) struct Up {
     /// Admin port of the first node [default: as last time, else 9081]
     #[arg(long, value_name = "PORT")]
     admin_port: Option<u16>,
+    #[command(flatten)]
+    keep: plan::Keep,
 }
 
 impl Up {
@@ -80,9 +83,9 @@ impl Up {
         let marker = self.marker(directory.marker())?;
         if let Some(last) = directory.marker() {
             // Also the ports of last time: a cluster that still runs there still uses the data.
-            check_ports(&configs(last, &self.realms)?)?;
+            check_ports(&configs(last, &self.realms, self.keep)?)?;
         }
-        let configs = configs(&marker, &self.realms)?;
+        let configs = configs(&marker, &self.realms, self.keep)?;
         check_ports(&configs)?;
         directory.claim(&marker, self.fresh)?;
         let mut cluster = Cluster { data: self.data, children: Vec::new(), configs };
@@ -126,7 +129,7 @@ impl Up {
 }
 
 /// The configurations of a cluster on this machine, with data directories relative to the files.
-fn configs(marker: &Marker, realms: &[Realm]) -> anyhow::Result<Vec<NodeConfig>> {
+fn configs(marker: &Marker, realms: &[Realm], keep: plan::Keep) -> anyhow::Result<Vec<NodeConfig>> {
     let mut nodes = Vec::new();
     for further in 0..marker.nodes {
         nodes.push(PlannedNode {
@@ -136,7 +139,8 @@ fn configs(marker: &Marker, realms: &[Realm]) -> anyhow::Result<Vec<NodeConfig>>
             ports: marker.ports().further(further).context("the ports end at 65535")?,
         });
     }
-    let plan = Plan { cluster: "vulpes".into(), realms: realms.to_vec(), nodes };
+    let (cluster, realms) = ("vulpes".into(), realms.to_vec());
+    let plan = Plan { cluster, realms, nodes, retention: keep.into() };
     plan.configs(|node| PathBuf::from(&node.name))
 }
 

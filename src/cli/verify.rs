@@ -29,6 +29,9 @@ mod states;
 /// How often a node that is behind is asked again.
 const POLL: Duration = Duration::from_millis(100);
 
+/// How often the comparison begins anew where the log is released faster than it is read.
+const ATTEMPTS: usize = 10;
+
 const EXAMPLES: &str = "\
 Examples:
   vulpes verify
@@ -73,6 +76,8 @@ pub enum VerifyError {
     /// The log is not what it has to be.
     #[error("node {node}: {damage}")]
     Damaged { node: NodeId, damage: Damage },
+    #[error("the log is released faster than it can be read, {ATTEMPTS} times in a row; try again when less is published")]
+    Outrun,
     #[error(transparent)]
     States(#[from] StatesDiffer),
     #[error("slot {}: node {first_node} shows\n  {}\nnode {second_node} shows\n  {}", .first.slot, show(.first), show(.second))]
@@ -177,42 +182,68 @@ async fn storages(url: &AdminUrl) -> anyhow::Result<Vec<AdminUrl>> {
 }
 
 /// Compares the logs of the nodes at these URLs, as far as the furthest of them is when this begins, and their states.
-/// A node that is behind is waited for.
+/// A node that is behind is waited for. Where the log is released meanwhile, what is left of it is compared anew.
 ///
 /// # Errors
 /// The first thing that is wrong, or why it can't be known.
 pub async fn verify(urls: &[AdminUrl], patience: Duration) -> Result<Proof, VerifyError> {
-    let mut nodes = Vec::new();
-    let (mut oldest, mut end) = (Slot(1), Slot(1));
-    for (at, url) in urls.iter().enumerate() {
-        let page = admin::log(url, Slot(0), 1).await?;
-        if let Some(earlier) = nodes.iter().position(|node| *node == page.node) {
-            let (first, second) = (urls[earlier].clone(), urls[at].clone());
-            return Err(VerifyError::SameNode { node: page.node, first, second });
+    for _ in 0..ATTEMPTS {
+        let stretch = Stretch::of_all(urls).await?;
+        match stretch.prove(urls, patience).await {
+            Err(VerifyError::Admin(error)) if error.is_gone() => {}
+            proved => return proved,
         }
-        nodes.push(page.node);
-        oldest = oldest.max(page.oldest);
-        end = end.max(page.end);
     }
-    let mut check = LogCheck::new(oldest);
-    let mut from = oldest;
-    while from < end {
-        let mut reference: Vec<LogRow> = Vec::new();
-        for (url, node) in urls.iter().zip(&nodes) {
-            // The first node's page says how far this round goes, so that no node has to be ahead.
-            let wanted = if reference.is_empty() { LOG_ROWS } else { reference.len() };
-            let wanted = wanted.min(usize::try_from(end.0 - from.0).unwrap_or(usize::MAX));
-            let whole = !reference.is_empty();
-            let rows = read(url, *node, from, wanted, whole, patience).await?;
-            compare(&mut check, &reference, nodes[0], *node, &rows)?;
-            if reference.is_empty() {
-                reference = rows;
+    Err(VerifyError::Outrun)
+}
+
+/// What is to be compared.
+struct Stretch {
+    nodes: Vec<NodeId>,
+    oldest: Slot,
+    end: Slot,
+}
+
+impl Stretch {
+    /// All that every node keeps, up to what the furthest of them has.
+    async fn of_all(urls: &[AdminUrl]) -> Result<Self, VerifyError> {
+        let mut nodes = Vec::new();
+        let (mut oldest, mut end) = (Slot(1), Slot(1));
+        for (at, url) in urls.iter().enumerate() {
+            let page = admin::log(url, Slot(0), 1).await?;
+            if let Some(earlier) = nodes.iter().position(|node| *node == page.node) {
+                let (first, second) = (urls[earlier].clone(), urls[at].clone());
+                return Err(VerifyError::SameNode { node: page.node, first, second });
             }
+            nodes.push(page.node);
+            oldest = oldest.max(page.oldest);
+            end = end.max(page.end);
         }
-        from = Slot(from.0 + reference.len() as u64);
+        Ok(Self { nodes, oldest, end })
     }
-    let states = states::compare(urls, &nodes).await?;
-    Ok(Proof { nodes, oldest, end: from, events: check.events(), states })
+
+    async fn prove(self, urls: &[AdminUrl], patience: Duration) -> Result<Proof, VerifyError> {
+        let Self { nodes, oldest, end } = self;
+        let mut check = LogCheck::new(oldest);
+        let mut from = oldest;
+        while from < end {
+            let mut reference: Vec<LogRow> = Vec::new();
+            for (url, node) in urls.iter().zip(&nodes) {
+                // The first node's page says how far this round goes, so that no node has to be ahead.
+                let wanted = if reference.is_empty() { LOG_ROWS } else { reference.len() };
+                let wanted = wanted.min(usize::try_from(end.0 - from.0).unwrap_or(usize::MAX));
+                let whole = !reference.is_empty();
+                let rows = read(url, *node, from, wanted, whole, patience).await?;
+                compare(&mut check, &reference, nodes[0], *node, &rows)?;
+                if reference.is_empty() {
+                    reference = rows;
+                }
+            }
+            from = Slot(from.0 + reference.len() as u64);
+        }
+        let states = states::compare(urls, &nodes).await?;
+        Ok(Proof { nodes, oldest, end: from, events: check.events(), states })
+    }
 }
 
 /// Reads rows from `from` on: at least one, or all that are wanted.

@@ -64,6 +64,17 @@ pub enum AdminError {
     NotAdmin { url: AdminUrl, reason: String },
 }
 
+impl AdminError {
+    /// What was asked for is released.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Refused { status: GONE, .. })
+    }
+}
+
+/// HTTP's word for what was there and is not any more.
+const GONE: u16 = 410;
+
 /// Whether the node can serve.
 ///
 /// # Errors

@@ -1,9 +1,11 @@
-//! A WAMP client: JSON over WebSocket, publisher and subscriber.
+//! A WAMP client: JSON over WebSocket, publisher, subscriber and caller (`calls`).
 //!
 //! Invariant: what is not an answer to the open request is kept in order for [`WampClient::next`], up to
 //! [`WAITING`] messages. Opening, publishing and subscribing each end within [`ANSWER_TIMEOUT`].
 //!
-//! Deliberately absent: calls, logins and TLS.
+//! Deliberately absent: procedures of its own, logins and TLS.
+
+mod calls;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,6 +22,8 @@ use vulpes_raft::host::BoxStream;
 use vulpes_raft::ids::Position;
 
 use crate::config::Address;
+
+pub use self::calls::CallError;
 
 /// How long the node may take to answer a request: longer than it makes a publisher wait by itself.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -40,6 +44,8 @@ pub(crate) mod code {
     pub(crate) const SUBSCRIBED: u64 = 33;
     pub(crate) const UNSUBSCRIBED: u64 = 35;
     pub(crate) const EVENT: u64 = 36;
+    pub(crate) const CALL: u64 = 48;
+    pub(crate) const RESULT: u64 = 50;
 }
 
 /// Why a client can't go on, or a request failed.
@@ -164,7 +170,11 @@ async fn upgrade(
 pub(crate) fn hello(realm: &str) -> Value {
     json!([code::HELLO, realm, {
         "agent": concat!("vulpes-", env!("CARGO_PKG_VERSION")),
-        "roles": {"publisher": {}, "subscriber": {"features": {"pattern_based_subscription": true}}},
+        "roles": {
+            "publisher": {},
+            "subscriber": {"features": {"pattern_based_subscription": true}},
+            "caller": {"features": {"progressive_call_results": true, "call_timeout": true}},
+        },
     }])
 }
 

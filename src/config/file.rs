@@ -15,6 +15,7 @@ use super::{
     Address, ConfigError, Listen, Member, NodeConfig, Problem, Role, Timing, CLUSTER_NAME, NODES,
     REALMS,
 };
+use crate::retention::Retention;
 use crate::topic::Realm;
 
 #[derive(Deserialize)]
@@ -30,6 +31,8 @@ struct ConfigFile {
     nodes: Vec<NodeTable>,
     #[serde(default)]
     timing: TimingTable,
+    #[serde(default)]
+    retention: RetentionTable,
 }
 
 #[derive(Deserialize, Default)]
@@ -59,6 +62,19 @@ struct TimingTable {
     lease_ms: Option<u64>,
 }
 
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RetentionTable {
+    age_hours: Option<u64>,
+    size_mib: Option<u64>,
+}
+
+/// Most hours that may be asked for: a hundred years.
+const AGE_HOURS: u64 = 876_000;
+
+/// Most mebibytes that may be asked for: a pebibyte.
+const SIZE_MIB: u64 = 1 << 30;
+
 pub(super) fn parse(text: &str, path: &Path) -> Result<NodeConfig, ConfigError> {
     let file: ConfigFile = toml::from_str(text).map_err(|error| ConfigError::Syntax {
         path: path.to_owned(),
@@ -84,6 +100,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
     let (realms, default_realm) = check_realms(&file.realms, file.default_realm, problems);
     let nodes = check_nodes(file.nodes, problems);
     let timing = check_timing(&file.timing, problems);
+    let retention = check_retention(&file.retention, problems);
     let Some(own) = nodes.iter().find(|member| member.id == file.node) else {
         problems.push(Problem::UnknownNode(file.node));
         return None;
@@ -106,6 +123,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
         listen,
         nodes,
         timing,
+        retention,
     })
 }
 
@@ -291,6 +309,24 @@ fn check_timing(table: &TimingTable, problems: &mut Vec<Problem>) -> Timing {
     timing
 }
 
+fn check_retention(table: &RetentionTable, problems: &mut Vec<Problem>) -> Retention {
+    let mut value = |name, given: Option<u64>, most| {
+        given.filter(|value| {
+            let fits = (1..=most).contains(value);
+            if !fits {
+                problems.push(Problem::RetentionRange { name, value: *value, least: 1, most });
+            }
+            fits
+        })
+    };
+    let age = value("age_hours", table.age_hours, AGE_HOURS);
+    let size = value("size_mib", table.size_mib, SIZE_MIB);
+    Retention {
+        age: age.map(|hours| Duration::from_secs(hours * 3_600)),
+        size: size.map(|mib| mib << 20),
+    }
+}
+
 pub(super) fn write(config: &NodeConfig) -> String {
     let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let realms: Vec<String> = config.realms.iter().map(|realm| text(realm.as_str())).collect();
@@ -340,6 +376,16 @@ pub(super) fn write(config: &NodeConfig) -> String {
             ("lease_ms", timing.lease),
         ] {
             line(format!("{name} = {}", value.as_millis()));
+        }
+    }
+    let Retention { age, size } = config.retention;
+    if config.retention.is_limited() {
+        line("\n[retention]  # what of the log is kept; the same on all nodes".into());
+        let age = age.map(|age| age.as_secs() / 3_600);
+        for (name, value) in [("age_hours", age), ("size_mib", size.map(|size| size >> 20))] {
+            if let Some(value) = value {
+                line(format!("{name} = {value}"));
+            }
         }
     }
     out

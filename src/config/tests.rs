@@ -116,6 +116,13 @@ fn every_mistake_has_its_message() {
         ("heartbeat_ms = 50", "election_max_ms = 400", "must be more than election_min_ms"),
         ("heartbeat_ms = 50", "lease_ms = 1000", "must be at least twice election_max_ms"),
         ("heartbeat_ms = 50", "heartbeat = 50", "unknown field `heartbeat`"),
+        (
+            "heartbeat_ms = 50",
+            "[retention]\nage_hours = 0",
+            "age_hours: 0 is outside of 1 to 876000",
+        ),
+        ("heartbeat_ms = 50", "[retention]\nsize_mib = 0", "size_mib: 0 is outside of 1 to"),
+        ("heartbeat_ms = 50", "[retention]\nsize = 1", "unknown field `size`"),
     ];
     for (from, to, expected) in cases {
         assert!(GOOD.contains(from), "{from}");

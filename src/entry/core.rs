@@ -242,7 +242,7 @@ impl<A: Clone> Core<A> {
             Some(KeepError::Damaged(reason)) => {
                 tracing::warn!(%id, %storage, reason, "a body was damaged on its way");
             }
-            Some(KeepError::Unreachable { .. }) | None => {}
+            Some(KeepError::Unreachable { .. } | KeepError::Released(_)) | None => {}
         }
     }
 

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Invariant: a PUBACK is sent only for what is durable and has its place; what can't be kept as the protocol promises
-//! (persistent sessions, QoS 2) is refused as the protocol says, never silently lost.
+//! (QoS 2, sessions beyond what there is room for) is refused as the protocol says, never silently lost.
 //!
 //! A protocol violation ends the session: an MQTT 5 client is told by a DISCONNECT with reason code and text, a 3.1.1
 //! client by the closed connection, and the log in both cases by [`MqttGate::close_reason`].
@@ -27,7 +27,7 @@ mod window;
 
 use bytes::Bytes;
 
-use self::admission::Client;
+use self::admission::{Client, Coming};
 use self::outbox::Outbox;
 use self::packet::answer::{self, Accepted};
 use self::packet::codec::{read_connect, ConnectError};
@@ -35,7 +35,8 @@ use self::packet::{Frame, Incoming, Reason, Version, Violation};
 use self::session::Session;
 
 use super::{
-    Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, Request, SubscribeError, SubscriptionId,
+    Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, Parting, Request, Resumed,
+    SubscribeError, SubscriptionId,
 };
 use crate::act::Refusal;
 use crate::event::SessionId;
@@ -72,6 +73,8 @@ pub struct MqttGate {
     out: Outbox,
     close_reason: Option<String>,
     oversized: u64,
+    /// What its session leaves behind, once it is closed.
+    parting: Parting,
 }
 
 #[derive(Debug)]
@@ -90,6 +93,7 @@ struct Opening {
     /// What the client sent after its CONNECT without waiting, as it may.
     held: Vec<Bytes>,
     held_bytes: usize,
+    resumed: Option<Resumed>,
 }
 
 impl MqttGate {
@@ -106,6 +110,7 @@ impl MqttGate {
             out: Outbox::new(),
             close_reason: None,
             oversized: 0,
+            parting: Parting::default(),
         }
     }
 
@@ -151,7 +156,9 @@ impl MqttGate {
                 }
                 State::Open(session) => {
                     match frame.read(input, session.client.version) {
-                        Ok(Incoming::Disconnect { reason }) => return self.leave(reason),
+                        Ok(Incoming::Disconnect { reason, expiry }) => {
+                            return self.leave(reason, expiry)
+                        }
                         Ok(packet) => session.handle(packet, &mut self.out),
                         Err(violation) => Err(violation),
                     }
@@ -188,10 +195,13 @@ impl MqttGate {
         let version = connect.version;
         self.out.max_packet = connect.max_packet.map_or(usize::MAX, |size| size as usize);
         match admission::admit(connect, &self.config.default_realm, self.session) {
-            Ok((client, join)) => {
+            Ok((client, coming)) => {
                 let realm = client.realm.clone();
-                self.out.requests.push_back(Request::Open { realm, join });
-                let opening = Opening { client, held: Vec::new(), held_bytes: 0 };
+                self.out.requests.push_back(match coming {
+                    Coming::Join(join) => Request::Open { realm, join },
+                    Coming::Attach(attach) => Request::Attach { realm, attach },
+                });
+                let opening = Opening { client, held: Vec::new(), held_bytes: 0, resumed: None };
                 self.state = State::Opening(Box::new(opening));
             }
             Err(violation) => self.refuse(version, &violation),
@@ -231,7 +241,14 @@ impl MqttGate {
     }
 
     /// The client said DISCONNECT. Only the normal one takes its will back (MQTT 5 section 3.14.4).
-    fn leave(&mut self, reason: u8) {
+    fn leave(&mut self, reason: u8, expiry: Option<u32>) {
+        if let State::Open(session) = &mut self.state {
+            if session.client.expiry == 0 && expiry.is_some_and(|seconds| seconds > 0) {
+                let text = "a session that ends with its connection can't be kept after all";
+                return self.fail(&Violation::protocol(text));
+            }
+            session.expiry = expiry;
+        }
         let failed = reason >= 0x80;
         let why = failed.then(|| format!("the client disconnected with reason 0x{reason:02x}"));
         self.close_dropping(why, reason == NORMAL_DISCONNECTION);
@@ -243,6 +260,7 @@ impl MqttGate {
 
     fn close_dropping(&mut self, why: Option<String>, drop_will: bool) {
         self.oversized = self.oversized();
+        self.parting = self.parting();
         self.close_reason = why;
         self.state = State::Closed;
         self.out.requests.push_back(Request::Close { drop_will });
@@ -285,6 +303,7 @@ impl Gate for MqttGate {
     fn opened(&mut self, result: Result<(), OpenRefusal>) {
         let State::Opening(opening) = &mut self.state else { return };
         let held = std::mem::take(&mut opening.held);
+        let resumed = opening.resumed.take();
         let client = opening.client.clone();
         if let Err(refusal) = result {
             let reason = match refusal {
@@ -296,21 +315,48 @@ impl Gate for MqttGate {
             return self.refuse(client.version, &violation);
         }
         let version = client.version;
+        let unkept = resumed.is_none() && client.expiry > 0;
+        if unkept && version == Version::V311 {
+            let text = "as many sessions as there is room for outlive their connections already";
+            return self.refuse(version, &Violation::new(Reason::ServerUnavailable, text));
+        }
         let accepted = Accepted {
             receive_maximum: publishes::RECEIVE_MAXIMUM,
             max_packet: limits::CLIENT_MESSAGE as u32,
-            session_ends_with_connection: client.wants_expiry,
+            session_present: resumed.as_ref().is_some_and(|resumed| resumed.present),
+            session_ends_with_connection: unkept,
             assigned: client.assigned.then_some(client.name.as_str()),
         };
         let told = self.out.put(|output| answer::connack_accepted(version, &accepted, output));
         // The client's silence counts from here; the driver's next tick says when that is.
         self.heard = None;
-        self.state = State::Open(Box::new(Session::new(self.session, client)));
+        let mut session = Session::new(self.session, client);
+        if let Some(resumed) = resumed {
+            session.resume(resumed, &mut self.out);
+        }
+        self.state = State::Open(Box::new(session));
         if let Err(violation) = told {
             return self.close(Some(violation.text.into_owned()));
         }
         for input in held {
             self.process(&input);
+        }
+    }
+
+    fn resume(&mut self, resumed: Resumed) {
+        if let State::Opening(opening) = &mut self.state {
+            opening.resumed = Some(resumed);
+        }
+    }
+
+    fn noted(&mut self, room: bool) {
+        self.in_session(|session, out| session.subscriptions.noted(room, out));
+    }
+
+    fn parting(&self) -> Parting {
+        match &self.state {
+            State::Open(session) => session.parting(),
+            _ => self.parting.clone(),
         }
     }
 
@@ -395,6 +441,10 @@ impl Gate for MqttGate {
             }
             EndReason::HandshakeTimeout => {
                 (Reason::ServerUnavailable, "the session was not opened in time")
+            }
+            EndReason::FellBehind { oldest } => {
+                let text = SubscribeError::Gone { oldest }.to_string();
+                return self.fail(&Violation::new(Reason::ImplementationSpecific, text));
             }
         };
         self.fail(&Violation::new(reason, text));

@@ -9,7 +9,7 @@
 //! | ABORT        | 3    | any time: ends the session                 | router: refusal, or breach of protocol   |
 //! | AUTHENTICATE | 5    | breach of protocol: nobody is challenged   |                                          |
 //! | GOODBYE      | 6    | ends the session                           | router: the answer to it, or ours        |
-//! | ERROR        | 8    | breach of protocol: nobody is invoked      | router: a request failed                 |
+//! | ERROR        | 8    | callee: to an INVOCATION                   | router: a request failed                 |
 //! | PUBLISH      | 16   | publisher                                  |                                          |
 //! | PUBLISHED    | 17   |                                            | broker: durable, ordered and accepted    |
 //! | SUBSCRIBE    | 32   | subscriber                                 |                                          |
@@ -17,23 +17,29 @@
 //! | UNSUBSCRIBE  | 34   | subscriber                                 |                                          |
 //! | UNSUBSCRIBED | 35   |                                            | broker: asked for, or end of a snapshot  |
 //! | EVENT        | 36   |                                            | broker                                   |
-//! | CALL         | 48   | caller: ERROR, not implemented             |                                          |
-//! | CANCEL       | 49   | caller: its CALL was answered, so nothing  |                                          |
-//! | REGISTER     | 64   | callee: ERROR, not implemented             |                                          |
-//! | UNREGISTER   | 66   | callee: ERROR, not implemented             |                                          |
-//! | YIELD        | 70   | breach of protocol: nobody is invoked      |                                          |
+//! | CALL         | 48   | caller                                     |                                          |
+//! | CANCEL       | 49   | caller: of what is answered, nothing       |                                          |
+//! | RESULT       | 50   |                                            | dealer                                   |
+//! | REGISTER     | 64   | callee                                     |                                          |
+//! | REGISTERED   | 65   |                                            | dealer: durable, ordered and decided     |
+//! | UNREGISTER   | 66   | callee                                     |                                          |
+//! | UNREGISTERED | 67   |                                            | dealer: durable, ordered and decided     |
+//! | INVOCATION   | 68   |                                            | dealer                                   |
+//! | INTERRUPT    | 69   |                                            | dealer, if the client announced it       |
+//! | YIELD        | 70   | callee: of what is over, nothing           |                                          |
 //!
-//! CHALLENGE (4), RESULT (50), REGISTERED (65), UNREGISTERED (67), INVOCATION (68) and INTERRUPT (69) are not spoken yet;
-//! from a client they are a breach of protocol at any time.
+//! CHALLENGE (4) is not spoken yet. What only a router says is a breach of protocol from a client at any time.
 //!
 //! Invariant: no request is swallowed. It is answered as WAMP answers it; where WAMP has no answer (a PUBLISH without
 //! `acknowledge` that can't be taken), the session ends with the reason.
 //!
-//! Deliberately absent: authentication, calls, and who gets which event; a payload is never decoded here.
+//! Deliberately absent: authentication, and who gets which event or call; a payload is never decoded here.
 
+mod calls;
 mod message;
 mod options;
 mod publishes;
+mod publishing;
 mod reply;
 mod subscriptions;
 mod topics;
@@ -41,9 +47,10 @@ mod uri;
 
 use std::collections::VecDeque;
 
-use self::message::{code, Message, Publish, RequestId, Violation};
-use self::options::{PublishOptions, SubscribeOptions};
-use self::publishes::Publishes;
+use self::calls::Calls;
+use self::message::{code, Message, RequestId, Violation};
+use self::options::SubscribeOptions;
+use self::publishes::{Publishes, Undecided};
 use self::reply::{Failure, Shown};
 use self::subscriptions::{Ended, Kind, Subscribe, Subscriptions};
 use super::details::{self, Transport, ANONYMOUS};
@@ -52,13 +59,14 @@ use super::{
     Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, Request, SubscribeError, Subscription,
     SubscriptionId,
 };
-use crate::act::{Act, Join, Refusal};
-use crate::event::{Event, Payload, Qos, SessionId};
+use crate::act::{Join, Refusal};
+use crate::call::Told;
+use crate::event::SessionId;
 use crate::gate::{RetainedMode, Stored};
 use crate::limits;
 use crate::payload::to_wamp;
 pub use crate::payload::Serializer;
-use crate::topic::{Realm, Topic};
+use crate::topic::Realm;
 use bytes::Bytes;
 
 /// Chooses from the WebSocket subprotocols a client offers, in its order, the first one spoken here. What is answered to
@@ -89,6 +97,7 @@ pub struct WampGate {
     published_topics: topics::Published,
     delivered_topics: topics::Delivered,
     publishes: Publishes,
+    calls: Calls,
     requests: VecDeque<Request>,
     output: VecDeque<Bytes>,
     output_size: usize,
@@ -125,6 +134,7 @@ impl WampGate {
             published_topics: topics::Published::default(),
             delivered_topics: topics::Delivered::default(),
             publishes: Publishes::default(),
+            calls: Calls::default(),
             requests: VecDeque::new(),
             output: VecDeque::new(),
             output_size: 0,
@@ -162,13 +172,26 @@ impl WampGate {
                 self.unsubscribe(request, subscription);
                 Ok(())
             }
-            (State::Open { .. }, Message::Call(call)) => {
-                let sentence = format!("{} is not implemented yet", call.name);
-                self.refuse(call.code, call.request, uri::NOT_IMPLEMENTED, &sentence);
+            (State::Open { realm }, Message::Register { request, options, procedure }) => {
+                let realm = realm.clone();
+                self.register(realm, request, options, &procedure)
+            }
+            (State::Open { realm }, Message::Unregister { request, registration }) => {
+                let realm = realm.clone();
+                self.unregister(realm, request, registration);
                 Ok(())
             }
-            // Its CALL has been answered with an ERROR already, and a second answer would be one too many.
-            (State::Open { .. }, Message::Cancel) => Ok(()),
+            (State::Open { .. }, Message::Call(call)) => self.call(input, &call),
+            (State::Open { .. }, Message::Cancel { request, options }) => {
+                self.cancel(request, options)
+            }
+            (State::Open { .. }, Message::Yield { invocation, options, carried }) => {
+                self.yielded(input, invocation, options, &carried)
+            }
+            (State::Open { .. }, Message::Error { invocation, uri, carried }) => {
+                self.failed(input, invocation, &uri, &carried);
+                Ok(())
+            }
             (State::Open { .. }, Message::Goodbye) => {
                 self.send(reply::goodbye(self.serializer, uri::GOODBYE_AND_OUT, None));
                 self.close();
@@ -191,101 +214,13 @@ impl WampGate {
             self.abort(uri::NO_MATCHING_AUTH_METHOD, sentence);
             return Ok(());
         }
+        self.calls.interrupts = calls::announces_canceling(self.serializer, details)?;
         let transport = Transport { kind: "websocket", protocol: subprotocol(self.serializer) };
         let details = details::describe(self.session, ANONYMOUS, &transport);
         let join = Join { client: None, will: None, details };
         self.requests.push_back(Request::Open { realm: realm.clone(), join });
         self.state = State::Opening { deadline, realm };
         Ok(())
-    }
-
-    fn publish(
-        &mut self,
-        realm: Realm,
-        input: &Bytes,
-        publish: &Publish<'_>,
-    ) -> Result<(), Violation> {
-        let options = PublishOptions::read(self.serializer, publish.options)?;
-        if let Some(error) = options.error {
-            self.refuse_publish(&options, publish.request, error.uri(), &error.to_string());
-            return Ok(());
-        }
-        let topic = match self.published_topics.topic(&publish.topic) {
-            Ok(topic) => topic,
-            Err(error) => {
-                let sentence = error.to_string();
-                self.refuse_publish(&options, publish.request, uri::INVALID_URI, &sentence);
-                return Ok(());
-            }
-        };
-        let conditional = options.terms.is_conditional();
-        if conditional && !self.publishes.may_wait() {
-            let sentence = format!(
-                "a session may have {} conditional publishes undecided; wait for an answer",
-                limits::SESSION_WAITS
-            );
-            self.refuse_publish(&options, publish.request, uri::TOO_MANY_WAITS, &sentence);
-            return Ok(());
-        }
-        let event = self.event(realm, topic, input, publish, &options);
-        if event.size() > limits::EVENT {
-            let sentence = format!("an event has {} bytes at most", limits::EVENT);
-            self.refuse_publish(&options, publish.request, uri::PAYLOAD_SIZE_EXCEEDED, &sentence);
-            return Ok(());
-        }
-        self.publishes.begin(options.acknowledge.then_some(publish.request), conditional);
-        self.requests.push_back(Request::Publish(event));
-        Ok(())
-    }
-
-    fn event(
-        &self,
-        realm: Realm,
-        topic: Topic,
-        input: &Bytes,
-        publish: &Publish<'_>,
-        options: &PublishOptions,
-    ) -> Event {
-        let slice = |part: &[u8]| match part.is_empty() {
-            true => Bytes::new(),
-            false => input.slice_ref(part),
-        };
-        let act = match options.terms.is_plain() {
-            true => Bytes::new(),
-            false => Act::Publish(options.terms.clone()).encode(),
-        };
-        Event {
-            realm,
-            topic,
-            publisher: self.session,
-            exclude_me: options.exclude_me,
-            disclose_me: options.disclose_me,
-            retain: options.retain,
-            // WAMP has no levels: the event is in the log, and each subscriber gets it as surely as it wants it.
-            qos: Qos::ExactlyOnce,
-            payload: Payload {
-                encoding: self.serializer.encoding(),
-                args: slice(publish.args),
-                kwargs: slice(publish.kwargs),
-            },
-            properties: Bytes::new(),
-            act,
-        }
-    }
-
-    /// Who publishes without `acknowledge` would never learn that nothing came of it, so its session ends.
-    fn refuse_publish(
-        &mut self,
-        options: &PublishOptions,
-        request: RequestId,
-        uri: &str,
-        sentence: &str,
-    ) {
-        if options.acknowledge {
-            self.refuse(code::PUBLISH, request, uri, sentence);
-        } else {
-            self.abort(uri, &format!("PUBLISH {} without acknowledge: {sentence}", request.0));
-        }
     }
 
     fn subscribe(
@@ -397,12 +332,12 @@ impl Gate for WampGate {
         if !self.is_open() {
             return;
         }
-        while let Some((request, outcome)) = self.publishes.next_answered(&answer) {
+        while let Some(((code, request), outcome)) = self.publishes.next_answered(&answer) {
             match outcome {
                 Ok(position) => self.send(reply::published(self.serializer, request, position)),
                 Err(error) => {
                     let uri = uri::of_publish_error(error);
-                    self.refuse(code::PUBLISH, request, uri, &error.to_string());
+                    self.refuse(code, request, uri, &error.to_string());
                 }
             }
         }
@@ -412,13 +347,28 @@ impl Gate for WampGate {
         if !self.is_open() {
             return;
         }
-        let Some(request) = self.publishes.decided(sequence) else { return };
-        match outcome {
-            Ok(stored) => self.send(reply::published(self.serializer, request, stored.position)),
-            Err(refusal) => {
-                let uri = uri::of_refusal(refusal);
-                self.refuse(code::PUBLISH, request, uri, &refusal.to_string());
+        let Some(what) = self.publishes.decided(sequence) else { return };
+        match (outcome, what) {
+            (Err(refusal), _) => {
+                let Some((code, request)) = what.request() else { return };
+                self.refuse(code, request, uri::of_refusal(refusal), &refusal.to_string());
             }
+            (Ok(_), Undecided::Publish(None)) => {}
+            (Ok(stored), Undecided::Publish(Some(request))) => {
+                self.send(reply::published(self.serializer, request, stored.position));
+            }
+            (Ok(stored), Undecided::Register { request, concurrency }) => {
+                self.registered(request, concurrency, stored.position.into());
+            }
+            (Ok(_), Undecided::Unregister { request, registration }) => {
+                self.unregistered(request, registration);
+            }
+        }
+    }
+
+    fn told(&mut self, told: Told) {
+        if self.is_open() {
+            self.told_of_calls(&told);
         }
     }
 
@@ -433,7 +383,9 @@ impl Gate for WampGate {
                     let position = match error {
                         SubscribeError::Gone { oldest } => Some(("oldest", oldest)),
                         SubscribeError::Ahead { last } => Some(("last", last)),
-                        SubscribeError::TooMany | SubscribeError::Unavailable => None,
+                        SubscribeError::TooMany
+                        | SubscribeError::NoRoom
+                        | SubscribeError::Unavailable => None,
                     };
                     let (uri, sentence) = (uri::of_subscribe_error(error), error.to_string());
                     let failure = Failure { uri, sentence: &sentence, position };
@@ -513,9 +465,9 @@ impl Gate for WampGate {
         let (uri, sentence) = uri::of_end(reason);
         match self.state {
             State::Closed => {}
-            State::Connected { .. } | State::Opening { .. } => self.abort(uri, sentence),
+            State::Connected { .. } | State::Opening { .. } => self.abort(uri, &sentence),
             State::Open { .. } => {
-                self.send(reply::goodbye(self.serializer, uri, Some(sentence)));
+                self.send(reply::goodbye(self.serializer, uri, Some(&sentence)));
                 self.close();
             }
         }

@@ -126,6 +126,14 @@ pub struct StateStatus {
     pub retained: u64,
     /// Conditional publishes that wait in line.
     pub waiting: u64,
+    /// The first slot of the log that is kept.
+    pub oldest_slot: Slot,
+    /// The first position that is kept.
+    pub oldest_position: Position,
+    /// Clients that keep something beyond their sessions and are attached to it.
+    pub kept_attached: u64,
+    /// Those that are away.
+    pub kept_away: u64,
 }
 
 /// The storage role.

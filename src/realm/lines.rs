@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::Position;
+use vulpes_raft::mutant::{planted, Mutant};
 
-use super::{fits, Decision, Incoming, Key, Notice, Realms};
+use super::{fits, At, Decision, Incoming, Key, Notice, Realms};
 use crate::act::{Refusal, Terms};
 use crate::event::SessionId;
 use crate::limits;
@@ -48,10 +49,15 @@ impl Realms {
             return !bound_to_nobody;
         };
         let place = (realm.clone(), topic.clone());
-        let busy = self.lines.get(&place).is_some_and(|line| line.turn.is_some());
+        let busy = self.lines.get(&place).is_some_and(|line| line.turn.is_some())
+            && !planted(Mutant::PushIn);
+        let retained = self.retained.get(realm).and_then(|topics| topics.get(topic));
+        let own_slot = retained.is_some_and(|retained| retained.at.slot == at.slot);
+        let overlooked = planted(Mutant::OverlookOwnSlot) && own_slot;
+        let fitting = overlooked || fits(&self.value_of(realm, topic), when);
         let decision = if bound_to_nobody {
             Decision::Refused(Refusal::SessionEnded)
-        } else if !busy && fits(&self.value_of(realm, topic), when) {
+        } else if !busy && fitting {
             self.publish(incoming, terms);
             Decision::Accepted(at)
         } else if !terms.watch {
@@ -93,7 +99,8 @@ impl Realms {
             return false;
         }
         self.remove_waiter(&place, waiting);
-        let decision = Decision::Accepted(at);
+        let told = if planted(Mutant::TellOldToken) { waiting } else { at.position };
+        let decision = Decision::Accepted(At { position: told, ..at });
         let session = event.publisher;
         self.notices.push(Notice::Decided { session, asked: waiting, decision });
         self.publish(incoming, terms);
@@ -110,7 +117,11 @@ impl Realms {
             return;
         }
         let value = self.value_of(realm, topic);
-        let first = line.waiters.iter().find(|(_, waiter)| fits(&value, &waiter.when));
+        let mut fitting = line.waiters.iter().filter(|(_, waiter)| fits(&value, &waiter.when));
+        let first = match planted(Mutant::LastComeFirstServed) {
+            false => fitting.next(),
+            true => fitting.next_back(),
+        };
         let Some((waiting, session)) = first.map(|(at, waiter)| (*at, waiter.session)) else {
             return;
         };

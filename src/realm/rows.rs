@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::act::DueId;
 use crate::event::SessionId;
+use crate::procedure::{Matching, Procedure};
 use crate::topic::{Realm, Topic};
 
 /// What a row is about.
@@ -25,6 +26,12 @@ pub(super) enum Key {
     Retained(Realm, Topic),
     Waiter(Realm, Topic, Position),
     Due(DueId),
+    Head,
+    Registration(Realm, Matching, Procedure),
+    /// What a client has kept, by its name.
+    Kept(Realm, String),
+    /// A filter that a client has kept.
+    KeptFilter(Realm, String, String),
 }
 
 /// A row that changed; without a value it is gone.
@@ -48,7 +55,14 @@ impl std::fmt::Display for StateHash {
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     hash: StateHash,
-    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    changes: BTreeMap<Vec<u8>, Changed>,
+}
+
+#[derive(Debug)]
+struct Changed {
+    /// It was there before the first change.
+    existed: bool,
+    value: Option<Vec<u8>>,
 }
 
 impl Rows {
@@ -62,7 +76,8 @@ impl Rows {
         if let Some(new) = &new {
             self.hash.0 = self.hash.0.wrapping_add(hash(&key, new));
         }
-        self.changes.insert(key, new);
+        let changed = self.changes.entry(key);
+        changed.or_insert(Changed { existed: old.is_some(), value: None }).value = new;
     }
 
     /// Counts in a row as it was loaded.
@@ -76,11 +91,11 @@ impl Rows {
 
     /// The rows that changed since this was last asked.
     pub(super) fn take(&mut self) -> Vec<Change> {
-        let change = |(key, value): (Vec<u8>, Option<Vec<u8>>)| Change {
-            key: key.into(),
-            value: value.map(Bytes::from),
+        let change = |(key, Changed { existed, value }): (Vec<u8>, Changed)| {
+            let value = value.map(Bytes::from);
+            (existed || value.is_some()).then(|| Change { key: key.into(), value })
         };
-        std::mem::take(&mut self.changes).into_iter().map(change).collect()
+        std::mem::take(&mut self.changes).into_iter().filter_map(change).collect()
     }
 }
 
@@ -90,4 +105,19 @@ fn hash(key: &[u8], value: &[u8]) -> u128 {
     row.extend_from_slice(key);
     row.extend_from_slice(value);
     xxh3_128(&row)
+}
+
+#[cfg(test)]
+mod tests {
+    use vulpes_raft::ids::Slot;
+
+    use super::*;
+    use crate::realm::Head;
+
+    #[test]
+    fn golden_bytes_of_the_head() {
+        assert_eq!(wire::encode(&Key::Head), [5]);
+        let head = Head { slot: Slot(7), position: Position(9) };
+        assert_eq!(wire::encode(&head), [7, 9]);
+    }
 }

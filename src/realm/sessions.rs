@@ -3,10 +3,11 @@
 //! Invariant: a session ends once, and its wills become due at that very place in the order. Of a client's name there
 //! is one session in a realm.
 //!
-//! Deliberately absent: subscriptions, which live sessions keep to themselves.
+//! Deliberately absent: what outlives a session (`kept`); subscriptions that don't, which sessions keep to themselves.
 
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Incarnation, NodeId, Stamp};
+use vulpes_raft::mutant::{planted, Mutant};
 
 use super::{Due, Incoming, Key, Notice, Realms};
 use crate::act::{DueId, Join, Will};
@@ -41,43 +42,73 @@ pub enum EndCause {
 }
 
 impl Realms {
-    /// A session begins; tells whether subscribers are to see its event.
+    /// A session begins that keeps nothing; tells whether subscribers are to see its event.
     pub(super) fn join(
+        &mut self,
+        incoming: &Incoming<'_>,
+        place: (NodeId, Incarnation),
+        join: Join,
+    ) -> bool {
+        if !self.may_join(incoming.event.publisher, place) {
+            return false;
+        }
+        if let Some(client) = &join.client {
+            let name = (incoming.realm.clone(), client.clone());
+            self.take_over(&name);
+            self.drop_kept(&name);
+        }
+        self.begin_session(incoming, place, join);
+        true
+    }
+
+    pub(super) fn may_join(&self, session: SessionId, place: (NodeId, Incarnation)) -> bool {
+        !self.sessions.contains_key(&session) && self.entries.get(&place.0) == Some(&place.1)
+    }
+
+    /// Ends the session that a client's name stands for; tells which one that was.
+    pub(super) fn take_over(&mut self, name: &(Realm, String)) -> Option<SessionId> {
+        let older = self.names.get(name).copied()?;
+        self.end_session(older, EndCause::TakenOver);
+        Some(older)
+    }
+
+    pub(super) fn begin_session(
         &mut self,
         incoming: &Incoming<'_>,
         (entry, incarnation): (NodeId, Incarnation),
         join: Join,
-    ) -> bool {
+    ) {
         let (realm, session) = (incoming.realm.clone(), incoming.event.publisher);
-        if self.sessions.contains_key(&session) || self.entries.get(&entry) != Some(&incarnation) {
-            return false;
-        }
-        if let Some(client) = &join.client {
-            let name = (realm.clone(), client.clone());
-            if let Some(older) = self.names.get(&name).copied() {
-                self.end_session(older, EndCause::TakenOver);
-            }
-            self.keep_back(&name);
-        }
         let Join { client, will, details } = join;
         let state = SessionState { realm, entry, incarnation, client, will, details };
         self.rows.change(&Key::Session(session), None, Some(&state));
         self.insert_session(session, state);
         self.notices.push(Notice::Joined { session });
-        true
     }
 
-    /// A client that comes back in time has no will published (MQTT 5 section 3.1.3.2.2).
-    fn keep_back(&mut self, (realm, client): &(Realm, String)) {
+    /// The wills of a client that wait for it to come back.
+    fn delayed(&self, (realm, client): &(Realm, String)) -> Vec<DueId> {
         let theirs = |due: &Due| {
             due.not_before > self.stamp
                 && due.realm == *realm
                 && due.client.as_ref() == Some(client)
         };
-        let kept: Vec<DueId> =
-            self.due.iter().filter(|(_, due)| theirs(due)).map(|(id, _)| *id).collect();
-        for id in kept {
+        self.due.iter().filter(|(_, due)| theirs(due)).map(|(id, _)| *id).collect()
+    }
+
+    /// A client that comes back in time has no will published (MQTT 5 section 3.1.3.2.2).
+    pub(super) fn keep_back(&mut self, name: &(Realm, String)) {
+        for id in self.delayed(name) {
             self.remove_due(id);
+        }
+    }
+
+    /// What a client has kept is gone, so that its will waits no longer.
+    pub(super) fn hurry(&mut self, name: &(Realm, String)) {
+        for id in self.delayed(name) {
+            if let Some(due) = self.remove_due(id) {
+                self.add_due(id, Due { not_before: Stamp(0), ..due });
+            }
         }
     }
 
@@ -106,9 +137,13 @@ impl Realms {
             self.names.remove(&(state.realm.clone(), client.clone()));
         }
         self.notices.push(Notice::Ended { session, cause });
+        let longest = self.part_from_kept(session, &state, cause);
         self.end_waits(session);
+        self.end_registrations(session);
         let mut number = self.next_due(session);
-        for (realm, topic) in self.bonds.get(&session).cloned().unwrap_or_default() {
+        let bonds = self.bonds.get(&session).cloned().unwrap_or_default();
+        let lost = cause == EndCause::EntryLost && planted(Mutant::LoseWill);
+        for (realm, topic) in bonds.into_iter().filter(|_| !lost) {
             let retained = self.retained.get(&realm).and_then(|topics| topics.get(&topic));
             let Some(bond) = retained.and_then(|retained| retained.bound.clone()) else { continue };
             let due = Due {
@@ -128,24 +163,21 @@ impl Realms {
         }
         let drop_will = matches!(cause, EndCause::Left { drop_will: true });
         if let Some(will) = state.will.filter(|_| !drop_will) {
-            // One who takes his own session over has not gone.
-            let comes_back = cause == EndCause::TakenOver && will.delay > 0;
-            if !comes_back {
-                let delay = u64::from(will.delay) * 1000;
-                let due = Due {
-                    realm: state.realm,
-                    topic: will.topic,
-                    payload: will.payload,
-                    properties: will.properties,
-                    qos: will.qos,
-                    retain: will.retain,
-                    bound: false,
-                    entry: state.entry,
-                    client: state.client,
-                    not_before: Stamp(if delay == 0 { 0 } else { self.stamp.0 + delay }),
-                };
-                self.add_due(DueId { session, number }, due);
-            }
+            // No longer than what the client has kept (MQTT 5 section 3.1.3.2.2).
+            let delay = u64::from(will.delay.min(longest)) * 1000;
+            let due = Due {
+                realm: state.realm,
+                topic: will.topic,
+                payload: will.payload,
+                properties: will.properties,
+                qos: will.qos,
+                retain: will.retain,
+                bound: false,
+                entry: state.entry,
+                client: state.client,
+                not_before: Stamp(if delay == 0 { 0 } else { self.stamp.0 + delay }),
+            };
+            self.add_due(DueId { session, number }, due);
         }
         true
     }
@@ -172,6 +204,10 @@ impl Realms {
         let Some(due) = self.due.get(&id) else { return false };
         if due.not_before > incoming.at.stamp {
             return false;
+        }
+        if planted(Mutant::RepeatWill) {
+            self.publish(incoming, &crate::act::Terms::default());
+            return true;
         }
         let Some(due) = self.remove_due(id) else { return false };
         let retained = self.retained.get(&due.realm).and_then(|topics| topics.get(&due.topic));

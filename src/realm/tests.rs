@@ -7,7 +7,10 @@ use vulpes_raft::ids::{AdvanceSegment, SegmentNumber, Shard};
 use vulpes_raft::order::{CloseReason, SealedSegment};
 
 use super::*;
-use crate::act::{Join, Leave, Will};
+
+mod registrations;
+
+use crate::act::{Attach, Join, Leave, Will, NEVER};
 use crate::event::{Encoding, Event};
 use crate::payload::{Serializer, Value};
 use crate::segment::OpenSegment;
@@ -20,10 +23,14 @@ struct Story {
     tail: Option<Resolution>,
     notices: Vec<Notice>,
     number: u64,
+    /// Where the slots begin.
+    bases: Vec<Head>,
 }
 
 const REALM: &str = "r";
 const HOUR: u64 = 3_600_000;
+
+mod kept;
 
 impl Story {
     fn at_entries() -> Self {
@@ -38,6 +45,7 @@ impl Story {
         let stamp = self.tail.as_ref().map_or(Stamp(HOUR), |tail| Stamp(tail.stamp.0 + 1000));
         let base = self.tail.as_ref().map_or(Position(1), Resolution::end);
         let resolution = Resolution { slot: self.realms.next(), stamp, base, step };
+        self.bases.push(Head { slot: resolution.slot, position: base });
         let applied = self.realms.apply(&resolution, segment);
         for change in applied.changes {
             match change.value {
@@ -305,7 +313,8 @@ fn a_name_is_taken_over_and_a_will_that_is_delayed_can_be_kept_back() {
     };
     let join = |session, delay| {
         let join = Join { client: Some("c".into()), will: Some(will(delay)), ..Join::default() };
-        act(session, "wamp/session/on_join", &Act::Join(join))
+        let attach = Attach { join, clean: false, expiry: NEVER };
+        act(session, "wamp/session/on_join", &Act::Attach(attach))
     };
     let mut story = Story::at_entries();
     story.event(1, join(11, 0));
@@ -356,7 +365,16 @@ enum Doing {
     Set(u64, u8),
     Turns,
     Wills,
+    /// Asks for the log to be kept from this slot on, counted from the newest.
+    Release(usize),
     Reopen(u64),
+    Register(u64, usize),
+    Unregister(u64, usize),
+    Attach(u64, bool, u32),
+    Detach(u64, u64),
+    Keep(u64, bool),
+    Save(u64, u64),
+    Expire,
     Restart,
 }
 
@@ -369,7 +387,16 @@ fn doing() -> impl Strategy<Value = Doing> {
         Just(Doing::Turns),
         Just(Doing::Turns),
         Just(Doing::Wills),
+        (0usize..20).prop_map(Doing::Release),
         (1u64..3).prop_map(Doing::Reopen),
+        (11u64..17, 0usize..6).prop_map(|(session, what)| Doing::Register(session, what)),
+        (11u64..17, 0usize..6).prop_map(|(session, what)| Doing::Unregister(session, what)),
+        (11u64..17, any::<bool>(), prop::sample::select(&[0, 2, 1000, NEVER][..]))
+            .prop_map(|(session, clean, expiry)| Doing::Attach(session, clean, expiry)),
+        (11u64..17, 0u64..99).prop_map(|(session, sent)| Doing::Detach(session, sent)),
+        (11u64..17, any::<bool>()).prop_map(|(session, keep)| Doing::Keep(session, keep)),
+        (11u64..17, 0u64..99).prop_map(|(session, sent)| Doing::Save(session, sent)),
+        Just(Doing::Expire),
         Just(Doing::Restart),
     ]
 }
@@ -406,21 +433,64 @@ fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
                     story.event(1, Event { retain: true, payload: payload("null"), ..will });
                 }
             }
+            Doing::Release(back) => {
+                let head = story.realms.head();
+                let asked = story.bases[story.bases.len().saturating_sub(back + 1)];
+                let Head { slot, position } = asked;
+                let hidden = !story
+                    .event(1, act(0, "vulpes/log/release", &Act::Release { slot, position }))
+                    .1;
+                assert!(hidden);
+                let wanted = story.realms.wanted();
+                let may = wanted.is_none_or(|wanted| position <= wanted);
+                assert_eq!(story.realms.head(), if may { head.max(asked) } else { head });
+            }
             Doing::Reopen(entry) => {
                 let (entry, incarnation) = (NodeId(*entry), Incarnation(*entry));
                 let reason = CloseReason::LeaseLost;
                 story.step(Step::Closed { entry, incarnation, reason }, None);
                 story.step(Step::Opened { entry, incarnation }, None);
             }
+            Doing::Register(session, what) => {
+                story.event(session % 2 + 1, registrations::any_register(*session, *what));
+            }
+            Doing::Unregister(session, what) => {
+                if let Some(id) = registrations::any_registration(&story, *what) {
+                    let unregister = act(*session, "x", &Act::Unregister(id));
+                    story.event(session % 2 + 1, unregister);
+                }
+            }
             Doing::Restart if restarts => story.restart(),
             Doing::Restart => {}
+            kept => kept::play(&mut story, kept),
         }
+        kept::check_counts(&story.realms);
         for line in story.realms.lines.values() {
             assert!(!line.is_empty());
         }
+        registrations::check(&story);
         all.extend(story.told());
     }
     (story.realms.hash(), all, story.rows.len())
+}
+
+#[test]
+fn the_head_moves_on_by_an_event_and_survives() {
+    let mut story = Story::at_entries();
+    story.join(11, 1);
+    story.event(1, event(11, "t", "1"));
+    let release = |slot, position| {
+        let (slot, position) = (Slot(slot), Position(position));
+        act(0, "vulpes/log/release", &Act::Release { slot, position })
+    };
+    for (slot, position, expected) in [(4, 2, 4), (3, 1, 4), (6, 4, 6), (9, 9, 6), (8, 90, 6)] {
+        assert!(!story.event(1, release(slot, position)).1, "nobody sees it");
+        assert_eq!(story.realms.head().slot, Slot(expected), "asked for {slot}");
+        story.restart();
+        assert_eq!(story.realms.head().slot, Slot(expected));
+    }
+    assert_eq!(story.value("t"), json("1"), "what is retained stays");
+    assert_eq!(story.realms.wanted(), None);
 }
 
 #[test]
@@ -447,7 +517,10 @@ proptest! {
             (hash, &notices.clone(), rows)
         });
         let tokens = notices.iter().filter_map(|notice| match notice {
-            Notice::Decided { decision: Decision::Accepted(at), .. } => Some(at.position),
+            // Who joins others in a registration is told where that stands.
+            Notice::Decided { asked, decision: Decision::Accepted(at), .. } => {
+                Some(at.position).filter(|position| position >= asked)
+            }
             _ => None,
         });
         let tokens: Vec<_> = tokens.collect();

@@ -88,6 +88,7 @@ async fn run(disk: &TestDisk, log: &[Logged], shown: usize, time: Option<Duratio
         realms: shared.clone(),
         notices: Some(notices),
         placed,
+        left_behind: watch::Sender::new(false),
         observers: Vec::new(),
     };
     let running = tokio::spawn(replica.run());
@@ -120,6 +121,52 @@ async fn replay(disk: &TestDisk, log: &[Logged]) {
             assert_eq!(placed.hidden[..], applied[at].hidden[..]);
             next = next.next();
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_ends_where_all_others_have_released_what_it_needs() {
+    let log = fold::log(&[1, 6, 9, 14, 6, 1, 6]);
+    let (other_disk, disk) = (TestDisk::default(), TestDisk::default());
+    let keep = |disk: &TestDisk, log: Vec<Logged>| {
+        let (storage, _) = open(disk);
+        async move {
+            for body in log.into_iter().filter_map(|logged| logged.body) {
+                storage.keep(body).await.unwrap();
+            }
+        }
+    };
+    keep(&other_disk, log.clone()).await;
+    let other_disk = run(&other_disk.cut_power(), &log, log.len(), None).await;
+    let (other, _) = open(&other_disk);
+    other.release(Slot(6)).await.unwrap();
+    for (has, left_behind) in [(2, true), (5, false)] {
+        let disk = disk.cut_power();
+        keep(&disk, log[..has].to_vec()).await;
+        let disk = run(&disk.cut_power(), &log, has, None).await;
+        let (storage, recent) = open(&disk);
+        let realms = storage.state().unwrap();
+        let tail = Tail { next_slot: realms.next(), next_position: realms.view().position };
+        let client = |storage: &Storage| Arc::new(StorageClient::local(storage.clone()));
+        let sources: Vec<Arc<dyn crate::log::Source>> = vec![client(&storage), client(&other)];
+        let (placed, _placing) = mpsc::channel(log.len());
+        let behind = watch::Sender::new(false);
+        let replica = Replica {
+            host: host(&disk, &TestNet::default()),
+            order: Arc::new(Shown { rows: log.iter().map(|l| l.row.clone()).collect() }),
+            index: Some(Arc::new(storage.clone())),
+            log: crate::log::log(tail, sources).1,
+            recent,
+            realms: SharedRealms::new(realms),
+            notices: None,
+            placed,
+            left_behind: behind.clone(),
+            observers: Vec::new(),
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(3), replica.run()).await;
+        assert_eq!(*behind.borrow(), left_behind, "with {has} slots");
+        let end = if left_behind { has } else { log.len() };
+        assert_eq!(storage.tail().map(|row| row.slot), Some(Slot(end as u64)));
     }
 }
 

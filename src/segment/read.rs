@@ -172,6 +172,14 @@ pub struct Place {
     offset: u32,
 }
 
+impl Place {
+    /// The offset of the event that comes next.
+    #[must_use]
+    pub fn offset(self) -> u32 {
+        self.offset
+    }
+}
+
 impl Default for Place {
     fn default() -> Self {
         Self { at: HEADER, offset: 0 }

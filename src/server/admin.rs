@@ -10,16 +10,16 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::FutureExt;
 use tokio::time::Instant;
-use vulpes_raft::ids::Slot;
+use vulpes_raft::ids::{NodeId, Slot};
 use vulpes_raft::node::MemberState;
 use vulpes_raft::order::{Resolution, Step};
 
-use crate::config::NodeConfig;
 use crate::http::{
     Admin, EntryStatus, LogPage, LogReadError, LogRow, NodeStatus, Readiness, ReplicaStatus,
     StateStatus, StorageStatus, SyncState, SyncStatus,
 };
 use crate::log::{Log, ReadError};
+use crate::realm::KeptCounts;
 use crate::segment::checksum;
 use crate::storage::Storage;
 
@@ -59,11 +59,13 @@ impl Admin for NodeAdmin {
         async move {
             let node = self.node.config().node;
             match (self.node.storage(), self.node.log()) {
-                (Some(storage), _) => stored_page(self.node.config(), storage, from, max),
-                (None, Some(log)) => read_page(log, from, max)
+                (Some(storage), Some(log)) => {
+                    stored_page(node, storage, log.head().slot, (from, max))
+                }
+                (_, Some(log)) => read_page(log, from, max)
                     .await
                     .map(|(oldest, end, rows)| LogPage { node, oldest, end, rows }),
-                (None, None) => Err(LogReadError::NoLog),
+                (_, None) => Err(LogReadError::NoLog),
             }
         }
         .boxed()
@@ -118,12 +120,19 @@ fn replica_status(node: &Node) -> Option<ReplicaStatus> {
 }
 
 fn state_status(node: &Node) -> Option<StateStatus> {
-    Some(node.realms.as_ref()?.with(|realms| StateStatus {
-        next_slot: realms.next(),
-        hash: realms.hash().to_string(),
-        sessions: realms.sessions().count() as u64,
-        retained: realms.retained() as u64,
-        waiting: realms.waiting_count() as u64,
+    Some(node.realms.as_ref()?.with(|realms| {
+        let KeptCounts { attached, away } = realms.kept_counts();
+        StateStatus {
+            next_slot: realms.next(),
+            hash: realms.hash().to_string(),
+            sessions: realms.sessions().count() as u64,
+            retained: realms.retained() as u64,
+            waiting: realms.waiting_count() as u64,
+            oldest_slot: realms.head().slot,
+            oldest_position: realms.head().position,
+            kept_attached: attached,
+            kept_away: away,
+        }
     }))
 }
 
@@ -149,21 +158,17 @@ fn entry_status(node: &Node) -> Option<EntryStatus> {
     })
 }
 
-/// Rows and bodies as they are on this storage's own disk.
+/// Rows and bodies as they are on this storage's own disk. What is released is not shown, deleted already or not.
 fn stored_page(
-    config: &NodeConfig,
+    node: NodeId,
     storage: &Storage,
-    from: Slot,
-    max: usize,
+    head: Slot,
+    (from, max): (Slot, usize),
 ) -> Result<LogPage, LogReadError> {
     let unavailable =
         |error: crate::storage::ReadError| LogReadError::Unavailable(error.to_string());
-    let oldest = storage.oldest().map_err(unavailable)?;
-    let end = storage.tail().map_or(oldest, |row| row.slot.next());
-    let from = if from == Slot(0) { oldest } else { from };
-    if from < oldest {
-        return Err(LogReadError::TooOld { oldest });
-    }
+    let oldest = || Ok(storage.oldest().map_err(unavailable)?.max(head));
+    let from = if from == Slot(0) { oldest()? } else { from };
     let rows = storage.rows(from, max).map_err(unavailable)?;
     let body = |row: &Resolution| match &row.step {
         Step::Segment(sealed) => match storage.body(&sealed.id) {
@@ -174,7 +179,13 @@ fn stored_page(
         Step::Opened { .. } | Step::Closed { .. } => None,
     };
     let rows = rows.iter().map(|row| LogRow::new(row, body(row))).collect();
-    Ok(LogPage { node: config.node, oldest, end, rows })
+    // Asked for last: what was deleted while it was read is not to look like something lost.
+    let oldest = oldest()?;
+    if from < oldest {
+        return Err(LogReadError::TooOld { oldest });
+    }
+    let end = storage.tail().map_or(oldest, |row| row.slot.next());
+    Ok(LogPage { node, oldest, end, rows })
 }
 
 /// The log as an entry without a storage reads it.
@@ -187,8 +198,11 @@ async fn read_page(
         ReadError::Gone { oldest } => LogReadError::TooOld { oldest },
         ReadError::Unavailable(reason) => LogReadError::Unavailable(reason),
     };
-    let oldest = log.oldest().await.map_err(failed)?;
+    let oldest = log.head().slot;
     let from = if from == Slot(0) { oldest } else { from };
+    if from < oldest {
+        return Err(LogReadError::TooOld { oldest });
+    }
     let placed = log.read(from).await.map_err(failed)?;
     let row = |placed: &Arc<crate::log::Placed>| {
         let body = placed.segment.as_ref().map(|segment| checksum(segment.body()));

@@ -20,6 +20,7 @@ use crate::realm::SharedRealms;
 use crate::replica::Command;
 use crate::topic::Realm;
 
+use super::calls::Calls;
 use super::desk::Desk;
 
 pub(super) struct Clients {
@@ -29,6 +30,7 @@ pub(super) struct Clients {
     pub(super) log: Log,
     pub(super) realm_states: SharedRealms,
     pub(super) desk: Desk,
+    pub(super) calls: Calls,
     /// The realms that there are.
     pub(super) realms: BTreeSet<Realm>,
     pub(super) default_realm: Realm,
@@ -47,7 +49,7 @@ impl Clients {
         entry: EntryHandle,
         commands: mpsc::Sender<Command>,
         log: Log,
-        (realm_states, desk): (SharedRealms, Desk),
+        (realm_states, desk, calls): (SharedRealms, Desk, Calls),
         (realms, default_realm): (BTreeSet<Realm>, Realm),
         stopping: watch::Receiver<bool>,
     ) -> Self {
@@ -58,6 +60,7 @@ impl Clients {
             log,
             realm_states,
             desk,
+            calls,
             realms,
             default_realm,
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS)),

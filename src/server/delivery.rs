@@ -10,7 +10,7 @@ use std::sync::Arc;
 use vulpes_raft::ids::{EventId, Position};
 
 use crate::event::SessionId;
-use crate::gate::{Delivery, Gate, SubscriptionId};
+use crate::gate::{Delivery, Gate, Sending, SubscriptionId};
 use crate::limits;
 use crate::payload;
 use crate::realm::{fits, Retained};
@@ -29,12 +29,17 @@ impl Current {
         Self::Segment { wanted, place: Place::default(), active: Vec::new() }
     }
 
+    /// Whether it is what the session's cursor has come to.
+    pub(super) fn is_at_cursor(&self) -> bool {
+        matches!(self, Self::Segment { wanted, .. } if wanted.at_cursor)
+    }
+
     pub(super) fn retained(values: RetainedValues) -> Self {
         Self::Retained { id: values.id, values: values.values.into() }
     }
 
     /// Hands the gate what it can take; true when that was all.
-    pub(super) fn deliver<G: Gate>(&mut self, gate: &mut G, reader: &Reader) -> bool {
+    pub(super) fn deliver<G: Gate>(&mut self, gate: &mut G, reader: &mut Reader) -> bool {
         match self {
             Self::Segment { wanted, place, active } => {
                 deliver_segment(gate, reader, wanted, place, active)
@@ -58,33 +63,44 @@ fn has_room<G: Gate>(gate: &G) -> bool {
 
 fn deliver_segment<G: Gate>(
     gate: &mut G,
-    reader: &Reader,
+    reader: &mut Reader,
     wanted: &Wanted,
     place: &mut Place,
     active: &mut Vec<SubscriptionId>,
 ) -> bool {
     let Some(segment) = &wanted.placed.segment else { return true };
     let resolution = &wanted.placed.resolution;
+    let at_cursor = wanted.at_cursor;
     let session: SessionId = gate.session();
     let mut events = segment.events_from(*place);
     loop {
         if !has_room(gate) {
             *place = events.place();
+            if at_cursor {
+                let next = Position(resolution.base.0 + u64::from(place.offset()));
+                reader.reached(resolution.slot, next.max(wanted.from));
+            }
             return false;
         }
-        let Some(event) = events.next() else { return true };
+        let Some(event) = events.next() else {
+            if at_cursor {
+                reader.reached(resolution.slot.next(), resolution.end());
+            }
+            return true;
+        };
         let subscriptions = wanted.hits.on(event.topic);
         let position = Position(resolution.base.0 + u64::from(event.offset));
         let own = event.exclude_me && event.publisher == session;
-        if subscriptions.is_empty() || own || position < wanted.from {
+        if own || position < wanted.from || wanted.placed.is_hidden(event.offset) {
             continue;
         }
-        if wanted.placed.is_hidden(event.offset) {
+        let Some(sending) = reader.sending(at_cursor, position) else { continue };
+        choose(reader, subscriptions, (&event, position), active);
+        if active.is_empty() && !matches!(sending, Sending::Again(_)) {
             continue;
         }
-        choose(reader, subscriptions, &event, active);
-        if active.is_empty() {
-            continue;
+        if at_cursor {
+            reader.touch();
         }
         let (_, topic) = &segment.topics()[event.topic as usize];
         let id = EventId::new(resolution.stamp, resolution.slot, event.offset);
@@ -94,6 +110,7 @@ fn deliver_segment<G: Gate>(
             position,
             id,
             retained: false,
+            sending,
             subscriptions: active,
         });
     }
@@ -103,14 +120,14 @@ fn deliver_segment<G: Gate>(
 fn choose(
     reader: &Reader,
     subscriptions: &[SubscriptionId],
-    event: &StoredEvent,
+    (event, position): (&StoredEvent, Position),
     chosen: &mut Vec<SubscriptionId>,
 ) {
     chosen.clear();
     let mut value = None;
     for id in subscriptions {
         let Some(wish) = reader.wish(*id) else { continue };
-        if wish.changes_only && !event.retain {
+        if position < wish.from || wish.changes_only && !event.retain {
             continue;
         }
         let fitting = wish.filter.as_ref().is_none_or(|filter| {
@@ -141,6 +158,7 @@ fn deliver_retained<G: Gate>(gate: &mut G, id: SubscriptionId, topic: &Topic, re
         position: retained.at.position,
         id: retained.at.id(),
         retained: true,
+        sending: Sending::Aside,
         subscriptions: &[id],
     });
 }

@@ -1,5 +1,5 @@
-//! The desk of an entry node: what the realms' state says about the node's own sessions goes to them, and what sessions
-//! have left to be published is published.
+//! The desk of an entry node: what the realms' state says about the node's own sessions goes to them, what it says about
+//! all goes to the node's calls, and what sessions have left to be published is published.
 //!
 //! Every entry node hears of everything that is due. They go by turns, so that mostly one of them publishes: the entry
 //! that the session was at, then the others in the order of their numbers. What is published twice is hidden by the
@@ -10,6 +10,8 @@
 //!
 //! Deliberately absent: sessions' own events, which they hand to the entry themselves.
 
+mod upkeep;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,12 +21,16 @@ use tokio::time::Instant;
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::{NodeId, Position};
 
-use crate::act::{Act, DueId};
+use crate::act::{Act, DueId, Progress};
 use crate::entry::{Batch, EntryHandle};
 use crate::event::{Event, SessionId};
 use crate::gate::Answer;
 use crate::limits;
-use crate::realm::{Decision, Due, EndCause, Notice, Realms, SharedRealms};
+use crate::realm::{Decision, Due, EndCause, Noted, Notice, Realms, SharedRealms};
+use crate::topic::Realm;
+use upkeep::{Moved, Upkeep};
+
+use super::calls::Calls;
 
 /// How long an entry waits for the one before it to publish what is due.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,9 +41,6 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// Most that is published in one batch.
 const DUE_BATCH: usize = 256;
 
-/// When nothing is due, the desk looks after itself this often.
-const IDLE: Duration = Duration::from_secs(3600);
-
 /// Answers to what the desk and the sessions say themselves, which nobody waits for.
 const OWN_ANSWERS: usize = 1024;
 
@@ -46,8 +49,17 @@ const OWN_ANSWERS: usize = 1024;
 pub(super) enum Word {
     Joined,
     Ended(EndCause),
-    Decided { asked: Position, decision: Decision },
-    Turn { waiting: Position },
+    Decided {
+        asked: Position,
+        decision: Decision,
+    },
+    Turn {
+        waiting: Position,
+    },
+    /// What it asked for first to be kept or dropped is, or not for lack of room.
+    Noted(Noted),
+    /// The session it took over from has said its last.
+    Released,
 }
 
 /// The sessions of this node that want to hear of themselves.
@@ -55,15 +67,17 @@ pub(super) enum Word {
 pub(super) struct Desk {
     sessions: Arc<Mutex<BTreeMap<SessionId, mpsc::Sender<Word>>>>,
     own_answers: mpsc::Sender<Answer>,
+    calls: Calls,
+    moved: Moved,
 }
 
 impl Desk {
     /// Must be called within a tokio runtime.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(calls: Calls) -> Self {
         let (own_answers, mut answers) = mpsc::channel(OWN_ANSWERS);
         // What becomes of them is seen in the order.
         tokio::spawn(async move { while answers.recv().await.is_some() {} });
-        Self { sessions: Arc::default(), own_answers }
+        Self { sessions: Arc::default(), own_answers, calls, moved: Moved::default() }
     }
 
     fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, mpsc::Sender<Word>>> {
@@ -79,6 +93,12 @@ impl Desk {
 
     pub(super) fn forget(&self, session: SessionId) {
         self.sessions().remove(&session);
+        self.moved.forget(session);
+    }
+
+    /// Has it saved soon how far a session has come.
+    pub(super) fn save(&self, session: SessionId, realm: Realm, progress: Progress) {
+        self.moved.note(session, realm, progress);
     }
 
     /// Where answers to a session's own events go.
@@ -103,32 +123,22 @@ impl Desk {
         realms: SharedRealms,
         mut notices: mpsc::Receiver<Vec<Notice>>,
     ) {
+        let mut upkeep = Upkeep::new(host.clone(), node, realms.clone(), self.moved.clone());
         let mut duties = Duties { host, node, realms, due: BTreeMap::new() };
         duties.take_up();
         loop {
-            let next = duties.next().unwrap_or_else(|| Instant::now() + IDLE);
+            let next = duties.next().map_or(upkeep.next(), |next| next.min(upkeep.next()));
             tokio::select! {
                 biased;
                 heard = notices.recv() => {
                     let Some(heard) = heard else { return };
                     for notice in heard {
-                        match notice {
-                            Notice::Joined { session } => self.tell(session, Word::Joined),
-                            Notice::Ended { session, cause } => {
-                                self.tell(session, Word::Ended(cause));
-                            }
-                            Notice::Decided { session, asked, decision } => {
-                                self.tell(session, Word::Decided { asked, decision });
-                            }
-                            Notice::Turn { session, waiting } => {
-                                self.tell(session, Word::Turn { waiting });
-                            }
-                            Notice::Due(id) => duties.note(id),
-                        }
+                        self.pass_on(notice, &mut duties, &mut upkeep);
                     }
                 }
                 () = tokio::time::sleep_until(next) => {
-                    let events = duties.ready();
+                    let mut events = duties.ready();
+                    events.extend(upkeep.ready());
                     if events.is_empty() {
                         continue;
                     }
@@ -145,6 +155,24 @@ impl Desk {
                     }
                 }
             }
+        }
+    }
+
+    fn pass_on(&self, notice: Notice, duties: &mut Duties, upkeep: &mut Upkeep) {
+        match notice {
+            Notice::Joined { session } => self.tell(session, Word::Joined),
+            Notice::Ended { session, cause } => {
+                self.calls.ended(session);
+                self.tell(session, Word::Ended(cause));
+            }
+            Notice::Decided { session, asked, decision } => {
+                self.tell(session, Word::Decided { asked, decision });
+            }
+            Notice::Turn { session, waiting } => self.tell(session, Word::Turn { waiting }),
+            Notice::Noted { session, noted } => self.tell(session, Word::Noted(noted)),
+            Notice::Released { session } => self.tell(session, Word::Released),
+            Notice::Due(id) => duties.note(id),
+            Notice::Away { realm, client } => upkeep.note(realm, client),
         }
     }
 }

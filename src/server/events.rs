@@ -5,8 +5,9 @@
 //! Deliberately absent: what becomes of them (`realm`).
 
 use bytes::Bytes;
+use serde_json::Value;
 
-use crate::act::{Act, Join, Leave};
+use crate::act::{Act, Attach, Detach, Join, Leave};
 use crate::event::{Encoding, Event, Payload, Qos, SessionId};
 use crate::topic::{Realm, Topic};
 
@@ -19,10 +20,46 @@ pub(super) fn join(realm: Realm, session: SessionId, join: Join) -> Event {
     event(realm, session, "wamp/session/on_join", &details, &Act::Join(join))
 }
 
-/// A session ends.
-pub(super) fn leave(realm: Realm, session: SessionId, drop_will: bool) -> Event {
-    let act = Act::Leave(Leave { drop_will });
-    event(realm, session, "wamp/session/on_leave", &session.0.to_string(), &act)
+/// Whom others knew a session as, to be told when it ends: `authid` and `authrole`, as its details have them.
+pub(super) fn known_as(details: &str) -> [Value; 2] {
+    let details: Value = serde_json::from_str(details).unwrap_or_default();
+    ["authid", "authrole"].map(|key| details[key].clone())
+}
+
+/// A session ends (WAMP advanced profile, "Session Meta Events").
+pub(super) fn leave(
+    realm: Realm,
+    session: SessionId,
+    known_as: &[Value; 2],
+    drop_will: bool,
+) -> Event {
+    left(realm, session, known_as, &Act::Leave(Leave { drop_will }))
+}
+
+/// A session begins that outlives its connection.
+pub(super) fn attach(realm: Realm, session: SessionId, attach: Attach) -> Event {
+    let act = Act::Attach(attach.clone());
+    Event { act: act.encode(), ..join(realm, session, attach.join) }
+}
+
+/// The connection of such a session ends.
+pub(super) fn detach(
+    realm: Realm,
+    session: SessionId,
+    known_as: &[Value; 2],
+    detach: Detach,
+) -> Event {
+    left(realm, session, known_as, &Act::Detach(detach))
+}
+
+fn left(realm: Realm, session: SessionId, [authid, authrole]: &[Value; 2], act: &Act) -> Event {
+    let arguments = format!("{},{authid},{authrole}", session.0);
+    event(realm, session, "wamp/session/on_leave", &arguments, act)
+}
+
+/// Something about what is kept; no subscriber sees it.
+pub(super) fn keeping(realm: Realm, publisher: SessionId, act: &Act) -> Event {
+    event(realm, publisher, "vulpes/kept", "", act)
 }
 
 fn event(realm: Realm, session: SessionId, topic: &str, json: &str, act: &Act) -> Event {

@@ -5,9 +5,9 @@
 //!
 //! Deliberately absent: the process around it (`cli`) and admin HTTP (`admin`), which a simulation does without.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -17,7 +17,7 @@ use vulpes_raft::host::{Host, Listener};
 use vulpes_raft::ids::{DiskId, NodeId, Slot};
 use vulpes_raft::node::{Member as SyncMember, StartError as SyncStartError, SyncConfig, SyncNode};
 use vulpes_raft::order::Resolution;
-use vulpes_raft::wire::{self, Identity, Link, Service};
+use vulpes_raft::wire::{self, Identity};
 
 use crate::config::identity::IdentityError;
 use crate::config::{open_identity, NodeConfig, Role};
@@ -26,29 +26,34 @@ use crate::entry::{Entry, EntryConfig, EntryHandle};
 use crate::keep::Keeper;
 use crate::limits;
 use crate::log::{log, Log, Source, Tail};
-use crate::peer::{serve_fetch, serve_keep, StorageClient};
+use crate::peer::StorageClient;
 use crate::realm::{Realms, SharedRealms, View};
 use crate::recent::RecentBodies;
-use crate::replica::{dispatch, Order, Replica, SlotIndex, NOTICE_SLOTS};
+use crate::replica::{dispatch, Replica, SlotIndex, NOTICE_SLOTS};
 use crate::storage::{OpenError, ReadError, Storage};
+use crate::topic::Realm;
 
+use super::calls::links::call_out;
+use super::calls::Calls;
 use super::clients::Clients;
 use super::desk::Desk;
 use super::links::Sync;
 use super::listen::{self, Protocol};
+use super::peers::{serve_peers, Served};
 use super::repair::repair;
+use super::upkeep::catch_up;
+
+/// A storage's database, in the data directory.
+pub const STORAGE_FILE: &str = "segments.redb";
 
 /// How long to wait before what failed is tried again.
-const RETRY: Duration = Duration::from_millis(200);
+pub(super) const RETRY: Duration = Duration::from_millis(200);
 
 /// How long a node that stops tries to say goodbye to sync, and waits for its clients to go.
 const LEAVE_WAIT: Duration = Duration::from_secs(2);
 
 /// How often a storage tells sync how far it has come, at most.
 const STORED_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Connections from other nodes that may be open at once: several services from each, and some that are being replaced.
-const PEER_CONNECTIONS: usize = 1024;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +81,12 @@ pub struct Node {
     pub(super) realms: Option<SharedRealms>,
     pub(super) entry: Option<EntryHandle>,
     pub(super) clients: Option<Arc<Clients>>,
+    /// There once the node is an entry that reads the log.
+    calls: Arc<OnceLock<Calls>>,
     pub(super) order: SyncClient,
     stopping: watch::Sender<bool>,
+    /// The node can't go on from what it has: see [`Node::left_behind`].
+    pub(super) left_behind: watch::Receiver<bool>,
 }
 
 /// What listens, before anything runs.
@@ -97,7 +106,7 @@ impl Node {
         let own = config.own().clone();
         let recent = RecentBodies::new(limits::RECENT_BODIES);
         let storage = if own.has(Role::Storage) {
-            let path = config.data.join("segments.redb");
+            let path = config.data.join(STORAGE_FILE);
             Some(Storage::open(&host, &identity, &path, recent.clone())?)
         } else {
             None
@@ -107,7 +116,9 @@ impl Node {
         } else {
             None
         };
-        tokio::spawn(serve_peers(listeners.peer, identity.clone(), sync.clone(), storage.clone()));
+        let calls = Arc::<OnceLock<Calls>>::default();
+        let served = Served { sync: sync.clone(), storage: storage.clone(), calls: calls.clone() };
+        tokio::spawn(serve_peers(listeners.peer, identity.clone(), served));
         let members = sync_members(&config, Role::Sync);
         let order = SyncClient::new(host.clone(), identity.clone(), members, sync.clone());
         let (stopping, stop) = watch::channel(false);
@@ -120,8 +131,10 @@ impl Node {
             realms: None,
             entry: None,
             clients: None,
+            calls,
             order,
             stopping,
+            left_behind: watch::channel(false).1,
         };
         if own.has(Role::Entry) || own.has(Role::Storage) {
             node.start_reading(&host, recent, listeners.clients, stop).await?;
@@ -151,6 +164,7 @@ impl Node {
         let sources = storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn Source>);
         let sources = nearest_first(self.identity.node, &storages, sources.collect());
         let (log_tail, log) = log(tail, sources);
+        let left_behind = self.start_upkeep(&log, &realms, &storages);
         let (placed, placing) = mpsc::channel(limits::READ_ROWS);
         let (commands, commanded) = mpsc::channel(limits::DISPATCH_COMMANDS);
         tokio::spawn(dispatch(Dispatcher::new(tail.next_slot), log_tail, placing, commanded));
@@ -162,7 +176,9 @@ impl Node {
             let (notices, noticed) = mpsc::channel(NOTICE_SLOTS);
             told = Some(notices);
             let entry = self.start_entry(host, &storages, observed, recent.clone());
-            let desk = Desk::new();
+            let calls = self.start_calls(host, &realms);
+            let desk = Desk::new(calls.clone());
+            self.start_asking(&log, &realms, &entry, &desk);
             tokio::spawn(desk.clone().run(
                 host.clone(),
                 self.identity.node,
@@ -175,8 +191,8 @@ impl Node {
                 entry.clone(),
                 commands,
                 log.clone(),
-                (realms.clone(), desk),
-                (self.config.realms.iter().cloned().collect(), self.config.default_realm.clone()),
+                (realms.clone(), desk, calls),
+                self.known_realms(),
                 stop,
             ));
             for (protocol, listener) in listeners {
@@ -185,23 +201,28 @@ impl Node {
             self.entry = Some(entry);
             self.clients = Some(clients);
         }
-        let order: Arc<dyn Order> = Arc::new(Sync(self.order.clone()));
         let index = self.storage.clone().map(|storage| Arc::new(storage) as Arc<dyn SlotIndex>);
         let replica = Replica {
             host: host.clone(),
-            order,
+            order: Arc::new(Sync(self.order.clone())),
             index,
             log: log.clone(),
             recent,
             realms: realms.clone(),
             notices: told,
             placed,
+            left_behind,
             observers,
         };
         tokio::spawn(replica.run());
         self.log = Some(log);
         self.realms = Some(realms);
         Ok(())
+    }
+
+    /// The realms that there are, and the one of clients that name none.
+    fn known_realms(&self) -> (BTreeSet<Realm>, Realm) {
+        (self.config.realms.iter().cloned().collect(), self.config.default_realm.clone())
     }
 
     fn start_entry(
@@ -218,6 +239,18 @@ impl Node {
             lease: self.config.timing.lease,
         };
         Entry::start(config, host, Arc::new(Sync(self.order.clone())), observed, recent)
+    }
+
+    /// Begins to pass on calls to the other entries, and to take theirs.
+    fn start_calls(&self, host: &Host, realms: &SharedRealms) -> Calls {
+        let own = self.identity.node;
+        let calls = self.calls.get_or_init(|| Calls::new(host, own, realms.clone()));
+        let entries = self.config.nodes.iter().filter(|member| member.has(Role::Entry));
+        for member in entries.filter(|member| member.id != own) {
+            let address = member.peer.as_str().to_owned();
+            tokio::spawn(call_out(calls.clone(), self.identity.clone(), member.id, address));
+        }
+        calls.clone()
     }
 
     fn storages(&self, host: &Host) -> BTreeMap<NodeId, StorageClient> {
@@ -241,6 +274,10 @@ impl Node {
         storages: &BTreeMap<NodeId, StorageClient>,
     ) -> Result<Realms, StartError> {
         if let Some(storage) = &self.storage {
+            if self.config.retention.is_limited() {
+                let others = storages.values().filter(|other| other.node() != self.identity.node);
+                catch_up(storage, &others.cloned().collect::<Vec<_>>()).await;
+            }
             return storage.state().map_err(StartError::State);
         }
         loop {
@@ -370,63 +407,6 @@ fn sync_config(config: &NodeConfig, identity: &Identity) -> SyncConfig {
         heartbeat: config.timing.heartbeat,
         election: (config.timing.election_min, config.timing.election_max),
         lease: config.timing.lease,
-    }
-}
-
-/// Accepts other nodes for as long as the node lives.
-async fn serve_peers(
-    mut listener: Box<dyn Listener>,
-    identity: Identity,
-    sync: Option<SyncNode>,
-    storage: Option<Storage>,
-) {
-    let places = Arc::new(tokio::sync::Semaphore::new(PEER_CONNECTIONS));
-    loop {
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a node's connection could not be accepted");
-                tokio::time::sleep(RETRY).await;
-                continue;
-            }
-        };
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
-        let (identity, sync, storage) = (identity.clone(), sync.clone(), storage.clone());
-        tokio::spawn(async move {
-            let admit =
-                |peer: &Identity, service| admit(sync.as_ref(), storage.is_some(), peer, service);
-            match wire::welcome(stream, &identity, admit).await {
-                Ok(link) => serve_link(link, sync, storage).await,
-                Err(error) => {
-                    tracing::warn!(%address, %error, "a connection from a node was refused")
-                }
-            }
-            drop(place);
-        });
-    }
-}
-
-fn admit(
-    sync: Option<&SyncNode>,
-    storage: bool,
-    peer: &Identity,
-    service: Service,
-) -> Result<(), String> {
-    match (service, sync) {
-        (Service::Raft | Service::Sync, Some(sync)) => sync.admit(peer, service),
-        (Service::Raft | Service::Sync, None) => Err("this node has no sync role".into()),
-        (Service::Keep | Service::Fetch, _) if storage => Ok(()),
-        (Service::Keep | Service::Fetch, _) => Err("this node has no storage role".into()),
-    }
-}
-
-async fn serve_link(link: Link, sync: Option<SyncNode>, storage: Option<Storage>) {
-    match (link.service, sync, storage) {
-        (Service::Raft | Service::Sync, Some(sync), _) => sync.serve(link).await,
-        (Service::Keep, _, Some(storage)) => serve_keep(link, storage).await,
-        (Service::Fetch, _, Some(storage)) => serve_fetch(link, storage).await,
-        // `admit` has turned it away.
-        (Service::Raft | Service::Sync | Service::Keep | Service::Fetch, _, _) => {}
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A publish without a condition is done when the entry has answered it. A conditional one is stored first, and its
 //! fate is decided in the order: until then its event is kept here, because a turn in line is taken by publishing it
-//! again.
+//! again. Registrations are stored and decided as well.
 //!
 //! Invariant: what waits here is bounded by the limits of a session.
 //!
@@ -28,6 +28,10 @@ use super::desk::Word;
 /// A decided publish: its sequence number and its fate.
 pub(super) type Decided = (u64, Decision);
 
+/// What of a session's events the order may have to decide still; past it, its socket is not read. Publishes alone never
+/// fill it, because they may wait for what their own session does next.
+const UNDECIDED: usize = limits::SESSION_WAITS + limits::SESSION_REGISTERS;
+
 pub(super) struct Publishing {
     session: SessionId,
     incarnation: Option<Incarnation>,
@@ -42,10 +46,10 @@ pub(super) struct Publishing {
     answers: mpsc::Receiver<Answer>,
     answer_to: mpsc::Sender<Answer>,
     submitting: Option<BoxFuture<'static, Result<(), EntryClosed>>>,
-    /// Conditional publishes whose place is not known yet.
-    conditional: VecDeque<(u64, Conditional)>,
-    /// Conditional publishes that are not decided, by their place.
-    waits: BTreeMap<Position, (u64, Conditional)>,
+    /// What the order decides and has no known place yet; of publishes, what is published again.
+    undecided: VecDeque<(u64, Option<Conditional>)>,
+    /// What the order has not decided, by its place.
+    waits: BTreeMap<Position, (u64, Option<Conditional>)>,
     /// What the order said of places that the entry has not told of yet.
     early: BTreeMap<Position, Word>,
     /// What the session itself has to say, beside its client's publishes.
@@ -74,7 +78,7 @@ impl Publishing {
             answers,
             answer_to,
             submitting: None,
-            conditional: VecDeque::new(),
+            undecided: VecDeque::new(),
             waits: BTreeMap::new(),
             early: BTreeMap::new(),
             own: Vec::new(),
@@ -84,14 +88,15 @@ impl Publishing {
 
     /// Takes a client's event.
     pub(super) fn push(&mut self, event: Event) {
-        if !event.act.is_empty() {
-            if let Some(Act::Publish(terms)) = Act::decode(&event.act) {
-                if terms.is_conditional() {
-                    let sequence = self.next + self.batch.len() as u64;
-                    let event = event.clone();
-                    self.conditional.push_back((sequence, Conditional { event, terms }));
-                }
-            }
+        let act = Some(&event.act).filter(|act| !act.is_empty());
+        let act = act.and_then(|act| Act::decode(act)).filter(Act::is_decided);
+        if let Some(act) = act {
+            let sequence = self.next + self.batch.len() as u64;
+            let conditional = match act {
+                Act::Publish(terms) => Some(Conditional { event: event.clone(), terms }),
+                _ => None,
+            };
+            self.undecided.push_back((sequence, conditional));
         }
         self.batch.push(event);
     }
@@ -160,6 +165,7 @@ impl Publishing {
             && self.next - self.answered < limits::SESSION_UNANSWERED as u64
             && self.unanswered.len() < limits::SESSION_BATCHES
             && self.unanswered_bytes < limits::SESSION_UNANSWERED_BYTES
+            && self.undecided.len() + self.waits.len() < UNDECIDED
     }
 
     pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
@@ -184,12 +190,12 @@ impl Publishing {
         Poll::Ready(result)
     }
 
-    /// Whether this answer leaves it unknown if a conditional publish will ever be decided: it may stand in a line and
-    /// hold that up, so the session has to end.
+    /// Whether this answer leaves it unknown if something will ever be decided: a publish may stand in a line and hold that
+    /// up, a registration may be called, so the session has to end.
     pub(super) fn loses_sight(&self, answer: &Answer) -> bool {
         let end = answer.first + u64::from(answer.count);
         answer.outcome == Err(PublishError::Unknown)
-            && self.conditional.front().is_some_and(|(sequence, _)| *sequence < end)
+            && self.undecided.front().is_some_and(|(sequence, _)| *sequence < end)
     }
 
     /// The entry has answered; gives what the order had decided before that.
@@ -204,8 +210,8 @@ impl Publishing {
             self.unanswered.pop_front();
         }
         let mut decided = Vec::new();
-        while self.conditional.front().is_some_and(|(sequence, _)| *sequence < end) {
-            let Some((sequence, conditional)) = self.conditional.pop_front() else { break };
+        while self.undecided.front().is_some_and(|(sequence, _)| *sequence < end) {
+            let Some((sequence, conditional)) = self.undecided.pop_front() else { break };
             // What is not stored is never decided.
             let Ok(stored) = &answer.outcome else { continue };
             let position = Position(stored.position.0 + (sequence - answer.first));
@@ -228,23 +234,24 @@ impl Publishing {
                 Some((sequence, decision))
             }
             Word::Turn { waiting } => {
-                let Some((_, conditional)) = self.waits.get(&waiting) else {
+                let Some((_, waits)) = self.waits.get(&waiting) else {
                     self.keep_early(waiting, word);
                     return None;
                 };
+                let conditional = waits.as_ref()?;
                 let act = Act::Granted { waiting, terms: conditional.terms.clone() };
                 let event = Event { act: act.encode(), ..conditional.event.clone() };
                 self.own.push(event);
                 None
             }
-            Word::Joined | Word::Ended(_) => None,
+            Word::Joined | Word::Noted(_) | Word::Released | Word::Ended(_) => None,
         }
     }
 
     /// A place of which the entry says nothing because it gave up waiting is dropped with the oldest.
     fn keep_early(&mut self, position: Position, word: Word) {
         self.early.insert(position, word);
-        if self.early.len() > limits::SESSION_WAITS {
+        if self.early.len() > limits::SESSION_WORDS {
             self.early.pop_first();
         }
     }

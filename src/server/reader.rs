@@ -10,6 +10,9 @@
 //!
 //! Deliberately absent: the socket and the gate.
 
+mod kept;
+mod retained;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
@@ -22,22 +25,19 @@ use vulpes_raft::ids::{Position, Slot};
 
 use crate::dispatch::{mailbox, Deliveries, Handed, Hits, Join, JoinError};
 use crate::event::SessionId;
-use crate::gate::{After, RetainedMode, SubscribeError, Subscription, SubscriptionId};
+use crate::gate::{After, KeptReading, RetainedMode, SubscribeError, Subscription, SubscriptionId};
 use crate::limits;
-use crate::log::{Log, Placed, ReadError, Start};
+use crate::log::{Log, Placed, ReadError, Start, Tail};
 use crate::payload::Value;
-use crate::realm::{fits, Retained, RetainedMap, SharedRealms};
+use crate::realm::SharedRealms;
 use crate::replica::Command;
-use crate::topic::{Pattern, Realm, Topic};
+use crate::topic::{Pattern, Realm};
+use kept::Cursor;
+pub(super) use retained::RetainedValues;
+use retained::Retaining;
 
 /// How long a replay waits before it reads again where no storage answered.
 const RETRY: Duration = Duration::from_millis(200);
-
-/// Retained values taken at once.
-const RETAINED_BATCH: usize = 128;
-
-/// Retained values looked at for one batch, where a filter lets few through.
-const RETAINED_LOOKS: usize = 4096;
 
 /// What the reader has for its session.
 pub(super) enum Reading {
@@ -46,12 +46,12 @@ pub(super) enum Reading {
     Ended(SubscriptionId),
     /// A segment with events for the session.
     Segment(Wanted),
+    /// What was to be kept or dropped is read, or not any more, or there was no room for it.
+    Noted(bool),
     /// Some retained values for the session.
     Retained(RetainedValues),
     /// A replay came to a place that retention has taken away meanwhile.
-    Gone {
-        oldest: Slot,
-    },
+    Gone,
     /// The node is ending.
     Stopped,
 }
@@ -62,12 +62,8 @@ pub(super) struct Wanted {
     pub(super) hits: Hits,
     /// Events before this position are not wanted.
     pub(super) from: Position,
-}
-
-/// What a subscription begins with.
-pub(super) struct RetainedValues {
-    pub(super) id: SubscriptionId,
-    pub(super) values: Vec<(Topic, Arc<Retained>)>,
+    /// It is what the session's cursor has come to.
+    pub(super) at_cursor: bool,
 }
 
 /// What a subscription leaves out of what fits its pattern.
@@ -77,18 +73,8 @@ pub(super) struct Wish {
     pub(super) changes_only: bool,
     /// Only events whose value fits.
     pub(super) filter: Option<Value>,
-}
-
-/// A subscription on its way through the retained values.
-struct Retaining {
-    id: SubscriptionId,
-    pattern: Pattern,
-    values: RetainedMap,
-    /// The topic looked at last.
-    behind: Option<Topic>,
-    /// Where the log goes on behind these values.
-    then: Start,
-    snapshot: bool,
+    /// Only events from here on.
+    pub(super) from: Position,
 }
 
 /// A session's subscriptions and where each of them is in the log.
@@ -108,6 +94,8 @@ pub(super) struct Reader {
     working: Option<BoxFuture<'static, Done>>,
     /// The work is a join.
     joining: bool,
+    /// Where a session that outlives its connection is in the log.
+    cursor: Option<Cursor>,
     /// Whose turn it is, so that neither live events nor replays starve the other.
     replay_next: bool,
 }
@@ -115,9 +103,15 @@ pub(super) struct Reader {
 enum Asked {
     Subscribe(Subscription),
     Unsubscribe(SubscriptionId),
+    /// With what the session is to hear of it.
+    Keep {
+        subscribe: Vec<KeptReading>,
+        unsubscribe: Vec<SubscriptionId>,
+        noted: Option<bool>,
+    },
 }
 
-/// Some subscriptions at one cursor.
+/// Some subscriptions at one place in the log.
 struct Replay {
     subscriptions: BTreeMap<SubscriptionId, Pattern>,
     next: Slot,
@@ -125,6 +119,10 @@ struct Replay {
     /// Ends before this slot instead of joining.
     until: Option<Slot>,
     buffer: VecDeque<Arc<Placed>>,
+    /// It is what the session keeps.
+    at_cursor: bool,
+    /// Its next place was found and is to be read now.
+    sought: bool,
 }
 
 enum Done {
@@ -141,6 +139,10 @@ enum Done {
     },
     Left(SubscriptionId),
     Read(Result<Vec<Arc<Placed>>, ReadError>),
+    /// A place that the session's cursor goes to.
+    Sought(Result<Start, SubscribeError>),
+    /// What failed may be tried again.
+    Again,
     Stopped,
 }
 
@@ -171,6 +173,7 @@ impl Reader {
             asked: VecDeque::new(),
             working: None,
             joining: false,
+            cursor: None,
             replay_next: false,
         }
     }
@@ -235,41 +238,6 @@ impl Reader {
         }
     }
 
-    /// Some more of the retained values that a subscription begins with.
-    fn next_retained(&mut self) -> Option<Reading> {
-        let retaining = self.retaining.front_mut()?;
-        let filter = self.active.get(&retaining.id).and_then(|wish| wish.filter.as_ref());
-        let mut values = Vec::new();
-        let mut looks = 0;
-        let mut all = false;
-        while values.len() < RETAINED_BATCH && looks < RETAINED_LOOKS {
-            let behind = retaining.behind.as_ref();
-            let Some((topic, retained)) = retaining.values.next_match(&retaining.pattern, behind)
-            else {
-                all = true;
-                break;
-            };
-            looks += 1;
-            let fitting =
-                filter.is_none_or(|filter| fits(&crate::payload::value(&retained.payload), filter));
-            if fitting {
-                values.push((topic.clone(), retained.clone()));
-            }
-            retaining.behind = Some(topic.clone());
-        }
-        let id = retaining.id;
-        if !all || !values.is_empty() {
-            return Some(Reading::Retained(RetainedValues { id, values }));
-        }
-        let Retaining { pattern, then, snapshot, .. } = self.retaining.pop_front()?;
-        if snapshot {
-            self.active.remove(&id);
-            return Some(Reading::Ended(id));
-        }
-        self.replay(id, pattern, then, None);
-        self.next_retained()
-    }
-
     /// The next live segment. Ready without one where the state changed and polling goes on.
     fn poll_live(&mut self, context: &mut Context<'_>) -> Poll<Option<Reading>> {
         if self.joining {
@@ -277,11 +245,19 @@ impl Reader {
             return Poll::Pending;
         }
         let Some(deliveries) = &mut self.deliveries else { return Poll::Pending };
-        match ready!(deliveries.poll_next(context)) {
+        // Everything before the tail was handed over before the tail was moved on.
+        let Tail { next_slot, next_position } = self.log.tail();
+        let Poll::Ready(handed) = deliveries.poll_next(context) else {
+            self.idle_until(Start { slot: next_slot, position: next_position });
+            return Poll::Pending;
+        };
+        match handed {
             Some(Handed { slot, placed, hits }) => match placed.upgrade() {
                 Some(placed) => {
                     let from = placed.resolution.base;
-                    Poll::Ready(Some(Reading::Segment(Wanted { placed, hits, from })))
+                    let at_cursor = self.is_live_at_cursor();
+                    let wanted = Wanted { placed, hits, from, at_cursor };
+                    Poll::Ready(Some(Reading::Segment(wanted)))
                 }
                 None => {
                     self.fall_behind(slot);
@@ -299,12 +275,15 @@ impl Reader {
     /// Goes on as a replay of all that was live.
     fn fall_behind(&mut self, next: Slot) {
         self.deliveries = None;
+        let at_cursor = self.is_live_at_cursor();
         self.replays.push_back(Replay {
             subscriptions: std::mem::take(&mut self.live),
             next,
             from: Position(0),
             until: None,
             buffer: VecDeque::new(),
+            at_cursor,
+            sought: true,
         });
     }
 
@@ -314,8 +293,10 @@ impl Reader {
             // What is being worked on may be this very replay; and there is one piece of work at a time.
             return Poll::Pending;
         }
+        self.cursor_first();
         let Some(replay) = self.replays.front_mut() else { return Poll::Pending };
-        if replay.subscriptions.is_empty() {
+        let again = replay.at_cursor && self.cursor.as_ref().is_some_and(Cursor::is_resuming);
+        if replay.subscriptions.is_empty() && !again {
             self.replays.pop_front();
             return Poll::Ready(None);
         }
@@ -326,14 +307,31 @@ impl Reader {
             replay.next = placed.resolution.slot.next();
             let wanted = replay.subscriptions.iter().map(|(id, pattern)| (*id, pattern));
             let topics = placed.segment.as_ref().map_or(&[][..], |segment| segment.topics());
-            let from = replay.from;
-            let hits = Hits::of(topics, &self.realm, wanted);
-            return Poll::Ready(hits.map(|hits| Reading::Segment(Wanted { placed, hits, from })));
+            let (from, at_cursor) = (replay.from, replay.at_cursor);
+            let mut hits = Hits::of(topics, &self.realm, wanted);
+            if at_cursor {
+                hits = self.hits_at_cursor(&placed, hits);
+            }
+            let wanted = hits.map(|hits| Wanted { placed, hits, from, at_cursor });
+            return Poll::Ready(wanted.map(Reading::Segment));
         }
+        if self.seek() {
+            return Poll::Ready(None);
+        }
+        let Some(replay) = self.replays.front() else { return Poll::Pending };
         let next = replay.next;
-        self.working = Some(if next < self.log.tail().next_slot {
+        let tail = self.log.tail().next_slot;
+        self.working = Some(if next < tail {
             let log = self.log.clone();
             async move { Done::Read(log.read(next).await) }.boxed()
+        } else if next > tail {
+            // The state is a little ahead of the stream, which asking again and again would only hold up.
+            let log = self.log.clone();
+            async move {
+                log.reached(Slot(next.0 - 1)).await;
+                Done::Read(Ok(Vec::new()))
+            }
+            .boxed()
         } else {
             let subscriptions = replay.subscriptions.clone().into_iter().collect();
             self.join(Joining::Replay, subscriptions, Some(next))
@@ -351,6 +349,9 @@ impl Reader {
 
     fn begin(&mut self, asked: Asked) -> Option<Reading> {
         match asked {
+            Asked::Keep { subscribe, unsubscribe, noted } => {
+                self.begin_keep(subscribe, unsubscribe, noted)
+            }
             Asked::Unsubscribe(id) => {
                 self.active.remove(&id);
                 self.retaining.retain(|retaining| retaining.id != id);
@@ -381,7 +382,7 @@ impl Reader {
                 }
                 let changes_only = subscription.retained == RetainedMode::Changes;
                 let filter = subscription.filter.clone();
-                self.active.insert(id, Wish { changes_only, filter });
+                self.active.insert(id, Wish { changes_only, filter, from: Position(0) });
                 if subscription.retained != RetainedMode::None {
                     return self.begin_retained(subscription);
                 }
@@ -403,36 +404,6 @@ impl Reader {
         }
     }
 
-    /// Retained values come first; with `after`, once this node has read the log up to there.
-    fn begin_retained(&mut self, subscription: Subscription) -> Option<Reading> {
-        let Some(after) = subscription.after else {
-            let id = subscription.id;
-            self.retain(subscription);
-            return Some(Reading::Subscribed(id, Ok(())));
-        };
-        let log = self.log.clone();
-        self.working = Some(
-            async move {
-                let start = log.start_after(after).await;
-                Done::Started { subscription, start }
-            }
-            .boxed(),
-        );
-        None
-    }
-
-    fn retain(&mut self, subscription: Subscription) {
-        let view = self.realms.view();
-        self.retaining.push_back(Retaining {
-            id: subscription.id,
-            pattern: subscription.pattern,
-            values: view.realm(&self.realm),
-            behind: None,
-            then: Start { slot: view.next, position: view.position },
-            snapshot: subscription.snapshot,
-        });
-    }
-
     fn replay(&mut self, id: SubscriptionId, pattern: Pattern, from: Start, until: Option<Slot>) {
         self.replays.push_back(Replay {
             subscriptions: BTreeMap::from([(id, pattern)]),
@@ -440,6 +411,8 @@ impl Reader {
             from: from.position,
             until,
             buffer: VecDeque::new(),
+            at_cursor: false,
+            sought: true,
         });
     }
 
@@ -479,12 +452,15 @@ impl Reader {
                 }
                 self.joined(subscriptions, result)
             }
+            Done::Sought(start) => self.sought(start),
+            Done::Again => None,
             Done::Read(Ok(placed)) => {
                 let replay = self.replays.front_mut()?;
+                replay.sought = false;
                 replay.buffer.extend(placed);
                 None
             }
-            Done::Read(Err(ReadError::Gone { oldest })) => Some(Reading::Gone { oldest }),
+            Done::Read(Err(ReadError::Gone { .. })) => Some(Reading::Gone),
             Done::Read(Err(ReadError::Unavailable(reason))) => {
                 tracing::debug!(reason, "a replay waits for a storage");
                 let (log, next) = (self.log.clone(), self.replays.front()?.next);

@@ -8,6 +8,8 @@
 //!
 //! Deliberately absent: anything of a protocol.
 
+mod kept;
+
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,16 +18,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
-use crate::act::Join;
+use crate::call::Asked;
 use crate::entry::EntryClosed;
+use crate::event::Event;
 use crate::gate::{Answer, EndReason, Gate, Moment, OpenRefusal, Request};
 use crate::limits;
 use crate::realm::{Decision, EndCause};
 use crate::replica::Command;
 use crate::topic::Realm;
 
+use super::calls::Attached;
 use super::clients::Clients;
 use super::delivery::Current;
 use super::desk::Word;
@@ -33,6 +38,7 @@ use super::events;
 use super::publishing::{stored, Decided, Publishing};
 use super::reader::{Reader, Reading};
 use super::transport::{Transport, TransportError};
+use kept::Keeping;
 
 /// Messages taken from a socket in one turn.
 const INPUTS_A_TURN: usize = 64;
@@ -53,6 +59,10 @@ pub(super) struct Session<G, T> {
     standing: Standing,
     reader: Option<Reader>,
     publishing: Publishing,
+    /// There once the session has to do with calls.
+    calls: Option<Attached>,
+    /// Where the session outlives its connection.
+    keeping: Option<Keeping>,
     current: Option<Current>,
     inputs: Vec<Bytes>,
     timer: Pin<Box<Sleep>>,
@@ -72,6 +82,7 @@ enum Standing {
     Announced {
         realm: Realm,
         words: mpsc::Receiver<Word>,
+        known_as: [serde_json::Value; 2],
         /// Its MQTT will is not to be published.
         drop_will: bool,
     },
@@ -87,6 +98,8 @@ enum Wake {
     /// What the realms' state says to the session; nothing when it was too slow to listen.
     Word(Option<Word>),
     Reading(Reading),
+    /// There is something about calls to be told.
+    Told,
     Submitted(Result<(), EntryClosed>),
     Time,
     End(EndReason),
@@ -102,6 +115,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
             standing: Standing::Unknown,
             reader: None,
             publishing,
+            calls: None,
+            keeping: None,
             current: None,
             inputs: Vec::new(),
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
@@ -118,6 +133,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let stop = stopping.wait_for(|stop| *stop);
         tokio::pin!(stop);
         let end = loop {
+            // One that always finds something to do lets others have their turn.
+            coop::consume_budget().await;
             self.turn();
             let wake = poll_fn(|context| {
                 if !self.ending && stop.as_mut().poll(context).is_ready() {
@@ -137,13 +154,19 @@ impl<G: Gate, T: Transport> Session<G, T> {
     /// Says goodbye to the dispatcher and, in the log, to everybody.
     async fn leave(mut self) {
         let session = self.gate.session();
+        // Who waits for it is told at once, and not when the log shows its end.
+        self.calls = None;
         self.clients.desk.forget(session);
+        if let Standing::Announced { realm, known_as, drop_will, .. } = &self.standing {
+            let (realm, known_as, drop_will) = (realm.clone(), known_as.clone(), *drop_will);
+            self.publishing.push_own(match self.detach(drop_will) {
+                Some(detach) => events::detach(realm, session, &known_as, detach),
+                None => events::leave(realm, session, &known_as, drop_will),
+            });
+        }
         if self.reader.take().is_some() {
             // A closed channel means that the dispatcher is gone with all its sessions.
             let _ = self.clients.commands.send(Command::Remove(session)).await;
-        }
-        if let Standing::Announced { realm, drop_will, .. } = self.standing {
-            self.publishing.push_own(events::leave(realm, session, drop_will));
         }
         self.publishing.finish(&self.clients.entry).await;
     }
@@ -179,6 +202,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
             (None, Some(moment)) => self.clients.instant(moment),
             (None, None) => Instant::now() + IDLE,
         };
+        let keeping = self.keeping.as_ref().and_then(Keeping::deadline);
+        let deadline = keeping.map_or(deadline, |keeping| keeping.min(deadline));
         // A session without a deadline moves its timer once in a while, not every turn.
         let set = self.timer.deadline();
         if self.timer.is_elapsed() || set > deadline || set + TIMER_SLACK < deadline {
@@ -189,10 +214,18 @@ impl<G: Gate, T: Transport> Session<G, T> {
     fn request(&mut self, request: Request) {
         match request {
             Request::Open { realm, join } => {
-                if let Err(refusal) = self.announce(realm, join) {
-                    self.gate.opened(Err(refusal));
-                }
+                let known_as = events::known_as(&join.details);
+                let event = events::join(realm.clone(), self.gate.session(), join);
+                self.announce(realm, known_as, event);
             }
+            Request::Attach { realm, attach } => {
+                self.keeping = Some(Keeping::attaching());
+                let known_as = events::known_as(&attach.join.details);
+                let event = events::attach(realm.clone(), self.gate.session(), attach);
+                self.announce(realm, known_as, event);
+            }
+            Request::Resume(readings) => self.read_on(readings),
+            Request::Keep { act, subscribe, unsubscribe } => self.keep(act, subscribe, unsubscribe),
             Request::Publish(event) => self.publishing.push(event),
             Request::Subscribe(subscription) => {
                 if let Some(reader) = &mut self.reader {
@@ -204,6 +237,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                     reader.unsubscribe(id);
                 }
             }
+            Request::Call(asked) => self.ask(asked),
             Request::Close { drop_will: dropped } => {
                 if let Standing::Announced { drop_will, .. } = &mut self.standing {
                     *drop_will = dropped;
@@ -213,28 +247,51 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
     }
 
-    /// Has the session's beginning put into the log; it is open when the log shows that.
-    fn announce(&mut self, realm: Realm, join: Join) -> Result<(), OpenRefusal> {
-        if !self.clients.realms.contains(&realm) {
-            return Err(OpenRefusal::NoSuchRealm);
+    fn ask(&mut self, asked: Asked) {
+        let Standing::Announced { realm, .. } = &self.standing else { return };
+        let (clients, session) = (&self.clients, self.gate.session());
+        let calls = self.calls.get_or_insert_with(|| clients.calls.attach(session));
+        if let Some(told) = calls.ask(realm, asked) {
+            self.gate.told(told);
         }
-        let session = self.gate.session();
-        let words = self.clients.desk.register(session);
-        self.publishing.push_own(events::join(realm.clone(), session, join));
-        self.standing = Standing::Announced { realm, words, drop_will: false };
-        Ok(())
+    }
+
+    /// Hands the gate what it is told about calls, while there is room for it.
+    fn tell(&mut self) {
+        while self.output() < limits::SESSION_OUTPUT {
+            let Some(told) = self.calls.as_ref().and_then(Attached::next) else { return };
+            self.gate.told(told);
+        }
+    }
+
+    /// Has the session's beginning put into the log; it is open when the log shows that.
+    fn announce(&mut self, realm: Realm, known_as: [serde_json::Value; 2], event: Event) {
+        if !self.clients.realms.contains(&realm) {
+            return self.gate.opened(Err(OpenRefusal::NoSuchRealm));
+        }
+        let words = self.clients.desk.register(self.gate.session());
+        self.publishing.push_own(event);
+        self.standing = Standing::Announced { realm, words, known_as, drop_will: false };
     }
 
     fn joined(&mut self) {
-        let Standing::Announced { realm, .. } = &self.standing else { return };
-        let clients = &self.clients;
         let session = self.gate.session();
-        let incarnation = clients
+        let incarnation = self
+            .clients
             .realm_states
             .with(|realms| realms.session(session).map(|session| session.incarnation));
         // It may have ended again meanwhile, of which it is about to hear.
         let Some(incarnation) = incarnation else { return };
         self.publishing.joined(incarnation);
+        if !self.attached() {
+            self.open();
+        }
+    }
+
+    fn open(&mut self) {
+        let Standing::Announced { realm, .. } = &self.standing else { return };
+        let clients = &self.clients;
+        let session = self.gate.session();
         let log = (clients.log.clone(), clients.realm_states.clone());
         let commands = clients.commands.clone();
         self.reader = Some(Reader::new(session, realm.clone(), log, commands));
@@ -243,11 +300,14 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     /// Hands the gate what is at hand for it; true where something changed that may bring more to do.
     fn deliver_some(&mut self) -> bool {
-        let (Some(reader), Some(current)) = (&self.reader, &mut self.current) else { return false };
+        let (Some(reader), Some(current)) = (&mut self.reader, &mut self.current) else {
+            return false;
+        };
         let done = current.deliver(&mut self.gate, reader);
         if done {
             self.current = None;
         }
+        self.may_have_moved();
         done
     }
 
@@ -255,6 +315,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
     fn may_read(&self) -> bool {
         self.closing.is_none()
             && self.publishing.has_room()
+            && self.keeping.as_ref().is_none_or(Keeping::has_room)
             && self.output() < limits::SESSION_OUTPUT
     }
 
@@ -282,6 +343,12 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
         if let Poll::Ready(result) = self.publishing.poll_submitted(context) {
             return Poll::Ready(Wake::Submitted(result));
+        }
+        let has_room = self.output() < limits::SESSION_OUTPUT;
+        if let Some(calls) = self.calls.as_ref().filter(|_| has_room) {
+            if calls.poll(context).is_ready() {
+                return Poll::Ready(Wake::Told);
+            }
         }
         // Both sides may always have something: they take turns at being asked first.
         self.inputs_first = !self.inputs_first;
@@ -340,6 +407,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 for input in std::mem::take(&mut self.inputs) {
                     self.gate.receive(input, now);
                 }
+                self.may_have_moved();
             }
             Wake::Answer(answer) => {
                 self.answered(answer);
@@ -348,6 +416,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 }
             }
             Wake::Word(word) => self.told(word),
+            Wake::Told => self.tell(),
             Wake::Submitted(Ok(())) => {}
             Wake::Submitted(Err(EntryClosed)) => self.end(EndReason::Shutdown),
             Wake::Reading(reading) => self.read(reading),
@@ -357,6 +426,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 }
                 let now = self.now();
                 self.gate.tick(now);
+                self.look_after_keeping();
             }
             Wake::End(reason) => self.end(reason),
         }
@@ -385,12 +455,17 @@ impl<G: Gate, T: Transport> Session<G, T> {
     fn told(&mut self, word: Option<Word>) {
         match word {
             Some(Word::Joined) => self.joined(),
+            Some(Word::Noted(noted)) => self.noted(noted),
+            Some(Word::Released) => self.released(),
             Some(word @ (Word::Decided { .. } | Word::Turn { .. })) => {
                 if let Some(decided) = self.publishing.told(word) {
                     self.decided(decided);
                 }
             }
             Some(Word::Ended(cause)) => {
+                if cause == EndCause::TakenOver {
+                    self.give_up();
+                }
                 self.standing = Standing::Over;
                 self.end(match cause {
                     EndCause::TakenOver => EndReason::TakenOver,
@@ -417,11 +492,13 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Reading::Subscribed(id, result) => self.gate.subscribed(id, result),
             Reading::Unsubscribed(id) => self.gate.unsubscribed(id),
             Reading::Ended(id) => self.gate.ended(id),
+            Reading::Noted(room) => self.reads_anew(room),
             Reading::Segment(wanted) => self.current = Some(Current::segment(wanted)),
             Reading::Retained(values) => self.current = Some(Current::retained(values)),
-            Reading::Gone { oldest } => {
+            Reading::Gone => {
+                let oldest = self.clients.log.head().position;
                 tracing::warn!(%oldest, "a subscriber fell behind what is kept of the log");
-                self.end(EndReason::Unavailable);
+                self.end(EndReason::FellBehind { oldest });
             }
             Reading::Stopped => self.end(EndReason::Shutdown),
         }

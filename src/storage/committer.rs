@@ -7,7 +7,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit};
 use vulpes_raft::commit::{self, CommitError, Committer, Recovery};
@@ -32,10 +31,12 @@ pub(super) struct Job {
 pub(super) enum Work {
     /// Writes, then tells the waiting one this. A refusal waits in line too: what caused it may not be durable yet.
     Keep { writes: Vec<Write>, answer: Result<(), KeepError>, waiting: Waiting },
-    /// Compares a body with the one held since its number was resolved, or writes it where there is none.
-    KeepAgain { id: AdvanceSegment, checksum: u64, body: Bytes, waiting: Waiting },
+    /// Compares a body with the one held since its number was resolved; where there is none, it was released.
+    KeepAgain { id: AdvanceSegment, checksum: u64, waiting: Waiting },
     /// Writes rows of the order, and what goes with them.
     Index { writes: Vec<Write> },
+    /// Writes what moves the ends of the log as it is here, then tells the waiting one.
+    Release { writes: Vec<Write>, waiting: oneshot::Sender<()> },
 }
 
 pub(super) type Waiting = oneshot::Sender<Result<(), KeepError>>;
@@ -91,12 +92,14 @@ impl SegmentCommitter {
             let mut tables = Tables::open(&transaction)?;
             for job in jobs {
                 match &mut job.work {
-                    Work::Keep { writes, .. } | Work::Index { writes } => {
+                    Work::Keep { writes, .. }
+                    | Work::Index { writes }
+                    | Work::Release { writes, .. } => {
                         for write in writes.drain(..) {
                             tables.apply(write, &mut self.row, &mut tail)?;
                         }
                     }
-                    Work::KeepAgain { .. } => job.work.compare(&mut tables, &mut self.row)?,
+                    Work::KeepAgain { .. } => job.work.compare(&tables)?,
                 }
             }
         }
@@ -107,9 +110,9 @@ impl SegmentCommitter {
 
 impl Work {
     /// Turns a comparison into its answer.
-    fn compare(&mut self, tables: &mut Tables<'_>, row: &mut Vec<u8>) -> Result<(), CommitError> {
+    fn compare(&mut self, tables: &Tables<'_>) -> Result<(), CommitError> {
         let done = Self::Index { writes: Vec::new() };
-        let Self::KeepAgain { id, checksum, body, waiting } = std::mem::replace(self, done) else {
+        let Self::KeepAgain { id, checksum, waiting } = std::mem::replace(self, done) else {
             return Ok(());
         };
         let held = tables
@@ -119,10 +122,7 @@ impl Work {
         let answer = match held {
             Some(true) => Ok(()),
             Some(false) => Err(KeepError::Conflict(id)),
-            None => {
-                tables.apply(Write::Body { id, checksum, body }, row, &mut None)?;
-                Ok(())
-            }
+            None => Err(KeepError::Released(id)),
         };
         *self = Self::Keep { writes: Vec::new(), answer, waiting };
         Ok(())
@@ -130,7 +130,9 @@ impl Work {
 
     fn writes_nothing(&self) -> bool {
         match self {
-            Self::Keep { writes, .. } | Self::Index { writes } => writes.is_empty(),
+            Self::Keep { writes, .. } | Self::Index { writes } | Self::Release { writes, .. } => {
+                writes.is_empty()
+            }
             Self::KeepAgain { .. } => false,
         }
     }
@@ -139,6 +141,7 @@ impl Work {
         match self {
             // Who no longer waits has lost interest in the answer; what was written stays.
             Self::Keep { answer, waiting, .. } => drop(waiting.send(answer)),
+            Self::Release { waiting, .. } => drop(waiting.send(())),
             Self::KeepAgain { .. } | Self::Index { .. } => {}
         }
     }
@@ -151,9 +154,9 @@ impl Committer for SegmentCommitter {
         job.weight
     }
 
-    /// Nobody waits for rows: a storage that lacks some after a crash reads them again.
+    /// Nobody waits for rows: a storage that lacks some after a crash reads them again. Deleting is not urgent either.
     fn is_awaited(job: &Job) -> bool {
-        !matches!(job.work, Work::Index { .. })
+        !matches!(job.work, Work::Index { .. } | Work::Release { .. })
     }
 
     fn commit(&mut self, jobs: &mut Vec<Job>) -> Result<(), CommitError> {
@@ -211,6 +214,13 @@ impl<'t> Tables<'t> {
                 tables::encode_body(checksum, &body, row);
                 self.bodies.insert(&id.to_key(), row.as_slice())?;
             }
+            Write::Replace { id, checksum, body } => {
+                let is_there = self.bodies.get(&id.to_key())?.is_some();
+                if is_there {
+                    tables::encode_body(checksum, &body, row);
+                    self.bodies.insert(&id.to_key(), row.as_slice())?;
+                }
+            }
             Write::Unresolved { id, checksum } => {
                 self.unresolved.insert(&id.to_key(), &checksum.to_le_bytes())?;
             }
@@ -233,6 +243,21 @@ impl<'t> Tables<'t> {
             }
             Write::State(Change { key, value: None }) => {
                 self.state.remove(key.as_ref())?;
+            }
+            Write::Release { slot, body } => {
+                self.slots.remove(slot.0)?;
+                self.hidden.remove(slot.0)?;
+                if let Some(id) = body {
+                    self.bodies.remove(&id.to_key())?;
+                }
+            }
+            Write::Older(resolution) => {
+                self.slots.insert(resolution.slot.0, wire::encode(&resolution).as_slice())?;
+            }
+            Write::Forget => {
+                self.slots.retain(|_, _| false)?;
+                self.hidden.retain(|_, _| false)?;
+                self.state.retain(|_, _| false)?;
             }
             Write::Fence { entry, fence } => {
                 self.fences.insert(entry.0, &tables::encode_fence(fence))?;

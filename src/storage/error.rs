@@ -57,6 +57,19 @@ pub enum IndexError {
     Closed,
 }
 
+/// Why the ends of what a storage has are not moved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReleaseError {
+    /// Try again later.
+    #[error(transparent)]
+    Read(ReadError),
+    /// Get them again.
+    #[error(transparent)]
+    Rows(IndexError),
+    #[error("the node is shutting down")]
+    Closed,
+}
+
 /// Why a body is not replaced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplaceError {

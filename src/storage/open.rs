@@ -8,6 +8,7 @@ use std::path::Path;
 
 use redb::{Database, ReadableDatabase};
 use vulpes_raft::commit::CommitError;
+use vulpes_raft::host::Host;
 use vulpes_raft::ids::Slot;
 use vulpes_raft::order::Resolution;
 use vulpes_raft::wire::{self, Identity};
@@ -77,6 +78,20 @@ fn create(database: &Database, own: &Identity) -> Result<(), CommitError> {
         meta.insert(tables::META_IDENTITY, wire::encode(own).as_slice())?;
     }
     transaction.commit()?;
+    Ok(())
+}
+
+/// Shrinks the file of a storage that is not open to what it holds.
+///
+/// # Errors
+/// Where the file is not this node's, is open elsewhere, or its disk fails.
+pub fn compact(host: &Host, own: &Identity, path: &Path) -> Result<(), OpenError> {
+    let disk = |reason: String| OpenError::Disk { path: path.to_owned(), reason };
+    let database = host.disk.open_database(path).map_err(|error| disk(error.to_string()));
+    let mut database = database?;
+    prepare(&database, own, path)?;
+    // Each round moves what it can; the last one finds nothing.
+    while database.compact().map_err(|error| disk(error.to_string()))? {}
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Slot};
+use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use super::error::IndexError;
@@ -68,6 +69,8 @@ impl IndexedRow {
 pub(super) enum Write {
     /// Writes a body, over another of that name if there is one.
     Body { id: AdvanceSegment, checksum: u64, body: Bytes },
+    /// Writes a body over one of that name, if there is one still.
+    Replace { id: AdvanceSegment, checksum: u64, body: Bytes },
     /// Notes that a body has no place in the order yet.
     Unresolved { id: AdvanceSegment, checksum: u64 },
     /// Takes that note back.
@@ -80,6 +83,12 @@ pub(super) enum Write {
     Hidden { slot: Slot, offsets: Vec<u32> },
     /// Writes or removes a row of the realms' state.
     State(Change),
+    /// Removes a row of the order, and all that goes with it.
+    Release { slot: Slot, body: Option<AdvanceSegment> },
+    /// Writes a row of the order before those that are there.
+    Older(Resolution),
+    /// Removes all rows of the order and of the realms' state.
+    Forget,
     /// Raises an entry's fence.
     Fence { entry: NodeId, fence: Fence },
 }
@@ -213,7 +222,9 @@ impl Staging {
             if !hidden.is_empty() {
                 writes.push(Write::Hidden { slot: resolution.slot, offsets: hidden });
             }
-            writes.extend(changes.into_iter().map(Write::State));
+            if !(planted(Mutant::LoseStateRows) && resolution.slot.0 % 8 == 0) {
+                writes.extend(changes.into_iter().map(Write::State));
+            }
             writes.push(Write::Row(resolution));
         }
         writes.extend(
@@ -292,6 +303,96 @@ impl Staging {
             self.unresolved.remove(&id);
             self.damaged.remove(&id);
             writes.push(Write::Discard { id });
+        }
+    }
+
+    /// Where the next row stands.
+    pub(super) fn next(&self) -> Next {
+        self.next
+    }
+
+    /// What is deleted needs no repair.
+    pub(super) fn released(&mut self, writes: &[Write]) {
+        for write in writes {
+            if let Write::Release { body: Some(id), .. } = write {
+                self.damaged.remove(id);
+            }
+        }
+    }
+
+    /// Takes another storage's row, with that one's whole state as its changes, in place of all rows. The fences follow
+    /// from the incarnations that are open behind it: how far these are, only the rows before could tell, and as those
+    /// are filled in, they do. Until then bodies may be taken that have their place already; they go when the entry's
+    /// next incarnation opens.
+    pub(super) fn adopt(
+        &mut self,
+        row: IndexedRow,
+        entries: &[(NodeId, Incarnation)],
+    ) -> Result<Vec<Write>, IndexError> {
+        let next = Next::after(Some(&row.resolution));
+        let state = row.changes.clone();
+        let mut writes = self.older(IndexedRow { changes: Vec::new(), ..row.clone() })?;
+        writes.pop();
+        writes.push(Write::Row(row.resolution));
+        writes.extend(state.into_iter().map(Write::State));
+        for (entry, incarnation) in entries {
+            let fence = Fence { incarnation: *incarnation, number: SegmentNumber(0) };
+            self.raise(*entry, fence, &mut writes);
+        }
+        self.next = next;
+        Ok(writes)
+    }
+
+    /// Takes rows that stand before those that are here.
+    pub(super) fn fill(&mut self, rows: Vec<IndexedRow>) -> Result<Vec<Write>, IndexError> {
+        for row in &rows {
+            self.check_held(row)?;
+        }
+        let mut writes = Vec::new();
+        for row in rows {
+            writes.extend(self.older(row)?);
+        }
+        Ok(writes)
+    }
+
+    fn check_held(&self, row: &IndexedRow) -> Result<(), IndexError> {
+        match &row.resolution.step {
+            Step::Segment(sealed) if row.body.is_none() && !self.names(sealed) => {
+                Err(IndexError::BodyMissing { slot: row.resolution.slot, segment: sealed.id })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A row with what goes with it, the row itself last. It fences what a later one would, had it come in its time.
+    fn older(&mut self, row: IndexedRow) -> Result<Vec<Write>, IndexError> {
+        self.check_held(&row)?;
+        let IndexedRow { resolution, body, hidden, .. } = row;
+        let mut writes = Vec::new();
+        let fence = match &resolution.step {
+            Step::Segment(sealed) => {
+                self.resolve(sealed, body, &mut writes);
+                let (incarnation, number) = (sealed.id.incarnation, sealed.id.number.next());
+                Some((sealed.id.entry, Fence { incarnation, number }))
+            }
+            step @ (Step::Opened { entry, .. } | Step::Closed { entry, .. }) => {
+                raised_by(step).map(|fence| (*entry, fence))
+            }
+        };
+        if let Some((entry, fence)) = fence {
+            self.raise(entry, fence, &mut writes);
+        }
+        if !hidden.is_empty() {
+            writes.push(Write::Hidden { slot: resolution.slot, offsets: hidden });
+        }
+        writes.push(Write::Older(resolution));
+        Ok(writes)
+    }
+
+    fn raise(&mut self, entry: NodeId, fence: Fence, writes: &mut Vec<Write>) {
+        if fence > self.fence(entry) {
+            self.fences.insert(entry, fence);
+            writes.push(Write::Fence { entry, fence });
         }
     }
 

@@ -14,7 +14,7 @@
 //! Numbers in values are little-endian. Persisted: never change, raise [`FORMAT`] instead.
 //!
 //! Invariant: `slots` is dense, every segment in it has a body, and `unresolved` names just the bodies not in `slots`.
-//! `state` is the fold of the log up to and with the last row of `slots`. A slot without hidden events has no row in
+//! The order before the first of them is released. `state` is the fold of the log up to and with the last row of `slots`. A slot without hidden events has no row in
 //! `hidden`.
 //!
 //! Deliberately absent: when anything is written (`committer`) and what (`staging`).

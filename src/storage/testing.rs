@@ -88,6 +88,11 @@ impl TestDisk {
         Self { files: Arc::new(Mutex::new(survivors.collect())) }
     }
 
+    /// Length of a file in bytes.
+    pub(crate) fn length(&self, path: &Path) -> usize {
+        self.files.lock().unwrap()[path].lock().unwrap().current.len()
+    }
+
     /// Has every sync fail from now on.
     pub(crate) fn break_down(&self) {
         for image in self.files.lock().unwrap().values() {

@@ -14,6 +14,7 @@ use super::*;
 use crate::segment::OpenSegment;
 
 mod model;
+mod release;
 mod state;
 
 pub(super) fn path() -> &'static Path {

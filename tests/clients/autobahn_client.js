@@ -1,5 +1,5 @@
-// autobahn-js as a publisher or a subscriber; see README.md.
-//   node [--experimental-websocket] autobahn_client.js sub|pub json|msgpack|cbor HOST PORT
+// autobahn-js as a publisher, a subscriber, a callee or a caller; see README.md.
+//   node [--experimental-websocket] autobahn_client.js sub|pub|serve|call json|msgpack|cbor HOST PORT
 'use strict';
 
 const autobahn = require('autobahn');
@@ -49,6 +49,37 @@ async function publish(session) {
   connection.close();
 }
 
+const name = `calls.js_${variant}`;
+
+async function serve(session) {
+  const parts = (args, kwargs, details) => {
+    for (let part = 1; part <= args[0]; part++) if (details.progress) details.progress([part]);
+    return 'done';
+  };
+  await session.register(`${name}.echo`, (args, kwargs) => new autobahn.Result(args, kwargs));
+  await session.register(`${name}.parts`, parts);
+  await session.register(`${name}.fail`, (args, kwargs) => {
+    throw new autobahn.Error('app.error.no', args, kwargs);
+  });
+  await session.register(`${name}.any.`, (args, kwargs, details) => details.procedure, { match: 'prefix' });
+  print({ ready: true });
+}
+
+async function call(session) {
+  const answers = (await lines()).map(({ procedure, args = [], kwargs = {} }) => {
+    const progress = [];
+    const shown = (result) =>
+      result instanceof autobahn.Result ? valueOf(result.args, result.kwargs) : valueOf([result]);
+    return session.call(procedure, args.map(writeBytes), kwargs, { receive_progress: true }).then(
+      (result) => print({ procedure, progress, ...(result === null ? { value: null } : shown(result)) }),
+      (error) => print({ procedure, error: error.error, args: error.args, kwargs: error.kwargs || {} }),
+      (part) => progress.push(part),
+    );
+  });
+  await Promise.all(answers);
+  connection.close();
+}
+
 const connection = new autobahn.Connection({
   transports: [
     { type: 'websocket', url: `ws://${host}:${port}/`, serializers: [new serializers[variant]()] },
@@ -56,9 +87,10 @@ const connection = new autobahn.Connection({
   realm: 'realm1',
   max_retries: 0,
 });
-connection.onopen = (session) => (role === 'sub' ? subscribe : publish)(session).catch(fail);
+const roles = { sub: subscribe, pub: publish, serve, call };
+connection.onopen = (session) => roles[role](session).catch(fail);
 connection.onclose = (reason, details) => {
-  if (reason !== 'closed' || role === 'sub') fail(new Error(`${reason} ${JSON.stringify(details)}`));
+  if (reason !== 'closed' || role === 'sub' || role === 'serve') fail(new Error(`${reason} ${JSON.stringify(details)}`));
   return true;
 };
 connection.open();

@@ -1,6 +1,6 @@
-"""autobahn-python as a publisher or a subscriber; see README.md.
+"""autobahn-python as a publisher, a subscriber, a callee or a caller; see README.md.
 
-python autobahn_client.py sub|pub json|msgpack|cbor HOST PORT
+python autobahn_client.py sub|pub|serve|call json|msgpack|cbor HOST PORT
 """
 
 import asyncio
@@ -10,8 +10,15 @@ import sys
 import traceback
 
 from autobahn.asyncio.wamp import ApplicationRunner, ApplicationSession
+from autobahn.wamp.exception import ApplicationError
 from autobahn.wamp.serializer import CBORSerializer, JsonSerializer, MsgPackSerializer
-from autobahn.wamp.types import PublishOptions, SubscribeOptions
+from autobahn.wamp.types import (
+    CallOptions,
+    CallResult,
+    PublishOptions,
+    RegisterOptions,
+    SubscribeOptions,
+)
 
 ROLE, VARIANT, HOST, PORT = sys.argv[1:]
 SERIALIZERS = {"json": JsonSerializer, "msgpack": MsgPackSerializer, "cbor": CBORSerializer}
@@ -42,7 +49,13 @@ class Session(ApplicationSession):
 
     async def onJoin(self, details):
         try:
-            await (self.subscribe_all() if ROLE == "sub" else self.publish_all())
+            roles = {
+                "sub": self.subscribe_all,
+                "pub": self.publish_all,
+                "serve": self.serve,
+                "call": self.call_all,
+            }
+            await roles[ROLE]()
         except Exception:
             traceback.print_exc()
             os._exit(1)
@@ -66,6 +79,57 @@ class Session(ApplicationSession):
             show({"acknowledged": message["topic"], "position": stored.id})
 
         await asyncio.gather(*(publish(json.loads(line)) for line in sys.stdin))
+        self.finished = True
+        self.leave()
+
+    async def serve(self):
+        def echo(*args, **kwargs):
+            return CallResult(*args, **kwargs)
+
+        async def parts(count, details=None):
+            for part in range(1, count + 1):
+                if details.progress:
+                    details.progress(part)
+            return "done"
+
+        def refuse(*args, **kwargs):
+            raise ApplicationError("app.error.no", *args, **kwargs)
+
+        def which(details=None):
+            return details.procedure
+
+        name = f"calls.py_{VARIANT}"
+        details = RegisterOptions(details_arg="details")
+        prefix = RegisterOptions(match="prefix", details_arg="details")
+        await self.register(echo, f"{name}.echo")
+        await self.register(parts, f"{name}.parts", options=details)
+        await self.register(refuse, f"{name}.fail")
+        await self.register(which, f"{name}.any.", options=prefix)
+        show({"ready": True})
+
+    async def call_all(self):
+        async def call(message):
+            procedure, progress = message["procedure"], []
+            options = CallOptions(on_progress=progress.append)
+            args = map(write_bytes, message.get("args", []))
+            kwargs = message.get("kwargs", {})
+            try:
+                result = await self.call(procedure, *args, options=options, **kwargs)
+            except ApplicationError as error:
+                show({
+                    "procedure": procedure,
+                    "error": error.error,
+                    "args": list(error.args),
+                    "kwargs": error.kwargs or {},
+                })
+                return
+            if isinstance(result, CallResult):
+                value = value_of(result.results, result.kwresults)
+            else:
+                value = value_of([result], {})
+            show({"procedure": procedure, "progress": progress, **value})
+
+        await asyncio.gather(*(call(json.loads(line)) for line in sys.stdin))
         self.finished = True
         self.leave()
 

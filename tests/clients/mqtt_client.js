@@ -1,6 +1,8 @@
 // MQTT.js as a publisher or a subscriber; see README.md.
-//   node mqtt_client.js sub|pub 4|5 HOST PORT
+//   node mqtt_client.js sub|keep|pub 4|5 HOST PORT
 'use strict';
+
+const { once } = require('node:events');
 
 const mqtt = require('mqtt');
 const { fail, lines, print } = require('./common.js');
@@ -24,19 +26,22 @@ function valueOf(payload) {
 }
 
 async function main() {
-  const client = await mqtt.connectAsync({
+  const client = mqtt.connect({
     host,
     port: Number(port),
     protocolVersion: Number(variant),
-    clientId: `mqttjs-${role}-${process.pid}`,
-    clean: true,
+    clientId: role === 'keep' ? `mqttjs-keep-${variant}` : `mqttjs-${role}-${process.pid}`,
+    clean: role !== 'keep',
+    properties: role === 'keep' && variant === '5' ? { sessionExpiryInterval: 0xffffffff } : undefined,
     reconnectPeriod: 0,
   });
   client.on('error', fail);
-  if (role === 'sub') {
+  // What was missed comes right behind the welcome.
+  client.on('message', (topic, payload) =>
+    print({ topic: topic.replaceAll('/', '.'), ...valueOf(payload) }));
+  await once(client, 'connect');
+  if (role !== 'pub') {
     client.on('close', () => fail(new Error('the connection is gone')));
-    client.on('message', (topic, payload) =>
-      print({ topic: topic.replaceAll('/', '.'), ...valueOf(payload) }));
     const granted = await client.subscribeAsync('cross/#', { qos: 1 });
     if (granted[0].qos !== 1) throw new Error(`granted ${JSON.stringify(granted)}`);
     print({ ready: true });

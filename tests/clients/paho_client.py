@@ -1,6 +1,6 @@
 """paho-mqtt as a publisher or a subscriber; see README.md.
 
-python paho_client.py sub|pub 4|5 HOST PORT
+python paho_client.py sub|keep|pub 4|5 HOST PORT
 """
 
 import json
@@ -8,6 +8,8 @@ import os
 import sys
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 ROLE, VARIANT, HOST, PORT = sys.argv[1:]
 VERSIONS = {"4": mqtt.MQTTv311, "5": mqtt.MQTTv5}
@@ -38,7 +40,7 @@ def value_of(payload):
 def on_connect(client, userdata, flags, reason_code, properties):
     if reason_code != 0:
         fail(f"CONNACK {reason_code}")
-    if ROLE == "sub":
+    if ROLE != "pub":
         client.subscribe("cross/#", qos=1)
 
 
@@ -52,15 +54,23 @@ def on_message(client, userdata, message):
     show({"topic": message.topic.replace("/", "."), **value_of(message.payload)})
 
 
-client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=VERSIONS[VARIANT])
+KEPT = {"client_id": f"paho-keep-{VARIANT}"} if ROLE == "keep" else {}
+CONNECT = {}
+if ROLE == "keep" and VARIANT == "4":
+    KEPT["clean_session"] = False
+elif ROLE == "keep":
+    CONNECT = {"clean_start": False, "properties": Properties(PacketTypes.CONNECT)}
+    CONNECT["properties"].SessionExpiryInterval = 0xFFFFFFFF
+
+client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=VERSIONS[VARIANT], **KEPT)
 # With more than this on the way, paho holds back QoS 1 and lets QoS 0 overtake it.
 client.max_inflight_messages_set(1000)
 client.on_connect = on_connect
 client.on_subscribe = on_subscribe
 client.on_message = on_message
-if ROLE == "sub":
+if ROLE != "pub":
     client.on_disconnect = lambda *reason: fail(f"the connection is gone: {reason}")
-    client.connect(HOST, int(PORT))
+    client.connect(HOST, int(PORT), **CONNECT)
     client.loop_forever(retry_first_connection=False)
 client.connect(HOST, int(PORT))
 client.loop_start()

@@ -6,6 +6,7 @@
 //! Deliberately absent: what exactly is answered, beyond what the protocols say; the gates' own tests have that.
 
 mod mqtt_table;
+mod state_table;
 mod wamp_table;
 
 use std::net::SocketAddr;
@@ -13,12 +14,15 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 use futures::future::join_all;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use vulpes_jepsen::history::{check_acknowledged, check_log, check_run};
 use vulpes_jepsen::load::{read_log_through, Publisher, Reader};
 use vulpes_jepsen::wait::within;
 use vulpes_jepsen::Said;
+
+use crate::state::Peer;
 
 /// A handshake may take 10 seconds; the rest is for a busy machine.
 const TURNED_AWAY: Duration = Duration::from_secs(25);
@@ -82,17 +86,24 @@ async fn bad_clients_harm_nobody() -> Result<()> {
     ];
 
     let (wamp, mqtt) = (cluster.node(1).wamp(), cluster.node(1).mqtt());
-    let (mqtt_told, raw_told, wamp_told) = tokio::join!(
+    let (mqtt_told, raw_told, wamp_told, state_told, refused_told) = tokio::join!(
         join_all(mqtt_table::cases().into_iter().map(|case| case.play(mqtt))),
         join_all(wamp_table::raw_cases().into_iter().map(|case| case.play(wamp))),
         join_all(wamp_table::session_cases().into_iter().map(|case| case.play(wamp))),
+        join_all(state_table::wamp_cases().into_iter().map(|case| case.play(wamp))),
+        join_all(state_table::mqtt_cases().into_iter().map(|case| case.play(mqtt))),
     );
-    let failed: Vec<String> = (mqtt_told.into_iter().chain(raw_told).chain(wamp_told))
+    let told = mqtt_told.into_iter().chain(raw_told).chain(wamp_told);
+    let failed: Vec<String> = (told.chain(state_told).chain(refused_told))
         .filter_map(|told| told.err())
         .map(|error| format!("{error:#}"))
         .collect();
     cluster.node_mut(1).check_alive()?;
     ensure!(failed.is_empty(), "{failed:#?}");
+
+    let options = json!({ "retainedState": true, "snapshot": true });
+    let left = Peer::connect(wamp).await?.snapshot("bad.#", options).await?;
+    ensure!(left.is_empty(), "what was refused left {left:?}");
 
     for publisher in &publishers {
         publisher.next_acknowledged().await.context("good clients go on")?;

@@ -1,11 +1,17 @@
 //! The whole program as people run it: real node processes, real sockets, real clients, `kill -9`.
 //!
 //! - [`order`]: publishers and readers at all nodes see one order.
+//! - [`calls`]: procedures called over all nodes, and callees that die.
 //! - [`crashes`]: nodes die under load, one or all.
 //! - [`quorum`]: too few nodes are left, and come back.
 //! - [`bad_input`]: clients that break every rule.
 //! - [`operator`]: wrong configurations, ports in use, foreign data; memory.
+//! - [`retention`]: the log is shortened, and nothing else suffers.
+//! - [`sessions`]: MQTT sessions that outlive their connections.
 //! - [`state`]: locks, retained values and wills over all nodes.
+//! - [`register`]: compare-and-set and reads, judged as one variable while nodes are killed.
+//! - [`join`]: subscriptions that begin with retained values, while these change.
+//! - [`retained`]: very many retained values, and how fast a node is back with them.
 //! - [`stock`]: stock clients of both protocols, crossing.
 //!
 //! Invariant: tests share nothing but the machine, and run side by side. None waits a fixed time; each polls with a
@@ -14,10 +20,16 @@
 //! Deliberately absent: power cuts and network faults, which only a simulation can repeat.
 
 mod bad_input;
+mod calls;
 mod crashes;
+mod join;
 mod operator;
 mod order;
 mod quorum;
+mod register;
+mod retained;
+mod retention;
+mod sessions;
 mod state;
 mod stock;
 

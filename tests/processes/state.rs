@@ -4,14 +4,16 @@
 //!
 //! Deliberately absent: the options' spelling, which the gates' own tests have.
 
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use serde_json::{json, Value};
 use tokio::process::Command;
 use tokio::time::Instant;
+use vulpes_jepsen::cluster::REALM;
 use vulpes_jepsen::wait::{until, within, PATIENCE};
 use vulpes_jepsen::wamp::Wamp;
 use vulpes_jepsen::Cluster;
@@ -21,6 +23,7 @@ const PUBLISH: u64 = 16;
 const PUBLISHED: u64 = 17;
 const SUBSCRIBE: u64 = 32;
 const SUBSCRIBED: u64 = 33;
+const UNSUBSCRIBED: u64 = 35;
 const EVENT: u64 = 36;
 
 /// How long a killed holder may keep a lock, and how long one whose node was killed: the lease, and a second.
@@ -28,19 +31,22 @@ const HANDOVER: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(3);
 
 /// A session that asks one thing after the other.
-struct Peer {
+pub(crate) struct Peer {
     wamp: Wamp,
     request: u64,
 }
 
 impl Peer {
     async fn at(cluster: &Cluster, node: u64) -> Result<Self> {
-        let wamp = Wamp::connect(cluster.node(node).wamp(), "realm1").await?;
-        Ok(Self { wamp, request: 0 })
+        Self::connect(cluster.node(node).wamp()).await
+    }
+
+    pub(crate) async fn connect(address: SocketAddr) -> Result<Self> {
+        Ok(Self { wamp: Wamp::connect(address, REALM).await?, request: 0 })
     }
 
     /// Publishes; gives the position, or the error's URI.
-    async fn publish(
+    pub(crate) async fn publish(
         &mut self,
         topic: &str,
         value: Value,
@@ -85,6 +91,27 @@ impl Peer {
         let answer = self.wamp.receive().await?.context("closed before SUBSCRIBED")?;
         ensure!(answer[0] == SUBSCRIBED, "no SUBSCRIBED but {answer}");
         Ok(())
+    }
+
+    /// The values that a subscription begins with, and ends with, and their positions.
+    pub(crate) async fn snapshot(
+        &mut self,
+        topic: &str,
+        options: Value,
+    ) -> Result<Vec<(Value, u64)>> {
+        self.subscribe(topic, options).await?;
+        let mut values = Vec::new();
+        loop {
+            let message = self.wamp.receive().await?.context("closed before UNSUBSCRIBED")?;
+            match message[0].as_u64() {
+                Some(EVENT) => {
+                    let position = message[2].as_u64().context("no position")?;
+                    values.push((message[4][0].clone(), position));
+                }
+                Some(UNSUBSCRIBED) => return Ok(values),
+                _ => bail!("unexpected {message}"),
+            }
+        }
     }
 
     /// The next event: its first argument, and its details.

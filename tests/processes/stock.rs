@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: what only our own options do; stock clients of MQTT 3.1.1 can't say them.
 
+mod calls;
 mod kinds;
 mod messages;
 mod program;
@@ -61,6 +62,37 @@ async fn every_client_hears_every_other() -> Result<()> {
     for (client, publisher) in &publishers {
         if client.protocol() == Protocol::Wamp {
             compare_positions(client, publisher, &seen)?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn sessions_of_stock_clients_go_on_at_another_node() -> Result<()> {
+    let clients = installed();
+    ensure_required(&clients)?;
+    let clients = clients.iter().filter(|client| client.protocol() == Protocol::Mqtt);
+    let clients: Vec<&Client> = clients.collect();
+    let cluster = crate::cluster().nodes(3).start().await?;
+    let mut before = Vec::new();
+    for client in &clients {
+        before.push(client.keep(cluster.node(1))?);
+    }
+    for program in &before {
+        until("a subscriber is ready", PATIENCE, || async { program.ready() }).await?;
+    }
+    // They are killed, and say no goodbye.
+    drop(before);
+    let mut publisher = cluster.mqtt(2).await?;
+    for number in 0..100 {
+        publisher.publish_and_wait("cross.kept", &format!("missed-{number}")).await?;
+    }
+    for client in &clients {
+        let program = client.keep(cluster.node(3))?;
+        let events = until("all has come", PATIENCE, || async { program.events(100) }).await;
+        let events = events.with_context(|| client.name())?;
+        for (number, event) in events.iter().enumerate() {
+            ensure!(event["value"] == format!("missed-{number}"), "{}: {event}", client.name());
         }
     }
     Ok(())

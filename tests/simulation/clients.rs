@@ -11,7 +11,7 @@ use std::time::Duration;
 use vulpes_raft::ids::Position;
 
 use crate::chance::Chance;
-use crate::connection::{Connection, Outcome, Protocol, Said};
+use crate::connection::{Connection, Gone, Outcome, Protocol, Said};
 use crate::plan::Plan;
 use crate::record::{Phase, Shared};
 use crate::value::Value;
@@ -108,6 +108,9 @@ impl Publishing<'_> {
                 match outcome {
                     Outcome::Stored(position) => record.acknowledged(value, position),
                     Outcome::NotStored => record.refused(value),
+                    Outcome::Refused => {
+                        record.check(Err(format!("{value} has no condition, and did not meet it")));
+                    }
                     Outcome::Unknown => record.trace(|| format!("{value} has no known outcome")),
                 }
                 Ok(matches!(outcome, Outcome::Stored(_)))
@@ -149,6 +152,10 @@ pub(crate) async fn reader(plan: Plan, reader: u64, shared: Shared) {
     let protocol = if reader % 2 == 0 { Protocol::Wamp } else { Protocol::Mqtt };
     loop {
         let node = chance.pick(&entries);
+        if plan.kept.is_some() && shared.borrow().read_by(reader) == Position(0) {
+            // Place 0 would mean wherever the log begins by then.
+            shared.borrow_mut().skip(reader, Position(2));
+        }
         let end = read(protocol, node, reader, &shared, &mut chance).await;
         shared.borrow_mut().trace(|| format!("reader {reader} leaves node {node}: {end:?}"));
         pause(&mut chance, 5, 100).await;
@@ -164,7 +171,10 @@ async fn read(
 ) -> io::Result<()> {
     let mut connection = Connection::open(protocol, node, &format!("reader-{reader}")).await?;
     let (after, id) = place(shared, reader, chance);
-    connection.subscribe(after, id).await?;
+    if let Err(error) = connection.subscribe(after, id).await {
+        gone(shared, reader, &error);
+        return Err(error);
+    }
     let mut asked = false;
     loop {
         match connection.next(SILENCE).await {
@@ -188,6 +198,22 @@ async fn read(
         if chance.one_in(200) {
             return Ok(());
         }
+    }
+}
+
+/// Has a subscriber go on where the log begins, if that is why it was refused. MQTT 3.1.1 does not tell.
+fn gone(shared: &Shared, reader: u64, error: &io::Error) {
+    let mut record = shared.borrow_mut();
+    let told = error.get_ref().and_then(|error| error.downcast_ref::<Gone>());
+    match told {
+        Some(Gone { oldest: Some(oldest) }) => record.gone(reader, *oldest),
+        Some(Gone { oldest: None }) => {
+            let head = record.log.head().position;
+            if head > record.read_by(reader).next() {
+                record.skip(reader, head);
+            }
+        }
+        None => {}
     }
 }
 

@@ -135,6 +135,17 @@ impl Cluster {
         }
     }
 
+    /// Starts the nodes again that were away for longer than the log is kept, as their process would.
+    pub(crate) fn start_again(&mut self, sim: &mut Sim<'_>, record: &mut Record) {
+        let left_behind = self.nodes.iter().filter(|node| !node.crashed && node.is_left_behind());
+        for id in left_behind.map(|node| node.id).collect::<Vec<_>>() {
+            record.trace(|| format!("node {id} was left behind and starts again"));
+            record.counts.left_behind += 1;
+            self.crash(sim, id, false);
+            self.node(id).restart(sim);
+        }
+    }
+
     fn crash(&mut self, sim: &mut Sim<'_>, id: u64, power: bool) {
         let seed = self.chance.next();
         let others = self.everybody_but(id);

@@ -33,6 +33,8 @@ pub(crate) enum Outcome {
     Stored(Option<Position>),
     /// It is not stored and never will be.
     NotStored,
+    /// Its condition was not met.
+    Refused,
     /// The node doesn't know.
     Unknown,
 }
@@ -48,6 +50,21 @@ pub(crate) enum Said {
     Alive,
 }
 
+/// A subscription was refused, because its place is not kept or cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gone {
+    /// The first position that is kept, where the node told.
+    pub(crate) oldest: Option<Position>,
+}
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "refused; the log is kept from {:?} on", self.oldest)
+    }
+}
+
+impl std::error::Error for Gone {}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Wamp,
@@ -60,7 +77,10 @@ pub(crate) enum Connection {
     Mqtt(Box<Mqtt>),
 }
 
-async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+pub(crate) async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 

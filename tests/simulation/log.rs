@@ -3,7 +3,8 @@
 //! Checked here, of DESIGN.md section 6: no two nodes disagree about a slot, before and after restarts (2); every
 //! resolution has a quorum of votes (3); nothing of an older incarnation is placed after its fence (4); slots and
 //! positions are dense, stamps don't fall, numbers are in order within an incarnation, each value stands at one
-//! position, in the order of its session (1).
+//! position, in the order of its session (1); all nodes hide the same events of a slot. What is released is released up to
+//! where a slot begins.
 //!
 //! Invariant: what was shown once is kept here for good; everything shown later is compared with it.
 //!
@@ -11,12 +12,16 @@
 
 use std::collections::BTreeMap;
 
+use vulpes::act::Act;
 use vulpes::log::Placed;
+use vulpes::realm::Head;
 use vulpes::segment::checksum;
 use vulpes_raft::ids::{EventId, Incarnation, NodeId, Position, SegmentNumber, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
+use crate::keepers::KeptLog;
 use crate::locks::{self, LockLog};
+use crate::state::StateLog;
 use crate::value::Value;
 
 /// How many storages there are, and how many of them are a quorum.
@@ -32,6 +37,12 @@ pub(crate) struct OrderLog {
     places: BTreeMap<Value, Position>,
     entries: BTreeMap<NodeId, Life>,
     pub(crate) lock: LockLog,
+    /// Where the log began to be kept, one after the other.
+    heads: Vec<Head>,
+    pub(crate) state: StateLog,
+    /// What was hidden of each slot.
+    hidden: Vec<Box<[u32]>>,
+    pub(crate) kept: KeptLog,
     /// The last number of each session in the log.
     sessions: BTreeMap<(u64, u64), u64>,
     /// Shown by a node that began at a slot before which nobody has shown anything yet.
@@ -57,6 +68,9 @@ impl OrderLog {
                 return Err(format!("{known:?} became {:?}", placed.resolution));
             }
             body_fits(placed)?;
+            if self.hidden[slot.0 as usize - 1] != placed.hidden {
+                return Err(format!("slot {slot} hides {:?} now", placed.hidden));
+            }
             return Ok(Vec::new());
         }
         if slot.0 > self.slots.len() as u64 + 1 {
@@ -86,6 +100,7 @@ impl OrderLog {
         if self.slots.last().is_some_and(|last| last.stamp > resolution.stamp) {
             return Err(format!("the stamp falls at slot {slot}"));
         }
+        self.state.take(placed)?;
         match &resolution.step {
             Step::Opened { entry, incarnation } => self.opened(*entry, *incarnation)?,
             Step::Closed { entry, incarnation, .. } => {
@@ -102,6 +117,7 @@ impl OrderLog {
             }
         }
         self.slots.push(resolution.clone());
+        self.hidden.push(placed.hidden.clone());
         Ok(())
     }
 
@@ -138,15 +154,15 @@ impl OrderLog {
 
     fn events(&mut self, placed: &Placed) -> Result<(), String> {
         body_fits(placed)?;
-        let events = placed.segment.iter().flat_map(|segment| segment.events());
-        for event in events {
-            if !event.act.is_empty() {
+        let Some(segment) = &placed.segment else { return Ok(()) };
+        for event in segment.events() {
+            let topic = segment.topics()[event.topic as usize].1.as_str();
+            if !event.act.is_empty() || topic.starts_with('$') {
+                self.released(&placed.resolution, &event.act)?;
                 self.values.push(None);
                 let position = Position(self.values.len() as u64);
-                let topic = placed.segment.as_ref().map(|s| &s.topics()[event.topic as usize].1);
-                if topic.is_some_and(|topic| topic.as_str() == locks::TOPIC)
-                    && !placed.is_hidden(event.offset)
-                {
+                self.kept.shown(position, event.publisher, &event.act);
+                if topic == locks::TOPIC && !placed.is_hidden(event.offset) {
                     self.lock.shown(position, &event.payload)?;
                 }
                 continue;
@@ -165,6 +181,31 @@ impl OrderLog {
             }
         }
         Ok(())
+    }
+
+    fn released(&mut self, at: &Resolution, act: &bytes::Bytes) -> Result<(), String> {
+        let Some(Act::Release { slot, position }) = Act::decode(act) else { return Ok(()) };
+        let named = if slot == at.slot { Some(at) } else { self.slots.get(slot.0 as usize - 1) };
+        if named.is_none_or(|named| named.base != position) {
+            return Err(format!(
+                "slot {} releases up to slot {slot}, position {position}",
+                at.slot
+            ));
+        }
+        if slot > self.head().slot {
+            self.heads.push(Head { slot, position });
+        }
+        Ok(())
+    }
+
+    /// The first place that is kept.
+    pub(crate) fn head(&self) -> Head {
+        self.heads.last().copied().unwrap_or_default()
+    }
+
+    /// Where the log began to be kept, one after the other, its very beginning aside.
+    pub(crate) fn heads(&self) -> &[Head] {
+        &self.heads
     }
 
     /// How many slots are known.

@@ -19,10 +19,12 @@ compile_error!(
      RUSTFLAGS in the environment replaces it: add the flag there, or unset RUSTFLAGS"
 );
 
+mod calls;
 mod chance;
 mod clients;
 mod cluster;
 mod connection;
+mod keepers;
 mod locks;
 mod log;
 mod mqtt;
@@ -31,9 +33,12 @@ mod node;
 mod observe;
 mod plan;
 mod record;
+mod registers;
 mod run;
+mod state;
 mod value;
 mod wamp;
+mod watchers;
 
 use std::ops::Range;
 
@@ -45,6 +50,10 @@ const REGRESSIONS: &[(&str, u64)] = &[];
 
 /// Where `VULPES_SEEDS` goes on.
 const MORE: u64 = 10_000;
+
+/// Operations on registers that have an answer, and subscriptions that join values and changes, in a run on average.
+const ANSWERS: u64 = 10;
+const JOINS: u64 = 2;
 
 fn print(report: &Report) {
     report.trace.iter().for_each(|line| println!("{line}"));
@@ -60,12 +69,15 @@ fn print(report: &Report) {
 
 /// Runs seeds; where some fail, tells how to see each.
 fn check(seeds: impl Iterator<Item = u64>) {
-    let (mut attempts, mut acknowledged) = (0, 0);
+    let (mut runs, mut attempts, mut acknowledged, mut answers, mut joins) = (0, 0, 0, 0, 0);
     let failures: Vec<String> = seeds
         .filter_map(|seed| {
             let report = run(&Plan::new(seed), None);
             attempts += report.counts.attempts;
             acknowledged += report.counts.acknowledged;
+            runs += 1;
+            answers += report.counts.answers;
+            joins += report.counts.joins;
             let reason = report.failure?;
             Some(format!(
                 "seed {seed}: {reason}\n    \
@@ -77,6 +89,10 @@ fn check(seeds: impl Iterator<Item = u64>) {
     assert!(
         acknowledged * 2 >= attempts,
         "of {attempts} publishes only {acknowledged} were acknowledged"
+    );
+    assert!(
+        answers >= ANSWERS * runs && joins >= JOINS * runs,
+        "{answers} operations on registers and {joins} joins in {runs} runs are too few"
     );
 }
 
@@ -145,6 +161,22 @@ fn a_wiped_disk_is_another_node() {
         }
         assert_eq!(report.failure, None, "seed {seed}");
     }
+}
+
+#[test]
+fn a_log_that_is_released_serves_as_one_that_is_not() {
+    let (mut left_behind, mut released) = (0, 0);
+    for seed in 0..10 {
+        let report = run(&Plan::with_retention(seed), None);
+        if report.failure.is_some() {
+            print(&report);
+        }
+        assert_eq!(report.failure, None, "seed {seed}");
+        left_behind += report.counts.left_behind;
+        released += report.counts.released;
+    }
+    println!("released {released} times, {left_behind} nodes were left behind");
+    assert!(released >= 10 && left_behind >= 1, "too little happened to mean anything");
 }
 
 #[test]

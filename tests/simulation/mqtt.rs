@@ -4,6 +4,7 @@
 //!
 //! Deliberately absent: all of MQTT that publishers and subscribers of the simulation don't need.
 
+use std::collections::VecDeque;
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -11,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use turmoil::net::TcpStream;
 use vulpes_raft::ids::Position;
 
-use crate::connection::{Outcome, Said, MQTT_PORT};
+use crate::connection::{Gone, Outcome, Said, MQTT_PORT};
 
 const CONNECT: u8 = 0x10;
 const CONNACK: u8 = 0x20;
@@ -23,10 +24,21 @@ const SUBACK: u8 = 0x90;
 const PINGREQ: u8 = 0xc0;
 const PINGRESP: u8 = 0xd0;
 
+const DISCONNECT: u8 = 0xe0;
+const DUPLICATE: u8 = 0x08;
+
+/// What a client whose session outlives its connection is told.
+pub(crate) enum Kept {
+    Message { text: String, id: u16, duplicate: bool },
+    Alive,
+}
+
 /// An open session.
 pub(crate) struct Mqtt {
     stream: TcpStream,
     input: BytesMut,
+    /// Came before the answer that was waited for.
+    early: VecDeque<(u8, Bytes)>,
 }
 
 fn failed(reason: impl ToString) -> io::Error {
@@ -53,17 +65,80 @@ fn packet(first: u8, body: &[u8]) -> BytesMut {
 
 impl Mqtt {
     pub(crate) async fn open(node: &str, name: &str) -> io::Result<Self> {
+        // A clean session.
+        let (mqtt, _) = Self::connect(node, 0x02, &[name]).await?;
+        Ok(mqtt)
+    }
+
+    /// Opens a session that outlives its connection; tells whether there was one.
+    pub(crate) async fn resume(node: &str, name: &str, user: &str) -> io::Result<(Self, bool)> {
+        Self::connect(node, 0x80, &[name, user]).await
+    }
+
+    async fn connect(node: &str, flags: u8, names: &[&str]) -> io::Result<(Self, bool)> {
         let stream = TcpStream::connect((node, MQTT_PORT)).await?;
-        let mut mqtt = Self { stream, input: BytesMut::new() };
+        let mut mqtt = Self { stream, input: BytesMut::new(), early: VecDeque::new() };
         let mut body = BytesMut::new();
         text(&mut body, "MQTT");
-        // Version 3.1.1, clean session, no keep-alive.
-        body.put_slice(&[4, 0x02, 0, 0]);
-        text(&mut body, name);
+        // Version 3.1.1, no keep-alive.
+        body.put_slice(&[4, flags, 0, 0]);
+        names.iter().for_each(|name| text(&mut body, name));
         mqtt.stream.write_all(&packet(CONNECT, &body)).await?;
         match mqtt.packet().await? {
-            (CONNACK, body) if body[..] == [0, 0] => Ok(mqtt),
+            (CONNACK, body) if body.len() == 2 && body[1] == 0 => Ok((mqtt, body[0] == 1)),
             other => Err(failed(format!("not connected: {other:?}"))),
+        }
+    }
+
+    /// Subscribes to a filter, of which events may come before the answer.
+    pub(crate) async fn subscribe_to(&mut self, filter: &str) -> io::Result<()> {
+        let mut body = BytesMut::new();
+        body.put_u16(1);
+        text(&mut body, filter);
+        body.put_u8(1);
+        self.stream.write_all(&packet(SUBSCRIBE, &body)).await?;
+        loop {
+            match self.packet().await? {
+                (SUBACK, body) if body[..] == [0, 1, 1] => return Ok(()),
+                (SUBACK, body) => return Err(failed(format!("not subscribed: {body:?}"))),
+                early => self.early.push_back(early),
+            }
+        }
+    }
+
+    /// The next thing for a client that acknowledges by itself.
+    pub(crate) async fn next_kept(&mut self) -> io::Result<Kept> {
+        let (first, mut body) = match self.early.pop_front() {
+            Some(early) => early,
+            None => self.packet().await?,
+        };
+        match first & 0xf6 {
+            of if of == PUBLISH | AT_LEAST_ONCE && body.len() > 4 => {
+                let topic = usize::from(body.get_u16());
+                body.advance(topic);
+                let id = body.get_u16();
+                let text = String::from_utf8(body.to_vec()).map_err(failed)?;
+                let text = serde_json::from_str(&text).unwrap_or(text);
+                Ok(Kept::Message { text, id, duplicate: first & DUPLICATE != 0 })
+            }
+            PINGRESP => Ok(Kept::Alive),
+            _ => Err(failed(format!("unexpected packet {first:#x}"))),
+        }
+    }
+
+    pub(crate) async fn acknowledge(&mut self, id: u16) -> io::Result<()> {
+        self.stream.write_all(&packet(PUBACK, &id.to_be_bytes())).await
+    }
+
+    /// Says goodbye and waits until the node closes the connection.
+    pub(crate) async fn leave(&mut self) -> io::Result<()> {
+        self.stream.write_all(&packet(DISCONNECT, &[])).await?;
+        loop {
+            match self.packet().await {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -89,6 +164,9 @@ impl Mqtt {
         self.stream.write_all(&packet(SUBSCRIBE, &body)).await?;
         match self.packet().await? {
             (SUBACK, body) if body[..] == [0, 1, 1] => Ok(()),
+            (SUBACK, body) if body[..] == [0, 1, 0x80] => {
+                Err(io::Error::other(Gone { oldest: None }))
+            }
             other => Err(failed(format!("not subscribed: {other:?}"))),
         }
     }

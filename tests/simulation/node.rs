@@ -14,6 +14,7 @@ use turmoil::Sim;
 use vulpes::config::{Address, Listen, Member, NodeConfig, Role, Timing};
 use vulpes::log::Log;
 use vulpes::realm::SharedRealms;
+use vulpes::retention::Retention;
 use vulpes::server::Node;
 use vulpes::storage::Storage;
 use vulpes::topic::Realm;
@@ -42,6 +43,8 @@ pub(crate) enum Probe {
     #[default]
     Down,
     Running(Handles),
+    /// It was away for longer than the log is kept, and has to be started again.
+    LeftBehind,
     /// It did not start.
     Failed(String),
 }
@@ -121,15 +124,20 @@ impl Simulated {
     pub(crate) fn handles(&self) -> Option<Handles> {
         match &*self.probe.lock().unwrap_or_else(PoisonError::into_inner) {
             Probe::Running(handles) => Some(handles.clone()),
-            Probe::Down | Probe::Failed(_) => None,
+            Probe::Down | Probe::LeftBehind | Probe::Failed(_) => None,
         }
     }
 
     pub(crate) fn failure(&self) -> Option<String> {
         match &*self.probe.lock().unwrap_or_else(PoisonError::into_inner) {
             Probe::Failed(reason) => Some(format!("does not start: {reason}")),
-            Probe::Down | Probe::Running(_) => self.disk.death(),
+            Probe::Down | Probe::LeftBehind | Probe::Running(_) => self.disk.death(),
         }
+    }
+
+    pub(crate) fn is_left_behind(&self) -> bool {
+        let probe = self.probe.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(*probe, Probe::LeftBehind)
     }
 
     /// Its storage, while it can be held to its votes.
@@ -169,6 +177,10 @@ fn add(sim: &mut Sim<'_>, plan: &Plan, node_plan: NodePlan, node: &Simulated) {
                 Err(error) => (Probe::Failed(error.to_string()), None),
             };
             *probe.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+            if let Some(node) = &node {
+                node.left_behind().await;
+                *probe.lock().unwrap_or_else(PoisonError::into_inner) = Probe::LeftBehind;
+            }
             std::future::pending::<()>().await;
             drop(node);
             Ok(())
@@ -212,6 +224,7 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
             election_max: Duration::from_millis(480),
             lease: Duration::from_millis(plan.lease),
         },
+        retention: Retention { age: None, size: plan.kept },
     }
 }
 

@@ -8,6 +8,8 @@
 //!
 //! Deliberately absent: what has to hold of the order (`log`) and of clients (`record`).
 
+use std::collections::BTreeMap;
+
 use vulpes::log::{Log, Placed};
 use vulpes::segment::{checksum, Segment};
 use vulpes::storage::Storage;
@@ -65,6 +67,9 @@ impl Cluster {
 
     fn show(&self, id: u64, placed: &Placed, record: &mut Record) {
         for sealed in record.shown(id, placed) {
+            if placed.resolution.slot < record.log.head().slot {
+                continue;
+            }
             for voter in &sealed.votes {
                 let storage = self.nodes.get(voter.0 as usize - 1).and_then(Simulated::storage);
                 record.check(storage.map_or(Ok(()), |storage| holds(voter.0, &storage, &sealed)));
@@ -84,6 +89,10 @@ impl Cluster {
             if tail.next_slot != all.next() {
                 return Some(format!("node {id} goes on at slot {}, all is {all}", tail.next_slot));
             }
+            let (head, oldest) = (record.log.head().slot, handles.storage.as_ref()?.oldest());
+            if oldest != Ok(head) {
+                return Some(format!("node {id} has slots from {oldest:?} on, kept from {head}"));
+            }
             let indexed = handles.storage.map(|storage| *storage.indexed().borrow());
             indexed.filter(|indexed| *indexed != all).map(|indexed| {
                 format!("the storage of node {id} has slots up to {indexed}, all is {all}")
@@ -100,8 +109,9 @@ impl Cluster {
             }
             let id = node.id;
             record.check(came_back(id, &handles, resolved(record)));
+            let kept = record.log.len() + 1 - record.log.head().slot.0;
             match stored(&handles) {
-                Ok(placed) if placed.len() as u64 == record.log.len() => {
+                Ok(placed) if placed.len() as u64 == kept => {
                     placed.iter().for_each(|placed| self.show(id, placed, record));
                 }
                 Ok(placed) => {
@@ -129,9 +139,10 @@ fn stays_out(node: &Simulated, leader: Option<u64>) -> Result<(), String> {
     }
 }
 
-/// All segments that are known to be resolved.
+/// All segments that are known to be resolved, and kept.
 fn resolved(record: &Record) -> Vec<SealedSegment> {
-    let sealed = record.log.slots().iter().filter_map(|slot| match &slot.step {
+    let kept = record.log.head().slot.0 as usize - 1;
+    let sealed = record.log.slots().iter().skip(kept).filter_map(|slot| match &slot.step {
         Step::Segment(sealed) => Some(sealed.clone()),
         Step::Opened { .. } | Step::Closed { .. } => None,
     });
@@ -161,11 +172,12 @@ fn stored(handles: &Handles) -> Result<Vec<Placed>, String> {
     let Some(storage) = &handles.storage else { return Ok(found) };
     loop {
         let from = found.last().map_or(Slot(1), |placed| placed.resolution.slot.next());
-        let rows = storage.rows(from, usize::MAX).map_err(|error| error.to_string())?;
-        if rows.is_empty() {
+        let stored = storage.rows_and_hidden(from, usize::MAX).map_err(|e| e.to_string())?;
+        if stored.rows.is_empty() {
             return Ok(found);
         }
-        for resolution in rows {
+        let hidden: BTreeMap<Slot, Vec<u32>> = stored.hidden.into_iter().collect();
+        for resolution in stored.rows {
             let segment = match &resolution.step {
                 Step::Segment(sealed) => {
                     let body = storage.body(&sealed.id).map_err(|error| error.to_string())?;
@@ -175,7 +187,8 @@ fn stored(handles: &Handles) -> Result<Vec<Placed>, String> {
                 }
                 Step::Opened { .. } | Step::Closed { .. } => None,
             };
-            found.push(Placed { resolution, segment, hidden: Box::default() });
+            let hidden = hidden.get(&resolution.slot).cloned().unwrap_or_default().into();
+            found.push(Placed { resolution, segment, hidden });
         }
     }
 }

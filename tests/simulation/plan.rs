@@ -15,6 +15,9 @@ const QUIET_FROM: u64 = 6_000;
 /// When the first fault may begin.
 const FIRST_FAULT: u64 = 400;
 
+/// Most clients that keep sessions.
+const KEEPERS: u64 = 2;
+
 /// The shape of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -108,6 +111,10 @@ pub(crate) struct Plan {
     /// The longest pause between two bursts of a publisher, in milliseconds.
     pub(crate) pause: u64,
     pub(crate) quiet_from: u64,
+    /// How many bytes of the log are kept, where not all of it is.
+    pub(crate) kept: Option<u64>,
+    /// How many clients keep sessions, and with them the part of the log that they have not read.
+    pub(crate) keepers: u64,
 }
 
 /// How a node differs from the others.
@@ -145,12 +152,23 @@ impl Plan {
             window: chance.pick(&[2, 6, 12]),
             pause: chance.pick(&[100, 200, 400]),
             quiet_from: QUIET_FROM,
+            kept: (seed % 5 == 2).then(|| kept(&root)),
+            keepers: KEEPERS,
         }
+    }
+
+    /// A plan in which little of the log is kept, and every other time nobody holds on to it.
+    pub(crate) fn with_retention(seed: u64) -> Self {
+        let mut plan = Self::new(seed);
+        plan.kept = Some(kept(&Chance::new(seed)));
+        plan.keepers *= seed % 2;
+        plan
     }
 
     /// A plan in which one node of three loses its disk, and nothing else goes wrong but partitions.
     pub(crate) fn with_wiped_disk(seed: u64) -> Self {
         let mut plan = Self::new(seed * 4);
+        plan.kept = None;
         let mut chance = plan.chance(201);
         plan.episodes.retain(|episode| matches!(episode.fault, Fault::Cut(_)));
         let begins = chance.between(1_000, 4_000);
@@ -178,6 +196,10 @@ impl Plan {
     pub(crate) fn chance(&self, purpose: u64) -> Chance {
         Chance::new(self.seed).branch(100 + purpose)
     }
+}
+
+fn kept(root: &Chance) -> u64 {
+    root.branch(5).pick(&[10 << 10, 20 << 10, 50 << 10])
 }
 
 /// Episodes one after the other, with pauses between them.

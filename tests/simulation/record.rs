@@ -15,12 +15,17 @@ use std::rc::Rc;
 
 use vulpes::log::Placed;
 use vulpes::realm::StateHash;
+use vulpes_jepsen::register::Registers;
 use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::order::SealedSegment;
 
+use crate::calls::CALLERS;
+use crate::keepers::KeptRecord;
 use crate::locks::LOCKERS;
 use crate::log::OrderLog;
+use crate::plan::Plan;
 use crate::value::Value;
+use crate::watchers::Watches;
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -49,6 +54,16 @@ pub(crate) struct Counts {
     pub(crate) crashes: u64,
     pub(crate) cuts: u64,
     pub(crate) grants: u64,
+    /// Nodes that were away for longer than the log was kept.
+    pub(crate) left_behind: u64,
+    /// How often the log was shortened.
+    pub(crate) released: u64,
+    /// Answers to operations on registers.
+    pub(crate) answers: u64,
+    /// Subscriptions that went on behind the values they began with.
+    pub(crate) joins: u64,
+    pub(crate) calls: u64,
+    pub(crate) results: u64,
 }
 
 /// A value that a subscriber got, and its place, where that was told.
@@ -58,6 +73,7 @@ type Heard = (Value, Option<(Position, String)>);
 #[derive(Default)]
 pub(crate) struct Record {
     pub(crate) log: OrderLog,
+    pub(crate) kept: KeptRecord,
     pub(crate) phase: Phase,
     pub(crate) counts: Counts,
     /// Milliseconds since the simulation began.
@@ -69,10 +85,16 @@ pub(crate) struct Record {
     readers: BTreeMap<u64, Position>,
     /// What subscribers got behind what is known of the log.
     heard: BTreeMap<u64, VecDeque<Heard>>,
+    /// Subscribers that were told from which position on the log is kept.
+    outrun: Vec<(u64, Position)>,
     /// Who was told to have the lock, with which token.
     grants: Vec<(u64, Position)>,
     /// Lockers that have had the lock since things went wrong last.
     relocked: Vec<u64>,
+    pub(crate) registers: Registers,
+    pub(crate) watches: Watches,
+    /// Callers that have had a result since things went wrong last.
+    recalled: Vec<u64>,
     /// The hash of the realms' state before a slot, as the first node had it.
     states: BTreeMap<Slot, StateHash>,
     /// Nodes whose clients have had a publish acknowledged since things went wrong last.
@@ -230,6 +252,26 @@ impl Record {
         }
     }
 
+    /// A subscriber was told that what it wants is released, and from which position on there is more.
+    pub(crate) fn gone(&mut self, reader: u64, oldest: Position) {
+        let read = self.read_by(reader);
+        // The very place before the head can be named by a position only: of an event id there is nothing left then.
+        if oldest < read.next() {
+            let reason = format!("reader {reader} has read {read}, and is sent on to {oldest}");
+            self.check(Err(reason));
+        }
+        self.outrun.push((reader, oldest));
+        self.skip(reader, oldest);
+    }
+
+    /// A subscriber goes on at a position, whatever lies before it.
+    pub(crate) fn skip(&mut self, reader: u64, next: Position) {
+        self.trace(|| format!("reader {reader} goes on at {next}"));
+        self.heard.remove(&reader);
+        let read = self.readers.entry(reader).or_default();
+        *read = (*read).max(Position(next.0 - 1));
+    }
+
     /// A client was told that it has the lock, with this token.
     pub(crate) fn granted(&mut self, locker: u64, token: Position) {
         self.trace(|| format!("locker {locker} has the lock with token {token}"));
@@ -238,6 +280,29 @@ impl Record {
         if self.phase == Phase::Rest && !self.relocked.contains(&locker) {
             self.relocked.push(locker);
         }
+    }
+
+    /// A call is about to be made; gives its number.
+    pub(crate) fn call(&mut self) -> u64 {
+        self.counts.calls += 1;
+        self.counts.calls
+    }
+
+    /// A call was answered, with a result or with an error; or it was not as it has to be.
+    pub(crate) fn called(&mut self, caller: u64, number: u64, outcome: Result<bool, String>) {
+        self.trace(|| format!("call {number} of caller {caller} is answered: {outcome:?}"));
+        if outcome == Ok(true) {
+            self.counts.results += 1;
+            if self.phase == Phase::Rest && !self.recalled.contains(&caller) {
+                self.recalled.push(caller);
+            }
+        }
+        self.check(outcome.map(drop));
+    }
+
+    /// Whether a caller has had a result since things went wrong last.
+    pub(crate) fn has_called(&self, caller: u64) -> bool {
+        self.recalled.contains(&caller)
     }
 
     /// A node's state of the realms, behind a slot.
@@ -260,13 +325,27 @@ impl Record {
     }
 
     /// What the cluster's clients still wait for, after things went wrong last.
-    pub(crate) fn waiting(&self, entries: &[u64], readers: u64) -> Option<String> {
+    pub(crate) fn waiting(&self, plan: &Plan, readers: u64) -> Option<String> {
+        let entries = plan.serving();
         if let Some(node) = entries.iter().find(|node| !self.served.contains(node)) {
             return Some(format!("a publish at node {node} is not acknowledged"));
         }
         let last = self.log.last_value();
+        // Before what it would hold up.
+        if let Some(topic) = self.log.state.unfinished() {
+            return Some(format!("{topic} has the value of a session that has ended"));
+        }
         if let Some(locker) = (0..LOCKERS).find(|locker| !self.relocked.contains(locker)) {
             return Some(format!("locker {locker} has not had the lock"));
+        }
+        if let Some(reason) = self.watches.unfinished(&self.log.state) {
+            return Some(reason);
+        }
+        if let Some(caller) = (0..CALLERS).find(|caller| !self.recalled.contains(caller)) {
+            return Some(format!("caller {caller} has had no result"));
+        }
+        if let Some(keeper) = self.kept.waiting(&self.log, plan.keepers) {
+            return Some(format!("keeper {keeper} has not got the last value"));
         }
         let behind = (0..readers).find(|reader| self.read_by(*reader) != last)?;
         let at = self.read_by(behind);
@@ -288,8 +367,18 @@ impl Record {
         let unheard = self.heard.iter().find(|(_, heard)| !heard.is_empty());
         let unheard = unheard.map(|(reader, heard)| format!("reader {reader} got {heard:?}"));
         self.check(unheard.map_or(Ok(()), Err));
+        let heads: Vec<Position> = self.log.heads().iter().map(|head| head.position).collect();
+        let wrong = self.outrun.iter().find(|(_, oldest)| !heads.contains(oldest)).copied();
+        let wrong = wrong.map(|(reader, oldest)| {
+            format!("reader {reader} was told that the log begins at {oldest}, it did at {heads:?}")
+        });
+        self.check(wrong.map_or(Ok(()), Err));
         let granted = self.log.lock.verdict(&self.grants);
         self.check(granted);
+        self.check(self.watches.verdict(&self.log.state));
+        self.check(self.registers.check().map_err(|error| format!("{error:#}")));
+        let kept = self.kept.verdict(&self.log);
+        self.check(kept);
         if self.log.parked() > 0 {
             self.check(Err("a slot was shown, and the one before it never".into()));
         }

@@ -14,11 +14,15 @@ use futures::future::join_all;
 use turmoil::{Builder, Sim};
 use vulpes_raft::mutant::{plant, Mutant};
 
+use crate::calls::{callee, caller, CALLEES, CALLERS};
 use crate::clients::{probe, publisher, reader, PUBLISHERS, READERS};
 use crate::cluster::{Cluster, Ongoing, CLIENTS};
+use crate::keepers::keeper;
 use crate::locks::{locker, LOCKERS};
 use crate::plan::Plan;
 use crate::record::{Counts, Phase, Record, Shared};
+use crate::registers;
+use crate::watchers::{watcher, WATCHERS};
 
 /// One step of the simulation.
 const TICK: Duration = Duration::from_millis(1);
@@ -26,10 +30,35 @@ const TICK: Duration = Duration::from_millis(1);
 /// How long the cluster may take to come to rest, in milliseconds.
 const REST: u64 = 30_000;
 
-/// What a run has to contain to mean something. Under some fault schedules most publishes stay unanswered; that most
-/// are answered is asked of many runs together.
-const LEAST: Counts =
-    Counts { attempts: 20, acknowledged: 10, delivered: 30, crashes: 1, cuts: 1, grants: 1 };
+/// Nothing happened.
+const NONE: Counts = Counts {
+    attempts: 0,
+    acknowledged: 0,
+    delivered: 0,
+    crashes: 0,
+    cuts: 0,
+    grants: 0,
+    left_behind: 0,
+    released: 0,
+    answers: 0,
+    joins: 0,
+    calls: 0,
+    results: 0,
+};
+
+/// What a run has to contain to mean something. Under some fault schedules most publishes stay unanswered, and operations
+/// on registers and joins with them; that there are enough is asked of many runs together.
+const LEAST: Counts = Counts {
+    attempts: 20,
+    acknowledged: 10,
+    delivered: 30,
+    crashes: 1,
+    cuts: 1,
+    grants: 1,
+    calls: 10,
+    results: CALLERS,
+    ..NONE
+};
 
 /// Segments that may wait in one simulated socket.
 const SOCKET: usize = 4_096;
@@ -61,9 +90,10 @@ pub(crate) fn run(plan: &Plan, mutant: Option<Mutant>) -> Report {
         |shared| std::mem::take(&mut *shared.borrow_mut()),
         RefCell::into_inner,
     );
+    let counts = Counts { released: record.log.heads().len() as u64, ..record.counts };
     Report {
         seed: plan.seed,
-        counts: record.counts,
+        counts,
         slots: record.log.len(),
         simulated: record.now,
         failure,
@@ -113,7 +143,29 @@ fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
                 .filter(here)
                 .map(|number| locker(plan.clone(), number, shared.clone()))
                 .map(tokio::task::spawn_local);
-            join_all(publishers.chain(readers).chain(probes).chain(lockers)).await;
+            let registrars = (0..registers::CLIENTS)
+                .filter(here)
+                .map(|number| registers::client(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
+            let watchers = (0..WATCHERS)
+                .filter(here)
+                .map(|number| watcher(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
+            let sharing = lockers.chain(registrars).chain(watchers);
+            let callers = (0..CALLERS)
+                .filter(here)
+                .map(|number| caller(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
+            let callees = (0..CALLEES)
+                .filter(here)
+                .map(|number| callee(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
+            let keepers = (0..plan.keepers)
+                .filter(here)
+                .map(|number| keeper(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
+            let all = publishers.chain(readers).chain(probes).chain(sharing).chain(keepers);
+            join_all(all.chain(callers).chain(callees)).await;
             Ok(())
         });
     }
@@ -148,6 +200,7 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
         let mut record = shared.borrow_mut();
         record.now += 1;
         cluster.observe(&mut record);
+        cluster.start_again(&mut sim, &mut record);
         if record.violation().is_some() {
             return Ok(());
         }
@@ -156,6 +209,8 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
                 None => {
                     cluster.verdict(&mut record);
                     record.verdict();
+                    record.counts.answers = record.registers.answered() as u64;
+                    record.counts.joins = record.watches.joins();
                     return coverage(&record);
                 }
                 Some(reason) if now > plan.quiet_from + REST => {
@@ -168,7 +223,7 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
 }
 
 fn unfinished(plan: &Plan, cluster: &Cluster, record: &Record) -> Option<String> {
-    record.waiting(&plan.serving(), READERS).or_else(|| cluster.unfinished(record))
+    record.waiting(plan, READERS).or_else(|| cluster.unfinished(record))
 }
 
 fn coverage(record: &Record) -> Result<(), String> {
@@ -178,7 +233,9 @@ fn coverage(record: &Record) -> Result<(), String> {
         && counts.delivered >= LEAST.delivered
         && counts.crashes >= LEAST.crashes
         && counts.cuts >= LEAST.cuts
-        && counts.grants >= LEAST.grants;
+        && counts.grants >= LEAST.grants
+        && counts.calls >= LEAST.calls
+        && counts.results >= LEAST.results;
     if enough {
         Ok(())
     } else {

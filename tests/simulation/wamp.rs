@@ -2,7 +2,7 @@
 //!
 //! Invariant: it waits for nothing on its own but the answers to its handshake; its callers set the limits.
 //!
-//! Deliberately absent: all of WAMP that publishers and subscribers of the simulation don't need.
+//! Deliberately absent: all of WAMP that the simulation's clients don't need.
 
 use std::io;
 
@@ -15,16 +15,21 @@ use tokio_tungstenite::WebSocketStream;
 use turmoil::net::TcpStream;
 use vulpes_raft::ids::Position;
 
-use crate::connection::{Outcome, Said, WAMP_PORT};
+use crate::connection::{Gone, Outcome, Said, WAMP_PORT};
 
 const HELLO: u64 = 1;
 const WELCOME: u64 = 2;
-const ERROR: u64 = 8;
-const PUBLISH: u64 = 16;
+pub(crate) const ERROR: u64 = 8;
+pub(crate) const PUBLISH: u64 = 16;
 const PUBLISHED: u64 = 17;
-const SUBSCRIBE: u64 = 32;
-const SUBSCRIBED: u64 = 33;
-const EVENT: u64 = 36;
+pub(crate) const SUBSCRIBE: u64 = 32;
+pub(crate) const SUBSCRIBED: u64 = 33;
+pub(crate) const UNSUBSCRIBED: u64 = 35;
+pub(crate) const EVENT: u64 = 36;
+const CALL: u64 = 48;
+const REGISTER: u64 = 64;
+const REGISTERED: u64 = 65;
+const YIELD: u64 = 70;
 
 /// An open session.
 pub(crate) struct Wamp {
@@ -36,6 +41,11 @@ fn failed(error: impl ToString) -> io::Error {
 }
 
 impl Wamp {
+    pub(crate) const GOODBYE: u64 = 6;
+    pub(crate) const ERROR: u64 = ERROR;
+    pub(crate) const RESULT: u64 = 50;
+    pub(crate) const INVOCATION: u64 = 68;
+
     pub(crate) async fn open(node: &str) -> io::Result<Self> {
         let stream = TcpStream::connect((node, WAMP_PORT)).await?;
         let address = format!("ws://{node}:{WAMP_PORT}/");
@@ -67,6 +77,13 @@ impl Wamp {
         self.send(&json!([SUBSCRIBE, 1, {"after": after}, "#"])).await?;
         match self.message().await? {
             Some(message) if message[0] == SUBSCRIBED => Ok(()),
+            Some(message) if message[4] == "vulpes.error.history_gone" => {
+                let oldest = message[6]["oldest"].as_u64().map(Position);
+                oldest.map_or_else(
+                    || Err(failed(&message)),
+                    |oldest| Err(io::Error::other(Gone { oldest: Some(oldest) })),
+                )
+            }
             other => Err(failed(format!("not subscribed: {other:?}"))),
         }
     }
@@ -98,6 +115,31 @@ impl Wamp {
         }
     }
 
+    /// Offers a procedure that others may offer as well.
+    pub(crate) async fn register(&mut self, procedure: &str) -> io::Result<()> {
+        self.send(&json!([REGISTER, 1, {"invoke": "roundrobin"}, procedure])).await?;
+        match self.message().await? {
+            Some(message) if message[0] == REGISTERED => Ok(()),
+            other => Err(failed(format!("not registered: {other:?}"))),
+        }
+    }
+
+    /// Gives an invocation's arguments back.
+    pub(crate) async fn answer(&mut self, invocation: &Json) -> io::Result<()> {
+        self.send(&json!([YIELD, invocation[1], {}, invocation[4]])).await
+    }
+
+    pub(crate) async fn call(
+        &mut self,
+        request: u64,
+        procedure: &str,
+        number: u64,
+        timeout: Option<u64>,
+    ) -> io::Result<()> {
+        let options = timeout.map_or(json!({}), |timeout| json!({"timeout": timeout}));
+        self.send(&json!([CALL, request, options, procedure, [number]])).await
+    }
+
     pub(crate) async fn ping(&mut self) -> io::Result<()> {
         self.socket.send(Message::Ping(bytes::Bytes::new())).await.map_err(failed)
     }
@@ -113,6 +155,9 @@ impl Wamp {
             ERROR if message[4] == "vulpes.error.not_stored" => {
                 Ok(Said::Answer { number: number(2)? - 1, outcome: Outcome::NotStored })
             }
+            ERROR if message[4] == "fox.error.not_accepted" => {
+                Ok(Said::Answer { number: number(2)? - 1, outcome: Outcome::Refused })
+            }
             ERROR if message[4] == "vulpes.error.unknown_outcome" => {
                 Ok(Said::Answer { number: number(2)? - 1, outcome: Outcome::Unknown })
             }
@@ -125,12 +170,12 @@ impl Wamp {
         }
     }
 
-    async fn send(&mut self, message: &Json) -> io::Result<()> {
+    pub(crate) async fn send(&mut self, message: &Json) -> io::Result<()> {
         self.socket.send(Message::text(message.to_string())).await.map_err(failed)
     }
 
     /// The next WAMP message; `None` for what WebSocket says by itself.
-    async fn message(&mut self) -> io::Result<Option<Json>> {
+    pub(crate) async fn message(&mut self) -> io::Result<Option<Json>> {
         match self.socket.next().await {
             Some(Ok(Message::Text(text))) => serde_json::from_str(&text).map(Some).map_err(failed),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),

@@ -78,7 +78,7 @@ fn a_port_in_use_is_named() {
     let port = taken.local_addr().unwrap().port();
     let ports = Ports { peer: port, wamp: 0, mqtt: 0, admin: 0 };
     let realms = [Realm::new("r").unwrap()];
-    let mut configs = configs(&Marker::new(1, ports), &realms).unwrap();
+    let mut configs = configs(&Marker::new(1, ports), &realms, plan::Keep::default()).unwrap();
     configs[0].listen.wamp = None;
     let error = format!("{:#}", check_ports(&configs).unwrap_err());
     let expected = format!("node 1 can't have 127.0.0.1:{port} as its node port");
@@ -149,7 +149,8 @@ async fn children_stop_when_their_input_closes_and_are_killed_when_they_don_t() 
 #[test]
 fn the_greeting_names_every_address() {
     let text = |realm: &str, ports| {
-        let configs = configs(&Marker::new(3, ports), &[Realm::new(realm).unwrap()]).unwrap();
+        let realms = [Realm::new(realm).unwrap()];
+        let configs = configs(&Marker::new(3, ports), &realms, plan::Keep::default()).unwrap();
         Cluster { data: "d".into(), configs, children: Vec::new() }.first_try()
     };
     let usual = text("realm1", Ports::DEFAULT);

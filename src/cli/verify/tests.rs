@@ -148,7 +148,17 @@ impl Admin for FakeNode {
         if states.len() > 1 {
             states.remove(0);
         }
-        let state = Some(StateStatus { next_slot, hash, sessions: 0, retained: 0, waiting: 0 });
+        let state = Some(StateStatus {
+            next_slot,
+            hash,
+            sessions: 0,
+            retained: 0,
+            waiting: 0,
+            oldest_slot: Slot(1),
+            oldest_position: Position(1),
+            kept_attached: 0,
+            kept_away: 0,
+        });
         let status = NodeStatus { node: self.node, state, ..status };
         Box::pin(async { status })
     }

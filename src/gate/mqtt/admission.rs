@@ -3,15 +3,14 @@
 //! There are no users yet: everybody is anonymous. A user name only picks the realm (`user@realm`), and a password is
 //! not looked at.
 //!
-//! Invariant: what can't be kept is refused, not silently lost: 3.1.1 sessions that are to outlive their connection
-//! (`clean session` 0). An MQTT 5 client that asks for such a session is told in its CONNACK that it ends with the
-//! connection, as that version provides for. What all nodes keep of a session has a bounded size.
+//! Invariant: what all nodes keep of a session has a bounded size.
 //!
-//! Deliberately absent: taking over from an older connection of the same client, which the driver does.
+//! Deliberately absent: taking over from an older connection of the same client, and whether there is room to keep
+//! something beyond the connection, which all nodes decide alike.
 
 use super::packet::codec::Connect;
 use super::packet::{Reason, Version, Violation};
-use crate::act::Join;
+use crate::act::{Attach, Join, NEVER};
 use crate::event::SessionId;
 use crate::gate::details::{self, Transport};
 use crate::topic::Realm;
@@ -35,8 +34,16 @@ pub(crate) struct Client {
     pub(crate) receive_maximum: u16,
     pub(crate) max_packet: Option<u32>,
     pub(crate) problem_information: bool,
-    /// It asked for a session that outlives its connection.
-    pub(crate) wants_expiry: bool,
+    /// Seconds for which it asked its session to outlive the connection.
+    pub(crate) expiry: u32,
+}
+
+/// What all nodes are told of a client that comes in.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Coming {
+    /// Its session ends with the connection, and an earlier one is over.
+    Join(Join),
+    Attach(Attach),
 }
 
 /// Decides on a CONNECT; tells who comes in, and what all nodes are told of it.
@@ -44,7 +51,7 @@ pub(crate) fn admit(
     connect: Connect,
     default_realm: &Realm,
     session: SessionId,
-) -> Result<(Client, Join), Violation> {
+) -> Result<(Client, Coming), Violation> {
     if connect.authentication {
         return Err(Violation::new(
             Reason::BadAuthenticationMethod,
@@ -58,18 +65,18 @@ pub(crate) fn admit(
         ));
     }
     let assigned = connect.client_id.is_empty();
-    if connect.version == Version::V311 && !connect.clean {
-        if assigned {
-            return Err(Violation::new(
-                Reason::ClientIdentifierNotValid,
-                "a client without an identifier must ask for a clean session",
-            ));
-        }
+    if connect.version == Version::V311 && !connect.clean && assigned {
         return Err(Violation::new(
-            Reason::ServerUnavailable,
-            "persistent sessions are not available: the client must ask for a clean session",
+            Reason::ClientIdentifierNotValid,
+            "a client without an identifier must ask for a clean session",
         ));
     }
+    // Of 3.1.1 there are only sessions that end with the connection, and sessions that never do.
+    let expiry = match connect.version {
+        Version::V311 if connect.clean => 0,
+        Version::V311 => NEVER,
+        Version::V5 => connect.session_expiry,
+    };
     if connect.user_name.len() > USER_NAME {
         return Err(Violation::new(
             Reason::BadUserNameOrPassword,
@@ -102,7 +109,11 @@ pub(crate) fn admit(
         receive_maximum: connect.receive_maximum,
         max_packet: connect.max_packet,
         problem_information: connect.problem_information,
-        wants_expiry: connect.session_expiry > 0,
+        expiry,
     };
-    Ok((client, join))
+    let coming = match connect.clean && expiry == 0 {
+        true => Coming::Join(join),
+        false => Coming::Attach(Attach { join, clean: connect.clean, expiry }),
+    };
+    Ok((client, coming))
 }

@@ -171,11 +171,17 @@ pub(crate) fn frame(
 #[derive(Debug, PartialEq)]
 pub(crate) enum Incoming<'a> {
     Publish(Publish<'a>),
-    Acknowledged { packet_id: u16 },
+    Acknowledged {
+        packet_id: u16,
+    },
     Subscribe(Subscribe),
     Unsubscribe(Unsubscribe),
     Ping,
-    Disconnect { reason: u8 },
+    /// With a Session Expiry Interval, if the client changes it.
+    Disconnect {
+        reason: u8,
+        expiry: Option<u32>,
+    },
 }
 
 const CONNECT: u8 = 1;
@@ -245,9 +251,17 @@ fn read_disconnect(body: &[u8], version: Version) -> Result<Incoming<'static>, V
     }
     let mut reader = Reader::new(body);
     let reason = if reader.is_empty() { 0 } else { reader.u8()? };
+    let mut expiry = None;
     if !reader.is_empty() {
-        property::check(reader.block()?, property::DISCONNECT)?;
+        property::walk(reader.block()?, property::DISCONNECT, |property| {
+            if let (property::SESSION_EXPIRY, property::Value::Number(seconds)) =
+                (property.id, property.value)
+            {
+                expiry = Some(seconds);
+            }
+            Ok(())
+        })?;
     }
     reader.end()?;
-    Ok(Incoming::Disconnect { reason })
+    Ok(Incoming::Disconnect { reason, expiry })
 }

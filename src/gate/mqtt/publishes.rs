@@ -11,12 +11,13 @@
 //! Deliberately absent: a limit for MQTT 3.1.1, which has no Receive Maximum. The driver reads no more from a socket
 //! with [`limits::SESSION_UNANSWERED`] publishes unanswered.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::outbox::Outbox;
 use super::packet::codec::write_puback;
 use super::packet::{Reason, Version, Violation};
 use crate::act::Refusal;
+use crate::gate::waits::{TooManyWaits, Waits};
 use crate::gate::{Answer, PublishError};
 use crate::limits;
 
@@ -45,8 +46,8 @@ pub(crate) struct Publishes {
     next: u64,
     /// Sequence number of the event that is begun next.
     begins: u64,
-    /// The conditional ones that are not decided, stored or not: packet identifiers by sequence number.
-    undecided: BTreeMap<u64, u16>,
+    /// The conditional ones that are not decided, stored or not: packet identifiers.
+    undecided: Waits<u16>,
     /// How many want a PUBACK, over both.
     waiting: usize,
 }
@@ -59,7 +60,7 @@ impl Publishes {
             unanswered: VecDeque::new(),
             next: 0,
             begins: 0,
-            undecided: BTreeMap::new(),
+            undecided: Waits::default(),
             waiting: 0,
         }
     }
@@ -69,17 +70,24 @@ impl Publishes {
         self.unanswered.is_empty()
     }
 
-    /// Whether one more conditional publish may be made.
-    pub(crate) fn may_wait(&self) -> bool {
-        self.undecided.len() < limits::SESSION_WAITS
+    /// Whether one more conditional publish of this size may be made.
+    pub(crate) fn may_wait(&self, bytes: usize) -> Result<(), Violation> {
+        let too_many =
+            |error: TooManyWaits| Violation::new(Reason::QuotaExceeded, error.to_string());
+        self.undecided.check(bytes).map_err(too_many)
     }
 
-    /// An event goes into the node's hands. `packet_id` is 0 with QoS 0.
-    pub(crate) fn begin(&mut self, packet_id: u16, conditional: bool) -> Result<(), Violation> {
+    /// An event goes into the node's hands. `packet_id` is 0 with QoS 0. A conditional one has its size with it.
+    pub(crate) fn begin(
+        &mut self,
+        packet_id: u16,
+        conditional: Option<usize>,
+    ) -> Result<(), Violation> {
         self.count(packet_id)?;
-        self.unanswered.push_back(Unanswered::Event { packet_id, conditional });
-        if conditional {
-            self.undecided.insert(self.begins, packet_id);
+        let is_conditional = conditional.is_some();
+        self.unanswered.push_back(Unanswered::Event { packet_id, conditional: is_conditional });
+        if let Some(bytes) = conditional {
+            self.undecided.insert(self.begins, packet_id, bytes);
         }
         self.begins += 1;
         Ok(())
@@ -125,7 +133,7 @@ impl Publishes {
                 if answer.outcome.is_ok() {
                     continue;
                 }
-                self.undecided.remove(&sequence);
+                self.undecided.remove(sequence);
             }
             if packet_id != 0 {
                 self.waiting -= 1;
@@ -142,7 +150,7 @@ impl Publishes {
         refusal: Option<Refusal>,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let Some(packet_id) = self.undecided.remove(&sequence).filter(|id| *id != 0) else {
+        let Some(packet_id) = self.undecided.remove(sequence).filter(|id| *id != 0) else {
             return Ok(());
         };
         self.waiting -= 1;
@@ -199,6 +207,12 @@ fn reason(refusal: Refusal) -> Reason {
     match refusal {
         Refusal::NotAccepted => Reason::NotAuthorized,
         Refusal::LineFull => Reason::QuotaExceeded,
-        Refusal::SessionEnded => Reason::Unspecified,
+        Refusal::SessionEnded
+        // MQTT has no registrations.
+        | Refusal::ProcedureExists
+        | Refusal::OtherPolicy(_)
+        | Refusal::TooManyRegistrations
+        | Refusal::TooManyCallees
+        | Refusal::NoSuchRegistration => Reason::Unspecified,
     }
 }

@@ -3,8 +3,8 @@
 //! Invariant: a message is sent at the highest quality of service that one of its subscriptions was granted, but never
 //! at a higher one than it was published with.
 //!
-//! Deliberately absent: QoS 2, topic aliases, the session's life beyond its connection, and what becomes of retained
-//! messages and wills, which all nodes decide alike.
+//! Deliberately absent: QoS 2, topic aliases, and what becomes of retained messages, wills and of what outlives the
+//! session, which all nodes decide alike.
 
 use super::admission::Client;
 use super::outbox::Outbox;
@@ -17,10 +17,11 @@ use super::topics::Topics;
 use super::window::Window;
 use crate::act::Act;
 use crate::event::{Event, Payload, Qos, SessionId};
-use crate::gate::{Delivery, Request};
+use crate::gate::{Delivery, Parting, Request, Resumed, Sending};
 use crate::limits;
 use crate::payload;
 use bytes::Bytes;
+use vulpes_raft::ids::Position;
 
 /// A client whose CONNECT was accepted.
 #[derive(Debug)]
@@ -30,6 +31,10 @@ pub(crate) struct Session {
     pub(crate) subscriptions: Subscriptions,
     /// Messages not sent because the client takes no packets as large (MQTT 5 section 3.1.2.11.4).
     pub(crate) oversized: u64,
+    /// What the client said in its DISCONNECT.
+    pub(crate) expiry: Option<u32>,
+    /// Events before this place are of the time that the client was away.
+    back_at: Position,
     id: SessionId,
     window: Window,
     topics: Topics,
@@ -46,9 +51,23 @@ impl Session {
             topics: Topics::default(),
             identifiers: Vec::new(),
             oversized: 0,
+            expiry: None,
+            back_at: Position(0),
             id,
             client,
         }
+    }
+
+    /// Takes up what earlier sessions of the client have left, or begins to leave something itself.
+    pub(crate) fn resume(&mut self, resumed: Resumed, out: &mut Outbox) {
+        self.back_at = resumed.back_at;
+        self.window.resume(&resumed.in_flight);
+        self.subscriptions.resume(resumed.filters, out);
+    }
+
+    /// What it leaves to later sessions.
+    pub(crate) fn parting(&self) -> Parting {
+        Parting { in_flight: self.window.in_flight(), expiry: self.expiry }
     }
 
     /// Does what a packet asks for.
@@ -79,13 +98,9 @@ impl Session {
             Violation::new(Reason::TopicNameInvalid, format!("PUBLISH: {error}"))
         })?;
         let conditional = publish.terms.is_conditional();
-        let too_many = || (conditional && !self.publishes.may_wait()).then(too_many_waits);
-        if let Some(violation) = publish.refused.or_else(too_many) {
-            // Only a PUBACK can refuse a message and leave the connection be.
-            if publish.qos == Qos::AtMostOnce {
-                return Err(violation);
-            }
-            return self.publishes.refuse(publish.packet_id, violation, out);
+        let reserved = topic.is_routers_own().then(routers_own);
+        if let Some(violation) = reserved.or(publish.refused) {
+            return self.refuse(publish.qos, publish.packet_id, violation, out);
         }
         let event = Event {
             realm: self.client.realm.clone(),
@@ -108,13 +123,31 @@ impl Session {
                 format!("a message may have {} bytes at most", limits::EVENT),
             ));
         }
+        let conditional = conditional.then_some(event.size());
+        if let Some(Err(violation)) = conditional.map(|bytes| self.publishes.may_wait(bytes)) {
+            return self.refuse(event.qos, publish.packet_id, violation, out);
+        }
         self.publishes.begin(publish.packet_id, conditional)?;
         out.requests.push_back(Request::Publish(event));
         Ok(())
     }
 
+    /// Only a PUBACK of MQTT 5 can refuse a message and leave the connection be.
+    fn refuse(
+        &mut self,
+        qos: Qos,
+        packet_id: u16,
+        violation: Violation,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        if qos == Qos::AtMostOnce || self.client.version != Version::V5 {
+            return Err(violation);
+        }
+        self.publishes.refuse(packet_id, violation, out)
+    }
+
     pub(crate) fn can_deliver(&self) -> bool {
-        self.window.has_room()
+        self.window.has_room() && !self.subscriptions.is_noting()
     }
 
     /// Sends an event: once, however many of the session's subscriptions it is for.
@@ -133,11 +166,22 @@ impl Session {
             retain |= subscription.changes || (subscription.retain_as_published && event.retain);
             self.identifiers.extend(subscription.identifier);
         }
-        let Some(granted) = granted else { return };
-        let version = self.client.version;
+        let granted = match (granted, delivery.sending) {
+            (Some(granted), _) => granted,
+            // What was begun is completed, even if its filter was dropped since (MQTT-3.10.4-3).
+            (None, Sending::Again(_)) => Qos::AtLeastOnce,
+            (None, _) => return,
+        };
         let acknowledged = granted.min(event.qos) > Qos::AtMostOnce;
+        // At most once is not at all for one who was away.
+        if !acknowledged && delivery.position < self.back_at && delivery.sending != Sending::Aside {
+            return;
+        }
+        let version = self.client.version;
         let payload = payload::to_mqtt(&event.payload);
         let mut outgoing = Outgoing {
+            duplicate: acknowledged
+                && matches!(delivery.sending, Sending::Doubtful | Sending::Again(_)),
             retain,
             packet_id: acknowledged.then_some(0),
             topic: delivery.topic.as_str(),
@@ -150,7 +194,16 @@ impl Session {
             return;
         }
         if acknowledged {
-            let packet_id = self.window.take();
+            let packet_id = match delivery.sending {
+                Sending::Again(packet_id) => {
+                    if !self.window.again(packet_id, delivery.position) {
+                        return;
+                    }
+                    Some(packet_id)
+                }
+                Sending::Aside => self.window.take(None),
+                Sending::First | Sending::Doubtful => self.window.take(Some(delivery.position)),
+            };
             outgoing.packet_id =
                 Some(packet_id.expect("events are delivered only while the window has room"));
         }
@@ -158,12 +211,7 @@ impl Session {
     }
 }
 
-fn too_many_waits() -> Violation {
-    Violation::new(
-        Reason::QuotaExceeded,
-        format!(
-            "a session may have {} conditional publishes undecided; wait for an answer",
-            limits::SESSION_WAITS
-        ),
-    )
+fn routers_own() -> Violation {
+    let text = "PUBLISH: topics that begin with wamp are the router's own";
+    Violation::new(Reason::TopicNameInvalid, text)
 }

@@ -7,17 +7,20 @@
 //!
 //! Deliberately absent: matching, which the driver does.
 
+mod kept;
+
 use std::collections::{BTreeMap, HashMap};
 
 use super::filter::{self, Options};
 use super::outbox::Outbox;
-use super::packet::codec::{write_suback, write_unsuback, Filter, Subscribe, Unsubscribe};
+use super::packet::codec::{write_suback, Filter, Subscribe, Unsubscribe};
 use super::packet::{Reason, Version, Violation};
 use crate::event::Qos;
 use crate::gate::terms;
 use crate::gate::{Request, RetainedMode, SubscribeError, Subscription, SubscriptionId};
 use crate::limits;
 use crate::topic::Pattern;
+use kept::Keeping;
 
 /// Bytes the filters of one session may have, all together.
 const FILTER_BYTES: usize = 1 << 20;
@@ -42,6 +45,8 @@ struct Entry {
     retained: RetainedMode,
     /// It goes on in a way of its own, so that no plain one can take its place.
     own: bool,
+    /// It outlives the session.
+    kept: bool,
     /// Bytes of its condition.
     condition: usize,
     /// The subscription that shows the retained values once more, if there was one.
@@ -93,6 +98,8 @@ pub(crate) struct Subscriptions {
     packets: u64,
     /// Lines that wait, over all packets.
     waiting: usize,
+    /// Where the session outlives its connection.
+    keeping: Option<Keeping>,
 }
 
 impl Subscriptions {
@@ -108,6 +115,7 @@ impl Subscriptions {
             pending: BTreeMap::new(),
             packets: 0,
             waiting: 0,
+            keeping: None,
         }
     }
 
@@ -161,7 +169,7 @@ impl Subscriptions {
             return self.write(&pending, out);
         }
         self.pending.insert(number, pending);
-        Ok(())
+        self.note_asked(out)
     }
 
     /// Returns whether the subscription stands already.
@@ -176,6 +184,16 @@ impl Subscriptions {
         let (pattern, reading) = filter::read(&filter.text, options.reading)?;
         let known = self.by_text.get(filter.text.as_str()).copied();
         let retained = reading.retained_mode(filter.retain_handling, known.is_none());
+        if self.keeps(&reading) {
+            let how = (retained, options);
+            self.ask_kept(filter.text, granted, pattern, how, waiter, out)?;
+            return Ok(false);
+        }
+        if known.is_some_and(|id| self.by_id[&id].kept) {
+            let text =
+                "the filter is kept: to replay it as well, subscribe to $replay/<place>/<filter>";
+            return Err(Violation::new(Reason::ImplementationSpecific, text));
+        }
         let changes = retained == RetainedMode::Changes;
         let goes_on = changes || options.filter.is_some();
         if let Some(id) = known.filter(|_| !goes_on && !reading.is_replay()) {
@@ -190,6 +208,7 @@ impl Subscriptions {
             state: State::Asked(vec![waiter]),
             retained,
             own: goes_on || reading.snapshot,
+            kept: false,
             condition,
             again: None,
         };
@@ -247,6 +266,7 @@ impl Subscriptions {
             state: State::Asked(vec![waiter]),
             retained,
             own: true,
+            kept: false,
             condition: 0,
             again: None,
         })?;
@@ -283,12 +303,16 @@ impl Subscriptions {
             ));
         }
         self.wait()?;
+        Ok(self.add(entry))
+    }
+
+    fn add(&mut self, entry: Entry) -> SubscriptionId {
         self.text_bytes += entry.text.len();
         self.condition_bytes += entry.condition;
         self.last += 1;
         let id = SubscriptionId(self.last);
         self.by_id.insert(id, entry);
-        Ok(id)
+        id
     }
 
     fn entry(&mut self, id: SubscriptionId) -> &mut Entry {
@@ -352,7 +376,8 @@ impl Subscriptions {
         })
     }
 
-    /// An UNSUBSCRIBE came. It is answered at once: from here on, no event of its filters is passed on.
+    /// An UNSUBSCRIBE came. It is answered at once, unless something of it was kept: from here on, no event of its
+    /// filters is passed on.
     pub(crate) fn unsubscribe(
         &mut self,
         packet: &Unsubscribe,
@@ -362,11 +387,11 @@ impl Subscriptions {
         for text in &packet.filters {
             let known = self.by_text.get(text.as_str()).copied();
             existed.push(known.is_some());
-            if let Some(id) = known {
+            if let Some(id) = known.filter(|id| !self.by_id[id].kept) {
                 self.leave(id, out);
             }
         }
-        out.put(|output| write_unsuback(self.version, packet.packet_id, &existed, output))
+        self.drop_kept(packet, existed, out)
     }
 
     fn leave(&mut self, id: SubscriptionId, out: &mut Outbox) {
@@ -414,7 +439,7 @@ fn reason(error: SubscribeError) -> Reason {
         SubscribeError::Gone { .. } | SubscribeError::Ahead { .. } => {
             Reason::ImplementationSpecific
         }
-        SubscribeError::TooMany => Reason::QuotaExceeded,
+        SubscribeError::TooMany | SubscribeError::NoRoom => Reason::QuotaExceeded,
         SubscribeError::Unavailable => Reason::Unspecified,
     }
 }

@@ -7,6 +7,10 @@
 //! subscribed 1        also: gone 1 7, ahead 1 7, toomany 1, unavailable 1, unsubscribed 1, ended 1
 //! decided 0 7         the first publish is accepted at position 7; also: notaccepted 0, linefull 0, sessionended 0
 //! deliver T qQ by S to 1,2 X                 an event; also: change, one that is to be retained; keep, one that was
+//! cursor 7 first T qQ by S to 1,2 X          the event at position 7 at the session's cursor; also: doubtful, again:PACKETID
+//! resume 5 7:1,9:2 a/b@4q1                   the session goes on: back at 5, in flight, filters; also: keeps, a new one
+//! noted / noroom                             what was to be kept first is, or is not
+//! leaves 7:1                                 what is in flight for later sessions
 //! at 500 / tick       time passes; then the gate is told
 //! full / room         whether it can deliver
 //! reason X            why it closed
@@ -21,6 +25,7 @@
 mod bytes_in;
 mod deliver;
 mod handshake;
+mod kept;
 mod publish;
 mod retained;
 mod subscribe;
@@ -32,11 +37,11 @@ use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
 use super::packet::publish::put_varint;
 use super::{MqttConfig, MqttGate};
-use crate::act::{Act, Refusal, Will};
+use crate::act::{Act, InFlight, KeptSubscription, Refusal, Will};
 use crate::event::{Payload, Qos, SessionId};
 use crate::gate::{
-    Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, PublishError, Request, RetainedMode,
-    Stored, SubscribeError, SubscriptionId,
+    Answer, Delivery, EndReason, Gate, KeptReading, Moment, OpenRefusal, PublishError, Request,
+    Resumed, RetainedMode, Sending, Stored, SubscribeError, SubscriptionId,
 };
 use crate::payload::{encode, Serializer, Value};
 use crate::segment::StoredEvent;
@@ -136,7 +141,15 @@ fn happen(gate: &mut MqttGate, now: &mut Moment, word: &str, rest: &str, place: 
         "unavailable" => gate.subscribed(id(0), Err(SubscribeError::Unavailable)),
         "unsubscribed" => gate.unsubscribed(id(0)),
         "ended" => gate.ended(id(0)),
-        "deliver" | "change" | "keep" => deliver_line(gate, word, rest),
+        "deliver" | "change" | "keep" | "cursor" => deliver_line(gate, word, rest),
+        "resume" | "keeps" => resume_line(gate, word == "resume", &words),
+        "noted" => gate.noted(true),
+        "noroom" => gate.noted(false),
+        "leaves" => {
+            let left = gate.parting().in_flight;
+            let left = left.iter().map(|m| format!("{}:{}", m.position, m.packet_id));
+            assert_eq!(left.collect::<Vec<_>>().join(","), rest, "{place}");
+        }
         "at" => *now = Moment(number(0)),
         "tick" => gate.tick(*now),
         "deadline" => {
@@ -151,6 +164,7 @@ fn happen(gate: &mut MqttGate, now: &mut Moment, word: &str, rest: &str, place: 
         "shutdown" => gate.end(EndReason::Shutdown),
         "takenover" => gate.end(EndReason::TakenOver),
         "leaselost" => gate.end(EndReason::Lost),
+        "fellbehind" => gate.end(EndReason::FellBehind { oldest: Position(7) }),
         "unanswerable" => gate.end(EndReason::Unavailable),
         _ => panic!("what is {place}"),
     }
@@ -160,25 +174,68 @@ fn answer(first: u64, count: u64, outcome: Result<Stored, PublishError>) -> Answ
     Answer { first, count: count as u32, outcome }
 }
 
+fn resume_line(gate: &mut MqttGate, present: bool, words: &[&str]) {
+    let mut words = words.iter();
+    let back_at = words.next().map_or(0, |word| word.parse().unwrap());
+    let in_flight = words.next().copied().unwrap_or_default().split(',');
+    let in_flight = in_flight.filter_map(|message| {
+        let (position, packet_id) = message.split_once(':')?;
+        let (position, packet_id) = (position.parse().unwrap(), packet_id.parse().unwrap());
+        Some(InFlight { position: Position(position), packet_id })
+    });
+    let filters = words.map(|filter| {
+        let (text, rest) = filter.split_once('@').unwrap();
+        let (from, qos) = rest.split_once('q').unwrap();
+        let kept = KeptSubscription {
+            qos: Qos::from_tag(qos.parse().unwrap()).unwrap(),
+            no_local: false,
+            retain_as_published: false,
+            changes: false,
+            identifier: None,
+            condition: None,
+        };
+        (text.to_owned(), kept, Position(from.parse().unwrap()))
+    });
+    gate.resume(Resumed {
+        present,
+        in_flight: in_flight.collect(),
+        filters: filters.collect(),
+        back_at: Position(back_at),
+    });
+}
+
 fn deliver_line(gate: &mut MqttGate, how: &str, line: &str) {
+    let (at, line) = match (how, line.split_once(' ')) {
+        ("cursor", Some((position, rest))) => {
+            let (sending, rest) = rest.split_once(' ').unwrap();
+            let sending = match sending.split_once(':') {
+                Some(("again", packet_id)) => Sending::Again(packet_id.parse().unwrap()),
+                _ if sending == "doubtful" => Sending::Doubtful,
+                _ => Sending::First,
+            };
+            ((Position(position.parse().unwrap()), sending), rest)
+        }
+        _ => ((Position(1), Sending::Aside), line),
+    };
     let mut words = line.splitn(7, ' ');
     let mut word = || words.next().unwrap();
     let topic = Topic::from_mqtt(word()).unwrap();
     let qos = Qos::from_tag(word()[1..].parse().unwrap()).unwrap();
     let (_, publisher, _) = (word(), word().parse().unwrap(), word());
     let subscriptions: Vec<_> =
-        word().split(',').map(|id| SubscriptionId(id.parse().unwrap())).collect();
+        word().split(',').flat_map(str::parse).map(SubscriptionId).collect();
     let rest = words.next().unwrap_or_default();
     let (payload, properties) = rest.split_once(" with ").unwrap_or((rest, ""));
     let mut event = stored(publisher, qos, Payload::raw(assemble(payload)), assemble(properties));
-    event.retain = how != "deliver";
-    deliver(gate, &topic, &event, how == "keep", &subscriptions);
+    event.retain = matches!(how, "change" | "keep");
+    deliver(gate, &topic, &event, (how == "keep", at), &subscriptions);
 }
 
 /// To subscription 1, with QoS 1 on topic `a`.
 fn deliver_payload(gate: &mut MqttGate, payload: Payload) {
     let event = stored(1, Qos::AtLeastOnce, payload, Bytes::new());
-    deliver(gate, &Topic::from_mqtt("a").unwrap(), &event, false, &[SubscriptionId(1)]);
+    let how = (false, (Position(1), Sending::Aside));
+    deliver(gate, &Topic::from_mqtt("a").unwrap(), &event, how, &[SubscriptionId(1)]);
 }
 
 fn stored(publisher: u64, qos: Qos, payload: Payload, properties: Bytes) -> StoredEvent {
@@ -200,15 +257,16 @@ fn deliver(
     gate: &mut MqttGate,
     topic: &Topic,
     event: &StoredEvent,
-    retained: bool,
+    (retained, (position, sending)): (bool, (Position, Sending)),
     subscriptions: &[SubscriptionId],
 ) {
     gate.deliver(Delivery {
         event,
         topic,
-        position: Position(1),
+        position,
         id: EventId::new(Stamp(0), Slot(1), 0),
         retained,
+        sending,
         subscriptions,
     });
 }
@@ -221,6 +279,20 @@ fn show(request: &Request) -> String {
             let will = join.will.as_ref().map(show_will).unwrap_or_default();
             format!("open realm=\"{realm}\" client=\"{client}\"{will}")
         }
+        Request::Attach { realm, attach } => {
+            let client = attach.join.client.as_deref().unwrap_or("-");
+            let clean = if attach.clean { " clean" } else { "" };
+            let will = attach.join.will.as_ref().map(show_will).unwrap_or_default();
+            format!(
+                "attach realm=\"{realm}\" client=\"{client}\"{clean} for {}{will}",
+                attach.expiry
+            )
+        }
+        Request::Resume(readings) => {
+            let readings: Vec<_> = readings.iter().map(show_reading).collect();
+            format!("resume {}", readings.join(", ")).trim_end().to_owned()
+        }
+        Request::Keep { act, subscribe, unsubscribe } => show_keep(act, subscribe, unsubscribe),
         Request::Publish(event) => {
             assert_eq!((event.realm.as_str(), event.publisher), ("home", SESSION));
             assert!(event.payload.kwargs.is_empty());
@@ -256,9 +328,40 @@ fn show(request: &Request) -> String {
             text + &format!(" {:?}", subscription.pattern)
         }
         Request::Unsubscribe(id) => format!("unsubscribe {}", id.0),
+        Request::Call(_) => unreachable!("MQTT has no calls"),
         Request::Close { drop_will: false } => "close".to_owned(),
         Request::Close { drop_will: true } => "close dropping the will".to_owned(),
     }
+}
+
+fn show_keep(act: &Act, subscribe: &[KeptReading], unsubscribe: &[SubscriptionId]) -> String {
+    let subscribe: Vec<_> = subscribe.iter().map(show_reading).collect();
+    match act {
+        Act::Subscribe(filters) => {
+            let filter =
+                |(text, kept): &(String, KeptSubscription)| format!("{text} q{}", kept.qos as u8);
+            let filters: Vec<_> = filters.iter().map(filter).collect();
+            format!("keep {} as {}", filters.join(", "), subscribe.join(", "))
+        }
+        Act::Unsubscribe(texts) => format!("drop {texts:?} {unsubscribe:?}"),
+        _ => panic!("{act:?}"),
+    }
+}
+
+fn show_reading(reading: &KeptReading) -> String {
+    let mut text = reading.id.0.to_string();
+    if let Some(from) = reading.from {
+        text += &format!("@{from}");
+    }
+    text += match reading.retained {
+        RetainedMode::None => "",
+        RetainedMode::Changes => " changes",
+        RetainedMode::State => " state",
+    };
+    if let Some(condition) = &reading.condition {
+        text += &format!(" filter {}", json(condition));
+    }
+    text
 }
 
 fn show_will(will: &Will) -> String {

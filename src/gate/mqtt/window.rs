@@ -1,15 +1,18 @@
 //! The window of QoS 1 messages that a client has not acknowledged yet, and their packet identifiers.
 //!
-//! Invariant: an identifier is given out again only after its PUBACK, and never more of them than the window is wide.
+//! Invariant: an identifier is given out again only after its PUBACK, and never are more messages on the way than the
+//! window is wide. Messages of an earlier session keep their identifiers, and are on the way once they were sent again.
 //!
-//! Deliberately absent: the messages. Nothing is sent twice on one connection, and no session outlives its connection.
+//! Deliberately absent: the messages, which are in the log.
 
 use std::collections::VecDeque;
 
+use vulpes_raft::ids::Position;
+
+use crate::act::InFlight;
+
 /// Most QoS 1 messages on the way to one client, whatever it would take.
 const WIDEST: u16 = 1024;
-
-const WORDS: usize = WIDEST as usize / 64 + 1;
 
 /// Packet identifiers 1 to the window's width.
 #[derive(Debug)]
@@ -19,7 +22,19 @@ pub(crate) struct Window {
     fresh: u16,
     /// Those of them that are free again, longest free first.
     free: VecDeque<u16>,
-    on_the_way: [u64; WORDS],
+    /// By identifier, beginning with 0, which is none.
+    messages: Vec<Message>,
+    on_the_way: u16,
+}
+
+/// What an identifier stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Message {
+    None,
+    /// It was sent; with its place, if later sessions are to know of it.
+    Sent(Option<Position>),
+    /// An earlier session has sent it.
+    Earlier(Position),
 }
 
 impl Window {
@@ -29,34 +44,82 @@ impl Window {
             width: receive_maximum.clamp(1, WIDEST),
             fresh: 0,
             free: VecDeque::new(),
-            on_the_way: [0; WORDS],
+            messages: vec![Message::None],
+            on_the_way: 0,
         }
     }
 
-    pub(crate) fn has_room(&self) -> bool {
-        self.fresh < self.width || !self.free.is_empty()
+    /// Takes up what an earlier session had on the way.
+    pub(crate) fn resume(&mut self, in_flight: &[InFlight]) {
+        for InFlight { position, packet_id } in in_flight {
+            while self.fresh < *packet_id {
+                let next = self.next_fresh();
+                self.free.push_back(next);
+            }
+            self.messages[usize::from(*packet_id)] = Message::Earlier(*position);
+        }
+        self.free.retain(|id| self.messages[usize::from(*id)] == Message::None);
     }
 
-    pub(crate) fn take(&mut self) -> Option<u16> {
-        let packet_id = if self.fresh < self.width {
-            self.fresh += 1;
-            self.fresh
-        } else {
-            self.free.pop_front()?
+    fn next_fresh(&mut self) -> u16 {
+        self.fresh += 1;
+        self.messages.push(Message::None);
+        self.fresh
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.on_the_way < self.width
+    }
+
+    /// Gives a message an identifier, while there is room.
+    pub(crate) fn take(&mut self, position: Option<Position>) -> Option<u16> {
+        if !self.has_room() {
+            return None;
+        }
+        let packet_id = match self.free.front() {
+            Some(_) if self.fresh >= self.width => self.free.pop_front()?,
+            _ => self.next_fresh(),
         };
-        self.on_the_way[usize::from(packet_id / 64)] |= 1 << (packet_id % 64);
+        self.messages[usize::from(packet_id)] = Message::Sent(position);
+        self.on_the_way += 1;
         Some(packet_id)
+    }
+
+    /// A message of an earlier session is sent again; `false` where it is not to be, because it was acknowledged.
+    pub(crate) fn again(&mut self, packet_id: u16, position: Position) -> bool {
+        let Some(message) = self.messages.get_mut(usize::from(packet_id)) else { return false };
+        if *message != Message::Earlier(position) {
+            return false;
+        }
+        *message = Message::Sent(Some(position));
+        self.on_the_way += 1;
+        true
     }
 
     /// A PUBACK. One that was not waited for changes nothing.
     pub(crate) fn acknowledged(&mut self, packet_id: u16) {
-        let bit = 1 << (packet_id % 64);
-        if let Some(word) = self.on_the_way.get_mut(usize::from(packet_id / 64)) {
-            if *word & bit != 0 {
-                *word &= !bit;
-                self.free.push_back(packet_id);
-            }
+        let Some(message) = self.messages.get_mut(usize::from(packet_id)) else { return };
+        match std::mem::replace(message, Message::None) {
+            Message::None => return,
+            Message::Sent(_) => self.on_the_way -= 1,
+            Message::Earlier(_) => {}
         }
+        self.free.push_back(packet_id);
+    }
+
+    /// The messages that a later session is to know of, by their places.
+    pub(crate) fn in_flight(&self) -> Vec<InFlight> {
+        let mut all: Vec<InFlight> = (0u16..)
+            .zip(&self.messages)
+            .filter_map(|(packet_id, message)| match message {
+                Message::Sent(Some(position)) | Message::Earlier(position) => {
+                    Some(InFlight { position: *position, packet_id })
+                }
+                Message::None | Message::Sent(None) => None,
+            })
+            .collect();
+        all.sort_by_key(|message| message.position);
+        all
     }
 }
 
@@ -67,7 +130,10 @@ mod tests {
     #[test]
     fn identifiers_come_back_only_with_their_acknowledgement() {
         let mut window = Window::new(2);
-        assert_eq!((window.take(), window.take(), window.take()), (Some(1), Some(2), None));
+        assert_eq!(
+            (window.take(None), window.take(None), window.take(None)),
+            (Some(1), Some(2), None)
+        );
         assert!(!window.has_room());
         for unknown in [0, 3, 64, 1025, u16::MAX] {
             window.acknowledged(unknown);
@@ -75,19 +141,39 @@ mod tests {
         }
         window.acknowledged(2);
         window.acknowledged(2);
-        assert_eq!((window.take(), window.take()), (Some(2), None));
+        assert_eq!((window.take(None), window.take(None)), (Some(2), None));
         window.acknowledged(2);
         window.acknowledged(1);
-        assert_eq!((window.take(), window.take(), window.take()), (Some(2), Some(1), None));
+        assert_eq!(
+            (window.take(None), window.take(None), window.take(None)),
+            (Some(2), Some(1), None)
+        );
+    }
+
+    #[test]
+    fn what_an_earlier_session_sent_keeps_its_identifiers() {
+        let at = |position, packet_id| InFlight { position: Position(position), packet_id };
+        let mut window = Window::new(2);
+        window.resume(&[at(10, 3), at(11, 1)]);
+        assert_eq!(window.in_flight(), [at(10, 3), at(11, 1)]);
+        assert!(!window.again(3, Position(9)) && !window.again(2, Position(10)));
+        assert!(window.again(3, Position(10)) && !window.again(3, Position(10)));
+        assert_eq!((window.take(Some(Position(12))), window.has_room()), (Some(2), false));
+        // Acknowledged before it was sent again: it was on its way when the connection broke.
+        window.acknowledged(1);
+        assert!(!window.again(1, Position(11)) && !window.has_room());
+        window.acknowledged(3);
+        assert_eq!(window.take(None), Some(1));
+        assert_eq!(window.in_flight(), [at(12, 2)]);
     }
 
     #[test]
     fn a_generous_client_gets_our_own_width() {
         let mut window = Window::new(u16::MAX);
         for expected in 1..=WIDEST {
-            assert_eq!(window.take(), Some(expected));
+            assert_eq!(window.take(None), Some(expected));
         }
-        assert_eq!(window.take(), None);
+        assert_eq!(window.take(None), None);
         window.acknowledged(WIDEST);
         assert!(window.has_room());
     }

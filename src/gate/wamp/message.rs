@@ -8,8 +8,10 @@
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
+use crate::call::InvocationId;
 use crate::gate::SubscriptionId;
 use crate::payload::{elements, Elements, Kind, Malformed, Serializer};
+use crate::procedure::RegistrationId;
 
 /// Largest id (WAMP basic profile, "IDs").
 const LARGEST_ID: u64 = 1 << 53;
@@ -31,8 +33,13 @@ pub(super) mod code {
     pub(in super::super) const EVENT: u64 = 36;
     pub(in super::super) const CALL: u64 = 48;
     pub(in super::super) const CANCEL: u64 = 49;
+    pub(in super::super) const RESULT: u64 = 50;
     pub(in super::super) const REGISTER: u64 = 64;
+    pub(in super::super) const REGISTERED: u64 = 65;
     pub(in super::super) const UNREGISTER: u64 = 66;
+    pub(in super::super) const UNREGISTERED: u64 = 67;
+    pub(in super::super) const INVOCATION: u64 = 68;
+    pub(in super::super) const INTERRUPT: u64 = 69;
     pub(in super::super) const YIELD: u64 = 70;
 }
 
@@ -43,14 +50,56 @@ pub(super) struct RequestId(pub(super) u64);
 /// A message from a client.
 #[derive(Debug)]
 pub(super) enum Message<'a> {
-    Hello { realm: Cow<'a, str>, details: &'a [u8] },
+    Hello {
+        realm: Cow<'a, str>,
+        details: &'a [u8],
+    },
     Abort,
     Goodbye,
     Publish(Publish<'a>),
-    Subscribe { request: RequestId, options: &'a [u8], topic: Cow<'a, str> },
-    Unsubscribe { request: RequestId, subscription: SubscriptionId },
-    Call(Procedural),
-    Cancel,
+    Subscribe {
+        request: RequestId,
+        options: &'a [u8],
+        topic: Cow<'a, str>,
+    },
+    Unsubscribe {
+        request: RequestId,
+        subscription: SubscriptionId,
+    },
+    Call(Call<'a>),
+    Cancel {
+        request: RequestId,
+        options: &'a [u8],
+    },
+    Register {
+        request: RequestId,
+        options: &'a [u8],
+        procedure: Cow<'a, str>,
+    },
+    Unregister {
+        request: RequestId,
+        registration: RegistrationId,
+    },
+    Yield {
+        invocation: InvocationId,
+        options: &'a [u8],
+        carried: Carried<'a>,
+    },
+    /// ERROR, to an INVOCATION.
+    Error {
+        invocation: InvocationId,
+        uri: Cow<'a, str>,
+        carried: Carried<'a>,
+    },
+}
+
+/// What a message carries.
+#[derive(Debug)]
+pub(super) struct Carried<'a> {
+    /// An encoded list, or nothing at all where there is no argument and no keyword.
+    pub(super) args: &'a [u8],
+    /// An encoded dictionary that is not empty, or nothing at all.
+    pub(super) kwargs: &'a [u8],
 }
 
 /// PUBLISH.
@@ -59,18 +108,16 @@ pub(super) struct Publish<'a> {
     pub(super) request: RequestId,
     pub(super) options: &'a [u8],
     pub(super) topic: Cow<'a, str>,
-    /// An encoded list, or nothing at all where there is no argument and no keyword.
-    pub(super) args: &'a [u8],
-    /// An encoded dictionary that is not empty, or nothing at all.
-    pub(super) kwargs: &'a [u8],
+    pub(super) carried: Carried<'a>,
 }
 
-/// CALL, REGISTER or UNREGISTER.
+/// CALL.
 #[derive(Debug)]
-pub(super) struct Procedural {
-    pub(super) code: u64,
-    pub(super) name: &'static str,
+pub(super) struct Call<'a> {
     pub(super) request: RequestId,
+    pub(super) options: &'a [u8],
+    pub(super) procedure: Cow<'a, str>,
+    pub(super) carried: Carried<'a>,
 }
 
 impl Message<'_> {
@@ -82,8 +129,12 @@ impl Message<'_> {
             Self::Publish(_) => "PUBLISH",
             Self::Subscribe { .. } => "SUBSCRIBE",
             Self::Unsubscribe { .. } => "UNSUBSCRIBE",
-            Self::Call(call) => call.name,
-            Self::Cancel => "CANCEL",
+            Self::Call(_) => "CALL",
+            Self::Cancel { .. } => "CANCEL",
+            Self::Register { .. } => "REGISTER",
+            Self::Unregister { .. } => "UNREGISTER",
+            Self::Yield { .. } => "YIELD",
+            Self::Error { .. } => "ERROR",
         }
     }
 }
@@ -136,42 +187,55 @@ pub(super) fn decode(serializer: Serializer, input: &[u8]) -> Result<Message<'_>
             let subscription = SubscriptionId(parts.id(2, "subscription")?);
             Ok(Message::Unsubscribe { request: parts.request()?, subscription })
         }
-        code::CALL => procedural(number, &parts("CALL", 4..=6)?),
-        code::REGISTER => procedural(number, &parts("REGISTER", 4..=4)?),
-        code::UNREGISTER => procedural(number, &parts("UNREGISTER", 3..=4)?),
+        code::CALL => {
+            let parts = parts("CALL", 4..=6)?;
+            let (request, options) = (parts.request()?, parts.dict(2, "options")?);
+            let procedure = parts.text(3, "procedure")?;
+            Ok(Message::Call(Call { request, options, procedure, carried: parts.carried(4)? }))
+        }
         code::CANCEL => {
             let parts = parts("CANCEL", 3..=3)?;
-            parts.request()?;
-            Ok(Message::Cancel)
+            Ok(Message::Cancel { request: parts.request()?, options: parts.dict(2, "options")? })
         }
-        code::AUTHENTICATE => unexpected("AUTHENTICATE", "without a CHALLENGE"),
-        code::ERROR => unexpected("ERROR", "without an INVOCATION"),
-        code::YIELD => unexpected("YIELD", "without an INVOCATION"),
+        code::REGISTER => {
+            let parts = parts("REGISTER", 4..=4)?;
+            let (request, options) = (parts.request()?, parts.dict(2, "options")?);
+            Ok(Message::Register { request, options, procedure: parts.text(3, "procedure")? })
+        }
+        code::UNREGISTER => {
+            let parts = parts("UNREGISTER", 3..=4)?;
+            let registration = RegistrationId(parts.id(2, "registration")?);
+            Ok(Message::Unregister { request: parts.request()?, registration })
+        }
+        code::YIELD => {
+            let parts = parts("YIELD", 3..=5)?;
+            let invocation = InvocationId(parts.id(1, "request")?);
+            let (options, carried) = (parts.dict(2, "options")?, parts.carried(3)?);
+            Ok(Message::Yield { invocation, options, carried })
+        }
+        code::ERROR => error(&parts("ERROR", 5..=7)?),
+        code::AUTHENTICATE => {
+            Err(Violation::Unexpected { message: "AUTHENTICATE", when: "without a CHALLENGE" })
+        }
         other => Err(Violation::UnknownType(other)),
     }
+}
+
+/// Clients answer nothing but an INVOCATION.
+fn error<'a>(parts: &Parts<'a, '_>) -> Result<Message<'a>, Violation> {
+    if parts.elements.get(1).integer() != Some(code::INVOCATION) {
+        return Err(parts.wrong(1, "request type", "68, of an INVOCATION"));
+    }
+    let invocation = InvocationId(parts.id(2, "request")?);
+    parts.dict(3, "details")?;
+    let uri = parts.text(4, "error")?;
+    Ok(Message::Error { invocation, uri, carried: parts.carried(5)? })
 }
 
 fn publish<'a>(parts: &Parts<'a, '_>) -> Result<Publish<'a>, Violation> {
     let (request, options) = (parts.request()?, parts.dict(2, "options")?);
     let topic = parts.text(3, "topic")?;
-    let count = parts.elements.count();
-    let mut args = if count > 4 { parts.list(4, "arguments")? } else { &[] };
-    let mut kwargs = if count > 5 { parts.dict(5, "keyword arguments")? } else { &[] };
-    if parts.elements.get(5).items == 0 {
-        kwargs = &[];
-    }
-    if kwargs.is_empty() && parts.elements.get(4).items == 0 {
-        args = &[];
-    }
-    Ok(Publish { request, options, topic, args, kwargs })
-}
-
-fn procedural<'a>(code: u64, parts: &Parts<'_, '_>) -> Result<Message<'a>, Violation> {
-    Ok(Message::Call(Procedural { code, name: parts.message, request: parts.request()? }))
-}
-
-fn unexpected<'a>(message: &'static str, when: &'static str) -> Result<Message<'a>, Violation> {
-    Err(Violation::Unexpected { message, when })
+    Ok(Publish { request, options, topic, carried: parts.carried(4)? })
 }
 
 /// The elements of a message of a known type.
@@ -217,6 +281,20 @@ impl<'a, 'e> Parts<'a, 'e> {
             Kind::Dict => Ok(element.raw),
             _ => Err(self.wrong(at, part, "a dictionary")),
         }
+    }
+
+    /// What it carries, from one element on.
+    fn carried(&self, at: usize) -> Result<Carried<'a>, Violation> {
+        let count = self.elements.count();
+        let mut args = if count > at { self.list(at, "arguments")? } else { &[] };
+        let mut kwargs = if count > at + 1 { self.dict(at + 1, "keyword arguments")? } else { &[] };
+        if count > at + 1 && self.elements.get(at + 1).items == 0 {
+            kwargs = &[];
+        }
+        if kwargs.is_empty() && count > at && self.elements.get(at).items == 0 {
+            args = &[];
+        }
+        Ok(Carried { args, kwargs })
     }
 
     fn list(&self, at: usize, part: &'static str) -> Result<&'a [u8], Violation> {

@@ -1,4 +1,4 @@
-//! The options of HELLO, PUBLISH and SUBSCRIBE.
+//! The options of HELLO, PUBLISH and SUBSCRIBE; those of calls are in `calls/options`.
 //!
 //! Invariant: an option that would change what happens, and that this release does not know how to honour, is refused
 //! by name and never ignored. Options nobody defined are ignored, as WAMP says.
@@ -182,17 +182,17 @@ impl SubscribeOptions {
 }
 
 /// One option's value.
-struct Reader<'a> {
-    serializer: Serializer,
-    value: &'a [u8],
+pub(super) struct Reader<'a> {
+    pub(super) serializer: Serializer,
+    pub(super) value: &'a [u8],
 }
 
 impl Reader<'_> {
-    fn read(&self) -> Option<Value> {
+    pub(super) fn read(&self) -> Option<Value> {
         decode(self.serializer, self.value).ok()
     }
 
-    fn flag(&self, option: &'static str, flag: &mut bool) -> Result<(), OptionError> {
+    pub(super) fn flag(&self, option: &'static str, flag: &mut bool) -> Result<(), OptionError> {
         match self.read() {
             Some(Value::Bool(value)) => *flag = value,
             // What clients in JavaScript and Python send where they were given nothing.

@@ -1,73 +1,117 @@
-//! The publishes of a session that the client has no answer to yet.
+//! What a session has put into the log, and the client has no answer to yet: publishes, and registrations.
 //!
-//! A conditional one is answered when it is decided and not when it is stored, so that it leaves the line of the others.
+//! A conditional publish is answered when it is decided and not when it is stored, so that it leaves the line of the
+//! others; and so is a registration.
 //!
-//! Invariant: a publish is answered at most once. At most [`limits::SESSION_WAITS`] are undecided.
+//! Invariant: each is answered at most once.
 //!
 //! Deliberately absent: a limit for the others. The driver reads no more from a socket with
-//! [`limits::SESSION_UNANSWERED`] publishes unanswered.
+//! [`SESSION_UNANSWERED`](crate::limits::SESSION_UNANSWERED) publishes unanswered, or
+//! [`SESSION_REGISTERS`](crate::limits::SESSION_REGISTERS) registrations undecided.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use vulpes_raft::ids::Position;
 
-use super::message::RequestId;
+use super::message::{code, RequestId};
+use crate::gate::waits::{TooManyWaits, Waits};
 use crate::gate::{Answer, PublishError};
-use crate::limits;
+use crate::procedure::RegistrationId;
+
+/// What is decided in the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undecided {
+    /// A conditional publish; `None` wants no answer.
+    Publish(Option<RequestId>),
+    Register {
+        request: RequestId,
+        concurrency: u32,
+    },
+    Unregister {
+        request: RequestId,
+        registration: RegistrationId,
+    },
+}
+
+/// A request that has failed: the code of its message, and its number.
+pub(super) type Answered = (u64, RequestId);
 
 #[derive(Debug, Default)]
 pub(super) struct Publishes {
-    /// Sequence number of the next publish.
+    /// Sequence number of the next.
     next: u64,
     /// Those that want an answer once they are stored, by sequence number.
     unanswered: VecDeque<(u64, RequestId)>,
-    /// The conditional ones, by sequence number; `None` wants no answer.
-    undecided: BTreeMap<u64, Option<RequestId>>,
+    /// Conditional publishes; `None` wants no answer.
+    waits: Waits<Option<RequestId>>,
+    /// Registrations and their like, by sequence number.
+    registering: BTreeMap<u64, Undecided>,
 }
 
 impl Publishes {
-    /// Whether one more conditional publish may be made.
-    pub(super) fn may_wait(&self) -> bool {
-        self.undecided.len() < limits::SESSION_WAITS
+    /// Whether one more conditional publish of this size may be made.
+    pub(super) fn may_wait(&self, bytes: usize) -> Result<(), TooManyWaits> {
+        self.waits.check(bytes)
     }
 
-    /// A publish was made; `request` wants an answer.
-    pub(super) fn begin(&mut self, request: Option<RequestId>, conditional: bool) {
-        if conditional {
-            self.undecided.insert(self.next, request);
-        } else if let Some(request) = request {
-            self.unanswered.push_back((self.next, request));
-        }
+    /// A publish was made that is done when it is stored; `request` wants an answer.
+    pub(super) fn begin(&mut self, request: Option<RequestId>) {
+        self.unanswered.extend(request.map(|request| (self.next, request)));
         self.next += 1;
     }
 
-    /// Takes out the next request that an answer is an answer to, until there is none. Of the conditional ones, only
-    /// failure is one: where they are stored, they are still to be decided.
+    /// A conditional publish of this size was made; `request` wants an answer.
+    pub(super) fn begin_waiting(&mut self, request: Option<RequestId>, bytes: usize) {
+        self.waits.insert(self.next, request, bytes);
+        self.next += 1;
+    }
+
+    /// A registration or its like was asked for.
+    pub(super) fn begin_registering(&mut self, what: Undecided) {
+        self.registering.insert(self.next, what);
+        self.next += 1;
+    }
+
+    /// Takes out the next request that an answer is an answer to, until there is none. Of those that are decided later,
+    /// only failure is one: where they are stored, they are still to be decided.
     pub(super) fn next_answered(
         &mut self,
         answer: &Answer,
-    ) -> Option<(RequestId, Result<Position, PublishError>)> {
+    ) -> Option<(Answered, Result<Position, PublishError>)> {
         let end = answer.first + u64::from(answer.count);
         if let Some((sequence, request)) = self.unanswered.front().copied() {
             if sequence < end {
                 self.unanswered.pop_front();
                 let place = |base: Position| Position(base.0 + (sequence - answer.first));
-                return Some((request, answer.outcome.map(|stored| place(stored.position))));
+                let outcome = answer.outcome.map(|stored| place(stored.position));
+                return Some(((code::PUBLISH, request), outcome));
             }
         }
         let error = answer.outcome.err()?;
-        loop {
-            let (sequence, request) = self.undecided.range(answer.first..end).next()?;
-            let (sequence, request) = (*sequence, *request);
-            self.undecided.remove(&sequence);
+        while let Some(request) = self.waits.remove_first(answer.first..end) {
             if let Some(request) = request {
-                return Some((request, Err(error)));
+                return Some(((code::PUBLISH, request), Err(error)));
             }
         }
+        let sequence = *self.registering.range(answer.first..end).next()?.0;
+        let answered = self.registering.remove(&sequence).and_then(Undecided::request)?;
+        Some((answered, Err(error)))
     }
 
-    /// A conditional publish was decided; returns who waits for that.
-    pub(super) fn decided(&mut self, sequence: u64) -> Option<RequestId> {
-        self.undecided.remove(&sequence)?
+    /// Something was decided.
+    pub(super) fn decided(&mut self, sequence: u64) -> Option<Undecided> {
+        let publish = self.waits.remove(sequence).map(Undecided::Publish);
+        publish.or_else(|| self.registering.remove(&sequence))
+    }
+}
+
+impl Undecided {
+    /// Who waits for it.
+    pub(super) fn request(self) -> Option<Answered> {
+        match self {
+            Self::Publish(request) => Some((code::PUBLISH, request?)),
+            Self::Register { request, .. } => Some((code::REGISTER, request)),
+            Self::Unregister { request, .. } => Some((code::UNREGISTER, request)),
+        }
     }
 }

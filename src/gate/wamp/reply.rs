@@ -22,8 +22,17 @@ const BROKER_FEATURES: [&str; 4] = [
     "publisher_identification",
 ];
 
+const DEALER_FEATURES: [&str; 6] = [
+    "call_canceling",
+    "call_timeout",
+    "caller_identification",
+    "pattern_based_registration",
+    "progressive_call_results",
+    "shared_registration",
+];
+
 /// Room for a message without a payload.
-const SMALL: usize = 64;
+pub(super) const SMALL: usize = 64;
 
 pub(super) fn welcome(serializer: Serializer, session: SessionId, realm: &Realm) -> Vec<u8> {
     let mut writer = message(serializer, 512, 3, code::WELCOME);
@@ -36,20 +45,25 @@ pub(super) fn welcome(serializer: Serializer, session: SessionId, realm: &Realm)
     pair(&mut writer, "authprovider", PROVIDER);
     pair(&mut writer, "agent", concat!("vulpes/", env!("CARGO_PKG_VERSION")));
     writer.key("roles");
-    writer.begin_dict(1);
-    writer.key("broker");
+    writer.begin_dict(2);
+    role(&mut writer, "broker", &BROKER_FEATURES);
+    role(&mut writer, "dealer", &DEALER_FEATURES);
+    writer.end_dict();
+    writer.end_dict();
+    finish(writer)
+}
+
+fn role(writer: &mut Writer, name: &str, features: &[&str]) {
+    writer.key(name);
     writer.begin_dict(1);
     writer.key("features");
-    writer.begin_dict(BROKER_FEATURES.len());
-    for feature in BROKER_FEATURES {
+    writer.begin_dict(features.len());
+    for feature in features {
         writer.key(feature);
         writer.value(&crate::payload::Value::Bool(true));
     }
     writer.end_dict();
     writer.end_dict();
-    writer.end_dict();
-    writer.end_dict();
-    finish(writer)
 }
 
 pub(super) fn abort(serializer: Serializer, uri: &str, sentence: &str) -> Vec<u8> {
@@ -193,19 +207,19 @@ pub(super) fn event(
     finish(writer)
 }
 
-fn message(serializer: Serializer, capacity: usize, length: usize, code: u64) -> Writer {
+pub(super) fn message(serializer: Serializer, capacity: usize, length: usize, code: u64) -> Writer {
     let mut writer = Writer::new(serializer, capacity);
     writer.begin_list(length);
     writer.integer(code);
     writer
 }
 
-fn finish(mut writer: Writer) -> Vec<u8> {
+pub(super) fn finish(mut writer: Writer) -> Vec<u8> {
     writer.end_list();
     writer.finish()
 }
 
-fn pair(writer: &mut Writer, key: &str, text: &str) {
+pub(super) fn pair(writer: &mut Writer, key: &str, text: &str) {
     writer.key(key);
     writer.text(text);
 }

@@ -15,16 +15,22 @@ use proptest::prelude::*;
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
 use super::*;
-use crate::event::Encoding;
-use crate::gate::{After, PublishError, Stored};
+use crate::act::Act;
+use crate::event::{Encoding, Payload, Qos};
+use crate::gate::{After, PublishError, Sending, Stored};
 use crate::payload::{decode, encode, value, Value};
+use crate::procedure::Invoke;
 use crate::segment::StoredEvent;
 use crate::topic::{Pattern, PatternPart, Topic};
 
+mod calls;
 mod scripts;
 mod state;
 
 const SESSION: SessionId = SessionId(77);
+
+/// What WELCOME says of the router's roles.
+const ROLES: &str = r#""broker":{"features":{"event_retention":true,"pattern_based_subscription":true,"publisher_exclusion":true,"publisher_identification":true}},"dealer":{"features":{"call_canceling":true,"call_timeout":true,"caller_identification":true,"pattern_based_registration":true,"progressive_call_results":true,"shared_registration":true}}"#;
 
 /// Its text is `2611221742b1za3`.
 fn event_id() -> EventId {
@@ -154,8 +160,12 @@ fn show(request: &Request) -> String {
             format!("subscribe {} {pattern}{after}{snapshot}{retained}{filter}", id.0)
         }
         Request::Unsubscribe(id) => format!("unsubscribe {}", id.0),
+        Request::Call(asked) => calls::show_asked(asked),
         Request::Close { drop_will: false } => "close".into(),
         Request::Close { drop_will: true } => unreachable!("WAMP sessions have no MQTT will"),
+        Request::Attach { .. } | Request::Resume(_) | Request::Keep { .. } => {
+            unreachable!("WAMP sessions keep nothing")
+        }
     }
 }
 
@@ -170,7 +180,12 @@ fn show_act(act: &[u8]) -> String {
     if act.is_empty() {
         return String::new();
     }
-    let Some(Act::Publish(terms)) = Act::decode(act) else { panic!("another act: {act:?}") };
+    let terms = match Act::decode(act) {
+        Some(Act::Publish(terms)) => terms,
+        Some(Act::Register(register)) => return calls::show_register(&register),
+        Some(Act::Unregister(id)) => return format!(" unregister {}", id.0),
+        _ => panic!("another act: {act:?}"),
+    };
     let mut text = if terms.merge { " merge" } else { "" }.to_owned();
     text += &terms.when.map(|when| format!(" when {}", json(&when))).unwrap_or_default();
     text += if terms.watch { " watch" } else { "" };
@@ -199,6 +214,11 @@ fn tell(gate: &mut WampGate, call: &str) {
                 "not-accepted" => Err(Refusal::NotAccepted),
                 "line-full" => Err(Refusal::LineFull),
                 "session-ended" => Err(Refusal::SessionEnded),
+                "exists" => Err(Refusal::ProcedureExists),
+                "other-policy" => Err(Refusal::OtherPolicy(Invoke::Random)),
+                "too-many-registrations" => Err(Refusal::TooManyRegistrations),
+                "too-many-callees" => Err(Refusal::TooManyCallees),
+                "no-such-registration" => Err(Refusal::NoSuchRegistration),
                 _ => Ok(stored_at(number(2))),
             };
             gate.decided(number(1), outcome);
@@ -226,14 +246,16 @@ fn tell(gate: &mut WampGate, call: &str) {
             let subscriptions = &ids[..];
             let (event, topic, id) = (&event, &topic, event_id());
             let retained = how == "keep";
-            gate.deliver(Delivery { event, topic, position, id, retained, subscriptions });
+            let sending = Sending::First;
+            gate.deliver(Delivery { event, topic, position, id, retained, sending, subscriptions });
         }
         ["tick", _] => gate.tick(Moment(number(1))),
         ["end", "shutdown"] => gate.end(EndReason::Shutdown),
         ["end", "taken-over"] => gate.end(EndReason::TakenOver),
         ["end", "lost"] => gate.end(EndReason::Lost),
+        ["end", "behind"] => gate.end(EndReason::FellBehind { oldest: Position(7) }),
         ["end", "unavailable"] => gate.end(EndReason::Unavailable),
-        _ => panic!("not a call: {call}"),
+        _ => gate.told(calls::told(&words)),
     }
 }
 
@@ -384,6 +406,11 @@ fn any_message() -> impl Strategy<Value = Value> {
         "retained",
         "filter",
         "authmethods",
+        "invoke",
+        "concurrency",
+        "mode",
+        "timeout",
+        "progress",
         "x",
     ]);
     let element = scalar.prop_recursive(2, 8, 3, move |inner| {
@@ -393,7 +420,7 @@ fn any_message() -> impl Strategy<Value = Value> {
             prop::collection::vec(pair, 0..3).prop_map(Value::Dict),
         ]
     });
-    let code = prop::sample::select(vec![1i64, 3, 6, 16, 16, 32, 32, 34, 48, 49, 64, 66, 70]);
+    let code = prop::sample::select(vec![1i64, 3, 6, 8, 16, 16, 32, 32, 34, 48, 49, 64, 66, 70]);
     let fitting = (code.clone(), 1i64..4, "[a-c.]{1,5}", prop::collection::vec(element.clone(), 3))
         .prop_map(|(code, request, topic, rest)| {
             let mut items = vec![Value::Int(code), Value::Int(request)];
@@ -442,7 +469,8 @@ proptest! {
                         Request::Publish(event) => {
                             let _ = value(&event.payload);
                         }
-                        Request::Open { .. } => prop_assert!(false, "opened twice"),
+                        Request::Call(_) => {}
+                        other => prop_assert!(false, "{other:?}"),
                     }
                 }
                 while let Some(message) = gate.poll_output() {

@@ -4,9 +4,13 @@
 //!
 //! Deliberately absent: the sentences beside them, which may change.
 
+use std::borrow::Cow;
+
 use crate::act::Refusal;
+use crate::call::CallError;
 use crate::gate::{EndReason, OpenRefusal, PublishError, SubscribeError};
 
+const HISTORY_GONE: &str = "vulpes.error.history_gone";
 pub(super) const INVALID_URI: &str = "wamp.error.invalid_uri";
 pub(super) const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
 pub(super) const NO_SUCH_SUBSCRIPTION: &str = "wamp.error.no_such_subscription";
@@ -27,12 +31,32 @@ pub(super) const TOO_MANY_WAITS: &str = "vulpes.error.too_many_waits";
 /// The filters of a session's subscriptions are as large as they may be.
 pub(super) const TOO_LARGE_FILTERS: &str = "vulpes.error.too_large_filters";
 
-/// Why a conditional publish was refused; the first is fox-wamp's.
+/// Why a conditional publish or a registration was refused; the first is fox-wamp's.
 pub(super) fn of_refusal(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::NotAccepted => "fox.error.not_accepted",
         Refusal::LineFull => "vulpes.error.line_full",
         Refusal::SessionEnded => "vulpes.error.session_ended",
+        Refusal::ProcedureExists => "wamp.error.procedure_already_exists",
+        Refusal::OtherPolicy(_) => "wamp.error.procedure_exists_with_different_invocation_policy",
+        Refusal::TooManyRegistrations => "vulpes.error.too_many_registrations",
+        Refusal::TooManyCallees => "vulpes.error.too_many_callees",
+        Refusal::NoSuchRegistration => "wamp.error.no_such_registration",
+    }
+}
+
+/// What a call failed with; what the callee said itself has its own.
+pub(super) fn of_call_error(error: &CallError) -> &str {
+    match error {
+        CallError::Callee { uri, .. } | CallError::Own { uri, .. } => uri,
+        CallError::NoSuchProcedure => "wamp.error.no_such_procedure",
+        // That a callee is gone is WAMP's case of a call being canceled by the router.
+        CallError::Canceled | CallError::CalleeLost => "wamp.error.canceled",
+        CallError::Timeout => "wamp.error.timeout",
+        CallError::Unreachable => "vulpes.error.unavailable",
+        CallError::CalleeBusy => "vulpes.error.callee_busy",
+        CallError::TooManyCalls => "vulpes.error.too_many_calls",
+        CallError::CallerSlow => "vulpes.error.result_dropped",
     }
 }
 
@@ -45,9 +69,9 @@ pub(super) fn of_publish_error(error: PublishError) -> &'static str {
 
 pub(super) fn of_subscribe_error(error: SubscribeError) -> &'static str {
     match error {
-        SubscribeError::Gone { .. } => "vulpes.error.history_gone",
+        SubscribeError::Gone { .. } => HISTORY_GONE,
         SubscribeError::Ahead { .. } => "vulpes.error.no_such_position",
-        SubscribeError::TooMany => "vulpes.error.too_many_subscriptions",
+        SubscribeError::TooMany | SubscribeError::NoRoom => "vulpes.error.too_many_subscriptions",
         SubscribeError::Unavailable => "vulpes.error.unavailable",
     }
 }
@@ -61,8 +85,8 @@ pub(super) fn of_open_refusal(refusal: OpenRefusal) -> &'static str {
 }
 
 /// The URI and the sentence beside it.
-pub(super) fn of_end(reason: EndReason) -> (&'static str, &'static str) {
-    match reason {
+pub(super) fn of_end(reason: EndReason) -> (&'static str, Cow<'static, str>) {
+    let (uri, sentence) = match reason {
         EndReason::Shutdown => {
             ("wamp.close.system_shutdown", "this node is stopping; connect to another one")
         }
@@ -78,5 +102,9 @@ pub(super) fn of_end(reason: EndReason) -> (&'static str, &'static str) {
         EndReason::HandshakeTimeout => {
             ("vulpes.error.handshake_timeout", "the session was not opened in time; send HELLO")
         }
-    }
+        EndReason::FellBehind { oldest } => {
+            return (HISTORY_GONE, SubscribeError::Gone { oldest }.to_string().into());
+        }
+    };
+    (uri, sentence.into())
 }

@@ -35,6 +35,10 @@ enum Op {
     Close {
         entry: u64,
     },
+    /// What is durable is released, but for this many rows.
+    Release {
+        but: u64,
+    },
     /// Time passes: commits happen.
     Wait {
         commits: u32,
@@ -53,6 +57,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         4 => (entry.clone(), 0..2u8).prop_map(|(entry, variant)| Op::Resolve { entry, variant }),
         1 => entry.clone().prop_map(|entry| Op::Open { entry }),
         1 => entry.prop_map(|entry| Op::Close { entry }),
+        1 => (0..6u64).prop_map(|but| Op::Release { but }),
         3 => (1..3u32).prop_map(|commits| Op::Wait { commits }),
         1 => Just(Op::CutPower),
     ]
@@ -93,6 +98,10 @@ impl Held {
         if body.id.incarnation < fence.incarnation {
             return Err(KeepError::Fenced);
         }
+        let is_past = body.id.incarnation == fence.incarnation && body.id.number < fence.number;
+        if is_past && !self.bodies.contains_key(&body.id) {
+            return Err(KeepError::Released(body.id));
+        }
         let held = self.bodies.entry(body.id).or_insert_with(|| body.body.clone());
         if *held != body.body {
             return Err(KeepError::Conflict(body.id));
@@ -101,6 +110,19 @@ impl Held {
             self.unresolved.insert(body.id, body.checksum);
         }
         Ok(body.checksum)
+    }
+
+    fn release(&mut self, before: Slot) {
+        let kept = self.rows.iter().position(|row| row.slot >= before).unwrap_or(0);
+        for row in self.rows.drain(..kept) {
+            if let Step::Segment(sealed) = row.step {
+                self.bodies.remove(&sealed.id);
+            }
+        }
+    }
+
+    fn last(&self) -> u64 {
+        self.rows.last().map_or(0, |row| row.slot.0)
     }
 
     fn resolve(&mut self, body: &SealedBody, row: Resolution) {
@@ -199,6 +221,13 @@ impl Run {
                 held.raise(entry, incarnation.next(), row.clone());
                 self.storage.index(plain(vec![(row, None)])).await.unwrap();
             }
+            Op::Release { but } => {
+                let before = Slot(self.storage.indexed().borrow().0.saturating_sub(but));
+                held.release(before);
+                let storage = self.storage.clone();
+                tokio::spawn(async move { storage.release(before).await });
+                tokio::task::yield_now().await;
+            }
             Op::Wait { commits } => {
                 tokio::time::sleep(COMMIT * commits + COMMIT / 2).await;
                 self.hear().await;
@@ -223,7 +252,7 @@ impl Run {
         }
         self.waiting = waiting;
         let indexed = *self.storage.indexed().borrow();
-        let state = self.states.iter().position(|held| held.rows.len() as u64 >= indexed.0);
+        let state = self.states.iter().position(|held| held.last() >= indexed.0);
         self.answered = self.answered.max(state.expect("rows are durable that were never queued"));
     }
 

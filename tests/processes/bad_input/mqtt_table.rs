@@ -45,7 +45,7 @@ impl Case {
     }
 }
 
-fn connect(level: u8, client: &str, user: Option<&str>) -> Vec<u8> {
+pub(super) fn connect(level: u8, client: &str, user: Option<&str>) -> Vec<u8> {
     let mut body = string("MQTT");
     let flags = if user.is_some() { 0x82 } else { 0x02 };
     body.extend([level, flags, 0, 60]);

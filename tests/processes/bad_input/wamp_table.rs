@@ -77,7 +77,7 @@ pub(super) fn raw_cases() -> Vec<RawCase> {
 }
 
 /// What comes of a message.
-enum Outcome {
+pub(super) enum Outcome {
     /// ABORT with this reason, and the connection ends.
     Abort(&'static str),
     /// ERROR with this reason, and the session goes on.
@@ -93,6 +93,11 @@ pub(super) struct SessionCase {
 }
 
 impl SessionCase {
+    /// A text within a session.
+    pub(super) fn new(name: &'static str, text: String, outcome: Outcome) -> Self {
+        Self { name, joined: true, text, outcome }
+    }
+
     pub(super) async fn play(self, address: SocketAddr) -> Result<()> {
         let name = self.name;
         within(name, TURNED_AWAY, self.run(address)).await.with_context(|| format!("WAMP: {name}"))

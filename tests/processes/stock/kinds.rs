@@ -155,13 +155,28 @@ impl Client {
 
     /// Starts it as a subscriber.
     pub(super) fn subscribe(&self, node: &Node) -> Result<Program> {
+        self.listen("sub", node)
+    }
+
+    /// Starts it as a subscriber in a session that outlives its connection: MQTT only.
+    pub(super) fn keep(&self, node: &Node) -> Result<Program> {
+        self.listen("keep", node)
+    }
+
+    fn listen(&self, role: &str, node: &Node) -> Result<Program> {
         let command = if self.kind == Kind::Mosquitto {
             // `-d` tells when the subscription stands, and would keep it in a buffer where nobody watches.
             let mut command = Command::new("stdbuf");
             command.args(["-oL", "mosquitto_sub", "-d", "-F", "event %t %x"]);
+            if role == "keep" {
+                command.args(["-c", "-i", &format!("mosquitto-{}", self.variant)]);
+            }
+            if role == "keep" && self.variant == "mqttv5" {
+                command.args(["-x", "4294967295"]);
+            }
             self.mosquitto(command, node, "cross/#")
         } else {
-            self.script("sub", node)
+            self.script(role, node)
         };
         Program::start(format!("{} at node {}", self.name(), node.id), command)
     }
@@ -179,6 +194,28 @@ impl Client {
         let mut program = Program::start(name, self.script("pub", node))?;
         for (line, _) in self.messages() {
             program.say(&line.to_string()).await?;
+        }
+        program.end_input();
+        Ok(program)
+    }
+
+    /// Its name as a callee.
+    pub(super) fn callee(&self) -> String {
+        let kind = if self.kind == Kind::AutobahnJs { "js" } else { "py" };
+        format!("calls.{kind}_{}", self.variant)
+    }
+
+    /// Starts it as a callee.
+    pub(super) fn serve(&self, node: &Node) -> Result<Program> {
+        Program::start(format!("{} at node {}", self.name(), node.id), self.script("serve", node))
+    }
+
+    /// Starts it as a caller of all these.
+    pub(super) async fn call(&self, node: &Node, calls: &[Value]) -> Result<Program> {
+        let name = format!("{} at node {}", self.name(), node.id);
+        let mut program = Program::start(name, self.script("call", node))?;
+        for call in calls {
+            program.say(&call.to_string()).await?;
         }
         program.end_input();
         Ok(program)

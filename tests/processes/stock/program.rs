@@ -84,6 +84,13 @@ impl Program {
         Ok(events)
     }
 
+    /// What became of its calls, as it printed that.
+    pub(super) fn called(&self) -> Vec<Value> {
+        let lines = self.lines.lock().expect("no reader panics");
+        let said = lines.iter().filter_map(|line| parse(line));
+        said.filter(|said| said["procedure"].is_string()).collect()
+    }
+
     /// The positions of what it published, as it was told them.
     pub(super) fn acknowledged(&self) -> Vec<u64> {
         let lines = self.lines.lock().expect("no reader panics");

@@ -14,16 +14,19 @@ use super::{property, Reason, Version};
 pub(crate) struct Accepted<'a> {
     pub(crate) receive_maximum: u16,
     pub(crate) max_packet: u32,
+    /// There was a session of this client that goes on.
+    pub(crate) session_present: bool,
     /// The client asked for a session that outlives its connection and does not get it.
     pub(crate) session_ends_with_connection: bool,
     /// The name a client without one was given.
     pub(crate) assigned: Option<&'a str>,
 }
 
-/// Writes a CONNACK that accepts, with no session present.
+/// Writes a CONNACK that accepts.
 pub(crate) fn connack_accepted(version: Version, accepted: &Accepted<'_>, output: &mut BytesMut) {
+    let present = u8::from(accepted.session_present);
     if version == Version::V311 {
-        output.put_slice(&[0x20, 0x02, 0x00, 0x00]);
+        output.put_slice(&[0x20, 0x02, present, 0x00]);
         return;
     }
     let mut properties = BytesMut::new();
@@ -44,7 +47,7 @@ pub(crate) fn connack_accepted(version: Version, accepted: &Accepted<'_>, output
     properties.put_slice(&[property::WILDCARD_SUBSCRIPTION_AVAILABLE, 1]);
     properties.put_slice(&[property::SUBSCRIPTION_IDENTIFIERS_AVAILABLE, 1]);
     properties.put_slice(&[property::SHARED_SUBSCRIPTION_AVAILABLE, 0]);
-    put_reasoned(output, 0x20, &[0, Reason::Success as u8], &properties);
+    put_reasoned(output, 0x20, &[present, Reason::Success as u8], &properties);
 }
 
 /// Writes a CONNACK that refuses.

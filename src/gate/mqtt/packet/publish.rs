@@ -63,8 +63,7 @@ pub(crate) fn read<'a>(
     let Some(qos) = Qos::from_tag((frame.first >> 1) & 3) else {
         return Err(Violation::malformed("a PUBLISH has QoS 3"));
     };
-    let duplicate = frame.first & 8 != 0;
-    if duplicate && qos == Qos::AtMostOnce {
+    if frame.first & 8 != 0 && qos == Qos::AtMostOnce {
         return Err(Violation::malformed("a PUBLISH with QoS 0 is marked as a duplicate"));
     }
     let mut reader = Reader::new(&buffer[frame.body.clone()]);
@@ -206,6 +205,8 @@ fn will_payload(will: &Json, text: &str) -> Payload {
 /// What goes to a client.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outgoing<'a> {
+    /// It may have been sent before.
+    pub(crate) duplicate: bool,
     pub(crate) retain: bool,
     /// Present with QoS 1.
     pub(crate) packet_id: Option<u16>,
@@ -242,7 +243,8 @@ impl Outgoing<'_> {
         let (body, properties) = self.lengths(version);
         output.reserve(5 + body);
         let qos = if self.packet_id.is_some() { 0x02 } else { 0x00 };
-        output.put_u8(0x30 | qos | u8::from(self.retain));
+        let duplicate = if self.duplicate { 0x08 } else { 0x00 };
+        output.put_u8(0x30 | duplicate | qos | u8::from(self.retain));
         put_varint(output, body as u32);
         put_text(output, self.topic);
         if let Some(packet_id) = self.packet_id {

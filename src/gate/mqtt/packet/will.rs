@@ -67,6 +67,10 @@ pub(crate) fn read(
     }
     let topic = Topic::from_mqtt(reader.text()?)
         .map_err(|error| Violation::new(Reason::TopicNameInvalid, format!("will: {error}")))?;
+    if topic.is_routers_own() {
+        let text = "will: topics that begin with wamp are the router's own";
+        return Err(Violation::new(Reason::TopicNameInvalid, text));
+    }
     let payload = reader.binary()?;
     if is_text && std::str::from_utf8(payload).is_err() {
         let text = "the will's payload is not UTF-8 as announced";

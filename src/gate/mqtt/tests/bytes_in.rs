@@ -51,6 +51,9 @@ fn frames_are_cut_where_they_end() {
     }
 }
 
+/// A client whose session outlives its connection.
+const KEEPS: &str = r#"10 | s"MQTT" 05 00 0000 p[11 0000003c] s"c""#;
+
 fn spoiled() -> impl Strategy<Value = Vec<u8>> {
     let spoils = vec((any::<prop::sample::Index>(), any::<u8>(), 0..4u8), 0..4);
     (prop::sample::select(SOUND), spoils).prop_map(|(sound, spoils)| {
@@ -75,6 +78,12 @@ fn serve(gate: &mut MqttGate, published: &mut u64) -> bool {
         assert!(!closed, "nothing is asked for after Close");
         match request {
             Request::Open { .. } => gate.opened(Ok(())),
+            Request::Attach { .. } => {
+                resume_line(gate, true, &["9", "3:1,4:7", "a/b@1q1"]);
+                gate.opened(Ok(()));
+            }
+            Request::Resume(_) => {}
+            Request::Keep { .. } => gate.noted(true),
             Request::Publish(_) => {
                 let stored = Stored {
                     position: Position(*published + 1),
@@ -88,6 +97,7 @@ fn serve(gate: &mut MqttGate, published: &mut u64) -> bool {
             }
             Request::Subscribe(subscription) => gate.subscribed(subscription.id, Ok(())),
             Request::Unsubscribe(id) => gate.unsubscribed(id),
+            Request::Call(_) => unreachable!("MQTT has no calls"),
             Request::Close { .. } => closed = true,
         }
     }
@@ -107,6 +117,7 @@ fn play(connect: &str, inputs: Vec<Vec<u8>>) {
         }
         if gate.can_deliver() {
             deliver_line(&mut gate, "change", "a/b q1 by 77 to 1,2,3 \"x\"");
+            deliver_line(&mut gate, "cursor", "4 again:7 a/b q1 by 77 to 1,2,3 \"x\"");
         }
     }
 }
@@ -115,14 +126,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn random_bytes_do_no_harm(bytes in vec(any::<u8>(), 0..200), open in 0..3usize) {
+    fn random_bytes_do_no_harm(bytes in vec(any::<u8>(), 0..200), open in 0..4usize) {
         let _ = complete_prefix(&bytes, 100);
-        play(["", SHORT[0].1, SHORT[1].1][open], vec![bytes]);
+        play(["", SHORT[0].1, SHORT[1].1, KEEPS][open], vec![bytes]);
     }
 
     #[test]
-    fn spoiled_packets_do_no_harm(inputs in vec(spoiled(), 1..6), open in 0..3usize) {
-        play(["", SHORT[0].1, SHORT[1].1][open], inputs);
+    fn spoiled_packets_do_no_harm(inputs in vec(spoiled(), 1..6), open in 0..4usize) {
+        play(["", SHORT[0].1, SHORT[1].1, KEEPS][open], inputs);
     }
 
     #[test]
@@ -147,6 +158,7 @@ proptest! {
         let version = if v5 { Version::V5 } else { Version::V311 };
         let properties = assemble(properties);
         let outgoing = Outgoing {
+            duplicate: retain && packet_id.is_some(),
             retain,
             packet_id,
             topic: &topic,

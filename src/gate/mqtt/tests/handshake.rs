@@ -93,7 +93,7 @@ fn a_session_is_described_to_others() {
 fn clients_without_a_name_get_one() {
     check(
         r#"in 10 | s"MQTT" 05 02 0000 p[11 0000003c] s""
-           ask open realm="home" client="vulpes-77"
+           ask attach realm="home" client="vulpes-77" clean for 60
            opened
            out 20 | 0000 p[11 00000000 21 2000 2401 27 000f8240 12 s"vulpes-77" 22 0000 2801 2901 2a00]"#,
     );
@@ -125,8 +125,6 @@ fn what_is_not_available_is_refused() {
         (r#"s"HTTP" 04 02 0000 s"c""#, ""),
         (r#"s"MQTT""#, ""),
         ("", ""),
-        // Not available yet.
-        (r#"s"MQTT" 04 00 0000 s"c""#, "20 | 0003"),
         (r#"s"MQTT" 04 00 0000 s"""#, "20 | 0002"),
         (
             r#"s"MQTT" 05 02 0000 p[15 s"SCRAM" 16 s"x"] s"c""#,
@@ -290,6 +288,7 @@ fn the_node_ends_sessions() {
         ("takenover", "8e", "another connection took the session over"),
         ("unanswerable", "89", "a message stays unanswered; it may or may not be stored"),
         ("leaselost", "89", "the node lost its lease; the session is over everywhere"),
+        ("fellbehind", "83", "the log is kept only from position 7 on"),
     ];
     for (word, code, text) in table {
         check(&format!("{OPEN5} {word} \n out e0 | {code} p[1f s\"{text}\"] \n ask close"));

@@ -32,6 +32,26 @@ fn publishes_become_events_and_are_answered_in_order() {
 }
 
 #[test]
+fn the_routers_own_topics_are_refused() {
+    let text = "PUBLISH: topics that begin with wamp are the router's own";
+    check(&format!(
+        r#"{OPEN5} in 32 | s"wamp/session/on_join" 0001 p[] "1"; 32 | s"wampx" 0002 p[] "2"
+        out 40 | 0001 90 p[1f s"{text}"]
+        ask publish wampx q1 2"#
+    ));
+    check(&format!(
+        r#"{OPEN5} in 30 | s"wamp" p[] "1"
+        out e0 | 90 p[1f s"{text}"]
+        ask close"#
+    ));
+    check(&format!(
+        r#"{OPEN4} in 32 | s"wamp/a" 0001 "1"
+        ask close
+        reason {text}"#
+    ));
+}
+
+#[test]
 fn unknown_outcomes_end_the_connection_unacknowledged() {
     let unknown = "no quorum answered in time; the message may or may not be stored";
     check(&format!(

@@ -153,7 +153,7 @@ fn a_session_waits_for_so_many_decisions_and_no_more() {
         gate.receive(conditional(r#"30 | s"a""#), Moment(0));
     }
     assert_eq!(gate.poll_output(), None);
-    let text = "a session may have 64 conditional publishes undecided; wait for an answer";
+    let text = "a session may have 64 conditional publishes undecided, of 4194304 bytes together; wait for an answer";
     let refusal = packets(&format!("40 | 0002 97 p[1f s\"{text}\"]"));
     let stored = Stored { position: Position(9), slot: Slot(1), stamp: Stamp(0), offset: 0 };
     gate.answered(answer(0, limits::SESSION_WAITS as u64, Ok(stored)));

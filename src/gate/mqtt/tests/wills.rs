@@ -29,7 +29,11 @@ fn a_will_goes_with_the_session() {
         ),
         (r#"s"MQTT" 05 06 000a p[] s"c" p[18 00000070] s"a" s"x""#.into(), "a q0 x".into()),
     ] {
-        check(&format!("in 10 | {connect} \n ask $ASK will {will}"));
+        let ask = match connect.contains(expiry) {
+            true => r#"ask attach realm="home" client="c" clean for 60"#,
+            false => "ask $ASK",
+        };
+        check(&format!("in 10 | {connect} \n {ask} will {will}"));
     }
 }
 
@@ -39,6 +43,10 @@ fn a_will_not_as_the_protocol_says_is_refused() {
     for (connect, reason) in [
         (r#"s"MQTT" 04 06 0000 s"c" s"a/#" s"x""#, wildcard),
         (r#"s"MQTT" 04 06 0000 s"c" s"" s"x""#, "will: a topic must not be empty"),
+        (
+            r#"s"MQTT" 04 06 0000 s"c" s"wamp/x" s"x""#,
+            "will: topics that begin with wamp are the router's own",
+        ),
         (r#"s"MQTT" 04 1e 0000 s"c" s"a" s"x""#, "the will has QoS 3"),
         (r#"s"MQTT" 04 22 0000 s"c""#, "flags of a will are set, but there is none"),
         (r#"s"MQTT" 04 06 0000 s"c" s"a""#, "a field reaches beyond the packet's end"),
@@ -48,6 +56,7 @@ fn a_will_not_as_the_protocol_says_is_refused() {
     for (will, code, text) in [
         (r#"p[] s"+" s"x""#, "90", wildcard),
         (r#"p[] s"" s"x""#, "90", "will: a topic must not be empty"),
+        (r#"p[] s"wamp" s"x""#, "90", "will: topics that begin with wamp are the router's own"),
         (r#"p[01 01] s"a" 0001 ff"#, "99", "the will's payload is not UTF-8 as announced"),
         (
             r#"p[26 s"when" s"null"] s"a" s"x""#,

@@ -139,7 +139,7 @@ fn a_session_waits_for_so_many_decisions_and_no_more() {
     }
     let too_many = r#"
         > [16,100,{"acknowledge":true,"when":1},"a"]
-        < [8,16,100,{},"vulpes.error.too_many_waits",["a session may have 64 conditional publishes undecided; wait for an answer"]]
+        < [8,16,100,{},"vulpes.error.too_many_waits",["a session may have 64 conditional publishes undecided, of 4194304 bytes together; wait for an answer"]]
         > [16,101,{"acknowledge":true},"a"]
         ! publish a
     "#;
@@ -153,7 +153,7 @@ fn a_session_waits_for_so_many_decisions_and_no_more() {
         > [16,102,{"acknowledge":true,"when":1},"a"]
         ! publish a when 1
         > [16,103,{"when":1},"a"]
-        < [3,{"message":"PUBLISH 103 without acknowledge: a session may have 64 conditional publishes undecided; wait for an answer"},"vulpes.error.too_many_waits"]
+        < [3,{"message":"PUBLISH 103 without acknowledge: a session may have 64 conditional publishes undecided, of 4194304 bytes together; wait for an answer"},"vulpes.error.too_many_waits"]
         ! close
         = decided 1 100
         "#,

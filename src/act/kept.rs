@@ -1,0 +1,116 @@
+//! Acts of MQTT sessions that outlive their connections: what they keep in the realm's state.
+//!
+//! Invariant: persisted and sent; the order of fields is never changed. New needs get new acts.
+//!
+//! Deliberately absent: QoS 2, which needs a state of its own for each packet identifier.
+
+use serde::{Deserialize, Serialize};
+use vulpes_raft::ids::{Position, Stamp};
+
+use super::Join;
+use crate::event::Qos;
+use crate::payload::Value;
+
+/// The expiry of a session that is kept for ever (MQTT 5 section 3.1.2.11.2).
+pub const NEVER: u32 = u32::MAX;
+
+/// A session begins that keeps something, or takes up what an earlier one of its client has kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Attach {
+    /// Has the client's name.
+    pub join: Join,
+    /// What was kept before is dropped first.
+    pub clean: bool,
+    /// Seconds for which all is kept once the session has ended.
+    pub expiry: u32,
+}
+
+/// The end of such a session, as its own entry saw it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detach {
+    /// The client asked for its will to be dropped (MQTT 5 section 3.14.4).
+    pub drop_will: bool,
+    /// The client has changed its mind about it.
+    pub expiry: Option<u32>,
+    pub progress: Progress,
+}
+
+/// How far a session has come in the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Every event before this place that is not in flight is done with.
+    pub sent: Position,
+    /// Events that were sent and not acknowledged, ascending.
+    pub in_flight: Vec<InFlight>,
+    /// Events from `sent` to before this place may have been sent as well.
+    pub doubt: Position,
+}
+
+/// An event that was sent and not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFlight {
+    pub position: Position,
+    pub packet_id: u16,
+}
+
+/// A subscription that is kept, beside its filter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeptSubscription {
+    /// The most it was granted.
+    pub qos: Qos,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    /// Only events that change a retained value.
+    pub changes: bool,
+    /// MQTT 5's subscription identifier.
+    pub identifier: Option<u32>,
+    /// Only events whose value fits.
+    pub condition: Option<Value>,
+}
+
+/// What a client has kept is to be dropped because it has been away for too long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expire {
+    pub client: String,
+    /// When it went away.
+    pub since: Stamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Act;
+    use super::*;
+    use crate::event::SessionId;
+
+    #[test]
+    fn golden_bytes() {
+        let in_flight = vec![InFlight { position: Position(7), packet_id: 2 }];
+        let progress = Progress { sent: Position(9), in_flight, doubt: Position(0) };
+        let subscription = KeptSubscription {
+            qos: Qos::AtLeastOnce,
+            no_local: false,
+            retain_as_published: true,
+            changes: false,
+            identifier: Some(5),
+            condition: Some(Value::Int(-1)),
+        };
+        let join = Join { client: Some("c".into()), ..Join::default() };
+        let detach = Detach { drop_will: true, expiry: Some(60), progress: progress.clone() };
+        let expire = Expire { client: "c".into(), since: Stamp(3) };
+        let cases: [(Act, &[u8]); 6] = [
+            (Act::Attach(Attach { join, clean: true, expiry: 60 }), &[8, 1, 1, b'c', 0, 0, 1, 60]),
+            (Act::Detach(detach), &[9, 1, 1, 60, 9, 1, 7, 2, 0]),
+            (
+                Act::Subscribe(vec![("a".into(), subscription)]),
+                &[10, 1, 1, b'a', 1, 0, 1, 0, 1, 5, 1, 2, 1],
+            ),
+            (Act::Unsubscribe(vec!["a".into()]), &[11, 1, 1, b'a']),
+            (Act::Progress(vec![(SessionId(4), progress)]), &[12, 1, 4, 9, 1, 7, 2, 0]),
+            (Act::Expire(expire), &[13, 1, b'c', 3]),
+        ];
+        for (act, bytes) in cases {
+            assert_eq!(act.encode(), bytes, "{act:?}");
+            assert_eq!(Act::decode(bytes), Some(act));
+        }
+    }
+}

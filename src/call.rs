@@ -1,0 +1,136 @@
+//! Calls, in no protocol's terms: what sessions ask and are told, and how it gets from the caller's entry to the callee's
+//! and back.
+//!
+//! In reading order:
+//! - `wire`: what two entries say to each other.
+//! - `exchange`: the state machine of an entry's calls, pure.
+//! - `meta`: the procedures that an entry answers by itself, from its own fold of the log.
+//!
+//! Calls are not logged: they are as durable as the three that take part in them. Who takes part is known from the log.
+//!
+//! Invariant: pure. A call is answered once, whatever becomes of the callee, its entry or the way to it.
+//!
+//! Deliberately absent: tasks and connections (`peer`, `server`), and repeating a call. Whoever calls knows whether that
+//! is harmless.
+
+mod exchange;
+mod meta;
+mod wire;
+
+use std::time::Duration;
+
+use crate::event::{Payload, SessionId};
+use crate::procedure::{Procedure, RegistrationId};
+
+pub use self::exchange::{Chosen, Exchange, LinkId, Party, Site};
+pub use self::meta::answer as answer_meta;
+pub use self::wire::{CallNumber, CalleeSays, CallerSays, Invoke, Mode, Reply};
+
+/// A caller's number for one of its calls, unique within its session while the call is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// A callee's number for one of its invocations, unique within its session; counts from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InvocationId(pub u64);
+
+/// What a session asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    /// Answered by [`Told::Result`] that is no progress, or by [`Told::Failed`], once.
+    Call(Call),
+    /// A call is not wanted any more.
+    Cancel { call: CallId, mode: Mode },
+    /// The client knows of its registration, and can be invoked from here on.
+    Serve(Serve),
+    /// The client is about to know that its registration is over: it is not invoked any more.
+    StopServing(RegistrationId),
+    /// A callee's result, or a part of it.
+    Yield { invocation: InvocationId, progress: bool, payload: Payload },
+    /// A callee's error.
+    Fail { invocation: InvocationId, uri: String, payload: Payload },
+}
+
+/// A call as its caller makes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    pub id: CallId,
+    pub procedure: Procedure,
+    pub payload: Payload,
+    pub receive_progress: bool,
+    pub disclose_me: bool,
+    /// How long its caller wants to wait.
+    pub timeout: Option<Duration>,
+}
+
+/// How a callee can be invoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Serve {
+    pub registration: RegistrationId,
+    /// Calls that may be in flight at it; 0: as many as come.
+    pub concurrency: u32,
+    /// It can be told that an invocation is not wanted any more.
+    pub interrupts: bool,
+}
+
+/// What a session is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    Invocation(Invocation),
+    /// An invocation is not wanted any more.
+    Interrupt {
+        invocation: InvocationId,
+        mode: Mode,
+    },
+    Result {
+        call: CallId,
+        progress: bool,
+        payload: Payload,
+    },
+    Failed {
+        call: CallId,
+        error: CallError,
+    },
+}
+
+/// A call as its callee gets it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Invocation {
+    pub id: InvocationId,
+    pub registration: RegistrationId,
+    /// What was called, where the registration is for more than one procedure.
+    pub procedure: Option<Procedure>,
+    pub caller: Option<SessionId>,
+    pub receive_progress: bool,
+    pub payload: Payload,
+}
+
+/// Why a call has no result.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, thiserror::Error)]
+pub enum CallError {
+    /// The callee says so.
+    #[error("{uri}")]
+    Callee { uri: String, payload: Payload },
+    #[error("no callee has registered this procedure")]
+    NoSuchProcedure,
+    /// The caller took it back.
+    #[error("the call was canceled")]
+    Canceled,
+    #[error("the callee is gone, or the way to it; whether the call was carried out is not known")]
+    CalleeLost,
+    #[error("the callee's node can't be reached; the call was not carried out")]
+    Unreachable,
+    #[error("the time is up; whether the call was carried out is not known")]
+    Timeout,
+    #[error("too many calls wait for this callee; the call was not carried out")]
+    CalleeBusy,
+    #[error("too many calls are in flight; the call was not carried out")]
+    TooManyCalls,
+    #[error(
+        "the caller, or the way to it, is too slow for what the callee said, which was dropped"
+    )]
+    CallerSlow,
+    /// Said by the node itself, of what it was asked.
+    #[error("{sentence}")]
+    Own { uri: String, sentence: String },
+}

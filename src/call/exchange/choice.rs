@@ -1,0 +1,63 @@
+//! Whom a call goes to, by what an entry has folded of the log.
+//!
+//! Invariant: pure; the same fold, turn and chance choose the same callee.
+//!
+//! Deliberately absent: how busy callees are. Only their own entries know.
+
+use vulpes_raft::ids::{NodeId, Slot};
+
+use super::Exchange;
+use crate::event::SessionId;
+use crate::procedure::{Invoke, Matching, RegistrationId};
+use crate::realm::Realms;
+use crate::topic::Realm;
+
+/// Which entry a callee is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    Here,
+    Node(NodeId),
+}
+
+/// Whom a call goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    pub callee: SessionId,
+    pub registration: RegistrationId,
+    pub site: Site,
+    /// The registration is for more than one procedure.
+    pub is_pattern: bool,
+    pub disclose_caller: bool,
+    /// How far the fold was that says so.
+    pub seen: Slot,
+}
+
+impl Exchange {
+    /// Chooses for a call at entry `own`. `chance` is a random number.
+    pub fn choose(
+        &mut self,
+        realms: &Realms,
+        own: NodeId,
+        (realm, procedure): (&Realm, &str),
+        chance: u64,
+    ) -> Option<Chosen> {
+        let (matching, registration) = realms.registered_for(realm, procedure)?;
+        let count = registration.callees.len() as u64;
+        let at = match registration.invoke {
+            Invoke::Single | Invoke::First => 0,
+            Invoke::Last => count.saturating_sub(1),
+            Invoke::RoundRobin => self.turn(registration.id) % count.max(1),
+            Invoke::Random => chance % count.max(1),
+        };
+        let callee = registration.callees.get(usize::try_from(at).unwrap_or(0))?;
+        let entry = realms.session(callee.session)?.entry;
+        Some(Chosen {
+            callee: callee.session,
+            registration: registration.id,
+            site: if entry == own { Site::Here } else { Site::Node(entry) },
+            is_pattern: matching != Matching::Exact,
+            disclose_caller: callee.disclose_caller,
+            seen: realms.next(),
+        })
+    }
+}

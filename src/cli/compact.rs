@@ -1,0 +1,56 @@
+//! `vulpes compact`: gives the space of what a storage has deleted back to its file system.
+//!
+//! Invariant: only a node that does not run is touched: its file can be open once.
+//!
+//! Deliberately absent: compacting a running node. It uses the freed space again by itself, which costs nothing.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use vulpes_raft::host::Host;
+
+use crate::config::{open_identity, NodeConfig, Role};
+use crate::server::STORAGE_FILE;
+use crate::storage;
+
+const EXAMPLES: &str = "\
+Examples:
+  vulpes compact --config etc/node1.toml
+
+Stop the node first, and only as many nodes at once as the cluster can do without. A large file takes a while, and needs no
+more room than it has.";
+
+/// Shrink the file of a stopped storage node to what it still holds
+///
+/// A node uses the space of what it deleted again, but its file does not shrink by itself.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Compact {
+    /// The node's configuration
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl Compact {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let config = NodeConfig::load(&self.config)?;
+        anyhow::ensure!(config.has(Role::Storage), "node {} is no storage", config.node);
+        let path = config.data.join(STORAGE_FILE);
+        let length = || {
+            let file = std::fs::metadata(&path);
+            file.map(|file| file.len()).with_context(|| format!("can't read {}", path.display()))
+        };
+        let before = length()?;
+        let host = Host::real();
+        storage::compact(&host, &open_identity(&host, &config)?, &path)?;
+        writeln!(
+            std::io::stdout(),
+            "{}: {before} bytes before, {} now",
+            path.display(),
+            length()?
+        )?;
+        Ok(())
+    }
+}

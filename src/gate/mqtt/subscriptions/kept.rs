@@ -1,0 +1,226 @@
+//! Subscriptions that outlive their session: all nodes are told of them, and they are answered for when that is noted.
+//!
+//! Invariant: while anything is not noted yet, no event is taken, so that a filter begins and ends at its very place in
+//! the order. A filter whose UNSUBSCRIBE is on its way is another one when it is subscribed to again.
+//!
+//! Deliberately absent: replays and snapshots, which end with the connection like those of other sessions.
+
+use std::collections::VecDeque;
+
+use super::{filter, Entry, Granted, Outbox, State, Subscriptions, Unsubscribe, Waiter};
+use crate::act::{Act, KeptSubscription};
+use crate::gate::mqtt::filter::{Options, Reading};
+use crate::gate::mqtt::packet::codec::write_unsuback;
+use crate::gate::mqtt::packet::{Reason, Violation};
+use crate::gate::{terms, KeptReading, Request, RetainedMode, SubscribeError, SubscriptionId};
+use crate::limits;
+use crate::topic::Pattern;
+use vulpes_raft::ids::Position;
+
+/// What a session wants to be kept.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    /// Lines of the SUBSCRIBE at hand.
+    asked: Vec<(Line, KeptReading, KeptSubscription)>,
+    /// What is on its way into the log.
+    noting: VecDeque<Noting>,
+}
+
+#[derive(Debug)]
+enum Noting {
+    Subscribe(Vec<Line>),
+    Unsubscribe { packet_id: u16, existed: Vec<bool>, ids: Vec<SubscriptionId> },
+}
+
+/// A line of a SUBSCRIBE.
+#[derive(Debug)]
+struct Line {
+    id: SubscriptionId,
+    text: Box<str>,
+    granted: Granted,
+    waiter: Waiter,
+}
+
+impl Subscriptions {
+    /// Whether events have to wait until something is noted.
+    pub(crate) fn is_noting(&self) -> bool {
+        self.keeping.as_ref().is_some_and(|keeping| !keeping.noting.is_empty())
+    }
+
+    /// From here on, subscriptions are kept; those that an earlier session has left go on.
+    pub(crate) fn resume(
+        &mut self,
+        filters: Vec<(String, KeptSubscription, Position)>,
+        out: &mut Outbox,
+    ) {
+        self.keeping = Some(Keeping::default());
+        let mut readings = Vec::with_capacity(filters.len());
+        for (text, kept, from) in filters {
+            // What a newer release has kept and this one can't read stays kept, and sends nothing here.
+            let Ok((pattern, _)) = filter::read(&text, Reading::default()) else { continue };
+            let KeptSubscription { changes, identifier, condition, .. } = kept;
+            let granted = Granted {
+                qos: kept.qos,
+                no_local: kept.no_local,
+                retain_as_published: kept.retain_as_published,
+                changes,
+                identifier,
+            };
+            let weight = condition.as_ref().map_or(0, terms::weight);
+            let id = self.add(entry(text.into(), granted, State::Stands, weight));
+            let text = self.entry(id).text.clone();
+            self.by_text.insert(text, id);
+            let (retained, from) = (RetainedMode::None, Some(from));
+            readings.push(KeptReading { id, pattern, retained, changes, condition, from });
+        }
+        out.requests.push_back(Request::Resume(readings));
+    }
+
+    /// Whether a line is one to be kept.
+    pub(super) fn keeps(&self, reading: &Reading) -> bool {
+        self.keeping.is_some() && !reading.is_replay()
+    }
+
+    /// Takes up a line that is to be kept.
+    pub(super) fn ask_kept(
+        &mut self,
+        text: String,
+        granted: Granted,
+        pattern: Pattern,
+        (retained, options): (RetainedMode, &Options),
+        waiter: Waiter,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let mut known = self.by_text.get(text.as_str()).copied();
+        if let Some(id) = known.filter(|id| !self.by_id[id].kept) {
+            self.leave(id, out);
+            known = None;
+        }
+        let changes = retained == RetainedMode::Changes;
+        let granted = Granted { changes, ..granted };
+        let condition = options.filter.clone();
+        let id = match known {
+            Some(id) => {
+                self.wait()?;
+                id
+            }
+            None => {
+                let weight = condition.as_ref().map_or(0, terms::weight);
+                let state = State::Asked(Vec::new());
+                let id = self.insert(entry(text.clone().into(), granted, state, weight))?;
+                self.by_text.insert(text.clone().into(), id);
+                id
+            }
+        };
+        let kept = KeptSubscription {
+            qos: granted.qos,
+            no_local: granted.no_local,
+            retain_as_published: granted.retain_as_published,
+            changes,
+            identifier: granted.identifier,
+            condition: condition.clone(),
+        };
+        let reading = KeptReading { id, pattern, retained, changes, condition, from: None };
+        let line = Line { id, text: text.into(), granted, waiter };
+        if let Some(keeping) = &mut self.keeping {
+            keeping.asked.push((line, reading, kept));
+        }
+        Ok(())
+    }
+
+    /// Has the lines that were taken up noted.
+    pub(super) fn note_asked(&mut self, out: &mut Outbox) -> Result<(), Violation> {
+        let Some(keeping) = &mut self.keeping else { return Ok(()) };
+        if keeping.asked.is_empty() {
+            return Ok(());
+        }
+        let mut filters = Vec::new();
+        let mut subscribe = Vec::new();
+        let mut lines = Vec::new();
+        for (line, reading, kept) in keeping.asked.drain(..) {
+            filters.push((line.text.to_string(), kept));
+            subscribe.push(reading);
+            lines.push(line);
+        }
+        let act = Act::Subscribe(filters);
+        if act.encode().len() > limits::EVENT {
+            return self.refuse(lines, out);
+        }
+        keeping.noting.push_back(Noting::Subscribe(lines));
+        out.requests.push_back(Request::Keep { act, subscribe, unsubscribe: Vec::new() });
+        Ok(())
+    }
+
+    /// Answers an UNSUBSCRIBE of which only filters that are kept are left, once they are dropped.
+    pub(super) fn drop_kept(
+        &mut self,
+        packet: &Unsubscribe,
+        existed: Vec<bool>,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let mut ids = Vec::new();
+        let mut texts = Vec::new();
+        for text in &packet.filters {
+            if let Some(id) = self.by_text.remove(text.as_str()) {
+                ids.push(id);
+                texts.push(text.clone());
+            }
+        }
+        let Some(keeping) = self.keeping.as_mut().filter(|_| !ids.is_empty()) else {
+            return out
+                .put(|output| write_unsuback(self.version, packet.packet_id, &existed, output));
+        };
+        let unsubscribe = ids.clone();
+        let packet_id = packet.packet_id;
+        keeping.noting.push_back(Noting::Unsubscribe { packet_id, existed, ids });
+        let act = Act::Unsubscribe(texts);
+        out.requests.push_back(Request::Keep { act, subscribe: Vec::new(), unsubscribe });
+        Ok(())
+    }
+
+    /// What was asked for first is noted, or not for lack of room.
+    pub(crate) fn noted(&mut self, room: bool, out: &mut Outbox) -> Result<(), Violation> {
+        let first = self.keeping.as_mut().and_then(|keeping| keeping.noting.pop_front());
+        match first {
+            None => Ok(()),
+            Some(Noting::Subscribe(lines)) if room => {
+                for Line { id, granted, waiter, .. } in lines {
+                    if let Some(entry) = self.by_id.get_mut(&id) {
+                        entry.granted = granted;
+                        entry.state = State::Stands;
+                    }
+                    self.settle(waiter, Ok(()), out)?;
+                }
+                Ok(())
+            }
+            Some(Noting::Subscribe(lines)) => self.refuse(lines, out),
+            Some(Noting::Unsubscribe { packet_id, existed, ids }) => {
+                for id in ids {
+                    self.remove(id);
+                }
+                out.put(|output| write_unsuback(self.version, packet_id, &existed, output))
+            }
+        }
+    }
+
+    fn refuse(&mut self, lines: Vec<Line>, out: &mut Outbox) -> Result<(), Violation> {
+        if self.is_noting() {
+            // What comes behind may build on what was refused.
+            let text = SubscribeError::NoRoom.to_string();
+            return Err(Violation::new(Reason::QuotaExceeded, text));
+        }
+        for Line { id, waiter, .. } in lines {
+            let is_new = self.by_id.get(&id).is_some_and(|e| matches!(e.state, State::Asked(_)));
+            if is_new {
+                self.remove(id);
+            }
+            self.settle(waiter, Err(SubscribeError::NoRoom), out)?;
+        }
+        Ok(())
+    }
+}
+
+fn entry(text: Box<str>, granted: Granted, state: State, condition: usize) -> Entry {
+    let retained = RetainedMode::None;
+    Entry { text, granted, state, retained, own: true, kept: true, condition, again: None }
+}

@@ -1,0 +1,252 @@
+//! Calls, in WAMP's words: the session as a caller and as a callee.
+//!
+//! Invariant: of two calls in flight no two have the same number. A client that is not known to take INTERRUPT is not
+//! sent any.
+//!
+//! Deliberately absent: who is called, and when a call is over (`crate::call`).
+
+mod options;
+mod reply;
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+pub(super) use self::options::announces_canceling;
+use self::options::{cancel_mode, is_progress, CallOptions, RegisterOptions};
+use super::message::{code, Call, Carried, RequestId, Violation};
+use super::publishes::Undecided;
+use super::{uri, WampGate};
+use crate::act::Act;
+use crate::call::{self, Asked, CallError, CallId, InvocationId, Serve, Told};
+use crate::event::{Encoding, Event, Payload, Qos};
+use crate::gate::Request;
+use crate::limits;
+use crate::procedure::{Matching, Procedure, Register, RegistrationId};
+use crate::topic::{Realm, Topic};
+
+/// What a session has to know of its calls.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    in_flight: BTreeSet<CallId>,
+    /// The client takes INTERRUPT.
+    pub(super) interrupts: bool,
+}
+
+/// Where registrations stand in the log. Nobody sees them there.
+const REGISTER_TOPIC: &str = "wamp/registration/register";
+const UNREGISTER_TOPIC: &str = "wamp/registration/unregister";
+
+impl WampGate {
+    pub(super) fn call(&mut self, input: &Bytes, call: &Call<'_>) -> Result<(), Violation> {
+        let id = CallId(call.request.0);
+        if self.calls.in_flight.contains(&id) {
+            let when = "with the number of another one that is not answered";
+            return Err(Violation::Unexpected { message: "CALL", when });
+        }
+        let options = match CallOptions::read(self.serializer, call.options)? {
+            Ok(options) => options,
+            Err(error) => {
+                self.refuse(code::CALL, call.request, error.uri(), &error.to_string());
+                return Ok(());
+            }
+        };
+        let procedure = match Procedure::new(&call.procedure, Matching::Exact) {
+            Ok(procedure) => procedure,
+            Err(error) => {
+                self.refuse(code::CALL, call.request, uri::INVALID_URI, &error.to_string());
+                return Ok(());
+            }
+        };
+        let payload = self.payload(input, &call.carried);
+        if payload.len() > limits::EVENT {
+            let sentence = format!("a call has {} bytes at most", limits::EVENT);
+            self.refuse(code::CALL, call.request, uri::PAYLOAD_SIZE_EXCEEDED, &sentence);
+            return Ok(());
+        }
+        self.calls.in_flight.insert(id);
+        let CallOptions { receive_progress, disclose_me, timeout } = options;
+        let call = call::Call { id, procedure, payload, receive_progress, disclose_me, timeout };
+        self.ask(Asked::Call(call));
+        Ok(())
+    }
+
+    pub(super) fn cancel(&mut self, request: RequestId, options: &[u8]) -> Result<(), Violation> {
+        let mode = match cancel_mode(self.serializer, options)? {
+            Ok(mode) => mode,
+            Err(error) => {
+                // CANCEL has no answer of its own.
+                self.abort(error.uri(), &format!("CANCEL {}: {error}", request.0));
+                return Ok(());
+            }
+        };
+        let call = CallId(request.0);
+        // It may have been answered meanwhile.
+        if self.calls.in_flight.contains(&call) {
+            self.ask(Asked::Cancel { call, mode });
+        }
+        Ok(())
+    }
+
+    pub(super) fn register(
+        &mut self,
+        realm: Realm,
+        request: RequestId,
+        options: &[u8],
+        procedure: &str,
+    ) -> Result<(), Violation> {
+        let options = match RegisterOptions::read(self.serializer, options)? {
+            Ok(options) => options,
+            Err(error) => {
+                self.refuse(code::REGISTER, request, error.uri(), &error.to_string());
+                return Ok(());
+            }
+        };
+        let RegisterOptions { matching, invoke, concurrency, disclose_caller } = options;
+        let procedure = match Procedure::new(procedure, matching) {
+            Ok(procedure) if procedure.is_reserved() => {
+                let sentence = "procedures that begin with wamp are the router's own";
+                self.refuse(code::REGISTER, request, uri::INVALID_URI, sentence);
+                return Ok(());
+            }
+            Ok(procedure) => procedure,
+            Err(error) => {
+                self.refuse(code::REGISTER, request, uri::INVALID_URI, &error.to_string());
+                return Ok(());
+            }
+        };
+        let register = Register { procedure, matching, invoke, concurrency, disclose_caller };
+        self.decide(realm, REGISTER_TOPIC, &Act::Register(register));
+        self.publishes.begin_registering(Undecided::Register { request, concurrency });
+        Ok(())
+    }
+
+    pub(super) fn unregister(
+        &mut self,
+        realm: Realm,
+        request: RequestId,
+        registration: RegistrationId,
+    ) {
+        self.decide(realm, UNREGISTER_TOPIC, &Act::Unregister(registration));
+        self.publishes.begin_registering(Undecided::Unregister { request, registration });
+    }
+
+    /// Has an act put into the log that nobody but the state sees.
+    fn decide(&mut self, realm: Realm, topic: &str, act: &Act) {
+        self.requests.push_back(Request::Publish(Event {
+            realm,
+            topic: Topic::from_canonical(topic),
+            publisher: self.session,
+            exclude_me: true,
+            disclose_me: false,
+            retain: false,
+            qos: Qos::AtLeastOnce,
+            payload: Payload { encoding: Encoding::Json, args: Bytes::new(), kwargs: Bytes::new() },
+            properties: Bytes::new(),
+            act: act.encode(),
+        }));
+    }
+
+    pub(super) fn registered(&mut self, request: RequestId, concurrency: u32, id: RegistrationId) {
+        self.send(reply::registered(self.serializer, request, id));
+        let interrupts = self.calls.interrupts;
+        self.ask(Asked::Serve(Serve { registration: id, concurrency, interrupts }));
+    }
+
+    pub(super) fn unregistered(&mut self, request: RequestId, id: RegistrationId) {
+        self.ask(Asked::StopServing(id));
+        self.send(reply::unregistered(self.serializer, request));
+    }
+
+    pub(super) fn yielded(
+        &mut self,
+        input: &Bytes,
+        invocation: InvocationId,
+        options: &[u8],
+        carried: &Carried<'_>,
+    ) -> Result<(), Violation> {
+        let progress = match is_progress(self.serializer, options)? {
+            Ok(progress) => progress,
+            Err(error) => {
+                // YIELD has no answer.
+                self.abort(error.uri(), &format!("YIELD {}: {error}", invocation.0));
+                return Ok(());
+            }
+        };
+        let payload = self.payload(input, carried);
+        if payload.len() > limits::EVENT {
+            self.result_too_large(invocation);
+        } else {
+            self.ask(Asked::Yield { invocation, progress, payload });
+        }
+        Ok(())
+    }
+
+    pub(super) fn failed(
+        &mut self,
+        input: &Bytes,
+        invocation: InvocationId,
+        uri: &str,
+        carried: &Carried<'_>,
+    ) {
+        let payload = self.payload(input, carried);
+        if payload.len() + uri.len() > limits::EVENT {
+            self.result_too_large(invocation);
+        } else {
+            self.ask(Asked::Fail { invocation, uri: uri.to_owned(), payload });
+        }
+    }
+
+    /// The caller learns why it gets nothing.
+    fn result_too_large(&mut self, invocation: InvocationId) {
+        let sentence = format!("[\"a result has {} bytes at most\"]", limits::EVENT);
+        let (encoding, args) = (Encoding::Json, sentence.into());
+        let payload = Payload { encoding, args, kwargs: Bytes::new() };
+        let uri = uri::PAYLOAD_SIZE_EXCEEDED.to_owned();
+        self.ask(Asked::Fail { invocation, uri, payload });
+    }
+
+    fn ask(&mut self, asked: Asked) {
+        self.requests.push_back(Request::Call(asked));
+    }
+
+    /// What a message carries, as it came.
+    pub(super) fn payload(&self, input: &Bytes, carried: &Carried<'_>) -> Payload {
+        let slice = |part: &[u8]| match part.is_empty() {
+            true => Bytes::new(),
+            false => input.slice_ref(part),
+        };
+        let encoding = self.serializer.encoding();
+        Payload { encoding, args: slice(carried.args), kwargs: slice(carried.kwargs) }
+    }
+
+    pub(super) fn told_of_calls(&mut self, told: &Told) {
+        let serializer = self.serializer;
+        match told {
+            Told::Invocation(invocation) => self.send(reply::invocation(serializer, invocation)),
+            Told::Interrupt { invocation, mode } => {
+                if self.calls.interrupts {
+                    self.send(reply::interrupt(serializer, *invocation, *mode));
+                }
+            }
+            Told::Result { call, progress, payload } => {
+                if !progress {
+                    self.calls.in_flight.remove(call);
+                }
+                self.send(reply::result(serializer, *call, *progress, payload));
+            }
+            Told::Failed { call, error } => {
+                self.calls.in_flight.remove(call);
+                match error {
+                    CallError::Callee { uri, payload } => {
+                        self.send(reply::error(serializer, *call, uri, payload));
+                    }
+                    own => {
+                        let (uri, sentence) = (uri::of_call_error(own), own.to_string());
+                        self.refuse(code::CALL, RequestId(call.0), uri, &sentence);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! PUBLISH: from a client's message to an event for the log.
+//!
+//! Invariant: an event that leaves here is within the limits, and its topic is not the router's own.
+//!
+//! Deliberately absent: what becomes of it (`publishes`).
+
+use bytes::Bytes;
+
+use super::message::{code, Publish, RequestId, Violation};
+use super::options::PublishOptions;
+use super::{uri, WampGate};
+use crate::act::Act;
+use crate::event::{Event, Qos};
+use crate::gate::Request;
+use crate::limits;
+use crate::topic::{Realm, Topic};
+
+impl WampGate {
+    pub(super) fn publish(
+        &mut self,
+        realm: Realm,
+        input: &Bytes,
+        publish: &Publish<'_>,
+    ) -> Result<(), Violation> {
+        let options = PublishOptions::read(self.serializer, publish.options)?;
+        if let Some(error) = options.error {
+            self.refuse_publish(&options, publish.request, error.uri(), &error.to_string());
+            return Ok(());
+        }
+        let topic = match self.published_topics.topic(&publish.topic) {
+            Ok(topic) => topic,
+            Err(error) => {
+                let sentence = error.to_string();
+                self.refuse_publish(&options, publish.request, uri::INVALID_URI, &sentence);
+                return Ok(());
+            }
+        };
+        if topic.is_routers_own() {
+            let sentence = "topics that begin with wamp are the router's own";
+            self.refuse_publish(&options, publish.request, uri::INVALID_URI, sentence);
+            return Ok(());
+        }
+        let event = self.event(realm, topic, input, publish, &options);
+        if event.size() > limits::EVENT {
+            let sentence = format!("an event has {} bytes at most", limits::EVENT);
+            self.refuse_publish(&options, publish.request, uri::PAYLOAD_SIZE_EXCEEDED, &sentence);
+            return Ok(());
+        }
+        let conditional = options.terms.is_conditional().then_some(event.size());
+        if let Some(Err(error)) = conditional.map(|bytes| self.publishes.may_wait(bytes)) {
+            let sentence = error.to_string();
+            self.refuse_publish(&options, publish.request, uri::TOO_MANY_WAITS, &sentence);
+            return Ok(());
+        }
+        let request = options.acknowledge.then_some(publish.request);
+        match conditional {
+            Some(bytes) => self.publishes.begin_waiting(request, bytes),
+            None => self.publishes.begin(request),
+        }
+        self.requests.push_back(Request::Publish(event));
+        Ok(())
+    }
+
+    fn event(
+        &self,
+        realm: Realm,
+        topic: Topic,
+        input: &Bytes,
+        publish: &Publish<'_>,
+        options: &PublishOptions,
+    ) -> Event {
+        let act = match options.terms.is_plain() {
+            true => Bytes::new(),
+            false => Act::Publish(options.terms.clone()).encode(),
+        };
+        Event {
+            realm,
+            topic,
+            publisher: self.session,
+            exclude_me: options.exclude_me,
+            disclose_me: options.disclose_me,
+            retain: options.retain,
+            // WAMP has no levels: the event is in the log, and each subscriber gets it as surely as it wants it.
+            qos: Qos::ExactlyOnce,
+            payload: self.payload(input, &publish.carried),
+            properties: Bytes::new(),
+            act,
+        }
+    }
+
+    /// Who publishes without `acknowledge` would never learn that nothing came of it, so its session ends.
+    fn refuse_publish(
+        &mut self,
+        options: &PublishOptions,
+        request: RequestId,
+        uri: &str,
+        sentence: &str,
+    ) {
+        if options.acknowledge {
+            self.refuse(code::PUBLISH, request, uri, sentence);
+        } else {
+            self.abort(uri, &format!("PUBLISH {} without acknowledge: {sentence}", request.0));
+        }
+    }
+}

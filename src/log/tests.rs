@@ -1,0 +1,77 @@
+//! Reading a log of which only a part is kept.
+
+use vulpes_raft::ids::{EventId, Stamp};
+
+use super::*;
+use crate::peer::StorageClient;
+use crate::recent::RecentBodies;
+use crate::storage::testing::{
+    host, identity, plain, sealed, segment_id, Order, TestDisk, TestNet,
+};
+use crate::storage::Storage;
+
+const STAMP: Stamp = Stamp(1_795_369_320_000);
+
+/// A storage with an opening and nine events, one a slot, so that position 1 stands at slot 2.
+async fn storage() -> (Storage, Tail) {
+    let host = host(&TestDisk::default(), &TestNet::default());
+    let path = std::path::Path::new("segments.redb");
+    let recent = RecentBodies::new(limits::RECENT_BODIES);
+    let storage = Storage::open(&host, &identity(1), path, recent).unwrap();
+    let mut order = Order::default();
+    let mut rows = vec![(order.opened(1, 1), None)];
+    for number in 0..9 {
+        let body = sealed(segment_id(1, 1, number), b"x");
+        rows.push((order.segment(&body), Some(body.body)));
+    }
+    storage.index(plain(rows)).await.unwrap();
+    storage.indexed().wait_for(|slot| *slot == Slot(10)).await.unwrap();
+    (storage, Tail { next_slot: order.slot, next_position: order.base })
+}
+
+fn event(slot: u64) -> After {
+    After::Event(EventId::new(STAMP, Slot(slot), 0))
+}
+
+#[tokio::test(start_paused = true)]
+async fn places_before_the_head_are_refused_by_name() {
+    let (storage, tail) = storage().await;
+    let (_tail, log) = log(tail, vec![Arc::new(StorageClient::local(storage.clone()))]);
+    let begin = |slot, position| Ok(Start { slot: Slot(slot), position: Position(position) });
+    let at = |position| After::Position(Position(position));
+    assert_eq!(log.start_after(at(0)).await, begin(1, 1));
+    assert_eq!(log.start_after(at(1)).await, begin(2, 2));
+
+    // Whether the storage has deleted it yet makes no difference.
+    log.release(Head { slot: Slot(6), position: Position(5) });
+    let gone = Err(SubscribeError::Gone { oldest: Position(5) });
+    for _ in 0..2 {
+        assert_eq!(log.start_after(at(0)).await, begin(6, 5));
+        assert_eq!(log.start_after(at(4)).await, begin(6, 5));
+        assert_eq!(log.start_after(at(5)).await, begin(6, 6));
+        assert_eq!(log.start_after(event(6)).await, begin(6, 6));
+        for place in [at(3), at(1), event(5), event(2)] {
+            assert_eq!(log.start_after(place).await, gone, "{place:?}");
+        }
+        let oldest = Slot(6);
+        assert_eq!(log.read(Slot(5)).await.unwrap_err(), ReadError::Gone { oldest });
+        assert_eq!(log.read(oldest).await.unwrap().len(), 5);
+        storage.release(oldest).await.unwrap();
+    }
+    // The head never moves back.
+    log.release(Head::default());
+    assert_eq!(log.head().slot, Slot(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_lacks_what_is_kept_is_passed_over() {
+    let (whole, tail) = storage().await;
+    let (filling, _) = storage().await;
+    filling.release(Slot(8)).await.unwrap();
+    let client = |storage: &Storage| Arc::new(StorageClient::local(storage.clone()));
+    let (_tail, alone) = log(tail, vec![client(&filling)]);
+    assert!(matches!(alone.read(Slot(3)).await, Err(ReadError::Unavailable(_))));
+    assert!(alone.is_released(Slot(7)).await && !alone.is_released(Slot(8)).await);
+    let (_tail, both) = log(tail, vec![client(&filling), client(&whole)]);
+    assert_eq!(both.read(Slot(3)).await.unwrap().len(), 8);
+}

@@ -1,0 +1,93 @@
+//! The head of the log: the first place that is kept. What lies before it is released, and each storage deletes it in
+//! its own time.
+//!
+//! Invariant: the head never moves back, never past the event that asked for it, and never past a place that a session
+//! which is away has still to read. An event that asks for more is refused as a whole: who asks has to know where slots
+//! begin, and the state does not.
+//!
+//! Deliberately absent: when to release (`server`), and deleting (`storage`).
+
+use serde::{Deserialize, Serialize};
+use vulpes_raft::ids::{Position, Slot};
+
+use super::{Key, Realms};
+
+/// A place between two slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Head {
+    /// The first slot that is kept.
+    pub slot: Slot,
+    /// The position of the first event at or after it.
+    pub position: Position,
+}
+
+impl Default for Head {
+    /// Where nothing has been released.
+    fn default() -> Self {
+        Self { slot: Slot(1), position: Position(1) }
+    }
+}
+
+impl Head {
+    /// Whether the head may move from here to there, by an event that stands behind `end`.
+    fn may_become(self, asked: Self, end: Self, wanted: Option<Position>) -> bool {
+        asked.slot > self.slot
+            && asked.position >= self.position
+            && asked.slot <= end.slot
+            && asked.position <= end.position
+            && wanted.is_none_or(|wanted| asked.position <= wanted)
+    }
+}
+
+impl Realms {
+    /// The first place that is kept of the log.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// The lowest position that somebody who is away still has to read. Waiting publishes, wills and retained values are
+    /// kept in the state itself, and need nothing of the log.
+    #[must_use]
+    pub fn wanted(&self) -> Option<Position> {
+        self.oldest_wanted()
+    }
+
+    /// Moves the head, where that is allowed. `end` is the slot that asks for it.
+    pub(super) fn move_head(&mut self, asked: Head, end: Head) {
+        if self.head.may_become(asked, end, self.wanted()) {
+            let old = (self.head != Head::default()).then_some(self.head);
+            self.rows.change(&Key::Head, old.as_ref(), Some(&asked));
+            self.head = asked;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(slot: u64, position: u64) -> Head {
+        Head { slot: Slot(slot), position: Position(position) }
+    }
+
+    #[test]
+    fn the_head_only_moves_on_and_stops_before_what_is_wanted() {
+        let (from, end) = (head(5, 50), head(9, 90));
+        for (asked, wanted, expected) in [
+            (head(6, 50), None, true),
+            (head(9, 90), None, true),
+            (head(5, 50), None, false),
+            (head(4, 40), None, false),
+            (head(6, 49), None, false),
+            (head(10, 90), None, false),
+            (head(9, 91), None, false),
+            (head(7, 70), Some(70), true),
+            (head(7, 71), Some(70), false),
+            (head(6, 50), Some(10), false),
+        ] {
+            let wanted = wanted.map(Position);
+            assert_eq!(from.may_become(asked, end, wanted), expected, "{asked:?} {wanted:?}");
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! What clients keep beyond their sessions: their filters, and how far they have come in the log.
+//!
+//! A client's name has at most one such state in a realm. A session attaches to it, and when it ends the client is away
+//! until another session attaches at whatever entry, or until the state expires. One that takes over from a session
+//! that still lives waits for that one's last word of its progress; it comes as the [`Act::Detach`](crate::act::Act) of
+//! a session that is over already.
+//!
+//! Invariant: a filter holds from the place in the order at which it was asked for. Every event before a state's
+//! progress was acknowledged by the client, unless it is in flight. What all clients keep together is limited.
+//!
+//! Deliberately absent: events. A client that comes back reads them from the log.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use vulpes_raft::ids::{Incarnation, NodeId, Position, Stamp};
+use vulpes_raft::wire;
+
+use super::{EndCause, Incoming, Key, Noted, Notice, Realms, SessionState};
+use crate::act::{Attach, Detach, Expire, KeptSubscription, Progress, NEVER};
+use crate::event::SessionId;
+use crate::limits;
+use crate::topic::Realm;
+
+/// A client's name in its realm.
+pub(super) type Name = (Realm, String);
+
+/// What a client has kept, beside its filters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Seconds for which it is kept while the client is away.
+    pub expiry: u32,
+    /// The session that is attached to it; none while the client is away.
+    pub attached: Option<SessionId>,
+    /// That session found something kept.
+    pub resumed: bool,
+    /// The session that was taken over and has yet to say how far it had come.
+    pub awaited: Option<SessionId>,
+    /// Since when it is as it is: attached, or away.
+    pub since: Stamp,
+    pub progress: Progress,
+}
+
+/// A filter that is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeptFilter {
+    pub subscription: KeptSubscription,
+    /// The first position it is for.
+    pub from: Position,
+}
+
+/// All that a client has kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptState {
+    pub kept: Kept,
+    pub filters: BTreeMap<String, KeptFilter>,
+    pub(super) bytes: usize,
+}
+
+/// How many clients have kept something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptCounts {
+    pub attached: u64,
+    pub away: u64,
+}
+
+/// All that clients have kept, by their names.
+#[derive(Debug, Default)]
+pub(super) struct KeptTable {
+    pub(super) states: BTreeMap<Name, KeptState>,
+    /// Sessions that are over and have yet to say how far they had come.
+    pub(super) awaited: BTreeMap<SessionId, Name>,
+    pub(super) filters: usize,
+    pub(super) bytes: usize,
+}
+
+impl Kept {
+    /// When it expires, if the client does not come back.
+    fn expires(&self) -> Option<Stamp> {
+        let away = self.attached.is_none() && self.expiry != NEVER;
+        away.then(|| Stamp(self.since.0.saturating_add(u64::from(self.expiry) * 1000)))
+    }
+
+    fn is_over(&self, now: Stamp) -> bool {
+        self.expires().is_some_and(|at| at <= now)
+    }
+}
+
+impl KeptState {
+    /// The lowest place in the log that the client still needs.
+    fn wanted(&self) -> Option<Position> {
+        let progress = &self.kept.progress;
+        let in_flight = progress.in_flight.first().map(|first| first.position);
+        let first = self.filters.values().map(|filter| filter.from).min();
+        let unsent = first.map(|from| from.max(progress.sent));
+        in_flight.into_iter().chain(unsent).min()
+    }
+}
+
+impl KeptTable {
+    pub(super) fn load(&mut self, name: Name, kept: Kept) {
+        if let Some(awaited) = kept.awaited {
+            self.awaited.insert(awaited, name.clone());
+        }
+        self.bytes += name.1.len();
+        match self.states.get_mut(&name) {
+            Some(state) => state.kept = kept,
+            None => {
+                let state = KeptState { kept, filters: BTreeMap::new(), bytes: 0 };
+                self.states.insert(name, state);
+            }
+        }
+    }
+
+    /// Rows of filters come behind those of their clients.
+    pub(super) fn load_filter(
+        &mut self,
+        name: &Name,
+        text: String,
+        filter: KeptFilter,
+    ) -> Option<()> {
+        self.states.contains_key(name).then(|| drop(self.insert_filter(name, text, filter)))
+    }
+
+    fn insert_filter(
+        &mut self,
+        name: &Name,
+        text: String,
+        filter: KeptFilter,
+    ) -> Option<KeptFilter> {
+        let state = self.states.get_mut(name)?;
+        let bytes = weight(&text, &filter.subscription);
+        state.bytes += bytes;
+        self.bytes += bytes;
+        self.filters += 1;
+        let old = state.filters.insert(text.clone(), filter);
+        if let Some(old) = &old {
+            let bytes = weight(&text, &old.subscription);
+            state.bytes -= bytes;
+            self.bytes -= bytes;
+            self.filters -= 1;
+        }
+        old
+    }
+
+    fn remove_filter(&mut self, name: &Name, text: &str) -> Option<KeptFilter> {
+        let state = self.states.get_mut(name)?;
+        let old = state.filters.remove(text)?;
+        let bytes = weight(text, &old.subscription);
+        state.bytes -= bytes;
+        self.bytes -= bytes;
+        self.filters -= 1;
+        Some(old)
+    }
+
+    fn has_room_for(&self, filters: &[(String, KeptSubscription)]) -> bool {
+        let bytes: usize = filters.iter().map(|(text, kept)| weight(text, kept)).sum();
+        self.filters + filters.len() <= limits::KEPT_FILTERS
+            && self.bytes + bytes <= limits::KEPT_BYTES
+    }
+}
+
+/// Bytes that a filter counts for.
+fn weight(text: &str, subscription: &KeptSubscription) -> usize {
+    text.len() + wire::encode(subscription).len()
+}
+
+impl Realms {
+    /// A session begins that outlives its connection; tells whether subscribers are to see its event.
+    pub(super) fn attach(
+        &mut self,
+        incoming: &Incoming<'_>,
+        place: (NodeId, Incarnation),
+        attach: Attach,
+    ) -> bool {
+        let Attach { join, clean, expiry } = attach;
+        let Some(client) = join.client.clone() else { return false };
+        let session = incoming.event.publisher;
+        if !self.may_join(session, place) {
+            return false;
+        }
+        let name = (incoming.realm.clone(), client);
+        let older = self.take_over(&name);
+        let over = |state: &KeptState| state.kept.is_over(self.stamp);
+        if clean || self.kept.states.get(&name).is_some_and(over) {
+            self.drop_kept(&name);
+        }
+        self.keep_back(&name);
+        let here = incoming.at.position;
+        let attached = |kept: Option<&Kept>| Kept {
+            expiry,
+            attached: Some(session),
+            resumed: kept.is_some(),
+            awaited: kept.and_then(|kept| kept.awaited.or(older)),
+            since: incoming.at.stamp,
+            progress: match kept {
+                Some(kept) if older.is_some() => {
+                    // What was sent up to here is known when the older session says so.
+                    let doubt = kept.progress.doubt.max(here);
+                    Progress { doubt, ..kept.progress.clone() }
+                }
+                Some(kept) => kept.progress.clone(),
+                None => Progress { sent: here, in_flight: Vec::new(), doubt: Position(0) },
+            },
+        };
+        let old = self.kept.states.get(&name).map(|state| &state.kept);
+        // Where there is no room, the session begins all the same and keeps nothing.
+        if old.is_some() || expiry > 0 && self.has_room_for_kept(&name) {
+            let kept = attached(old);
+            self.set_kept(&name, kept);
+        }
+        self.begin_session(incoming, place, join);
+        true
+    }
+
+    fn has_room_for_kept(&self, (_, client): &Name) -> bool {
+        self.kept.states.len() < limits::KEPT_SESSIONS
+            && self.kept.bytes + client.len() <= limits::KEPT_BYTES
+    }
+
+    fn set_kept(&mut self, name: &Name, kept: Kept) {
+        let old = self.kept.states.get(name).map(|state| state.kept.clone());
+        let key = Key::Kept(name.0.clone(), name.1.clone());
+        self.rows.change(&key, old.as_ref(), Some(&kept));
+        if let Some(old) = old {
+            self.forget_kept(name, &old);
+        }
+        self.kept.load(name.clone(), kept);
+    }
+
+    fn forget_kept(&mut self, name: &Name, old: &Kept) {
+        self.kept.bytes -= name.1.len();
+        if let Some(awaited) = old.awaited {
+            self.kept.awaited.remove(&awaited);
+        }
+    }
+
+    /// Drops all that a client has kept. Its will waits for nothing any more.
+    pub(super) fn drop_kept(&mut self, name: &Name) {
+        let Some(state) = self.kept.states.get(name) else { return };
+        let (old, texts) = (state.kept.clone(), state.filters.keys().cloned().collect::<Vec<_>>());
+        for text in texts {
+            self.remove_filter(name, text);
+        }
+        self.rows.change(&Key::Kept(name.0.clone(), name.1.clone()), Some(&old), None);
+        self.forget_kept(name, &old);
+        self.kept.states.remove(name);
+        self.hurry(name);
+    }
+
+    fn remove_filter(&mut self, name: &Name, text: String) {
+        if let Some(old) = self.kept.remove_filter(name, &text) {
+            let key = Key::KeptFilter(name.0.clone(), name.1.clone(), text);
+            self.rows.change(&key, Some(&old), None);
+        }
+    }
+
+    /// What the session is attached to.
+    fn attached_to(&self, session: SessionId) -> Option<(Name, &KeptState)> {
+        let state = self.sessions.get(&session)?;
+        let name = (state.realm.clone(), state.client.clone()?);
+        let kept = self.kept.states.get(&name)?;
+        (kept.kept.attached == Some(session)).then_some((name, kept))
+    }
+
+    /// A session ends; tells for how many seconds what it kept outlives it.
+    pub(super) fn part_from_kept(
+        &mut self,
+        session: SessionId,
+        state: &SessionState,
+        cause: EndCause,
+    ) -> u32 {
+        let Some(client) = &state.client else { return NEVER };
+        let name = (state.realm.clone(), client.clone());
+        let Some(found) = self.kept.states.get(&name) else { return NEVER };
+        if found.kept.attached != Some(session) {
+            return NEVER;
+        }
+        let mut kept = found.kept.clone();
+        kept.attached = None;
+        kept.since = self.stamp;
+        if cause == EndCause::EntryLost {
+            // It may have sent all there was.
+            kept.progress.doubt = kept.progress.doubt.max(self.position);
+        }
+        let expiry = kept.expiry;
+        self.set_kept(&name, kept);
+        // One that is taken over goes on at once, or is dropped.
+        if cause != EndCause::TakenOver {
+            match expiry {
+                0 => self.drop_kept(&name),
+                NEVER => {}
+                _ => self.notices.push(Notice::Away { realm: name.0, client: name.1 }),
+            }
+        }
+        expiry
+    }
+
+    /// The connection of a session ends. Subscribers see that where its session ends with it, and not where that was
+    /// over before.
+    pub(super) fn detach(&mut self, session: SessionId, detach: Detach) -> bool {
+        let Detach { drop_will, expiry, progress } = detach;
+        if let Some((name, state)) = self.attached_to(session) {
+            let mut kept = state.kept.clone();
+            // One that was to end with its connection does (MQTT 5 section 3.14.2.2.2).
+            kept.expiry = expiry.filter(|_| kept.expiry > 0).unwrap_or(kept.expiry);
+            kept.progress = progress;
+            kept.awaited = None;
+            self.set_kept(&name, kept);
+        } else if let Some(name) = self.kept.awaited.get(&session).cloned() {
+            self.release(&name, progress);
+        }
+        self.end_session(session, EndCause::Left { drop_will })
+    }
+
+    /// A session that was taken over has told how far it had come.
+    fn release(&mut self, name: &Name, progress: Progress) {
+        let Some(state) = self.kept.states.get(name) else { return };
+        let mut kept = Kept { awaited: None, progress, ..state.kept.clone() };
+        match kept.attached {
+            Some(session) => self.notices.push(Notice::Released { session }),
+            // The one that waited is gone again, and may have begun without it.
+            None => kept.progress.doubt = kept.progress.doubt.max(state.kept.progress.doubt),
+        }
+        self.set_kept(name, kept);
+    }
+
+    /// Sessions of one entry have come on; subscribers see nothing of it.
+    pub(super) fn progress(
+        &mut self,
+        (entry, incarnation): (NodeId, Incarnation),
+        all: Vec<(SessionId, Progress)>,
+    ) -> bool {
+        for (session, progress) in all {
+            let theirs = self
+                .sessions
+                .get(&session)
+                .is_some_and(|state| (state.entry, state.incarnation) == (entry, incarnation));
+            let Some((name, state)) = self.attached_to(session).filter(|_| theirs) else {
+                continue;
+            };
+            // Whoever was awaited is not any more: this one has begun without it.
+            let kept = Kept { awaited: None, progress, ..state.kept.clone() };
+            self.set_kept(&name, kept);
+        }
+        false
+    }
+
+    /// A session keeps filters; subscribers see nothing of it.
+    pub(super) fn keep_filters(
+        &mut self,
+        incoming: &Incoming<'_>,
+        filters: Vec<(String, KeptSubscription)>,
+    ) -> bool {
+        let session = incoming.event.publisher;
+        let Some((name, _)) = self.attached_to(session) else { return false };
+        let from = incoming.at.position.next();
+        let mut noted = Noted::NoRoom;
+        if self.kept.has_room_for(&filters) {
+            noted = Noted::From(from);
+            for (text, subscription) in filters {
+                let known = self.kept.states.get(&name).and_then(|state| state.filters.get(&text));
+                // To subscribe again changes options and nothing else, so that no event is missed.
+                let from = known.map_or(from, |known| known.from);
+                let filter = KeptFilter { subscription, from };
+                let key = Key::KeptFilter(name.0.clone(), name.1.clone(), text.clone());
+                let old = self.kept.insert_filter(&name, text, filter.clone());
+                self.rows.change(&key, old.as_ref(), Some(&filter));
+            }
+        }
+        self.notices.push(Notice::Noted { session, noted });
+        false
+    }
+
+    /// A session drops filters; subscribers see nothing of it.
+    pub(super) fn drop_filters(&mut self, incoming: &Incoming<'_>, texts: &[String]) -> bool {
+        let session = incoming.event.publisher;
+        let Some((name, _)) = self.attached_to(session) else { return false };
+        for text in texts {
+            self.remove_filter(&name, text.clone());
+        }
+        let noted = Noted::From(incoming.at.position.next());
+        self.notices.push(Notice::Noted { session, noted });
+        false
+    }
+
+    /// What a client has kept is dropped if it is time; subscribers see nothing of it.
+    pub(super) fn expire(&mut self, incoming: &Incoming<'_>, expire: Expire) -> bool {
+        let name = (incoming.realm.clone(), expire.client);
+        let over = |state: &KeptState| {
+            state.kept.since == expire.since && state.kept.is_over(incoming.at.stamp)
+        };
+        if self.kept.states.get(&name).is_some_and(over) {
+            self.drop_kept(&name);
+        }
+        false
+    }
+
+    /// What the session is attached to, as it is now.
+    #[must_use]
+    pub fn kept_by(&self, session: SessionId) -> Option<KeptState> {
+        self.attached_to(session).map(|(_, state)| state.clone())
+    }
+
+    /// What a client that is away has kept, and when that expires.
+    #[must_use]
+    pub fn expiring(&self, realm: &Realm, client: &str) -> Option<(Stamp, Expire)> {
+        let state = self.kept.states.get(&(realm.clone(), client.to_owned()))?;
+        let expire = Expire { client: client.to_owned(), since: state.kept.since };
+        Some((state.kept.expires()?, expire))
+    }
+
+    /// What clients have kept, by realm and name.
+    pub fn kept(&self) -> impl Iterator<Item = (&Realm, &str, &Kept)> {
+        self.kept
+            .states
+            .iter()
+            .map(|((realm, client), state)| (realm, client.as_str(), &state.kept))
+    }
+
+    /// How many clients have kept something, and are there or away.
+    #[must_use]
+    pub fn kept_counts(&self) -> KeptCounts {
+        let mut counts = KeptCounts::default();
+        for state in self.kept.states.values() {
+            match state.kept.attached {
+                Some(_) => counts.attached += 1,
+                None => counts.away += 1,
+            }
+        }
+        counts
+    }
+
+    /// The lowest place in the log that a client that may come back still needs.
+    #[must_use]
+    pub fn oldest_wanted(&self) -> Option<Position> {
+        let states = self.kept.states.values().filter(|state| !state.kept.is_over(self.stamp));
+        states.filter_map(KeptState::wanted).min()
+    }
+}

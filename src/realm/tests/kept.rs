@@ -1,0 +1,277 @@
+//! What clients keep beyond their sessions, by stories.
+
+use super::*;
+use crate::act::{Detach, Expire, InFlight, KeptSubscription, Progress};
+
+fn attach(session: u64, clean: bool, expiry: u32) -> Event {
+    let join = Join { client: Some("c".into()), ..Join::default() };
+    act(session, "wamp/session/on_join", &Act::Attach(Attach { join, clean, expiry }))
+}
+
+pub(super) fn progress(sent: u64, in_flight: &[(u64, u16)], doubt: u64) -> Progress {
+    let message =
+        |(at, packet_id): &(u64, u16)| InFlight { position: Position(*at), packet_id: *packet_id };
+    Progress {
+        sent: Position(sent),
+        in_flight: in_flight.iter().map(message).collect(),
+        doubt: Position(doubt),
+    }
+}
+
+fn detach(session: u64, expiry: Option<u32>, progress: Progress) -> Event {
+    let detach = Detach { drop_will: false, expiry, progress };
+    act(session, "wamp/session/on_leave", &Act::Detach(detach))
+}
+
+pub(super) fn subscribe(session: u64, texts: &[&str]) -> Event {
+    let kept = KeptSubscription {
+        qos: Qos::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        changes: false,
+        identifier: None,
+        condition: None,
+    };
+    let filters = texts.iter().map(|text| (text.to_string(), kept.clone())).collect();
+    act(session, "vulpes/kept", &Act::Subscribe(filters))
+}
+
+fn unsubscribe(session: u64, text: &str) -> Event {
+    act(session, "vulpes/kept", &Act::Unsubscribe(vec![text.to_owned()]))
+}
+
+fn expire(since: u64) -> Event {
+    let expire = Expire { client: "c".into(), since: Stamp(since) };
+    act(0, "vulpes/kept", &Act::Expire(expire))
+}
+
+/// Does one thing of a random log that is about what clients keep: there are two.
+pub(super) fn play(story: &mut Story, doing: &Doing) {
+    match doing {
+        Doing::Attach(session, clean, expiry) => {
+            let client = Some(format!("c{}", session % 2));
+            let join = Join { client, ..Join::default() };
+            let attach = Attach { join, clean: *clean, expiry: *expiry };
+            story.event(session % 2 + 1, act(*session, "x", &Act::Attach(attach)));
+        }
+        Doing::Detach(session, sent) => {
+            story.event(session % 2 + 1, detach(*session, None, progress(*sent, &[(1, 1)], 0)));
+        }
+        Doing::Keep(session, true) => drop(story.event(1, subscribe(*session, &["a", "b"]))),
+        Doing::Keep(session, false) => drop(story.event(1, unsubscribe(*session, "a"))),
+        Doing::Save(session, sent) => {
+            let all = vec![(SessionId(*session), progress(*sent, &[], 0))];
+            story.event(session % 2 + 1, act(0, "x", &Act::Progress(all)));
+        }
+        _ => {
+            let away: Vec<_> = story
+                .realms
+                .kept()
+                .map(|(_, client, kept)| (client.to_owned(), kept.since))
+                .collect();
+            for (client, since) in away {
+                story.event(1, act(0, "x", &Act::Expire(Expire { client, since })));
+            }
+        }
+    }
+}
+
+/// What is counted is what is there.
+pub(super) fn check_counts(realms: &Realms) {
+    let table = &realms.kept;
+    let filters: usize = table.states.values().map(|state| state.filters.len()).sum();
+    let bytes: usize = table.states.iter().map(|((_, client), s)| client.len() + s.bytes).sum();
+    assert_eq!((table.filters, table.bytes), (filters, bytes));
+    for (session, name) in &table.awaited {
+        assert_eq!(table.states.get(name).and_then(|state| state.kept.awaited), Some(*session));
+    }
+    for state in table.states.values() {
+        assert!(state.kept.attached.is_none_or(|session| realms.sessions.contains_key(&session)));
+    }
+}
+
+fn kept(story: &Story) -> Option<&Kept> {
+    story.realms.kept().map(|(_, _, kept)| kept).next()
+}
+
+fn wanted(story: &Story) -> Option<u64> {
+    story.realms.oldest_wanted().map(|position| position.0)
+}
+
+fn noted(session: u64, from: u64) -> Notice {
+    Notice::Noted { session: SessionId(session), noted: Noted::From(Position(from)) }
+}
+
+#[test]
+fn a_client_comes_back_to_what_it_kept() {
+    let mut story = Story::at_entries();
+    let (first, shown) = story.event(1, attach(11, false, 1000));
+    assert!(shown);
+    assert_eq!(story.told(), [Notice::Joined { session: SessionId(11) }]);
+    let state = story.realms.kept_by(SessionId(11)).unwrap();
+    assert_eq!((state.kept.resumed, state.kept.progress), (false, progress(first, &[], 0)));
+    assert_eq!(wanted(&story), None, "without filters nothing is needed");
+    let (at, shown) = story.event(1, subscribe(11, &["a", "b/#"]));
+    assert!(!shown);
+    assert_eq!(story.told(), [noted(11, at + 1)]);
+    assert_eq!(wanted(&story), Some(at + 1));
+    // To subscribe again changes options and nothing else.
+    let (again, _) = story.event(1, subscribe(11, &["a"]));
+    assert_eq!(story.told(), [noted(11, again + 1)]);
+    story.event(1, unsubscribe(11, "b/#"));
+    let state = story.realms.kept_by(SessionId(11)).unwrap();
+    let from: Vec<_> = state.filters.iter().map(|(text, f)| (&text[..], f.from.0)).collect();
+    assert_eq!(from, [("a", at + 1)]);
+
+    story.restart();
+    story.told();
+    let left = progress(40, &[(30, 2), (35, 1)], 0);
+    assert!(story.event(1, detach(11, None, left.clone())).1);
+    let cause = EndCause::Left { drop_will: false };
+    let realm = Realm::new(REALM).unwrap();
+    let away = Notice::Away { realm, client: "c".into() };
+    assert_eq!(story.told(), [Notice::Ended { session: SessionId(11), cause }, away]);
+    assert_eq!(wanted(&story), Some(30));
+    story.restart();
+    story.event(2, attach(12, false, 1000));
+    let state = story.realms.kept_by(SessionId(12)).unwrap();
+    assert!(state.kept.resumed && state.kept.awaited.is_none());
+    assert_eq!((&state.kept.progress, state.filters.len()), (&left, 1));
+    // A filter of a session that is over is not kept.
+    story.told();
+    story.event(1, subscribe(11, &["late"]));
+    assert!(story.told().is_empty());
+    // A session that keeps nothing drops what was kept.
+    story.event(1, act(13, "x", &Act::Join(Join { client: Some("c".into()), ..Join::default() })));
+    assert_eq!((kept(&story), wanted(&story)), (None, None));
+    assert!(story.rows.len() < 5, "{:?}", story.rows);
+}
+
+#[test]
+fn progress_comes_from_the_session_s_own_entry() {
+    let mut story = Story::at_entries();
+    story.event(1, attach(11, false, NEVER));
+    story.event(1, subscribe(11, &["a"]));
+    let save =
+        |progress: Progress| act(0, "vulpes/kept", &Act::Progress(vec![(SessionId(11), progress)]));
+    story.event(2, save(progress(90, &[], 0)));
+    assert_ne!(kept(&story).unwrap().progress.sent, Position(90));
+    assert!(!story.event(1, save(progress(50, &[(20, 1)], 0))).1);
+    assert_eq!(kept(&story).unwrap().progress, progress(50, &[(20, 1)], 0));
+    story.restart();
+    // The entry is lost: what came behind may have been sent.
+    let closed = story.tail.as_ref().unwrap().end().0;
+    let (entry, incarnation) = (NodeId(1), Incarnation(1));
+    story.step(Step::Closed { entry, incarnation, reason: CloseReason::LeaseLost }, None);
+    assert_eq!(kept(&story).unwrap().progress, progress(50, &[(20, 1)], closed));
+    story.event(2, attach(12, false, NEVER));
+    assert!(kept(&story).unwrap().awaited.is_none());
+}
+
+#[test]
+fn the_last_word_of_a_session_that_was_taken_over_is_awaited() {
+    let mut story = Story::at_entries();
+    story.event(1, attach(11, false, NEVER));
+    story.event(1, subscribe(11, &["a"]));
+    story.told();
+    let (at, _) = story.event(2, attach(12, false, NEVER));
+    let ended = Notice::Ended { session: SessionId(11), cause: EndCause::TakenOver };
+    assert_eq!(story.told(), [ended, Notice::Joined { session: SessionId(12) }]);
+    let now = kept(&story).unwrap();
+    assert_eq!((now.awaited, now.progress.doubt), (Some(SessionId(11)), Position(at)));
+    story.restart();
+    // A third one comes before the first has said its last: that is who knows.
+    story.event(2, attach(13, false, NEVER));
+    assert_eq!(kept(&story).unwrap().awaited, Some(SessionId(11)));
+    story.told();
+    let last = progress(9, &[(5, 3)], 2);
+    assert!(!story.event(1, detach(11, None, last.clone())).1, "it was seen to leave before");
+    assert_eq!(story.told(), [Notice::Released { session: SessionId(13) }]);
+    let now = kept(&story).unwrap();
+    assert_eq!((now.awaited, &now.progress), (None, &last));
+    story.event(1, detach(11, None, progress(1, &[], 0)));
+    assert_eq!(kept(&story).unwrap().progress, last, "one says its last once");
+
+    // The one that waited has gone before that, without a word of its own.
+    let (at, _) = story.event(1, attach(14, false, NEVER));
+    story.leave(14, 1);
+    story.event(2, detach(13, None, last.clone()));
+    assert_eq!(kept(&story).unwrap().progress, progress(9, &[(5, 3)], at));
+}
+
+#[test]
+fn what_nobody_comes_back_for_expires() {
+    let mut story = Story::at_entries();
+    // A step of the story takes a second.
+    story.event(1, attach(11, false, 3));
+    story.event(1, subscribe(11, &["a"]));
+    story.event(1, detach(11, None, progress(9, &[], 0)));
+    let since = kept(&story).unwrap().since.0;
+    story.event(1, expire(since));
+    assert!(kept(&story).is_some(), "it is not time yet");
+    story.event(1, expire(since - 1));
+    assert!(kept(&story).is_some(), "that was another time");
+    assert_eq!(wanted(&story), Some(9));
+    story.event(1, event(9, "x", "1"));
+    assert_eq!(wanted(&story), None, "nobody has to wait for the event that says so");
+    assert!(kept(&story).is_some());
+    story.restart();
+    let rows = story.rows.len();
+    story.event(1, expire(since));
+    assert!(kept(&story).is_none() && story.rows.len() == rows - 2);
+
+    // Who comes too late finds nothing, even if nobody said so.
+    story.event(1, attach(12, false, 1));
+    story.event(1, detach(12, None, progress(9, &[], 0)));
+    story.event(1, event(9, "x", "1"));
+    story.event(1, attach(13, false, 0));
+    assert!(kept(&story).is_none(), "a session that is to end with its connection finds nothing");
+}
+
+#[test]
+fn a_client_may_change_its_mind_when_it_goes() {
+    let mut story = Story::at_entries();
+    story.event(1, attach(11, false, 3));
+    story.event(1, detach(11, Some(NEVER), progress(9, &[], 0)));
+    assert_eq!(kept(&story).unwrap().expiry, NEVER);
+    story.event(1, attach(12, false, 0));
+    assert!(story.realms.kept_by(SessionId(12)).unwrap().kept.resumed);
+    // Not from nothing; and then it ends with its connection.
+    story.event(1, detach(12, Some(60), progress(9, &[], 0)));
+    assert!(kept(&story).is_none());
+    story.event(1, attach(13, true, 3));
+    story.event(1, attach(14, true, 3));
+    assert!(!kept(&story).unwrap().resumed, "clean start");
+}
+
+#[test]
+fn a_will_waits_no_longer_than_what_was_kept() {
+    let will = |delay| Will {
+        topic: Topic::from_canonical("gone"),
+        payload: Payload::raw("bye".into()),
+        properties: Bytes::new(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        delay,
+    };
+    let attach = |session, clean| {
+        let join = Join { client: Some("c".into()), will: Some(will(3600)), ..Join::default() };
+        act(session, "x", &Act::Attach(Attach { join, clean, expiry: 7200 }))
+    };
+    let mut story = Story::at_entries();
+    story.event(1, attach(11, false));
+    story.event(1, detach(11, Some(1), progress(9, &[], 0)));
+    let (_, due) = story.realms.due().next().unwrap();
+    assert_eq!(due.not_before, Stamp(story.tail.as_ref().unwrap().stamp.0 + 1000));
+    // What was kept is dropped: its will is due at once, also if the client is there again.
+    let mut story = Story::at_entries();
+    story.event(1, attach(11, false));
+    story.event(1, detach(11, None, progress(9, &[], 0)));
+    assert!(story.realms.due().all(|(_, due)| due.not_before > Stamp(0)));
+    story.event(1, attach(12, true));
+    assert!(story.realms.due().all(|(_, due)| due.not_before == Stamp(0)));
+    assert_eq!(story.realms.due().count(), 1);
+    // Taken over by one that goes on with it: nobody has gone.
+    story.event(1, attach(13, false));
+    assert_eq!(story.realms.due().count(), 1);
+}

@@ -1,0 +1,135 @@
+//! What an entry does for what its clients keep beyond their sessions: it saves how far they have come, all of them
+//! together, and has dropped what nobody came back for.
+//!
+//! Invariant: what waits here is one place a session of this node, and one moment for each client that is away.
+//!
+//! Deliberately absent: whether something has expired, which the realms' state decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use vulpes_raft::host::Host;
+use vulpes_raft::ids::NodeId;
+
+use super::{AGAIN, DUE_BATCH, PATIENCE};
+use crate::act::{Act, Progress};
+use crate::event::{Event, SessionId};
+use crate::limits;
+use crate::realm::SharedRealms;
+use crate::server::events;
+use crate::topic::Realm;
+
+/// How often progress is saved.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Bytes of progress in one event; that of one more session may go beyond it.
+const SAVE_BYTES: usize = limits::EVENT / 2;
+
+/// How far sessions have come since it was last saved.
+#[derive(Clone, Default)]
+pub(super) struct Moved(Arc<Mutex<BTreeMap<SessionId, (Realm, Progress)>>>);
+
+impl Moved {
+    pub(super) fn note(&self, session: SessionId, realm: Realm, progress: Progress) {
+        let mut moved = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        moved.insert(session, (realm, progress));
+    }
+
+    /// It has said its last itself.
+    pub(super) fn forget(&self, session: SessionId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&session);
+    }
+
+    fn take(&self) -> BTreeMap<SessionId, (Realm, Progress)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+pub(super) struct Upkeep {
+    host: Host,
+    node: NodeId,
+    realms: SharedRealms,
+    moved: Moved,
+    save_at: Instant,
+    /// Clients that are away, and when it is this node's turn to have what they keep dropped.
+    away: BTreeSet<(Instant, Realm, String)>,
+}
+
+impl Upkeep {
+    /// Begins with the clients that were away before this node looked.
+    pub(super) fn new(host: Host, node: NodeId, realms: SharedRealms, moved: Moved) -> Self {
+        let save_at = Instant::now() + SAVE_INTERVAL;
+        let mut upkeep = Self { host, node, realms, moved, save_at, away: BTreeSet::new() };
+        let away: Vec<(Realm, String)> = upkeep.realms.with(|realms| {
+            let away = realms.kept().filter(|(_, _, kept)| kept.attached.is_none());
+            away.map(|(realm, client, _)| (realm.clone(), client.to_owned())).collect()
+        });
+        for (realm, client) in away {
+            upkeep.note(realm, client);
+        }
+        upkeep
+    }
+
+    /// A client has gone and left something behind that expires.
+    pub(super) fn note(&mut self, realm: Realm, client: String) {
+        let now = self.host.clock.now();
+        let wait = self.realms.with(|realms| {
+            let (at, _) = realms.expiring(&realm, &client)?;
+            let rank = realms.entries().filter(|entry| *entry < self.node).count();
+            let until = Duration::from_millis(at.0.saturating_sub(now.0));
+            Some(until + PATIENCE * u32::try_from(rank).unwrap_or(u32::MAX))
+        });
+        if let Some(wait) = wait {
+            self.away.insert((Instant::now() + wait, realm, client));
+        }
+    }
+
+    pub(super) fn next(&self) -> Instant {
+        self.away.first().map_or(self.save_at, |(at, ..)| self.save_at.min(*at))
+    }
+
+    /// What is to be published now.
+    pub(super) fn ready(&mut self) -> Vec<Event> {
+        let now = Instant::now();
+        let mut events = Vec::new();
+        while events.len() < DUE_BATCH && self.away.first().is_some_and(|(at, ..)| *at <= now) {
+            let Some((_, realm, client)) = self.away.pop_first() else { break };
+            let found = self.realms.with(|realms| realms.expiring(&realm, &client));
+            let Some((at, expire)) = found else { continue };
+            if at > self.host.clock.now() {
+                // It was there again meanwhile.
+                self.note(realm, client);
+                continue;
+            }
+            events.push(events::keeping(realm.clone(), SessionId(0), &Act::Expire(expire)));
+            // It comes up again, in case that nothing comes of it.
+            self.away.insert((now + AGAIN, realm, client));
+        }
+        if self.save_at <= now {
+            self.save_at = now + SAVE_INTERVAL;
+            self.save(&mut events);
+        }
+        events
+    }
+
+    fn save(&self, events: &mut Vec<Event>) {
+        let mut all = Vec::new();
+        let mut bytes = 0;
+        let mut last = None;
+        for (session, (realm, progress)) in self.moved.take() {
+            bytes += 32 + 16 * progress.in_flight.len();
+            all.push((session, progress));
+            if bytes >= SAVE_BYTES {
+                let act = Act::Progress(std::mem::take(&mut all));
+                events.push(events::keeping(realm.clone(), SessionId(0), &act));
+                bytes = 0;
+            }
+            last = Some(realm);
+        }
+        if let Some(realm) = last.filter(|_| !all.is_empty()) {
+            events.push(events::keeping(realm, SessionId(0), &Act::Progress(all)));
+        }
+    }
+}

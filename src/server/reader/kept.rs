@@ -1,0 +1,265 @@
+//! What a session that outlives its connection reads: all that it keeps at one cursor, in one order.
+//!
+//! The cursor begins where an earlier session left it. What that one had on the way is read again first, each at its own
+//! place, and what it had sent beside that is passed over. When something is kept or dropped, all begins anew at the
+//! cursor, and joins the live stream again when it has reached it.
+//!
+//! Invariant: every event before the cursor that is for the session was handed to its gate, or is of an earlier
+//! session's doing. Nothing that reads at the cursor is live while anything else of it is not.
+//!
+//! Deliberately absent: replays and snapshots, which have cursors of their own.
+
+use std::collections::BTreeMap;
+
+use futures::FutureExt;
+use vulpes_raft::ids::{Position, Slot};
+use vulpes_raft::mutant::{planted, Mutant};
+
+use super::retained::{Retaining, Then};
+use super::{Asked, Done, Reader, Reading, Replay, Wish};
+use crate::act::Progress;
+use crate::dispatch::Hits;
+use crate::gate::{KeptReading, RetainedMode, Sending, SubscribeError, SubscriptionId};
+use crate::log::{Placed, Start};
+
+/// Where a session is in the log.
+pub(super) struct Cursor {
+    /// Where it goes on; `None` where only the position is known.
+    slot: Option<Slot>,
+    position: Position,
+    /// Events before this one are done with, unless they are in flight.
+    sent: Position,
+    in_flight: BTreeMap<Position, u16>,
+    /// Events before this one may have been sent.
+    doubt: Position,
+    /// The gate was handed something since this was last asked.
+    touched: bool,
+}
+
+impl Cursor {
+    /// The next place that is to be read; `None` where that is the very next one.
+    fn leap(&self) -> Option<Position> {
+        let again = self.in_flight.range(self.position..).next().map(|(at, _)| *at);
+        let next = again.map_or(self.sent, |again| again.min(self.sent));
+        (next > self.position || self.slot.is_none()).then_some(next.max(self.position))
+    }
+
+    /// Whether there is something to be sent again.
+    pub(super) fn is_resuming(&self) -> bool {
+        self.in_flight.range(self.position..).next().is_some()
+    }
+
+    fn is_in_flight(&self, placed: &Placed) -> bool {
+        let (base, end) = (placed.resolution.base, placed.resolution.end());
+        self.in_flight.range(base..end).next().is_some()
+    }
+}
+
+impl Reader {
+    /// Reads on from where an earlier session was.
+    pub(in crate::server) fn resume(&mut self, progress: Progress, readings: Vec<KeptReading>) {
+        let Progress { sent, in_flight, doubt } = progress;
+        // Nobody needs what was there before the first filter.
+        let first = readings.iter().filter_map(|reading| reading.from).min();
+        let mut sent = sent.max(first.unwrap_or(self.log.tail().next_position));
+        if planted(Mutant::ResumeOneTooFar) {
+            sent = sent.next();
+        }
+        let in_flight: BTreeMap<_, _> =
+            in_flight.into_iter().map(|message| (message.position, message.packet_id)).collect();
+        let position = in_flight.keys().next().map_or(sent, |first| sent.min(*first));
+        self.cursor = Some(Cursor { slot: None, position, sent, in_flight, doubt, touched: false });
+        self.asked.push_back(Asked::Keep {
+            subscribe: readings,
+            unsubscribe: Vec::new(),
+            noted: None,
+        });
+    }
+
+    /// Changes what is read at the cursor, with [`Reading::Noted`] when that is done.
+    pub(in crate::server) fn keep(
+        &mut self,
+        subscribe: Vec<KeptReading>,
+        unsubscribe: Vec<SubscriptionId>,
+        room: bool,
+    ) {
+        self.asked.push_back(Asked::Keep { subscribe, unsubscribe, noted: Some(room) });
+    }
+
+    /// Every event before this one that is not in flight is done with.
+    pub(in crate::server) fn sent(&self) -> Option<Position> {
+        self.cursor.as_ref().map(|cursor| cursor.sent.max(cursor.position))
+    }
+
+    /// Whether the gate was handed something since this was last asked.
+    pub(in crate::server) fn take_touched(&mut self) -> bool {
+        self.cursor.as_mut().is_some_and(|cursor| std::mem::take(&mut cursor.touched))
+    }
+
+    /// The session is through with everything before this place.
+    pub(in crate::server) fn reached(&mut self, slot: Slot, position: Position) {
+        if let Some(cursor) = &mut self.cursor {
+            cursor.slot = Some(slot);
+            cursor.position = position;
+        }
+    }
+
+    /// The gate was handed an event.
+    pub(in crate::server) fn touch(&mut self) {
+        if let Some(cursor) = &mut self.cursor {
+            cursor.touched = true;
+        }
+    }
+
+    /// How an event comes to the session, if at all.
+    pub(in crate::server) fn sending(
+        &self,
+        at_cursor: bool,
+        position: Position,
+    ) -> Option<Sending> {
+        let Some(cursor) = self.cursor.as_ref().filter(|_| at_cursor) else {
+            return Some(Sending::Aside);
+        };
+        if let Some(packet_id) = cursor.in_flight.get(&position) {
+            return Some(Sending::Again(*packet_id));
+        }
+        if position < cursor.sent {
+            None
+        } else if position < cursor.doubt {
+            Some(Sending::Doubtful)
+        } else {
+            Some(Sending::First)
+        }
+    }
+
+    /// Whether the live stream is at the cursor.
+    pub(super) fn is_live_at_cursor(&self) -> bool {
+        self.cursor.is_some() && !self.replays.iter().any(|replay| replay.at_cursor)
+    }
+
+    pub(super) fn begin_keep(
+        &mut self,
+        subscribe: Vec<KeptReading>,
+        unsubscribe: Vec<SubscriptionId>,
+        noted: Option<bool>,
+    ) -> Option<Reading> {
+        let changes = !subscribe.is_empty() || !unsubscribe.is_empty();
+        if noted.is_some() && !changes {
+            return noted.map(Reading::Noted);
+        }
+        let mut subscriptions = std::mem::take(&mut self.live);
+        // Leaving the live stream: the mailbox that comes when it is joined again takes this one's place.
+        self.deliveries = None;
+        if let Some(at) = self.replays.iter().position(|replay| replay.at_cursor) {
+            subscriptions.extend(self.replays.remove(at).into_iter().flat_map(|r| r.subscriptions));
+        }
+        for id in unsubscribe {
+            self.active.remove(&id);
+            self.retaining.retain(|retaining| retaining.id != id);
+            subscriptions.remove(&id);
+        }
+        for reading in subscribe {
+            subscriptions.insert(reading.id, reading.pattern.clone());
+            self.wish_for(reading);
+        }
+        let first = subscriptions.keys().filter_map(|id| Some(self.active.get(id)?.from)).min();
+        let cursor = self.cursor.as_mut()?;
+        // What is not for any of them need not be read.
+        if let Some(first) = first.filter(|first| *first > cursor.position.max(cursor.sent)) {
+            cursor.sent = first;
+        }
+        self.replays.push_front(Replay {
+            subscriptions,
+            next: cursor.slot.unwrap_or(Slot(0)),
+            from: cursor.position,
+            until: None,
+            buffer: Default::default(),
+            at_cursor: true,
+            sought: false,
+        });
+        noted.map(Reading::Noted)
+    }
+
+    /// Takes up a subscription that is kept.
+    fn wish_for(&mut self, reading: KeptReading) {
+        let KeptReading { id, pattern, retained, changes, condition, from } = reading;
+        let asked = from.unwrap_or(Position(0));
+        let from = self.active.get(&id).map_or(asked, |known| known.from);
+        if retained != RetainedMode::None {
+            self.retaining.retain(|retaining| retaining.id != id);
+            self.retaining.push_back(Retaining {
+                id,
+                pattern,
+                values: self.realms.view().realm(&self.realm),
+                behind: None,
+                then: Then::Nothing { kept_before: asked },
+                snapshot: false,
+            });
+        }
+        self.active.insert(id, Wish { changes_only: changes, filter: condition, from });
+    }
+
+    /// The next segment at the cursor with something for the session, from what was read.
+    pub(super) fn hits_at_cursor(&mut self, placed: &Placed, hits: Option<Hits>) -> Option<Hits> {
+        let cursor = self.cursor.as_mut()?;
+        let hits = hits.or_else(|| cursor.is_in_flight(placed).then(Hits::default));
+        if hits.is_none() {
+            cursor.slot = Some(placed.resolution.slot.next());
+            cursor.position = cursor.position.max(placed.resolution.end());
+        }
+        hits
+    }
+
+    /// Before the log is read at the cursor: whether there is a place to go to first.
+    pub(super) fn seek(&mut self) -> bool {
+        let Some(replay) = self.replays.front().filter(|replay| replay.at_cursor) else {
+            return false;
+        };
+        let leap = self.cursor.as_ref().and_then(Cursor::leap);
+        let Some(position) = leap.filter(|_| !replay.sought) else { return false };
+        let log = self.log.clone();
+        self.working = Some(async move { Done::Sought(log.start_at(position).await) }.boxed());
+        true
+    }
+
+    pub(super) fn sought(&mut self, start: Result<Start, SubscribeError>) -> Option<Reading> {
+        let replay = self.replays.front_mut()?;
+        match start {
+            Ok(start) => {
+                replay.next = start.slot;
+                replay.from = start.position;
+                replay.sought = true;
+                self.reached(start.slot, start.position);
+                None
+            }
+            Err(SubscribeError::Gone { .. }) => Some(Reading::Gone),
+            Err(error) => {
+                tracing::debug!(%error, "a session can't be resumed yet");
+                self.working = Some(
+                    async move {
+                        tokio::time::sleep(super::RETRY).await;
+                        Done::Again
+                    }
+                    .boxed(),
+                );
+                None
+            }
+        }
+    }
+
+    /// The live stream has nothing more for the session up to this place.
+    pub(super) fn idle_until(&mut self, start: Start) {
+        if self.is_live_at_cursor() && !self.live.is_empty() {
+            self.reached(start.slot, start.position);
+        }
+    }
+
+    /// The replay at the cursor goes first, so that it is live before anything joins that is not at the cursor.
+    pub(super) fn cursor_first(&mut self) {
+        if let Some(at) = self.replays.iter().position(|replay| replay.at_cursor) {
+            if at > 0 {
+                self.replays.rotate_left(at);
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Asking for what is over the limits of the log to be released.
+//!
+//! Every entry node measures the log. They go by turns, as for what sessions leave behind (`desk`), so that mostly one of
+//! them asks. What is asked for twice changes nothing.
+//!
+//! Invariant: nothing is asked for that somebody who is away still has to read.
+//!
+//! Deliberately absent: measuring (`crate::retention`), deciding (`realm`), deleting (`upkeep`).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use vulpes_raft::ids::{NodeId, Position};
+
+use crate::act::Act;
+use crate::entry::{Batch, EntryHandle};
+use crate::event::{Encoding, Event, Payload, Qos, SessionId};
+use crate::gate::Answer;
+use crate::limits;
+use crate::log::{Log, ReadError};
+use crate::realm::{Head, Realms, SharedRealms};
+use crate::retention::{Gauge, Retention};
+use crate::topic::{Realm, Topic};
+
+use super::desk::Desk;
+use super::node::Node;
+
+/// How often the log is measured.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long an entry waits for the one before it to ask.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long to wait before what did not come about is asked for again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Where such events stand. Nobody sees them.
+const TOPIC: &str = "vulpes/log/release";
+
+/// What asking takes.
+struct Asker {
+    node: NodeId,
+    limits: Retention,
+    /// The realm that its events are in.
+    realm: Realm,
+    log: Log,
+    realms: SharedRealms,
+    entry: EntryHandle,
+    /// Where answers go that nobody waits for.
+    answers: mpsc::Sender<Answer>,
+}
+
+impl Asker {
+    /// Asks, for as long as the node lives.
+    async fn run(self) {
+        let mut gauge = Gauge::new(self.limits, self.log.head());
+        let mut wait_until: Option<Instant> = None;
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            if let Err(error) = self.measure(&mut gauge).await {
+                tracing::debug!(%error, "the log can't be measured right now");
+            }
+            let Some(asked) = self.asked(&gauge).await else {
+                wait_until = None;
+                continue;
+            };
+            let turn = self.realms.with(|realms| turn(realms, self.node));
+            let until = *wait_until.get_or_insert_with(|| Instant::now() + PATIENCE * turn);
+            if Instant::now() < until {
+                continue;
+            }
+            wait_until = Some(Instant::now() + AGAIN + PATIENCE * turn);
+            if self.ask(asked).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Counts the rows that have come, as far as there is a storage that has them.
+    async fn measure(&self, gauge: &mut Gauge) -> Result<(), ReadError> {
+        if gauge.next() < self.log.head().slot {
+            *gauge = Gauge::new(self.limits, self.log.head());
+        }
+        while gauge.next() < self.log.tail().next_slot {
+            if let Some(placed) = self.log.recent(gauge.next()) {
+                gauge.row(&placed.resolution);
+                continue;
+            }
+            let rows = self.log.rows(gauge.next(), limits::READ_ROWS).await?;
+            rows.iter().for_each(|row| gauge.row(row));
+        }
+        Ok(())
+    }
+
+    /// The place to ask for: what is due, or the slot of what is still wanted before that.
+    async fn asked(&self, gauge: &Gauge) -> Option<Head> {
+        let (head, wanted) = self.realms.with(|realms| (realms.head(), realms.wanted()));
+        let due = gauge.due();
+        let asked = match wanted.filter(|wanted| *wanted < due.position) {
+            None => due,
+            Some(wanted) => self.slot_of(wanted).await?,
+        };
+        (asked > head).then_some(asked)
+    }
+
+    async fn slot_of(&self, position: Position) -> Option<Head> {
+        let row = self.log.row_of(position).await.ok()??;
+        Some(Head { slot: row.slot, position: row.base })
+    }
+
+    async fn ask(&self, head: Head) -> Result<(), crate::entry::EntryClosed> {
+        tracing::info!(slot = %head.slot, position = %head.position, "asking for the log before this to be released");
+        let act = Act::Release { slot: head.slot, position: head.position };
+        let event = Event {
+            realm: self.realm.clone(),
+            topic: Topic::from_canonical(TOPIC),
+            publisher: SessionId(0),
+            exclude_me: false,
+            disclose_me: false,
+            retain: false,
+            qos: Qos::AtLeastOnce,
+            payload: Payload { encoding: Encoding::Json, args: Bytes::new(), kwargs: Bytes::new() },
+            properties: Bytes::new(),
+            act: act.encode(),
+        };
+        let answers = self.answers.clone();
+        let batch = Batch {
+            session: SessionId(0),
+            incarnation: None,
+            first: 0,
+            events: vec![event],
+            answers,
+        };
+        self.entry.submit(batch).await
+    }
+}
+
+impl Node {
+    /// Has the log released as it gets over its limits, where it has any.
+    pub(super) fn start_asking(
+        &self,
+        log: &Log,
+        realms: &SharedRealms,
+        entry: &EntryHandle,
+        desk: &Desk,
+    ) {
+        if !self.config.retention.is_limited() {
+            return;
+        }
+        let asker = Asker {
+            node: self.identity.node,
+            limits: self.config.retention,
+            realm: self.config.default_realm.clone(),
+            log: log.clone(),
+            realms: realms.clone(),
+            entry: entry.clone(),
+            answers: desk.own_answers(),
+        };
+        tokio::spawn(asker.run());
+    }
+}
+
+/// How many entries come before this node; all of them where it is none that is open.
+fn turn(realms: &Realms, node: NodeId) -> u32 {
+    let before = realms.entries().position(|entry| entry == node);
+    u32::try_from(before.unwrap_or_else(|| realms.entries().count())).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,280 @@
+//! What a session does about what outlives its connection: it waits for the one it took over from, reads on where that
+//! one was, has filters kept and dropped, and tells how far it has come.
+//!
+//! Invariant: how far the session has come is told once and for all when it ends, and until then often enough that
+//! little is sent a second time where its node is lost.
+//!
+//! Deliberately absent: what all nodes make of it (`realm`), and reading itself (`reader`).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Session, Standing};
+use crate::act::{Act, Detach, Progress};
+use crate::gate::{EndReason, Gate, KeptReading, Parting, Resumed, SubscriptionId};
+use crate::limits;
+use crate::realm::{KeptState, Noted};
+use crate::server::events;
+use crate::server::transport::Transport;
+
+/// How long a session waits for the last word of the one it took over from.
+const TAKE_OVER_WAIT: Duration = Duration::from_secs(1);
+
+/// How often a session tells how far it has come.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How far a session's place in the log may move on with nothing for it before it tells so.
+const IDLE_POSITIONS: u64 = 100_000;
+
+/// How often a session that hears nothing looks how far that is.
+const IDLE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A session that outlives its connection.
+pub(super) struct Keeping {
+    phase: Phase,
+    /// What the client wants to be kept or dropped.
+    wishes: VecDeque<Wish>,
+    /// How many of those are on their way into the log, from the front.
+    noting: usize,
+    /// When the first of them is given up.
+    noted_until: Instant,
+    told: Progress,
+    report_at: Instant,
+    /// It may have come further than was told.
+    moved: bool,
+}
+
+enum Phase {
+    /// Not known to all yet.
+    Attaching,
+    /// It is known to all, and the one that it took over from has not said its last.
+    TakingOver {
+        until: Instant,
+    },
+    Open,
+}
+
+struct Wish {
+    act: Act,
+    subscribe: Vec<KeptReading>,
+    unsubscribe: Vec<SubscriptionId>,
+}
+
+impl Keeping {
+    pub(super) fn attaching() -> Self {
+        let now = Instant::now();
+        Self {
+            phase: Phase::Attaching,
+            wishes: VecDeque::new(),
+            noting: 0,
+            noted_until: now,
+            told: Progress::default(),
+            report_at: now,
+            moved: false,
+        }
+    }
+
+    /// Whether the client may be listened to.
+    pub(super) fn has_room(&self) -> bool {
+        self.wishes.len() < limits::SESSION_NOTINGS
+    }
+
+    /// When there is something to be done.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Attaching => None,
+            Phase::TakingOver { until } => Some(until),
+            Phase::Open => {
+                let noted = (self.noting > 0).then_some(self.noted_until);
+                let idle = if self.moved { Duration::ZERO } else { IDLE_INTERVAL };
+                noted.into_iter().chain([self.report_at + idle]).min()
+            }
+        }
+    }
+}
+
+impl<G: Gate, T: Transport> Session<G, T> {
+    /// The session is known to all; tells whether it is one that keeps something.
+    pub(super) fn attached(&mut self) -> bool {
+        let Some(keeping) = &mut self.keeping else { return false };
+        let session = self.gate.session();
+        let found = self.clients.realm_states.with(|realms| realms.kept_by(session));
+        match found {
+            // There was no room to keep anything.
+            None => {
+                self.keeping = None;
+                false
+            }
+            Some(found) if found.kept.awaited.is_some() => {
+                keeping.phase = Phase::TakingOver { until: Instant::now() + TAKE_OVER_WAIT };
+                true
+            }
+            Some(found) => {
+                self.resume(found);
+                true
+            }
+        }
+    }
+
+    /// The one that it took over from has said its last, or was waited for long enough.
+    pub(super) fn released(&mut self) {
+        let taking_over = self
+            .keeping
+            .as_ref()
+            .is_some_and(|keeping| matches!(keeping.phase, Phase::TakingOver { .. }));
+        let session = self.gate.session();
+        let found = self.clients.realm_states.with(|realms| realms.kept_by(session));
+        // It may have ended again meanwhile, of which it is about to hear.
+        if let Some(found) = found.filter(|_| taking_over) {
+            self.resume(found);
+        }
+    }
+
+    fn resume(&mut self, found: KeptState) {
+        let Some(keeping) = &mut self.keeping else { return };
+        keeping.phase = Phase::Open;
+        keeping.told = found.kept.progress.clone();
+        let filter = |(text, filter): (String, crate::realm::KeptFilter)| {
+            (text, filter.subscription, filter.from)
+        };
+        self.gate.resume(Resumed {
+            present: found.kept.resumed,
+            in_flight: found.kept.progress.in_flight,
+            filters: found.filters.into_iter().map(filter).collect(),
+            back_at: self.clients.log.tail().next_position,
+        });
+        self.open();
+    }
+
+    /// The gate knows what is to be read.
+    pub(super) fn read_on(&mut self, readings: Vec<KeptReading>) {
+        if let (Some(reader), Some(keeping)) = (&mut self.reader, &self.keeping) {
+            reader.resume(keeping.told.clone(), readings);
+        }
+    }
+
+    /// The client wants something to be kept or dropped.
+    pub(super) fn keep(
+        &mut self,
+        act: Act,
+        subscribe: Vec<KeptReading>,
+        unsubscribe: Vec<SubscriptionId>,
+    ) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.wishes.push_back(Wish { act, subscribe, unsubscribe });
+        }
+        self.note_wishes();
+    }
+
+    /// Has what is wished noted, some wishes at once.
+    fn note_wishes(&mut self) {
+        let Standing::Announced { realm, .. } = &self.standing else { return };
+        let Some(keeping) = &mut self.keeping else { return };
+        let session = self.gate.session();
+        while keeping.noting < limits::SESSION_NOTINGS {
+            let Some(wish) = keeping.wishes.get(keeping.noting) else { return };
+            if keeping.noting == 0 {
+                keeping.noted_until = Instant::now() + limits::PUBLISH_TIMEOUT;
+            }
+            keeping.noting += 1;
+            self.publishing.push_own(events::keeping(realm.clone(), session, &wish.act));
+        }
+    }
+
+    /// What was wished first is noted, or not for lack of room.
+    pub(super) fn noted(&mut self, noted: Noted) {
+        let (Some(keeping), Some(reader)) = (&mut self.keeping, &mut self.reader) else { return };
+        let Some(wish) = keeping.wishes.pop_front() else { return };
+        keeping.noting = keeping.noting.saturating_sub(1);
+        keeping.noted_until = Instant::now() + limits::PUBLISH_TIMEOUT;
+        let Wish { mut subscribe, unsubscribe, .. } = wish;
+        match noted {
+            Noted::From(from) => {
+                subscribe.iter_mut().for_each(|reading| reading.from = Some(from));
+                reader.keep(subscribe, unsubscribe, true);
+            }
+            Noted::NoRoom => reader.keep(Vec::new(), Vec::new(), false),
+        }
+        self.note_wishes();
+    }
+
+    /// What was wished first is read by now, or not any more.
+    pub(super) fn reads_anew(&mut self, room: bool) {
+        // It is read again, from the cursor on.
+        if self.current.as_ref().is_some_and(super::Current::is_at_cursor) {
+            self.current = None;
+        }
+        self.gate.noted(room);
+    }
+
+    /// Something came from the client or went to it.
+    pub(super) fn may_have_moved(&mut self) {
+        if let Some(keeping) = &mut self.keeping {
+            if !keeping.moved {
+                keeping.moved = true;
+                keeping.report_at = keeping.report_at.max(Instant::now());
+            }
+        }
+    }
+
+    /// How far the session has come; nothing where it is not open.
+    fn progress(&self) -> Option<(Progress, Parting)> {
+        let keeping = self.keeping.as_ref()?;
+        let sent = self.reader.as_ref()?.sent()?;
+        let parting = self.gate.parting();
+        let (in_flight, doubt) = (parting.in_flight.clone(), keeping.told.doubt);
+        Some((Progress { sent, in_flight, doubt }, parting))
+    }
+
+    /// Does what it is time for.
+    pub(super) fn look_after_keeping(&mut self) {
+        let Some(keeping) = &mut self.keeping else { return };
+        let now = Instant::now();
+        if keeping.deadline().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        match keeping.phase {
+            Phase::Attaching => {}
+            Phase::TakingOver { .. } => self.released(),
+            Phase::Open if keeping.noting > 0 && keeping.noted_until <= now => {
+                self.end(EndReason::Unavailable);
+            }
+            Phase::Open => self.report(now),
+        }
+    }
+
+    fn report(&mut self, now: Instant) {
+        let touched = self.reader.as_mut().is_some_and(super::Reader::take_touched);
+        let Some((progress, _)) = self.progress() else { return };
+        let Some(keeping) = &mut self.keeping else { return };
+        keeping.moved = false;
+        keeping.report_at = now + REPORT_INTERVAL;
+        let told = &keeping.told;
+        let same = progress.in_flight == told.in_flight
+            && progress.sent.0 - told.sent.0.min(progress.sent.0) < IDLE_POSITIONS;
+        if same && !touched {
+            return;
+        }
+        keeping.told = progress.clone();
+        if let Standing::Announced { realm, .. } = &self.standing {
+            self.clients.desk.save(self.gate.session(), realm.clone(), progress);
+        }
+    }
+
+    /// The last words of a session that keeps something; nothing where it is not open.
+    pub(super) fn detach(&self, drop_will: bool) -> Option<Detach> {
+        let (progress, Parting { expiry, .. }) = self.progress()?;
+        Some(Detach { drop_will, expiry, progress })
+    }
+
+    /// It was taken over by another one, which waits for its last words.
+    pub(super) fn give_up(&mut self) {
+        let Standing::Announced { realm, known_as, .. } = &self.standing else { return };
+        if let Some(detach) = self.detach(false) {
+            let session = self.gate.session();
+            self.publishing.push_own(events::detach(realm.clone(), session, known_as, detach));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Both ends of what a storage has of the log: deleting what was released, beginning anew from another storage's state,
+//! and filling in what is kept before that.
+//!
+//! Invariant: whatever a power cut leaves, the rows are dense, each segment in them has its body, and the state is that
+//! behind the last row. One end is moved by one caller at a time. Deleting goes from the oldest row on and filling in from the oldest row back, both in portions,
+//! so that no group commit becomes long by it. The last row is never deleted: it says where the next one stands.
+//!
+//! Deliberately absent: what was released (`realm`), and who does this when (`server`).
+
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+use vulpes_raft::ids::{Incarnation, NodeId, Slot};
+use vulpes_raft::mutant::{planted, Mutant};
+use vulpes_raft::order::{Resolution, Step};
+
+use super::committer::{Job, Work};
+use super::error::{IndexError, ReadError, ReleaseError};
+use super::staging::{IndexedRow, Write};
+use super::{is_body_of, Closing, Storage};
+use crate::limits;
+
+/// Rows deleted in one group commit, at most.
+const PORTION_ROWS: usize = limits::READ_ROWS;
+
+/// Bytes of bodies deleted in one group commit; one more body may go beyond it.
+const PORTION_BYTES: usize = limits::STORAGE_BATCH_BYTES;
+
+impl Storage {
+    /// Deletes all before a slot that is durable here, and returns when that is done.
+    ///
+    /// # Errors
+    /// Where the disk can't be read, or the node is ending.
+    pub async fn release(&self, before: Slot) -> Result<(), ReleaseError> {
+        self.inner.head.fetch_max(before.0, Ordering::Relaxed);
+        let before = if planted(Mutant::DeleteKept) { before.next() } else { before };
+        while self.release_portion(before).await? {}
+        Ok(())
+    }
+
+    /// Whether something was deleted.
+    async fn release_portion(&self, before: Slot) -> Result<bool, ReleaseError> {
+        let _alone = self.inner.ends.lock().await;
+        self.delete_portion(before).await
+    }
+
+    async fn delete_portion(&self, before: Slot) -> Result<bool, ReleaseError> {
+        let before = before.min(*self.inner.durable.indexed.borrow());
+        let oldest = self.oldest()?;
+        if oldest >= before {
+            return Ok(false);
+        }
+        let mut bytes = 0;
+        let mut writes = Vec::new();
+        for row in self.rows(oldest, PORTION_ROWS)? {
+            if row.slot >= before || bytes >= PORTION_BYTES {
+                break;
+            }
+            bytes += body_length(&row);
+            writes.push(released(&row));
+        }
+        let permit = self.room(0).await.ok_or(ReleaseError::Closed)?;
+        let (waiting, done) = oneshot::channel();
+        {
+            let mut staging = self.staging();
+            staging.released(&writes);
+            let work = Work::Release { writes, waiting };
+            self.submit(Job { work, weight: 0, permit }).map_err(|Closing| ReleaseError::Closed)?;
+        }
+        done.await.map_err(|_| ReleaseError::Closed)?;
+        Ok(true)
+    }
+
+    /// Begins anew behind another storage's row, with its state as that row's changes, for a storage that lacks what all
+    /// others have released. `entries` are the incarnations that are open there. Bodies that are not in the order as
+    /// far as this storage knows stay: it voted for them, and they may stand in rows that are to be filled in.
+    ///
+    /// Nothing may be indexed meanwhile.
+    ///
+    /// # Errors
+    /// Where the row is not ahead of those here, its body is not the one that was voted for, the disk can't be read, or
+    /// the node is ending.
+    pub async fn adopt(
+        &self,
+        row: IndexedRow,
+        entries: &[(NodeId, Incarnation)],
+    ) -> Result<(), ReleaseError> {
+        check_body(&row)?;
+        let _alone = self.inner.ends.lock().await;
+        let queued = Slot(self.staging().next().slot.0 - 1);
+        let _ = self.indexed().wait_for(|indexed| *indexed >= queued).await;
+        if row.resolution.slot <= queued {
+            let (expected, found) = (queued.next(), row.resolution.slot);
+            return Err(IndexError::NotNext { expected, found }.into());
+        }
+        while self.delete_portion(queued).await? {}
+        let weight = row.weight();
+        let permit = self.room(weight).await.ok_or(ReleaseError::Closed)?;
+        let (waiting, done) = oneshot::channel();
+        {
+            let old = self.tail();
+            let mut staging = self.staging();
+            let mut writes: Vec<Write> = old.iter().map(released).collect();
+            writes.push(Write::Forget);
+            writes.extend(staging.adopt(row, entries)?);
+            let work = Work::Release { writes, waiting };
+            self.submit(Job { work, weight, permit }).map_err(|Closing| ReleaseError::Closed)?;
+        }
+        done.await.map_err(|_| ReleaseError::Closed)
+    }
+
+    /// Fills in rows before the oldest one here, the last of them right before it, each with its body where this storage
+    /// does not hold it. Returns when they are durable.
+    ///
+    /// # Errors
+    /// Where they are not the ones before, a body is missing or wrong, the disk can't be read, or the node is ending.
+    pub async fn fill(&self, rows: Vec<IndexedRow>) -> Result<(), ReleaseError> {
+        let mut weight = 0;
+        for row in &rows {
+            check_body(row)?;
+            weight += row.weight();
+        }
+        let _alone = self.inner.ends.lock().await;
+        let oldest = self.oldest()?;
+        let last = rows.last().map(|row| row.resolution.slot);
+        if let Some(last) = last.filter(|last| last.next() != oldest) {
+            return Err(IndexError::NotNext { expected: oldest, found: last.next() }.into());
+        }
+        let permit = self.room(weight).await.ok_or(ReleaseError::Closed)?;
+        let (waiting, done) = oneshot::channel();
+        {
+            let writes = self.staging().fill(rows)?;
+            let work = Work::Release { writes, waiting };
+            self.submit(Job { work, weight, permit }).map_err(|Closing| ReleaseError::Closed)?;
+        }
+        done.await.map_err(|_| ReleaseError::Closed)
+    }
+}
+
+fn body_length(row: &Resolution) -> usize {
+    match &row.step {
+        Step::Segment(sealed) => sealed.length as usize,
+        Step::Opened { .. } | Step::Closed { .. } => 0,
+    }
+}
+
+fn released(row: &Resolution) -> Write {
+    let body = match &row.step {
+        Step::Segment(sealed) => Some(sealed.id),
+        Step::Opened { .. } | Step::Closed { .. } => None,
+    };
+    Write::Release { slot: row.slot, body }
+}
+
+fn check_body(row: &IndexedRow) -> Result<(), ReleaseError> {
+    match (&row.resolution.step, &row.body) {
+        (Step::Segment(sealed), Some(body)) if !is_body_of(sealed, body) => {
+            Err(IndexError::BodyWrong(sealed.id).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+impl From<ReadError> for ReleaseError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<IndexError> for ReleaseError {
+    fn from(error: IndexError) -> Self {
+        Self::Rows(error)
+    }
+}

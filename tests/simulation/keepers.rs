@@ -1,0 +1,246 @@
+//! Keepers: MQTT clients whose sessions outlive their connections, hopping between nodes while things go wrong.
+//!
+//! Checked here: from its subscription on, a keeper gets every value, in the order of the log; what comes again is marked
+//! so; and what it acknowledged on a connection that was ended orderly, and seen to end, never comes again. A session is never forgotten.
+//!
+//! Invariant: what a keeper got is judged by the log's order alone. Of the product's state only the acts are looked at that
+//! say where a subscription begins, and which connection's end all nodes know of.
+//!
+//! Deliberately absent: time. How soon a session is taken over is what real processes show.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::Duration;
+
+use vulpes::act::Act;
+use vulpes::event::SessionId;
+use vulpes_raft::ids::Position;
+
+use crate::chance::Chance;
+use crate::connection::within;
+use crate::log::OrderLog;
+use crate::mqtt::{Kept, Mqtt};
+use crate::plan::Plan;
+use crate::record::{Phase, Shared};
+use crate::value::Value;
+
+/// Their seeds are numbered from here.
+const CHANCES: u64 = 300;
+
+/// How long opening and subscribing may take: a node may wait for another one's last word, and for a quorum.
+const OPENING: Duration = Duration::from_millis(3_000);
+
+/// How long a keeper hears nothing before it asks whether its node is still there, and then again before it goes.
+const SILENCE: Duration = Duration::from_millis(600);
+
+/// A keeper's connections are numbered.
+type Connection = (u64, u64);
+
+/// What the log shows of keepers.
+#[derive(Default)]
+pub(crate) struct KeptLog {
+    sessions: BTreeMap<SessionId, Connection>,
+    /// Each keeper's newest session.
+    newest: BTreeMap<u64, SessionId>,
+    /// Where each keeper's subscription begins.
+    from: BTreeMap<u64, Position>,
+    /// Connections of whose end all nodes know what was acknowledged, and knew it before the next one began: one that
+    /// begins before waits for a second only, and then has to send again what may have been acknowledged.
+    detached: BTreeSet<Connection>,
+}
+
+impl KeptLog {
+    /// The next act in the log.
+    pub(crate) fn shown(&mut self, position: Position, publisher: SessionId, act: &[u8]) {
+        match Act::decode(act) {
+            Some(Act::Attach(attach)) => {
+                let details: serde_json::Value =
+                    serde_json::from_str(&attach.join.details).unwrap_or_default();
+                let connection = details["authid"].as_str().and_then(|name| {
+                    let (keeper, number) = name.strip_prefix("keeper-")?.split_once('-')?;
+                    Some((keeper.parse().ok()?, number.parse().ok()?))
+                });
+                if let Some((keeper, number)) = connection {
+                    self.sessions.insert(publisher, (keeper, number));
+                    self.newest.insert(keeper, publisher);
+                }
+            }
+            Some(Act::Subscribe(_)) => {
+                if let Some((keeper, _)) = self.sessions.get(&publisher) {
+                    self.from.entry(*keeper).or_insert(position);
+                }
+            }
+            Some(Act::Detach(_)) => {
+                if let Some(connection) = self.sessions.get(&publisher) {
+                    if self.newest.get(&connection.0) == Some(&publisher) {
+                        self.detached.insert(*connection);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Something that a keeper heard.
+struct Heard {
+    connection: u64,
+    value: Value,
+    duplicate: bool,
+    acknowledged: bool,
+}
+
+/// What keepers heard.
+#[derive(Default)]
+pub(crate) struct KeptRecord {
+    heard: BTreeMap<u64, Vec<Heard>>,
+    /// Connections that were closed by their node after the keeper had said goodbye.
+    orderly: BTreeSet<Connection>,
+    pub(crate) repeats: u64,
+}
+
+impl KeptRecord {
+    /// The keeper that has yet to hear the last value, if there is one.
+    pub(crate) fn waiting(&self, log: &OrderLog, keepers: u64) -> Option<u64> {
+        let last = log.last_value();
+        (0..keepers).find(|keeper| {
+            // One that subscribed behind the last value has nothing to wait for.
+            let Some(from) = log.kept.from.get(keeper) else { return true };
+            let heard = self.heard.get(keeper).into_iter().flatten();
+            let newest = heard.filter_map(|heard| log.place(heard.value)).max();
+            newest.unwrap_or(*from) < last
+        })
+    }
+
+    /// Compares what all keepers heard with the log.
+    pub(crate) fn verdict(&self, log: &OrderLog) -> Result<(), String> {
+        for (keeper, heard) in &self.heard {
+            self.judge(*keeper, heard, log)?;
+        }
+        Ok(())
+    }
+
+    fn judge(&self, keeper: u64, all: &[Heard], log: &OrderLog) -> Result<(), String> {
+        let Some(from) = log.kept.from.get(&keeper) else {
+            return Err(format!("keeper {keeper} has no subscription in the log"));
+        };
+        let mut last = *from;
+        let mut done = BTreeSet::new();
+        for heard in all {
+            let Heard { connection, value, duplicate, acknowledged } = *heard;
+            let Some(position) = log.place(value) else {
+                return Err(format!("keeper {keeper} got {value}, which is nowhere"));
+            };
+            if position > last {
+                let next = log.next_value(last);
+                if next != Some(position) {
+                    return Err(format!(
+                        "keeper {keeper} got {value} at {position} where {next:?} was next"
+                    ));
+                }
+                last = position;
+            } else if !duplicate {
+                return Err(format!("keeper {keeper} got {value} again, not marked so"));
+            } else if done.contains(&position) {
+                return Err(format!("keeper {keeper} got {value} again, which it was done with"));
+            }
+            let known = (keeper, connection);
+            if acknowledged && self.orderly.contains(&known) && log.kept.detached.contains(&known) {
+                done.insert(position);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps a session for as long as the run lasts.
+pub(crate) async fn keeper(plan: Plan, keeper: u64, shared: Shared) {
+    let mut chance = plan.chance(CHANCES + keeper);
+    let entries = plan.shape.entries();
+    let mut keeping = Keeping { keeper, shared: shared.clone(), connection: 0, subscribed: false };
+    loop {
+        keeping.connection += 1;
+        let node = chance.pick(&entries);
+        let end = keeping.connect(node, &mut chance).await;
+        shared.borrow_mut().trace(|| format!("keeper {keeper} leaves node {node}: {end:?}"));
+        tokio::time::sleep(Duration::from_millis(chance.between(5, 300))).await;
+    }
+}
+
+struct Keeping {
+    keeper: u64,
+    shared: Shared,
+    connection: u64,
+    subscribed: bool,
+}
+
+impl Keeping {
+    async fn connect(&mut self, node: u64, chance: &mut Chance) -> io::Result<()> {
+        let (keeper, number) = (self.keeper, self.connection);
+        let (name, user) = (format!("keeper-{keeper}"), format!("keeper-{keeper}-{number}"));
+        let node = crate::node::name(node);
+        let (mut mqtt, present) = within(OPENING, Mqtt::resume(&node, &name, &user)).await?;
+        if self.subscribed && !present {
+            let reason = format!("the session of keeper {keeper} is forgotten");
+            self.shared.borrow_mut().check(Err(reason));
+        }
+        if !self.subscribed {
+            within(OPENING, mqtt.subscribe_to("sim/#")).await?;
+            self.subscribed = true;
+        }
+        let mut asked = false;
+        loop {
+            match within(SILENCE, mqtt.next_kept()).await {
+                Ok(Kept::Alive) => asked = false,
+                Ok(Kept::Message { text, id, duplicate }) => {
+                    asked = false;
+                    self.heard(&mut mqtt, &text, (id, duplicate), chance).await?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && !asked => {
+                    asked = true;
+                    mqtt.ping().await?;
+                }
+                Err(error) => return Err(error),
+            }
+            let restless = self.shared.borrow().phase == Phase::Work;
+            // Some go without a word, others say goodbye and wait for the end.
+            if restless && chance.one_in(40) {
+                return Ok(());
+            }
+            if restless && chance.one_in(25) {
+                within(OPENING, mqtt.leave()).await?;
+                self.shared.borrow_mut().kept.orderly.insert((keeper, number));
+                return Ok(());
+            }
+        }
+    }
+
+    async fn heard(
+        &mut self,
+        mqtt: &mut Mqtt,
+        text: &str,
+        (id, duplicate): (u16, bool),
+        chance: &mut Chance,
+    ) -> io::Result<()> {
+        let value: Value = match text.parse() {
+            Ok(value) => value,
+            Err(reason) => {
+                let reason = format!("keeper {}: {reason}", self.keeper);
+                self.shared.borrow_mut().check(Err(reason));
+                return Ok(());
+            }
+        };
+        // Some stay unanswered, and with them what the keeper is not done with; at rest, none does.
+        let acknowledged = self.shared.borrow().phase == Phase::Rest || !chance.one_in(8);
+        if acknowledged {
+            mqtt.acknowledge(id).await?;
+        }
+        let (keeper, connection) = (self.keeper, self.connection);
+        let mut record = self.shared.borrow_mut();
+        record.trace(|| format!("keeper {keeper} gets {value} as {id}, again: {duplicate}"));
+        record.kept.repeats += u64::from(duplicate);
+        let heard = Heard { connection, value, duplicate, acknowledged };
+        record.kept.heard.entry(keeper).or_default().push(heard);
+        Ok(())
+    }
+}
