@@ -1,4 +1,5 @@
-//! `vulpes bench`: publishers in a closed loop or at a fixed rate, and the subscribers that check what comes out.
+//! `vulpes bench`: publishers or callers in a closed loop or at a fixed rate, and what checks that the right things come
+//! out: subscribers, or the callers themselves.
 //!
 //! Invariant: what is counted was acknowledged, and every gap, duplicate and loss that a subscriber could see is told.
 //!
@@ -17,10 +18,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Reported;
+use callee::Callee;
 use check::DeliveryCheck;
 use load::{Load, Plan, Published, Received, Reception};
 use report::{Report, Settings};
 
+mod callee;
 mod check;
 mod disk;
 mod load;
@@ -41,11 +44,12 @@ Examples:
   vulpes bench --protocol wamp --connections 9 --window 256 --size 128 --seconds 30
   vulpes bench --protocol mqtt --rate 10000                  latency at 10,000 publishes a second
   vulpes bench --protocol mqtt --targets 127.0.0.1:1883      any MQTT broker
+  vulpes bench --protocol wamp --callees ws://127.0.0.1:9031/ --targets ws://127.0.0.1:9032/     calls across nodes
   vulpes bench --protocol mqtt --fsync-dir vulpes-data       and what the disk alone can do
 
 The exit code is 1 where a connection failed, or an event was lost, doubled or out of order.";
 
-/// Measure acknowledged publishes a second, their latency, and what subscribers get
+/// Measure acknowledged publishes a second, their latency, and what subscribers get; or calls, and their results
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Bench {
@@ -83,6 +87,10 @@ pub(super) struct Bench {
     /// Topics that each publisher goes through in turn
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     topics: u32,
+    /// Call instead of publishing: one callee at each of these WAMP URLs gives back what it gets, and callers are dealt out
+    /// over them
+    #[arg(long, value_name = "TARGET", value_delimiter = ',', conflicts_with_all = ["subscribers", "topics"])]
+    callees: Vec<String>,
     /// Quality of service that MQTT subscribers ask for
     #[arg(long, value_name = "0|1", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
     subscribe_qos: u8,
@@ -137,14 +145,21 @@ impl Bench {
     }
 
     async fn measure(&self) -> anyhow::Result<Report> {
+        let is_wamp = self.protocol == Protocol::Wamp;
+        anyhow::ensure!(is_wamp || self.callees.is_empty(), "calls are WAMP: --protocol wamp");
         // Before anything else uses the disk.
         let disk = self.fsync_dir.as_deref().map(disk::measure).transpose()?;
         let plan = Arc::new(Plan::new(rand::random(), self.shape()));
-        let clients =
-            Clients { protocol: self.protocol, plan: plan.clone(), targets: self.targets() };
+        let clients = Clients {
+            protocol: self.protocol,
+            plan: plan.clone(),
+            targets: self.targets(),
+            callees: self.callees.clone(),
+        };
         let (go, start) = watch::channel(None);
         let (finish, finished) = watch::channel(None);
-        let mut subscribers = clients.subscribe(self.subscribers, finished).await?;
+        let mut callees = clients.register(finished.clone()).await?;
+        let mut subscribers = clients.subscribe(self.subscribers(), finished).await?;
         let mut publishers = clients.publish(self.connections, start).await?;
         let schedule = self.schedule(plan.now());
         // An error would mean that nobody waits for it any more, which the publishers' own results tell.
@@ -163,8 +178,22 @@ impl Bench {
         while let Some(joined) = subscribers.join_next().await {
             received.push(joined.context("a subscriber panicked")?);
         }
+        let mut failed = Vec::new();
+        while let Some(joined) = callees.join_next().await {
+            failed.extend(joined.context("a callee panicked")?);
+        }
         let pause = pauses.await.context("the pause watcher panicked")?;
-        Ok(Report::new(self.settings(), &published, &received, &acknowledged, pause, disk))
+        let settings = self.settings();
+        let report = Report::new(settings, &published, &received, &acknowledged, pause, disk);
+        Ok(report.with_errors(failed))
+    }
+
+    fn subscribers(&self) -> u16 {
+        if self.callees.is_empty() {
+            self.subscribers
+        } else {
+            0
+        }
     }
 
     fn targets(&self) -> Vec<String> {
@@ -208,7 +237,8 @@ impl Bench {
             rate: self.rate,
             size: self.size,
             seconds: self.seconds,
-            subscribers: self.subscribers,
+            subscribers: self.subscribers(),
+            callees: self.callees.len(),
         }
     }
 }
@@ -218,11 +248,25 @@ struct Clients {
     protocol: Protocol,
     plan: Arc<Plan>,
     targets: Vec<String>,
+    callees: Vec<String>,
 }
 
 impl Clients {
     fn target(&self, number: u16) -> &str {
         &self.targets[usize::from(number) % self.targets.len()]
+    }
+
+    async fn register(
+        &self,
+        finished: watch::Receiver<load::Finished>,
+    ) -> anyhow::Result<JoinSet<Option<String>>> {
+        let mut tasks = JoinSet::new();
+        for (number, target) in self.callees.iter().enumerate() {
+            let name = format!("callee {number} at {target}");
+            let callee = setup(&name, Callee::connect(&self.plan, target, number)).await?;
+            tasks.spawn(callee.run(finished.clone(), name));
+        }
+        Ok(tasks)
     }
 
     async fn subscribe(
@@ -264,6 +308,12 @@ impl Clients {
             match self.protocol {
                 Protocol::Mqtt => {
                     let client = mqtt::Publisher::connect(&self.plan, &target, number);
+                    let client = setup(&name, client).await?;
+                    tasks.spawn(client.run(load, start.clone(), name));
+                }
+                Protocol::Wamp if !self.callees.is_empty() => {
+                    let callee = usize::from(number) % self.callees.len();
+                    let client = wamp::Publisher::calling(&self.plan, &target, callee);
                     let client = setup(&name, client).await?;
                     tasks.spawn(client.run(load, start.clone(), name));
                 }

@@ -220,6 +220,12 @@ impl Load {
         self.plan.mark.write(buffer, content, self.plan.shape.size);
     }
 
+    /// Whether a message holds the payload of this publisher and number.
+    pub(super) fn is_own(&self, message: &[u8], tail: usize, sequence: u64) -> bool {
+        let found = self.plan.mark.find(message, self.plan.shape.size, tail);
+        found.is_some_and(|it| (it.publisher, it.sequence) == (self.publisher, sequence))
+    }
+
     /// The number of the topic that this publish goes to.
     pub(super) fn topic(&self, sequence: u64) -> usize {
         // Publishers begin at different topics, so that all topics are in use at any moment.

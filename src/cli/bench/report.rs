@@ -25,6 +25,8 @@ pub(super) struct Settings {
     pub(super) size: u32,
     pub(super) seconds: u32,
     pub(super) subscribers: u16,
+    /// Those that are called, where calls are measured and not publishes.
+    pub(super) callees: usize,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -132,6 +134,12 @@ impl Report {
         }
     }
 
+    /// With what else went wrong.
+    pub(super) fn with_errors(mut self, errors: impl IntoIterator<Item = String>) -> Self {
+        self.errors.extend(errors);
+        self
+    }
+
     /// Whether nothing went wrong.
     pub(super) fn is_clean(&self) -> bool {
         let counted = self.gaps + self.duplicates + self.reordered + self.lost + self.foreign;
@@ -142,16 +150,23 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = &self.settings;
+        let calls = settings.callees > 0;
+        let (what, answered, others) = if calls {
+            ("calls", "answered", (settings.callees, "callees"))
+        } else {
+            ("publishes", "acknowledged", (usize::from(settings.subscribers), "subscribers"))
+        };
         writeln!(
             f,
-            "{}: {} connections, window {}, {}{} byte payloads, {} s, {} subscribers",
+            "{}: {} connections, window {}, {}{} byte payloads, {} s, {} {}",
             settings.protocol,
             settings.connections,
             settings.window,
-            settings.rate.map_or(String::new(), |rate| format!("{rate} publishes a second, ")),
+            settings.rate.map_or(String::new(), |rate| format!("{rate} {what} a second, ")),
             settings.size,
             settings.seconds,
-            settings.subscribers
+            others.0,
+            others.1
         )?;
         if let Some(disk) = &self.disk {
             writeln!(
@@ -163,7 +178,7 @@ impl fmt::Display for Report {
                 disk.directory
             )?;
         }
-        writeln!(f, "publishes   {:.0} acknowledged a second", self.acknowledged_per_second)?;
+        writeln!(f, "{what:<9}   {:.0} {answered} a second", self.acknowledged_per_second)?;
         writeln!(f, "            {}", self.publish)?;
         writeln!(f, "            longest pause {} ms", self.longest_pause_ms)?;
         if settings.subscribers > 0 {
@@ -176,8 +191,8 @@ impl fmt::Display for Report {
             )?;
         }
         for (count, what) in [
-            (self.unanswered, "publishes were never answered: their outcome is unknown"),
-            (self.foreign, "messages came that nobody here published"),
+            (self.unanswered, format!("{what} were never answered: their outcome is unknown")),
+            (self.foreign, "messages came that nobody here published".into()),
         ] {
             if count > 0 {
                 writeln!(f, "            {count} {what}")?;
@@ -230,6 +245,7 @@ mod tests {
             size: 128,
             seconds: 5,
             subscribers: 2,
+            callees: 0,
         };
         let received = [received(sequences), received(&[0, 1])];
         Report::new(settings, &[published(error)], &received, &[2], Duration::from_millis(7), None)

@@ -1,12 +1,14 @@
 //! Whole runs against brokers in this process, one that behaves and some that don't.
 
+use std::sync::Mutex;
+
 use bytes::{Buf, BytesMut};
 use clap::Parser;
 use futures::{SinkExt, StreamExt};
 use serde_json::{json, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::Message;
@@ -33,12 +35,29 @@ struct Broker {
     count: Arc<AtomicU64>,
     /// Payloads on their way to subscribers.
     events: broadcast::Sender<Vec<u8>>,
+    /// Where calls go, with where their results go.
+    callee: Arc<Mutex<Option<mpsc::Sender<Call>>>>,
 }
+
+type Call = (Value, oneshot::Sender<Value>);
 
 impl Broker {
     fn new(fault: Fault) -> Self {
         let (events, _) = broadcast::channel(1 << 16);
-        Self { fault, count: Arc::default(), events }
+        Self { fault, count: Arc::default(), events, callee: Arc::default() }
+    }
+
+    /// Hands on a call; with the wrong arguments where it is the seventh and that is the fault.
+    async fn call(&self, message: &[Value]) -> Value {
+        let mut arguments = message[4].clone();
+        let seventh = self.count.fetch_add(1, Ordering::Relaxed) + 1 == SEVENTH;
+        if seventh && self.fault == Fault::Double {
+            arguments[0] = "something else".into();
+        }
+        let (answer, answered) = oneshot::channel();
+        let callee = self.callee.lock().unwrap().clone().expect("somebody has registered");
+        callee.send((arguments, answer)).await.unwrap();
+        json!([50, message[1], {}, answered.await.unwrap()])
     }
 
     /// Hands a payload on, and says whether to acknowledge it.
@@ -147,10 +166,18 @@ async fn wamp_connection(stream: TcpStream, broker: Broker) {
     };
     let mut socket = tokio_tungstenite::accept_hdr_async(stream, choose).await.unwrap();
     let mut events = None;
+    let mut calls: Option<mpsc::Receiver<Call>> = None;
+    let mut called = Vec::new();
     loop {
         let event = async {
             match &mut events {
                 Some(events) => broadcast::Receiver::recv(events).await.unwrap(),
+                None => std::future::pending().await,
+            }
+        };
+        let call = async {
+            match &mut calls {
+                Some(calls) => calls.recv().await.unwrap(),
                 None => std::future::pending().await,
             }
         };
@@ -165,6 +192,19 @@ async fn wamp_connection(stream: TcpStream, broker: Broker) {
                         json!([33, message[1], 5])
                     }
                     6 => return,
+                    48 => broker.call(&message).await,
+                    64 => {
+                        let (callee, from) = mpsc::channel(64);
+                        *broker.callee.lock().unwrap() = Some(callee);
+                        calls = Some(from);
+                        json!([65, message[1], 9])
+                    }
+                    70 => {
+                        let answer: oneshot::Sender<Value> = called.remove(0);
+                        // A caller that has seen enough may be gone.
+                        let _ = answer.send(message[3].clone());
+                        continue;
+                    }
                     _ => {
                         if !broker.publish(message[4][0].as_str().unwrap().as_bytes()) {
                             return;
@@ -176,6 +216,10 @@ async fn wamp_connection(stream: TcpStream, broker: Broker) {
             payload = event => {
                 let payload = String::from_utf8(payload).unwrap();
                 json!([36, 5, 99, {"event_id": "x"}, [payload]])
+            }
+            (arguments, answer) = call => {
+                called.push(answer);
+                json!([68, called.len(), 9, {}, arguments])
             }
         };
         // A subscriber that has seen enough may be gone.
@@ -242,6 +286,26 @@ async fn brokers_that_misbehave_are_found_out() {
             assert!(report.to_string().contains(expected), "{protocol} {fault:?}: {report}");
         }
     }
+}
+
+#[tokio::test]
+async fn calls_are_measured_and_their_results_looked_at() {
+    for (fault, is_clean) in [(Fault::None, true), (Fault::Double, false)] {
+        let target = wamp_router(fault).await;
+        let line = format!(
+            "bench --protocol wamp --targets {target} --callees {target} --connections 2 --window 4 \
+             --size 64 --seconds 1 --warmup 0 --drain 1"
+        );
+        let bench = Line::try_parse_from(line.split_whitespace()).unwrap().bench;
+        let report = bench.measure().await.unwrap();
+        assert_eq!(report.is_clean(), is_clean, "{report}");
+        let text = report.to_string();
+        let expected = if is_clean { "1 callees\ncalls " } else { "what it was called with" };
+        assert!(text.contains(expected), "{text}");
+    }
+    let line = "bench --protocol mqtt --callees ws://127.0.0.1:1/";
+    let bench = Line::try_parse_from(line.split_whitespace()).unwrap().bench;
+    assert!(bench.measure().await.is_err());
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //!
 //! Deliberately absent: whole JSON documents. The few messages that come by the million are read by their first bytes.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
@@ -21,17 +22,17 @@ use super::load::{Load, Plan, Published, Received, Reception, Schedule};
 use crate::client::wamp::{closed, hello, open_socket, welcomed};
 
 /// Size of a connection's buffers, in bytes.
-const BUFFER: usize = 64 << 10;
+pub(super) const BUFFER: usize = 64 << 10;
 
-/// What follows the payload in an EVENT: the end of its string, of the arguments, of the message.
+/// What follows the payload in an EVENT or a RESULT: the end of its string, of the arguments, of the message.
 const EVENT_TAIL: usize = 3;
 
 /// How long a router may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-type Socket = WebSocketStream<BoxStream>;
+pub(super) type Socket = WebSocketStream<BoxStream>;
 
-async fn open(plan: &Plan, target: &str) -> anyhow::Result<Socket> {
+pub(super) async fn open(plan: &Plan, target: &str) -> anyhow::Result<Socket> {
     let config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(BUFFER);
     let mut socket = open_socket(target, config).await?;
     let realm = plan.shape.realm.as_deref().unwrap_or(crate::cli::DEFAULT_REALM);
@@ -41,7 +42,7 @@ async fn open(plan: &Plan, target: &str) -> anyhow::Result<Socket> {
 }
 
 /// The next text message.
-async fn receive(socket: &mut Socket) -> anyhow::Result<Utf8Bytes> {
+pub(super) async fn receive(socket: &mut Socket) -> anyhow::Result<Utf8Bytes> {
     loop {
         match socket.next().await {
             Some(Ok(Message::Text(text))) => return Ok(text),
@@ -53,7 +54,7 @@ async fn receive(socket: &mut Socket) -> anyhow::Result<Utf8Bytes> {
 }
 
 /// The next text message, if it has come already.
-fn receive_now(socket: &mut Socket) -> anyhow::Result<Option<Utf8Bytes>> {
+pub(super) fn receive_now(socket: &mut Socket) -> anyhow::Result<Option<Utf8Bytes>> {
     receive(socket).now_or_never().transpose()
 }
 
@@ -62,7 +63,7 @@ async fn receive_array(socket: &mut Socket) -> anyhow::Result<Vec<Value>> {
 }
 
 /// Says goodbye and waits until the node has, too. Who is gone by then has nothing more to say to us.
-async fn close(socket: &mut Socket) -> anyhow::Result<()> {
+pub(super) async fn close(socket: &mut Socket) -> anyhow::Result<()> {
     let goodbye = json!([6, {}, "wamp.close.close_realm"]);
     socket.send(Message::text(goodbye.to_string())).await?;
     let answered = async {
@@ -74,24 +75,72 @@ async fn close(socket: &mut Socket) -> anyhow::Result<()> {
 }
 
 /// The message's code and, if a number follows, that number.
-fn head(text: &str) -> Option<(u64, u64)> {
+pub(super) fn head(text: &str) -> Option<(u64, u64)> {
     let mut numbers = text.strip_prefix('[')?.splitn(3, [',', ']']);
     let code = numbers.next()?.trim().parse().ok()?;
     let second = numbers.next().and_then(|number| number.trim().parse().ok());
     Some((code, second.unwrap_or(0)))
 }
 
+/// The name of a callee's procedure.
+pub(super) fn procedure(plan: &Plan, number: usize) -> String {
+    format!("bench.{:08x}.call{number}", plan.run)
+}
+
+/// What a publisher asks the router for.
+enum Work {
+    /// Publishes to these topics.
+    Publish(Vec<String>),
+    /// Calls of this procedure, which gives back what it gets.
+    Call(String),
+}
+
+impl Work {
+    /// A request up to its payload.
+    fn begin(&self, buffer: &mut BytesMut, request: u64, topic: usize) -> std::fmt::Result {
+        match self {
+            Self::Publish(topics) => {
+                let topic = &topics[topic];
+                write!(buffer, r#"[16,{request},{{"acknowledge":true}},"{topic}",[""#)
+            }
+            Self::Call(procedure) => write!(buffer, r#"[48,{request},{{}},"{procedure}",[""#),
+        }
+    }
+
+    /// Takes an answer to a request.
+    fn answered(&self, load: &mut Load, text: &str, now: Duration) -> anyhow::Result<()> {
+        let request = match (self, head(text)) {
+            (Self::Publish(_), Some((17, request))) => request,
+            (Self::Call(_), Some((50, request))) => {
+                let returned = request > 0 && load.is_own(text.as_bytes(), EVENT_TAIL, request - 1);
+                ensure!(returned, "call {request} did not come to what it was called with");
+                request
+            }
+            _ => bail!("the node answered a request with {text:.200}"),
+        };
+        let known = request > 0 && load.answered(request - 1, now);
+        ensure!(known, "the node answered request {request}, which is not in flight");
+        Ok(())
+    }
+}
+
+/// Publishes, or calls.
 pub(super) struct Publisher {
     socket: Socket,
-    topics: Vec<String>,
+    work: Work,
 }
 
 impl Publisher {
     pub(super) async fn connect(plan: &Plan, target: &str) -> anyhow::Result<Self> {
         let socket = open(plan, target).await?;
-        let topics =
-            (0..plan.shape.topics).map(|topic| format!("bench.{:08x}.{topic}", plan.run)).collect();
-        Ok(Self { socket, topics })
+        let topic = |topic| format!("bench.{:08x}.{topic}", plan.run);
+        Ok(Self { socket, work: Work::Publish((0..plan.shape.topics).map(topic).collect()) })
+    }
+
+    /// Calls the procedure of this number.
+    pub(super) async fn calling(plan: &Plan, target: &str, number: usize) -> anyhow::Result<Self> {
+        let socket = open(plan, target).await?;
+        Ok(Self { socket, work: Work::Call(procedure(plan, number)) })
     }
 
     pub(super) async fn run(
@@ -105,7 +154,7 @@ impl Publisher {
         let error = match timeout_at(deadline, self.publish(&mut load)).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(format!("{name}: {error:#}")),
-            Err(_) => Some(format!("{name}: some publishes were not acknowledged in time")),
+            Err(_) => Some(format!("{name}: some requests were not answered in time")),
         };
         load.finish(error)
     }
@@ -117,11 +166,7 @@ impl Publisher {
             while let Some(content) = load.begin(now) {
                 // Requests are numbered from 1, as WAMP wants it; sequence numbers count from 0.
                 let request = content.sequence + 1;
-                let topic = &self.topics[load.topic(content.sequence)];
-                std::fmt::Write::write_fmt(
-                    &mut buffer,
-                    format_args!(r#"[16,{request},{{"acknowledge":true}},"{topic}",[""#),
-                )?;
+                self.work.begin(&mut buffer, request, load.topic(content.sequence))?;
                 load.write(&mut buffer, content);
                 buffer.put_slice(b"\"]]");
                 // Shares the buffer: no allocation of its own.
@@ -138,22 +183,10 @@ impl Publisher {
             };
             let now = load.plan().now();
             while let Some(text) = next.take() {
-                answer(load, &text, now)?;
+                self.work.answered(load, &text, now)?;
                 next = receive_now(&mut self.socket)?;
             }
         }
-    }
-}
-
-/// Takes an answer to a publish.
-fn answer(load: &mut Load, text: &str, now: Duration) -> anyhow::Result<()> {
-    match head(text) {
-        Some((17, request)) => {
-            let known = request > 0 && load.answered(request - 1, now);
-            ensure!(known, "the node acknowledged request {request}, which is not in flight");
-            Ok(())
-        }
-        _ => bail!("the node answered a publish with {text:.200}"),
     }
 }
 
