@@ -34,7 +34,8 @@ const EACH: usize = 30;
 /// Topics that have a value, or had one.
 const TOPICS: u64 = 40;
 
-/// Time between two changes that one writer makes.
+/// Writers, and the time between two changes that one of them makes.
+const WRITERS: u64 = 12;
 const PACE: Duration = Duration::from_millis(15);
 
 /// Longest that one subscription may take; a busy machine has many of them at once.
@@ -217,8 +218,9 @@ async fn values_and_changes_join_exactly_under_load() -> Result<()> {
     let joins: usize = joins.unwrap_or(JOINS);
     let cluster = crate::cluster().nodes(3).start().await?;
     let (stop, stopped) = watch::channel(false);
-    let writers: Vec<_> = (1..=3)
-        .map(|node| tokio::spawn(writer(cluster.node(node).wamp(), node, stopped.clone())))
+    let at = |number: u64| cluster.node(number % 3 + 1).wamp();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|number| tokio::spawn(writer(at(number), number, stopped.clone())))
         .collect();
     let begun = Instant::now();
     let mut joining = Vec::new();
