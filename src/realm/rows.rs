@@ -109,15 +109,61 @@ fn hash(key: &[u8], value: &[u8]) -> u128 {
 
 #[cfg(test)]
 mod tests {
-    use vulpes_raft::ids::Slot;
+    use vulpes_raft::ids::{Slot, Stamp};
 
     use super::*;
-    use crate::realm::Head;
+    use crate::act::{InFlight, KeptSubscription, Progress};
+    use crate::event::Qos;
+    use crate::procedure::{Invoke, RegistrationId};
+    use crate::realm::registrations::{Callee, Registration};
+    use crate::realm::{Head, Kept, KeptFilter};
 
     #[test]
     fn golden_bytes_of_the_head() {
         assert_eq!(wire::encode(&Key::Head), [5]);
         let head = Head { slot: Slot(7), position: Position(9) };
         assert_eq!(wire::encode(&head), [7, 9]);
+    }
+
+    #[test]
+    fn golden_bytes_of_registrations() {
+        let procedure = Procedure::new("a.b", Matching::Exact).unwrap();
+        let key = Key::Registration(Realm::new("r").unwrap(), Matching::Wildcard, procedure);
+        assert_eq!(wire::encode(&key), [6, 1, b'r', 2, 3, b'a', b'.', b'b']);
+        let callee = Callee { session: SessionId(4), concurrency: 2, disclose_caller: true };
+        let (id, created) = (RegistrationId(7), Stamp(3));
+        let shared =
+            Registration { id, created, invoke: Invoke::RoundRobin, callees: vec![callee] };
+        assert_eq!(wire::encode(&shared), [7, 3, 1, 1, 4, 2, 1]);
+    }
+
+    #[test]
+    fn golden_bytes_of_what_clients_keep() {
+        let realm = Realm::new("r").unwrap();
+        let key = Key::Kept(realm.clone(), "c".into());
+        assert_eq!(wire::encode(&key), [7, 1, b'r', 1, b'c']);
+        let in_flight = vec![InFlight { position: Position(7), packet_id: 2 }];
+        let progress = Progress { sent: Position(9), in_flight, doubt: Position(8) };
+        let kept = Kept {
+            expiry: 60,
+            attached: Some(SessionId(4)),
+            resumed: true,
+            awaited: None,
+            since: Stamp(3),
+            progress,
+        };
+        assert_eq!(wire::encode(&kept), [60, 1, 4, 1, 0, 3, 9, 1, 7, 2, 8]);
+        let key = Key::KeptFilter(realm, "c".into(), "a/+".into());
+        assert_eq!(wire::encode(&key), [8, 1, b'r', 1, b'c', 3, b'a', b'/', b'+']);
+        let subscription = KeptSubscription {
+            qos: Qos::AtLeastOnce,
+            no_local: false,
+            retain_as_published: true,
+            changes: false,
+            identifier: Some(5),
+            condition: None,
+        };
+        let filter = KeptFilter { subscription, from: Position(9) };
+        assert_eq!(wire::encode(&filter), [1, 0, 1, 0, 1, 5, 0, 9]);
     }
 }
