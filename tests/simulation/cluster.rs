@@ -43,6 +43,8 @@ pub(crate) enum Ongoing {
     Crashed(Vec<u64>),
     Cut,
     Slow(u64),
+    BadDisk(u64),
+    WrongClock(u64),
 }
 
 impl Cluster {
@@ -114,6 +116,17 @@ impl Cluster {
                 self.node(node).slowness.store(times, Ordering::Relaxed);
                 Ongoing::Slow(node)
             }
+            Fault::BadDisk { node, trouble } => {
+                let node = self.node(node);
+                node.disk.trouble(Some(trouble));
+                node.doomed = true;
+                Ongoing::BadDisk(node.id)
+            }
+            Fault::WrongClock { node, by } => {
+                record.counts.clocks += 1;
+                self.node(node).wrong.store(by, Ordering::Relaxed);
+                Ongoing::WrongClock(node)
+            }
         }
     }
 
@@ -132,6 +145,30 @@ impl Cluster {
                 record.trace(|| format!("the disk of {node} is as fast as before"));
                 self.node(node).slowness.store(1, Ordering::Relaxed);
             }
+            Ongoing::BadDisk(node) => {
+                record.trace(|| format!("the disk of {node} is mended"));
+                let node = self.node(node);
+                node.disk.trouble(None);
+                node.doomed = false;
+                if std::mem::take(&mut node.buried) {
+                    node.restart(sim);
+                }
+            }
+            Ongoing::WrongClock(node) => {
+                record.trace(|| format!("the clock of {node} is right again"));
+                self.node(node).wrong.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Ends the nodes whose disks have failed, as their processes would by themselves.
+    pub(crate) fn bury(&mut self, sim: &mut Sim<'_>, record: &mut Record) {
+        let dead = self.nodes.iter().filter(|node| !node.crashed && node.is_dying());
+        for id in dead.map(|node| node.id).collect::<Vec<_>>() {
+            record.trace(|| format!("node {id} ends because its disk has failed"));
+            record.counts.broken += 1;
+            self.crash(sim, id, false);
+            self.node(id).buried = true;
         }
     }
 

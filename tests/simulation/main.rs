@@ -6,7 +6,8 @@
 //! it.
 //!
 //! - `VULPES_SEED=17 cargo test --test simulation replay -- --nocapture` runs one seed and prints its trace.
-//! - `VULPES_SEEDS=5000 cargo test --test simulation more -- --nocapture` runs as many seeds beyond those run always.
+//! - `VULPES_SEEDS=5000 cargo test --test simulation more -- --nocapture` runs as many seeds beyond those run always, on
+//!   all cores; `VULPES_FROM=$(date +%s)00000` has it begin where nobody was before.
 //!
 //! Invariant: a seed means the same run every time, which `a_seed_means_one_run` proves. A seed that ever failed has a
 //! name in [`REGRESSIONS`].
@@ -41,8 +42,13 @@ mod wamp;
 mod watchers;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+
+use tokio::time::Instant;
 
 use plan::Plan;
+use record::Counts;
 use run::{run, Report};
 
 /// Seeds that found something once.
@@ -51,9 +57,13 @@ const REGRESSIONS: &[(&str, u64)] = &[];
 /// Where `VULPES_SEEDS` goes on.
 const MORE: u64 = 10_000;
 
-/// Operations on registers that have an answer, and subscriptions that join values and changes, in a run on average.
+/// What has to happen in a run on average. A disk fails in some only.
+const ATTEMPTS: u64 = 60;
+const GRANTS: u64 = 6;
 const ANSWERS: u64 = 10;
 const JOINS: u64 = 2;
+const CALLS: u64 = 20;
+const FAILED_DISKS: f64 = 0.3;
 
 fn print(report: &Report) {
     report.trace.iter().for_each(|line| println!("{line}"));
@@ -67,33 +77,77 @@ fn print(report: &Report) {
     );
 }
 
-/// Runs seeds; where some fail, tells how to see each.
-fn check(seeds: impl Iterator<Item = u64>) {
-    let (mut runs, mut attempts, mut acknowledged, mut answers, mut joins) = (0, 0, 0, 0, 0);
-    let failures: Vec<String> = seeds
-        .filter_map(|seed| {
-            let report = run(&Plan::new(seed), None);
-            attempts += report.counts.attempts;
-            acknowledged += report.counts.acknowledged;
-            runs += 1;
-            answers += report.counts.answers;
-            joins += report.counts.joins;
-            let reason = report.failure?;
-            Some(format!(
+/// What came of many runs.
+#[derive(Default)]
+struct Sum {
+    runs: u64,
+    counts: Counts,
+    failures: Vec<String>,
+}
+
+impl Sum {
+    fn add(&mut self, report: Report) {
+        self.runs += 1;
+        self.counts += report.counts;
+        let seed = report.seed;
+        self.failures.extend(report.failure.map(|reason| {
+            format!(
                 "seed {seed}: {reason}\n    \
                  VULPES_SEED={seed} cargo test --test simulation replay -- --nocapture"
-            ))
-        })
-        .collect();
-    assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n"));
-    assert!(
-        acknowledged * 2 >= attempts,
-        "of {attempts} publishes only {acknowledged} were acknowledged"
-    );
-    assert!(
-        answers >= ANSWERS * runs && joins >= JOINS * runs,
-        "{answers} operations on registers and {joins} joins in {runs} runs are too few"
-    );
+            )
+        }));
+    }
+
+    /// Where some failed, tells how to see each; and enough has to have happened in all of them together.
+    fn judge(self) {
+        let Self { runs, counts, failures } = self;
+        assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n"));
+        assert!(
+            counts.acknowledged * 2 >= counts.attempts
+                && counts.attempts >= ATTEMPTS * runs
+                && counts.grants >= GRANTS * runs
+                && counts.calls >= CALLS * runs
+                && counts.answers >= ANSWERS * runs
+                && counts.joins >= JOINS * runs
+                && counts.broken as f64 >= FAILED_DISKS * runs as f64
+                && counts.clocks >= runs,
+            "too little happened in {runs} runs: {counts:?}"
+        );
+    }
+}
+
+/// Runs seeds one after the other.
+fn check(seeds: impl Iterator<Item = u64>) {
+    let mut sum = Sum::default();
+    seeds.for_each(|seed| sum.add(run(&Plan::new(seed), None)));
+    sum.judge();
+}
+
+/// Runs seeds on all cores, and tells how many a minute.
+fn check_on_all_cores(seeds: Range<u64>) {
+    let begun = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (next, sum) = (AtomicU64::new(seeds.start), Mutex::new(Sum::default()));
+    println!("seeds {} to {} on {threads} cores", seeds.start, seeds.end - 1);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if !seeds.contains(&seed) {
+                    return;
+                }
+                let report = run(&Plan::new(seed), None);
+                if let Some(reason) = &report.failure {
+                    println!("seed {seed}: {reason}");
+                }
+                sum.lock().expect("no run panics").add(report);
+            });
+        }
+    });
+    let sum = sum.into_inner().expect("no run panics");
+    let minutes = begun.elapsed().as_secs_f64() / 60.0;
+    println!("{} seeds, {:.0} a minute: {:?}", sum.runs, sum.runs as f64 / minutes, sum.counts);
+    sum.judge();
 }
 
 /// A number from the environment.
@@ -149,7 +203,8 @@ fn replay() {
 #[test]
 fn more() {
     let Some(count) = number("VULPES_SEEDS") else { return };
-    check(MORE..MORE + count);
+    let from = number("VULPES_FROM").unwrap_or(MORE);
+    check_on_all_cores(from..from + count);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use vulpes::retention::Retention;
 use vulpes::server::Node;
 use vulpes::storage::Storage;
 use vulpes::topic::Realm;
-use vulpes_raft::host::{CommitMode, Host};
-use vulpes_raft::ids::{NodeId, Slot};
+use vulpes_raft::host::{Clock, CommitMode, Host};
+use vulpes_raft::ids::{NodeId, Slot, Stamp};
 use vulpes_raft::node::SyncNode;
 use vulpes_raft::sim::{self, SimConfig, SimDisk};
 
@@ -70,6 +70,12 @@ pub(crate) struct Simulated {
     /// The slot it shows next, while it runs.
     pub(crate) next: Option<Slot>,
     pub(crate) crashed: bool,
+    /// How wrong its time of day is, in milliseconds.
+    pub(crate) wrong: Arc<AtomicI64>,
+    /// Its disk fails, and the node may.
+    pub(crate) doomed: bool,
+    /// Its disk has failed, and the node waits for it to be mended.
+    pub(crate) buried: bool,
     /// Its disk was replaced: it is not the node it was, and may not take its place.
     pub(crate) wiped: bool,
 }
@@ -86,6 +92,9 @@ impl Simulated {
             idle: Arc::default(),
             next: None,
             crashed: false,
+            wrong: Arc::default(),
+            doomed: false,
+            buried: false,
             wiped: false,
         };
         add(sim, plan, node_plan, &node);
@@ -128,7 +137,17 @@ impl Simulated {
         }
     }
 
+    /// Its disk has failed, as it was to.
+    pub(crate) fn is_dying(&self) -> bool {
+        self.doomed && self.reason().is_some()
+    }
+
+    /// Why it is not there, where it should be.
     pub(crate) fn failure(&self) -> Option<String> {
+        self.reason().filter(|_| !self.doomed)
+    }
+
+    fn reason(&self) -> Option<String> {
         match &*self.probe.lock().unwrap_or_else(PoisonError::into_inner) {
             Probe::Failed(reason) => Some(format!("does not start: {reason}")),
             Probe::Down | Probe::LeftBehind | Probe::Running(_) => self.disk.death(),
@@ -142,7 +161,7 @@ impl Simulated {
 
     /// Its storage, while it can be held to its votes.
     pub(crate) fn storage(&self) -> Option<Storage> {
-        self.handles()?.storage.filter(|_| !self.wiped)
+        self.handles()?.storage.filter(|_| !self.wiped && !self.is_dying())
     }
 }
 
@@ -150,7 +169,7 @@ impl Simulated {
 fn add(sim: &mut Sim<'_>, plan: &Plan, node_plan: NodePlan, node: &Simulated) {
     let config = config(plan, node.id);
     let (disk, probe, slowness) = (node.disk.clone(), node.probe.clone(), node.slowness.clone());
-    let idle = node.idle.clone();
+    let (idle, wrong) = (node.idle.clone(), node.wrong.clone());
     let lives = AtomicU64::new(0);
     let seeds = plan.chance(300 + node.id);
     sim.host(node.name.as_str(), move || {
@@ -160,7 +179,8 @@ fn add(sim: &mut Sim<'_>, plan: &Plan, node_plan: NodePlan, node: &Simulated) {
             clock_ahead: node_plan.clock_ahead,
             commit: node_plan.commit,
         };
-        let host = slowed(sim::host(sim_config, &disk), slowness.clone());
+        let mut host = slowed(sim::host(sim_config, &disk), slowness.clone());
+        host.clock = Arc::new(WrongClock { right: host.clock.clone(), wrong: wrong.clone() });
         let (config, probe) = (config.clone(), probe.clone());
         let idle = idle.load(Ordering::Relaxed);
         async move {
@@ -195,6 +215,18 @@ fn slowed(mut host: Host, slowness: Arc<AtomicU64>) -> Host {
         host.commits = CommitMode::Task { delay: Arc::new(slow) };
     }
     host
+}
+
+/// A clock that is set wrong now and then.
+struct WrongClock {
+    right: Arc<dyn Clock>,
+    wrong: Arc<AtomicI64>,
+}
+
+impl Clock for WrongClock {
+    fn now(&self) -> Stamp {
+        Stamp(self.right.now().0.saturating_add_signed(self.wrong.load(Ordering::Relaxed)))
+    }
 }
 
 fn address(host: &str, port: u16) -> Address {

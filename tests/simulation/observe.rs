@@ -34,6 +34,9 @@ impl Cluster {
                 record.check(Err(format!("node {id}: {reason}")));
                 return;
             }
+            if node.is_dying() {
+                continue;
+            }
             let Some(handles) = node.handles() else { continue };
             let mut next = match node.next {
                 Some(next) => next,

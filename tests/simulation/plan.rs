@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use vulpes_raft::sim::DiskTrouble;
+
 use crate::chance::Chance;
 
 /// When the last fault has ended and the cluster is to come to rest, in milliseconds of the simulation.
@@ -69,6 +71,10 @@ pub(crate) enum Fault {
     Cut(Cut),
     /// A node's group commits take this many times as long.
     SlowDisk { node: u64, times: u64 },
+    /// A node's disk fails, and with it the node, which starts again when the disk is mended.
+    BadDisk { node: u64, trouble: DiskTrouble },
+    /// A node's time of day is wrong, by milliseconds.
+    WrongClock { node: u64, by: i64 },
 }
 
 /// Something that is wrong with the network.
@@ -141,6 +147,8 @@ impl Plan {
         let mut episodes = crashes(&mut root.branch(2), shape);
         episodes.extend(partitions(&mut root.branch(3), shape));
         episodes.extend(slow_disks(&mut root.branch(4)));
+        episodes.extend(bad_disks(&mut root.branch(6)));
+        episodes.extend(wrong_clocks(&mut root.branch(7), shape));
         episodes.sort_by_key(|episode| episode.begins);
         Self {
             seed,
@@ -254,6 +262,20 @@ fn slow_disks(chance: &mut Chance) -> Vec<Episode> {
     lane(chance, (500, 3_000), (200, 2_000), |chance| Fault::SlowDisk {
         node: chance.between(1, 3),
         times: chance.pick(&[5, 20, 60]),
+    })
+}
+
+fn bad_disks(chance: &mut Chance) -> Vec<Episode> {
+    lane(chance, (1_500, 6_000), (50, 1_000), |chance| Fault::BadDisk {
+        node: chance.between(1, 3),
+        trouble: chance.pick(&[DiskTrouble::Broken, DiskTrouble::Full]),
+    })
+}
+
+fn wrong_clocks(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
+    lane(chance, (200, 3_000), (50, 2_000), |chance| Fault::WrongClock {
+        node: chance.between(1, shape.nodes()),
+        by: chance.pick(&[-3_600_000, -60_000, -1_000, 1_000, 60_000, 3_600_000]),
     })
 }
 

@@ -54,6 +54,10 @@ pub(crate) struct Counts {
     pub(crate) crashes: u64,
     pub(crate) cuts: u64,
     pub(crate) grants: u64,
+    /// Nodes whose disks failed, and they with them.
+    pub(crate) broken: u64,
+    /// How often a clock was wrong.
+    pub(crate) clocks: u64,
     /// Nodes that were away for longer than the log was kept.
     pub(crate) left_behind: u64,
     /// How often the log was shortened.
@@ -64,6 +68,25 @@ pub(crate) struct Counts {
     pub(crate) joins: u64,
     pub(crate) calls: u64,
     pub(crate) results: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.attempts += other.attempts;
+        self.acknowledged += other.acknowledged;
+        self.delivered += other.delivered;
+        self.crashes += other.crashes;
+        self.cuts += other.cuts;
+        self.grants += other.grants;
+        self.broken += other.broken;
+        self.clocks += other.clocks;
+        self.left_behind += other.left_behind;
+        self.released += other.released;
+        self.answers += other.answers;
+        self.joins += other.joins;
+        self.calls += other.calls;
+        self.results += other.results;
+    }
 }
 
 /// A value that a subscriber got, and its place, where that was told.

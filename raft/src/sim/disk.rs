@@ -1,7 +1,8 @@
 //! A disk that can lose power.
 //!
 //! Invariant: what was synced survives a crash whole; what was not is lost, kept or torn, page by page, as a seed
-//! decides. After a crash, and after [`SimDisk::kill`], handles opened before do nothing but fail.
+//! decides. After a crash, and after [`SimDisk::kill`], handles opened before do nothing but fail. A sync that fails
+//! promises nothing about what it was to write.
 //!
 //! Deliberately absent: bit rot, and files that shrink on their own.
 
@@ -27,6 +28,19 @@ pub struct SimDisk {
     state: Arc<Mutex<State>>,
 }
 
+/// What a disk does instead of its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskTrouble {
+    /// Syncs fail with `EIO`.
+    Broken,
+    /// Writes fail with `ENOSPC`.
+    Full,
+}
+
+/// `EIO` and `ENOSPC`, as Linux counts.
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
 #[derive(Debug, Default)]
 struct State {
     databases: BTreeMap<PathBuf, Image>,
@@ -34,6 +48,7 @@ struct State {
     /// Handles of earlier lives fail.
     life: u64,
     death: Option<String>,
+    trouble: Option<DiskTrouble>,
 }
 
 #[derive(Debug, Default)]
@@ -60,11 +75,17 @@ impl SimDisk {
         Self::default()
     }
 
+    /// Has the disk fail from here on, until it is told otherwise or the power is cut.
+    pub fn trouble(&self, trouble: Option<DiskTrouble>) {
+        self.lock().trouble = trouble;
+    }
+
     /// Cuts the power. Call it before the simulation crashes the host. The node can start again afterwards.
     pub fn crash(&self, seed: u64) {
         let mut state = self.lock();
         state.life += 1;
         state.death = None;
+        state.trouble = None;
         let mut chance = seed;
         let mut next = move || {
             chance = chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -165,6 +186,8 @@ impl Disk for SimDisk {
     fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let mut state = self.lock();
         Self::alive(&state)?;
+        check_room(state.trouble)?;
+        check_sync(state.trouble)?;
         state.files.insert(path.to_owned(), content.to_vec());
         Ok(())
     }
@@ -180,14 +203,38 @@ struct Handle {
 
 impl Handle {
     fn with<T>(&self, work: impl FnOnce(&mut Image) -> io::Result<T>) -> io::Result<T> {
+        self.unless(|_| Ok(()), work)
+    }
+
+    /// Works on the file, unless the disk's trouble is in the way.
+    fn unless<T>(
+        &self,
+        check: impl FnOnce(Option<DiskTrouble>) -> io::Result<()>,
+        work: impl FnOnce(&mut Image) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut state = self.disk.lock();
         if state.life != self.life {
             return Err(io::Error::other("the power was cut"));
         }
+        check(state.trouble)?;
         match state.databases.get_mut(&self.path) {
             Some(image) => work(image),
             None => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+}
+
+fn check_room(trouble: Option<DiskTrouble>) -> io::Result<()> {
+    match trouble {
+        Some(DiskTrouble::Full) => Err(io::Error::from_raw_os_error(ENOSPC)),
+        Some(DiskTrouble::Broken) | None => Ok(()),
+    }
+}
+
+fn check_sync(trouble: Option<DiskTrouble>) -> io::Result<()> {
+    match trouble {
+        Some(DiskTrouble::Broken) => Err(io::Error::from_raw_os_error(EIO)),
+        Some(DiskTrouble::Full) | None => Ok(()),
     }
 }
 
@@ -210,7 +257,7 @@ impl StorageBackend for Handle {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.with(|image| {
+        self.unless(check_room, |image| {
             image.current.resize(index(length), 0);
             image.unsynced.push(Change::Length(index(length)));
             Ok(())
@@ -218,7 +265,7 @@ impl StorageBackend for Handle {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.with(|image| {
+        self.unless(check_sync, |image| {
             for change in image.unsynced.drain(..) {
                 match change {
                     Change::Write { offset, data } => write(&mut image.durable, offset, &data),
@@ -230,7 +277,7 @@ impl StorageBackend for Handle {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.with(|image| {
+        self.unless(check_room, |image| {
             let (offset, data) = (index(offset), data.to_vec());
             write(&mut image.current, offset, &data);
             image.unsynced.push(Change::Write { offset, data });
@@ -306,6 +353,26 @@ mod tests {
         disk.crash(3);
         drop(database);
         assert_eq!(numbers(&disk.open_database(path()).unwrap()), [1]);
+    }
+
+    #[test]
+    fn a_disk_in_trouble_fails_and_keeps_what_it_had() {
+        for trouble in [DiskTrouble::Broken, DiskTrouble::Full] {
+            let disk = SimDisk::new();
+            let database = disk.open_database(path()).unwrap();
+            insert(&database, 1);
+            disk.trouble(Some(trouble));
+            let transaction = begin_write(&database, Recovery::Walk).unwrap();
+            transaction.open_table(TABLE).unwrap().insert(2, 2).unwrap();
+            assert!(transaction.commit().is_err(), "{trouble:?}");
+            assert!(disk.write_file(Path::new("id"), b"1").is_err());
+            disk.crash(1);
+            drop(database);
+            let database = disk.open_database(path()).unwrap();
+            // A failed sync promises nothing: what it was to write may be there all the same.
+            assert!([vec![1], vec![1, 2]].contains(&numbers(&database)), "{trouble:?}");
+            insert(&database, 3);
+        }
     }
 
     #[test]
