@@ -22,6 +22,8 @@ pub struct Seen {
     pub payload: String,
     /// Where the protocol has it.
     pub position: Option<u64>,
+    /// It was shown as a retained value.
+    pub retained: bool,
 }
 
 /// What a client was told.

@@ -5,7 +5,9 @@
 //!
 //! Deliberately absent: reading the order; see [`crate::load`] and [`crate::history`].
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -30,6 +32,8 @@ pub struct Builder {
     binary: PathBuf,
     nodes: Vec<Vec<Role>>,
     settings: String,
+    addresses: BTreeMap<u64, IpAddr>,
+    folder: Option<PathBuf>,
 }
 
 impl Builder {
@@ -54,20 +58,37 @@ impl Builder {
         self
     }
 
+    /// Nodes have these addresses, and the usual ports of each, instead of free ports of the loopback interface.
+    #[must_use]
+    pub fn addresses(mut self, addresses: impl IntoIterator<Item = (u64, IpAddr)>) -> Self {
+        self.addresses.extend(addresses);
+        self
+    }
+
+    /// Everything is kept in this folder, which stays; and nobody wants to read the logs' ends.
+    #[must_use]
+    pub fn folder(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
+        self
+    }
+
     /// Writes all configurations and starts nothing.
     ///
     /// # Errors
     /// If there is no room for a folder or no port.
     pub fn prepare(self) -> Result<Cluster> {
-        let mut folder = tempfile::Builder::new().prefix("vulpes-").tempdir()?;
-        if std::env::var("VULPES_KEEP").is_ok_and(|value| value == "1") {
-            println!("this cluster's folder stays: {}", folder.path().display());
-            folder.disable_cleanup(true);
-        }
+        let folder = match self.folder {
+            Some(folder) => Folder::Kept(folder),
+            None => Folder::temporary()?,
+        };
         let mut nodes = Vec::new();
         for (index, roles) in self.nodes.into_iter().enumerate() {
             let id = index as u64 + 1;
-            nodes.push(Node::new(id, roles, Ports::claim()?, &self.binary, folder.path()));
+            let ports = match self.addresses.get(&id) {
+                Some(address) => Ports::at(*address),
+                None => Ports::claim()?,
+            };
+            nodes.push(Node::new(id, roles, ports, &self.binary, folder.path()));
         }
         let cluster = Cluster { binary: self.binary, nodes, settings: self.settings, folder };
         for node in &cluster.nodes {
@@ -90,19 +111,50 @@ impl Builder {
     }
 }
 
+/// Where a cluster's files are.
+#[derive(Debug)]
+enum Folder {
+    Temporary(TempDir),
+    Kept(PathBuf),
+}
+
+impl Folder {
+    fn temporary() -> Result<Self> {
+        let mut folder = tempfile::Builder::new().prefix("vulpes-").tempdir()?;
+        if std::env::var("VULPES_KEEP").is_ok_and(|value| value == "1") {
+            println!("this cluster's folder stays: {}", folder.path().display());
+            folder.disable_cleanup(true);
+        }
+        Ok(Self::Temporary(folder))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(folder) => folder.path(),
+            Self::Kept(path) => path,
+        }
+    }
+}
+
 /// Nodes that know each other; see [`Cluster::builder`].
 #[derive(Debug)]
 pub struct Cluster {
     binary: PathBuf,
     nodes: Vec<Node>,
     settings: String,
-    folder: TempDir,
+    folder: Folder,
 }
 
 impl Cluster {
     /// A cluster of processes of this program.
     pub fn builder(binary: impl AsRef<Path>) -> Builder {
-        Builder { binary: binary.as_ref().to_owned(), nodes: Vec::new(), settings: String::new() }
+        Builder {
+            binary: binary.as_ref().to_owned(),
+            nodes: Vec::new(),
+            settings: String::new(),
+            addresses: BTreeMap::new(),
+            folder: None,
+        }
     }
 
     /// All nodes; the first has id 1.
@@ -283,7 +335,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for node in &self.nodes {
+        let kept = matches!(self.folder, Folder::Kept(_));
+        for node in self.nodes.iter().filter(|_| !kept) {
             println!("{}", node.log_tail());
         }
     }

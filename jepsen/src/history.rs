@@ -80,6 +80,7 @@ mod tests {
             topic: "t".to_owned(),
             payload: (*text).to_owned(),
             position: Some(position),
+            retained: false,
         };
         texts.iter().zip(1..).map(seen).collect()
     }

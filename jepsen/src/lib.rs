@@ -4,24 +4,40 @@
 //! - [`port`], [`http`], [`wait`]: free ports, a GET by hand, polling with a deadline.
 //! - [`node`], [`cluster`]: one process, and several that know each other.
 //! - [`client`] over [`wamp`] and [`mqtt`]: small clients of our own that say exactly what they were told.
-//! - [`load`]: publishers and readers that keep a record. [`history`], [`register`]: what the records must show.
+//! - [`load`]: publishers and readers that keep a record for a test. [`history`], [`register`]: what the records must show.
+//! - [`op`], [`edn`], [`journal`]: a run's operations, and how they are written down. [`check`]: what they must show.
+//! - [`dice`], [`network`]: chance from a seed; a network of a run's own.
+//! - [`stage`], [`workload`], [`nemesis`]: what clients do, and what is done to the cluster meanwhile.
+//! - [`run`], [`store`], [`report`]: a whole run, where it is kept, and what a person looks at.
 //!
 //! Invariant: nothing here knows the router's code. It sees processes, sockets and files only, so that what it proves
 //! holds for the program as people run it.
 //!
-//! Deliberately absent: stock clients, which the tests run as they are; simulated time and networks.
+//! Deliberately absent: stock clients, which the tests run as they are; simulated time.
 
+pub mod check;
 pub mod client;
 pub mod cluster;
+pub mod dice;
+pub mod edn;
 pub mod history;
 pub mod http;
+pub mod journal;
 pub mod load;
 pub mod mqtt;
+pub mod nemesis;
+pub mod network;
 pub mod node;
+pub mod op;
 pub mod port;
 pub mod register;
+pub mod report;
+pub mod run;
+pub mod stage;
+pub mod store;
 pub mod wait;
 pub mod wamp;
+pub mod workload;
 
 pub use client::{Client, Said, Seen};
 pub use cluster::Cluster;

@@ -1,7 +1,7 @@
 //! An MQTT 3.1.1 client for tests: QoS 1 both ways.
 //!
-//! Invariant: a packet the protocol does not allow the server to send here is an error. Each event is acknowledged when
-//! it is read.
+//! Invariant: a packet the protocol does not allow the server to send here is an error. Each event is acknowledged once
+//! it was handed out, before the next one is waited for. Giving up to wait for the next one loses nothing.
 //!
 //! Deliberately absent: MQTT 5, QoS 2, sessions that outlive a connection, keep-alive (stock clients have them).
 
@@ -27,6 +27,15 @@ const SUBACK: u8 = 0x90;
 /// The QoS 1 bit of PUBLISH.
 const QOS_1: u8 = 0x02;
 
+/// The RETAIN bit of PUBLISH.
+const RETAIN: u8 = 0x01;
+
+const DISCONNECT: u8 = 0xe0;
+
+/// CONNECT's flags: a clean session; a will at QoS 1 that is retained.
+const CLEAN: u8 = 0x02;
+const WILL: u8 = 0x2c;
+
 /// Largest packet read, in bytes.
 const LARGEST: usize = 4 << 20;
 
@@ -43,6 +52,8 @@ pub struct Mqtt {
     early: VecDeque<Said>,
     /// Bytes of a packet that has not come whole.
     partial: BytesMut,
+    /// Acknowledgements of events that were handed out, not sent yet.
+    acknowledgements: BytesMut,
 }
 
 impl Mqtt {
@@ -51,15 +62,26 @@ impl Mqtt {
     /// # Errors
     /// If nobody listens, or the server refuses.
     pub async fn connect(address: SocketAddr) -> Result<Self> {
+        Self::connect_with(address, None).await
+    }
+
+    /// As [`Mqtt::connect`], with a will: its topic and its text.
+    ///
+    /// # Errors
+    /// If nobody listens, or the server refuses.
+    pub async fn connect_with(address: SocketAddr, will: Option<(&str, &str)>) -> Result<Self> {
         static NAMES: AtomicU64 = AtomicU64::new(0);
         let number = NAMES.fetch_add(1, Ordering::Relaxed);
         let name = format!("test-{}-{number}", std::process::id());
         within("an MQTT session opens", PATIENCE, async {
             let mut session = Self::open(address).await?;
             let mut body = string("MQTT");
-            // Level 4 is 3.1.1; flag 2 asks for a clean session; no keep-alive.
-            body.extend([4, 0x02, 0, 0]);
+            // Level 4 is 3.1.1; no keep-alive.
+            body.extend([4, CLEAN | if will.is_some() { WILL } else { 0 }, 0, 0]);
             body.extend(string(&name));
+            if let Some((topic, text)) = will {
+                body.extend([string(topic), string(text)].concat());
+            }
             session.send(&packet(CONNECT, &body)).await?;
             let answer = session.receive().await?.context("closed before CONNACK")?;
             ensure!(answer.0 == CONNACK && answer.1 == [0, 0], "no welcome but {answer:02x?}");
@@ -75,7 +97,13 @@ impl Mqtt {
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, identifier: 0, early: VecDeque::new(), partial: BytesMut::new() })
+        Ok(Self {
+            stream,
+            identifier: 0,
+            early: VecDeque::new(),
+            partial: BytesMut::new(),
+            acknowledgements: BytesMut::new(),
+        })
     }
 
     /// Sends bytes as they are.
@@ -83,7 +111,15 @@ impl Mqtt {
     /// # Errors
     /// If the connection is gone.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.acknowledge().await?;
         Ok(self.stream.write_all(bytes).await?)
+    }
+
+    async fn acknowledge(&mut self) -> Result<()> {
+        while !self.acknowledgements.is_empty() {
+            self.stream.write_buf(&mut self.acknowledgements).await?;
+        }
+        Ok(())
     }
 
     /// The next packet's first byte and body, or nothing if the connection is gone. Nothing of a packet is lost if
@@ -111,12 +147,29 @@ impl Mqtt {
     /// # Errors
     /// If the connection is gone.
     pub async fn publish(&mut self, topic: &str, text: &str) -> Result<u64> {
+        self.publish_with(topic, text, false).await
+    }
+
+    /// As [`Mqtt::publish`], as the topic's retained value if so asked.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn publish_with(&mut self, topic: &str, text: &str, retain: bool) -> Result<u64> {
         let identifier = self.identify();
         let mut body = string(topic);
         body.extend(identifier.to_be_bytes());
         body.extend(text.as_bytes());
-        self.send(&packet(PUBLISH | QOS_1, &body)).await?;
+        let retain = if retain { RETAIN } else { 0 };
+        self.send(&packet(PUBLISH | QOS_1 | retain, &body)).await?;
         Ok(u64::from(identifier))
+    }
+
+    /// Says goodbye: the session's will is void.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn goodbye(&mut self) -> Result<()> {
+        self.send(&packet(DISCONNECT, &[])).await
     }
 
     /// Subscribes at QoS 1, and waits for the answer.
@@ -136,7 +189,7 @@ impl Mqtt {
                     ensure!(body[2..] == [1], "{filter}: granted {:02x?}", &body[2..]);
                     return Ok(());
                 }
-                let said = self.understand(first, &body).await?;
+                let said = self.understand(first, &body)?;
                 self.early.push_back(said);
             }
         })
@@ -151,13 +204,16 @@ impl Mqtt {
         if let Some(said) = self.early.pop_front() {
             return Ok(said);
         }
+        if self.acknowledge().await.is_err() {
+            return Ok(Said::Closed("the connection is gone".to_owned()));
+        }
         match self.receive().await? {
-            Some((first, body)) => self.understand(first, &body).await,
+            Some((first, body)) => self.understand(first, &body),
             None => Ok(Said::Closed("the connection is gone".to_owned())),
         }
     }
 
-    async fn understand(&mut self, first: u8, body: &[u8]) -> Result<Said> {
+    fn understand(&mut self, first: u8, body: &[u8]) -> Result<Said> {
         match first {
             PUBACK => {
                 let identifier: [u8; 2] = body.try_into().context("a PUBACK of another length")?;
@@ -167,7 +223,7 @@ impl Mqtt {
             _ if first & 0xf0 == PUBLISH => {
                 let (seen, identifier) = event(first, body)?;
                 if let Some(identifier) = identifier {
-                    self.send(&packet(PUBACK, &identifier)).await?;
+                    self.acknowledgements.extend_from_slice(&packet(PUBACK, &identifier));
                 }
                 Ok(Said::Event(seen))
             }
@@ -239,7 +295,8 @@ fn event(first: u8, body: &[u8]) -> Result<(Seen, Option<[u8; 2]>)> {
     // A text that came from WAMP is JSON here; take the quotes off, so that it reads the same in both protocols.
     let payload = serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned());
     let topic = std::str::from_utf8(topic)?.replace('/', ".");
-    Ok((Seen { topic, payload, position: None }, identifier))
+    let retained = first & RETAIN != 0;
+    Ok((Seen { topic, payload, position: None, retained }, identifier))
 }
 
 #[cfg(test)]
@@ -259,7 +316,8 @@ mod tests {
 
     #[test]
     fn events_read_the_same_from_both_protocols() {
-        let seen = Seen { topic: "a.b".into(), payload: "x".into(), position: None };
+        let (topic, payload) = ("a.b".to_owned(), "x".to_owned());
+        let seen = Seen { topic, payload, position: None, retained: false };
         let table: [(u8, &[u8], _); 3] = [
             (0x30, b"\0\x03a/bx", None),
             (0x32, b"\0\x03a/b\0\x05x", Some([0, 5])),

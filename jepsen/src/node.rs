@@ -4,10 +4,11 @@
 //!
 //! Deliberately absent: what the process means by its answers; see [`crate::cluster`].
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -58,10 +59,26 @@ pub struct Ports {
 }
 
 impl Ports {
+    /// Those of an address that is the run's own.
+    pub(crate) fn at(address: IpAddr) -> Self {
+        let port = |number| Port::at(address, number);
+        Self { peer: port(1735), wamp: port(9031), mqtt: port(1881), admin: port(9081) }
+    }
+
     pub(crate) fn claim() -> Result<Self> {
         let (peer, wamp) = (Port::claim()?, Port::claim()?);
         Ok(Self { peer, wamp, mqtt: Port::claim()?, admin: Port::claim()? })
     }
+}
+
+/// How a node's process is started.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    /// A command that runs the node's, such as one that enters a namespace.
+    pub through: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    /// The process ends when this one does, however that ends.
+    pub tied: bool,
 }
 
 /// A node: a place on disk, ports, and a process if it runs.
@@ -72,13 +89,20 @@ pub struct Node {
     ports: Ports,
     binary: PathBuf,
     folder: PathBuf,
+    launch: Launch,
     child: Option<Child>,
 }
 
 impl Node {
     pub(crate) fn new(id: u64, roles: Vec<Role>, ports: Ports, binary: &Path, root: &Path) -> Self {
         let folder = root.join(format!("node-{id}"));
-        Self { id, roles, ports, binary: binary.to_owned(), folder, child: None }
+        let (binary, launch) = (binary.to_owned(), Launch::default());
+        Self { id, roles, ports, binary, folder, launch, child: None }
+    }
+
+    /// Says how its process is started from now on.
+    pub fn launch(&mut self, launch: Launch) {
+        self.launch = launch;
     }
 
     #[must_use]
@@ -119,6 +143,12 @@ impl Node {
         self.ports.peer.address()
     }
 
+    /// Where everything of this node lies.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn log(&self) -> PathBuf {
         self.folder.join("log")
     }
@@ -145,13 +175,19 @@ impl Node {
     pub fn start(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "node {} runs already", self.id);
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
-        let child = Command::new(&self.binary)
+        let Launch { through, environment, tied } = &self.launch;
+        let mut words = through.iter().map(OsStr::new).chain([self.binary.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).envs(environment.iter().map(|(name, value)| (name, value)));
+        let stdin = if *tied { Stdio::piped() } else { Stdio::null() };
+        let child = command
             .env("NO_COLOR", "1")
             .env("VULPES_LOG", std::env::var("VULPES_LOG").as_deref().unwrap_or(LOGGED))
             .arg("node")
             .arg("--config")
             .arg(self.config())
-            .stdin(Stdio::null())
+            .args(tied.then_some("--stop-on-stdin-close"))
+            .stdin(stdin)
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(true)

@@ -7,9 +7,11 @@
 //! that a node that keeps dialling a dead peer can't take (or talk to) the peer's port by chance. And a port is claimed
 //! by holding the UDP port of the same number, which a crash of the test gives back at once.
 //!
+//! In a network of a run's own ([`crate::network`]) there is nobody to protect a port from, so it is just an address.
+//!
 //! Deliberately absent: protection against programs that are not tests of ours and listen on fixed ports.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{bail, Result};
@@ -20,15 +22,21 @@ const FIRST: u16 = 10_240;
 /// Ports given out lie below this; Linux dials out from 32768 upward.
 const END: u16 = 32_768;
 
-/// A TCP port on the loopback interface that nobody else is given.
+/// A TCP port that nobody else is given.
 #[derive(Debug)]
 pub struct Port {
-    number: u16,
-    _claim: UdpSocket,
+    address: SocketAddr,
+    _claim: Option<UdpSocket>,
 }
 
 impl Port {
-    /// Claims a port on which nobody listens.
+    /// A port of an address that is the run's own.
+    #[must_use]
+    pub fn at(address: IpAddr, number: u16) -> Self {
+        Self { address: (address, number).into(), _claim: None }
+    }
+
+    /// Claims a port of the loopback interface on which nobody listens.
     ///
     /// # Errors
     /// If every port is in use.
@@ -42,7 +50,8 @@ impl Port {
             let number = FIRST + (u32::from(start) * 61 + u32::from(step)) as u16 % span;
             let Ok(claim) = UdpSocket::bind((Ipv4Addr::LOCALHOST, number)) else { continue };
             if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
-                return Ok(Self { number, _claim: claim });
+                let address = (Ipv4Addr::LOCALHOST, number).into();
+                return Ok(Self { address, _claim: Some(claim) });
             }
         }
         bail!("no free port between {FIRST} and {END} on the loopback interface")
@@ -50,7 +59,7 @@ impl Port {
 
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.number).into()
+        self.address
     }
 }
 
@@ -62,7 +71,7 @@ mod tests {
     #[test]
     fn ports_are_distinct_and_free() {
         let ports: Vec<Port> = (0..50).map(|_| Port::claim().unwrap()).collect();
-        let distinct: BTreeSet<u16> = ports.iter().map(|port| port.number).collect();
+        let distinct: BTreeSet<u16> = ports.iter().map(|port| port.address.port()).collect();
         assert_eq!(distinct.len(), ports.len());
         for port in &ports {
             assert!(TcpListener::bind(port.address()).is_ok(), "{port:?}");

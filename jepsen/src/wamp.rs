@@ -114,8 +114,21 @@ impl Wamp {
     /// # Errors
     /// If the connection is gone.
     pub async fn publish(&mut self, topic: &str, text: &str) -> Result<u64> {
+        self.publish_with(topic, Some(text), json!({})).await
+    }
+
+    /// Publishes one text argument, or none, with `acknowledge` and these options; returns the request.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn publish_with(
+        &mut self,
+        topic: &str,
+        text: Option<&str>,
+        mut options: Value,
+    ) -> Result<u64> {
         self.requests += 1;
-        let options = json!({ "acknowledge": true });
+        options["acknowledge"] = true.into();
         self.send(&json!([PUBLISH, self.requests, options, topic, [text]])).await?;
         Ok(self.requests)
     }
@@ -167,6 +180,7 @@ fn understand(message: &Value) -> Result<Said> {
             topic: message[3]["topic"].as_str().unwrap_or_default().to_owned(),
             payload: payload(message)?,
             position: Some(number(message, 2)?),
+            retained: message[3]["retained"] == true,
         }),
         Some(UNSUBSCRIBED) if message[1] == 0 => Said::Ended,
         Some(ABORT | GOODBYE) => Said::Closed(message.to_string()),
@@ -182,7 +196,7 @@ fn payload(event: &Value) -> Result<String> {
     let Some(arguments) = event.get(4) else { return Ok(String::new()) };
     let arguments = arguments.as_array().with_context(|| format!("arguments in {event}"))?;
     Ok(match arguments.as_slice() {
-        [] => String::new(),
+        [] | [Value::Null] => String::new(),
         [Value::String(text)] => text.clone(),
         [one] => one.to_string(),
         _ => serde_json::to_string(arguments)?,
@@ -196,7 +210,8 @@ mod tests {
     #[test]
     fn understands_what_a_router_may_say() {
         let seen = |topic: &str, payload: &str| {
-            Said::Event(Seen { topic: topic.into(), payload: payload.into(), position: Some(9) })
+            let (topic, payload) = (topic.into(), payload.into());
+            Said::Event(Seen { topic, payload, position: Some(9), retained: false })
         };
         let table = [
             (json!([17, 4, 9]), Said::Acknowledged { request: 4, position: Some(9) }),

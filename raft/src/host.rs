@@ -5,6 +5,8 @@
 //!
 //! Deliberately absent: timers. They are tokio's, which a simulation controls by itself.
 
+#[cfg(feature = "faults")]
+mod faulty;
 mod real;
 
 use std::io;

@@ -32,10 +32,11 @@ impl Host {
     /// The host of a real process with this disk.
     #[must_use]
     pub fn real_with(disk: RealDisk) -> Self {
+        let (disk, clock) = edges(disk);
         Self {
             net: Arc::new(Tcp),
-            disk: Arc::new(disk),
-            clock: Arc::new(SystemClock),
+            disk,
+            clock,
             random: Arc::new(SystemRandom),
             commits: CommitMode::Thread,
             fatal: Arc::new(|reason| {
@@ -44,6 +45,21 @@ impl Host {
             }),
         }
     }
+}
+
+/// Disk and clock, which a test may have made faulty.
+#[cfg(feature = "faults")]
+fn edges(disk: RealDisk) -> (Arc<dyn Disk>, Arc<dyn Clock>) {
+    match super::faulty::Faults::from_environment() {
+        Some(faults) => (faults.disk(disk), faults.clock(Arc::new(SystemClock))),
+        None => (Arc::new(disk), Arc::new(SystemClock)),
+    }
+}
+
+/// Disk and clock.
+#[cfg(not(feature = "faults"))]
+fn edges(disk: RealDisk) -> (Arc<dyn Disk>, Arc<dyn Clock>) {
+    (Arc::new(disk), Arc::new(SystemClock))
 }
 
 struct Tcp;

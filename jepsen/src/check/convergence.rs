@@ -1,0 +1,98 @@
+//! Once all faults are over, every node serves again, and all come to the same.
+//!
+//! Invariant: a node whose disk was damaged and that refuses to go on with it is lost, and nothing is asked of it.
+//!
+//! Deliberately absent: how fast; only that it is within [`LIMIT`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::story::{Moment, Story};
+use super::Findings;
+use crate::op::Mode;
+
+/// Nanoseconds a healed cluster may take until each node acknowledges again.
+const LIMIT: u64 = 60_000_000_000;
+
+/// The last part of the topics that are published to once all is healed.
+pub const MARK: &str = "mark";
+
+pub(super) fn check(story: &Story) -> Findings {
+    let (Some(plan), Some((healed, after))) = (&story.plan, &story.healed) else {
+        return Findings::blind("the run did not come to its end");
+    };
+    let nodes: BTreeSet<u64> =
+        plan.nodes.iter().copied().filter(|node| !after.lost.contains(node)).collect();
+    let mut found = Findings::default();
+    for died in &story.died {
+        found.expect(false, || format!("node {} ended by itself: {}", died.node, died.told));
+    }
+    serves(story, *healed, &nodes, &mut found);
+    shows(story, &nodes, &mut found);
+    caught_up(story, *healed, &mut found);
+    same_state(story, &nodes, &mut found);
+    found
+}
+
+fn serves(story: &Story, healed: Moment, nodes: &BTreeSet<u64>, found: &mut Findings) {
+    for node in nodes {
+        let serves = story.publishes.iter().any(|publish| {
+            let soon = publish.fate.ok().is_some_and(|(at, _)| at.time <= healed.time + LIMIT);
+            publish.what.node == *node && publish.at > healed && soon
+        });
+        found.expect(serves, || {
+            format!(
+                "node {node} acknowledged nothing within {} s of healing",
+                LIMIT / 1_000_000_000
+            )
+        });
+    }
+}
+
+/// Every node shows all it has: a node that says that it serves and can't show its log does not.
+fn shows(story: &Story, nodes: &BTreeSet<u64>, found: &mut Findings) {
+    for node in nodes {
+        found.expect(story.drains().any(|(of, _)| of == *node), || {
+            format!("node {node} serves, and did not show its whole log")
+        });
+        found.expect(story.orders.get(node).is_some_and(|(_, ended)| *ended), || {
+            format!("node {node} serves, and did not show its whole order")
+        });
+    }
+}
+
+/// Consumers that stayed see what was published once all was healed.
+fn caught_up(story: &Story, healed: Moment, found: &mut Findings) {
+    let marks: Vec<_> = (story.publishes.iter())
+        .filter(|publish| publish.at > healed && publish.fate.ok().is_some())
+        .filter(|publish| publish.what.topic.rsplit('.').next() == Some(MARK))
+        .collect();
+    for (name, lives) in &story.consumers {
+        let Some(life) = lives.last() else { continue };
+        if life.asked.drain || life.ended || life.asked.mode == Mode::State {
+            continue;
+        }
+        let seen: BTreeSet<&str> =
+            lives.iter().flat_map(|life| &life.seen).map(|(_, event)| event.id.as_str()).collect();
+        for mark in marks.iter().filter(|mark| life.asked.pattern.fits(&mark.what.topic)) {
+            found.expect(seen.contains(mark.what.id.as_str()), || {
+                format!("{name} at node {} never saw {:?}", life.asked.node, mark.what.id)
+            });
+        }
+    }
+}
+
+/// What nodes make of the log is equal wherever two were seen at one slot, and all were seen at one.
+fn same_state(story: &Story, nodes: &BTreeSet<u64>, found: &mut Findings) {
+    let mut at: BTreeMap<u64, BTreeMap<u64, &str>> = BTreeMap::new();
+    for state in &story.states {
+        at.entry(state.slot).or_default().insert(state.node, &state.hash);
+    }
+    for (slot, hashes) in &at {
+        let distinct: BTreeSet<&&str> = hashes.values().collect();
+        found.expect(distinct.len() == 1, || {
+            format!("before slot {slot} the states of nodes are different: {hashes:?}")
+        });
+    }
+    let together = at.values().any(|hashes| nodes.iter().all(|node| hashes.contains_key(node)));
+    found.expect(together, || "the nodes were never seen at one slot".to_owned());
+}

@@ -1,0 +1,78 @@
+//! Did the run show what it was made for? A run without its faults, or without operations during them, proves nothing.
+//!
+//! Invariant: what is wrong here is wrong with the run, not with the cluster.
+//!
+//! Deliberately absent: how hard a run was beyond that.
+
+use super::story::Story;
+use super::Findings;
+use crate::op::Mode;
+
+/// Acknowledged publishes a run needs, in all and while a fault was at work.
+const ACKNOWLEDGED: usize = 100;
+const MEANWHILE: usize = 20;
+
+/// Of each thing a workload is for.
+const EACH: usize = 5;
+
+pub(super) fn check(story: &Story) -> Findings {
+    let Some(plan) = &story.plan else { return Findings::blind("the history names no plan") };
+    let mut found = Findings::default();
+    for nemesis in &plan.nemeses {
+        let real =
+            story.faults.iter().any(|f| &f.blow.nemesis == nemesis && !f.blow.proof.is_empty());
+        let failed = story.failed_blows.iter().find(|blow| &blow.nemesis == nemesis);
+        found.expect(real, || format!("{nemesis} never happened; failed: {failed:?}"));
+    }
+    let acknowledged: Vec<u64> =
+        story.publishes.iter().filter_map(|p| p.fate.ok()).map(|(at, _)| at.time).collect();
+    found.expect(acknowledged.len() >= ACKNOWLEDGED, || {
+        format!("{} publishes were acknowledged, {ACKNOWLEDGED} are needed", acknowledged.len())
+    });
+    let meanwhile = |time: &&u64| {
+        let during =
+            |from: u64, to: Option<u64>| from <= **time && to.is_none_or(|to| **time <= to);
+        story.faults.iter().any(|fault| during(fault.from.time, fault.to.map(|to| to.time)))
+    };
+    let meanwhile = acknowledged.iter().filter(meanwhile).count();
+    found.expect(plan.nemeses.is_empty() || meanwhile >= MEANWHILE, || {
+        format!("{meanwhile} publishes were acknowledged during faults, {MEANWHILE} are needed")
+    });
+    for workload in &plan.workloads {
+        for (what, count) in done(story, workload) {
+            found
+                .expect(count >= EACH, || format!("{workload}: {count} {what}, {EACH} are needed"));
+        }
+    }
+    found
+}
+
+/// What a workload has to have done, and how often it was.
+fn done(story: &Story, workload: &str) -> Vec<(&'static str, usize)> {
+    let acknowledged =
+        |f: &str| story.publishes.iter().filter(|p| p.f == f && p.fate.ok().is_some()).count();
+    let lives = || story.consumers.values().flatten();
+    match workload {
+        "log" => vec![
+            ("events published", acknowledged("publish")),
+            ("consumers' connections", lives().filter(|life| !life.seen.is_empty()).count()),
+        ],
+        "kv" => vec![
+            ("values set if another stood", acknowledged("cas")),
+            ("reads", story.reads.iter().filter(|read| read.fate.ok().is_some()).count()),
+        ],
+        "lock" => vec![
+            ("grants", acknowledged("acquire")),
+            ("uses", story.uses.iter().filter(|used| used.fate.ok().is_some()).count()),
+        ],
+        "retained" => {
+            let joined = lives().filter(|life| {
+                life.asked.mode == Mode::State && life.seen.iter().any(|(_, event)| !event.retained)
+            });
+            vec![("joins", joined.count())]
+        }
+        "will" => vec![("wills bound", acknowledged("bind") + story.testaments.len())],
+        "call" => vec![("calls", story.calls.iter().filter(|c| c.fate.ok().is_some()).count())],
+        _ => vec![("known workloads of this name", 0)],
+    }
+}

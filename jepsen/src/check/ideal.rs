@@ -1,0 +1,415 @@
+//! Histories of a cluster that does everything right, made up from a seed.
+//!
+//! Invariant: one log explains every answer. Each operation takes effect at one moment between its beginning and its
+//! end, or never, if nobody was told that it did.
+//!
+//! Deliberately absent: time. A step is a nanosecond.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde_json::{json, Value};
+
+use crate::dice::Dice;
+use crate::op::{Kind, Op, Process};
+
+/// Steps of a made-up run before it comes to its end.
+const STEPS: usize = 700;
+
+const NODES: u64 = 3;
+
+/// Consumers; every other one begins with retained values.
+const READERS: usize = 12;
+
+/// An operation on its way.
+struct Under {
+    process: u64,
+    f: &'static str,
+    value: Value,
+}
+
+/// A consumer at work.
+struct Reader {
+    name: String,
+    life: u64,
+    wamp: bool,
+    state: bool,
+    /// Where it is in the log.
+    at: usize,
+}
+
+#[derive(Default)]
+pub(super) struct World {
+    pub(super) ops: Vec<Op>,
+    processes: u64,
+    numbers: BTreeMap<String, u64>,
+    /// Position, topic, id; and the values they leave.
+    log: Vec<(u64, String, String)>,
+    values: BTreeMap<String, String>,
+    position: u64,
+    ids: u64,
+    begun: VecDeque<Under>,
+    done: Vec<Under>,
+    readers: Vec<Reader>,
+    /// The session that holds the lock, or waits for it.
+    lock: Option<String>,
+    /// Sessions with a will: topic, and the value that is to come.
+    wills: Vec<(String, String, String)>,
+}
+
+/// A whole run.
+pub(super) fn history(seed: u64) -> Vec<Op> {
+    let mut dice = Dice::new(seed);
+    let mut world = World::default();
+    world.nemesis(
+        "plan",
+        json!({ "seed": seed, "nodes": [1, 2, 3], "seconds": 1, "nemeses": ["kill"],
+                "workloads": ["log", "kv", "lock", "retained", "will", "call"] }),
+    );
+    for _ in 0..STEPS {
+        world.step(&mut dice);
+    }
+    world.end(&mut dice);
+    world.ops
+}
+
+impl World {
+    fn say(&mut self, kind: Kind, process: Process, f: &str, value: Value) {
+        let index = self.ops.len() as u64;
+        self.ops.push(Op { index, time: index, kind, process, f: f.to_owned(), value });
+    }
+
+    fn nemesis(&mut self, f: &str, value: Value) {
+        self.say(Kind::Info, Process::Nemesis, f, value);
+    }
+
+    fn note(&mut self, f: &str, value: Value) {
+        self.processes += 1;
+        self.say(Kind::Info, Process::Client(self.processes), f, value);
+    }
+
+    fn begin(&mut self, f: &'static str, value: Value) {
+        self.processes += 1;
+        self.say(Kind::Invoke, Process::Client(self.processes), f, value.clone());
+        self.begun.push_back(Under { process: self.processes, f, value });
+    }
+
+    fn at_once(&mut self, f: &str, value: Value, answer: Value) {
+        self.processes += 1;
+        let process = Process::Client(self.processes);
+        self.say(Kind::Invoke, process, f, value);
+        self.say(Kind::Ok, process, f, answer);
+    }
+
+    fn id(&mut self) -> String {
+        self.ids += 1;
+        format!("e{}", self.ids)
+    }
+
+    fn publish(&mut self, session: &str, topic: &str, id: &str) -> Value {
+        let number = self.numbers.entry(session.to_owned()).or_default();
+        *number += 1;
+        json!({ "session": session, "number": *number, "id": id, "topic": topic,
+                "node": self.processes % NODES + 1, "protocol": "wamp" })
+    }
+
+    fn append(&mut self, dice: &mut Dice, topic: &str, id: &str, retain: bool) -> u64 {
+        // Positions between are those of events that no client sees.
+        self.position += 1 + dice.below(2);
+        self.log.push((self.position, topic.to_owned(), id.to_owned()));
+        if retain {
+            self.values.insert(topic.to_owned(), id.to_owned());
+        }
+        self.position
+    }
+
+    fn step(&mut self, dice: &mut Dice) {
+        match dice.below(20) {
+            0..=3 => {
+                let (session, topic) = (dice.below(4), dice.below(3));
+                let id = self.id();
+                let mut value = self.publish(&format!("p{session}"), &format!("log.t{topic}"), &id);
+                value["retain"] = dice.chance(0.3).into();
+                self.begin("publish", value);
+            }
+            4..=5 => self.register(dice),
+            6 => self.lock(dice),
+            7 => self.will(dice),
+            8 => {
+                let id = self.id();
+                let call = json!({ "id": id, "node": 1, "argument": 7 });
+                let mut answer = call.clone();
+                answer["result"] = 8.into();
+                self.at_once("call", call, answer);
+            }
+            9..=12 => self.take_effect(dice),
+            13..=16 => self.finish(dice),
+            17 => {
+                let number = self.ops.len();
+                let blow = json!({ "number": number, "nemesis": "kill", "how": "one", "nodes": [2],
+                                   "proof": "seen" });
+                self.nemesis("start", blow.clone());
+                for _ in 0..dice.below(8) {
+                    self.take_effect(dice);
+                    self.finish(dice);
+                }
+                self.nemesis("stop", blow);
+            }
+            _ => self.read(dice),
+        }
+    }
+
+    fn register(&mut self, dice: &mut Dice) {
+        let topic = format!("kv.r{}", dice.below(2));
+        let busy = |under: &Under| under.value["session"] == "k";
+        if dice.chance(0.4) {
+            self.begin("read", json!({ "topic": topic, "node": 1 }));
+        } else if !self.begun.iter().any(busy) {
+            let id = self.id();
+            let mut value = self.publish("k", &topic, &id);
+            value["retain"] = true.into();
+            if dice.chance(0.8) {
+                let now = self.values.get(&topic).cloned().unwrap_or_default();
+                value["expect"] = if dice.chance(0.7) { now.into() } else { "other".into() };
+                self.begin("cas", value);
+            } else {
+                self.begin("write", value);
+            }
+        }
+    }
+
+    /// A holder comes, uses what the lock protects, and goes in one way or the other.
+    fn lock(&mut self, dice: &mut Dice) {
+        let Some(session) = self.lock.take() else {
+            let session = format!("h{}", self.ops.len());
+            let id = self.id();
+            let mut value = self.publish(&session, "lock.a", &id);
+            value["retain"] = true.into();
+            value["watch"] = true.into();
+            value["expect"] = "".into();
+            value["will"] = "".into();
+            self.processes += 1;
+            let process = Process::Client(self.processes);
+            self.say(Kind::Invoke, process, "acquire", value.clone());
+            let token = self.append(dice, "lock.a", &id, true);
+            value["position"] = token.into();
+            self.say(Kind::Ok, process, "acquire", value);
+            let used = json!({ "topic": "lock.a", "session": session, "token": token });
+            self.at_once("use", used.clone(), used);
+            self.lock = Some(session);
+            return;
+        };
+        if dice.chance(0.5) {
+            let mut value = self.publish(&session, "lock.a", "");
+            value["retain"] = true.into();
+            let mut answer = value.clone();
+            answer["position"] = self.append(dice, "lock.a", "", true).into();
+            self.at_once("release", value, answer);
+        } else {
+            self.note("end", json!({ "session": session, "clean": false }));
+            self.append(dice, "lock.a", "", true);
+        }
+    }
+
+    fn will(&mut self, dice: &mut Dice) {
+        if dice.chance(0.5) {
+            let session = format!("w{}", self.ops.len());
+            let topic = format!("will.{session}");
+            let will = format!("down-{session}");
+            if dice.chance(0.5) {
+                let id = self.id();
+                let mut value = self.publish(&session, &topic, &id);
+                value["retain"] = true.into();
+                value["will"] = will.clone().into();
+                let mut answer = value.clone();
+                answer["position"] = self.append(dice, &topic, &id, true).into();
+                self.at_once("bind", value, answer);
+            } else {
+                let value = json!({ "session": session, "node": 1, "topic": topic, "will": will });
+                self.at_once("testament", value.clone(), value);
+            }
+            self.wills.push((session, topic, will));
+        } else {
+            self.die(dice);
+        }
+    }
+
+    /// The session that left a will last is over.
+    fn die(&mut self, dice: &mut Dice) {
+        let Some((session, topic, will)) = self.wills.pop() else { return };
+        self.note("end", json!({ "session": session, "clean": false }));
+        self.append(dice, &topic, &will, true);
+    }
+
+    /// The oldest operation of one session happens.
+    fn take_effect(&mut self, dice: &mut Dice) {
+        let Some(first) = self.begun.pop_front() else { return };
+        let Under { process, f, mut value } = first;
+        if f == "read" {
+            let topic = value["topic"].as_str().unwrap_or_default();
+            value["id"] = self.values.get(topic).cloned().unwrap_or_default().into();
+        } else {
+            let topic = value["topic"].as_str().unwrap_or_default().to_owned();
+            let id = value["id"].as_str().unwrap_or_default().to_owned();
+            let now = self.values.get(&topic).cloned().unwrap_or_default();
+            if value["expect"].as_str().is_some_and(|expected| expected != now) {
+                value["reason"] = "not accepted".into();
+            } else if dice.chance(0.03) {
+                // Lost on the way; nobody will ever know.
+                return;
+            } else {
+                let retain = value["retain"] == true;
+                value["position"] = self.append(dice, &topic, &id, retain).into();
+            }
+        }
+        self.done.push(Under { process, f, value });
+    }
+
+    fn finish(&mut self, dice: &mut Dice) {
+        if self.done.is_empty() {
+            return;
+        }
+        let at = dice.below(self.done.len() as u64) as usize;
+        let Under { process, f, mut value } = self.done.swap_remove(at);
+        let kind = match (value.get("reason"), dice.chance(0.05)) {
+            (_, true) => Kind::Info,
+            (Some(_), _) => Kind::Fail,
+            (None, _) => Kind::Ok,
+        };
+        if kind == Kind::Info {
+            value = json!(value);
+        }
+        self.say(kind, Process::Client(process), f, value);
+    }
+
+    fn read(&mut self, dice: &mut Dice) {
+        match dice.below(3) {
+            0 if self.readers.len() < READERS => {
+                let name = format!("c{}", self.ops.len());
+                let (wamp, state) = (dice.chance(0.6), self.readers.len() % 2 == 0);
+                let at = self.log.len();
+                self.readers.push(Reader { name, life: 1, wamp, state, at });
+                self.subscribe(self.readers.len() - 1, None);
+            }
+            1 if !self.readers.is_empty() => {
+                let at = dice.below(self.readers.len() as u64) as usize;
+                self.poll(at, 1 + dice.below(6) as usize);
+            }
+            _ if !self.readers.is_empty() => {
+                let at = dice.below(self.readers.len() as u64) as usize;
+                let reader = &mut self.readers[at];
+                if reader.state {
+                    return;
+                }
+                reader.life += 1;
+                let resumes = reader.wamp && reader.at > 0 && dice.chance(0.7);
+                let after = resumes.then(|| self.log[reader.at - 1].0);
+                if after.is_none() {
+                    reader.at = self.log.len();
+                }
+                self.subscribe(at, after);
+            }
+            _ => {}
+        }
+    }
+
+    fn subscribe(&mut self, reader: usize, after: Option<u64>) {
+        let Reader { name, life, wamp, state, .. } = &self.readers[reader];
+        let value = json!({
+            "consumer": name, "life": life, "node": 1, "protocol": if *wamp { "wamp" } else { "mqtt" },
+            "pattern": { "match": "below", "topic": "log" },
+            "mode": if *state { "state" } else { "events" }, "after": after,
+        });
+        let (name, life, wamp, state) = (name.clone(), *life, *wamp, *state);
+        self.at_once("subscribe", value.clone(), value);
+        if state {
+            let shown: Vec<Value> = (self.values.iter())
+                .filter(|(topic, _)| topic.starts_with("log."))
+                .map(|(topic, id)| {
+                    let position = self.log.iter().rev().find(|event| &event.2 == id);
+                    let position = position.filter(|_| wamp).map(|event| event.0);
+                    json!([position, topic, id, true])
+                })
+                .collect();
+            self.seen(&name, life, shown);
+        }
+    }
+
+    fn seen(&mut self, name: &str, life: u64, events: Vec<Value>) {
+        let asked = json!({ "consumer": name, "life": life });
+        let answer = json!({ "consumer": name, "life": life, "events": events });
+        self.at_once("poll", asked, answer);
+    }
+
+    fn poll(&mut self, reader: usize, most: usize) {
+        let Reader { name, life, wamp, at, .. } = &mut self.readers[reader];
+        let mut events = Vec::new();
+        while events.len() < most && *at < self.log.len() {
+            let (position, topic, id) = &self.log[*at];
+            *at += 1;
+            if topic.starts_with("log.") {
+                events.push(json!([wamp.then_some(*position), topic, id, false]));
+            }
+        }
+        let (name, life) = (name.clone(), *life);
+        self.seen(&name, life, events);
+    }
+
+    fn end(&mut self, dice: &mut Dice) {
+        while !self.begun.is_empty() {
+            self.take_effect(dice);
+        }
+        while !self.done.is_empty() {
+            self.finish(dice);
+        }
+        while !self.wills.is_empty() {
+            self.die(dice);
+        }
+        self.nemesis("healed", json!({ "lost": [] }));
+        for node in 1..=NODES {
+            let id = self.id();
+            let mut value = self.publish(&format!("mark{node}"), "log.mark", &id);
+            value["node"] = node.into();
+            let mut answer = value.clone();
+            answer["position"] = self.append(dice, "log.mark", &id, false).into();
+            self.at_once("publish", value, answer);
+        }
+        for reader in 0..self.readers.len() {
+            self.poll(reader, usize::MAX);
+        }
+        for node in 1..=NODES {
+            let name = format!("drain-{node}");
+            let value = json!({ "consumer": name, "life": 1, "node": node, "protocol": "wamp", "drain": true,
+                                "pattern": { "match": "below", "topic": "log" }, "mode": "events", "after": 0 });
+            self.at_once("subscribe", value.clone(), value);
+            let events: Vec<Value> = (self.log.iter())
+                .map(|(position, topic, id)| json!([position, topic, id, false]))
+                .collect();
+            let asked = json!({ "consumer": name, "life": 1 });
+            let answer = json!({ "consumer": name, "life": 1, "events": events, "ended": true });
+            self.at_once("poll", asked, answer);
+            let mut rows = vec![json!([1, 1, 0, 5, "opened", 1, 1, null, null, null])];
+            let mut base = 1;
+            while base <= self.position {
+                let count = 10.min(self.position + 1 - base);
+                let (slot, number) = (rows.len() + 1, rows.len() - 1);
+                let checksum = format!("{base:016x}");
+                rows.push(json!([
+                    slot,
+                    base,
+                    count,
+                    5 + base,
+                    "segment",
+                    1,
+                    1,
+                    number,
+                    checksum,
+                    checksum
+                ]));
+                base += count;
+            }
+            let slot = rows.len() + 1;
+            self.nemesis("order", json!({ "node": node, "rows": rows, "ended": true }));
+            self.nemesis("state", json!({ "node": node, "slot": slot, "hash": "abc" }));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The will of a session that ends comes once, unless somebody published to its topic before.
+//!
+//! Invariant: a session that does something in the log behind its will was not over.
+//!
+//! Deliberately absent: how soon a will comes. A node's own end is told by its lease.
+
+use std::collections::HashMap;
+
+use super::story::{Fate, Log, Moment, Story, NO_LOG};
+use super::Findings;
+
+/// Nanoseconds after a fault in which a goodbye may not have reached anybody.
+const SHAKEN: u64 = 10_000_000_000;
+
+/// All wills by id: since when they may come, and where.
+pub(super) fn all(story: &Story) -> HashMap<&str, (Moment, &str)> {
+    let mut wills = HashMap::new();
+    for publish in &story.publishes {
+        if let Some(will) = publish.what.will.as_deref().filter(|will| !will.is_empty()) {
+            wills.insert(will, (publish.at, publish.what.topic.as_str()));
+        }
+    }
+    for asked in &story.testaments {
+        wills.insert(asked.what.will.as_str(), (asked.at, asked.what.topic.as_str()));
+    }
+    wills
+}
+
+pub(super) fn check(story: &Story) -> Findings {
+    let mut found = Findings::default();
+    if all(story).is_empty() {
+        return found;
+    }
+    let Some(log) = story.log() else { return Findings::blind(NO_LOG) };
+    let mut times: HashMap<&str, u64> = HashMap::new();
+    for event in &log.events {
+        *times.entry(&event.id).or_default() += 1;
+    }
+    let times = |will: &str| times.get(will).copied().unwrap_or_default();
+    bound(story, &log, &times, &mut found);
+    for asked in &story.testaments {
+        let will = asked.what.will.as_str();
+        let (least, most) = match (&asked.fate, story.ends.get(&asked.what.session)) {
+            (Fate::Failed(..), _) => (0, 0),
+            (Fate::Ok(..), Some((at, end))) if end.clean && !shaken(story, *at) => (0, 0),
+            (Fate::Ok(..), Some((_, end))) if !end.clean => (1, 1),
+            _ => (0, 1),
+        };
+        found.expect((least..=most).contains(&times(will)), || {
+            format!("{will:?} came {} times instead of {least} to {most}", times(will))
+        });
+    }
+    found
+}
+
+/// Wills that are bound to a retained value.
+fn bound(story: &Story, log: &Log, times: &dyn Fn(&str) -> u64, found: &mut Findings) {
+    let mut by_topic: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (place, event) in log.events.iter().enumerate() {
+        by_topic.entry(&event.topic).or_default().push(place);
+    }
+    for publish in &story.publishes {
+        let (what, Some(will)) = (&publish.what, publish.what.will.as_deref()) else { continue };
+        let Some(&place) = log.places.get(what.id.as_str()) else { continue };
+        if will.is_empty() {
+            continue;
+        }
+        let on_topic = &by_topic[what.topic.as_str()];
+        let next =
+            on_topic.get(on_topic.partition_point(|at| *at <= place)).map(|at| log.events[*at]);
+        let over = story.ends.contains_key(&what.session);
+        let (least, most) = match next {
+            Some(next) if next.id == will => (1, 1),
+            Some(_) => (0, 0),
+            None => (u64::from(over), 1),
+        };
+        found.expect((least..=most).contains(&times(will)), || {
+            format!(
+                "{will:?} of {} came {} times instead of {least} to {most}; behind it on {} stands {next:?}",
+                what.session, times(will), what.topic
+            )
+        });
+        let Some(fired) = log.position(will) else { continue };
+        let later = story.publishes.iter().find(|publish| {
+            publish.what.session == what.session && log.position_of(publish) > Some(fired)
+        });
+        found.expect(later.is_none(), || {
+            let later = later.map(|later| &later.what.id);
+            format!("{will:?} came at {fired}, and its session went on with {later:?}")
+        });
+    }
+}
+
+/// Whether a fault may have been at work at this moment.
+fn shaken(story: &Story, at: Moment) -> bool {
+    story.faults.iter().any(|fault| {
+        let over = fault.to.map_or(u64::MAX, |to| to.time.saturating_add(SHAKEN));
+        fault.from.time <= at.time && at.time <= over
+    })
+}

@@ -1,0 +1,197 @@
+//! The fault-injection suite: runs, and verdicts on runs.
+//!
+//! Invariant: the exit code is 0 only where everything that was asked for was looked at and nothing was wrong; 1 where
+//! the cluster did what it must not; 2 where the harness could not tell.
+//!
+//! Deliberately absent: anything that decides; see the library.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Context, Result};
+use clap::{Args, Parser, Subcommand};
+use vulpes_jepsen::check::{Outcome, CHECKS};
+use vulpes_jepsen::dice::Dice;
+use vulpes_jepsen::nemesis::NEMESES;
+use vulpes_jepsen::op::Plan;
+use vulpes_jepsen::report;
+use vulpes_jepsen::run::{find_binary, Settings};
+use vulpes_jepsen::store;
+use vulpes_jepsen::workload::WORKLOADS;
+
+/// Most nodes of a cluster.
+const NODES: u64 = 9;
+
+/// Hurts a Vulpes cluster, and judges what its clients saw
+#[derive(Debug, Parser)]
+#[command(name = "vulpes-jepsen", version)]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One run: a real cluster, real clients, faults, and a verdict
+    Run(Run),
+    /// Run again and again with new seeds, until time is up or something is wrong
+    Soak(Soak),
+    /// Judge the history of an earlier run again
+    Check {
+        /// The run's folder
+        folder: PathBuf,
+    },
+    /// Name all workloads, nemeses and checks
+    List,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Run {
+    /// What clients do, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "log")]
+    workload: Vec<String>,
+    /// What is done to the cluster, separated by commas; "none" for nothing
+    #[arg(long, value_delimiter = ',', default_value = "kill,partition")]
+    nemesis: Vec<String>,
+    /// How long faults fall, in seconds
+    #[arg(long, default_value_t = 45, value_parser = clap::value_parser!(u64).range(10..86_400))]
+    time: u64,
+    /// Nodes, with all three roles each
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=NODES))]
+    nodes: u64,
+    /// What is left to chance [default: from the clock]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The router's program [default: `vulpes` beside this one]
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// Where runs are kept
+    #[arg(long, default_value = "store")]
+    store: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Soak {
+    #[command(flatten)]
+    run: Run,
+    /// How long, in minutes
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+}
+
+fn main() -> ExitCode {
+    let program = Program::parse();
+    let outcome = match program.command {
+        Command::List => {
+            list();
+            Ok(Outcome::Passed)
+        }
+        Command::Check { folder } => check(&folder),
+        Command::Run(run) => start(&run),
+        Command::Soak(soak) => soak_for(&soak),
+    };
+    match outcome {
+        Ok(Outcome::Passed) => ExitCode::SUCCESS,
+        Ok(Outcome::Violated) => ExitCode::from(1),
+        Ok(Outcome::Inconclusive) => ExitCode::from(2),
+        Err(error) => {
+            eprintln!("the harness failed: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn list() {
+    println!("workloads");
+    for (name, what) in WORKLOADS {
+        println!("  {name:<12} {what}");
+    }
+    println!("nemeses (* needs a router built with --features faults)");
+    for (name, what, needs) in NEMESES {
+        println!("  {name:<11}{} {what}", if needs { "*" } else { " " });
+    }
+    println!("checks");
+    for check in CHECKS {
+        println!("  {:<12} {}", check.name, check.claim);
+    }
+}
+
+fn check(folder: &std::path::Path) -> Result<Outcome> {
+    let (story, verdict) = store::judge_folder(folder)?;
+    report::write(folder, &story, &verdict)?;
+    println!("{verdict}");
+    Ok(verdict.outcome)
+}
+
+/// Seconds since 1970. Only names of folders and seeds come from it.
+#[allow(clippy::disallowed_methods)]
+fn clock() -> Duration {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.unwrap_or_default()
+}
+
+fn start(run: &Run) -> Result<Outcome> {
+    let seed = run.seed.unwrap_or_else(|| Dice::new(clock().as_nanos() as u64).below(1_000_000));
+    let settings = settings(run, seed)?;
+    println!(
+        "seed {seed}: {:?} under {:?} for {} s",
+        run.workload, settings.plan.nemeses, run.time
+    );
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ran = runtime.block_on(async {
+        tokio::select! {
+            ran = vulpes_jepsen::run::run(&settings) => ran,
+            _ = tokio::signal::ctrl_c() => bail!("stopped by Ctrl-C"),
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    println!("  {}", settings.folder.display());
+    ran?;
+    let (story, verdict) = store::judge_folder(&settings.folder)?;
+    report::write(&settings.folder, &story, &verdict)?;
+    println!("{verdict}");
+    store::settle_disks(&settings.folder, verdict.outcome)?;
+    Ok(verdict.outcome)
+}
+
+fn settings(run: &Run, seed: u64) -> Result<Settings> {
+    let mut nemeses = run.nemesis.clone();
+    nemeses.retain(|name| name != "none");
+    for name in &nemeses {
+        let known = NEMESES.iter().any(|(known, ..)| known == name);
+        ensure!(known, "there is no nemesis {name:?}; see `vulpes-jepsen list`");
+    }
+    for name in &run.workload {
+        let known = WORKLOADS.iter().any(|(known, _)| known == name);
+        ensure!(known, "there is no workload {name:?}; see `vulpes-jepsen list`");
+    }
+    let plan = Plan {
+        seed,
+        nodes: (1..=run.nodes).collect(),
+        workloads: run.workload.clone(),
+        nemeses,
+        seconds: run.time,
+    };
+    let binary = run.binary.clone().map_or_else(find_binary, Ok)?;
+    let store = std::path::absolute(&run.store).context("the store's path")?;
+    let folder = store::make(&store, clock().as_secs(), seed)?;
+    Ok(Settings { plan, binary, folder })
+}
+
+fn soak_for(soak: &Soak) -> Result<Outcome> {
+    let end = clock() + Duration::from_secs(60 * soak.minutes);
+    let first = soak.run.seed.unwrap_or_else(|| clock().as_secs() % 1_000_000);
+    let mut runs = 0;
+    while clock() < end {
+        let seed = Some(first + runs);
+        runs += 1;
+        let outcome = start(&Run { seed, ..soak.run.clone() })?;
+        if outcome != Outcome::Passed {
+            println!("run {runs}, seed {seed:?}");
+            return Ok(outcome);
+        }
+    }
+    println!("{runs} runs passed");
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,432 @@
+//! The cluster as the nemesis sees it: who is down, frozen or cut off, and why.
+//!
+//! Invariant: a fault ends by what began it. A node is started by whoever took it down, and only if nobody else keeps
+//! it down.
+//!
+//! Deliberately absent: when; see `schedule`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Context, Result};
+
+use super::damage;
+use super::schedule::{Aim, Planned};
+use crate::dice::Dice;
+use crate::http;
+use crate::journal::Journal;
+use crate::network::Network;
+use crate::op::{Blow, Died};
+use crate::wait::{until, within};
+use crate::Cluster;
+
+/// How long a node that is told to obey has to say that it does.
+pub const ARMED: Duration = Duration::from_secs(20);
+
+/// How long a node that was stopped may take to serve again before the next is stopped.
+const SERVES: Duration = Duration::from_secs(30);
+
+/// How old a stale block is at least.
+const STALE: Duration = Duration::from_secs(1);
+
+/// How long a leader may take to be named.
+const NAMED: Duration = Duration::from_millis(500);
+
+/// The folder beside a node's data in which it is told what goes wrong.
+pub const FAULTS: &str = "faults";
+
+/// A fault at work.
+#[derive(Debug)]
+struct Active {
+    blow: Blow,
+    /// Links that were cut.
+    cuts: Vec<(u64, u64)>,
+}
+
+/// See the top of the file.
+#[derive(Debug)]
+pub struct Arena {
+    pub cluster: Cluster,
+    pub network: Option<Network>,
+    journal: Arc<Journal>,
+    active: BTreeMap<u64, Active>,
+    /// Nodes that are down, and the faults that keep them so.
+    down: BTreeMap<u64, BTreeSet<u64>>,
+    /// What nodes are told that goes wrong, by node and file: a word a fault.
+    orders: BTreeMap<(u64, &'static str), BTreeMap<u64, String>>,
+    /// Nodes whose disks were damaged.
+    damaged: BTreeSet<u64>,
+    /// Those of them that refuse to go on with it.
+    pub lost: BTreeSet<u64>,
+    next: u64,
+}
+
+impl Arena {
+    #[must_use]
+    pub fn new(cluster: Cluster, network: Option<Network>, journal: Arc<Journal>) -> Self {
+        Self {
+            cluster,
+            network,
+            journal,
+            active: BTreeMap::new(),
+            down: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            next: 0,
+        }
+    }
+
+    fn ids(&self) -> Vec<u64> {
+        self.cluster.nodes().iter().map(|node| node.id).collect()
+    }
+
+    /// Nodes that run and can be hurt.
+    fn standing(&self) -> Vec<u64> {
+        let stands = |id: &u64| !self.down.contains_key(id) && !self.lost.contains(id);
+        self.ids().into_iter().filter(stands).collect()
+    }
+
+    /// Deals a blow; gives its number, to end it by.
+    pub async fn strike(&mut self, planned: &Planned) -> Option<u64> {
+        self.next += 1;
+        let mut dice = Dice::new(planned.seed);
+        let nodes = self.aim(planned.aim, &mut dice).await;
+        let how = [planned.kind, planned.aim.name()].join(" ").trim().to_owned();
+        let nemesis = planned.nemesis.clone();
+        let blow = Blow { number: self.next, nemesis, how, nodes, proof: String::new() };
+        let mut active = Active { blow, cuts: Vec::new() };
+        match self.hurt(planned, &mut active, &mut dice).await {
+            Ok(proof) => {
+                active.blow.proof = proof;
+                println!(
+                    "    {} {} {:?}: {}",
+                    active.blow.nemesis, active.blow.how, active.blow.nodes, active.blow.proof
+                );
+                self.journal.nemesis("start", &active.blow);
+                self.active.insert(self.next, active);
+                Some(self.next)
+            }
+            Err(error) => {
+                active.blow.proof = format!("{error:#}");
+                println!(
+                    "    failed: {} {}: {}",
+                    active.blow.nemesis, active.blow.how, active.blow.proof
+                );
+                self.journal.nemesis("failed", &active.blow);
+                // What was done of it is undone.
+                self.undo(&active).await;
+                None
+            }
+        }
+    }
+
+    /// Whom it hits.
+    async fn aim(&self, aim: Aim, dice: &mut Dice) -> Vec<u64> {
+        let mut nodes = self.ids();
+        dice.shuffle(&mut nodes);
+        nodes.sort_by_key(|id| self.lost.contains(id));
+        let minority = (nodes.len() - 1) / 2;
+        let count = match aim {
+            Aim::Leader | Aim::One => 1,
+            Aim::Minority => minority.max(1),
+            Aim::Majority => nodes.len() / 2 + 1,
+            Aim::All => nodes.len(),
+        };
+        if aim == Aim::Leader {
+            if let Some(leader) = self.leader().await {
+                nodes.sort_by_key(|id| *id != leader);
+            }
+        }
+        nodes.truncate(count);
+        nodes.sort_unstable();
+        nodes
+    }
+
+    /// The leader as the first node that answers names it.
+    async fn leader(&self) -> Option<u64> {
+        for id in self.standing() {
+            let named = within("a leader", NAMED, self.cluster.status(id)).await;
+            if let Some(leader) = named.ok().and_then(|status| status["sync"]["leader"].as_u64()) {
+                return Some(leader);
+            }
+        }
+        None
+    }
+
+    /// Does it; gives what shows that it happened.
+    async fn hurt(
+        &mut self,
+        planned: &Planned,
+        active: &mut Active,
+        dice: &mut Dice,
+    ) -> Result<String> {
+        let nodes = active.blow.nodes.clone();
+        match planned.nemesis.as_str() {
+            "kill" | "power" => self.take_down(active.blow.number, &nodes).await,
+            "pause" => self.pause(&nodes).await,
+            "partition" => self.partition(planned.kind, active, dice),
+            "restart" => self.restart(&nodes).await,
+            "corrupt" => self.corrupt(planned, active, dice).await,
+            "eio" => self.order(active.blow.number, &nodes, "disk", "eio"),
+            "enospc" => self.order(active.blow.number, &nodes, "disk", "enospc"),
+            "slow" => self.order(
+                active.blow.number,
+                &nodes,
+                "disk",
+                &format!("slow={}", dice.between(20, 400)),
+            ),
+            "clock" => {
+                let wrong = *dice.pick(&[50_i64, 700, 5_000, 60_000, 3_600_000]);
+                let wrong = if dice.chance(0.5) { wrong } else { -wrong };
+                self.order(active.blow.number, &nodes, "clock", &wrong.to_string())
+            }
+            other => bail!("no nemesis {other}"),
+        }
+    }
+
+    async fn take_down(&mut self, number: u64, nodes: &[u64]) -> Result<String> {
+        let mut proofs = Vec::new();
+        for &id in nodes {
+            if !self.down.contains_key(&id) && self.cluster.node(id).is_running() {
+                let process = self.cluster.node(id).process()?;
+                self.cluster.node_mut(id).kill().await?;
+                proofs.push(format!("process {process} is gone"));
+            }
+            self.down.entry(id).or_default().insert(number);
+        }
+        ensure!(!proofs.is_empty(), "all of {nodes:?} were down");
+        Ok(proofs.join(", "))
+    }
+
+    /// Takes a node down, in one way or the other, and lets its disk rot meanwhile. A database that was closed is not
+    /// looked through when it is opened again; one that was not is.
+    async fn corrupt(
+        &mut self,
+        planned: &Planned,
+        active: &Active,
+        dice: &mut Dice,
+    ) -> Result<String> {
+        let node = active.blow.nodes[0];
+        let data = self.cluster.node(node).data();
+        ensure!(self.damaged.is_subset(&BTreeSet::from([node])), "another disk is damaged");
+        damage::remember(&data)?;
+        tokio::time::sleep(STALE).await;
+        let down = if dice.chance(0.5) && !self.down.contains_key(&node) {
+            let status = self.cluster.node_mut(node).stop().await?;
+            self.down.entry(node).or_default().insert(active.blow.number);
+            format!("stopped: {status}")
+        } else {
+            self.take_down(active.blow.number, &[node]).await?
+        };
+        self.damaged.insert(node);
+        Ok(format!("{down}; {}", damage::damage(&data, planned.kind, dice)?))
+    }
+
+    async fn pause(&mut self, nodes: &[u64]) -> Result<String> {
+        let mut proofs = Vec::new();
+        for &id in nodes.iter().filter(|id| !self.down.contains_key(id)) {
+            let node = self.cluster.node(id);
+            let process = node.process()?;
+            node.pause().await?;
+            until("it is frozen", Duration::from_secs(2), || async move {
+                let text = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+                let state = text.rsplit_once(") ").context("no state")?.1;
+                ensure!(state.starts_with('T'), "state {state:.1}");
+                Ok(())
+            })
+            .await?;
+            proofs.push(format!("process {process} is in state T"));
+        }
+        ensure!(!proofs.is_empty(), "all of {nodes:?} were down");
+        Ok(proofs.join(", "))
+    }
+
+    fn partition(&mut self, kind: &str, active: &mut Active, dice: &mut Dice) -> Result<String> {
+        let mut nodes = self.ids();
+        dice.shuffle(&mut nodes);
+        // The one it is aimed at stands first.
+        let aimed = active.blow.nodes[0];
+        nodes.sort_by_key(|id| *id != aimed);
+        let network =
+            self.network.as_mut().context("without network namespaces no link can be cut")?;
+        let both = |a: &[u64], b: &[u64]| -> Vec<(u64, u64)> {
+            let pairs = a.iter().flat_map(|from| b.iter().map(move |to| (*from, *to)));
+            pairs.flat_map(|(from, to)| [(from, to), (to, from)]).collect()
+        };
+        let links = match kind {
+            "halves" => both(&nodes[..nodes.len() / 2], &nodes[nodes.len() / 2..]),
+            "one" => both(&nodes[..1], &nodes[1..]),
+            // Two sides that only the first node still reaches.
+            "bridge" => {
+                let (left, right) = nodes[1..].split_at((nodes.len() - 1) / 2);
+                both(left, right)
+            }
+            // Each node hears only the one before it.
+            "ring" => (0..nodes.len())
+                .flat_map(|at| (0..nodes.len()).map(move |to| (at, to)))
+                .filter(|(at, to)| at != to && (at + 1) % nodes.len() != *to)
+                .map(|(at, to)| (nodes[at], nodes[to]))
+                .collect(),
+            "one-way" => nodes[1..].iter().map(|to| (nodes[0], *to)).collect(),
+            other => bail!("no partition {other}"),
+        };
+        for (from, to) in links {
+            network.cut(from, to)?;
+            active.cuts.push((from, to));
+        }
+        let &(from, to) = active.cuts.first().context("nothing was cut")?;
+        let peer = self.cluster.node(to).peer();
+        let seen = tokio::task::block_in_place(|| network.probe(from, peer));
+        ensure!(seen == "silence", "node {from} to {to}: {seen}");
+        Ok(format!(
+            "{:?} are cut; a connection from node {from} to {to} meets silence",
+            active.cuts
+        ))
+    }
+
+    async fn restart(&mut self, nodes: &[u64]) -> Result<String> {
+        let mut proofs = Vec::new();
+        for &id in nodes {
+            if self.down.contains_key(&id) || self.lost.contains(&id) {
+                continue;
+            }
+            let status = self.cluster.node_mut(id).stop().await?;
+            self.cluster.node_mut(id).start()?;
+            let _ = within("it serves", SERVES, self.cluster.ready_node(id)).await;
+            proofs.push(format!("node {id} stopped: {status}"));
+        }
+        ensure!(!proofs.is_empty(), "all of {nodes:?} were down");
+        Ok(proofs.join(", "))
+    }
+
+    /// Tells nodes what goes wrong with them, beside what does already.
+    fn order(
+        &mut self,
+        number: u64,
+        nodes: &[u64],
+        name: &'static str,
+        word: &str,
+    ) -> Result<String> {
+        for &id in nodes {
+            let folder = self.cluster.node(id).folder().join(FAULTS);
+            ensure!(folder.join("armed").exists(), "node {id} does not obey");
+            self.orders.entry((id, name)).or_default().insert(number, word.to_owned());
+            self.tell(id, name)?;
+        }
+        Ok(format!("{name} of {nodes:?} is told: {word}"))
+    }
+
+    /// Writes into the folder that a node obeys.
+    fn tell(&self, id: u64, name: &str) -> Result<()> {
+        let orders = self.orders.iter().filter(|((of, file), _)| *of == id && *file == name);
+        let words: Vec<&str> =
+            orders.flat_map(|(_, words)| words.values().map(String::as_str)).collect();
+        let path = self.cluster.node(id).folder().join(FAULTS).join(name);
+        Ok(std::fs::write(path, words.join(" "))?)
+    }
+
+    /// Ends a fault.
+    pub async fn relieve(&mut self, number: u64) {
+        let Some(active) = self.active.remove(&number) else { return };
+        self.undo(&active).await;
+        self.journal.nemesis("stop", &active.blow);
+    }
+
+    async fn undo(&mut self, active: &Active) {
+        if let Some(network) = &mut self.network {
+            for (from, to) in &active.cuts {
+                // The system refuses only if the namespace is gone, and then so is the run.
+                let _ = network.mend(*from, *to);
+            }
+        }
+        for &id in &active.blow.nodes {
+            if active.blow.nemesis == "pause" && self.cluster.node(id).is_running() {
+                let _ = self.cluster.node(id).resume().await;
+            }
+            for name in ["disk", "clock"] {
+                let orders = self.orders.get_mut(&(id, name));
+                if orders.is_some_and(|orders| orders.remove(&active.blow.number).is_some()) {
+                    // A folder that can't be written to any more makes a harder run, not a wrong one.
+                    let _ = self.tell(id, name);
+                }
+            }
+            self.let_up(id, active.blow.number);
+        }
+    }
+
+    /// Starts a node if this was the last fault that kept it down.
+    fn let_up(&mut self, id: u64, number: u64) {
+        let Some(reasons) = self.down.get_mut(&id) else { return };
+        reasons.remove(&number);
+        if !reasons.is_empty() {
+            return;
+        }
+        self.down.remove(&id);
+        if self.lost.contains(&id) {
+            return;
+        }
+        if let Err(error) = self.cluster.node_mut(id).start() {
+            println!("    node {id} can't be started: {error:#}");
+        }
+    }
+
+    /// Looks after nodes that ended by themselves. One whose disk fails or was damaged may; any other has crashed.
+    pub async fn look(&mut self) {
+        for id in self.standing() {
+            let Err(error) = self.cluster.node_mut(id).check_alive() else { continue };
+            let told = format!("{error:#}");
+            let _ = self.cluster.node_mut(id).ended().await;
+            let broken = self.active.values().map(|active| &active.blow);
+            let broken = broken
+                .filter(|blow| {
+                    matches!(blow.nemesis.as_str(), "eio" | "enospc") && blow.nodes.contains(&id)
+                })
+                .map(|blow| blow.number)
+                .collect::<BTreeSet<u64>>();
+            if !broken.is_empty() {
+                println!("    node {id} ended: its disk fails");
+                self.down.insert(id, broken);
+            } else if self.damaged.contains(&id) {
+                println!("    node {id} refuses its damaged disk");
+                self.lost.insert(id);
+            } else {
+                println!("    node {id} CRASHED");
+                self.journal.nemesis("died", &Died { node: id, told });
+                if let Err(error) = self.cluster.node_mut(id).start() {
+                    println!("    node {id} can't be started: {error:#}");
+                }
+            }
+        }
+    }
+
+    /// Ends all faults and waits until all nodes serve that can.
+    ///
+    /// # Errors
+    /// If a node does not say in time that it serves.
+    pub async fn heal(&mut self, limit: Duration) -> Result<()> {
+        for number in self.active.keys().copied().collect::<Vec<_>>() {
+            self.relieve(number).await;
+        }
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut waiting = self.standing();
+        while !waiting.is_empty() && tokio::time::Instant::now() < deadline {
+            self.look().await;
+            let mut still = Vec::new();
+            for id in self.standing() {
+                let answer = http::get(self.cluster.node(id).admin(), "/readyz").await;
+                if !answer.is_ok_and(|answer| answer.status == 200) {
+                    still.push(id);
+                }
+            }
+            waiting = still;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        ensure!(
+            waiting.is_empty(),
+            "nodes {waiting:?} do not serve {limit:?} after all faults ended"
+        );
+        Ok(())
+    }
+}

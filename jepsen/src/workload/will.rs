@@ -1,0 +1,107 @@
+//! Sessions that leave a will and end in every way: with a goodbye, without one, or because their node does.
+//!
+//! Invariant: each session has a topic and a will of its own.
+//!
+//! Deliberately absent: delayed wills.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::asking::{Answer, Asking, Draft, ANSWER};
+use crate::client::Said;
+use crate::dice::Dice;
+use crate::mqtt::Mqtt;
+use crate::op::{End, Testament};
+use crate::stage::{Stage, OPEN};
+
+const CLIENTS: u64 = 4;
+
+/// How long a session lasts, in milliseconds at most.
+const STAY: u64 = 3_000;
+
+pub(super) fn start(stage: &Arc<Stage>, clients: &mut JoinSet<()>) {
+    for number in 0..CLIENTS {
+        clients.spawn(client(stage.clone(), format!("w{number}"), number % 2 == 0));
+    }
+}
+
+async fn client(stage: Arc<Stage>, name: String, wamp: bool) {
+    let mut dice = stage.dice(&name);
+    while stage.works() {
+        if wamp {
+            bind(&stage, &name, &mut dice).await;
+        } else {
+            testament(&stage, &name, &mut dice).await;
+        }
+    }
+}
+
+async fn bind(stage: &Stage, name: &str, dice: &mut Dice) {
+    let door = stage.door(dice);
+    let Some(mut session) = Asking::open(stage, name, door).await else {
+        return sleep(Duration::from_millis(STAY / 10)).await;
+    };
+    let topic = format!("j.will.{}", session.session.replace('.', "-"));
+    let draft = Draft {
+        f: "bind",
+        topic: topic.clone(),
+        id: stage.id("up-"),
+        retain: true,
+        will: Some(stage.id("down-")),
+        ..Draft::default()
+    };
+    if matches!(session.publish(stage, draft, ANSWER).await, Answer::At(_)) {
+        sleep(Duration::from_millis(dice.below(STAY))).await;
+        // Some unbind it by a later value.
+        if dice.chance(0.3) {
+            let id = stage.id("bye-");
+            let draft = Draft { f: "publish", topic, id, retain: true, ..Draft::default() };
+            session.publish(stage, draft, ANSWER).await;
+        }
+    }
+    let end = End { session: session.session.clone(), clean: false };
+    drop(session);
+    stage.journal.note("end", &end);
+}
+
+async fn testament(stage: &Stage, name: &str, dice: &mut Dice) {
+    let door = stage.door(dice);
+    let session = stage.id(&format!("{name}."));
+    let mut what = Testament {
+        session: session.clone(),
+        node: door.node,
+        topic: format!("j.will.{}", session.replace('.', "-")),
+        will: stage.id("down-"),
+        reason: None,
+    };
+    let open = stage.journal.ask("testament", &what);
+    let topic = what.topic.replace('.', "/");
+    let will = Some((topic.as_str(), what.will.as_str()));
+    let client = match timeout(OPEN, Mqtt::connect_with(door.mqtt, will)).await {
+        Ok(Ok(client)) => client,
+        Ok(Err(error)) => {
+            what.reason = Some(format!("{error:#}"));
+            stage.journal.unknown(open, &what);
+            return sleep(Duration::from_millis(STAY / 10)).await;
+        }
+        Err(_) => {
+            what.reason = Some("no answer in time".to_owned());
+            return stage.journal.unknown(open, &what);
+        }
+    };
+    stage.journal.ok(open, &what);
+    let clean = stay(client, dice).await;
+    stage.journal.note("end", &End { session, clean });
+}
+
+/// Keeps a session for a while; whether it ended with a goodbye that the node took.
+async fn stay(mut client: Mqtt, dice: &mut Dice) -> bool {
+    let stay = Duration::from_millis(dice.below(STAY));
+    if let Ok(Ok(Said::Closed(_)) | Err(_)) = timeout(stay, client.next()).await {
+        return false;
+    }
+    dice.chance(0.4) && client.goodbye().await.is_ok()
+}

@@ -1,0 +1,445 @@
+//! A disk and a clock that fail when they are told to, for tests of whole processes. Only with the feature `faults`, and
+//! only in a process that has [`FOLDER`] in its environment.
+//!
+//! What a database wrote and did not sync is held in memory, so that to kill the process is to cut its power: what was
+//! held is lost. Now and then a page goes to the file early, as an operating system would write it, and a sync writes its
+//! pages in no order; so what a cut leaves is torn.
+//!
+//! The folder holds what goes wrong: `disk` has words (`eio`, `enospc`, `slow=MILLISECONDS`), `clock` numbers of
+//! milliseconds that add up to how wrong the clock is. The process says by a file `armed` that it obeys.
+//!
+//! Invariant: what was synced is in the file whole. A failed sync loses what it was to write.
+//!
+//! Deliberately absent: locks on files, and bit rot, which can be had from outside while the process is down.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redb::{Database, DatabaseError, StorageBackend};
+
+use super::{Clock, Disk, RealDisk};
+use crate::ids::Stamp;
+
+#[cfg(not(debug_assertions))]
+const _: () = assert!(
+    option_env!("VULPES_FAULTS_IN_RELEASE").is_some(),
+    "the feature `faults` holds writes back; a release build with it must be asked for with VULPES_FAULTS_IN_RELEASE=1"
+);
+
+/// Names the folder in the environment.
+const FOLDER: &str = "VULPES_FAULTS";
+
+/// What is held, written and lost in one piece, in bytes.
+const PAGE: u64 = 4096;
+
+/// One of so many pages goes to the file before it is synced.
+const EARLY: u64 = 16;
+
+/// `EIO` and `ENOSPC`, as Linux counts.
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+/// What goes wrong with this process.
+#[derive(Clone, Debug)]
+pub(super) struct Faults {
+    folder: PathBuf,
+}
+
+/// What the file `disk` says.
+#[derive(Clone, Copy, Debug, Default)]
+struct Orders {
+    broken: bool,
+    full: bool,
+    slow: Duration,
+}
+
+impl Faults {
+    /// The faults of this process, if it is to have any. Says so to whoever asked for them.
+    pub(super) fn from_environment() -> Option<Self> {
+        let faults = Self { folder: std::env::var_os(FOLDER)?.into() };
+        if let Err(error) = std::fs::write(faults.folder.join("armed"), b"") {
+            eprintln!("vulpes: {FOLDER}={}: {error}", faults.folder.display());
+        }
+        Some(faults)
+    }
+
+    pub(super) fn disk(&self, real: RealDisk) -> Arc<dyn Disk> {
+        Arc::new(FaultyDisk { real, faults: self.clone() })
+    }
+
+    pub(super) fn clock(&self, real: Arc<dyn Clock>) -> Arc<dyn Clock> {
+        Arc::new(FaultyClock { real, faults: self.clone() })
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.join(name)).unwrap_or_default()
+    }
+
+    fn orders(&self) -> Orders {
+        let mut orders = Orders::default();
+        for word in self.read("disk").split_whitespace() {
+            match word.split_once('=') {
+                None if word == "eio" => orders.broken = true,
+                None if word == "enospc" => orders.full = true,
+                Some(("slow", text)) => {
+                    orders.slow = Duration::from_millis(text.parse().unwrap_or_default());
+                }
+                _ => {}
+            }
+        }
+        orders
+    }
+}
+
+struct FaultyClock {
+    real: Arc<dyn Clock>,
+    faults: Faults,
+}
+
+impl Clock for FaultyClock {
+    fn now(&self) -> Stamp {
+        let words = self.faults.read("clock");
+        let wrong = words.split_whitespace().filter_map(|word| word.parse::<i64>().ok()).sum();
+        Stamp(self.real.now().0.saturating_add_signed(wrong))
+    }
+}
+
+struct FaultyDisk {
+    real: RealDisk,
+    faults: Faults,
+}
+
+impl Disk for FaultyDisk {
+    fn open_database(&self, path: &Path) -> Result<Database, DatabaseError> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(redb::StorageError::Io)?;
+        }
+        let backend = Held::open(path, self.faults.clone()).map_err(redb::StorageError::Io)?;
+        Database::builder().set_cache_size(self.real.cache_bytes).create_with_backend(backend)
+    }
+
+    fn read_file(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        self.faults.orders().check(false)?;
+        self.real.read_file(path)
+    }
+
+    fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        self.faults.orders().check(true)?;
+        self.real.write_file(path, content)
+    }
+}
+
+impl Orders {
+    fn check(self, takes_room: bool) -> io::Result<()> {
+        match self {
+            Self { broken: true, .. } => Err(io::Error::from_raw_os_error(EIO)),
+            Self { full: true, .. } if takes_room => Err(io::Error::from_raw_os_error(ENOSPC)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A database's file, with what is not in it yet.
+#[derive(Debug)]
+struct Held {
+    faults: Faults,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: File,
+    orders: Orders,
+    /// Bytes of the file that count; what is behind them in it is stale, and reads as zero.
+    solid: u64,
+    /// The file's own length.
+    physical: u64,
+    /// As the database knows it.
+    length: u64,
+    pages: BTreeMap<u64, Vec<u8>>,
+    chance: u64,
+}
+
+impl Held {
+    fn open(path: &Path, faults: Faults) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        let length = file.metadata()?.len();
+        let orders = faults.orders();
+        let (pages, chance) = (BTreeMap::new(), rand::random());
+        let state = State { file, orders, solid: length, physical: length, length, pages, chance };
+        Ok(Self { faults, state: Mutex::new(state) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether something happens that happens once in so many times.
+    fn once_in(&mut self, times: u64) -> bool {
+        // xorshift64; the seed is no zero but once in an age, and then nothing happens early.
+        self.chance ^= self.chance << 13;
+        self.chance ^= self.chance >> 7;
+        self.chance ^= self.chance << 17;
+        self.chance % times == 0
+    }
+
+    /// A page as the file has it.
+    fn load(&self, page: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; PAGE as usize];
+        let start = page * PAGE;
+        let there = self.solid.saturating_sub(start).min(PAGE) as usize;
+        self.file.read_exact_at(&mut bytes[..there], start)?;
+        Ok(bytes)
+    }
+
+    /// Puts a page into the file, as far as the file goes.
+    fn store(&self, page: u64, bytes: &[u8]) -> io::Result<()> {
+        let start = page * PAGE;
+        let room = self.solid.saturating_sub(start).min(PAGE) as usize;
+        self.file.write_all_at(&bytes[..room], start)
+    }
+
+    /// Makes the file as long as the database knows it, with zeros behind what counts.
+    fn stretch(&mut self) -> io::Result<()> {
+        if self.solid < self.physical {
+            self.file.set_len(self.solid)?;
+        }
+        self.file.set_len(self.length)?;
+        (self.solid, self.physical) = (self.length, self.length);
+        Ok(())
+    }
+}
+
+impl StorageBackend for Held {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.lock().length)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let state = self.lock();
+        state.orders.check(false)?;
+        let end = offset + out.len() as u64;
+        if end > state.length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut at = offset;
+        while at < end {
+            let (page, skip) = (at / PAGE, (at % PAGE) as usize);
+            let count = (PAGE - at % PAGE).min(end - at) as usize;
+            let place = (at - offset) as usize;
+            let target = &mut out[place..place + count];
+            match state.pages.get(&page) {
+                Some(bytes) => target.copy_from_slice(&bytes[skip..skip + count]),
+                None => {
+                    let there = (state.solid.saturating_sub(at) as usize).min(count);
+                    state.file.read_exact_at(&mut target[..there], at)?;
+                    target[there..].fill(0);
+                }
+            }
+            at += count as u64;
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let mut state = self.lock();
+        state.orders = self.faults.orders();
+        let grows = length > state.length;
+        state.orders.check(grows)?;
+        state.length = length;
+        if !grows {
+            state.solid = state.solid.min(length);
+            state.pages.split_off(&length.div_ceil(PAGE));
+            let (page, rest) = (length / PAGE, (length % PAGE) as usize);
+            if let Some(bytes) = state.pages.get_mut(&page) {
+                bytes[rest..].fill(0);
+            }
+        }
+        if state.once_in(2) {
+            state.stretch()?;
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        state.orders = self.faults.orders();
+        std::thread::sleep(state.orders.slow);
+        let pages = std::mem::take(&mut state.pages);
+        state.orders.check(false)?;
+        state.stretch()?;
+        // Twice through, odd pages first or even ones: a cut in between leaves some of each neighbourhood.
+        let first = u64::from(state.once_in(2));
+        for turn in [first, 1 - first] {
+            for (page, bytes) in pages.iter().filter(|(page, _)| **page % 2 == turn) {
+                state.store(*page, bytes)?;
+            }
+        }
+        state.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut state = self.lock();
+        if state.pages.is_empty() {
+            state.orders = self.faults.orders();
+        }
+        state.orders.check(false)?;
+        let end = offset + data.len() as u64;
+        if end > state.length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut at = offset;
+        while at < end {
+            let (page, skip) = (at / PAGE, (at % PAGE) as usize);
+            let count = (PAGE - at % PAGE).min(end - at) as usize;
+            let place = (at - offset) as usize;
+            let mut bytes = match state.pages.remove(&page) {
+                Some(bytes) => bytes,
+                None => state.load(page)?,
+            };
+            bytes[skip..skip + count].copy_from_slice(&data[place..place + count]);
+            if state.once_in(EARLY) {
+                state.store(page, &bytes)?;
+            }
+            state.pages.insert(page, bytes);
+            at += count as u64;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+
+    use super::*;
+    use crate::host::Host;
+
+    const TABLE: TableDefinition<u64, &[u8]> = TableDefinition::new("rows");
+
+    fn scene() -> (tempfile::TempDir, Faults, Arc<dyn Disk>, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let faults = Faults { folder: folder.path().to_owned() };
+        let disk = faults.disk(RealDisk { cache_bytes: 1 << 20 });
+        let path = folder.path().join("data/test.redb");
+        (folder, faults, disk, path)
+    }
+
+    fn insert(database: &Database, rows: std::ops::Range<u64>) -> bool {
+        let Ok(transaction) = database.begin_write() else { return false };
+        for row in rows {
+            let value = vec![row as u8; 3_000];
+            let Ok(mut table) = transaction.open_table(TABLE) else { return false };
+            if table.insert(row, value.as_slice()).is_err() {
+                return false;
+            }
+        }
+        transaction.commit().is_ok()
+    }
+
+    fn rows(database: &Database) -> Vec<u64> {
+        let table = database.begin_read().unwrap().open_table(TABLE).unwrap();
+        table.iter().unwrap().map(|row| row.unwrap().0.value()).collect()
+    }
+
+    #[test]
+    fn what_is_in_the_file_is_what_a_power_cut_leaves() {
+        for _ in 0..20 {
+            let (folder, _, disk, path) = scene();
+            let database = disk.open_database(&path).unwrap();
+            for round in 0..5 {
+                assert!(insert(&database, round * 10..round * 10 + 10));
+                let open = database.begin_write().unwrap();
+                for row in 1_000..1_200 {
+                    let value = [0; 3_000].as_slice();
+                    open.open_table(TABLE).unwrap().insert(row, value).unwrap();
+                }
+                let cut = folder.path().join("cut.redb");
+                std::fs::copy(&path, &cut).unwrap();
+                drop(open);
+                let left = RealDisk { cache_bytes: 1 << 20 }.open_database(&cut).unwrap();
+                assert_eq!(rows(&left), (0..round * 10 + 10).collect::<Vec<_>>());
+                drop(left);
+                std::fs::remove_file(cut).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_synced_is_not_in_the_file() {
+        let (_folder, faults, _, path) = scene();
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let held = Held::open(&path, faults).unwrap();
+        held.set_len(100 * PAGE).unwrap();
+        held.sync_data().unwrap();
+        held.write(0, &[7; 100 * PAGE as usize]).unwrap();
+        let there = |byte| {
+            std::fs::read(&path).unwrap().chunks(PAGE as usize).filter(|p| p[0] == byte).count()
+        };
+        // Some pages went early; all of them once in 16^100 times.
+        assert!(there(7) < 100);
+        held.sync_data().unwrap();
+        assert_eq!(there(7), 100);
+    }
+
+    #[test]
+    fn reads_see_what_was_written_and_nothing_that_was_cut_off() {
+        let (_folder, faults, _, path) = scene();
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let held = Held::open(&path, faults).unwrap();
+        let mut model: Vec<u8> = Vec::new();
+        for step in 0..5_000_u64 {
+            let chance = rand::random::<u64>();
+            match chance % 8 {
+                0 => {
+                    let length = (chance >> 8) % (20 * PAGE);
+                    held.set_len(length).unwrap();
+                    model.resize(length as usize, 0);
+                }
+                1 => held.sync_data().unwrap(),
+                _ if model.is_empty() => {}
+                _ => {
+                    let at = (chance >> 8) as usize % model.len();
+                    let count = ((chance >> 40) as usize % 9_000).min(model.len() - at);
+                    held.write(at as u64, &vec![step as u8; count]).unwrap();
+                    model[at..at + count].fill(step as u8);
+                }
+            }
+            let mut seen = vec![1; model.len()];
+            held.read(0, &mut seen).unwrap();
+            assert!(seen == model, "step {step}");
+        }
+        assert!(held.read(model.len() as u64, &mut [0]).is_err());
+        held.sync_data().unwrap();
+        assert!(std::fs::read(&path).unwrap() == model);
+    }
+
+    #[test]
+    fn disk_and_clock_obey() {
+        let (folder, faults, disk, path) = scene();
+        let order =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let database = disk.open_database(&path).unwrap();
+        assert!(insert(&database, 0..1));
+        order("disk", "slow=1");
+        assert!(insert(&database, 1..2));
+        order("disk", "enospc");
+        assert!(!insert(&database, 2..5_000));
+        assert!(disk.write_file(&folder.path().join("small"), b"x").is_err());
+        order("disk", "eio");
+        assert!(!insert(&database, 2..3));
+        assert!(disk.read_file(&folder.path().join("small")).is_err());
+        let real = Host::real().clock;
+        let wrong = faults.clock(real.clone());
+        order("clock", "-600000\n");
+        assert!(wrong.now().0 + 500_000 < real.now().0);
+    }
+}
