@@ -261,6 +261,7 @@ fn a_join_that_is_not_exact_is_caught() {
         topic: (*topic).to_owned(),
         payload: (*payload).to_owned(),
         position: None,
+        retained: false,
     };
     let log = [("a", "1"), ("b", "2"), ("a", "3"), ("b", ""), ("a", "4")].map(|line| seen(&line));
     let got = |events: &[(&str, &str)]| -> Vec<Got> {
