@@ -92,7 +92,7 @@ impl Arena {
     pub async fn strike(&mut self, planned: &Planned) -> Option<u64> {
         self.next += 1;
         let mut dice = Dice::new(planned.seed);
-        let nodes = self.aim(planned.aim, &mut dice).await;
+        let nodes = self.aim(planned.aim, planned.nemesis == "corrupt", &mut dice).await;
         let how = [planned.kind, planned.aim.name()].join(" ").trim().to_owned();
         let nemesis = planned.nemesis.clone();
         let blow = Blow { number: self.next, nemesis, how, nodes, proof: String::new() };
@@ -122,8 +122,8 @@ impl Arena {
         }
     }
 
-    /// Whom it hits.
-    async fn aim(&self, aim: Aim, dice: &mut Dice) -> Vec<u64> {
+    /// Whom it hits. A blow that falls only once had better hit one that stands.
+    async fn aim(&self, aim: Aim, only_once: bool, dice: &mut Dice) -> Vec<u64> {
         let mut nodes = self.ids();
         dice.shuffle(&mut nodes);
         nodes.sort_by_key(|id| self.lost.contains(id));
@@ -138,6 +138,9 @@ impl Arena {
             if let Some(leader) = self.leader().await {
                 nodes.sort_by_key(|id| *id != leader);
             }
+        }
+        if only_once {
+            nodes.sort_by_key(|id| self.down.contains_key(id));
         }
         nodes.truncate(count);
         nodes.sort_unstable();
@@ -213,7 +216,11 @@ impl Arena {
         ensure!(self.damaged.is_subset(&BTreeSet::from([node])), "another disk is damaged");
         damage::remember(&data)?;
         tokio::time::sleep(STALE).await;
-        let down = if dice.chance(0.5) && !self.down.contains_key(&node) {
+        let stands = !self.down.contains_key(&node);
+        let down = if !stands {
+            self.down.entry(node).or_default().insert(active.blow.number);
+            "it was down".to_owned()
+        } else if dice.chance(0.5) {
             let status = self.cluster.node_mut(node).stop().await?;
             self.down.entry(node).or_default().insert(active.blow.number);
             format!("stopped: {status}")
@@ -221,7 +228,9 @@ impl Arena {
             self.take_down(active.blow.number, &[node]).await?
         };
         self.damaged.insert(node);
-        Ok(format!("{down}; {}", damage::damage(&data, planned.kind, dice)?))
+        // Nothing has changed on the disk of one that was down.
+        let kind = if stands { planned.kind } else { "bits" };
+        Ok(format!("{down}; {}", damage::damage(&data, kind, dice)?))
     }
 
     async fn pause(&mut self, nodes: &[u64]) -> Result<String> {
