@@ -19,6 +19,7 @@ mod positions;
 mod publishers;
 mod register;
 mod retained;
+mod sessions;
 pub mod story;
 mod wills;
 
@@ -28,9 +29,12 @@ mod bad;
 mod damage;
 #[cfg(test)]
 mod ideal;
+#[cfg(test)]
+mod keepers;
 
 use serde_json::{json, Value};
 
+pub use calls::UNANSWERED;
 pub use convergence::MARK;
 pub use story::Story;
 
@@ -85,7 +89,7 @@ pub struct Check {
 }
 
 /// All checks, in the order in which they are told.
-pub const CHECKS: [Check; 14] = [
+pub const CHECKS: [Check; 15] = [
     Check {
         name: "loss",
         claim: "every acknowledged event is in the log, at the position that was named",
@@ -143,8 +147,13 @@ pub const CHECKS: [Check; 14] = [
         find: wills::check,
     },
     Check {
+        name: "sessions",
+        claim: "a session that outlives its connections misses nothing, and marks what comes again",
+        find: sessions::check,
+    },
+    Check {
         name: "calls",
-        claim: "each call is answered once, by its own result or an error",
+        claim: "each call is answered once, by its own result or an error, and carried out once at most",
         find: calls::check,
     },
     Check {

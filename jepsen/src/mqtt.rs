@@ -3,7 +3,8 @@
 //! Invariant: a packet the protocol does not allow the server to send here is an error. Each event is acknowledged once
 //! it was handed out, before the next one is waited for. Giving up to wait for the next one loses nothing.
 //!
-//! Deliberately absent: MQTT 5, QoS 2, sessions that outlive a connection, keep-alive (stock clients have them).
+//! Deliberately absent: MQTT 5, QoS 2, keep-alive (stock clients have them). Who wants a session that outlives its
+//! connection sends its own packets.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -35,6 +36,9 @@ const DISCONNECT: u8 = 0xe0;
 /// CONNECT's flags: a clean session; a will at QoS 1 that is retained.
 const CLEAN: u8 = 0x02;
 const WILL: u8 = 0x2c;
+
+/// The DUP bit of PUBLISH.
+const AGAIN: u8 = 0x08;
 
 /// Largest packet read, in bytes.
 const LARGEST: usize = 4 << 20;
@@ -237,6 +241,26 @@ impl Mqtt {
     }
 }
 
+/// An event of QoS 1 as it came, with what is between client and node about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrived {
+    pub seen: Seen,
+    pub packet: u16,
+    /// The node says that it may have been sent before.
+    pub again: bool,
+}
+
+/// Reads an event for clients that acknowledge when they like.
+///
+/// # Errors
+/// If the packet is anything else.
+pub fn arrived(first: u8, body: &[u8]) -> Result<Arrived> {
+    ensure!(first & 0xf0 == PUBLISH, "unexpected packet {first:#04x} {body:02x?}");
+    let (seen, identifier) = event(first, body)?;
+    let packet = u16::from_be_bytes(identifier.context("an event that wants no PUBACK")?);
+    Ok(Arrived { seen, packet, again: first & AGAIN != 0 })
+}
+
 /// A packet with this first byte.
 #[must_use]
 pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
@@ -326,6 +350,9 @@ mod tests {
         for (first, body, identifier) in table {
             assert_eq!(event(first, body).unwrap(), (seen.clone(), identifier), "{body:?}");
         }
+        let again = Arrived { seen, packet: 5, again: true };
+        assert_eq!(arrived(0x3a, b"\0\x03a/b\0\x05x").unwrap(), again);
+        assert!(arrived(0x30, b"\0\x03a/bx").is_err() && arrived(0x40, b"\0\x05").is_err());
         for body in [&b""[..], b"\0", b"\0\x05ab", b"\0\x01\xff"] {
             assert!(event(0x30, body).is_err(), "{body:?}");
         }

@@ -292,6 +292,88 @@ pub struct Call {
     pub reason: Option<String>,
 }
 
+/// `invoked`: a callee was asked to carry a call out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Invoked {
+    pub id: String,
+    /// The callee's.
+    pub node: u64,
+}
+
+/// `attach`: a client connects to its MQTT session, which outlives connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Attach {
+    pub client: String,
+    /// Counts the connections of the client.
+    pub life: u64,
+    pub node: u64,
+    /// In the answer: the node found the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `filter`: the session is to have these events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Filter {
+    pub client: String,
+    pub life: u64,
+    pub pattern: Pattern,
+}
+
+/// An event as it came to a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(String, String, u16, bool)", into = "(String, String, u16, bool)")]
+pub struct Heard {
+    pub topic: String,
+    /// As in [`Publish::id`].
+    pub id: String,
+    /// Its packet identifier.
+    pub packet: u16,
+    /// It was marked as a repetition.
+    pub again: bool,
+}
+
+impl From<(String, String, u16, bool)> for Heard {
+    fn from((topic, id, packet, again): (String, String, u16, bool)) -> Self {
+        Self { topic, id, packet, again }
+    }
+}
+
+impl From<Heard> for (String, String, u16, bool) {
+    fn from(heard: Heard) -> Self {
+        (heard.topic, heard.id, heard.packet, heard.again)
+    }
+}
+
+/// `hear`: what came to a session since the last one, and the ids of those it acknowledged meanwhile, or tried to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Hear {
+    pub client: String,
+    pub life: u64,
+    #[serde(default)]
+    pub events: Vec<Heard>,
+    #[serde(default)]
+    pub acknowledged: Vec<String>,
+}
+
+/// `leave`: the client has no more use for a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Leave {
+    pub client: String,
+    pub life: u64,
+    /// It said goodbye.
+    pub goodbye: bool,
+    /// It saw the node close the connection thereafter.
+    pub closed: bool,
+}
+
 /// `state`: what a node has made of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -182,18 +182,24 @@ async fn storm(plan: &Plan, arena: &mut Arena) {
     }
 }
 
-/// One acknowledged event from each node, behind everything else.
+/// Acknowledged events from each node, behind everything else.
 async fn mark(stage: &Stage, arena: &Arena) -> Vec<(String, String)> {
     let mut marks = Vec::new();
     for &door in stage.doors.iter().filter(|door| !arena.lost.contains(&door.node)) {
-        for _ in 0..TRIES {
-            let (topic, id) = (format!("j.log.{MARK}"), stage.id("mark"));
-            let Some(mut session) = Asking::open(stage, MARK, door).await else { continue };
-            let draft =
-                Draft { f: "publish", topic: topic.clone(), id: id.clone(), ..Draft::default() };
-            if let Answer::At(_) = session.publish(stage, draft, MARKED).await {
-                marks.push((topic, id));
-                break;
+        for topic in workload::MARKED.map(|base| format!("{base}.{MARK}")) {
+            for _ in 0..TRIES {
+                let (topic, id) = (topic.clone(), stage.id("mark"));
+                let Some(mut session) = Asking::open(stage, MARK, door).await else { continue };
+                let draft = Draft {
+                    f: "publish",
+                    topic: topic.clone(),
+                    id: id.clone(),
+                    ..Draft::default()
+                };
+                if let Answer::At(_) = session.publish(stage, draft, MARKED).await {
+                    marks.push((topic, id));
+                    break;
+                }
             }
         }
     }

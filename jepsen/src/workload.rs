@@ -6,11 +6,13 @@
 //! Deliberately absent: faults (`crate::nemesis`) and judging (`crate::check`).
 
 mod asking;
+mod calls;
 mod consumer;
 mod kv;
 mod lock;
 mod log;
 mod retained;
+mod session;
 mod will;
 
 use std::sync::Arc;
@@ -22,12 +24,17 @@ use crate::stage::Stage;
 pub use asking::{Answer, Asking, Draft};
 pub use consumer::drain;
 
+/// What the events are below that are to be seen by all who stay to the end.
+pub const MARKED: [&str; 2] = [log::BASE, session::BASE];
+
 /// All workloads: the name, and what its clients do.
-pub const WORKLOADS: [(&str, &str); 5] = [
+pub const WORKLOADS: [(&str, &str); 7] = [
     ("log", "publishers and consumers of both protocols at all nodes, who come, hop and go; 1 byte to 600 kB"),
     ("kv", "retained values as registers: set, compare and set, and read at any node"),
     ("lock", "holders wait in line for locks; what they protect refuses old tokens"),
     ("retained", "values that change while subscriptions begin with them"),
+    ("session", "MQTT sessions that outlive their connections, at one node after the other"),
+    ("calls", "WAMP callers and callees at different nodes, who come, hop and go"),
     ("will", "sessions that leave a will, WAMP and MQTT, and end in every way"),
 ];
 
@@ -38,6 +45,8 @@ pub fn start(name: &str, stage: &Arc<Stage>, clients: &mut JoinSet<()>) {
         "kv" => kv::start(stage, clients),
         "lock" => lock::start(stage, clients),
         "retained" => retained::start(stage, clients),
+        "session" => session::start(stage, clients),
+        "calls" => calls::start(stage, clients),
         "will" => will::start(stage, clients),
         // The command line lets no other name through.
         _ => {}

@@ -270,6 +270,100 @@ fn locks() {
 }
 
 #[test]
+fn calls() {
+    let call = |result: Option<u64>| {
+        let mut value = json!({ "id": "c", "node": 1, "argument": 5 });
+        if let Some(result) = result {
+            value["result"] = result.into();
+        }
+        value
+    };
+    let invoked = |id: &str| json!({ "id": id, "node": 2 });
+    let made = |times: usize, answer: &dyn Fn(Tale) -> Tale| {
+        let mut tale = Tale::default().ask(1, "call", call(None));
+        for process in 0..times as u64 {
+            tale = tale.say(Kind::Info, 10 + process, "invoked", invoked("c"));
+        }
+        answer(tale).red()
+    };
+    let clean: [&str; 0] = [];
+    let right = |tale: Tale| tale.ok(1, "call", call(Some(6)));
+    let refused = |tale: Tale| tale.fail(1, "call", call(None));
+    let unknown = |reason: &'static str| {
+        move |tale: Tale| {
+            let mut value = call(None);
+            value["reason"] = reason.into();
+            tale.say(Kind::Info, 1, "call", value)
+        }
+    };
+    assert_eq!(made(1, &right), clean);
+    assert_eq!(made(0, &right), ["calls"]);
+    assert_eq!(made(2, &right), ["calls"]);
+    assert_eq!(made(1, &|tale: Tale| tale.ok(1, "call", call(Some(5)))), ["calls"]);
+    assert_eq!(made(0, &refused), clean);
+    assert_eq!(made(1, &refused), ["calls"]);
+    assert_eq!(made(0, &unknown("wamp.error.canceled")), clean);
+    assert_eq!(made(1, &unknown("wamp.error.canceled")), clean);
+    assert_eq!(made(2, &unknown("wamp.error.canceled")), ["calls"]);
+    assert_eq!(made(0, &unknown("unanswered")), ["calls"]);
+    let again = |tale: Tale| right(tale).say(Kind::Info, 2, "answer", call(Some(6)));
+    assert_eq!(made(1, &again), ["calls"]);
+    let nobody = Tale::default().say(Kind::Info, 1, "invoked", invoked("d"));
+    assert_eq!(nobody.red(), ["calls"]);
+}
+
+#[test]
+fn sessions() {
+    let attach = |life: u64, present: Option<bool>| json!({ "client": "s", "life": life, "node": 1, "present": present });
+    let hear = |life: u64, events: Value, acknowledged: Value| json!({ "client": "s", "life": life, "events": events, "acknowledged": acknowledged });
+    let event_of = |id: &str, packet: u64, again: bool| json!(["t.k", id, packet, again]);
+    let pattern = json!({ "match": "below", "topic": "t" });
+    let filter = json!({ "client": "s", "life": 1, "pattern": pattern });
+    let published = |tale: Tale, number: u64, id: &str| {
+        tale.ask(1, "publish", event(number, id, "t.k", None)).ok(
+            1,
+            "publish",
+            event(number, id, "t.k", Some(number)),
+        )
+    };
+    // Two events come to the first connection, the first of them is acknowledged; a third comes while it is away.
+    let run = |goodbye: bool, present: bool, second: Value| {
+        let tale = Tale::default().ask(2, "attach", attach(1, None));
+        let tale = tale.ok(2, "attach", attach(1, Some(false)));
+        let tale = tale.ask(2, "filter", filter.clone()).ok(2, "filter", filter.clone());
+        let tale = published(published(tale, 1, "a"), 2, "b");
+        let seen = json!([event_of("a", 1, false), event_of("b", 2, false)]);
+        let heard = hear(1, seen, json!(["a"]));
+        let tale = tale.ask(2, "hear", heard.clone()).ok(2, "hear", heard);
+        let left = json!({ "client": "s", "life": 1, "goodbye": goodbye, "closed": goodbye });
+        let tale = tale.ask(2, "leave", left.clone()).ok(2, "leave", left);
+        let tale = published(tale, 3, "c").ask(2, "attach", attach(2, None));
+        let tale = tale.ok(2, "attach", attach(2, Some(present)));
+        let heard = hear(2, second, json!([]));
+        let tale = tale.ask(2, "hear", heard.clone()).ok(2, "hear", heard);
+        let log = ["a", "b", "c"].iter().zip(1..).map(|(id, at)| json!([at, "t.k", id, false]));
+        tale.log(log.collect()).red()
+    };
+    let clean: [&str; 0] = [];
+    let (b, c) = (event_of("b", 2, true), event_of("c", 3, false));
+    assert_eq!(run(true, true, json!([b, c])), clean);
+    assert_eq!(run(true, true, json!([])), clean);
+    assert_eq!(run(true, false, json!([b, c])), ["sessions"]);
+    assert_eq!(run(true, true, json!([c])), ["sessions"], "one that was not acknowledged is gone");
+    assert_eq!(run(true, true, json!([event_of("b", 2, false), c])), ["sessions"], "no mark");
+    assert_eq!(run(true, true, json!([event_of("b", 9, true), c])), ["sessions"], "another packet");
+    assert_eq!(run(true, true, json!([c, b])), ["sessions"], "in the wrong order");
+    assert_eq!(run(true, true, json!([b, b])), ["sessions"], "twice on one connection");
+    assert_eq!(run(true, true, json!([b, event_of("d", 3, false)])), ["sessions"], "no such event");
+    // What was acknowledged comes again only where nobody can know that it was.
+    let a = event_of("a", 1, true);
+    assert_eq!(run(true, true, json!([a, b, c])), ["sessions"]);
+    assert_eq!(run(false, true, json!([a, b, c])), clean);
+    assert_eq!(run(false, true, json!([event_of("a", 1, false), b, c])), ["sessions"]);
+    assert_eq!(run(false, true, json!([event_of("b", 9, true), c])), clean);
+}
+
+#[test]
 fn histories_that_break_their_rules_are_refused() {
     let asked = || event(1, "a", "t", None);
     let bad = [

@@ -4,7 +4,7 @@
 //!
 //! Deliberately absent: how hard a run was beyond that.
 
-use super::story::Story;
+use super::story::{Moment, Story};
 use super::Findings;
 use crate::op::Mode;
 
@@ -72,7 +72,15 @@ fn done(story: &Story, workload: &str) -> Vec<(&'static str, usize)> {
             vec![("joins", joined.count())]
         }
         "will" => vec![("wills bound", acknowledged("bind") + story.testaments.len())],
-        "call" => vec![("calls", story.calls.iter().filter(|c| c.fate.ok().is_some()).count())],
+        "session" => {
+            let sittings = || story.sittings.values().flatten();
+            let found = |granted: &Option<(Moment, bool)>| granted.is_some_and(|(_, found)| found);
+            vec![
+                ("sessions found again", sittings().filter(|s| found(&s.granted)).count()),
+                ("events sent to them", sittings().map(|sitting| sitting.heard.len()).sum()),
+            ]
+        }
+        "calls" => vec![("calls", story.calls.iter().filter(|c| c.fate.ok().is_some()).count())],
         _ => vec![("known workloads of this name", 0)],
     }
 }

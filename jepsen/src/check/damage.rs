@@ -8,6 +8,8 @@
 // All damages have one type, and some of them change the number of lines.
 #![allow(clippy::ptr_arg)]
 
+mod services;
+
 use std::collections::BTreeMap;
 
 use serde_json::{json, Value};
@@ -16,6 +18,10 @@ use super::ideal::history;
 use super::{judge, Outcome, Story};
 use crate::dice::Dice;
 use crate::op::{Kind, Op};
+use services::{
+    answer_again, carry_out_refused, carry_out_twice, come_again, miss, no_mark_of_repetition,
+    not_found, wrong_result,
+};
 
 /// How many histories are damaged.
 const HISTORIES: u64 = 1_000;
@@ -23,7 +29,7 @@ const HISTORIES: u64 = 1_000;
 type Damage = fn(&mut Vec<Op>, &mut Dice) -> Option<()>;
 
 /// Each kind: what is done, and the check that must see it.
-const KINDS: [(&str, &str, Damage); 28] = [
+const KINDS: [(&str, &str, Damage); 34] = [
     ("an acknowledged event is lost", "loss", lose),
     ("an event nobody published", "phantom", invent),
     ("a refused event is shown", "phantom", refuse),
@@ -49,6 +55,12 @@ const KINDS: [(&str, &str, Damage); 28] = [
     ("a will never comes", "wills", will_never),
     ("a call is answered again", "calls", answer_again),
     ("a call gets another's result", "calls", wrong_result),
+    ("a call is carried out twice", "calls", carry_out_twice),
+    ("a call that was refused is carried out", "calls", carry_out_refused),
+    ("a session misses an event", "sessions", miss),
+    ("an acknowledged event comes again", "sessions", come_again),
+    ("a repetition is not marked", "sessions", no_mark_of_repetition),
+    ("a kept session is not found", "sessions", not_found),
     ("two states differ", "convergence", other_state),
     ("a node does not serve again", "convergence", no_mark),
     ("a node does not show all of its log", "convergence", no_end),
@@ -110,7 +122,7 @@ fn a_run_without_its_faults_or_its_end_does_not_pass() {
         .map(|(index, op)| Op { index: index as u64, ..op.clone() })
         .collect();
     assert_eq!(red(&no_blow).1, Outcome::Inconclusive);
-    for f in ["plan", "healed", "call"] {
+    for f in ["plan", "healed", "read"] {
         assert_eq!(without(f), Outcome::Inconclusive, "{f}");
     }
 }
@@ -434,24 +446,6 @@ fn will_twice(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
 fn will_never(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     let will = a_will(ops, dice)?;
     in_logs(ops, |log| log.retain(|event| event[2] != will[2]));
-    Some(())
-}
-
-fn answer_again(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
-    let at = acknowledged(ops, "call", dice)?;
-    let again = Op {
-        kind: Kind::Info,
-        f: "answer".to_owned(),
-        process: crate::op::Process::Client(1_000_000),
-        ..ops[at].clone()
-    };
-    ops.insert(at + 1, again);
-    Some(())
-}
-
-fn wrong_result(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
-    let at = acknowledged(ops, "call", dice)?;
-    ops[at].value["result"] = 9.into();
     Some(())
 }
 

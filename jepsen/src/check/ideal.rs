@@ -3,17 +3,21 @@
 //! Invariant: one log explains every answer. Each operation takes effect at one moment between its beginning and its
 //! end, or never, if nobody was told that it did.
 //!
-//! Deliberately absent: time. A step is a nanosecond.
+//! Deliberately absent: time. Each line is [`STEP`] behind the one before.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{json, Value};
 
+use super::keepers::Keeper;
 use crate::dice::Dice;
 use crate::op::{Kind, Op, Process};
 
 /// Steps of a made-up run before it comes to its end.
-const STEPS: usize = 700;
+const STEPS: usize = 1_000;
+
+/// Nanoseconds between two lines.
+pub(super) const STEP: u64 = 1_000_000_000;
 
 const NODES: u64 = 3;
 
@@ -43,13 +47,14 @@ pub(super) struct World {
     processes: u64,
     numbers: BTreeMap<String, u64>,
     /// Position, topic, id; and the values they leave.
-    log: Vec<(u64, String, String)>,
+    pub(super) log: Vec<(u64, String, String)>,
     values: BTreeMap<String, String>,
     position: u64,
     ids: u64,
     begun: VecDeque<Under>,
     done: Vec<Under>,
     readers: Vec<Reader>,
+    pub(super) keepers: Vec<Keeper>,
     /// The session that holds the lock, or waits for it.
     lock: Option<String>,
     /// Sessions with a will: topic, and the value that is to come.
@@ -63,7 +68,7 @@ pub(super) fn history(seed: u64) -> Vec<Op> {
     world.nemesis(
         "plan",
         json!({ "seed": seed, "nodes": [1, 2, 3], "seconds": 1, "nemeses": ["kill"],
-                "workloads": ["log", "kv", "lock", "retained", "will", "call"] }),
+                "workloads": ["log", "kv", "lock", "retained", "will", "calls", "session"] }),
     );
     for _ in 0..STEPS {
         world.step(&mut dice);
@@ -75,7 +80,7 @@ pub(super) fn history(seed: u64) -> Vec<Op> {
 impl World {
     fn say(&mut self, kind: Kind, process: Process, f: &str, value: Value) {
         let index = self.ops.len() as u64;
-        self.ops.push(Op { index, time: index, kind, process, f: f.to_owned(), value });
+        self.ops.push(Op { index, time: index * STEP, kind, process, f: f.to_owned(), value });
     }
 
     fn nemesis(&mut self, f: &str, value: Value) {
@@ -93,7 +98,7 @@ impl World {
         self.begun.push_back(Under { process: self.processes, f, value });
     }
 
-    fn at_once(&mut self, f: &str, value: Value, answer: Value) {
+    pub(super) fn at_once(&mut self, f: &str, value: Value, answer: Value) {
         self.processes += 1;
         let process = Process::Client(self.processes);
         self.say(Kind::Invoke, process, f, value);
@@ -123,7 +128,7 @@ impl World {
     }
 
     fn step(&mut self, dice: &mut Dice) {
-        match dice.below(20) {
+        match dice.below(30) {
             0..=3 => {
                 let (session, topic) = (dice.below(4), dice.below(3));
                 let id = self.id();
@@ -131,19 +136,23 @@ impl World {
                 value["retain"] = dice.chance(0.3).into();
                 self.begin("publish", value);
             }
-            4..=5 => self.register(dice),
-            6 => self.lock(dice),
-            7 => self.will(dice),
-            8 => {
+            4..=6 => self.register(dice),
+            7 => self.lock(dice),
+            8 => self.will(dice),
+            9 => {
                 let id = self.id();
                 let call = json!({ "id": id, "node": 1, "argument": 7 });
                 let mut answer = call.clone();
                 answer["result"] = 8.into();
-                self.at_once("call", call, answer);
+                self.processes += 1;
+                let process = Process::Client(self.processes);
+                self.say(Kind::Invoke, process, "call", call);
+                self.note("invoked", json!({ "id": answer["id"], "node": 2 }));
+                self.say(Kind::Ok, process, "call", answer);
             }
-            9..=12 => self.take_effect(dice),
-            13..=16 => self.finish(dice),
-            17 => {
+            10..=15 => self.take_effect(dice),
+            16..=21 => self.finish(dice),
+            22 => {
                 let number = self.ops.len();
                 let blow = json!({ "number": number, "nemesis": "kill", "how": "one", "nodes": [2],
                                    "proof": "seen" });
@@ -154,7 +163,8 @@ impl World {
                 }
                 self.nemesis("stop", blow);
             }
-            _ => self.read(dice),
+            23..=26 => self.read(dice),
+            _ => super::keepers::step(self, dice),
         }
     }
 
@@ -376,6 +386,7 @@ impl World {
         for reader in 0..self.readers.len() {
             self.poll(reader, usize::MAX);
         }
+        super::keepers::end(self, dice);
         for node in 1..=NODES {
             let name = format!("drain-{node}");
             let value = json!({ "consumer": name, "life": 1, "node": node, "protocol": "wamp", "drain": true,

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::op::{
-    Blow, Call, Died, End, Event, Healed, Kind, Op, Order, Plan, Poll, Process, Publish, Read, Row,
-    State, Subscribe, Testament, Use,
+    Attach, Blow, Call, Died, End, Event, Filter, Healed, Hear, Heard, Invoked, Kind, Leave, Op,
+    Order, Pattern, Plan, Poll, Process, Publish, Read, Row, State, Subscribe, Testament, Use,
 };
 
 /// A line of the history: its index gives the order, its time is for people and deadlines.
@@ -60,6 +60,28 @@ pub struct Life {
     pub ended: bool,
 }
 
+/// One connection of a client whose MQTT session outlives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sitting {
+    pub asked: Attach,
+    /// When the node let it in, and whether it had found the session.
+    pub granted: Option<(Moment, bool)>,
+    pub filter: Option<Filtered>,
+    pub heard: Vec<(Moment, Heard)>,
+    /// Ids of events that it acknowledged, or tried to.
+    pub acknowledged: Vec<String>,
+    /// When it was about to leave, and how it did.
+    pub left: Option<(Moment, Leave)>,
+}
+
+/// A session asks for events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filtered {
+    pub pattern: Pattern,
+    /// When the node said that it will have them.
+    pub granted: Option<Moment>,
+}
+
 /// A fault, from its beginning to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -80,6 +102,9 @@ pub struct Story {
     pub calls: Vec<Asked<Call>>,
     /// Further answers to calls.
     pub answers: Vec<Call>,
+    /// What callees were asked to carry out.
+    pub invocations: Vec<(Moment, Invoked)>,
+    pub sittings: BTreeMap<String, Vec<Sitting>>,
     pub ends: BTreeMap<String, (Moment, End)>,
     /// Rows of the order by node, and whether they are all.
     pub orders: BTreeMap<u64, (Vec<Row>, bool)>,
@@ -168,6 +193,7 @@ impl Story {
                 self.ends.entry(end.session.clone()).or_insert((moment(op), end));
             }
             "answer" => self.answers.push(op.read()?),
+            "invoked" => self.invocations.push((moment(op), op.read()?)),
             other => bail!("a note of {other}"),
         }
         Ok(())
@@ -190,6 +216,34 @@ impl Story {
                 lives.push(Life { asked: what, at, granted, seen: Vec::new(), ended: false });
             }
             "poll" => self.polled(answer)?,
+            "attach" => {
+                let (what, said): (Attach, Attach) = (asked.read()?, answer.read()?);
+                let present = said.present.filter(|_| answer.kind == Kind::Ok);
+                self.sittings.entry(what.client.clone()).or_default().push(Sitting {
+                    asked: what,
+                    granted: present.map(|present| (moment(answer), present)),
+                    filter: None,
+                    heard: Vec::new(),
+                    acknowledged: Vec::new(),
+                    left: None,
+                });
+            }
+            "filter" => {
+                let Filter { client, life, pattern } = asked.read()?;
+                let granted = (answer.kind == Kind::Ok).then(|| moment(answer));
+                self.sitting(&client, life)?.filter = Some(Filtered { pattern, granted });
+            }
+            "hear" => {
+                let Hear { client, life, events, acknowledged } = answer.read()?;
+                let sitting = self.sitting(&client, life)?;
+                sitting.heard.extend(events.into_iter().map(|event| (moment(answer), event)));
+                sitting.acknowledged.extend(acknowledged);
+            }
+            "leave" => {
+                let leave: Leave = answer.read()?;
+                let sitting = self.sitting(&leave.client, leave.life)?;
+                sitting.left = Some((moment(asked), leave));
+            }
             other => bail!("an operation {other}"),
         }
         Ok(())
@@ -205,6 +259,12 @@ impl Story {
             life.ended |= poll.ended;
         }
         Ok(())
+    }
+
+    fn sitting(&mut self, client: &str, life: u64) -> Result<&mut Sitting> {
+        let mut sittings = self.sittings.get_mut(client).into_iter().flatten();
+        let sitting = sittings.find(|sitting| sitting.asked.life == life);
+        sitting.with_context(|| format!("{client} has no connection {life}"))
     }
 
     /// Whole readings of the log, each with the node it is from.

@@ -23,6 +23,9 @@ use crate::stage::{dress, Stage};
 const PUBLISHERS: u64 = 6;
 const CONSUMERS: u64 = 6;
 
+/// All events of the workload are below this topic.
+pub(super) const BASE: &str = "j.log";
+
 /// Time between two publishes of one publisher.
 const PACE: Duration = Duration::from_millis(20);
 
@@ -41,11 +44,10 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub(super) fn start(stage: &Arc<Stage>, clients: &mut JoinSet<()>) {
     for number in 0..PUBLISHERS {
         let name = format!("p{number}");
-        let dice = stage.dice(&name);
-        let publisher = Publisher { stage: stage.clone(), name, dice, protocol: protocol(number) };
+        let publisher = Publisher::new(stage, &name, BASE, protocol(number));
         clients.spawn(publisher.run());
     }
-    let topic = || "j.log".to_owned();
+    let topic = || BASE.to_owned();
     for number in 0..CONSUMERS {
         let pattern = match number {
             0..=2 => Pattern::Below { topic: topic() },
@@ -79,9 +81,12 @@ fn size(dice: &mut Dice) -> usize {
     size as usize
 }
 
-struct Publisher {
+/// A publisher of one session after the other.
+pub(super) struct Publisher {
     stage: Arc<Stage>,
     name: String,
+    /// What all its topics are below.
+    base: &'static str,
     dice: Dice,
     protocol: Protocol,
 }
@@ -90,7 +95,17 @@ struct Publisher {
 type Waiting = BTreeMap<u64, (Instant, Open, Publish)>;
 
 impl Publisher {
-    async fn run(mut self) {
+    pub(super) fn new(
+        stage: &Arc<Stage>,
+        name: &str,
+        base: &'static str,
+        protocol: Protocol,
+    ) -> Self {
+        let dice = stage.dice(name);
+        Self { stage: stage.clone(), name: name.to_owned(), base, dice, protocol }
+    }
+
+    pub(super) async fn run(mut self) {
         while self.stage.works() {
             let door = self.stage.door(&mut self.dice);
             match self.stage.open(door, self.protocol).await {
@@ -145,7 +160,7 @@ impl Publisher {
     fn next(&mut self, session: &str, number: u64, node: u64) -> (Publish, String) {
         let id = self.stage.id(&format!("{}-", self.name));
         let key = self.dice.below(KEYS).min(self.dice.below(KEYS));
-        let (topic, text) = dress(&id, &format!("j.log.k{key}"), size(&mut self.dice));
+        let (topic, text) = dress(&id, &format!("{}.k{key}", self.base), size(&mut self.dice));
         let what = Publish {
             session: session.to_owned(),
             number,
