@@ -108,6 +108,13 @@ impl Deliveries {
         self.receiver.poll_recv(context)
     }
 
+    /// Whether nothing is in it, and what comes next will be. That there is nothing to be polled does not say so: a task
+    /// that has had its turn is told to wait, whatever is there.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        !self.receiver.is_closed() && self.receiver.is_empty()
+    }
+
     /// After the mailbox was closed: the first slot that is missing from it.
     #[must_use]
     pub fn left_at(&self) -> Slot {

@@ -156,3 +156,27 @@ fn a_session_that_gave_its_mailbox_up_joins_with_a_new_one() {
     dispatcher.dispatch(&placed(2, &["a"]));
     assert_eq!(drain(&mut deliveries), (vec![(2, vec![5])], false));
 }
+
+/// A session's place moved past what was in its mailbox, and what it was to be sent was left out when it came back.
+#[tokio::test]
+async fn a_task_that_has_had_its_turn_does_not_take_its_mailbox_for_empty() {
+    let mut dispatcher = Dispatcher::new(Slot(1));
+    let (mailbox, mut deliveries) = mailbox();
+    dispatcher.join(join(5, "a", None, Some(mailbox))).unwrap();
+    let only = placed(1, &["a"]);
+    assert!(deliveries.is_idle());
+    dispatcher.dispatch(&only);
+    let (sender, mut others) = mpsc::channel(1_000);
+    (0..1_000).for_each(|number| sender.try_send(number).unwrap());
+    std::future::poll_fn(|context| {
+        while others.poll_recv(context).is_ready() {}
+        assert!(deliveries.poll_next(context).is_pending() && !deliveries.is_idle());
+        Poll::Ready(())
+    })
+    .await;
+    tokio::task::yield_now().await;
+    assert_eq!(drain(&mut deliveries), (vec![(1, vec![5])], false));
+    assert!(deliveries.is_idle());
+    dispatcher.remove(SessionId(1));
+    assert!(!deliveries.is_idle());
+}

@@ -248,7 +248,9 @@ impl Reader {
         // Everything before the tail was handed over before the tail was moved on.
         let Tail { next_slot, next_position } = self.log.tail();
         let Poll::Ready(handed) = deliveries.poll_next(context) else {
-            self.idle_until(Start { slot: next_slot, position: next_position });
+            if deliveries.is_idle() {
+                self.idle_until(Start { slot: next_slot, position: next_position });
+            }
             return Poll::Pending;
         };
         match handed {

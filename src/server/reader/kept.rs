@@ -49,6 +49,14 @@ impl Cursor {
         self.in_flight.range(self.position..).next().is_some()
     }
 
+    /// There is nothing for the session before this place. A place that was passed already changes nothing: the log's
+    /// tail moves on only after what is before it was handed over, and may be seen as it was before.
+    fn idle_until(&mut self, start: Start) {
+        if (self.slot, self.position) < (Some(start.slot), start.position) {
+            (self.slot, self.position) = (Some(start.slot), start.position);
+        }
+    }
+
     fn is_in_flight(&self, placed: &Placed) -> bool {
         let (base, end) = (placed.resolution.base, placed.resolution.end());
         self.in_flight.range(base..end).next().is_some()
@@ -250,7 +258,9 @@ impl Reader {
     /// The live stream has nothing more for the session up to this place.
     pub(super) fn idle_until(&mut self, start: Start) {
         if self.is_live_at_cursor() && !self.live.is_empty() {
-            self.reached(start.slot, start.position);
+            if let Some(cursor) = &mut self.cursor {
+                cursor.idle_until(start);
+            }
         }
     }
 
@@ -260,6 +270,31 @@ impl Reader {
             if at > 0 {
                 self.replays.rotate_left(at);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It went back, and a client that said goodbye at once was sent again, unmarked, what it had acknowledged.
+    #[test]
+    fn a_tail_that_is_late_does_not_take_the_cursor_back() {
+        let mut cursor = Cursor {
+            slot: Some(Slot(8)),
+            position: Position(80),
+            sent: Position(70),
+            in_flight: BTreeMap::new(),
+            doubt: Position(0),
+            touched: false,
+        };
+        for (slot, position, expected) in
+            [(7, 70, (8, 80)), (8, 80, (8, 80)), (9, 80, (9, 80)), (10, 90, (10, 90))]
+        {
+            cursor.idle_until(Start { slot: Slot(slot), position: Position(position) });
+            let expected = (Some(Slot(expected.0)), Position(expected.1));
+            assert_eq!((cursor.slot, cursor.position), expected, "{slot}, {position}");
         }
     }
 }
