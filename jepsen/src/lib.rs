@@ -9,6 +9,7 @@
 //! - [`dice`], [`network`]: chance from a seed; a network of a run's own.
 //! - [`stage`], [`workload`], [`nemesis`]: what clients do, and what is done to the cluster meanwhile.
 //! - [`run`], [`store`], [`report`]: a whole run, where it is kept, and what a person looks at.
+//! - [`matrix`]: bugs that are planted on purpose, to see the checks go red.
 //!
 //! Invariant: nothing here knows the router's code. It sees processes, sockets and files only, so that what it proves
 //! holds for the program as people run it.
@@ -24,6 +25,7 @@ pub mod history;
 pub mod http;
 pub mod journal;
 pub mod load;
+pub mod matrix;
 pub mod mqtt;
 pub mod nemesis;
 pub mod network;

@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
-use vulpes_jepsen::check::{Outcome, CHECKS};
+use vulpes_jepsen::check::{Outcome, Verdict, CHECKS};
 use vulpes_jepsen::dice::Dice;
+use vulpes_jepsen::matrix::{confessed, Planted, PLANTED, SECONDS};
 use vulpes_jepsen::nemesis::NEMESES;
 use vulpes_jepsen::op::Plan;
 use vulpes_jepsen::report;
@@ -37,6 +38,8 @@ enum Command {
     Run(Run),
     /// Run again and again with new seeds, until time is up or something is wrong
     Soak(Soak),
+    /// Plant bugs in the nodes, one after the other: each must be seen by its check, and the same run be green without it
+    Matrix(Matrix),
     /// Judge the history of an earlier run again
     Check {
         /// The run's folder
@@ -80,6 +83,34 @@ struct Soak {
     minutes: u64,
 }
 
+#[derive(Debug, Args)]
+struct Matrix {
+    /// Only these bugs, separated by commas [default: all]
+    #[arg(long, value_delimiter = ',')]
+    bug: Vec<String>,
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The router's program, built with the features `faults` and `mutants` [default: `vulpes` beside this one]
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// Where runs are kept
+    #[arg(long, default_value = "store")]
+    store: PathBuf,
+}
+
+/// Whoever started the program wants it to end.
+#[derive(Debug)]
+struct Stopped;
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "stopped by Ctrl-C")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
 fn main() -> ExitCode {
     let program = Program::parse();
     let outcome = match program.command {
@@ -90,6 +121,7 @@ fn main() -> ExitCode {
         Command::Check { folder } => check(&folder),
         Command::Run(run) => start(&run),
         Command::Soak(soak) => soak_for(&soak),
+        Command::Matrix(matrix) => plant(&matrix),
     };
     match outcome {
         Ok(Outcome::Passed) => ExitCode::SUCCESS,
@@ -133,16 +165,17 @@ fn clock() -> Duration {
 
 fn start(run: &Run) -> Result<Outcome> {
     let seed = run.seed.unwrap_or_else(|| Dice::new(clock().as_nanos() as u64).below(1_000_000));
-    let settings = settings(run, seed)?;
-    println!(
-        "seed {seed}: {:?} under {:?} for {} s",
-        run.workload, settings.plan.nemeses, run.time
-    );
+    Ok(once(&settings(run, seed)?)?.outcome)
+}
+
+fn once(settings: &Settings) -> Result<Verdict> {
+    let Plan { seed, workloads, nemeses, seconds, .. } = &settings.plan;
+    println!("seed {seed}: {workloads:?} under {nemeses:?} for {seconds} s");
     let runtime = tokio::runtime::Runtime::new()?;
     let ran = runtime.block_on(async {
         tokio::select! {
-            ran = vulpes_jepsen::run::run(&settings) => ran,
-            _ = tokio::signal::ctrl_c() => bail!("stopped by Ctrl-C"),
+            ran = vulpes_jepsen::run::run(settings) => ran,
+            _ = tokio::signal::ctrl_c() => Err(Stopped.into()),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -152,7 +185,7 @@ fn start(run: &Run) -> Result<Outcome> {
     report::write(&settings.folder, &story, &verdict)?;
     println!("{verdict}");
     store::settle_disks(&settings.folder, verdict.outcome)?;
-    Ok(verdict.outcome)
+    Ok(verdict)
 }
 
 fn settings(run: &Run, seed: u64) -> Result<Settings> {
@@ -176,7 +209,7 @@ fn settings(run: &Run, seed: u64) -> Result<Settings> {
     let binary = run.binary.clone().map_or_else(find_binary, Ok)?;
     let store = std::path::absolute(&run.store).context("the store's path")?;
     let folder = store::make(&store, clock().as_secs(), seed)?;
-    Ok(Settings { plan, binary, folder })
+    Ok(Settings { plan, binary, folder, planted: None })
 }
 
 fn soak_for(soak: &Soak) -> Result<Outcome> {
@@ -194,4 +227,63 @@ fn soak_for(soak: &Soak) -> Result<Outcome> {
     }
     println!("{runs} runs passed");
     Ok(Outcome::Passed)
+}
+
+/// Each bug in turn: with it and without, on the same seed.
+fn plant(matrix: &Matrix) -> Result<Outcome> {
+    let wanted = |planted: &&Planted| {
+        matrix.bug.is_empty() || matrix.bug.iter().any(|bug| bug == planted.bug)
+    };
+    let bugs: Vec<&Planted> = PLANTED.iter().filter(wanted).collect();
+    ensure!(!bugs.is_empty(), "there is no bug {:?}", matrix.bug);
+    let mut lines = Vec::new();
+    let mut outcome = Outcome::Passed;
+    for planted in bugs {
+        let (line, caught) = hunt(matrix, planted)?;
+        println!("{line}\n");
+        lines.push(line);
+        if !caught {
+            outcome = Outcome::Violated;
+        }
+    }
+    println!("{}", lines.join("\n"));
+    Ok(outcome)
+}
+
+/// Looks for one bug, and then at the same run without it. Tells what came of it, and whether all is as it must be.
+fn hunt(matrix: &Matrix, planted: &Planted) -> Result<(String, bool)> {
+    let Planted { bug, checks, workloads, nemeses, budget } = *planted;
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let run = Run {
+        workload: names(workloads),
+        nemesis: names(nemeses),
+        time: SECONDS,
+        nodes: 3,
+        seed: None,
+        binary: matrix.binary.clone(),
+        store: matrix.store.clone(),
+    };
+    for seed in matrix.seed..matrix.seed + budget {
+        println!("with the bug {bug}:");
+        let mut ill = settings(&run, seed)?;
+        ill.planted = Some(bug);
+        let red = match once(&ill) {
+            Ok(verdict) => verdict.red(),
+            // A cluster that comes to no end shows nothing that a check could name.
+            Err(error) if error.is::<Stopped>() => return Err(error),
+            Err(error) => {
+                println!("  no verdict: {error:#}");
+                continue;
+            }
+        };
+        ensure!(confessed(&ill.folder, bug), "no node has the bug {bug}: its feature is missing");
+        let Some(check) = checks.iter().find(|check| red.contains(check)) else { continue };
+        println!("without it:");
+        let clean = once(&settings(&run, seed)?)?;
+        let green = clean.outcome == Outcome::Passed;
+        let runs = seed - matrix.seed + 1;
+        let without = if green { "green" } else { "NOT GREEN" };
+        return Ok((format!("{bug:<24} seen by {check} in run {runs}; {without} without"), green));
+    }
+    Ok((format!("{bug:<24} NOT SEEN by any of {checks:?} in {budget} runs"), false))
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`schedule`]: from a seed to a plan of blows, pure.
 //! - [`arena`]: the cluster as the nemesis sees it: who is down, frozen, cut off.
+//! - `crowd`: clients that are a burden.
 //! - `damage`: what rots on a disk while its node is down.
 //!
 //! Invariant: a blow that is dealt is proved by something seen from outside; one that can't be dealt is written down as
@@ -10,16 +11,20 @@
 //! Deliberately absent: what clients do meanwhile.
 
 pub mod arena;
+mod crowd;
 mod damage;
 pub mod schedule;
 
 /// All nemeses: the name, what it does, and whether it needs a router that was built to obey.
-pub const NEMESES: [(&str, &str, bool); 10] = [
+pub const NEMESES: [(&str, &str, bool); 13] = [
     ("kill", "kill -9, and a new start after a while", false),
     ("pause", "SIGSTOP for longer than a lease, then SIGCONT", false),
     ("partition", "links fall silent: halves, one node, ring, bridge, one way", false),
     ("restart", "rolling restart: one node after the other is told to stop, and started", false),
     ("power", "power loss of one node, or of all at once: what was not synced is lost or torn", true),
+    ("relay", "two are frozen, the third loses its power and comes back, then the two lose theirs", true),
+    ("storm", "hundreds of connections at once, that all break at once", false),
+    ("deaf", "subscribers of everything who read nothing", false),
     ("corrupt", "bits flip, blocks are stale, tails are cut off on one node's disk while it is down", true),
     ("eio", "a disk that can't be read, written or synced any more; the node starts again with a good one", true),
     ("enospc", "a full disk, until there is room again", true),

@@ -20,6 +20,7 @@ use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::http;
 use crate::journal::Journal;
+use crate::matrix::{LYING_DISK, PLANT};
 use crate::nemesis::arena::{Arena, ARMED, FAULTS};
 use crate::nemesis::{schedule, NEMESES};
 use crate::network::Network;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub binary: PathBuf,
     /// The run's own folder.
     pub folder: PathBuf,
+    /// A bug that all nodes are to have.
+    pub planted: Option<&'static str>,
 }
 
 /// Does it all, up to a history that can be judged.
@@ -136,7 +139,13 @@ fn build(settings: &Settings) -> Result<(Cluster, Option<Network>)> {
         let through = network.as_ref().map(|network| {
             ["ip", "netns", "exec", &network.namespace(id)].map(str::to_owned).to_vec()
         });
-        let environment = vec![("VULPES_FAULTS".to_owned(), faults.to_string_lossy().into_owned())];
+        let mut environment =
+            vec![("VULPES_FAULTS".to_owned(), faults.to_string_lossy().into_owned())];
+        match settings.planted {
+            Some(LYING_DISK) => std::fs::write(faults.join("disk"), "lies")?,
+            Some(bug) => environment.push((PLANT.to_owned(), bug.to_owned())),
+            None => {}
+        }
         node.launch(Launch { through: through.unwrap_or_default(), environment, tied: true });
     }
     Ok((cluster, network))
@@ -182,28 +191,30 @@ async fn storm(plan: &Plan, arena: &mut Arena) {
     }
 }
 
-/// Acknowledged events from each node, behind everything else.
+/// Acknowledged events from each node that serves, behind everything else.
 async fn mark(stage: &Stage, arena: &Arena) -> Vec<(String, String)> {
     let mut marks = Vec::new();
     for &door in stage.doors.iter().filter(|door| !arena.lost.contains(&door.node)) {
-        for topic in workload::MARKED.map(|base| format!("{base}.{MARK}")) {
-            for _ in 0..TRIES {
-                let (topic, id) = (topic.clone(), stage.id("mark"));
-                let Some(mut session) = Asking::open(stage, MARK, door).await else { continue };
-                let draft = Draft {
-                    f: "publish",
-                    topic: topic.clone(),
-                    id: id.clone(),
-                    ..Draft::default()
-                };
-                if let Answer::At(_) = session.publish(stage, draft, MARKED).await {
-                    marks.push((topic, id));
-                    break;
-                }
-            }
+        for base in workload::MARKED {
+            let topic = format!("{base}.{MARK}");
+            let Some(id) = mark_at(stage, door, &topic).await else { break };
+            marks.push((topic, id));
         }
     }
     marks
+}
+
+async fn mark_at(stage: &Stage, door: Door, topic: &str) -> Option<String> {
+    for _ in 0..TRIES {
+        let id = stage.id("mark");
+        let Some(mut session) = Asking::open(stage, MARK, door).await else { continue };
+        let topic = topic.to_owned();
+        let draft = Draft { f: "publish", topic, id: id.clone(), ..Draft::default() };
+        if let Answer::At(_) = session.publish(stage, draft, MARKED).await {
+            return Some(id);
+        }
+    }
+    None
 }
 
 /// What every node shows in the end: all events, the order, its state.

@@ -1,12 +1,17 @@
 //! Planted bugs: a switch each, to prove that the checks which guard against it can fail.
 //!
 //! Invariant: without the `mutants` feature [`planted`] is a constant `false`, and a release build with the feature
-//! does not compile. A mutant is planted for one thread, which is one simulation.
+//! does not compile. A mutant is planted for one thread, which is one simulation, or for a whole process that has
+//! [`NAME`] in its environment, for live clusters; such a process says so.
 //!
 //! Deliberately absent: any use outside `if planted(Mutant::…)` at the very line that the bug would sit in.
 
 #[cfg(all(feature = "mutants", not(debug_assertions)))]
 compile_error!("the `mutants` feature plants bugs; it must never be part of a release build");
+
+/// Names a bug for the whole process in the environment.
+#[cfg(feature = "mutants")]
+pub const NAME: &str = "VULPES_MUTANT";
 
 /// The bugs that can be planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,33 @@ pub enum Mutant {
     ResumeOneTooFar,
 }
 
+/// Those that a whole process can have.
+#[cfg(feature = "mutants")]
+const LIVE: [Mutant; 12] = [
+    Mutant::SkipFsync,
+    Mutant::DispatchBeforeCommit,
+    Mutant::ResumeOneTooFar,
+    Mutant::LoseWill,
+    Mutant::RepeatWill,
+    Mutant::TellOldToken,
+    Mutant::SkipBehindRetained,
+    Mutant::ShowRefused,
+    Mutant::ReadWithoutWaiting,
+    Mutant::OverlookOwnSlot,
+    Mutant::KeepCallsOfLostLinks,
+    Mutant::AcknowledgeBeforeQuorum,
+];
+
+#[cfg(feature = "mutants")]
+static EVERYWHERE: std::sync::LazyLock<Option<Mutant>> = std::sync::LazyLock::new(|| {
+    let name = std::env::var(NAME).ok()?;
+    let mutant = LIVE.into_iter().find(|mutant| format!("{mutant:?}") == name);
+    // A process that is to have a bug and has none would prove that a check can't see it.
+    assert!(mutant.is_some(), "there is no bug {name} for a whole process");
+    eprintln!("vulpes: the bug {name} is planted in this process");
+    mutant
+});
+
 #[cfg(feature = "mutants")]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
@@ -66,7 +98,7 @@ pub fn plant(mutant: Option<Mutant>) {
 #[cfg(feature = "mutants")]
 #[must_use]
 pub fn planted(mutant: Mutant) -> bool {
-    PLANTED.with(std::cell::Cell::get) == Some(mutant)
+    PLANTED.with(std::cell::Cell::get).or(*EVERYWHERE) == Some(mutant)
 }
 
 /// Whether this bug is planted: never, in a build without the `mutants` feature.

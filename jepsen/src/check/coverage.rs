@@ -4,7 +4,7 @@
 //!
 //! Deliberately absent: how hard a run was beyond that.
 
-use super::story::{Moment, Story};
+use super::story::{Fault, Moment, Story};
 use super::Findings;
 use crate::op::Mode;
 
@@ -30,9 +30,10 @@ pub(super) fn check(story: &Story) -> Findings {
         format!("{} publishes were acknowledged, {ACKNOWLEDGED} are needed", acknowledged.len())
     });
     let meanwhile = |time: &&u64| {
-        let during =
-            |from: u64, to: Option<u64>| from <= **time && to.is_none_or(|to| **time <= to);
-        story.faults.iter().any(|fault| during(fault.from.time, fault.to.map(|to| to.time)))
+        story.faults.iter().any(|fault| {
+            let to = if is_for_good(story, fault) { None } else { fault.to };
+            fault.from.time <= **time && to.is_none_or(|to| **time <= to.time)
+        })
     };
     let meanwhile = acknowledged.iter().filter(meanwhile).count();
     found.expect(plan.nemeses.is_empty() || meanwhile >= MEANWHILE, || {
@@ -45,6 +46,13 @@ pub(super) fn check(story: &Story) -> Findings {
         }
     }
     found
+}
+
+/// A disk that its node refuses after it was damaged is missing for the rest of the run.
+fn is_for_good(story: &Story, fault: &Fault) -> bool {
+    let lost = story.healed.iter().flat_map(|(_, healed)| &healed.lost);
+    fault.blow.nemesis == "corrupt"
+        && fault.blow.nodes.iter().any(|node| lost.clone().any(|l| l == node))
 }
 
 /// What a workload has to have done, and how often it was.

@@ -66,7 +66,7 @@ fn is_orderly(story: &Story, before: &Sitting, next: &Sitting) -> bool {
     };
     let hurt = story.faults.iter().any(|fault| {
         let over = fault.to.map_or(u64::MAX, |to| to.time.saturating_add(SHAKEN));
-        fault.from.time <= back.time && left.time <= over
+        fault.from.time.saturating_sub(super::BEFORE) <= back.time && left.time <= over
     });
     leave.goodbye && leave.closed && !hurt
 }

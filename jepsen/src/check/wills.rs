@@ -95,6 +95,6 @@ fn bound(story: &Story, log: &Log, times: &dyn Fn(&str) -> u64, found: &mut Find
 fn shaken(story: &Story, at: Moment) -> bool {
     story.faults.iter().any(|fault| {
         let over = fault.to.map_or(u64::MAX, |to| to.time.saturating_add(SHAKEN));
-        fault.from.time <= at.time && at.time <= over
+        fault.from.time.saturating_sub(super::BEFORE) <= at.time && at.time <= over
     })
 }

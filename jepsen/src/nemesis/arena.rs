@@ -10,9 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+use serde_json::Value;
 
+use super::crowd::{self, Entrance};
 use super::damage;
 use super::schedule::{Aim, Planned};
+use crate::client::Client;
 use crate::dice::Dice;
 use crate::http;
 use crate::journal::Journal;
@@ -42,6 +45,8 @@ struct Active {
     blow: Blow,
     /// Links that were cut.
     cuts: Vec<(u64, u64)>,
+    /// Clients that are a burden.
+    clients: Vec<Client>,
 }
 
 /// See the top of the file.
@@ -96,7 +101,7 @@ impl Arena {
         let how = [planned.kind, planned.aim.name()].join(" ").trim().to_owned();
         let nemesis = planned.nemesis.clone();
         let blow = Blow { number: self.next, nemesis, how, nodes, proof: String::new() };
-        let mut active = Active { blow, cuts: Vec::new() };
+        let mut active = Active { blow, cuts: Vec::new(), clients: Vec::new() };
         match self.hurt(planned, &mut active, &mut dice).await {
             Ok(proof) => {
                 active.blow.proof = proof;
@@ -129,7 +134,7 @@ impl Arena {
         nodes.sort_by_key(|id| self.lost.contains(id));
         let minority = (nodes.len() - 1) / 2;
         let count = match aim {
-            Aim::Leader | Aim::One => 1,
+            Aim::Leader | Aim::Busiest | Aim::One => 1,
             Aim::Minority => minority.max(1),
             Aim::Majority => nodes.len() / 2 + 1,
             Aim::All => nodes.len(),
@@ -138,6 +143,10 @@ impl Arena {
             if let Some(leader) = self.leader().await {
                 nodes.sort_by_key(|id| *id != leader);
             }
+        }
+        if aim == Aim::Busiest {
+            let sessions = self.sessions().await;
+            nodes.sort_by_key(|id| std::cmp::Reverse(sessions.get(id).copied()));
         }
         if only_once {
             nodes.sort_by_key(|id| self.down.contains_key(id));
@@ -158,6 +167,20 @@ impl Arena {
         None
     }
 
+    /// How many clients each entry says it has.
+    async fn sessions(&self) -> BTreeMap<u64, u64> {
+        let mut sessions = BTreeMap::new();
+        for id in self.standing() {
+            let status = within("a status", NAMED, self.cluster.status(id)).await;
+            let count = |status: &Value, kind: &str| status["entry"][kind].as_u64().unwrap_or(0);
+            if let Ok(status) = status {
+                let all = count(&status, "wamp_sessions") + count(&status, "mqtt_sessions");
+                sessions.insert(id, all);
+            }
+        }
+        sessions
+    }
+
     /// Does it; gives what shows that it happened.
     async fn hurt(
         &mut self,
@@ -171,6 +194,15 @@ impl Arena {
             "pause" => self.pause(&nodes).await,
             "partition" => self.partition(planned.kind, active, dice),
             "restart" => self.restart(&nodes).await,
+            "relay" => self.relay(active.blow.number, dice).await,
+            "storm" => {
+                active.clients = crowd::storm(&self.entrances()).await?;
+                Ok(format!("{} sessions were opened at once", active.clients.len()))
+            }
+            "deaf" => {
+                active.clients = crowd::deaf(&self.entrances()).await?;
+                Ok(format!("{} clients subscribed, and read nothing", active.clients.len()))
+            }
             "corrupt" => self.corrupt(planned, active, dice).await,
             "eio" => self.order(active.blow.number, &nodes, "disk", "eio"),
             "enospc" => self.order(active.blow.number, &nodes, "disk", "enospc"),
@@ -201,6 +233,26 @@ impl Arena {
         }
         ensure!(!proofs.is_empty(), "all of {nodes:?} were down");
         Ok(proofs.join(", "))
+    }
+
+    /// Two of three are frozen while the third loses its power and comes back, and then the two lose theirs: nobody may
+    /// make a cluster of its own out of what is left.
+    async fn relay(&mut self, number: u64, dice: &mut Dice) -> Result<String> {
+        let mut nodes = self.standing();
+        dice.shuffle(&mut nodes);
+        ensure!(nodes.len() > 2, "only {nodes:?} stand");
+        let (first, rest) = (nodes[0], nodes[1..].to_vec());
+        let frozen = self.pause(&rest).await?;
+        let gone = self.take_down(number, &[first]).await?;
+        self.let_up(first, number);
+        tokio::time::sleep(Duration::from_millis(dice.between(500, 3_000))).await;
+        let all = self.take_down(number, &rest).await?;
+        Ok(format!("{frozen}; node {first}: {gone}, and a new one; then {all}"))
+    }
+
+    fn entrances(&self) -> Vec<Entrance> {
+        let nodes = self.cluster.nodes().iter();
+        nodes.map(|node| Entrance { wamp: node.wamp(), mqtt: node.mqtt() }).collect()
     }
 
     /// Takes a node down, in one way or the other, and lets its disk rot meanwhile. A database that was closed is not
@@ -351,7 +403,9 @@ impl Arena {
             }
         }
         for &id in &active.blow.nodes {
-            if active.blow.nemesis == "pause" && self.cluster.node(id).is_running() {
+            if matches!(active.blow.nemesis.as_str(), "pause" | "relay")
+                && self.cluster.node(id).is_running()
+            {
                 let _ = self.cluster.node(id).resume().await;
             }
             for name in ["disk", "clock"] {

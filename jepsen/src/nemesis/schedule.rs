@@ -14,6 +14,8 @@ use crate::dice::Dice;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aim {
     Leader,
+    /// The entry that has the most clients.
+    Busiest,
     One,
     Minority,
     Majority,
@@ -25,6 +27,7 @@ impl Aim {
     pub fn name(self) -> &'static str {
         match self {
             Self::Leader => "leader",
+            Self::Busiest => "busiest",
             Self::One => "one",
             Self::Minority => "minority",
             Self::Majority => "majority",
@@ -93,6 +96,7 @@ fn lasting(nemesis: &str) -> (u64, u64) {
         // Long enough for the others to go on without the damaged node.
         "corrupt" => (2_000, 4_000),
         "restart" => (500, 1_000),
+        "deaf" => (4_000, 10_000),
         _ => (500, 5_000),
     }
 }
@@ -107,13 +111,21 @@ fn kinds(nemesis: &str) -> &'static [&'static str] {
 
 fn aims(nemesis: &str) -> &'static [Aim] {
     match nemesis {
-        "kill" => &[Aim::Leader, Aim::Leader, Aim::One, Aim::Minority, Aim::Majority, Aim::All],
-        "pause" => &[Aim::Leader, Aim::One, Aim::Minority, Aim::Majority],
+        "kill" => &[
+            Aim::Leader,
+            Aim::Leader,
+            Aim::Busiest,
+            Aim::One,
+            Aim::Minority,
+            Aim::Majority,
+            Aim::All,
+        ],
+        "pause" => &[Aim::Leader, Aim::Busiest, Aim::One, Aim::Minority, Aim::Majority],
         "power" => &[Aim::Leader, Aim::One, Aim::Majority, Aim::All, Aim::All],
         "slow" | "clock" => &[Aim::Leader, Aim::One, Aim::Majority, Aim::All],
-        "restart" => &[Aim::All],
+        "restart" | "relay" | "storm" | "deaf" => &[Aim::All],
         "eio" | "enospc" => &[Aim::Leader, Aim::One],
-        _ => &[Aim::Leader, Aim::One, Aim::Minority],
+        _ => &[Aim::Leader, Aim::Busiest, Aim::One, Aim::Minority],
     }
 }
 

@@ -248,7 +248,10 @@ impl Connection {
         self.mqtt.send(&packet(SUBSCRIBE, &body)).await?;
         loop {
             match self.mqtt.receive().await?.context("closed before SUBACK")? {
-                (SUBACK, body) => return Ok(ensure!(body == [0, 1, 1], "refused: {body:02x?}")),
+                (SUBACK, body) => {
+                    ensure!(body == [0, 1, 1], "refused: {body:02x?}");
+                    return Ok(());
+                }
                 (first, body) => self.early.push(arrived(first, &body)?),
             }
         }

@@ -5,10 +5,11 @@
 //! held is lost. Now and then a page goes to the file early, as an operating system would write it, and a sync writes its
 //! pages in no order; so what a cut leaves is torn.
 //!
-//! The folder holds what goes wrong: `disk` has words (`eio`, `enospc`, `slow=MILLISECONDS`), `clock` numbers of
+//! The folder holds what goes wrong: `disk` has words (`eio`, `enospc`, `slow=MILLISECONDS`, `lies`), `clock` numbers of
 //! milliseconds that add up to how wrong the clock is. The process says by a file `armed` that it obeys.
 //!
-//! Invariant: what was synced is in the file whole. A failed sync loses what it was to write.
+//! Invariant: what was synced is in the file whole, unless the disk was told to lie: then one sync in [`LIES`] does nothing,
+//! which no router can stand, and which proves that a lost sync is seen. A failed sync loses what it was to write.
 //!
 //! Deliberately absent: locks on files, and bit rot, which can be had from outside while the process is down.
 
@@ -40,6 +41,9 @@ const PAGE: u64 = 4096;
 /// One of so many pages goes to the file before it is synced.
 const EARLY: u64 = 16;
 
+/// One of so many syncs of a disk that lies does nothing.
+const LIES: u64 = 4;
+
 /// `EIO` and `ENOSPC`, as Linux counts.
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -55,6 +59,7 @@ pub(super) struct Faults {
 struct Orders {
     broken: bool,
     full: bool,
+    lies: bool,
     slow: Duration,
 }
 
@@ -86,6 +91,7 @@ impl Faults {
             match word.split_once('=') {
                 None if word == "eio" => orders.broken = true,
                 None if word == "enospc" => orders.full = true,
+                None if word == "lies" => orders.lies = true,
                 Some(("slow", text)) => {
                     orders.slow = Duration::from_millis(text.parse().unwrap_or_default());
                 }
@@ -273,6 +279,9 @@ impl StorageBackend for Held {
         let mut state = self.lock();
         state.orders = self.faults.orders();
         std::thread::sleep(state.orders.slow);
+        if state.orders.lies && state.once_in(LIES) {
+            return Ok(());
+        }
         let pages = std::mem::take(&mut state.pages);
         state.orders.check(false)?;
         state.stretch()?;
@@ -429,6 +438,15 @@ mod tests {
             |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         let database = disk.open_database(&path).unwrap();
         assert!(insert(&database, 0..1));
+        order("disk", "lies");
+        let lying = Held::open(&folder.path().join("lying"), faults.clone()).unwrap();
+        lying.set_len(PAGE).unwrap();
+        let lost = |_: &u32| {
+            lying.write(0, &[1]).unwrap();
+            lying.sync_data().unwrap();
+            !lying.lock().pages.is_empty()
+        };
+        assert!((10..60).contains(&(0..100).filter(lost).count()));
         order("disk", "slow=1");
         assert!(insert(&database, 1..2));
         order("disk", "enospc");
