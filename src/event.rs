@@ -117,6 +117,23 @@ pub struct Event {
 }
 
 impl Event {
+    /// An event that no subscriber sees: an act of the log's own, with nothing beside it.
+    #[must_use]
+    pub fn of_act(realm: Realm, topic: &str, publisher: SessionId, act: Bytes) -> Self {
+        Self {
+            realm,
+            topic: Topic::from_canonical(topic),
+            publisher,
+            exclude_me: false,
+            disclose_me: false,
+            retain: false,
+            qos: Qos::AtLeastOnce,
+            payload: Payload { encoding: Encoding::Json, args: Bytes::new(), kwargs: Bytes::new() },
+            properties: Bytes::new(),
+            act,
+        }
+    }
+
     /// Bytes the event takes in a segment, dictionaries aside: what counts against the event limit.
     #[must_use]
     pub fn size(&self) -> usize {

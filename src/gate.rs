@@ -22,13 +22,10 @@ use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 use crate::act::{Act, Attach, InFlight, Join, KeptSubscription, Refusal};
 use crate::call;
 use crate::event::{Event, SessionId};
+pub use crate::moment::Moment;
 use crate::payload::Value;
 use crate::segment::StoredEvent;
 use crate::topic::{Pattern, Realm, Topic};
-
-/// A moment on the driver's monotonic clock, in milliseconds since some start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Moment(pub u64);
 
 /// A subscription of one session: chosen by its gate, unique within the session, 1 to 2^53.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

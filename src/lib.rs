@@ -4,7 +4,7 @@
 //! server`.
 //!
 //! The code map, in reading order:
-//! - [`limits`], [`topic`], [`procedure`], [`event`], [`act`], [`segment`]: the vocabulary, pure.
+//! - [`limits`], [`moment`], [`topic`], [`procedure`], [`event`], [`act`], [`segment`]: the vocabulary, pure.
 //! - [`payload`]: what payloads become on their way between serializers and protocols, pure.
 //! - [`gate`]: the protocols' session state machines, pure: `gate::wamp` and `gate::mqtt`.
 //! - [`keep`]: what entries and storages say to each other about a segment.
@@ -35,6 +35,7 @@ pub mod http;
 pub mod keep;
 pub mod limits;
 pub mod log;
+pub mod moment;
 pub mod payload;
 pub mod peer;
 pub mod procedure;

@@ -3,7 +3,7 @@
 //! In reading order:
 //! - [`port`], [`http`], [`wait`]: free ports, a GET by hand, polling with a deadline.
 //! - [`node`], [`cluster`]: one process, and several that know each other.
-//! - [`client`] over [`wamp`] and [`mqtt`]: small clients of our own that say exactly what they were told.
+//! - [`client`] over [`wamp`] (with its [`code`]s) and [`mqtt`]: small clients of our own that say exactly what they were told.
 //! - [`load`]: publishers and readers that keep a record for a test. [`history`], [`register`]: what the records must show.
 //! - [`op`], [`edn`], [`journal`]: a run's operations, and how they are written down. [`check`]: what they must show.
 //! - [`dice`], [`network`]: chance from a seed; a network of a run's own.
@@ -19,6 +19,7 @@
 pub mod check;
 pub mod client;
 pub mod cluster;
+pub mod code;
 pub mod dice;
 pub mod edn;
 pub mod history;

@@ -17,19 +17,11 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{client_async, WebSocketStream};
 
 use crate::client::{Said, Seen};
+use crate::code::{
+    ABORT, ERROR, EVENT, GOODBYE, HELLO, PUBLISH, PUBLISHED, SUBSCRIBE, SUBSCRIBED, UNSUBSCRIBED,
+    WELCOME,
+};
 use crate::wait::{within, PATIENCE};
-
-const HELLO: u64 = 1;
-const WELCOME: u64 = 2;
-const ABORT: u64 = 3;
-const GOODBYE: u64 = 6;
-const ERROR: u64 = 8;
-const PUBLISH: u64 = 16;
-const PUBLISHED: u64 = 17;
-const SUBSCRIBE: u64 = 32;
-const SUBSCRIBED: u64 = 33;
-const UNSUBSCRIBED: u64 = 35;
-const EVENT: u64 = 36;
 
 /// A session.
 #[derive(Debug)]

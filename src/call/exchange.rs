@@ -32,8 +32,8 @@ use super::{
     Told,
 };
 use crate::event::SessionId;
-use crate::gate::Moment;
 use crate::limits;
+use crate::moment::Moment;
 use crate::procedure::RegistrationId;
 
 pub use self::choice::{Chosen, Site};

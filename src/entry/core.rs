@@ -61,6 +61,13 @@ pub struct Batch<A> {
     pub answers: A,
 }
 
+impl<A> Batch<A> {
+    /// What the node publishes itself, for no session.
+    pub fn own(events: Vec<Event>, answers: A) -> Self {
+        Self { session: SessionId(0), incarnation: None, first: 0, events, answers }
+    }
+}
+
 /// Something the core wants done.
 #[derive(Debug)]
 pub(super) enum Output<A> {

@@ -254,7 +254,7 @@ impl WampGate {
                 let subscription = Subscription { id, pattern, after, snapshot, retained, filter };
                 self.requests.push_back(Request::Subscribe(subscription));
             }
-            Subscribe::Answer(id) => self.send(reply::subscribed(self.serializer, request, id)),
+            Subscribe::Answer(id) => self.grant(code::SUBSCRIBED, request, Some(id.0)),
             Subscribe::Wait => {}
             Subscribe::TooMany => {
                 let error = SubscribeError::TooMany;
@@ -301,6 +301,11 @@ impl WampGate {
         self.output.push_back(message.into());
     }
 
+    /// A request was granted, with the id of what came of it.
+    fn grant(&mut self, code: u64, request: RequestId, id: Option<u64>) {
+        self.send(reply::granted(self.serializer, code, request, id));
+    }
+
     fn is_open(&self) -> bool {
         matches!(self.state, State::Open { .. })
     }
@@ -334,7 +339,7 @@ impl Gate for WampGate {
         }
         while let Some(((code, request), outcome)) = self.publishes.next_answered(&answer) {
             match outcome {
-                Ok(position) => self.send(reply::published(self.serializer, request, position)),
+                Ok(position) => self.grant(code::PUBLISHED, request, Some(position.0)),
                 Err(error) => {
                     let uri = uri::of_publish_error(error);
                     self.refuse(code, request, uri, &error.to_string());
@@ -355,7 +360,7 @@ impl Gate for WampGate {
             }
             (Ok(_), Undecided::Publish(None)) => {}
             (Ok(stored), Undecided::Publish(Some(request))) => {
-                self.send(reply::published(self.serializer, request, stored.position));
+                self.grant(code::PUBLISHED, request, Some(stored.position.0));
             }
             (Ok(stored), Undecided::Register { request, concurrency }) => {
                 self.registered(request, concurrency, stored.position.into());
@@ -378,7 +383,7 @@ impl Gate for WampGate {
         }
         for request in self.subscriptions.subscribed(id, result.is_ok()) {
             let message = match result {
-                Ok(()) => reply::subscribed(self.serializer, request, id),
+                Ok(()) => reply::granted(self.serializer, code::SUBSCRIBED, request, Some(id.0)),
                 Err(error) => {
                     let position = match error {
                         SubscribeError::Gone { oldest } => Some(("oldest", oldest)),
@@ -401,7 +406,7 @@ impl Gate for WampGate {
             return;
         }
         if let Some(request) = self.subscriptions.unsubscribed(id) {
-            self.send(reply::unsubscribed(self.serializer, request));
+            self.grant(code::UNSUBSCRIBED, request, None);
         }
     }
 
@@ -411,7 +416,7 @@ impl Gate for WampGate {
         }
         match self.subscriptions.ended(id) {
             Ended::Unasked => self.send(reply::ended(self.serializer, id)),
-            Ended::Asked(request) => self.send(reply::unsubscribed(self.serializer, request)),
+            Ended::Asked(request) => self.grant(code::UNSUBSCRIBED, request, None),
             Ended::Unknown => {}
         }
     }

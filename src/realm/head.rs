@@ -46,13 +46,6 @@ impl Realms {
         self.head
     }
 
-    /// The lowest position that somebody who is away still has to read. Waiting publishes, wills and retained values are
-    /// kept in the state itself, and need nothing of the log.
-    #[must_use]
-    pub fn wanted(&self) -> Option<Position> {
-        self.oldest_wanted()
-    }
-
     /// Moves the head, where that is allowed. `end` is the slot that asks for it.
     pub(super) fn move_head(&mut self, asked: Head, end: Head) {
         if self.head.may_become(asked, end, self.wanted()) {

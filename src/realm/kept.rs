@@ -431,9 +431,10 @@ impl Realms {
         counts
     }
 
-    /// The lowest place in the log that a client that may come back still needs.
+    /// The lowest place in the log that a client that may come back still needs. Waiting publishes, wills and retained
+    /// values are kept in the state itself, and need nothing of the log.
     #[must_use]
-    pub fn oldest_wanted(&self) -> Option<Position> {
+    pub fn wanted(&self) -> Option<Position> {
         let states = self.kept.states.values().filter(|state| !state.kept.is_over(self.stamp));
         states.filter_map(KeptState::wanted).min()
     }

@@ -142,14 +142,7 @@ impl Desk {
                     if events.is_empty() {
                         continue;
                     }
-                    let answers = self.own_answers.clone();
-                    let batch = Batch {
-                        session: SessionId(0),
-                        incarnation: None,
-                        first: 0,
-                        events,
-                        answers,
-                    };
+                    let batch = Batch::own(events, self.own_answers.clone());
                     if entry.submit(batch).await.is_err() {
                         return;
                     }
@@ -197,7 +190,7 @@ impl Duties {
         let wait = self.realms.with(|realms| {
             let due = realms.due_of(id)?;
             let until = Duration::from_millis(due.not_before.0.saturating_sub(now.0));
-            Some(until + PATIENCE * rank(realms, due, self.node))
+            Some(until + PATIENCE * turn(realms, self.node, Some(due.entry)))
         });
         if let Some(wait) = wait {
             self.due.insert(id, Instant::now() + wait);
@@ -227,12 +220,13 @@ impl Duties {
     }
 }
 
-/// How many entries come before this node in publishing it; all of them where the node is no open entry yet.
-fn rank(realms: &Realms, due: &Due, node: NodeId) -> u32 {
+/// How many entries come before this node in publishing what is due, with the foremost of them first; all of them where
+/// the node is no open entry.
+pub(super) fn turn(realms: &Realms, node: NodeId, foremost: Option<NodeId>) -> u32 {
     let mut entries: Vec<NodeId> = realms.entries().collect();
-    entries.sort_by_key(|entry| (*entry != due.entry, *entry));
-    let rank = entries.iter().position(|entry| *entry == node).unwrap_or(entries.len());
-    u32::try_from(rank).unwrap_or(u32::MAX)
+    entries.sort_by_key(|entry| (Some(*entry) != foremost, *entry));
+    let turn = entries.iter().position(|entry| *entry == node).unwrap_or(entries.len());
+    u32::try_from(turn).unwrap_or(u32::MAX)
 }
 
 fn event(id: DueId, due: Due) -> Event {

@@ -4,12 +4,11 @@
 //!
 //! Deliberately absent: what becomes of them (`realm`).
 
-use bytes::Bytes;
 use serde_json::Value;
 
 use crate::act::{Act, Attach, Detach, Join, Leave};
-use crate::event::{Encoding, Event, Payload, Qos, SessionId};
-use crate::topic::{Realm, Topic};
+use crate::event::{Event, Payload, SessionId};
+use crate::topic::Realm;
 
 /// A session begins.
 pub(super) fn join(realm: Realm, session: SessionId, join: Join) -> Event {
@@ -59,21 +58,11 @@ fn left(realm: Realm, session: SessionId, [authid, authrole]: &[Value; 2], act: 
 
 /// Something about what is kept; no subscriber sees it.
 pub(super) fn keeping(realm: Realm, publisher: SessionId, act: &Act) -> Event {
-    event(realm, publisher, "vulpes/kept", "", act)
+    Event::of_act(realm, "vulpes/kept", publisher, act.encode())
 }
 
 fn event(realm: Realm, session: SessionId, topic: &str, json: &str, act: &Act) -> Event {
+    let event = Event::of_act(realm, topic, session, act.encode());
     let args = format!("[{json}]").into();
-    Event {
-        realm,
-        topic: Topic::from_canonical(topic),
-        publisher: session,
-        exclude_me: false,
-        disclose_me: false,
-        retain: false,
-        qos: Qos::AtLeastOnce,
-        payload: Payload { encoding: Encoding::Json, args, kwargs: Bytes::new() },
-        properties: Bytes::new(),
-        act: act.encode(),
-    }
+    Event { payload: Payload { args, ..event.payload }, ..event }
 }

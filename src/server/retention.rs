@@ -9,22 +9,21 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, Position};
 
 use crate::act::Act;
 use crate::entry::{Batch, EntryHandle};
-use crate::event::{Encoding, Event, Payload, Qos, SessionId};
+use crate::event::{Event, SessionId};
 use crate::gate::Answer;
 use crate::limits;
 use crate::log::{Log, ReadError};
-use crate::realm::{Head, Realms, SharedRealms};
+use crate::realm::{Head, SharedRealms};
 use crate::retention::{Gauge, Retention};
-use crate::topic::{Realm, Topic};
+use crate::topic::Realm;
 
-use super::desk::Desk;
+use super::desk::{turn, Desk};
 use super::node::Node;
 
 /// How often the log is measured.
@@ -66,7 +65,7 @@ impl Asker {
                 wait_until = None;
                 continue;
             };
-            let turn = self.realms.with(|realms| turn(realms, self.node));
+            let turn = self.realms.with(|realms| turn(realms, self.node, None));
             let until = *wait_until.get_or_insert_with(|| Instant::now() + PATIENCE * turn);
             if Instant::now() < until {
                 continue;
@@ -113,27 +112,8 @@ impl Asker {
     async fn ask(&self, head: Head) -> Result<(), crate::entry::EntryClosed> {
         tracing::info!(slot = %head.slot, position = %head.position, "asking for the log before this to be released");
         let act = Act::Release { slot: head.slot, position: head.position };
-        let event = Event {
-            realm: self.realm.clone(),
-            topic: Topic::from_canonical(TOPIC),
-            publisher: SessionId(0),
-            exclude_me: false,
-            disclose_me: false,
-            retain: false,
-            qos: Qos::AtLeastOnce,
-            payload: Payload { encoding: Encoding::Json, args: Bytes::new(), kwargs: Bytes::new() },
-            properties: Bytes::new(),
-            act: act.encode(),
-        };
-        let answers = self.answers.clone();
-        let batch = Batch {
-            session: SessionId(0),
-            incarnation: None,
-            first: 0,
-            events: vec![event],
-            answers,
-        };
-        self.entry.submit(batch).await
+        let event = Event::of_act(self.realm.clone(), TOPIC, SessionId(0), act.encode());
+        self.entry.submit(Batch::own(vec![event], self.answers.clone())).await
     }
 }
 
@@ -160,10 +140,4 @@ impl Node {
         };
         tokio::spawn(asker.run());
     }
-}
-
-/// How many entries come before this node; all of them where it is none that is open.
-fn turn(realms: &Realms, node: NodeId) -> u32 {
-    let before = realms.entries().position(|entry| entry == node);
-    u32::try_from(before.unwrap_or_else(|| realms.entries().count())).unwrap_or(u32::MAX)
 }

@@ -22,7 +22,7 @@ use vulpes_jepsen::load::{read_log_through, Publisher, Reader};
 use vulpes_jepsen::wait::within;
 use vulpes_jepsen::Said;
 
-use crate::state::Peer;
+use crate::peer::Peer;
 
 /// A handshake may take 10 seconds; the rest is for a busy machine.
 const TURNED_AWAY: Duration = Duration::from_secs(25);

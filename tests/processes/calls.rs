@@ -18,21 +18,15 @@ use serde_json::{json, Value};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use vulpes_jepsen::code::{
+    CALL, CANCEL, ERROR, INTERRUPT, INVOCATION, REGISTER, REGISTERED, RESULT, UNREGISTER,
+    UNREGISTERED, YIELD,
+};
 use vulpes_jepsen::wait::{within, PATIENCE};
 use vulpes_jepsen::wamp::Wamp;
 use vulpes_jepsen::Cluster;
 
-const ERROR: u64 = 8;
-const CALL: u64 = 48;
-const CANCEL: u64 = 49;
-const RESULT: u64 = 50;
-const REGISTER: u64 = 64;
-const REGISTERED: u64 = 65;
-const UNREGISTER: u64 = 66;
-const UNREGISTERED: u64 = 67;
-const INVOCATION: u64 = 68;
-const INTERRUPT: u64 = 69;
-const YIELD: u64 = 70;
+use crate::peer::Peer;
 
 /// How long a caller may wait for the word that its callee is gone.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -40,22 +34,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// What a call came to: its result's arguments, or the error's URI.
 type Outcome = std::result::Result<Value, String>;
 
-/// A session that asks one thing after the other.
-struct Peer {
-    wamp: Wamp,
-    request: u64,
-}
-
 impl Peer {
-    async fn at(cluster: &Cluster, node: u64) -> Result<Self> {
-        let wamp = Wamp::connect(cluster.node(node).wamp(), "realm1").await?;
-        Ok(Self { wamp, request: 0 })
-    }
-
-    async fn receive(&mut self) -> Result<Value> {
-        self.wamp.receive().await?.context("the session has ended")
-    }
-
     async fn register(&mut self, procedure: &str, options: Value) -> Result<u64> {
         self.request += 1;
         self.wamp.send(&json!([REGISTER, self.request, options, procedure])).await?;

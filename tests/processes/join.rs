@@ -23,7 +23,7 @@ use vulpes_jepsen::wait::within;
 use vulpes_jepsen::wamp::Wamp;
 use vulpes_jepsen::Seen;
 
-use crate::state::Peer;
+use crate::peer::Peer;
 
 /// Subscriptions in an ordinary run.
 const JOINS: usize = 300;

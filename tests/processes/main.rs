@@ -25,6 +25,7 @@ mod crashes;
 mod join;
 mod operator;
 mod order;
+mod peer;
 mod quorum;
 mod register;
 mod retained;

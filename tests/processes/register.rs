@@ -16,7 +16,7 @@ use vulpes_jepsen::register::{Answer, Call, Registers};
 use vulpes_jepsen::wait::{until, within, PATIENCE};
 use vulpes_jepsen::Cluster;
 
-use crate::state::Peer;
+use crate::peer::Peer;
 
 /// Clients, of which each has its own two nodes.
 const CLIENTS: u64 = 5;

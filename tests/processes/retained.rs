@@ -18,7 +18,7 @@ use vulpes_jepsen::mqtt::{packet, string, Mqtt};
 use vulpes_jepsen::wait::{until, within, PATIENCE};
 use vulpes_jepsen::Cluster;
 
-use crate::state::Peer;
+use crate::peer::Peer;
 
 /// Topics in an ordinary run.
 const TOPICS: u64 = 20_000;

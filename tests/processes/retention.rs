@@ -6,16 +6,10 @@
 
 use anyhow::{ensure, Context, Result};
 use serde_json::{json, Value};
+use vulpes_jepsen::code::{ERROR, EVENT, PUBLISH, PUBLISHED, SUBSCRIBE, SUBSCRIBED};
 use vulpes_jepsen::wait::{until, PATIENCE};
 use vulpes_jepsen::wamp::Wamp;
 use vulpes_jepsen::Cluster;
-
-const ERROR: u64 = 8;
-const PUBLISH: u64 = 16;
-const PUBLISHED: u64 = 17;
-const SUBSCRIBE: u64 = 32;
-const SUBSCRIBED: u64 = 33;
-const EVENT: u64 = 36;
 
 /// The smallest log that can be asked for.
 const SETTINGS: &str = "[retention]\nsize_mib = 1";

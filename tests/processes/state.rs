@@ -4,7 +4,6 @@
 //!
 //! Deliberately absent: the options' spelling, which the gates' own tests have.
 
-use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,38 +12,17 @@ use anyhow::{bail, ensure, Context, Result};
 use serde_json::{json, Value};
 use tokio::process::Command;
 use tokio::time::Instant;
-use vulpes_jepsen::cluster::REALM;
+use vulpes_jepsen::code::{ERROR, EVENT, PUBLISH, PUBLISHED, SUBSCRIBE, SUBSCRIBED, UNSUBSCRIBED};
 use vulpes_jepsen::wait::{until, within, PATIENCE};
-use vulpes_jepsen::wamp::Wamp;
 use vulpes_jepsen::Cluster;
 
-const ERROR: u64 = 8;
-const PUBLISH: u64 = 16;
-const PUBLISHED: u64 = 17;
-const SUBSCRIBE: u64 = 32;
-const SUBSCRIBED: u64 = 33;
-const UNSUBSCRIBED: u64 = 35;
-const EVENT: u64 = 36;
+use crate::peer::Peer;
 
 /// How long a killed holder may keep a lock, and how long one whose node was killed: the lease, and a second.
 const HANDOVER: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(3);
 
-/// A session that asks one thing after the other.
-pub(crate) struct Peer {
-    wamp: Wamp,
-    request: u64,
-}
-
 impl Peer {
-    async fn at(cluster: &Cluster, node: u64) -> Result<Self> {
-        Self::connect(cluster.node(node).wamp()).await
-    }
-
-    pub(crate) async fn connect(address: SocketAddr) -> Result<Self> {
-        Ok(Self { wamp: Wamp::connect(address, REALM).await?, request: 0 })
-    }
-
     /// Publishes; gives the position, or the error's URI.
     pub(crate) async fn publish(
         &mut self,

@@ -13,23 +13,17 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::WebSocketStream;
 use turmoil::net::TcpStream;
+use vulpes_jepsen::code::{CALL, HELLO, PUBLISHED, REGISTER, REGISTERED, WELCOME, YIELD};
 use vulpes_raft::ids::Position;
 
 use crate::connection::{Gone, Outcome, Said, WAMP_PORT};
 
-const HELLO: u64 = 1;
-const WELCOME: u64 = 2;
 pub(crate) const ERROR: u64 = 8;
 pub(crate) const PUBLISH: u64 = 16;
-const PUBLISHED: u64 = 17;
 pub(crate) const SUBSCRIBE: u64 = 32;
 pub(crate) const SUBSCRIBED: u64 = 33;
 pub(crate) const UNSUBSCRIBED: u64 = 35;
 pub(crate) const EVENT: u64 = 36;
-const CALL: u64 = 48;
-const REGISTER: u64 = 64;
-const REGISTERED: u64 = 65;
-const YIELD: u64 = 70;
 
 /// An open session.
 pub(crate) struct Wamp {

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout, timeout_at, Instant};
 
 use crate::check::UNANSWERED;
 use crate::client::Client;
+use crate::code::{CALL, ERROR, INVOCATION, REGISTER, REGISTERED, RESULT, YIELD};
 use crate::dice::Dice;
 use crate::journal::Open;
 use crate::op::{Call, Invoked, Protocol};
@@ -47,14 +48,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// After a node that does not let a client in.
 const AGAIN: Duration = Duration::from_millis(100);
-
-const ERROR: u64 = 8;
-const CALL: u64 = 48;
-const RESULT: u64 = 50;
-const REGISTER: u64 = 64;
-const REGISTERED: u64 = 65;
-const INVOCATION: u64 = 68;
-const YIELD: u64 = 70;
 
 /// Errors that say for certain that the call was not carried out.
 const REFUSALS: [&str; 4] = [

@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -224,6 +225,26 @@ impl State {
     }
 }
 
+/// The part of a read or a write that falls into one page: where it is inside of the page, and where in the buffer.
+struct Piece {
+    page: u64,
+    inside: Range<usize>,
+    outside: Range<usize>,
+}
+
+fn pieces(offset: u64, length: usize) -> impl Iterator<Item = Piece> {
+    let end = offset + length as u64;
+    (offset / PAGE..end.div_ceil(PAGE)).map(move |page| {
+        let start = page * PAGE;
+        let (from, to) = (offset.max(start), end.min(start + PAGE));
+        Piece {
+            page,
+            inside: (from - start) as usize..(to - start) as usize,
+            outside: (from - offset) as usize..(to - offset) as usize,
+        }
+    })
+}
+
 impl StorageBackend for Held {
     fn len(&self) -> io::Result<u64> {
         Ok(self.lock().length)
@@ -236,21 +257,17 @@ impl StorageBackend for Held {
         if end > state.length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let mut at = offset;
-        while at < end {
-            let (page, skip) = (at / PAGE, (at % PAGE) as usize);
-            let count = (PAGE - at % PAGE).min(end - at) as usize;
-            let place = (at - offset) as usize;
-            let target = &mut out[place..place + count];
+        for Piece { page, inside, outside } in pieces(offset, out.len()) {
+            let at = offset + outside.start as u64;
+            let target = &mut out[outside];
             match state.pages.get(&page) {
-                Some(bytes) => target.copy_from_slice(&bytes[skip..skip + count]),
+                Some(bytes) => target.copy_from_slice(&bytes[inside]),
                 None => {
-                    let there = (state.solid.saturating_sub(at) as usize).min(count);
+                    let there = (state.solid.saturating_sub(at) as usize).min(target.len());
                     state.file.read_exact_at(&mut target[..there], at)?;
                     target[there..].fill(0);
                 }
             }
-            at += count as u64;
         }
         Ok(())
     }
@@ -276,9 +293,11 @@ impl StorageBackend for Held {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let orders = self.faults.orders();
+        // As a slow disk would: it holds up the thread that commits, which has nothing else to do, and nobody who reads.
+        std::thread::sleep(orders.slow);
         let mut state = self.lock();
-        state.orders = self.faults.orders();
-        std::thread::sleep(state.orders.slow);
+        state.orders = orders;
         if state.orders.lies && state.once_in(LIES) {
             return Ok(());
         }
@@ -305,21 +324,16 @@ impl StorageBackend for Held {
         if end > state.length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let mut at = offset;
-        while at < end {
-            let (page, skip) = (at / PAGE, (at % PAGE) as usize);
-            let count = (PAGE - at % PAGE).min(end - at) as usize;
-            let place = (at - offset) as usize;
+        for Piece { page, inside, outside } in pieces(offset, data.len()) {
             let mut bytes = match state.pages.remove(&page) {
                 Some(bytes) => bytes,
                 None => state.load(page)?,
             };
-            bytes[skip..skip + count].copy_from_slice(&data[place..place + count]);
+            bytes[inside].copy_from_slice(&data[outside]);
             if state.once_in(EARLY) {
                 state.store(page, &bytes)?;
             }
             state.pages.insert(page, bytes);
-            at += count as u64;
         }
         Ok(())
     }

@@ -11,8 +11,8 @@ use crate::call::{
     Reply, Serve, Told,
 };
 use crate::event::{Payload, SessionId};
-use crate::gate::Moment;
 use crate::limits;
+use crate::moment::Moment;
 use crate::procedure::RegistrationId;
 
 use super::queue::Queue;

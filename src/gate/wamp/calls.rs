@@ -19,11 +19,11 @@ use super::publishes::Undecided;
 use super::{uri, WampGate};
 use crate::act::Act;
 use crate::call::{self, Asked, CallError, CallId, InvocationId, Serve, Told};
-use crate::event::{Encoding, Event, Payload, Qos};
+use crate::event::{Encoding, Event, Payload};
 use crate::gate::Request;
 use crate::limits;
 use crate::procedure::{Matching, Procedure, Register, RegistrationId};
-use crate::topic::{Realm, Topic};
+use crate::topic::Realm;
 
 /// What a session has to know of its calls.
 #[derive(Debug, Default)]
@@ -133,29 +133,20 @@ impl WampGate {
 
     /// Has an act put into the log that nobody but the state sees.
     fn decide(&mut self, realm: Realm, topic: &str, act: &Act) {
-        self.requests.push_back(Request::Publish(Event {
-            realm,
-            topic: Topic::from_canonical(topic),
-            publisher: self.session,
-            exclude_me: true,
-            disclose_me: false,
-            retain: false,
-            qos: Qos::AtLeastOnce,
-            payload: Payload { encoding: Encoding::Json, args: Bytes::new(), kwargs: Bytes::new() },
-            properties: Bytes::new(),
-            act: act.encode(),
-        }));
+        let event = Event::of_act(realm, topic, self.session, act.encode());
+        // As its other publishes are, for whoever reads the log.
+        self.requests.push_back(Request::Publish(Event { exclude_me: true, ..event }));
     }
 
     pub(super) fn registered(&mut self, request: RequestId, concurrency: u32, id: RegistrationId) {
-        self.send(reply::registered(self.serializer, request, id));
+        self.grant(code::REGISTERED, request, Some(id.0));
         let interrupts = self.calls.interrupts;
         self.ask(Asked::Serve(Serve { registration: id, concurrency, interrupts }));
     }
 
     pub(super) fn unregistered(&mut self, request: RequestId, id: RegistrationId) {
         self.ask(Asked::StopServing(id));
-        self.send(reply::unregistered(self.serializer, request));
+        self.grant(code::UNREGISTERED, request, None);
     }
 
     pub(super) fn yielded(

@@ -119,27 +119,19 @@ pub(super) fn error(
     finish(writer)
 }
 
-pub(super) fn published(serializer: Serializer, request: RequestId, position: Position) -> Vec<u8> {
-    let mut writer = message(serializer, SMALL, 3, code::PUBLISHED);
-    writer.integer(request.0);
-    writer.integer(position.0);
-    finish(writer)
-}
-
-pub(super) fn subscribed(
+/// The answer to a request that was granted: PUBLISHED, SUBSCRIBED or REGISTERED with the id that came of it; without one
+/// what ends these.
+pub(super) fn granted(
     serializer: Serializer,
+    code: u64,
     request: RequestId,
-    subscription: SubscriptionId,
+    id: Option<u64>,
 ) -> Vec<u8> {
-    let mut writer = message(serializer, SMALL, 3, code::SUBSCRIBED);
+    let mut writer = message(serializer, SMALL, 2 + usize::from(id.is_some()), code);
     writer.integer(request.0);
-    writer.integer(subscription.0);
-    finish(writer)
-}
-
-pub(super) fn unsubscribed(serializer: Serializer, request: RequestId) -> Vec<u8> {
-    let mut writer = message(serializer, SMALL, 2, code::UNSUBSCRIBED);
-    writer.integer(request.0);
+    if let Some(id) = id {
+        writer.integer(id);
+    }
     finish(writer)
 }
 

@@ -95,7 +95,7 @@ fn kept(story: &Story) -> Option<&Kept> {
 }
 
 fn wanted(story: &Story) -> Option<u64> {
-    story.realms.oldest_wanted().map(|position| position.0)
+    story.realms.wanted().map(|position| position.0)
 }
 
 fn noted(session: u64, from: u64) -> Notice {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::NodeId;
 
-use super::{AGAIN, DUE_BATCH, PATIENCE};
+use super::{turn, AGAIN, DUE_BATCH, PATIENCE};
 use crate::act::{Act, Progress};
 use crate::event::{Event, SessionId};
 use crate::limits;
@@ -77,9 +77,8 @@ impl Upkeep {
         let now = self.host.clock.now();
         let wait = self.realms.with(|realms| {
             let (at, _) = realms.expiring(&realm, &client)?;
-            let rank = realms.entries().filter(|entry| *entry < self.node).count();
             let until = Duration::from_millis(at.0.saturating_sub(now.0));
-            Some(until + PATIENCE * u32::try_from(rank).unwrap_or(u32::MAX))
+            Some(until + PATIENCE * turn(realms, self.node, None))
         });
         if let Some(wait) = wait {
             self.away.insert((Instant::now() + wait, realm, client));

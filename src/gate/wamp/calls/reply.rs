@@ -6,27 +6,9 @@
 
 use crate::call::{CallId, Invocation, InvocationId, Mode};
 use crate::event::Payload;
-use crate::gate::wamp::message::{code, RequestId};
+use crate::gate::wamp::message::code;
 use crate::gate::wamp::reply::{finish, message, pair, SMALL};
 use crate::payload::{to_wamp, Arguments, Serializer, Value, Writer};
-use crate::procedure::RegistrationId;
-
-pub(super) fn registered(
-    serializer: Serializer,
-    request: RequestId,
-    registration: RegistrationId,
-) -> Vec<u8> {
-    let mut writer = message(serializer, SMALL, 3, code::REGISTERED);
-    writer.integer(request.0);
-    writer.integer(registration.0);
-    finish(writer)
-}
-
-pub(super) fn unregistered(serializer: Serializer, request: RequestId) -> Vec<u8> {
-    let mut writer = message(serializer, SMALL, 2, code::UNREGISTERED);
-    writer.integer(request.0);
-    finish(writer)
-}
 
 pub(super) fn invocation(serializer: Serializer, invocation: &Invocation) -> Vec<u8> {
     let carried = to_wamp(&invocation.payload, serializer);
