@@ -74,7 +74,6 @@ async fn a_reopened_log_is_the_same() {
     // Entries that a truncation replaced must be read as the new ones, before and after they are on disk.
     log.blocking_append((50..60).map(|index| entry(2, index))).await.unwrap();
     log.purge(log_id(1, 9)).await.unwrap();
-    log.save_committed(Some(log_id(2, 55))).await.unwrap();
     log.blocking_append([entry(2, 60)]).await.unwrap();
     let expected = log.try_get_log_entries(..).await.unwrap();
     assert_eq!(expected.len(), 51);
@@ -84,10 +83,24 @@ async fn a_reopened_log_is_the_same() {
     assert_eq!(log.try_get_log_entries(..).await.unwrap(), expected);
     assert_eq!(log.try_get_log_entries(48..=51).await.unwrap(), expected[38..42]);
     assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(3, NodeId(1))));
-    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(2, 55)));
     let state = log.get_log_state().await.unwrap();
     assert_eq!(state.last_purged_log_id, Some(log_id(1, 9)));
     assert_eq!(state.last_log_id, Some(log_id(2, 60)));
+}
+
+#[tokio::test]
+async fn the_committed_index_follows_now_and_then_and_is_never_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = reopen(folder.path()).await;
+    log.blocking_append((0..400).map(|index| entry(1, index))).await.unwrap();
+    for (committed, index) in [(255, 400), (300, 401), (400, 402)] {
+        log.save_committed(Some(log_id(1, committed))).await.unwrap();
+        assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, committed)));
+        log.blocking_append([entry(1, index)]).await.unwrap();
+    }
+    drop(log);
+    let mut log = reopen(folder.path()).await;
+    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 300)));
 }
 
 #[tokio::test]
