@@ -214,8 +214,9 @@ impl Realms {
     ) -> Result<Self, BadRow> {
         let mut realms = Self::default();
         if let Some(tail) = tail {
-            realms.next = tail.slot.next();
-            realms.position = tail.end();
+            let again = planted(Mutant::ApplyTwiceOnReplay);
+            realms.next = if again { tail.slot } else { tail.slot.next() };
+            realms.position = if again { tail.base } else { tail.end() };
             realms.stamp = tail.stamp;
         }
         for (key, value) in rows {

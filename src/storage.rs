@@ -39,6 +39,7 @@ use tokio::sync::{oneshot, watch, OwnedSemaphorePermit, Semaphore};
 use vulpes_raft::commit::{self, CommitLimits, CommitQueue};
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, Slot};
+use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use vulpes_raft::wire::Identity;
 
@@ -230,8 +231,13 @@ impl Storage {
         };
         let permit = self.room(length).await.ok_or_else(|| self.closing())?;
         let (waiting, answer) = oneshot::channel();
+        let (id, checksum) = (sealed.id, sealed.checksum);
         self.queue_body(sealed, waiting, permit)?;
-        answer.await.map_err(|_| self.closing())??;
+        let early = planted(Mutant::VoteBeforeFsync)
+            && self.staging().standing(id) == Standing::Unresolved { checksum };
+        if !early {
+            answer.await.map_err(|_| self.closing())??;
+        }
         Ok(Kept { vote, credit: self.credit() })
     }
 

@@ -18,18 +18,36 @@ pub const NAME: &str = "VULPES_MUTANT";
 pub enum Mutant {
     /// The entry acknowledges and proposes with one storage vote instead of a quorum, and sync lets it.
     AcknowledgeBeforeQuorum,
+    /// Half of the storages count as a quorum.
+    QuorumOffByOne,
     /// Group commits are not synced to disk before their jobs are completed.
     SkipFsync,
+    /// A storage votes for a body that is only queued for its disk.
+    VoteBeforeFsync,
+    /// A storage goes on after a group commit has failed, as if it had not.
+    SwallowEio,
+    /// A body whose bytes are not those that were written counts as one that was never there.
+    ForgetDamaged,
+    /// A storage that lacks a part of the log fills it in without the bodies.
+    SnapshotWithoutBodies,
     /// The sequencer gives a slot and its positions out twice now and then.
     ReuseSlot,
     /// The sequencer resolves whatever number comes, not only the next one.
     ResolveOutOfOrder,
+    /// The sequencer stamps with the leader's clock, even where that runs behind what was stamped before.
+    StampsRunBack,
+    /// The sequencer resolves segments of incarnations that are closed, or older than the open one.
+    ForgetFences,
     /// A reopened entry gets its old incarnation again, and older ones are not fenced.
     ForgetIncarnation,
     /// The leader shows resolutions to those who follow the order before they are committed.
     DispatchBeforeCommit,
     /// A storage deletes one slot more than was released.
     DeleteKept,
+    /// What a session published in one breath goes into the log last first.
+    ReorderPublisher,
+    /// A node that starts applies the last slot to a state that has it already.
+    ApplyTwiceOnReplay,
     /// A subscription that began with retained values goes on one slot behind the place where they stood.
     SkipBehindRetained,
     /// Retained values are read without waiting for the place that the reader asked for.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{
     AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Shard, Slot, Stamp,
 };
+use crate::mutant::{planted, Mutant};
 
 /// A sealed segment that a quorum of its storages holds, as its entry proposes it to sync.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +113,7 @@ impl StorageGroup {
     /// How many votes make a quorum: more than half.
     #[must_use]
     pub fn quorum(&self) -> usize {
-        self.members.len() / 2 + 1
+        self.members.len() / 2 + usize::from(!planted(Mutant::QuorumOffByOne))
     }
 
     /// Whether these votes, each node counted once, are a quorum of this group.

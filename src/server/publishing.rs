@@ -15,6 +15,7 @@ use futures::future::BoxFuture;
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use vulpes_raft::ids::{Incarnation, Position};
+use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::act::{Act, Terms};
 use crate::entry::{Batch, EntryClosed, EntryHandle, SESSION_ANSWERS};
@@ -118,7 +119,10 @@ impl Publishing {
         } else if self.batch.is_empty() {
             return;
         } else {
-            let events = std::mem::take(&mut self.batch);
+            let mut events = std::mem::take(&mut self.batch);
+            if planted(Mutant::ReorderPublisher) {
+                events.reverse();
+            }
             let first = self.next;
             self.next += events.len() as u64;
             let bytes = events.iter().map(Event::size).sum();

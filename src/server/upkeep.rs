@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use vulpes_raft::ids::{NodeId, Slot};
+use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use crate::limits;
@@ -123,6 +124,7 @@ async fn fill(storage: &Storage, log: &Log, head: Slot, oldest: Slot) -> Result<
     let mut hidden = found.hidden.into_iter().collect::<BTreeMap<_, _>>();
     let row = |resolution: Resolution| {
         let body = sealed(&resolution).and_then(|_| bodies.next());
+        let body = body.filter(|_| !planted(Mutant::SnapshotWithoutBodies));
         IndexedRow {
             body: body.map(|segment| segment.body().clone()),
             hidden: hidden.remove(&resolution.slot).unwrap_or_default(),

@@ -11,6 +11,7 @@ use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit};
 use vulpes_raft::commit::{self, CommitError, Committer, Recovery};
 use vulpes_raft::ids::{AdvanceSegment, Slot};
+use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::Resolution;
 use vulpes_raft::wire;
 
@@ -162,8 +163,11 @@ impl Committer for SegmentCommitter {
     fn commit(&mut self, jobs: &mut Vec<Job>) -> Result<(), CommitError> {
         // Jobs that write nothing wait only for those before them, which earlier batches made durable.
         if !jobs.iter().all(|job| job.work.writes_nothing()) {
-            if let Some(tail) = self.write(jobs)? {
-                self.durable.advance(tail);
+            match self.write(jobs) {
+                Ok(Some(tail)) => self.durable.advance(tail),
+                Ok(None) => {}
+                Err(_) if planted(Mutant::SwallowEio) => {}
+                Err(error) => return Err(error),
             }
         }
         for Job { work, permit, .. } in jobs.drain(..) {

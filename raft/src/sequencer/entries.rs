@@ -57,7 +57,7 @@ impl Entry {
         number: SegmentNumber,
         checksum: u64,
     ) -> Option<SegmentOutcome> {
-        if incarnation < self.incarnation {
+        if incarnation < self.incarnation && !planted(Mutant::ForgetFences) {
             return Some(SegmentOutcome::Fenced { current: self.incarnation });
         }
         if incarnation > self.incarnation {
@@ -67,7 +67,7 @@ impl Entry {
         if number < self.next {
             return Some(self.repeated(number, checksum));
         }
-        if !self.open {
+        if !self.open && !planted(Mutant::ForgetFences) {
             return Some(SegmentOutcome::NotOpen);
         }
         if number > self.next && !planted(Mutant::ResolveOutOfOrder) {
@@ -130,7 +130,8 @@ impl Entries {
     ) {
         let entry = self.0.get_mut(&node).expect("only segments of known entries are resolved");
         let next = number == entry.next || planted(Mutant::ResolveOutOfOrder);
-        assert!(entry.open && next, "segments are resolved in number order");
+        let open = entry.open || planted(Mutant::ForgetFences);
+        assert!(open && next, "segments are resolved in number order");
         entry.next = number.next();
         if entry.recent.len() == RECENT_PER_ENTRY {
             entry.recent.pop_front();
