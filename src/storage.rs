@@ -138,7 +138,7 @@ impl Storage {
         recent: RecentBodies,
     ) -> Result<Self, OpenError> {
         let disk = |reason: String| OpenError::Disk { path: path.to_owned(), reason };
-        let database = host.disk.open_database(path).map_err(|error| disk(error.to_string()))?;
+        let database = open::database(host, path)?;
         open::prepare(&database, identity, path)?;
         let database = Arc::new(database);
         let reader = Reader::new(&database);

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase};
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
 use vulpes_raft::commit::CommitError;
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::Slot;
@@ -17,6 +17,19 @@ use super::error::{OpenError, ReadError};
 use super::reader::Reader;
 use super::staging::{Next, Staging};
 use super::{committer, tables};
+
+/// Opens the file, or makes it.
+pub(super) fn database(host: &Host, path: &Path) -> Result<Database, OpenError> {
+    host.disk.open_database(path).map_err(|error| {
+        let path = path.to_owned();
+        match error {
+            DatabaseError::Storage(StorageError::Corrupted(reason)) => {
+                OpenError::Damaged { path, reason }
+            }
+            error => OpenError::Disk { path, reason: error.to_string() },
+        }
+    })
+}
 
 /// Makes the tables of a new file, or checks that the file is one of ours and this node's.
 pub(super) fn prepare(database: &Database, own: &Identity, path: &Path) -> Result<(), OpenError> {
@@ -87,8 +100,7 @@ fn create(database: &Database, own: &Identity) -> Result<(), CommitError> {
 /// Where the file is not this node's, is open elsewhere, or its disk fails.
 pub fn compact(host: &Host, own: &Identity, path: &Path) -> Result<(), OpenError> {
     let disk = |reason: String| OpenError::Disk { path: path.to_owned(), reason };
-    let database = host.disk.open_database(path).map_err(|error| disk(error.to_string()));
-    let mut database = database?;
+    let mut database = self::database(host, path)?;
     prepare(&database, own, path)?;
     // Each round moves what it can; the last one finds nothing.
     while database.compact().map_err(|error| disk(error.to_string()))? {}

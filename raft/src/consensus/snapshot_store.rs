@@ -35,7 +35,11 @@ const CHUNK: usize = (1 << 20) - 200;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("cannot open the database: {0}")]
-    Database(#[from] redb::DatabaseError),
+    Database(redb::DatabaseError),
+    #[error(
+        "the database is damaged: {0}; give the node an empty data directory and a new number"
+    )]
+    Damaged(String),
     #[error("cannot read the database: {0}")]
     Read(#[from] CommitError),
     #[error("cannot start the commit thread: {0}")]
@@ -44,6 +48,17 @@ pub enum OpenError {
     Newer { found: u32 },
     #[error("the database belongs to {found:?}, but this is {own:?}; give each node its own data directory")]
     Foreign { found: Box<Identity>, own: Box<Identity> },
+}
+
+impl From<redb::DatabaseError> for OpenError {
+    fn from(error: redb::DatabaseError) -> Self {
+        match error {
+            redb::DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => {
+                Self::Damaged(reason)
+            }
+            error => Self::Database(error),
+        }
+    }
 }
 
 /// A snapshot on its way to the disk.
