@@ -42,3 +42,18 @@ pub const BATCH_ANSWERS: usize = 3 + BATCH_BYTES.div_ceil(limits::SEGMENT_TARGET
 
 /// Room a session's channel of answers has to have.
 pub const SESSION_ANSWERS: usize = limits::SESSION_BATCHES * BATCH_ANSWERS;
+
+/// The entry's limits that a simulation makes smaller.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryTuning {
+    /// Size in bytes at which a segment that still waits for credit takes no more events.
+    pub segment_target: usize,
+    /// Most segments on the way to one storage.
+    pub storage_credit: u32,
+}
+
+impl Default for EntryTuning {
+    fn default() -> Self {
+        Self { segment_target: limits::SEGMENT_TARGET, storage_credit: limits::STORAGE_CREDIT }
+    }
+}

@@ -103,7 +103,7 @@ pub enum ReadError {
 const AHEAD_WAIT: Duration = Duration::from_secs(3);
 
 /// Slots kept in memory for those who read near the tail; the bytes are bounded beside it.
-const RECENT_SLOTS: usize = 4096;
+pub const RECENT_SLOTS: usize = 4096;
 
 /// The log, read by any number of readers, appended to by the replica alone.
 #[derive(Clone)]
@@ -117,6 +117,8 @@ pub struct Log {
 /// The replica's end of a [`Log`].
 pub struct LogTail {
     recent: Arc<Mutex<Recent>>,
+    /// Slots kept in memory at most.
+    slots: usize,
     tail: watch::Sender<Tail>,
 }
 
@@ -145,10 +147,16 @@ pub fn log(tail: Tail, sources: Vec<Arc<dyn Source>>) -> (LogTail, Log) {
     let (sender, receiver) = watch::channel(tail);
     let head = Arc::new(watch::Sender::new(Head::default()));
     let log = Log { recent: recent.clone(), tail: receiver, head, sources: sources.into() };
-    (LogTail { recent, tail: sender }, log)
+    (LogTail { recent, slots: RECENT_SLOTS, tail: sender }, log)
 }
 
 impl LogTail {
+    /// The same, with fewer slots kept in memory.
+    #[must_use]
+    pub fn keeping(self, slots: usize) -> Self {
+        Self { slots, ..self }
+    }
+
     /// Adds the next slot and lets readers see it.
     pub fn append(&self, placed: Arc<Placed>) {
         let resolution = &placed.resolution;
@@ -156,7 +164,7 @@ impl LogTail {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.bytes += body_len(&placed);
         recent.placed.push_back(placed);
-        while recent.placed.len() > RECENT_SLOTS || recent.bytes > limits::RECENT_BODIES {
+        while recent.placed.len() > self.slots || recent.bytes > limits::RECENT_BODIES {
             let Some(oldest) = recent.placed.pop_front() else { break };
             recent.bytes -= body_len(&oldest);
         }

@@ -8,6 +8,7 @@
 //! - `repair`: mending damaged bodies from other storages.
 //! - `retention`, `upkeep`: asking for what is too old to be released, and deleting what was.
 //! - `admin`: what operators are told.
+//! - [`tuning`]: what a simulation makes smaller, or late.
 //!
 //! Invariant: nothing here decides about order or durability; it only carries.
 
@@ -27,6 +28,7 @@ mod repair;
 mod retention;
 mod session;
 mod transport;
+pub mod tuning;
 mod upkeep;
 
 use std::future::Future;

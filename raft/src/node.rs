@@ -77,7 +77,8 @@ pub struct SyncConfig {
     pub lease: Duration,
 }
 
-/// When the log is folded into a snapshot. Every group works with the defaults; a simulation sees more with less.
+/// When the log is folded into a snapshot, and how much of the order is shown. Every group works with the defaults; a
+/// simulation sees more with less.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
     /// A snapshot is made after this many log entries.
@@ -86,11 +87,14 @@ pub struct Tuning {
     pub log_kept: u64,
     /// A member further behind than this gets a snapshot instead of entries.
     pub lag_limit: u64,
+    /// The newest resolutions that followers are shown, beside those that some storage lacks; who is further behind reads
+    /// from a storage.
+    pub shown: u64,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { snapshot_every: 10_000, log_kept: 2_000, lag_limit: 20_000 }
+        Self { snapshot_every: 10_000, log_kept: 2_000, lag_limit: 20_000, shown: u64::MAX }
     }
 }
 
@@ -114,6 +118,8 @@ pub struct SyncNode {
 struct Inner {
     host: Host,
     config: SyncConfig,
+    /// See [`Tuning::shown`].
+    shown: u64,
     raft: Raft,
     applied: Arc<Applied>,
     submissions: mpsc::Sender<Submission>,
@@ -169,6 +175,7 @@ impl SyncNode {
             tasks: Mutex::default(),
             host,
             config,
+            shown: tuning.shown,
             raft,
             applied,
             submissions,
@@ -317,9 +324,11 @@ impl SyncNode {
             changes.mark_unchanged();
             {
                 let state = self.inner.applied.state();
-                match state.sequencer.rows(from, max) {
+                let newest = state.sequencer.next_slot().0.saturating_sub(self.inner.shown);
+                let shown = Slot(newest).min(state.sequencer.stored_everywhere().next());
+                match state.sequencer.rows(from, max).filter(|_| from >= shown) {
                     None => {
-                        let oldest = state.sequencer.oldest_kept();
+                        let oldest = state.sequencer.oldest_kept().max(shown);
                         return Ok(Followed::Behind { oldest });
                     }
                     Some(rows) if !rows.is_empty() => return Ok(Followed::Rows(rows)),

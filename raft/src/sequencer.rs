@@ -246,8 +246,13 @@ impl Sequencer {
     }
 
     fn trim(&mut self) {
-        let everywhere = self.stored.values().min().copied().unwrap_or(Slot(0));
-        self.tail.trim(everywhere);
+        self.tail.trim(self.stored_everywhere());
+    }
+
+    /// Through which slot all storages have their rows on disk.
+    #[must_use]
+    pub fn stored_everywhere(&self) -> Slot {
+        self.stored.values().min().copied().unwrap_or(Slot(0))
     }
 
     /// The slot that the next resolution gets.

@@ -34,6 +34,7 @@ use self::storages::Storages;
 use self::writer::Writer;
 use super::order::{Lease, Opened, OrderError};
 use super::status::{Counters, EntryStatus};
+use super::EntryTuning;
 use crate::event::{Event, SessionId};
 use crate::gate::{Answer, Moment, PublishError};
 use crate::keep::{KeepError, Kept};
@@ -138,6 +139,13 @@ impl<A: Clone> Core<A> {
             outputs: VecDeque::new(),
             counters: Counters::default(),
         }
+    }
+
+    /// The same with smaller limits.
+    pub(super) fn tuned(mut self, tuning: EntryTuning) -> Self {
+        self.writer.aim_at(tuning.segment_target);
+        self.storages.use_at_most(tuning.storage_credit);
+        self
     }
 
     /// The next thing it wants done.

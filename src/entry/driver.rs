@@ -31,6 +31,7 @@ pub use self::handle::{EntryClosed, EntryHandle, Permit};
 use super::core::{Core, Output};
 use super::order::{Lease, Opened, OrderError, Ordering};
 use super::status::EntryStatus;
+use super::EntryTuning;
 use crate::gate::{Answer, Moment, PublishError};
 use crate::keep::{KeepError, Keeper, Kept};
 use crate::limits;
@@ -63,6 +64,7 @@ pub struct EntryConfig {
     pub storages: Vec<Arc<dyn Keeper>>,
     /// How long sync waits for a sign of life before it closes an incarnation. Renewed at a third of it.
     pub lease: Duration,
+    pub tuning: EntryTuning,
 }
 
 /// The entry role.
@@ -108,7 +110,7 @@ impl Entry {
         let (sender, batches) = mpsc::channel(limits::ENTRY_BATCHES);
         let (status, watched) = watch::channel(EntryStatus::default());
         let entry = Self {
-            core: Core::new(config.node, host.random.next_u64(), config.lease),
+            core: Core::new(config.node, host.random.next_u64(), config.lease).tuned(config.tuning),
             config,
             order,
             recent,

@@ -41,6 +41,7 @@ use super::links::Sync;
 use super::listen::{self, Protocol};
 use super::peers::{serve_peers, Served};
 use super::repair::repair;
+use super::tuning::Tuning;
 use super::upkeep::catch_up;
 
 /// A storage's database, in the data directory.
@@ -101,10 +102,22 @@ impl Node {
     /// # Errors
     /// Where a port is in use, or the data directory is not this node's or can't be read.
     pub async fn start(host: Host, config: NodeConfig) -> Result<Self, StartError> {
+        Self::start_tuned(host, config, Tuning::default()).await
+    }
+
+    /// As [`Node::start`], with limits that make what is rare common.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_tuned(
+        host: Host,
+        config: NodeConfig,
+        tuning: Tuning,
+    ) -> Result<Self, StartError> {
         let listeners = listen(&host, &config).await?;
         let identity = open_identity(&host, &config)?;
         let own = config.own().clone();
-        let recent = RecentBodies::new(limits::RECENT_BODIES);
+        let recent = RecentBodies::new(tuning.recent_bodies);
         let storage = if own.has(Role::Storage) {
             let path = config.data.join(STORAGE_FILE);
             Some(Storage::open(&host, &identity, &path, recent.clone())?)
@@ -112,7 +125,8 @@ impl Node {
             None
         };
         let sync = if own.has(Role::Sync) {
-            Some(SyncNode::start(host.clone(), sync_config(&config, &identity)).await?)
+            let sync_config = sync_config(&config, &identity);
+            Some(SyncNode::start_tuned(host.clone(), sync_config, tuning.sync).await?)
         } else {
             None
         };
@@ -137,7 +151,7 @@ impl Node {
             left_behind: watch::channel(false).1,
         };
         if own.has(Role::Entry) || own.has(Role::Storage) {
-            node.start_reading(&host, recent, listeners.clients, stop).await?;
+            node.start_reading(&host, &tuning, recent, listeners.clients, stop).await?;
         }
         Ok(node)
     }
@@ -146,6 +160,7 @@ impl Node {
     async fn start_reading(
         &mut self,
         host: &Host,
+        tuning: &Tuning,
         recent: RecentBodies,
         listeners: Vec<(Protocol, Box<dyn Listener>)>,
         stop: watch::Receiver<bool>,
@@ -164,6 +179,7 @@ impl Node {
         let sources = storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn Source>);
         let sources = nearest_first(self.identity.node, &storages, sources.collect());
         let (log_tail, log) = log(tail, sources);
+        let log_tail = log_tail.keeping(tuning.recent_slots);
         let left_behind = self.start_upkeep(&log, &realms, &storages);
         let (placed, placing) = mpsc::channel(limits::READ_ROWS);
         let (commands, commanded) = mpsc::channel(limits::DISPATCH_COMMANDS);
@@ -175,7 +191,7 @@ impl Node {
             observers.push(observer);
             let (notices, noticed) = mpsc::channel(NOTICE_SLOTS);
             told = Some(notices);
-            let entry = self.start_entry(host, &storages, observed, recent.clone());
+            let entry = self.start_entry(host, tuning, &storages, observed, recent.clone());
             let calls = self.start_calls(host, &realms);
             let desk = Desk::new(calls.clone());
             self.start_asking(&log, &realms, &entry, &desk);
@@ -215,8 +231,7 @@ impl Node {
             observers,
         };
         tokio::spawn(replica.run());
-        self.log = Some(log);
-        self.realms = Some(realms);
+        (self.log, self.realms) = (Some(log), Some(realms));
         Ok(())
     }
 
@@ -228,6 +243,7 @@ impl Node {
     fn start_entry(
         &self,
         host: &Host,
+        tuning: &Tuning,
         storages: &BTreeMap<NodeId, StorageClient>,
         observed: mpsc::Receiver<Arc<Vec<Resolution>>>,
         recent: RecentBodies,
@@ -235,10 +251,12 @@ impl Node {
         let keepers = storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn Keeper>);
         let config = EntryConfig {
             node: self.identity.node,
-            storages: keepers.collect(),
+            storages: keepers.map(|keeper| tuning.keeper(keeper)).collect(),
             lease: self.config.timing.lease,
+            tuning: tuning.entry,
         };
-        Entry::start(config, host, Arc::new(Sync(self.order.clone())), observed, recent)
+        let order = tuning.ordering(Arc::new(Sync(self.order.clone())));
+        Entry::start(config, host, order, observed, recent)
     }
 
     /// Begins to pass on calls to the other entries, and to take theirs.

@@ -23,7 +23,7 @@ const KNOWN: [u64; 0] = [];
 /// How long the trouble lasts, in simulated time.
 const TROUBLE: Duration = Duration::from_secs(20);
 
-const OFTEN: Tuning = Tuning { snapshot_every: 60, log_kept: 10, lag_limit: 100 };
+const OFTEN: Tuning = Tuning { snapshot_every: 60, log_kept: 10, lag_limit: 100, shown: u64::MAX };
 
 /// SplitMix64, for the choices of the test itself.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use vulpes_raft::order::{CloseReason, Place, SealedSegment, SegmentOutcome, Step
 use vulpes_raft::service::{Followed, Lease, SyncError};
 
 /// Snapshots so often that a short test sees many.
-const OFTEN: Tuning = Tuning { snapshot_every: 40, log_kept: 5, lag_limit: 60 };
+const OFTEN: Tuning = Tuning { snapshot_every: 40, log_kept: 5, lag_limit: 60, shown: u64::MAX };
 
 fn place(outcome: &SegmentOutcome) -> Place {
     match outcome {

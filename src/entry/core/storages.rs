@@ -14,9 +14,11 @@ use crate::gate::Moment;
 use crate::limits;
 
 /// The group as last heard of, with what is known of each member.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Storages {
     group: StorageGroup,
+    /// The most credit that is made use of.
+    most_credit: u32,
     /// In the order of the group.
     members: Vec<Storage>,
 }
@@ -48,14 +50,26 @@ impl Storage {
         self.in_flight.len() < self.credit as usize
     }
 
-    fn grant(&mut self, credit: u32) {
-        self.credit = credit.clamp(1, limits::STORAGE_CREDIT);
+    fn grant(&mut self, credit: u32, most: u32) {
+        self.credit = credit.clamp(1, most);
         self.contact = Contact::Begun;
         self.failures = 0;
     }
 }
 
+impl Default for Storages {
+    fn default() -> Self {
+        let (group, members) = (StorageGroup::default(), Vec::new());
+        Self { group, most_credit: limits::STORAGE_CREDIT, members }
+    }
+}
+
 impl Storages {
+    /// Has less credit made use of.
+    pub(super) fn use_at_most(&mut self, credit: u32) {
+        self.most_credit = credit;
+    }
+
     pub(super) fn group(&self) -> &StorageGroup {
         &self.group
     }
@@ -124,11 +138,12 @@ impl Storages {
 
     /// A storage kept a segment and grants its next credit.
     pub(super) fn kept(&mut self, storage: NodeId, segment: AdvanceSegment, credit: u32) {
+        let most = self.most_credit;
         let Some(member) = self.get(storage) else { return };
         member.in_flight.retain(|sent| *sent != segment);
         // A late answer from before a failure, or from an older incarnation, is no answer to the begin that is due.
         if member.contact == Contact::Begun {
-            member.grant(credit);
+            member.grant(credit, most);
         }
     }
 
@@ -144,9 +159,10 @@ impl Storages {
 
     /// A storage answered the begin, or did not.
     pub(super) fn begun(&mut self, storage: NodeId, credit: Option<u32>, now: Moment) {
+        let most = self.most_credit;
         let Some(member) = self.get(storage) else { return };
         match credit {
-            Some(credit) => member.grant(credit),
+            Some(credit) => member.grant(credit, most),
             None if member.contact == Contact::Beginning => member.lose(now),
             None => {}
         }

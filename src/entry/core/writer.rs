@@ -26,6 +26,8 @@ pub(super) struct Writer<A> {
     rest: Option<Rest<A>>,
     /// Of events that were never sealed and never will be. Told when all that was sealed before has been answered.
     discarded: Tickets<A>,
+    /// Size in bytes at which the open segment takes no more events.
+    target: usize,
     /// The newest moment of submission seen. Sessions stamp their batches by themselves, so that two may come in the
     /// wrong order by a moment; they are taken as having come together.
     newest: Moment,
@@ -48,12 +50,18 @@ impl<A> Default for Writer<A> {
             tickets: Tickets::default(),
             rest: None,
             discarded: Tickets::default(),
+            target: limits::SEGMENT_TARGET,
             newest: Moment::default(),
         }
     }
 }
 
 impl<A: Clone> Writer<A> {
+    /// Has segments take fewer events.
+    pub(super) fn aim_at(&mut self, target: usize) {
+        self.target = target;
+    }
+
     /// Whether a batch still waits for room, so that no other can be taken.
     pub(super) fn is_full(&self) -> bool {
         self.rest.is_some()
@@ -98,7 +106,7 @@ impl<A: Clone> Writer<A> {
         let Some(mut rest) = self.rest.take() else { return true };
         let offset = self.open.count();
         while let Some(event) = rest.events.as_slice().first() {
-            if self.open.size() >= limits::SEGMENT_TARGET || self.open.push(event).is_err() {
+            if self.open.size() >= self.target || self.open.push(event).is_err() {
                 break;
             }
             rest.events.next();

@@ -40,7 +40,8 @@ fn start() -> Bench {
     let sync = FakeSync::new(NODE, log);
     let recent = RecentBodies::new(1 << 20);
     let keepers = storages.iter().map(|storage| Arc::clone(storage) as Arc<dyn Keeper>).collect();
-    let config = EntryConfig { node: NODE, storages: keepers, lease: Duration::from_secs(9) };
+    let (lease, tuning) = (Duration::from_secs(9), EntryTuning::default());
+    let config = EntryConfig { node: NODE, storages: keepers, lease, tuning };
     let order = Arc::clone(&sync) as Arc<dyn Ordering>;
     let entry = Entry::start(config, &host(), order, observed, recent.clone());
     Bench { entry, storages, sync, recent }
@@ -222,7 +223,8 @@ async fn an_idle_incarnation_is_renewed_and_opened_anew_when_lost() {
 async fn an_entry_whose_log_ends_answers_everybody_and_takes_no_more() {
     let (log, observed) = mpsc::channel(1);
     let storages: Vec<Arc<dyn Keeper>> = Vec::new();
-    let config = EntryConfig { node: NODE, storages, lease: Duration::from_secs(9) };
+    let (lease, tuning) = (Duration::from_secs(9), EntryTuning::default());
+    let config = EntryConfig { node: NODE, storages, lease, tuning };
     let (sync_log, _kept) = mpsc::channel(16);
     let order = FakeSync::new(NODE, sync_log) as Arc<dyn Ordering>;
     let entry = Entry::start(config, &host(), order, observed, RecentBodies::new(0));

@@ -1,0 +1,177 @@
+//! What a simulation makes smaller, or late, so that what is rare becomes common: segments that fill up, credit that runs
+//! out, bodies and slots that have left the memory, answers that come late or get lost.
+//!
+//! Invariant: a node outside of a simulation works with the default, which is what `limits` says. Nodes that differ in
+//! this still agree on everything: nothing here reaches the order or its fold.
+//!
+//! Deliberately absent: the network and the disk, which a simulation replaces as a whole (`vulpes_raft::host`).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::FutureExt;
+use vulpes_raft::ids::{Incarnation, NodeId};
+use vulpes_raft::node::Tuning as SyncTuning;
+use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroup};
+
+use crate::entry::{EntryTuning, Lease, Opened, OrderError, Ordering};
+use crate::keep::{KeepError, Keeper, Kept};
+use crate::limits;
+use crate::log::RECENT_SLOTS;
+use crate::segment::SealedBody;
+
+/// Limits of a node.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    pub sync: SyncTuning,
+    pub entry: EntryTuning,
+    /// Bytes of bodies in memory that are not read yet.
+    pub recent_bodies: usize,
+    /// Slots in memory for those who read near the tail.
+    pub recent_slots: usize,
+    /// What becomes of the answers that the node's entry gets from storages and sync.
+    pub answers: Option<Answers>,
+    /// A storage that bodies from the node's entry never reach. Others have to be its quorum, and it has to fetch them.
+    pub unreached: Option<NodeId>,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            sync: SyncTuning::default(),
+            entry: EntryTuning::default(),
+            recent_bodies: limits::RECENT_BODIES,
+            recent_slots: RECENT_SLOTS,
+            answers: None,
+            unreached: None,
+        }
+    }
+}
+
+/// Draws the fate of answers.
+#[derive(Clone)]
+pub struct Answers(pub Arc<dyn Fn() -> Fate + Send + Sync>);
+
+/// What becomes of an answer. What was asked for is done either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Late(Duration),
+    Lost,
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answers")
+    }
+}
+
+impl Answers {
+    /// Has an answer meet its fate; one that is lost becomes this error.
+    async fn meet<T, E>(&self, answer: Result<T, E>, lost: E) -> Result<T, E> {
+        match (self.0)() {
+            Fate::Late(by) => {
+                tokio::time::sleep(by).await;
+                answer
+            }
+            Fate::Lost => Err(lost),
+        }
+    }
+}
+
+impl Tuning {
+    pub(super) fn keeper(&self, keeper: Arc<dyn Keeper>) -> Arc<dyn Keeper> {
+        let unreached = self.unreached == Some(keeper.storage());
+        match &self.answers {
+            None if !unreached => keeper,
+            answers => Arc::new(TunedKeeper { keeper, answers: answers.clone(), unreached }),
+        }
+    }
+
+    pub(super) fn ordering(&self, ordering: Arc<dyn Ordering>) -> Arc<dyn Ordering> {
+        match self.answers.clone() {
+            None => ordering,
+            Some(answers) => Arc::new(TunedOrdering { ordering, answers }),
+        }
+    }
+}
+
+struct TunedKeeper {
+    keeper: Arc<dyn Keeper>,
+    answers: Option<Answers>,
+    unreached: bool,
+}
+
+impl TunedKeeper {
+    fn lost(&self, reason: &str) -> KeepError {
+        KeepError::Unreachable { storage: self.keeper.storage(), reason: reason.to_owned() }
+    }
+
+    async fn meet<T>(&self, answer: Result<T, KeepError>) -> Result<T, KeepError> {
+        match &self.answers {
+            None => answer,
+            Some(answers) => answers.meet(answer, self.lost("its answer is lost")).await,
+        }
+    }
+}
+
+impl Keeper for TunedKeeper {
+    fn storage(&self) -> NodeId {
+        self.keeper.storage()
+    }
+
+    fn begin(
+        &self,
+        entry: NodeId,
+        incarnation: Incarnation,
+    ) -> BoxFuture<'_, Result<u32, KeepError>> {
+        async move { self.meet(self.keeper.begin(entry, incarnation).await).await }.boxed()
+    }
+
+    fn keep(&self, body: SealedBody) -> BoxFuture<'_, Result<Kept, KeepError>> {
+        async move {
+            if self.unreached {
+                return Err(self.lost("bodies do not reach it"));
+            }
+            self.meet(self.keeper.keep(body).await).await
+        }
+        .boxed()
+    }
+}
+
+struct TunedOrdering {
+    ordering: Arc<dyn Ordering>,
+    answers: Answers,
+}
+
+impl TunedOrdering {
+    async fn meet<T>(&self, answer: Result<T, OrderError>) -> Result<T, OrderError> {
+        self.answers.meet(answer, OrderError::Unknown).await
+    }
+}
+
+impl Ordering for TunedOrdering {
+    fn open(&self, entry: NodeId, request: u64) -> BoxFuture<'_, Result<Opened, OrderError>> {
+        async move { self.meet(self.ordering.open(entry, request).await).await }.boxed()
+    }
+
+    fn propose(
+        &self,
+        segments: Vec<SealedSegment>,
+    ) -> BoxFuture<'_, Result<Vec<SegmentOutcome>, OrderError>> {
+        async move { self.meet(self.ordering.propose(segments).await).await }.boxed()
+    }
+
+    fn renew(
+        &self,
+        entry: NodeId,
+        incarnation: Incarnation,
+    ) -> BoxFuture<'_, Result<Lease, OrderError>> {
+        async move { self.meet(self.ordering.renew(entry, incarnation).await).await }.boxed()
+    }
+
+    fn group(&self) -> BoxFuture<'_, Result<StorageGroup, OrderError>> {
+        async move { self.meet(self.ordering.group().await).await }.boxed()
+    }
+}
