@@ -2,9 +2,11 @@
 //!
 //! Invariant: what was synced survives a crash whole; what was not is lost, kept or torn, page by page, as a seed
 //! decides. After a crash, and after [`SimDisk::kill`], handles opened before do nothing but fail. A sync that fails
-//! promises nothing about what it was to write.
+//! promises nothing about what it was to write. Only [`SimDisk::rot`] changes what was synced.
 //!
-//! Deliberately absent: bit rot, and files that shrink on their own.
+//! Deliberately absent: rot of the small files; a node whose identity is gone is a new node.
+
+mod rot;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,6 +17,8 @@ use redb::{Database, DatabaseError, StorageBackend};
 
 use super::mix;
 use crate::host::Disk;
+
+pub use rot::Rot;
 
 /// Unsynced writes survive or perish in pieces of this size.
 const PAGE: usize = 4_096;
@@ -49,6 +53,8 @@ struct State {
     life: u64,
     death: Option<String>,
     trouble: Option<DiskTrouble>,
+    /// What a database may cache, where it is less than usual.
+    cache: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +65,8 @@ struct Image {
     durable: Vec<u8>,
     /// What happened to `current` since the last sync.
     unsynced: Vec<Change>,
+    /// What was durable when it was last remembered.
+    remembered: Vec<u8>,
     open: bool,
 }
 
@@ -122,6 +130,36 @@ impl SimDisk {
         }
     }
 
+    /// Notes what is durable, for pages that will be stale.
+    pub fn remember(&self) {
+        for image in self.lock().databases.values_mut() {
+            image.remembered.clone_from(&image.durable);
+        }
+    }
+
+    /// Has databases that are opened from now on cache nothing, so that what rots is what is read.
+    pub fn cache_nothing(&self) {
+        self.lock().cache = Some(0);
+    }
+
+    /// Damages one database of a disk whose power is cut, and says how; `None` where there is nothing to damage.
+    pub fn rot(&self, rot: Rot, seed: u64) -> Option<String> {
+        let mut state = self.lock();
+        let mut chance = seed;
+        let mut below = move |end: usize| {
+            chance = chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            (mix(chance) % end as u64) as usize
+        };
+        // Only one of them may have what this asks for.
+        let first = below(state.databases.len().max(1));
+        let (mut later, mut earlier) = (state.databases.iter_mut(), Vec::new());
+        earlier.extend(later.by_ref().take(first));
+        later.chain(earlier).find_map(|(path, image)| {
+            let what = image.rot(rot, &mut below)?;
+            Some(format!("{}: {what}", path.display()))
+        })
+    }
+
     /// Fails everything from now on, as after an error that ends the process. The first reason is kept.
     pub fn kill(&self, reason: &str) {
         let mut state = self.lock();
@@ -164,17 +202,17 @@ fn write(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
 
 impl Disk for SimDisk {
     fn open_database(&self, path: &Path) -> Result<Database, DatabaseError> {
-        let backend = {
+        let (backend, cache) = {
             let mut state = self.lock();
             Self::alive(&state).map_err(redb::StorageError::Io)?;
-            let life = state.life;
+            let (life, cache) = (state.life, state.cache.unwrap_or(CACHE_BYTES));
             let image = state.databases.entry(path.to_owned()).or_default();
             if std::mem::replace(&mut image.open, true) {
                 return Err(DatabaseError::DatabaseAlreadyOpen);
             }
-            Handle { disk: self.clone(), path: path.to_owned(), life }
+            (Handle { disk: self.clone(), path: path.to_owned(), life }, cache)
         };
-        Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)
+        Database::builder().set_cache_size(cache).create_with_backend(backend)
     }
 
     fn read_file(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -302,17 +340,17 @@ mod tests {
 
     const TABLE: TableDefinition<u64, u64> = TableDefinition::new("numbers");
 
-    fn path() -> &'static Path {
+    pub(super) fn path() -> &'static Path {
         Path::new("data/test.redb")
     }
 
-    fn insert(database: &Database, number: u64) {
+    pub(super) fn insert(database: &Database, number: u64) {
         let transaction = begin_write(database, Recovery::Walk).unwrap();
         transaction.open_table(TABLE).unwrap().insert(number, number).unwrap();
         transaction.commit().unwrap();
     }
 
-    fn numbers(database: &Database) -> Vec<u64> {
+    pub(super) fn numbers(database: &Database) -> Vec<u64> {
         let table = database.begin_read().unwrap().open_table(TABLE).unwrap();
         table.iter().unwrap().map(|row| row.unwrap().0.value()).collect()
     }

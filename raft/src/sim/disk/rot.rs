@@ -1,0 +1,149 @@
+//! What rots on a disk: bits that flip, pages that are as they were, a file's end that is gone.
+//!
+//! Invariant: what rots is other than it was, and that is said.
+//!
+//! Deliberately absent: when it happens, and which node it meets. Simulations say so.
+
+use super::{Image, PAGE};
+
+/// What rots on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rot {
+    /// Some bits are flipped.
+    Bits,
+    /// Some pages are as they were when the disk was last remembered.
+    Stale,
+    /// The end of the file is gone.
+    Tail,
+    /// A bit is flipped where one letter is repeated, as in a long body. This may happen to a disk that is used.
+    Run,
+}
+
+/// How often a letter is repeated there at least.
+const RUN: usize = 256;
+
+/// Most bits that flip.
+const BITS: u64 = 64;
+
+/// Most pages that are stale.
+const STALE: usize = 8;
+
+impl Image {
+    /// Damages it and says how; `None` where there is nothing to damage.
+    pub(super) fn rot(
+        &mut self,
+        rot: Rot,
+        below: &mut impl FnMut(usize) -> usize,
+    ) -> Option<String> {
+        let what = match rot {
+            Rot::Bits => flip(&mut self.durable, below)?,
+            Rot::Stale => go_stale(&mut self.durable, &self.remembered, below)?,
+            Rot::Tail => {
+                let cut = 1 + below((self.durable.len() / 4).max(1));
+                let left = self.durable.len().checked_sub(cut)?;
+                self.durable.truncate(left);
+                format!("the last {cut} bytes are gone")
+            }
+            Rot::Run => return flip_in_run(self, below),
+        };
+        self.current.clone_from(&self.durable);
+        Some(what)
+    }
+}
+
+/// Most of a file's pages are free: only bits of those that hold something tell anything.
+fn flip(bytes: &mut [u8], below: &mut impl FnMut(usize) -> usize) -> Option<String> {
+    let filled: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+    if filled.is_empty() {
+        return None;
+    }
+    let count = 1 + below(BITS as usize);
+    for _ in 0..count {
+        bytes[filled[below(filled.len())]] ^= 1 << below(8);
+    }
+    Some(format!("{count} bits flipped"))
+}
+
+fn flip_in_run(image: &mut Image, below: &mut impl FnMut(usize) -> usize) -> Option<String> {
+    let is_run = |run: &[u8]| run[0].is_ascii_lowercase() && run.iter().all(|byte| *byte == run[0]);
+    let chunks = image.durable.chunks_exact(RUN).zip(image.current.chunks_exact(RUN)).enumerate();
+    let runs = chunks.filter(|(_, (durable, current))| durable == current && is_run(durable));
+    let runs: Vec<usize> = runs.map(|(chunk, _)| chunk * RUN).collect();
+    if runs.is_empty() {
+        return None;
+    }
+    let at = runs[below(runs.len())] + below(RUN);
+    image.durable[at] ^= 1;
+    image.current[at] ^= 1;
+    Some(format!("a bit flipped at {at}"))
+}
+
+fn go_stale(
+    bytes: &mut [u8],
+    before: &[u8],
+    below: &mut impl FnMut(usize) -> usize,
+) -> Option<String> {
+    let pages = bytes.chunks_exact_mut(PAGE).zip(before.chunks_exact(PAGE));
+    let mut differing: Vec<_> = pages.filter(|(now, then)| now != then).collect();
+    if differing.is_empty() {
+        return None;
+    }
+    let (all, count) = (differing.len(), 1 + below(STALE.min(differing.len())));
+    for _ in 0..count {
+        let (now, then) = differing.swap_remove(below(differing.len()));
+        now.copy_from_slice(then);
+    }
+    Some(format!("{count} of {all} pages are as they were"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{insert, numbers, path};
+    use super::super::SimDisk;
+    use super::*;
+    use crate::host::Disk;
+
+    /// What redb can't tell apart, because a commit syncs once: a last commit that was torn, which nobody was told of, and
+    /// one that was whole and has rotted. It goes back to the commit before, and a node does not hear of it.
+    #[test]
+    fn a_last_commit_that_rots_is_lost_or_told_and_nothing_else_is() {
+        let (mut lost, mut told) = (0, 0);
+        for seed in 0..200 {
+            let disk = SimDisk::new();
+            let database = disk.open_database(path()).unwrap();
+            insert(&database, 1);
+            insert(&database, 2);
+            disk.crash(seed);
+            drop(database);
+            disk.rot(Rot::Bits, seed).unwrap();
+            match disk.open_database(path()).map(|database| numbers(&database)) {
+                Ok(found) if found == [1, 2] => {}
+                Ok(found) if found == [1] => lost += 1,
+                Ok(found) => panic!("seed {seed}: {found:?}"),
+                Err(_) => told += 1,
+            }
+        }
+        assert!(lost > 0 && told > 0, "{lost} lost, {told} told");
+    }
+
+    #[test]
+    fn what_rots_is_other_than_it_was_and_goes_on_being_so() {
+        for (seed, rot) in [(1, Rot::Bits), (2, Rot::Stale), (3, Rot::Tail)] {
+            let disk = SimDisk::new();
+            let database = disk.open_database(path()).unwrap();
+            insert(&database, 1);
+            disk.remember();
+            insert(&database, 2);
+            disk.crash(seed);
+            drop(database);
+            let before = disk.lock().databases[path()].durable.clone();
+            let told = disk.rot(rot, seed).unwrap();
+            disk.crash(seed);
+            let state = disk.lock();
+            let image = &state.databases[path()];
+            assert_ne!(image.durable, before, "{told}");
+            assert_eq!(image.current, image.durable, "{told}");
+        }
+        assert_eq!(SimDisk::new().rot(Rot::Bits, 1), None);
+    }
+}
