@@ -8,6 +8,7 @@
 use std::sync::atomic::Ordering;
 
 use turmoil::Sim;
+use vulpes_raft::sim::Rot;
 
 use crate::chance::Chance;
 use crate::node::{name, Simulated};
@@ -23,6 +24,8 @@ pub(crate) struct Cluster {
     chance: Chance,
     /// Pairs of hosts between which something is wrong.
     cuts: Vec<Cut>,
+    /// Nodes keep few slots in memory.
+    pub(crate) forgetful: bool,
 }
 
 struct Cut {
@@ -45,6 +48,8 @@ pub(crate) enum Ongoing {
     Slow(u64),
     BadDisk(u64),
     WrongClock(u64),
+    /// It is over, or never ends.
+    Over,
 }
 
 impl Cluster {
@@ -52,7 +57,8 @@ impl Cluster {
     pub(crate) fn new(sim: &mut Sim<'_>, plan: &Plan) -> Self {
         let nodes = plan.nodes.iter().zip(1..);
         let nodes = nodes.map(|(node_plan, id)| Simulated::new(sim, plan, id, *node_plan));
-        Self { nodes: nodes.collect(), chance: plan.chance(200), cuts: Vec::new() }
+        let forgetful = plan.tuning.is_forgetful();
+        Self { nodes: nodes.collect(), chance: plan.chance(200), cuts: Vec::new(), forgetful }
     }
 
     fn ids(&self) -> Vec<u64> {
@@ -122,12 +128,34 @@ impl Cluster {
                 node.doomed = true;
                 Ongoing::BadDisk(node.id)
             }
+            Fault::Remember { node } => {
+                self.node(node).disk.remember();
+                Ongoing::Over
+            }
+            Fault::Rot { node, rot } => self.rot(sim, node, rot, record),
             Fault::WrongClock { node, by } => {
                 record.counts.clocks += 1;
                 self.node(node).wrong.store(by, Ordering::Relaxed);
                 Ongoing::WrongClock(node)
             }
         }
+    }
+
+    fn rot(&mut self, sim: &mut Sim<'_>, id: u64, rot: Rot, record: &mut Record) -> Ongoing {
+        let seed = self.chance.next();
+        if self.node(id).crashed {
+            // It is down for another reason, and comes back when that is over.
+            self.node(id).rot(rot, seed, record);
+            return Ongoing::Over;
+        }
+        if rot == Rot::Run {
+            self.node(id).rot(rot, seed, record);
+            return Ongoing::Over;
+        }
+        record.counts.crashes += 1;
+        self.crash(sim, id, true);
+        self.node(id).rot(rot, seed, record);
+        Ongoing::Crashed(vec![id])
     }
 
     /// Ends a fault.
@@ -158,17 +186,27 @@ impl Cluster {
                 record.trace(|| format!("the clock of {node} is right again"));
                 self.node(node).wrong.store(0, Ordering::Relaxed);
             }
+            Ongoing::Over => {}
         }
     }
 
-    /// Ends the nodes whose disks have failed, as their processes would by themselves.
+    /// Ends the nodes whose disks have failed, as their processes would by themselves. One whose disk has rotted stays
+    /// away, as an operator would have it.
     pub(crate) fn bury(&mut self, sim: &mut Sim<'_>, record: &mut Record) {
         let dead = self.nodes.iter().filter(|node| !node.crashed && node.is_dying());
         for id in dead.map(|node| node.id).collect::<Vec<_>>() {
-            record.trace(|| format!("node {id} ends because its disk has failed"));
-            record.counts.broken += 1;
+            let reason = self.node(id).reason().unwrap_or_default();
+            record.trace(|| format!("node {id} ends because its disk has failed: {reason}"));
             self.crash(sim, id, false);
-            self.node(id).buried = true;
+            let node = self.node(id);
+            node.buried = node.doomed || !node.rotten;
+            if !node.buried {
+                record.check(says_so(id, &reason));
+                record.retired.push(id);
+                record.counts.retired += 1;
+            } else {
+                record.counts.broken += 1;
+            }
         }
     }
 
@@ -236,4 +274,12 @@ impl Cluster {
             }
         }
     }
+}
+
+/// A node that does not start because its disk has rotted tells the operator so.
+fn says_so(id: u64, reason: &str) -> Result<(), String> {
+    if reason.contains("does not start") && !reason.contains("damaged") {
+        return Err(format!("node {id} does not say that its disk has rotted: {reason}"));
+    }
+    Ok(())
 }

@@ -5,6 +5,9 @@
 //! fault has ended, every node has to serve again, all have to show the same log, and every subscriber has to have read
 //! it.
 //!
+//! In about every other run limits are small and answers late (`tuning`), so that nodes do all the time what is rare
+//! with the limits of production. In some, a disk rots: its node refuses to start and stays away, or mends what it has.
+//!
 //! - `VULPES_SEED=17 cargo test --test simulation replay -- --nocapture` runs one seed and prints its trace.
 //! - `VULPES_SEEDS=5000 cargo test --test simulation more -- --nocapture` runs as many seeds beyond those run always, on
 //!   all cores; `VULPES_FROM=$(date +%s)00000` has it begin where nobody was before.
@@ -37,6 +40,7 @@ mod record;
 mod registers;
 mod run;
 mod state;
+mod tuning;
 mod value;
 mod wamp;
 mod watchers;
@@ -64,6 +68,7 @@ const ANSWERS: u64 = 10;
 const JOINS: u64 = 2;
 const CALLS: u64 = 20;
 const FAILED_DISKS: f64 = 0.3;
+const ROTTEN_DISKS: f64 = 0.08;
 
 fn print(report: &Report) {
     report.trace.iter().for_each(|line| println!("{line}"));
@@ -110,6 +115,7 @@ impl Sum {
                 && counts.answers >= ANSWERS * runs
                 && counts.joins >= JOINS * runs
                 && counts.broken as f64 >= FAILED_DISKS * runs as f64
+                && counts.rotten as f64 >= ROTTEN_DISKS * runs as f64
                 && counts.clocks >= runs,
             "too little happened in {runs} runs: {counts:?}"
         );
@@ -117,7 +123,7 @@ impl Sum {
 }
 
 /// Runs seeds one after the other.
-fn check(seeds: impl Iterator<Item = u64>) {
+fn check(seeds: Range<u64>) {
     let mut sum = Sum::default();
     seeds.for_each(|seed| sum.add(run(&Plan::new(seed), None)));
     sum.judge();
@@ -161,8 +167,7 @@ macro_rules! seeds {
         $(
             #[test]
             fn $name() {
-                let seeds: Range<u64> = $seeds;
-                check(seeds);
+                check($seeds);
             }
         )*
     };
@@ -178,10 +183,13 @@ seeds! {
 
 #[test]
 fn regressions() {
-    check(REGRESSIONS.iter().map(|(name, seed)| {
-        println!("{name}");
-        *seed
-    }));
+    for (name, seed) in REGRESSIONS {
+        let report = run(&Plan::new(*seed), None);
+        if report.failure.is_some() {
+            print(&report);
+        }
+        assert_eq!(report.failure, None, "seed {seed}: {name}");
+    }
 }
 
 #[test]
@@ -219,19 +227,45 @@ fn a_wiped_disk_is_another_node() {
 }
 
 #[test]
+fn a_body_that_rots_is_mended() {
+    let mut rotten = 0;
+    for seed in 0..8 {
+        let report = run(&Plan::with_rot(seed), None);
+        if report.failure.is_some() {
+            print(&report);
+        }
+        assert_eq!(report.failure, None, "seed {seed}");
+        rotten += report.counts.rotten;
+    }
+    assert!(rotten >= 4, "{rotten} bodies have rotted: too few to mean anything");
+}
+
+#[test]
+fn a_node_that_was_away_for_too_long_fills_in_what_it_lacks() {
+    let mut left_behind = 0;
+    for seed in 0..8 {
+        let report = run(&Plan::with_absence(seed), None);
+        if report.failure.is_some() {
+            print(&report);
+        }
+        assert_eq!(report.failure, None, "seed {seed}");
+        left_behind += report.counts.left_behind;
+    }
+    assert!(left_behind >= 1, "no node was left behind");
+}
+
+#[test]
 fn a_log_that_is_released_serves_as_one_that_is_not() {
-    let (mut left_behind, mut released) = (0, 0);
+    let mut released = 0;
     for seed in 0..10 {
         let report = run(&Plan::with_retention(seed), None);
         if report.failure.is_some() {
             print(&report);
         }
         assert_eq!(report.failure, None, "seed {seed}");
-        left_behind += report.counts.left_behind;
         released += report.counts.released;
     }
-    println!("released {released} times, {left_behind} nodes were left behind");
-    assert!(released >= 10 && left_behind >= 1, "too little happened to mean anything");
+    assert!(released >= 10, "released {released} times: too little to mean anything");
 }
 
 #[test]

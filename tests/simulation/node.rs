@@ -21,10 +21,11 @@ use vulpes::topic::Realm;
 use vulpes_raft::host::{Clock, CommitMode, Host};
 use vulpes_raft::ids::{NodeId, Slot, Stamp};
 use vulpes_raft::node::SyncNode;
-use vulpes_raft::sim::{self, SimConfig, SimDisk};
+use vulpes_raft::sim::{self, Rot, SimConfig, SimDisk};
 
 use crate::connection::{MQTT_PORT, WAMP_PORT};
 use crate::plan::{NodePlan, Plan, Shape};
+use crate::record::Record;
 
 const PEER_PORT: u16 = 1735;
 
@@ -78,6 +79,8 @@ pub(crate) struct Simulated {
     pub(crate) buried: bool,
     /// Its disk was replaced: it is not the node it was, and may not take its place.
     pub(crate) wiped: bool,
+    /// Its disk has rotted: it may refuse to start, or end, or have bodies that it knows to be damaged.
+    pub(crate) rotten: bool,
 }
 
 impl Simulated {
@@ -96,7 +99,11 @@ impl Simulated {
             doomed: false,
             buried: false,
             wiped: false,
+            rotten: false,
         };
+        if plan.rots() == Some(id) {
+            node.disk.cache_nothing();
+        }
         add(sim, plan, node_plan, &node);
         node
     }
@@ -137,17 +144,31 @@ impl Simulated {
         }
     }
 
+    /// Damages its disk.
+    pub(crate) fn rot(&mut self, rot: Rot, seed: u64, record: &mut Record) {
+        let id = self.id;
+        let Some(what) = self.disk.rot(rot, seed) else { return };
+        record.trace(|| format!("the disk of {id} rots, {what}"));
+        record.counts.rotten += 1;
+        self.rotten = true;
+    }
+
+    /// It cannot go on with what its disk has, and says so.
+    pub(crate) fn give_up(&self, reason: String) {
+        self.see(Probe::Failed(reason));
+    }
+
     /// Its disk has failed, as it was to.
     pub(crate) fn is_dying(&self) -> bool {
-        self.doomed && self.reason().is_some()
+        (self.doomed || self.rotten) && self.reason().is_some()
     }
 
     /// Why it is not there, where it should be.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.reason().filter(|_| !self.doomed)
+        self.reason().filter(|_| !self.doomed && !self.rotten)
     }
 
-    fn reason(&self) -> Option<String> {
+    pub(crate) fn reason(&self) -> Option<String> {
         match &*self.probe.lock().unwrap_or_else(PoisonError::into_inner) {
             Probe::Failed(reason) => Some(format!("does not start: {reason}")),
             Probe::Down | Probe::LeftBehind | Probe::Running(_) => self.disk.death(),
@@ -171,6 +192,7 @@ fn add(sim: &mut Sim<'_>, plan: &Plan, node_plan: NodePlan, node: &Simulated) {
     let (disk, probe, slowness) = (node.disk.clone(), node.probe.clone(), node.slowness.clone());
     let (idle, wrong) = (node.idle.clone(), node.wrong.clone());
     let lives = AtomicU64::new(0);
+    let tunings = plan.tuning;
     let seeds = plan.chance(300 + node.id);
     sim.host(node.name.as_str(), move || {
         let life = lives.fetch_add(1, Ordering::Relaxed);
@@ -183,11 +205,12 @@ fn add(sim: &mut Sim<'_>, plan: &Plan, node_plan: NodePlan, node: &Simulated) {
         host.clock = Arc::new(WrongClock { right: host.clock.clone(), wrong: wrong.clone() });
         let (config, probe) = (config.clone(), probe.clone());
         let idle = idle.load(Ordering::Relaxed);
+        let tuning = tunings.node(seeds.branch(life).branch(1));
         async move {
             if idle {
                 std::future::pending::<()>().await;
             }
-            let (seen, node) = match Node::start(host, config).await {
+            let (seen, node) = match Node::start_tuned(host, config, tuning).await {
                 Ok(node) => {
                     let log = node.log().expect("a node that stores or is an entry reads").clone();
                     let (sync, storage) = (node.sync().cloned(), node.storage().cloned());

@@ -2,7 +2,7 @@
 //!
 //! Checked here, of DESIGN.md section 6: the storages that a resolution names as its voters hold the body, now and
 //! after every restart (3, 5); a node comes back from every crash, and never ends by itself (5); one whose disk was
-//! wiped keeps nothing and leads nobody (7).
+//! wiped keeps nothing and leads nobody (7); one whose disk has rotted says so and stays away, or mends itself.
 //!
 //! Invariant: looking changes nothing.
 //!
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use vulpes::log::{Log, Placed};
 use vulpes::segment::{checksum, Segment};
-use vulpes::storage::Storage;
+use vulpes::storage::{ReadError, Storage};
 use vulpes_raft::ids::{NodeId, Slot};
 use vulpes_raft::order::{SealedSegment, Step};
 
@@ -45,6 +45,8 @@ impl Cluster {
             while next < handles.log.tail().next_slot {
                 match handles.log.recent(next) {
                     Some(placed) => self.show(id, &placed, record),
+                    // Where little is kept in memory, it has left that already. Other nodes, and storages in the end, show it.
+                    None if self.forgetful && beginning(&handles.log) > next => {}
                     None => record.check(Err(format!("node {id} does not show slot {next}"))),
                 }
                 next = next.next();
@@ -55,14 +57,30 @@ impl Cluster {
                 record.state(id, next, hash);
             }
         }
+        if self.forgetful && record.log.parked() > 0 {
+            self.show_stored(record);
+        }
+    }
+
+    /// Shows what storages have of slots that had left the memory of all nodes before it was looked at.
+    fn show_stored(&self, record: &mut Record) {
+        for node in self.nodes.iter().filter(|node| node.storage().is_some()) {
+            let Some(handles) = node.handles() else { continue };
+            let first = Slot(record.log.len() + 1);
+            for placed in stored(&handles, first, node.rotten).unwrap_or_default() {
+                self.show(node.id, &placed, record);
+            }
+        }
     }
 
     /// Looks at all that a node has when it has just started; returns the slot it shows first.
     fn came_up(&self, id: u64, handles: &Handles, record: &mut Record) -> Slot {
         record.trace(|| format!("node {id} runs"));
-        record.check(came_back(id, handles, resolved(record)));
-        match stored(handles) {
+        let node = &self.nodes[id as usize - 1];
+        record.check(came_back(node, handles, resolved(record)));
+        match stored(handles, Slot(1), node.rotten) {
             Ok(shown) => shown.iter().for_each(|placed| self.show(id, placed, record)),
+            Err(error) if node.rotten => node.give_up(error),
             Err(error) => record.check(Err(format!("node {id}: {error}"))),
         }
         beginning(&handles.log)
@@ -74,8 +92,9 @@ impl Cluster {
                 continue;
             }
             for voter in &sealed.votes {
-                let storage = self.nodes.get(voter.0 as usize - 1).and_then(Simulated::storage);
-                record.check(storage.map_or(Ok(()), |storage| holds(voter.0, &storage, &sealed)));
+                let Some(node) = self.nodes.get(voter.0 as usize - 1) else { continue };
+                let Some(storage) = node.storage() else { continue };
+                record.check(holds(node, &storage, &sealed));
             }
         }
     }
@@ -83,7 +102,8 @@ impl Cluster {
     /// What the nodes still have to do, after things went wrong last.
     pub(crate) fn unfinished(&self, record: &Record) -> Option<String> {
         let all = Slot(record.log.len());
-        self.nodes.iter().filter(|node| !node.wiped).find_map(|node| {
+        let there = |node: &&Simulated| !node.wiped && !record.retired.contains(&node.id);
+        self.nodes.iter().filter(there).find_map(|node| {
             let id = node.id;
             let Some(handles) = node.handles() else {
                 return Some(format!("node {id} does not run"));
@@ -103,6 +123,20 @@ impl Cluster {
         })
     }
 
+    /// A node that has rotted and has yet to mend what it has, after all else has come to rest. It is found by reading.
+    pub(crate) fn unmended(&self) -> Option<String> {
+        self.nodes.iter().filter(|node| node.rotten).find_map(|node| {
+            let handles = node.handles()?;
+            match stored(&handles, Slot(1), false) {
+                Ok(_) => None,
+                Err(_) if handles.storage.is_some_and(|storage| storage.damaged().is_empty()) => {
+                    None
+                }
+                Err(reason) => Some(format!("node {} is not mended: {reason}", node.id)),
+            }
+        })
+    }
+
     /// What every storage holds in the end.
     pub(crate) fn verdict(&self, record: &mut Record) {
         for node in &self.nodes {
@@ -111,9 +145,9 @@ impl Cluster {
                 continue;
             }
             let id = node.id;
-            record.check(came_back(id, &handles, resolved(record)));
+            record.check(came_back(node, &handles, resolved(record)));
             let kept = record.log.len() + 1 - record.log.head().slot.0;
-            match stored(&handles) {
+            match stored(&handles, Slot(1), false) {
                 Ok(placed) if placed.len() as u64 == kept => {
                     placed.iter().for_each(|placed| self.show(id, placed, record));
                 }
@@ -153,37 +187,47 @@ fn resolved(record: &Record) -> Vec<SealedSegment> {
 }
 
 /// A storage that comes back has every body that it voted for.
-fn came_back(id: u64, handles: &Handles, resolved: Vec<SealedSegment>) -> Result<(), String> {
+fn came_back(
+    node: &Simulated,
+    handles: &Handles,
+    resolved: Vec<SealedSegment>,
+) -> Result<(), String> {
     let Some(storage) = &handles.storage else { return Ok(()) };
-    let mut voted = resolved.iter().filter(|sealed| sealed.votes.contains(&NodeId(id)));
-    voted.try_for_each(|sealed| holds(id, storage, sealed))
+    let mut voted = resolved.iter().filter(|sealed| sealed.votes.contains(&NodeId(node.id)));
+    voted.try_for_each(|sealed| holds(node, storage, sealed))
 }
 
-/// Whether a storage has a body that it voted for on its disk.
-fn holds(id: u64, storage: &Storage, sealed: &SealedSegment) -> Result<(), String> {
+/// Whether a storage has a body that it voted for on its disk. One whose disk has rotted may know it to be damaged.
+fn holds(node: &Simulated, storage: &Storage, sealed: &SealedSegment) -> Result<(), String> {
+    let id = node.id;
     match storage.body(&sealed.id) {
         Ok(Some(body)) if checksum(&body) == sealed.checksum => Ok(()),
         Ok(Some(_)) => Err(format!("storage {id} voted for another body of {}", sealed.id)),
         Ok(None) => Err(format!("storage {id} voted for {}, and does not hold it", sealed.id)),
+        Err(ReadError::Damaged(_)) if node.rotten => Ok(()),
         Err(error) => Err(format!("storage {id} can't read {}: {error}", sealed.id)),
     }
 }
 
-/// All slots that a node's storage has.
-fn stored(handles: &Handles) -> Result<Vec<Placed>, String> {
+/// All slots from one on that a node's storage has; where its disk has rotted, those whose bodies are not known to be damaged.
+fn stored(handles: &Handles, first: Slot, rotten: bool) -> Result<Vec<Placed>, String> {
     let mut found: Vec<Placed> = Vec::new();
     let Some(storage) = &handles.storage else { return Ok(found) };
+    let mut from = first;
     loop {
-        let from = found.last().map_or(Slot(1), |placed| placed.resolution.slot.next());
         let stored = storage.rows_and_hidden(from, usize::MAX).map_err(|e| e.to_string())?;
         if stored.rows.is_empty() {
             return Ok(found);
         }
         let hidden: BTreeMap<Slot, Vec<u32>> = stored.hidden.into_iter().collect();
         for resolution in stored.rows {
+            from = resolution.slot.next();
             let segment = match &resolution.step {
                 Step::Segment(sealed) => {
-                    let body = storage.body(&sealed.id).map_err(|error| error.to_string())?;
+                    let body = match storage.body(&sealed.id) {
+                        Err(ReadError::Damaged(_)) if rotten => continue,
+                        body => body.map_err(|error| error.to_string())?,
+                    };
                     let body =
                         body.ok_or_else(|| format!("the body of {} is missing", sealed.id))?;
                     Some(Segment::parse(body).map_err(|error| error.to_string())?)

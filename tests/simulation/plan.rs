@@ -7,15 +7,19 @@
 
 use std::time::Duration;
 
-use vulpes_raft::sim::DiskTrouble;
+use vulpes_raft::sim::{DiskTrouble, Rot};
 
 use crate::chance::Chance;
+use crate::tuning::RunTuning;
 
 /// When the last fault has ended and the cluster is to come to rest, in milliseconds of the simulation.
 const QUIET_FROM: u64 = 6_000;
 
 /// When the first fault may begin.
 const FIRST_FAULT: u64 = 400;
+
+/// A disk rots in one of so many runs.
+const ROTS: u64 = 5;
 
 /// Most clients that keep sessions.
 const KEEPERS: u64 = 2;
@@ -75,6 +79,10 @@ pub(crate) enum Fault {
     BadDisk { node: u64, trouble: DiskTrouble },
     /// A node's time of day is wrong, by milliseconds.
     WrongClock { node: u64, by: i64 },
+    /// What is on a node's disk now is what some pages of it will be again.
+    Remember { node: u64 },
+    /// A node's disk rots: while it is down, or, where a bit of a body flips, while it runs.
+    Rot { node: u64, rot: Rot },
 }
 
 /// Something that is wrong with the network.
@@ -121,6 +129,7 @@ pub(crate) struct Plan {
     pub(crate) kept: Option<u64>,
     /// How many clients keep sessions, and with them the part of the log that they have not read.
     pub(crate) keepers: u64,
+    pub(crate) tuning: RunTuning,
 }
 
 /// How a node differs from the others.
@@ -149,7 +158,10 @@ impl Plan {
         episodes.extend(slow_disks(&mut root.branch(4)));
         episodes.extend(bad_disks(&mut root.branch(6)));
         episodes.extend(wrong_clocks(&mut root.branch(7), shape));
+        episodes.extend(rot(&mut root.branch(9)));
         episodes.sort_by_key(|episode| episode.begins);
+        let mut tuning = RunTuning::new(&mut root.branch(8));
+        tuning.spare(lost(&episodes));
         Self {
             seed,
             shape,
@@ -162,6 +174,7 @@ impl Plan {
             quiet_from: QUIET_FROM,
             kept: (seed % 5 == 2).then(|| kept(&root)),
             keepers: KEEPERS,
+            tuning,
         }
     }
 
@@ -170,6 +183,43 @@ impl Plan {
         let mut plan = Self::new(seed);
         plan.kept = Some(kept(&Chance::new(seed)));
         plan.keepers *= seed % 2;
+        plan
+    }
+
+    /// A plan in which a node is away for longer than the log is kept, and nothing else goes wrong but partitions.
+    pub(crate) fn with_absence(seed: u64) -> Self {
+        let mut plan = Self::with_retention(seed * 4);
+        let mut chance = plan.chance(203);
+        plan.keepers = 0;
+        plan.episodes.retain(|episode| matches!(episode.fault, Fault::Cut(_)));
+        let target = Target::Node(chance.between(1, 3));
+        let fault = Fault::Crash { target, power: chance.one_in(2) };
+        plan.episodes.push(Episode { begins: chance.between(500, 1_500), ends: 5_500, fault });
+        plan.episodes.sort_by_key(|episode| episode.begins);
+        plan
+    }
+
+    /// A plan in which entries lose their incarnations all the time, and nothing else goes wrong but crashes and
+    /// partitions.
+    pub(crate) fn with_short_leases(seed: u64) -> Self {
+        let mut plan = Self::new(seed);
+        plan.lease = 150;
+        plan.tuning = RunTuning::with_late_answers();
+        let kept = |fault| matches!(fault, Fault::Cut(_) | Fault::Crash { .. });
+        plan.episodes.retain(|episode| kept(episode.fault));
+        plan
+    }
+
+    /// A plan in which a bit of a body flips on a disk that is used.
+    pub(crate) fn with_rot(seed: u64) -> Self {
+        let mut plan = Self::new(seed);
+        let mut chance = plan.chance(202);
+        plan.episodes.retain(|episode| !matches!(episode.fault, Fault::Rot { .. }));
+        let begins = chance.between(1_500, 5_500);
+        let fault = Fault::Rot { node: chance.between(1, 3), rot: Rot::Run };
+        plan.episodes.push(Episode { begins, ends: begins, fault });
+        plan.episodes.sort_by_key(|episode| episode.begins);
+        plan.tuning.spare(lost(&plan.episodes));
         plan
     }
 
@@ -183,7 +233,13 @@ impl Plan {
         let fault = Fault::Wipe { node: chance.between(1, 3) };
         plan.episodes.push(Episode { begins, ends: begins + chance.between(50, 1_000), fault });
         plan.episodes.sort_by_key(|episode| episode.begins);
+        plan.tuning.spare(lost(&plan.episodes));
         plan
+    }
+
+    /// The node whose disk rots, if one does.
+    pub(crate) fn rots(&self) -> Option<u64> {
+        lost(&self.episodes).filter(|_| self.wiped().is_none())
     }
 
     /// The node whose disk is wiped, if one is.
@@ -204,6 +260,14 @@ impl Plan {
     pub(crate) fn chance(&self, purpose: u64) -> Chance {
         Chance::new(self.seed).branch(100 + purpose)
     }
+}
+
+/// The node whose disk may be lost for good.
+fn lost(episodes: &[Episode]) -> Option<u64> {
+    episodes.iter().find_map(|episode| match episode.fault {
+        Fault::Rot { node, .. } | Fault::Wipe { node } => Some(node),
+        _ => None,
+    })
 }
 
 fn kept(root: &Chance) -> u64 {
@@ -277,6 +341,22 @@ fn wrong_clocks(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
         node: chance.between(1, shape.nodes()),
         by: chance.pick(&[-3_600_000, -60_000, -1_000, 1_000, 60_000, 3_600_000]),
     })
+}
+
+/// One disk in some runs, a minority: what it had cannot be had from it any more.
+fn rot(chance: &mut Chance) -> Vec<Episode> {
+    if !chance.one_in(ROTS) {
+        return Vec::new();
+    }
+    let node = chance.between(1, 3);
+    let rot = chance.pick(&[Rot::Bits, Rot::Stale, Rot::Tail, Rot::Run, Rot::Run]);
+    let remembered = chance.between(FIRST_FAULT, 2_000);
+    let begins = remembered + chance.between(100, 3_000);
+    let ends = begins + chance.between(50, 900);
+    vec![
+        Episode { begins: remembered, ends: remembered, fault: Fault::Remember { node } },
+        Episode { begins, ends, fault: Fault::Rot { node, rot } },
+    ]
 }
 
 #[cfg(test)]

@@ -62,6 +62,10 @@ pub(crate) struct Counts {
     pub(crate) left_behind: u64,
     /// How often the log was shortened.
     pub(crate) released: u64,
+    /// Disks that have rotted.
+    pub(crate) rotten: u64,
+    /// Nodes that cannot go on with what their disks have.
+    pub(crate) retired: u64,
     /// Answers to operations on registers.
     pub(crate) answers: u64,
     /// Subscriptions that went on behind the values they began with.
@@ -82,6 +86,8 @@ impl std::ops::AddAssign for Counts {
         self.clocks += other.clocks;
         self.left_behind += other.left_behind;
         self.released += other.released;
+        self.rotten += other.rotten;
+        self.retired += other.retired;
         self.answers += other.answers;
         self.joins += other.joins;
         self.calls += other.calls;
@@ -120,6 +126,8 @@ pub(crate) struct Record {
     recalled: Vec<u64>,
     /// The hash of the realms' state before a slot, as the first node had it.
     states: BTreeMap<Slot, StateHash>,
+    /// Nodes that stay away for good.
+    pub(crate) retired: Vec<u64>,
     /// Nodes whose clients have had a publish acknowledged since things went wrong last.
     served: Vec<u64>,
     violation: Option<String>,
@@ -349,7 +357,8 @@ impl Record {
 
     /// What the cluster's clients still wait for, after things went wrong last.
     pub(crate) fn waiting(&self, plan: &Plan, readers: u64) -> Option<String> {
-        let entries = plan.serving();
+        let mut entries = plan.serving();
+        entries.retain(|node| !self.retired.contains(node));
         if let Some(node) = entries.iter().find(|node| !self.served.contains(node)) {
             return Some(format!("a publish at node {node} is not acknowledged"));
         }

@@ -42,6 +42,8 @@ const NONE: Counts = Counts {
     clocks: 0,
     left_behind: 0,
     released: 0,
+    rotten: 0,
+    retired: 0,
     answers: 0,
     joins: 0,
     calls: 0,
@@ -177,6 +179,7 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
     let mut sim = builder(plan).build();
     let mut cluster = Cluster::new(&mut sim, plan);
     add_clients(&mut sim, plan, shared);
+    shared.borrow_mut().trace(|| format!("{:?}", plan.tuning));
     let mut ongoing: Vec<(u64, Ongoing)> = Vec::new();
     let mut episodes = plan.episodes.iter().copied().peekable();
     loop {
@@ -209,6 +212,7 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
         }
         if record.phase == Phase::Rest && now % 20 == 0 {
             match unfinished(plan, &cluster, &record) {
+                None if cluster.unmended().is_some() && now <= plan.quiet_from + REST => {}
                 None => {
                     cluster.verdict(&mut record);
                     record.verdict();

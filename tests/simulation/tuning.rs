@@ -1,0 +1,112 @@
+//! What is small or late in a run, so that its nodes do all the time what others hardly ever do.
+//!
+//! Invariant: it follows from the seed, and about every other run has none of it. What nodes have to agree on is left
+//! alone.
+//!
+//! Deliberately absent: the limits themselves (`vulpes::server::tuning`).
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use vulpes::entry::EntryTuning;
+use vulpes::log::RECENT_SLOTS;
+use vulpes::server::tuning::{Answers, Fate, Tuning};
+use vulpes_raft::ids::NodeId;
+use vulpes_raft::node::Tuning as SyncTuning;
+
+use crate::chance::Chance;
+
+/// How all nodes of a run are tuned; `None` is as usual.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RunTuning {
+    /// Bytes at which a segment takes no more events.
+    segment: Option<usize>,
+    /// Segments on the way to a storage.
+    credit: Option<u32>,
+    /// Bytes of bodies in memory.
+    bodies: Option<usize>,
+    /// Slots in memory.
+    slots: Option<usize>,
+    sync: Option<SyncTuning>,
+    late: Option<Lateness>,
+    /// The storage that bodies reach through others only.
+    unreached: Option<u64>,
+}
+
+/// What becomes of answers to entries.
+#[derive(Clone, Copy, Debug)]
+struct Lateness {
+    /// The longest that most answers take, in milliseconds.
+    most: u64,
+    /// One of so many is lost.
+    lost: u64,
+}
+
+impl RunTuning {
+    pub(crate) fn new(chance: &mut Chance) -> Self {
+        if chance.one_in(2) {
+            return Self::default();
+        }
+        let snapshots =
+            |shown| SyncTuning { snapshot_every: 30, log_kept: 5, lag_limit: 40, shown };
+        Self {
+            segment: chance.pick(&[None, Some(500), Some(2_000)]),
+            credit: chance.pick(&[None, Some(1), Some(2)]),
+            bodies: chance.pick(&[None, Some(0), Some(2_000)]),
+            slots: chance.pick(&[None, Some(16), Some(64)]),
+            sync: chance.pick(&[None, Some(snapshots(u64::MAX)), Some(snapshots(20))]),
+            late: chance.pick(&[
+                None,
+                Some(Lateness { most: 20, lost: 50 }),
+                Some(Lateness { most: 150, lost: 20 }),
+            ]),
+            unreached: chance.pick(&[None, None, Some(1), Some(2), Some(3)]),
+        }
+    }
+
+    /// Nothing is small, but answers are late.
+    pub(crate) fn with_late_answers() -> Self {
+        Self { late: Some(Lateness { most: 150, lost: 20 }), ..Self::default() }
+    }
+
+    /// Leaves a quorum within reach where this node may be lost.
+    pub(crate) fn spare(&mut self, lost: Option<u64>) {
+        self.unreached = self.unreached.and(lost.or(self.unreached));
+    }
+
+    /// Whether slots leave the memory before a run is over.
+    pub(crate) fn is_forgetful(&self) -> bool {
+        self.slots.is_some()
+    }
+
+    /// How one life of a node is tuned.
+    pub(crate) fn node(self, chance: Chance) -> Tuning {
+        let usual = Tuning::default();
+        Tuning {
+            sync: self.sync.unwrap_or_default(),
+            entry: EntryTuning {
+                segment_target: self.segment.unwrap_or(usual.entry.segment_target),
+                storage_credit: self.credit.unwrap_or(usual.entry.storage_credit),
+            },
+            recent_bodies: self.bodies.unwrap_or(usual.recent_bodies),
+            recent_slots: self.slots.unwrap_or(RECENT_SLOTS),
+            answers: self.late.map(|lateness| lateness.answers(chance)),
+            unreached: self.unreached.map(NodeId),
+        }
+    }
+}
+
+impl Lateness {
+    fn answers(self, chance: Chance) -> Answers {
+        let chance = Mutex::new(chance);
+        Answers(Arc::new(move || {
+            let mut chance = chance.lock().unwrap_or_else(PoisonError::into_inner);
+            if chance.one_in(self.lost) {
+                return Fate::Lost;
+            }
+            // Some come much later than those asked for after them.
+            let times = if chance.one_in(20) { 5 } else { 1 };
+            Fate::Late(Duration::from_millis(chance.below(self.most) * times))
+        }))
+    }
+}
