@@ -173,7 +173,11 @@ where
                 return Err(failure.clone());
             }
         }
-        if let Some(dial_after) = state.dial_after {
+        if let Some(dial_after) = state.dial_after.filter(|at| *at > Instant::now()) {
+            // Who reads has other storages to ask: told at once that this one is not there, it does.
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
             tokio::time::sleep_until(dial_after).await;
         }
         self.dial(&mut state, expected).await
@@ -197,6 +201,7 @@ where
             Ok(link) => {
                 let connection = Arc::new(self.start(link));
                 state.connection = Some(connection.clone());
+                state.failure = None;
                 Ok(connection)
             }
             Err(error) => {
