@@ -41,10 +41,6 @@ pub use story::Story;
 /// Problems that are told in full; of the rest there is the number.
 const TOLD: usize = 10;
 
-/// Nanoseconds before a fault's line in which it may have been at work: it is written down once it is proved, and who
-/// said something shortly before it may not have been heard by more than one node.
-const BEFORE: u64 = 3_000_000_000;
-
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {

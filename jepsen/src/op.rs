@@ -276,6 +276,10 @@ pub struct End {
     pub session: String,
     /// It said goodbye, and an MQTT will is void.
     pub clean: bool,
+    /// The goodbye is in the log for certain: its node closed the connection, and then acknowledged what somebody
+    /// published there whose session had begun before the goodbye.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub known: bool,
 }
 
 /// `call`, and `answer`: one more answer to a call that had its own.
@@ -384,7 +388,7 @@ pub struct State {
     pub hash: String,
 }
 
-/// What the nemesis does: `start`, `stop`, and `failed` where it could not.
+/// What the nemesis does: `strike` before anything happens; `start` once it is proved, and `stop`; or `failed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Blow {

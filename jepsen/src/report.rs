@@ -143,7 +143,7 @@ fn faults(faults: &[Fault], length: f64) -> String {
         let _ =
             write!(svg, "<text x=\"0\" y=\"{}\" font-size=\"12\">node {node}</text>", top + 12.0);
         for fault in faults.iter().filter(|fault| fault.blow.nodes.contains(node)) {
-            let from = seconds(fault.from.time);
+            let Some(from) = fault.from.map(|from| seconds(from.time)) else { continue };
             let to = fault.to.map_or(length, |to| seconds(to.time));
             let _ = write!(
                 svg,
@@ -221,16 +221,17 @@ mod tests {
         let blow = json!({ "number": 1, "nemesis": "kill", "how": "<one>", "nodes": [2], "proof": "gone" });
         let asked = json!({ "session": "s", "number": 1, "id": "a", "topic": "t", "node": 1, "protocol": "wamp" });
         let story = Story::new(&[
-            op(0, Kind::Info, nemesis, "start", blow.clone()),
-            op(1, Kind::Invoke, client, "publish", asked.clone()),
-            op(2, Kind::Ok, client, "publish", asked),
-            op(3, Kind::Info, nemesis, "stop", blow),
+            op(0, Kind::Info, nemesis, "strike", blow.clone()),
+            op(1, Kind::Info, nemesis, "start", blow.clone()),
+            op(2, Kind::Invoke, client, "publish", asked.clone()),
+            op(3, Kind::Ok, client, "publish", asked),
+            op(4, Kind::Info, nemesis, "stop", blow),
         ])
         .unwrap();
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), &story, &judge(&story)).unwrap();
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
-        assert!(read("timeline.html").contains("kill &lt;one&gt;: 0.00 to 1.50 s"));
+        assert!(read("timeline.html").contains("kill &lt;one&gt;: 0.50 to 2.00 s"));
         assert!(read("latency.svg").contains("<circle") && read("rate.svg").contains("<polyline"));
         assert!(read("rate.svg").ends_with("</svg>\n"));
     }

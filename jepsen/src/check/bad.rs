@@ -34,6 +34,15 @@ impl Tale {
         self.say(Kind::Fail, process, f, value)
     }
 
+    /// A line about the one blow of the run.
+    fn nemesis(mut self, f: &str) -> Self {
+        let index = self.0.len() as u64;
+        let value = json!({ "number": 1, "nemesis": "kill", "how": "one", "nodes": [1] });
+        let (kind, process) = (Kind::Info, Process::Nemesis);
+        self.0.push(Op { index, time: index, kind, process, f: f.to_owned(), value });
+        self
+    }
+
     /// A whole reading of the log.
     fn log(self, events: Value) -> Self {
         let asked = json!({ "consumer": "drain", "life": 1, "node": 1, "protocol": "wamp", "drain": true,
@@ -327,7 +336,7 @@ fn sessions() {
         )
     };
     // Two events come to the first connection, the first of them is acknowledged; a third comes while it is away.
-    let run = |goodbye: bool, present: bool, second: Value| {
+    let tale = |goodbye: bool, present: bool, second: Value, meanwhile: &[&str]| {
         let tale = Tale::default().ask(2, "attach", attach(1, None));
         let tale = tale.ok(2, "attach", attach(1, Some(false)));
         let tale = tale.ask(2, "filter", filter.clone()).ok(2, "filter", filter.clone());
@@ -337,13 +346,16 @@ fn sessions() {
         let tale = tale.ask(2, "hear", heard.clone()).ok(2, "hear", heard);
         let left = json!({ "client": "s", "life": 1, "goodbye": goodbye, "closed": goodbye });
         let tale = tale.ask(2, "leave", left.clone()).ok(2, "leave", left);
+        let tale = meanwhile.iter().fold(tale, |tale, f| tale.nemesis(f));
         let tale = published(tale, 3, "c").ask(2, "attach", attach(2, None));
         let tale = tale.ok(2, "attach", attach(2, Some(present)));
         let heard = hear(2, second, json!([]));
         let tale = tale.ask(2, "hear", heard.clone()).ok(2, "hear", heard);
         let log = ["a", "b", "c"].iter().zip(1..).map(|(id, at)| json!([at, "t.k", id, false]));
-        tale.log(log.collect()).red()
+        tale.log(log.collect())
     };
+    let run =
+        |goodbye: bool, present: bool, second: Value| tale(goodbye, present, second, &[]).red();
     let clean: [&str; 0] = [];
     let (b, c) = (event_of("b", 2, true), event_of("c", 3, false));
     assert_eq!(run(true, true, json!([b, c])), clean);
@@ -358,9 +370,37 @@ fn sessions() {
     // What was acknowledged comes again only where nobody can know that it was.
     let a = event_of("a", 1, true);
     assert_eq!(run(true, true, json!([a, b, c])), ["sessions"]);
+    for (number, meanwhile) in
+        [&["strike", "start"][..], &["strike"], &["strike", "failed"]].iter().enumerate()
+    {
+        assert_eq!(tale(true, true, json!([a, b, c]), meanwhile).red(), clean, "{number}");
+    }
+    // What is struck once the client is back excuses nothing, however soon.
+    let late = tale(true, true, json!([a, b, c]), &[]).nemesis("strike").nemesis("start");
+    assert_eq!(late.red(), ["sessions"]);
     assert_eq!(run(false, true, json!([a, b, c])), clean);
     assert_eq!(run(false, true, json!([event_of("a", 1, false), b, c])), ["sessions"]);
     assert_eq!(run(false, true, json!([event_of("b", 9, true), c])), clean);
+}
+
+#[test]
+fn wills() {
+    let left = json!({ "session": "m", "node": 1, "topic": "w", "will": "down" });
+    let run = |end: Value, log: Value| {
+        let tale =
+            Tale::default().ask(2, "testament", left.clone()).ok(2, "testament", left.clone());
+        tale.say(Kind::Info, 3, "end", end).log(log).red()
+    };
+    let (came, none) = (json!([[1, "w", "down", false]]), json!([]));
+    let end = |clean: bool, known: bool| json!({ "session": "m", "clean": clean, "known": known });
+    let clean: [&str; 0] = [];
+    assert_eq!(run(end(false, false), came.clone()), clean);
+    assert_eq!(run(end(false, false), none.clone()), ["wills"]);
+    assert_eq!(run(end(true, true), none.clone()), clean);
+    assert_eq!(run(end(true, true), came.clone()), ["wills"]);
+    // The node may have died with the goodbye.
+    assert_eq!(run(end(true, false), none), clean);
+    assert_eq!(run(end(true, false), came), clean);
 }
 
 #[test]
@@ -371,6 +411,7 @@ fn histories_that_break_their_rules_are_refused() {
         Tale::default().ask(1, "publish", asked()).ask(1, "publish", asked()),
         Tale::default().ask(1, "publish", asked()).ok(1, "write", asked()),
         Tale::default().ask(1, "dance", json!({})).ok(1, "dance", json!({})),
+        Tale::default().nemesis("start"),
         Tale::default().ask(1, "publish", json!({})).ok(1, "publish", json!({})),
         Tale::default().ask(1, "publish", asked()).say(Kind::Info, 1, "publish", asked()).ask(
             1,

@@ -19,10 +19,11 @@ pub(super) fn check(story: &Story) -> Findings {
     let Some(plan) = &story.plan else { return Findings::blind("the history names no plan") };
     let mut found = Findings::default();
     for nemesis in &plan.nemeses {
-        let real =
-            story.faults.iter().any(|f| &f.blow.nemesis == nemesis && !f.blow.proof.is_empty());
-        let failed = story.failed_blows.iter().find(|blow| &blow.nemesis == nemesis);
-        found.expect(real, || format!("{nemesis} never happened; failed: {failed:?}"));
+        let mut mine = story.faults.iter().filter(|fault| &fault.blow.nemesis == nemesis);
+        let real = mine.clone().any(|fault| fault.from.is_some() && !fault.blow.proof.is_empty());
+        found.expect(real, || {
+            format!("{nemesis} never happened; failed: {:?}", mine.next().map(|f| &f.blow))
+        });
     }
     let acknowledged: Vec<u64> =
         story.publishes.iter().filter_map(|p| p.fate.ok()).map(|(at, _)| at.time).collect();
@@ -32,7 +33,8 @@ pub(super) fn check(story: &Story) -> Findings {
     let meanwhile = |time: &&u64| {
         story.faults.iter().any(|fault| {
             let to = if is_for_good(story, fault) { None } else { fault.to };
-            fault.from.time <= **time && to.is_none_or(|to| **time <= to.time)
+            fault.from.is_some_and(|from| from.time <= **time)
+                && to.is_none_or(|to| **time <= to.time)
         })
     };
     let meanwhile = acknowledged.iter().filter(meanwhile).count();
@@ -79,7 +81,13 @@ fn done(story: &Story, workload: &str) -> Vec<(&'static str, usize)> {
             });
             vec![("joins", joined.count())]
         }
-        "will" => vec![("wills bound", acknowledged("bind") + story.testaments.len())],
+        "will" => {
+            let goodbyes = story.ends.values().filter(|(_, end)| end.clean && end.known).count();
+            vec![
+                ("wills bound", acknowledged("bind") + story.testaments.len()),
+                ("goodbyes that are in the log", goodbyes),
+            ]
+        }
         "session" => {
             let sittings = || story.sittings.values().flatten();
             let found = |granted: &Option<(Moment, bool)>| granted.is_some_and(|(_, found)| found);

@@ -57,8 +57,8 @@ pub(super) struct World {
     pub(super) keepers: Vec<Keeper>,
     /// The session that holds the lock, or waits for it.
     lock: Option<String>,
-    /// Sessions with a will: topic, and the value that is to come.
-    wills: Vec<(String, String, String)>,
+    /// Sessions with a will: topic, the value that is to come, and whether a goodbye makes it void.
+    wills: Vec<(String, String, String, bool)>,
 }
 
 /// A whole run.
@@ -138,7 +138,7 @@ impl World {
             }
             4..=6 => self.register(dice),
             7 => self.lock(dice),
-            8 => self.will(dice),
+            8 | 27 => self.will(dice),
             9 => {
                 let id = self.id();
                 let call = json!({ "id": id, "node": 1, "argument": 7 });
@@ -156,6 +156,10 @@ impl World {
                 let number = self.ops.len();
                 let blow = json!({ "number": number, "nemesis": "kill", "how": "one", "nodes": [2],
                                    "proof": "seen" });
+                self.nemesis("strike", blow.clone());
+                if dice.chance(0.1) {
+                    return self.nemesis("failed", blow);
+                }
                 self.nemesis("start", blow.clone());
                 for _ in 0..dice.below(8) {
                     self.take_effect(dice);
@@ -225,7 +229,8 @@ impl World {
             let session = format!("w{}", self.ops.len());
             let topic = format!("will.{session}");
             let will = format!("down-{session}");
-            if dice.chance(0.5) {
+            let voids = dice.chance(0.75);
+            if !voids {
                 let id = self.id();
                 let mut value = self.publish(&session, &topic, &id);
                 value["retain"] = true.into();
@@ -237,7 +242,7 @@ impl World {
                 let value = json!({ "session": session, "node": 1, "topic": topic, "will": will });
                 self.at_once("testament", value.clone(), value);
             }
-            self.wills.push((session, topic, will));
+            self.wills.push((session, topic, will, voids));
         } else {
             self.die(dice);
         }
@@ -245,9 +250,12 @@ impl World {
 
     /// The session that left a will last is over.
     fn die(&mut self, dice: &mut Dice) {
-        let Some((session, topic, will)) = self.wills.pop() else { return };
-        self.note("end", json!({ "session": session, "clean": false }));
-        self.append(dice, &topic, &will, true);
+        let Some((session, topic, will, voids)) = self.wills.pop() else { return };
+        let clean = voids && dice.chance(0.8);
+        self.note("end", json!({ "session": session, "clean": clean, "known": clean }));
+        if !clean {
+            self.append(dice, &topic, &will, true);
+        }
     }
 
     /// The oldest operation of one session happens.

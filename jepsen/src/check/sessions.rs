@@ -64,11 +64,7 @@ fn is_orderly(story: &Story, before: &Sitting, next: &Sitting) -> bool {
     let (Some((left, leave)), Some((back, _))) = (&before.left, &next.granted) else {
         return false;
     };
-    let hurt = story.faults.iter().any(|fault| {
-        let over = fault.to.map_or(u64::MAX, |to| to.time.saturating_add(SHAKEN));
-        fault.from.time.saturating_sub(super::BEFORE) <= back.time && left.time <= over
-    });
-    leave.goodbye && leave.closed && !hurt
+    leave.goodbye && leave.closed && !story.is_hurt(*left, *back, SHAKEN)
 }
 
 /// How far a client has come.

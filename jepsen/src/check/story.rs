@@ -82,11 +82,15 @@ pub struct Filtered {
     pub granted: Option<Moment>,
 }
 
-/// A fault, from its beginning to its end.
+/// A blow, from before its beginning to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     pub blow: Blow,
-    pub from: Moment,
+    /// When the nemesis was about to strike.
+    pub struck: Moment,
+    /// When it was proved; never, if it failed.
+    pub from: Option<Moment>,
+    /// When it was over. What was done of one that failed was undone.
     pub to: Option<Moment>,
 }
 
@@ -110,8 +114,6 @@ pub struct Story {
     pub orders: BTreeMap<u64, (Vec<Row>, bool)>,
     pub states: Vec<State>,
     pub faults: Vec<Fault>,
-    /// Blows that could not be dealt.
-    pub failed_blows: Vec<Blow>,
     /// Nodes that ended without a reason.
     pub died: Vec<Died>,
     pub healed: Option<(Moment, Healed)>,
@@ -164,13 +166,17 @@ impl Story {
         let at = moment(op);
         match op.f.as_str() {
             "plan" => self.plan = Some(op.read()?),
-            "start" => self.faults.push(Fault { blow: op.read()?, from: at, to: None }),
-            "stop" => {
+            "strike" => {
+                self.faults.push(Fault { blow: op.read()?, struck: at, from: None, to: None });
+            }
+            "start" | "stop" | "failed" => {
                 let blow: Blow = op.read()?;
                 let fault = self.faults.iter_mut().find(|f| f.blow.number == blow.number);
-                fault.with_context(|| format!("{blow:?} never began"))?.to = Some(at);
+                let fault = fault.with_context(|| format!("{blow:?} was never struck"))?;
+                fault.blow = blow;
+                let moment = if op.f == "start" { &mut fault.from } else { &mut fault.to };
+                *moment = Some(at);
             }
-            "failed" => self.failed_blows.push(op.read()?),
             "died" => self.died.push(op.read()?),
             "healed" => self.healed = Some((at, op.read()?)),
             "state" => self.states.push(op.read()?),
@@ -278,6 +284,15 @@ impl Story {
     pub fn log(&self) -> Option<Log<'_>> {
         let (_, life) = self.drains().next()?;
         Some(Log::new(life.seen.iter().map(|(_, event)| event)))
+    }
+
+    /// Whether anything was done to the cluster between two moments, or so many nanoseconds before the first.
+    #[must_use]
+    pub fn is_hurt(&self, from: Moment, to: Moment, after: u64) -> bool {
+        self.faults.iter().any(|fault| {
+            let over = fault.to.map_or(u64::MAX, |over| over.time.saturating_add(after));
+            fault.struck <= to && from.time <= over
+        })
     }
 
     /// Publishes by id. Deletions have none.

@@ -1,6 +1,7 @@
 //! The will of a session that ends comes once, unless somebody published to its topic before.
 //!
-//! Invariant: a session that does something in the log behind its will was not over.
+//! Invariant: a session that does something in the log behind its will was not over. A goodbye counts only where it is
+//! known to be in the log; one that its node took with it when it died may be followed by the will.
 //!
 //! Deliberately absent: how soon a will comes. A node's own end is told by its lease.
 
@@ -8,9 +9,6 @@ use std::collections::HashMap;
 
 use super::story::{Fate, Log, Moment, Story, NO_LOG};
 use super::Findings;
-
-/// Nanoseconds after a fault in which a goodbye may not have reached anybody.
-const SHAKEN: u64 = 10_000_000_000;
 
 /// All wills by id: since when they may come, and where.
 pub(super) fn all(story: &Story) -> HashMap<&str, (Moment, &str)> {
@@ -42,7 +40,7 @@ pub(super) fn check(story: &Story) -> Findings {
         let will = asked.what.will.as_str();
         let (least, most) = match (&asked.fate, story.ends.get(&asked.what.session)) {
             (Fate::Failed(..), _) => (0, 0),
-            (Fate::Ok(..), Some((at, end))) if end.clean && !shaken(story, *at) => (0, 0),
+            (Fate::Ok(..), Some((_, end))) if end.clean && end.known => (0, 0),
             (Fate::Ok(..), Some((_, end))) if !end.clean => (1, 1),
             _ => (0, 1),
         };
@@ -89,12 +87,4 @@ fn bound(story: &Story, log: &Log, times: &dyn Fn(&str) -> u64, found: &mut Find
             format!("{will:?} came at {fired}, and its session went on with {later:?}")
         });
     }
-}
-
-/// Whether a fault may have been at work at this moment.
-fn shaken(story: &Story, at: Moment) -> bool {
-    story.faults.iter().any(|fault| {
-        let over = fault.to.map_or(u64::MAX, |to| to.time.saturating_add(SHAKEN));
-        fault.from.time.saturating_sub(super::BEFORE) <= at.time && at.time <= over
-    })
 }

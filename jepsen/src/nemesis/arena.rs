@@ -101,6 +101,7 @@ impl Arena {
         let how = [planned.kind, planned.aim.name()].join(" ").trim().to_owned();
         let nemesis = planned.nemesis.clone();
         let blow = Blow { number: self.next, nemesis, how, nodes, proof: String::new() };
+        self.journal.nemesis("strike", &blow);
         let mut active = Active { blow, cuts: Vec::new(), clients: Vec::new() };
         match self.hurt(planned, &mut active, &mut dice).await {
             Ok(proof) => {
@@ -119,9 +120,9 @@ impl Arena {
                     "    failed: {} {}: {}",
                     active.blow.nemesis, active.blow.how, active.blow.proof
                 );
-                self.journal.nemesis("failed", &active.blow);
                 // What was done of it is undone.
                 self.undo(&active).await;
+                self.journal.nemesis("failed", &active.blow);
                 None
             }
         }

@@ -78,7 +78,8 @@ impl Frame {
 
     pub(super) fn shade(&mut self, faults: &[Fault]) {
         for fault in faults {
-            let from = self.x(seconds(fault.from.time));
+            let Some(from) = fault.from else { continue };
+            let from = self.x(seconds(from.time));
             let to = self.x(fault.to.map_or(self.length, |to| seconds(to.time)));
             let _ = writeln!(
                 self.svg,

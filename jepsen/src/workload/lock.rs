@@ -62,7 +62,7 @@ async fn client(stage: Arc<Stage>, name: String, resource: Arc<Resource>) {
             continue;
         };
         while stage.works() && take(&stage, &mut session, &mut dice, &resource).await {}
-        let end = End { session: session.session.clone(), clean: false };
+        let end = End { session: session.session.clone(), clean: false, known: false };
         drop(session);
         stage.journal.note("end", &end);
     }

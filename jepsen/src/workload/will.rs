@@ -22,6 +22,9 @@ const CLIENTS: u64 = 4;
 /// How long a session lasts, in milliseconds at most.
 const STAY: u64 = 3_000;
 
+/// How long a node may take to close a connection after a goodbye.
+const CLOSES: Duration = Duration::from_secs(3);
+
 pub(super) fn start(stage: &Arc<Stage>, clients: &mut JoinSet<()>) {
     for number in 0..CLIENTS {
         clients.spawn(client(stage.clone(), format!("w{number}"), number % 2 == 0));
@@ -62,7 +65,7 @@ async fn bind(stage: &Stage, name: &str, dice: &mut Dice) {
             session.publish(stage, draft, ANSWER).await;
         }
     }
-    let end = End { session: session.session.clone(), clean: false };
+    let end = End { session: session.session.clone(), clean: false, known: false };
     drop(session);
     stage.journal.note("end", &end);
 }
@@ -93,15 +96,44 @@ async fn testament(stage: &Stage, name: &str, dice: &mut Dice) {
         }
     };
     stage.journal.ok(open, &what);
-    let clean = stay(client, dice).await;
-    stage.journal.note("end", &End { session, clean });
+    let stay = Duration::from_millis(dice.below(STAY));
+    let (clean, known) = if dice.chance(0.4) {
+        let witness = Asking::open(stage, name, door).await;
+        part(stage, client, witness, stay).await
+    } else {
+        sit(client, stay).await;
+        (false, false)
+    };
+    stage.journal.note("end", &End { session, clean, known });
 }
 
-/// Keeps a session for a while; whether it ended with a goodbye that the node took.
-async fn stay(mut client: Mqtt, dice: &mut Dice) -> bool {
-    let stay = Duration::from_millis(dice.below(STAY));
-    if let Ok(Ok(Said::Closed(_)) | Err(_)) = timeout(stay, client.next()).await {
-        return false;
+/// Keeps a session for a while, unless it is closed before.
+async fn sit(mut client: Mqtt, stay: Duration) -> Option<Mqtt> {
+    match timeout(stay, client.next()).await {
+        Ok(Ok(Said::Closed(_)) | Err(_)) => None,
+        _ => Some(client),
     }
-    dice.chance(0.4) && client.goodbye().await.is_ok()
+}
+
+/// Ends a session with a goodbye: whether it could be said, and whether it is in the log for certain.
+///
+/// A node closes the connection once the session's end is on its way into the log. What a session publishes there that
+/// began before the goodbye goes behind it, and is acknowledged only by the process that took the goodbye.
+async fn part(
+    stage: &Stage,
+    client: Mqtt,
+    witness: Option<Asking>,
+    stay: Duration,
+) -> (bool, bool) {
+    let Some(mut client) = sit(client, stay).await else { return (false, false) };
+    if client.goodbye().await.is_err() {
+        return (false, false);
+    }
+    let closed = async { while let Ok(Some(_)) = client.receive().await {} };
+    let (Ok(()), Some(mut witness)) = (timeout(CLOSES, closed).await, witness) else {
+        return (true, false);
+    };
+    let (topic, id) = ("j.will.goodbye".to_owned(), stage.id("gone-"));
+    let draft = Draft { f: "publish", topic, id, ..Draft::default() };
+    (true, matches!(witness.publish(stage, draft, ANSWER).await, Answer::At(_)))
 }

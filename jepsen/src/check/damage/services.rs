@@ -79,9 +79,8 @@ fn settled(ops: &[Op], left: usize) -> Option<(usize, Value)> {
     let mine = |op: &Op, f: &str| op.f == f && op.value["client"] == ops[left].value["client"];
     let answered = |at: &usize, f: &str| mine(&ops[*at], f) && ops[*at].kind == Kind::Ok;
     let back = (left..ops.len()).find(|at| answered(at, "attach"))?;
-    let hurt = |op: &Op| op.f == "start" || op.f == "stop";
-    let end = (back + quiet).min(ops.len() - 1);
-    if ops[left.saturating_sub(quiet + 1)..=end].iter().any(hurt) {
+    let hurt = |op: &Op| ["strike", "start", "stop", "failed"].contains(&op.f.as_str());
+    if ops[left.saturating_sub(quiet + 1)..=back].iter().any(hurt) {
         return None;
     }
     let life = &ops[left].value["life"];
