@@ -18,6 +18,7 @@ use tokio::process::Command;
 
 use crate::client::Client;
 use crate::http::{self, Response};
+use crate::layout::Layout;
 use crate::mqtt::Mqtt;
 use crate::node::{Node, Ports, Role};
 use crate::wait::{until, within, PATIENCE};
@@ -48,6 +49,13 @@ impl Builder {
     #[must_use]
     pub fn only(mut self, role: Role, count: usize) -> Self {
         self.nodes.extend((0..count).map(|_| vec![role]));
+        self
+    }
+
+    /// Nodes with these roles.
+    #[must_use]
+    pub fn layout(mut self, layout: &Layout) -> Self {
+        self.nodes.extend(layout.nodes().into_iter().map(|node| layout.roles(node)));
         self
     }
 

@@ -2,7 +2,7 @@
 //!
 //! In reading order:
 //! - [`port`], [`http`], [`wait`]: free ports, a GET by hand, polling with a deadline.
-//! - [`node`], [`cluster`]: one process, and several that know each other.
+//! - [`node`], [`cluster`]: one process, and several that know each other. [`layout`]: which of them have which roles.
 //! - [`client`] over [`wamp`] (with its [`code`]s) and [`mqtt`]: small clients of our own that say exactly what they were told.
 //! - [`load`]: publishers and readers that keep a record for a test. [`history`], [`register`]: what the records must show.
 //! - [`op`], [`edn`], [`journal`]: a run's operations, and how they are written down. [`check`]: what they must show.
@@ -25,6 +25,7 @@ pub mod edn;
 pub mod history;
 pub mod http;
 pub mod journal;
+pub mod layout;
 pub mod load;
 pub mod matrix;
 pub mod mqtt;

@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
 use vulpes_jepsen::check::{Outcome, Verdict, CHECKS};
 use vulpes_jepsen::dice::Dice;
+use vulpes_jepsen::layout::{Layout, NODES};
 use vulpes_jepsen::matrix::{confessed, Planted, PLANTED, SECONDS};
 use vulpes_jepsen::nemesis::NEMESES;
 use vulpes_jepsen::op::Plan;
@@ -20,9 +21,6 @@ use vulpes_jepsen::report;
 use vulpes_jepsen::run::{find_binary, Settings};
 use vulpes_jepsen::store;
 use vulpes_jepsen::workload::WORKLOADS;
-
-/// Most nodes of a cluster.
-const NODES: u64 = 9;
 
 /// Hurts a Vulpes cluster, and judges what its clients saw
 #[derive(Debug, Parser)]
@@ -61,8 +59,11 @@ struct Run {
     #[arg(long, default_value_t = 45, value_parser = clap::value_parser!(u64).range(10..86_400))]
     time: u64,
     /// Nodes, with all three roles each
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=NODES))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=NODES), conflicts_with = "split")]
     nodes: u64,
+    /// Nodes with one role each: how many of sync, storages, entries
+    #[arg(long, value_name = "SYNC,STORAGES,ENTRIES", num_args = 0..=1, default_missing_value = "3,3,3", value_parser = split)]
+    split: Option<Layout>,
     /// What is left to chance [default: from the clock]
     #[arg(long)]
     seed: Option<u64>,
@@ -97,6 +98,13 @@ struct Matrix {
     /// Where runs are kept
     #[arg(long, default_value = "store")]
     store: PathBuf,
+}
+
+/// Reads what `--split` takes.
+fn split(text: &str) -> Result<Layout> {
+    let counts: Vec<u64> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    let [sync, storages, entries] = counts[..] else { bail!("three numbers, such as 3,3,2") };
+    Layout::split(sync, storages, entries)
 }
 
 /// Whoever started the program wants it to end.
@@ -201,7 +209,7 @@ fn settings(run: &Run, seed: u64) -> Result<Settings> {
     }
     let plan = Plan {
         seed,
-        nodes: (1..=run.nodes).collect(),
+        layout: run.split.clone().unwrap_or_else(|| Layout::whole(run.nodes)),
         workloads: run.workload.clone(),
         nemeses,
         seconds: run.time,
@@ -259,6 +267,7 @@ fn hunt(matrix: &Matrix, planted: &Planted) -> Result<(String, bool)> {
         nemesis: names(nemeses),
         time: SECONDS,
         nodes: 3,
+        split: None,
         seed: None,
         binary: matrix.binary.clone(),
         store: matrix.store.clone(),

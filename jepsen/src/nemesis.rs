@@ -1,7 +1,7 @@
 //! The nemesis: what is done to a cluster, when, and to whom.
 //!
 //! - [`schedule`]: from a seed to a plan of blows, pure.
-//! - [`arena`]: the cluster as the nemesis sees it: who is down, frozen, cut off.
+//! - [`arena`]: the cluster as the nemesis sees it: who is down, frozen, cut off. `links`: which links are cut for that.
 //! - `crowd`: clients that are a burden.
 //! - `damage`: what rots on a disk while its node is down.
 //!
@@ -13,13 +13,15 @@
 pub mod arena;
 mod crowd;
 mod damage;
+mod links;
 pub mod schedule;
 
 /// All nemeses: the name, what it does, and whether it needs a router that was built to obey.
-pub const NEMESES: [(&str, &str, bool); 13] = [
+pub const NEMESES: [(&str, &str, bool); 14] = [
     ("kill", "kill -9, and a new start after a while", false),
     ("pause", "SIGSTOP for longer than a lease, then SIGCONT", false),
     ("partition", "links fall silent: halves, one node, ring, bridge, one way", false),
+    ("flaky", "links lose, delay, double and reorder packets", false),
     ("restart", "rolling restart: one node after the other is told to stop, and started", false),
     ("power", "power loss of one node, or of all at once: what was not synced is lost or torn", true),
     ("relay", "two are frozen, the third loses its power and comes back, then the two lose theirs", true),

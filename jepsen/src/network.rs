@@ -3,19 +3,26 @@
 //!
 //! A link is cut one way at a time: in the sender's namespace the receiver's address is given a hardware address that
 //! nobody has. What is sent from then on is lost without a word, connections that stand included, as when a cable is
-//! pulled. It needs neither a packet filter nor kernel modules.
+//! pulled. It needs neither a packet filter nor kernel modules. A link is made a bad one in the same way: the receiver's
+//! address is given the hardware address of a switch in this process, which treats its packets badly.
 //!
 //! Invariant: namespaces, bridge and links go away with the [`Network`]. What another run that was killed left behind
 //! is removed by the next that gets its number.
 //!
-//! Deliberately absent: loss, delay and reordering of single packets.
+//! Deliberately absent: bad links between clients and nodes.
 
-use std::collections::BTreeMap;
+mod switch;
+pub mod weather;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+
+use switch::{Addresses, Switch};
+use weather::{Fates, Link};
 
 /// Numbers a network may have; each is claimed by holding the UDP port behind [`CLAIMS`].
 const NETWORKS: u8 = 200;
@@ -25,7 +32,7 @@ const CLAIMS: u16 = 10_000;
 const HOST: u8 = 254;
 
 /// A hardware address that nobody has.
-const NOBODY: &str = "02:56:00:00:00:00";
+const NOBODY: [u8; 6] = [0x02, 0x56, 0, 0, 0, 0];
 
 /// How long a connection is tried through a link that should be cut.
 const TRIED: Duration = Duration::from_millis(400);
@@ -40,6 +47,10 @@ pub struct Network {
     nodes: Vec<u64>,
     /// How many cuts each one-way link has; cuts may overlap.
     cuts: BTreeMap<(u64, u64), u32>,
+    /// Links whose packets go through the switch.
+    bad: BTreeSet<(u64, u64)>,
+    /// Made when the first link is spoilt.
+    switch: Option<Switch>,
     _claim: UdpSocket,
 }
 
@@ -52,8 +63,14 @@ impl Network {
         for number in 1..=NETWORKS {
             let port = (Ipv4Addr::LOCALHOST, CLAIMS + u16::from(number));
             let Ok(claim) = UdpSocket::bind(port) else { continue };
-            let network =
-                Self { number, nodes: nodes.to_vec(), cuts: BTreeMap::new(), _claim: claim };
+            let network = Self {
+                number,
+                nodes: nodes.to_vec(),
+                cuts: BTreeMap::new(),
+                bad: BTreeSet::new(),
+                switch: None,
+                _claim: claim,
+            };
             network.sweep();
             network.build()?;
             return Ok(network);
@@ -74,14 +91,15 @@ impl Network {
             ])?;
             ip(&["link", "set", &outside, "master", &bridge, "up"])?;
             let inside = |arguments: &[&str]| ip(&[&["-n", space.as_str()], arguments].concat());
-            inside(&["link", "set", "eth0", "address", &self.hardware(node)])?;
+            let hardware = spelt(self.hardware(node));
+            inside(&["link", "set", "eth0", "address", &hardware])?;
             inside(&["addr", "add", &format!("{}/24", self.address(node)), "dev", "eth0"])?;
             inside(&["link", "set", "lo", "up"])?;
             inside(&["link", "set", "eth0", "up"])?;
         }
         for &from in &self.nodes {
             for &to in self.nodes.iter().filter(|to| **to != from) {
-                self.point(from, to, &self.hardware(to))?;
+                self.steer(from, to)?;
             }
         }
         Ok(())
@@ -107,14 +125,31 @@ impl Network {
         Ipv4Addr::new(10, 213, self.number, u8::try_from(node).unwrap_or(HOST - 1)).into()
     }
 
-    fn hardware(&self, node: u64) -> String {
-        format!("02:56:{:02x}:00:00:{node:02x}", self.number)
+    /// A node's hardware address ends with its number.
+    fn hardware(&self, node: u64) -> [u8; 6] {
+        [0x02, 0x56, self.number, 0, 0, u8::try_from(node).unwrap_or(HOST - 1)]
     }
 
-    /// Where packets from one node to another go.
-    fn point(&self, from: u64, to: u64, hardware: &str) -> Result<()> {
+    /// The one to which packets are sent that are to go through the switch.
+    fn hardware_of_switch(&self) -> [u8; 6] {
+        [0x02, 0x56, self.number, 1, 0, 0]
+    }
+
+    fn tap(&self) -> String {
+        format!("{}tap", self.bridge())
+    }
+
+    /// Sends packets from one node to another where they are to go by now.
+    fn steer(&self, from: u64, to: u64) -> Result<()> {
         let (space, address) = (self.namespace(from), self.address(to).to_string());
-        let what = ["lladdr", hardware, "dev", "eth0", "nud", "permanent"];
+        let hardware = if self.cuts.contains_key(&(from, to)) {
+            NOBODY
+        } else if self.bad.contains(&(from, to)) {
+            self.hardware_of_switch()
+        } else {
+            self.hardware(to)
+        };
+        let what = ["lladdr", &spelt(hardware), "dev", "eth0", "nud", "permanent"];
         ip(&[&["-n", &space, "neigh", "replace", &address], &what[..]].concat())
     }
 
@@ -126,7 +161,7 @@ impl Network {
         let cuts = self.cuts.entry((from, to)).or_default();
         *cuts += 1;
         if *cuts == 1 {
-            self.point(from, to, NOBODY)?;
+            self.steer(from, to)?;
         }
         Ok(())
     }
@@ -140,9 +175,51 @@ impl Network {
         *cuts -= 1;
         if *cuts == 0 {
             self.cuts.remove(&(from, to));
-            self.point(from, to, &self.hardware(to))?;
+            self.steer(from, to)?;
         }
         Ok(())
+    }
+
+    /// What one node sends to the other is treated as `link` says, in this direction.
+    ///
+    /// # Errors
+    /// If the link is bad already, or this machine has no TAP devices.
+    pub fn spoil(&mut self, from: u64, to: u64, link: Link) -> Result<()> {
+        if self.switch.is_none() {
+            self.switch = Some(self.plug()?);
+        }
+        let switch = self.switch.as_ref().context("no switch")?;
+        switch.treat(from, to, link)?;
+        self.bad.insert((from, to));
+        self.steer(from, to)
+    }
+
+    /// The switch, as a port of the bridge.
+    fn plug(&self) -> Result<Switch> {
+        let (tap, hardware) = (self.tap(), self.hardware_of_switch());
+        let addresses = Addresses { switch: hardware, node: self.hardware(0) };
+        let switch = Switch::start(&tap, addresses)?;
+        ip(&["link", "set", &tap, "master", &self.bridge(), "up"])?;
+        // It would be found by flooding as well, until the switch has sent something.
+        run_well(&["bridge", "fdb", "replace", &spelt(hardware), "dev", &tap, "master", "static"])?;
+        Ok(switch)
+    }
+
+    /// What has become of the packets of a bad link.
+    #[must_use]
+    pub fn fates(&self, from: u64, to: u64) -> Fates {
+        self.switch.as_ref().map(|switch| switch.fates(from, to)).unwrap_or_default()
+    }
+
+    /// A bad link is a good one again; what became of its packets.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn clear(&mut self, from: u64, to: u64) -> Result<Fates> {
+        self.bad.remove(&(from, to));
+        let steered = self.steer(from, to);
+        let fates = self.switch.as_ref().map(|switch| switch.release(from, to));
+        steered.map(|()| fates.unwrap_or_default())
     }
 
     /// Tries to connect from one node to another's port: what comes of it, in words.
@@ -181,6 +258,7 @@ impl Network {
         for &node in &self.nodes {
             let _ = ip(&["link", "del", &self.namespace(node)]);
         }
+        let _ = ip(&["link", "del", &self.tap()]);
         let _ = ip(&["link", "del", &self.bridge()]);
     }
 }
@@ -191,10 +269,19 @@ impl Drop for Network {
     }
 }
 
+/// A hardware address as the system's programs take it.
+fn spelt(hardware: [u8; 6]) -> String {
+    hardware.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 fn ip(arguments: &[&str]) -> Result<()> {
-    let output = run(&[&["ip"], arguments].concat())?;
+    run_well(&[&["ip"], arguments].concat())
+}
+
+fn run_well(command: &[&str]) -> Result<()> {
+    let output = run(command)?;
     let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "ip {}: {}", arguments.join(" "), complaint.trim());
+    ensure!(output.status.success(), "{}: {}", command.join(" "), complaint.trim());
     Ok(())
 }
 
@@ -207,7 +294,9 @@ fn run(command: &[&str]) -> Result<Output> {
 
 #[cfg(test)]
 mod tests {
+    use super::weather::Weather;
     use super::*;
+    use crate::dice::Dice;
 
     #[test]
     fn links_fall_silent_one_way_and_come_back() {
@@ -228,5 +317,41 @@ mod tests {
         drop(network);
         let left = run(&["ip", "netns", "list"]).unwrap().stdout;
         assert!(!String::from_utf8_lossy(&left).contains(&space));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn bad_links_carry_packets_and_lose_some() {
+        let Ok(mut network) = Network::lay(&[1, 2]) else { return };
+        let two = SocketAddr::from((network.address(2), 9));
+        let link = |kind| {
+            let mut dice = Dice::new(1);
+            Link::new(Weather::of(kind, &mut dice).unwrap(), dice)
+        };
+        // Machines without TAP devices say so; see the runner.
+        if network.spoil(1, 2, link("doubles")).is_err() {
+            return;
+        }
+        let probe = |network: &Network| tokio::task::block_in_place(|| network.probe(1, two));
+        for _ in 0..20 {
+            assert_eq!(probe(&network), "refused");
+        }
+        assert!(network.fates(1, 2).doubled > 0, "{}", network.fates(1, 2));
+        assert_eq!(network.fates(2, 1), Fates::default());
+        assert!(network.spoil(1, 2, link("loss")).is_err(), "it is bad already");
+        network.cut(1, 2).unwrap();
+        assert_eq!(probe(&network), "silence");
+        network.mend(1, 2).unwrap();
+        let packets = network.fates(1, 2).packets;
+        assert_eq!(probe(&network), "refused");
+        assert!(network.clear(1, 2).unwrap().packets > packets);
+        network.spoil(1, 2, link("loss")).unwrap();
+        for _ in 0..60 {
+            probe(&network);
+        }
+        assert!(network.clear(1, 2).unwrap().lost > 0);
+        assert_eq!(probe(&network), "refused");
+        let tap = network.tap();
+        drop(network);
+        assert!(ip(&["link", "show", &tap]).is_err());
     }
 }

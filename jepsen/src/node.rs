@@ -29,7 +29,7 @@ const LOGGED: &str = "info,tarpc=error,openraft=error";
 const SHOWN: usize = 60;
 
 /// What a node does in its cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     Entry,
     Storage,

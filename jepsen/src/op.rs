@@ -9,6 +9,8 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::layout::Layout;
+
 /// What kind of line of the history this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -417,7 +419,7 @@ pub struct Died {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Plan {
     pub seed: u64,
-    pub nodes: Vec<u64>,
+    pub layout: Layout,
     pub workloads: Vec<String>,
     pub nemeses: Vec<String>,
     pub seconds: u64,

@@ -11,8 +11,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::check::story::{Fate, Fault};
+use crate::check::story::Fate;
 use crate::check::{Story, Verdict};
+use crate::node::Role;
 use plot::{escape, seconds, Frame};
 
 /// Publishes drawn in the timeline; of more, every so many.
@@ -125,13 +126,14 @@ fn timeline(story: &Story, verdict: &Verdict) -> String {
     );
     text += "<p>Shaded: faults. Green: acknowledged; yellow: refused; red: unknown. \
              Hover over a bar to see what it is.</p>\n<img src=\"rate.svg\"><br><img src=\"latency.svg\">\n";
-    let _ = writeln!(text, "<h2>faults</h2>\n{}", faults(&story.faults, length(story)));
+    let _ = writeln!(text, "<h2>faults</h2>\n{}", faults(story, length(story)));
     let _ = writeln!(text, "<h2>publishes</h2>\n{}", bars(story));
     text
 }
 
-fn faults(faults: &[Fault], length: f64) -> String {
-    let (width, left) = (Frame::WIDTH, 90.0);
+fn faults(story: &Story, length: f64) -> String {
+    let faults = &story.faults;
+    let (width, left) = (Frame::WIDTH, 140.0);
     let scale = (width - left) / length;
     let mut nodes: Vec<u64> = faults.iter().flat_map(|fault| fault.blow.nodes.clone()).collect();
     nodes.sort_unstable();
@@ -140,8 +142,15 @@ fn faults(faults: &[Fault], length: f64) -> String {
     let mut svg = format!("<svg width=\"{width}\" height=\"{height}\">");
     for (row, node) in nodes.iter().enumerate() {
         let top = row as f64 * (FAULT + 4.0) + 4.0;
-        let _ =
-            write!(svg, "<text x=\"0\" y=\"{}\" font-size=\"12\">node {node}</text>", top + 12.0);
+        let layout = story.plan.as_ref().map(|plan| &plan.layout);
+        let roles = layout.filter(|layout| layout.is_split()).map(|layout| layout.roles(*node));
+        let roles: Vec<&str> = roles.into_iter().flatten().map(Role::name).collect();
+        let _ = write!(
+            svg,
+            "<text x=\"0\" y=\"{}\" font-size=\"12\">node {node} {}</text>",
+            top + 12.0,
+            roles.join(", ")
+        );
         for fault in faults.iter().filter(|fault| fault.blow.nodes.contains(node)) {
             let Some(from) = fault.from.map(|from| seconds(from.time)) else { continue };
             let to = fault.to.map_or(length, |to| seconds(to.time));
@@ -158,7 +167,12 @@ fn faults(faults: &[Fault], length: f64) -> String {
             );
         }
     }
-    svg + "</svg>"
+    svg += "</svg>\n";
+    for blow in faults.iter().filter(|fault| fault.from.is_none()).map(|fault| &fault.blow) {
+        let told = format!("{} {} {:?}: {}", blow.nemesis, blow.how, blow.nodes, blow.proof);
+        let _ = writeln!(svg, "<br>failed: {}", escape(&told));
+    }
+    svg
 }
 
 /// Each publish from its question to its answer, in a row of those that overlap.

@@ -20,11 +20,12 @@ use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::http;
 use crate::journal::Journal;
+use crate::layout::Layout;
 use crate::matrix::{LYING_DISK, PLANT};
 use crate::nemesis::arena::{Arena, ARMED, FAULTS};
 use crate::nemesis::{schedule, NEMESES};
 use crate::network::Network;
-use crate::node::Launch;
+use crate::node::{Launch, Role};
 use crate::op::{Healed, Order, Plan, Row, State};
 use crate::stage::{Door, Phase, Stage};
 use crate::wait::until;
@@ -75,14 +76,14 @@ pub async fn run(settings: &Settings) -> Result<()> {
     let (mut cluster, network) = build(settings)?;
     let needs_faults =
         NEMESES.iter().any(|(name, _, needs)| *needs && plan.nemeses.iter().any(|n| n == name));
-    for &id in &plan.nodes {
+    for id in plan.layout.nodes() {
         cluster.node_mut(id).start()?;
     }
     if needs_faults {
         armed(&cluster).await?;
     }
     cluster.ready().await?;
-    let doors = plan.nodes.iter().map(|&id| {
+    let doors = plan.layout.of(Role::Entry).iter().map(|&id| {
         let node = cluster.node(id);
         Door { node: id, wamp: node.wamp(), mqtt: node.mqtt() }
     });
@@ -93,7 +94,7 @@ pub async fn run(settings: &Settings) -> Result<()> {
     for name in &plan.workloads {
         workload::start(name, &stage, &mut clients);
     }
-    let mut arena = Arena::new(cluster, network, journal.clone());
+    let mut arena = Arena::new(cluster, network, plan.layout.clone(), journal.clone());
     storm(plan, &mut arena).await;
     println!("  healing");
     let healed = arena.heal(HEAL).await;
@@ -112,27 +113,27 @@ pub async fn run(settings: &Settings) -> Result<()> {
     let ended = timeout(CLIENTS_END, async { while clients.join_next().await.is_some() {} }).await;
     ensure!(ended.is_ok(), "clients did not end within {CLIENTS_END:?}");
     sleep(LEASE).await;
-    look_at_all(&stage, &arena).await?;
+    look_at_all(&stage, &arena, &plan.layout).await;
     journal.finish()
 }
 
 /// The network, and a cluster in it that is not started yet.
 fn build(settings: &Settings) -> Result<(Cluster, Option<Network>)> {
-    let nodes = &settings.plan.nodes;
-    let network = match Network::lay(nodes) {
+    let layout = &settings.plan.layout;
+    let nodes = layout.nodes();
+    let network = match Network::lay(&nodes) {
         Ok(network) => Some(network),
         Err(error) => {
             println!("  no network namespaces ({error:#}): nodes share the loopback interface, and no link can be cut");
             None
         }
     };
-    let mut builder =
-        Cluster::builder(&settings.binary).nodes(nodes.len()).folder(&settings.folder);
+    let mut builder = Cluster::builder(&settings.binary).layout(layout).folder(&settings.folder);
     if let Some(network) = &network {
         builder = builder.addresses(nodes.iter().map(|node| (*node, network.address(*node))));
     }
     let mut cluster = builder.prepare()?;
-    for &id in nodes {
+    for &id in &nodes {
         let node = cluster.node_mut(id);
         let faults = node.folder().join(FAULTS);
         std::fs::create_dir_all(&faults)?;
@@ -168,7 +169,7 @@ async fn armed(cluster: &Cluster) -> Result<()> {
 /// The faults, as they were planned.
 async fn storm(plan: &Plan, arena: &mut Arena) {
     let length = Duration::from_secs(plan.seconds);
-    let blows = schedule::plan(plan.seed, &plan.nemeses, length);
+    let blows = schedule::plan(plan.seed, &plan.nemeses, length, plan.layout.is_split());
     let begun = Instant::now();
     let mut coming = blows.iter().peekable();
     // Faults at work: when each ends, and its number.
@@ -217,37 +218,45 @@ async fn mark_at(stage: &Stage, door: Door, topic: &str) -> Option<String> {
     None
 }
 
-/// What every node shows in the end: all events, the order, its state.
-async fn look_at_all(stage: &Stage, arena: &Arena) -> Result<()> {
-    let nodes: Vec<&Door> =
-        stage.doors.iter().filter(|door| !arena.lost.contains(&door.node)).collect();
-    println!("  reading the logs of {} nodes", nodes.len());
-    for door in &nodes {
-        // A node that can't show what it has is for the checks to judge; the others are read all the same.
-        for shown in
-            [workload::drain(stage, **door).await, read_order(stage, arena, door.node).await]
-        {
-            if let Err(error) = shown {
-                println!("  node {}: {error:#}", door.node);
-            }
+/// What every node shows in the end: all events, the order, its state. A node that can't show what it has is for the
+/// checks to judge; the others are read all the same.
+async fn look_at_all(stage: &Stage, arena: &Arena, layout: &Layout) {
+    let kept = |node: &u64| !arena.lost.contains(node);
+    println!("  reading the logs of all nodes");
+    for door in stage.doors.iter().filter(|door| kept(&door.node)) {
+        if let Err(error) = workload::drain(stage, *door).await {
+            println!("  node {}: {error:#}", door.node);
         }
     }
+    for &node in layout.of(Role::Storage).iter().filter(|node| kept(node)) {
+        if let Err(error) = read_order(stage, arena, node).await {
+            println!("  node {node}: {error:#}");
+        }
+    }
+    let readers: Vec<u64> = layout.readers().into_iter().filter(kept).collect();
     for _ in 0..STATES {
         let mut slots = Vec::new();
-        for door in &nodes {
-            let status = arena.cluster.status(door.node).await?;
-            let slot = status["state"]["next_slot"].as_u64().context("no state in /status")?;
-            let hash = status["state"]["hash"].as_str().context("no hash in /status")?.to_owned();
-            slots.push(slot);
-            stage.journal.nemesis("state", &State { node: door.node, slot, hash });
+        for &node in &readers {
+            match read_state(arena, node).await {
+                Ok(state) => {
+                    slots.push(state.slot);
+                    stage.journal.nemesis("state", &state);
+                }
+                Err(error) => return println!("  node {node}: {error:#}"),
+            }
         }
         if slots.windows(2).all(|two| two[0] == two[1]) {
-            return Ok(());
+            return;
         }
         sleep(STATES_PAUSE).await;
     }
-    // That they were never seen at one slot is for the checks to say.
-    Ok(())
+}
+
+async fn read_state(arena: &Arena, node: u64) -> Result<State> {
+    let status = arena.cluster.status(node).await?;
+    let slot = status["state"]["next_slot"].as_u64().context("no state in /status")?;
+    let hash = status["state"]["hash"].as_str().context("no hash in /status")?.to_owned();
+    Ok(State { node, slot, hash })
 }
 
 async fn read_order(stage: &Stage, arena: &Arena, node: u64) -> Result<()> {

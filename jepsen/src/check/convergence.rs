@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::story::{Moment, Story};
 use super::Findings;
+use crate::node::Role;
 use crate::op::Mode;
 
 /// Nanoseconds a healed cluster may take until each node acknowledges again.
@@ -20,21 +21,23 @@ pub(super) fn check(story: &Story) -> Findings {
     let (Some(plan), Some((healed, after))) = (&story.plan, &story.healed) else {
         return Findings::blind("the run did not come to its end");
     };
-    let nodes: BTreeSet<u64> =
-        plan.nodes.iter().copied().filter(|node| !after.lost.contains(node)).collect();
+    let kept = |nodes: &[u64]| -> BTreeSet<u64> {
+        nodes.iter().copied().filter(|node| !after.lost.contains(node)).collect()
+    };
+    let layout = &plan.layout;
     let mut found = Findings::default();
     for died in &story.died {
         found.expect(false, || format!("node {} ended by itself: {}", died.node, died.told));
     }
-    serves(story, *healed, &nodes, &mut found);
-    shows(story, &nodes, &mut found);
+    serves(story, *healed, &kept(layout.of(Role::Entry)), &mut found);
+    shows(story, &kept(layout.of(Role::Entry)), &kept(layout.of(Role::Storage)), &mut found);
     caught_up(story, *healed, &mut found);
-    same_state(story, &nodes, &mut found);
+    same_state(story, &kept(&layout.readers()), &mut found);
     found
 }
 
-fn serves(story: &Story, healed: Moment, nodes: &BTreeSet<u64>, found: &mut Findings) {
-    for node in nodes {
+fn serves(story: &Story, healed: Moment, entries: &BTreeSet<u64>, found: &mut Findings) {
+    for node in entries {
         let serves = story.publishes.iter().any(|publish| {
             let soon = publish.fate.ok().is_some_and(|(at, _)| at.time <= healed.time + LIMIT);
             publish.what.node == *node && publish.at > healed && soon
@@ -48,12 +51,14 @@ fn serves(story: &Story, healed: Moment, nodes: &BTreeSet<u64>, found: &mut Find
     }
 }
 
-/// Every node shows all it has: a node that says that it serves and can't show its log does not.
-fn shows(story: &Story, nodes: &BTreeSet<u64>, found: &mut Findings) {
-    for node in nodes {
+/// Every node shows all it has: an entry that says that it serves and can't show the log does not.
+fn shows(story: &Story, entries: &BTreeSet<u64>, storages: &BTreeSet<u64>, found: &mut Findings) {
+    for node in entries {
         found.expect(story.drains().any(|(of, _)| of == *node), || {
             format!("node {node} serves, and did not show its whole log")
         });
+    }
+    for node in storages {
         found.expect(story.orders.get(node).is_some_and(|(_, ended)| *ended), || {
             format!("node {node} serves, and did not show its whole order")
         });

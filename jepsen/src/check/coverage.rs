@@ -4,9 +4,13 @@
 //!
 //! Deliberately absent: how hard a run was beyond that.
 
+use std::collections::BTreeSet;
+
 use super::story::{Fault, Moment, Story};
 use super::Findings;
-use crate::op::Mode;
+use crate::nemesis::schedule;
+use crate::node::Role;
+use crate::op::{Mode, Plan};
 
 /// Acknowledged publishes a run needs, in all and while a fault was at work.
 const ACKNOWLEDGED: usize = 100;
@@ -25,6 +29,7 @@ pub(super) fn check(story: &Story) -> Findings {
             format!("{nemesis} never happened; failed: {:?}", mine.next().map(|f| &f.blow))
         });
     }
+    every_role(story, plan, &mut found);
     let acknowledged: Vec<u64> =
         story.publishes.iter().filter_map(|p| p.fate.ok()).map(|(at, _)| at.time).collect();
     found.expect(acknowledged.len() >= ACKNOWLEDGED, || {
@@ -48,6 +53,21 @@ pub(super) fn check(story: &Story) -> Findings {
         }
     }
     found
+}
+
+/// Where roles are split, nodes of each were hit that these nemeses hit.
+fn every_role(story: &Story, plan: &Plan, found: &mut Findings) {
+    let aimed: BTreeSet<Role> = (plan.nemeses.iter())
+        .filter(|_| plan.layout.is_split())
+        .flat_map(|nemesis| schedule::reached(nemesis))
+        .collect();
+    for role in aimed {
+        let nodes = plan.layout.of(role);
+        let hit = story.faults.iter().any(|fault| {
+            fault.from.is_some() && fault.blow.nodes.iter().any(|node| nodes.contains(node))
+        });
+        found.expect(hit, || format!("nothing was done to any {} node", role.name()));
+    }
 }
 
 /// A disk that its node refuses after it was damaged is missing for the rest of the run.

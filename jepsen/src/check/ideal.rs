@@ -11,6 +11,7 @@ use serde_json::{json, Value};
 
 use super::keepers::Keeper;
 use crate::dice::Dice;
+use crate::layout::Layout;
 use crate::op::{Kind, Op, Process};
 
 /// Steps of a made-up run before it comes to its end.
@@ -67,7 +68,7 @@ pub(super) fn history(seed: u64) -> Vec<Op> {
     let mut world = World::default();
     world.nemesis(
         "plan",
-        json!({ "seed": seed, "nodes": [1, 2, 3], "seconds": 1, "nemeses": ["kill"],
+        json!({ "seed": seed, "layout": Layout::whole(NODES), "seconds": 1, "nemeses": ["kill"],
                 "workloads": ["log", "kv", "lock", "retained", "will", "calls", "session"] }),
     );
     for _ in 0..STEPS {

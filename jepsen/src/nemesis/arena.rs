@@ -5,6 +5,8 @@
 //!
 //! Deliberately absent: when; see `schedule`.
 
+mod ways;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +16,12 @@ use serde_json::Value;
 
 use super::crowd::{self, Entrance};
 use super::damage;
-use super::schedule::{Aim, Planned};
+use super::schedule::{Aim, Group, Planned};
 use crate::client::Client;
 use crate::dice::Dice;
 use crate::http;
 use crate::journal::Journal;
+use crate::layout::Layout;
 use crate::network::Network;
 use crate::op::{Blow, Died};
 use crate::wait::{until, within};
@@ -33,6 +36,9 @@ const SERVES: Duration = Duration::from_secs(30);
 /// How old a stale block is at least.
 const STALE: Duration = Duration::from_secs(1);
 
+/// How often a node that crashes is started again.
+const DEATHS: usize = 3;
+
 /// How long a leader may take to be named.
 const NAMED: Duration = Duration::from_millis(500);
 
@@ -43,8 +49,9 @@ pub const FAULTS: &str = "faults";
 #[derive(Debug)]
 struct Active {
     blow: Blow,
-    /// Links that were cut.
+    /// Links that were cut, and those that are bad.
     cuts: Vec<(u64, u64)>,
+    bad: Vec<(u64, u64)>,
     /// Clients that are a burden.
     clients: Vec<Client>,
 }
@@ -54,6 +61,7 @@ struct Active {
 pub struct Arena {
     pub cluster: Cluster,
     pub network: Option<Network>,
+    layout: Layout,
     journal: Arc<Journal>,
     active: BTreeMap<u64, Active>,
     /// Nodes that are down, and the faults that keep them so.
@@ -64,21 +72,30 @@ pub struct Arena {
     damaged: BTreeSet<u64>,
     /// Those of them that refuse to go on with it.
     pub lost: BTreeSet<u64>,
+    /// How often each node ended without a reason.
+    deaths: BTreeMap<u64, usize>,
     next: u64,
 }
 
 impl Arena {
     #[must_use]
-    pub fn new(cluster: Cluster, network: Option<Network>, journal: Arc<Journal>) -> Self {
+    pub fn new(
+        cluster: Cluster,
+        network: Option<Network>,
+        layout: Layout,
+        journal: Arc<Journal>,
+    ) -> Self {
         Self {
             cluster,
             network,
+            layout,
             journal,
             active: BTreeMap::new(),
             down: BTreeMap::new(),
             orders: BTreeMap::new(),
             damaged: BTreeSet::new(),
             lost: BTreeSet::new(),
+            deaths: BTreeMap::new(),
             next: 0,
         }
     }
@@ -89,7 +106,8 @@ impl Arena {
 
     /// Nodes that run and can be hurt.
     fn standing(&self) -> Vec<u64> {
-        let stands = |id: &u64| !self.down.contains_key(id) && !self.lost.contains(id);
+        let stands =
+            |id: &u64| !self.down.contains_key(id) && !self.lost.contains(id) && !self.is_dead(*id);
         self.ids().into_iter().filter(stands).collect()
     }
 
@@ -97,12 +115,13 @@ impl Arena {
     pub async fn strike(&mut self, planned: &Planned) -> Option<u64> {
         self.next += 1;
         let mut dice = Dice::new(planned.seed);
-        let nodes = self.aim(planned.aim, planned.nemesis == "corrupt", &mut dice).await;
-        let how = [planned.kind, planned.aim.name()].join(" ").trim().to_owned();
+        let nodes = self.aim(planned, &mut dice).await;
+        let among = planned.group.map_or(String::new(), |role| format!(" of {}", role.name()));
+        let how = format!("{} {}{among}", planned.kind, planned.aim.name()).trim().to_owned();
         let nemesis = planned.nemesis.clone();
         let blow = Blow { number: self.next, nemesis, how, nodes, proof: String::new() };
         self.journal.nemesis("strike", &blow);
-        let mut active = Active { blow, cuts: Vec::new(), clients: Vec::new() };
+        let mut active = Active { blow, cuts: Vec::new(), bad: Vec::new(), clients: Vec::new() };
         match self.hurt(planned, &mut active, &mut dice).await {
             Ok(proof) => {
                 active.blow.proof = proof;
@@ -121,16 +140,22 @@ impl Arena {
                     active.blow.nemesis, active.blow.how, active.blow.proof
                 );
                 // What was done of it is undone.
-                self.undo(&active).await;
+                self.undo(&mut active).await;
                 self.journal.nemesis("failed", &active.blow);
                 None
             }
         }
     }
 
+    /// The nodes among which a blow is aimed.
+    fn group(&self, group: Group) -> Vec<u64> {
+        group.map_or_else(|| self.ids(), |role| self.layout.of(role).to_vec())
+    }
+
     /// Whom it hits. A blow that falls only once had better hit one that stands.
-    async fn aim(&self, aim: Aim, only_once: bool, dice: &mut Dice) -> Vec<u64> {
-        let mut nodes = self.ids();
+    async fn aim(&self, planned: &Planned, dice: &mut Dice) -> Vec<u64> {
+        let aim = planned.aim;
+        let mut nodes = self.group(planned.group);
         dice.shuffle(&mut nodes);
         nodes.sort_by_key(|id| self.lost.contains(id));
         let minority = (nodes.len() - 1) / 2;
@@ -149,7 +174,7 @@ impl Arena {
             let sessions = self.sessions().await;
             nodes.sort_by_key(|id| std::cmp::Reverse(sessions.get(id).copied()));
         }
-        if only_once {
+        if planned.nemesis == "corrupt" {
             nodes.sort_by_key(|id| self.down.contains_key(id));
         }
         nodes.truncate(count);
@@ -195,7 +220,8 @@ impl Arena {
             "pause" => self.pause(&nodes).await,
             "partition" => self.partition(planned.kind, active, dice),
             "restart" => self.restart(&nodes).await,
-            "relay" => self.relay(active.blow.number, dice).await,
+            "flaky" => self.flaky(planned.kind, active, dice).await,
+            "relay" => self.relay(active.blow.number, &nodes, dice).await,
             "storm" => {
                 active.clients = crowd::storm(&self.entrances()).await?;
                 Ok(format!("{} sessions were opened at once", active.clients.len()))
@@ -238,8 +264,9 @@ impl Arena {
 
     /// Two of three are frozen while the third loses its power and comes back, and then the two lose theirs: nobody may
     /// make a cluster of its own out of what is left.
-    async fn relay(&mut self, number: u64, dice: &mut Dice) -> Result<String> {
-        let mut nodes = self.standing();
+    async fn relay(&mut self, number: u64, nodes: &[u64], dice: &mut Dice) -> Result<String> {
+        let mut nodes: Vec<u64> =
+            self.standing().into_iter().filter(|node| nodes.contains(node)).collect();
         dice.shuffle(&mut nodes);
         ensure!(nodes.len() > 2, "only {nodes:?} stand");
         let (first, rest) = (nodes[0], nodes[1..].to_vec());
@@ -252,7 +279,7 @@ impl Arena {
     }
 
     fn entrances(&self) -> Vec<Entrance> {
-        let nodes = self.cluster.nodes().iter();
+        let nodes = self.cluster.nodes().iter().filter(|node| node.is_entry());
         nodes.map(|node| Entrance { wamp: node.wamp(), mqtt: node.mqtt() }).collect()
     }
 
@@ -305,49 +332,6 @@ impl Arena {
         Ok(proofs.join(", "))
     }
 
-    fn partition(&mut self, kind: &str, active: &mut Active, dice: &mut Dice) -> Result<String> {
-        let mut nodes = self.ids();
-        dice.shuffle(&mut nodes);
-        // The one it is aimed at stands first.
-        let aimed = active.blow.nodes[0];
-        nodes.sort_by_key(|id| *id != aimed);
-        let network =
-            self.network.as_mut().context("without network namespaces no link can be cut")?;
-        let both = |a: &[u64], b: &[u64]| -> Vec<(u64, u64)> {
-            let pairs = a.iter().flat_map(|from| b.iter().map(move |to| (*from, *to)));
-            pairs.flat_map(|(from, to)| [(from, to), (to, from)]).collect()
-        };
-        let links = match kind {
-            "halves" => both(&nodes[..nodes.len() / 2], &nodes[nodes.len() / 2..]),
-            "one" => both(&nodes[..1], &nodes[1..]),
-            // Two sides that only the first node still reaches.
-            "bridge" => {
-                let (left, right) = nodes[1..].split_at((nodes.len() - 1) / 2);
-                both(left, right)
-            }
-            // Each node hears only the one before it.
-            "ring" => (0..nodes.len())
-                .flat_map(|at| (0..nodes.len()).map(move |to| (at, to)))
-                .filter(|(at, to)| at != to && (at + 1) % nodes.len() != *to)
-                .map(|(at, to)| (nodes[at], nodes[to]))
-                .collect(),
-            "one-way" => nodes[1..].iter().map(|to| (nodes[0], *to)).collect(),
-            other => bail!("no partition {other}"),
-        };
-        for (from, to) in links {
-            network.cut(from, to)?;
-            active.cuts.push((from, to));
-        }
-        let &(from, to) = active.cuts.first().context("nothing was cut")?;
-        let peer = self.cluster.node(to).peer();
-        let seen = tokio::task::block_in_place(|| network.probe(from, peer));
-        ensure!(seen == "silence", "node {from} to {to}: {seen}");
-        Ok(format!(
-            "{:?} are cut; a connection from node {from} to {to} meets silence",
-            active.cuts
-        ))
-    }
-
     async fn restart(&mut self, nodes: &[u64]) -> Result<String> {
         let mut proofs = Vec::new();
         for &id in nodes {
@@ -391,18 +375,13 @@ impl Arena {
 
     /// Ends a fault.
     pub async fn relieve(&mut self, number: u64) {
-        let Some(active) = self.active.remove(&number) else { return };
-        self.undo(&active).await;
+        let Some(mut active) = self.active.remove(&number) else { return };
+        self.undo(&mut active).await;
         self.journal.nemesis("stop", &active.blow);
     }
 
-    async fn undo(&mut self, active: &Active) {
-        if let Some(network) = &mut self.network {
-            for (from, to) in &active.cuts {
-                // The system refuses only if the namespace is gone, and then so is the run.
-                let _ = network.mend(*from, *to);
-            }
-        }
+    async fn undo(&mut self, active: &mut Active) {
+        self.mend(active);
         for &id in &active.blow.nodes {
             if matches!(active.blow.nemesis.as_str(), "pause" | "relay")
                 && self.cluster.node(id).is_running()
@@ -428,7 +407,7 @@ impl Arena {
             return;
         }
         self.down.remove(&id);
-        if self.lost.contains(&id) {
+        if self.lost.contains(&id) || self.is_dead(id) {
             return;
         }
         if let Err(error) = self.cluster.node_mut(id).start() {
@@ -458,11 +437,19 @@ impl Arena {
             } else {
                 println!("    node {id} CRASHED");
                 self.journal.nemesis("died", &Died { node: id, told });
-                if let Err(error) = self.cluster.node_mut(id).start() {
+                *self.deaths.entry(id).or_default() += 1;
+                if self.is_dead(id) {
+                    println!("    and is not started any more");
+                } else if let Err(error) = self.cluster.node_mut(id).start() {
                     println!("    node {id} can't be started: {error:#}");
                 }
             }
         }
+    }
+
+    /// Whether a node has crashed so often that it is left alone. Nothing is excused by that.
+    fn is_dead(&self, id: u64) -> bool {
+        self.deaths.get(&id).is_some_and(|deaths| *deaths >= DEATHS)
     }
 
     /// Ends all faults and waits until all nodes serve that can.

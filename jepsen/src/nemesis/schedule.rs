@@ -9,6 +9,8 @@
 use std::time::Duration;
 
 use crate::dice::Dice;
+use crate::network::weather::WEATHERS;
+use crate::node::Role;
 
 /// Whom a blow is meant for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,12 @@ impl Aim {
     }
 }
 
+/// Whom blows go round, where roles are split: the nodes with a role, or all.
+const ROUND: [Group; 4] = [Some(Role::Sync), Some(Role::Storage), Some(Role::Entry), None];
+
+/// The nodes among which a blow is aimed: those with this role, or all.
+pub type Group = Option<Role>;
+
 /// A blow that is to fall.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
@@ -45,6 +53,7 @@ pub struct Planned {
     /// Which kind of it, where there are several.
     pub kind: &'static str,
     pub aim: Aim,
+    pub group: Group,
     /// Settles what is left to chance when it falls.
     pub seed: u64,
 }
@@ -55,26 +64,38 @@ const CALM: Duration = Duration::from_secs(3);
 /// How long a nemesis rests between two blows, in milliseconds.
 const REST: (u64, u64) = (1_000, 5_000);
 
-/// Plans a run.
+/// Plans a run; in a cluster of split roles, each nemesis goes round them.
 #[must_use]
-pub fn plan(seed: u64, nemeses: &[String], length: Duration) -> Vec<Planned> {
+pub fn plan(seed: u64, nemeses: &[String], length: Duration, split: bool) -> Vec<Planned> {
     let dice = Dice::new(seed);
     let end = length.saturating_sub(CALM);
     let mut blows = Vec::new();
     for (lane, nemesis) in nemeses.iter().enumerate() {
         let mut dice = dice.fork(lane as u64 + 1_000);
         let mut at = CALM + Duration::from_millis(dice.below(REST.0));
-        loop {
+        let mut round = if split { groups(nemesis).to_vec() } else { vec![None] };
+        dice.clone().shuffle(&mut round);
+        for group in round.into_iter().cycle() {
             let (shortest, longest) = lasting(nemesis);
             let lasts = Duration::from_millis(dice.between(shortest, longest));
             let first = !blows.iter().any(|blow: &Planned| &blow.nemesis == nemesis);
             if at + lasts > end && !first {
                 break;
             }
-            let kind = *dice.pick(kinds(nemesis));
-            let aim = *dice.pick(aims(nemesis));
+            let mut kinds = kinds(nemesis).to_vec();
+            if split && nemesis == "partition" {
+                kinds.extend(BETWEEN);
+            }
+            let kind = *dice.pick(&kinds);
+            let fits = |aim: &&Aim| match aim {
+                Aim::Leader => group.is_none_or(|role| role == Role::Sync),
+                Aim::Busiest => group.is_none_or(|role| role == Role::Entry),
+                _ => true,
+            };
+            let aims: Vec<Aim> = aims(nemesis).iter().filter(fits).copied().collect();
+            let aim = *dice.pick(&aims);
             let seed = dice.throw();
-            blows.push(Planned { at, lasts, nemesis: nemesis.clone(), kind, aim, seed });
+            blows.push(Planned { at, lasts, nemesis: nemesis.clone(), kind, aim, group, seed });
             at += lasts + Duration::from_millis(dice.between(REST.0, REST.1));
             if nemesis == "corrupt" {
                 // One disk of a minority, once: what was damaged may be lost.
@@ -91,7 +112,7 @@ fn lasting(nemesis: &str) -> (u64, u64) {
     match nemesis {
         // Longer than a lease, so that a paused node comes back to a world that went on without it.
         "pause" => (3_500, 7_000),
-        "partition" | "clock" => (2_000, 8_000),
+        "partition" | "clock" | "flaky" => (2_000, 8_000),
         "power" => (100, 2_500),
         // Long enough for the others to go on without the damaged node.
         "corrupt" => (2_000, 4_000),
@@ -101,8 +122,35 @@ fn lasting(nemesis: &str) -> (u64, u64) {
     }
 }
 
+/// Whom a nemesis can hit where roles are split.
+fn groups(nemesis: &str) -> &'static [Group] {
+    match nemesis {
+        // Only entries have clients.
+        "storm" | "deaf" => &[Some(Role::Entry)],
+        "restart" => &[None],
+        // Entries keep nothing.
+        "relay" | "corrupt" | "eio" | "enospc" | "slow" => &[Some(Role::Sync), Some(Role::Storage)],
+        _ => &ROUND,
+    }
+}
+
+/// The roles that a nemesis comes round to, given some time.
+#[must_use]
+pub fn reached(nemesis: &str) -> Vec<Role> {
+    match nemesis {
+        // It falls once.
+        "corrupt" => Vec::new(),
+        "restart" => Role::ALL.to_vec(),
+        _ => groups(nemesis).iter().copied().flatten().collect(),
+    }
+}
+
+/// Partitions between the nodes of two roles, where roles are split.
+pub const BETWEEN: [&str; 3] = ["entry-sync", "storage-sync", "entry-storage"];
+
 fn kinds(nemesis: &str) -> &'static [&'static str] {
     match nemesis {
+        "flaky" => &WEATHERS,
         "partition" => &["halves", "one", "ring", "bridge", "one-way"],
         "corrupt" => &["bits", "stale", "tail"],
         _ => &[""],
@@ -122,7 +170,7 @@ fn aims(nemesis: &str) -> &'static [Aim] {
         ],
         "pause" => &[Aim::Leader, Aim::Busiest, Aim::One, Aim::Minority, Aim::Majority],
         "power" => &[Aim::Leader, Aim::One, Aim::Majority, Aim::All, Aim::All],
-        "slow" | "clock" => &[Aim::Leader, Aim::One, Aim::Majority, Aim::All],
+        "slow" | "clock" | "flaky" => &[Aim::Leader, Aim::One, Aim::Majority, Aim::All],
         "restart" | "relay" | "storm" | "deaf" => &[Aim::All],
         "eio" | "enospc" => &[Aim::Leader, Aim::One],
         _ => &[Aim::Leader, Aim::Busiest, Aim::One, Aim::Minority],
@@ -139,13 +187,25 @@ mod tests {
             super::super::NEMESES.iter().map(|(name, ..)| (*name).to_owned()).collect();
         let length = Duration::from_secs(45);
         for seed in 0..200 {
-            let blows = plan(seed, &nemeses, length);
-            assert_eq!(blows, plan(seed, &nemeses, length));
+            let split = seed % 2 == 1;
+            let blows = plan(seed, &nemeses, length, split);
+            assert_eq!(blows, plan(seed, &nemeses, length, split));
             for nemesis in &nemeses {
                 let mine: Vec<_> = blows.iter().filter(|b| &b.nemesis == nemesis).collect();
                 assert!(!mine.is_empty(), "{nemesis}");
                 assert!(mine.windows(2).all(|two| two[0].at + two[0].lasts < two[1].at));
                 assert!(mine.iter().all(|blow| blow.at + blow.lasts <= length), "{mine:?}");
+                let hit: Vec<Group> = mine.iter().map(|blow| blow.group).collect();
+                if !split {
+                    assert!(hit.iter().all(Option::is_none), "{nemesis}: {hit:?}");
+                } else if mine.len() >= ROUND.len() {
+                    assert!(
+                        reached(nemesis)
+                            .iter()
+                            .all(|role| { hit.contains(&Some(*role)) || nemesis == "restart" }),
+                        "{nemesis}: {hit:?}"
+                    );
+                }
             }
         }
     }
