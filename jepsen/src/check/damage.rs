@@ -17,6 +17,7 @@ use serde_json::{json, Value};
 use super::ideal::history;
 use super::{judge, Outcome, Story};
 use crate::dice::Dice;
+use crate::layout::Layout;
 use crate::op::{Kind, Op};
 use services::{
     answer_again, carry_out_refused, carry_out_twice, come_again, miss, no_mark_of_repetition,
@@ -126,6 +127,26 @@ fn a_run_without_its_faults_or_its_end_does_not_pass() {
     for f in ["plan", "healed", "read"] {
         assert_eq!(without(f), Outcome::Inconclusive, "{f}");
     }
+}
+
+#[test]
+fn each_role_owes_its_own() {
+    // Node 1 shows nothing of the log.
+    let mut ops = history(1);
+    ops.retain(|op| {
+        let of_state = ["order", "state"].contains(&op.f.as_str()) && op.value["node"] == 1;
+        !of_state && op.value["consumer"] != "drain-1"
+    });
+    for (index, op) in ops.iter_mut().enumerate() {
+        op.index = index as u64;
+    }
+    assert_eq!(red(&ops).0, ["convergence"]);
+    // A sync node has nothing to show; but of a made-up run's nodes, only the second is hit.
+    ops[0].value["layout"] = json!(Layout::split(1, 1, 1).unwrap());
+    let (red_of_split, outcome, told) = red(&ops);
+    assert_eq!((red_of_split, outcome), (vec!["coverage"], Outcome::Inconclusive), "{told}");
+    assert!(told.contains("nothing was done to any sync node"), "{told}");
+    assert!(!told.contains("any storage node"), "{told}");
 }
 
 /// Places of lines that fit.

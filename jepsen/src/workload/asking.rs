@@ -133,10 +133,16 @@ impl Asking {
         }
     }
 
-    /// Reads a topic's retained value as it is now or later: what is in the log up to here is published first, and the
-    /// node asked must have come that far.
-    pub async fn read(&mut self, stage: &Stage, topic: &str, mark: &str) -> Option<String> {
-        let mut what = Read { topic: topic.to_owned(), node: self.node, id: None, reason: None };
+    /// Reads a topic's retained value in another session, as it is now or later: a mark is published first, and the
+    /// node asked must have come as far as that.
+    pub async fn read(
+        &mut self,
+        stage: &Stage,
+        reader: &mut Self,
+        topic: &str,
+        mark: &str,
+    ) -> Option<String> {
+        let mut what = Read { topic: topic.to_owned(), node: reader.node, id: None, reason: None };
         let open = stage.journal.ask("read", &what);
         let draft =
             Draft { f: "publish", topic: mark.to_owned(), id: stage.id("m"), ..Draft::default() };
@@ -147,10 +153,10 @@ impl Asking {
         };
         let asked = async {
             let options = json!({ "after": position, "retained": true, "snapshot": true });
-            self.wamp.subscribe(topic, &options).await?;
+            reader.wamp.subscribe(topic, &options).await?;
             let mut id = String::new();
             loop {
-                match self.wamp.next().await? {
+                match reader.wamp.next().await? {
                     Said::Event(seen) => id = undress(seen).id,
                     Said::Ended => return anyhow::Ok(id),
                     Said::Closed(reason) => anyhow::bail!(reason),

@@ -34,8 +34,11 @@ async fn client(stage: Arc<Stage>, name: String) {
     // What the client last knew of each key.
     let mut known: HashMap<String, String> = HashMap::new();
     while stage.works() {
-        let door = stage.door(&mut dice);
-        let Some(mut session) = Asking::open(&stage, &name, door).await else {
+        let (door, other) = (stage.door(&mut dice), stage.door(&mut dice));
+        let session = Asking::open(&stage, &name, door).await;
+        // It reads at another node, most of the time, than where it publishes.
+        let reader = Asking::open(&stage, &name, other).await;
+        let (Some(mut session), Some(mut reader)) = (session, reader) else {
             sleep(Duration::from_millis(PACE)).await;
             continue;
         };
@@ -46,8 +49,10 @@ async fn client(stage: Arc<Stage>, name: String) {
             sleep(Duration::from_millis(dice.below(PACE))).await;
             let topic = format!("j.kv.r{}", dice.below(KEYS));
             if dice.chance(0.4) {
-                let Some(id) = session.read(&stage, &topic, "j.kv.marks").await else { break };
-                known.insert(topic, id);
+                match session.read(&stage, &mut reader, &topic, "j.kv.marks").await {
+                    Some(id) => drop(known.insert(topic, id)),
+                    None => break,
+                }
                 continue;
             }
             let expected = known.get(&topic).cloned().unwrap_or_default();
