@@ -34,10 +34,14 @@ impl Tale {
         self.say(Kind::Fail, process, f, value)
     }
 
-    /// A line about the one blow of the run.
-    fn nemesis(mut self, f: &str) -> Self {
+    /// A line about a blow to the first node.
+    fn nemesis(self, f: &str) -> Self {
+        self.nemesis_of(1, f)
+    }
+
+    fn nemesis_of(mut self, number: u64, f: &str) -> Self {
         let index = self.0.len() as u64;
-        let value = json!({ "number": 1, "nemesis": "kill", "how": "one", "nodes": [1] });
+        let value = json!({ "number": number, "nemesis": "kill", "how": "one", "nodes": [1] });
         let (kind, process) = (Kind::Info, Process::Nemesis);
         self.0.push(Op { index, time: index, kind, process, f: f.to_owned(), value });
         self
@@ -319,6 +323,25 @@ fn calls() {
     assert_eq!(made(1, &again), ["calls"]);
     let nobody = Tale::default().say(Kind::Info, 1, "invoked", invoked("d"));
     assert_eq!(nobody.red(), ["calls"]);
+    // The callee's node, or the caller's, is killed with the call in its hands, and the caller told so much later.
+    let killed = |node: u64, seconds: u64, meanwhile: &[&str]| {
+        let mut tale = Tale::default().ask(1, "call", call(None));
+        let invoked = json!({ "id": "c", "node": node });
+        tale = tale.say(Kind::Info, 2, "invoked", invoked);
+        tale = tale.nemesis("strike").nemesis("start");
+        tale = meanwhile.iter().fold(tale, |tale, f| tale.nemesis_of(2, f));
+        let mut lost = call(None);
+        lost["node"] = 3.into();
+        lost["reason"] = "wamp.error.canceled".into();
+        tale.0[0].value["node"] = 3.into();
+        tale = tale.say(Kind::Info, 1, "call", lost);
+        tale.0.last_mut().unwrap().time = seconds * 1_000_000_000;
+        tale.red()
+    };
+    assert_eq!(killed(1, 1, &[]), clean);
+    assert_eq!(killed(1, 3, &[]), ["calls"]);
+    assert_eq!(killed(2, 3, &[]), clean, "another node died");
+    assert_eq!(killed(1, 3, &["strike", "start"]), clean, "something else is wrong");
 }
 
 #[test]

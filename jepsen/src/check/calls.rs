@@ -1,14 +1,23 @@
 //! A call is answered once, by the result that belongs to it or by an error, and carried out once at most.
 //!
+//! Where a callee's node dies, and nothing else is wrong, its callers are told soon, and not when its lease is over.
+//!
 //! Invariant: a caller whose session ended before the answer is owed none.
 //!
 //! Deliberately absent: whether a call that ended in an error was carried out, where the error does not tell.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
-use super::story::{Asked, Fate, Moment, Story};
+use super::story::{Asked, Fate, Fault, Moment, Story};
 use super::Findings;
 use crate::op::Call;
+
+/// The error that says that the callee, or its node, is gone.
+const LOST: &str = "wamp.error.canceled";
+
+/// Nanoseconds behind the proof that a callee's node is dead, within which its callers are told: less than a lease.
+const SOON: u64 = 2_000_000_000;
 
 /// The reason a client gives for having waited in vain while its session stood.
 pub const UNANSWERED: &str = "unanswered";
@@ -16,15 +25,19 @@ pub const UNANSWERED: &str = "unanswered";
 pub(super) fn check(story: &Story) -> Findings {
     let mut found = Findings::default();
     let twice: HashSet<&str> = story.answers.iter().map(|answer| answer.id.as_str()).collect();
-    let mut invoked: HashMap<&str, Vec<Moment>> = HashMap::new();
+    let mut invoked: HashMap<&str, Vec<(Moment, u64)>> = HashMap::new();
     for (at, invocation) in &story.invocations {
-        invoked.entry(&invocation.id).or_default().push(*at);
+        invoked.entry(&invocation.id).or_default().push((*at, invocation.node));
     }
     for call in &story.calls {
         let id = call.what.id.as_str();
         found.expect(!twice.contains(id), || format!("call {id:?} was answered again"));
         answered(call, &mut found);
-        carried_out(call, &invoked.remove(id).unwrap_or_default(), &mut found);
+        let invoked = invoked.remove(id).unwrap_or_default();
+        if let [invoked] = invoked[..] {
+            told_soon(story, call, invoked, &mut found);
+        }
+        carried_out(call, &invoked, &mut found);
     }
     for id in invoked.keys() {
         found.expect(false, || format!("{id:?} was carried out, and nobody had called"));
@@ -49,7 +62,39 @@ fn answered(call: &Asked<Call>, found: &mut Findings) {
     }
 }
 
-fn carried_out(call: &Asked<Call>, invoked: &[Moment], found: &mut Findings) {
+/// The callee's node died with the call in its hands: its caller, at another node, hears of it before the lease is over.
+fn told_soon(story: &Story, call: &Asked<Call>, (at, node): (Moment, u64), found: &mut Findings) {
+    let (Fate::Unknown(Some(answer)), Some(told)) = (&call.fate, call.told) else { return };
+    if answer.reason.as_deref() != Some(LOST) {
+        return;
+    }
+    let kills = |fault: &&Fault| {
+        let blow = &fault.blow;
+        matches!(blow.nemesis.as_str(), "kill" | "power")
+            && blow.nodes.contains(&node)
+            && !blow.nodes.contains(&call.what.node)
+            && at < fault.struck
+            && fault.struck < told
+    };
+    let Some(kill) = story.faults.iter().find(kills) else { return };
+    let Some(dead) = kill.from else { return };
+    let until = Moment { time: dead.time + SOON, ..dead };
+    let alone = story.faults.iter().all(|other| {
+        let over = other.to.map_or(u64::MAX, |over| over.time.saturating_add(SOON));
+        other == kill || over < kill.struck.time || until.time < other.struck.time
+    });
+    if alone {
+        let late = Duration::from_nanos(told.time.saturating_sub(dead.time));
+        found.expect(told.time <= until.time, || {
+            format!(
+                "call {:?}, carried out at node {node}, was given up {late:.1?} after that died",
+                call.what.id
+            )
+        });
+    }
+}
+
+fn carried_out(call: &Asked<Call>, invoked: &[(Moment, u64)], found: &mut Findings) {
     let (id, count) = (&call.what.id, invoked.len());
     let (least, most) = match &call.fate {
         Fate::Ok(..) => (1, 1),
@@ -59,6 +104,6 @@ fn carried_out(call: &Asked<Call>, invoked: &[Moment], found: &mut Findings) {
     found.expect((least..=most).contains(&count), || {
         format!("call {id:?} was carried out {count} times; it came to {:?}", call.fate)
     });
-    let early = invoked.iter().any(|at| at.index < call.at.index);
+    let early = invoked.iter().any(|(at, _)| at.index < call.at.index);
     found.expect(!early, || format!("call {id:?} was carried out before it was made"));
 }

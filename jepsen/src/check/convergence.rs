@@ -27,7 +27,7 @@ pub(super) fn check(story: &Story) -> Findings {
     let layout = &plan.layout;
     let mut found = Findings::default();
     for died in &story.died {
-        found.expect(false, || format!("node {} ended by itself: {}", died.node, died.told));
+        found.expect(false, || died.told.clone());
     }
     serves(story, *healed, &kept(layout.of(Role::Entry)), &mut found);
     shows(story, &kept(layout.of(Role::Entry)), &kept(layout.of(Role::Storage)), &mut found);

@@ -46,6 +46,8 @@ pub struct Asked<T> {
     pub at: Moment,
     pub what: T,
     pub fate: Fate<T>,
+    /// When the client wrote down what it knew of that, if it could.
+    pub told: Option<Moment>,
 }
 
 /// One connection of a consumer.
@@ -314,7 +316,8 @@ fn pair<T: for<'a> serde::Deserialize<'a>>(asked: &Op, answer: &Op) -> Result<As
         Kind::Fail => Fate::Failed(at, answer.read()?),
         Kind::Info | Kind::Invoke => Fate::Unknown(Some(answer.read()?)),
     };
-    Ok(Asked { f: asked.f.clone(), at: moment(asked), what: asked.read()?, fate })
+    let told = (answer.index > asked.index).then_some(at);
+    Ok(Asked { f: asked.f.clone(), at: moment(asked), what: asked.read()?, fate, told })
 }
 
 /// What stands in the log.

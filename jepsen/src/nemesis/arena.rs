@@ -419,7 +419,7 @@ impl Arena {
     pub async fn look(&mut self) {
         for id in self.standing() {
             let Err(error) = self.cluster.node_mut(id).check_alive() else { continue };
-            let told = format!("{error:#}");
+            let told = last_words(&format!("{error:#}"));
             let _ = self.cluster.node_mut(id).ended().await;
             let broken = self.active.values().map(|active| &active.blow);
             let broken = broken
@@ -435,7 +435,7 @@ impl Arena {
                 println!("    node {id} refuses its damaged disk");
                 self.lost.insert(id);
             } else {
-                println!("    node {id} CRASHED");
+                println!("    CRASHED: {told}");
                 self.journal.nemesis("died", &Died { node: id, told });
                 *self.deaths.entry(id).or_default() += 1;
                 if self.is_dead(id) {
@@ -479,5 +479,27 @@ impl Arena {
             "nodes {waiting:?} do not serve {limit:?} after all faults ended"
         );
         Ok(())
+    }
+}
+
+/// Of how a node ended: the first line, and the last that it wrote. Its whole log is kept beside.
+fn last_words(told: &str) -> String {
+    let mut lines = told.lines().filter(|line| !line.trim().is_empty());
+    let first = lines.next().unwrap_or_default();
+    lines.next_back().map_or(first.to_owned(), |last| format!("{first}: {last}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_quoted_with_its_reason() {
+        assert_eq!(
+            last_words("node 2 ended\n--- log ---\nstarting\nfull\n\n"),
+            "node 2 ended: full"
+        );
+        assert_eq!(last_words("node 2 ended"), "node 2 ended");
+        assert_eq!(last_words(""), "");
     }
 }
