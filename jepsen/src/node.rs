@@ -25,6 +25,9 @@ const END: Duration = Duration::from_secs(20);
 /// What nodes log unless the environment says otherwise: a dead peer is no news here.
 const LOGGED: &str = "info,tarpc=error,openraft=error";
 
+/// What a line has in it that says that something is wrong.
+const COMPLAINTS: [&str; 2] = [" ERROR vulpes", "panicked at"];
+
 /// Lines of a node's log shown when a test fails.
 const SHOWN: usize = 60;
 
@@ -284,6 +287,15 @@ impl Node {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let text = line.context("no VmRSS in /proc")?.trim().trim_end_matches(" kB");
         Ok(text.parse::<u64>()? * 1024)
+    }
+
+    /// The last line of its log that says that something is wrong, whichever of its processes wrote it.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        let bytes = std::fs::read(self.log()).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
+        let wrong = |line: &&str| COMPLAINTS.iter().any(|word| line.contains(word));
+        text.lines().rfind(wrong).map(str::to_owned)
     }
 
     /// The last lines the process wrote.

@@ -405,7 +405,7 @@ pub struct Blow {
     pub proof: String,
 }
 
-/// `died`: a node ended that had no reason to.
+/// `died`: a node ended that had no reason to. `silent`: it acknowledges nothing, though all is healed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Died {

@@ -26,7 +26,7 @@ use crate::nemesis::arena::{Arena, ARMED, FAULTS};
 use crate::nemesis::{schedule, NEMESES};
 use crate::network::Network;
 use crate::node::{Launch, Role};
-use crate::op::{Healed, Order, Plan, Row, State};
+use crate::op::{Died, Healed, Order, Plan, Row, State};
 use crate::stage::{Door, Phase, Stage};
 use crate::wait::until;
 use crate::workload::{self, Answer, Asking, Draft};
@@ -198,11 +198,26 @@ async fn mark(stage: &Stage, arena: &Arena) -> Vec<(String, String)> {
     for &door in stage.doors.iter().filter(|door| !arena.lost.contains(&door.node)) {
         for base in workload::MARKED {
             let topic = format!("{base}.{MARK}");
-            let Some(id) = mark_at(stage, door, &topic).await else { break };
+            let Some(id) = mark_at(stage, door, &topic).await else {
+                let silent = Died { node: door.node, told: excuse(arena, door.node).await };
+                println!("  node {} acknowledges nothing: {}", silent.node, silent.told);
+                stage.journal.nemesis("silent", &silent);
+                break;
+            };
             marks.push((topic, id));
         }
     }
     marks
+}
+
+/// What a node that does not serve has to say.
+async fn excuse(arena: &Arena, node: u64) -> String {
+    let ready = match arena.cluster.page(node, "/readyz").await {
+        Ok(answer) => format!("{} {}", answer.status, answer.body.trim()),
+        Err(error) => format!("{error:#}"),
+    };
+    let complaint = arena.cluster.node(node).complaint().unwrap_or_default();
+    format!("/readyz says {ready:?}, its log {complaint:?}")
 }
 
 async fn mark_at(stage: &Stage, door: Door, topic: &str) -> Option<String> {

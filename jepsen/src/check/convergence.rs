@@ -43,9 +43,11 @@ fn serves(story: &Story, healed: Moment, entries: &BTreeSet<u64>, found: &mut Fi
             publish.what.node == *node && publish.at > healed && soon
         });
         found.expect(serves, || {
+            let told = story.silent.iter().find(|silent| silent.node == *node);
             format!(
-                "node {node} acknowledged nothing within {} s of healing",
-                LIMIT / 1_000_000_000
+                "node {node} acknowledged nothing within {} s of healing: {}",
+                LIMIT / 1_000_000_000,
+                told.map_or("it said nothing", |silent| silent.told.as_str())
             )
         });
     }

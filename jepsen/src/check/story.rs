@@ -118,6 +118,8 @@ pub struct Story {
     pub faults: Vec<Fault>,
     /// Nodes that ended without a reason.
     pub died: Vec<Died>,
+    /// Nodes that acknowledged nothing once all was healed, and what they had to say.
+    pub silent: Vec<Died>,
     pub healed: Option<(Moment, Healed)>,
 }
 
@@ -180,6 +182,7 @@ impl Story {
                 *moment = Some(at);
             }
             "died" => self.died.push(op.read()?),
+            "silent" => self.silent.push(op.read()?),
             "healed" => self.healed = Some((at, op.read()?)),
             "state" => self.states.push(op.read()?),
             "order" => {
