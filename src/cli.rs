@@ -16,6 +16,7 @@ mod bench;
 mod call;
 mod compact;
 mod events;
+mod files;
 mod init;
 mod lock;
 mod log;

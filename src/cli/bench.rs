@@ -1,5 +1,5 @@
-//! `vulpes bench`: publishers or callers in a closed loop or at a fixed rate, and what checks that the right things come
-//! out: subscribers, or the callers themselves.
+//! `vulpes bench`: publishers, readers of retained values or callers, in a closed loop or at a fixed rate; and what checks
+//! that the right things come out: subscribers, live or from the log's beginning, or the askers themselves.
 //!
 //! Invariant: what is counted was acknowledged, and every gap, duplicate and loss that a subscriber could see is told.
 //!
@@ -14,29 +14,40 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Reported;
-use callee::Callee;
-use check::DeliveryCheck;
-use load::{Load, Plan, Published, Received, Reception};
+use clients::{gather, Clients};
+use load::{Plan, Work};
+use reception::Received;
 use report::{Report, Settings};
 
 mod callee;
 mod check;
+mod clients;
 mod disk;
 mod load;
 mod mqtt;
 mod payload;
+mod reception;
 mod report;
+mod retained;
 mod wamp;
 
-/// How long connections may take to be made and subscriptions to stand.
+/// How long a connection may take to be made and its subscription to stand.
 const SETUP: Duration = Duration::from_secs(20);
+
+/// Most connections of one kind.
+pub(crate) const CONNECTIONS: i64 = 5000;
+
+/// Largest payload, in bytes. A node of Vulpes takes a little less.
+const LARGEST: i64 = 1 << 20;
 
 /// How often the count of acknowledgements is looked at, to find the longest pause.
 const PAUSE_SAMPLE: Duration = Duration::from_millis(10);
+
+/// Where nodes of this machine keep their data, if `vulpes up` was left to itself.
+const DATA: &str = "vulpes-data";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,24 +56,49 @@ Examples:
   vulpes bench --protocol mqtt --rate 10000                  latency at 10,000 publishes a second
   vulpes bench --protocol mqtt --targets 127.0.0.1:1883      any MQTT broker
   vulpes bench --protocol wamp --callees ws://127.0.0.1:9031/ --targets ws://127.0.0.1:9032/     calls across nodes
-  vulpes bench --protocol mqtt --fsync-dir vulpes-data       and what the disk alone can do
+  vulpes bench --protocol mqtt --retained                    read retained values
+  vulpes bench --protocol mqtt --replay                      and read all of it again from the log's beginning
 
 The exit code is 1 where a connection failed, or an event was lost, doubled or out of order.";
 
-/// Measure acknowledged publishes a second, their latency, and what subscribers get; or calls, and their results
+/// Measure acknowledged publishes a second, their latency, and what subscribers get; or calls; or reads
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Bench {
-    /// What publishers and subscribers speak
+    #[command(flatten)]
+    run: Run,
+    /// Print JSON
     #[arg(long)]
+    json: bool,
+}
+
+/// One run.
+#[derive(Clone, Debug, Args)]
+struct Run {
+    /// What publishers and subscribers speak
+    #[arg(long, default_value = "mqtt")]
     protocol: Protocol,
     /// WAMP URLs or MQTT addresses; connections are dealt out over them [default: three local nodes]
     #[arg(long, value_name = "TARGET", value_delimiter = ',')]
     targets: Vec<String>,
-    /// Publishing connections
-    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    /// Call instead of publishing: one callee at each of these WAMP URLs gives back what it gets, and callers are dealt out
+    /// over them
+    #[arg(long, value_name = "TARGET", value_delimiter = ',', conflicts_with_all = ["subscribers", "topics", "retained", "replay"])]
+    callees: Vec<String>,
+    /// Subscribers come once all is published, and read it from the log's beginning; only of Vulpes
+    #[arg(long, conflicts_with = "retained")]
+    replay: bool,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+/// What can be turned for any target.
+#[derive(Clone, Debug, Args)]
+struct Knobs {
+    /// Publishing, calling or reading connections
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..=CONNECTIONS))]
     connections: u16,
-    /// Unacknowledged publishes each connection keeps in flight
+    /// Unanswered publishes, calls or reads each connection keeps in flight
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=16384))]
     window: u16,
     /// Publishes a second, over all connections; a publish that is held up counts from when it was due [default: as many
@@ -70,7 +106,7 @@ pub(super) struct Bench {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
     /// Payload size in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(payload::LEAST as i64..=900_000))]
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(payload::LEAST as i64..=LARGEST))]
     size: u32,
     /// How long to measure
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
@@ -82,27 +118,25 @@ pub(super) struct Bench {
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=3600))]
     drain: u32,
     /// Subscribing connections; each gets everything
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=2000))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=CONNECTIONS))]
     subscribers: u16,
-    /// Topics that each publisher goes through in turn
+    /// Topics that each publisher goes through in turn, or that have a retained value
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     topics: u32,
-    /// Call instead of publishing: one callee at each of these WAMP URLs gives back what it gets, and callers are dealt out
-    /// over them
-    #[arg(long, value_name = "TARGET", value_delimiter = ',', conflicts_with_all = ["subscribers", "topics"])]
-    callees: Vec<String>,
+    /// Read instead of publishing: subscribe to a topic with a retained value, get it, unsubscribe. A connection reads as
+    /// many topics at once as its window has room for
+    #[arg(long, conflicts_with = "subscribers")]
+    retained: bool,
     /// Quality of service that MQTT subscribers ask for
     #[arg(long, value_name = "0|1", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=1))]
     subscribe_qos: u8,
     /// Realm to use [default: realm1 for WAMP, the node's own default for MQTT]
     #[arg(long)]
     realm: Option<String>,
-    /// Also measure what the disk of this directory can do: 64 KiB written and synced, one after the other
+    /// Where to measure what the disk can do: 64 KiB written and synced, one after the other [default: vulpes-data if it is
+    /// there, or else here]
     #[arg(long, value_name = "DIR")]
     fsync_dir: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -129,26 +163,36 @@ impl Protocol {
 
 impl Bench {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let report = self.measure().await?;
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            writeln!(out, "{}", serde_json::to_string(&report)?)?;
-        } else {
-            write!(out, "{report}")?;
-        }
-        out.flush()?;
+        let report = self.run.measure().await?;
+        print(&report, self.json)?;
         if report.is_clean() {
             Ok(())
         } else {
             Err(Reported.into())
         }
     }
+}
 
+/// Prints a report as text, or as one JSON object.
+fn print(report: &(impl std::fmt::Display + serde::Serialize), json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(report)?)?;
+    } else {
+        write!(out, "{report}")?;
+    }
+    Ok(out.flush()?)
+}
+
+impl Run {
     async fn measure(&self) -> anyhow::Result<Report> {
         let is_wamp = self.protocol == Protocol::Wamp;
         anyhow::ensure!(is_wamp || self.callees.is_empty(), "calls are WAMP: --protocol wamp");
+        let subscribers = self.subscribers();
+        let others = usize::from(subscribers) + self.callees.len();
+        super::files::allow(u64::from(self.knobs.connections) + others as u64)?;
         // Before anything else uses the disk.
-        let disk = self.fsync_dir.as_deref().map(disk::measure).transpose()?;
+        let disk = self.disk()?;
         let plan = Arc::new(Plan::new(rand::random(), self.shape()));
         let clients = Clients {
             protocol: self.protocol,
@@ -158,39 +202,55 @@ impl Bench {
         };
         let (go, start) = watch::channel(None);
         let (finish, finished) = watch::channel(None);
-        let mut callees = clients.register(finished.clone()).await?;
-        let mut subscribers = clients.subscribe(self.subscribers(), finished).await?;
-        let mut publishers = clients.publish(self.connections, start).await?;
+        if self.replay {
+            clients.can_replay().await?;
+        }
+        if self.knobs.retained {
+            clients.retain(true).await?;
+        }
+        let callees = clients.register(finished.clone()).await?;
+        let live = if self.replay { 0 } else { subscribers };
+        let mut receiving = clients.subscribe(live, finished.clone()).await?;
+        let publishers = clients.publish(self.knobs.connections, start).await?;
         let schedule = self.schedule(plan.now());
         // An error would mean that nobody waits for it any more, which the publishers' own results tell.
         let _ = go.send(Some(schedule));
         let pauses = tokio::spawn(longest_pause(plan.clone(), schedule));
-        let mut published: Vec<Published> = Vec::new();
-        while let Some(joined) = publishers.join_next().await {
-            published.push(joined.context("a publisher panicked")?);
-        }
+        let mut published = gather(publishers).await?;
         published.sort_by_key(|published| published.publisher);
         let acknowledged: Arc<Vec<u64>> =
             Arc::new(published.iter().map(|published| published.acknowledged_below).collect());
+        let deadline = match self.replay {
+            true => plan.now() + Duration::from_secs(self.knobs.drain.into()),
+            false => schedule.deadline,
+        };
         // As above: the subscribers' own results tell.
-        let _ = finish.send(Some((acknowledged.clone(), schedule.deadline)));
-        let mut received: Vec<Received> = Vec::new();
-        while let Some(joined) = subscribers.join_next().await {
-            received.push(joined.context("a subscriber panicked")?);
+        let _ = finish.send(Some((acknowledged.clone(), deadline)));
+        if self.replay {
+            receiving = clients.subscribe(subscribers, finished).await?;
         }
-        let mut failed = Vec::new();
-        while let Some(joined) = callees.join_next().await {
-            failed.extend(joined.context("a callee panicked")?);
-        }
+        let received: Vec<Received> = gather(receiving).await?;
+        let failed = gather(callees).await?;
         let pause = pauses.await.context("the pause watcher panicked")?;
-        let settings = self.settings();
-        let report = Report::new(settings, &published, &received, &acknowledged, pause, disk);
-        Ok(report.with_errors(failed))
+        if self.knobs.retained {
+            clients.retain(false).await?;
+        }
+        let report =
+            Report::new(self.settings(), &published, &received, &acknowledged, pause, disk);
+        Ok(report.with_errors(failed.into_iter().flatten()))
+    }
+
+    fn work(&self) -> Work {
+        match (self.callees.is_empty(), self.knobs.retained) {
+            (false, _) => Work::Call,
+            (true, true) => Work::ReadRetained,
+            (true, false) => Work::Publish,
+        }
     }
 
     fn subscribers(&self) -> u16 {
-        if self.callees.is_empty() {
-            self.subscribers
+        if self.work() == Work::Publish {
+            self.knobs.subscribers
         } else {
             0
         }
@@ -204,139 +264,69 @@ impl Bench {
         }
     }
 
+    /// What the disk can do. One that was not asked for may be out of reach.
+    fn disk(&self) -> anyhow::Result<Option<disk::Disk>> {
+        if let Some(directory) = &self.knobs.fsync_dir {
+            return disk::measure(directory).map(Some);
+        }
+        let data = std::path::Path::new(DATA);
+        let directory = if data.is_dir() { data } else { std::path::Path::new(".") };
+        Ok(disk::measure(directory).ok())
+    }
+
     fn shape(&self) -> load::Shape {
+        let connections = u64::from(self.knobs.connections) + u64::from(self.subscribers());
         load::Shape {
-            size: self.size as usize,
-            window: u64::from(self.window),
-            interval: self
-                .rate
-                .map(|rate| Duration::from_secs_f64(f64::from(self.connections) / f64::from(rate))),
-            topics: self.topics,
-            realm: self.realm.clone(),
-            subscribe_qos: self.subscribe_qos,
+            work: self.work(),
+            replay: self.replay,
+            size: self.knobs.size as usize,
+            window: u64::from(self.window()),
+            interval: self.knobs.rate.map(|rate| {
+                Duration::from_secs_f64(f64::from(self.knobs.connections) / f64::from(rate))
+            }),
+            topics: self.knobs.topics,
+            realm: self.knobs.realm.clone(),
+            subscribe_qos: self.knobs.subscribe_qos,
+            buffer: load::buffer(connections),
+        }
+    }
+
+    /// A topic's value is read by one subscription of a connection at a time.
+    fn window(&self) -> u16 {
+        match self.work() {
+            Work::ReadRetained => {
+                self.knobs.window.min(u16::try_from(self.knobs.topics).unwrap_or(u16::MAX))
+            }
+            Work::Publish | Work::Call => self.knobs.window,
         }
     }
 
     fn schedule(&self, now: Duration) -> load::Schedule {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-        let measure_from = now + seconds(self.warmup);
-        let stop_at = measure_from + seconds(self.seconds);
+        let measure_from = now + seconds(self.knobs.warmup);
+        let stop_at = measure_from + seconds(self.knobs.seconds);
         load::Schedule {
             begin_at: now,
             measure_from,
             stop_at,
-            deadline: stop_at + seconds(self.drain),
+            deadline: stop_at + seconds(self.knobs.drain),
         }
     }
 
     fn settings(&self) -> Settings {
         Settings {
             protocol: self.protocol.name(),
-            connections: self.connections,
-            window: self.window,
-            rate: self.rate,
-            size: self.size,
-            seconds: self.seconds,
+            measured: self.work(),
+            connections: self.knobs.connections,
+            window: self.window(),
+            rate_per_second: self.knobs.rate,
+            size_bytes: self.knobs.size,
+            seconds: self.knobs.seconds,
             subscribers: self.subscribers(),
+            replay: self.replay,
             callees: self.callees.len(),
         }
     }
-}
-
-/// Makes the connections.
-struct Clients {
-    protocol: Protocol,
-    plan: Arc<Plan>,
-    targets: Vec<String>,
-    callees: Vec<String>,
-}
-
-impl Clients {
-    fn target(&self, number: u16) -> &str {
-        &self.targets[usize::from(number) % self.targets.len()]
-    }
-
-    async fn register(
-        &self,
-        finished: watch::Receiver<load::Finished>,
-    ) -> anyhow::Result<JoinSet<Option<String>>> {
-        let mut tasks = JoinSet::new();
-        for (number, target) in self.callees.iter().enumerate() {
-            let name = format!("callee {number} at {target}");
-            let callee = setup(&name, Callee::connect(&self.plan, target, number)).await?;
-            tasks.spawn(callee.run(finished.clone(), name));
-        }
-        Ok(tasks)
-    }
-
-    async fn subscribe(
-        &self,
-        count: u16,
-        finished: watch::Receiver<load::Finished>,
-    ) -> anyhow::Result<JoinSet<Received>> {
-        let mut tasks = JoinSet::new();
-        for number in 0..count {
-            let target = self.target(number).to_owned();
-            let reception = Reception::new(self.plan.clone(), finished.clone());
-            let name = format!("subscriber {number} at {target}");
-            match self.protocol {
-                Protocol::Mqtt => {
-                    let client = mqtt::Subscriber::connect(&self.plan, &target, number);
-                    let client = setup(&name, client).await?;
-                    tasks.spawn(client.run(reception, name));
-                }
-                Protocol::Wamp => {
-                    let client = wamp::Subscriber::connect(&self.plan, &target);
-                    let client = setup(&name, client).await?;
-                    tasks.spawn(client.run(reception, name));
-                }
-            }
-        }
-        Ok(tasks)
-    }
-
-    async fn publish(
-        &self,
-        count: u16,
-        start: watch::Receiver<Option<load::Schedule>>,
-    ) -> anyhow::Result<JoinSet<Published>> {
-        let mut tasks = JoinSet::new();
-        for number in 0..count {
-            let target = self.target(number).to_owned();
-            let load = Load::new(self.plan.clone(), number);
-            let name = format!("publisher {number} at {target}");
-            match self.protocol {
-                Protocol::Mqtt => {
-                    let client = mqtt::Publisher::connect(&self.plan, &target, number);
-                    let client = setup(&name, client).await?;
-                    tasks.spawn(client.run(load, start.clone(), name));
-                }
-                Protocol::Wamp if !self.callees.is_empty() => {
-                    let callee = usize::from(number) % self.callees.len();
-                    let client = wamp::Publisher::calling(&self.plan, &target, callee);
-                    let client = setup(&name, client).await?;
-                    tasks.spawn(client.run(load, start.clone(), name));
-                }
-                Protocol::Wamp => {
-                    let client = wamp::Publisher::connect(&self.plan, &target);
-                    let client = setup(&name, client).await?;
-                    tasks.spawn(client.run(load, start.clone(), name));
-                }
-            }
-        }
-        Ok(tasks)
-    }
-}
-
-async fn setup<T>(
-    name: &str,
-    future: impl std::future::Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
-    tokio::time::timeout(SETUP, future)
-        .await
-        .map_err(|_| anyhow::anyhow!("no answer within {SETUP:?}"))
-        .and_then(|outcome| outcome)
-        .with_context(|| name.to_owned())
 }
 
 /// The longest time without any acknowledgement while measuring.

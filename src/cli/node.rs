@@ -2,7 +2,8 @@
 //!
 //! Invariant: nothing is opened before the configuration was found good.
 //!
-//! Deliberately absent: what a node does (`server`), and any change of the process's own state but its log.
+//! Deliberately absent: what a node does (`server`), and any change of the process's own state but its log and how many files it
+//! may have open.
 
 use std::future::Future;
 use std::io::{self, IsTerminal};
@@ -57,6 +58,9 @@ impl Node {
             .with_writer(io::stderr)
             .with_ansi(io::stderr().is_terminal())
             .init();
+        // A client takes one each, and a service manager's default is soon used up.
+        let files = super::files::raise();
+        tracing::debug!(?files, "how many files may be open");
         let stop = stop(self.stop_on_stdin_close)?;
         match crate::server::run(config, stop).await? {
             Ended::Stopped => Ok(()),

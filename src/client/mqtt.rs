@@ -44,6 +44,9 @@ pub enum Packet<'a> {
         id: u16,
         payload: &'a [u8],
     },
+    UnsubAck {
+        id: u16,
+    },
     PingResp,
 }
 
@@ -83,7 +86,19 @@ pub fn connect(buffer: &mut BytesMut, client: &str, user: Option<&str>) {
 /// # Panics
 /// Where the topic has more than 65,535 bytes.
 pub fn publish(buffer: &mut BytesMut, topic: &str, id: u16, payload: &[u8]) {
-    head(buffer, 0x32, 2 + topic.len() + 2 + payload.len());
+    put_publish(buffer, 0x32, topic, id, payload);
+}
+
+/// Writes a PUBLISH with quality of service 1 that the topic is to keep; an empty one clears it.
+///
+/// # Panics
+/// Where the topic has more than 65,535 bytes.
+pub fn retain(buffer: &mut BytesMut, topic: &str, id: u16, payload: &[u8]) {
+    put_publish(buffer, 0x33, topic, id, payload);
+}
+
+fn put_publish(buffer: &mut BytesMut, first: u8, topic: &str, id: u16, payload: &[u8]) {
+    head(buffer, first, 2 + topic.len() + 2 + payload.len());
     put_text(buffer, topic);
     buffer.put_u16(id);
     buffer.put_slice(payload);
@@ -98,6 +113,16 @@ pub fn subscribe(buffer: &mut BytesMut, id: u16, filter: &str, qos: u8) {
     buffer.put_u16(id);
     put_text(buffer, filter);
     buffer.put_u8(qos);
+}
+
+/// Writes an UNSUBSCRIBE for one filter.
+///
+/// # Panics
+/// Where the filter has more than 65,535 bytes.
+pub fn unsubscribe(buffer: &mut BytesMut, id: u16, filter: &str) {
+    head(buffer, 0xa2, 2 + 2 + filter.len());
+    buffer.put_u16(id);
+    put_text(buffer, filter);
 }
 
 /// Writes a PUBACK.
@@ -174,6 +199,7 @@ fn packet(first: u8, body: &[u8]) -> Result<Packet<'_>, MqttError> {
         (9, [high, low, granted @ ..]) if !granted.is_empty() => {
             Ok(Packet::SubAck { id: number(*high, *low), granted })
         }
+        (11, [high, low]) => Ok(Packet::UnsubAck { id: number(*high, *low) }),
         (13, []) => Ok(Packet::PingResp),
         _ => Err(MqttError::Malformed("a packet that no broker sends to this client")),
     }
@@ -200,6 +226,10 @@ mod tests {
         subscribe(&mut buffer, 1, "a/#", 1);
         assert_eq!(&buffer[..], b"\x82\x08\x00\x01\x00\x03a/#\x01");
         buffer.clear();
+        unsubscribe(&mut buffer, 2, "a/#");
+        retain(&mut buffer, "a", 3, b"x");
+        assert_eq!(&buffer[..], b"\xa2\x07\x00\x02\x00\x03a/#\x33\x06\x00\x01a\x00\x03x");
+        buffer.clear();
         puback(&mut buffer, 513);
         disconnect(&mut buffer);
         assert_eq!(&buffer[..], b"\x40\x02\x02\x01\xe0\x00");
@@ -211,6 +241,7 @@ mod tests {
             (b"\x20\x02\x00\x05", Packet::ConnAck { code: 5 }),
             (b"\x40\x02\x01\x02", Packet::PubAck { id: 258 }),
             (b"\x90\x03\x00\x01\x80", Packet::SubAck { id: 1, granted: &[0x80] }),
+            (b"\xb0\x02\x01\x02", Packet::UnsubAck { id: 258 }),
             (b"\xd0\x00", Packet::PingResp),
             (
                 b"\x30\x05\x00\x01tpq",

@@ -12,6 +12,7 @@
 //! - [`register`]: compare-and-set and reads, judged as one variable while nodes are killed.
 //! - [`join`]: subscriptions that begin with retained values, while these change.
 //! - [`retained`]: very many retained values, and how fast a node is back with them.
+//! - [`bench`]: what `vulpes bench` measures.
 //! - [`stock`]: stock clients of both protocols, crossing.
 //!
 //! Invariant: tests share nothing but the machine, and run side by side. None waits a fixed time; each polls with a
@@ -20,6 +21,7 @@
 //! Deliberately absent: power cuts and network faults, which only a simulation can repeat.
 
 mod bad_input;
+mod bench;
 mod calls;
 mod crashes;
 mod join;

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{bail, ensure};
+use anyhow::bail;
 use bytes::BytesMut;
 use futures::SinkExt;
 use serde_json::json;
@@ -14,10 +14,12 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::load::{Finished, Plan};
-use super::wamp::{close, head, open, procedure, receive, receive_now, Socket, BUFFER};
+use super::wamp::{close, head, open, procedure, receive, receive_answer, receive_now, Socket};
 
 pub(super) struct Callee {
     socket: Socket,
+    /// Of what it sends, in bytes.
+    buffer: usize,
 }
 
 impl Callee {
@@ -26,9 +28,8 @@ impl Callee {
         let mut socket = open(plan, target).await?;
         let register = json!([64, 1, {}, procedure(plan, number)]);
         socket.send(Message::text(register.to_string())).await?;
-        let answer = receive(&mut socket).await?;
-        ensure!(head(&answer) == Some((65, 1)), "the node refuses the registration: {answer}");
-        Ok(Self { socket })
+        receive_answer(&mut socket, 65, "registration").await?;
+        Ok(Self { socket, buffer: plan.shape.buffer })
     }
 
     /// Answers until all callers are done; what went wrong before that, if anything did.
@@ -49,7 +50,7 @@ impl Callee {
     }
 
     async fn answer(&mut self) -> anyhow::Result<()> {
-        let mut buffer = BytesMut::with_capacity(BUFFER);
+        let mut buffer = BytesMut::with_capacity(self.buffer);
         loop {
             let mut next = Some(receive(&mut self.socket).await?);
             while let Some(text) = next.take() {

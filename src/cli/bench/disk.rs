@@ -26,8 +26,19 @@ pub(super) struct Disk {
     pub(super) p99_us: u64,
 }
 
+impl std::fmt::Display for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { directory, block_bytes, median_us, p99_us } = self;
+        let size = block_bytes >> 10;
+        write!(
+            f,
+            "{size} KiB written and synced in {median_us} µs (p99 {p99_us} µs) at {directory}"
+        )
+    }
+}
+
 pub(super) fn measure(directory: &Path) -> anyhow::Result<Disk> {
-    let path = directory.join(format!("vulpes-bench-{}.tmp", std::process::id()));
+    let path = directory.join(format!("vulpes-bench-{:016x}.tmp", rand::random::<u64>()));
     let outcome = write(&path);
     // Where it could not be made there is nothing to remove.
     let _ = std::fs::remove_file(&path);

@@ -1,4 +1,4 @@
-//! The parts of bench clients that both protocols share: the plan, a publisher's window, a subscriber's books.
+//! The parts of publishers, callers and readers that both protocols share: the plan, and what is in flight.
 //!
 //! Invariant: a publisher has at most its window in flight, and its sequence numbers are dense. At a fixed rate, a
 //! publish counts from the moment it was due, so that a pause of the broker is in the latency of all that it held up.
@@ -16,11 +16,45 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::payload::{Content, Mark};
-use super::{Counter, DeliveryCheck};
+use super::Counter;
+
+/// What connections do, over and over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Work {
+    Publish,
+    Call,
+    /// Subscribe, get the retained value, unsubscribe.
+    ReadRetained,
+}
+
+impl Work {
+    /// Who does it.
+    pub(super) fn who(self) -> &'static str {
+        match self {
+            Self::Publish => "publisher",
+            Self::Call => "caller",
+            Self::ReadRetained => "reader",
+        }
+    }
+}
+
+/// Bytes of all connections' buffers, as they begin.
+const BUFFERS: u64 = 64 << 20;
+
+/// How large a connection's buffers are when it begins, with so many connections.
+pub(super) fn buffer(connections: u64) -> usize {
+    // Each has one for what comes and one for what goes.
+    let fair = BUFFERS / (2 * connections.max(1));
+    fair.clamp(4 << 10, 64 << 10) as usize
+}
 
 /// What is published and how.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
+    pub(super) work: Work,
+    /// Subscribers read the log from its beginning.
+    pub(super) replay: bool,
     /// Of a payload, in bytes.
     pub(super) size: usize,
     /// Publishes in flight on each connection.
@@ -30,6 +64,8 @@ pub(super) struct Shape {
     pub(super) topics: u32,
     pub(super) realm: Option<String>,
     pub(super) subscribe_qos: u8,
+    /// Of a connection's buffers, in bytes.
+    pub(super) buffer: usize,
 }
 
 /// One run.
@@ -88,7 +124,7 @@ pub(super) fn latencies() -> Latencies {
     Histogram::new_with_bounds(1, 600_000_000, 3).expect("these bounds are valid")
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -261,106 +297,8 @@ impl Load {
     }
 }
 
-/// One subscriber's books.
-pub(super) struct Reception {
-    plan: Arc<Plan>,
-    finished: watch::Receiver<Finished>,
-    check: DeliveryCheck,
-    /// Microseconds of the run's clock of the first and last delivery.
-    span: Option<(Duration, Duration)>,
-    delivered: u64,
-    foreign: u64,
-    latencies: Latencies,
-}
-
-/// What a subscriber got.
-pub(super) struct Received {
-    pub(super) check: DeliveryCheck,
-    pub(super) delivered: u64,
-    /// From the first to the last delivery.
-    pub(super) time: Duration,
-    /// Messages that are none of ours.
-    pub(super) foreign: u64,
-    /// From publish to delivery.
-    pub(super) latencies: Latencies,
-    pub(super) error: Option<String>,
-}
-
-impl Reception {
-    pub(super) fn new(plan: Arc<Plan>, finished: watch::Receiver<Finished>) -> Self {
-        Self {
-            plan,
-            finished,
-            check: DeliveryCheck::default(),
-            span: None,
-            delivered: 0,
-            foreign: 0,
-            latencies: latencies(),
-        }
-    }
-
-    pub(super) fn plan(&self) -> &Arc<Plan> {
-        &self.plan
-    }
-
-    /// A message came, in which the payload is followed by `tail` bytes.
-    pub(super) fn received(&mut self, message: &[u8], tail: usize, now: Duration) {
-        let Some(content) = self.plan.mark.find(message, self.plan.shape.size, tail) else {
-            self.foreign += 1;
-            return;
-        };
-        self.delivered += 1;
-        let first = self.span.map_or(now, |(first, _)| first);
-        self.span = Some((first, now));
-        self.check.delivered(content.publisher, content.sequence);
-        self.latencies.saturating_record(micros(now).saturating_sub(content.sent));
-    }
-
-    /// Whether everything that was acknowledged has come.
-    pub(super) fn is_done(&self) -> bool {
-        let finished = self.finished.borrow();
-        finished.as_ref().is_some_and(|(counts, _)| self.check.is_complete(counts))
-    }
-
-    /// Completes once waiting longer is of no use; never before the publishers are done.
-    pub(super) fn expiry(&self) -> impl std::future::Future<Output = ()> + Send + 'static {
-        let (mut finished, plan) = (self.finished.clone(), self.plan.clone());
-        async move {
-            let deadline = match finished.wait_for(Option::is_some).await {
-                Ok(value) => value.as_ref().map(|(_, deadline)| *deadline),
-                // The run was given up.
-                Err(_) => None,
-            };
-            if let Some(deadline) = deadline {
-                tokio::time::sleep_until(plan.instant(deadline)).await;
-            }
-        }
-    }
-
-    /// Completes as soon as the publishers are done.
-    pub(super) fn publishers_done(&self) -> impl std::future::Future<Output = ()> + Send + 'static {
-        let mut finished = self.finished.clone();
-        async move {
-            // An error means that the run was given up, which ends the subscriber as well.
-            let _ = finished.wait_for(Option::is_some).await;
-        }
-    }
-
-    pub(super) fn finish(self, error: Option<String>) -> Received {
-        let time = self.span.map_or(Duration::ZERO, |(first, last)| last - first);
-        Received {
-            check: self.check,
-            delivered: self.delivered,
-            time,
-            foreign: self.foreign,
-            latencies: self.latencies,
-            error,
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use futures::FutureExt;
 
     use super::*;
@@ -381,8 +319,18 @@ mod tests {
         assert_eq!(window.answered(9), None, "never sent");
     }
 
-    fn shape(interval: Option<Duration>) -> Shape {
-        Shape { size: 64, window: 3, interval, topics: 2, realm: None, subscribe_qos: 0 }
+    pub(in super::super) fn shape(interval: Option<Duration>) -> Shape {
+        let (work, replay, realm) = (Work::Publish, false, None);
+        let (topics, buffer) = (2, 4 << 10);
+        let (size, window) = (64, 3);
+        Shape { work, replay, size, window, interval, topics, realm, subscribe_qos: 0, buffer }
+    }
+
+    #[test]
+    fn many_connections_share_what_there_is_for_buffers() {
+        for (connections, expected) in [(0, 64), (1, 64), (512, 64), (2048, 16), (10_000, 4)] {
+            assert_eq!(buffer(connections) >> 10, expected, "{connections}");
+        }
     }
 
     fn schedule(second: Duration) -> Schedule {

@@ -5,36 +5,42 @@
 //! Deliberately absent: packets; see `client::mqtt`.
 
 use anyhow::{bail, ensure, Context};
+use std::time::Duration;
+
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
-use super::load::{Load, Plan, Published, Received, Reception, Schedule};
+use super::load::{Load, Plan, Published, Schedule};
+use super::reception::{Received, Reception};
 use crate::client::mqtt::{self, Packet};
 
-/// Room made for each read, in bytes.
-const READ: usize = 64 << 10;
-
 /// Packet identifiers go round below this (MQTT 3.1.1 section 2.3.1): 0 is none.
-const IDS: u64 = 65_535;
+pub(super) const IDS: u64 = 65_535;
 
-struct Connection {
+/// A filter that names a place in the log where there can't be one.
+const NO_PLACE: &str = "$replay/?/bench";
+
+pub(super) struct Connection {
     stream: TcpStream,
-    input: BytesMut,
-    output: BytesMut,
+    pub(super) input: BytesMut,
+    pub(super) output: BytesMut,
+    /// Room made for each read, in bytes.
+    room: usize,
 }
 
 impl Connection {
-    async fn open(plan: &Plan, target: &str, client: &str) -> anyhow::Result<Self> {
+    pub(super) async fn open(plan: &Plan, target: &str, client: &str) -> anyhow::Result<Self> {
         let address = target.strip_prefix("mqtt://").unwrap_or(target);
         let stream = TcpStream::connect(address)
             .await
             .with_context(|| format!("can't reach {target}; name an MQTT address as host:port"))?;
         stream.set_nodelay(true)?;
-        let (input, output) = (BytesMut::with_capacity(READ), BytesMut::with_capacity(READ));
-        let mut connection = Self { stream, input, output };
+        let room = plan.shape.buffer;
+        let (input, output) = (BytesMut::with_capacity(room), BytesMut::with_capacity(room));
+        let mut connection = Self { stream, input, output, room };
         let user = plan.shape.realm.as_ref().map(|realm| format!("bench@{realm}"));
         mqtt::connect(&mut connection.output, client, user.as_deref());
         connection.flush().await?;
@@ -48,7 +54,10 @@ impl Connection {
     }
 
     /// Reads until a packet is what is looked for; others are dropped.
-    async fn expect<T>(&mut self, wanted: impl Fn(Packet<'_>) -> Option<T>) -> anyhow::Result<T> {
+    pub(super) async fn expect<T>(
+        &mut self,
+        wanted: impl Fn(Packet<'_>) -> Option<T>,
+    ) -> anyhow::Result<T> {
         loop {
             while let Some((packet, length)) = mqtt::read(&self.input)? {
                 let found = wanted(packet);
@@ -61,17 +70,43 @@ impl Connection {
         }
     }
 
-    async fn fill(&mut self) -> anyhow::Result<()> {
-        self.input.reserve(READ);
+    pub(super) async fn fill(&mut self) -> anyhow::Result<()> {
+        self.input.reserve(self.room);
         let length = self.stream.read_buf(&mut self.input).await?;
         ensure!(length > 0, "the broker closed the connection");
         Ok(())
     }
 
-    async fn flush(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn flush(&mut self) -> anyhow::Result<()> {
         self.stream.write_all_buf(&mut self.output).await?;
         Ok(())
     }
+
+    /// Subscribes to a filter; whether the broker lets it.
+    pub(super) async fn subscribe(&mut self, filter: &str, qos: u8) -> anyhow::Result<bool> {
+        mqtt::subscribe(&mut self.output, 1, filter, qos);
+        self.flush().await?;
+        let granted = self.expect(|packet| match packet {
+            Packet::SubAck { granted, .. } => granted.first().copied(),
+            _ => None,
+        });
+        Ok(granted.await? < 0x80)
+    }
+
+    /// Says goodbye.
+    pub(super) async fn close(&mut self) -> anyhow::Result<()> {
+        mqtt::disconnect(&mut self.output);
+        self.flush().await
+    }
+}
+
+/// Whether the broker knows of places in a log.
+pub(super) async fn knows_places(plan: &Plan, target: &str) -> anyhow::Result<bool> {
+    let client = format!("vulpes-bench-{:08x}", plan.run);
+    let mut connection = Connection::open(plan, target, &client).await?;
+    let granted = connection.subscribe(NO_PLACE, 0).await?;
+    connection.close().await?;
+    Ok(!granted)
 }
 
 pub(super) struct Publisher {
@@ -118,8 +153,7 @@ impl Publisher {
             }
             connection.flush().await?;
             if load.is_done(now) {
-                mqtt::disconnect(&mut connection.output);
-                return connection.flush().await;
+                return connection.close().await;
             }
             tokio::select! {
                 filled = connection.fill() => filled?,
@@ -152,25 +186,24 @@ fn sequence_of(id: u16, first: u64) -> Option<u64> {
 
 pub(super) struct Subscriber {
     connection: Connection,
+    /// When it subscribed.
+    at: Duration,
 }
 
 impl Subscriber {
     pub(super) async fn connect(plan: &Plan, target: &str, number: u16) -> anyhow::Result<Self> {
         let client = format!("vulpes-bench-{:08x}-s{number}", plan.run);
         let mut connection = Connection::open(plan, target, &client).await?;
-        let filter = format!("bench/{:08x}/#", plan.run);
-        mqtt::subscribe(&mut connection.output, 1, &filter, plan.shape.subscribe_qos);
-        connection.flush().await?;
-        let granted = connection.expect(|packet| match packet {
-            Packet::SubAck { granted, .. } => granted.first().copied(),
-            _ => None,
-        });
-        let granted = granted.await?;
-        ensure!(granted < 0x80, "the broker refuses the subscription to {filter}");
-        Ok(Self { connection })
+        let place = if plan.shape.replay { "$replay/0/" } else { "" };
+        let filter = format!("{place}bench/{:08x}/#", plan.run);
+        let at = plan.now();
+        let granted = connection.subscribe(&filter, plan.shape.subscribe_qos).await?;
+        ensure!(granted, "the broker refuses the subscription to {filter}");
+        Ok(Self { connection, at })
     }
 
     pub(super) async fn run(mut self, mut reception: Reception, name: String) -> Received {
+        reception.subscribed(self.at);
         let expiry = reception.expiry();
         let error = tokio::select! {
             outcome = self.receive(&mut reception) => {
@@ -200,8 +233,7 @@ impl Subscriber {
             }
             connection.flush().await?;
             if reception.is_done() {
-                mqtt::disconnect(&mut connection.output);
-                return connection.flush().await;
+                return connection.close().await;
             }
             tokio::select! {
                 filled = connection.fill() => filled?,

@@ -11,28 +11,32 @@ use serde::Serialize;
 
 use super::check::Faults;
 use super::disk::Disk;
-use super::load::{latencies, Latencies, Published, Received};
+use super::load::{latencies, Latencies, Published, Work};
+use super::reception::Received;
 
 /// What was asked for.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Settings {
     pub(super) protocol: &'static str,
+    pub(super) measured: Work,
     pub(super) connections: u16,
     pub(super) window: u16,
     /// Publishes a second that were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) rate: Option<u32>,
-    pub(super) size: u32,
+    pub(super) rate_per_second: Option<u32>,
+    pub(super) size_bytes: u32,
     pub(super) seconds: u32,
     pub(super) subscribers: u16,
+    /// Subscribers read it all from the log's beginning, once it was published.
+    pub(super) replay: bool,
     /// Those that are called, where calls are measured and not publishes.
     pub(super) callees: usize,
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Percentiles {
-    p50_us: u64,
-    p99_us: u64,
+    pub(super) p50_us: u64,
+    pub(super) p99_us: u64,
     p999_us: u64,
     max_us: u64,
 }
@@ -71,13 +75,15 @@ impl fmt::Display for Percentiles {
 pub(super) struct Report {
     #[serde(flatten)]
     settings: Settings,
-    acknowledged_per_second: f64,
+    pub(super) acknowledged_per_second: f64,
     acknowledged: u64,
-    publish: Percentiles,
+    /// From asking to the answer.
+    pub(super) latency: Percentiles,
     /// The longest time without any acknowledgement.
     longest_pause_ms: u64,
-    deliveries_per_second: f64,
+    pub(super) deliveries_per_second: f64,
     deliveries: u64,
+    /// From publish to delivery; of a replay, from subscribing to the first event.
     delivery: Percentiles,
     gaps: u64,
     duplicates: u64,
@@ -85,9 +91,9 @@ pub(super) struct Report {
     lost: u64,
     unanswered: u64,
     foreign: u64,
-    errors: Vec<String>,
+    pub(super) errors: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    disk: Option<Disk>,
+    pub(super) disk: Option<Disk>,
 }
 
 impl Report {
@@ -117,7 +123,7 @@ impl Report {
         Self {
             acknowledged_per_second: measured as f64 / f64::from(settings.seconds),
             acknowledged: measured,
-            publish: Percentiles::new(published.iter().map(|published| &published.latencies)),
+            latency: Percentiles::new(published.iter().map(|published| &published.latencies)),
             longest_pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             deliveries_per_second: received.iter().map(rate).sum(),
             deliveries: received.iter().map(|received| received.delivered).sum(),
@@ -147,43 +153,51 @@ impl Report {
     }
 }
 
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (protocol, connections, window) = (self.protocol, self.connections, self.window);
+        write!(f, "{protocol}: {connections} connections, window {window}, ")?;
+        if let Some(rate) = self.rate_per_second {
+            write!(f, "{rate} {} a second, ", plural(self.measured))?;
+        }
+        write!(f, "{} byte payloads, {} s", self.size_bytes, self.seconds)?;
+        match self.measured {
+            Work::Publish => write!(f, ", {} subscribers", self.subscribers),
+            Work::Call => write!(f, ", {} callees", self.callees),
+            Work::ReadRetained => Ok(()),
+        }
+    }
+}
+
+/// What is counted.
+pub(super) fn plural(work: Work) -> &'static str {
+    match work {
+        Work::Publish => "publishes",
+        Work::Call => "calls",
+        Work::ReadRetained => "reads",
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = &self.settings;
-        let calls = settings.callees > 0;
-        let (what, answered, others) = if calls {
-            ("calls", "answered", (settings.callees, "callees"))
-        } else {
-            ("publishes", "acknowledged", (usize::from(settings.subscribers), "subscribers"))
-        };
-        writeln!(
-            f,
-            "{}: {} connections, window {}, {}{} byte payloads, {} s, {} {}",
-            settings.protocol,
-            settings.connections,
-            settings.window,
-            settings.rate.map_or(String::new(), |rate| format!("{rate} {what} a second, ")),
-            settings.size,
-            settings.seconds,
-            others.0,
-            others.1
-        )?;
-        if let Some(disk) = &self.disk {
-            writeln!(
-                f,
-                "disk        {} KiB written and synced in {} µs (p99 {} µs) at {}",
-                disk.block_bytes >> 10,
-                disk.median_us,
-                disk.p99_us,
-                disk.directory
-            )?;
+        let what = plural(settings.measured);
+        let answered = if settings.measured == Work::Publish { "acknowledged" } else { "answered" };
+        writeln!(f, "{settings}")?;
+        match &self.disk {
+            Some(disk) => writeln!(f, "disk        {disk}")?,
+            None => writeln!(f, "disk        not measured: name a directory with --fsync-dir")?,
         }
         writeln!(f, "{what:<9}   {:.0} {answered} a second", self.acknowledged_per_second)?;
-        writeln!(f, "            {}", self.publish)?;
+        writeln!(f, "            {}", self.latency)?;
         writeln!(f, "            longest pause {} ms", self.longest_pause_ms)?;
         if settings.subscribers > 0 {
-            writeln!(f, "deliveries  {:.0} a second", self.deliveries_per_second)?;
-            writeln!(f, "            {}, from publish to delivery", self.delivery)?;
+            let (name, from) = match settings.replay {
+                true => ("replay", "subscribing to the first event"),
+                false => ("deliveries", "publish to delivery"),
+            };
+            writeln!(f, "{name:<10}  {:.0} a second", self.deliveries_per_second)?;
+            writeln!(f, "            {}, from {from}", self.delivery)?;
             writeln!(
                 f,
                 "            {} gaps, {} duplicates, {} out of order, {} lost",
@@ -239,12 +253,14 @@ mod tests {
     fn report(error: Option<String>, sequences: &[u64]) -> Report {
         let settings = Settings {
             protocol: "mqtt",
+            measured: Work::Publish,
             connections: 1,
             window: 1,
-            rate: None,
-            size: 128,
+            rate_per_second: None,
+            size_bytes: 128,
             seconds: 5,
             subscribers: 2,
+            replay: false,
             callees: 0,
         };
         let received = [received(sequences), received(&[0, 1])];

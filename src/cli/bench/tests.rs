@@ -1,5 +1,6 @@
 //! Whole runs against brokers in this process, one that behaves and some that don't.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 use bytes::{Buf, BytesMut};
@@ -12,6 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::WebSocketStream;
 
 use super::*;
 
@@ -37,6 +39,8 @@ struct Broker {
     events: broadcast::Sender<Vec<u8>>,
     /// Where calls go, with where their results go.
     callee: Arc<Mutex<Option<mpsc::Sender<Call>>>>,
+    /// Retained values by topic.
+    kept: Arc<Mutex<HashMap<String, Vec<u8>>>>,
 }
 
 type Call = (Value, oneshot::Sender<Value>);
@@ -44,7 +48,7 @@ type Call = (Value, oneshot::Sender<Value>);
 impl Broker {
     fn new(fault: Fault) -> Self {
         let (events, _) = broadcast::channel(1 << 16);
-        Self { fault, count: Arc::default(), events, callee: Arc::default() }
+        Self { fault, count: Arc::default(), events, callee: Arc::default(), kept: Arc::default() }
     }
 
     /// Hands on a call; with the wrong arguments where it is the seventh and that is the fault.
@@ -58,6 +62,20 @@ impl Broker {
         let callee = self.callee.lock().unwrap().clone().expect("somebody has registered");
         callee.send((arguments, answer)).await.unwrap();
         json!([50, message[1], {}, answered.await.unwrap()])
+    }
+
+    fn keep(&self, topic: &str, value: &[u8]) {
+        self.kept.lock().unwrap().insert(topic.to_owned(), value.to_vec());
+    }
+
+    /// A topic's retained value; another one the seventh time, where that is the fault.
+    fn kept(&self, topic: &str) -> Option<Vec<u8>> {
+        let mut value = self.kept.lock().unwrap().get(topic).cloned()?;
+        let seventh = self.count.fetch_add(1, Ordering::Relaxed) + 1 == SEVENTH;
+        if seventh && self.fault == Fault::Double {
+            value[0] = b'x';
+        }
+        Some(value)
     }
 
     /// Hands a payload on, and says whether to acknowledge it.
@@ -107,8 +125,24 @@ async fn mqtt_connection(mut stream: TcpStream, broker: Broker) {
             match first >> 4 {
                 1 => output.extend(b"\x20\x02\x00\x00"),
                 8 => {
-                    events = Some(broker.events.subscribe());
                     output.extend([0x90, 3, body[0], body[1], 1]);
+                    let topic = &body[4..body.len() - 1];
+                    match broker.kept(std::str::from_utf8(topic).unwrap()) {
+                        Some(value) => {
+                            let length = 2 + topic.len() + value.len();
+                            output.extend([0x31, length as u8, 0, topic.len() as u8]);
+                            output.extend(topic);
+                            output.extend(value);
+                        }
+                        None => events = Some(broker.events.subscribe()),
+                    }
+                }
+                10 => output.extend([0xb0, 2, body[0], body[1]]),
+                3 if first & 1 == 1 => {
+                    let topic = usize::from(body[1]) + 2;
+                    let name = std::str::from_utf8(&body[2..topic]).unwrap();
+                    broker.keep(name, &body[topic + 2..]);
+                    output.extend([0x40, 2, body[topic], body[topic + 1]]);
                 }
                 3 => {
                     let topic = usize::from(body[1]) + 2;
@@ -156,7 +190,7 @@ async fn wamp_router(fault: Fault) -> String {
     format!("ws://{address}/")
 }
 
-async fn wamp_connection(stream: TcpStream, broker: Broker) {
+async fn wamp_accept(stream: TcpStream) -> WebSocketStream<TcpStream> {
     // The shape of the callback is the library's.
     #[allow(clippy::result_large_err)]
     let choose = |_: &Request, mut response: Response| {
@@ -164,7 +198,21 @@ async fn wamp_connection(stream: TcpStream, broker: Broker) {
         response.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
         Ok(response)
     };
-    let mut socket = tokio_tungstenite::accept_hdr_async(stream, choose).await.unwrap();
+    tokio_tungstenite::accept_hdr_async(stream, choose).await.unwrap()
+}
+
+/// Takes a PUBLISH, and says whether to acknowledge it.
+fn wamp_publish(broker: &Broker, message: &[Value]) -> bool {
+    let value = message[4][0].as_str().unwrap_or_default().as_bytes();
+    if message[2]["retain"] != true {
+        return broker.publish(value);
+    }
+    broker.keep(message[3].as_str().unwrap(), value);
+    true
+}
+
+async fn wamp_connection(stream: TcpStream, broker: Broker) {
+    let mut socket = wamp_accept(stream).await;
     let mut events = None;
     let mut calls: Option<mpsc::Receiver<Call>> = None;
     let mut called = Vec::new();
@@ -188,9 +236,20 @@ async fn wamp_connection(stream: TcpStream, broker: Broker) {
                 match message[0].as_u64().unwrap() {
                     1 => json!([2, 1, {"roles": {}}]),
                     32 => {
-                        events = Some(broker.events.subscribe());
-                        json!([33, message[1], 5])
+                        let subscribed = json!([33, message[1], 5]);
+                        match broker.kept(message[3].as_str().unwrap()) {
+                            Some(value) => {
+                                socket.send(Message::text(subscribed.to_string())).await.unwrap();
+                                let value = String::from_utf8(value).unwrap();
+                                json!([36, 5, 99, {"retained": true}, [value]])
+                            }
+                            None => {
+                                events = Some(broker.events.subscribe());
+                                subscribed
+                            }
+                        }
                     }
+                    34 => json!([35, message[1]]),
                     6 => return,
                     48 => broker.call(&message).await,
                     64 => {
@@ -205,12 +264,10 @@ async fn wamp_connection(stream: TcpStream, broker: Broker) {
                         let _ = answer.send(message[3].clone());
                         continue;
                     }
-                    _ => {
-                        if !broker.publish(message[4][0].as_str().unwrap().as_bytes()) {
-                            return;
-                        }
-                        json!([17, message[1], 99])
-                    }
+                    _ => match wamp_publish(&broker, &message) {
+                        true => json!([17, message[1], 99]),
+                        false => return,
+                    },
                 }
             }
             payload = event => {
@@ -234,12 +291,13 @@ struct Line {
 }
 
 async fn measure(protocol: &str, target: &str, more: &str) -> Report {
+    let size = if more.contains("--size") { "" } else { "--size 64" };
     let line = format!(
-        "bench --protocol {protocol} --targets {target} --connections 2 --window 4 --size 64 \
-         --seconds 1 --warmup 0 --drain 1 --subscribers 2 --topics 3 {more}"
+        "bench --protocol {protocol} --targets {target} --connections 2 --window 4 {size} \
+         --seconds 1 --warmup 0 --drain 1 --topics 3 {more}"
     );
     let bench = Line::try_parse_from(line.split_whitespace()).unwrap().bench;
-    bench.measure().await.unwrap()
+    bench.run.measure().await.unwrap()
 }
 
 #[tokio::test]
@@ -247,7 +305,7 @@ async fn brokers_that_behave_are_measured() {
     for (protocol, target) in
         [("mqtt", mqtt_broker(Fault::None).await), ("wamp", wamp_router(Fault::None).await)]
     {
-        let report = measure(protocol, &target, "").await;
+        let report = measure(protocol, &target, "--subscribers 2").await;
         assert!(report.is_clean(), "{report}");
         let counts = serde_json::to_value(&report).unwrap();
         let (acknowledged, deliveries) = (&counts["acknowledged"], &counts["deliveries"]);
@@ -262,7 +320,7 @@ async fn a_fixed_rate_is_kept() {
     for (protocol, target) in
         [("mqtt", mqtt_broker(Fault::None).await), ("wamp", wamp_router(Fault::None).await)]
     {
-        let report = measure(protocol, &target, "--rate 200").await;
+        let report = measure(protocol, &target, "--subscribers 2 --rate 200").await;
         assert!(report.is_clean(), "{report}");
         assert!(report.to_string().contains("200 publishes a second"), "{report}");
         // On a busy machine an answer may come too late to count, but never is there one too many.
@@ -281,7 +339,7 @@ async fn brokers_that_misbehave_are_found_out() {
         for (protocol, target) in
             [("mqtt", mqtt_broker(fault).await), ("wamp", wamp_router(fault).await)]
         {
-            let report = measure(protocol, &target, "").await;
+            let report = measure(protocol, &target, "--subscribers 2").await;
             assert!(!report.is_clean(), "{protocol} {fault:?}: {report}");
             assert!(report.to_string().contains(expected), "{protocol} {fault:?}: {report}");
         }
@@ -297,21 +355,82 @@ async fn calls_are_measured_and_their_results_looked_at() {
              --size 64 --seconds 1 --warmup 0 --drain 1"
         );
         let bench = Line::try_parse_from(line.split_whitespace()).unwrap().bench;
-        let report = bench.measure().await.unwrap();
+        let report = bench.run.measure().await.unwrap();
         assert_eq!(report.is_clean(), is_clean, "{report}");
         let text = report.to_string();
-        let expected = if is_clean { "1 callees\ncalls " } else { "what it was called with" };
+        let expected = if is_clean { " answered a second" } else { "what it was called with" };
         assert!(text.contains(expected), "{text}");
     }
     let line = "bench --protocol mqtt --callees ws://127.0.0.1:1/";
     let bench = Line::try_parse_from(line.split_whitespace()).unwrap().bench;
-    assert!(bench.measure().await.is_err());
+    assert!(bench.run.measure().await.is_err());
 }
 
 #[tokio::test]
 async fn a_target_that_is_not_there_is_named() {
     let line = "bench --protocol mqtt --targets 127.0.0.1:1 --subscribers 0";
     let bench = Line::try_parse_from(line.split_whitespace()).unwrap().bench;
-    let error = format!("{:#}", bench.measure().await.err().unwrap());
+    let error = format!("{:#}", bench.run.measure().await.err().unwrap());
     assert!(error.contains("publisher 0 at 127.0.0.1:1: can't reach 127.0.0.1:1"), "{error}");
+}
+
+#[tokio::test]
+async fn retained_values_are_read_and_looked_at() {
+    for (fault, is_clean) in [(Fault::None, true), (Fault::Double, false)] {
+        for (protocol, target) in
+            [("mqtt", mqtt_broker(fault).await), ("wamp", wamp_router(fault).await)]
+        {
+            let report = measure(protocol, &target, "--retained").await;
+            let text = report.to_string();
+            assert_eq!(report.is_clean(), is_clean, "{protocol}: {text}");
+            let counts = serde_json::to_value(&report).unwrap();
+            // Each connection reads all topics at once, and no more.
+            assert_eq!((&counts["window"], &counts["subscribers"]), (&json!(3), &json!(0)));
+            let expected = if is_clean { " answered a second" } else { "is not the value of" };
+            assert!(text.contains(expected), "{protocol}: {text}");
+            assert!(!is_clean || counts["acknowledged"].as_u64() > Some(10), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_has_no_log_is_told_so_before_anything_is_published() {
+    for (protocol, target) in
+        [("mqtt", mqtt_broker(Fault::None).await), ("wamp", wamp_router(Fault::None).await)]
+    {
+        let line = format!("bench --protocol {protocol} --targets {target} --replay");
+        let bench = Line::try_parse_from(line.split_whitespace()).unwrap().bench;
+        let error = format!("{:#}", bench.run.measure().await.err().unwrap());
+        assert!(error.contains(&format!("{target} is no node of Vulpes")), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn payloads_of_either_form_come_through() {
+    for size in ["--size 16", "--size 37", "--size 38"] {
+        for (protocol, target) in
+            [("mqtt", mqtt_broker(Fault::None).await), ("wamp", wamp_router(Fault::None).await)]
+        {
+            let report = measure(protocol, &target, &format!("--subscribers 2 {size}")).await;
+            assert!(report.is_clean(), "{protocol} {size}: {report}");
+            let counts = serde_json::to_value(&report).unwrap();
+            assert!(counts["deliveries"].as_u64() > Some(10), "{report}");
+        }
+    }
+}
+
+#[test]
+fn command_lines_that_make_no_sense_are_refused() {
+    for (line, is_good) in [
+        ("bench", true),
+        ("bench --size 16 --connections 5000", true),
+        ("bench --size 1048576", true),
+        ("bench --size 15", false),
+        ("bench --size 1048577", false),
+        ("bench --connections 5001", false),
+        ("bench --retained --replay", false),
+        ("bench --callees ws://a/ --retained", false),
+    ] {
+        assert_eq!(Line::try_parse_from(line.split_whitespace()).is_ok(), is_good, "{line}");
+    }
 }

@@ -18,14 +18,12 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::WebSocketStream;
 use vulpes_raft::host::BoxStream;
 
-use super::load::{Load, Plan, Published, Received, Reception, Schedule};
+use super::load::{Load, Plan, Published, Schedule};
+use super::reception::{Received, Reception};
 use crate::client::wamp::{closed, hello, open_socket, welcomed};
 
-/// Size of a connection's buffers, in bytes.
-pub(super) const BUFFER: usize = 64 << 10;
-
 /// What follows the payload in an EVENT or a RESULT: the end of its string, of the arguments, of the message.
-const EVENT_TAIL: usize = 3;
+pub(super) const EVENT_TAIL: usize = 3;
 
 /// How long a router may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -33,7 +31,9 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub(super) type Socket = WebSocketStream<BoxStream>;
 
 pub(super) async fn open(plan: &Plan, target: &str) -> anyhow::Result<Socket> {
-    let config = WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(BUFFER);
+    let config = WebSocketConfig::default()
+        .read_buffer_size(plan.shape.buffer)
+        .write_buffer_size(plan.shape.buffer);
     let mut socket = open_socket(target, config).await?;
     let realm = plan.shape.realm.as_deref().unwrap_or(crate::cli::DEFAULT_REALM);
     socket.send(Message::text(hello(realm).to_string())).await?;
@@ -56,6 +56,27 @@ pub(super) async fn receive(socket: &mut Socket) -> anyhow::Result<Utf8Bytes> {
 /// The next text message, if it has come already.
 pub(super) fn receive_now(socket: &mut Socket) -> anyhow::Result<Option<Utf8Bytes>> {
     receive(socket).now_or_never().transpose()
+}
+
+/// The next text message, which is to be of this kind and for the first request.
+pub(super) async fn receive_answer(
+    socket: &mut Socket,
+    code: u64,
+    what: &str,
+) -> anyhow::Result<()> {
+    let answer = receive(socket).await?;
+    ensure!(head(&answer) == Some((code, 1)), "the node refuses the {what}: {answer}");
+    Ok(())
+}
+
+/// Whether the router knows of places in a log.
+pub(super) async fn knows_places(plan: &Plan, target: &str) -> anyhow::Result<bool> {
+    let mut socket = open(plan, target).await?;
+    let subscribe = json!([32, 1, {"after": "?"}, "bench"]);
+    socket.send(Message::text(subscribe.to_string())).await?;
+    let answer = receive(&mut socket).await?;
+    close(&mut socket).await?;
+    Ok(head(&answer).is_some_and(|(code, _)| code == 8))
 }
 
 async fn receive_array(socket: &mut Socket) -> anyhow::Result<Vec<Value>> {
@@ -85,6 +106,18 @@ pub(super) fn head(text: &str) -> Option<(u64, u64)> {
 /// The name of a callee's procedure.
 pub(super) fn procedure(plan: &Plan, number: usize) -> String {
     format!("bench.{:08x}.call{number}", plan.run)
+}
+
+/// Waits for the common start, and meanwhile answers the router's pings: it may be long until all are connected.
+pub(super) async fn wait_start(
+    socket: &mut Socket,
+    load: &mut Load,
+    start: &mut watch::Receiver<Option<Schedule>>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = load.wait_start(start) => Ok(()),
+        text = receive(socket) => bail!("the node sent before it was asked for anything: {:.200}", text?),
+    }
 }
 
 /// What a publisher asks the router for.
@@ -149,7 +182,9 @@ impl Publisher {
         mut start: watch::Receiver<Option<Schedule>>,
         name: String,
     ) -> Published {
-        load.wait_start(&mut start).await;
+        if let Err(error) = wait_start(&mut self.socket, &mut load, &mut start).await {
+            return load.finish(Some(format!("{name}: {error:#}")));
+        }
         let deadline = load.deadline();
         let error = match timeout_at(deadline, self.publish(&mut load)).await {
             Ok(Ok(())) => None,
@@ -160,7 +195,7 @@ impl Publisher {
     }
 
     async fn publish(&mut self, load: &mut Load) -> anyhow::Result<()> {
-        let mut buffer = BytesMut::with_capacity(BUFFER);
+        let mut buffer = BytesMut::with_capacity(load.plan().shape.buffer);
         loop {
             let now = load.plan().now();
             while let Some(content) = load.begin(now) {
@@ -192,6 +227,8 @@ impl Publisher {
 
 pub(super) struct Subscriber {
     socket: Socket,
+    /// When it subscribed.
+    at: Duration,
 }
 
 impl Subscriber {
@@ -200,14 +237,19 @@ impl Subscriber {
         let prefix = format!("bench.{:08x}.", plan.run);
         // The prefix ends before its dot: WAMP forbids an empty last part.
         let prefix = prefix.trim_end_matches('.');
-        let subscribe = json!([32, 1, {"match": "prefix"}, prefix]);
+        let options = match plan.shape.replay {
+            true => json!({"match": "prefix", "after": 0}),
+            false => json!({"match": "prefix"}),
+        };
+        let at = plan.now();
+        let subscribe = json!([32, 1, options, prefix]);
         socket.send(Message::text(subscribe.to_string())).await?;
-        let answer = receive(&mut socket).await?;
-        ensure!(head(&answer) == Some((33, 1)), "the node refuses the subscription: {answer}");
-        Ok(Self { socket })
+        receive_answer(&mut socket, 33, "subscription").await?;
+        Ok(Self { socket, at })
     }
 
     pub(super) async fn run(mut self, mut reception: Reception, name: String) -> Received {
+        reception.subscribed(self.at);
         let expiry = reception.expiry();
         let error = tokio::select! {
             outcome = self.receive(&mut reception) => {

@@ -1,0 +1,48 @@
+//! How many files, sockets among them, this process may have open.
+//!
+//! Invariant: the limit is only ever raised, and never beyond what the system lets this process have.
+//!
+//! Deliberately absent: the limits of other processes.
+
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+
+/// Files beside sockets: the runtime's, standard ones, what is written.
+const OTHERS: u64 = 64;
+
+/// Raises the limit as far as the system lets it; what it is then. None means that there is none.
+pub(super) fn raise() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // Where it can't be raised it stays as it is.
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        Err(_) => current,
+    }
+}
+
+/// Makes sure that so many sockets can be open.
+pub(super) fn allow(sockets: u64) -> anyhow::Result<()> {
+    let wanted = sockets + OTHERS;
+    match raise() {
+        Some(limit) if limit < wanted => anyhow::bail!(
+            "{sockets} connections need {wanted} open files, and this process may have {limit}: raise the hard limit \
+             (`ulimit -Hn`), here and where the other ends are"
+        ),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_raised_or_named() {
+        let limit = raise();
+        assert_eq!(getrlimit(Resource::Nofile).current, limit);
+        assert!(allow(1).is_ok());
+        if let Some(limit) = limit {
+            let error = allow(limit).unwrap_err().to_string();
+            assert!(error.contains(&format!("may have {limit}")), "{error}");
+        }
+    }
+}
