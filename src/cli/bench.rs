@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -25,6 +25,7 @@ use report::{Report, Settings};
 mod callee;
 mod check;
 mod clients;
+mod compare;
 mod disk;
 mod load;
 mod mqtt;
@@ -58,18 +59,26 @@ Examples:
   vulpes bench --protocol wamp --callees ws://127.0.0.1:9031/ --targets ws://127.0.0.1:9032/     calls across nodes
   vulpes bench --protocol mqtt --retained                    read retained values
   vulpes bench --protocol mqtt --replay                      and read all of it again from the log's beginning
+  vulpes bench compare --target vulpes=127.0.0.1:1881 --target mosquitto=127.0.0.1:1884     in turn, side by side
 
 The exit code is 1 where a connection failed, or an event was lost, doubled or out of order.";
 
 /// Measure acknowledged publishes a second, their latency, and what subscribers get; or calls; or reads
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(super) struct Bench {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
     run: Run,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Compare(compare::Compare),
 }
 
 /// One run.
@@ -163,6 +172,9 @@ impl Protocol {
 
 impl Bench {
     pub(super) async fn run(self) -> anyhow::Result<()> {
+        if let Some(Command::Compare(compare)) = self.command {
+            return compare.run().await;
+        }
         let report = self.run.measure().await?;
         print(&report, self.json)?;
         if report.is_clean() {

@@ -72,3 +72,33 @@ async fn the_bench_measures_all_that_a_cluster_does() -> Result<()> {
     ensure!(kept.lines().count() == 1 && kept.contains("bench.here"), "{kept}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_cluster_is_compared_with_itself() -> Result<()> {
+    let cluster = crate::cluster().nodes(1).start().await?;
+    let node = cluster.node(1);
+    let picture = cluster.folder().join("compare.svg");
+    let line = format!(
+        "compare --rounds 2 --subscribers 1 --target mqtt={} --target wamp=ws://{}/:wamp --svg {}",
+        node.mqtt(),
+        node.wamp(),
+        picture.display(),
+    );
+    let report = bench(&cluster, &line).await?;
+    ensure!(number(&report, "/rounds")? == 2, "{report}");
+    let targets = report["targets"].as_array().context("no targets")?;
+    ensure!(targets.len() == 2 && targets[1]["name"] == "wamp", "{report}");
+    for target in targets {
+        ensure!(number(target, "/unclean_rounds")? == 0, "{report}");
+        for figure in ["acknowledged_per_second", "deliveries_per_second", "p50_us", "p99_us"] {
+            let at = |name: &str| target[figure][name].as_f64().context("no such figure");
+            let (min, median, max) = (at("min")?, at("median")?, at("max")?);
+            ensure!(0.0 < min && min <= median && median <= max, "{figure}: {report}");
+            ensure!(at("ratio")? > 0.0, "{figure}: {report}");
+        }
+    }
+    ensure!(targets[0]["p50_us"]["ratio"] == 1.0, "{report}");
+    let drawn = std::fs::read_to_string(&picture)?;
+    ensure!(drawn.starts_with("<svg") && drawn.ends_with("</svg>\n"), "{drawn}");
+    Ok(())
+}

@@ -430,6 +430,11 @@ fn command_lines_that_make_no_sense_are_refused() {
         ("bench --connections 5001", false),
         ("bench --retained --replay", false),
         ("bench --callees ws://a/ --retained", false),
+        ("bench compare --target a=127.0.0.1:1", true),
+        ("bench compare --target a=127.0.0.1:1 --retained --rounds 5", true),
+        ("bench compare", false),
+        ("bench compare --target 127.0.0.1:1", false),
+        ("bench --protocol mqtt compare --target a=127.0.0.1:1", false),
     ] {
         assert_eq!(Line::try_parse_from(line.split_whitespace()).is_ok(), is_good, "{line}");
     }

@@ -1,0 +1,99 @@
+//! `vulpes bench compare`: several targets, measured in turn A B A B …, so that what the machine does meanwhile hits all of
+//! them alike.
+//!
+//! Invariant: every target gets the same load, and each figure is shown with its least and its most.
+//!
+//! Deliberately absent: whether a difference means something. Its spread says more than a test of three rounds could.
+
+mod summary;
+mod svg;
+mod target;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::super::Reported;
+use super::{print, Knobs, Run};
+use summary::{Comparison, Summary};
+use target::Target;
+
+/// Most targets.
+const TARGETS: usize = 16;
+
+const EXAMPLES: &str = "\
+Examples:
+  vulpes bench compare --target vulpes=127.0.0.1:1881,127.0.0.1:1882,127.0.0.1:1883 --target mosquitto=127.0.0.1:1884
+  vulpes bench compare --target mqtt=127.0.0.1:1881 --target wamp=ws://127.0.0.1:9031/ --rounds 5 --svg compare.svg
+  vulpes bench compare --target one=127.0.0.1:1881 --target three=127.0.0.1:1891:mqtt --connections 100 --size 1024
+
+Ratios are of medians, to the first target. The exit code is 1 where any run would have had it.";
+
+/// Measure several targets in turn, and put them side by side
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Compare {
+    /// What is compared: a name, its WAMP URLs or MQTT addresses, and with :mqtt or :wamp at the end what they speak, if it
+    /// can't be seen from them
+    #[arg(long = "target", value_name = "NAME=ADDRESS[,ADDRESS…][:PROTOCOL]", required = true)]
+    targets: Vec<Target>,
+    /// How often each target is measured
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: u16,
+    #[command(flatten)]
+    knobs: Knobs,
+    /// Also draw it
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Compare {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let comparison = self.measure().await?;
+        print(&comparison, self.json)?;
+        if let Some(path) = &self.svg {
+            std::fs::write(path, svg::draw(&comparison))
+                .with_context(|| format!("can't write {}", path.display()))?;
+        }
+        if comparison.is_clean() {
+            Ok(())
+        } else {
+            Err(Reported.into())
+        }
+    }
+
+    async fn measure(&self) -> anyhow::Result<Comparison> {
+        anyhow::ensure!(self.targets.len() <= TARGETS, "{TARGETS} targets at most can be compared");
+        for (number, target) in self.targets.iter().enumerate() {
+            let again = self.targets[..number].iter().any(|other| other.name == target.name);
+            anyhow::ensure!(!again, "two targets have the name {:?}", target.name);
+        }
+        let runs: Vec<Run> = self.targets.iter().map(|target| self.run_of(target)).collect();
+        let mut reports = vec![Vec::new(); runs.len()];
+        for round in 1..=self.rounds {
+            for ((run, target), reports) in runs.iter().zip(&self.targets).zip(&mut reports) {
+                let report = run.measure().await.with_context(|| target.name.clone())?;
+                let (rate, rounds) = (report.acknowledged_per_second, self.rounds);
+                eprintln!("round {round} of {rounds}: {} {rate:.0} a second", target.name);
+                reports.push(report);
+            }
+        }
+        let summaries = self.targets.iter().zip(&reports);
+        let summaries = summaries.map(|(target, reports)| Summary::new(target, reports)).collect();
+        Ok(Comparison::new(runs[0].settings(), self.rounds, summaries))
+    }
+
+    fn run_of(&self, target: &Target) -> Run {
+        Run {
+            protocol: target.protocol,
+            targets: target.addresses.clone(),
+            callees: Vec::new(),
+            replay: false,
+            knobs: self.knobs.clone(),
+        }
+    }
+}
