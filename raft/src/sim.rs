@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 use crate::host::{BoxStream, Clock, CommitMode, Host, Listener, Net, Random};
 use crate::ids::Stamp;
 
-pub use disk::{DiskTrouble, Rot, SimDisk};
+pub use disk::{DiskTrouble, DiskUse, Rot, SimDisk};
 
 /// What time of day a simulation starts at: 2026-11-22 17:42 UTC.
 pub const EPOCH: Stamp = Stamp(1_795_369_320_000);

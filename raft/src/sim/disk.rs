@@ -57,6 +57,22 @@ struct State {
     cache: Option<usize>,
 }
 
+/// What was asked of a disk so far, over all of its lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    pub syncs: u64,
+    /// Bytes.
+    pub written: u64,
+}
+
+impl std::ops::Sub for DiskUse {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self { syncs: self.syncs - earlier.syncs, written: self.written - earlier.written }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Image {
     /// What reads see.
@@ -68,6 +84,7 @@ struct Image {
     /// What was durable when it was last remembered.
     remembered: Vec<u8>,
     open: bool,
+    used: DiskUse,
 }
 
 #[derive(Debug)]
@@ -171,6 +188,13 @@ impl SimDisk {
     #[must_use]
     pub fn death(&self) -> Option<String> {
         self.lock().death.clone()
+    }
+
+    /// What was asked of its databases so far, by path.
+    #[must_use]
+    pub fn used(&self) -> BTreeMap<PathBuf, DiskUse> {
+        let state = self.lock();
+        state.databases.iter().map(|(path, image)| (path.clone(), image.used)).collect()
     }
 
     /// Replaces the disk with an empty one.
@@ -304,6 +328,7 @@ impl StorageBackend for Handle {
 
     fn sync_data(&self) -> io::Result<()> {
         self.unless(check_sync, |image| {
+            image.used.syncs += 1;
             for change in image.unsynced.drain(..) {
                 match change {
                     Change::Write { offset, data } => write(&mut image.durable, offset, &data),
@@ -317,6 +342,7 @@ impl StorageBackend for Handle {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.unless(check_room, |image| {
             let (offset, data) = (index(offset), data.to_vec());
+            image.used.written += data.len() as u64;
             write(&mut image.current, offset, &data);
             image.unsynced.push(Change::Write { offset, data });
             Ok(())
@@ -391,6 +417,20 @@ mod tests {
         disk.crash(3);
         drop(database);
         assert_eq!(numbers(&disk.open_database(path()).unwrap()), [1]);
+    }
+
+    #[test]
+    fn what_is_asked_of_a_disk_is_counted() {
+        let disk = SimDisk::new();
+        let database = disk.open_database(path()).unwrap();
+        insert(&database, 1);
+        let before = disk.used()[path()];
+        insert(&database, 2);
+        let used = disk.used()[path()] - before;
+        assert_eq!(used.syncs, 1);
+        assert!(used.written > 4096, "{used:?}");
+        numbers(&database);
+        assert_eq!(disk.used()[path()] - before, used, "reading asks for neither");
     }
 
     #[test]

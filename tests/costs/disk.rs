@@ -1,0 +1,158 @@
+//! What a segment asks of the disks that keep it: syncs, and bytes written.
+//!
+//! Idle, a segment holds one message. Under load it holds many, and many segments share a commit.
+//!
+//! Invariant: counts are of all files of a node together, and what comes late (rows of the order, which wait for company)
+//! is waited for.
+//!
+//! Deliberately absent: what is read.
+
+use std::time::Duration;
+
+use vulpes_raft::sim::DiskUse;
+
+use crate::client::Client;
+use crate::cluster::{run, Cluster, Delays};
+
+const DELAYS: Delays =
+    Delays { message: Duration::from_millis(1), commit: Duration::from_millis(3) };
+
+/// Messages of the idle cluster, one after the other.
+const MESSAGES: u64 = 20;
+
+/// Under load: publishers, and messages each of them has in flight, over and over.
+const PUBLISHERS: u64 = 8;
+const WINDOW: u16 = 50;
+const TURNS: u64 = 10;
+
+/// What is published, in bytes.
+const PAYLOAD: [u8; 128] = [b'x'; 128];
+
+/// What a run cost a node.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    segments: u64,
+    used: DiskUse,
+}
+
+impl Cost {
+    fn syncs(&self) -> f64 {
+        self.used.syncs as f64 / self.segments as f64
+    }
+
+    /// Bytes written a segment.
+    fn written(&self) -> f64 {
+        self.used.written as f64 / self.segments as f64
+    }
+}
+
+/// A node's files, together.
+fn total(cluster: &Cluster, node: u64) -> DiskUse {
+    let zero = DiskUse::default();
+    cluster.used(node).into_values().fold(zero, |sum, used| DiskUse {
+        syncs: sum.syncs + used.syncs,
+        written: sum.written + used.written,
+    })
+}
+
+/// What each node's disk was asked for while clients of node 1 did something.
+fn costs<F>(nodes: u64, work: impl FnOnce(Cluster) -> F + 'static) -> Vec<Cost>
+where
+    F: std::future::Future<Output = std::io::Result<()>> + 'static,
+{
+    run(nodes, DELAYS, |cluster| async move {
+        cluster.settled().await;
+        // The first publish opens files and tables.
+        Client::connect(1, "first").await?.publish(1, &PAYLOAD).await?;
+        cluster.quiet().await;
+        let before: Vec<_> = cluster
+            .nodes()
+            .map(|node| (cluster.segments(node), total(&cluster, node), cluster.used(node)))
+            .collect();
+        work(cluster.clone()).await?;
+        cluster.quiet().await;
+        let cost = |(node, (segments, used, files)): (u64, _)| {
+            let cost = Cost {
+                segments: cluster.segments(node) - segments,
+                used: total(&cluster, node) - used,
+            };
+            println!("node {node} of {nodes}: {} segments", cost.segments);
+            for (name, used) in cluster.used(node) {
+                let before = std::collections::BTreeMap::get(&files, &name).copied();
+                println!("    {name}: {:?}", used - before.unwrap_or_default());
+            }
+            println!("    a segment: {:.2} syncs, {:.0} bytes", cost.syncs(), cost.written());
+            cost
+        };
+        Ok(cluster.nodes().zip(before).map(cost).collect())
+    })
+}
+
+async fn one_by_one(cluster: Cluster) -> std::io::Result<()> {
+    let mut client = Client::connect(1, "publisher").await?;
+    for _ in 0..MESSAGES {
+        client.publish(1, &PAYLOAD).await?;
+        cluster.quiet().await;
+    }
+    Ok(())
+}
+
+async fn all_at_once(_: Cluster) -> std::io::Result<()> {
+    let publish = |number: u64| async move {
+        let mut client = Client::connect(1, &format!("publisher-{number}")).await?;
+        for _ in 0..TURNS {
+            client.publish(WINDOW, &PAYLOAD).await?;
+        }
+        std::io::Result::Ok(())
+    };
+    futures::future::try_join_all((0..PUBLISHERS).map(publish)).await?;
+    Ok(())
+}
+
+/// What a segment may cost a node at most.
+struct Most {
+    syncs: f64,
+    written: f64,
+}
+
+/// No node pays more than this, and none less than a segment can cost that is durable.
+fn check(costs: &[Cost], most: &Most) {
+    for cost in costs {
+        assert!(cost.syncs() <= most.syncs, "{:.2} syncs a segment", cost.syncs());
+        assert!(cost.written() <= most.written, "{:.0} bytes a segment", cost.written());
+    }
+}
+
+/// Each of the two files syncs what it was told; what nobody waits for syncs later: the row of the order in the one, and in
+/// the other how far the log is committed.
+#[test]
+fn an_idle_cluster_syncs_a_segment_five_times_a_node() {
+    for (nodes, most) in
+        [(1, Most { syncs: 4.0, written: 115_000.0 }), (3, Most { syncs: 5.0, written: 140_000.0 })]
+    {
+        let costs = costs(nodes, one_by_one);
+        check(&costs, &most);
+        for cost in costs {
+            // The session of the publisher is a segment, too.
+            let segments = MESSAGES..=MESSAGES + 2;
+            assert!(segments.contains(&cost.segments), "a segment a message: {}", cost.segments);
+            assert!(cost.syncs() >= 2.0, "what is acknowledged is synced in both files");
+        }
+    }
+}
+
+/// Commits are shared by segments, and segments by messages.
+#[test]
+fn a_loaded_cluster_syncs_a_segment_less_than_twice_a_node() {
+    for (nodes, most) in
+        [(1, Most { syncs: 1.6, written: 60_000.0 }), (3, Most { syncs: 1.8, written: 65_000.0 })]
+    {
+        let costs = costs(nodes, all_at_once);
+        check(&costs, &most);
+        let messages = PUBLISHERS * u64::from(WINDOW) * TURNS;
+        for cost in costs {
+            assert!(messages / cost.segments >= 40, "{} segments", cost.segments);
+            assert!(cost.used.written >= messages * PAYLOAD.len() as u64, "all is written");
+        }
+    }
+}
