@@ -56,7 +56,10 @@ use record::Counts;
 use run::{run, Report};
 
 /// Seeds that found something once.
-const REGRESSIONS: &[(&str, u64)] = &[("a storage that is away holds up who can ask another", 11)];
+const REGRESSIONS: &[(&str, u64)] = &[
+    ("a storage that is away holds up who can ask another", 11),
+    ("the log is released past its last value", 2_026_112_767),
+];
 
 /// Where `VULPES_SEEDS` goes on.
 const MORE: u64 = 10_000;

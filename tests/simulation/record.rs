@@ -379,7 +379,8 @@ impl Record {
         if let Some(keeper) = self.kept.waiting(&self.log, plan.keepers) {
             return Some(format!("keeper {keeper} has not got the last value"));
         }
-        let behind = (0..readers).find(|reader| self.read_by(*reader) != last)?;
+        // Where the log is released past its last value, a reader goes on behind that.
+        let behind = (0..readers).find(|reader| self.read_by(*reader) < last)?;
         let at = self.read_by(behind);
         Some(format!("reader {behind} is at position {at} of {last}"))
     }
