@@ -179,9 +179,7 @@ macro_rules! seeds {
 seeds! {
     seeds_000_to_049: 0..50,
     seeds_050_to_099: 50..100,
-    seeds_100_to_149: 100..150,
-    seeds_150_to_199: 150..200,
-    seeds_200_to_239: 200..240,
+    seeds_100_to_139: 100..140,
 }
 
 #[test]
