@@ -10,13 +10,13 @@ mod leader;
 mod leases;
 mod proposer;
 mod status;
+mod watcher;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::Fatal;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -194,7 +194,7 @@ impl SyncNode {
             tokio::spawn(proposing),
             tokio::spawn(async move { bootstrap::run(&beginning).await }),
             tokio::spawn(async move { leading.keep_leases().await }),
-            tokio::spawn(async move { watching.watch_raft().await }),
+            tokio::spawn(async move { watcher::until_raft_fails(&watching).await }),
         ];
         let mut kept = inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         kept.extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
@@ -452,25 +452,6 @@ impl Inner {
                     let reason = "the storage group is not formed yet";
                     return Err(SyncError::Unavailable(reason.into()));
                 }
-            }
-        }
-    }
-
-    /// Ends the node when Raft has failed: its disk, or an invariant.
-    async fn watch_raft(&self) {
-        let mut metrics = self.raft.metrics();
-        loop {
-            let state = metrics.borrow_watched().running_state.clone();
-            match state {
-                Ok(()) => {}
-                Err(Fatal::Stopped) => return,
-                Err(error) => {
-                    (self.host.fatal)(&format!("Raft failed: {error}"));
-                    return;
-                }
-            }
-            if metrics.changed().await.is_err() {
-                return;
             }
         }
     }

@@ -1,0 +1,81 @@
+//! Ends the node when Raft has failed: its disk, or an invariant.
+//!
+//! Invariant: a node does not outlive its Raft. One whose task panicked says no more than that it is gone.
+//!
+//! Deliberately absent: a node that is told to stop; that stops Raft, which says so.
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::Fatal;
+
+use super::Inner;
+use crate::consensus::types::Types;
+
+/// Returns once Raft was stopped, or the node has been ended.
+pub(super) async fn until_raft_fails(node: &Inner) {
+    let mut metrics = node.raft.metrics();
+    let mut gone = false;
+    loop {
+        let state = metrics.borrow_watched().running_state.clone();
+        match (state, gone) {
+            (Ok(()), false) => {}
+            (state, _) => {
+                if let Some(reason) = failure(&state) {
+                    (node.host.fatal)(&reason);
+                }
+                return;
+            }
+        }
+        gone = metrics.changed().await.is_err();
+    }
+}
+
+/// Why a node has to end whose Raft runs no more, and left this state behind.
+fn failure(state: &Result<(), Fatal<Types>>) -> Option<String> {
+    match state {
+        Err(Fatal::Stopped) => None,
+        Err(error) => Some(format!("Raft failed: {error}")),
+        Ok(()) => Some("Raft failed: its task ended without a word".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::host::Host;
+    use crate::ids::{DiskId, NodeId};
+    use crate::node::{Member, SyncConfig, SyncNode};
+    use crate::wire::Identity;
+
+    #[test]
+    fn only_a_raft_that_was_stopped_may_be_gone() {
+        assert_eq!(failure(&Err(Fatal::Stopped)), None);
+        assert!(failure(&Err(Fatal::Panicked)).is_some());
+        assert!(failure(&Ok(())).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_raft_panics_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ends, mut ended) = tokio::sync::mpsc::channel(1);
+        let fatal = move |reason: &str| drop(ends.try_send(reason.to_owned()));
+        let host = Host { fatal: Arc::new(fatal), ..Host::real() };
+        let members = vec![Member { node: NodeId(1), address: "127.0.0.1:1".into() }];
+        let config = SyncConfig {
+            identity: Identity { cluster: "test".into(), node: NodeId(1), disk: DiskId(1) },
+            data: folder.path().to_owned(),
+            storages: members.clone(),
+            members,
+            heartbeat: Duration::from_millis(100),
+            election: (Duration::from_millis(500), Duration::from_millis(1_000)),
+            lease: Duration::from_secs(10),
+        };
+        let node = SyncNode::start(host, config).await.unwrap();
+        let panics = node.inner.raft.with_raft_state(|_| -> () { panic!("on purpose") });
+        assert!(panics.await.is_err());
+        let reason = tokio::time::timeout(Duration::from_secs(20), ended.recv()).await;
+        assert!(reason.unwrap().unwrap().contains("Raft failed"));
+    }
+}
