@@ -16,13 +16,14 @@ use serde_json::Value;
 
 use super::crowd::{self, Entrance};
 use super::damage;
-use super::schedule::{Aim, Group, Planned};
+use super::schedule::{Aim, Planned};
 use crate::client::Client;
 use crate::dice::Dice;
 use crate::http;
 use crate::journal::Journal;
 use crate::layout::Layout;
 use crate::network::Network;
+use crate::node::Role;
 use crate::op::{Blow, Died};
 use crate::wait::{until, within};
 use crate::Cluster;
@@ -148,14 +149,19 @@ impl Arena {
     }
 
     /// The nodes among which a blow is aimed.
-    fn group(&self, group: Group) -> Vec<u64> {
-        group.map_or_else(|| self.ids(), |role| self.layout.of(role).to_vec())
+    fn group(&self, planned: &Planned) -> Vec<u64> {
+        let role = match planned.aim {
+            Aim::Leader => Some(Role::Sync),
+            Aim::Busiest => Some(Role::Entry),
+            _ => planned.group,
+        };
+        role.map_or_else(|| self.ids(), |role| self.layout.of(role).to_vec())
     }
 
     /// Whom it hits. A blow that falls only once had better hit one that stands.
     async fn aim(&self, planned: &Planned, dice: &mut Dice) -> Vec<u64> {
         let aim = planned.aim;
-        let mut nodes = self.group(planned.group);
+        let mut nodes = self.group(planned);
         dice.shuffle(&mut nodes);
         nodes.sort_by_key(|id| self.lost.contains(id));
         let minority = (nodes.len() - 1) / 2;

@@ -107,8 +107,7 @@ async fn forward(tap: Tun, links: Arc<Mutex<Links>>, addresses: Addresses) {
             }
             () = sleep_until(wake) => {}
         }
-        loop {
-            let Some((to, packet)) = arrived(&links, begun.elapsed()) else { break };
+        while let Some((to, packet)) = arrived(&links, begun.elapsed()) {
             // A bridge that does not take it now loses it, as a switch does.
             let _ = tap.send(&readdress(packet, addresses, to)).await;
         }
