@@ -192,7 +192,7 @@ fn add(sim: &mut Sim<'_>, plan: &Plan, node_plan: NodePlan, node: &Simulated) {
     let (disk, probe, slowness) = (node.disk.clone(), node.probe.clone(), node.slowness.clone());
     let (idle, wrong) = (node.idle.clone(), node.wrong.clone());
     let lives = AtomicU64::new(0);
-    let tunings = plan.tuning;
+    let (tunings, quiet_from) = (plan.tuning, plan.quiet_from);
     let seeds = plan.chance(300 + node.id);
     sim.host(node.name.as_str(), move || {
         let life = lives.fetch_add(1, Ordering::Relaxed);
@@ -205,7 +205,7 @@ fn add(sim: &mut Sim<'_>, plan: &Plan, node_plan: NodePlan, node: &Simulated) {
         host.clock = Arc::new(WrongClock { right: host.clock.clone(), wrong: wrong.clone() });
         let (config, probe) = (config.clone(), probe.clone());
         let idle = idle.load(Ordering::Relaxed);
-        let tuning = tunings.node(seeds.branch(life).branch(1));
+        let tuning = tunings.node(seeds.branch(life).branch(1), quiet_from);
         async move {
             if idle {
                 std::future::pending::<()>().await;

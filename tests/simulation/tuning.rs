@@ -79,8 +79,8 @@ impl RunTuning {
         self.slots.is_some()
     }
 
-    /// How one life of a node is tuned.
-    pub(crate) fn node(self, chance: Chance) -> Tuning {
+    /// How one life of a node is tuned. From `quiet` on, in milliseconds, no answer is late any more.
+    pub(crate) fn node(self, chance: Chance, quiet: u64) -> Tuning {
         let usual = Tuning::default();
         Tuning {
             sync: self.sync.unwrap_or_default(),
@@ -90,16 +90,20 @@ impl RunTuning {
             },
             recent_bodies: self.bodies.unwrap_or(usual.recent_bodies),
             recent_slots: self.slots.unwrap_or(RECENT_SLOTS),
-            answers: self.late.map(|lateness| lateness.answers(chance)),
+            answers: self.late.map(|lateness| lateness.answers(chance, quiet)),
             unreached: self.unreached.map(NodeId),
         }
     }
 }
 
 impl Lateness {
-    fn answers(self, chance: Chance) -> Answers {
-        let chance = Mutex::new(chance);
+    fn answers(self, chance: Chance, quiet: u64) -> Answers {
+        let (chance, quiet) = (Mutex::new(chance), Duration::from_millis(quiet));
         Answers(Arc::new(move || {
+            // An entry whose renewals stay late keeps losing its lease, and nobody could ask it to serve again.
+            if turmoil::sim_elapsed().is_some_and(|now| now >= quiet) {
+                return Fate::Late(Duration::ZERO);
+            }
             let mut chance = chance.lock().unwrap_or_else(PoisonError::into_inner);
             if chance.one_in(self.lost) {
                 return Fate::Lost;
