@@ -28,10 +28,13 @@ pub use self::status::{Counters, EntryStatus, StorageStatus};
 use crate::gate::Answer;
 use crate::limits;
 
+/// The channel for a session's answers; none where nobody waits for them.
+pub type AnswerTo = Option<mpsc::Sender<Answer>>;
+
 /// Consecutive publishes of one session, with the channel for their answers. A session whose events of all
 /// unanswered batches stay within [`limits::SESSION_UNANSWERED`], and the batches within [`limits::SESSION_BATCHES`],
 /// needs a channel of [`SESSION_ANSWERS`], so that an answer never waits for a session.
-pub type Batch = self::core::Batch<mpsc::Sender<Answer>>;
+pub type Batch = self::core::Batch<AnswerTo>;
 
 /// Largest batch in bytes of its events: what is read from a client in one turn, or one message.
 pub const BATCH_BYTES: usize = limits::CLIENT_MESSAGE + limits::SESSION_READ;

@@ -195,7 +195,7 @@ impl Line {
             incarnation: None,
             first: self.sequence,
             events,
-            answers: self.answers.0.clone(),
+            answers: Some(self.answers.0.clone()),
         };
         self.entry.submit(batch).await.expect("the entry runs");
         self.sequence += count;

@@ -62,10 +62,10 @@ pub struct Batch<A> {
     pub answers: A,
 }
 
-impl<A> Batch<A> {
-    /// What the node publishes itself, for no session.
-    pub fn own(events: Vec<Event>, answers: A) -> Self {
-        Self { session: SessionId(0), incarnation: None, first: 0, events, answers }
+impl<A> Batch<Option<A>> {
+    /// What the node publishes itself, for no session. Nobody is told what becomes of it: that is seen in the order.
+    pub fn own(events: Vec<Event>) -> Self {
+        Self { session: SessionId(0), incarnation: None, first: 0, events, answers: None }
     }
 }
 

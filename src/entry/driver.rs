@@ -31,7 +31,7 @@ pub use self::handle::{EntryClosed, EntryHandle, Permit};
 use super::core::{Core, Output};
 use super::order::{Lease, Opened, OrderError, Ordering};
 use super::status::EntryStatus;
-use super::EntryTuning;
+use super::{AnswerTo, EntryTuning};
 use crate::gate::{Answer, Moment, PublishError};
 use crate::keep::{KeepError, Keeper, Kept};
 use crate::limits;
@@ -69,7 +69,7 @@ pub struct EntryConfig {
 
 /// The entry role.
 pub struct Entry {
-    core: Core<mpsc::Sender<Answer>>,
+    core: Core<AnswerTo>,
     config: EntryConfig,
     order: Arc<dyn Ordering>,
     recent: RecentBodies,
@@ -270,7 +270,7 @@ impl Entry {
     }
 
     /// The call that an output asks for.
-    fn call(&self, output: Output<mpsc::Sender<Answer>>) -> Option<BoxFuture<'static, Done>> {
+    fn call(&self, output: Output<AnswerTo>) -> Option<BoxFuture<'static, Done>> {
         let (order, node) = (Arc::clone(&self.order), self.config.node);
         Some(match output {
             Output::Answer { .. } | Output::Sealed(_) => return None,
@@ -330,7 +330,8 @@ impl Entry {
     }
 }
 
-fn give(to: &mpsc::Sender<Answer>, answer: Answer) {
+fn give(to: &AnswerTo, answer: Answer) {
+    let Some(to) = to else { return };
     match to.try_send(answer) {
         Ok(()) => {}
         // The session is gone; it needs no answer.

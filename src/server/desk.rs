@@ -24,7 +24,6 @@ use vulpes_raft::ids::{NodeId, Position};
 use crate::act::{Act, DueId, Progress};
 use crate::entry::{Batch, EntryHandle};
 use crate::event::{Event, SessionId};
-use crate::gate::Answer;
 use crate::limits;
 use crate::realm::{Decision, Due, EndCause, Noted, Notice, Realms, SharedRealms};
 use crate::topic::Realm;
@@ -40,9 +39,6 @@ const AGAIN: Duration = Duration::from_secs(3);
 
 /// Most that is published in one batch.
 const DUE_BATCH: usize = 256;
-
-/// Answers to what the desk and the sessions say themselves, which nobody waits for.
-const OWN_ANSWERS: usize = 1024;
 
 /// What the state says to one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,18 +62,13 @@ pub(super) enum Word {
 #[derive(Clone)]
 pub(super) struct Desk {
     sessions: Arc<Mutex<BTreeMap<SessionId, mpsc::Sender<Word>>>>,
-    own_answers: mpsc::Sender<Answer>,
     calls: Calls,
     moved: Moved,
 }
 
 impl Desk {
-    /// Must be called within a tokio runtime.
     pub(super) fn new(calls: Calls) -> Self {
-        let (own_answers, mut answers) = mpsc::channel(OWN_ANSWERS);
-        // What becomes of them is seen in the order.
-        tokio::spawn(async move { while answers.recv().await.is_some() {} });
-        Self { sessions: Arc::default(), own_answers, calls, moved: Moved::default() }
+        Self { sessions: Arc::default(), calls, moved: Moved::default() }
     }
 
     fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, mpsc::Sender<Word>>> {
@@ -99,11 +90,6 @@ impl Desk {
     /// Has it saved soon how far a session has come.
     pub(super) fn save(&self, session: SessionId, realm: Realm, progress: Progress) {
         self.moved.note(session, realm, progress);
-    }
-
-    /// Where answers to a session's own events go.
-    pub(super) fn own_answers(&self) -> mpsc::Sender<Answer> {
-        self.own_answers.clone()
     }
 
     fn tell(&self, session: SessionId, word: Word) {
@@ -142,8 +128,7 @@ impl Desk {
                     if events.is_empty() {
                         continue;
                     }
-                    let batch = Batch::own(events, self.own_answers.clone());
-                    if entry.submit(batch).await.is_err() {
+                    if entry.submit(Batch::own(events)).await.is_err() {
                         return;
                     }
                 }

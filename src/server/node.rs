@@ -194,7 +194,7 @@ impl Node {
             let entry = self.start_entry(host, tuning, &storages, observed, recent.clone());
             let calls = self.start_calls(host, &realms);
             let desk = Desk::new(calls.clone());
-            self.start_asking(&log, &realms, &entry, &desk);
+            self.start_asking(&log, &realms, &entry);
             tokio::spawn(desk.clone().run(
                 host.clone(),
                 self.identity.node,

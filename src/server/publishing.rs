@@ -18,7 +18,7 @@ use vulpes_raft::ids::{Incarnation, Position};
 use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::act::{Act, Terms};
-use crate::entry::{Batch, EntryClosed, EntryHandle, SESSION_ANSWERS};
+use crate::entry::{AnswerTo, Batch, EntryClosed, EntryHandle, SESSION_ANSWERS};
 use crate::event::{Event, SessionId};
 use crate::gate::{Answer, PublishError, Stored};
 use crate::limits;
@@ -55,7 +55,6 @@ pub(super) struct Publishing {
     early: BTreeMap<Position, Word>,
     /// What the session itself has to say, beside its client's publishes.
     own: Vec<Event>,
-    own_answers: mpsc::Sender<Answer>,
 }
 
 /// A publish that may have to be published again.
@@ -65,8 +64,7 @@ struct Conditional {
 }
 
 impl Publishing {
-    /// `own_answers` is told what becomes of the session's own events.
-    pub(super) fn new(session: SessionId, own_answers: mpsc::Sender<Answer>) -> Self {
+    pub(super) fn new(session: SessionId) -> Self {
         let (answer_to, answers) = mpsc::channel(SESSION_ANSWERS);
         Self {
             session,
@@ -83,7 +81,6 @@ impl Publishing {
             waits: BTreeMap::new(),
             early: BTreeMap::new(),
             own: Vec::new(),
-            own_answers,
         }
     }
 
@@ -112,10 +109,10 @@ impl Publishing {
         if self.submitting.is_some() {
             return;
         }
-        // Its own are few, and others wait for them.
+        // Its own are few, and others wait for them; what becomes of them is seen in the order.
         let batch = if !self.own.is_empty() {
             let events = std::mem::take(&mut self.own);
-            self.batch_of(0, events, self.own_answers.clone())
+            self.batch_of(0, events, None)
         } else if self.batch.is_empty() {
             return;
         } else {
@@ -128,13 +125,13 @@ impl Publishing {
             let bytes = events.iter().map(Event::size).sum();
             self.unanswered.push_back((self.next, bytes));
             self.unanswered_bytes += bytes;
-            self.batch_of(first, events, self.answer_to.clone())
+            self.batch_of(first, events, Some(self.answer_to.clone()))
         };
         let entry = entry.clone();
         self.submitting = Some(async move { entry.submit(batch).await }.boxed());
     }
 
-    fn batch_of(&self, first: u64, events: Vec<Event>, answers: mpsc::Sender<Answer>) -> Batch {
+    fn batch_of(&self, first: u64, events: Vec<Event>, answers: AnswerTo) -> Batch {
         let (session, incarnation) = (self.session, self.incarnation);
         Batch { session, incarnation, first, events, answers }
     }

@@ -9,21 +9,19 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, Position};
 
 use crate::act::Act;
 use crate::entry::{Batch, EntryHandle};
 use crate::event::{Event, SessionId};
-use crate::gate::Answer;
 use crate::limits;
 use crate::log::{Log, ReadError};
 use crate::realm::{Head, SharedRealms};
 use crate::retention::{Gauge, Retention};
 use crate::topic::Realm;
 
-use super::desk::{turn, Desk};
+use super::desk::turn;
 use super::node::Node;
 
 /// How often the log is measured.
@@ -47,8 +45,6 @@ struct Asker {
     log: Log,
     realms: SharedRealms,
     entry: EntryHandle,
-    /// Where answers go that nobody waits for.
-    answers: mpsc::Sender<Answer>,
 }
 
 impl Asker {
@@ -113,19 +109,13 @@ impl Asker {
         tracing::info!(slot = %head.slot, position = %head.position, "asking for the log before this to be released");
         let act = Act::Release { slot: head.slot, position: head.position };
         let event = Event::of_act(self.realm.clone(), TOPIC, SessionId(0), act.encode());
-        self.entry.submit(Batch::own(vec![event], self.answers.clone())).await
+        self.entry.submit(Batch::own(vec![event])).await
     }
 }
 
 impl Node {
     /// Has the log released as it gets over its limits, where it has any.
-    pub(super) fn start_asking(
-        &self,
-        log: &Log,
-        realms: &SharedRealms,
-        entry: &EntryHandle,
-        desk: &Desk,
-    ) {
+    pub(super) fn start_asking(&self, log: &Log, realms: &SharedRealms, entry: &EntryHandle) {
         if !self.config.retention.is_limited() {
             return;
         }
@@ -136,7 +126,6 @@ impl Node {
             log: log.clone(),
             realms: realms.clone(),
             entry: entry.clone(),
-            answers: desk.own_answers(),
         };
         tokio::spawn(asker.run());
     }

@@ -107,7 +107,7 @@ enum Wake {
 
 impl<G: Gate, T: Transport> Session<G, T> {
     pub(super) fn new(gate: G, transport: T, clients: Arc<Clients>) -> Self {
-        let publishing = Publishing::new(gate.session(), clients.desk.own_answers());
+        let publishing = Publishing::new(gate.session());
         Self {
             gate,
             transport,

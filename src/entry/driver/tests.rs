@@ -91,7 +91,7 @@ impl Session {
             incarnation: None,
             first,
             events,
-            answers: self.sender.clone(),
+            answers: Some(self.sender.clone()),
         }
     }
 
@@ -119,6 +119,18 @@ async fn an_idle_entry_answers_at_once() {
         number: vulpes_raft::ids::SegmentNumber(0),
     };
     assert!(bench.recent.get(id).is_some(), "readers near the tail find the body");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_node_says_itself_is_stored_and_answered_to_nobody() {
+    const BATCHES: u64 = 3000;
+    let bench = start();
+    bench.until_ready().await;
+    let events = Session::new().batch(1).events;
+    for _ in 0..BATCHES {
+        bench.entry.submit(Batch::own(events.clone())).await.unwrap();
+    }
+    bench.until("all counted", |status| status.counters.events_resolved == BATCHES).await;
 }
 
 #[tokio::test(start_paused = true)]
