@@ -143,6 +143,10 @@ impl Cluster {
 
     fn rot(&mut self, sim: &mut Sim<'_>, id: u64, rot: Rot, record: &mut Record) -> Ongoing {
         let seed = self.chance.next();
+        if record.log.len() == 0 {
+            // A cluster that has never met waits for each of its nodes, as it should.
+            return Ongoing::Over;
+        }
         if self.node(id).crashed {
             // It is down for another reason, and comes back when that is over.
             self.node(id).rot(rot, seed, record);

@@ -65,9 +65,12 @@ impl KeptLog {
                     self.newest.insert(keeper, publisher);
                 }
             }
+            // What an older connection asked for counts only where it stands before the newer one's beginning.
             Some(Act::Subscribe(_)) => {
                 if let Some((keeper, _)) = self.sessions.get(&publisher) {
-                    self.from.entry(*keeper).or_insert(position);
+                    if self.newest.get(keeper) == Some(&publisher) {
+                        self.from.entry(*keeper).or_insert(position);
+                    }
                 }
             }
             Some(Act::Detach(_)) => {
