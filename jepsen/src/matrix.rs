@@ -10,7 +10,7 @@ use std::path::Path;
 /// The environment's word for a bug that a node is to have. Only a router built with the feature `mutants` knows it.
 pub const PLANT: &str = "VULPES_MUTANT";
 
-/// No bug of the router, but of the disk under it: one sync in four does nothing.
+/// No bug of the router, but of the disk under it: of sixteen syncs fifteen do nothing.
 pub const LYING_DISK: &str = "LyingDisk";
 
 /// Whether a node of the run in this folder says that the bug was planted in it.
