@@ -224,18 +224,15 @@ pub(super) fn unescape(raw: &str) -> String {
 
 /// The character of `\uXXXX`, or of two of them that are a surrogate pair, and how many bytes they take.
 fn unescape_unicode(escape: &str) -> (char, usize) {
-    let bytes = escape.as_bytes();
-    let first = hex(bytes.get(2..6)).unwrap_or_default();
-    if !(0xd800..0xe000).contains(&first) {
-        return (char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER), 6);
-    }
-    let second = match bytes.get(6..8) {
-        Some(b"\\u") => hex(bytes.get(8..12)).unwrap_or_default(),
-        _ => 0,
+    const LENGTH: usize = "\\uXXXX".len();
+    let unit = |at: usize| {
+        let digits = escape.as_bytes().get(at..at + LENGTH)?.strip_prefix(b"\\u")?;
+        u16::try_from(hex(Some(digits))?).ok()
     };
-    if first >= 0xdc00 || !(0xdc00..0xe000).contains(&second) {
-        return (char::REPLACEMENT_CHARACTER, 6);
+    let units = [unit(0), unit(LENGTH)].into_iter().map_while(|unit| unit);
+    match char::decode_utf16(units).next() {
+        Some(Ok(character)) => (character, LENGTH * character.len_utf16()),
+        // Half a pair is no character, and what follows it stands for itself.
+        Some(Err(_)) | None => (char::REPLACEMENT_CHARACTER, LENGTH),
     }
-    let code = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
-    (char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), 12)
 }
