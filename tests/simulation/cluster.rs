@@ -143,8 +143,8 @@ impl Cluster {
 
     fn rot(&mut self, sim: &mut Sim<'_>, id: u64, rot: Rot, record: &mut Record) -> Ongoing {
         let seed = self.chance.next();
-        if record.log.len() == 0 {
-            // A cluster that has never met waits for each of its nodes, as it should.
+        if rot != Rot::Run && record.log.len() == 0 {
+            // A cluster that has never met waits for each of its nodes, as it should: none may be lost yet.
             return Ongoing::Over;
         }
         if self.node(id).crashed {

@@ -300,7 +300,7 @@ fn judge(order: &[Resolution], seen: &Seen) {
 #[test]
 fn the_order_survives_random_trouble() {
     let (mut crashes, mut partitions, mut unknown, mut acknowledged) = (0, 0, 0, 0);
-    let count = std::env::var("VULPES_SEEDS").ok().and_then(|count| count.parse().ok());
+    let count = std::env::var("VULPES_ORDER_SEEDS").ok().and_then(|count| count.parse().ok());
     let seeds = 1_000..1_000 + count.unwrap_or(4);
     for seed in KNOWN.into_iter().chain(seeds) {
         eprintln!("seed {seed}");
