@@ -120,24 +120,24 @@ impl Clients {
         let name = format!("{} {number} at {target}", plan.shape.work.who());
         Ok(match (self.protocol, plan.shape.work) {
             (Protocol::Mqtt, Work::ReadRetained) => {
-                let client = retained::MqttReader::connect(plan, target, number);
+                let client = retained::mqtt_reader(plan, target, number);
                 setup(&name, client).await?.run(load, start, name).boxed()
             }
             (Protocol::Mqtt, Work::Publish | Work::Call) => {
-                let client = mqtt::Publisher::connect(plan, target, number);
+                let client = mqtt::publisher(plan, target, number);
                 setup(&name, client).await?.run(load, start, name).boxed()
             }
             (Protocol::Wamp, Work::ReadRetained) => {
-                let client = retained::WampReader::connect(plan, target);
+                let client = retained::wamp_reader(plan, target);
                 setup(&name, client).await?.run(load, start, name).boxed()
             }
             (Protocol::Wamp, Work::Publish) => {
-                let client = wamp::Publisher::connect(plan, target);
+                let client = wamp::publisher(plan, target);
                 setup(&name, client).await?.run(load, start, name).boxed()
             }
             (Protocol::Wamp, Work::Call) => {
                 let callee = usize::from(number) % self.callees.len();
-                let client = wamp::Publisher::calling(plan, target, callee);
+                let client = wamp::caller(plan, target, callee);
                 setup(&name, client).await?.run(load, start, name).boxed()
             }
         })

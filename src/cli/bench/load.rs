@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use hdrhistogram::Histogram;
 use tokio::sync::watch;
+use tokio::time::error::Elapsed;
 use tokio::time::Instant;
 
 use super::payload::{Content, Mark};
@@ -35,6 +36,15 @@ impl Work {
             Self::Publish => "publisher",
             Self::Call => "caller",
             Self::ReadRetained => "reader",
+        }
+    }
+
+    /// What is counted.
+    pub(super) fn plural(self) -> &'static str {
+        match self {
+            Self::Publish => "publishes",
+            Self::Call => "calls",
+            Self::ReadRetained => "reads",
         }
     }
 }
@@ -283,6 +293,23 @@ impl Load {
     /// Whether there is nothing left to do.
     pub(super) fn is_done(&self, now: Duration) -> bool {
         self.window.sent.is_empty() && now >= self.schedule.stop_at
+    }
+
+    /// What came of it until its deadline.
+    pub(super) fn conclude(
+        self,
+        outcome: Result<anyhow::Result<()>, Elapsed>,
+        name: &str,
+    ) -> Published {
+        let error = match outcome {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("{name}: {error:#}")),
+            Err(_) => {
+                let what = self.plan.shape.work.plural();
+                Some(format!("{name}: some {what} were not answered in time"))
+            }
+        };
+        self.finish(error)
     }
 
     pub(super) fn finish(self, error: Option<String>) -> Published {

@@ -109,18 +109,33 @@ pub(super) async fn knows_places(plan: &Plan, target: &str) -> anyhow::Result<bo
     Ok(!granted)
 }
 
-pub(super) struct Publisher {
-    connection: Connection,
-    topics: Vec<String>,
+/// What a client asks a broker for.
+pub(super) trait Requests {
+    /// Writes what there is room and time for.
+    fn ask(&mut self, load: &mut Load, now: Duration, output: &mut BytesMut);
+
+    /// Takes a packet, and writes what follows from it.
+    ///
+    /// # Errors
+    /// Where it answers nothing that was asked for.
+    fn take(
+        &mut self,
+        load: &mut Load,
+        packet: Packet<'_>,
+        now: Duration,
+        output: &mut BytesMut,
+    ) -> anyhow::Result<()>;
 }
 
-impl Publisher {
-    pub(super) async fn connect(plan: &Plan, target: &str, number: u16) -> anyhow::Result<Self> {
-        let client = format!("vulpes-bench-{:08x}-p{number}", plan.run);
-        let connection = Connection::open(plan, target, &client).await?;
-        let topics =
-            (0..plan.shape.topics).map(|topic| format!("bench/{:08x}/{topic}", plan.run)).collect();
-        Ok(Self { connection, topics })
+/// A client that asks for something over and over.
+pub(super) struct Asking<R> {
+    connection: Connection,
+    requests: R,
+}
+
+impl<R: Requests> Asking<R> {
+    pub(super) fn new(connection: Connection, requests: R) -> Self {
+        Self { connection, requests }
     }
 
     pub(super) async fn run(
@@ -130,27 +145,15 @@ impl Publisher {
         name: String,
     ) -> Published {
         load.wait_start(&mut start).await;
-        let deadline = load.deadline();
-        let error = match timeout_at(deadline, self.publish(&mut load)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(format!("{name}: {error:#}")),
-            Err(_) => Some(format!("{name}: some publishes were not acknowledged in time")),
-        };
-        load.finish(error)
+        let outcome = timeout_at(load.deadline(), self.ask(&mut load)).await;
+        load.conclude(outcome, &name)
     }
 
-    async fn publish(&mut self, load: &mut Load) -> anyhow::Result<()> {
-        let connection = &mut self.connection;
-        let mut payload = BytesMut::new();
+    async fn ask(&mut self, load: &mut Load) -> anyhow::Result<()> {
+        let Self { connection, requests } = self;
         loop {
             let now = load.plan().now();
-            while let Some(content) = load.begin(now) {
-                payload.clear();
-                load.write(&mut payload, content);
-                let topic = &self.topics[load.topic(content.sequence)];
-                let id = (content.sequence % IDS + 1) as u16;
-                mqtt::publish(&mut connection.output, topic, id, &payload);
-            }
+            requests.ask(load, now, &mut connection.output);
             connection.flush().await?;
             if load.is_done(now) {
                 return connection.close().await;
@@ -161,20 +164,56 @@ impl Publisher {
             }
             let now = load.plan().now();
             while let Some((packet, length)) = mqtt::read(&connection.input)? {
-                match packet {
-                    Packet::PubAck { id } => {
-                        let sequence = sequence_of(id, load.first());
-                        let known = sequence.is_some_and(|at| load.answered(at, now));
-                        ensure!(
-                            known,
-                            "the broker acknowledged packet {id}, which is not in flight"
-                        );
-                    }
-                    other => bail!("the broker sent {other:?} to a publisher"),
-                }
+                requests.take(load, packet, now, &mut connection.output)?;
                 connection.input.advance(length);
             }
         }
+    }
+}
+
+/// Publishes to these topics.
+pub(super) struct Publishes {
+    topics: Vec<String>,
+    payload: BytesMut,
+}
+
+/// A client that publishes.
+pub(super) async fn publisher(
+    plan: &Plan,
+    target: &str,
+    number: u16,
+) -> anyhow::Result<Asking<Publishes>> {
+    let client = format!("vulpes-bench-{:08x}-p{number}", plan.run);
+    let connection = Connection::open(plan, target, &client).await?;
+    let topics =
+        (0..plan.shape.topics).map(|topic| format!("bench/{:08x}/{topic}", plan.run)).collect();
+    Ok(Asking::new(connection, Publishes { topics, payload: BytesMut::new() }))
+}
+
+impl Requests for Publishes {
+    fn ask(&mut self, load: &mut Load, now: Duration, output: &mut BytesMut) {
+        while let Some(content) = load.begin(now) {
+            self.payload.clear();
+            load.write(&mut self.payload, content);
+            let topic = &self.topics[load.topic(content.sequence)];
+            let id = (content.sequence % IDS + 1) as u16;
+            mqtt::publish(output, topic, id, &self.payload);
+        }
+    }
+
+    fn take(
+        &mut self,
+        load: &mut Load,
+        packet: Packet<'_>,
+        now: Duration,
+        _: &mut BytesMut,
+    ) -> anyhow::Result<()> {
+        let Packet::PubAck { id } = packet else {
+            bail!("the broker sent {packet:?} to a publisher");
+        };
+        let known = sequence_of(id, load.first()).is_some_and(|at| load.answered(at, now));
+        ensure!(known, "the broker acknowledged packet {id}, which is not in flight");
+        Ok(())
     }
 }
 

@@ -158,7 +158,7 @@ impl fmt::Display for Settings {
         let (protocol, connections, window) = (self.protocol, self.connections, self.window);
         write!(f, "{protocol}: {connections} connections, window {window}, ")?;
         if let Some(rate) = self.rate_per_second {
-            write!(f, "{rate} {} a second, ", plural(self.measured))?;
+            write!(f, "{rate} {} a second, ", self.measured.plural())?;
         }
         write!(f, "{} byte payloads, {} s", self.size_bytes, self.seconds)?;
         match self.measured {
@@ -169,19 +169,10 @@ impl fmt::Display for Settings {
     }
 }
 
-/// What is counted.
-pub(super) fn plural(work: Work) -> &'static str {
-    match work {
-        Work::Publish => "publishes",
-        Work::Call => "calls",
-        Work::ReadRetained => "reads",
-    }
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = &self.settings;
-        let what = plural(settings.measured);
+        let what = settings.measured.plural();
         let answered = if settings.measured == Work::Publish { "acknowledged" } else { "answered" };
         writeln!(f, "{settings}")?;
         match &self.disk {

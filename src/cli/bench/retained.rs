@@ -8,17 +8,15 @@
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context};
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use futures::SinkExt;
 use serde_json::json;
-use tokio::sync::watch;
-use tokio::time::timeout_at;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::load::{Load, Plan, Published, Schedule};
-use super::mqtt::{Connection, IDS};
+use super::load::{Load, Plan};
+use super::mqtt::{self as mqtt_client, Connection, IDS};
 use super::payload::Content;
-use super::wamp::{close, head, open, receive, receive_now, wait_start, Socket, EVENT_TAIL};
+use super::wamp::{self as wamp_client, close, head, open, receive, EVENT_TAIL};
 use crate::client::mqtt::{self, Packet};
 
 /// Values that are given or taken away at the same time.
@@ -118,145 +116,107 @@ impl Reads {
 }
 
 /// Reads over MQTT.
-pub(super) struct MqttReader {
-    connection: Connection,
+pub(super) struct MqttReads {
     topics: Vec<String>,
+    reads: Reads,
+    /// The packet identifier that was used last.
+    id: u64,
 }
 
-impl MqttReader {
-    pub(super) async fn connect(plan: &Plan, target: &str, number: u16) -> anyhow::Result<Self> {
-        let client = format!("vulpes-bench-{:08x}-r{number}", plan.run);
-        let connection = Connection::open(plan, target, &client).await?;
-        Ok(Self { connection, topics: topics(plan, '/') })
-    }
+/// A client that reads over MQTT.
+pub(super) async fn mqtt_reader(
+    plan: &Plan,
+    target: &str,
+    number: u16,
+) -> anyhow::Result<mqtt_client::Asking<MqttReads>> {
+    let client = format!("vulpes-bench-{:08x}-r{number}", plan.run);
+    let connection = Connection::open(plan, target, &client).await?;
+    let reads = MqttReads { topics: topics(plan, '/'), reads: Reads::new(plan), id: 0 };
+    Ok(mqtt_client::Asking::new(connection, reads))
+}
 
-    pub(super) async fn run(
-        mut self,
-        mut load: Load,
-        mut start: watch::Receiver<Option<Schedule>>,
-        name: String,
-    ) -> Published {
-        load.wait_start(&mut start).await;
-        let outcome = timeout_at(load.deadline(), self.read(&mut load)).await;
-        load.finish(failure(outcome, &name))
+impl MqttReads {
+    fn next_id(&mut self) -> u16 {
+        self.id = self.id % IDS + 1;
+        self.id as u16
     }
+}
 
-    async fn read(&mut self, load: &mut Load) -> anyhow::Result<()> {
-        let connection = &mut self.connection;
-        let mut reads = Reads::new(load.plan());
-        let mut id = 0;
-        let mut next_id = || {
-            id = id % IDS + 1;
-            id as u16
-        };
-        loop {
-            let now = load.plan().now();
-            while let Some(topic) = reads.begin(load, now) {
-                mqtt::subscribe(&mut connection.output, next_id(), &self.topics[topic], 0);
-            }
-            connection.flush().await?;
-            if load.is_done(now) {
-                return connection.close().await;
-            }
-            tokio::select! {
-                filled = connection.fill() => filled?,
-                () = load.wait_due() => continue,
-            }
-            let now = load.plan().now();
-            while let Some((packet, length)) = mqtt::read(&connection.input)? {
-                match packet {
-                    Packet::Publish { topic, payload, .. } => {
-                        let number = reads.answered(load, payload, 0, now)?;
-                        let expected = &self.topics[number];
-                        ensure!(
-                            topic == expected.as_bytes(),
-                            "the value of {expected} came for another topic"
-                        );
-                        mqtt::unsubscribe(&mut connection.output, next_id(), expected);
-                    }
-                    Packet::SubAck { granted, .. } => {
-                        ensure!(
-                            granted.iter().all(|qos| *qos < 0x80),
-                            "the broker refuses a subscription"
-                        );
-                    }
-                    Packet::UnsubAck { .. } => {}
-                    other => bail!("the broker sent {other:?} to a reader"),
-                }
-                connection.input.advance(length);
-            }
+impl mqtt_client::Requests for MqttReads {
+    fn ask(&mut self, load: &mut Load, now: Duration, output: &mut BytesMut) {
+        while let Some(topic) = self.reads.begin(load, now) {
+            mqtt::subscribe(output, self.next_id(), &self.topics[topic], 0);
         }
+    }
+
+    fn take(
+        &mut self,
+        load: &mut Load,
+        packet: Packet<'_>,
+        now: Duration,
+        output: &mut BytesMut,
+    ) -> anyhow::Result<()> {
+        match packet {
+            Packet::Publish { topic, payload, .. } => {
+                let number = self.reads.answered(load, payload, 0, now)?;
+                let id = self.next_id();
+                let expected = &self.topics[number];
+                let is_its = topic == expected.as_bytes();
+                ensure!(is_its, "the value of {expected} came for another topic");
+                mqtt::unsubscribe(output, id, expected);
+            }
+            Packet::SubAck { granted, .. } => {
+                let granted = granted.iter().all(|qos| *qos < 0x80);
+                ensure!(granted, "the broker refuses a subscription");
+            }
+            Packet::UnsubAck { .. } => {}
+            other => bail!("the broker sent {other:?} to a reader"),
+        }
+        Ok(())
     }
 }
 
 /// Reads over WAMP.
-pub(super) struct WampReader {
-    socket: Socket,
+pub(super) struct WampReads {
     topics: Vec<String>,
+    reads: Reads,
+    /// The request that was sent last.
+    request: u64,
 }
 
-impl WampReader {
-    pub(super) async fn connect(plan: &Plan, target: &str) -> anyhow::Result<Self> {
-        Ok(Self { socket: open(plan, target).await?, topics: topics(plan, '.') })
-    }
-
-    pub(super) async fn run(
-        mut self,
-        mut load: Load,
-        mut start: watch::Receiver<Option<Schedule>>,
-        name: String,
-    ) -> Published {
-        if let Err(error) = wait_start(&mut self.socket, &mut load, &mut start).await {
-            return load.finish(Some(format!("{name}: {error:#}")));
-        }
-        let outcome = timeout_at(load.deadline(), self.read(&mut load)).await;
-        load.finish(failure(outcome, &name))
-    }
-
-    async fn read(&mut self, load: &mut Load) -> anyhow::Result<()> {
-        let mut reads = Reads::new(load.plan());
-        let mut request = 0u64;
-        loop {
-            let now = load.plan().now();
-            while let Some(topic) = reads.begin(load, now) {
-                request += 1;
-                let subscribe = json!([32, request, {"get_retained": true}, self.topics[topic]]);
-                self.socket.feed(Message::text(subscribe.to_string())).await?;
-            }
-            self.socket.flush().await?;
-            if load.is_done(now) {
-                return close(&mut self.socket).await;
-            }
-            let mut next = tokio::select! {
-                text = receive(&mut self.socket) => Some(text?),
-                () = load.wait_due() => continue,
-            };
-            let now = load.plan().now();
-            while let Some(text) = next.take() {
-                match head(&text) {
-                    Some((36, subscription)) => {
-                        reads.answered(load, text.as_bytes(), EVENT_TAIL, now)?;
-                        request += 1;
-                        let unsubscribe = json!([34, request, subscription]);
-                        self.socket.feed(Message::text(unsubscribe.to_string())).await?;
-                    }
-                    Some((33 | 35, _)) => {}
-                    _ => bail!("the node sent to a reader: {text:.200}"),
-                }
-                next = receive_now(&mut self.socket)?;
-            }
-        }
-    }
+/// A client that reads over WAMP.
+pub(super) async fn wamp_reader(
+    plan: &Plan,
+    target: &str,
+) -> anyhow::Result<wamp_client::Asking<WampReads>> {
+    let socket = open(plan, target).await?;
+    let reads = WampReads { topics: topics(plan, '.'), reads: Reads::new(plan), request: 0 };
+    Ok(wamp_client::Asking::new(socket, reads))
 }
 
-/// What went wrong, if anything did.
-fn failure(
-    outcome: Result<anyhow::Result<()>, tokio::time::error::Elapsed>,
-    name: &str,
-) -> Option<String> {
-    match outcome {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(format!("{name}: {error:#}")),
-        Err(_) => Some(format!("{name}: some values did not come in time")),
+impl wamp_client::Requests for WampReads {
+    fn next(&mut self, load: &mut Load, now: Duration) -> anyhow::Result<Option<Message>> {
+        let Some(topic) = self.reads.begin(load, now) else { return Ok(None) };
+        self.request += 1;
+        let subscribe = json!([32, self.request, {"get_retained": true}, self.topics[topic]]);
+        Ok(Some(Message::text(subscribe.to_string())))
+    }
+
+    fn take(
+        &mut self,
+        load: &mut Load,
+        text: &str,
+        now: Duration,
+    ) -> anyhow::Result<Option<Message>> {
+        match head(text) {
+            Some((36, subscription)) => {
+                self.reads.answered(load, text.as_bytes(), EVENT_TAIL, now)?;
+                self.request += 1;
+                let unsubscribe = json!([34, self.request, subscription]);
+                Ok(Some(Message::text(unsubscribe.to_string())))
+            }
+            Some((33 | 35, _)) => Ok(None),
+            _ => bail!("the node sent to a reader: {text:.200}"),
+        }
     }
 }

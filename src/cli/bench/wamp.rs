@@ -109,7 +109,7 @@ pub(super) fn procedure(plan: &Plan, number: usize) -> String {
 }
 
 /// Waits for the common start, and meanwhile answers the router's pings: it may be long until all are connected.
-pub(super) async fn wait_start(
+async fn wait_start(
     socket: &mut Socket,
     load: &mut Load,
     start: &mut watch::Receiver<Option<Schedule>>,
@@ -120,60 +120,32 @@ pub(super) async fn wait_start(
     }
 }
 
-/// What a publisher asks the router for.
-enum Work {
-    /// Publishes to these topics.
-    Publish(Vec<String>),
-    /// Calls of this procedure, which gives back what it gets.
-    Call(String),
+/// What a client asks the router for.
+pub(super) trait Requests {
+    /// The next request, if there is room and time for one.
+    fn next(&mut self, load: &mut Load, now: Duration) -> anyhow::Result<Option<Message>>;
+
+    /// Takes a message, and gives what follows from it.
+    ///
+    /// # Errors
+    /// Where it answers nothing that was asked for.
+    fn take(
+        &mut self,
+        load: &mut Load,
+        text: &str,
+        now: Duration,
+    ) -> anyhow::Result<Option<Message>>;
 }
 
-impl Work {
-    /// A request up to its payload.
-    fn begin(&self, buffer: &mut BytesMut, request: u64, topic: usize) -> std::fmt::Result {
-        match self {
-            Self::Publish(topics) => {
-                let topic = &topics[topic];
-                write!(buffer, r#"[16,{request},{{"acknowledge":true}},"{topic}",[""#)
-            }
-            Self::Call(procedure) => write!(buffer, r#"[48,{request},{{}},"{procedure}",[""#),
-        }
-    }
-
-    /// Takes an answer to a request.
-    fn answered(&self, load: &mut Load, text: &str, now: Duration) -> anyhow::Result<()> {
-        let request = match (self, head(text)) {
-            (Self::Publish(_), Some((17, request))) => request,
-            (Self::Call(_), Some((50, request))) => {
-                let returned = request > 0 && load.is_own(text.as_bytes(), EVENT_TAIL, request - 1);
-                ensure!(returned, "call {request} did not come to what it was called with");
-                request
-            }
-            _ => bail!("the node answered a request with {text:.200}"),
-        };
-        let known = request > 0 && load.answered(request - 1, now);
-        ensure!(known, "the node answered request {request}, which is not in flight");
-        Ok(())
-    }
-}
-
-/// Publishes, or calls.
-pub(super) struct Publisher {
+/// A client that asks for something over and over.
+pub(super) struct Asking<R> {
     socket: Socket,
-    work: Work,
+    requests: R,
 }
 
-impl Publisher {
-    pub(super) async fn connect(plan: &Plan, target: &str) -> anyhow::Result<Self> {
-        let socket = open(plan, target).await?;
-        let topic = |topic| format!("bench.{:08x}.{topic}", plan.run);
-        Ok(Self { socket, work: Work::Publish((0..plan.shape.topics).map(topic).collect()) })
-    }
-
-    /// Calls the procedure of this number.
-    pub(super) async fn calling(plan: &Plan, target: &str, number: usize) -> anyhow::Result<Self> {
-        let socket = open(plan, target).await?;
-        Ok(Self { socket, work: Work::Call(procedure(plan, number)) })
+impl<R: Requests> Asking<R> {
+    pub(super) fn new(socket: Socket, requests: R) -> Self {
+        Self { socket, requests }
     }
 
     pub(super) async fn run(
@@ -185,43 +157,112 @@ impl Publisher {
         if let Err(error) = wait_start(&mut self.socket, &mut load, &mut start).await {
             return load.finish(Some(format!("{name}: {error:#}")));
         }
-        let deadline = load.deadline();
-        let error = match timeout_at(deadline, self.publish(&mut load)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(format!("{name}: {error:#}")),
-            Err(_) => Some(format!("{name}: some requests were not answered in time")),
-        };
-        load.finish(error)
+        let outcome = timeout_at(load.deadline(), self.ask(&mut load)).await;
+        load.conclude(outcome, &name)
     }
 
-    async fn publish(&mut self, load: &mut Load) -> anyhow::Result<()> {
-        let mut buffer = BytesMut::with_capacity(load.plan().shape.buffer);
+    async fn ask(&mut self, load: &mut Load) -> anyhow::Result<()> {
+        let Self { socket, requests } = self;
         loop {
             let now = load.plan().now();
-            while let Some(content) = load.begin(now) {
-                // Requests are numbered from 1, as WAMP wants it; sequence numbers count from 0.
-                let request = content.sequence + 1;
-                self.work.begin(&mut buffer, request, load.topic(content.sequence))?;
-                load.write(&mut buffer, content);
-                buffer.put_slice(b"\"]]");
-                // Shares the buffer: no allocation of its own.
-                let text = Utf8Bytes::try_from(buffer.split().freeze())?;
-                self.socket.feed(Message::Text(text)).await?;
+            while let Some(request) = requests.next(load, now)? {
+                socket.feed(request).await?;
             }
-            self.socket.flush().await?;
+            socket.flush().await?;
             if load.is_done(now) {
-                return close(&mut self.socket).await;
+                return close(socket).await;
             }
             let mut next = tokio::select! {
-                text = receive(&mut self.socket) => Some(text?),
+                text = receive(socket) => Some(text?),
                 () = load.wait_due() => continue,
             };
             let now = load.plan().now();
             while let Some(text) = next.take() {
-                self.work.answered(load, &text, now)?;
-                next = receive_now(&mut self.socket)?;
+                if let Some(request) = requests.take(load, &text, now)? {
+                    socket.feed(request).await?;
+                }
+                next = receive_now(socket)?;
             }
         }
+    }
+}
+
+/// Where payloads are sent to.
+enum To {
+    /// Published to these topics.
+    Topics(Vec<String>),
+    /// Called with: this procedure, which gives back what it gets.
+    Procedure(String),
+}
+
+/// Requests that carry a payload.
+pub(super) struct Payloads {
+    to: To,
+    buffer: BytesMut,
+}
+
+impl Payloads {
+    fn new(plan: &Plan, to: To) -> Self {
+        Self { to, buffer: BytesMut::with_capacity(plan.shape.buffer) }
+    }
+}
+
+/// A client that publishes.
+pub(super) async fn publisher(plan: &Plan, target: &str) -> anyhow::Result<Asking<Payloads>> {
+    let socket = open(plan, target).await?;
+    let topic = |topic| format!("bench.{:08x}.{topic}", plan.run);
+    let topics = (0..plan.shape.topics).map(topic).collect();
+    Ok(Asking::new(socket, Payloads::new(plan, To::Topics(topics))))
+}
+
+/// A client that calls the procedure of this number.
+pub(super) async fn caller(
+    plan: &Plan,
+    target: &str,
+    number: usize,
+) -> anyhow::Result<Asking<Payloads>> {
+    let socket = open(plan, target).await?;
+    let procedure = procedure(plan, number);
+    Ok(Asking::new(socket, Payloads::new(plan, To::Procedure(procedure))))
+}
+
+impl Requests for Payloads {
+    fn next(&mut self, load: &mut Load, now: Duration) -> anyhow::Result<Option<Message>> {
+        let Some(content) = load.begin(now) else { return Ok(None) };
+        // Requests are numbered from 1, as WAMP wants it; sequence numbers count from 0.
+        let request = content.sequence + 1;
+        let buffer = &mut self.buffer;
+        match &self.to {
+            To::Topics(topics) => {
+                let topic = &topics[load.topic(content.sequence)];
+                write!(buffer, r#"[16,{request},{{"acknowledge":true}},"{topic}",[""#)?;
+            }
+            To::Procedure(procedure) => write!(buffer, r#"[48,{request},{{}},"{procedure}",[""#)?,
+        }
+        load.write(buffer, content);
+        buffer.put_slice(b"\"]]");
+        // Shares the buffer: no allocation of its own.
+        Ok(Some(Message::Text(Utf8Bytes::try_from(buffer.split().freeze())?)))
+    }
+
+    fn take(
+        &mut self,
+        load: &mut Load,
+        text: &str,
+        now: Duration,
+    ) -> anyhow::Result<Option<Message>> {
+        let request = match (&self.to, head(text)) {
+            (To::Topics(_), Some((17, request))) => request,
+            (To::Procedure(_), Some((50, request))) => {
+                let returned = request > 0 && load.is_own(text.as_bytes(), EVENT_TAIL, request - 1);
+                ensure!(returned, "call {request} did not come to what it was called with");
+                request
+            }
+            _ => bail!("the node answered a request with {text:.200}"),
+        };
+        let known = request > 0 && load.answered(request - 1, now);
+        ensure!(known, "the node answered request {request}, which is not in flight");
+        Ok(None)
     }
 }
 
