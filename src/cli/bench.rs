@@ -41,6 +41,9 @@ const SETUP: Duration = Duration::from_secs(20);
 /// Most connections of one kind.
 pub(crate) const CONNECTIONS: i64 = 5000;
 
+/// Most that a connection keeps in flight.
+const WINDOW: i64 = 16_384;
+
 /// Largest payload, in bytes. A node of Vulpes takes a little less.
 const LARGEST: i64 = 1 << 20;
 
@@ -108,7 +111,7 @@ struct Knobs {
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..=CONNECTIONS))]
     connections: u16,
     /// Unanswered publishes, calls or reads each connection keeps in flight
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=16384))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=WINDOW))]
     window: u16,
     /// Publishes a second, over all connections; a publish that is held up counts from when it was due [default: as many
     /// as the window allows]

@@ -1,13 +1,15 @@
 //! `vulpes bench compare`: several targets, measured in turn A B A B …, so that what the machine does meanwhile hits all of
-//! them alike.
+//! them alike; and, where a knob is varied, at each of its values.
 //!
 //! Invariant: every target gets the same load, and each figure is shown with its least and its most.
 //!
 //! Deliberately absent: whether a difference means something. Its spread says more than a test of three rounds could.
 
+mod curve;
 mod summary;
 mod svg;
 mod target;
+mod vary;
 
 use std::path::PathBuf;
 
@@ -16,8 +18,10 @@ use clap::Args;
 
 use super::super::Reported;
 use super::{print, Knobs, Run};
+use curve::Curve;
 use summary::{Comparison, Summary};
 use target::Target;
+use vary::Vary;
 
 /// Most targets.
 const TARGETS: usize = 16;
@@ -27,6 +31,7 @@ Examples:
   vulpes bench compare --target vulpes=127.0.0.1:1881,127.0.0.1:1882,127.0.0.1:1883 --target mosquitto=127.0.0.1:1884
   vulpes bench compare --target mqtt=127.0.0.1:1881 --target wamp=ws://127.0.0.1:9031/ --rounds 5 --svg compare.svg
   vulpes bench compare --target one=127.0.0.1:1881 --target three=127.0.0.1:1891:mqtt --connections 100 --size 1024
+  vulpes bench compare --target vulpes=127.0.0.1:1881 --vary connections=1,10,100,1000 --svg connections.svg
 
 Ratios are of medians, to the first target. The exit code is 1 where any run would have had it.";
 
@@ -41,6 +46,9 @@ pub(super) struct Compare {
     /// How often each target is measured
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
+    /// Measure at each of these values of connections, window, size or subscribers
+    #[arg(long, value_name = "KNOB=VALUE[,VALUE…]")]
+    vary: Option<Vary>,
     #[command(flatten)]
     knobs: Knobs,
     /// Also draw it
@@ -53,47 +61,73 @@ pub(super) struct Compare {
 
 impl Compare {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let comparison = self.measure().await?;
-        print(&comparison, self.json)?;
+        let comparisons = self.measure().await?;
+        let (picture, is_clean) = match &self.vary {
+            Some(vary) => {
+                let points = vary.values.iter().copied().zip(comparisons);
+                let curve = Curve::new(vary.name(), points);
+                print(&curve, self.json)?;
+                (curve.draw(), curve.is_clean())
+            }
+            None => {
+                print(&comparisons[0], self.json)?;
+                (svg::draw(&comparisons[0]), comparisons[0].is_clean())
+            }
+        };
         if let Some(path) = &self.svg {
-            std::fs::write(path, svg::draw(&comparison))
+            std::fs::write(path, picture)
                 .with_context(|| format!("can't write {}", path.display()))?;
         }
-        if comparison.is_clean() {
+        if is_clean {
             Ok(())
         } else {
             Err(Reported.into())
         }
     }
 
-    async fn measure(&self) -> anyhow::Result<Comparison> {
+    /// One comparison for each value of what is varied, or the only one.
+    async fn measure(&self) -> anyhow::Result<Vec<Comparison>> {
         anyhow::ensure!(self.targets.len() <= TARGETS, "{TARGETS} targets at most can be compared");
         for (number, target) in self.targets.iter().enumerate() {
             let again = self.targets[..number].iter().any(|other| other.name == target.name);
             anyhow::ensure!(!again, "two targets have the name {:?}", target.name);
         }
-        let runs: Vec<Run> = self.targets.iter().map(|target| self.run_of(target)).collect();
-        let mut reports = vec![Vec::new(); runs.len()];
+        let knobs = match &self.vary {
+            Some(vary) => vary.values.iter().map(|value| vary.set(&self.knobs, *value)).collect(),
+            None => vec![self.knobs.clone()],
+        };
+        let mut reports = vec![vec![Vec::new(); self.targets.len()]; knobs.len()];
         for round in 1..=self.rounds {
-            for ((run, target), reports) in runs.iter().zip(&self.targets).zip(&mut reports) {
-                let report = run.measure().await.with_context(|| target.name.clone())?;
-                let (rate, rounds) = (report.acknowledged_per_second, self.rounds);
-                eprintln!("round {round} of {rounds}: {} {rate:.0} a second", target.name);
-                reports.push(report);
+            for (knobs, reports) in knobs.iter().zip(&mut reports) {
+                for (target, reports) in self.targets.iter().zip(reports) {
+                    let run = run_of(target, knobs);
+                    let report = run.measure().await.with_context(|| target.name.clone())?;
+                    let (rate, rounds) = (report.acknowledged_per_second, self.rounds);
+                    let settings = run.settings();
+                    eprintln!(
+                        "round {round} of {rounds}: {} {rate:.0} a second: {settings}",
+                        target.name
+                    );
+                    reports.push(report);
+                }
             }
         }
-        let summaries = self.targets.iter().zip(&reports);
-        let summaries = summaries.map(|(target, reports)| Summary::new(target, reports)).collect();
-        Ok(Comparison::new(runs[0].settings(), self.rounds, summaries))
+        let compare = |(knobs, reports): (&Knobs, Vec<Vec<_>>)| {
+            let summaries = self.targets.iter().zip(&reports);
+            let summaries =
+                summaries.map(|(target, reports)| Summary::new(target, reports)).collect();
+            Comparison::new(run_of(&self.targets[0], knobs).settings(), self.rounds, summaries)
+        };
+        Ok(knobs.iter().zip(reports).map(compare).collect())
     }
+}
 
-    fn run_of(&self, target: &Target) -> Run {
-        Run {
-            protocol: target.protocol,
-            targets: target.addresses.clone(),
-            callees: Vec::new(),
-            replay: false,
-            knobs: self.knobs.clone(),
-        }
+fn run_of(target: &Target, knobs: &Knobs) -> Run {
+    Run {
+        protocol: target.protocol,
+        targets: target.addresses.clone(),
+        callees: Vec::new(),
+        replay: false,
+        knobs: knobs.clone(),
     }
 }

@@ -432,6 +432,8 @@ fn command_lines_that_make_no_sense_are_refused() {
         ("bench --callees ws://a/ --retained", false),
         ("bench compare --target a=127.0.0.1:1", true),
         ("bench compare --target a=127.0.0.1:1 --retained --rounds 5", true),
+        ("bench compare --target a=127.0.0.1:1 --vary window=1,64", true),
+        ("bench compare --target a=127.0.0.1:1 --vary topics=1,64", false),
         ("bench compare", false),
         ("bench compare --target 127.0.0.1:1", false),
         ("bench --protocol mqtt compare --target a=127.0.0.1:1", false),

@@ -10,7 +10,7 @@ use comfy_table::{presets, CellAlignment, Table};
 use serde::Serialize;
 
 use super::target::Target;
-use crate::cli::bench::report::{plural, Report, Settings};
+use crate::cli::bench::report::{Report, Settings};
 
 /// One figure over all rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -119,6 +119,16 @@ impl Comparison {
     pub(super) fn is_clean(&self) -> bool {
         self.targets.iter().all(|target| target.unclean_rounds == 0)
     }
+
+    /// What went wrong, a line each.
+    pub(super) fn troubles(&self) -> impl Iterator<Item = String> + '_ {
+        self.targets.iter().flat_map(|Summary { name, unclean_rounds, errors, .. }| {
+            let unclean = (*unclean_rounds > 0)
+                .then(|| format!("{unclean_rounds} rounds of {name} were not clean"));
+            let errors = errors.iter().map(move |error| format!("error       {name}: {error}"));
+            unclean.into_iter().chain(errors)
+        })
+    }
 }
 
 /// A figure with as many digits as say something.
@@ -134,7 +144,7 @@ impl fmt::Display for Comparison {
         writeln!(f, "{}, {} rounds in turn", self.settings, self.rounds)?;
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
-        let what = plural(self.settings.measured);
+        let what = self.settings.measured.plural();
         table.set_header([what, "target", "min", "median", "max", "ratio"]);
         let first = &self.targets[0];
         for (at, (name, _, micros)) in first.figures().into_iter().enumerate() {
@@ -168,14 +178,8 @@ impl fmt::Display for Comparison {
                     "disk before {name}: 64 KiB written and synced in {middle:.0} µs ({least:.0} to {most:.0}; p99 {p99:.0})"
                 )?;
             }
-            if target.unclean_rounds > 0 {
-                writeln!(f, "{} rounds of {} were not clean", target.unclean_rounds, target.name)?;
-            }
-            for error in &target.errors {
-                writeln!(f, "error       {}: {error}", target.name)?;
-            }
         }
-        Ok(())
+        self.troubles().try_for_each(|trouble| writeln!(f, "{trouble}"))
     }
 }
 

@@ -18,7 +18,8 @@ const HEAD: f64 = 44.0;
 const TITLE: f64 = 34.0;
 
 /// One colour a target, over and over.
-const COLOURS: [&str; 6] = ["#c2571a", "#2b6ca3", "#4f8a3c", "#8a5fa8", "#a8892b", "#6b6b6b"];
+pub(super) const COLOURS: [&str; 6] =
+    ["#c2571a", "#2b6ca3", "#4f8a3c", "#8a5fa8", "#a8892b", "#6b6b6b"];
 
 /// Text that means nothing to XML.
 fn escaped(text: &str) -> String {
@@ -72,12 +73,12 @@ pub(super) fn draw(comparison: &Comparison) -> String {
 }
 
 /// Writing to a string does not fail.
-fn put(svg: &mut String, line: std::fmt::Arguments<'_>) {
+pub(super) fn put(svg: &mut String, line: std::fmt::Arguments<'_>) {
     let _ = svg.write_fmt(line);
     svg.push('\n');
 }
 
-fn text(svg: &mut String, x: f64, y: f64, what: &str) {
+pub(super) fn text(svg: &mut String, x: f64, y: f64, what: &str) {
     put(svg, format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escaped(what)));
 }
 
