@@ -81,6 +81,9 @@ pub(crate) struct Simulated {
     pub(crate) wiped: bool,
     /// Its disk has rotted: it may refuse to start, or end, or have bodies that it knows to be damaged.
     pub(crate) rotten: bool,
+    /// Its disk has rotted while it was down. Where that left an older commit whole, its database is at that one, and has
+    /// no way to know.
+    pub(crate) went_back: bool,
 }
 
 impl Simulated {
@@ -100,6 +103,7 @@ impl Simulated {
             buried: false,
             wiped: false,
             rotten: false,
+            went_back: false,
         };
         if plan.rots() == Some(id) {
             node.disk.cache_nothing();
@@ -151,6 +155,7 @@ impl Simulated {
         record.trace(|| format!("the disk of {id} rots, {what}"));
         record.counts.rotten += 1;
         self.rotten = true;
+        self.went_back |= rot != Rot::Run;
     }
 
     /// It cannot go on with what its disk has, and says so.
