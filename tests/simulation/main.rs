@@ -169,13 +169,8 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn seeds_00_to_24() {
-    check(0..25);
-}
-
-#[test]
-fn seeds_25_to_49() {
-    check(25..50);
+fn seeds_00_to_49() {
+    check(0..50);
 }
 
 /// Runs plans that have something special about them, each of which has to pass, and sums up what happened.
