@@ -125,7 +125,8 @@ impl Report {
             acknowledged: measured,
             latency: Percentiles::new(published.iter().map(|published| &published.latencies)),
             longest_pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-            deliveries_per_second: received.iter().map(rate).sum(),
+            // Of no floating-point numbers, the sum is -0.0.
+            deliveries_per_second: 0.0 + received.iter().map(rate).sum::<f64>(),
             deliveries: received.iter().map(|received| received.delivered).sum(),
             delivery: Percentiles::new(received.iter().map(|received| &received.latencies)),
             gaps: faults.gaps,
@@ -241,8 +242,8 @@ mod tests {
         }
     }
 
-    fn report(error: Option<String>, sequences: &[u64]) -> Report {
-        let settings = Settings {
+    fn settings() -> Settings {
+        Settings {
             protocol: "mqtt",
             measured: Work::Publish,
             connections: 1,
@@ -253,9 +254,19 @@ mod tests {
             subscribers: 2,
             replay: false,
             callees: 0,
-        };
+        }
+    }
+
+    fn report(error: Option<String>, sequences: &[u64]) -> Report {
         let received = [received(sequences), received(&[0, 1])];
-        Report::new(settings, &[published(error)], &received, &[2], Duration::from_millis(7), None)
+        Report::new(
+            settings(),
+            &[published(error)],
+            &received,
+            &[2],
+            Duration::from_millis(7),
+            None,
+        )
     }
 
     #[test]
@@ -273,5 +284,11 @@ mod tests {
         assert!(bad.to_string().contains("1 gaps, 0 duplicates, 0 out of order, 1 lost"));
         assert!(!report(Some("gone".into()), &[0, 1]).is_clean());
         assert_eq!(serde_json::to_value(&bad).unwrap()["lost"], 1);
+    }
+
+    #[test]
+    fn nothing_delivered_is_nothing_a_second() {
+        let alone = Report::new(settings(), &[published(None)], &[], &[], Duration::ZERO, None);
+        assert!(alone.deliveries_per_second.is_sign_positive(), "not -0");
     }
 }

@@ -74,7 +74,7 @@ impl Curve {
         text(&mut svg, 10.0, 26.0, &self.title());
         for (figure, (name, _, micros)) in figures.into_iter().enumerate() {
             let top = HEAD + PANEL * figure as f64 + ROW;
-            text(&mut svg, 10.0, top - 6.0, name);
+            text(&mut svg, 10.0, top - 17.0, name);
             self.draw_axes(&mut svg, top, figure, micros);
             for (target, summary) in first.iter().enumerate() {
                 let colour = COLOURS[target % COLOURS.len()];
