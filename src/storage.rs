@@ -139,6 +139,7 @@ impl Storage {
     ) -> Result<Self, OpenError> {
         let disk = |reason: String| OpenError::Disk { path: path.to_owned(), reason };
         let database = open::database(host, path)?;
+        let witness = open::witness(host, path, &database)?;
         open::prepare(&database, identity, path)?;
         let database = Arc::new(database);
         let reader = Reader::new(&database);
@@ -147,7 +148,7 @@ impl Storage {
             damaged => OpenError::Damaged { path: path.to_owned(), reason: damaged.to_string() },
         })?;
         let durable = Arc::new(Durable::new(tail));
-        let (committer, closed) = SegmentCommitter::new(database, durable.clone());
+        let (committer, closed) = SegmentCommitter::new(database, witness, durable.clone());
         let limits = CommitLimits {
             queue: limits::STORAGE_QUEUE,
             batch_jobs: limits::STORAGE_BATCH_JOBS,

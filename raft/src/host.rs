@@ -57,6 +57,18 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Replaces a small file: after it returns, a crash shows the new content; before, the old or the new one.
     fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+
+    /// Opens a small file that exists, to be overwritten in place.
+    fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn InPlace>>;
+}
+
+/// A small file that is overwritten in place, always with as many bytes, too few to be torn.
+pub trait InPlace: Send + 'static {
+    /// Overwrites it. The end of the process does not undo that; a power loss may.
+    fn write(&mut self, content: &[u8]) -> io::Result<()>;
+
+    /// After it returns, a power loss does not undo the last write either.
+    fn sync(&mut self) -> io::Result<()>;
 }
 
 /// Tells the time of day. Order is never taken from it; stamps are, and only as a hint.

@@ -4,7 +4,8 @@
 //! - [`ids`], [`order`]: the vocabulary: slots, positions, segments, resolutions.
 //! - [`sequencer`]: the pure state machine behind the order.
 //! - [`host`]: the edges (network, disk, clock, randomness) that a simulation replaces.
-//! - [`wire`], [`rpc`], [`commit`]: the codec and handshake between nodes; calls; group commit to disk.
+//! - [`wire`], [`rpc`], [`commit`], [`witness`]: the codec and handshake between nodes; calls; group commit to disk, and
+//!   what tells a database that went back in time.
 //! - `consensus`: openraft's log store, state machine and network.
 //! - [`node`], [`service`], [`client`]: a member of the group, what it is asked, and the way to it from anywhere.
 //! - `sim` (with the feature of that name): the edges of a simulated node.
@@ -26,3 +27,4 @@ pub mod service;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod wire;
+pub mod witness;

@@ -28,6 +28,8 @@ pub enum Mutant {
     SwallowEio,
     /// A body whose bytes are not those that were written counts as one that was never there.
     ForgetDamaged,
+    /// A database that is behind its witness is opened all the same.
+    OverlookWitness,
     /// A storage that lacks a part of the log fills it in without the bodies.
     SnapshotWithoutBodies,
     /// The sequencer gives a slot and its positions out twice now and then.

@@ -116,7 +116,7 @@ mod tests {
     use std::time::Duration;
 
     use futures::future::BoxFuture;
-    use vulpes_raft::host::{BoxStream, Clock, CommitMode, Disk, Listener, Net, Random};
+    use vulpes_raft::host::{BoxStream, Clock, CommitMode, Disk, InPlace, Listener, Net, Random};
     use vulpes_raft::ids::Stamp;
 
     use super::*;
@@ -143,6 +143,10 @@ mod tests {
             }
             self.files.lock().unwrap().insert(path.to_owned(), content.to_vec());
             Ok(())
+        }
+
+        fn open_in_place(&self, _: &Path) -> io::Result<Box<dyn InPlace>> {
+            unreachable!("no file is written in place here")
         }
     }
 

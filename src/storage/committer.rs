@@ -14,6 +14,7 @@ use vulpes_raft::ids::{AdvanceSegment, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::Resolution;
 use vulpes_raft::wire;
+use vulpes_raft::witness::Witness;
 
 use super::staging::Write;
 use super::tables::{self, Key};
@@ -68,6 +69,7 @@ impl Durable {
 
 pub(super) struct SegmentCommitter {
     database: Arc<Database>,
+    witness: Witness,
     durable: Arc<Durable>,
     /// A body's row is put together here, so that no allocation is made for each.
     row: Vec<u8>,
@@ -79,10 +81,11 @@ impl SegmentCommitter {
     /// With a channel that closes once the committer has ended and its database is closed.
     pub(super) fn new(
         database: Arc<Database>,
+        witness: Witness,
         durable: Arc<Durable>,
     ) -> (Self, watch::Receiver<()>) {
         let (closed, closing) = watch::channel(());
-        (Self { database, durable, row: Vec::new(), _closed: closed }, closing)
+        (Self { database, witness, durable, row: Vec::new(), _closed: closed }, closing)
     }
 
     /// Writes the jobs' work. Gives what changed since the jobs were queued: answers by job, and the new tail.
@@ -104,7 +107,7 @@ impl SegmentCommitter {
                 }
             }
         }
-        transaction.commit()?;
+        self.witness.commit(transaction)?;
         Ok(tail)
     }
 }

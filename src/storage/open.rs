@@ -12,6 +12,7 @@ use vulpes_raft::host::Host;
 use vulpes_raft::ids::Slot;
 use vulpes_raft::order::Resolution;
 use vulpes_raft::wire::{self, Identity};
+use vulpes_raft::witness::Witness;
 
 use super::error::{OpenError, ReadError};
 use super::reader::Reader;
@@ -27,6 +28,17 @@ pub(super) fn database(host: &Host, path: &Path) -> Result<Database, OpenError> 
                 OpenError::Damaged { path, reason }
             }
             error => OpenError::Disk { path, reason: error.to_string() },
+        }
+    })
+}
+
+/// Checks that the file has not gone back in time.
+pub(super) fn witness(host: &Host, path: &Path, database: &Database) -> Result<Witness, OpenError> {
+    Witness::open(host, path, database).map_err(|error| {
+        let (path, reason) = (path.to_owned(), error.to_string());
+        match error.is_damage() {
+            true => OpenError::Damaged { path, reason },
+            false => OpenError::Disk { path, reason },
         }
     })
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
-use vulpes_raft::host::{BoxStream, Clock, CommitMode, Disk, Host, Listener, Net, Random};
+use vulpes_raft::host::{BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random};
 use vulpes_raft::ids::{
     AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Shard, Slot, Stamp,
 };
@@ -72,11 +72,17 @@ struct Image {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TestDisk {
     files: Arc<Mutex<BTreeMap<PathBuf, Arc<Mutex<Image>>>>>,
+    small: SmallFiles,
 }
+
+/// Small files, which no power cut harms.
+type SmallFiles = Arc<Mutex<BTreeMap<PathBuf, Vec<u8>>>>;
 
 impl TestDisk {
     /// A disk that holds what is durable on this one now: this one may go on, the other never sees it.
     pub(crate) fn cut_power(&self) -> Self {
+        // What they tell of a database was so before: first they, then the databases.
+        let small = self.small.lock().unwrap().clone();
         let files = self.files.lock().unwrap();
         let survivors = files.iter().map(|(path, image)| {
             let durable = image.lock().unwrap().durable.clone();
@@ -85,7 +91,8 @@ impl TestDisk {
                 Arc::new(Mutex::new(Image { current: durable.clone(), durable, broken: false })),
             )
         });
-        Self { files: Arc::new(Mutex::new(survivors.collect())) }
+        let files = Arc::new(Mutex::new(survivors.collect()));
+        Self { files, small: Arc::new(Mutex::new(small)) }
     }
 
     /// Length of a file in bytes.
@@ -159,12 +166,33 @@ impl Disk for TestDisk {
         redb::Database::builder().set_cache_size(0).create_with_backend(Backend(image))
     }
 
-    fn read_file(&self, _path: &Path) -> io::Result<Option<Vec<u8>>> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn read_file(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.small.lock().unwrap().get(path).cloned())
     }
 
-    fn write_file(&self, _path: &Path, _content: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        self.small.lock().unwrap().insert(path.to_owned(), content.to_vec());
+        Ok(())
+    }
+
+    fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn InPlace>> {
+        Ok(Box::new(SmallFile { files: self.small.clone(), path: path.to_owned() }))
+    }
+}
+
+struct SmallFile {
+    files: SmallFiles,
+    path: PathBuf,
+}
+
+impl InPlace for SmallFile {
+    fn write(&mut self, content: &[u8]) -> io::Result<()> {
+        self.files.lock().unwrap().insert(self.path.clone(), content.to_vec());
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -61,6 +61,8 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ("the log is released past its last value", 2_026_112_767),
     ("a disk rots before the cluster has met for the first time", 20_003),
     ("a disk that rots has an older commit of its database, whole", 179_581_582_500_058),
+    ("a disk that rots takes Raft's log back", 179_582_026_900_126),
+    ("whom every crash was meant for had ended by its disk", 179_582_026_900_090),
     ("an older connection subscribes behind the newer one's beginning", 179_580_564_000_856),
 ];
 
@@ -227,6 +229,12 @@ fn a_wiped_disk_is_another_node() {
 fn a_body_that_rots_is_mended() {
     let rotten = all_pass((0..8).map(Plan::with_rot)).rotten;
     assert!(rotten >= 4, "{rotten} bodies have rotted: too few to mean anything");
+}
+
+#[test]
+fn a_database_from_a_backup_is_refused() {
+    let counts = all_pass((0..8).map(Plan::with_backup));
+    assert!(counts.retired >= 6, "{} nodes have refused: too few to mean anything", counts.retired);
 }
 
 #[test]

@@ -152,6 +152,11 @@ fn forgetting_what_is_damaged_is_caught() {
 }
 
 #[test]
+fn overlooking_the_witness_is_caught() {
+    caught_in(Mutant::OverlookWitness, Plan::with_backup, "and does not hold it");
+}
+
+#[test]
 fn a_snapshot_without_bodies_is_caught() {
     caught_in(Mutant::SnapshotWithoutBodies, Plan::with_absence, "is missing");
 }

@@ -81,9 +81,6 @@ pub(crate) struct Simulated {
     pub(crate) wiped: bool,
     /// Its disk has rotted: it may refuse to start, or end, or have bodies that it knows to be damaged.
     pub(crate) rotten: bool,
-    /// Its disk has rotted while it was down. Where that left an older commit whole, its database is at that one, and has
-    /// no way to know.
-    pub(crate) went_back: bool,
 }
 
 impl Simulated {
@@ -103,10 +100,11 @@ impl Simulated {
             buried: false,
             wiped: false,
             rotten: false,
-            went_back: false,
         };
         if plan.rots() == Some(id) {
             node.disk.cache_nothing();
+            // A last commit that rots at the moment of a power loss can't be told from one that was torn.
+            node.disk.write_through();
         }
         add(sim, plan, node_plan, &node);
         node
@@ -155,7 +153,6 @@ impl Simulated {
         record.trace(|| format!("the disk of {id} rots, {what}"));
         record.counts.rotten += 1;
         self.rotten = true;
-        self.went_back |= rot != Rot::Run;
     }
 
     /// It cannot go on with what its disk has, and says so.

@@ -197,14 +197,12 @@ fn came_back(
     voted.try_for_each(|sealed| holds(node, storage, sealed))
 }
 
-/// Whether a storage has a body that it voted for on its disk. One whose disk has rotted may know it to be damaged, or lack
-/// it until it has asked the others; the end of the run shows whether it did.
+/// Whether a storage has a body that it voted for on its disk. One whose disk has rotted may know it to be damaged.
 fn holds(node: &Simulated, storage: &Storage, sealed: &SealedSegment) -> Result<(), String> {
     let id = node.id;
     match storage.body(&sealed.id) {
         Ok(Some(body)) if checksum(&body) == sealed.checksum => Ok(()),
         Ok(Some(_)) => Err(format!("storage {id} voted for another body of {}", sealed.id)),
-        Ok(None) if node.went_back => Ok(()),
         Ok(None) => Err(format!("storage {id} voted for {}, and does not hold it", sealed.id)),
         Err(ReadError::Damaged(_)) if node.rotten => Ok(()),
         Err(error) => Err(format!("storage {id} can't read {}: {error}", sealed.id)),

@@ -212,15 +212,30 @@ impl Plan {
 
     /// A plan in which a bit of a body flips on a disk that is used.
     pub(crate) fn with_rot(seed: u64) -> Self {
-        let mut plan = Self::new(seed);
-        let mut chance = plan.chance(202);
-        plan.episodes.retain(|episode| !matches!(episode.fault, Fault::Rot { .. }));
+        let mut chance = Chance::new(seed).branch(302);
         let begins = chance.between(1_500, 5_500);
         let fault = Fault::Rot { node: chance.between(1, 3), rot: Rot::Run };
-        plan.episodes.push(Episode { begins, ends: begins, fault });
-        plan.episodes.sort_by_key(|episode| episode.begins);
-        plan.tuning.spare(lost(&plan.episodes));
-        plan
+        Self::new(seed).rotting(vec![Episode { begins, ends: begins, fault }])
+    }
+
+    /// A plan in which a node comes back with a database as it was a while ago.
+    pub(crate) fn with_backup(seed: u64) -> Self {
+        let mut chance = Chance::new(seed).branch(304);
+        let node = chance.between(1, 3);
+        let (copied, begins) = (chance.between(800, 2_500), chance.between(3_000, 5_000));
+        let copy = Episode { begins: copied, ends: copied, fault: Fault::Remember { node } };
+        let fault = Fault::Rot { node, rot: Rot::Older };
+        Self::new(seed).rotting(vec![copy, Episode { begins, ends: begins + 200, fault }])
+    }
+
+    /// The plan in which this is what rots.
+    fn rotting(mut self, rot: Vec<Episode>) -> Self {
+        let others = |fault| !matches!(fault, Fault::Rot { .. } | Fault::Remember { .. });
+        self.episodes.retain(|episode| others(episode.fault));
+        self.episodes.extend(rot);
+        self.episodes.sort_by_key(|episode| episode.begins);
+        self.tuning.spare(lost(&self.episodes));
+        self
     }
 
     /// A plan in which one node of three loses its disk, and nothing else goes wrong but partitions.
@@ -349,7 +364,7 @@ fn rot(chance: &mut Chance) -> Vec<Episode> {
         return Vec::new();
     }
     let node = chance.between(1, 3);
-    let rot = chance.pick(&[Rot::Bits, Rot::Stale, Rot::Tail, Rot::Run, Rot::Run]);
+    let rot = chance.pick(&[Rot::Bits, Rot::Stale, Rot::Tail, Rot::Older, Rot::Run, Rot::Run]);
     let remembered = chance.between(FIRST_FAULT, 2_000);
     let begins = remembered + chance.between(100, 3_000);
     let ends = begins + chance.between(50, 900);

@@ -35,6 +35,13 @@ pub(super) fn damage(data: &Path, kind: &str, dice: &mut Dice) -> Result<String>
     let what = match kind {
         "bits" => flip(&file, length, dice)?,
         "stale" => stale(&file, &path, length, dice)?,
+        "backup" => {
+            // Written into the file there is, as who has it open would see it.
+            let before = std::fs::read(old(&path)).context("nothing was remembered")?;
+            file.set_len(before.len() as u64)?;
+            file.write_all_at(&before, 0)?;
+            "all of it is as it was".to_owned()
+        }
         "tail" => {
             let cut = dice.between(1, length / 4);
             file.set_len(length - cut)?;
@@ -111,7 +118,7 @@ mod tests {
 
     #[test]
     fn each_kind_changes_a_file() {
-        for (seed, kind) in [(1, "bits"), (2, "stale"), (3, "tail")] {
+        for (seed, kind) in [(1, "bits"), (2, "stale"), (3, "tail"), (4, "backup")] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("raft.redb");
             std::fs::write(&path, vec![1; 40_000]).unwrap();

@@ -23,6 +23,7 @@ use super::snapshot_store::{self, SaveSnapshot};
 use super::types::{LogEntry, LogId, Types, Vote};
 use crate::commit::{begin_write, CommitError, CommitLimits, CommitQueue, Committer, Recovery};
 use crate::wire;
+use crate::witness::Witness;
 
 /// Raft's entries by index, each one encoded.
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
@@ -74,6 +75,7 @@ pub(super) enum Job {
 /// Writes the jobs of `raft.redb`.
 pub(super) struct LogCommitter {
     database: Arc<Database>,
+    witness: Witness,
     memory: Arc<Mutex<Memory>>,
     /// What the newest snapshot on disk covers.
     snapshot: Option<LogId>,
@@ -112,7 +114,7 @@ pub(crate) struct LogStore {
 
 impl LogCommitter {
     /// Reads what the file holds.
-    pub(super) fn load(database: Arc<Database>) -> Result<Self, CommitError> {
+    pub(super) fn load(database: Arc<Database>, witness: Witness) -> Result<Self, CommitError> {
         let transaction = database.begin_read()?;
         let meta = transaction.open_table(META)?;
         let log = transaction.open_table(LOG)?;
@@ -131,7 +133,7 @@ impl LogCommitter {
             ..Memory::default()
         };
         let snapshot = snapshot_store::read_meta(&meta)?.and_then(|meta| meta.last_log_id);
-        Ok(Self { database, memory: Arc::new(Mutex::new(memory)), snapshot })
+        Ok(Self { database, witness, memory: Arc::new(Mutex::new(memory)), snapshot })
     }
 
     /// The store that feeds this committer through `queue`.
@@ -191,7 +193,7 @@ impl Committer for LogCommitter {
                 }
             }
         }
-        transaction.commit()?;
+        self.witness.commit(transaction)?;
         self.complete(jobs);
         Ok(())
     }

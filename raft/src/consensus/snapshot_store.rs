@@ -17,6 +17,7 @@ use super::types::SnapshotMeta;
 use crate::commit::{self, begin_write, CommitError, CommitQueue, Recovery};
 use crate::host::Host;
 use crate::wire::{self, Identity};
+use crate::witness::{Witness, WitnessError};
 
 /// The chunks of the newest snapshot, by number.
 const SNAPSHOT: TableDefinition<u32, &[u8]> = TableDefinition::new("snapshot");
@@ -48,6 +49,16 @@ pub enum OpenError {
     Newer { found: u32 },
     #[error("the database belongs to {found:?}, but this is {own:?}; give each node its own data directory")]
     Foreign { found: Box<Identity>, own: Box<Identity> },
+}
+
+impl From<WitnessError> for OpenError {
+    fn from(error: WitnessError) -> Self {
+        match error {
+            WitnessError::Database(error) => Self::Read(error),
+            error if error.is_damage() => Self::Damaged(error.to_string()),
+            error => Self::Read(CommitError(error.to_string())),
+        }
+    }
 }
 
 impl From<redb::DatabaseError> for OpenError {
@@ -82,8 +93,9 @@ pub(crate) fn open(
     own: &Identity,
 ) -> Result<(LogStore, SnapshotStore), OpenError> {
     let database = Arc::new(host.disk.open_database(path)?);
+    let witness = Witness::open(host, path, &database)?;
     claim(&database, own)?;
-    let committer = LogCommitter::load(database.clone())?;
+    let committer = LogCommitter::load(database.clone(), witness)?;
     let store = committer.store();
     let queue = commit::spawn(host, "raft.redb", log_store::LIMITS, committer)?;
     let log = store(queue);

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use redb::{Database, DatabaseError, StorageBackend};
 
-use super::{Clock, Disk, RealDisk};
+use super::{Clock, Disk, InPlace, RealDisk};
 use crate::ids::Stamp;
 
 #[cfg(not(debug_assertions))]
@@ -139,6 +139,45 @@ impl Disk for FaultyDisk {
     fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         self.faults.orders().check(true)?;
         self.real.write_file(path, content)
+    }
+
+    fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn InPlace>> {
+        self.faults.orders().check(false)?;
+        Ok(Box::new(FaultyInPlace {
+            real: self.real.open_in_place(path)?,
+            faults: self.faults.clone(),
+        }))
+    }
+}
+
+/// What is written goes to the file early. A disk that lies takes nothing: it must not be better at the small than at
+/// the large.
+struct FaultyInPlace {
+    real: Box<dyn InPlace>,
+    faults: Faults,
+}
+
+impl FaultyInPlace {
+    fn unless_it_lies(
+        &mut self,
+        work: impl FnOnce(&mut dyn InPlace) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let orders = self.faults.orders();
+        orders.check(false)?;
+        if orders.lies {
+            return Ok(());
+        }
+        work(self.real.as_mut())
+    }
+}
+
+impl InPlace for FaultyInPlace {
+    fn write(&mut self, content: &[u8]) -> io::Result<()> {
+        self.unless_it_lies(|real| real.write(content))
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.unless_it_lies(InPlace::sync)
     }
 }
 

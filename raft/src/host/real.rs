@@ -7,13 +7,14 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{BoxStream, Clock, CommitMode, Disk, Host, Listener, Net, Random};
+use super::{BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random};
 use crate::ids::Stamp;
 
 /// How many bytes of a database redb may cache, where nothing else is configured.
@@ -133,6 +134,23 @@ impl Disk for RealDisk {
         // The rename itself is durable only once the directory is.
         std::fs::File::open(parent)?.sync_all()
     }
+
+    fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn InPlace>> {
+        let file = std::fs::OpenOptions::new().write(true).open(path)?;
+        Ok(Box::new(Opened(file)))
+    }
+}
+
+struct Opened(std::fs::File);
+
+impl InPlace for Opened {
+    fn write(&mut self, content: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(content, 0)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
 }
 
 struct SystemClock;
@@ -167,6 +185,14 @@ mod tests {
         disk.write_file(&path, b"first").unwrap();
         disk.write_file(&path, b"second").unwrap();
         assert_eq!(disk.read_file(&path).unwrap().as_deref(), Some(&b"second"[..]));
+        let mut opened = disk.open_in_place(&path).unwrap();
+        opened.write(b"SEC").unwrap();
+        opened.write(b"sec").unwrap();
+        opened.sync().unwrap();
+        assert_eq!(disk.read_file(&path).unwrap().as_deref(), Some(&b"second"[..]));
+        opened.write(b"SECOND").unwrap();
+        assert_eq!(disk.read_file(&path).unwrap().as_deref(), Some(&b"SECOND"[..]));
+        assert!(disk.open_in_place(&folder.path().join("none")).is_err());
         let names = std::fs::read_dir(folder.path().join("deeper")).unwrap().count();
         assert_eq!(names, 1);
         assert!(Host::real().clock.now() > Stamp(1_700_000_000_000));

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::{Database, DatabaseError, StorageBackend};
 
 use super::mix;
-use crate::host::Disk;
+use crate::host::{Disk, InPlace};
 
 pub use rot::Rot;
 
@@ -48,13 +48,24 @@ const ENOSPC: i32 = 28;
 #[derive(Debug, Default)]
 struct State {
     databases: BTreeMap<PathBuf, Image>,
-    files: BTreeMap<PathBuf, Vec<u8>>,
+    files: BTreeMap<PathBuf, Small>,
     /// Handles of earlier lives fail.
     life: u64,
     death: Option<String>,
     trouble: Option<DiskTrouble>,
     /// What a database may cache, where it is less than usual.
     cache: Option<usize>,
+    /// What is written in place needs no sync.
+    writes_through: bool,
+}
+
+/// A small file.
+#[derive(Debug)]
+struct Small {
+    /// What reads see.
+    current: Vec<u8>,
+    /// What a crash may leave.
+    durable: Vec<u8>,
 }
 
 /// What was asked of a disk so far, over all of its lives.
@@ -145,6 +156,18 @@ impl SimDisk {
             image.current.clone_from(&image.durable);
             image.open = false;
         }
+        let writes_through = state.writes_through;
+        for file in state.files.values_mut().filter(|file| file.current != file.durable) {
+            if writes_through || next() % 2 == 0 {
+                file.durable.clone_from(&file.current);
+            }
+            file.current.clone_from(&file.durable);
+        }
+    }
+
+    /// Has what is written in place survive every crash, as it does where the operating system lives on.
+    pub fn write_through(&self) {
+        self.lock().writes_through = true;
     }
 
     /// Notes what is durable, for pages that will be stale.
@@ -197,11 +220,18 @@ impl SimDisk {
         state.databases.iter().map(|(path, image)| (path.clone(), image.used)).collect()
     }
 
+    /// Loses a small file.
+    #[cfg(test)]
+    pub(crate) fn remove_file(&self, path: &Path) {
+        self.lock().files.remove(path);
+    }
+
     /// Replaces the disk with an empty one.
     pub fn wipe(&self) {
         let mut state = self.lock();
         let life = state.life + 1;
-        *state = State { life, ..State::default() };
+        let writes_through = state.writes_through;
+        *state = State { life, writes_through, ..State::default() };
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -242,7 +272,7 @@ impl Disk for SimDisk {
     fn read_file(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         let state = self.lock();
         Self::alive(&state)?;
-        Ok(state.files.get(path).cloned())
+        Ok(state.files.get(path).map(|file| file.current.clone()))
     }
 
     fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
@@ -250,12 +280,32 @@ impl Disk for SimDisk {
         Self::alive(&state)?;
         check_room(state.trouble)?;
         check_sync(state.trouble)?;
-        state.files.insert(path.to_owned(), content.to_vec());
+        let file = Small { current: content.to_vec(), durable: content.to_vec() };
+        state.files.insert(path.to_owned(), file);
         Ok(())
+    }
+
+    fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn InPlace>> {
+        let state = self.lock();
+        Self::alive(&state)?;
+        if !state.files.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(Box::new(Handle { disk: self.clone(), path: path.to_owned(), life: state.life }))
     }
 }
 
-/// One opening of a database.
+impl InPlace for Handle {
+    fn write(&mut self, content: &[u8]) -> io::Result<()> {
+        self.with_small(check_room, |file| file.current = content.to_vec())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.with_small(check_sync, |file| file.durable.clone_from(&file.current))
+    }
+}
+
+/// One opening of a file.
 #[derive(Debug)]
 struct Handle {
     disk: SimDisk,
@@ -274,15 +324,33 @@ impl Handle {
         check: impl FnOnce(Option<DiskTrouble>) -> io::Result<()>,
         work: impl FnOnce(&mut Image) -> io::Result<T>,
     ) -> io::Result<T> {
-        let mut state = self.disk.lock();
-        if state.life != self.life {
-            return Err(io::Error::other("the power was cut"));
-        }
+        let mut state = self.now()?;
         check(state.trouble)?;
         match state.databases.get_mut(&self.path) {
             Some(image) => work(image),
             None => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    fn with_small(
+        &self,
+        check: impl FnOnce(Option<DiskTrouble>) -> io::Result<()>,
+        work: impl FnOnce(&mut Small),
+    ) -> io::Result<()> {
+        let mut state = self.now()?;
+        check(state.trouble)?;
+        let file = state.files.get_mut(&self.path).ok_or(io::ErrorKind::NotFound)?;
+        work(file);
+        Ok(())
+    }
+
+    /// The disk, in the life that this handle was opened in.
+    fn now(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.disk.lock();
+        if state.life != self.life {
+            return Err(io::Error::other("the power was cut"));
+        }
+        Ok(state)
     }
 }
 

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use vulpes_raft::host::{BoxStream, Clock, CommitMode, Disk, Host, Listener, Net, Random};
+use vulpes_raft::host::{BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random};
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Stamp};
 use vulpes_raft::order::{Resolution, SealedSegment, SegmentOutcome, StorageGroup};
 
@@ -161,6 +161,9 @@ pub(super) fn host() -> Host {
             unreachable!("an entry keeps nothing")
         }
         fn write_file(&self, _: &Path, _: &[u8]) -> std::io::Result<()> {
+            unreachable!("an entry keeps nothing")
+        }
+        fn open_in_place(&self, _: &Path) -> std::io::Result<Box<dyn InPlace>> {
             unreachable!("an entry keeps nothing")
         }
     }

@@ -13,6 +13,8 @@ pub enum Rot {
     Bits,
     /// Some pages are as they were when the disk was last remembered.
     Stale,
+    /// The whole file is as it was when the disk was last remembered: a backup.
+    Older,
     /// The end of the file is gone.
     Tail,
     /// A bit is flipped where one letter is repeated, as in a long body. This may happen to a disk that is used.
@@ -38,6 +40,13 @@ impl Image {
         let what = match rot {
             Rot::Bits => flip(&mut self.durable, below)?,
             Rot::Stale => go_stale(&mut self.durable, &self.remembered, below)?,
+            Rot::Older => {
+                if self.durable == self.remembered {
+                    return None;
+                }
+                self.durable.clone_from(&self.remembered);
+                "all of it is as it was".to_owned()
+            }
             Rot::Tail => {
                 let cut = 1 + below((self.durable.len() / 4).max(1));
                 let left = self.durable.len().checked_sub(cut)?;
@@ -104,7 +113,7 @@ mod tests {
     use crate::host::Disk;
 
     /// What redb can't tell apart, because a commit syncs once: a last commit that was torn, which nobody was told of, and
-    /// one that was whole and has rotted. It goes back to the commit before, and a node does not hear of it.
+    /// one that was whole and has rotted. It goes back to the commit before; that is what `witness` is there for.
     #[test]
     fn a_last_commit_that_rots_is_lost_or_told_and_nothing_else_is() {
         let (mut lost, mut told) = (0, 0);
@@ -128,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_rots_is_other_than_it_was_and_goes_on_being_so() {
-        for (seed, rot) in [(1, Rot::Bits), (2, Rot::Stale), (3, Rot::Tail)] {
+        for (seed, rot) in [(1, Rot::Bits), (2, Rot::Stale), (3, Rot::Tail), (4, Rot::Older)] {
             let disk = SimDisk::new();
             let database = disk.open_database(path()).unwrap();
             insert(&database, 1);
