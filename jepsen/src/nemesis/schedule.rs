@@ -2,7 +2,8 @@
 //!
 //! Each nemesis has a lane of its own, so that different ones overlap.
 //!
-//! Invariant: the same seed, nemeses and time give the same plan. Each nemesis is in it at least once.
+//! Invariant: the same seed, nemeses and time give the same plan. Each nemesis is in it at least once, and none that can hit
+//! less takes a quorum away twice in a row: what is acknowledged between such blows shows nothing.
 //!
 //! Deliberately absent: which node is the leader; that is seen when the blow falls.
 
@@ -35,6 +36,11 @@ impl Aim {
             Self::Majority => "majority",
             Self::All => "all",
         }
+    }
+
+    /// Nothing is acknowledged while it lasts.
+    fn takes_the_quorum(self) -> bool {
+        matches!(self, Self::Majority | Self::All)
     }
 }
 
@@ -75,6 +81,7 @@ pub fn plan(seed: u64, nemeses: &[String], length: Duration, split: bool) -> Vec
         let mut at = CALM + Duration::from_millis(dice.below(REST.0));
         let mut round = if split { groups(nemesis).to_vec() } else { vec![None] };
         dice.clone().shuffle(&mut round);
+        let mut last = None;
         for group in round.into_iter().cycle() {
             let (shortest, longest) = lasting(nemesis);
             let lasts = Duration::from_millis(dice.between(shortest, longest));
@@ -87,13 +94,8 @@ pub fn plan(seed: u64, nemeses: &[String], length: Duration, split: bool) -> Vec
                 kinds.extend(BETWEEN);
             }
             let kind = *dice.pick(&kinds);
-            let fits = |aim: &&Aim| match aim {
-                Aim::Leader => group.is_none_or(|role| role == Role::Sync),
-                Aim::Busiest => group.is_none_or(|role| role == Role::Entry),
-                _ => true,
-            };
-            let aims: Vec<Aim> = aims(nemesis).iter().filter(fits).copied().collect();
-            let aim = *dice.pick(&aims);
+            let aim = *dice.pick(&aims_after(last, nemesis, group));
+            last = Some(aim);
             let seed = dice.throw();
             blows.push(Planned { at, lasts, nemesis: nemesis.clone(), kind, aim, group, seed });
             at += lasts + Duration::from_millis(dice.between(REST.0, REST.1));
@@ -152,9 +154,24 @@ fn kinds(nemesis: &str) -> &'static [&'static str] {
     match nemesis {
         "flaky" => &WEATHERS,
         "partition" => &["halves", "one", "ring", "bridge", "one-way"],
-        "corrupt" => &["bits", "stale", "tail"],
+        "corrupt" => &["bits", "stale", "tail", "backup"],
         _ => &[""],
     }
+}
+
+/// Whom a nemesis may hit among the nodes of a group, after it has hit these.
+fn aims_after(last: Option<Aim>, nemesis: &str, group: Group) -> Vec<Aim> {
+    let fits = |aim: &Aim| match aim {
+        Aim::Leader => group.is_none_or(|role| role == Role::Sync),
+        Aim::Busiest => group.is_none_or(|role| role == Role::Entry),
+        _ => true,
+    };
+    let mut aims: Vec<Aim> = aims(nemesis).iter().copied().filter(fits).collect();
+    let can_hit_less = aims.iter().any(|aim| !aim.takes_the_quorum());
+    if can_hit_less && last.is_some_and(Aim::takes_the_quorum) {
+        aims.retain(|aim| !aim.takes_the_quorum());
+    }
+    aims
 }
 
 fn aims(nemesis: &str) -> &'static [Aim] {
@@ -195,6 +212,9 @@ mod tests {
                 assert!(!mine.is_empty(), "{nemesis}");
                 assert!(mine.windows(2).all(|two| two[0].at + two[0].lasts < two[1].at));
                 assert!(mine.iter().all(|blow| blow.at + blow.lasts <= length), "{mine:?}");
+                let can_hit_less = aims(nemesis).iter().any(|aim| !aim.takes_the_quorum());
+                let outages = |two: &[&Planned]| two.iter().all(|b| b.aim.takes_the_quorum());
+                assert!(!can_hit_less || !mine.windows(2).any(outages), "{mine:?}");
                 let hit: Vec<Group> = mine.iter().map(|blow| blow.group).collect();
                 if !split {
                     assert!(hit.iter().all(Option::is_none), "{nemesis}: {hit:?}");
