@@ -10,7 +10,8 @@
 //! Invariant: the file never has a number whose commit was not durable. A database that is behind it is damaged.
 //!
 //! Deliberately absent: certainty about the last [`SYNC_EVERY`] commits before a power loss, where the disk rots at once
-//! as well: nothing on a disk tells such a commit from a torn one without a second sync for each.
+//! as well: nothing on a disk tells such a commit from a torn one without a second sync for each. And a backup of all files
+//! of a node: only other nodes could tell.
 
 use std::io;
 use std::path::{Path, PathBuf};
