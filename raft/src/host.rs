@@ -62,6 +62,22 @@ pub trait Disk: Send + Sync + 'static {
     fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn InPlace>>;
 }
 
+/// What is wrong with the file of a database that could not be opened, where that is the reason: another disk is needed, or
+/// another file.
+#[must_use]
+pub fn damage(error: &redb::DatabaseError) -> Option<String> {
+    match error {
+        redb::DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => Some(reason.clone()),
+        // How redb says that its first bytes are not those of a database.
+        redb::DatabaseError::Storage(redb::StorageError::Io(error))
+            if error.kind() == io::ErrorKind::InvalidData =>
+        {
+            Some(error.to_string())
+        }
+        _ => None,
+    }
+}
+
 /// A small file that is overwritten in place, always with as many bytes, too few to be torn.
 pub trait InPlace: Send + 'static {
     /// Overwrites it. The end of the process does not undo that; a power loss may.

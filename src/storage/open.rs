@@ -6,9 +6,9 @@
 
 use std::path::Path;
 
-use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
+use redb::{Database, ReadableDatabase};
 use vulpes_raft::commit::CommitError;
-use vulpes_raft::host::Host;
+use vulpes_raft::host::{self, Host};
 use vulpes_raft::ids::Slot;
 use vulpes_raft::order::Resolution;
 use vulpes_raft::wire::{self, Identity};
@@ -23,11 +23,9 @@ use super::{committer, tables};
 pub(super) fn database(host: &Host, path: &Path) -> Result<Database, OpenError> {
     host.disk.open_database(path).map_err(|error| {
         let path = path.to_owned();
-        match error {
-            DatabaseError::Storage(StorageError::Corrupted(reason)) => {
-                OpenError::Damaged { path, reason }
-            }
-            error => OpenError::Disk { path, reason: error.to_string() },
+        match host::damage(&error) {
+            Some(reason) => OpenError::Damaged { path, reason },
+            None => OpenError::Disk { path, reason: error.to_string() },
         }
     })
 }
@@ -113,6 +111,7 @@ fn create(database: &Database, own: &Identity) -> Result<(), CommitError> {
 pub fn compact(host: &Host, own: &Identity, path: &Path) -> Result<(), OpenError> {
     let disk = |reason: String| OpenError::Disk { path: path.to_owned(), reason };
     let mut database = self::database(host, path)?;
+    witness(host, path, &database)?;
     prepare(&database, own, path)?;
     // Each round moves what it can; the last one finds nothing.
     while database.compact().map_err(|error| disk(error.to_string()))? {}

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::log_store::{self, Job, LogCommitter, LogStore, META};
 use super::types::SnapshotMeta;
 use crate::commit::{self, begin_write, CommitError, CommitQueue, Recovery};
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::wire::{self, Identity};
 use crate::witness::{Witness, WitnessError};
 
@@ -63,11 +63,9 @@ impl From<WitnessError> for OpenError {
 
 impl From<redb::DatabaseError> for OpenError {
     fn from(error: redb::DatabaseError) -> Self {
-        match error {
-            redb::DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => {
-                Self::Damaged(reason)
-            }
-            error => Self::Database(error),
+        match host::damage(&error) {
+            Some(reason) => Self::Damaged(reason),
+            None => Self::Database(error),
         }
     }
 }

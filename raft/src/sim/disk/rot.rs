@@ -110,7 +110,7 @@ mod tests {
     use super::super::tests::{insert, numbers, path};
     use super::super::SimDisk;
     use super::*;
-    use crate::host::Disk;
+    use crate::host::{damage, Disk};
 
     /// What redb can't tell apart, because a commit syncs once: a last commit that was torn, which nobody was told of, and
     /// one that was whole and has rotted. It goes back to the commit before; that is what `witness` is there for.
@@ -133,6 +133,19 @@ mod tests {
             }
         }
         assert!(lost > 0 && told > 0, "{lost} lost, {told} told");
+    }
+
+    #[test]
+    fn what_is_no_database_any_more_is_told_from_a_disk_that_fails() {
+        let disk = SimDisk::new();
+        insert(&disk.open_database(path()).unwrap(), 1);
+        disk.crash(1);
+        disk.lock().databases.get_mut(path()).unwrap().current[0] ^= 1;
+        let error = disk.open_database(path()).unwrap_err();
+        assert!(damage(&error).unwrap().contains("magic number"), "{error}");
+        disk.crash(1);
+        disk.kill("test");
+        assert_eq!(damage(&disk.open_database(path()).unwrap_err()), None);
     }
 
     #[test]
