@@ -62,6 +62,7 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ("a disk rots before the cluster has met for the first time", 20_003),
     ("a disk that rots has an older commit of its database, whole", 179_581_582_500_058),
     ("a disk that rots takes Raft's log back", 179_582_026_900_126),
+    ("bits of a database's magic number flip", 179_582_385_003_612),
     ("whom every crash was meant for had ended by its disk", 179_582_026_900_090),
     ("an older connection subscribes behind the newer one's beginning", 179_580_564_000_856),
 ];
