@@ -70,6 +70,9 @@ const REGRESSIONS: &[(&str, u64)] = &[
 /// Where `VULPES_SEEDS` goes on.
 const MORE: u64 = 10_000;
 
+/// After how many seeds it tells how far it is: a hunt of hours may be cut short, and what it has shown still counts.
+const PROGRESS: u64 = 100;
+
 /// What has to happen in a run on average. A disk fails in some only.
 const ATTEMPTS: u64 = 60;
 const GRANTS: u64 = 6;
@@ -155,7 +158,11 @@ fn check_on_all_cores(seeds: Range<u64>) {
                 if let Some(reason) = &report.failure {
                     println!("seed {seed}: {reason}");
                 }
-                sum.lock().expect("no run panics").add(report);
+                let mut sum = sum.lock().expect("no run panics");
+                sum.add(report);
+                if sum.runs % PROGRESS == 0 {
+                    println!("{} seeds, {} failed", sum.runs, sum.failures.len());
+                }
             });
         }
     });
