@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// Largest segment body in bytes. Just under a power of two, because the store rounds allocations up to one.
-pub const SEGMENT_BODY: usize = (1 << 20) - 200;
+pub const SEGMENT_BODY: usize = (2 << 20) - 200;
 
 /// Size in bytes at which a segment that still waits for credit takes no more events.
 pub const SEGMENT_TARGET: usize = (256 << 10) - 200;
@@ -17,8 +17,8 @@ pub const SEGMENT_EVENTS: usize = 65_536;
 /// Room in a body for its header, footer and the dictionaries of one event.
 pub const SEGMENT_OVERHEAD: usize = 16 << 10;
 
-/// Largest event, all its parts together, in bytes.
-pub const EVENT: usize = 1_000_000;
+/// Largest event, all its parts together, in bytes: a payload of a mebibyte, and what comes with it.
+pub const EVENT: usize = (1 << 20) + (16 << 10);
 
 /// Longest topic or pattern, in bytes of its text.
 pub const TOPIC: usize = 4096;

@@ -52,7 +52,7 @@ const SHORT: &[(&str, &str)] = &[
     ("$CONNECT4", r#"10 | s"MQTT" 04 02 000a s"c""#),
     ("$CONNECT5", r#"10 | s"MQTT" 05 02 000a p[] s"c""#),
     ("$CONNACK4", "20 | 0000"),
-    ("$CONNACK5", "20 | 0000 p[21 2000 2401 27 000f8240 22 0000 2801 2901 2a00]"),
+    ("$CONNACK5", "20 | 0000 p[21 2000 2401 27 00108000 22 0000 2801 2901 2a00]"),
     ("$ASK", r#"open realm="home" client="c""#),
 ];
 

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use anyhow::{ensure, Context, Result};
 use serde_json::json;
+use vulpes::limits;
 use vulpes_jepsen::mqtt::{packet, string, Mqtt};
 use vulpes_jepsen::wait::within;
 
@@ -48,7 +49,7 @@ pub(super) fn wamp_cases() -> Vec<SessionCase> {
         ),
         SessionCase::new(
             "a retained value that is too large",
-            json!([16, 1, { "acknowledge": true, "retain": true }, "bad.t", ["x".repeat(1_000_000)]])
+            json!([16, 1, { "acknowledge": true, "retain": true }, "bad.t", ["x".repeat(limits::EVENT)]])
                 .to_string(),
             Outcome::Error("wamp.error.payload_size_exceeded"),
         ),

@@ -1,6 +1,7 @@
 //! What clients publish, and how it is answered.
 
 use super::*;
+use crate::limits;
 
 #[test]
 fn publishes_become_events_and_are_answered_in_order() {
@@ -203,7 +204,7 @@ fn violations_end_the_connection() {
         (
             "30 ff ff ff 7f",
             "95",
-            "a packet of 268435460 bytes was begun, but at most 1016384 are taken",
+            "a packet of 268435460 bytes was begun, but at most 1081344 are taken",
         ),
     ];
     for (packet, code, text) in table {
@@ -259,15 +260,15 @@ fn unanswered_publishes_have_a_limit() {
 fn messages_have_a_limit() {
     let mut packet = BytesMut::new();
     packet.put_u8(0x30);
-    put_varint(&mut packet, 1_000_004);
+    put_varint(&mut packet, limits::EVENT as u32 + 4);
     packet.put_slice(&[0, 1, b'a', 0]);
     let mut fits = packet.clone();
-    fits.put_bytes(b'x', 1_000_000);
+    fits.put_bytes(b'x', limits::EVENT);
     packet.clear();
     packet.put_u8(0x30);
-    put_varint(&mut packet, 1_000_005);
+    put_varint(&mut packet, limits::EVENT as u32 + 5);
     packet.put_slice(&[0, 1, b'a', 0]);
-    packet.put_bytes(b'x', 1_000_001);
+    packet.put_bytes(b'x', limits::EVENT + 1);
     let mut gate = new_gate();
     gate.receive(packets(SHORT[1].1), Moment(0));
     gate.opened(Ok(()));
@@ -277,8 +278,8 @@ fn messages_have_a_limit() {
     gate.receive(fits.clone(), Moment(0));
     let Some(Request::Publish(event)) = gate.poll_request() else { panic!("published") };
     // Not copied.
-    assert_eq!(event.payload.args.as_ptr(), fits[fits.len() - 1_000_000..].as_ptr());
+    assert_eq!(event.payload.args.as_ptr(), fits[fits.len() - limits::EVENT..].as_ptr());
     gate.receive(packet.freeze(), Moment(0));
-    let text = "a message may have 1000000 bytes at most";
+    let text = "a message may have 1064960 bytes at most";
     assert_eq!(gate.poll_output(), Some(packets(&format!("e0 | 95 p[1f s\"{text}\"]"))));
 }
