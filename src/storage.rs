@@ -82,7 +82,7 @@ pub struct StorageStatus {
     pub indexed: Slot,
     /// Bodies, in the order or not.
     pub bodies: u64,
-    /// Bodies without a place in the order.
+    /// Bodies without a place in the order, durable or about to be.
     pub unresolved: u64,
     /// Bodies found damaged and not repaired yet.
     pub damaged: u64,
@@ -139,8 +139,8 @@ impl Storage {
     ) -> Result<Self, OpenError> {
         let disk = |reason: String| OpenError::Disk { path: path.to_owned(), reason };
         let database = open::database(host, path)?;
-        let witness = open::witness(host, path, &database)?;
         open::prepare(&database, identity, path)?;
+        let witness = open::witness(host, path, &database)?;
         let database = Arc::new(database);
         let reader = Reader::new(&database);
         let (staging, tail) = open::load(&reader).map_err(|reason| match reason {
@@ -458,13 +458,16 @@ impl Storage {
     /// # Errors
     /// Where the disk can't be read.
     pub fn status(&self) -> Result<StorageStatus, ReadError> {
-        let counts = self.inner.reader.counts()?;
+        let (unresolved, damaged) = {
+            let staging = self.staging();
+            (staging.unresolved() as u64, staging.damaged().count() as u64)
+        };
         Ok(StorageStatus {
             oldest: self.oldest()?,
             indexed: *self.inner.durable.indexed.borrow(),
-            bodies: counts.bodies,
-            unresolved: counts.unresolved,
-            damaged: self.staging().damaged().count() as u64,
+            bodies: self.inner.reader.bodies()?,
+            unresolved,
+            damaged,
             // Its length is asked for by name: no file is opened, and a simulated disk has none of that name.
             file_length: std::fs::metadata(&self.inner.path).map_or(0, |file| file.len()),
             head: Slot(self.inner.head.load(Ordering::Relaxed)),

@@ -5,7 +5,8 @@
 //! What a node told others since then would be forgotten without a word: votes, and the ends of its log.
 //!
 //! So commits have numbers, and a small file beside the database has the number of the last one that is durable. It is
-//! written after each commit and synced now and then; the operating system does the rest.
+//! written after each commit and synced now and then; the operating system does the rest. In the database the number stands in a
+//! table that nearly all commits change anyway, because each further table costs a commit pages.
 //!
 //! Invariant: the file never has a number whose commit was not durable. A database that is behind it is damaged.
 //!
@@ -22,8 +23,14 @@ use crate::commit::CommitError;
 use crate::host::{Host, InPlace};
 use crate::mutant::{planted, Mutant};
 
-/// The number of the commit that this is part of.
-const NUMBER: TableDefinition<(), u64> = TableDefinition::new("commit");
+/// The row of a database that has the number of the commit it is part of: eight bytes, little-endian.
+#[derive(Clone, Copy)]
+pub struct NumberRow {
+    /// A table that commits change anyway.
+    pub table: TableDefinition<'static, u64, &'static [u8]>,
+    /// A key that nothing else in it has.
+    pub key: u64,
+}
 
 /// Commits after which the file is synced.
 const SYNC_EVERY: u64 = 256;
@@ -31,10 +38,12 @@ const SYNC_EVERY: u64 = 256;
 /// Why a database can't be trusted, or not be told apart from one that can't.
 #[derive(Debug, thiserror::Error)]
 pub enum WitnessError {
-    #[error("it is at commit {found} and has been at commit {seen}, as {} shows; is it a backup?", file.display())]
+    #[error("it is at commit {found} and has been at commit {seen}, as {} shows (is it a backup?)", file.display())]
     WentBack { file: PathBuf, found: u64, seen: u64 },
     #[error("it has commits, and {}, which counts them, is gone", file.display())]
     Gone { file: PathBuf },
+    #[error("the number of its last commit can't be understood")]
+    NoNumber,
     #[error("{}, which counts its commits, can't be understood", file.display())]
     Unreadable { file: PathBuf },
     #[error("{}, which counts its commits: {error}", file.display())]
@@ -54,6 +63,7 @@ impl WitnessError {
 /// Numbers the commits of one database. There is one for each, and all commits that anybody is told of go through it.
 pub struct Witness {
     number: u64,
+    row: NumberRow,
     file: Box<dyn InPlace>,
 }
 
@@ -62,8 +72,13 @@ impl Witness {
     ///
     /// # Errors
     /// [`WitnessError`]: the database is not what it was, or the disk fails.
-    pub fn open(host: &Host, path: &Path, database: &Database) -> Result<Self, WitnessError> {
-        let number = read_number(database)?;
+    pub fn open(
+        host: &Host,
+        path: &Path,
+        database: &Database,
+        row: NumberRow,
+    ) -> Result<Self, WitnessError> {
+        let number = row.read(database)?;
         let file = path.with_extension("witness");
         let disk = |error| WitnessError::Disk { file: file.clone(), error };
         match host.disk.read_file(&file).map_err(disk)? {
@@ -78,7 +93,7 @@ impl Witness {
             },
         }
         let file = host.disk.open_in_place(&file).map_err(disk)?;
-        Ok(Self { number, file })
+        Ok(Self { number, row, file })
     }
 
     /// Commits a transaction, then writes down that it did.
@@ -87,7 +102,8 @@ impl Witness {
     /// Any error means that the outcome is unknown and the disk can't be trusted any more.
     pub fn commit(&mut self, transaction: WriteTransaction) -> Result<(), CommitError> {
         self.number += 1;
-        transaction.open_table(NUMBER)?.insert((), self.number)?;
+        let number = self.number.to_le_bytes();
+        transaction.open_table(self.row.table)?.insert(self.row.key, number.as_slice())?;
         transaction.commit()?;
         if planted(Mutant::SkipFsync) {
             return Ok(());
@@ -100,11 +116,18 @@ impl Witness {
     }
 }
 
-fn read_number(database: &Database) -> Result<u64, CommitError> {
-    match database.begin_read()?.open_table(NUMBER) {
-        Ok(table) => Ok(table.get(())?.map_or(0, |number| number.value())),
-        Err(TableError::TableDoesNotExist(_)) => Ok(0),
-        Err(error) => Err(error.into()),
+impl NumberRow {
+    fn read(self, database: &Database) -> Result<u64, WitnessError> {
+        let row = || -> Result<Option<Vec<u8>>, CommitError> {
+            match database.begin_read()?.open_table(self.table) {
+                Ok(table) => Ok(table.get(self.key)?.map(|number| number.value().to_vec())),
+                Err(TableError::TableDoesNotExist(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        let Some(row) = row()? else { return Ok(0) };
+        let number = row.try_into().map_err(|_| WitnessError::NoNumber)?;
+        Ok(u64::from_le_bytes(number))
     }
 }
 
@@ -128,7 +151,8 @@ mod tests {
     use crate::host::Disk;
     use crate::sim::{self, Rot, SimConfig, SimDisk};
 
-    const TABLE: TableDefinition<u64, u64> = TableDefinition::new("numbers");
+    const TABLE: TableDefinition<u64, &[u8]> = TableDefinition::new("numbers");
+    const ROW: NumberRow = NumberRow { table: TABLE, key: 0 };
 
     fn path() -> &'static Path {
         Path::new("data/test.redb")
@@ -142,13 +166,13 @@ mod tests {
             .disk
             .open_database(path())
             .map_err(|error| WitnessError::Database(CommitError(error.to_string())))?;
-        let witness = Witness::open(&host, path(), &database)?;
+        let witness = Witness::open(&host, path(), &database, ROW)?;
         Ok((database, witness))
     }
 
     fn insert(database: &Database, witness: &mut Witness, number: u64) {
         let transaction = begin_write(database, Recovery::Walk).unwrap();
-        transaction.open_table(TABLE).unwrap().insert(number, number).unwrap();
+        transaction.open_table(TABLE).unwrap().insert(number, [].as_slice()).unwrap();
         witness.commit(transaction).unwrap();
     }
 

@@ -191,9 +191,8 @@ pub(super) fn begin_write(database: &Database) -> Result<WriteTransaction, Commi
 /// All tables, open for writing.
 pub(super) struct Tables<'t> {
     bodies: Table<'t, Key, &'static [u8]>,
-    unresolved: Table<'t, Key, &'static [u8; 8]>,
     slots: Table<'t, u64, &'static [u8]>,
-    fences: Table<'t, u64, &'static [u8; 16]>,
+    fences: Table<'t, u64, &'static [u8]>,
     state: Table<'t, &'static [u8], &'static [u8]>,
     hidden: Table<'t, u64, &'static [u8]>,
 }
@@ -202,7 +201,6 @@ impl<'t> Tables<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, CommitError> {
         Ok(Self {
             bodies: transaction.open_table(tables::BODIES)?,
-            unresolved: transaction.open_table(tables::UNRESOLVED)?,
             slots: transaction.open_table(tables::SLOTS)?,
             fences: transaction.open_table(tables::FENCES)?,
             state: transaction.open_table(tables::STATE)?,
@@ -228,15 +226,8 @@ impl<'t> Tables<'t> {
                     self.bodies.insert(&id.to_key(), row.as_slice())?;
                 }
             }
-            Write::Unresolved { id, checksum } => {
-                self.unresolved.insert(&id.to_key(), &checksum.to_le_bytes())?;
-            }
-            Write::Resolved { id } => {
-                self.unresolved.remove(&id.to_key())?;
-            }
             Write::Discard { id } => {
                 self.bodies.remove(&id.to_key())?;
-                self.unresolved.remove(&id.to_key())?;
             }
             Write::Row(resolution) => {
                 self.slots.insert(resolution.slot.0, wire::encode(&resolution).as_slice())?;
@@ -267,7 +258,7 @@ impl<'t> Tables<'t> {
                 self.state.retain(|_, _| false)?;
             }
             Write::Fence { entry, fence } => {
-                self.fences.insert(entry.0, &tables::encode_fence(fence))?;
+                self.fences.insert(entry.0, tables::encode_fence(fence).as_slice())?;
             }
         }
         Ok(())

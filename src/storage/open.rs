@@ -32,7 +32,7 @@ pub(super) fn database(host: &Host, path: &Path) -> Result<Database, OpenError> 
 
 /// Checks that the file has not gone back in time.
 pub(super) fn witness(host: &Host, path: &Path, database: &Database) -> Result<Witness, OpenError> {
-    Witness::open(host, path, database).map_err(|error| {
+    Witness::open(host, path, database, tables::NUMBER_ROW).map_err(|error| {
         let (path, reason) = (path.to_owned(), error.to_string());
         match error.is_damage() {
             true => OpenError::Damaged { path, reason },
@@ -111,8 +111,8 @@ fn create(database: &Database, own: &Identity) -> Result<(), CommitError> {
 pub fn compact(host: &Host, own: &Identity, path: &Path) -> Result<(), OpenError> {
     let disk = |reason: String| OpenError::Disk { path: path.to_owned(), reason };
     let mut database = self::database(host, path)?;
-    witness(host, path, &database)?;
     prepare(&database, own, path)?;
+    witness(host, path, &database)?;
     // Each round moves what it can; the last one finds nothing.
     while database.compact().map_err(|error| disk(error.to_string()))? {}
     Ok(())
@@ -124,6 +124,7 @@ pub(super) fn load(reader: &Reader) -> Result<(Staging, Option<Resolution>), Rea
     if !reader.is_dense()? {
         return Err(ReadError::DamagedRow(tail.map_or(Slot(0), |tail| tail.slot)));
     }
-    let staging = Staging::new(reader.unresolved()?, reader.fences()?, Next::after(tail.as_ref()));
+    let fences = reader.fences()?;
+    let staging = Staging::new(reader.unresolved(&fences)?, fences, Next::after(tail.as_ref()));
     Ok((staging, tail))
 }

@@ -26,13 +26,6 @@ use super::tables;
 use crate::limits;
 use crate::segment::checksum;
 
-/// What the tables hold, counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) bodies: u64,
-    pub(super) unresolved: u64,
-}
-
 /// Rows of the order, and what is hidden in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
@@ -155,11 +148,9 @@ impl Reader {
         Ok(found.filter(|row| matches!(row.step, Step::Segment(_)) && position < row.end()))
     }
 
-    pub(super) fn counts(&self) -> Result<Counts, ReadError> {
-        let transaction = self.begin()?;
-        let bodies = transaction.open_table(tables::BODIES)?.len()?;
-        let unresolved = transaction.open_table(tables::UNRESOLVED)?.len()?;
-        Ok(Counts { bodies, unresolved })
+    /// How many bodies there are.
+    pub(super) fn bodies(&self) -> Result<u64, ReadError> {
+        Ok(self.begin()?.open_table(tables::BODIES)?.len()?)
     }
 
     /// Whether no slot is missing between the first and the last.
@@ -171,15 +162,31 @@ impl Reader {
         Ok(last.value() - first.value() + 1 == slots.len()?)
     }
 
-    pub(super) fn unresolved(&self) -> Result<BTreeMap<AdvanceSegment, u64>, ReadError> {
-        let unresolved = self.begin()?.open_table(tables::UNRESOLVED)?;
+    /// The bodies at and behind these fences, with their checksums.
+    pub(super) fn unresolved(
+        &self,
+        fences: &BTreeMap<NodeId, Fence>,
+    ) -> Result<BTreeMap<AdvanceSegment, u64>, ReadError> {
+        let bodies = self.begin()?.open_table(tables::BODIES)?;
         let mut found = BTreeMap::new();
-        for row in unresolved.iter()? {
-            let (key, checksum) = row?;
-            found.insert(
-                AdvanceSegment::from_key(key.value()),
-                u64::from_le_bytes(*checksum.value()),
-            );
+        let mut next = Some(NodeId(0));
+        while let Some(from) = next {
+            let first = Fence::default().of(from).to_key();
+            let Some(row) = bodies.range::<&[u8; AdvanceSegment::KEY_LEN]>(&first..)?.next() else {
+                break;
+            };
+            let entry = AdvanceSegment::from_key(row?.0.value()).entry;
+            let fence = fences.get(&entry).copied().unwrap_or_default();
+            let (first, last) = (fence.of(entry).to_key(), Fence::LAST.of(entry).to_key());
+            for row in bodies.range::<&[u8; AdvanceSegment::KEY_LEN]>(&first..=&last)? {
+                let (key, body) = row?;
+                let id = AdvanceSegment::from_key(key.value());
+                // One that rotted away is not here: it is kept again, or fetched.
+                if let Some((checksum, _)) = tables::decode_body(body.value()) {
+                    found.insert(id, checksum);
+                }
+            }
+            next = entry.0.checked_add(1).map(NodeId);
         }
         Ok(found)
     }
@@ -189,7 +196,11 @@ impl Reader {
         let mut found = BTreeMap::new();
         for row in fences.iter()? {
             let (entry, fence) = row?;
-            found.insert(NodeId(entry.value()), tables::decode_fence(fence.value()));
+            if entry.value() != tables::NO_ENTRY {
+                let unreadable = || ReadError::Disk("a fence can't be understood".into());
+                let fence = tables::decode_fence(fence.value()).ok_or_else(unreadable)?;
+                found.insert(NodeId(entry.value()), fence);
+            }
         }
         Ok(found)
     }

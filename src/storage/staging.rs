@@ -32,8 +32,17 @@ pub(super) struct Fence {
 }
 
 impl Fence {
+    /// Behind all that an entry seals.
+    pub(super) const LAST: Self =
+        Self { incarnation: Incarnation(u64::MAX), number: SegmentNumber(u64::MAX) };
+
     fn at(id: AdvanceSegment) -> Self {
         Self { incarnation: id.incarnation, number: id.number }
+    }
+
+    /// The first segment of an entry that is not fenced by it.
+    pub(super) fn of(self, entry: NodeId) -> AdvanceSegment {
+        AdvanceSegment { entry, incarnation: self.incarnation, number: self.number }
     }
 }
 
@@ -71,11 +80,7 @@ pub(super) enum Write {
     Body { id: AdvanceSegment, checksum: u64, body: Bytes },
     /// Writes a body over one of that name, if there is one still.
     Replace { id: AdvanceSegment, checksum: u64, body: Bytes },
-    /// Notes that a body has no place in the order yet.
-    Unresolved { id: AdvanceSegment, checksum: u64 },
-    /// Takes that note back.
-    Resolved { id: AdvanceSegment },
-    /// Removes a body that can't be resolved any more, and its note.
+    /// Removes a body that can't be resolved any more.
     Discard { id: AdvanceSegment },
     /// Writes a row of the order.
     Row(Resolution),
@@ -166,6 +171,11 @@ impl Staging {
         incarnation < self.fence(entry).incarnation
     }
 
+    /// How many bodies have no place in the order.
+    pub(super) fn unresolved(&self) -> usize {
+        self.unresolved.len()
+    }
+
     pub(super) fn standing(&self, id: AdvanceSegment) -> Standing {
         match self.unresolved.get(&id) {
             Some(checksum) => Standing::Unresolved { checksum: *checksum },
@@ -196,10 +206,7 @@ impl Staging {
             Standing::Unknown if self.unresolved.len() >= UNRESOLVED => Err(Refusal::Full),
             Standing::Unknown => {
                 self.unresolved.insert(id, checksum);
-                Ok(Admission::Held(vec![
-                    Write::Body { id, checksum, body: body.clone() },
-                    Write::Unresolved { id, checksum },
-                ]))
+                Ok(Admission::Held(vec![Write::Body { id, checksum, body: body.clone() }]))
             }
         }
     }
@@ -290,9 +297,7 @@ impl Staging {
             self.damaged.remove(&id);
             writes.push(Write::Body { id, checksum, body });
         }
-        if self.unresolved.remove(&id).is_some() {
-            writes.push(Write::Resolved { id });
-        }
+        self.unresolved.remove(&id);
     }
 
     fn discard_below(&mut self, entry: NodeId, incarnation: Incarnation, writes: &mut Vec<Write>) {
@@ -323,7 +328,7 @@ impl Staging {
     /// Takes another storage's row, with that one's whole state as its changes, in place of all rows. The fences follow
     /// from the incarnations that are open behind it: how far these are, only the rows before could tell, and as those
     /// are filled in, they do. Until then bodies may be taken that have their place already; they go when the entry's
-    /// next incarnation opens.
+    /// next incarnation opens, but for those from before a restart, which nothing tells from others then.
     pub(super) fn adopt(
         &mut self,
         row: IndexedRow,

@@ -3,9 +3,9 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `bodies` | advance segment, 24 bytes big-endian | checksum u64, body |
-//! | `unresolved` | advance segment | checksum u64: held, but not in the order yet |
 //! | `slots` | slot u64 | the resolution, by `wire::encode` |
 //! | `fences` | entry u64 | incarnation u64, number u64: the lowest that may still be resolved |
+//! | | 0, which is no entry's number | the number of the last commit (`vulpes_raft::witness`) |
 //! | `state` | key of a row of the realms' state (`realm::Change`) | its value |
 //! | `hidden` | slot u64 | offsets of its events that subscribers never see, by `wire::encode` of a `Vec<u32>` |
 //! | `meta` | `format` | u32 |
@@ -13,30 +13,35 @@
 //!
 //! Numbers in values are little-endian. Persisted: never change, raise [`FORMAT`] instead.
 //!
-//! Invariant: `slots` is dense, every segment in it has a body, and `unresolved` names just the bodies not in `slots`.
-//! The order before the first of them is released. `state` is the fold of the log up to and with the last row of `slots`. A slot without hidden events has no row in
+//! Invariant: `slots` is dense, every segment in it has a body, and the bodies that are not in it are those at and behind their
+//! entry's fence: for them no table is kept, because each one that a commit changes costs it pages. The order before the first of them is released. `state` is the fold of the log up to and with the last row of `slots`. A slot without hidden events has no row in
 //! `hidden`.
 //!
 //! Deliberately absent: when anything is written (`committer`) and what (`staging`).
 
 use redb::TableDefinition;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, SegmentNumber};
+use vulpes_raft::witness::NumberRow;
 
 use super::staging::Fence;
 
-/// Version of everything in the file. 1 had no `state` and no `hidden`.
-pub(super) const FORMAT: u32 = 2;
+/// Version of everything in the file. 1 had no `state` and no `hidden`, 2 had tables for what `fences` tells now.
+pub(super) const FORMAT: u32 = 3;
 
 pub(super) type Key = &'static [u8; AdvanceSegment::KEY_LEN];
 
 pub(super) const BODIES: TableDefinition<'_, Key, &[u8]> = TableDefinition::new("bodies");
-pub(super) const UNRESOLVED: TableDefinition<'_, Key, &[u8; 8]> =
-    TableDefinition::new("unresolved");
 pub(super) const SLOTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("slots");
-pub(super) const FENCES: TableDefinition<'_, u64, &[u8; 16]> = TableDefinition::new("fences");
+pub(super) const FENCES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("fences");
 pub(super) const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
 pub(super) const HIDDEN: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("hidden");
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// The key in `fences` of what is no fence.
+pub(super) const NO_ENTRY: u64 = 0;
+
+/// Where the commits of the file are counted.
+pub(super) const NUMBER_ROW: NumberRow = NumberRow { table: FENCES, key: NO_ENTRY };
 
 pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_IDENTITY: &str = "identity";
@@ -70,12 +75,13 @@ pub(super) fn encode_fence(fence: Fence) -> [u8; 16] {
     row
 }
 
-pub(super) fn decode_fence(row: &[u8; 16]) -> Fence {
-    let mut halves = [[0; 8]; 2];
-    halves[0].copy_from_slice(&row[..8]);
-    halves[1].copy_from_slice(&row[8..]);
-    let [incarnation, number] = halves.map(u64::from_le_bytes);
-    Fence { incarnation: Incarnation(incarnation), number: SegmentNumber(number) }
+/// `None` where it is not a fence.
+pub(super) fn decode_fence(row: &[u8]) -> Option<Fence> {
+    let (incarnation, number) = row.split_first_chunk()?;
+    Some(Fence {
+        incarnation: Incarnation(u64::from_le_bytes(*incarnation)),
+        number: SegmentNumber(u64::from_le_bytes(number.try_into().ok()?)),
+    })
 }
 
 #[cfg(test)]
@@ -96,7 +102,8 @@ mod tests {
 
         let fence = Fence { incarnation: Incarnation(3), number: SegmentNumber(258) };
         assert_eq!(encode_fence(fence), [3, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(decode_fence(&encode_fence(fence)), fence);
+        assert_eq!(decode_fence(&encode_fence(fence)), Some(fence));
+        assert_eq!(decode_fence(&[0; 15]), None);
     }
 
     #[test]

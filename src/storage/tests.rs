@@ -374,10 +374,10 @@ async fn another_node_s_file_and_one_of_another_format_are_left_alone() {
         drop(database);
         open_as(&disk, &identity(1)).unwrap_err()
     };
-    let error = of_format(3);
-    assert!(matches!(error, OpenError::Newer { found: 3, known: 2, .. }), "{error}");
-    let error = of_format(1);
-    assert!(matches!(error, OpenError::Older { found: 1, known: 2, .. }), "{error}");
+    let error = of_format(4);
+    assert!(matches!(error, OpenError::Newer { found: 4, known: 3, .. }), "{error}");
+    let error = of_format(2);
+    assert!(matches!(error, OpenError::Older { found: 2, known: 3, .. }), "{error}");
     assert!(error.to_string().contains("with fresh data directories"), "{error}");
 }
 

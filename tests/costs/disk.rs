@@ -128,7 +128,7 @@ fn check(costs: &[Cost], most: &Most) {
 #[test]
 fn an_idle_cluster_syncs_a_segment_five_times_a_node() {
     for (nodes, most) in
-        [(1, Most { syncs: 4.0, written: 120_000.0 }), (3, Most { syncs: 5.0, written: 150_000.0 })]
+        [(1, Most { syncs: 4.0, written: 105_000.0 }), (3, Most { syncs: 5.0, written: 130_000.0 })]
     {
         let costs = costs(nodes, one_by_one);
         check(&costs, &most);
@@ -145,7 +145,7 @@ fn an_idle_cluster_syncs_a_segment_five_times_a_node() {
 #[test]
 fn a_loaded_cluster_syncs_a_segment_less_than_twice_a_node() {
     for (nodes, most) in
-        [(1, Most { syncs: 1.6, written: 60_000.0 }), (3, Most { syncs: 1.8, written: 65_000.0 })]
+        [(1, Most { syncs: 1.6, written: 55_000.0 }), (3, Most { syncs: 1.8, written: 56_000.0 })]
     {
         let costs = costs(nodes, all_at_once);
         check(&costs, &most);

@@ -23,10 +23,16 @@ use super::snapshot_store::{self, SaveSnapshot};
 use super::types::{LogEntry, LogId, Types, Vote};
 use crate::commit::{begin_write, CommitError, CommitLimits, CommitQueue, Committer, Recovery};
 use crate::wire;
-use crate::witness::Witness;
+use crate::witness::{NumberRow, Witness};
 
-/// Raft's entries by index, each one encoded.
+/// Raft's entries by index, each one encoded; and behind them the number of the last commit.
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+
+/// An index that no entry reaches.
+const NUMBER: u64 = u64::MAX;
+
+/// Where the commits of `raft.redb` are counted.
+pub(super) const NUMBER_ROW: NumberRow = NumberRow { table: LOG, key: NUMBER };
 
 /// The few single values.
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -119,7 +125,7 @@ impl LogCommitter {
         let meta = transaction.open_table(META)?;
         let log = transaction.open_table(LOG)?;
         let purged: Option<LogId> = read(&meta, PURGED)?;
-        let last = match log.last()? {
+        let last = match log.range(..NUMBER)?.next_back().transpose()? {
             Some((_, entry)) => Some(decode::<LogEntry>(entry.value())?.log_id()),
             None => purged,
         };
@@ -179,7 +185,9 @@ impl Committer for LogCommitter {
                     Job::Vote { vote, .. } => {
                         meta.insert(VOTE, vote.as_slice())?;
                     }
-                    Job::Truncate { from } => log.retain_in::<u64, _>(from.., |_, _| false)?,
+                    Job::Truncate { from } => {
+                        log.retain_in::<u64, _>(*from..NUMBER, |_, _| false)?;
+                    }
                     Job::Purge { through } => {
                         log.retain_in::<u64, _>(..=through.index, |_, _| false)?;
                         meta.insert(PURGED, wire::encode(through).as_slice())?;

@@ -26,8 +26,9 @@ const FORMAT: &str = "format";
 const IDENTITY: &str = "identity";
 const SNAPSHOT_META: &str = "snapshot";
 
-/// The format this release writes. Persisted: a change of anything on disk gets the next number.
-const FORMAT_VERSION: u32 = 1;
+/// The format this release writes. Persisted: a change of anything on disk gets the next number. 1 had the number of the last
+/// commit in a table of its own.
+const FORMAT_VERSION: u32 = 2;
 
 /// A value just over a power of two would take twice the room.
 const CHUNK: usize = (1 << 20) - 200;
@@ -47,6 +48,11 @@ pub enum OpenError {
     Thread(#[from] std::io::Error),
     #[error("the database has format {found}, this release knows formats up to {FORMAT_VERSION}; run a newer release")]
     Newer { found: u32 },
+    #[error(
+        "the database has format {found}, from before the first release, and this one needs {FORMAT_VERSION}; it can't be carried \
+         over: start the whole cluster with fresh data directories"
+    )]
+    Older { found: u32 },
     #[error("the database belongs to {found:?}, but this is {own:?}; give each node its own data directory")]
     Foreign { found: Box<Identity>, own: Box<Identity> },
 }
@@ -91,8 +97,8 @@ pub(crate) fn open(
     own: &Identity,
 ) -> Result<(LogStore, SnapshotStore), OpenError> {
     let database = Arc::new(host.disk.open_database(path)?);
-    let witness = Witness::open(host, path, &database)?;
     claim(&database, own)?;
+    let witness = Witness::open(host, path, &database, log_store::NUMBER_ROW)?;
     let committer = LogCommitter::load(database.clone(), witness)?;
     let store = committer.store();
     let queue = commit::spawn(host, "raft.redb", log_store::LIMITS, committer)?;
@@ -111,6 +117,9 @@ fn claim(database: &Database, own: &Identity) -> Result<(), OpenError> {
         let found: Option<u32> = log_store::read(&meta, FORMAT)?;
         if let Some(found) = found.filter(|found| *found > FORMAT_VERSION) {
             return Err(OpenError::Newer { found });
+        }
+        if let Some(found) = found.filter(|found| *found < FORMAT_VERSION) {
+            return Err(OpenError::Older { found });
         }
         let owner: Option<Identity> = log_store::read(&meta, IDENTITY)?;
         if let Some(found) = owner.filter(|owner| owner != own) {

@@ -123,7 +123,7 @@ async fn reads_are_limited_but_never_empty() {
 }
 
 #[tokio::test]
-async fn another_disks_file_and_a_newer_format_are_refused() {
+async fn another_disks_file_and_another_format_are_refused() {
     use crate::commit::{begin_write, Recovery};
     let folder = tempfile::tempdir().unwrap();
     drop(reopen(folder.path()).await);
@@ -137,13 +137,19 @@ async fn another_disks_file_and_a_newer_format_are_refused() {
     drop(database);
     assert!(matches!(open_both(folder.path(), 2), Err(OpenError::Foreign { .. })));
 
-    let database = redb::Database::open(&path).unwrap();
-    let transaction = begin_write(&database, Recovery::Quick).unwrap();
-    let newer = crate::wire::encode(&7u32);
-    transaction.open_table(super::log_store::META).unwrap().insert("format", &newer[..]).unwrap();
-    transaction.commit().unwrap();
-    drop(database);
-    assert!(matches!(open_both(folder.path(), 1), Err(OpenError::Newer { found: 7 })));
+    let of_format = |format: u32| {
+        let database = redb::Database::open(&path).unwrap();
+        let transaction = begin_write(&database, Recovery::Quick).unwrap();
+        let format = crate::wire::encode(&format);
+        let mut meta = transaction.open_table(super::log_store::META).unwrap();
+        meta.insert("format", &format[..]).unwrap();
+        drop(meta);
+        transaction.commit().unwrap();
+        drop(database);
+        open_both(folder.path(), 1).err()
+    };
+    assert!(matches!(of_format(7), Some(OpenError::Newer { found: 7 })));
+    assert!(matches!(of_format(1), Some(OpenError::Older { found: 1 })));
 }
 
 /// openraft's types stand in our file: an upgrade that changes their form needs a new format.

@@ -74,11 +74,12 @@ struct Held {
 
 impl Held {
     fn read(storage: &Storage, named: impl Iterator<Item = AdvanceSegment>) -> Self {
+        let fences = storage.inner.reader.fences().unwrap();
         let held = Self {
             rows: storage.rows(Slot(1), usize::MAX).unwrap(),
             bodies: named.filter_map(|id| Some((id, storage.body(&id).unwrap()?))).collect(),
-            unresolved: storage.inner.reader.unresolved().unwrap(),
-            fences: storage.inner.reader.fences().unwrap(),
+            unresolved: storage.inner.reader.unresolved(&fences).unwrap(),
+            fences,
         };
         assert_eq!(held.bodies.len() as u64, storage.status().unwrap().bodies);
         held
