@@ -1,12 +1,12 @@
 #!/bin/bash
-# How Vulpes' figures change with window, connections, payload size, subscribers, and with 1, 3 and 5 nodes: a table and a
-# picture each. Takes about ten minutes with the defaults.
+# How Vulpes' figures change with window, connections, payload size, subscribers, with 1, 3 and 5 nodes, and with split roles: a
+# table and a picture each. Takes about twelve minutes with the defaults.
 #
 # usage: demo/speed/scale.sh [SECONDS [ROUNDS [FOLDER]]]      from the project's root, after `cargo build --release`
 set -euo pipefail
 
 seconds=${1:-3} rounds=${2:-3} out=${3:-$(mktemp -d)}
-vulpes=$PWD/target/release/vulpes
+vulpes=${VULPES:-$PWD/target/release/vulpes}
 mkdir -p "$out"
 data=$(mktemp -d "$out/data.XXXXXX")
 pids=()
@@ -23,12 +23,29 @@ cluster() {
     "$vulpes" up --nodes "$nodes" --data "$data/$nodes" --peer-port $((port + 35)) --wamp-port $((port + 50)) \
         --mqtt-port $((port + 81)) --admin-port $((port + 10)) > "$data/$nodes.log" 2>&1 &
     pids+=($!)
+    answers $((port + 50))
+}
+
+# Whether a publish to this WAMP port is acknowledged within 20 seconds.
+answers() {
     for _ in $(seq 100); do
-        if "$vulpes" pub bench.ready 1 --node "ws://127.0.0.1:$((port + 50))/" > /dev/null 2>&1; then return; fi
+        if "$vulpes" pub bench.ready 1 --node "ws://127.0.0.1:$1/" > /dev/null 2>&1; then return; fi
         sleep 0.2
     done
-    echo "a cluster of $nodes nodes does not answer; see $data/$nodes.log" >&2
+    echo "the nodes behind port $1 do not answer; see $data/*.log" >&2
     return 1
+}
+
+# Starts nine nodes with one role each, as demo/config has them; their ports have a 2 in front. MQTT is at 21881 to 21883.
+split_roles() {
+    local file
+    mkdir -p "$data/config"
+    for file in demo/config/[seh]?.toml; do
+        sed -E 's/127\.0\.0\.1:([0-9]+)/127.0.0.1:2\1/' "$file" > "$data/config/${file##*/}"
+        "$vulpes" node --config "$data/config/${file##*/}" > "$data/${file##*/}.log" 2>&1 &
+        pids+=($!)
+    done
+    answers 29031
 }
 
 compare() {
@@ -45,11 +62,14 @@ mqtt="mqtt=$three"
 wamp="wamp=ws://127.0.0.1:21350/,ws://127.0.0.1:21351/,ws://127.0.0.1:21352/"
 compare window --target "$mqtt" --target "$wamp" --vary window=1,4,16,64,256,1024
 compare connections --target "$mqtt" --target "$wamp" --vary connections=1,10,100,1000,5000 --window 4
-compare size --target "$mqtt" --target "$wamp" --vary size=16,128,1024,16384,131072,524288 --window 4 --subscribers 1
+compare size --target "$mqtt" --target "$wamp" --vary size=16,128,1024,16384,131072,1048576 --window 4 --subscribers 1
 compare subscribers --target "$mqtt" --target "$wamp" --vary subscribers=0,1,3,9,27
 
 cluster 1 21100
 cluster 5 21500
 compare nodes --target one=127.0.0.1:21181 --target "three=$three" \
     --target five=127.0.0.1:21581,127.0.0.1:21582,127.0.0.1:21583,127.0.0.1:21584,127.0.0.1:21585 --vary window=1,64,256
+
+split_roles
+compare roles --target "three=$three" --target split=127.0.0.1:21881,127.0.0.1:21882,127.0.0.1:21883 --vary window=1,64,256
 echo "figures and pictures are in $out"
