@@ -3,7 +3,7 @@
 # are back after kill -9.
 #
 # usage: demo/speed/long.sh [SECONDS [SIZE [FOLDER]]]      from the project's root, after `cargo build --release`
-# SECONDS of publishing payloads of SIZE bytes; a minute of 16 bytes is about ten million messages and two gigabytes a node.
+# SECONDS of publishing payloads of SIZE bytes.
 set -euo pipefail
 
 seconds=${1:-60} size=${2:-16} out=${3:-$(mktemp -d)}

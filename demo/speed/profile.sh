@@ -9,8 +9,9 @@ seconds=${1:-4} out=${2:-$(mktemp -d)}
 vulpes=${VULPES:-$PWD/target/release/vulpes}
 command -v perf > /dev/null || { echo "perf is not installed" >&2; exit 1; }
 mkdir -p "$out"
-cluster=
-trap '[ -z "$cluster" ] || { kill "$cluster"; wait; } 2>/dev/null; rm -rf "$out/data" /dev/shm/vulpes-profile' EXIT
+cluster= memory=
+if [ -d /dev/shm ]; then memory=$(mktemp -d /dev/shm/vulpes-profile.XXXXXX); fi
+trap '[ -z "$cluster" ] || { kill "$cluster"; wait; } 2>/dev/null; rm -rf "$out/data" "$memory"' EXIT
 
 # Processors that were used in the middle.
 cores() { awk -F, '$3 ~ "task-clock" {print $6}' "$out/stat"; }
@@ -29,8 +30,7 @@ profile() { # NAME FOLDER
         "$vulpes" pub bench.ready 1 --node ws://127.0.0.1:29031/ > /dev/null 2>&1 && break
         sleep 0.2
     done
-    nodes=$(pgrep -P "$cluster" | paste -sd, -)
-    [ -n "$nodes" ] || nodes=$cluster
+    nodes=$(pgrep -P "$cluster" | paste -sd, -) || { echo "the nodes have ended; see $out/$1.log" >&2; exit 1; }
     for window in 1 64 256 1024; do
         "$vulpes" bench --targets 127.0.0.1:21881,127.0.0.1:21882,127.0.0.1:21883 --connections 9 --window "$window" \
             --subscribers 0 --seconds $((seconds + 2)) --warmup 1 > "$out/bench" 2>&1 &
@@ -57,4 +57,4 @@ profile() { # NAME FOLDER
 echo "| data on | in flight | acks/s | p50 | syncs/s | writes/s | cores | tasks | segments.redb | raft.redb |"
 echo "|---|---|---|---|---|---|---|---|---|---|"
 profile disk "$out/data"
-if [ -d /dev/shm ]; then profile memory /dev/shm/vulpes-profile; fi
+[ -z "$memory" ] || profile memory "$memory/data"
