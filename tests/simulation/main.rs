@@ -178,9 +178,10 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
 }
 
+/// Few: a hundred that nobody ran before come with each run of `.ci/run`.
 #[test]
-fn seeds_00_to_49() {
-    check(0..50);
+fn seeds_00_to_29() {
+    check(0..30);
 }
 
 /// Runs plans that have something special about them, each of which has to pass, and sums up what happened.
