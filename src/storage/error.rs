@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use vulpes_raft::ids::{AdvanceSegment, Position, Slot};
+use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Slot};
 use vulpes_raft::wire::Identity;
 
 /// Why a storage can't be opened.
@@ -103,6 +103,9 @@ pub enum ReadError {
     /// Begin anew: the snapshot was not read on in time, or the storage has another one begun on this connection.
     #[error("this snapshot of the state is not there any more")]
     SnapshotGone,
+    /// What may still be resolved of an entry can't be read. Give the node a new disk and number.
+    #[error("the fence of entry {0} is damaged on disk")]
+    DamagedFence(NodeId),
 }
 
 impl<E: Into<redb::Error>> From<E> for ReadError {

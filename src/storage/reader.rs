@@ -197,9 +197,9 @@ impl Reader {
         for row in fences.iter()? {
             let (entry, fence) = row?;
             if entry.value() != tables::NO_ENTRY {
-                let unreadable = || ReadError::Disk("a fence can't be understood".into());
-                let fence = tables::decode_fence(fence.value()).ok_or_else(unreadable)?;
-                found.insert(NodeId(entry.value()), fence);
+                let entry = NodeId(entry.value());
+                let fence = tables::decode_fence(fence.value());
+                found.insert(entry, fence.ok_or(ReadError::DamagedFence(entry))?);
             }
         }
         Ok(found)

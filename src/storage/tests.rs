@@ -374,6 +374,21 @@ async fn another_node_s_file_and_one_of_another_format_are_left_alone() {
         drop(database);
         open_as(&disk, &identity(1)).unwrap_err()
     };
+    let of_fence = || {
+        let disk = disk.cut_power();
+        let host = host(&disk, &TestNet::default());
+        let database = host.disk.open_database(path()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut fences = transaction.open_table(tables::FENCES).unwrap();
+        fences.insert(3, [7; 15].as_slice()).unwrap();
+        drop(fences);
+        transaction.commit().unwrap();
+        drop(database);
+        open_as(&disk, &identity(1)).unwrap_err()
+    };
+    let error = of_fence();
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("the fence of entry 3 is damaged"), "{error}");
     let error = of_format(4);
     assert!(matches!(error, OpenError::Newer { found: 4, known: 3, .. }), "{error}");
     let error = of_format(2);
