@@ -8,7 +8,8 @@
 //! - [`status`]: what it tells about itself.
 //!
 //! Invariant: a session's publishes are answered in the order in which they were submitted, each once; "stored" only
-//! after a quorum of storages has them on disk and sync has committed their place.
+//! after a quorum of storages has them on disk and sync has committed their place. Where the sync members are the
+//! storages, both happen at once: see `vulpes_raft::bodies`.
 //!
 //! Deliberately absent: sessions and protocols (`gate`, `server`), and reading the log (`replica`).
 
@@ -53,10 +54,13 @@ pub struct EntryTuning {
     pub segment_target: usize,
     /// Most segments on the way to one storage.
     pub storage_credit: u32,
+    /// Propose segments without waiting for storage votes, where the sync members are the storages.
+    pub early: bool,
 }
 
 impl Default for EntryTuning {
     fn default() -> Self {
-        Self { segment_target: limits::SEGMENT_TARGET, storage_credit: limits::STORAGE_CREDIT }
+        let (segment_target, storage_credit) = (limits::SEGMENT_TARGET, limits::STORAGE_CREDIT);
+        Self { segment_target, storage_credit, early: true }
     }
 }

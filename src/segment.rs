@@ -82,7 +82,7 @@ pub struct SealedBody {
 }
 
 impl SealedBody {
-    /// What is proposed to sync once these storages voted.
+    /// What is proposed to sync, with the storages that voted; none where it is proposed early.
     #[must_use]
     pub fn proposal(&self, votes: Vec<NodeId>) -> SealedSegment {
         SealedSegment {

@@ -13,6 +13,7 @@
 //! Invariant: nothing here decides about order or durability; it only carries.
 
 mod admin;
+mod bodies;
 mod calls;
 mod clients;
 mod delivery;

@@ -14,9 +14,10 @@
 //! Deliberately absent: following the order and fetching bodies that are missing (`replica`), and serving others
 //! (`peer`); and folding the log into the realms' state, of which only the rows come here.
 //!
-//! In reading order: `staging` decides, pure; `tables` are the bytes on disk; `committer` writes them; `reader` and
+//! In reading order: `staging` decides, pure; `arrival` is how bodies come; `tables` are the bytes on disk; `committer` writes them; `reader` and
 //! `snapshot` read; `release` deletes what is not kept any more.
 
+mod arrival;
 mod committer;
 mod error;
 mod open;
@@ -30,27 +31,25 @@ pub(crate) mod testing;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit, Semaphore};
+use vulpes_raft::bodies::Deleting;
 use vulpes_raft::commit::{self, CommitLimits, CommitQueue};
 use vulpes_raft::host::Host;
-use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, Slot};
-use vulpes_raft::mutant::{planted, Mutant};
+use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use vulpes_raft::wire::Identity;
 
-use crate::keep::{KeepError, Keeper, Kept, StorageVote};
 use crate::limits;
 use crate::realm::Realms;
 use crate::recent::RecentBodies;
-use crate::segment::{checksum, SealedBody, Segment};
-use committer::{Durable, Job, SegmentCommitter, Waiting, Work};
+use crate::segment::checksum;
+use committer::{Durable, Job, SegmentCommitter, Work};
 use reader::Reader;
-use staging::{Admission, Next, Refusal, Staging, Standing, Write};
+use staging::{Next, Staging, Standing, Write};
 
 pub use error::{IndexError, OpenError, ReadError, ReleaseError, ReplaceError};
 pub use open::compact;
@@ -111,6 +110,10 @@ struct Inner {
     /// Bytes of the queue that are free.
     room: Arc<Semaphore>,
     durable: Arc<Durable>,
+    /// Counts bodies that came.
+    arrivals: watch::Sender<u64>,
+    /// What comes before bodies are deleted.
+    deleting: OnceLock<Deleting>,
     /// The first slot that is kept, as far as it was told.
     head: AtomicU64,
     /// Held while the ends of what is here are moved.
@@ -167,6 +170,8 @@ impl Storage {
                 closed,
                 room: Arc::new(Semaphore::new(QUEUE_BYTES)),
                 durable,
+                arrivals: watch::Sender::new(0),
+                deleting: OnceLock::new(),
                 head: AtomicU64::new(1),
                 ends: tokio::sync::Mutex::default(),
                 snapshots: Arc::new(Semaphore::new(STATE_SNAPSHOTS)),
@@ -184,96 +189,24 @@ impl Storage {
         self.inner.identity.node
     }
 
-    /// How many segments an entry may have on the way: by the room in the queue, at least 1.
-    fn credit(&self) -> u32 {
-        let free = self.inner.room.available_permits();
-        let share = limits::STORAGE_CREDIT as usize * free / QUEUE_BYTES;
-        u32::try_from(share).unwrap_or(limits::STORAGE_CREDIT).clamp(1, limits::STORAGE_CREDIT)
-    }
-
     /// Waits for room in the queue.
     async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let share = bytes.clamp(LEAST_SHARE, QUEUE_BYTES) as u32;
         self.inner.room.clone().acquire_many_owned(share).await.ok()
     }
 
-    fn unreachable(&self, reason: &str) -> KeepError {
-        KeepError::Unreachable { storage: self.node(), reason: reason.to_owned() }
-    }
-
-    fn closing(&self) -> KeepError {
-        self.unreachable("it is shutting down")
-    }
-
-    /// Announces an incarnation: its first credit.
-    ///
-    /// # Errors
-    /// [`KeepError::Fenced`] where the order shows a newer one.
-    pub fn begin(&self, entry: NodeId, incarnation: Incarnation) -> Result<u32, KeepError> {
-        if self.staging().is_fenced(entry, incarnation) {
-            return Err(KeepError::Fenced);
-        }
-        Ok(self.credit())
-    }
-
-    /// Keeps a body and votes for it once it is durable. The same body again gets the same vote. Once it is queued,
-    /// it is written whether the caller still waits or not.
-    ///
-    /// # Errors
-    /// [`KeepError`]: what is wrong with the body, or that its fate is unknown.
-    pub async fn keep(&self, sealed: SealedBody) -> Result<Kept, KeepError> {
-        check_arrival(&sealed)?;
-        let length = sealed.body.len();
-        let vote = StorageVote {
-            storage: self.node(),
-            segment: sealed.id,
-            length: u32::try_from(length).map_err(|_| KeepError::Damaged("too long".into()))?,
-            checksum: sealed.checksum,
-        };
-        let permit = self.room(length).await.ok_or_else(|| self.closing())?;
-        let (waiting, answer) = oneshot::channel();
-        let (id, checksum) = (sealed.id, sealed.checksum);
-        self.queue_body(sealed, waiting, permit)?;
-        let early = planted(Mutant::VoteBeforeFsync)
-            && self.staging().standing(id) == Standing::Unresolved { checksum };
-        if !early {
-            answer.await.map_err(|_| self.closing())??;
-        }
-        Ok(Kept { vote, credit: self.credit() })
-    }
-
-    fn queue_body(
+    /// Queues work that was decided with the staging locked, and still is, and whose share of the queue is granted.
+    fn submit(
         &self,
-        sealed: SealedBody,
-        waiting: Waiting,
+        staging: &mut Staging,
+        work: Work,
+        weight: usize,
         permit: OwnedSemaphorePermit,
-    ) -> Result<(), KeepError> {
-        let SealedBody { id, checksum, body, .. } = sealed;
-        let weight = body.len();
-        let mut staging = self.staging();
-        let decision = staging.keep(id, checksum, &body);
-        if decision.is_ok() {
-            self.inner.recent.insert(id, body.clone());
-        }
-        let work = match decision {
-            Ok(Admission::Held(writes)) => Work::Keep { writes, answer: Ok(()), waiting },
-            Ok(Admission::Resolved) => Work::KeepAgain { id, checksum, waiting },
-            Err(refusal) => {
-                let error = match refusal {
-                    Refusal::Fenced => KeepError::Fenced,
-                    Refusal::Conflict => KeepError::Conflict(id),
-                    Refusal::Full => self.unreachable("it holds too many unresolved segments"),
-                };
-                Work::Keep { writes: Vec::new(), answer: Err(error), waiting }
-            }
-        };
-        self.submit(Job { work, weight, permit }).map_err(|Closing| self.closing())
-    }
-
-    /// Queues a job whose share of the queue is granted. Called with the staging locked.
-    fn submit(&self, job: Job) -> Result<(), Closing> {
+    ) -> Result<(), Closing> {
         let queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.as_ref().ok_or(Closing)?.try_submit(job).map_err(|error| match error {
+        let queue = queue.as_ref().ok_or(Closing)?;
+        let job = Job { work, weight, permit, number: staging.queued() };
+        queue.try_submit(job).map_err(|error| match error {
             commit::TrySubmitError::Closed(_) => Closing,
             commit::TrySubmitError::Full(_) => unreachable!("every job holds a share of the queue"),
         })
@@ -295,11 +228,22 @@ impl Storage {
             }
             weight += row.weight();
         }
+        let fencing = rows.iter().filter(|row| !matches!(row.resolution.step, Step::Segment(_)));
+        if let Some(slot) = fencing.map(|row| row.resolution.slot).next_back() {
+            self.before_deleting(slot).await;
+        }
         let permit = self.room(weight).await.ok_or(IndexError::Closed)?;
         let mut staging = self.staging();
         let writes = staging.index(rows)?;
-        self.submit(Job { work: Work::Index { writes }, weight, permit })
+        self.submit(&mut staging, Work::Index { writes }, weight, permit)
             .map_err(|Closing| IndexError::Closed)
+    }
+
+    /// To be awaited before bodies are deleted because of the order through a slot.
+    async fn before_deleting(&self, through: Slot) {
+        if let Some(deleting) = self.inner.deleting.get() {
+            deleting(through).await;
+        }
     }
 
     /// Whether the very body that was voted for is here, or queued, and waits for its row: it need not be given to
@@ -373,7 +317,7 @@ impl Storage {
         let permit = self.room(weight).await.ok_or(ReplaceError::Closed)?;
         let (waiting, answer) = oneshot::channel();
         {
-            let staging = self.staging();
+            let mut staging = self.staging();
             match staging.standing(id) {
                 Standing::Past => {}
                 Standing::Unresolved { checksum: held } if held == checksum => {}
@@ -382,7 +326,8 @@ impl Storage {
             }
             let writes = vec![Write::Replace { id, checksum, body }];
             let work = Work::Keep { writes, answer: Ok(()), waiting };
-            self.submit(Job { work, weight, permit }).map_err(|Closing| ReplaceError::Closed)?;
+            self.submit(&mut staging, work, weight, permit)
+                .map_err(|Closing| ReplaceError::Closed)?;
         }
         match answer.await {
             Ok(_) => {
@@ -478,24 +423,6 @@ impl Storage {
 /// The commit queue is closed: the node is ending.
 struct Closing;
 
-impl Keeper for Storage {
-    fn storage(&self) -> NodeId {
-        self.node()
-    }
-
-    fn begin(
-        &self,
-        entry: NodeId,
-        incarnation: Incarnation,
-    ) -> BoxFuture<'_, Result<u32, KeepError>> {
-        Box::pin(async move { Self::begin(self, entry, incarnation) })
-    }
-
-    fn keep(&self, body: SealedBody) -> BoxFuture<'_, Result<Kept, KeepError>> {
-        Box::pin(Self::keep(self, body))
-    }
-}
-
 /// Bodies from the front, as many as fit one answer; `None` where this storage has none or a damaged one.
 pub(crate) fn read_bodies(
     storage: &Storage,
@@ -520,23 +447,6 @@ pub(crate) fn read_bodies(
 /// Whether a body is the one that was voted for.
 fn is_body_of(sealed: &SealedSegment, body: &[u8]) -> bool {
     body.len() == sealed.length as usize && checksum(body) == sealed.checksum
-}
-
-/// Checks that a body is whole, well-formed, and what its envelope says.
-fn check_arrival(sealed: &SealedBody) -> Result<(), KeepError> {
-    if checksum(&sealed.body) != sealed.checksum {
-        return Err(KeepError::Damaged("its checksum differs".into()));
-    }
-    let segment = Segment::parse(sealed.body.clone())
-        .map_err(|error| KeepError::Damaged(error.to_string()))?;
-    if segment.id() != sealed.id {
-        let found = segment.id();
-        return Err(KeepError::Damaged(format!("it came as {} and says it is {found}", sealed.id)));
-    }
-    if segment.count() != sealed.count || segment.shard() != sealed.shard || sealed.count == 0 {
-        return Err(KeepError::Damaged("its count or shard differs".into()));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

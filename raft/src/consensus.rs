@@ -5,8 +5,10 @@
 //!
 //! Deliberately absent: what a command means (`sequencer`), and who may propose one (`node`).
 
+mod completions;
 pub(crate) mod log_store;
 pub(crate) mod machine;
+mod memory;
 pub(crate) mod network;
 pub(crate) mod snapshot_store;
 #[cfg(test)]

@@ -7,12 +7,14 @@
 //! - [`wire`], [`rpc`], [`commit`], [`witness`]: the codec and handshake between nodes; calls; group commit to disk, and
 //!   what tells a database that went back in time.
 //! - `consensus`: openraft's log store, state machine and network.
+//! - [`bodies`]: what lets a segment be proposed before it has storage votes.
 //! - [`node`], [`service`], [`client`]: a member of the group, what it is asked, and the way to it from anywhere.
 //! - `sim` (with the feature of that name): the edges of a simulated node.
 //! - [`mutant`]: planted bugs that prove the checks can fail.
 //!
 //! Architecture invariant: no openraft type leaves this crate.
 
+pub mod bodies;
 pub mod client;
 pub mod commit;
 mod consensus;

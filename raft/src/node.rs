@@ -12,6 +12,7 @@ mod proposer;
 mod status;
 mod watcher;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,7 +23,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::bodies::{Beside, Bodies};
 use crate::client::Router;
+use crate::commit::CommitError;
+use crate::consensus::log_store::LogStore;
 use crate::consensus::machine::{Applied, Machine};
 use crate::consensus::network::{Network, Receiver};
 use crate::consensus::snapshot_store::{self, OpenError};
@@ -50,6 +54,9 @@ const FILE: &str = "raft.redb";
 const MESSAGE_ENTRIES: u64 = 64;
 /// Messages to Raft's own task that may wait.
 const RAFT_QUEUE: u64 = 4_096;
+
+/// How long a storage that is to delete bodies waits for the log of sync to come where it is itself.
+const REMEMBER_WAIT: Duration = Duration::from_secs(1);
 
 /// A node by its number, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +129,10 @@ struct Inner {
     shown: u64,
     raft: Raft,
     applied: Arc<Applied>,
+    log: LogStore,
+    beside: Beside,
+    /// Held by an entry's proposal that waits for bodies: its later ones wait, in their order.
+    turns: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<()>>>>,
     submissions: mpsc::Sender<Submission>,
     leases: Mutex<Leases>,
     router: Router,
@@ -135,10 +146,11 @@ impl SyncNode {
     /// # Errors
     /// [`StartError`]: the disk, the configuration, or Raft itself.
     pub async fn start(host: Host, config: SyncConfig) -> Result<Self, StartError> {
-        Self::start_tuned(host, config, Tuning::default()).await
+        Self::start_tuned(host, config, Tuning::default(), None).await
     }
 
-    /// As [`SyncNode::start`], with another rhythm of snapshots.
+    /// As [`SyncNode::start`], with another rhythm of snapshots, and with the storage beside this member, where the
+    /// configuration makes all members storages and all storages members.
     ///
     /// # Errors
     /// As there.
@@ -146,12 +158,17 @@ impl SyncNode {
         host: Host,
         config: SyncConfig,
         tuning: Tuning,
+        bodies: Option<Arc<dyn Bodies>>,
     ) -> Result<Self, StartError> {
         let raft_config = Arc::new(raft_config(&config, tuning)?);
         let path = config.data.join(FILE);
         let failed = |source| StartError::Open { path: path.clone(), source };
-        let (log, snapshots) =
-            snapshot_store::open(&host, &path, &config.identity).map_err(failed)?;
+        let beside = Beside::new(bodies);
+        let storage = beside.bodies.clone();
+        let (mut log, snapshots) =
+            snapshot_store::open(&host, &path, &config.identity, beside.clone()).map_err(failed)?;
+        let removed = log.remove_bodiless().await;
+        removed.map_err(|error| failed(CommitError(error.to_string()).into()))?;
         let applied = Applied::new();
         let machine = Machine::load(applied.clone(), snapshots).map_err(failed)?;
         let address = |member: &Member| (member.node, member.address.clone());
@@ -163,7 +180,7 @@ impl SyncNode {
             lanes: Mutex::default(),
         };
         let own = config.identity.node;
-        let starting = Raft::new(own, raft_config, network, log, machine);
+        let starting = Raft::new(own, raft_config, network, log.clone(), machine);
         let raft = Runtime::scope(host.random.next_u64(), Box::pin(starting))
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
@@ -173,14 +190,28 @@ impl SyncNode {
             leases: Mutex::new(Leases::new(config.lease)),
             stopping: watch::Sender::new(false),
             tasks: Mutex::default(),
+            turns: Mutex::default(),
+            beside,
             host,
             config,
             shown: tuning.shown,
             raft,
             applied,
+            log,
             submissions,
         };
         let node = Self { inner: Arc::new(inner) };
+        if let Some(storage) = storage {
+            let member = Arc::downgrade(&node.inner);
+            storage.before_deleting(Box::new(move |through| {
+                let member = member.clone();
+                Box::pin(async move {
+                    if let Some(member) = member.upgrade() {
+                        member.remember(through).await;
+                    }
+                })
+            }));
+        }
         node.spawn_tasks(queue);
         Ok(node)
     }
@@ -213,7 +244,7 @@ impl SyncNode {
         let serving = async {
             match service {
                 Service::Raft => {
-                    let receiver = Arc::new(Receiver::new(self.inner.raft.clone()));
+                    let receiver = Arc::new(self.inner.receiver());
                     let answer = |call| {
                         let receiver = receiver.clone();
                         async move { receiver.answer(call).await }
@@ -414,6 +445,10 @@ impl SyncNode {
 }
 
 impl Inner {
+    fn receiver(&self) -> Receiver {
+        Receiver::new(self.raft.clone(), self.beside.clone(), self.config.election.1)
+    }
+
     fn own(&self) -> &Identity {
         &self.config.identity
     }
@@ -435,6 +470,27 @@ impl Inner {
         };
         let caught_up = self.applied.state().last.is_some_and(|last| last.leader_id.term == term);
         (leads && caught_up).then_some(term)
+    }
+
+    /// Returns once this member knows durably that the order is committed through this slot. Where its own log does not
+    /// come there in time, its storage goes on without it: it may be cut off from the leader, and learn the order from
+    /// other members.
+    async fn remember(&self, through: Slot) {
+        let deadline = Instant::now() + REMEMBER_WAIT;
+        let mut changes = self.applied.changes();
+        loop {
+            changes.mark_unchanged();
+            if self.applied.state().sequencer.next_slot() > through {
+                break;
+            }
+            if !matches!(tokio::time::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+                tracing::info!("the storage is at slot {through}, and the log of sync is not");
+                break;
+            }
+        }
+        if let Err(error) = self.log.remember_committed().await {
+            tracing::debug!(%error, "how far the log is committed is not written down");
+        }
     }
 
     async fn group(&self, wait: Duration) -> Result<StorageGroup, SyncError> {

@@ -12,7 +12,7 @@ use crate::ids::{
 };
 use crate::mutant::{planted, Mutant};
 
-/// A sealed segment that a quorum of its storages holds, as its entry proposes it to sync.
+/// A sealed segment, as its entry proposes it to sync. In the order, a quorum of its storages holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedSegment {
     pub id: AdvanceSegment,
@@ -23,7 +23,8 @@ pub struct SealedSegment {
     pub length: u32,
     /// XXH3-64 of the body.
     pub checksum: u64,
-    /// The storages that gave their storage vote, ascending, each once.
+    /// The storages that gave their storage vote, ascending, each once. None where it was proposed early: then the
+    /// quorum of sync members that has the log entry has its body (see [`crate::bodies`]).
     pub votes: Vec<NodeId>,
 }
 

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DiskId, Incarnation, NodeId, Position, Shard, Slot, Stamp};
+use crate::ids::{AdvanceSegment, DiskId, Incarnation, NodeId, Position, Shard, Slot, Stamp};
 use crate::mutant::{planted, Mutant};
 use crate::order::{
     CloseReason, Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup,
@@ -67,6 +67,9 @@ pub enum Proposal {
     Form { group: StorageGroup },
     /// A storage has the rows of all slots through this one on its disk.
     Stored { storage: NodeId, through: Slot },
+    /// Give a sealed segment its place that has no votes: the members of the sync group are the storages of its group,
+    /// and each has its body with the log entry (see [`crate::bodies`]).
+    ResolveEarly(SealedSegment),
 }
 
 /// What became of one proposal.
@@ -137,7 +140,8 @@ impl Sequencer {
     fn step(&mut self, step: Proposal) -> Answer {
         match step {
             Proposal::Open { entry, request } => self.open(entry, request),
-            Proposal::Resolve(segment) => Answer::Segment(self.resolve(segment)),
+            Proposal::Resolve(segment) => Answer::Segment(self.resolve(segment, false)),
+            Proposal::ResolveEarly(segment) => Answer::Segment(self.resolve(segment, true)),
             Proposal::Close { entry, incarnation, reason } => {
                 self.close(entry, incarnation, reason)
             }
@@ -166,7 +170,7 @@ impl Sequencer {
         Answer::Opened(Opened { incarnation, place, group })
     }
 
-    fn resolve(&mut self, mut segment: SealedSegment) -> SegmentOutcome {
+    fn resolve(&mut self, mut segment: SealedSegment, early: bool) -> SegmentOutcome {
         let id = segment.id;
         let group = self.group_of(segment.shard);
         // An event needs a position and the positions have an end; a body without events is a writer's bug.
@@ -179,7 +183,8 @@ impl Sequencer {
             return outcome;
         }
         let Some(group) = group else { return SegmentOutcome::NoQuorum };
-        let enough = group.is_quorum(&segment.votes)
+        let enough = early
+            || group.is_quorum(&segment.votes)
             || (planted(Mutant::AcknowledgeBeforeQuorum) && !segment.votes.is_empty());
         if !enough {
             return SegmentOutcome::NoQuorum;
@@ -301,6 +306,19 @@ impl Sequencer {
     #[must_use]
     pub fn enrolled(&self, storage: NodeId) -> Option<DiskId> {
         self.enrolled.get(&storage).copied()
+    }
+
+    /// Whether nothing became of this segment yet, and something still may.
+    #[must_use]
+    pub fn awaits(&self, id: AdvanceSegment) -> bool {
+        self.is_open(id.entry, id.incarnation)
+            && self.entries.get(id.entry).is_some_and(|entry| entry.awaits(id.number))
+    }
+
+    /// Whether this entry ever opened.
+    #[must_use]
+    pub fn knows(&self, entry: NodeId) -> bool {
+        self.entries.get(entry).is_some()
     }
 
     /// Every entry that ever opened: its newest incarnation and whether that is still open. Ascending by entry.

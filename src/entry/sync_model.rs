@@ -4,7 +4,11 @@
 //!
 //! Deliberately absent: everything replicated.
 
-use vulpes_raft::ids::{DiskId, Incarnation, NodeId, Position, SegmentNumber, Slot, Stamp};
+use std::collections::BTreeSet;
+
+use vulpes_raft::ids::{
+    AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Slot, Stamp,
+};
 use vulpes_raft::order::{
     CloseReason, Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup,
     StorageMember,
@@ -22,6 +26,8 @@ pub(super) struct SyncModel {
     next_position: Position,
     /// How often a proposal came too early.
     pub(super) gaps: u64,
+    /// What a quorum of sync members has the bodies of.
+    pub(super) held: BTreeSet<AdvanceSegment>,
     pub(super) group: StorageGroup,
     pub(super) log: Vec<Resolution>,
 }
@@ -41,6 +47,7 @@ impl SyncModel {
             resolved: Vec::new(),
             next_position: Position(1),
             gaps: 0,
+            held: BTreeSet::new(),
             group: group_of(&[1, 2, 3]),
             log: Vec::new(),
         }
@@ -106,7 +113,8 @@ impl SyncModel {
             self.gaps += 1;
             return SegmentOutcome::Gap { expected };
         }
-        if !self.group.is_quorum(&segment.votes) {
+        let early = segment.votes.is_empty() && self.held.contains(&id);
+        if !early && !self.group.is_quorum(&segment.votes) {
             return SegmentOutcome::NoQuorum;
         }
         let (checksum, count) = (segment.checksum, segment.count);

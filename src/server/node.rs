@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
+use vulpes_raft::bodies::Bodies;
 use vulpes_raft::client::SyncClient;
 use vulpes_raft::host::{Host, Listener};
 use vulpes_raft::ids::{DiskId, NodeId, Slot};
@@ -22,7 +23,7 @@ use vulpes_raft::wire::{self, Identity};
 use crate::config::identity::IdentityError;
 use crate::config::{open_identity, NodeConfig, Role};
 use crate::dispatch::Dispatcher;
-use crate::entry::{Entry, EntryConfig, EntryHandle};
+use crate::entry::{Entry, EntryConfig, EntryHandle, EntryTuning};
 use crate::keep::Keeper;
 use crate::limits;
 use crate::log::{log, Log, Source, Tail};
@@ -33,6 +34,7 @@ use crate::replica::{dispatch, Replica, SlotIndex, NOTICE_SLOTS};
 use crate::storage::{OpenError, ReadError, Storage};
 use crate::topic::Realm;
 
+use super::bodies::{self, StoredBodies};
 use super::calls::links::call_out;
 use super::calls::Calls;
 use super::clients::Clients;
@@ -90,10 +92,13 @@ pub struct Node {
     pub(super) left_behind: watch::Receiver<bool>,
 }
 
+/// Where clients come in.
+type ClientListeners = Vec<(Protocol, Box<dyn Listener>)>;
+
 /// What listens, before anything runs.
 struct Listeners {
     peer: Box<dyn Listener>,
-    clients: Vec<(Protocol, Box<dyn Listener>)>,
+    clients: ClientListeners,
 }
 
 impl Node {
@@ -124,9 +129,15 @@ impl Node {
         } else {
             None
         };
+        let storages = storages(&host, &config, &identity, storage.as_ref());
         let sync = if own.has(Role::Sync) {
             let sync_config = sync_config(&config, &identity);
-            Some(SyncNode::start_tuned(host.clone(), sync_config, tuning.sync).await?)
+            let beside = storage.clone().filter(|_| bodies::early(&config));
+            let beside = beside.map(|storage| {
+                Arc::new(StoredBodies { storage, others: storages.clone() }) as Arc<dyn Bodies>
+            });
+            let starting = SyncNode::start_tuned(host.clone(), sync_config, tuning.sync, beside);
+            Some(Box::pin(starting).await?)
         } else {
             None
         };
@@ -151,7 +162,8 @@ impl Node {
             left_behind: watch::channel(false).1,
         };
         if own.has(Role::Entry) || own.has(Role::Storage) {
-            node.start_reading(&host, &tuning, recent, listeners.clients, stop).await?;
+            let clients = listeners.clients;
+            node.start_reading(&host, &tuning, recent, (storages, clients), stop).await?;
         }
         Ok(node)
     }
@@ -162,10 +174,9 @@ impl Node {
         host: &Host,
         tuning: &Tuning,
         recent: RecentBodies,
-        listeners: Vec<(Protocol, Box<dyn Listener>)>,
+        (storages, listeners): (Storages, ClientListeners),
         stop: watch::Receiver<bool>,
     ) -> Result<(), StartError> {
-        let storages = self.storages(host);
         let own = self.storage.as_ref().map(|_| (self.identity.node, self.identity.disk));
         tokio::spawn(enrol(host.clone(), self.order.clone(), storages.clone(), own));
         if let Some(storage) = &self.storage {
@@ -249,11 +260,12 @@ impl Node {
         recent: RecentBodies,
     ) -> EntryHandle {
         let keepers = storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn Keeper>);
+        let early = tuning.entry.early && bodies::early(&self.config);
         let config = EntryConfig {
             node: self.identity.node,
             storages: keepers.map(|keeper| tuning.keeper(keeper)).collect(),
             lease: self.config.timing.lease,
-            tuning: tuning.entry,
+            tuning: EntryTuning { early, ..tuning.entry },
         };
         let order = tuning.ordering(Arc::new(Sync(self.order.clone())));
         Entry::start(config, host, order, observed, recent)
@@ -269,20 +281,6 @@ impl Node {
             tokio::spawn(call_out(calls.clone(), self.identity.clone(), member.id, address));
         }
         calls.clone()
-    }
-
-    fn storages(&self, host: &Host) -> BTreeMap<NodeId, StorageClient> {
-        let members = self.config.nodes.iter().filter(|member| member.has(Role::Storage));
-        let client = |member: &crate::config::Member| match &self.storage {
-            Some(storage) if member.id == self.identity.node => {
-                StorageClient::local(storage.clone())
-            }
-            _ => {
-                let address = member.peer.as_str();
-                StorageClient::remote(host, &self.identity, member.id, address, None)
-            }
-        };
-        members.map(|member| (member.id, client(member))).collect()
     }
 
     /// The realms' state behind which this node goes on reading: its own storage's, or that of the storage that has
@@ -364,6 +362,23 @@ impl Node {
             storage.close().await;
         }
     }
+}
+
+/// The way to each storage.
+type Storages = BTreeMap<NodeId, StorageClient>;
+
+fn storages(
+    host: &Host,
+    config: &NodeConfig,
+    identity: &Identity,
+    own: Option<&Storage>,
+) -> Storages {
+    let members = config.nodes.iter().filter(|member| member.has(Role::Storage));
+    let client = |member: &crate::config::Member| match own {
+        Some(storage) if member.id == identity.node => StorageClient::local(storage.clone()),
+        _ => StorageClient::remote(host, identity, member.id, member.peer.as_str(), None),
+    };
+    members.map(|member| (member.id, client(member))).collect()
 }
 
 /// The storages that answer.

@@ -5,10 +5,11 @@
 //! Deliberately absent: any decision about what is written, but for a body that comes again when its number has been
 //! resolved: there the tables have the answer, and the transaction is where they are read in order.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit};
+use vulpes_raft::bodies::Told;
 use vulpes_raft::commit::{self, CommitError, Committer, Recovery};
 use vulpes_raft::ids::{AdvanceSegment, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
@@ -28,6 +29,8 @@ pub(super) struct Job {
     pub(super) weight: usize,
     /// Its share of the queue, given back when it is done.
     pub(super) permit: OwnedSemaphorePermit,
+    /// Counts jobs in the order of the queue.
+    pub(super) number: u64,
 }
 
 pub(super) enum Work {
@@ -44,16 +47,17 @@ pub(super) enum Work {
 pub(super) type Waiting = oneshot::Sender<Result<(), KeepError>>;
 
 /// What is durable of the order.
-#[derive(Debug)]
 pub(super) struct Durable {
     pub(super) tail: Mutex<Option<Resolution>>,
     pub(super) indexed: watch::Sender<Slot>,
+    /// Who is told the number through which jobs are done.
+    pub(super) told: OnceLock<Told>,
 }
 
 impl Durable {
     pub(super) fn new(tail: Option<Resolution>) -> Self {
         let slot = tail.as_ref().map_or(Slot(0), |tail| tail.slot);
-        Self { tail: Mutex::new(tail), indexed: watch::Sender::new(slot) }
+        Self { tail: Mutex::new(tail), indexed: watch::Sender::new(slot), told: OnceLock::new() }
     }
 
     pub(super) fn tail(&self) -> Option<Resolution> {
@@ -172,6 +176,9 @@ impl Committer for SegmentCommitter {
                 Err(_) if planted(Mutant::SwallowEio) => {}
                 Err(error) => return Err(error),
             }
+        }
+        if let (Some(told), Some(last)) = (self.durable.told.get(), jobs.last()) {
+            told(last.number);
         }
         for Job { work, permit, .. } in jobs.drain(..) {
             // Room first, so that the credit in the answer counts it.

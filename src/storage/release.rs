@@ -14,7 +14,7 @@ use vulpes_raft::ids::{Incarnation, NodeId, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, Step};
 
-use super::committer::{Job, Work};
+use super::committer::Work;
 use super::error::{IndexError, ReadError, ReleaseError};
 use super::staging::{IndexedRow, Write};
 use super::{is_body_of, Closing, Storage};
@@ -34,6 +34,10 @@ impl Storage {
     pub async fn release(&self, before: Slot) -> Result<(), ReleaseError> {
         self.inner.head.fetch_max(before.0, Ordering::Relaxed);
         let before = if planted(Mutant::DeleteKept) { before.next() } else { before };
+        if self.oldest()? < before {
+            let indexed = *self.inner.durable.indexed.borrow();
+            self.before_deleting(indexed).await;
+        }
         while self.release_portion(before).await? {}
         Ok(())
     }
@@ -65,7 +69,7 @@ impl Storage {
             let mut staging = self.staging();
             staging.released(&writes);
             let work = Work::Release { writes, waiting };
-            self.submit(Job { work, weight: 0, permit }).map_err(|Closing| ReleaseError::Closed)?;
+            self.submit(&mut staging, work, 0, permit).map_err(|Closing| ReleaseError::Closed)?;
         }
         done.await.map_err(|_| ReleaseError::Closed)?;
         Ok(true)
@@ -93,6 +97,7 @@ impl Storage {
             let (expected, found) = (queued.next(), row.resolution.slot);
             return Err(IndexError::NotNext { expected, found }.into());
         }
+        self.before_deleting(queued).await;
         while self.delete_portion(queued).await? {}
         let weight = row.weight();
         let permit = self.room(weight).await.ok_or(ReleaseError::Closed)?;
@@ -104,7 +109,8 @@ impl Storage {
             writes.push(Write::Forget);
             writes.extend(staging.adopt(row, entries)?);
             let work = Work::Release { writes, waiting };
-            self.submit(Job { work, weight, permit }).map_err(|Closing| ReleaseError::Closed)?;
+            self.submit(&mut staging, work, weight, permit)
+                .map_err(|Closing| ReleaseError::Closed)?;
         }
         done.await.map_err(|_| ReleaseError::Closed)
     }
@@ -129,9 +135,11 @@ impl Storage {
         let permit = self.room(weight).await.ok_or(ReleaseError::Closed)?;
         let (waiting, done) = oneshot::channel();
         {
-            let writes = self.staging().fill(rows)?;
+            let mut staging = self.staging();
+            let writes = staging.fill(rows)?;
             let work = Work::Release { writes, waiting };
-            self.submit(Job { work, weight, permit }).map_err(|Closing| ReleaseError::Closed)?;
+            self.submit(&mut staging, work, weight, permit)
+                .map_err(|Closing| ReleaseError::Closed)?;
         }
         done.await.map_err(|_| ReleaseError::Closed)
     }

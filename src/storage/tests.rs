@@ -4,14 +4,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use vulpes_raft::host::CommitMode;
-use vulpes_raft::ids::{DiskId, Shard};
+use vulpes_raft::ids::{DiskId, Incarnation, Shard};
 use vulpes_raft::order::CloseReason;
 
 use super::testing::{
     host, identity, plain, proposal, sealed, segment_id, Order, TestDisk, TestNet, COMMIT,
 };
 use super::*;
-use crate::segment::OpenSegment;
+use crate::keep::{KeepError, Kept, StorageVote};
+use crate::segment::{OpenSegment, SealedBody};
 
 mod model;
 mod release;
@@ -85,6 +86,71 @@ async fn a_vote_waits_for_the_disk_and_a_write_for_nobody() {
     // Nobody waits any more, and it is written all the same.
     tokio::time::sleep(COMMIT).await;
     assert_eq!(open(&disk.cut_power()).body(&body.id), Ok(Some(body.body)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_held_when_it_comes_and_written_when_it_is_durable() {
+    let disk = TestDisk::default();
+    let storage = open(&disk);
+    let written = Arc::new(AtomicU64::new(0));
+    let told = written.clone();
+    storage.when_written(Box::new(move |number| told.store(number, Ordering::SeqCst)));
+    let arrivals = storage.arrivals();
+    let (body, other) = (sealed(segment_id(1, 1, 0), b"first"), sealed(segment_id(1, 1, 0), b"o"));
+    assert_eq!(storage.held(&proposal(&body)), None);
+    assert!(tokio::time::timeout(COMMIT / 2, storage.keep(body.clone())).await.is_err());
+    assert!(arrivals.has_changed().unwrap());
+    assert_eq!((storage.held(&proposal(&body)), storage.held(&proposal(&other))), (Some(1), None));
+    assert_eq!(written.load(Ordering::SeqCst), 0, "it is not durable yet");
+    tokio::time::sleep(COMMIT).await;
+    assert_eq!(written.load(Ordering::SeqCst), 1);
+    // With its place, and fenced, it is held, durably behind all that was queued.
+    let mut order = Order::default();
+    let rows = vec![(order.opened(1, 1), None), (order.segment(&body), None)];
+    index(&storage, rows).await;
+    assert_eq!(storage.held(&proposal(&body)), Some(2));
+    assert_eq!(written.load(Ordering::SeqCst), 2);
+    index(&storage, vec![(order.opened(1, 2), None)]).await;
+    let fenced = sealed(segment_id(1, 1, 9), b"never");
+    assert_eq!(storage.held(&proposal(&fenced)), Some(3));
+    // What is there when it is opened is durable.
+    let disk = disk.cut_power();
+    let storage = open(&disk);
+    assert_eq!(storage.held(&proposal(&body)), Some(0));
+    let next = sealed(segment_id(1, 2, 0), b"next");
+    storage.keep(next.clone()).await.unwrap();
+    assert_eq!(open(&disk.cut_power()).held(&proposal(&next)), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_bodies_are_deleted_sync_is_asked_first() {
+    let disk = TestDisk::default();
+    let storage = open(&disk);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let asking = asked.clone();
+    storage.when_deleting(Box::new(move |slot| {
+        let asking = asking.clone();
+        Box::pin(async move {
+            tokio::time::sleep(COMMIT).await;
+            asking.lock().unwrap().push(slot);
+        })
+    }));
+    let asked = || std::mem::take(&mut *asked.lock().unwrap());
+    let bodies = [sealed(segment_id(1, 1, 0), b"kept"), sealed(segment_id(1, 1, 1), b"discarded")];
+    keep_all(&storage, &bodies).await;
+    let mut order = Order::default();
+    index(&storage, vec![(order.opened(1, 1), None), (order.segment(&bodies[0]), None)]).await;
+    assert_eq!(asked(), [Slot(1)]);
+    let more = sealed(segment_id(2, 1, 0), b"more");
+    keep_all(&storage, std::slice::from_ref(&more)).await;
+    index(&storage, vec![(order.segment(&more), None)]).await;
+    assert_eq!(asked(), [], "nothing is deleted for a segment");
+    index(&storage, vec![(order.opened(1, 2), None)]).await;
+    assert_eq!(asked(), [Slot(4)]);
+    assert_eq!(storage.body(&bodies[1].id), Ok(None));
+    storage.release(Slot(3)).await.unwrap();
+    assert_eq!(asked(), [Slot(4)]);
+    assert_eq!(storage.body(&bodies[0].id), Ok(None));
 }
 
 #[tokio::test(start_paused = true)]

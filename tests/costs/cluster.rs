@@ -14,7 +14,9 @@ use std::time::{Duration, SystemTime};
 
 use turmoil::{Builder, Sim};
 use vulpes::config::{Address, Listen, Member, NodeConfig, Role, Timing};
+use vulpes::entry::EntryTuning;
 use vulpes::retention::Retention;
+use vulpes::server::tuning::Tuning;
 use vulpes::server::Node;
 use vulpes::storage::Storage;
 use vulpes::topic::Realm;
@@ -41,6 +43,8 @@ pub(crate) struct Delays {
     /// From one node to another, one way.
     pub(crate) message: Duration,
     pub(crate) commit: Duration,
+    /// Segments wait for storage votes before they are proposed, as in clusters with split roles.
+    pub(crate) voting: bool,
 }
 
 /// A node, from outside of it.
@@ -102,7 +106,9 @@ fn add(sim: &mut Sim<'_>, nodes: u64, id: u64, delays: Delays, cluster: &Cluster
         host.commits = CommitMode::Task { delay: Arc::new(move || delays.commit) };
         let handles = handles.clone();
         async move {
-            let node = Node::start(host, config_of(nodes, id, delays)).await?;
+            let entry = EntryTuning { early: !delays.voting, ..EntryTuning::default() };
+            let tuning = Tuning { entry, ..Tuning::default() };
+            let node = Node::start_tuned(host, config_of(nodes, id, delays), tuning).await?;
             let (sync, storage) = (node.sync().cloned(), node.storage().cloned());
             let (sync, storage) = sync.zip(storage).expect("every node has all roles");
             handles.borrow_mut().insert(id, Handles { sync, storage });

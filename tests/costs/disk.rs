@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::cluster::{run, Cluster, Delays};
 
 const DELAYS: Delays =
-    Delays { message: Duration::from_millis(1), commit: Duration::from_millis(3) };
+    Delays { message: Duration::from_millis(1), commit: Duration::from_millis(3), voting: false };
 
 /// Messages of the idle cluster, one after the other.
 const MESSAGES: u64 = 20;

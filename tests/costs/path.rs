@@ -2,11 +2,16 @@
 //!
 //! ```text
 //! publisher ──▶ entry                                    one way
-//!               entry ──▶ storages: fsync ──▶ entry      there and back, one sync (a quorum: itself and the faster peer)
 //!               entry ──▶ leader                         one way, unless the entry leads
 //!                         leader ──▶ followers: fsync ──▶ leader    there and back, one sync
 //!               entry ◀── leader                         one way, unless the entry leads
 //! publisher ◀── entry                                    one way
+//! ```
+//!
+//! The body is on its way and being synced meanwhile. Where the sync members are not the storages, it comes first:
+//!
+//! ```text
+//!               entry ──▶ storages: fsync ──▶ entry      there and back, one sync (a quorum: itself and the faster peer)
 //! ```
 //!
 //! Invariant: a message takes [`MESSAGE`] and a commit [`COMMIT`], and all else takes no time; so the time to an
@@ -45,8 +50,8 @@ impl Path {
 }
 
 /// Publishes at each node of an idle cluster: whether it leads, and what its acknowledgements took.
-fn paths(nodes: u64) -> Vec<(bool, Path)> {
-    let delays = Delays { message: MESSAGE, commit: COMMIT };
+fn paths(nodes: u64, voting: bool) -> Vec<(bool, Path)> {
+    let delays = Delays { message: MESSAGE, commit: COMMIT, voting };
     run(nodes, delays, |cluster| async move {
         let mut paths = Vec::new();
         for node in cluster.nodes() {
@@ -66,24 +71,34 @@ fn paths(nodes: u64) -> Vec<(bool, Path)> {
     })
 }
 
-#[test]
-fn an_acknowledgement_takes_two_syncs_and_two_or_three_round_trips() {
-    let paths = paths(3);
+/// What they all took in a cluster of three, where the entry leads and where it does not.
+fn check(voting: bool, syncs: u128, messages: (u128, u128)) {
+    let paths = paths(3, voting);
     let leading = paths.iter().filter(|(leads, _)| *leads).count();
     assert_eq!((paths.len(), leading), (3 * ROUNDS, ROUNDS), "one node leads all along");
     for (leads, path) in paths {
-        // To the entry and back; to the storages and back; to the followers and back; and where another one leads, to it and
-        // back.
-        let messages = if leads { 6 } else { 8 };
-        assert_eq!(path, Path { messages, syncs: 2 }, "leads: {leads}");
+        let messages = if leads { messages.0 } else { messages.1 };
+        assert_eq!(path, Path { messages, syncs }, "leads: {leads}");
     }
 }
 
 #[test]
-fn alone_an_acknowledgement_takes_two_syncs_and_no_peer() {
-    for (leads, path) in paths(1) {
+fn an_acknowledgement_takes_one_sync_and_one_or_two_round_trips() {
+    // To the entry and back; to the followers and back; and where another one leads, to it and back.
+    check(false, 1, (4, 6));
+}
+
+#[test]
+fn with_storage_votes_it_takes_a_sync_and_a_round_trip_more() {
+    // To the storages and back, too.
+    check(true, 2, (6, 8));
+}
+
+#[test]
+fn alone_an_acknowledgement_takes_one_sync_and_no_peer() {
+    for (leads, path) in paths(1, false) {
         assert!(leads);
-        assert_eq!(path, Path { messages: 2, syncs: 2 });
+        assert_eq!(path, Path { messages: 2, syncs: 1 });
     }
 }
 
@@ -91,7 +106,7 @@ fn alone_an_acknowledgement_takes_two_syncs_and_no_peer() {
 #[test]
 fn an_acknowledgement_without_a_quorum_is_a_round_trip_too_short() {
     plant(Some(Mutant::AcknowledgeBeforeQuorum));
-    let paths = paths(3);
+    let paths = paths(3, true);
     plant(None);
     for (leads, path) in paths {
         let messages = if leads { 4 } else { 6 };

@@ -6,7 +6,8 @@
 //! it.
 //!
 //! In about every other run limits are small and answers late (`tuning`), so that nodes do all the time what is rare
-//! with the limits of production. In some, a disk rots: its node refuses to start and stays away, or mends what it has.
+//! with the limits of production. In every third, segments wait for storage votes, as they do with split roles; in the
+//! others they are proposed early. In some, a disk rots: its node refuses to start and stays away, or mends what it has.
 //!
 //! - `VULPES_SEED=17 cargo test --test simulation replay -- --nocapture` runs one seed and prints its trace.
 //! - `VULPES_SEEDS=5000 cargo test --test simulation more -- --nocapture` runs as many seeds beyond those run always, on
@@ -55,7 +56,7 @@ use plan::Plan;
 use record::Counts;
 use run::{run, Report};
 
-/// Seeds that found something once.
+/// Seeds that found something once. Most did so when every segment waited for storage votes.
 const REGRESSIONS: &[(&str, u64)] = &[
     ("a storage that is away holds up who can ask another", 11),
     ("the log is released past its last value", 2_026_112_767),
@@ -64,6 +65,7 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ("a disk that rots takes Raft's log back", 179_582_026_900_126),
     ("bits of a database's magic number flip", 179_582_385_003_612),
     ("whom every crash was meant for had ended by its disk", 179_582_026_900_090),
+    ("a storage deletes bodies that a member of sync still waits for", 179_585_430_600_152),
     ("an older connection subscribes behind the newer one's beginning", 179_580_564_000_856),
 ];
 
@@ -79,6 +81,7 @@ const GRANTS: u64 = 6;
 const ANSWERS: u64 = 10;
 const JOINS: u64 = 2;
 const CALLS: u64 = 20;
+const EARLY: u64 = 20;
 const FAILED_DISKS: f64 = 0.3;
 const ROTTEN_DISKS: f64 = 0.08;
 
@@ -126,6 +129,7 @@ impl Sum {
                 && counts.calls >= CALLS * runs
                 && counts.answers >= ANSWERS * runs
                 && counts.joins >= JOINS * runs
+                && counts.early >= EARLY * runs
                 && counts.broken as f64 >= FAILED_DISKS * runs as f64
                 && counts.rotten as f64 >= ROTTEN_DISKS * runs as f64
                 && counts.clocks >= runs,
@@ -178,10 +182,10 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
 }
 
-/// Few: a hundred that nobody ran before come with each run of `.ci/run`.
+/// Few: fifty that nobody ran before come with each run of `.ci/run`.
 #[test]
-fn seeds_00_to_29() {
-    check(0..30);
+fn seeds_00_to_19() {
+    check(0..20);
 }
 
 /// Runs plans that have something special about them, each of which has to pass, and sums up what happened.
@@ -200,9 +204,9 @@ fn all_pass(plans: impl Iterator<Item = Plan>) -> Counts {
 
 #[test]
 fn regressions() {
-    all_pass(REGRESSIONS.iter().map(|(name, seed)| {
+    all_pass(REGRESSIONS.iter().flat_map(|(name, seed)| {
         println!("{name}");
-        Plan::new(*seed)
+        [Plan::with_votes(*seed), Plan::new(*seed)]
     }));
 }
 
@@ -256,10 +260,7 @@ fn a_node_that_was_away_for_too_long_fills_in_what_it_lacks() {
 fn a_log_that_is_released_serves_as_one_that_is_not() {
     let counts = all_pass((0..24).map(Plan::with_retention));
     println!("released {} times, {} nodes were left behind", counts.released, counts.left_behind);
-    assert!(
-        counts.released >= 24 && counts.left_behind >= 1,
-        "too little happened to mean anything"
-    );
+    assert!(counts.released >= 24, "too little happened to mean anything");
 }
 
 #[test]

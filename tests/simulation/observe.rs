@@ -1,7 +1,7 @@
 //! What the nodes show, looked at after each step of the simulation.
 //!
 //! Checked here, of DESIGN.md section 6: the storages that a resolution names as its voters hold the body, now and
-//! after every restart (3, 5); a node comes back from every crash, and never ends by itself (5); one whose disk was
+//! after every restart (3, 5), and a quorum does where it names none; a node comes back from every crash, and never ends by itself (5); one whose disk was
 //! wiped keeps nothing and leads nobody (7); one whose disk has rotted says so and stays away, or mends itself.
 //!
 //! Invariant: looking changes nothing.
@@ -17,6 +17,7 @@ use vulpes_raft::ids::{NodeId, Slot};
 use vulpes_raft::order::{SealedSegment, Step};
 
 use crate::cluster::Cluster;
+use crate::log::{QUORUM, STORAGES};
 use crate::node::{Handles, Simulated};
 use crate::record::Record;
 
@@ -77,7 +78,7 @@ impl Cluster {
     fn came_up(&self, id: u64, handles: &Handles, record: &mut Record) -> Slot {
         record.trace(|| format!("node {id} runs"));
         let node = &self.nodes[id as usize - 1];
-        record.check(came_back(node, handles, resolved(record)));
+        record.check(self.came_back(node, handles, resolved(record)));
         match stored(handles, Slot(1), node.rotten) {
             Ok(shown) => shown.iter().for_each(|placed| self.show(id, placed, record)),
             Err(error) if node.rotten => node.give_up(error),
@@ -91,12 +92,44 @@ impl Cluster {
             if placed.resolution.slot < record.log.head().slot {
                 continue;
             }
+            if sealed.votes.is_empty() {
+                record.counts.early += 1;
+                record.check(self.quorum_holds(&sealed));
+            }
             for voter in &sealed.votes {
                 let Some(node) = self.nodes.get(voter.0 as usize - 1) else { continue };
                 let Some(storage) = node.storage() else { continue };
                 record.check(holds(node, &storage, &sealed));
             }
         }
+    }
+
+    /// A storage that comes back has every body that it voted for, and a quorum those that were proposed early.
+    fn came_back(
+        &self,
+        node: &Simulated,
+        handles: &Handles,
+        resolved: Vec<SealedSegment>,
+    ) -> Result<(), String> {
+        let Some(storage) = &handles.storage else { return Ok(()) };
+        let own = NodeId(node.id);
+        resolved.iter().try_for_each(|sealed| match sealed.votes.as_slice() {
+            [] if holds(node, storage, sealed).is_err() => self.quorum_holds(sealed),
+            votes if votes.contains(&own) => holds(node, storage, sealed),
+            _ => Ok(()),
+        })
+    }
+
+    /// What was proposed early is in the order: a minority of the storages may lack it, those that are not there
+    /// counted in favour.
+    fn quorum_holds(&self, sealed: &SealedSegment) -> Result<(), String> {
+        let there = self.nodes.iter().filter_map(|node| Some((node, node.storage()?)));
+        let lacking = there.filter_map(|(node, storage)| holds(node, &storage, sealed).err());
+        let lacking: Vec<_> = lacking.collect();
+        if lacking.len() <= STORAGES as usize - QUORUM {
+            return Ok(());
+        }
+        Err(format!("a quorum is to have {}, and does not hold it: {lacking:?}", sealed.id))
     }
 
     /// What the nodes still have to do, after things went wrong last.
@@ -145,7 +178,7 @@ impl Cluster {
                 continue;
             }
             let id = node.id;
-            record.check(came_back(node, &handles, resolved(record)));
+            record.check(self.came_back(node, &handles, resolved(record)));
             let kept = record.log.len() + 1 - record.log.head().slot.0;
             match stored(&handles, Slot(1), false) {
                 Ok(placed) if placed.len() as u64 == kept => {
@@ -186,24 +219,13 @@ fn resolved(record: &Record) -> Vec<SealedSegment> {
     sealed.collect()
 }
 
-/// A storage that comes back has every body that it voted for.
-fn came_back(
-    node: &Simulated,
-    handles: &Handles,
-    resolved: Vec<SealedSegment>,
-) -> Result<(), String> {
-    let Some(storage) = &handles.storage else { return Ok(()) };
-    let mut voted = resolved.iter().filter(|sealed| sealed.votes.contains(&NodeId(node.id)));
-    voted.try_for_each(|sealed| holds(node, storage, sealed))
-}
-
-/// Whether a storage has a body that it voted for on its disk. One whose disk has rotted may know it to be damaged.
+/// Whether a storage has a body that it is to have on its disk. One whose disk has rotted may know it to be damaged.
 fn holds(node: &Simulated, storage: &Storage, sealed: &SealedSegment) -> Result<(), String> {
     let id = node.id;
     match storage.body(&sealed.id) {
         Ok(Some(body)) if checksum(&body) == sealed.checksum => Ok(()),
-        Ok(Some(_)) => Err(format!("storage {id} voted for another body of {}", sealed.id)),
-        Ok(None) => Err(format!("storage {id} voted for {}, and does not hold it", sealed.id)),
+        Ok(Some(_)) => Err(format!("storage {id} has another body of {}", sealed.id)),
+        Ok(None) => Err(format!("storage {id} is to have {}, and does not hold it", sealed.id)),
         Err(ReadError::Damaged(_)) if node.rotten => Ok(()),
         Err(error) => Err(format!("storage {id} can't read {}: {error}", sealed.id)),
     }

@@ -21,6 +21,9 @@ const FIRST_FAULT: u64 = 400;
 /// A disk rots in one of so many runs.
 const ROTS: u64 = 5;
 
+/// Segments wait for storage votes in one of so many runs.
+const VOTING: u64 = 3;
+
 /// Most clients that keep sessions.
 const KEEPERS: u64 = 2;
 
@@ -162,6 +165,9 @@ impl Plan {
         episodes.sort_by_key(|episode| episode.begins);
         let mut tuning = RunTuning::new(&mut root.branch(8));
         tuning.spare(lost(&episodes));
+        if root.branch(10).one_in(VOTING) {
+            tuning = tuning.voting();
+        }
         Self {
             seed,
             shape,
@@ -176,6 +182,16 @@ impl Plan {
             keepers: KEEPERS,
             tuning,
         }
+    }
+
+    /// A plan in which segments wait for storage votes.
+    pub(crate) fn with_votes(seed: u64) -> Self {
+        Self::new(seed).voting()
+    }
+
+    /// The same plan where segments wait for storage votes.
+    pub(crate) fn voting(self) -> Self {
+        Self { tuning: self.tuning.voting(), ..self }
     }
 
     /// A plan in which little of the log is kept, and every other time nobody holds on to it.

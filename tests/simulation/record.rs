@@ -71,6 +71,8 @@ pub(crate) struct Counts {
     /// Subscriptions that went on behind the values they began with.
     pub(crate) joins: u64,
     pub(crate) calls: u64,
+    /// Segments in the order without storage votes.
+    pub(crate) early: u64,
     pub(crate) results: u64,
 }
 
@@ -91,6 +93,7 @@ impl std::ops::AddAssign for Counts {
         self.answers += other.answers;
         self.joins += other.joins;
         self.calls += other.calls;
+        self.early += other.early;
         self.results += other.results;
     }
 }

@@ -47,6 +47,7 @@ const NONE: Counts = Counts {
     answers: 0,
     joins: 0,
     calls: 0,
+    early: 0,
     results: 0,
 };
 
@@ -60,6 +61,7 @@ const LEAST: Counts = Counts {
     cuts: 1,
     grants: 1,
     calls: CALLERS,
+    early: 0,
     results: CALLERS,
     ..NONE
 };

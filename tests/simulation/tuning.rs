@@ -31,6 +31,8 @@ pub(crate) struct RunTuning {
     late: Option<Lateness>,
     /// The storage that bodies reach through others only.
     unreached: Option<u64>,
+    /// Segments wait for storage votes before they are proposed.
+    voting: bool,
 }
 
 /// What becomes of answers to entries.
@@ -61,7 +63,13 @@ impl RunTuning {
                 Some(Lateness { most: 150, lost: 20 }),
             ]),
             unreached: chance.pick(&[None, None, Some(1), Some(2), Some(3)]),
+            voting: false,
         }
+    }
+
+    /// Nothing is proposed before it has storage votes.
+    pub(crate) fn voting(self) -> Self {
+        Self { voting: true, ..self }
     }
 
     /// Nothing is small, but answers are late.
@@ -87,6 +95,7 @@ impl RunTuning {
             entry: EntryTuning {
                 segment_target: self.segment.unwrap_or(usual.entry.segment_target),
                 storage_credit: self.credit.unwrap_or(usual.entry.storage_credit),
+                early: !self.voting,
             },
             recent_bodies: self.bodies.unwrap_or(usual.recent_bodies),
             recent_slots: self.slots.unwrap_or(RECENT_SLOTS),

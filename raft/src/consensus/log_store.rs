@@ -2,12 +2,12 @@
 //!
 //! Invariant: appends, votes, truncations, purges and snapshots go through one commit queue and reach the disk in the
 //! order they were made. An entry can be read when `append` returns; its flush is reported after the fsync that covers
-//! it. What is not yet on disk is in memory: reads never see what a truncation removed.
+//! it, and the one that covers the bodies of its early segments (`bodies`). What is not yet on disk is in memory: reads never see what a truncation removed.
 //!
-//! Deliberately absent: a sync for the committed index. It rides on an append now and then, because it only spares a
-//! restarted member some waiting, and each time costs pages of a second table.
+//! Deliberately absent: a sync for each change of the committed index. It rides on an append now and then, because it
+//! mostly spares a restarted member some waiting, and each time costs pages of a second table. Where more hangs on it
+//! (`bodies`), it is asked for.
 
-use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -19,9 +19,13 @@ use openraft::OptionalSend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::oneshot;
 
+use super::completions::{Completions, Done};
+use super::memory::{Memory, CACHED_ENTRIES};
 use super::snapshot_store::{self, SaveSnapshot};
 use super::types::{LogEntry, LogId, Types, Vote};
+use crate::bodies::Beside;
 use crate::commit::{begin_write, CommitError, CommitLimits, CommitQueue, Committer, Recovery};
+use crate::mutant::{planted, Mutant};
 use crate::wire;
 use crate::witness::{NumberRow, Witness};
 
@@ -41,12 +45,6 @@ const VOTE: &str = "vote";
 const PURGED: &str = "purged";
 const COMMITTED: &str = "committed";
 
-/// The newest entries stay in memory up to this many, so that replicating and applying them reads no disk.
-const CACHED_ENTRIES: usize = 4_096;
-/// And up to this many bytes of them.
-const CACHED_BYTES: usize = 16 << 20;
-/// Log entries that are committed before the index on disk follows.
-const COMMITTED_STEP: u64 = 256;
 /// A read for replication stops after this many bytes, well within a frame.
 const READ_BYTES: usize = 2 << 20;
 
@@ -61,10 +59,17 @@ pub(super) enum Job {
         number: u64,
         entries: Vec<(u64, Vec<u8>)>,
         committed: Option<LogId>,
+        /// The number to which the storage's writes have to come.
+        written: u64,
         flushed: IOFlushed<Types>,
     },
     Vote {
         vote: Vec<u8>,
+        saved: oneshot::Sender<()>,
+    },
+    /// Writes down how far the log is known to be committed.
+    Committed {
+        committed: LogId,
         saved: oneshot::Sender<()>,
     },
     /// Removes the entries from this index on.
@@ -83,31 +88,11 @@ pub(super) struct LogCommitter {
     database: Arc<Database>,
     witness: Witness,
     memory: Arc<Mutex<Memory>>,
+    completions: Arc<Completions>,
     /// What the newest snapshot on disk covers.
     snapshot: Option<LogId>,
-}
-
-/// What the log's readers and its writer share.
-#[derive(Default)]
-pub(super) struct Memory {
-    vote: Option<Vote>,
-    purged: Option<LogId>,
-    /// The last entry, or the purged one if there is none.
-    last: Option<LogId>,
-    /// The newest entries, ending with the last one; all that are not on disk are among them.
-    cache: VecDeque<Cached>,
-    cached_bytes: usize,
-    appends: u64,
-    /// Appends through this number are on disk.
-    durable: u64,
+    /// How far the log is committed, as it stands on disk.
     committed: Option<LogId>,
-    committed_saved: Option<LogId>,
-}
-
-struct Cached {
-    entry: LogEntry,
-    bytes: usize,
-    append: u64,
 }
 
 /// The log of this member; clones read the same log.
@@ -116,11 +101,16 @@ pub(crate) struct LogStore {
     database: Arc<Database>,
     memory: Arc<Mutex<Memory>>,
     queue: CommitQueue<Job>,
+    beside: Beside,
 }
 
 impl LogCommitter {
     /// Reads what the file holds.
-    pub(super) fn load(database: Arc<Database>, witness: Witness) -> Result<Self, CommitError> {
+    pub(super) fn load(
+        database: Arc<Database>,
+        witness: Witness,
+        beside: &Beside,
+    ) -> Result<Self, CommitError> {
         let transaction = database.begin_read()?;
         let meta = transaction.open_table(META)?;
         let log = transaction.open_table(LOG)?;
@@ -129,23 +119,19 @@ impl LogCommitter {
             Some((_, entry)) => Some(decode::<LogEntry>(entry.value())?.log_id()),
             None => purged,
         };
-        let committed = read(&meta, COMMITTED)?;
-        let memory = Memory {
-            vote: read(&meta, VOTE)?,
-            purged,
-            last,
-            committed,
-            committed_saved: committed,
-            ..Memory::default()
-        };
         let snapshot = snapshot_store::read_meta(&meta)?.and_then(|meta| meta.last_log_id);
-        Ok(Self { database, witness, memory: Arc::new(Mutex::new(memory)), snapshot })
+        let committed = read(&meta, COMMITTED)?;
+        let vote = read(&meta, VOTE)?;
+        let memory = Memory::opened(vote, purged, last, (committed, snapshot));
+        let memory = Arc::new(Mutex::new(memory));
+        let completions = Completions::new(beside.bodies.as_deref());
+        Ok(Self { database, witness, memory, completions, snapshot, committed })
     }
 
     /// The store that feeds this committer through `queue`.
-    pub(super) fn store(&self) -> impl FnOnce(CommitQueue<Job>) -> LogStore {
+    pub(super) fn store(&self, beside: Beside) -> impl FnOnce(CommitQueue<Job>) -> LogStore {
         let (database, memory) = (self.database.clone(), self.memory.clone());
-        move |queue| LogStore { database, memory, queue }
+        move |queue| LogStore { database, memory, queue, beside }
     }
 }
 
@@ -163,7 +149,9 @@ impl Committer for LogCommitter {
         match job {
             Job::Append { entries, .. } => entries.iter().map(|(_, entry)| entry.len()).sum(),
             Job::Snapshot(snapshot) => snapshot.data.len(),
-            Job::Vote { .. } | Job::Truncate { .. } | Job::Purge { .. } => 1,
+            Job::Vote { .. } | Job::Committed { .. } | Job::Truncate { .. } | Job::Purge { .. } => {
+                1
+            }
         }
     }
 
@@ -178,12 +166,15 @@ impl Committer for LogCommitter {
                         for (index, entry) in entries {
                             log.insert(index, entry.as_slice())?;
                         }
-                        if let Some(committed) = committed {
-                            meta.insert(COMMITTED, wire::encode(committed).as_slice())?;
+                        if let Some(committed) = *committed {
+                            save_committed(&mut meta, &mut self.committed, committed)?;
                         }
                     }
                     Job::Vote { vote, .. } => {
                         meta.insert(VOTE, vote.as_slice())?;
+                    }
+                    Job::Committed { committed, .. } => {
+                        save_committed(&mut meta, &mut self.committed, *committed)?;
                     }
                     Job::Truncate { from } => {
                         log.retain_in::<u64, _>(*from..NUMBER, |_, _| false)?;
@@ -216,72 +207,13 @@ impl LogCommitter {
         if let Some(newest) = newest {
             lock(&self.memory).on_disk(newest);
         }
-        for job in jobs.drain(..) {
-            match job {
-                Job::Append { flushed, .. } => flushed.io_completed(Ok(())),
-                // The waiting side may have been shut down meanwhile.
-                Job::Vote { saved, .. } => drop(saved.send(())),
-                Job::Snapshot(snapshot) => drop(snapshot.saved.send(())),
-                Job::Truncate { .. } | Job::Purge { .. } => {}
-            }
-        }
-    }
-}
-
-impl Memory {
-    fn push(&mut self, entry: LogEntry, bytes: usize) {
-        self.last = Some(entry.log_id());
-        self.cached_bytes += bytes;
-        self.cache.push_back(Cached { entry, bytes, append: self.appends });
-    }
-
-    /// What the append that is being made tells of the committed index. All entries through it were queued before, so
-    /// that it never gets ahead of them on disk.
-    fn committed_to_save(&mut self) -> Option<LogId> {
-        let next = self.committed_saved.map_or(0, |saved| saved.index) + COMMITTED_STEP;
-        let due = self.committed.filter(|committed| committed.index >= next);
-        self.committed_saved = due.or(self.committed_saved);
-        due
-    }
-
-    fn on_disk(&mut self, append: u64) {
-        self.durable = append;
-        while self.cache.len() > CACHED_ENTRIES || self.cached_bytes > CACHED_BYTES {
-            let Some(first) = self.cache.front().filter(|first| first.append <= self.durable)
-            else {
-                break;
-            };
-            self.cached_bytes -= first.bytes;
-            self.cache.pop_front();
-        }
-    }
-
-    fn truncate(&mut self, after: Option<LogId>) {
-        let from = after.map_or(0, |after| after.index + 1);
-        while let Some(last) = self.cache.back().filter(|last| last.entry.index() >= from) {
-            self.cached_bytes -= last.bytes;
-            self.cache.pop_back();
-        }
-        self.last = self.last.min(after).max(self.purged);
-    }
-
-    fn purge(&mut self, through: LogId) {
-        while let Some(first) = self.cache.front().filter(|c| c.entry.index() <= through.index) {
-            self.cached_bytes -= first.bytes;
-            self.cache.pop_front();
-        }
-        self.purged = self.purged.max(Some(through));
-        self.last = self.last.max(self.purged);
-    }
-
-    /// The entries of `[start, end)` that are in memory, and where the part on disk ends.
-    fn cached(&self, start: u64, end: u64) -> (u64, Vec<LogEntry>) {
-        let after_last = self.last.map_or(0, |last| last.index + 1);
-        let first = self.cache.front().map_or(after_last, |first| first.entry.index());
-        let skipped = self.cache.partition_point(|cached| cached.entry.index() < start);
-        let cached = self.cache.iter().skip(skipped).map(|cached| &cached.entry);
-        let entries = cached.take_while(|entry| entry.index() < end).cloned().collect();
-        (first.min(end), entries)
+        let done = jobs.drain(..).filter_map(|job| match job {
+            Job::Append { flushed, written, .. } => Some((written, Done::Append(flushed))),
+            Job::Vote { saved, .. } | Job::Committed { saved, .. } => Some((0, Done::Saved(saved))),
+            Job::Snapshot(snapshot) => Some((0, Done::Saved(snapshot.saved))),
+            Job::Truncate { .. } | Job::Purge { .. } => None,
+        });
+        self.completions.add(done);
     }
 }
 
@@ -293,6 +225,55 @@ impl LogStore {
     /// The queue through which snapshots are saved too.
     pub(super) fn queue(&self) -> CommitQueue<Job> {
         self.queue.clone()
+    }
+
+    /// Returns once it is durable how far the log is known to be committed now.
+    ///
+    /// # Errors
+    /// Where the node is ending.
+    pub(crate) async fn remember_committed(&self) -> io::Result<()> {
+        let (saved, done) = oneshot::channel();
+        let committed = {
+            let mut memory = self.memory();
+            memory.committed_saved = memory.committed_saved.max(memory.committed);
+            memory.committed_saved
+        };
+        if let Some(committed) = committed {
+            self.submit(Job::Committed { committed, saved }).await?;
+            done.await.map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a crash took the bodies of, and all behind it: none of it had been promised. To be called before
+    /// anything else is done with the log.
+    pub(crate) async fn remove_bodiless(&mut self) -> io::Result<()> {
+        let (mut whole, last) = {
+            let memory = self.memory();
+            (memory.promised, memory.last)
+        };
+        // Without a storage beside it there are no early segments, or there is nobody to ask.
+        if self.beside.bodies.is_none() || planted(Mutant::KeepWithoutBody) {
+            return Ok(());
+        }
+        loop {
+            let start = whole.map_or(0, |whole| whole.index + 1);
+            let end = last.map_or(0, |last| last.index + 1).min(start + CACHED_ENTRIES as u64);
+            let entries = self.entries(start, end, READ_BYTES)?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            for entry in entries {
+                if !self.beside.has_all(&entry) {
+                    tracing::info!(
+                        "log entries from {} on are removed: a crash took their bodies, and nobody was promised them",
+                        entry.log_id
+                    );
+                    return self.truncate_after(whole).await;
+                }
+                whole = Some(entry.log_id);
+            }
+        }
     }
 
     async fn submit(&self, job: Job) -> io::Result<()> {
@@ -406,18 +387,25 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let entries: Vec<_> = entries.into_iter().collect();
+        let needs = self.beside.needs(&entries).map_err(io::Error::other)?;
+        let without_bodies = entries
+            .iter()
+            .map(|entry| entry.log_id)
+            .find(|log_id| Some(log_id.index) == needs.committed);
         let job = {
             let mut memory = self.memory();
             memory.appends += 1;
-            let mut encoded = Vec::new();
+            let mut encoded = Vec::with_capacity(entries.len());
             for entry in entries {
                 let bytes = wire::encode(&entry);
                 encoded.push((entry.index(), bytes));
                 let size = encoded.last().map_or(0, |(_, bytes)| bytes.len());
                 memory.push(entry, size);
             }
-            let committed = memory.committed_to_save();
-            Job::Append { number: memory.appends, entries: encoded, committed, flushed }
+            let committed = memory.committed_to_save(without_bodies);
+            let (number, written) = (memory.appends, needs.written);
+            Job::Append { number, entries: encoded, committed, written, flushed }
         };
         self.submit(job).await
     }
@@ -444,6 +432,19 @@ fn weight(entry: &LogEntry) -> usize {
 /// A panic while it was held would be a bug of ours that has been reported; the data itself is whole.
 fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
     memory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes down how far the log is committed. It is asked for beside appends, too, so a later one may have come before.
+fn save_committed(
+    meta: &mut redb::Table<'_, &'static str, &'static [u8]>,
+    on_disk: &mut Option<LogId>,
+    committed: LogId,
+) -> Result<(), CommitError> {
+    if Some(committed) > *on_disk {
+        meta.insert(COMMITTED, wire::encode(&committed).as_slice())?;
+        *on_disk = Some(committed);
+    }
+    Ok(())
 }
 
 pub(super) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CommitError> {

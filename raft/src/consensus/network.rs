@@ -1,5 +1,7 @@
 //! Raft's messages between members, both ways.
 //!
+//! An append waits for the bodies that its entries name, before Raft is given it (`bodies`).
+//!
 //! Invariant: heartbeats and votes have a connection of their own, so that they never wait behind entries or
 //! snapshots. Appends are pipelined in order. A member is talked to only while it has the disk it was enrolled with.
 //!
@@ -8,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -25,6 +28,7 @@ use serde::{de::DeserializeOwned, Deserialize, Serialize};
 
 use super::machine::MAX_SNAPSHOT;
 use super::types::{Raft, Snapshot, SnapshotMeta, Types, Vote, Voter};
+use crate::bodies::Beside;
 use crate::host::Host;
 use crate::ids::{DiskId, NodeId};
 use crate::rpc::Lane;
@@ -304,13 +308,20 @@ impl RaftNetworkV2<Types> for Client {
 /// The receiving side of one connection.
 pub(crate) struct Receiver {
     raft: Raft,
+    beside: Beside,
+    /// How long an append may wait for bodies.
+    limit: Duration,
+    /// Held by the append that is next: later ones wait, in their order, while it waits for bodies.
+    turn: tokio::sync::Mutex<()>,
     /// The parts of a snapshot that have come so far.
     parts: Mutex<BytesMut>,
 }
 
 impl Receiver {
-    pub(crate) fn new(raft: Raft) -> Self {
-        Self { raft, parts: Mutex::default() }
+    /// `append_timeout` is how long the leader waits for an answer.
+    pub(crate) fn new(raft: Raft, beside: Beside, append_timeout: Duration) -> Self {
+        let (limit, turn) = (append_timeout / 2, tokio::sync::Mutex::default());
+        Self { raft, beside, limit, turn, parts: Mutex::default() }
     }
 
     /// Answers one message. What has to be persisted is handed to Raft's own task before this first waits.
@@ -326,8 +337,22 @@ impl Receiver {
     }
 
     async fn append(&self, request: &[u8]) -> Result<Bytes, String> {
-        let request = wire::decode(request).map_err(|error| error.to_string())?;
-        let answer = self.raft.append_entries(request).await;
+        let request: AppendEntriesRequest<Types> =
+            wire::decode(request).map_err(|error| error.to_string())?;
+        // One without entries names the last of those before it: it must not overtake them either.
+        let turn = self.turn.lock().await;
+        let committed = request.leader_commit.map_or(0, |committed| committed.index);
+        let leader = request.vote.leader_id.node_id;
+        let taken = self.beside.take_in(&request.entries, committed, leader, self.limit).await;
+        taken.map_err(|error| error.to_string())?;
+        let mut appending = Box::pin(self.raft.append_entries(request));
+        // Polled once, it is in the hands of Raft's own task.
+        let answer = futures::poll!(&mut appending);
+        drop(turn);
+        let answer = match answer {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => appending.await,
+        };
         answer.map(|answer| encoded(&answer)).map_err(|error| error.to_string())
     }
 

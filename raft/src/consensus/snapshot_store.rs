@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::log_store::{self, Job, LogCommitter, LogStore, META};
 use super::types::SnapshotMeta;
+use crate::bodies::Beside;
 use crate::commit::{self, begin_write, CommitError, CommitQueue, Recovery};
 use crate::host::{self, Host};
 use crate::wire::{self, Identity};
@@ -27,8 +28,11 @@ const IDENTITY: &str = "identity";
 const SNAPSHOT_META: &str = "snapshot";
 
 /// The format this release writes. Persisted: a change of anything on disk gets the next number. 1 had the number of the last
-/// commit in a table of its own.
-const FORMAT_VERSION: u32 = 2;
+/// commit in a table of its own, 2 no early segments.
+const FORMAT_VERSION: u32 = 3;
+
+/// The oldest format that is one of this release as it stands.
+const FORMAT_OLDEST: u32 = 2;
 
 /// A value just over a power of two would take twice the room.
 const CHUNK: usize = (1 << 20) - 200;
@@ -95,12 +99,13 @@ pub(crate) fn open(
     host: &Host,
     path: &Path,
     own: &Identity,
+    beside: Beside,
 ) -> Result<(LogStore, SnapshotStore), OpenError> {
     let database = Arc::new(host.disk.open_database(path)?);
     claim(&database, own)?;
     let witness = Witness::open(host, path, &database, log_store::NUMBER_ROW)?;
-    let committer = LogCommitter::load(database.clone(), witness)?;
-    let store = committer.store();
+    let committer = LogCommitter::load(database.clone(), witness, &beside)?;
+    let store = committer.store(beside);
     let queue = commit::spawn(host, "raft.redb", log_store::LIMITS, committer)?;
     let log = store(queue);
     let snapshots = SnapshotStore { database, queue: log.queue() };
@@ -111,14 +116,14 @@ pub(crate) fn open(
 fn claim(database: &Database, own: &Identity) -> Result<(), OpenError> {
     let transaction = begin_write(database, Recovery::Walk)?;
     log_store::create_tables(&transaction)?;
-    let fresh = {
+    let changed = {
         let mut meta = transaction.open_table(META).map_err(CommitError::from)?;
         transaction.open_table(SNAPSHOT).map_err(CommitError::from)?;
         let found: Option<u32> = log_store::read(&meta, FORMAT)?;
         if let Some(found) = found.filter(|found| *found > FORMAT_VERSION) {
             return Err(OpenError::Newer { found });
         }
-        if let Some(found) = found.filter(|found| *found < FORMAT_VERSION) {
+        if let Some(found) = found.filter(|found| *found < FORMAT_OLDEST) {
             return Err(OpenError::Older { found });
         }
         let owner: Option<Identity> = log_store::read(&meta, IDENTITY)?;
@@ -127,12 +132,15 @@ fn claim(database: &Database, own: &Identity) -> Result<(), OpenError> {
             return Err(OpenError::Foreign { found, own });
         }
         if found.is_none() {
-            put(&mut meta, FORMAT, &FORMAT_VERSION)?;
             put(&mut meta, IDENTITY, own)?;
         }
-        found.is_none()
+        let changed = found != Some(FORMAT_VERSION);
+        if changed {
+            put(&mut meta, FORMAT, &FORMAT_VERSION)?;
+        }
+        changed
     };
-    if fresh {
+    if changed {
         transaction.commit().map_err(CommitError::from)?;
     } else {
         transaction.abort().map_err(CommitError::from)?;

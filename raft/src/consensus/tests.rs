@@ -6,10 +6,12 @@ use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::StorageError;
 
-use super::log_store::LogStore;
+use super::log_store::{Job, LogStore};
 use super::machine::{Applied, Machine};
 use super::snapshot_store::{open, OpenError};
 use super::types::{EncodedCommand, LogEntry, LogId, Types, Vote, Voter};
+use crate::bodies::tests::Fake;
+use crate::bodies::Beside;
 use crate::host::Host;
 use crate::ids::{DiskId, NodeId, Stamp};
 use crate::sequencer::Command;
@@ -20,7 +22,8 @@ fn identity(disk: u64) -> Identity {
 }
 
 fn open_both(folder: &Path, disk: u64) -> Result<(LogStore, Machine), OpenError> {
-    let (log, snapshots) = open(&Host::real(), &folder.join("raft.redb"), &identity(disk))?;
+    let path = folder.join("raft.redb");
+    let (log, snapshots) = open(&Host::real(), &path, &identity(disk), Beside::new(None))?;
     Ok((log, Machine::load(Applied::new(), snapshots)?))
 }
 
@@ -150,6 +153,111 @@ async fn another_disks_file_and_another_format_are_refused() {
     };
     assert!(matches!(of_format(7), Some(OpenError::Newer { found: 7 })));
     assert!(matches!(of_format(1), Some(OpenError::Older { found: 1 })));
+    // One from before early segments has none, and is one of this release from then on.
+    assert!(of_format(2).is_none());
+}
+
+/// As [`reopen`], with a storage beside it that has these bodies durably.
+async fn reopen_beside(folder: &Path, held: &[u64]) -> LogStore {
+    let held: Vec<_> = held.iter().map(|number| (*number, 0)).collect();
+    let beside = Beside::new(Some(Fake::with(&held)));
+    for _ in 0..200 {
+        match open(&Host::real(), &folder.join("raft.redb"), &identity(1), beside.clone()) {
+            Ok((log, _)) => return log,
+            Err(OpenError::Database(redb::DatabaseError::DatabaseAlreadyOpen)) => {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the database stays open");
+}
+
+async fn indices(log: &mut LogStore) -> Vec<u64> {
+    log.try_get_log_entries(..).await.unwrap().iter().map(|entry| entry.log_id.index).collect()
+}
+
+#[tokio::test]
+async fn a_log_that_opens_ends_before_the_first_body_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let early = |index| crate::bodies::tests::entry(index, &[index]);
+    let mut log = reopen_beside(folder.path(), &[0, 1, 2, 3, 4]).await;
+    log.blocking_append((0..5).map(early)).await.unwrap();
+    drop(log);
+    let mut log = reopen_beside(folder.path(), &[0, 1, 2, 3, 4]).await;
+    log.remove_bodiless().await.unwrap();
+    assert_eq!(indices(&mut log).await, [0, 1, 2, 3, 4]);
+    drop(log);
+    let mut log = reopen_beside(folder.path(), &[0, 1, 2, 4]).await;
+    log.remove_bodiless().await.unwrap();
+    assert_eq!(indices(&mut log).await, [0, 1, 2]);
+    log.blocking_append([early(4)].map(|mut entry| {
+        entry.log_id.index = 3;
+        entry
+    }))
+    .await
+    .unwrap();
+    assert_eq!(indices(&mut log).await, [0, 1, 2, 3]);
+}
+
+/// The simulation hardly ever comes to where this would show: what a crash took is mostly committed by then.
+#[cfg(feature = "mutants")]
+#[tokio::test]
+async fn a_log_that_keeps_entries_without_their_bodies_is_told() {
+    use crate::mutant::{plant, Mutant};
+    let folder = tempfile::tempdir().unwrap();
+    let early = |index| crate::bodies::tests::entry(index, &[index]);
+    let mut log = reopen_beside(folder.path(), &[0, 1]).await;
+    log.blocking_append((0..2).map(early)).await.unwrap();
+    drop(log);
+    let mut log = reopen_beside(folder.path(), &[0]).await;
+    plant(Some(Mutant::KeepWithoutBody));
+    log.remove_bodiless().await.unwrap();
+    plant(None);
+    assert_eq!(indices(&mut log).await, [0, 1]);
+    log.remove_bodiless().await.unwrap();
+    assert_eq!(indices(&mut log).await, [0]);
+}
+
+#[tokio::test]
+async fn how_far_the_log_is_committed_is_durable_when_it_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = reopen(folder.path()).await;
+    log.remember_committed().await.unwrap();
+    log.blocking_append((0..5).map(|index| entry(1, index))).await.unwrap();
+    log.save_committed(Some(log_id(1, 2))).await.unwrap();
+    drop(log);
+    let mut log = reopen(folder.path()).await;
+    assert_eq!(log.read_committed().await.unwrap(), None, "it rides on an append now and then");
+    log.save_committed(Some(log_id(1, 3))).await.unwrap();
+    log.remember_committed().await.unwrap();
+    // One that was asked for before, and comes behind it, changes nothing.
+    let (saved, done) = tokio::sync::oneshot::channel();
+    let late = Job::Committed { committed: log_id(1, 1), saved };
+    log.queue().submit(late).await.unwrap();
+    done.await.unwrap();
+    drop(log);
+    let mut log = reopen(folder.path()).await;
+    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 3)));
+}
+
+#[tokio::test]
+async fn entries_that_were_committed_when_they_came_stay_without_their_bodies() {
+    let folder = tempfile::tempdir().unwrap();
+    let early = |index| crate::bodies::tests::entry(index, &[index]);
+    let beside = Beside::new(Some(Fake::with(&[0, 3, 4].map(|number| (number, 0)))));
+    let path = folder.path().join("raft.redb");
+    let (mut log, _) = open(&Host::real(), &path, &identity(1), beside.clone()).unwrap();
+    let limit = std::time::Duration::ZERO;
+    let entries: Vec<_> = (0..5).map(early).collect();
+    beside.take_in(&entries, 2, NodeId(2), limit).await.unwrap();
+    log.blocking_append(entries).await.unwrap();
+    drop((log, beside));
+    // Of those behind them, which nobody knew to be committed, a crash has taken one's body.
+    let mut log = reopen_beside(folder.path(), &[0, 3]).await;
+    log.remove_bodiless().await.unwrap();
+    assert_eq!(indices(&mut log).await, [0, 1, 2, 3]);
+    assert_eq!(log.read_committed().await.unwrap().map(|committed| committed.index), Some(2));
 }
 
 /// openraft's types stand in our file: an upgrade that changes their form needs a new format.

@@ -5,10 +5,11 @@
 //!
 //! Deliberately absent: finding out who leads. Whatever is asked of a member that no longer does is refused by Raft.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use openraft::async_runtime::watch::WatchReceiver;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::proposer::{Outcome, Submission};
@@ -18,22 +19,40 @@ use crate::order::{CloseReason, SealedSegment};
 use crate::sequencer::{Answer, Proposal, GROUP_MEMBERS_MAX};
 use crate::service::{Lease, SyncReply, CALL_TIMEOUT, MAX_PROPOSED};
 
+/// Why an outcome is unknown.
+const STOPPED: &str = "the node stopped";
+
+/// How long an early segment's body may be on its way from its entry to the leader. Behind that, storage votes may do
+/// without this one.
+const BODY_WAIT: Duration = Duration::from_millis(200);
+
 /// How often the storage group is looked after while it is not formed.
 const FORM_AGAIN: Duration = Duration::from_secs(1);
 
 impl Inner {
     pub(super) async fn submit(&self, steps: Vec<Proposal>) -> Outcome {
+        let decided = self.queue(steps).await;
+        decided.await.unwrap_or_else(|_| Outcome::Unknown(STOPPED.into()))
+    }
+
+    /// Queues steps for the log.
+    async fn queue(&self, steps: Vec<Proposal>) -> oneshot::Receiver<Outcome> {
         let (outcome, decided) = oneshot::channel();
         let submission = Submission { steps, outcome };
-        if self.submissions.send(submission).await.is_err() {
-            return Outcome::Stopped;
+        if let Err(mpsc::error::SendError(submission)) = self.submissions.send(submission).await {
+            // Nobody but us waits for it.
+            drop(submission.outcome.send(Outcome::Stopped));
         }
-        decided.await.unwrap_or_else(|_| Outcome::Unknown("the node stopped".into()))
+        decided
     }
 
     /// The answers to these steps, or what to reply without them.
     async fn decide(&self, steps: Vec<Proposal>) -> Result<Vec<Answer>, SyncReply> {
-        match self.submit(steps).await {
+        Self::decided(self.submit(steps).await)
+    }
+
+    fn decided(outcome: Outcome) -> Result<Vec<Answer>, SyncReply> {
+        match outcome {
             Outcome::Done(answers) => Ok(answers),
             Outcome::NotLeader(leader) => Err(SyncReply::NotLeader { leader }),
             Outcome::Unknown(reason) => Err(SyncReply::Unknown(reason)),
@@ -49,8 +68,9 @@ impl Inner {
             ));
         }
         self.heard_of(segments.iter().map(|segment| (segment.id.entry, segment.id.incarnation)));
-        let steps = segments.into_iter().map(Proposal::Resolve).collect();
-        match self.decide(steps).await {
+        let decided = self.queue_segments(segments).await;
+        let outcome = decided.await.unwrap_or_else(|_| Outcome::Unknown(STOPPED.into()));
+        match Self::decided(outcome) {
             Ok(answers) => {
                 let outcomes = answers.into_iter().map(|answer| match answer {
                     Answer::Segment(outcome) => outcome,
@@ -60,6 +80,60 @@ impl Inner {
             }
             Err(reply) => reply,
         }
+    }
+
+    /// Queues the segments of a proposal; those without votes once their bodies are here, each entry's in their order.
+    async fn queue_segments(&self, segments: Vec<SealedSegment>) -> oneshot::Receiver<Outcome> {
+        let turn = segments.first().map(|segment| self.turn(segment.id.entry));
+        let _turn = match &turn {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        };
+        let early = self.early(&segments);
+        let comes =
+            early.is_empty() || self.beside.come(early.clone(), None, BODY_WAIT).await.is_ok();
+        let step = |segment: SealedSegment| {
+            let early = comes && early.iter().any(|early| early.id == segment.id);
+            if early {
+                Proposal::ResolveEarly(segment)
+            } else {
+                Proposal::Resolve(segment)
+            }
+        };
+        self.queue(segments.into_iter().map(step).collect()).await
+    }
+
+    /// The place of an entry in which its proposals wait. Who is no entry of the order waits with all others of that kind.
+    fn turn(&self, entry: NodeId) -> Arc<tokio::sync::Mutex<()>> {
+        let known = self.applied.state().sequencer.knows(entry);
+        let entry = if known { entry } else { NodeId(0) };
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner).entry(entry).or_default().clone()
+    }
+
+    /// The segments without votes that can be resolved once their bodies are here: where all members of the group are the
+    /// storages, and nothing became of them yet. The others are proposed as they are, and told what became of them, or that
+    /// they lack a quorum.
+    fn early(&self, segments: &[SealedSegment]) -> Vec<SealedSegment> {
+        if segments.iter().all(|segment| !segment.votes.is_empty())
+            || !self.members_are_the_storages()
+        {
+            return Vec::new();
+        }
+        let state = self.applied.state();
+        let early = segments.iter().filter(|segment| segment.votes.is_empty());
+        early.filter(|segment| state.sequencer.awaits(segment.id)).cloned().collect()
+    }
+
+    fn members_are_the_storages(&self) -> bool {
+        let mut voters: Vec<NodeId> = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.voter_ids().collect()
+        };
+        voters.sort_unstable();
+        let state = self.applied.state();
+        let storages = state.sequencer.group().map(|group| group.members.iter());
+        storages.is_some_and(|storages| storages.map(|member| member.node).eq(voters))
     }
 
     pub(super) async fn open(&self, entry: NodeId, request: u64) -> SyncReply {

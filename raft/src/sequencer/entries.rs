@@ -76,6 +76,11 @@ impl Entry {
         None
     }
 
+    /// Whether a number of this incarnation is not resolved.
+    pub(super) fn awaits(&self, number: SegmentNumber) -> bool {
+        number >= self.next
+    }
+
     fn repeated(&self, number: SegmentNumber, checksum: u64) -> SegmentOutcome {
         let at = self.recent.partition_point(|recent| recent.number < number);
         match self.recent.get(at) {

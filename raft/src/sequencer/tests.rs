@@ -139,6 +139,29 @@ fn votes_are_counted_over_the_group() {
 }
 
 #[test]
+fn early_segments_need_no_votes_and_all_else() {
+    use SegmentOutcome::{Conflict, Gap, NoQuorum};
+    let early = |number| Proposal::ResolveEarly(segment(1, 1, number, &[]));
+    let mut sequencer = check(vec![
+        (1, open(1, 7), opened(1, place(1, 1, 1))),
+        (1, early(1), Answer::Segment(Gap { expected: SegmentNumber(0) })),
+        (1, Proposal::Resolve(segment(1, 1, 0, &[])), Answer::Segment(NoQuorum)),
+        (1, early(0), resolved(2, 1, 1)),
+        (1, resolve(1, 1, 0), resolved(2, 1, 1)),
+        (1, resolve(1, 1, 1), resolved(3, 1, 11)),
+        (1, early(1), resolved(3, 1, 11)),
+    ]);
+    let mut other_body = segment(1, 1, 0, &[]);
+    other_body.checksum = 99;
+    let answer = one(&mut sequencer, 1, Proposal::ResolveEarly(other_body));
+    assert_eq!(answer, Answer::Segment(Conflict));
+    let rows = sequencer.rows(Slot(2), 1).expect("kept");
+    assert!(matches!(&rows[0].step, Step::Segment(stored) if stored.votes.is_empty()));
+    let unformed = &mut Sequencer::default();
+    assert_eq!(one(unformed, 1, early(0)), Answer::Segment(SegmentOutcome::NotOpen));
+}
+
+#[test]
 fn bad_commands_are_answers() {
     let mut unformed = Sequencer::default();
     assert_eq!(one(&mut unformed, 1, open(1, 1)), Answer::NotFormed);
@@ -211,16 +234,18 @@ fn golden_bytes() {
             close(1, 2),
             Proposal::Form { group: group(&[1]) },
             Proposal::Stored { storage: NodeId(1), through: Slot(9) },
+            Proposal::ResolveEarly(segment(1, 2, 4, &[])),
         ],
     };
     let bytes = crate::wire::encode(&command);
     let expected = [
-        5, 5, // stamp, steps
+        5, 6, // stamp, steps
         0, 1, 251, 44, 1, // open
         1, 1, 2, 3, 7, 10, 100, 4, 2, 1, 3, // resolve
         2, 1, 2, 0, // close
         3, 1, 1, 100, // form
         4, 1, 9, // stored
+        5, 1, 2, 4, 7, 10, 100, 5, 0, // resolve early
     ];
     assert_eq!(bytes, expected);
     assert_eq!(crate::wire::decode::<Command>(&bytes).expect("our own"), command);

@@ -70,7 +70,7 @@ impl SimNode {
             election: (Duration::from_millis(300), Duration::from_millis(600)),
             lease: LEASE,
         };
-        let node = SyncNode::start_tuned(host.clone(), sync, self.tuning).await?;
+        let node = SyncNode::start_tuned(host.clone(), sync, self.tuning, None).await?;
         *self.running.borrow_mut() = Some(node.clone());
         let mut listener = host.net.listen(&format!("0.0.0.0:{PORT}")).await?;
         loop {

@@ -75,9 +75,10 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(early: bool) -> Self {
+        let tuning = EntryTuning { early, ..EntryTuning::default() };
         Self {
-            core: Core::new(NODE, 1, Duration::from_secs(9)),
+            core: Core::new(NODE, 1, Duration::from_secs(9)).tuned(tuning),
             now: Moment(0),
             sync: SyncModel::new(NODE),
             shown: 0,
@@ -183,6 +184,10 @@ impl World {
                 self.core.voted(storage, body.id, result, now);
             }
             Output::Propose { call, segments } => {
+                let holders =
+                    |id: &AdvanceSegment| self.storages.iter().filter(|s| s.contains(id)).count();
+                let held = segments.iter().map(|segment| segment.id).filter(|id| holders(id) >= 2);
+                self.sync.held = held.collect();
                 let result = done.then(|| self.sync.propose(segments)).filter(|_| told);
                 self.core.proposed(call, result.ok_or(silent), now);
             }
@@ -302,8 +307,8 @@ impl Coverage {
     }
 }
 
-fn run(ops: Vec<Op>, coverage: &Coverage) {
-    let mut world = World::new();
+fn run(early: bool, ops: Vec<Op>, coverage: &Coverage) {
+    let mut world = World::new(early);
     for op in ops {
         world.step(op);
     }
@@ -328,9 +333,9 @@ fn answers_are_true_in_order_and_given_once() {
     let config = ProptestConfig { cases: 400, ..ProptestConfig::default() };
     let config = ProptestConfig { failure_persistence: None, ..config };
     let coverage = Coverage::default();
-    let schedules = prop::collection::vec(op(), 1..300);
-    let result = TestRunner::new(config).run(&schedules, |ops| {
-        run(ops, &coverage);
+    let schedules = (any::<bool>(), prop::collection::vec(op(), 1..300));
+    let result = TestRunner::new(config).run(&schedules, |(early, ops)| {
+        run(early, ops, &coverage);
         Ok(())
     });
     if let Err(error) = result {

@@ -1,7 +1,8 @@
 //! Sealed segments of one incarnation that have no place yet: their votes, their proposals, their tickets.
 //!
-//! Invariant: numbers are dense from the front on. A segment is proposed only with a quorum of storage votes, and only
-//! when every earlier one has a place, is proposed, or goes with it. Tickets are answered in number order.
+//! Invariant: numbers are dense from the front on. A segment is proposed only with a quorum of storage votes, or early:
+//! then sync sees to it that a quorum has the body where it has the place. And only when every earlier one has a place,
+//! is proposed, or goes with it. Tickets are answered in number order.
 //!
 //! Deliberately absent: when to propose or send again (`core`), and who has credit (`storages`).
 
@@ -29,6 +30,10 @@ struct Sealed<A> {
     body: SealedBody,
     /// The storages that voted, ascending.
     votes: Vec<NodeId>,
+    /// They are a quorum.
+    kept: bool,
+    /// It may be proposed without votes.
+    early: bool,
     stage: Stage,
     tickets: Tickets<A>,
 }
@@ -37,7 +42,7 @@ struct Sealed<A> {
 enum Stage {
     /// Votes are lacking.
     Collecting,
-    /// A quorum of storages has it.
+    /// It can be proposed: a quorum of storages has it, or it may go early.
     Ready,
     /// It is part of this call.
     Proposed(u64),
@@ -63,6 +68,20 @@ impl<A> Default for Pending<A> {
 /// Whether these votes allow a proposal.
 fn suffice(votes: &[NodeId], group: &StorageGroup) -> bool {
     group.is_quorum(votes) || (planted(Mutant::AcknowledgeBeforeQuorum) && !votes.is_empty())
+}
+
+impl<A> Sealed<A> {
+    fn count(&mut self, group: &StorageGroup) {
+        self.kept = suffice(&self.votes, group);
+        if matches!(self.stage, Stage::Collecting | Stage::Ready) {
+            self.unpropose();
+        }
+    }
+
+    /// Has it wait for what it lacks, or for the next proposal.
+    fn unpropose(&mut self) {
+        self.stage = if self.kept || self.early { Stage::Ready } else { Stage::Collecting };
+    }
 }
 
 impl<A> Pending<A> {
@@ -101,7 +120,7 @@ impl<A> Pending<A> {
     }
 
     /// Takes a segment that was just sealed.
-    pub(super) fn push(&mut self, body: SealedBody, tickets: Tickets<A>) {
+    pub(super) fn push(&mut self, body: SealedBody, tickets: Tickets<A>, early: bool) {
         if let Some(last) = self.segments.back() {
             let next = AdvanceSegment { number: last.body.id.number.next(), ..last.body.id };
             assert_eq!(body.id, next, "numbers are dense within an incarnation");
@@ -111,16 +130,20 @@ impl<A> Pending<A> {
         self.segments.push_back(Sealed {
             body,
             votes: Vec::new(),
-            stage: Stage::Collecting,
+            kept: false,
+            early,
+            stage: if early { Stage::Ready } else { Stage::Collecting },
             tickets,
         });
     }
 
-    /// The segments that lack votes, with those they have.
+    /// The segments that storages are to have sent to them, with the votes they have: those that lack a quorum, and those
+    /// that go early to every one, because sync members wait for them.
     pub(super) fn lacking(&self) -> impl Iterator<Item = (&SealedBody, &[NodeId])> {
         self.segments
             .iter()
-            .filter(|segment| segment.stage == Stage::Collecting)
+            .filter(|segment| segment.early || !segment.kept)
+            .filter(|segment| !matches!(segment.stage, Stage::Placed(_)))
             .map(|segment| (&segment.body, segment.votes.as_slice()))
     }
 
@@ -136,22 +159,18 @@ impl<A> Pending<A> {
         if let Err(place) = segment.votes.binary_search(&storage) {
             segment.votes.insert(place, storage);
         }
-        if segment.stage == Stage::Collecting && suffice(&segment.votes, group) {
-            segment.stage = Stage::Ready;
-        }
+        segment.count(group);
     }
 
     /// Counts all votes anew, because the group changed.
     pub(super) fn recount(&mut self, group: &StorageGroup) {
         for segment in &mut self.segments {
-            if matches!(segment.stage, Stage::Collecting | Stage::Ready) {
-                let ready = suffice(&segment.votes, group);
-                segment.stage = if ready { Stage::Ready } else { Stage::Collecting };
-            }
+            segment.count(group);
         }
     }
 
-    /// Takes what can be proposed now into a call: a run of segments with a quorum, with no gap before it.
+    /// Takes what can be proposed now into a call: a run of segments that are ready, with no gap before it. What goes
+    /// early has no votes in it.
     pub(super) fn propose(&mut self, call: u64) -> Vec<SealedSegment> {
         let mut proposal = Vec::new();
         for segment in &mut self.segments {
@@ -160,7 +179,8 @@ impl<A> Pending<A> {
                 Stage::Collecting => break,
                 Stage::Ready => {
                     segment.stage = Stage::Proposed(call);
-                    proposal.push(segment.body.proposal(segment.votes.clone()));
+                    let votes = if segment.kept { segment.votes.clone() } else { Vec::new() };
+                    proposal.push(segment.body.proposal(votes));
                 }
             }
         }
@@ -168,14 +188,18 @@ impl<A> Pending<A> {
     }
 
     /// A segment of this call has to be proposed again.
-    pub(super) fn propose_again(&mut self, id: AdvanceSegment, call: u64, group: &StorageGroup) {
+    pub(super) fn propose_again(&mut self, id: AdvanceSegment, call: u64) {
         let Some(at) = self.index(id) else { return };
         let segment = &mut self.segments[at];
         if segment.stage == Stage::Proposed(call) {
-            // The group may have changed while the call was under way.
-            let ready = suffice(&segment.votes, group);
-            segment.stage = if ready { Stage::Ready } else { Stage::Collecting };
+            segment.unpropose();
         }
+    }
+
+    /// Sync does not take a segment early: it waits for votes from now on. False where it did that before.
+    pub(super) fn wait_for_votes(&mut self, id: AdvanceSegment) -> bool {
+        let Some(at) = self.index(id) else { return false };
+        std::mem::take(&mut self.segments[at].early)
     }
 
     /// A segment has its place. Answers the tickets of it and its followers as far as they stand in line.

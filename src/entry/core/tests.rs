@@ -7,7 +7,7 @@
 mod bench;
 
 pub(super) use self::bench::event;
-use self::bench::{check, check_open};
+use self::bench::{check, check_early, check_open};
 
 #[test]
 fn an_idle_entry_goes_straight_through() {
@@ -25,6 +25,73 @@ fn an_idle_entry_goes_straight_through() {
           answer a 0+3 stored at 5
         > log 5 1/0
         > vote 1 1/0
+        ",
+    );
+}
+
+#[test]
+fn an_early_segment_is_proposed_while_it_is_being_kept() {
+    check_early(
+        "
+        > submit a 3
+          sealed 1/0 3
+          keep 1/0 at 1
+          keep 1/0 at 2
+          keep 1/0 at 3
+          propose #0 1/0
+        > vote 2 1/0
+        > proposed 0 5
+          answer a 0+3 stored at 5
+        > vote 1 1/0 unreachable
+        > after 50
+          begin 1 of 1
+        > begun 1 2
+        > submit a 1
+          sealed 1/1 1
+          keep 1/1 at 1
+          keep 1/1 at 2
+          keep 1/1 at 3
+          propose #1 1/1
+        > vote 1 1/1 unreachable
+        > vote 2 1/1
+        > vote 3 1/1
+        > after 50
+          begin 1 of 1
+        > begun 1 2
+          keep 1/1 at 1
+        ",
+    );
+}
+
+#[test]
+fn what_sync_does_not_take_early_waits_for_votes() {
+    check_early(
+        "
+        > submit a 1
+          sealed 1/0 1
+          keep 1/0 at 1
+          keep 1/0 at 2
+          keep 1/0 at 3
+          propose #0 1/0
+        > submit a 1
+          sealed 1/1 1
+          keep 1/1 at 1
+          keep 1/1 at 2
+          keep 1/1 at 3
+          propose #1 1/1
+        > proposed 0 no-quorum
+        > proposed 1 gap
+        > vote 3 1/0
+        > vote 1 1/0
+          propose #2 1/0 1/1
+        > proposed 2 no-quorum gap
+          regroup
+        > regrouped 1,2,3
+        > after 50
+          propose #3 1/0 1/1
+        > proposed 3 4 5
+          answer a 0+1 stored at 4
+          answer a 1+1 stored at 5
         ",
     );
 }

@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use tokio::task::JoinHandle;
-use vulpes_raft::ids::SegmentNumber;
+use vulpes_raft::ids::{Incarnation, SegmentNumber};
 use vulpes_raft::order::CloseReason;
 
 use super::super::staging::Fence;
 use super::super::testing::{plain, sealed, segment_id, Order, TestDisk, COMMIT};
 use super::super::*;
 use super::open;
+use crate::keep::{KeepError, Kept};
+use crate::segment::SealedBody;
 
 #[derive(Clone, Debug)]
 enum Op {

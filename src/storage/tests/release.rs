@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use vulpes_raft::ids::Incarnation;
 
 use super::super::testing::fold::{self, fold, Logged};
 use super::super::testing::{
@@ -10,7 +11,9 @@ use super::super::testing::{
 };
 use super::super::*;
 use super::{index, keep_all, open, path};
+use crate::keep::KeepError;
 use crate::realm::Change;
+use crate::segment::SealedBody;
 
 fn bodies(storage: &Storage) -> u64 {
     storage.status().unwrap().bodies

@@ -9,6 +9,7 @@ use super::{index, open};
 use crate::act::{Act, Join};
 use crate::event::{Event, SessionId};
 use crate::realm::{Change, Realms};
+use crate::segment::Segment;
 
 /// Rows that change so much of the state and hide so much.
 fn row(order: &mut Order, changes: Vec<Change>, hidden: Vec<u32>) -> IndexedRow {

@@ -43,10 +43,15 @@ struct Bench {
     text: String,
 }
 
-/// Runs a script and compares all it says.
+/// Runs a script of an entry whose segments wait for votes, and compares all it says.
 pub(super) fn check(script: &str) {
+    run(false, script);
+}
+
+fn run(early: bool, script: &str) {
+    let tuning = EntryTuning { early, ..EntryTuning::default() };
     let mut bench = Bench {
-        core: Core::new(NODE, 0, Duration::from_secs(9)),
+        core: Core::new(NODE, 0, Duration::from_secs(9)).tuned(tuning),
         now: Moment(0),
         next: BTreeMap::new(),
         sealed: BTreeMap::new(),
@@ -67,7 +72,15 @@ pub(super) fn check(script: &str) {
 
 /// The usual beginning: incarnation 1 is open, all three storages grant a credit of 2.
 pub(super) fn check_open(script: &str) {
-    let start = "
+    run(false, &format!("{OPEN}{script}"));
+}
+
+/// The same where segments are proposed as soon as they are sealed.
+pub(super) fn check_early(script: &str) {
+    run(true, &format!("{OPEN}{script}"));
+}
+
+const OPEN: &str = "
         > turn
           open 0
         > opened 1
@@ -79,8 +92,6 @@ pub(super) fn check_open(script: &str) {
         > begun 3 2
         > log 1 opened 1
     ";
-    check(&format!("{start}{script}"));
-}
 
 fn id(text: &str) -> AdvanceSegment {
     let (incarnation, number) = text.split_once('/').unwrap();

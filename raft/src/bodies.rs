@@ -1,0 +1,195 @@
+//! The bodies of early segments, as a sync member sees the storage beside it.
+//!
+//! Where the members of the sync group are the storages, a segment can be proposed as soon as it is sealed, without
+//! storage votes: a member's word that it has a log entry is then its vote for the bodies that the entry names. So a
+//! committed entry has its bodies on the disks of a quorum, and the two fsyncs overlap.
+//!
+//! Invariant, for each entry that is not known to be committed:
+//! - It is taken into the log only once its bodies are here, in memory at least: whoever leads can give them to others.
+//! - It counts as written only once its bodies are as well.
+//! - A member that starts removes it, and what follows it, where one of its bodies is not here: what a crash took had
+//!   not been promised.
+//!
+//! And before a storage deletes bodies because of what the order shows, its member knows durably that this much is
+//! committed. Otherwise, once it has started anew and leads, it would neither have the bodies for who lacks them, nor
+//! could say that they are not needed.
+//!
+//! Deliberately absent: how bodies are kept (a storage does it), and entries that are known to be committed: a quorum
+//! holds their bodies, which are fetched like those of any slot, or may be released already.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::consensus::types::LogEntry;
+use crate::ids::{NodeId, Slot};
+use crate::mutant::{planted, Mutant};
+use crate::order::SealedSegment;
+use crate::sequencer::Proposal;
+
+/// How long a body may be on its way from its entry before it is fetched from the leader.
+const ON_ITS_WAY: Duration = Duration::from_millis(25);
+
+/// Who is told how far a storage's writes are.
+pub type Told = Box<dyn Fn(u64) + Send + Sync>;
+
+/// What comes before the bodies that are deleted because of the order through a slot.
+pub type Deleting = Box<dyn Fn(Slot) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// The storage beside a sync member.
+pub trait Bodies: Send + Sync + 'static {
+    /// Whether this very body is here, or its segment has its place already or never will have one. It is durable once
+    /// the storage's writes have come to the number. `None` where it is not here.
+    fn held(&self, segment: &SealedSegment) -> Option<u64>;
+
+    /// Changes whenever a body comes.
+    fn arrived(&self) -> watch::Receiver<u64>;
+
+    /// Has this called with each number through which the storage's writes become durable, on the thread that made them
+    /// so. Called once, before anything is kept.
+    fn when_written(&self, then: Told);
+
+    /// Has this awaited before bodies are deleted because of what the order shows through a slot. Called once.
+    fn before_deleting(&self, then: Deleting);
+
+    /// Fetches what it can of these from another storage, and has it kept here.
+    fn fetch(&self, from: NodeId, segments: Vec<SealedSegment>) -> BoxFuture<'_, ()>;
+}
+
+/// What the log knows of bodies.
+#[derive(Clone)]
+pub(crate) struct Beside {
+    /// None where the sync members are not the storages: then no early segment is taken.
+    pub(crate) bodies: Option<Arc<dyn Bodies>>,
+    /// Through which index the log is known to be committed: said by a leader, before the entries are taken.
+    committed: Arc<AtomicU64>,
+}
+
+/// What writing some entries waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// The number to which the storage's writes have to come.
+    pub(crate) written: u64,
+    /// The last entry that was taken without its bodies, because it is committed.
+    pub(crate) committed: Option<u64>,
+}
+
+/// The body of an early segment is not here.
+#[derive(Debug, thiserror::Error)]
+#[error("the body of {} is not here", .0.id)]
+pub(crate) struct Lacking(SealedSegment);
+
+impl Beside {
+    pub(crate) fn new(bodies: Option<Arc<dyn Bodies>>) -> Self {
+        Self { bodies, committed: Arc::default() }
+    }
+
+    fn held(&self, segment: &SealedSegment) -> Option<u64> {
+        self.bodies.as_ref().and_then(|bodies| bodies.held(segment))
+    }
+
+    /// What has to be waited for before these entries count as written.
+    ///
+    /// # Errors
+    /// Where a body is not here, and the entry is not known to be committed.
+    pub(crate) fn needs(&self, entries: &[LogEntry]) -> Result<Needs, Lacking> {
+        let mut needs = Needs::default();
+        let committed = self.committed.load(Ordering::Acquire);
+        for entry in entries {
+            for segment in early(entry) {
+                match self.held(&segment) {
+                    Some(_) if planted(Mutant::WrittenBeforeBody) => {}
+                    Some(number) => needs.written = needs.written.max(number),
+                    None if entry.log_id.index <= committed => {
+                        needs.committed = Some(entry.log_id.index);
+                    }
+                    None if planted(Mutant::TakeWithoutBody) => {}
+                    None => return Err(Lacking(segment)),
+                }
+            }
+        }
+        Ok(needs)
+    }
+
+    /// Whether the bodies of an entry are all here.
+    pub(crate) fn has_all(&self, entry: &LogEntry) -> bool {
+        early(entry).iter().all(|segment| self.held(segment).is_some())
+    }
+
+    /// Waits until the bodies of these entries are here, those of committed ones apart, and fetches from their leader
+    /// what does not come by itself.
+    ///
+    /// # Errors
+    /// Where one has not come in time.
+    pub(crate) async fn take_in(
+        &self,
+        entries: &[LogEntry],
+        committed: u64,
+        leader: NodeId,
+        limit: Duration,
+    ) -> Result<(), Lacking> {
+        self.committed.fetch_max(committed, Ordering::AcqRel);
+        let fresh = entries.iter().filter(|entry| entry.log_id.index > committed);
+        self.come(fresh.flat_map(early).collect(), Some(leader), limit).await
+    }
+
+    /// Waits until all these bodies are here.
+    ///
+    /// # Errors
+    /// Where one has not come in time.
+    pub(crate) async fn come(
+        &self,
+        mut segments: Vec<SealedSegment>,
+        from: Option<NodeId>,
+        limit: Duration,
+    ) -> Result<(), Lacking> {
+        let Some(bodies) = &self.bodies else {
+            return segments.pop().map_or(Ok(()), |segment| Err(Lacking(segment)));
+        };
+        if planted(Mutant::TakeWithoutBody) {
+            return Ok(());
+        }
+        let mut arrived = bodies.arrived();
+        segments.retain(|segment| bodies.held(segment).is_none());
+        let deadline = Instant::now() + limit;
+        let mut fetch_at = Instant::now() + ON_ITS_WAY;
+        while !segments.is_empty() {
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(Lacking(segments.swap_remove(0)));
+            }
+            match from.filter(|_| now >= fetch_at) {
+                Some(from) => {
+                    let fetching = bodies.fetch(from, segments.clone());
+                    let _ = tokio::time::timeout_at(deadline, fetching).await;
+                    fetch_at = Instant::now() + ON_ITS_WAY;
+                }
+                None => {
+                    let until = if from.is_some() { fetch_at.min(deadline) } else { deadline };
+                    let _ = tokio::time::timeout_at(until, arrived.changed()).await;
+                }
+            }
+            segments.retain(|segment| bodies.held(segment).is_none());
+        }
+        Ok(())
+    }
+}
+
+/// The segments that an entry brings without votes.
+fn early(entry: &LogEntry) -> Vec<SealedSegment> {
+    let openraft::EntryPayload::Normal(command) = &entry.payload else { return Vec::new() };
+    // One that can't be read is told where it is applied.
+    let Ok(command) = command.decode() else { return Vec::new() };
+    let early = command.steps.into_iter().filter_map(|step| match step {
+        Proposal::ResolveEarly(segment) => Some(segment),
+        _ => None,
+    });
+    early.collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,72 @@
+//! The storage beside a sync member: what lets segments be proposed before they have storage votes.
+//!
+//! Invariant: it is used only where the configuration makes all sync members storages and all storages sync members.
+//!
+//! Deliberately absent: the rules (`vulpes_raft::bodies`), and who may propose early (`entry`).
+
+use std::collections::BTreeMap;
+
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use vulpes_raft::bodies::{Bodies, Deleting, Told};
+use vulpes_raft::ids::NodeId;
+use vulpes_raft::order::SealedSegment;
+
+use crate::config::{NodeConfig, Role};
+use crate::peer::StorageClient;
+use crate::segment::SealedBody;
+use crate::storage::Storage;
+
+/// Whether segments can be proposed early in a cluster.
+pub(super) fn early(config: &NodeConfig) -> bool {
+    config.nodes.iter().all(|member| member.has(Role::Sync) == member.has(Role::Storage))
+}
+
+/// A node's storage, and those of the others.
+pub(super) struct StoredBodies {
+    pub(super) storage: Storage,
+    pub(super) others: BTreeMap<NodeId, StorageClient>,
+}
+
+impl Bodies for StoredBodies {
+    fn held(&self, segment: &SealedSegment) -> Option<u64> {
+        self.storage.held(segment)
+    }
+
+    fn arrived(&self) -> watch::Receiver<u64> {
+        self.storage.arrivals()
+    }
+
+    fn when_written(&self, then: Told) {
+        self.storage.when_written(then);
+    }
+
+    fn before_deleting(&self, then: Deleting) {
+        self.storage.when_deleting(then);
+    }
+
+    fn fetch(&self, from: NodeId, segments: Vec<SealedSegment>) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let Some(other) = self.others.get(&from) else { return };
+            let names = segments.iter().map(|segment| segment.id).collect();
+            let bodies = match other.bodies(names).await {
+                Ok(bodies) => bodies,
+                Err(error) => {
+                    tracing::debug!(%error, "bodies that the leader proposed are not to be had yet");
+                    return;
+                }
+            };
+            let found = segments.into_iter().zip(bodies);
+            let found = found.filter_map(|(segment, body)| body.map(|body| (segment, body)));
+            let kept = found.map(|(segment, body)| {
+                let SealedSegment { id, shard, count, checksum, .. } = segment;
+                self.storage.keep(SealedBody { id, shard, count, checksum, body })
+            });
+            for kept in futures::future::join_all(kept).await {
+                if let Err(error) = kept {
+                    tracing::debug!(%error, "a body from the leader is not kept");
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,165 @@
+//! How bodies come to a storage: credit, the queue for the disk, the storage vote.
+//!
+//! Invariant: a storage vote is given only after the body is fsynced. Once a body is queued it is written, whether who
+//! brought it waits or not.
+//!
+//! Deliberately absent: whether a body is taken (`staging`), and bodies that come with their rows (`Storage::index`).
+
+use futures::future::BoxFuture;
+use tokio::sync::{oneshot, watch, OwnedSemaphorePermit};
+use vulpes_raft::bodies::{Deleting, Told};
+use vulpes_raft::ids::{Incarnation, NodeId};
+use vulpes_raft::mutant::{planted, Mutant};
+use vulpes_raft::order::SealedSegment;
+
+use super::committer::{Waiting, Work};
+use super::staging::{Admission, Refusal, Standing};
+use super::{Closing, Storage, QUEUE_BYTES};
+use crate::keep::{KeepError, Keeper, Kept, StorageVote};
+use crate::limits;
+use crate::segment::{checksum, SealedBody, Segment};
+
+impl Storage {
+    /// How many segments an entry may have on the way: by the room in the queue, at least 1.
+    fn credit(&self) -> u32 {
+        let free = self.inner.room.available_permits();
+        let share = limits::STORAGE_CREDIT as usize * free / QUEUE_BYTES;
+        u32::try_from(share).unwrap_or(limits::STORAGE_CREDIT).clamp(1, limits::STORAGE_CREDIT)
+    }
+
+    fn unreachable(&self, reason: &str) -> KeepError {
+        KeepError::Unreachable { storage: self.node(), reason: reason.to_owned() }
+    }
+
+    fn closing(&self) -> KeepError {
+        self.unreachable("it is shutting down")
+    }
+
+    /// Announces an incarnation: its first credit.
+    ///
+    /// # Errors
+    /// [`KeepError::Fenced`] where the order shows a newer one.
+    pub fn begin(&self, entry: NodeId, incarnation: Incarnation) -> Result<u32, KeepError> {
+        if self.staging().is_fenced(entry, incarnation) {
+            return Err(KeepError::Fenced);
+        }
+        Ok(self.credit())
+    }
+
+    /// Keeps a body and votes for it once it is durable. The same body again gets the same vote. Once it is queued,
+    /// it is written whether the caller still waits or not.
+    ///
+    /// # Errors
+    /// [`KeepError`]: what is wrong with the body, or that its fate is unknown.
+    pub async fn keep(&self, sealed: SealedBody) -> Result<Kept, KeepError> {
+        check_arrival(&sealed)?;
+        let length = sealed.body.len();
+        let vote = StorageVote {
+            storage: self.node(),
+            segment: sealed.id,
+            length: u32::try_from(length).map_err(|_| KeepError::Damaged("too long".into()))?,
+            checksum: sealed.checksum,
+        };
+        let permit = self.room(length).await.ok_or_else(|| self.closing())?;
+        let (waiting, answer) = oneshot::channel();
+        let (id, checksum) = (sealed.id, sealed.checksum);
+        self.queue_body(sealed, waiting, permit)?;
+        let early = planted(Mutant::VoteBeforeFsync)
+            && self.staging().standing(id) == Standing::Unresolved { checksum };
+        if !early {
+            answer.await.map_err(|_| self.closing())??;
+        }
+        Ok(Kept { vote, credit: self.credit() })
+    }
+
+    fn queue_body(
+        &self,
+        sealed: SealedBody,
+        waiting: Waiting,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(), KeepError> {
+        let SealedBody { id, checksum, body, .. } = sealed;
+        let weight = body.len();
+        let mut staging = self.staging();
+        let decision = staging.keep(id, checksum, &body);
+        if decision.is_ok() {
+            self.inner.recent.insert(id, body.clone());
+            self.inner.arrivals.send_modify(|arrivals| *arrivals += 1);
+        }
+        let work = match decision {
+            Ok(Admission::Held(writes)) => Work::Keep { writes, answer: Ok(()), waiting },
+            Ok(Admission::Resolved) => Work::KeepAgain { id, checksum, waiting },
+            Err(refusal) => {
+                let error = match refusal {
+                    Refusal::Fenced => KeepError::Fenced,
+                    Refusal::Conflict => KeepError::Conflict(id),
+                    Refusal::Full => self.unreachable("it holds too many unresolved segments"),
+                };
+                Work::Keep { writes: Vec::new(), answer: Err(error), waiting }
+            }
+        };
+        self.submit(&mut staging, work, weight, permit).map_err(|Closing| self.closing())
+    }
+
+    /// Whether this very body is here, or the order shows what became of its segment: durable once this storage's
+    /// writes have come to this number. `None` where it is not here.
+    #[must_use]
+    pub fn held(&self, sealed: &SealedSegment) -> Option<u64> {
+        self.staging().held(sealed)
+    }
+
+    /// Changes whenever a body comes.
+    #[must_use]
+    pub fn arrivals(&self) -> watch::Receiver<u64> {
+        self.inner.arrivals.subscribe()
+    }
+
+    /// Has this awaited before bodies are deleted because of what the order shows through a slot. Only the first caller is
+    /// heard.
+    pub fn when_deleting(&self, then: Deleting) {
+        let first = self.inner.deleting.set(then).is_ok();
+        debug_assert!(first, "there is one sync member beside a storage");
+    }
+
+    /// Has this called, by the group commit itself, with the number through which this storage's writes have become
+    /// durable. Only the first caller is heard, and nothing may have been kept before.
+    pub fn when_written(&self, then: Told) {
+        let first = self.inner.durable.told.set(then).is_ok();
+        debug_assert!(first, "there is one sync member beside a storage");
+    }
+}
+
+impl Keeper for Storage {
+    fn storage(&self) -> NodeId {
+        self.node()
+    }
+
+    fn begin(
+        &self,
+        entry: NodeId,
+        incarnation: Incarnation,
+    ) -> BoxFuture<'_, Result<u32, KeepError>> {
+        Box::pin(async move { Self::begin(self, entry, incarnation) })
+    }
+
+    fn keep(&self, body: SealedBody) -> BoxFuture<'_, Result<Kept, KeepError>> {
+        Box::pin(Self::keep(self, body))
+    }
+}
+
+/// Checks that a body is whole, well-formed, and what its envelope says.
+fn check_arrival(sealed: &SealedBody) -> Result<(), KeepError> {
+    if checksum(&sealed.body) != sealed.checksum {
+        return Err(KeepError::Damaged("its checksum differs".into()));
+    }
+    let segment = Segment::parse(sealed.body.clone())
+        .map_err(|error| KeepError::Damaged(error.to_string()))?;
+    if segment.id() != sealed.id {
+        let found = segment.id();
+        return Err(KeepError::Damaged(format!("it came as {} and says it is {found}", sealed.id)));
+    }
+    if segment.count() != sealed.count || segment.shard() != sealed.shard || sealed.count == 0 {
+        return Err(KeepError::Damaged("its count or shard differs".into()));
+    }
+    Ok(())
+}
