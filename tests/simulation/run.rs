@@ -220,7 +220,7 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
                     record.verdict();
                     record.counts.answers = record.registers.answered() as u64;
                     record.counts.joins = record.watches.joins();
-                    return coverage(&record);
+                    return coverage(plan, &record);
                 }
                 Some(reason) if now > plan.quiet_from + REST => {
                     return Err(format!("{REST} ms after the last fault, {reason}"));
@@ -235,8 +235,11 @@ fn unfinished(plan: &Plan, cluster: &Cluster, record: &Record) -> Option<String>
     record.waiting(plan, READERS).or_else(|| cluster.unfinished(record))
 }
 
-fn coverage(record: &Record) -> Result<(), String> {
+fn coverage(plan: &Plan, record: &Record) -> Result<(), String> {
     let counts = record.counts;
+    if plan.tuning.is_voting() && counts.early > 0 {
+        return Err(format!("{} segments have their places without storage votes", counts.early));
+    }
     let enough = counts.attempts >= LEAST.attempts
         && counts.acknowledged >= LEAST.acknowledged
         && counts.delivered >= LEAST.delivered

@@ -77,6 +77,10 @@ impl RunTuning {
         Self { late: Some(Lateness { most: 150, lost: 20 }), ..Self::default() }
     }
 
+    pub(crate) fn is_voting(&self) -> bool {
+        self.voting
+    }
+
     /// Leaves a quorum within reach where this node may be lost.
     pub(crate) fn spare(&mut self, lost: Option<u64>) {
         self.unreached = self.unreached.and(lost.or(self.unreached));

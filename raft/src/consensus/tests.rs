@@ -22,8 +22,12 @@ fn identity(disk: u64) -> Identity {
 }
 
 fn open_both(folder: &Path, disk: u64) -> Result<(LogStore, Machine), OpenError> {
+    open_beside(folder, disk, Beside::new(None))
+}
+
+fn open_beside(folder: &Path, disk: u64, beside: Beside) -> Result<(LogStore, Machine), OpenError> {
     let path = folder.join("raft.redb");
-    let (log, snapshots) = open(&Host::real(), &path, &identity(disk), Beside::new(None))?;
+    let (log, snapshots) = open(&Host::real(), &path, &identity(disk), beside)?;
     Ok((log, Machine::load(Applied::new(), snapshots)?))
 }
 
@@ -55,8 +59,18 @@ fn entry(term: u64, index: u64) -> LogEntry {
 
 /// Opens a file that an earlier store of this test may still be letting go of.
 async fn reopen(folder: &Path) -> LogStore {
+    reopen_with(folder, Beside::new(None)).await
+}
+
+/// As [`reopen`], with a storage beside it that has these bodies durably.
+async fn reopen_beside(folder: &Path, held: &[u64]) -> LogStore {
+    let held: Vec<_> = held.iter().map(|number| (*number, 0)).collect();
+    reopen_with(folder, Beside::new(Some(Fake::with(&held)))).await
+}
+
+async fn reopen_with(folder: &Path, beside: Beside) -> LogStore {
     for _ in 0..200 {
-        match open_both(folder, 1) {
+        match open_beside(folder, 1, beside.clone()) {
             Ok((log, _)) => return log,
             Err(OpenError::Database(redb::DatabaseError::DatabaseAlreadyOpen)) => {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -157,22 +171,6 @@ async fn another_disks_file_and_another_format_are_refused() {
     assert!(of_format(2).is_none());
 }
 
-/// As [`reopen`], with a storage beside it that has these bodies durably.
-async fn reopen_beside(folder: &Path, held: &[u64]) -> LogStore {
-    let held: Vec<_> = held.iter().map(|number| (*number, 0)).collect();
-    let beside = Beside::new(Some(Fake::with(&held)));
-    for _ in 0..200 {
-        match open(&Host::real(), &folder.join("raft.redb"), &identity(1), beside.clone()) {
-            Ok((log, _)) => return log,
-            Err(OpenError::Database(redb::DatabaseError::DatabaseAlreadyOpen)) => {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-    panic!("the database stays open");
-}
-
 async fn indices(log: &mut LogStore) -> Vec<u64> {
     log.try_get_log_entries(..).await.unwrap().iter().map(|entry| entry.log_id.index).collect()
 }
@@ -246,8 +244,7 @@ async fn entries_that_were_committed_when_they_came_stay_without_their_bodies() 
     let folder = tempfile::tempdir().unwrap();
     let early = |index| crate::bodies::tests::entry(index, &[index]);
     let beside = Beside::new(Some(Fake::with(&[0, 3, 4].map(|number| (number, 0)))));
-    let path = folder.path().join("raft.redb");
-    let (mut log, _) = open(&Host::real(), &path, &identity(1), beside.clone()).unwrap();
+    let mut log = reopen_with(folder.path(), beside.clone()).await;
     let limit = std::time::Duration::ZERO;
     let entries: Vec<_> = (0..5).map(early).collect();
     beside.take_in(&entries, 2, NodeId(2), limit).await.unwrap();
