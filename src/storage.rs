@@ -14,8 +14,8 @@
 //! Deliberately absent: following the order and fetching bodies that are missing (`replica`), and serving others
 //! (`peer`); and folding the log into the realms' state, of which only the rows come here.
 //!
-//! In reading order: `staging` decides, pure; `arrival` is how bodies come; `tables` are the bytes on disk; `committer` writes them; `reader` and
-//! `snapshot` read; `release` deletes what is not kept any more.
+//! In reading order: `staging` decides, pure; `arrival` is how bodies come; `tables` are the bytes on disk; `committer`
+//! writes them; `reader` and `snapshot` read; `release` deletes what is not kept any more.
 
 mod arrival;
 mod committer;
