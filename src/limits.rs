@@ -167,11 +167,8 @@ pub const STORAGE_CREDIT: u32 = 4;
 /// Jobs waiting for the segment store's group commit.
 pub const STORAGE_QUEUE: usize = 1024;
 
-/// Jobs in one group commit.
-pub const STORAGE_BATCH_JOBS: usize = 1024;
-
-/// Bytes in one group commit.
-pub const STORAGE_BATCH_BYTES: usize = 8 << 20;
+/// Bytes of bodies and rows waiting for it; one commit takes all that wait.
+pub const STORAGE_QUEUE_BYTES: usize = 32 << 20;
 
 /// Bytes of recent bodies a node keeps in memory for those who read near the tail.
 pub const RECENT_BODIES: usize = 24 << 20;

@@ -42,7 +42,7 @@ use vulpes_raft::host::Host;
 use crate::config::NodeConfig;
 use crate::http;
 
-pub use node::{Node, StartError, STORAGE_FILE};
+pub use node::{Node, StartError};
 
 /// Why a node ended in good order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

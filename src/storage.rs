@@ -1,4 +1,4 @@
-//! A storage: segment bodies and the rows of the order, in `segments.redb`, with one group commit.
+//! A storage: segment bodies and the rows of the order, in the node's file.
 //!
 //! A body that arrives is checked, queued, written in the next group commit and only then voted for. A row of the
 //! order is a few bytes that ride on such a commit, with the rows of the realms' state that it changes; the body it
@@ -29,16 +29,17 @@ mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit, Semaphore};
 use vulpes_raft::bodies::Deleting;
-use vulpes_raft::commit::{self, CommitLimits, CommitQueue};
-use vulpes_raft::host::Host;
+use vulpes_raft::commit::{CommitQueue, TrySubmitError};
+use vulpes_raft::file::{File, OpenError};
 use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use vulpes_raft::wire::Identity;
@@ -47,18 +48,17 @@ use crate::limits;
 use crate::realm::Realms;
 use crate::recent::RecentBodies;
 use crate::segment::checksum;
-use committer::{Durable, Job, SegmentCommitter, Work};
+use committer::{Durable, Job, SegmentWriter, Work};
 use reader::Reader;
 use staging::{Next, Staging, Standing, Write};
 
-pub use error::{IndexError, OpenError, ReadError, ReleaseError, ReplaceError};
-pub use open::compact;
+pub use error::{IndexError, ReadError, ReleaseError, ReplaceError};
 pub use reader::Stored;
 pub use snapshot::{StatePage, StateSnapshot};
 pub use staging::IndexedRow;
 
 /// Bytes of bodies that may wait for the group commit; past it, bodies wait with whoever brought them.
-const QUEUE_BYTES: usize = 4 * limits::STORAGE_BATCH_BYTES;
+const QUEUE_BYTES: usize = limits::STORAGE_QUEUE_BYTES;
 
 /// Least share of the queue that one job takes, so that it also bounds the number of jobs.
 const LEAST_SHARE: usize = QUEUE_BYTES / limits::STORAGE_QUEUE;
@@ -104,8 +104,9 @@ struct Inner {
     reader: Reader,
     /// Locked while something is decided and queued, so that both happen in one order.
     staging: Mutex<Staging>,
-    /// Taken out when the storage is closed.
-    queue: Mutex<Option<CommitQueue<Job>>>,
+    queue: CommitQueue<Job>,
+    /// How long a body may wait for a commit that another job starts.
+    patience: Duration,
     closed: watch::Receiver<()>,
     /// Bytes of the queue that are free.
     room: Arc<Semaphore>,
@@ -129,45 +130,32 @@ impl std::fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Opens a node's segment store, or makes it, and starts its group commit. Bodies that arrive are also put into
-    /// `recent`. In a simulation it has to be called within the node's runtime.
+    /// Takes up what a node's file holds of its storage, and joins the file's group commit. Bodies that arrive are also put
+    /// into `recent`. Each waits at most `patience` for a commit that another job starts: a sync member's, where one
+    /// has joined the file, too.
     ///
     /// # Errors
-    /// Where the file is newer, another node's, damaged, or can't be opened.
+    /// Where the file is damaged, or can't be read.
     pub fn open(
-        host: &Host,
+        file: &File,
         identity: &Identity,
-        path: &Path,
         recent: RecentBodies,
+        patience: Duration,
     ) -> Result<Self, OpenError> {
-        let disk = |reason: String| OpenError::Disk { path: path.to_owned(), reason };
-        let database = open::database(host, path)?;
-        open::prepare(&database, identity, path)?;
-        let witness = open::witness(host, path, &database)?;
-        let database = Arc::new(database);
-        let reader = Reader::new(&database);
-        let (staging, tail) = open::load(&reader).map_err(|reason| match reason {
-            ReadError::Disk(reason) => disk(reason),
-            damaged => OpenError::Damaged { path: path.to_owned(), reason: damaged.to_string() },
-        })?;
+        let reader = Reader::new(file.commits.database().clone());
+        let (staging, tail) = open::open(file, &reader)?;
         let durable = Arc::new(Durable::new(tail));
-        let (committer, closed) = SegmentCommitter::new(database, witness, durable.clone());
-        let limits = CommitLimits {
-            queue: limits::STORAGE_QUEUE,
-            batch_jobs: limits::STORAGE_BATCH_JOBS,
-            batch_bytes: limits::STORAGE_BATCH_BYTES,
-        };
-        let queue = commit::spawn(host, "segments", limits, committer)
-            .map_err(|error| disk(error.to_string()))?;
+        let queue = file.commits.join(SegmentWriter::new(durable.clone()), limits::STORAGE_QUEUE);
         Ok(Self {
             inner: Arc::new(Inner {
                 identity: identity.clone(),
-                path: path.to_owned(),
+                path: file.path.clone(),
                 recent,
                 reader,
                 staging: Mutex::new(staging),
-                queue: Mutex::new(Some(queue)),
-                closed,
+                queue,
+                patience,
+                closed: file.commits.closed(),
                 room: Arc::new(Semaphore::new(QUEUE_BYTES)),
                 durable,
                 arrivals: watch::Sender::new(0),
@@ -196,19 +184,11 @@ impl Storage {
     }
 
     /// Queues work that was decided with the staging locked, and still is, and whose share of the queue is granted.
-    fn submit(
-        &self,
-        staging: &mut Staging,
-        work: Work,
-        weight: usize,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<(), Closing> {
-        let queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let queue = queue.as_ref().ok_or(Closing)?;
-        let job = Job { work, weight, permit, number: staging.queued() };
-        queue.try_submit(job).map_err(|error| match error {
-            commit::TrySubmitError::Closed(_) => Closing,
-            commit::TrySubmitError::Full(_) => unreachable!("every job holds a share of the queue"),
+    fn submit(&self, work: Work, permit: OwnedSemaphorePermit) -> Result<(), Closing> {
+        let job = Job { work, permit, patience: self.inner.patience };
+        self.inner.queue.try_submit(job).map_err(|error| match error {
+            TrySubmitError::Closed => Closing,
+            TrySubmitError::Full => unreachable!("every job holds a share of the queue"),
         })
     }
 
@@ -235,8 +215,7 @@ impl Storage {
         let permit = self.room(weight).await.ok_or(IndexError::Closed)?;
         let mut staging = self.staging();
         let writes = staging.index(rows)?;
-        self.submit(&mut staging, Work::Index { writes }, weight, permit)
-            .map_err(|Closing| IndexError::Closed)
+        self.submit(Work::Index { writes }, permit).map_err(|Closing| IndexError::Closed)
     }
 
     /// To be awaited before bodies are deleted because of the order through a slot.
@@ -317,7 +296,7 @@ impl Storage {
         let permit = self.room(weight).await.ok_or(ReplaceError::Closed)?;
         let (waiting, answer) = oneshot::channel();
         {
-            let mut staging = self.staging();
+            let staging = self.staging();
             match staging.standing(id) {
                 Standing::Past => {}
                 Standing::Unresolved { checksum: held } if held == checksum => {}
@@ -326,8 +305,7 @@ impl Storage {
             }
             let writes = vec![Write::Replace { id, checksum, body }];
             let work = Work::Keep { writes, answer: Ok(()), waiting };
-            self.submit(&mut staging, work, weight, permit)
-                .map_err(|Closing| ReplaceError::Closed)?;
+            self.submit(work, permit).map_err(|Closing| ReplaceError::Closed)?;
         }
         match answer.await {
             Ok(_) => {
@@ -390,10 +368,10 @@ impl Storage {
         self.inner.reader.slot_of(position)
     }
 
-    /// Takes nothing more, writes what is queued and closes the file, so that opening it again need not look for what
-    /// a crash left behind. Clones answer that the storage is shutting down.
+    /// Takes nothing more, and returns once the file is closed, so that opening it again need not look for what a crash
+    /// left behind: when the file's other writers are gone too. Clones answer that the storage is shutting down.
     pub async fn close(&self) {
-        self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.inner.queue.close();
         // Nothing is ever sent: the channel closes behind the file.
         let _ = self.inner.closed.clone().changed().await;
     }

@@ -43,18 +43,18 @@ profile() { # NAME FOLDER
         perf report -i "$out/perf" --no-children -g none --sort comm 2>/dev/null | grep -v '^#' > "$out/threads"
         awk -v name="$1" -v window="$window" -v cores="$(cores)" \
             -v syncs="$(counted fdatasync)" -v writes="$(counted pwrite)" \
-            -v tasks="$(share tokio-rt-worker)" -v segments="$(share segments)" -v raft="$(share raft.redb)" '
+            -v tasks="$(share tokio-rt-worker)" -v commits="$(share commit)" '
             /acknowledged a second/ {rate = $2}
             /p50/ && !p50 {p50 = $2}
-            END {printf "| %s | %d | %d | %s ms | %d | %d | %.2f | %s | %s | %s |\n",
-                name, window, rate, p50, syncs, writes, cores, tasks, segments, raft}' "$out/bench"
+            END {printf "| %s | %d | %d | %s ms | %d | %d | %.2f | %s | %s |\n",
+                name, window, rate, p50, syncs, writes, cores, tasks, commits}' "$out/bench"
     done
     kill "$cluster"; wait "$cluster" 2>/dev/null || true
     cluster=
     rm -rf "$2"
 }
 
-echo "| data on | in flight | acks/s | p50 | syncs/s | writes/s | cores | tasks | segments.redb | raft.redb |"
-echo "|---|---|---|---|---|---|---|---|---|---|"
+echo "| data on | in flight | acks/s | p50 | syncs/s | writes/s | cores | tasks | commits |"
+echo "|---|---|---|---|---|---|---|---|---|"
 profile disk "$out/data"
 [ -z "$memory" ] || profile memory "$memory/data"

@@ -2,13 +2,11 @@
 //!
 //! Where the members of the sync group are the storages, a segment can be proposed as soon as it is sealed, without
 //! storage votes: a member's word that it has a log entry is then its vote for the bodies that the entry names. So a
-//! committed entry has its bodies on the disks of a quorum, and the two fsyncs overlap.
+//! committed entry has its bodies on the disks of a quorum, and one fsync makes both durable.
 //!
-//! Invariant, for each entry that is not known to be committed:
-//! - It is taken into the log only once its bodies are here, in memory at least: whoever leads can give them to others.
-//! - It counts as written only once its bodies are as well.
-//! - A member that starts removes it, and what follows it, where one of its bodies is not here: what a crash took had
-//!   not been promised.
+//! Invariant: an entry that is not known to be committed is taken into the log only once its bodies are here, in memory at
+//! least, and queued for the same file: whoever leads can give them to others, and no crash takes a body and leaves the
+//! entry (`commit`).
 //!
 //! And before a storage deletes bodies because of what the order shows, its member knows durably that this much is
 //! committed. Otherwise, once it has started anew and leads, it would neither have the bodies for who lacks them, nor
@@ -34,24 +32,17 @@ use crate::sequencer::Proposal;
 /// How long a body may be on its way from its entry before it is fetched from the leader.
 const ON_ITS_WAY: Duration = Duration::from_millis(25);
 
-/// Who is told how far a storage's writes are.
-pub type Told = Box<dyn Fn(u64) + Send + Sync>;
-
 /// What comes before the bodies that are deleted because of the order through a slot.
 pub type Deleting = Box<dyn Fn(Slot) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The storage beside a sync member.
 pub trait Bodies: Send + Sync + 'static {
-    /// Whether this very body is here, or its segment has its place already or never will have one. It is durable once
-    /// the storage's writes have come to the number. `None` where it is not here.
-    fn held(&self, segment: &SealedSegment) -> Option<u64>;
+    /// Whether this very body is here, or its segment has its place already or never will have one. It is on disk, or
+    /// queued for the file that the log is in.
+    fn held(&self, segment: &SealedSegment) -> bool;
 
     /// Changes whenever a body comes.
     fn arrived(&self) -> watch::Receiver<u64>;
-
-    /// Has this called with each number through which the storage's writes become durable, on the thread that made them
-    /// so. Called once, before anything is kept.
-    fn when_written(&self, then: Told);
 
     /// Has this awaited before bodies are deleted because of what the order shows through a slot. Called once.
     fn before_deleting(&self, then: Deleting);
@@ -64,18 +55,9 @@ pub trait Bodies: Send + Sync + 'static {
 #[derive(Clone)]
 pub(crate) struct Beside {
     /// None where the sync members are not the storages: then no early segment is taken.
-    pub(crate) bodies: Option<Arc<dyn Bodies>>,
+    bodies: Option<Arc<dyn Bodies>>,
     /// Through which index the log is known to be committed: said by a leader, before the entries are taken.
     committed: Arc<AtomicU64>,
-}
-
-/// What writing some entries waits for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Needs {
-    /// The number to which the storage's writes have to come.
-    pub(crate) written: u64,
-    /// The last entry that was taken without its bodies, because it is committed.
-    pub(crate) committed: Option<u64>,
 }
 
 /// The body of an early segment is not here.
@@ -88,36 +70,29 @@ impl Beside {
         Self { bodies, committed: Arc::default() }
     }
 
-    fn held(&self, segment: &SealedSegment) -> Option<u64> {
-        self.bodies.as_ref().and_then(|bodies| bodies.held(segment))
+    fn held(&self, segment: &SealedSegment) -> bool {
+        self.bodies.as_ref().is_some_and(|bodies| bodies.held(segment))
     }
 
-    /// What has to be waited for before these entries count as written.
+    /// Checks that the bodies of these entries are here, and gives the index of the last one that is taken without,
+    /// because it is committed.
     ///
     /// # Errors
     /// Where a body is not here, and the entry is not known to be committed.
-    pub(crate) fn needs(&self, entries: &[LogEntry]) -> Result<Needs, Lacking> {
-        let mut needs = Needs::default();
+    pub(crate) fn check(&self, entries: &[LogEntry]) -> Result<Option<u64>, Lacking> {
         let committed = self.committed.load(Ordering::Acquire);
+        let mut without = None;
         for entry in entries {
             for segment in early(entry) {
                 match self.held(&segment) {
-                    Some(_) if planted(Mutant::WrittenBeforeBody) => {}
-                    Some(number) => needs.written = needs.written.max(number),
-                    None if entry.log_id.index <= committed => {
-                        needs.committed = Some(entry.log_id.index);
-                    }
-                    None if planted(Mutant::TakeWithoutBody) => {}
-                    None => return Err(Lacking(segment)),
+                    true => {}
+                    false if entry.log_id.index <= committed => without = Some(entry.log_id.index),
+                    false if planted(Mutant::TakeWithoutBody) => {}
+                    false => return Err(Lacking(segment)),
                 }
             }
         }
-        Ok(needs)
-    }
-
-    /// Whether the bodies of an entry are all here.
-    pub(crate) fn has_all(&self, entry: &LogEntry) -> bool {
-        early(entry).iter().all(|segment| self.held(segment).is_some())
+        Ok(without)
     }
 
     /// Waits until the bodies of these entries are here, those of committed ones apart, and fetches from their leader
@@ -154,7 +129,7 @@ impl Beside {
             return Ok(());
         }
         let mut arrived = bodies.arrived();
-        segments.retain(|segment| bodies.held(segment).is_none());
+        segments.retain(|segment| !bodies.held(segment));
         let deadline = Instant::now() + limit;
         let mut fetch_at = Instant::now() + ON_ITS_WAY;
         while !segments.is_empty() {
@@ -173,7 +148,7 @@ impl Beside {
                     let _ = tokio::time::timeout_at(until, arrived.changed()).await;
                 }
             }
-            segments.retain(|segment| bodies.held(segment).is_none());
+            segments.retain(|segment| !bodies.held(segment));
         }
         Ok(())
     }

@@ -1,44 +1,54 @@
-//! Group commit: many jobs, one transaction, one fsync.
+//! Group commit: many jobs of all that write to a file, one transaction, one fsync.
 //!
-//! Invariant: a job is completed only after the transaction that holds it is durable, and jobs are committed in the
-//! order in which they were queued. A failed commit has an unknown outcome, so it ends the node.
+//! Invariant: a job is completed only after the transaction that holds it is durable. A job that was queued before
+//! another one, of the same writer or not, is durable no later than that: each batch is all that is queued. A failed
+//! commit has an unknown outcome, so it ends the node.
 //!
-//! A batch is whatever queued up while the last one was being synced. Jobs that nobody waits for start none of their
-//! own at once: they ride on the next one, or go after [`RIDE`].
+//! A batch is whatever queued up while the last one was being synced. Jobs that nobody waits for have patience: they ride
+//! on the next commit that another one starts, and start one themselves only when it runs out.
 //!
-//! Deliberately absent: what a job is.
+//! Deliberately absent: what a job is, and limits of a batch beside those of the queues.
 
-use std::sync::Arc;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use redb::{Database, WriteTransaction};
+use tokio::sync::{watch, Semaphore};
 use tokio::time::Instant;
 
 use crate::host::{CommitMode, Host};
 use crate::mutant::{planted, Mutant};
+use crate::witness::Witness;
 
-/// How long jobs that nobody waits for may wait for one that somebody does.
-pub const RIDE: Duration = Duration::from_millis(50);
-
-/// Writes batches. The committer owns its database for writing.
-pub trait Committer: Send + 'static {
+/// One of those who write to a file.
+pub trait Writer: Send + 'static {
     type Job: Send + 'static;
 
-    /// How much of a batch's byte budget this job takes.
-    fn weight(job: &Self::Job) -> usize;
+    /// How long this job may wait for a commit that another one starts.
+    fn patience(_job: &Self::Job) -> Duration {
+        Duration::ZERO
+    }
 
-    /// Whether somebody waits for this job; others are held back for up to [`RIDE`].
-    fn is_awaited(_job: &Self::Job) -> bool {
+    /// Whether this job changes anything; others only wait for those before them.
+    fn changes(_job: &Self::Job) -> bool {
         true
     }
 
-    /// Writes all jobs in one transaction, makes it durable, then completes each of them, leaving `jobs` empty.
+    /// Writes the jobs, in their order.
     ///
     /// # Errors
     /// Any error means that the disk can't be trusted any more: the node ends, and no job of the batch is completed.
-    fn commit(&mut self, jobs: &mut Vec<Self::Job>) -> Result<(), CommitError>;
+    fn write(
+        &mut self,
+        transaction: &WriteTransaction,
+        jobs: &mut [Self::Job],
+    ) -> Result<(), CommitError>;
+
+    /// The jobs are durable: tells whoever waits for them, and leaves `jobs` empty.
+    fn complete(&mut self, jobs: &mut Vec<Self::Job>);
 }
 
 /// Why a commit failed. Its outcome is unknown.
@@ -52,141 +62,323 @@ impl<E: Into<redb::Error>> From<E> for CommitError {
     }
 }
 
-/// What opening a database after a crash costs, against what each commit costs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recovery {
-    /// Commits sync once; opening after a crash reads the whole file. For files that stay small.
-    Walk,
-    /// Commits record what recovery needs, which redb couples with a second sync; opening takes milliseconds.
-    Quick,
-}
-
-/// Begins the one transaction of a group commit, durable when its commit returns.
+/// Begins the one transaction of a group commit, durable when its commit returns. redb's quick repair would cost a second
+/// fsync each, on the path of every acknowledgement; without it, a restart after a crash walks the file: a few seconds a
+/// gigabyte.
 ///
 /// # Errors
 /// Where the disk fails.
-pub fn begin_write(
-    database: &redb::Database,
-    recovery: Recovery,
-) -> Result<redb::WriteTransaction, CommitError> {
+pub fn begin_write(database: &Database) -> Result<WriteTransaction, CommitError> {
     let mut transaction = database.begin_write()?;
-    transaction.set_quick_repair(recovery == Recovery::Quick);
     if planted(Mutant::SkipFsync) {
         transaction.set_durability(redb::Durability::None)?;
     }
     Ok(transaction)
 }
 
-/// The limits of one commit queue.
-#[derive(Clone, Copy, Debug)]
-pub struct CommitLimits {
-    /// Jobs that may wait; a full queue makes senders wait.
-    pub queue: usize,
-    /// Jobs in one batch.
-    pub batch_jobs: usize,
-    /// Bytes in one batch, by [`Committer::weight`]; a single larger job still goes alone.
-    pub batch_bytes: usize,
-}
-
-/// The way into a commit queue.
+/// The way of one writer into the group commit. The writer's queue closes when the last clone is gone.
 #[derive(Debug)]
 pub struct CommitQueue<J> {
-    sender: mpsc::Sender<J>,
+    door: Arc<Door<J>>,
 }
 
 impl<J> Clone for CommitQueue<J> {
     fn clone(&self) -> Self {
-        Self { sender: self.sender.clone() }
+        Self { door: self.door.clone() }
     }
 }
 
-/// The queue's committer is gone: the node is ending.
+/// The queue is closed: the node is ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the commit queue is closed because the node is shutting down")]
 pub struct QueueClosed;
 
-/// Why a job was handed back.
-#[derive(Debug)]
-pub enum TrySubmitError<J> {
-    /// The queue is full.
-    Full(J),
+/// Why a job was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrySubmitError {
+    Full,
     /// The node is ending.
-    Closed(J),
+    Closed,
 }
 
 impl<J: Send + 'static> CommitQueue<J> {
-    /// Queues a job, waiting while the queue is full.
+    /// Queues a job that may wait so long, as its writer has it, waiting while the queue is full.
     ///
     /// # Errors
     /// [`QueueClosed`] when the node is ending.
     pub async fn submit(&self, job: J) -> Result<(), QueueClosed> {
-        self.sender.send(job).await.map_err(|_| QueueClosed)
+        self.door.room.acquire().await.map_err(|_| QueueClosed)?.forget();
+        self.door.push(job)
     }
 
-    /// Queues a job, or hands it back when there is no room.
+    /// As [`CommitQueue::submit`], without waiting.
     ///
     /// # Errors
-    /// The job itself, in [`TrySubmitError`].
-    pub fn try_submit(&self, job: J) -> Result<(), TrySubmitError<J>> {
-        self.sender.try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(job) => TrySubmitError::Full(job),
-            mpsc::error::TrySendError::Closed(job) => TrySubmitError::Closed(job),
-        })
+    /// [`TrySubmitError`].
+    pub fn try_submit(&self, job: J) -> Result<(), TrySubmitError> {
+        match self.door.room.try_acquire() {
+            Ok(place) => place.forget(),
+            Err(tokio::sync::TryAcquireError::NoPermits) => return Err(TrySubmitError::Full),
+            Err(tokio::sync::TryAcquireError::Closed) => return Err(TrySubmitError::Closed),
+        }
+        self.door.push(job).map_err(|QueueClosed| TrySubmitError::Closed)
     }
 
     /// How many more jobs fit right now.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.sender.capacity()
+        self.door.room.available_permits()
+    }
+
+    /// Takes nothing more, for all clones. What is queued is still written.
+    pub fn close(&self) {
+        self.door.close();
     }
 }
 
-/// Starts a committer and returns the way in. It ends when all senders are gone.
-pub fn spawn<C: Committer>(
-    host: &Host,
-    name: &str,
-    limits: CommitLimits,
-    committer: C,
-) -> std::io::Result<CommitQueue<C::Job>> {
-    let (sender, receiver) = mpsc::channel(limits.queue);
-    let fatal = host.fatal.clone();
-    let name = name.to_owned();
-    match &host.commits {
-        CommitMode::Thread => {
-            let mut worker = Worker { receiver, limits, committer, batch: Vec::new() };
-            std::thread::Builder::new().name(name.clone()).spawn(move || {
-                while worker.fill_blocking() {
-                    if let Err(error) = worker.commit() {
-                        fatal(&format!("{name}: the disk failed, outcome unknown: {error}"));
-                        return;
-                    }
-                }
-            })?;
-        }
-        CommitMode::Task { delay } => {
-            let delay = delay.clone();
-            let mut worker = Worker { receiver, limits, committer, batch: Vec::new() };
-            tokio::spawn(async move {
-                while worker.fill().await {
-                    tokio::time::sleep(delay()).await;
-                    if let Err(error) = worker.commit() {
-                        fatal(&format!("{name}: the disk failed, outcome unknown: {error}"));
-                        return;
-                    }
-                }
-            });
-        }
-    }
-    Ok(CommitQueue { sender })
+/// What the handles of one writer share.
+#[derive(Debug)]
+struct Door<J> {
+    line: Arc<Line<J>>,
+    gate: Arc<Gate>,
+    /// Places in the queue.
+    room: Semaphore,
+    patience: fn(&J) -> Duration,
 }
 
-/// What is in a batch so far.
+impl<J> Door<J> {
+    fn push(&self, job: J) -> Result<(), QueueClosed> {
+        let due = Instant::now() + (self.patience)(&job);
+        // Whoever is through here first is in no later batch: the gate is held while a batch is taken, too.
+        let mut gate = self.gate.lock();
+        let mut line = self.line.lock();
+        if !line.open {
+            return Err(QueueClosed);
+        }
+        line.jobs.push(job);
+        if gate.due.is_none_or(|earliest| due < earliest) {
+            gate.due = Some(due);
+            gate.wake();
+        }
+        Ok(())
+    }
+
+    fn close(&self) {
+        self.room.close();
+        let mut gate = self.gate.lock();
+        self.line.lock().open = false;
+        gate.wake();
+    }
+}
+
+impl<J> Drop for Door<J> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The jobs of one writer that wait.
+#[derive(Debug)]
+struct Line<J>(Mutex<Waiting<J>>);
+
+#[derive(Debug)]
+struct Waiting<J> {
+    jobs: Vec<J>,
+    open: bool,
+}
+
+impl<J> Line<J> {
+    fn lock(&self) -> MutexGuard<'_, Waiting<J>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Held by whoever queues a job, and while all lines are taken.
+#[derive(Debug, Default)]
+struct Gate(Mutex<Turn>);
+
 #[derive(Default)]
-struct Gathered {
-    bytes: usize,
-    awaited: bool,
-    /// There are jobs, but none that is awaited.
-    holds_back: bool,
+struct Turn {
+    /// When the next commit begins at the latest; none where no jobs wait.
+    due: Option<Instant>,
+    /// Writers that the committer has not taken in yet.
+    joining: Vec<Box<dyn Part>>,
+    /// No further writer comes.
+    complete: bool,
+    /// Nothing is committed any more.
+    ended: bool,
+    /// The committer's, where it waits.
+    waker: Option<Waker>,
+}
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turn").field("due", &self.due).finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, Turn> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A database with its group commit, to which writers can join. Once this is dropped none can any more, and the database
+/// is closed when all writers' queues are.
+pub struct Commits {
+    database: Weak<Database>,
+    gate: Arc<Gate>,
+    closed: watch::Receiver<()>,
+}
+
+impl Commits {
+    /// Starts the group commit of a database. In a simulation it has to be called within the node's runtime.
+    ///
+    /// # Errors
+    /// Where no thread can be had.
+    pub fn start(host: &Host, database: Database, witness: Witness) -> std::io::Result<Self> {
+        let (ending, closed) = watch::channel(());
+        let database = Arc::new(database);
+        let gate = Arc::<Gate>::default();
+        let (shared, commits) = (Arc::downgrade(&database), gate.clone());
+        let mut committer =
+            Committer { gate, parts: Vec::new(), database, witness, _ending: ending };
+        let fatal = host.fatal.clone();
+        let end = move |error| fatal(&format!("the disk failed, outcome unknown: {error}"));
+        match &host.commits {
+            CommitMode::Thread => {
+                std::thread::Builder::new().name("commit".into()).spawn(move || {
+                    while committer.wait_blocking() {
+                        committer.take();
+                        if let Err(error) = committer.commit() {
+                            return end(error);
+                        }
+                    }
+                })?;
+            }
+            CommitMode::Task { delay } => {
+                let delay = delay.clone();
+                tokio::spawn(async move {
+                    while committer.wait().await {
+                        committer.take();
+                        tokio::time::sleep(delay()).await;
+                        if let Err(error) = committer.commit() {
+                            return end(error);
+                        }
+                    }
+                });
+            }
+        }
+        Ok(Self { database: shared, gate: commits, closed })
+    }
+
+    /// The database, for reading; it goes when its group commit ends.
+    #[must_use]
+    pub fn database(&self) -> &Weak<Database> {
+        &self.database
+    }
+
+    /// Takes in a writer, with a queue of so many jobs.
+    pub fn join<W: Writer>(&self, writer: W, queue: usize) -> CommitQueue<W::Job> {
+        let mut gate = self.gate.lock();
+        let line = Arc::new(Line(Mutex::new(Waiting { jobs: Vec::new(), open: !gate.ended })));
+        let door = Arc::new(Door {
+            line: line.clone(),
+            gate: self.gate.clone(),
+            room: Semaphore::new(queue),
+            patience: W::patience,
+        });
+        let joined = Joined { line, door: Arc::downgrade(&door), writer, batch: Vec::new() };
+        gate.joining.push(Box::new(joined));
+        CommitQueue { door }
+    }
+
+    /// Closes when the database has been closed.
+    #[must_use]
+    pub fn closed(&self) -> watch::Receiver<()> {
+        self.closed.clone()
+    }
+}
+
+impl Drop for Commits {
+    fn drop(&mut self) {
+        let mut gate = self.gate.lock();
+        gate.complete = true;
+        gate.wake();
+    }
+}
+
+/// A writer of any kind.
+trait Part: Send {
+    /// Takes all its jobs into the batch, and tells whether there are any. The gate is held.
+    fn take(&mut self) -> bool;
+    /// Takes nothing more, and forgets what waits: nobody will write it.
+    fn end(&mut self);
+    fn is_open(&self) -> bool;
+    fn changes(&self) -> bool;
+    fn write(&mut self, transaction: &WriteTransaction) -> Result<(), CommitError>;
+    fn complete(&mut self);
+}
+
+struct Joined<W: Writer> {
+    line: Arc<Line<W::Job>>,
+    /// Has room for more once jobs are taken.
+    door: Weak<Door<W::Job>>,
+    writer: W,
+    /// What the next commit writes.
+    batch: Vec<W::Job>,
+}
+
+impl<W: Writer> Part for Joined<W> {
+    fn take(&mut self) -> bool {
+        self.batch.append(&mut self.line.lock().jobs);
+        if let Some(door) = self.door.upgrade() {
+            door.room.add_permits(self.batch.len());
+        }
+        !self.batch.is_empty()
+    }
+
+    fn end(&mut self) {
+        if let Some(door) = self.door.upgrade() {
+            door.room.close();
+        }
+        let jobs = {
+            let mut line = self.line.lock();
+            line.open = false;
+            std::mem::take(&mut line.jobs)
+        };
+        drop(jobs);
+    }
+
+    fn is_open(&self) -> bool {
+        let line = self.line.lock();
+        line.open || !line.jobs.is_empty()
+    }
+
+    fn changes(&self) -> bool {
+        self.batch.iter().any(W::changes)
+    }
+
+    fn write(&mut self, transaction: &WriteTransaction) -> Result<(), CommitError> {
+        if self.changes() {
+            self.writer.write(transaction, &mut self.batch)?;
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self) {
+        if !self.batch.is_empty() {
+            self.writer.complete(&mut self.batch);
+        }
+    }
 }
 
 /// Wakes the commit thread.
@@ -198,74 +390,123 @@ impl Wake for Unpark {
     }
 }
 
-struct Worker<C: Committer> {
-    receiver: mpsc::Receiver<C::Job>,
-    limits: CommitLimits,
-    committer: C,
-    /// What the next commit writes.
-    batch: Vec<C::Job>,
+/// When the next commit begins.
+enum Next {
+    /// Now.
+    Due,
+    /// Then, if nothing wakes the committer before.
+    At(Instant),
+    /// When it is woken.
+    Idle,
+    /// All queues are closed and empty.
+    Never,
 }
 
-impl<C: Committer> Worker<C> {
-    fn fill_blocking(&mut self) -> bool {
+struct Committer {
+    gate: Arc<Gate>,
+    parts: Vec<Box<dyn Part>>,
+    database: Arc<Database>,
+    witness: Witness,
+    /// Dropped behind the database, which is closed then.
+    _ending: watch::Sender<()>,
+}
+
+/// Whoever waits for a job hears that nobody will write it any more.
+impl Drop for Committer {
+    fn drop(&mut self) {
+        let mut gate = self.gate.lock();
+        gate.ended = true;
+        self.parts.append(&mut gate.joining);
+        drop(gate);
+        for part in &mut self.parts {
+            part.end();
+        }
+    }
+}
+
+impl Committer {
+    /// What is to be done next; the waker is woken where that changes.
+    fn next(&mut self, waker: &Waker) -> Next {
+        let mut gate = self.gate.lock();
+        self.parts.append(&mut gate.joining);
+        match gate.due {
+            Some(due) if due <= Instant::now() => return Next::Due,
+            None if gate.complete && !self.parts.iter().any(|part| part.is_open()) => {
+                return Next::Never;
+            }
+            _ => {}
+        }
+        gate.waker = Some(waker.clone());
+        gate.due.map_or(Next::Idle, Next::At)
+    }
+
+    fn wait_blocking(&mut self) -> bool {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        let mut context = Context::from_waker(&waker);
-        let mut gathered = Gathered::default();
-        let mut limit: Option<Instant> = None;
         loop {
-            match (self.poll_batch(&mut context, &mut gathered), limit) {
-                (Poll::Ready(open), _) => return open,
-                (Poll::Pending, None) if gathered.holds_back => {
-                    limit = Some(Instant::now() + RIDE);
-                }
-                (Poll::Pending, None) => std::thread::park(),
-                (Poll::Pending, Some(limit)) => {
-                    match limit.checked_duration_since(Instant::now()) {
-                        Some(left) if !left.is_zero() => std::thread::park_timeout(left),
-                        _ => return true,
+            match self.next(&waker) {
+                Next::Due => return true,
+                Next::Never => return false,
+                Next::Idle => std::thread::park(),
+                Next::At(due) => std::thread::park_timeout(due - Instant::now()),
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> bool {
+        let mut timer = Box::pin(tokio::time::sleep_until(Instant::now()));
+        std::future::poll_fn(|context: &mut Context<'_>| loop {
+            match self.next(context.waker()) {
+                Next::Due => return Poll::Ready(true),
+                Next::Never => return Poll::Ready(false),
+                Next::Idle => return Poll::Pending,
+                Next::At(due) => {
+                    timer.as_mut().reset(due);
+                    if timer.as_mut().poll(context).is_pending() {
+                        return Poll::Pending;
                     }
                 }
             }
+        })
+        .await
+    }
+
+    /// Takes all that is queued.
+    fn take(&mut self) {
+        let mut gate = self.gate.lock();
+        gate.due = None;
+        self.parts.append(&mut gate.joining);
+        let mut taken = false;
+        for part in self.parts.iter_mut().rev() {
+            if taken && planted(Mutant::WrittenBeforeBody) {
+                gate.due = Some(Instant::now());
+                break;
+            }
+            taken |= part.take();
         }
     }
 
-    async fn fill(&mut self) -> bool {
-        let mut gathered = Gathered::default();
-        let first = std::future::poll_fn(|context| match self.poll_batch(context, &mut gathered) {
-            Poll::Pending if gathered.holds_back => Poll::Ready(None),
-            batch => batch.map(Some),
-        });
-        if let Some(open) = first.await {
-            return open;
-        }
-        let rest = std::future::poll_fn(|context| self.poll_batch(context, &mut gathered));
-        tokio::time::timeout(RIDE, rest).await.unwrap_or(true)
-    }
-
-    /// Takes what has queued up, within the limits of a batch. Ready once the batch is to be written; `false` when
-    /// nothing is left and nothing more comes.
-    fn poll_batch(&mut self, context: &mut Context<'_>, gathered: &mut Gathered) -> Poll<bool> {
-        while self.batch.len() < self.limits.batch_jobs && gathered.bytes < self.limits.batch_bytes
-        {
-            match self.receiver.poll_recv(context) {
-                Poll::Ready(Some(job)) => {
-                    gathered.bytes += C::weight(&job);
-                    gathered.awaited |= C::is_awaited(&job);
-                    self.batch.push(job);
-                }
-                Poll::Ready(None) => return Poll::Ready(!self.batch.is_empty()),
-                Poll::Pending if self.batch.is_empty() => return Poll::Pending,
-                Poll::Pending if gathered.awaited => return Poll::Ready(true),
-                Poll::Pending => {
-                    gathered.holds_back = true;
-                    return Poll::Pending;
-                }
+    /// Writes what was taken, and tells whoever waits for it.
+    fn commit(&mut self) -> Result<(), CommitError> {
+        if self.parts.iter().any(|part| part.changes()) {
+            match self.write() {
+                Err(_) if planted(Mutant::SwallowEio) => {}
+                written => written?,
             }
         }
-        Poll::Ready(true)
+        for part in &mut self.parts {
+            part.complete();
+        }
+        Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), CommitError> {
-        self.committer.commit(&mut self.batch)
+    fn write(&mut self) -> Result<(), CommitError> {
+        let transaction = begin_write(&self.database)?;
+        for part in &mut self.parts {
+            part.write(&transaction)?;
+        }
+        self.witness.commit(transaction)
     }
 }
+
+#[cfg(test)]
+mod tests;

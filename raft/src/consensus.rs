@@ -5,7 +5,6 @@
 //!
 //! Deliberately absent: what a command means (`sequencer`), and who may propose one (`node`).
 
-mod completions;
 pub(crate) mod log_store;
 pub(crate) mod machine;
 mod memory;

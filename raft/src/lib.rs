@@ -4,8 +4,9 @@
 //! - [`ids`], [`order`]: the vocabulary: slots, positions, segments, resolutions.
 //! - [`sequencer`]: the pure state machine behind the order.
 //! - [`host`]: the edges (network, disk, clock, randomness) that a simulation replaces.
-//! - [`wire`], [`rpc`], [`commit`], [`witness`]: the codec and handshake between nodes; calls; group commit to disk, and
-//!   what tells a database that went back in time.
+//! - [`wire`], [`rpc`]: the codec and handshake between nodes; calls.
+//! - [`file`], [`commit`], [`witness`]: a node's file, the group commit that all its writers share, and what tells a
+//!   database that went back in time.
 //! - `consensus`: openraft's log store, state machine and network.
 //! - [`bodies`]: what lets a segment be proposed before it has storage votes.
 //! - [`node`], [`service`], [`client`]: a member of the group, what it is asked, and the way to it from anywhere.
@@ -18,6 +19,7 @@ pub mod bodies;
 pub mod client;
 pub mod commit;
 mod consensus;
+pub mod file;
 pub mod host;
 pub mod ids;
 pub mod mutant;

@@ -26,10 +26,8 @@ pub enum Mutant {
     VoteBeforeFsync,
     /// A sync member takes an entry into its log whose bodies are not here.
     TakeWithoutBody,
-    /// An entry counts as written when its log entry is, whether its bodies are or not.
+    /// A log entry is written in a commit before the one of its bodies.
     WrittenBeforeBody,
-    /// A sync member that starts keeps entries whose bodies a crash took.
-    KeepWithoutBody,
     /// A storage goes on after a group commit has failed, as if it had not.
     SwallowEio,
     /// A body whose bytes are not those that were written counts as one that was never there.

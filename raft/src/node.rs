@@ -13,7 +13,6 @@ mod status;
 mod watcher;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,12 +24,12 @@ use tokio::time::Instant;
 
 use crate::bodies::{Beside, Bodies};
 use crate::client::Router;
-use crate::commit::CommitError;
 use crate::consensus::log_store::LogStore;
 use crate::consensus::machine::{Applied, Machine};
 use crate::consensus::network::{Network, Receiver};
-use crate::consensus::snapshot_store::{self, OpenError};
+use crate::consensus::snapshot_store;
 use crate::consensus::types::{Raft, Runtime};
+use crate::file::{File, OpenError};
 use crate::host::Host;
 use crate::ids::{DiskId, Incarnation, NodeId, Slot};
 use crate::order::{CloseReason, SealedSegment, SegmentOutcome, StorageGroup};
@@ -46,9 +45,6 @@ use leases::Leases;
 use proposer::Submission;
 
 pub use status::{MemberState, SyncStatus};
-
-/// The database of this member, in the data directory.
-const FILE: &str = "raft.redb";
 
 /// Log entries in one message between members.
 const MESSAGE_ENTRIES: u64 = 64;
@@ -70,8 +66,6 @@ pub struct Member {
 #[derive(Clone, Debug)]
 pub struct SyncConfig {
     pub identity: Identity,
-    /// The data directory.
-    pub data: PathBuf,
     /// All sync members, this one among them.
     pub members: Vec<Member>,
     /// All storages.
@@ -108,8 +102,8 @@ impl Default for Tuning {
 /// Why a sync member did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("{path}: {source}")]
-    Open { path: PathBuf, source: OpenError },
+    #[error(transparent)]
+    Open(OpenError),
     #[error("the configuration of the sync group is wrong: {0}")]
     Config(String),
     #[error("Raft did not start: {0}")]
@@ -141,36 +135,32 @@ struct Inner {
 }
 
 impl SyncNode {
-    /// Opens the data directory and starts taking part. A blank group is initialised in the background.
+    /// Takes up what the node's file holds and starts taking part. A blank group is initialised in the background.
     ///
     /// # Errors
     /// [`StartError`]: the disk, the configuration, or Raft itself.
-    pub async fn start(host: Host, config: SyncConfig) -> Result<Self, StartError> {
-        Self::start_tuned(host, config, Tuning::default(), None).await
+    pub async fn start(host: Host, config: SyncConfig, file: &File) -> Result<Self, StartError> {
+        Self::start_tuned(host, config, file, Tuning::default(), None).await
     }
 
-    /// As [`SyncNode::start`], with another rhythm of snapshots, and with the storage beside this member, where the
-    /// configuration makes all members storages and all storages members.
+    /// As [`SyncNode::start`], with another rhythm of snapshots, and with the storage that has joined the file before this
+    /// member, where the configuration makes all members storages and all storages members.
     ///
     /// # Errors
     /// As there.
     pub async fn start_tuned(
         host: Host,
         config: SyncConfig,
+        file: &File,
         tuning: Tuning,
         bodies: Option<Arc<dyn Bodies>>,
     ) -> Result<Self, StartError> {
         let raft_config = Arc::new(raft_config(&config, tuning)?);
-        let path = config.data.join(FILE);
-        let failed = |source| StartError::Open { path: path.clone(), source };
-        let beside = Beside::new(bodies);
-        let storage = beside.bodies.clone();
-        let (mut log, snapshots) =
-            snapshot_store::open(&host, &path, &config.identity, beside.clone()).map_err(failed)?;
-        let removed = log.remove_bodiless().await;
-        removed.map_err(|error| failed(CommitError(error.to_string()).into()))?;
+        let unread = |error| StartError::Open(file.disk(&error));
+        let beside = Beside::new(bodies.clone());
+        let (log, snapshots) = snapshot_store::open(file, beside.clone()).map_err(unread)?;
         let applied = Applied::new();
-        let machine = Machine::load(applied.clone(), snapshots).map_err(failed)?;
+        let machine = Machine::load(applied.clone(), snapshots).map_err(unread)?;
         let address = |member: &Member| (member.node, member.address.clone());
         let network = Network {
             host: host.clone(),
@@ -201,7 +191,7 @@ impl SyncNode {
             submissions,
         };
         let node = Self { inner: Arc::new(inner) };
-        if let Some(storage) = storage {
+        if let Some(storage) = bodies {
             let member = Arc::downgrade(&node.inner);
             storage.before_deleting(Box::new(move |through| {
                 let member = member.clone();
@@ -386,6 +376,7 @@ impl SyncNode {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!("Raft did not stop in order: {error}");
         }
+        self.inner.log.close();
     }
 
     /// Who leads, as far as this member knows.

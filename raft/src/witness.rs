@@ -147,7 +147,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::commit::{begin_write, Recovery};
+    use crate::commit::begin_write;
     use crate::host::Disk;
     use crate::sim::{self, Rot, SimConfig, SimDisk};
 
@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn insert(database: &Database, witness: &mut Witness, number: u64) {
-        let transaction = begin_write(database, Recovery::Walk).unwrap();
+        let transaction = begin_write(database).unwrap();
         transaction.open_table(TABLE).unwrap().insert(number, [].as_slice()).unwrap();
         witness.commit(transaction).unwrap();
     }

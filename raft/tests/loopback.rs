@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use vulpes_raft::client::SyncClient;
+use vulpes_raft::file::{File, OpenError};
 use vulpes_raft::host::{Host, Listener};
 use vulpes_raft::ids::{AdvanceSegment, DiskId, NodeId, SegmentNumber, Shard, Slot};
-use vulpes_raft::node::{Member, StartError, SyncConfig, SyncNode};
+use vulpes_raft::node::{Member, SyncConfig, SyncNode};
 use vulpes_raft::order::{SealedSegment, SegmentOutcome};
 use vulpes_raft::sequencer::Opened;
 use vulpes_raft::service::{Followed, SyncError};
@@ -40,7 +41,6 @@ async fn start(
     let own = Identity { cluster: "test".into(), node: NodeId(number), disk: DiskId(number) };
     let config = SyncConfig {
         identity: own.clone(),
-        data: folder.join(number.to_string()),
         members: members.to_vec(),
         storages: members.to_vec(),
         heartbeat: Duration::from_millis(100),
@@ -48,16 +48,18 @@ async fn start(
         lease: Duration::from_secs(10),
     };
     let deadline = Instant::now() + Duration::from_secs(20);
-    let node = loop {
-        match SyncNode::start(host.clone(), config.clone()).await {
-            Ok(node) => break node,
+    let file = loop {
+        match File::open(host, &folder.join(number.to_string()), &own) {
+            Ok(file) => break file,
             // An earlier life in this process may not have let go of the file yet.
-            Err(StartError::Open { .. }) if Instant::now() < deadline => {
+            Err(OpenError::Disk { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(error) => panic!("{error}"),
         }
     };
+    let started = SyncNode::start(host.clone(), config, &file).await;
+    let node = started.expect("a member starts on a file of its own");
     let serving = node.clone();
     let accepting = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {

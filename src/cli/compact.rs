@@ -9,11 +9,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
+use vulpes_raft::file;
 use vulpes_raft::host::Host;
 
 use crate::config::{open_identity, NodeConfig, Role};
-use crate::server::STORAGE_FILE;
-use crate::storage;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,14 +36,14 @@ impl Compact {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = NodeConfig::load(&self.config)?;
         anyhow::ensure!(config.has(Role::Storage), "node {} is no storage", config.node);
-        let path = config.data.join(STORAGE_FILE);
+        let path = config.data.join(file::FILE);
         let length = || {
             let file = std::fs::metadata(&path);
             file.map(|file| file.len()).with_context(|| format!("can't read {}", path.display()))
         };
         let before = length()?;
         let host = Host::real();
-        storage::compact(&host, &open_identity(&host, &config)?, &path)?;
+        file::compact(&host, &config.data, &open_identity(&host, &config)?)?;
         writeln!(
             std::io::stdout(),
             "{}: {before} bytes before, {} now",

@@ -5,9 +5,7 @@ use vulpes_raft::ids::{EventId, Stamp};
 use super::*;
 use crate::peer::StorageClient;
 use crate::recent::RecentBodies;
-use crate::storage::testing::{
-    host, identity, plain, sealed, segment_id, Order, TestDisk, TestNet,
-};
+use crate::storage::testing::{self, host, plain, sealed, segment_id, Order, TestDisk, TestNet};
 use crate::storage::Storage;
 
 const STAMP: Stamp = Stamp(1_795_369_320_000);
@@ -15,9 +13,7 @@ const STAMP: Stamp = Stamp(1_795_369_320_000);
 /// A storage with an opening and nine events, one a slot, so that position 1 stands at slot 2.
 async fn storage() -> (Storage, Tail) {
     let host = host(&TestDisk::default(), &TestNet::default());
-    let path = std::path::Path::new("segments.redb");
-    let recent = RecentBodies::new(limits::RECENT_BODIES);
-    let storage = Storage::open(&host, &identity(1), path, recent).unwrap();
+    let storage = testing::open(&host, &RecentBodies::new(limits::RECENT_BODIES));
     let mut order = Order::default();
     let mut rows = vec![(order.opened(1, 1), None)];
     for number in 0..9 {

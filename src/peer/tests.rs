@@ -1,6 +1,5 @@
 //! Two nodes over connections in memory: votes, reads, broken connections, and peers that misbehave.
 
-use std::path::Path;
 use std::sync::Mutex;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +14,7 @@ use crate::event::Event;
 use crate::recent::RecentBodies;
 use crate::storage::testing::fold::Logged;
 use crate::storage::testing::{
-    event, host, identity, sealed, sealed_of, segment_id, Order, TestDisk, TestNet, COMMIT,
+    self, event, host, identity, sealed, sealed_of, segment_id, Order, TestDisk, TestNet, COMMIT,
 };
 use crate::storage::{IndexedRow, StatePage, STATE_SNAPSHOTS};
 
@@ -34,8 +33,7 @@ impl Two {
         let net = TestNet::default();
         let recent = RecentBodies::new(limits::RECENT_BODIES);
         let host = host(&TestDisk::default(), &net);
-        let storage =
-            Storage::open(&host, &identity(1), Path::new("segments.redb"), recent).unwrap();
+        let storage = testing::open(&host, &recent);
         let connections = Arc::default();
         let server = listen(&net, &storage, &connections).await;
         Self { net, storage, server, connections }

@@ -7,7 +7,7 @@ use crate::log::{log, Tail};
 use crate::peer::StorageClient;
 use crate::realm::Realms;
 use crate::storage::testing::fold::{self, fold, Logged};
-use crate::storage::testing::{host, identity, TestDisk, TestNet, COMMIT};
+use crate::storage::testing::{self, host, TestDisk, TestNet, COMMIT};
 use crate::storage::Storage;
 
 /// An order that shows a few rows at a time, up to some slot.
@@ -30,8 +30,7 @@ impl Order for Shown {
 fn open(disk: &TestDisk) -> (Storage, RecentBodies) {
     let recent = RecentBodies::new(limits::RECENT_BODIES);
     let host = host(disk, &TestNet::default());
-    let path = std::path::Path::new("segments.redb");
-    (Storage::open(&host, &identity(1), path, recent.clone()).unwrap(), recent)
+    (testing::open(&host, &recent), recent)
 }
 
 fn log_of(storage: &Storage, realms: &Realms) -> Log {

@@ -5,10 +5,11 @@
 //! Deliberately absent: the rules (`vulpes_raft::bodies`), and who may propose early (`entry`).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::watch;
-use vulpes_raft::bodies::{Bodies, Deleting, Told};
+use vulpes_raft::bodies::{Bodies, Deleting};
 use vulpes_raft::ids::NodeId;
 use vulpes_raft::order::SealedSegment;
 
@@ -22,6 +23,10 @@ pub(super) fn early(config: &NodeConfig) -> bool {
     config.nodes.iter().all(|member| member.has(Role::Sync) == member.has(Role::Storage))
 }
 
+/// How long a body waits for the log entry that names it, so that one commit takes both. The entry comes within less than
+/// a millisecond mostly; and until it does, nobody can make use of the body's being on disk.
+pub(super) const FOR_ITS_ENTRY: Duration = Duration::from_millis(50);
+
 /// A node's storage, and those of the others.
 pub(super) struct StoredBodies {
     pub(super) storage: Storage,
@@ -29,16 +34,12 @@ pub(super) struct StoredBodies {
 }
 
 impl Bodies for StoredBodies {
-    fn held(&self, segment: &SealedSegment) -> Option<u64> {
+    fn held(&self, segment: &SealedSegment) -> bool {
         self.storage.held(segment)
     }
 
     fn arrived(&self) -> watch::Receiver<u64> {
         self.storage.arrivals()
-    }
-
-    fn when_written(&self, then: Told) {
-        self.storage.when_written(then);
     }
 
     fn before_deleting(&self, then: Deleting) {

@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use vulpes_raft::bodies::Bodies;
 use vulpes_raft::client::SyncClient;
+use vulpes_raft::file::{File, OpenError};
 use vulpes_raft::host::{Host, Listener};
 use vulpes_raft::ids::{DiskId, NodeId, Slot};
 use vulpes_raft::node::{Member as SyncMember, StartError as SyncStartError, SyncConfig, SyncNode};
@@ -31,7 +32,7 @@ use crate::peer::StorageClient;
 use crate::realm::{Realms, SharedRealms, View};
 use crate::recent::RecentBodies;
 use crate::replica::{dispatch, Replica, SlotIndex, NOTICE_SLOTS};
-use crate::storage::{OpenError, ReadError, Storage};
+use crate::storage::{ReadError, Storage};
 use crate::topic::Realm;
 
 use super::bodies::{self, StoredBodies};
@@ -45,9 +46,6 @@ use super::peers::{serve_peers, Served};
 use super::repair::repair;
 use super::tuning::Tuning;
 use super::upkeep::catch_up;
-
-/// A storage's database, in the data directory.
-pub const STORAGE_FILE: &str = "segments.redb";
 
 /// How long to wait before what failed is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(200);
@@ -66,7 +64,7 @@ pub enum StartError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(transparent)]
-    Storage(#[from] OpenError),
+    File(#[from] OpenError),
     #[error("{0}; if that is not so, give the node an empty data directory and a new number")]
     State(ReadError),
     #[error("sync can't start: {0}")]
@@ -123,24 +121,27 @@ impl Node {
         let identity = open_identity(&host, &config)?;
         let own = config.own().clone();
         let recent = RecentBodies::new(tuning.recent_bodies);
-        let storage = if own.has(Role::Storage) {
-            let path = config.data.join(STORAGE_FILE);
-            Some(Storage::open(&host, &identity, &path, recent.clone())?)
-        } else {
-            None
-        };
+        let keeps = own.has(Role::Storage) || own.has(Role::Sync);
+        let file = keeps.then(|| File::open(&host, &config.data, &identity)).transpose()?;
+        let early = bodies::early(&config);
+        let storage = file.as_ref().filter(|_| own.has(Role::Storage)).map(|file| {
+            let proposed = early && tuning.entry.early;
+            let patience = if proposed { bodies::FOR_ITS_ENTRY } else { Duration::ZERO };
+            Storage::open(file, &identity, recent.clone(), patience)
+        });
+        let storage = storage.transpose()?;
         let storages = storages(&host, &config, &identity, storage.as_ref());
-        let sync = if own.has(Role::Sync) {
+        let mut sync = None;
+        if let Some(file) = file.as_ref().filter(|_| own.has(Role::Sync)) {
             let sync_config = sync_config(&config, &identity);
-            let beside = storage.clone().filter(|_| bodies::early(&config));
-            let beside = beside.map(|storage| {
+            let beside = storage.clone().filter(|_| early).map(|storage| {
                 Arc::new(StoredBodies { storage, others: storages.clone() }) as Arc<dyn Bodies>
             });
-            let starting = SyncNode::start_tuned(host.clone(), sync_config, tuning.sync, beside);
-            Some(Box::pin(starting).await?)
-        } else {
-            None
-        };
+            let (host, tuning) = (host.clone(), tuning.sync);
+            let starting = SyncNode::start_tuned(host, sync_config, file, tuning, beside);
+            sync = Some(Box::pin(starting).await?);
+        }
+        drop(file);
         let calls = Arc::<OnceLock<Calls>>::default();
         let served = Served { sync: sync.clone(), storage: storage.clone(), calls: calls.clone() };
         tokio::spawn(serve_peers(listeners.peer, identity.clone(), served));
@@ -434,7 +435,6 @@ fn sync_members(config: &NodeConfig, role: Role) -> Vec<SyncMember> {
 fn sync_config(config: &NodeConfig, identity: &Identity) -> SyncConfig {
     SyncConfig {
         identity: identity.clone(),
-        data: config.data.clone(),
         members: sync_members(config, Role::Sync),
         storages: sync_members(config, Role::Storage),
         heartbeat: config.timing.heartbeat,

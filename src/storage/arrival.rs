@@ -7,7 +7,7 @@
 
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit};
-use vulpes_raft::bodies::{Deleting, Told};
+use vulpes_raft::bodies::Deleting;
 use vulpes_raft::ids::{Incarnation, NodeId};
 use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::SealedSegment;
@@ -79,7 +79,6 @@ impl Storage {
         permit: OwnedSemaphorePermit,
     ) -> Result<(), KeepError> {
         let SealedBody { id, checksum, body, .. } = sealed;
-        let weight = body.len();
         let mut staging = self.staging();
         let decision = staging.keep(id, checksum, &body);
         if decision.is_ok() {
@@ -98,13 +97,12 @@ impl Storage {
                 Work::Keep { writes: Vec::new(), answer: Err(error), waiting }
             }
         };
-        self.submit(&mut staging, work, weight, permit).map_err(|Closing| self.closing())
+        self.submit(work, permit).map_err(|Closing| self.closing())
     }
 
-    /// Whether this very body is here, or the order shows what became of its segment: durable once this storage's
-    /// writes have come to this number. `None` where it is not here.
+    /// Whether this very body is here, or queued, or the order shows what became of its segment.
     #[must_use]
-    pub fn held(&self, sealed: &SealedSegment) -> Option<u64> {
+    pub fn held(&self, sealed: &SealedSegment) -> bool {
         self.staging().held(sealed)
     }
 
@@ -118,13 +116,6 @@ impl Storage {
     /// heard.
     pub fn when_deleting(&self, then: Deleting) {
         let first = self.inner.deleting.set(then).is_ok();
-        debug_assert!(first, "there is one sync member beside a storage");
-    }
-
-    /// Has this called, by the group commit itself, with the number through which this storage's writes have become
-    /// durable. Only the first caller is heard, and nothing may have been kept before.
-    pub fn when_written(&self, then: Told) {
-        let first = self.inner.durable.told.set(then).is_ok();
         debug_assert!(first, "there is one sync member beside a storage");
     }
 }

@@ -1,36 +1,36 @@
-//! The group commit of `segments.redb`: applies queued writes in one transaction, then completes the jobs.
+//! What a storage writes in a group commit: applies queued writes in its transaction, then completes the jobs.
 //!
 //! Invariant: whoever waits for a job hears of it, and readers see its rows, only after the transaction is durable.
 //!
 //! Deliberately absent: any decision about what is written, but for a body that comes again when its number has been
 //! resolved: there the tables have the answer, and the transaction is where they are read in order.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use redb::{Database, ReadableTable, Table, WriteTransaction};
+use redb::{ReadableTable, Table, WriteTransaction};
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit};
-use vulpes_raft::bodies::Told;
-use vulpes_raft::commit::{self, CommitError, Committer, Recovery};
+use vulpes_raft::commit::{CommitError, Writer};
 use vulpes_raft::ids::{AdvanceSegment, Slot};
-use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::Resolution;
 use vulpes_raft::wire;
-use vulpes_raft::witness::Witness;
 
 use super::staging::Write;
 use super::tables::{self, Key};
 use crate::keep::KeepError;
 use crate::realm::Change;
 
+/// How long rows, and deletions, may wait for a commit that another job starts. Nobody waits for rows: a storage that
+/// lacks some after a crash reads them again. Deleting is not urgent either.
+const ROWS_WAIT: Duration = Duration::from_millis(50);
+
 /// Something to write, and who waits for it.
 pub(super) struct Job {
     pub(super) work: Work,
-    /// Bytes of bodies in it.
-    pub(super) weight: usize,
     /// Its share of the queue, given back when it is done.
     pub(super) permit: OwnedSemaphorePermit,
-    /// Counts jobs in the order of the queue.
-    pub(super) number: u64,
+    /// How long a body may wait for company.
+    pub(super) patience: Duration,
 }
 
 pub(super) enum Work {
@@ -50,14 +50,12 @@ pub(super) type Waiting = oneshot::Sender<Result<(), KeepError>>;
 pub(super) struct Durable {
     pub(super) tail: Mutex<Option<Resolution>>,
     pub(super) indexed: watch::Sender<Slot>,
-    /// Who is told the number through which jobs are done.
-    pub(super) told: OnceLock<Told>,
 }
 
 impl Durable {
     pub(super) fn new(tail: Option<Resolution>) -> Self {
         let slot = tail.as_ref().map_or(Slot(0), |tail| tail.slot);
-        Self { tail: Mutex::new(tail), indexed: watch::Sender::new(slot), told: OnceLock::new() }
+        Self { tail: Mutex::new(tail), indexed: watch::Sender::new(slot) }
     }
 
     pub(super) fn tail(&self) -> Option<Resolution> {
@@ -71,48 +69,17 @@ impl Durable {
     }
 }
 
-pub(super) struct SegmentCommitter {
-    database: Arc<Database>,
-    witness: Witness,
+pub(super) struct SegmentWriter {
     durable: Arc<Durable>,
+    /// The last row of the order in the commit that is being made.
+    tail: Option<Resolution>,
     /// A body's row is put together here, so that no allocation is made for each.
     row: Vec<u8>,
-    /// Dropped behind the database, which is closed then.
-    _closed: watch::Sender<()>,
 }
 
-impl SegmentCommitter {
-    /// With a channel that closes once the committer has ended and its database is closed.
-    pub(super) fn new(
-        database: Arc<Database>,
-        witness: Witness,
-        durable: Arc<Durable>,
-    ) -> (Self, watch::Receiver<()>) {
-        let (closed, closing) = watch::channel(());
-        (Self { database, witness, durable, row: Vec::new(), _closed: closed }, closing)
-    }
-
-    /// Writes the jobs' work. Gives what changed since the jobs were queued: answers by job, and the new tail.
-    fn write(&mut self, jobs: &mut [Job]) -> Result<Option<Resolution>, CommitError> {
-        let transaction = begin_write(&self.database)?;
-        let mut tail = None;
-        {
-            let mut tables = Tables::open(&transaction)?;
-            for job in jobs {
-                match &mut job.work {
-                    Work::Keep { writes, .. }
-                    | Work::Index { writes }
-                    | Work::Release { writes, .. } => {
-                        for write in writes.drain(..) {
-                            tables.apply(write, &mut self.row, &mut tail)?;
-                        }
-                    }
-                    Work::KeepAgain { .. } => job.work.compare(&tables)?,
-                }
-            }
-        }
-        self.witness.commit(transaction)?;
-        Ok(tail)
+impl SegmentWriter {
+    pub(super) fn new(durable: Arc<Durable>) -> Self {
+        Self { durable, tail: None, row: Vec::new() }
     }
 }
 
@@ -155,44 +122,52 @@ impl Work {
     }
 }
 
-impl Committer for SegmentCommitter {
+impl Writer for SegmentWriter {
     type Job = Job;
 
-    fn weight(job: &Job) -> usize {
-        job.weight
+    fn patience(job: &Job) -> Duration {
+        match &job.work {
+            Work::Keep { .. } => job.patience,
+            Work::KeepAgain { .. } => Duration::ZERO,
+            Work::Index { .. } | Work::Release { .. } => ROWS_WAIT,
+        }
     }
 
-    /// Nobody waits for rows: a storage that lacks some after a crash reads them again. Deleting is not urgent either.
-    fn is_awaited(job: &Job) -> bool {
-        !matches!(job.work, Work::Index { .. } | Work::Release { .. })
+    fn changes(job: &Job) -> bool {
+        !job.work.writes_nothing()
     }
 
-    fn commit(&mut self, jobs: &mut Vec<Job>) -> Result<(), CommitError> {
-        // Jobs that write nothing wait only for those before them, which earlier batches made durable.
-        if !jobs.iter().all(|job| job.work.writes_nothing()) {
-            match self.write(jobs) {
-                Ok(Some(tail)) => self.durable.advance(tail),
-                Ok(None) => {}
-                Err(_) if planted(Mutant::SwallowEio) => {}
-                Err(error) => return Err(error),
+    fn write(
+        &mut self,
+        transaction: &WriteTransaction,
+        jobs: &mut [Job],
+    ) -> Result<(), CommitError> {
+        let mut tables = Tables::open(transaction)?;
+        for job in jobs {
+            match &mut job.work {
+                Work::Keep { writes, .. }
+                | Work::Index { writes }
+                | Work::Release { writes, .. } => {
+                    for write in writes.drain(..) {
+                        tables.apply(write, &mut self.row, &mut self.tail)?;
+                    }
+                }
+                Work::KeepAgain { .. } => job.work.compare(&tables)?,
             }
         }
-        if let (Some(told), Some(last)) = (self.durable.told.get(), jobs.last()) {
-            told(last.number);
+        Ok(())
+    }
+
+    fn complete(&mut self, jobs: &mut Vec<Job>) {
+        if let Some(tail) = self.tail.take() {
+            self.durable.advance(tail);
         }
         for Job { work, permit, .. } in jobs.drain(..) {
             // Room first, so that the credit in the answer counts it.
             drop(permit);
             work.complete();
         }
-        Ok(())
     }
-}
-
-/// Begins the one transaction of a group commit. redb's quick repair would cost a second fsync each, on the path of
-/// every acknowledgement; without it, a restart after a crash walks the file: about a second a gigabyte.
-pub(super) fn begin_write(database: &Database) -> Result<WriteTransaction, CommitError> {
-    commit::begin_write(database, Recovery::Walk)
 }
 
 /// All tables, open for writing.

@@ -4,36 +4,8 @@
 //!
 //! Deliberately absent: refusals of bodies, which entries have to know ([`crate::keep::KeepError`]).
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Slot};
-use vulpes_raft::wire::Identity;
-
-/// Why a storage can't be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(
-        "{path} was written by a newer release (format {found}, this one knows {known}); run the newer release, \
-         or give this node an empty data directory and a new number"
-    )]
-    Newer { path: PathBuf, found: u32, known: u32 },
-    #[error(
-        "{path} was written by a version from before the first release (format {found}, this one needs {known}), and \
-         can't be carried over; start the whole cluster with fresh data directories"
-    )]
-    Older { path: PathBuf, found: u32, known: u32 },
-    #[error(
-        "{path} belongs to node {} of cluster {:?} (disk {}), and this is node {} of cluster {:?} (disk {}); \
-         start it with its own data directory",
-        found.node, found.cluster, found.disk, own.node, own.cluster, own.disk
-    )]
-    Foreign { path: PathBuf, found: Box<Identity>, own: Box<Identity> },
-    #[error("{path} is damaged: {reason}; give the node an empty data directory and a new number")]
-    Damaged { path: PathBuf, reason: String },
-    #[error("{path} can't be opened: {reason}; check that no other process uses it, and its permissions")]
-    Disk { path: PathBuf, reason: String },
-}
 
 /// Why rows of the order are not indexed. None of them is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

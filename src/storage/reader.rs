@@ -1,4 +1,4 @@
-//! Reading `segments.redb`: bodies, rows of the order, and places in it.
+//! Reading a storage's tables: bodies, rows of the order, and places in it.
 //!
 //! Invariant: every body's checksum is compared with what was written beside it, on every read. A reader sees whole
 //! group commits only.
@@ -6,7 +6,7 @@
 //! Deliberately absent: any cache beyond the database's own.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
 use bytes::Bytes;
 use redb::{
@@ -37,15 +37,15 @@ pub struct Stored {
 
 #[derive(Clone)]
 pub(super) struct Reader {
-    /// The committer owns it: when that ends, nobody reads any more.
+    /// The group commit owns it: when that ends, nobody reads any more.
     database: Weak<Database>,
 }
 
 type Slots = ReadOnlyTable<u64, &'static [u8]>;
 
 impl Reader {
-    pub(super) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::downgrade(database) }
+    pub(super) fn new(database: Weak<Database>) -> Self {
+        Self { database }
     }
 
     fn begin(&self) -> Result<ReadTransaction, ReadError> {
@@ -196,11 +196,9 @@ impl Reader {
         let mut found = BTreeMap::new();
         for row in fences.iter()? {
             let (entry, fence) = row?;
-            if entry.value() != tables::NO_ENTRY {
-                let entry = NodeId(entry.value());
-                let fence = tables::decode_fence(fence.value());
-                found.insert(entry, fence.ok_or(ReadError::DamagedFence(entry))?);
-            }
+            let entry = NodeId(entry.value());
+            let fence = tables::decode_fence(fence.value());
+            found.insert(entry, fence.ok_or(ReadError::DamagedFence(entry))?);
         }
         Ok(found)
     }

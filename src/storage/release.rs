@@ -24,7 +24,7 @@ use crate::limits;
 const PORTION_ROWS: usize = limits::READ_ROWS;
 
 /// Bytes of bodies deleted in one group commit; one more body may go beyond it.
-const PORTION_BYTES: usize = limits::STORAGE_BATCH_BYTES;
+const PORTION_BYTES: usize = 8 << 20;
 
 impl Storage {
     /// Deletes all before a slot that is durable here, and returns when that is done.
@@ -69,7 +69,7 @@ impl Storage {
             let mut staging = self.staging();
             staging.released(&writes);
             let work = Work::Release { writes, waiting };
-            self.submit(&mut staging, work, 0, permit).map_err(|Closing| ReleaseError::Closed)?;
+            self.submit(work, permit).map_err(|Closing| ReleaseError::Closed)?;
         }
         done.await.map_err(|_| ReleaseError::Closed)?;
         Ok(true)
@@ -109,8 +109,7 @@ impl Storage {
             writes.push(Write::Forget);
             writes.extend(staging.adopt(row, entries)?);
             let work = Work::Release { writes, waiting };
-            self.submit(&mut staging, work, weight, permit)
-                .map_err(|Closing| ReleaseError::Closed)?;
+            self.submit(work, permit).map_err(|Closing| ReleaseError::Closed)?;
         }
         done.await.map_err(|_| ReleaseError::Closed)
     }
@@ -138,8 +137,7 @@ impl Storage {
             let mut staging = self.staging();
             let writes = staging.fill(rows)?;
             let work = Work::Release { writes, waiting };
-            self.submit(&mut staging, work, weight, permit)
-                .map_err(|Closing| ReleaseError::Closed)?;
+            self.submit(work, permit).map_err(|Closing| ReleaseError::Closed)?;
         }
         done.await.map_err(|_| ReleaseError::Closed)
     }

@@ -145,22 +145,13 @@ impl Next {
     }
 }
 
-/// A body without a place in the order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Waiting {
-    checksum: u64,
-    /// The job that writes it; 0 where it was there when the storage was opened.
-    job: u64,
-}
-
 #[derive(Debug)]
 pub(super) struct Staging {
-    unresolved: BTreeMap<AdvanceSegment, Waiting>,
+    /// The checksums of bodies without a place in the order.
+    unresolved: BTreeMap<AdvanceSegment, u64>,
     fences: BTreeMap<NodeId, Fence>,
     damaged: BTreeSet<AdvanceSegment>,
     next: Next,
-    /// Jobs that were queued so far.
-    jobs: u64,
 }
 
 impl Staging {
@@ -170,23 +161,15 @@ impl Staging {
         fences: BTreeMap<NodeId, Fence>,
         next: Next,
     ) -> Self {
-        let waiting = |(id, checksum)| (id, Waiting { checksum, job: 0 });
-        let unresolved = unresolved.into_iter().map(waiting).collect();
-        Self { unresolved, fences, damaged: BTreeSet::new(), next, jobs: 0 }
+        Self { unresolved, fences, damaged: BTreeSet::new(), next }
     }
 
-    /// The number of the job that is queued now.
-    pub(super) fn queued(&mut self) -> u64 {
-        self.jobs += 1;
-        self.jobs
-    }
-
-    /// The job behind which this very body is durable, or the order shows durably what became of its segment; `None`
-    /// where it is not here and the order shows nothing.
-    pub(super) fn held(&self, sealed: &SealedSegment) -> Option<u64> {
-        match self.unresolved.get(&sealed.id) {
-            Some(waiting) => (waiting.checksum == sealed.checksum).then_some(waiting.job),
-            None => (self.standing(sealed.id) == Standing::Past).then_some(self.jobs),
+    /// Whether this very body is here, or the order shows what became of its segment.
+    pub(super) fn held(&self, sealed: &SealedSegment) -> bool {
+        match self.standing(sealed.id) {
+            Standing::Unresolved { checksum } => checksum == sealed.checksum,
+            Standing::Past => true,
+            Standing::Unknown => false,
         }
     }
 
@@ -205,7 +188,7 @@ impl Staging {
 
     pub(super) fn standing(&self, id: AdvanceSegment) -> Standing {
         match self.unresolved.get(&id) {
-            Some(waiting) => Standing::Unresolved { checksum: waiting.checksum },
+            Some(checksum) => Standing::Unresolved { checksum: *checksum },
             None if Fence::at(id) < self.fence(id.entry) => Standing::Past,
             None => Standing::Unknown,
         }
@@ -232,8 +215,7 @@ impl Staging {
             }
             Standing::Unknown if self.unresolved.len() >= UNRESOLVED => Err(Refusal::Full),
             Standing::Unknown => {
-                // It goes into the job that is queued next.
-                self.unresolved.insert(id, Waiting { checksum, job: self.jobs + 1 });
+                self.unresolved.insert(id, checksum);
                 Ok(Admission::Held(vec![Write::Body { id, checksum, body: body.clone() }]))
             }
         }
@@ -315,7 +297,7 @@ impl Staging {
     /// Whether that body was kept. One found damaged since then gets its row all the same: it is known to need repair,
     /// and it may have been found by another reader just after the caller was told that it is here.
     fn names(&self, sealed: &SealedSegment) -> bool {
-        self.unresolved.get(&sealed.id).is_some_and(|held| held.checksum == sealed.checksum)
+        self.unresolved.get(&sealed.id) == Some(&sealed.checksum)
     }
 
     fn resolve(&mut self, sealed: &SealedSegment, body: Option<Bytes>, writes: &mut Vec<Write>) {

@@ -1,17 +1,14 @@
-//! The tables of `segments.redb` and the bytes in them.
+//! A storage's tables in a node's file, and the bytes in them.
 //!
 //! | table | key | value |
 //! |---|---|---|
 //! | `bodies` | advance segment, 24 bytes big-endian | checksum u64, body |
 //! | `slots` | slot u64 | the resolution, by `wire::encode` |
 //! | `fences` | entry u64 | incarnation u64, number u64: the lowest that may still be resolved |
-//! | | 0, which is no entry's number | the number of the last commit (`vulpes_raft::witness`) |
 //! | `state` | key of a row of the realms' state (`realm::Change`) | its value |
 //! | `hidden` | slot u64 | offsets of its events that subscribers never see, by `wire::encode` of a `Vec<u32>` |
-//! | `meta` | `format` | u32 |
-//! | | `identity` | the node the file belongs to, by `wire::encode` |
 //!
-//! Numbers in values are little-endian. Persisted: never change, raise [`FORMAT`] instead.
+//! Numbers in values are little-endian. Persisted: never change, raise [`FORMAT`](vulpes_raft::file::FORMAT) instead.
 //!
 //! Invariant: `slots` is dense, every segment in it has a body, and the bodies that are not in it are those at and behind their
 //! entry's fence: for them no table is kept, because each one that a commit changes costs it pages. The order before the first of them is released. `state` is the fold of the log up to and with the last row of `slots`. A slot without hidden events has no row in
@@ -21,12 +18,8 @@
 
 use redb::TableDefinition;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, SegmentNumber};
-use vulpes_raft::witness::NumberRow;
 
 use super::staging::Fence;
-
-/// Version of everything in the file. 1 had no `state` and no `hidden`, 2 had tables for what `fences` tells now.
-pub(super) const FORMAT: u32 = 3;
 
 pub(super) type Key = &'static [u8; AdvanceSegment::KEY_LEN];
 
@@ -35,17 +28,6 @@ pub(super) const SLOTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("
 pub(super) const FENCES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("fences");
 pub(super) const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
 pub(super) const HIDDEN: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("hidden");
-pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-
-/// The key in `fences` of what is no fence.
-pub(super) const NO_ENTRY: u64 = 0;
-
-/// Where the commits of the file are counted.
-pub(super) const NUMBER_ROW: NumberRow = NumberRow { table: FENCES, key: NO_ENTRY };
-
-pub(super) const META_FORMAT: &str = "format";
-pub(super) const META_IDENTITY: &str = "identity";
-
 /// Bytes in front of a body.
 pub(super) const BODY_PREFIX: usize = 8;
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
+use vulpes_raft::file::{File, OpenError};
 use vulpes_raft::host::{BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random};
 use vulpes_raft::ids::{
     AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Shard, Slot, Stamp,
@@ -24,8 +25,9 @@ use vulpes_raft::ids::{
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use vulpes_raft::wire::Identity;
 
-use super::IndexedRow;
+use super::{IndexedRow, Storage};
 use crate::event::{Event, Payload, Qos, SessionId};
+use crate::recent::RecentBodies;
 use crate::segment::{OpenSegment, SealedBody};
 use crate::topic::{Realm, Topic};
 
@@ -42,6 +44,21 @@ pub(crate) fn host(disk: &TestDisk, net: &TestNet) -> Host {
         commits: CommitMode::Task { delay: Arc::new(|| COMMIT) },
         fatal: Arc::new(|reason| panic!("fatal: {reason}")),
     }
+}
+
+/// Opens the storage of node 1 in a file of a host.
+pub(crate) fn open(host: &Host, recent: &RecentBodies) -> Storage {
+    open_as(host, &identity(1), recent).unwrap()
+}
+
+/// Opens a node's storage in a file of a host.
+pub(crate) fn open_as(
+    host: &Host,
+    own: &Identity,
+    recent: &RecentBodies,
+) -> Result<Storage, OpenError> {
+    let file = File::open(host, Path::new("data"), own)?;
+    Storage::open(&file, own, recent.clone(), Duration::ZERO)
 }
 
 struct NoTime;

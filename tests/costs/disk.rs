@@ -123,8 +123,8 @@ fn check(costs: &[Cost], most: &Most) {
     }
 }
 
-/// Each of the two files syncs what it was told; what nobody waits for syncs later: the row of the order in the one, and in
-/// the other how far the log is committed. The number of a commit is a page of 4 KiB in each.
+/// A body and its place are synced at once, or one after the other; what nobody waits for is synced later: the row of the
+/// order.
 #[test]
 fn an_idle_cluster_syncs_a_segment_five_times_a_node() {
     for (nodes, most) in

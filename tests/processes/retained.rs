@@ -84,13 +84,13 @@ fn length(file: &Path) -> u64 {
 
 fn tell(cluster: &Cluster, what: &str) -> Result<()> {
     for node in cluster.nodes() {
-        let segments = length(&node.data().join("segments.redb"));
+        let file = length(&node.data().join("node.redb"));
         let resident = node.resident()?;
         println!(
-            "{what}: node {} holds {} MiB, segments.redb {} MiB",
+            "{what}: node {} holds {} MiB, node.redb {} MiB",
             node.id,
             resident >> 20,
-            segments >> 20
+            file >> 20
         );
     }
     Ok(())

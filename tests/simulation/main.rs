@@ -259,7 +259,7 @@ fn a_node_that_was_away_for_too_long_fills_in_what_it_lacks() {
 #[test]
 fn a_log_that_is_released_serves_as_one_that_is_not() {
     let voting = |seed| Plan::with_retention(seed).voting();
-    let counts = all_pass((0..12).flat_map(|seed| [Plan::with_retention(seed), voting(seed)]));
+    let counts = all_pass((0..20).flat_map(|seed| [Plan::with_retention(seed), voting(seed)]));
     println!("released {} times, {} nodes were left behind", counts.released, counts.left_behind);
     assert!(
         counts.released >= 24 && counts.left_behind >= 1,

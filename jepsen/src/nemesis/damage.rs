@@ -120,7 +120,7 @@ mod tests {
     fn each_kind_changes_a_file() {
         for (seed, kind) in [(1, "bits"), (2, "stale"), (3, "tail"), (4, "backup")] {
             let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("raft.redb");
+            let path = folder.path().join("node.redb");
             std::fs::write(&path, vec![1; 40_000]).unwrap();
             remember(folder.path()).unwrap();
             let mut content = vec![1; 40_000];

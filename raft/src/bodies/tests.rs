@@ -1,6 +1,6 @@
 //! What a log entry waits for, with a storage that has what it is told to have.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use super::*;
@@ -10,10 +10,8 @@ use crate::sequencer::Command;
 
 /// A storage that has what it is told to have.
 pub(crate) struct Fake {
-    /// The job that writes each.
-    held: Mutex<BTreeMap<u64, u64>>,
+    held: Mutex<BTreeSet<u64>>,
     arrivals: watch::Sender<u64>,
-    told: Mutex<Option<Told>>,
     /// From whom what was fetched.
     fetched: Mutex<Vec<(NodeId, u64)>>,
     /// Whether another storage has what is fetched.
@@ -21,41 +19,32 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    pub(crate) fn with(held: &[(u64, u64)]) -> Arc<Self> {
+    pub(crate) fn with(held: &[u64]) -> Arc<Self> {
         Arc::new(Self::new(held, false))
     }
 
-    fn new(held: &[(u64, u64)], elsewhere: bool) -> Self {
+    fn new(held: &[u64], elsewhere: bool) -> Self {
         Self {
             held: Mutex::new(held.iter().copied().collect()),
             arrivals: watch::Sender::new(0),
-            told: Mutex::default(),
             fetched: Mutex::default(),
             elsewhere,
         }
     }
 
-    fn keep(&self, number: u64, job: u64) {
-        self.held.lock().unwrap().insert(number, job);
+    fn keep(&self, number: u64) {
+        self.held.lock().unwrap().insert(number);
         self.arrivals.send_modify(|arrivals| *arrivals += 1);
-    }
-
-    pub(crate) fn write(&self, job: u64) {
-        self.told.lock().unwrap().as_ref().unwrap()(job);
     }
 }
 
 impl Bodies for Fake {
-    fn held(&self, segment: &SealedSegment) -> Option<u64> {
-        self.held.lock().unwrap().get(&segment.id.number.0).copied()
+    fn held(&self, segment: &SealedSegment) -> bool {
+        self.held.lock().unwrap().contains(&segment.id.number.0)
     }
 
     fn arrived(&self) -> watch::Receiver<u64> {
         self.arrivals.subscribe()
-    }
-
-    fn when_written(&self, then: Told) {
-        *self.told.lock().unwrap() = Some(then);
     }
 
     fn before_deleting(&self, _then: Deleting) {}
@@ -65,7 +54,7 @@ impl Bodies for Fake {
             for segment in segments {
                 self.fetched.lock().unwrap().push((from, segment.id.number.0));
                 if self.elsewhere {
-                    self.keep(segment.id.number.0, 1);
+                    self.keep(segment.id.number.0);
                 }
             }
         })
@@ -99,54 +88,52 @@ fn beside(fake: &Arc<Fake>) -> Beside {
 }
 
 #[test]
-fn an_entry_needs_the_latest_of_its_bodies() {
-    let beside = beside(&Fake::with(&[(1, 7), (2, 0), (3, 9)]));
-    let needs = |entries: &[LogEntry]| beside.needs(entries);
-    let all = needs(&[entry(4, &[1, 2]), entry(5, &[3])]).unwrap();
-    assert_eq!(all, Needs { written: 9, committed: None });
-    assert_eq!(needs(&[entry(4, &[])]).unwrap(), Needs::default());
-    let lacking = needs(&[entry(4, &[1]), entry(5, &[4])]).unwrap_err();
+fn an_entry_is_taken_where_all_its_bodies_are_here() {
+    let beside = beside(&Fake::with(&[1, 2, 3]));
+    let check = |entries: &[LogEntry]| beside.check(entries);
+    assert_eq!(check(&[entry(4, &[1, 2]), entry(5, &[3])]).unwrap(), None);
+    assert_eq!(check(&[entry(4, &[])]).unwrap(), None);
+    let lacking = check(&[entry(4, &[1]), entry(5, &[4])]).unwrap_err();
     assert_eq!(lacking.to_string(), "the body of 1/1/4 is not here");
 }
 
 #[test]
 fn without_a_storage_nothing_early_is_taken() {
     let beside = Beside::new(None);
-    assert!(beside.needs(&[entry(4, &[1])]).is_err());
-    assert_eq!(beside.needs(&[entry(4, &[])]).unwrap(), Needs::default());
-    assert!(!beside.has_all(&entry(4, &[1])) && beside.has_all(&entry(4, &[])));
+    assert!(beside.check(&[entry(4, &[1])]).is_err());
+    assert_eq!(beside.check(&[entry(4, &[])]).unwrap(), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn committed_entries_are_taken_without_their_bodies_and_remembered() {
-    let beside = beside(&Fake::with(&[(3, 2)]));
+    let beside = beside(&Fake::with(&[3]));
     let entries = [entry(4, &[1]), entry(5, &[2]), entry(6, &[3])];
     beside.take_in(&entries, 5, NodeId(2), Duration::ZERO).await.unwrap();
-    assert_eq!(beside.needs(&entries).unwrap(), Needs { written: 2, committed: Some(5) });
+    assert_eq!(beside.check(&entries).unwrap(), Some(5));
     let fresh = [entry(7, &[4])];
     assert!(beside.take_in(&fresh, 5, NodeId(2), Duration::from_millis(5)).await.is_err());
-    assert!(beside.needs(&fresh).is_err());
+    assert!(beside.check(&fresh).is_err());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_body_is_waited_for_and_then_fetched() {
     let limit = Duration::from_millis(100);
-    let fake = Fake::with(&[(1, 1)]);
+    let fake = Fake::with(&[1]);
     let waiting = beside(&fake);
     let entries = [entry(4, &[1, 2])];
     let coming = async {
         tokio::time::sleep(ON_ITS_WAY / 2).await;
-        fake.keep(2, 2);
+        fake.keep(2);
     };
     let (taken, ()) = tokio::join!(waiting.take_in(&entries, 0, NodeId(2), limit), coming);
     taken.unwrap();
     assert!(fake.fetched.lock().unwrap().is_empty(), "it came by itself");
 
-    let fake = Arc::new(Fake::new(&[(1, 1)], true));
+    let fake = Arc::new(Fake::new(&[1], true));
     beside(&fake).take_in(&entries, 0, NodeId(2), limit).await.unwrap();
     assert_eq!(*fake.fetched.lock().unwrap(), [(NodeId(2), 2)]);
 
-    let fake = Fake::with(&[(1, 1)]);
+    let fake = Fake::with(&[1]);
     let begun = Instant::now();
     let lacking = beside(&fake).take_in(&entries, 0, NodeId(2), limit).await.unwrap_err();
     assert_eq!(lacking.to_string(), "the body of 1/1/2 is not here");

@@ -1,8 +1,9 @@
-//! The Raft log and vote in `raft.redb`.
+//! The Raft log and vote in a node's file.
 //!
 //! Invariant: appends, votes, truncations, purges and snapshots go through one commit queue and reach the disk in the
 //! order they were made. An entry can be read when `append` returns; its flush is reported after the fsync that covers
-//! it, and the one that covers the bodies of its early segments (`bodies`). What is not yet on disk is in memory: reads never see what a truncation removed.
+//! it. The bodies of its early segments (`bodies`) were queued before it, so they are in the same commit or an earlier one.
+//! What is not yet on disk is in memory: reads never see what a truncation removed.
 //!
 //! Deliberately absent: a sync for each change of the committed index. It rides on an append now and then, because it
 //! mostly spares a restarted member some waiting, and each time costs pages of a second table. Where more hangs on it
@@ -11,23 +12,21 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::OptionalSend;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::oneshot;
 
-use super::completions::{Completions, Done};
-use super::memory::{Memory, CACHED_ENTRIES};
+use super::memory::Memory;
 use super::snapshot_store::{self, SaveSnapshot};
 use super::types::{LogEntry, LogId, Types, Vote};
 use crate::bodies::Beside;
-use crate::commit::{begin_write, CommitError, CommitLimits, CommitQueue, Committer, Recovery};
-use crate::mutant::{planted, Mutant};
+use crate::commit::{CommitError, CommitQueue, Writer};
 use crate::wire;
-use crate::witness::{NumberRow, Witness};
+use crate::witness::NumberRow;
 
 /// Raft's entries by index, each one encoded; and behind them the number of the last commit.
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
@@ -35,11 +34,11 @@ const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 /// An index that no entry reaches.
 const NUMBER: u64 = u64::MAX;
 
-/// Where the commits of `raft.redb` are counted.
-pub(super) const NUMBER_ROW: NumberRow = NumberRow { table: LOG, key: NUMBER };
+/// Where the commits of a node's file are counted: most of them append to the log.
+pub(crate) const NUMBER_ROW: NumberRow = NumberRow { table: LOG, key: NUMBER };
 
 /// The few single values.
-pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(super) const VALUES: TableDefinition<&str, &[u8]> = TableDefinition::new("raft");
 
 const VOTE: &str = "vote";
 const PURGED: &str = "purged";
@@ -48,9 +47,8 @@ const COMMITTED: &str = "committed";
 /// A read for replication stops after this many bytes, well within a frame.
 const READ_BYTES: usize = 2 << 20;
 
-/// The limits of the log's commit queue.
-pub(super) const LIMITS: CommitLimits =
-    CommitLimits { queue: 1_024, batch_jobs: 1_024, batch_bytes: 4 << 20 };
+/// Jobs of the log that wait for the group commit.
+pub(super) const QUEUE: usize = 1_024;
 
 /// What goes through the commit queue.
 pub(super) enum Job {
@@ -59,8 +57,6 @@ pub(super) enum Job {
         number: u64,
         entries: Vec<(u64, Vec<u8>)>,
         committed: Option<LogId>,
-        /// The number to which the storage's writes have to come.
-        written: u64,
         flushed: IOFlushed<Types>,
     },
     Vote {
@@ -83,12 +79,9 @@ pub(super) enum Job {
     Snapshot(SaveSnapshot),
 }
 
-/// Writes the jobs of `raft.redb`.
-pub(super) struct LogCommitter {
-    database: Arc<Database>,
-    witness: Witness,
+/// Writes the log's jobs.
+pub(super) struct LogWriter {
     memory: Arc<Mutex<Memory>>,
-    completions: Arc<Completions>,
     /// What the newest snapshot on disk covers.
     snapshot: Option<LogId>,
     /// How far the log is committed, as it stands on disk.
@@ -98,108 +91,92 @@ pub(super) struct LogCommitter {
 /// The log of this member; clones read the same log.
 #[derive(Clone)]
 pub(crate) struct LogStore {
-    database: Arc<Database>,
+    database: Weak<Database>,
     memory: Arc<Mutex<Memory>>,
     queue: CommitQueue<Job>,
     beside: Beside,
 }
 
-impl LogCommitter {
+impl LogWriter {
     /// Reads what the file holds.
-    pub(super) fn load(
-        database: Arc<Database>,
-        witness: Witness,
-        beside: &Beside,
-    ) -> Result<Self, CommitError> {
-        let transaction = database.begin_read()?;
-        let meta = transaction.open_table(META)?;
+    pub(super) fn load(database: &Weak<Database>) -> Result<Self, CommitError> {
+        let transaction = begin_read(database)?;
+        let values = transaction.open_table(VALUES)?;
         let log = transaction.open_table(LOG)?;
-        let purged: Option<LogId> = read(&meta, PURGED)?;
+        let purged: Option<LogId> = read(&values, PURGED)?;
         let last = match log.range(..NUMBER)?.next_back().transpose()? {
             Some((_, entry)) => Some(decode::<LogEntry>(entry.value())?.log_id()),
             None => purged,
         };
-        let snapshot = snapshot_store::read_meta(&meta)?.and_then(|meta| meta.last_log_id);
-        let committed = read(&meta, COMMITTED)?;
-        let vote = read(&meta, VOTE)?;
-        let memory = Memory::opened(vote, purged, last, (committed, snapshot));
-        let memory = Arc::new(Mutex::new(memory));
-        let completions = Completions::new(beside.bodies.as_deref());
-        Ok(Self { database, witness, memory, completions, snapshot, committed })
+        let snapshot = snapshot_store::read_meta(&values)?.and_then(|meta| meta.last_log_id);
+        let committed = read(&values, COMMITTED)?;
+        let memory = Memory::opened(read(&values, VOTE)?, purged, last, committed);
+        Ok(Self { memory: Arc::new(Mutex::new(memory)), snapshot, committed })
     }
 
-    /// The store that feeds this committer through `queue`.
-    pub(super) fn store(&self, beside: Beside) -> impl FnOnce(CommitQueue<Job>) -> LogStore {
-        let (database, memory) = (self.database.clone(), self.memory.clone());
+    /// The store that feeds this writer through a queue.
+    pub(super) fn store(
+        &self,
+        database: Weak<Database>,
+        beside: Beside,
+    ) -> impl FnOnce(CommitQueue<Job>) -> LogStore {
+        let memory = self.memory.clone();
         move |queue| LogStore { database, memory, queue, beside }
     }
 }
 
 /// Makes the tables of a new file.
-pub(super) fn create_tables(transaction: &redb::WriteTransaction) -> Result<(), CommitError> {
+pub(crate) fn create_tables(transaction: &redb::WriteTransaction) -> Result<(), CommitError> {
     transaction.open_table(LOG)?;
-    transaction.open_table(META)?;
-    Ok(())
+    transaction.open_table(VALUES)?;
+    snapshot_store::create_table(transaction)
 }
 
-impl Committer for LogCommitter {
+impl Writer for LogWriter {
     type Job = Job;
 
-    fn weight(job: &Job) -> usize {
-        match job {
-            Job::Append { entries, .. } => entries.iter().map(|(_, entry)| entry.len()).sum(),
-            Job::Snapshot(snapshot) => snapshot.data.len(),
-            Job::Vote { .. } | Job::Committed { .. } | Job::Truncate { .. } | Job::Purge { .. } => {
-                1
-            }
-        }
-    }
-
-    fn commit(&mut self, jobs: &mut Vec<Job>) -> Result<(), CommitError> {
-        let transaction = begin_write(&self.database, Recovery::Walk)?;
-        {
-            let mut log = transaction.open_table(LOG)?;
-            let mut meta = transaction.open_table(META)?;
-            for job in jobs.iter() {
-                match job {
-                    Job::Append { entries, committed, .. } => {
-                        for (index, entry) in entries {
-                            log.insert(index, entry.as_slice())?;
-                        }
-                        if let Some(committed) = *committed {
-                            save_committed(&mut meta, &mut self.committed, committed)?;
-                        }
+    fn write(
+        &mut self,
+        transaction: &redb::WriteTransaction,
+        jobs: &mut [Job],
+    ) -> Result<(), CommitError> {
+        let mut log = transaction.open_table(LOG)?;
+        let mut values = transaction.open_table(VALUES)?;
+        for job in jobs.iter() {
+            match job {
+                Job::Append { entries, committed, .. } => {
+                    for (index, entry) in entries {
+                        log.insert(index, entry.as_slice())?;
                     }
-                    Job::Vote { vote, .. } => {
-                        meta.insert(VOTE, vote.as_slice())?;
+                    if let Some(committed) = *committed {
+                        save_committed(&mut values, &mut self.committed, committed)?;
                     }
-                    Job::Committed { committed, .. } => {
-                        save_committed(&mut meta, &mut self.committed, *committed)?;
-                    }
-                    Job::Truncate { from } => {
-                        log.retain_in::<u64, _>(*from..NUMBER, |_, _| false)?;
-                    }
-                    Job::Purge { through } => {
-                        log.retain_in::<u64, _>(..=through.index, |_, _| false)?;
-                        meta.insert(PURGED, wire::encode(through).as_slice())?;
-                    }
-                    // A snapshot built slowly must not replace a newer one that was installed meanwhile.
-                    Job::Snapshot(snapshot) if snapshot.meta.last_log_id < self.snapshot => {}
-                    Job::Snapshot(snapshot) => {
-                        snapshot_store::write(&transaction, &mut meta, snapshot)?;
-                        self.snapshot = snapshot.meta.last_log_id;
-                    }
+                }
+                Job::Vote { vote, .. } => {
+                    values.insert(VOTE, vote.as_slice())?;
+                }
+                Job::Committed { committed, .. } => {
+                    save_committed(&mut values, &mut self.committed, *committed)?;
+                }
+                Job::Truncate { from } => {
+                    log.retain_in::<u64, _>(*from..NUMBER, |_, _| false)?;
+                }
+                Job::Purge { through } => {
+                    log.retain_in::<u64, _>(..=through.index, |_, _| false)?;
+                    values.insert(PURGED, wire::encode(through).as_slice())?;
+                }
+                // A snapshot built slowly must not replace a newer one that was installed meanwhile.
+                Job::Snapshot(snapshot) if snapshot.meta.last_log_id < self.snapshot => {}
+                Job::Snapshot(snapshot) => {
+                    snapshot_store::write(transaction, &mut values, snapshot)?;
+                    self.snapshot = snapshot.meta.last_log_id;
                 }
             }
         }
-        self.witness.commit(transaction)?;
-        self.complete(jobs);
         Ok(())
     }
-}
 
-impl LogCommitter {
-    fn complete(&self, jobs: &mut Vec<Job>) {
+    fn complete(&mut self, jobs: &mut Vec<Job>) {
         let newest = jobs.iter().rev().find_map(|job| match job {
             Job::Append { number, .. } => Some(*number),
             _ => None,
@@ -207,14 +184,23 @@ impl LogCommitter {
         if let Some(newest) = newest {
             lock(&self.memory).on_disk(newest);
         }
-        let done = jobs.drain(..).filter_map(|job| match job {
-            Job::Append { flushed, written, .. } => Some((written, Done::Append(flushed))),
-            Job::Vote { saved, .. } | Job::Committed { saved, .. } => Some((0, Done::Saved(saved))),
-            Job::Snapshot(snapshot) => Some((0, Done::Saved(snapshot.saved))),
-            Job::Truncate { .. } | Job::Purge { .. } => None,
-        });
-        self.completions.add(done);
+        for job in jobs.drain(..) {
+            match job {
+                Job::Append { flushed, .. } => flushed.io_completed(Ok(())),
+                // The waiting side may have been shut down meanwhile.
+                Job::Vote { saved, .. }
+                | Job::Committed { saved, .. }
+                | Job::Snapshot(SaveSnapshot { saved, .. }) => drop(saved.send(())),
+                Job::Truncate { .. } | Job::Purge { .. } => {}
+            }
+        }
     }
+}
+
+/// Begins to read a file that is open.
+pub(super) fn begin_read(database: &Weak<Database>) -> Result<ReadTransaction, CommitError> {
+    let database = database.upgrade();
+    Ok(database.ok_or_else(|| CommitError("the node is shutting down".into()))?.begin_read()?)
 }
 
 impl LogStore {
@@ -245,35 +231,9 @@ impl LogStore {
         Ok(())
     }
 
-    /// Removes what a crash took the bodies of, and all behind it: none of it had been promised. To be called before
-    /// anything else is done with the log.
-    pub(crate) async fn remove_bodiless(&mut self) -> io::Result<()> {
-        let (mut whole, last) = {
-            let memory = self.memory();
-            (memory.promised, memory.last)
-        };
-        // Without a storage beside it there are no early segments, or there is nobody to ask.
-        if self.beside.bodies.is_none() || planted(Mutant::KeepWithoutBody) {
-            return Ok(());
-        }
-        loop {
-            let start = whole.map_or(0, |whole| whole.index + 1);
-            let end = last.map_or(0, |last| last.index + 1).min(start + CACHED_ENTRIES as u64);
-            let entries = self.entries(start, end, READ_BYTES)?;
-            if entries.is_empty() {
-                return Ok(());
-            }
-            for entry in entries {
-                if !self.beside.has_all(&entry) {
-                    tracing::info!(
-                        "log entries from {} on are removed: a crash took their bodies, and nobody was promised them",
-                        entry.log_id
-                    );
-                    return self.truncate_after(whole).await;
-                }
-                whole = Some(entry.log_id);
-            }
-        }
+    /// Takes nothing more, so that the file can be closed.
+    pub(crate) fn close(&self) {
+        self.queue.close();
     }
 
     async fn submit(&self, job: Job) -> io::Result<()> {
@@ -306,7 +266,7 @@ impl LogStore {
     }
 
     fn read_disk(&self, start: u64, end: u64, limit: usize) -> Result<Vec<LogEntry>, CommitError> {
-        let transaction = self.database.begin_read()?;
+        let transaction = begin_read(&self.database)?;
         let log = transaction.open_table(LOG)?;
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -388,11 +348,9 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<_> = entries.into_iter().collect();
-        let needs = self.beside.needs(&entries).map_err(io::Error::other)?;
-        let without_bodies = entries
-            .iter()
-            .map(|entry| entry.log_id)
-            .find(|log_id| Some(log_id.index) == needs.committed);
+        let committed = self.beside.check(&entries).map_err(io::Error::other)?;
+        let without_bodies =
+            entries.iter().map(|entry| entry.log_id).find(|log_id| Some(log_id.index) == committed);
         let job = {
             let mut memory = self.memory();
             memory.appends += 1;
@@ -404,8 +362,7 @@ impl RaftLogStorage<Types> for LogStore {
                 memory.push(entry, size);
             }
             let committed = memory.committed_to_save(without_bodies);
-            let (number, written) = (memory.appends, needs.written);
-            Job::Append { number, entries: encoded, committed, written, flushed }
+            Job::Append { number: memory.appends, entries: encoded, committed, flushed }
         };
         self.submit(job).await
     }
@@ -436,24 +393,24 @@ fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
 
 /// Writes down how far the log is committed. It is asked for beside appends, too, so a later one may have come before.
 fn save_committed(
-    meta: &mut redb::Table<'_, &'static str, &'static [u8]>,
+    values: &mut redb::Table<'_, &'static str, &'static [u8]>,
     on_disk: &mut Option<LogId>,
     committed: LogId,
 ) -> Result<(), CommitError> {
     if Some(committed) > *on_disk {
-        meta.insert(COMMITTED, wire::encode(&committed).as_slice())?;
+        values.insert(COMMITTED, wire::encode(&committed).as_slice())?;
         *on_disk = Some(committed);
     }
     Ok(())
 }
 
 pub(super) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CommitError> {
-    wire::decode(bytes).map_err(|error| CommitError(format!("raft.redb is damaged: {error}")))
+    wire::decode(bytes).map_err(|error| CommitError(format!("what Raft keeps is damaged: {error}")))
 }
 
 pub(super) fn read<T: serde::de::DeserializeOwned>(
-    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    values: &impl ReadableTable<&'static str, &'static [u8]>,
     key: &str,
 ) -> Result<Option<T>, CommitError> {
-    meta.get(key)?.map(|row| decode(row.value())).transpose()
+    values.get(key)?.map(|row| decode(row.value())).transpose()
 }

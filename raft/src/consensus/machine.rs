@@ -15,7 +15,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::watch;
 
-use super::snapshot_store::{OpenError, SnapshotStore};
+use super::snapshot_store::SnapshotStore;
 use super::types::{Answers, LogId, Membership, Snapshot, SnapshotMeta, Types};
 use crate::commit::CommitError;
 use crate::sequencer::{Command, Sequencer};
@@ -74,7 +74,10 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Begins with the newest snapshot.
-    pub(crate) fn load(applied: Arc<Applied>, snapshots: SnapshotStore) -> Result<Self, OpenError> {
+    pub(crate) fn load(
+        applied: Arc<Applied>,
+        snapshots: SnapshotStore,
+    ) -> Result<Self, CommitError> {
         let machine = Self { applied, snapshots };
         if let Some((meta, data)) = machine.snapshots.read()? {
             let sequencer = decode(&data).map_err(|error| CommitError(error.to_string()))?;

@@ -11,7 +11,7 @@ use openraft::entry::RaftEntry;
 use super::types::{LogEntry, LogId, Vote};
 
 /// The newest entries stay in memory up to this many, so that replicating and applying them reads no disk.
-pub(super) const CACHED_ENTRIES: usize = 4_096;
+const CACHED_ENTRIES: usize = 4_096;
 /// And up to this many bytes of them.
 const CACHED_BYTES: usize = 16 << 20;
 /// Log entries that are committed before the index on disk follows.
@@ -31,8 +31,6 @@ pub(super) struct Memory {
     durable: u64,
     pub(super) committed: Option<LogId>,
     pub(super) committed_saved: Option<LogId>,
-    /// What was known to be committed when the file was opened.
-    pub(super) promised: Option<LogId>,
 }
 
 struct Cached {
@@ -42,16 +40,14 @@ struct Cached {
 }
 
 impl Memory {
-    /// What a file tells: its vote, its ends, how far it is committed, and what its snapshot covers.
+    /// What a file tells: its vote, its ends, and how far it is committed.
     pub(super) fn opened(
         vote: Option<Vote>,
         purged: Option<LogId>,
         last: Option<LogId>,
-        (committed, snapshot): (Option<LogId>, Option<LogId>),
+        committed: Option<LogId>,
     ) -> Self {
-        let promised = committed.max(snapshot).max(purged);
-        let committed_saved = committed;
-        Self { vote, purged, last, committed, committed_saved, promised, ..Self::default() }
+        Self { vote, purged, last, committed, committed_saved: committed, ..Self::default() }
     }
 
     pub(super) fn push(&mut self, entry: LogEntry, bytes: usize) {
@@ -61,8 +57,8 @@ impl Memory {
     }
 
     /// What the append that is being made tells of the committed index. All entries through it were queued before, so
-    /// that it never gets ahead of them on disk. Entries that were taken without their bodies need it at once: it is
-    /// what tells them from those that are to be removed when this member starts again.
+    /// that it never gets ahead of them on disk. Entries that were taken without their bodies need it at once: once this
+    /// member has started anew and leads, it can't give the bodies to others, but say that they are not needed.
     pub(super) fn committed_to_save(&mut self, without_bodies: Option<LogId>) -> Option<LogId> {
         if without_bodies > self.committed_saved {
             self.committed_saved = without_bodies;

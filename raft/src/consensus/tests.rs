@@ -8,27 +8,28 @@ use openraft::StorageError;
 
 use super::log_store::{Job, LogStore};
 use super::machine::{Applied, Machine};
-use super::snapshot_store::{open, OpenError};
+use super::snapshot_store;
 use super::types::{EncodedCommand, LogEntry, LogId, Types, Vote, Voter};
 use crate::bodies::tests::Fake;
 use crate::bodies::Beside;
+use crate::file::{File, OpenError};
 use crate::host::Host;
 use crate::ids::{DiskId, NodeId, Stamp};
 use crate::sequencer::Command;
 use crate::wire::Identity;
 
-fn identity(disk: u64) -> Identity {
-    Identity { cluster: "test".into(), node: NodeId(1), disk: DiskId(disk) }
+fn identity() -> Identity {
+    Identity { cluster: "test".into(), node: NodeId(1), disk: DiskId(1) }
 }
 
-fn open_both(folder: &Path, disk: u64) -> Result<(LogStore, Machine), OpenError> {
-    open_beside(folder, disk, Beside::new(None))
+fn open_both(folder: &Path) -> Result<(LogStore, Machine), OpenError> {
+    open_beside(folder, Beside::new(None))
 }
 
-fn open_beside(folder: &Path, disk: u64, beside: Beside) -> Result<(LogStore, Machine), OpenError> {
-    let path = folder.join("raft.redb");
-    let (log, snapshots) = open(&Host::real(), &path, &identity(disk), beside)?;
-    Ok((log, Machine::load(Applied::new(), snapshots)?))
+fn open_beside(folder: &Path, beside: Beside) -> Result<(LogStore, Machine), OpenError> {
+    let file = File::open(&Host::real(), folder, &identity())?;
+    let (log, snapshots) = snapshot_store::open(&file, beside).unwrap();
+    Ok((log, Machine::load(Applied::new(), snapshots).unwrap()))
 }
 
 struct InFolder;
@@ -36,7 +37,7 @@ struct InFolder;
 impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for InFolder {
     async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError<Types>> {
         let folder = tempfile::tempdir().unwrap();
-        let (log, machine) = open_both(folder.path(), 1).unwrap();
+        let (log, machine) = open_both(folder.path()).unwrap();
         Ok((folder, log, machine))
     }
 }
@@ -62,17 +63,11 @@ async fn reopen(folder: &Path) -> LogStore {
     reopen_with(folder, Beside::new(None)).await
 }
 
-/// As [`reopen`], with a storage beside it that has these bodies durably.
-async fn reopen_beside(folder: &Path, held: &[u64]) -> LogStore {
-    let held: Vec<_> = held.iter().map(|number| (*number, 0)).collect();
-    reopen_with(folder, Beside::new(Some(Fake::with(&held)))).await
-}
-
 async fn reopen_with(folder: &Path, beside: Beside) -> LogStore {
     for _ in 0..200 {
-        match open_beside(folder, 1, beside.clone()) {
+        match open_beside(folder, beside.clone()) {
             Ok((log, _)) => return log,
-            Err(OpenError::Database(redb::DatabaseError::DatabaseAlreadyOpen)) => {
+            Err(OpenError::Disk { .. }) => {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
             Err(error) => panic!("{error}"),
@@ -139,82 +134,8 @@ async fn reads_are_limited_but_never_empty() {
     assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 21);
 }
 
-#[tokio::test]
-async fn another_disks_file_and_another_format_are_refused() {
-    use crate::commit::{begin_write, Recovery};
-    let folder = tempfile::tempdir().unwrap();
-    drop(reopen(folder.path()).await);
-    let path = folder.path().join("raft.redb");
-    let database = loop {
-        match redb::Database::open(&path) {
-            Ok(database) => break database,
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
-        }
-    };
-    drop(database);
-    assert!(matches!(open_both(folder.path(), 2), Err(OpenError::Foreign { .. })));
-
-    let of_format = |format: u32| {
-        let database = redb::Database::open(&path).unwrap();
-        let transaction = begin_write(&database, Recovery::Quick).unwrap();
-        let format = crate::wire::encode(&format);
-        let mut meta = transaction.open_table(super::log_store::META).unwrap();
-        meta.insert("format", &format[..]).unwrap();
-        drop(meta);
-        transaction.commit().unwrap();
-        drop(database);
-        open_both(folder.path(), 1).err()
-    };
-    assert!(matches!(of_format(7), Some(OpenError::Newer { found: 7 })));
-    assert!(matches!(of_format(1), Some(OpenError::Older { found: 1 })));
-    // One from before early segments has none, and is one of this release from then on.
-    assert!(of_format(2).is_none());
-}
-
 async fn indices(log: &mut LogStore) -> Vec<u64> {
     log.try_get_log_entries(..).await.unwrap().iter().map(|entry| entry.log_id.index).collect()
-}
-
-#[tokio::test]
-async fn a_log_that_opens_ends_before_the_first_body_that_is_not_there() {
-    let folder = tempfile::tempdir().unwrap();
-    let early = |index| crate::bodies::tests::entry(index, &[index]);
-    let mut log = reopen_beside(folder.path(), &[0, 1, 2, 3, 4]).await;
-    log.blocking_append((0..5).map(early)).await.unwrap();
-    drop(log);
-    let mut log = reopen_beside(folder.path(), &[0, 1, 2, 3, 4]).await;
-    log.remove_bodiless().await.unwrap();
-    assert_eq!(indices(&mut log).await, [0, 1, 2, 3, 4]);
-    drop(log);
-    let mut log = reopen_beside(folder.path(), &[0, 1, 2, 4]).await;
-    log.remove_bodiless().await.unwrap();
-    assert_eq!(indices(&mut log).await, [0, 1, 2]);
-    log.blocking_append([early(4)].map(|mut entry| {
-        entry.log_id.index = 3;
-        entry
-    }))
-    .await
-    .unwrap();
-    assert_eq!(indices(&mut log).await, [0, 1, 2, 3]);
-}
-
-/// The simulation hardly ever comes to where this would show: what a crash took is mostly committed by then.
-#[cfg(feature = "mutants")]
-#[tokio::test]
-async fn a_log_that_keeps_entries_without_their_bodies_is_told() {
-    use crate::mutant::{plant, Mutant};
-    let folder = tempfile::tempdir().unwrap();
-    let early = |index| crate::bodies::tests::entry(index, &[index]);
-    let mut log = reopen_beside(folder.path(), &[0, 1]).await;
-    log.blocking_append((0..2).map(early)).await.unwrap();
-    drop(log);
-    let mut log = reopen_beside(folder.path(), &[0]).await;
-    plant(Some(Mutant::KeepWithoutBody));
-    log.remove_bodiless().await.unwrap();
-    plant(None);
-    assert_eq!(indices(&mut log).await, [0, 1]);
-    log.remove_bodiless().await.unwrap();
-    assert_eq!(indices(&mut log).await, [0]);
 }
 
 #[tokio::test]
@@ -240,20 +161,19 @@ async fn how_far_the_log_is_committed_is_durable_when_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn entries_that_were_committed_when_they_came_stay_without_their_bodies() {
+async fn entries_that_were_committed_when_they_came_are_known_to_be_so_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let early = |index| crate::bodies::tests::entry(index, &[index]);
-    let beside = Beside::new(Some(Fake::with(&[0, 3, 4].map(|number| (number, 0)))));
+    let beside = Beside::new(Some(Fake::with(&[0, 3, 4])));
     let mut log = reopen_with(folder.path(), beside.clone()).await;
     let limit = std::time::Duration::ZERO;
     let entries: Vec<_> = (0..5).map(early).collect();
     beside.take_in(&entries, 2, NodeId(2), limit).await.unwrap();
     log.blocking_append(entries).await.unwrap();
+    assert!(log.blocking_append([early(5)]).await.is_err(), "its body is not here");
     drop((log, beside));
-    // Of those behind them, which nobody knew to be committed, a crash has taken one's body.
-    let mut log = reopen_beside(folder.path(), &[0, 3]).await;
-    log.remove_bodiless().await.unwrap();
-    assert_eq!(indices(&mut log).await, [0, 1, 2, 3]);
+    let mut log = reopen(folder.path()).await;
+    assert_eq!(indices(&mut log).await, [0, 1, 2, 3, 4]);
     assert_eq!(log.read_committed().await.unwrap().map(|committed| committed.index), Some(2));
 }
 

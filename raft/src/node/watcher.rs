@@ -44,6 +44,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::file::File;
     use crate::host::Host;
     use crate::ids::{DiskId, NodeId};
     use crate::node::{Member, SyncConfig, SyncNode};
@@ -65,14 +66,14 @@ mod tests {
         let members = vec![Member { node: NodeId(1), address: "127.0.0.1:1".into() }];
         let config = SyncConfig {
             identity: Identity { cluster: "test".into(), node: NodeId(1), disk: DiskId(1) },
-            data: folder.path().to_owned(),
             storages: members.clone(),
             members,
             heartbeat: Duration::from_millis(100),
             election: (Duration::from_millis(500), Duration::from_millis(1_000)),
             lease: Duration::from_secs(10),
         };
-        let node = SyncNode::start(host, config).await.unwrap();
+        let file = File::open(&host, folder.path(), &config.identity).unwrap();
+        let node = SyncNode::start(host, config, &file).await.unwrap();
         let panics = node.inner.raft.with_raft_state(|_| -> () { panic!("on purpose") });
         assert!(panics.await.is_err());
         let reason = tokio::time::timeout(Duration::from_secs(20), ended.recv()).await;

@@ -298,7 +298,7 @@ mod tests {
     use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 
     use super::*;
-    use crate::commit::{begin_write, Recovery};
+    use crate::commit::begin_write;
 
     const TABLE: TableDefinition<u64, u64> = TableDefinition::new("numbers");
 
@@ -307,7 +307,7 @@ mod tests {
     }
 
     pub(super) fn insert(database: &Database, number: u64) {
-        let transaction = begin_write(database, Recovery::Walk).unwrap();
+        let transaction = begin_write(database).unwrap();
         transaction.open_table(TABLE).unwrap().insert(number, number).unwrap();
         transaction.commit().unwrap();
     }
@@ -376,7 +376,7 @@ mod tests {
             let database = disk.open_database(path()).unwrap();
             insert(&database, 1);
             disk.trouble(Some(trouble));
-            let transaction = begin_write(&database, Recovery::Walk).unwrap();
+            let transaction = begin_write(&database).unwrap();
             transaction.open_table(TABLE).unwrap().insert(2, 2).unwrap();
             assert!(transaction.commit().is_err(), "{trouble:?}");
             assert!(disk.write_file(Path::new("id"), b"1").is_err());
@@ -398,7 +398,7 @@ mod tests {
         assert!(matches!(disk.open_database(path()), Err(DatabaseError::DatabaseAlreadyOpen)));
         disk.kill("test");
         assert!(
-            begin_write(&database, Recovery::Walk).map_err(|_| ()).is_err() || {
+            begin_write(&database).map_err(|_| ()).is_err() || {
                 let transaction = database.begin_write().unwrap();
                 transaction.open_table(TABLE).unwrap().insert(2, 2).unwrap();
                 transaction.commit().is_err()

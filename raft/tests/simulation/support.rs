@@ -7,12 +7,13 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use vulpes_raft::client::SyncClient;
+use vulpes_raft::file::File;
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::{AdvanceSegment, DiskId, Incarnation, NodeId, SegmentNumber, Shard, Slot};
 use vulpes_raft::node::{Member, SyncConfig, SyncNode, Tuning};
@@ -63,14 +64,15 @@ impl SimNode {
         let own = identity(self.node, disk_id(&host)?);
         let sync = SyncConfig {
             identity: own.clone(),
-            data: PathBuf::from("data"),
             members: members(),
             storages: members(),
             heartbeat: Duration::from_millis(100),
             election: (Duration::from_millis(300), Duration::from_millis(600)),
             lease: LEASE,
         };
-        let node = SyncNode::start_tuned(host.clone(), sync, self.tuning, None).await?;
+        let file = File::open(&host, Path::new("data"), &own)?;
+        let node = SyncNode::start_tuned(host.clone(), sync, &file, self.tuning, None).await?;
+        drop(file);
         *self.running.borrow_mut() = Some(node.clone());
         let mut listener = host.net.listen(&format!("0.0.0.0:{PORT}")).await?;
         loop {

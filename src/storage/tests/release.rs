@@ -1,8 +1,10 @@
 //! Deleting from the front, beginning anew and filling in, with power cuts at any time.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use proptest::prelude::*;
+use vulpes_raft::file;
 use vulpes_raft::ids::Incarnation;
 
 use super::super::testing::fold::{self, fold, Logged};
@@ -108,8 +110,8 @@ async fn a_file_is_compacted_to_what_it_holds() {
     storage.close().await;
     let before = disk.length(path());
     let host = host(&disk, &TestNet::default());
-    assert!(compact(&host, &identity(2), path()).is_err(), "another node's file");
-    compact(&host, &identity(1), path()).unwrap();
+    assert!(file::compact(&host, Path::new("data"), &identity(2)).is_err(), "another node's file");
+    file::compact(&host, Path::new("data"), &identity(1)).unwrap();
     let after = disk.length(path());
     assert!(after < before / 4, "{before} bytes became {after}");
     let storage = open(&disk);

@@ -1,0 +1,190 @@
+//! A node's file, `node.redb`: its format, whom it belongs to, and the group commit that all its writers share.
+//!
+//! What a storage keeps and what a sync member keeps stand in one file, so that one commit, with one fsync, makes a body
+//! and the log entry that names it durable, and no log entry is durable before the bodies it names.
+//!
+//! Invariant: a file of another format, or of another node, cluster or disk, is never written to.
+//!
+//! Deliberately absent: migrations. No format before this one was ever released; and the tables of a storage, which
+//! makes them itself.
+
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadableDatabase, TableDefinition, TableError};
+
+use crate::commit::{begin_write, CommitError, Commits};
+use crate::consensus::log_store;
+use crate::host::{self, Host};
+use crate::wire::{self, Identity};
+use crate::witness::{Witness, WitnessError};
+
+/// The file's name within the data directory.
+pub const FILE: &str = "node.redb";
+
+/// The format this release reads and writes. Persisted: a change of anything on disk gets the next number. Up to 3, storage and
+/// sync had a file each.
+pub const FORMAT: u32 = 4;
+
+/// What counts the commits of the files that were there up to format 3.
+const OLDER: [&str; 2] = ["segments.witness", "raft.witness"];
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const META_FORMAT: &str = "format";
+const META_IDENTITY: &str = "identity";
+
+/// Why a node's file can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "{path} was written by a newer release (format {found}, this one knows {FORMAT}); run the newer release, \
+         or give this node an empty data directory and a new number"
+    )]
+    Newer { path: PathBuf, found: u32 },
+    #[error(
+        "{path} was written by a version from before the first release, and can't be carried over; start the whole \
+         cluster with fresh data directories"
+    )]
+    Older { path: PathBuf },
+    #[error(
+        "{path} belongs to node {} of cluster {:?} (disk {}), and this is node {} of cluster {:?} (disk {}); \
+         start it with its own data directory",
+        found.node, found.cluster, found.disk, own.node, own.cluster, own.disk
+    )]
+    Foreign { path: PathBuf, found: Box<Identity>, own: Box<Identity> },
+    #[error("{path} is damaged: {reason}; give the node an empty data directory and a new number")]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{path} can't be opened: {reason}; check that no other process uses it, and its permissions")]
+    Disk { path: PathBuf, reason: String },
+}
+
+/// A node's file while writers join it.
+pub struct File {
+    pub path: PathBuf,
+    pub commits: Commits,
+}
+
+impl File {
+    /// Opens the file of a data directory, or makes it, and starts its group commit. In a simulation it has to be called
+    /// within the node's runtime.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(host: &Host, folder: &Path, own: &Identity) -> Result<Self, OpenError> {
+        let path = folder.join(FILE);
+        let (database, witness) = checked(host, folder, &path, own)?;
+        let commits = Commits::start(host, database, witness)
+            .map_err(|error| OpenError::Disk { path: path.clone(), reason: error.to_string() })?;
+        Ok(Self { path, commits })
+    }
+
+    /// What a role says of its part of the file.
+    #[must_use]
+    pub fn damaged(&self, reason: &impl ToString) -> OpenError {
+        OpenError::Damaged { path: self.path.clone(), reason: reason.to_string() }
+    }
+
+    /// As [`File::damaged`], where it could not be read.
+    #[must_use]
+    pub fn disk(&self, reason: &impl ToString) -> OpenError {
+        OpenError::Disk { path: self.path.clone(), reason: reason.to_string() }
+    }
+}
+
+/// Shrinks the file of a node that does not run to what it holds.
+///
+/// # Errors
+/// Where the file is not this node's, is open elsewhere, or its disk fails.
+pub fn compact(host: &Host, folder: &Path, own: &Identity) -> Result<(), OpenError> {
+    let path = folder.join(FILE);
+    let (mut database, _) = checked(host, folder, &path, own)?;
+    let disk = |error: redb::CompactionError| OpenError::Disk {
+        path: path.clone(),
+        reason: error.to_string(),
+    };
+    // Each round moves what it can; the last one finds nothing.
+    while database.compact().map_err(disk)? {}
+    Ok(())
+}
+
+/// Opens the database and checks that it is this node's, and has not gone back in time.
+fn checked(
+    host: &Host,
+    folder: &Path,
+    path: &Path,
+    own: &Identity,
+) -> Result<(Database, Witness), OpenError> {
+    let disk = |reason: String| OpenError::Disk { path: path.to_owned(), reason };
+    for name in OLDER {
+        let older = folder.join(name);
+        if host.disk.read_file(&older).map_err(|error| disk(error.to_string()))?.is_some() {
+            return Err(OpenError::Older { path: older });
+        }
+    }
+    let database = host.disk.open_database(path).map_err(|error| match host::damage(&error) {
+        Some(reason) => OpenError::Damaged { path: path.to_owned(), reason },
+        None => disk(error.to_string()),
+    })?;
+    claim(&database, own, path)?;
+    let witness = Witness::open(host, path, &database, log_store::NUMBER_ROW);
+    let witness = witness.map_err(|error: WitnessError| match error.is_damage() {
+        true => OpenError::Damaged { path: path.to_owned(), reason: error.to_string() },
+        false => disk(error.to_string()),
+    })?;
+    Ok((database, witness))
+}
+
+/// Makes a new file this node's, or checks that the file is one of ours and this node's.
+fn claim(database: &Database, own: &Identity, path: &Path) -> Result<(), OpenError> {
+    let path = || path.to_owned();
+    let damaged = |reason: &str| OpenError::Damaged { path: path(), reason: reason.into() };
+    let disk = |error: CommitError| OpenError::Disk { path: path(), reason: error.0 };
+    match read_meta(database).map_err(|error| disk(error.into()))? {
+        (None, None) => create(database, own).map_err(disk),
+        (None, Some(_)) => Err(damaged("its format is missing")),
+        (Some(format), identity) => {
+            let format = format.try_into().map_err(|_| damaged("its format can't be read"))?;
+            match u32::from_le_bytes(format) {
+                found if found > FORMAT => return Err(OpenError::Newer { path: path(), found }),
+                found if found < FORMAT => return Err(OpenError::Older { path: path() }),
+                _ => {}
+            }
+            let identity = identity.ok_or_else(|| damaged("it does not say whose it is"))?;
+            let found: Identity =
+                wire::decode(&identity).map_err(|_| damaged("it does not say whose it is"))?;
+            if found != *own {
+                let (found, own) = (Box::new(found), Box::new(own.clone()));
+                return Err(OpenError::Foreign { path: path(), found, own });
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The format and the identity.
+type Meta = (Option<Vec<u8>>, Option<Vec<u8>>);
+
+fn read_meta(database: &Database) -> Result<Meta, redb::Error> {
+    let meta = match database.begin_read()?.open_table(META) {
+        Ok(meta) => meta,
+        Err(TableError::TableDoesNotExist(_)) => return Ok((None, None)),
+        Err(error) => return Err(error.into()),
+    };
+    let read = |key| Ok::<_, redb::Error>(meta.get(key)?.map(|value| value.value().to_vec()));
+    Ok((read(META_FORMAT)?, read(META_IDENTITY)?))
+}
+
+/// Makes the tables that every file has, in one transaction: a file has all of them or none.
+fn create(database: &Database, own: &Identity) -> Result<(), CommitError> {
+    let transaction = begin_write(database)?;
+    {
+        log_store::create_tables(&transaction)?;
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
+        meta.insert(META_IDENTITY, wire::encode(own).as_slice())?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

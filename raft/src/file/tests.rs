@@ -1,0 +1,78 @@
+//! Whose a file is, and of which format.
+
+use std::time::Duration;
+
+use super::*;
+use crate::ids::{DiskId, NodeId};
+use crate::sim::{self, SimConfig, SimDisk};
+
+fn identity() -> Identity {
+    Identity { cluster: "test".into(), node: NodeId(1), disk: DiskId(1) }
+}
+
+fn host(disk: &SimDisk) -> Host {
+    sim::host(SimConfig { seed: 1, clock_ahead: 0, commit: Duration::ZERO }, disk)
+}
+
+fn open_as(disk: &SimDisk, own: &Identity) -> Result<(), OpenError> {
+    checked(&host(disk), Path::new("data"), &Path::new("data").join(FILE), own).map(drop)
+}
+
+/// A file of node 1 in which this was changed.
+fn changed(change: impl FnOnce(&mut redb::Table<'_, &str, &[u8]>)) -> SimDisk {
+    let disk = SimDisk::new();
+    open_as(&disk, &identity()).unwrap();
+    let database = host(&disk).disk.open_database(&Path::new("data").join(FILE)).unwrap();
+    let transaction = begin_write(&database).unwrap();
+    change(&mut transaction.open_table(META).unwrap());
+    transaction.commit().unwrap();
+    drop(database);
+    disk
+}
+
+#[test]
+fn another_nodes_file_is_refused() {
+    let disk = changed(|_| {});
+    open_as(&disk, &identity()).unwrap();
+    let strangers = [
+        Identity { node: NodeId(2), ..identity() },
+        Identity { disk: DiskId(7), ..identity() },
+        Identity { cluster: "other".into(), ..identity() },
+    ];
+    for stranger in strangers {
+        let error = open_as(&disk, &stranger).unwrap_err();
+        assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+        assert!(error.to_string().contains("its own data directory"), "{error}");
+    }
+}
+
+#[test]
+fn another_format_is_refused() {
+    let of_format = |format: u32| {
+        let disk = changed(|meta| {
+            meta.insert(META_FORMAT, format.to_le_bytes().as_slice()).unwrap();
+        });
+        open_as(&disk, &identity()).unwrap_err()
+    };
+    let error = of_format(FORMAT + 1);
+    assert!(matches!(error, OpenError::Newer { found: 5, .. }), "{error}");
+    let error = of_format(FORMAT - 1);
+    assert!(matches!(error, OpenError::Older { .. }), "{error}");
+    for key in [META_FORMAT, META_IDENTITY] {
+        let disk = changed(|meta| drop(meta.remove(key).unwrap()));
+        let error = open_as(&disk, &identity()).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    }
+}
+
+/// Such a node would otherwise begin anew under its old name, and vote.
+#[test]
+fn a_data_directory_with_the_files_of_an_older_format_is_refused() {
+    for name in OLDER {
+        let disk = SimDisk::new();
+        host(&disk).disk.write_file(&Path::new("data").join(name), &[0; 16]).unwrap();
+        let error = open_as(&disk, &identity()).unwrap_err();
+        assert!(matches!(error, OpenError::Older { .. }), "{error}");
+        assert!(error.to_string().contains("with fresh data directories"), "{error}");
+    }
+}
