@@ -47,8 +47,9 @@ pub trait Bodies: Send + Sync + 'static {
     /// Has this awaited before bodies are deleted because of what the order shows through a slot. Called once.
     fn before_deleting(&self, then: Deleting);
 
-    /// Fetches what it can of these from another storage, and has it kept here.
-    fn fetch(&self, from: NodeId, segments: Vec<SealedSegment>) -> BoxFuture<'_, ()>;
+    /// Begins to fetch what it can of these from another storage, and to have it kept here, unless it is fetching from there
+    /// already.
+    fn fetch(&self, from: NodeId, segments: Vec<SealedSegment>);
 }
 
 /// What the log knows of bodies.
@@ -137,17 +138,12 @@ impl Beside {
             if now >= deadline {
                 return Err(Lacking(segments.swap_remove(0)));
             }
-            match from.filter(|_| now >= fetch_at) {
-                Some(from) => {
-                    let fetching = bodies.fetch(from, segments.clone());
-                    let _ = tokio::time::timeout_at(deadline, fetching).await;
-                    fetch_at = Instant::now() + ON_ITS_WAY;
-                }
-                None => {
-                    let until = if from.is_some() { fetch_at.min(deadline) } else { deadline };
-                    let _ = tokio::time::timeout_at(until, arrived.changed()).await;
-                }
+            if let Some(from) = from.filter(|_| now >= fetch_at) {
+                bodies.fetch(from, segments.clone());
+                fetch_at = now + ON_ITS_WAY;
             }
+            let until = if from.is_some() { fetch_at.min(deadline) } else { deadline };
+            let _ = tokio::time::timeout_at(until, arrived.changed()).await;
             segments.retain(|segment| !bodies.held(segment));
         }
         Ok(())

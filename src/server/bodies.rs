@@ -4,10 +4,10 @@
 //!
 //! Deliberately absent: the rules (`vulpes_raft::bodies`), and who may propose early (`entry`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use tokio::sync::watch;
 use vulpes_raft::bodies::{Bodies, Deleting};
 use vulpes_raft::ids::NodeId;
@@ -23,14 +23,18 @@ pub(super) fn early(config: &NodeConfig) -> bool {
     config.nodes.iter().all(|member| member.has(Role::Sync) == member.has(Role::Storage))
 }
 
-/// How long a body waits for the log entry that names it, so that one commit takes both. The entry comes within less than
-/// a millisecond mostly; and until it does, nobody can make use of the body's being on disk.
+/// How long a body waits for the log entry that names it, so that one commit takes both. The entry is there within a
+/// millisecond mostly, or else within a round trip to the leader; and until it is, nobody can make use of the body's being
+/// on disk.
 pub(super) const FOR_ITS_ENTRY: Duration = Duration::from_millis(50);
 
 /// A node's storage, and those of the others.
+#[derive(Clone)]
 pub(super) struct StoredBodies {
-    pub(super) storage: Storage,
-    pub(super) others: BTreeMap<NodeId, StorageClient>,
+    storage: Storage,
+    others: BTreeMap<NodeId, StorageClient>,
+    /// From whom bodies are being fetched.
+    asked: Arc<Mutex<BTreeSet<NodeId>>>,
 }
 
 impl Bodies for StoredBodies {
@@ -46,28 +50,49 @@ impl Bodies for StoredBodies {
         self.storage.when_deleting(then);
     }
 
-    fn fetch(&self, from: NodeId, segments: Vec<SealedSegment>) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            let Some(other) = self.others.get(&from) else { return };
-            let names = segments.iter().map(|segment| segment.id).collect();
-            let bodies = match other.bodies(names).await {
-                Ok(bodies) => bodies,
-                Err(error) => {
-                    tracing::debug!(%error, "bodies that the leader proposed are not to be had yet");
-                    return;
-                }
-            };
-            let found = segments.into_iter().zip(bodies);
-            let found = found.filter_map(|(segment, body)| body.map(|body| (segment, body)));
-            let kept = found.map(|(segment, body)| {
-                let SealedSegment { id, shard, count, checksum, .. } = segment;
-                self.storage.keep(SealedBody { id, shard, count, checksum, body })
-            });
-            for kept in futures::future::join_all(kept).await {
-                if let Err(error) = kept {
-                    tracing::debug!(%error, "a body from the leader is not kept");
-                }
+    /// Each goes on for as long as any call between nodes may take, however soon the log entry is given up: the call that
+    /// is not answered is what tells that its connection is dead.
+    fn fetch(&self, from: NodeId, segments: Vec<SealedSegment>) {
+        let Some(other) = self.others.get(&from).cloned() else { return };
+        if !self.asked().insert(from) {
+            return;
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            this.fetch_from(&other, segments).await;
+            this.asked().remove(&from);
+        });
+    }
+}
+
+impl StoredBodies {
+    pub(super) fn new(storage: Storage, others: BTreeMap<NodeId, StorageClient>) -> Self {
+        Self { storage, others, asked: Arc::default() }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn fetch_from(&self, other: &StorageClient, segments: Vec<SealedSegment>) {
+        let names = segments.iter().map(|segment| segment.id).collect();
+        let bodies = match other.bodies(names).await {
+            Ok(bodies) => bodies,
+            Err(error) => {
+                tracing::debug!(%error, "bodies that the leader proposed are not to be had yet");
+                return;
             }
-        })
+        };
+        let found = segments.into_iter().zip(bodies);
+        let found = found.filter_map(|(segment, body)| body.map(|body| (segment, body)));
+        let kept = found.map(|(segment, body)| {
+            let SealedSegment { id, shard, count, checksum, .. } = segment;
+            self.storage.keep(SealedBody { id, shard, count, checksum, body })
+        });
+        for kept in futures::future::join_all(kept).await {
+            if let Err(error) = kept {
+                tracing::debug!(%error, "a body from the leader is not kept");
+            }
+        }
     }
 }

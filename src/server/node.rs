@@ -135,7 +135,7 @@ impl Node {
         if let Some(file) = file.as_ref().filter(|_| own.has(Role::Sync)) {
             let sync_config = sync_config(&config, &identity);
             let beside = storage.clone().filter(|_| early).map(|storage| {
-                Arc::new(StoredBodies { storage, others: storages.clone() }) as Arc<dyn Bodies>
+                Arc::new(StoredBodies::new(storage, storages.clone())) as Arc<dyn Bodies>
             });
             let (host, tuning) = (host.clone(), tuning.sync);
             let starting = SyncNode::start_tuned(host, sync_config, file, tuning, beside);

@@ -10,6 +10,7 @@
 //! others they are proposed early. In some, a disk rots: its node refuses to start and stays away, or mends what it has.
 //!
 //! - `VULPES_SEED=17 cargo test --test simulation replay -- --nocapture` runs one seed and prints its trace.
+//!   With `VULPES_VOTES=1`, segments are proposed with storage votes in it.
 //! - `VULPES_SEEDS=5000 cargo test --test simulation more -- --nocapture` runs as many seeds beyond those run always, on
 //!   all cores; `VULPES_FROM=$(date +%s)00000` has it begin where nobody was before.
 //!
@@ -221,7 +222,9 @@ fn replay() {
             .with_writer(std::io::stdout)
             .init();
     }
-    let report = run(&Plan::new(seed), None);
+    let voting = number("VULPES_VOTES").is_some();
+    let plan = if voting { Plan::with_votes(seed) } else { Plan::new(seed) };
+    let report = run(&plan, None);
     print(&report);
     assert_eq!(report.failure, None);
 }

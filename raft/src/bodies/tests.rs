@@ -49,15 +49,13 @@ impl Bodies for Fake {
 
     fn before_deleting(&self, _then: Deleting) {}
 
-    fn fetch(&self, from: NodeId, segments: Vec<SealedSegment>) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            for segment in segments {
-                self.fetched.lock().unwrap().push((from, segment.id.number.0));
-                if self.elsewhere {
-                    self.keep(segment.id.number.0);
-                }
+    fn fetch(&self, from: NodeId, segments: Vec<SealedSegment>) {
+        for segment in segments {
+            self.fetched.lock().unwrap().push((from, segment.id.number.0));
+            if self.elsewhere {
+                self.keep(segment.id.number.0);
             }
-        })
+        }
     }
 }
 
