@@ -437,7 +437,12 @@ impl SyncNode {
 
 impl Inner {
     fn receiver(&self) -> Receiver {
-        Receiver::new(self.raft.clone(), self.beside.clone(), self.config.election.1)
+        Receiver::new(
+            self.raft.clone(),
+            self.log.clone(),
+            self.beside.clone(),
+            self.config.election.1,
+        )
     }
 
     fn own(&self) -> &Identity {

@@ -231,6 +231,13 @@ impl LogStore {
         Ok(())
     }
 
+    /// Whether this very entry is in the log, on disk or not.
+    pub(crate) fn has(&self, log_id: Option<LogId>) -> io::Result<bool> {
+        let Some(log_id) = log_id else { return Ok(true) };
+        let found = self.entries(log_id.index, log_id.index + 1, usize::MAX)?;
+        Ok(found.first().is_some_and(|entry| entry.log_id == log_id))
+    }
+
     /// Takes nothing more, so that the file can be closed.
     pub(crate) fn close(&self) {
         self.queue.close();

@@ -17,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
@@ -26,6 +27,7 @@ use openraft::raft::{
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use serde::{de::DeserializeOwned, Deserialize, Serialize};
 
+use super::log_store::LogStore;
 use super::machine::MAX_SNAPSHOT;
 use super::types::{Raft, Snapshot, SnapshotMeta, Types, Vote, Voter};
 use crate::bodies::Beside;
@@ -308,6 +310,7 @@ impl RaftNetworkV2<Types> for Client {
 /// The receiving side of one connection.
 pub(crate) struct Receiver {
     raft: Raft,
+    log: LogStore,
     beside: Beside,
     /// How long an append may wait for bodies.
     limit: Duration,
@@ -319,9 +322,9 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     /// `append_timeout` is how long the leader waits for an answer.
-    pub(crate) fn new(raft: Raft, beside: Beside, append_timeout: Duration) -> Self {
+    pub(crate) fn new(raft: Raft, log: LogStore, beside: Beside, append_timeout: Duration) -> Self {
         let (limit, turn) = (append_timeout / 2, tokio::sync::Mutex::default());
-        Self { raft, beside, limit, turn, parts: Mutex::default() }
+        Self { raft, log, beside, limit, turn, parts: Mutex::default() }
     }
 
     /// Answers one message. What has to be persisted is handed to Raft's own task before this first waits.
@@ -392,6 +395,14 @@ impl Receiver {
         };
         let vote: Vote = wire::decode(&part.vote).map_err(|error| error.to_string())?;
         let meta: SnapshotMeta = wire::decode(&part.meta).map_err(|error| error.to_string())?;
+        // Only this disk was late, and openraft minds a snapshot that ends before what is being written. Once a heartbeat
+        // has told how far the log is committed, it takes the snapshot for done.
+        let committed = self.raft.metrics().borrow_watched().local_committed;
+        if meta.last_log_id > committed
+            && self.log.has(meta.last_log_id).map_err(|error| error.to_string())?
+        {
+            return Err("the log has all that the snapshot covers".into());
+        }
         let snapshot = Snapshot { meta, snapshot: data };
         let answer = self.raft.install_full_snapshot(vote, snapshot).await;
         answer.map(|answer| encoded(&Some(answer))).map_err(|error| error.to_string())

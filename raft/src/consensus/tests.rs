@@ -139,6 +139,18 @@ async fn indices(log: &mut LogStore) -> Vec<u64> {
 }
 
 #[tokio::test]
+async fn a_log_tells_which_entries_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = reopen(folder.path()).await;
+    log.blocking_append((0..5).map(|index| entry(2, index))).await.unwrap();
+    log.purge(log_id(2, 1)).await.unwrap();
+    let has = |term, index| log.has(Some(log_id(term, index))).unwrap();
+    assert!(has(2, 2) && has(2, 4));
+    assert!(!has(2, 5) && !has(1, 4) && !has(2, 1));
+    assert!(log.has(None).unwrap());
+}
+
+#[tokio::test]
 async fn how_far_the_log_is_committed_is_durable_when_it_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = reopen(folder.path()).await;
