@@ -8,7 +8,8 @@
 //! publisher ◀── entry                                    one way
 //! ```
 //!
-//! The body is on its way and being synced meanwhile. Where the sync members are not the storages, it comes first:
+//! The body is on its way meanwhile, and each member's sync is of both. Where the sync members are not the storages, the body
+//! comes first:
 //!
 //! ```text
 //!               entry ──▶ storages: fsync ──▶ entry      there and back, one sync (a quorum: itself and the faster peer)

@@ -183,7 +183,7 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
 }
 
-/// Few: fifty that nobody ran before come with each run of `.ci/run`.
+/// Few: a hundred that nobody ran before come with each run of `.ci/run`.
 #[test]
 fn seeds_00_to_19() {
     check(0..20);
