@@ -9,8 +9,10 @@
 //!
 //! Deliberately absent: what a job is, and limits of a batch beside those of the queues.
 
+mod queue;
+
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
@@ -22,6 +24,13 @@ use tokio::time::Instant;
 use crate::host::{CommitMode, Host};
 use crate::mutant::{planted, Mutant};
 use crate::witness::Witness;
+use queue::{Door, Gate, Line};
+
+pub use queue::{CommitQueue, QueueClosed, TrySubmitError};
+
+/// How soon after a commit the committer looks by itself whether there is more to do: who queues a job that can wait as long
+/// need not wake it, and an idle one is not woken at all.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// One of those who write to a file.
 pub trait Writer: Send + 'static {
@@ -76,161 +85,6 @@ pub fn begin_write(database: &Database) -> Result<WriteTransaction, CommitError>
     Ok(transaction)
 }
 
-/// The way of one writer into the group commit. The writer's queue closes when the last clone is gone.
-#[derive(Debug)]
-pub struct CommitQueue<J> {
-    door: Arc<Door<J>>,
-}
-
-impl<J> Clone for CommitQueue<J> {
-    fn clone(&self) -> Self {
-        Self { door: self.door.clone() }
-    }
-}
-
-/// The queue is closed: the node is ending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the commit queue is closed because the node is shutting down")]
-pub struct QueueClosed;
-
-/// Why a job was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrySubmitError {
-    Full,
-    /// The node is ending.
-    Closed,
-}
-
-impl<J: Send + 'static> CommitQueue<J> {
-    /// Queues a job that may wait so long, as its writer has it, waiting while the queue is full.
-    ///
-    /// # Errors
-    /// [`QueueClosed`] when the node is ending.
-    pub async fn submit(&self, job: J) -> Result<(), QueueClosed> {
-        self.door.room.acquire().await.map_err(|_| QueueClosed)?.forget();
-        self.door.push(job)
-    }
-
-    /// As [`CommitQueue::submit`], without waiting.
-    ///
-    /// # Errors
-    /// [`TrySubmitError`].
-    pub fn try_submit(&self, job: J) -> Result<(), TrySubmitError> {
-        match self.door.room.try_acquire() {
-            Ok(place) => place.forget(),
-            Err(tokio::sync::TryAcquireError::NoPermits) => return Err(TrySubmitError::Full),
-            Err(tokio::sync::TryAcquireError::Closed) => return Err(TrySubmitError::Closed),
-        }
-        self.door.push(job).map_err(|QueueClosed| TrySubmitError::Closed)
-    }
-
-    /// How many more jobs fit right now.
-    #[must_use]
-    pub fn room(&self) -> usize {
-        self.door.room.available_permits()
-    }
-
-    /// Takes nothing more, for all clones. What is queued is still written.
-    pub fn close(&self) {
-        self.door.close();
-    }
-}
-
-/// What the handles of one writer share.
-#[derive(Debug)]
-struct Door<J> {
-    line: Arc<Line<J>>,
-    gate: Arc<Gate>,
-    /// Places in the queue.
-    room: Semaphore,
-    patience: fn(&J) -> Duration,
-}
-
-impl<J> Door<J> {
-    fn push(&self, job: J) -> Result<(), QueueClosed> {
-        let due = Instant::now() + (self.patience)(&job);
-        // Whoever is through here first is in no later batch: the gate is held while a batch is taken, too.
-        let mut gate = self.gate.lock();
-        let mut line = self.line.lock();
-        if !line.open {
-            return Err(QueueClosed);
-        }
-        line.jobs.push(job);
-        if gate.due.is_none_or(|earliest| due < earliest) {
-            gate.due = Some(due);
-            gate.wake();
-        }
-        Ok(())
-    }
-
-    fn close(&self) {
-        self.room.close();
-        let mut gate = self.gate.lock();
-        self.line.lock().open = false;
-        gate.wake();
-    }
-}
-
-impl<J> Drop for Door<J> {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-/// The jobs of one writer that wait.
-#[derive(Debug)]
-struct Line<J>(Mutex<Waiting<J>>);
-
-#[derive(Debug)]
-struct Waiting<J> {
-    jobs: Vec<J>,
-    open: bool,
-}
-
-impl<J> Line<J> {
-    fn lock(&self) -> MutexGuard<'_, Waiting<J>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Held by whoever queues a job, and while all lines are taken.
-#[derive(Debug, Default)]
-struct Gate(Mutex<Turn>);
-
-#[derive(Default)]
-struct Turn {
-    /// When the next commit begins at the latest; none where no jobs wait.
-    due: Option<Instant>,
-    /// Writers that the committer has not taken in yet.
-    joining: Vec<Box<dyn Part>>,
-    /// No further writer comes.
-    complete: bool,
-    /// Nothing is committed any more.
-    ended: bool,
-    /// The committer's, where it waits.
-    waker: Option<Waker>,
-}
-
-impl std::fmt::Debug for Turn {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Turn").field("due", &self.due).finish_non_exhaustive()
-    }
-}
-
-impl Gate {
-    fn lock(&self) -> MutexGuard<'_, Turn> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Turn {
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
 /// A database with its group commit, to which writers can join. Once this is dropped none can any more, and the database
 /// is closed when all writers' queues are.
 pub struct Commits {
@@ -250,7 +104,7 @@ impl Commits {
         let gate = Arc::<Gate>::default();
         let (shared, commits) = (Arc::downgrade(&database), gate.clone());
         let mut committer =
-            Committer { gate, parts: Vec::new(), database, witness, _ending: ending };
+            Committer { gate, parts: Vec::new(), database, witness, look: None, _ending: ending };
         let fatal = host.fatal.clone();
         let end = move |error| fatal(&format!("the disk failed, outcome unknown: {error}"));
         match &host.commits {
@@ -289,7 +143,7 @@ impl Commits {
     /// Takes in a writer, with a queue of so many jobs.
     pub fn join<W: Writer>(&self, writer: W, queue: usize) -> CommitQueue<W::Job> {
         let mut gate = self.gate.lock();
-        let line = Arc::new(Line(Mutex::new(Waiting { jobs: Vec::new(), open: !gate.ended })));
+        let line = Arc::new(Line::new(!gate.ended));
         let door = Arc::new(Door {
             line: line.clone(),
             gate: self.gate.clone(),
@@ -407,6 +261,8 @@ struct Committer {
     parts: Vec<Box<dyn Part>>,
     database: Arc<Database>,
     witness: Witness,
+    /// When to look again, after a commit.
+    look: Option<Instant>,
     /// Dropped behind the database, which is closed then.
     _ending: watch::Sender<()>,
 }
@@ -437,7 +293,9 @@ impl Committer {
             _ => {}
         }
         gate.waker = Some(waker.clone());
-        gate.due.map_or(Next::Idle, Next::At)
+        self.look = self.look.filter(|look| *look > Instant::now());
+        gate.looks = gate.due.into_iter().chain(self.look).min();
+        gate.looks.map_or(Next::Idle, Next::At)
     }
 
     fn wait_blocking(&mut self) -> bool {
@@ -496,6 +354,7 @@ impl Committer {
         for part in &mut self.parts {
             part.complete();
         }
+        self.look = Some(Instant::now() + LOOK);
         Ok(())
     }
 
