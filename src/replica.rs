@@ -9,6 +9,7 @@
 //! carries out what it asks for.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,6 +101,24 @@ const ARRIVAL_WAIT: Duration = Duration::from_millis(50);
 /// How long to wait before what failed is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// How long rows wait for more before the storage indexes them. Each commit that has rows changes two tables more than one
+/// with bodies alone, and publishers wait for those; nobody waits for rows.
+const ROWS_WAIT: Duration = Duration::from_millis(20);
+
+/// Bytes of bodies and changes that wait with them, at most; one row may go beyond it.
+const ROWS_BYTES: usize = 1 << 20;
+
+/// Rows that the storage is to index.
+#[derive(Default)]
+struct Unindexed {
+    rows: Vec<IndexedRow>,
+    bytes: usize,
+    /// When they are given to the storage at the latest.
+    due: Option<Instant>,
+    /// Among them is one that others may be refused for: it can't wait.
+    fences: bool,
+}
+
 /// What the order has to agree with.
 struct Expected {
     slot: Slot,
@@ -112,8 +131,11 @@ impl Replica {
     pub async fn run(self) {
         let View { next, position, .. } = self.realms.view();
         let mut expected = Expected { slot: next, position, stamp: Stamp(0) };
+        let mut unindexed = Unindexed::default();
         loop {
-            let rows = match self.next_rows(expected.slot).await {
+            let next = self.next_rows(expected.slot);
+            let Ok(next) = self.index_meanwhile(next, &mut unindexed).await else { return };
+            let rows = match next {
                 Ok(rows) if rows.is_empty() => continue,
                 Ok(rows) => rows,
                 Err(reason) => {
@@ -131,10 +153,44 @@ impl Replica {
                     return;
                 }
             }
-            if self.take(rows).await.is_err() {
+            if self.take(rows, &mut unindexed).await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Waits for the next rows, and has those before them indexed when they are due. An error means that the node ends.
+    async fn index_meanwhile<T>(
+        &self,
+        next: impl Future<Output = T>,
+        unindexed: &mut Unindexed,
+    ) -> Result<T, ()> {
+        let mut next = std::pin::pin!(next);
+        if let Some(due) = unindexed.due {
+            match tokio::time::timeout_at(due, &mut next).await {
+                Ok(next) => return Ok(next),
+                Err(_) => self.index(unindexed).await?,
+            }
+        }
+        Ok(next.await)
+    }
+
+    /// Gives rows to the storage. An error means that the node ends.
+    async fn index(&self, unindexed: &mut Unindexed) -> Result<(), ()> {
+        let rows = std::mem::take(unindexed).rows;
+        if let Some(index) = self.index.as_ref().filter(|_| !rows.is_empty()) {
+            match index.index(rows).await {
+                Ok(()) => {}
+                Err(IndexFailure::Closing) => return Err(()),
+                Err(IndexFailure::Refused(reason)) => {
+                    (self.host.fatal)(&format!("the storage refuses the order: {reason}"));
+                    return Err(());
+                }
+            }
+        }
+        // Behind the rows in the storage's queue, so that nothing is deleted before the row that says so is durable.
+        self.log.release(self.realms.with(Realms::head));
+        Ok(())
     }
 
     async fn next_rows(&self, from: Slot) -> Result<Vec<Resolution>, String> {
@@ -161,12 +217,11 @@ impl Replica {
     }
 
     /// Gets the bodies of some rows and passes both on. An error means that the node ends.
-    async fn take(&self, rows: Vec<Resolution>) -> Result<(), ()> {
+    async fn take(&self, rows: Vec<Resolution>, unindexed: &mut Unindexed) -> Result<(), ()> {
         let rows = Arc::new(rows);
         for observer in &self.observers {
             observer.send(rows.clone()).await.map_err(drop)?;
         }
-        let mut indexed = Vec::new();
         let mut ahead = VecDeque::new();
         let patience = Instant::now() + ARRIVAL_WAIT;
         for (at, row) in rows.iter().enumerate() {
@@ -183,7 +238,7 @@ impl Replica {
             if let Some(index) = &self.index {
                 let body = body_missing(index.as_ref(), row, segment.as_ref());
                 let (resolution, hidden) = (row.clone(), hidden.clone());
-                indexed.push(IndexedRow { resolution, body, hidden, changes });
+                unindexed.push(IndexedRow { resolution, body, hidden, changes });
             }
             let hidden = hidden.into();
             let placed = Arc::new(Placed { resolution: row.clone(), segment, hidden });
@@ -191,19 +246,13 @@ impl Replica {
             if let Some(told) = self.notices.as_ref().filter(|_| !notices.is_empty()) {
                 told.send(notices).await.map_err(drop)?;
             }
-        }
-        if let Some(index) = &self.index {
-            match index.index(indexed).await {
-                Ok(()) => {}
-                Err(IndexFailure::Closing) => return Err(()),
-                Err(IndexFailure::Refused(reason)) => {
-                    (self.host.fatal)(&format!("the storage refuses the order: {reason}"));
-                    return Err(());
-                }
+            if unindexed.is_full() {
+                self.index(unindexed).await?;
             }
         }
-        // Behind the rows in the storage's queue, so that nothing is deleted before the row that says so is durable.
-        self.log.release(self.realms.with(Realms::head));
+        if self.index.is_none() || !unindexed.rows.is_empty() {
+            unindexed.due.get_or_insert_with(|| Instant::now() + ROWS_WAIT);
+        }
         Ok(())
     }
 
@@ -251,6 +300,18 @@ impl Replica {
             return None;
         }
         tokio::time::timeout_at(patience, self.recent.arrival(sealed.id)).await.ok()
+    }
+}
+
+impl Unindexed {
+    fn push(&mut self, row: IndexedRow) {
+        self.fences |= !matches!(row.resolution.step, Step::Segment(_));
+        self.bytes += row.weight();
+        self.rows.push(row);
+    }
+
+    fn is_full(&self) -> bool {
+        self.fences || self.bytes >= ROWS_BYTES || self.rows.len() >= limits::READ_ROWS
     }
 }
 

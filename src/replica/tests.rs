@@ -1,5 +1,7 @@
 //! A replica on a storage whose power goes: what subscribers, the storage and the node are told.
 
+use std::sync::Mutex;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -121,6 +123,74 @@ async fn replay(disk: &TestDisk, log: &[Logged]) {
             next = next.next();
         }
     }
+}
+
+/// An order that shows one row every eight milliseconds.
+struct Paced(Vec<Resolution>);
+
+impl Order for Paced {
+    fn follow(&self, from: Slot) -> BoxFuture<'_, Result<Followed, String>> {
+        Box::pin(async move {
+            match self.0.get(from.0 as usize - 1) {
+                Some(row) => {
+                    tokio::time::sleep(Duration::from_millis(8)).await;
+                    Ok(Followed::Rows(vec![row.clone()]))
+                }
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+/// An index that has all bodies, and notes when it gets which slots.
+struct Noting {
+    begun: Instant,
+    noted: Mutex<Vec<(u128, Vec<u64>)>>,
+}
+
+impl SlotIndex for Noting {
+    fn holds(&self, _: &SealedSegment) -> bool {
+        true
+    }
+
+    fn index(&self, rows: Vec<IndexedRow>) -> BoxFuture<'_, Result<(), IndexFailure>> {
+        let slots = rows.iter().map(|row| row.resolution.slot.0).collect();
+        self.noted.lock().unwrap().push((self.begun.elapsed().as_millis(), slots));
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_wait_for_more_but_not_long_and_not_where_they_fence() {
+    let recent = RecentBodies::new(limits::RECENT_BODIES);
+    let mut order = testing::Order::default();
+    let mut rows = vec![order.opened(1, 1)];
+    for number in 0..6 {
+        let body = testing::sealed(testing::segment_id(1, 1, number), b"x");
+        rows.push(order.segment(&body));
+        recent.insert(body.id, body.body);
+    }
+    rows.push(order.opened(1, 2));
+    let (placed, _placing) = mpsc::channel(10);
+    let index = Arc::new(Noting { begun: Instant::now(), noted: Mutex::default() });
+    let replica = Replica {
+        host: host(&TestDisk::default(), &TestNet::default()),
+        order: Arc::new(Paced(rows)),
+        index: Some(index.clone()),
+        log: log(Tail { next_slot: Slot(1), next_position: Position(1) }, Vec::new()).1,
+        recent,
+        realms: SharedRealms::new(Realms::default()),
+        notices: None,
+        placed,
+        left_behind: watch::Sender::new(false),
+        observers: Vec::new(),
+    };
+    let running = tokio::spawn(replica.run());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    running.abort();
+    let noted = index.noted.lock().unwrap().clone();
+    let expected = [(8, vec![1]), (36, vec![2, 3, 4]), (60, vec![5, 6, 7]), (64, vec![8])];
+    assert_eq!(noted, expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -66,7 +66,7 @@ impl IndexedRow {
     }
 
     /// Bytes that are written for it, its few own ones aside.
-    pub(super) fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         let value = |change: &Change| change.value.as_ref().map_or(0, Bytes::len);
         let changes = self.changes.iter().map(|change| change.key.len() + value(change));
         self.body.as_ref().map_or(0, Bytes::len) + 4 * self.hidden.len() + changes.sum::<usize>()

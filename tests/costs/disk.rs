@@ -126,9 +126,9 @@ fn check(costs: &[Cost], most: &Most) {
 /// A body and its place are synced at once, or one after the other; what nobody waits for is synced later: the row of the
 /// order.
 #[test]
-fn an_idle_cluster_syncs_a_segment_five_times_a_node() {
+fn an_idle_cluster_syncs_a_segment_four_times_a_node() {
     for (nodes, most) in
-        [(1, Most { syncs: 4.0, written: 105_000.0 }), (3, Most { syncs: 5.0, written: 130_000.0 })]
+        [(1, Most { syncs: 3.2, written: 95_000.0 }), (3, Most { syncs: 4.2, written: 120_000.0 })]
     {
         let costs = costs(nodes, one_by_one);
         check(&costs, &most);
@@ -136,16 +136,16 @@ fn an_idle_cluster_syncs_a_segment_five_times_a_node() {
             // The session of the publisher is a segment, too.
             let segments = MESSAGES..=MESSAGES + 2;
             assert!(segments.contains(&cost.segments), "a segment a message: {}", cost.segments);
-            assert!(cost.syncs() >= 2.0, "what is acknowledged is synced in both files");
+            assert!(cost.syncs() >= 1.0, "what is acknowledged is synced");
         }
     }
 }
 
 /// Commits are shared by segments, and segments by messages.
 #[test]
-fn a_loaded_cluster_syncs_a_segment_less_than_twice_a_node() {
+fn a_loaded_cluster_syncs_less_than_once_a_segment_a_node() {
     for (nodes, most) in
-        [(1, Most { syncs: 1.6, written: 55_000.0 }), (3, Most { syncs: 1.8, written: 56_000.0 })]
+        [(1, Most { syncs: 0.9, written: 42_000.0 }), (3, Most { syncs: 0.95, written: 46_000.0 })]
     {
         let costs = costs(nodes, all_at_once);
         check(&costs, &most);
