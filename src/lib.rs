@@ -9,7 +9,7 @@
 //! - [`gate`]: the protocols' session state machines, pure: `gate::wamp` and `gate::mqtt`.
 //! - [`keep`]: what entries and storages say to each other about a segment.
 //! - [`entry`]: from a publish to its acknowledgement: segments, storage votes, proposals, tickets.
-//! - [`storage`]: bodies and the rows of the order on disk, with one group commit.
+//! - [`storage`]: bodies and the rows of the order, in the node's file.
 //! - [`peer`]: the services between nodes and their clients. The sync tier itself is the crate `vulpes_raft`.
 //! - [`realm`]: the fold of the log that all nodes agree on: retained values, locks, wills, sessions; pure.
 //! - [`call`]: calls on their way from the caller's entry to the callee's and back, pure.
