@@ -167,6 +167,7 @@ impl SyncNode {
             own: config.identity.clone(),
             addresses: config.members.iter().map(address).collect(),
             append_timeout: config.election.1,
+            log: log.clone(),
             lanes: Mutex::default(),
         };
         let own = config.identity.node;

@@ -67,6 +67,7 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ("bits of a database's magic number flip", 179_582_385_003_612),
     ("whom every crash was meant for had ended by its disk", 179_582_026_900_090),
     ("a storage deletes bodies that a member of sync still waits for", 179_585_430_600_152),
+    ("a leader knows from its last life alone what is committed", 179_587_224_700_482),
     ("an older connection subscribes behind the newer one's beginning", 179_580_564_000_856),
 ];
 

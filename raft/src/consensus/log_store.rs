@@ -231,6 +231,11 @@ impl LogStore {
         Ok(())
     }
 
+    /// Through which index the log is known to be committed.
+    pub(crate) fn committed(&self) -> u64 {
+        self.memory().committed.map_or(0, |committed| committed.index)
+    }
+
     /// Whether this very entry is in the log, on disk or not.
     pub(crate) fn has(&self, log_id: Option<LogId>) -> io::Result<bool> {
         let Some(log_id) = log_id else { return Ok(true) };

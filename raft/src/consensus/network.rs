@@ -48,7 +48,12 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A message of Raft; the bytes are openraft's own types, encoded.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum RaftCall {
-    Append(Bytes),
+    Append {
+        request: Bytes,
+        /// Through which index the leader knows the log to be committed, from its last life, too: openraft tells of what it
+        /// has seen being committed in this one.
+        committed: u64,
+    },
     Vote(Bytes),
     PreVote(Bytes),
     TransferLeader(Bytes),
@@ -58,7 +63,7 @@ pub(crate) enum RaftCall {
 impl tarpc::RequestName for RaftCall {
     fn name(&self) -> &str {
         match self {
-            Self::Append(_) => "append",
+            Self::Append { .. } => "append",
             Self::Vote(_) => "vote",
             Self::PreVote(_) => "pre_vote",
             Self::TransferLeader(_) => "transfer_leader",
@@ -104,6 +109,8 @@ pub(crate) struct Network {
     pub(crate) addresses: BTreeMap<NodeId, String>,
     /// How long an append may go unanswered.
     pub(crate) append_timeout: Duration,
+    /// This member's log.
+    pub(crate) log: LogStore,
     pub(crate) lanes: Mutex<BTreeMap<(NodeId, DiskId, String), Lanes>>,
 }
 
@@ -128,7 +135,8 @@ impl Network {
             entries: lane(),
             snapshots: lane(),
         });
-        Client { lanes: lanes.clone(), purpose, append_timeout: self.append_timeout }
+        let (log, append_timeout) = (self.log.clone(), self.append_timeout);
+        Client { lanes: lanes.clone(), log, purpose, append_timeout }
     }
 }
 
@@ -151,6 +159,7 @@ impl RaftNetworkFactory<Types> for Network {
 /// openraft's way to one member.
 pub(crate) struct Client {
     lanes: Lanes,
+    log: LogStore,
     purpose: Purpose,
     append_timeout: Duration,
 }
@@ -181,15 +190,21 @@ struct Appended {
     whole: bool,
 }
 
+/// An append as it goes out.
+fn appending(log: &LogStore, request: &AppendEntriesRequest<Types>) -> RaftCall {
+    RaftCall::Append { request: encoded(request), committed: log.committed() }
+}
+
 async fn append(
     lane: Arc<RaftLane>,
+    log: LogStore,
     request: AppendEntriesRequest<Types>,
     limit: Duration,
 ) -> Appended {
     let previous = request.prev_log_id;
     let last = request.entries.last().map(|entry| entry.log_id).or(previous);
     let answer: Result<AppendEntriesResponse<Types>, _> =
-        call(&lane, RaftCall::Append(encoded(&request)), limit).await;
+        call(&lane, appending(&log, &request), limit).await;
     match answer {
         Ok(AppendEntriesResponse::PartialSuccess(through)) => {
             Appended { result: Ok(Ok(through)), whole: through == last }
@@ -210,7 +225,7 @@ impl RaftNetworkV2<Types> for Client {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let request = RaftCall::Append(encoded(&request));
+        let request = appending(&self.log, &request);
         call(&self.lanes.control, request, option.hard_ttl()).await
     }
 
@@ -231,8 +246,9 @@ impl RaftNetworkV2<Types> for Client {
                 (self.lanes.entries.clone(), self.append_timeout)
             }
         };
+        let log = self.log.clone();
         let answers = input
-            .map(move |request| append(lane.clone(), request, limit))
+            .map(move |request| append(lane.clone(), log.clone(), request, limit))
             .buffered(PIPELINE)
             .boxed();
         let results = futures::stream::unfold(Some(answers), |answers| async move {
@@ -330,7 +346,7 @@ impl Receiver {
     /// Answers one message. What has to be persisted is handed to Raft's own task before this first waits.
     pub(crate) async fn answer(&self, call: RaftCall) -> RaftReply {
         let answer = match call {
-            RaftCall::Append(request) => self.append(&request).await,
+            RaftCall::Append { request, committed } => self.append(&request, committed).await,
             RaftCall::Vote(request) => self.vote(&request).await,
             RaftCall::PreVote(request) => self.pre_vote(&request).await,
             RaftCall::TransferLeader(request) => self.transfer_leader(&request).await,
@@ -339,12 +355,11 @@ impl Receiver {
         answer.map_or_else(RaftReply::Failed, RaftReply::Done)
     }
 
-    async fn append(&self, request: &[u8]) -> Result<Bytes, String> {
+    async fn append(&self, request: &[u8], committed: u64) -> Result<Bytes, String> {
         let request: AppendEntriesRequest<Types> =
             wire::decode(request).map_err(|error| error.to_string())?;
         // One without entries names the last of those before it: it must not overtake them either.
         let turn = self.turn.lock().await;
-        let committed = request.leader_commit.map_or(0, |committed| committed.index);
         let leader = request.vote.leader_id.node_id;
         let taken = self.beside.take_in(&request.entries, committed, leader, self.limit).await;
         taken.map_err(|error| error.to_string())?;
