@@ -177,20 +177,23 @@ impl Replica {
 
     /// Gives rows to the storage. An error means that the node ends.
     async fn index(&self, unindexed: &mut Unindexed) -> Result<(), ()> {
-        let rows = std::mem::take(unindexed).rows;
-        if let Some(index) = self.index.as_ref().filter(|_| !rows.is_empty()) {
-            match index.index(rows).await {
-                Ok(()) => {}
-                Err(IndexFailure::Closing) => return Err(()),
-                Err(IndexFailure::Refused(reason)) => {
-                    (self.host.fatal)(&format!("the storage refuses the order: {reason}"));
-                    return Err(());
-                }
+        let Some(index) = &self.index else { return Ok(()) };
+        match index.index(std::mem::take(unindexed).rows).await {
+            Ok(()) => {}
+            Err(IndexFailure::Closing) => return Err(()),
+            Err(IndexFailure::Refused(reason)) => {
+                (self.host.fatal)(&format!("the storage refuses the order: {reason}"));
+                return Err(());
             }
         }
         // Behind the rows in the storage's queue, so that nothing is deleted before the row that says so is durable.
-        self.log.release(self.realms.with(Realms::head));
+        self.release();
         Ok(())
+    }
+
+    /// Tells whoever deletes where the log's head is.
+    fn release(&self) {
+        self.log.release(self.realms.with(Realms::head));
     }
 
     async fn next_rows(&self, from: Slot) -> Result<Vec<Resolution>, String> {
@@ -250,8 +253,8 @@ impl Replica {
                 self.index(unindexed).await?;
             }
         }
-        if self.index.is_none() || !unindexed.rows.is_empty() {
-            unindexed.due.get_or_insert_with(|| Instant::now() + ROWS_WAIT);
+        if self.index.is_none() {
+            self.release();
         }
         Ok(())
     }
@@ -305,6 +308,7 @@ impl Replica {
 
 impl Unindexed {
     fn push(&mut self, row: IndexedRow) {
+        self.due.get_or_insert_with(|| Instant::now() + ROWS_WAIT);
         self.fences |= !matches!(row.resolution.step, Step::Segment(_));
         self.bytes += row.weight();
         self.rows.push(row);
