@@ -24,7 +24,7 @@ use vulpes_raft::wire::{self, Identity};
 use crate::config::identity::IdentityError;
 use crate::config::{open_identity, NodeConfig, Role};
 use crate::dispatch::Dispatcher;
-use crate::entry::{Entry, EntryConfig, EntryHandle, EntryTuning};
+use crate::entry::{Entry, EntryConfig, EntryHandle};
 use crate::keep::Keeper;
 use crate::limits;
 use crate::log::{log, Log, Source, Tail};
@@ -115,7 +115,7 @@ impl Node {
     pub async fn start_tuned(
         host: Host,
         config: NodeConfig,
-        tuning: Tuning,
+        mut tuning: Tuning,
     ) -> Result<Self, StartError> {
         let listeners = listen(&host, &config).await?;
         let identity = open_identity(&host, &config)?;
@@ -124,9 +124,9 @@ impl Node {
         let keeps = own.has(Role::Storage) || own.has(Role::Sync);
         let file = keeps.then(|| File::open(&host, &config.data, &identity)).transpose()?;
         let early = bodies::early(&config);
+        tuning.entry.early &= early;
         let storage = file.as_ref().filter(|_| own.has(Role::Storage)).map(|file| {
-            let proposed = early && tuning.entry.early;
-            let patience = if proposed { bodies::FOR_ITS_ENTRY } else { Duration::ZERO };
+            let patience = if tuning.entry.early { bodies::FOR_ITS_ENTRY } else { Duration::ZERO };
             Storage::open(file, &identity, recent.clone(), patience)
         });
         let storage = storage.transpose()?;
@@ -261,12 +261,11 @@ impl Node {
         recent: RecentBodies,
     ) -> EntryHandle {
         let keepers = storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn Keeper>);
-        let early = tuning.entry.early && bodies::early(&self.config);
         let config = EntryConfig {
             node: self.identity.node,
             storages: keepers.map(|keeper| tuning.keeper(keeper)).collect(),
             lease: self.config.timing.lease,
-            tuning: EntryTuning { early, ..tuning.entry },
+            tuning: tuning.entry,
         };
         let order = tuning.ordering(Arc::new(Sync(self.order.clone())));
         Entry::start(config, host, order, observed, recent)
