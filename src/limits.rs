@@ -167,7 +167,7 @@ pub const STORAGE_CREDIT: u32 = 4;
 /// Jobs waiting for the segment store's group commit.
 pub const STORAGE_QUEUE: usize = 1024;
 
-/// Bytes of bodies and rows waiting for it; one commit takes all that wait.
+/// Bytes of bodies and rows waiting for it; past it, they wait with whoever brought them. One commit takes all that wait.
 pub const STORAGE_QUEUE_BYTES: usize = 32 << 20;
 
 /// Bytes of recent bodies a node keeps in memory for those who read near the tail.

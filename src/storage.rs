@@ -14,11 +14,10 @@
 //! Deliberately absent: following the order and fetching bodies that are missing (`replica`), and serving others
 //! (`peer`); and folding the log into the realms' state, of which only the rows come here.
 //!
-//! In reading order: `staging` decides, pure; `arrival` is how bodies come; `tables` are the bytes on disk; `committer`
+//! In reading order: `staging` decides, pure; `arrival` is how bodies come; `tables` are the bytes on disk; `writer`
 //! writes them; `reader` and `snapshot` read; `release` deletes what is not kept any more.
 
 mod arrival;
-mod committer;
 mod error;
 mod open;
 mod reader;
@@ -28,6 +27,7 @@ mod staging;
 mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
+mod writer;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,28 +48,25 @@ use crate::limits;
 use crate::realm::Realms;
 use crate::recent::RecentBodies;
 use crate::segment::checksum;
-use committer::{Durable, Job, SegmentWriter, Work};
 use reader::Reader;
 use staging::{Next, Staging, Standing, Write};
+use writer::{Durable, Job, SegmentWriter, Work};
 
 pub use error::{IndexError, ReadError, ReleaseError, ReplaceError};
 pub use reader::Stored;
 pub use snapshot::{StatePage, StateSnapshot};
 pub use staging::IndexedRow;
 
-/// Bytes of bodies that may wait for the group commit; past it, bodies wait with whoever brought them.
-const QUEUE_BYTES: usize = limits::STORAGE_QUEUE_BYTES;
-
 /// Least share of the queue that one job takes, so that it also bounds the number of jobs.
-const LEAST_SHARE: usize = QUEUE_BYTES / limits::STORAGE_QUEUE;
+const LEAST_SHARE: usize = limits::STORAGE_QUEUE_BYTES / limits::STORAGE_QUEUE;
 
 /// Snapshots of the realms' state that other nodes may be reading at once.
 pub const STATE_SNAPSHOTS: usize = 4;
 
 const _: () = {
-    assert!(limits::SEGMENT_BODY <= QUEUE_BYTES);
-    assert!(QUEUE_BYTES <= u32::MAX as usize);
-    assert!(LEAST_SHARE * limits::STORAGE_QUEUE <= QUEUE_BYTES);
+    assert!(limits::SEGMENT_BODY <= limits::STORAGE_QUEUE_BYTES);
+    assert!(limits::STORAGE_QUEUE_BYTES <= u32::MAX as usize);
+    assert!(LEAST_SHARE * limits::STORAGE_QUEUE <= limits::STORAGE_QUEUE_BYTES);
 };
 
 /// What a storage holds.
@@ -156,7 +153,7 @@ impl Storage {
                 queue,
                 patience,
                 closed: file.commits.closed(),
-                room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+                room: Arc::new(Semaphore::new(limits::STORAGE_QUEUE_BYTES)),
                 durable,
                 arrivals: watch::Sender::new(0),
                 deleting: OnceLock::new(),
@@ -179,7 +176,7 @@ impl Storage {
 
     /// Waits for room in the queue.
     async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let share = bytes.clamp(LEAST_SHARE, QUEUE_BYTES) as u32;
+        let share = bytes.clamp(LEAST_SHARE, limits::STORAGE_QUEUE_BYTES) as u32;
         self.inner.room.clone().acquire_many_owned(share).await.ok()
     }
 

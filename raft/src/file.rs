@@ -5,18 +5,18 @@
 //!
 //! Invariant: a file of another format, or of another node, cluster or disk, is never written to.
 //!
-//! Deliberately absent: migrations. No format before this one was ever released; and the tables of a storage, which
-//! makes them itself.
+//! Deliberately absent: migrations, because no format before this one was ever released; and what the roles' tables are.
 
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase, TableDefinition, TableError};
+use redb::{
+    Database, ReadableDatabase, TableDefinition, TableError, TableHandle, WriteTransaction,
+};
 
 use crate::commit::{begin_write, CommitError, Commits};
-use crate::consensus::log_store;
 use crate::host::{self, Host};
 use crate::wire::{self, Identity};
-use crate::witness::{Witness, WitnessError};
+use crate::witness::{NumberRow, Witness, WitnessError};
 
 /// The file's name within the data directory.
 pub const FILE: &str = "node.redb";
@@ -27,6 +27,14 @@ pub const FORMAT: u32 = 4;
 
 /// What counts the commits of the files that were there up to format 3.
 const OLDER: [&str; 2] = ["segments.witness", "raft.witness"];
+
+/// Raft's log, by index. Most commits append to it, so they are counted there: each further table costs a commit pages.
+pub(crate) const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
+
+/// The key in it of the last commit's number: an index that no entry reaches.
+pub(crate) const NUMBER: u64 = u64::MAX;
+
+const NUMBER_ROW: NumberRow = NumberRow { table: LOG, key: NUMBER };
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
@@ -77,6 +85,30 @@ impl File {
         Ok(Self { path, commits })
     }
 
+    /// Has a role's tables made, all in one transaction, where this one of them is not there.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn prepare(
+        &self,
+        one: &impl TableHandle,
+        make: impl FnOnce(&WriteTransaction) -> Result<(), CommitError>,
+    ) -> Result<(), OpenError> {
+        let prepared = || {
+            let database = self.commits.database().upgrade();
+            let database = database.ok_or_else(|| CommitError("the node is ending".into()))?;
+            let before = database.begin_read()?;
+            let mut tables = before.list_tables()?;
+            if !tables.any(|table| table.name() == one.name()) {
+                let transaction = begin_write(&database)?;
+                make(&transaction)?;
+                transaction.commit()?;
+            }
+            Ok(())
+        };
+        prepared().map_err(|error: CommitError| self.disk(&error))
+    }
+
     /// What a role says of its part of the file.
     #[must_use]
     pub fn damaged(&self, reason: &impl ToString) -> OpenError {
@@ -125,7 +157,7 @@ fn checked(
         None => disk(error.to_string()),
     })?;
     claim(&database, own, path)?;
-    let witness = Witness::open(host, path, &database, log_store::NUMBER_ROW);
+    let witness = Witness::open(host, path, &database, NUMBER_ROW);
     let witness = witness.map_err(|error: WitnessError| match error.is_damage() {
         true => OpenError::Damaged { path: path.to_owned(), reason: error.to_string() },
         false => disk(error.to_string()),
@@ -173,11 +205,10 @@ fn read_meta(database: &Database) -> Result<Meta, redb::Error> {
     Ok((read(META_FORMAT)?, read(META_IDENTITY)?))
 }
 
-/// Makes the tables that every file has, in one transaction: a file has all of them or none.
+/// Says whose the file is.
 fn create(database: &Database, own: &Identity) -> Result<(), CommitError> {
     let transaction = begin_write(database)?;
     {
-        log_store::create_tables(&transaction)?;
         let mut meta = transaction.open_table(META)?;
         meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
         meta.insert(META_IDENTITY, wire::encode(own).as_slice())?;

@@ -103,7 +103,7 @@ impl Default for Tuning {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
-    Open(OpenError),
+    Open(#[from] OpenError),
     #[error("the configuration of the sync group is wrong: {0}")]
     Config(String),
     #[error("Raft did not start: {0}")]
@@ -156,11 +156,11 @@ impl SyncNode {
         bodies: Option<Arc<dyn Bodies>>,
     ) -> Result<Self, StartError> {
         let raft_config = Arc::new(raft_config(&config, tuning)?);
-        let unread = |error| StartError::Open(file.disk(&error));
         let beside = Beside::new(bodies.clone());
-        let (log, snapshots) = snapshot_store::open(file, beside.clone()).map_err(unread)?;
+        let (log, snapshots) = snapshot_store::open(file, beside.clone())?;
         let applied = Applied::new();
-        let machine = Machine::load(applied.clone(), snapshots).map_err(unread)?;
+        let machine =
+            Machine::load(applied.clone(), snapshots).map_err(|error| file.disk(&error))?;
         let address = |member: &Member| (member.node, member.address.clone());
         let network = Network {
             host: host.clone(),

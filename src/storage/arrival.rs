@@ -12,9 +12,9 @@ use vulpes_raft::ids::{Incarnation, NodeId};
 use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::SealedSegment;
 
-use super::committer::{Waiting, Work};
 use super::staging::{Admission, Refusal, Standing};
-use super::{Closing, Storage, QUEUE_BYTES};
+use super::writer::{Waiting, Work};
+use super::{Closing, Storage};
 use crate::keep::{KeepError, Keeper, Kept, StorageVote};
 use crate::limits;
 use crate::segment::{checksum, SealedBody, Segment};
@@ -23,7 +23,7 @@ impl Storage {
     /// How many segments an entry may have on the way: by the room in the queue, at least 1.
     fn credit(&self) -> u32 {
         let free = self.inner.room.available_permits();
-        let share = limits::STORAGE_CREDIT as usize * free / QUEUE_BYTES;
+        let share = limits::STORAGE_CREDIT as usize * free / limits::STORAGE_QUEUE_BYTES;
         u32::try_from(share).unwrap_or(limits::STORAGE_CREDIT).clamp(1, limits::STORAGE_CREDIT)
     }
 

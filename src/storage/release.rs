@@ -14,9 +14,9 @@ use vulpes_raft::ids::{Incarnation, NodeId, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, Step};
 
-use super::committer::Work;
 use super::error::{IndexError, ReadError, ReleaseError};
 use super::staging::{IndexedRow, Write};
+use super::writer::Work;
 use super::{is_body_of, Closing, Storage};
 use crate::limits;
 

@@ -14,7 +14,7 @@
 //! entry's fence: for them no table is kept, because each one that a commit changes costs it pages. The order before the first of them is released. `state` is the fold of the log up to and with the last row of `slots`. A slot without hidden events has no row in
 //! `hidden`.
 //!
-//! Deliberately absent: when anything is written (`committer`) and what (`staging`).
+//! Deliberately absent: when anything is written (`writer`) and what (`staging`).
 
 use redb::TableDefinition;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, SegmentNumber};

@@ -22,7 +22,7 @@ use crate::realm::Change;
 
 /// How long rows, and deletions, may wait for a commit that another job starts. Nobody waits for rows: a storage that
 /// lacks some after a crash reads them again. Deleting is not urgent either.
-const ROWS_WAIT: Duration = Duration::from_millis(50);
+const RIDE: Duration = Duration::from_millis(50);
 
 /// Something to write, and who waits for it.
 pub(super) struct Job {
@@ -129,7 +129,7 @@ impl Writer for SegmentWriter {
         match &job.work {
             Work::Keep { .. } => job.patience,
             Work::KeepAgain { .. } => Duration::ZERO,
-            Work::Index { .. } | Work::Release { .. } => ROWS_WAIT,
+            Work::Index { .. } | Work::Release { .. } => RIDE,
         }
     }
 

@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use super::Part;
 
 /// The way of one writer into the group commit. The writer's queue closes when the last clone is gone.
-#[derive(Debug)]
 pub struct CommitQueue<J> {
     pub(super) door: Arc<Door<J>>,
 }
@@ -61,12 +60,6 @@ impl<J: Send + 'static> CommitQueue<J> {
         self.door.push(job).map_err(|QueueClosed| TrySubmitError::Closed)
     }
 
-    /// How many more jobs fit right now.
-    #[must_use]
-    pub fn room(&self) -> usize {
-        self.door.room.available_permits()
-    }
-
     /// Takes nothing more, for all clones. What is queued is still written.
     pub fn close(&self) {
         self.door.close();
@@ -74,7 +67,6 @@ impl<J: Send + 'static> CommitQueue<J> {
 }
 
 /// What the handles of one writer share.
-#[derive(Debug)]
 pub(super) struct Door<J> {
     pub(super) line: Arc<Line<J>>,
     pub(super) gate: Arc<Gate>,
@@ -117,10 +109,8 @@ impl<J> Drop for Door<J> {
 }
 
 /// The jobs of one writer that wait.
-#[derive(Debug)]
 pub(super) struct Line<J>(Mutex<Waiting<J>>);
 
-#[derive(Debug)]
 pub(super) struct Waiting<J> {
     pub(super) jobs: Vec<J>,
     pub(super) open: bool,
@@ -137,7 +127,7 @@ impl<J> Line<J> {
 }
 
 /// Held by whoever queues a job, and while all lines are taken.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Gate(Mutex<Turn>);
 
 #[derive(Default)]
@@ -154,12 +144,6 @@ pub(super) struct Turn {
     pub(super) waker: Option<Waker>,
     /// When it looks by itself.
     pub(super) looks: Option<Instant>,
-}
-
-impl std::fmt::Debug for Turn {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Turn").field("due", &self.due).finish_non_exhaustive()
-    }
 }
 
 impl Gate {

@@ -25,17 +25,8 @@ use super::snapshot_store::{self, SaveSnapshot};
 use super::types::{LogEntry, LogId, Types, Vote};
 use crate::bodies::Beside;
 use crate::commit::{CommitError, CommitQueue, Writer};
+use crate::file::{LOG, NUMBER};
 use crate::wire;
-use crate::witness::NumberRow;
-
-/// Raft's entries by index, each one encoded; and behind them the number of the last commit.
-const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
-
-/// An index that no entry reaches.
-const NUMBER: u64 = u64::MAX;
-
-/// Where the commits of a node's file are counted: most of them append to the log.
-pub(crate) const NUMBER_ROW: NumberRow = NumberRow { table: LOG, key: NUMBER };
 
 /// The few single values.
 pub(super) const VALUES: TableDefinition<&str, &[u8]> = TableDefinition::new("raft");
@@ -123,13 +114,6 @@ impl LogWriter {
         let memory = self.memory.clone();
         move |queue| LogStore { database, memory, queue, beside }
     }
-}
-
-/// Makes the tables of a new file.
-pub(crate) fn create_tables(transaction: &redb::WriteTransaction) -> Result<(), CommitError> {
-    transaction.open_table(LOG)?;
-    transaction.open_table(VALUES)?;
-    snapshot_store::create_table(transaction)
 }
 
 impl Writer for LogWriter {

@@ -15,7 +15,7 @@ use super::log_store::{self, begin_read, Job, LogStore, LogWriter, VALUES};
 use super::types::SnapshotMeta;
 use crate::bodies::Beside;
 use crate::commit::{CommitError, CommitQueue};
-use crate::file::File;
+use crate::file::{File, OpenError, LOG};
 use crate::wire;
 
 /// The chunks of the newest snapshot, by number.
@@ -41,19 +41,19 @@ pub(crate) struct SnapshotStore {
 }
 
 /// Takes up what a node's file holds of Raft, and joins its group commit.
-pub(crate) fn open(file: &File, beside: Beside) -> Result<(LogStore, SnapshotStore), CommitError> {
+pub(crate) fn open(file: &File, beside: Beside) -> Result<(LogStore, SnapshotStore), OpenError> {
+    file.prepare(&VALUES, |transaction| {
+        transaction.open_table(LOG)?;
+        transaction.open_table(VALUES)?;
+        transaction.open_table(SNAPSHOT)?;
+        Ok(())
+    })?;
     let database = file.commits.database().clone();
-    let writer = LogWriter::load(&database)?;
+    let writer = LogWriter::load(&database).map_err(|error| file.disk(&error))?;
     let store = writer.store(database.clone(), beside);
     let log = store(file.commits.join(writer, log_store::QUEUE));
     let snapshots = SnapshotStore { database, queue: log.queue() };
     Ok((log, snapshots))
-}
-
-/// Makes the table of a new file.
-pub(super) fn create_table(transaction: &redb::WriteTransaction) -> Result<(), CommitError> {
-    transaction.open_table(SNAPSHOT)?;
-    Ok(())
 }
 
 fn put<T: serde::Serialize>(
