@@ -1,7 +1,8 @@
 //! A node's configuration: one TOML file, checked as a whole before anything is opened.
 //!
 //! Invariant: a [`NodeConfig`] that exists is consistent: the node is one of the cluster's, every address can be an
-//! address, no two things share one, and the cluster has each role at least once. What is wrong is told all at once.
+//! address, no two things share one, the cluster has each role at least once, and every storage group has a storage.
+//! What is wrong is told all at once.
 //!
 //! Deliberately absent: limits (`limits`), and whether the other nodes' files say the same. Who comes with another
 //! cluster's name is turned away when nodes say hello.
@@ -13,7 +14,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use vulpes_raft::ids::NodeId;
+use vulpes_raft::ids::{NodeId, Shards};
 
 use crate::retention::Retention;
 use crate::topic::{Realm, RealmError};
@@ -79,6 +80,8 @@ pub struct Member {
     pub admin: Option<Address>,
     /// Ascending, each once, at least one.
     pub roles: Vec<Role>,
+    /// The storage group it belongs to, if it is a storage; groups are numbered from 1, with no number left out.
+    pub group: u16,
 }
 
 impl Member {
@@ -287,6 +290,12 @@ pub enum Problem {
     NoRole(NodeId),
     #[error("nodes: node {node} has the role {role} twice; write it once")]
     DuplicateRole { node: NodeId, role: Role },
+    #[error("nodes: node {0} has a storage group, but is no storage; remove `group` or add the role storage")]
+    GroupWithoutStorage(NodeId),
+    #[error("nodes: node {0} has the storage group 0; groups are numbered from 1")]
+    ZeroGroup(NodeId),
+    #[error("nodes: no node is in the storage group {missing}, and one is in {last}; number the groups from 1 without a gap")]
+    GroupMissing { missing: u16, last: u16 },
     #[error("nodes: no node has the role {0}; a cluster needs at least one of each role")]
     RoleMissing(Role),
     #[error("nodes: the peer address {address} of node {node} has port 0, where nobody can reach it; name a port")]
@@ -369,6 +378,18 @@ impl NodeConfig {
     /// The nodes with this role, ascending by number; at least one.
     pub fn with_role(&self, role: Role) -> impl Iterator<Item = &Member> {
         self.nodes.iter().filter(move |member| member.has(role))
+    }
+
+    /// How many storage groups there are, at least 1.
+    #[must_use]
+    pub fn storage_groups(&self) -> u16 {
+        self.with_role(Role::Storage).map(|member| member.group).max().unwrap_or(1)
+    }
+
+    /// What the group of a storage holds.
+    #[must_use]
+    pub fn shards(&self, storage: &Member) -> Shards {
+        Shards::part(u32::from(storage.group) - 1, u32::from(self.storage_groups()))
     }
 }
 

@@ -29,7 +29,7 @@ mod log;
 mod status;
 
 pub use bounded::{CONNECTIONS, CONNECTION_TIME};
-pub use log::{Checksum, LogPage, LogRow, LogStep};
+pub use log::{Body, Checksum, LogPage, LogRow, LogStep};
 pub use status::{
     Addresses, EntryStatus, MemberStatus, NodeStatus, ReplicaStatus, StateStatus, StorageStatus,
     SyncState, SyncStatus,

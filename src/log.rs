@@ -11,15 +11,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use tokio::sync::watch;
-use vulpes_raft::ids::{AdvanceSegment, Position, Slot};
+use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use crate::gate::{After, SubscribeError};
 use crate::limits;
 use crate::realm::Head;
 use crate::segment::{checksum, Segment};
+use sources::Sources;
+
+pub use sources::{Rows, Source, SourceError};
+
+mod sources;
 
 /// One slot with what stands there.
 #[derive(Debug, Clone)]
@@ -37,40 +41,6 @@ impl Placed {
     pub fn is_hidden(&self, offset: u32) -> bool {
         !self.hidden.is_empty() && self.hidden.binary_search(&offset).is_ok()
     }
-}
-
-/// Rows of the order, as a storage has them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rows {
-    /// Dense from the slot asked for; empty where that is past the storage's last row.
-    pub rows: Vec<Resolution>,
-    /// The oldest slot it still has.
-    pub oldest: Slot,
-    /// Offsets of events that subscribers never see, by slot; slots without any are not named.
-    pub hidden: Vec<(Slot, Vec<u32>)>,
-}
-
-/// A storage can't be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a storage can't be read: {0}")]
-pub struct SourceError(pub String);
-
-/// Where old rows and bodies come from: a storage, here or elsewhere.
-pub trait Source: Send + Sync + 'static {
-    /// Rows from a slot on.
-    fn rows(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<Rows, SourceError>>;
-
-    /// Bodies, as many from the front as fit one answer; `None` where it does not have one.
-    fn bodies(
-        &self,
-        segments: Vec<AdvanceSegment>,
-    ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, SourceError>>;
-
-    /// The row in whose segment a position stands; `None` where it is outside of what it has.
-    fn row_of(&self, position: Position) -> BoxFuture<'_, Result<Option<Resolution>, SourceError>>;
-
-    /// The first slot that is kept anywhere, as far as it knows.
-    fn head(&self) -> BoxFuture<'_, Result<Slot, SourceError>>;
 }
 
 /// How far a node has read the order.
@@ -111,7 +81,7 @@ pub struct Log {
     recent: Arc<Mutex<Recent>>,
     tail: watch::Receiver<Tail>,
     head: Arc<watch::Sender<Head>>,
-    sources: Arc<[Arc<dyn Source>]>,
+    sources: Sources,
 }
 
 /// The replica's end of a [`Log`].
@@ -146,7 +116,8 @@ pub fn log(tail: Tail, sources: Vec<Arc<dyn Source>>) -> (LogTail, Log) {
     let recent = Arc::<Mutex<Recent>>::default();
     let (sender, receiver) = watch::channel(tail);
     let head = Arc::new(watch::Sender::new(Head::default()));
-    let log = Log { recent: recent.clone(), tail: receiver, head, sources: sources.into() };
+    let sources = Sources(sources.into());
+    let log = Log { recent: recent.clone(), tail: receiver, head, sources };
     (LogTail { recent, slots: RECENT_SLOTS, tail: sender }, log)
 }
 
@@ -203,12 +174,7 @@ impl Log {
 
     /// Whether a storage knows that a slot is released. A node that has not read it yet can't go on from what it has.
     pub async fn is_released(&self, slot: Slot) -> bool {
-        for source in self.sources.iter() {
-            if source.head().await.is_ok_and(|head| head > slot) {
-                return true;
-            }
-        }
-        false
+        self.sources.know_released(slot).await
     }
 
     /// Waits until this node has read the order up to and with a slot; for ever, if it never comes.
@@ -274,21 +240,7 @@ impl Log {
         if from < oldest {
             return Err(ReadError::Gone { oldest });
         }
-        let mut failure = "this node knows no storage".to_owned();
-        for source in self.sources.iter() {
-            match source.rows(from, max).await {
-                // It is behind or ahead of this node in deleting, or has yet to fill in what it was not there for.
-                Ok(Rows { oldest, .. }) if oldest > from => {
-                    failure = format!("a storage has slots from {oldest} on only");
-                }
-                Ok(found) if found.rows.first().is_some_and(|row| row.slot == from) => {
-                    return Ok(found);
-                }
-                Ok(_) => failure = format!("no storage has slot {from} yet"),
-                Err(error) => failure = error.to_string(),
-            }
-        }
-        Err(ReadError::Unavailable(failure))
+        self.sources.rows(from, max).await
     }
 
     async fn with_bodies(&self, rows: Rows) -> Result<Vec<Arc<Placed>>, ReadError> {
@@ -323,41 +275,7 @@ impl Log {
     /// # Errors
     /// Where no storage has a sound one of the first.
     pub async fn bodies(&self, wanted: &[SealedSegment]) -> Result<Vec<Segment>, ReadError> {
-        let mut found = Vec::new();
-        let mut failure = "this node knows no storage".to_owned();
-        for source in self.sources.iter() {
-            let rest: Vec<_> = wanted[found.len()..].iter().map(|segment| segment.id).collect();
-            if rest.is_empty() {
-                break;
-            }
-            match source.bodies(rest).await {
-                Ok(bodies) => {
-                    for body in bodies {
-                        let Some(sealed) = wanted.get(found.len()) else { break };
-                        match body.map(|body| open_body(sealed, body)) {
-                            Some(Ok(segment)) => found.push(segment),
-                            Some(Err(error)) => {
-                                tracing::error!(segment = %sealed.id, %error, "a storage gave a damaged body");
-                                failure = error.0;
-                                break;
-                            }
-                            None => {
-                                failure = format!("segment {} is missing", sealed.id);
-                                break;
-                            }
-                        }
-                    }
-                }
-                Err(error) => failure = error.to_string(),
-            }
-            if !found.is_empty() {
-                break;
-            }
-        }
-        if found.is_empty() && !wanted.is_empty() {
-            return Err(ReadError::Unavailable(failure));
-        }
-        Ok(found)
+        self.sources.bodies(wanted).await
     }
 
     /// Where a replay after a place begins. The very place before the head can be named by a position only: of an event
@@ -461,20 +379,7 @@ impl Log {
         if let Some(placed) = near {
             return Ok(Some(placed.resolution.clone()));
         }
-        let mut failure = "this node knows no storage".to_owned();
-        let mut answered = false;
-        for source in self.sources.iter() {
-            match source.row_of(position).await {
-                Ok(Some(row)) => return Ok(Some(row)),
-                Ok(None) => answered = true,
-                Err(error) => failure = error.to_string(),
-            }
-        }
-        if answered {
-            Ok(None)
-        } else {
-            Err(ReadError::Unavailable(failure))
-        }
+        self.sources.row_of(position).await
     }
 
     fn gone(&self) -> SubscribeError {

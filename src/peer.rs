@@ -26,7 +26,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use vulpes_raft::host::Host;
-use vulpes_raft::ids::{AdvanceSegment, DiskId, Incarnation, NodeId, Position, Slot};
+use vulpes_raft::ids::{
+    AdvanceSegment, DiskId, Incarnation, NodeId, Position, Shard, Shards, Slot,
+};
 use vulpes_raft::order::Resolution;
 use vulpes_raft::wire::{Identity, Service};
 
@@ -84,6 +86,8 @@ enum Where {
 
 struct Remote {
     peer: Arc<Peer>,
+    /// What its group holds.
+    shards: Shards,
     keep: Connector<KeepRequest, KeepAnswer>,
     fetch: Connector<FetchRequest, FetchAnswer>,
     /// Held while the state is read: a connection has one snapshot.
@@ -103,13 +107,13 @@ impl StorageClient {
         Self { place: Where::Here(storage) }
     }
 
-    /// A storage on another node. It is dialled when it is first asked for something. Where `disk` is known, a node
-    /// with another one is not spoken to.
+    /// A storage on another node, whose group holds these shards. It is dialled when it is first asked for something. Where
+    /// `disk` is known, a node with another one is not spoken to.
     #[must_use]
     pub fn remote(
         host: &Host,
         own: &Identity,
-        node: NodeId,
+        (node, shards): (NodeId, Shards),
         address: &str,
         disk: Option<DiskId>,
     ) -> Self {
@@ -128,6 +132,7 @@ impl StorageClient {
                 fetch: Connector::new(peer.clone(), Service::Fetch, fetch.0, fetch.1),
                 reading_state: tokio::sync::Mutex::default(),
                 peer,
+                shards,
             })),
         }
     }
@@ -138,6 +143,15 @@ impl StorageClient {
         match &self.place {
             Where::Here(storage) => storage.node(),
             Where::There(remote) => remote.peer.node,
+        }
+    }
+
+    /// Whether it keeps bodies of this shard's segments.
+    #[must_use]
+    pub fn keeps(&self, shard: Shard) -> bool {
+        match &self.place {
+            Where::Here(storage) => storage.keeps(shard),
+            Where::There(remote) => remote.shards.contains(shard),
         }
     }
 
@@ -343,6 +357,10 @@ impl From<FetchError> for SourceError {
 }
 
 impl Source for StorageClient {
+    fn keeps(&self, shard: Shard) -> bool {
+        Self::keeps(self, shard)
+    }
+
     fn rows(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<log::Rows, SourceError>> {
         Box::pin(async move {
             let Rows { rows, oldest, hidden, .. } = Self::rows(self, from, max).await?;

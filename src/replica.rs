@@ -8,7 +8,7 @@
 //! Deliberately absent: what subscribers do with events (`dispatch`, `server`), what the state is (`realm`), and who
 //! carries out what it asks for.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use vulpes_raft::host::Host;
-use vulpes_raft::ids::{Position, Slot, Stamp};
+use vulpes_raft::ids::{AdvanceSegment, Position, Slot, Stamp};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use crate::dispatch::{Dispatcher, Join, JoinError};
@@ -48,10 +48,10 @@ pub trait Order: Send + Sync + 'static {
 
 /// A storage's index of slots, as its node's replica fills it.
 pub trait SlotIndex: Send + Sync + 'static {
-    /// Whether the body is already here.
-    fn holds(&self, segment: &SealedSegment) -> bool;
+    /// Whether the body is to be kept here, and is not here yet.
+    fn lacks(&self, segment: &SealedSegment) -> bool;
 
-    /// Takes slots in order, with the bodies that are not here yet.
+    /// Takes slots in order, with the bodies that it lacks.
     fn index(&self, rows: Vec<IndexedRow>) -> BoxFuture<'_, Result<(), IndexFailure>>;
 }
 
@@ -225,16 +225,18 @@ impl Replica {
         for observer in &self.observers {
             observer.send(rows.clone()).await.map_err(drop)?;
         }
-        let mut ahead = VecDeque::new();
+        let mut ahead = BTreeMap::new();
         let patience = Instant::now() + ARRIVAL_WAIT;
         for (at, row) in rows.iter().enumerate() {
             let segment = match &row.step {
-                Step::Segment(sealed) => {
-                    if ahead.is_empty() {
-                        ahead = self.segments(sealed, &rows[at..], patience).await.ok_or(())?;
+                Step::Segment(sealed) => match ahead.remove(&sealed.id) {
+                    Some(segment) => Some(segment),
+                    None => {
+                        let following = &rows[at..];
+                        let found = self.segment(sealed, following, patience, &mut ahead).await;
+                        Some(found.ok_or(())?)
                     }
-                    ahead.pop_front()
-                }
+                },
                 Step::Opened { .. } | Step::Closed { .. } => None,
             };
             let Applied { hidden, changes, notices } = self.realms.apply(row, segment.as_ref());
@@ -260,29 +262,35 @@ impl Replica {
     }
 
     /// The events of a segment, wherever its body is; retried until a storage has it, or knows that it is released.
-    /// `rows` begin with the segment's: what has to be fetched is fetched together with what follows, because a node that
-    /// was away has much to fetch.
-    async fn segments(
+    /// `rows` begin with the segment's: what has to be fetched is fetched together with what follows, into `ahead`, because
+    /// a node that was away has much to fetch, and one of several storage groups fetches what the others keep.
+    async fn segment(
         &self,
         sealed: &SealedSegment,
         rows: &[Resolution],
         patience: Instant,
-    ) -> Option<VecDeque<Segment>> {
+        ahead: &mut BTreeMap<AdvanceSegment, Segment>,
+    ) -> Option<Segment> {
         let near = match self.recent.get(sealed.id) {
             Some(body) => Some(body),
             None => self.nearly_here(sealed, patience).await,
         };
         if let Some(Ok(segment)) = near.map(|body| open_body(sealed, body)) {
-            return Some(VecDeque::from([segment]));
+            return Some(segment);
         }
         let mut wanted = bodies_wanted(rows, limits::READ_BYTES);
-        let in_memory = |next: &SealedSegment| self.recent.get(next.id).is_some();
-        let run = wanted.iter().skip(1).position(in_memory);
-        wanted.truncate(run.map_or(wanted.len(), |run| run + 1));
+        wanted.retain(|next| {
+            let comes = ahead.contains_key(&next.id) || self.comes_by_itself(next, patience);
+            next.id == sealed.id || !comes
+        });
         loop {
             match self.log.bodies(&wanted).await {
-                Ok(segments) if segments.is_empty() => {}
-                Ok(segments) => return Some(segments.into()),
+                Ok(segments) => {
+                    ahead.extend(segments.into_iter().map(|segment| (segment.id(), segment)));
+                    if let Some(segment) = ahead.remove(&sealed.id) {
+                        return Some(segment);
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(segment = %sealed.id, %error, "waiting for a body");
                 }
@@ -297,12 +305,17 @@ impl Replica {
     /// The order may be faster than the bodies that their entries are sending here just now. Rows that come together
     /// wait together: those who were away are not sent anything.
     async fn nearly_here(&self, sealed: &SealedSegment, patience: Instant) -> Option<Bytes> {
-        // Bodies are sent to storages only.
-        let index = self.index.as_ref()?;
-        if index.holds(sealed) {
+        // Bodies are sent to the storages of their group only.
+        if !self.index.as_ref()?.lacks(sealed) {
             return None;
         }
         tokio::time::timeout_at(patience, self.recent.arrival(sealed.id)).await.ok()
+    }
+
+    /// Whether a body is in memory, or is probably being sent here.
+    fn comes_by_itself(&self, sealed: &SealedSegment, patience: Instant) -> bool {
+        let lacking = self.index.as_ref().is_some_and(|index| index.lacks(sealed));
+        lacking && Instant::now() < patience || self.recent.get(sealed.id).is_some()
     }
 }
 
@@ -326,9 +339,10 @@ fn body_missing(
     segment: Option<&Segment>,
 ) -> Option<Bytes> {
     match &row.step {
-        Step::Segment(sealed) if index.holds(sealed) => None,
-        Step::Segment(_) => segment.map(|segment| segment.body().clone()),
-        Step::Opened { .. } | Step::Closed { .. } => None,
+        Step::Segment(sealed) if index.lacks(sealed) => {
+            segment.map(|segment| segment.body().clone())
+        }
+        Step::Segment(_) | Step::Opened { .. } | Step::Closed { .. } => None,
     }
 }
 

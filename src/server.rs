@@ -5,6 +5,7 @@
 //! - `listen`, `transport`, `session`, `publishing`, `reader`, `delivery`, `events`, `clients`: client connections.
 //! - `calls`: calls between them, and to and from other entries.
 //! - `desk`: what the realms' state has to say to them, and what they have left to be published.
+//! - `storages`: the way to each storage, and whether they are as when the cluster was formed.
 //! - `repair`: mending damaged bodies from other storages.
 //! - `retention`, `upkeep`: asking for what is too old to be released, and deleting what was.
 //! - `admin`: what operators are told.
@@ -28,6 +29,7 @@ mod reader;
 mod repair;
 mod retention;
 mod session;
+mod storages;
 mod transport;
 pub mod tuning;
 mod upkeep;

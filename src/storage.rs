@@ -7,7 +7,7 @@
 //! Invariants:
 //! - A storage vote is given only after the body is fsynced.
 //! - A write lives in the commit queue and not in the future of who asked for it: a dropped future loses nothing.
-//! - Rows are dense, and every segment in them has its body here.
+//! - Rows are dense, and every segment of the storage's shards in them has its body here.
 //! - The realms' state on disk is that behind the last row: both change in one commit.
 //! - A body is dropped only once the order shows that its incarnation is fenced, or that its slot is released.
 //!
@@ -40,7 +40,7 @@ use tokio::sync::{oneshot, watch, OwnedSemaphorePermit, Semaphore};
 use vulpes_raft::bodies::Deleting;
 use vulpes_raft::commit::{CommitQueue, TrySubmitError};
 use vulpes_raft::file::{File, OpenError};
-use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Slot};
+use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Shard, Shards, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use vulpes_raft::wire::Identity;
 
@@ -96,6 +96,8 @@ pub struct Storage {
 
 struct Inner {
     identity: Identity,
+    /// What the storage's group holds.
+    shards: Shards,
     path: PathBuf,
     recent: RecentBodies,
     reader: Reader,
@@ -127,8 +129,8 @@ impl std::fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Takes up what a node's file holds of its storage, and joins the file's group commit. Bodies that arrive are also put
-    /// into `recent`. Each waits at most `patience` for a commit that another job starts: a sync member's, where one
+    /// Takes up what a node's file holds of its storage, and joins the file's group commit. Of the order's segments, the
+    /// bodies of those in `shards` are kept. Bodies that arrive are also put into `recent`. Each waits at most `patience` for a commit that another job starts: a sync member's, where one
     /// has joined the file, too.
     ///
     /// # Errors
@@ -136,16 +138,18 @@ impl Storage {
     pub fn open(
         file: &File,
         identity: &Identity,
+        shards: Shards,
         recent: RecentBodies,
         patience: Duration,
     ) -> Result<Self, OpenError> {
         let reader = Reader::new(file.commits.database().clone());
-        let (staging, tail) = open::open(file, &reader)?;
+        let (staging, tail) = open::open(file, &reader, shards)?;
         let durable = Arc::new(Durable::new(tail));
         let queue = file.commits.join(SegmentWriter::new(durable.clone()), limits::STORAGE_QUEUE);
         Ok(Self {
             inner: Arc::new(Inner {
                 identity: identity.clone(),
+                shards,
                 path: file.path.clone(),
                 recent,
                 reader,
@@ -174,6 +178,12 @@ impl Storage {
         self.inner.identity.node
     }
 
+    /// Whether bodies of this shard's segments are kept here.
+    #[must_use]
+    pub fn keeps(&self, shard: Shard) -> bool {
+        self.inner.shards.contains(shard)
+    }
+
     /// Waits for room in the queue.
     async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let share = bytes.clamp(LEAST_SHARE, limits::STORAGE_QUEUE_BYTES) as u32;
@@ -189,12 +199,12 @@ impl Storage {
         })
     }
 
-    /// Queues the next rows of the order, all or none, each with its body where this storage does not hold it (see
-    /// [`Storage::has`]), and with what goes with it. They are durable once [`Storage::indexed`] says so. Where an entry opens or closes, bodies of
+    /// Queues the next rows of the order, all or none, each with its body where this storage lacks it (see
+    /// [`Storage::lacks`]), and with what goes with it. They are durable once [`Storage::indexed`] says so. Where an entry opens or closes, bodies of
     /// its fenced incarnations that were not resolved are discarded.
     ///
     /// # Errors
-    /// Where the rows are not the next ones, contradict those before, or name a body that is neither here nor given.
+    /// Where the rows are not the next ones, contradict those before, or lack a body that has to come with them.
     pub async fn index(&self, rows: Vec<IndexedRow>) -> Result<(), IndexError> {
         let mut weight = 0;
         for row in &rows {
@@ -222,11 +232,11 @@ impl Storage {
         }
     }
 
-    /// Whether the very body that was voted for is here, or queued, and waits for its row: it need not be given to
-    /// [`Storage::index`].
+    /// Whether a body has to be given to [`Storage::index`] with its row: it is of this storage's shards, and the very one
+    /// that was voted for is not here, nor queued.
     #[must_use]
-    pub fn has(&self, sealed: &SealedSegment) -> bool {
-        self.staging().has(sealed)
+    pub fn lacks(&self, sealed: &SealedSegment) -> bool {
+        self.staging().lacks(sealed)
     }
 
     /// Whether a body of this name is here, or queued, and not known to be damaged.

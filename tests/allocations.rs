@@ -34,7 +34,9 @@ use vulpes::recent::RecentBodies;
 use vulpes::segment::{SealedBody, Segment};
 use vulpes::topic::Realm;
 use vulpes_raft::ids::{EventId, Incarnation, NodeId, Position, Slot, Stamp};
-use vulpes_raft::order::{Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup};
+use vulpes_raft::order::{
+    Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup, StorageGroups,
+};
 use vulpes_raft::sim::{self, SimConfig, SimDisk};
 
 /// Messages that a client sends at once.
@@ -76,13 +78,13 @@ impl Keeper for FakeStorage {
 
 /// An order that places everything at once.
 struct FakeOrder {
-    group: StorageGroup,
+    groups: StorageGroups,
     next: Mutex<Place>,
 }
 
 impl Ordering for FakeOrder {
     fn open(&self, _: NodeId, _: u64) -> BoxFuture<'_, Result<Opened, OrderError>> {
-        let opened = Opened { incarnation: Incarnation(1), group: self.group.clone() };
+        let opened = Opened { incarnation: Incarnation(1), groups: self.groups.clone() };
         async move { Ok(opened) }.boxed()
     }
 
@@ -105,9 +107,9 @@ impl Ordering for FakeOrder {
         async { Ok(Lease::Held) }.boxed()
     }
 
-    fn group(&self) -> BoxFuture<'_, Result<StorageGroup, OrderError>> {
-        let group = self.group.clone();
-        async move { Ok(group) }.boxed()
+    fn groups(&self) -> BoxFuture<'_, Result<StorageGroups, OrderError>> {
+        let groups = self.groups.clone();
+        async move { Ok(groups) }.boxed()
     }
 }
 
@@ -153,8 +155,8 @@ impl Line {
         let config = SimConfig { seed: 1, clock_ahead: 0, commit: Duration::from_millis(1) };
         let host = sim::host(config, &disk);
         let place = Place { slot: Slot(0), stamp: Stamp(1), base: Position(1) };
-        let members = vec![member()];
-        let order = FakeOrder { group: StorageGroup { members }, next: Mutex::new(place) };
+        let groups = StorageGroups::even(vec![StorageGroup { members: vec![member()] }]);
+        let order = FakeOrder { groups, next: Mutex::new(place) };
         let (observed, rows) = mpsc::channel(4);
         let config = EntryConfig {
             node: NodeId(1),

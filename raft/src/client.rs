@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::host::Host;
 use crate::ids::{Incarnation, NodeId, Slot};
 use crate::node::{Member, SyncNode};
-use crate::order::{SealedSegment, SegmentOutcome, StorageGroup};
+use crate::order::{SealedSegment, SegmentOutcome, StorageGroups};
 use crate::rpc::{CallError, Lane};
 use crate::sequencer::Opened;
 use crate::service::{
@@ -87,14 +87,14 @@ impl SyncClient {
         self.router.stored(self.local.as_ref(), storage, through).await
     }
 
-    /// The storage group; waits up to [`GROUP_WAIT`] for it to form.
+    /// The storage groups; waits up to [`GROUP_WAIT`] for them to form.
     ///
     /// # Errors
-    /// [`SyncError::Unavailable`] when there is none yet or nobody can be asked.
-    pub async fn group(&self) -> Result<StorageGroup, SyncError> {
+    /// [`SyncError::Unavailable`] when there are none yet or nobody can be asked.
+    pub async fn groups(&self) -> Result<StorageGroups, SyncError> {
         match &self.local {
-            Some(local) => local.group().await,
-            None => self.router.group().await,
+            Some(local) => local.groups().await,
+            None => self.router.groups().await,
         }
     }
 
@@ -283,10 +283,10 @@ impl Router {
         }
     }
 
-    async fn group(&self) -> Result<StorageGroup, SyncError> {
+    async fn groups(&self) -> Result<StorageGroups, SyncError> {
         let deadline = Instant::now() + GROUP_WAIT;
-        match self.any(SyncCall::Group, ATTEMPT, deadline).await? {
-            SyncReply::Group(group) => Ok(group),
+        match self.any(SyncCall::Groups, ATTEMPT, deadline).await? {
+            SyncReply::Groups(groups) => Ok(groups),
             other => Err(mismatch(&other)),
         }
     }

@@ -81,7 +81,8 @@ impl Stamp {
     }
 }
 
-/// A placement number of a segment, dealt round-robin over [`Shard::COUNT`] and mapped to a storage group.
+/// A placement number of a segment, dealt round-robin over [`Shard::COUNT`] and mapped to the storage group whose
+/// [`Shards`] it is among.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -92,10 +93,50 @@ impl Shard {
     /// How many shards there are, whatever the number of storage groups.
     pub const COUNT: u32 = 1 << 20;
 
+    /// How far apart those are that are dealt one after the other: the golden section of all, and odd. So each comes once
+    /// in a round, and a few in a row are spread evenly over any number of groups.
+    const STEP: u32 = 648_055;
+
     /// The shard dealt after this one.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self((self.0 + 1) % Self::COUNT)
+        Self((self.0 + Self::STEP) % Self::COUNT)
+    }
+}
+
+/// A range of shards: what a storage group holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shards {
+    first: u32,
+    end: u32,
+}
+
+impl Shards {
+    /// All there are.
+    pub const ALL: Self = Self { first: 0, end: Shard::COUNT };
+
+    /// One of so many equal parts of all shards, counted from 0.
+    ///
+    /// # Panics
+    /// Where there are not so many parts, or more of them than shards.
+    #[must_use]
+    pub fn part(part: u32, of: u32) -> Self {
+        assert!(part < of && of <= Shard::COUNT, "{part} is none of {of} parts");
+        let begin =
+            |part: u32| (u64::from(part) * u64::from(Shard::COUNT)).div_ceil(u64::from(of)) as u32;
+        Self { first: begin(part), end: begin(part + 1) }
+    }
+
+    /// The first of them.
+    #[must_use]
+    pub const fn first(self) -> Shard {
+        Shard(self.first)
+    }
+
+    /// Whether a shard is among them.
+    #[must_use]
+    pub const fn contains(self, shard: Shard) -> bool {
+        self.first <= shard.0 && shard.0 < self.end
     }
 }
 
@@ -320,6 +361,32 @@ mod tests {
         let stamp = Stamp(1_795_369_320_000);
         assert_eq!(EventId::new(stamp, Slot(71), 3).to_string(), "2611221742b1za3");
         assert_eq!("2611221742b1za3".parse(), Ok(EventId::new(stamp, Slot(71), 3)));
+    }
+
+    #[test]
+    fn shards_are_dealt_once_a_round_and_evenly_over_any_number_of_groups() {
+        let mut dealt = vec![false; Shard::COUNT as usize];
+        let mut shard = Shard(0);
+        for _ in 0..Shard::COUNT {
+            assert!(
+                !std::mem::replace(&mut dealt[shard.0 as usize], true),
+                "{shard:?} comes twice"
+            );
+            shard = shard.next();
+        }
+        assert_eq!(shard, Shard(0));
+        for of in [1, 2, 3, 5, 8, 20, 64] {
+            let parts: Vec<Shards> = (0..of).map(|part| Shards::part(part, of)).collect();
+            let mut counts = vec![0; of as usize];
+            for _ in 0..of * 10 {
+                let at = parts.iter().position(|part| part.contains(shard)).unwrap();
+                counts[at] += 1;
+                shard = shard.next();
+            }
+            assert!(counts.iter().all(|count| (8..=12).contains(count)), "{of}: {counts:?}");
+            assert_eq!(parts.iter().filter(|part| part.contains(shard)).count(), 1);
+        }
+        assert_eq!(Shards::part(0, 1), Shards::ALL);
     }
 
     #[test]

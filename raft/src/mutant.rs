@@ -20,6 +20,8 @@ pub enum Mutant {
     AcknowledgeBeforeQuorum,
     /// Half of the storages count as a quorum.
     QuorumOffByOne,
+    /// The first storage group is taken for that of all shards.
+    OneGroupForAll,
     /// Group commits are not synced to disk before their jobs are completed.
     SkipFsync,
     /// A storage votes for a body that is only queued for its disk.

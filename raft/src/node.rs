@@ -32,7 +32,7 @@ use crate::consensus::types::{Raft, Runtime};
 use crate::file::{File, OpenError};
 use crate::host::Host;
 use crate::ids::{DiskId, Incarnation, NodeId, Slot};
-use crate::order::{CloseReason, SealedSegment, SegmentOutcome, StorageGroup};
+use crate::order::{CloseReason, SealedSegment, SegmentOutcome, StorageGroups};
 use crate::rpc;
 use crate::sequencer::{Opened, Proposal};
 use crate::service::{
@@ -68,8 +68,8 @@ pub struct SyncConfig {
     pub identity: Identity,
     /// All sync members, this one among them.
     pub members: Vec<Member>,
-    /// All storages.
-    pub storages: Vec<Member>,
+    /// All storages, by group.
+    pub storages: Vec<Vec<Member>>,
     /// How often a leader is heard of at least.
     pub heartbeat: Duration,
     /// Between the two, drawn anew each time, lies the silence after which a member stands for election.
@@ -320,12 +320,12 @@ impl SyncNode {
         self.inner.router.stored(Some(self), storage, through).await
     }
 
-    /// The storage group, as applied here; waits up to [`GROUP_WAIT`] for it.
+    /// The storage groups, as applied here; waits up to [`GROUP_WAIT`] for them.
     ///
     /// # Errors
-    /// [`SyncError::Unavailable`] if it is not formed by then.
-    pub async fn group(&self) -> Result<StorageGroup, SyncError> {
-        self.inner.group(GROUP_WAIT).await
+    /// [`SyncError::Unavailable`] if they are not formed by then.
+    pub async fn groups(&self) -> Result<StorageGroups, SyncError> {
+        self.inner.groups(GROUP_WAIT).await
     }
 
     /// Up to `max` resolutions from `from` on, as applied here; waits up to `wait` for the first one.
@@ -392,8 +392,8 @@ impl SyncNode {
                 Ok(initialized) => SyncReply::Who { blank: !initialized },
                 Err(error) => SyncReply::Unavailable(error.to_string()),
             },
-            SyncCall::Group => match self.inner.group(CALL_TIMEOUT / 4).await {
-                Ok(group) => SyncReply::Group(group),
+            SyncCall::Groups => match self.inner.groups(CALL_TIMEOUT / 4).await {
+                Ok(groups) => SyncReply::Groups(groups),
                 Err(error) => SyncReply::Unavailable(error.to_string()),
             },
             SyncCall::Follow { from, max, wait_ms } => {
@@ -429,7 +429,7 @@ impl SyncNode {
             SyncCall::Stored { storage, through } => {
                 self.inner.done(Proposal::Stored { storage, through }).await
             }
-            SyncCall::Who | SyncCall::Group | SyncCall::Follow { .. } => {
+            SyncCall::Who | SyncCall::Groups | SyncCall::Follow { .. } => {
                 SyncReply::Unavailable("any member answers this".into())
             }
         }
@@ -490,19 +490,20 @@ impl Inner {
         }
     }
 
-    async fn group(&self, wait: Duration) -> Result<StorageGroup, SyncError> {
+    async fn groups(&self, wait: Duration) -> Result<StorageGroups, SyncError> {
         let deadline = Instant::now() + wait;
         let mut changes = self.applied.changes();
         loop {
             changes.mark_unchanged();
-            if let Some(group) = self.applied.state().sequencer.group() {
-                return Ok(group.clone());
+            let groups = self.applied.state().sequencer.groups().clone();
+            if !groups.is_empty() {
+                return Ok(groups);
             }
             match tokio::time::timeout_at(deadline, changes.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(SyncError::Shutdown),
                 Err(_) => {
-                    let reason = "the storage group is not formed yet";
+                    let reason = "the storage groups are not formed yet";
                     return Err(SyncError::Unavailable(reason.into()));
                 }
             }
@@ -515,7 +516,7 @@ fn raft_config(config: &SyncConfig, tuning: Tuning) -> Result<Config, StartError
     if !config.members.iter().any(|member| member.node == own) {
         return Err(StartError::Config(format!("node {own} is not among the sync members")));
     }
-    if config.storages.is_empty() {
+    if config.storages.iter().all(Vec::is_empty) {
         return Err(StartError::Config("no storages are named".into()));
     }
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

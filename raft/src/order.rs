@@ -5,10 +5,13 @@
 //!
 //! Deliberately absent: the rules that turn a proposal into a resolution (`sequencer`).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Shard, Slot, Stamp,
+    AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Shard, Shards, Slot,
+    Stamp,
 };
 use crate::mutant::{planted, Mutant};
 
@@ -103,7 +106,7 @@ pub struct StorageMember {
     pub disk: DiskId,
 }
 
-/// The storages that hold a range of shards. One group holds all shards until the cluster grows sideways.
+/// The storages that hold a range of shards.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StorageGroup {
     /// Ascending by node.
@@ -122,5 +125,63 @@ impl StorageGroup {
     pub fn is_quorum(&self, votes: &[NodeId]) -> bool {
         let held = self.members.iter().filter(|member| votes.contains(&member.node)).count();
         !self.members.is_empty() && held >= self.quorum()
+    }
+}
+
+/// Which storage group holds which shards. Every shard is held by one, once there are any.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StorageGroups {
+    /// By the first shard that the group holds; a group's range ends where the next one begins.
+    groups: BTreeMap<Shard, StorageGroup>,
+}
+
+impl StorageGroups {
+    /// Groups that hold equal parts of all shards, in this order. At most as many as there are shards.
+    #[must_use]
+    pub fn even(groups: Vec<StorageGroup>) -> Self {
+        let of = groups.len() as u32;
+        let first = |part| Shards::part(part, of).first();
+        Self { groups: (0..).map(first).zip(groups).collect() }
+    }
+
+    /// The group that holds a shard.
+    #[must_use]
+    pub fn of(&self, shard: Shard) -> Option<&StorageGroup> {
+        self.range_of(shard).map(|(_, group)| group)
+    }
+
+    /// The same, and the first shard that it holds.
+    #[must_use]
+    pub fn range_of(&self, shard: Shard) -> Option<(Shard, &StorageGroup)> {
+        let shard = if planted(Mutant::OneGroupForAll) { Shard(0) } else { shard };
+        self.groups.range(..=shard).next_back().map(|(first, group)| (*first, group))
+    }
+
+    /// The group that holds all shards, where there is only one.
+    #[must_use]
+    pub fn sole(&self) -> Option<&StorageGroup> {
+        self.groups.values().next().filter(|_| self.groups.len() == 1)
+    }
+
+    /// All of them, each with the first shard that it holds, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = (Shard, &StorageGroup)> {
+        self.groups.iter().map(|(first, group)| (*first, group))
+    }
+
+    /// The members of all groups.
+    pub fn members(&self) -> impl Iterator<Item = StorageMember> + '_ {
+        self.groups.values().flat_map(|group| group.members.iter().copied())
+    }
+
+    /// How many groups there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Whether there is no group yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
     }
 }

@@ -13,15 +13,15 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AdvanceSegment, DiskId, Incarnation, NodeId, Position, Shard, Slot, Stamp};
+use crate::ids::{AdvanceSegment, DiskId, Incarnation, NodeId, Position, Slot, Stamp};
 use crate::mutant::{planted, Mutant};
 use crate::order::{
     CloseReason, Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup,
-    StorageMember,
+    StorageGroups, StorageMember,
 };
 
 use entries::{Entries, Entry};
@@ -40,7 +40,7 @@ pub const KEPT_FOR_FOLLOWERS: usize = 1_024;
 /// How many entries can ever open.
 pub const ENTRIES_MAX: usize = 1_024;
 
-/// How many members a storage group may have.
+/// How many members all storage groups may have together.
 pub const GROUP_MEMBERS_MAX: usize = 64;
 
 /// Positions stay below this, so that they can be WAMP ids.
@@ -63,13 +63,16 @@ pub enum Proposal {
     Resolve(SealedSegment),
     /// End an incarnation. Nothing happens if it isn't the entry's open one.
     Close { entry: NodeId, incarnation: Incarnation, reason: CloseReason },
-    /// Name the storage group that holds all shards. The first one stands; later ones get it as their answer.
+    /// As [`Proposal::FormGroups`] with this group alone: what a log begins with that is older than several groups.
     Form { group: StorageGroup },
     /// A storage has the rows of all slots through this one on its disk.
     Stored { storage: NodeId, through: Slot },
     /// Give a sealed segment its place that has no votes: the members of the sync group are the storages of its group,
     /// and each has its body with the log entry (see [`crate::bodies`]).
     ResolveEarly(SealedSegment),
+    /// Name the storage groups, which hold equal parts of the shards. The first ones stand; later ones get them as their
+    /// answer.
+    FormGroups { groups: Vec<StorageGroup> },
 }
 
 /// What became of one proposal.
@@ -79,9 +82,9 @@ pub enum Answer {
     Segment(SegmentOutcome),
     /// The incarnation is not open, by this proposal or since before.
     Closed,
-    Formed(StorageGroup),
+    Formed(StorageGroups),
     Stored,
-    /// There is no storage group yet, or the proposed one has no members or too many.
+    /// There are no storage groups yet, or the proposed ones have no members, too many, or one twice.
     NotFormed,
     /// [`ENTRIES_MAX`] entries have opened already.
     TooManyEntries,
@@ -94,7 +97,7 @@ pub struct Opened {
     /// Where the opening stands in the order.
     pub place: Place,
     /// The storages its segments go to.
-    pub group: StorageGroup,
+    pub groups: StorageGroups,
 }
 
 /// The sequencer's whole state. Persisted as a snapshot: fields keep their order, new ones go last.
@@ -104,8 +107,7 @@ pub struct Sequencer {
     next_slot: Slot,
     next_position: Position,
     last_stamp: Stamp,
-    /// By the first shard that the group holds; a group's range ends where the next one begins.
-    groups: BTreeMap<Shard, StorageGroup>,
+    groups: StorageGroups,
     /// The disk each storage was enrolled with.
     enrolled: BTreeMap<NodeId, DiskId>,
     tail: Tail,
@@ -120,7 +122,7 @@ impl Default for Sequencer {
             next_slot: Slot(1),
             next_position: Position(1),
             last_stamp: Stamp(0),
-            groups: BTreeMap::new(),
+            groups: StorageGroups::default(),
             enrolled: BTreeMap::new(),
             tail: Tail::default(),
             stored: BTreeMap::new(),
@@ -145,17 +147,21 @@ impl Sequencer {
             Proposal::Close { entry, incarnation, reason } => {
                 self.close(entry, incarnation, reason)
             }
-            Proposal::Form { group } => self.form(group),
+            Proposal::Form { group } => self.form(vec![group]),
+            Proposal::FormGroups { groups } => self.form(groups),
             Proposal::Stored { storage, through } => self.mark_stored(storage, through),
         }
     }
 
     fn open(&mut self, entry: NodeId, request: u64) -> Answer {
-        let Some(group) = self.group().cloned() else { return Answer::NotFormed };
+        let groups = self.groups.clone();
+        if groups.is_empty() {
+            return Answer::NotFormed;
+        }
         let known = self.entries.get(entry);
         if let Some(current) = known.filter(|known| known.open && known.request == request) {
             let (incarnation, place) = (current.incarnation, current.opened);
-            return Answer::Opened(Opened { incarnation, place, group });
+            return Answer::Opened(Opened { incarnation, place, groups });
         }
         if known.is_none() && self.entries.len() >= ENTRIES_MAX {
             return Answer::TooManyEntries;
@@ -167,12 +173,12 @@ impl Sequencer {
         };
         let place = self.place(Step::Opened { entry, incarnation }, 0);
         self.entries.insert(entry, Entry::new(incarnation, request, place));
-        Answer::Opened(Opened { incarnation, place, group })
+        Answer::Opened(Opened { incarnation, place, groups })
     }
 
     fn resolve(&mut self, mut segment: SealedSegment, early: bool) -> SegmentOutcome {
         let id = segment.id;
-        let group = self.group_of(segment.shard);
+        let group = self.groups.of(segment.shard);
         // An event needs a position and the positions have an end; a body without events is a writer's bug.
         let room = POSITION_END.0 - self.next_position.0;
         if segment.count == 0 || u64::from(segment.count) > room {
@@ -206,21 +212,27 @@ impl Sequencer {
         Answer::Closed
     }
 
-    fn form(&mut self, mut group: StorageGroup) -> Answer {
-        if let Some(standing) = self.group() {
-            return Answer::Formed(standing.clone());
+    fn form(&mut self, mut groups: Vec<StorageGroup>) -> Answer {
+        if !self.groups.is_empty() {
+            return Answer::Formed(self.groups.clone());
         }
-        group.members.sort_unstable();
-        group.members.dedup_by_key(|member| member.node);
-        if group.members.is_empty() || group.members.len() > GROUP_MEMBERS_MAX {
+        let mut named = BTreeSet::new();
+        for group in &mut groups {
+            group.members.sort_unstable();
+            let twice = group.members.iter().any(|member| !named.insert(member.node));
+            if twice || group.members.is_empty() {
+                return Answer::NotFormed;
+            }
+        }
+        if named.is_empty() || named.len() > GROUP_MEMBERS_MAX {
             return Answer::NotFormed;
         }
-        for StorageMember { node, disk } in &group.members {
-            self.enrolled.insert(*node, *disk);
-            self.stored.insert(*node, Slot(0));
+        self.groups = StorageGroups::even(groups);
+        for StorageMember { node, disk } in self.groups.members() {
+            self.enrolled.insert(node, disk);
+            self.stored.insert(node, Slot(0));
         }
-        self.groups.insert(Shard(0), group.clone());
-        Answer::Formed(group)
+        Answer::Formed(self.groups.clone())
     }
 
     fn mark_stored(&mut self, storage: NodeId, through: Slot) -> Answer {
@@ -290,16 +302,10 @@ impl Sequencer {
         (from >= self.oldest_kept()).then(|| self.tail.rows(from, max))
     }
 
-    /// The storage group, once it is formed.
+    /// The storage groups; none before they are formed.
     #[must_use]
-    pub fn group(&self) -> Option<&StorageGroup> {
-        self.group_of(Shard(0))
-    }
-
-    /// The group that holds a shard.
-    #[must_use]
-    pub fn group_of(&self, shard: Shard) -> Option<&StorageGroup> {
-        self.groups.range(..=shard).next_back().map(|(_, group)| group)
+    pub fn groups(&self) -> &StorageGroups {
+        &self.groups
     }
 
     /// The disk a storage was enrolled with.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Incarnation, NodeId, Slot};
-use crate::order::{Resolution, SealedSegment, SegmentOutcome, StorageGroup};
+use crate::order::{Resolution, SealedSegment, SegmentOutcome, StorageGroups};
 use crate::sequencer::Opened;
 
 /// Segments in one proposal; more are proposed in several.
@@ -85,7 +85,7 @@ pub(crate) enum SyncCall {
         storage: NodeId,
         through: Slot,
     },
-    Group,
+    Groups,
     Follow {
         from: Slot,
         max: u32,
@@ -102,7 +102,7 @@ impl tarpc::RequestName for SyncCall {
             Self::Renew { .. } => "renew",
             Self::Close { .. } => "close",
             Self::Stored { .. } => "stored",
-            Self::Group => "group",
+            Self::Groups => "groups",
             Self::Follow { .. } => "follow",
         }
     }
@@ -118,7 +118,7 @@ pub(crate) enum SyncReply {
     Opened(Opened),
     Lease(Lease),
     Done,
-    Group(StorageGroup),
+    Groups(StorageGroups),
     Followed(Followed),
     /// Not done: another member leads, as far as this one knows.
     NotLeader {
@@ -146,7 +146,7 @@ mod tests {
             (SyncCall::Renew { entry: NodeId(1), incarnation: Incarnation(2) }, vec![3, 1, 2]),
             (SyncCall::Close { entry: NodeId(1), incarnation: Incarnation(2) }, vec![4, 1, 2]),
             (SyncCall::Stored { storage: NodeId(1), through: Slot(9) }, vec![5, 1, 9]),
-            (SyncCall::Group, vec![6]),
+            (SyncCall::Groups, vec![6]),
             (SyncCall::Follow { from: Slot(1), max: 2, wait_ms: 3 }, vec![7, 1, 2, 3]),
         ];
         for (call, bytes) in calls {
@@ -165,7 +165,7 @@ mod tests {
             (SyncReply::Segments(vec![SegmentOutcome::NotOpen]), vec![1, 1, 3]),
             (SyncReply::Lease(Lease::Lost), vec![3, 1]),
             (SyncReply::Done, vec![4]),
-            (SyncReply::Group(StorageGroup::default()), vec![5, 0]),
+            (SyncReply::Groups(StorageGroups::default()), vec![5, 0]),
             (SyncReply::Followed(Followed::Rows(vec![row])), vec![6, 0, 1, 4, 5, 6, 1, 1, 2]),
             (SyncReply::Followed(Followed::Behind { oldest: Slot(7) }), vec![6, 1, 7]),
             (SyncReply::NotLeader { leader: Some(NodeId(3)) }, vec![7, 1, 3]),

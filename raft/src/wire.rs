@@ -33,7 +33,7 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Version of everything spoken between nodes. Nodes of different versions don't talk.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 const MAGIC: [u8; 4] = *b"VULP";
 

@@ -42,7 +42,7 @@ async fn start(
     let config = SyncConfig {
         identity: own.clone(),
         members: members.to_vec(),
-        storages: members.to_vec(),
+        storages: vec![members.to_vec()],
         heartbeat: Duration::from_millis(100),
         election: (Duration::from_millis(500), Duration::from_millis(1_000)),
         lease: Duration::from_secs(10),
@@ -118,7 +118,7 @@ fn batch(entry: u64, opened: &Opened, numbers: std::ops::Range<u64>) -> Vec<Seal
         count: 10,
         length: 100,
         checksum: number,
-        votes: opened.group.members.iter().map(|member| member.node).collect(),
+        votes: opened.groups.members().map(|member| member.node).collect(),
     };
     numbers.map(segment).collect()
 }

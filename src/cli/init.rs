@@ -23,6 +23,8 @@ Examples:
       one node on each of three machines
   vulpes init --nodes 3 --dir etc --split
       three nodes of each role, nine processes
+  vulpes init --nodes 3 --groups 2 --dir etc
+      two storage groups of three nodes; those of the first give the order
   vulpes node --config etc/node1.toml
       run one of them";
 
@@ -30,7 +32,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Init {
-    /// Number of nodes; with --split, of each role
+    /// Number of nodes; with --split, of each role; with --groups, of each group
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=20))]
     nodes: u16,
     /// Directory to write the files to
@@ -42,6 +44,9 @@ pub(super) struct Init {
     /// Give each process one role, instead of all three
     #[arg(long)]
     split: bool,
+    /// Number of storage groups, each of which keeps a part of what is published
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10))]
+    groups: u16,
     /// The cluster's name
     #[arg(long, default_value = "vulpes")]
     cluster: String,
@@ -107,16 +112,17 @@ impl Init {
             mqtt: self.mqtt_port,
             admin: self.admin_port,
         };
-        let kinds: Vec<(&str, Vec<Role>)> = if self.split {
+        let kinds: Vec<(&str, Vec<Role>, u16)> = if self.split {
             vec![
-                ("entry", vec![Role::Entry]),
-                ("sync", vec![Role::Sync]),
-                ("storage", vec![Role::Storage]),
+                ("entry", vec![Role::Entry], 1),
+                ("sync", vec![Role::Sync], 1),
+                ("storage", vec![Role::Storage], self.groups),
             ]
         } else {
-            vec![("node", Role::ALL.to_vec())]
+            vec![("node", Role::ALL.to_vec(), self.groups)]
         };
-        let (each, all) = (usize::from(self.nodes), usize::from(self.nodes) * kinds.len());
+        let each = usize::from(self.nodes);
+        let all = kinds.iter().map(|(_, _, groups)| each * usize::from(*groups)).sum();
         anyhow::ensure!(
             [1, each, all].contains(&self.hosts.len()),
             "{} hosts are given for {all} nodes; give one for all of them, or {each}{}",
@@ -124,19 +130,23 @@ impl Init {
             if all == each { String::new() } else { format!(", or {all}") }
         );
         let mut nodes = Vec::with_capacity(all);
-        for (kind_number, (kind, roles)) in (0..).zip(&kinds) {
+        let mut step = 0;
+        for (kind, roles, groups) in kinds {
+            let count = self.nodes * groups;
             // Each kind has its own run of ports, so that any number of kinds can share a machine.
             let mut on_host: BTreeMap<&str, u16> = BTreeMap::new();
-            for number in 0..each {
-                let at = if self.hosts.len() == all { kind_number * each + number } else { number };
+            for number in 0..count {
+                let at = if self.hosts.len() == all { nodes.len() } else { usize::from(number) };
                 let host = &self.hosts[at % self.hosts.len()];
                 let further = on_host.entry(host).or_default();
-                let step = u16::try_from(kind_number)? * SPLIT_STEP.max(self.nodes);
                 let ports = base.further(step + *further).context("the ports end at 65535")?;
                 *further += 1;
                 let name = format!("{kind}{}", number + 1);
-                nodes.push(PlannedNode { name, host: host.clone(), roles: roles.clone(), ports });
+                let group = number / self.nodes + 1;
+                let roles = plan::roles_in(group, &roles);
+                nodes.push(PlannedNode { name, host: host.clone(), roles, group, ports });
             }
+            step += SPLIT_STEP.max(count);
         }
         let (cluster, realms) = (self.cluster.clone(), self.realms.clone());
         Ok(Plan { cluster, realms, nodes, retention: self.keep.into() })
@@ -182,6 +192,12 @@ mod tests {
             peers(&path("split"), "storage2.toml"),
             [1735, 1736, 1745, 1746, 1755, 1756].map(|port| format!("127.0.0.1:{port}"))
         );
+        init(&format!("--nodes 3 --dir {} --split --groups 2", at("groups"))).unwrap();
+        let grouped = NodeConfig::load(&path("groups").join("storage4.toml")).unwrap();
+        let storages: Vec<_> =
+            grouped.with_role(Role::Storage).map(|member| (member.id.0, member.group)).collect();
+        assert_eq!(storages, [(7, 1), (8, 1), (9, 1), (10, 2), (11, 2), (12, 2)]);
+        assert_eq!((grouped.node.0, grouped.with_role(Role::Sync).count()), (10, 3));
         init(&format!("--nodes 1 --dir {} --keep-hours 2 --keep-mib 3", at("kept"))).unwrap();
         let kept = NodeConfig::load(&path("kept").join("node1.toml")).unwrap().retention;
         assert_eq!((kept.age.unwrap().as_secs(), kept.size), (7_200, Some(3 << 20)));

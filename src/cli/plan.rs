@@ -66,7 +66,14 @@ pub(super) struct PlannedNode {
     pub(super) name: String,
     pub(super) host: String,
     pub(super) roles: Vec<Role>,
+    /// Its storage group, if it is a storage.
+    pub(super) group: u16,
     pub(super) ports: Ports,
+}
+
+/// Those of these roles that a node in a storage group gets. The nodes of the first group give the order for all.
+pub(super) fn roles_in(group: u16, roles: &[Role]) -> Vec<Role> {
+    roles.iter().copied().filter(|role| group == 1 || *role != Role::Sync).collect()
 }
 
 /// A cluster that is to be. Its nodes are numbered from 1 in this order.
@@ -91,6 +98,7 @@ impl Plan {
                 peer: Address::new(&node.host, node.ports.peer)?,
                 admin: Some(Address::new(&node.host, node.ports.admin)?),
                 roles: node.roles.clone(),
+                group: node.group,
             });
         }
         let mut configs = Vec::with_capacity(self.nodes.len());

@@ -229,8 +229,22 @@ fn kept(overview: &Overview) -> String {
     }
 }
 
+/// A node's roles, and with that of a storage its group, where there are several.
+fn roles(asked: &Asked) -> Vec<String> {
+    let own = asked
+        .status
+        .as_ref()
+        .and_then(|status| status.members.iter().find(|member| member.node == status.node));
+    let group = own.and_then(|member| member.group);
+    let word = |role: &Role| match (role, group) {
+        (Role::Storage, Some(group)) => format!("{role}/{group}"),
+        (role, _) => role.to_string(),
+    };
+    asked.roles.iter().map(word).collect()
+}
+
 fn row(asked: &Asked, tail_position: Option<Position>) -> Vec<String> {
-    let roles: Vec<String> = asked.roles.iter().map(ToString::to_string).collect();
+    let roles = roles(asked);
     let text =
         |address: &Option<Address>| address.as_ref().map_or_else(String::new, ToString::to_string);
     let node = asked.node.map_or_else(|| "?".into(), |node| node.to_string());

@@ -41,6 +41,7 @@ Examples:
   vulpes up                             the same again: goes on with the data that is there
   vulpes up --fresh                     start over
   vulpes up --nodes 1 --data /tmp/one   one node
+  vulpes up --groups 2 --data /tmp/two  two storage groups of three nodes
   vulpes up --keep-mib 1024             keep about a gibibyte of the log; goes for this start
 
 Ctrl-C stops all nodes. Each writes its log beside its data, as in vulpes-data/node1.log.";
@@ -49,9 +50,13 @@ Ctrl-C stops all nodes. Each writes its log beside its data, as in vulpes-data/n
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Up {
-    /// Number of nodes [default: as many as the data is of, else 3]
+    /// Number of nodes in each storage group [default: as many as the data is of, else 3]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=9))]
     nodes: Option<u16>,
+    /// Number of storage groups, each of which keeps a part of what is published [default: as many as the data is of,
+    /// else 1]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4))]
+    groups: Option<u16>,
     /// Directory for the nodes' data, configurations and logs
     #[arg(long, value_name = "DIR", default_value = "./vulpes-data")]
     data: PathBuf,
@@ -105,18 +110,20 @@ impl Up {
 
     /// What the cluster is to be, given what it was last time.
     fn marker(&self, last: Option<&Marker>) -> anyhow::Result<Marker> {
-        let mut marker = match (last, self.nodes) {
-            (None, nodes) => Marker::new(nodes.unwrap_or(3), Ports::DEFAULT),
-            (Some(last), None) => *last,
-            (Some(last), Some(nodes)) => {
+        let mut marker = match last {
+            None => Marker::new(self.nodes.unwrap_or(3), self.groups.unwrap_or(1), Ports::DEFAULT),
+            Some(last) => {
+                let nodes = self.nodes.unwrap_or(last.nodes);
+                let groups = self.groups.unwrap_or(last.groups);
                 anyhow::ensure!(
-                    self.fresh || nodes == last.nodes,
-                    "{} holds the data of {} nodes, not of {nodes}; leave out --nodes, choose another --data, \
+                    self.fresh || (nodes, groups) == (last.nodes, last.groups),
+                    "{} holds the data of {}, not of {}; leave out --nodes and --groups, choose another --data, \
                      or delete the data with --fresh",
                     self.data.display(),
-                    last.nodes
+                    size(last.nodes, last.groups),
+                    size(nodes, groups)
                 );
-                Marker::new(nodes, last.ports())
+                Marker::new(nodes, groups, last.ports())
             }
         };
         let given = [self.peer_port, self.wamp_port, self.mqtt_port, self.admin_port];
@@ -128,14 +135,24 @@ impl Up {
     }
 }
 
+fn size(nodes: u16, groups: u16) -> String {
+    if groups == 1 {
+        format!("{nodes} nodes")
+    } else {
+        format!("{groups} groups of {nodes} nodes")
+    }
+}
+
 /// The configurations of a cluster on this machine, with data directories relative to the files.
 fn configs(marker: &Marker, realms: &[Realm], keep: plan::Keep) -> anyhow::Result<Vec<NodeConfig>> {
     let mut nodes = Vec::new();
-    for further in 0..marker.nodes {
+    for further in 0..marker.nodes * marker.groups {
+        let group = further / marker.nodes + 1;
         nodes.push(PlannedNode {
             name: format!("node{}", further + 1),
             host: "127.0.0.1".into(),
-            roles: Role::ALL.to_vec(),
+            roles: plan::roles_in(group, &Role::ALL),
+            group,
             ports: marker.ports().further(further).context("the ports end at 65535")?,
         });
     }

@@ -20,7 +20,7 @@ use super::Reported;
 use crate::client::admin::{self, AdminUrl};
 use crate::config::Role;
 use crate::http::{LogPage, LogRow, LOG_ROWS};
-use check::{body_damage, differs, Damage, LogCheck};
+use check::{body_damage, differs, is_whole, Damage, LogCheck};
 pub use states::StatesDiffer;
 
 pub mod check;
@@ -99,6 +99,8 @@ pub struct Proof {
     pub end: Slot,
     /// Events in these slots.
     pub events: u64,
+    /// Segments whose bodies none of the nodes keeps, because they are of other storage groups.
+    pub elsewhere: u64,
     /// The slot before which all nodes' states were compared and found equal; `None` where they were never seen at one.
     pub states: Option<Slot>,
 }
@@ -117,6 +119,13 @@ impl fmt::Display for Proof {
             self.end.0 - 1,
             self.events
         )?;
+        if self.elsewhere > 0 {
+            writeln!(
+                f,
+                "not looked at: the bodies of {} segments, which none of these nodes keeps; name one of each storage group",
+                self.elsewhere
+            )?;
+        }
         match self.states {
             Some(slot) => write!(f, "proved: their states are the same before slot {slot}"),
             None => write!(
@@ -144,6 +153,7 @@ impl Verify {
                 "oldest": proof.oldest,
                 "end": proof.end,
                 "events": proof.events,
+                "elsewhere": proof.elsewhere,
                 "states": proof.states,
             }),
             Err(error) => json!({"proved": false, "error": error.to_string()}),
@@ -225,9 +235,10 @@ impl Stretch {
     async fn prove(self, urls: &[AdminUrl], patience: Duration) -> Result<Proof, VerifyError> {
         let Self { nodes, oldest, end } = self;
         let mut check = LogCheck::new(oldest);
-        let mut from = oldest;
+        let (mut from, mut elsewhere) = (oldest, 0);
         while from < end {
             let mut reference: Vec<LogRow> = Vec::new();
+            let mut whole_at: Vec<bool> = Vec::new();
             for (url, node) in urls.iter().zip(&nodes) {
                 // The first node's page says how far this round goes, so that no node has to be ahead.
                 let wanted = if reference.is_empty() { LOG_ROWS } else { reference.len() };
@@ -235,14 +246,18 @@ impl Stretch {
                 let whole = !reference.is_empty();
                 let rows = read(url, *node, from, wanted, whole, patience).await?;
                 compare(&mut check, &reference, nodes[0], *node, &rows)?;
+                whole_at.resize(rows.len(), false);
+                whole_at.iter_mut().zip(&rows).for_each(|(whole, row)| *whole |= is_whole(row));
                 if reference.is_empty() {
                     reference = rows;
                 }
             }
+            elsewhere += whole_at.iter().filter(|whole| !**whole).count() as u64;
             from = Slot(from.0 + reference.len() as u64);
         }
         let states = states::compare(urls, &nodes).await?;
-        Ok(Proof { nodes, oldest, end: from, events: check.events(), states })
+        let events = check.events();
+        Ok(Proof { nodes, oldest, end: from, events, elsewhere, states })
     }
 }
 

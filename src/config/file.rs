@@ -51,6 +51,7 @@ struct NodeTable {
     peer: Address,
     admin: Option<Address>,
     roles: Vec<Role>,
+    group: Option<u16>,
 }
 
 #[derive(Deserialize, Default)]
@@ -178,12 +179,19 @@ fn check_nodes(tables: Vec<NodeTable>, problems: &mut Vec<Problem>) -> Vec<Membe
         }
         let roles: BTreeSet<Role> = table.roles.into_iter().collect();
         let roles = roles.into_iter().collect();
-        nodes.push(Member { id: table.id, peer: table.peer, admin: table.admin, roles });
+        let NodeTable { id, peer, admin, .. } = table;
+        nodes.push(Member { id, peer, admin, roles, group: table.group.unwrap_or(1) });
     }
     for role in Role::ALL {
         if !nodes.iter().any(|member| member.has(role)) {
             problems.push(Problem::RoleMissing(role));
         }
+    }
+    let storages = nodes.iter().filter(|member| member.has(Role::Storage));
+    let groups: BTreeSet<u16> = storages.map(|member| member.group).collect();
+    let last = groups.last().copied().unwrap_or(1);
+    if let Some(missing) = (1..last).find(|group| !groups.contains(group)) {
+        problems.push(Problem::GroupMissing { missing, last });
     }
     nodes.sort_by_key(|member| member.id);
     nodes
@@ -196,6 +204,13 @@ fn check_node(table: &NodeTable, problems: &mut Vec<Problem>) {
     }
     if table.roles.is_empty() {
         problems.push(Problem::NoRole(node));
+    }
+    match table.group {
+        Some(_) if !table.roles.contains(&Role::Storage) => {
+            problems.push(Problem::GroupWithoutStorage(node));
+        }
+        Some(0) => problems.push(Problem::ZeroGroup(node)),
+        _ => {}
     }
     for (at, role) in table.roles.iter().enumerate() {
         if table.roles[..at].contains(role) {
@@ -365,6 +380,9 @@ pub(super) fn write(config: &NodeConfig) -> String {
             line(format!("admin = {}", text(admin.as_str())));
         }
         line(format!("roles = [{}]", roles.join(", ")));
+        if member.has(Role::Storage) && config.storage_groups() > 1 {
+            line(format!("group = {}  # the storage group", member.group));
+        }
     }
     let timing = &config.timing;
     if *timing != Timing::default() {

@@ -65,6 +65,27 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
+fn storages_are_in_groups_that_hold_equal_parts_of_the_shards() {
+    let storage = |id: u64, group: u16| {
+        format!(
+            "[[nodes]]\nid = {id}\npeer = \"s{id}:1\"\nroles = [\"storage\"]\ngroup = {group}\n"
+        )
+    };
+    let further = [storage(3, 2), storage(4, 3), storage(5, 3)].concat();
+    let text = GOOD.replace("[timing]", &(further + "[timing]"));
+    let mut config = parse(&text).unwrap();
+    config.data = "/absolute/data".into();
+    assert_eq!(config.storage_groups(), 3);
+    let shards: Vec<Shards> =
+        config.with_role(Role::Storage).map(|member| config.shards(member)).collect();
+    assert_eq!(shards, [0, 1, 2, 2].map(|part| Shards::part(part, 3)));
+    assert_eq!(parse(&config.to_toml()), Ok(config));
+    let alone = parse(GOOD).unwrap();
+    assert_eq!(alone.shards(&alone.nodes[1]), Shards::ALL);
+    assert!(!alone.to_toml().contains("group"));
+}
+
+#[test]
 fn every_mistake_has_its_message() {
     // What is replaced in the good file, by what, and what the error has to say.
     let cases: &[(&str, &str, &str)] = &[
@@ -89,6 +110,13 @@ fn every_mistake_has_its_message() {
             "roles = [\"broker\"]",
             "unknown variant `broker`, expected one of",
         ),
+        (
+            "roles = [\"entry\"]",
+            "roles = [\"entry\"]\ngroup = 1",
+            "node 1 has a storage group, but",
+        ),
+        ("id = 2", "id = 2\ngroup = 0", "node 2 has the storage group 0"),
+        ("id = 2", "id = 2\ngroup = 2", "no node is in the storage group 1, and one is in 2"),
         ("node2.example:1735", "node2.example", "is not an address; write host:port"),
         ("node2.example:1735", "ws://node2.example:1735", "is not an address"),
         ("node2.example:1735", "node2.example:99999", "is not an address"),

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, SegmentNumber, Shard};
 use vulpes_raft::mutant::{planted, Mutant};
-use vulpes_raft::order::{Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup};
+use vulpes_raft::order::{Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroups};
 
 use self::life::Life;
 use self::pending::{Pending, Placing};
@@ -83,7 +83,7 @@ pub(super) enum Output<A> {
     Keep { storage: NodeId, body: SealedBody },
     /// Propose to sync; answered by [`Core::proposed`].
     Propose { call: u64, segments: Vec<SealedSegment> },
-    /// Ask sync for the storage group; answered by [`Core::regrouped`].
+    /// Ask sync for the storage groups; answered by [`Core::regrouped`].
     Regroup,
     /// Renew the lease; answered by [`Core::renewed`].
     Renew { incarnation: Incarnation },
@@ -198,10 +198,10 @@ impl<A: Clone> Core<A> {
     /// Sync answered the request for an incarnation.
     pub(super) fn opened(&mut self, result: Result<Opened, OrderError>, now: Moment) {
         match result {
-            Ok(Opened { incarnation, group }) => {
+            Ok(Opened { incarnation, groups }) => {
                 if self.life.granted(incarnation, now) {
                     self.counters.incarnations += 1;
-                    self.storages.restart(group, now);
+                    self.storages.restart(groups, now);
                     self.proposer.restart();
                 }
             }
@@ -242,7 +242,7 @@ impl<A: Clone> Core<A> {
         let error = match result {
             Ok(kept) if self.is_vote_for(storage, id, &kept) => {
                 self.storages.kept(storage, id, kept.credit);
-                self.pending.vote(id, storage, self.storages.group());
+                self.pending.vote(id, storage, self.storages.groups());
                 return;
             }
             Ok(kept) => {
@@ -339,12 +339,12 @@ impl<A: Clone> Core<A> {
         }
     }
 
-    /// Sync named the storage group.
-    pub(super) fn regrouped(&mut self, result: Result<StorageGroup, OrderError>, now: Moment) {
+    /// Sync named the storage groups.
+    pub(super) fn regrouped(&mut self, result: Result<StorageGroups, OrderError>, now: Moment) {
         self.proposer.regrouped(result.is_ok(), now);
-        if let Ok(group) = result {
-            self.storages.regroup(group, now);
-            self.pending.recount(self.storages.group());
+        if let Ok(groups) = result {
+            self.storages.regroup(groups, now);
+            self.pending.recount(self.storages.groups());
         }
     }
 
@@ -430,9 +430,7 @@ impl<A: Clone> Core<A> {
         self.ask(now);
         self.keep();
         self.write();
-        if self.can_seal() {
-            self.seal();
-        }
+        self.seal();
         self.propose(now);
     }
 
@@ -469,24 +467,20 @@ impl<A: Clone> Core<A> {
 
     /// Writes what waits, sealing where that makes room.
     fn write(&mut self) {
-        while !self.writer.fill() && self.can_seal() {
-            self.seal();
+        while !self.writer.fill() && self.seal() {}
+    }
+
+    /// Seals what is open, where there is something and it can be on its way to a quorum at once.
+    fn seal(&mut self) -> bool {
+        let Some(incarnation) = self.life.live() else { return false };
+        if self.writer.open_events() == 0 || !self.pending.has_room(self.writer.open_size()) {
+            return false;
         }
-    }
-
-    fn can_seal(&self) -> bool {
-        self.life.live().is_some()
-            && self.writer.open_events() > 0
-            && self.pending.has_room(self.writer.open_size())
-            && self.storages.quorum_has_room()
-    }
-
-    fn seal(&mut self) {
-        let incarnation = self.life.live().expect("segments are sealed under an incarnation only");
+        let Some(shard) = self.storages.deal(self.next_shard) else { return false };
         let id = AdvanceSegment { entry: self.node, incarnation, number: self.next_number };
-        let (body, tickets) = self.writer.seal(id, self.next_shard);
+        let (body, tickets) = self.writer.seal(id, shard);
         self.next_number = id.number.next();
-        self.next_shard = self.next_shard.next();
+        self.next_shard = shard.next();
         self.counters.segments_sealed += 1;
         self.counters.events_sealed += u64::from(body.count);
         self.outputs.push_back(Output::Sealed(body.clone()));
@@ -494,15 +488,16 @@ impl<A: Clone> Core<A> {
         let early = self.early && !planted(Mutant::AcknowledgeBeforeQuorum);
         self.pending.push(body, tickets, early);
         self.keep();
+        true
     }
 
-    /// Sends bodies that lack votes to every storage that can take them.
+    /// Sends bodies that lack votes to every storage of their group that can take them.
     fn keep(&mut self) {
         if self.life.live().is_none() || !self.storages.any_room() {
             return;
         }
         for (body, votes) in self.pending.lacking() {
-            let takers: Vec<NodeId> = self.storages.takers(body.id, votes).collect();
+            let takers: Vec<NodeId> = self.storages.takers(body, votes).collect();
             for storage in takers {
                 self.storages.sent(storage, body.id);
                 self.outputs.push_back(Output::Keep { storage, body: body.clone() });

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{timeout, Instant};
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId};
-use vulpes_raft::order::{Resolution, SegmentOutcome, StorageGroup};
+use vulpes_raft::order::{Resolution, SegmentOutcome, StorageGroups};
 
 use self::handle::Submitted;
 pub use self::handle::{EntryClosed, EntryHandle, Permit};
@@ -60,7 +60,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// What an entry needs to know.
 pub struct EntryConfig {
     pub node: NodeId,
-    /// All storages that may be in the group.
+    /// All storages that may be in a group.
     pub storages: Vec<Arc<dyn Keeper>>,
     /// How long sync waits for a sign of life before it closes an incarnation. Renewed at a third of it.
     pub lease: Duration,
@@ -91,7 +91,7 @@ enum Done {
     Begun(NodeId, Incarnation, Result<u32, KeepError>),
     Voted(NodeId, AdvanceSegment, Result<Kept, KeepError>),
     Proposed(u64, Result<Vec<SegmentOutcome>, OrderError>),
-    Regrouped(Result<StorageGroup, OrderError>),
+    Regrouped(Result<StorageGroups, OrderError>),
     Renewed(Incarnation, Result<Lease, OrderError>),
 }
 
@@ -297,7 +297,7 @@ impl Entry {
                 async move { Done::Proposed(call, answered(order.propose(segments)).await) }.boxed()
             }
             Output::Regroup => {
-                async move { Done::Regrouped(answered(order.group()).await) }.boxed()
+                async move { Done::Regrouped(answered(order.groups()).await) }.boxed()
             }
             Output::Renew { incarnation } => async move {
                 Done::Renewed(incarnation, answered(order.renew(node, incarnation)).await)
@@ -310,7 +310,7 @@ impl Entry {
         let keeper = self.config.storages.iter().find(|keeper| keeper.storage() == storage);
         keeper.map(Arc::clone).ok_or_else(|| KeepError::Unreachable {
             storage,
-            reason: "it is in the storage group, but not in this node's configuration".into(),
+            reason: "it is in a storage group, but not in this node's configuration".into(),
         })
     }
 

@@ -7,14 +7,14 @@
 
 use futures::future::BoxFuture;
 use vulpes_raft::ids::{Incarnation, NodeId};
-use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroup};
+use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroups};
 
 /// A new life of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
     pub incarnation: Incarnation,
     /// The storages its segments go to.
-    pub group: StorageGroup,
+    pub groups: StorageGroups,
 }
 
 /// Whether an incarnation is still the entry's open one.
@@ -28,7 +28,7 @@ pub enum Lease {
 /// Why sync gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
-    /// Nothing has happened: no leader was reached, or there is no storage group yet. Ask again later.
+    /// Nothing has happened: no leader was reached, or there are no storage groups yet. Ask again later.
     #[error("sync can't be reached; is a majority of the sync nodes running?")]
     Unavailable,
     /// It may or may not have happened. Ask again to learn.
@@ -61,6 +61,6 @@ pub trait Ordering: Send + Sync + 'static {
         incarnation: Incarnation,
     ) -> BoxFuture<'_, Result<Lease, OrderError>>;
 
-    /// The storage group as it stands now.
-    fn group(&self) -> BoxFuture<'_, Result<StorageGroup, OrderError>>;
+    /// The storage groups as they stand now.
+    fn groups(&self) -> BoxFuture<'_, Result<StorageGroups, OrderError>>;
 }

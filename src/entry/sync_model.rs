@@ -11,7 +11,7 @@ use vulpes_raft::ids::{
 };
 use vulpes_raft::order::{
     CloseReason, Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup,
-    StorageMember,
+    StorageGroups, StorageMember,
 };
 
 use super::order::{Lease, Opened};
@@ -28,14 +28,15 @@ pub(super) struct SyncModel {
     pub(super) gaps: u64,
     /// What a quorum of sync members has the bodies of.
     pub(super) held: BTreeSet<AdvanceSegment>,
-    pub(super) group: StorageGroup,
+    pub(super) groups: StorageGroups,
     pub(super) log: Vec<Resolution>,
 }
 
-/// A group of these nodes.
-pub(super) fn group_of(nodes: &[u64]) -> StorageGroup {
+/// Groups of these nodes.
+pub(super) fn groups_of(groups: &[&[u64]]) -> StorageGroups {
     let member = |node: &u64| StorageMember { node: NodeId(*node), disk: DiskId(*node) };
-    StorageGroup { members: nodes.iter().map(member).collect() }
+    let group = |nodes: &&[u64]| StorageGroup { members: nodes.iter().map(member).collect() };
+    StorageGroups::even(groups.iter().map(group).collect())
 }
 
 impl SyncModel {
@@ -48,7 +49,7 @@ impl SyncModel {
             next_position: Position(1),
             gaps: 0,
             held: BTreeSet::new(),
-            group: group_of(&[1, 2, 3]),
+            groups: groups_of(&[&[1, 2, 3]]),
             log: Vec::new(),
         }
     }
@@ -61,7 +62,7 @@ impl SyncModel {
             let (entry, incarnation) = (self.entry, self.incarnation);
             self.push(Step::Opened { entry, incarnation }, 0);
         }
-        Opened { incarnation: self.incarnation, group: self.group.clone() }
+        Opened { incarnation: self.incarnation, groups: self.groups.clone() }
     }
 
     /// Another process opens the same entry.
@@ -114,7 +115,8 @@ impl SyncModel {
             return SegmentOutcome::Gap { expected };
         }
         let early = segment.votes.is_empty() && self.held.contains(&id);
-        if !early && !self.group.is_quorum(&segment.votes) {
+        let group = self.groups.of(segment.shard).unwrap();
+        if !early && !group.is_quorum(&segment.votes) {
             return SegmentOutcome::NoQuorum;
         }
         let (checksum, count) = (segment.checksum, segment.count);

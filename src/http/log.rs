@@ -49,6 +49,9 @@ pub enum LogStep {
         checksum: Checksum,
         /// Checksum of the body as it was read on this node just now; `null` where it could not be.
         body_checksum: Option<Checksum>,
+        /// The body was not looked for: another storage group keeps it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        elsewhere: bool,
     },
     Opened {
         entry: NodeId,
@@ -61,17 +64,32 @@ pub enum LogStep {
     },
 }
 
+/// A segment's body, as a node finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// It was read, and comes to this checksum.
+    Read(u64),
+    /// It is not there, or damaged.
+    Unreadable,
+    /// Another storage group keeps it.
+    Elsewhere,
+}
+
 impl LogRow {
-    /// The row of a resolution. `body_checksum` is what the body on this node comes to, for a segment.
+    /// The row of a resolution, and for a segment what became of looking at its body.
     #[must_use]
-    pub fn new(resolution: &Resolution, body_checksum: Option<u64>) -> Self {
+    pub fn new(resolution: &Resolution, body: Body) -> Self {
         let step = match &resolution.step {
             Step::Segment(sealed) => LogStep::Segment {
                 segment: sealed.id,
                 count: sealed.count,
                 length: sealed.length,
                 checksum: Checksum(sealed.checksum),
-                body_checksum: body_checksum.map(Checksum),
+                body_checksum: match body {
+                    Body::Read(checksum) => Some(Checksum(checksum)),
+                    Body::Unreadable | Body::Elsewhere => None,
+                },
+                elsewhere: body == Body::Elsewhere,
             },
             Step::Opened { entry, incarnation } => {
                 LogStep::Opened { entry: *entry, incarnation: *incarnation }

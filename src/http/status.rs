@@ -56,15 +56,20 @@ pub struct Addresses {
 pub struct MemberStatus {
     pub node: NodeId,
     pub roles: Vec<Role>,
+    /// The storage group it belongs to, if it is a storage and there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u16>,
     pub peer: Address,
     pub admin: Option<Address>,
 }
 
-impl From<&Member> for MemberStatus {
-    fn from(member: &Member) -> Self {
+impl MemberStatus {
+    fn new(member: &Member, config: &NodeConfig) -> Self {
+        let grouped = member.has(Role::Storage) && config.storage_groups() > 1;
         Self {
             node: member.id,
             roles: member.roles.clone(),
+            group: grouped.then_some(member.group),
             peer: member.peer.clone(),
             admin: member.admin.clone(),
         }
@@ -174,7 +179,7 @@ impl NodeStatus {
                 mqtt: config.listen.mqtt.clone(),
                 admin: config.listen.admin.clone(),
             },
-            members: config.nodes.iter().map(MemberStatus::from).collect(),
+            members: config.nodes.iter().map(|member| MemberStatus::new(member, config)).collect(),
             ready: false,
             not_ready: Some("the node is starting".into()),
             uptime_seconds: 0,

@@ -35,7 +35,7 @@ fn segment_row(slot: u64) -> LogRow {
         base: Position(slot),
         step: Step::Segment(sealed),
     };
-    LogRow::new(&resolution, Some(0xab))
+    LogRow::new(&resolution, Body::Read(0xab))
 }
 
 impl Admin for FakeNode {

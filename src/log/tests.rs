@@ -1,10 +1,11 @@
 //! Reading a log of which only a part is kept.
 
-use vulpes_raft::ids::{EventId, Stamp};
+use vulpes_raft::ids::{EventId, Shards, Stamp};
 
 use super::*;
 use crate::peer::StorageClient;
 use crate::recent::RecentBodies;
+use crate::segment::SealedBody;
 use crate::storage::testing::{self, host, plain, sealed, segment_id, Order, TestDisk, TestNet};
 use crate::storage::Storage;
 
@@ -57,6 +58,53 @@ async fn places_before_the_head_are_refused_by_name() {
     // The head never moves back.
     log.release(Head::default());
     assert_eq!(log.head().slot, Slot(6));
+}
+
+/// A storage whose group holds a half of the shards, with all rows and the bodies of its own.
+async fn half(part: u32, bodies: &[SealedBody]) -> Storage {
+    let host = host(&TestDisk::default(), &TestNet::default());
+    let (shards, recent) = (Shards::part(part, 2), RecentBodies::new(0));
+    let storage = testing::open_part(&host, &testing::identity(1), shards, &recent).unwrap();
+    let mut order = Order::default();
+    let row = |body: &SealedBody| {
+        let own = shards.contains(body.shard).then(|| body.body.clone());
+        (order.segment(body), own)
+    };
+    storage.index(plain(bodies.iter().map(row).collect())).await.unwrap();
+    let last = Slot(bodies.len() as u64);
+    storage.indexed().wait_for(|slot| *slot == last).await.unwrap();
+    storage
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_storage_group_is_asked_for_its_own_bodies() {
+    let body = |number: u64| {
+        let shard = Shards::part(number as u32 % 3 % 2, 2).first();
+        let payload = number.to_string();
+        testing::sealed_in(
+            segment_id(1, 1, number),
+            shard,
+            &[testing::event("a", payload.as_bytes())],
+        )
+    };
+    let bodies: Vec<_> = (0..30).map(body).collect();
+    let (one, two) = (half(0, &bodies).await, half(1, &bodies).await);
+    let client =
+        |storage: &Storage| Arc::new(StorageClient::local(storage.clone())) as Arc<dyn Source>;
+    let tail = Tail { next_slot: Slot(31), next_position: Position(31) };
+    for sources in [vec![client(&one), client(&two)], vec![client(&two), client(&one)]] {
+        let (_tail, log) = log(tail, sources);
+        let wanted: Vec<_> = bodies.iter().map(testing::proposal).collect();
+        let found = log.bodies(&wanted).await.unwrap();
+        let names: Vec<_> = found.iter().map(Segment::id).collect();
+        assert_eq!(names, wanted.iter().map(|sealed| sealed.id).collect::<Vec<_>>());
+        assert_eq!(log.read(Slot(1)).await.unwrap().len(), 30);
+    }
+    // A run ends before the first body that is nowhere.
+    let (_tail, log) = log(tail, vec![client(&one)]);
+    let wanted: Vec<_> = bodies.iter().map(testing::proposal).collect();
+    assert_eq!(log.bodies(&wanted).await.unwrap().len(), 1);
+    assert!(matches!(log.bodies(&wanted[1..]).await, Err(ReadError::Unavailable(_))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use vulpes_raft::host::{BoxStream, Net};
+use vulpes_raft::ids::Shards;
 use vulpes_raft::wire::{self as link, Link, Service};
 
 use super::wire::Call;
@@ -41,7 +42,7 @@ impl Two {
 
     fn client(&self, disk: Option<DiskId>) -> StorageClient {
         let host = host(&TestDisk::default(), &self.net);
-        StorageClient::remote(&host, &identity(2), NodeId(1), ADDRESS, disk)
+        StorageClient::remote(&host, &identity(2), (NodeId(1), Shards::ALL), ADDRESS, disk)
     }
 
     /// Dials as the entry does, to say what an entry would not.

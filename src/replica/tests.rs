@@ -142,15 +142,15 @@ impl Order for Paced {
     }
 }
 
-/// An index that has all bodies, and notes when it gets which slots.
+/// An index that lacks no body, and notes when it gets which slots.
 struct Noting {
     begun: Instant,
     noted: Mutex<Vec<(u128, Vec<u64>)>>,
 }
 
 impl SlotIndex for Noting {
-    fn holds(&self, _: &SealedSegment) -> bool {
-        true
+    fn lacks(&self, _: &SealedSegment) -> bool {
+        false
     }
 
     fn index(&self, rows: Vec<IndexedRow>) -> BoxFuture<'_, Result<(), IndexFailure>> {

@@ -15,12 +15,12 @@ use vulpes_raft::node::MemberState;
 use vulpes_raft::order::{Resolution, Step};
 
 use crate::http::{
-    Admin, EntryStatus, LogPage, LogReadError, LogRow, NodeStatus, Readiness, ReplicaStatus,
+    Admin, Body, EntryStatus, LogPage, LogReadError, LogRow, NodeStatus, Readiness, ReplicaStatus,
     StateStatus, StorageStatus, SyncState, SyncStatus,
 };
 use crate::log::{Log, ReadError};
 use crate::realm::KeptCounts;
-use crate::segment::checksum;
+use crate::segment::{checksum, Segment};
 use crate::storage::Storage;
 
 use super::node::Node;
@@ -171,12 +171,13 @@ fn stored_page(
     let from = if from == Slot(0) { oldest()? } else { from };
     let rows = storage.rows(from, max).map_err(unavailable)?;
     let body = |row: &Resolution| match &row.step {
+        Step::Segment(sealed) if !storage.keeps(sealed.shard) => Body::Elsewhere,
         Step::Segment(sealed) => match storage.body(&sealed.id) {
-            Ok(body) => body.map(|body| checksum(&body)),
+            Ok(Some(body)) => Body::Read(checksum(&body)),
             // A damaged body is shown as one that could not be read.
-            Err(_) => None,
+            Ok(None) | Err(_) => Body::Unreadable,
         },
-        Step::Opened { .. } | Step::Closed { .. } => None,
+        Step::Opened { .. } | Step::Closed { .. } => Body::Unreadable,
     };
     let rows = rows.iter().map(|row| LogRow::new(row, body(row))).collect();
     // Asked for last: what was deleted while it was read is not to look like something lost.
@@ -205,7 +206,8 @@ async fn read_page(
     }
     let placed = log.read(from).await.map_err(failed)?;
     let row = |placed: &Arc<crate::log::Placed>| {
-        let body = placed.segment.as_ref().map(|segment| checksum(segment.body()));
+        let read = |segment: &Segment| Body::Read(checksum(segment.body()));
+        let body = placed.segment.as_ref().map_or(Body::Unreadable, read);
         LogRow::new(&placed.resolution, body)
     };
     let rows = placed.iter().take(max).map(row).collect();

@@ -1,6 +1,7 @@
 //! The storage beside a sync member: what lets segments be proposed before they have storage votes.
 //!
-//! Invariant: it is used only where the configuration makes all sync members storages and all storages sync members.
+//! Invariant: it is used only where the configuration makes all sync members storages and all storages sync members, in one
+//! group.
 //!
 //! Deliberately absent: the rules (`vulpes_raft::bodies`), and who may propose early (`entry`).
 
@@ -13,14 +14,15 @@ use vulpes_raft::bodies::{Bodies, Deleting};
 use vulpes_raft::ids::NodeId;
 use vulpes_raft::order::SealedSegment;
 
-use crate::config::{NodeConfig, Role};
+use crate::config::{Member, NodeConfig, Role};
 use crate::peer::StorageClient;
 use crate::segment::SealedBody;
 use crate::storage::Storage;
 
 /// Whether segments can be proposed early in a cluster.
 pub(super) fn early(config: &NodeConfig) -> bool {
-    config.nodes.iter().all(|member| member.has(Role::Sync) == member.has(Role::Storage))
+    let one = |member: &Member| member.has(Role::Sync) == member.has(Role::Storage);
+    config.storage_groups() == 1 && config.nodes.iter().all(one)
 }
 
 /// How long a body waits for the log entry that names it, so that one commit takes both. The entry is there within a

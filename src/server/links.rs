@@ -9,7 +9,7 @@ use futures::FutureExt;
 use std::time::Duration;
 use vulpes_raft::client::SyncClient;
 use vulpes_raft::ids::{Incarnation, NodeId, Slot};
-use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroup};
+use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroups};
 use vulpes_raft::service::{Followed as SyncFollowed, Lease as SyncLease, SyncError};
 
 use crate::entry::order::{Lease, Opened, OrderError, Ordering};
@@ -51,7 +51,7 @@ impl Ordering for Sync {
     fn open(&self, entry: NodeId, request: u64) -> BoxFuture<'_, Result<Opened, OrderError>> {
         async move {
             let opened = self.0.open(entry, request).await.map_err(order_error)?;
-            Ok(Opened { incarnation: opened.incarnation, group: opened.group })
+            Ok(Opened { incarnation: opened.incarnation, groups: opened.groups })
         }
         .boxed()
     }
@@ -77,14 +77,14 @@ impl Ordering for Sync {
         .boxed()
     }
 
-    fn group(&self) -> BoxFuture<'_, Result<StorageGroup, OrderError>> {
-        async move { self.0.group().await.map_err(order_error) }.boxed()
+    fn groups(&self) -> BoxFuture<'_, Result<StorageGroups, OrderError>> {
+        async move { self.0.groups().await.map_err(order_error) }.boxed()
     }
 }
 
 impl SlotIndex for Storage {
-    fn holds(&self, segment: &SealedSegment) -> bool {
-        self.has(segment)
+    fn lacks(&self, segment: &SealedSegment) -> bool {
+        Self::lacks(self, segment)
     }
 
     fn index(&self, rows: Vec<IndexedRow>) -> BoxFuture<'_, Result<(), IndexFailure>> {

@@ -5,7 +5,7 @@
 //!
 //! Deliberately absent: the process around it (`cli`) and admin HTTP (`admin`), which a simulation does without.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,19 +16,18 @@ use vulpes_raft::bodies::Bodies;
 use vulpes_raft::client::SyncClient;
 use vulpes_raft::file::{File, OpenError};
 use vulpes_raft::host::{Host, Listener};
-use vulpes_raft::ids::{DiskId, NodeId, Slot};
+use vulpes_raft::ids::DiskId;
 use vulpes_raft::node::{Member as SyncMember, StartError as SyncStartError, SyncConfig, SyncNode};
 use vulpes_raft::order::Resolution;
-use vulpes_raft::wire::{self, Identity};
+use vulpes_raft::wire::Identity;
 
 use crate::config::identity::IdentityError;
-use crate::config::{open_identity, NodeConfig, Role};
+use crate::config::{open_identity, Member, NodeConfig, Role};
 use crate::dispatch::Dispatcher;
 use crate::entry::{Entry, EntryConfig, EntryHandle};
 use crate::keep::Keeper;
 use crate::limits;
 use crate::log::{log, Log, Source, Tail};
-use crate::peer::StorageClient;
 use crate::realm::{Realms, SharedRealms, View};
 use crate::recent::RecentBodies;
 use crate::replica::{dispatch, Replica, SlotIndex, NOTICE_SLOTS};
@@ -44,6 +43,7 @@ use super::links::Sync;
 use super::listen::{self, Protocol};
 use super::peers::{serve_peers, Served};
 use super::repair::repair;
+use super::storages::{enrol, furthest_first, nearest_first, report_stored, storages, Storages};
 use super::tuning::Tuning;
 use super::upkeep::catch_up;
 
@@ -52,9 +52,6 @@ pub(super) const RETRY: Duration = Duration::from_millis(200);
 
 /// How long a node that stops tries to say goodbye to sync, and waits for its clients to go.
 const LEAVE_WAIT: Duration = Duration::from_secs(2);
-
-/// How often a storage tells sync how far it has come, at most.
-const STORED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +124,7 @@ impl Node {
         tuning.entry.early &= early;
         let storage = file.as_ref().filter(|_| own.has(Role::Storage)).map(|file| {
             let patience = if tuning.entry.early { bodies::FOR_ITS_ENTRY } else { Duration::ZERO };
-            Storage::open(file, &identity, recent.clone(), patience)
+            Storage::open(file, &identity, config.shards(&own), recent.clone(), patience)
         });
         let storage = storage.transpose()?;
         let storages = storages(&host, &config, &identity, storage.as_ref());
@@ -145,7 +142,7 @@ impl Node {
         let calls = Arc::<OnceLock<Calls>>::default();
         let served = Served { sync: sync.clone(), storage: storage.clone(), calls: calls.clone() };
         tokio::spawn(serve_peers(listeners.peer, identity.clone(), served));
-        let members = sync_members(&config, Role::Sync);
+        let members = sync_members(&config);
         let order = SyncClient::new(host.clone(), identity.clone(), members, sync.clone());
         let (stopping, stop) = watch::channel(false);
         let mut node = Self {
@@ -179,7 +176,8 @@ impl Node {
         stop: watch::Receiver<bool>,
     ) -> Result<(), StartError> {
         let own = self.storage.as_ref().map(|_| (self.identity.node, self.identity.disk));
-        tokio::spawn(enrol(host.clone(), self.order.clone(), storages.clone(), own));
+        let groups = self.config.storage_groups();
+        tokio::spawn(enrol(host.clone(), self.order.clone(), storages.clone(), groups, own));
         if let Some(storage) = &self.storage {
             tokio::spawn(report_stored(self.order.clone(), storage.clone()));
             let others = storages.values().filter(|other| other.node() != self.identity.node);
@@ -256,7 +254,7 @@ impl Node {
         &self,
         host: &Host,
         tuning: &Tuning,
-        storages: &BTreeMap<NodeId, StorageClient>,
+        storages: &Storages,
         observed: mpsc::Receiver<Arc<Vec<Resolution>>>,
         recent: RecentBodies,
     ) -> EntryHandle {
@@ -285,10 +283,7 @@ impl Node {
 
     /// The realms' state behind which this node goes on reading: its own storage's, or that of the storage that has
     /// come furthest of those that answer.
-    async fn beginning(
-        &self,
-        storages: &BTreeMap<NodeId, StorageClient>,
-    ) -> Result<Realms, StartError> {
+    async fn beginning(&self, storages: &Storages) -> Result<Realms, StartError> {
         if let Some(storage) = &self.storage {
             if self.config.retention.is_limited() {
                 let others = storages.values().filter(|other| other.node() != self.identity.node);
@@ -364,48 +359,6 @@ impl Node {
     }
 }
 
-/// The way to each storage.
-type Storages = BTreeMap<NodeId, StorageClient>;
-
-fn storages(
-    host: &Host,
-    config: &NodeConfig,
-    identity: &Identity,
-    own: Option<&Storage>,
-) -> Storages {
-    let members = config.nodes.iter().filter(|member| member.has(Role::Storage));
-    let client = |member: &crate::config::Member| match own {
-        Some(storage) if member.id == identity.node => StorageClient::local(storage.clone()),
-        _ => StorageClient::remote(host, identity, member.id, member.peer.as_str(), None),
-    };
-    members.map(|member| (member.id, client(member))).collect()
-}
-
-/// The storages that answer.
-async fn furthest_first(storages: &BTreeMap<NodeId, StorageClient>) -> Vec<&StorageClient> {
-    let asked = storages.values().map(|storage| async move { (storage, storage.status().await) });
-    let mut found = Vec::new();
-    for (storage, status) in futures::future::join_all(asked).await {
-        match status {
-            Ok(status) => found.push((status.indexed, storage)),
-            Err(error) => tracing::info!(%error, "a storage to begin from does not answer"),
-        }
-    }
-    found.sort_by_key(|(indexed, _)| std::cmp::Reverse(*indexed));
-    found.into_iter().map(|(_, storage)| storage).collect()
-}
-
-/// The own storage first, so that reading crosses the network only where it must.
-fn nearest_first(
-    own: NodeId,
-    storages: &BTreeMap<NodeId, StorageClient>,
-    sources: Vec<Arc<dyn Source>>,
-) -> Vec<Arc<dyn Source>> {
-    let mut sources: Vec<_> = storages.keys().copied().zip(sources).collect();
-    sources.sort_by_key(|(node, _)| *node != own);
-    sources.into_iter().map(|(_, source)| source).collect()
-}
-
 async fn listen(host: &Host, config: &NodeConfig) -> Result<Listeners, StartError> {
     let bind = |what: &'static str, address: String| -> BoxFuture<'_, _> {
         Box::pin(async move {
@@ -424,70 +377,29 @@ async fn listen(host: &Host, config: &NodeConfig) -> Result<Listeners, StartErro
     Ok(Listeners { peer, clients })
 }
 
-fn sync_members(config: &NodeConfig, role: Role) -> Vec<SyncMember> {
-    let members = config.nodes.iter().filter(|member| member.has(role));
-    members
-        .map(|member| SyncMember { node: member.id, address: member.peer.as_str().to_owned() })
+fn sync_members(config: &NodeConfig) -> Vec<SyncMember> {
+    config.with_role(Role::Sync).map(sync_member).collect()
+}
+
+fn storage_group(config: &NodeConfig, group: u16) -> Vec<SyncMember> {
+    config
+        .with_role(Role::Storage)
+        .filter(|member| member.group == group)
+        .map(sync_member)
         .collect()
+}
+
+fn sync_member(member: &Member) -> SyncMember {
+    SyncMember { node: member.id, address: member.peer.as_str().to_owned() }
 }
 
 fn sync_config(config: &NodeConfig, identity: &Identity) -> SyncConfig {
     SyncConfig {
         identity: identity.clone(),
-        members: sync_members(config, Role::Sync),
-        storages: sync_members(config, Role::Storage),
+        members: sync_members(config),
+        storages: (1..=config.storage_groups()).map(|group| storage_group(config, group)).collect(),
         heartbeat: config.timing.heartbeat,
         election: (config.timing.election_min, config.timing.election_max),
         lease: config.timing.lease,
-    }
-}
-
-/// Learns the storage group, and with it which disk each storage has to come with. A storage that is not on the disk
-/// it was enrolled with must not vote: it ends.
-async fn enrol(
-    host: Host,
-    order: SyncClient,
-    storages: BTreeMap<NodeId, StorageClient>,
-    own: Option<(NodeId, DiskId)>,
-) {
-    let group = loop {
-        match order.group().await {
-            Ok(group) => break group,
-            Err(error) => {
-                tracing::debug!(%error, "the storage group is not known yet");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    };
-    for member in &group.members {
-        let Some(client) = storages.get(&member.node) else { continue };
-        match own {
-            Some((node, disk)) if node == member.node => {
-                if disk != member.disk {
-                    (host.fatal)(&wire::wiped(node));
-                    return;
-                }
-            }
-            _ => client.expect_disk(member.disk),
-        }
-    }
-}
-
-/// Tells sync now and then how far this storage has the order on disk, so that sync can forget the rows.
-async fn report_stored(order: SyncClient, storage: Storage) {
-    let mut indexed = storage.indexed();
-    let mut told = Slot(0);
-    loop {
-        let through = *indexed.borrow_and_update();
-        if through > told {
-            match order.stored(storage.node(), through).await {
-                Ok(()) => told = through,
-                Err(error) => tracing::debug!(%error, "sync was not told how far the storage is"),
-            }
-        }
-        tokio::time::sleep(STORED_INTERVAL).await;
-        if *indexed.borrow() == told && indexed.changed().await.is_err() {
-            return;
-        }
     }
 }

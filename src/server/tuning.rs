@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use futures::FutureExt;
 use vulpes_raft::ids::{Incarnation, NodeId};
 use vulpes_raft::node::Tuning as SyncTuning;
-use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroup};
+use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroups};
 
 use crate::entry::{EntryTuning, Lease, Opened, OrderError, Ordering};
 use crate::keep::{KeepError, Keeper, Kept};
@@ -171,7 +171,7 @@ impl Ordering for TunedOrdering {
         async move { self.meet(self.ordering.renew(entry, incarnation).await).await }.boxed()
     }
 
-    fn group(&self) -> BoxFuture<'_, Result<StorageGroup, OrderError>> {
-        async move { self.meet(self.ordering.group().await).await }.boxed()
+    fn groups(&self) -> BoxFuture<'_, Result<StorageGroups, OrderError>> {
+        async move { self.meet(self.ordering.groups().await).await }.boxed()
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use vulpes_raft::ids::{NodeId, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
@@ -21,6 +22,7 @@ use crate::segment::Segment;
 use crate::storage::{IndexedRow, Storage};
 
 use super::node::Node;
+use super::storages::Storages;
 
 /// How long to wait before what failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -37,7 +39,7 @@ impl Node {
         &mut self,
         log: &Log,
         realms: &SharedRealms,
-        storages: &BTreeMap<NodeId, StorageClient>,
+        storages: &Storages,
     ) -> watch::Sender<bool> {
         log.release(realms.with(Realms::head));
         let (left_behind, mut behind) = watch::channel(false);
@@ -114,7 +116,9 @@ async fn fill(storage: &Storage, log: &Log, head: Slot, oldest: Slot) -> Result<
         bytes += sealed(&found.rows[at]).map_or(0, |sealed| sealed.length as usize);
     }
     let rows = found.rows.split_off(at);
-    let wanted: Vec<SealedSegment> = rows.iter().filter_map(sealed).cloned().collect();
+    let lacked = |row: &Resolution| sealed(row).filter(|sealed| storage.lacks(sealed)).cloned();
+    let lacks: Vec<Option<SealedSegment>> = rows.iter().map(lacked).collect();
+    let wanted: Vec<SealedSegment> = lacks.iter().flatten().cloned().collect();
     let mut bodies: Vec<Segment> = Vec::new();
     while bodies.len() < wanted.len() {
         let more = log.bodies(&wanted[bodies.len()..]).await.map_err(|error| error.to_string())?;
@@ -122,8 +126,8 @@ async fn fill(storage: &Storage, log: &Log, head: Slot, oldest: Slot) -> Result<
     }
     let mut bodies = bodies.into_iter();
     let mut hidden = found.hidden.into_iter().collect::<BTreeMap<_, _>>();
-    let row = |resolution: Resolution| {
-        let body = sealed(&resolution).and_then(|_| bodies.next());
+    let row = |(resolution, lacks): (Resolution, Option<SealedSegment>)| {
+        let body = lacks.and_then(|_| bodies.next());
         let body = body.filter(|_| !planted(Mutant::SnapshotWithoutBodies));
         IndexedRow {
             body: body.map(|segment| segment.body().clone()),
@@ -132,7 +136,7 @@ async fn fill(storage: &Storage, log: &Log, head: Slot, oldest: Slot) -> Result<
             resolution,
         }
     };
-    let rows = rows.into_iter().map(row).collect();
+    let rows = rows.into_iter().zip(lacks).map(row).collect();
     storage.fill(rows).await.map_err(|error| error.to_string())
 }
 
@@ -158,7 +162,7 @@ pub(super) async fn catch_up(storage: &Storage, others: &[StorageClient]) {
 async fn begin_anew(storage: &Storage, others: &[StorageClient]) {
     loop {
         for other in others {
-            match adopt(storage, other).await {
+            match adopt(storage, other, others).await {
                 Ok(slot) => {
                     tracing::warn!(%slot, from = %other.node(), "the storage begins anew behind another one's state");
                     return;
@@ -172,8 +176,27 @@ async fn begin_anew(storage: &Storage, others: &[StorageClient]) {
     }
 }
 
+/// A body, from whoever has it.
+async fn body_of(sealed: &SealedSegment, others: &[StorageClient]) -> Result<Bytes, String> {
+    let mut failure = String::new();
+    for other in others.iter().filter(|other| other.keeps(sealed.shard)) {
+        match other.bodies(vec![sealed.id]).await {
+            Ok(bodies) => match bodies.into_iter().next().flatten() {
+                Some(body) => return Ok(body),
+                None => failure = format!("node {} lacks it", other.node()),
+            },
+            Err(error) => failure = error.to_string(),
+        }
+    }
+    Err(format!("the newest body {} is not to be had: {failure}", sealed.id))
+}
+
 /// The slot behind which the storage goes on.
-async fn adopt(storage: &Storage, other: &StorageClient) -> Result<Slot, String> {
+async fn adopt(
+    storage: &Storage,
+    other: &StorageClient,
+    others: &[StorageClient],
+) -> Result<Slot, String> {
     let (tail, rows) = other.state_rows().await.map_err(|error| error.to_string())?;
     let tail = tail.ok_or("it has nothing")?;
     let realms = Realms::load(Some(&tail), rows.iter().cloned()).map_err(|e| e.to_string())?;
@@ -185,11 +208,8 @@ async fn adopt(storage: &Storage, other: &StorageClient) -> Result<Slot, String>
     let PeerRows { hidden, .. } = other.rows(tail.slot, 1).await.map_err(|e| e.to_string())?;
     let hidden = hidden.into_iter().find(|(slot, _)| *slot == tail.slot);
     let body = match sealed(&tail) {
-        Some(sealed) => {
-            let bodies = other.bodies(vec![sealed.id]).await.map_err(|error| error.to_string())?;
-            Some(bodies.into_iter().next().flatten().ok_or("it lacks its newest body")?)
-        }
-        None => None,
+        Some(sealed) if storage.keeps(sealed.shard) => Some(body_of(sealed, others).await?),
+        _ => None,
     };
     let slot = tail.slot;
     let row = IndexedRow {

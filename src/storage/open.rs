@@ -5,7 +5,7 @@
 //! Deliberately absent: whose file it is, and its format (`vulpes_raft::file`).
 
 use vulpes_raft::file::{File, OpenError};
-use vulpes_raft::ids::Slot;
+use vulpes_raft::ids::{Shards, Slot};
 use vulpes_raft::order::Resolution;
 
 use super::error::ReadError;
@@ -18,20 +18,22 @@ use super::writer::Tables;
 pub(super) fn open(
     file: &File,
     reader: &Reader,
+    shards: Shards,
 ) -> Result<(Staging, Option<Resolution>), OpenError> {
     file.prepare(&tables::BODIES, |transaction| Tables::open(transaction).map(drop))?;
-    load(reader).map_err(|error| match error {
+    load(reader, shards).map_err(|error| match error {
         ReadError::Disk(reason) => file.disk(&reason),
         damaged => file.damaged(&damaged),
     })
 }
 
-fn load(reader: &Reader) -> Result<(Staging, Option<Resolution>), ReadError> {
+fn load(reader: &Reader, shards: Shards) -> Result<(Staging, Option<Resolution>), ReadError> {
     let tail = reader.tail()?;
     if !reader.is_dense()? {
         return Err(ReadError::DamagedRow(tail.map_or(Slot(0), |tail| tail.slot)));
     }
     let fences = reader.fences()?;
-    let staging = Staging::new(reader.unresolved(&fences)?, fences, Next::after(tail.as_ref()));
+    let (unresolved, next) = (reader.unresolved(&fences)?, Next::after(tail.as_ref()));
+    let staging = Staging::new(shards, unresolved, fences, next);
     Ok((staging, tail))
 }

@@ -115,7 +115,7 @@ impl Storage {
     }
 
     /// Fills in rows before the oldest one here, the last of them right before it, each with its body where this storage
-    /// does not hold it. Returns when they are durable.
+    /// lacks it. Returns when they are durable.
     ///
     /// # Errors
     /// Where they are not the ones before, a body is missing or wrong, the disk can't be read, or the node is ending.

@@ -4,14 +4,16 @@
 //! that of the disk once everything queued so far is written, so decisions and writes have to be queued in one order.
 //!
 //! Invariant: a body is discarded only where the order itself shows that it can't be resolved any more, and a row that
-//! names a body is written only if the body is held or comes with it.
+//! names a body of the storage's shards is written only if the body is held or comes with it.
 //!
 //! Deliberately absent: the disk, the queue, and the checking of bodies that arrive.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Slot};
+use vulpes_raft::ids::{
+    AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Shards, Slot,
+};
 use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
@@ -50,7 +52,7 @@ impl Fence {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexedRow {
     pub resolution: Resolution,
-    /// The segment's body, where the storage does not hold it.
+    /// The segment's body, where the storage lacks it.
     pub body: Option<Bytes>,
     /// Offsets of events that subscribers never see, ascending.
     pub hidden: Vec<u32>,
@@ -147,6 +149,8 @@ impl Next {
 
 #[derive(Debug)]
 pub(super) struct Staging {
+    /// What the storage's group holds.
+    shards: Shards,
     /// The checksums of bodies without a place in the order.
     unresolved: BTreeMap<AdvanceSegment, u64>,
     fences: BTreeMap<NodeId, Fence>,
@@ -157,11 +161,12 @@ pub(super) struct Staging {
 impl Staging {
     /// Takes up what the tables hold.
     pub(super) fn new(
+        shards: Shards,
         unresolved: BTreeMap<AdvanceSegment, u64>,
         fences: BTreeMap<NodeId, Fence>,
         next: Next,
     ) -> Self {
-        Self { unresolved, fences, damaged: BTreeSet::new(), next }
+        Self { shards, unresolved, fences, damaged: BTreeSet::new(), next }
     }
 
     /// Whether this very body is here, or the order shows what became of its segment.
@@ -221,7 +226,7 @@ impl Staging {
         }
     }
 
-    /// Takes the next rows of the order, all or none, each with a body to write where the storage does not hold it.
+    /// Takes the next rows of the order, all or none, each with a body to write where the storage lacks it.
     /// The bodies were found to be what their rows say.
     pub(super) fn index(&mut self, rows: Vec<IndexedRow>) -> Result<Vec<Write>, IndexError> {
         let (raised, next) = self.check(&rows)?;
@@ -272,7 +277,7 @@ impl Staging {
                     if Fence::at(sealed.id) < fence {
                         return Err(IndexError::Fenced { slot, segment: sealed.id });
                     }
-                    if body.is_none() && !self.names(sealed) {
+                    if body.is_none() && self.wants(sealed) {
                         return Err(IndexError::BodyMissing { slot, segment: sealed.id });
                     }
                     let number = sealed.id.number.next();
@@ -289,20 +294,24 @@ impl Staging {
         Ok((raised, next))
     }
 
-    /// Whether the very body that was voted for is held, soundly as far as is known, and waits for its place.
-    pub(super) fn has(&self, sealed: &SealedSegment) -> bool {
-        self.names(sealed) && !self.damaged.contains(&sealed.id)
+    /// Whether the very body that was voted for is to be kept here, and is not held, soundly as far as is known.
+    pub(super) fn lacks(&self, sealed: &SealedSegment) -> bool {
+        self.wants(sealed) || self.names(sealed) && self.damaged.contains(&sealed.id)
     }
 
-    /// Whether that body was kept. One found damaged since then gets its row all the same: it is known to need repair,
-    /// and it may have been found by another reader just after the caller was told that it is here.
+    /// Whether that body is to be kept here, and was not. One found damaged since then gets its row all the same: it is
+    /// known to need repair, and it may have been found by another reader just after the caller was told that it is here.
+    fn wants(&self, sealed: &SealedSegment) -> bool {
+        self.shards.contains(sealed.shard) && !self.names(sealed)
+    }
+
     fn names(&self, sealed: &SealedSegment) -> bool {
         self.unresolved.get(&sealed.id) == Some(&sealed.checksum)
     }
 
     fn resolve(&mut self, sealed: &SealedSegment, body: Option<Bytes>, writes: &mut Vec<Write>) {
         let (id, checksum) = (sealed.id, sealed.checksum);
-        let has = self.has(sealed);
+        let has = self.names(sealed) && !self.damaged.contains(&id);
         if let Some(body) = body.filter(|_| !has) {
             self.damaged.remove(&id);
             writes.push(Write::Body { id, checksum, body });
@@ -373,7 +382,7 @@ impl Staging {
     fn check_held(&self, row: &IndexedRow) -> Result<(), IndexError> {
         match &row.resolution.step {
             Step::Segment(_) if planted(Mutant::SnapshotWithoutBodies) => Ok(()),
-            Step::Segment(sealed) if row.body.is_none() && !self.names(sealed) => {
+            Step::Segment(sealed) if row.body.is_none() && self.wants(sealed) => {
                 Err(IndexError::BodyMissing { slot: row.resolution.slot, segment: sealed.id })
             }
             _ => Ok(()),

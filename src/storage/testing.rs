@@ -20,7 +20,8 @@ use tokio::sync::mpsc;
 use vulpes_raft::file::{File, OpenError};
 use vulpes_raft::host::{BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random};
 use vulpes_raft::ids::{
-    AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Shard, Slot, Stamp,
+    AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Shard, Shards, Slot,
+    Stamp,
 };
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use vulpes_raft::wire::Identity;
@@ -57,8 +58,18 @@ pub(crate) fn open_as(
     own: &Identity,
     recent: &RecentBodies,
 ) -> Result<Storage, OpenError> {
+    open_part(host, own, Shards::ALL, recent)
+}
+
+/// The same, of a storage whose group holds these shards.
+pub(crate) fn open_part(
+    host: &Host,
+    own: &Identity,
+    shards: Shards,
+    recent: &RecentBodies,
+) -> Result<Storage, OpenError> {
     let file = File::open(host, Path::new("data"), own)?;
-    Storage::open(&file, own, recent.clone(), Duration::ZERO)
+    Storage::open(&file, own, shards, recent.clone(), Duration::ZERO)
 }
 
 struct NoTime;
@@ -277,11 +288,16 @@ pub(crate) fn sealed(id: AdvanceSegment, payload: &[u8]) -> SealedBody {
 
 /// A sealed segment of these events.
 pub(crate) fn sealed_of(id: AdvanceSegment, events: &[Event]) -> SealedBody {
+    sealed_in(id, Shard(0), events)
+}
+
+/// The same, of a shard.
+pub(crate) fn sealed_in(id: AdvanceSegment, shard: Shard, events: &[Event]) -> SealedBody {
     let mut open = OpenSegment::default();
     for event in events {
         open.push(event).unwrap();
     }
-    open.seal(id, Shard(0))
+    open.seal(id, shard)
 }
 
 /// An event that is not retained and asks for nothing.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use vulpes_raft::host::CommitMode;
-use vulpes_raft::ids::{DiskId, Incarnation, Shard};
+use vulpes_raft::ids::{DiskId, Incarnation, Shard, Shards};
 use vulpes_raft::order::CloseReason;
 
 use super::testing::{
@@ -14,6 +14,7 @@ use super::*;
 use crate::keep::{KeepError, Kept, StorageVote};
 use crate::segment::{OpenSegment, SealedBody};
 
+mod groups;
 mod model;
 mod release;
 mod state;
@@ -63,8 +64,8 @@ async fn a_kept_body_is_voted_for_and_there_after_a_power_cut() {
     assert_eq!(storage.keep(other.clone()).await, Err(KeepError::Conflict(body.id)));
 
     let storage = open(&disk.cut_power());
-    assert!(storage.has(&proposal(&body)));
-    assert!(!storage.has(&proposal(&other)));
+    assert!(!storage.lacks(&proposal(&body)));
+    assert!(storage.lacks(&proposal(&other)));
     assert_eq!(storage.body(&body.id), Ok(Some(body.body.clone())));
     assert_eq!(storage.keep(body.clone()).await.unwrap().vote, expected);
     assert_eq!(storage.keep(other).await, Err(KeepError::Conflict(body.id)));
@@ -79,7 +80,7 @@ async fn a_vote_waits_for_the_disk_and_a_write_for_nobody() {
     let kept = tokio::time::timeout(early, storage.keep(body.clone())).await;
     assert!(kept.is_err(), "the vote came before the commit");
     // It has arrived, so it can be read from memory, but neither votes nor readers know it yet.
-    assert!(storage.has(&proposal(&body)));
+    assert!(!storage.lacks(&proposal(&body)));
     assert_eq!(storage.inner.recent.get(body.id), Some(body.body.clone()));
     assert_eq!(storage.body(&body.id), Ok(None));
     assert_eq!(open(&disk.cut_power()).body(&body.id), Ok(None));
@@ -117,7 +118,7 @@ async fn a_body_waits_for_the_commit_of_another_writer_but_not_for_ever() {
     let file = File::open(&host, Path::new("data"), &identity(1)).unwrap();
     let recent = RecentBodies::new(limits::RECENT_BODIES);
     let patience = COMMIT * 20;
-    let storage = Storage::open(&file, &identity(1), recent, patience).unwrap();
+    let storage = Storage::open(&file, &identity(1), Shards::ALL, recent, patience).unwrap();
     let begun = tokio::time::Instant::now();
     storage.keep(sealed(segment_id(1, 1, 0), b"alone")).await.unwrap();
     assert_eq!(begun.elapsed().as_millis(), (patience + COMMIT).as_millis());
@@ -384,7 +385,7 @@ async fn a_body_that_rots_is_found_and_mended() {
     }
     assert_eq!(storage.damaged(), [resolved.id, fresh.id, rotten.id]);
     assert_eq!(read_bodies(&storage, &[resolved.id]), Ok(vec![None]));
-    assert!(!storage.has(&proposal(&fresh)));
+    assert!(storage.lacks(&proposal(&fresh)));
 
     let wrong = storage.replace(&proposal(&resolved), fresh.body.clone()).await;
     assert_eq!(wrong, Err(ReplaceError::BodyWrong(resolved.id)));

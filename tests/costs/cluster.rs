@@ -127,6 +127,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
     let realm = Realm::new("realm1").expect("a realm's name");
     let listen = |port: u16| address("0.0.0.0", port);
     let member = |id: u64| Member {
+        group: 1,
         id: NodeId(id),
         peer: address(&name(id), PEER_PORT),
         admin: None,

@@ -1,7 +1,7 @@
 //! The order, as the nodes showed it, and what has to hold of it at every step.
 //!
 //! Checked here, of DESIGN.md section 6: no two nodes disagree about a slot, before and after restarts (2); every
-//! resolution has a quorum of votes (3); nothing of an older incarnation is placed after its fence (4); slots and
+//! resolution has a quorum of votes of its storage group (3); nothing of an older incarnation is placed after its fence (4); slots and
 //! positions are dense, stamps don't fall, numbers are in order within an incarnation, each value stands at one
 //! position, in the order of its session (1); all nodes hide the same events of a slot. What is released is released up to
 //! where a slot begins.
@@ -21,16 +21,14 @@ use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use crate::keepers::KeptLog;
 use crate::locks::{self, LockLog};
+use crate::plan::{Shape, QUORUM};
 use crate::state::StateLog;
 use crate::value::Value;
-
-/// How many storages there are, and how many of them are a quorum.
-pub(crate) const STORAGES: u64 = 3;
-pub(crate) const QUORUM: usize = 2;
 
 /// The order as it was shown so far.
 #[derive(Default)]
 pub(crate) struct OrderLog {
+    pub(crate) shape: Shape,
     slots: Vec<Resolution>,
     /// By position, from 1; nothing where nodes speak of sessions among themselves.
     values: Vec<Option<Value>>,
@@ -89,6 +87,18 @@ impl OrderLog {
         Ok(found)
     }
 
+    /// Takes what a storage has at a slot whose body another group keeps.
+    pub(crate) fn show_bare(&self, row: &Resolution, hidden: &[u32]) -> Result<(), String> {
+        let at = row.slot.0 as usize - 1;
+        match self.slots.get(at) {
+            Some(known) if known != row => Err(format!("{known:?} became {row:?}")),
+            Some(_) if *self.hidden[at] != *hidden => {
+                Err(format!("slot {} hides {hidden:?} now", row.slot))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes the next slot.
     fn take(&mut self, placed: &Placed, found: &mut Vec<SealedSegment>) -> Result<(), String> {
         let resolution = &placed.resolution;
@@ -144,7 +154,8 @@ impl OrderLog {
             return Err(format!("slot {slot} has segment {id} where number {} is next", life.next));
         }
         life.next = id.number.next();
-        let known = |vote: &NodeId| (1..=STORAGES).contains(&vote.0);
+        let storages = self.shape.storages_of(sealed.shard);
+        let known = |vote: &NodeId| storages.contains(&vote.0);
         let rising = sealed.votes.windows(2).all(|pair| pair[0] < pair[1]);
         // Where there are none, it was proposed early: whether a quorum has it, the disks tell.
         let enough = sealed.votes.is_empty() || sealed.votes.len() >= QUORUM;

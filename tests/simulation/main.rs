@@ -10,7 +10,8 @@
 //! others they are proposed early. In some, a disk rots: its node refuses to start and stays away, or mends what it has.
 //!
 //! - `VULPES_SEED=17 cargo test --test simulation replay -- --nocapture` runs one seed and prints its trace.
-//!   With `VULPES_VOTES=1`, segments are proposed with storage votes in it.
+//!   With `VULPES_VOTES=1`, segments are proposed with storage votes in it; with `VULPES_GROUPS=1`, it has two storage
+//!   groups.
 //! - `VULPES_SEEDS=5000 cargo test --test simulation more -- --nocapture` runs as many seeds beyond those run always, on
 //!   all cores; `VULPES_FROM=$(date +%s)00000` has it begin where nobody was before.
 //!
@@ -160,7 +161,7 @@ fn check_on_all_cores(seeds: Range<u64>) {
                 if !seeds.contains(&seed) {
                     return;
                 }
-                let report = run(&Plan::new(seed), None);
+                let report = run(&plan(seed), None);
                 if let Some(reason) = &report.failure {
                     println!("seed {seed}: {reason}");
                 }
@@ -182,6 +183,15 @@ fn check_on_all_cores(seeds: Range<u64>) {
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+/// The plan that the environment asks for.
+fn plan(seed: u64) -> Plan {
+    match (number("VULPES_VOTES"), number("VULPES_GROUPS")) {
+        (None, None) => Plan::new(seed),
+        (Some(_), None) => Plan::with_votes(seed),
+        (_, Some(_)) => Plan::with_groups(seed),
+    }
 }
 
 /// Few: a hundred that nobody ran before come with each run of `.ci/run`.
@@ -223,9 +233,7 @@ fn replay() {
             .with_writer(std::io::stdout)
             .init();
     }
-    let voting = number("VULPES_VOTES").is_some();
-    let plan = if voting { Plan::with_votes(seed) } else { Plan::new(seed) };
-    let report = run(&plan, None);
+    let report = run(&plan(seed), None);
     print(&report);
     assert_eq!(report.failure, None);
 }
@@ -235,6 +243,11 @@ fn more() {
     let Some(count) = number("VULPES_SEEDS") else { return };
     let from = number("VULPES_FROM").unwrap_or(MORE);
     check_on_all_cores(from..from + count);
+}
+
+#[test]
+fn each_storage_group_keeps_its_own_part() {
+    all_pass((0..8).map(Plan::with_groups));
 }
 
 #[test]

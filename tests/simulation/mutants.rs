@@ -143,6 +143,11 @@ fn a_quorum_off_by_one_is_caught() {
 }
 
 #[test]
+fn taking_one_group_for_all_is_caught() {
+    caught_in(Mutant::OneGroupForAll, Plan::with_groups, "has no quorum of votes");
+}
+
+#[test]
 fn voting_before_the_fsync_is_caught() {
     caught_in(Mutant::VoteBeforeFsync, Plan::with_votes, "and does not hold it");
 }

@@ -290,13 +290,17 @@ fn member(shape: Shape, id: u64) -> Member {
     if shape.is_entry(id) {
         roles.insert(Role::Entry);
     }
-    if shape.is_keeper(id) {
-        roles.extend([Role::Storage, Role::Sync]);
+    if shape.is_sync(id) {
+        roles.insert(Role::Sync);
+    }
+    if id <= shape.storages() {
+        roles.insert(Role::Storage);
     }
     Member {
         id: NodeId(id),
         peer: address(&name(id), PEER_PORT),
         admin: None,
         roles: roles.into_iter().collect(),
+        group: shape.group(id),
     }
 }

@@ -14,11 +14,11 @@ use vulpes::log::{Log, Placed};
 use vulpes::segment::{checksum, Segment};
 use vulpes::storage::{ReadError, Storage};
 use vulpes_raft::ids::{NodeId, Slot};
-use vulpes_raft::order::{SealedSegment, Step};
+use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use crate::cluster::Cluster;
-use crate::log::{QUORUM, STORAGES};
 use crate::node::{Handles, Simulated};
+use crate::plan::QUORUM;
 use crate::record::Record;
 
 impl Cluster {
@@ -68,9 +68,8 @@ impl Cluster {
         for node in self.nodes.iter().filter(|node| node.storage().is_some()) {
             let Some(handles) = node.handles() else { continue };
             let first = Slot(record.log.len() + 1);
-            for placed in stored(&handles, first, node.rotten).unwrap_or_default() {
-                self.show(node.id, &placed, record);
-            }
+            let stored = stored(&handles, first, node.rotten).unwrap_or_default();
+            self.show_all(node.id, &stored, record);
         }
     }
 
@@ -80,11 +79,19 @@ impl Cluster {
         let node = &self.nodes[id as usize - 1];
         record.check(self.came_back(node, handles, resolved(record)));
         match stored(handles, Slot(1), node.rotten) {
-            Ok(shown) => shown.iter().for_each(|placed| self.show(id, placed, record)),
+            Ok(stored) => self.show_all(id, &stored, record),
             Err(error) if node.rotten => node.give_up(error),
             Err(error) => record.check(Err(format!("node {id}: {error}"))),
         }
         beginning(&handles.log)
+    }
+
+    fn show_all(&self, id: u64, stored: &Stored, record: &mut Record) {
+        stored.whole.iter().for_each(|placed| self.show(id, placed, record));
+        for (row, hidden) in &stored.bare {
+            let agrees = record.log.show_bare(row, hidden);
+            record.check(agrees.map_err(|reason| format!("node {id}: {reason}")));
+        }
     }
 
     fn show(&self, id: u64, placed: &Placed, record: &mut Record) {
@@ -126,7 +133,8 @@ impl Cluster {
         let there = self.nodes.iter().filter_map(|node| Some((node, node.storage()?)));
         let lacking = there.filter_map(|(node, storage)| holds(node, &storage, sealed).err());
         let lacking: Vec<_> = lacking.collect();
-        if lacking.len() <= STORAGES as usize - QUORUM {
+        // Only one group that holds all is proposed to early.
+        if lacking.len() < QUORUM {
             return Ok(());
         }
         Err(format!("a quorum is to have {}, and does not hold it: {lacking:?}", sealed.id))
@@ -181,11 +189,9 @@ impl Cluster {
             record.check(self.came_back(node, &handles, resolved(record)));
             let kept = record.log.len() + 1 - record.log.head().slot.0;
             match stored(&handles, Slot(1), false) {
-                Ok(placed) if placed.len() as u64 == kept => {
-                    placed.iter().for_each(|placed| self.show(id, placed, record));
-                }
-                Ok(placed) => {
-                    let reason = format!("storage {id} has {} slots in the end", placed.len());
+                Ok(stored) if stored.len() as u64 == kept => self.show_all(id, &stored, record),
+                Ok(stored) => {
+                    let reason = format!("storage {id} has {} slots in the end", stored.len());
                     record.check(Err(reason));
                 }
                 Err(error) => record.check(Err(format!("storage {id}: {error}"))),
@@ -231,9 +237,24 @@ fn holds(node: &Simulated, storage: &Storage, sealed: &SealedSegment) -> Result<
     }
 }
 
+/// What a storage has.
+#[derive(Default)]
+struct Stored {
+    /// Slots with their bodies.
+    whole: Vec<Placed>,
+    /// Slots whose bodies another group keeps, and what is hidden of them.
+    bare: Vec<(Resolution, Vec<u32>)>,
+}
+
+impl Stored {
+    fn len(&self) -> usize {
+        self.whole.len() + self.bare.len()
+    }
+}
+
 /// All slots from one on that a node's storage has; where its disk has rotted, those whose bodies are not known to be damaged.
-fn stored(handles: &Handles, first: Slot, rotten: bool) -> Result<Vec<Placed>, String> {
-    let mut found: Vec<Placed> = Vec::new();
+fn stored(handles: &Handles, first: Slot, rotten: bool) -> Result<Stored, String> {
+    let mut found = Stored::default();
     let Some(storage) = &handles.storage else { return Ok(found) };
     let mut from = first;
     loop {
@@ -241,10 +262,15 @@ fn stored(handles: &Handles, first: Slot, rotten: bool) -> Result<Vec<Placed>, S
         if stored.rows.is_empty() {
             return Ok(found);
         }
-        let hidden: BTreeMap<Slot, Vec<u32>> = stored.hidden.into_iter().collect();
+        let mut hidden: BTreeMap<Slot, Vec<u32>> = stored.hidden.into_iter().collect();
         for resolution in stored.rows {
             from = resolution.slot.next();
+            let hidden = hidden.remove(&resolution.slot).unwrap_or_default();
             let segment = match &resolution.step {
+                Step::Segment(sealed) if !storage.keeps(sealed.shard) => {
+                    found.bare.push((resolution, hidden));
+                    continue;
+                }
                 Step::Segment(sealed) => {
                     let body = match storage.body(&sealed.id) {
                         Err(ReadError::Damaged(_)) if rotten => continue,
@@ -256,8 +282,7 @@ fn stored(handles: &Handles, first: Slot, rotten: bool) -> Result<Vec<Placed>, S
                 }
                 Step::Opened { .. } | Step::Closed { .. } => None,
             };
-            let hidden = hidden.get(&resolution.slot).cloned().unwrap_or_default().into();
-            found.push(Placed { resolution, segment, hidden });
+            found.whole.push(Placed { resolution, segment, hidden: hidden.into() });
         }
     }
 }

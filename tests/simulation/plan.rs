@@ -5,8 +5,10 @@
 //!
 //! Deliberately absent: how a fault is brought about (`cluster`).
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use vulpes_raft::ids::{Shard, Shards};
 use vulpes_raft::sim::{DiskTrouble, Rot};
 
 use crate::chance::Chance;
@@ -28,19 +30,26 @@ const VOTING: u64 = 3;
 const KEEPERS: u64 = 2;
 
 /// The shape of the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// Three nodes with all roles.
+    #[default]
     Whole,
     /// Three nodes that order and store, two that speak with clients.
     Split,
+    /// Two storage groups: three nodes that order and store, three that store and speak with clients.
+    Groups,
 }
+
+/// How many of a storage group are a quorum: each has three storages.
+pub(crate) const QUORUM: usize = 2;
 
 impl Shape {
     pub(crate) fn nodes(self) -> u64 {
         match self {
             Self::Whole => 3,
             Self::Split => 5,
+            Self::Groups => 6,
         }
     }
 
@@ -48,9 +57,33 @@ impl Shape {
         self == Self::Whole || node > 3
     }
 
-    /// Orders and stores.
-    pub(crate) fn is_keeper(self, node: u64) -> bool {
+    pub(crate) fn is_sync(self, node: u64) -> bool {
         node <= 3
+    }
+
+    /// How many nodes are storages: the first ones.
+    pub(crate) fn storages(self) -> u64 {
+        match self {
+            Self::Whole | Self::Split => 3,
+            Self::Groups => 6,
+        }
+    }
+
+    /// The storage group of a node that is a storage.
+    pub(crate) fn group(self, node: u64) -> u16 {
+        if self.storages_of(Shard(0)).contains(&node) {
+            1
+        } else {
+            2
+        }
+    }
+
+    /// The storages that keep a shard.
+    pub(crate) fn storages_of(self, shard: Shard) -> RangeInclusive<u64> {
+        match self {
+            Self::Groups if Shards::part(1, 2).contains(shard) => 4..=6,
+            Self::Whole | Self::Split | Self::Groups => 1..=3,
+        }
     }
 
     pub(crate) fn entries(self) -> Vec<u64> {
@@ -146,9 +179,22 @@ pub(crate) struct NodePlan {
 
 impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
+        let shape = match seed % 8 {
+            3 | 7 => Shape::Split,
+            5 => Shape::Groups,
+            _ => Shape::Whole,
+        };
+        Self::of(shape, seed)
+    }
+
+    /// A plan with two storage groups.
+    pub(crate) fn with_groups(seed: u64) -> Self {
+        Self::of(Shape::Groups, seed)
+    }
+
+    fn of(shape: Shape, seed: u64) -> Self {
         let root = Chance::new(seed);
         let mut chance = root.branch(1);
-        let shape = if seed % 4 == 3 { Shape::Split } else { Shape::Whole };
         let fastest = chance.between(0, 2);
         let latency = (fastest, fastest + chance.pick(&[2, 8, 30]));
         let mut node = || NodePlan {
@@ -158,14 +204,15 @@ impl Plan {
         let nodes = (0..shape.nodes()).map(|_| node()).collect();
         let mut episodes = crashes(&mut root.branch(2), shape);
         episodes.extend(partitions(&mut root.branch(3), shape));
-        episodes.extend(slow_disks(&mut root.branch(4)));
-        episodes.extend(bad_disks(&mut root.branch(6)));
+        episodes.extend(slow_disks(&mut root.branch(4), shape));
+        episodes.extend(bad_disks(&mut root.branch(6), shape));
         episodes.extend(wrong_clocks(&mut root.branch(7), shape));
-        episodes.extend(rot(&mut root.branch(9)));
+        episodes.extend(rot(&mut root.branch(9), shape));
         episodes.sort_by_key(|episode| episode.begins);
         let mut tuning = RunTuning::new(&mut root.branch(8));
         tuning.spare(lost(&episodes));
-        if root.branch(10).one_in(VOTING) {
+        // Several groups are never the sync members.
+        if root.branch(10).one_in(VOTING) || shape == Shape::Groups {
             tuning = tuning.voting();
         }
         Self {
@@ -353,16 +400,16 @@ fn partitions(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
     })
 }
 
-fn slow_disks(chance: &mut Chance) -> Vec<Episode> {
+fn slow_disks(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
     lane(chance, (500, 3_000), (200, 2_000), |chance| Fault::SlowDisk {
-        node: chance.between(1, 3),
+        node: chance.between(1, shape.storages()),
         times: chance.pick(&[5, 20, 60]),
     })
 }
 
-fn bad_disks(chance: &mut Chance) -> Vec<Episode> {
+fn bad_disks(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
     lane(chance, (1_500, 6_000), (50, 1_000), |chance| Fault::BadDisk {
-        node: chance.between(1, 3),
+        node: chance.between(1, shape.storages()),
         trouble: chance.pick(&[DiskTrouble::Broken, DiskTrouble::Full]),
     })
 }
@@ -375,11 +422,11 @@ fn wrong_clocks(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
 }
 
 /// One disk in some runs, a minority: what it had cannot be had from it any more.
-fn rot(chance: &mut Chance) -> Vec<Episode> {
+fn rot(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
     if !chance.one_in(ROTS) {
         return Vec::new();
     }
-    let node = chance.between(1, 3);
+    let node = chance.between(1, shape.storages());
     let rot = chance.pick(&[Rot::Bits, Rot::Stale, Rot::Tail, Rot::Older, Rot::Run, Rot::Run]);
     let remembered = chance.between(FIRST_FAULT, 2_000);
     let begins = remembered + chance.between(100, 3_000);

@@ -83,6 +83,7 @@ pub(crate) struct Report {
 /// Runs a plan, with a bug planted or not.
 pub(crate) fn run(plan: &Plan, mutant: Option<Mutant>) -> Report {
     let shared = Shared::default();
+    shared.borrow_mut().log.shape = plan.shape;
     plant(mutant);
     let ran = catch_unwind(AssertUnwindSafe(|| simulate(plan, &shared)));
     plant(None);

@@ -1,10 +1,10 @@
-//! How a cluster begins: the Raft group once, by its lowest-numbered member, and the storage group once, by its first
+//! How a cluster begins: the Raft group once, by its lowest-numbered member, and the storage groups once, by its first
 //! leader.
 //!
 //! Invariant: the group is initialised only when every sync member and every storage has been reached and every sync
 //! member is blank. A wiped lowest member therefore never starts a second group beside the one it was in.
 //!
-//! Deliberately absent: changes of either group later on.
+//! Deliberately absent: changes of any group later on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -116,7 +116,7 @@ async fn gather(inner: &Inner) -> Result<BTreeMap<NodeId, Voter>, NotYet> {
         };
         voters.insert(member.node, Voter { address: member.address.clone(), disk });
     }
-    for storage in &inner.config.storages {
+    for storage in inner.config.storages.iter().flatten() {
         if let Err(not_yet) = storage_disk(inner, storage).await {
             missing.get_or_insert(not_yet);
         }
@@ -172,19 +172,22 @@ fn missing(what: &'static str, member: &Member, reason: String) -> NotYet {
     NotYet::Missing { what, node: member.node, address: member.address.clone(), reason }
 }
 
-/// Proposes the storage group, once, as the leader of a group that has none.
+/// Proposes the storage groups, once, as the leader of a sync group that has none.
 pub(super) async fn form(inner: &Inner) {
-    let mut members = Vec::with_capacity(inner.config.storages.len());
-    for storage in &inner.config.storages {
-        match storage_disk(inner, storage).await {
-            Ok(disk) => members.push(StorageMember { node: storage.node, disk }),
-            Err(not_yet) => {
-                tracing::info!("the storage group is not formed yet; {not_yet}");
-                return;
+    let mut groups = Vec::with_capacity(inner.config.storages.len());
+    for storages in &inner.config.storages {
+        let mut members = Vec::with_capacity(storages.len());
+        for storage in storages {
+            match storage_disk(inner, storage).await {
+                Ok(disk) => members.push(StorageMember { node: storage.node, disk }),
+                Err(not_yet) => {
+                    tracing::info!("the storage groups are not formed yet; {not_yet}");
+                    return;
+                }
             }
         }
+        groups.push(StorageGroup { members });
     }
-    let group = StorageGroup { members };
-    let outcome = inner.submit(vec![Proposal::Form { group }]).await;
-    tracing::info!("proposed the storage group: {outcome:?}");
+    let outcome = inner.submit(vec![Proposal::FormGroups { groups }]).await;
+    tracing::info!("proposed the storage groups: {outcome:?}");
 }

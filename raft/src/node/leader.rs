@@ -1,5 +1,5 @@
 //! What a member does while it leads: it puts proposals into the order, keeps the entries' leases, and forms the storage
-//! group.
+//! groups.
 //!
 //! Invariant: an answer comes from the order itself. Leases only decide when a closing is proposed.
 //!
@@ -26,7 +26,7 @@ const STOPPED: &str = "the node stopped";
 /// without this one.
 const BODY_WAIT: Duration = Duration::from_millis(200);
 
-/// How often the storage group is looked after while it is not formed.
+/// How often the storage groups are looked after while they are not formed.
 const FORM_AGAIN: Duration = Duration::from_secs(1);
 
 impl Inner {
@@ -110,7 +110,7 @@ impl Inner {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner).entry(entry).or_default().clone()
     }
 
-    /// The segments without votes that can be resolved once their bodies are here: where all members of the group are the
+    /// The segments without votes that can be resolved once their bodies are here: where the members are the only group of
     /// storages, and nothing became of them yet. The others are proposed as they are, and told what became of them, or that
     /// they lack a quorum.
     fn early(&self, segments: &[SealedSegment]) -> Vec<SealedSegment> {
@@ -132,7 +132,7 @@ impl Inner {
         };
         voters.sort_unstable();
         let state = self.applied.state();
-        let storages = state.sequencer.group().map(|group| group.members.iter());
+        let storages = state.sequencer.groups().sole().map(|group| group.members.iter());
         storages.is_some_and(|storages| storages.map(|member| member.node).eq(voters))
     }
 
@@ -147,7 +147,7 @@ impl Inner {
                 SyncReply::Opened(opened)
             }
             Some(Answer::NotFormed) => {
-                SyncReply::Unavailable("the storage group is not formed yet".into())
+                SyncReply::Unavailable("the storage groups are not formed yet".into())
             }
             other => SyncReply::Unavailable(format!("no entry can be opened: {other:?}")),
         }
@@ -181,7 +181,7 @@ impl Inner {
         }
     }
 
-    /// The leader's duties that time brings: leases, and the storage group while there is none.
+    /// The leader's duties that time brings: leases, and the storage groups while there are none.
     pub(super) async fn keep_leases(&self) {
         let mut form_at = Instant::now();
         loop {
@@ -193,7 +193,7 @@ impl Inner {
                 let open = state.sequencer.entries().filter(|(_, _, open)| *open);
                 let open = open.map(|(entry, incarnation, _)| (entry, incarnation));
                 let lost = leases.check(term, open, Instant::now());
-                (lost, state.sequencer.group().is_some())
+                (lost, !state.sequencer.groups().is_empty())
             };
             if !formed && Instant::now() >= form_at {
                 // Bounded, so that a leader without a quorum comes back to look at its leases.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SyncNode;
 use crate::ids::{Incarnation, NodeId, Position, Slot};
-use crate::order::StorageGroup;
+use crate::order::StorageGroups;
 
 /// What a member is in the group at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub struct SyncStatus {
     /// The last slot of the order; 0 while it is empty.
     pub tail: Slot,
     pub next_position: Position,
-    pub group: Option<StorageGroup>,
+    pub groups: StorageGroups,
     /// Every entry that ever opened, its newest incarnation, and whether that is open.
     pub entries: Vec<(NodeId, Incarnation, bool)>,
     /// The oldest slot that followers can get here.
@@ -68,7 +68,7 @@ impl SyncNode {
             applied_log: state.last.map(|last| last.index),
             tail: Slot(sequencer.next_slot().0 - 1),
             next_position: sequencer.next_position(),
-            group: sequencer.group().cloned(),
+            groups: sequencer.groups().clone(),
             entries: sequencer.entries().collect(),
             oldest_kept: sequencer.oldest_kept(),
             voters: metrics.membership_config.voter_ids().collect(),

@@ -66,7 +66,7 @@ mod tests {
         let members = vec![Member { node: NodeId(1), address: "127.0.0.1:1".into() }];
         let config = SyncConfig {
             identity: Identity { cluster: "test".into(), node: NodeId(1), disk: DiskId(1) },
-            storages: members.clone(),
+            storages: vec![members.clone()],
             members,
             heartbeat: Duration::from_millis(100),
             election: (Duration::from_millis(500), Duration::from_millis(1_000)),

@@ -5,16 +5,24 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ids::{AdvanceSegment, SegmentNumber};
+use crate::ids::{AdvanceSegment, SegmentNumber, Shard, Shards};
 
 fn group(nodes: &[u64]) -> StorageGroup {
     let members = nodes.iter().map(|n| StorageMember { node: NodeId(*n), disk: DiskId(n * 100) });
     StorageGroup { members: members.collect() }
 }
 
+fn groups(nodes: &[&[u64]]) -> Vec<StorageGroup> {
+    nodes.iter().map(|nodes| group(nodes)).collect()
+}
+
+fn form(nodes: &[&[u64]]) -> Proposal {
+    Proposal::FormGroups { groups: groups(nodes) }
+}
+
 fn formed() -> Sequencer {
     let mut sequencer = Sequencer::default();
-    one(&mut sequencer, 0, Proposal::Form { group: group(&[1, 2, 3]) });
+    one(&mut sequencer, 0, form(&[&[1, 2, 3]]));
     sequencer
 }
 
@@ -62,7 +70,7 @@ fn opened(incarnation: u64, at: Place) -> Answer {
     Answer::Opened(Opened {
         incarnation: Incarnation(incarnation),
         place: at,
-        group: group(&[1, 2, 3]),
+        groups: StorageGroups::even(groups(&[&[1, 2, 3]])),
     })
 }
 
@@ -132,10 +140,37 @@ fn votes_are_counted_over_the_group() {
     let rows = sequencer.rows(Slot(2), 10).expect("kept");
     let Step::Segment(stored) = &rows[0].step else { panic!("a segment") };
     assert_eq!(stored.votes, [NodeId(2), NodeId(3)]);
-    let formed_again = one(&mut sequencer, 1, Proposal::Form { group: group(&[4]) });
-    assert_eq!(formed_again, Answer::Formed(group(&[1, 2, 3])));
+    let standing = Answer::Formed(StorageGroups::even(groups(&[&[1, 2, 3]])));
+    assert_eq!(one(&mut sequencer, 1, form(&[&[4]])), standing);
+    assert_eq!(one(&mut sequencer, 1, Proposal::Form { group: group(&[4]) }), standing);
     assert_eq!(sequencer.enrolled(NodeId(3)), Some(DiskId(300)));
     assert_eq!(sequencer.enrolled(NodeId(4)), None);
+}
+
+#[test]
+fn votes_are_counted_over_the_group_of_the_shard() {
+    let mut sequencer = Sequencer::default();
+    one(&mut sequencer, 0, form(&[&[1, 2, 3], &[6, 5, 4], &[7]]));
+    assert!(matches!(one(&mut sequencer, 1, open(1, 7)), Answer::Opened(_)));
+    let mut resolve = |number, shard, votes: &[u64]| {
+        let sealed = SealedSegment { shard, ..segment(1, 1, number, votes) };
+        one(&mut sequencer, 1, Proposal::Resolve(sealed))
+    };
+    let no_quorum = Answer::Segment(SegmentOutcome::NoQuorum);
+    let last_of = |part: u32| Shard(Shards::part(part + 1, 3).first().0 - 1);
+    for (number, (shard, others, own)) in (0u64..).zip([
+        (Shard(0), [4, 5, 7], [2, 3]),
+        (last_of(0), [4, 5, 7], [1, 3]),
+        (Shards::part(1, 3).first(), [1, 2, 3], [4, 6]),
+        (last_of(1), [1, 7, 6], [4, 5]),
+    ]) {
+        assert_eq!(resolve(number, shard, &others), no_quorum);
+        assert_eq!(resolve(number, shard, &own), resolved(number + 2, 1, number * 10 + 1));
+    }
+    assert_eq!(resolve(4, Shard(Shard::COUNT - 1), &[1, 2, 3, 4, 5, 6]), no_quorum);
+    assert_eq!(resolve(4, Shard(Shard::COUNT - 1), &[7]), resolved(6, 1, 41));
+    one(&mut sequencer, 1, Proposal::Stored { storage: NodeId(1), through: Slot(6) });
+    assert_eq!(sequencer.stored_everywhere(), Slot(0), "storages of all groups have the rows");
 }
 
 #[test]
@@ -165,7 +200,12 @@ fn early_segments_need_no_votes_and_all_else() {
 fn bad_commands_are_answers() {
     let mut unformed = Sequencer::default();
     assert_eq!(one(&mut unformed, 1, open(1, 1)), Answer::NotFormed);
-    assert_eq!(one(&mut unformed, 1, Proposal::Form { group: group(&[]) }), Answer::NotFormed);
+    let many: Vec<u64> = (1..=GROUP_MEMBERS_MAX as u64 + 1).collect();
+    let bad: [&[&[u64]]; 6] =
+        [&[], &[&[]], &[&[1], &[]], &[&[1, 2], &[3, 1]], &[&[1, 1]], &[&many]];
+    for bad in bad {
+        assert_eq!(one(&mut unformed, 1, form(bad)), Answer::NotFormed, "{bad:?}");
+    }
     let mut empty = segment(1, 1, 0, &[1, 2]);
     empty.count = 0;
     check(vec![
@@ -233,17 +273,19 @@ fn golden_bytes() {
             resolve(1, 2, 3),
             close(1, 2),
             Proposal::Form { group: group(&[1]) },
+            form(&[&[1], &[2]]),
             Proposal::Stored { storage: NodeId(1), through: Slot(9) },
             Proposal::ResolveEarly(segment(1, 2, 4, &[])),
         ],
     };
     let bytes = crate::wire::encode(&command);
     let expected = [
-        5, 6, // stamp, steps
+        5, 7, // stamp, steps
         0, 1, 251, 44, 1, // open
         1, 1, 2, 3, 7, 10, 100, 4, 2, 1, 3, // resolve
         2, 1, 2, 0, // close
         3, 1, 1, 100, // form
+        6, 2, 1, 1, 100, 1, 2, 200, // form groups
         4, 1, 9, // stored
         5, 1, 2, 4, 7, 10, 100, 5, 0, // resolve early
     ];

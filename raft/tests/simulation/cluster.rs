@@ -43,8 +43,8 @@ fn segments(
 fn every_member_takes_proposals_and_shows_one_order() {
     simulate(1, |hand| async move {
         let leader = hand.leader().await;
-        let group = hand.client().group().await.expect("formed");
-        let storages: Vec<_> = group.members.iter().map(|member| member.node).collect();
+        let groups = hand.client().groups().await.expect("formed");
+        let storages: Vec<_> = groups.members().map(|member| member.node).collect();
         assert_eq!(storages, [NodeId(1), NodeId(2), NodeId(3)]);
 
         let mut last = Slot(0);
@@ -52,7 +52,7 @@ fn every_member_takes_proposals_and_shows_one_order() {
             let entry = node.id().0 * 10;
             let opened = insist(|| node.open(NodeId(entry), 7)).await;
             assert_eq!(insist(|| node.open(NodeId(entry), 7)).await, opened);
-            assert_eq!(opened.group, group);
+            assert_eq!(opened.groups, groups);
             let batch = segments(entry, opened.incarnation, 0..5);
             let first = insist(|| node.propose(batch.clone())).await;
             let again = insist(|| node.propose(batch.clone())).await;

@@ -65,7 +65,7 @@ impl SimNode {
         let sync = SyncConfig {
             identity: own.clone(),
             members: members(),
-            storages: members(),
+            storages: vec![members()],
             heartbeat: Duration::from_millis(100),
             election: (Duration::from_millis(300), Duration::from_millis(600)),
             lease: LEASE,

@@ -24,19 +24,33 @@ const FORMAT: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub(super) struct Marker {
     format: u32,
+    /// In each storage group.
     pub(super) nodes: u16,
+    #[serde(default = "one")]
+    pub(super) groups: u16,
     peer_port: u16,
     wamp_port: u16,
     mqtt_port: u16,
     admin_port: u16,
 }
 
+/// What there was before there could be several storage groups.
+fn one() -> u16 {
+    1
+}
+
 impl Marker {
-    pub(super) fn new(nodes: u16, ports: Ports) -> Self {
-        let mut marker =
-            Self { format: FORMAT, nodes, peer_port: 0, wamp_port: 0, mqtt_port: 0, admin_port: 0 };
-        marker.set_ports(ports);
-        marker
+    pub(super) fn new(nodes: u16, groups: u16, ports: Ports) -> Self {
+        let Ports { peer, wamp, mqtt, admin } = ports;
+        Self {
+            format: FORMAT,
+            nodes,
+            groups,
+            peer_port: peer,
+            wamp_port: wamp,
+            mqtt_port: mqtt,
+            admin_port: admin,
+        }
     }
 
     pub(super) fn ports(&self) -> Ports {

@@ -19,19 +19,38 @@ fn up(line: &str) -> Up {
 }
 
 fn last(nodes: u16) -> Marker {
-    Marker::new(nodes, Ports { peer: 1, wamp: 2, mqtt: 3, admin: 4 })
+    Marker::new(nodes, 1, Ports { peer: 1, wamp: 2, mqtt: 3, admin: 4 })
 }
 
 #[test]
 fn the_cluster_is_what_it_was_unless_told_otherwise() {
     let fresh = up("").marker(None).unwrap();
-    assert_eq!(fresh, Marker::new(3, Ports::DEFAULT));
+    assert_eq!(fresh, Marker::new(3, 1, Ports::DEFAULT));
     assert_eq!(up("").marker(Some(&last(5))).unwrap(), last(5));
     let moved = up("--mqtt-port 9").marker(Some(&last(5))).unwrap();
     assert_eq!(moved.ports(), Ports { peer: 1, wamp: 2, mqtt: 9, admin: 4 });
     let error = up("--nodes 3").marker(Some(&last(5))).unwrap_err().to_string();
     assert!(error.contains("the data of 5 nodes, not of 3"), "{error}");
     assert_eq!(up("--nodes 3 --fresh").marker(Some(&last(5))).unwrap().nodes, 3);
+    let error = up("--groups 2").marker(Some(&last(5))).unwrap_err().to_string();
+    assert!(error.contains("the data of 5 nodes, not of 2 groups of 5 nodes"), "{error}");
+}
+
+#[test]
+fn the_first_group_of_a_cluster_gives_the_order() {
+    let marker = up("--groups 2 --nodes 2").marker(None).unwrap();
+    let realms = [Realm::new("realm1").unwrap()];
+    let configs = configs(&marker, &realms, plan::Keep::default()).unwrap();
+    assert_eq!(configs.len(), 4);
+    let groups: Vec<u16> = configs[0].nodes.iter().map(|member| member.group).collect();
+    assert_eq!(groups, [1, 1, 2, 2]);
+    let sync: Vec<bool> = configs.iter().map(|config| config.has(Role::Sync)).collect();
+    assert_eq!(sync, [true, true, false, false]);
+    assert!(configs.iter().all(|config| config.has(Role::Entry) && config.has(Role::Storage)));
+    let folder = tempfile::tempdir().unwrap();
+    Directory::look(folder.path()).unwrap().claim(&marker, false).unwrap();
+    let directory = Directory::look(folder.path()).unwrap();
+    assert_eq!(up("").marker(directory.marker()).unwrap(), marker);
 }
 
 #[test]
@@ -78,7 +97,7 @@ fn a_port_in_use_is_named() {
     let port = taken.local_addr().unwrap().port();
     let ports = Ports { peer: port, wamp: 0, mqtt: 0, admin: 0 };
     let realms = [Realm::new("r").unwrap()];
-    let mut configs = configs(&Marker::new(1, ports), &realms, plan::Keep::default()).unwrap();
+    let mut configs = configs(&Marker::new(1, 1, ports), &realms, plan::Keep::default()).unwrap();
     configs[0].listen.wamp = None;
     let error = format!("{:#}", check_ports(&configs).unwrap_err());
     let expected = format!("node 1 can't have 127.0.0.1:{port} as its node port");
@@ -150,7 +169,7 @@ async fn children_stop_when_their_input_closes_and_are_killed_when_they_don_t() 
 fn the_greeting_names_every_address() {
     let text = |realm: &str, ports| {
         let realms = [Realm::new(realm).unwrap()];
-        let configs = configs(&Marker::new(3, ports), &realms, plan::Keep::default()).unwrap();
+        let configs = configs(&Marker::new(3, 1, ports), &realms, plan::Keep::default()).unwrap();
         Cluster { data: "d".into(), configs, children: Vec::new() }.first_try()
     };
     let usual = text("realm1", Ports::DEFAULT);

@@ -195,7 +195,7 @@ impl LogCheck {
 pub fn body_damage(row: &LogRow) -> Option<Damage> {
     let slot = row.slot;
     match row.step {
-        LogStep::Segment { segment, body_checksum: None, .. } => {
+        LogStep::Segment { segment, body_checksum: None, elsewhere: false, .. } => {
             Some(Damage::BodyMissing { slot, segment })
         }
         LogStep::Segment { segment, checksum, body_checksum: Some(found), .. }
@@ -207,6 +207,12 @@ pub fn body_damage(row: &LogRow) -> Option<Damage> {
     }
 }
 
+/// Whether a node said what the body behind a row comes to, or there is none.
+#[must_use]
+pub fn is_whole(row: &LogRow) -> bool {
+    !matches!(row.step, LogStep::Segment { body_checksum: None, .. })
+}
+
 /// Whether two nodes show different rows, each one's own reading of the body aside.
 #[must_use]
 pub fn differs(first: &LogRow, second: &LogRow) -> bool {
@@ -215,8 +221,8 @@ pub fn differs(first: &LogRow, second: &LogRow) -> bool {
 
 fn without_reading(row: &LogRow) -> LogRow {
     let mut row = row.clone();
-    if let LogStep::Segment { body_checksum, .. } = &mut row.step {
-        *body_checksum = None;
+    if let LogStep::Segment { body_checksum, elsewhere, .. } = &mut row.step {
+        (*body_checksum, *elsewhere) = (None, false);
     }
     row
 }

@@ -30,6 +30,7 @@ fn rows(script: &str) -> Vec<LogRow> {
                 length: 100,
                 checksum: Checksum(slot),
                 body_checksum: Some(Checksum(slot)),
+                elsewhere: false,
             },
         };
         rows.push(row(step));
@@ -112,6 +113,19 @@ fn body(row: &mut LogRow, read: Option<Checksum>) {
     if let LogStep::Segment { body_checksum, .. } = &mut row.step {
         *body_checksum = read;
     }
+}
+
+#[test]
+fn a_body_that_another_group_keeps_is_not_missing() {
+    let mut row = rows(GOOD).remove(2);
+    assert!(is_whole(&row) && body_damage(&row).is_none());
+    let whole = row.clone();
+    body(&mut row, None);
+    assert!(!is_whole(&row) && body_damage(&row).is_some());
+    if let LogStep::Segment { elsewhere, .. } = &mut row.step {
+        *elsewhere = true;
+    }
+    assert!(!is_whole(&row) && body_damage(&row).is_none() && !differs(&whole, &row));
 }
 
 #[test]
@@ -212,7 +226,10 @@ async fn equal_logs_are_proved_and_who_is_behind_is_waited_for() {
         .to_string()
         .contains("nodes 1, 2, 3 hold the same log: slots 1 to 10, 12 events"));
     let states = Some(Slot(11));
-    assert_eq!(proof, Proof { nodes, oldest: Slot(1), end: Slot(11), events: 12, states });
+    assert_eq!(
+        proof,
+        Proof { nodes, oldest: Slot(1), end: Slot(11), events: 12, elsewhere: 0, states }
+    );
 }
 
 /// What the second node shows of its state, one after the other, and what is said of it.

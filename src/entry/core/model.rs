@@ -14,7 +14,7 @@ use proptest::test_runner::TestRunner;
 
 use super::tests::event;
 use super::*;
-use crate::entry::sync_model::SyncModel;
+use crate::entry::sync_model::{groups_of, SyncModel};
 use crate::gate::Stored;
 use crate::keep::StorageVote;
 use crate::segment::Segment;
@@ -66,7 +66,7 @@ struct World {
     /// How much of the log the core was shown.
     shown: usize,
     bodies: BTreeMap<AdvanceSegment, SealedBody>,
-    storages: [BTreeSet<AdvanceSegment>; 3],
+    storages: [BTreeSet<AdvanceSegment>; 5],
     calls: Vec<Output<u64>>,
     submitted: [u64; SESSIONS as usize],
     answered: [u64; SESSIONS as usize],
@@ -75,12 +75,16 @@ struct World {
 }
 
 impl World {
-    fn new(early: bool) -> Self {
-        let tuning = EntryTuning { early, ..EntryTuning::default() };
+    fn new(kind: Kind) -> Self {
+        let tuning = EntryTuning { early: kind == Kind::Early, ..EntryTuning::default() };
+        let mut sync = SyncModel::new(NODE);
+        if kind == Kind::Groups {
+            sync.groups = groups_of(&[&[1, 2, 3], &[4, 5]]);
+        }
         Self {
             core: Core::new(NODE, 1, Duration::from_secs(9)).tuned(tuning),
             now: Moment(0),
-            sync: SyncModel::new(NODE),
+            sync,
             shown: 0,
             bodies: BTreeMap::new(),
             storages: Default::default(),
@@ -184,16 +188,14 @@ impl World {
                 self.core.voted(storage, body.id, result, now);
             }
             Output::Propose { call, segments } => {
-                let holders =
-                    |id: &AdvanceSegment| self.storages.iter().filter(|s| s.contains(id)).count();
-                let held = segments.iter().map(|segment| segment.id).filter(|id| holders(id) >= 2);
-                self.sync.held = held.collect();
+                let held = segments.iter().filter(|segment| self.quorum_holds(segment));
+                self.sync.held = held.map(|segment| segment.id).collect();
                 let result = done.then(|| self.sync.propose(segments)).filter(|_| told);
                 self.core.proposed(call, result.ok_or(silent), now);
             }
             Output::Regroup => {
-                let group = self.sync.group.clone();
-                self.core.regrouped(told.then_some(group).ok_or(silent), now);
+                let groups = self.sync.groups.clone();
+                self.core.regrouped(told.then_some(groups).ok_or(silent), now);
             }
             Output::Renew { incarnation } => {
                 let lease = self.sync.renew(incarnation);
@@ -226,12 +228,18 @@ impl World {
         let Step::Segment(segment) = &resolution.step else { panic!("no segment stands there") };
         assert_eq!(resolution.base.0 + u64::from(stored.offset), stored.position.0);
         assert_eq!(resolution.stamp, stored.stamp);
-        let holders = self.storages.iter().filter(|storage| storage.contains(&segment.id)).count();
-        assert!(holders >= 2, "a quorum holds it");
+        assert!(self.quorum_holds(segment));
         let events = self.events(segment.id);
         let place = stored.offset as usize;
         let expected: Vec<_> = sequences.map(|sequence| (session, sequence)).collect();
         assert_eq!(events[place..place + expected.len()], expected);
+    }
+
+    /// Whether two storages of its group have a body: that is a quorum of each.
+    fn quorum_holds(&self, segment: &SealedSegment) -> bool {
+        let group = self.sync.groups.of(segment.shard).unwrap().members.iter();
+        let storages = group.map(|member| &self.storages[member.node.0 as usize - 1]);
+        storages.filter(|storage| storage.contains(&segment.id)).count() >= 2
     }
 
     fn events(&self, id: AdvanceSegment) -> Vec<(u64, u64)> {
@@ -307,8 +315,19 @@ impl Coverage {
     }
 }
 
-fn run(early: bool, ops: Vec<Op>, coverage: &Coverage) {
-    let mut world = World::new(early);
+/// What the cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Three storages, which are the sync members: segments are proposed early.
+    Early,
+    /// Three storages that vote.
+    Voting,
+    /// Two groups of storages that vote.
+    Groups,
+}
+
+fn run(kind: Kind, ops: Vec<Op>, coverage: &Coverage) {
+    let mut world = World::new(kind);
     for op in ops {
         world.step(op);
     }
@@ -333,9 +352,10 @@ fn answers_are_true_in_order_and_given_once() {
     let config = ProptestConfig { cases: 400, ..ProptestConfig::default() };
     let config = ProptestConfig { failure_persistence: None, ..config };
     let coverage = Coverage::default();
-    let schedules = (any::<bool>(), prop::collection::vec(op(), 1..300));
-    let result = TestRunner::new(config).run(&schedules, |(early, ops)| {
-        run(early, ops, &coverage);
+    let kinds = prop_oneof![Just(Kind::Early), Just(Kind::Voting), Just(Kind::Groups)];
+    let schedules = (kinds, prop::collection::vec(op(), 1..300));
+    let result = TestRunner::new(config).run(&schedules, |(kind, ops)| {
+        run(kind, ops, &coverage);
         Ok(())
     });
     if let Err(error) = result {

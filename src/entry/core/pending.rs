@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId};
 use vulpes_raft::mutant::{planted, Mutant};
-use vulpes_raft::order::{Place, SealedSegment, StorageGroup};
+use vulpes_raft::order::{Place, SealedSegment, StorageGroups};
 
 use super::tickets::Tickets;
 use super::Output;
@@ -65,14 +65,12 @@ impl<A> Default for Pending<A> {
     }
 }
 
-/// Whether these votes allow a proposal.
-fn suffice(votes: &[NodeId], group: &StorageGroup) -> bool {
-    group.is_quorum(votes) || (planted(Mutant::AcknowledgeBeforeQuorum) && !votes.is_empty())
-}
-
 impl<A> Sealed<A> {
-    fn count(&mut self, group: &StorageGroup) {
-        self.kept = suffice(&self.votes, group);
+    fn count(&mut self, groups: &StorageGroups) {
+        let is_quorum =
+            groups.of(self.body.shard).is_some_and(|group| group.is_quorum(&self.votes));
+        let too_few = planted(Mutant::AcknowledgeBeforeQuorum) && !self.votes.is_empty();
+        self.kept = is_quorum || too_few;
         if matches!(self.stage, Stage::Collecting | Stage::Ready) {
             self.unpropose();
         }
@@ -153,19 +151,19 @@ impl<A> Pending<A> {
     }
 
     /// Counts a storage vote.
-    pub(super) fn vote(&mut self, id: AdvanceSegment, storage: NodeId, group: &StorageGroup) {
+    pub(super) fn vote(&mut self, id: AdvanceSegment, storage: NodeId, groups: &StorageGroups) {
         let Some(at) = self.index(id) else { return };
         let segment = &mut self.segments[at];
         if let Err(place) = segment.votes.binary_search(&storage) {
             segment.votes.insert(place, storage);
         }
-        segment.count(group);
+        segment.count(groups);
     }
 
-    /// Counts all votes anew, because the group changed.
-    pub(super) fn recount(&mut self, group: &StorageGroup) {
+    /// Counts all votes anew, because the groups changed.
+    pub(super) fn recount(&mut self, groups: &StorageGroups) {
         for segment in &mut self.segments {
-            segment.count(group);
+            segment.count(groups);
         }
     }
 

@@ -1,31 +1,38 @@
-//! The storages of the group: their credit, what is on the way to them, and when to try them again.
+//! The storages of all groups: their credit, what is on the way to them, and when to try them again.
 //!
 //! Invariant: nothing is sent to a storage past its credit, and nothing twice at once. A storage has no credit before
 //! it has answered a begin of the current incarnation, nor after it failed until it answers the next one.
 //!
 //! Deliberately absent: votes, which belong to the segments (`pending`).
 
-use vulpes_raft::ids::{AdvanceSegment, NodeId};
-use vulpes_raft::order::StorageGroup;
+use vulpes_raft::ids::{AdvanceSegment, NodeId, Shard};
+use vulpes_raft::order::StorageGroups;
 
 use super::backoff;
 use crate::entry::status::StorageStatus;
 use crate::gate::Moment;
 use crate::limits;
+use crate::segment::SealedBody;
 
-/// The group as last heard of, with what is known of each member.
+/// How many shards are looked at for each group to find one whose group has room. Those of all groups are among them: see
+/// [`Shard::next`].
+const LOOKED_AT: usize = 3;
+
+/// The groups as last heard of, with what is known of each member.
 #[derive(Debug)]
 pub(super) struct Storages {
-    group: StorageGroup,
+    groups: StorageGroups,
     /// The most credit that is made use of.
     most_credit: u32,
-    /// In the order of the group.
+    /// In the order of the groups.
     members: Vec<Storage>,
 }
 
 #[derive(Debug)]
 struct Storage {
     node: NodeId,
+    /// The first shard of its group.
+    group: Shard,
     /// 0 while it has to begin.
     credit: u32,
     in_flight: Vec<AdvanceSegment>,
@@ -59,8 +66,8 @@ impl Storage {
 
 impl Default for Storages {
     fn default() -> Self {
-        let (group, members) = (StorageGroup::default(), Vec::new());
-        Self { group, most_credit: limits::STORAGE_CREDIT, members }
+        let (groups, members) = (StorageGroups::default(), Vec::new());
+        Self { groups, most_credit: limits::STORAGE_CREDIT, members }
     }
 }
 
@@ -70,54 +77,68 @@ impl Storages {
         self.most_credit = credit;
     }
 
-    pub(super) fn group(&self) -> &StorageGroup {
-        &self.group
+    pub(super) fn groups(&self) -> &StorageGroups {
+        &self.groups
     }
 
     /// A new incarnation begins: every storage has to be told, and grants credit anew.
-    pub(super) fn restart(&mut self, group: StorageGroup, now: Moment) {
-        self.regroup(group, now);
+    pub(super) fn restart(&mut self, groups: StorageGroups, now: Moment) {
+        self.regroup(groups, now);
         for member in &mut self.members {
             member.credit = 0;
             member.contact = Contact::Due { at: now };
         }
     }
 
-    /// The group changed. Those who stay keep their credit.
-    pub(super) fn regroup(&mut self, group: StorageGroup, now: Moment) {
+    /// The groups changed. Those who stay keep their credit.
+    pub(super) fn regroup(&mut self, groups: StorageGroups, now: Moment) {
         let mut before = std::mem::take(&mut self.members);
-        for member in &group.members {
-            let known = before.iter().position(|storage| storage.node == member.node);
-            self.members.push(known.map_or_else(
+        let members = groups.iter().flat_map(|(first, group)| {
+            group.members.iter().map(move |member| (first, member.node))
+        });
+        for (group, node) in members {
+            let known = before.iter().position(|storage| storage.node == node);
+            let storage = known.map_or_else(
                 || Storage {
-                    node: member.node,
+                    node,
+                    group,
                     credit: 0,
                     in_flight: Vec::new(),
                     contact: Contact::Due { at: now },
                     failures: 0,
                 },
                 |at| before.swap_remove(at),
-            ));
+            );
+            self.members.push(Storage { group, ..storage });
         }
-        self.group = group;
+        self.groups = groups;
     }
 
-    /// Whether a sealed segment could be on its way to a quorum at once.
-    pub(super) fn quorum_has_room(&self) -> bool {
-        let ready = self.members.iter().filter(|storage| storage.has_room()).count();
-        !self.members.is_empty() && ready >= self.group.quorum()
+    /// The first shard from this one on, as they are dealt, whose group can have a segment on its way to a quorum at once.
+    pub(super) fn deal(&self, from: Shard) -> Option<Shard> {
+        let shards = std::iter::successors(Some(from), |shard| Some(shard.next()));
+        let mut shards = shards.take(LOOKED_AT * self.groups.len());
+        shards.find(|shard| self.has_room(*shard))
+    }
+
+    fn has_room(&self, shard: Shard) -> bool {
+        let Some((first, group)) = self.groups.range_of(shard) else { return false };
+        let members = self.members.iter().filter(|storage| storage.group == first);
+        members.filter(|storage| storage.has_room()).count() >= group.quorum()
     }
 
     /// The storages that can take a segment now, given those that voted for it already.
     pub(super) fn takers<'a>(
         &'a self,
-        segment: AdvanceSegment,
+        body: &SealedBody,
         voted: &'a [NodeId],
     ) -> impl Iterator<Item = NodeId> + 'a {
+        let (segment, group) = (body.id, self.groups.range_of(body.shard).map(|(first, _)| first));
         self.members
             .iter()
             .filter(move |storage| {
-                storage.has_room()
+                Some(storage.group) == group
+                    && storage.has_room()
                     && !voted.contains(&storage.node)
                     && !storage.in_flight.contains(&segment)
             })

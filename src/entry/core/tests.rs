@@ -266,6 +266,53 @@ fn a_stale_group_is_refreshed() {
 }
 
 #[test]
+fn segments_go_to_the_groups_by_turns_and_past_one_that_has_no_room() {
+    check(
+        "
+        > turn
+          open 0
+        > opened 1 groups 1,2,3+4
+          begin 1 of 1
+          begin 2 of 1
+          begin 3 of 1
+          begin 4 of 1
+        > begun 1 1
+        > begun 4 2
+        > log 1 opened 1
+        > submit a 1
+          sealed 1/0 1
+          keep 1/0 at 4
+        > vote 4 1/0 credit 1
+          propose #0 1/0
+        > proposed 0 2
+          answer a 0+1 stored at 2
+        > begun 3 1
+        > submit a 1
+          sealed 1/1 1
+          keep 1/1 at 1
+          keep 1/1 at 3
+        > submit a 1
+          sealed 1/2 1
+          keep 1/2 at 4
+        > submit a 1
+        > vote 4 1/2
+          sealed 1/3 1
+          keep 1/3 at 4
+        > vote 3 1/1
+        > vote 1 1/1
+          propose #1 1/1 1/2
+        > vote 4 1/3
+          propose #2 1/3
+        > proposed 1 3 4
+          answer a 1+1 stored at 3
+          answer a 2+1 stored at 4
+        > proposed 2 5
+          answer a 3+1 stored at 5
+        ",
+    );
+}
+
+#[test]
 fn a_fenced_entry_opens_anew_without_what_came_before() {
     check_open(
         "

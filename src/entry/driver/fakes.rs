@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use vulpes_raft::host::{BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random};
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Stamp};
-use vulpes_raft::order::{Resolution, SealedSegment, SegmentOutcome, StorageGroup};
+use vulpes_raft::order::{Resolution, SealedSegment, SegmentOutcome, StorageGroups};
 
 use crate::entry::order::{Lease, Opened, OrderError, Ordering};
 use crate::entry::sync_model::SyncModel;
@@ -137,8 +137,8 @@ impl Ordering for FakeSync {
         self.after_a_while(move |model| model.renew(incarnation))
     }
 
-    fn group(&self) -> BoxFuture<'_, Result<StorageGroup, OrderError>> {
-        self.after_a_while(|model| model.group.clone())
+    fn groups(&self) -> BoxFuture<'_, Result<StorageGroups, OrderError>> {
+        self.after_a_while(|model| model.groups.clone())
     }
 }
 

@@ -210,7 +210,7 @@ impl Run {
                 let body = self.body(id, variant);
                 let row = held.order().segment(&body);
                 let sealed = super::proposal(&body);
-                let given = (!self.storage.has(&sealed)).then(|| body.body.clone());
+                let given = self.storage.lacks(&sealed).then(|| body.body.clone());
                 held.resolve(&body, row.clone());
                 self.storage.index(plain(vec![(row, given)])).await.unwrap();
             }

@@ -12,7 +12,7 @@ use vulpes_raft::ids::{Position, Slot, Stamp};
 use vulpes_raft::order::CloseReason;
 
 use super::super::*;
-use crate::entry::sync_model::group_of;
+use crate::entry::sync_model::groups_of;
 use crate::event::{Payload, Qos};
 use crate::keep::StorageVote;
 use crate::topic::{Realm, Topic};
@@ -102,8 +102,11 @@ fn id(text: &str) -> AdvanceSegment {
     }
 }
 
-fn nodes(text: &str) -> StorageGroup {
-    group_of(&text.split(',').map(|node| node.parse().unwrap()).collect::<Vec<_>>())
+/// Groups, as in `1,2,3+4,5`.
+fn groups(text: &str) -> StorageGroups {
+    let nodes = |group: &str| group.split(',').map(|node| node.parse().unwrap()).collect();
+    let groups: Vec<Vec<u64>> = text.split('+').map(nodes).collect();
+    groups_of(&groups.iter().map(Vec::as_slice).collect::<Vec<_>>())
 }
 
 fn order_error(text: &str) -> OrderError {
@@ -134,7 +137,7 @@ impl Bench {
                 self.submit(session, count, size.parse().unwrap(), None);
             }
             ["opened", incarnation] => self.opened(incarnation, "1,2,3"),
-            ["opened", incarnation, "group", group] => self.opened(incarnation, group),
+            ["opened", incarnation, "groups", groups] => self.opened(incarnation, groups),
             ["open", error] => self.core.opened(Err(order_error(error)), now),
             ["begun", storage, credit] => {
                 let storage = NodeId(storage.parse().unwrap());
@@ -145,7 +148,7 @@ impl Bench {
             }
             ["vote", storage, segment, rest @ ..] => self.vote(storage, id(segment), rest),
             ["proposed", call, outcomes @ ..] => self.proposed(call.parse().unwrap(), outcomes),
-            ["regrouped", group] => self.core.regrouped(Ok(nodes(group)), now),
+            ["regrouped", named] => self.core.regrouped(Ok(groups(named)), now),
             ["renewed", incarnation, outcome] => {
                 let result = match *outcome {
                     "held" => Ok(Lease::Held),
@@ -181,9 +184,9 @@ impl Bench {
         self.core.accept(batch, self.now);
     }
 
-    fn opened(&mut self, incarnation: &str, group: &str) {
+    fn opened(&mut self, incarnation: &str, named: &str) {
         let incarnation = Incarnation(incarnation.parse().unwrap());
-        self.core.opened(Ok(Opened { incarnation, group: nodes(group) }), self.now);
+        self.core.opened(Ok(Opened { incarnation, groups: groups(named) }), self.now);
     }
 
     fn vote(&mut self, storage: &str, segment: AdvanceSegment, rest: &[&str]) {

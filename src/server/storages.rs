@@ -1,0 +1,142 @@
+//! The storages of the cluster, as a node knows them: the way to each, their groups and disks, and what this node's own
+//! tells sync.
+//!
+//! Invariant: a storage that is not on the disk it was enrolled with does not vote, and no node reads or writes by other
+//! groups than those that the cluster was formed with.
+//!
+//! Deliberately absent: what is asked of them (`peer`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vulpes_raft::client::SyncClient;
+use vulpes_raft::host::Host;
+use vulpes_raft::ids::{DiskId, NodeId, Slot};
+use vulpes_raft::order::StorageGroups;
+use vulpes_raft::wire::{self, Identity};
+
+use crate::config::{Member, NodeConfig, Role};
+use crate::log::Source;
+use crate::peer::StorageClient;
+use crate::storage::Storage;
+
+use super::node::RETRY;
+
+/// How often a storage tells sync how far it has come, at most.
+const STORED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The way to each storage.
+pub(super) type Storages = BTreeMap<NodeId, StorageClient>;
+
+pub(super) fn storages(
+    host: &Host,
+    config: &NodeConfig,
+    identity: &Identity,
+    own: Option<&Storage>,
+) -> Storages {
+    let members = config.nodes.iter().filter(|member| member.has(Role::Storage));
+    let client = |member: &Member| match own {
+        Some(storage) if member.id == identity.node => StorageClient::local(storage.clone()),
+        _ => {
+            let storage = (member.id, config.shards(member));
+            StorageClient::remote(host, identity, storage, member.peer.as_str(), None)
+        }
+    };
+    members.map(|member| (member.id, client(member))).collect()
+}
+
+/// The storages that answer.
+pub(super) async fn furthest_first(storages: &Storages) -> Vec<&StorageClient> {
+    let asked = storages.values().map(|storage| async move { (storage, storage.status().await) });
+    let mut found = Vec::new();
+    for (storage, status) in futures::future::join_all(asked).await {
+        match status {
+            Ok(status) => found.push((status.indexed, storage)),
+            Err(error) => tracing::info!(%error, "a storage to begin from does not answer"),
+        }
+    }
+    found.sort_by_key(|(indexed, _)| std::cmp::Reverse(*indexed));
+    found.into_iter().map(|(_, storage)| storage).collect()
+}
+
+/// The own storage first, so that reading crosses the network only where it must.
+pub(super) fn nearest_first(
+    own: NodeId,
+    storages: &Storages,
+    sources: Vec<Arc<dyn Source>>,
+) -> Vec<Arc<dyn Source>> {
+    let mut sources: Vec<_> = storages.keys().copied().zip(sources).collect();
+    sources.sort_by_key(|(node, _)| *node != own);
+    sources.into_iter().map(|(_, source)| source).collect()
+}
+
+/// Learns the storage groups, and with them which disk each storage has to come with. A storage that is not on the disk
+/// it was enrolled with must not vote: it ends. So does a node that was told of other groups.
+pub(super) async fn enrol(
+    host: Host,
+    order: SyncClient,
+    storages: Storages,
+    told: u16,
+    own: Option<(NodeId, DiskId)>,
+) {
+    let groups = loop {
+        match order.groups().await {
+            Ok(groups) => break groups,
+            Err(error) => {
+                tracing::debug!(%error, "the storage groups are not known yet");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    };
+    if let Some(node) = misplaced(&groups, &storages, told) {
+        (host.fatal)(&format!(
+            "node {node} is in another storage group than when the cluster was formed, with {} of them; \
+             put each `group` in the configuration back to what it was",
+            groups.len()
+        ));
+        return;
+    }
+    for member in groups.members() {
+        let Some(client) = storages.get(&member.node) else { continue };
+        match own {
+            Some((node, disk)) if node == member.node => {
+                if disk != member.disk {
+                    (host.fatal)(&wire::wiped(node));
+                    return;
+                }
+            }
+            _ => client.expect_disk(member.disk),
+        }
+    }
+}
+
+/// A storage whose group is not what this node was told, of so many groups.
+fn misplaced(groups: &StorageGroups, storages: &Storages, told: u16) -> Option<NodeId> {
+    let members = groups
+        .iter()
+        .flat_map(|(first, group)| group.members.iter().map(move |member| (first, member.node)));
+    let mut known = members.filter_map(|(first, node)| Some((first, storages.get(&node)?)));
+    let moved =
+        known.find(|(first, storage)| groups.len() != usize::from(told) || !storage.keeps(*first));
+    moved.map(|(_, storage)| storage.node())
+}
+
+/// Tells sync now and then how far this storage has the order on disk, so that sync can forget the rows.
+pub(super) async fn report_stored(order: SyncClient, storage: Storage) {
+    let mut indexed = storage.indexed();
+    let mut told = Slot(0);
+    loop {
+        let through = *indexed.borrow_and_update();
+        if through > told {
+            match order.stored(storage.node(), through).await {
+                Ok(()) => told = through,
+                Err(error) => tracing::debug!(%error, "sync was not told how far the storage is"),
+            }
+        }
+        tokio::time::sleep(STORED_INTERVAL).await;
+        if *indexed.borrow() == told && indexed.changed().await.is_err() {
+            return;
+        }
+    }
+}
