@@ -31,7 +31,7 @@ pub const REALM: &str = "realm1";
 #[derive(Debug)]
 pub struct Builder {
     binary: PathBuf,
-    nodes: Vec<Vec<Role>>,
+    nodes: Vec<(Vec<Role>, Option<u64>)>,
     settings: String,
     addresses: BTreeMap<u64, IpAddr>,
     folder: Option<PathBuf>,
@@ -41,21 +41,22 @@ impl Builder {
     /// `count` nodes with all three roles each.
     #[must_use]
     pub fn nodes(mut self, count: usize) -> Self {
-        self.nodes.extend((0..count).map(|_| Role::ALL.to_vec()));
+        self.nodes.extend((0..count).map(|_| (Role::ALL.to_vec(), None)));
         self
     }
 
     /// `count` nodes with one role each.
     #[must_use]
     pub fn only(mut self, role: Role, count: usize) -> Self {
-        self.nodes.extend((0..count).map(|_| vec![role]));
+        self.nodes.extend((0..count).map(|_| (vec![role], None)));
         self
     }
 
-    /// Nodes with these roles.
+    /// Nodes with these roles, in these storage groups.
     #[must_use]
     pub fn layout(mut self, layout: &Layout) -> Self {
-        self.nodes.extend(layout.nodes().into_iter().map(|node| layout.roles(node)));
+        let nodes = layout.nodes().into_iter();
+        self.nodes.extend(nodes.map(|node| (layout.roles(node), layout.group(node))));
         self
     }
 
@@ -90,13 +91,15 @@ impl Builder {
             None => Folder::temporary()?,
         };
         let mut nodes = Vec::new();
-        for (index, roles) in self.nodes.into_iter().enumerate() {
+        for (index, (roles, group)) in self.nodes.into_iter().enumerate() {
             let id = index as u64 + 1;
             let ports = match self.addresses.get(&id) {
                 Some(address) => Ports::at(*address),
                 None => Ports::claim()?,
             };
-            nodes.push(Node::new(id, roles, ports, &self.binary, folder.path()));
+            let mut node = Node::new(id, roles, ports, &self.binary, folder.path());
+            node.group = group;
+            nodes.push(node);
         }
         let cluster = Cluster { binary: self.binary, nodes, settings: self.settings, folder };
         for node in &cluster.nodes {
@@ -218,6 +221,9 @@ impl Cluster {
             writeln!(text, "\n[[nodes]]\nid = {}", node.id)?;
             writeln!(text, "peer = \"{}\"\nroles = {roles:?}", node.peer())?;
             writeln!(text, "admin = \"{}\"", node.admin())?;
+            if let Some(group) = node.group {
+                writeln!(text, "group = {group}")?;
+            }
         }
         writeln!(text, "\n[timing]\nheartbeat_ms = 100\nelection_min_ms = 400")?;
         writeln!(text, "election_max_ms = 800\nlease_ms = 3000")?;

@@ -1,6 +1,6 @@
-//! Which nodes have which roles.
+//! Which nodes have which roles, and which storages are a group.
 //!
-//! Invariant: nodes are numbered from 1, and each has a role at least.
+//! Invariant: nodes are numbered from 1, and each has a role at least. All groups have as many storages.
 //!
 //! Deliberately absent: addresses and processes; see `crate::cluster`.
 
@@ -19,6 +19,13 @@ pub struct Layout {
     sync: Vec<u64>,
     storage: Vec<u64>,
     entry: Vec<u64>,
+    /// How many groups the storages are in, the first ones in the first.
+    #[serde(default = "one")]
+    groups: u64,
+}
+
+fn one() -> u64 {
+    1
 }
 
 impl Layout {
@@ -26,7 +33,7 @@ impl Layout {
     #[must_use]
     pub fn whole(count: u64) -> Self {
         let all: Vec<u64> = (1..=count).collect();
-        Self { sync: all.clone(), storage: all.clone(), entry: all }
+        Self { sync: all.clone(), storage: all.clone(), entry: all, groups: 1 }
     }
 
     /// Nodes with one role each: first so many of sync, then so many storages, then so many entries.
@@ -42,7 +49,30 @@ impl Layout {
             sync: (1..=sync).collect(),
             storage: (sync + 1..=sync + storage).collect(),
             entry: (sync + storage + 1..=sync + storage + entry).collect(),
+            groups: 1,
         })
+    }
+
+    /// The same with the storages in so many groups. Where nodes have all roles, those of the first group give the order.
+    ///
+    /// # Errors
+    /// If the storages can't be dealt out evenly.
+    pub fn grouped(self, groups: u64) -> Result<Self> {
+        let storages = self.storage.len() as u64;
+        ensure!(
+            groups > 0 && storages % groups == 0,
+            "{storages} storages can't be in {groups} equal groups"
+        );
+        let split = self.is_split();
+        let first = |node: &u64| split || *node <= storages / groups;
+        Ok(Self { sync: self.sync.iter().copied().filter(first).collect(), groups, ..self })
+    }
+
+    /// The storage group of a node; none if there is only one, or the node is no storage.
+    #[must_use]
+    pub fn group(&self, node: u64) -> Option<u64> {
+        let at = self.storage.iter().position(|storage| *storage == node)? as u64;
+        (self.groups > 1).then(|| at * self.groups / self.storage.len() as u64 + 1)
     }
 
     #[must_use]
@@ -97,6 +127,14 @@ mod tests {
         assert_eq!(split.of(Role::Storage), [4, 5, 6]);
         assert_eq!(split.readers(), [4, 5, 6, 7, 8]);
         assert_eq!(split.roles(8), [Role::Entry]);
+        let grouped = Layout::whole(6).grouped(2).unwrap();
+        assert_eq!(grouped.of(Role::Sync), [1, 2, 3]);
+        assert_eq!((grouped.of(Role::Storage).len(), grouped.of(Role::Entry).len()), (6, 6));
+        assert_eq!([3, 4, 6].map(|node| grouped.group(node)), [Some(1), Some(2), Some(2)]);
+        let apart = Layout::split(3, 4, 2).unwrap().grouped(2).unwrap();
+        assert_eq!([3, 5, 6, 8].map(|node| apart.group(node)), [None, Some(1), Some(2), None]);
+        assert_eq!((apart.of(Role::Sync).len(), whole.group(1)), (3, None));
+        assert!(Layout::whole(5).grouped(2).is_err() && Layout::whole(5).grouped(0).is_err());
         for bad in [(0, 3, 3), (3, 3, 0), (3, 3, 4), (u64::MAX, 1, 1)] {
             assert!(Layout::split(bad.0, bad.1, bad.2).is_err(), "{bad:?}");
         }

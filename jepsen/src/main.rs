@@ -64,6 +64,9 @@ struct Run {
     /// Nodes with one role each: how many of sync, storages, entries
     #[arg(long, value_name = "SYNC,STORAGES,ENTRIES", num_args = 0..=1, default_missing_value = "3,3,3", value_parser = split)]
     split: Option<Layout>,
+    /// Storage groups, of as many storages each
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=NODES))]
+    groups: u64,
     /// What is left to chance [default: from the clock]
     #[arg(long)]
     seed: Option<u64>,
@@ -209,7 +212,11 @@ fn settings(run: &Run, seed: u64) -> Result<Settings> {
     }
     let plan = Plan {
         seed,
-        layout: run.split.clone().unwrap_or_else(|| Layout::whole(run.nodes)),
+        layout: run
+            .split
+            .clone()
+            .unwrap_or_else(|| Layout::whole(run.nodes))
+            .grouped(run.groups)?,
         workloads: run.workload.clone(),
         nemeses,
         seconds: run.time,
@@ -268,6 +275,7 @@ fn hunt(matrix: &Matrix, planted: &Planted) -> Result<(String, bool)> {
         time: SECONDS,
         nodes: 3,
         split: None,
+        groups: 1,
         seed: None,
         binary: matrix.binary.clone(),
         store: matrix.store.clone(),

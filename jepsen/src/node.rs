@@ -89,6 +89,8 @@ pub struct Launch {
 pub struct Node {
     pub id: u64,
     pub roles: Vec<Role>,
+    /// Its storage group, where there are several.
+    pub group: Option<u64>,
     ports: Ports,
     binary: PathBuf,
     folder: PathBuf,
@@ -100,7 +102,7 @@ impl Node {
     pub(crate) fn new(id: u64, roles: Vec<Role>, ports: Ports, binary: &Path, root: &Path) -> Self {
         let folder = root.join(format!("node-{id}"));
         let (binary, launch) = (binary.to_owned(), Launch::default());
-        Self { id, roles, ports, binary, folder, launch, child: None }
+        Self { id, roles, group: None, ports, binary, folder, launch, child: None }
     }
 
     /// Says how its process is started from now on.

@@ -3,6 +3,7 @@
 //! - [`order`]: publishers and readers at all nodes see one order.
 //! - [`calls`]: procedures called over all nodes, and callees that die.
 //! - [`crashes`]: nodes die under load, one or all.
+//! - [`groups`]: two storage groups, each with a part of what is published.
 //! - [`quorum`]: too few nodes are left, and come back.
 //! - [`bad_input`]: clients that break every rule.
 //! - [`operator`]: wrong configurations, ports in use, foreign data; memory.
@@ -24,6 +25,7 @@ mod bad_input;
 mod bench;
 mod calls;
 mod crashes;
+mod groups;
 mod join;
 mod operator;
 mod order;

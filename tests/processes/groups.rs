@@ -1,0 +1,116 @@
+//! Two storage groups: each keeps its part of what is published, and all nodes show one order.
+//!
+//! Invariant: what was acknowledged is there with one node of each group killed, and after all were.
+//!
+//! Deliberately absent: faults of other kinds, which the simulation has.
+
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Error, Result};
+use vulpes::cli::verify::verify;
+use vulpes::client::admin::AdminUrl;
+use vulpes_jepsen::history::{check_acknowledged, check_log, check_run};
+use vulpes_jepsen::layout::Layout;
+use vulpes_jepsen::load::{read_log_through, Publisher, Reader};
+use vulpes_jepsen::node::Node;
+use vulpes_jepsen::wait::{until, PATIENCE};
+use vulpes_jepsen::{Client, Cluster};
+
+/// Two groups of three nodes with all roles.
+async fn start() -> Result<Cluster> {
+    crate::cluster().layout(&Layout::whole(6).grouped(2)?).start().await
+}
+
+async fn segments(cluster: &Cluster, node: u64) -> Result<u64> {
+    let status = cluster.status(node).await?;
+    status["storage"]["segments"].as_u64().context("a storage counts its segments")
+}
+
+async fn mark(cluster: &Cluster, node: u64) -> Result<()> {
+    let mut client: Client = cluster.wamp(node).await?;
+    client.publish_and_wait("load.mark", "mark").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_group_keeps_a_part_and_all_nodes_show_the_whole() -> Result<()> {
+    let mut cluster = start().await?;
+    let readers = [
+        Reader::start(cluster.wamp(2).await?, "load").await?,
+        Reader::start(cluster.mqtt(5).await?, "load").await?,
+    ];
+    let publishers = [
+        Publisher::start(cluster.wamp(1).await?, "a", "load.a"),
+        Publisher::start(cluster.mqtt(6).await?, "b", "load.b"),
+    ];
+    for publisher in &publishers {
+        publisher.acknowledged(100).await?;
+    }
+    // One storage of each group is gone from here on.
+    cluster.node_mut(3).kill().await?;
+    cluster.node_mut(4).kill().await?;
+    let mut records = Vec::new();
+    for publisher in publishers {
+        publisher.acknowledged(300).await?;
+        records.push(publisher.finish().await?);
+    }
+    mark(&cluster, 5).await?;
+    let mut seen = Vec::new();
+    for reader in &readers {
+        seen.push(reader.until_seen("mark").await?);
+    }
+
+    for node in 1..=6 {
+        if node != 3 && node != 4 {
+            cluster.node_mut(node).kill().await?;
+        }
+    }
+    for node in 1..=6 {
+        cluster.node_mut(node).start()?;
+    }
+    cluster.ready().await?;
+    for node in [3, 4] {
+        let log = read_log_through(&cluster, node, "load", "mark").await?;
+        check_log(&log)?;
+        records.iter().try_for_each(|record| check_acknowledged(&log, record))?;
+        seen.iter().try_for_each(|events| check_run(&log, events))?;
+    }
+
+    let url = |node: &Node| node.admin().to_string().parse::<AdminUrl>().map_err(Error::msg);
+    let urls: Vec<AdminUrl> = cluster.nodes().iter().map(url).collect::<Result<_>>()?;
+    let proof = verify(&urls, Duration::from_secs(30)).await?;
+    ensure!(proof.elsewhere == 0 && proof.events >= 600, "{proof}");
+    let half = verify(&urls[..3], Duration::from_secs(30)).await?;
+    ensure!(half.elsewhere > 0, "the other group keeps nothing: {half}");
+    // Equal in each group once those that were away have caught up, and none keeps all.
+    let all = half.end.0 - half.oldest.0;
+    until("the storages of a group hold the same", PATIENCE, || async {
+        let mut held = Vec::new();
+        for node in 1..=6 {
+            held.push(segments(&cluster, node).await?);
+        }
+        let equal = |group: &[u64]| group.iter().all(|held| *held == group[0]);
+        ensure!(equal(&held[..3]) && equal(&held[3..]), "{held:?}");
+        ensure!(
+            held[0] + held[3] <= all && held.iter().all(|held| *held * 4 > all),
+            "{held:?} of {all}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_node_that_was_moved_to_another_group_says_so_and_ends() -> Result<()> {
+    let mut cluster = start().await?;
+    cluster.node_mut(6).stop().await?;
+    let text = cluster.config_of(6)?;
+    let (before, behind) = text.rsplit_once("group = 2").context("the group of node 6")?;
+    let node = cluster.node_mut(6);
+    node.configure(&format!("{before}group = 1{behind}"))?;
+    node.start()?;
+    let status = node.ended().await?;
+    let told = node.log_tail();
+    ensure!(!status.success() && told.contains("node 6 is in another storage group"), "{told}");
+    Ok(())
+}
