@@ -1,6 +1,6 @@
 #!/bin/bash
-# How Vulpes' figures change with window, connections, payload size, subscribers, with 1, 3 and 5 nodes, and with split roles: a
-# table and a picture each. Takes about twelve minutes with the defaults.
+# How Vulpes' figures change with window, connections, payload size, subscribers, with 1, 3 and 5 nodes, with split roles, and
+# with two storage groups: a table and a picture each. Takes about fifteen minutes with the defaults.
 #
 # usage: demo/speed/scale.sh [SECONDS [ROUNDS [FOLDER]]]      from the project's root, after `cargo build --release`
 set -euo pipefail
@@ -48,6 +48,20 @@ split_roles() {
     answers 29031
 }
 
+# Starts six nodes, all of them storages and entries and the first three sync members, in two groups or in one. The ports of
+# these have a 1 in front, of those a 3.
+six() {
+    local groups=$1 front=$2 file
+    "$vulpes" init --nodes 3 --groups 2 --dir "$data/six$groups" --peer-port "${front}1735" --wamp-port "${front}9031" \
+        --mqtt-port "${front}1881" --admin-port "${front}9081" > /dev/null
+    for file in "$data/six$groups"/node?.toml; do
+        if [ "$groups" = 1 ]; then sed -i '/^group = /d' "$file"; fi
+        "$vulpes" node --config "$file" > "${file%.toml}.log" 2>&1 &
+        pids+=($!)
+    done
+    answers "${front}9031"
+}
+
 compare() {
     local name=$1
     shift
@@ -72,4 +86,14 @@ compare nodes --target one=127.0.0.1:21181 --target "three=$three" \
 
 split_roles
 compare roles --target "three=$three" --target split=127.0.0.1:21881,127.0.0.1:21882,127.0.0.1:21883 --vary window=1,64,256
+stop
+cluster 3 21300
+six 1 1
+six 2 3
+compare groups --target "three=$three" --target one=127.0.0.1:11881,127.0.0.1:11882,127.0.0.1:11883 \
+    --target two=127.0.0.1:31881,127.0.0.1:31882,127.0.0.1:31883 --vary window=1,64,256
+for groups in 1 2; do
+    echo "files of six storages in $groups group(s), in MiB:" \
+        "$(du -m --apparent-size "$data/six$groups"/data/node?/node.redb | cut -f1 | xargs)"
+done | tee -a "$out/groups.txt"
 echo "figures and pictures are in $out"

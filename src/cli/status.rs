@@ -229,18 +229,21 @@ fn kept(overview: &Overview) -> String {
     }
 }
 
-/// A node's roles, and with that of a storage its group, where there are several.
-fn roles(asked: &Asked) -> Vec<String> {
-    let own = asked
-        .status
-        .as_ref()
-        .and_then(|status| status.members.iter().find(|member| member.node == status.node));
-    let group = own.and_then(|member| member.group);
+/// Roles, and with that of a storage its group, where there are several.
+pub(super) fn role_words(roles: &[Role], group: Option<u16>) -> String {
     let word = |role: &Role| match (role, group) {
         (Role::Storage, Some(group)) => format!("{role}/{group}"),
         (role, _) => role.to_string(),
     };
-    asked.roles.iter().map(word).collect()
+    roles.iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+fn roles(asked: &Asked) -> String {
+    let own = asked
+        .status
+        .as_ref()
+        .and_then(|status| status.members.iter().find(|member| member.node == status.node));
+    role_words(&asked.roles, own.and_then(|member| member.group))
 }
 
 fn row(asked: &Asked, tail_position: Option<Position>) -> Vec<String> {
@@ -250,7 +253,7 @@ fn row(asked: &Asked, tail_position: Option<Position>) -> Vec<String> {
     let node = asked.node.map_or_else(|| "?".into(), |node| node.to_string());
     let admin = asked.admin.clone().unwrap_or_default();
     let Some(status) = &asked.status else {
-        let mut row = vec![node, roles.join(" "), "no answer".into()];
+        let mut row = vec![node, roles, "no answer".into()];
         row.resize(12, String::new());
         row.push(admin);
         return row;
@@ -267,7 +270,7 @@ fn row(asked: &Asked, tail_position: Option<Position>) -> Vec<String> {
     let sessions = status.entry.as_ref().map(|entry| entry.wamp_sessions + entry.mqtt_sessions);
     vec![
         node,
-        roles.join(" "),
+        roles,
         if status.ready { "ready" } else { "not ready" }.into(),
         sync,
         term,
@@ -369,6 +372,16 @@ mod tests {
         assert!(lines[6].contains("no answer"), "{text}");
         assert!(text.contains("node 3: connection refused"), "{text}");
         assert!(text.contains("node 1: the node is starting"), "{text}");
+    }
+
+    #[test]
+    fn a_storage_shows_its_group_where_there_are_several() {
+        let mut asked = node(2, 1, None, 1);
+        assert_eq!(roles(&asked), "entry storage sync");
+        for member in asked.status.iter_mut().flat_map(|status| &mut status.members) {
+            member.group = Some(u16::try_from(member.node.0).unwrap());
+        }
+        assert_eq!(roles(&asked), "entry storage/2 sync");
     }
 
     #[test]

@@ -17,8 +17,10 @@ use tokio::signal::unix::{signal, Signal, SignalKind};
 use tokio::time::Instant;
 
 use super::plan::{self, Plan, PlannedNode, Ports};
+use super::status;
 use crate::client::admin::{self, AdminUrl};
 use crate::config::{Address, NodeConfig, Role};
+use crate::http::MemberStatus;
 use crate::topic::Realm;
 use children::Child;
 use directory::{Directory, Marker};
@@ -303,7 +305,7 @@ impl Cluster {
             "admin",
         ]);
         for (at, (config, child)) in self.configs.iter().zip(&self.children).enumerate() {
-            let roles: Vec<String> = config.own().roles.iter().map(ToString::to_string).collect();
+            let own = MemberStatus::new(config.own(), config);
             let (state, process) = match child.process() {
                 None => ("ended", String::new()),
                 Some(process) if waiting.contains_key(&at) => ("starting", process.to_string()),
@@ -317,7 +319,7 @@ impl Cluster {
                 config.node.to_string(),
                 process,
                 state.to_owned(),
-                roles.join(" "),
+                status::role_words(&own.roles, own.group),
                 listen.peer.to_string(),
                 url("ws://", &listen.wamp),
                 url("", &listen.mqtt),

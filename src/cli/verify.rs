@@ -114,10 +114,11 @@ impl fmt::Display for Proof {
         }
         writeln!(
             f,
-            "proved: nodes {nodes} hold the same log: slots {} to {}, {} events, dense and in order, every body whole",
+            "proved: nodes {nodes} hold the same log: slots {} to {}, {} events, dense and in order, every body{} whole",
             self.oldest,
             self.end.0 - 1,
-            self.events
+            self.events,
+            if self.elsewhere > 0 { " that they keep" } else { "" }
         )?;
         if self.elsewhere > 0 {
             writeln!(

@@ -64,7 +64,9 @@ pub struct MemberStatus {
 }
 
 impl MemberStatus {
-    fn new(member: &Member, config: &NodeConfig) -> Self {
+    /// A member of a configuration.
+    #[must_use]
+    pub fn new(member: &Member, config: &NodeConfig) -> Self {
         let grouped = member.has(Role::Storage) && config.storage_groups() > 1;
         Self {
             node: member.id,

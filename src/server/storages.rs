@@ -35,7 +35,6 @@ pub(super) fn storages(
     identity: &Identity,
     own: Option<&Storage>,
 ) -> Storages {
-    let members = config.nodes.iter().filter(|member| member.has(Role::Storage));
     let client = |member: &Member| match own {
         Some(storage) if member.id == identity.node => StorageClient::local(storage.clone()),
         _ => {
@@ -43,7 +42,7 @@ pub(super) fn storages(
             StorageClient::remote(host, identity, storage, member.peer.as_str(), None)
         }
     };
-    members.map(|member| (member.id, client(member))).collect()
+    config.with_role(Role::Storage).map(|member| (member.id, client(member))).collect()
 }
 
 /// The storages that answer.
@@ -60,15 +59,20 @@ pub(super) async fn furthest_first(storages: &Storages) -> Vec<&StorageClient> {
     found.into_iter().map(|(_, storage)| storage).collect()
 }
 
-/// The own storage first, so that reading crosses the network only where it must.
-pub(super) fn nearest_first(
-    own: NodeId,
-    storages: &Storages,
-    sources: Vec<Arc<dyn Source>>,
-) -> Vec<Arc<dyn Source>> {
-    let mut sources: Vec<_> = storages.keys().copied().zip(sources).collect();
-    sources.sort_by_key(|(node, _)| *node != own);
-    sources.into_iter().map(|(_, source)| source).collect()
+/// All storages, the own one first, so that reading crosses the network only where it must. The others of a group stand in
+/// another order at each node, so that not all ask the same one.
+pub(super) fn nearest_first(config: &NodeConfig, storages: &Storages) -> Vec<Arc<dyn Source>> {
+    let mut nodes = Vec::with_capacity(storages.len());
+    for group in 1..=config.storage_groups() {
+        let members = config.with_role(Role::Storage).filter(|member| member.group == group);
+        let mut members: Vec<NodeId> = members.map(|member| member.id).collect();
+        let first = config.node.0 % members.len() as u64;
+        members.rotate_left(first as usize);
+        nodes.extend(members);
+    }
+    nodes.sort_by_key(|node| *node != config.node);
+    let found = nodes.into_iter().filter_map(|node| storages.get(&node));
+    found.map(|storage| Arc::new(storage.clone()) as Arc<dyn Source>).collect()
 }
 
 /// Learns the storage groups, and with them which disk each storage has to come with. A storage that is not on the disk
