@@ -253,6 +253,7 @@ fn each_storage_group_keeps_its_own_part() {
 #[test]
 fn a_wiped_disk_is_another_node() {
     all_pass((0..8).map(Plan::with_wiped_disk));
+    all_pass((0..8).map(Plan::with_wiped_disk_and_groups));
 }
 
 #[test]
@@ -269,8 +270,10 @@ fn a_database_from_a_backup_is_refused() {
 
 #[test]
 fn a_node_that_was_away_for_too_long_fills_in_what_it_lacks() {
-    let left_behind = all_pass((0..8).map(Plan::with_absence)).left_behind;
-    assert!(left_behind >= 1, "no node was left behind");
+    for plan in [Plan::with_absence, Plan::with_absence_and_groups] {
+        let left_behind = all_pass((0..8).map(plan)).left_behind;
+        assert!(left_behind >= 1, "no node was left behind");
+    }
 }
 
 #[test]

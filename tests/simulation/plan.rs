@@ -243,19 +243,31 @@ impl Plan {
 
     /// A plan in which little of the log is kept, and every other time nobody holds on to it.
     pub(crate) fn with_retention(seed: u64) -> Self {
-        let mut plan = Self::new(seed);
-        plan.kept = Some(kept(&Chance::new(seed)));
-        plan.keepers *= seed % 2;
-        plan
+        Self::new(seed).retaining()
+    }
+
+    fn retaining(mut self) -> Self {
+        self.kept = Some(kept(&Chance::new(self.seed)));
+        self.keepers *= self.seed % 2;
+        self
     }
 
     /// A plan in which a node is away for longer than the log is kept, and nothing else goes wrong but partitions.
     pub(crate) fn with_absence(seed: u64) -> Self {
-        let mut plan = Self::with_retention(seed * 4);
+        Self::of(Shape::Whole, seed * 4).retaining().lacking_one()
+    }
+
+    /// The same with two storage groups.
+    pub(crate) fn with_absence_and_groups(seed: u64) -> Self {
+        Self::with_groups(seed).retaining().lacking_one()
+    }
+
+    fn lacking_one(self) -> Self {
+        let mut plan = self;
         let mut chance = plan.chance(203);
         plan.keepers = 0;
         plan.episodes.retain(|episode| matches!(episode.fault, Fault::Cut(_)));
-        let target = Target::Node(chance.between(1, 3));
+        let target = Target::Node(chance.between(1, plan.shape.storages()));
         let fault = Fault::Crash { target, power: chance.one_in(2) };
         plan.episodes.push(Episode { begins: chance.between(500, 1_500), ends: 5_500, fault });
         plan.episodes.sort_by_key(|episode| episode.begins);
@@ -301,14 +313,23 @@ impl Plan {
         self
     }
 
-    /// A plan in which one node of three loses its disk, and nothing else goes wrong but partitions.
+    /// A plan in which one storage of three loses its disk, and nothing else goes wrong but partitions.
     pub(crate) fn with_wiped_disk(seed: u64) -> Self {
-        let mut plan = Self::new(seed * 4);
+        Self::of(Shape::Whole, seed * 4).losing_one()
+    }
+
+    /// The same with two storage groups.
+    pub(crate) fn with_wiped_disk_and_groups(seed: u64) -> Self {
+        Self::with_groups(seed).losing_one()
+    }
+
+    fn losing_one(self) -> Self {
+        let mut plan = self;
         plan.kept = None;
         let mut chance = plan.chance(201);
         plan.episodes.retain(|episode| matches!(episode.fault, Fault::Cut(_)));
         let begins = chance.between(1_000, 4_000);
-        let fault = Fault::Wipe { node: chance.between(1, 3) };
+        let fault = Fault::Wipe { node: chance.between(1, plan.shape.storages()) };
         plan.episodes.push(Episode { begins, ends: begins + chance.between(50, 1_000), fault });
         plan.episodes.sort_by_key(|episode| episode.begins);
         plan.tuning.spare(lost(&plan.episodes));
