@@ -422,8 +422,11 @@ impl<A: Clone> Core<A> {
 
     /// Time has passed, and no more input comes for now: seals and sends what can be, and asks for what is due.
     pub(super) fn end_turn(&mut self, now: Moment) {
-        self.counters.events_expired += self.pending.expire(now, &mut self.outputs)
-            + self.writer.expire(now, &mut self.outputs);
+        let expired = self.pending.expire(now, &mut self.outputs);
+        self.counters.events_expired += expired + self.writer.expire(now, &mut self.outputs);
+        if expired > 0 {
+            self.pass_by(now);
+        }
         if self.pending.unanswered() == 0 {
             self.writer.settle(&mut self.outputs);
         }
@@ -438,6 +441,18 @@ impl<A: Clone> Core<A> {
     pub(super) fn end(&mut self) {
         self.pending.give_up(PublishError::Unknown, &mut self.outputs);
         self.writer.end(&mut self.outputs);
+    }
+
+    /// Where a storage group has not kept the oldest segment for as long as its publishers wait, and another group could take
+    /// the next one, the entry begins anew without it: what was sealed behind it can't be placed before it.
+    fn pass_by(&mut self, now: Moment) {
+        let (Some(shard), Some(incarnation)) = (self.pending.collecting(), self.life.live()) else {
+            return;
+        };
+        if self.storages.has_room_beside(shard) {
+            tracing::warn!(%incarnation, "a storage group has no quorum; the entry goes on with the others");
+            self.lose(incarnation, now);
+        }
     }
 
     /// Asks sync and storages for what is due.

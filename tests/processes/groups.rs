@@ -114,3 +114,33 @@ async fn a_node_that_was_moved_to_another_group_says_so_and_ends() -> Result<()>
     ensure!(!status.success() && told.contains("node 6 is in another storage group"), "{told}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_group_without_a_majority_is_passed_by() -> Result<()> {
+    let mut cluster = start().await?;
+    mark(&cluster, 1).await?;
+    cluster.node_mut(5).kill().await?;
+    cluster.node_mut(6).kill().await?;
+    // What is on its way to the second group is not answered. Some of so many in a row would be.
+    until("publishing goes on with the first group alone", PATIENCE, || async {
+        let mut client = cluster.wamp(1).await?;
+        for number in 0..20 {
+            client.publish_and_wait("load.on", &format!("on-{number}")).await?;
+        }
+        Ok(())
+    })
+    .await?;
+    cluster.node_mut(5).start()?;
+    cluster.node_mut(6).start()?;
+    cluster.ready().await?;
+    until("both groups take what is published", PATIENCE, || async {
+        let before = (segments(&cluster, 1).await?, segments(&cluster, 4).await?);
+        mark(&cluster, 1).await?;
+        mark(&cluster, 1).await?;
+        let after = (segments(&cluster, 1).await?, segments(&cluster, 4).await?);
+        ensure!(after.0 > before.0 && after.1 > before.1, "{before:?}, then {after:?}");
+        Ok(())
+    })
+    .await?;
+    cluster.verify(1).await
+}

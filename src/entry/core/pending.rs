@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId};
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Shard};
 use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Place, SealedSegment, StorageGroups};
 
@@ -143,6 +143,12 @@ impl<A> Pending<A> {
             .filter(|segment| segment.early || !segment.kept)
             .filter(|segment| !matches!(segment.stage, Stage::Placed(_)))
             .map(|segment| (&segment.body, segment.votes.as_slice()))
+    }
+
+    /// The shard of the oldest segment, where that lacks votes.
+    pub(super) fn collecting(&self) -> Option<Shard> {
+        let oldest = self.segments.front().filter(|oldest| oldest.stage == Stage::Collecting);
+        oldest.map(|oldest| oldest.body.shard)
     }
 
     /// The body of a segment that has no place yet.

@@ -121,6 +121,13 @@ impl Storages {
         shards.find(|shard| self.has_room(*shard))
     }
 
+    /// Whether a group that does not hold this shard could have a segment on its way to a quorum at once.
+    pub(super) fn has_room_beside(&self, shard: Shard) -> bool {
+        let own = self.groups.range_of(shard).map(|(first, _)| first);
+        let mut others = self.groups.iter().filter(|(first, _)| Some(*first) != own);
+        others.any(|(first, _)| self.has_room(first))
+    }
+
     fn has_room(&self, shard: Shard) -> bool {
         let Some((first, group)) = self.groups.range_of(shard) else { return false };
         let members = self.members.iter().filter(|storage| storage.group == first);

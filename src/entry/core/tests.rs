@@ -313,6 +313,55 @@ fn segments_go_to_the_groups_by_turns_and_past_one_that_has_no_room() {
 }
 
 #[test]
+fn a_group_without_a_quorum_is_passed_by() {
+    check(
+        "
+        > turn
+          open 0
+        > opened 1 groups 1,2,3+4
+          begin 1 of 1
+          begin 2 of 1
+          begin 3 of 1
+          begin 4 of 1
+        > begun 1 2
+        > begun 3 2
+        > begun 4 2
+        > log 1 opened 1
+        > submit a 1
+          sealed 1/0 1
+          keep 1/0 at 1
+          keep 1/0 at 3
+        > vote 1 1/0
+        > after 9000
+          renew 1
+        > renewed 1 held
+        > submit b 1
+          sealed 1/1 1
+          keep 1/1 at 4
+        > vote 4 1/1
+        > after 1000
+          answer a 0+1 unknown
+          open 1
+        > opened 2 groups 1,2,3+4
+          begin 1 of 2
+          begin 2 of 2
+          begin 3 of 2
+          begin 4 of 2
+        > begun 4 2
+        > submit b 1
+        > log 2 opened 2
+          answer b 0+1 not stored
+          sealed 2/0 1
+          keep 2/0 at 4
+        > vote 4 2/0
+          propose #0 2/0
+        > proposed 0 3
+          answer b 1+1 stored at 3
+        ",
+    );
+}
+
+#[test]
 fn a_fenced_entry_opens_anew_without_what_came_before() {
     check_open(
         "
