@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: listening. The node that owns the sockets hands accepted connections to [`SyncNode::serve`].
 
+mod answers;
 mod bootstrap;
 mod leader;
 mod leases;
@@ -32,13 +33,10 @@ use crate::consensus::types::{Raft, Runtime};
 use crate::file::{File, OpenError};
 use crate::host::Host;
 use crate::ids::{DiskId, Incarnation, NodeId, Slot};
-use crate::order::{CloseReason, SealedSegment, SegmentOutcome, StorageGroups};
+use crate::order::{SealedSegment, SegmentOutcome, StorageGroups};
 use crate::rpc;
-use crate::sequencer::{Opened, Proposal};
-use crate::service::{
-    Followed, Lease, SyncCall, SyncError, SyncReply, CALL_TIMEOUT, GROUP_WAIT, MAX_FOLLOWED,
-    MAX_FOLLOW_WAIT,
-};
+use crate::sequencer::Opened;
+use crate::service::{Followed, Lease, SyncError, GROUP_WAIT, MAX_FOLLOWED, MAX_FOLLOW_WAIT};
 use crate::wire::{self, Identity, Link, Service};
 
 use leases::Leases;
@@ -383,56 +381,6 @@ impl SyncNode {
     /// Who leads, as far as this member knows.
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.inner.raft.metrics().borrow_watched().current_leader
-    }
-
-    /// Answers a request of another node.
-    async fn answer(&self, call: SyncCall) -> SyncReply {
-        match call {
-            SyncCall::Who => match self.inner.raft.is_initialized().await {
-                Ok(initialized) => SyncReply::Who { blank: !initialized },
-                Err(error) => SyncReply::Unavailable(error.to_string()),
-            },
-            SyncCall::Groups => match self.inner.groups(CALL_TIMEOUT / 4).await {
-                Ok(groups) => SyncReply::Groups(groups),
-                Err(error) => SyncReply::Unavailable(error.to_string()),
-            },
-            SyncCall::Follow { from, max, wait_ms } => {
-                let wait = Duration::from_millis(u64::from(wait_ms));
-                match self.follow(from, max as usize, wait).await {
-                    Ok(followed) => SyncReply::Followed(followed),
-                    Err(error) => SyncReply::Unavailable(error.to_string()),
-                }
-            }
-            call => self.lead(call).await,
-        }
-    }
-
-    /// Does what only a leader does, if this member is one.
-    pub(crate) async fn lead(&self, call: SyncCall) -> SyncReply {
-        if *self.inner.stopping.borrow() {
-            return SyncReply::Unavailable("the node is shutting down".into());
-        }
-        let Some(_term) = self.inner.leading() else {
-            let leader = self.leader().filter(|leader| *leader != self.id());
-            return SyncReply::NotLeader { leader };
-        };
-        match call {
-            SyncCall::Propose(segments) => self.inner.propose(segments).await,
-            SyncCall::Open { entry, request } => self.inner.open(entry, request).await,
-            SyncCall::Renew { entry, incarnation } => {
-                SyncReply::Lease(self.inner.renew(entry, incarnation))
-            }
-            SyncCall::Close { entry, incarnation } => {
-                let reason = CloseReason::Left;
-                self.inner.done(Proposal::Close { entry, incarnation, reason }).await
-            }
-            SyncCall::Stored { storage, through } => {
-                self.inner.done(Proposal::Stored { storage, through }).await
-            }
-            SyncCall::Who | SyncCall::Groups | SyncCall::Follow { .. } => {
-                SyncReply::Unavailable("any member answers this".into())
-            }
-        }
     }
 }
 

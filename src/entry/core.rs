@@ -14,6 +14,7 @@ mod pending;
 mod proposer;
 mod storages;
 mod tickets;
+mod turn;
 mod writer;
 
 #[cfg(test)]
@@ -25,7 +26,6 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, SegmentNumber, Shard};
-use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroups};
 
 use self::life::Life;
@@ -420,117 +420,10 @@ impl<A: Clone> Core<A> {
         }
     }
 
-    /// Time has passed, and no more input comes for now: seals and sends what can be, and asks for what is due.
-    pub(super) fn end_turn(&mut self, now: Moment) {
-        let expired = self.pending.expire(now, &mut self.outputs);
-        self.counters.events_expired += expired + self.writer.expire(now, &mut self.outputs);
-        if expired > 0 {
-            self.pass_by(now);
-        }
-        if self.pending.unanswered() == 0 {
-            self.writer.settle(&mut self.outputs);
-        }
-        self.ask(now);
-        self.keep();
-        self.write();
-        self.seal();
-        self.propose(now);
-    }
-
     /// The entry ends: whatever is unanswered stays unknown.
     pub(super) fn end(&mut self) {
         self.pending.give_up(PublishError::Unknown, &mut self.outputs);
         self.writer.end(&mut self.outputs);
-    }
-
-    /// Where a storage group has not kept the oldest segment for as long as its publishers wait, and another group could take
-    /// the next one, the entry begins anew without it: what was sealed behind it can't be placed before it.
-    fn pass_by(&mut self, now: Moment) {
-        let (Some(shard), Some(incarnation)) = (self.pending.collecting(), self.life.live()) else {
-            return;
-        };
-        if self.storages.has_room_beside(shard) {
-            tracing::warn!(%incarnation, "a storage group has no quorum; the entry goes on with the others");
-            self.lose(incarnation, now);
-        }
-    }
-
-    /// Asks sync and storages for what is due.
-    fn ask(&mut self, now: Moment) {
-        // Segments of an older incarnation that nobody waits for need not hold up the next one.
-        if self.pending.incarnation() != self.life.live() && self.pending.unanswered() == 0 {
-            let lost = self.pending.give_up(PublishError::Unknown, &mut self.outputs);
-            self.counters.segments_lost += lost;
-        }
-        if self.pending.is_empty() && self.life.begin() {
-            self.next_number = SegmentNumber::default();
-        }
-        if let Some(request) = self.life.ask(now) {
-            self.outputs.push_back(Output::Open { request });
-        }
-        if let Some(incarnation) = self.life.current() {
-            let due = self.storages.due(now);
-            self.outputs.extend(due.map(|storage| Output::Begin { storage, incarnation }));
-        }
-        if let Some(incarnation) = self.life.renew(now) {
-            self.outputs.push_back(Output::Renew { incarnation });
-        }
-        if self.proposer.asks_for_group(now) {
-            self.outputs.push_back(Output::Regroup);
-        }
-    }
-
-    /// Writes what waits, sealing where that makes room.
-    fn write(&mut self) {
-        while !self.writer.fill() && self.seal() {}
-    }
-
-    /// Seals what is open, where there is something and it can be on its way to a quorum at once.
-    fn seal(&mut self) -> bool {
-        let Some(incarnation) = self.life.live() else { return false };
-        if self.writer.open_events() == 0 || !self.pending.has_room(self.writer.open_size()) {
-            return false;
-        }
-        let Some(shard) = self.storages.deal(self.next_shard) else { return false };
-        let id = AdvanceSegment { entry: self.node, incarnation, number: self.next_number };
-        let (body, tickets) = self.writer.seal(id, shard);
-        self.next_number = id.number.next();
-        self.next_shard = shard.next();
-        self.counters.segments_sealed += 1;
-        self.counters.events_sealed += u64::from(body.count);
-        self.outputs.push_back(Output::Sealed(body.clone()));
-        // The bug is in counting votes, so they are counted.
-        let early = self.early && !planted(Mutant::AcknowledgeBeforeQuorum);
-        self.pending.push(body, tickets, early);
-        self.keep();
-        true
-    }
-
-    /// Sends bodies that lack votes to every storage of their group that can take them.
-    fn keep(&mut self) {
-        if self.life.live().is_none() || !self.storages.any_room() {
-            return;
-        }
-        for (body, votes) in self.pending.lacking() {
-            let takers: Vec<NodeId> = self.storages.takers(body, votes).collect();
-            for storage in takers {
-                self.storages.sent(storage, body.id);
-                self.outputs.push_back(Output::Keep { storage, body: body.clone() });
-            }
-        }
-    }
-
-    fn propose(&mut self, now: Moment) {
-        if !self.proposer.may_propose(now) || self.life.live().is_none() {
-            return;
-        }
-        let call = self.proposer.next_call();
-        let segments = self.pending.propose(call);
-        if !segments.is_empty() {
-            let sent = segments.iter().map(|segment| (segment.id, segment.checksum));
-            self.proposer.begun(call, sent.collect());
-            self.outputs.push_back(Output::Propose { call, segments });
-        }
     }
 
     /// Describes itself.

@@ -1,0 +1,64 @@
+//! The service that everybody asks: which member answers what.
+//!
+//! Invariant: what only a leader does, only a member that leads begins.
+//!
+//! Deliberately absent: doing it (`leader`), and the connections that requests come on.
+
+use std::time::Duration;
+
+use super::SyncNode;
+use crate::order::CloseReason;
+use crate::sequencer::Proposal;
+use crate::service::{SyncCall, SyncReply, CALL_TIMEOUT};
+
+impl SyncNode {
+    /// Answers a request of another node.
+    pub(super) async fn answer(&self, call: SyncCall) -> SyncReply {
+        match call {
+            SyncCall::Who => match self.inner.raft.is_initialized().await {
+                Ok(initialized) => SyncReply::Who { blank: !initialized },
+                Err(error) => SyncReply::Unavailable(error.to_string()),
+            },
+            SyncCall::Groups => match self.inner.groups(CALL_TIMEOUT / 4).await {
+                Ok(groups) => SyncReply::Groups(groups),
+                Err(error) => SyncReply::Unavailable(error.to_string()),
+            },
+            SyncCall::Follow { from, max, wait_ms } => {
+                let wait = Duration::from_millis(u64::from(wait_ms));
+                match self.follow(from, max as usize, wait).await {
+                    Ok(followed) => SyncReply::Followed(followed),
+                    Err(error) => SyncReply::Unavailable(error.to_string()),
+                }
+            }
+            call => self.lead(call).await,
+        }
+    }
+
+    /// Does what only a leader does, if this member is one.
+    pub(crate) async fn lead(&self, call: SyncCall) -> SyncReply {
+        if *self.inner.stopping.borrow() {
+            return SyncReply::Unavailable("the node is shutting down".into());
+        }
+        let Some(_term) = self.inner.leading() else {
+            let leader = self.leader().filter(|leader| *leader != self.id());
+            return SyncReply::NotLeader { leader };
+        };
+        match call {
+            SyncCall::Propose(segments) => self.inner.propose(segments).await,
+            SyncCall::Open { entry, request } => self.inner.open(entry, request).await,
+            SyncCall::Renew { entry, incarnation } => {
+                SyncReply::Lease(self.inner.renew(entry, incarnation))
+            }
+            SyncCall::Close { entry, incarnation } => {
+                let reason = CloseReason::Left;
+                self.inner.done(Proposal::Close { entry, incarnation, reason }).await
+            }
+            SyncCall::Stored { storage, through } => {
+                self.inner.done(Proposal::Stored { storage, through }).await
+            }
+            SyncCall::Who | SyncCall::Groups | SyncCall::Follow { .. } => {
+                SyncReply::Unavailable("any member answers this".into())
+            }
+        }
+    }
+}
