@@ -3,7 +3,8 @@
 //! A client's name has at most one such state in a realm. A session attaches to it, and when it ends the client is away
 //! until another session attaches at whatever entry, or until the state expires. One that takes over from a session
 //! that still lives waits for that one's last word of its progress; it comes as the [`Act::Detach`](crate::act::Act) of
-//! a session that is over already.
+//! a session that is over already. One that has waited for long enough says with an [`Act::Progress`](crate::act::Act)
+//! that it begins without, and begins once that stands in the order. So whoever is awaited was the last to send anything.
 //!
 //! Invariant: a filter holds from the place in the order at which it was asked for. Every event before a state's
 //! progress was acknowledged by the client, unless it is in flight. What all clients keep together is limited.
@@ -316,12 +317,10 @@ impl Realms {
     /// A session that was taken over has told how far it had come.
     fn release(&mut self, name: &Name, progress: Progress) {
         let Some(state) = self.kept.states.get(name) else { return };
-        let mut kept = Kept { awaited: None, progress, ..state.kept.clone() };
-        match kept.attached {
-            Some(session) => self.notices.push(Notice::Released { session }),
-            // The one that waited is gone again, and may have begun without it.
-            None => kept.progress.doubt = kept.progress.doubt.max(state.kept.progress.doubt),
-        }
+        let kept = Kept { awaited: None, progress, ..state.kept.clone() };
+        // The one that waited may be gone again.
+        let waits = kept.attached.map(|session| Notice::Released { session });
+        self.notices.extend(waits);
         self.set_kept(name, kept);
     }
 
@@ -339,8 +338,10 @@ impl Realms {
             let Some((name, state)) = self.attached_to(session).filter(|_| theirs) else {
                 continue;
             };
-            // Whoever was awaited is not any more: this one has begun without it.
+            // Whoever was awaited is not any more: this one begins without it.
+            let waits = state.kept.awaited.map(|_| Notice::Released { session });
             let kept = Kept { awaited: None, progress, ..state.kept.clone() };
+            self.notices.extend(waits);
             self.set_kept(&name, kept);
         }
         false

@@ -69,6 +69,10 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ("whom every crash was meant for had ended by its disk", 179_582_026_900_090),
     ("a storage deletes bodies that a member of sync still waits for", 179_585_430_600_152),
     ("a leader knows from its last life alone what is committed", 179_587_224_700_482),
+    (
+        "a session begins without the last word of the one before, which comes later",
+        179_587_926_401_390,
+    ),
     ("an older connection subscribes behind the newer one's beginning", 179_580_564_000_856),
 ];
 

@@ -192,11 +192,39 @@ fn the_last_word_of_a_session_that_was_taken_over_is_awaited() {
     story.event(1, detach(11, None, progress(1, &[], 0)));
     assert_eq!(kept(&story).unwrap().progress, last, "one says its last once");
 
-    // The one that waited has gone before that, without a word of its own.
-    let (at, _) = story.event(1, attach(14, false, NEVER));
+    // The one that waited has gone before that, without a word of its own: it has sent nothing.
+    story.event(1, attach(14, false, NEVER));
     story.leave(14, 1);
     story.event(2, detach(13, None, last.clone()));
-    assert_eq!(kept(&story).unwrap().progress, progress(9, &[(5, 3)], at));
+    assert_eq!(kept(&story).unwrap().progress, last);
+}
+
+/// What it sent was forgotten when the one before said its last to the one behind.
+#[test]
+fn a_session_that_begins_without_a_last_word_says_so_first() {
+    let mut story = Story::at_entries();
+    story.event(1, attach(11, false, NEVER));
+    story.event(1, subscribe(11, &["a"]));
+    story.event(2, attach(12, false, NEVER));
+    story.told();
+    let known = kept(&story).unwrap().progress.clone();
+    let begins = act(0, "x", &Act::Progress(vec![(SessionId(12), known.clone())]));
+    story.event(2, begins);
+    assert_eq!(story.told(), [Notice::Released { session: SessionId(12) }]);
+    assert_eq!((kept(&story).unwrap().awaited, &kept(&story).unwrap().progress), (None, &known));
+    story.restart();
+    story.told();
+    let (at, _) = story.event(1, attach(13, false, NEVER));
+    let now = kept(&story).unwrap();
+    assert_eq!((now.awaited, now.progress.doubt), (Some(SessionId(12)), Position(at)));
+    story.told();
+    // The first one comes too late: it does not know what the second one has sent.
+    story.event(1, detach(11, None, progress(9, &[], 0)));
+    assert!(story.told().is_empty() && kept(&story).unwrap().awaited == Some(SessionId(12)));
+    let last = progress(10, &[(5, 3)], known.doubt.0);
+    story.event(2, detach(12, None, last.clone()));
+    assert_eq!(story.told(), [Notice::Released { session: SessionId(13) }]);
+    assert_eq!(kept(&story).unwrap().progress, last);
 }
 
 #[test]

@@ -49,9 +49,11 @@ pub(super) struct Keeping {
 enum Phase {
     /// Not known to all yet.
     Attaching,
-    /// It is known to all, and the one that it took over from has not said its last.
+    /// It is known to all, and the one that it took over from has not said its last. With `without`, all are being told that
+    /// it is not waited for any more.
     TakingOver {
         until: Instant,
+        without: bool,
     },
     Open,
 }
@@ -85,7 +87,7 @@ impl Keeping {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Attaching => None,
-            Phase::TakingOver { until } => Some(until),
+            Phase::TakingOver { until, .. } => Some(until),
             Phase::Open => {
                 let noted = (self.noting > 0).then_some(self.noted_until);
                 let idle = if self.moved { Duration::ZERO } else { IDLE_INTERVAL };
@@ -108,7 +110,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 false
             }
             Some(found) if found.kept.awaited.is_some() => {
-                keeping.phase = Phase::TakingOver { until: Instant::now() + TAKE_OVER_WAIT };
+                let until = Instant::now() + TAKE_OVER_WAIT;
+                keeping.phase = Phase::TakingOver { until, without: false };
                 true
             }
             Some(found) => {
@@ -118,7 +121,23 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
     }
 
-    /// The one that it took over from has said its last, or was waited for long enough.
+    /// The one that it took over from was waited for long enough. Before anything is sent that it does not know of, it must
+    /// not be listened to any more, by nobody.
+    fn begin_without(&mut self, now: Instant) {
+        let Standing::Announced { realm, .. } = &self.standing else { return };
+        let Some(keeping) = &mut self.keeping else { return };
+        let session = self.gate.session();
+        let until = now + limits::PUBLISH_TIMEOUT;
+        keeping.phase = Phase::TakingOver { until, without: true };
+        // It may have ended again meanwhile, of which it is about to hear.
+        let found = self.clients.realm_states.with(|realms| realms.kept_by(session));
+        if let Some(found) = found {
+            let act = Act::Progress(vec![(session, found.kept.progress)]);
+            self.publishing.push_own(events::keeping(realm.clone(), session, &act));
+        }
+    }
+
+    /// The one that it took over from has said its last, or nobody waits for it any more.
     pub(super) fn released(&mut self) {
         let taking_over = self
             .keeping
@@ -237,7 +256,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
         match keeping.phase {
             Phase::Attaching => {}
-            Phase::TakingOver { .. } => self.released(),
+            Phase::TakingOver { without: false, .. } => self.begin_without(now),
+            Phase::TakingOver { without: true, .. } => self.end(EndReason::Unavailable),
             Phase::Open if keeping.noting > 0 && keeping.noted_until <= now => {
                 self.end(EndReason::Unavailable);
             }
