@@ -73,6 +73,7 @@ const REGRESSIONS: &[(&str, u64)] = &[
         "a session begins without the last word of the one before, which comes later",
         179_587_926_401_390,
     ),
+    ("a publish is acknowledged right before the run is judged", 179_588_109_102_168),
     ("an older connection subscribes behind the newer one's beginning", 179_580_564_000_856),
 ];
 

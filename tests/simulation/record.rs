@@ -365,6 +365,10 @@ impl Record {
         if let Some(node) = entries.iter().find(|node| !self.served.contains(node)) {
             return Some(format!("a publish at node {node} is not acknowledged"));
         }
+        // Who publishes may hear of a place a moment before any node shows it.
+        if let Some((position, told)) = self.awaited.first_key_value() {
+            return Some(format!("position {position} was told and is not shown: {told:?}"));
+        }
         let last = self.log.last_value();
         // Before what it would hold up.
         if let Some(topic) = self.log.state.unfinished() {
