@@ -108,7 +108,8 @@ pub const PLANTED: [Planted; 12] = [
         checks: &["register"],
         workloads: &["log", "kv"],
         nemeses: &["slow"],
-        budget: 3,
+        // Two have to set the same value in one segment.
+        budget: 10,
     },
     Planted {
         bug: "KeepCallsOfLostLinks",
