@@ -23,6 +23,11 @@ impl SyncNode {
                 Ok(groups) => SyncReply::Groups(groups),
                 Err(error) => SyncReply::Unavailable(error.to_string()),
             },
+            // There is no order here yet, or not any more: who stayed with a member whose disk was wiped would hear nothing for
+            // ever.
+            SyncCall::Follow { .. } if self.inner.applied.state().sequencer.groups().is_empty() => {
+                SyncReply::Unavailable("this member has no storage groups yet".into())
+            }
             SyncCall::Follow { from, max, wait_ms } => {
                 let wait = Duration::from_millis(u64::from(wait_ms));
                 match self.follow(from, max as usize, wait).await {
