@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use vulpes_raft::bodies::Bodies;
 use vulpes_raft::client::SyncClient;
 use vulpes_raft::file::{File, OpenError};
@@ -175,9 +176,7 @@ impl Node {
         (storages, listeners): (Storages, ClientListeners),
         stop: watch::Receiver<bool>,
     ) -> Result<(), StartError> {
-        let own = self.storage.as_ref().map(|_| (self.identity.node, self.identity.disk));
-        let groups = self.config.storage_groups();
-        tokio::spawn(enrol(host.clone(), self.order.clone(), storages.clone(), groups, own));
+        let enrolled = self.enrol(host, &storages);
         if let Some(storage) = &self.storage {
             tokio::spawn(report_stored(self.order.clone(), storage.clone()));
             let others = storages.values().filter(|other| other.node() != self.identity.node);
@@ -238,9 +237,15 @@ impl Node {
             left_behind,
             observers,
         };
-        tokio::spawn(replica.run());
+        tokio::spawn(follow(enrolled, replica));
         (self.log, self.realms) = (Some(log), Some(realms));
         Ok(())
+    }
+
+    fn enrol(&self, host: &Host, storages: &Storages) -> JoinHandle<bool> {
+        let own = self.storage.as_ref().map(|_| (self.identity.node, self.identity.disk));
+        let groups = self.config.storage_groups();
+        tokio::spawn(enrol(host.clone(), self.order.clone(), storages.clone(), groups, own))
     }
 
     /// The realms that there are, and the one of clients that name none.
@@ -354,6 +359,13 @@ impl Node {
         if let Some(storage) = &self.storage {
             storage.close().await;
         }
+    }
+}
+
+/// Follows the order once all is known to be as it was: by other groups, a storage would leave out bodies for good.
+async fn follow(enrolled: JoinHandle<bool>, replica: Replica) {
+    if matches!(enrolled.await, Ok(true)) {
+        replica.run().await;
     }
 }
 

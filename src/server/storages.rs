@@ -1,8 +1,8 @@
 //! The storages of the cluster, as a node knows them: the way to each, their groups and disks, and what this node's own
 //! tells sync.
 //!
-//! Invariant: a storage that is not on the disk it was enrolled with does not vote, and no node reads or writes by other
-//! groups than those that the cluster was formed with.
+//! Invariant: a storage that is not on the disk it was enrolled with ends, and so does a node that was told of other groups
+//! than those that the cluster was formed with. Neither follows the order before that is known.
 //!
 //! Deliberately absent: what is asked of them (`peer`).
 
@@ -76,14 +76,15 @@ pub(super) fn nearest_first(config: &NodeConfig, storages: &Storages) -> Vec<Arc
 }
 
 /// Learns the storage groups, and with them which disk each storage has to come with. A storage that is not on the disk
-/// it was enrolled with must not vote: it ends. So does a node that was told of other groups.
+/// it was enrolled with must not vote: it ends. So does a node that was told of other groups. Tells whether all is as it
+/// was.
 pub(super) async fn enrol(
     host: Host,
     order: SyncClient,
     storages: Storages,
     told: u16,
     own: Option<(NodeId, DiskId)>,
-) {
+) -> bool {
     let groups = loop {
         match order.groups().await {
             Ok(groups) => break groups,
@@ -99,7 +100,7 @@ pub(super) async fn enrol(
              put each `group` in the configuration back to what it was",
             groups.len()
         ));
-        return;
+        return false;
     }
     for member in groups.members() {
         let Some(client) = storages.get(&member.node) else { continue };
@@ -107,12 +108,13 @@ pub(super) async fn enrol(
             Some((node, disk)) if node == member.node => {
                 if disk != member.disk {
                     (host.fatal)(&wire::wiped(node));
-                    return;
+                    return false;
                 }
             }
             _ => client.expect_disk(member.disk),
         }
     }
+    true
 }
 
 /// A storage whose group is not what this node was told, of so many groups.
