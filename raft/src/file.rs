@@ -14,6 +14,7 @@ use redb::{
 };
 
 use crate::commit::{begin_write, CommitError, Commits};
+use crate::format::LOG_FORMAT;
 use crate::host::{self, Host};
 use crate::wire::{self, Identity};
 use crate::witness::{NumberRow, Witness, WitnessError};
@@ -21,11 +22,7 @@ use crate::witness::{NumberRow, Witness, WitnessError};
 /// The file's name within the data directory.
 pub const FILE: &str = "node.redb";
 
-/// The format this release reads and writes. Persisted: a change of anything on disk gets the next number. Up to 3, storage and
-/// sync had a file each.
-pub const FORMAT: u32 = 4;
-
-/// What counts the commits of the files that were there up to format 3.
+/// What counts the commits of the files that were there up to format 3, where storage and sync had a file each.
 const OLDER: [&str; 2] = ["segments.witness", "raft.witness"];
 
 /// Raft's log, by index. Most commits append to it, so they are counted there: each further table costs a commit pages.
@@ -44,15 +41,16 @@ const META_IDENTITY: &str = "identity";
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
-        "{path} was written by a newer release (format {found}, this one knows {FORMAT}); run the newer release, \
-         or give this node an empty data directory and a new number"
+        "{path} was written by a newer release (log format {found}, this release has {LOG_FORMAT}); run the newer \
+         release, or give this node an empty data directory and a new number"
     )]
     Newer { path: PathBuf, found: u32 },
     #[error(
-        "{path} was written by a version from before the first release, and can't be carried over; start the whole \
-         cluster with fresh data directories"
+        "{path} was written by an older release (log format {}, this release has {LOG_FORMAT}), which makes something \
+         else of the same log; run the release that wrote it, or start the whole cluster with fresh data directories",
+        found.map_or_else(|| "3 or less".to_owned(), |found| found.to_string())
     )]
-    Older { path: PathBuf },
+    Older { path: PathBuf, found: Option<u32> },
     #[error(
         "{path} belongs to node {} of cluster {:?} (disk {}), and this is node {} of cluster {:?} (disk {}); \
          start it with its own data directory",
@@ -149,7 +147,7 @@ fn checked(
     for name in OLDER {
         let older = folder.join(name);
         if host.disk.read_file(&older).map_err(|error| disk(error.to_string()))?.is_some() {
-            return Err(OpenError::Older { path: older });
+            return Err(OpenError::Older { path: older, found: None });
         }
     }
     let database = host.disk.open_database(path).map_err(|error| match host::damage(&error) {
@@ -176,9 +174,11 @@ fn claim(database: &Database, own: &Identity, path: &Path) -> Result<(), OpenErr
         (Some(format), identity) => {
             let format = format.try_into().map_err(|_| damaged("its format can't be read"))?;
             match u32::from_le_bytes(format) {
-                found if found > FORMAT => return Err(OpenError::Newer { path: path(), found }),
-                found if found < FORMAT => return Err(OpenError::Older { path: path() }),
-                _ => {}
+                LOG_FORMAT => {}
+                found if found > LOG_FORMAT => {
+                    return Err(OpenError::Newer { path: path(), found });
+                }
+                found => return Err(OpenError::Older { path: path(), found: Some(found) }),
             }
             let identity = identity.ok_or_else(|| damaged("it does not say whose it is"))?;
             let found: Identity =
@@ -210,7 +210,7 @@ fn create(database: &Database, own: &Identity) -> Result<(), CommitError> {
     let transaction = begin_write(database)?;
     {
         let mut meta = transaction.open_table(META)?;
-        meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
+        meta.insert(META_FORMAT, LOG_FORMAT.to_le_bytes().as_slice())?;
         meta.insert(META_IDENTITY, wire::encode(own).as_slice())?;
     }
     transaction.commit()?;

@@ -4,6 +4,7 @@
 //! - [`ids`], [`order`]: the vocabulary: slots, positions, segments, resolutions.
 //! - [`sequencer`]: the pure state machine behind the order.
 //! - [`host`]: the edges (network, disk, clock, randomness) that a simulation replaces.
+//! - [`format`]: the number of the log's format.
 //! - [`wire`], [`rpc`]: the codec and handshake between nodes; calls.
 //! - [`file`], [`commit`], [`witness`]: a node's file, the group commit that all its writers share, and what tells a
 //!   database that went back in time.
@@ -20,6 +21,7 @@ pub mod client;
 pub mod commit;
 mod consensus;
 pub mod file;
+pub mod format;
 pub mod host;
 pub mod ids;
 pub mod mutant;

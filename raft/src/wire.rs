@@ -17,6 +17,7 @@ use tarpc::serde_transport::Transport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::LengthDelimitedCodec;
 
+use crate::format::LOG_FORMAT;
 use crate::host::{BoxStream, Host};
 use crate::ids::{DiskId, NodeId};
 
@@ -32,8 +33,12 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long dialling may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Version of everything spoken between nodes. Nodes of different versions don't talk.
-pub const PROTOCOL_VERSION: u32 = 6;
+/// Version of everything spoken between nodes. Nodes of different versions don't talk, nor do those that make something
+/// else of the log: the last three digits are those of the messages, the others are the log's format.
+pub const PROTOCOL_VERSION: u32 = LOG_FORMAT * 1_000 + MESSAGES_VERSION;
+
+/// A change of any message gets the next number.
+const MESSAGES_VERSION: u32 = 7;
 
 const MAGIC: [u8; 4] = *b"VULP";
 
@@ -287,6 +292,29 @@ mod tests {
         let identity = Identity { cluster: "v".into(), node: NodeId(300), disk: DiskId(1) };
         assert_eq!(encode(&identity), [1, b'v', 251, 44, 1, 1]);
         assert_eq!(decode::<Identity>(&encode(&identity)).map_err(|e| e.to_string()), Ok(identity));
+    }
+
+    /// A node of another release, whether it speaks otherwise or makes something else of the log.
+    #[tokio::test]
+    async fn another_version_is_refused_and_told_why() {
+        let identity = |node| Identity { cluster: "v".into(), node: NodeId(node), disk: DiskId(1) };
+        for version in [PROTOCOL_VERSION - 1_000, PROTOCOL_VERSION + 1_000, PROTOCOL_VERSION - 1] {
+            let (here, there) = tokio::io::duplex(MAX_HELLO);
+            let own = identity(1);
+            let welcoming = welcome(Box::new(here), &own, |_, _| Ok(()));
+            let dialling = async {
+                let mut there: BoxStream = Box::new(there);
+                let (magic, service, refusal) = (MAGIC, Service::Sync, None);
+                let hello = Hello { magic, version, identity: identity(2), service, refusal };
+                write_hello(&mut there, &hello).await.unwrap();
+                read_hello(&mut there).await.unwrap()
+            };
+            let (welcomed, answer) = tokio::join!(welcoming, dialling);
+            assert!(matches!(welcomed, Err(LinkError::Refused(_))));
+            let said =
+                format!("speaks version {version} between nodes, node 1 speaks {PROTOCOL_VERSION}");
+            assert!(answer.refusal.unwrap().contains(&said));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use vulpes_raft::order::{CloseReason, SealedSegment};
 
 use super::*;
 
+mod format;
 mod registrations;
 
 use crate::act::{Attach, Join, Leave, Will, NEVER};

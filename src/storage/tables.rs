@@ -8,7 +8,7 @@
 //! | `state` | key of a row of the realms' state (`realm::Change`) | its value |
 //! | `hidden` | slot u64 | offsets of its events that subscribers never see, by `wire::encode` of a `Vec<u32>` |
 //!
-//! Numbers in values are little-endian. Persisted: never change, raise [`FORMAT`](vulpes_raft::file::FORMAT) instead.
+//! Numbers in values are little-endian. Persisted: never change, raise [`LOG_FORMAT`](vulpes_raft::format::LOG_FORMAT) instead.
 //!
 //! Invariant: `slots` is dense, every segment in it has a body, and the bodies that are not in it are those at and behind their
 //! entry's fence: for them no table is kept, because each one that a commit changes costs it pages. The order before the first of them is released. `state` is the fold of the log up to and with the last row of `slots`. A slot without hidden events has no row in

@@ -54,10 +54,13 @@ fn another_format_is_refused() {
         });
         open_as(&disk, &identity()).unwrap_err()
     };
-    let error = of_format(FORMAT + 1);
-    assert!(matches!(error, OpenError::Newer { found: 5, .. }), "{error}");
-    let error = of_format(FORMAT - 1);
+    let error = of_format(LOG_FORMAT + 1);
+    let newer = LOG_FORMAT + 1;
+    assert!(matches!(error, OpenError::Newer { found, .. } if found == newer), "{error}");
+    let error = of_format(LOG_FORMAT - 1);
     assert!(matches!(error, OpenError::Older { .. }), "{error}");
+    let said = format!("log format {}, this release has {LOG_FORMAT}", LOG_FORMAT - 1);
+    assert!(error.to_string().contains(&said), "{error}");
     for key in [META_FORMAT, META_IDENTITY] {
         let disk = changed(|meta| drop(meta.remove(key).unwrap()));
         let error = open_as(&disk, &identity()).unwrap_err();

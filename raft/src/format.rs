@@ -1,0 +1,14 @@
+//! The format of the log: one number for everything that all nodes of a cluster have to make of it in the same way.
+//!
+//! It covers the bytes on disk, the encoding of commands and rows, and the rules by which the sequencer and the fold of
+//! the realms turn them into state. Two releases that differ in any of these would come to different states from the
+//! same log, and neither would notice.
+//!
+//! Invariant: a node with another number neither opens this node's file ([`crate::file`]) nor talks to this node
+//! ([`crate::wire`]). So no log is ever folded by two sets of rules.
+//!
+//! Deliberately absent: migrations and rolling upgrades. A log of another format is refused, and the refusal says what to do.
+
+/// The format that this release reads and writes. Any change of what is made of the same log gets the next number. 5: the
+/// order keeps a time of its own, and what a session leaves behind stands before what its client does next.
+pub const LOG_FORMAT: u32 = 5;

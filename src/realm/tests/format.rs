@@ -1,0 +1,125 @@
+//! What this release makes of one log that has an act of every kind, beside the number of the log's format.
+//!
+//! Where this test fails, nodes of this release and of the one before would come to different states from one log: raise
+//! [`LOG_FORMAT`], once for a release, and write down here what it makes of the log then.
+
+use vulpes_raft::format::LOG_FORMAT;
+
+use super::*;
+use crate::act::{Detach, Expire, KeptSubscription, Progress};
+use crate::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
+
+/// The format, the hash of the rows behind the log, and the positions of what subscribers do not see.
+const EXPECTED: (u32, &str, &[u64]) =
+    (5, "3cc9002d01d9287b2403a749e703d448", &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28]);
+
+fn publish(session: u64, topic: &str, value: &str, terms: Terms) -> Event {
+    Event { act: Act::Publish(terms).encode(), ..event(session, topic, value) }
+}
+
+fn attach(session: u64, client: &str, expiry: u32, delay: u32) -> Event {
+    let will = Will {
+        topic: Topic::from_canonical("gone"),
+        payload: payload("\"offline\""),
+        properties: Bytes::new(),
+        qos: Qos::AtLeastOnce,
+        retain: true,
+        delay,
+    };
+    let join = Join { client: Some(client.into()), will: Some(will), details: String::new() };
+    act(session, "join", &Act::Attach(Attach { join, clean: false, expiry }))
+}
+
+fn detach(session: u64) -> Event {
+    let progress = Progress { sent: Position(9), ..Progress::default() };
+    act(session, "leave", &Act::Detach(Detach { drop_will: false, expiry: None, progress }))
+}
+
+fn keep() -> Act {
+    let kept = KeptSubscription {
+        qos: Qos::AtLeastOnce,
+        no_local: true,
+        retain_as_published: false,
+        changes: true,
+        identifier: Some(3),
+        condition: Some(json("{\"a\": 1}")),
+    };
+    Act::Subscribe(vec![("a".into(), kept.clone()), ("b".into(), kept)])
+}
+
+fn register() -> Act {
+    Act::Register(Register {
+        procedure: Procedure::new("a.b", Matching::Exact).unwrap(),
+        matching: Matching::Exact,
+        invoke: Invoke::RoundRobin,
+        concurrency: 2,
+        disclose_caller: false,
+    })
+}
+
+/// The events of the log, each in a segment of its own, with the entry it comes from.
+fn events() -> Vec<(u64, Event)> {
+    let lock = Terms {
+        when: Some(Value::Null),
+        watch: true,
+        will: Some(payload("null")),
+        ..Terms::default()
+    };
+    let fits = Terms { when: Some(json("{\"n\": 1}")), ..Terms::default() };
+    let merge = Terms { merge: true, ..Terms::default() };
+    let join = |client: &str| Join { client: Some(client.into()), ..Join::default() };
+    let due = |session, number| Act::Due(DueId { session: SessionId(session), number });
+    let expire = |client: &str, since| Expire { client: client.into(), since: Stamp(since) };
+    vec![
+        (1, act(1, "join", &Act::Join(Join::default()))),
+        (2, act(2, "join", &Act::Join(join("plain")))),
+        (1, publish(1, "lock", "1", lock.clone())),
+        (2, publish(2, "lock", "2", lock.clone())),
+        (1, event(1, "value", "{\"n\": 1, \"m\": {\"a\": 1}}")),
+        (1, publish(1, "value", "{\"m\": {\"b\": 2}}", merge)),
+        (1, publish(1, "value", "{\"n\": 2}", fits.clone())),
+        (1, publish(1, "value", "{\"n\": 3}", fits)),
+        (1, event(1, "gone", "null")),
+        (1, attach(3, "c", 60, 1)),
+        (1, act(3, "keep", &keep())),
+        (1, act(3, "keep", &Act::Unsubscribe(vec!["b".into()]))),
+        (1, act(0, "save", &Act::Progress(vec![(SessionId(3), Progress::default())]))),
+        (1, act(1, "offer", &register())),
+        (2, act(2, "offer", &register())),
+        (2, act(2, "offer", &Act::Unregister(RegistrationId(16)))),
+        (1, detach(3)),
+        (1, Event { retain: true, ..act(3, "gone", &due(3, 0)) }),
+        (2, attach(4, "c", 1, 0)),
+        (1, act(1, "leave", &Act::Leave(Leave { drop_will: false }))),
+        (1, Event { payload: payload("null"), retain: true, ..act(1, "lock", &due(1, 0)) }),
+        (
+            2,
+            Event {
+                act: Act::Granted { waiting: Position(4), terms: lock }.encode(),
+                ..event(2, "lock", "2")
+            },
+        ),
+        (2, detach(4)),
+        (2, Event { retain: true, ..act(4, "gone", &due(4, 0)) }),
+        (2, attach(5, "d", 1, 0)),
+        (1, act(0, "drop", &Act::Expire(expire("c", HOUR + 24_000)))),
+        (1, act(0, "drop", &Act::Expire(expire("c", HOUR + 24_000)))),
+        (1, act(0, "head", &Act::Release { slot: Slot(3), position: Position(1) })),
+    ]
+}
+
+#[test]
+fn one_log_is_one_state() {
+    let mut story = Story::at_entries();
+    let mut hidden = Vec::new();
+    for (entry, event) in events() {
+        let (position, shown) = story.event(entry, event);
+        if !shown {
+            hidden.push(position);
+        }
+    }
+    let reason = CloseReason::LeaseLost;
+    story.step(Step::Closed { entry: NodeId(2), incarnation: Incarnation(2), reason }, None);
+    let hash = story.realms.hash().to_string();
+    assert_eq!((LOG_FORMAT, hash.as_str(), hidden.as_slice()), EXPECTED);
+}
