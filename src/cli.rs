@@ -43,6 +43,9 @@ Examples:
 
 `vulpes COMMAND --help` tells more.";
 
+/// Threads of a node that are not for its clients, its disks' own apart.
+const CLUSTER_THREADS: usize = 2;
+
 /// Where the first node of `vulpes up` is, and what clients join there.
 const DEFAULT_NODE: &str = "ws://127.0.0.1:9031/";
 const DEFAULT_ADMIN: &str = "http://127.0.0.1:9081";
@@ -120,12 +123,14 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    // A node spreads over the processor; a command has little to do and shares the machine with nodes.
+    // What keeps a cluster alive is never much work, but must not wait: see `node` for its clients. A command has little to
+    // do and shares the machine with nodes.
     let mut builder = match cli.command {
         Command::Node(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
-    let runtime = builder.enable_all().build()?;
+    let runtime =
+        builder.worker_threads(CLUSTER_THREADS).thread_name("cluster").enable_all().build()?;
     let outcome = runtime.block_on(async {
         match cli.command {
             Command::Up(up) => Box::pin(up.run()).await,

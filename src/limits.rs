@@ -167,6 +167,15 @@ pub const STORAGE_CREDIT: u32 = 4;
 /// Jobs waiting for the segment store's group commit.
 pub const STORAGE_QUEUE: usize = 1024;
 
+/// Reads of a storage's file that a node does at once for its clients; further ones wait in line.
+pub const CLIENT_READS: usize = 4;
+
+/// The same for other nodes.
+pub const PEER_READS: usize = 4;
+
+/// The same for the node itself, which reads for its replica alone.
+pub const OWN_READS: usize = 4;
+
 /// Bytes of bodies and rows waiting for it; past it, they wait with whoever brought them. One commit takes all that wait.
 pub const STORAGE_QUEUE_BYTES: usize = 32 << 20;
 

@@ -145,6 +145,12 @@ impl LogTail {
 }
 
 impl Log {
+    /// The same log, read from these storages, nearest first: the replica and clients don't wait in one line.
+    #[must_use]
+    pub fn reading_from(&self, sources: Vec<Arc<dyn Source>>) -> Self {
+        Self { sources: Sources(sources.into()), ..self.clone() }
+    }
+
     /// How far this node has read the order.
     #[must_use]
     pub fn tail(&self) -> Tail {

@@ -37,7 +37,7 @@ use crate::limits;
 use crate::log::{self, Source, SourceError};
 use crate::realm::{BadRow, Realms};
 use crate::segment::SealedBody;
-use crate::storage::{self, ReadError, Storage, StorageStatus};
+use crate::storage::{self, ReadError, Reads, Storage, StorageStatus};
 use connection::{Connector, Peer};
 use wire::{FetchAnswer, FetchRequest, KeepAnswer, KeepRequest, StateHead};
 
@@ -80,7 +80,7 @@ pub struct StorageClient {
 
 #[derive(Clone)]
 enum Where {
-    Here(Storage),
+    Here(Storage, Reads),
     There(Arc<Remote>),
 }
 
@@ -101,10 +101,10 @@ impl std::fmt::Debug for StorageClient {
 }
 
 impl StorageClient {
-    /// This node's own storage.
+    /// This node's own storage, read in this way.
     #[must_use]
-    pub fn local(storage: Storage) -> Self {
-        Self { place: Where::Here(storage) }
+    pub fn local(storage: Storage, reads: Reads) -> Self {
+        Self { place: Where::Here(storage, reads) }
     }
 
     /// A storage on another node, whose group holds these shards. It is dialled when it is first asked for something. Where
@@ -141,7 +141,7 @@ impl StorageClient {
     #[must_use]
     pub fn node(&self) -> NodeId {
         match &self.place {
-            Where::Here(storage) => storage.node(),
+            Where::Here(storage, _) => storage.node(),
             Where::There(remote) => remote.peer.node,
         }
     }
@@ -150,7 +150,7 @@ impl StorageClient {
     #[must_use]
     pub fn keeps(&self, shard: Shard) -> bool {
         match &self.place {
-            Where::Here(storage) => storage.keeps(shard),
+            Where::Here(storage, _) => storage.keeps(shard),
             Where::There(remote) => remote.shards.contains(shard),
         }
     }
@@ -172,7 +172,10 @@ impl StorageClient {
         segments: Vec<AdvanceSegment>,
     ) -> Result<Vec<Option<Bytes>>, FetchError> {
         match &self.place {
-            Where::Here(storage) => self.read(storage::read_bodies(storage, &segments)),
+            Where::Here(storage, reads) => {
+                let storage = storage.clone();
+                self.read(reads.run(move || storage::read_bodies(&storage, &segments)).await)
+            }
             Where::There(remote) => {
                 match remote.fetch.call(FetchRequest::Bodies(segments)).await? {
                     FetchAnswer::Bodies(bodies) => self.read(bodies),
@@ -188,7 +191,10 @@ impl StorageClient {
     /// See [`FetchError`].
     pub async fn rows(&self, from: Slot, max: usize) -> Result<Rows, FetchError> {
         match &self.place {
-            Where::Here(storage) => self.read(serve::read_rows(storage, from, max)),
+            Where::Here(storage, reads) => {
+                let storage = storage.clone();
+                self.read(reads.run(move || serve::read_rows(&storage, from, max)).await)
+            }
             Where::There(remote) => {
                 let max = max.min(limits::READ_ROWS) as u32;
                 match remote.fetch.call(FetchRequest::Rows { from, max }).await? {
@@ -205,7 +211,10 @@ impl StorageClient {
     /// See [`FetchError`].
     pub async fn slot_of(&self, position: Position) -> Result<Option<Resolution>, FetchError> {
         match &self.place {
-            Where::Here(storage) => self.read(storage.slot_of(position)),
+            Where::Here(storage, reads) => {
+                let storage = storage.clone();
+                self.read(reads.run(move || storage.slot_of(position)).await)
+            }
             Where::There(remote) => {
                 match remote.fetch.call(FetchRequest::SlotOf(position)).await? {
                     FetchAnswer::SlotOf(row) => self.read(row),
@@ -221,7 +230,7 @@ impl StorageClient {
     /// See [`FetchError`].
     pub async fn status(&self) -> Result<StorageStatus, FetchError> {
         match &self.place {
-            Where::Here(storage) => self.read(storage.status()),
+            Where::Here(storage, _) => self.read(storage.status()),
             Where::There(remote) => match remote.fetch.call(FetchRequest::Status).await? {
                 FetchAnswer::Status(status) => self.read(status),
                 _ => Err(self.confused()),
@@ -235,7 +244,7 @@ impl StorageClient {
     /// See [`FetchError`].
     pub async fn state(&self) -> Result<Realms, FetchError> {
         match &self.place {
-            Where::Here(storage) => self.read(storage.state()),
+            Where::Here(storage, _) => self.read(storage.state()),
             Where::There(remote) => {
                 let (tail, rows) = self.fetch_state(remote).await?;
                 let realms = Realms::load(tail.as_ref(), rows);
@@ -250,7 +259,7 @@ impl StorageClient {
     /// See [`FetchError`]; also where the storage is this node's own.
     pub async fn state_rows(&self) -> Result<(Option<Resolution>, StateRows), FetchError> {
         match &self.place {
-            Where::Here(_) => {
+            Where::Here(..) => {
                 let reason = "it is this node's own".into();
                 Err(FetchError::Refused { storage: self.node(), reason })
             }
@@ -296,7 +305,7 @@ impl StorageClient {
 
     async fn call_keep(&self, request: KeepRequest) -> Result<KeepAnswer, KeepError> {
         match &self.place {
-            Where::Here(storage) => Ok(match request {
+            Where::Here(storage, _) => Ok(match request {
                 KeepRequest::Begin { entry, incarnation } => {
                     KeepAnswer::Begin(storage.begin(entry, incarnation))
                 }

@@ -360,6 +360,9 @@ impl Expected {
     }
 }
 
+/// Commands that are obeyed before the next slot is looked for.
+const COMMANDS_A_TURN: usize = 64;
+
 /// The dispatcher's loop: the only owner of the live index and of the log's tail.
 pub async fn dispatch(
     mut dispatcher: Dispatcher,
@@ -368,31 +371,40 @@ pub async fn dispatch(
     mut commands: mpsc::Receiver<Command>,
 ) {
     loop {
+        // Commands first: a session that joins is to miss as little as possible. But only so many: the log goes on, however
+        // much sessions have to ask.
+        for _ in 0..COMMANDS_A_TURN {
+            let Ok(command) = commands.try_recv() else { break };
+            obey(&mut dispatcher, command);
+        }
         tokio::select! {
-            // Commands first: a session that joins is to miss as little as possible.
             biased;
-            // A node without clients has no commands: that branch is off then.
-            Some(command) = commands.recv() => match command {
-                Command::Join { join, answer } => {
-                    let session = join.session;
-                    let result = dispatcher.join(join);
-                    if answer.send(result).is_err() && result.is_ok() {
-                        dispatcher.remove(session);
-                    }
-                }
-                Command::Leave { session, id, answer } => {
-                    dispatcher.leave(session, id);
-                    let _ = answer.send(());
-                }
-                Command::Remove(session) => dispatcher.remove(session),
-            },
             next = placed.recv() => {
                 let Some(next) = next else { return };
                 // Whoever sees the new tail has been handed all that is before it.
                 dispatcher.dispatch(&next);
                 tail.append(next);
             }
+            // A node without clients has no commands: that branch is off then.
+            Some(command) = commands.recv() => obey(&mut dispatcher, command),
         }
+    }
+}
+
+fn obey(dispatcher: &mut Dispatcher, command: Command) {
+    match command {
+        Command::Join { join, answer } => {
+            let session = join.session;
+            let result = dispatcher.join(join);
+            if answer.send(result).is_err() && result.is_ok() {
+                dispatcher.remove(session);
+            }
+        }
+        Command::Leave { session, id, answer } => {
+            dispatcher.leave(session, id);
+            let _ = answer.send(());
+        }
+        Command::Remove(session) => dispatcher.remove(session),
     }
 }
 

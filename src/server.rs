@@ -39,7 +39,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use vulpes_raft::host::Host;
+use vulpes_raft::host::{Host, Workers};
 
 use crate::config::NodeConfig;
 use crate::http;
@@ -55,11 +55,16 @@ pub enum Ended {
     LeftBehind,
 }
 
-/// Runs a node in this process until `stop` completes, or it has to be started again.
+/// Runs a node in this process until `stop` completes, or it has to be started again. Its clients are served by these
+/// workers; all the rest, operators' questions included, goes on in the runtime that this is called in.
 ///
 /// # Errors
 /// Where a port is in use, or the data directory is not this node's or can't be read.
-pub async fn run(config: NodeConfig, stop: impl Future<Output = ()>) -> Result<Ended, StartError> {
+pub async fn run(
+    config: NodeConfig,
+    clients: Workers,
+    stop: impl Future<Output = ()>,
+) -> Result<Ended, StartError> {
     let admin = match &config.listen.admin {
         Some(address) => {
             let listener = TcpListener::bind(address.as_str()).await;
@@ -72,7 +77,7 @@ pub async fn run(config: NodeConfig, stop: impl Future<Output = ()>) -> Result<E
         None => None,
     };
     let started = Instant::now();
-    let starting = Node::start(Host::real(), config);
+    let starting = Node::start(Host { clients, ..Host::real() }, config);
     tokio::pin!(stop);
     let node = tokio::select! {
         node = starting => Arc::new(node?),

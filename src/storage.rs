@@ -15,12 +15,13 @@
 //! (`peer`); and folding the log into the realms' state, of which only the rows come here.
 //!
 //! In reading order: `staging` decides, pure; `arrival` is how bodies come; `tables` are the bytes on disk; `writer`
-//! writes them; `reader` and `snapshot` read; `release` deletes what is not kept any more.
+//! writes them; `reader` and `snapshot` read, as `reads` says; `release` deletes what is not kept any more.
 
 mod arrival;
 mod error;
 mod open;
 mod reader;
+mod reads;
 mod release;
 mod snapshot;
 mod staging;
@@ -54,6 +55,7 @@ use writer::{Durable, Job, SegmentWriter, Work};
 
 pub use error::{IndexError, ReadError, ReleaseError, ReplaceError};
 pub use reader::Stored;
+pub use reads::Reads;
 pub use snapshot::{StatePage, StateSnapshot};
 pub use staging::IndexedRow;
 

@@ -8,6 +8,7 @@
 #[cfg(feature = "faults")]
 mod faulty;
 mod real;
+mod workers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::ids::Stamp;
 
 pub use real::RealDisk;
+pub use workers::Workers;
 
 /// A connection: bytes both ways.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -116,6 +118,8 @@ pub struct Host {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     pub commits: CommitMode,
+    /// Where clients are served, apart from what keeps the cluster alive.
+    pub clients: Workers,
     /// Ends the node at once, because its disk can no longer be trusted. In a real process it never returns; in a
     /// simulation it marks the node as dead, and the caller must not answer anybody afterwards.
     pub fatal: Arc<dyn Fn(&str) + Send + Sync>,

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::host::{BoxStream, Clock, CommitMode, Host, Listener, Net, Random};
+use crate::host::{BoxStream, Clock, CommitMode, Host, Listener, Net, Random, Workers};
 use crate::ids::Stamp;
 
 pub use disk::{DiskTrouble, DiskUse, Rot, SimDisk};
@@ -52,6 +52,7 @@ pub fn host(config: SimConfig, disk: &SimDisk) -> Host {
         clock: Arc::new(SimClock { ahead: config.clock_ahead }),
         random,
         commits: CommitMode::Task { delay: Arc::new(delay) },
+        clients: Workers::Here,
         fatal: Arc::new(move |reason| dying.kill(reason)),
     }
 }

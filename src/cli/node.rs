@@ -15,8 +15,10 @@ use anyhow::Context;
 use clap::Args;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{signal, SignalKind};
 use tracing_subscriber::EnvFilter;
+use vulpes_raft::host::Workers;
 
 use crate::config::NodeConfig;
 use crate::server::Ended;
@@ -47,6 +49,13 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) async fn run(self) -> anyhow::Result<()> {
+        let clients = client_runtime()?;
+        let ran = self.serve(Workers::Apart(clients.handle().clone())).await;
+        clients.shutdown_background();
+        ran
+    }
+
+    async fn serve(self, clients: Workers) -> anyhow::Result<()> {
         let config = NodeConfig::load(&self.config)?;
         let filter = match std::env::var("VULPES_LOG") {
             Ok(text) => EnvFilter::try_new(&text)
@@ -62,11 +71,16 @@ impl Node {
         let files = super::files::raise();
         tracing::debug!(?files, "how many files may be open");
         let stop = stop(self.stop_on_stdin_close)?;
-        match crate::server::run(config, stop).await? {
+        match crate::server::run(config, clients, stop).await? {
             Ended::Stopped => Ok(()),
             Ended::LeftBehind => Err(start_again()),
         }
     }
+}
+
+/// Where clients are served, so that nothing they do takes the threads that keep the cluster alive.
+fn client_runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().thread_name("clients").enable_all().build()
 }
 
 /// Replaces this process with a new one of the same program and arguments; returns only where that fails.

@@ -116,7 +116,9 @@ mod tests {
     use std::time::Duration;
 
     use futures::future::BoxFuture;
-    use vulpes_raft::host::{BoxStream, Clock, CommitMode, Disk, InPlace, Listener, Net, Random};
+    use vulpes_raft::host::{
+        BoxStream, Clock, CommitMode, Disk, InPlace, Listener, Net, Random, Workers,
+    };
     use vulpes_raft::ids::Stamp;
 
     use super::*;
@@ -179,6 +181,7 @@ mod tests {
             clock: edges.clone(),
             random: edges.clone(),
             commits: CommitMode::Task { delay: Arc::new(|| Duration::ZERO) },
+            clients: Workers::Here,
             fatal: Arc::new(|_| {}),
         }
     }

@@ -7,7 +7,7 @@ use crate::peer::StorageClient;
 use crate::recent::RecentBodies;
 use crate::segment::SealedBody;
 use crate::storage::testing::{self, host, plain, sealed, segment_id, Order, TestDisk, TestNet};
-use crate::storage::Storage;
+use crate::storage::{Reads, Storage};
 
 const STAMP: Stamp = Stamp(1_795_369_320_000);
 
@@ -33,7 +33,8 @@ fn event(slot: u64) -> After {
 #[tokio::test(start_paused = true)]
 async fn places_before_the_head_are_refused_by_name() {
     let (storage, tail) = storage().await;
-    let (_tail, log) = log(tail, vec![Arc::new(StorageClient::local(storage.clone()))]);
+    let (_tail, log) =
+        log(tail, vec![Arc::new(StorageClient::local(storage.clone(), Reads::inline()))]);
     let begin = |slot, position| Ok(Start { slot: Slot(slot), position: Position(position) });
     let at = |position| After::Position(Position(position));
     assert_eq!(log.start_after(at(0)).await, begin(1, 1));
@@ -89,8 +90,9 @@ async fn each_storage_group_is_asked_for_its_own_bodies() {
     };
     let bodies: Vec<_> = (0..30).map(body).collect();
     let (one, two) = (half(0, &bodies).await, half(1, &bodies).await);
-    let client =
-        |storage: &Storage| Arc::new(StorageClient::local(storage.clone())) as Arc<dyn Source>;
+    let client = |storage: &Storage| {
+        Arc::new(StorageClient::local(storage.clone(), Reads::inline())) as Arc<dyn Source>
+    };
     let tail = Tail { next_slot: Slot(31), next_position: Position(31) };
     for sources in [vec![client(&one), client(&two)], vec![client(&two), client(&one)]] {
         let (_tail, log) = log(tail, sources);
@@ -112,7 +114,8 @@ async fn a_storage_that_lacks_what_is_kept_is_passed_over() {
     let (whole, tail) = storage().await;
     let (filling, _) = storage().await;
     filling.release(Slot(8)).await.unwrap();
-    let client = |storage: &Storage| Arc::new(StorageClient::local(storage.clone()));
+    let client =
+        |storage: &Storage| Arc::new(StorageClient::local(storage.clone(), Reads::inline()));
     let (_tail, alone) = log(tail, vec![client(&filling)]);
     assert!(matches!(alone.read(Slot(3)).await, Err(ReadError::Unavailable(_))));
     assert!(alone.is_released(Slot(7)).await && !alone.is_released(Slot(8)).await);

@@ -21,7 +21,7 @@ use vulpes_raft::wire::Link;
 use super::lent::Lent;
 use super::wire::{server_transport, FetchAnswer, FetchRequest, KeepAnswer, KeepRequest, Rows};
 use crate::keep::KeepError;
-use crate::storage::{self, ReadError, Storage, Stored};
+use crate::storage::{self, ReadError, Reads, Storage, Stored};
 
 /// Bodies that one entry may have on the way on its connection, whatever its credit is.
 pub(super) const KEEP_REQUESTS: usize = 16;
@@ -42,11 +42,14 @@ pub async fn serve_keep(link: Link, storage: Storage) {
     tracing::debug!(%peer, ?ended, "a connection for keeping bodies ended");
 }
 
-/// Serves a peer's reads until its connection ends.
-pub async fn serve_fetch(link: Link, storage: Storage) {
+/// Serves a peer's reads, in this way, until its connection ends.
+pub async fn serve_fetch(link: Link, storage: Storage, reads: Reads) {
     let peer = link.peer.node;
     let lent = Lent::default();
-    let answer = move |request| answer_fetch(storage.clone(), lent.clone(), request);
+    let answer = move |request| {
+        let (storage, lent, reads) = (storage.clone(), lent.clone(), reads.clone());
+        async move { reads.run(move || answer_fetch(&storage, &lent, request)).await }
+    };
     let ended = serve(server_transport(link.stream), answer, FETCH_REQUESTS).await;
     tracing::debug!(%peer, ?ended, "a connection for fetching ended");
 }
@@ -104,17 +107,17 @@ async fn answer_keep(peer: NodeId, storage: Storage, request: KeepRequest) -> Ke
     }
 }
 
-async fn answer_fetch(storage: Storage, lent: Lent, request: FetchRequest) -> FetchAnswer {
+fn answer_fetch(storage: &Storage, lent: &Lent, request: FetchRequest) -> FetchAnswer {
     match request {
         FetchRequest::Bodies(segments) => {
-            FetchAnswer::Bodies(storage::read_bodies(&storage, &segments))
+            FetchAnswer::Bodies(storage::read_bodies(storage, &segments))
         }
         FetchRequest::Rows { from, max } => {
-            FetchAnswer::Rows(read_rows(&storage, from, max as usize))
+            FetchAnswer::Rows(read_rows(storage, from, max as usize))
         }
         FetchRequest::SlotOf(position) => FetchAnswer::SlotOf(storage.slot_of(position)),
         FetchRequest::Status => FetchAnswer::Status(storage.status()),
-        FetchRequest::StateBegin => FetchAnswer::StateBegin(lent.begin(&storage)),
+        FetchRequest::StateBegin => FetchAnswer::StateBegin(lent.begin(storage)),
         FetchRequest::StateNext { id } => FetchAnswer::StateNext(lent.next(id)),
     }
 }

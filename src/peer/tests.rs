@@ -17,7 +17,7 @@ use crate::storage::testing::fold::Logged;
 use crate::storage::testing::{
     self, event, host, identity, sealed, sealed_of, segment_id, Order, TestDisk, TestNet, COMMIT,
 };
-use crate::storage::{IndexedRow, StatePage, STATE_SNAPSHOTS};
+use crate::storage::{IndexedRow, Reads, StatePage, STATE_SNAPSHOTS};
 
 const ADDRESS: &str = "storage:1";
 
@@ -78,7 +78,7 @@ async fn listen(
                 };
                 match link.service {
                     Service::Keep => serve_keep(link, storage).await,
-                    _ => serve_fetch(link, storage).await,
+                    _ => serve_fetch(link, storage, Reads::inline()).await,
                 }
             });
             connections.lock().unwrap().push(connection.abort_handle());
@@ -107,7 +107,10 @@ async fn keeps_share_a_connection_and_a_commit() {
     assert_eq!(two.dialled(), 1);
     let conflict = client.keep(sealed(body(0).id, b"other")).await;
     assert_eq!(conflict, Err(KeepError::Conflict(body(0).id)));
-    assert_eq!(StorageClient::local(two.storage.clone()).keep(body(0)).await.map(|_| ()), Ok(()));
+    assert_eq!(
+        StorageClient::local(two.storage.clone(), Reads::inline()).keep(body(0)).await.map(|_| ()),
+        Ok(())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,7 +137,7 @@ async fn here_and_there_read_the_same() {
     two.storage.index(rows).await.unwrap();
     two.storage.indexed().wait_for(|slot| *slot == Slot(8)).await.unwrap();
 
-    for client in [two.client(None), StorageClient::local(two.storage.clone())] {
+    for client in [two.client(None), StorageClient::local(two.storage.clone(), Reads::inline())] {
         let mut wanted = vec![segment_id(2, 9, 9)];
         wanted.extend(bodies.iter().map(|body| body.id));
         let found = client.bodies(wanted).await.unwrap();
@@ -198,7 +201,7 @@ async fn the_state_comes_over_in_pages() {
     let realms = with_state(&two).await;
     let remote = two.client(None);
     let (first, second) = futures::join!(remote.state(), remote.state());
-    let local = StorageClient::local(two.storage.clone()).state().await;
+    let local = StorageClient::local(two.storage.clone(), Reads::inline()).state().await;
     for found in [first, second, local] {
         let found = found.unwrap();
         assert_eq!((found.next(), found.hash()), (realms.next(), realms.hash()));
@@ -210,7 +213,7 @@ async fn the_state_comes_over_in_pages() {
 fn fetch(client: &StorageClient) -> &Connector<FetchRequest, FetchAnswer> {
     match &client.place {
         Where::There(remote) => &remote.fetch,
-        Where::Here(_) => panic!("it is on another node"),
+        Where::Here(..) => panic!("it is on another node"),
     }
 }
 

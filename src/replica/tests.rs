@@ -10,7 +10,7 @@ use crate::peer::StorageClient;
 use crate::realm::Realms;
 use crate::storage::testing::fold::{self, fold, Logged};
 use crate::storage::testing::{self, host, TestDisk, TestNet, COMMIT};
-use crate::storage::Storage;
+use crate::storage::{Reads, Storage};
 
 /// An order that shows a few rows at a time, up to some slot.
 struct Shown {
@@ -37,7 +37,7 @@ fn open(disk: &TestDisk) -> (Storage, RecentBodies) {
 
 fn log_of(storage: &Storage, realms: &Realms) -> Log {
     let tail = Tail { next_slot: realms.next(), next_position: realms.view().position };
-    log(tail, vec![Arc::new(StorageClient::local(storage.clone()))]).1
+    log(tail, vec![Arc::new(StorageClient::local(storage.clone(), Reads::inline()))]).1
 }
 
 /// What a replica said of some slots.
@@ -216,7 +216,8 @@ async fn a_replica_ends_where_all_others_have_released_what_it_needs() {
         let (storage, recent) = open(&disk);
         let realms = storage.state().unwrap();
         let tail = Tail { next_slot: realms.next(), next_position: realms.view().position };
-        let client = |storage: &Storage| Arc::new(StorageClient::local(storage.clone()));
+        let client =
+            |storage: &Storage| Arc::new(StorageClient::local(storage.clone(), Reads::inline()));
         let sources: Vec<Arc<dyn crate::log::Source>> = vec![client(&storage), client(&other)];
         let (placed, _placing) = mpsc::channel(log.len());
         let behind = watch::Sender::new(false);
@@ -270,4 +271,30 @@ proptest! {
             .unwrap();
         runtime.block_on(story(&fold::log(&doings), &lives));
     }
+}
+
+/// Sessions that ask for ever, as fast as they are heard, do not hold up the log.
+#[tokio::test]
+async fn a_flood_of_commands_does_not_hold_up_the_log() {
+    let row = fold::log(&[0]).remove(0).row;
+    let tail = Tail { next_slot: row.slot, next_position: row.base };
+    let (log_tail, log) = log(tail, Vec::new());
+    let (placed, placing) = mpsc::channel(1);
+    let (commands, commanded) = mpsc::channel(limits::DISPATCH_COMMANDS);
+    let dispatching =
+        tokio::spawn(dispatch(Dispatcher::new(row.slot), log_tail, placing, commanded));
+    let flooding = tokio::spawn(async move {
+        loop {
+            while commands.try_send(Command::Remove(SessionId(1))).is_ok() {}
+            tokio::task::yield_now().await;
+        }
+    });
+    tokio::task::yield_now().await;
+    let slot = row.slot;
+    let next = Placed { resolution: row, segment: None, hidden: Box::default() };
+    placed.send(Arc::new(next)).await.unwrap();
+    let reached = tokio::time::timeout(Duration::from_secs(5), log.reached(slot)).await;
+    flooding.abort();
+    dispatching.abort();
+    reached.expect("the log goes on");
 }

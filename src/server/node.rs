@@ -10,7 +10,6 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use vulpes_raft::bodies::Bodies;
@@ -23,7 +22,7 @@ use vulpes_raft::order::Resolution;
 use vulpes_raft::wire::Identity;
 
 use crate::config::identity::IdentityError;
-use crate::config::{open_identity, Member, NodeConfig, Role};
+use crate::config::{open_identity, Address, Member, NodeConfig, Role};
 use crate::dispatch::Dispatcher;
 use crate::entry::{Entry, EntryConfig, EntryHandle};
 use crate::keep::Keeper;
@@ -32,7 +31,7 @@ use crate::log::{log, Log, Tail};
 use crate::realm::{Realms, SharedRealms, View};
 use crate::recent::RecentBodies;
 use crate::replica::{dispatch, Replica, SlotIndex, NOTICE_SLOTS};
-use crate::storage::{ReadError, Storage};
+use crate::storage::{ReadError, Reads, Storage};
 use crate::topic::Realm;
 
 use super::bodies::{self, StoredBodies};
@@ -44,7 +43,7 @@ use super::links::Sync;
 use super::listen::{self, Protocol};
 use super::peers::{serve_peers, Served};
 use super::repair::repair;
-use super::storages::{enrol, furthest_first, nearest_first, report_stored, storages, Storages};
+use super::storages::{self, enrol, furthest_first, nearest_first, report_stored, Storages};
 use super::tuning::Tuning;
 use super::upkeep::catch_up;
 
@@ -98,7 +97,8 @@ struct Listeners {
 }
 
 impl Node {
-    /// Starts a node. Must be called within a tokio runtime.
+    /// Starts a node. Must be called within a tokio runtime, which keeps the cluster alive; clients are served where the
+    /// host says.
     ///
     /// # Errors
     /// Where a port is in use, or the data directory is not this node's or can't be read.
@@ -128,7 +128,8 @@ impl Node {
             Storage::open(file, &identity, config.shards(&own), recent.clone(), patience)
         });
         let storage = storage.transpose()?;
-        let storages = storages(&host, &config, &identity, storage.as_ref());
+        let storages =
+            storages::storages(&host, &config, &identity, storage.as_ref(), limits::OWN_READS);
         let mut sync = None;
         if let Some(file) = file.as_ref().filter(|_| own.has(Role::Sync)) {
             let sync_config = sync_config(&config, &identity);
@@ -141,7 +142,12 @@ impl Node {
         }
         drop(file);
         let calls = Arc::<OnceLock<Calls>>::default();
-        let served = Served { sync: sync.clone(), storage: storage.clone(), calls: calls.clone() };
+        let served = Served {
+            sync: sync.clone(),
+            storage: storage.clone(),
+            reads: Reads::new(host.clients.clone(), limits::PEER_READS),
+            calls: calls.clone(),
+        };
         tokio::spawn(serve_peers(listeners.peer, identity.clone(), served));
         let members = sync_members(&config);
         let order = SyncClient::new(host.clone(), identity.clone(), members, sync.clone());
@@ -176,7 +182,10 @@ impl Node {
         (storages, listeners): (Storages, ClientListeners),
         stop: watch::Receiver<bool>,
     ) -> Result<(), StartError> {
-        let enrolled = self.enrol(host, &storages);
+        let own = self.storage.as_ref();
+        let read =
+            storages::storages(host, &self.config, &self.identity, own, limits::CLIENT_READS);
+        let enrolled = self.enrol(host, (&storages, &read));
         if let Some(storage) = &self.storage {
             tokio::spawn(report_stored(self.order.clone(), storage.clone()));
             let others = storages.values().filter(|other| other.node() != self.identity.node);
@@ -190,7 +199,8 @@ impl Node {
         let left_behind = self.start_upkeep(&log, &realms, &storages);
         let (placed, placing) = mpsc::channel(limits::READ_ROWS);
         let (commands, commanded) = mpsc::channel(limits::DISPATCH_COMMANDS);
-        tokio::spawn(dispatch(Dispatcher::new(tail.next_slot), log_tail, placing, commanded));
+        let dispatcher = Dispatcher::new(tail.next_slot);
+        host.clients.spawn(dispatch(dispatcher, log_tail, placing, commanded));
         let mut observers = Vec::new();
         let mut told = None;
         if self.config.own().has(Role::Entry) {
@@ -213,13 +223,13 @@ impl Node {
                 host.clone(),
                 entry.clone(),
                 commands,
-                log.clone(),
+                log.reading_from(nearest_first(&self.config, &read)),
                 (realms.clone(), desk, calls),
                 self.known_realms(),
                 stop,
             ));
             for (protocol, listener) in listeners {
-                tokio::spawn(listen::serve(protocol, listener, clients.clone()));
+                host.clients.spawn(listen::serve(protocol, listener, clients.clone()));
             }
             self.entry = Some(entry);
             self.clients = Some(clients);
@@ -242,10 +252,11 @@ impl Node {
         Ok(())
     }
 
-    fn enrol(&self, host: &Host, storages: &Storages) -> JoinHandle<bool> {
+    fn enrol(&self, host: &Host, (own, clients): (&Storages, &Storages)) -> JoinHandle<bool> {
+        let storages = (own.clone(), clients.clone());
         let own = self.storage.as_ref().map(|_| (self.identity.node, self.identity.disk));
         let groups = self.config.storage_groups();
-        tokio::spawn(enrol(host.clone(), self.order.clone(), storages.clone(), groups, own))
+        tokio::spawn(enrol(host.clone(), self.order.clone(), storages, groups, own))
     }
 
     /// The realms that there are, and the one of clients that name none.
@@ -369,20 +380,20 @@ async fn follow(enrolled: JoinHandle<bool>, replica: Replica) {
     }
 }
 
+/// Each socket belongs to the runtime of those who accept there.
 async fn listen(host: &Host, config: &NodeConfig) -> Result<Listeners, StartError> {
-    let bind = |what: &'static str, address: String| -> BoxFuture<'_, _> {
-        Box::pin(async move {
-            let listener = host.net.listen(&address).await;
-            listener.map_err(|error| StartError::Listen { what, address, error })
-        })
+    let told = |what, address: &Address, bound: io::Result<Box<dyn Listener>>| {
+        bound.map_err(|error| StartError::Listen { what, address: address.to_string(), error })
     };
-    let peer = bind("other nodes", config.listen.peer.as_str().to_owned()).await?;
+    let own = &config.listen;
+    let peer = told("other nodes", &own.peer, host.net.listen(own.peer.as_str()).await)?;
     let mut clients = Vec::new();
-    if let Some(address) = &config.listen.wamp {
-        clients.push((Protocol::Wamp, bind("WAMP", address.as_str().to_owned()).await?));
-    }
-    if let Some(address) = &config.listen.mqtt {
-        clients.push((Protocol::Mqtt, bind("MQTT", address.as_str().to_owned()).await?));
+    let wanted = [(Protocol::Wamp, "WAMP", &own.wamp), (Protocol::Mqtt, "MQTT", &own.mqtt)];
+    for (protocol, what, address) in wanted {
+        let Some(address) = address else { continue };
+        let (net, wanted) = (host.net.clone(), address.as_str().to_owned());
+        let bound = host.clients.run(async move { net.listen(&wanted).await }).await;
+        clients.push((protocol, told(what, address, bound)?));
     }
     Ok(Listeners { peer, clients })
 }

@@ -12,7 +12,7 @@ use vulpes_raft::node::SyncNode;
 use vulpes_raft::wire::{self, Identity, Link, Service};
 
 use crate::peer::{serve_fetch, serve_keep};
-use crate::storage::Storage;
+use crate::storage::{Reads, Storage};
 
 use super::calls::links::serve_calls;
 use super::calls::Calls;
@@ -26,6 +26,8 @@ const PEER_CONNECTIONS: usize = 1024;
 pub(super) struct Served {
     pub(super) sync: Option<SyncNode>,
     pub(super) storage: Option<Storage>,
+    /// How other nodes read it.
+    pub(super) reads: Reads,
     /// There once the node is an entry that reads the log.
     pub(super) calls: Arc<OnceLock<Calls>>,
 }
@@ -77,7 +79,7 @@ impl Served {
         match (link.service, self.sync, self.storage, self.calls.get()) {
             (Service::Raft | Service::Sync, Some(sync), _, _) => sync.serve(link).await,
             (Service::Keep, _, Some(storage), _) => serve_keep(link, storage).await,
-            (Service::Fetch, _, Some(storage), _) => serve_fetch(link, storage).await,
+            (Service::Fetch, _, Some(storage), _) => serve_fetch(link, storage, self.reads).await,
             (Service::Calls, _, _, Some(calls)) => serve_calls(link, calls.clone()).await,
             // `admit` has turned it away.
             _ => {}

@@ -19,7 +19,7 @@ use vulpes_raft::wire::{self, Identity};
 use crate::config::{Member, NodeConfig, Role};
 use crate::log::Source;
 use crate::peer::StorageClient;
-use crate::storage::Storage;
+use crate::storage::{Reads, Storage};
 
 use super::node::RETRY;
 
@@ -29,14 +29,20 @@ const STORED_INTERVAL: Duration = Duration::from_secs(1);
 /// The way to each storage.
 pub(super) type Storages = BTreeMap<NodeId, StorageClient>;
 
+/// The way to each storage, with so many reads of this node's own at once. Whoever has a way of its own waits for nobody
+/// else who reads.
 pub(super) fn storages(
     host: &Host,
     config: &NodeConfig,
     identity: &Identity,
     own: Option<&Storage>,
+    reads: usize,
 ) -> Storages {
+    let reads = Reads::new(host.clients.clone(), reads);
     let client = |member: &Member| match own {
-        Some(storage) if member.id == identity.node => StorageClient::local(storage.clone()),
+        Some(storage) if member.id == identity.node => {
+            StorageClient::local(storage.clone(), reads.clone())
+        }
         _ => {
             let storage = (member.id, config.shards(member));
             StorageClient::remote(host, identity, storage, member.peer.as_str(), None)
@@ -81,7 +87,7 @@ pub(super) fn nearest_first(config: &NodeConfig, storages: &Storages) -> Vec<Arc
 pub(super) async fn enrol(
     host: Host,
     order: SyncClient,
-    storages: Storages,
+    (storages, for_clients): (Storages, Storages),
     told: u16,
     own: Option<(NodeId, DiskId)>,
 ) -> bool {
@@ -103,7 +109,6 @@ pub(super) async fn enrol(
         return false;
     }
     for member in groups.members() {
-        let Some(client) = storages.get(&member.node) else { continue };
         match own {
             Some((node, disk)) if node == member.node => {
                 if disk != member.disk {
@@ -111,7 +116,11 @@ pub(super) async fn enrol(
                     return false;
                 }
             }
-            _ => client.expect_disk(member.disk),
+            _ => {
+                let ways = [&storages, &for_clients].into_iter();
+                ways.filter_map(|ways| ways.get(&member.node))
+                    .for_each(|client| client.expect_disk(member.disk));
+            }
         }
     }
     true

@@ -18,7 +18,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use vulpes_raft::file::{File, OpenError};
-use vulpes_raft::host::{BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random};
+use vulpes_raft::host::{
+    BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random, Workers,
+};
 use vulpes_raft::ids::{
     AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Shard, Shards, Slot,
     Stamp,
@@ -43,6 +45,7 @@ pub(crate) fn host(disk: &TestDisk, net: &TestNet) -> Host {
         clock: Arc::new(NoTime),
         random: Arc::new(Counter(AtomicU64::new(1))),
         commits: CommitMode::Task { delay: Arc::new(|| COMMIT) },
+        clients: Workers::Here,
         fatal: Arc::new(|reason| panic!("fatal: {reason}")),
     }
 }

@@ -6,6 +6,7 @@
 //! - [`groups`]: two storage groups, each with a part of what is published.
 //! - [`quorum`]: too few nodes are left, and come back.
 //! - [`bad_input`]: clients that break every rule.
+//! - [`overload`]: more than a node can do or hold.
 //! - [`operator`]: wrong configurations, ports in use, foreign data; memory.
 //! - [`retention`]: the log is shortened, and nothing else suffers.
 //! - [`sessions`]: MQTT sessions that outlive their connections.
@@ -29,6 +30,7 @@ mod groups;
 mod join;
 mod operator;
 mod order;
+mod overload;
 mod peer;
 mod quorum;
 mod register;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random};
+use super::{BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random, Workers};
 use crate::ids::Stamp;
 
 /// How many bytes of a database redb may cache, where nothing else is configured.
@@ -40,6 +40,7 @@ impl Host {
             clock,
             random: Arc::new(SystemRandom),
             commits: CommitMode::Thread,
+            clients: Workers::Here,
             fatal: Arc::new(|reason| {
                 eprintln!("vulpes: fatal: {reason}");
                 std::process::exit(EXIT_DISK_FAILED);

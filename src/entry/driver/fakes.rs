@@ -13,7 +13,9 @@ use futures::future::BoxFuture;
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use vulpes_raft::host::{BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random};
+use vulpes_raft::host::{
+    BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random, Workers,
+};
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Stamp};
 use vulpes_raft::order::{Resolution, SealedSegment, SegmentOutcome, StorageGroups};
 
@@ -183,6 +185,7 @@ pub(super) fn host() -> Host {
         clock: Arc::new(Nothing),
         random: Arc::new(Nothing),
         commits: CommitMode::Thread,
+        clients: Workers::Here,
         fatal: Arc::new(|_| {}),
     }
 }

@@ -1,0 +1,144 @@
+//! More than a node can do or hold: its clients wait, the cluster and the clients of other nodes notice nothing.
+//!
+//! Invariant: no entry loses its lease, whatever clients ask of it, and events go on between the others.
+//!
+//! Deliberately absent: how fast that is, which a busy machine can't tell; `vulpes bench` does.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use vulpes_jepsen::mqtt::{packet, string};
+use vulpes_jepsen::wait::within;
+use vulpes_jepsen::{Cluster, Said};
+
+/// How long a load goes on: several times as long as a lease.
+const LOAD: Duration = Duration::from_secs(10);
+
+/// How long one event may take between others, on a machine that does much else.
+const SLOW: Duration = Duration::from_secs(5);
+
+const CONNECT: u8 = 0x10;
+const SUBSCRIBE: u8 = 0x82;
+
+/// An MQTT connection whose client does nothing by itself.
+async fn connect(address: SocketAddr, name: &str) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
+    let body = [string("MQTT"), vec![4, 2, 0, 0], string(name)].concat();
+    stream.write_all(&packet(CONNECT, &body)).await?;
+    let mut answer = [0; 4];
+    within("a welcome", SLOW, async { Ok(stream.read_exact(&mut answer).await?) }).await?;
+    ensure!(answer == [0x20, 2, 0, 0], "{answer:02x?} is no welcome");
+    Ok(stream)
+}
+
+fn subscribe(number: u16, filter: &str) -> Vec<u8> {
+    packet(SUBSCRIBE, &[&number.to_be_bytes()[..], &string(filter), &[0]].concat())
+}
+
+/// Sends this over and over and throws away what is answered, for as long as nobody ends it.
+async fn pour(mut stream: TcpStream, bytes: Vec<u8>) -> Result<()> {
+    let (mut from, mut to) = stream.split();
+    let reading = async {
+        let mut thrown = vec![0; 64 << 10];
+        while from.read(&mut thrown).await? > 0 {}
+        bail!("the node has closed the connection")
+    };
+    let writing = async {
+        loop {
+            to.write_all(&bytes).await?;
+        }
+    };
+    tokio::select! { ended = reading => ended, ended = writing => ended }
+}
+
+/// The incarnation under which each node's entry has its lease.
+async fn leases(cluster: &Cluster) -> Result<Vec<serde_json::Value>> {
+    let mut found = Vec::new();
+    for node in cluster.nodes() {
+        let status = cluster.status(node.id).await?;
+        let incarnation = status["entry"]["incarnation"].clone();
+        ensure!(incarnation.is_u64(), "node {} has no lease: {status}", node.id);
+        found.push(incarnation);
+    }
+    Ok(found)
+}
+
+/// While node 1 is under a load, events go from node 2 to node 3; node 1 answers its operator; and in the end all have the
+/// lease that they had.
+async fn nobody_else_notices(cluster: &Cluster, mut load: JoinSet<Result<()>>) -> Result<()> {
+    let before = leases(cluster).await?;
+    let mut publisher = cluster.mqtt(2).await?;
+    let mut subscriber = cluster.mqtt(3).await?;
+    subscriber.subscribe_below("others").await?;
+    let (began, mut slowest) = (Instant::now(), Duration::ZERO);
+    let mut number = 0;
+    while began.elapsed() < LOAD {
+        let asked = Instant::now();
+        publisher.publish_and_wait("others.a", &format!("a-{number}")).await?;
+        let seen = subscriber.next_within(SLOW).await.context("between the others")?;
+        ensure!(matches!(seen, Said::Event(_)), "{seen:?} instead of event {number}");
+        slowest = slowest.max(asked.elapsed());
+        number += 1;
+        let healthy = within("node 1 answers its operator", SLOW, cluster.page(1, "/healthz"));
+        ensure!(healthy.await?.status == 200);
+        if let Some(ended) = load.try_join_next() {
+            ended??;
+        }
+        // A little of the machine is for the load.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    println!("{number} events between others, the slowest in {slowest:?}");
+    ensure!(slowest < SLOW, "an event between others took {slowest:?}");
+    ensure!(leases(cluster).await? == before, "a lease was lost");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_subscribes_costs_nobody_a_lease() -> Result<()> {
+    const CLIENTS: usize = 100;
+    let cluster = crate::cluster().nodes(3).start().await?;
+    let filters = (1..=9_000).flat_map(|n| subscribe(n, &format!("flood/{n}/+/x")));
+    let flood: Vec<u8> = filters.collect();
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        clients.push(connect(cluster.node(1).mqtt(), &format!("flood-{number}")).await?);
+    }
+    let mut load = JoinSet::new();
+    for stream in clients {
+        load.spawn(pour(stream, flood.clone()));
+    }
+    nobody_else_notices(&cluster, load).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_replays_at_once_cost_nobody_a_lease() -> Result<()> {
+    const CLIENTS: usize = 100;
+    /// More than a node has in memory.
+    const EVENTS: usize = 3 * (24 << 20) / SIZE;
+    const SIZE: usize = 32 << 10;
+    let cluster = crate::cluster().nodes(3).start().await?;
+    let mut publisher = cluster.mqtt(1).await?;
+    let text = "x".repeat(SIZE);
+    for _ in 0..EVENTS {
+        publisher.publish_and_wait("replayed.a", &text).await?;
+    }
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        clients.push(connect(cluster.node(1).mqtt(), &format!("replay-{number}")).await?);
+    }
+    let mut load = JoinSet::new();
+    for mut stream in clients {
+        let all = subscribe(1, "$replay/0/replayed/#");
+        stream.write_all(&all).await?;
+        load.spawn(async move {
+            let mut thrown = vec![0; 64 << 10];
+            while stream.read(&mut thrown).await? > 0 {}
+            bail!("the node has closed the connection")
+        });
+    }
+    nobody_else_notices(&cluster, load).await
+}
