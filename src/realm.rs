@@ -33,7 +33,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
-use vulpes_raft::ids::{Incarnation, NodeId, Position, Slot, Stamp};
+use vulpes_raft::ids::{Incarnation, NodeId, OrderTime, Position, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, Step};
 use vulpes_raft::wire;
@@ -112,7 +112,7 @@ pub struct Due {
     /// The session's client, who may come back before it is time.
     pub client: Option<String>,
     /// Not to be published before.
-    pub not_before: Stamp,
+    pub not_before: OrderTime,
 }
 
 /// What applying a slot brought.
@@ -153,7 +153,8 @@ pub struct BadRow;
 pub struct Realms {
     next: Slot,
     position: Position,
-    stamp: Stamp,
+    /// The order's time at the last slot, by which all is decided that waits for time to pass.
+    time: OrderTime,
     retained: OrdMap<Realm, RetainedMap>,
     lines: BTreeMap<(Realm, Topic), Line>,
     sessions: BTreeMap<SessionId, SessionState>,
@@ -185,7 +186,7 @@ impl Default for Realms {
         Self {
             next: Slot(1),
             position: Position(1),
-            stamp: Stamp(0),
+            time: OrderTime(0),
             retained: OrdMap::new(),
             lines: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -217,7 +218,7 @@ impl Realms {
             let again = planted(Mutant::ApplyTwiceOnReplay);
             realms.next = if again { tail.slot } else { tail.slot.next() };
             realms.position = if again { tail.base } else { tail.end() };
-            realms.stamp = tail.stamp;
+            realms.time = tail.time();
         }
         for (key, value) in rows {
             realms.rows.loaded(&key, &value);
@@ -268,7 +269,7 @@ impl Realms {
     /// Where it is not the next one: the caller follows the order.
     pub fn apply(&mut self, resolution: &Resolution, segment: Option<&Segment>) -> Applied {
         assert_eq!(resolution.slot, self.next, "slots are applied densely and in order");
-        self.stamp = resolution.stamp;
+        self.time = resolution.time();
         let mut hidden = Vec::new();
         match &resolution.step {
             Step::Opened { entry, incarnation } => {
@@ -434,6 +435,12 @@ impl Realms {
     #[must_use]
     pub fn next(&self) -> Slot {
         self.next
+    }
+
+    /// The order's time at the last slot that was applied.
+    #[must_use]
+    pub fn time(&self) -> OrderTime {
+        self.time
     }
 
     /// The hash of all rows.

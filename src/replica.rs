@@ -1,7 +1,7 @@
 //! One replica of the log a node: follows the order slot by slot, gets each body, folds it into the realms' state, hands
 //! it to the dispatcher, and has its storage index it together with what changed in the state.
 //!
-//! Invariant: slots are taken densely and in order; bases are dense; stamps don't fall. Where the order contradicts what
+//! Invariant: slots are taken densely and in order; bases are dense; stamps and the order's time don't fall. Where the order contradicts what
 //! this node has already shown, the node ends rather than show two orders. A missing body is fetched, never skipped.
 //! The state is applied here and nowhere else, so it is never behind what subscribers and the storage are given.
 //!
@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use vulpes_raft::host::Host;
-use vulpes_raft::ids::{AdvanceSegment, Position, Slot, Stamp};
+use vulpes_raft::ids::{AdvanceSegment, OrderTime, Position, Slot, Stamp};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use crate::dispatch::{Dispatcher, Join, JoinError};
@@ -124,13 +124,14 @@ struct Expected {
     slot: Slot,
     position: Position,
     stamp: Stamp,
+    time: OrderTime,
 }
 
 impl Replica {
     /// Follows the order for as long as the node lives.
     pub async fn run(self) {
         let View { next, position, .. } = self.realms.view();
-        let mut expected = Expected { slot: next, position, stamp: Stamp(0) };
+        let mut expected = Expected { slot: next, position, stamp: Stamp(0), time: OrderTime(0) };
         let mut unindexed = Unindexed::default();
         loop {
             let next = self.next_rows(expected.slot);
@@ -348,14 +349,16 @@ fn body_missing(
 
 impl Expected {
     fn take(&mut self, row: &Resolution) -> Result<(), String> {
-        if row.slot != self.slot || row.base != self.position || row.stamp < self.stamp {
+        let backwards = row.stamp < self.stamp || row.time() < self.time;
+        if row.slot != self.slot || row.base != self.position || backwards {
             return Err(format!(
                 "the order contradicts itself: expected slot {} at position {} not before {}, got slot {} at \
                  position {} stamped {}; stop this node and run `vulpes verify` on the others",
                 self.slot, self.position, self.stamp, row.slot, row.base, row.stamp
             ));
         }
-        *self = Self { slot: row.slot.next(), position: row.end(), stamp: row.stamp };
+        let (stamp, time) = (row.stamp, row.time());
+        *self = Self { slot: row.slot.next(), position: row.end(), stamp, time };
         Ok(())
     }
 }

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use vulpes_raft::ids::{Slot, Stamp};
+use vulpes_raft::ids::{OrderTime, Slot};
 use vulpes_raft::order::{Resolution, Step};
 
 use crate::realm::Head;
@@ -24,7 +24,7 @@ pub const SLOT_BYTES: u64 = 256;
 /// How much of the log is kept; without limits, all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// How old an event may become, by the order's own stamps: what is older than this before the newest one goes.
+    /// How old an event may become, by the order's own time: what is older than this before the newest one goes.
     pub age: Option<Duration>,
     /// Bytes of bodies that are kept, each slot counted with [`SLOT_BYTES`].
     pub size: Option<u64>,
@@ -42,7 +42,7 @@ impl Retention {
 struct Milestone {
     head: Head,
     /// That of its first slot: nothing before it is younger.
-    stamp: Stamp,
+    time: OrderTime,
     /// Bytes from it to the next milestone, or the end.
     bytes: u64,
 }
@@ -82,9 +82,9 @@ impl Gauge {
 
     /// Counts the next row.
     pub fn row(&mut self, row: &Resolution) {
-        if self.milestones.back().is_none_or(|last| self.is_step(last, row.stamp)) {
+        if self.milestones.back().is_none_or(|last| self.is_step(last, row.time())) {
             let head = Head { slot: row.slot, position: row.base };
-            self.milestones.push_back(Milestone { head, stamp: row.stamp, bytes: 0 });
+            self.milestones.push_back(Milestone { head, time: row.time(), bytes: 0 });
         }
         let body = match &row.step {
             Step::Segment(sealed) => u64::from(sealed.length),
@@ -102,15 +102,15 @@ impl Gauge {
         }
     }
 
-    fn is_step(&self, last: &Milestone, stamp: Stamp) -> bool {
+    fn is_step(&self, last: &Milestone, time: OrderTime) -> bool {
         let far = |size: u64| last.bytes >= size / STEPS;
-        let long = |age: Duration| stamp.0.saturating_sub(last.stamp.0) >= millis(age) / STEPS;
+        let long = |age: Duration| time.0.saturating_sub(last.time.0) >= millis(age) / STEPS;
         self.limits.size.is_some_and(far) || self.limits.age.is_some_and(long)
     }
 
     /// Whether the step before the second milestone is over a limit.
     fn is_over(&self, second: &Milestone, newest: &Resolution) -> bool {
-        let old = |age| second.stamp.0.saturating_add(millis(age)) <= newest.stamp.0;
+        let old = |age| second.time.0.saturating_add(millis(age)) <= newest.time().0;
         self.limits.size.is_some_and(|size| self.bytes > size) || self.limits.age.is_some_and(old)
     }
 }
@@ -122,15 +122,17 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Shard};
+    use vulpes_raft::ids::{
+        AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Shard, Stamp,
+    };
     use vulpes_raft::order::SealedSegment;
 
     use super::*;
 
     fn rows(bodies: &[(u32, u64)]) -> Vec<Resolution> {
-        let (mut stamp, mut base) = (1_000_000, 1);
+        let (mut time, mut base) = (1_000_000, 1);
         let row = |(slot, (length, later)): (u64, &(u32, u64))| {
-            stamp += later;
+            time += later.cast_signed();
             let id = AdvanceSegment {
                 entry: NodeId(1),
                 incarnation: Incarnation(1),
@@ -141,7 +143,8 @@ mod tests {
             base += 2;
             Resolution {
                 slot: Slot(slot),
-                stamp: Stamp(stamp),
+                stamp: Stamp(0),
+                ahead: time,
                 base: Position(base - 2),
                 step: Step::Segment(sealed),
             }
@@ -201,7 +204,7 @@ mod tests {
                     prop_assert!(kept <= size + size / STEPS + 2 * (20_000 + SLOT_BYTES));
                 }
                 if let (Some(age), true) = (age, first > 0) {
-                    let before = row.stamp.0 - rows[first - 1].stamp.0;
+                    let before = row.time().0 - rows[first - 1].time().0;
                     let over = size.is_some_and(|size| kept + size / STEPS + 20_000 + SLOT_BYTES > size);
                     prop_assert!(before >= age || over, "{before} ms, {kept} bytes");
                 }

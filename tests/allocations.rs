@@ -220,7 +220,7 @@ impl Line {
             let step = Step::Segment(sealed.proposal(Vec::new()));
             let Place { slot, stamp, base } = self.place;
             let segment = Some(Segment::parse(sealed.body).expect("a segment"));
-            let resolution = Resolution { slot, stamp, base, step };
+            let resolution = Resolution { slot, stamp, ahead: 0, base, step };
             let placed = Arc::new(Placed { resolution, segment, hidden: Box::default() });
             self.place.slot = slot.next();
             self.place.base.0 += count;

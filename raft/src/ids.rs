@@ -65,8 +65,14 @@ number!(
     Position
 );
 number!(
-    /// The order's own time: Unix time in milliseconds as the leader saw it, never running backwards along the slots.
+    /// The time of day in milliseconds of Unix time. That of a slot names its events and is what a majority of the sync
+    /// members' clocks vouched for, as far as that never runs backwards along the slots.
     Stamp
+);
+number!(
+    /// The order's own time, in milliseconds: it says how much has passed between two slots, and no more. See
+    /// `sequencer::clock`.
+    OrderTime
 );
 
 impl Stamp {

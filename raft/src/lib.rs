@@ -9,6 +9,7 @@
 //! - [`file`], [`commit`], [`witness`]: a node's file, the group commit that all its writers share, and what tells a
 //!   database that went back in time.
 //! - `consensus`: openraft's log store, state machine and network.
+//! - `clocks`: what time a majority of the members' clocks vouches for.
 //! - [`bodies`]: what lets a segment be proposed before it has storage votes.
 //! - [`node`], [`service`], [`client`]: a member of the group, what it is asked, and the way to it from anywhere.
 //! - `sim` (with the feature of that name): the edges of a simulated node.
@@ -18,6 +19,7 @@
 
 pub mod bodies;
 pub mod client;
+mod clocks;
 pub mod commit;
 mod consensus;
 pub mod file;

@@ -42,8 +42,12 @@ pub enum Mutant {
     ReuseSlot,
     /// The sequencer resolves whatever number comes, not only the next one.
     ResolveOutOfOrder,
-    /// The sequencer stamps with the leader's clock, even where that runs behind what was stamped before.
+    /// The sequencer stamps with what is vouched for, even where that was set back.
     StampsRunBack,
+    /// The leader's own clock alone tells the order's time.
+    TimeOfTheLeader,
+    /// Once a majority of clocks was set back, the order's time stands still until they have come where they were.
+    FutureStandsStill,
     /// The sequencer resolves segments of incarnations that are closed, or older than the open one.
     ForgetFences,
     /// A reopened entry gets its old incarnation again, and older ones are not fenced.

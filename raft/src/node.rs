@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::bodies::{Beside, Bodies};
 use crate::client::Router;
+use crate::clocks::Clocks;
 use crate::consensus::log_store::LogStore;
 use crate::consensus::machine::{Applied, Machine};
 use crate::consensus::network::{Network, Receiver};
@@ -121,6 +122,7 @@ struct Inner {
     shown: u64,
     raft: Raft,
     applied: Arc<Applied>,
+    clocks: Arc<Clocks>,
     log: LogStore,
     beside: Beside,
     /// Held by an entry's proposal that waits for bodies: its later ones wait, in their order.
@@ -159,6 +161,9 @@ impl SyncNode {
         let applied = Applied::new();
         let machine =
             Machine::load(applied.clone(), snapshots).map_err(|error| file.disk(&error))?;
+        let own = config.identity.node;
+        let members = config.members.iter().map(|member| member.node).collect();
+        let clocks = Clocks::new(host.clock.clone(), own, members);
         let address = |member: &Member| (member.node, member.address.clone());
         let network = Network {
             host: host.clone(),
@@ -166,9 +171,9 @@ impl SyncNode {
             addresses: config.members.iter().map(address).collect(),
             append_timeout: config.election.1,
             log: log.clone(),
+            clocks: clocks.clone(),
             lanes: Mutex::default(),
         };
-        let own = config.identity.node;
         let starting = Raft::new(own, raft_config, network, log.clone(), machine);
         let raft = Runtime::scope(host.random.next_u64(), Box::pin(starting))
             .await
@@ -186,6 +191,7 @@ impl SyncNode {
             shown: tuning.shown,
             raft,
             applied,
+            clocks,
             log,
             submissions,
         };
@@ -208,7 +214,7 @@ impl SyncNode {
     fn spawn_tasks(&self, queue: mpsc::Receiver<Submission>) {
         let inner = &self.inner;
         let proposing =
-            proposer::run(inner.host.clone(), inner.raft.clone(), inner.applied.clone(), queue);
+            proposer::run(inner.clocks.clone(), inner.raft.clone(), inner.applied.clone(), queue);
         let (beginning, leading, watching) = (inner.clone(), inner.clone(), inner.clone());
         let tasks = [
             tokio::spawn(proposing),
@@ -390,6 +396,7 @@ impl Inner {
             self.raft.clone(),
             self.log.clone(),
             self.beside.clone(),
+            self.clocks.clone(),
             self.config.election.1,
         )
     }

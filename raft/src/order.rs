@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
-    AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Shard, Shards, Slot,
-    Stamp,
+    AdvanceSegment, DiskId, Incarnation, NodeId, OrderTime, Position, SegmentNumber, Shard, Shards,
+    Slot, Stamp,
 };
 use crate::mutant::{planted, Mutant};
 
@@ -36,6 +36,8 @@ pub struct SealedSegment {
 pub struct Resolution {
     pub slot: Slot,
     pub stamp: Stamp,
+    /// By how much [`Resolution::time`] is ahead of the stamp: 0, as long as no majority of clocks was set back.
+    pub ahead: i64,
     /// Position of the first event at or after this slot.
     pub base: Position,
     pub step: Step,
@@ -53,6 +55,18 @@ pub enum Step {
 }
 
 impl Resolution {
+    /// What stands at this place, as of this time.
+    #[must_use]
+    pub fn new(Place { slot, stamp, base }: Place, time: OrderTime, step: Step) -> Self {
+        Self { slot, stamp, ahead: time.0.wrapping_sub(stamp.0).cast_signed(), base, step }
+    }
+
+    /// The order's time at this slot.
+    #[must_use]
+    pub fn time(&self) -> OrderTime {
+        OrderTime(self.stamp.0.wrapping_add_signed(self.ahead))
+    }
+
     /// Position of the first event after this slot.
     #[must_use]
     pub fn end(&self) -> Position {

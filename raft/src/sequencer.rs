@@ -1,13 +1,14 @@
 //! The sequencer: the pure state machine that binds advance segments to their places in the order.
 //!
 //! Invariant: the same commands in the same order give the same state and the same answers on every member. Slots are
-//! dense from 1, positions are dense from 1, stamps never run backwards, an incarnation's segments are resolved in
+//! dense from 1, positions are dense from 1, stamps and the order's time never run backwards, an incarnation's segments are resolved in
 //! number order and never after a newer incarnation opened, and a repeated proposal gets its first answer again.
 //! Every command is total: a bad one is an answer, never a panic.
 //!
-//! Deliberately absent: clocks (a command brings its leader's time, as a hint), leases (the leader keeps them in
+//! Deliberately absent: clocks (a command brings what a majority of them vouches for), leases (the leader keeps them in
 //! memory), disks and networks.
 
+mod clock;
 mod entries;
 mod tail;
 #[cfg(test)]
@@ -17,15 +18,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AdvanceSegment, DiskId, Incarnation, NodeId, Position, Slot, Stamp};
+use crate::ids::{AdvanceSegment, DiskId, Incarnation, NodeId, OrderTime, Position, Slot, Stamp};
 use crate::mutant::{planted, Mutant};
 use crate::order::{
     CloseReason, Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup,
     StorageGroups, StorageMember,
 };
 
+use clock::OrderClock;
 use entries::{Entries, Entry};
 use tail::Tail;
+
+pub use clock::TOLERANCE;
 
 /// How many resolved segments of an entry's current incarnation keep their place for repeated proposals.
 pub const RECENT_PER_ENTRY: usize = 256;
@@ -49,9 +53,23 @@ pub const POSITION_END: Position = Position(1 << 53);
 /// What one Raft entry asks of the sequencer. Persisted: fields and variants keep their order, new ones go last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
-    /// The leader's clock when it made the command.
-    pub stamp: Stamp,
+    /// What the members' clocks said when the leader made the command.
+    pub clocks: Vouched,
     pub steps: Vec<Proposal>,
+}
+
+/// What a majority of the sync members' clocks vouches for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vouched {
+    /// A majority of the clocks is at or past this.
+    pub from: Stamp,
+    /// A majority of the clocks is at or before this.
+    pub until: Stamp,
+}
+
+impl Vouched {
+    /// Fewer clocks than a majority are known.
+    pub const NOTHING: Self = Self { from: Stamp(0), until: Stamp(u64::MAX) };
 }
 
 /// One thing asked of the sequencer.
@@ -106,7 +124,7 @@ pub struct Sequencer {
     entries: Entries,
     next_slot: Slot,
     next_position: Position,
-    last_stamp: Stamp,
+    clock: OrderClock,
     groups: StorageGroups,
     /// The disk each storage was enrolled with.
     enrolled: BTreeMap<NodeId, DiskId>,
@@ -121,7 +139,7 @@ impl Default for Sequencer {
             entries: Entries::default(),
             next_slot: Slot(1),
             next_position: Position(1),
-            last_stamp: Stamp(0),
+            clock: OrderClock::default(),
             groups: StorageGroups::default(),
             enrolled: BTreeMap::new(),
             tail: Tail::default(),
@@ -133,9 +151,7 @@ impl Default for Sequencer {
 impl Sequencer {
     /// Applies one command; the answers stand in the order of its steps.
     pub fn apply(&mut self, command: Command) -> Vec<Answer> {
-        if command.stamp > self.last_stamp || planted(Mutant::StampsRunBack) {
-            self.last_stamp = command.stamp;
-        }
+        self.clock.take(command.clocks);
         command.steps.into_iter().map(|step| self.step(step)).collect()
     }
 
@@ -246,9 +262,9 @@ impl Sequencer {
 
     /// Puts a step in the next slot; `count` events take the next positions.
     fn place(&mut self, step: Step, count: u32) -> Place {
-        let place =
-            Place { slot: self.next_slot, stamp: self.last_stamp, base: self.next_position };
-        self.tail.push(Resolution { slot: place.slot, stamp: place.stamp, base: place.base, step });
+        let (slot, stamp, base) = (self.next_slot, self.clock.stamp, self.next_position);
+        let place = Place { slot, stamp, base };
+        self.tail.push(Resolution::new(place, self.clock.time, step));
         self.trim();
         if planted(Mutant::ReuseSlot) && place.slot.0 % 16 == 0 {
             return place;
@@ -284,10 +300,16 @@ impl Sequencer {
         self.next_position
     }
 
-    /// The stamp of the newest command.
+    /// The stamp that the next resolution has at least.
     #[must_use]
-    pub fn last_stamp(&self) -> Stamp {
-        self.last_stamp
+    pub fn stamp(&self) -> Stamp {
+        self.clock.stamp
+    }
+
+    /// The order's time as of the newest command.
+    #[must_use]
+    pub fn time(&self) -> OrderTime {
+        self.clock.time
     }
 
     /// The oldest slot whose resolution is still kept here; the next slot if none is.

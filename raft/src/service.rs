@@ -157,6 +157,7 @@ mod tests {
         let row = Resolution {
             slot: Slot(4),
             stamp: Stamp(5),
+            ahead: -2,
             base: Position(6),
             step: Step::Opened { entry, incarnation },
         };
@@ -166,7 +167,7 @@ mod tests {
             (SyncReply::Lease(Lease::Lost), vec![3, 1]),
             (SyncReply::Done, vec![4]),
             (SyncReply::Groups(StorageGroups::default()), vec![5, 0]),
-            (SyncReply::Followed(Followed::Rows(vec![row])), vec![6, 0, 1, 4, 5, 6, 1, 1, 2]),
+            (SyncReply::Followed(Followed::Rows(vec![row])), vec![6, 0, 1, 4, 5, 3, 6, 1, 1, 2]),
             (SyncReply::Followed(Followed::Behind { oldest: Slot(7) }), vec![6, 1, 7]),
             (SyncReply::NotLeader { leader: Some(NodeId(3)) }, vec![7, 1, 3]),
             (SyncReply::Unavailable("x".into()), vec![8, 1, b'x']),

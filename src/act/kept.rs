@@ -5,7 +5,7 @@
 //! Deliberately absent: QoS 2, which needs a state of its own for each packet identifier.
 
 use serde::{Deserialize, Serialize};
-use vulpes_raft::ids::{Position, Stamp};
+use vulpes_raft::ids::{OrderTime, Position};
 
 use super::Join;
 use crate::event::Qos;
@@ -73,7 +73,7 @@ pub struct KeptSubscription {
 pub struct Expire {
     pub client: String,
     /// When it went away.
-    pub since: Stamp,
+    pub since: OrderTime,
 }
 
 #[cfg(test)]
@@ -96,7 +96,7 @@ mod tests {
         };
         let join = Join { client: Some("c".into()), ..Join::default() };
         let detach = Detach { drop_will: true, expiry: Some(60), progress: progress.clone() };
-        let expire = Expire { client: "c".into(), since: Stamp(3) };
+        let expire = Expire { client: "c".into(), since: OrderTime(3) };
         let cases: [(Act, &[u8]); 6] = [
             (Act::Attach(Attach { join, clean: true, expiry: 60 }), &[8, 1, 1, b'c', 0, 0, 1, 60]),
             (Act::Detach(detach), &[9, 1, 1, 60, 9, 1, 7, 2, 0]),

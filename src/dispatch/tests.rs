@@ -39,6 +39,7 @@ fn placed(slot: u64, topics: &[&str]) -> Arc<Placed> {
     let resolution = Resolution {
         slot: Slot(slot),
         stamp: Stamp(0),
+        ahead: 0,
         base: Position(slot),
         step: Step::Segment(sealed.proposal(vec![])),
     };

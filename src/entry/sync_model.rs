@@ -128,7 +128,7 @@ impl SyncModel {
     fn push(&mut self, step: Step, count: u32) -> Place {
         let slot = Slot(self.log.len() as u64 + 1);
         let place = Place { slot, stamp: Stamp(slot.0), base: self.next_position };
-        self.log.push(Resolution { slot, stamp: place.stamp, base: place.base, step });
+        self.log.push(Resolution { slot, stamp: place.stamp, ahead: 0, base: place.base, step });
         self.next_position = Position(self.next_position.0 + u64::from(count));
         place
     }

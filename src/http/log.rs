@@ -7,7 +7,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Slot, Stamp};
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, OrderTime, Position, SegmentNumber, Slot, Stamp};
 use vulpes_raft::order::{CloseReason, Resolution, Step};
 
 /// A stretch of the log, as one node has it.
@@ -27,6 +27,8 @@ pub struct LogPage {
 pub struct LogRow {
     pub slot: Slot,
     pub stamp: Stamp,
+    /// The order's own time at this slot.
+    pub time: OrderTime,
     /// Position of the first event at or after this slot.
     pub base: Position,
     #[serde(flatten)]
@@ -98,7 +100,8 @@ impl LogRow {
                 LogStep::Closed { entry: *entry, incarnation: *incarnation, reason: *reason }
             }
         };
-        Self { slot: resolution.slot, stamp: resolution.stamp, base: resolution.base, step }
+        let Resolution { slot, stamp, base, .. } = *resolution;
+        Self { slot, stamp, time: resolution.time(), base, step }
     }
 
     /// Position of the first event after this slot.

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use vulpes_raft::ids::{
-    AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Shard, Stamp,
+    AdvanceSegment, DiskId, Incarnation, NodeId, OrderTime, Position, SegmentNumber, Shard, Stamp,
 };
 use vulpes_raft::order::{CloseReason, Resolution, SealedSegment, Step};
 
@@ -32,6 +32,7 @@ fn segment_row(slot: u64) -> LogRow {
     let resolution = Resolution {
         slot: Slot(slot),
         stamp: Stamp(7),
+        ahead: 1,
         base: Position(slot),
         step: Step::Segment(sealed),
     };
@@ -176,6 +177,7 @@ fn golden_rows() {
     let opened = LogRow {
         slot: Slot(1),
         stamp: Stamp(2),
+        time: OrderTime(2),
         base: Position(1),
         step: LogStep::Opened { entry: NodeId(3), incarnation: Incarnation(1) },
     };
@@ -188,12 +190,12 @@ fn golden_rows() {
     for (row, text) in [
         (
             segment_row(3),
-            r#"{"slot":3,"stamp":7,"base":3,"kind":"segment","segment":"1/2/2","count":1,"length":99,"checksum":"00000000000000ab","body_checksum":"00000000000000ab"}"#,
+            r#"{"slot":3,"stamp":7,"time":8,"base":3,"kind":"segment","segment":"1/2/2","count":1,"length":99,"checksum":"00000000000000ab","body_checksum":"00000000000000ab"}"#,
         ),
-        (opened, r#"{"slot":1,"stamp":2,"base":1,"kind":"opened","entry":3,"incarnation":1}"#),
+        (opened, r#"{"slot":1,"stamp":2,"time":2,"base":1,"kind":"opened","entry":3,"incarnation":1}"#),
         (
             closed,
-            r#"{"slot":1,"stamp":2,"base":1,"kind":"closed","entry":3,"incarnation":1,"reason":"LeaseLost"}"#,
+            r#"{"slot":1,"stamp":2,"time":2,"base":1,"kind":"closed","entry":3,"incarnation":1,"reason":"LeaseLost"}"#,
         ),
     ] {
         assert_eq!(serde_json::to_string(&row).unwrap(), text);

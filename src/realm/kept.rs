@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vulpes_raft::ids::{Incarnation, NodeId, Position, Stamp};
+use vulpes_raft::ids::{Incarnation, NodeId, OrderTime, Position};
 use vulpes_raft::wire;
 
 use super::{EndCause, Incoming, Key, Noted, Notice, Realms, SessionState};
@@ -38,7 +38,7 @@ pub struct Kept {
     /// The session that was taken over and has yet to say how far it had come.
     pub awaited: Option<SessionId>,
     /// Since when it is as it is: attached, or away.
-    pub since: Stamp,
+    pub since: OrderTime,
     pub progress: Progress,
 }
 
@@ -77,12 +77,12 @@ pub(super) struct KeptTable {
 
 impl Kept {
     /// When it expires, if the client does not come back.
-    fn expires(&self) -> Option<Stamp> {
+    fn expires(&self) -> Option<OrderTime> {
         let away = self.attached.is_none() && self.expiry != NEVER;
-        away.then(|| Stamp(self.since.0.saturating_add(u64::from(self.expiry) * 1000)))
+        away.then(|| OrderTime(self.since.0.saturating_add(u64::from(self.expiry) * 1000)))
     }
 
-    fn is_over(&self, now: Stamp) -> bool {
+    fn is_over(&self, now: OrderTime) -> bool {
         self.expires().is_some_and(|at| at <= now)
     }
 }
@@ -182,7 +182,7 @@ impl Realms {
         }
         let name = (incoming.realm.clone(), client);
         let older = self.take_over(&name);
-        let over = |state: &KeptState| state.kept.is_over(self.stamp);
+        let over = |state: &KeptState| state.kept.is_over(self.time);
         if clean || self.kept.states.get(&name).is_some_and(over) {
             self.drop_kept(&name);
         }
@@ -193,7 +193,7 @@ impl Realms {
             attached: Some(session),
             resumed: kept.is_some(),
             awaited: kept.and_then(|kept| kept.awaited.or(older)),
-            since: incoming.at.stamp,
+            since: self.time,
             progress: match kept {
                 Some(kept) if older.is_some() => {
                     // What was sent up to here is known when the older session says so.
@@ -279,7 +279,7 @@ impl Realms {
         }
         let mut kept = found.kept.clone();
         kept.attached = None;
-        kept.since = self.stamp;
+        kept.since = self.time;
         if cause == EndCause::EntryLost {
             // It may have sent all there was.
             kept.progress.doubt = kept.progress.doubt.max(self.position);
@@ -389,7 +389,7 @@ impl Realms {
     pub(super) fn expire(&mut self, incoming: &Incoming<'_>, expire: Expire) -> bool {
         let name = (incoming.realm.clone(), expire.client);
         let over = |state: &KeptState| {
-            state.kept.since == expire.since && state.kept.is_over(incoming.at.stamp)
+            state.kept.since == expire.since && state.kept.is_over(self.time)
         };
         if self.kept.states.get(&name).is_some_and(over) {
             self.drop_kept(&name);
@@ -405,7 +405,7 @@ impl Realms {
 
     /// What a client that is away has kept, and when that expires.
     #[must_use]
-    pub fn expiring(&self, realm: &Realm, client: &str) -> Option<(Stamp, Expire)> {
+    pub fn expiring(&self, realm: &Realm, client: &str) -> Option<(OrderTime, Expire)> {
         let state = self.kept.states.get(&(realm.clone(), client.to_owned()))?;
         let expire = Expire { client: client.to_owned(), since: state.kept.since };
         Some((state.kept.expires()?, expire))
@@ -436,7 +436,7 @@ impl Realms {
     /// values are kept in the state itself, and need nothing of the log.
     #[must_use]
     pub fn wanted(&self) -> Option<Position> {
-        let states = self.kept.states.values().filter(|state| !state.kept.is_over(self.stamp));
+        let states = self.kept.states.values().filter(|state| !state.kept.is_over(self.time));
         states.filter_map(KeptState::wanted).min()
     }
 }

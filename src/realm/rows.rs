@@ -109,7 +109,7 @@ fn hash(key: &[u8], value: &[u8]) -> u128 {
 
 #[cfg(test)]
 mod tests {
-    use vulpes_raft::ids::{Slot, Stamp};
+    use vulpes_raft::ids::{OrderTime, Slot, Stamp};
 
     use super::*;
     use crate::act::{InFlight, KeptSubscription, Progress};
@@ -149,7 +149,7 @@ mod tests {
             attached: Some(SessionId(4)),
             resumed: true,
             awaited: None,
-            since: Stamp(3),
+            since: OrderTime(3),
             progress,
         };
         assert_eq!(wire::encode(&kept), [60, 1, 4, 1, 0, 3, 9, 1, 7, 2, 8]);

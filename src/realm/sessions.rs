@@ -6,7 +6,7 @@
 //! Deliberately absent: what outlives a session (`kept`); subscriptions that don't, which sessions keep to themselves.
 
 use serde::{Deserialize, Serialize};
-use vulpes_raft::ids::{Incarnation, NodeId, Stamp};
+use vulpes_raft::ids::{Incarnation, NodeId, OrderTime};
 use vulpes_raft::mutant::{planted, Mutant};
 
 use super::{Due, Incoming, Key, Notice, Realms};
@@ -89,7 +89,7 @@ impl Realms {
     /// The wills of a client that wait for it to come back.
     fn delayed(&self, (realm, client): &(Realm, String)) -> Vec<DueId> {
         let theirs = |due: &Due| {
-            due.not_before > self.stamp
+            due.not_before > self.time
                 && due.realm == *realm
                 && due.client.as_ref() == Some(client)
         };
@@ -107,7 +107,7 @@ impl Realms {
     pub(super) fn hurry(&mut self, name: &(Realm, String)) {
         for id in self.delayed(name) {
             if let Some(due) = self.remove_due(id) {
-                self.add_due(id, Due { not_before: Stamp(0), ..due });
+                self.add_due(id, Due { not_before: OrderTime(0), ..due });
             }
         }
     }
@@ -156,7 +156,7 @@ impl Realms {
                 bound: true,
                 entry: state.entry,
                 client: None,
-                not_before: Stamp(0),
+                not_before: OrderTime(0),
             };
             self.add_due(DueId { session, number }, due);
             number += 1;
@@ -175,7 +175,10 @@ impl Realms {
                 bound: false,
                 entry: state.entry,
                 client: state.client,
-                not_before: Stamp(if delay == 0 { 0 } else { self.stamp.0 + delay }),
+                not_before: match delay {
+                    0 => OrderTime(0),
+                    delay => OrderTime(self.time.0.saturating_add(delay)),
+                },
             };
             self.add_due(DueId { session, number }, due);
         }
@@ -202,7 +205,7 @@ impl Realms {
     /// What a session left behind is published; tells whether subscribers are to see it.
     pub(super) fn publish_due(&mut self, incoming: &Incoming<'_>, id: DueId) -> bool {
         let Some(due) = self.due.get(&id) else { return false };
-        if due.not_before > incoming.at.stamp {
+        if due.not_before > self.time {
             return false;
         }
         if planted(Mutant::RepeatWill) {

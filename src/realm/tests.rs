@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use vulpes_raft::ids::{AdvanceSegment, SegmentNumber, Shard};
+use vulpes_raft::ids::{AdvanceSegment, SegmentNumber, Shard, Stamp};
 use vulpes_raft::order::{CloseReason, SealedSegment};
 
 use super::*;
@@ -26,6 +26,8 @@ struct Story {
     number: u64,
     /// Where the slots begin.
     bases: Vec<Head>,
+    /// By how much the order's time is ahead of the stamps.
+    ahead: i64,
 }
 
 const REALM: &str = "r";
@@ -45,7 +47,8 @@ impl Story {
     fn step(&mut self, step: Step, segment: Option<&Segment>) -> Vec<u32> {
         let stamp = self.tail.as_ref().map_or(Stamp(HOUR), |tail| Stamp(tail.stamp.0 + 1000));
         let base = self.tail.as_ref().map_or(Position(1), Resolution::end);
-        let resolution = Resolution { slot: self.realms.next(), stamp, base, step };
+        let (slot, ahead) = (self.realms.next(), self.ahead);
+        let resolution = Resolution { slot, stamp, ahead, base, step };
         self.bases.push(Head { slot: resolution.slot, position: base });
         let applied = self.realms.apply(&resolution, segment);
         for change in applied.changes {

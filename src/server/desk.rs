@@ -10,6 +10,7 @@
 //!
 //! Deliberately absent: sessions' own events, which they hand to the entry themselves.
 
+mod order_now;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -18,8 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use vulpes_raft::host::Host;
-use vulpes_raft::ids::{NodeId, Position};
+use vulpes_raft::ids::{NodeId, OrderTime, Position};
 
 use crate::act::{Act, DueId, Progress};
 use crate::entry::{Batch, EntryHandle};
@@ -27,6 +27,7 @@ use crate::event::{Event, SessionId};
 use crate::limits;
 use crate::realm::{Decision, Due, EndCause, Noted, Notice, Realms, SharedRealms};
 use crate::topic::Realm;
+use order_now::{later, OrderNow};
 use upkeep::{Moved, Upkeep};
 
 use super::calls::Calls;
@@ -103,17 +104,19 @@ impl Desk {
     /// Passes on what the state says, for as long as the node lives.
     pub(super) async fn run(
         self,
-        host: Host,
         node: NodeId,
         entry: EntryHandle,
         realms: SharedRealms,
         mut notices: mpsc::Receiver<Vec<Notice>>,
     ) {
-        let mut upkeep = Upkeep::new(host.clone(), node, realms.clone(), self.moved.clone());
-        let mut duties = Duties { host, node, realms, due: BTreeMap::new() };
+        let mut time = OrderNow::new(realms.clone());
+        let mut upkeep = Upkeep::new(node, realms.clone(), self.moved.clone());
+        let mut duties = Duties { node, realms, due: BTreeMap::new() };
         duties.take_up();
         loop {
-            let next = duties.next().map_or(upkeep.next(), |next| next.min(upkeep.next()));
+            time.look();
+            let saved = upkeep.next(&time);
+            let next = duties.next(&time).map_or(saved, |next| next.min(saved));
             tokio::select! {
                 biased;
                 heard = notices.recv() => {
@@ -123,8 +126,9 @@ impl Desk {
                     }
                 }
                 () = tokio::time::sleep_until(next) => {
-                    let mut events = duties.ready();
-                    events.extend(upkeep.ready());
+                    time.look();
+                    let mut events = duties.ready(&time);
+                    events.extend(upkeep.ready(&time));
                     if events.is_empty() {
                         continue;
                     }
@@ -157,10 +161,25 @@ impl Desk {
 
 /// What sessions have left to be published, and when this node is to do it.
 struct Duties {
-    host: Host,
     node: NodeId,
     realms: SharedRealms,
-    due: BTreeMap<DueId, Instant>,
+    due: BTreeMap<DueId, Duty>,
+}
+
+/// When something is to be published by this node: not before either.
+#[derive(Clone, Copy)]
+struct Duty {
+    time: OrderTime,
+    moment: Instant,
+}
+
+impl Duty {
+    fn at(self, time: &OrderNow) -> Instant {
+        if self.time == OrderTime(0) {
+            return self.moment;
+        }
+        self.moment.max(time.at(self.time))
+    }
 }
 
 impl Duties {
@@ -171,26 +190,28 @@ impl Duties {
     }
 
     fn note(&mut self, id: DueId) {
-        let now = self.host.clock.now();
-        let wait = self.realms.with(|realms| {
+        let duty = self.realms.with(|realms| {
             let due = realms.due_of(id)?;
-            let until = Duration::from_millis(due.not_before.0.saturating_sub(now.0));
-            Some(until + PATIENCE * turn(realms, self.node, Some(due.entry)))
+            let patience = PATIENCE * turn(realms, self.node, Some(due.entry));
+            Some(match due.not_before {
+                OrderTime(0) => Duty { time: OrderTime(0), moment: Instant::now() + patience },
+                time => Duty { time: later(time, patience), moment: Instant::now() },
+            })
         });
-        if let Some(wait) = wait {
-            self.due.insert(id, Instant::now() + wait);
+        if let Some(duty) = duty {
+            self.due.insert(id, duty);
         }
     }
 
-    fn next(&self) -> Option<Instant> {
-        self.due.values().min().copied()
+    fn next(&self, time: &OrderNow) -> Option<Instant> {
+        self.due.values().map(|duty| duty.at(time)).min()
     }
 
     /// What is to be published now. It comes up again later, in case that nothing comes of it.
-    fn ready(&mut self) -> Vec<Event> {
+    fn ready(&mut self, time: &OrderNow) -> Vec<Event> {
         let now = Instant::now();
-        let ready: Vec<DueId> =
-            self.due.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
+        let ready = self.due.iter().filter(|(_, duty)| duty.at(time) <= now);
+        let ready: Vec<DueId> = ready.map(|(id, _)| *id).collect();
         let mut events = Vec::new();
         for id in ready.into_iter().take(DUE_BATCH) {
             let due = self.realms.with(|realms| realms.due_of(id).cloned());
@@ -198,7 +219,7 @@ impl Duties {
                 self.due.remove(&id);
                 continue;
             };
-            self.due.insert(id, now + AGAIN);
+            self.due.insert(id, Duty { time: due.not_before, moment: now + AGAIN });
             events.push(event(id, due));
         }
         events

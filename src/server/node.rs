@@ -213,7 +213,6 @@ impl Node {
             let desk = Desk::new(calls.clone());
             self.start_asking(&log, &realms, &entry);
             tokio::spawn(desk.clone().run(
-                host.clone(),
                 self.identity.node,
                 entry.clone(),
                 realms.clone(),

@@ -95,7 +95,7 @@ mod tests {
             incarnation: Incarnation(2),
             number: SegmentNumber(3),
         };
-        let row = |step| Resolution { slot: Slot(7), stamp: Stamp(300), base: Position(9), step };
+        let row = |step| Resolution { slot: Slot(7), stamp: Stamp(300), ahead: -1, base: Position(9), step };
         let segment = SealedSegment {
             id,
             shard: Shard(4),
@@ -107,11 +107,11 @@ mod tests {
         let rows: [(Resolution, &[u8]); 3] = [
             (
                 row(Step::Segment(segment)),
-                &[7, 251, 44, 1, 9, 0, 1, 2, 3, 4, 5, 6, 253, 8, 7, 6, 5, 4, 3, 2, 1, 2, 1, 3],
+                &[7, 251, 44, 1, 1, 9, 0, 1, 2, 3, 4, 5, 6, 253, 8, 7, 6, 5, 4, 3, 2, 1, 2, 1, 3],
             ),
             (
                 row(Step::Opened { entry: NodeId(1), incarnation: Incarnation(2) }),
-                &[7, 251, 44, 1, 9, 1, 1, 2],
+                &[7, 251, 44, 1, 1, 9, 1, 1, 2],
             ),
             (
                 row(Step::Closed {
@@ -119,7 +119,7 @@ mod tests {
                     incarnation: Incarnation(2),
                     reason: CloseReason::LeaseLost,
                 }),
-                &[7, 251, 44, 1, 9, 2, 1, 2, 1],
+                &[7, 251, 44, 1, 1, 9, 2, 1, 2, 1],
             ),
         ];
         for (row, bytes) in rows {

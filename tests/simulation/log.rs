@@ -23,6 +23,7 @@ use crate::keepers::KeptLog;
 use crate::locks::{self, LockLog};
 use crate::plan::{Shape, QUORUM};
 use crate::state::StateLog;
+use crate::times::Times;
 use crate::value::Value;
 
 /// The order as it was shown so far.
@@ -38,6 +39,7 @@ pub(crate) struct OrderLog {
     /// Where the log began to be kept, one after the other.
     heads: Vec<Head>,
     pub(crate) state: StateLog,
+    pub(crate) times: Times,
     /// What was hidden of each slot.
     hidden: Vec<Box<[u32]>>,
     pub(crate) kept: KeptLog,
@@ -110,6 +112,7 @@ impl OrderLog {
         if self.slots.last().is_some_and(|last| last.stamp > resolution.stamp) {
             return Err(format!("the stamp falls at slot {slot}"));
         }
+        self.times.take(resolution)?;
         self.state.take(placed)?;
         match &resolution.step {
             Step::Opened { entry, incarnation } => self.opened(*entry, *incarnation)?,
@@ -204,6 +207,9 @@ impl OrderLog {
                 "slot {} releases up to slot {slot}, position {position}",
                 at.slot
             ));
+        }
+        if let Some(last) = (slot.0 as usize).checked_sub(2).and_then(|last| self.slots.get(last)) {
+            self.times.released(last, at)?;
         }
         if slot > self.head().slot {
             self.heads.push(Head { slot, position });

@@ -43,6 +43,7 @@ mod record;
 mod registers;
 mod run;
 mod state;
+mod times;
 mod tuning;
 mod value;
 mod wamp;
@@ -296,6 +297,13 @@ fn a_log_that_is_released_serves_as_one_that_is_not() {
         counts.released >= 24 && counts.left_behind >= 1,
         "too little happened to mean anything"
     );
+}
+
+#[test]
+fn wrong_clocks_move_the_orders_time_nowhere() {
+    let counts = all_pass((0..12).map(Plan::with_wrong_clocks));
+    println!("released {} times", counts.released);
+    assert!(counts.released >= 24, "too little is released because of its age");
 }
 
 #[test]

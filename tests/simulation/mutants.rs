@@ -50,6 +50,16 @@ fn skipping_the_fsync_is_caught() {
 }
 
 #[test]
+fn taking_the_leaders_time_is_caught() {
+    caught_in(Mutant::TimeOfTheLeader, Plan::with_wrong_clocks, "ahead of the right clocks");
+}
+
+#[test]
+fn a_future_that_stands_still_is_caught() {
+    caught_in(Mutant::FutureStandsStill, Plan::with_wrong_clocks, "the order's time has grown by");
+}
+
+#[test]
 fn reusing_a_slot_is_caught() {
     // Nodes that show two orders, or a publisher that was told the place of something else.
     let complaints = ["the order contradicts itself", "which has none"];

@@ -281,7 +281,7 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
             election_max: Duration::from_millis(480),
             lease: Duration::from_millis(plan.lease),
         },
-        retention: Retention { age: None, size: plan.kept },
+        retention: Retention { age: plan.age.map(Duration::from_millis), size: plan.kept },
     }
 }
 

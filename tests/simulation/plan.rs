@@ -26,6 +26,9 @@ const ROTS: u64 = 5;
 /// Segments wait for storage votes in one of so many runs.
 const VOTING: u64 = 3;
 
+/// How far off a clock is that was never set, or was set by somebody who mistook the year: 400 days.
+const FAR_OFF: i64 = 400 * 86_400_000;
+
 /// Most clients that keep sessions.
 const KEEPERS: u64 = 2;
 
@@ -100,6 +103,15 @@ pub(crate) enum Target {
     All,
 }
 
+/// What is wrong with the clocks, in a plan that is about that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WrongClocks {
+    /// One node's, by up to 400 days.
+    One,
+    /// All are as much ahead, and are mended later. Then all nodes start again.
+    All,
+}
+
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -163,6 +175,9 @@ pub(crate) struct Plan {
     pub(crate) quiet_from: u64,
     /// How many bytes of the log are kept, where not all of it is.
     pub(crate) kept: Option<u64>,
+    /// How old what is kept of the log may become, in milliseconds, where not all of it is.
+    pub(crate) age: Option<u64>,
+    pub(crate) clocks: Option<WrongClocks>,
     /// How many clients keep sessions, and with them the part of the log that they have not read.
     pub(crate) keepers: u64,
     pub(crate) tuning: RunTuning,
@@ -226,6 +241,8 @@ impl Plan {
             pause: chance.pick(&[100, 200, 400]),
             quiet_from: QUIET_FROM,
             kept: (seed % 5 == 2).then(|| kept(&root)),
+            age: None,
+            clocks: None,
             keepers: KEEPERS,
             tuning,
         }
@@ -250,6 +267,41 @@ impl Plan {
         self.kept = Some(kept(&Chance::new(self.seed)));
         self.keepers *= self.seed % 2;
         self
+    }
+
+    /// A plan in which clocks are wrong by 400 days and the log is kept for a second and a half.
+    pub(crate) fn with_wrong_clocks(seed: u64) -> Self {
+        let mut plan = Self::of(Shape::Whole, seed);
+        let mut chance = plan.chance(305);
+        let others = |fault| {
+            !matches!(fault, Fault::Rot { .. } | Fault::Remember { .. } | Fault::WrongClock { .. })
+        };
+        plan.episodes.retain(|episode| others(episode.fault));
+        for node in &mut plan.nodes {
+            node.clock_ahead = chance.below(50) as i64;
+        }
+        if chance.one_in(2) {
+            plan.clocks = Some(WrongClocks::One);
+            let node = chance.between(1, 3);
+            plan.episodes.extend(lane(&mut chance, (50, 1_000), (200, 4_000), |chance| {
+                let by = chance.pick(&[-FAR_OFF, FAR_OFF, FAR_OFF, 3_600_000]);
+                Fault::WrongClock { node, by }
+            }));
+        } else {
+            plan.clocks = Some(WrongClocks::All);
+            let ends = chance.between(1_000, 3_000);
+            plan.episodes.extend((1..=3).map(|node| {
+                let fault = Fault::WrongClock { node, by: FAR_OFF };
+                Episode { begins: 0, ends, fault }
+            }));
+            let begins = chance.between(3_100, 4_000);
+            let fault = Fault::Crash { target: Target::All, power: true };
+            plan.episodes.push(Episode { begins, ends: begins + 300, fault });
+        }
+        plan.episodes.sort_by_key(|episode| episode.begins);
+        (plan.kept, plan.age, plan.keepers) = (None, Some(1_500), 0);
+        plan.quiet_from = 2 * QUIET_FROM;
+        plan
     }
 
     /// A plan in which a node is away for longer than the log is kept, and nothing else goes wrong but partitions.

@@ -394,6 +394,7 @@ impl Record {
 
     /// What has to hold when all has come to rest.
     pub(crate) fn verdict(&mut self) {
+        self.check(self.log.times.verdict());
         let lost = self.attempts.iter().find(|(value, outcome)| {
             **outcome == Outcome::Stored && self.log.place(**value).is_none()
         });

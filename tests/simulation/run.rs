@@ -83,7 +83,11 @@ pub(crate) struct Report {
 /// Runs a plan, with a bug planted or not.
 pub(crate) fn run(plan: &Plan, mutant: Option<Mutant>) -> Report {
     let shared = Shared::default();
-    shared.borrow_mut().log.shape = plan.shape;
+    {
+        let log = &mut shared.borrow_mut().log;
+        log.shape = plan.shape;
+        (log.times.wrong, log.times.age) = (plan.clocks, plan.age);
+    }
     plant(mutant);
     let ran = catch_unwind(AssertUnwindSafe(|| simulate(plan, &shared)));
     plant(None);
@@ -207,6 +211,7 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
         sim.step().map_err(|error| format!("the simulation failed: {error}"))?;
         let mut record = shared.borrow_mut();
         record.now += 1;
+        record.log.times.now = record.now;
         cluster.observe(&mut record);
         cluster.bury(&mut sim, &mut record);
         cluster.start_again(&mut sim, &mut record);
@@ -233,6 +238,9 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
 }
 
 fn unfinished(plan: &Plan, cluster: &Cluster, record: &Record) -> Option<String> {
+    if !record.log.times.is_watched() {
+        return Some("the order's time is not watched for long enough".into());
+    }
     record.waiting(plan, READERS).or_else(|| cluster.unfinished(record))
 }
 

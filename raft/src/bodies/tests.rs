@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::consensus::types::{EncodedCommand, LogId};
 use crate::ids::{AdvanceSegment, Incarnation, SegmentNumber, Shard, Stamp};
-use crate::sequencer::Command;
+use crate::sequencer::{Command, Vouched};
 
 /// A storage that has what it is told to have.
 pub(crate) struct Fake {
@@ -76,7 +76,7 @@ pub(crate) fn entry(index: u64, early: &[u64]) -> LogEntry {
     use openraft::vote::RaftLeaderId;
     let early = early.iter().map(|number| Proposal::ResolveEarly(segment(*number)));
     let steps = early.chain([Proposal::Resolve(segment(1_000))]).collect();
-    let command = Command { stamp: Stamp(1), steps };
+    let command = Command { clocks: Vouched::NOTHING, steps };
     let payload = openraft::EntryPayload::Normal(EncodedCommand::new(&command));
     LogEntry { log_id: LogId { leader_id: RaftLeaderId::new(1, NodeId(1)), index }, payload }
 }

@@ -26,11 +26,13 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use serde::{de::DeserializeOwned, Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::log_store::LogStore;
 use super::machine::MAX_SNAPSHOT;
 use super::types::{Raft, Snapshot, SnapshotMeta, Types, Vote, Voter};
 use crate::bodies::Beside;
+use crate::clocks::{Clocks, Told};
 use crate::host::Host;
 use crate::ids::{DiskId, NodeId};
 use crate::rpc::Lane;
@@ -88,6 +90,8 @@ pub(crate) enum RaftReply {
     /// openraft's own type, encoded.
     Done(Bytes),
     Failed(String),
+    /// The answer to an append, and what the member tells of its clock.
+    Appended { answer: Bytes, told: Told },
 }
 
 type RaftLane = Lane<RaftCall, RaftReply>;
@@ -111,6 +115,7 @@ pub(crate) struct Network {
     pub(crate) append_timeout: Duration,
     /// This member's log.
     pub(crate) log: LogStore,
+    pub(crate) clocks: Arc<Clocks>,
     pub(crate) lanes: Mutex<BTreeMap<(NodeId, DiskId, String), Lanes>>,
 }
 
@@ -135,8 +140,9 @@ impl Network {
             entries: lane(),
             snapshots: lane(),
         });
-        let (log, append_timeout) = (self.log.clone(), self.append_timeout);
-        Client { lanes: lanes.clone(), log, purpose, append_timeout }
+        let (log, clocks) = (self.log.clone(), self.clocks.clone());
+        let follower = Follower { node: target, log, clocks };
+        Client { lanes: lanes.clone(), follower, purpose, append_timeout: self.append_timeout }
     }
 }
 
@@ -159,7 +165,7 @@ impl RaftNetworkFactory<Types> for Network {
 /// openraft's way to one member.
 pub(crate) struct Client {
     lanes: Lanes,
-    log: LogStore,
+    follower: Follower,
     purpose: Purpose,
     append_timeout: Duration,
 }
@@ -175,8 +181,40 @@ async fn call<Answer: DeserializeOwned>(
     limit: Duration,
 ) -> Result<Answer, RPCError<Types>> {
     match lane.call(request, limit).await.map_err(unreachable)? {
-        RaftReply::Done(answer) => wire::decode(&answer).map_err(unreachable),
+        RaftReply::Done(answer) | RaftReply::Appended { answer, .. } => {
+            wire::decode(&answer).map_err(unreachable)
+        }
         RaftReply::Failed(reason) => Err(unreachable(reason)),
+    }
+}
+
+/// Who answers appends.
+#[derive(Clone)]
+struct Follower {
+    node: NodeId,
+    log: LogStore,
+    clocks: Arc<Clocks>,
+}
+
+impl Follower {
+    /// Sends an append; its answer tells the member's clock as well.
+    async fn append(
+        &self,
+        lane: &RaftLane,
+        request: &AppendEntriesRequest<Types>,
+        limit: Duration,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let asked = Instant::now();
+        let committed = self.log.committed();
+        let request = RaftCall::Append { request: encoded(request), committed };
+        match lane.call(request, limit).await.map_err(unreachable)? {
+            RaftReply::Appended { answer, told } => {
+                self.clocks.heard(self.node, told, asked);
+                wire::decode(&answer).map_err(unreachable)
+            }
+            RaftReply::Done(_) => Err(unreachable("an append was answered as something else")),
+            RaftReply::Failed(reason) => Err(unreachable(reason)),
+        }
     }
 }
 
@@ -190,22 +228,15 @@ struct Appended {
     whole: bool,
 }
 
-/// An append as it goes out.
-fn appending(log: &LogStore, request: &AppendEntriesRequest<Types>) -> RaftCall {
-    RaftCall::Append { request: encoded(request), committed: log.committed() }
-}
-
 async fn append(
     lane: Arc<RaftLane>,
-    log: LogStore,
+    follower: Follower,
     request: AppendEntriesRequest<Types>,
     limit: Duration,
 ) -> Appended {
     let previous = request.prev_log_id;
     let last = request.entries.last().map(|entry| entry.log_id).or(previous);
-    let answer: Result<AppendEntriesResponse<Types>, _> =
-        call(&lane, appending(&log, &request), limit).await;
-    match answer {
+    match follower.append(&lane, &request, limit).await {
         Ok(AppendEntriesResponse::PartialSuccess(through)) => {
             Appended { result: Ok(Ok(through)), whole: through == last }
         }
@@ -225,8 +256,7 @@ impl RaftNetworkV2<Types> for Client {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let request = appending(&self.log, &request);
-        call(&self.lanes.control, request, option.hard_ttl()).await
+        self.follower.append(&self.lanes.control, &request, option.hard_ttl()).await
     }
 
     fn stream_append<'s, S>(
@@ -246,9 +276,9 @@ impl RaftNetworkV2<Types> for Client {
                 (self.lanes.entries.clone(), self.append_timeout)
             }
         };
-        let log = self.log.clone();
+        let follower = self.follower.clone();
         let answers = input
-            .map(move |request| append(lane.clone(), log.clone(), request, limit))
+            .map(move |request| append(lane.clone(), follower.clone(), request, limit))
             .buffered(PIPELINE)
             .boxed();
         let results = futures::stream::unfold(Some(answers), |answers| async move {
@@ -328,6 +358,7 @@ pub(crate) struct Receiver {
     raft: Raft,
     log: LogStore,
     beside: Beside,
+    clocks: Arc<Clocks>,
     /// How long an append may wait for bodies.
     limit: Duration,
     /// Held by the append that is next: later ones wait, in their order, while it waits for bodies.
@@ -338,15 +369,26 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     /// `append_timeout` is how long the leader waits for an answer.
-    pub(crate) fn new(raft: Raft, log: LogStore, beside: Beside, append_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        raft: Raft,
+        log: LogStore,
+        beside: Beside,
+        clocks: Arc<Clocks>,
+        append_timeout: Duration,
+    ) -> Self {
         let (limit, turn) = (append_timeout / 2, tokio::sync::Mutex::default());
-        Self { raft, log, beside, limit, turn, parts: Mutex::default() }
+        Self { raft, log, beside, clocks, limit, turn, parts: Mutex::default() }
     }
 
     /// Answers one message. What has to be persisted is handed to Raft's own task before this first waits.
     pub(crate) async fn answer(&self, call: RaftCall) -> RaftReply {
         let answer = match call {
-            RaftCall::Append { request, committed } => self.append(&request, committed).await,
+            RaftCall::Append { request, committed } => {
+                return match self.append(&request, committed).await {
+                    Ok(answer) => RaftReply::Appended { answer, told: self.clocks.tell() },
+                    Err(reason) => RaftReply::Failed(reason),
+                };
+            }
             RaftCall::Vote(request) => self.vote(&request).await,
             RaftCall::PreVote(request) => self.pre_vote(&request).await,
             RaftCall::TransferLeader(request) => self.transfer_leader(&request).await,

@@ -15,7 +15,7 @@ use crate::bodies::Beside;
 use crate::file::{File, OpenError};
 use crate::host::Host;
 use crate::ids::{DiskId, NodeId, Stamp};
-use crate::sequencer::Command;
+use crate::sequencer::{Command, Vouched};
 use crate::wire::Identity;
 
 fn identity() -> Identity {
@@ -53,7 +53,7 @@ fn log_id(term: u64, index: u64) -> LogId {
 }
 
 fn entry(term: u64, index: u64) -> LogEntry {
-    let command = Command { stamp: Stamp(index), steps: vec![] };
+    let command = Command { clocks: Vouched { from: Stamp(index), until: Stamp(index) }, steps: vec![] };
     let payload = openraft::EntryPayload::Normal(EncodedCommand::new(&command));
     LogEntry { log_id: log_id(term, index), payload }
 }

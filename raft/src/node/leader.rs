@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: finding out who leads. Whatever is asked of a member that no longer does is refused by Raft.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -181,12 +182,28 @@ impl Inner {
         }
     }
 
+    /// Tells the operator which clocks are far off, each once until it is right again.
+    fn tell_of_clocks(&self, known: &mut BTreeSet<NodeId>) {
+        let off = self.clocks.off();
+        for (node, ahead) in off.iter().filter(|(node, _)| !known.contains(node)) {
+            let (seconds, side) =
+                (ahead.unsigned_abs() / 1_000, if *ahead > 0 { "ahead of" } else { "behind" });
+            tracing::warn!(
+                "the clock of node {node} is {seconds} s {side} the others'; set it right. As long as most are right, \
+                 nothing comes of it"
+            );
+        }
+        *known = off.into_iter().map(|(node, _)| node).collect();
+    }
+
     /// The leader's duties that time brings: leases, and the storage groups while there are none.
     pub(super) async fn keep_leases(&self) {
         let mut form_at = Instant::now();
+        let mut off = BTreeSet::new();
         loop {
             tokio::time::sleep(self.config.lease / 8).await;
             let Some(term) = self.leading() else { continue };
+            self.tell_of_clocks(&mut off);
             let (lost, formed) = {
                 let state = self.applied.state();
                 let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);

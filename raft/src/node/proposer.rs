@@ -11,9 +11,9 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use tokio::sync::{mpsc, oneshot, Semaphore};
 
+use crate::clocks::Clocks;
 use crate::consensus::machine::Applied;
 use crate::consensus::types::{EncodedCommand, Raft};
-use crate::host::Host;
 use crate::ids::NodeId;
 use crate::mutant::{planted, Mutant};
 use crate::sequencer::{Answer, Command, Proposal};
@@ -48,7 +48,7 @@ pub(super) enum Outcome {
 
 /// Feeds the queue into the log until the queue's senders are gone or Raft stops.
 pub(super) async fn run(
-    host: Host,
+    clocks: Arc<Clocks>,
     raft: Raft,
     applied: Arc<Applied>,
     mut queue: mpsc::Receiver<Submission>,
@@ -59,7 +59,7 @@ pub(super) async fn run(
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
         let Some(batch) = gather(&mut queue, &mut carried).await else { return };
         let (steps, waiting) = split(batch);
-        let command = Command { stamp: host.clock.now(), steps };
+        let command = Command { clocks: clocks.vouched(), steps };
         let (responder, done) = ProgressResponder::complete_only();
         let sent = raft.client_write_ff(EncodedCommand::new(&command), Some(responder)).await;
         if sent.is_err() {

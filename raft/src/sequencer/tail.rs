@@ -34,6 +34,10 @@ impl Tail {
                 last.stamp <= resolution.stamp || planted(Mutant::StampsRunBack),
                 "stamps never run backwards"
             );
+            assert!(
+                last.time() <= resolution.time() || planted(Mutant::FutureStandsStill),
+                "time never runs backwards"
+            );
         }
         self.0.push_back(resolution);
     }

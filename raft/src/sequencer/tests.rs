@@ -27,7 +27,9 @@ fn formed() -> Sequencer {
 }
 
 fn one(sequencer: &mut Sequencer, stamp: u64, step: Proposal) -> Answer {
-    sequencer.apply(Command { stamp: Stamp(stamp), steps: vec![step] }).remove(0)
+    let (from, until) = (Stamp(stamp), Stamp(stamp));
+    let command = Command { clocks: Vouched { from, until }, steps: vec![step] };
+    sequencer.apply(command).remove(0)
 }
 
 fn open(entry: u64, request: u64) -> Proposal {
@@ -74,7 +76,7 @@ fn opened(incarnation: u64, at: Place) -> Answer {
     })
 }
 
-/// Runs a script of (leader's clock, proposal, expected answer) on a sequencer with the group 1, 2, 3.
+/// Runs a script of (what is vouched for, proposal, expected answer) on a sequencer with the group 1, 2, 3.
 fn check(script: Vec<(u64, Proposal, Answer)>) -> Sequencer {
     let mut sequencer = formed();
     for (line, (stamp, proposal, expected)) in script.into_iter().enumerate() {
@@ -267,7 +269,7 @@ fn old_repeats_are_forgotten_and_the_tail_is_trimmed() {
 #[test]
 fn golden_bytes() {
     let command = Command {
-        stamp: Stamp(5),
+        clocks: Vouched { from: Stamp(5), until: Stamp(6) },
         steps: vec![
             open(1, 300),
             resolve(1, 2, 3),
@@ -280,7 +282,7 @@ fn golden_bytes() {
     };
     let bytes = crate::wire::encode(&command);
     let expected = [
-        5, 7, // stamp, steps
+        5, 6, 7, // clocks, steps
         0, 1, 251, 44, 1, // open
         1, 1, 2, 3, 7, 10, 100, 4, 2, 1, 3, // resolve
         2, 1, 2, 0, // close
@@ -426,7 +428,7 @@ proptest! {
                 twin = Some(crate::wire::decode::<Sequencer>(&snapshot).expect("our own snapshot"));
             }
             let command = Command {
-                stamp: Stamp(*stamp),
+                clocks: Vouched { from: Stamp(*stamp), until: Stamp(*stamp + 5) },
                 steps: vec![to_proposal(action, &seen)],
             };
             let answers = sequencer.apply(command.clone());
@@ -438,12 +440,12 @@ proptest! {
             shown.extend(sequencer.rows(from, usize::MAX).expect("kept"));
         }
         prop_assert_eq!(twin.as_ref(), Some(&sequencer));
-        let (mut base, mut stamp) = (Position(1), Stamp(0));
+        let (mut base, mut stamp, mut time) = (Position(1), Stamp(0), OrderTime(0));
         for (at, resolution) in shown.iter().enumerate() {
             prop_assert_eq!(resolution.slot, Slot(at as u64 + 1));
             prop_assert_eq!(resolution.base, base);
-            prop_assert!(resolution.stamp >= stamp);
-            (base, stamp) = (resolution.end(), resolution.stamp);
+            prop_assert!(resolution.stamp >= stamp && resolution.time() >= time);
+            (base, stamp, time) = (resolution.end(), resolution.stamp, resolution.time());
         }
     }
 }

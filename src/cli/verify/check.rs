@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Slot, Stamp};
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, OrderTime, Position, SegmentNumber, Slot, Stamp};
 
 use crate::http::{Checksum, LogRow, LogStep};
 
@@ -20,6 +20,8 @@ pub enum Damage {
     BaseGap { slot: Slot, expected: Position, found: Position },
     #[error("slot {slot} has the stamp {found}, before the {earlier} of the slot before")]
     StampBackwards { slot: Slot, earlier: Stamp, found: Stamp },
+    #[error("the order's time at slot {slot} is {found}, before the {earlier} of the slot before")]
+    TimeBackwards { slot: Slot, earlier: OrderTime, found: OrderTime },
     #[error("slot {slot} holds segment {segment}, but number {expected} is due")]
     OutOfOrder { slot: Slot, segment: AdvanceSegment, expected: SegmentNumber },
     #[error("slot {slot} holds segment {segment} of a fenced incarnation: {fence}")]
@@ -61,6 +63,7 @@ pub struct LogCheck {
     /// Not known before the first row of a log that does not begin at its beginning.
     base: Option<Position>,
     stamp: Stamp,
+    time: OrderTime,
     /// The log is seen from its beginning: nothing can have opened before.
     from_start: bool,
     entries: BTreeMap<NodeId, Entry>,
@@ -76,6 +79,7 @@ impl LogCheck {
             next: oldest.max(Slot(1)),
             base: from_start.then_some(Position(1)),
             stamp: Stamp(0),
+            time: OrderTime(0),
             from_start,
             entries: BTreeMap::new(),
             events: 0,
@@ -104,6 +108,9 @@ impl LogCheck {
         if row.stamp < self.stamp {
             return Err(Damage::StampBackwards { slot, earlier: self.stamp, found: row.stamp });
         }
+        if row.time < self.time {
+            return Err(Damage::TimeBackwards { slot, earlier: self.time, found: row.time });
+        }
         match row.step {
             LogStep::Segment { segment, count, .. } => {
                 if count == 0 {
@@ -117,7 +124,7 @@ impl LogCheck {
         }
         self.next = slot.next();
         self.base = Some(row.end());
-        self.stamp = row.stamp;
+        (self.stamp, self.time) = (row.stamp, row.time);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
-use vulpes_raft::ids::{AdvanceSegment, DiskId, Incarnation, Position, SegmentNumber, Stamp};
+use vulpes_raft::ids::{AdvanceSegment, DiskId, Incarnation, OrderTime, Position, SegmentNumber, Stamp};
 use vulpes_raft::order::CloseReason;
 
 use super::*;
@@ -19,8 +19,8 @@ fn rows(script: &str) -> Vec<LogRow> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |at: usize| words[at].parse::<u64>().unwrap();
         let (entry, incarnation) = (NodeId(number(1)), Incarnation(number(2)));
-        let row =
-            |step| LogRow { slot: Slot(slot), stamp: Stamp(slot), base: Position(base), step };
+        let (stamp, time, base_of) = (Stamp(slot), OrderTime(slot), Position(base));
+        let row = |step| LogRow { slot: Slot(slot), stamp, time, base: base_of, step };
         let step = match words[0] {
             "open" => LogStep::Opened { entry, incarnation },
             "close" => LogStep::Closed { entry, incarnation, reason: CloseReason::LeaseLost },
@@ -94,7 +94,7 @@ fn scripts_with_damage_are_caught() {
 type Blow = (fn(&mut LogRow), &'static str);
 
 /// Applied to slot 5 of the good log, which holds a segment.
-const BLOWS: [Blow; 6] = [
+const BLOWS: [Blow; 7] = [
     (|row| row.slot = Slot(6), "slot 5 is missing: slot 6 stands in its place"),
     (
         |row| row.base = Position(6),
@@ -102,6 +102,7 @@ const BLOWS: [Blow; 6] = [
     ),
     (|row| row.base = Position(8), "begins at position 8 instead of 7: positions are missing"),
     (|row| row.stamp = Stamp(3), "the stamp 3, before the 4 of the slot before"),
+    (|row| row.time = OrderTime(3), "time at slot 5 is 3, before the 4 of the slot before"),
     (|row| body(row, None), "the body of segment 1/1/1 can't be read here"),
     (
         |row| body(row, Some(Checksum(0xbad))),

@@ -69,7 +69,7 @@ fn events() -> Vec<(u64, Event)> {
     let merge = Terms { merge: true, ..Terms::default() };
     let join = |client: &str| Join { client: Some(client.into()), ..Join::default() };
     let due = |session, number| Act::Due(DueId { session: SessionId(session), number });
-    let expire = |client: &str, since| Expire { client: client.into(), since: Stamp(since) };
+    let expire = |client: &str, since| Expire { client: client.into(), since: OrderTime(since) };
     vec![
         (1, act(1, "join", &Act::Join(Join::default()))),
         (2, act(2, "join", &Act::Join(join("plain")))),

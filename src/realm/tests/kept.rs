@@ -41,7 +41,7 @@ fn unsubscribe(session: u64, text: &str) -> Event {
 }
 
 fn expire(since: u64) -> Event {
-    let expire = Expire { client: "c".into(), since: Stamp(since) };
+    let expire = Expire { client: "c".into(), since: OrderTime(since) };
     act(0, "vulpes/kept", &Act::Expire(expire))
 }
 
@@ -290,16 +290,36 @@ fn a_will_waits_no_longer_than_what_was_kept() {
     story.event(1, attach(11, false));
     story.event(1, detach(11, Some(1), progress(9, &[], 0)));
     let (_, due) = story.realms.due().next().unwrap();
-    assert_eq!(due.not_before, Stamp(story.tail.as_ref().unwrap().stamp.0 + 1000));
+    assert_eq!(due.not_before, OrderTime(story.tail.as_ref().unwrap().time().0 + 1000));
     // What was kept is dropped: its will is due at once, also if the client is there again.
     let mut story = Story::at_entries();
     story.event(1, attach(11, false));
     story.event(1, detach(11, None, progress(9, &[], 0)));
-    assert!(story.realms.due().all(|(_, due)| due.not_before > Stamp(0)));
+    assert!(story.realms.due().all(|(_, due)| due.not_before > OrderTime(0)));
     story.event(1, attach(12, true));
-    assert!(story.realms.due().all(|(_, due)| due.not_before == Stamp(0)));
+    assert!(story.realms.due().all(|(_, due)| due.not_before == OrderTime(0)));
     assert_eq!(story.realms.due().count(), 1);
     // Taken over by one that goes on with it: nobody has gone.
     story.event(1, attach(13, false));
     assert_eq!(story.realms.due().count(), 1);
+}
+
+/// A majority of the clocks was 400 days ahead and is mended: the stamps stand still, and the order's time runs on.
+#[test]
+fn what_expires_does_so_by_the_orders_time_and_not_by_stamps() {
+    let mut story = Story::at_entries();
+    let (now, stands_still) = (story.tail.as_ref().unwrap().time().0, 400 * 24 * HOUR);
+    story.event(1, attach(11, false, 60));
+    story.event(1, detach(11, None, progress(9, &[], 0)));
+    let since = kept(&story).unwrap().since.0;
+    assert_eq!(since, now + 2_000);
+    // Stamps far behind what has passed, and far ahead of it.
+    story.ahead = 59_000 - 1_000;
+    story.event(1, expire(since));
+    assert!(kept(&story).is_some(), "59 s have passed");
+    let mut later = story.tail.clone().unwrap();
+    later.stamp = Stamp(later.stamp.0 + stands_still);
+    (story.tail, story.ahead) = (Some(later), 58_000 - stands_still.cast_signed());
+    story.event(1, expire(since));
+    assert!(kept(&story).is_none(), "60 s have passed");
 }

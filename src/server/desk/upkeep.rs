@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vulpes_raft::host::Host;
-use vulpes_raft::ids::NodeId;
+use vulpes_raft::ids::{NodeId, OrderTime};
 
+use super::order_now::{later, OrderNow};
 use super::{turn, AGAIN, DUE_BATCH, PATIENCE};
 use crate::act::{Act, Progress};
 use crate::event::{Event, SessionId};
@@ -48,20 +48,19 @@ impl Moved {
 }
 
 pub(super) struct Upkeep {
-    host: Host,
     node: NodeId,
     realms: SharedRealms,
     moved: Moved,
     save_at: Instant,
-    /// Clients that are away, and when it is this node's turn to have what they keep dropped.
-    away: BTreeSet<(Instant, Realm, String)>,
+    /// Clients that are away, and the order's time when it is this node's turn to have what they keep dropped.
+    away: BTreeSet<(OrderTime, Realm, String)>,
 }
 
 impl Upkeep {
     /// Begins with the clients that were away before this node looked.
-    pub(super) fn new(host: Host, node: NodeId, realms: SharedRealms, moved: Moved) -> Self {
+    pub(super) fn new(node: NodeId, realms: SharedRealms, moved: Moved) -> Self {
         let save_at = Instant::now() + SAVE_INTERVAL;
-        let mut upkeep = Self { host, node, realms, moved, save_at, away: BTreeSet::new() };
+        let mut upkeep = Self { node, realms, moved, save_at, away: BTreeSet::new() };
         let away: Vec<(Realm, String)> = upkeep.realms.with(|realms| {
             let away = realms.kept().filter(|(_, _, kept)| kept.attached.is_none());
             away.map(|(realm, client, _)| (realm.clone(), client.to_owned())).collect()
@@ -74,37 +73,38 @@ impl Upkeep {
 
     /// A client has gone and left something behind that expires.
     pub(super) fn note(&mut self, realm: Realm, client: String) {
-        let now = self.host.clock.now();
-        let wait = self.realms.with(|realms| {
+        let at = self.realms.with(|realms| {
             let (at, _) = realms.expiring(&realm, &client)?;
-            let until = Duration::from_millis(at.0.saturating_sub(now.0));
-            Some(until + PATIENCE * turn(realms, self.node, None))
+            Some(later(at, PATIENCE * turn(realms, self.node, None)))
         });
-        if let Some(wait) = wait {
-            self.away.insert((Instant::now() + wait, realm, client));
+        if let Some(at) = at {
+            self.away.insert((at, realm, client));
         }
     }
 
-    pub(super) fn next(&self) -> Instant {
-        self.away.first().map_or(self.save_at, |(at, ..)| self.save_at.min(*at))
+    pub(super) fn next(&self, time: &OrderNow) -> Instant {
+        self.away.first().map_or(self.save_at, |(at, ..)| self.save_at.min(time.at(*at)))
     }
 
     /// What is to be published now.
-    pub(super) fn ready(&mut self) -> Vec<Event> {
+    pub(super) fn ready(&mut self, time: &OrderNow) -> Vec<Event> {
         let now = Instant::now();
         let mut events = Vec::new();
-        while events.len() < DUE_BATCH && self.away.first().is_some_and(|(at, ..)| *at <= now) {
+        let is_time = |away: &BTreeSet<(OrderTime, Realm, String)>| {
+            away.first().is_some_and(|(at, ..)| time.at(*at) <= now)
+        };
+        while events.len() < DUE_BATCH && is_time(&self.away) {
             let Some((_, realm, client)) = self.away.pop_first() else { break };
             let found = self.realms.with(|realms| realms.expiring(&realm, &client));
             let Some((at, expire)) = found else { continue };
-            if at > self.host.clock.now() {
+            if at > time.now() {
                 // It was there again meanwhile.
                 self.note(realm, client);
                 continue;
             }
             events.push(events::keeping(realm.clone(), SessionId(0), &Act::Expire(expire)));
             // It comes up again, in case that nothing comes of it.
-            self.away.insert((now + AGAIN, realm, client));
+            self.away.insert((later(time.now(), AGAIN), realm, client));
         }
         if self.save_at <= now {
             self.save_at = now + SAVE_INTERVAL;

@@ -251,7 +251,7 @@ impl Bench {
             other => panic!("no such step: {other:?}"),
         };
         let Place { slot, stamp, base } = place(base);
-        self.core.observed(&Resolution { slot, stamp, base, step }, self.now);
+        self.core.observed(&Resolution { slot, stamp, ahead: 0, base, step }, self.now);
     }
 
     fn outputs(&mut self) {

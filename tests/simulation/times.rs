@@ -1,0 +1,92 @@
+//! The order's own time, beside the time that has passed.
+//!
+//! Checked here: it never runs backwards; where one clock of three is wrong, however far and whoever's, it is never ahead
+//! of what the others say, and has come there in the end; where all were wrong and were mended, it runs on as fast as time
+//! passes; and what is released because of its age is that old by it.
+//!
+//! Deliberately absent: what expires by it, which is a fold of the log (`vulpes::realm`).
+
+use vulpes_raft::ids::OrderTime;
+use vulpes_raft::order::Resolution;
+use vulpes_raft::sim::EPOCH;
+
+use crate::plan::WrongClocks;
+
+/// How far the clocks that are right differ, and how late a slot is looked at, in milliseconds.
+const SLACK: u64 = 2_000;
+
+/// From when on the order's time has to run as fast as time passes: some while after the last fault.
+const RUNS_FROM: u64 = 7_000;
+
+/// For how long it is watched at least, so that it can be told from one that stands still.
+const WATCHED: u64 = 2 * SLACK;
+
+#[derive(Default)]
+pub(crate) struct Times {
+    /// What is wrong with the clocks, in a run that is about that.
+    pub(crate) wrong: Option<WrongClocks>,
+    /// How old an event may become, in milliseconds.
+    pub(crate) age: Option<u64>,
+    /// Milliseconds that have passed.
+    pub(crate) now: u64,
+    last: Option<(u64, OrderTime)>,
+    /// The first slot that was shown after [`RUNS_FROM`], and when.
+    first: Option<(u64, OrderTime)>,
+}
+
+impl Times {
+    /// Takes the next slot.
+    pub(crate) fn take(&mut self, row: &Resolution) -> Result<(), String> {
+        let (slot, time, now) = (row.slot, row.time(), self.now);
+        if self.last.is_some_and(|(_, last)| last > time) {
+            return Err(format!("the order's time falls at slot {slot}"));
+        }
+        let right = EPOCH.0 + now;
+        if self.wrong == Some(WrongClocks::One) && time.0.max(row.stamp.0) > right + SLACK {
+            return Err(format!("slot {slot} is {} ms ahead of the right clocks", time.0 - right));
+        }
+        self.last = Some((now, time));
+        if now >= RUNS_FROM {
+            self.first.get_or_insert((now, time));
+        }
+        Ok(())
+    }
+
+    /// Judges what is released: this was the last slot of it, and that one asked.
+    pub(crate) fn released(&self, last: &Resolution, at: &Resolution) -> Result<(), String> {
+        let Some(age) = self.age else { return Ok(()) };
+        let old = at.time().0 - last.time().0;
+        if old < age {
+            return Err(format!("slot {} is released when it is {old} ms old", last.slot));
+        }
+        Ok(())
+    }
+
+    /// Whether it was watched for long enough.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.wrong.is_none() || self.watched().is_some_and(|(passed, _)| passed >= WATCHED)
+    }
+
+    /// What has passed, and by how much the order's time has grown.
+    fn watched(&self) -> Option<(u64, u64)> {
+        let ((first, from), (last, until)) = (self.first?, self.last?);
+        Some((last - first, until.0 - from.0))
+    }
+
+    /// Judges the run.
+    pub(crate) fn verdict(&self) -> Result<(), String> {
+        let (Some(wrong), Some((passed, grown)), Some((now, time))) =
+            (self.wrong, self.watched(), self.last)
+        else {
+            return Ok(());
+        };
+        if grown.abs_diff(passed) > SLACK {
+            return Err(format!("in {passed} ms the order's time has grown by {grown} ms"));
+        }
+        let right = EPOCH.0 + now;
+        if wrong == WrongClocks::One && time.0 + SLACK < right {
+            return Err(format!("the order's time is {} ms late in the end", right - time.0));
+        }
+        Ok(())
+    }
+}
