@@ -20,6 +20,7 @@ mod clients;
 mod delivery;
 mod desk;
 mod events;
+mod files;
 mod links;
 mod listen;
 pub mod node;

@@ -19,8 +19,8 @@ use crate::order::{SealedSegment, SegmentOutcome, StorageGroups};
 use crate::rpc::{CallError, Lane};
 use crate::sequencer::Opened;
 use crate::service::{
-    Followed, Lease, SyncCall, SyncError, SyncReply, CALL_TIMEOUT, GROUP_WAIT, MAX_FOLLOW_WAIT,
-    MAX_PROPOSED,
+    Followed, Known, Lease, SyncCall, SyncError, SyncReply, ADMISSION_WAIT, CALL_TIMEOUT,
+    GROUP_WAIT, MAX_FOLLOW_WAIT, MAX_PROPOSED,
 };
 use crate::wire::{self, Identity, LinkError, Service};
 
@@ -96,6 +96,12 @@ impl SyncClient {
             Some(local) => local.groups().await,
             None => self.router.groups().await,
         }
+    }
+
+    /// What the sync members, other than that of the node itself, know that a node has told them: one answer for each that
+    /// answered in time.
+    pub async fn known(&self, node: NodeId) -> Vec<Known> {
+        self.router.known(node, ADMISSION_WAIT).await
     }
 
     /// Up to `max` resolutions from `from` on; waits up to `wait` for the first one. Asks the member on this node if
@@ -281,6 +287,18 @@ impl Router {
             SyncReply::Unknown(reason) => Err(SyncError::Unknown(reason)),
             reply => Ok(Attempt::Answered(reply)),
         }
+    }
+
+    /// What each other member knows of a node that answers in time.
+    pub(crate) async fn known(&self, node: NodeId, limit: Duration) -> Vec<Known> {
+        let others = self.lanes.iter().filter(|(member, _)| **member != node);
+        let asked = others.map(|(_, lane)| async move {
+            match lane.call(SyncCall::Known { node }, limit).await {
+                Ok(SyncReply::Known(known)) => Some(known),
+                _ => None,
+            }
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
     async fn groups(&self) -> Result<StorageGroups, SyncError> {

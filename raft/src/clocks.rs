@@ -287,7 +287,12 @@ mod tests {
         steps(&[(0, 0, 0), (100, 100, 100), (1_000, 1_103, 1_103), (1, 1_103, 1_103)]);
         // 400 days ahead for four seconds, and back.
         let ahead = 400 * DAY;
-        steps(&[(10, ahead, 100), (4_000, ahead, 40_100), (4_000, 8_010, 42_100), (90_000, 98_010, 98_010)]);
+        steps(&[
+            (10, ahead, 100),
+            (4_000, ahead, 40_100),
+            (4_000, 8_010, 42_100),
+            (90_000, 98_010, 98_010),
+        ]);
         // Back, and never mended.
         let mut steady = Steady::new(Stamp(NOON), Instant::now());
         let later = Instant::now() + Duration::from_secs(1_000);

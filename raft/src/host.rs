@@ -49,6 +49,13 @@ pub trait Listener: Send + 'static {
     fn local_address(&self) -> io::Result<SocketAddr>;
 }
 
+/// Tells a file from any other that there is at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    pub device: u64,
+    pub number: u64,
+}
+
 /// Opens databases and keeps the few small files beside them.
 pub trait Disk: Send + Sync + 'static {
     /// Opens the database at `path`, or makes it, parent directories included.
@@ -59,6 +66,11 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Replaces a small file: after it returns, a crash shows the new content; before, the old or the new one.
     fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+
+    /// Which file stands under this name now; `None` where there is none. A disk that gives no numbers to files has none.
+    fn file_id(&self, _path: &Path) -> io::Result<Option<FileId>> {
+        Ok(None)
+    }
 
     /// Opens a small file that exists, to be overwritten in place.
     fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn InPlace>>;

@@ -36,6 +36,8 @@ pub enum Mutant {
     ForgetDamaged,
     /// A database that is behind its witness is opened all the same.
     OverlookWitness,
+    /// A member that has less than it told others takes part all the same.
+    AcceptOlderDisk,
     /// A storage that lacks a part of the log fills it in without the bodies.
     SnapshotWithoutBodies,
     /// The sequencer gives a slot and its positions out twice now and then.

@@ -5,10 +5,12 @@
 //!
 //! Deliberately absent: listening. The node that owns the sockets hands accepted connections to [`SyncNode::serve`].
 
+mod admission;
 mod answers;
 mod bootstrap;
 mod leader;
 mod leases;
+mod marks;
 mod proposer;
 mod status;
 mod watcher;
@@ -36,7 +38,7 @@ use crate::host::Host;
 use crate::ids::{DiskId, Incarnation, NodeId, Slot};
 use crate::order::{SealedSegment, SegmentOutcome, StorageGroups};
 use crate::rpc;
-use crate::sequencer::Opened;
+use crate::sequencer::{Held, Opened};
 use crate::service::{Followed, Lease, SyncError, GROUP_WAIT, MAX_FOLLOWED, MAX_FOLLOW_WAIT};
 use crate::wire::{self, Identity, Link, Service};
 
@@ -130,6 +132,8 @@ struct Inner {
     submissions: mpsc::Sender<Submission>,
     leases: Mutex<Leases>,
     router: Router,
+    /// See [`admission`].
+    admitted: watch::Sender<bool>,
     stopping: watch::Sender<bool>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -182,6 +186,7 @@ impl SyncNode {
         let inner = Inner {
             router: Router::new(host.clone(), config.identity.clone(), &config.members),
             leases: Mutex::new(Leases::new(config.lease)),
+            admitted: watch::Sender::new(false),
             stopping: watch::Sender::new(false),
             tasks: Mutex::default(),
             turns: Mutex::default(),
@@ -207,17 +212,20 @@ impl SyncNode {
                 })
             }));
         }
-        node.spawn_tasks(queue);
+        let held = admission::held_here(&node.inner).await.map_err(|error| file.disk(&error))?;
+        node.spawn_tasks(queue, held);
         Ok(node)
     }
 
-    fn spawn_tasks(&self, queue: mpsc::Receiver<Submission>) {
+    fn spawn_tasks(&self, queue: mpsc::Receiver<Submission>, held: Held) {
         let inner = &self.inner;
         let proposing =
             proposer::run(inner.clocks.clone(), inner.raft.clone(), inner.applied.clone(), queue);
         let (beginning, leading, watching) = (inner.clone(), inner.clone(), inner.clone());
+        let asking = inner.clone();
         let tasks = [
             tokio::spawn(proposing),
+            tokio::spawn(async move { admission::admit(&asking, held).await }),
             tokio::spawn(async move { bootstrap::run(&beginning).await }),
             tokio::spawn(async move { leading.keep_leases().await }),
             tokio::spawn(async move { watcher::until_raft_fails(&watching).await }),
@@ -397,6 +405,7 @@ impl Inner {
             self.log.clone(),
             self.beside.clone(),
             self.clocks.clone(),
+            self.admitted.subscribe(),
             self.config.election.1,
         )
     }
@@ -487,6 +496,8 @@ fn raft_config(config: &SyncConfig, tuning: Tuning) -> Result<Config, StartError
         api_channel_size: Some(RAFT_QUEUE),
         backoff: "50ms 100ms ...400ms".into(),
         enable_pre_vote: Some(true),
+        // Until the others have told what they know of this one.
+        enable_elect: false,
         // A restarted leader may have lost applied state that it will only learn again from its log.
         enable_leader_restore: Some(false),
         ..Config::default()

@@ -91,6 +91,17 @@ pub enum Proposal {
     /// Name the storage groups, which hold equal parts of the shards. The first ones stand; later ones get them as their
     /// answer.
     FormGroups { groups: Vec<StorageGroup> },
+    /// So far the members hold the log.
+    Held { marks: Vec<(NodeId, Held)> },
+}
+
+/// How far a member of the sync group holds the log on its disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The term it was in at least.
+    pub term: u64,
+    /// The last entry that it has at least.
+    pub index: u64,
 }
 
 /// What became of one proposal.
@@ -131,6 +142,8 @@ pub struct Sequencer {
     tail: Tail,
     /// Through which slot each storage of a group has its rows on disk.
     stored: BTreeMap<NodeId, Slot>,
+    /// How far each member of the sync group holds the log, now and then.
+    held: BTreeMap<NodeId, Held>,
 }
 
 impl Default for Sequencer {
@@ -144,6 +157,7 @@ impl Default for Sequencer {
             enrolled: BTreeMap::new(),
             tail: Tail::default(),
             stored: BTreeMap::new(),
+            held: BTreeMap::new(),
         }
     }
 }
@@ -166,6 +180,7 @@ impl Sequencer {
             Proposal::Form { group } => self.form(vec![group]),
             Proposal::FormGroups { groups } => self.form(groups),
             Proposal::Stored { storage, through } => self.mark_stored(storage, through),
+            Proposal::Held { marks } => self.mark_held(marks),
         }
     }
 
@@ -260,6 +275,17 @@ impl Sequencer {
         Answer::Stored
     }
 
+    fn mark_held(&mut self, marks: Vec<(NodeId, Held)>) -> Answer {
+        for (node, mark) in marks {
+            if self.held.len() < GROUP_MEMBERS_MAX || self.held.contains_key(&node) {
+                let held = self.held.entry(node).or_default();
+                let Held { term, index } = *held;
+                *held = Held { term: term.max(mark.term), index: index.max(mark.index) };
+            }
+        }
+        Answer::Stored
+    }
+
     /// Puts a step in the next slot; `count` events take the next positions.
     fn place(&mut self, step: Step, count: u32) -> Place {
         let (slot, stamp, base) = (self.next_slot, self.clock.stamp, self.next_position);
@@ -286,6 +312,14 @@ impl Sequencer {
     #[must_use]
     pub fn stored_everywhere(&self) -> Slot {
         self.stored.values().min().copied().unwrap_or(Slot(0))
+    }
+
+    /// How far a member of the sync group holds the log at least, and through which slot a storage of that number has its
+    /// rows on disk.
+    #[must_use]
+    pub fn told_by(&self, node: NodeId) -> (Held, Slot) {
+        let held = self.held.get(&node).copied().unwrap_or_default();
+        (held, self.stored.get(&node).copied().unwrap_or_default())
     }
 
     /// The slot that the next resolution gets.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Incarnation, NodeId, Slot};
 use crate::order::{Resolution, SealedSegment, SegmentOutcome, StorageGroups};
-use crate::sequencer::Opened;
+use crate::sequencer::{Held, Opened};
 
 /// Segments in one proposal; more are proposed in several.
 pub const MAX_PROPOSED: usize = 256;
@@ -24,6 +24,9 @@ pub const MAX_FOLLOW_WAIT: Duration = Duration::from_secs(10);
 
 /// How long a call may take from end to end, the wait of a follower apart.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a node that starts waits for what the members know of it.
+pub const ADMISSION_WAIT: Duration = Duration::from_millis(1_000);
 
 /// How long the wait for the storage group lasts.
 pub const GROUP_WAIT: Duration = Duration::from_secs(10);
@@ -44,6 +47,15 @@ pub enum Lease {
     Held,
     /// The incarnation is closed, or a newer one has opened.
     Lost,
+}
+
+/// What a node has told, as far as the order has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// How far it holds the log, as a sync member.
+    pub held: Held,
+    /// Through which slot it has the order on disk, as a storage.
+    pub stored: Slot,
 }
 
 /// Why the order could not be asked.
@@ -91,6 +103,10 @@ pub(crate) enum SyncCall {
         max: u32,
         wait_ms: u32,
     },
+    /// What has this node told, as member and as storage?
+    Known {
+        node: NodeId,
+    },
 }
 
 impl tarpc::RequestName for SyncCall {
@@ -104,6 +120,7 @@ impl tarpc::RequestName for SyncCall {
             Self::Stored { .. } => "stored",
             Self::Groups => "groups",
             Self::Follow { .. } => "follow",
+            Self::Known { .. } => "known",
         }
     }
 }
@@ -128,6 +145,7 @@ pub(crate) enum SyncReply {
     Unavailable(String),
     /// Perhaps done.
     Unknown(String),
+    Known(Known),
 }
 
 #[cfg(test)]
@@ -148,6 +166,7 @@ mod tests {
             (SyncCall::Stored { storage: NodeId(1), through: Slot(9) }, vec![5, 1, 9]),
             (SyncCall::Groups, vec![6]),
             (SyncCall::Follow { from: Slot(1), max: 2, wait_ms: 3 }, vec![7, 1, 2, 3]),
+            (SyncCall::Known { node: NodeId(3) }, vec![8, 3]),
         ];
         for (call, bytes) in calls {
             assert_eq!(encode(&call), bytes, "{call:?}");
@@ -172,6 +191,10 @@ mod tests {
             (SyncReply::NotLeader { leader: Some(NodeId(3)) }, vec![7, 1, 3]),
             (SyncReply::Unavailable("x".into()), vec![8, 1, b'x']),
             (SyncReply::Unknown("x".into()), vec![9, 1, b'x']),
+            (
+                SyncReply::Known(Known { held: Held { term: 1, index: 2 }, stored: Slot(3) }),
+                vec![10, 1, 2, 3],
+            ),
         ];
         for (reply, bytes) in replies {
             assert_eq!(encode(&reply), bytes, "{reply:?}");

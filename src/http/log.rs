@@ -7,7 +7,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, OrderTime, Position, SegmentNumber, Slot, Stamp};
+use vulpes_raft::ids::{
+    AdvanceSegment, Incarnation, NodeId, OrderTime, Position, SegmentNumber, Slot, Stamp,
+};
 use vulpes_raft::order::{CloseReason, Resolution, Step};
 
 /// A stretch of the log, as one node has it.

@@ -192,7 +192,10 @@ fn golden_rows() {
             segment_row(3),
             r#"{"slot":3,"stamp":7,"time":8,"base":3,"kind":"segment","segment":"1/2/2","count":1,"length":99,"checksum":"00000000000000ab","body_checksum":"00000000000000ab"}"#,
         ),
-        (opened, r#"{"slot":1,"stamp":2,"time":2,"base":1,"kind":"opened","entry":3,"incarnation":1}"#),
+        (
+            opened,
+            r#"{"slot":1,"stamp":2,"time":2,"base":1,"kind":"opened","entry":3,"incarnation":1}"#,
+        ),
         (
             closed,
             r#"{"slot":1,"stamp":2,"time":2,"base":1,"kind":"closed","entry":3,"incarnation":1,"reason":"LeaseLost"}"#,

@@ -388,9 +388,8 @@ impl Realms {
     /// What a client has kept is dropped if it is time; subscribers see nothing of it.
     pub(super) fn expire(&mut self, incoming: &Incoming<'_>, expire: Expire) -> bool {
         let name = (incoming.realm.clone(), expire.client);
-        let over = |state: &KeptState| {
-            state.kept.since == expire.since && state.kept.is_over(self.time)
-        };
+        let over =
+            |state: &KeptState| state.kept.since == expire.since && state.kept.is_over(self.time);
         if self.kept.states.get(&name).is_some_and(over) {
             self.drop_kept(&name);
         }

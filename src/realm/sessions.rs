@@ -89,9 +89,7 @@ impl Realms {
     /// The wills of a client that wait for it to come back.
     fn delayed(&self, (realm, client): &(Realm, String)) -> Vec<DueId> {
         let theirs = |due: &Due| {
-            due.not_before > self.time
-                && due.realm == *realm
-                && due.client.as_ref() == Some(client)
+            due.not_before > self.time && due.realm == *realm && due.client.as_ref() == Some(client)
         };
         self.due.iter().filter(|(_, due)| theirs(due)).map(|(id, _)| *id).collect()
     }

@@ -16,7 +16,7 @@ use vulpes_raft::bodies::Bodies;
 use vulpes_raft::client::SyncClient;
 use vulpes_raft::file::{File, OpenError};
 use vulpes_raft::host::{Host, Listener};
-use vulpes_raft::ids::DiskId;
+use vulpes_raft::ids::{DiskId, Slot};
 use vulpes_raft::node::{Member as SyncMember, StartError as SyncStartError, SyncConfig, SyncNode};
 use vulpes_raft::order::Resolution;
 use vulpes_raft::wire::Identity;
@@ -39,11 +39,12 @@ use super::calls::links::call_out;
 use super::calls::Calls;
 use super::clients::Clients;
 use super::desk::Desk;
+use super::files::Files;
 use super::links::Sync;
 use super::listen::{self, Protocol};
 use super::peers::{serve_peers, Served};
 use super::repair::repair;
-use super::storages::{self, enrol, furthest_first, nearest_first, report_stored, Storages};
+use super::storages::{self, enrol, furthest_first, nearest_first, report_stored, Own, Storages};
 use super::tuning::Tuning;
 use super::upkeep::catch_up;
 
@@ -141,10 +142,13 @@ impl Node {
             sync = Some(Box::pin(starting).await?);
         }
         drop(file);
+        tokio::spawn(Files::of(&host, &config.data).watch(host.clone()));
         let calls = Arc::<OnceLock<Calls>>::default();
+        let (enrolling, enrolled) = watch::channel(storage.is_none());
         let served = Served {
             sync: sync.clone(),
             storage: storage.clone(),
+            enrolled,
             reads: Reads::new(host.clients.clone(), limits::PEER_READS),
             calls: calls.clone(),
         };
@@ -168,7 +172,8 @@ impl Node {
         };
         if own.has(Role::Entry) || own.has(Role::Storage) {
             let clients = listeners.clients;
-            node.start_reading(&host, &tuning, recent, (storages, clients), stop).await?;
+            let told = (enrolling, stop);
+            node.start_reading(&host, &tuning, recent, (storages, clients), told).await?;
         }
         Ok(node)
     }
@@ -180,12 +185,12 @@ impl Node {
         tuning: &Tuning,
         recent: RecentBodies,
         (storages, listeners): (Storages, ClientListeners),
-        stop: watch::Receiver<bool>,
+        (enrolling, stop): (watch::Sender<bool>, watch::Receiver<bool>),
     ) -> Result<(), StartError> {
         let own = self.storage.as_ref();
         let read =
             storages::storages(host, &self.config, &self.identity, own, limits::CLIENT_READS);
-        let enrolled = self.enrol(host, (&storages, &read));
+        let enrolled = self.enrol(host, (&storages, &read), enrolling);
         if let Some(storage) = &self.storage {
             tokio::spawn(report_stored(self.order.clone(), storage.clone()));
             let others = storages.values().filter(|other| other.node() != self.identity.node);
@@ -251,11 +256,27 @@ impl Node {
         Ok(())
     }
 
-    fn enrol(&self, host: &Host, (own, clients): (&Storages, &Storages)) -> JoinHandle<bool> {
+    /// Learns whether all is as it was, and has bodies taken once it is.
+    fn enrol(
+        &self,
+        host: &Host,
+        (own, clients): (&Storages, &Storages),
+        enrolling: watch::Sender<bool>,
+    ) -> JoinHandle<bool> {
         let storages = (own.clone(), clients.clone());
-        let own = self.storage.as_ref().map(|_| (self.identity.node, self.identity.disk));
+        let own = self.storage.as_ref().map(|storage| Own {
+            node: self.identity.node,
+            disk: self.identity.disk,
+            stored: storage.tail().map_or(Slot(0), |tail| tail.slot),
+            alone: sole_member(&self.config),
+        });
         let groups = self.config.storage_groups();
-        tokio::spawn(enrol(host.clone(), self.order.clone(), storages, groups, own))
+        let enrolled = enrol(host.clone(), self.order.clone(), storages, groups, own);
+        tokio::spawn(async move {
+            let enrolled = enrolled.await;
+            enrolling.send_replace(enrolled);
+            enrolled
+        })
     }
 
     /// The realms that there are, and the one of clients that name none.
@@ -370,6 +391,11 @@ impl Node {
             storage.close().await;
         }
     }
+}
+
+/// Whether this node is the only sync member.
+fn sole_member(config: &NodeConfig) -> bool {
+    config.with_role(Role::Sync).all(|member| member.id == config.node)
 }
 
 /// Follows the order once all is known to be as it was: by other groups, a storage would leave out bodies for good.

@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::watch;
 use vulpes_raft::host::Listener;
 use vulpes_raft::node::SyncNode;
 use vulpes_raft::wire::{self, Identity, Link, Service};
@@ -28,6 +29,8 @@ pub(super) struct Served {
     pub(super) storage: Option<Storage>,
     /// How other nodes read it.
     pub(super) reads: Reads,
+    /// Whether the storage is known to have all that it told, so that it may vote.
+    pub(super) enrolled: watch::Receiver<bool>,
     /// There once the node is an entry that reads the log.
     pub(super) calls: Arc<OnceLock<Calls>>,
 }
@@ -68,6 +71,9 @@ impl Served {
         match (service, &self.sync) {
             (Service::Raft | Service::Sync, Some(sync)) => sync.admit(peer, service),
             (Service::Raft | Service::Sync, None) => Err("this node has no sync role".into()),
+            (Service::Keep, _) if self.storage.is_some() && !*self.enrolled.borrow() => {
+                Err("this storage does not know yet whether it has all that it told".into())
+            }
             (Service::Keep | Service::Fetch, _) if self.storage.is_some() => Ok(()),
             (Service::Keep | Service::Fetch, _) => Err("this node has no storage role".into()),
             (Service::Calls, _) if self.calls.get().is_some() => Ok(()),

@@ -1,8 +1,8 @@
 //! The storages of the cluster, as a node knows them: the way to each, their groups and disks, and what this node's own
 //! tells sync.
 //!
-//! Invariant: a storage that is not on the disk it was enrolled with ends, and so does a node that was told of other groups
-//! than those that the cluster was formed with. Neither follows the order before that is known.
+//! Invariant: a storage that is not on the disk it was enrolled with ends, or has less than it told the cluster, and so does
+//! a node that was told of other groups than those that the cluster was formed with. Neither follows the order before that is known.
 //!
 //! Deliberately absent: what is asked of them (`peer`).
 
@@ -13,6 +13,7 @@ use std::time::Duration;
 use vulpes_raft::client::SyncClient;
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::{DiskId, NodeId, Slot};
+use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::StorageGroups;
 use vulpes_raft::wire::{self, Identity};
 
@@ -49,6 +50,17 @@ pub(super) fn storages(
         }
     };
     config.with_role(Role::Storage).map(|member| (member.id, client(member))).collect()
+}
+
+/// The storage on this node, as it was when the node started.
+#[derive(Clone, Copy)]
+pub(super) struct Own {
+    pub(super) node: NodeId,
+    pub(super) disk: DiskId,
+    /// Through which slot it has the order.
+    pub(super) stored: Slot,
+    /// There is no sync member on another node that could know better.
+    pub(super) alone: bool,
 }
 
 /// The storages that answer.
@@ -89,7 +101,7 @@ pub(super) async fn enrol(
     order: SyncClient,
     (storages, for_clients): (Storages, Storages),
     told: u16,
-    own: Option<(NodeId, DiskId)>,
+    own: Option<Own>,
 ) -> bool {
     let groups = loop {
         match order.groups().await {
@@ -110,9 +122,9 @@ pub(super) async fn enrol(
     }
     for member in groups.members() {
         match own {
-            Some((node, disk)) if node == member.node => {
-                if disk != member.disk {
-                    (host.fatal)(&wire::wiped(node));
+            Some(own) if own.node == member.node => {
+                if own.disk != member.disk {
+                    (host.fatal)(&wire::wiped(own.node));
                     return false;
                 }
             }
@@ -122,6 +134,30 @@ pub(super) async fn enrol(
                     .for_each(|client| client.expect_disk(member.disk));
             }
         }
+    }
+    match own {
+        Some(own) if !own.alone => has_all_it_told(&host, &order, own).await,
+        _ => true,
+    }
+}
+
+/// Whether this storage has on its disk what the order says that it has. One that has less is an older copy: it ends.
+async fn has_all_it_told(host: &Host, order: &SyncClient, own: Own) -> bool {
+    let known = loop {
+        let answers = order.known(own.node).await;
+        match answers.into_iter().map(|known| known.stored).max() {
+            Some(known) => break known,
+            None => tokio::time::sleep(RETRY).await,
+        }
+    };
+    let Own { node, stored, .. } = own;
+    if known > stored && !planted(Mutant::AcceptOlderDisk) {
+        (host.fatal)(&format!(
+            "node {node} has less than it has told the cluster: it had the order on disk through slot {known}, and has it \
+             through {stored}. Its data directory was put back from an older copy, or its disk lost what was written; give it \
+             the newest one, or an empty data directory and a new number"
+        ));
+        return false;
     }
     true
 }

@@ -95,7 +95,13 @@ mod tests {
             incarnation: Incarnation(2),
             number: SegmentNumber(3),
         };
-        let row = |step| Resolution { slot: Slot(7), stamp: Stamp(300), ahead: -1, base: Position(9), step };
+        let row = |step| Resolution {
+            slot: Slot(7),
+            stamp: Stamp(300),
+            ahead: -1,
+            base: Position(9),
+            step,
+        };
         let segment = SealedSegment {
             id,
             shard: Shard(4),

@@ -339,8 +339,13 @@ impl Default for Order {
 
 impl Order {
     pub(crate) fn step(&mut self, step: Step) -> Resolution {
-        let resolution =
-            Resolution { slot: self.slot, stamp: Stamp(1_795_369_320_000), ahead: 0, base: self.base, step };
+        let resolution = Resolution {
+            slot: self.slot,
+            stamp: Stamp(1_795_369_320_000),
+            ahead: 0,
+            base: self.base,
+            step,
+        };
         self.slot = self.slot.next();
         self.base = resolution.end();
         resolution

@@ -8,6 +8,7 @@
 //! - [`bad_input`]: clients that break every rule.
 //! - [`overload`]: more than a node can do or hold.
 //! - [`operator`]: wrong configurations, ports in use, foreign data; memory.
+//! - [`restored`]: data directories put back from an older copy, or taken away.
 //! - [`retention`]: the log is shortened, and nothing else suffers.
 //! - [`sessions`]: MQTT sessions that outlive their connections.
 //! - [`state`]: locks, retained values and wills over all nodes.
@@ -34,6 +35,7 @@ mod overload;
 mod peer;
 mod quorum;
 mod register;
+mod restored;
 mod retained;
 mod retention;
 mod sessions;

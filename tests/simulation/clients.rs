@@ -152,7 +152,9 @@ pub(crate) async fn reader(plan: Plan, reader: u64, shared: Shared) {
     let protocol = if reader % 2 == 0 { Protocol::Wamp } else { Protocol::Mqtt };
     loop {
         let node = chance.pick(&entries);
-        if (plan.kept.is_some() || plan.age.is_some()) && shared.borrow().read_by(reader) == Position(0) {
+        if (plan.kept.is_some() || plan.age.is_some())
+            && shared.borrow().read_by(reader) == Position(0)
+        {
             // Place 0 would mean wherever the log begins by then.
             shared.borrow_mut().skip(reader, Position(2));
         }

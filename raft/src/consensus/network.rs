@@ -26,6 +26,7 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use serde::{de::DeserializeOwned, Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::log_store::LogStore;
@@ -91,7 +92,10 @@ pub(crate) enum RaftReply {
     Done(Bytes),
     Failed(String),
     /// The answer to an append, and what the member tells of its clock.
-    Appended { answer: Bytes, told: Told },
+    Appended {
+        answer: Bytes,
+        told: Told,
+    },
 }
 
 type RaftLane = Lane<RaftCall, RaftReply>;
@@ -359,6 +363,8 @@ pub(crate) struct Receiver {
     log: LogStore,
     beside: Beside,
     clocks: Arc<Clocks>,
+    /// Whether this member takes part already.
+    admitted: watch::Receiver<bool>,
     /// How long an append may wait for bodies.
     limit: Duration,
     /// Held by the append that is next: later ones wait, in their order, while it waits for bodies.
@@ -374,14 +380,20 @@ impl Receiver {
         log: LogStore,
         beside: Beside,
         clocks: Arc<Clocks>,
+        admitted: watch::Receiver<bool>,
         append_timeout: Duration,
     ) -> Self {
         let (limit, turn) = (append_timeout / 2, tokio::sync::Mutex::default());
-        Self { raft, log, beside, clocks, limit, turn, parts: Mutex::default() }
+        Self { raft, log, beside, clocks, admitted, limit, turn, parts: Mutex::default() }
     }
 
     /// Answers one message. What has to be persisted is handed to Raft's own task before this first waits.
     pub(crate) async fn answer(&self, call: RaftCall) -> RaftReply {
+        if !*self.admitted.borrow() {
+            return RaftReply::Failed(
+                "this member does not know yet whether it may take part".into(),
+            );
+        }
         let answer = match call {
             RaftCall::Append { request, committed } => {
                 return match self.append(&request, committed).await {

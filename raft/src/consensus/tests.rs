@@ -53,7 +53,8 @@ fn log_id(term: u64, index: u64) -> LogId {
 }
 
 fn entry(term: u64, index: u64) -> LogEntry {
-    let command = Command { clocks: Vouched { from: Stamp(index), until: Stamp(index) }, steps: vec![] };
+    let command =
+        Command { clocks: Vouched { from: Stamp(index), until: Stamp(index) }, steps: vec![] };
     let payload = openraft::EntryPayload::Normal(EncodedCommand::new(&command));
     LogEntry { log_id: log_id(term, index), payload }
 }

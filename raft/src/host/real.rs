@@ -7,14 +7,16 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random, Workers};
+use super::{
+    BoxStream, Clock, CommitMode, Disk, FileId, Host, InPlace, Listener, Net, Random, Workers,
+};
 use crate::ids::Stamp;
 
 /// How many bytes of a database redb may cache, where nothing else is configured.
@@ -134,6 +136,14 @@ impl Disk for RealDisk {
         std::fs::rename(&fresh, path)?;
         // The rename itself is durable only once the directory is.
         std::fs::File::open(parent)?.sync_all()
+    }
+
+    fn file_id(&self, path: &Path) -> io::Result<Option<FileId>> {
+        match std::fs::metadata(path) {
+            Ok(found) => Ok(Some(FileId { device: found.dev(), number: found.ino() })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn InPlace>> {

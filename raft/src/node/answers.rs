@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::SyncNode;
 use crate::order::CloseReason;
 use crate::sequencer::Proposal;
-use crate::service::{SyncCall, SyncReply, CALL_TIMEOUT};
+use crate::service::{Known, SyncCall, SyncReply, CALL_TIMEOUT};
 
 impl SyncNode {
     /// Answers a request of another node.
@@ -23,6 +23,10 @@ impl SyncNode {
                 Ok(groups) => SyncReply::Groups(groups),
                 Err(error) => SyncReply::Unavailable(error.to_string()),
             },
+            SyncCall::Known { node } => {
+                let (held, stored) = self.inner.applied.state().sequencer.told_by(node);
+                SyncReply::Known(Known { held, stored })
+            }
             // There is no order here yet, or not any more: who stayed with a member whose disk was wiped would hear nothing for
             // ever.
             SyncCall::Follow { .. } if self.inner.applied.state().sequencer.groups().is_empty() => {
@@ -61,7 +65,7 @@ impl SyncNode {
             SyncCall::Stored { storage, through } => {
                 self.inner.done(Proposal::Stored { storage, through }).await
             }
-            SyncCall::Who | SyncCall::Groups | SyncCall::Follow { .. } => {
+            SyncCall::Who | SyncCall::Groups | SyncCall::Follow { .. } | SyncCall::Known { .. } => {
                 SyncReply::Unavailable("any member answers this".into())
             }
         }

@@ -11,6 +11,7 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use tokio::sync::{mpsc, oneshot, Semaphore};
 
+use super::marks::Marks;
 use crate::clocks::Clocks;
 use crate::consensus::machine::Applied;
 use crate::consensus::types::{EncodedCommand, Raft};
@@ -55,10 +56,13 @@ pub(super) async fn run(
 ) {
     let permits = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT));
     let mut carried = None;
+    let mut marks = Marks::default();
     loop {
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
         let Some(batch) = gather(&mut queue, &mut carried).await else { return };
-        let (steps, waiting) = split(batch);
+        let (mut steps, waiting) = split(batch);
+        // Behind those that somebody waits for: its answer is nobody's.
+        steps.extend(marks.step(&raft, &applied));
         let command = Command { clocks: clocks.vouched(), steps };
         let (responder, done) = ProgressResponder::complete_only();
         let sent = raft.client_write_ff(EncodedCommand::new(&command), Some(responder)).await;

@@ -267,6 +267,23 @@ fn old_repeats_are_forgotten_and_the_tail_is_trimmed() {
 }
 
 #[test]
+fn what_members_and_storages_told_only_grows() {
+    let held = |term, index| Held { term, index };
+    let marks = |term, index| Proposal::Held { marks: vec![(NodeId(1), held(term, index))] };
+    let mut sequencer = formed();
+    assert_eq!(sequencer.told_by(NodeId(1)), (held(0, 0), Slot(0)));
+    one(&mut sequencer, 1, marks(2, 9));
+    one(&mut sequencer, 1, marks(3, 7));
+    assert_eq!(sequencer.told_by(NodeId(1)).0, held(3, 9));
+    for node in 10..10 + 2 * GROUP_MEMBERS_MAX as u64 {
+        one(&mut sequencer, 1, Proposal::Held { marks: vec![(NodeId(node), held(1, 1))] });
+    }
+    assert_eq!(sequencer.held.len(), GROUP_MEMBERS_MAX);
+    one(&mut sequencer, 1, marks(4, 10));
+    assert_eq!(sequencer.told_by(NodeId(1)).0, held(4, 10));
+}
+
+#[test]
 fn golden_bytes() {
     let command = Command {
         clocks: Vouched { from: Stamp(5), until: Stamp(6) },
@@ -278,11 +295,12 @@ fn golden_bytes() {
             form(&[&[1], &[2]]),
             Proposal::Stored { storage: NodeId(1), through: Slot(9) },
             Proposal::ResolveEarly(segment(1, 2, 4, &[])),
+            Proposal::Held { marks: vec![(NodeId(1), Held { term: 2, index: 3 })] },
         ],
     };
     let bytes = crate::wire::encode(&command);
     let expected = [
-        5, 6, 7, // clocks, steps
+        5, 6, 8, // clocks, steps
         0, 1, 251, 44, 1, // open
         1, 1, 2, 3, 7, 10, 100, 4, 2, 1, 3, // resolve
         2, 1, 2, 0, // close
@@ -290,6 +308,7 @@ fn golden_bytes() {
         6, 2, 1, 1, 100, 1, 2, 200, // form groups
         4, 1, 9, // stored
         5, 1, 2, 4, 7, 10, 100, 5, 0, // resolve early
+        7, 1, 1, 2, 3, // held
     ];
     assert_eq!(bytes, expected);
     assert_eq!(crate::wire::decode::<Command>(&bytes).expect("our own"), command);

@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, OrderTime, Position, SegmentNumber, Slot, Stamp};
+use vulpes_raft::ids::{
+    AdvanceSegment, Incarnation, NodeId, OrderTime, Position, SegmentNumber, Slot, Stamp,
+};
 
 use crate::http::{Checksum, LogRow, LogStep};
 

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
-use vulpes_raft::ids::{AdvanceSegment, DiskId, Incarnation, OrderTime, Position, SegmentNumber, Stamp};
+use vulpes_raft::ids::{
+    AdvanceSegment, DiskId, Incarnation, OrderTime, Position, SegmentNumber, Stamp,
+};
 use vulpes_raft::order::CloseReason;
 
 use super::*;
