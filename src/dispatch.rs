@@ -23,7 +23,7 @@ use crate::event::SessionId;
 use crate::gate::SubscriptionId;
 use crate::limits;
 use crate::log::Placed;
-use crate::topic::{Pattern, Realm, Topic};
+use crate::topic::{Pattern, Realm, Topic, Tried};
 
 use index::{Index, Target};
 
@@ -49,8 +49,10 @@ impl Hits {
         subscriptions: impl Iterator<Item = (SubscriptionId, &'a Pattern)> + Clone,
     ) -> Option<Self> {
         let wanted = |(of, topic): &(Realm, Topic)| {
-            let fits =
-                |(id, pattern): (SubscriptionId, &Pattern)| pattern.matches(topic).then_some(id);
+            let tried = Tried::new(topic);
+            let fits = |(id, pattern): (SubscriptionId, &Pattern)| {
+                pattern.matches_tried(&tried).then_some(id)
+            };
             let mut ids: Vec<_> =
                 if of == realm { subscriptions.clone().filter_map(fits).collect() } else { vec![] };
             ids.sort_unstable();

@@ -16,6 +16,24 @@ use crate::topic::{Realm, Topic};
 )]
 pub struct SessionId(pub u64);
 
+/// A client over all its sessions: a hash of its name (MQTT client identifier). Two clients of one realm share one with a
+/// probability of 2^-64.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct ClientTag(pub u64);
+
+impl ClientTag {
+    /// A client without a name: it has no other sessions.
+    pub const NONE: Self = Self(0);
+
+    /// The tag of a name.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        Self(xxhash_rust::xxh3::xxh3_64(name.as_bytes()).max(1))
+    }
+}
+
 /// How a payload's bytes are to be read. Persisted: never renumber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
@@ -101,6 +119,8 @@ pub struct Event {
     pub realm: Realm,
     pub topic: Topic,
     pub publisher: SessionId,
+    /// The publisher's client, which may have other sessions.
+    pub client: ClientTag,
     /// Not delivered to its own publisher.
     pub exclude_me: bool,
     /// Subscribers learn the publisher's session.
@@ -124,6 +144,7 @@ impl Event {
             realm,
             topic: Topic::from_canonical(topic),
             publisher,
+            client: ClientTag::NONE,
             exclude_me: false,
             disclose_me: false,
             retain: false,
@@ -132,6 +153,12 @@ impl Event {
             properties: Bytes::new(),
             act,
         }
+    }
+
+    /// Bytes that an event holds while it waits: beside its own, those of its topic, which may be of its own, too.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.size() + self.topic.as_str().len()
     }
 
     /// Bytes the event takes in a segment, dictionaries aside: what counts against the event limit.

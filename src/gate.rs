@@ -144,6 +144,8 @@ pub enum OpenRefusal {
     NoSuchRealm,
     #[error("this node has as many connections as it takes")]
     TooManyConnections,
+    #[error("the names and wills of this node's clients take as much room as there is")]
+    NoRoom,
     #[error("no quorum answers right now; try again, or at another node")]
     Unavailable,
 }
@@ -157,7 +159,11 @@ pub enum SubscribeError {
     /// The replay would begin after the tail.
     #[error("there is no such place in the log; its last position is {last}")]
     Ahead { last: Position },
-    #[error("a session may have {} subscriptions at most", crate::limits::SESSION_SUBSCRIPTIONS)]
+    #[error(
+        "a session may have {} subscriptions at most, with {} bytes of topics all together",
+        crate::limits::SESSION_SUBSCRIPTIONS,
+        crate::limits::SESSION_PATTERNS
+    )]
     TooMany,
     #[error("as many filters as there is room for are kept already")]
     NoRoom,

@@ -15,16 +15,19 @@ pub const SEGMENT_TARGET: usize = (256 << 10) - 200;
 pub const SEGMENT_EVENTS: usize = 65_536;
 
 /// Room in a body for its header, footer and the dictionaries of one event.
-pub const SEGMENT_OVERHEAD: usize = 16 << 10;
+pub const SEGMENT_OVERHEAD: usize = 80 << 10;
 
 /// Largest event, all its parts together, in bytes: a payload of a mebibyte, and what comes with it.
 pub const EVENT: usize = (1 << 20) + (16 << 10);
 
-/// Longest topic or pattern, in bytes of its text.
-pub const TOPIC: usize = 4096;
+/// Longest topic or pattern, in bytes of its canonical text: what MQTT can say. It may have any number of parts.
+pub const TOPIC: usize = MQTT_TEXT;
 
-/// Most parts in a topic or pattern.
-pub const TOPIC_PARTS: usize = 128;
+/// Longest procedure or pattern of procedures, in bytes of its text.
+pub const PROCEDURE: usize = 4096;
+
+/// Most parts in one. They are searched by recursion.
+pub const PROCEDURE_PARTS: usize = 128;
 
 /// Longest realm name, in bytes.
 pub const REALM: usize = 128;
@@ -47,6 +50,12 @@ pub const CONDITION_DEPTH: usize = 32;
 /// Bytes that the `filter`s of one session's subscriptions take in memory, all together.
 pub const SESSION_FILTERS: usize = 1 << 20;
 
+/// Longest text or binary field of an MQTT packet, in bytes (MQTT 5 section 1.5.4).
+pub const MQTT_TEXT: usize = u16::MAX as usize;
+
+/// Bytes of what all nodes keep of the sessions at one node: names, wills and details. Further sessions are turned away.
+pub const SESSION_STATES_BYTES: usize = 64 << 20;
+
 /// Client connections a node accepts; further ones are turned away.
 pub const CONNECTIONS: usize = 20_000;
 
@@ -55,6 +64,9 @@ pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long a WAMP client may be silent before it is asked for a sign of life, and then until its connection is closed.
 pub const WAMP_SILENCE: Duration = Duration::from_secs(5);
+
+/// Bytes that the topics and patterns of one session's subscriptions have, all together.
+pub const SESSION_PATTERNS: usize = 1 << 20;
 
 /// Subscriptions of one session.
 pub const SESSION_SUBSCRIPTIONS: usize = 10_000;
@@ -202,8 +214,10 @@ const _: () = {
     assert!(SEGMENT_TARGET <= SEGMENT_BODY);
     assert!(SEGMENT_BODY < vulpes_raft::wire::MAX_FRAME / 2);
     assert!(READ_BYTES + SEGMENT_BODY < vulpes_raft::wire::MAX_FRAME);
-    assert!(TOPIC * 3 + REALM < SEGMENT_OVERHEAD);
+    assert!(TOPIC + REALM + 1024 < SEGMENT_OVERHEAD);
+    assert!(4 * TOPIC <= SESSION_PATTERNS);
     assert!(EVENT < CLIENT_MESSAGE);
+    assert!(SESSION_STATES_BYTES / 1024 > 3 * CONNECTIONS, "room for plain sessions");
     assert!(EVENT <= SESSION_WAIT_BYTES);
     // A will becomes an argument, and what is kept of it is merged with others and goes through every gate.
     assert!(CONDITION_DEPTH + 2 <= PAYLOAD_DEPTH);

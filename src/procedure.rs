@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::Position;
 
+use crate::limits;
 use crate::topic::{Pattern, Topic, TopicError};
 
 /// A procedure's URI, or what registered procedures have in common, in WAMP's spelling.
@@ -69,6 +70,11 @@ impl Procedure {
     /// # Errors
     /// Where WAMP or our limits forbid it.
     pub fn new(text: &str, matching: Matching) -> Result<Self, TopicError> {
+        let is_too_long =
+            text.len() > limits::PROCEDURE || text.split('.').count() > limits::PROCEDURE_PARTS;
+        if is_too_long {
+            return Err(TopicError::ProcedureTooLong);
+        }
         match matching {
             Matching::Exact => Topic::from_wamp(text).map(drop)?,
             Matching::Prefix => Pattern::from_wamp_prefix(text).map(drop)?,
@@ -164,6 +170,15 @@ mod tests {
             ("a b", Matching::Exact, false),
         ] {
             assert_eq!(Procedure::new(text, matching).is_ok(), fits, "{text} {matching:?}");
+        }
+        let parts = |count: usize| vec!["a"; count].join(".");
+        for (text, fits) in [
+            (parts(limits::PROCEDURE_PARTS), true),
+            (parts(limits::PROCEDURE_PARTS + 1), false),
+            ("a".repeat(limits::PROCEDURE), true),
+            ("a".repeat(limits::PROCEDURE + 1), false),
+        ] {
+            assert_eq!(Procedure::new(&text, Matching::Exact).is_ok(), fits, "{}", text.len());
         }
         for (text, reserved) in [("wamp", true), ("wamp.x", true), ("wampx.y", false)] {
             assert_eq!(

@@ -378,6 +378,7 @@ impl Realms {
             payload,
             properties: Bytes::copy_from_slice(&event.properties),
             bound: terms.will.as_ref().map(bond),
+            client: event.client,
         });
         let key = Key::Retained(realm.clone(), topic.clone());
         if old.is_some() || new.is_some() {

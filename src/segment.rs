@@ -1,12 +1,12 @@
 //! The body of an advance segment: events, encoded once, with a dictionary of their topics and publishers.
 //!
 //! ```text
-//! header   magic "VSG1", entry u64, incarnation u64, number u64, shard u32          (little-endian, 32 bytes)
+//! header   magic "VSG2", entry u64, incarnation u64, number u64, shard u32          (little-endian, 32 bytes)
 //! events   per event: length of the rest, topic, publisher (varints), flags u8, encoding u8,
 //!          [length of properties, if flagged], [length of kwargs, if flagged], [length of act, if flagged],
 //!          properties, kwargs, act, args
 //! topics   per topic: length of realm, realm, length of text, text (varint lengths)
-//! sessions per publisher: u64
+//! sessions per publisher: session u64, tag of its client u64 (0: it has no name)
 //! footer   offset of topics u32, number of topics u32, number of publishers u32, number of events u32  (16 bytes)
 //! ```
 //!
@@ -22,7 +22,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use vulpes_raft::ids::{AdvanceSegment, NodeId, Shard};
 use vulpes_raft::order::SealedSegment;
 
-use crate::event::{Event, SessionId};
+use crate::event::{ClientTag, Event, SessionId};
 use crate::limits;
 use crate::topic::{Realm, Topic};
 
@@ -30,9 +30,12 @@ mod read;
 
 pub use self::read::{Events, Place, Segment, SegmentError, StoredEvent};
 
-const MAGIC: [u8; 4] = *b"VSG1";
+const MAGIC: [u8; 4] = *b"VSG2";
 const HEADER: usize = 32;
 const FOOTER: usize = 16;
+
+/// Bytes of a publisher in the dictionary.
+const PUBLISHER: usize = 16;
 
 /// Longest varint of a `u32`, in bytes.
 const VARINT: usize = 5;
@@ -67,9 +70,12 @@ pub struct OpenSegment {
     topic_index: HashMap<(Realm, Topic), u32>,
     /// Bytes the topics will take in the dictionary.
     topics_size: usize,
-    publishers: Vec<SessionId>,
-    publisher_index: HashMap<SessionId, u32>,
+    publishers: Vec<Publisher>,
+    publisher_index: HashMap<Publisher, u32>,
 }
+
+/// A session, and whose it is.
+type Publisher = (SessionId, ClientTag);
 
 /// A sealed segment with its body: what goes to the storages. It takes no more events.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -122,7 +128,7 @@ impl OpenSegment {
     /// Bytes the body would have if sealed now.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.buffer.len() + self.topics_size + self.publishers.len() * 8 + FOOTER
+        self.buffer.len() + self.topics_size + self.publishers.len() * PUBLISHER + FOOTER
     }
 
     /// Appends an event and returns its offset.
@@ -134,7 +140,7 @@ impl OpenSegment {
         let room = event.size()
             + event.topic.as_str().len()
             + event.realm.as_str().len()
-            + 8 // its publisher, if new
+            + PUBLISHER // if it is new
             + 8 * VARINT
             + 2;
         if self.count as usize >= limits::SEGMENT_EVENTS
@@ -143,7 +149,7 @@ impl OpenSegment {
             return Err(SegmentFull);
         }
         let topic = self.topic_number(event);
-        let publisher = self.publisher_number(event.publisher);
+        let publisher = self.publisher_number((event.publisher, event.client));
         self.encode(event, topic, publisher);
         self.count += 1;
         Ok(self.count - 1)
@@ -167,7 +173,7 @@ impl OpenSegment {
         number
     }
 
-    fn publisher_number(&mut self, publisher: SessionId) -> u32 {
+    fn publisher_number(&mut self, publisher: Publisher) -> u32 {
         *self.publisher_index.entry(publisher).or_insert_with(|| {
             self.publishers.push(publisher);
             self.publishers.len() as u32 - 1
@@ -226,13 +232,14 @@ impl OpenSegment {
         header.put_u64_le(id.number.0);
         header.put_u32_le(shard.0);
         let topics_at = self.buffer.len() as u32;
-        self.buffer.reserve(self.topics_size + self.publishers.len() * 8 + FOOTER);
+        self.buffer.reserve(self.topics_size + self.publishers.len() * PUBLISHER + FOOTER);
         for (realm, topic) in &self.topics {
             put_text(&mut self.buffer, realm.as_str());
             put_text(&mut self.buffer, topic.as_str());
         }
         for publisher in &self.publishers {
-            self.buffer.put_u64_le(publisher.0);
+            self.buffer.put_u64_le(publisher.0 .0);
+            self.buffer.put_u64_le(publisher.1 .0);
         }
         self.buffer.put_u32_le(topics_at);
         self.buffer.put_u32_le(self.topics.len() as u32);

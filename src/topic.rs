@@ -5,9 +5,14 @@
 //! and `#` are `%2F`, `%2B` and `%23`. A text that already looks like such an escape gets one more `25` behind its `%`
 //! (`%2E` becomes `%252E`, that becomes `%25252E`), which makes both spellings one-to-one with the parts.
 //!
+//! A topic may be as long as MQTT can say, and have any number of parts. The limit is on the canonical text, so that
+//! every topic has both spellings; the WAMP one may be up to three times as long.
+//!
 //! Invariant: from a spelling to the parts and back is the identity, and two topics never share a spelling.
 //!
 //! Deliberately absent: who is subscribed to what (`dispatch`).
+
+mod pattern;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,6 +21,25 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
+
+pub use pattern::{Pattern, PatternPart, PatternParts, Tried};
+
+/// First parts of topics that no client publishes to.
+const ROUTERS_OWN: &[&str] = &["wamp", "$SYS", "$share", "$replay", "$snapshot"];
+
+/// What is said to whoever publishes to one.
+pub const ROUTERS_OWN_TEXT: &str =
+    "topics that begin with wamp, $SYS, $share, $replay or $snapshot are the router's own";
+
+/// What is said to whoever subscribes where nothing comes.
+pub const SILENT_TEXT: &str = "nothing is ever published there: of the router's own topics there are \
+     wamp.session.on_join and wamp.session.on_leave; /status on the admin port tells how the node is";
+
+/// What the router publishes.
+const PUBLISHED: &[&str] = &["wamp/session/on_join", "wamp/session/on_leave"];
+
+/// Bridges tell here, and by their wills, whether they are connected, which other servers let them do as well.
+const BRIDGES: &str = "$SYS/broker/connection/";
 
 /// A realm's name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -30,10 +54,14 @@ pub struct Topic(Arc<str>);
 pub enum TopicError {
     #[error("a topic must not be empty")]
     Empty,
-    #[error("a topic may have {} bytes at most", limits::TOPIC)]
+    #[error("a topic may have {} bytes at most, as MQTT spells it", limits::TOPIC)]
     TooLong,
-    #[error("a topic may have {} parts at most", limits::TOPIC_PARTS)]
-    TooManyParts,
+    #[error(
+        "a procedure may have {} bytes and {} parts at most",
+        limits::PROCEDURE,
+        limits::PROCEDURE_PARTS
+    )]
+    ProcedureTooLong,
     #[error("a topic must not hold control characters or U+0000")]
     ControlCharacter,
     #[error("a topic must not hold white space or '#'")]
@@ -79,11 +107,10 @@ impl Topic {
     /// # Errors
     /// Where MQTT or our limits forbid it.
     pub fn from_mqtt(text: &str) -> Result<Self, TopicError> {
-        check_text(text)?;
+        check_mqtt(text)?;
         if text.contains(['+', '#']) {
             return Err(TopicError::Wildcard);
         }
-        check_parts(text.split('/').count())?;
         Ok(Self(text.into()))
     }
 
@@ -96,12 +123,11 @@ impl Topic {
         if text.split('.').any(str::is_empty) {
             return Err(TopicError::EmptyPart);
         }
-        check_parts(text.split('.').count())?;
         if !text.contains(['%', '/', '+']) {
-            return Ok(Self(text.replace('.', "/").into()));
+            return canonical(text.replace('.', "/")).map(Self);
         }
-        let parts: Vec<String> = text.split('.').map(wamp_part_to_canonical).collect();
-        Ok(Self(parts.join("/").into()))
+        let mut parts = text.split('.');
+        joined(|| parts.next().map(|part| Ok(wamp_part_to_canonical(part)))).map(Self)
     }
 
     /// Takes a canonical text that was checked when it entered the system, as from a stored segment.
@@ -116,16 +142,23 @@ impl Topic {
         &self.0
     }
 
-    /// Whether it belongs to the system (`$…`, `wamp.…`): then no leading wildcard matches it.
+    /// Whether it belongs to the system (`$…`, `wamp…`): then no leading wildcard matches it.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with('$') || self.is_routers_own()
     }
 
-    /// Whether only the router itself publishes there (`wamp.…`).
+    /// Whether no client may publish there: only the router does, or nobody.
     #[must_use]
     pub fn is_routers_own(&self) -> bool {
-        self.parts().next() == Some("wamp")
+        self.parts().next().is_some_and(|first| ROUTERS_OWN.contains(&first))
+            && !self.is_state_of_bridge()
+    }
+
+    /// Whether it is where a bridge tells whether it is connected: `$SYS/broker/connection/<name>/state`.
+    fn is_state_of_bridge(&self) -> bool {
+        let name = self.0.strip_prefix(BRIDGES).and_then(|rest| rest.strip_suffix("/state"));
+        name.is_some_and(|name| !name.contains('/'))
     }
 
     /// The parts, each in canonical text.
@@ -142,8 +175,13 @@ impl Topic {
             }
             return Cow::Owned(self.0.replace('/', "."));
         }
-        let parts: Vec<String> = self.0.split('/').map(canonical_part_to_wamp).collect();
-        Cow::Owned(parts.join("."))
+        let mut text = String::with_capacity(self.0.len());
+        for part in self.0.split('/') {
+            text.push_str(&canonical_part_to_wamp(part));
+            text.push('.');
+        }
+        text.pop();
+        Cow::Owned(text)
     }
 }
 
@@ -171,132 +209,38 @@ impl fmt::Debug for Realm {
     }
 }
 
-/// Which topics a subscription is for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Pattern {
-    /// This topic alone.
-    Exact(Topic),
-    /// Part by part.
-    Parts(Vec<PatternPart>),
-    /// Topics whose WAMP spelling begins with this text.
-    Prefix(String),
+/// Joins parts to a canonical text.
+fn joined(
+    mut next: impl FnMut() -> Option<Result<String, TopicError>>,
+) -> Result<Arc<str>, TopicError> {
+    let mut text = String::new();
+    while let Some(part) = next() {
+        text.push_str(&part?);
+        text.push('/');
+    }
+    text.pop();
+    canonical(text)
 }
 
-/// One part of a pattern.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PatternPart {
-    /// This part, in canonical text.
-    Literal(Box<str>),
-    /// Any one part.
-    One,
-    /// What is left, which may be nothing: last only.
-    Rest,
-}
-
-impl Pattern {
-    /// Reads an MQTT topic filter (MQTT 5 section 4.7.1).
-    ///
-    /// # Errors
-    /// Where MQTT or our limits forbid it.
-    pub fn from_mqtt(text: &str) -> Result<Self, TopicError> {
-        check_text(text)?;
-        let count = text.split('/').count();
-        check_parts(count)?;
-        if !text.contains(['+', '#']) {
-            return Ok(Self::Exact(Topic(text.into())));
-        }
-        let part = |(at, part): (usize, &str)| match part {
-            "+" => Ok(PatternPart::One),
-            "#" if at + 1 == count => Ok(PatternPart::Rest),
-            _ if part.contains(['+', '#']) => Err(TopicError::MisplacedWildcard),
-            _ => Ok(PatternPart::Literal(part.into())),
-        };
-        Ok(Self::Parts(text.split('/').enumerate().map(part).collect::<Result<_, _>>()?))
-    }
-
-    /// Reads a WAMP topic to subscribe to without `match`: exact, or a fox pattern where parts are `*` or `#`.
-    ///
-    /// # Errors
-    /// Where WAMP or our limits forbid it.
-    pub fn from_wamp(text: &str) -> Result<Self, TopicError> {
-        if !text.split('.').any(|part| part == "*" || part == "#") {
-            return Topic::from_wamp(text).map(Self::Exact);
-        }
-        check_text(text)?;
-        let count = text.split('.').count();
-        check_parts(count)?;
-        let part = |(at, part): (usize, &str)| match part {
-            "*" => Ok(PatternPart::One),
-            "#" if at + 1 == count => Ok(PatternPart::Rest),
-            "#" => Err(TopicError::MisplacedWildcard),
-            "" => Err(TopicError::EmptyPart),
-            _ => literal_from_wamp(part),
-        };
-        Ok(Self::Parts(text.split('.').enumerate().map(part).collect::<Result<_, _>>()?))
-    }
-
-    /// Reads a WAMP topic with `match: wildcard`: an empty part is any one part (WAMP advanced profile,
-    /// "Pattern-based Subscription").
-    ///
-    /// # Errors
-    /// Where WAMP or our limits forbid it.
-    pub fn from_wamp_wildcard(text: &str) -> Result<Self, TopicError> {
-        check_wamp(text)?;
-        check_parts(text.split('.').count())?;
-        let part = |part: &str| match part {
-            "" => Ok(PatternPart::One),
-            _ => literal_from_wamp(part),
-        };
-        Ok(Self::Parts(text.split('.').map(part).collect::<Result<_, _>>()?))
-    }
-
-    /// Reads a WAMP topic with `match: prefix`: any topic whose WAMP text begins with it.
-    ///
-    /// # Errors
-    /// Where WAMP or our limits forbid it.
-    pub fn from_wamp_prefix(text: &str) -> Result<Self, TopicError> {
-        check_wamp(text)?;
-        Ok(Self::Prefix(text.into()))
-    }
-
-    /// Whether a topic fits.
-    #[must_use]
-    pub fn matches(&self, topic: &Topic) -> bool {
-        match self {
-            Self::Exact(wanted) => wanted == topic,
-            Self::Prefix(prefix) => topic.to_wamp().starts_with(prefix.as_str()),
-            Self::Parts(pattern) => parts_match(pattern, topic),
-        }
+fn canonical(text: String) -> Result<Arc<str>, TopicError> {
+    match text.len() <= limits::TOPIC {
+        true => Ok(text.into()),
+        false => Err(TopicError::TooLong),
     }
 }
 
-fn parts_match(pattern: &[PatternPart], topic: &Topic) -> bool {
-    let leading_wildcard = matches!(pattern.first(), Some(PatternPart::One | PatternPart::Rest));
-    if leading_wildcard && topic.is_reserved() {
-        return false;
-    }
-    let mut parts = topic.parts();
-    for wanted in pattern {
-        match wanted {
-            PatternPart::Rest => return true,
-            PatternPart::One if parts.next().is_some() => {}
-            PatternPart::Literal(literal) if parts.next() == Some(literal) => {}
-            PatternPart::One | PatternPart::Literal(_) => return false,
-        }
-    }
-    parts.next().is_none()
+/// Longest WAMP spelling of a topic: each character that has to be escaped takes three.
+const WAMP_TEXT: usize = 3 * limits::TOPIC;
+
+fn check_mqtt(text: &str) -> Result<(), TopicError> {
+    check_text(text, limits::TOPIC)
 }
 
-fn literal_from_wamp(part: &str) -> Result<PatternPart, TopicError> {
-    check_wamp(part)?;
-    Ok(PatternPart::Literal(wamp_part_to_canonical(part).into()))
-}
-
-fn check_text(text: &str) -> Result<(), TopicError> {
+fn check_text(text: &str, longest: usize) -> Result<(), TopicError> {
     if text.is_empty() {
         return Err(TopicError::Empty);
     }
-    if text.len() > limits::TOPIC {
+    if text.len() > longest {
         return Err(TopicError::TooLong);
     }
     if text.chars().any(char::is_control) {
@@ -306,16 +250,9 @@ fn check_text(text: &str) -> Result<(), TopicError> {
 }
 
 fn check_wamp(text: &str) -> Result<(), TopicError> {
-    check_text(text)?;
+    check_text(text, WAMP_TEXT)?;
     if text.contains(|c: char| c == '#' || c.is_whitespace()) {
         return Err(TopicError::Reserved);
-    }
-    Ok(())
-}
-
-fn check_parts(count: usize) -> Result<(), TopicError> {
-    if count > limits::TOPIC_PARTS {
-        return Err(TopicError::TooManyParts);
     }
     Ok(())
 }

@@ -123,7 +123,8 @@ fn opt_out_of<T>(work: impl FnOnce() -> T) -> T {
 /// An open session of this client.
 fn session(number: u64) -> MqttGate {
     let default_realm = Realm::new("realm1").expect("a realm's name");
-    let mut gate = MqttGate::new(MqttConfig { default_realm }, SessionId(number), Moment(0));
+    let config = MqttConfig { realms: Arc::new([default_realm.clone()].into()), default_realm };
+    let mut gate = MqttGate::new(config, SessionId(number), Moment(0));
     let mut packet = BytesMut::new();
     mqtt::connect(&mut packet, &format!("client-{number}"), None);
     gate.receive(packet.freeze(), Moment(0));

@@ -5,7 +5,7 @@ use vulpes_raft::ids::{
 use vulpes_raft::order::{Resolution, Step};
 
 use super::*;
-use crate::event::{Event, Payload, Qos};
+use crate::event::{ClientTag, Event, Payload, Qos};
 use crate::segment::{OpenSegment, Segment};
 
 fn realm() -> Realm {
@@ -20,6 +20,7 @@ fn placed(slot: u64, topics: &[&str]) -> Arc<Placed> {
             realm: realm(),
             topic: Topic::from_mqtt(topic).unwrap(),
             publisher: SessionId(9),
+            client: ClientTag::NONE,
             exclude_me: false,
             disclose_me: false,
             retain: false,

@@ -57,7 +57,7 @@ pub struct Batch<A> {
     pub incarnation: Option<Incarnation>,
     /// The session's sequence number of the first event.
     pub first: u64,
-    /// Each within [`limits::EVENT`].
+    /// Each within [`limits::EVENT`], or a session's own, which is within what a segment holds.
     pub events: Vec<Event>,
     /// Where the answers go.
     pub answers: A,

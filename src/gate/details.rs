@@ -1,6 +1,7 @@
 //! What others may know of a session, as WAMP's session meta API shows it (WAMP advanced profile, "Session Meta API").
 //!
-//! Invariant: it holds nothing secret, and its length is bounded by that of the name given.
+//! Invariant: it holds nothing secret, and its length is bounded by six times that of the name given, for its escapes in
+//! JSON, and [`BESIDE_AUTHID`].
 //!
 //! Deliberately absent: addresses. A gate knows none.
 
@@ -13,6 +14,9 @@ pub(super) const ANONYMOUS: &str = "anonymous";
 
 /// Who let it in.
 pub(super) const PROVIDER: &str = "static";
+
+/// Bytes of a session's details beside its name, at most.
+pub(super) const BESIDE_AUTHID: usize = 512;
 
 /// How a client is connected.
 pub(super) struct Transport {

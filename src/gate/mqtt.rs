@@ -1,4 +1,4 @@
-//! The MQTT gate: one client's session, MQTT 3.1.1 or 5, as a state machine without I/O.
+//! The MQTT gate: one client's session, MQTT 3.1, 3.1.1 or 5, as a state machine without I/O.
 //!
 //! ```text
 //! Connecting --CONNECT--> Opening --opened--> Open --> Closed
@@ -10,8 +10,9 @@
 //! Invariant: a PUBACK is sent only for what is durable and has its place; what can't be kept as the protocol promises
 //! (QoS 2, sessions beyond what there is room for) is refused as the protocol says, never silently lost.
 //!
-//! A protocol violation ends the session: an MQTT 5 client is told by a DISCONNECT with reason code and text, a 3.1.1
-//! client by the closed connection, and the log in both cases by [`MqttGate::close_reason`].
+//! A protocol violation ends the session: an MQTT 5 client is told by a DISCONNECT with reason code and text, an older
+//! one by the closed connection, and the log in both cases by [`MqttGate::close_reason`]. What refuses a CONNECT is said
+//! in the form of the version that the client speaks.
 //!
 //! Deliberately absent: users and passwords (`admission`), the message expiry interval (`packet::publish`).
 
@@ -24,6 +25,9 @@ mod session;
 mod subscriptions;
 mod topics;
 mod window;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -44,8 +48,11 @@ use crate::gate::Stored;
 use crate::limits;
 use crate::topic::Realm;
 
-/// Largest packet taken before the session is open, in bytes.
-const CONNECT_PACKET: usize = 128 << 10;
+/// Largest packet taken before the session is open, in bytes: five fields of MQTT's own length (client identifier, topic
+/// and payload of a will, user name, password), and properties.
+const CONNECT_PACKET: usize = 512 << 10;
+
+const _: () = assert!(5 * (2 + limits::MQTT_TEXT) + (128 << 10) < CONNECT_PACKET);
 
 /// Bytes a client may send while its CONNECT is being answered.
 const HELD_BYTES: usize = limits::CLIENT_MESSAGE + limits::SESSION_READ;
@@ -58,6 +65,8 @@ const NORMAL_DISCONNECTION: u8 = 0x00;
 pub struct MqttConfig {
     /// The realm of clients whose user name names none.
     pub default_realm: Realm,
+    /// The realms that there are.
+    pub realms: Arc<BTreeSet<Realm>>,
 }
 
 /// One client's MQTT session.
@@ -178,23 +187,25 @@ impl MqttGate {
             Err(ConnectError::Foreign) => {
                 return self.close(Some("the first packet is not MQTT".to_owned()));
             }
-            Err(ConnectError::Level(level)) => {
-                let version = if level < 5 { Version::V311 } else { Version::V5 };
-                let text = format!("MQTT of protocol level {level} is not spoken here: use 4 or 5");
+            Err(ConnectError::Level(version, level)) => {
+                let text =
+                    format!("MQTT of protocol level {level} is not spoken here: use 3, 4 or 5");
                 let violation = Violation::new(Reason::UnsupportedVersion, text);
                 return self.refuse(version, &violation);
             }
             Err(ConnectError::Refused(version, violation)) => {
-                return match version {
-                    Version::V5 => self.refuse(version, &violation),
-                    // A broken CONNECT of 3.1.1 has no answer (MQTT 3.1.1 section 4.8).
-                    Version::V311 => self.close(Some(violation.text.into_owned())),
+                let is_broken =
+                    matches!(violation.reason, Reason::MalformedPacket | Reason::ProtocolError);
+                return match is_broken && !version.is_5() {
+                    false => self.refuse(version, &violation),
+                    // A broken CONNECT has no answer before MQTT 5 (MQTT 3.1.1 section 4.8).
+                    true => self.close(Some(violation.text.into_owned())),
                 };
             }
         };
         let version = connect.version;
         self.out.max_packet = connect.max_packet.map_or(usize::MAX, |size| size as usize);
-        match admission::admit(connect, &self.config.default_realm, self.session) {
+        match admission::admit(connect, &self.config, self.session) {
             Ok((client, coming)) => {
                 let realm = client.realm.clone();
                 self.out.requests.push_back(match coming {
@@ -227,7 +238,7 @@ impl MqttGate {
     fn fail(&mut self, violation: &Violation) {
         match &self.state {
             State::Opening(opening) => return self.refuse(opening.client.version, violation),
-            State::Open(session) if session.client.version == Version::V5 => {
+            State::Open(session) if session.client.version.is_5() => {
                 let told = self.out.put_explained(Some(&violation.text), |text, output| {
                     answer::disconnect(violation.reason, text, output);
                 });
@@ -308,7 +319,7 @@ impl Gate for MqttGate {
         if let Err(refusal) = result {
             let reason = match refusal {
                 OpenRefusal::NoSuchRealm => Reason::BadUserNameOrPassword,
-                OpenRefusal::TooManyConnections => Reason::ServerBusy,
+                OpenRefusal::TooManyConnections | OpenRefusal::NoRoom => Reason::ServerBusy,
                 OpenRefusal::Unavailable => Reason::ServerUnavailable,
             };
             let violation = Violation::new(reason, format!("{}: {refusal}", client.realm));
@@ -316,7 +327,7 @@ impl Gate for MqttGate {
         }
         let version = client.version;
         let unkept = resumed.is_none() && client.expiry > 0;
-        if unkept && version == Version::V311 {
+        if unkept && !version.is_5() {
             let text = "as many sessions as there is room for outlive their connections already";
             return self.refuse(version, &Violation::new(Reason::ServerUnavailable, text));
         }

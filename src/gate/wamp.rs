@@ -66,7 +66,7 @@ use crate::gate::{RetainedMode, Stored};
 use crate::limits;
 use crate::payload::to_wamp;
 pub use crate::payload::Serializer;
-use crate::topic::Realm;
+use crate::topic::{Realm, SILENT_TEXT};
 use bytes::Bytes;
 
 /// Chooses from the WebSocket subprotocols a client offers, in its order, the first one spoken here. What is answered to
@@ -243,9 +243,14 @@ impl WampGate {
                 return Ok(());
             }
         };
+        if pattern.is_silent() {
+            self.refuse(code::SUBSCRIBE, request, uri::FEATURE_NOT_SUPPORTED, SILENT_TEXT);
+            return Ok(());
+        }
         let kind = Kind {
             own: options.is_own(),
             changes: options.retained == RetainedMode::Changes,
+            text: pattern.size(),
             filter: options.filter.as_ref().map_or(0, terms::weight),
         };
         match self.subscriptions.subscribe(request, &pattern, kind) {
@@ -428,10 +433,11 @@ impl Gate for WampGate {
         if !self.is_open() || is_own {
             return;
         }
+        let topic = self.delivered_topics.text(self.serializer, delivery.topic);
         let shown = Shown {
             position: delivery.position,
             id: delivery.id,
-            topic: self.delivered_topics.text(self.serializer, delivery.topic),
+            topic: &topic,
             publisher: event.disclose_me.then_some(event.publisher),
             payload: to_wamp(&event.payload, self.serializer),
         };

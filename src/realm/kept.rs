@@ -130,13 +130,13 @@ impl KeptTable {
         filter: KeptFilter,
     ) -> Option<KeptFilter> {
         let state = self.states.get_mut(name)?;
-        let bytes = weight(&text, &filter.subscription);
+        let bytes = weight(name, &text, &filter.subscription);
         state.bytes += bytes;
         self.bytes += bytes;
         self.filters += 1;
         let old = state.filters.insert(text.clone(), filter);
         if let Some(old) = &old {
-            let bytes = weight(&text, &old.subscription);
+            let bytes = weight(name, &text, &old.subscription);
             state.bytes -= bytes;
             self.bytes -= bytes;
             self.filters -= 1;
@@ -147,23 +147,23 @@ impl KeptTable {
     fn remove_filter(&mut self, name: &Name, text: &str) -> Option<KeptFilter> {
         let state = self.states.get_mut(name)?;
         let old = state.filters.remove(text)?;
-        let bytes = weight(text, &old.subscription);
+        let bytes = weight(name, text, &old.subscription);
         state.bytes -= bytes;
         self.bytes -= bytes;
         self.filters -= 1;
         Some(old)
     }
 
-    fn has_room_for(&self, filters: &[(String, KeptSubscription)]) -> bool {
-        let bytes: usize = filters.iter().map(|(text, kept)| weight(text, kept)).sum();
+    fn has_room_for(&self, name: &Name, filters: &[(String, KeptSubscription)]) -> bool {
+        let bytes: usize = filters.iter().map(|(text, kept)| weight(name, text, kept)).sum();
         self.filters + filters.len() <= limits::KEPT_FILTERS
             && self.bytes + bytes <= limits::KEPT_BYTES
     }
 }
 
-/// Bytes that a filter counts for.
-fn weight(text: &str, subscription: &KeptSubscription) -> usize {
-    text.len() + wire::encode(subscription).len()
+/// Bytes that a filter counts for. Its row has the client's name.
+fn weight((_, client): &Name, text: &str, subscription: &KeptSubscription) -> usize {
+    client.len() + text.len() + wire::encode(subscription).len()
 }
 
 impl Realms {
@@ -357,7 +357,7 @@ impl Realms {
         let Some((name, _)) = self.attached_to(session) else { return false };
         let from = incoming.at.position.next();
         let mut noted = Noted::NoRoom;
-        if self.kept.has_room_for(&filters) {
+        if self.kept.has_room_for(&name, &filters) {
             noted = Noted::From(from);
             for (text, subscription) in filters {
                 let known = self.kept.states.get(&name).and_then(|state| state.filters.get(&text));

@@ -14,8 +14,8 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
-use crate::event::{Payload, Qos, SessionId};
-use crate::topic::{Pattern, PatternPart, Topic};
+use crate::event::{ClientTag, Payload, Qos, SessionId};
+use crate::topic::{Pattern, PatternPart, PatternParts, Topic};
 
 /// Where an event stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,8 @@ pub struct Retained {
     pub properties: Bytes,
     /// Set while the value lives with a session.
     pub bound: Option<Bond>,
+    /// The publisher's client, which may have other sessions.
+    pub client: ClientTag,
 }
 
 /// A value's tie to a session: what takes its place when that ends.
@@ -101,7 +103,7 @@ impl RetainedMap {
     }
 
     /// The first topic behind another one (from the beginning, if there is none) that fits a pattern. Each topic that is
-    /// looked at is taken off `looks`.
+    /// looked at is taken off `looks`, long texts for more than one.
     #[must_use]
     pub fn next_match(
         &self,
@@ -128,7 +130,7 @@ impl RetainedMap {
             let Some((topic, retained)) = next.filter(|(topic, _)| below(topic)) else {
                 return Found::End;
             };
-            *looks = looks.saturating_sub(1);
+            *looks = looks.saturating_sub(1 + (topic.as_str().len() + pattern.size()) / LOOK);
             if pattern.matches(topic) {
                 return Found::Match(topic, retained);
             }
@@ -143,6 +145,9 @@ impl RetainedMap {
     }
 }
 
+/// Bytes of texts that one look covers.
+const LOOK: usize = 1024;
+
 /// What the canonical text of every topic that fits begins with.
 fn literal_prefix(pattern: &Pattern) -> String {
     match pattern {
@@ -152,18 +157,19 @@ fn literal_prefix(pattern: &Pattern) -> String {
             let plain = prefix.find('%').unwrap_or(prefix.len());
             prefix[..plain].replace('/', "%2F").replace('+', "%2B").replace('.', "/")
         }
-        Pattern::Parts(parts) => literal_run(parts),
+        Pattern::Parts(parts) => literal_run(parts.iter()),
     }
 }
 
 /// The text of the literals that parts begin with, with the separator behind them where another part has to follow.
-fn literal_run(parts: &[PatternPart]) -> String {
+fn literal_run<'a>(parts: impl Iterator<Item = PatternPart<'a>>) -> String {
     let mut run = String::new();
-    for (at, part) in parts.iter().enumerate() {
+    let mut parts = parts.peekable();
+    while let Some(part) = parts.next() {
         match part {
             PatternPart::Literal(literal) => {
                 run.push_str(literal);
-                if matches!(parts.get(at + 1), Some(PatternPart::Literal(_) | PatternPart::One)) {
+                if matches!(parts.peek(), Some(PatternPart::Literal(_) | PatternPart::One)) {
                     run.push('/');
                 }
             }
@@ -177,16 +183,19 @@ fn literal_run(parts: &[PatternPart]) -> String {
 const BEHIND_SEPARATOR: char = '0';
 
 /// Where the next topic that can match is to be looked for, given one that does not match.
-fn next_candidate(pattern: &[PatternPart], topic: &Topic) -> Bound<Topic> {
+fn next_candidate(pattern: &PatternParts, topic: &Topic) -> Bound<Topic> {
     let text = topic.as_str();
     let mut parts = text.split('/');
     let mut begin = 0;
-    for (at, wanted) in pattern.iter().enumerate() {
+    let mut wanted_parts = pattern.iter();
+    loop {
+        let behind = wanted_parts.clone();
+        let Some(wanted) = wanted_parts.next() else { break };
         // Too short: what is below it may match, and what comes before that may as well.
         let Some(part) = parts.next() else { return Bound::Excluded(topic.clone()) };
         if let PatternPart::Literal(literal) = wanted {
-            if part != &**literal {
-                let candidate = format!("{}{}", &text[..begin], literal_run(&pattern[at..]));
+            if part != literal {
+                let candidate = format!("{}{}", &text[..begin], literal_run(behind));
                 // Where nothing need follow, other parts may stand between a topic and those below it.
                 let below = format!("{candidate}/");
                 let mut candidates = [candidate, below].into_iter();
@@ -232,6 +241,7 @@ mod tests {
             payload: Payload::raw("x".into()),
             properties: Bytes::new(),
             bound: None,
+            client: ClientTag::NONE,
         })
     }
 

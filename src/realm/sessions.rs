@@ -153,7 +153,7 @@ impl Realms {
                 retain: true,
                 bound: true,
                 entry: state.entry,
-                client: None,
+                client: state.client.clone(),
                 not_before: OrderTime(0),
             };
             self.add_due(DueId { session, number }, due);

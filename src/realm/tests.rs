@@ -12,7 +12,7 @@ mod format;
 mod registrations;
 
 use crate::act::{Attach, Join, Leave, Will, NEVER};
-use crate::event::{Encoding, Event};
+use crate::event::{ClientTag, Encoding, Event};
 use crate::payload::{Serializer, Value};
 use crate::segment::OpenSegment;
 
@@ -120,6 +120,7 @@ fn event(session: u64, topic: &str, json: &str) -> Event {
         realm: Realm::new(REALM).unwrap(),
         topic: Topic::from_canonical(topic),
         publisher: SessionId(session),
+        client: ClientTag::NONE,
         exclude_me: true,
         disclose_me: false,
         retain: true,

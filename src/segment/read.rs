@@ -8,8 +8,8 @@
 use bytes::Bytes;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, SegmentNumber, Shard};
 
-use super::{flag, FOOTER, HEADER, MAGIC};
-use crate::event::{Encoding, Payload, Qos, SessionId};
+use super::{flag, Publisher, FOOTER, HEADER, MAGIC, PUBLISHER};
+use crate::event::{ClientTag, Encoding, Payload, Qos, SessionId};
 use crate::limits;
 use crate::topic::{Realm, Topic};
 
@@ -22,7 +22,7 @@ pub struct Segment {
     events_end: usize,
     count: u32,
     topics: Vec<(Realm, Topic)>,
-    publishers: Vec<SessionId>,
+    publishers: Vec<Publisher>,
     touches_state: bool,
 }
 
@@ -39,6 +39,8 @@ pub struct StoredEvent {
     /// Index into [`Segment::topics`].
     pub topic: u32,
     pub publisher: SessionId,
+    /// The publisher's client, which may have other sessions.
+    pub client: ClientTag,
     pub exclude_me: bool,
     pub disclose_me: bool,
     pub retain: bool,
@@ -76,7 +78,9 @@ impl Segment {
             return Err(SegmentError("dictionary outside"));
         }
         // A topic takes two bytes at least, so that a lying count can't make us reserve more than the body is long.
-        if topic_count > (footer - events_end) / 2 || publisher_count > (footer - events_end) / 8 {
+        if topic_count > (footer - events_end) / 2
+            || publisher_count > (footer - events_end) / PUBLISHER
+        {
             return Err(SegmentError("dictionary too long"));
         }
         let mut reader = Reader { bytes: &body[..footer], at: events_end };
@@ -87,7 +91,7 @@ impl Segment {
         }
         let mut publishers = Vec::with_capacity(publisher_count);
         for _ in 0..publisher_count {
-            publishers.push(SessionId(reader.u64()?));
+            publishers.push((SessionId(reader.u64()?), ClientTag(reader.u64()?)));
         }
         if reader.at != footer {
             return Err(SegmentError("bytes left over behind the dictionary"));
@@ -217,10 +221,12 @@ impl Iterator for Events<'_> {
         let kwargs_at = frame.data + frame.properties;
         let act_at = kwargs_at + frame.kwargs;
         let args_at = act_at + frame.act;
+        let (publisher, client) = segment.publishers[frame.publisher as usize];
         Some(StoredEvent {
             offset: self.offset - 1,
             topic: frame.topic,
-            publisher: segment.publishers[frame.publisher as usize],
+            publisher,
+            client,
             exclude_me: frame.flags & flag::EXCLUDE_ME != 0,
             disclose_me: frame.flags & flag::DISCLOSE_ME != 0,
             retain: frame.flags & flag::RETAIN != 0,

@@ -14,6 +14,7 @@ fn event(topic: &str, args: &[u8]) -> Event {
         realm: Realm::new("realm1").unwrap(),
         topic: Topic::from_canonical(topic),
         publisher: SessionId(7),
+        client: ClientTag(9),
         exclude_me: true,
         disclose_me: false,
         retain: false,
@@ -42,6 +43,7 @@ fn read(segment: &Segment) -> Vec<Event> {
             realm,
             topic,
             publisher: stored.publisher,
+            client: stored.client,
             exclude_me: stored.exclude_me,
             disclose_me: stored.disclose_me,
             retain: stored.retain,
@@ -57,7 +59,7 @@ fn read(segment: &Segment) -> Vec<Event> {
 #[test]
 fn golden_bytes() {
     let sealed = seal(&[event("a/b", b"hi")]);
-    let mut expected = b"VSG1".to_vec();
+    let mut expected = b"VSG2".to_vec();
     for number in [1u64, 2, 3] {
         expected.extend(number.to_le_bytes());
     }
@@ -65,6 +67,7 @@ fn golden_bytes() {
     expected.extend([6, 0, 0, 0b0101, 0, b'h', b'i']);
     expected.extend(b"\x06realm1\x03a/b");
     expected.extend(7u64.to_le_bytes());
+    expected.extend(9u64.to_le_bytes());
     for number in [39u32, 1, 1, 1] {
         expected.extend(number.to_le_bytes());
     }
@@ -101,12 +104,14 @@ fn any_event() -> impl Strategy<Value = Event> {
         Payload { encoding, args, kwargs }
     });
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), 0u8..3);
-    ("[a-c/]{1,3}", 1u64..5, flags, payload, bytes(), bytes()).prop_map(
-        |(topic, publisher, (exclude_me, disclose_me, retain, qos), payload, properties, act)| {
+    ("[a-c/]{1,3}", (1u64..5, 0u64..2), flags, payload, bytes(), bytes()).prop_map(
+        |(topic, (publisher, client), flags, payload, properties, act)| {
+            let (exclude_me, disclose_me, retain, qos) = flags;
             Event {
                 realm: Realm::new("r").unwrap(),
                 topic: Topic::from_canonical(&topic),
                 publisher: SessionId(publisher),
+                client: ClientTag(client),
                 exclude_me,
                 disclose_me,
                 retain,

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch, Semaphore};
+use tokio::sync::{mpsc, watch, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use vulpes_raft::host::Host;
 
@@ -32,10 +32,12 @@ pub(super) struct Clients {
     pub(super) desk: Desk,
     pub(super) calls: Calls,
     /// The realms that there are.
-    pub(super) realms: BTreeSet<Realm>,
+    pub(super) realms: Arc<BTreeSet<Realm>>,
     pub(super) default_realm: Realm,
     /// One permit a connection.
     pub(super) connections: Arc<Semaphore>,
+    /// One permit for each begun KiB of what all nodes keep of a session.
+    pub(super) states: Arc<Semaphore>,
     /// Connections now open.
     pub(super) wamp_sessions: AtomicU64,
     pub(super) mqtt_sessions: AtomicU64,
@@ -61,9 +63,10 @@ impl Clients {
             realm_states,
             desk,
             calls,
-            realms,
+            realms: Arc::new(realms),
             default_realm,
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS)),
+            states: Arc::new(Semaphore::new(limits::SESSION_STATES_BYTES / 1024)),
             wamp_sessions: AtomicU64::new(0),
             mqtt_sessions: AtomicU64::new(0),
             stopping,
@@ -74,6 +77,12 @@ impl Clients {
     /// A new session's number: 1 to 2^53 - 1.
     pub(super) fn new_session(&self) -> SessionId {
         SessionId((self.host.random.next_u64() >> 11).max(1))
+    }
+
+    /// Room for what all nodes keep of a session.
+    pub(super) fn try_keep_state(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = u32::try_from(bytes / 1024 + 1).ok()?;
+        self.states.clone().try_acquire_many_owned(permits).ok()
     }
 
     /// The time since the node began to serve clients.

@@ -144,6 +144,7 @@ fn deliver_retained<G: Gate>(gate: &mut G, id: SubscriptionId, topic: &Topic, re
         offset: retained.at.offset,
         topic: 0,
         publisher: retained.publisher,
+        client: retained.client,
         exclude_me: false,
         disclose_me: retained.disclose_me,
         retain: true,

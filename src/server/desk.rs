@@ -23,7 +23,7 @@ use vulpes_raft::ids::{NodeId, OrderTime, Position};
 
 use crate::act::{Act, DueId, Progress};
 use crate::entry::{Batch, EntryHandle};
-use crate::event::{Event, SessionId};
+use crate::event::{ClientTag, Event, SessionId};
 use crate::limits;
 use crate::realm::{Decision, Due, EndCause, Noted, Notice, Realms, SharedRealms};
 use crate::topic::Realm;
@@ -236,10 +236,12 @@ pub(super) fn turn(realms: &Realms, node: NodeId, foremost: Option<NodeId>) -> u
 }
 
 fn event(id: DueId, due: Due) -> Event {
+    let client = due.client.as_deref().map_or(ClientTag::NONE, ClientTag::of);
     Event {
         realm: due.realm,
         topic: due.topic,
         publisher: id.session,
+        client,
         exclude_me: false,
         disclose_me: false,
         retain: due.retain,

@@ -85,7 +85,8 @@ fn report(protocol: Protocol, peer: SocketAddr, end: &TransportError) {
 }
 
 async fn serve_mqtt(stream: BoxStream, clients: Arc<Clients>) -> TransportError {
-    let config = MqttConfig { default_realm: clients.default_realm.clone() };
+    let (default_realm, realms) = (clients.default_realm.clone(), clients.realms.clone());
+    let config = MqttConfig { default_realm, realms };
     let gate = MqttGate::new(config, clients.new_session(), clients.now());
     Session::new(gate, MqttTransport::new(stream), clients).run().await
 }

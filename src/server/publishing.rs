@@ -122,7 +122,7 @@ impl Publishing {
             }
             let first = self.next;
             self.next += events.len() as u64;
-            let bytes = events.iter().map(Event::size).sum();
+            let bytes = events.iter().map(Event::held).sum();
             self.unanswered.push_back((self.next, bytes));
             self.unanswered_bytes += bytes;
             self.batch_of(first, events, Some(self.answer_to.clone()))

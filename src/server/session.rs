@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, OwnedSemaphorePermit};
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
@@ -59,6 +59,8 @@ pub(super) struct Session<G, T> {
     standing: Standing,
     reader: Option<Reader>,
     publishing: Publishing,
+    /// Room for what all nodes keep of the session.
+    room: Option<OwnedSemaphorePermit>,
     /// There once the session has to do with calls.
     calls: Option<Attached>,
     /// Where the session outlives its connection.
@@ -115,6 +117,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             standing: Standing::Unknown,
             reader: None,
             publishing,
+            room: None,
             calls: None,
             keeping: None,
             current: None,
@@ -169,6 +172,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             let _ = self.clients.commands.send(Command::Remove(session)).await;
         }
         self.publishing.finish(&self.clients.entry).await;
+        drop(self.room.take());
     }
 
     fn now(&self) -> Moment {
@@ -269,9 +273,13 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if !self.clients.realms.contains(&realm) {
             return self.gate.opened(Err(OpenRefusal::NoSuchRealm));
         }
+        let Some(room) = self.clients.try_keep_state(event.size()) else {
+            return self.gate.opened(Err(OpenRefusal::NoRoom));
+        };
         let words = self.clients.desk.register(self.gate.session());
         self.publishing.push_own(event);
         self.standing = Standing::Announced { realm, words, known_as, drop_will: false };
+        self.room = Some(room);
     }
 
     fn joined(&mut self) {

@@ -29,7 +29,7 @@ use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use vulpes_raft::wire::Identity;
 
 use super::{IndexedRow, Storage};
-use crate::event::{Event, Payload, Qos, SessionId};
+use crate::event::{ClientTag, Event, Payload, Qos, SessionId};
 use crate::recent::RecentBodies;
 use crate::segment::{OpenSegment, SealedBody};
 use crate::topic::{Realm, Topic};
@@ -309,6 +309,7 @@ pub(crate) fn event(topic: &str, payload: &[u8]) -> Event {
         realm: Realm::new("realm").unwrap(),
         topic: Topic::from_canonical(topic),
         publisher: SessionId(1),
+        client: ClientTag::NONE,
         exclude_me: true,
         disclose_me: false,
         retain: false,

@@ -24,14 +24,12 @@ fn the_same_topic_in_both_spellings() {
 #[test]
 fn bad_topics_are_refused() {
     let long = "x".repeat(limits::TOPIC + 1);
-    let deep = "x/".repeat(limits::TOPIC_PARTS);
     for (text, error) in [
         ("", TopicError::Empty),
         ("a/+", TopicError::Wildcard),
         ("a#", TopicError::Wildcard),
         ("a\0", TopicError::ControlCharacter),
         (&long, TopicError::TooLong),
-        (&deep, TopicError::TooManyParts),
     ] {
         assert_eq!(Topic::from_mqtt(text), Err(error));
     }
@@ -46,6 +44,33 @@ fn bad_topics_are_refused() {
     for text in ["a/#/b", "a+/b", "a/b#", "#/#"] {
         assert_eq!(Pattern::from_mqtt(text), Err(TopicError::MisplacedWildcard), "{text}");
     }
+}
+
+/// The limit is on the canonical text, so that every topic has both spellings.
+#[test]
+fn topics_may_be_as_long_as_mqtt_has_them() {
+    let most = limits::TOPIC;
+    let wamp_escapes = "%2E".repeat(most);
+    let dots = Topic::from_mqtt(&".".repeat(most)).unwrap();
+    assert_eq!(dots.to_wamp(), wamp_escapes);
+    assert_eq!(Topic::from_wamp(&wamp_escapes), Ok(dots));
+    let slashes = Topic::from_mqtt(&"/".repeat(most)).unwrap();
+    assert_eq!((slashes.parts().count(), slashes.to_wamp().len()), (most + 1, most));
+    for (text, fits) in [
+        ("/".repeat(most / 3), true),
+        ("/".repeat(most / 3 + 1), false),
+        ("a.".repeat(most / 2) + "a", true),
+        ("a.".repeat(most / 2) + "a.a", false),
+        (".".repeat(3 * most + 1), false),
+    ] {
+        assert_eq!(Topic::from_wamp(&text).is_ok(), fits, "{}", text.len());
+        for read in [Pattern::from_wamp, Pattern::from_wamp_wildcard] {
+            let read = read(&text);
+            assert_eq!(read.is_ok(), fits, "{} {:?}", text.len(), read.err());
+        }
+    }
+    let deep = Pattern::from_mqtt(&("+/".repeat(most / 2) + "#")).unwrap();
+    assert!(deep.matches(&slashes) && deep.size() == most);
 }
 
 #[test]
@@ -77,6 +102,47 @@ fn patterns_match_as_their_protocol_says() {
         (prefix("a.b"), "a/c", false),
     ] {
         assert_eq!(pattern.matches(&Topic::from_canonical(topic)), fits, "{pattern:?} {topic}");
+    }
+}
+
+#[test]
+fn patterns_that_nothing_fits_are_known() {
+    let mqtt = |text| Pattern::from_mqtt(text).unwrap();
+    let fox = |text| Pattern::from_wamp(text).unwrap();
+    let wildcard = |text| Pattern::from_wamp_wildcard(text).unwrap();
+    let prefix = |text| Pattern::from_wamp_prefix(text).unwrap();
+    for (pattern, silent) in [
+        (mqtt("#"), false),
+        (mqtt("+/session/on_join"), false),
+        (mqtt("a/$SYS/b"), false),
+        (mqtt("$other/a"), false),
+        (mqtt("$SYS/#"), true),
+        (mqtt("$SYS"), true),
+        (mqtt("$SYS/broker/#"), true),
+        (mqtt("$SYS/broker/connection/#"), false),
+        (mqtt("$SYS/broker/connection/a/state"), false),
+        (mqtt("$SYS/broker/connection/a/other"), true),
+        (mqtt("$SYS/broker/connections/+"), true),
+        (mqtt("$share/g/a"), true),
+        (mqtt("wamp/#"), false),
+        (mqtt("wamp/+/on_join"), false),
+        (mqtt("wamp/+/on_create"), true),
+        (mqtt("wampx/on_create"), false),
+        (fox("wamp.session.on_leave"), false),
+        (fox("wamp.registration.on_create"), true),
+        (fox("wamp.subscription.*"), true),
+        (fox("$SYS.#"), true),
+        (wildcard("wamp..on_join"), false),
+        (wildcard("wamp..on_register"), true),
+        (wildcard("..on_register"), false),
+        (prefix("wamp"), false),
+        (prefix("wamp."), false),
+        (prefix("wamp.s"), false),
+        (prefix("wamp.registration"), true),
+        (prefix("$SYS.broker"), true),
+        (prefix("$SYS.broker.connection."), false),
+    ] {
+        assert_eq!(pattern.is_silent(), silent, "{pattern:?}");
     }
 }
 

@@ -11,6 +11,7 @@
 //! - [`restored`]: data directories put back from an older copy, or taken away.
 //! - [`retention`]: the log is shortened, and nothing else suffers.
 //! - [`sessions`]: MQTT sessions that outlive their connections.
+//! - [`names`]: names and topics as long as they may be, and who a client is.
 //! - [`state`]: locks, retained values and wills over all nodes.
 //! - [`register`]: compare-and-set and reads, judged as one variable while nodes are killed.
 //! - [`join`]: subscriptions that begin with retained values, while these change.
@@ -29,6 +30,7 @@ mod calls;
 mod crashes;
 mod groups;
 mod join;
+mod names;
 mod operator;
 mod order;
 mod overload;

@@ -74,7 +74,7 @@ impl EntryHandle {
     /// # Errors
     /// Where the entry's task is gone; nothing of the batch is stored then.
     pub async fn submit(&self, batch: Batch) -> Result<(), EntryClosed> {
-        let bytes: usize = batch.events.iter().map(Event::size).sum();
+        let bytes: usize = batch.events.iter().map(Event::held).sum();
         let bytes = u32::try_from(bytes.min(limits::ENTRY_BATCH_BYTES)).unwrap_or(u32::MAX);
         let room = self.room.clone().acquire_many_owned(bytes).await.map_err(|_| EntryClosed)?;
         self.reserve().await?.send_in(batch, Some(room));

@@ -15,7 +15,7 @@ use vulpes_raft::ids::{Incarnation, NodeId, Position};
 use super::fakes::{host, FakeStorage, FakeSync};
 use super::*;
 use crate::entry::{Batch, Entry, EntryConfig, EntryHandle, SESSION_ANSWERS};
-use crate::event::{Event, Payload, Qos, SessionId};
+use crate::event::{ClientTag, Event, Payload, Qos, SessionId};
 use crate::gate::{Answer, PublishError};
 use crate::topic::{Realm, Topic};
 
@@ -75,6 +75,7 @@ impl Session {
             realm: Realm::new("realm").unwrap(),
             topic: Topic::from_mqtt("a/b").unwrap(),
             publisher: SessionId(1),
+            client: ClientTag::NONE,
             exclude_me: true,
             disclose_me: false,
             retain: false,

@@ -1,9 +1,10 @@
 //! Whether a CONNECT is accepted, and as what.
 //!
-//! There are no users yet: everybody is anonymous. A user name only picks the realm (`user@realm`), and a password is
-//! not looked at.
+//! There are no users yet: everybody is anonymous, and a password is not looked at. A user name picks the realm, where
+//! what follows its last `@` names one that there is; otherwise the `@` is part of the name (`bob@example.com`), and the
+//! realm is the default one.
 //!
-//! Invariant: what all nodes keep of a session has a bounded size.
+//! Invariant: what all nodes keep of a session is as large as MQTT's own fields allow, and no larger.
 //!
 //! Deliberately absent: taking over from an older connection of the same client, and whether there is room to keep
 //! something beyond the connection, which all nodes decide alike.
@@ -13,18 +14,24 @@ use super::packet::{Reason, Version, Violation};
 use crate::act::{Attach, Join, NEVER};
 use crate::event::SessionId;
 use crate::gate::details::{self, Transport};
+use crate::gate::mqtt::{MqttConfig, CONNECT_PACKET};
+use crate::limits;
 use crate::topic::Realm;
 
-/// Longest client identifier, in bytes.
-const CLIENT_IDENTIFIER: usize = 1024;
-
-/// Longest user name, in bytes.
-const USER_NAME: usize = 1024;
+/// A session's event holds the details twice, in which a byte of the name may take six, and what the CONNECT has of a will.
+const _: () = assert!(
+    2 * (6 * limits::MQTT_TEXT + details::BESIDE_AUTHID)
+        + CONNECT_PACKET
+        + limits::SEGMENT_OVERHEAD
+        < limits::SEGMENT_BODY
+);
 
 /// A client that may come in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Client {
     pub(crate) version: Version,
+    /// It passes on to another server what it gets.
+    pub(crate) bridge: bool,
     pub(crate) realm: Realm,
     pub(crate) name: String,
     /// The name is ours, not the client's.
@@ -49,7 +56,7 @@ pub(crate) enum Coming {
 /// Decides on a CONNECT; tells who comes in, and what all nodes are told of it.
 pub(crate) fn admit(
     connect: Connect,
-    default_realm: &Realm,
+    config: &MqttConfig,
     session: SessionId,
 ) -> Result<(Client, Coming), Violation> {
     if connect.authentication {
@@ -58,42 +65,34 @@ pub(crate) fn admit(
             "no authentication method is offered",
         ));
     }
-    if connect.client_id.len() > CLIENT_IDENTIFIER {
-        return Err(Violation::new(
-            Reason::ClientIdentifierNotValid,
-            "the client identifier is longer than 1024 bytes",
-        ));
-    }
     let assigned = connect.client_id.is_empty();
-    if connect.version == Version::V311 && !connect.clean && assigned {
-        return Err(Violation::new(
-            Reason::ClientIdentifierNotValid,
-            "a client without an identifier must ask for a clean session",
-        ));
+    if assigned {
+        let text = match connect.version {
+            Version::V31 => Some("a client has to have an identifier"),
+            Version::V311 if !connect.clean => {
+                Some("a client without an identifier must ask for a clean session")
+            }
+            Version::V311 | Version::V5 => None,
+        };
+        if let Some(text) = text {
+            return Err(Violation::new(Reason::ClientIdentifierNotValid, text));
+        }
     }
-    // Of 3.1.1 there are only sessions that end with the connection, and sessions that never do.
+    // Before MQTT 5 there are only sessions that end with the connection, and sessions that never do.
     let expiry = match connect.version {
-        Version::V311 if connect.clean => 0,
-        Version::V311 => NEVER,
         Version::V5 => connect.session_expiry,
+        Version::V31 | Version::V311 if connect.clean => 0,
+        Version::V31 | Version::V311 => NEVER,
     };
-    if connect.user_name.len() > USER_NAME {
-        return Err(Violation::new(
-            Reason::BadUserNameOrPassword,
-            "the user name is longer than 1024 bytes",
-        ));
-    }
-    let (user, realm) = match connect.user_name.rsplit_once('@') {
-        None => (connect.user_name.as_str(), default_realm.clone()),
-        Some((user, realm)) => (
-            user,
-            Realm::new(realm).map_err(|error| {
-                Violation::new(Reason::BadUserNameOrPassword, format!("user name: {error}"))
-            })?,
-        ),
-    };
+    let named = connect.user_name.rsplit_once('@').and_then(|(user, realm)| {
+        let realm = Realm::new(realm).ok().filter(|realm| config.realms.contains(realm))?;
+        Some((user, realm))
+    });
+    let (user, realm) =
+        named.unwrap_or_else(|| (connect.user_name.as_str(), config.default_realm.clone()));
     let name = if assigned { format!("vulpes-{}", session.0) } else { connect.client_id };
     let protocol = match connect.version {
+        Version::V31 => "mqtt.3.1",
         Version::V311 => "mqtt.3.1.1",
         Version::V5 => "mqtt.5",
     };
@@ -102,6 +101,7 @@ pub(crate) fn admit(
     let join = Join { client: Some(name.clone()), will: connect.will, details };
     let client = Client {
         version: connect.version,
+        bridge: connect.bridge,
         realm,
         name,
         assigned,

@@ -2,25 +2,28 @@
 //!
 //! `$replay/<event id or position>/<filter>` replays after that place and goes on live; `$snapshot/<filter>` shows
 //! what there is and ends by itself, from the log's beginning where no place is given. Both may stand together. MQTT 5
-//! clients may say the same for all filters of a packet in the user properties `after` (a JSON text or number) and
-//! `snapshot` (`true` or `false`); what a filter itself says goes first. The properties `retained` and `retainedState`
-//! (`true` or `false`) and `filter` (JSON) say more. Where neither of the first two is there, retained values come as
-//! MQTT says, but not before a replay, which shows them in their own time.
+//! clients may say the same for all filters of a packet in the user properties `vulpes-after` (a JSON text or number) and
+//! `vulpes-snapshot` (`true` or `false`); what a filter itself says goes first. The properties `vulpes-retained` and
+//! `vulpes-retainedState` (`true` or `false`) and `vulpes-filter` (JSON) say more. Where neither of the first two is there,
+//! retained values come as MQTT says, but not before a replay, which shows them in their own time.
 //!
-//! Invariant: an option that is not built fails its SUBACK; none is ignored.
+//! Invariant: an option that is not built, or not known, fails its SUBACK; none is ignored. User properties without our
+//! prefix mean nothing here.
 //!
-//! Deliberately absent: shared subscriptions (`$share/…`), which are refused.
+//! Deliberately absent: shared subscriptions (`$share/…`), which are refused, as is every filter that nothing would ever
+//! come to (`$SYS/#`).
 
 use std::borrow::Cow;
 
 use vulpes_raft::ids::Position;
 
 use super::packet::codec::RetainHandling;
+use super::packet::property;
 use super::packet::{Reason, Violation};
 use crate::gate::terms;
 use crate::gate::{After, RetainedMode};
 use crate::payload::{Serializer, Value};
-use crate::topic::Pattern;
+use crate::topic::{Pattern, SILENT_TEXT};
 
 const REPLAY: &str = "$replay/";
 const SNAPSHOT: &str = "$snapshot/";
@@ -28,9 +31,6 @@ const SHARE: &str = "$share/";
 
 /// Largest position there can be.
 const LAST_POSITION: u64 = 1 << 53;
-
-/// Options named in user properties that are not built yet.
-const OPTIONS_NOT_BUILT: &[&str] = &["match"];
 
 /// From where in the log, and whether with retained values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,7 +77,8 @@ pub(crate) fn read_options(properties: &[(String, String)]) -> Result<Options, V
     let mut options = Options::default();
     let (mut snapshot, mut retained, mut state) = (None, None, None);
     for (name, value) in properties {
-        let flag = match name.as_str() {
+        let Some(option) = property::option(name) else { continue };
+        let flag = match option {
             "snapshot" => &mut snapshot,
             "retained" => &mut retained,
             "retainedState" => &mut state,
@@ -91,10 +92,7 @@ pub(crate) fn read_options(properties: &[(String, String)]) -> Result<Options, V
                 continue;
             }
             "after" | "filter" => return Err(wrong(format!("{name} is there twice"))),
-            other if OPTIONS_NOT_BUILT.contains(&other) => {
-                return Err(wrong(format!("the subscribe option {other} is not available")));
-            }
-            _ => continue,
+            _ => return Err(property::no_such_option(name, "SUBSCRIBE")),
         };
         let value = match value.as_str() {
             "true" => true,
@@ -119,7 +117,7 @@ fn wrong(text: impl Into<Cow<'static, str>>) -> Violation {
 
 fn read_after(value: &str) -> Result<After, Violation> {
     let expected =
-        "the user property after is a JSON text with an event id, or a position as a number";
+        "the user property vulpes-after is a JSON text with an event id, or a position as a number";
     let text = match serde_json::from_str(value) {
         Ok(serde_json::Value::String(text)) => text,
         Ok(serde_json::Value::Number(number)) => number.to_string(),
@@ -163,6 +161,9 @@ pub(crate) fn read(text: &str, options: Reading) -> Result<(Pattern, Reading), V
         ));
     }
     let pattern = Pattern::from_mqtt(rest).map_err(|error| invalid(error.to_string()))?;
+    if pattern.is_silent() {
+        return Err(Violation::new(Reason::NotAuthorized, SILENT_TEXT));
+    }
     reading.after = reading.after.or(options.after);
     reading.snapshot |= options.snapshot;
     reading.retained = options.retained;
@@ -200,9 +201,18 @@ mod tests {
             ("a", with(State, none()), Ok(("a", with(State, none())))),
             ("$snapshot/a", with(State, none()), Ok(("a", with(State, reading(None, true))))),
             ("$replay/5/a", with(Changes, none()), Ok(("a", with(Changes, reading(at(5), false))))),
-            // A topic's own name, once the option has been read.
-            ("$snapshot/$snapshot/a", none(), Ok(("$snapshot/a", reading(at(0), true)))),
-            ("$replay", none(), Ok(("$replay", none()))),
+            ("$snapshot/$snapshot/a", none(), Err(Reason::NotAuthorized)),
+            ("$replay", none(), Err(Reason::NotAuthorized)),
+            // What nobody publishes to, and what somebody does.
+            ("$SYS/#", none(), Err(Reason::NotAuthorized)),
+            ("$replay/0/$SYS/broker/uptime", none(), Err(Reason::NotAuthorized)),
+            (
+                "$SYS/broker/connection/+/state",
+                none(),
+                Ok(("$SYS/broker/connection/+/state", none())),
+            ),
+            ("wamp/registration/on_create", none(), Err(Reason::NotAuthorized)),
+            ("wamp/#", none(), Ok(("wamp/#", none()))),
             ("$replay/", none(), Err(Reason::TopicFilterInvalid)),
             ("$replay/5", none(), Err(Reason::TopicFilterInvalid)),
             ("$replay/5/", none(), Err(Reason::TopicFilterInvalid)),
@@ -243,31 +253,31 @@ mod tests {
         type Properties = &'static [(&'static str, &'static str)];
         let table: &[(Properties, Option<Reading>)] = &[
             (&[], Some(none())),
-            (&[("colour", "red")], Some(none())),
-            (&[("after", "17")], Some(reading(at(17), false))),
-            (&[("after", "\"17\"")], Some(reading(at(17), false))),
-            (&[("after", "\"2611221742b1za3\"")], Some(reading(event, false))),
-            (&[("snapshot", "true"), ("after", "1")], Some(reading(at(1), true))),
-            (&[("snapshot", "false")], Some(none())),
-            (&[("snapshot", "yes")], None),
-            (&[("snapshot", "true"), ("snapshot", "true")], None),
-            (&[("after", "1"), ("after", "2")], None),
-            (&[("after", "1.5")], None),
-            (&[("after", "-1")], None),
-            (&[("after", "null")], None),
-            (&[("after", "")], None),
-            (&[("after", "\"\"")], None),
-            (&[("retained", "true")], Some(with(RetainedMode::Changes, none()))),
-            (&[("retainedState", "true")], Some(with(RetainedMode::State, none()))),
-            (&[("retainedState", "false"), ("retained", "false")], Some(none())),
-            (&[("retained", "true"), ("retainedState", "true")], None),
-            (&[("retained", "true"), ("retained", "true")], None),
-            (&[("retained", "1")], None),
-            (&[("filter", "{}")], Some(none())),
-            (&[("filter", "{}"), ("filter", "{}")], None),
-            (&[("filter", "{")], None),
-            (&[("filter", "")], None),
-            (&[("match", "\"prefix\"")], None),
+            (&[("colour", "red"), ("after", "1"), ("filter", "{"), ("match", "x")], Some(none())),
+            (&[("vulpes-after", "17")], Some(reading(at(17), false))),
+            (&[("vulpes-after", "\"17\"")], Some(reading(at(17), false))),
+            (&[("vulpes-after", "\"2611221742b1za3\"")], Some(reading(event, false))),
+            (&[("vulpes-snapshot", "true"), ("vulpes-after", "1")], Some(reading(at(1), true))),
+            (&[("vulpes-snapshot", "false")], Some(none())),
+            (&[("vulpes-snapshot", "yes")], None),
+            (&[("vulpes-snapshot", "true"), ("vulpes-snapshot", "true")], None),
+            (&[("vulpes-after", "1"), ("vulpes-after", "2")], None),
+            (&[("vulpes-after", "1.5")], None),
+            (&[("vulpes-after", "-1")], None),
+            (&[("vulpes-after", "null")], None),
+            (&[("vulpes-after", "")], None),
+            (&[("vulpes-after", "\"\"")], None),
+            (&[("vulpes-retained", "true")], Some(with(RetainedMode::Changes, none()))),
+            (&[("vulpes-retainedState", "true")], Some(with(RetainedMode::State, none()))),
+            (&[("vulpes-retainedState", "false"), ("vulpes-retained", "false")], Some(none())),
+            (&[("vulpes-retained", "true"), ("vulpes-retainedState", "true")], None),
+            (&[("vulpes-retained", "true"), ("vulpes-retained", "true")], None),
+            (&[("vulpes-retained", "1")], None),
+            (&[("vulpes-filter", "{}")], Some(none())),
+            (&[("vulpes-filter", "{}"), ("vulpes-filter", "{}")], None),
+            (&[("vulpes-filter", "{")], None),
+            (&[("vulpes-filter", "")], None),
+            (&[("vulpes-match", "\"prefix\"")], None),
         ];
         for (properties, expected) in table {
             let owned = properties.iter().map(|(n, v)| (n.to_string(), v.to_string()));

@@ -1,4 +1,4 @@
-//! MQTT packets (3.1.1 and 5) as they stand on the wire: our guard in front of rumqttd's codecs.
+//! MQTT packets (3.1, 3.1.1 and 5) as they stand on the wire: our guard in front of rumqttd's codecs.
 //!
 //! ```text
 //! frame      where a packet begins and ends                      here
@@ -33,10 +33,19 @@ use self::reader::Reader;
 /// The protocol versions that are spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
+    /// Protocol level 3, named `MQIsdp`. Its packets are those of 3.1.1, but a SUBACK can't refuse a filter.
+    V31,
     /// Protocol level 4.
     V311,
     /// Protocol level 5.
     V5,
+}
+
+impl Version {
+    /// Whether it has properties, reason codes and a DISCONNECT from the server.
+    pub(crate) fn is_5(self) -> bool {
+        self == Self::V5
+    }
 }
 
 /// Reason codes of MQTT 5 (section 2.4), as far as we send them.
@@ -217,7 +226,9 @@ impl Frame {
         }
         // MQTT 5 section 2.1.3: the flags of all other packets are fixed.
         let flags = if matches!(kind, PUBREL | SUBSCRIBE | UNSUBSCRIBE) { 2 } else { 0 };
-        if self.first & 0x0F != flags {
+        // MQTT 3.1 marks a repeated SUBSCRIBE or UNSUBSCRIBE with the DUP flag.
+        let ignored = if version == Version::V31 && flags == 2 { 8 } else { 0 };
+        if self.first & 0x0F & !ignored != flags {
             return Err(Violation::malformed("reserved flags are set in the fixed header"));
         }
         let body = &buffer[self.body.clone()];
@@ -231,7 +242,7 @@ impl Frame {
             PINGREQ if body.is_empty() => Ok(Incoming::Ping),
             PINGREQ => Err(Violation::malformed("a PINGREQ has no body")),
             DISCONNECT => read_disconnect(body, version),
-            AUTH if version == Version::V5 => Err(Violation::new(
+            AUTH if version.is_5() => Err(Violation::new(
                 Reason::BadAuthenticationMethod,
                 "AUTH was sent, but no authentication method was agreed on",
             )),
@@ -244,10 +255,10 @@ impl Frame {
     }
 }
 
-/// MQTT 5 section 3.14; without reason code it is the normal one. 3.1.1 has no body.
+/// MQTT 5 section 3.14; without reason code it is the normal one. Older versions have no body.
 fn read_disconnect(body: &[u8], version: Version) -> Result<Incoming<'static>, Violation> {
-    if version == Version::V311 && !body.is_empty() {
-        return Err(Violation::malformed("a DISCONNECT of MQTT 3.1.1 has no body"));
+    if !version.is_5() && !body.is_empty() {
+        return Err(Violation::malformed("a DISCONNECT has no body before MQTT 5"));
     }
     let mut reader = Reader::new(body);
     let reason = if reader.is_empty() { 0 } else { reader.u8()? };

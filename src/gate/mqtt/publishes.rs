@@ -109,7 +109,7 @@ impl Publishes {
         if packet_id == 0 {
             return Ok(());
         }
-        if self.version == Version::V5 && self.waiting >= usize::from(RECEIVE_MAXIMUM) {
+        if self.version.is_5() && self.waiting >= usize::from(RECEIVE_MAXIMUM) {
             return Err(Violation::new(
                 Reason::ReceiveMaximumExceeded,
                 "more messages are unanswered than the Receive Maximum allows",

@@ -10,16 +10,17 @@ use super::admission::Client;
 use super::outbox::Outbox;
 use super::packet::codec::write_pingresp;
 use super::packet::publish::{Outgoing, Publish};
-use super::packet::{Incoming, Reason, Version, Violation};
+use super::packet::{Incoming, Reason, Violation};
 use super::publishes::Publishes;
 use super::subscriptions::Subscriptions;
 use super::topics::Topics;
 use super::window::Window;
 use crate::act::Act;
-use crate::event::{Event, Payload, Qos, SessionId};
+use crate::event::{ClientTag, Event, Payload, Qos, SessionId};
 use crate::gate::{Delivery, Parting, Request, Resumed, Sending};
 use crate::limits;
 use crate::payload;
+use crate::topic::{TopicError, ROUTERS_OWN_TEXT};
 use bytes::Bytes;
 use vulpes_raft::ids::Position;
 
@@ -36,6 +37,8 @@ pub(crate) struct Session {
     /// Events before this place are of the time that the client was away.
     back_at: Position,
     id: SessionId,
+    /// Of the client over all its sessions.
+    tag: ClientTag,
     window: Window,
     topics: Topics,
     /// Subscription identifiers of the message at hand; kept for its memory.
@@ -46,7 +49,7 @@ impl Session {
     pub(crate) fn new(id: SessionId, client: Client) -> Self {
         Self {
             publishes: Publishes::new(client.version, client.problem_information),
-            subscriptions: Subscriptions::new(client.version, client.problem_information),
+            subscriptions: Subscriptions::new(&client),
             window: Window::new(client.receive_maximum),
             topics: Topics::default(),
             identifiers: Vec::new(),
@@ -54,6 +57,7 @@ impl Session {
             expiry: None,
             back_at: Position(0),
             id,
+            tag: ClientTag::of(&client.name),
             client,
         }
     }
@@ -94,9 +98,18 @@ impl Session {
         if publish.qos == Qos::ExactlyOnce {
             return Err(Violation::new(Reason::QosNotSupported, "QoS 2 is not available"));
         }
-        let topic = self.topics.read(publish.topic).map_err(|error| {
-            Violation::new(Reason::TopicNameInvalid, format!("PUBLISH: {error}"))
-        })?;
+        let topic = match self.topics.read(publish.topic) {
+            Ok(topic) => topic,
+            Err(error) => {
+                let text = format!("PUBLISH: {error}");
+                let violation = Violation::new(Reason::TopicNameInvalid, text);
+                // A wildcard or no topic at all is against the protocol; other names are only not taken here.
+                return match error {
+                    TopicError::Empty | TopicError::Wildcard => Err(violation),
+                    _ => self.refuse(publish.qos, publish.packet_id, violation, out),
+                };
+            }
+        };
         let conditional = publish.terms.is_conditional();
         let reserved = topic.is_routers_own().then(routers_own);
         if let Some(violation) = reserved.or(publish.refused) {
@@ -106,6 +119,7 @@ impl Session {
             realm: self.client.realm.clone(),
             topic,
             publisher: self.id,
+            client: self.tag,
             exclude_me: publish.exclude_me,
             disclose_me: publish.disclose_me,
             retain: publish.retain,
@@ -123,7 +137,7 @@ impl Session {
                 format!("a message may have {} bytes at most", limits::EVENT),
             ));
         }
-        let conditional = conditional.then_some(event.size());
+        let conditional = conditional.then_some(event.held());
         if let Some(Err(violation)) = conditional.map(|bytes| self.publishes.may_wait(bytes)) {
             return self.refuse(event.qos, publish.packet_id, violation, out);
         }
@@ -140,7 +154,7 @@ impl Session {
         violation: Violation,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        if qos == Qos::AtMostOnce || self.client.version != Version::V5 {
+        if qos == Qos::AtMostOnce || !self.client.version.is_5() {
             return Err(violation);
         }
         self.publishes.refuse(packet_id, violation, out)
@@ -153,7 +167,8 @@ impl Session {
     /// Sends an event: once, however many of the session's subscriptions it is for.
     pub(crate) fn deliver(&mut self, delivery: Delivery<'_>, out: &mut Outbox) {
         let event = delivery.event;
-        let own = event.publisher == self.id;
+        // Whatever session of the client's it was, or its will (MQTT-3.8.3-3).
+        let own = event.client == self.tag;
         let mut granted = None;
         let mut retain = delivery.retained;
         self.identifiers.clear();
@@ -189,7 +204,7 @@ impl Session {
             properties: &event.properties,
             payload: &payload,
         };
-        if version == Version::V5 && outgoing.size(version) > out.max_packet {
+        if version.is_5() && outgoing.size(version) > out.max_packet {
             self.oversized += 1;
             return;
         }
@@ -212,6 +227,5 @@ impl Session {
 }
 
 fn routers_own() -> Violation {
-    let text = "PUBLISH: topics that begin with wamp are the router's own";
-    Violation::new(Reason::TopicNameInvalid, text)
+    Violation::new(Reason::TopicNameInvalid, format!("PUBLISH: {ROUTERS_OWN_TEXT}"))
 }

@@ -11,6 +11,7 @@ mod kept;
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::admission::Client;
 use super::filter::{self, Options};
 use super::outbox::Outbox;
 use super::packet::codec::{write_suback, Filter, Subscribe, Unsubscribe};
@@ -21,9 +22,6 @@ use crate::gate::{Request, RetainedMode, SubscribeError, Subscription, Subscript
 use crate::limits;
 use crate::topic::Pattern;
 use kept::Keeping;
-
-/// Bytes the filters of one session may have, all together.
-const FILTER_BYTES: usize = 1 << 20;
 
 /// What a subscription was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +85,9 @@ pub(crate) struct Subscriptions {
     version: Version,
     /// Reason strings are welcome in a SUBACK.
     explain: bool,
+    /// A bridge before MQTT 5, which can't ask for it, is shown the RETAIN flag as it was published, and nothing that
+    /// came from itself.
+    bridge: bool,
     last: u64,
     by_text: HashMap<Box<str>, SubscriptionId>,
     by_id: HashMap<SubscriptionId, Entry>,
@@ -103,10 +104,11 @@ pub(crate) struct Subscriptions {
 }
 
 impl Subscriptions {
-    pub(crate) fn new(version: Version, explain: bool) -> Self {
+    pub(crate) fn new(client: &Client) -> Self {
         Self {
-            version,
-            explain,
+            version: client.version,
+            explain: client.problem_information,
+            bridge: client.bridge && !client.version.is_5(),
             last: 0,
             by_text: HashMap::new(),
             by_id: HashMap::new(),
@@ -145,8 +147,8 @@ impl Subscriptions {
             let qos = filter.qos.min(Qos::AtLeastOnce);
             let granted = Granted {
                 qos,
-                no_local: filter.no_local,
-                retain_as_published: filter.retain_as_published,
+                no_local: filter.no_local || self.bridge,
+                retain_as_published: filter.retain_as_published || self.bridge,
                 changes: false,
                 identifier: packet.identifier,
             };
@@ -289,7 +291,7 @@ impl Subscriptions {
     /// Takes up a subscription that waits for the node's answer.
     fn insert(&mut self, entry: Entry) -> Result<SubscriptionId, Violation> {
         if self.by_id.len() >= limits::SESSION_SUBSCRIPTIONS
-            || self.text_bytes + entry.text.len() > FILTER_BYTES
+            || self.text_bytes + entry.text.len() > limits::SESSION_PATTERNS
         {
             return Err(too_many());
         }
@@ -370,6 +372,11 @@ impl Subscriptions {
     }
 
     fn write(&self, pending: &Pending, out: &mut Outbox) -> Result<(), Violation> {
+        let refused = pending.codes.iter().find_map(|code| code.err());
+        if let Some(reason) = refused.filter(|_| self.version == Version::V31) {
+            let text = pending.text.clone().unwrap_or_default();
+            return Err(Violation::new(reason, format!("a filter is refused: {text}")));
+        }
         let text = pending.text.as_deref().filter(|_| self.explain);
         out.put_explained(text, |text, output| {
             write_suback(self.version, pending.packet_id, &pending.codes, text, output);

@@ -6,7 +6,7 @@
 //! stored 0 2          two publishes, from sequence 0 on, have their place; also: unknown, lost
 //! subscribed 1        also: gone 1 7, ahead 1 7, toomany 1, unavailable 1, unsubscribed 1, ended 1
 //! decided 0 7         the first publish is accepted at position 7; also: notaccepted 0, linefull 0, sessionended 0
-//! deliver T qQ by S to 1,2 X                 an event; also: change, one that is to be retained; keep, one that was
+//! deliver T qQ by S to 1,2 X                 an event (77 is the session itself, 78 an earlier one of its client); also: change, one that is to be retained; keep, one that was
 //! cursor 7 first T qQ by S to 1,2 X          the event at position 7 at the session's cursor; also: doubtful, again:PACKETID
 //! resume 5 7:1,9:2 a/b@4q1                   the session goes on: back at 5, in flight, filters; also: keeps, a new one
 //! noted / noroom                             what was to be kept first is, or is not
@@ -32,13 +32,15 @@ mod subscribe;
 mod terms;
 mod wills;
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
 use super::packet::publish::put_varint;
 use super::{MqttConfig, MqttGate};
 use crate::act::{Act, InFlight, KeptSubscription, Refusal, Will};
-use crate::event::{Payload, Qos, SessionId};
+use crate::event::{ClientTag, Payload, Qos, SessionId};
 use crate::gate::{
     Answer, Delivery, EndReason, Gate, KeptReading, Moment, OpenRefusal, PublishError, Request,
     Resumed, RetainedMode, Sending, Stored, SubscribeError, SubscriptionId,
@@ -63,7 +65,9 @@ const OPEN5: &str = "in $CONNECT5\nask $ASK\nopened\nout $CONNACK5\n";
 const SESSION: SessionId = SessionId(77);
 
 fn new_gate() -> MqttGate {
-    let config = MqttConfig { default_realm: Realm::new("home").unwrap() };
+    let realms = ["home", "home.lab", "c"].map(|name| Realm::new(name).unwrap());
+    let default_realm = realms[0].clone();
+    let config = MqttConfig { default_realm, realms: Arc::new(realms.into()) };
     MqttGate::new(config, SESSION, Moment(0))
 }
 
@@ -243,6 +247,10 @@ fn stored(publisher: u64, qos: Qos, payload: Payload, properties: Bytes) -> Stor
         offset: 0,
         topic: 0,
         publisher: SessionId(publisher),
+        client: match publisher {
+            77 | 78 => ClientTag::of("c"),
+            _ => ClientTag::of("other"),
+        },
         exclude_me: false,
         disclose_me: false,
         retain: false,
@@ -295,6 +303,7 @@ fn show(request: &Request) -> String {
         Request::Keep { act, subscribe, unsubscribe } => show_keep(act, subscribe, unsubscribe),
         Request::Publish(event) => {
             assert_eq!((event.realm.as_str(), event.publisher), ("home", SESSION));
+            assert_eq!(event.client, ClientTag::of("c"));
             assert!(event.payload.kwargs.is_empty());
             let mut text = format!("publish {} q{}", event.topic, event.qos as u8);
             if !event.payload.is_empty() {

@@ -1,6 +1,7 @@
 //! The topics a client publishes to, read once each: publishers mostly stay on a few.
 //!
-//! Invariant: it takes at most [`CACHE_BYTES`] bytes of texts, and never changes what a topic is read as.
+//! Invariant: it takes at most [`CACHE_BYTES`] bytes of texts, and never changes what a topic is read as. A topic that is
+//! longer is read anew each time.
 //!
 //! Deliberately absent: which topics were used last. When it is full, it begins anew.
 
@@ -33,13 +34,16 @@ impl Topics {
             Some(topic) => topic.clone(),
             None => self.insert(text)?,
         };
-        self.last = Some(topic.clone());
+        self.last = Some(topic.clone()).filter(|topic| topic.as_str().len() <= CACHE_BYTES);
         Ok(topic)
     }
 
     fn insert(&mut self, text: &str) -> Result<Topic, TopicError> {
         let topic = Topic::from_mqtt(text)?;
         let cost = text.len() + ENTRY_BYTES;
+        if cost > CACHE_BYTES {
+            return Ok(topic);
+        }
         if self.bytes + cost > CACHE_BYTES {
             self.by_text.clear();
             self.bytes = 0;
@@ -65,5 +69,8 @@ mod tests {
             }
         }
         assert_eq!(topics.read("a/+"), Err(TopicError::Wildcard));
+        let long = "x".repeat(crate::limits::TOPIC);
+        assert_eq!(topics.read(&long).unwrap().as_str(), long);
+        assert!(topics.last.is_none() && topics.bytes <= CACHE_BYTES);
     }
 }

@@ -1,5 +1,8 @@
 //! The options of HELLO, PUBLISH and SUBSCRIBE; those of calls are in `calls/options`.
 //!
+//! Every option may be written with a leading underscore as well (`_after`), which is how WAMP marks what is not its own:
+//! wampy and autobahn-python send no other foreign options. Both spellings at once are refused.
+//!
 //! Invariant: an option that would change what happens, and that this release does not know how to honour, is refused
 //! by name and never ignored. Options nobody defined are ignored, as WAMP says.
 //!
@@ -23,6 +26,8 @@ pub(super) enum OptionError {
     NotImplemented(&'static str),
     #[error("the option {option} has to be {expected}")]
     Wrong { option: &'static str, expected: &'static str },
+    #[error("the option {0} is there twice; write it with or without an underscore")]
+    Twice(&'static str),
     #[error(transparent)]
     Terms(#[from] TermsError),
 }
@@ -31,8 +36,39 @@ impl OptionError {
     pub(super) fn uri(self) -> &'static str {
         match self {
             Self::NotImplemented(_) => uri::NOT_IMPLEMENTED,
-            Self::Wrong { .. } | Self::Terms(_) => uri::INVALID_ARGUMENT,
+            Self::Wrong { .. } | Self::Twice(_) | Self::Terms(_) => uri::INVALID_ARGUMENT,
         }
+    }
+}
+
+/// The options of a message by their names, in both spellings.
+pub(super) struct Names {
+    known: &'static [&'static str],
+    /// One bit for each that has been there.
+    seen: u32,
+}
+
+impl Names {
+    pub(super) fn new(known: &'static [&'static str]) -> Self {
+        assert!(known.len() <= 32, "one bit for each");
+        Self { known, seen: 0 }
+    }
+
+    /// The option that a key names; `None` where nobody defined one.
+    pub(super) fn option(&mut self, key: &str) -> Result<Option<&'static str>, OptionError> {
+        let name = match key.strip_prefix('_') {
+            // WAMP has no capital letters in names of this kind.
+            Some("retained_state") => "retainedState",
+            Some(name) => name,
+            None => key,
+        };
+        let Some(at) = self.known.iter().position(|known| *known == name) else { return Ok(None) };
+        let bit = 1 << at;
+        if self.seen & bit != 0 {
+            return Err(OptionError::Twice(self.known[at]));
+        }
+        self.seen |= bit;
+        Ok(Some(self.known[at]))
     }
 }
 
@@ -68,6 +104,22 @@ pub(super) struct PublishOptions {
     pub(super) error: Option<OptionError>,
 }
 
+const PUBLISH_OPTIONS: &[&str] = &[
+    "acknowledge",
+    "exclude_me",
+    "disclose_me",
+    "retain",
+    "watch",
+    "when",
+    "will",
+    "exclude",
+    "exclude_authid",
+    "exclude_authrole",
+    "eligible",
+    "eligible_authid",
+    "eligible_authrole",
+];
+
 impl PublishOptions {
     pub(super) fn read(serializer: Serializer, raw: &[u8]) -> Result<Self, Malformed> {
         let mut options = Self {
@@ -78,9 +130,12 @@ impl PublishOptions {
             terms: Terms::default(),
             error: None,
         };
+        let mut names = Names::new(PUBLISH_OPTIONS);
         entries(serializer, raw, |key, value| {
             let reader = Reader { serializer, value };
-            let read = match key {
+            let name = names.option(key);
+            let twice = name.err();
+            let read = match name.ok().flatten().unwrap_or_default() {
                 "acknowledge" => reader.flag("acknowledge", &mut options.acknowledge),
                 "exclude_me" => reader.flag("exclude_me", &mut options.exclude_me),
                 "disclose_me" => reader.flag("disclose_me", &mut options.disclose_me),
@@ -89,15 +144,10 @@ impl PublishOptions {
                 // Null is a value here: it asks for there being none, or for there being none any more.
                 "when" => reader.condition("when").map(|when| options.terms.when = Some(when)),
                 "will" => reader.will().map(|will| options.terms.will = Some(will)),
-                "exclude" => Err(OptionError::NotImplemented("exclude")),
-                "exclude_authid" => Err(OptionError::NotImplemented("exclude_authid")),
-                "exclude_authrole" => Err(OptionError::NotImplemented("exclude_authrole")),
-                "eligible" => Err(OptionError::NotImplemented("eligible")),
-                "eligible_authid" => Err(OptionError::NotImplemented("eligible_authid")),
-                "eligible_authrole" => Err(OptionError::NotImplemented("eligible_authrole")),
-                _ => Ok(()),
+                "" => Ok(()),
+                not_built => Err(OptionError::NotImplemented(not_built)),
             };
-            options.error = options.error.or(read.err());
+            options.error = options.error.or(twice).or(read.err());
         })?;
         options.terms.merge = options.retain;
         let together = terms::check(&options.terms, options.retain);
@@ -126,6 +176,9 @@ pub(super) struct SubscribeOptions {
     pub(super) filter: Option<Value>,
 }
 
+const SUBSCRIBE_OPTIONS: &[&str] =
+    &["match", "after", "snapshot", "retained", "retainedState", "get_retained", "filter"];
+
 impl SubscribeOptions {
     pub(super) fn read(
         serializer: Serializer,
@@ -140,9 +193,12 @@ impl SubscribeOptions {
         };
         let (mut retained, mut state, mut get_retained) = (false, false, false);
         let mut error = None;
+        let mut names = Names::new(SUBSCRIBE_OPTIONS);
         entries(serializer, raw, |key, value| {
             let reader = Reader { serializer, value };
-            let read = match key {
+            let name = names.option(key);
+            let twice = name.err();
+            let read = match name.ok().flatten().unwrap_or_default() {
                 "match" => reader.matching().map(|matching| options.matching = matching),
                 "after" => reader.after().map(|after| options.after = after),
                 "snapshot" => reader.flag("snapshot", &mut options.snapshot),
@@ -153,7 +209,7 @@ impl SubscribeOptions {
                 "filter" => reader.condition("filter").map(|filter| options.filter = Some(filter)),
                 _ => Ok(()),
             };
-            error = error.or(read.err());
+            error = error.or(twice).or(read.err());
         })?;
         match terms::retained_mode(retained, state || get_retained) {
             Ok(mode) => options.retained = mode,

@@ -10,10 +10,10 @@ use super::message::{code, Publish, RequestId, Violation};
 use super::options::PublishOptions;
 use super::{uri, WampGate};
 use crate::act::Act;
-use crate::event::{Event, Qos};
+use crate::event::{ClientTag, Event, Qos};
 use crate::gate::Request;
 use crate::limits;
-use crate::topic::{Realm, Topic};
+use crate::topic::{Realm, Topic, ROUTERS_OWN_TEXT};
 
 impl WampGate {
     pub(super) fn publish(
@@ -36,7 +36,7 @@ impl WampGate {
             }
         };
         if topic.is_routers_own() {
-            let sentence = "topics that begin with wamp are the router's own";
+            let sentence = ROUTERS_OWN_TEXT;
             self.refuse_publish(&options, publish.request, uri::INVALID_URI, sentence);
             return Ok(());
         }
@@ -46,7 +46,7 @@ impl WampGate {
             self.refuse_publish(&options, publish.request, uri::PAYLOAD_SIZE_EXCEEDED, &sentence);
             return Ok(());
         }
-        let conditional = options.terms.is_conditional().then_some(event.size());
+        let conditional = options.terms.is_conditional().then_some(event.held());
         if let Some(Err(error)) = conditional.map(|bytes| self.publishes.may_wait(bytes)) {
             let sentence = error.to_string();
             self.refuse_publish(&options, publish.request, uri::TOO_MANY_WAITS, &sentence);
@@ -77,6 +77,7 @@ impl WampGate {
             realm,
             topic,
             publisher: self.session,
+            client: ClientTag::NONE,
             exclude_me: options.exclude_me,
             disclose_me: options.disclose_me,
             retain: options.retain,

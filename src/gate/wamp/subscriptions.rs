@@ -1,7 +1,7 @@
 //! The subscriptions of one WAMP session.
 //!
-//! Invariant: at most [`limits::SESSION_SUBSCRIPTIONS`] subscriptions and requests for them, together, with filters of
-//! [`limits::SESSION_FILTERS`] bytes. An id is never used twice in a session.
+//! Invariant: at most [`limits::SESSION_SUBSCRIPTIONS`] subscriptions and requests for them, together, with topics of
+//! [`limits::SESSION_PATTERNS`] and filters of [`limits::SESSION_FILTERS`] bytes. An id is never used twice in a session.
 //!
 //! Deliberately absent: matching, which the driver does.
 
@@ -20,6 +20,8 @@ pub(super) struct Subscriptions {
     last: u64,
     /// Requests that wait for the answer to another one's subscription.
     waiting: usize,
+    /// Bytes of all topics.
+    texts: usize,
     /// Bytes of all filters.
     filters: usize,
 }
@@ -31,6 +33,8 @@ pub(super) struct Kind {
     pub(super) own: bool,
     /// It shows changes of retained values only.
     pub(super) changes: bool,
+    /// Bytes of its topic.
+    pub(super) text: usize,
     /// Bytes of its filter.
     pub(super) filter: usize,
 }
@@ -92,6 +96,9 @@ impl Subscriptions {
         if self.table.len() + self.waiting >= limits::SESSION_SUBSCRIPTIONS {
             return Subscribe::TooMany;
         }
+        if self.texts + kind.text > limits::SESSION_PATTERNS {
+            return Subscribe::TooMany;
+        }
         if self.filters + kind.filter > limits::SESSION_FILTERS {
             return Subscribe::TooLargeFilters;
         }
@@ -108,6 +115,7 @@ impl Subscriptions {
         if let Some(pattern) = &shared {
             self.shared.insert(pattern.clone(), id);
         }
+        self.texts += kind.text;
         self.filters += kind.filter;
         self.table.insert(id, Entry { stage: Stage::Asked(vec![request]), kind, shared });
         Subscribe::Ask(id)
@@ -171,6 +179,7 @@ impl Subscriptions {
 
     fn remove(&mut self, id: SubscriptionId) -> Option<Entry> {
         let entry = self.table.remove(&id)?;
+        self.texts -= entry.kind.text;
         self.filters -= entry.kind.filter;
         if let Some(pattern) = &entry.shared {
             self.shared.remove(pattern);
@@ -200,6 +209,19 @@ mod tests {
         assert_eq!(subscriptions.subscribed(SubscriptionId(1), true).len(), 3);
         let next = SubscriptionId(limits::SESSION_SUBSCRIPTIONS as u64 - 1);
         assert_eq!(subscriptions.subscribe(request, &pattern(0), own), Subscribe::Ask(next));
+    }
+
+    #[test]
+    fn topics_have_a_size_all_together() {
+        let mut subscriptions = Subscriptions::default();
+        let pattern = Pattern::from_wamp("a").unwrap();
+        let half = Kind { own: true, text: limits::SESSION_PATTERNS / 2, ..Kind::default() };
+        let mut ask = || subscriptions.subscribe(RequestId(1), &pattern, half);
+        assert_eq!(ask(), Subscribe::Ask(SubscriptionId(1)));
+        assert_eq!((ask(), ask()), (Subscribe::Ask(SubscriptionId(2)), Subscribe::TooMany));
+        subscriptions.subscribed(SubscriptionId(1), false);
+        let id = SubscriptionId(3);
+        assert_eq!(subscriptions.subscribe(RequestId(1), &pattern, half), Subscribe::Ask(id));
     }
 
     #[test]

@@ -16,12 +16,12 @@ use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
 use super::*;
 use crate::act::Act;
-use crate::event::{Encoding, Payload, Qos};
+use crate::event::{ClientTag, Encoding, Payload, Qos};
 use crate::gate::{After, PublishError, Sending, Stored};
 use crate::payload::{decode, encode, value, Value};
 use crate::procedure::Invoke;
 use crate::segment::StoredEvent;
-use crate::topic::{Pattern, PatternPart, Topic};
+use crate::topic::{Pattern, Topic};
 
 mod calls;
 mod scripts;
@@ -132,17 +132,10 @@ fn show(request: &Request) -> String {
             text + &show_act(&event.act)
         }
         Request::Subscribe(Subscription { id, pattern, after, snapshot, retained, filter }) => {
-            let part = |part: &PatternPart| match part {
-                PatternPart::Literal(text) => text.to_string(),
-                PatternPart::One => "+".into(),
-                PatternPart::Rest => "#".into(),
-            };
             let pattern = match pattern {
                 Pattern::Exact(topic) => format!("exact {topic}"),
                 Pattern::Prefix(text) => format!("prefix {text}"),
-                Pattern::Parts(parts) => {
-                    format!("parts {}", parts.iter().map(part).collect::<Vec<_>>().join("/"))
-                }
+                Pattern::Parts(parts) => format!("parts {}", parts.as_str()),
             };
             let after = match after {
                 None => String::new(),
@@ -275,6 +268,7 @@ fn stored(publisher: &str, payload: &[&str]) -> StoredEvent {
         offset: 3,
         topic: 0,
         publisher: SessionId(publisher.trim_matches(['!', '+']).parse().unwrap()),
+        client: ClientTag::NONE,
         exclude_me: !publisher.contains('+'),
         disclose_me: publisher.contains('!'),
         retain: false,

@@ -1,11 +1,11 @@
 //! What a session remembers of the topics it used lately, so that a repeated one is not read or spelled again.
 //!
-//! Invariant: a session remembers at most [`TEXTS`] topics and [`BYTES`] bytes of their texts each way, or one
-//! topic whose text alone is longer.
+//! Invariant: a session remembers at most [`TEXTS`] topics and [`BYTES`] bytes of their texts each way. A topic whose text
+//! alone is longer is read and spelled anew each time.
 //!
 //! Deliberately absent: fairness. When it is full, it forgets all.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;
 use std::hash::Hash;
 
@@ -39,15 +39,21 @@ pub(super) struct Delivered(Recent<Topic, Box<[u8]>>);
 
 impl Delivered {
     /// Shows the text of a topic.
-    pub(super) fn text(&mut self, serializer: Serializer, topic: &Topic) -> &[u8] {
+    pub(super) fn text(&mut self, serializer: Serializer, topic: &Topic) -> Cow<'_, [u8]> {
         if self.0.get(topic).is_none() {
             let mut writer = Writer::new(serializer, topic.as_str().len() + 8);
             writer.text(&topic.to_wamp());
             let text = writer.finish();
             let size = text.len();
+            if size > BYTES {
+                return text.into();
+            }
             self.0.put(topic.clone(), text.into(), size);
         }
-        self.0.get(topic).map_or(&[], |text| text)
+        match self.0.get(topic) {
+            Some(text) => Cow::Borrowed(text),
+            None => Cow::Borrowed(&[]),
+        }
     }
 }
 
@@ -72,6 +78,9 @@ impl<K: Eq + Hash, V> Recent<K, V> {
     }
 
     fn put(&mut self, key: K, value: V, size: usize) {
+        if size > BYTES {
+            return;
+        }
         if self.map.len() >= TEXTS || self.bytes + size > BYTES {
             self.map.clear();
             self.bytes = 0;
@@ -93,11 +102,15 @@ mod tests {
             let topic = published.topic(&text).unwrap();
             assert_eq!(published.topic(&text), Ok(topic.clone()));
             let spelled = format!("\"{text}\"").into_bytes();
-            assert_eq!(delivered.text(Serializer::Json, &topic), spelled);
-            assert_eq!(delivered.text(Serializer::Json, &topic), spelled);
+            assert_eq!(*delivered.text(Serializer::Json, &topic), spelled);
+            assert_eq!(*delivered.text(Serializer::Json, &topic), spelled);
             assert!(published.0.map.len() <= TEXTS && published.0.bytes <= BYTES);
             assert!(delivered.0.map.len() <= TEXTS && delivered.0.bytes <= BYTES);
         }
+        let long = "x".repeat(2 * BYTES);
+        let topic = published.topic(&long).unwrap();
+        assert_eq!(delivered.text(Serializer::Json, &topic).len(), long.len() + 2);
+        assert!(published.0.bytes <= BYTES && delivered.0.bytes <= BYTES);
         assert_eq!(published.topic("a..b"), Err(TopicError::EmptyPart));
     }
 }

@@ -11,6 +11,8 @@ use crate::call::CallError;
 use crate::gate::{EndReason, OpenRefusal, PublishError, SubscribeError};
 
 const HISTORY_GONE: &str = "vulpes.error.history_gone";
+/// A topic that this router has nothing to say on.
+pub(super) const FEATURE_NOT_SUPPORTED: &str = "wamp.error.feature_not_supported";
 pub(super) const INVALID_URI: &str = "wamp.error.invalid_uri";
 pub(super) const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
 pub(super) const NO_SUCH_SUBSCRIPTION: &str = "wamp.error.no_such_subscription";
@@ -79,7 +81,9 @@ pub(super) fn of_subscribe_error(error: SubscribeError) -> &'static str {
 pub(super) fn of_open_refusal(refusal: OpenRefusal) -> &'static str {
     match refusal {
         OpenRefusal::NoSuchRealm => "wamp.error.no_such_realm",
-        OpenRefusal::TooManyConnections => "vulpes.error.too_many_connections",
+        OpenRefusal::TooManyConnections | OpenRefusal::NoRoom => {
+            "vulpes.error.too_many_connections"
+        }
         OpenRefusal::Unavailable => "vulpes.error.unavailable",
     }
 }

@@ -35,7 +35,7 @@ impl Case {
             // A name of its own, or the same case of the other version would take the session over.
             Begin::Connected(level) => {
                 let client = format!("{level} {}", self.name);
-                vec![connect(level, &client, None), self.bytes]
+                vec![connect(level, &client), self.bytes]
             }
         };
         let told = hangs_up_after(address, &parts).await;
@@ -45,15 +45,13 @@ impl Case {
     }
 }
 
-pub(super) fn connect(level: u8, client: &str, user: Option<&str>) -> Vec<u8> {
+pub(super) fn connect(level: u8, client: &str) -> Vec<u8> {
     let mut body = string("MQTT");
-    let flags = if user.is_some() { 0x82 } else { 0x02 };
-    body.extend([level, flags, 0, 60]);
+    body.extend([level, 0x02, 0, 60]);
     if level == 5 {
         body.push(0);
     }
     body.extend(string(client));
-    body.extend(user.into_iter().flat_map(string));
     packet(0x10, &body)
 }
 
@@ -87,17 +85,17 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn before_connect() -> Vec<Case> {
-    let mut twice_flagged = connect(4, "reserved", None);
+    let mut twice_flagged = connect(4, "reserved");
     twice_flagged[9] |= 0x01;
-    let mut unknown_name = connect(4, "name", None);
+    let mut unknown_name = connect(4, "name");
     unknown_name[4] = b'X';
-    let mut bad_text = connect(4, "xyz", None);
+    let mut bad_text = connect(4, "xyz");
     let last = bad_text.len() - 1;
     bad_text[last] = 0xff;
-    let table: [(&str, Vec<u8>, &[u8]); 14] = [
+    let table: [(&str, Vec<u8>, &[u8]); 13] = [
         ("garbage", garbage(4000), b""),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), b""),
-        ("half a CONNECT and silence", connect(4, "half", None)[..9].to_vec(), b""),
+        ("half a CONNECT and silence", connect(4, "half")[..9].to_vec(), b""),
         ("a first byte and silence", vec![0x10], b""),
         ("an endless length", vec![0x10, 0xff, 0xff, 0xff, 0xff, 0x7f], b""),
         ("a CONNECT of 256 MB", vec![0x10, 0xff, 0xff, 0xff, 0x7f], b""),
@@ -106,9 +104,8 @@ fn before_connect() -> Vec<Case> {
         ("a reserved connect flag", twice_flagged, b""),
         ("an unknown protocol name", unknown_name, b""),
         ("a client name that is no UTF-8", bad_text, b""),
-        ("an old protocol level", connect(3, "level", None), &[0x20, 2, 0, 1]),
-        ("an unknown protocol level", connect(9, "level", None), &[0x20]),
-        ("no such realm", connect(4, "realm", Some("me@nowhere")), &[0x20, 2, 0]),
+        ("an old protocol level", connect(3, "level"), &[0x20, 2, 0, 1]),
+        ("an unknown protocol level", connect(9, "level"), &[0x20]),
     ];
     let case = |(name, bytes, answer)| Case { name, begin: Begin::Raw, bytes, answer };
     table.into_iter().map(case).collect()
@@ -116,7 +113,7 @@ fn before_connect() -> Vec<Case> {
 
 fn after_connect(level: u8) -> Vec<(&'static str, Vec<u8>)> {
     let mut table = vec![
-        ("a second CONNECT", connect(level, "again", None)),
+        ("a second CONNECT", connect(level, "again")),
         ("packet type 0", vec![0x00, 0]),
         ("a PUBREL full of garbage", packet(0x62, &garbage(300))),
         ("CONNACK from a client", vec![0x20, 2, 0, 0]),

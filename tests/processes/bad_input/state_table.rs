@@ -97,7 +97,7 @@ impl RefusedCase {
 
     async fn run(self, address: SocketAddr) -> Result<()> {
         let mut session = Mqtt::open(address).await?;
-        session.send(&super::mqtt_table::connect(5, self.name, None)).await?;
+        session.send(&super::mqtt_table::connect(5, self.name)).await?;
         let welcome = session.receive().await?.context("no CONNACK")?;
         ensure!(welcome.0 == 0x20, "not let in: {welcome:02x?}");
         session.send(&self.packet()).await?;
@@ -130,10 +130,10 @@ impl RefusedCase {
 }
 
 pub(super) fn mqtt_cases() -> Vec<RefusedCase> {
-    let retain = || ("retain", "true".to_owned());
-    let (when, will) = (|text: String| ("when", text), |text: String| ("will", text));
+    let retain = || ("vulpes-retain", "true".to_owned());
+    let (when, will) = (|text: String| ("vulpes-when", text), |text: String| ("vulpes-will", text));
     let (filter, after) =
-        (|text: String| ("filter", text), |text: &str| ("after", text.to_owned()));
+        (|text: String| ("vulpes-filter", text), |text: &str| ("vulpes-after", text.to_owned()));
     let publishes = vec![
         ("a when that is no JSON", vec![when("{".into())]),
         ("an empty when", vec![when(String::new())]),
@@ -142,9 +142,10 @@ pub(super) fn mqtt_cases() -> Vec<RefusedCase> {
         ("a when of many values", vec![when(many())]),
         ("a deep will", vec![retain(), will(deep())]),
         ("a will without retain", vec![will("1".into())]),
-        ("a watch without when", vec![("watch", "true".into())]),
-        ("a watch that is no flag", vec![when("1".into()), ("watch", "1".into())]),
-        ("a retain that is no flag", vec![("retain", "yes".into())]),
+        ("a watch without when", vec![("vulpes-watch", "true".into())]),
+        ("a watch that is no flag", vec![when("1".into()), ("vulpes-watch", "1".into())]),
+        ("an unknown option", vec![("vulpes-wen", "1".into())]),
+        ("a retain that is no flag", vec![("vulpes-retain", "yes".into())]),
     ];
     let subscribes = vec![
         ("a filter that is no JSON", vec![filter("{".into())]),
@@ -153,8 +154,12 @@ pub(super) fn mqtt_cases() -> Vec<RefusedCase> {
         ("an after that is no place", vec![after("\"soup\"")]),
         ("an after below 0", vec![after("-1")]),
         ("an after behind the log", vec![after("9007199254740991")]),
-        ("a snapshot that is no flag", vec![("snapshot", "1".into())]),
-        ("two ways", vec![("retained", "true".into()), ("retainedState", "true".into())]),
+        ("an unknown option to subscribe with", vec![("vulpes-match", "1".into())]),
+        ("a snapshot that is no flag", vec![("vulpes-snapshot", "1".into())]),
+        (
+            "two ways",
+            vec![("vulpes-retained", "true".into()), ("vulpes-retainedState", "true".into())],
+        ),
     ];
     let case = |subscribes| {
         move |(name, properties)| RefusedCase { name, subscribes, properties, topic: "bad/t" }
@@ -164,9 +169,18 @@ pub(super) fn mqtt_cases() -> Vec<RefusedCase> {
         ("a replay from nowhere", "$replay/soup/bad/t"),
         ("a replay without a filter", "$replay/0"),
         ("a replay from behind the log", "$replay/9007199254740991/bad/t"),
+        ("what other brokers tell of themselves", "$SYS/#"),
+        ("events of WAMP that there are not", "wamp/registration/on_create"),
     ];
+    let topics = [
+        ("a topic of the router's", "$SYS/broker/uptime"),
+        ("a topic that is an option", "$replay/0/bad/t"),
+        ("a control character in a topic", "bad/\u{1}"),
+    ];
+    let published = |(name, topic)| RefusedCase { topic, ..case(false)((name, Vec::new())) };
     let mut cases: Vec<_> = publishes.into_iter().map(case(false)).collect();
     cases.extend(subscribes.into_iter().map(case(true)));
     cases.extend(filters.map(spelled));
+    cases.extend(topics.map(published));
     cases
 }

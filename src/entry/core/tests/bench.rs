@@ -13,7 +13,7 @@ use vulpes_raft::order::CloseReason;
 
 use super::super::*;
 use crate::entry::sync_model::groups_of;
-use crate::event::{Payload, Qos};
+use crate::event::{ClientTag, Payload, Qos};
 use crate::keep::StorageVote;
 use crate::topic::{Realm, Topic};
 
@@ -24,6 +24,7 @@ pub(in crate::entry::core) fn event(session: u64, payload: Bytes) -> Event {
         realm: Realm::new("realm").unwrap(),
         topic: Topic::from_mqtt("a/b").unwrap(),
         publisher: SessionId(session),
+        client: ClientTag::NONE,
         exclude_me: true,
         disclose_me: false,
         retain: false,

@@ -1,6 +1,6 @@
 //! CONNACK and DISCONNECT, as a server writes them: by us, because rumqttd's codec panics on some of their codes.
 //!
-//! Invariant: MQTT 3.1.1 has no DISCONNECT from a server; none is written for it.
+//! Invariant: only MQTT 5 has a DISCONNECT from a server; none is written for older versions.
 //!
 //! Deliberately absent: Server Keep Alive and Server Reference, which we have no use for yet.
 
@@ -25,7 +25,7 @@ pub(crate) struct Accepted<'a> {
 /// Writes a CONNACK that accepts.
 pub(crate) fn connack_accepted(version: Version, accepted: &Accepted<'_>, output: &mut BytesMut) {
     let present = u8::from(accepted.session_present);
-    if version == Version::V311 {
+    if !version.is_5() {
         output.put_slice(&[0x20, 0x02, present, 0x00]);
         return;
     }
@@ -58,7 +58,9 @@ pub(crate) fn connack_refused(
     output: &mut BytesMut,
 ) {
     match version {
-        Version::V311 => output.put_slice(&[0x20, 0x02, 0x00, return_code(reason)]),
+        Version::V31 | Version::V311 => {
+            output.put_slice(&[0x20, 0x02, 0x00, return_code(reason)]);
+        }
         Version::V5 => put_reasoned(output, 0x20, &[0, reason as u8], &reason_string(text)),
     }
 }
@@ -68,12 +70,14 @@ pub(crate) fn disconnect(reason: Reason, text: Option<&str>, output: &mut BytesM
     put_reasoned(output, 0xE0, &[reason as u8], &reason_string(text));
 }
 
-/// The return codes of a 3.1.1 CONNACK (MQTT 3.1.1 table 3.1). All that is not the client's fault is "unavailable".
+/// The return codes of a CONNACK before MQTT 5 (MQTT 3.1.1 table 3.1). All that is not the client's fault is
+/// "unavailable".
 fn return_code(reason: Reason) -> u8 {
     match reason {
         Reason::UnsupportedVersion => 1,
         Reason::ClientIdentifierNotValid => 2,
         Reason::BadUserNameOrPassword => 4,
+        Reason::NotAuthorized | Reason::TopicNameInvalid => 5,
         _ => 3,
     }
 }

@@ -23,9 +23,11 @@ use crate::limits;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Connect {
     pub(crate) version: Version,
+    /// Another server, which passes on what it gets: the highest bit of the protocol level says so.
+    pub(crate) bridge: bool,
     /// Seconds; 0: never.
     pub(crate) keep_alive: u16,
-    /// Clean Session (3.1.1) or Clean Start (5).
+    /// Clean Session, or Clean Start in MQTT 5.
     pub(crate) clean: bool,
     pub(crate) client_id: String,
     pub(crate) user_name: String,
@@ -46,8 +48,8 @@ pub(crate) struct Connect {
 pub(crate) enum ConnectError {
     /// Not MQTT, or so broken that not even its version is known: no answer is possible.
     Foreign,
-    /// MQTT of a version that is not spoken here.
-    Level(u8),
+    /// MQTT of a level that is not spoken here, and the version whose answers such a client can read.
+    Level(Version, u8),
     Refused(Version, Violation),
 }
 
@@ -91,11 +93,16 @@ pub(crate) struct Unsubscribe {
 /// What a check of a CONNECT found out for the hand-over. Places are within the packet's body.
 struct Checked {
     version: Version,
+    bridge: bool,
+    /// Where the connect flags are; the name and the level of the protocol stand before them.
     flags_at: usize,
     /// Where the user name ends, and with it what is handed over.
     end: usize,
     will: Option<Will>,
 }
+
+/// In the protocol level: the client is a bridge. No standard says so, but mosquitto, NanoMQ and others do.
+const BRIDGE: u8 = 0x80;
 
 const WILL_FLAG: u8 = 0x04;
 const PASSWORD_FLAG: u8 = 0x40;
@@ -104,11 +111,16 @@ const USER_NAME_FLAG: u8 = 0x80;
 /// Reads a CONNECT from the packet's body.
 pub(crate) fn read_connect(first: u8, body: &[u8]) -> Result<Connect, ConnectError> {
     let checked = check_connect(first, body)?;
-    let mut packet = BytesMut::with_capacity(5 + checked.end);
+    let fields = &body[checked.flags_at..checked.end];
+    // The codec knows one name, and no bridges.
+    let level = if checked.version.is_5() { 5 } else { 4 };
+    let protocol = [0, 4, b'M', b'Q', b'T', b'T', level];
+    let mut packet = BytesMut::with_capacity(5 + protocol.len() + fields.len());
     packet.put_u8(first);
-    put_varint(&mut packet, checked.end as u32);
-    let flags = packet.len() + checked.flags_at;
-    packet.put_slice(&body[..checked.end]);
+    put_varint(&mut packet, (protocol.len() + fields.len()) as u32);
+    packet.put_slice(&protocol);
+    let flags = packet.len();
+    packet.put_slice(fields);
     packet[flags] &= !PASSWORD_FLAG;
     let refused = |violation| ConnectError::Refused(checked.version, violation);
     let Packet::Connect(connect, properties, will, _, login) =
@@ -125,6 +137,7 @@ pub(crate) fn read_connect(first: u8, body: &[u8]) -> Result<Connect, ConnectErr
     let will = checked.will.map(|will| Will { delay: will.delay.min(session_expiry), ..will });
     Ok(Connect {
         version: checked.version,
+        bridge: checked.bridge,
         keep_alive: connect.keep_alive,
         clean: connect.clean_session,
         client_id: connect.client_id,
@@ -143,16 +156,19 @@ fn check_connect(first: u8, body: &[u8]) -> Result<Checked, ConnectError> {
     let mut reader = Reader::new(body);
     let name = reader.text().map_err(|_| ConnectError::Foreign)?;
     let level = reader.u8().map_err(|_| ConnectError::Foreign)?;
-    let version = match (name, level) {
+    let version = match (name, level & !BRIDGE) {
+        ("MQIsdp", 3) => Version::V31,
         ("MQTT", 4) => Version::V311,
         ("MQTT", 5) => Version::V5,
-        ("MQTT" | "MQIsdp", _) => return Err(ConnectError::Level(level)),
+        // Whoever speaks a version before 5 can't read an answer of 5 (MQTT 5 section 3.1.2.2).
+        ("MQIsdp", _) | ("MQTT", 0..=3) => return Err(ConnectError::Level(Version::V311, level)),
+        ("MQTT", _) => return Err(ConnectError::Level(Version::V5, level)),
         _ => return Err(ConnectError::Foreign),
     };
     let flags_at = reader.position();
     let (end, will) = check_connect_fields(first, reader, version)
         .map_err(|violation| ConnectError::Refused(version, violation))?;
-    Ok(Checked { version, flags_at, end, will })
+    Ok(Checked { version, bridge: level & BRIDGE != 0, flags_at, end, will })
 }
 
 fn check_connect_fields(
@@ -165,12 +181,12 @@ fn check_connect_fields(
         return Err(Violation::malformed("a reserved flag of the CONNECT is set"));
     }
     reader.u16()?;
-    if version == Version::V5 {
+    if version.is_5() {
         let mut authentication = (false, false);
         property::walk(reader.block()?, property::CONNECT, |property| {
             authentication.0 |= property.id == property::AUTHENTICATION_METHOD;
             authentication.1 |= property.id == property::AUTHENTICATION_DATA;
-            Ok(())
+            property::refuse_option(&property, "CONNECT")
         })?;
         if authentication == (false, true) {
             return Err(Violation::protocol("authentication data without a method"));
@@ -188,7 +204,7 @@ fn check_connect_fields(
     }
     let end = reader.position();
     if flags & PASSWORD_FLAG != 0 {
-        if version == Version::V311 && flags & USER_NAME_FLAG == 0 {
+        if !version.is_5() && flags & USER_NAME_FLAG == 0 {
             return Err(Violation::malformed("a password without a user name"));
         }
         reader.binary()?;
@@ -204,7 +220,7 @@ pub(crate) fn read_puback(whole: &[u8], body: &[u8], version: Version) -> Result
     if reader.is_empty() {
         return Ok(packet_id);
     }
-    if version == Version::V311 {
+    if !version.is_5() {
         reader.end()?;
     }
     reader.u8()?;
@@ -226,12 +242,12 @@ pub(crate) fn read_subscribe(
 ) -> Result<Subscribe, Violation> {
     let mut reader = Reader::new(body);
     reader.packet_id()?;
-    if version == Version::V5 {
+    if version.is_5() {
         property::check(reader.block()?, property::SUBSCRIBE)?;
     }
     check_filters(&mut reader, |reader| {
         let options = reader.u8()?;
-        let reserved = if version == Version::V5 { 0xC0 } else { 0xFC };
+        let reserved = if version.is_5() { 0xC0 } else { 0xFC };
         if options & 3 == 3 || options & reserved != 0 || options & 0x30 == 0x30 {
             return Err(Violation::malformed("the options of a subscription are out of range"));
         }
@@ -269,8 +285,8 @@ pub(crate) fn read_unsubscribe(
 ) -> Result<Unsubscribe, Violation> {
     let mut reader = Reader::new(body);
     reader.packet_id()?;
-    if version == Version::V5 {
-        property::check(reader.block()?, property::UNSUBSCRIBE)?;
+    if version.is_5() {
+        property::check_without_options(reader.block()?, property::UNSUBSCRIBE, "UNSUBSCRIBE")?;
     }
     check_filters(&mut reader, |_| Ok(()))?;
     let Packet::Unsubscribe(unsubscribe, _) = decode(BytesMut::from(whole), version)? else {
@@ -303,7 +319,7 @@ fn check_filters(
 fn decode(mut packet: BytesMut, version: Version) -> Result<Packet, Violation> {
     let size = packet.len();
     let decoded = match version {
-        Version::V311 => V4.read_mut(&mut packet, size),
+        Version::V31 | Version::V311 => V4.read_mut(&mut packet, size),
         Version::V5 => V5.read_mut(&mut packet, size),
     };
     decoded.map_err(|error| Violation::new(Reason::MalformedPacket, error.to_string()))
@@ -324,7 +340,7 @@ fn qos(qos: QoS) -> Qos {
 
 fn encode(packet: Packet, version: Version, output: &mut BytesMut) {
     let written = match version {
-        Version::V311 => V4.write(packet, output),
+        Version::V31 | Version::V311 => V4.write(packet, output),
         Version::V5 => V5.write(packet, output),
     };
     written.expect("acknowledgements are far below the largest packet");
@@ -372,7 +388,7 @@ pub(crate) fn write_suback(
     let code = |code: &Result<Qos, Reason>| match (code, version) {
         (Ok(Qos::AtMostOnce), _) => SubscribeReasonCode::QoS0,
         (Ok(_), _) => SubscribeReasonCode::QoS1,
-        (Err(_), Version::V311) => SubscribeReasonCode::Failure,
+        (Err(_), Version::V31 | Version::V311) => SubscribeReasonCode::Failure,
         (Err(reason), Version::V5) => subscribe_reason(*reason),
     };
     let suback = SubAck { pkid: packet_id, return_codes: codes.iter().map(code).collect() };
@@ -389,6 +405,7 @@ pub(crate) fn write_suback(
 fn subscribe_reason(reason: Reason) -> SubscribeReasonCode {
     match reason {
         Reason::ImplementationSpecific => SubscribeReasonCode::ImplementationSpecific,
+        Reason::NotAuthorized => SubscribeReasonCode::NotAuthorized,
         Reason::TopicFilterInvalid => SubscribeReasonCode::TopicFilterInvalid,
         Reason::QuotaExceeded => SubscribeReasonCode::QuotaExceeded,
         Reason::SharedSubscriptionsNotSupported => {

@@ -33,6 +33,9 @@ pub(crate) const WILDCARD_SUBSCRIPTION_AVAILABLE: u8 = 0x28;
 pub(crate) const SUBSCRIPTION_IDENTIFIERS_AVAILABLE: u8 = 0x29;
 pub(crate) const SHARED_SUBSCRIPTION_AVAILABLE: u8 = 0x2A;
 
+/// Most characters of a property's name that are shown.
+const SHOWN_NAME: usize = 64;
+
 /// The properties a client may send, by packet.
 pub(crate) const CONNECT: &[u8] = &[
     SESSION_EXPIRY,
@@ -69,6 +72,15 @@ pub(crate) const PUBACK: &[u8] = &[REASON_STRING, USER];
 pub(crate) const SUBSCRIBE: &[u8] = &[SUBSCRIPTION_IDENTIFIER, USER];
 pub(crate) const UNSUBSCRIBE: &[u8] = &[USER];
 pub(crate) const DISCONNECT: &[u8] = &[SESSION_EXPIRY, REASON_STRING, USER];
+
+/// What the names of user properties begin with that are for us. All others are between the application's clients, and
+/// pass as they came (MQTT 5, MQTT-3.3.2-17 and 18).
+const OPTION_PREFIX: &str = "vulpes-";
+
+/// The option that a user property names, if it is for us.
+pub(crate) fn option(name: &str) -> Option<&str> {
+    name.strip_prefix(OPTION_PREFIX)
+}
 
 /// One property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +128,33 @@ pub(crate) fn walk<'a>(
         visit(Property { id, value, raw: &block[start..reader.position()] })?;
     }
     Ok(())
+}
+
+/// Checks a list of properties that may hold no option of ours. An option that nobody minds would do something else than
+/// was asked for.
+pub(crate) fn check_without_options(
+    block: &[u8],
+    allowed: &[u8],
+    packet: &str,
+) -> Result<(), Violation> {
+    walk(block, allowed, |property| refuse_option(&property, packet))
+}
+
+/// Refuses a property that is an option of ours.
+pub(crate) fn refuse_option(property: &Property<'_>, place: &str) -> Result<(), Violation> {
+    match property.value {
+        Value::Pair(name, _) if option(name).is_some() => Err(no_such_option(name, place)),
+        _ => Ok(()),
+    }
+}
+
+/// The answer to an option that there is not, or not there.
+pub(crate) fn no_such_option(name: &str, place: &str) -> Violation {
+    let shown: String = name.chars().take(SHOWN_NAME).collect();
+    let text = format!(
+        "there is no option {shown} in a {place}: names that begin with {OPTION_PREFIX} are the router's own"
+    );
+    Violation::new(Reason::ImplementationSpecific, text)
 }
 
 /// Copies those properties of a list that are to be kept.

@@ -4,10 +4,10 @@
 //! is a list of properties from which some are taken out.
 //!
 //! What becomes of the properties of a PUBLISH: payload format, content type, response topic, correlation data and
-//! user properties are kept as they came and go on to MQTT 5 subscribers. The options on shared state (`retain`, `when`,
-//! `watch`, `will`) are for us and are taken out, as is the message expiry interval: the log keeps events as long as
-//! its retention says, so such a message is delivered later than its publisher asked for, and a subscriber is not shown
-//! an interval that nobody keeps.
+//! user properties are kept as they came, in their order, and go on to MQTT 5 subscribers. User properties whose names
+//! begin with `vulpes-` are options for us: they are taken out, and an unknown one refuses the message. The message expiry
+//! interval is taken out, too: the log keeps events as long as its retention says, so such a message is delivered later
+//! than its publisher asked for, and a subscriber is not shown an interval that nobody keeps.
 //!
 //! Deliberately absent: topic aliases, which we don't offer (`Topic Alias Maximum` 0).
 
@@ -21,8 +21,7 @@ use crate::event::{Payload, Qos};
 use crate::gate::terms::{self, TermsError};
 use crate::payload::{Serializer, Value as Json};
 
-/// Publish options that are named in user properties (SEMANTICS, "Publish options") and not built yet. Publishing
-/// without minding them would do something else than was asked for.
+/// Publish options that are not built yet.
 const OPTIONS_NOT_BUILT: &[&str] = &[
     "exclude",
     "exclude_authid",
@@ -31,9 +30,6 @@ const OPTIONS_NOT_BUILT: &[&str] = &[
     "eligible_authid",
     "eligible_authrole",
 ];
-
-/// Publish options on shared state, which are not handed on.
-const STATE_OPTIONS: &[&str] = &["retain", "when", "watch", "will"];
 
 /// What a client publishes.
 #[derive(Debug, PartialEq)]
@@ -82,7 +78,7 @@ pub(crate) fn read<'a>(
         refused: None,
     };
     let mut text_payload = false;
-    if version == Version::V5 {
+    if version.is_5() {
         let block = reader.block()?;
         if !block.is_empty() {
             let end = frame.body.start + reader.position();
@@ -121,7 +117,11 @@ impl Publish<'_> {
                         "a client's PUBLISH has a subscription identifier",
                     ));
                 }
-                (_, Value::Pair(name, value)) => self.read_option(name, value),
+                (_, Value::Pair(name, value)) => {
+                    if let Some(option) = property::option(name) {
+                        self.read_option(option, value);
+                    }
+                }
                 _ => {}
             }
             Ok(())
@@ -138,25 +138,26 @@ impl Publish<'_> {
         Ok(text_payload)
     }
 
-    fn read_option(&mut self, name: &str, value: &str) {
-        let flag = match name {
+    /// `option` is the name without our prefix.
+    fn read_option(&mut self, option: &str, value: &str) {
+        let flag = match option {
             "exclude_me" => &mut self.exclude_me,
             "disclose_me" => &mut self.disclose_me,
             "retain" => &mut self.terms.merge,
             "watch" => &mut self.terms.watch,
-            _ => return self.read_value_option(name, value),
+            _ => return self.read_value_option(option, value),
         };
         match value {
             "true" | "false" => *flag = value == "true",
             _ => self.refuse(
                 Reason::ImplementationSpecific,
-                format!("the user property {name} is true or false"),
+                format!("the user property vulpes-{option} is true or false"),
             ),
         }
     }
 
-    fn read_value_option(&mut self, name: &str, value: &str) {
-        let read = match name {
+    fn read_value_option(&mut self, option: &str, value: &str) {
+        let read = match option {
             "when" if self.terms.when.is_none() => {
                 json("when", value).map(|when| self.terms.when = Some(when))
             }
@@ -164,14 +165,17 @@ impl Publish<'_> {
                 json("will", value).map(|will| self.terms.will = Some(will_payload(&will, value)))
             }
             "when" | "will" => {
-                let text = format!("the user property {name} is there twice");
+                let text = format!("the user property vulpes-{option} is there twice");
                 return self.refuse(Reason::ImplementationSpecific, text);
             }
-            _ if OPTIONS_NOT_BUILT.contains(&name) => {
-                let text = format!("the publish option {name} is not available");
+            _ if OPTIONS_NOT_BUILT.contains(&option) => {
+                let text = format!("the option vulpes-{option} is not available");
                 return self.refuse(Reason::ImplementationSpecific, text);
             }
-            _ => Ok(()),
+            _ => {
+                let unknown = property::no_such_option(&format!("vulpes-{option}"), "PUBLISH");
+                return self.refuse(unknown.reason, unknown.text);
+            }
         };
         if let Err(error) = read {
             self.refuse(Reason::ImplementationSpecific, error.to_string());
@@ -185,7 +189,7 @@ impl Publish<'_> {
 
 fn is_handed_on(property: &Property<'_>) -> bool {
     match property.value {
-        Value::Pair(name, _) => !STATE_OPTIONS.contains(&name),
+        Value::Pair(name, _) => property::option(name).is_none(),
         _ => property.id != property::MESSAGE_EXPIRY,
     }
 }
@@ -224,7 +228,7 @@ impl Outgoing<'_> {
         let mut properties = 0;
         let mut body = 2 + self.topic.len() + self.payload.len();
         body += if self.packet_id.is_some() { 2 } else { 0 };
-        if version == Version::V5 {
+        if version.is_5() {
             properties = self.properties.len();
             properties += self.identifiers.iter().map(|id| 1 + varint_len(*id)).sum::<usize>();
             body += varint_len(properties as u32) + properties;
@@ -250,7 +254,7 @@ impl Outgoing<'_> {
         if let Some(packet_id) = self.packet_id {
             output.put_u16(packet_id);
         }
-        if version == Version::V5 {
+        if version.is_5() {
             put_varint(output, properties as u32);
             for identifier in self.identifiers {
                 output.put_u8(property::SUBSCRIPTION_IDENTIFIER);

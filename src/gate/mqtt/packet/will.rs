@@ -4,8 +4,8 @@
 //!
 //! Invariant: what is read is copied out of the packet, because a will is kept for as long as its session lives.
 //!
-//! Deliberately absent: publish options in user properties. A will is published when nobody is there to be answered,
-//! so it is refused with them, and never published in another way than was asked for.
+//! Deliberately absent: options of ours in user properties. A will is published when nobody is there to be answered, so
+//! it is refused with them, and never published in another way than was asked for.
 
 use bytes::Bytes;
 
@@ -14,26 +14,11 @@ use super::reader::Reader;
 use super::{Reason, Version, Violation};
 use crate::act::Will;
 use crate::event::{Payload, Qos};
-use crate::topic::Topic;
+use crate::topic::{Topic, ROUTERS_OWN_TEXT};
 
 /// The connect flags that belong to the will.
 const QOS_SHIFT: u8 = 3;
 const RETAIN_FLAG: u8 = 0x20;
-
-/// Publish options that a will can't have.
-const NOT_IN_A_WILL: &[&str] = &[
-    "retain",
-    "when",
-    "watch",
-    "will",
-    "disclose_me",
-    "exclude",
-    "exclude_authid",
-    "exclude_authrole",
-    "eligible",
-    "eligible_authid",
-    "eligible_authrole",
-];
 
 /// Reads the will behind the client identifier.
 pub(crate) fn read(
@@ -47,19 +32,15 @@ pub(crate) fn read(
     let mut delay = 0;
     let mut properties = Bytes::new();
     let mut is_text = false;
-    if version == Version::V5 {
+    if version.is_5() {
         let block = reader.block()?;
         property::walk(block, property::WILL, |property| {
             match (property.id, property.value) {
                 (property::WILL_DELAY, Value::Number(seconds)) => delay = seconds,
                 (property::PAYLOAD_FORMAT, Value::Number(format)) => is_text = format == 1,
-                (_, Value::Pair(name, _)) if NOT_IN_A_WILL.contains(&name) => {
-                    let text = format!("the publish option {name} is not available in a will");
-                    return Err(Violation::new(Reason::ImplementationSpecific, text));
-                }
                 _ => {}
             }
-            Ok(())
+            property::refuse_option(&property, "will")
         })?;
         properties = property::kept(block, property::WILL, |property| {
             !matches!(property.id, property::WILL_DELAY | property::MESSAGE_EXPIRY)
@@ -68,7 +49,7 @@ pub(crate) fn read(
     let topic = Topic::from_mqtt(reader.text()?)
         .map_err(|error| Violation::new(Reason::TopicNameInvalid, format!("will: {error}")))?;
     if topic.is_routers_own() {
-        let text = "will: topics that begin with wamp are the router's own";
+        let text = format!("will: {ROUTERS_OWN_TEXT}");
         return Err(Violation::new(Reason::TopicNameInvalid, text));
     }
     let payload = reader.binary()?;

@@ -33,6 +33,25 @@ fn an_event_comes_once_for_all_its_subscriptions() {
     ));
 }
 
+/// No Local goes by the client identifier: an earlier session is the client's own, and so is its will.
+#[test]
+fn no_local_goes_by_client() {
+    check(&format!(
+        r#"{OPEN5} in 82 | 0001 p[] s"a" 05 s"b" 01
+        ask subscribe 1 state Exact(Topic(a))
+        ask subscribe 2 state Exact(Topic(b))
+        subscribed 1
+        subscribed 2
+        out 90 | 0001 p[] 0101
+        deliver a q1 by 78 to 1 "x"
+        keep a q1 by 78 to 1 "x"
+        deliver b q0 by 78 to 2 "x"
+        out 30 | s"b" p[] "x"
+        deliver a q0 by 9 to 1 "x"
+        out 30 | s"a" p[] "x""#
+    ));
+}
+
 #[test]
 fn own_messages_come_unless_no_local() {
     check(&format!(

@@ -1,6 +1,8 @@
 //! From CONNECT to the session's end.
 
 use super::*;
+use crate::gate::details;
+use crate::limits;
 
 #[test]
 fn sessions_open_and_end() {
@@ -43,11 +45,6 @@ fn a_client_is_asked_for_by_realm_and_name() {
            reason c: no such realm"#,
     );
     check(
-        r#"in 10 | s"MQTT" 05 82 0000 p[] s"c" s"joe@bad realm"
-           out 20 | 0086 p[1f s"user name: a realm's name is 1 to 128 bytes without white space, control characters and '#'"]
-           ask close"#,
-    );
-    check(
         r#"in 10 | s"MQTT" 05 02 0000 p[] s"c"
            ask $ASK
            busy
@@ -78,6 +75,11 @@ fn a_session_is_described_to_others() {
         (r#"10 | s"MQTT" 04 82 000a s"c" s"joe""#, "joe", "mqtt.3.1.1"),
         (r#"10 | s"MQTT" 04 82 000a s"c" s"joe@home""#, "joe", "mqtt.3.1.1"),
         (r#"10 | s"MQTT" 04 82 000a s"c" s"@home""#, "c", "mqtt.3.1.1"),
+        (r#"10 | s"MQTT" 04 82 000a s"c" s"bob@example.com""#, "bob@example.com", "mqtt.3.1.1"),
+        (r#"10 | s"MQTT" 04 82 000a s"c" s"bob@example.com@c""#, "bob@example.com", "mqtt.3.1.1"),
+        (r#"10 | s"MQTT" 04 82 000a s"c" s"joe@bad realm""#, "joe@bad realm", "mqtt.3.1.1"),
+        (r#"10 | s"MQTT" 04 82 000a s"c" s"joe@""#, "joe@", "mqtt.3.1.1"),
+        (r#"10 | s"MQTT" 04 82 000a s"c" s"home""#, "home", "mqtt.3.1.1"),
     ] {
         let mut gate = new_gate();
         gate.receive(packets(connect), Moment(0));
@@ -115,13 +117,22 @@ fn check_refused(table: &[(&str, &str)]) {
 #[test]
 fn what_is_not_available_is_refused() {
     check_refused(&[
-        // Versions not spoken.
-        (r#"s"MQIsdp" 03 02 0000 s"c""#, "20 | 0001"),
+        // Versions not spoken, refused in the form that such a client reads, bridge or not.
+        (r#"s"MQIsdp" 02 02 0000 s"c""#, "20 | 0001"),
+        (r#"s"MQIsdp" 04 02 0000 s"c""#, "20 | 0001"),
+        (r#"s"MQIsdp" 84 02 0000 s"c""#, "20 | 0001"),
         (r#"s"MQTT" 03 02 0000 s"c""#, "20 | 0001"),
+        (r#"s"MQTT" 83 02 0000 s"c""#, "20 | 0001"),
+        (r#"s"MQTT" 80 02 0000 s"c""#, "20 | 0001"),
         (
             r#"s"MQTT" 06 02 0000 00 s"c""#,
-            r#"20 | 0084 p[1f s"MQTT of protocol level 6 is not spoken here: use 4 or 5"]"#,
+            r#"20 | 0084 p[1f s"MQTT of protocol level 6 is not spoken here: use 3, 4 or 5"]"#,
         ),
+        (
+            r#"s"MQTT" 86 02 0000 00 s"c""#,
+            r#"20 | 0084 p[1f s"MQTT of protocol level 134 is not spoken here: use 3, 4 or 5"]"#,
+        ),
+        (r#"s"MQIsdp" 03 02 0000 s"""#, "20 | 0002"),
         (r#"s"HTTP" 04 02 0000 s"c""#, ""),
         (r#"s"MQTT""#, ""),
         ("", ""),
@@ -131,11 +142,69 @@ fn what_is_not_available_is_refused() {
             r#"20 | 008c p[1f s"no authentication method is offered"]"#,
         ),
     ]);
-    let long = "x".repeat(1025);
-    check(&format!("in 10 | s\"MQTT\" 04 02 0000 s\"{long}\" \n out 20 | 0002 \n ask close"));
-    check(&format!(
-        "in 10 | s\"MQTT\" 04 82 0000 s\"c\" s\"{long}\" \n out 20 | 0004 \n ask close"
-    ));
+}
+
+#[test]
+fn names_are_as_long_as_mqtt_has_them() {
+    let long = "x".repeat(limits::MQTT_TEXT);
+    // The largest CONNECT without properties: with a will, a user name and a password.
+    for (protocol, properties) in [("04", ""), ("05", "p[]")] {
+        let connack = if properties.is_empty() { "$CONNACK4" } else { "$CONNACK5" };
+        let connect = format!(
+            r#"s"MQTT" {protocol} c6 0000 {properties} s"{long}" {properties} s"w" s"{long}" s"{long}" s"{long}""#
+        );
+        check(&format!(
+            "in 10 | {connect} \n ask open realm=\"home\" client=\"{long}\" will w q0 {long} \n opened \n out {connack}"
+        ));
+    }
+    // A name may be all escapes in JSON.
+    let escapes = "\u{1}".repeat(limits::MQTT_TEXT);
+    let mut gate = new_gate();
+    gate.receive(packets(&format!("10 | s\"MQTT\" 04 82 0000 s\"c\" s\"{escapes}\"")), Moment(0));
+    let Some(Request::Open { join, .. }) = gate.poll_request() else { panic!("taken") };
+    assert!(join.details.len() < 6 * limits::MQTT_TEXT + details::BESIDE_AUTHID);
+}
+
+/// A mosquitto bridge tries level 0x84 first, and 0x83 where it was told to speak 3.1.
+#[test]
+fn older_versions_and_bridges_are_taken() {
+    for (connect, protocol) in [
+        (r#"s"MQIsdp" 03 02 000a s"c""#, "mqtt.3.1"),
+        (r#"s"MQIsdp" 83 02 000a s"c""#, "mqtt.3.1"),
+        (r#"s"MQTT" 84 02 000a s"c""#, "mqtt.3.1.1"),
+        (r#"s"MQTT" 85 02 000a p[] s"c""#, "mqtt.5"),
+    ] {
+        let mut gate = new_gate();
+        gate.receive(packets(&format!("10 | {connect}")), Moment(0));
+        let Some(Request::Open { join, .. }) = gate.poll_request() else { panic!("{connect}") };
+        assert!(join.details.contains(&format!("{protocol:?}")), "{}", join.details);
+        gate.opened(Ok(()));
+        let connack = if protocol == "mqtt.5" { SHORT[3].1 } else { SHORT[2].1 };
+        assert_eq!(gate.poll_output(), Some(packets(connack)), "{connect}");
+    }
+    // Whatever goes with a CONNECT is read in the same way.
+    check(
+        r#"in 10 | s"MQIsdp" 83 c6 0000 s"c" s"a" s"gone" s"joe" s"pw"
+           ask $ASK will a q0 gone
+           opened
+           out $CONNACK4
+           in 32 | s"a" 0001 "x"; c0 |
+           ask publish a q1 x
+           out d0 |
+           stored 0 1
+           out 40 | 0001
+           in e0 |
+           ask close dropping the will"#,
+    );
+}
+
+/// A CONNACK with 5, "not authorized", is what can be said before MQTT 5: the closed connection alone says nothing.
+#[test]
+fn a_will_that_can_not_be_is_refused_in_words() {
+    check_refused(&[
+        (r#"s"MQTT" 04 06 0000 s"c" s"wamp/x" s"x""#, "20 | 0005"),
+        (r#"s"MQIsdp" 03 06 0000 s"c" s"a/#" s"x""#, "20 | 0005"),
+    ]);
 }
 
 #[test]

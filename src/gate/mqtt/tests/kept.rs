@@ -133,7 +133,7 @@ fn there_may_be_no_room_for_filters() {
         ask keep a q1 as 2 state
         noted
         out 90 | 0002 p[] 01
-        in 82 | 0003 p[26 s"after" s"5"] s"a" 01
+        in 82 | 0003 p[26 s"vulpes-after" s"5"] s"a" 01
         out 90 | 0003 p[1f s"the filter is kept: to replay it as well, subscribe to $replay/<place>/<filter>"] 83"#,
         fresh()
     ));

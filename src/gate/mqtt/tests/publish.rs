@@ -34,7 +34,7 @@ fn publishes_become_events_and_are_answered_in_order() {
 
 #[test]
 fn the_routers_own_topics_are_refused() {
-    let text = "PUBLISH: topics that begin with wamp are the router's own";
+    let text = "PUBLISH: topics that begin with wamp, $SYS, $share, $replay or $snapshot are the router's own";
     check(&format!(
         r#"{OPEN5} in 32 | s"wamp/session/on_join" 0001 p[] "1"; 32 | s"wampx" 0002 p[] "2"
         out 40 | 0001 90 p[1f s"{text}"]
@@ -50,6 +50,38 @@ fn the_routers_own_topics_are_refused() {
         ask close
         reason {text}"#
     ));
+}
+
+#[test]
+fn nobody_publishes_where_the_router_says_something_or_nobody_does() {
+    let text = format!("PUBLISH: {}", crate::topic::ROUTERS_OWN_TEXT);
+    for topic in [
+        "$SYS/broker/uptime",
+        "$SYS",
+        "$share/g/a",
+        "$replay/0/a",
+        "$snapshot/a",
+        "$SYS/broker/connection/a/b/state",
+        "$SYS/broker/connection/state",
+    ] {
+        check(&format!(
+            r#"{OPEN5} in 32 | s"{topic}" 0001 p[] "1"
+            out 40 | 0001 90 p[1f s"{text}"]"#
+        ));
+        check(&format!("{OPEN4} in 32 | s\"{topic}\" 0001 \n ask close \n reason {text}"));
+    }
+    // A mosquitto bridge tells here that it is connected, and has its will tell that it is not.
+    check(
+        r#"in 10 | s"MQTT" 84 2e 000a s"c" s"$SYS/broker/connection/b.c/state" s"0"
+        ask $ASK will $SYS/broker/connection/b.c/state q1 0 retain
+        opened
+        out $CONNACK4
+        in 33 | s"$SYS/broker/connection/b.c/state" 0001 "1"; 30 | s"$other/a" "x"
+        ask publish $SYS/broker/connection/b.c/state q1 1 retain
+        ask publish $other/a q0 x
+        stored 0 2
+        out 40 | 0001"#,
+    );
 }
 
 #[test]
@@ -111,17 +143,84 @@ fn properties_go_on_as_they_came() {
     ));
     check(&format!("{OPEN5} in 30 | s\"a\" p[02 00000005] \"x\" \n ask publish a q0 x"));
     check(&format!(
-        r#"{OPEN5} in 30 | s"a" p[26 s"exclude_me" s"true" 26 s"disclose_me" s"true"] "x"
-        ask publish a q0 x exclude_me disclose with {}"#,
-        hex(&assemble(r#"26 s"exclude_me" s"true" 26 s"disclose_me" s"true""#))
+        r#"{OPEN5} in 30 | s"a" p[26 s"vulpes-exclude_me" s"true" 26 s"vulpes-disclose_me" s"true"] "x"
+        ask publish a q0 x exclude_me disclose"#
+    ));
+}
+
+/// Names that look like options, as of an application that knows nothing of us: handed on in their order, and not minded.
+const FOREIGN: &str = r#"26 s"when" s"noon" 26 s"will" s"{" 26 s"retain" s"yes" 26 s"filter" s"" 26 s"after" s"x"
+    26 s"match" s"prefix" 26 s"exclude" s"[1]" 26 s"exclude_me" s"true" 26 s"watch" s"true" 26 s"when" s"2"
+    26 s"Vulpes-when" s"1" 26 s"vulpes" s"1" 26 s"vulpes_when" s"1" 26 s"snapshot" s"1" 26 s"" s"""#;
+
+#[test]
+fn user_properties_of_the_application_pass_unaltered() {
+    let properties = FOREIGN.replace('\n', " ");
+    let with = hex(&assemble(&properties));
+    check(&format!(
+        r#"{OPEN5} in 30 | s"a" p[{properties}] "x"; 32 | s"a" 0001 p[{properties}] "x"; 31 | s"a" p[{properties}]
+        ask publish a q0 x with {with}
+        ask publish a q1 x with {with}
+        ask publish a q0 retain with {with}
+        stored 0 3
+        out 40 | 0001
+        in 82 | 0002 p[{properties}] s"a" 00; a2 | 0003 p[{properties}] s"b"
+        ask subscribe 1 state Exact(Topic(a))
+        out b0 | 0003 p[] 11
+        subscribed 1
+        out 90 | 0002 p[] 00
+        deliver a q0 by 9 to 1 "x" with {properties}
+        out 30 | s"a" p[{properties}] "x"
+        keep a q0 by 9 to 1 "x" with {properties}
+        out 31 | s"a" p[{properties}] "x""#
+    ));
+    // Ours among others are taken out, and the order of the others stays.
+    check(&format!(
+        r#"{OPEN5} in 30 | s"a" p[26 s"b" s"1" 26 s"vulpes-exclude_me" s"true" 26 s"a" s"2" 26 s"b" s"0"] "x"
+        ask publish a q0 x exclude_me with {}"#,
+        hex(&assemble(r#"26 s"b" s"1" 26 s"a" s"2" 26 s"b" s"0""#))
+    ));
+    check(&format!(
+        r#"in 10 | s"MQTT" 05 06 000a p[{properties}] s"c" p[{properties}] s"w" s"gone"
+        ask $ASK will w q0 gone with {with}"#
     ));
 }
 
 #[test]
-fn refused_messages_keep_their_place_among_the_acknowledgements() {
-    let text = "the publish option exclude is not available";
+fn what_is_not_known_under_our_own_prefix_is_refused() {
+    let text = |name: &str, place: &str| {
+        format!("there is no option {name} in a {place}: names that begin with vulpes- are the router's own")
+    };
+    let wen = r#"26 s"k" s"v" 26 s"vulpes-wen" s"1""#;
     check(&format!(
-        r#"{OPEN5} in 32 | s"a" 0001 p[] "1"; 32 | s"a" 0002 p[26 s"exclude" s"[1]"] "2"; 32 | s"a" 0003 p[] "3"
+        r#"{OPEN5} in 32 | s"a" 0001 p[{wen}] "1"; 82 | 0002 p[{wen}] s"a" 00
+        out 40 | 0001 83 p[1f s"{}"]; 90 | 0002 p[1f s"{}"] 83
+        in a2 | 0003 p[{wen}] s"a"
+        out e0 | 83 p[1f s"{}"]
+        ask close"#,
+        text("vulpes-wen", "PUBLISH"),
+        text("vulpes-wen", "SUBSCRIBE"),
+        text("vulpes-wen", "UNSUBSCRIBE")
+    ));
+    // What is known elsewhere is not known here; what is shown of a name has an end.
+    let long = format!("vulpes-{}", "x".repeat(200));
+    for (name, shown) in
+        [("vulpes-when", "vulpes-when"), ("vulpes-", "vulpes-"), (&long, &long[..64])]
+    {
+        check(&format!(
+            r#"in 10 | s"MQTT" 05 02 0000 p[26 s"{name}" s"1"] s"c"
+            out 20 | 0083 p[1f s"{}"]
+            ask close"#,
+            text(shown, "CONNECT")
+        ));
+    }
+}
+
+#[test]
+fn refused_messages_keep_their_place_among_the_acknowledgements() {
+    let text = "the option vulpes-exclude is not available";
+    check(&format!(
+        r#"{OPEN5} in 32 | s"a" 0001 p[] "1"; 32 | s"a" 0002 p[26 s"vulpes-exclude" s"[1]"] "2"; 32 | s"a" 0003 p[] "3"
         ask publish a q1 1
         ask publish a q1 3
         stored 0 1
@@ -134,7 +233,7 @@ fn refused_messages_keep_their_place_among_the_acknowledgements() {
         out 40 | 0002 99 p[1f s"the payload is not UTF-8 as announced"]"#
     ));
     check(&format!(
-        r#"{OPEN5} in 30 | s"a" p[26 s"exclude" s"[1]"] "2"
+        r#"{OPEN5} in 30 | s"a" p[26 s"vulpes-exclude" s"[1]"] "2"
         out e0 | 83 p[1f s"{text}"]
         ask close"#
     ));
@@ -144,7 +243,7 @@ fn refused_messages_keep_their_place_among_the_acknowledgements() {
         ask $ASK
         opened
         out $CONNACK5
-        in 32 | s"a" 0002 p[26 s"exclude_me" s"maybe"]
+        in 32 | s"a" 0002 p[26 s"vulpes-exclude_me" s"maybe"]
         out 40 | 0002 83 p[]"#,
     );
 }

@@ -144,16 +144,22 @@ fn values_that_come_again_end_with_their_subscription() {
 #[test]
 fn user_properties_choose_how_values_are_read() {
     let table = [
-        (r#"26 s"retained" s"true""#, "changes"),
-        (r#"26 s"retainedState" s"true""#, "state"),
-        (r#"26 s"retained" s"false""#, "state"),
-        (r#"26 s"after" s"5""#, "after Position(Position(5))"),
-        (r#"26 s"after" s"5" 26 s"retainedState" s"true""#, "after Position(Position(5)) state"),
-        (r#"26 s"after" s"5" 26 s"retained" s"true""#, "after Position(Position(5)) changes"),
-        (r#"26 s"retainedState" s"true" 26 s"snapshot" s"true""#, "snapshot state"),
-        (r#"26 s"snapshot" s"true""#, "after Position(Position(0)) snapshot"),
-        (r#"26 s"filter" s"[1, null]""#, "state filter [1,null]"),
-        (r#"26 s"filter" s"null" 26 s"retained" s"true""#, "changes filter null"),
+        (r#"26 s"vulpes-retained" s"true""#, "changes"),
+        (r#"26 s"vulpes-retainedState" s"true""#, "state"),
+        (r#"26 s"vulpes-retained" s"false""#, "state"),
+        (r#"26 s"vulpes-after" s"5""#, "after Position(Position(5))"),
+        (
+            r#"26 s"vulpes-after" s"5" 26 s"vulpes-retainedState" s"true""#,
+            "after Position(Position(5)) state",
+        ),
+        (
+            r#"26 s"vulpes-after" s"5" 26 s"vulpes-retained" s"true""#,
+            "after Position(Position(5)) changes",
+        ),
+        (r#"26 s"vulpes-retainedState" s"true" 26 s"vulpes-snapshot" s"true""#, "snapshot state"),
+        (r#"26 s"vulpes-snapshot" s"true""#, "after Position(Position(0)) snapshot"),
+        (r#"26 s"vulpes-filter" s"[1, null]""#, "state filter [1,null]"),
+        (r#"26 s"vulpes-filter" s"null" 26 s"vulpes-retained" s"true""#, "changes filter null"),
     ];
     for (properties, read) in table {
         check(&format!(
@@ -163,10 +169,10 @@ fn user_properties_choose_how_values_are_read() {
     }
     let twice = "retained and retainedState exclude each other";
     for (properties, text) in [
-        (r#"26 s"retained" s"true" 26 s"retainedState" s"true""#, twice),
-        (r#"26 s"retained" s"yes""#, "the user property retained is true or false"),
-        (r#"26 s"filter" s"{""#, "the option filter can't be read: cut short at byte 1"),
-        (r#"26 s"filter" s"1" 26 s"filter" s"1""#, "filter is there twice"),
+        (r#"26 s"vulpes-retained" s"true" 26 s"vulpes-retainedState" s"true""#, twice),
+        (r#"26 s"vulpes-retained" s"yes""#, "the user property vulpes-retained is true or false"),
+        (r#"26 s"vulpes-filter" s"{""#, "the option filter can't be read: cut short at byte 1"),
+        (r#"26 s"vulpes-filter" s"1" 26 s"vulpes-filter" s"1""#, "vulpes-filter is there twice"),
     ] {
         check(&format!(
             r#"{OPEN5} in 82 | 0001 p[{properties}] s"a" 00 s"b" 01
@@ -178,7 +184,7 @@ fn user_properties_choose_how_values_are_read() {
 #[test]
 fn changes_are_marked_and_begin_anew() {
     check(&format!(
-        r#"{OPEN5} in 82 | 0001 p[26 s"retained" s"true"] s"a" 00
+        r#"{OPEN5} in 82 | 0001 p[26 s"vulpes-retained" s"true"] s"a" 00
         ask subscribe 1 changes {A}
         subscribed 1
         out 90 | 0001 p[] 00
@@ -193,7 +199,7 @@ fn changes_are_marked_and_begin_anew() {
         out 90 | 0002 p[] 00
         change a q0 by 9 to 2 "x"
         out 30 | s"a" p[] "x"
-        in 82 | 0003 p[26 s"filter" s"1"] s"a" 20
+        in 82 | 0003 p[26 s"vulpes-filter" s"1"] s"a" 20
         ask unsubscribe 2
         ask subscribe 3 filter 1 {A}"#
     ));
@@ -208,7 +214,7 @@ fn conditions_of_a_session_have_a_size_all_together() {
     gate.poll_output();
     let list = format!("[{}]", vec!["1"; 4000].join(","));
     let filters: String = (0..100).map(|number| format!("s\"a/{number}\" 00 ")).collect();
-    let packet = format!("82 | 0001 p[26 s\"filter\" s\"{list}\"] {filters}");
+    let packet = format!("82 | 0001 p[26 s\"vulpes-filter\" s\"{list}\"] {filters}");
     gate.receive(packets(&packet), Moment(0));
     let asked = std::iter::from_fn(|| gate.poll_request()).count();
     let weight = 4001 * size_of::<Value>();

@@ -2,6 +2,76 @@
 
 use super::*;
 
+/// Before MQTT 5 a bridge can't ask for it: it is shown the RETAIN flag as it was published, and nothing of its own.
+#[test]
+fn a_bridge_gets_what_it_can_pass_on() {
+    for (level, sent_back) in [("84", false), ("04", true)] {
+        let own = if sent_back { "out 30 | s\"a\" \"own\"\n" } else { "" };
+        let flag = if sent_back { "30" } else { "31" };
+        check(&format!(
+            r#"in 10 | s"MQTT" {level} 02 000a s"c"
+            ask $ASK
+            opened
+            out $CONNACK4
+            in 82 | 0001 s"a" 00
+            ask subscribe 1 state Exact(Topic(a))
+            subscribed 1
+            out 90 | 0001 00
+            deliver a q0 by 77 to 1 "own"
+            {own}change a q0 by 9 to 1 "x"
+            out {flag} | s"a" "x""#
+        ));
+    }
+    // MQTT 5 has options for both.
+    check(
+        r#"in 10 | s"MQTT" 85 02 000a p[] s"c"
+        ask $ASK
+        opened
+        out $CONNACK5
+        in 82 | 0001 p[] s"a" 00
+        ask subscribe 1 state Exact(Topic(a))
+        subscribed 1
+        out 90 | 0001 p[] 00
+        deliver a q0 by 77 to 1 "own"
+        out 30 | s"a" p[] "own""#,
+    );
+}
+
+/// What is never answered is refused.
+#[test]
+fn filters_that_nothing_comes_to_are_refused() {
+    let text = crate::topic::SILENT_TEXT;
+    check(&format!(
+        r#"{OPEN5} in 82 | 0001 p[] s"$SYS/#" 00 s"a" 00 s"wamp/session/on_leave" 01
+        ask subscribe 1 state Exact(Topic(a))
+        ask subscribe 2 state Exact(Topic(wamp/session/on_leave))
+        subscribed 1
+        subscribed 2
+        out 90 | 0001 p[1f s"{text}"] 870001"#
+    ));
+    check(&format!("{OPEN4} in 82 | 0001 s\"$SYS/broker/uptime\" 00 \n out 90 | 0001 80"));
+}
+
+/// A SUBACK of MQTT 3.1 has no word for a refusal, and the DUP flag may be set in a SUBSCRIBE.
+#[test]
+fn a_filter_that_can_not_be_granted_ends_a_session_of_3_1() {
+    check(
+        r#"in 10 | s"MQIsdp" 03 02 000a s"c"
+        ask $ASK
+        opened
+        out $CONNACK4
+        in 8a | 0001 s"a" 00; aa | 0002 s"b"
+        ask subscribe 1 state Exact(Topic(a))
+        out b0 | 0002
+        subscribed 1
+        out 90 | 0001 00
+        in 82 | 0003 s"a/#/b" 00
+        ask close
+        reason a filter is refused: a wildcard stands alone in its part, and '#' only at the end"#,
+    );
+    check(&format!("{OPEN4} in 8a | 0001 s\"a\" 00 \n ask close"));
+}
+
 const AB: &str = "Exact(Topic(a/b))";
 
 #[test]
@@ -31,7 +101,7 @@ fn the_node_refuses_subscriptions() {
     let table = [
         ("gone 1 7", "83", "the log is kept only from position 7 on"),
         ("ahead 1 7", "83", "there is no such place in the log; its last position is 7"),
-        ("toomany 1", "97", "a session may have 10000 subscriptions at most"),
+        ("toomany 1", "97", "a session may have 10000 subscriptions at most, with 1048576 bytes of topics all together"),
         ("unavailable 1", "80", "the log can't be read right now; try again"),
     ];
     for (word, code, text) in table {
@@ -94,7 +164,7 @@ fn subscribing_again_changes_the_options_without_a_gap() {
 #[test]
 fn user_properties_choose_where_to_begin() {
     check(&format!(
-        r#"{OPEN5} in 82 | 0001 p[26 s"after" s"17" 26 s"snapshot" s"true"] s"a/b" 00 s"$replay/3/c" 00
+        r#"{OPEN5} in 82 | 0001 p[26 s"vulpes-after" s"17" 26 s"vulpes-snapshot" s"true"] s"a/b" 00 s"$replay/3/c" 00
         ask subscribe 1 after Position(Position(17)) snapshot {AB}
         ask subscribe 2 after Position(Position(3)) snapshot Exact(Topic(c))
         subscribed 1
@@ -106,8 +176,8 @@ fn user_properties_choose_where_to_begin() {
         out b0 | 0002 p[] 1100"#
     ));
     check(&format!(
-        r#"{OPEN5} in 82 | 0001 p[26 s"match" s"true"] s"a/b" 00 s"c" 00
-        out 90 | 0001 p[1f s"the subscribe option match is not available"] 8383"#
+        r#"{OPEN5} in 82 | 0001 p[26 s"vulpes-match" s"true"] s"a/b" 00 s"c" 00
+        out 90 | 0001 p[1f s"there is no option vulpes-match in a SUBSCRIBE: names that begin with vulpes- are the router's own"] 8383"#
     ));
     check(&format!(
         r#"{OPEN4} in 82 | 0001 s"$snapshot/a/b" 01

@@ -4,8 +4,7 @@ use super::*;
 use crate::limits;
 
 /// User properties for a lock.
-const LOCK: &str =
-    r#"26 s"retain" s"true" 26 s"when" s"null" 26 s"will" s"null" 26 s"watch" s"true""#;
+const LOCK: &str = r#"26 s"vulpes-retain" s"true" 26 s"vulpes-when" s"null" 26 s"vulpes-will" s"null" 26 s"vulpes-watch" s"true""#;
 
 #[test]
 fn the_flag_retains_as_mqtt_does() {
@@ -27,12 +26,18 @@ fn the_flag_retains_as_mqtt_does() {
 #[test]
 fn user_properties_are_terms_and_are_not_handed_on() {
     let table = [
-        (r#"26 s"retain" s"true""#, " retain merge"),
-        (r#"26 s"retain" s"false""#, ""),
-        (r#"26 s"when" s"null""#, " when null"),
-        (r#"26 s"when" s"{`a`: [1, 2.5]}" 26 s"watch" s"true""#, r#" when {"a":[1,2.5]} watch"#),
+        (r#"26 s"vulpes-retain" s"true""#, " retain merge"),
+        (r#"26 s"vulpes-retain" s"false""#, ""),
+        (r#"26 s"vulpes-when" s"null""#, " when null"),
+        (
+            r#"26 s"vulpes-when" s"{`a`: [1, 2.5]}" 26 s"vulpes-watch" s"true""#,
+            r#" when {"a":[1,2.5]} watch"#,
+        ),
         (LOCK, " retain merge when null watch will <>"),
-        (r#"26 s"retain" s"true" 26 s"will" s"{`x`: 1}""#, r#" retain merge will <{"x": 1}>"#),
+        (
+            r#"26 s"vulpes-retain" s"true" 26 s"vulpes-will" s"{`x`: 1}""#,
+            r#" retain merge will <{"x": 1}>"#,
+        ),
     ];
     let others = r#"01 01 03 s"t" 26 s"k" s"v""#;
     let with = hex(&assemble(others));
@@ -49,9 +54,9 @@ fn user_properties_are_terms_and_are_not_handed_on() {
 #[test]
 fn the_flag_and_terms_go_together() {
     check(&format!(
-        r#"{OPEN5} in 31 | s"a" p[26 s"will" s"7"] "x"
+        r#"{OPEN5} in 31 | s"a" p[26 s"vulpes-will" s"7"] "x"
         ask publish a q0 x retain will <7>
-        in 31 | s"a" p[26 s"when" s"1" 26 s"k" s"v"] "x"
+        in 31 | s"a" p[26 s"vulpes-when" s"1" 26 s"k" s"v"] "x"
         ask publish a q0 x retain when 1 with {}"#,
         hex(&assemble(r#"26 s"k" s"v""#))
     ));
@@ -74,7 +79,7 @@ fn a_conditional_publish_is_answered_when_it_is_decided() {
         decided 5 17"#
     ));
     // Golden: PUBACKs of the refusals.
-    let when = r#"26 s"when" s"1""#;
+    let when = r#"26 s"vulpes-when" s"1""#;
     for (refusal, code, text) in [
         ("notaccepted", "87", "the topic's value does not fit"),
         ("linefull", "97", "10000 publishes wait for this topic already"),
@@ -115,19 +120,28 @@ fn a_conditional_publish_is_answered_when_it_is_decided() {
 #[test]
 fn terms_that_make_no_sense_are_refused() {
     let deep = "[".repeat(33) + &"]".repeat(33);
-    let deep = format!(r#"26 s"when" s"{deep}""#);
+    let deep = format!(r#"26 s"vulpes-when" s"{deep}""#);
     let table = [
-        (r#"26 s"watch" s"true""#, "the option watch needs when: it says what to wait for"),
-        (r#"26 s"will" s"null""#, "the option will needs retain: it replaces a retained value"),
-        (r#"26 s"retain" s"1""#, "the user property retain is true or false"),
-        (r#"26 s"when" s"1" 26 s"watch" s"yes""#, "the user property watch is true or false"),
-        (r#"26 s"when" s"""#, "the option when can't be read: cut short at byte 0"),
-        (r#"26 s"when" s"{""#, "the option when can't be read: cut short at byte 1"),
+        (r#"26 s"vulpes-watch" s"true""#, "the option watch needs when: it says what to wait for"),
         (
-            r#"26 s"retain" s"true" 26 s"will" s"1 2""#,
+            r#"26 s"vulpes-will" s"null""#,
+            "the option will needs retain: it replaces a retained value",
+        ),
+        (r#"26 s"vulpes-retain" s"1""#, "the user property vulpes-retain is true or false"),
+        (
+            r#"26 s"vulpes-when" s"1" 26 s"vulpes-watch" s"yes""#,
+            "the user property vulpes-watch is true or false",
+        ),
+        (r#"26 s"vulpes-when" s"""#, "the option when can't be read: cut short at byte 0"),
+        (r#"26 s"vulpes-when" s"{""#, "the option when can't be read: cut short at byte 1"),
+        (
+            r#"26 s"vulpes-retain" s"true" 26 s"vulpes-will" s"1 2""#,
             "the option will can't be read: something left over at byte 2",
         ),
-        (r#"26 s"when" s"1" 26 s"when" s"1""#, "the user property when is there twice"),
+        (
+            r#"26 s"vulpes-when" s"1" 26 s"vulpes-when" s"1""#,
+            "the user property vulpes-when is there twice",
+        ),
         (&deep, "the option when has 65536 bytes, 4096 values and 32 levels of nesting at most"),
     ];
     for (properties, text) in table {
@@ -147,7 +161,7 @@ fn a_session_waits_for_so_many_decisions_and_no_more() {
     gate.receive(packets(SHORT[1].1), Moment(0));
     gate.opened(Ok(()));
     gate.poll_output();
-    let conditional = |first: &str| packets(&format!(r#"{first} p[26 s"when" s"1"]"#));
+    let conditional = |first: &str| packets(&format!(r#"{first} p[26 s"vulpes-when" s"1"]"#));
     for _ in 0..limits::SESSION_WAITS / 2 {
         gate.receive(conditional(r#"32 | s"a" 0001"#), Moment(0));
         gate.receive(conditional(r#"30 | s"a""#), Moment(0));

@@ -45,8 +45,12 @@ fn a_will_not_as_the_protocol_says_is_refused() {
         (r#"s"MQTT" 04 06 0000 s"c" s"" s"x""#, "will: a topic must not be empty"),
         (
             r#"s"MQTT" 04 06 0000 s"c" s"wamp/x" s"x""#,
-            "will: topics that begin with wamp are the router's own",
+            "will: topics that begin with wamp, $SYS, $share, $replay or $snapshot are the router's own",
         ),
+    ] {
+        check(&format!("in 10 | {connect} \n out 20 | 0005 \n ask close \n reason {reason}"));
+    }
+    for (connect, reason) in [
         (r#"s"MQTT" 04 1e 0000 s"c" s"a" s"x""#, "the will has QoS 3"),
         (r#"s"MQTT" 04 22 0000 s"c""#, "flags of a will are set, but there is none"),
         (r#"s"MQTT" 04 06 0000 s"c" s"a""#, "a field reaches beyond the packet's end"),
@@ -56,12 +60,12 @@ fn a_will_not_as_the_protocol_says_is_refused() {
     for (will, code, text) in [
         (r#"p[] s"+" s"x""#, "90", wildcard),
         (r#"p[] s"" s"x""#, "90", "will: a topic must not be empty"),
-        (r#"p[] s"wamp" s"x""#, "90", "will: topics that begin with wamp are the router's own"),
+        (r#"p[] s"wamp" s"x""#, "90", "will: topics that begin with wamp, $SYS, $share, $replay or $snapshot are the router's own"),
         (r#"p[01 01] s"a" 0001 ff"#, "99", "the will's payload is not UTF-8 as announced"),
         (
-            r#"p[26 s"when" s"null"] s"a" s"x""#,
+            r#"p[26 s"vulpes-when" s"null"] s"a" s"x""#,
             "83",
-            "the publish option when is not available in a will",
+            "there is no option vulpes-when in a will: names that begin with vulpes- are the router's own",
         ),
         (r#"p[11 00000001] s"a" s"x""#, "81", "a property that the packet can't have"),
         (r#"p[18 00000001 18 00000001] s"a" s"x""#, "82", "a property is there twice"),

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::call::Mode;
-use crate::gate::wamp::options::{OptionError, Reader};
+use crate::gate::wamp::options::{Names, OptionError, Reader};
 use crate::payload::{decode, entries, Malformed, Serializer, Value};
 use crate::procedure::{Invoke, Matching};
 
@@ -64,6 +64,9 @@ pub(super) struct RegisterOptions {
     pub(super) disclose_caller: bool,
 }
 
+const REGISTER_OPTIONS: &[&str] =
+    &["match", "invoke", "concurrency", "disclose_caller", "force_reregister"];
+
 impl RegisterOptions {
     pub(super) fn read(
         serializer: Serializer,
@@ -76,10 +79,13 @@ impl RegisterOptions {
             disclose_caller: false,
         };
         let mut error = None;
+        let mut names = Names::new(REGISTER_OPTIONS);
         entries(serializer, raw, |key, value| {
             let reader = Reader { serializer, value };
             let mut force = false;
-            let read = match key {
+            let name = names.option(key);
+            let twice = name.err();
+            let read = match name.ok().flatten().unwrap_or_default() {
                 "match" => {
                     let expected = "\"exact\", \"prefix\" or \"wildcard\"";
                     let read = word(&reader, "match", expected, Matching::from_word);
@@ -107,7 +113,7 @@ impl RegisterOptions {
                 },
                 _ => Ok(()),
             };
-            error = error.or(read.err());
+            error = error.or(twice).or(read.err());
         })?;
         Ok(error.map_or(Ok(options), Err))
     }

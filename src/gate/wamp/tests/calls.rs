@@ -307,7 +307,7 @@ fn what_is_asked_for_wrongly_is_refused() {
         (r#"[48,1,{},"a..b"]"#, "an empty part is a wildcard only with match=wildcard"),
         (
             r#"[16,1,{"acknowledge":true},"wamp.session.on_join"]"#,
-            r#"topics that begin with wamp are the router's own"#,
+            r#"topics that begin with wamp, $SYS, $share, $replay or $snapshot are the router's own"#,
         ),
     ] {
         let code = &message[1..3];

@@ -20,6 +20,37 @@ fn terms_go_with_the_publish() {
     );
 }
 
+/// As wampy and autobahn-python have to write them.
+#[test]
+fn options_may_have_an_underscore() {
+    check_open(
+        r#"
+        > [16,1,{"_acknowledge":true,"_retain":true,"_when":null,"_will":{"x":1},"_watch":true,"_exclude_me":false,"_when_":1},"a",[1]]
+        ! publish a [1] include_me retain merge when null watch will [{"x":1}]
+        > [32,2,{"_after":17,"_snapshot":true,"_filter":{"x":1},"_match":"prefix","_other":1},"a"]
+        ! subscribe 1 prefix a after 17 snapshot filter {"x":1}
+        > [32,3,{"_retained":true},"a"]
+        ! subscribe 2 exact a retained
+        > [32,4,{"_retainedState":true},"a"]
+        ! subscribe 3 exact a retainedState
+        > [32,5,{"_retained_state":true},"a"]
+        ! subscribe 4 exact a retainedState
+        > [32,6,{"_get_retained":true,"retained_state":false},"a"]
+        ! subscribe 5 exact a retainedState
+        > [16,7,{"acknowledge":true,"_exclude":[1]},"a"]
+        < [8,16,7,{},"vulpes.error.not_implemented",["the option exclude is not implemented yet; leave it out"]]
+        > [16,8,{"acknowledge":true,"_when":1,"when":1},"a"]
+        < [8,16,8,{},"wamp.error.invalid_argument",["the option when is there twice; write it with or without an underscore"]]
+        > [32,9,{"retainedState":true,"_retained_state":true},"a"]
+        < [8,32,9,{},"wamp.error.invalid_argument",["the option retainedState is there twice; write it with or without an underscore"]]
+        > [64,10,{"_concurrency":3,"_invoke":"random","invoke":"random"},"p"]
+        < [8,64,10,{},"wamp.error.invalid_argument",["the option invoke is there twice; write it with or without an underscore"]]
+        > [64,11,{"_concurrency":0},"p"]
+        < [8,64,11,{},"wamp.error.invalid_argument",["the option concurrency has to be an integer from 1"]]
+        "#,
+    );
+}
+
 #[test]
 fn a_lock_is_asked_for_and_granted() {
     let options = r#"{"acknowledge":true,"retain":true,"when":null,"will":null,"watch":true}"#;

@@ -1,0 +1,228 @@
+//! Patterns: which topics a subscription is for.
+//!
+//! Invariant: a pattern holds no more than its text, and nothing here recurses over parts.
+//!
+//! Deliberately absent: who is subscribed to what (`dispatch`).
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::fmt;
+use std::sync::Arc;
+
+use super::{
+    check_mqtt, check_text, check_wamp, joined, wamp_part_to_canonical, Topic, TopicError, BRIDGES,
+    PUBLISHED, ROUTERS_OWN, WAMP_TEXT,
+};
+
+/// A topic that many patterns are tried on: its WAMP spelling is made once, if at all.
+#[derive(Debug)]
+pub struct Tried<'a> {
+    topic: &'a Topic,
+    wamp: OnceCell<Cow<'a, str>>,
+}
+
+impl<'a> Tried<'a> {
+    #[must_use]
+    pub fn new(topic: &'a Topic) -> Self {
+        Self { topic, wamp: OnceCell::new() }
+    }
+}
+
+/// Which topics a subscription is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Pattern {
+    /// This topic alone.
+    Exact(Topic),
+    /// Part by part.
+    Parts(PatternParts),
+    /// Topics whose WAMP spelling begins with this text.
+    Prefix(Arc<str>),
+}
+
+/// The parts of a pattern, by its canonical text: an MQTT topic filter. No literal part is `+` or `#`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PatternParts(Arc<str>);
+
+/// One part of a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatternPart<'a> {
+    /// This part, in canonical text.
+    Literal(&'a str),
+    /// Any one part.
+    One,
+    /// What is left, which may be nothing: last only.
+    Rest,
+}
+
+impl PatternParts {
+    /// Whether a topic fits.
+    #[must_use]
+    pub fn matches(&self, topic: &Topic) -> bool {
+        parts_match(self, topic)
+    }
+
+    /// The parts in order.
+    pub fn iter(&self) -> impl Iterator<Item = PatternPart<'_>> + Clone {
+        self.0.split('/').map(|part| match part {
+            "+" => PatternPart::One,
+            "#" => PatternPart::Rest,
+            literal => PatternPart::Literal(literal),
+        })
+    }
+
+    /// The canonical text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PatternParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl Pattern {
+    /// Reads an MQTT topic filter (MQTT 5 section 4.7.1).
+    ///
+    /// # Errors
+    /// Where MQTT or our limits forbid it.
+    pub fn from_mqtt(text: &str) -> Result<Self, TopicError> {
+        check_mqtt(text)?;
+        if !text.contains(['+', '#']) {
+            return Ok(Self::Exact(Topic(text.into())));
+        }
+        let mut parts = text.split('/').peekable();
+        while let Some(part) = parts.next() {
+            let is_last = parts.peek().is_none();
+            let alone = part == "+" || part == "#" && is_last;
+            if !alone && part.contains(['+', '#']) {
+                return Err(TopicError::MisplacedWildcard);
+            }
+        }
+        Ok(Self::Parts(PatternParts(text.into())))
+    }
+
+    /// Reads a WAMP topic to subscribe to without `match`: exact, or a fox pattern where parts are `*` or `#`.
+    ///
+    /// # Errors
+    /// Where WAMP or our limits forbid it.
+    pub fn from_wamp(text: &str) -> Result<Self, TopicError> {
+        if !text.split('.').any(|part| part == "*" || part == "#") {
+            return Topic::from_wamp(text).map(Self::Exact);
+        }
+        check_text(text, WAMP_TEXT)?;
+        let mut parts = text.split('.').peekable();
+        let part = || {
+            let part = parts.next()?;
+            Some(match part {
+                "*" => Ok("+".to_owned()),
+                "#" if parts.peek().is_none() => Ok("#".to_owned()),
+                "#" => Err(TopicError::MisplacedWildcard),
+                "" => Err(TopicError::EmptyPart),
+                _ => literal_from_wamp(part),
+            })
+        };
+        joined(part).map(|text| Self::Parts(PatternParts(text)))
+    }
+
+    /// Reads a WAMP topic with `match: wildcard`: an empty part is any one part (WAMP advanced profile,
+    /// "Pattern-based Subscription").
+    ///
+    /// # Errors
+    /// Where WAMP or our limits forbid it.
+    pub fn from_wamp_wildcard(text: &str) -> Result<Self, TopicError> {
+        check_wamp(text)?;
+        let mut parts = text.split('.');
+        let part = || {
+            let part = parts.next()?;
+            Some(match part {
+                "" => Ok("+".to_owned()),
+                _ => literal_from_wamp(part),
+            })
+        };
+        joined(part).map(|text| Self::Parts(PatternParts(text)))
+    }
+
+    /// Reads a WAMP topic with `match: prefix`: any topic whose WAMP text begins with it.
+    ///
+    /// # Errors
+    /// Where WAMP or our limits forbid it.
+    pub fn from_wamp_prefix(text: &str) -> Result<Self, TopicError> {
+        check_wamp(text)?;
+        Ok(Self::Prefix(text.into()))
+    }
+
+    /// Bytes of its text.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Exact(topic) => topic.as_str().len(),
+            Self::Parts(parts) => parts.as_str().len(),
+            Self::Prefix(prefix) => prefix.len(),
+        }
+    }
+
+    /// Whether it is about the router's own topics alone, and nothing is ever published to those that fit. Whoever
+    /// subscribed to it would wait for ever.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        let own = |text: &str, separator: char| {
+            let (first, _) = text.split_once(separator).unwrap_or((text, ""));
+            ROUTERS_OWN.contains(&first)
+        };
+        let (is_own, of_bridges) = match self {
+            Self::Exact(topic) => (topic.is_routers_own(), false),
+            Self::Parts(parts) => (own(parts.as_str(), '/'), parts.as_str().starts_with(BRIDGES)),
+            // A prefix that goes no further than the first part is about others as well.
+            Self::Prefix(prefix) => {
+                let bridges = BRIDGES.replace('/', ".");
+                (prefix.contains('.') && own(prefix, '.'), prefix.starts_with(&bridges))
+            }
+        };
+        is_own
+            && !of_bridges
+            && !PUBLISHED.iter().any(|topic| self.matches(&Topic::from_canonical(topic)))
+    }
+
+    /// Whether a topic fits.
+    #[must_use]
+    pub fn matches(&self, topic: &Topic) -> bool {
+        self.matches_tried(&Tried::new(topic))
+    }
+
+    /// Whether a topic fits that others are tried on as well.
+    #[must_use]
+    pub fn matches_tried(&self, tried: &Tried<'_>) -> bool {
+        match self {
+            Self::Exact(wanted) => wanted == tried.topic,
+            Self::Prefix(prefix) => {
+                tried.wamp.get_or_init(|| tried.topic.to_wamp()).starts_with(&**prefix)
+            }
+            Self::Parts(parts) => parts.matches(tried.topic),
+        }
+    }
+}
+
+fn parts_match(pattern: &PatternParts, topic: &Topic) -> bool {
+    let leading_wildcard = pattern.as_str().starts_with(['+', '#']);
+    if leading_wildcard && topic.is_reserved() {
+        return false;
+    }
+    let mut parts = topic.parts();
+    for wanted in pattern.iter() {
+        match wanted {
+            PatternPart::Rest => return true,
+            PatternPart::One if parts.next().is_some() => {}
+            PatternPart::Literal(literal) if parts.next() == Some(literal) => {}
+            PatternPart::One | PatternPart::Literal(_) => return false,
+        }
+    }
+    parts.next().is_none()
+}
+
+fn literal_from_wamp(part: &str) -> Result<String, TopicError> {
+    check_wamp(part)?;
+    Ok(wamp_part_to_canonical(part))
+}
