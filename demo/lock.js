@@ -2,6 +2,7 @@
 //   node lock.js URL NAME
 'use strict';
 
+require('./websocket');
 const autobahn = require('../tests/clients/node_modules/autobahn');
 
 const [url, name] = process.argv.slice(2);

@@ -40,6 +40,15 @@ telemetry() {
     done
 }
 
+# mosquitto_pub gives up where nobody listens yet, as just behind the start of supervisord.
+serves() { target/release/vulpes pub demo.ready true --node "ws://127.0.0.1:$1/" >/dev/null 2>&1; }
+for port in 9031 9033; do
+    until serves $port; do
+        [ $SECONDS -lt 60 ] || { echo "the node at port $port does not serve; see demo/data/*.log" >&2; exit 1; }
+        sleep 0.2
+    done
+done
+
 # The watcher must be there before the first sample: it opens the gate by making the file.
 ready=$(mktemp -u)
 trap 'rm -f "$ready"' EXIT

@@ -4,6 +4,7 @@
 
 const fs = require('node:fs');
 const readline = require('node:readline');
+require('./websocket');
 const autobahn = require('../tests/clients/node_modules/autobahn');
 
 const [url, topic, ready] = process.argv.slice(2);

@@ -1,6 +1,7 @@
 //! The command line: `vulpes up`, `node`, `init`, and the client commands.
 //!
-//! Invariant: the exit code is 0 where the command did what it says, 1 where it failed, 2 where it was called wrongly.
+//! Invariant: the exit code is 0 where the command did what it says, 1 where it failed, 2 where it was called wrongly, and 70
+//! where a node's disk failed or is damaged.
 //! Every error on standard error says what to do; standard output holds results only.
 //!
 //! Deliberately absent: what a node does (`server`) and what clients speak (`client`).
@@ -10,7 +11,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
+use vulpes_raft::file::OpenError;
 use vulpes_raft::ids::EventId;
+
+use crate::server::StartError;
 
 mod bench;
 mod call;
@@ -28,6 +32,9 @@ mod status;
 mod subscribe;
 mod up;
 pub mod verify;
+
+/// The exit code where the disk is the reason.
+const EXIT_FATAL: u8 = node::panics::EXIT_FATAL as u8;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -119,7 +126,17 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("vulpes: {error:#}");
+    if is_of_the_disk(&error) {
+        return ExitCode::from(EXIT_FATAL);
+    }
     ExitCode::FAILURE
+}
+
+/// Whether a node can't go on because of its disk.
+fn is_of_the_disk(error: &anyhow::Error) -> bool {
+    let of_file = |error: &OpenError| error.is_of_the_disk();
+    error.downcast_ref::<StartError>().is_some_and(StartError::is_of_the_disk)
+        || error.downcast_ref::<OpenError>().is_some_and(of_file)
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {

@@ -55,6 +55,8 @@ pub struct NodeConfig {
     pub timing: Timing,
     /// How much of the log is kept. The strictest limits of all entries hold.
     pub retention: Retention,
+    /// What the process logs, as a filter of `tracing`; read again while the node runs.
+    pub log: Option<String>,
 }
 
 /// What this node listens on.
@@ -324,6 +326,8 @@ pub enum Problem {
     TimingRange { name: &'static str, value: u64, least: u64, most: u64 },
     #[error("retention.{name}: {value} is outside of {least} to {most}; leave it out to keep everything")]
     RetentionRange { name: &'static str, value: u64, least: u64, most: u64 },
+    #[error("log: {0:?} is no log filter; write error, warn, info, debug or trace, or one with modules, as in info,vulpes=debug")]
+    Log(String),
     #[error("timing.election_min_ms: must be at least twice heartbeat_ms, or a single late heartbeat starts an election")]
     ElectionTooSoon,
     #[error("timing.election_max_ms: must be more than election_min_ms, or two candidates can split the votes for ever")]

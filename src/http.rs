@@ -7,28 +7,30 @@
 //! | `/status` | [`NodeStatus`] |
 //! | `/log?from=SLOT&max=N` | [`LogPage`] |
 //!
-//! Invariant: nothing here changes anything, and no caller costs more than [`CONNECTIONS`] and [`CONNECTION_TIME`]
-//! allow.
+//! Invariant: nothing here changes anything, no caller costs more than [`CONNECTIONS`], [`CONNECTION_TIME`] and
+//! [`LOG_READS`] allow, and whatever others ask or hold open, a probe gets its answer.
 //!
 //! Deliberately absent: logins and encryption. The address is for operators only.
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use vulpes_raft::ids::Slot;
 
 mod bounded;
 mod log;
 mod status;
 
-pub use bounded::{CONNECTIONS, CONNECTION_TIME};
+pub use bounded::{CONNECTIONS, CONNECTION_TIME, IDLE_TIME};
 pub use log::{Body, Checksum, LogPage, LogRow, LogStep};
 pub use status::{
     Addresses, EntryStatus, MemberStatus, NodeStatus, ReplicaStatus, StateStatus, StorageStatus,
@@ -37,6 +39,9 @@ pub use status::{
 
 /// Most rows in one answer to `/log`. Each costs the node the reading of a body.
 pub const LOG_ROWS: usize = 256;
+
+/// Answers to `/log` in the making; further ones wait.
+pub const LOG_READS: usize = 4;
 
 /// Whether a node can serve.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +102,15 @@ pub struct Refusal {
 /// # Errors
 /// Those of the listener.
 pub async fn serve(listener: TcpListener, admin: Arc<dyn Admin>) -> std::io::Result<()> {
-    axum::serve(bounded::BoundedListener::new(listener), router(admin)).await
+    let listener = bounded::BoundedListener::new(listener);
+    let router = router(admin).into_make_service_with_connect_info::<bounded::Place>();
+    axum::serve(listener, router).await
+}
+
+#[derive(Clone)]
+struct Served {
+    admin: Arc<dyn Admin>,
+    log_reads: Arc<Semaphore>,
 }
 
 fn router(admin: Arc<dyn Admin>) -> Router {
@@ -109,16 +122,27 @@ fn router(admin: Arc<dyn Admin>) -> Router {
         .fallback(|| async {
             refusal(StatusCode::NOT_FOUND, "there are /healthz, /readyz, /status and /log".into())
         })
-        .with_state(admin)
+        .layer(middleware::from_fn(answered))
+        .with_state(Served { admin, log_reads: Arc::new(Semaphore::new(LOG_READS)) })
 }
 
-async fn ready(State(admin): State<Arc<dyn Admin>>) -> Response {
+/// Tells the listener that this connection's request is whole, and when it is answered.
+async fn answered(
+    ConnectInfo(place): ConnectInfo<bounded::Place>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let _answering = place.answering();
+    next.run(request).await
+}
+
+async fn ready(State(Served { admin, .. }): State<Served>) -> Response {
     let readiness = admin.ready().await;
     let code = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(readiness)).into_response()
 }
 
-async fn status(State(admin): State<Arc<dyn Admin>>) -> Json<NodeStatus> {
+async fn status(State(Served { admin, .. }): State<Served>) -> Json<NodeStatus> {
     Json(admin.status().await)
 }
 
@@ -130,9 +154,11 @@ struct LogQuery {
     max: Option<usize>,
 }
 
-async fn log_page(State(admin): State<Arc<dyn Admin>>, Query(query): Query<LogQuery>) -> Response {
+async fn log_page(State(served): State<Served>, Query(query): Query<LogQuery>) -> Response {
+    // The semaphore is never closed.
+    let _reading = served.log_reads.acquire().await;
     let max = query.max.unwrap_or(LOG_ROWS).min(LOG_ROWS);
-    let error = match admin.log(Slot(query.from), max).await {
+    let error = match served.admin.log(Slot(query.from), max).await {
         Ok(page) => return Json(page).into_response(),
         Err(error) => error,
     };

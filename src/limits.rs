@@ -59,6 +59,9 @@ pub const SESSION_STATES_BYTES: usize = 64 << 20;
 /// Client connections a node accepts; further ones are turned away.
 pub const CONNECTIONS: usize = 20_000;
 
+/// Of the files that the process may have open, those that clients leave to other nodes, operators and the disk.
+pub const RESERVED_FILES: usize = 256;
+
 /// How long a client may take from connecting to having opened its session.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 

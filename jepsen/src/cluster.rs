@@ -248,14 +248,12 @@ impl Cluster {
     /// If it ends, or does not serve in time.
     pub async fn ready_node(&mut self, id: u64) -> Result<()> {
         let node = self.node_mut(id);
-        // Only an entry has clients to be ready for.
-        let path = if node.is_entry() { "/readyz" } else { "/healthz" };
         let address = node.admin();
-        until(&format!("node {id} answers {path} with 200"), PATIENCE, || {
+        until(&format!("node {id} answers /readyz with 200"), PATIENCE, || {
             let alive = node.check_alive();
             async move {
                 alive?;
-                let answer = http::get(address, path).await?;
+                let answer = http::get(address, "/readyz").await?;
                 ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
                 Ok(())
             }

@@ -23,7 +23,7 @@ use crate::wait::within;
 const END: Duration = Duration::from_secs(20);
 
 /// What nodes log unless the environment says otherwise: a dead peer is no news here.
-const LOGGED: &str = "info,tarpc=error,openraft=error";
+const LOGGED: &str = "info";
 
 /// What a line has in it that says that something is wrong.
 const COMPLAINTS: [&str; 2] = [" ERROR vulpes", "panicked at"];

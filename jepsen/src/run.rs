@@ -23,7 +23,8 @@ use crate::journal::Journal;
 use crate::layout::Layout;
 use crate::matrix::{LYING_DISK, PLANT};
 use crate::nemesis::arena::{Arena, ARMED, FAULTS};
-use crate::nemesis::{schedule, NEMESES};
+use crate::nemesis::schedule::{self, Agenda};
+use crate::nemesis::NEMESES;
 use crate::network::Network;
 use crate::node::{Launch, Role};
 use crate::op::{Died, Healed, Order, Plan, Row, State};
@@ -166,16 +167,16 @@ async fn armed(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// The faults, as they were planned.
+/// The faults, as they were planned; one that fails is tried again.
 async fn storm(plan: &Plan, arena: &mut Arena) {
     let length = Duration::from_secs(plan.seconds);
     let blows = schedule::plan(plan.seed, &plan.nemeses, length, plan.layout.is_split());
     let begun = Instant::now();
-    let mut coming = blows.iter().peekable();
+    let mut coming = Agenda::new(blows, length);
     // Faults at work: when each ends, and its number.
     let mut ends: Vec<(Instant, u64)> = Vec::new();
     while begun.elapsed() < length {
-        let next = coming.peek().map(|blow| begun + blow.at);
+        let next = coming.next().map(|at| begun + at);
         let end = ends.iter().min().copied();
         let wake = [next, end.map(|(at, _)| at)].into_iter().flatten().min();
         let wake = wake.unwrap_or(begun + length).min(begun + length);
@@ -184,9 +185,10 @@ async fn storm(plan: &Plan, arena: &mut Arena) {
         if let Some((at, number)) = end.filter(|(at, _)| *at <= Instant::now()) {
             ends.retain(|one| *one != (at, number));
             arena.relieve(number).await;
-        } else if let Some(blow) = coming.next_if(|blow| begun + blow.at <= Instant::now()) {
-            if let Some(number) = arena.strike(blow).await {
-                ends.push((Instant::now() + blow.lasts, number));
+        } else if let Some(blow) = coming.take(begun.elapsed()) {
+            match arena.strike(&blow).await {
+                Some(number) => ends.push((Instant::now() + blow.lasts, number)),
+                None => coming.again(blow, begun.elapsed()),
             }
         }
     }

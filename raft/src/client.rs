@@ -87,6 +87,14 @@ impl SyncClient {
         self.router.stored(self.local.as_ref(), storage, through).await
     }
 
+    /// Has the leader say that a majority still follows it; looks for it until `limit` is over.
+    ///
+    /// # Errors
+    /// [`SyncError`]: there is none, it has no majority, or it can't be reached.
+    pub async fn confirm(&self, limit: Duration) -> Result<(), SyncError> {
+        self.router.confirm(self.local.as_ref(), limit).await
+    }
+
     /// The storage groups; waits up to [`GROUP_WAIT`] for them to form.
     ///
     /// # Errors
@@ -220,9 +228,29 @@ impl Router {
         }
     }
 
+    pub(crate) async fn confirm(
+        &self,
+        local: Option<&SyncNode>,
+        limit: Duration,
+    ) -> Result<(), SyncError> {
+        match self.lead_within(local, SyncCall::Confirm, limit).await? {
+            SyncReply::Done => Ok(()),
+            other => Err(mismatch(&other)),
+        }
+    }
+
     /// Asks the leader, looking for it until the call's time is up.
     async fn lead(&self, local: Option<&SyncNode>, call: SyncCall) -> Result<SyncReply, SyncError> {
-        let deadline = Instant::now() + CALL_TIMEOUT;
+        self.lead_within(local, call, CALL_TIMEOUT).await
+    }
+
+    async fn lead_within(
+        &self,
+        local: Option<&SyncNode>,
+        call: SyncCall,
+        time: Duration,
+    ) -> Result<SyncReply, SyncError> {
+        let deadline = Instant::now() + time;
         let known = local.and_then(SyncNode::leader).or(*lock(&self.leader));
         let here = local.map(SyncNode::id);
         let mut target = known.or(here).or_else(|| self.after(None)).ok_or_else(nobody)?;

@@ -21,7 +21,7 @@ use redb::{Database, WriteTransaction};
 use tokio::sync::{watch, Semaphore};
 use tokio::time::Instant;
 
-use crate::host::{CommitMode, Host};
+use crate::host::{is_damage, CommitMode, Host};
 use crate::mutant::{planted, Mutant};
 use crate::witness::Witness;
 use queue::{Door, Gate, Line};
@@ -60,14 +60,24 @@ pub trait Writer: Send + 'static {
     fn complete(&mut self, jobs: &mut Vec<Self::Job>);
 }
 
-/// Why a commit failed. Its outcome is unknown.
+/// Why a commit failed, whose outcome is unknown then, or why something can't be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct CommitError(pub String);
+pub enum CommitError {
+    /// The disk, or the process, does not do it.
+    #[error("{0}")]
+    Failed(String),
+    /// What is in the file is not what was written.
+    #[error("{0}")]
+    Damaged(String),
+}
 
 impl<E: Into<redb::Error>> From<E> for CommitError {
     fn from(error: E) -> Self {
-        Self(error.into().to_string())
+        let error = error.into();
+        match is_damage(&error) {
+            true => Self::Damaged(error.to_string()),
+            false => Self::Failed(error.to_string()),
+        }
     }
 }
 
@@ -106,7 +116,16 @@ impl Commits {
         let mut committer =
             Committer { gate, parts: Vec::new(), database, witness, look: None, _ending: ending };
         let fatal = host.fatal.clone();
-        let end = move |error| fatal(&format!("the disk failed, outcome unknown: {error}"));
+        let end = move |error: CommitError| {
+            match error {
+            CommitError::Failed(reason) => {
+                fatal(&format!("the disk failed, outcome unknown: {reason}"));
+            }
+            CommitError::Damaged(reason) => fatal(&format!(
+                "the node's file is damaged: {reason}; give the node an empty data directory and a new number"
+            )),
+        }
+        };
         match &host.commits {
             CommitMode::Thread => {
                 std::thread::Builder::new().name("commit".into()).spawn(move || {

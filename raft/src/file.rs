@@ -63,6 +63,14 @@ pub enum OpenError {
     Disk { path: PathBuf, reason: String },
 }
 
+impl OpenError {
+    /// Whether the disk is the reason, and not what the operator did.
+    #[must_use]
+    pub fn is_of_the_disk(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Disk { .. })
+    }
+}
+
 /// A node's file while writers join it.
 pub struct File {
     pub path: PathBuf,
@@ -94,7 +102,8 @@ impl File {
     ) -> Result<(), OpenError> {
         let prepared = || {
             let database = self.commits.database().upgrade();
-            let database = database.ok_or_else(|| CommitError("the node is ending".into()))?;
+            let database =
+                database.ok_or_else(|| CommitError::Failed("the node is ending".into()))?;
             let before = database.begin_read()?;
             let mut tables = before.list_tables()?;
             if !tables.any(|table| table.name() == one.name()) {
@@ -104,7 +113,7 @@ impl File {
             }
             Ok(())
         };
-        prepared().map_err(|error: CommitError| self.disk(&error))
+        prepared().map_err(|error: CommitError| self.failed(&error))
     }
 
     /// What a role says of its part of the file.
@@ -113,10 +122,24 @@ impl File {
         OpenError::Damaged { path: self.path.clone(), reason: reason.to_string() }
     }
 
+    /// What a role says where it could not read or write its part.
+    #[must_use]
+    pub fn failed(&self, error: &CommitError) -> OpenError {
+        failed(&self.path, error)
+    }
+
     /// As [`File::damaged`], where it could not be read.
     #[must_use]
     pub fn disk(&self, reason: &impl ToString) -> OpenError {
         OpenError::Disk { path: self.path.clone(), reason: reason.to_string() }
+    }
+}
+
+fn failed(path: &Path, error: &CommitError) -> OpenError {
+    let (path, reason) = (path.to_owned(), error.to_string());
+    match error {
+        CommitError::Failed(_) => OpenError::Disk { path, reason },
+        CommitError::Damaged(_) => OpenError::Damaged { path, reason },
     }
 }
 
@@ -167,9 +190,9 @@ fn checked(
 fn claim(database: &Database, own: &Identity, path: &Path) -> Result<(), OpenError> {
     let path = || path.to_owned();
     let damaged = |reason: &str| OpenError::Damaged { path: path(), reason: reason.into() };
-    let disk = |error: CommitError| OpenError::Disk { path: path(), reason: error.0 };
-    match read_meta(database).map_err(|error| disk(error.into()))? {
-        (None, None) => create(database, own).map_err(disk),
+    let failed = |error: CommitError| failed(&path(), &error);
+    match read_meta(database).map_err(|error| failed(error.into()))? {
+        (None, None) => create(database, own).map_err(failed),
         (None, Some(_)) => Err(damaged("its format is missing")),
         (Some(format), identity) => {
             let format = format.try_into().map_err(|_| damaged("its format can't be read"))?;

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::ids::Stamp;
 
-pub use real::RealDisk;
+pub use real::{listen_all, RealDisk, Unresolved};
 pub use workers::Workers;
 
 /// A connection: bytes both ways.
@@ -90,6 +90,19 @@ pub fn damage(error: &redb::DatabaseError) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Whether what is in a database that was opened is not what was written. Otherwise the disk failed, or the process ends.
+#[must_use]
+pub fn is_damage(error: &redb::Error) -> bool {
+    matches!(
+        error,
+        redb::Error::Corrupted(_)
+            | redb::Error::TableTypeMismatch { .. }
+            | redb::Error::TableIsMultimap(_)
+            | redb::Error::TableIsNotMultimap(_)
+            | redb::Error::TypeDefinitionChanged { .. }
+    )
 }
 
 /// A small file that is overwritten in place, always with as many bytes, too few to be torn.

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::async_runtime::Instant as _;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -164,7 +165,7 @@ impl SyncNode {
         let (log, snapshots) = snapshot_store::open(file, beside.clone())?;
         let applied = Applied::new();
         let machine =
-            Machine::load(applied.clone(), snapshots).map_err(|error| file.disk(&error))?;
+            Machine::load(applied.clone(), snapshots).map_err(|error| file.failed(&error))?;
         let own = config.identity.node;
         let members = config.members.iter().map(|member| member.node).collect();
         let clocks = Clocks::new(host.clock.clone(), own, members);
@@ -262,7 +263,7 @@ impl SyncNode {
                     rpc::serve(link, answer).await;
                 }
                 Service::Keep | Service::Fetch | Service::Calls => {
-                    tracing::warn!("a connection for {service:?} is not for the sync member");
+                    tracing::warn!("a connection for {service} is not for the sync member");
                 }
             }
         };
@@ -393,7 +394,8 @@ impl SyncNode {
     }
 
     /// Who leads, as far as this member knows.
-    pub(crate) fn leader(&self) -> Option<NodeId> {
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
         self.inner.raft.metrics().borrow_watched().current_leader
     }
 }
@@ -419,6 +421,16 @@ impl Inner {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         metrics.membership_config.get_node(&node).map(|voter| voter.disk)
+    }
+
+    /// Whether a majority has followed this leader within the time in which it would have elected another one. Who is the
+    /// only member needs nobody's word.
+    fn is_confirmed(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let acked = metrics.last_quorum_acked.map(|acked| acked.into_inner());
+        metrics.membership_config.voter_ids().count() == 1
+            || acked.is_some_and(|acked| acked.elapsed() <= self.config.election.1)
     }
 
     /// The term in which this member leads, once it has applied all that earlier leaders committed.

@@ -8,7 +8,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,6 +119,8 @@ pub struct Lane<Req, Resp> {
     service: Service,
     expected: (NodeId, Option<DiskId>),
     caller: Mutex<Option<Arc<Caller<Req, Resp>>>>,
+    /// That the peer can't be reached was told.
+    unreached: AtomicBool,
 }
 
 impl<Req, Resp> Lane<Req, Resp>
@@ -142,6 +144,7 @@ where
             service,
             expected,
             caller: Mutex::new(None),
+            unreached: AtomicBool::new(false),
         }
     }
 
@@ -152,9 +155,10 @@ where
     pub async fn call(&self, request: Req, limit: Duration) -> Result<Resp, CallError> {
         let deadline = Instant::now() + limit;
         let reach = limit.min(REACH);
-        let caller = tokio::time::timeout(reach, self.caller())
-            .await
-            .map_err(|_| LinkError::Timeout(reach))??;
+        let reached = tokio::time::timeout(reach, self.caller()).await;
+        let reached = reached.unwrap_or(Err(LinkError::Timeout(reach)));
+        self.tell(reached.as_ref().err());
+        let caller = reached?;
         let called = caller.channel.call(caller.contexts.next(), request);
         let error = match tokio::time::timeout_at(deadline, called).await {
             Ok(Ok(answer)) => return Ok(answer),
@@ -163,6 +167,22 @@ where
         };
         self.give_up(&caller).await;
         Err(CallError::Lost(error))
+    }
+
+    /// Tells operators when the peer is out of reach, and when it no longer is.
+    fn tell(&self, failure: Option<&LinkError>) {
+        if self.unreached.swap(failure.is_some(), Ordering::Relaxed) == failure.is_some() {
+            return;
+        }
+        let (node, address, service) = (self.expected.0, &self.address, self.service);
+        match failure {
+            Some(failure) => {
+                tracing::warn!(
+                    "node {node} at {address} can't be reached for {service}: {failure}"
+                );
+            }
+            None => tracing::info!("node {node} at {address} is reached again for {service}"),
+        }
     }
 
     async fn caller(&self) -> Result<Arc<Caller<Req, Resp>>, LinkError> {

@@ -107,6 +107,8 @@ pub(crate) enum SyncCall {
     Known {
         node: NodeId,
     },
+    /// Does a majority still follow this leader?
+    Confirm,
 }
 
 impl tarpc::RequestName for SyncCall {
@@ -121,6 +123,7 @@ impl tarpc::RequestName for SyncCall {
             Self::Groups => "groups",
             Self::Follow { .. } => "follow",
             Self::Known { .. } => "known",
+            Self::Confirm => "confirm",
         }
     }
 }
@@ -167,6 +170,7 @@ mod tests {
             (SyncCall::Groups, vec![6]),
             (SyncCall::Follow { from: Slot(1), max: 2, wait_ms: 3 }, vec![7, 1, 2, 3]),
             (SyncCall::Known { node: NodeId(3) }, vec![8, 3]),
+            (SyncCall::Confirm, vec![9]),
         ];
         for (call, bytes) in calls {
             assert_eq!(encode(&call), bytes, "{call:?}");

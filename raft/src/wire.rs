@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: the services that are spoken over a connection, and encryption.
 
+use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -87,6 +88,18 @@ pub enum Service {
     Fetch,
     /// Calls from a caller's entry to a callee's, and what comes of them.
     Calls,
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Raft => "Raft",
+            Self::Sync => "the order",
+            Self::Keep => "keeping what is published",
+            Self::Fetch => "reading what is kept",
+            Self::Calls => "calls",
+        })
+    }
 }
 
 /// Who is speaking.

@@ -56,7 +56,7 @@ impl WitnessError {
     /// Whether what is on the disk is wrong; otherwise it could not be read.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        !matches!(self, Self::Disk { .. } | Self::Database(_))
+        !matches!(self, Self::Disk { .. } | Self::Database(CommitError::Failed(_)))
     }
 }
 
@@ -165,7 +165,7 @@ mod tests {
         let database = host
             .disk
             .open_database(path())
-            .map_err(|error| WitnessError::Database(CommitError(error.to_string())))?;
+            .map_err(|error| WitnessError::Database(CommitError::Failed(error.to_string())))?;
         let witness = Witness::open(&host, path(), &database, ROW)?;
         Ok((database, witness))
     }

@@ -36,6 +36,7 @@ impl Compact {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = NodeConfig::load(&self.config)?;
         anyhow::ensure!(config.has(Role::Storage), "node {} is no storage", config.node);
+        super::node::panics::end_the_process(config.data.clone());
         let path = config.data.join(file::FILE);
         let length = || {
             let file = std::fs::metadata(&path);

@@ -2,38 +2,41 @@
 //!
 //! Invariant: nothing is opened before the configuration was found good.
 //!
-//! Deliberately absent: what a node does (`server`), and any change of the process's own state but its log and how many files it
-//! may have open.
+//! SIGTERM and Ctrl-C end the node in good order; SIGHUP has it read again what of its configuration can change while it runs.
+//!
+//! Deliberately absent: what a node does (`server`), and any change of the process's own state but its log, what becomes of a
+//! panic, and how many files it may have open.
+
+mod logging;
+pub(super) mod panics;
 
 use std::future::Future;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{signal, SignalKind};
-use tracing_subscriber::EnvFilter;
+use tokio::signal::unix::{signal, Signal, SignalKind};
 use vulpes_raft::host::Workers;
 
 use crate::config::NodeConfig;
 use crate::server::Ended;
+use logging::Logging;
 
 const EXAMPLES: &str = "\
 Examples:
   vulpes init --nodes 3 --dir etc           write the configurations of a cluster
   vulpes node --config etc/node1.toml       run one of its nodes
 
-The environment variable VULPES_LOG says how much is logged, as in VULPES_LOG=debug or
-VULPES_LOG=info,vulpes=trace. SIGTERM or Ctrl-C stops the node.";
+`log` in the configuration says how much is logged, and the environment variable VULPES_LOG goes before it, as in
+VULPES_LOG=debug or VULPES_LOG=info,vulpes=trace. SIGTERM or Ctrl-C stops the node; on SIGHUP it reads `log` again.
 
-/// What is logged unless the environment says otherwise: tarpc tells of every call, openraft of every step and of
-/// every heartbeat that a missing node does not answer.
-const LOG_FILTER: &str = "info,tarpc=warn,openraft=error";
+The exit code is 70 where the disk failed or is damaged.";
 
 /// Run one node of a cluster
 #[derive(Debug, Args)]
@@ -57,21 +60,13 @@ impl Node {
 
     async fn serve(self, clients: Workers) -> anyhow::Result<()> {
         let config = NodeConfig::load(&self.config)?;
-        let filter = match std::env::var("VULPES_LOG") {
-            Ok(text) => EnvFilter::try_new(&text)
-                .with_context(|| format!("VULPES_LOG={text:?} is no log filter"))?,
-            Err(_) => EnvFilter::new(LOG_FILTER),
-        };
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal())
-            .init();
+        let logging = Logging::start(config.log.as_deref())?;
+        panics::end_the_process(config.data.clone());
         // A client takes one each, and a service manager's default is soon used up.
         let files = super::files::raise();
-        tracing::debug!(?files, "how many files may be open");
         let stop = stop(self.stop_on_stdin_close)?;
-        match crate::server::run(config, clients, stop).await? {
+        tokio::spawn(reload(signal(SignalKind::hangup())?, logging, self.config));
+        match crate::server::run(config, clients, files, stop).await? {
             Ended::Stopped => Ok(()),
             Ended::LeftBehind => Err(start_again()),
         }
@@ -96,6 +91,24 @@ fn start_again() -> anyhow::Error {
         }
         None => failed(io::ErrorKind::NotFound.into()),
     }
+}
+
+/// Reads what can change from the configuration again, each time the process is told to.
+async fn reload(mut hangup: Signal, logging: Logging, path: PathBuf) {
+    while hangup.recv().await.is_some() {
+        match read_again(&logging, &path) {
+            Ok(told) => tracing::info!(
+                "told by SIGHUP: the log is {told}; all else in {} counts from the next start on",
+                path.display()
+            ),
+            Err(error) => tracing::warn!("told by SIGHUP, and all stays as it was: {error:#}"),
+        }
+    }
+}
+
+fn read_again(logging: &Logging, path: &Path) -> anyhow::Result<String> {
+    let config = NodeConfig::load(path)?;
+    logging.change(config.log.as_deref())
 }
 
 /// Completes when the node is to stop.

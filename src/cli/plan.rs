@@ -120,6 +120,7 @@ impl Plan {
                 nodes: members.clone(),
                 timing: Timing::default(),
                 retention: self.retention,
+                log: None,
             });
         }
         for config in &configs {

@@ -1,17 +1,21 @@
 //! `vulpes status`: how the nodes of a cluster are doing, each asked itself.
 //!
-//! Invariant: a node that does not answer is shown as such, never left out.
+//! Invariant: a node that does not answer is shown as such, never left out. The exit code is 0 only where every node
+//! of the cluster said itself that it is ready.
 //!
 //! Deliberately absent: history; it shows one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::time::Duration;
 
 use clap::Args;
 use comfy_table::{presets, Table};
 use serde::Serialize;
+use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, Position};
 
+use super::{events, Reported};
 use crate::client::admin::{self, AdminUrl};
 use crate::config::{Address, Role};
 use crate::http::{NodeStatus, SyncState};
@@ -23,7 +27,13 @@ const EXAMPLES: &str = "\
 Examples:
   vulpes status
   vulpes status --node-admin http://10.0.0.2:9081
-  vulpes status --json";
+  vulpes status --wait 2m                     return as soon as all nodes are ready
+  vulpes status --json
+
+The exit code is 1 where a node is down or not ready.";
+
+/// How often the nodes are asked again with --wait.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Show the nodes, their roles, the leader, and how far each is with the log
 #[derive(Debug, Args)]
@@ -37,6 +47,15 @@ pub(super) struct Status {
         value_delimiter = ','
     )]
     node_admin: Vec<AdminUrl>,
+    /// Wait until all nodes are ready, for so long at most, as in 30s or 5m
+    #[arg(
+        long,
+        value_name = "TIME",
+        num_args = 0..=1,
+        default_missing_value = "60s",
+        value_parser = events::duration
+    )]
+    wait: Option<Duration>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -72,7 +91,14 @@ struct Overview {
 
 impl Status {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let overview = overview(ask_all(&self.node_admin).await);
+        let deadline = Instant::now() + self.wait.unwrap_or_default();
+        let overview = loop {
+            let overview = overview(ask_all(&self.node_admin).await);
+            if overview.all_ready() || Instant::now() >= deadline {
+                break overview;
+            }
+            tokio::time::sleep(AGAIN).await;
+        };
         let mut out = std::io::stdout().lock();
         if self.json {
             writeln!(out, "{}", serde_json::to_string_pretty(&overview)?)?;
@@ -85,7 +111,18 @@ impl Status {
             answered,
             "no node answers; start one, or name the admin URL of one with --node-admin"
         );
-        Ok(())
+        if overview.all_ready() {
+            Ok(())
+        } else {
+            // Which one is not, and why, stands below the table.
+            Err(Reported.into())
+        }
+    }
+}
+
+impl Overview {
+    fn all_ready(&self) -> bool {
+        self.nodes.iter().all(|asked| asked.status.as_ref().is_some_and(|status| status.ready))
     }
 }
 
@@ -304,7 +341,7 @@ mod tests {
         let text = include_str!("../../demo/vulpes.example.toml");
         let text = text.replacen("node = 1", &format!("node = {number}"), 1);
         let config = NodeConfig::parse(&text, Path::new("x.toml")).unwrap();
-        let mut status = NodeStatus::new(&config, DiskId(1));
+        let mut status = NodeStatus::new(&config, Some(DiskId(1)));
         status.sync = Some(SyncStatus {
             state: if leader == Some(number) { SyncState::Leader } else { SyncState::Follower },
             term,
@@ -372,6 +409,18 @@ mod tests {
         assert!(lines[6].contains("no answer"), "{text}");
         assert!(text.contains("node 3: connection refused"), "{text}");
         assert!(text.contains("node 1: the node is starting"), "{text}");
+    }
+
+    #[test]
+    fn all_are_ready_or_the_cluster_is_not() {
+        let ready = |number| {
+            let mut asked = node(number, 1, Some(1), 1);
+            asked.status.iter_mut().for_each(|status| status.ready = true);
+            asked
+        };
+        assert!(overview(vec![ready(1), ready(2)]).all_ready());
+        assert!(!overview(vec![ready(1), node(2, 1, Some(1), 1)]).all_ready());
+        assert!(!overview(vec![ready(1), silent(Some(2), "x")]).all_ready());
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub enum VerifyError {
     /// A node can't be read from.
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
-    #[error("node {node} at {url} does not show slot {slot}, which another node had when this began, within {waited:?}; is it catching up? Try again, with a longer --wait")]
+    #[error("node {node} at {url} does not show slot {slot}, which the log had when this began, within {waited:?}; is it catching up? Try again, with a longer --wait")]
     Behind { node: NodeId, url: AdminUrl, slot: Slot, waited: Duration },
     #[error("{first} and {second} are both node {node}; name each node once")]
     SameNode { node: NodeId, first: AdminUrl, second: AdminUrl },
@@ -192,20 +192,32 @@ async fn storages(url: &AdminUrl) -> anyhow::Result<Vec<AdminUrl>> {
     Ok(urls)
 }
 
-/// Compares the logs of the nodes at these URLs, as far as the furthest of them is when this begins, and their states.
-/// A node that is behind is waited for. Where the log is released meanwhile, what is left of it is compared anew.
+/// Compares the logs of the nodes at these URLs up to the end that the log has when this begins, and their states from
+/// there on. A node that is behind is waited for. Where the log is released meanwhile, what is left of it is compared anew.
 ///
 /// # Errors
 /// The first thing that is wrong, or why it can't be known.
 pub async fn verify(urls: &[AdminUrl], patience: Duration) -> Result<Proof, VerifyError> {
+    let end = end(urls).await;
     for _ in 0..ATTEMPTS {
-        let stretch = Stretch::of_all(urls).await?;
+        let stretch = Stretch::of_all(urls, end).await?;
         match stretch.prove(urls, patience).await {
             Err(VerifyError::Admin(error)) if error.is_gone() => {}
             proved => return proved,
         }
     }
     Err(VerifyError::Outrun)
+}
+
+/// The end of the log, as far as any node of the cluster that answers knows it. What was acknowledged is before it: sync
+/// knows that, and what a storage shows of its disk may be a moment behind.
+async fn end(urls: &[AdminUrl]) -> Slot {
+    let asked = ask_all(urls).await;
+    let tails = asked.iter().filter_map(|asked| asked.status.as_ref()).map(|status| {
+        let sync = status.sync.as_ref().map(|sync| sync.tail_slot);
+        sync.max(status.replica.as_ref().map(|replica| replica.applied_slot))
+    });
+    tails.flatten().max().map_or(Slot(1), Slot::next)
 }
 
 /// What is to be compared.
@@ -216,10 +228,10 @@ struct Stretch {
 }
 
 impl Stretch {
-    /// All that every node keeps, up to what the furthest of them has.
-    async fn of_all(urls: &[AdminUrl]) -> Result<Self, VerifyError> {
+    /// All that every node keeps, up to `end` and what the furthest of them shows.
+    async fn of_all(urls: &[AdminUrl], mut end: Slot) -> Result<Self, VerifyError> {
         let mut nodes = Vec::new();
-        let (mut oldest, mut end) = (Slot(1), Slot(1));
+        let mut oldest = Slot(1);
         for (at, url) in urls.iter().enumerate() {
             let page = admin::log(url, Slot(0), 1).await?;
             if let Some(earlier) = nodes.iter().position(|node| *node == page.node) {
@@ -256,7 +268,7 @@ impl Stretch {
             elsewhere += whole_at.iter().filter(|whole| !**whole).count() as u64;
             from = Slot(from.0 + reference.len() as u64);
         }
-        let states = states::compare(urls, &nodes).await?;
+        let states = states::compare(urls, &nodes, end).await?;
         let events = check.events();
         Ok(Proof { nodes, oldest, end: from, events, elsewhere, states })
     }

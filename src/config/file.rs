@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::EnvFilter;
 use vulpes_raft::ids::NodeId;
 
 use super::{
@@ -33,6 +35,7 @@ struct ConfigFile {
     timing: TimingTable,
     #[serde(default)]
     retention: RetentionTable,
+    log: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -102,6 +105,9 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
     let nodes = check_nodes(file.nodes, problems);
     let timing = check_timing(&file.timing, problems);
     let retention = check_retention(&file.retention, problems);
+    if let Some(log) = file.log.as_ref().filter(|log| !is_log_filter(log)) {
+        problems.push(Problem::Log(log.clone()));
+    }
     let Some(own) = nodes.iter().find(|member| member.id == file.node) else {
         problems.push(Problem::UnknownNode(file.node));
         return None;
@@ -125,7 +131,15 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
         nodes,
         timing,
         retention,
+        log: file.log,
     })
+}
+
+/// Whether it is a filter, and one that means something: a word without a level would stand for a module that there is not.
+fn is_log_filter(text: &str) -> bool {
+    let means =
+        |part: &str| part.contains(['=', '[']) || part.trim().parse::<LevelFilter>().is_ok();
+    EnvFilter::try_new(text).is_ok() && text.split(',').all(means)
 }
 
 fn check_realms(
@@ -359,6 +373,9 @@ pub(super) fn write(config: &NodeConfig) -> String {
         "default_realm = {}  # for MQTT clients whose user name names none",
         text(config.default_realm.as_str())
     ));
+    if let Some(log) = &config.log {
+        line(format!("log = {}  # read again on SIGHUP", text(log)));
+    }
     line("\n[listen]  # what this node listens on".into());
     let own_peer = &config.own().peer;
     let peer = (&config.listen.peer != own_peer).then_some(&config.listen.peer);

@@ -245,8 +245,8 @@ impl<A: Clone> Core<A> {
                 self.pending.vote(id, storage, self.storages.groups());
                 return;
             }
-            Ok(kept) => {
-                tracing::error!(%id, %storage, ?kept, "a storage voted for another body than was sent to it");
+            Ok(_) => {
+                tracing::error!(%id, %storage, "a storage voted for another body than was sent to it");
                 None
             }
             Err(error) => Some(error),
@@ -333,7 +333,7 @@ impl<A: Clone> Core<A> {
             SegmentOutcome::Conflict | SegmentOutcome::Forgotten => {
                 // Neither happens unless two writers share an incarnation. Only the log can tell what became of it,
                 // and an opening makes sure that the log shows an end.
-                tracing::error!(%id, ?outcome, "sync does not know this segment as ours; opening anew");
+                tracing::error!(%id, "sync does not know this segment as ours; opening anew");
                 self.lose(id.incarnation, now);
             }
         }

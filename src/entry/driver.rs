@@ -336,8 +336,8 @@ fn give(to: &AnswerTo, answer: Answer) {
         Ok(()) => {}
         // The session is gone; it needs no answer.
         Err(TrySendError::Closed(_)) => {}
-        Err(TrySendError::Full(answer)) => {
-            tracing::error!(?answer, "a session has less room for answers than it has batches waiting; an answer is lost");
+        Err(TrySendError::Full(_)) => {
+            tracing::error!("a session has less room for answers than it has batches waiting; an answer is lost");
         }
     }
 }

@@ -1,37 +1,140 @@
-//! A listener for admin HTTP whose connections are few and short-lived.
+//! A listener for admin HTTP that always takes one caller more.
 //!
-//! Invariant: at most [`CONNECTIONS`] are open at once and none for longer than [`CONNECTION_TIME`], so that a caller
-//! who never finishes its request locks nobody out for long.
+//! Invariant: at most [`CONNECTIONS`] are open at once. Where all places are taken, a newcomer gets the place of the
+//! connection that has been idle longest, or if none is idle, of the one whose request is oldest: nobody who holds
+//! connections open can keep a probe from its answer. None stays open for longer than [`CONNECTION_TIME`], and none
+//! for longer than [`IDLE_TIME`] without a whole request or bytes of an answer that it takes.
 //!
-//! Deliberately absent: anything about HTTP.
+//! Deliberately absent: anything about HTTP. The server says when a request begins and ends ([`Place::answering`]).
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
+use tokio::sync::{oneshot, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
 
-/// Connections served at once; further ones wait in the socket's own queue.
+/// Connections served at once.
 pub const CONNECTIONS: usize = 64;
 
 /// How long a connection may stay open.
 pub const CONNECTION_TIME: Duration = Duration::from_secs(60);
 
+/// How long a connection may be open without a whole request, and without taking anything of an answer.
+pub const IDLE_TIME: Duration = Duration::from_secs(5);
+
+/// How soon one connection more is closed where the last one that was told to has not gone.
+const MAKE_ROOM: Duration = Duration::from_millis(50);
+
 pub(super) struct BoundedListener {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    places: Arc<Places>,
+    next: u64,
+}
+
+/// The connections that are open, by number: the lower, the older.
+#[derive(Default)]
+struct Places(Mutex<BTreeMap<u64, Taken>>);
+
+struct Taken {
+    place: Place,
+    /// Closes the connection when it is dropped.
+    _closes: oneshot::Sender<Infallible>,
+}
+
+/// A connection's place, as the server sees it.
+#[derive(Clone)]
+pub(super) struct Place(Arc<Mutex<State>>);
+
+#[derive(Clone, Copy)]
+struct State {
+    /// A whole request is there and has no answer yet.
+    answering: bool,
+    /// When a request or its answer last got on.
+    active: Instant,
+}
+
+/// A request that is being answered, until this is dropped.
+pub(super) struct Answering(Place);
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Place {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(State { answering: false, active: Instant::now() })))
+    }
+
+    /// A whole request has come.
+    pub(super) fn answering(&self) -> Answering {
+        self.set(true);
+        Answering(self.clone())
+    }
+
+    fn set(&self, answering: bool) {
+        *lock(&self.0) = State { answering, active: Instant::now() };
+    }
+
+    /// Bytes of an answer were taken.
+    fn took(&self) {
+        lock(&self.0).active = Instant::now();
+    }
+
+    fn state(&self) -> State {
+        *lock(&self.0)
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+impl Places {
+    /// Closes a connection, so that another one has room.
+    fn close_one(&self) {
+        let mut places = lock(&self.0);
+        let idlest = places.iter().min_by_key(|(_, taken)| {
+            let State { answering, active } = taken.place.state();
+            (answering, active)
+        });
+        if let Some(number) = idlest.map(|(number, _)| *number) {
+            places.remove(&number);
+        }
+    }
 }
 
 impl BoundedListener {
     pub(super) fn new(listener: TcpListener) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS)) }
+        let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        Self { listener, permits, places: Arc::default(), next: 0 }
+    }
+
+    /// A place for one connection more; others are closed until there is one.
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        loop {
+            if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+                return permit;
+            }
+            self.places.close_one();
+            let freed = self.permits.clone().acquire_owned();
+            if let Ok(Ok(permit)) = tokio::time::timeout(MAKE_ROOM, freed).await {
+                return permit;
+            }
+        }
     }
 }
 
@@ -40,12 +143,23 @@ impl axum::serve::Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let permit = self.permits.clone().acquire_owned().await;
-        let permit =
-            permit.expect("the semaphore lives as long as its listener and is never closed");
         let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-        let deadline = Box::pin(tokio::time::sleep(CONNECTION_TIME));
-        (BoundedStream { stream, deadline, _permit: permit }, address)
+        let permit = self.permit().await;
+        let (closes, closed) = oneshot::channel();
+        let (number, place) = (self.next, Place::new());
+        self.next += 1;
+        lock(&self.places.0).insert(number, Taken { place: place.clone(), _closes: closes });
+        let stream = BoundedStream {
+            stream,
+            number,
+            place,
+            places: self.places.clone(),
+            closed,
+            ends: Instant::now() + CONNECTION_TIME,
+            look: Box::pin(tokio::time::sleep(IDLE_TIME)),
+            _permit: permit,
+        };
+        (stream, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -53,19 +167,47 @@ impl axum::serve::Listener for BoundedListener {
     }
 }
 
+impl Connected<IncomingStream<'_, BoundedListener>> for Place {
+    fn connect_info(stream: IncomingStream<'_, BoundedListener>) -> Self {
+        stream.io().place.clone()
+    }
+}
+
 pub(super) struct BoundedStream {
     stream: TcpStream,
-    deadline: Pin<Box<Sleep>>,
+    number: u64,
+    place: Place,
+    places: Arc<Places>,
+    /// Comes when this connection has to make room.
+    closed: oneshot::Receiver<Infallible>,
+    ends: Instant,
+    /// When to see whether it was idle for too long.
+    look: Pin<Box<Sleep>>,
     /// Given back when the connection ends.
     _permit: OwnedSemaphorePermit,
 }
 
+impl Drop for BoundedStream {
+    fn drop(&mut self) {
+        lock(&self.places.0).remove(&self.number);
+    }
+}
+
 impl BoundedStream {
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.deadline.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+        if Pin::new(&mut self.closed).poll(context).is_ready() {
+            return Err(io::Error::other("the connection makes room for another one"));
         }
+        while self.look.as_mut().poll(context).is_ready() {
+            let State { answering, active } = self.place.state();
+            let idle = if answering { self.ends } else { active + IDLE_TIME };
+            let until = idle.min(self.ends);
+            if until <= Instant::now() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.look.as_mut().reset(until);
+        }
+        Ok(())
     }
 }
 
@@ -87,7 +229,11 @@ impl AsyncWrite for BoundedStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check(context)?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if matches!(written, Poll::Ready(Ok(length)) if length > 0) {
+            self.place.took();
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,7 +5,7 @@
 //! Deliberately absent: counters over time; those are metrics.
 
 use serde::{Deserialize, Serialize};
-use vulpes_raft::ids::{Incarnation, NodeId, Position, Slot};
+use vulpes_raft::ids::{DiskId, Incarnation, NodeId, Position, Slot};
 
 use crate::config::{Address, Member, NodeConfig, Role};
 
@@ -14,7 +14,7 @@ use crate::config::{Address, Member, NodeConfig, Role};
 pub struct NodeStatus {
     pub cluster: String,
     pub node: NodeId,
-    /// The identity of its data directory, in hexadecimal digits.
+    /// The identity of its data directory, in hexadecimal digits; empty while the node is starting.
     pub disk: String,
     /// The release it runs.
     pub version: String,
@@ -168,11 +168,11 @@ pub struct EntryStatus {
 impl NodeStatus {
     /// What the configuration alone tells; the roles' parts are still to be filled in.
     #[must_use]
-    pub fn new(config: &NodeConfig, disk: vulpes_raft::ids::DiskId) -> Self {
+    pub fn new(config: &NodeConfig, disk: Option<DiskId>) -> Self {
         Self {
             cluster: config.cluster.clone(),
             node: config.node,
-            disk: format!("{:016x}", disk.0),
+            disk: disk.map_or_else(String::new, |disk| format!("{:016x}", disk.0)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             roles: config.own().roles.clone(),
             listen: Addresses {

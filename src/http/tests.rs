@@ -69,7 +69,7 @@ impl Admin for FakeNode {
 fn example_status() -> NodeStatus {
     let text = include_str!("../../demo/vulpes.example.toml");
     let config = NodeConfig::parse(text, std::path::Path::new("x.toml")).unwrap();
-    let mut status = NodeStatus::new(&config, DiskId(31));
+    let mut status = NodeStatus::new(&config, Some(DiskId(31)));
     status.sync = Some(SyncStatus {
         state: SyncState::Leader,
         term: 4,
@@ -169,7 +169,66 @@ async fn who_is_no_node_is_told_apart_from_nobody() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_never_finishes_is_dropped() {
     let url = start(true).await;
+    let begun = tokio::time::Instant::now();
     assert!(!raw(&url, "GET /status HT").await.contains("200"));
+    assert!(begun.elapsed() < 2 * IDLE_TIME, "{:?}", begun.elapsed());
+    // One that asked, and says nothing more.
+    assert!(raw(&url, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.contains("200"));
+    assert!(begun.elapsed() < 4 * IDLE_TIME, "{:?}", begun.elapsed());
+}
+
+/// Callers that hold connections open: silent ones, ones with half a request, ones that had an answer, and ones that
+/// do not read theirs.
+const HOLDS: [&str; 4] = [
+    "",
+    "GET /status HT",
+    "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET /log HTTP/1.1\r\nHost: x\r\n\r\nGET /log HTTP/1.1\r\nHost: x\r\n\r\n",
+];
+
+#[tokio::test]
+async fn a_probe_is_answered_whoever_holds_the_connections() {
+    let url = start(true).await;
+    let address = url.to_string().replace("http://", "");
+    let mut held = Vec::new();
+    for at in 0..3 * CONNECTIONS {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(HOLDS[at % HOLDS.len()].as_bytes()).await.unwrap();
+        held.push(stream);
+        if at % CONNECTIONS == CONNECTIONS - 1 {
+            let probe = raw(&url, "GET /healthz HTTP/1.0\r\n\r\n");
+            let answer = tokio::time::timeout(IDLE_TIME / 2, probe).await;
+            assert!(answer.expect("an answer in time").contains("200"), "with {at} held");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_while_the_log_can_not_be_read() {
+    struct Stuck;
+    impl Admin for Stuck {
+        fn ready(&self) -> BoxFuture<'_, Readiness> {
+            Box::pin(async { Readiness::ready() })
+        }
+        fn status(&self) -> BoxFuture<'_, NodeStatus> {
+            Box::pin(std::future::pending())
+        }
+        fn log(&self, _: Slot, _: usize) -> BoxFuture<'_, Result<LogPage, LogReadError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: AdminUrl = listener.local_addr().unwrap().to_string().parse().unwrap();
+    tokio::spawn(serve(listener, Arc::new(Stuck)));
+    let mut held = Vec::new();
+    for _ in 0..2 * CONNECTIONS {
+        let address = url.to_string().replace("http://", "");
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /log HTTP/1.0\r\n\r\n").await.unwrap();
+        held.push(stream);
+    }
+    let probe = tokio::time::timeout(IDLE_TIME / 2, admin::ready(&url)).await;
+    assert!(probe.expect("an answer in time").unwrap().ready);
 }
 
 #[test]

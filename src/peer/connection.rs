@@ -201,12 +201,20 @@ where
             Ok(link) => {
                 let connection = Arc::new(self.start(link));
                 state.connection = Some(connection.clone());
-                state.failure = None;
+                if state.failure.take().is_some() {
+                    let service = self.service;
+                    tracing::info!("storage {node} at {address} is reached again for {service}");
+                }
                 Ok(connection)
             }
             Err(error) => {
+                if state.failure.is_none() {
+                    let service = self.service;
+                    tracing::warn!(
+                        "storage {node} at {address} can't be reached for {service}: {error}"
+                    );
+                }
                 let failure = self.peer.failure(error);
-                tracing::debug!(storage = %node, %failure, "dialling a storage failed");
                 state.failure = Some(failure.clone());
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 Err(failure)

@@ -5,7 +5,7 @@
 //! Deliberately absent: HTTP (`http`).
 
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
 use futures::FutureExt;
@@ -14,6 +14,7 @@ use vulpes_raft::ids::{NodeId, Slot};
 use vulpes_raft::node::MemberState;
 use vulpes_raft::order::{Resolution, Step};
 
+use crate::config::NodeConfig;
 use crate::http::{
     Admin, Body, EntryStatus, LogPage, LogReadError, LogRow, NodeStatus, Readiness, ReplicaStatus,
     StateStatus, StorageStatus, SyncState, SyncStatus,
@@ -24,43 +25,82 @@ use crate::segment::{checksum, Segment};
 use crate::storage::Storage;
 
 use super::node::Node;
+use super::readiness::{self, Confirmed};
 
-/// What admin HTTP asks.
+/// What admin HTTP asks, from the process's first moment on.
 pub(super) struct NodeAdmin {
-    pub(super) node: Arc<Node>,
-    pub(super) started: Instant,
+    config: NodeConfig,
+    started: Instant,
+    running: OnceLock<Running>,
+}
+
+struct Running {
+    node: Arc<Node>,
+    confirmed: Arc<Confirmed>,
+}
+
+impl NodeAdmin {
+    /// That of a node that is starting.
+    pub(super) fn new(config: NodeConfig) -> Self {
+        Self { config, started: Instant::now(), running: OnceLock::new() }
+    }
+
+    /// The node has started.
+    pub(super) fn runs(&self, node: Arc<Node>, confirmed: Arc<Confirmed>) {
+        // It starts once.
+        let _ = self.running.set(Running { node, confirmed });
+    }
+
+    fn readiness(&self) -> Readiness {
+        match self.running.get() {
+            Some(Running { node, confirmed }) => readiness::of(node, confirmed),
+            None => Readiness::not_yet("the node is starting"),
+        }
+    }
 }
 
 impl Admin for NodeAdmin {
     fn ready(&self) -> BoxFuture<'_, Readiness> {
-        async move { self.node.readiness() }.boxed()
+        async move { self.readiness() }.boxed()
     }
 
     fn status(&self) -> BoxFuture<'_, NodeStatus> {
         async move {
-            let node = &self.node;
-            let readiness = node.readiness();
-            NodeStatus {
+            let readiness = self.readiness();
+            let disk = self.running.get().map(|running| running.node.disk());
+            let mut status = NodeStatus {
                 ready: readiness.ready,
                 not_ready: readiness.reason,
                 uptime_seconds: self.started.elapsed().as_secs(),
-                sync: sync_status(node),
-                replica: replica_status(node),
-                state: state_status(node),
-                storage: storage_status(node),
-                entry: entry_status(node),
-                ..NodeStatus::new(node.config(), node.disk())
+                ..NodeStatus::new(&self.config, disk)
+            };
+            if let Some(Running { node, .. }) = self.running.get() {
+                status.sync = sync_status(node);
+                status.replica = replica_status(node);
+                status.state = state_status(node);
+                status.storage = storage_status(node);
+                status.entry = entry_status(node);
             }
+            status
         }
         .boxed()
     }
 
     fn log(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<LogPage, LogReadError>> {
         async move {
-            let node = self.node.config().node;
-            match (self.node.storage(), self.node.log()) {
+            let Some(Running { node: running, .. }) = self.running.get() else {
+                return Err(LogReadError::Unavailable("the node is starting".into()));
+            };
+            let node = self.config.node;
+            match (running.storage(), running.log()) {
                 (Some(storage), Some(log)) => {
-                    stored_page(node, storage, log.head().slot, (from, max))
+                    let (storage, head) = (storage.clone(), log.head().slot);
+                    // The disk may take its time, and probes are answered on this thread.
+                    let read = move || stored_page(node, &storage, head, (from, max));
+                    let page = tokio::task::spawn_blocking(read).await;
+                    page.unwrap_or_else(|_| {
+                        Err(LogReadError::Unavailable("the log could not be read".into()))
+                    })
                 }
                 (_, Some(log)) => read_page(log, from, max)
                     .await
@@ -69,23 +109,6 @@ impl Admin for NodeAdmin {
             }
         }
         .boxed()
-    }
-}
-
-impl Node {
-    /// Whether clients can be served right now.
-    pub(super) fn readiness(&self) -> Readiness {
-        if let Some(sync) = &self.sync {
-            if sync.status().leader.is_none() {
-                return Readiness::not_yet("sync has no leader; are most sync nodes running?");
-            }
-        }
-        if let Some(entry) = &self.entry {
-            if entry.status().borrow().incarnation.is_none() {
-                return Readiness::not_yet("this entry waits for sync to let it open");
-            }
-        }
-        Readiness::ready()
     }
 }
 

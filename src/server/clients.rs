@@ -14,7 +14,6 @@ use vulpes_raft::host::Host;
 use crate::entry::EntryHandle;
 use crate::event::SessionId;
 use crate::gate::Moment;
-use crate::limits;
 use crate::log::Log;
 use crate::realm::SharedRealms;
 use crate::replica::Command;
@@ -36,6 +35,8 @@ pub(super) struct Clients {
     pub(super) default_realm: Realm,
     /// One permit a connection.
     pub(super) connections: Arc<Semaphore>,
+    /// How many there are in all.
+    pub(super) most: usize,
     /// One permit for each begun KiB of what all nodes keep of a session.
     pub(super) states: Arc<Semaphore>,
     /// Connections now open.
@@ -53,6 +54,7 @@ impl Clients {
         log: Log,
         (realm_states, desk, calls): (SharedRealms, Desk, Calls),
         (realms, default_realm): (BTreeSet<Realm>, Realm),
+        most: usize,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
@@ -65,8 +67,9 @@ impl Clients {
             calls,
             realms: Arc::new(realms),
             default_realm,
-            connections: Arc::new(Semaphore::new(limits::CONNECTIONS)),
+            connections: Arc::new(Semaphore::new(most)),
             states: Arc::new(Semaphore::new(limits::SESSION_STATES_BYTES / 1024)),
+            most,
             wamp_sessions: AtomicU64::new(0),
             mqtt_sessions: AtomicU64::new(0),
             stopping,
@@ -98,7 +101,7 @@ impl Clients {
     /// Waits until no client is connected any more.
     pub(super) async fn drained(&self) {
         // The semaphore is never closed.
-        let _ = self.connections.acquire_many(limits::CONNECTIONS as u32).await;
+        let _ = self.connections.acquire_many(self.most as u32).await;
     }
 
     pub(super) fn stopping(&self) -> watch::Receiver<bool> {

@@ -5,14 +5,18 @@
 //!
 //! Deliberately absent: what a session does (`session`).
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tracing::field::Empty;
+use tracing::Instrument;
 use vulpes_raft::host::{BoxStream, Listener};
 
 use crate::gate::mqtt::{MqttConfig, MqttGate};
@@ -21,13 +25,33 @@ use crate::limits;
 
 use super::clients::Clients;
 use super::session::Session;
-use super::transport::{MqttTransport, TransportError, WampTransport};
+use super::transport::{failed, MqttTransport, TransportError, WampTransport};
+
+tokio::task_local! {
+    /// Set while a client's own connection is worked on, which nobody else depends on.
+    static CLIENT: ();
+}
+
+/// Whether it is a client's connection that is being worked on, here and now.
+#[must_use]
+pub fn serves_a_client() -> bool {
+    CLIENT.try_with(|()| ()).is_ok()
+}
 
 /// Which protocol a socket speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     Wamp,
     Mqtt,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wamp => "WAMP",
+            Self::Mqtt => "MQTT",
+        })
+    }
 }
 
 /// How long to wait after a failure to accept, as when the process is out of file descriptors.
@@ -46,13 +70,14 @@ pub(super) async fn serve(
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(?protocol, %error, "a connection could not be accepted");
+                tracing::warn!("a connection for {protocol} could not be accepted: {error}");
                 tokio::time::sleep(ACCEPT_RETRY).await;
                 continue;
             }
         };
         let Ok(place) = clients.connections.clone().try_acquire_owned() else {
-            tracing::warn!(%peer, limit = limits::CONNECTIONS, "turned away: too many connections");
+            let most = clients.most;
+            tracing::warn!(%peer, "turned away: {most} clients are connected, and that is the limit here");
             continue;
         };
         let clients = clients.clone();
@@ -62,24 +87,33 @@ pub(super) async fn serve(
                 Protocol::Mqtt => &clients.mqtt_sessions,
             };
             sessions.fetch_add(1, Ordering::Relaxed);
-            let end = match protocol {
-                Protocol::Wamp => Box::pin(serve_wamp(stream, clients.clone())).await,
-                Protocol::Mqtt => serve_mqtt(stream, clients.clone()).await,
+            // Every line about the client says who it is; the session adds its name.
+            let span = tracing::error_span!("client", %protocol, %peer, name = Empty);
+            let serving = async {
+                match protocol {
+                    Protocol::Wamp => Box::pin(serve_wamp(stream, clients.clone())).await,
+                    Protocol::Mqtt => serve_mqtt(stream, clients.clone()).await,
+                }
             };
+            // What panicked was logged when it did.
+            let serving = AssertUnwindSafe(CLIENT.scope((), serving)).catch_unwind();
+            let end = Box::pin(serving).instrument(span.clone()).await;
             sessions.fetch_sub(1, Ordering::Relaxed);
-            report(protocol, peer, &end);
+            if let Ok(end) = end {
+                span.in_scope(|| report(&end));
+            }
             drop(place);
         });
     }
 }
 
-fn report(protocol: Protocol, peer: SocketAddr, end: &TransportError) {
+fn report(end: &TransportError) {
     match end {
-        TransportError::Closed => tracing::debug!(?protocol, %peer, "session ended"),
-        TransportError::Silent => tracing::info!(?protocol, %peer, "connection closed: silent"),
-        TransportError::Io(error) => tracing::debug!(?protocol, %peer, %error, "connection lost"),
+        TransportError::Closed => tracing::debug!("the session ended"),
+        TransportError::Silent => tracing::info!("connection closed: the client was silent"),
+        TransportError::Io(error) => tracing::debug!("connection lost: {error}"),
         TransportError::Malformed(reason) => {
-            tracing::info!(?protocol, %peer, reason, "connection closed: malformed input");
+            tracing::info!("connection closed: malformed input: {reason}");
         }
     }
 }
@@ -110,7 +144,7 @@ async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>) -> TransportError 
         tokio_tungstenite::accept_hdr_async_with_config(stream, negotiate, Some(config));
     let socket = match tokio::time::timeout(limits::HANDSHAKE, accepting).await {
         Ok(Ok(socket)) => socket,
-        Ok(Err(error)) => return TransportError::Malformed(error.to_string()),
+        Ok(Err(error)) => return failed(error),
         Err(_) => return TransportError::Malformed("no WebSocket handshake in time".into()),
     };
     let Some(serializer) = chosen else {

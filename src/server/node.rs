@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use vulpes_raft::bodies::Bodies;
 use vulpes_raft::client::SyncClient;
 use vulpes_raft::file::{File, OpenError};
-use vulpes_raft::host::{Host, Listener};
+use vulpes_raft::host::{Host, Listener, Unresolved};
 use vulpes_raft::ids::{DiskId, Slot};
 use vulpes_raft::node::{Member as SyncMember, StartError as SyncStartError, SyncConfig, SyncNode};
 use vulpes_raft::order::Resolution;
@@ -57,7 +57,7 @@ const LEAVE_WAIT: Duration = Duration::from_secs(2);
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("can't listen on {address} for {what}: {error}; is another process using it?")]
+    #[error("can't listen on {address} for {what}: {error}{}", advice(.error))]
     Listen { what: &'static str, address: String, error: io::Error },
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -67,6 +67,34 @@ pub enum StartError {
     State(ReadError),
     #[error("sync can't start: {0}")]
     Sync(#[from] SyncStartError),
+}
+
+impl StartError {
+    /// Whether the disk is the reason, and not what the operator did.
+    #[must_use]
+    pub fn is_of_the_disk(&self) -> bool {
+        match self {
+            Self::File(error) | Self::Sync(SyncStartError::Open(error)) => error.is_of_the_disk(),
+            Self::State(_) | Self::Identity(IdentityError::Damaged { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What to do where an address can't be listened on.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; end the process that uses it, or choose another port",
+        io::ErrorKind::AddrNotAvailable => {
+            "; no interface of this machine has this address: name one of its own, or 0.0.0.0 for all of them"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; choose a port from 1024 on, or give this program the right to lower ones"
+        }
+        // The error says it all.
+        _ if error.get_ref().is_some_and(|inner| inner.is::<Unresolved>()) => "",
+        _ => "; see [listen] in the configuration",
+    }
 }
 
 /// A running node. It ends when this is dropped and its runtime with it, or by [`Node::stop`].
@@ -230,6 +258,7 @@ impl Node {
                 log.reading_from(nearest_first(&self.config, &read)),
                 (realms.clone(), desk, calls),
                 self.known_realms(),
+                tuning.connections,
                 stop,
             ));
             for (protocol, listener) in listeners {

@@ -46,7 +46,7 @@ pub(super) async fn serve_peers(
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a node's connection could not be accepted");
+                tracing::warn!("a node's connection could not be accepted: {error}");
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
@@ -58,7 +58,9 @@ pub(super) async fn serve_peers(
             match wire::welcome(stream, &identity, admit).await {
                 Ok(link) => served.serve(link).await,
                 Err(error) => {
-                    tracing::warn!(%address, %error, "a connection from a node was refused")
+                    tracing::warn!(
+                        "a connection to the node port from {address} was not taken: {error}"
+                    );
                 }
             }
             drop(place);

@@ -276,6 +276,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let Some(room) = self.clients.try_keep_state(event.size()) else {
             return self.gate.opened(Err(OpenRefusal::NoRoom));
         };
+        tracing::Span::current().record("name", known_as[0].as_str().unwrap_or("unnamed"));
         let words = self.clients.desk.register(self.gate.session());
         self.publishing.push_own(event);
         self.standing = Standing::Announced { realm, words, known_as, drop_will: false };

@@ -16,6 +16,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::{Sink, Stream};
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
@@ -229,8 +230,12 @@ impl Transport for WampTransport {
     }
 }
 
-fn failed(error: tungstenite::Error) -> TransportError {
+/// Why a WebSocket connection ends. Who vanishes, in the middle of a frame or of the handshake, has sent nothing wrong.
+pub(super) fn failed(error: tungstenite::Error) -> TransportError {
     match error {
+        tungstenite::Error::Protocol(
+            ProtocolError::HandshakeIncomplete | ProtocolError::ResetWithoutClosingHandshake,
+        ) => TransportError::Closed,
         tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
             TransportError::Closed
         }

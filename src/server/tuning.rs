@@ -27,6 +27,8 @@ use crate::segment::SealedBody;
 pub struct Tuning {
     pub sync: SyncTuning,
     pub entry: EntryTuning,
+    /// Client connections; further ones are turned away.
+    pub connections: usize,
     /// Bytes of bodies in memory that are not read yet.
     pub recent_bodies: usize,
     /// Slots in memory for those who read near the tail.
@@ -42,6 +44,7 @@ impl Default for Tuning {
         Self {
             sync: SyncTuning::default(),
             entry: EntryTuning::default(),
+            connections: limits::CONNECTIONS,
             recent_bodies: limits::RECENT_BODIES,
             recent_slots: RECENT_SLOTS,
             answers: None,
@@ -81,6 +84,14 @@ impl Answers {
 }
 
 impl Tuning {
+    /// The limits of a process that may have so many files open: clients leave enough of them for what is not theirs.
+    #[must_use]
+    pub fn with_files(files: Option<u64>) -> Self {
+        let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+        let left = files.saturating_sub(limits::RESERVED_FILES).max(files / 2);
+        Self { connections: limits::CONNECTIONS.min(left), ..Self::default() }
+    }
+
     pub(super) fn keeper(&self, keeper: Arc<dyn Keeper>) -> Arc<dyn Keeper> {
         let unreached = self.unreached == Some(keeper.storage());
         match &self.answers {

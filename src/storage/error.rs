@@ -78,10 +78,17 @@ pub enum ReadError {
     /// What may still be resolved of an entry can't be read. Give the node a new disk and number.
     #[error("the fence of entry {0} is damaged on disk")]
     DamagedFence(NodeId),
+    /// The file is not what was written. Give the node a new disk and number.
+    #[error("the segment store is damaged: {0}")]
+    DamagedFile(String),
 }
 
 impl<E: Into<redb::Error>> From<E> for ReadError {
     fn from(error: E) -> Self {
-        Self::Disk(error.into().to_string())
+        let error = error.into();
+        match vulpes_raft::host::is_damage(&error) {
+            true => Self::DamagedFile(error.to_string()),
+            false => Self::Disk(error.to_string()),
+        }
     }
 }

@@ -156,6 +156,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
             lease: LONGEST * 3,
         },
         retention: Retention { age: None, size: None },
+        log: None,
     }
 }
 

@@ -6,6 +6,8 @@
 //! - [`groups`]: two storage groups, each with a part of what is published.
 //! - [`quorum`]: too few nodes are left, and come back.
 //! - [`bad_input`]: clients that break every rule.
+//! - [`damage`]: files that are not what a node wrote.
+//! - [`health`]: probes, `vulpes status`, the log.
 //! - [`overload`]: more than a node can do or hold.
 //! - [`operator`]: wrong configurations, ports in use, foreign data; memory.
 //! - [`restored`]: data directories put back from an older copy, or taken away.
@@ -28,7 +30,9 @@ mod bad_input;
 mod bench;
 mod calls;
 mod crashes;
+mod damage;
 mod groups;
+mod health;
 mod join;
 mod names;
 mod operator;

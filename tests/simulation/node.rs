@@ -282,6 +282,7 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
             lease: Duration::from_millis(plan.lease),
         },
         retention: Retention { age: plan.age.map(Duration::from_millis), size: plan.kept },
+        log: None,
     }
 }
 

@@ -95,6 +95,7 @@ impl RunTuning {
     pub(crate) fn node(self, chance: Chance, quiet: u64) -> Tuning {
         let usual = Tuning::default();
         Tuning {
+            connections: usual.connections,
             sync: self.sync.unwrap_or_default(),
             entry: EntryTuning {
                 segment_target: self.segment.unwrap_or(usual.entry.segment_target),

@@ -109,6 +109,53 @@ pub fn plan(seed: u64, nemeses: &[String], length: Duration, split: bool) -> Vec
     blows
 }
 
+/// How soon a blow that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What falls when: the plan, and those of its blows that failed, as one does that finds its node down. Such a blow is tried
+/// again for as long as there is time for it: a run that was made to show it should not end without it.
+#[derive(Debug)]
+pub struct Agenda {
+    /// The next one stands last.
+    blows: Vec<(Duration, Planned)>,
+    length: Duration,
+}
+
+impl Agenda {
+    #[must_use]
+    pub fn new(plan: Vec<Planned>, length: Duration) -> Self {
+        let mut agenda = Self { blows: Vec::new(), length };
+        agenda.blows.extend(plan.into_iter().map(|blow| (blow.at, blow)));
+        agenda.sort();
+        agenda
+    }
+
+    fn sort(&mut self) {
+        self.blows.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    }
+
+    /// When the next blow is due, since the run began.
+    #[must_use]
+    pub fn next(&self) -> Option<Duration> {
+        self.blows.last().map(|(at, _)| *at)
+    }
+
+    /// The blow that is due.
+    pub fn take(&mut self, now: Duration) -> Option<Planned> {
+        self.next().filter(|at| *at <= now)?;
+        self.blows.pop().map(|(_, blow)| blow)
+    }
+
+    /// Takes back a blow that failed, if there is time for it.
+    pub fn again(&mut self, blow: Planned, now: Duration) {
+        let at = now + AGAIN;
+        if at + blow.lasts <= self.length {
+            self.blows.push((at, blow));
+            self.sort();
+        }
+    }
+}
+
 /// Shortest and longest, in milliseconds.
 fn lasting(nemesis: &str) -> (u64, u64) {
     match nemesis {
@@ -197,6 +244,26 @@ fn aims(nemesis: &str) -> &'static [Aim] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_blow_that_failed_is_tried_again_while_there_is_time() {
+        let seconds = Duration::from_secs;
+        let nemeses = ["kill".to_owned()];
+        let planned = plan(1, &nemeses, seconds(60), false).into_iter().take(2);
+        let [mut first, mut second] = planned.collect::<Vec<_>>().try_into().unwrap();
+        (first.at, first.lasts) = (seconds(3), seconds(2));
+        (second.at, second.lasts) = (seconds(5), seconds(2));
+        let mut agenda = Agenda::new(vec![first.clone(), second.clone()], seconds(10));
+        assert_eq!(agenda.next(), Some(seconds(3)));
+        assert_eq!(agenda.take(seconds(2)), None);
+        assert_eq!(agenda.take(seconds(4)), Some(first.clone()));
+        agenda.again(first.clone(), seconds(5));
+        assert_eq!(agenda.take(seconds(6)), Some(second));
+        assert_eq!(agenda.take(seconds(6)), Some(first.clone()));
+        // What would outlast the run is left out.
+        agenda.again(first, seconds(8));
+        assert_eq!(agenda.next(), None);
+    }
 
     #[test]
     fn plans_repeat_and_miss_nothing() {

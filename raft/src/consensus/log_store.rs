@@ -184,7 +184,9 @@ impl Writer for LogWriter {
 /// Begins to read a file that is open.
 pub(super) fn begin_read(database: &Weak<Database>) -> Result<ReadTransaction, CommitError> {
     let database = database.upgrade();
-    Ok(database.ok_or_else(|| CommitError("the node is shutting down".into()))?.begin_read()?)
+    Ok(database
+        .ok_or_else(|| CommitError::Failed("the node is shutting down".into()))?
+        .begin_read()?)
 }
 
 impl LogStore {
@@ -401,7 +403,8 @@ fn save_committed(
 }
 
 pub(super) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CommitError> {
-    wire::decode(bytes).map_err(|error| CommitError(format!("what Raft keeps is damaged: {error}")))
+    wire::decode(bytes)
+        .map_err(|error| CommitError::Damaged(format!("what Raft keeps can't be read: {error}")))
 }
 
 pub(super) fn read<T: serde::de::DeserializeOwned>(

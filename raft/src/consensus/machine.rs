@@ -80,7 +80,8 @@ impl Machine {
     ) -> Result<Self, CommitError> {
         let machine = Self { applied, snapshots };
         if let Some((meta, data)) = machine.snapshots.read()? {
-            let sequencer = decode(&data).map_err(|error| CommitError(error.to_string()))?;
+            let sequencer =
+                decode(&data).map_err(|error| CommitError::Damaged(error.to_string()))?;
             machine.replace(&meta, sequencer);
         }
         Ok(machine)

@@ -49,7 +49,7 @@ pub(crate) fn open(file: &File, beside: Beside) -> Result<(LogStore, SnapshotSto
         Ok(())
     })?;
     let database = file.commits.database().clone();
-    let writer = LogWriter::load(&database).map_err(|error| file.disk(&error))?;
+    let writer = LogWriter::load(&database).map_err(|error| file.failed(&error))?;
     let store = writer.store(database.clone(), beside);
     let log = store(file.commits.join(writer, log_store::QUEUE));
     let snapshots = SnapshotStore { database, queue: log.queue() };

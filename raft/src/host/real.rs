@@ -1,7 +1,7 @@
 //! The edges of a real process: TCP, files, the system's clock and randomness.
 //!
 //! Invariant: a failed disk ends the process before anybody hears an answer from it, and a small file is replaced
-//! whole or not at all.
+//! whole or not at all. A name is listened on at all the addresses that it stands for.
 //!
 //! Deliberately absent: names other than what the system's resolver knows, and any retry.
 
@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures::future::BoxFuture;
 use tokio::net::{TcpListener, TcpStream};
@@ -44,7 +45,8 @@ impl Host {
             commits: CommitMode::Thread,
             clients: Workers::Here,
             fatal: Arc::new(|reason| {
-                eprintln!("vulpes: fatal: {reason}");
+                // Nobody may be there to read it.
+                let _ = writeln!(io::stderr(), "vulpes: fatal: {reason}");
                 std::process::exit(EXIT_DISK_FAILED);
             }),
         }
@@ -71,33 +73,90 @@ struct Tcp;
 impl Net for Tcp {
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxStream>> {
         Box::pin(async move {
-            let stream = TcpStream::connect(address).await?;
+            let addresses = resolve(address).await?;
+            let stream = TcpStream::connect(&addresses[..]).await?;
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as BoxStream)
         })
     }
 
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
-        Box::pin(async move {
-            let listener = TcpListener::bind(address).await?;
-            Ok(Box::new(Listening(listener)) as Box<dyn Listener>)
-        })
+        Box::pin(
+            async move { Ok(Box::new(Listening(listen_all(address).await?)) as Box<dyn Listener>) },
+        )
     }
 }
 
-struct Listening(TcpListener);
+/// A name that stands for no address.
+#[derive(Debug, thiserror::Error)]
+#[error("the name {name:?} does not resolve ({error}); correct it in the configuration, or add it to DNS or /etc/hosts")]
+pub struct Unresolved {
+    name: String,
+    error: io::Error,
+}
+
+/// The addresses that `host:port` stands for: at least one, each once.
+async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
+    let name = || address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned();
+    let unresolved = |error| io::Error::other(Unresolved { name: name(), error });
+    let mut addresses = Vec::new();
+    for found in tokio::net::lookup_host(address).await.map_err(unresolved)? {
+        if !addresses.contains(&found) {
+            addresses.push(found);
+        }
+    }
+    match addresses.is_empty() {
+        true => Err(unresolved(io::ErrorKind::NotFound.into())),
+        false => Ok(addresses),
+    }
+}
+
+/// Listens on all the addresses that `host:port` stands for, as `localhost` does for 127.0.0.1 and `::1`. One that this
+/// machine does not have is left out where it has another one.
+///
+/// # Errors
+/// Those of the resolver ([`Unresolved`] within) and of the sockets.
+pub async fn listen_all(address: &str) -> io::Result<Vec<TcpListener>> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    let mut missing = None;
+    for mut wanted in resolve(address).await? {
+        if let Some(first) = listeners.first().filter(|_| wanted.port() == 0) {
+            wanted.set_port(first.local_addr()?.port());
+        }
+        match TcpListener::bind(wanted).await {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => missing = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match missing {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ => Ok(listeners),
+    }
+}
+
+/// At least one socket.
+struct Listening(Vec<TcpListener>);
 
 impl Listener for Listening {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxStream, SocketAddr)>> {
         Box::pin(async move {
-            let (stream, peer) = self.0.accept().await?;
+            let accepted = std::future::poll_fn(|context| {
+                let ready =
+                    self.0.iter().find_map(|listener| match listener.poll_accept(context) {
+                        Poll::Ready(accepted) => Some(accepted),
+                        Poll::Pending => None,
+                    });
+                ready.map_or(Poll::Pending, Poll::Ready)
+            });
+            let (stream, peer) = accepted.await?;
             stream.set_nodelay(true)?;
             Ok((Box::new(stream) as BoxStream, peer))
         })
     }
 
     fn local_address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.0.first().ok_or(io::ErrorKind::NotConnected)?.local_addr()
     }
 }
 
@@ -186,6 +245,29 @@ impl Random for SystemRandom {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_name_is_listened_on_at_all_its_addresses() {
+        let mut listener = Tcp.listen("localhost:0").await.unwrap();
+        let port = listener.local_address().unwrap().port();
+        let addresses = resolve(&format!("localhost:{port}")).await.unwrap();
+        for address in addresses {
+            // Names in /etc/hosts do not ask whether the machine has the address.
+            match TcpStream::connect(address).await {
+                Ok(_) => drop(listener.accept().await.unwrap()),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable, "{address}")
+                }
+            }
+        }
+        for failed in [
+            Tcp.listen("no.such.host.invalid:1").await.err(),
+            Tcp.connect("no.such.host.invalid:1").await.err(),
+        ] {
+            let text = failed.unwrap().to_string();
+            assert!(text.contains("\"no.such.host.invalid\" does not resolve"), "{text}");
+        }
+    }
 
     #[test]
     fn small_files_are_replaced_whole() {

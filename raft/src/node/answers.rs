@@ -65,6 +65,10 @@ impl SyncNode {
             SyncCall::Stored { storage, through } => {
                 self.inner.done(Proposal::Stored { storage, through }).await
             }
+            SyncCall::Confirm if self.inner.is_confirmed() => SyncReply::Done,
+            SyncCall::Confirm => {
+                SyncReply::Unavailable("the leader hears from no majority of the sync nodes".into())
+            }
             SyncCall::Who | SyncCall::Groups | SyncCall::Follow { .. } | SyncCall::Known { .. } => {
                 SyncReply::Unavailable("any member answers this".into())
             }

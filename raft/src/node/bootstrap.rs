@@ -189,5 +189,5 @@ pub(super) async fn form(inner: &Inner) {
         groups.push(StorageGroup { members });
     }
     let outcome = inner.submit(vec![Proposal::FormGroups { groups }]).await;
-    tracing::info!("proposed the storage groups: {outcome:?}");
+    tracing::debug!("proposed the storage groups: {outcome:?}");
 }

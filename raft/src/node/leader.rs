@@ -218,7 +218,9 @@ impl Inner {
                 form_at = Instant::now() + FORM_AGAIN;
             }
             if !lost.is_empty() {
-                tracing::info!("the leases of {lost:?} ran out");
+                for (entry, incarnation) in &lost {
+                    tracing::info!("the lease of entry {entry}, incarnation {incarnation}, ran out: it is closed");
+                }
                 let reason = CloseReason::LeaseLost;
                 let close = |(entry, incarnation)| Proposal::Close { entry, incarnation, reason };
                 let steps = lost.into_iter().map(close).collect();

@@ -1,4 +1,4 @@
-//! Ends the node when Raft has failed: its disk, or an invariant.
+//! Ends the node when Raft has failed, its disk or an invariant, and tells who leads.
 //!
 //! Invariant: a node does not outlive its Raft. One whose task panicked says no more than that it is gone.
 //!
@@ -9,13 +9,22 @@ use openraft::errors::Fatal;
 
 use super::Inner;
 use crate::consensus::types::Types;
+use crate::ids::NodeId;
 
 /// Returns once Raft was stopped, or the node has been ended.
 pub(super) async fn until_raft_fails(node: &Inner) {
     let mut metrics = node.raft.metrics();
     let mut gone = false;
+    let mut told = (None, 0);
     loop {
-        let state = metrics.borrow_watched().running_state.clone();
+        let (state, leader) = {
+            let metrics = metrics.borrow_watched();
+            (metrics.running_state.clone(), (metrics.current_leader, metrics.current_term))
+        };
+        if leader != told {
+            told = leader;
+            tell_who_leads(node, leader);
+        }
         match (state, gone) {
             (Ok(()), false) => {}
             (state, _) => {
@@ -26,6 +35,17 @@ pub(super) async fn until_raft_fails(node: &Inner) {
             }
         }
         gone = metrics.changed().await.is_err();
+    }
+}
+
+/// Tells operators of elections.
+fn tell_who_leads(node: &Inner, (leader, term): (Option<NodeId>, u64)) {
+    match leader {
+        Some(leader) if leader == node.own().node => {
+            tracing::info!("this node, {leader}, leads sync in term {term}");
+        }
+        Some(leader) => tracing::info!("node {leader} leads sync in term {term}"),
+        None => tracing::info!("sync has no leader in term {term}"),
     }
 }
 
@@ -46,7 +66,7 @@ mod tests {
     use super::*;
     use crate::file::File;
     use crate::host::Host;
-    use crate::ids::{DiskId, NodeId};
+    use crate::ids::DiskId;
     use crate::node::{Member, SyncConfig, SyncNode};
     use crate::wire::Identity;
 

@@ -130,7 +130,8 @@ pub(super) async fn stop(children: &mut [Child], patience: Duration) {
     let deadline = tokio::time::Instant::now() + patience;
     for child in children {
         if tokio::time::timeout_at(deadline, child.process.wait()).await.is_err() {
-            eprintln!("process {:?} did not stop in {patience:?}: killed", child.process());
+            let process = child.process().map_or_else(String::new, |process| process.to_string());
+            eprintln!("process {process} did not stop in {patience:?}: killed");
             // It may have ended just now, which is as well.
             let _ = child.process.kill().await;
         }

@@ -54,10 +54,12 @@ impl Seen {
     }
 }
 
-/// Asks nodes for their states until all were seen at one slot, and gives that slot; `None` where they never were.
+/// Asks nodes for their states until all were seen at one slot, `end` or later, and gives that slot; `None` where they
+/// never were.
 pub(super) async fn compare(
     urls: &[AdminUrl],
     nodes: &[NodeId],
+    end: Slot,
 ) -> Result<Option<Slot>, VerifyError> {
     let mut seen = Seen::default();
     for round in 0..ROUNDS {
@@ -67,7 +69,8 @@ pub(super) async fn compare(
         for status in futures::future::join_all(urls.iter().map(admin::status)).await {
             let status = status?;
             let Some(state) = status.state else { continue };
-            if seen.take(status.node, state.next_slot, state.hash)? == nodes.len() {
+            let all = seen.take(status.node, state.next_slot, state.hash)? == nodes.len();
+            if all && state.next_slot >= end {
                 return Ok(Some(state.next_slot));
             }
         }

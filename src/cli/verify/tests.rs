@@ -11,7 +11,9 @@ use vulpes_raft::order::CloseReason;
 
 use super::*;
 use crate::config::NodeConfig;
-use crate::http::{Admin, Checksum, LogReadError, LogStep, NodeStatus, Readiness, StateStatus};
+use crate::http::{
+    Admin, Checksum, LogReadError, LogStep, NodeStatus, Readiness, ReplicaStatus, StateStatus,
+};
 
 /// Builds rows from a script: `open ENTRY INCARNATION`, `close …`, `segment ENTRY INCARNATION NUMBER COUNT`.
 fn rows(script: &str) -> Vec<LogRow> {
@@ -149,6 +151,8 @@ struct FakeNode {
     shown: Mutex<usize>,
     /// The slots and hashes it shows of its state, one after the other; the last one stays.
     states: Mutex<Vec<(Slot, String)>>,
+    /// The last slot of the log, as it knows it.
+    tail: Slot,
 }
 
 impl Admin for FakeNode {
@@ -159,7 +163,7 @@ impl Admin for FakeNode {
     fn status(&self) -> BoxFuture<'_, NodeStatus> {
         let text = include_str!("../../../demo/vulpes.example.toml");
         let config = NodeConfig::parse(text, Path::new("x.toml")).unwrap();
-        let status = NodeStatus::new(&config, DiskId(1));
+        let status = NodeStatus::new(&config, Some(DiskId(1)));
         let mut states = self.states.lock().unwrap();
         let (next_slot, hash) = states[0].clone();
         if states.len() > 1 {
@@ -176,7 +180,13 @@ impl Admin for FakeNode {
             kept_attached: 0,
             kept_away: 0,
         });
-        let status = NodeStatus { node: self.node, state, ..status };
+        let replica = Some(ReplicaStatus {
+            applied_slot: self.tail,
+            applied_position: Position(1),
+            tail_position: Position(1),
+        });
+        // It names no other nodes: what runs elsewhere on this machine is not asked.
+        let status = NodeStatus { node: self.node, state, replica, members: vec![], ..status };
         Box::pin(async { status })
     }
 
@@ -204,12 +214,19 @@ async fn start_with(
     shown: usize,
     states: &[(u64, &str)],
 ) -> AdminUrl {
-    let states = states.iter().map(|(slot, hash)| (Slot(*slot), (*hash).to_owned())).collect();
+    // The first one is shown once more, to who asks for the tail.
+    let states = states.iter().take(1).chain(states);
+    let states = states.map(|(slot, hash)| (Slot(*slot), (*hash).to_owned())).collect();
     let states = Mutex::new(states);
+    let tail = Slot(rows[0].slot.0 + shown as u64 - 1);
+    let fake = FakeNode { node: NodeId(node), rows, shown: Mutex::new(shown), states, tail };
+    serve(fake).await
+}
+
+async fn serve(node: FakeNode) -> AdminUrl {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string().parse().unwrap();
-    let fake = FakeNode { node: NodeId(node), rows, shown: Mutex::new(shown), states };
-    tokio::spawn(crate::http::serve(listener, Arc::new(fake)));
+    tokio::spawn(crate::http::serve(listener, Arc::new(node)));
     url
 }
 
@@ -241,21 +258,21 @@ type StatesCase<'a> = (&'a [(u64, &'a str)], Result<Option<u64>, &'a str>);
 #[tokio::test]
 async fn states_are_compared_where_nodes_are_at_one_slot() {
     let cases: [StatesCase<'_>; 4] = [
-        (&[(5, "aa")], Ok(Some(5))),
-        (&[(5, "bb")], Err("before slot 5, the state of node 1 has the hash aa")),
-        // Never at one slot at one time; yet the first was at 5, and so was the second.
-        (&[(4, "99"), (4, "99"), (5, "aa"), (6, "cc")], Ok(Some(5))),
-        (&[(4, "99")], Ok(None)),
+        (&[(15, "aa")], Ok(Some(15))),
+        (&[(15, "bb")], Err("before slot 15, the state of node 1 has the hash aa")),
+        // Never at one slot at one time; yet the first was at 15, and so was the second.
+        (&[(14, "99"), (14, "99"), (15, "aa"), (16, "cc")], Ok(Some(15))),
+        (&[(14, "99")], Ok(None)),
     ];
     for (second, expected) in cases {
         let urls = [
-            start_with(1, rows(GOOD), 10, &[(5, "aa"), (7, "dd")]).await,
+            start_with(1, rows(GOOD), 10, &[(15, "aa"), (17, "dd")]).await,
             start_with(2, rows(GOOD), 10, second).await,
         ];
         match (verify(&urls, PATIENCE).await, expected) {
             (Ok(proof), Ok(slot)) => {
                 assert_eq!(proof.states, slot.map(Slot));
-                let said = if slot.is_some() { "before slot 5" } else { "could not be compared" };
+                let said = if slot.is_some() { "before slot 15" } else { "could not be compared" };
                 assert!(proof.to_string().contains(said), "{proof}");
             }
             (Err(error), Err(said)) => assert!(error.to_string().contains(said), "{error}"),
@@ -271,6 +288,38 @@ async fn a_node_that_stays_behind_is_named() {
     let urls = [start(1, all.clone(), all.len()).await, start(2, short, 7).await];
     let error = verify(&urls, Duration::from_millis(1)).await.unwrap_err();
     assert!(error.to_string().contains("does not show slot 8"), "{error}");
+}
+
+/// What was acknowledged just now stands in sync's order, and not on the storages' disks yet.
+#[tokio::test]
+async fn all_is_read_that_stood_in_the_log_when_it_began() {
+    let all = rows(GOOD);
+    let behind = || start(1, all.clone(), 9);
+    let node = FakeNode {
+        node: NodeId(2),
+        rows: all.clone(),
+        shown: Mutex::new(9),
+        states: Mutex::new(vec![
+            (Slot(10), "99".into()),
+            (Slot(10), "99".into()),
+            (Slot(11), "aa".into()),
+        ]),
+        tail: Slot(10),
+    };
+    let urls = [behind().await, serve(node).await];
+    let proof = verify(&urls, PATIENCE).await.unwrap();
+    assert_eq!((proof.end, proof.states), (Slot(11), Some(Slot(11))));
+    // One that shows no more of what is known is not proved to hold it.
+    let short = all[..9].to_vec();
+    let knows = FakeNode {
+        node: NodeId(2),
+        rows: short,
+        shown: Mutex::new(9),
+        states: Mutex::new(vec![(Slot(11), "aa".into())]),
+        tail: Slot(10),
+    };
+    let error = verify(&[serve(knows).await], Duration::from_millis(1)).await.unwrap_err();
+    assert!(error.to_string().contains("does not show slot 10"), "{error}");
 }
 
 #[tokio::test]

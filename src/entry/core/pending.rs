@@ -222,7 +222,7 @@ impl<A> Pending<A> {
         }
         match segment.stage {
             Stage::Placed(before) if before != place => {
-                tracing::error!(%id, ?before, ?place, "the order shows two places for one segment");
+                tracing::error!(%id, "the order shows two places for one segment");
             }
             _ => segment.stage = Stage::Placed(place),
         }

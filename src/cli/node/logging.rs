@@ -1,0 +1,228 @@
+//! What a node logs: on standard error, filtered as the configuration or the environment says, and never the same kind of
+//! line without end.
+//!
+//! Invariant: a kind of line (one place in the code that logs at INFO or above) is written [`BURST`] times in a row, and
+//! then once every [`EVERY`]; the next one says how many were left out. So what a client or a neighbour does again and
+//! again fills no disk.
+//!
+//! Deliberately absent: files and their rotation. A service manager keeps what a process writes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::Instant;
+use tracing::callsite::Identifier;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::{Format, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{reload, EnvFilter, Registry};
+
+/// Lines of a kind that are written in a row.
+const BURST: u32 = 10;
+
+/// How often a line of a kind is written behind these.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// What is logged where nobody says otherwise.
+const DEFAULT: &str = "info";
+
+/// Two libraries that tell of every call and every heartbeat that fails, and never with whom. We tell of that ourselves;
+/// who asks for their lines gets them.
+const LIBRARIES: &str = "tarpc=off,openraft=off";
+
+/// The environment variable that goes before the configuration.
+const VARIABLE: &str = "VULPES_LOG";
+
+/// The log of this process.
+pub(super) struct Logging {
+    filter: reload::Handle<EnvFilter, Registry>,
+}
+
+/// A filter, and where it comes from.
+struct Chosen {
+    filter: EnvFilter,
+    told: String,
+}
+
+impl Logging {
+    /// Begins to log.
+    pub(super) fn start(configured: Option<&str>) -> anyhow::Result<Self> {
+        let (filter, handle) = reload::Layer::new(choose(configured)?.filter);
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .log_internal_errors(false)
+            .map_event_format(|format: Format| Limited { format, kinds: Mutex::default() });
+        tracing_subscriber::registry().with(filter).with(lines).init();
+        Ok(Self { filter: handle })
+    }
+
+    /// Logs as the configuration says from now on, unless the environment says otherwise; tells what holds.
+    pub(super) fn change(&self, configured: Option<&str>) -> anyhow::Result<String> {
+        let Chosen { filter, told } = choose(configured)?;
+        self.filter.reload(filter)?;
+        Ok(told)
+    }
+}
+
+fn choose(configured: Option<&str>) -> anyhow::Result<Chosen> {
+    let (text, from) = match (std::env::var(VARIABLE), configured) {
+        (Ok(text), _) => {
+            (text, format!(" (the variable {VARIABLE} goes before the configuration)"))
+        }
+        (Err(_), Some(text)) => (text.to_owned(), String::new()),
+        (Err(_), None) => (DEFAULT.to_owned(), String::new()),
+    };
+    let filter = EnvFilter::try_new(format!("{LIBRARIES},{text}"))
+        .with_context(|| format!("{VARIABLE}={text:?} is no log filter; try info or debug"))?;
+    Ok(Chosen { filter, told: format!("{text}{from}") })
+}
+
+/// Writes lines as [`Format`] does, but not too many of a kind.
+struct Limited {
+    format: Format,
+    kinds: Mutex<HashMap<Identifier, Kind>>,
+}
+
+/// How much has been written of a kind of line.
+struct Kind {
+    /// How many may be written now.
+    left: u32,
+    /// When one more may be, or was allowed to.
+    since: Instant,
+    omitted: u64,
+}
+
+impl Kind {
+    fn new(now: Instant) -> Self {
+        Self { left: BURST, since: now, omitted: 0 }
+    }
+
+    /// Whether a line is to be written: then how many before it were not.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        let earned = now.duration_since(self.since).as_secs() / EVERY.as_secs();
+        if earned > 0 {
+            self.left = self.left.saturating_add(u32::try_from(earned).unwrap_or(BURST)).min(BURST);
+            self.since = now;
+        }
+        if self.left == 0 {
+            self.omitted += 1;
+            return None;
+        }
+        self.left -= 1;
+        Some(std::mem::take(&mut self.omitted))
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Limited
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        // Who asks for more than INFO wants to see it all.
+        if *event.metadata().level() > Level::INFO {
+            return self.format.format_event(context, writer, event);
+        }
+        let now = Instant::now();
+        let omitted = {
+            let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+            let kind = kinds.entry(event.metadata().callsite()).or_insert_with(|| Kind::new(now));
+            kind.take(now)
+        };
+        let Some(omitted) = omitted else { return Ok(()) };
+        self.format.format_event(context, writer.by_ref(), event)?;
+        if omitted > 0 {
+            writeln!(
+                writer,
+                "    and {omitted} lines of this kind before it, which were left out"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_of_line_is_limited_and_what_was_left_out_is_told() {
+        let mut kind = Kind::new(Instant::now());
+        for _ in 0..BURST {
+            assert_eq!(kind.take(Instant::now()), Some(0));
+        }
+        for _ in 0..1_000 {
+            assert_eq!(kind.take(Instant::now()), None);
+        }
+        tokio::time::advance(EVERY).await;
+        assert_eq!(kind.take(Instant::now()), Some(1_000));
+        assert_eq!(kind.take(Instant::now()), None);
+        tokio::time::advance(100 * EVERY).await;
+        assert_eq!(kind.take(Instant::now()), Some(1));
+        for _ in 1..BURST {
+            assert_eq!(kind.take(Instant::now()), Some(0));
+        }
+        assert_eq!(kind.take(Instant::now()), None);
+    }
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_kind_has_its_own_limit() {
+        let written = Written::default();
+        let to = written.clone();
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(move || to.clone())
+            .map_event_format(|format: Format| Limited { format, kinds: Mutex::default() });
+        let _set = tracing::subscriber::set_default(tracing_subscriber::registry().with(lines));
+        let complain = || tracing::warn!("again");
+        (0..500).for_each(|_| complain());
+        tracing::error!("once");
+        (0..500).for_each(|_| tracing::debug!("asked for"));
+        tokio::time::advance(EVERY).await;
+        complain();
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("again").count(), BURST as usize + 1);
+        assert_eq!(text.matches("once").count(), 1);
+        assert_eq!(text.matches("asked for").count(), 500);
+        assert!(
+            text.ends_with("and 490 lines of this kind before it, which were left out\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_the_configuration_says_is_a_filter() {
+        for text in ["debug", "info,vulpes=trace", "off", "tarpc=debug"] {
+            assert!(EnvFilter::try_new(format!("{LIBRARIES},{text}")).is_ok(), "{text}");
+        }
+    }
+}
