@@ -126,7 +126,7 @@ impl fmt::Display for Role {
 pub struct Timing {
     /// How often a sync leader shows that it is there.
     pub heartbeat: Duration,
-    /// A follower stands for election after a silence between this …
+    /// A follower stands for election after a silence between this (or three quarters of the greatest) …
     pub election_min: Duration,
     /// … and this.
     pub election_max: Duration,
@@ -138,8 +138,8 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(400),
-            election_max: Duration::from_millis(800),
+            election_min: Duration::from_millis(750),
+            election_max: Duration::from_millis(1000),
             lease: Duration::from_secs(3),
         }
     }

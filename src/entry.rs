@@ -52,15 +52,21 @@ pub const SESSION_ANSWERS: usize = limits::SESSION_BATCHES * BATCH_ANSWERS;
 pub struct EntryTuning {
     /// Size in bytes at which a segment that still waits for credit takes no more events.
     pub segment_target: usize,
-    /// Most segments on the way to one storage.
+    /// Most segments on the way to a quorum of storages before the next one is sealed.
     pub storage_credit: u32,
+    /// Bytes of bodies on the way to one storage; one body may go beyond it.
+    pub storage_sent_bytes: usize,
     /// Propose segments without waiting for storage votes, where the sync members are the storages.
     pub early: bool,
 }
 
 impl Default for EntryTuning {
     fn default() -> Self {
-        let (segment_target, storage_credit) = (limits::SEGMENT_TARGET, limits::STORAGE_CREDIT);
-        Self { segment_target, storage_credit, early: true }
+        Self {
+            segment_target: limits::SEGMENT_TARGET,
+            storage_credit: limits::STORAGE_CREDIT,
+            storage_sent_bytes: limits::STORAGE_SENT_BYTES,
+            early: true,
+        }
     }
 }

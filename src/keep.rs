@@ -63,4 +63,8 @@ pub trait Keeper: Send + Sync + 'static {
 
     /// Has a body kept. Keeping the same body again gets the same vote.
     fn keep(&self, body: SealedBody) -> BoxFuture<'_, Result<Kept, KeepError>>;
+
+    /// Tells a storage that what it has not got of the entry's incarnation through this segment is not on its way to it, so
+    /// that it fetches what it needs instead of waiting.
+    fn skip(&self, through: AdvanceSegment) -> BoxFuture<'_, Result<(), KeepError>>;
 }

@@ -176,8 +176,14 @@ pub const ENTRY_PENDING_BYTES: usize = 16 << 20;
 /// How long a publisher waits for its answer before it is told that the outcome is unknown.
 pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Most segments one entry may have on the way to one storage.
+/// Most segments one entry may have on the way to a quorum of storages before it seals the next one: what paces sealing.
 pub const STORAGE_CREDIT: u32 = 4;
+
+/// Bodies one entry may have on the way to one storage, however slow that is; it is told of those that are not sent.
+pub const STORAGE_SENDS: usize = 64;
+
+/// Bytes of such bodies.
+pub const STORAGE_SENT_BYTES: usize = 8 << 20;
 
 /// Jobs waiting for the segment store's group commit.
 pub const STORAGE_QUEUE: usize = 1024;
@@ -227,5 +233,10 @@ const _: () = {
     assert!(4 * CONDITION < EVENT);
     assert!(SESSION_READ_AHEAD <= READ_BYTES);
     assert!(CLIENT_MESSAGE + SESSION_READ <= ENTRY_BATCH_BYTES);
+    // What is sealed can be sent to all who have credit.
+    assert!(STORAGE_CREDIT as usize * SEGMENT_BODY <= STORAGE_SENT_BYTES);
+    assert!(STORAGE_CREDIT as usize <= STORAGE_SENDS);
+    // A storage takes what some entries have on the way to it without making them wait.
+    assert!(3 * STORAGE_SENT_BYTES <= STORAGE_QUEUE_BYTES);
     assert!(ENTRY_PENDING < 256, "sync remembers the places of an entry's last 256 segments");
 };

@@ -310,6 +310,10 @@ impl StorageClient {
                     KeepAnswer::Begin(storage.begin(entry, incarnation))
                 }
                 KeepRequest::Keep(body) => KeepAnswer::Keep(storage.keep(body).await),
+                KeepRequest::Skip(through) => {
+                    storage.skipped(through);
+                    KeepAnswer::Skip(Ok(()))
+                }
             }),
             Where::There(remote) => remote.keep.call(request).await.map_err(KeepError::from),
         }
@@ -344,7 +348,7 @@ impl Keeper for StorageClient {
         Box::pin(async move {
             match self.call_keep(KeepRequest::Begin { entry, incarnation }).await? {
                 KeepAnswer::Begin(credit) => credit,
-                KeepAnswer::Keep(_) => Err(self.confused().into()),
+                _ => Err(self.confused().into()),
             }
         })
     }
@@ -353,7 +357,16 @@ impl Keeper for StorageClient {
         Box::pin(async move {
             match self.call_keep(KeepRequest::Keep(body)).await? {
                 KeepAnswer::Keep(kept) => kept,
-                KeepAnswer::Begin(_) => Err(self.confused().into()),
+                _ => Err(self.confused().into()),
+            }
+        })
+    }
+
+    fn skip(&self, through: AdvanceSegment) -> BoxFuture<'_, Result<(), KeepError>> {
+        Box::pin(async move {
+            match self.call_keep(KeepRequest::Skip(through)).await? {
+                KeepAnswer::Skip(heard) => heard,
+                _ => Err(self.confused().into()),
             }
         })
     }

@@ -8,14 +8,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 use vulpes_raft::ids::AdvanceSegment;
 
 /// A shared, bounded set of recent bodies.
 #[derive(Clone, Debug)]
 pub struct RecentBodies {
     inner: Arc<Mutex<Inner>>,
-    arrivals: Arc<Notify>,
     limit: usize,
 }
 
@@ -30,7 +28,7 @@ impl RecentBodies {
     /// An empty set of at most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { inner: Arc::default(), arrivals: Arc::default(), limit }
+        Self { inner: Arc::default(), limit }
     }
 
     /// Adds a body, and lets the oldest go where there is no room.
@@ -47,25 +45,12 @@ impl RecentBodies {
                 inner.size -= body.len();
             }
         }
-        drop(inner);
-        self.arrivals.notify_waiters();
     }
 
     /// A body, if it is still here.
     #[must_use]
     pub fn get(&self, id: AdvanceSegment) -> Option<Bytes> {
         self.lock().bodies.get(&id).cloned()
-    }
-
-    /// Waits until a body is here; for ever, if it never comes, so the caller sets the time-out.
-    pub async fn arrival(&self, id: AdvanceSegment) -> Bytes {
-        loop {
-            let arrived = self.arrivals.notified();
-            if let Some(body) = self.get(id) {
-                return body;
-            }
-            arrived.await;
-        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {

@@ -51,6 +51,15 @@ pub trait SlotIndex: Send + Sync + 'static {
     /// Whether the body is to be kept here, and is not here yet.
     fn lacks(&self, segment: &SealedSegment) -> bool;
 
+    /// Whether a body that is not here yet may be on its way from its entry.
+    fn comes(&self, segment: &SealedSegment) -> bool;
+
+    /// Waits for a body for as long as it may be on its way, and until this moment at the latest.
+    fn arrival<'a>(&'a self, segment: &'a SealedSegment, until: Instant) -> BoxFuture<'a, ()>;
+
+    /// So many bodies that it lacks were fetched.
+    fn fetched(&self, bodies: u64);
+
     /// Takes slots in order, with the bodies that it lacks.
     fn index(&self, rows: Vec<IndexedRow>) -> BoxFuture<'_, Result<(), IndexFailure>>;
 }
@@ -287,6 +296,7 @@ impl Replica {
         loop {
             match self.log.bodies(&wanted).await {
                 Ok(segments) => {
+                    self.count(&wanted[..segments.len()]);
                     ahead.extend(segments.into_iter().map(|segment| (segment.id(), segment)));
                     if let Some(segment) = ahead.remove(&sealed.id) {
                         return Some(segment);
@@ -307,16 +317,24 @@ impl Replica {
     /// wait together: those who were away are not sent anything.
     async fn nearly_here(&self, sealed: &SealedSegment, patience: Instant) -> Option<Bytes> {
         // Bodies are sent to the storages of their group only.
-        if !self.index.as_ref()?.lacks(sealed) {
-            return None;
+        let index = self.index.as_ref().filter(|index| index.lacks(sealed))?;
+        index.arrival(sealed, patience).await;
+        self.recent.get(sealed.id)
+    }
+
+    /// Counts what was fetched of what the storage lacks.
+    fn count(&self, fetched: &[SealedSegment]) {
+        if let Some(index) = &self.index {
+            let lacked = fetched.iter().filter(|sealed| index.lacks(sealed)).count();
+            index.fetched(lacked as u64);
         }
-        tokio::time::timeout_at(patience, self.recent.arrival(sealed.id)).await.ok()
     }
 
     /// Whether a body is in memory, or is probably being sent here.
     fn comes_by_itself(&self, sealed: &SealedSegment, patience: Instant) -> bool {
-        let lacking = self.index.as_ref().is_some_and(|index| index.lacks(sealed));
-        lacking && Instant::now() < patience || self.recent.get(sealed.id).is_some()
+        let comes = |index: &Arc<dyn SlotIndex>| index.lacks(sealed) && index.comes(sealed);
+        let comes = self.index.as_ref().is_some_and(comes);
+        comes && Instant::now() < patience || self.recent.get(sealed.id).is_some()
     }
 }
 

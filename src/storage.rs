@@ -14,8 +14,9 @@
 //! Deliberately absent: following the order and fetching bodies that are missing (`replica`), and serving others
 //! (`peer`); and folding the log into the realms' state, of which only the rows come here.
 //!
-//! In reading order: `staging` decides, pure; `arrival` is how bodies come; `tables` are the bytes on disk; `writer`
-//! writes them; `reader` and `snapshot` read, as `reads` says; `release` deletes what is not kept any more.
+//! In reading order: `staging` decides, pure; `arrival` is how bodies come, and `senders` from whom; `tables` are the
+//! bytes on disk; `writer` writes them; `reader` and `snapshot` read, as `reads` says; `release` deletes what is not kept
+//! any more.
 
 mod arrival;
 mod error;
@@ -23,6 +24,7 @@ mod open;
 mod reader;
 mod reads;
 mod release;
+mod senders;
 mod snapshot;
 mod staging;
 mod tables;
@@ -50,6 +52,7 @@ use crate::realm::Realms;
 use crate::recent::RecentBodies;
 use crate::segment::checksum;
 use reader::Reader;
+use senders::Senders;
 use staging::{Next, Staging, Standing, Write};
 use writer::{Durable, Job, SegmentWriter, Work};
 
@@ -112,8 +115,14 @@ struct Inner {
     /// Bytes of the queue that are free.
     room: Arc<Semaphore>,
     durable: Arc<Durable>,
-    /// Counts bodies that came.
+    /// What may be on its way here.
+    senders: Mutex<Senders>,
+    /// Counts bodies that came, and whatever else ends waiting for one.
     arrivals: watch::Sender<u64>,
+    /// Bodies of log entries and of slots that had to be fetched, because they had not come by themselves.
+    fetched: AtomicU64,
+    /// How often such a body was waited for in vain.
+    late: AtomicU64,
     /// What comes before bodies are deleted.
     deleting: OnceLock<Deleting>,
     /// The first slot that is kept, as far as it was told.
@@ -161,7 +170,10 @@ impl Storage {
                 closed: file.commits.closed(),
                 room: Arc::new(Semaphore::new(limits::STORAGE_QUEUE_BYTES)),
                 durable,
+                senders: Mutex::default(),
                 arrivals: watch::Sender::new(0),
+                fetched: AtomicU64::new(0),
+                late: AtomicU64::new(0),
                 deleting: OnceLock::new(),
                 head: AtomicU64::new(1),
                 ends: tokio::sync::Mutex::default(),

@@ -33,7 +33,7 @@ use vulpes::log::Placed;
 use vulpes::recent::RecentBodies;
 use vulpes::segment::{SealedBody, Segment};
 use vulpes::topic::Realm;
-use vulpes_raft::ids::{EventId, Incarnation, NodeId, Position, Slot, Stamp};
+use vulpes_raft::ids::{AdvanceSegment, EventId, Incarnation, NodeId, Position, Slot, Stamp};
 use vulpes_raft::order::{
     Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup, StorageGroups,
 };
@@ -73,6 +73,10 @@ impl Keeper for FakeStorage {
         };
         opt_out(|| self.0.lock().expect("nobody panics").push(body));
         async move { Ok(Kept { vote, credit: 4 }) }.boxed()
+    }
+
+    fn skip(&self, _: AdvanceSegment) -> BoxFuture<'_, Result<(), KeepError>> {
+        async { Ok(()) }.boxed()
     }
 }
 

@@ -225,8 +225,8 @@ impl Cluster {
                 writeln!(text, "group = {group}")?;
             }
         }
-        writeln!(text, "\n[timing]\nheartbeat_ms = 100\nelection_min_ms = 400")?;
-        writeln!(text, "election_max_ms = 800\nlease_ms = 3000")?;
+        writeln!(text, "\n[timing]\nheartbeat_ms = 100\nelection_min_ms = 750")?;
+        writeln!(text, "election_max_ms = 1000\nlease_ms = 3000")?;
         writeln!(text, "\n{}", self.settings)?;
         Ok(text)
     }

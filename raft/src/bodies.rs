@@ -12,9 +12,13 @@
 //! committed. Otherwise, once it has started anew and leads, it would neither have the bodies for who lacks them, nor
 //! could say that they are not needed.
 //!
+//! Entries send bodies to all storages by themselves. What one does not send, it tells ([`Bodies::comes`]), and nobody waits
+//! for that: a follower fetches it from the leader at once, and a leader says at once that it lacks it.
+//!
 //! Deliberately absent: how bodies are kept (a storage does it), and entries that are known to be committed: a quorum
 //! holds their bodies, which are fetched like those of any slot, or may be released already.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +33,8 @@ use crate::mutant::{planted, Mutant};
 use crate::order::SealedSegment;
 use crate::sequencer::Proposal;
 
-/// How long a body may be on its way from its entry before it is fetched from the leader.
+/// How long a body may be on its way from its entry before it is fetched from the leader. Its entry is then taken not to send
+/// any, until one comes again: so a broken way from an entry costs this once, and not for each log entry.
 const ON_ITS_WAY: Duration = Duration::from_millis(25);
 
 /// What comes before the bodies that are deleted because of the order through a slot.
@@ -41,15 +46,21 @@ pub trait Bodies: Send + Sync + 'static {
     /// queued for the file that the log is in.
     fn held(&self, segment: &SealedSegment) -> bool;
 
-    /// Changes whenever a body comes.
+    /// Whether a body that is not here may be on its way from its entry, as far as that one tells.
+    fn comes(&self, segment: &SealedSegment) -> bool;
+
+    /// These have not come in the time that they may take.
+    fn late(&self, segments: &[SealedSegment]);
+
+    /// Changes whenever a body comes, is said not to come, or has been fetched.
     fn arrived(&self) -> watch::Receiver<u64>;
 
     /// Has this awaited before bodies are deleted because of what the order shows through a slot. Called once.
     fn before_deleting(&self, then: Deleting);
 
-    /// Begins to fetch what it can of these from another storage, and to have it kept here, unless it is fetching from there
+    /// Begins to fetch what it can of these from another storage, and to have it kept here. `false`: it is fetching from there
     /// already.
-    fn fetch(&self, from: NodeId, segments: Vec<SealedSegment>);
+    fn fetch(&self, from: NodeId, segments: &[SealedSegment]) -> bool;
 }
 
 /// What the log knows of bodies.
@@ -113,10 +124,11 @@ impl Beside {
         self.come(fresh.flat_map(early).collect(), Some(leader), limit).await
     }
 
-    /// Waits until all these bodies are here.
+    /// Waits until all these bodies are here: for as long as they may be on their way, or until they are fetched, where there
+    /// is somebody to fetch from.
     ///
     /// # Errors
-    /// Where one has not come in time.
+    /// Where one has not come in time, or is known not to come.
     pub(crate) async fn come(
         &self,
         mut segments: Vec<SealedSegment>,
@@ -131,19 +143,41 @@ impl Beside {
         }
         let mut arrived = bodies.arrived();
         segments.retain(|segment| !bodies.held(segment));
-        let deadline = Instant::now() + limit;
-        let mut fetch_at = Instant::now() + ON_ITS_WAY;
+        let begun = Instant::now();
+        let deadline = begun + limit;
+        // Where there is nobody to fetch from, waiting is all that can be done.
+        let late_at = if from.is_some() { deadline.min(begun + ON_ITS_WAY) } else { deadline };
+        let mut late = false;
+        let mut asked = BTreeSet::new();
+        let mut ask_again = begun;
         while !segments.is_empty() {
             let now = Instant::now();
-            if now >= deadline {
-                return Err(Lacking(segments.swap_remove(0)));
+            if now >= late_at && !late {
+                late = true;
+                bodies.late(&segments);
             }
-            if let Some(from) = from.filter(|_| now >= fetch_at) {
-                bodies.fetch(from, segments.clone());
-                fetch_at = now + ON_ITS_WAY;
+            if now >= ask_again {
+                asked.clear();
+                ask_again = now + ON_ITS_WAY;
             }
-            let until = if from.is_some() { fetch_at.min(deadline) } else { deadline };
-            let _ = tokio::time::timeout_at(until, arrived.changed()).await;
+            let mut gone = segments.iter().filter(|segment| late || !bodies.comes(segment));
+            match from {
+                Some(from) if now < deadline => {
+                    let gone = gone.filter(|segment| !asked.contains(&segment.id));
+                    let gone: Vec<SealedSegment> = gone.cloned().collect();
+                    if !gone.is_empty() && bodies.fetch(from, &gone) {
+                        asked.extend(gone.iter().map(|segment| segment.id));
+                        ask_again = now + ON_ITS_WAY;
+                    }
+                }
+                _ => {
+                    if let Some(lacking) = gone.next() {
+                        return Err(Lacking(lacking.clone()));
+                    }
+                }
+            }
+            let until = if late { ask_again } else { late_at.min(ask_again) };
+            let _ = tokio::time::timeout_at(until.min(deadline), arrived.changed()).await;
             segments.retain(|segment| !bodies.held(segment));
         }
         Ok(())

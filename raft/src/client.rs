@@ -27,8 +27,9 @@ use crate::wire::{self, Identity, LinkError, Service};
 /// How long one member may take to be reached or to answer before another one is tried, where that is allowed.
 const ATTEMPT: Duration = Duration::from_millis(700);
 
-/// The first and the longest pause between two attempts.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+/// The first and the longest pause between two attempts. All publishers wait for the next leader to be found, and asking a
+/// member costs little.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(50));
 
 /// The way to the sync group. Clones share their connections.
 #[derive(Clone)]

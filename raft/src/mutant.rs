@@ -28,6 +28,8 @@ pub enum Mutant {
     VoteBeforeFsync,
     /// A sync member takes an entry into its log whose bodies are not here.
     TakeWithoutBody,
+    /// A storage that has no room for a body is not told that it is not sent.
+    SkipWithoutSaying,
     /// A log entry is written in a commit before the one of its bodies.
     WrittenBeforeBody,
     /// A storage goes on after a group commit has failed, as if it had not.

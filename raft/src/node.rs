@@ -213,7 +213,7 @@ impl SyncNode {
                 })
             }));
         }
-        let held = admission::held_here(&node.inner).await.map_err(|error| file.disk(&error))?;
+        let held = admission::held_here(&node.inner).await.map_err(|error| file.failed(&error))?;
         node.spawn_tasks(queue, held);
         Ok(node)
     }
@@ -496,11 +496,13 @@ fn raft_config(config: &SyncConfig, tuning: Tuning) -> Result<Config, StartError
         return Err(StartError::Config("no storages are named".into()));
     }
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let (patience, lease) =
+        patience(millis(config.heartbeat), (millis(config.election.0), millis(config.election.1)));
     let raft = Config {
         cluster_name: config.identity.cluster.clone(),
         heartbeat_interval: millis(config.heartbeat),
-        election_timeout_min: millis(config.election.0),
-        election_timeout_max: millis(config.election.1),
+        election_timeout_min: patience,
+        election_timeout_max: lease,
         max_payload_entries: MESSAGE_ENTRIES,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(tuning.snapshot_every),
         max_in_snapshot_log_to_keep: tuning.log_kept,
@@ -515,4 +517,36 @@ fn raft_config(config: &SyncConfig, tuning: Tuning) -> Result<Config, StartError
         ..Config::default()
     };
     raft.validate().map_err(|error| StartError::Config(error.to_string()))
+}
+
+/// openraft's least and greatest election timeout for a silence between two bounds, in milliseconds.
+///
+/// With openraft a member stands for election once the leader's lease is over, which is as long as the greatest timeout, and
+/// then a timeout more: between the sum of both and twice the greatest. The least is also the time that a vote may take, with
+/// its fsync, and so at least half of the greatest, even if a member then stands a little later than it could.
+fn patience(heartbeat: u64, (least, most): (u64, u64)) -> (u64, u64) {
+    let lease = most / 2;
+    let patience = least.saturating_sub(lease).max(lease / 2).max(heartbeat + 1);
+    (patience, lease.max(patience + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_stands_for_election_after_the_silence_that_was_asked_for() {
+        for (heartbeat, silence, expected) in [
+            (100, (750, 1000), (250, 500)),
+            (80, (720, 960), (240, 480)),
+            // A vote needs its time.
+            (100, (400, 800), (200, 400)),
+            (100, (200, 300), (101, 150)),
+            (100, (200, 201), (101, 102)),
+        ] {
+            let (patience, lease) = patience(heartbeat, silence);
+            assert_eq!((patience, lease), expected);
+            assert!(heartbeat < patience && patience < lease);
+        }
+    }
 }

@@ -44,7 +44,7 @@ async fn start(
         members: members.to_vec(),
         storages: vec![members.to_vec()],
         heartbeat: Duration::from_millis(100),
-        election: (Duration::from_millis(500), Duration::from_millis(1_000)),
+        election: (Duration::from_millis(1_500), Duration::from_millis(2_000)),
         lease: Duration::from_secs(10),
     };
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -20,7 +20,7 @@ use super::Reported;
 use clients::{gather, Clients};
 use load::{Plan, Work};
 use reception::Received;
-use report::{Report, Settings};
+use report::{Done, Report, Settings};
 
 mod callee;
 mod check;
@@ -250,8 +250,8 @@ impl Run {
         if self.knobs.retained {
             clients.retain(false).await?;
         }
-        let report =
-            Report::new(self.settings(), &published, &received, &acknowledged, pause, disk);
+        let done = Done { published: &published, received: &received, acknowledged: &acknowledged };
+        let report = Report::new(self.settings(), &clients.targets, &done, pause, disk);
         Ok(report.with_errors(failed.into_iter().flatten()))
     }
 

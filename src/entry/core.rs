@@ -30,7 +30,7 @@ use vulpes_raft::order::{Place, Resolution, SealedSegment, SegmentOutcome, Step,
 
 use self::life::Life;
 use self::pending::{Pending, Placing};
-use self::proposer::Proposer;
+use self::proposer::{Call, Proposer};
 use self::storages::Storages;
 use self::writer::Writer;
 use super::order::{Lease, Opened, OrderError};
@@ -81,6 +81,8 @@ pub(super) enum Output<A> {
     Sealed(SealedBody),
     /// Have a body kept; answered by [`Core::voted`].
     Keep { storage: NodeId, body: SealedBody },
+    /// Tell a storage that it is not sent what it has not got through this segment; answered by [`Core::told`].
+    Skip { storage: NodeId, through: AdvanceSegment },
     /// Propose to sync; answered by [`Core::proposed`].
     Propose { call: u64, segments: Vec<SealedSegment> },
     /// Ask sync for the storage groups; answered by [`Core::regrouped`].
@@ -148,7 +150,7 @@ impl<A: Clone> Core<A> {
     /// The same with smaller limits.
     pub(super) fn tuned(mut self, tuning: EntryTuning) -> Self {
         self.writer.aim_at(tuning.segment_target);
-        self.storages.use_at_most(tuning.storage_credit);
+        self.storages.use_at_most(tuning.storage_credit, tuning.storage_sent_bytes);
         self.early = tuning.early;
         self
     }
@@ -266,6 +268,17 @@ impl<A: Clone> Core<A> {
         }
     }
 
+    /// A storage was told what it is not sent.
+    pub(super) fn told(
+        &mut self,
+        storage: NodeId,
+        through: AdvanceSegment,
+        result: Result<(), KeepError>,
+        now: Moment,
+    ) {
+        self.storages.told(storage, through, result.is_ok(), now);
+    }
+
     fn is_vote_for(&self, storage: NodeId, id: AdvanceSegment, kept: &Kept) -> bool {
         let vote = kept.vote;
         vote.storage == storage
@@ -283,12 +296,12 @@ impl<A: Clone> Core<A> {
         result: Result<Vec<SegmentOutcome>, OrderError>,
         now: Moment,
     ) {
-        let Some(segments) = self.proposer.finished(call) else { return };
+        let Some(Call { failures, segments, .. }) = self.proposer.finished(call) else { return };
         let outcomes = match result {
             Ok(outcomes) if outcomes.len() == segments.len() => outcomes,
             Ok(_) | Err(_) => {
                 self.counters.proposals_failed += 1;
-                self.proposer.failed(now);
+                self.proposer.failed(failures, now);
                 for (id, _) in segments {
                     self.pending.propose_again(id, call);
                 }

@@ -1,7 +1,7 @@
 //! The entry's task: one owner of the core, one loop: wait, handle, flush.
 //!
 //! Invariant: the task never waits for a storage, for sync or for a session. Calls are futures that it polls itself;
-//! their number is bounded by the credit of the storages and the core's own limits. All calls end, by a timeout if need
+//! their number is bounded by what may be on the way to each storage and the core's own limits. All calls end, by a timeout if need
 //! be.
 //!
 //! Deliberately absent: every decision. They are the core's.
@@ -90,6 +90,7 @@ enum Done {
     Opened(Result<Opened, OrderError>),
     Begun(NodeId, Incarnation, Result<u32, KeepError>),
     Voted(NodeId, AdvanceSegment, Result<Kept, KeepError>),
+    Told(NodeId, AdvanceSegment, Result<(), KeepError>),
     Proposed(u64, Result<Vec<SegmentOutcome>, OrderError>),
     Regrouped(Result<StorageGroups, OrderError>),
     Renewed(Incarnation, Result<Lease, OrderError>),
@@ -230,6 +231,9 @@ impl Entry {
                 self.core.begun(storage, incarnation, result, now);
             }
             Done::Voted(storage, id, result) => self.core.voted(storage, id, result, now),
+            Done::Told(storage, through, result) => {
+                self.core.told(storage, through, result, now);
+            }
             Done::Proposed(call, result) => {
                 self.check(result.as_ref().err());
                 self.core.proposed(call, result, now);
@@ -287,6 +291,14 @@ impl Entry {
                 async move {
                     let keep = async { keeper?.keep(body).await };
                     Done::Voted(storage, id, in_time(storage, keep).await)
+                }
+                .boxed()
+            }
+            Output::Skip { storage, through } => {
+                let keeper = self.keeper(storage);
+                async move {
+                    let skip = async { keeper?.skip(through).await };
+                    Done::Told(storage, through, in_time(storage, skip).await)
                 }
                 .boxed()
             }

@@ -152,6 +152,13 @@ pub struct StorageStatus {
     pub segments: u64,
     /// Size of its database file in bytes.
     pub file_bytes: u64,
+    /// Bodies that it had to fetch since the process started, because they had not come from their entries: none while all
+    /// nodes are well.
+    #[serde(default)]
+    pub bodies_fetched: u64,
+    /// How often it waited for such a body in vain before.
+    #[serde(default)]
+    pub bodies_late: u64,
 }
 
 /// The entry role.

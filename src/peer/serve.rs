@@ -23,8 +23,8 @@ use super::wire::{server_transport, FetchAnswer, FetchRequest, KeepAnswer, KeepR
 use crate::keep::KeepError;
 use crate::storage::{self, ReadError, Reads, Storage, Stored};
 
-/// Bodies that one entry may have on the way on its connection, whatever its credit is.
-pub(super) const KEEP_REQUESTS: usize = 16;
+/// Requests that one entry may have on the way on its connection.
+pub(super) const KEEP_REQUESTS: usize = 72;
 
 /// Reads that one peer may have under way. Each answer may be several bodies.
 pub(super) const FETCH_REQUESTS: usize = 4;
@@ -32,13 +32,18 @@ pub(super) const FETCH_REQUESTS: usize = 4;
 /// How long a connection without requests is kept. The peer may be gone without a word; if not, it dials again.
 const IDLE: Duration = Duration::from_secs(120);
 
-const _: () = assert!(KEEP_REQUESTS >= crate::limits::STORAGE_CREDIT as usize);
+const _: () = assert!(
+    KEEP_REQUESTS >= crate::limits::STORAGE_SENDS + 2,
+    "a begin, and word of what is not sent, don't wait behind bodies"
+);
 
 /// Serves an entry's bodies until its connection ends.
 pub async fn serve_keep(link: Link, storage: Storage) {
     let peer = link.peer.node;
-    let answer = move |request| answer_keep(peer, storage.clone(), request);
+    let kept = storage.clone();
+    let answer = move |request| answer_keep(peer, kept.clone(), request);
     let ended = serve(server_transport(link.stream), answer, KEEP_REQUESTS).await;
+    storage.lost_sight_of(peer);
     tracing::debug!(%peer, ?ended, "a connection for keeping bodies ended");
 }
 
@@ -104,6 +109,13 @@ async fn answer_keep(peer: NodeId, storage: Storage, request: KeepRequest) -> Ke
             KeepAnswer::Keep(Err(stranger(body.id.entry)))
         }
         KeepRequest::Keep(body) => KeepAnswer::Keep(storage.keep(body).await),
+        KeepRequest::Skip(through) if through.entry != peer => {
+            KeepAnswer::Skip(Err(stranger(through.entry)))
+        }
+        KeepRequest::Skip(through) => {
+            storage.skipped(through);
+            KeepAnswer::Skip(Ok(()))
+        }
     }
 }
 

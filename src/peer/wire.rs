@@ -48,8 +48,13 @@ pub(super) struct StateHead {
 /// What is asked over `Service::Keep`. Sent between nodes: variants keep their order, new ones go last.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum KeepRequest {
-    Begin { entry: NodeId, incarnation: Incarnation },
+    Begin {
+        entry: NodeId,
+        incarnation: Incarnation,
+    },
     Keep(SealedBody),
+    /// What has not come through this segment is not sent.
+    Skip(AdvanceSegment),
 }
 
 /// The answer to the [`KeepRequest`] of the same name.
@@ -57,6 +62,7 @@ pub(super) enum KeepRequest {
 pub(super) enum KeepAnswer {
     Begin(Result<u32, KeepError>),
     Keep(Result<Kept, KeepError>),
+    Skip(Result<(), KeepError>),
 }
 
 /// What is asked over `Service::Fetch`. Sent between nodes: variants keep their order, new ones go last.
@@ -94,6 +100,7 @@ impl RequestName for KeepRequest {
         match self {
             Self::Begin { .. } => "begin",
             Self::Keep(_) => "keep",
+            Self::Skip(_) => "skip",
         }
     }
 }
@@ -183,6 +190,9 @@ mod tests {
         let keep = request(KeepRequest::Keep(body));
         assert_eq!(wire::encode(&keep), [0, 7, 1, 1, 2, 3, 0, 1, 5, 2, b'x', b'y']);
 
+        let skip = request(KeepRequest::Skip(segment_id(1, 2, 3)));
+        assert_eq!(wire::encode(&skip), [0, 7, 2, 1, 2, 3]);
+
         let request = |request| Call::Request { id: 7, request };
         let bodies = FetchRequest::Bodies(vec![segment_id(1, 2, 3)]);
         assert_eq!(wire::encode(&request(bodies)), [0, 7, 0, 1, 1, 2, 3]);
@@ -200,6 +210,8 @@ mod tests {
         let refused = KeepAnswer::Keep(Err(KeepError::Conflict(segment_id(1, 2, 3))));
         let response = Response { request_id: 7, message: Ok(refused) };
         assert_eq!(wire::encode(&response), [7, 0, 1, 1, 1, 1, 2, 3]);
+        let response = Response { request_id: 7, message: Ok(KeepAnswer::Skip(Ok(()))) };
+        assert_eq!(wire::encode(&response), [7, 0, 2, 0]);
 
         let mut order = Order::default();
         let row = order.segment(&SealedBody { checksum: 5, ..sealed_one() });

@@ -153,6 +153,16 @@ impl SlotIndex for Noting {
         false
     }
 
+    fn comes(&self, _: &SealedSegment) -> bool {
+        false
+    }
+
+    fn arrival<'a>(&'a self, _: &'a SealedSegment, _: Instant) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn fetched(&self, _: u64) {}
+
     fn index(&self, rows: Vec<IndexedRow>) -> BoxFuture<'_, Result<(), IndexFailure>> {
         let slots = rows.iter().map(|row| row.resolution.slot.0).collect();
         self.noted.lock().unwrap().push((self.begun.elapsed().as_millis(), slots));

@@ -160,12 +160,15 @@ fn state_status(node: &Node) -> Option<StateStatus> {
 }
 
 fn storage_status(node: &Node) -> Option<StorageStatus> {
+    let storage = node.storage()?;
     // A disk that can't be read for its status ends the process soon enough by itself.
-    let status = node.storage()?.status().ok()?;
+    let status = storage.status().ok()?;
     Some(StorageStatus {
         oldest_slot: status.oldest,
         segments: status.bodies,
         file_bytes: status.file_length,
+        bodies_fetched: storage.fetched(),
+        bodies_late: storage.late_bodies(),
     })
 }
 

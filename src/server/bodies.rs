@@ -52,18 +52,32 @@ impl Bodies for StoredBodies {
         self.storage.when_deleting(then);
     }
 
+    fn comes(&self, segment: &SealedSegment) -> bool {
+        self.storage.comes(segment.id)
+    }
+
+    fn late(&self, segments: &[SealedSegment]) {
+        let entries: BTreeSet<NodeId> = segments.iter().map(|segment| segment.id.entry).collect();
+        for entry in entries {
+            self.storage.late(entry);
+        }
+    }
+
     /// Each goes on for as long as any call between nodes may take, however soon the log entry is given up: the call that
     /// is not answered is what tells that its connection is dead.
-    fn fetch(&self, from: NodeId, segments: Vec<SealedSegment>) {
-        let Some(other) = self.others.get(&from).cloned() else { return };
+    fn fetch(&self, from: NodeId, segments: &[SealedSegment]) -> bool {
+        let Some(other) = self.others.get(&from).cloned() else { return true };
         if !self.asked().insert(from) {
-            return;
+            return false;
         }
-        let this = self.clone();
+        let (this, segments) = (self.clone(), segments.to_vec());
         tokio::spawn(async move {
             this.fetch_from(&other, segments).await;
             this.asked().remove(&from);
+            // Others may have been waiting to fetch from there.
+            this.storage.look_again();
         });
+        true
     }
 }
 
@@ -87,12 +101,10 @@ impl StoredBodies {
         };
         let found = segments.into_iter().zip(bodies);
         let found = found.filter_map(|(segment, body)| body.map(|body| (segment, body)));
-        let kept = found.map(|(segment, body)| {
+        for (segment, body) in found {
             let SealedSegment { id, shard, count, checksum, .. } = segment;
-            self.storage.keep(SealedBody { id, shard, count, checksum, body })
-        });
-        for kept in futures::future::join_all(kept).await {
-            if let Err(error) = kept {
+            let sealed = SealedBody { id, shard, count, checksum, body };
+            if let Err(error) = self.storage.take_fetched(sealed).await {
                 tracing::debug!(%error, "a body from the leader is not kept");
             }
         }

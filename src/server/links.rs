@@ -7,6 +7,7 @@
 use futures::future::BoxFuture;
 use futures::FutureExt;
 use std::time::Duration;
+use tokio::time::Instant;
 use vulpes_raft::client::SyncClient;
 use vulpes_raft::ids::{Incarnation, NodeId, Slot};
 use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroups};
@@ -85,6 +86,18 @@ impl Ordering for Sync {
 impl SlotIndex for Storage {
     fn lacks(&self, segment: &SealedSegment) -> bool {
         Self::lacks(self, segment)
+    }
+
+    fn comes(&self, segment: &SealedSegment) -> bool {
+        Self::comes(self, segment.id)
+    }
+
+    fn arrival<'a>(&'a self, segment: &'a SealedSegment, until: Instant) -> BoxFuture<'a, ()> {
+        self.await_arrival(segment, until).boxed()
+    }
+
+    fn fetched(&self, bodies: u64) {
+        self.has_fetched(bodies);
     }
 
     fn index(&self, rows: Vec<IndexedRow>) -> BoxFuture<'_, Result<(), IndexFailure>> {

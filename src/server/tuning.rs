@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::FutureExt;
-use vulpes_raft::ids::{Incarnation, NodeId};
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId};
 use vulpes_raft::node::Tuning as SyncTuning;
 use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroups};
 
@@ -148,6 +148,10 @@ impl Keeper for TunedKeeper {
             self.meet(self.keeper.keep(body).await).await
         }
         .boxed()
+    }
+
+    fn skip(&self, through: AdvanceSegment) -> BoxFuture<'_, Result<(), KeepError>> {
+        async move { self.meet(self.keeper.skip(through).await).await }.boxed()
     }
 }
 

@@ -1,17 +1,22 @@
-//! How bodies come to a storage: credit, the queue for the disk, the storage vote.
+//! How bodies come to a storage: credit, the queue for the disk, the storage vote; and what is waited for.
 //!
 //! Invariant: a storage vote is given only after the body is fsynced. Once a body is queued it is written, whether who
 //! brought it waits or not.
 //!
 //! Deliberately absent: whether a body is taken (`staging`), and bodies that come with their rows (`Storage::index`).
 
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit};
+use tokio::time::Instant;
 use vulpes_raft::bodies::Deleting;
-use vulpes_raft::ids::{Incarnation, NodeId};
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId};
 use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::SealedSegment;
 
+use super::senders::Senders;
 use super::staging::{Admission, Refusal, Standing};
 use super::writer::{Waiting, Work};
 use super::{Closing, Storage};
@@ -43,6 +48,7 @@ impl Storage {
         if self.staging().is_fenced(entry, incarnation) {
             return Err(KeepError::Fenced);
         }
+        self.senders().heard(entry);
         Ok(self.credit())
     }
 
@@ -52,7 +58,6 @@ impl Storage {
     /// # Errors
     /// [`KeepError`]: what is wrong with the body, or that its fate is unknown.
     pub async fn keep(&self, sealed: SealedBody) -> Result<Kept, KeepError> {
-        check_arrival(&sealed)?;
         let length = sealed.body.len();
         let vote = StorageVote {
             storage: self.node(),
@@ -60,16 +65,37 @@ impl Storage {
             length: u32::try_from(length).map_err(|_| KeepError::Damaged("too long".into()))?,
             checksum: sealed.checksum,
         };
-        let permit = self.room(length).await.ok_or_else(|| self.closing())?;
-        let (waiting, answer) = oneshot::channel();
         let (id, checksum) = (sealed.id, sealed.checksum);
-        self.queue_body(sealed, waiting, permit)?;
+        self.senders().heard(id.entry);
+        let answer = self.queue(sealed).await?;
         let early = planted(Mutant::VoteBeforeFsync)
             && self.staging().standing(id) == Standing::Unresolved { checksum };
         if !early {
             answer.await.map_err(|_| self.closing())??;
         }
         Ok(Kept { vote, credit: self.credit() })
+    }
+
+    /// Takes a body that was fetched from another storage, and returns once it is here, and queued for the disk.
+    ///
+    /// # Errors
+    /// As [`Storage::keep`].
+    pub async fn take_fetched(&self, sealed: SealedBody) -> Result<(), KeepError> {
+        self.queue(sealed).await?;
+        self.has_fetched(1);
+        Ok(())
+    }
+
+    /// Queues a body for the disk; what is answered once it is there.
+    async fn queue(
+        &self,
+        sealed: SealedBody,
+    ) -> Result<oneshot::Receiver<Result<(), KeepError>>, KeepError> {
+        check_arrival(&sealed)?;
+        let permit = self.room(sealed.body.len()).await.ok_or_else(|| self.closing())?;
+        let (waiting, answer) = oneshot::channel();
+        self.queue_body(sealed, waiting, permit)?;
+        Ok(answer)
     }
 
     fn queue_body(
@@ -83,7 +109,7 @@ impl Storage {
         let decision = staging.keep(id, checksum, &body);
         if decision.is_ok() {
             self.inner.recent.insert(id, body.clone());
-            self.inner.arrivals.send_modify(|arrivals| *arrivals += 1);
+            self.look_again();
         }
         let work = match decision {
             Ok(Admission::Held(writes)) => Work::Keep { writes, answer: Ok(()), waiting },
@@ -106,7 +132,68 @@ impl Storage {
         self.staging().held(sealed)
     }
 
-    /// Changes whenever a body comes.
+    fn senders(&self) -> MutexGuard<'_, Senders> {
+        self.inner.senders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has those look again who wait for bodies.
+    pub fn look_again(&self) {
+        self.inner.arrivals.send_modify(|arrivals| *arrivals += 1);
+    }
+
+    /// An entry says that it does not send what has not come through this segment.
+    pub fn skipped(&self, through: AdvanceSegment) {
+        self.senders().skipped(through);
+        self.look_again();
+    }
+
+    /// The connection of an entry has ended: it is not waited for until it is heard again.
+    pub fn lost_sight_of(&self, entry: NodeId) {
+        self.senders().lost(entry);
+        self.look_again();
+    }
+
+    /// A body of an entry has not come in the time that it may take, which is as good as lost.
+    pub fn late(&self, entry: NodeId) {
+        tracing::debug!(%entry, "a body of this entry has not come in time");
+        self.inner.late.fetch_add(1, Ordering::Relaxed);
+        self.lost_sight_of(entry);
+    }
+
+    /// Whether a body that is not here may be on its way from its entry.
+    #[must_use]
+    pub fn comes(&self, segment: AdvanceSegment) -> bool {
+        self.senders().send(segment)
+    }
+
+    /// Waits for a body for as long as it may be on its way, and until this moment at the latest.
+    pub async fn await_arrival(&self, sealed: &SealedSegment, until: Instant) {
+        let mut arrivals = self.arrivals();
+        while !self.held(sealed) && self.comes(sealed.id) {
+            if tokio::time::timeout_at(until, arrivals.changed()).await.is_err() {
+                self.late(sealed.id.entry);
+            }
+        }
+    }
+
+    /// So many bodies had to be fetched.
+    pub fn has_fetched(&self, bodies: u64) {
+        self.inner.fetched.fetch_add(bodies, Ordering::Relaxed);
+    }
+
+    /// Bodies that had to be fetched since the storage was opened, because they had not come from their entries.
+    #[must_use]
+    pub fn fetched(&self) -> u64 {
+        self.inner.fetched.load(Ordering::Relaxed)
+    }
+
+    /// How often a body was waited for in vain since then.
+    #[must_use]
+    pub fn late_bodies(&self) -> u64 {
+        self.inner.late.load(Ordering::Relaxed)
+    }
+
+    /// Changes whenever a body comes, or is known not to come.
     #[must_use]
     pub fn arrivals(&self) -> watch::Receiver<u64> {
         self.inner.arrivals.subscribe()
@@ -135,6 +222,13 @@ impl Keeper for Storage {
 
     fn keep(&self, body: SealedBody) -> BoxFuture<'_, Result<Kept, KeepError>> {
         Box::pin(Self::keep(self, body))
+    }
+
+    fn skip(&self, through: AdvanceSegment) -> BoxFuture<'_, Result<(), KeepError>> {
+        Box::pin(async move {
+            self.skipped(through);
+            Ok(())
+        })
     }
 }
 

@@ -57,6 +57,34 @@ impl Client {
         Ok(())
     }
 
+    /// Subscribes to all that is published.
+    pub(crate) async fn subscribe(&mut self) -> io::Result<()> {
+        let mut packet = BytesMut::new();
+        mqtt::subscribe(&mut packet, 1, "costs/#", 0);
+        self.stream.write_all(&packet).await?;
+        self.expect(Packet::SubAck { id: 1, granted: &[0] }).await
+    }
+
+    /// The payload of the next event.
+    pub(crate) async fn next(&mut self) -> io::Result<Vec<u8>> {
+        loop {
+            if let Some((packet, length)) = mqtt::read(&self.input).map_err(io::Error::other)? {
+                let payload = match packet {
+                    Packet::Publish { payload, .. } => Some(payload.to_vec()),
+                    _ => None,
+                };
+                self.input.advance(length);
+                if let Some(payload) = payload {
+                    return Ok(payload);
+                }
+                continue;
+            }
+            if self.stream.read_buf(&mut self.input).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
     async fn expect(&mut self, expected: Packet<'_>) -> io::Result<()> {
         loop {
             if let Some((packet, length)) = mqtt::read(&self.input).map_err(io::Error::other)? {

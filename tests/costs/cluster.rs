@@ -37,6 +37,16 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// The least that followers wait for a leader.
 const PATIENCE: Duration = Duration::from_millis(400);
 
+/// One node that is not as the others are.
+#[derive(Clone, Copy)]
+pub(crate) struct Odd {
+    pub(crate) node: u64,
+    /// How long its group commits take.
+    pub(crate) commit: Duration,
+    /// Bytes of bodies that entries have on the way to a storage, any of them.
+    pub(crate) sent_bytes: usize,
+}
+
 /// What takes time.
 #[derive(Clone, Copy)]
 pub(crate) struct Delays {
@@ -71,6 +81,20 @@ where
     T: 'static,
     F: Future<Output = std::io::Result<T>> + 'static,
 {
+    run_with(nodes, delays, None, client)
+}
+
+/// The same with a node that is not as the others are.
+pub(crate) fn run_with<T, F>(
+    nodes: u64,
+    delays: Delays,
+    odd: Option<Odd>,
+    client: impl FnOnce(Cluster) -> F,
+) -> T
+where
+    T: 'static,
+    F: Future<Output = std::io::Result<T>> + 'static,
+{
     let mut builder = Builder::new();
     builder
         .rng_seed(1)
@@ -84,7 +108,7 @@ where
     let disks = (0..nodes).map(|_| SimDisk::new()).collect();
     let cluster = Cluster { disks, handles: Rc::default() };
     for id in 1..=nodes {
-        add(&mut sim, nodes, id, delays, &cluster);
+        add(&mut sim, (nodes, id), delays, odd, &cluster);
     }
     let found = Rc::new(RefCell::new(None));
     let (work, keep) = (client(cluster), found.clone());
@@ -98,15 +122,24 @@ where
     outcome.expect("the client is done")
 }
 
-fn add(sim: &mut Sim<'_>, nodes: u64, id: u64, delays: Delays, cluster: &Cluster) {
+fn add(
+    sim: &mut Sim<'_>,
+    (nodes, id): (u64, u64),
+    delays: Delays,
+    odd: Option<Odd>,
+    cluster: &Cluster,
+) {
+    let commit = odd.filter(|odd| odd.node == id).map_or(delays.commit, |odd| odd.commit);
+    let usual = EntryTuning::default();
+    let storage_sent_bytes = odd.map_or(usual.storage_sent_bytes, |odd| odd.sent_bytes);
+    let entry = EntryTuning { early: !delays.voting, storage_sent_bytes, ..usual };
     let (disk, handles) = (cluster.disks[id as usize - 1].clone(), cluster.handles.clone());
     sim.host(name(id), move || {
-        let config = SimConfig { seed: id, clock_ahead: 0, commit: delays.commit };
+        let config = SimConfig { seed: id, clock_ahead: 0, commit };
         let mut host = sim::host(config, &disk);
-        host.commits = CommitMode::Task { delay: Arc::new(move || delays.commit) };
+        host.commits = CommitMode::Task { delay: Arc::new(move || commit) };
         let handles = handles.clone();
         async move {
-            let entry = EntryTuning { early: !delays.voting, ..EntryTuning::default() };
             let tuning = Tuning { entry, ..Tuning::default() };
             let node = Node::start_tuned(host, config_of(nodes, id, delays), tuning).await?;
             let (sync, storage) = (node.sync().cloned(), node.storage().cloned());
@@ -150,8 +183,8 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
         nodes: (1..=nodes).map(member).collect(),
         timing: Timing {
             heartbeat: patience / 4,
-            election_min: patience,
-            election_max: patience * 2,
+            election_min: patience * 3,
+            election_max: patience * 4,
             // A lease that is not renewed while a test goes on leaves the log as it is.
             lease: LONGEST * 3,
         },
@@ -197,6 +230,13 @@ impl Cluster {
     pub(crate) fn segments(&self, node: u64) -> u64 {
         let handles = self.handles.borrow();
         handles[&node].storage.status().expect("the disk is well").bodies
+    }
+
+    /// Bodies that a node had to fetch, and how often it waited for one in vain before.
+    pub(crate) fn fetched(&self, node: u64) -> (u64, u64) {
+        let handles = self.handles.borrow();
+        let storage = &handles[&node].storage;
+        (storage.fetched(), storage.late_bodies())
     }
 
     /// What was asked of a node's disk so far, by file name.

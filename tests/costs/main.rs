@@ -2,6 +2,7 @@
 //!
 //! - [`path`]: round trips and syncs that an acknowledgement takes, one after the other.
 //! - [`disk`]: syncs and bytes written, for each segment.
+//! - [`delivery`]: bodies that had to be fetched, and how long after an acknowledgement subscribers have an event.
 //!
 //! Allocations have a program of their own (`tests/allocations.rs`), because counting them takes one.
 //!
@@ -17,5 +18,6 @@ compile_error!(
 
 mod client;
 mod cluster;
+mod delivery;
 mod disk;
 mod path;

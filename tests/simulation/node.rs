@@ -277,8 +277,8 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
         nodes: (1..=plan.shape.nodes()).map(|id| member(plan.shape, id)).collect(),
         timing: Timing {
             heartbeat: Duration::from_millis(80),
-            election_min: Duration::from_millis(240),
-            election_max: Duration::from_millis(480),
+            election_min: Duration::from_millis(720),
+            election_max: Duration::from_millis(960),
             lease: Duration::from_millis(plan.lease),
         },
         retention: Retention { age: plan.age.map(Duration::from_millis), size: plan.kept },

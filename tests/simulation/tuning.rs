@@ -21,8 +21,10 @@ use crate::chance::Chance;
 pub(crate) struct RunTuning {
     /// Bytes at which a segment takes no more events.
     segment: Option<usize>,
-    /// Segments on the way to a storage.
+    /// Segments on the way to a quorum of storages.
     credit: Option<u32>,
+    /// Bytes of bodies on the way to a storage.
+    sent: Option<usize>,
     /// Bytes of bodies in memory.
     bodies: Option<usize>,
     /// Slots in memory.
@@ -63,6 +65,7 @@ impl RunTuning {
                 Some(Lateness { most: 150, lost: 20 }),
             ]),
             unreached: chance.pick(&[None, None, Some(1), Some(2), Some(3)]),
+            sent: chance.pick(&[None, Some(300), Some(2_000)]),
             voting: false,
         }
     }
@@ -100,6 +103,7 @@ impl RunTuning {
             entry: EntryTuning {
                 segment_target: self.segment.unwrap_or(usual.entry.segment_target),
                 storage_credit: self.credit.unwrap_or(usual.entry.storage_credit),
+                storage_sent_bytes: self.sent.unwrap_or(usual.entry.storage_sent_bytes),
                 early: !self.voting,
             },
             recent_bodies: self.bodies.unwrap_or(usual.recent_bodies),

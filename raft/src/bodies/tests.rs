@@ -16,6 +16,9 @@ pub(crate) struct Fake {
     fetched: Mutex<Vec<(NodeId, u64)>>,
     /// Whether another storage has what is fetched.
     elsewhere: bool,
+    /// What is known not to be sent.
+    not_sent: Mutex<BTreeSet<u64>>,
+    late: Mutex<BTreeSet<u64>>,
 }
 
 impl Fake {
@@ -29,12 +32,24 @@ impl Fake {
             arrivals: watch::Sender::new(0),
             fetched: Mutex::default(),
             elsewhere,
+            not_sent: Mutex::default(),
+            late: Mutex::default(),
         }
     }
 
     fn keep(&self, number: u64) {
         self.held.lock().unwrap().insert(number);
         self.arrivals.send_modify(|arrivals| *arrivals += 1);
+    }
+
+    /// Its entry says that it does not send this one.
+    fn not_sent(&self, number: u64) {
+        self.not_sent.lock().unwrap().insert(number);
+        self.arrivals.send_modify(|arrivals| *arrivals += 1);
+    }
+
+    fn fetched(&self) -> Vec<(NodeId, u64)> {
+        self.fetched.lock().unwrap().clone()
     }
 }
 
@@ -43,19 +58,28 @@ impl Bodies for Fake {
         self.held.lock().unwrap().contains(&segment.id.number.0)
     }
 
+    fn comes(&self, segment: &SealedSegment) -> bool {
+        !self.not_sent.lock().unwrap().contains(&segment.id.number.0)
+    }
+
+    fn late(&self, segments: &[SealedSegment]) {
+        self.late.lock().unwrap().extend(segments.iter().map(|segment| segment.id.number.0));
+    }
+
     fn arrived(&self) -> watch::Receiver<u64> {
         self.arrivals.subscribe()
     }
 
     fn before_deleting(&self, _then: Deleting) {}
 
-    fn fetch(&self, from: NodeId, segments: Vec<SealedSegment>) {
+    fn fetch(&self, from: NodeId, segments: &[SealedSegment]) -> bool {
         for segment in segments {
             self.fetched.lock().unwrap().push((from, segment.id.number.0));
             if self.elsewhere {
                 self.keep(segment.id.number.0);
             }
         }
+        true
     }
 }
 
@@ -125,11 +149,12 @@ async fn a_body_is_waited_for_and_then_fetched() {
     };
     let (taken, ()) = tokio::join!(waiting.take_in(&entries, 0, NodeId(2), limit), coming);
     taken.unwrap();
-    assert!(fake.fetched.lock().unwrap().is_empty(), "it came by itself");
+    assert!(fake.fetched().is_empty(), "it came by itself");
 
     let fake = Arc::new(Fake::new(&[1], true));
     beside(&fake).take_in(&entries, 0, NodeId(2), limit).await.unwrap();
-    assert_eq!(*fake.fetched.lock().unwrap(), [(NodeId(2), 2)]);
+    assert_eq!(fake.fetched(), [(NodeId(2), 2)]);
+    assert_eq!(*fake.late.lock().unwrap(), BTreeSet::from([2]));
 
     let fake = Fake::with(&[1]);
     let begun = Instant::now();
@@ -138,4 +163,52 @@ async fn a_body_is_waited_for_and_then_fetched() {
     assert_eq!(begun.elapsed().as_millis(), limit.as_millis());
     // The leader itself has nobody to fetch from.
     assert!(beside(&fake).come(vec![segment(2)], None, limit).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_sent_is_fetched_at_once() {
+    let limit = Duration::from_millis(100);
+    let entries = [entry(4, &[1, 2, 3])];
+    let begun = Instant::now();
+    let fake = Arc::new(Fake::new(&[1, 2], true));
+    fake.not_sent(3);
+    beside(&fake).take_in(&entries, 0, NodeId(2), limit).await.unwrap();
+    assert_eq!((fake.fetched(), begun.elapsed()), (vec![(NodeId(2), 3)], Duration::ZERO));
+
+    // The others may still come, and are not fetched. What is said later counts as well.
+    let fake = Arc::new(Fake::new(&[], true));
+    fake.not_sent(3);
+    let waiting = beside(&fake);
+    let telling = async {
+        tokio::time::sleep(ON_ITS_WAY / 5).await;
+        fake.keep(1);
+        tokio::time::sleep(ON_ITS_WAY / 5).await;
+        fake.not_sent(2);
+    };
+    let begun = Instant::now();
+    let (taken, ()) = tokio::join!(waiting.take_in(&entries, 0, NodeId(2), limit), telling);
+    taken.unwrap();
+    assert!(begun.elapsed() < ON_ITS_WAY, "{:?}", begun.elapsed());
+    let fetched: BTreeSet<u64> = fake.fetched().into_iter().map(|(_, number)| number).collect();
+    assert_eq!(fetched, BTreeSet::from([2, 3]));
+    assert!(fake.late.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_says_at_once_that_it_lacks_what_is_not_sent() {
+    let limit = Duration::from_millis(100);
+    let fake = Fake::with(&[1]);
+    fake.not_sent(2);
+    let begun = Instant::now();
+    let lacking = beside(&fake).come(vec![segment(1), segment(2)], None, limit).await.unwrap_err();
+    assert_eq!(lacking.to_string(), "the body of 1/1/2 is not here");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    // One that may be on its way has all the time there is.
+    let coming = async {
+        tokio::time::sleep(limit / 2).await;
+        fake.keep(3);
+    };
+    let leader = beside(&fake);
+    let (come, ()) = tokio::join!(leader.come(vec![segment(3)], None, limit), coming);
+    come.unwrap();
 }

@@ -89,7 +89,7 @@ mod tests {
             storages: vec![members.clone()],
             members,
             heartbeat: Duration::from_millis(100),
-            election: (Duration::from_millis(500), Duration::from_millis(1_000)),
+            election: (Duration::from_millis(1_500), Duration::from_millis(2_000)),
             lease: Duration::from_secs(10),
         };
         let file = File::open(&host, folder.path(), &config.identity).unwrap();

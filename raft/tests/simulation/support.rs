@@ -67,7 +67,7 @@ impl SimNode {
             members: members(),
             storages: vec![members()],
             heartbeat: Duration::from_millis(100),
-            election: (Duration::from_millis(300), Duration::from_millis(600)),
+            election: (Duration::from_millis(900), Duration::from_millis(1_200)),
             lease: LEASE,
         };
         let file = File::open(&host, Path::new("data"), &own)?;

@@ -32,8 +32,13 @@ pub(super) struct Clients {
 }
 
 impl Clients {
+    /// Which target a client is connected to.
+    fn place(&self, number: u16) -> usize {
+        usize::from(number) % self.targets.len()
+    }
+
     fn target(&self, number: u16) -> &str {
-        &self.targets[usize::from(number) % self.targets.len()]
+        &self.targets[self.place(number)]
     }
 
     /// Asks each target whether it knows of places in a log. A node refuses a place that is none; who knows nothing of
@@ -98,7 +103,7 @@ impl Clients {
         let (plan, target) = (&*self.plan, self.target(number));
         let name = format!("subscriber {number} at {target}");
         let reception = Reception::new(self.plan.clone(), finished);
-        Ok(match self.protocol {
+        let receiving = match self.protocol {
             Protocol::Mqtt => {
                 let client = setup(&name, mqtt::Subscriber::connect(plan, target, number)).await?;
                 client.run(reception, name).boxed()
@@ -107,7 +112,9 @@ impl Clients {
                 let client = setup(&name, wamp::Subscriber::connect(plan, target)).await?;
                 client.run(reception, name).boxed()
             }
-        })
+        };
+        let target = self.place(number);
+        Ok(receiving.map(move |received| Received { target, ..received }).boxed())
     }
 
     async fn publisher(
@@ -118,7 +125,7 @@ impl Clients {
         let (plan, target) = (&*self.plan, self.target(number));
         let load = Load::new(self.plan.clone(), number);
         let name = format!("{} {number} at {target}", plan.shape.work.who());
-        Ok(match (self.protocol, plan.shape.work) {
+        let publishing = match (self.protocol, plan.shape.work) {
             (Protocol::Mqtt, Work::ReadRetained) => {
                 let client = retained::mqtt_reader(plan, target, number);
                 setup(&name, client).await?.run(load, start, name).boxed()
@@ -140,7 +147,9 @@ impl Clients {
                 let client = wamp::caller(plan, target, callee);
                 setup(&name, client).await?.run(load, start, name).boxed()
             }
-        })
+        };
+        let target = self.place(number);
+        Ok(publishing.map(move |published| Published { target, ..published }).boxed())
     }
 }
 

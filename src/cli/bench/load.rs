@@ -177,6 +177,8 @@ pub(super) struct Load {
 /// What a publisher achieved.
 pub(super) struct Published {
     pub(super) publisher: u16,
+    /// Which of the targets it was connected to.
+    pub(super) target: usize,
     /// Acknowledged while measuring.
     pub(super) measured: u64,
     /// All sequence numbers below were acknowledged.
@@ -315,6 +317,7 @@ impl Load {
     pub(super) fn finish(self, error: Option<String>) -> Published {
         Published {
             publisher: self.publisher,
+            target: 0,
             measured: self.measured,
             acknowledged_below: self.window.first,
             unanswered: self.window.sent.iter().flatten().count() as u64,

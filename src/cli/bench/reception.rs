@@ -26,6 +26,8 @@ pub(super) struct Reception {
 
 /// What a subscriber got.
 pub(super) struct Received {
+    /// Which of the targets it was connected to.
+    pub(super) target: usize,
     pub(super) check: DeliveryCheck,
     pub(super) delivered: u64,
     /// From the first delivery, or from where a replay was asked for, to the last.
@@ -110,6 +112,7 @@ impl Reception {
     pub(super) fn finish(self, error: Option<String>) -> Received {
         let time = self.span.map_or(Duration::ZERO, |(first, last)| last - first);
         Received {
+            target: 0,
             check: self.check,
             delivered: self.delivered,
             time,

@@ -54,6 +54,32 @@ impl Percentiles {
             max_us: all.max(),
         }
     }
+
+    /// None where nothing was measured.
+    fn of_any<'a>(parts: impl Iterator<Item = &'a Latencies> + Clone) -> Option<Self> {
+        parts.clone().any(|part| !part.is_empty()).then(|| Self::new(parts))
+    }
+
+    /// The two that are looked at first.
+    fn short(&self) -> String {
+        let ms = |us: u64| us as f64 / 1000.0;
+        format!("p50 {:.2} ms, p99 {:.2} ms", ms(self.p50_us), ms(self.p99_us))
+    }
+}
+
+impl fmt::Display for AtTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {}:", self.target)?;
+        if let Some(latency) = &self.latency {
+            write!(f, " answers {}", latency.short())?;
+        }
+        match (&self.latency, &self.delivery) {
+            (Some(_), Some(delivery)) => write!(f, "; deliveries {}", delivery.short()),
+            (None, Some(delivery)) => write!(f, " deliveries {}", delivery.short()),
+            (Some(_), None) => Ok(()),
+            (None, None) => write!(f, " nothing was measured"),
+        }
+    }
 }
 
 impl fmt::Display for Percentiles {
@@ -67,6 +93,38 @@ impl fmt::Display for Percentiles {
             ms(self.p999_us),
             ms(self.max_us)
         )
+    }
+}
+
+/// What clients of one target saw, where there are several targets.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct AtTarget {
+    target: String,
+    /// From asking to the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency: Option<Percentiles>,
+    /// From publish to delivery.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivery: Option<Percentiles>,
+}
+
+/// What all clients came back with.
+pub(super) struct Done<'a> {
+    pub(super) published: &'a [Published],
+    pub(super) received: &'a [Received],
+    /// By publisher, the number below which all was acknowledged.
+    pub(super) acknowledged: &'a [u64],
+}
+
+impl Done<'_> {
+    fn at(&self, number: usize, target: &str) -> AtTarget {
+        let published = self.published.iter().filter(|published| published.target == number);
+        let received = self.received.iter().filter(|received| received.target == number);
+        AtTarget {
+            target: target.to_owned(),
+            latency: Percentiles::of_any(published.map(|published| &published.latencies)),
+            delivery: Percentiles::of_any(received.map(|received| &received.latencies)),
+        }
     }
 }
 
@@ -85,6 +143,9 @@ pub(super) struct Report {
     deliveries: u64,
     /// From publish to delivery; of a replay, from subscribing to the first event.
     delivery: Percentiles,
+    /// The same for each target, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    targets: Vec<AtTarget>,
     gaps: u64,
     duplicates: u64,
     reordered: u64,
@@ -99,12 +160,13 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn new(
         settings: Settings,
-        published: &[Published],
-        received: &[Received],
-        acknowledged: &[u64],
+        targets: &[String],
+        done: &Done<'_>,
         pause: Duration,
         disk: Option<Disk>,
     ) -> Self {
+        let Done { published, received, acknowledged } = *done;
+        let each = targets.iter().enumerate().filter(|_| targets.len() > 1);
         let mut faults = Faults::default();
         for received in received {
             faults += received.check.faults(acknowledged);
@@ -129,6 +191,7 @@ impl Report {
             deliveries_per_second: 0.0 + received.iter().map(rate).sum::<f64>(),
             deliveries: received.iter().map(|received| received.delivered).sum(),
             delivery: Percentiles::new(received.iter().map(|received| &received.latencies)),
+            targets: each.map(|(number, target)| done.at(number, target)).collect(),
             gaps: faults.gaps,
             duplicates: faults.duplicates,
             reordered: faults.reordered,
@@ -196,6 +259,9 @@ impl fmt::Display for Report {
                 self.gaps, self.duplicates, self.reordered, self.lost
             )?;
         }
+        for target in &self.targets {
+            writeln!(f, "            {target}")?;
+        }
         for (count, what) in [
             (self.unanswered, format!("{what} were never answered: their outcome is unknown")),
             (self.foreign, "messages came that nobody here published".into()),
@@ -221,6 +287,7 @@ mod tests {
         (1..=1000).for_each(|ms| latencies.saturating_record(ms * 1000));
         Published {
             publisher: 0,
+            target: 1,
             measured: 5000,
             acknowledged_below: 2,
             unanswered: 0,
@@ -233,6 +300,7 @@ mod tests {
         let mut check = DeliveryCheck::default();
         sequences.iter().for_each(|sequence| check.delivered(0, *sequence));
         Received {
+            target: 0,
             check,
             delivered: 300,
             time: Duration::from_secs(3),
@@ -259,14 +327,33 @@ mod tests {
 
     fn report(error: Option<String>, sequences: &[u64]) -> Report {
         let received = [received(sequences), received(&[0, 1])];
-        Report::new(
-            settings(),
-            &[published(error)],
-            &received,
-            &[2],
-            Duration::from_millis(7),
-            None,
-        )
+        let published = [published(error)];
+        let done = Done { published: &published, received: &received, acknowledged: &[2] };
+        let targets = ["one".into(), "two".into()];
+        Report::new(settings(), &targets, &done, Duration::from_millis(7), None)
+    }
+
+    #[test]
+    fn each_target_has_its_own_latencies() {
+        let mut late = received(&[0, 1]);
+        late.latencies.saturating_record(40_000);
+        let received = [late, received(&[0, 1])];
+        let published = [published(None)];
+        let done = Done { published: &published, received: &received, acknowledged: &[2] };
+        let targets = ["one".into(), "two".into(), "three".into()];
+        let report = Report::new(settings(), &targets, &done, Duration::ZERO, None);
+        let text = report.to_string();
+        for expected in [
+            "at one: deliveries p50 40",
+            "at two: answers p50 500",
+            "at three: nothing was measured",
+        ] {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+        let json = serde_json::to_value(&report).unwrap();
+        assert!(json["targets"][0]["delivery"]["p99_us"].as_u64() >= Some(40_000));
+        let alone = Report::new(settings(), &targets[..1], &done, Duration::ZERO, None);
+        assert!(!alone.to_string().contains("at one"), "it is all there is");
     }
 
     #[test]
@@ -288,7 +375,9 @@ mod tests {
 
     #[test]
     fn nothing_delivered_is_nothing_a_second() {
-        let alone = Report::new(settings(), &[published(None)], &[], &[], Duration::ZERO, None);
+        let published = [published(None)];
+        let done = Done { published: &published, received: &[], acknowledged: &[] };
+        let alone = Report::new(settings(), &[], &done, Duration::ZERO, None);
         assert!(alone.deliveries_per_second.is_sign_positive(), "not -0");
     }
 }

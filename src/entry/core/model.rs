@@ -12,6 +12,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
+use vulpes_raft::mutant::{plant, Mutant};
+
 use super::tests::event;
 use super::*;
 use crate::entry::sync_model::{groups_of, SyncModel};
@@ -21,6 +23,9 @@ use crate::segment::Segment;
 
 const NODE: NodeId = NodeId(7);
 const SESSIONS: u64 = 3;
+
+/// Bytes on the way to a storage, where that is to be little: two small segments or so.
+const NARROW: usize = 400;
 
 #[derive(Debug, Clone, Copy)]
 enum Op {
@@ -67,6 +72,13 @@ struct World {
     shown: usize,
     bodies: BTreeMap<AdvanceSegment, SealedBody>,
     storages: [BTreeSet<AdvanceSegment>; 5],
+    /// What was sent to each, or is.
+    sent: [BTreeSet<AdvanceSegment>; 5],
+    /// How often one was told.
+    skips: u64,
+    most_bytes: usize,
+    /// Through where each was told, or is, what it is not sent.
+    told: [Option<AdvanceSegment>; 5],
     calls: Vec<Output<u64>>,
     submitted: [u64; SESSIONS as usize],
     answered: [u64; SESSIONS as usize],
@@ -75,8 +87,10 @@ struct World {
 }
 
 impl World {
-    fn new(kind: Kind) -> Self {
-        let tuning = EntryTuning { early: kind == Kind::Early, ..EntryTuning::default() };
+    fn new(kind: Kind, narrow: bool) -> Self {
+        let usual = EntryTuning::default();
+        let storage_sent_bytes = if narrow { NARROW } else { usual.storage_sent_bytes };
+        let tuning = EntryTuning { early: kind == Kind::Early, storage_sent_bytes, ..usual };
         let mut sync = SyncModel::new(NODE);
         if kind == Kind::Groups {
             sync.groups = groups_of(&[&[1, 2, 3], &[4, 5]]);
@@ -88,6 +102,10 @@ impl World {
             shown: 0,
             bodies: BTreeMap::new(),
             storages: Default::default(),
+            sent: Default::default(),
+            skips: 0,
+            most_bytes: storage_sent_bytes,
+            told: Default::default(),
             calls: Vec::new(),
             submitted: [0; SESSIONS as usize],
             answered: [0; SESSIONS as usize],
@@ -151,12 +169,56 @@ impl World {
             match output {
                 Output::Sealed(body) => assert!(self.bodies.insert(body.id, body).is_none()),
                 Output::Answer { to, answer } => self.answer(to, answer),
-                call => self.calls.push(call),
+                call => {
+                    match &call {
+                        Output::Keep { storage, body } => {
+                            self.sent[storage.0 as usize - 1].insert(body.id);
+                        }
+                        Output::Skip { storage, through } => {
+                            self.skips += 1;
+                            self.told[storage.0 as usize - 1] = Some(*through);
+                        }
+                        _ => {}
+                    }
+                    self.calls.push(call);
+                }
             }
         }
+        self.check_sent();
         assert!(self.core.deadline().is_none_or(|at| at > self.now), "it would spin");
         assert!(self.core.pending.len() <= limits::ENTRY_PENDING);
-        assert!(self.calls.len() < 64, "calls are bounded: {}", self.calls.len());
+        let most = 5 * (limits::STORAGE_SENDS + 2) + 10;
+        assert!(self.calls.len() < most, "calls are bounded: {}", self.calls.len());
+    }
+
+    /// Every storage that answers was sent what lacks votes, or is told that it is not; and none has more on the way to it
+    /// than it has room for.
+    fn check_sent(&self) {
+        let mut status = EntryStatus::default();
+        self.core.report(&mut status);
+        if status.incarnation.is_none() {
+            return;
+        }
+        let answering = status.storages.iter().filter(|storage| storage.credit > 0);
+        for storage in answering.map(|storage| storage.node) {
+            let at = storage.0 as usize - 1;
+            let is_skip = |call: &Output<u64>| matches!(call, Output::Skip { storage: to, .. } if *to == storage);
+            let telling = self.calls.iter().any(is_skip);
+            for (body, votes) in self.core.pending.lacking() {
+                let members = &self.sync.groups.of(body.shard).unwrap().members;
+                let wants = members.iter().any(|member| member.node == storage);
+                let known = votes.contains(&storage) || self.sent[at].contains(&body.id);
+                let told = telling || self.told[at] >= Some(body.id);
+                assert!(!wants || known || told, "{storage} is not told of {}", body.id);
+            }
+            let on_the_way = self.calls.iter().filter_map(|call| match call {
+                Output::Keep { storage: to, body } if *to == storage => Some(body.body.len()),
+                _ => None,
+            });
+            let (count, bytes) = on_the_way.fold((0, 0), |(n, sum), size| (n + 1, sum + size));
+            assert!(count <= limits::STORAGE_SENDS, "{count} bodies on the way to {storage}");
+            assert!(count <= 1 || bytes <= self.most_bytes, "{bytes} bytes to {storage}");
+        }
     }
 
     fn call(&mut self, call: Output<u64>, fate: Fate) {
@@ -186,6 +248,10 @@ impl World {
                 let kept = Kept { vote, credit: 2 };
                 let result = if told { Ok(kept) } else { Err(unreachable(storage)) };
                 self.core.voted(storage, body.id, result, now);
+            }
+            Output::Skip { storage, through } => {
+                let result = if told { Ok(()) } else { Err(unreachable(storage)) };
+                self.core.told(storage, through, result, now);
             }
             Output::Propose { call, segments } => {
                 let held = segments.iter().filter(|segment| self.quorum_holds(segment));
@@ -292,6 +358,7 @@ struct Coverage {
     gaps: Cell<u64>,
     keeps_failed: Cell<u64>,
     proposals_failed: Cell<u64>,
+    skips: Cell<u64>,
 }
 
 impl Coverage {
@@ -305,13 +372,15 @@ impl Coverage {
         add(&self.gaps, world.sync.gaps);
         add(&self.keeps_failed, counters.keeps_failed);
         add(&self.proposals_failed, counters.proposals_failed);
+        add(&self.skips, world.skips);
     }
 
     fn check(&self) {
-        let Self { stored, not_stored, expired, reopened, gaps, keeps_failed, proposals_failed } =
-            self;
-        let all = [stored, not_stored, expired, reopened, gaps, keeps_failed, proposals_failed];
-        assert!(all.iter().all(|cell| cell.get() > 10), "schedules without faults: {self:?}");
+        let Self { stored, not_stored, expired, reopened, gaps, .. } = self;
+        let Self { keeps_failed, proposals_failed, skips, .. } = self;
+        let outcomes = [stored, not_stored, expired, reopened, gaps];
+        let all = outcomes.into_iter().chain([keeps_failed, proposals_failed, skips]);
+        assert!({ all }.all(|cell| cell.get() > 10), "schedules without faults: {self:?}");
     }
 }
 
@@ -326,8 +395,8 @@ enum Kind {
     Groups,
 }
 
-fn run(kind: Kind, ops: Vec<Op>, coverage: &Coverage) {
-    let mut world = World::new(kind);
+fn run(kind: Kind, narrow: bool, ops: Vec<Op>, coverage: &Coverage) {
+    let mut world = World::new(kind, narrow);
     for op in ops {
         world.step(op);
     }
@@ -347,19 +416,34 @@ fn run(kind: Kind, ops: Vec<Op>, coverage: &Coverage) {
     coverage.add(&world);
 }
 
-#[test]
-fn answers_are_true_in_order_and_given_once() {
-    let config = ProptestConfig { cases: 400, ..ProptestConfig::default() };
+/// Runs random schedules.
+fn schedules(config: ProptestConfig, coverage: &Coverage) -> Result<(), String> {
     let config = ProptestConfig { failure_persistence: None, ..config };
-    let coverage = Coverage::default();
     let kinds = prop_oneof![Just(Kind::Early), Just(Kind::Voting), Just(Kind::Groups)];
-    let schedules = (kinds, prop::collection::vec(op(), 1..300));
-    let result = TestRunner::new(config).run(&schedules, |(kind, ops)| {
-        run(kind, ops, &coverage);
+    let schedules = (kinds, prop::bool::ANY, prop::collection::vec(op(), 1..300));
+    let result = TestRunner::new(config).run(&schedules, |(kind, narrow, ops)| {
+        run(kind, narrow, ops, coverage);
         Ok(())
     });
-    if let Err(error) = result {
+    result.map_err(|error| error.to_string())
+}
+
+#[test]
+fn answers_are_true_in_order_and_given_once() {
+    let coverage = Coverage::default();
+    let config = ProptestConfig { cases: 400, ..ProptestConfig::default() };
+    if let Err(error) = schedules(config, &coverage) {
         panic!("{error}");
     }
     coverage.check();
+}
+
+#[test]
+fn skipping_a_storage_without_saying_so_is_caught() {
+    plant(Some(Mutant::SkipWithoutSaying));
+    let config = ProptestConfig { cases: 400, max_shrink_iters: 0, ..ProptestConfig::default() };
+    let outcome = schedules(config, &Coverage::default());
+    plant(None);
+    let complaint = outcome.expect_err("the bug survived");
+    assert!(complaint.contains("is not told of"), "another check was first: {complaint}");
 }

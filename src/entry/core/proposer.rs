@@ -25,11 +25,14 @@ pub(super) struct Proposer {
     group: GroupAge,
 }
 
+/// One call.
 #[derive(Debug)]
-struct Call {
+pub(super) struct Call {
     id: u64,
+    /// How many failures there had been when it began.
+    pub(super) failures: u32,
     /// Names and checksums, in number order.
-    segments: Vec<(AdvanceSegment, u64)>,
+    pub(super) segments: Vec<(AdvanceSegment, u64)>,
 }
 
 /// Whether the storage group can be trusted.
@@ -76,19 +79,22 @@ impl Proposer {
         );
         self.next_call += 1;
         self.waits_for_all = false;
-        self.calls.push(Call { id: call, segments });
+        self.calls.push(Call { id: call, failures: self.failures, segments });
     }
 
-    /// A call is over; these were its segments.
-    pub(super) fn finished(&mut self, call: u64) -> Option<Vec<(AdvanceSegment, u64)>> {
+    /// A call is over.
+    pub(super) fn finished(&mut self, call: u64) -> Option<Call> {
         let at = self.calls.iter().position(|under_way| under_way.id == call)?;
-        Some(self.calls.remove(at).segments)
+        Some(self.calls.remove(at))
     }
 
-    /// A call brought no answer.
-    pub(super) fn failed(&mut self, now: Moment) {
-        self.not_before = Some(backoff(now, self.failures));
-        self.failures = self.failures.saturating_add(1);
+    /// A call that began after so many failures brought no answer. Those that were under way together fail together, mostly
+    /// with the leader that they went to: the first one decides how long the pause is.
+    pub(super) fn failed(&mut self, since: u32, now: Moment) {
+        if since == self.failures {
+            self.not_before = Some(backoff(now, self.failures));
+            self.failures = self.failures.saturating_add(1);
+        }
     }
 
     /// A segment found its place.
@@ -106,7 +112,7 @@ impl Proposer {
         if self.group == GroupAge::Fresh {
             // Where the fresh group changes nothing, because it came from a member behind the others, pauses grow.
             self.group = GroupAge::Stale { ask_at: now };
-            self.failed(now);
+            self.failed(self.failures, now);
         }
     }
 

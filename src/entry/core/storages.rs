@@ -1,11 +1,16 @@
 //! The storages of all groups: their credit, what is on the way to them, and when to try them again.
 //!
-//! Invariant: nothing is sent to a storage past its credit, and nothing twice at once. A storage has no credit before
-//! it has answered a begin of the current incarnation, nor after it failed until it answers the next one.
+//! Credit paces sealing, and nothing else: what is sealed goes to every storage of its group, the slowest one too, because
+//! sync members wait for it. A storage that is slower than all others has room for a number and bytes of its own.
+//!
+//! Invariant: nothing is sent to a storage past that room, and nothing twice at once; what it is not sent for want of room,
+//! it is told. A storage has no credit before it has answered a begin of the current incarnation, nor after it failed until
+//! it answers the next one, and is sent nothing without.
 //!
 //! Deliberately absent: votes, which belong to the segments (`pending`).
 
 use vulpes_raft::ids::{AdvanceSegment, NodeId, Shard};
+use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::StorageGroups;
 
 use super::backoff;
@@ -24,6 +29,8 @@ pub(super) struct Storages {
     groups: StorageGroups,
     /// The most credit that is made use of.
     most_credit: u32,
+    /// Bytes on the way to one storage.
+    most_bytes: usize,
     /// In the order of the groups.
     members: Vec<Storage>,
 }
@@ -35,10 +42,22 @@ struct Storage {
     group: Shard,
     /// 0 while it has to begin.
     credit: u32,
-    in_flight: Vec<AdvanceSegment>,
+    in_flight: Vec<Sent>,
+    /// Of the newest segment that it was not sent for want of room, it is to be told, or was.
+    skipped: Option<AdvanceSegment>,
+    told: Option<AdvanceSegment>,
+    /// It is being told.
+    telling: bool,
     contact: Contact,
     /// Failures since it last answered.
     failures: u32,
+}
+
+/// A body on its way.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    segment: AdvanceSegment,
+    bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +72,34 @@ enum Contact {
 }
 
 impl Storage {
-    fn has_room(&self) -> bool {
+    fn new(node: NodeId, group: Shard, now: Moment) -> Self {
+        Self {
+            node,
+            group,
+            credit: 0,
+            in_flight: Vec::new(),
+            skipped: None,
+            told: None,
+            telling: false,
+            contact: Contact::Due { at: now },
+            failures: 0,
+        }
+    }
+
+    /// Whether sealing need not wait for it.
+    fn has_credit(&self) -> bool {
         self.in_flight.len() < self.credit as usize
+    }
+
+    /// Whether so many bytes more can be on the way to it. One body always can.
+    fn has_room(&self, bytes: usize, most: usize) -> bool {
+        let sent: usize = self.in_flight.iter().map(|sent| sent.bytes).sum();
+        self.in_flight.is_empty()
+            || self.in_flight.len() < limits::STORAGE_SENDS && sent + bytes <= most
+    }
+
+    fn is_sent(&self, segment: AdvanceSegment) -> bool {
+        self.in_flight.iter().any(|sent| sent.segment == segment)
     }
 
     fn grant(&mut self, credit: u32, most: u32) {
@@ -67,14 +112,15 @@ impl Storage {
 impl Default for Storages {
     fn default() -> Self {
         let (groups, members) = (StorageGroups::default(), Vec::new());
-        Self { groups, most_credit: limits::STORAGE_CREDIT, members }
+        let (most_credit, most_bytes) = (limits::STORAGE_CREDIT, limits::STORAGE_SENT_BYTES);
+        Self { groups, most_credit, most_bytes, members }
     }
 }
 
 impl Storages {
-    /// Has less credit made use of.
-    pub(super) fn use_at_most(&mut self, credit: u32) {
-        self.most_credit = credit;
+    /// Has less credit made use of, and fewer bytes sent at once.
+    pub(super) fn use_at_most(&mut self, credit: u32, bytes: usize) {
+        (self.most_credit, self.most_bytes) = (credit, bytes);
     }
 
     pub(super) fn groups(&self) -> &StorageGroups {
@@ -87,6 +133,7 @@ impl Storages {
         for member in &mut self.members {
             member.credit = 0;
             member.contact = Contact::Due { at: now };
+            (member.skipped, member.told) = (None, None);
         }
     }
 
@@ -98,17 +145,8 @@ impl Storages {
         });
         for (group, node) in members {
             let known = before.iter().position(|storage| storage.node == node);
-            let storage = known.map_or_else(
-                || Storage {
-                    node,
-                    group,
-                    credit: 0,
-                    in_flight: Vec::new(),
-                    contact: Contact::Due { at: now },
-                    failures: 0,
-                },
-                |at| before.swap_remove(at),
-            );
+            let storage =
+                known.map_or_else(|| Storage::new(node, group, now), |at| before.swap_remove(at));
             self.members.push(Storage { group, ..storage });
         }
         self.groups = groups;
@@ -118,57 +156,78 @@ impl Storages {
     pub(super) fn deal(&self, from: Shard) -> Option<Shard> {
         let shards = std::iter::successors(Some(from), |shard| Some(shard.next()));
         let mut shards = shards.take(LOOKED_AT * self.groups.len());
-        shards.find(|shard| self.has_room(*shard))
+        shards.find(|shard| self.has_credit(*shard))
     }
 
     /// Whether a group that does not hold this shard could have a segment on its way to a quorum at once.
-    pub(super) fn has_room_beside(&self, shard: Shard) -> bool {
+    pub(super) fn has_credit_beside(&self, shard: Shard) -> bool {
         let own = self.groups.range_of(shard).map(|(first, _)| first);
         let mut others = self.groups.iter().filter(|(first, _)| Some(*first) != own);
-        others.any(|(first, _)| self.has_room(first))
+        others.any(|(first, _)| self.has_credit(first))
     }
 
-    fn has_room(&self, shard: Shard) -> bool {
+    fn has_credit(&self, shard: Shard) -> bool {
         let Some((first, group)) = self.groups.range_of(shard) else { return false };
         let members = self.members.iter().filter(|storage| storage.group == first);
-        members.filter(|storage| storage.has_room()).count() >= group.quorum()
+        members.filter(|storage| storage.has_credit()).count() >= group.quorum()
     }
 
-    /// The storages that can take a segment now, given those that voted for it already.
-    pub(super) fn takers<'a>(
-        &'a self,
-        body: &SealedBody,
-        voted: &'a [NodeId],
-    ) -> impl Iterator<Item = NodeId> + 'a {
-        let (segment, group) = (body.id, self.groups.range_of(body.shard).map(|(first, _)| first));
-        self.members
-            .iter()
-            .filter(move |storage| {
-                Some(storage.group) == group
-                    && storage.has_room()
-                    && !voted.contains(&storage.node)
-                    && !storage.in_flight.contains(&segment)
-            })
-            .map(|storage| storage.node)
+    /// Whether any storage can be sent something.
+    pub(super) fn any_begun(&self) -> bool {
+        self.members.iter().any(|storage| storage.contact == Contact::Begun)
     }
 
-    /// Whether any storage can take a segment now.
-    pub(super) fn any_room(&self) -> bool {
-        self.members.iter().any(Storage::has_room)
+    /// Sends a segment to the storages of its group that have neither voted for it nor have it on the way. Who has no room
+    /// for it is to be told.
+    pub(super) fn send(&mut self, body: &SealedBody, voted: &[NodeId], mut to: impl FnMut(NodeId)) {
+        let (segment, bytes, most) = (body.id, body.body.len(), self.most_bytes);
+        let group = self.groups.range_of(body.shard).map(|(first, _)| first);
+        for storage in &mut self.members {
+            let wants = Some(storage.group) == group && storage.contact == Contact::Begun;
+            if !wants || voted.contains(&storage.node) || storage.is_sent(segment) {
+                continue;
+            }
+            if storage.has_room(bytes, most) {
+                storage.in_flight.push(Sent { segment, bytes });
+                to(storage.node);
+            } else if !planted(Mutant::SkipWithoutSaying) {
+                storage.skipped = storage.skipped.max(Some(segment));
+            }
+        }
     }
 
-    /// A segment was sent to a storage.
-    pub(super) fn sent(&mut self, storage: NodeId, segment: AdvanceSegment) {
-        let member = self.get(storage).expect("segments are sent to members only");
-        assert!(member.has_room() && !member.in_flight.contains(&segment), "credit is kept to");
-        member.in_flight.push(segment);
+    /// The storages that are to be told through where they are not sent what they have not got. They count as being told.
+    pub(super) fn tell(&mut self) -> impl Iterator<Item = (NodeId, AdvanceSegment)> + '_ {
+        self.members.iter_mut().filter_map(|storage| {
+            let due = storage.contact == Contact::Begun && !storage.telling;
+            let through = storage.skipped.filter(|_| due && storage.skipped > storage.told)?;
+            storage.telling = true;
+            Some((storage.node, through))
+        })
+    }
+
+    /// A storage was told, or nobody knows whether it was.
+    pub(super) fn told(
+        &mut self,
+        storage: NodeId,
+        through: AdvanceSegment,
+        heard: bool,
+        now: Moment,
+    ) {
+        let Some(member) = self.get(storage) else { return };
+        member.telling = false;
+        if heard {
+            member.told = member.told.max(Some(through));
+        } else if member.contact == Contact::Begun {
+            member.lose(now);
+        }
     }
 
     /// A storage kept a segment and grants its next credit.
     pub(super) fn kept(&mut self, storage: NodeId, segment: AdvanceSegment, credit: u32) {
         let most = self.most_credit;
         let Some(member) = self.get(storage) else { return };
-        member.in_flight.retain(|sent| *sent != segment);
+        member.in_flight.retain(|sent| sent.segment != segment);
         // A late answer from before a failure, or from an older incarnation, is no answer to the begin that is due.
         if member.contact == Contact::Begun {
             member.grant(credit, most);
@@ -178,7 +237,7 @@ impl Storages {
     /// A storage did not keep a segment, or nobody knows whether it did.
     pub(super) fn failed(&mut self, storage: NodeId, segment: AdvanceSegment, now: Moment) {
         let Some(member) = self.get(storage) else { return };
-        member.in_flight.retain(|sent| *sent != segment);
+        member.in_flight.retain(|sent| sent.segment != segment);
         // Of several segments on the way, the first one to fail decides; the others say nothing new.
         if member.contact == Contact::Begun {
             member.lose(now);

@@ -4,6 +4,8 @@
 //!
 //! Deliberately absent: random schedules (`model`).
 
+use std::fmt::Write;
+
 mod bench;
 
 pub(super) use self::bench::event;
@@ -61,6 +63,72 @@ fn an_early_segment_is_proposed_while_it_is_being_kept() {
           keep 1/1 at 1
         ",
     );
+}
+
+/// The slowest storage is sent all there is room for, which is more than its credit, and told of what it is not sent.
+#[test]
+fn a_storage_without_room_is_told_what_it_is_not_sent() {
+    let mut script = String::new();
+    for number in 0..8 {
+        write!(
+            script,
+            "
+            > submit a 1 1040000
+              sealed 1/{number} 1
+              keep 1/{number} at 1
+              keep 1/{number} at 2
+              keep 1/{number} at 3
+              propose #{number} 1/{number}
+            > vote 1 1/{number}
+            > vote 2 1/{number}
+            > proposed {number} {}
+              answer a {number}+1 stored at {}",
+            number + 5,
+            number + 5
+        )
+        .unwrap();
+    }
+    script.push_str(
+        "
+        > submit a 1 1040000
+          sealed 1/8 1
+          keep 1/8 at 1
+          keep 1/8 at 2
+          skip through 1/8 at 3
+          propose #8 1/8
+        > submit a 1 1040000
+          sealed 1/9 1
+          keep 1/9 at 1
+          keep 1/9 at 2
+          propose #9 1/9
+        > told 3 1/8
+          skip through 1/9 at 3
+        > told 3 1/9
+        > vote 3 1/0
+          keep 1/8 at 3
+        > vote 1 1/8
+        > vote 1 1/9
+        > vote 2 1/8
+        > vote 2 1/9
+        > submit a 1 1040000
+          sealed 1/10 1
+          keep 1/10 at 1
+          keep 1/10 at 2
+          skip through 1/10 at 3
+          propose #10 1/10
+        > told 3 1/10 failed
+        > after 50
+          begin 3 of 1
+        > vote 3 1/1
+        > vote 3 1/2
+        > begun 3 2
+          keep 1/9 at 3
+          keep 1/10 at 3
+          skip through 1/10 at 3
+        > told 3 1/10
+        ",
+    );
+    check_early(&script);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //!
 //! Deliberately absent: the inputs (`core`).
 
-use vulpes_raft::ids::{AdvanceSegment, NodeId, SegmentNumber};
+use vulpes_raft::ids::{AdvanceSegment, SegmentNumber};
 use vulpes_raft::mutant::{planted, Mutant};
 
 use super::{Core, Output};
@@ -34,7 +34,7 @@ impl<A: Clone> Core<A> {
         let (Some(shard), Some(incarnation)) = (self.pending.collecting(), self.life.live()) else {
             return;
         };
-        if self.storages.has_room_beside(shard) {
+        if self.storages.has_credit_beside(shard) {
             tracing::warn!(%incarnation, "a storage group has no quorum; the entry goes on with the others");
             self.lose(incarnation, now);
         }
@@ -91,18 +91,18 @@ impl<A: Clone> Core<A> {
         true
     }
 
-    /// Sends bodies that lack votes to every storage of their group that can take them.
+    /// Sends bodies that lack votes to every storage of their group, and tells those that have no room for them.
     fn keep(&mut self) {
-        if self.life.live().is_none() || !self.storages.any_room() {
+        if self.life.live().is_none() || !self.storages.any_begun() {
             return;
         }
         for (body, votes) in self.pending.lacking() {
-            let takers: Vec<NodeId> = self.storages.takers(body, votes).collect();
-            for storage in takers {
-                self.storages.sent(storage, body.id);
+            self.storages.send(body, votes, |storage| {
                 self.outputs.push_back(Output::Keep { storage, body: body.clone() });
-            }
+            });
         }
+        let told = self.storages.tell();
+        self.outputs.extend(told.map(|(storage, through)| Output::Skip { storage, through }));
     }
 
     fn propose(&mut self, now: Moment) {

@@ -83,6 +83,10 @@ impl Keeper for FakeStorage {
         }
         .boxed()
     }
+
+    fn skip(&self, _: AdvanceSegment) -> BoxFuture<'_, Result<(), KeepError>> {
+        async { self.work().await }.boxed()
+    }
 }
 
 /// A sync that takes a millisecond for everything, and tells the log as it grows.

@@ -148,6 +148,12 @@ impl Bench {
                 self.core.begun(storage, current, result, now);
             }
             ["vote", storage, segment, rest @ ..] => self.vote(storage, id(segment), rest),
+            ["told", storage, through, rest @ ..] => {
+                let storage = NodeId(storage.parse().unwrap());
+                let failed = KeepError::Unreachable { storage, reason: String::new() };
+                let result = if rest.is_empty() { Ok(()) } else { Err(failed) };
+                self.core.told(storage, id(through), result, now);
+            }
             ["proposed", call, outcomes @ ..] => self.proposed(call.parse().unwrap(), outcomes),
             ["regrouped", named] => self.core.regrouped(Ok(groups(named)), now),
             ["renewed", incarnation, outcome] => {
@@ -268,6 +274,9 @@ impl Bench {
                     text
                 }
                 Output::Keep { storage, body } => format!("keep {} at {storage}", short(body.id)),
+                Output::Skip { storage, through } => {
+                    format!("skip through {} at {storage}", short(through))
+                }
                 Output::Propose { call, segments } => {
                     self.calls.insert(call, segments.len());
                     let names: Vec<_> = segments.iter().map(|s| short(s.id)).collect();
