@@ -10,6 +10,7 @@
 //! Deliberately absent: reading the log, and what a session does with an event.
 
 mod index;
+mod patterns;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,9 +24,10 @@ use crate::event::SessionId;
 use crate::gate::SubscriptionId;
 use crate::limits;
 use crate::log::Placed;
-use crate::topic::{Pattern, Realm, Topic, Tried};
+use crate::topic::{Pattern, Realm, Topic};
 
 use index::{Index, Target};
+use patterns::Patterns;
 
 /// A segment handed to a session, with what it wants of it.
 #[derive(Debug, Clone)]
@@ -36,36 +38,65 @@ pub struct Handed {
     pub hits: Hits,
 }
 
-/// For each topic of a segment's dictionary, the subscriptions that want it, ascending.
+/// The topics of a segment's dictionary that somebody wants, by their numbers, ascending; with the subscriptions that
+/// want them, ascending, too.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Hits(Vec<Vec<SubscriptionId>>);
+pub struct Hits(Vec<(u32, Vec<SubscriptionId>)>);
 
 impl Hits {
     /// What one session's own subscriptions want of a segment; `None` where it is nothing.
     #[must_use]
-    pub fn of<'a>(
-        topics: &[(Realm, Topic)],
-        realm: &Realm,
-        subscriptions: impl Iterator<Item = (SubscriptionId, &'a Pattern)> + Clone,
-    ) -> Option<Self> {
-        let wanted = |(of, topic): &(Realm, Topic)| {
-            let tried = Tried::new(topic);
-            let fits = |(id, pattern): (SubscriptionId, &Pattern)| {
-                pattern.matches_tried(&tried).then_some(id)
-            };
-            let mut ids: Vec<_> =
-                if of == realm { subscriptions.clone().filter_map(fits).collect() } else { vec![] };
-            ids.sort_unstable();
-            ids
-        };
-        let hits: Vec<Vec<SubscriptionId>> = topics.iter().map(wanted).collect();
-        hits.iter().any(|ids| !ids.is_empty()).then_some(Self(hits))
+    pub fn of(topics: &[(Realm, Topic)], realm: &Realm, matcher: &Matcher) -> Option<Self> {
+        let mut hits = Self::default();
+        for (number, (of, topic)) in (0..).zip(topics) {
+            if of != realm {
+                continue;
+            }
+            let ids = matcher.patterns.search(topic);
+            if !ids.is_empty() {
+                hits.0.push((number, ids));
+            }
+        }
+        (!hits.0.is_empty()).then_some(hits)
     }
 
     /// The subscriptions that want a topic, by its number in the dictionary.
     #[must_use]
     pub fn on(&self, topic: u32) -> &[SubscriptionId] {
-        self.0.get(topic as usize).map_or(&[], Vec::as_slice)
+        let found = self.0.binary_search_by_key(&topic, |(number, _)| *number);
+        found.map_or(&[], |at| &self.0[at].1)
+    }
+
+    /// Adds a subscription that wants a topic, in ascending order of both.
+    fn push(&mut self, topic: u32, id: SubscriptionId) {
+        match self.0.last_mut() {
+            Some((last, ids)) if *last == topic => ids.push(id),
+            _ => self.0.push((topic, vec![id])),
+        }
+    }
+}
+
+/// What one session's subscriptions want, ready to be matched.
+#[derive(Debug, Default)]
+pub struct Matcher {
+    patterns: Patterns<SubscriptionId>,
+}
+
+impl Matcher {
+    pub fn insert(&mut self, id: SubscriptionId, pattern: &Pattern) {
+        self.patterns.insert(pattern, id);
+    }
+
+    pub fn remove(&mut self, id: SubscriptionId, pattern: &Pattern) {
+        self.patterns.remove(pattern, id);
+    }
+}
+
+impl<'a> FromIterator<(SubscriptionId, &'a Pattern)> for Matcher {
+    fn from_iter<I: IntoIterator<Item = (SubscriptionId, &'a Pattern)>>(all: I) -> Self {
+        let mut wanted = Self::default();
+        all.into_iter().for_each(|(id, pattern)| wanted.insert(id, pattern));
+        wanted
     }
 }
 
@@ -185,10 +216,14 @@ impl Dispatcher {
         };
         let behind = self.last.len() - (next.0 - at.0) as usize;
         let mut missed = Vec::new();
+        // Who comes at the tail has missed nothing, and mostly they do.
+        let mut wanted = None;
         for weak in self.last.iter().skip(behind) {
             let placed = weak.upgrade().ok_or(JoinError { next })?;
             let Some(segment) = &placed.segment else { continue };
-            let wanted = join.subscriptions.iter().map(|(id, pattern)| (*id, pattern));
+            let wanted = wanted.get_or_insert_with(|| {
+                join.subscriptions.iter().map(|(id, pattern)| (*id, pattern)).collect::<Matcher>()
+            });
             if let Some(hits) = Hits::of(segment.topics(), &join.realm, wanted) {
                 missed.push(Handed { slot: placed.resolution.slot, placed: weak.clone(), hits });
             }
@@ -242,12 +277,9 @@ impl Dispatcher {
         let Some(segment) = &placed.segment else { return };
         let topics = segment.topics();
         let mut handed: BTreeMap<SessionId, Hits> = BTreeMap::new();
-        for (number, (realm, topic)) in topics.iter().enumerate() {
+        for (number, (realm, topic)) in (0..).zip(topics) {
             for target in self.index.find(realm, topic).iter() {
-                let hits = handed
-                    .entry(target.session)
-                    .or_insert_with(|| Hits(vec![Vec::new(); topics.len()]));
-                hits.0[number].push(target.id);
+                handed.entry(target.session).or_default().push(number, target.id);
             }
         }
         for (session, hits) in handed {

@@ -22,6 +22,8 @@ mod sync_model;
 
 use tokio::sync::mpsc;
 
+#[cfg(test)]
+pub(crate) use self::driver::Inbox;
 pub use self::driver::{Entry, EntryClosed, EntryConfig, EntryHandle, Permit};
 pub use self::order::{Lease, Opened, OrderError, Ordering};
 pub use self::status::{Counters, EntryStatus, StorageStatus};

@@ -278,6 +278,9 @@ pub trait Gate: Send {
     /// Whether the client may be sent events now: its session is open, and its window of unacknowledged ones has room.
     fn can_deliver(&self) -> bool;
 
+    /// The client is there, though it said nothing: it takes what waits for it, or it is not being listened to.
+    fn alive(&mut self, _now: Moment) {}
+
     /// When [`Gate::tick`] wants to be called at the latest.
     fn deadline(&self) -> Option<Moment>;
 

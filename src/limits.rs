@@ -65,11 +65,15 @@ pub const RESERVED_FILES: usize = 256;
 /// How long a client may take from connecting to having opened its session.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How long a WAMP client may be silent before it is asked for a sign of life, and then until its connection is closed.
+/// How long a WAMP client may be silent before it is asked for a sign of life, and then until its connection is closed. While
+/// something waits for its socket, to take some of it is a sign of life, and to take nothing is silence.
 pub const WAMP_SILENCE: Duration = Duration::from_secs(5);
 
 /// Bytes that the topics and patterns of one session's subscriptions have, all together.
 pub const SESSION_PATTERNS: usize = 1 << 20;
+
+/// How long an MQTT client without a keep-alive may take nothing of what waits for its socket.
+pub const SESSION_STALLED: Duration = Duration::from_secs(60);
 
 /// Subscriptions of one session.
 pub const SESSION_SUBSCRIPTIONS: usize = 10_000;
@@ -85,6 +89,10 @@ pub const SESSION_BATCHES: usize = 64;
 
 /// Bytes one session may have waiting for its socket before it takes no more events from the log.
 pub const SESSION_OUTPUT: usize = 256 << 10;
+
+/// Bytes one session may have waiting for its socket before its client is not listened to. Events leave room below that, but
+/// for one, so that who reads slowly can still be heard, and answered.
+pub const SESSION_OUTPUT_MOST: usize = SESSION_OUTPUT + CLIENT_MESSAGE + (64 << 10);
 
 /// Bytes read from a client's socket in one turn.
 pub const SESSION_READ: usize = 64 << 10;

@@ -23,6 +23,7 @@ mod events;
 mod files;
 mod links;
 mod listen;
+mod metered;
 pub mod node;
 mod peers;
 mod publishing;

@@ -26,6 +26,8 @@ use vulpes_raft::host::Host;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId};
 use vulpes_raft::order::{Resolution, SegmentOutcome, StorageGroups};
 
+#[cfg(test)]
+pub(crate) use self::handle::Inbox;
 use self::handle::Submitted;
 pub use self::handle::{EntryClosed, EntryHandle, Permit};
 use super::core::{Core, Output};

@@ -402,6 +402,11 @@ impl Gate for MqttGate {
         matches!(&self.state, State::Open(session) if session.can_deliver())
     }
 
+    fn alive(&mut self, now: Moment) {
+        self.now = now;
+        self.heard = Some(now);
+    }
+
     fn deadline(&self) -> Option<Moment> {
         match &self.state {
             State::Connecting | State::Opening(_) => {
@@ -422,9 +427,8 @@ impl Gate for MqttGate {
         if !due {
             return;
         }
-        if let State::Open(session) = &self.state {
-            // While publishes are unanswered the driver may have stopped reading: then the silence is not the client's.
-            if self.heard.is_none() || !session.publishes.is_empty() {
+        if let State::Open(_) = &self.state {
+            if self.heard.is_none() {
                 self.heard = Some(now);
                 return;
             }

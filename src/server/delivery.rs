@@ -11,13 +11,15 @@ use vulpes_raft::ids::{EventId, Position};
 
 use crate::event::SessionId;
 use crate::gate::{Delivery, Gate, Sending, SubscriptionId};
-use crate::limits;
 use crate::payload;
 use crate::realm::{fits, Retained};
 use crate::segment::{Place, StoredEvent};
 use crate::topic::Topic;
 
 use super::reader::{Reader, RetainedValues, Wanted};
+
+/// Events looked at in one turn, and filters that are tried on them, where few of them are for the session.
+const LOOKS_A_TURN: usize = 4096;
 
 pub(super) enum Current {
     Segment { wanted: Wanted, place: Place, active: Vec<SubscriptionId> },
@@ -38,14 +40,19 @@ impl Current {
         Self::Retained { id: values.id, values: values.values.into() }
     }
 
-    /// Hands the gate what it can take; true when that was all.
-    pub(super) fn deliver<G: Gate>(&mut self, gate: &mut G, reader: &mut Reader) -> bool {
+    /// Hands the gate what it can take while less than `most` bytes wait in it; true when that was all.
+    pub(super) fn deliver<G: Gate>(
+        &mut self,
+        gate: &mut G,
+        reader: &mut Reader,
+        most: usize,
+    ) -> bool {
         match self {
             Self::Segment { wanted, place, active } => {
-                deliver_segment(gate, reader, wanted, place, active)
+                deliver_segment(gate, reader, (wanted, most), place, active)
             }
             Self::Retained { id, values } => {
-                while has_room(gate) {
+                while has_room(gate, most) {
                     let Some((topic, retained)) = values.pop_front() else { return true };
                     if reader.is_active(*id) {
                         deliver_retained(gate, *id, &topic, &retained);
@@ -57,14 +64,14 @@ impl Current {
     }
 }
 
-fn has_room<G: Gate>(gate: &G) -> bool {
-    gate.can_deliver() && gate.output_size() < limits::SESSION_OUTPUT
+fn has_room<G: Gate>(gate: &G, most: usize) -> bool {
+    gate.can_deliver() && gate.output_size() < most
 }
 
 fn deliver_segment<G: Gate>(
     gate: &mut G,
     reader: &mut Reader,
-    wanted: &Wanted,
+    (wanted, most): (&Wanted, usize),
     place: &mut Place,
     active: &mut Vec<SubscriptionId>,
 ) -> bool {
@@ -73,8 +80,9 @@ fn deliver_segment<G: Gate>(
     let at_cursor = wanted.at_cursor;
     let session: SessionId = gate.session();
     let mut events = segment.events_from(*place);
+    let mut looks = LOOKS_A_TURN;
     loop {
-        if !has_room(gate) {
+        if looks == 0 || !has_room(gate, most) {
             *place = events.place();
             if at_cursor {
                 let next = Position(resolution.base.0 + u64::from(place.offset()));
@@ -89,6 +97,7 @@ fn deliver_segment<G: Gate>(
             return true;
         };
         let subscriptions = wanted.hits.on(event.topic);
+        looks = looks.saturating_sub(1 + subscriptions.len());
         let position = Position(resolution.base.0 + u64::from(event.offset));
         let own = event.exclude_me && event.publisher == session;
         if own || position < wanted.from || wanted.placed.is_hidden(event.offset) {

@@ -24,6 +24,7 @@ use crate::gate::wamp::{choose_subprotocol, subprotocol, Serializer, WampGate};
 use crate::limits;
 
 use super::clients::Clients;
+use super::metered::metered;
 use super::session::Session;
 use super::transport::{failed, MqttTransport, TransportError, WampTransport};
 
@@ -126,6 +127,7 @@ async fn serve_mqtt(stream: BoxStream, clients: Arc<Clients>) -> TransportError 
 }
 
 async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>) -> TransportError {
+    let (stream, meter) = metered(stream);
     let mut chosen = None;
     let config = WebSocketConfig::default()
         .read_buffer_size(WEBSOCKET_BUFFER)
@@ -150,7 +152,7 @@ async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>) -> TransportError 
     let Some(serializer) = chosen else {
         return TransportError::Malformed("no WAMP subprotocol".into());
     };
-    let transport = WampTransport::new(socket, serializer.is_text());
+    let transport = WampTransport::new(socket, serializer.is_text(), meter);
     let gate = WampGate::new(serializer, clients.new_session(), clients.now());
     Session::new(gate, transport, clients).run().await
 }

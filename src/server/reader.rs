@@ -11,6 +11,7 @@
 //! Deliberately absent: the socket and the gate.
 
 mod kept;
+mod replays;
 mod retained;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -33,11 +34,15 @@ use crate::realm::SharedRealms;
 use crate::replica::Command;
 use crate::topic::{Pattern, Realm};
 use kept::Cursor;
+use replays::{Replay, ReplayId, Replays, AT_CURSOR};
 pub(super) use retained::RetainedValues;
 use retained::Retaining;
 
 /// How long a replay waits before it reads again where no storage answered.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// Steps in one turn that bring nothing for the session, however much there is to be done.
+const STEPS_A_TURN: usize = 64;
 
 /// What the reader has for its session.
 pub(super) enum Reading {
@@ -86,10 +91,11 @@ pub(super) struct Reader {
     commands: mpsc::Sender<Command>,
     /// All subscriptions that have not ended, live or not.
     active: HashMap<SubscriptionId, Wish>,
-    retaining: VecDeque<Retaining>,
+    /// Those on their way through the retained values, in the order in which they take their turn.
+    retaining: BTreeMap<SubscriptionId, Retaining>,
     live: BTreeMap<SubscriptionId, Pattern>,
     deliveries: Option<Deliveries>,
-    replays: VecDeque<Replay>,
+    replays: Replays,
     asked: VecDeque<Asked>,
     working: Option<BoxFuture<'static, Done>>,
     /// The work is a join.
@@ -111,20 +117,6 @@ enum Asked {
     },
 }
 
-/// Some subscriptions at one place in the log.
-struct Replay {
-    subscriptions: BTreeMap<SubscriptionId, Pattern>,
-    next: Slot,
-    from: Position,
-    /// Ends before this slot instead of joining.
-    until: Option<Slot>,
-    buffer: VecDeque<Arc<Placed>>,
-    /// It is what the session keeps.
-    at_cursor: bool,
-    /// Its next place was found and is to be read now.
-    sought: bool,
-}
-
 enum Done {
     /// A replay's start was found, or not.
     Started {
@@ -138,7 +130,8 @@ enum Done {
         result: Result<Slot, JoinError>,
     },
     Left(SubscriptionId),
-    Read(Result<Vec<Arc<Placed>>, ReadError>),
+    /// More of the log was read for a replay.
+    Read(ReplayId, Result<Vec<Arc<Placed>>, ReadError>),
     /// A place that the session's cursor goes to.
     Sought(Result<Start, SubscribeError>),
     /// What failed may be tried again.
@@ -148,8 +141,7 @@ enum Done {
 
 enum Joining {
     Fresh(SubscriptionId, Pattern),
-    /// The replay at the front.
-    Replay,
+    Replay(ReplayId),
 }
 
 impl Reader {
@@ -166,10 +158,10 @@ impl Reader {
             realms,
             commands,
             active: HashMap::new(),
-            retaining: VecDeque::new(),
+            retaining: BTreeMap::new(),
             live: BTreeMap::new(),
             deliveries: None,
-            replays: VecDeque::new(),
+            replays: Replays::default(),
             asked: VecDeque::new(),
             working: None,
             joining: false,
@@ -198,7 +190,7 @@ impl Reader {
 
     /// The next thing for the session. Segments only come where `room` says that they can be taken.
     pub(super) fn poll(&mut self, context: &mut Context<'_>, room: bool) -> Poll<Reading> {
-        loop {
+        for _ in 0..STEPS_A_TURN {
             if let Some(working) = &mut self.working {
                 if let Poll::Ready(done) = working.poll_unpin(context) {
                     self.working = None;
@@ -236,6 +228,9 @@ impl Reader {
                 return Poll::Ready(reading);
             }
         }
+        // Others have their turn, this session's own socket among them.
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// The next live segment. Ready without one where the state changed and polling goes on.
@@ -278,39 +273,35 @@ impl Reader {
     fn fall_behind(&mut self, next: Slot) {
         self.deliveries = None;
         let at_cursor = self.is_live_at_cursor();
-        self.replays.push_back(Replay {
-            subscriptions: std::mem::take(&mut self.live),
-            next,
-            from: Position(0),
-            until: None,
-            buffer: VecDeque::new(),
-            at_cursor,
-            sought: true,
-        });
+        let subscriptions = std::mem::take(&mut self.live);
+        let replay = Replay { subscriptions, next, sought: true, ..Replay::default() };
+        if at_cursor {
+            self.replays.set_cursor(replay);
+        } else {
+            self.replays.begin_all(replay);
+        }
     }
 
-    /// The next segment of the replay at the front. Ready without one where the state changed and polling goes on.
+    /// The next segment of the replay that is read now. Ready without one where the state changed and polling goes on.
     fn poll_replay(&mut self) -> Poll<Option<Reading>> {
         if self.working.is_some() {
             // What is being worked on may be this very replay; and there is one piece of work at a time.
             return Poll::Pending;
         }
-        self.cursor_first();
-        let Some(replay) = self.replays.front_mut() else { return Poll::Pending };
-        let again = replay.at_cursor && self.cursor.as_ref().is_some_and(Cursor::is_resuming);
+        let Some((id, replay)) = self.replays.first() else { return Poll::Pending };
+        let at_cursor = id == AT_CURSOR;
+        let again = at_cursor && self.cursor.as_ref().is_some_and(Cursor::is_resuming);
         if replay.subscriptions.is_empty() && !again {
-            self.replays.pop_front();
+            self.replays.end(id);
             return Poll::Ready(None);
         }
         if replay.until.is_some_and(|until| replay.next >= until) {
-            return Poll::Ready(self.end_snapshot());
+            return Poll::Ready(self.end_snapshot(id));
         }
-        if let Some(placed) = replay.buffer.pop_front() {
-            replay.next = placed.resolution.slot.next();
-            let wanted = replay.subscriptions.iter().map(|(id, pattern)| (*id, pattern));
+        if let Some(placed) = replay.advance() {
             let topics = placed.segment.as_ref().map_or(&[][..], |segment| segment.topics());
-            let (from, at_cursor) = (replay.from, replay.at_cursor);
-            let mut hits = Hits::of(topics, &self.realm, wanted);
+            let from = replay.from;
+            let mut hits = replay.hits(topics, &self.realm);
             if at_cursor {
                 hits = self.hits_at_cursor(&placed, hits);
             }
@@ -320,31 +311,39 @@ impl Reader {
         if self.seek() {
             return Poll::Ready(None);
         }
-        let Some(replay) = self.replays.front() else { return Poll::Pending };
-        let next = replay.next;
+        self.working = self.work_on_replay();
+        match self.working {
+            Some(_) => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Reads more of the log for the replay that is read now, or has it join the live stream.
+    fn work_on_replay(&mut self) -> Option<BoxFuture<'static, Done>> {
         let tail = self.log.tail().next_slot;
-        self.working = Some(if next < tail {
-            let log = self.log.clone();
-            async move { Done::Read(log.read(next).await) }.boxed()
+        let log = self.log.clone();
+        let (id, replay) = self.replays.first()?;
+        let next = replay.next;
+        Some(if next < tail {
+            async move { Done::Read(id, log.read(next).await) }.boxed()
         } else if next > tail {
             // The state is a little ahead of the stream, which asking again and again would only hold up.
-            let log = self.log.clone();
             async move {
                 log.reached(Slot(next.0 - 1)).await;
-                Done::Read(Ok(Vec::new()))
+                Done::Read(id, Ok(Vec::new()))
             }
             .boxed()
         } else {
+            replay.closed = true;
             let subscriptions = replay.subscriptions.clone().into_iter().collect();
-            self.join(Joining::Replay, subscriptions, Some(next))
-        });
-        Poll::Ready(None)
+            self.join(Joining::Replay(id), subscriptions, Some(next))
+        })
     }
 
-    fn end_snapshot(&mut self) -> Option<Reading> {
-        let replay = self.replays.pop_front()?;
-        // A snapshot is always one subscription's.
-        let (id, _) = replay.subscriptions.into_iter().next()?;
+    /// A snapshot has come to its end: so do its subscriptions, one at a time.
+    fn end_snapshot(&mut self, replay: ReplayId) -> Option<Reading> {
+        let id = *self.replays.get_mut(replay)?.subscriptions.keys().next()?;
+        self.replays.leave(id);
         self.active.remove(&id);
         Some(Reading::Ended(id))
     }
@@ -356,10 +355,8 @@ impl Reader {
             }
             Asked::Unsubscribe(id) => {
                 self.active.remove(&id);
-                self.retaining.retain(|retaining| retaining.id != id);
-                for replay in &mut self.replays {
-                    replay.subscriptions.remove(&id);
-                }
+                self.retaining.remove(&id);
+                self.replays.leave(id);
                 if self.live.remove(&id).is_none() {
                     return Some(Reading::Unsubscribed(id));
                 }
@@ -406,18 +403,6 @@ impl Reader {
         }
     }
 
-    fn replay(&mut self, id: SubscriptionId, pattern: Pattern, from: Start, until: Option<Slot>) {
-        self.replays.push_back(Replay {
-            subscriptions: BTreeMap::from([(id, pattern)]),
-            next: from.slot,
-            from: from.position,
-            until,
-            buffer: VecDeque::new(),
-            at_cursor: false,
-            sought: true,
-        });
-    }
-
     fn join(
         &mut self,
         joining: Joining,
@@ -456,20 +441,20 @@ impl Reader {
             }
             Done::Sought(start) => self.sought(start),
             Done::Again => None,
-            Done::Read(Ok(placed)) => {
-                let replay = self.replays.front_mut()?;
+            Done::Read(id, Ok(placed)) => {
+                let replay = self.replays.get_mut(id)?;
                 replay.sought = false;
                 replay.buffer.extend(placed);
                 None
             }
-            Done::Read(Err(ReadError::Gone { .. })) => Some(Reading::Gone),
-            Done::Read(Err(ReadError::Unavailable(reason))) => {
+            Done::Read(_, Err(ReadError::Gone { .. })) => Some(Reading::Gone),
+            Done::Read(id, Err(ReadError::Unavailable(reason))) => {
                 tracing::debug!(reason, "a replay waits for a storage");
-                let (log, next) = (self.log.clone(), self.replays.front()?.next);
+                let (log, next) = (self.log.clone(), self.replays.get_mut(id)?.next);
                 self.working = Some(
                     async move {
                         tokio::time::sleep(RETRY).await;
-                        Done::Read(log.read(next).await)
+                        Done::Read(id, log.read(next).await)
                     }
                     .boxed(),
                 );
@@ -496,7 +481,7 @@ impl Reader {
             return Some(Reading::Subscribed(id, Ok(())));
         }
         let until = subscription.snapshot.then(|| self.log.tail().next_slot);
-        self.replay(id, subscription.pattern, start, until);
+        self.replays.begin(id, subscription.pattern, start, until);
         Some(Reading::Subscribed(id, Ok(())))
     }
 
@@ -508,16 +493,17 @@ impl Reader {
             }
             (Joining::Fresh(id, pattern), Err(JoinError { next })) => {
                 // Put out of the live stream just now: it begins as a replay from where the stream is.
-                self.replay(id, pattern, Start { slot: next, position: Position(0) }, None);
+                let start = Start { slot: next, position: Position(0) };
+                self.replays.begin(id, pattern, start, None);
                 Some(Reading::Subscribed(id, Ok(())))
             }
-            (Joining::Replay, Ok(_)) => {
-                let replay = self.replays.pop_front()?;
+            (Joining::Replay(id), Ok(_)) => {
+                let replay = self.replays.end(id)?;
                 self.live.extend(replay.subscriptions);
                 None
             }
             // The tail moved on: the replay reads on.
-            (Joining::Replay, Err(_)) => None,
+            (Joining::Replay(_), Err(_)) => None,
         }
     }
 }

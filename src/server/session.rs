@@ -4,11 +4,20 @@
 //! gate's output in one go.
 //!
 //! Invariant: everything a session holds is bounded. Its socket is not read while its publishes wait beyond their
-//! bound, and it takes no events from the log while its output waits beyond its own.
+//! bound, and it takes no events from the log while its output waits beyond its own. Whatever is held back goes on when
+//! there is room: each poll looks at what is there then, and at nothing that an earlier one has seen.
 //!
 //! Deliberately absent: anything of a protocol.
 
+mod client;
+mod gone;
 mod kept;
+mod liveness;
+mod room;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
@@ -38,7 +47,10 @@ use super::events;
 use super::publishing::{stored, Decided, Publishing};
 use super::reader::{Reader, Reading};
 use super::transport::{Transport, TransportError};
+use gone::Gone;
 use kept::Keeping;
+use liveness::Liveness;
+use room::Room;
 
 /// Messages taken from a socket in one turn.
 const INPUTS_A_TURN: usize = 64;
@@ -66,6 +78,10 @@ pub(super) struct Session<G, T> {
     /// Where the session outlives its connection.
     keeping: Option<Keeping>,
     current: Option<Current>,
+    room: Room,
+    liveness: Liveness,
+    /// The client is, and what it said before is still to be done.
+    gone: Option<Gone>,
     inputs: Vec<Bytes>,
     timer: Pin<Box<Sleep>>,
     /// Set when the connection is to be closed as soon as its output is written, or then at the latest.
@@ -93,7 +109,10 @@ enum Standing {
 }
 
 enum Wake {
-    Written,
+    /// There is room for more of what is at hand.
+    Room,
+    /// The client is asked whether it is there.
+    Asked,
     Inputs,
     Failed(TransportError),
     Answer(Answer),
@@ -110,6 +129,7 @@ enum Wake {
 impl<G: Gate, T: Transport> Session<G, T> {
     pub(super) fn new(gate: G, transport: T, clients: Arc<Clients>) -> Self {
         let publishing = Publishing::new(gate.session());
+        let liveness = Liveness::new(clients.now());
         Self {
             gate,
             transport,
@@ -121,6 +141,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
             calls: None,
             keeping: None,
             current: None,
+            room: Room::default(),
+            liveness,
+            gone: None,
             inputs: Vec::new(),
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
             closing: None,
@@ -160,6 +183,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         // Who waits for it is told at once, and not when the log shows its end.
         self.calls = None;
         self.clients.desk.forget(session);
+        self.note_rest();
         if let Standing::Announced { realm, known_as, drop_will, .. } = &self.standing {
             let (realm, known_as, drop_will) = (realm.clone(), known_as.clone(), *drop_will);
             self.publishing.push_own(match self.detach(drop_will) {
@@ -197,7 +221,6 @@ impl<G: Gate, T: Transport> Session<G, T> {
             self.transport.close();
         }
         self.publishing.submit(&self.clients.entry);
-        self.set_timer();
     }
 
     fn set_timer(&mut self) {
@@ -207,7 +230,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
             (None, None) => Instant::now() + IDLE,
         };
         let keeping = self.keeping.as_ref().and_then(Keeping::deadline);
-        let deadline = keeping.map_or(deadline, |keeping| keeping.min(deadline));
+        let sign = self.liveness.deadline(self.terms()).map(|moment| self.clients.instant(moment));
+        let others = [keeping, sign, self.gone_until()].into_iter().flatten();
+        let deadline = others.fold(deadline, Instant::min);
         // A session without a deadline moves its timer once in a while, not every turn.
         let set = self.timer.deadline();
         if self.timer.is_elapsed() || set > deadline || set + TIMER_SLACK < deadline {
@@ -262,7 +287,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     /// Hands the gate what it is told about calls, while there is room for it.
     fn tell(&mut self) {
-        while self.output() < limits::SESSION_OUTPUT {
+        while self.has_room() {
             let Some(told) = self.calls.as_ref().and_then(Attached::next) else { return };
             self.gate.told(told);
         }
@@ -309,10 +334,14 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     /// Hands the gate what is at hand for it; true where something changed that may bring more to do.
     fn deliver_some(&mut self) -> bool {
+        if self.current.is_none() || !self.has_room() {
+            return false;
+        }
+        let most = limits::SESSION_OUTPUT.saturating_sub(self.transport.pending());
         let (Some(reader), Some(current)) = (&mut self.reader, &mut self.current) else {
             return false;
         };
-        let done = current.deliver(&mut self.gate, reader);
+        let done = current.deliver(&mut self.gate, reader, most);
         if done {
             self.current = None;
         }
@@ -320,27 +349,18 @@ impl<G: Gate, T: Transport> Session<G, T> {
         done
     }
 
-    /// Whether the client may be listened to.
-    fn may_read(&self) -> bool {
-        self.closing.is_none()
-            && self.publishing.has_room()
-            && self.keeping.as_ref().is_none_or(Keeping::has_room)
-            && self.output() < limits::SESSION_OUTPUT
-    }
-
-    fn output(&self) -> usize {
-        self.transport.pending() + self.gate.output_size()
-    }
-
+    /// What there is to be done. Where it is nothing, all that is held back waits for somebody who will wake the session: what
+    /// waits for room, for the socket.
     fn poll_wake(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
-        let had_output = self.transport.pending() >= limits::SESSION_OUTPUT;
         match self.transport.poll_flush(context) {
             Poll::Ready(Ok(())) if self.closing.is_some() => {
                 return Poll::Ready(Wake::Failed(TransportError::Closed));
             }
-            Poll::Ready(Ok(())) if had_output => return Poll::Ready(Wake::Written),
             Poll::Ready(Ok(())) | Poll::Pending => {}
-            Poll::Ready(Err(error)) => return Poll::Ready(Wake::Failed(error)),
+            Poll::Ready(Err(error)) => self.output_failed(error),
+        }
+        if let Some(error) = self.is_through() {
+            return Poll::Ready(Wake::Failed(error));
         }
         if let Poll::Ready(answer) = self.publishing.poll_answer(context) {
             return Poll::Ready(Wake::Answer(answer));
@@ -353,7 +373,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if let Poll::Ready(result) = self.publishing.poll_submitted(context) {
             return Poll::Ready(Wake::Submitted(result));
         }
-        let has_room = self.output() < limits::SESSION_OUTPUT;
+        let has_room = self.has_room();
         if let Some(calls) = self.calls.as_ref().filter(|_| has_room) {
             if calls.poll(context).is_ready() {
                 return Poll::Ready(Wake::Told);
@@ -367,6 +387,12 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 return wake;
             }
         }
+        // After all else: what has come from the client already is a sign of life, too.
+        if let Some(wake) = self.look_at_client() {
+            return Poll::Ready(wake);
+        }
+        // And then: what waits for the socket, and since when, has just been seen.
+        self.set_timer();
         if self.timer.as_mut().poll(context).is_ready() {
             return Poll::Ready(Wake::Time);
         }
@@ -374,9 +400,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     fn poll_reading(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
-        let room = self.current.is_none()
-            && self.gate.can_deliver()
-            && self.output() < limits::SESSION_OUTPUT;
+        let room = self.gate.can_deliver() && self.has_room();
+        if room && self.current.is_some() {
+            return Poll::Ready(Wake::Room);
+        }
         let Some(reader) = &mut self.reader else { return Poll::Pending };
         reader.poll(context, room).map(Wake::Reading)
     }
@@ -393,7 +420,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
                     self.inputs.push(input);
                 }
                 Poll::Ready(Err(error)) if self.inputs.is_empty() => {
-                    return Poll::Ready(Wake::Failed(error));
+                    return match self.input_failed(error) {
+                        Some(error) => Poll::Ready(Wake::Failed(error)),
+                        None => Poll::Pending,
+                    };
                 }
                 // It will fail again in the next turn, after what came before it was taken.
                 Poll::Ready(Err(_)) | Poll::Pending => break,
@@ -409,7 +439,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
     /// Handles what woke the session; tells why it ends, if it does.
     fn handle(&mut self, wake: Wake) -> Option<TransportError> {
         match wake {
-            Wake::Written => {}
+            // The next turn does it.
+            Wake::Room | Wake::Asked => {}
             Wake::Failed(error) => return Some(error),
             Wake::Inputs => {
                 let now = self.now();

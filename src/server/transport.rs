@@ -1,21 +1,19 @@
 //! Bytes to whole messages and back: the two ways a client's messages travel.
 //!
 //! Invariant: what is read ahead is bounded by one message and one read; what waits to be written is the gate's to
-//! bound. A transport says nothing on its own but what WebSocket itself demands (pong, close), and a ping where a client
-//! has been silent: a session that holds a lock must not outlive a machine that was switched off.
+//! bound. A transport says nothing on its own but what WebSocket itself demands (pong, close).
 //!
-//! Deliberately absent: what the messages mean.
+//! Deliberately absent: what the messages mean, and whether the client is still there (`session::liveness`).
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Sink, Stream};
 use tokio::io::AsyncWrite;
-use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -24,6 +22,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_util::io::poll_read_buf;
 use vulpes_raft::host::BoxStream;
 
+use super::metered::{metered, Meter};
 use crate::gate::mqtt::packet;
 use crate::limits;
 
@@ -39,7 +38,7 @@ pub(super) enum TransportError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Malformed(String),
-    #[error("the client has not even answered a ping")]
+    #[error("the client gave no sign of life")]
     Silent,
 }
 
@@ -57,6 +56,18 @@ pub(super) trait Transport: Send {
     /// Bytes queued and not yet written.
     fn pending(&self) -> usize;
 
+    /// What went through the connection so far.
+    fn meter(&self) -> &Meter;
+
+    /// Whether the protocol has a question that every client answers by itself.
+    fn can_ask(&self) -> bool;
+
+    /// Queues that question.
+    fn ask(&mut self);
+
+    /// Drops what is queued, and what will be: nobody reads it any more.
+    fn abandon(&mut self);
+
     /// Queues what the transport itself says at the end, if anything.
     fn close(&mut self);
 }
@@ -67,11 +78,21 @@ pub(super) struct MqttTransport {
     input: BytesMut,
     output: VecDeque<Bytes>,
     pending: usize,
+    meter: Arc<Meter>,
+    abandoned: bool,
 }
 
 impl MqttTransport {
     pub(super) fn new(stream: BoxStream) -> Self {
-        Self { stream, input: BytesMut::new(), output: VecDeque::new(), pending: 0 }
+        let (stream, meter) = metered(stream);
+        Self {
+            stream,
+            input: BytesMut::new(),
+            output: VecDeque::new(),
+            pending: 0,
+            meter,
+            abandoned: false,
+        }
     }
 }
 
@@ -95,11 +116,17 @@ impl Transport for MqttTransport {
     }
 
     fn push(&mut self, output: Bytes) {
+        if self.abandoned {
+            return;
+        }
         self.pending += output.len();
         self.output.push_back(output);
     }
 
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        if self.abandoned {
+            return Poll::Ready(Ok(()));
+        }
         while let Some(front) = self.output.front_mut() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(context, front))?;
             if written == 0 {
@@ -119,6 +146,22 @@ impl Transport for MqttTransport {
         self.pending
     }
 
+    fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    fn can_ask(&self) -> bool {
+        false
+    }
+
+    fn ask(&mut self) {}
+
+    fn abandon(&mut self) {
+        self.abandoned = true;
+        self.output.clear();
+        self.pending = 0;
+    }
+
     fn close(&mut self) {}
 }
 
@@ -129,42 +172,14 @@ pub(super) struct WampTransport {
     text: bool,
     output: VecDeque<Message>,
     pending: usize,
-    silence: Pin<Box<Sleep>>,
-    /// Something came since the silence was last looked at.
-    heard: bool,
-    /// Nothing has come since the last ping.
-    pinged: bool,
+    meter: Arc<Meter>,
+    abandoned: bool,
 }
 
 impl WampTransport {
-    pub(super) fn new(socket: WebSocketStream<BoxStream>, text: bool) -> Self {
-        Self {
-            socket,
-            text,
-            output: VecDeque::new(),
-            pending: 0,
-            silence: Box::pin(tokio::time::sleep(limits::WAMP_SILENCE)),
-            heard: false,
-            pinged: false,
-        }
-    }
-
-    /// Looks whether the client is still there. Only while it is listened to: what waits in its socket counts as well.
-    fn poll_silence(&mut self, context: &mut Context<'_>) -> Result<(), TransportError> {
-        while self.silence.as_mut().poll(context).is_ready() {
-            if self.pinged && !self.heard {
-                return Err(TransportError::Silent);
-            }
-            self.pinged = !std::mem::take(&mut self.heard);
-            self.silence.as_mut().reset(Instant::now() + limits::WAMP_SILENCE);
-            if self.pinged {
-                self.output.push_back(Message::Ping(Bytes::new()));
-                if let Poll::Ready(written) = self.poll_flush(context) {
-                    written?;
-                }
-            }
-        }
-        Ok(())
+    /// On a WebSocket whose stream has this meter.
+    pub(super) fn new(socket: WebSocketStream<BoxStream>, text: bool, meter: Arc<Meter>) -> Self {
+        Self { socket, text, output: VecDeque::new(), pending: 0, meter, abandoned: false }
     }
 
     fn message(&self, output: Bytes) -> Message {
@@ -183,12 +198,8 @@ impl Transport for WampTransport {
             let message = match Pin::new(&mut self.socket).poll_next(context) {
                 Poll::Ready(Some(message)) => message.map_err(failed)?,
                 Poll::Ready(None) => return Poll::Ready(Err(TransportError::Closed)),
-                Poll::Pending => {
-                    self.poll_silence(context)?;
-                    return Poll::Pending;
-                }
+                Poll::Pending => return Poll::Pending,
             };
-            self.heard = true;
             match message {
                 Message::Text(text) if self.text => return Poll::Ready(Ok(text.into())),
                 Message::Binary(bytes) if !self.text => return Poll::Ready(Ok(bytes)),
@@ -203,12 +214,18 @@ impl Transport for WampTransport {
     }
 
     fn push(&mut self, output: Bytes) {
+        if self.abandoned {
+            return;
+        }
         self.pending += output.len();
         let message = self.message(output);
         self.output.push_back(message);
     }
 
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        if self.abandoned {
+            return Poll::Ready(Ok(()));
+        }
         while !self.output.is_empty() {
             ready!(Pin::new(&mut self.socket).poll_ready(context)).map_err(failed)?;
             if let Some(message) = self.output.pop_front() {
@@ -222,6 +239,24 @@ impl Transport for WampTransport {
 
     fn pending(&self) -> usize {
         self.pending
+    }
+
+    fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    fn can_ask(&self) -> bool {
+        true
+    }
+
+    fn ask(&mut self) {
+        self.output.push_back(Message::Ping(Bytes::new()));
+    }
+
+    fn abandon(&mut self) {
+        self.abandoned = true;
+        self.output.clear();
+        self.pending = 0;
     }
 
     fn close(&mut self) {

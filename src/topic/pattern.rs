@@ -4,8 +4,6 @@
 //!
 //! Deliberately absent: who is subscribed to what (`dispatch`).
 
-use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,20 +11,6 @@ use super::{
     check_mqtt, check_text, check_wamp, joined, wamp_part_to_canonical, Topic, TopicError, BRIDGES,
     PUBLISHED, ROUTERS_OWN, WAMP_TEXT,
 };
-
-/// A topic that many patterns are tried on: its WAMP spelling is made once, if at all.
-#[derive(Debug)]
-pub struct Tried<'a> {
-    topic: &'a Topic,
-    wamp: OnceCell<Cow<'a, str>>,
-}
-
-impl<'a> Tried<'a> {
-    #[must_use]
-    pub fn new(topic: &'a Topic) -> Self {
-        Self { topic, wamp: OnceCell::new() }
-    }
-}
 
 /// Which topics a subscription is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -189,18 +173,10 @@ impl Pattern {
     /// Whether a topic fits.
     #[must_use]
     pub fn matches(&self, topic: &Topic) -> bool {
-        self.matches_tried(&Tried::new(topic))
-    }
-
-    /// Whether a topic fits that others are tried on as well.
-    #[must_use]
-    pub fn matches_tried(&self, tried: &Tried<'_>) -> bool {
         match self {
-            Self::Exact(wanted) => wanted == tried.topic,
-            Self::Prefix(prefix) => {
-                tried.wamp.get_or_init(|| tried.topic.to_wamp()).starts_with(&**prefix)
-            }
-            Self::Parts(parts) => parts.matches(tried.topic),
+            Self::Exact(wanted) => wanted == topic,
+            Self::Prefix(prefix) => topic.to_wamp().starts_with(&**prefix),
+            Self::Parts(parts) => parts.matches(topic),
         }
     }
 }

@@ -9,7 +9,9 @@
 //! - [`damage`]: files that are not what a node wrote.
 //! - [`health`]: probes, `vulpes status`, the log.
 //! - [`overload`]: more than a node can do or hold.
+//! - [`edges`]: as much as limits allow, and one more, in one write.
 //! - [`operator`]: wrong configurations, ports in use, foreign data; memory.
+//! - [`presence`]: slow clients, frozen ones, and those that have left.
 //! - [`restored`]: data directories put back from an older copy, or taken away.
 //! - [`retention`]: the log is shortened, and nothing else suffers.
 //! - [`sessions`]: MQTT sessions that outlive their connections.
@@ -31,6 +33,7 @@ mod bench;
 mod calls;
 mod crashes;
 mod damage;
+mod edges;
 mod groups;
 mod health;
 mod join;
@@ -39,7 +42,9 @@ mod operator;
 mod order;
 mod overload;
 mod peer;
+mod presence;
 mod quorum;
+mod raw;
 mod register;
 mod restored;
 mod retained;

@@ -98,3 +98,19 @@ impl Permit<'_> {
         self.0.send(Submitted { batch, at: Instant::now(), room });
     }
 }
+
+/// The other end of an entry that is none: what sessions hand over stays here.
+#[cfg(test)]
+pub(crate) struct Inbox {
+    _batches: mpsc::Receiver<Submitted>,
+    _status: watch::Sender<EntryStatus>,
+}
+
+#[cfg(test)]
+impl Inbox {
+    pub(crate) fn new() -> (EntryHandle, Self) {
+        let (sender, batches) = mpsc::channel(limits::ENTRY_BATCHES);
+        let (status, watched) = watch::channel(EntryStatus::default());
+        (EntryHandle::new(sender, watched), Self { _batches: batches, _status: status })
+    }
+}

@@ -65,11 +65,6 @@ impl Publishes {
         }
     }
 
-    /// Whether all are stored; some may be undecided.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.unanswered.is_empty()
-    }
-
     /// Whether one more conditional publish of this size may be made.
     pub(crate) fn may_wait(&self, bytes: usize) -> Result<(), Violation> {
         let too_many =

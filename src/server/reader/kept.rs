@@ -16,7 +16,7 @@ use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 
 use super::retained::{Retaining, Then};
-use super::{Asked, Done, Reader, Reading, Replay, Wish};
+use super::{Asked, Done, Reader, Reading, Replay, Wish, AT_CURSOR};
 use crate::act::Progress;
 use crate::dispatch::Hits;
 use crate::gate::{KeptReading, RetainedMode, Sending, SubscribeError, SubscriptionId};
@@ -142,7 +142,7 @@ impl Reader {
 
     /// Whether the live stream is at the cursor.
     pub(super) fn is_live_at_cursor(&self) -> bool {
-        self.cursor.is_some() && !self.replays.iter().any(|replay| replay.at_cursor)
+        self.cursor.is_some() && !self.replays.has_cursor()
     }
 
     pub(super) fn begin_keep(
@@ -158,12 +158,12 @@ impl Reader {
         let mut subscriptions = std::mem::take(&mut self.live);
         // Leaving the live stream: the mailbox that comes when it is joined again takes this one's place.
         self.deliveries = None;
-        if let Some(at) = self.replays.iter().position(|replay| replay.at_cursor) {
-            subscriptions.extend(self.replays.remove(at).into_iter().flat_map(|r| r.subscriptions));
+        if let Some(replay) = self.replays.end(AT_CURSOR) {
+            subscriptions.extend(replay.subscriptions);
         }
         for id in unsubscribe {
             self.active.remove(&id);
-            self.retaining.retain(|retaining| retaining.id != id);
+            self.retaining.remove(&id);
             subscriptions.remove(&id);
         }
         for reading in subscribe {
@@ -176,15 +176,8 @@ impl Reader {
         if let Some(first) = first.filter(|first| *first > cursor.position.max(cursor.sent)) {
             cursor.sent = first;
         }
-        self.replays.push_front(Replay {
-            subscriptions,
-            next: cursor.slot.unwrap_or(Slot(0)),
-            from: cursor.position,
-            until: None,
-            buffer: Default::default(),
-            at_cursor: true,
-            sought: false,
-        });
+        let (next, from) = (cursor.slot.unwrap_or(Slot(0)), cursor.position);
+        self.replays.set_cursor(Replay { subscriptions, next, from, ..Replay::default() });
         noted.map(Reading::Noted)
     }
 
@@ -194,15 +187,11 @@ impl Reader {
         let asked = from.unwrap_or(Position(0));
         let from = self.active.get(&id).map_or(asked, |known| known.from);
         if retained != RetainedMode::None {
-            self.retaining.retain(|retaining| retaining.id != id);
-            self.retaining.push_back(Retaining {
-                id,
-                pattern,
-                values: self.realms.view().realm(&self.realm),
-                behind: None,
-                then: Then::Nothing { kept_before: asked },
-                snapshot: false,
-            });
+            let values = self.realms.view().realm(&self.realm);
+            let then = Then::Nothing { kept_before: asked };
+            let snapshot = false;
+            let retaining = Retaining { pattern, values, behind: None, then, snapshot };
+            self.retaining.insert(id, retaining);
         }
         self.active.insert(id, Wish { changes_only: changes, filter: condition, from });
     }
@@ -220,18 +209,17 @@ impl Reader {
 
     /// Before the log is read at the cursor: whether there is a place to go to first.
     pub(super) fn seek(&mut self) -> bool {
-        let Some(replay) = self.replays.front().filter(|replay| replay.at_cursor) else {
-            return false;
-        };
+        let Some((AT_CURSOR, replay)) = self.replays.first() else { return false };
+        let sought = replay.sought;
         let leap = self.cursor.as_ref().and_then(Cursor::leap);
-        let Some(position) = leap.filter(|_| !replay.sought) else { return false };
+        let Some(position) = leap.filter(|_| !sought) else { return false };
         let log = self.log.clone();
         self.working = Some(async move { Done::Sought(log.start_at(position).await) }.boxed());
         true
     }
 
     pub(super) fn sought(&mut self, start: Result<Start, SubscribeError>) -> Option<Reading> {
-        let replay = self.replays.front_mut()?;
+        let replay = self.replays.get_mut(AT_CURSOR)?;
         match start {
             Ok(start) => {
                 replay.next = start.slot;
@@ -260,15 +248,6 @@ impl Reader {
         if self.is_live_at_cursor() && !self.live.is_empty() {
             if let Some(cursor) = &mut self.cursor {
                 cursor.idle_until(start);
-            }
-        }
-    }
-
-    /// The replay at the cursor goes first, so that it is live before anything joins that is not at the cursor.
-    pub(super) fn cursor_first(&mut self) {
-        if let Some(at) = self.replays.iter().position(|replay| replay.at_cursor) {
-            if at > 0 {
-                self.replays.rotate_left(at);
             }
         }
     }

@@ -13,14 +13,18 @@ use vulpes_raft::mutant::{planted, Mutant};
 use super::{Done, Reader, Reading};
 use crate::gate::{Subscription, SubscriptionId};
 use crate::log::Start;
+use crate::payload::Value;
 use crate::realm::{fits, Found, Retained, RetainedMap};
 use crate::topic::{Pattern, Topic};
 
 /// Retained values taken at once.
 const RETAINED_BATCH: usize = 128;
 
-/// Retained values looked at for one batch, where a pattern or a filter lets few through.
+/// Retained values looked at in one turn, over all subscriptions, where their patterns or filters let few through.
 const RETAINED_LOOKS: usize = 4096;
+
+/// Bytes of a value that a filter is tried on count as a look of their own.
+const LOOK_BYTES: usize = 1024;
 
 /// What a subscription begins with.
 pub(in crate::server) struct RetainedValues {
@@ -30,7 +34,6 @@ pub(in crate::server) struct RetainedValues {
 
 /// A subscription on its way through the retained values.
 pub(super) struct Retaining {
-    pub(super) id: SubscriptionId,
     pub(super) pattern: Pattern,
     pub(super) values: RetainedMap,
     /// The topic looked at last.
@@ -48,51 +51,63 @@ pub(super) enum Then {
     Nothing { kept_before: Position },
 }
 
-impl Reader {
-    /// Some more of the retained values that a subscription begins with.
-    pub(super) fn next_retained(&mut self) -> Option<Reading> {
-        let retaining = self.retaining.front_mut()?;
-        let filter = self.active.get(&retaining.id).and_then(|wish| wish.filter.as_ref());
+impl Retaining {
+    /// The next of its values, a batch at most, and whether that was all.
+    fn look(
+        &mut self,
+        filter: Option<&Value>,
+        looks: &mut usize,
+    ) -> (Vec<(Topic, Arc<Retained>)>, bool) {
         let mut values = Vec::new();
-        let mut looks = RETAINED_LOOKS;
-        let mut all = false;
-        while values.len() < RETAINED_BATCH && looks > 0 {
-            let behind = retaining.behind.as_ref();
-            match retaining.values.next_match(&retaining.pattern, behind, &mut looks) {
+        // To find that there is nothing is a look as well.
+        while values.len() < RETAINED_BATCH && *looks > 0 {
+            *looks -= 1;
+            match self.values.next_match(&self.pattern, self.behind.as_ref(), looks) {
                 Found::Match(topic, retained) => {
-                    let here = match retaining.then {
+                    let here = match self.then {
                         Then::Log(_) => true,
                         Then::Nothing { kept_before } => retained.at.position < kept_before,
                     };
                     let fitting = here
                         && filter.is_none_or(|filter| {
+                            *looks = looks.saturating_sub(retained.payload.len() / LOOK_BYTES);
                             fits(&crate::payload::value(&retained.payload), filter)
                         });
                     if fitting {
                         values.push((topic.clone(), retained.clone()));
                     }
-                    retaining.behind = Some(topic.clone());
+                    self.behind = Some(topic.clone());
                 }
-                Found::Behind(topic) => retaining.behind = Some(topic),
-                Found::End => {
-                    all = true;
-                    break;
-                }
+                Found::Behind(topic) => self.behind = Some(topic),
+                Found::End => return (values, true),
             }
         }
-        let id = retaining.id;
-        if !all || !values.is_empty() {
-            return Some(Reading::Retained(RetainedValues { id, values }));
+        (values, false)
+    }
+}
+
+impl Reader {
+    /// Some more of the retained values that subscriptions begin with: one batch of one of them, which is empty where
+    /// much was looked at and nothing found.
+    pub(super) fn next_retained(&mut self) -> Option<Reading> {
+        let mut looks = RETAINED_LOOKS;
+        loop {
+            let mut first = self.retaining.first_entry()?;
+            let id = *first.key();
+            let filter = self.active.get(&id).and_then(|wish| wish.filter.as_ref());
+            let (values, all) = first.get_mut().look(filter, &mut looks);
+            if !all || !values.is_empty() {
+                return Some(Reading::Retained(RetainedValues { id, values }));
+            }
+            let Retaining { pattern, then, snapshot, .. } = first.remove();
+            if snapshot {
+                self.active.remove(&id);
+                return Some(Reading::Ended(id));
+            }
+            if let Then::Log(start) = then {
+                self.replays.begin(id, pattern, start, None);
+            }
         }
-        let Retaining { pattern, then, snapshot, .. } = self.retaining.pop_front()?;
-        if snapshot {
-            self.active.remove(&id);
-            return Some(Reading::Ended(id));
-        }
-        if let Then::Log(start) = then {
-            self.replay(id, pattern, start, None);
-        }
-        self.next_retained()
     }
 
     /// Retained values come first; with `after`, once this node has read the log up to there.
@@ -117,13 +132,14 @@ impl Reader {
     pub(super) fn retain(&mut self, subscription: Subscription) {
         let view = self.realms.view();
         let skipped = u64::from(planted(Mutant::SkipBehindRetained));
-        self.retaining.push_back(Retaining {
-            id: subscription.id,
+        let start = Start { slot: Slot(view.next.0 + skipped), position: view.position };
+        let retaining = Retaining {
             pattern: subscription.pattern,
             values: view.realm(&self.realm),
             behind: None,
-            then: Then::Log(Start { slot: Slot(view.next.0 + skipped), position: view.position }),
+            then: Then::Log(start),
             snapshot: subscription.snapshot,
-        });
+        };
+        self.retaining.insert(subscription.id, retaining);
     }
 }

@@ -202,6 +202,16 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
     }
 
+    /// Has all noted that is left: the session ends.
+    pub(super) fn note_rest(&mut self) {
+        let Standing::Announced { realm, .. } = &self.standing else { return };
+        let Some(keeping) = &self.keeping else { return };
+        let session = self.gate.session();
+        for wish in keeping.wishes.iter().skip(keeping.noting) {
+            self.publishing.push_own(events::keeping(realm.clone(), session, &wish.act));
+        }
+    }
+
     /// What was wished first is noted, or not for lack of room.
     pub(super) fn noted(&mut self, noted: Noted) {
         let (Some(keeping), Some(reader)) = (&mut self.keeping, &mut self.reader) else { return };

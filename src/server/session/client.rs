@@ -1,0 +1,72 @@
+//! What a session makes of its client: whether it may be listened to, whether more may be made for it, and whether it is
+//! still there.
+//!
+//! Deliberately absent: the rules themselves (`room`, `liveness`), and a client that is known to be gone (`gone`).
+
+use super::liveness::{Finding, Seen, Terms};
+use super::{Keeping, Session, Wake};
+use crate::gate::Gate;
+use crate::limits;
+use crate::server::transport::{Transport, TransportError};
+
+impl<G: Gate, T: Transport> Session<G, T> {
+    /// Whether the client may be listened to.
+    pub(super) fn may_read(&self) -> bool {
+        self.closing.is_none()
+            && self.has_input()
+            && self.may_take()
+            && self.output() < limits::SESSION_OUTPUT_MOST
+    }
+
+    /// Whether there is room for what the client may say.
+    fn may_take(&self) -> bool {
+        self.publishing.has_room() && self.keeping.as_ref().is_none_or(Keeping::has_room)
+    }
+
+    pub(super) fn output(&self) -> usize {
+        self.transport.pending() + self.gate.output_size()
+    }
+
+    /// Whether more may be made for the client.
+    pub(super) fn has_room(&mut self) -> bool {
+        let waiting = self.output();
+        self.gone.is_none() && self.room.beside(waiting)
+    }
+
+    /// What the client has to do to be taken for alive. One that is closed, or not there yet, has other deadlines.
+    pub(super) fn terms(&self) -> Terms {
+        if self.closing.is_some() || self.reader.is_none() || self.gone.is_some() {
+            Terms::Unwatched
+        } else if self.transport.can_ask() {
+            Terms::Asked
+        } else if self.gate.deadline().is_none() {
+            Terms::Takes
+        } else {
+            Terms::Unwatched
+        }
+    }
+
+    /// Looks whether the client is still there.
+    pub(super) fn look_at_client(&mut self) -> Option<Wake> {
+        let meter = self.transport.meter();
+        let seen = Seen {
+            came: meter.came(),
+            taken: meter.taken(),
+            waiting: self.transport.pending() > 0,
+            unheard: !self.may_take(),
+        };
+        let (now, terms) = (self.now(), self.terms());
+        match self.liveness.look(now, terms, seen) {
+            Finding::Sign => {
+                self.gate.alive(now);
+                None
+            }
+            Finding::Nothing => None,
+            Finding::Ask => {
+                self.transport.ask();
+                Some(Wake::Asked)
+            }
+            Finding::Dead => Some(Wake::Failed(TransportError::Silent)),
+        }
+    }
+}

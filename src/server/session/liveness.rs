@@ -1,0 +1,175 @@
+//! Whether a client is still there, whatever its session is busy with.
+//!
+//! A sign of life is all that comes from a client and, while something waits for its socket, every byte that the socket
+//! takes: who is on a slow link may be unable to answer for as long as it has to read. A socket with nothing waiting proves
+//! nothing by taking more, because the system takes it for a client that is frozen, too.
+//!
+//! Invariant: who gives no sign is found out within the time of its terms, whether or not its socket is being read.
+//!
+//! Deliberately absent: MQTT's keep-alive, which is its gate's; it is told of the signs that it can't see.
+
+use crate::gate::Moment;
+use crate::limits;
+
+/// What a client has to do to be taken for alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Terms {
+    /// It is asked where it is silent, and has to answer as soon.
+    Asked,
+    /// It has to take what waits for it, some of it at least.
+    Takes,
+    /// Somebody else sees to it.
+    Unwatched,
+}
+
+/// What is known of a client just now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Bytes that have come from it.
+    pub(super) came: u64,
+    /// Bytes that its socket has taken.
+    pub(super) taken: u64,
+    /// Something waits for its socket.
+    pub(super) waiting: bool,
+    /// It is not listened to, for reasons of our own.
+    pub(super) unheard: bool,
+}
+
+/// What comes of looking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// It has given a sign of life that only a socket shows.
+    Sign,
+    /// Nothing new.
+    Nothing,
+    /// It is to be asked whether it is there.
+    Ask,
+    Dead,
+}
+
+#[derive(Debug)]
+pub(super) struct Liveness {
+    last_sign: Moment,
+    /// When it was asked for one. It has its time from there, however late that was.
+    asked: Option<Moment>,
+    seen: Seen,
+}
+
+impl Liveness {
+    pub(super) fn new(now: Moment) -> Self {
+        Self { last_sign: now, asked: None, seen: Seen::default() }
+    }
+
+    /// Looks whether the client is alive by its terms.
+    pub(super) fn look(&mut self, now: Moment, terms: Terms, seen: Seen) -> Finding {
+        let before = std::mem::replace(&mut self.seen, seen);
+        let took = before.waiting && seen.taken > before.taken;
+        let sign = took || before.unheard || seen.unheard;
+        let idle = match terms {
+            Terms::Asked => false,
+            Terms::Takes => !(before.waiting && seen.waiting),
+            Terms::Unwatched => true,
+        };
+        if sign || idle || seen.came > before.came {
+            self.last_sign = now;
+            self.asked = None;
+            return if sign { Finding::Sign } else { Finding::Nothing };
+        }
+        match self.deadline(terms) {
+            Some(deadline) if deadline <= now => {}
+            _ => return Finding::Nothing,
+        }
+        if terms == Terms::Asked && self.asked.is_none() {
+            self.asked = Some(now);
+            // What waits for it is a question already, and another one would only stand behind it.
+            return if seen.waiting { Finding::Nothing } else { Finding::Ask };
+        }
+        Finding::Dead
+    }
+
+    /// When to look at the latest.
+    pub(super) fn deadline(&self, terms: Terms) -> Option<Moment> {
+        let (since, patience) = match terms {
+            Terms::Asked => (self.asked.unwrap_or(self.last_sign), limits::WAMP_SILENCE),
+            Terms::Takes if self.seen.waiting => (self.last_sign, limits::SESSION_STALLED),
+            Terms::Takes | Terms::Unwatched => return None,
+        };
+        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        Some(Moment(since.0.saturating_add(patience)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Seen = Seen { came: 0, taken: 0, waiting: false, unheard: false };
+    const STUCK: Seen = Seen { waiting: true, ..IDLE };
+
+    /// Looks every second, at what a client shows then; tells what was found, and when, beside nothing.
+    fn watch(terms: Terms, shows: impl Fn(u64) -> Seen) -> Vec<(u64, Finding)> {
+        let mut liveness = Liveness::new(Moment(0));
+        let mut found = Vec::new();
+        for second in 0..200 {
+            let finding = liveness.look(Moment(second * 1000), terms, shows(second));
+            if finding != Finding::Nothing {
+                found.push((second, finding));
+            }
+            if finding == Finding::Dead {
+                break;
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_silent_client_is_asked_and_then_dead() {
+        assert_eq!(watch(Terms::Asked, |_| IDLE), [(5, Finding::Ask), (10, Finding::Dead)]);
+    }
+
+    /// A node that was stopped itself has to hear the answer first.
+    #[test]
+    fn who_is_asked_late_has_its_time_to_answer() {
+        let mut liveness = Liveness::new(Moment(0));
+        let mut look = |second: u64| liveness.look(Moment(1000 * second), Terms::Asked, IDLE);
+        assert_eq!([look(60), look(61), look(65)], [Finding::Ask, Finding::Nothing, Finding::Dead]);
+    }
+
+    #[test]
+    fn a_frozen_client_with_a_backlog_is_as_dead() {
+        assert_eq!(watch(Terms::Asked, |_| STUCK), [(10, Finding::Dead)]);
+        let end = [(limits::SESSION_STALLED.as_secs(), Finding::Dead)];
+        assert_eq!(watch(Terms::Takes, |_| STUCK), end);
+        assert!(watch(Terms::Takes, |_| IDLE).is_empty());
+        assert!(watch(Terms::Unwatched, |_| STUCK).is_empty());
+    }
+
+    #[test]
+    fn what_the_system_takes_for_it_is_no_sign() {
+        let trickle = |second| Seen { taken: 100 * second, ..IDLE };
+        assert_eq!(watch(Terms::Asked, trickle), [(5, Finding::Ask), (10, Finding::Dead)]);
+    }
+
+    #[test]
+    fn a_client_that_takes_what_waits_is_alive() {
+        for terms in [Terms::Asked, Terms::Takes] {
+            let slow = |second| Seen { taken: 10 * (second / 4), ..STUCK };
+            let found = watch(terms, slow);
+            assert!(found.iter().all(|(_, finding)| *finding == Finding::Sign), "{found:?}");
+            assert_eq!(found.len(), 49);
+        }
+    }
+
+    #[test]
+    fn a_client_that_says_something_is_alive() {
+        let pings = |second| Seen { came: second / 4, ..STUCK };
+        assert!(watch(Terms::Asked, pings).is_empty());
+        assert!(watch(Terms::Takes, pings).is_empty());
+    }
+
+    #[test]
+    fn nobody_is_dead_for_not_being_listened_to() {
+        let found = watch(Terms::Asked, |second| Seen { unheard: second < 100, ..IDLE });
+        assert_eq!(found[100..], [(100, Finding::Sign), (105, Finding::Ask), (110, Finding::Dead)]);
+    }
+}

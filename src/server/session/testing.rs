@@ -1,0 +1,221 @@
+//! A session with everything that it needs of a node, and a socket that takes what the test says.
+//!
+//! Time is paused and runs on only when nobody has anything to do: to sleep a little is to wait until all tasks rest.
+//!
+//! Deliberately absent: the order. What a session's beginning makes of it is said by the test.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{mpsc, watch};
+use vulpes_raft::ids::{
+    AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Shard, Slot, Stamp,
+};
+use vulpes_raft::order::{Resolution, Step};
+use vulpes_raft::sim::{self, SimConfig, SimDisk};
+
+use crate::dispatch::Dispatcher;
+use crate::entry::Inbox;
+use crate::event::{Event, Payload, Qos, SessionId};
+use crate::log::{log, Log, LogTail, Placed, Tail};
+use crate::realm::{Realms, SharedRealms};
+use crate::replica::Command;
+use crate::segment::{OpenSegment, Segment};
+use crate::server::calls::Calls;
+use crate::server::clients::Clients;
+use crate::server::desk::Desk;
+use crate::topic::{Realm, Topic};
+
+/// A socket as its peer sees it.
+#[derive(Clone, Default)]
+pub(super) struct Socket(Arc<Mutex<Shared>>);
+
+#[derive(Default)]
+struct Shared {
+    /// Bytes that it takes now.
+    room: usize,
+    taken: Vec<u8>,
+    writer: Option<Waker>,
+    sent: VecDeque<Bytes>,
+    reader: Option<Waker>,
+}
+
+impl Socket {
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap()
+    }
+
+    /// Takes so many bytes more.
+    pub(super) fn take(&self, bytes: usize) {
+        let mut shared = self.lock();
+        shared.room += bytes;
+        shared.writer.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// What it would take and was not given.
+    pub(super) fn room(&self) -> usize {
+        self.lock().room
+    }
+
+    pub(super) fn taken(&self) -> Vec<u8> {
+        self.lock().taken.clone()
+    }
+
+    /// How often a byte was taken.
+    pub(super) fn count(&self, byte: u8) -> usize {
+        self.lock().taken.iter().filter(|taken| **taken == byte).count()
+    }
+
+    pub(super) fn send(&self, bytes: impl Into<Bytes>) {
+        let mut shared = self.lock();
+        shared.sent.push_back(bytes.into());
+        shared.reader.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut shared = self.lock();
+        let Some(front) = shared.sent.front_mut() else {
+            shared.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        };
+        let bytes = front.split_to(front.len().min(buffer.remaining()));
+        buffer.put_slice(&bytes);
+        if !front.has_remaining() {
+            shared.sent.pop_front();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut shared = self.lock();
+        let count = bytes.len().min(shared.room);
+        if count == 0 {
+            shared.writer = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        shared.room -= count;
+        shared.taken.extend_from_slice(&bytes[..count]);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What a session needs of its node.
+pub(super) struct Node {
+    pub(super) clients: Arc<Clients>,
+    _inbox: Inbox,
+    tail: LogTail,
+    log: Log,
+    placed: mpsc::UnboundedSender<Arc<Placed>>,
+    _stop: watch::Sender<bool>,
+}
+
+pub(super) fn realm() -> Realm {
+    Realm::new("realm1").unwrap()
+}
+
+impl Node {
+    pub(super) fn new() -> Self {
+        let config = SimConfig { seed: 1, clock_ahead: 0, commit: Duration::ZERO };
+        let host = sim::host(config, &SimDisk::default());
+        let (entry, inbox) = Inbox::new();
+        let (commands, asked) = mpsc::channel(16);
+        let next = Tail { next_slot: Slot(1), next_position: Position(1) };
+        let (tail, log) = log(next, Vec::new());
+        let realms = SharedRealms::new(Realms::default());
+        let calls = Calls::new(&host, NodeId(1), realms.clone());
+        let desk = Desk::new(calls.clone());
+        let (stop, stopping) = watch::channel(false);
+        let all = [realm()].into_iter().collect();
+        let states = (realms, desk, calls);
+        let clients =
+            Clients::new(host, entry, commands, log.clone(), states, (all, realm()), stopping);
+        // Tests bound what goes through it.
+        #[allow(clippy::disallowed_methods)]
+        let (placed, to_dispatch) = mpsc::unbounded_channel();
+        tokio::spawn(dispatch(asked, to_dispatch));
+        Self { clients: Arc::new(clients), _inbox: inbox, tail, log, placed, _stop: stop }
+    }
+
+    /// Adds a segment to the log, of messages with these payloads.
+    pub(super) fn publish(&self, topic: &str, payloads: &[String]) {
+        let mut open = OpenSegment::default();
+        for payload in payloads {
+            let event = Event {
+                realm: realm(),
+                topic: Topic::from_mqtt(topic).unwrap(),
+                publisher: SessionId(9),
+                exclude_me: false,
+                disclose_me: false,
+                retain: false,
+                qos: Qos::AtMostOnce,
+                payload: Payload::raw(payload.clone().into()),
+                properties: Bytes::new(),
+                act: Bytes::new(),
+            };
+            open.push(&event).unwrap();
+        }
+        let Tail { next_slot: slot, next_position: base } = self.log.tail();
+        let number = SegmentNumber(slot.0);
+        let id = AdvanceSegment { entry: NodeId(1), incarnation: Incarnation(1), number };
+        let sealed = open.seal(id, Shard(0));
+        let step = Step::Segment(sealed.proposal(vec![]));
+        let resolution = Resolution { slot, stamp: Stamp(0), base, step };
+        let segment = Some(Segment::parse(sealed.body).unwrap());
+        let placed = Arc::new(Placed { resolution, segment, hidden: Box::default() });
+        self.tail.append(placed.clone());
+        self.placed.send(placed).unwrap();
+    }
+}
+
+async fn dispatch(
+    mut asked: mpsc::Receiver<Command>,
+    mut placed: mpsc::UnboundedReceiver<Arc<Placed>>,
+) {
+    let mut dispatcher = Dispatcher::new(Slot(1));
+    loop {
+        tokio::select! {
+            biased;
+            Some(placed) = placed.recv() => dispatcher.dispatch(&placed),
+            Some(command) = asked.recv() => match command {
+                Command::Join { join, answer } => drop(answer.send(dispatcher.join(join))),
+                Command::Leave { session, id, answer } => {
+                    dispatcher.leave(session, id);
+                    drop(answer.send(()));
+                }
+                Command::Remove(session) => dispatcher.remove(session),
+            },
+            else => return,
+        }
+    }
+}
+
+/// Waits until nobody has anything to do.
+pub(super) async fn rest() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}

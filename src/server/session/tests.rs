@@ -1,0 +1,182 @@
+//! A session's waking: a socket may take what waits in any number of steps, and whatever else happens meanwhile, the
+//! session goes on for as long as there is something to be taken.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::WebSocketStream;
+use vulpes_raft::host::BoxStream;
+
+use super::testing::{realm, rest, Node, Socket};
+use super::*;
+use crate::event::SessionId;
+use crate::gate::mqtt::{MqttConfig, MqttGate};
+use crate::gate::wamp::{Serializer, WampGate};
+use crate::server::metered::metered;
+use crate::server::transport::{MqttTransport, WampTransport};
+
+/// Bytes of all messages together: some times what waits for a socket at most.
+const BACKLOG: usize = 6 * limits::SESSION_OUTPUT;
+
+#[derive(Clone, Copy, Debug)]
+enum Protocol {
+    Mqtt,
+    Wamp,
+}
+
+/// What happens between two polls of a session.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The socket takes so many bytes.
+    Take(usize),
+    /// The client says something that is answered.
+    Say,
+    /// Something is published.
+    Publish,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let bytes = prop_oneof![1_usize..200, 1_usize..400_000, Just(limits::SESSION_OUTPUT)];
+    let step = prop_oneof![
+        8 => bytes.prop_map(Step::Take),
+        1 => Just(Step::Say),
+        1 => Just(Step::Publish),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+/// A frame of a client, masked with zeros.
+fn frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0];
+    frame.extend(text.as_bytes());
+    frame
+}
+
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![first, u8::try_from(body.len()).unwrap()];
+    packet.extend(body);
+    packet
+}
+
+/// A client that reads all from the beginning.
+fn connect(protocol: Protocol, node: &Node, socket: &Socket) {
+    let stream: BoxStream = Box::new(socket.clone());
+    let (clients, id) = (node.clients.clone(), SessionId(7));
+    match protocol {
+        Protocol::Mqtt => {
+            let config = MqttConfig { default_realm: realm() };
+            let gate = MqttGate::new(config, id, clients.now());
+            let mut session = Session::new(gate, MqttTransport::new(stream), clients);
+            session.gate.receive(packet(0x10, b"\0\x04MQTT\x04\x02\0\0\0\x01c").into(), Moment(0));
+            begin(session);
+            socket.send(packet(0x82, b"\0\x01\0\x0b$replay/0/#\0"));
+        }
+        Protocol::Wamp => {
+            let gate = WampGate::new(Serializer::Json, id, clients.now());
+            let (stream, meter) = metered(stream);
+            tokio::spawn({
+                let hello = r#"[1,"realm1",{"roles":{"subscriber":{}}}]"#;
+                async move {
+                    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+                    let mut session =
+                        Session::new(gate, WampTransport::new(socket, true, meter), clients);
+                    session.gate.receive(hello.into(), Moment(0));
+                    begin(session);
+                }
+            });
+            socket.send(frame(r##"[32,1,{"after":0},"#"]"##));
+        }
+    }
+}
+
+/// Runs a session that all know of.
+fn begin<G: Gate + 'static, T: Transport + 'static>(mut session: Session<G, T>) {
+    session.turn();
+    session.open();
+    tokio::spawn(session.run());
+}
+
+fn message(number: usize, size: usize) -> String {
+    format!("\"<{number:08}>{}\"", "x".repeat(size))
+}
+
+/// The numbers of all messages that came.
+fn numbers(taken: &[u8]) -> Vec<usize> {
+    let starts = taken.iter().enumerate().filter(|(_, byte)| **byte == b'<').map(|(at, _)| at);
+    let digits = starts.filter_map(|at| std::str::from_utf8(taken.get(at + 1..at + 9)?).ok());
+    digits.filter_map(|digits| digits.parse().ok()).collect()
+}
+
+/// Publishes a backlog, lets a client read it in steps, and tells what came.
+async fn read_in_steps(protocol: Protocol, sizes: &[usize], steps: &[Step]) -> Vec<usize> {
+    let node = Node::new();
+    let socket = Socket::default();
+    let mut published = 0;
+    let mut bytes = 0;
+    let mut publish = |count: usize| {
+        let sizes = sizes.iter().cycle().skip(published).take(count);
+        let payloads: Vec<String> =
+            sizes.enumerate().map(|(at, size)| message(published + at, *size)).collect();
+        published += count;
+        node.publish("t", &payloads);
+        (published, payloads.iter().map(String::len).sum::<usize>())
+    };
+    while bytes < BACKLOG {
+        bytes += publish(50).1;
+    }
+    connect(protocol, &node, &socket);
+    rest().await;
+    let began = Instant::now();
+    let mut all = publish(1).0;
+    for step in steps.iter().cycle().take(3 * steps.len()).chain(&[Step::Take(usize::MAX / 2)]) {
+        match step {
+            Step::Take(bytes) => socket.take(*bytes),
+            Step::Say => socket.send(match protocol {
+                Protocol::Mqtt => packet(0xc0, &[]),
+                Protocol::Wamp => frame(r#"[34,5,77]"#),
+            }),
+            Step::Publish => all = publish(3).0,
+        }
+        rest().await;
+        if socket.room() > 0 {
+            let came = socket.count(b'<');
+            assert_eq!(came, all, "the socket would take {} bytes more", socket.room());
+        }
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "it was woken by a timer only");
+    let came = numbers(&socket.taken());
+    assert_eq!(came.len(), all);
+    came
+}
+
+fn check(protocol: Protocol, sizes: &[usize], steps: &[Step]) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().start_paused(true);
+    let came = runtime.build().unwrap().block_on(read_in_steps(protocol, sizes, steps));
+    assert!(came.iter().copied().eq(0..came.len()), "each comes once and in its order");
+}
+
+/// It was woken only where one poll saw its output shrink from full to nothing.
+#[test]
+fn a_client_that_reads_in_two_steps_goes_on() {
+    let half = limits::SESSION_OUTPUT / 2;
+    for protocol in [Protocol::Mqtt, Protocol::Wamp] {
+        check(protocol, &[1000], &[Step::Take(half + 2000), Step::Take(half + 2000)]);
+        check(protocol, &[1000], &[Step::Take(7)]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn a_session_goes_on_however_its_socket_drains(
+        wamp in any::<bool>(),
+        sizes in proptest::collection::vec(prop_oneof![200_usize..1000, 0_usize..60_000], 1..20),
+        steps in steps(),
+    ) {
+        let protocol = if wamp { Protocol::Wamp } else { Protocol::Mqtt };
+        check(protocol, &sizes, &steps);
+    }
+}

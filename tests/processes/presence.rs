@@ -1,0 +1,199 @@
+//! Whether a client is there: slow ones are, frozen ones are not, and of one that has left, everything that it said counts.
+//!
+//! Invariant: none of the clients here can be told apart by its socket being read: all have more waiting for them than
+//! their sockets hold.
+//!
+//! Deliberately absent: the rules themselves, which the session's own tests have.
+
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+use serde_json::json;
+use tokio::time::{interval, sleep, timeout, Instant};
+use vulpes_jepsen::mqtt::{packet, string};
+use vulpes_jepsen::wait::{within, PATIENCE};
+use vulpes_jepsen::{Cluster, Said};
+
+use crate::raw::{connect, connect_with_will, frame, ping, Raw};
+
+/// More than the sockets of a client hold, on both sides.
+const BACKLOG: usize = 24 << 20;
+
+/// Bytes of one message.
+const MESSAGE: usize = 128 << 10;
+
+/// A WAMP client is given up after ten to fifteen seconds; the rest is for a busy machine.
+const GIVEN_UP: Duration = Duration::from_secs(25);
+
+async fn pour(cluster: &Cluster, topic: &str, bytes: usize) -> Result<usize> {
+    let mut publisher = cluster.mqtt(1).await?;
+    let text = "x".repeat(MESSAGE);
+    let count = bytes / MESSAGE;
+    for _ in 0..count {
+        publisher.publish_and_wait(topic, &text).await?;
+    }
+    Ok(count)
+}
+
+fn subscribe(filter: &str) -> Vec<u8> {
+    packet(0x82, &[vec![0, 1], string(filter), vec![0]].concat())
+}
+
+async fn next_publish(client: &mut Raw) -> Result<Vec<u8>> {
+    loop {
+        let (first, body) = client.packet().await?;
+        if first & 0xf0 == 0x30 {
+            return Ok(body);
+        }
+    }
+}
+
+/// It stood still for good as soon as its socket had taken what waited in two steps.
+#[tokio::test]
+async fn a_reader_of_qos_0_comes_to_the_end_of_a_replay() -> Result<()> {
+    let cluster = crate::cluster().nodes(1).start().await?;
+    let count = pour(&cluster, "present/replay", 2 * BACKLOG).await?;
+    let mut readers = Vec::new();
+    for name in ["fast", "slow"] {
+        let mut client = Raw::mqtt(cluster.node(1).mqtt(), name).await?;
+        // It says nothing any more, which would wake its session.
+        client.say(&subscribe("$replay/0/present/#")).await?;
+        readers.push((name, client));
+    }
+    for (name, client) in &mut readers {
+        for number in 0..count {
+            let came = within("the next message", PATIENCE, next_publish(client)).await;
+            let came = came.with_context(|| format!("{name}: {number} of {count}"))?;
+            ensure!(came.len() > MESSAGE, "{name}: {} bytes", came.len());
+            if *name == "slow" && number % 8 == 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_frozen_client_with_a_backlog_holds_nothing() -> Result<()> {
+    let cluster = crate::cluster().nodes(1).start().await?;
+    let (wamp, mqtt) = (cluster.node(1).wamp(), cluster.node(1).mqtt());
+    let lock =
+        json!({ "acknowledge": true, "retain": true, "when": null, "watch": true, "will": null });
+    // Neither reads anything from now on.
+    let mut holder = Raw::wamp(wamp).await?;
+    let asked = [json!([64, 2, {}, "present.work"]), json!([16, 1, lock, "present.lock", [1]])];
+    holder.say(&frame(&asked[0].to_string())).await?;
+    holder.messages(65, 1).await?;
+    holder.say(&frame(&asked[1].to_string())).await?;
+    holder.messages(17, 1).await?;
+    holder.say(&frame(&json!([32, 3, {}, "present.flood"]).to_string())).await?;
+    holder.messages(33, 1).await?;
+    let will = connect_with_will("frozen", 2, ("present/will", "gone"));
+    let mut frozen = Raw::mqtt_with(mqtt, &will).await?;
+    frozen.say(&subscribe("present/flood")).await?;
+    frozen.packet().await?;
+
+    let mut watching = cluster.mqtt(1).await?;
+    watching.subscribe_below("present/will").await?;
+    let mut next = Raw::wamp(wamp).await?;
+    next.say(&frame(&json!([16, 1, lock, "present.lock", [2]]).to_string())).await?;
+    pour(&cluster, "present/flood", BACKLOG).await?;
+    let began = Instant::now();
+    let turn = within("the lock", GIVEN_UP, next.message()).await?;
+    ensure!(turn[0] == 17, "{turn}");
+    println!("the lock was free after {:?}", began.elapsed());
+    let will = watching.next_within(GIVEN_UP).await?;
+    ensure!(matches!(&will, Said::Event(event) if event.payload == "gone"), "{will:?}");
+    println!("the will came after {:?}", began.elapsed());
+    next.say(&frame(&json!([64, 2, {}, "present.work"]).to_string())).await?;
+    next.messages(65, 1).await?;
+    drop((holder, frozen));
+    Ok(())
+}
+
+/// Reads 40 KB a second and pings in time, for a while, and then all the rest.
+async fn crawl(mut client: Raw, ping: &[u8], every: Duration, time: Duration) -> Result<Raw> {
+    const STEP: Duration = Duration::from_millis(100);
+    let (mut reads, mut pings) = (interval(STEP), interval(every));
+    let crawling = async {
+        loop {
+            tokio::select! {
+                _ = reads.tick() => client.buffer(4 << 10).await?,
+                _ = pings.tick() => client.send(ping).await?,
+            }
+        }
+    };
+    match timeout(time, crawling).await {
+        Ok(ended) => ended,
+        Err(_) => Ok(client),
+    }
+}
+
+#[tokio::test]
+async fn a_client_on_a_slow_link_stays() -> Result<()> {
+    let cluster = crate::cluster().nodes(1).start().await?;
+    let count = pour(&cluster, "present/slow", BACKLOG).await?;
+    let mqtt = async {
+        let hello = connect("slow", 2, 2);
+        let mut client = Raw::mqtt_with(cluster.node(1).mqtt(), &hello).await?;
+        client.say(&subscribe("$replay/0/present/slow")).await?;
+        let every = Duration::from_millis(1500);
+        let mut client = crawl(client, &packet(0xc0, &[]), every, Duration::from_secs(12)).await?;
+        for number in 0..count {
+            let came = within("the next message", PATIENCE, next_publish(&mut client)).await;
+            came.with_context(|| format!("MQTT: {number} of {count}"))?;
+        }
+        anyhow::Ok(())
+    };
+    let wamp = async {
+        let mut client = Raw::wamp(cluster.node(1).wamp()).await?;
+        client.say(&frame(&json!([32, 3, { "after": 0 }, "present.slow"]).to_string())).await?;
+        let every = Duration::from_secs(4);
+        let mut client = crawl(client, &ping(), every, Duration::from_secs(22)).await?;
+        client.messages(36, count).await.context("WAMP")?;
+        anyhow::Ok(())
+    };
+    tokio::try_join!(mqtt, wamp).map(drop)
+}
+
+/// None of what they said was published.
+#[tokio::test]
+async fn all_that_a_client_said_before_it_left_is_done() -> Result<()> {
+    const CLIENTS: usize = 30;
+    const MESSAGES: usize = 200;
+    let cluster = crate::cluster().nodes(1).start().await?;
+    let mut watching = cluster.mqtt(1).await?;
+    watching.subscribe_below("present").await?;
+    for client in 0..CLIENTS {
+        let mut bytes = connect(&format!("hasty-{client}"), 2, 0);
+        for number in 0..MESSAGES {
+            let id = (number as u16 + 1).to_be_bytes().to_vec();
+            let text = format!("mqtt-{client}-{number}").into_bytes();
+            // In turn with and without an answer that nobody is there to read.
+            let (first, id) = if client % 2 == 0 { (0x32, id) } else { (0x30, Vec::new()) };
+            bytes.extend(packet(first, &[string("present/hasty"), id, text].concat()));
+        }
+        bytes.extend(packet(0xe0, &[]));
+        Raw::open(cluster.node(1).mqtt()).await?.send(&bytes).await?;
+        let mut wamp = Raw::wamp(cluster.node(1).wamp()).await?;
+        let publish = |number: usize| {
+            let text = format!("wamp-{client}-{number}");
+            let options = json!({ "acknowledge": client % 2 == 0 });
+            frame(&json!([16, number + 1, options, "present.hasty", [text]]).to_string())
+        };
+        let mut bytes: Vec<u8> = (0..MESSAGES).flat_map(publish).collect();
+        bytes.extend(frame(&json!([6, {}, "wamp.close.close_realm"]).to_string()));
+        wamp.send(&bytes).await?;
+    }
+    let mut came = std::collections::BTreeMap::<String, usize>::new();
+    while came.values().sum::<usize>() < 2 * CLIENTS * MESSAGES {
+        let said = watching.next_within(PATIENCE).await;
+        let Said::Event(event) = said.with_context(|| format!("{came:?}"))? else { continue };
+        let text = event.payload.trim_matches('"').to_owned();
+        let (client, number) = text.rsplit_once('-').context("a foreign message")?;
+        let next = came.entry(client.to_owned()).or_default();
+        ensure!(number.parse() == Ok(*next), "{text} instead of {next}");
+        *next += 1;
+    }
+    Ok(())
+}
