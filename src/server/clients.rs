@@ -54,8 +54,7 @@ impl Clients {
         log: Log,
         (realm_states, desk, calls): (SharedRealms, Desk, Calls),
         (realms, default_realm): (BTreeSet<Realm>, Realm),
-        most: usize,
-        stopping: watch::Receiver<bool>,
+        (most, stopping): (usize, watch::Receiver<bool>),
     ) -> Self {
         Self {
             host,

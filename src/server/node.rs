@@ -258,8 +258,7 @@ impl Node {
                 log.reading_from(nearest_first(&self.config, &read)),
                 (realms.clone(), desk, calls),
                 self.known_realms(),
-                tuning.connections,
-                stop,
+                (tuning.connections, stop),
             ));
             for (protocol, listener) in listeners {
                 host.clients.spawn(listen::serve(protocol, listener, clients.clone()));

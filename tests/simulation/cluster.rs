@@ -18,6 +18,9 @@ use crate::record::Record;
 /// The hosts that clients run on.
 pub(crate) const CLIENTS: [&str; 2] = ["east", "west"];
 
+/// So many slots are more than the order may not have yet of what a node holds: it writes that down every second.
+const MUCH: u64 = 60;
+
 /// All nodes, and what is wrong with them just now.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Simulated>,
@@ -130,8 +133,10 @@ impl Cluster {
             }
             Fault::Remember { node } => {
                 self.node(node).disk.remember();
+                self.node(node).remembered = record.log.len();
                 Ongoing::Over
             }
+            Fault::PutBack { node } => self.put_back(sim, node, record),
             Fault::Rot { node, rot } => self.rot(sim, node, rot, record),
             Fault::WrongClock { node, by } => {
                 record.counts.clocks += 1;
@@ -160,6 +165,25 @@ impl Cluster {
         self.crash(sim, id, true);
         self.node(id).rot(rot, seed, record);
         Ongoing::Crashed(vec![id])
+    }
+
+    fn put_back(&mut self, sim: &mut Sim<'_>, id: u64, record: &mut Record) -> Ongoing {
+        let ends_here = !self.node(id).crashed;
+        if ends_here {
+            record.counts.crashes += 1;
+            self.crash(sim, id, true);
+        }
+        let node = self.node(id);
+        if node.remembered > 0 && node.disk.put_back() {
+            node.rotten = true;
+            node.older = record.log.len() > node.remembered + MUCH;
+            record.counts.rotten += 1;
+        }
+        if ends_here {
+            Ongoing::Crashed(vec![id])
+        } else {
+            Ongoing::Over
+        }
     }
 
     /// Ends a fault.

@@ -281,6 +281,12 @@ fn a_database_from_a_backup_is_refused() {
 }
 
 #[test]
+fn an_older_copy_of_a_folder_is_refused() {
+    let counts = all_pass((0..8).map(Plan::with_older_folder));
+    assert!(counts.retired >= 5, "{} nodes have refused: too few to mean anything", counts.retired);
+}
+
+#[test]
 fn a_node_that_was_away_for_too_long_fills_in_what_it_lacks() {
     for plan in [Plan::with_absence, Plan::with_absence_and_groups] {
         let left_behind = all_pass((0..8).map(plan)).left_behind;

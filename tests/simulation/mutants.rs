@@ -46,7 +46,13 @@ fn acknowledging_before_the_quorum_is_caught() {
 
 #[test]
 fn skipping_the_fsync_is_caught() {
-    caught_by(Mutant::SkipFsync, "and does not hold it");
+    let complaints = ["and does not hold it", "has less than it has told"];
+    caught_by_one_of(Mutant::SkipFsync, Plan::new, &complaints);
+}
+
+#[test]
+fn taking_part_with_an_older_folder_is_caught() {
+    caught_in(Mutant::AcceptOlderDisk, Plan::with_older_folder, "an older copy of its folder");
 }
 
 #[test]

@@ -79,6 +79,10 @@ pub(crate) struct Simulated {
     pub(crate) buried: bool,
     /// Its disk was replaced: it is not the node it was, and may not take its place.
     pub(crate) wiped: bool,
+    /// How many slots there were when its disk was remembered.
+    pub(crate) remembered: u64,
+    /// It has an older copy of its folder, and has to say so.
+    pub(crate) older: bool,
     /// Its disk has rotted: it may refuse to start, or end, or have bodies that it knows to be damaged.
     pub(crate) rotten: bool,
 }
@@ -99,6 +103,8 @@ impl Simulated {
             doomed: false,
             buried: false,
             wiped: false,
+            remembered: 0,
+            older: false,
             rotten: false,
         };
         if plan.rots() == Some(id) {

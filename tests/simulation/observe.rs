@@ -182,6 +182,11 @@ impl Cluster {
     pub(crate) fn verdict(&self, record: &mut Record) {
         for node in &self.nodes {
             let Some(handles) = node.handles() else { continue };
+            if node.older && !record.retired.contains(&node.id) {
+                let reason =
+                    format!("node {} takes part with an older copy of its folder", node.id);
+                record.check(Err(reason));
+            }
             if handles.storage.is_none() || node.wiped {
                 continue;
             }

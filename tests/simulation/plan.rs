@@ -129,6 +129,8 @@ pub(crate) enum Fault {
     WrongClock { node: u64, by: i64 },
     /// What is on a node's disk now is what some pages of it will be again.
     Remember { node: u64 },
+    /// All that was on a node's disk when it was remembered is put back there while the node is down.
+    PutBack { node: u64 },
     /// A node's disk rots: while it is down, or, where a bit of a body flips, while it runs.
     Rot { node: u64, rot: Rot },
 }
@@ -355,6 +357,16 @@ impl Plan {
         Self::new(seed).rotting(vec![copy, Episode { begins, ends: begins + 200, fault }])
     }
 
+    /// A plan in which a node comes back with a copy of its whole folder from a while ago.
+    pub(crate) fn with_older_folder(seed: u64) -> Self {
+        let mut chance = Chance::new(seed).branch(306);
+        let node = chance.between(1, 3);
+        let (copied, begins) = (chance.between(800, 1_500), chance.between(4_000, 5_000));
+        let copy = Episode { begins: copied, ends: copied, fault: Fault::Remember { node } };
+        let fault = Fault::PutBack { node };
+        Self::new(seed).rotting(vec![copy, Episode { begins, ends: begins + 200, fault }])
+    }
+
     /// The plan in which this is what rots.
     fn rotting(mut self, rot: Vec<Episode>) -> Self {
         let others = |fault| !matches!(fault, Fault::Rot { .. } | Fault::Remember { .. });
@@ -416,7 +428,7 @@ impl Plan {
 /// The node whose disk may be lost for good.
 fn lost(episodes: &[Episode]) -> Option<u64> {
     episodes.iter().find_map(|episode| match episode.fault {
-        Fault::Rot { node, .. } | Fault::Wipe { node } => Some(node),
+        Fault::Rot { node, .. } | Fault::PutBack { node } | Fault::Wipe { node } => Some(node),
         _ => None,
     })
 }

@@ -28,6 +28,9 @@ use crate::op::{Blow, Died};
 use crate::wait::{until, within};
 use crate::Cluster;
 
+/// How far off a clock is that was never set: 400 days, in milliseconds.
+const FAR_OFF: i64 = 400 * 86_400_000;
+
 /// How long a node that is told to obey has to say that it does.
 pub const ARMED: Duration = Duration::from_secs(20);
 
@@ -246,7 +249,7 @@ impl Arena {
                 &format!("slow={}", dice.between(20, 400)),
             ),
             "clock" => {
-                let wrong = *dice.pick(&[50_i64, 700, 5_000, 60_000, 3_600_000]);
+                let wrong = *dice.pick(&[50_i64, 700, 5_000, 60_000, 3_600_000, FAR_OFF]);
                 let wrong = if dice.chance(0.5) { wrong } else { -wrong };
                 self.order(active.blow.number, &nodes, "clock", &wrong.to_string())
             }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use redb::{Database, DatabaseError, StorageBackend};
 
-use super::{Clock, Disk, InPlace, RealDisk};
+use super::{Clock, Disk, FileId, InPlace, RealDisk};
 use crate::ids::Stamp;
 
 #[cfg(not(debug_assertions))]
@@ -139,6 +139,10 @@ impl Disk for FaultyDisk {
     fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         self.faults.orders().check(true)?;
         self.real.write_file(path, content)
+    }
+
+    fn file_id(&self, path: &Path) -> io::Result<Option<FileId>> {
+        self.real.file_id(path)
     }
 
     fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn InPlace>> {

@@ -64,6 +64,8 @@ struct Small {
     current: Vec<u8>,
     /// What a crash may leave.
     durable: Vec<u8>,
+    /// What was durable when it was last remembered.
+    remembered: Vec<u8>,
 }
 
 /// What was asked of a disk so far, over all of its lives.
@@ -168,11 +170,32 @@ impl SimDisk {
         self.lock().writes_through = true;
     }
 
-    /// Notes what is durable, for pages that will be stale.
+    /// Notes what is durable, for pages that will be stale, or all of it.
     pub fn remember(&self) {
-        for image in self.lock().databases.values_mut() {
+        let mut state = self.lock();
+        for image in state.databases.values_mut() {
             image.remembered.clone_from(&image.durable);
         }
+        for file in state.files.values_mut() {
+            file.remembered.clone_from(&file.durable);
+        }
+    }
+
+    /// Puts all files back as they were when they were last remembered, while the power is cut: a copy of the whole folder.
+    /// Tells whether anything is different by it.
+    pub fn put_back(&self) -> bool {
+        let mut state = self.lock();
+        let mut different = false;
+        for image in state.databases.values_mut() {
+            different |= image.durable != image.remembered;
+            image.durable.clone_from(&image.remembered);
+            image.current.clone_from(&image.remembered);
+        }
+        for file in state.files.values_mut().filter(|file| !file.remembered.is_empty()) {
+            file.durable.clone_from(&file.remembered);
+            file.current.clone_from(&file.remembered);
+        }
+        different
     }
 
     /// Has databases that are opened from now on cache nothing, so that what rots is what is read.
@@ -278,8 +301,9 @@ impl Disk for SimDisk {
         Self::alive(&state)?;
         check_room(state.trouble)?;
         check_sync(state.trouble)?;
-        let file = Small { current: content.to_vec(), durable: content.to_vec() };
-        state.files.insert(path.to_owned(), file);
+        let remembered = state.files.get(path).map_or_else(Vec::new, |old| old.remembered.clone());
+        let (current, durable) = (content.to_vec(), content.to_vec());
+        state.files.insert(path.to_owned(), Small { current, durable, remembered });
         Ok(())
     }
 
