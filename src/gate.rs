@@ -235,6 +235,26 @@ pub enum EndReason {
     FellBehind { oldest: Position },
 }
 
+/// Messages of a client that came to nothing, and that its protocol has no answer to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    pub count: u64,
+    /// What was wrong with the last one.
+    pub reason: String,
+}
+
+/// What a client is told beneath its protocol when its gate closes, where the transport has words of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Farewell {
+    /// The gate has said all.
+    #[default]
+    Said,
+    /// The node goes away: the client is welcome at another one, and here once the node is back.
+    Away(String),
+    /// The session is over, and the client is welcome to begin another one.
+    Again(String),
+}
+
 /// A protocol's session.
 pub trait Gate: Send {
     /// Takes what the client sent: for WAMP one WebSocket message, for MQTT one or more whole packets.
@@ -289,6 +309,16 @@ pub trait Gate: Send {
 
     /// The session ends from our side: says so as the protocol does, then asks for [`Request::Close`].
     fn end(&mut self, reason: EndReason);
+
+    /// What was dropped without an answer since this was asked last.
+    fn poll_dropped(&mut self) -> Option<Dropped> {
+        None
+    }
+
+    /// What the transport is to say at the end.
+    fn farewell(&self) -> Farewell {
+        Farewell::Said
+    }
 
     /// The next thing it wants done.
     fn poll_request(&mut self) -> Option<Request>;

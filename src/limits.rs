@@ -62,8 +62,17 @@ pub const CONNECTIONS: usize = 20_000;
 /// Of the files that the process may have open, those that clients leave to other nodes, operators and the disk.
 pub const RESERVED_FILES: usize = 256;
 
+/// Connections beyond that are told so, this many at a time; others are closed without a word.
+pub const REFUSALS: usize = 64;
+
 /// How long a client may take from connecting to having opened its session.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long a connection that ends may take to write its last word, and then the client to read it and hang up.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// Bytes that a client may still send meanwhile: they are read and dropped, so that the last word is not lost.
+pub const LINGER_BYTES: usize = 16 << 20;
 
 /// How long a WAMP client may be silent before it is asked for a sign of life, and then until its connection is closed. While
 /// something waits for its socket, to take some of it is a sign of life, and to take nothing is silence.
@@ -236,6 +245,7 @@ const _: () = {
     assert!(EVENT < CLIENT_MESSAGE);
     assert!(SESSION_STATES_BYTES / 1024 > 3 * CONNECTIONS, "room for plain sessions");
     assert!(EVENT <= SESSION_WAIT_BYTES);
+    assert!(4 * CLIENT_MESSAGE < LINGER_BYTES);
     // A will becomes an argument, and what is kept of it is merged with others and goes through every gate.
     assert!(CONDITION_DEPTH + 2 <= PAYLOAD_DEPTH);
     assert!(4 * CONDITION < EVENT);

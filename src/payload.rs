@@ -9,16 +9,33 @@
 //! A binary is WAMP's own where the serializer has one, and in JSON the string `"\0…"` with base64 behind the zero
 //! (WAMP basic profile, "Binary conversion of JSON Strings").
 //!
+//! What is published, called or answered over WAMP is looked at on the way in, because a client that reads something it
+//! has no word for loses its session:
+//!
+//! | what comes in | what becomes of it |
+//! |---|---|
+//! | a key that is a number, a truth or null | its JSON text; the last of equal keys counts |
+//! | a CBOR tag, `undefined`, a time, half a surrogate pair in JSON | the tag's content, null, seconds since 1970, U+FFFD |
+//! | CBOR without a length (indefinite) | the same with one |
+//! | integers of more than 64 bits, NaN and infinities, `1e400` | refused |
+//! | MessagePack's other extensions; tags whose content means nothing alone; other simple values; keys that are lists, dictionaries or binaries | refused |
+//! | text that is not UTF-8; a string that begins with U+0000, unless it is JSON's binary | refused |
+//! | nested deeper than [`limits::PAYLOAD_DEPTH`]; the key `__proto__` | refused |
+//! | 64-bit integers, floats of any width | the same value for everybody; a fraction in JSON is the nearest float |
+//!
+//! An MQTT payload that is such JSON is a string to WAMP clients, and text that begins with U+0000 a binary.
+//!
 //! Readers and writers are ours because the gates need from one pass what no crate gives together: slices of a message
 //! left as they came, a check of all they hold, and a limit on nesting. serde_json, rmp-serde and ciborium stand beside
 //! them in the tests.
 //!
-//! Invariant: no bytes make a reader panic, and reading takes memory in proportion to the bytes. What
-//! [`limits::PAYLOAD_DEPTH`] forbids never reaches the log as a WAMP payload; as an MQTT payload it is a string.
+//! Invariant: no bytes make a reader panic, and reading takes memory in proportion to the bytes. What is refused never
+//! reaches the log as a WAMP payload.
 //!
 //! Deliberately absent: what a message is (`gate`), and what a value means to `when` and `filter`.
 
 mod cbor;
+mod cursor;
 mod json;
 mod msgpack;
 mod read;
@@ -33,6 +50,7 @@ pub(crate) use self::read::{elements, entries, Elements, Kind};
 pub use self::value::Value;
 pub(crate) use self::write::Writer;
 
+use self::read::Notes;
 use crate::event::{Encoding, Payload};
 use crate::limits;
 
@@ -86,9 +104,28 @@ pub struct Arguments {
 /// Reads one value, which must be all there is.
 ///
 /// # Errors
-/// Where the bytes are not one whole value, or nested deeper than [`limits::PAYLOAD_DEPTH`].
+/// Where the bytes are not one whole value that can be passed on to everybody.
 pub fn decode(serializer: Serializer, bytes: &[u8]) -> Result<Value, Malformed> {
-    read::decode(serializer, bytes, limits::PAYLOAD_DEPTH)
+    decode_within(serializer, bytes, limits::PAYLOAD_DEPTH)
+}
+
+fn decode_within(serializer: Serializer, bytes: &[u8], depth: usize) -> Result<Value, Malformed> {
+    let (value, notes) = read::decode(serializer, bytes, depth)?;
+    notes.unfit.map_or(Ok(value), Err)
+}
+
+/// A value written anew, in the same serializer, so that nothing is left in it that ends a reader. What can't be read is
+/// left as it is.
+pub(crate) fn mended(serializer: Serializer, bytes: &[u8]) -> Bytes {
+    match read::decode(serializer, bytes, limits::PAYLOAD_DEPTH) {
+        Ok((value, _)) => encode(serializer, &value).into(),
+        Err(_) => Bytes::copy_from_slice(bytes),
+    }
+}
+
+/// Whether a value has to be [`mended`] before it is passed on.
+pub(crate) fn is_odd(serializer: Serializer, bytes: &[u8]) -> bool {
+    read::check(serializer, bytes, limits::PAYLOAD_DEPTH).is_ok_and(|notes| notes.odd)
 }
 
 /// Writes one value.
@@ -151,17 +188,17 @@ pub fn value(payload: &Payload) -> Value {
 /// The arguments of a stored payload. What a gate took is a list; should other bytes turn up, they are shown as the
 /// binary that they are.
 fn stored_args(from: Serializer, bytes: &Bytes) -> Option<Vec<Value>> {
-    match decode(from, bytes) {
+    match read::decode(from, bytes, limits::PAYLOAD_DEPTH) {
         _ if bytes.is_empty() => None,
-        Ok(Value::List(args)) => Some(args),
+        Ok((Value::List(args), _)) => Some(args),
         _ => Some(vec![Value::Bytes(bytes.to_vec())]),
     }
 }
 
 /// The keywords of a stored payload, if it has any.
 fn stored_kwargs(from: Serializer, bytes: &Bytes) -> Option<Value> {
-    match decode(from, bytes) {
-        Ok(Value::Dict(pairs)) if !pairs.is_empty() => Some(Value::Dict(pairs)),
+    match read::decode(from, bytes, limits::PAYLOAD_DEPTH) {
+        Ok((Value::Dict(pairs), _)) if !pairs.is_empty() => Some(Value::Dict(pairs)),
         _ => None,
     }
 }
@@ -183,12 +220,13 @@ fn wamp_value(from: Serializer, payload: &Payload) -> Option<Value> {
 
 /// What an MQTT payload becomes as the one argument: one level less deep, because a list goes around it.
 fn raw_value(bytes: &[u8]) -> Value {
-    if let Ok(value) = read::decode(Serializer::Json, bytes, limits::PAYLOAD_DEPTH - 1) {
+    if let Ok(value) = decode_within(Serializer::Json, bytes, limits::PAYLOAD_DEPTH - 1) {
         return value;
     }
     match std::str::from_utf8(bytes) {
-        Ok(text) => Value::Str(text.to_owned()),
-        Err(_) => Value::Bytes(bytes.to_vec()),
+        // WAMP's JSON has no word for a string that begins with a zero character.
+        Ok(text) if !text.starts_with('\0') => Value::Str(text.to_owned()),
+        _ => Value::Bytes(bytes.to_vec()),
     }
 }
 
@@ -199,7 +237,7 @@ fn raw_to_list(bytes: &Bytes, serializer: Serializer) -> Bytes {
     } else {
         writer.begin_list(1);
         let json = || read::check(Serializer::Json, bytes, limits::PAYLOAD_DEPTH - 1);
-        if serializer == Serializer::Json && json().is_ok() {
+        if serializer == Serializer::Json && json().is_ok_and(|notes| notes == Notes::default()) {
             writer.raw(bytes);
         } else {
             writer.value(&raw_value(bytes));

@@ -2,7 +2,8 @@
 //!
 //! - [`node`]: starts the roles that the configuration names, and stops them.
 //! - `links`, `peers`: how its roles reach each other, and other nodes reach them.
-//! - `listen`, `transport`, `session`, `publishing`, `reader`, `delivery`, `events`, `clients`: client connections.
+//! - `listen`, `transport`, `session`, `publishing`, `reader`, `delivery`, `events`, `clients`: client connections;
+//!   `upgrade` and `refusal` at their beginning, `linger` at their end, `drops` where they are told nothing.
 //! - `calls`: calls between them, and to and from other entries.
 //! - `desk`: what the realms' state has to say to them, and what they have left to be published.
 //! - `storages`: the way to each storage, and whether they are as when the cluster was formed.
@@ -19,8 +20,10 @@ mod calls;
 mod clients;
 mod delivery;
 mod desk;
+mod drops;
 mod events;
 mod files;
+mod linger;
 mod links;
 mod listen;
 mod metered;
@@ -29,12 +32,14 @@ mod peers;
 mod publishing;
 mod reader;
 mod readiness;
+mod refusal;
 mod repair;
 mod retention;
 mod session;
 mod storages;
 mod transport;
 pub mod tuning;
+mod upgrade;
 mod upkeep;
 
 use std::future::Future;

@@ -213,7 +213,7 @@ impl SyncNode {
                 })
             }));
         }
-        let held = admission::held_here(&node.inner).await.map_err(|error| file.failed(&error))?;
+        let held = admission::held_here(&node.inner).await.map_err(|error| file.disk(&error))?;
         node.spawn_tasks(queue, held);
         Ok(node)
     }

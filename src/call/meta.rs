@@ -165,10 +165,8 @@ fn roles(args: &[Value]) -> Result<Option<Vec<String>>, CallError> {
 }
 
 fn number(args: &[Value], what: &str) -> Result<u64, CallError> {
-    match args.first() {
-        Some(Value::Int(number)) if *number >= 0 => Ok(number.unsigned_abs()),
-        _ => Err(own(INVALID_ARGUMENT, &format!("the first argument is {what}"))),
-    }
+    let number = args.first().and_then(Value::whole);
+    number.ok_or_else(|| own(INVALID_ARGUMENT, &format!("the first argument is {what}")))
 }
 
 fn text(args: &[Value]) -> Result<&str, CallError> {

@@ -313,7 +313,8 @@ mod tests {
         for (n, pattern) in (1..).zip(&all) {
             patterns.insert(pattern, n);
         }
-        for (topic, expected) in [(deep.clone(), vec![1, 2, 3, 4]), (format!("a{deep}"), vec![2, 4])]
+        for (topic, expected) in
+            [(deep.clone(), vec![1, 2, 3, 4]), (format!("a{deep}"), vec![2, 4])]
         {
             let topic = Topic::from_mqtt(&topic).unwrap();
             assert_eq!(patterns.search(&topic), expected);

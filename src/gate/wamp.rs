@@ -31,7 +31,8 @@
 //! CHALLENGE (4) is not spoken yet. What only a router says is a breach of protocol from a client at any time.
 //!
 //! Invariant: no request is swallowed. It is answered as WAMP answers it; where WAMP has no answer (a PUBLISH without
-//! `acknowledge` that can't be taken), the session ends with the reason.
+//! `acknowledge` that can't be taken), it is dropped, and the node's operator is told ([`Gate::poll_dropped`]): a client
+//! that lost its session for it would come back and do it again.
 //!
 //! Deliberately absent: authentication, and who gets which event or call; a payload is never decoded here.
 
@@ -43,6 +44,7 @@ mod publishing;
 mod reply;
 mod subscriptions;
 mod topics;
+mod unfit;
 mod uri;
 
 use std::collections::VecDeque;
@@ -56,8 +58,8 @@ use self::subscriptions::{Ended, Kind, Subscribe, Subscriptions};
 use super::details::{self, Transport, ANONYMOUS};
 use super::terms;
 use super::{
-    Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, Request, SubscribeError, Subscription,
-    SubscriptionId,
+    Answer, Delivery, Dropped, EndReason, Farewell, Gate, Moment, OpenRefusal, Request,
+    SubscribeError, Subscription, SubscriptionId,
 };
 use crate::act::{Join, Refusal};
 use crate::call::Told;
@@ -101,6 +103,9 @@ pub struct WampGate {
     requests: VecDeque<Request>,
     output: VecDeque<Bytes>,
     output_size: usize,
+    /// What the transport says once it is closed.
+    farewell: Farewell,
+    dropped: Option<Dropped>,
 }
 
 #[derive(Debug)]
@@ -138,11 +143,18 @@ impl WampGate {
             requests: VecDeque::new(),
             output: VecDeque::new(),
             output_size: 0,
+            farewell: Farewell::Said,
+            dropped: None,
         }
     }
 
     fn take(&mut self, input: &Bytes) -> Result<(), Violation> {
-        let message = message::decode(self.serializer, input)?;
+        let (message, unfit) = message::decode(self.serializer, input)?;
+        if let Some(unfit) = unfit.filter(|_| self.is_open()) {
+            if self.refuse_unfit(&message, unfit)? {
+                return Ok(());
+            }
+        }
         let unexpected = |message: &Message<'_>, when| {
             Err(Violation::Unexpected { message: message.name(), when })
         };
@@ -296,6 +308,13 @@ impl WampGate {
         self.close();
     }
 
+    /// Ends the session without a word of WAMP's own: stock clients take GOODBYE and ABORT for final, and come back after
+    /// a connection that was closed without one.
+    fn part(&mut self, farewell: Farewell) {
+        self.farewell = farewell;
+        self.close();
+    }
+
     fn close(&mut self) {
         self.state = State::Closed;
         self.requests.push_back(Request::Close { drop_will: false });
@@ -334,7 +353,17 @@ impl Gate for WampGate {
                 self.send(reply::welcome(self.serializer, self.session, &realm));
                 self.state = State::Open { realm };
             }
-            Err(refusal) => self.abort(uri::of_open_refusal(refusal), &refusal.to_string()),
+            Err(
+                refusal @ (OpenRefusal::Unavailable
+                | OpenRefusal::TooManyConnections
+                | OpenRefusal::NoRoom),
+            ) => {
+                let uri = uri::of_open_refusal(refusal);
+                self.part(Farewell::Again(format!("{uri}: {refusal}")));
+            }
+            Err(refusal @ OpenRefusal::NoSuchRealm) => {
+                self.abort(uri::of_open_refusal(refusal), &refusal.to_string());
+            }
         }
     }
 
@@ -474,14 +503,26 @@ impl Gate for WampGate {
 
     fn end(&mut self, reason: EndReason) {
         let (uri, sentence) = uri::of_end(reason);
-        match self.state {
-            State::Closed => {}
-            State::Connected { .. } | State::Opening { .. } => self.abort(uri, &sentence),
-            State::Open { .. } => {
+        match (&self.state, reason) {
+            (State::Closed, _) => {}
+            (_, EndReason::Shutdown) => self.part(Farewell::Away(format!("{uri}: {sentence}"))),
+            (_, EndReason::Unavailable | EndReason::Lost | EndReason::FellBehind { .. }) => {
+                self.part(Farewell::Again(format!("{uri}: {sentence}")));
+            }
+            (State::Open { .. }, EndReason::TakenOver | EndReason::HandshakeTimeout) => {
                 self.send(reply::goodbye(self.serializer, uri, Some(&sentence)));
                 self.close();
             }
+            (_, EndReason::TakenOver | EndReason::HandshakeTimeout) => self.abort(uri, &sentence),
         }
+    }
+
+    fn poll_dropped(&mut self) -> Option<Dropped> {
+        self.dropped.take()
+    }
+
+    fn farewell(&self) -> Farewell {
+        self.farewell.clone()
     }
 
     fn poll_request(&mut self) -> Option<Request> {

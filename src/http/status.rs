@@ -170,6 +170,9 @@ pub struct EntryStatus {
     pub mqtt_sessions: u64,
     /// Sealed segments that are not resolved yet.
     pub pending_segments: u64,
+    /// Messages of clients since the process started that could not be taken, and that WAMP has no answer to.
+    #[serde(default)]
+    pub dropped_messages: u64,
 }
 
 impl NodeStatus {

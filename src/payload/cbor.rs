@@ -2,18 +2,23 @@
 //!
 //! Invariant: text is UTF-8, piece by piece where it comes in pieces.
 //!
-//! Deliberately absent: meaning for tags, which read as what they are around; only big numbers (tags 2 and 3) are
-//! numbers, as near as 64 bits or a float come.
+//! Deliberately absent: meaning for tags, which read as what they are around. Only big numbers (tags 2 and 3) are numbers;
+//! where they have more than 64 bits, and where a tag's content means nothing without it, this is noted as unfit.
 
 use std::borrow::Cow;
 
-use super::read::{Cursor, Inside, Malformed, Read, Text, Token};
+use super::cursor::Cursor;
+use super::read::{Inside, Malformed, Notes, Read, Text, Token, TOO_LARGE};
 
 /// Ends what was begun without a length.
 const BREAK: u8 = 0xff;
 
 const BIG_POSITIVE: u64 = 2;
 const BIG_NEGATIVE: u64 = 3;
+
+/// Tags whose content is something else without them: decimals and big floats, references to other strings and values,
+/// rationals.
+const STRUCTURAL: [u64; 7] = [4, 5, 25, 28, 29, 30, 256];
 
 pub(super) struct Reader<'a>(Cursor<'a>);
 
@@ -25,7 +30,11 @@ enum Argument {
 
 impl<'a> Read<'a> for Reader<'a> {
     fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        Ok(Self(Cursor { bytes, at: 0 }))
+        Ok(Self(Cursor::new(bytes)))
+    }
+
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.0.notes
     }
 
     fn bytes(&self) -> &'a [u8] {
@@ -49,14 +58,20 @@ impl<'a> Read<'a> for Reader<'a> {
             let argument = self.argument(head & 31)?;
             return Ok(match (head >> 5, argument) {
                 (0, Argument::Number(number)) => Token::UInt(number),
-                (1, Argument::Number(number)) => negative(number),
+                (1, Argument::Number(number)) => self.negative(number),
                 (2, argument) => Token::Bytes(self.binary(argument)?),
                 (3, argument) => Token::Text(self.text(argument)?),
                 (4, argument) => Token::List(inside(argument)),
                 (5, argument) => Token::Dict(inside(argument)),
                 (6, Argument::Number(BIG_POSITIVE)) => self.big_number(false)?,
                 (6, Argument::Number(BIG_NEGATIVE)) => self.big_number(true)?,
-                (6, Argument::Number(_)) => continue,
+                (6, Argument::Number(tag)) => {
+                    self.0.notes.odd = true;
+                    if STRUCTURAL.contains(&tag) {
+                        self.0.unfit("a CBOR tag whose content means nothing without it");
+                    }
+                    continue;
+                }
                 _ => return self.malformed("a length is missing"),
             });
         }
@@ -83,7 +98,11 @@ impl<'a> Reader<'a> {
         Ok(match minor {
             0..=23 => Argument::Number(u64::from(minor)),
             24..=27 => Argument::Number(self.0.unsigned(1 << (minor - 24))?),
-            31 => Argument::Indefinite,
+            // Not every reader takes these.
+            31 => {
+                self.0.notes.odd = true;
+                Argument::Indefinite
+            }
             _ => return self.malformed("a length that CBOR does not use"),
         })
     }
@@ -99,14 +118,40 @@ impl<'a> Reader<'a> {
         Ok(match minor {
             20 => Token::Bool(false),
             21 => Token::Bool(true),
-            // Null, and JavaScript's undefined.
-            22 | 23 => Token::Null,
+            22 => Token::Null,
+            // JavaScript's undefined.
+            23 => {
+                self.0.notes.odd = true;
+                Token::Null
+            }
             25 => Token::Float(half(u16::from_be_bytes(self.0.array()?))),
             26 => Token::Float(f32::from_be_bytes(self.0.array()?).into()),
             27 => Token::Float(f64::from_be_bytes(self.0.array()?)),
             31 => return self.malformed("an end without a beginning"),
-            _ => return self.malformed("a simple value that means nothing here"),
+            // One that takes a byte of its own.
+            24 => {
+                self.0.u8()?;
+                self.nothing()
+            }
+            0..=19 => self.nothing(),
+            _ => return self.malformed("a length that CBOR does not use"),
         })
+    }
+
+    /// The number that is one less than zero minus this one.
+    fn negative(&mut self, number: u64) -> Token<'a> {
+        match i64::try_from(number) {
+            Ok(number) => Token::Int(-1 - number),
+            Err(_) => {
+                self.0.unfit(TOO_LARGE);
+                Token::Float(-1.0 - number as f64)
+            }
+        }
+    }
+
+    fn nothing(&mut self) -> Token<'a> {
+        self.0.unfit("a simple value that means nothing here");
+        Token::Null
     }
 
     fn binary(&mut self, argument: Argument) -> Result<Cow<'a, [u8]>, Malformed> {
@@ -125,12 +170,12 @@ impl<'a> Reader<'a> {
 
     fn text(&mut self, argument: Argument) -> Result<Text<'a>, Malformed> {
         match argument {
-            Argument::Number(length) => Ok(Text::Plain(self.0.text(length)?)),
+            Argument::Number(length) => self.0.text(length),
             Argument::Indefinite => {
                 let mut joined = String::new();
                 while !self.broken() {
                     let length = self.piece(3)?;
-                    joined.push_str(self.0.text(length)?);
+                    joined.push_str(&self.0.text(length)?.into_cow());
                 }
                 Ok(Text::Joined(joined))
             }
@@ -153,11 +198,13 @@ impl<'a> Reader<'a> {
         }
         let argument = self.argument(head & 31)?;
         let bytes = self.binary(argument)?;
+        self.0.notes.odd = true;
         let significant = bytes.iter().position(|b| *b != 0).map_or(&[][..], |at| &bytes[at..]);
         if significant.len() <= 8 {
             let number = significant.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
-            return Ok(if is_negative { negative(number) } else { Token::UInt(number) });
+            return Ok(if is_negative { self.negative(number) } else { Token::UInt(number) });
         }
+        self.0.unfit(TOO_LARGE);
         let number = significant.iter().fold(0.0, |n, byte| n * 256.0 + f64::from(*byte));
         Ok(Token::Float(if is_negative { -1.0 - number } else { number }))
     }
@@ -167,14 +214,6 @@ fn inside(argument: Argument) -> Inside {
     match argument {
         Argument::Number(count) => Inside::Counted(count),
         Argument::Indefinite => Inside::until(BREAK),
-    }
-}
-
-/// The number that is one less than zero minus this one.
-fn negative<'a>(number: u64) -> Token<'a> {
-    match i64::try_from(number) {
-        Ok(number) => Token::Int(-1 - number),
-        Err(_) => Token::Float(-1.0 - number as f64),
     }
 }
 

@@ -1,23 +1,30 @@
 //! JSON (RFC 8259).
 //!
-//! Invariant: what the reader lets pass is JSON, with one licence that the grammar gives and Unicode doesn't: an escaped
-//! surrogate without its other half, which reads as U+FFFD.
+//! Invariant: what the reader lets pass without a note is JSON that every reader takes. An escaped surrogate without its
+//! other half, which the grammar allows and Unicode doesn't, is noted as odd and reads as U+FFFD; Python's `NaN` and
+//! `Infinity`, which are no JSON, are noted as unfit.
 //!
-//! Deliberately absent: repair. There are no comments, trailing commas, or numbers beyond the grammar.
+//! Deliberately absent: repair. There are no comments and trailing commas.
 
-use super::read::{Inside, Malformed, Read, Text, Token};
+use super::read::{Inside, Malformed, Notes, Read, Text, Token, NOT_FINITE, TOO_LARGE};
 use super::Value;
 
 pub(super) struct Reader<'a> {
     text: &'a str,
     at: usize,
+    notes: Notes,
 }
 
 impl<'a> Read<'a> for Reader<'a> {
     fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let not_text =
             |e: std::str::Utf8Error| Malformed { at: e.valid_up_to(), what: "text is not UTF-8" };
-        Ok(Self { text: std::str::from_utf8(bytes).map_err(not_text)?, at: 0 })
+        let text = std::str::from_utf8(bytes).map_err(not_text)?;
+        Ok(Self { text, at: 0, notes: Notes::default() })
+    }
+
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
     }
 
     fn bytes(&self) -> &'a [u8] {
@@ -45,6 +52,8 @@ impl<'a> Read<'a> for Reader<'a> {
             Some(b't') => self.word("true", Token::Bool(true)),
             Some(b'f') => self.word("false", Token::Bool(false)),
             Some(b'n') => self.word("null", Token::Null),
+            Some(b'N') => self.not_finite("NaN"),
+            Some(b'I') => self.not_finite("Infinity"),
             Some(_) => self.malformed("expected a JSON value"),
             None => self.malformed("cut short"),
         }
@@ -102,23 +111,34 @@ impl<'a> Reader<'a> {
         Ok(token)
     }
 
+    /// What Python writes where JSON has no word.
+    fn not_finite(&mut self, word: &str) -> Result<Token<'a>, Malformed> {
+        self.notes.unfit(self.at, NOT_FINITE);
+        self.word(word, Token::Null)
+    }
+
     fn string(&mut self) -> Result<Text<'a>, Malformed> {
         let bytes = self.text.as_bytes();
         let begin = self.at + 1;
         let mut at = begin;
         let mut escaped = false;
+        // Where the other half of a surrogate pair has to stand.
+        let mut half = None;
         loop {
             at += plain(&bytes[at..]);
             match bytes.get(at) {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     escaped = true;
-                    at += self.escape(at)?;
+                    let length = self.escape(at)?;
+                    half = self.surrogate(at, half);
+                    at += length;
                 }
                 Some(_) => return Err(Malformed { at, what: "control character in a string" }),
                 None => return Err(Malformed { at, what: "cut short" }),
             }
         }
+        self.notes.odd |= half.is_some();
         self.at = at + 1;
         let text = &self.text[begin..at];
         Ok(if escaped { Text::Escaped(text) } else { Text::Plain(text) })
@@ -134,12 +154,25 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Notes a surrogate without its other half. Takes and returns where the other half of the one before has to stand.
+    fn surrogate(&mut self, at: usize, half: Option<usize>) -> Option<usize> {
+        let bytes = &self.text.as_bytes()[at..];
+        let unit = bytes.strip_prefix(b"\\u").and_then(|digits| hex(digits.get(..4)));
+        match unit {
+            Some(0xdc00..=0xdfff) if half == Some(at) => return None,
+            Some(0xdc00..=0xdfff) => self.notes.odd = true,
+            _ => self.notes.odd |= half.is_some(),
+        }
+        matches!(unit, Some(0xd800..=0xdbff)).then_some(at + "\\uXXXX".len())
+    }
+
     fn number(&mut self) -> Result<Token<'a>, Malformed> {
         let begin = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
         match self.peek() {
+            Some(b'I') if self.at > begin => return self.not_finite("Infinity"),
             Some(b'0') => self.at += 1,
             _ => self.digits()?,
         }
@@ -181,6 +214,43 @@ fn plain(bytes: &[u8]) -> usize {
 
 fn hex(digits: Option<&[u8]>) -> Option<u32> {
     digits?.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))
+}
+
+/// Why a number that the reader let pass can't be carried: as an integer it has more than 64 bits, as a float it is past
+/// the largest.
+pub(super) fn unfit_number(text: &str) -> Option<&'static str> {
+    /// Fewer digits always fit.
+    const SHORT: usize = "-9223372036854775808".len() - 1;
+    if text.len() < SHORT && !text.contains(['e', 'E']) {
+        return None;
+    }
+    match number(text) {
+        Value::Float(number) if !number.is_finite() => Some(NOT_FINITE),
+        Value::Float(_) if !text.contains(['.', 'e', 'E']) && text != "-0" => Some(TOO_LARGE),
+        _ => None,
+    }
+}
+
+/// The integer that a number is, however it is spelled, where it is one that is not negative.
+pub(super) fn whole(text: &str) -> Option<u64> {
+    if let Ok(number) = text.parse() {
+        return Some(number);
+    }
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (units, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{units}{fraction}");
+    let significant = digits.trim_end_matches('0');
+    // Of ten, what the significant digits are to be multiplied with.
+    let power = exponent.parse::<i32>().ok()?;
+    let power = power.checked_sub(i32::try_from(fraction.len()).ok()?)?;
+    let power = power.checked_add(i32::try_from(digits.len() - significant.len()).ok()?)?;
+    match significant.trim_start_matches('0') {
+        "" => Some(0),
+        significant => {
+            let power = 10u64.checked_pow(u32::try_from(power).ok()?)?;
+            significant.parse::<u64>().ok()?.checked_mul(power)
+        }
+    }
 }
 
 /// Reads a number that the reader let pass.

@@ -2,17 +2,22 @@
 //!
 //! Invariant: strings are UTF-8.
 //!
-//! Deliberately absent: meaning for extension types; they read as a binary of what they hold.
+//! Deliberately absent: meaning for extension types but times. They are noted as unfit for others, and read as a binary.
 
 use std::borrow::Cow;
 
-use super::read::{Cursor, Inside, Malformed, Read, Text, Token};
+use super::cursor::Cursor;
+use super::read::{Inside, Malformed, Notes, Read, Token};
 
 pub(super) struct Reader<'a>(Cursor<'a>);
 
 impl<'a> Read<'a> for Reader<'a> {
     fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        Ok(Self(Cursor { bytes, at: 0 }))
+        Ok(Self(Cursor::new(bytes)))
+    }
+
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.0.notes
     }
 
     fn bytes(&self) -> &'a [u8] {
@@ -87,15 +92,51 @@ impl<'a> Read<'a> for Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn text(&mut self, length: u64) -> Result<Token<'a>, Malformed> {
-        Ok(Token::Text(Text::Plain(self.0.text(length)?)))
+        Ok(Token::Text(self.0.text(length)?))
     }
 
     fn binary(&mut self, length: u64) -> Result<Token<'a>, Malformed> {
         Ok(Token::Bytes(Cow::Borrowed(self.0.take(length)?)))
     }
 
+    /// An extension: a time, and JavaScript's undefined as msgpackr writes it, can be said in every serializer.
     fn extension(&mut self, length: u64) -> Result<Token<'a>, Malformed> {
-        let _type = self.0.u8()?;
-        self.binary(length)
+        let at = self.0.at;
+        let kind = self.0.u8()?;
+        let bytes = self.0.take(length)?;
+        let token = match (kind as i8, bytes) {
+            (0, [0]) => Some(Token::Null),
+            (-1, bytes) => time(bytes),
+            _ => None,
+        };
+        match token {
+            Some(_) => self.0.notes.odd = true,
+            None => self.0.notes.unfit(at, "an extension type of MessagePack"),
+        }
+        Ok(token.unwrap_or(Token::Bytes(Cow::Borrowed(bytes))))
+    }
+}
+
+/// Seconds since 1970 (MessagePack, "Timestamp extension type"): what CBOR's tag for a time stands around, too.
+fn time<'a>(bytes: &[u8]) -> Option<Token<'a>> {
+    const SECONDS: u32 = 34;
+    let unsigned = bytes.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
+    let (seconds, nanoseconds) = match bytes {
+        [_, _, _, _] => (i64::try_from(unsigned).ok()?, 0),
+        [_, _, _, _, _, _, _, _] => {
+            (i64::try_from(unsigned & ((1 << SECONDS) - 1)).ok()?, unsigned >> SECONDS)
+        }
+        [_, _, _, _, seconds @ ..] => {
+            (i64::from_be_bytes(seconds.try_into().ok()?), unsigned >> u32::BITS)
+        }
+        _ => return None,
+    };
+    match nanoseconds {
+        0 => Some(Token::Int(seconds)),
+        // Near enough to this century that a float tells microseconds.
+        1..1_000_000_000 if seconds.unsigned_abs() < 1 << SECONDS => {
+            Some(Token::Float(seconds as f64 + nanoseconds as f64 / 1e9))
+        }
+        _ => None,
     }
 }

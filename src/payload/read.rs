@@ -47,7 +47,27 @@ pub(super) enum Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    fn into_cow(self) -> Cow<'a, str> {
+    /// Whether every serializer has a word for it. In JSON a string that begins with a zero character is a binary, in
+    /// base64, or nothing that a client could read.
+    fn is_sayable(&self) -> bool {
+        match self {
+            Self::Plain(text) => !text.starts_with('\0'),
+            Self::Joined(text) => !text.starts_with('\0'),
+            Self::Escaped(raw) => {
+                !raw.starts_with("\\u0000") || BASE64.decode(&json::unescape(raw)[1..]).is_ok()
+            }
+        }
+    }
+
+    fn is(&self, other: &str) -> bool {
+        match self {
+            Self::Plain(text) => *text == other,
+            Self::Joined(text) => text == other,
+            Self::Escaped(raw) => json::unescape(raw) == other,
+        }
+    }
+
+    pub(super) fn into_cow(self) -> Cow<'a, str> {
         match self {
             Self::Plain(text) => Cow::Borrowed(text),
             Self::Escaped(raw) => Cow::Owned(json::unescape(raw)),
@@ -71,9 +91,28 @@ impl Inside {
     }
 }
 
+/// What a reader saw that is well-formed, and is not passed on as it came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Notes {
+    /// The first thing that can't be carried to everybody as what it is.
+    pub(super) unfit: Option<Malformed>,
+    /// Something is spelled in a way that ends other readers, and can be spelled in another one: it has to be
+    /// written anew.
+    pub(super) odd: bool,
+}
+
+impl Notes {
+    pub(super) fn unfit(&mut self, at: usize, what: &'static str) {
+        self.unfit.get_or_insert(Malformed { at, what });
+    }
+}
+
 /// A serializer's reader.
 pub(super) trait Read<'a>: Sized {
     fn new(bytes: &'a [u8]) -> Result<Self, Malformed>;
+
+    /// What it saw so far.
+    fn notes(&mut self) -> &mut Notes;
 
     fn bytes(&self) -> &'a [u8];
 
@@ -129,12 +168,13 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// The integer it is, where it is one that is not negative.
+    /// The integer it is, where it is one that is not negative. Some clients write whole numbers as floats.
     pub(crate) fn integer(&self) -> Option<u64> {
         match self.token {
             Token::Int(number) => u64::try_from(number).ok(),
             Token::UInt(number) => Some(number),
-            Token::Number(text) => text.parse().ok(),
+            Token::Float(number) => Value::Float(number).whole(),
+            Token::Number(text) => json::whole(text),
             _ => None,
         }
     }
@@ -148,6 +188,16 @@ impl<'a> Element<'a> {
     }
 }
 
+/// Most levels of nesting that are read past, where they are far too many.
+const DEEPEST: usize = 1 << 16;
+
+/// A key that JavaScript's MessagePack throws for, because it is how prototypes are tampered with.
+const PROTO: &str = "__proto__";
+
+const TOO_DEEP: &str = "nested too deeply";
+pub(super) const NOT_FINITE: &str = "a number that is not finite";
+pub(super) const TOO_LARGE: &str = "an integer of more than 64 bits";
+
 /// Most elements of a list that [`elements`] keeps.
 const ELEMENTS: usize = 8;
 
@@ -156,12 +206,23 @@ const ELEMENTS: usize = 8;
 pub(crate) struct Elements<'a> {
     kept: [Element<'a>; ELEMENTS],
     count: usize,
+    notes: Notes,
 }
 
 impl<'a> Elements<'a> {
     /// How many the list has, which may be more than are kept.
     pub(crate) fn count(&self) -> usize {
         self.count
+    }
+
+    /// Why it can't be passed on: it holds something that only some receivers could read, or that none could exactly.
+    pub(crate) fn unfit(&self) -> Option<Malformed> {
+        self.notes.unfit
+    }
+
+    /// Whether what it holds has to be written anew, by [`super::mended`], before it is passed on.
+    pub(crate) fn is_odd(&self) -> bool {
+        self.notes.odd
     }
 
     /// One of the first eight; null behind the end.
@@ -188,7 +249,7 @@ fn elements_with<'a, R: Read<'a>>(mut reader: R) -> Result<Elements<'a>, Malform
     let mut count = 0;
     while reader.more(&mut inside)? {
         let begin = reader.begin();
-        let token = reader.token()?;
+        let token = value_token(&mut reader)?;
         let items = skip_rest(&mut reader, &token, limits::PAYLOAD_DEPTH)?;
         if let Some(place) = kept.get_mut(count) {
             *place = Element { raw: &reader.bytes()[begin..reader.position()], items, token };
@@ -196,7 +257,7 @@ fn elements_with<'a, R: Read<'a>>(mut reader: R) -> Result<Elements<'a>, Malform
         count += 1;
     }
     reader.end()?;
-    Ok(Elements { kept, count })
+    Ok(Elements { kept, count, notes: *reader.notes() })
 }
 
 /// Shows each key of a dictionary with its value, left as it came.
@@ -232,8 +293,12 @@ fn entries_with<'a, R: Read<'a>>(
     reader.end()
 }
 
-/// Checks that the bytes are one value, nested no deeper than this.
-pub(super) fn check(serializer: Serializer, bytes: &[u8], depth: usize) -> Result<(), Malformed> {
+/// Looks at one value, which must be all there is and nested no deeper than this.
+pub(super) fn check(
+    serializer: Serializer,
+    bytes: &[u8],
+    depth: usize,
+) -> Result<Notes, Malformed> {
     match serializer {
         Serializer::Json => check_with(json::Reader::new(bytes)?, depth),
         Serializer::MsgPack => check_with(msgpack::Reader::new(bytes)?, depth),
@@ -241,10 +306,51 @@ pub(super) fn check(serializer: Serializer, bytes: &[u8], depth: usize) -> Resul
     }
 }
 
-fn check_with<'a, R: Read<'a>>(mut reader: R, depth: usize) -> Result<(), Malformed> {
-    let token = reader.token()?;
+fn check_with<'a, R: Read<'a>>(mut reader: R, depth: usize) -> Result<Notes, Malformed> {
+    let token = value_token(&mut reader)?;
     skip_rest(&mut reader, &token, depth)?;
-    reader.end()
+    reader.end()?;
+    Ok(*reader.notes())
+}
+
+/// Reads a token that is a value or begins one, and notes what is wrong with it.
+fn value_token<'a, R: Read<'a>>(reader: &mut R) -> Result<Token<'a>, Malformed> {
+    let token = reader.token()?;
+    let unfit = match &token {
+        Token::Float(number) if !number.is_finite() => Some(NOT_FINITE),
+        Token::Number(text) => json::unfit_number(text),
+        Token::Text(text) if !text.is_sayable() => Some("a string that begins with U+0000"),
+        _ => None,
+    };
+    if let Some(what) = unfit {
+        let at = reader.position();
+        reader.notes().unfit(at, what);
+    }
+    Ok(token)
+}
+
+/// Reads a key, and notes what is wrong with it. One that is a number, a truth or null goes by its JSON text.
+fn key_token<'a, R: Read<'a>>(reader: &mut R) -> Result<Token<'a>, Malformed> {
+    let token = reader.key()?;
+    let unfit = match &token {
+        Token::Text(text) => {
+            if text.is(PROTO) {
+                let at = reader.position();
+                reader.notes().unfit(at, "the key __proto__");
+            }
+            return Ok(token);
+        }
+        Token::Float(number) if !number.is_finite() => Some(NOT_FINITE),
+        Token::List(_) | Token::Dict(_) | Token::Bytes(_) => Some("a key that is no string"),
+        _ => None,
+    };
+    let at = reader.position();
+    let notes = reader.notes();
+    notes.odd = true;
+    if let Some(what) = unfit {
+        notes.unfit(at, what);
+    }
+    Ok(token)
 }
 
 /// Reads what belongs to a token that was read, and returns how many it holds.
@@ -253,41 +359,68 @@ fn skip_rest<'a, R: Read<'a>>(
     token: &Token<'a>,
     depth: usize,
 ) -> Result<u64, Malformed> {
-    let mut items = 0;
-    match token {
-        Token::List(inside) => {
-            let (mut inside, depth) = (*inside, deeper(reader, depth)?);
-            while reader.more(&mut inside)? {
-                let token = reader.token()?;
-                skip_rest(reader, &token, depth)?;
-                items += 1;
-            }
+    let (Token::List(inside) | Token::Dict(inside)) = token else { return Ok(0) };
+    let is_dict = matches!(token, Token::Dict(_));
+    let Some(depth) = depth.checked_sub(1) else {
+        let at = reader.position();
+        reader.notes().unfit(at, TOO_DEEP);
+        return skip_deep(reader, *inside, is_dict).map(|()| 0);
+    };
+    let (mut inside, mut items) = (*inside, 0);
+    while reader.more(&mut inside)? {
+        if is_dict {
+            let key = key_token(reader)?;
+            skip_rest(reader, &key, depth)?;
         }
-        Token::Dict(inside) => {
-            let (mut inside, depth) = (*inside, deeper(reader, depth)?);
-            while reader.more(&mut inside)? {
-                let key = reader.key()?;
-                skip_rest(reader, &key, depth)?;
-                let token = reader.token()?;
-                skip_rest(reader, &token, depth)?;
-                items += 1;
-            }
-        }
-        _ => {}
+        let token = value_token(reader)?;
+        skip_rest(reader, &token, depth)?;
+        items += 1;
     }
     Ok(items)
 }
 
-fn deeper<'a, R: Read<'a>>(reader: &R, depth: usize) -> Result<usize, Malformed> {
-    depth.checked_sub(1).map_or_else(|| reader.malformed("nested too deeply"), Ok)
+/// Reads past what is nested too deeply, level by level on a heap of its own: who sent it is to be told so, and for that
+/// the rest of its message has to be read.
+fn skip_deep<'a, R: Read<'a>>(
+    reader: &mut R,
+    inside: Inside,
+    is_dict: bool,
+) -> Result<(), Malformed> {
+    // Each with whether the value of a key comes next; `None` in a list.
+    let mut levels = vec![(inside, is_dict.then_some(false))];
+    while let Some((inside, value_next)) = levels.last_mut() {
+        let token = if *value_next == Some(true) {
+            *value_next = Some(false);
+            reader.token()?
+        } else if !reader.more(inside)? {
+            levels.pop();
+            continue;
+        } else if let Some(value_next) = value_next {
+            *value_next = true;
+            reader.key()?
+        } else {
+            reader.token()?
+        };
+        match token {
+            _ if levels.len() > DEEPEST => return reader.malformed(TOO_DEEP),
+            Token::List(inside) => levels.push((inside, None)),
+            Token::Dict(inside) => levels.push((inside, Some(false))),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
-/// Reads one value, which must be all there is and nested no deeper than this.
+fn deeper<'a, R: Read<'a>>(reader: &R, depth: usize) -> Result<usize, Malformed> {
+    depth.checked_sub(1).map_or_else(|| reader.malformed(TOO_DEEP), Ok)
+}
+
+/// Reads one value, which must be all there is and nested no deeper than this; with what is to be said about it.
 pub(super) fn decode(
     serializer: Serializer,
     bytes: &[u8],
     depth: usize,
-) -> Result<Value, Malformed> {
+) -> Result<(Value, Notes), Malformed> {
     match serializer {
         Serializer::Json => decode_with(json::Reader::new(bytes)?, depth),
         Serializer::MsgPack => decode_with(msgpack::Reader::new(bytes)?, depth),
@@ -295,11 +428,11 @@ pub(super) fn decode(
     }
 }
 
-fn decode_with<'a, R: Read<'a>>(mut reader: R, depth: usize) -> Result<Value, Malformed> {
-    let token = reader.token()?;
+fn decode_with<'a, R: Read<'a>>(mut reader: R, depth: usize) -> Result<(Value, Notes), Malformed> {
+    let token = value_token(&mut reader)?;
     let value = value_of(&mut reader, token, depth)?;
     reader.end()?;
-    Ok(value)
+    Ok((value, *reader.notes()))
 }
 
 fn value_of<'a, R: Read<'a>>(
@@ -321,7 +454,7 @@ fn value_of<'a, R: Read<'a>>(
             let depth = deeper(reader, depth)?;
             let mut items = Vec::new();
             while reader.more(&mut inside)? {
-                let token = reader.token()?;
+                let token = value_token(reader)?;
                 items.push(value_of(reader, token, depth)?);
             }
             Value::List(items)
@@ -330,9 +463,9 @@ fn value_of<'a, R: Read<'a>>(
             let depth = deeper(reader, depth)?;
             let mut pairs = Vec::new();
             while reader.more(&mut inside)? {
-                let key = reader.key()?;
+                let key = key_token(reader)?;
                 let key = key_of(reader, key, depth)?;
-                let token = reader.token()?;
+                let token = value_token(reader)?;
                 pairs.push((key, value_of(reader, token, depth)?));
             }
             Value::Dict(pairs)
@@ -359,50 +492,5 @@ fn binary_or_text(text: String) -> Value {
     match text.strip_prefix('\0').map(|encoded| BASE64.decode(encoded)) {
         Some(Ok(bytes)) => Value::Bytes(bytes),
         _ => Value::Str(text),
-    }
-}
-
-/// A place in bytes, for the binary serializers.
-#[derive(Debug)]
-pub(super) struct Cursor<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    pub(super) fn malformed<T>(&self, what: &'static str) -> Result<T, Malformed> {
-        Err(Malformed { at: self.at, what })
-    }
-
-    pub(super) fn take(&mut self, length: u64) -> Result<&'a [u8], Malformed> {
-        let rest = &self.bytes[self.at..];
-        match usize::try_from(length).ok().and_then(|length| rest.get(..length)) {
-            Some(taken) => {
-                self.at += taken.len();
-                Ok(taken)
-            }
-            None => self.malformed("cut short"),
-        }
-    }
-
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N as u64)?);
-        Ok(array)
-    }
-
-    pub(super) fn u8(&mut self) -> Result<u8, Malformed> {
-        Ok(self.array::<1>()?[0])
-    }
-
-    /// A big-endian number of 1, 2, 4 or 8 bytes.
-    pub(super) fn unsigned(&mut self, bytes: u64) -> Result<u64, Malformed> {
-        Ok(self.take(bytes)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-    }
-
-    pub(super) fn text(&mut self, length: u64) -> Result<&'a str, Malformed> {
-        let at = self.at;
-        let what = "text that is not UTF-8";
-        std::str::from_utf8(self.take(length)?).map_err(|_| Malformed { at, what })
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! Invariant: one number has one form: an integer is [`Value::Int`] wherever it fits.
 //!
-//! Deliberately absent: what only one serializer can say. MessagePack's extensions become their bytes, CBOR's tags
-//! their content, and keys that are not strings their JSON text.
+//! Deliberately absent: what only one serializer can say. CBOR's tags become their content, and keys that are not strings
+//! their JSON text.
 
 use serde::{Deserialize, Serialize};
+
+/// The largest integer up to which floats have all of them.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A decoded value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +31,20 @@ impl Value {
     #[must_use]
     pub fn integer(number: u64) -> Self {
         i64::try_from(number).map_or(Self::UInt(number), Self::Int)
+    }
+
+    /// The integer it is, where it is one that is not negative: a whole float is, as far as floats are exact.
+    #[must_use]
+    pub fn whole(&self) -> Option<u64> {
+        match self {
+            Self::Int(number) => u64::try_from(*number).ok(),
+            Self::UInt(number) => Some(*number),
+            Self::Float(number) => {
+                let is_whole = number.fract() == 0.0 && (0.0..=EXACT).contains(number);
+                is_whole.then_some(*number as u64)
+            }
+            _ => None,
+        }
     }
 
     /// The value of a key, where this is a dictionary that has it.

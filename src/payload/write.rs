@@ -108,6 +108,10 @@ impl Writer {
             },
             Value::UInt(number) => self.integer(*number),
             Value::Float(number) => self.float(*number),
+            // In JSON such a string would be taken for a binary.
+            Value::Str(text) if self.serializer == Serializer::Json && text.starts_with('\0') => {
+                self.binary(text.as_bytes());
+            }
             Value::Str(text) => self.text(text),
             Value::Bytes(bytes) => self.binary(bytes),
             Value::List(items) => {

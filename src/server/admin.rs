@@ -181,6 +181,7 @@ fn entry_status(node: &Node) -> Option<EntryStatus> {
         wamp_sessions: clients.wamp_sessions.load(Ordering::Relaxed),
         mqtt_sessions: clients.mqtt_sessions.load(Ordering::Relaxed),
         pending_segments: status.pending_segments as u64,
+        dropped_messages: clients.drops.count(),
     })
 }
 

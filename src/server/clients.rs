@@ -13,7 +13,9 @@ use vulpes_raft::host::Host;
 
 use crate::entry::EntryHandle;
 use crate::event::SessionId;
+use crate::gate::mqtt::MqttConfig;
 use crate::gate::Moment;
+use crate::limits;
 use crate::log::Log;
 use crate::realm::SharedRealms;
 use crate::replica::Command;
@@ -21,6 +23,7 @@ use crate::topic::Realm;
 
 use super::calls::Calls;
 use super::desk::Desk;
+use super::drops::Drops;
 
 pub(super) struct Clients {
     pub(super) host: Host,
@@ -39,9 +42,12 @@ pub(super) struct Clients {
     pub(super) most: usize,
     /// One permit for each begun KiB of what all nodes keep of a session.
     pub(super) states: Arc<Semaphore>,
+    /// One permit a connection that is told that there is no room.
+    pub(super) refusals: Arc<Semaphore>,
     /// Connections now open.
     pub(super) wamp_sessions: AtomicU64,
     pub(super) mqtt_sessions: AtomicU64,
+    pub(super) drops: Drops,
     stopping: watch::Receiver<bool>,
     started: Instant,
 }
@@ -69,11 +75,17 @@ impl Clients {
             connections: Arc::new(Semaphore::new(most)),
             states: Arc::new(Semaphore::new(limits::SESSION_STATES_BYTES / 1024)),
             most,
+            refusals: Arc::new(Semaphore::new(limits::REFUSALS)),
             wamp_sessions: AtomicU64::new(0),
             mqtt_sessions: AtomicU64::new(0),
+            drops: Drops::default(),
             stopping,
             started: Instant::now(),
         }
+    }
+
+    pub(super) fn mqtt_config(&self) -> MqttConfig {
+        MqttConfig { default_realm: self.default_realm.clone(), realms: self.realms.clone() }
     }
 
     /// A new session's number: 1 to 2^53 - 1.

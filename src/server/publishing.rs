@@ -142,7 +142,7 @@ impl Publishing {
     }
 
     /// Hands the rest of what the client said to the entry, and then the session's last words.
-    pub(super) async fn finish(mut self, entry: &EntryHandle) {
+    pub(super) async fn finish(&mut self, entry: &EntryHandle) {
         let last_words = std::mem::take(&mut self.own);
         for own in [Vec::new(), last_words] {
             if let Some(submitting) = self.submitting.take() {

@@ -44,9 +44,10 @@ use super::clients::Clients;
 use super::delivery::Current;
 use super::desk::Word;
 use super::events;
+use super::linger::linger;
 use super::publishing::{stored, Decided, Publishing};
 use super::reader::{Reader, Reading};
-use super::transport::{Transport, TransportError};
+use super::transport::{End, Transport, TransportError};
 use gone::Gone;
 use kept::Keeping;
 use liveness::Liveness;
@@ -61,9 +62,6 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// How much too early a timer may be, so that it need not be moved every turn.
 const TIMER_SLACK: Duration = Duration::from_millis(100);
 
-/// How long a session may take to write its last words.
-const LINGER: Duration = Duration::from_secs(2);
-
 pub(super) struct Session<G, T> {
     gate: G,
     transport: T,
@@ -72,7 +70,7 @@ pub(super) struct Session<G, T> {
     reader: Option<Reader>,
     publishing: Publishing,
     /// Room for what all nodes keep of the session.
-    room: Option<OwnedSemaphorePermit>,
+    state_room: Option<OwnedSemaphorePermit>,
     /// There once the session has to do with calls.
     calls: Option<Attached>,
     /// Where the session outlives its connection.
@@ -137,7 +135,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             standing: Standing::Unknown,
             reader: None,
             publishing,
-            room: None,
+            state_room: None,
             calls: None,
             keeping: None,
             current: None,
@@ -173,12 +171,18 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 break end;
             }
         };
+        if !self.closed {
+            self.transport.close(End::Failed(&end));
+            // Now, as far as the socket takes it: to take leave may need a quorum.
+            poll_fn(|context| Poll::Ready(drop(self.transport.poll_flush(context)))).await;
+        }
         self.leave().await;
+        linger(&mut self.transport).await;
         end
     }
 
     /// Says goodbye to the dispatcher and, in the log, to everybody.
-    async fn leave(mut self) {
+    async fn leave(&mut self) {
         let session = self.gate.session();
         // Who waits for it is told at once, and not when the log shows its end.
         self.calls = None;
@@ -196,7 +200,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             let _ = self.clients.commands.send(Command::Remove(session)).await;
         }
         self.publishing.finish(&self.clients.entry).await;
-        drop(self.room.take());
+        drop(self.state_room.take());
     }
 
     fn now(&self) -> Moment {
@@ -216,9 +220,12 @@ impl<G: Gate, T: Transport> Session<G, T> {
         while let Some(output) = self.gate.poll_output() {
             self.transport.push(output);
         }
+        if let Some(dropped) = self.gate.poll_dropped() {
+            self.clients.drops.note(self.gate.session(), &dropped);
+        }
         // Behind the gate's last words, which may have come after its wish to close.
         if self.closing.is_some() && !std::mem::replace(&mut self.closed, true) {
-            self.transport.close();
+            self.transport.close(End::Ours(self.gate.farewell()));
         }
         self.publishing.submit(&self.clients.entry);
     }
@@ -271,7 +278,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 if let Standing::Announced { drop_will, .. } = &mut self.standing {
                     *drop_will = dropped;
                 }
-                self.closing.get_or_insert_with(|| Instant::now() + LINGER);
+                self.closing.get_or_insert_with(|| Instant::now() + limits::LINGER);
             }
         }
     }
@@ -305,7 +312,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let words = self.clients.desk.register(self.gate.session());
         self.publishing.push_own(event);
         self.standing = Standing::Announced { realm, words, known_as, drop_will: false };
-        self.room = Some(room);
+        self.state_room = Some(room);
     }
 
     fn joined(&mut self) {

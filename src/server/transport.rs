@@ -1,7 +1,8 @@
 //! Bytes to whole messages and back: the two ways a client's messages travel.
 //!
 //! Invariant: what is read ahead is bounded by one message and one read; what waits to be written is the gate's to
-//! bound. A transport says nothing on its own but what WebSocket itself demands (pong, close).
+//! bound. A transport says nothing on its own but what WebSocket itself demands (pong, close), and what fault it found,
+//! before the connection ends.
 //!
 //! Deliberately absent: what the messages mean, and whether the client is still there (`session::liveness`).
 
@@ -22,12 +23,17 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_util::io::poll_read_buf;
 use vulpes_raft::host::BoxStream;
 
+use super::linger::Lingering;
 use super::metered::{metered, Meter};
 use crate::gate::mqtt::packet;
+use crate::gate::Farewell;
 use crate::limits;
 
 /// Room for one read of a client that sends little.
 const READ_ROOM: usize = 4 << 10;
+
+/// Longest reason in a close frame, in bytes (RFC 6455 section 5.5).
+const CLOSE_REASON: usize = 123;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -36,10 +42,21 @@ pub(super) enum TransportError {
     Closed,
     #[error("{0}")]
     Io(#[from] io::Error),
+    #[error(transparent)]
+    Malformed(#[from] Fault),
+    /// It was answered in HTTP.
     #[error("{0}")]
-    Malformed(String),
+    Refused(&'static str),
     #[error("the client gave no sign of life")]
     Silent,
+}
+
+/// What a client did against WebSocket, and the close code that says so (RFC 6455 section 7.4.1).
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason}")]
+pub(super) struct Fault {
+    code: CloseCode,
+    reason: String,
 }
 
 /// A client's connection, message-wise.
@@ -69,7 +86,20 @@ pub(super) trait Transport: Send {
     fn abandon(&mut self);
 
     /// Queues what the transport itself says at the end, if anything.
-    fn close(&mut self);
+    fn close(&mut self, end: End<'_>);
+
+    /// Writes what is queued, then waits until the client has hung up or had its time to read the last word; see
+    /// [`super::linger`].
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()>;
+}
+
+/// Whose end it is.
+#[derive(Debug)]
+pub(super) enum End<'a> {
+    /// The gate has closed.
+    Ours(Farewell),
+    /// The transport has failed, or the client is gone.
+    Failed(&'a TransportError),
 }
 
 /// MQTT packets on a byte stream.
@@ -80,6 +110,7 @@ pub(super) struct MqttTransport {
     pending: usize,
     meter: Arc<Meter>,
     abandoned: bool,
+    lingering: Lingering,
 }
 
 impl MqttTransport {
@@ -92,6 +123,7 @@ impl MqttTransport {
             pending: 0,
             meter,
             abandoned: false,
+            lingering: Lingering::default(),
         }
     }
 }
@@ -162,7 +194,15 @@ impl Transport for MqttTransport {
         self.pending = 0;
     }
 
-    fn close(&mut self) {}
+    /// The gate has said all there is: MQTT has words for every fault.
+    fn close(&mut self, _end: End<'_>) {}
+
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if ready!(self.poll_flush(context)).is_err() {
+            return Poll::Ready(());
+        }
+        self.lingering.poll(&mut self.stream, context)
+    }
 }
 
 /// WAMP messages on a WebSocket.
@@ -174,12 +214,27 @@ pub(super) struct WampTransport {
     pending: usize,
     meter: Arc<Meter>,
     abandoned: bool,
+    /// What the client did wrong: nothing more is read.
+    fault: Option<Fault>,
+    /// A close frame has come, and nothing may be sent any more but the answer to it, which WebSocket gives by itself.
+    closed: bool,
+    lingering: Lingering,
 }
 
 impl WampTransport {
     /// On a WebSocket whose stream has this meter.
     pub(super) fn new(socket: WebSocketStream<BoxStream>, text: bool, meter: Arc<Meter>) -> Self {
-        Self { socket, text, output: VecDeque::new(), pending: 0, meter, abandoned: false }
+        Self {
+            socket,
+            text,
+            output: VecDeque::new(),
+            pending: 0,
+            meter,
+            abandoned: false,
+            fault: None,
+            closed: false,
+            lingering: Lingering::default(),
+        }
     }
 
     fn message(&self, output: Bytes) -> Message {
@@ -190,10 +245,8 @@ impl WampTransport {
             Message::Binary(output)
         }
     }
-}
 
-impl Transport for WampTransport {
-    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, TransportError>> {
+    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, TransportError>> {
         loop {
             let message = match Pin::new(&mut self.socket).poll_next(context) {
                 Poll::Ready(Some(message)) => message.map_err(failed)?,
@@ -204,13 +257,43 @@ impl Transport for WampTransport {
                 Message::Text(text) if self.text => return Poll::Ready(Ok(text.into())),
                 Message::Binary(bytes) if !self.text => return Poll::Ready(Ok(bytes)),
                 Message::Text(_) | Message::Binary(_) => {
-                    let reason = "the frame type does not fit the negotiated serializer";
-                    return Poll::Ready(Err(TransportError::Malformed(reason.into())));
+                    let reason = "the frame type does not fit the negotiated serializer".to_owned();
+                    let fault = Fault { code: CloseCode::Unsupported, reason };
+                    return Poll::Ready(Err(fault.into()));
                 }
-                Message::Close(_) => return Poll::Ready(Err(TransportError::Closed)),
+                Message::Close(_) => {
+                    self.closed = true;
+                    return Poll::Ready(Err(TransportError::Closed));
+                }
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
+        while !self.output.is_empty() {
+            ready!(Pin::new(&mut self.socket).poll_ready(context)).map_err(failed)?;
+            if let Some(message) = self.output.pop_front() {
+                Pin::new(&mut self.socket).start_send(message).map_err(failed)?;
+            }
+        }
+        ready!(Pin::new(&mut self.socket).poll_flush(context)).map_err(failed)?;
+        self.pending = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Transport for WampTransport {
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, TransportError>> {
+        // Whoever saw it first may have had something to do before.
+        if let Some(fault) = &self.fault {
+            return Poll::Ready(Err(fault.clone().into()));
+        }
+        let received = self.poll_message(context);
+        if let Poll::Ready(Err(TransportError::Malformed(fault))) = &received {
+            self.fault = Some(fault.clone());
+        }
+        received
     }
 
     fn push(&mut self, output: Bytes) {
@@ -226,15 +309,11 @@ impl Transport for WampTransport {
         if self.abandoned {
             return Poll::Ready(Ok(()));
         }
-        while !self.output.is_empty() {
-            ready!(Pin::new(&mut self.socket).poll_ready(context)).map_err(failed)?;
-            if let Some(message) = self.output.pop_front() {
-                Pin::new(&mut self.socket).start_send(message).map_err(failed)?;
-            }
+        if self.closed {
+            self.output.clear();
+            self.pending = 0;
         }
-        ready!(Pin::new(&mut self.socket).poll_flush(context)).map_err(failed)?;
-        self.pending = 0;
-        Poll::Ready(Ok(()))
+        self.poll_write(context)
     }
 
     fn pending(&self) -> usize {
@@ -259,9 +338,28 @@ impl Transport for WampTransport {
         self.pending = 0;
     }
 
-    fn close(&mut self) {
-        let frame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") };
-        self.output.push_back(Message::Close(Some(frame)));
+    fn close(&mut self, end: End<'_>) {
+        let (code, reason) = match end {
+            End::Ours(Farewell::Said) => (CloseCode::Normal, ""),
+            End::Ours(Farewell::Away(ref reason)) => (CloseCode::Away, reason.as_str()),
+            End::Ours(Farewell::Again(ref reason)) => (CloseCode::Restart, reason.as_str()),
+            End::Failed(TransportError::Malformed(fault)) => (fault.code, fault.reason.as_str()),
+            End::Failed(TransportError::Silent) => (CloseCode::Policy, "no sign of life"),
+            End::Failed(
+                TransportError::Closed | TransportError::Io(_) | TransportError::Refused(_),
+            ) => return,
+        };
+        let ends = (0..=reason.len().min(CLOSE_REASON)).rev();
+        let end = ends.into_iter().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+        let reason = reason[..end].into();
+        self.output.push_back(Message::Close(Some(CloseFrame { code, reason })));
+    }
+
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if ready!(self.poll_flush(context)).is_err() {
+            return Poll::Ready(());
+        }
+        self.lingering.poll(self.socket.get_mut(), context)
     }
 }
 
@@ -275,6 +373,13 @@ pub(super) fn failed(error: tungstenite::Error) -> TransportError {
             TransportError::Closed
         }
         tungstenite::Error::Io(error) => TransportError::Io(error),
-        other => TransportError::Malformed(other.to_string()),
+        other => {
+            let code = match other {
+                tungstenite::Error::Capacity(_) => CloseCode::Size,
+                tungstenite::Error::Utf8(_) => CloseCode::Invalid,
+                _ => CloseCode::Protocol,
+            };
+            TransportError::Malformed(Fault { code, reason: other.to_string() })
+        }
     }
 }

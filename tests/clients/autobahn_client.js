@@ -1,9 +1,10 @@
 // autobahn-js as a publisher, a subscriber, a callee or a caller; see README.md.
-//   node [--experimental-websocket] autobahn_client.js sub|pub|serve|call json|msgpack|cbor HOST PORT
+//   node [--experimental-websocket] autobahn_client.js sub|pub|serve|call|back json|msgpack|cbor HOST PORT
 'use strict';
 
 const autobahn = require('autobahn');
 const { fail, lines, print } = require('./common.js');
+const { valueOf, writeBytes } = require('./wamp_values.js');
 
 const [role, variant, host, port] = process.argv.slice(2);
 const serializers = {
@@ -11,27 +12,6 @@ const serializers = {
   msgpack: autobahn.serializer.MsgpackSerializer,
   cbor: autobahn.serializer.CBORSerializer,
 };
-
-// WAMP writes bytes in JSON as a text that begins with a zero character, then base64.
-function readBytes(value) {
-  if (value instanceof Uint8Array) return Buffer.from(value);
-  if (typeof value === 'string' && value.startsWith('\0')) return Buffer.from(value.slice(1), 'base64');
-  return undefined;
-}
-
-function writeBytes(value) {
-  if (value === null || typeof value !== 'object' || !('$hex' in value)) return value;
-  const bytes = Buffer.from(value.$hex, 'hex');
-  return variant === 'json' ? '\0' + bytes.toString('base64') : bytes;
-}
-
-function valueOf(args = [], kwargs = {}) {
-  if (Object.keys(kwargs).length > 0) return { value: { args, kwargs } };
-  if (args.length === 0) return { empty: true };
-  if (args.length > 1) return { value: args };
-  const bytes = readBytes(args[0]);
-  return bytes === undefined ? { value: args[0] } : { binary: bytes.toString('hex') };
-}
 
 async function subscribe(session) {
   const show = (args, kwargs, details) =>
@@ -42,7 +22,7 @@ async function subscribe(session) {
 
 async function publish(session) {
   const answers = (await lines()).map(async ({ topic, args = [], kwargs = {} }) => {
-    const stored = await session.publish(topic, args.map(writeBytes), kwargs, { acknowledge: true });
+    const stored = await session.publish(topic, args.map((arg) => writeBytes(variant, arg)), kwargs, { acknowledge: true });
     print({ acknowledged: topic, position: stored.id });
   });
   await Promise.all(answers);
@@ -70,7 +50,7 @@ async function call(session) {
     const progress = [];
     const shown = (result) =>
       result instanceof autobahn.Result ? valueOf(result.args, result.kwargs) : valueOf([result]);
-    return session.call(procedure, args.map(writeBytes), kwargs, { receive_progress: true }).then(
+    return session.call(procedure, args.map((arg) => writeBytes(variant, arg)), kwargs, { receive_progress: true }).then(
       (result) => print({ procedure, progress, ...(result === null ? { value: null } : shown(result)) }),
       (error) => print({ procedure, error: error.error, args: error.args, kwargs: error.kwargs || {} }),
       (part) => progress.push(part),
@@ -85,11 +65,17 @@ const connection = new autobahn.Connection({
     { type: 'websocket', url: `ws://${host}:${port}/`, serializers: [new serializers[variant]()] },
   ],
   realm: 'realm1',
-  max_retries: 0,
+  // The WebSocket of Node.js 20 does not say that nobody listens, so that autobahn-js would not try again: it waits until
+  // somebody does.
+  ...(role === 'back' ? { initial_retry_delay: 10 } : { max_retries: 0 }),
 });
-const roles = { sub: subscribe, pub: publish, serve, call };
+// Says each time that it is connected, and does nothing else.
+const back = async () => print({ ready: true });
+const roles = { sub: subscribe, pub: publish, serve, call, back };
 connection.onopen = (session) => roles[role](session).catch(fail);
 connection.onclose = (reason, details) => {
+  // It comes back by itself, or it does not.
+  if (role === 'back') return false;
   if (reason !== 'closed' || role === 'sub' || role === 'serve') fail(new Error(`${reason} ${JSON.stringify(details)}`));
   return true;
 };

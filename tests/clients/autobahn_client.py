@@ -1,6 +1,6 @@
 """autobahn-python as a publisher, a subscriber, a callee or a caller; see README.md.
 
-python autobahn_client.py sub|pub|serve|call json|msgpack|cbor HOST PORT
+python autobahn_client.py sub|pub|serve|call|back json|msgpack|cbor HOST PORT
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 
+from autobahn.asyncio.component import Component, run
 from autobahn.asyncio.wamp import ApplicationRunner, ApplicationSession
 from autobahn.wamp.exception import ApplicationError
 from autobahn.wamp.serializer import CBORSerializer, JsonSerializer, MsgPackSerializer
@@ -25,7 +26,12 @@ SERIALIZERS = {"json": JsonSerializer, "msgpack": MsgPackSerializer, "cbor": CBO
 
 
 def show(line):
-    print(json.dumps(line), flush=True)
+    try:
+        text = json.dumps(line, allow_nan=False, default=repr)
+    except ValueError:
+        # JSON has no word for some numbers.
+        text = json.dumps({**line, "value": repr(line.get("value"))})
+    print(text, flush=True)
 
 
 def value_of(args, kwargs):
@@ -139,6 +145,23 @@ class Session(ApplicationSession):
         os._exit(0 if self.finished else 1)
 
 
+def come_back():
+    """Says each time that it is connected, and does nothing else."""
+    transport = {
+        "type": "websocket",
+        "url": f"ws://{HOST}:{PORT}/",
+        "serializers": [VARIANT],
+        "max_retries": -1,
+        "initial_retry_delay": 0.5,
+    }
+    component = Component(transports=[transport], realm="realm1")
+    component.on_join(lambda session, details: show({"ready": True}))
+    run([component], log_level="warn")
+
+
+if ROLE == "back":
+    come_back()
+    sys.exit(1)
 ApplicationRunner(
     f"ws://{HOST}:{PORT}/", "realm1", serializers=[SERIALIZERS[VARIANT]()]
 ).run(Session, log_level="warn")

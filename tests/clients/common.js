@@ -3,8 +3,10 @@
 
 const readline = require('node:readline');
 
+// Some clients read large integers as what JSON has no word for.
 function print(line) {
-  process.stdout.write(JSON.stringify(line) + '\n');
+  const spelled = (_, value) => (typeof value === 'bigint' ? String(value) : value);
+  process.stdout.write(JSON.stringify(line, spelled) + '\n');
 }
 
 // WAMP errors are objects without a stack.

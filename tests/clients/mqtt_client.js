@@ -1,5 +1,5 @@
 // MQTT.js as a publisher or a subscriber; see README.md.
-//   node mqtt_client.js sub|keep|pub 4|5 HOST PORT
+//   node mqtt_client.js sub|keep|pub|back 4|5 HOST PORT
 'use strict';
 
 const { once } = require('node:events');
@@ -33,8 +33,14 @@ async function main() {
     clientId: role === 'keep' ? `mqttjs-keep-${variant}` : `mqttjs-${role}-${process.pid}`,
     clean: role !== 'keep',
     properties: role === 'keep' && variant === '5' ? { sessionExpiryInterval: 0xffffffff } : undefined,
-    reconnectPeriod: 0,
+    reconnectPeriod: role === 'back' ? 500 : 0,
   });
+  if (role === 'back') {
+    // Says each time that it is connected, and does nothing else.
+    client.on('connect', () => print({ ready: true }));
+    client.on('error', (error) => console.error(error.message));
+    return;
+  }
   client.on('error', fail);
   // What was missed comes right behind the welcome.
   client.on('message', (topic, payload) =>

@@ -1,6 +1,6 @@
 """paho-mqtt as a publisher or a subscriber; see README.md.
 
-python paho_client.py sub|keep|pub 4|5 HOST PORT
+python paho_client.py sub|keep|pub|back 4|5 HOST PORT
 """
 
 import json
@@ -16,7 +16,12 @@ VERSIONS = {"4": mqtt.MQTTv311, "5": mqtt.MQTTv5}
 
 
 def show(line):
-    print(json.dumps(line), flush=True)
+    try:
+        text = json.dumps(line, allow_nan=False, default=repr)
+    except ValueError:
+        # JSON has no word for some numbers.
+        text = json.dumps({**line, "value": repr(line.get("value"))})
+    print(text, flush=True)
 
 
 def fail(reason):
@@ -40,7 +45,9 @@ def value_of(payload):
 def on_connect(client, userdata, flags, reason_code, properties):
     if reason_code != 0:
         fail(f"CONNACK {reason_code}")
-    if ROLE != "pub":
+    if ROLE == "back":
+        show({"ready": True})
+    elif ROLE != "pub":
         client.subscribe("cross/#", qos=1)
 
 
@@ -68,6 +75,11 @@ client.max_inflight_messages_set(1000)
 client.on_connect = on_connect
 client.on_subscribe = on_subscribe
 client.on_message = on_message
+if ROLE == "back":
+    # Says each time that it is connected, and does nothing else.
+    client.reconnect_delay_set(1, 2)
+    client.connect(HOST, int(PORT))
+    client.loop_forever()
 if ROLE != "pub":
     client.on_disconnect = lambda *reason: fail(f"the connection is gone: {reason}")
     client.connect(HOST, int(PORT), **CONNECT)

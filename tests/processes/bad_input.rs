@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: what exactly is answered, beyond what the protocols say; the gates' own tests have that.
 
+mod last_words;
 mod mqtt_table;
 mod state_table;
 mod wamp_table;

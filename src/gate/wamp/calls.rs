@@ -22,6 +22,7 @@ use crate::call::{self, Asked, CallError, CallId, InvocationId, Serve, Told};
 use crate::event::{Encoding, Event, Payload};
 use crate::gate::Request;
 use crate::limits;
+use crate::payload::{encode, mended, Serializer, Value};
 use crate::procedure::{Matching, Procedure, Register, RegistrationId};
 use crate::topic::Realm;
 
@@ -76,7 +77,7 @@ impl WampGate {
             Ok(mode) => mode,
             Err(error) => {
                 // CANCEL has no answer of its own.
-                self.abort(error.uri(), &format!("CANCEL {}: {error}", request.0));
+                self.dropped("CANCEL", request.0, &error.to_string());
                 return Ok(());
             }
         };
@@ -159,8 +160,8 @@ impl WampGate {
         let progress = match is_progress(self.serializer, options)? {
             Ok(progress) => progress,
             Err(error) => {
-                // YIELD has no answer.
-                self.abort(error.uri(), &format!("YIELD {}: {error}", invocation.0));
+                // YIELD has no answer, but a call has.
+                self.fail(invocation, error.uri(), &error.to_string());
                 return Ok(());
             }
         };
@@ -181,6 +182,8 @@ impl WampGate {
         carried: &Carried<'_>,
     ) {
         let payload = self.payload(input, carried);
+        // Stock clients close on an ERROR whose URI is none.
+        let uri = if uri::is_uri(uri) { uri } else { uri::INVALID_URI };
         if payload.len() + uri.len() > limits::EVENT {
             self.result_too_large(invocation);
         } else {
@@ -188,23 +191,28 @@ impl WampGate {
         }
     }
 
-    /// The caller learns why it gets nothing.
     fn result_too_large(&mut self, invocation: InvocationId) {
-        let sentence = format!("[\"a result has {} bytes at most\"]", limits::EVENT);
-        let (encoding, args) = (Encoding::Json, sentence.into());
-        let payload = Payload { encoding, args, kwargs: Bytes::new() };
-        let uri = uri::PAYLOAD_SIZE_EXCEEDED.to_owned();
-        self.ask(Asked::Fail { invocation, uri, payload });
+        let sentence = format!("a result has {} bytes at most", limits::EVENT);
+        self.fail(invocation, uri::PAYLOAD_SIZE_EXCEEDED, &sentence);
+    }
+
+    /// The caller learns why it gets nothing.
+    pub(super) fn fail(&mut self, invocation: InvocationId, uri: &str, sentence: &str) {
+        let list = Value::List(vec![Value::Str(sentence.to_owned())]);
+        let args = encode(Serializer::Json, &list).into();
+        let payload = Payload { encoding: Encoding::Json, args, kwargs: Bytes::new() };
+        self.ask(Asked::Fail { invocation, uri: uri.to_owned(), payload });
     }
 
     fn ask(&mut self, asked: Asked) {
         self.requests.push_back(Request::Call(asked));
     }
 
-    /// What a message carries, as it came.
+    /// What a message carries, as it came, unless that would end who reads it.
     pub(super) fn payload(&self, input: &Bytes, carried: &Carried<'_>) -> Payload {
         let slice = |part: &[u8]| match part.is_empty() {
             true => Bytes::new(),
+            false if carried.odd => mended(self.serializer, part),
             false => input.slice_ref(part),
         };
         let encoding = self.serializer.encoding();

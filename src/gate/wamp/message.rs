@@ -1,7 +1,7 @@
 //! What a client says: one message, checked and taken apart, its payload left as it came.
 //!
 //! Invariant: a message that is decoded has the elements its type asks for, of the kinds it asks for, and is
-//! well-formed to its last byte.
+//! well-formed to its last byte. Where it holds something that can't be passed on, this is said beside it.
 //!
 //! Deliberately absent: when a message is welcome (`wamp`), and what options mean (`options`).
 
@@ -100,6 +100,8 @@ pub(super) struct Carried<'a> {
     pub(super) args: &'a [u8],
     /// An encoded dictionary that is not empty, or nothing at all.
     pub(super) kwargs: &'a [u8],
+    /// Both have to be written anew before they are passed on.
+    pub(super) odd: bool,
 }
 
 /// PUBLISH.
@@ -158,11 +160,18 @@ pub(super) enum Violation {
     Unexpected { message: &'static str, when: &'static str },
 }
 
-/// Takes a message apart.
-pub(super) fn decode(serializer: Serializer, input: &[u8]) -> Result<Message<'_>, Violation> {
+/// Takes a message apart, and says what it holds that can't be passed on.
+pub(super) fn decode(
+    serializer: Serializer,
+    input: &[u8],
+) -> Result<(Message<'_>, Option<Malformed>), Violation> {
     let elements = elements(serializer, input)?;
+    Ok((take_apart(&elements)?, elements.unfit()))
+}
+
+fn take_apart<'a>(elements: &Elements<'a>) -> Result<Message<'a>, Violation> {
     let number = elements.get(0).integer().ok_or(Violation::NoType)?;
-    let parts = |message, length| Parts::new(message, &elements, length);
+    let parts = |message, length| Parts::new(message, elements, length);
     match number {
         code::HELLO => {
             let parts = parts("HELLO", 3..=3)?;
@@ -294,7 +303,7 @@ impl<'a, 'e> Parts<'a, 'e> {
         if kwargs.is_empty() && count > at && self.elements.get(at).items == 0 {
             args = &[];
         }
-        Ok(Carried { args, kwargs })
+        Ok(Carried { args, kwargs, odd: self.elements.is_odd() })
     }
 
     fn list(&self, at: usize, part: &'static str) -> Result<&'a [u8], Violation> {

@@ -16,7 +16,7 @@ use crate::event::Payload;
 use crate::gate::details::ANONYMOUS;
 use crate::gate::terms::{self, TermsError};
 use crate::gate::{After, RetainedMode};
-use crate::payload::{decode, entries, Malformed, Serializer, Value, Writer};
+use crate::payload::{decode, entries, is_odd, Malformed, Serializer, Value, Writer};
 use crate::topic::{Pattern, TopicError};
 
 /// What is wrong with an option.
@@ -264,10 +264,13 @@ impl Reader<'_> {
 
     /// The payload that a will publishes: the value as the one argument.
     fn will(&self) -> Result<Payload, OptionError> {
-        self.condition("will")?;
+        let will = self.condition("will")?;
         let mut writer = Writer::new(self.serializer, self.value.len() + 8);
         writer.begin_list(1);
-        writer.raw(self.value);
+        match is_odd(self.serializer, self.value) {
+            true => writer.value(&will),
+            false => writer.raw(self.value),
+        }
         writer.end_list();
         let (encoding, args) = (self.serializer.encoding(), writer.finish().into());
         Ok(Payload { encoding, args, kwargs: bytes::Bytes::new() })
@@ -289,16 +292,15 @@ impl Reader<'_> {
         let wrong = OptionError::Wrong { option: "after", expected };
         match self.read() {
             Some(Value::Null) => Ok(None),
-            Some(Value::Int(number)) => match u64::try_from(number) {
-                Ok(number) => Ok(Some(After::Position(Position(number)))),
-                Err(_) => Err(wrong),
-            },
             Some(Value::Str(text)) => match (text.parse(), text.parse()) {
                 (Ok(id), _) => Ok(Some(After::Event(id))),
                 (Err(_), Ok(number)) => Ok(Some(After::Position(Position(number)))),
                 (Err(_), Err(_)) => Err(wrong),
             },
-            _ => Err(wrong),
+            value => match value.as_ref().and_then(Value::whole) {
+                Some(number) => Ok(Some(After::Position(Position(number)))),
+                None => Err(wrong),
+            },
         }
     }
 }

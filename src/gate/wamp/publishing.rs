@@ -89,8 +89,8 @@ impl WampGate {
         }
     }
 
-    /// Who publishes without `acknowledge` would never learn that nothing came of it, so its session ends.
-    fn refuse_publish(
+    /// Who publishes without `acknowledge` is told nothing, as WAMP says.
+    pub(super) fn refuse_publish(
         &mut self,
         options: &PublishOptions,
         request: RequestId,
@@ -100,7 +100,7 @@ impl WampGate {
         if options.acknowledge {
             self.refuse(code::PUBLISH, request, uri, sentence);
         } else {
-            self.abort(uri, &format!("PUBLISH {} without acknowledge: {sentence}", request.0));
+            self.dropped("PUBLISH", request.0, sentence);
         }
     }
 }

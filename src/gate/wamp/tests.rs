@@ -5,6 +5,7 @@
 //! < [2,…]              the client is sent
 //! ! open realm1        the gate asks the driver
 //! = opened             the driver tells the gate
+//! ~ PUBLISH 5: …       the gate has dropped something
 //! ```
 //!
 //! `deliver` shows an event as it comes by, `keep` one that a topic has kept.
@@ -26,6 +27,7 @@ use crate::topic::{Pattern, Topic};
 mod calls;
 mod scripts;
 mod state;
+mod values;
 
 const SESSION: SessionId = SessionId(77);
 
@@ -100,7 +102,16 @@ fn run(gate: &mut WampGate, script: &str) {
             }
             ("! ", text) => {
                 let request = gate.poll_request().unwrap_or_else(|| panic!("silence: {context}"));
-                assert_eq!(show(&request), text, "{context}");
+                let farewell = match gate.farewell() {
+                    Farewell::Away(reason) => format!(" away {reason}"),
+                    Farewell::Again(reason) => format!(" again {reason}"),
+                    Farewell::Said => String::new(),
+                };
+                assert_eq!(show(&request) + &farewell, text, "{context}");
+            }
+            ("~ ", text) => {
+                let dropped = gate.poll_dropped().unwrap_or_else(|| panic!("taken: {context}"));
+                assert_eq!((dropped.count, dropped.reason.as_str()), (1, text), "{context}");
             }
             _ => panic!("not a line of a script: {line}"),
         }
@@ -110,6 +121,7 @@ fn run(gate: &mut WampGate, script: &str) {
 
 fn nothing_left(gate: &mut WampGate, context: &str) {
     assert_eq!(gate.poll_request(), None, "{context}");
+    assert_eq!(gate.poll_dropped(), None, "{context}");
     let output = gate.poll_output().map(|message| to_json(gate.serializer, &message));
     assert_eq!(output, None, "{context}");
     assert_eq!(gate.output_size(), 0, "{context}");
@@ -342,16 +354,17 @@ fn a_payload_is_taken_as_it_came_and_not_copied() {
 
 #[test]
 fn an_event_has_a_size_limit() {
-    for (options, ends) in [("{\"acknowledge\":true}", false), ("{}", true)] {
+    for (options, answers) in [("{\"acknowledge\":true}", true), ("{}", false)] {
         for (size, fits) in [(limits::EVENT - 4, true), (limits::EVENT - 3, false)] {
             let mut gate = open(Serializer::Json);
             send(&mut gate, &format!("[16,5,{options},\"a\",[\"{}\"]]", "x".repeat(size)));
             let request = gate.poll_request();
             assert_eq!(matches!(request, Some(Request::Publish(_))), fits);
-            assert_eq!(request == Some(Request::Close { drop_will: false }), !fits && ends);
+            assert_eq!(request.is_some(), fits);
+            assert_eq!(gate.poll_dropped().is_some(), !fits && !answers);
             let output = gate.poll_output().map(|m| String::from_utf8_lossy(&m).into_owned());
             let uri = "wamp.error.payload_size_exceeded";
-            assert_eq!(output.is_some_and(|text| text.contains(uri)), !fits);
+            assert_eq!(output.is_some_and(|text| text.contains(uri)), !fits && answers);
         }
     }
 }
@@ -472,7 +485,9 @@ proptest! {
                     said += 1;
                 }
                 let is_cancel = matches!(message, Value::List(l) if l[0] == Value::Int(49));
-                prop_assert!(asked + said > 0 || is_cancel, "swallowed: {:?}", message);
+                let dropped = gate.poll_dropped().is_some();
+                let seen = asked + said > 0 || dropped || is_cancel;
+                prop_assert!(seen, "swallowed: {:?}", message);
                 if closed {
                     break;
                 }

@@ -21,6 +21,12 @@ pub(super) const PAYLOAD_SIZE_EXCEEDED: &str = "wamp.error.payload_size_exceeded
 pub(super) const PROTOCOL_VIOLATION: &str = "wamp.error.protocol_violation";
 pub(super) const GOODBYE_AND_OUT: &str = "wamp.close.goodbye_and_out";
 
+/// Whether a text is a URI in WAMP's loose sense: parts that are not empty, without white space and `#`.
+pub(super) fn is_uri(text: &str) -> bool {
+    let is_bad = |c: char| c.is_whitespace() || c.is_control() || c == '#';
+    !text.contains(is_bad) && !text.split('.').any(str::is_empty)
+}
+
 /// An option or message that WAMP or this router's own vocabulary has, and this release has not.
 pub(super) const NOT_IMPLEMENTED: &str = "vulpes.error.not_implemented";
 

@@ -153,8 +153,15 @@ impl Node {
         let (stop, stopping) = watch::channel(false);
         let all = [realm()].into_iter().collect();
         let states = (realms, desk, calls);
-        let clients =
-            Clients::new(host, entry, commands, log.clone(), states, (all, realm()), stopping);
+        let clients = Clients::new(
+            host,
+            entry,
+            commands,
+            log.clone(),
+            states,
+            (all, realm()),
+            (100, stopping),
+        );
         // Tests bound what goes through it.
         #[allow(clippy::disallowed_methods)]
         let (placed, to_dispatch) = mpsc::unbounded_channel();
@@ -170,6 +177,7 @@ impl Node {
                 realm: realm(),
                 topic: Topic::from_mqtt(topic).unwrap(),
                 publisher: SessionId(9),
+                client: crate::event::ClientTag::default(),
                 exclude_me: false,
                 disclose_me: false,
                 retain: false,
@@ -185,7 +193,7 @@ impl Node {
         let id = AdvanceSegment { entry: NodeId(1), incarnation: Incarnation(1), number };
         let sealed = open.seal(id, Shard(0));
         let step = Step::Segment(sealed.proposal(vec![]));
-        let resolution = Resolution { slot, stamp: Stamp(0), base, step };
+        let resolution = Resolution { slot, stamp: Stamp(0), ahead: 0, base, step };
         let segment = Some(Segment::parse(sealed.body).unwrap());
         let placed = Arc::new(Placed { resolution, segment, hidden: Box::default() });
         self.tail.append(placed.clone());
@@ -206,7 +214,7 @@ async fn dispatch(
                 Command::Join { join, answer } => drop(answer.send(dispatcher.join(join))),
                 Command::Leave { session, id, answer } => {
                     dispatcher.leave(session, id);
-                    drop(answer.send(()));
+                    let _ = answer.send(());
                 }
                 Command::Remove(session) => dispatcher.remove(session),
             },

@@ -1,6 +1,7 @@
 //! A session's waking: a socket may take what waits in any number of steps, and whatever else happens meanwhile, the
 //! session goes on for as long as there is something to be taken.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -66,7 +67,7 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) {
     let (clients, id) = (node.clients.clone(), SessionId(7));
     match protocol {
         Protocol::Mqtt => {
-            let config = MqttConfig { default_realm: realm() };
+            let config = MqttConfig { default_realm: realm(), realms: Arc::default() };
             let gate = MqttGate::new(config, id, clients.now());
             let mut session = Session::new(gate, MqttTransport::new(stream), clients);
             session.gate.receive(packet(0x10, b"\0\x04MQTT\x04\x02\0\0\0\x01c").into(), Moment(0));

@@ -30,7 +30,7 @@ impl RawCase {
     }
 }
 
-fn request(protocol: &str) -> Vec<u8> {
+pub(super) fn request(protocol: &str) -> Vec<u8> {
     format!(
         "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
@@ -40,7 +40,7 @@ fn request(protocol: &str) -> Vec<u8> {
 }
 
 /// A whole WebSocket frame with a mask of zeros.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first, 0x80 | 127];
     bytes.extend((payload.len() as u64).to_be_bytes());
     bytes.extend([0; 4]);
@@ -131,7 +131,11 @@ impl SessionCase {
 pub(super) fn session_cases() -> Vec<SessionCase> {
     const VIOLATION: &str = "wamp.error.protocol_violation";
     const URI: &str = "wamp.error.invalid_uri";
-    let deep = format!("[16, 1, {{}}, \"a\", {}{}]", "[".repeat(5000), "]".repeat(5000));
+    let deep = format!(
+        "[16, 1, {{\"acknowledge\": true}}, \"a\", {}{}]",
+        "[".repeat(5000),
+        "]".repeat(5000)
+    );
     let hello = json!([1, "nowhere", { "roles": { "publisher": {} } }]);
     let text = |value: Value| value.to_string();
     let abort = Outcome::Abort;
@@ -150,7 +154,7 @@ pub(super) fn session_cases() -> Vec<SessionCase> {
         ("a request that is no number", true, text(json!([32, "x", {}, "a"])), abort(VIOLATION)),
         ("a request below 1", true, text(json!([32, 0, {}, "a"])), abort(VIOLATION)),
         ("options that are no dictionary", true, text(json!([32, 1, 5, "a"])), abort(VIOLATION)),
-        ("too deep", true, deep, abort(VIOLATION)),
+        ("too deep", true, deep, error("wamp.error.invalid_argument")),
         ("a bad topic", true, text(json!([32, 1, {}, "a b..#c"])), error(URI)),
         (
             "a bad topic to publish",

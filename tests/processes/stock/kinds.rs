@@ -25,19 +25,27 @@ pub(super) enum Protocol {
 enum Kind {
     AutobahnJs,
     AutobahnPython,
+    Wampy,
     MqttJs,
     Paho,
     Mosquitto,
 }
 
 impl Kind {
-    const ALL: [Self; 5] =
-        [Self::AutobahnJs, Self::AutobahnPython, Self::MqttJs, Self::Paho, Self::Mosquitto];
+    const ALL: [Self; 6] = [
+        Self::AutobahnJs,
+        Self::AutobahnPython,
+        Self::Wampy,
+        Self::MqttJs,
+        Self::Paho,
+        Self::Mosquitto,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::AutobahnJs => "autobahn-js",
             Self::AutobahnPython => "autobahn-python",
+            Self::Wampy => "wampy",
             Self::MqttJs => "MQTT.js",
             Self::Paho => "paho-mqtt",
             Self::Mosquitto => "mosquitto",
@@ -46,7 +54,7 @@ impl Kind {
 
     fn variants(self) -> &'static [&'static str] {
         match self {
-            Self::AutobahnJs | Self::AutobahnPython => &["json", "msgpack", "cbor"],
+            Self::AutobahnJs | Self::AutobahnPython | Self::Wampy => &["json", "msgpack", "cbor"],
             Self::MqttJs | Self::Paho => &["4", "5"],
             Self::Mosquitto => &["mqttv311", "mqttv5"],
         }
@@ -54,7 +62,7 @@ impl Kind {
 
     fn installation(self) -> &'static str {
         match self {
-            Self::AutobahnJs | Self::MqttJs => {
+            Self::AutobahnJs | Self::Wampy | Self::MqttJs => {
                 "install Node.js 20.10 or later, then: npm ci --prefix tests/clients"
             }
             Self::AutobahnPython | Self::Paho => {
@@ -75,6 +83,8 @@ impl Kind {
                 has_package("autobahn")
                     .then(|| node.chain([script("autobahn_client.js")]).collect())
             }
+            Self::Wampy => (has_package("wampy") && websocket_flag().is_some())
+                .then(|| vec!["node".to_owned(), script("wampy_client.js")]),
             Self::MqttJs => (has_package("mqtt") && websocket_flag().is_some())
                 .then(|| vec!["node".to_owned(), script("mqtt_client.js")]),
             Self::AutobahnPython => {
@@ -127,7 +137,7 @@ impl Client {
 
     pub(super) fn protocol(&self) -> Protocol {
         match self.kind {
-            Kind::AutobahnJs | Kind::AutobahnPython => Protocol::Wamp,
+            Kind::AutobahnJs | Kind::AutobahnPython | Kind::Wampy => Protocol::Wamp,
             Kind::MqttJs | Kind::Paho | Kind::Mosquitto => Protocol::Mqtt,
         }
     }
@@ -161,6 +171,11 @@ impl Client {
     /// Starts it as a subscriber in a session that outlives its connection: MQTT only.
     pub(super) fn keep(&self, node: &Node) -> Result<Program> {
         self.listen("keep", node)
+    }
+
+    /// Starts it as one that says each time that it is connected: mosquitto, that its subscription stands.
+    pub(super) fn come_back(&self, node: &Node) -> Result<Program> {
+        self.listen("back", node)
     }
 
     fn listen(&self, role: &str, node: &Node) -> Result<Program> {
@@ -201,7 +216,11 @@ impl Client {
 
     /// Its name as a callee.
     pub(super) fn callee(&self) -> String {
-        let kind = if self.kind == Kind::AutobahnJs { "js" } else { "py" };
+        let kind = match self.kind {
+            Kind::AutobahnJs => "js",
+            Kind::Wampy => "wampy",
+            _ => "py",
+        };
         format!("calls.{kind}_{}", self.variant)
     }
 

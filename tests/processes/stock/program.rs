@@ -61,12 +61,18 @@ impl Program {
 
     /// Fails until it has said that its subscription stands.
     pub(super) fn ready(&self) -> Result<()> {
+        self.ready_times(1)
+    }
+
+    /// Fails until it has said so as often as this.
+    pub(super) fn ready_times(&self, times: usize) -> Result<()> {
         let lines = self.lines.lock().expect("no reader panics");
         let is_ready = |line: &String| {
             line.starts_with(MOSQUITTO_READY)
                 || parse(line).is_some_and(|said| said["ready"] == true)
         };
-        ensure!(lines.iter().any(is_ready), "{}", self.complaint());
+        let found = lines.iter().filter(|line| is_ready(line)).count();
+        ensure!(found >= times, "ready {found} times; {}", self.complaint());
         Ok(())
     }
 

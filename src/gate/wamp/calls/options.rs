@@ -199,7 +199,9 @@ fn integer(
 ) -> Result<Option<u32>, OptionError> {
     match reader.read() {
         Some(Value::Null) => Ok(None),
-        Some(Value::Int(number)) if number >= 0 => Ok(Some(u32::try_from(number).unwrap_or(most))),
-        _ => Err(OptionError::Wrong { option, expected }),
+        value => match value.as_ref().and_then(Value::whole) {
+            Some(number) => Ok(Some(u32::try_from(number).unwrap_or(most))),
+            None => Err(OptionError::Wrong { option, expected }),
+        },
     }
 }

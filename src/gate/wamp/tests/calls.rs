@@ -174,9 +174,7 @@ fn a_call_is_taken_back_while_it_is_in_flight() {
         < [8,48,3,{},"wamp.error.canceled",["the call was canceled"]]
         > [49,3,{}]
         > [49,4,{"mode":"x"}]
-        < [3,{"message":"CANCEL 4: the option mode has to be \"skip\", \"kill\" or \"killnowait\""},"wamp.error.invalid_argument"]
-        ! close
-        = result 3 [1]
+        ~ CANCEL 4: the option mode has to be "skip", "kill" or "killnowait"
         "#,
     );
 }
@@ -336,8 +334,11 @@ fn a_callee_is_invoked_and_answers() {
         > [8,68,2,{},"app.error.x",["why"],{"k":1}]
         ! fail 2 app.error.x ["why"] {"k":1}
         > [70,3,{"progress":1}]
-        < [3,{"message":"YIELD 3: the option progress has to be true or false"},"wamp.error.invalid_argument"]
-        ! close
+        ! fail 3 wamp.error.invalid_argument ["the option progress has to be true or false"]
+        > [8,68,4,{},"no uri",["why"]]
+        ! fail 4 wamp.error.invalid_uri ["why"]
+        > [8,68,5,{},""]
+        ! fail 5 wamp.error.invalid_uri
         "#,
     );
 }

@@ -40,8 +40,7 @@ fn a_session_is_refused() {
         > [1,"realm1",{}]
         ! open realm1
         = opened unavailable
-        < [3,{"message":"no quorum answers right now; try again, or at another node"},"vulpes.error.unavailable"]
-        ! close
+        ! close again vulpes.error.unavailable: no quorum answers right now; try again, or at another node
         "#,
     );
     check(
@@ -49,8 +48,7 @@ fn a_session_is_refused() {
         > [1,"realm1",{}]
         ! open realm1
         = opened too-many
-        < [3,{"message":"this node has as many connections as it takes"},"vulpes.error.too_many_connections"]
-        ! close
+        ! close again vulpes.error.too_many_connections: this node has as many connections as it takes
         "#,
     );
     check(
@@ -104,41 +102,49 @@ fn a_client_leaves_at_any_time() {
     );
 }
 
+/// GOODBYE and ABORT are final to stock clients, so they are said only to those who should stay away.
 #[test]
 fn our_side_ends_a_session() {
-    check(
-        r#"
-        = end shutdown
-        < [3,{"message":"this node is stopping; connect to another one"},"wamp.close.system_shutdown"]
-        ! close
-        "#,
-    );
-    for (reason, sentence, uri) in [
-        ("shutdown", "this node is stopping; connect to another one", "wamp.close.system_shutdown"),
-        ("taken-over", "another connection took this session over", "wamp.close.killed"),
+    for (reason, farewell) in [
+        (
+            "shutdown",
+            "away wamp.close.system_shutdown: this node is stopping; connect to another one",
+        ),
         (
             "unavailable",
-            "no quorum answers; publishes not acknowledged so far may or may not be stored",
-            "vulpes.error.unavailable",
+            "again vulpes.error.unavailable: no quorum answers; publishes not acknowledged so far may or \
+             may not be stored",
         ),
         (
             "lost",
-            "this node lost its lease, and with it the session is over everywhere; connect anew",
-            "vulpes.error.session_lost",
+            "again vulpes.error.session_lost: this node lost its lease, and with it the session is over \
+             everywhere; connect anew",
         ),
-        ("behind", "the log is kept only from position 7 on", "vulpes.error.history_gone"),
+        ("behind", "again vulpes.error.history_gone: the log is kept only from position 7 on"),
     ] {
+        check(&format!(
+            r#"
+            = end {reason}
+            ! close {farewell}
+            "#
+        ));
         check_open(&format!(
             r#"
             > [16,1,{{"acknowledge":true}},"a"]
             ! publish a
             = end {reason}
-            < [6,{{"message":"{sentence}"}},"{uri}"]
-            ! close
+            ! close {farewell}
             = answered 0 1 5
             "#
         ));
     }
+    check_open(
+        r#"
+        = end taken-over
+        < [6,{"message":"another connection took this session over"},"wamp.close.killed"]
+        ! close
+        "#,
+    );
 }
 
 #[test]
@@ -218,8 +224,7 @@ fn refused_publish(topic: &str, option: &str, uri: &str, sentence: &str) {
     check_open(&format!(
         r#"
         > [16,5,{{{option}}},"{topic}",[1]]
-        < [3,{{"message":"PUBLISH 5 without acknowledge: {sentence}"}},"{uri}"]
-        ! close
+        ~ PUBLISH 5: {sentence}
         "#
     ));
 }
@@ -391,7 +396,7 @@ fn breaches_of_the_protocol_end_the_session() {
         ("[6,{},1]", "element 2 of GOODBYE, its reason, has to be a string"),
         ("[16,0,{},\"a\"]", &format!("element 1 of PUBLISH, its request, {integer}")),
         ("[16,-1,{},\"a\"]", &format!("element 1 of PUBLISH, its request, {integer}")),
-        ("[16,1.0,{},\"a\"]", &format!("element 1 of PUBLISH, its request, {integer}")),
+        ("[16,1.5,{},\"a\"]", &format!("element 1 of PUBLISH, its request, {integer}")),
         ("[16,\"1\",{},\"a\"]", &format!("element 1 of PUBLISH, its request, {integer}")),
         (
             "[16,9007199254740993,{},\"a\"]",
@@ -445,15 +450,15 @@ fn messages_before_their_time_end_the_session() {
 
 #[test]
 fn bytes_that_are_no_message_end_the_session() {
-    let deep = "[16,1,{},\"a\",".to_owned() + &"[".repeat(100) + &"]".repeat(100) + "]";
+    let bottomless =
+        "[16,1,{},\"a\",".to_owned() + &"[".repeat(100_000) + &"]".repeat(100_000) + "]";
     for (serializer, bytes, sentence) in [
         (Serializer::Json, &b""[..], "cut short at byte 0"),
         (Serializer::Json, b"[16,1,{},\"a\"", "cut short at byte 12"),
         (Serializer::Json, b"[16,1,{},\"a\"] x", "something left over at byte 14"),
         (Serializer::Json, b"[16,1,{},\"\xff\"]", "text is not UTF-8 at byte 10"),
-        (Serializer::Json, deep.as_bytes(), "nested too deeply at byte 78"),
+        (Serializer::Json, bottomless.as_bytes(), "nested too deeply at byte 65615"),
         (Serializer::MsgPack, b"\x94\x10\x01\x80", "cut short at byte 4"),
-        (Serializer::MsgPack, b"\x94\x10\x01\x80\xa1\xff", "text that is not UTF-8 at byte 5"),
         (Serializer::Cbor, b"\x84\x10\x01\xa0\x61", "cut short at byte 5"),
     ] {
         let mut gate = open(serializer);

@@ -1,0 +1,51 @@
+//! Messages that come to nothing without an answer, as WAMP wants it: counted, and told to the operator.
+//!
+//! Invariant: the log gets a line in [`QUIET`] at most, whatever clients do.
+//!
+//! Deliberately absent: which messages these are (`gate`).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::event::SessionId;
+use crate::gate::Dropped;
+
+/// From one line in the log to the next.
+const QUIET: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+pub(super) struct Drops {
+    count: AtomicU64,
+    told: Mutex<Option<Told>>,
+}
+
+/// The last line in the log.
+#[derive(Debug)]
+struct Told {
+    at: Instant,
+    count: u64,
+}
+
+impl Drops {
+    /// How many there were since the process started.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// A session has dropped something.
+    pub(super) fn note(&self, session: SessionId, dropped: &Dropped) {
+        let count = self.count.fetch_add(dropped.count, Ordering::Relaxed) + dropped.count;
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if told.as_ref().is_some_and(|told| now < told.at + QUIET) {
+            return;
+        }
+        let since = count - told.as_ref().map_or(0, |told| told.count);
+        *told = Some(Told { at: now, count });
+        let reason = &dropped.reason;
+        tracing::warn!(session = session.0, since, reason, "dropped, and the client was not told");
+    }
+}

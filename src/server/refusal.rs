@@ -1,0 +1,118 @@
+//! Connections that find no place: each is told so in its own protocol.
+//!
+//! Invariant: one takes no place of a session, little memory, and no longer than [`limits::LINGER`] to hear its protocol's
+//! first packet and as long again to read the answer.
+//!
+//! Deliberately absent: how many are told at a time (`listen`).
+
+use std::future::poll_fn;
+use std::task::{ready, Context, Poll};
+
+use vulpes_raft::host::BoxStream;
+
+use super::clients::Clients;
+use super::linger::linger;
+use super::listen::Protocol;
+use super::transport::{MqttTransport, Transport};
+use super::upgrade::{answer, TOO_MANY_CONNECTIONS};
+use crate::gate::mqtt::MqttGate;
+use crate::gate::{Gate, Moment, OpenRefusal, Request};
+use crate::limits;
+
+/// Tells a client that there are too many connections.
+pub(super) async fn refuse(protocol: Protocol, stream: BoxStream, clients: &Clients) {
+    match protocol {
+        Protocol::Wamp => answer(stream, &TOO_MANY_CONNECTIONS).await,
+        Protocol::Mqtt => {
+            let gate = MqttGate::new(clients.mqtt_config(), clients.new_session(), clients.now());
+            refuse_in_session(gate, MqttTransport::new(stream), clients.now()).await;
+        }
+    }
+}
+
+/// How a client is answered depends on what it says first.
+async fn refuse_in_session(mut gate: impl Gate, mut transport: impl Transport, now: Moment) {
+    let refused = poll_fn(|context| poll_refused(&mut gate, &mut transport, now, context));
+    if tokio::time::timeout(limits::LINGER, refused).await.is_ok() {
+        while let Some(output) = gate.poll_output() {
+            transport.push(output);
+        }
+        linger(&mut transport).await;
+    }
+}
+
+/// Ready when the gate has closed, or the client is gone.
+fn poll_refused(
+    gate: &mut impl Gate,
+    transport: &mut impl Transport,
+    now: Moment,
+    context: &mut Context<'_>,
+) -> Poll<()> {
+    loop {
+        let Ok(input) = ready!(transport.poll_receive(context)) else { return Poll::Ready(()) };
+        gate.receive(input, now);
+        while let Some(request) = gate.poll_request() {
+            match request {
+                Request::Open { .. } | Request::Attach { .. } => {
+                    gate.opened(Err(OpenRefusal::TooManyConnections));
+                }
+                Request::Close { .. } => return Poll::Ready(()),
+                // Nothing is asked before a session is open.
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::event::SessionId;
+    use crate::gate::mqtt::MqttConfig;
+    use crate::topic::Realm;
+
+    /// What a client is told that says this.
+    async fn told(says: &[u8]) -> Vec<u8> {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let config =
+            MqttConfig { default_realm: Realm::new("realm1").unwrap(), realms: Arc::default() };
+        let gate = MqttGate::new(config, SessionId(1), Moment(0));
+        let transport = MqttTransport::new(Box::new(server));
+        let refused = tokio::spawn(refuse_in_session(gate, transport, Moment(0)));
+        client.write_all(says).await.unwrap();
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).await.unwrap();
+        drop(client);
+        refused.await.unwrap();
+        said
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_place_is_told_so() {
+        let connect = |level: u8, rest: &[u8]| {
+            [&[0x10, 10 + rest.len() as u8, 0, 4], &b"MQTT"[..], &[level, 2, 0, 60], rest].concat()
+        };
+        assert_eq!(told(&connect(4, &[0, 0])).await, [0x20, 2, 0, 3]);
+        let refused = told(&connect(5, &[0, 0, 0])).await;
+        assert_eq!((refused[0], &refused[2..4]), (0x20, &[0, 0x89][..]));
+        // One that is refused for itself has that answer.
+        assert_eq!(told(&connect(3, &[0, 0])).await, [0x20, 2, 0, 1]);
+        assert_eq!(told(b"GET / HTTP/1.1\r\n\r\n").await, b"");
+
+        let (mut client, server) = tokio::io::duplex(4096);
+        let answered =
+            tokio::spawn(async { answer(Box::new(server), &TOO_MANY_CONNECTIONS).await });
+        let mut said = String::new();
+        client.read_to_string(&mut said).await.unwrap();
+        drop(client);
+        answered.await.unwrap();
+        assert!(
+            said.starts_with("HTTP/1.1 503 ") && said.contains("\r\nretry-after: 5\r\n"),
+            "{said}"
+        );
+    }
+}
