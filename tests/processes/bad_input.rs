@@ -87,20 +87,25 @@ async fn bad_clients_harm_nobody() -> Result<()> {
     ];
 
     let (wamp, mqtt) = (cluster.node(1).wamp(), cluster.node(1).mqtt());
-    let (mqtt_told, raw_told, wamp_told, state_told, refused_told) = tokio::join!(
+    let dropped = wamp_table::dropped_cases();
+    let drops = dropped.len();
+    let (mqtt_told, raw_told, wamp_told, dropped_told, state_told, refused_told) = tokio::join!(
         join_all(mqtt_table::cases().into_iter().map(|case| case.play(mqtt))),
         join_all(wamp_table::raw_cases().into_iter().map(|case| case.play(wamp))),
         join_all(wamp_table::session_cases().into_iter().map(|case| case.play(wamp))),
+        join_all(dropped.into_iter().map(|case| case.play(wamp))),
         join_all(state_table::wamp_cases().into_iter().map(|case| case.play(wamp))),
         join_all(state_table::mqtt_cases().into_iter().map(|case| case.play(mqtt))),
     );
-    let told = mqtt_told.into_iter().chain(raw_told).chain(wamp_told);
+    let told = mqtt_told.into_iter().chain(raw_told).chain(wamp_told).chain(dropped_told);
     let failed: Vec<String> = (told.chain(state_told).chain(refused_told))
         .filter_map(|told| told.err())
         .map(|error| format!("{error:#}"))
         .collect();
     cluster.node_mut(1).check_alive()?;
     ensure!(failed.is_empty(), "{failed:#?}");
+    let status = cluster.status(1).await?;
+    ensure!(status["entry"]["dropped_messages"] == drops, "{drops} were dropped: {status}");
 
     let options = json!({ "retainedState": true, "snapshot": true });
     let left = Peer::connect(wamp).await?.snapshot("bad.#", options).await?;

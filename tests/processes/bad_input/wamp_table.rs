@@ -82,6 +82,8 @@ pub(super) enum Outcome {
     Abort(&'static str),
     /// ERROR with this reason, and the session goes on.
     Error(&'static str),
+    /// Nothing, and the session goes on.
+    Dropped,
 }
 
 /// A text in a WebSocket, before or after HELLO.
@@ -109,23 +111,50 @@ impl SessionCase {
             false => Wamp::open(address).await?,
         };
         session.send_text(self.text).await?;
-        let answer = session.receive().await?.context("no answer")?;
         match self.outcome {
             Outcome::Abort(reason) => {
+                let answer = session.receive().await?.context("no answer")?;
                 ensure!(answer[0] == 3 && answer[2] == reason, "no ABORT {reason} but {answer}");
                 let more = session.receive().await?;
                 ensure!(more.is_none(), "{more:?} after ABORT");
             }
             Outcome::Error(reason) => {
+                let answer = session.receive().await?.context("no answer")?;
                 ensure!(answer[0] == 8 && answer[4] == reason, "no ERROR {reason} but {answer}");
-                // A request id of its own: the session counts from 1, and has used that up here.
-                session.send(&json!([32, 2, {}, "load.fine"])).await?;
-                let answer = session.receive().await?.context("the session ended")?;
-                ensure!(answer[0] == 33, "the session does not go on: {answer}");
+                goes_on(&mut session).await?;
             }
+            Outcome::Dropped => goes_on(&mut session).await?,
         }
         Ok(())
     }
+}
+
+/// The next thing that is said is the answer to the next request.
+async fn goes_on(session: &mut Wamp) -> Result<()> {
+    // A request id of its own: the session counts from 1, and has used that up here.
+    session.send(&json!([32, 2, {}, "load.fine"])).await?;
+    let answer = session.receive().await?.context("the session ended")?;
+    ensure!(answer[0] == 33, "the session does not go on: {answer}");
+    Ok(())
+}
+
+/// Publishes without `acknowledge` that can't be taken.
+pub(super) fn dropped_cases() -> Vec<SessionCase> {
+    let large = format!("\"{}\"", "x".repeat(vulpes::limits::EVENT));
+    let deep = "[".repeat(5000) + &"]".repeat(5000);
+    let table = [
+        ("a bad topic to publish, unasked", "{}", "a..b", "1"),
+        ("an option that is not built, unasked", "{\"eligible\":[1]}", "bad.t", "1"),
+        ("a will without retain, unasked", "{\"will\":1}", "bad.t", "1"),
+        ("an event that is too large, unasked", "{}", "bad.t", large.as_str()),
+        ("an event that is nested too deeply, unasked", "{}", "bad.t", deep.as_str()),
+        ("a number without end, unasked", "{}", "bad.t", "1e400"),
+    ];
+    let text = |options, topic, value| format!("[16,1,{options},\"{topic}\",[{value}]]");
+    let case = |(name, options, topic, value)| {
+        SessionCase::new(name, text(options, topic, value), Outcome::Dropped)
+    };
+    table.into_iter().map(case).collect()
 }
 
 pub(super) fn session_cases() -> Vec<SessionCase> {
