@@ -170,13 +170,14 @@ impl Raw {
         }
     }
 
-    /// The next WAMP message, whatever else comes before.
+    /// The next WAMP message; pings before it are answered.
     pub(crate) async fn message(&mut self) -> Result<Value> {
         loop {
             let (opcode, payload) = self.frame().await?;
             match opcode {
                 1 => return Ok(serde_json::from_slice(&payload)?),
                 8 => bail!("closed"),
+                9 => self.send(&[0x8a, 0x80, 0, 0, 0, 0]).await?,
                 _ => {}
             }
         }

@@ -17,7 +17,6 @@ use super::reader::Reader;
 use super::{property, will, Reason, Version, Violation};
 use crate::act::Will;
 use crate::event::Qos;
-use crate::limits;
 
 /// A client's first packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -295,25 +294,19 @@ pub(crate) fn read_unsubscribe(
     Ok(Unsubscribe { packet_id: unsubscribe.pkid, filters: unsubscribe.filters })
 }
 
-/// Checks the payload of a (UN)SUBSCRIBE: at least one filter, and no more than a session may have.
+/// Checks the payload of a (UN)SUBSCRIBE: at least one filter. Those that are too many are refused one by one.
 fn check_filters(
     reader: &mut Reader<'_>,
     options: impl Fn(&mut Reader<'_>) -> Result<(), Violation>,
 ) -> Result<(), Violation> {
-    let mut count = 0;
+    if reader.is_empty() {
+        return Err(Violation::protocol("a packet that must name a topic filter names none"));
+    }
     while !reader.is_empty() {
         reader.text()?;
         options(reader)?;
-        count += 1;
     }
-    match count {
-        0 => Err(Violation::protocol("a packet that must name a topic filter names none")),
-        1..=limits::SESSION_SUBSCRIPTIONS => Ok(()),
-        _ => Err(Violation::new(
-            Reason::QuotaExceeded,
-            "a packet names more topic filters than a session may have",
-        )),
-    }
+    Ok(())
 }
 
 fn decode(mut packet: BytesMut, version: Version) -> Result<Packet, Violation> {
