@@ -174,7 +174,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if !self.closed {
             self.transport.close(End::Failed(&end));
             // Now, as far as the socket takes it: to take leave may need a quorum.
-            poll_fn(|context| Poll::Ready(drop(self.transport.poll_flush(context)))).await;
+            let _ = poll_fn(|context| Poll::Ready(self.transport.poll_flush(context))).await;
         }
         self.leave().await;
         linger(&mut self.transport).await;

@@ -5,12 +5,13 @@
 //! Deliberately absent: how fast that is, which a busy machine can't tell; `vulpes bench` does.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use vulpes_jepsen::mqtt::{packet, string};
 use vulpes_jepsen::wait::within;
 use vulpes_jepsen::{Cluster, Said};

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::consensus::types::{EncodedCommand, LogId};
-use crate::ids::{AdvanceSegment, Incarnation, SegmentNumber, Shard, Stamp};
+use crate::ids::{AdvanceSegment, Incarnation, SegmentNumber, Shard};
 use crate::sequencer::{Command, Vouched};
 
 /// A storage that has what it is told to have.

@@ -61,8 +61,11 @@ mod tests {
     const DAY: u64 = 86_400_000;
     const NOON: u64 = 20_000 * DAY;
 
-    /// Takes spans one after the other, as (from, until), and compares with (stamp, time): all counted from noon.
-    fn check(script: &[((u64, u64), (u64, u64))]) {
+    /// Two times, counted from noon.
+    type Times = (u64, u64);
+
+    /// Takes spans one after the other, as (from, until), and compares with (stamp, time).
+    fn check(script: &[(Times, Times)]) {
         let mut clock = OrderClock::default();
         for (line, ((from, until), (stamp, time))) in script.iter().enumerate() {
             let at = |time: &u64| Stamp(if *time == u64::MAX { *time } else { NOON + time });
