@@ -10,5 +10,6 @@
 //! Deliberately absent: migrations and rolling upgrades. A log of another format is refused, and the refusal says what to do.
 
 /// The format that this release reads and writes. Any change of what is made of the same log gets the next number. 5: the
-/// order keeps a time of its own, and what a session leaves behind stands before what its client does next.
+/// order keeps a time of its own, what a session leaves behind stands before what its client does next, and events name
+/// their publisher's client.
 pub const LOG_FORMAT: u32 = 5;

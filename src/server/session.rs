@@ -56,6 +56,9 @@ use room::Room;
 /// Messages taken from a socket in one turn.
 const INPUTS_A_TURN: usize = 64;
 
+/// Characters of a client's name that are shown in the log.
+const SHOWN_NAME: usize = 64;
+
 /// When a session without a deadline looks after itself.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -308,7 +311,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let Some(room) = self.clients.try_keep_state(event.size()) else {
             return self.gate.opened(Err(OpenRefusal::NoRoom));
         };
-        tracing::Span::current().record("name", known_as[0].as_str().unwrap_or("unnamed"));
+        let name = shown(known_as[0].as_str().unwrap_or("unnamed"));
+        tracing::Span::current().record("name", name);
         let words = self.clients.desk.register(self.gate.session());
         self.publishing.push_own(event);
         self.standing = Standing::Announced { realm, words, known_as, drop_will: false };
@@ -550,4 +554,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Reading::Stopped => self.end(EndReason::Shutdown),
         }
     }
+}
+
+/// The beginning of a client's name, for the log: a name may be very long.
+fn shown(name: &str) -> &str {
+    name.char_indices().nth(SHOWN_NAME).map_or(name, |(end, _)| &name[..end])
 }

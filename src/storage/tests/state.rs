@@ -184,7 +184,7 @@ fn golden_bytes_of_state_and_hidden() {
     let stamp = [253, 64, 190, 89, 4, 162, 1, 0, 0];
     let mut expected = vec![1, 2];
     expected.extend_from_slice(&stamp);
-    expected.extend_from_slice(&[0, 1, 0, 1, 0, 1, b'v', 0, 0, 0]);
+    expected.extend_from_slice(&[0, 1, 0, 1, 0, 1, b'v', 0, 0, 0, 0]);
     let key = [2, 5, b'r', b'e', b'a', b'l', b'm', 1, b't'];
     assert_eq!(take(order.segment(&body), &[set], 0), of(&key, &expected));
     let join = Act::Join(Join { details: "{}".into(), ..Join::default() });
