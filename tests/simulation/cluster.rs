@@ -175,7 +175,7 @@ impl Cluster {
         }
         let node = self.node(id);
         if node.remembered > 0 && node.disk.put_back() {
-            node.rotten = true;
+            (node.rotten, node.put_back) = (true, true);
             node.older = record.log.len() > node.remembered + MUCH;
             record.counts.rotten += 1;
         }

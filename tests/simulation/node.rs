@@ -81,7 +81,9 @@ pub(crate) struct Simulated {
     pub(crate) wiped: bool,
     /// How many slots there were when its disk was remembered.
     pub(crate) remembered: u64,
-    /// It has an older copy of its folder, and has to say so.
+    /// It has a copy of its folder from a while ago: what it voted for is gone.
+    pub(crate) put_back: bool,
+    /// So much has happened since that it has to say so.
     pub(crate) older: bool,
     /// Its disk has rotted: it may refuse to start, or end, or have bodies that it knows to be damaged.
     pub(crate) rotten: bool,
@@ -104,6 +106,7 @@ impl Simulated {
             buried: false,
             wiped: false,
             remembered: 0,
+            put_back: false,
             older: false,
             rotten: false,
         };
@@ -190,7 +193,7 @@ impl Simulated {
 
     /// Its storage, while it can be held to its votes.
     pub(crate) fn storage(&self) -> Option<Storage> {
-        self.handles()?.storage.filter(|_| !self.wiped && !self.is_dying())
+        self.handles()?.storage.filter(|_| !self.wiped && !self.put_back && !self.is_dying())
     }
 }
 

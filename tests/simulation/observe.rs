@@ -77,7 +77,9 @@ impl Cluster {
     fn came_up(&self, id: u64, handles: &Handles, record: &mut Record) -> Slot {
         record.trace(|| format!("node {id} runs"));
         let node = &self.nodes[id as usize - 1];
-        record.check(self.came_back(node, handles, resolved(record)));
+        if !node.put_back {
+            record.check(self.came_back(node, handles, resolved(record)));
+        }
         match stored(handles, Slot(1), node.rotten) {
             Ok(stored) => self.show_all(id, &stored, record),
             Err(error) if node.rotten => node.give_up(error),
@@ -187,7 +189,7 @@ impl Cluster {
                     format!("node {} takes part with an older copy of its folder", node.id);
                 record.check(Err(reason));
             }
-            if handles.storage.is_none() || node.wiped {
+            if handles.storage.is_none() || node.wiped || node.put_back {
                 continue;
             }
             let id = node.id;

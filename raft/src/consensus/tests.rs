@@ -200,7 +200,7 @@ fn golden_bytes() {
     let payload = openraft::EntryPayload::Membership(membership);
     let membership = LogEntry { log_id: log_id(0, 0), payload };
     let blank = LogEntry { log_id: log_id(2, 7), payload: openraft::EntryPayload::Blank };
-    assert_eq!(encode(&entry(1, 2)), [1, 1, 2, 1, 2, 2, 0]);
+    assert_eq!(encode(&entry(1, 2)), [1, 1, 2, 1, 3, 2, 2, 0]);
     assert_eq!(encode(&blank), [2, 1, 7, 0]);
     assert_eq!(encode(&membership), [0, 1, 0, 2, 1, 1, 1, 1, 1, 3, b'a', b':', b'1', 9]);
     assert_eq!(encode(&Vote::new_committed(3, NodeId(1))), [3, 1, 1]);
