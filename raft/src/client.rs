@@ -29,7 +29,7 @@ const ATTEMPT: Duration = Duration::from_millis(700);
 
 /// The first and the longest pause between two attempts. All publishers wait for the next leader to be found, and asking a
 /// member costs little.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(50));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
 
 /// The way to the sync group. Clones share their connections.
 #[derive(Clone)]

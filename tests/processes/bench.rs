@@ -57,6 +57,10 @@ async fn the_bench_measures_all_that_a_cluster_does() -> Result<()> {
         ensure!(number(&replay, "/deliveries")? >= acknowledged * 2, "{replay}");
         ensure!(replay["deliveries_per_second"].as_f64() > Some(0.0), "{replay}");
         ensure!(number(&replay, "/disk/median_us")? > 0, "{replay}");
+        // Each node has its own figures, for its own publishers and its own subscribers.
+        ensure!(number(&replay, "/targets/2/latency/p99_us")? > 0, "{replay}");
+        ensure!(number(&replay, "/targets/1/delivery/p99_us")? > 0, "{replay}");
+        ensure!(replay.pointer("/targets/2/delivery").is_none(), "{replay}");
 
         let reads = bench(&cluster, &format!("{common} --retained --size 16")).await?;
         ensure!(number(&reads, "/acknowledged")? > 0, "{reads}");
