@@ -156,6 +156,7 @@ fn happen(gate: &mut MqttGate, now: &mut Moment, word: &str, rest: &str, place: 
         }
         "at" => *now = Moment(number(0)),
         "tick" => gate.tick(*now),
+        "alive" => gate.alive(*now),
         "deadline" => {
             let deadline = rest.parse().ok().map(Moment);
             assert_eq!(gate.deadline(), deadline, "{place}");

@@ -67,11 +67,6 @@ impl Socket {
         self.lock().taken.clone()
     }
 
-    /// How often a byte was taken.
-    pub(super) fn count(&self, byte: u8) -> usize {
-        self.lock().taken.iter().filter(|taken| **taken == byte).count()
-    }
-
     pub(super) fn send(&self, bytes: impl Into<Bytes>) {
         let mut shared = self.lock();
         shared.sent.push_back(bytes.into());

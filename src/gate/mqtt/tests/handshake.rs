@@ -342,10 +342,10 @@ fn time_runs_out() {
          out e0 | 8d p[1f s\"nothing came for one and a half times the keep-alive interval\"]
          ask close"
     ));
-    // While a publish waits, the driver may not be reading.
+    // Whoever is not listened to, or takes what waits for it, is alive: the driver says so.
     check(&format!(
         "{OPEN4} in 30 | s\"a\"
-         ask publish a q0 \n at 15000 \n tick \n deadline 30000
+         ask publish a q0 \n at 15000 \n alive \n tick \n deadline 30000
          stored 0 1 \n at 30000 \n tick \n ask close"
     ));
 }
