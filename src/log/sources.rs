@@ -1,20 +1,28 @@
 //! Reading what has left a node's memory: rows and bodies, from the storages.
 //!
 //! Invariant: a body is given only where it is the one that was voted for. Every storage has all rows; the bodies of a
-//! segment are with the storages of its group, which are asked first.
+//! segment are with the storages of its group, which are asked first. A storage that is frozen, or that the network has lost,
+//! holds up nobody: the next one is asked as well.
 //!
 //! Deliberately absent: what is kept and what is released, which the log knows.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{join_all, BoxFuture};
+use futures::stream::FuturesUnordered;
+use futures::StreamExt;
 use vulpes_raft::ids::{AdvanceSegment, Position, Shard, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment};
 
 use super::{open_body, ReadError};
 use crate::segment::Segment;
+
+/// How long one storage may take before the next one is asked as well.
+const HEDGE: Duration = Duration::from_millis(200);
 
 /// What is said where there is nobody to ask.
 const NONE_KNOWN: &str = "this node knows no storage";
@@ -77,21 +85,18 @@ impl Sources {
 
     /// Rows from a slot on, from the first storage that has any.
     pub(super) async fn rows(&self, from: Slot, max: usize) -> Result<Rows, ReadError> {
-        let mut failure = NONE_KNOWN.to_owned();
-        for source in self.iter() {
+        first(self.0.iter().cloned().map(move |source| async move {
             match source.rows(from, max).await {
                 // It is behind or ahead of this node in deleting, or has yet to fill in what it was not there for.
                 Ok(Rows { oldest, .. }) if oldest > from => {
-                    failure = format!("a storage has slots from {oldest} on only");
+                    Err(format!("a storage has slots from {oldest} on only"))
                 }
-                Ok(found) if found.rows.first().is_some_and(|row| row.slot == from) => {
-                    return Ok(found);
-                }
-                Ok(_) => failure = format!("no storage has slot {from} yet"),
-                Err(error) => failure = error.to_string(),
+                Ok(found) if found.rows.first().is_some_and(|row| row.slot == from) => Ok(found),
+                Ok(_) => Err(format!("no storage has slot {from} yet")),
+                Err(error) => Err(error.to_string()),
             }
-        }
-        Err(ReadError::Unavailable(failure))
+        }))
+        .await
     }
 
     /// The row in whose segment a position stands; `None` where no storage has it.
@@ -149,18 +154,14 @@ impl Sources {
         wanted: &[&SealedSegment],
     ) -> Result<Vec<Segment>, ReadError> {
         let Some(shard) = wanted.first().map(|first| first.shard) else { return Ok(Vec::new()) };
-        let keepers = self.iter().filter(|source| source.keeps(shard));
-        let others = self.iter().filter(|source| !source.keeps(shard));
-        let mut failure = NONE_KNOWN.to_owned();
-        for source in keepers.chain(others) {
+        let (keepers, others): (Vec<_>, Vec<_>) =
+            self.0.iter().cloned().partition(|source| source.keeps(shard));
+        let wanted: Arc<[SealedSegment]> = wanted.iter().map(|sealed| (*sealed).clone()).collect();
+        let asks = keepers.into_iter().chain(others).map(|source| (source, wanted.clone()));
+        first(asks.map(|(source, wanted)| async move {
             let names = wanted.iter().map(|sealed| sealed.id).collect();
-            let bodies = match source.bodies(names).await {
-                Ok(bodies) => bodies,
-                Err(error) => {
-                    failure = error.to_string();
-                    continue;
-                }
-            };
+            let bodies = source.bodies(names).await.map_err(|error| error.to_string())?;
+            let mut failure = NONE_KNOWN.to_owned();
             let mut found = Vec::with_capacity(bodies.len());
             for (sealed, body) in wanted.iter().zip(bodies) {
                 match body.map(|body| open_body(sealed, body)) {
@@ -176,10 +177,37 @@ impl Sources {
                     }
                 }
             }
-            if !found.is_empty() {
-                return Ok(found);
+            Some(found).filter(|found| !found.is_empty()).ok_or(failure)
+        }))
+        .await
+    }
+}
+
+/// The first good answer. Those who can be asked are asked one after the other: the next one where the last one had none, or
+/// takes its time. Who was asked is heard out, even if nobody needs the answer any more: a call that is not answered is what
+/// tells that its connection is dead.
+async fn first<T, F>(mut asks: impl Iterator<Item = F>) -> Result<T, ReadError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, String>> + Send + 'static,
+{
+    let mut failure = NONE_KNOWN.to_owned();
+    let mut asked = FuturesUnordered::new();
+    asked.extend(asks.next());
+    loop {
+        match tokio::time::timeout(HEDGE, asked.next()).await {
+            Ok(Some(Ok(answer))) => {
+                if !asked.is_empty() {
+                    tokio::spawn(async move { while asked.next().await.is_some() {} });
+                }
+                return Ok(answer);
             }
+            Ok(Some(Err(error))) => {
+                failure = error;
+                asked.extend(asks.next());
+            }
+            Ok(None) => return Err(ReadError::Unavailable(failure)),
+            Err(_) => asked.extend(asks.next()),
         }
-        Err(ReadError::Unavailable(failure))
     }
 }
