@@ -422,7 +422,8 @@ impl Storage {
 /// The commit queue is closed: the node is ending.
 struct Closing;
 
-/// Bodies from the front, as many as fit one answer; `None` where this storage has none or a damaged one.
+/// Bodies from the front, as many as fit one answer; `None` where this storage has none or a damaged one. One that is not on
+/// disk yet counts: a sync member asks for what its leader has just taken.
 pub(crate) fn read_bodies(
     storage: &Storage,
     segments: &[AdvanceSegment],
@@ -430,9 +431,12 @@ pub(crate) fn read_bodies(
     let mut bodies = Vec::new();
     let mut bytes = 0;
     for id in segments.iter().take(limits::READ_ROWS) {
-        let body = match storage.body(id) {
-            Err(ReadError::Damaged(_)) => None,
-            other => other?,
+        let body = match storage.inner.recent.get(*id) {
+            Some(body) => Some(body),
+            None => match storage.body(id) {
+                Err(ReadError::Damaged(_)) => None,
+                other => other?,
+            },
         };
         bytes += body.as_ref().map_or(0, Bytes::len);
         bodies.push(body);

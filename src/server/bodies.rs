@@ -90,23 +90,28 @@ impl StoredBodies {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn fetch_from(&self, other: &StorageClient, segments: Vec<SealedSegment>) {
-        let names = segments.iter().map(|segment| segment.id).collect();
-        let bodies = match other.bodies(names).await {
-            Ok(bodies) => bodies,
-            Err(error) => {
-                tracing::debug!(%error, "bodies that the leader proposed are not to be had yet");
-                return;
+    /// An answer has as many from the front as fit one.
+    async fn fetch_from(&self, other: &StorageClient, mut segments: Vec<SealedSegment>) {
+        while !segments.is_empty() {
+            let names = segments.iter().map(|segment| segment.id).collect();
+            let bodies = match other.bodies(names).await {
+                Ok(bodies) if bodies.is_empty() => return,
+                Ok(bodies) => bodies,
+                Err(error) => {
+                    tracing::debug!(%error, "bodies that the leader proposed are not to be had yet");
+                    return;
+                }
+            };
+            let rest = segments.split_off(segments.len().min(bodies.len()));
+            for (segment, body) in segments.into_iter().zip(bodies) {
+                let Some(body) = body else { continue };
+                let SealedSegment { id, shard, count, checksum, .. } = segment;
+                let sealed = SealedBody { id, shard, count, checksum, body };
+                if let Err(error) = self.storage.take_fetched(sealed).await {
+                    tracing::debug!(%error, "a body from the leader is not kept");
+                }
             }
-        };
-        let found = segments.into_iter().zip(bodies);
-        let found = found.filter_map(|(segment, body)| body.map(|body| (segment, body)));
-        for (segment, body) in found {
-            let SealedSegment { id, shard, count, checksum, .. } = segment;
-            let sealed = SealedBody { id, shard, count, checksum, body };
-            if let Err(error) = self.storage.take_fetched(sealed).await {
-                tracing::debug!(%error, "a body from the leader is not kept");
-            }
+            segments = rest;
         }
     }
 }

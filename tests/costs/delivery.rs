@@ -143,13 +143,14 @@ fn who_is_slow_is_sent_all_bodies_and_fetches_none() {
 /// Where a storage has no room for what is to be sent to it, it fetches that, and waits for nothing.
 #[test]
 fn what_is_not_sent_is_fetched_and_not_waited_for() {
+    let mut fetched = 0;
     for slow in 1..=NODES {
         let found = load(Some(slow), 2_000);
         check(&found, Some(slow));
-        let (fetched, late) = found.fetched[slow as usize - 1];
-        assert!(fetched > 10 || late == 0, "{fetched} bodies were fetched");
-        assert_eq!(late, 0, "{slow} waited for what is not sent");
+        fetched += found.fetched[slow as usize - 1].0;
+        assert_eq!(found.fetched[slow as usize - 1].1, 0, "{slow} waited for what is not sent");
     }
+    assert!(fetched > 10, "there was room for all");
 }
 
 /// That it would be seen.
