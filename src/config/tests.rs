@@ -140,7 +140,7 @@ fn every_mistake_has_its_message() {
         ("[\"realm1\", \"realm2\"]", "[\"realm2\", \"realm2\"]", "realm2 is there twice"),
         ("default_realm = \"realm2\"", "default_realm = \"x\"", "\"x\" is not among the realms"),
         ("heartbeat_ms = 50", "heartbeat_ms = 0", "0 ms is outside of 10 to 10000 ms"),
-        ("heartbeat_ms = 50", "heartbeat_ms = 300", "must be at least twice heartbeat_ms"),
+        ("heartbeat_ms = 50", "heartbeat_ms = 400", "must be at least twice heartbeat_ms"),
         ("heartbeat_ms = 50", "election_max_ms = 400", "must be more than election_min_ms"),
         ("heartbeat_ms = 50", "lease_ms = 1000", "must be at least twice election_max_ms"),
         ("heartbeat_ms = 50", "heartbeat = 50", "unknown field `heartbeat`"),

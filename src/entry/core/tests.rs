@@ -216,9 +216,9 @@ fn without_credit_the_segment_grows() {
           sealed 1/2 3
           keep 1/2 at 1
           keep 1/2 at 2
+          keep 1/2 at 3
           propose #0 1/0
         > vote 3 1/1
-          keep 1/2 at 3
         > vote 2 1/2
         > vote 3 1/2
         > vote 1 1/1
@@ -252,6 +252,7 @@ fn a_batch_may_span_segments_and_waits_for_room() {
           sealed 1/2 3
           keep 1/2 at 1
           keep 1/2 at 2
+          keep 1/2 at 3
           propose #0 1/0
         > proposed 0 10
           answer a 0+3 stored at 10
@@ -266,6 +267,7 @@ fn a_batch_may_span_segments_and_waits_for_room() {
           sealed 1/3 1
           keep 1/3 at 1
           keep 1/3 at 2
+          keep 1/3 at 3
           propose #1 1/1
         ",
     );
@@ -449,6 +451,7 @@ fn a_fenced_entry_opens_anew_without_what_came_before() {
           sealed 1/2 1
           keep 1/2 at 1
           keep 1/2 at 2
+          keep 1/2 at 3
           propose #0 1/0
         > submit b 1 of 1
         > proposed 0 fenced
