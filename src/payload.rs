@@ -174,15 +174,37 @@ pub fn to_mqtt(payload: &Payload) -> Bytes {
     }
 }
 
-/// The value of an event, which `when`, `filter` and retained merges look at: null if it is empty, the single
-/// argument, else the list; for MQTT the parsed JSON. It is what [`to_mqtt`] spells.
+/// The value of an event, which `when`, `filter` and retained merges look at: null if there are no arguments, the single
+/// argument, else the list; for MQTT the parsed JSON. Keyword arguments are headers: they travel with the event and are no
+/// part of its value.
 #[must_use]
 pub fn value(payload: &Payload) -> Value {
     match Serializer::of(payload.encoding) {
         None if payload.args.is_empty() => Value::Null,
         None => raw_value(&payload.args),
-        Some(from) => wamp_value(from, payload).unwrap_or(Value::Null),
+        Some(from) => args_value(stored_args(from, &payload.args)).unwrap_or(Value::Null),
     }
+}
+
+/// Whether it says nothing, so that a retained event with it deletes: an MQTT payload without bytes, or a WAMP payload with
+/// neither arguments nor keywords, or with a lone null. What the bytes of an MQTT payload mean does not count.
+#[must_use]
+pub fn is_nothing(payload: &Payload) -> bool {
+    match Serializer::of(payload.encoding) {
+        None => payload.args.is_empty(),
+        Some(from) => {
+            read::is_nothing_or_null(from, &payload.args)
+                && stored_kwargs(from, &payload.kwargs).is_none()
+        }
+    }
+}
+
+/// The keywords of a payload as an encoded dictionary of this serializer; nothing where it has none.
+#[must_use]
+pub(crate) fn kwargs(payload: &Payload, serializer: Serializer) -> Bytes {
+    let from = Serializer::of(payload.encoding);
+    let kwargs = from.and_then(|from| stored_kwargs(from, &payload.kwargs));
+    kwargs.map_or_else(Bytes::new, |kwargs| encode(serializer, &kwargs).into())
 }
 
 /// The arguments of a stored payload. What a gate took is a list; should other bytes turn up, they are shown as the
@@ -203,14 +225,20 @@ fn stored_kwargs(from: Serializer, bytes: &Bytes) -> Option<Value> {
     }
 }
 
-/// `None` if there is neither argument nor keyword.
+/// What MQTT subscribers are sent; `None` if there is neither argument nor keyword.
 fn wamp_value(from: Serializer, payload: &Payload) -> Option<Value> {
-    let mut args = stored_args(from, &payload.args).unwrap_or_default();
+    let args = stored_args(from, &payload.args);
     if let Some(kwargs) = stored_kwargs(from, &payload.kwargs) {
         let pair = |name: &str, value| (name.to_owned(), value);
-        let pairs = vec![pair("args", Value::List(args)), pair("kwargs", kwargs)];
-        return Some(Value::Dict(pairs));
+        let args = Value::List(args.unwrap_or_default());
+        return Some(Value::Dict(vec![pair("args", args), pair("kwargs", kwargs)]));
     }
+    args_value(args)
+}
+
+/// What arguments are together.
+fn args_value(args: Option<Vec<Value>>) -> Option<Value> {
+    let mut args = args?;
     match args.len() {
         0 => None,
         1 => args.pop(),

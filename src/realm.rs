@@ -51,7 +51,7 @@ pub use retained::{At, Bond, Found, Retained, RetainedMap};
 pub use rows::{Change, StateHash};
 pub use sessions::{EndCause, SessionState};
 pub use shared::SharedRealms;
-pub use value::{fits, is_nothing, merged};
+pub use value::{fits, merged};
 
 use kept::KeptTable;
 use lines::Line;
@@ -504,7 +504,7 @@ impl Realms {
 /// What a topic keeps of an event; nothing where it deletes.
 fn kept(incoming: &Incoming<'_>, terms: &Terms, old: Option<&Retained>) -> Option<Payload> {
     let payload = &incoming.event.payload;
-    if is_nothing(payload) {
+    if payload::is_nothing(payload) {
         return None;
     }
     match old {

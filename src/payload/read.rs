@@ -293,6 +293,28 @@ fn entries_with<'a, R: Read<'a>>(
     reader.end()
 }
 
+/// Whether bytes are no list at all, an empty one, or one that holds a null and nothing else. Reads no further than that
+/// takes, however long they are.
+pub(super) fn is_nothing_or_null(serializer: Serializer, bytes: &[u8]) -> bool {
+    let found = match serializer {
+        _ if bytes.is_empty() => Ok(true),
+        Serializer::Json => json::Reader::new(bytes).and_then(is_nothing_or_null_with),
+        Serializer::MsgPack => msgpack::Reader::new(bytes).and_then(is_nothing_or_null_with),
+        Serializer::Cbor => cbor::Reader::new(bytes).and_then(is_nothing_or_null_with),
+    };
+    found.unwrap_or(false)
+}
+
+fn is_nothing_or_null_with<'a, R: Read<'a>>(mut reader: R) -> Result<bool, Malformed> {
+    let Token::List(mut inside) = reader.token()? else { return Ok(false) };
+    if reader.more(&mut inside)?
+        && (!matches!(reader.token()?, Token::Null) || reader.more(&mut inside)?)
+    {
+        return Ok(false);
+    }
+    reader.end().map(|()| true)
+}
+
 /// Looks at one value, which must be all there is and nested no deeper than this.
 pub(super) fn check(
     serializer: Serializer,

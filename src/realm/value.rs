@@ -8,9 +8,6 @@ use crate::event::{Encoding, Payload};
 use crate::limits;
 use crate::payload::{self, Serializer, Value};
 
-/// Longest encoding of a payload whose value may be null.
-const LONGEST_NULL: usize = 16;
-
 /// Whether a value fits a condition: `null` asks for nothing being there, an object for each of its fields being there
 /// and fitting, anything else for the same value.
 #[must_use]
@@ -72,24 +69,20 @@ pub fn merged(old: Value, new: Value) -> Value {
     }
 }
 
-/// Whether keeping this payload means keeping nothing: it is empty or null.
-#[must_use]
-pub fn is_nothing(payload: &Payload) -> bool {
-    payload.len() <= LONGEST_NULL && payload::value(payload) == Value::Null
-}
-
 /// What a topic keeps when an object is merged into what it has; the new payload where they are not both objects, or
-/// would be more than an event may be together.
+/// would be more than an event may be together. Keyword arguments are the newer event's.
 #[must_use]
 pub(super) fn merged_payload(old: &Payload, new_payload: &Payload) -> Payload {
     match (payload::value(old), payload::value(new_payload)) {
         (old @ Value::Dict(_), new @ Value::Dict(_)) => {
             let value = Value::List(vec![merged(old, new)]);
             let args: bytes::Bytes = payload::encode(Serializer::Json, &value).into();
-            if args.len() > limits::EVENT {
-                return new_payload.clone();
+            let kwargs = payload::kwargs(new_payload, Serializer::Json);
+            let merged = Payload { encoding: Encoding::Json, args, kwargs };
+            match merged.len() > limits::EVENT {
+                true => new_payload.clone(),
+                false => merged,
             }
-            Payload { encoding: Encoding::Json, args, kwargs: bytes::Bytes::new() }
         }
         _ => new_payload.clone(),
     }
@@ -161,20 +154,16 @@ mod tests {
     }
 
     #[test]
-    fn empty_and_null_payloads_are_nothing() {
-        let wamp = |args: &'static str| Payload {
+    fn merging_leaves_keywords_alone() {
+        let wamp = |args: &'static str, kwargs: &'static str| Payload {
             encoding: Encoding::Json,
             args: args.into(),
-            kwargs: bytes::Bytes::new(),
+            kwargs: kwargs.into(),
         };
-        for nothing in [Payload::raw("".into()), Payload::raw("null".into()), wamp(""), wamp("[]")]
-        {
-            assert!(is_nothing(&nothing), "{nothing:?}");
-        }
-        assert!(is_nothing(&wamp("[null]")));
-        for something in [Payload::raw("0".into()), wamp("[0]"), wamp("[null,null]"), wamp("[{}]")]
-        {
-            assert!(!is_nothing(&something), "{something:?}");
-        }
+        let old = wamp(r#"[{"a":1}]"#, r#"{"old":1}"#);
+        let merged = merged_payload(&old, &wamp(r#"[{"b":2}]"#, r#"{"new":2}"#));
+        assert_eq!(merged, wamp(r#"[{"a":1,"b":2}]"#, r#"{"new":2}"#));
+        let no_value = wamp("[]", r#"{"new":2}"#);
+        assert_eq!(merged_payload(&old, &no_value), no_value, "there is nothing to merge");
     }
 }

@@ -52,6 +52,7 @@ mod retention;
 mod sessions;
 mod state;
 mod stock;
+mod values;
 
 use vulpes_jepsen::cluster::{Builder, Cluster};
 
