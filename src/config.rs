@@ -7,6 +7,7 @@
 //! Deliberately absent: limits (`limits`), and whether the other nodes' files say the same. Who comes with another
 //! cluster's name is turned away when nodes say hello.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,9 @@ pub struct NodeConfig {
     pub realms: Vec<Realm>,
     /// The realm of MQTT clients whose user name names none: one of `realms`.
     pub default_realm: Realm,
+    /// The realms in which every retained publish merges: of `realms`, the same on all nodes. What a node makes of it goes
+    /// into each event that it takes, so that nodes that differ here still agree on every value.
+    pub merging: BTreeSet<Realm>,
     pub listen: Listen,
     /// Every node of the cluster, ascending by number, this one too.
     pub nodes: Vec<Member>,
@@ -320,6 +324,8 @@ pub enum Problem {
     DuplicateRealm(Realm),
     #[error("default_realm: {0:?} is not among the realms; add it there or choose one of them")]
     UnknownDefaultRealm(String),
+    #[error("realm.{0:?}: there is no such realm; add it to the realms or remove the table")]
+    UnknownRealm(String),
     #[error("data: the path is empty; name a directory for the node's data")]
     NoData,
     #[error("timing.{name}: {value} ms is outside of {least} to {most} ms")]

@@ -26,6 +26,7 @@ pub use crate::moment::Moment;
 use crate::payload::Value;
 use crate::segment::StoredEvent;
 use crate::topic::{Pattern, Realm, Topic};
+pub use terms::MergingRealms;
 
 /// A subscription of one session: chosen by its gate, unique within the session, 1 to 2^53.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

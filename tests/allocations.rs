@@ -27,7 +27,7 @@ use vulpes::entry::{
 };
 use vulpes::event::SessionId;
 use vulpes::gate::mqtt::{MqttConfig, MqttGate};
-use vulpes::gate::{Answer, Delivery, Gate, Moment, Request, Sending};
+use vulpes::gate::{Answer, Delivery, Gate, MergingRealms, Moment, Request, Sending};
 use vulpes::keep::{KeepError, Keeper, Kept, StorageVote};
 use vulpes::log::Placed;
 use vulpes::recent::RecentBodies;
@@ -127,7 +127,8 @@ fn opt_out_of<T>(work: impl FnOnce() -> T) -> T {
 /// An open session of this client.
 fn session(number: u64) -> MqttGate {
     let default_realm = Realm::new("realm1").expect("a realm's name");
-    let config = MqttConfig { realms: Arc::new([default_realm.clone()].into()), default_realm };
+    let realms = Arc::new([default_realm.clone()].into());
+    let config = MqttConfig { default_realm, realms, merging: MergingRealms::default() };
     let mut gate = MqttGate::new(config, SessionId(number), Moment(0));
     let mut packet = BytesMut::new();
     mqtt::connect(&mut packet, &format!("client-{number}"), None);

@@ -13,7 +13,6 @@ use clap::Args;
 
 use super::plan::{self, Plan, PlannedNode, Ports};
 use crate::config::Role;
-use crate::topic::Realm;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,9 +49,8 @@ pub(super) struct Init {
     /// The cluster's name
     #[arg(long, default_value = "vulpes")]
     cluster: String,
-    /// A realm that clients may join; can be given several times, the first is the default
-    #[arg(long = "realm", value_name = "REALM", default_value = super::DEFAULT_REALM, value_parser = plan::realm)]
-    realms: Vec<Realm>,
+    #[command(flatten)]
+    realms: plan::Realms,
     /// Directory for the nodes' data, relative to the files; each node has its own in it
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,

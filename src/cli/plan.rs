@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: files.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,6 +37,24 @@ impl Ports {
             mqtt: self.mqtt.checked_add(further)?,
             admin: self.admin.checked_add(further)?,
         })
+    }
+}
+
+/// The realms of a cluster, on the command line.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Realms {
+    /// A realm that clients may join; can be given several times, the first is the default
+    #[arg(long = "realm", value_name = "REALM", default_value = super::DEFAULT_REALM, value_parser = realm)]
+    pub(super) realms: Vec<Realm>,
+    /// Merge every retained object into the one before, as clients of fox-wamp expect, and not only where `merge` is asked for
+    #[arg(long)]
+    pub(super) retain_merges: bool,
+}
+
+impl Realms {
+    /// Those in which every retained publish merges.
+    fn merging(&self) -> BTreeSet<Realm> {
+        self.realms.iter().filter(|_| self.retain_merges).cloned().collect()
     }
 }
 
@@ -80,7 +99,7 @@ pub(super) fn roles_in(group: u16, roles: &[Role]) -> Vec<Role> {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) cluster: String,
-    pub(super) realms: Vec<Realm>,
+    pub(super) realms: Realms,
     pub(super) nodes: Vec<PlannedNode>,
     pub(super) retention: Retention,
 }
@@ -109,8 +128,9 @@ impl Plan {
                 cluster: self.cluster.clone(),
                 node: member.id,
                 data: data(node),
-                realms: self.realms.clone(),
-                default_realm: self.realms.first().cloned().ok_or_else(no_realms)?,
+                realms: self.realms.realms.clone(),
+                default_realm: self.realms.realms.first().cloned().ok_or_else(no_realms)?,
+                merging: self.realms.merging(),
                 listen: Listen {
                     peer: member.peer.clone(),
                     wamp: if entry { Some(client(node.ports.wamp)?) } else { None },
@@ -147,6 +167,6 @@ fn check(config: &NodeConfig) -> anyhow::Result<()> {
 }
 
 /// A realm's name from the command line.
-pub(super) fn realm(text: &str) -> Result<Realm, String> {
+fn realm(text: &str) -> Result<Realm, String> {
     Realm::new(text).map_err(|error| error.to_string())
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a command that reads ends when it has shown all that there was when it began.
 //!
-//! Deliberately absent: merging. The cluster merges objects, at the event's place in the order.
+//! Deliberately absent: merging itself. The cluster merges objects, at the event's place in the order.
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -35,7 +35,8 @@ pub(super) struct Get {
 
 const SET_EXAMPLES: &str = "\
 Examples:
-  vulpes set demo.state '{\"on\": true}'       objects are merged into what is there
+  vulpes set demo.state '{\"on\": true}'       in place of what is there
+  vulpes set demo.state '{\"n\": 1}' --merge   objects are merged into what is there
   vulpes set demo.state --delete
   vulpes set demo.state '{\"n\": 2}' --when '{\"n\": 1}'     only if it fits: compare and set
   vulpes set demo.leader me --when null      only if there is none";
@@ -52,6 +53,9 @@ pub(super) struct Set {
     /// Delete what the topic has kept
     #[arg(long)]
     delete: bool,
+    /// Merge an object into the one that is there, deeply, instead of replacing it
+    #[arg(long, conflicts_with = "delete")]
+    merge: bool,
     /// Only if what the topic has kept fits this; `null`: only if it has nothing
     #[arg(long, value_name = "JSON", value_parser = json_value)]
     when: Option<Value>,
@@ -119,6 +123,9 @@ impl Set {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let value = self.value.as_deref().map_or(Value::Null, events::argument);
         let mut options = Map::from_iter([("retain".to_owned(), Value::from(true))]);
+        if self.merge {
+            options.insert("merge".into(), true.into());
+        }
         if let Some(when) = self.when {
             options.insert("when".into(), when);
         }
@@ -148,6 +155,8 @@ mod tests {
         let parsed = |line: &[&str]| Line::try_parse_from(line).map(|line| line.set);
         assert!(parsed(&["set", "t"]).is_err());
         assert!(parsed(&["set", "t", "1", "--delete"]).is_err());
+        assert!(parsed(&["set", "t", "--merge", "--delete"]).is_err());
+        assert!(parsed(&["set", "t", "1", "--merge"]).unwrap().merge);
         assert!(parsed(&["set", "t", "1", "--when", "{"]).is_err());
         let set = parsed(&["set", "t", "1", "--when", "null"]).unwrap();
         assert_eq!((set.value.as_deref(), set.when), (Some("1"), Some(Value::Null)));

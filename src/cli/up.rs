@@ -21,7 +21,6 @@ use super::status;
 use crate::client::admin::{self, AdminUrl};
 use crate::config::{Address, NodeConfig, Role};
 use crate::http::MemberStatus;
-use crate::topic::Realm;
 use children::Child;
 use directory::{Directory, Marker};
 
@@ -65,9 +64,8 @@ pub(super) struct Up {
     /// Delete the data first, if it is of a cluster that `vulpes up` made
     #[arg(long)]
     fresh: bool,
-    /// A realm that clients may join; can be given several times, the first is the default
-    #[arg(long = "realm", value_name = "REALM", default_value = super::DEFAULT_REALM, value_parser = plan::realm)]
-    realms: Vec<Realm>,
+    #[command(flatten)]
+    realms: plan::Realms,
     /// Node port of the first node [default: as last time, else 1735]
     #[arg(long, value_name = "PORT")]
     peer_port: Option<u16>,
@@ -146,7 +144,11 @@ fn size(nodes: u16, groups: u16) -> String {
 }
 
 /// The configurations of a cluster on this machine, with data directories relative to the files.
-fn configs(marker: &Marker, realms: &[Realm], keep: plan::Keep) -> anyhow::Result<Vec<NodeConfig>> {
+fn configs(
+    marker: &Marker,
+    realms: &plan::Realms,
+    keep: plan::Keep,
+) -> anyhow::Result<Vec<NodeConfig>> {
     let mut nodes = Vec::new();
     for further in 0..marker.nodes * marker.groups {
         let group = further / marker.nodes + 1;
@@ -158,7 +160,7 @@ fn configs(marker: &Marker, realms: &[Realm], keep: plan::Keep) -> anyhow::Resul
             ports: marker.ports().further(further).context("the ports end at 65535")?,
         });
     }
-    let (cluster, realms) = ("vulpes".into(), realms.to_vec());
+    let (cluster, realms) = ("vulpes".into(), realms.clone());
     let plan = Plan { cluster, realms, nodes, retention: keep.into() };
     plan.configs(|node| PathBuf::from(&node.name))
 }

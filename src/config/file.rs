@@ -4,7 +4,7 @@
 //!
 //! Deliberately absent: reading the disk, but for the path that `data` is relative to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,6 +28,9 @@ struct ConfigFile {
     data: PathBuf,
     realms: Vec<String>,
     default_realm: Option<String>,
+    /// What is set for one realm, by its name.
+    #[serde(default)]
+    realm: BTreeMap<String, RealmTable>,
     #[serde(default)]
     listen: ListenTable,
     nodes: Vec<NodeTable>,
@@ -36,6 +39,13 @@ struct ConfigFile {
     #[serde(default)]
     retention: RetentionTable,
     log: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RealmTable {
+    #[serde(default)]
+    retain_merges: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -102,6 +112,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
         problems.push(Problem::NoData);
     }
     let (realms, default_realm) = check_realms(&file.realms, file.default_realm, problems);
+    let merging = check_merging(&file.realm, &realms, problems);
     let nodes = check_nodes(file.nodes, problems);
     let timing = check_timing(&file.timing, problems);
     let retention = check_retention(&file.retention, problems);
@@ -127,6 +138,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
         data: beside.join(file.data),
         realms,
         default_realm: default_realm?,
+        merging,
         listen,
         nodes,
         timing,
@@ -175,6 +187,23 @@ fn check_realms(
         }
     };
     (realms, default_realm)
+}
+
+/// The realms in which every retained publish merges.
+fn check_merging(
+    tables: &BTreeMap<String, RealmTable>,
+    realms: &[Realm],
+    problems: &mut Vec<Problem>,
+) -> BTreeSet<Realm> {
+    let mut merging = BTreeSet::new();
+    for (name, table) in tables {
+        match realms.iter().find(|realm| realm.as_str() == name) {
+            Some(realm) if table.retain_merges => drop(merging.insert(realm.clone())),
+            Some(_) => {}
+            None => problems.push(Problem::UnknownRealm(name.clone())),
+        }
+    }
+    merging
 }
 
 fn check_nodes(tables: Vec<NodeTable>, problems: &mut Vec<Problem>) -> Vec<Member> {
@@ -375,6 +404,10 @@ pub(super) fn write(config: &NodeConfig) -> String {
     ));
     if let Some(log) = &config.log {
         line(format!("log = {}  # read again on SIGHUP", text(log)));
+    }
+    for realm in &config.merging {
+        line(format!("\n[realm.{}]  # the same on all nodes", text(realm.as_str())));
+        line("retain_merges = true".into());
     }
     line("\n[listen]  # what this node listens on".into());
     let own_peer = &config.own().peer;

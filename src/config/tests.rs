@@ -86,6 +86,16 @@ fn storages_are_in_groups_that_hold_equal_parts_of_the_shards() {
 }
 
 #[test]
+fn a_realm_may_merge_what_is_retained() {
+    assert!(parse(GOOD).unwrap().merging.is_empty());
+    let table = "[realm.realm2]\nretain_merges = true\n[realm.realm1]\n[listen]";
+    let config = parse(&GOOD.replace("[listen]", table)).unwrap();
+    let merging: Vec<&str> = config.merging.iter().map(Realm::as_str).collect();
+    assert_eq!(merging, ["realm2"]);
+    assert_eq!(parse(&config.to_toml()), Ok(config));
+}
+
+#[test]
 fn every_mistake_has_its_message() {
     // What is replaced in the good file, by what, and what the error has to say.
     let cases: &[(&str, &str, &str)] = &[
@@ -139,6 +149,12 @@ fn every_mistake_has_its_message() {
         ("[\"realm1\", \"realm2\"]", "[\"realm2\", \"a b\"]", "\"a b\" is no name for one"),
         ("[\"realm1\", \"realm2\"]", "[\"realm2\", \"realm2\"]", "realm2 is there twice"),
         ("default_realm = \"realm2\"", "default_realm = \"x\"", "\"x\" is not among the realms"),
+        (
+            "[listen]",
+            "[realm.other]\nretain_merges = true\n[listen]",
+            "realm.\"other\": there is no",
+        ),
+        ("[listen]", "[realm.realm1]\nmerges = true\n[listen]", "unknown field `merges`"),
         ("heartbeat_ms = 50", "heartbeat_ms = 0", "0 ms is outside of 10 to 10000 ms"),
         ("heartbeat_ms = 50", "heartbeat_ms = 400", "must be at least twice heartbeat_ms"),
         ("heartbeat_ms = 50", "election_max_ms = 400", "must be more than election_min_ms"),

@@ -39,8 +39,8 @@ use self::packet::{Frame, Incoming, Reason, Version, Violation};
 use self::session::Session;
 
 use super::{
-    Answer, Delivery, EndReason, Gate, Moment, OpenRefusal, Parting, Request, Resumed,
-    SubscribeError, SubscriptionId,
+    Answer, Delivery, EndReason, Gate, MergingRealms, Moment, OpenRefusal, Parting, Request,
+    Resumed, SubscribeError, SubscriptionId,
 };
 use crate::act::Refusal;
 use crate::event::SessionId;
@@ -67,6 +67,8 @@ pub struct MqttConfig {
     pub default_realm: Realm,
     /// The realms that there are.
     pub realms: Arc<BTreeSet<Realm>>,
+    /// The realms in which what is retained is always merged.
+    pub merging: MergingRealms,
 }
 
 /// One client's MQTT session.
@@ -341,7 +343,8 @@ impl Gate for MqttGate {
         let told = self.out.put(|output| answer::connack_accepted(version, &accepted, output));
         // The client's silence counts from here; the driver's next tick says when that is.
         self.heard = None;
-        let mut session = Session::new(self.session, client);
+        let merges = self.config.merging.contains(&client.realm);
+        let mut session = Session::new(self.session, client, merges);
         if let Some(resumed) = resumed {
             session.resume(resumed, &mut self.out);
         }

@@ -4,10 +4,33 @@
 //!
 //! Deliberately absent: how each protocol spells an option, and how it answers a wrong one.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::RetainedMode;
 use crate::act::Terms;
 use crate::limits;
 use crate::payload::{decode, Malformed, Serializer, Value};
+use crate::topic::Realm;
+
+/// The realms in which every retained publish merges, as an operator has set it. A publish carries what its own node
+/// made of that, so that all nodes come to the same value even where their configurations differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MergingRealms(Arc<BTreeSet<Realm>>);
+
+impl MergingRealms {
+    /// Whether it is so in this realm.
+    #[must_use]
+    pub fn contains(&self, realm: &Realm) -> bool {
+        self.0.contains(realm)
+    }
+}
+
+impl FromIterator<Realm> for MergingRealms {
+    fn from_iter<I: IntoIterator<Item = Realm>>(realms: I) -> Self {
+        Self(Arc::new(realms.into_iter().collect()))
+    }
+}
 
 /// What is wrong with an option on shared state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +48,8 @@ pub(super) enum TermsError {
     WatchWithoutWhen,
     #[error("the option will needs retain: it replaces a retained value")]
     WillWithoutRetain,
+    #[error("the option merge needs retain: it changes a retained value")]
+    MergeWithoutRetain,
     #[error("retained and retainedState exclude each other")]
     TwoRetainedModes,
 }
@@ -78,6 +103,9 @@ pub(super) fn check(terms: &Terms, retain: bool) -> Result<(), TermsError> {
     }
     if terms.will.is_some() && !retain {
         return Err(TermsError::WillWithoutRetain);
+    }
+    if terms.merge && !retain {
+        return Err(TermsError::MergeWithoutRetain);
     }
     Ok(())
 }

@@ -58,8 +58,8 @@ use self::subscriptions::{Ended, Kind, Subscribe, Subscriptions};
 use super::details::{self, Transport, ANONYMOUS};
 use super::terms;
 use super::{
-    Answer, Delivery, Dropped, EndReason, Farewell, Gate, Moment, OpenRefusal, Request,
-    SubscribeError, Subscription, SubscriptionId,
+    Answer, Delivery, Dropped, EndReason, Farewell, Gate, MergingRealms, Moment, OpenRefusal,
+    Request, SubscribeError, Subscription, SubscriptionId,
 };
 use crate::act::{Join, Refusal};
 use crate::call::Told;
@@ -100,6 +100,7 @@ pub struct WampGate {
     delivered_topics: topics::Delivered,
     publishes: Publishes,
     calls: Calls,
+    merging: MergingRealms,
     requests: VecDeque<Request>,
     output: VecDeque<Bytes>,
     output_size: usize,
@@ -140,12 +141,19 @@ impl WampGate {
             delivered_topics: topics::Delivered::default(),
             publishes: Publishes::default(),
             calls: Calls::default(),
+            merging: MergingRealms::default(),
             requests: VecDeque::new(),
             output: VecDeque::new(),
             output_size: 0,
             farewell: Farewell::Said,
             dropped: None,
         }
+    }
+
+    /// The same where these are the realms in which what is retained is always merged.
+    #[must_use]
+    pub fn merging_in(self, merging: MergingRealms) -> Self {
+        Self { merging, ..self }
     }
 
     fn take(&mut self, input: &Bytes) -> Result<(), Violation> {

@@ -14,7 +14,7 @@ use vulpes_raft::host::Host;
 use crate::entry::EntryHandle;
 use crate::event::SessionId;
 use crate::gate::mqtt::MqttConfig;
-use crate::gate::Moment;
+use crate::gate::{MergingRealms, Moment};
 use crate::limits;
 use crate::log::Log;
 use crate::realm::SharedRealms;
@@ -36,6 +36,7 @@ pub(super) struct Clients {
     /// The realms that there are.
     pub(super) realms: Arc<BTreeSet<Realm>>,
     pub(super) default_realm: Realm,
+    pub(super) merging: MergingRealms,
     /// One permit a connection.
     pub(super) connections: Arc<Semaphore>,
     /// How many there are in all.
@@ -59,7 +60,7 @@ impl Clients {
         commands: mpsc::Sender<Command>,
         log: Log,
         (realm_states, desk, calls): (SharedRealms, Desk, Calls),
-        (realms, default_realm): (BTreeSet<Realm>, Realm),
+        (realms, default_realm, merging): (BTreeSet<Realm>, Realm, MergingRealms),
         (most, stopping): (usize, watch::Receiver<bool>),
     ) -> Self {
         Self {
@@ -72,6 +73,7 @@ impl Clients {
             calls,
             realms: Arc::new(realms),
             default_realm,
+            merging,
             connections: Arc::new(Semaphore::new(most)),
             states: Arc::new(Semaphore::new(limits::SESSION_STATES_BYTES / 1024)),
             most,
@@ -85,7 +87,11 @@ impl Clients {
     }
 
     pub(super) fn mqtt_config(&self) -> MqttConfig {
-        MqttConfig { default_realm: self.default_realm.clone(), realms: self.realms.clone() }
+        MqttConfig {
+            default_realm: self.default_realm.clone(),
+            realms: self.realms.clone(),
+            merging: self.merging.clone(),
+        }
     }
 
     /// A new session's number: 1 to 2^53 - 1.

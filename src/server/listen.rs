@@ -136,6 +136,7 @@ async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>) -> TransportError 
         Err(error) => return error,
     };
     let transport = WampTransport::new(socket, serializer.is_text(), meter);
-    let gate = WampGate::new(serializer, clients.new_session(), clients.now());
+    let gate = WampGate::new(serializer, clients.new_session(), clients.now())
+        .merging_in(clients.merging.clone());
     Session::new(gate, transport, clients).run().await
 }

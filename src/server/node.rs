@@ -25,6 +25,7 @@ use crate::config::identity::IdentityError;
 use crate::config::{open_identity, Address, Member, NodeConfig, Role};
 use crate::dispatch::Dispatcher;
 use crate::entry::{Entry, EntryConfig, EntryHandle};
+use crate::gate::MergingRealms;
 use crate::keep::Keeper;
 use crate::limits;
 use crate::log::{log, Log, Tail};
@@ -307,9 +308,11 @@ impl Node {
         })
     }
 
-    /// The realms that there are, and the one of clients that name none.
-    fn known_realms(&self) -> (BTreeSet<Realm>, Realm) {
-        (self.config.realms.iter().cloned().collect(), self.config.default_realm.clone())
+    /// The realms that there are, the one of clients that name none, and those in which what is retained is merged.
+    fn known_realms(&self) -> (BTreeSet<Realm>, Realm, MergingRealms) {
+        let config = &self.config;
+        let merging = config.merging.iter().cloned().collect();
+        (config.realms.iter().cloned().collect(), config.default_realm.clone(), merging)
     }
 
     fn start_entry(

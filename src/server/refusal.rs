@@ -78,8 +78,11 @@ mod tests {
     /// What a client is told that says this.
     async fn told(says: &[u8]) -> Vec<u8> {
         let (mut client, server) = tokio::io::duplex(4096);
-        let config =
-            MqttConfig { default_realm: Realm::new("realm1").unwrap(), realms: Arc::default() };
+        let config = MqttConfig {
+            default_realm: Realm::new("realm1").unwrap(),
+            realms: Arc::default(),
+            merging: crate::gate::MergingRealms::default(),
+        };
         let gate = MqttGate::new(config, SessionId(1), Moment(0));
         let transport = MqttTransport::new(Box::new(server));
         let refused = tokio::spawn(refuse_in_session(gate, transport, Moment(0)));

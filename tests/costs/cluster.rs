@@ -5,7 +5,7 @@
 //! Deliberately absent: faults.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -174,6 +174,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
         data: PathBuf::from("data"),
         realms: vec![realm.clone()],
         default_realm: realm,
+        merging: BTreeSet::new(),
         listen: Listen {
             peer: listen(PEER_PORT),
             wamp: None,

@@ -233,7 +233,9 @@ async fn a_value_written_at_one_node_is_read_at_another() -> Result<()> {
     let mut reader = Peer::at(&cluster, 3).await?;
     writer.set("state.a", json!({ "x": 1 })).await?;
     writer.set("state.b", json!(5)).await?;
-    let last = writer.set("state.a", json!({ "y": 2 })).await?;
+    let merge = json!({ "retain": true, "merge": true });
+    let last = writer.publish("state.a", json!({ "y": 2 }), merge).await?;
+    let last = last.ok().context("refused")?;
     reader.subscribe("state.#", json!({ "retained": true, "after": last })).await?;
     let (value, details) = reader.event().await?;
     ensure!(value == json!({ "x": 1, "y": 2 }) && details["retained"] == true, "{value} {details}");

@@ -277,6 +277,7 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
         data: PathBuf::from("data"),
         realms: vec![realm.clone()],
         default_realm: realm,
+        merging: BTreeSet::new(),
         listen: Listen {
             peer: listen(PEER_PORT),
             wamp: is_entry.then(|| listen(WAMP_PORT)),

@@ -7,6 +7,7 @@ use vulpes_raft::ids::NodeId;
 
 use super::children::stop;
 use super::*;
+use crate::topic::Realm;
 
 #[derive(Parser)]
 struct Line {
@@ -16,6 +17,10 @@ struct Line {
 
 fn up(line: &str) -> Up {
     Line::try_parse_from(std::iter::once("up").chain(line.split_whitespace())).unwrap().up
+}
+
+fn realms(name: &str) -> plan::Realms {
+    plan::Realms { realms: vec![Realm::new(name).unwrap()], retain_merges: false }
 }
 
 fn last(nodes: u16) -> Marker {
@@ -39,7 +44,7 @@ fn the_cluster_is_what_it_was_unless_told_otherwise() {
 #[test]
 fn the_first_group_of_a_cluster_gives_the_order() {
     let marker = up("--groups 2 --nodes 2").marker(None).unwrap();
-    let realms = [Realm::new("realm1").unwrap()];
+    let realms = realms("realm1");
     let configs = configs(&marker, &realms, plan::Keep::default()).unwrap();
     assert_eq!(configs.len(), 4);
     let groups: Vec<u16> = configs[0].nodes.iter().map(|member| member.group).collect();
@@ -96,7 +101,7 @@ fn a_port_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let ports = Ports { peer: port, wamp: 0, mqtt: 0, admin: 0 };
-    let realms = [Realm::new("r").unwrap()];
+    let realms = realms("r");
     let mut configs = configs(&Marker::new(1, 1, ports), &realms, plan::Keep::default()).unwrap();
     configs[0].listen.wamp = None;
     let error = format!("{:#}", check_ports(&configs).unwrap_err());
@@ -168,7 +173,7 @@ async fn children_stop_when_their_input_closes_and_are_killed_when_they_don_t() 
 #[test]
 fn the_greeting_names_every_address() {
     let text = |realm: &str, ports| {
-        let realms = [Realm::new(realm).unwrap()];
+        let realms = realms(realm);
         let configs = configs(&Marker::new(3, 1, ports), &realms, plan::Keep::default()).unwrap();
         Cluster { data: "d".into(), configs, children: Vec::new() }.first_try()
     };

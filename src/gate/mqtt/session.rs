@@ -39,6 +39,8 @@ pub(crate) struct Session {
     id: SessionId,
     /// Of the client over all its sessions.
     tag: ClientTag,
+    /// What is retained is always merged in its realm.
+    merges: bool,
     window: Window,
     topics: Topics,
     /// Subscription identifiers of the message at hand; kept for its memory.
@@ -46,7 +48,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(id: SessionId, client: Client) -> Self {
+    pub(crate) fn new(id: SessionId, client: Client, merges: bool) -> Self {
         Self {
             publishes: Publishes::new(client.version, client.problem_information),
             subscriptions: Subscriptions::new(&client),
@@ -58,6 +60,7 @@ impl Session {
             back_at: Position(0),
             id,
             tag: ClientTag::of(&client.name),
+            merges,
             client,
         }
     }
@@ -94,7 +97,8 @@ impl Session {
         }
     }
 
-    fn publish(&mut self, publish: Publish<'_>, out: &mut Outbox) -> Result<(), Violation> {
+    fn publish(&mut self, mut publish: Publish<'_>, out: &mut Outbox) -> Result<(), Violation> {
+        publish.terms.merge |= publish.retain && self.merges;
         if publish.qos == Qos::ExactlyOnce {
             return Err(Violation::new(Reason::QosNotSupported, "QoS 2 is not available"));
         }

@@ -67,7 +67,11 @@ const SESSION: SessionId = SessionId(77);
 fn new_gate() -> MqttGate {
     let realms = ["home", "home.lab", "c"].map(|name| Realm::new(name).unwrap());
     let default_realm = realms[0].clone();
-    let config = MqttConfig { default_realm, realms: Arc::new(realms.into()) };
+    let config = MqttConfig {
+        default_realm,
+        realms: Arc::new(realms.into()),
+        merging: crate::gate::MergingRealms::from_iter([Realm::new("home.lab").unwrap()]),
+    };
     MqttGate::new(config, SESSION, Moment(0))
 }
 

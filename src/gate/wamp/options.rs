@@ -98,7 +98,6 @@ pub(super) struct PublishOptions {
     pub(super) exclude_me: bool,
     pub(super) disclose_me: bool,
     pub(super) retain: bool,
-    /// Retained objects are merged: who publishes one names the fields that it changes.
     pub(super) terms: Terms,
     /// The first that was wrong. It stands beside the others, because they say how to answer it.
     pub(super) error: Option<OptionError>,
@@ -109,6 +108,7 @@ const PUBLISH_OPTIONS: &[&str] = &[
     "exclude_me",
     "disclose_me",
     "retain",
+    "merge",
     "watch",
     "when",
     "will",
@@ -140,6 +140,7 @@ impl PublishOptions {
                 "exclude_me" => reader.flag("exclude_me", &mut options.exclude_me),
                 "disclose_me" => reader.flag("disclose_me", &mut options.disclose_me),
                 "retain" => reader.flag("retain", &mut options.retain),
+                "merge" => reader.flag("merge", &mut options.terms.merge),
                 "watch" => reader.flag("watch", &mut options.terms.watch),
                 // Null is a value here: it asks for there being none, or for there being none any more.
                 "when" => reader.condition("when").map(|when| options.terms.when = Some(when)),
@@ -149,7 +150,6 @@ impl PublishOptions {
             };
             options.error = options.error.or(twice).or(read.err());
         })?;
-        options.terms.merge = options.retain;
         let together = terms::check(&options.terms, options.retain);
         options.error = options.error.or(together.err().map(OptionError::from));
         Ok(options)

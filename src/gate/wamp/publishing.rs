@@ -22,7 +22,8 @@ impl WampGate {
         input: &Bytes,
         publish: &Publish<'_>,
     ) -> Result<(), Violation> {
-        let options = PublishOptions::read(self.serializer, publish.options)?;
+        let mut options = PublishOptions::read(self.serializer, publish.options)?;
+        options.terms.merge |= options.retain && self.merging.contains(&realm);
         if let Some(error) = options.error {
             self.refuse_publish(&options, publish.request, error.uri(), &error.to_string());
             return Ok(());

@@ -67,7 +67,11 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) {
     let (clients, id) = (node.clients.clone(), SessionId(7));
     match protocol {
         Protocol::Mqtt => {
-            let config = MqttConfig { default_realm: realm(), realms: Arc::default() };
+            let config = MqttConfig {
+                default_realm: realm(),
+                realms: Arc::default(),
+                merging: crate::gate::MergingRealms::default(),
+            };
             let gate = MqttGate::new(config, id, clients.now());
             let mut session = Session::new(gate, MqttTransport::new(stream), clients);
             session.gate.receive(packet(0x10, b"\0\x04MQTT\x04\x02\0\0\0\x01c").into(), Moment(0));

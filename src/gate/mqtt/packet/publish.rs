@@ -130,8 +130,6 @@ impl Publish<'_> {
             true => property::kept(block, property::PUBLISH, is_handed_on)?,
             false => whole(),
         };
-        // Who asks for it by name gets the router's own way with objects; the flag alone is MQTT's.
-        self.retain |= self.terms.merge;
         if let Err(error) = terms::check(&self.terms, self.retain) {
             self.refuse(Reason::ImplementationSpecific, error.to_string());
         }
@@ -140,10 +138,12 @@ impl Publish<'_> {
 
     /// `option` is the name without our prefix.
     fn read_option(&mut self, option: &str, value: &str) {
+        let mut retain = false;
         let flag = match option {
             "exclude_me" => &mut self.exclude_me,
             "disclose_me" => &mut self.disclose_me,
-            "retain" => &mut self.terms.merge,
+            "retain" => &mut retain,
+            "merge" => &mut self.terms.merge,
             "watch" => &mut self.terms.watch,
             _ => return self.read_value_option(option, value),
         };
@@ -154,6 +154,8 @@ impl Publish<'_> {
                 format!("the user property vulpes-{option} is true or false"),
             ),
         }
+        // Beside MQTT's own flag.
+        self.retain |= retain;
     }
 
     fn read_value_option(&mut self, option: &str, value: &str) {

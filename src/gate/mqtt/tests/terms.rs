@@ -26,17 +26,18 @@ fn the_flag_retains_as_mqtt_does() {
 #[test]
 fn user_properties_are_terms_and_are_not_handed_on() {
     let table = [
-        (r#"26 s"vulpes-retain" s"true""#, " retain merge"),
+        (r#"26 s"vulpes-retain" s"true""#, " retain"),
+        (r#"26 s"vulpes-retain" s"true" 26 s"vulpes-merge" s"true""#, " retain merge"),
         (r#"26 s"vulpes-retain" s"false""#, ""),
         (r#"26 s"vulpes-when" s"null""#, " when null"),
         (
             r#"26 s"vulpes-when" s"{`a`: [1, 2.5]}" 26 s"vulpes-watch" s"true""#,
             r#" when {"a":[1,2.5]} watch"#,
         ),
-        (LOCK, " retain merge when null watch will <>"),
+        (LOCK, " retain when null watch will <>"),
         (
             r#"26 s"vulpes-retain" s"true" 26 s"vulpes-will" s"{`x`: 1}""#,
-            r#" retain merge will <{"x": 1}>"#,
+            r#" retain will <{"x": 1}>"#,
         ),
     ];
     let others = r#"01 01 03 s"t" 26 s"k" s"v""#;
@@ -56,6 +57,10 @@ fn the_flag_and_terms_go_together() {
     check(&format!(
         r#"{OPEN5} in 31 | s"a" p[26 s"vulpes-will" s"7"] "x"
         ask publish a q0 x retain will <7>
+        in 31 | s"a" p[26 s"vulpes-merge" s"true"] "x"
+        ask publish a q0 x retain merge
+        in 31 | s"a" p[26 s"vulpes-retain" s"false"] "x"
+        ask publish a q0 x retain
         in 31 | s"a" p[26 s"vulpes-when" s"1" 26 s"k" s"v"] "x"
         ask publish a q0 x retain when 1 with {}"#,
         hex(&assemble(r#"26 s"k" s"v""#))
@@ -66,7 +71,7 @@ fn the_flag_and_terms_go_together() {
 fn a_conditional_publish_is_answered_when_it_is_decided() {
     check(&format!(
         r#"{OPEN5} in 32 | s"l" 0001 p[{LOCK}] "me"; 32 | s"a" 0002 p[] "2"; 32 | s"a" 0003 p[] "3"
-        ask publish l q1 me retain merge when null watch will <>
+        ask publish l q1 me retain when null watch will <>
         ask publish a q1 2
         ask publish a q1 3
         stored 0 2

@@ -7,15 +7,19 @@ fn terms_go_with_the_publish() {
     check_open(
         r#"
         > [16,1,{"retain":true},"a",[{"x":1}]]
+        ! publish a [{"x":1}] retain
+        > [16,1,{"retain":true,"merge":true},"a",[{"x":1}]]
         ! publish a [{"x":1}] retain merge
+        > [16,1,{"retain":true,"merge":false},"a",[{"x":1}]]
+        ! publish a [{"x":1}] retain
         > [16,2,{"retain":null,"watch":false},"a",[1]]
         ! publish a [1]
         > [16,3,{"acknowledge":true,"when":null},"a",[2]]
         ! publish a [2] when null
         > [16,4,{"retain":true,"when":{"v":[1,"x",null,-1.5]},"will":null,"watch":true,"exclude_me":false},"a",[3]]
-        ! publish a [3] include_me retain merge when {"v":[1,"x",null,-1.5]} watch will [null]
+        ! publish a [3] include_me retain when {"v":[1,"x",null,-1.5]} watch will [null]
         > [16,5,{"retain":true,"will":{"gone":[true]}},"a",[],{"k":1}]
-        ! publish a [] {"k":1} retain merge will [{"gone":[true]}]
+        ! publish a [] {"k":1} retain will [{"gone":[true]}]
         "#,
     );
 }
@@ -25,7 +29,7 @@ fn terms_go_with_the_publish() {
 fn options_may_have_an_underscore() {
     check_open(
         r#"
-        > [16,1,{"_acknowledge":true,"_retain":true,"_when":null,"_will":{"x":1},"_watch":true,"_exclude_me":false,"_when_":1},"a",[1]]
+        > [16,1,{"_acknowledge":true,"_retain":true,"_merge":true,"_when":null,"_will":{"x":1},"_watch":true,"_exclude_me":false,"_when_":1},"a",[1]]
         ! publish a [1] include_me retain merge when null watch will [{"x":1}]
         > [32,2,{"_after":17,"_snapshot":true,"_filter":{"x":1},"_match":"prefix","_other":1},"a"]
         ! subscribe 1 prefix a after 17 snapshot filter {"x":1}
@@ -52,12 +56,33 @@ fn options_may_have_an_underscore() {
 }
 
 #[test]
+fn a_realm_may_merge_all_that_is_retained() {
+    let script = |terms: &str| {
+        format!(
+            r#"
+            > [16,1,{{"retain":true}},"a",[{{"x":1}}]]
+            ! publish a [{{"x":1}}] retain{terms}
+            > [16,2,{{"retain":true,"merge":false}},"a",[1]]
+            ! publish a [1] retain{terms}
+            > [16,3,{{}},"a",[{{"x":1}}]]
+            ! publish a [{{"x":1}}]
+            "#
+        )
+    };
+    for (realm, terms) in [("realm1", " merge"), ("realm2", "")] {
+        let merging = MergingRealms::from_iter([Realm::new(realm).unwrap()]);
+        let mut gate = open(Serializer::Json).merging_in(merging);
+        run(&mut gate, &script(terms));
+    }
+}
+
+#[test]
 fn a_lock_is_asked_for_and_granted() {
     let options = r#"{"acknowledge":true,"retain":true,"when":null,"will":null,"watch":true}"#;
     check_open(&format!(
         r#"
         > [16,1,{options},"lock",["me"]]
-        ! publish lock ["me"] retain merge when null watch will [null]
+        ! publish lock ["me"] retain when null watch will [null]
         > [16,2,{{"acknowledge":true}},"x"]
         ! publish x
         = answered 0 2 100
