@@ -69,8 +69,11 @@ pub enum Decision {
 /// Something that a node has to carry out or tell one of its sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A session is known to all from here on.
+    /// A session has begun, and what earlier ones of its client had left is in the log before this place.
     Joined { session: SessionId },
+    /// A session has begun, and is not to be told so before what earlier ones of its client left is published. Its own
+    /// entry does that at once.
+    HeldBack { session: SessionId },
     /// A session is over.
     Ended { session: SessionId, cause: EndCause },
     /// The fate of the conditional publish, or of what else is decided in the order, that stood at `asked`.
@@ -109,7 +112,7 @@ pub struct Due {
     pub bound: bool,
     /// The entry the session was at.
     pub entry: NodeId,
-    /// The session's client, who may come back before it is time.
+    /// The session's client, who may come back before it is time, and else is told so only behind it.
     pub client: Option<String>,
     /// Not to be published before.
     pub not_before: OrderTime,
@@ -166,6 +169,8 @@ pub struct Realms {
     waits: BTreeMap<SessionId, BTreeSet<(Realm, Topic, Position)>>,
     entries: BTreeMap<NodeId, Incarnation>,
     due: BTreeMap<DueId, Due>,
+    /// The same by the names of the clients who left it.
+    left: BTreeMap<(Realm, String), BTreeSet<DueId>>,
     head: Head,
     registrations: Registrations,
     kept: KeptTable,
@@ -195,6 +200,7 @@ impl Default for Realms {
             waits: BTreeMap::new(),
             entries: BTreeMap::new(),
             due: BTreeMap::new(),
+            left: BTreeMap::new(),
             head: Head::default(),
             registrations: Registrations::default(),
             kept: KeptTable::default(),
@@ -245,9 +251,7 @@ impl Realms {
                 let waiter: lines::Waiter = wire::decode(value).ok()?;
                 self.insert_waiter(realm, topic, position, waiter);
             }
-            Key::Due(id) => {
-                self.due.insert(id, wire::decode(value).ok()?);
-            }
+            Key::Due(id) => self.insert_due(id, wire::decode(value).ok()?),
             Key::Head => self.head = wire::decode(value).ok()?,
             Key::Registration(realm, matching, procedure) => {
                 let place = Place { realm, matching, procedure };

@@ -143,7 +143,7 @@ pub const CHECKS: [Check; 15] = [
     },
     Check {
         name: "wills",
-        claim: "the will of a session that ends comes once, unless it was unbound",
+        claim: "the will of a session that ends comes once, unless it was unbound, and before its client's next words",
         find: wills::check,
     },
     Check {

@@ -46,7 +46,7 @@ pub struct Planted {
 pub const SECONDS: u64 = 30;
 
 /// All of them.
-pub const PLANTED: [Planted; 12] = [
+pub const PLANTED: [Planted; 13] = [
     Planted {
         bug: "DispatchBeforeCommit",
         checks: &["loss", "positions", "consumers"],
@@ -70,6 +70,13 @@ pub const PLANTED: [Planted; 12] = [
     },
     Planted {
         bug: "RepeatWill",
+        checks: &["wills"],
+        workloads: &["log", "will"],
+        nemeses: &[],
+        budget: 2,
+    },
+    Planted {
+        bug: "BirthBeforeWill",
         checks: &["wills"],
         workloads: &["log", "will"],
         nemeses: &[],

@@ -77,12 +77,24 @@ impl Mqtt {
         static NAMES: AtomicU64 = AtomicU64::new(0);
         let number = NAMES.fetch_add(1, Ordering::Relaxed);
         let name = format!("test-{}-{number}", std::process::id());
+        Self::connect_as(address, &name, will).await
+    }
+
+    /// As [`Mqtt::connect_with`], under a name that may have been there before.
+    ///
+    /// # Errors
+    /// If nobody listens, or the server refuses.
+    pub async fn connect_as(
+        address: SocketAddr,
+        name: &str,
+        will: Option<(&str, &str)>,
+    ) -> Result<Self> {
         within("an MQTT session opens", PATIENCE, async {
             let mut session = Self::open(address).await?;
             let mut body = string("MQTT");
             // Level 4 is 3.1.1; no keep-alive.
             body.extend([4, CLEAN | if will.is_some() { WILL } else { 0 }, 0, 0]);
-            body.extend(string(&name));
+            body.extend(string(name));
             if let Some((topic, text)) = will {
                 body.extend([string(topic), string(text)].concat());
             }

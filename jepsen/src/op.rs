@@ -264,6 +264,9 @@ pub struct Use {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Testament {
     pub session: String,
+    /// The client's own name, under which it comes again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
     pub node: u64,
     pub topic: String,
     pub will: String,

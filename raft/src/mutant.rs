@@ -80,6 +80,8 @@ pub enum Mutant {
     RepeatWill,
     /// Sessions that end with their entry leave nothing behind.
     LoseWill,
+    /// A client is told that it is connected before what its earlier sessions left is published.
+    BirthBeforeWill,
     /// Some slots' changes of the realms' state are not stored with them.
     LoseStateRows,
     /// Publishes that were refused are shown.
@@ -92,12 +94,13 @@ pub enum Mutant {
 
 /// Those that a whole process can have.
 #[cfg(feature = "mutants")]
-const LIVE: [Mutant; 12] = [
+const LIVE: [Mutant; 13] = [
     Mutant::SkipFsync,
     Mutant::DispatchBeforeCommit,
     Mutant::ResumeOneTooFar,
     Mutant::LoseWill,
     Mutant::RepeatWill,
+    Mutant::BirthBeforeWill,
     Mutant::TellOldToken,
     Mutant::SkipBehindRetained,
     Mutant::ShowRefused,

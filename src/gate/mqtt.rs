@@ -233,7 +233,8 @@ impl MqttGate {
         });
         // A client that takes not even this is told by the closed connection.
         drop(refused);
-        self.close(Some(violation.text.to_string()));
+        // Who is not let in leaves no will.
+        self.close_dropping(Some(violation.text.to_string()), true);
     }
 
     /// Ends the session because of a violation, or from our side.

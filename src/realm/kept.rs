@@ -271,11 +271,11 @@ impl Realms {
         state: &SessionState,
         cause: EndCause,
     ) -> u32 {
-        let Some(client) = &state.client else { return NEVER };
+        let Some(client) = &state.client else { return 0 };
         let name = (state.realm.clone(), client.clone());
-        let Some(found) = self.kept.states.get(&name) else { return NEVER };
+        let Some(found) = self.kept.states.get(&name) else { return 0 };
         if found.kept.attached != Some(session) {
-            return NEVER;
+            return 0;
         }
         let mut kept = found.kept.clone();
         kept.attached = None;

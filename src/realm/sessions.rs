@@ -1,7 +1,11 @@
 //! Sessions as all nodes know them: who has joined where, and what remains to be done when one ends.
 //!
+//! What a session leaves has to take effect before anything that its client is told to be connected for. So a session whose
+//! client's earlier ones have left something is held back: it has begun, but is told so only at the place where the last of
+//! that is published or has become void.
+//!
 //! Invariant: a session ends once, and its wills become due at that very place in the order. Of a client's name there
-//! is one session in a realm.
+//! is one session in a realm, and nothing is left under the name of one that was told that it has begun.
 //!
 //! Deliberately absent: what outlives a session (`kept`); subscriptions that don't, which sessions keep to themselves.
 
@@ -56,6 +60,8 @@ impl Realms {
             let name = (incoming.realm.clone(), client.clone());
             self.take_over(&name);
             self.drop_kept(&name);
+            // Also where nothing was kept, so that all that is left can be published now.
+            self.hurry(&name);
         }
         self.begin_session(incoming, place, join);
         true
@@ -82,16 +88,51 @@ impl Realms {
         let Join { client, will, details } = join;
         let state = SessionState { realm, entry, incarnation, client, will, details };
         self.rows.change(&Key::Session(session), None, Some(&state));
+        let held_back = self.is_held_back(&state);
         self.insert_session(session, state);
-        self.notices.push(Notice::Joined { session });
+        self.notices.push(match held_back {
+            true => Notice::HeldBack { session },
+            false => Notice::Joined { session },
+        });
+    }
+
+    /// Whether earlier sessions of its client have left something that is not published.
+    fn is_held_back(&self, state: &SessionState) -> bool {
+        let Some(client) = &state.client else { return false };
+        let name = (state.realm.clone(), client.clone());
+        self.left.contains_key(&name) && !planted(Mutant::BirthBeforeWill)
+    }
+
+    /// The last that earlier sessions of a client had left is in the log: the one that waits behind it is told.
+    fn let_in(&mut self, realm: Realm, client: String) {
+        let name = (realm, client);
+        if self.left.contains_key(&name) || planted(Mutant::BirthBeforeWill) {
+            return;
+        }
+        let waits = self.names.get(&name).map(|session| Notice::Joined { session: *session });
+        self.notices.extend(waits);
+    }
+
+    /// What a session waits for before it is told that it has begun.
+    pub fn left_before(&self, session: SessionId) -> impl Iterator<Item = DueId> + '_ {
+        let state = self.sessions.get(&session);
+        let name = state.and_then(|state| Some((state.realm.clone(), state.client.clone()?)));
+        let left = name.and_then(|name| self.left.get(&name));
+        left.into_iter().flatten().copied()
+    }
+
+    /// The entry of the session that waits for this.
+    #[must_use]
+    pub fn awaited_at(&self, due: &Due) -> Option<NodeId> {
+        let name = (due.realm.clone(), due.client.clone()?);
+        let session = self.names.get(&name)?;
+        self.sessions.get(session).map(|state| state.entry)
     }
 
     /// The wills of a client that wait for it to come back.
-    fn delayed(&self, (realm, client): &(Realm, String)) -> Vec<DueId> {
-        let theirs = |due: &Due| {
-            due.not_before > self.time && due.realm == *realm && due.client.as_ref() == Some(client)
-        };
-        self.due.iter().filter(|(_, due)| theirs(due)).map(|(id, _)| *id).collect()
+    fn delayed(&self, name: &(Realm, String)) -> Vec<DueId> {
+        let is_delayed = |id: &&DueId| self.due.get(id).is_some_and(|d| d.not_before > self.time);
+        self.left.get(name).into_iter().flatten().filter(is_delayed).copied().collect()
     }
 
     /// A client that comes back in time has no will published (MQTT 5 section 3.1.3.2.2).
@@ -130,6 +171,8 @@ impl Realms {
     /// Ends a session; `false` where there is none of that number.
     pub(super) fn end_session(&mut self, session: SessionId, cause: EndCause) -> bool {
         let Some(state) = self.sessions.remove(&session) else { return false };
+        // Who was never told that its session has begun leaves nothing.
+        let held_back = self.is_held_back(&state);
         self.rows.change(&Key::Session(session), Some(&state), None);
         if let Some(client) = &state.client {
             self.names.remove(&(state.realm.clone(), client.clone()));
@@ -159,7 +202,7 @@ impl Realms {
             self.add_due(DueId { session, number }, due);
             number += 1;
         }
-        let drop_will = matches!(cause, EndCause::Left { drop_will: true });
+        let drop_will = held_back || matches!(cause, EndCause::Left { drop_will: true });
         if let Some(will) = state.will.filter(|_| !drop_will) {
             // No longer than what the client has kept (MQTT 5 section 3.1.3.2.2).
             let delay = u64::from(will.delay.min(longest)) * 1000;
@@ -190,12 +233,29 @@ impl Realms {
 
     fn add_due(&mut self, id: DueId, due: Due) {
         self.rows.change(&Key::Due(id), None, Some(&due));
-        self.due.insert(id, due);
+        self.insert_due(id, due);
         self.notices.push(Notice::Due(id));
+    }
+
+    pub(super) fn insert_due(&mut self, id: DueId, due: Due) {
+        if let Some(client) = &due.client {
+            let name = (due.realm.clone(), client.clone());
+            self.left.entry(name).or_default().insert(id);
+        }
+        self.due.insert(id, due);
     }
 
     fn remove_due(&mut self, id: DueId) -> Option<Due> {
         let due = self.due.remove(&id)?;
+        if let Some(client) = &due.client {
+            let name = (due.realm.clone(), client.clone());
+            if let Some(left) = self.left.get_mut(&name) {
+                left.remove(&id);
+                if left.is_empty() {
+                    self.left.remove(&name);
+                }
+            }
+        }
         self.rows.change(&Key::Due(id), Some(&due), None);
         Some(due)
     }
@@ -213,10 +273,13 @@ impl Realms {
         let Some(due) = self.remove_due(id) else { return false };
         let retained = self.retained.get(&due.realm).and_then(|topics| topics.get(&due.topic));
         let bond = retained.and_then(|retained| retained.bound.as_ref());
-        if due.bound && bond.is_none_or(|bond| bond.session != id.session) {
-            return false;
+        let stands = !due.bound || bond.is_some_and(|bond| bond.session == id.session);
+        if stands {
+            self.publish(incoming, &crate::act::Terms::default());
         }
-        self.publish(incoming, &crate::act::Terms::default());
-        true
+        if let Some(client) = due.client {
+            self.let_in(due.realm, client);
+        }
+        stands
     }
 }

@@ -11,6 +11,7 @@ use super::*;
 mod format;
 mod registrations;
 mod values;
+mod wills;
 
 use crate::act::{Attach, Join, Leave, Will, NEVER};
 use crate::event::{ClientTag, Encoding, Event};
@@ -328,17 +329,19 @@ fn a_name_is_taken_over_and_a_will_that_is_delayed_can_be_kept_back() {
     story.event(2, join(12, 3600));
     let taken = Notice::Ended { session: SessionId(11), cause: EndCause::TakenOver };
     let id = DueId { session: SessionId(11), number: 0 };
-    let joined = Notice::Joined { session: SessionId(12) };
-    assert_eq!(story.told(), [taken, Notice::Due(id), joined]);
+    let held_back = Notice::HeldBack { session: SessionId(12) };
+    assert_eq!(story.told(), [taken, Notice::Due(id), held_back]);
+    assert!(story.event(2, act(9, "gone", &Act::Due(id))).1);
+    assert_eq!(story.told(), [Notice::Joined { session: SessionId(12) }]);
     story.leave(12, 2);
     let later = DueId { session: SessionId(12), number: 0 };
     assert_eq!(story.told().last(), Some(&Notice::Due(later)));
     assert!(!story.event(1, act(9, "gone", &Act::Due(later))).1, "it is not time yet");
     story.event(1, join(13, 0));
-    assert_eq!(story.realms.due().map(|(id, _)| id).collect::<Vec<_>>(), [id]);
+    assert_eq!(story.realms.due().count(), 0);
     let drop_will = Act::Leave(Leave { drop_will: true });
     story.event(1, act(13, "wamp/session/on_leave", &drop_will));
-    assert_eq!(story.realms.due().count(), 1);
+    assert_eq!(story.realms.due().count(), 0);
 }
 
 #[derive(Debug, Clone)]
@@ -389,6 +392,7 @@ fn doing() -> impl Strategy<Value = Doing> {
 fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
     let mut story = Story::at_entries();
     let mut all = Vec::new();
+    let mut there = BTreeSet::new();
     for doing in doings {
         match doing {
             Doing::Join(session) => {
@@ -453,7 +457,9 @@ fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
             assert!(!line.is_empty());
         }
         registrations::check(&story);
-        all.extend(story.told());
+        let told = story.told();
+        wills::check(&story.realms, &told, &mut there);
+        all.extend(told);
     }
     (story.realms.hash(), all, story.rows.len())
 }

@@ -1,9 +1,9 @@
 //! The desk of an entry node: what the realms' state says about the node's own sessions goes to them, what it says about
 //! all goes to the node's calls, and what sessions have left to be published is published.
 //!
-//! Every entry node hears of everything that is due. They go by turns, so that mostly one of them publishes: the entry
-//! that the session was at, then the others in the order of their numbers. What is published twice is hidden by the
-//! state itself.
+//! Every entry node hears of everything that is due. They go by turns, so that mostly one of them publishes: the entry of the
+//! session that waits for it, else the one that the session was at, then the others in the order of their numbers. An entry
+//! that is known to be closed has no turn. What is published twice is hidden by the state itself.
 //!
 //! Invariant: a session hears of all that concerns it from its registration on, in the order of the log. One that is
 //! too slow to listen is let go.
@@ -27,7 +27,7 @@ use crate::event::{ClientTag, Event, SessionId};
 use crate::limits;
 use crate::realm::{Decision, Due, EndCause, Noted, Notice, Realms, SharedRealms};
 use crate::topic::Realm;
-use order_now::{later, OrderNow};
+use order_now::OrderNow;
 use upkeep::{Moved, Upkeep};
 
 use super::calls::Calls;
@@ -143,6 +143,7 @@ impl Desk {
     fn pass_on(&self, notice: Notice, duties: &mut Duties, upkeep: &mut Upkeep) {
         match notice {
             Notice::Joined { session } => self.tell(session, Word::Joined),
+            Notice::HeldBack { session } => duties.hurry(session),
             Notice::Ended { session, cause } => {
                 self.calls.ended(session);
                 self.tell(session, Word::Ended(cause));
@@ -166,14 +167,20 @@ struct Duties {
     due: BTreeMap<DueId, Duty>,
 }
 
-/// When something is to be published by this node: not before either.
+/// When something is to be looked at: not before either.
 #[derive(Clone, Copy)]
 struct Duty {
     time: OrderTime,
     moment: Instant,
+    /// It is this node's turn then. Otherwise it is due then, and whose turn it is will be seen.
+    turn: bool,
 }
 
 impl Duty {
+    fn in_turn(moment: Instant) -> Self {
+        Self { time: OrderTime(0), moment, turn: true }
+    }
+
     fn at(self, time: &OrderNow) -> Instant {
         if self.time == OrderTime(0) {
             return self.moment;
@@ -192,15 +199,30 @@ impl Duties {
     fn note(&mut self, id: DueId) {
         let duty = self.realms.with(|realms| {
             let due = realms.due_of(id)?;
-            let patience = PATIENCE * turn(realms, self.node, Some(due.entry));
             Some(match due.not_before {
-                OrderTime(0) => Duty { time: OrderTime(0), moment: Instant::now() + patience },
-                time => Duty { time: later(time, patience), moment: Instant::now() },
+                OrderTime(0) => Duty::in_turn(Instant::now() + self.patience(realms, due)),
+                time => Duty { time, moment: Instant::now(), turn: false },
             })
         });
         if let Some(duty) = duty {
             self.due.insert(id, duty);
         }
+    }
+
+    /// A session waits for what earlier ones of its client have left: if it is one of this node's, that goes first.
+    fn hurry(&mut self, session: SessionId) {
+        let ids: Vec<DueId> = self.realms.with(|realms| {
+            let own = realms.session(session).is_some_and(|state| state.entry == self.node);
+            realms.left_before(session).filter(|_| own).collect()
+        });
+        let duty = Duty::in_turn(Instant::now());
+        self.due.extend(ids.into_iter().map(|id| (id, duty)));
+    }
+
+    /// How long this node leaves it to others.
+    fn patience(&self, realms: &Realms, due: &Due) -> Duration {
+        let foremost = realms.awaited_at(due).unwrap_or(due.entry);
+        PATIENCE * turn(realms, self.node, Some(foremost))
     }
 
     fn next(&self, time: &OrderNow) -> Option<Instant> {
@@ -211,16 +233,23 @@ impl Duties {
     fn ready(&mut self, time: &OrderNow) -> Vec<Event> {
         let now = Instant::now();
         let ready = self.due.iter().filter(|(_, duty)| duty.at(time) <= now);
-        let ready: Vec<DueId> = ready.map(|(id, _)| *id).collect();
+        let ready: Vec<(DueId, bool)> = ready.map(|(id, duty)| (*id, duty.turn)).collect();
         let mut events = Vec::new();
-        for id in ready.into_iter().take(DUE_BATCH) {
-            let due = self.realms.with(|realms| realms.due_of(id).cloned());
-            let Some(due) = due else {
-                self.due.remove(&id);
-                continue;
-            };
-            self.due.insert(id, Duty { time: due.not_before, moment: now + AGAIN });
-            events.push(event(id, due));
+        for (id, its_turn) in ready.into_iter().take(DUE_BATCH) {
+            let found = self.realms.with(|realms| {
+                let due = realms.due_of(id)?;
+                let wait = if its_turn { Duration::ZERO } else { self.patience(realms, due) };
+                Some((due.clone(), wait))
+            });
+            match found {
+                None => drop(self.due.remove(&id)),
+                Some((due, wait)) if wait.is_zero() => {
+                    self.due
+                        .insert(id, Duty { time: due.not_before, ..Duty::in_turn(now + AGAIN) });
+                    events.push(event(id, due));
+                }
+                Some((_, wait)) => drop(self.due.insert(id, Duty::in_turn(now + wait))),
+            }
         }
         events
     }

@@ -192,7 +192,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
         self.clients.desk.forget(session);
         self.note_rest();
         if let Standing::Announced { realm, known_as, drop_will, .. } = &self.standing {
-            let (realm, known_as, drop_will) = (realm.clone(), known_as.clone(), *drop_will);
+            let (realm, known_as) = (realm.clone(), known_as.clone());
+            // Who was never told that it is connected leaves no will.
+            let drop_will = *drop_will || self.reader.is_none();
             self.publishing.push_own(match self.detach(drop_will) {
                 Some(detach) => events::detach(realm, session, &known_as, detach),
                 None => events::leave(realm, session, &known_as, drop_will),

@@ -30,6 +30,7 @@
 
 mod bad_input;
 mod bench;
+mod births;
 mod calls;
 mod crashes;
 mod damage;

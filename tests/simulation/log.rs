@@ -19,6 +19,7 @@ use vulpes::segment::checksum;
 use vulpes_raft::ids::{EventId, Incarnation, NodeId, Position, SegmentNumber, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
+use crate::births::LifeLog;
 use crate::keepers::KeptLog;
 use crate::locks::{self, LockLog};
 use crate::plan::{Shape, QUORUM};
@@ -40,6 +41,7 @@ pub(crate) struct OrderLog {
     heads: Vec<Head>,
     pub(crate) state: StateLog,
     pub(crate) times: Times,
+    pub(crate) life: LifeLog,
     /// What was hidden of each slot.
     hidden: Vec<Box<[u32]>>,
     pub(crate) kept: KeptLog,
@@ -114,6 +116,7 @@ impl OrderLog {
         }
         self.times.take(resolution)?;
         self.state.take(placed)?;
+        self.life.take(placed)?;
         match &resolution.step {
             Step::Opened { entry, incarnation } => self.opened(*entry, *incarnation)?,
             Step::Closed { entry, incarnation, .. } => {

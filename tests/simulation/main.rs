@@ -26,6 +26,7 @@ compile_error!(
      RUSTFLAGS in the environment replaces it: add the flag there, or unset RUSTFLAGS"
 );
 
+mod births;
 mod calls;
 mod chance;
 mod clients;

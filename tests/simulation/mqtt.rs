@@ -75,6 +75,19 @@ impl Mqtt {
         Self::connect(node, 0x80, &[name, user]).await
     }
 
+    /// Opens a session with a will: its topic and its text.
+    pub(crate) async fn with_will(
+        node: &str,
+        name: &str,
+        (topic, will): (&str, &str),
+        clean: bool,
+    ) -> io::Result<Self> {
+        // Retained, at least once.
+        let flags = if clean { 0x2e } else { 0x2c };
+        let (mqtt, _) = Self::connect(node, flags, &[name, topic, will]).await?;
+        Ok(mqtt)
+    }
+
     async fn connect(node: &str, flags: u8, names: &[&str]) -> io::Result<(Self, bool)> {
         let stream = TcpStream::connect((node, MQTT_PORT)).await?;
         let mut mqtt = Self { stream, input: BytesMut::new(), early: VecDeque::new() };

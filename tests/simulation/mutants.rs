@@ -124,12 +124,19 @@ fn pushing_in_is_caught() {
 
 #[test]
 fn repeating_a_will_is_caught() {
-    caught_by(Mutant::RepeatWill, "has not its value from position");
+    // That of a value, or that of a session.
+    let complaints = ["has not its value from position", "is shown"];
+    caught_by_one_of(Mutant::RepeatWill, Plan::new, &complaints);
 }
 
 #[test]
 fn losing_a_will_is_caught() {
     caught_by(Mutant::LoseWill, "the value of a session that has ended");
+}
+
+#[test]
+fn a_birth_before_the_will_is_caught() {
+    caught_by(Mutant::BirthBeforeWill, "before its client's will comes");
 }
 
 #[test]
@@ -139,7 +146,8 @@ fn losing_state_rows_is_caught() {
 
 #[test]
 fn showing_the_refused_is_caught() {
-    let complaints = ["has not its value from position", "is nothing that anybody published"];
+    let complaints =
+        ["has not its value from position", "is nothing that anybody published", "is shown"];
     caught_by_one_of(Mutant::ShowRefused, Plan::new, &complaints);
 }
 

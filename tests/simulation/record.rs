@@ -10,7 +10,7 @@
 //! Deliberately absent: what nodes are and how they fail (`cluster`).
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use vulpes::log::Placed;
@@ -19,6 +19,7 @@ use vulpes_jepsen::register::Registers;
 use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::order::SealedSegment;
 
+use crate::births;
 use crate::calls::CALLERS;
 use crate::keepers::KeptRecord;
 use crate::locks::LOCKERS;
@@ -74,6 +75,8 @@ pub(crate) struct Counts {
     /// Segments in the order without storage votes.
     pub(crate) early: u64,
     pub(crate) results: u64,
+    /// What clients with wills published.
+    pub(crate) births: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -95,6 +98,7 @@ impl std::ops::AddAssign for Counts {
         self.calls += other.calls;
         self.early += other.early;
         self.results += other.results;
+        self.births += other.births;
     }
 }
 
@@ -127,6 +131,8 @@ pub(crate) struct Record {
     pub(crate) watches: Watches,
     /// Callers that have had a result since things went wrong last.
     recalled: Vec<u64>,
+    /// Clients with wills that were connected since then.
+    born: BTreeSet<u64>,
     /// The hash of the realms' state before a slot, as the first node had it.
     states: BTreeMap<Slot, StateHash>,
     /// Nodes that stay away for good.
@@ -334,6 +340,11 @@ impl Record {
         self.check(outcome.map(drop));
     }
 
+    /// A client with a will was connected since things went wrong last.
+    pub(crate) fn born(&mut self, client: u64) {
+        self.born.insert(client);
+    }
+
     /// Whether a caller has had a result since things went wrong last.
     pub(crate) fn has_called(&self, caller: u64) -> bool {
         self.recalled.contains(&caller)
@@ -382,6 +393,10 @@ impl Record {
         }
         if let Some(caller) = (0..CALLERS).find(|caller| !self.recalled.contains(caller)) {
             return Some(format!("caller {caller} has had no result"));
+        }
+        let life = self.log.life.unfinished().or_else(|| births::unborn(&self.born));
+        if life.is_some() {
+            return life;
         }
         if let Some(keeper) = self.kept.waiting(&self.log, plan.keepers) {
             return Some(format!("keeper {keeper} has not got the last value"));

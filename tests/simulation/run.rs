@@ -14,6 +14,7 @@ use futures::future::join_all;
 use turmoil::{Builder, Sim};
 use vulpes_raft::mutant::{plant, Mutant};
 
+use crate::births::{self, born};
 use crate::calls::{callee, caller, CALLEES, CALLERS};
 use crate::clients::{probe, publisher, reader, PUBLISHERS, READERS};
 use crate::cluster::{Cluster, Ongoing, CLIENTS};
@@ -49,6 +50,7 @@ const NONE: Counts = Counts {
     calls: 0,
     early: 0,
     results: 0,
+    births: 0,
 };
 
 /// What a run has to contain to mean something. Under some fault schedules there is hardly ever a majority, and most
@@ -63,6 +65,7 @@ const LEAST: Counts = Counts {
     calls: CALLERS,
     early: 0,
     results: CALLERS,
+    births: births::CLIENTS,
     ..NONE
 };
 
@@ -175,8 +178,12 @@ fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
                 .filter(here)
                 .map(|number| keeper(plan.clone(), number, shared.clone()))
                 .map(tokio::task::spawn_local);
+            let born = (0..births::CLIENTS)
+                .filter(here)
+                .map(|number| born(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
             let all = publishers.chain(readers).chain(probes).chain(sharing).chain(keepers);
-            join_all(all.chain(callers).chain(callees)).await;
+            join_all(all.chain(callers).chain(callees).chain(born)).await;
             Ok(())
         });
     }
@@ -226,6 +233,7 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
                     record.verdict();
                     record.counts.answers = record.registers.answered() as u64;
                     record.counts.joins = record.watches.joins();
+                    record.counts.births = record.log.life.births;
                     return coverage(plan, &record);
                 }
                 Some(reason) if now > plan.quiet_from + REST => {
@@ -257,7 +265,8 @@ fn coverage(plan: &Plan, record: &Record) -> Result<(), String> {
         && counts.cuts >= LEAST.cuts
         && counts.grants >= LEAST.grants
         && counts.calls >= LEAST.calls
-        && counts.results >= LEAST.results;
+        && counts.results >= LEAST.results
+        && counts.births >= LEAST.births;
     if enough {
         Ok(())
     } else {

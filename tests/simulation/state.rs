@@ -19,6 +19,8 @@ use vulpes::segment::StoredEvent;
 use vulpes_raft::ids::{Incarnation, NodeId, Position};
 use vulpes_raft::order::Step;
 
+use crate::births;
+
 /// A change of a topic's value.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Change {
@@ -79,7 +81,7 @@ impl StateLog {
                     self.sessions.insert(event.publisher, (id.entry, id.incarnation));
                 }
                 Some(Act::Leave(_) | Act::Detach(_)) => self.end(event.publisher),
-                act if topic.starts_with('$') => {
+                act if topic.starts_with('$') && !topic.starts_with(births::TOPICS) => {
                     let position = Position(placed.resolution.base.0 + u64::from(event.offset));
                     let shown = self.event(topic, position, &event, act.as_ref());
                     if shown == placed.is_hidden(event.offset) {

@@ -427,6 +427,40 @@ fn wills() {
 }
 
 #[test]
+fn wills_come_before_what_their_client_says_next() {
+    let life = |session: &str| json!({ "session": session, "client": "c", "node": 1, "topic": "w", "will": format!("down-{session}") });
+    let birth = |session: &str, position| {
+        let mut value = event(1, &format!("up-{session}"), "w", position);
+        value["session"] = session.into();
+        value
+    };
+    let end = |session: &str| json!({ "session": session, "clean": false });
+    let run = |known: bool, log: Value| {
+        let mut tale = Tale::default().ask(2, "testament", life("a"));
+        tale = match known {
+            true => tale.ok(2, "testament", life("a")),
+            false => tale.say(Kind::Info, 2, "testament", life("a")),
+        };
+        tale.say(Kind::Info, 3, "end", end("a"))
+            .ask(4, "testament", life("b"))
+            .ok(4, "testament", life("b"))
+            .ask(4, "publish", birth("b", None))
+            .ok(4, "publish", birth("b", Some(5)))
+            .log(log)
+            .red()
+    };
+    let clean: [&str; 0] = [];
+    let up = json!([5, "w", "up-b", false]);
+    let before = json!([[4, "w", "down-a", false], up]);
+    let behind = json!([up, [6, "w", "down-a", false]]);
+    assert_eq!(run(true, before.clone()), clean);
+    assert_eq!(run(true, behind.clone()), ["wills"]);
+    // A connection that the client knew nothing of may have been opened later.
+    assert_eq!(run(false, before), clean);
+    assert_eq!(run(false, behind), clean);
+}
+
+#[test]
 fn histories_that_break_their_rules_are_refused() {
     let asked = || event(1, "a", "t", None);
     let bad = [

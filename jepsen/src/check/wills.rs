@@ -1,4 +1,5 @@
-//! The will of a session that ends comes once, unless somebody published to its topic before.
+//! The will of a session that ends comes once, unless somebody published to its topic before; and before anything that its
+//! client publishes on a later connection.
 //!
 //! Invariant: a session that does something in the log behind its will was not over. A goodbye counts only where it is
 //! known to be in the log; one that its node took with it when it died may be followed by the will.
@@ -7,8 +8,9 @@
 
 use std::collections::HashMap;
 
-use super::story::{Fate, Log, Moment, Story, NO_LOG};
+use super::story::{Asked, Fate, Log, Moment, Story, NO_LOG};
 use super::Findings;
+use crate::op::Testament;
 
 /// All wills by id: since when they may come, and where.
 pub(super) fn all(story: &Story) -> HashMap<&str, (Moment, &str)> {
@@ -48,7 +50,36 @@ pub(super) fn check(story: &Story) -> Findings {
             format!("{will:?} came {} times instead of {least} to {most}", times(will))
         });
     }
+    births(story, &log, &mut found);
     found
+}
+
+/// What a client publishes comes behind the wills of those of its earlier connections that it knew to be open. One that it
+/// knew nothing of may have been opened behind the later one.
+fn births(story: &Story, log: &Log, found: &mut Findings) {
+    let mut known: HashMap<&str, Vec<&Asked<Testament>>> = HashMap::new();
+    for asked in story.testaments.iter().filter(|asked| asked.fate.ok().is_some()) {
+        if let Some(client) = &asked.what.client {
+            known.entry(client).or_default().push(asked);
+        }
+    }
+    for lives in known.values() {
+        for life in lives {
+            let said = story.publishes.iter().filter(|p| p.what.session == life.what.session);
+            let first = said.filter_map(|said| log.position(&said.what.id)).min();
+            let Some(first) = first else { continue };
+            let earlier = lives.iter().filter(|other| other.at < life.at);
+            let late = earlier.map(|other| (log.position(&other.what.will), &other.what.will));
+            for (place, will) in late {
+                found.expect(place.is_none_or(|place| place < first), || {
+                    format!(
+                        "{will:?} came at {place:?}, and {} was told before that it is connected: it published at {first}",
+                        life.what.session
+                    )
+                });
+            }
+        }
+    }
 }
 
 /// Wills that are bound to a retained value.

@@ -1,6 +1,8 @@
 //! Sessions that leave a will and end in every way: with a goodbye, without one, or because their node does.
 //!
-//! Invariant: each session has a topic and a will of its own.
+//! MQTT clients come again and again under their own name, and say that they are there as soon as they are connected.
+//!
+//! Invariant: each session has a will of its own, and each WAMP session a topic.
 //!
 //! Deliberately absent: delayed wills.
 
@@ -14,7 +16,7 @@ use super::asking::{Answer, Asking, Draft, ANSWER};
 use crate::client::Said;
 use crate::dice::Dice;
 use crate::mqtt::Mqtt;
-use crate::op::{End, Testament};
+use crate::op::{End, Protocol, Publish, Testament};
 use crate::stage::{Stage, OPEN};
 
 const CLIENTS: u64 = 4;
@@ -75,15 +77,16 @@ async fn testament(stage: &Stage, name: &str, dice: &mut Dice) {
     let session = stage.id(&format!("{name}."));
     let mut what = Testament {
         session: session.clone(),
+        client: Some(name.to_owned()),
         node: door.node,
-        topic: format!("j.will.{}", session.replace('.', "-")),
+        topic: format!("j.will.{name}"),
         will: stage.id("down-"),
         reason: None,
     };
     let open = stage.journal.ask("testament", &what);
     let topic = what.topic.replace('.', "/");
     let will = Some((topic.as_str(), what.will.as_str()));
-    let client = match timeout(OPEN, Mqtt::connect_with(door.mqtt, will)).await {
+    let mut client = match timeout(OPEN, Mqtt::connect_as(door.mqtt, name, will)).await {
         Ok(Ok(client)) => client,
         Ok(Err(error)) => {
             what.reason = Some(format!("{error:#}"));
@@ -96,6 +99,7 @@ async fn testament(stage: &Stage, name: &str, dice: &mut Dice) {
         }
     };
     stage.journal.ok(open, &what);
+    birth(stage, &mut client, &what).await;
     let stay = Duration::from_millis(dice.below(STAY));
     let (clean, known) = if dice.chance(0.4) {
         let witness = Asking::open(stage, name, door).await;
@@ -105,6 +109,42 @@ async fn testament(stage: &Stage, name: &str, dice: &mut Dice) {
         (false, false)
     };
     stage.journal.note("end", &End { session, clean, known });
+}
+
+/// Says that the client is there, right behind its CONNACK.
+async fn birth(stage: &Stage, client: &mut Mqtt, life: &Testament) {
+    let mut what = Publish {
+        session: life.session.clone(),
+        number: 1,
+        id: stage.id("up-"),
+        topic: life.topic.clone(),
+        node: life.node,
+        protocol: Protocol::Mqtt,
+        retain: true,
+        expect: None,
+        watch: false,
+        will: None,
+        position: None,
+        reason: None,
+    };
+    let open = stage.journal.ask("publish", &what);
+    let asked = async {
+        let request = client.publish_with(&what.topic.replace('.', "/"), &what.id, true).await?;
+        loop {
+            match client.next().await? {
+                Said::Acknowledged { request: of, .. } if of == request => return Ok(()),
+                Said::Closed(reason) => anyhow::bail!(reason),
+                _ => {}
+            }
+        }
+    };
+    let reason = match timeout(ANSWER, asked).await {
+        Ok(Ok(())) => return stage.journal.ok(open, &what),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(_) => "no answer in time".to_owned(),
+    };
+    what.reason = Some(reason);
+    stage.journal.unknown(open, &what);
 }
 
 /// Keeps a session for a while, unless it is closed before.

@@ -30,6 +30,11 @@ fn attach(session: u64, client: &str, expiry: u32, delay: u32) -> Event {
     act(session, "join", &Act::Attach(Attach { join, clean: false, expiry }))
 }
 
+fn keywords(topic: &str) -> Event {
+    let payload = Payload { kwargs: "{\"k\":1}".into(), args: "[]".into(), ..payload("") };
+    Event { payload, ..event(1, topic, "") }
+}
+
 fn detach(session: u64) -> Event {
     let progress = Progress { sent: Position(9), ..Progress::default() };
     act(session, "leave", &Act::Detach(Detach { drop_will: false, expiry: None, progress }))
@@ -105,6 +110,15 @@ fn events() -> Vec<(u64, Event)> {
         (1, act(0, "drop", &Act::Expire(expire("c", HOUR + 24_000)))),
         (1, act(0, "drop", &Act::Expire(expire("c", HOUR + 24_000)))),
         (1, act(0, "head", &Act::Release { slot: Slot(3), position: Position(1) })),
+        // Keywords alone are kept, and are no value; so are an MQTT payload's four bytes.
+        (1, keywords("value")),
+        (1, publish(1, "value", "5", Terms { when: Some(Value::Null), ..Terms::default() })),
+        (1, Event { payload: Payload::raw("null".into()), ..event(1, "bytes", "") }),
+        // One client comes twice before what it left is published.
+        (1, attach(6, "e", 0, 0)),
+        (2, attach(7, "e", 0, 0)),
+        (1, attach(8, "e", 0, 0)),
+        (1, Event { retain: true, ..act(6, "gone", &due(6, 0)) }),
     ]
 }
 

@@ -50,7 +50,8 @@ pub(super) fn play(story: &mut Story, doing: &Doing) {
     match doing {
         Doing::Attach(session, clean, expiry) => {
             let client = Some(format!("c{}", session % 2));
-            let join = Join { client, ..Join::default() };
+            let will = Some(wills::will(if *clean { 0 } else { 1 })).filter(|_| session % 3 > 0);
+            let join = Join { client, will, ..Join::default() };
             let attach = Attach { join, clean: *clean, expiry: *expiry };
             story.event(session % 2 + 1, act(*session, "x", &Act::Attach(attach)));
         }

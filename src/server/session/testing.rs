@@ -154,7 +154,7 @@ impl Node {
             commands,
             log.clone(),
             states,
-            (all, realm()),
+            (all, realm(), crate::gate::MergingRealms::default()),
             (100, stopping),
         );
         // Tests bound what goes through it.
