@@ -105,7 +105,8 @@ async fn stock_clients_come_back_to_a_node_that_was_stopped() -> Result<()> {
     ensure_required(&clients)?;
     let mut cluster = crate::cluster().nodes(1).start().await?;
     let mut programs = Vec::new();
-    for client in &clients {
+    // mosquitto_sub takes what MQTT 5 says of a node that stops for its own end.
+    for client in clients.iter().filter(|client| client.name() != "mosquitto mqttv5") {
         programs.push((client.name(), client.come_back(cluster.node(1))?));
     }
     for times in 1..=2 {
