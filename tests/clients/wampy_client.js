@@ -56,7 +56,7 @@ async function call(client) {
     return client.call(procedure, payload, { progress_callback: part }).then(
       ({ argsList, argsDict }) => print({ procedure, progress, ...valueOf(argsList, argsDict) }),
       (error) =>
-        print({ procedure, error: error.error, args: error.argsList, kwargs: error.argsDict || {} }),
+        print({ procedure, error: error.errorUri, args: error.argsList, kwargs: error.argsDict || {} }),
     );
   });
   await Promise.all(answers);
