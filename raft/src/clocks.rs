@@ -179,7 +179,7 @@ impl Clocks {
 fn off(mut clocks: Vec<(NodeId, u64)>) -> Vec<(NodeId, i64)> {
     clocks.sort_unstable_by_key(|(_, clock)| *clock);
     let Some((_, middle)) = clocks.get(clocks.len() / 2).copied() else { return Vec::new() };
-    let ahead = |clock: u64| clock.wrapping_sub(middle).cast_signed();
+    let ahead = |clock: u64| clock.wrapping_sub(middle) as i64;
     let clocks = clocks.into_iter().map(|(node, clock)| (node, ahead(clock)));
     clocks.filter(|(_, ahead)| ahead.unsigned_abs() > OFF.as_millis() as u64).collect()
 }

@@ -58,7 +58,7 @@ impl Resolution {
     /// What stands at this place, as of this time.
     #[must_use]
     pub fn new(Place { slot, stamp, base }: Place, time: OrderTime, step: Step) -> Self {
-        Self { slot, stamp, ahead: time.0.wrapping_sub(stamp.0).cast_signed(), base, step }
+        Self { slot, stamp, ahead: time.0.wrapping_sub(stamp.0) as i64, base, step }
     }
 
     /// The order's time at this slot.

@@ -410,8 +410,7 @@ pub(super) fn write(config: &NodeConfig) -> String {
         line("retain_merges = true".into());
     }
     line("\n[listen]  # what this node listens on".into());
-    let own_peer = &config.own().peer;
-    let peer = (&config.listen.peer != own_peer).then_some(&config.listen.peer);
+    let peer = Some(&config.listen.peer).filter(|peer| **peer != config.own().peer);
     for (name, address) in [
         ("peer", peer),
         ("wamp", config.listen.wamp.as_ref()),

@@ -406,8 +406,6 @@ const HOSTILE: &[Row] = &[
     (Cbor, b"\x61\xff", Err(UTF8)),
 ];
 
-// It is one table.
-#[allow(clippy::too_many_lines)]
 #[test]
 fn no_value_ends_a_receiver() {
     for (serializer, value, expected) in HOSTILE {

@@ -425,10 +425,8 @@ fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
                 let head = story.realms.head();
                 let asked = story.bases[story.bases.len().saturating_sub(back + 1)];
                 let Head { slot, position } = asked;
-                let hidden = !story
-                    .event(1, act(0, "vulpes/log/release", &Act::Release { slot, position }))
-                    .1;
-                assert!(hidden);
+                let release = Act::Release { slot, position };
+                assert!(!story.event(1, act(0, "vulpes/log/release", &release)).1);
                 let wanted = story.realms.wanted();
                 let may = wanted.is_none_or(|wanted| position <= wanted);
                 assert_eq!(story.realms.head(), if may { head.max(asked) } else { head });
@@ -453,9 +451,7 @@ fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
             kept => kept::play(&mut story, kept),
         }
         kept::check_counts(&story.realms);
-        for line in story.realms.lines.values() {
-            assert!(!line.is_empty());
-        }
+        assert!(story.realms.lines.values().all(|line| !line.is_empty()));
         registrations::check(&story);
         let told = story.told();
         wills::check(&story.realms, &told, &mut there);
