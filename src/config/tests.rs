@@ -89,7 +89,8 @@ fn storages_are_in_groups_that_hold_equal_parts_of_the_shards() {
 fn a_realm_may_merge_what_is_retained() {
     assert!(parse(GOOD).unwrap().merging.is_empty());
     let table = "[realm.realm2]\nretain_merges = true\n[realm.realm1]\n[listen]";
-    let config = parse(&GOOD.replace("[listen]", table)).unwrap();
+    let absolute = GOOD.replace("\"data/1\"", "\"/data/1\"");
+    let config = parse(&absolute.replace("[listen]", table)).unwrap();
     let merging: Vec<&str> = config.merging.iter().map(Realm::as_str).collect();
     assert_eq!(merging, ["realm2"]);
     assert_eq!(parse(&config.to_toml()), Ok(config));

@@ -6,6 +6,7 @@
 //! Deliberately absent: a node's inside (`node`), and looking at what nodes show (`observe`).
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use turmoil::Sim;
 use vulpes_raft::sim::Rot;
@@ -20,6 +21,9 @@ pub(crate) const CLIENTS: [&str; 2] = ["east", "west"];
 
 /// So many slots are more than the order may not have yet of what a node holds: it writes that down every second.
 const MUCH: u64 = 60;
+
+/// Who runs for as long has told what it came back with, and the order has that.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// All nodes, and what is wrong with them just now.
 pub(crate) struct Cluster {
@@ -173,10 +177,12 @@ impl Cluster {
             record.counts.crashes += 1;
             self.crash(sim, id, true);
         }
+        let now = sim.elapsed();
         let node = self.node(id);
         if node.remembered > 0 && node.disk.put_back() {
             (node.rotten, node.put_back) = (true, true);
-            node.older = record.log.len() > node.remembered + MUCH;
+            let settled = now.saturating_sub(node.runs_since) >= SETTLED;
+            node.older = settled && record.log.len() > node.remembered + MUCH;
             record.counts.rotten += 1;
         }
         if ends_here {

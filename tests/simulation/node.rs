@@ -79,6 +79,8 @@ pub(crate) struct Simulated {
     pub(crate) buried: bool,
     /// Its disk was replaced: it is not the node it was, and may not take its place.
     pub(crate) wiped: bool,
+    /// When it was started last.
+    pub(crate) runs_since: Duration,
     /// How many slots there were when its disk was remembered.
     pub(crate) remembered: u64,
     /// It has a copy of its folder from a while ago: what it voted for is gone.
@@ -105,6 +107,7 @@ impl Simulated {
             doomed: false,
             buried: false,
             wiped: false,
+            runs_since: Duration::ZERO,
             remembered: 0,
             put_back: false,
             older: false,
@@ -138,6 +141,7 @@ impl Simulated {
     /// Starts the node again.
     pub(crate) fn restart(&mut self, sim: &mut Sim<'_>) {
         self.crashed = false;
+        self.runs_since = sim.elapsed();
         if self.idle.swap(false, Ordering::Relaxed) {
             sim.crash(self.name.as_str());
         }

@@ -78,6 +78,7 @@ fn new_gate() -> MqttGate {
 /// Runs a script.
 fn check(script: &str) {
     let mut gate = new_gate();
+    let (mut opened, mut refused) = (false, false);
     let mut now = Moment(0);
     for (number, line) in script.lines().map(str::trim).enumerate() {
         if line.is_empty() || line.starts_with('#') {
@@ -93,12 +94,20 @@ fn check(script: &str) {
             "out" => {
                 let output = gate.poll_output().unwrap_or_default();
                 assert_eq!(hex(&output), hex(&packets(rest)), "{place}");
+                refused = !opened && rest.starts_with("20 ");
             }
             "ask" => {
                 let request = gate.poll_request().map(|request| show(&request));
-                assert_eq!(request.as_deref(), Some(rest), "{place}");
+                // A client that is refused leaves no will.
+                let expected = match rest {
+                    "close" if refused => "close dropping the will",
+                    rest => rest,
+                };
+                assert_eq!(request.as_deref(), Some(expected), "{place}");
             }
             _ => {
+                opened |= word == "opened";
+                refused = false;
                 assert_quiet(&mut gate, &place);
                 happen(&mut gate, &mut now, word, rest, &place);
             }

@@ -129,7 +129,7 @@ async fn read_in_steps(protocol: Protocol, sizes: &[usize], steps: &[Step]) -> V
         (published, payloads.iter().map(String::len).sum::<usize>())
     };
     while bytes < BACKLOG {
-        bytes += publish(50).1;
+        bytes += publish(25).1;
     }
     connect(protocol, &node, &socket);
     rest().await;

@@ -303,7 +303,7 @@ fn what_is_held_before_the_connack_has_a_limit() {
     for _ in 0..20 {
         gate.receive(Bytes::from(ping.clone()), Moment(0));
     }
-    assert_eq!(gate.poll_request(), Some(Request::Close { drop_will: false }));
+    assert_eq!(gate.poll_request(), Some(Request::Close { drop_will: true }));
     assert_eq!(gate.poll_output(), Some(packets("20 | 0003")));
     assert_eq!(
         gate.close_reason(),

@@ -29,7 +29,7 @@ fn a_session_is_asked_to_outlive_its_connection() {
            ask attach realm="home" client="c" for 4294967295
            opened
            out 20 | 0003
-           ask close"#,
+           ask close dropping the will"#,
     );
     check(&format!(
         "{CONNECT}\n{ASK}\nopened\nout 20 | 0000 p[11 00000000 21 2000 2401 27 00108000 22 0000 2801 2901 2a00]"

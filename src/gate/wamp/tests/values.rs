@@ -26,7 +26,7 @@ fn what_can_be_written_anew_is() {
         (
             Json,
             b"[16,5,{\"retain\":true,\"will\":\"\\udc00\"},\"a\"]",
-            "publish a retain merge will [\"\u{fffd}\"]",
+            "publish a retain will [\"\u{fffd}\"]",
         ),
     ] {
         check_bytes(serializer, message, &format!("! {request}"));
