@@ -42,6 +42,8 @@ const LIMITS: &[(&str, Edge)] = &[
     ("WAMP_SILENCE", Elsewhere),
     ("SESSION_STALLED", Elsewhere),
     ("SESSION_SUBSCRIPTIONS", Here),
+    ("SESSION_PATTERNS", Elsewhere),
+    ("SESSION_STATES_BYTES", Elsewhere),
     ("SESSION_UNANSWERED", Here),
     ("SESSION_UNANSWERED_BYTES", Elsewhere),
     ("SESSION_BATCHES", Pace),

@@ -21,6 +21,8 @@ pub(crate) struct Raw {
     reader: OwnedReadHalf,
     writer: OwnedWriteHalf,
     input: BytesMut,
+    /// WAMP messages that came before those that were waited for.
+    passed: Vec<Value>,
 }
 
 /// A text frame of a client, with a mask of zeros.
@@ -81,7 +83,7 @@ impl Raw {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (reader, writer) = stream.into_split();
-        Ok(Self { reader, writer, input: BytesMut::new() })
+        Ok(Self { reader, writer, input: BytesMut::new(), passed: Vec::new() })
     }
 
     /// A WebSocket with nothing said yet.
@@ -199,8 +201,9 @@ impl Raw {
 
     /// As many WAMP messages of a kind, whatever else comes between them.
     pub(crate) async fn messages(&mut self, code: u64, count: usize) -> Result<Vec<Value>> {
-        let mut found = Vec::new();
-        let mut others = Vec::new();
+        let passed = std::mem::take(&mut self.passed);
+        let (mut found, mut others): (Vec<Value>, Vec<Value>) =
+            passed.into_iter().partition(|message| message[0] == code);
         let all = async {
             while found.len() < count {
                 let message = self.message().await?;
@@ -214,6 +217,8 @@ impl Raw {
         let waited = within("all messages", PATIENCE, all).await;
         let last = others.last();
         waited.with_context(|| format!("{} of {count}; last {last:?}", found.len()))?;
+        others.extend(found.split_off(count));
+        self.passed = others;
         Ok(found)
     }
 }
