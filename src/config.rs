@@ -98,7 +98,7 @@ impl Member {
     }
 }
 
-/// What a node does (DESIGN section 1).
+/// What a node does (`src/ARCHITECTURE.md`, "Roles").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {

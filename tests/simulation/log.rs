@@ -1,6 +1,6 @@
 //! The order, as the nodes showed it, and what has to hold of it at every step.
 //!
-//! Checked here, of DESIGN.md section 6: no two nodes disagree about a slot, before and after restarts (2); every
+//! Checked here, of "What must never happen" (`src/ARCHITECTURE.md`): no two nodes disagree about a slot, before and after restarts (2); every
 //! resolution has a quorum of votes of its storage group (3); nothing of an older incarnation is placed after its fence (4); slots and
 //! positions are dense, stamps don't fall, numbers are in order within an incarnation, each value stands at one
 //! position, in the order of its session (1); all nodes hide the same events of a slot. What is released is released up to

@@ -1,7 +1,7 @@
 //! The whole cluster in a deterministic simulation: production code, simulated edges, one seed a run.
 //!
 //! A run starts a cluster, lets clients of both protocols publish and subscribe at all nodes, crashes, cuts off and
-//! slows down nodes as its seed says, and checks DESIGN.md section 6 after every simulated millisecond. When the last
+//! slows down nodes as its seed says, and checks `src/ARCHITECTURE.md`, "What must never happen", after every simulated millisecond. When the last
 //! fault has ended, every node has to serve again, all have to show the same log, and every subscriber has to have read
 //! it.
 //!

@@ -1,6 +1,6 @@
 //! What the nodes show, looked at after each step of the simulation.
 //!
-//! Checked here, of DESIGN.md section 6: the storages that a resolution names as its voters hold the body, now and
+//! Checked here, of "What must never happen" (`src/ARCHITECTURE.md`): the storages that a resolution names as its voters hold the body, now and
 //! after every restart (3, 5), and a quorum does where it names none; a node comes back from every crash, and never ends by itself (5); one whose disk was
 //! wiped keeps nothing and leads nobody (7); one whose disk has rotted says so and stays away, or mends itself.
 //!

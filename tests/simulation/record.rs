@@ -1,6 +1,6 @@
 //! What happened in a run: what was published, answered and delivered, held against the log at once.
 //!
-//! Checked here, of DESIGN.md section 6: an acknowledged value stands at the position its publisher was told, and at no
+//! Checked here, of "What must never happen" (`src/ARCHITECTURE.md`): an acknowledged value stands at the position its publisher was told, and at no
 //! other (1); every subscriber sees the log's own order without gap or repeat (1, 2); nothing stands in the log that
 //! nobody published, or that its publisher was told is not there (8); all nodes have the same state at the same slot.
 //!

@@ -261,7 +261,7 @@ async fn converge(hand: &Hand) -> Vec<Resolution> {
     order
 }
 
-/// What must never happen: DESIGN §6, as far as the order itself can tell.
+/// What must never happen: `src/ARCHITECTURE.md`, "What must never happen", as far as the order itself can tell.
 fn judge(order: &[Resolution], seen: &Seen) {
     let (mut base, mut stamp) = (Position(1), Stamp(0));
     let mut current: BTreeMap<NodeId, (Incarnation, u64)> = BTreeMap::new();

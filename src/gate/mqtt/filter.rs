@@ -1,4 +1,4 @@
-//! What one line of a SUBSCRIBE asks for: a pattern, and how it is read (SEMANTICS, "Subscribe options").
+//! What one line of a SUBSCRIBE asks for: a pattern, and how it is read (`src/SEMANTICS.md`, "Subscribe options").
 //!
 //! `$replay/<event id or position>/<filter>` replays after that place and goes on live; `$snapshot/<filter>` shows
 //! what there is and ends by itself, from the log's beginning where no place is given. Both may stand together. MQTT 5

@@ -1,6 +1,6 @@
 //! What stock clients publish, and how every one of them must see it.
 //!
-//! Invariant: the two stand side by side in one table for each protocol (SEMANTICS.md, "Payloads across the protocols").
+//! Invariant: the two stand side by side in one table for each protocol (`src/SEMANTICS.md`, "Payloads and values").
 //!
 //! Deliberately absent: floating-point numbers that are whole, which the clients' languages write differently.
 
