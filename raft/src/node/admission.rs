@@ -40,6 +40,9 @@ pub(super) async fn admit(node: &Inner, held: Held) {
     let mut told = false;
     loop {
         let answers = node.router.known(own, ADMISSION_WAIT).await;
+        // What it has by now: the member that forms the group stands for election at once, and may have taken entries since it
+        // started. One with an older copy has taken none.
+        let held = held_here(node).await.unwrap_or(held);
         if let Some(less) = answers.iter().find_map(|known| less(held, *known)) {
             if !planted(Mutant::AcceptOlderDisk) {
                 (node.host.fatal)(&format!(
