@@ -187,7 +187,10 @@ async fn storm(plan: &Plan, arena: &mut Arena) {
             arena.relieve(number).await;
         } else if let Some(blow) = coming.take(begun.elapsed()) {
             match arena.strike(&blow).await {
-                Some(number) => ends.push((Instant::now() + blow.lasts, number)),
+                Some(number) => {
+                    ends.push((Instant::now() + blow.lasts, number));
+                    coming.struck(&blow.nemesis);
+                }
                 None => coming.again(blow, begun.elapsed()),
             }
         }

@@ -113,18 +113,21 @@ pub fn plan(seed: u64, nemeses: &[String], length: Duration, split: bool) -> Vec
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What falls when: the plan, and those of its blows that failed, as one does that finds its node down. Such a blow is tried
-/// again for as long as there is time for it: a run that was made to show it should not end without it.
+/// again for as long as there is time for it: a run that was made to show it should not end without it. A disk is damaged
+/// only after `relay` has struck once: the node may be lost with its disk, and `relay` needs three.
 #[derive(Debug)]
 pub struct Agenda {
     /// The next one stands last.
     blows: Vec<(Duration, Planned)>,
     length: Duration,
+    relay_is_due: bool,
 }
 
 impl Agenda {
     #[must_use]
     pub fn new(plan: Vec<Planned>, length: Duration) -> Self {
-        let mut agenda = Self { blows: Vec::new(), length };
+        let relay_is_due = plan.iter().any(|blow| blow.nemesis == "relay");
+        let mut agenda = Self { blows: Vec::new(), length, relay_is_due };
         agenda.blows.extend(plan.into_iter().map(|blow| (blow.at, blow)));
         agenda.sort();
         agenda
@@ -143,7 +146,17 @@ impl Agenda {
     /// The blow that is due.
     pub fn take(&mut self, now: Duration) -> Option<Planned> {
         self.next().filter(|at| *at <= now)?;
-        self.blows.pop().map(|(_, blow)| blow)
+        let (_, blow) = self.blows.pop()?;
+        if blow.nemesis == "corrupt" && self.relay_is_due {
+            self.again(blow, now);
+            return None;
+        }
+        Some(blow)
+    }
+
+    /// A blow of this nemesis has struck.
+    pub fn struck(&mut self, nemesis: &str) {
+        self.relay_is_due &= nemesis != "relay";
     }
 
     /// Takes back a blow that failed, if there is time for it.
@@ -263,6 +276,27 @@ mod tests {
         // What would outlast the run is left out.
         agenda.again(first, seconds(8));
         assert_eq!(agenda.next(), None);
+    }
+
+    #[test]
+    fn no_disk_is_damaged_before_what_needs_all_nodes() {
+        let seconds = Duration::from_secs;
+        let nemeses = ["corrupt".to_owned(), "relay".to_owned()];
+        let mut planned = plan(1, &nemeses, seconds(60), false);
+        planned.sort_by(|one, other| one.nemesis.cmp(&other.nemesis));
+        for (at, blow) in planned.iter_mut().enumerate() {
+            (blow.at, blow.lasts) = (seconds(3 + at as u64), seconds(2));
+        }
+        let [corrupt, relay] = [planned[0].clone(), planned[1].clone()];
+        let mut agenda = Agenda::new(vec![corrupt.clone(), relay.clone()], seconds(60));
+        assert_eq!(agenda.take(seconds(3)), None);
+        assert_eq!(agenda.take(seconds(5)), None, "it is put off again");
+        assert_eq!(agenda.take(seconds(5)), Some(relay.clone()));
+        agenda.again(relay.clone(), seconds(6));
+        assert_eq!(agenda.take(seconds(7)), None, "the relay has not struck yet");
+        assert_eq!(agenda.take(seconds(7)), Some(relay));
+        agenda.struck("relay");
+        assert_eq!(agenda.take(seconds(9)), Some(corrupt));
     }
 
     #[test]
