@@ -18,6 +18,7 @@ pub mod wamp;
 
 use bytes::Bytes;
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
+use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::act::{Act, Attach, InFlight, Join, KeptSubscription, Refusal};
 use crate::call;
@@ -149,6 +150,11 @@ pub enum OpenRefusal {
     NoRoom,
     #[error("no quorum answers right now; try again, or at another node")]
     Unavailable,
+}
+
+/// How many subscriptions a session may have.
+pub(crate) fn most_subscriptions() -> usize {
+    crate::limits::SESSION_SUBSCRIPTIONS + usize::from(planted(Mutant::OneSubscriptionTooMany))
 }
 
 /// Why a subscription did not come about.

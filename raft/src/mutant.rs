@@ -90,6 +90,16 @@ pub enum Mutant {
     KeepCallsOfLostLinks,
     /// A session that is resumed goes on one event behind where it should.
     ResumeOneTooFar,
+    /// A client with more to read than it takes is not looked at for whether it is there.
+    JudgeWhileReading,
+    /// What a slow client takes is not taken for a sign of life.
+    OverlookTaken,
+    /// A session goes on with what it held back only where one poll sees its socket take all of a full output.
+    LoseWakeUp,
+    /// A session may have one subscription more than there may be.
+    OneSubscriptionTooMany,
+    /// The last subscription that a session may have is granted and never begins.
+    LoseLastSubscription,
 }
 
 /// Those that a whole process can have.

@@ -23,11 +23,14 @@ use futures::future::BoxFuture;
 use futures::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use vulpes_raft::ids::{Position, Slot};
+use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::dispatch::{mailbox, Deliveries, Handed, Hits, Join, JoinError};
 use crate::event::SessionId;
-use crate::gate::{After, KeptReading, RetainedMode, SubscribeError, Subscription, SubscriptionId};
-use crate::limits;
+use crate::gate::{
+    most_subscriptions, After, KeptReading, RetainedMode, SubscribeError, Subscription,
+    SubscriptionId,
+};
 use crate::log::{Log, Placed, ReadError, Start, Tail};
 use crate::payload::Value;
 use crate::realm::SharedRealms;
@@ -376,8 +379,12 @@ impl Reader {
             }
             Asked::Subscribe(subscription) => {
                 let id = subscription.id;
-                if self.active.len() >= limits::SESSION_SUBSCRIPTIONS {
+                if self.active.len() >= most_subscriptions() {
                     return Some(Reading::Subscribed(id, Err(SubscribeError::TooMany)));
+                }
+                let is_last = self.active.len() + 1 == most_subscriptions();
+                if is_last && planted(Mutant::LoseLastSubscription) {
+                    return Some(Reading::Subscribed(id, Ok(())));
                 }
                 let changes_only = subscription.retained == RetainedMode::Changes;
                 let filter = subscription.filter.clone();

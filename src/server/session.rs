@@ -365,6 +365,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
     /// What there is to be done. Where it is nothing, all that is held back waits for somebody who will wake the session: what
     /// waits for room, for the socket.
     fn poll_wake(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
+        let waited = self.transport.pending();
         match self.transport.poll_flush(context) {
             Poll::Ready(Ok(())) if self.closing.is_some() => {
                 return Poll::Ready(Wake::Failed(TransportError::Closed));
@@ -395,7 +396,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
         // Both sides may always have something: they take turns at being asked first.
         self.inputs_first = !self.inputs_first;
         for inputs in [self.inputs_first, !self.inputs_first] {
-            let wake = if inputs { self.poll_inputs(context) } else { self.poll_reading(context) };
+            let wake = match inputs {
+                true => self.poll_inputs(context),
+                false => self.poll_reading(context, waited),
+            };
             if wake.is_ready() {
                 return wake;
             }
@@ -412,8 +416,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         Poll::Pending
     }
 
-    fn poll_reading(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
-        let room = self.gate.can_deliver() && self.has_room();
+    fn poll_reading(&mut self, context: &mut Context<'_>, waited: usize) -> Poll<Wake> {
+        let room = self.gate.can_deliver() && self.has_room() && !self.misses_room(waited);
         if room && self.current.is_some() {
             return Poll::Ready(Wake::Room);
         }

@@ -18,7 +18,9 @@ use super::packet::codec::{write_suback, Filter, Subscribe, Unsubscribe};
 use super::packet::{Reason, Version, Violation};
 use crate::event::Qos;
 use crate::gate::terms;
-use crate::gate::{Request, RetainedMode, SubscribeError, Subscription, SubscriptionId};
+use crate::gate::{
+    most_subscriptions, Request, RetainedMode, SubscribeError, Subscription, SubscriptionId,
+};
 use crate::limits;
 use crate::topic::Pattern;
 use kept::Keeping;
@@ -290,7 +292,7 @@ impl Subscriptions {
 
     /// Takes up a subscription that waits for the node's answer.
     fn insert(&mut self, entry: Entry) -> Result<SubscriptionId, Violation> {
-        if self.by_id.len() >= limits::SESSION_SUBSCRIPTIONS
+        if self.by_id.len() >= most_subscriptions()
             || self.text_bytes + entry.text.len() > limits::SESSION_PATTERNS
         {
             return Err(too_many());
@@ -322,7 +324,7 @@ impl Subscriptions {
     }
 
     fn wait(&mut self) -> Result<(), Violation> {
-        if self.waiting >= limits::SESSION_SUBSCRIPTIONS {
+        if self.waiting >= most_subscriptions() {
             return Err(too_many());
         }
         self.waiting += 1;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::message::RequestId;
-use crate::gate::SubscriptionId;
+use crate::gate::{most_subscriptions, SubscriptionId};
 use crate::limits;
 use crate::topic::Pattern;
 
@@ -93,7 +93,7 @@ impl Subscriptions {
                 return Subscribe::Answer(id);
             }
         }
-        if self.table.len() + self.waiting >= limits::SESSION_SUBSCRIPTIONS {
+        if self.table.len() + self.waiting >= most_subscriptions() {
             return Subscribe::TooMany;
         }
         if self.texts + kind.text > limits::SESSION_PATTERNS {

@@ -3,6 +3,8 @@
 //!
 //! Deliberately absent: the rules themselves (`room`, `liveness`), and a client that is known to be gone (`gone`).
 
+use vulpes_raft::mutant::{planted, Mutant};
+
 use super::liveness::{Finding, Seen, Terms};
 use super::{Keeping, Session, Wake};
 use crate::gate::Gate;
@@ -31,6 +33,13 @@ impl<G: Gate, T: Transport> Session<G, T> {
     pub(super) fn has_room(&mut self) -> bool {
         let waiting = self.output();
         self.gone.is_none() && self.room.beside(waiting)
+    }
+
+    /// Only with a planted bug: whether there is room and this poll, before which so much waited for the socket, does not
+    /// see it come about.
+    pub(super) fn misses_room(&self, waited: usize) -> bool {
+        let in_part = (1..limits::SESSION_OUTPUT).contains(&waited) || self.transport.pending() > 0;
+        in_part && planted(Mutant::LoseWakeUp)
     }
 
     /// What the client has to do to be taken for alive. One that is closed, or not there yet, has other deadlines.

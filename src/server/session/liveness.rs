@@ -8,6 +8,8 @@
 //!
 //! Deliberately absent: MQTT's keep-alive, which is its gate's; it is told of the signs that it can't see.
 
+use vulpes_raft::mutant::{planted, Mutant};
+
 use crate::gate::Moment;
 use crate::limits;
 
@@ -63,8 +65,9 @@ impl Liveness {
     /// Looks whether the client is alive by its terms.
     pub(super) fn look(&mut self, now: Moment, terms: Terms, seen: Seen) -> Finding {
         let before = std::mem::replace(&mut self.seen, seen);
-        let took = before.waiting && seen.taken > before.taken;
-        let sign = took || before.unheard || seen.unheard;
+        let took = before.waiting && seen.taken > before.taken && !planted(Mutant::OverlookTaken);
+        let busy = seen.waiting && planted(Mutant::JudgeWhileReading);
+        let sign = took || before.unheard || seen.unheard || busy;
         let idle = match terms {
             Terms::Asked => false,
             Terms::Takes => !(before.waiting && seen.waiting),

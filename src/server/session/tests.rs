@@ -1,10 +1,15 @@
 //! A session's waking: a socket may take what waits in any number of steps, and whatever else happens meanwhile, the
 //! session goes on for as long as there is something to be taken.
 
+mod alive;
+mod limit;
+mod planted;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::WebSocketStream;
@@ -23,7 +28,8 @@ const BACKLOG: usize = 6 * limits::SESSION_OUTPUT;
 
 #[derive(Clone, Copy, Debug)]
 enum Protocol {
-    Mqtt,
+    /// With so many seconds of keep-alive.
+    Mqtt(u8),
     Wamp,
 }
 
@@ -56,17 +62,32 @@ fn frame(text: &str) -> Vec<u8> {
 }
 
 fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![first, u8::try_from(body.len()).unwrap()];
+    let mut packet = vec![first];
+    let mut rest = body.len();
+    while rest >= 0x80 {
+        packet.push(u8::try_from(rest % 0x80).unwrap() | 0x80);
+        rest /= 0x80;
+    }
+    packet.push(u8::try_from(rest).unwrap());
     packet.extend(body);
     packet
 }
 
-/// A client that reads all from the beginning.
-fn connect(protocol: Protocol, node: &Node, socket: &Socket) {
+/// What a client sends to read all from the beginning.
+fn replay(protocol: Protocol) -> Vec<u8> {
+    match protocol {
+        Protocol::Mqtt(_) => packet(0x82, b"\0\x01\0\x0b$replay/0/#\0"),
+        Protocol::Wamp => frame(r##"[32,1,{"after":0},"#"]"##),
+    }
+}
+
+/// A client that is connected; tells how its session ends.
+fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<TransportError> {
     let stream: BoxStream = Box::new(socket.clone());
     let (clients, id) = (node.clients.clone(), SessionId(7));
+    let now = clients.now();
     match protocol {
-        Protocol::Mqtt => {
+        Protocol::Mqtt(keep_alive) => {
             let config = MqttConfig {
                 default_realm: realm(),
                 realms: Arc::default(),
@@ -74,9 +95,10 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) {
             };
             let gate = MqttGate::new(config, id, clients.now());
             let mut session = Session::new(gate, MqttTransport::new(stream), clients);
-            session.gate.receive(packet(0x10, b"\0\x04MQTT\x04\x02\0\0\0\x01c").into(), Moment(0));
-            begin(session);
-            socket.send(packet(0x82, b"\0\x01\0\x0b$replay/0/#\0"));
+            let mut hello = *b"\0\x04MQTT\x04\x02\0\0\0\x01c";
+            hello[9] = keep_alive;
+            session.gate.receive(packet(0x10, &hello).into(), now);
+            begin(session)
         }
         Protocol::Wamp => {
             let gate = WampGate::new(Serializer::Json, id, clients.now());
@@ -87,20 +109,21 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) {
                     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
                     let mut session =
                         Session::new(gate, WampTransport::new(socket, true, meter), clients);
-                    session.gate.receive(hello.into(), Moment(0));
-                    begin(session);
+                    session.gate.receive(hello.into(), now);
+                    begin(session).await.unwrap()
                 }
-            });
-            socket.send(frame(r##"[32,1,{"after":0},"#"]"##));
+            })
         }
     }
 }
 
 /// Runs a session that all know of.
-fn begin<G: Gate + 'static, T: Transport + 'static>(mut session: Session<G, T>) {
+fn begin<G: Gate + 'static, T: Transport + 'static>(
+    mut session: Session<G, T>,
+) -> JoinHandle<TransportError> {
     session.turn();
     session.open();
-    tokio::spawn(session.run());
+    tokio::spawn(session.run())
 }
 
 fn message(number: usize, size: usize) -> String {
@@ -131,7 +154,8 @@ async fn read_in_steps(protocol: Protocol, sizes: &[usize], steps: &[Step]) -> V
     while bytes < BACKLOG {
         bytes += publish(25).1;
     }
-    connect(protocol, &node, &socket);
+    let _session = connect(protocol, &node, &socket);
+    socket.send(replay(protocol));
     rest().await;
     let began = Instant::now();
     let mut all = publish(1).0;
@@ -139,7 +163,7 @@ async fn read_in_steps(protocol: Protocol, sizes: &[usize], steps: &[Step]) -> V
         match step {
             Step::Take(bytes) => socket.take(*bytes),
             Step::Say => socket.send(match protocol {
-                Protocol::Mqtt => packet(0xc0, &[]),
+                Protocol::Mqtt(_) => packet(0xc0, &[]),
                 Protocol::Wamp => frame(r#"[34,5,77]"#),
             }),
             Step::Publish => all = publish(3).0,
@@ -156,10 +180,15 @@ async fn read_in_steps(protocol: Protocol, sizes: &[usize], steps: &[Step]) -> V
     came
 }
 
-fn check(protocol: Protocol, sizes: &[usize], steps: &[Step]) {
+/// Runs this on this thread, in a time that passes when nobody has anything to do.
+fn run<T>(future: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_time().start_paused(true);
-    let came = runtime.build().unwrap().block_on(read_in_steps(protocol, sizes, steps));
+    runtime.build().unwrap().block_on(future)
+}
+
+fn check(protocol: Protocol, sizes: &[usize], steps: &[Step]) {
+    let came = run(read_in_steps(protocol, sizes, steps));
     assert!(came.iter().copied().eq(0..came.len()), "each comes once and in its order");
 }
 
@@ -167,7 +196,7 @@ fn check(protocol: Protocol, sizes: &[usize], steps: &[Step]) {
 #[test]
 fn a_client_that_reads_in_two_steps_goes_on() {
     let half = limits::SESSION_OUTPUT / 2;
-    for protocol in [Protocol::Mqtt, Protocol::Wamp] {
+    for protocol in [Protocol::Mqtt(0), Protocol::Wamp] {
         check(protocol, &[1000], &[Step::Take(half + 2000), Step::Take(half + 2000)]);
         check(protocol, &[1000], &[Step::Take(7)]);
     }
@@ -181,7 +210,7 @@ proptest! {
         sizes in proptest::collection::vec(prop_oneof![200_usize..1000, 0_usize..60_000], 1..20),
         steps in steps(),
     ) {
-        let protocol = if wamp { Protocol::Wamp } else { Protocol::Mqtt };
+        let protocol = if wamp { Protocol::Wamp } else { Protocol::Mqtt(0) };
         check(protocol, &sizes, &steps);
     }
 }
