@@ -274,6 +274,9 @@ impl Realms {
     pub fn apply(&mut self, resolution: &Resolution, segment: Option<&Segment>) -> Applied {
         assert_eq!(resolution.slot, self.next, "slots are applied densely and in order");
         self.time = resolution.time();
+        if planted(Mutant::ExpireByTheStamp) {
+            self.time = OrderTime(resolution.stamp.0);
+        }
         let mut hidden = Vec::new();
         match &resolution.step {
             Step::Opened { entry, incarnation } => {

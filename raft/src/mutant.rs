@@ -90,6 +90,12 @@ pub enum Mutant {
     KeepCallsOfLostLinks,
     /// A session that is resumed goes on one event behind where it should.
     ResumeOneTooFar,
+    /// What expires or waits does so by the slots' stamps, and not by the order's time.
+    ExpireByTheStamp,
+    /// A delayed will is published at once.
+    ForgetDelay,
+    /// What a client has kept expires so long after it came, and not after it went.
+    ExpireSinceAttached,
     /// A client with more to read than it takes is not looked at for whether it is there.
     JudgeWhileReading,
     /// What a slow client takes is not taken for a sign of life.

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Incarnation, NodeId, OrderTime, Position};
+use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::wire;
 
 use super::{EndCause, Incoming, Key, Noted, Notice, Realms, SessionState};
@@ -279,7 +280,9 @@ impl Realms {
         }
         let mut kept = found.kept.clone();
         kept.attached = None;
-        kept.since = self.time;
+        if !planted(Mutant::ExpireSinceAttached) {
+            kept.since = self.time;
+        }
         if cause == EndCause::EntryLost {
             // It may have sent all there was.
             kept.progress.doubt = kept.progress.doubt.max(self.position);

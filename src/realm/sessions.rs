@@ -205,7 +205,10 @@ impl Realms {
         let drop_will = held_back || matches!(cause, EndCause::Left { drop_will: true });
         if let Some(will) = state.will.filter(|_| !drop_will) {
             // No longer than what the client has kept (MQTT 5 section 3.1.3.2.2).
-            let delay = u64::from(will.delay.min(longest)) * 1000;
+            let delay = match planted(Mutant::ForgetDelay) {
+                true => 0,
+                false => u64::from(will.delay.min(longest)) * 1000,
+            };
             let due = Due {
                 realm: state.realm,
                 topic: will.topic,

@@ -20,6 +20,7 @@ use vulpes_raft::ids::{EventId, Incarnation, NodeId, Position, SegmentNumber, Sl
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use crate::births::LifeLog;
+use crate::delays::DelayLog;
 use crate::keepers::KeptLog;
 use crate::locks::{self, LockLog};
 use crate::plan::{Shape, QUORUM};
@@ -42,6 +43,7 @@ pub(crate) struct OrderLog {
     pub(crate) state: StateLog,
     pub(crate) times: Times,
     pub(crate) life: LifeLog,
+    pub(crate) delays: DelayLog,
     /// What was hidden of each slot.
     hidden: Vec<Box<[u32]>>,
     pub(crate) kept: KeptLog,
@@ -117,6 +119,7 @@ impl OrderLog {
         self.times.take(resolution)?;
         self.state.take(placed)?;
         self.life.take(placed)?;
+        self.delays.take(placed, self.times.now)?;
         match &resolution.step {
             Step::Opened { entry, incarnation } => self.opened(*entry, *incarnation)?,
             Step::Closed { entry, incarnation, .. } => {

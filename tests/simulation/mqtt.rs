@@ -1,4 +1,4 @@
-//! An MQTT 3.1.1 client for the simulation, written down to the bytes.
+//! A client of MQTT 3.1.1, and of as much of MQTT 5 as delays take, for the simulation, written down to the bytes.
 //!
 //! Invariant: it waits for nothing on its own but the answers to its handshake; its callers set the limits.
 //!
@@ -25,12 +25,42 @@ const PINGREQ: u8 = 0xc0;
 const PINGRESP: u8 = 0xd0;
 
 const DISCONNECT: u8 = 0xe0;
+const SESSION_EXPIRY: u8 = 0x11;
+const WILL_DELAY: u8 = 0x18;
 const DUPLICATE: u8 = 0x08;
 
 /// What a client whose session outlives its connection is told.
 pub(crate) enum Kept {
     Message { text: String, id: u16, duplicate: bool },
     Alive,
+}
+
+/// What a client of MQTT 5 says of what outlives its connection.
+pub(crate) struct Lasting {
+    /// Seconds that its session is kept without it.
+    pub(crate) expiry: u32,
+    /// A will: its topic, and how many seconds it is delayed.
+    pub(crate) will: Option<(String, u32)>,
+}
+
+impl Lasting {
+    /// The body of a CONNECT with this.
+    fn connect(&self, name: &str) -> BytesMut {
+        let mut body = BytesMut::new();
+        text(&mut body, "MQTT");
+        // At least once; what was kept stays; no keep-alive; five bytes of properties.
+        let flags = if self.will.is_some() { 0x0c } else { 0 };
+        body.put_slice(&[5, flags, 0, 0, 5, SESSION_EXPIRY]);
+        body.put_u32(self.expiry);
+        text(&mut body, name);
+        if let Some((topic, delay)) = &self.will {
+            body.put_slice(&[5, WILL_DELAY]);
+            body.put_u32(*delay);
+            text(&mut body, topic);
+            text(&mut body, name);
+        }
+        body
+    }
 }
 
 /// An open session.
@@ -86,6 +116,21 @@ impl Mqtt {
         let flags = if clean { 0x2e } else { 0x2c };
         let (mqtt, _) = Self::connect(node, flags, &[name, topic, will]).await?;
         Ok(mqtt)
+    }
+
+    /// Opens a session of MQTT 5; tells whether something was kept of it.
+    pub(crate) async fn lasting(
+        node: &str,
+        name: &str,
+        lasting: &Lasting,
+    ) -> io::Result<(Self, bool)> {
+        let stream = TcpStream::connect((node, MQTT_PORT)).await?;
+        let mut mqtt = Self { stream, input: BytesMut::new(), early: VecDeque::new() };
+        mqtt.stream.write_all(&packet(CONNECT, &lasting.connect(name))).await?;
+        match mqtt.packet().await? {
+            (CONNACK, body) if body.len() > 2 && body[1] == 0 => Ok((mqtt, body[0] == 1)),
+            other => Err(failed(format!("not connected: {other:?}"))),
+        }
     }
 
     async fn connect(node: &str, flags: u8, names: &[&str]) -> io::Result<(Self, bool)> {

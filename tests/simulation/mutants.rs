@@ -62,7 +62,25 @@ fn taking_the_leaders_time_is_caught() {
 
 #[test]
 fn a_future_that_stands_still_is_caught() {
-    caught_in(Mutant::FutureStandsStill, Plan::with_wrong_clocks, "the order's time has grown by");
+    let complaints = ["the order's time has grown by", "ms delayed, has not come"];
+    caught_by_one_of(Mutant::FutureStandsStill, Plan::with_wrong_clocks, &complaints);
+}
+
+#[test]
+fn expiring_by_the_stamp_is_caught() {
+    // A will that does not come, or a session that does not end, once the stamp stands in the future.
+    let complaints = ["ms delayed, has not come", "ms, and is known"];
+    caught_by_one_of(Mutant::ExpireByTheStamp, Plan::with_wrong_clocks, &complaints);
+}
+
+#[test]
+fn forgetting_a_delay_is_caught() {
+    caught_in(Mutant::ForgetDelay, Plan::with_wrong_clocks, "ms delayed, comes after");
+}
+
+#[test]
+fn expiring_since_the_client_came_is_caught() {
+    caught_in(Mutant::ExpireSinceAttached, Plan::with_wrong_clocks, "ms, and is forgotten");
 }
 
 #[test]

@@ -21,6 +21,7 @@ use vulpes_raft::order::SealedSegment;
 
 use crate::births;
 use crate::calls::CALLERS;
+use crate::delays::{self, Delays};
 use crate::keepers::KeptRecord;
 use crate::locks::LOCKERS;
 use crate::log::OrderLog;
@@ -77,6 +78,8 @@ pub(crate) struct Counts {
     pub(crate) results: u64,
     /// What clients with wills published.
     pub(crate) births: u64,
+    /// Delayed wills that came when they had to.
+    pub(crate) delayed: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -99,6 +102,7 @@ impl std::ops::AddAssign for Counts {
         self.early += other.early;
         self.results += other.results;
         self.births += other.births;
+        self.delayed += other.delayed;
     }
 }
 
@@ -110,6 +114,7 @@ type Heard = (Value, Option<(Position, String)>);
 pub(crate) struct Record {
     pub(crate) log: OrderLog,
     pub(crate) kept: KeptRecord,
+    pub(crate) delays: Delays,
     pub(crate) phase: Phase,
     pub(crate) counts: Counts,
     /// Milliseconds since the simulation began.
@@ -393,6 +398,10 @@ impl Record {
         }
         if let Some(caller) = (0..CALLERS).find(|caller| !self.recalled.contains(caller)) {
             return Some(format!("caller {caller} has had no result"));
+        }
+        let delayed = delays::unfinished(&self.log.delays, &self.delays, self.phase);
+        if let Some(reason) = delayed.filter(|_| plan.clocks.is_some()) {
+            return Some(reason);
         }
         let life = self.log.life.unfinished().or_else(|| births::unborn(&self.born));
         if life.is_some() {

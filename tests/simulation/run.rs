@@ -18,6 +18,7 @@ use crate::births::{self, born};
 use crate::calls::{callee, caller, CALLEES, CALLERS};
 use crate::clients::{probe, publisher, reader, PUBLISHERS, READERS};
 use crate::cluster::{Cluster, Ongoing, CLIENTS};
+use crate::delays::{self, absentee, leaver};
 use crate::keepers::keeper;
 use crate::locks::{locker, LOCKERS};
 use crate::plan::Plan;
@@ -51,6 +52,7 @@ const NONE: Counts = Counts {
     early: 0,
     results: 0,
     births: 0,
+    delayed: 0,
 };
 
 /// What a run has to contain to mean something. Under some fault schedules there is hardly ever a majority, and most
@@ -182,8 +184,15 @@ fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
                 .filter(here)
                 .map(|number| born(plan.clone(), number, shared.clone()))
                 .map(tokio::task::spawn_local);
+            // Only where clocks are wrong: they take their time.
+            let delays = (0..delays::CLIENTS).filter(here).filter(|_| plan.clocks.is_some());
+            let delays = delays.flat_map(|number| {
+                let leaver = leaver(plan.clone(), number, shared.clone());
+                let absentee = absentee(plan.clone(), number, shared.clone());
+                [tokio::task::spawn_local(leaver), tokio::task::spawn_local(absentee)]
+            });
             let all = publishers.chain(readers).chain(probes).chain(sharing).chain(keepers);
-            join_all(all.chain(callers).chain(callees).chain(born)).await;
+            join_all(all.chain(callers).chain(callees).chain(born).chain(delays)).await;
             Ok(())
         });
     }
@@ -219,6 +228,8 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
         let mut record = shared.borrow_mut();
         record.now += 1;
         record.log.times.now = record.now;
+        let overdue = record.log.delays.overdue(record.now);
+        record.check(overdue);
         cluster.observe(&mut record);
         cluster.bury(&mut sim, &mut record);
         cluster.start_again(&mut sim, &mut record);
@@ -234,6 +245,7 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
                     record.counts.answers = record.registers.answered() as u64;
                     record.counts.joins = record.watches.joins();
                     record.counts.births = record.log.life.births;
+                    record.counts.delayed = record.log.delays.published;
                     return coverage(plan, &record);
                 }
                 Some(reason) if now > plan.quiet_from + REST => {

@@ -20,6 +20,7 @@ use vulpes_raft::ids::{Incarnation, NodeId, Position};
 use vulpes_raft::order::Step;
 
 use crate::births;
+use crate::delays;
 
 /// A change of a topic's value.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +33,10 @@ pub(crate) struct Change {
 
 /// The topics that have a value, with where it was given to them.
 pub(crate) type View = BTreeMap<String, Position>;
+
+fn is_judged_elsewhere(topic: &str) -> bool {
+    topic.starts_with(births::TOPICS) || topic.starts_with(delays::TOPICS)
+}
 
 /// The state so far.
 #[derive(Default)]
@@ -81,7 +86,7 @@ impl StateLog {
                     self.sessions.insert(event.publisher, (id.entry, id.incarnation));
                 }
                 Some(Act::Leave(_) | Act::Detach(_)) => self.end(event.publisher),
-                act if topic.starts_with('$') && !topic.starts_with(births::TOPICS) => {
+                act if topic.starts_with('$') && !is_judged_elsewhere(topic) => {
                     let position = Position(placed.resolution.base.0 + u64::from(event.offset));
                     let shown = self.event(topic, position, &event, act.as_ref());
                     if shown == placed.is_hidden(event.offset) {

@@ -15,8 +15,9 @@ use crate::plan::WrongClocks;
 /// How far the clocks that are right differ, and how late a slot is looked at, in milliseconds.
 const SLACK: u64 = 2_000;
 
-/// From when on the order's time has to run as fast as time passes: some while after the last fault.
-const RUNS_FROM: u64 = 7_000;
+/// From when on the order's time has to run as fast as time passes: so long after the last fault that no slot which is
+/// shown then was stamped before its end.
+pub(crate) const RUNS_FROM: u64 = 9_000;
 
 /// For how long it is watched at least, so that it can be told from one that stands still.
 const WATCHED: u64 = 2 * SLACK;
