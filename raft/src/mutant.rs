@@ -106,11 +106,13 @@ pub enum Mutant {
     OneSubscriptionTooMany,
     /// The last subscription that a session may have is granted and never begins.
     LoseLastSubscription,
+    /// Clients are served by the threads that keep the cluster alive.
+    ClientsWithTheCluster,
 }
 
 /// Those that a whole process can have.
 #[cfg(feature = "mutants")]
-const LIVE: [Mutant; 13] = [
+const LIVE: [Mutant; 14] = [
     Mutant::SkipFsync,
     Mutant::DispatchBeforeCommit,
     Mutant::ResumeOneTooFar,
@@ -124,6 +126,7 @@ const LIVE: [Mutant; 13] = [
     Mutant::OverlookOwnSlot,
     Mutant::KeepCallsOfLostLinks,
     Mutant::AcknowledgeBeforeQuorum,
+    Mutant::ClientsWithTheCluster,
 ];
 
 #[cfg(feature = "mutants")]

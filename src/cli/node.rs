@@ -23,6 +23,7 @@ use tokio::net::unix::pipe;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{signal, Signal, SignalKind};
 use vulpes_raft::host::Workers;
+use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::config::NodeConfig;
 use crate::server::Ended;
@@ -53,7 +54,9 @@ pub(super) struct Node {
 impl Node {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let clients = client_runtime()?;
-        let ran = self.serve(Workers::Apart(clients.handle().clone())).await;
+        let apart = Workers::Apart(clients.handle().clone());
+        let shared = planted(Mutant::ClientsWithTheCluster);
+        let ran = self.serve(if shared { Workers::Here } else { apart }).await;
         clients.shutdown_background();
         ran
     }
