@@ -302,6 +302,11 @@ pub trait Gate: Send {
     /// Takes an event; only called while [`Gate::can_deliver`].
     fn deliver(&mut self, delivery: Delivery<'_>);
 
+    /// Whether every subscription gets an event of its own, so that one event may be handed over for some of them at a time.
+    fn sends_each(&self) -> bool {
+        false
+    }
+
     /// Whether the client may be sent events now: its session is open, and its window of unacknowledged ones has room.
     fn can_deliver(&self) -> bool;
 

@@ -56,6 +56,43 @@ pub const MQTT_TEXT: usize = u16::MAX as usize;
 /// Bytes of what all nodes keep of the sessions at one node: names, wills and details. Further sessions are turned away.
 pub const SESSION_STATES_BYTES: usize = 64 << 20;
 
+/// Bytes that each connection of a client may hold unread at no cost: room for one read of one that sends little.
+pub const INPUT_FREE: usize = 4 << 10;
+
+/// Bytes beyond that, of all clients together: what was read and is not handed to the entry yet, and large messages that
+/// are on their way. Who finds no room waits in line, and is not read meanwhile.
+pub const INPUT_BYTES: usize = 64 << 20;
+
+/// The same of all connections whose session is not open yet.
+pub const LOGIN_BYTES: usize = 16 << 20;
+
+/// How long a client's large message may take to come, while others wait for the room that it takes, and on top of it how
+/// many bytes a second it may take at least.
+pub const INPUT_PATIENCE: (Duration, usize) = (Duration::from_secs(10), 32 << 10);
+
+/// Bytes that each session may have waiting for its socket at no cost, and as many for one more event.
+pub const OUTPUT_FREE: usize = 16 << 10;
+
+/// Bytes beyond that, of all sessions together. While there is no room, a session gets one small event after the other,
+/// and waits in line for a large one.
+pub const OUTPUT_BYTES: usize = 128 << 20;
+
+/// Bytes that a connection of another node may hold unread at no cost.
+pub const PEER_FREE: usize = 64 << 10;
+
+/// Bytes of larger frames that are on their way from other nodes, all together.
+pub const PEER_BYTES: usize = 64 << 20;
+
+/// How long such a frame may take to come, while others wait for the room that it takes, and on top of it how many bytes
+/// a second it may take at least.
+pub const PEER_PATIENCE: (Duration, usize) = (Duration::from_secs(3), 1 << 20);
+
+/// Connections of other nodes that may be open at once: several services from each, and some that are being replaced.
+pub const PEER_CONNECTIONS: usize = 1024;
+
+/// Connections to the node port that have not said who they are.
+pub const PEER_STRANGERS: usize = 256;
+
 /// Client connections a node accepts; further ones are turned away.
 pub const CONNECTIONS: usize = 20_000;
 
@@ -244,6 +281,10 @@ const _: () = {
     assert!(4 * TOPIC <= SESSION_PATTERNS);
     assert!(EVENT < CLIENT_MESSAGE);
     assert!(SESSION_STATES_BYTES / 1024 > 3 * CONNECTIONS, "room for plain sessions");
+    // The largest message of each kind finds room for it, and for some others.
+    assert!(8 * CLIENT_MESSAGE <= LOGIN_BYTES && LOGIN_BYTES <= INPUT_BYTES);
+    assert!(8 * CLIENT_MESSAGE <= OUTPUT_BYTES && 2 * OUTPUT_FREE < SESSION_OUTPUT);
+    assert!(4 * vulpes_raft::wire::MAX_FRAME <= PEER_BYTES);
     assert!(EVENT <= SESSION_WAIT_BYTES);
     assert!(4 * CLIENT_MESSAGE < LINGER_BYTES);
     // A will becomes an argument, and what is kept of it is merged with others and goes through every gate.

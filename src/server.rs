@@ -4,6 +4,7 @@
 //! - `links`, `peers`: how its roles reach each other, and other nodes reach them.
 //! - `listen`, `transport`, `session`, `publishing`, `reader`, `delivery`, `events`, `clients`: client connections;
 //!   `upgrade` and `refusal` at their beginning, `linger` at their end, `drops` where they are told nothing.
+//! - `budget`, `intake`, `outgo`: what connections may hold together, of what they read and of what they write.
 //! - `calls`: calls between them, and to and from other entries.
 //! - `desk`: what the realms' state has to say to them, and what they have left to be published.
 //! - `storages`: the way to each storage, and whether they are as when the cluster was formed.
@@ -16,6 +17,7 @@
 
 mod admin;
 mod bodies;
+mod budget;
 mod calls;
 mod clients;
 mod delivery;
@@ -23,11 +25,13 @@ mod desk;
 mod drops;
 mod events;
 mod files;
+mod intake;
 mod linger;
 mod links;
 mod listen;
 mod metered;
 pub mod node;
+mod outgo;
 mod peers;
 mod publishing;
 mod reader;

@@ -291,6 +291,12 @@ impl Exchange {
         self.rung.push(Party::Session(session));
     }
 
+    /// About how many bytes the next thing for a session has.
+    #[must_use]
+    pub fn told_size(&self, session: SessionId) -> Option<usize> {
+        self.sessions.get(&session)?.told.next_size()
+    }
+
     /// The next thing for a session.
     pub fn take_told(&mut self, session: SessionId) -> Option<Told> {
         self.sessions.get_mut(&session)?.told.pop()

@@ -487,6 +487,10 @@ impl Gate for WampGate {
         }
     }
 
+    fn sends_each(&self) -> bool {
+        true
+    }
+
     fn can_deliver(&self) -> bool {
         self.is_open()
     }

@@ -207,6 +207,12 @@ impl Attached {
         self.bell.poll(context)
     }
 
+    /// About how many bytes the next thing has; the bell is quiet where there is none.
+    pub(super) fn next_size(&self) -> Option<usize> {
+        let look = |exchange: &mut Exchange| exchange.told_size(self.session);
+        self.calls.take(Party::Session(self.session), &self.bell, look)
+    }
+
     pub(super) fn next(&self) -> Option<Told> {
         let take = |exchange: &mut Exchange| exchange.take_told(self.session);
         self.calls.take(Party::Session(self.session), &self.bell, take)

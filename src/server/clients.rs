@@ -21,6 +21,7 @@ use crate::realm::SharedRealms;
 use crate::replica::Command;
 use crate::topic::Realm;
 
+use super::budget::Budget;
 use super::calls::Calls;
 use super::desk::Desk;
 use super::drops::Drops;
@@ -37,6 +38,10 @@ pub(super) struct Clients {
     pub(super) realms: Arc<BTreeSet<Realm>>,
     pub(super) default_realm: Realm,
     pub(super) merging: MergingRealms,
+    /// What connections hold together: those whose session is not open yet, the input of the others, and their output.
+    pub(super) login: Budget,
+    pub(super) input: Budget,
+    pub(super) output: Budget,
     /// One permit a connection.
     pub(super) connections: Arc<Semaphore>,
     /// How many there are in all.
@@ -74,6 +79,9 @@ impl Clients {
             realms: Arc::new(realms),
             default_realm,
             merging,
+            login: Budget::new(limits::LOGIN_BYTES),
+            input: Budget::new(limits::INPUT_BYTES),
+            output: Budget::new(limits::OUTPUT_BYTES),
             connections: Arc::new(Semaphore::new(most)),
             states: Arc::new(Semaphore::new(limits::SESSION_STATES_BYTES / 1024)),
             most,

@@ -7,28 +7,41 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use vulpes_raft::ids::{EventId, Position};
 
-use crate::event::SessionId;
+use crate::event::{Payload, SessionId};
 use crate::gate::{Delivery, Gate, Sending, SubscriptionId};
 use crate::payload;
 use crate::realm::{fits, Retained};
 use crate::segment::{Place, StoredEvent};
 use crate::topic::Topic;
 
+use super::outgo::Outgo;
 use super::reader::{Reader, RetainedValues, Wanted};
 
 /// Events looked at in one turn, and filters that are tried on them, where few of them are for the session.
 const LOOKS_A_TURN: usize = 4096;
 
 pub(super) enum Current {
-    Segment { wanted: Wanted, place: Place, active: Vec<SubscriptionId> },
+    Segment { wanted: Wanted, place: Place, chosen: Chosen },
     Retained { id: SubscriptionId, values: VecDeque<(Topic, Arc<Retained>)> },
 }
 
+/// The subscriptions that are to have the event at a place, where they are known, and how many of them have it.
+#[derive(Default)]
+pub(super) struct Chosen {
+    known: bool,
+    ids: Vec<SubscriptionId>,
+    done: usize,
+}
+
+/// What is written with an event beside what it holds, about.
+const EVENT_OVERHEAD: usize = 64;
+
 impl Current {
     pub(super) fn segment(wanted: Wanted) -> Self {
-        Self::Segment { wanted, place: Place::default(), active: Vec::new() }
+        Self::Segment { wanted, place: Place::default(), chosen: Chosen::default() }
     }
 
     /// Whether it is what the session's cursor has come to.
@@ -40,23 +53,28 @@ impl Current {
         Self::Retained { id: values.id, values: values.values.into() }
     }
 
-    /// Hands the gate what it can take while less than `most` bytes wait in it; true when that was all.
+    /// Hands the gate what there is room for behind what waits for the socket; true when that was all.
     pub(super) fn deliver<G: Gate>(
         &mut self,
         gate: &mut G,
         reader: &mut Reader,
-        most: usize,
+        mut room: Room<'_>,
     ) -> bool {
         match self {
-            Self::Segment { wanted, place, active } => {
-                deliver_segment(gate, reader, (wanted, most), place, active)
+            Self::Segment { wanted, place, chosen } => {
+                deliver_segment(gate, reader, wanted, (place, chosen), &mut room)
             }
             Self::Retained { id, values } => {
-                while has_room(gate, most) {
-                    let Some((topic, retained)) = values.pop_front() else { return true };
+                while gate.can_deliver() {
+                    let Some((topic, retained)) = values.front() else { return true };
                     if reader.is_active(*id) {
-                        deliver_retained(gate, *id, &topic, &retained);
+                        let size = size(topic, &retained.payload, &retained.properties);
+                        if room.behind(gate, size) == 0 {
+                            return false;
+                        }
+                        deliver_retained(gate, *id, topic, retained);
                     }
+                    values.pop_front();
                 }
                 false
             }
@@ -64,16 +82,31 @@ impl Current {
     }
 }
 
-fn has_room<G: Gate>(gate: &G, most: usize) -> bool {
-    gate.can_deliver() && gate.output_size() < most
+/// The room that there is behind what waits for the socket already.
+pub(super) struct Room<'a> {
+    pub(super) outgo: &'a mut Outgo,
+    pub(super) waiting: usize,
+}
+
+impl Room<'_> {
+    /// For how many events of this size there is room behind what the gate has.
+    fn behind<G: Gate>(&mut self, gate: &G, size: usize) -> usize {
+        let room = self.outgo.takes(self.waiting + gate.output_size(), size);
+        room.div_ceil(size)
+    }
+}
+
+/// About how many bytes an event has when it is written.
+fn size(topic: &Topic, payload: &Payload, properties: &Bytes) -> usize {
+    topic.as_str().len() + payload.len() + properties.len() + EVENT_OVERHEAD
 }
 
 fn deliver_segment<G: Gate>(
     gate: &mut G,
     reader: &mut Reader,
-    (wanted, most): (&Wanted, usize),
-    place: &mut Place,
-    active: &mut Vec<SubscriptionId>,
+    wanted: &Wanted,
+    (place, chosen): (&mut Place, &mut Chosen),
+    room: &mut Room<'_>,
 ) -> bool {
     let Some(segment) = &wanted.placed.segment else { return true };
     let resolution = &wanted.placed.resolution;
@@ -82,13 +115,9 @@ fn deliver_segment<G: Gate>(
     let mut events = segment.events_from(*place);
     let mut looks = LOOKS_A_TURN;
     loop {
-        if looks == 0 || !has_room(gate, most) {
-            *place = events.place();
-            if at_cursor {
-                let next = Position(resolution.base.0 + u64::from(place.offset()));
-                reader.reached(resolution.slot, next.max(wanted.from));
-            }
-            return false;
+        *place = events.place();
+        if looks == 0 || !gate.can_deliver() {
+            break;
         }
         let Some(event) = events.next() else {
             if at_cursor {
@@ -104,25 +133,63 @@ fn deliver_segment<G: Gate>(
             continue;
         }
         let Some(sending) = reader.sending(at_cursor, position) else { continue };
-        choose(reader, subscriptions, (&event, position), active);
-        if active.is_empty() && !matches!(sending, Sending::Again(_)) {
-            continue;
-        }
-        if at_cursor {
-            reader.touch();
+        if !std::mem::replace(&mut chosen.known, true) {
+            choose(reader, subscriptions, (&event, position), &mut chosen.ids);
+            chosen.done = 0;
         }
         let (_, topic) = &segment.topics()[event.topic as usize];
         let id = EventId::new(resolution.stamp, resolution.slot, event.offset);
-        gate.deliver(Delivery {
+        let delivery = Delivery {
             event: &event,
             topic,
             position,
             id,
             retained: false,
             sending,
-            subscriptions: active,
-        });
+            subscriptions: &[],
+        };
+        if !hand_over(gate, reader, at_cursor, delivery, chosen, room) {
+            break;
+        }
+        chosen.known = false;
     }
+    if at_cursor {
+        let next = Position(resolution.base.0 + u64::from(place.offset()));
+        reader.reached(resolution.slot, next.max(wanted.from));
+    }
+    false
+}
+
+/// Hands over one event, or as much of it as there is room for; true when that was all.
+fn hand_over<G: Gate>(
+    gate: &mut G,
+    reader: &mut Reader,
+    at_cursor: bool,
+    delivery: Delivery<'_>,
+    chosen: &mut Chosen,
+    room: &mut Room<'_>,
+) -> bool {
+    let event = delivery.event;
+    let size = size(delivery.topic, &event.payload, &event.properties);
+    let again = matches!(delivery.sending, Sending::Again(_)) && chosen.ids.is_empty();
+    while again || chosen.done < chosen.ids.len() {
+        let count = room.behind(gate, size);
+        if count == 0 {
+            return false;
+        }
+        if at_cursor {
+            reader.touch();
+        }
+        let rest = chosen.ids.len() - chosen.done;
+        let count = if gate.sends_each() { count.min(rest) } else { rest };
+        let subscriptions = &chosen.ids[chosen.done..chosen.done + count];
+        gate.deliver(Delivery { subscriptions, ..delivery });
+        chosen.done += count;
+        if again {
+            break;
+        }
+    }
+    true
 }
 
 /// The subscriptions that are to have an event, among those whose pattern it fits.

@@ -20,6 +20,7 @@ use crate::gate::mqtt::MqttGate;
 use crate::gate::wamp::WampGate;
 
 use super::clients::Clients;
+use super::intake::{Framing, Intake, Terms};
 use super::metered::metered;
 use super::refusal::refuse;
 use super::session::Session;
@@ -126,16 +127,20 @@ fn report(end: &TransportError) {
 
 async fn serve_mqtt(stream: BoxStream, clients: Arc<Clients>) -> TransportError {
     let gate = MqttGate::new(clients.mqtt_config(), clients.new_session(), clients.now());
-    Session::new(gate, MqttTransport::new(stream), clients).run().await
+    let intake = Intake::new(Framing::Mqtt, Terms::CLIENT, &clients.login);
+    Session::new(gate, MqttTransport::new(stream, intake), clients).run().await
 }
 
 async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>) -> TransportError {
     let (stream, meter) = metered(stream);
+    let intake = Intake::new(Framing::Upgrade, Terms::CLIENT, &clients.login);
+    let stream = intake.on(stream);
     let (socket, serializer) = match upgrade(stream).await {
         Ok(upgraded) => upgraded,
         Err(error) => return error,
     };
-    let transport = WampTransport::new(socket, serializer.is_text(), meter);
+    intake.speaks(Framing::WebSocket);
+    let transport = WampTransport::new(socket, serializer.is_text(), (meter, intake));
     let gate = WampGate::new(serializer, clients.new_session(), clients.now())
         .merging_in(clients.merging.clone());
     Session::new(gate, transport, clients).run().await

@@ -1,26 +1,27 @@
 //! Listening for other nodes: one loop, one task a connection.
 //!
-//! Invariant: a connection takes one of a bounded number of places; one for a role that this node has not, or has not
-//! yet, is refused with the reason.
+//! Invariant: a connection takes one of a bounded number of places, another one before it has said who it is, and is read
+//! only as far as there is room for what it sends. One for a role that this node has not, or has not yet, is refused with
+//! the reason.
 //!
 //! Deliberately absent: what is served (the roles themselves).
 
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::watch;
+use tokio::sync::{watch, Semaphore};
 use vulpes_raft::host::Listener;
 use vulpes_raft::node::SyncNode;
 use vulpes_raft::wire::{self, Identity, Link, Service};
 
+use crate::limits;
 use crate::peer::{serve_fetch, serve_keep};
 use crate::storage::{Reads, Storage};
 
+use super::budget::Budget;
 use super::calls::links::serve_calls;
 use super::calls::Calls;
+use super::intake::{Framing, Intake, Terms};
 use super::node::RETRY;
-
-/// Connections from other nodes that may be open at once: several services from each, and some that are being replaced.
-const PEER_CONNECTIONS: usize = 1024;
 
 /// What this node serves to others.
 #[derive(Clone)]
@@ -41,7 +42,9 @@ pub(super) async fn serve_peers(
     identity: Identity,
     served: Served,
 ) {
-    let places = Arc::new(tokio::sync::Semaphore::new(PEER_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(limits::PEER_CONNECTIONS));
+    let strangers = Arc::new(Semaphore::new(limits::PEER_STRANGERS));
+    let budget = Budget::new(limits::PEER_BYTES);
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -51,11 +54,21 @@ pub(super) async fn serve_peers(
                 continue;
             }
         };
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
-        let (identity, served) = (identity.clone(), served.clone());
+        let Ok(stranger) = strangers.clone().try_acquire_owned() else { continue };
+        let (identity, served, places) = (identity.clone(), served.clone(), places.clone());
+        let intake = Intake::settled_by_reading(Framing::Length, Terms::PEER, &budget);
         tokio::spawn(async move {
-            let admit = |peer: &Identity, service| served.admit(peer, service);
-            match wire::welcome(stream, &identity, admit).await {
+            let place = |()| {
+                places.try_acquire_owned().map_err(|_| "it has too many connections".to_owned())
+            };
+            let mut taken = None;
+            let admit = |peer: &Identity, service| {
+                taken = Some(served.admit(peer, service).and_then(place)?);
+                Ok(())
+            };
+            let welcome = wire::welcome(intake.on(stream), &identity, admit).await;
+            drop(stranger);
+            match welcome {
                 Ok(link) => served.serve(link).await,
                 Err(error) => {
                     tracing::warn!(
@@ -63,7 +76,7 @@ pub(super) async fn serve_peers(
                     );
                 }
             }
-            drop(place);
+            drop(taken);
         });
     }
 }

@@ -159,6 +159,11 @@ impl Publishing {
         }
     }
 
+    /// Whether the entry has taken all that was handed to it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.submitting.is_none() && self.batch.is_empty()
+    }
+
     /// Whether more may be taken from the client.
     pub(super) fn has_room(&self) -> bool {
         self.submitting.is_none()

@@ -11,6 +11,7 @@ use std::task::{ready, Context, Poll};
 use vulpes_raft::host::BoxStream;
 
 use super::clients::Clients;
+use super::intake::{Framing, Intake, Terms};
 use super::linger::linger;
 use super::listen::Protocol;
 use super::transport::{MqttTransport, Transport};
@@ -25,7 +26,8 @@ pub(super) async fn refuse(protocol: Protocol, stream: BoxStream, clients: &Clie
         Protocol::Wamp => answer(stream, &TOO_MANY_CONNECTIONS).await,
         Protocol::Mqtt => {
             let gate = MqttGate::new(clients.mqtt_config(), clients.new_session(), clients.now());
-            refuse_in_session(gate, MqttTransport::new(stream), clients.now()).await;
+            let intake = Intake::new(Framing::Mqtt, Terms::CLIENT, &clients.login);
+            refuse_in_session(gate, MqttTransport::new(stream, intake), clients.now()).await;
         }
     }
 }
@@ -70,6 +72,7 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use super::super::budget::Budget;
     use super::*;
     use crate::event::SessionId;
     use crate::gate::mqtt::MqttConfig;
@@ -84,7 +87,9 @@ mod tests {
             merging: crate::gate::MergingRealms::default(),
         };
         let gate = MqttGate::new(config, SessionId(1), Moment(0));
-        let transport = MqttTransport::new(Box::new(server));
+        let budget = Budget::new(limits::LOGIN_BYTES);
+        let intake = Intake::new(Framing::Mqtt, Terms::CLIENT, &budget);
+        let transport = MqttTransport::new(Box::new(server), intake);
         let refused = tokio::spawn(refuse_in_session(gate, transport, Moment(0)));
         client.write_all(says).await.unwrap();
         let mut said = Vec::new();

@@ -41,10 +41,11 @@ use crate::topic::Realm;
 
 use super::calls::Attached;
 use super::clients::Clients;
-use super::delivery::Current;
+use super::delivery::{self, Current};
 use super::desk::Word;
 use super::events;
 use super::linger::linger;
+use super::outgo::Outgo;
 use super::publishing::{stored, Decided, Publishing};
 use super::reader::{Reader, Reading};
 use super::transport::{End, Transport, TransportError};
@@ -58,6 +59,9 @@ const INPUTS_A_TURN: usize = 64;
 
 /// Characters of a client's name that are shown in the log.
 const SHOWN_NAME: usize = 64;
+
+/// What a message costs beside its bytes, in bytes.
+const MESSAGE_TOIL: usize = 1 << 10;
 
 /// When a session without a deadline looks after itself.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -74,6 +78,7 @@ pub(super) struct Session<G, T> {
     publishing: Publishing,
     /// Room for what all nodes keep of the session.
     state_room: Option<OwnedSemaphorePermit>,
+    outgo: Outgo,
     /// There once the session has to do with calls.
     calls: Option<Attached>,
     /// Where the session outlives its connection.
@@ -84,6 +89,8 @@ pub(super) struct Session<G, T> {
     /// The client is, and what it said before is still to be done.
     gone: Option<Gone>,
     inputs: Vec<Bytes>,
+    /// Bytes that went through it since others had their turn; a message counts as [`MESSAGE_TOIL`] at least.
+    toil: usize,
     timer: Pin<Box<Sleep>>,
     /// Set when the connection is to be closed as soon as its output is written, or then at the latest.
     closing: Option<Instant>,
@@ -130,6 +137,7 @@ enum Wake {
 impl<G: Gate, T: Transport> Session<G, T> {
     pub(super) fn new(gate: G, transport: T, clients: Arc<Clients>) -> Self {
         let publishing = Publishing::new(gate.session());
+        let outgo = Outgo::new(&clients.output);
         let liveness = Liveness::new(clients.now());
         Self {
             gate,
@@ -139,6 +147,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             reader: None,
             publishing,
             state_room: None,
+            outgo,
             calls: None,
             keeping: None,
             current: None,
@@ -146,6 +155,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             liveness,
             gone: None,
             inputs: Vec::new(),
+            toil: 0,
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
             closing: None,
             closed: false,
@@ -163,6 +173,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
             // One that always finds something to do lets others have their turn.
             coop::consume_budget().await;
             self.turn();
+            if self.toil >= limits::SESSION_READ {
+                self.toil = 0;
+                tokio::task::yield_now().await;
+            }
             let wake = poll_fn(|context| {
                 if !self.ending && stop.as_mut().poll(context).is_ready() {
                     return Poll::Ready(Wake::End(EndReason::Shutdown));
@@ -223,6 +237,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             }
         }
         while let Some(output) = self.gate.poll_output() {
+            self.toil += output.len();
             self.transport.push(output);
         }
         if let Some(dropped) = self.gate.poll_dropped() {
@@ -233,6 +248,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
             self.transport.close(End::Ours(self.gate.farewell()));
         }
         self.publishing.submit(&self.clients.entry);
+        if self.reader.is_some() && self.publishing.is_idle() {
+            self.transport.intake().settle();
+        }
+        self.outgo.count(self.output());
     }
 
     fn set_timer(&mut self) {
@@ -299,7 +318,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     /// Hands the gate what it is told about calls, while there is room for it.
     fn tell(&mut self) {
-        while self.has_room() {
+        while let Some(size) = self.calls.as_ref().and_then(Attached::next_size) {
+            if !self.has_room() || self.outgo.takes(self.output(), size) == 0 {
+                return;
+            }
             let Some(told) = self.calls.as_ref().and_then(Attached::next) else { return };
             self.gate.told(told);
         }
@@ -342,6 +364,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let log = (clients.log.clone(), clients.realm_states.clone());
         let commands = clients.commands.clone();
         self.reader = Some(Reader::new(session, realm.clone(), log, commands));
+        self.transport.intake().belongs_to(&clients.input);
         self.gate.opened(Ok(()));
     }
 
@@ -350,11 +373,11 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if self.current.is_none() || !self.has_room() {
             return false;
         }
-        let most = limits::SESSION_OUTPUT.saturating_sub(self.transport.pending());
+        let room = delivery::Room { outgo: &mut self.outgo, waiting: self.transport.pending() };
         let (Some(reader), Some(current)) = (&mut self.reader, &mut self.current) else {
             return false;
         };
-        let done = current.deliver(&mut self.gate, reader, most);
+        let done = current.deliver(&mut self.gate, reader, room);
         if done {
             self.current = None;
         }
@@ -387,6 +410,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if let Poll::Ready(result) = self.publishing.poll_submitted(context) {
             return Poll::Ready(Wake::Submitted(result));
         }
+        if self.outgo.poll(self.output(), context).is_ready() {
+            return Poll::Ready(Wake::Room);
+        }
         let has_room = self.has_room();
         if let Some(calls) = self.calls.as_ref().filter(|_| has_room) {
             if calls.poll(context).is_ready() {
@@ -413,6 +439,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if self.timer.as_mut().poll(context).is_ready() {
             return Poll::Ready(Wake::Time);
         }
+        // Room that was there and is not used is for others.
+        self.outgo.count(self.output());
         Poll::Pending
     }
 
@@ -447,6 +475,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
             }
         }
         if self.inputs.is_empty() {
+            // What the transport keeps to itself, as answers to pings, was taken.
+            if self.reader.is_some() {
+                self.transport.intake().settle();
+            }
             Poll::Pending
         } else {
             Poll::Ready(Wake::Inputs)
@@ -457,11 +489,13 @@ impl<G: Gate, T: Transport> Session<G, T> {
     fn handle(&mut self, wake: Wake) -> Option<TransportError> {
         match wake {
             // The next turn does it.
-            Wake::Room | Wake::Asked => {}
+            Wake::Asked => {}
+            Wake::Room => self.tell(),
             Wake::Failed(error) => return Some(error),
             Wake::Inputs => {
                 let now = self.now();
                 for input in std::mem::take(&mut self.inputs) {
+                    self.toil += MESSAGE_TOIL + input.len();
                     self.gate.receive(input, now);
                 }
                 self.may_have_moved();

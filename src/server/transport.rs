@@ -23,6 +23,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_util::io::poll_read_buf;
 use vulpes_raft::host::BoxStream;
 
+use super::intake::Intake;
 use super::linger::Lingering;
 use super::metered::{metered, Meter};
 use crate::gate::mqtt::packet;
@@ -76,6 +77,9 @@ pub(super) trait Transport: Send {
     /// What went through the connection so far.
     fn meter(&self) -> &Meter;
 
+    /// What it reads by.
+    fn intake(&self) -> &Intake;
+
     /// Whether the protocol has a question that every client answers by itself.
     fn can_ask(&self) -> bool;
 
@@ -109,22 +113,37 @@ pub(super) struct MqttTransport {
     output: VecDeque<Bytes>,
     pending: usize,
     meter: Arc<Meter>,
+    intake: Intake,
     abandoned: bool,
     lingering: Lingering,
 }
 
 impl MqttTransport {
-    pub(super) fn new(stream: BoxStream) -> Self {
+    pub(super) fn new(stream: BoxStream, intake: Intake) -> Self {
         let (stream, meter) = metered(stream);
         Self {
-            stream,
+            stream: intake.on(stream),
             input: BytesMut::new(),
             output: VecDeque::new(),
             pending: 0,
             meter,
+            intake,
             abandoned: false,
             lingering: Lingering::default(),
         }
+    }
+}
+
+/// Makes room for more of a packet that takes `told` bytes in all, as far as that is known. Room grows with what has come,
+/// not with what a length claims; and it never grows past the packet's end, since it is counted by its length.
+fn make_room(input: &mut BytesMut, told: usize) {
+    let come = input.len();
+    let more = come.clamp(READ_ROOM, limits::SESSION_READ);
+    let more = if told > come { more.min(told - come) } else { more };
+    if input.capacity() - come < more && !input.try_reclaim(more) {
+        let mut larger = BytesMut::with_capacity(come + more);
+        larger.extend_from_slice(input);
+        *input = larger;
     }
 }
 
@@ -138,9 +157,7 @@ impl Transport for MqttTransport {
             if whole > 0 {
                 return Poll::Ready(Ok(self.input.split_to(whole).freeze()));
             }
-            // Room grows with what has come of a large packet, not with what its length claims.
-            let room = self.input.len().clamp(READ_ROOM, limits::SESSION_READ);
-            self.input.reserve(room);
+            make_room(&mut self.input, self.intake.told());
             if ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input))? == 0 {
                 return Poll::Ready(Err(TransportError::Closed));
             }
@@ -182,6 +199,10 @@ impl Transport for MqttTransport {
         &self.meter
     }
 
+    fn intake(&self) -> &Intake {
+        &self.intake
+    }
+
     fn can_ask(&self) -> bool {
         false
     }
@@ -198,6 +219,8 @@ impl Transport for MqttTransport {
     fn close(&mut self, _end: End<'_>) {}
 
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // What is dropped as it comes takes no room.
+        self.intake.let_go();
         if ready!(self.poll_flush(context)).is_err() {
             return Poll::Ready(());
         }
@@ -213,6 +236,7 @@ pub(super) struct WampTransport {
     output: VecDeque<Message>,
     pending: usize,
     meter: Arc<Meter>,
+    intake: Intake,
     abandoned: bool,
     /// What the client did wrong: nothing more is read.
     fault: Option<Fault>,
@@ -222,14 +246,19 @@ pub(super) struct WampTransport {
 }
 
 impl WampTransport {
-    /// On a WebSocket whose stream has this meter.
-    pub(super) fn new(socket: WebSocketStream<BoxStream>, text: bool, meter: Arc<Meter>) -> Self {
+    /// On a WebSocket whose stream has this meter, and is read through this intake.
+    pub(super) fn new(
+        socket: WebSocketStream<BoxStream>,
+        text: bool,
+        (meter, intake): (Arc<Meter>, Intake),
+    ) -> Self {
         Self {
             socket,
             text,
             output: VecDeque::new(),
             pending: 0,
             meter,
+            intake,
             abandoned: false,
             fault: None,
             closed: false,
@@ -324,6 +353,10 @@ impl Transport for WampTransport {
         &self.meter
     }
 
+    fn intake(&self) -> &Intake {
+        &self.intake
+    }
+
     fn can_ask(&self) -> bool {
         true
     }
@@ -356,6 +389,8 @@ impl Transport for WampTransport {
     }
 
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // What is dropped as it comes takes no room.
+        self.intake.let_go();
         if ready!(self.poll_flush(context)).is_err() {
             return Poll::Ready(());
         }

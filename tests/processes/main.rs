@@ -1,6 +1,7 @@
 //! The whole program as people run it: real node processes, real sockets, real clients, `kill -9`.
 //!
 //! - [`order`]: publishers and readers at all nodes see one order.
+//! - [`budgets`]: what many connections make a node hold together.
 //! - [`calls`]: procedures called over all nodes, and callees that die.
 //! - [`crashes`]: nodes die under load, one or all.
 //! - [`groups`]: two storage groups, each with a part of what is published.
@@ -31,6 +32,7 @@
 mod bad_input;
 mod bench;
 mod births;
+mod budgets;
 mod calls;
 mod crashes;
 mod damage;

@@ -36,6 +36,11 @@ impl<T> Queue<T> {
         self.items.push_back((item, bytes));
     }
 
+    /// Bytes of the item that [`Queue::pop`] takes next.
+    pub(super) fn next_size(&self) -> Option<usize> {
+        self.items.front().map(|(_, bytes)| *bytes)
+    }
+
     pub(super) fn pop(&mut self) -> Option<T> {
         self.remove(0)
     }

@@ -13,11 +13,11 @@ use crate::server::transport::{Transport, TransportError};
 
 impl<G: Gate, T: Transport> Session<G, T> {
     /// Whether the client may be listened to.
-    pub(super) fn may_read(&self) -> bool {
+    pub(super) fn may_read(&mut self) -> bool {
         self.closing.is_none()
             && self.has_input()
             && self.may_take()
-            && self.output() < limits::SESSION_OUTPUT_MOST
+            && self.outgo.has_room_for_answers(self.output())
     }
 
     /// Whether there is room for what the client may say.
@@ -32,7 +32,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
     /// Whether more may be made for the client.
     pub(super) fn has_room(&mut self) -> bool {
         let waiting = self.output();
-        self.gone.is_none() && self.room.beside(waiting)
+        self.gone.is_none()
+            && self.room.beside(waiting)
+            && !self.outgo.is_held_up()
+            && self.outgo.has_room(waiting)
     }
 
     /// Only with a planted bug: whether there is room and this poll, before which so much waited for the socket, does not
@@ -62,7 +65,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             came: meter.came(),
             taken: meter.taken(),
             waiting: self.transport.pending() > 0,
-            unheard: !self.may_take(),
+            unheard: !self.may_take() || self.transport.intake().is_held_up(),
         };
         let (now, terms) = (self.now(), self.terms());
         match self.liveness.look(now, terms, seen) {

@@ -20,6 +20,7 @@ use super::*;
 use crate::event::SessionId;
 use crate::gate::mqtt::{MqttConfig, MqttGate};
 use crate::gate::wamp::{Serializer, WampGate};
+use crate::server::intake::{Framing, Intake, Terms};
 use crate::server::metered::metered;
 use crate::server::transport::{MqttTransport, WampTransport};
 
@@ -94,7 +95,8 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<Trans
                 merging: crate::gate::MergingRealms::default(),
             };
             let gate = MqttGate::new(config, id, clients.now());
-            let mut session = Session::new(gate, MqttTransport::new(stream), clients);
+            let intake = Intake::new(Framing::Mqtt, Terms::CLIENT, &clients.login);
+            let mut session = Session::new(gate, MqttTransport::new(stream, intake), clients);
             let mut hello = *b"\0\x04MQTT\x04\x02\0\0\0\x01c";
             hello[9] = keep_alive;
             session.gate.receive(packet(0x10, &hello).into(), now);
@@ -103,12 +105,14 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<Trans
         Protocol::Wamp => {
             let gate = WampGate::new(Serializer::Json, id, clients.now());
             let (stream, meter) = metered(stream);
+            let intake = Intake::new(Framing::WebSocket, Terms::CLIENT, &clients.login);
+            let stream = intake.on(stream);
             tokio::spawn({
                 let hello = r#"[1,"realm1",{"roles":{"subscriber":{}}}]"#;
                 async move {
                     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
-                    let mut session =
-                        Session::new(gate, WampTransport::new(socket, true, meter), clients);
+                    let transport = WampTransport::new(socket, true, (meter, intake));
+                    let mut session = Session::new(gate, transport, clients);
                     session.gate.receive(hello.into(), now);
                     begin(session).await.unwrap()
                 }
@@ -138,8 +142,15 @@ fn numbers(taken: &[u8]) -> Vec<usize> {
 }
 
 /// Publishes a backlog, lets a client read it in steps, and tells what came.
-async fn read_in_steps(protocol: Protocol, sizes: &[usize], steps: &[Step]) -> Vec<usize> {
+async fn read_in_steps(
+    protocol: Protocol,
+    sizes: &[usize],
+    steps: &[Step],
+    others: usize,
+) -> Vec<usize> {
     let node = Node::new();
+    let mut held = node.clients.output.account();
+    held.overdraw(others);
     let socket = Socket::default();
     let mut published = 0;
     let mut bytes = 0;
@@ -188,7 +199,12 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn check(protocol: Protocol, sizes: &[usize], steps: &[Step]) {
-    let came = run(read_in_steps(protocol, sizes, steps));
+    check_beside(protocol, sizes, steps, 0);
+}
+
+/// While other sessions hold so many bytes of the node's output.
+fn check_beside(protocol: Protocol, sizes: &[usize], steps: &[Step], others: usize) {
+    let came = run(read_in_steps(protocol, sizes, steps, others));
     assert!(came.iter().copied().eq(0..came.len()), "each comes once and in its order");
 }
 
@@ -204,6 +220,18 @@ fn a_client_that_reads_in_two_steps_goes_on() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// With no room beside what is free for each, events that are no larger come one after the other.
+    #[test]
+    fn a_session_goes_on_while_others_hold_all_room(
+        wamp in any::<bool>(),
+        sizes in proptest::collection::vec(200_usize..25_000, 1..20),
+        steps in steps(),
+    ) {
+        let protocol = if wamp { Protocol::Wamp } else { Protocol::Mqtt(0) };
+        check_beside(protocol, &sizes, &steps, limits::OUTPUT_BYTES);
+    }
+
     #[test]
     fn a_session_goes_on_however_its_socket_drains(
         wamp in any::<bool>(),

@@ -1,0 +1,152 @@
+//! Bytes that many connections may hold together, taken and given back by each of them.
+//!
+//! Whoever can't have what it needs waits in line. It is not closed for that, and nobody who came later overtakes it, so
+//! that many who want little do not keep away one who wants much.
+//!
+//! Invariant: what is held is never more than the total, but for what was taken with [`Account::overdraw`]; and the first
+//! in line gets what it wants once enough was given back. It is enough when all was: more than the total is granted to
+//! one who holds it alone.
+//!
+//! A holder must not wait for a second part of what it needs, or two could wait for each other for ever: it asks once, for
+//! all it needs to come to its end.
+//!
+//! Deliberately absent: what the bytes are, and how long somebody may hold them.
+
+mod ledger;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use ledger::{Ledger, Ticket};
+
+/// A budget. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Budget(Arc<Mutex<Ledger<Waker>>>);
+
+impl Budget {
+    pub(super) fn new(total: usize) -> Self {
+        Self(Arc::new(Mutex::new(Ledger::new(total))))
+    }
+
+    /// An account that holds nothing yet.
+    pub(super) fn account(&self) -> Account {
+        Account { budget: self.clone(), held: 0, ticket: None }
+    }
+
+    /// Whether somebody waits for bytes.
+    pub(super) fn is_short(&self) -> bool {
+        self.ledger().is_waited_for()
+    }
+
+    /// Whether there is nothing left, for whoever needs little.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.ledger().is_used_up()
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.ledger().held()
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger<Waker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self, bytes: usize) {
+        let woken = self.ledger().give_back(bytes);
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// What one connection holds of a budget. It is given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Account {
+    budget: Budget,
+    held: usize,
+    ticket: Option<Ticket>,
+}
+
+impl Account {
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Holds so many bytes in all, if they are there and nobody waits for them.
+    pub(super) fn try_hold(&mut self, bytes: usize) -> bool {
+        if bytes <= self.held {
+            return true;
+        }
+        let taken = self.budget.ledger().try_take(bytes - self.held);
+        if taken {
+            self.held = bytes;
+        }
+        taken
+    }
+
+    /// Waits in line for so many more bytes. The number may not change while it waits.
+    pub(super) fn poll_take(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<()> {
+        let mut ledger = self.budget.ledger();
+        let ticket = match self.ticket {
+            Some(ticket) => ticket,
+            None if ledger.try_take(bytes) => {
+                drop(ledger);
+                self.held += bytes;
+                return Poll::Ready(());
+            }
+            None => *self.ticket.insert(ledger.queue(bytes)),
+        };
+        match ledger.claim(ticket, context.waker()) {
+            Some(granted) => {
+                drop(ledger);
+                self.ticket = None;
+                self.held += granted;
+                Poll::Ready(())
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    /// Leaves the line.
+    pub(super) fn leave(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            let woken = self.budget.ledger().leave(ticket);
+            woken.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Holds so many bytes in all, there or not: they exist already.
+    pub(super) fn overdraw(&mut self, bytes: usize) {
+        if bytes > self.held {
+            self.budget.ledger().overdraw(bytes - self.held);
+            self.held = bytes;
+        }
+    }
+
+    /// Holds so many bytes at most from now on.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        if self.held > bytes {
+            self.budget.give_back(self.held - bytes);
+            self.held = bytes;
+        }
+    }
+
+    /// What it holds, as an account of its own.
+    pub(super) fn split(&mut self) -> Self {
+        let held = std::mem::take(&mut self.held);
+        Self { budget: self.budget.clone(), held, ticket: None }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.leave();
+        self.keep(0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,343 @@
+//! A connection that is read only as far as the node has room for what comes.
+//!
+//! Each connection may hold [`FREE`](limits::INPUT_FREE) bytes that nobody has taken yet, at no cost. What goes beyond it
+//! comes out of a budget that all share: small messages are then read more at a time, if there is room right now, and a
+//! large message waits in line for room for all of it before it is read on. So two that are read halfway never wait for
+//! each other, and a connection whose messages are small never waits.
+//!
+//! Invariant: of what was read and is not [settled](Intake::settle), the free part is exceeded only by what the budget has
+//! granted.
+//!
+//! Deliberately absent: codecs, and deciding that a message is too large: what no codec takes is not waited for.
+
+mod framing;
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{ready, Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+use vulpes_raft::host::BoxStream;
+use vulpes_raft::wire;
+
+use super::budget::{Account, Budget};
+use crate::limits;
+use framing::Follower;
+pub(super) use framing::Framing;
+
+/// How often a message that takes its time is looked at, while nobody waits for what it holds.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The largest request to speak WebSocket, in bytes: its codec takes none that is larger.
+const UPGRADE: usize = 64 << 10;
+
+/// What one kind of connection may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// Bytes at no cost.
+    pub(super) free: usize,
+    /// The largest message; none that claims to be larger is waited for.
+    pub(super) largest: usize,
+    /// How long a message that holds a part of the budget may take to come, while others wait for it.
+    pub(super) patience: Duration,
+    /// Bytes a second that it comes with at least: so much longer it may take.
+    pub(super) slowest: usize,
+}
+
+/// Longest header of a frame, in bytes.
+const HEADER: usize = 14;
+
+impl Terms {
+    /// A client's connection.
+    pub(super) const CLIENT: Self = Self {
+        free: limits::INPUT_FREE,
+        largest: limits::CLIENT_MESSAGE + HEADER,
+        patience: limits::INPUT_PATIENCE.0,
+        slowest: limits::INPUT_PATIENCE.1,
+    };
+
+    /// Another node's.
+    pub(super) const PEER: Self = Self {
+        free: limits::PEER_FREE,
+        largest: wire::MAX_FRAME + HEADER,
+        patience: limits::PEER_PATIENCE.0,
+        slowest: limits::PEER_PATIENCE.1,
+    };
+}
+
+/// The intake of one connection. Clones are the same one.
+#[derive(Clone)]
+pub(super) struct Intake(Arc<Mutex<State>>);
+
+struct State {
+    terms: Terms,
+    follower: Follower,
+    account: Account,
+    /// What the connection holds of the budget that it had before.
+    before: Option<Account>,
+    /// Bytes read and not settled.
+    unsettled: usize,
+    /// The message being read has room for all of it.
+    granted: bool,
+    /// It waits for that.
+    waiting: bool,
+    /// Who waits until what was read is settled.
+    settled: Option<Waker>,
+    /// When it has to have come, if others wait.
+    late: Option<Pin<Box<Sleep>>>,
+    /// Every read settles what came before.
+    by_itself: bool,
+    /// Nobody looks at what comes any more.
+    off: bool,
+}
+
+impl Intake {
+    pub(super) fn new(framing: Framing, terms: Terms, budget: &Budget) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            terms,
+            follower: Follower::new(framing),
+            account: budget.account(),
+            before: None,
+            unsettled: 0,
+            granted: false,
+            waiting: false,
+            settled: None,
+            late: None,
+            by_itself: false,
+            off: false,
+        })))
+    }
+
+    /// A intake for a codec that takes every message before it reads on: nothing has to be settled.
+    pub(super) fn settled_by_reading(framing: Framing, terms: Terms, budget: &Budget) -> Self {
+        let intake = Self::new(framing, terms, budget);
+        intake.state().by_itself = true;
+        intake
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stream, read as far as this intake lets it.
+    pub(super) fn on(&self, stream: BoxStream) -> BoxStream {
+        Box::new(Paced { stream, intake: self.clone() })
+    }
+
+    /// Whole messages that were read are held no longer. What has come of the next one still is.
+    pub(super) fn settle(&self) {
+        self.state().settle();
+    }
+
+    /// The connection goes on in another framing, with nothing read of it.
+    pub(super) fn speaks(&self, framing: Framing) {
+        let mut state = self.state();
+        state.follower = Follower::new(framing);
+        state.granted = false;
+        state.late = None;
+        state.settle();
+    }
+
+    /// What it takes from now on, it takes from this budget.
+    pub(super) fn belongs_to(&self, budget: &Budget) {
+        let mut state = self.state();
+        state.before = Some(state.account.split());
+        // If it waits in line, it does so anew.
+        state.account = budget.account();
+        state.waiting = false;
+    }
+
+    /// Bytes that the message being read takes in all, as far as that is known.
+    pub(super) fn told(&self) -> usize {
+        usize::try_from(self.state().follower.told()).unwrap_or(usize::MAX)
+    }
+
+    /// Whether it is not read because there is no room.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.state().waiting
+    }
+
+    /// What comes from now on is thrown away as it comes.
+    pub(super) fn let_go(&self) {
+        let mut state = self.state();
+        state.off = true;
+        state.settle();
+    }
+}
+
+impl State {
+    fn settle(&mut self) {
+        self.before = None;
+        self.unsettled = usize::try_from(self.follower.come()).unwrap_or(usize::MAX);
+        self.keep_what_is_read();
+        if let Some(waiting) = self.settled.take() {
+            waiting.wake();
+        }
+    }
+
+    /// Gives back what was taken and not used.
+    fn keep_what_is_read(&mut self) {
+        let kept = if self.granted { self.size() } else { 0 };
+        self.account.keep(kept.max(self.unsettled.saturating_sub(self.terms.free)));
+    }
+
+    /// What the message being read takes of the budget: all of it that is told, or the most that there can be.
+    fn size(&self) -> usize {
+        match self.follower.left() {
+            Some(_) => usize::try_from(self.follower.told()).unwrap_or(usize::MAX),
+            None if self.follower.is_upgrade() => UPGRADE,
+            None => self.terms.largest,
+        }
+    }
+
+    /// Whether the message being read is one to be waited for.
+    fn is_large(&self) -> bool {
+        let told = usize::try_from(self.follower.told()).unwrap_or(usize::MAX);
+        told > self.terms.free && told <= self.terms.largest
+    }
+
+    /// How many bytes may be read now.
+    fn poll_room(&mut self, wanted: usize, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.off {
+            return Poll::Ready(Ok(wanted));
+        }
+        if self.by_itself {
+            self.settle();
+        }
+        if self.is_large() {
+            if !self.granted {
+                if self.unsettled as u64 > self.follower.come() {
+                    // Whole messages before it are still held.
+                    self.settled = Some(context.waker().clone());
+                    return Poll::Pending;
+                }
+                let size = self.size();
+                if !std::mem::replace(&mut self.waiting, true) {
+                    // It may not wait for room while it holds some: two that do could wait for each other. What has been
+                    // read of it is one read, and is part of what it asks for.
+                    self.account.keep(0);
+                }
+                ready!(self.account.poll_take(size, context));
+                self.waiting = false;
+                self.granted = true;
+                let slow = Duration::from_secs((size / self.terms.slowest) as u64);
+                self.late = Some(Box::pin(tokio::time::sleep(self.terms.patience + slow)));
+            }
+            self.look_whether_late(context)?;
+            // Not past its end: what comes behind it is another message.
+            let left = match self.follower.left() {
+                Some(left) => usize::try_from(left).unwrap_or(usize::MAX),
+                None => self.terms.free,
+            };
+            return Poll::Ready(Ok(wanted.min(left)));
+        }
+        let free = self.terms.free.saturating_sub(self.unsettled);
+        if free > 0 {
+            return Poll::Ready(Ok(wanted.min(free)));
+        }
+        if self.account.try_hold(self.unsettled + wanted - self.terms.free) {
+            return Poll::Ready(Ok(wanted));
+        }
+        if self.unsettled as u64 > self.follower.come() {
+            // Whole messages are at hand: once they are settled, there is room again.
+            self.settled = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        // A message larger than any may be: its codec has failed already, and throws away what comes.
+        Poll::Ready(Ok(wanted.min(self.terms.free)))
+    }
+
+    fn look_whether_late(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(late) = &mut self.late else { return Ok(()) };
+        while late.as_mut().poll(context).is_ready() {
+            if self.account.budget().is_short() {
+                let reason =
+                    "a large message comes too slowly, and others wait for the room it takes";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+            }
+            late.as_mut().reset(Instant::now() + LOOK);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        if self.off {
+            return;
+        }
+        self.unsettled = self.unsettled.saturating_add(bytes.len());
+        self.follower.follow(bytes);
+        if self.follower.come() == 0 && std::mem::take(&mut self.granted) {
+            // It is whole, and held until it is settled.
+            self.late = None;
+            return;
+        }
+        if self.account.held() > 0 {
+            self.keep_what_is_read();
+        }
+    }
+}
+
+struct Paced {
+    stream: BoxStream,
+    intake: Intake,
+}
+
+impl AsyncRead for Paced {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let wanted = buffer.remaining();
+        let room = ready!(self.intake.state().poll_room(wanted, context))?;
+        let before = buffer.filled().len();
+        let read = if room < wanted {
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+            let read = Pin::new(&mut self.stream).poll_read(context, &mut part);
+            let length = part.filled().len();
+            buffer.advance(length);
+            read
+        } else {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        };
+        self.intake.state().read(&buffer.filled()[before..]);
+        read
+    }
+}
+
+impl AsyncWrite for Paced {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests;

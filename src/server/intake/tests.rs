@@ -1,0 +1,232 @@
+use std::task::Waker;
+
+use proptest::prelude::*;
+use tokio::io::{duplex, AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use super::*;
+
+const TERMS: Terms =
+    Terms { free: 100, largest: 1000, patience: Duration::from_secs(10), slowest: 100 };
+
+/// A connection with what the other side has for it.
+struct Connection {
+    intake: Intake,
+    stream: BoxStream,
+    other: DuplexStream,
+}
+
+impl Connection {
+    fn new(framing: Framing, budget: &Budget) -> Self {
+        let intake = Intake::new(framing, TERMS, budget);
+        let (stream, other) = duplex(1 << 20);
+        Self { stream: intake.on(Box::new(stream)), intake, other }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.other.write_all(bytes).await.unwrap();
+    }
+
+    /// Reads what it may at once; an error is an end.
+    fn read(&mut self) -> io::Result<usize> {
+        let mut all = 0;
+        loop {
+            let mut bytes = [0; 400];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let mut context = Context::from_waker(Waker::noop());
+            match Pin::new(&mut self.stream).poll_read(&mut context, &mut buffer) {
+                Poll::Ready(read) => read?,
+                Poll::Pending => return Ok(all),
+            }
+            all += buffer.filled().len();
+        }
+    }
+}
+
+/// A frame of so many bytes in all.
+fn frame(length: usize) -> Vec<u8> {
+    let mut frame = (length as u32 - 4).to_be_bytes().to_vec();
+    frame.resize(length, 7);
+    frame
+}
+
+#[tokio::test]
+async fn an_unfinished_message_holds_what_it_was_granted_and_no_more() {
+    let budget = Budget::new(1500);
+    let mut connections: Vec<_> =
+        (0..4).map(|_| Connection::new(Framing::Length, &budget)).collect();
+    for connection in &mut connections {
+        connection.send(&frame(1000)[..999]).await;
+    }
+    let read: Vec<_> = connections.iter_mut().map(|one| one.read().unwrap()).collect();
+    assert_eq!(read, [999, 100, 100, 100], "one has room; the others have what is free");
+    assert_eq!(budget.held(), 1000);
+    assert!(!connections[0].intake.is_held_up() && connections[1].intake.is_held_up());
+    // Its end is read, and still held until it is settled.
+    connections[0].send(&[7]).await;
+    assert_eq!(connections[0].read().unwrap(), 1);
+    assert_eq!(connections[1].read().unwrap(), 0);
+    connections[0].intake.settle();
+    assert_eq!(connections[2].read().unwrap(), 0, "it came later");
+    assert_eq!(connections[1].read().unwrap(), 899);
+    // Who goes away gives back what it held.
+    connections.remove(1);
+    assert_eq!(connections[1].read().unwrap(), 899);
+}
+
+#[tokio::test]
+async fn small_messages_go_on_while_there_is_no_room() {
+    let budget = Budget::new(1000);
+    let mut large = Connection::new(Framing::Length, &budget);
+    large.send(&frame(1000)[..500]).await;
+    assert_eq!(large.read().unwrap(), 500);
+    let mut small = Connection::new(Framing::Length, &budget);
+    small.send(&frame(30).repeat(20)).await;
+    let mut all = 0;
+    while all < 600 {
+        let read = small.read().unwrap();
+        assert!((1..=100).contains(&read), "{read}");
+        all += read;
+        small.intake.settle();
+    }
+    assert_eq!(budget.held(), 1000, "none of it is theirs");
+    // With room, they are read more at a time.
+    drop(large);
+    small.send(&frame(30).repeat(20)).await;
+    assert_eq!(small.read().unwrap(), 600);
+    assert_eq!(budget.held(), 500);
+    small.intake.settle();
+    assert_eq!(budget.held(), 0);
+}
+
+#[tokio::test]
+async fn who_is_not_read_until_it_is_settled_is_woken_then() {
+    let budget = Budget::new(1);
+    let mut full = budget.account();
+    full.overdraw(1);
+    let mut connection = Connection::new(Framing::Length, &budget);
+    connection.send(&frame(30).repeat(5)).await;
+    let mut bytes = [0; 400];
+    assert_eq!(connection.stream.read(&mut bytes).await.unwrap(), 100);
+    let (intake, mut stream) = (connection.intake, connection.stream);
+    let reading = tokio::spawn(async move { stream.read(&mut [0; 400]).await });
+    tokio::task::yield_now().await;
+    assert!(!reading.is_finished());
+    intake.settle();
+    // Ten bytes of the fourth one have come.
+    assert_eq!(reading.await.unwrap().unwrap(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_message_may_take_its_time_unless_others_wait() {
+    let budget = Budget::new(1000);
+    let mut slow = Connection::new(Framing::Length, &budget);
+    slow.send(&frame(1000)[..500]).await;
+    assert_eq!(slow.read().unwrap(), 500);
+    tokio::time::advance(Duration::from_secs(100)).await;
+    slow.send(&[7]).await;
+    assert_eq!(slow.read().unwrap(), 1, "nobody waits");
+
+    let mut other = Connection::new(Framing::Length, &budget);
+    other.send(&frame(500)).await;
+    assert_eq!(other.read().unwrap(), 100);
+    tokio::time::advance(LOOK * 2).await;
+    assert_eq!(slow.read().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    drop(slow);
+    assert_eq!(other.read().unwrap(), 400);
+
+    // One that is not that slow is left alone while others wait.
+    let mut fair = Connection::new(Framing::Length, &budget);
+    fair.send(&frame(900)[..500]).await;
+    assert_eq!(fair.read().unwrap(), 100);
+    drop(other);
+    assert_eq!(fair.read().unwrap(), 400);
+    let mut next = Connection::new(Framing::Length, &budget);
+    next.send(&frame(900)).await;
+    assert_eq!(next.read().unwrap(), 100);
+    tokio::time::advance(Duration::from_secs(18)).await;
+    fair.send(&[7; 400]).await;
+    assert_eq!(fair.read().unwrap(), 400);
+    fair.intake.settle();
+    assert_eq!(next.read().unwrap(), 800);
+}
+
+#[tokio::test]
+async fn a_message_that_no_codec_takes_is_not_waited_for() {
+    let budget = Budget::new(2000);
+    let mut connection = Connection::new(Framing::Length, &budget);
+    connection.send(&frame(5000)).await;
+    assert_eq!(connection.read().unwrap(), 5000);
+    assert!(budget.held() <= 2000);
+    connection.intake.let_go();
+    assert_eq!(budget.held(), 0);
+    connection.send(&frame(900)[..800]).await;
+    assert_eq!((connection.read().unwrap(), budget.held()), (800, 0));
+}
+
+#[tokio::test]
+async fn a_message_in_fragments_takes_the_most_that_it_can_be() {
+    let budget = Budget::new(1500);
+    let mut connection = Connection::new(Framing::WebSocket, &budget);
+    let fragment = |first: u8| [vec![first, 50], vec![7; 50]].concat();
+    connection.send(&fragment(0x02)).await;
+    assert_eq!((connection.read().unwrap(), budget.held()), (52, 0));
+    connection.send(&fragment(0x00)).await;
+    assert_eq!((connection.read().unwrap(), budget.held()), (52, 1000));
+    connection.send(&fragment(0x80)).await;
+    assert_eq!((connection.read().unwrap(), budget.held()), (52, 56), "now its size is known");
+    connection.intake.settle();
+    assert_eq!(budget.held(), 0);
+}
+
+#[tokio::test]
+async fn another_budget_holds_what_comes_from_then_on() {
+    let (login, input) = (Budget::new(1000), Budget::new(1000));
+    let mut others = login.account();
+    others.overdraw(1000);
+    let mut connection = Connection::new(Framing::Length, &login);
+    connection.send(&frame(400)).await;
+    assert_eq!(connection.read().unwrap(), 100);
+    assert!(connection.intake.is_held_up() && login.is_short());
+    connection.intake.belongs_to(&input);
+    assert!(!login.is_short(), "it has left the line");
+    assert_eq!((connection.read().unwrap(), input.held()), (300, 300));
+}
+
+proptest! {
+    /// Connections that are settled when their messages have come get all they send, whatever it is, and what they hold
+    /// together stays within the budget.
+    #[test]
+    fn all_comes_through(
+        lengths in proptest::collection::vec(
+            proptest::collection::vec(prop_oneof![4..60usize, 100..1000usize], 1..8), 1..6),
+        total in 1000..3000usize,
+        steps in proptest::collection::vec((0..6usize, 1..700usize), 0..200),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let budget = Budget::new(total);
+            let mut connections: Vec<_> = lengths
+                .iter()
+                .map(|lengths| {
+                    let bytes: Vec<u8> = lengths.iter().flat_map(|at| frame(*at)).collect();
+                    (Connection::new(Framing::Length, &budget), bytes, 0, 0)
+                })
+                .collect();
+            let steps = steps.into_iter().chain((0..2000).map(|at| (at, 700)));
+            for (at, length) in steps {
+                let count = connections.len();
+                let (connection, bytes, sent, read) = &mut connections[at % count];
+                let next = (*sent + length).min(bytes.len());
+                connection.send(&bytes[*sent..next]).await;
+                *sent = next;
+                *read += connection.read().unwrap();
+                assert!(budget.held() <= total, "{} of {total}", budget.held());
+                connection.intake.settle();
+            }
+            for (_, bytes, _, read) in &connections {
+                assert_eq!(*read, bytes.len());
+            }
+            assert_eq!(budget.held(), 0);
+        });
+    }
+}

@@ -1,0 +1,164 @@
+//! How much a session may have waiting for its socket.
+//!
+//! A little at no cost; beyond that, what the node's budget for all output grants. While there is none, a session makes do
+//! with the little, one small event after the other, and a large one waits in line for its room.
+//!
+//! Invariant: an event is handed to the gate only where there is room for it, as far as its size is known before it is
+//! written. What a session has to answer is written in any case, and counted.
+//!
+//! Deliberately absent: the gate and the socket, whose bytes are counted.
+
+use std::task::{ready, Context, Poll};
+
+use super::budget::{Account, Budget};
+use crate::limits;
+
+/// Bytes that may wait at no cost: what leaves room for one more event, and one event as large.
+const FREE: usize = 2 * limits::OUTPUT_FREE;
+
+/// A session's share of the node's output.
+pub(super) struct Outgo {
+    /// What waits beyond [`FREE`].
+    account: Account,
+    /// The size of an event that could not be handed over, and how many bytes it takes of the budget.
+    wanted: Option<(usize, usize)>,
+    /// It may be handed over now.
+    granted: bool,
+}
+
+impl Outgo {
+    pub(super) fn new(budget: &Budget) -> Self {
+        Self { account: budget.account(), wanted: None, granted: false }
+    }
+
+    /// Whether more may be written behind what waits.
+    pub(super) fn has_room(&mut self, waiting: usize) -> bool {
+        waiting < limits::OUTPUT_FREE
+            || waiting < limits::SESSION_OUTPUT && self.account.try_hold(limits::SESSION_OUTPUT)
+    }
+
+    /// Whether the client may go on to ask for what has to be answered in any case.
+    pub(super) fn has_room_for_answers(&mut self, waiting: usize) -> bool {
+        waiting < FREE
+            || waiting < limits::SESSION_OUTPUT_MOST && !self.account.budget().is_used_up()
+    }
+
+    /// For how many bytes there is room behind what waits, one event of this size at least. If for none, [`Outgo::poll`]
+    /// tells when to try again; or the socket does, where it still has much to take.
+    pub(super) fn takes(&mut self, waiting: usize, size: usize) -> usize {
+        if std::mem::take(&mut self.granted) {
+            // What was written meanwhile is counted with it: nobody who holds something waits for more.
+            return size;
+        }
+        if !self.has_room(waiting) {
+            return 0;
+        }
+        let beyond = (waiting + size).saturating_sub(FREE);
+        let all = beyond.max(limits::SESSION_OUTPUT);
+        if beyond > 0 && !self.account.try_hold(all) && !self.account.try_hold(beyond) {
+            self.wanted = Some((size, beyond - self.account.held()));
+            return 0;
+        }
+        let most = (FREE + self.account.held()).min(limits::SESSION_OUTPUT);
+        most.saturating_sub(waiting).max(size)
+    }
+
+    /// Whether an event waits in line for its room.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// Waits in line for the room of an event that was not taken, or until enough of what waits has gone.
+    pub(super) fn poll(&mut self, waiting: usize, context: &mut Context<'_>) -> Poll<()> {
+        let Some((size, beyond)) = self.wanted else { return Poll::Pending };
+        if waiting + size <= FREE {
+            self.account.leave();
+        } else {
+            ready!(self.account.poll_take(beyond, context));
+        }
+        (self.wanted, self.granted) = (None, true);
+        Poll::Ready(())
+    }
+
+    /// Counts what waits now.
+    pub(super) fn count(&mut self, waiting: usize) {
+        self.granted = false;
+        let beyond = waiting.saturating_sub(FREE);
+        if beyond > self.account.held() {
+            self.account.overdraw(beyond);
+        } else if self.account.held() > 0 {
+            self.account.keep(beyond);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    const LARGE: usize = 1 << 20;
+
+    fn poll(outgo: &mut Outgo) -> bool {
+        outgo.poll(limits::OUTPUT_FREE, &mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn a_session_fills_its_output_while_there_is_room_for_all() {
+        let budget = Budget::new(4 * LARGE);
+        let mut outgo = Outgo::new(&budget);
+        assert!(outgo.has_room(limits::SESSION_OUTPUT - 1));
+        assert!(!outgo.has_room(limits::SESSION_OUTPUT));
+        assert_eq!(outgo.takes(limits::SESSION_OUTPUT - 1, LARGE), LARGE);
+        outgo.count(limits::SESSION_OUTPUT + LARGE);
+        assert_eq!(budget.held(), limits::SESSION_OUTPUT + LARGE - FREE);
+        outgo.count(10);
+        assert_eq!(budget.held(), 0);
+        drop(outgo);
+    }
+
+    #[test]
+    fn without_room_it_goes_on_with_little_and_waits_in_line_with_much() {
+        let budget = Budget::new(LARGE);
+        let [mut slow, mut first, mut second] = [(); 3].map(|()| Outgo::new(&budget));
+        slow.count(LARGE + FREE);
+        for outgo in [&mut first, &mut second] {
+            assert_eq!(outgo.takes(0, 10), FREE);
+            assert!(outgo.has_room(limits::OUTPUT_FREE - 1));
+            assert!(!outgo.has_room(limits::OUTPUT_FREE));
+            assert!(!poll(outgo), "nothing is waited for");
+            assert!(outgo.takes(0, LARGE) == 0 && outgo.is_held_up() && !poll(outgo));
+        }
+        slow.count(0);
+        assert!(!poll(&mut second), "it came later");
+        assert!(poll(&mut first) && first.takes(0, LARGE) == LARGE);
+        first.count(LARGE);
+        assert!(!poll(&mut second));
+        first.count(0);
+        assert!(poll(&mut second) && second.takes(0, LARGE) == LARGE);
+    }
+
+    #[test]
+    fn an_event_that_fits_once_enough_has_gone_waits_for_nobody() {
+        let budget = Budget::new(LARGE);
+        let [mut slow, mut outgo] = [(); 2].map(|()| Outgo::new(&budget));
+        slow.count(LARGE + FREE);
+        let size = limits::OUTPUT_FREE + 1;
+        assert_eq!(outgo.takes(limits::OUTPUT_FREE - 1, size), FREE - limits::OUTPUT_FREE + 1);
+        assert!(outgo.takes(limits::OUTPUT_FREE - 1, size + 1) == 0 && !poll(&mut outgo));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(outgo.poll(0, &mut context).is_ready());
+        assert_eq!(outgo.takes(0, size + 1), size + 1);
+        assert!(!budget.is_short());
+    }
+
+    #[test]
+    fn what_is_written_is_counted_even_where_there_is_no_room() {
+        let budget = Budget::new(LARGE);
+        let mut outgo = Outgo::new(&budget);
+        outgo.count(3 * LARGE + FREE);
+        assert_eq!(budget.held(), 3 * LARGE);
+        assert!(!Outgo::new(&budget).has_room(limits::OUTPUT_FREE));
+    }
+}
