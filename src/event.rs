@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::topic::{Realm, Topic};
 
+mod extensions;
+
+pub use extensions::{Extensions, ExtensionsError, Field, Tag};
+
 /// A client's session: random, 1 to 2^53, unique over the cluster; a WAMP id.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -134,6 +138,8 @@ pub struct Event {
     pub properties: Bytes,
     /// What it asks of the realm's state machine: an encoded `Act`. Mostly empty.
     pub act: Bytes,
+    /// Mostly none.
+    pub extensions: Extensions,
 }
 
 impl Event {
@@ -152,6 +158,7 @@ impl Event {
             payload: Payload { encoding: Encoding::Json, args: Bytes::new(), kwargs: Bytes::new() },
             properties: Bytes::new(),
             act,
+            extensions: Extensions::default(),
         }
     }
 
@@ -164,6 +171,6 @@ impl Event {
     /// Bytes the event takes in a segment, dictionaries aside: what counts against the event limit.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.payload.len() + self.properties.len() + self.act.len()
+        self.payload.len() + self.properties.len() + self.act.len() + self.extensions.len()
     }
 }

@@ -47,3 +47,4 @@ pub mod segment;
 pub mod server;
 pub mod storage;
 pub mod topic;
+mod varint;

@@ -20,6 +20,12 @@ pub const SEGMENT_OVERHEAD: usize = 80 << 10;
 /// Largest event, all its parts together, in bytes: a payload of a mebibyte, and what comes with it.
 pub const EVENT: usize = (1 << 20) + (16 << 10);
 
+/// Most extension fields of one event. A reader refuses a body that passes this: raising it needs another log format.
+pub const EXTENSION_FIELDS: usize = 32;
+
+/// Bytes of an event's extension fields, all together, with their tags and lengths. As above.
+pub const EXTENSION_BYTES: usize = 64 << 10;
+
 /// Longest topic or pattern, in bytes of its canonical text: what MQTT can say. It may have any number of parts.
 pub const TOPIC: usize = MQTT_TEXT;
 
@@ -275,6 +281,7 @@ pub const DISPATCH_COMMANDS: usize = 1024;
 const _: () = {
     assert!(EVENT + SEGMENT_OVERHEAD <= SEGMENT_BODY);
     assert!(SEGMENT_TARGET <= SEGMENT_BODY);
+    assert!(EXTENSION_BYTES < EVENT);
     assert!(SEGMENT_BODY < vulpes_raft::wire::MAX_FRAME / 2);
     assert!(READ_BYTES + SEGMENT_BODY < vulpes_raft::wire::MAX_FRAME);
     assert!(TOPIC + REALM + 1024 < SEGMENT_OVERHEAD);

@@ -7,6 +7,7 @@
 //! Deliberately absent: following the order and handing it to subscribers (`replica`, `dispatch`).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -81,6 +82,7 @@ pub struct Log {
     recent: Arc<Mutex<Recent>>,
     tail: watch::Receiver<Tail>,
     head: Arc<watch::Sender<Head>>,
+    withheld: Arc<AtomicU64>,
     sources: Sources,
 }
 
@@ -90,6 +92,7 @@ pub struct LogTail {
     /// Slots kept in memory at most.
     slots: usize,
     tail: watch::Sender<Tail>,
+    withheld: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -117,8 +120,10 @@ pub fn log(tail: Tail, sources: Vec<Arc<dyn Source>>) -> (LogTail, Log) {
     let (sender, receiver) = watch::channel(tail);
     let head = Arc::new(watch::Sender::new(Head::default()));
     let sources = Sources(sources.into());
-    let log = Log { recent: recent.clone(), tail: receiver, head, sources };
-    (LogTail { recent, slots: RECENT_SLOTS, tail: sender }, log)
+    let withheld = Arc::<AtomicU64>::default();
+    let log =
+        Log { recent: recent.clone(), tail: receiver, head, withheld: withheld.clone(), sources };
+    (LogTail { recent, slots: RECENT_SLOTS, tail: sender, withheld }, log)
 }
 
 impl LogTail {
@@ -132,6 +137,10 @@ impl LogTail {
     pub fn append(&self, placed: Arc<Placed>) {
         let resolution = &placed.resolution;
         let tail = Tail { next_slot: resolution.slot.next(), next_position: resolution.end() };
+        let withheld = placed.segment.as_ref().map_or(0, Segment::withheld);
+        if withheld > 0 {
+            self.count_withheld(u64::from(withheld), resolution.slot);
+        }
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.bytes += body_len(&placed);
         recent.placed.push_back(placed);
@@ -142,6 +151,18 @@ impl LogTail {
         drop(recent);
         self.tail.send_replace(tail);
     }
+
+    /// Counts events that no client of this node is shown, and says so each time their number has doubled.
+    fn count_withheld(&self, events: u64, slot: Slot) {
+        let before = self.withheld.fetch_add(events, Ordering::Relaxed);
+        let all = before + events;
+        if all.ilog2() > before.checked_ilog2().unwrap_or(0) || before == 0 {
+            tracing::warn!(
+                %slot, events = all,
+                "events of a newer release are withheld from the clients of this node; upgrade this node"
+            );
+        }
+    }
 }
 
 impl Log {
@@ -149,6 +170,13 @@ impl Log {
     #[must_use]
     pub fn reading_from(&self, sources: Vec<Arc<dyn Source>>) -> Self {
         Self { sources: Sources(sources.into()), ..self.clone() }
+    }
+
+    /// Events since the process started that no client of this node is shown, because they have a critical extension
+    /// field that this release does not know.
+    #[must_use]
+    pub fn withheld_events(&self) -> u64 {
+        self.withheld.load(Ordering::Relaxed)
     }
 
     /// How far this node has read the order.

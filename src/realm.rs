@@ -242,7 +242,7 @@ impl Realms {
                 self.insert_session(session, wire::decode(value).ok()?);
             }
             Key::Retained(realm, topic) => {
-                let retained: Retained = wire::decode(value).ok()?;
+                let retained = Retained::load(value)?;
                 self.note_bond(&realm, &topic, None, Some(&retained));
                 let topics = self.retained.entry(realm).or_default();
                 topics.insert(topic, Arc::new(retained));
@@ -386,6 +386,7 @@ impl Realms {
             properties: Bytes::copy_from_slice(&event.properties),
             bound: terms.will.as_ref().map(bond),
             client: event.client,
+            extensions: event.extensions.copied(),
         });
         let key = Key::Retained(realm.clone(), topic.clone());
         if old.is_some() || new.is_some() {
@@ -515,7 +516,10 @@ fn kept(incoming: &Incoming<'_>, terms: &Terms, old: Option<&Retained>) -> Optio
         return None;
     }
     match old {
-        Some(old) if terms.merge => Some(copied(&value::merged_payload(&old.payload, payload))),
+        // A field that says who may see the old value would be lost, and the value shown to all.
+        Some(old) if terms.merge && !old.extensions.is_critical() => {
+            Some(copied(&value::merged_payload(&old.payload, payload)))
+        }
         _ => Some(copied(payload)),
     }
 }

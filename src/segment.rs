@@ -1,14 +1,18 @@
 //! The body of an advance segment: events, encoded once, with a dictionary of their topics and publishers.
 //!
 //! ```text
-//! header   magic "VSG2", entry u64, incarnation u64, number u64, shard u32          (little-endian, 32 bytes)
-//! events   per event: length of the rest, topic, publisher (varints), flags u8, encoding u8,
+//! header   magic "VSG3", entry u64, incarnation u64, number u64, shard u32          (little-endian, 32 bytes)
+//! events   per event: length of the rest, topic, publisher (varints), flags u8, form u8,
 //!          [length of properties, if flagged], [length of kwargs, if flagged], [length of act, if flagged],
-//!          properties, kwargs, act, args
+//!          [length of extensions, if flagged], properties, kwargs, act, extensions, args
 //! topics   per topic: length of realm, realm, length of text, text (varint lengths)
 //! sessions per publisher: session u64, tag of its client u64 (0: it has no name)
 //! footer   offset of topics u32, number of topics u32, number of publishers u32, number of events u32  (16 bytes)
 //! ```
+//!
+//! The form's low four bits are the payload's encoding. Its top bit says that there are extension fields
+//! ([`Extensions`](crate::event::Extensions)), and the three between are 0. Bodies with the magic "VSG2", which an older
+//! release wrote, have no extension fields, and are otherwise the same.
 //!
 //! Invariant: a body that [`Segment::parse`] accepts yields all its events without error, and parsing never reads
 //! outside the body or allocates more than it is long, whatever the bytes. Persisted and sent: never change, add a
@@ -25,20 +29,28 @@ use vulpes_raft::order::SealedSegment;
 use crate::event::{ClientTag, Event, SessionId};
 use crate::limits;
 use crate::topic::{Realm, Topic};
+use crate::varint;
 
 mod read;
 
 pub use self::read::{Events, Place, Segment, SegmentError, StoredEvent};
 
-const MAGIC: [u8; 4] = *b"VSG2";
+const MAGIC: [u8; 4] = *b"VSG3";
+
+/// Of bodies without extension fields, which are read and no longer written.
+const MAGIC_BEFORE_EXTENSIONS: [u8; 4] = *b"VSG2";
+
 const HEADER: usize = 32;
 const FOOTER: usize = 16;
 
 /// Bytes of a publisher in the dictionary.
 const PUBLISHER: usize = 16;
 
-/// Longest varint of a `u32`, in bytes.
-const VARINT: usize = 5;
+/// Bits of an event's form.
+mod form {
+    pub(super) const ENCODING: u8 = 0x0f;
+    pub(super) const EXTENSIONS: u8 = 0x80;
+}
 
 mod flag {
     pub(super) const EXCLUDE_ME: u8 = 1;
@@ -141,7 +153,7 @@ impl OpenSegment {
             + event.topic.as_str().len()
             + event.realm.as_str().len()
             + PUBLISHER // if it is new
-            + 8 * VARINT
+            + 9 * varint::LONGEST
             + 2;
         if self.count as usize >= limits::SEGMENT_EVENTS
             || self.size() + room > limits::SEGMENT_BODY
@@ -167,7 +179,7 @@ impl OpenSegment {
             return *number;
         }
         let number = self.topics.len() as u32;
-        self.topics_size += 2 * VARINT + key.0.as_str().len() + key.1.as_str().len();
+        self.topics_size += 2 * varint::LONGEST + key.0.as_str().len() + key.1.as_str().len();
         self.topics.push(key.clone());
         self.topic_index.insert(key, number);
         number
@@ -185,40 +197,35 @@ impl OpenSegment {
         flags |= if event.exclude_me { flag::EXCLUDE_ME } else { 0 };
         flags |= if event.disclose_me { flag::DISCLOSE_ME } else { 0 };
         flags |= if event.retain { flag::RETAIN } else { 0 };
-        let (properties, kwargs) =
-            (event.properties.len() as u32, event.payload.kwargs.len() as u32);
-        let act = event.act.len() as u32;
-        let mut length = 2 + varint_len(topic) + varint_len(publisher) + event.size();
-        if properties > 0 {
-            flags |= flag::PROPERTIES;
-            length += varint_len(properties);
-        }
-        if kwargs > 0 {
-            flags |= flag::KWARGS;
-            length += varint_len(kwargs);
-        }
-        if act > 0 {
-            flags |= flag::ACT;
-            length += varint_len(act);
-        }
-        self.buffer.reserve(length + VARINT);
-        put_varint(&mut self.buffer, length as u32);
-        put_varint(&mut self.buffer, topic);
-        put_varint(&mut self.buffer, publisher);
+        let mut form = event.payload.encoding as u8;
+        let mut length = 2 + varint::len(topic) + varint::len(publisher) + event.size();
+        let mut part = |bytes: &[u8], bits: &mut u8, bit: u8| {
+            let size = bytes.len() as u32;
+            if size > 0 {
+                *bits |= bit;
+                length += varint::len(size);
+            }
+            size
+        };
+        let sizes = [
+            part(&event.properties, &mut flags, flag::PROPERTIES),
+            part(&event.payload.kwargs, &mut flags, flag::KWARGS),
+            part(&event.act, &mut flags, flag::ACT),
+            part(event.extensions.as_bytes(), &mut form, form::EXTENSIONS),
+        ];
+        self.buffer.reserve(length + varint::LONGEST);
+        varint::put(&mut self.buffer, length as u32);
+        varint::put(&mut self.buffer, topic);
+        varint::put(&mut self.buffer, publisher);
         self.buffer.put_u8(flags);
-        self.buffer.put_u8(event.payload.encoding as u8);
-        if properties > 0 {
-            put_varint(&mut self.buffer, properties);
-        }
-        if kwargs > 0 {
-            put_varint(&mut self.buffer, kwargs);
-        }
-        if act > 0 {
-            put_varint(&mut self.buffer, act);
+        self.buffer.put_u8(form);
+        for size in sizes.into_iter().filter(|size| *size > 0) {
+            varint::put(&mut self.buffer, size);
         }
         self.buffer.put_slice(&event.properties);
         self.buffer.put_slice(&event.payload.kwargs);
         self.buffer.put_slice(&event.act);
+        self.buffer.put_slice(event.extensions.as_bytes());
         self.buffer.put_slice(&event.payload.args);
     }
 
@@ -250,20 +257,8 @@ impl OpenSegment {
     }
 }
 
-fn varint_len(value: u32) -> usize {
-    (value.max(1).ilog2() as usize) / 7 + 1
-}
-
-fn put_varint(buffer: &mut BytesMut, mut value: u32) {
-    while value >= 0x80 {
-        buffer.put_u8((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    buffer.put_u8(value as u8);
-}
-
 fn put_text(buffer: &mut BytesMut, text: &str) {
-    put_varint(buffer, text.len() as u32);
+    varint::put(buffer, text.len() as u32);
     buffer.put_slice(text.as_bytes());
 }
 

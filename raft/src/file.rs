@@ -14,7 +14,7 @@ use redb::{
 };
 
 use crate::commit::{begin_write, CommitError, Commits};
-use crate::format::LOG_FORMAT;
+use crate::format::{LOG_FORMAT, OLDEST_LOG_FORMAT};
 use crate::host::{self, Host};
 use crate::wire::{self, Identity};
 use crate::witness::{NumberRow, Witness, WitnessError};
@@ -196,8 +196,9 @@ fn claim(database: &Database, own: &Identity, path: &Path) -> Result<(), OpenErr
         (None, Some(_)) => Err(damaged("its format is missing")),
         (Some(format), identity) => {
             let format = format.try_into().map_err(|_| damaged("its format can't be read"))?;
-            match u32::from_le_bytes(format) {
-                LOG_FORMAT => {}
+            let format = u32::from_le_bytes(format);
+            match format {
+                OLDEST_LOG_FORMAT..=LOG_FORMAT => {}
                 found if found > LOG_FORMAT => {
                     return Err(OpenError::Newer { path: path(), found });
                 }
@@ -210,7 +211,10 @@ fn claim(database: &Database, own: &Identity, path: &Path) -> Result<(), OpenErr
                 let (found, own) = (Box::new(found), Box::new(own.clone()));
                 return Err(OpenError::Foreign { path: path(), found, own });
             }
-            Ok(())
+            match format {
+                LOG_FORMAT => Ok(()),
+                _ => raise(database).map_err(failed),
+            }
         }
     }
 }
@@ -237,6 +241,15 @@ fn create(database: &Database, own: &Identity) -> Result<(), CommitError> {
         meta.insert(META_IDENTITY, wire::encode(own).as_slice())?;
     }
     transaction.commit()?;
+    Ok(())
+}
+
+/// Keeps older releases from opening the file: they can't read what this one will write to it.
+fn raise(database: &Database) -> Result<(), CommitError> {
+    let transaction = begin_write(database)?;
+    transaction.open_table(META)?.insert(META_FORMAT, LOG_FORMAT.to_le_bytes().as_slice())?;
+    transaction.commit()?;
+    tracing::info!(format = LOG_FORMAT, "the data directory has this release's log format now");
     Ok(())
 }
 

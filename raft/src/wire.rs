@@ -66,13 +66,21 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Errors
 /// Where the bytes are too short, too long, or not of that shape.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let (value, rest) = decode_front(bytes)?;
+    match rest.len() {
+        0 => Ok(value),
+        left => Err(DecodeError(format!("{left} bytes left over"))),
+    }
+}
+
+/// Decodes what [`encode`] made at the front of some bytes, and gives those behind it.
+///
+/// # Errors
+/// Where the bytes are too short, or not of that shape.
+pub fn decode_front<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
     let (value, used) = bincode::serde::decode_from_slice(bytes, config())
         .map_err(|error| DecodeError(error.to_string()))?;
-    if used == bytes.len() {
-        Ok(value)
-    } else {
-        Err(DecodeError(format!("{} bytes left over", bytes.len() - used)))
-    }
+    Ok((value, &bytes[used..]))
 }
 
 /// What a connection is for. Each has a connection of its own, so that heartbeats never wait behind bodies.

@@ -356,6 +356,7 @@ mod tests {
             applied_slot: Slot(0),
             applied_position: Position(applied),
             tail_position: Position(90),
+            withheld_events: 0,
         });
         status.state = Some(StateStatus {
             next_slot: Slot(1),

@@ -5,7 +5,7 @@ use vulpes_raft::ids::{
 use vulpes_raft::order::{Resolution, Step};
 
 use super::*;
-use crate::event::{ClientTag, Event, Payload, Qos};
+use crate::event::{ClientTag, Event, Extensions, Payload, Qos};
 use crate::segment::{OpenSegment, Segment};
 
 fn realm() -> Realm {
@@ -28,6 +28,7 @@ fn placed(slot: u64, topics: &[&str]) -> Arc<Placed> {
             payload: Payload::raw(Bytes::new()),
             properties: Bytes::new(),
             act: Bytes::new(),
+            extensions: Extensions::default(),
         };
         open.push(&event).unwrap();
     }

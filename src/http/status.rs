@@ -119,6 +119,10 @@ pub struct ReplicaStatus {
     pub applied_position: Position,
     /// Position that the next event of the log gets, as far as this node has heard.
     pub tail_position: Position,
+    /// Events since the process started that are withheld from this node's clients: they come from a newer release, and must
+    /// be understood to be shown. Upgrade the node.
+    #[serde(default)]
+    pub withheld_events: u64,
 }
 
 /// The realms' state as this node has folded it: equal on all nodes at an equal slot.

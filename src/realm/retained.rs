@@ -13,8 +13,9 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
+use vulpes_raft::wire;
 
-use crate::event::{ClientTag, Payload, Qos, SessionId};
+use crate::event::{ClientTag, Extensions, Payload, Qos, SessionId};
 use crate::topic::{Pattern, PatternPart, PatternParts, Topic};
 
 /// Where an event stands.
@@ -49,6 +50,21 @@ pub struct Retained {
     pub bound: Option<Bond>,
     /// The publisher's client, which may have other sessions.
     pub client: ClientTag,
+    /// In a row only where there are any, so that rows without them are as before there were any: see [`Retained::load`].
+    #[serde(skip_serializing_if = "Extensions::is_empty", skip_deserializing)]
+    pub extensions: Extensions,
+}
+
+impl Retained {
+    /// Reads a row; `None` where it can't be read. Bytes behind the other fields are the extension fields.
+    pub(super) fn load(row: &[u8]) -> Option<Self> {
+        let (mut retained, rest) = wire::decode_front::<Self>(row).ok()?;
+        if !rest.is_empty() {
+            let fields: Bytes = wire::decode(rest).ok()?;
+            retained.extensions = Extensions::parse(fields).ok()?;
+        }
+        Some(retained)
+    }
 }
 
 /// A value's tie to a session: what takes its place when that ends.
@@ -242,6 +258,7 @@ mod tests {
             properties: Bytes::new(),
             bound: None,
             client: ClientTag::NONE,
+            extensions: Extensions::default(),
         })
     }
 

@@ -14,13 +14,15 @@ mod values;
 mod wills;
 
 use crate::act::{Attach, Join, Leave, Will, NEVER};
-use crate::event::{ClientTag, Encoding, Event};
+use crate::event::{ClientTag, Encoding, Event, Extensions};
 use crate::payload::{Serializer, Value};
 use crate::segment::OpenSegment;
 
 /// A log that is applied as it is written, with what it brought.
 #[derive(Default)]
 struct Story {
+    /// Bodies are those of the format before the newest.
+    older_bodies: bool,
     realms: Realms,
     rows: BTreeMap<Bytes, Bytes>,
     tail: Option<Resolution>,
@@ -83,7 +85,11 @@ impl Story {
             votes: Vec::new(),
         });
         let base = self.tail.as_ref().map_or(1, |tail| tail.end().0);
-        let hidden = self.step(step, Some(&Segment::parse(sealed.body).unwrap()));
+        let body = match self.older_bodies {
+            true => [b"VSG2", &sealed.body[4..]].concat().into(),
+            false => sealed.body,
+        };
+        let hidden = self.step(step, Some(&Segment::parse(body).unwrap()));
         (base, hidden)
     }
 
@@ -130,6 +136,7 @@ fn event(session: u64, topic: &str, json: &str) -> Event {
         payload: payload(json),
         properties: Bytes::new(),
         act: Bytes::new(),
+        extensions: Extensions::default(),
     }
 }
 

@@ -8,10 +8,10 @@
 use bytes::Bytes;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, SegmentNumber, Shard};
 
-use super::{flag, Publisher, FOOTER, HEADER, MAGIC, PUBLISHER};
-use crate::event::{ClientTag, Encoding, Payload, Qos, SessionId};
-use crate::limits;
+use super::{flag, form, Publisher, FOOTER, HEADER, MAGIC, MAGIC_BEFORE_EXTENSIONS, PUBLISHER};
+use crate::event::{ClientTag, Encoding, Extensions, Payload, Qos, SessionId};
 use crate::topic::{Realm, Topic};
+use crate::{limits, varint};
 
 /// A parsed body: events can be read from it.
 #[derive(Debug, Clone)]
@@ -24,6 +24,9 @@ pub struct Segment {
     topics: Vec<(Realm, Topic)>,
     publishers: Vec<Publisher>,
     touches_state: bool,
+    withheld: u32,
+    /// Bits of an event's form that may be set.
+    forms: u8,
 }
 
 /// A body that is not a segment.
@@ -49,6 +52,8 @@ pub struct StoredEvent {
     pub properties: Bytes,
     /// An encoded `Act`, or nothing.
     pub act: Bytes,
+    /// Mostly none.
+    pub extensions: Extensions,
 }
 
 impl Segment {
@@ -60,9 +65,11 @@ impl Segment {
         if body.len() < HEADER + FOOTER || body.len() > limits::SEGMENT_BODY {
             return Err(SegmentError("wrong length"));
         }
-        if body[..4] != MAGIC {
-            return Err(SegmentError("wrong magic; written by a newer release?"));
-        }
+        let forms = match &body[..4] {
+            magic if *magic == MAGIC => form::ENCODING | form::EXTENSIONS,
+            magic if *magic == MAGIC_BEFORE_EXTENSIONS => form::ENCODING,
+            _ => return Err(SegmentError("wrong magic; written by a newer release?")),
+        };
         let id = AdvanceSegment {
             entry: NodeId(read_u64(&body, 4)),
             incarnation: Incarnation(read_u64(&body, 12)),
@@ -96,22 +103,38 @@ impl Segment {
         if reader.at != footer {
             return Err(SegmentError("bytes left over behind the dictionary"));
         }
-        let touches_state = false;
-        let mut segment =
-            Self { id, shard, body, events_end, count, topics, publishers, touches_state };
+        let (touches_state, withheld) = (false, 0);
+        let mut segment = Self {
+            id,
+            shard,
+            body,
+            events_end,
+            count,
+            topics,
+            publishers,
+            touches_state,
+            withheld,
+            forms,
+        };
         segment.check_events()?;
         Ok(segment)
     }
 
     fn check_events(&mut self) -> Result<(), SegmentError> {
-        let mut touches_state = false;
+        let (mut touches_state, mut withheld) = (false, 0);
         let mut reader = Reader { bytes: &self.body[..self.events_end], at: HEADER };
         for _ in 0..self.count {
-            let frame = Frame::read(&mut reader)?;
+            let frame = Frame::read(&mut reader, self.forms)?;
             if frame.topic as usize >= self.topics.len()
                 || frame.publisher as usize >= self.publishers.len()
             {
                 return Err(SegmentError("event refers outside the dictionary"));
+            }
+            if frame.extensions > 0 {
+                let at = frame.extensions_at();
+                let fields = Extensions::parse(self.body.slice(at..at + frame.extensions))
+                    .map_err(|_| SegmentError("event with malformed extension fields"))?;
+                withheld += u32::from(fields.withhold());
             }
             touches_state |= frame.flags & (flag::RETAIN | flag::ACT) != 0;
         }
@@ -119,6 +142,7 @@ impl Segment {
             return Err(SegmentError("bytes left over behind the events"));
         }
         self.touches_state = touches_state;
+        self.withheld = withheld;
         Ok(())
     }
 
@@ -142,6 +166,13 @@ impl Segment {
     #[must_use]
     pub fn touches_state(&self) -> bool {
         self.touches_state
+    }
+
+    /// How many events have a critical extension field that this release does not know. They keep their positions and
+    /// their place in the state, and this node shows them to nobody.
+    #[must_use]
+    pub fn withheld(&self) -> u32 {
+        self.withheld
     }
 
     /// The whole body.
@@ -215,12 +246,14 @@ impl Iterator for Events<'_> {
             return None;
         }
         let mut reader = Reader { bytes: &segment.body[..segment.events_end], at: self.at };
-        let frame = Frame::read(&mut reader).expect("all events were checked when it was parsed");
+        let frame = Frame::read(&mut reader, segment.forms)
+            .expect("all events were checked when it was parsed");
         self.at = reader.at;
         self.offset += 1;
         let kwargs_at = frame.data + frame.properties;
         let act_at = kwargs_at + frame.kwargs;
-        let args_at = act_at + frame.act;
+        let extensions_at = frame.extensions_at();
+        let args_at = extensions_at + frame.extensions;
         let (publisher, client) = segment.publishers[frame.publisher as usize];
         Some(StoredEvent {
             offset: self.offset - 1,
@@ -237,7 +270,8 @@ impl Iterator for Events<'_> {
                 kwargs: segment.body.slice(kwargs_at..act_at),
             },
             properties: segment.body.slice(frame.data..kwargs_at),
-            act: segment.body.slice(act_at..args_at),
+            act: segment.body.slice(act_at..extensions_at),
+            extensions: Extensions::checked(segment.body.slice(extensions_at..args_at)),
         })
     }
 }
@@ -252,13 +286,14 @@ struct Frame {
     properties: usize,
     kwargs: usize,
     act: usize,
-    /// Where its properties, kwargs, act and args begin.
+    extensions: usize,
+    /// Where its properties, kwargs, act, extensions and args begin.
     data: usize,
 }
 
 impl Frame {
     /// Reads an event and leaves the reader behind it.
-    fn read(reader: &mut Reader<'_>) -> Result<Self, SegmentError> {
+    fn read(reader: &mut Reader<'_>, forms: u8) -> Result<Self, SegmentError> {
         let length = reader.varint()? as usize;
         let end = reader.at.checked_add(length).ok_or(SegmentError("event too long"))?;
         if end > reader.bytes.len() {
@@ -270,17 +305,34 @@ impl Frame {
         let flags = inner.u8()?;
         let qos = Qos::from_tag((flags & flag::QOS_MASK) >> flag::QOS_SHIFT)
             .ok_or(SegmentError("event with unknown quality of service"))?;
-        let encoding =
-            Encoding::from_tag(inner.u8()?).ok_or(SegmentError("event of unknown encoding"))?;
+        let form = inner.u8()?;
+        let encoding = Encoding::from_tag(form & form::ENCODING).filter(|_| form & !forms == 0);
+        let encoding = encoding.ok_or(SegmentError("event of unknown form"))?;
         let properties = if flags & flag::PROPERTIES != 0 { inner.varint()? as usize } else { 0 };
         let kwargs = if flags & flag::KWARGS != 0 { inner.varint()? as usize } else { 0 };
         let act = if flags & flag::ACT != 0 { inner.varint()? as usize } else { 0 };
-        if properties + kwargs + act > end - inner.at {
+        let extensions = if form & form::EXTENSIONS != 0 { inner.varint()? as usize } else { 0 };
+        if properties + kwargs + act + extensions > end - inner.at {
             return Err(SegmentError("event parts longer than the event"));
         }
         let data = inner.at;
         reader.at = end;
-        Ok(Self { topic, publisher, flags, qos, encoding, properties, kwargs, act, data })
+        Ok(Self {
+            topic,
+            publisher,
+            flags,
+            qos,
+            encoding,
+            properties,
+            kwargs,
+            act,
+            extensions,
+            data,
+        })
+    }
+
+    fn extensions_at(&self) -> usize {
+        self.data + self.properties + self.kwargs + self.act
     }
 }
 
@@ -307,18 +359,10 @@ impl<'a> Reader<'a> {
     }
 
     fn varint(&mut self) -> Result<u32, SegmentError> {
-        let mut value = 0u32;
-        for shift in [0, 7, 14, 21, 28] {
-            let byte = self.u8()?;
-            if shift == 28 && byte > 0x0f {
-                break;
-            }
-            value |= u32::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(SegmentError("number too large"))
+        let (value, length) = varint::read(&self.bytes[self.at..])
+            .ok_or(SegmentError("number cut short or too large"))?;
+        self.at += length;
+        Ok(value)
     }
 
     fn text(&mut self) -> Result<&'a str, SegmentError> {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use vulpes_raft::ids::{Incarnation, SegmentNumber};
 
-use crate::event::{Encoding, Payload, Qos};
+use crate::event::{Encoding, Extensions, Field, Payload, Qos, Tag};
 
 use super::*;
 
@@ -22,6 +22,7 @@ fn event(topic: &str, args: &[u8]) -> Event {
         payload: Payload::raw(Bytes::copy_from_slice(args)),
         properties: Bytes::new(),
         act: Bytes::new(),
+        extensions: Extensions::default(),
     }
 }
 
@@ -51,28 +52,84 @@ fn read(segment: &Segment) -> Vec<Event> {
             payload: stored.payload,
             properties: stored.properties,
             act: stored.act,
+            extensions: stored.extensions,
         }
     };
     segment.events().map(event).collect()
 }
 
+/// A body with this magic and these bytes of events, between a header and the dictionaries of one topic and publisher.
+fn golden(magic: &[u8; 4], events: &[&[u8]]) -> Vec<u8> {
+    let mut body = magic.to_vec();
+    for number in [1u64, 2, 3] {
+        body.extend(number.to_le_bytes());
+    }
+    body.extend(4u32.to_le_bytes());
+    body.extend(events.concat());
+    let topics_at = body.len() as u32;
+    body.extend(b"\x06realm1\x03a/b");
+    body.extend(7u64.to_le_bytes());
+    body.extend(9u64.to_le_bytes());
+    for number in [topics_at, 1, 1, events.len() as u32] {
+        body.extend(number.to_le_bytes());
+    }
+    body
+}
+
+/// An event with neither extension fields nor anything else that is rare.
+const PLAIN: &[u8] = &[6, 0, 0, 0b0101, 0, b'h', b'i'];
+
+/// The same with properties, kwargs, an act and two fields.
+const FULL: &[u8] = b"\x15\0\0\xb5\x81\x01\x02\x01\x07pkkA\x01\x01x\xac\x02\x01yhi";
+
+fn full() -> Event {
+    let plain = event("a/b", b"hi");
+    let fields = [Field { tag: Tag(1), value: b"x" }, Field { tag: Tag(300), value: b"y" }];
+    Event {
+        payload: Payload { encoding: Encoding::Json, kwargs: "kk".into(), ..plain.payload },
+        properties: "p".into(),
+        act: "A".into(),
+        extensions: Extensions::new(&fields).unwrap(),
+        ..plain
+    }
+}
+
 #[test]
 fn golden_bytes() {
     let sealed = seal(&[event("a/b", b"hi")]);
-    let mut expected = b"VSG2".to_vec();
-    for number in [1u64, 2, 3] {
-        expected.extend(number.to_le_bytes());
+    assert_eq!(sealed.body, golden(b"VSG3", &[PLAIN]));
+    let sealed = seal(&[event("a/b", b"hi"), full()]);
+    assert_eq!(sealed.body, golden(b"VSG3", &[PLAIN, FULL]));
+    let segment = Segment::parse(sealed.body).unwrap();
+    assert_eq!(read(&segment), [event("a/b", b"hi"), full()]);
+    assert_eq!(segment.withheld(), 1);
+}
+
+#[test]
+fn bodies_of_the_older_format_are_read() {
+    let with_act = b"\x08\0\0\x85\0\x01Ahi";
+    let body = golden(b"VSG2", &[PLAIN, with_act]);
+    assert_eq!(checksum(&golden(b"VSG2", &[PLAIN])), 1_722_775_211_754_606_578);
+    let segment = Segment::parse(body.into()).unwrap();
+    let plain = event("a/b", b"hi");
+    assert_eq!(read(&segment), [plain.clone(), Event { act: "A".into(), ..plain }]);
+    assert_eq!((segment.id(), segment.shard()), (id(), Shard(4)));
+    // It has no room for fields, and nobody guesses.
+    assert!(Segment::parse(golden(b"VSG2", &[FULL]).into()).is_err());
+    assert!(Segment::parse(golden(b"VSG1", &[PLAIN]).into()).is_err());
+}
+
+#[test]
+fn malformed_fields_and_unknown_forms_are_refused() {
+    for bad in [
+        // Fields longer than the event, cut short, out of order, and a form with a bit that has no meaning.
+        &b"\x05\0\0\x05\x80\x01"[..],
+        b"\x06\0\0\x05\x80\x01\x01",
+        b"\x09\0\0\x05\x80\x04\x03\0\x01\0",
+        b"\x06\0\0\x05\x40hi",
+    ] {
+        assert!(Segment::parse(golden(b"VSG3", &[bad]).into()).is_err(), "{bad:?}");
     }
-    expected.extend(4u32.to_le_bytes());
-    expected.extend([6, 0, 0, 0b0101, 0, b'h', b'i']);
-    expected.extend(b"\x06realm1\x03a/b");
-    expected.extend(7u64.to_le_bytes());
-    expected.extend(9u64.to_le_bytes());
-    for number in [39u32, 1, 1, 1] {
-        expected.extend(number.to_le_bytes());
-    }
-    assert_eq!(sealed.body, expected);
-    assert_eq!(sealed.checksum, 1_722_775_211_754_606_578);
 }
 
 #[test]
@@ -96,6 +153,15 @@ fn reading_goes_on_where_it_stopped() {
     assert_eq!(rest, [4, 5, 6, 7, 8, 9]);
 }
 
+fn any_extensions() -> impl Strategy<Value = Extensions> {
+    let value = proptest::collection::vec(any::<u8>(), 0..30);
+    proptest::collection::btree_map(1u32..400, value, 0..4).prop_map(|fields| {
+        let fields: Vec<_> =
+            fields.iter().map(|(tag, value)| Field { tag: Tag(*tag), value }).collect();
+        Extensions::new(&fields).unwrap()
+    })
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let bytes = || proptest::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
     let payload = (0u8..4, bytes(), bytes()).prop_map(|(tag, args, kwargs)| {
@@ -104,8 +170,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         Payload { encoding, args, kwargs }
     });
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), 0u8..3);
-    ("[a-c/]{1,3}", (1u64..5, 0u64..2), flags, payload, bytes(), bytes()).prop_map(
-        |(topic, (publisher, client), flags, payload, properties, act)| {
+    ("[a-c/]{1,3}", (1u64..5, 0u64..2), flags, payload, bytes(), (bytes(), any_extensions()))
+        .prop_map(|(topic, (publisher, client), flags, payload, properties, (act, extensions))| {
             let (exclude_me, disclose_me, retain, qos) = flags;
             Event {
                 realm: Realm::new("r").unwrap(),
@@ -119,9 +185,9 @@ fn any_event() -> impl Strategy<Value = Event> {
                 payload,
                 properties,
                 act,
+                extensions,
             }
-        },
-    )
+        })
 }
 
 proptest! {
@@ -146,7 +212,9 @@ proptest! {
             body[at] = byte;
         }
         let short = body[..cut.index(body.len())].to_vec();
-        for bytes in [body, short] {
+        let mut older = body.clone();
+        older[3] = b'2';
+        for bytes in [body, short, older] {
             if let Ok(segment) = Segment::parse(bytes.into()) {
                 read(&segment);
             }

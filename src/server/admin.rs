@@ -133,12 +133,14 @@ fn sync_status(node: &Node) -> Option<SyncStatus> {
 }
 
 fn replica_status(node: &Node) -> Option<ReplicaStatus> {
-    let tail = node.log()?.tail();
+    let log = node.log()?;
+    let tail = log.tail();
     let known = node.sync().map_or(tail.next_position, |sync| sync.status().next_position);
     Some(ReplicaStatus {
         applied_slot: Slot(tail.next_slot.0 - 1),
         applied_position: tail.next_position,
         tail_position: known.max(tail.next_position),
+        withheld_events: log.withheld_events(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! What a session has at hand for its client: the rest of a segment, or some retained values.
 //!
-//! Invariant: a gate is handed something only while it can take it, and nothing that is hidden or filtered out.
+//! Invariant: a gate is handed something only while it can take it, and nothing that is hidden or filtered out, nor what
+//! has a critical extension field that this release does not know.
 //!
 //! Deliberately absent: where it comes from (`reader`).
 
@@ -67,7 +68,7 @@ impl Current {
             Self::Retained { id, values } => {
                 while gate.can_deliver() {
                     let Some((topic, retained)) = values.front() else { return true };
-                    if reader.is_active(*id) {
+                    if reader.is_active(*id) && !retained.extensions.withhold() {
                         let size = size(topic, &retained.payload, &retained.properties);
                         if room.behind(gate, size) == 0 {
                             return false;
@@ -129,7 +130,8 @@ fn deliver_segment<G: Gate>(
         looks = looks.saturating_sub(1 + subscriptions.len());
         let position = Position(resolution.base.0 + u64::from(event.offset));
         let own = event.exclude_me && event.publisher == session;
-        if own || position < wanted.from || wanted.placed.is_hidden(event.offset) {
+        let withheld = wanted.placed.is_hidden(event.offset) || event.extensions.withhold();
+        if own || withheld || position < wanted.from {
             continue;
         }
         let Some(sending) = reader.sending(at_cursor, position) else { continue };
@@ -228,6 +230,7 @@ fn deliver_retained<G: Gate>(gate: &mut G, id: SubscriptionId, topic: &Topic, re
         payload: retained.payload.clone(),
         properties: retained.properties.clone(),
         act: bytes::Bytes::new(),
+        extensions: retained.extensions.clone(),
     };
     gate.deliver(Delivery {
         event: &event,

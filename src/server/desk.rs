@@ -23,7 +23,7 @@ use vulpes_raft::ids::{NodeId, OrderTime, Position};
 
 use crate::act::{Act, DueId, Progress};
 use crate::entry::{Batch, EntryHandle};
-use crate::event::{ClientTag, Event, SessionId};
+use crate::event::{ClientTag, Event, Extensions, SessionId};
 use crate::limits;
 use crate::realm::{Decision, Due, EndCause, Noted, Notice, Realms, SharedRealms};
 use crate::topic::Realm;
@@ -278,5 +278,6 @@ fn event(id: DueId, due: Due) -> Event {
         payload: due.payload,
         properties: due.properties,
         act: Act::Due(id).encode(),
+        extensions: Extensions::default(),
     }
 }

@@ -29,7 +29,7 @@ use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use vulpes_raft::wire::Identity;
 
 use super::{IndexedRow, Storage};
-use crate::event::{ClientTag, Event, Payload, Qos, SessionId};
+use crate::event::{ClientTag, Event, Extensions, Payload, Qos, SessionId};
 use crate::recent::RecentBodies;
 use crate::segment::{OpenSegment, SealedBody};
 use crate::topic::{Realm, Topic};
@@ -317,6 +317,7 @@ pub(crate) fn event(topic: &str, payload: &[u8]) -> Event {
         payload: Payload::raw(Bytes::copy_from_slice(payload)),
         properties: Bytes::new(),
         act: Bytes::new(),
+        extensions: Extensions::default(),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::segment::{OpenSegment, SealedBody};
 
 mod groups;
 mod model;
+mod older;
 mod release;
 mod state;
 

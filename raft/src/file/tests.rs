@@ -57,15 +57,37 @@ fn another_format_is_refused() {
     let error = of_format(LOG_FORMAT + 1);
     let newer = LOG_FORMAT + 1;
     assert!(matches!(error, OpenError::Newer { found, .. } if found == newer), "{error}");
-    let error = of_format(LOG_FORMAT - 1);
+    let error = of_format(OLDEST_LOG_FORMAT - 1);
     assert!(matches!(error, OpenError::Older { .. }), "{error}");
-    let said = format!("log format {}, this release has {LOG_FORMAT}", LOG_FORMAT - 1);
+    let said = format!("log format {}, this release has {LOG_FORMAT}", OLDEST_LOG_FORMAT - 1);
     assert!(error.to_string().contains(&said), "{error}");
     for key in [META_FORMAT, META_IDENTITY] {
         let disk = changed(|meta| drop(meta.remove(key).unwrap()));
         let error = open_as(&disk, &identity()).unwrap_err();
         assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
     }
+}
+
+/// The release that wrote it can't read what is added to it now.
+#[test]
+fn an_older_format_that_is_read_as_before_is_opened_and_raised() {
+    for format in OLDEST_LOG_FORMAT..=LOG_FORMAT {
+        let disk = changed(|meta| {
+            meta.insert(META_FORMAT, format.to_le_bytes().as_slice()).unwrap();
+        });
+        let stranger = Identity { node: NodeId(2), ..identity() };
+        assert!(matches!(open_as(&disk, &stranger), Err(OpenError::Foreign { .. })));
+        assert_eq!(format_of(&disk), format, "a stranger changes nothing");
+        open_as(&disk, &identity()).unwrap();
+        assert_eq!(format_of(&disk), LOG_FORMAT);
+        open_as(&disk, &identity()).unwrap();
+    }
+}
+
+fn format_of(disk: &SimDisk) -> u32 {
+    let database = host(disk).disk.open_database(&Path::new("data").join(FILE)).unwrap();
+    let (format, _) = read_meta(&database).unwrap();
+    u32::from_le_bytes(format.unwrap().try_into().unwrap())
 }
 
 /// Such a node would otherwise begin anew under its old name, and vote.

@@ -184,6 +184,7 @@ impl Admin for FakeNode {
             applied_slot: self.tail,
             applied_position: Position(1),
             tail_position: Position(1),
+            withheld_events: 0,
         });
         // It names no other nodes: what runs elsewhere on this machine is not asked.
         let status = NodeStatus { node: self.node, state, replica, members: vec![], ..status };

@@ -15,7 +15,7 @@ use vulpes_raft::ids::{Incarnation, NodeId, Position};
 use super::fakes::{host, FakeStorage, FakeSync};
 use super::*;
 use crate::entry::{Batch, Entry, EntryConfig, EntryHandle, SESSION_ANSWERS};
-use crate::event::{ClientTag, Event, Payload, Qos, SessionId};
+use crate::event::{ClientTag, Event, Extensions, Payload, Qos, SessionId};
 use crate::gate::{Answer, PublishError};
 use crate::topic::{Realm, Topic};
 
@@ -83,6 +83,7 @@ impl Session {
             payload: Payload::raw(Bytes::from_static(b"hello")),
             properties: Bytes::new(),
             act: Bytes::new(),
+            extensions: Extensions::default(),
         };
         let events = (0..count).map(|_| event.clone()).collect();
         let first = self.next;

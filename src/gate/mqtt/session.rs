@@ -16,7 +16,7 @@ use super::subscriptions::Subscriptions;
 use super::topics::Topics;
 use super::window::Window;
 use crate::act::Act;
-use crate::event::{ClientTag, Event, Payload, Qos, SessionId};
+use crate::event::{ClientTag, Event, Extensions, Payload, Qos, SessionId};
 use crate::gate::{Delivery, Parting, Request, Resumed, Sending};
 use crate::limits;
 use crate::payload;
@@ -134,6 +134,7 @@ impl Session {
                 true => Bytes::new(),
                 false => Act::Publish(publish.terms).encode(),
             },
+            extensions: Extensions::default(),
         };
         if event.size() > limits::EVENT {
             return Err(Violation::new(

@@ -40,7 +40,7 @@ use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 use super::packet::publish::put_varint;
 use super::{MqttConfig, MqttGate};
 use crate::act::{Act, InFlight, KeptSubscription, Refusal, Will};
-use crate::event::{ClientTag, Payload, Qos, SessionId};
+use crate::event::{ClientTag, Extensions, Payload, Qos, SessionId};
 use crate::gate::{
     Answer, Delivery, EndReason, Gate, KeptReading, Moment, OpenRefusal, PublishError, Request,
     Resumed, RetainedMode, Sending, Stored, SubscribeError, SubscriptionId,
@@ -272,6 +272,7 @@ fn stored(publisher: u64, qos: Qos, payload: Payload, properties: Bytes) -> Stor
         payload,
         properties,
         act: Bytes::new(),
+        extensions: Extensions::default(),
     }
 }
 

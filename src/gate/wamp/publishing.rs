@@ -10,7 +10,7 @@ use super::message::{code, Publish, RequestId, Violation};
 use super::options::PublishOptions;
 use super::{uri, WampGate};
 use crate::act::Act;
-use crate::event::{ClientTag, Event, Qos};
+use crate::event::{ClientTag, Event, Extensions, Qos};
 use crate::gate::Request;
 use crate::limits;
 use crate::topic::{Realm, Topic, ROUTERS_OWN_TEXT};
@@ -87,6 +87,7 @@ impl WampGate {
             payload: self.payload(input, &publish.carried),
             properties: Bytes::new(),
             act,
+            extensions: Extensions::default(),
         }
     }
 

@@ -17,7 +17,7 @@ use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
 use super::*;
 use crate::act::Act;
-use crate::event::{ClientTag, Encoding, Payload, Qos};
+use crate::event::{ClientTag, Encoding, Extensions, Payload, Qos};
 use crate::gate::{After, PublishError, Sending, Stored};
 use crate::payload::{decode, encode, value, Value};
 use crate::procedure::Invoke;
@@ -288,6 +288,7 @@ fn stored(publisher: &str, payload: &[&str]) -> StoredEvent {
         payload,
         properties: Bytes::new(),
         act: Bytes::new(),
+        extensions: Extensions::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
 
 /// The format, the hash of the rows behind the log, and the positions of what subscribers do not see.
 const EXPECTED: (u32, &str, &[u64]) =
-    (5, "f53a62393d34b61291a9f258f1d275e1", &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28]);
+    (6, "f53a62393d34b61291a9f258f1d275e1", &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28]);
 
 fn publish(session: u64, topic: &str, value: &str, terms: Terms) -> Event {
     Event { act: Act::Publish(terms).encode(), ..event(session, topic, value) }
@@ -124,9 +124,18 @@ fn events() -> Vec<(u64, Event)> {
 
 #[test]
 fn one_log_is_one_state() {
-    let mut story = Story::at_entries();
+    // Bodies of the older format make the same state: that is why files that hold them are opened.
+    for older_bodies in [false, true] {
+        let (hash, hidden) = state_of(events(), older_bodies);
+        assert_eq!((LOG_FORMAT, hash.as_str(), hidden.as_slice()), EXPECTED);
+    }
+}
+
+/// The hash of the rows behind these events, and the positions of what subscribers do not see.
+fn state_of(events: Vec<(u64, Event)>, older_bodies: bool) -> (String, Vec<u64>) {
+    let mut story = Story { older_bodies, ..Story::at_entries() };
     let mut hidden = Vec::new();
-    for (entry, event) in events() {
+    for (entry, event) in events {
         let (position, shown) = story.event(entry, event);
         if !shown {
             hidden.push(position);
@@ -134,6 +143,5 @@ fn one_log_is_one_state() {
     }
     let reason = CloseReason::LeaseLost;
     story.step(Step::Closed { entry: NodeId(2), incarnation: Incarnation(2), reason }, None);
-    let hash = story.realms.hash().to_string();
-    assert_eq!((LOG_FORMAT, hash.as_str(), hidden.as_slice()), EXPECTED);
+    (story.realms.hash().to_string(), hidden)
 }

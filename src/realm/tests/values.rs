@@ -1,6 +1,7 @@
 //! What topics keep: values, keywords, and nothing, by stories.
 
 use super::*;
+use crate::event::{Field, Tag};
 
 #[test]
 fn retained_objects_merge_where_asked_and_a_later_publish_unbinds() {
@@ -83,4 +84,39 @@ fn an_mqtt_payload_deletes_only_without_bytes() {
     let published = Event { retain: true, payload: will.payload, ..act(12, "t", &Act::Due(id)) };
     assert!(story.event(1, published).1);
     assert_eq!(story.realms.retained(), 1);
+}
+
+/// The fold carries what it does not know: nodes that know more come to the same state.
+#[test]
+fn retained_values_keep_extension_fields_unaltered() {
+    let extensions = |tag| Extensions::new(&[Field { tag: Tag(tag), value: b"x" }]).unwrap();
+    let mut story = Story::at_entries();
+    story.event(1, event(1, "plain", "1"));
+    let plain = story.realms.hash();
+    for (topic, tag) in [("critical", 9_998), ("optional", 9_999)] {
+        let (_, shown) =
+            story.event(1, Event { extensions: extensions(tag), ..event(1, topic, "1") });
+        assert!(shown, "what is not hidden by the fold is for each node to withhold");
+        story.restart();
+        let view = story.realms.view().realm(&Realm::new(REALM).unwrap());
+        let kept = view.get(&Topic::from_canonical(topic)).unwrap();
+        assert_eq!(kept.extensions, extensions(tag));
+        let low = tag as u8 | 0x80;
+        assert!(story.rows.values().any(|row| row.ends_with(&[4, low, 0x4e, 1, b'x'])));
+        story.event(1, event(1, topic, "null"));
+    }
+    story.restart();
+    assert_eq!(story.realms.hash(), plain);
+}
+
+#[test]
+fn a_value_with_a_critical_field_is_replaced_and_not_merged() {
+    for (tag, merged) in [(9_999, r#"{"a": 1, "b": 2}"#), (9_998, r#"{"b": 2}"#)] {
+        let extensions = Extensions::new(&[Field { tag: Tag(tag), value: b"x" }]).unwrap();
+        let mut story = Story::at_entries();
+        story.event(1, Event { extensions, ..event(1, "t", r#"{"a": 1}"#) });
+        let merge = Act::Publish(Terms { merge: true, ..Terms::default() }).encode();
+        story.event(1, Event { act: merge, ..event(1, "t", r#"{"b": 2}"#) });
+        assert_eq!(story.value("t"), json(merged), "{tag}");
+    }
 }

@@ -22,7 +22,7 @@ use vulpes_raft::sim::{self, SimConfig, SimDisk};
 
 use crate::dispatch::Dispatcher;
 use crate::entry::Inbox;
-use crate::event::{Event, Payload, Qos, SessionId};
+use crate::event::{Event, Extensions, Payload, Qos, SessionId};
 use crate::log::{log, Log, LogTail, Placed, Tail};
 use crate::realm::{Realms, SharedRealms};
 use crate::replica::Command;
@@ -125,7 +125,8 @@ pub(super) struct Node {
     pub(super) clients: Arc<Clients>,
     _inbox: Inbox,
     tail: LogTail,
-    log: Log,
+    pub(super) log: Log,
+    realms: SharedRealms,
     placed: mpsc::UnboundedSender<Arc<Placed>>,
     _stop: watch::Sender<bool>,
 }
@@ -147,7 +148,7 @@ impl Node {
         let desk = Desk::new(calls.clone());
         let (stop, stopping) = watch::channel(false);
         let all = [realm()].into_iter().collect();
-        let states = (realms, desk, calls);
+        let states = (realms.clone(), desk, calls);
         let clients = Clients::new(
             host,
             entry,
@@ -161,27 +162,20 @@ impl Node {
         #[allow(clippy::disallowed_methods)]
         let (placed, to_dispatch) = mpsc::unbounded_channel();
         tokio::spawn(dispatch(asked, to_dispatch));
-        Self { clients: Arc::new(clients), _inbox: inbox, tail, log, placed, _stop: stop }
+        Self { clients: Arc::new(clients), _inbox: inbox, tail, log, realms, placed, _stop: stop }
     }
 
     /// Adds a segment to the log, of messages with these payloads.
     pub(super) fn publish(&self, topic: &str, payloads: &[String]) {
+        let events: Vec<Event> = payloads.iter().map(|payload| event(topic, payload)).collect();
+        self.publish_events(&events);
+    }
+
+    /// The same, of these events.
+    pub(super) fn publish_events(&self, events: &[Event]) {
         let mut open = OpenSegment::default();
-        for payload in payloads {
-            let event = Event {
-                realm: realm(),
-                topic: Topic::from_mqtt(topic).unwrap(),
-                publisher: SessionId(9),
-                client: crate::event::ClientTag::default(),
-                exclude_me: false,
-                disclose_me: false,
-                retain: false,
-                qos: Qos::AtMostOnce,
-                payload: Payload::raw(payload.clone().into()),
-                properties: Bytes::new(),
-                act: Bytes::new(),
-            };
-            open.push(&event).unwrap();
+        for event in events {
+            open.push(event).unwrap();
         }
         let Tail { next_slot: slot, next_position: base } = self.log.tail();
         let number = SegmentNumber(slot.0);
@@ -190,7 +184,8 @@ impl Node {
         let step = Step::Segment(sealed.proposal(vec![]));
         let resolution = Resolution { slot, stamp: Stamp(0), ahead: 0, base, step };
         let segment = Some(Segment::parse(sealed.body).unwrap());
-        let placed = Arc::new(Placed { resolution, segment, hidden: Box::default() });
+        let hidden = self.realms.apply(&resolution, segment.as_ref()).hidden.into();
+        let placed = Arc::new(Placed { resolution, segment, hidden });
         self.tail.append(placed.clone());
         self.placed.send(placed).unwrap();
     }
@@ -215,6 +210,24 @@ async fn dispatch(
             },
             else => return,
         }
+    }
+}
+
+/// An event of another session, of QoS 0.
+pub(super) fn event(topic: &str, payload: &str) -> Event {
+    Event {
+        realm: realm(),
+        topic: Topic::from_mqtt(topic).unwrap(),
+        publisher: SessionId(9),
+        client: crate::event::ClientTag::default(),
+        exclude_me: false,
+        disclose_me: false,
+        retain: false,
+        qos: Qos::AtMostOnce,
+        payload: Payload::raw(Bytes::copy_from_slice(payload.as_bytes())),
+        properties: Bytes::new(),
+        act: Bytes::new(),
+        extensions: Extensions::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 mod alive;
 mod limit;
 mod planted;
+mod withheld;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,7 +13,7 @@ use vulpes_raft::order::CloseReason;
 
 use super::super::*;
 use crate::entry::sync_model::groups_of;
-use crate::event::{ClientTag, Payload, Qos};
+use crate::event::{ClientTag, Extensions, Payload, Qos};
 use crate::keep::StorageVote;
 use crate::topic::{Realm, Topic};
 
@@ -32,6 +32,7 @@ pub(in crate::entry::core) fn event(session: u64, payload: Bytes) -> Event {
         payload: Payload::raw(payload),
         properties: Bytes::new(),
         act: Bytes::new(),
+        extensions: Extensions::default(),
     }
 }
 
