@@ -73,11 +73,6 @@ pub(crate) fn connect_with_will(
     packet(0x10, &body)
 }
 
-/// A WebSocket ping of a client.
-pub(crate) fn ping() -> Vec<u8> {
-    vec![0x89, 0x80, 0, 0, 0, 0]
-}
-
 impl Raw {
     pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;

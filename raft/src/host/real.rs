@@ -68,6 +68,19 @@ fn edges(disk: RealDisk) -> (Arc<dyn Disk>, Arc<dyn Clock>) {
     (Arc::new(disk), Arc::new(SystemClock))
 }
 
+/// Bytes that the system takes for a connection beyond what it has sent already.
+#[cfg(target_os = "linux")]
+const NOT_SENT: u32 = 128 << 10;
+
+/// Small messages go out at once. And a socket takes more as soon as the other side has taken some: with its own bounds
+/// alone it takes megabytes, and then nothing until a third of them has gone, which a slow reader needs minutes for.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_notsent_lowat(NOT_SENT)?;
+    Ok(())
+}
+
 struct Tcp;
 
 impl Net for Tcp {
@@ -75,7 +88,7 @@ impl Net for Tcp {
         Box::pin(async move {
             let addresses = resolve(address).await?;
             let stream = TcpStream::connect(&addresses[..]).await?;
-            stream.set_nodelay(true)?;
+            tune(&stream)?;
             Ok(Box::new(stream) as BoxStream)
         })
     }
@@ -150,7 +163,7 @@ impl Listener for Listening {
                 ready.map_or(Poll::Pending, Poll::Ready)
             });
             let (stream, peer) = accepted.await?;
-            stream.set_nodelay(true)?;
+            tune(&stream)?;
             Ok((Box::new(stream) as BoxStream, peer))
         })
     }
