@@ -133,7 +133,7 @@ struct Node<T> {
     /// Targets whose pattern goes on with anything from here.
     rest: Vec<T>,
     /// Targets whose pattern goes on beyond the depth of the trie.
-    deep: Vec<(PatternParts, T)>,
+    deep: BTreeMap<T, PatternParts>,
 }
 
 impl<T> Default for Node<T> {
@@ -143,7 +143,7 @@ impl<T> Default for Node<T> {
             one: None,
             here: Vec::new(),
             rest: Vec::new(),
-            deep: Vec::new(),
+            deep: BTreeMap::new(),
         }
     }
 }
@@ -161,8 +161,8 @@ impl<T> Node<T> {
     where
         T: Copy,
     {
-        let fitting = self.deep.iter().filter(|(pattern, _)| pattern.matches(topic));
-        found.extend(fitting.map(|(_, target)| *target));
+        let fitting = self.deep.iter().filter(|(_, pattern)| pattern.matches(topic));
+        found.extend(fitting.map(|(target, _)| *target));
     }
 
     fn child(&self, part: PatternPart<'_>) -> Option<Number> {
@@ -193,7 +193,8 @@ impl<T: Copy + Ord> Trie<T> {
         let mut at = ROOT;
         for (depth, part) in pattern.iter().enumerate() {
             if depth == DEPTH {
-                return self.nodes[at].deep.push((pattern.clone(), target));
+                self.nodes[at].deep.insert(target, pattern.clone());
+                return;
             }
             if part == PatternPart::Rest {
                 return add(&mut self.nodes[at].rest, target);
@@ -243,7 +244,7 @@ impl<T: Copy + Ord> Trie<T> {
         match end {
             End::Here => drop(take(&mut node.here, target)),
             End::Rest => drop(take(&mut node.rest, target)),
-            End::Deep => node.deep.retain(|(_, other)| *other != target),
+            End::Deep => drop(node.deep.remove(&target)),
         }
         while let Some((parent, part)) = way.pop() {
             if !self.nodes[at].is_empty() {
