@@ -139,16 +139,22 @@ async fn a_flood_of_subscribes_costs_nobody_a_lease() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_on_the_clusters_threads_are_caught() -> Result<()> {
-    let mut cluster = crate::cluster().nodes(3).prepare()?;
-    for id in 1..=3 {
-        let environment = vec![(PLANT.to_owned(), "ClientsWithTheCluster".to_owned())];
-        cluster.node_mut(id).launch(Launch { environment, ..Launch::default() });
-        cluster.node_mut(id).start()?;
+    // How long they keep the cluster waiting is up to the machine.
+    const TRIES: usize = 4;
+    for _ in 0..TRIES {
+        let mut cluster = crate::cluster().nodes(3).prepare()?;
+        for id in 1..=3 {
+            let environment = vec![(PLANT.to_owned(), "ClientsWithTheCluster".to_owned())];
+            cluster.node_mut(id).launch(Launch { environment, ..Launch::default() });
+            cluster.node_mut(id).start()?;
+        }
+        cluster.ready().await?;
+        if let Err(reason) = flood(&cluster).await {
+            println!("caught: {reason:#}");
+            return Ok(());
+        }
     }
-    cluster.ready().await?;
-    let Err(reason) = flood(&cluster).await else { bail!("nothing is lost with the bug") };
-    println!("caught: {reason:#}");
-    Ok(())
+    bail!("nothing is lost with the bug")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
