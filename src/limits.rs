@@ -74,7 +74,7 @@ pub const LOGIN_BYTES: usize = 16 << 20;
 
 /// How long a client's large message may take to come, while others wait for the room that it takes, and on top of it how
 /// many bytes a second it may take at least.
-pub const INPUT_PATIENCE: (Duration, usize) = (Duration::from_secs(10), 32 << 10);
+pub const INPUT_PATIENCE: (Duration, usize) = (Duration::from_secs(2), 64 << 10);
 
 /// Bytes that each session may have waiting for its socket at no cost, and as many for one more event.
 pub const OUTPUT_FREE: usize = 16 << 10;

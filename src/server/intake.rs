@@ -156,6 +156,14 @@ impl Intake {
         usize::try_from(self.state().follower.told()).unwrap_or(usize::MAX)
     }
 
+    /// Ready where a large message comes too slowly while others wait for what it holds, also while nobody reads it.
+    pub(super) fn poll_late(&self, context: &mut Context<'_>) -> Poll<io::Error> {
+        match self.state().look_whether_late(context) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(error),
+        }
+    }
+
     /// Whether it is not read because there is no room.
     pub(super) fn is_held_up(&self) -> bool {
         self.state().waiting
@@ -235,6 +243,10 @@ impl State {
             };
             return Poll::Ready(Ok(wanted.min(left)));
         }
+        if self.granted {
+            // It has turned out to be larger than any may be; its codec finds that at the end of its frame.
+            self.look_whether_late(context)?;
+        }
         let free = self.terms.free.saturating_sub(self.unsettled);
         if free > 0 {
             return Poll::Ready(Ok(wanted.min(free)));
@@ -268,8 +280,8 @@ impl State {
         if self.off {
             return;
         }
-        self.unsettled = self.unsettled.saturating_add(bytes.len());
-        self.follower.follow(bytes);
+        let kept = self.follower.follow(bytes);
+        self.unsettled = self.unsettled.saturating_add(kept);
         if self.follower.come() == 0 && std::mem::take(&mut self.granted) {
             // It is whole, and held until it is settled.
             self.late = None;

@@ -33,7 +33,8 @@ impl Outgo {
 
     /// Whether more may be written behind what waits.
     pub(super) fn has_room(&mut self, waiting: usize) -> bool {
-        waiting < limits::OUTPUT_FREE
+        self.granted
+            || waiting < limits::OUTPUT_FREE
             || waiting < limits::SESSION_OUTPUT && self.account.try_hold(limits::SESSION_OUTPUT)
     }
 
@@ -61,6 +62,11 @@ impl Outgo {
         }
         let most = (FREE + self.account.held()).min(limits::SESSION_OUTPUT);
         most.saturating_sub(waiting).max(size)
+    }
+
+    /// Whether more waits than is free for each session.
+    pub(super) fn holds_some(&self) -> bool {
+        self.account.held() > 0
     }
 
     /// Whether an event waits in line for its room.

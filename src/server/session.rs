@@ -434,6 +434,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if let Some(wake) = self.look_at_client() {
             return Poll::Ready(wake);
         }
+        if let Poll::Ready(error) = self.transport.intake().poll_late(context) {
+            return Poll::Ready(Wake::Failed(error.into()));
+        }
         // And then: what waits for the socket, and since when, has just been seen.
         self.set_timer();
         if self.timer.as_mut().poll(context).is_ready() {

@@ -31,7 +31,8 @@ pub(super) struct Follower {
     header_length: usize,
     /// Bytes of the current frame's payload that are still to come.
     left: u64,
-    /// Bytes of the current message that have come, headers included.
+    /// Bytes of the current message that have come: its headers, too, where its codec keeps them, and no frames between its
+    /// own.
     come: u64,
     /// What earlier frames and this one have of it, as told by their headers.
     told: u64,
@@ -74,32 +75,44 @@ impl Follower {
         (!self.goes_on && self.framing != Framing::Upgrade).then_some(self.left)
     }
 
-    /// Takes bytes that were read.
-    pub(super) fn follow(&mut self, mut bytes: &[u8]) {
+    /// Takes bytes that were read; tells how many of them their codec keeps.
+    pub(super) fn follow(&mut self, mut bytes: &[u8]) -> usize {
+        let mut keeps = bytes.len();
         if self.framing == Framing::Upgrade {
             self.come += bytes.len() as u64;
-            return;
+            return keeps;
         }
         while !bytes.is_empty() {
             if self.left > 0 {
                 let here = self.left.min(bytes.len() as u64);
                 self.left -= here;
-                self.come += here;
+                if self.aside {
+                    keeps -= here as usize;
+                } else {
+                    self.come += here;
+                }
                 bytes = &bytes[here as usize..];
                 self.end_frame();
                 continue;
             }
             self.header[self.header_length] = bytes[0];
             self.header_length += 1;
-            self.come += 1;
+            // A codec of frames keeps no headers: a message may have any number of empty ones.
+            let kept = u64::from(self.framing != Framing::WebSocket);
+            self.come += kept;
+            keeps -= usize::from(kept == 0);
             bytes = &bytes[1..];
             if let ControlFlow::Break(payload) = self.header() {
-                self.told += payload.saturating_add(self.header_length as u64);
+                if !self.aside {
+                    let frame = payload.saturating_add(kept * self.header_length as u64);
+                    self.told = self.told.saturating_add(frame);
+                }
                 self.left = payload;
                 self.header_length = 0;
                 self.end_frame();
             }
         }
+        keeps
     }
 
     fn end_frame(&mut self) {
@@ -213,11 +226,19 @@ mod tests {
         let mut cuts = cuts.iter().cycle();
         for message in messages {
             let mut rest = &message[..];
+            // The payload begins here.
+            let begin = match (framing, message[1] & 0x7F) {
+                (Framing::WebSocket, length) => {
+                    let extended = [0, 2, 8][usize::from(length.saturating_sub(125))];
+                    2 + extended + usize::from(message[1] >> 7) * 4
+                }
+                _ => 0,
+            };
             while !rest.is_empty() {
                 let come = message.len() - rest.len();
-                assert_eq!(follower.come(), come as u64);
+                assert_eq!(follower.come(), come.saturating_sub(begin) as u64);
                 if come >= HEADER {
-                    assert_eq!(follower.told(), message.len() as u64);
+                    assert_eq!(follower.told(), (message.len() - begin) as u64);
                     assert_eq!(follower.left(), Some(rest.len() as u64));
                 }
                 let cut = (*cuts.next().unwrap()).clamp(1, rest.len());
@@ -244,16 +265,31 @@ mod tests {
     }
 
     #[test]
+    fn frames_without_a_payload_make_no_message_longer() {
+        let mut follower = Follower::new(Framing::WebSocket);
+        follower.follow(&websocket(0x02, 10, true));
+        for _ in 0..1000 {
+            follower.follow(&websocket(0x00, 0, true));
+            follower.follow(&websocket(0x89, 125, true));
+        }
+        assert_eq!((follower.come(), follower.told()), (10, 10));
+        // A length that no message has.
+        follower.follow(&[0x80, 0xFF]);
+        follower.follow(&[0xFF; 12]);
+        assert_eq!(follower.told(), u64::MAX);
+    }
+
+    #[test]
     fn a_message_in_fragments_ends_with_its_last_one() {
         let mut follower = Follower::new(Framing::WebSocket);
         follower.follow(&websocket(0x02, 200, true));
-        assert_eq!((follower.come(), follower.left()), (208, None));
+        assert_eq!((follower.come(), follower.left()), (200, None));
         follower.follow(&websocket(0x89, 5, true));
-        assert_eq!((follower.come(), follower.left()), (219, None));
+        assert_eq!((follower.come(), follower.left()), (200, None));
         follower.follow(&websocket(0x00, 10, true));
-        assert_eq!((follower.come(), follower.left()), (235, None));
+        assert_eq!((follower.come(), follower.left()), (210, None));
         follower.follow(&websocket(0x80, 70_000, true)[..20]);
-        assert_eq!((follower.told(), follower.left()), (235 + 70_014, Some(69_994)));
+        assert_eq!((follower.told(), follower.left()), (210 + 70_000, Some(69_994)));
         follower.follow(&[0; 69_994]);
         assert_eq!((follower.come(), follower.left()), (0, Some(0)));
         follower.follow(&websocket(0x89, 5, true));

@@ -164,16 +164,45 @@ async fn a_message_that_no_codec_takes_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn frames_without_a_payload_hold_nothing() {
+    let budget = Budget::new(1500);
+    let mut connection = Connection::new(Framing::WebSocket, &budget);
+    connection.send(&[0x02, 1, 7]).await;
+    for _ in 0..500 {
+        connection.send(&[0x00, 0, 0x89, 3, 1, 2, 3]).await;
+        assert!(connection.read().unwrap() > 0);
+        connection.intake.settle();
+        assert_eq!(budget.held(), 0);
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_not_read_on_is_late_all_the_same() {
+    let budget = Budget::new(1000);
+    let mut slow = Connection::new(Framing::Length, &budget);
+    slow.send(&frame(1000)[..500]).await;
+    assert_eq!(slow.read().unwrap(), 500);
+    let mut other = Connection::new(Framing::Length, &budget);
+    other.send(&frame(500)).await;
+    assert_eq!(other.read().unwrap(), 100);
+    tokio::time::advance(Duration::from_secs(100)).await;
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(slow.intake.poll_late(&mut context).is_ready());
+    assert!(other.intake.poll_late(&mut context).is_pending(), "it holds nothing");
+}
+
+#[tokio::test]
 async fn a_message_in_fragments_takes_the_most_that_it_can_be() {
     let budget = Budget::new(1500);
     let mut connection = Connection::new(Framing::WebSocket, &budget);
-    let fragment = |first: u8| [vec![first, 50], vec![7; 50]].concat();
+    let fragment = |first: u8| [vec![first, 60], vec![7; 60]].concat();
     connection.send(&fragment(0x02)).await;
-    assert_eq!((connection.read().unwrap(), budget.held()), (52, 0));
+    assert_eq!((connection.read().unwrap(), budget.held()), (62, 0));
     connection.send(&fragment(0x00)).await;
-    assert_eq!((connection.read().unwrap(), budget.held()), (52, 1000));
+    assert_eq!((connection.read().unwrap(), budget.held()), (62, 1000));
     connection.send(&fragment(0x80)).await;
-    assert_eq!((connection.read().unwrap(), budget.held()), (52, 56), "now its size is known");
+    assert_eq!((connection.read().unwrap(), budget.held()), (62, 80), "now its size is known");
     connection.intake.settle();
     assert_eq!(budget.held(), 0);
 }

@@ -51,7 +51,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Terms::Unwatched
         } else if self.transport.can_ask() {
             Terms::Asked
-        } else if self.gate.deadline().is_none() {
+        } else if self.gate.deadline().is_none() || self.outgo.holds_some() {
+            // Whoever holds what all share has to take some of it, whatever keep-alive it has.
             Terms::Takes
         } else {
             Terms::Unwatched
