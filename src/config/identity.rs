@@ -27,7 +27,7 @@ pub const FILE: &str = "identity.toml";
 pub enum IdentityError {
     #[error("can't use the data directory {path}: {error}; check that it exists and may be written", path = path.display())]
     Io { path: PathBuf, error: io::Error },
-    #[error("{path} can't be understood: {reason}; restore it from a backup, or give the node an empty data directory and a new number", path = path.display())]
+    #[error("{path} can't be understood: {reason}; put a copy of this one file back, or give the node an empty data directory and a new number", path = path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error("{path} was written in format {found}, this release knows formats up to {FORMAT}; run the release that wrote it, or a newer one", path = path.display())]
     NewerFormat { path: PathBuf, found: u32 },
