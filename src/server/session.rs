@@ -18,12 +18,12 @@ mod room;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod wake;
 
 use std::future::{poll_fn, Future};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::Poll;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, OwnedSemaphorePermit};
@@ -53,21 +53,13 @@ use gone::Gone;
 use kept::Keeping;
 use liveness::Liveness;
 use room::Room;
-
-/// Messages taken from a socket in one turn.
-const INPUTS_A_TURN: usize = 64;
+use wake::Wake;
 
 /// Characters of a client's name that are shown in the log.
 const SHOWN_NAME: usize = 64;
 
 /// What a message costs beside its bytes, in bytes.
 const MESSAGE_TOIL: usize = 1 << 10;
-
-/// When a session without a deadline looks after itself.
-const IDLE: Duration = Duration::from_secs(3600);
-
-/// How much too early a timer may be, so that it need not be moved every turn.
-const TIMER_SLACK: Duration = Duration::from_millis(100);
 
 pub(super) struct Session<G, T> {
     gate: G,
@@ -114,24 +106,6 @@ enum Standing {
     },
     /// It is over for all, while its connection may still be there.
     Over,
-}
-
-enum Wake {
-    /// There is room for more of what is at hand.
-    Room,
-    /// The client is asked whether it is there.
-    Asked,
-    Inputs,
-    Failed(TransportError),
-    Answer(Answer),
-    /// What the realms' state says to the session; nothing when it was too slow to listen.
-    Word(Option<Word>),
-    Reading(Reading),
-    /// There is something about calls to be told.
-    Told,
-    Submitted(Result<(), EntryClosed>),
-    Time,
-    End(EndReason),
 }
 
 impl<G: Gate, T: Transport> Session<G, T> {
@@ -254,23 +228,6 @@ impl<G: Gate, T: Transport> Session<G, T> {
         self.outgo.count(self.output());
     }
 
-    fn set_timer(&mut self) {
-        let deadline = match (self.closing, self.gate.deadline()) {
-            (Some(limit), _) => limit,
-            (None, Some(moment)) => self.clients.instant(moment),
-            (None, None) => Instant::now() + IDLE,
-        };
-        let keeping = self.keeping.as_ref().and_then(Keeping::deadline);
-        let sign = self.liveness.deadline(self.terms()).map(|moment| self.clients.instant(moment));
-        let others = [keeping, sign, self.gone_until()].into_iter().flatten();
-        let deadline = others.fold(deadline, Instant::min);
-        // A session without a deadline moves its timer once in a while, not every turn.
-        let set = self.timer.deadline();
-        if self.timer.is_elapsed() || set > deadline || set + TIMER_SLACK < deadline {
-            self.timer.as_mut().reset(deadline);
-        }
-    }
-
     fn request(&mut self, request: Request) {
         match request {
             Request::Open { realm, join } => {
@@ -383,109 +340,6 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
         self.may_have_moved();
         done
-    }
-
-    /// What there is to be done. Where it is nothing, all that is held back waits for somebody who will wake the session: what
-    /// waits for room, for the socket.
-    fn poll_wake(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
-        let waited = self.transport.pending();
-        match self.transport.poll_flush(context) {
-            Poll::Ready(Ok(())) if self.closing.is_some() => {
-                return Poll::Ready(Wake::Failed(TransportError::Closed));
-            }
-            Poll::Ready(Ok(())) | Poll::Pending => {}
-            Poll::Ready(Err(error)) => self.output_failed(error),
-        }
-        if let Some(error) = self.is_through() {
-            return Poll::Ready(Wake::Failed(error));
-        }
-        if let Poll::Ready(answer) = self.publishing.poll_answer(context) {
-            return Poll::Ready(Wake::Answer(answer));
-        }
-        if let Standing::Announced { words, .. } = &mut self.standing {
-            if let Poll::Ready(word) = words.poll_recv(context) {
-                return Poll::Ready(Wake::Word(word));
-            }
-        }
-        if let Poll::Ready(result) = self.publishing.poll_submitted(context) {
-            return Poll::Ready(Wake::Submitted(result));
-        }
-        if self.outgo.poll(self.output(), context).is_ready() {
-            return Poll::Ready(Wake::Room);
-        }
-        let has_room = self.has_room();
-        if let Some(calls) = self.calls.as_ref().filter(|_| has_room) {
-            if calls.poll(context).is_ready() {
-                return Poll::Ready(Wake::Told);
-            }
-        }
-        // Both sides may always have something: they take turns at being asked first.
-        self.inputs_first = !self.inputs_first;
-        for inputs in [self.inputs_first, !self.inputs_first] {
-            let wake = match inputs {
-                true => self.poll_inputs(context),
-                false => self.poll_reading(context, waited),
-            };
-            if wake.is_ready() {
-                return wake;
-            }
-        }
-        // After all else: what has come from the client already is a sign of life, too.
-        if let Some(wake) = self.look_at_client() {
-            return Poll::Ready(wake);
-        }
-        if let Poll::Ready(error) = self.transport.intake().poll_late(context) {
-            return Poll::Ready(Wake::Failed(error.into()));
-        }
-        // And then: what waits for the socket, and since when, has just been seen.
-        self.set_timer();
-        if self.timer.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Wake::Time);
-        }
-        // Room that was there and is not used is for others.
-        self.outgo.count(self.output());
-        Poll::Pending
-    }
-
-    fn poll_reading(&mut self, context: &mut Context<'_>, waited: usize) -> Poll<Wake> {
-        let room = self.gate.can_deliver() && self.has_room() && !self.misses_room(waited);
-        if room && self.current.is_some() {
-            return Poll::Ready(Wake::Room);
-        }
-        let Some(reader) = &mut self.reader else { return Poll::Pending };
-        reader.poll(context, room).map(Wake::Reading)
-    }
-
-    fn poll_inputs(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
-        if !self.may_read() {
-            return Poll::Pending;
-        }
-        let mut bytes = 0;
-        while self.inputs.len() < INPUTS_A_TURN && bytes < limits::SESSION_READ {
-            match self.transport.poll_receive(context) {
-                Poll::Ready(Ok(input)) => {
-                    bytes += input.len();
-                    self.inputs.push(input);
-                }
-                Poll::Ready(Err(error)) if self.inputs.is_empty() => {
-                    return match self.input_failed(error) {
-                        Some(error) => Poll::Ready(Wake::Failed(error)),
-                        None => Poll::Pending,
-                    };
-                }
-                // It will fail again in the next turn, after what came before it was taken.
-                Poll::Ready(Err(_)) | Poll::Pending => break,
-            }
-        }
-        if self.inputs.is_empty() {
-            // What the transport keeps to itself, as answers to pings, was taken.
-            if self.reader.is_some() {
-                self.transport.intake().settle();
-            }
-            Poll::Pending
-        } else {
-            Poll::Ready(Wake::Inputs)
-        }
     }
 
     /// Handles what woke the session; tells why it ends, if it does.

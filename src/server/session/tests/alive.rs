@@ -4,6 +4,7 @@
 //! Deliberately absent: clients for whom nothing waits (`liveness`).
 
 use super::*;
+use crate::server::session::wake::TIMER_SLACK;
 
 /// How much waits at the least, however much the client takes.
 const WAITING: usize = 400 << 10;
