@@ -83,6 +83,10 @@ pub const OUTPUT_FREE: usize = 16 << 10;
 /// and waits in line for a large one.
 pub const OUTPUT_BYTES: usize = 128 << 20;
 
+/// Bytes of segments that sessions hold while they wait for their sockets, all together. A session that finds no room lets
+/// its segments go, and reads them again when it goes on.
+pub const SEGMENTS_HELD: usize = 64 << 20;
+
 /// Bytes that a connection of another node may hold unread at no cost.
 pub const PEER_FREE: usize = 64 << 10;
 
@@ -292,6 +296,7 @@ const _: () = {
     assert!(8 * CLIENT_MESSAGE <= LOGIN_BYTES && LOGIN_BYTES <= INPUT_BYTES);
     assert!(8 * CLIENT_MESSAGE <= OUTPUT_BYTES && 2 * OUTPUT_FREE < SESSION_OUTPUT);
     assert!(4 * vulpes_raft::wire::MAX_FRAME <= PEER_BYTES);
+    assert!(8 * (SEGMENT_BODY + SESSION_READ_AHEAD) <= SEGMENTS_HELD);
     assert!(EVENT <= SESSION_WAIT_BYTES);
     assert!(4 * CLIENT_MESSAGE < LINGER_BYTES);
     // A will becomes an argument, and what is kept of it is merged with others and goes through every gate.

@@ -37,6 +37,12 @@ pub struct Placed {
 }
 
 impl Placed {
+    /// Bytes that its body takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.segment.as_ref().map_or(0, |segment| segment.body().len())
+    }
+
     /// Whether subscribers never see the event at this offset.
     #[must_use]
     pub fn is_hidden(&self, offset: u32) -> bool {

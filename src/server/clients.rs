@@ -42,6 +42,8 @@ pub(super) struct Clients {
     pub(super) login: Budget,
     pub(super) input: Budget,
     pub(super) output: Budget,
+    /// What sessions hold of the log until their sockets take it.
+    pub(super) segments: Budget,
     /// One permit a connection.
     pub(super) connections: Arc<Semaphore>,
     /// How many there are in all.
@@ -82,6 +84,7 @@ impl Clients {
             login: Budget::new(limits::LOGIN_BYTES),
             input: Budget::new(limits::INPUT_BYTES),
             output: Budget::new(limits::OUTPUT_BYTES),
+            segments: Budget::new(limits::SEGMENTS_HELD),
             connections: Arc::new(Semaphore::new(most)),
             states: Arc::new(Semaphore::new(limits::SESSION_STATES_BYTES / 1024)),
             most,

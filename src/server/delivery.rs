@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vulpes_raft::ids::{EventId, Position};
+use vulpes_raft::ids::{EventId, Position, Slot};
 
 use crate::event::{Payload, SessionId};
 use crate::gate::{Delivery, Gate, Sending, SubscriptionId};
+use crate::log::Placed;
 use crate::payload;
 use crate::realm::{fits, Retained};
 use crate::segment::{Place, StoredEvent};
@@ -43,6 +44,40 @@ const EVENT_OVERHEAD: usize = 64;
 impl Current {
     pub(super) fn segment(wanted: Wanted) -> Self {
         Self::Segment { wanted, place: Place::default(), chosen: Chosen::default() }
+    }
+
+    /// Bytes of the log that it holds.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Segment { wanted, .. } => {
+                wanted.placed.as_ref().map_or(0, |placed| placed.size())
+            }
+            Self::Retained { .. } => 0,
+        }
+    }
+
+    /// Lets go of the segment, and keeps the place in it.
+    pub(super) fn let_go(&mut self) {
+        if let Self::Segment { wanted, .. } = self {
+            wanted.placed = None;
+        }
+    }
+
+    /// The segment that has to be read again.
+    pub(super) fn missing(&self) -> Option<Slot> {
+        match self {
+            Self::Segment { wanted, .. } if wanted.placed.is_none() => Some(wanted.slot),
+            _ => None,
+        }
+    }
+
+    /// Takes the segment that was read again, if it is still the one that is missing.
+    pub(super) fn take_back(&mut self, placed: Arc<Placed>) {
+        if self.missing() == Some(placed.resolution.slot) {
+            if let Self::Segment { wanted, .. } = self {
+                wanted.placed = Some(placed);
+            }
+        }
     }
 
     /// Whether it is what the session's cursor has come to.
@@ -109,8 +144,9 @@ fn deliver_segment<G: Gate>(
     (place, chosen): (&mut Place, &mut Chosen),
     room: &mut Room<'_>,
 ) -> bool {
-    let Some(segment) = &wanted.placed.segment else { return true };
-    let resolution = &wanted.placed.resolution;
+    let Some(placed) = &wanted.placed else { return false };
+    let Some(segment) = &placed.segment else { return true };
+    let resolution = &placed.resolution;
     let at_cursor = wanted.at_cursor;
     let session: SessionId = gate.session();
     let mut events = segment.events_from(*place);
@@ -130,7 +166,7 @@ fn deliver_segment<G: Gate>(
         looks = looks.saturating_sub(1 + subscriptions.len());
         let position = Position(resolution.base.0 + u64::from(event.offset));
         let own = event.exclude_me && event.publisher == session;
-        let withheld = wanted.placed.is_hidden(event.offset) || event.extensions.withhold();
+        let withheld = placed.is_hidden(event.offset) || event.extensions.withhold();
         if own || withheld || position < wanted.from {
             continue;
         }

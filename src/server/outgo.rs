@@ -69,6 +69,11 @@ impl Outgo {
         self.account.held() > 0
     }
 
+    /// Whether there is room for the event that waited for it.
+    pub(super) fn is_granted(&self) -> bool {
+        self.granted
+    }
+
     /// Whether an event waits in line for its room.
     pub(super) fn is_held_up(&self) -> bool {
         self.wanted.is_some()

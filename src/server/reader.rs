@@ -58,6 +58,8 @@ pub(super) enum Reading {
     Noted(bool),
     /// Some retained values for the session.
     Retained(RetainedValues),
+    /// The segment that the session had let go of, or another one that took its place meanwhile.
+    Back(Arc<Placed>),
     /// A replay came to a place that retention has taken away meanwhile.
     Gone,
     /// The node is ending.
@@ -66,7 +68,9 @@ pub(super) enum Reading {
 
 /// A segment with what the session wants of it.
 pub(super) struct Wanted {
-    pub(super) placed: Arc<Placed>,
+    pub(super) slot: Slot,
+    /// Nothing where it was let go of, until it is read again.
+    pub(super) placed: Option<Arc<Placed>>,
     pub(super) hits: Hits,
     /// Events before this position are not wanted.
     pub(super) from: Position,
@@ -107,6 +111,8 @@ pub(super) struct Reader {
     cursor: Option<Cursor>,
     /// Whose turn it is, so that neither live events nor replays starve the other.
     replay_next: bool,
+    /// A segment is being read again.
+    again: bool,
 }
 
 enum Asked {
@@ -118,6 +124,8 @@ enum Asked {
         unsubscribe: Vec<SubscriptionId>,
         noted: Option<bool>,
     },
+    /// A segment that was let go of.
+    Again(Slot),
 }
 
 enum Done {
@@ -135,6 +143,8 @@ enum Done {
     Left(SubscriptionId),
     /// More of the log was read for a replay.
     Read(ReplayId, Result<Vec<Arc<Placed>>, ReadError>),
+    /// A segment was read again.
+    Back(Slot, Result<Vec<Arc<Placed>>, ReadError>),
     /// A place that the session's cursor goes to.
     Sought(Result<Start, SubscribeError>),
     /// What failed may be tried again.
@@ -170,6 +180,24 @@ impl Reader {
             joining: false,
             cursor: None,
             replay_next: false,
+            again: false,
+        }
+    }
+
+    /// Bytes of the log that it has read ahead.
+    pub(super) fn ahead(&self) -> usize {
+        self.replays.size()
+    }
+
+    /// Lets go of them: they are read again.
+    pub(super) fn let_go(&mut self) {
+        self.replays.let_go();
+    }
+
+    /// Has a segment read again that the session has let go of.
+    pub(super) fn read_again(&mut self, slot: Slot) {
+        if !std::mem::replace(&mut self.again, true) {
+            self.asked.push_back(Asked::Again(slot));
         }
     }
 
@@ -256,7 +284,7 @@ impl Reader {
                 Some(placed) => {
                     let from = placed.resolution.base;
                     let at_cursor = self.is_live_at_cursor();
-                    let wanted = Wanted { placed, hits, from, at_cursor };
+                    let wanted = Wanted { slot, placed: Some(placed), hits, from, at_cursor };
                     Poll::Ready(Some(Reading::Segment(wanted)))
                 }
                 None => {
@@ -308,7 +336,9 @@ impl Reader {
             if at_cursor {
                 hits = self.hits_at_cursor(&placed, hits);
             }
-            let wanted = hits.map(|hits| Wanted { placed, hits, from, at_cursor });
+            let slot = placed.resolution.slot;
+            let placed = Some(placed);
+            let wanted = hits.map(|hits| Wanted { slot, placed, hits, from, at_cursor });
             return Poll::Ready(wanted.map(Reading::Segment));
         }
         if self.seek() {
@@ -355,6 +385,11 @@ impl Reader {
         match asked {
             Asked::Keep { subscribe, unsubscribe, noted } => {
                 self.begin_keep(subscribe, unsubscribe, noted)
+            }
+            Asked::Again(slot) => {
+                let log = self.log.clone();
+                self.working = Some(async move { Done::Back(slot, log.read(slot).await) }.boxed());
+                None
             }
             Asked::Unsubscribe(id) => {
                 self.active.remove(&id);
@@ -454,7 +489,26 @@ impl Reader {
                 replay.buffer.extend(placed);
                 None
             }
-            Done::Read(_, Err(ReadError::Gone { .. })) => Some(Reading::Gone),
+            Done::Back(slot, Ok(placed)) => {
+                self.again = false;
+                // What was read behind it is not for now.
+                let back = placed.into_iter().find(|placed| placed.resolution.slot == slot);
+                back.map(Reading::Back)
+            }
+            Done::Read(_, Err(ReadError::Gone { .. }))
+            | Done::Back(_, Err(ReadError::Gone { .. })) => Some(Reading::Gone),
+            Done::Back(slot, Err(ReadError::Unavailable(reason))) => {
+                tracing::debug!(reason, "a session waits for a storage");
+                let log = self.log.clone();
+                self.working = Some(
+                    async move {
+                        tokio::time::sleep(RETRY).await;
+                        Done::Back(slot, log.read(slot).await)
+                    }
+                    .boxed(),
+                );
+                None
+            }
             Done::Read(id, Err(ReadError::Unavailable(reason))) => {
                 tracing::debug!(reason, "a replay waits for a storage");
                 let (log, next) = (self.log.clone(), self.replays.get_mut(id)?.next);

@@ -39,6 +39,7 @@ use crate::realm::{Decision, EndCause};
 use crate::replica::Command;
 use crate::topic::Realm;
 
+use super::budget::Account;
 use super::calls::Attached;
 use super::clients::Clients;
 use super::delivery::{self, Current};
@@ -71,6 +72,8 @@ pub(super) struct Session<G, T> {
     /// Room for what all nodes keep of the session.
     state_room: Option<OwnedSemaphorePermit>,
     outgo: Outgo,
+    /// What it holds of the log until the socket takes it.
+    segments: Account,
     /// There once the session has to do with calls.
     calls: Option<Attached>,
     /// Where the session outlives its connection.
@@ -112,6 +115,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
     pub(super) fn new(gate: G, transport: T, clients: Arc<Clients>) -> Self {
         let publishing = Publishing::new(gate.session());
         let outgo = Outgo::new(&clients.output);
+        let segments = clients.segments.account();
         let liveness = Liveness::new(clients.now());
         Self {
             gate,
@@ -122,6 +126,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             publishing,
             state_room: None,
             outgo,
+            segments,
             calls: None,
             keeping: None,
             current: None,
@@ -225,7 +230,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if self.reader.is_some() && self.publishing.is_idle() {
             self.transport.intake().settle();
         }
-        self.outgo.count(self.output());
+        self.hold_segments();
+        self.count_output();
     }
 
     fn request(&mut self, request: Request) {
@@ -442,6 +448,11 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Reading::Ended(id) => self.gate.ended(id),
             Reading::Noted(room) => self.reads_anew(room),
             Reading::Segment(wanted) => self.current = Some(Current::segment(wanted)),
+            Reading::Back(placed) => {
+                if let Some(current) = &mut self.current {
+                    current.take_back(placed);
+                }
+            }
             Reading::Retained(values) => self.current = Some(Current::retained(values)),
             Reading::Gone => {
                 let oldest = self.clients.log.head().position;

@@ -228,3 +228,45 @@ async fn unfinished_frames_at_the_node_port_cost_little() -> Result<()> {
     ensure!(growth < BUDGET + SLACK, "the node held {} MiB more", growth >> 20);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscribers_that_read_nothing_hold_what_they_may_together() -> Result<()> {
+    const SUBSCRIBERS: u16 = 400;
+    const EVENTS: usize = 60;
+    // What is written for them, and the segments that they are at.
+    const BUDGETS: u64 = (128 + 64) << 20;
+    let cluster = node().await?;
+    let mut first = cluster.mqtt(1).await?;
+    let text = "x".repeat(MIB);
+    // What the log itself holds in memory is there already.
+    for _ in 0..EVENTS {
+        first.publish_and_wait("frozen.a", &text).await?;
+    }
+    let address = cluster.node(1).mqtt();
+    let subscribe = |number: u16| async move {
+        let mut stream = push(address, &connect(&format!("frozen-{number}"))).await?;
+        let filter = [vec![0, 1], string("$replay/0/frozen/#"), vec![0]].concat();
+        stream.write_all(&packet(0x82, &filter)).await?;
+        let mut answer = [0; 9];
+        stream.read_exact(&mut answer).await?;
+        anyhow::Ok(stream)
+    };
+    let load = async {
+        let mut frozen = try_join_all((0..SUBSCRIBERS).map(subscribe)).await?;
+        for number in 0..20 {
+            first.publish_and_wait("others.a", &format!("a-{number}")).await?;
+        }
+        // One of them reads on, once the others are gone.
+        let mut one = frozen.swap_remove(7);
+        drop(frozen);
+        let mut rest = vec![0; EVENTS * MIB];
+        within("all that it missed", PATIENCE, async { Ok(one.read_exact(&mut rest).await?) })
+            .await?;
+        anyhow::Ok(())
+    };
+    let (done, growth) = growth(&cluster, load).await?;
+    done?;
+    println!("{SUBSCRIBERS} subscribers of {EVENTS} MiB, {} MiB held", growth >> 20);
+    ensure!(growth < BUDGETS + SLACK, "the node held {} MiB more", growth >> 20);
+    Ok(())
+}

@@ -43,6 +43,11 @@ pub(super) struct Replay {
 }
 
 impl Replay {
+    /// Bytes of what was read.
+    pub(super) fn size(&self) -> usize {
+        self.buffer.iter().map(|placed| placed.size()).sum()
+    }
+
     /// The next segment of what was read.
     pub(super) fn advance(&mut self) -> Option<Arc<Placed>> {
         let placed = self.buffer.pop_front()?;
@@ -98,8 +103,21 @@ impl Replays {
         self.replays.contains_key(&AT_CURSOR)
     }
 
-    /// Puts the replay at the cursor in place of the one that was there.
+    /// Bytes of what was read for the one that is read now; others have nothing.
+    pub(super) fn size(&self) -> usize {
+        self.replays.first_key_value().map_or(0, |(_, replay)| replay.size())
+    }
+
+    /// Lets go of what was read: it is read again.
+    pub(super) fn let_go(&mut self) {
+        if let Some((_, replay)) = self.first() {
+            replay.buffer.clear();
+        }
+    }
+
+    /// Puts the replay at the cursor in place of the one that was there. It goes first.
     pub(super) fn set_cursor(&mut self, replay: Replay) {
+        self.let_go();
         self.replays.insert(AT_CURSOR, replay);
     }
 

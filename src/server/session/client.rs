@@ -9,6 +9,7 @@ use super::liveness::{Finding, Seen, Terms};
 use super::{Keeping, Session, Wake};
 use crate::gate::Gate;
 use crate::limits;
+use crate::server::delivery::Current;
 use crate::server::transport::{Transport, TransportError};
 
 impl<G: Gate, T: Transport> Session<G, T> {
@@ -36,6 +37,32 @@ impl<G: Gate, T: Transport> Session<G, T> {
             && self.room.beside(waiting)
             && !self.outgo.is_held_up()
             && self.outgo.has_room(waiting)
+    }
+
+    /// Counts what waits for the socket. Room for an event is not given back while its segment is read again.
+    pub(super) fn count_output(&mut self) {
+        let missing = self.current.as_ref().is_some_and(|current| current.missing().is_some());
+        if !(missing && self.outgo.is_granted()) {
+            self.outgo.count(self.output());
+        }
+    }
+
+    /// Counts what the session holds of the log, and lets go of it where there is no room: what was read ahead first.
+    pub(super) fn hold_segments(&mut self) {
+        let Some(reader) = &mut self.reader else { return };
+        let current = self.current.as_ref().map_or(0, Current::size);
+        let mut held = current + reader.ahead();
+        if !self.segments.try_hold(held) {
+            reader.let_go();
+            held = current;
+        }
+        if !self.segments.try_hold(held) {
+            held = 0;
+            if let Some(current) = &mut self.current {
+                current.let_go();
+            }
+        }
+        self.segments.keep(held);
     }
 
     /// Only with a planted bug: whether there is room and this poll, before which so much waited for the socket, does not

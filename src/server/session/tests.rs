@@ -147,11 +147,13 @@ async fn read_in_steps(
     protocol: Protocol,
     sizes: &[usize],
     steps: &[Step],
-    others: usize,
+    others: Others,
 ) -> Vec<usize> {
     let node = Node::new();
     let mut held = node.clients.output.account();
-    held.overdraw(others);
+    held.overdraw(others.output);
+    let mut segments = node.clients.segments.account();
+    segments.overdraw(others.segments);
     let socket = Socket::default();
     let mut published = 0;
     let mut bytes = 0;
@@ -200,11 +202,17 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn check(protocol: Protocol, sizes: &[usize], steps: &[Step]) {
-    check_beside(protocol, sizes, steps, 0);
+    check_beside(protocol, sizes, steps, Others::default());
 }
 
-/// While other sessions hold so many bytes of the node's output.
-fn check_beside(protocol: Protocol, sizes: &[usize], steps: &[Step], others: usize) {
+/// Bytes that other sessions hold of what all share.
+#[derive(Clone, Copy, Default)]
+struct Others {
+    output: usize,
+    segments: usize,
+}
+
+fn check_beside(protocol: Protocol, sizes: &[usize], steps: &[Step], others: Others) {
     let came = run(read_in_steps(protocol, sizes, steps, others));
     assert!(came.iter().copied().eq(0..came.len()), "each comes once and in its order");
 }
@@ -230,7 +238,20 @@ proptest! {
         steps in steps(),
     ) {
         let protocol = if wamp { Protocol::Wamp } else { Protocol::Mqtt(0) };
-        check_beside(protocol, &sizes, &steps, limits::OUTPUT_BYTES);
+        let others = Others { output: limits::OUTPUT_BYTES, segments: limits::SEGMENTS_HELD };
+        check_beside(protocol, &sizes, &steps, others);
+    }
+
+    /// It lets go of each segment that it can't send at once, and reads it again.
+    #[test]
+    fn a_session_goes_on_without_room_for_segments(
+        wamp in any::<bool>(),
+        sizes in proptest::collection::vec(prop_oneof![200_usize..1000, 0_usize..60_000], 1..20),
+        steps in steps(),
+    ) {
+        let protocol = if wamp { Protocol::Wamp } else { Protocol::Mqtt(0) };
+        let others = Others { segments: limits::SEGMENTS_HELD, ..Others::default() };
+        check_beside(protocol, &sizes, &steps, others);
     }
 
     #[test]

@@ -104,17 +104,20 @@ impl<G: Gate, T: Transport> Session<G, T> {
             return Poll::Ready(Wake::Time);
         }
         // Room that was there and is not used is for others.
-        self.outgo.count(self.output());
+        self.count_output();
         Poll::Pending
     }
 
     fn poll_reading(&mut self, context: &mut Context<'_>, waited: usize) -> Poll<Wake> {
         let room = self.gate.can_deliver() && self.has_room() && !self.misses_room(waited);
-        if room && self.current.is_some() {
-            return Poll::Ready(Wake::Room);
-        }
         let Some(reader) = &mut self.reader else { return Poll::Pending };
-        reader.poll(context, room).map(Wake::Reading)
+        if let Some(current) = self.current.as_ref().filter(|_| room) {
+            match current.missing() {
+                Some(slot) => reader.read_again(slot),
+                None => return Poll::Ready(Wake::Room),
+            }
+        }
+        reader.poll(context, room && self.current.is_none()).map(Wake::Reading)
     }
 
     fn poll_inputs(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
