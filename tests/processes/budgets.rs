@@ -231,10 +231,11 @@ async fn unfinished_frames_at_the_node_port_cost_little() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribers_that_read_nothing_hold_what_they_may_together() -> Result<()> {
-    const SUBSCRIBERS: u16 = 400;
+    const SUBSCRIBERS: u16 = 800;
     const EVENTS: usize = 60;
-    // What is written for them, and the segments that they are at.
-    const BUDGETS: u64 = (128 + 64) << 20;
+    // What is written for them, and the segments that they are at; beside it, what is free for each, and what is being
+    // read for some.
+    const BUDGETS: u64 = ((128 + 64) << 20) + ((SUBSCRIBERS as u64) << 15) + (16 << 20);
     let cluster = node().await?;
     let mut first = cluster.mqtt(1).await?;
     let text = "x".repeat(MIB);
@@ -267,6 +268,7 @@ async fn subscribers_that_read_nothing_hold_what_they_may_together() -> Result<(
     let (done, growth) = growth(&cluster, load).await?;
     done?;
     println!("{SUBSCRIBERS} subscribers of {EVENTS} MiB, {} MiB held", growth >> 20);
-    ensure!(growth < BUDGETS + SLACK, "the node held {} MiB more", growth >> 20);
+    // The allocator keeps some of what was given back. Each segment on its own would be 800 MiB.
+    ensure!(growth < BUDGETS + 2 * SLACK, "the node held {} MiB more", growth >> 20);
     Ok(())
 }
