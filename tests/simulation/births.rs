@@ -39,6 +39,15 @@ const OPENING: Duration = Duration::from_millis(3_000);
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_millis(1_500);
 
+/// Whether this step ends the sessions of an entry's incarnation.
+pub(crate) fn ends(step: &Step, (at, of): (NodeId, Incarnation)) -> bool {
+    match step {
+        Step::Opened { entry, incarnation } => at == *entry && of < *incarnation,
+        Step::Closed { entry, incarnation, .. } => at == *entry && of <= *incarnation,
+        Step::Segment(_) => false,
+    }
+}
+
 /// A session that has not ended.
 struct Living {
     place: (NodeId, Incarnation),
@@ -61,15 +70,7 @@ pub(crate) struct LifeLog {
 impl LifeLog {
     /// The next slot.
     pub(crate) fn take(&mut self, placed: &Placed) -> Result<(), String> {
-        match &placed.resolution.step {
-            Step::Opened { entry, incarnation } => {
-                self.end_all(|(at, of)| at == *entry && of < *incarnation);
-            }
-            Step::Closed { entry, incarnation, .. } => {
-                self.end_all(|(at, of)| at == *entry && of <= *incarnation);
-            }
-            Step::Segment(_) => {}
-        }
+        self.end_all(|place| ends(&placed.resolution.step, place));
         let Some(segment) = &placed.segment else { return Ok(()) };
         let id = segment.id();
         for event in segment.events() {

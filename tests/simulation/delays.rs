@@ -15,8 +15,8 @@ use vulpes::act::{Act, Join};
 use vulpes::event::SessionId;
 use vulpes::log::Placed;
 use vulpes_raft::ids::{Incarnation, NodeId};
-use vulpes_raft::order::Step;
 
+use crate::births::ends;
 use crate::chance::Chance;
 use crate::connection::within;
 use crate::mqtt::{Lasting, Mqtt};
@@ -67,15 +67,7 @@ pub(crate) struct DelayLog {
 impl DelayLog {
     /// The next slot, at this time.
     pub(crate) fn take(&mut self, placed: &Placed, now: u64) -> Result<(), String> {
-        match &placed.resolution.step {
-            Step::Opened { entry, incarnation } => {
-                self.end_all(now, |(at, of)| at == *entry && of < *incarnation);
-            }
-            Step::Closed { entry, incarnation, .. } => {
-                self.end_all(now, |(at, of)| at == *entry && of <= *incarnation);
-            }
-            Step::Segment(_) => {}
-        }
+        self.end_all(now, |place| ends(&placed.resolution.step, place));
         let Some(segment) = &placed.segment else { return Ok(()) };
         let id = segment.id();
         for event in segment.events() {
