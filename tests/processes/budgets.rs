@@ -151,8 +151,9 @@ async fn many_large_publishes_at_once_take_turns() -> Result<()> {
     let (done, growth) = growth(&cluster, load).await?;
     done?;
     println!("{CLIENTS} MiB published at once, {} MiB held", growth >> 20);
-    // What waits to be sealed, and what storages have not written yet, is full now as well.
-    ensure!(growth < BUDGET + SLACK + (48 << 20), "the node held {} MiB more", growth >> 20);
+    // What waits to be sealed, and what storages have not written yet, is full now as well; and the allocator keeps some of
+    // what was given back. Each on its own would be 700 MiB.
+    ensure!(growth < BUDGET + 2 * SLACK + (48 << 20), "the node held {} MiB more", growth >> 20);
     Ok(())
 }
 

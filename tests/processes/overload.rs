@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+use futures::future::try_join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -31,12 +32,20 @@ const SUBSCRIBE: u8 = 0x82;
 /// An MQTT connection whose client does nothing by itself.
 async fn connect(address: SocketAddr, name: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
-    let body = [string("MQTT"), vec![4, 2, 0, 0], string(name)].concat();
-    stream.write_all(&packet(CONNECT, &body)).await?;
+    stream.write_all(&packet(CONNECT, &body(name))).await?;
+    welcome(&mut stream).await?;
+    Ok(stream)
+}
+
+fn body(name: &str) -> Vec<u8> {
+    [string("MQTT"), vec![4, 2, 0, 0], string(name)].concat()
+}
+
+async fn welcome(stream: &mut TcpStream) -> Result<()> {
     let mut answer = [0; 4];
     within("a welcome", SLOW, async { Ok(stream.read_exact(&mut answer).await?) }).await?;
     ensure!(answer == [0x20, 2, 0, 0], "{answer:02x?} is no welcome");
-    Ok(stream)
+    Ok(())
 }
 
 fn subscribe(number: u16, filter: &str) -> Vec<u8> {
@@ -184,4 +193,27 @@ async fn many_replays_at_once_cost_nobody_a_lease() -> Result<()> {
         });
     }
     nobody_else_notices(&cluster, load).await
+}
+
+/// All clients of a node that has ended come back to the others at once, and a busy node accepts them when it can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_come_all_at_once_are_all_accepted() -> Result<()> {
+    const CLIENTS: usize = 1500;
+    let system = std::fs::read_to_string("/proc/sys/net/core/somaxconn")?.trim().parse()?;
+    let clients = CLIENTS.min(system);
+    let cluster = crate::cluster().nodes(1).start().await?;
+    let address = cluster.node(1).mqtt();
+    cluster.node(1).pause().await?;
+    let one = |number: usize| async move {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(&packet(CONNECT, &body(&format!("back-{number}")))).await?;
+        anyhow::Ok(stream)
+    };
+    let all = try_join_all((0..clients).map(one));
+    let mut streams = within("a frozen node's system accepts them", SLOW, all).await?;
+    cluster.node(1).resume().await?;
+    for stream in &mut streams {
+        welcome(stream).await?;
+    }
+    Ok(())
 }

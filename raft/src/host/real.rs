@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use futures::future::BoxFuture;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::{
     BoxStream, Clock, CommitMode, Disk, FileId, Host, InPlace, Listener, Net, Random, Workers,
@@ -71,6 +71,10 @@ fn edges(disk: RealDisk) -> (Arc<dyn Disk>, Arc<dyn Clock>) {
 /// Bytes that the system takes for a connection beyond what it has sent already.
 #[cfg(target_os = "linux")]
 const NOT_SENT: u32 = 128 << 10;
+
+/// Connections that the system holds until they are accepted, if its own limit (`net.core.somaxconn`) allows as many. It
+/// resets those that come while there is no room, and all clients of a node that has ended come back at once.
+const BACKLOG: u32 = 4096;
 
 /// Small messages go out at once. And a socket takes more as soon as the other side has taken some: with its own bounds
 /// alone it takes megabytes, and then nothing until a third of them has gone, which a slow reader needs minutes for.
@@ -136,7 +140,7 @@ pub async fn listen_all(address: &str) -> io::Result<Vec<TcpListener>> {
         if let Some(first) = listeners.first().filter(|_| wanted.port() == 0) {
             wanted.set_port(first.local_addr()?.port());
         }
-        match TcpListener::bind(wanted).await {
+        match bind(wanted) {
             Ok(listener) => listeners.push(listener),
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => missing = Some(error),
             Err(error) => return Err(error),
@@ -146,6 +150,17 @@ pub async fn listen_all(address: &str) -> io::Result<Vec<TcpListener>> {
         Some(error) if listeners.is_empty() => Err(error),
         _ => Ok(listeners),
     }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Connections of the process before this one may still be on their way out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// At least one socket.
