@@ -167,9 +167,11 @@ pub enum SubscribeError {
     #[error("there is no such place in the log; its last position is {last}")]
     Ahead { last: Position },
     #[error(
-        "a session may have {} subscriptions at most, with {} bytes of topics all together",
+        "a session may have {} subscriptions at most, with {} bytes of topics all together; a pattern of more \
+         than {} levels counts several times",
         crate::limits::SESSION_SUBSCRIPTIONS,
-        crate::limits::SESSION_PATTERNS
+        crate::limits::SESSION_PATTERNS,
+        crate::topic::INDEXED_PARTS
     )]
     TooMany,
     #[error("as many filters as there is room for are kept already")]

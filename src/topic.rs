@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
-pub use pattern::{Pattern, PatternPart, PatternParts};
+pub use pattern::{weight, Pattern, PatternPart, PatternParts, INDEXED_PARTS};
 
 /// First parts of topics that no client publishes to.
 const ROUTERS_OWN: &[&str] = &["wamp", "$SYS", "$share", "$replay", "$snapshot"];

@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::topic::{Pattern, PatternPart, PatternParts, Topic};
+use crate::topic::{Pattern, PatternPart, PatternParts, Topic, INDEXED_PARTS};
 
-/// Parts of a pattern that the trie has nodes for. Patterns that go on for longer are matched one by one where it ends.
-pub(super) const DEPTH: usize = 32;
+/// How deep the trie is. Patterns that go on for longer are matched one by one where it ends.
+pub(super) const DEPTH: usize = INDEXED_PARTS;
 
 /// Patterns of one realm.
 #[derive(Debug)]
@@ -132,8 +132,8 @@ struct Node<T> {
     here: Vec<T>,
     /// Targets whose pattern goes on with anything from here.
     rest: Vec<T>,
-    /// Targets whose pattern goes on beyond the depth of the trie.
-    deep: BTreeMap<T, PatternParts>,
+    /// Patterns that go on beyond the depth of the trie, with their targets.
+    deep: BTreeMap<PatternParts, Vec<T>>,
 }
 
 impl<T> Default for Node<T> {
@@ -161,8 +161,8 @@ impl<T> Node<T> {
     where
         T: Copy,
     {
-        let fitting = self.deep.iter().filter(|(_, pattern)| pattern.matches(topic));
-        found.extend(fitting.map(|(target, _)| *target));
+        let fitting = self.deep.iter().filter(|(pattern, _)| pattern.matches(topic));
+        fitting.for_each(|(_, targets)| found.extend_from_slice(targets));
     }
 
     fn child(&self, part: PatternPart<'_>) -> Option<Number> {
@@ -193,8 +193,8 @@ impl<T: Copy + Ord> Trie<T> {
         let mut at = ROOT;
         for (depth, part) in pattern.iter().enumerate() {
             if depth == DEPTH {
-                self.nodes[at].deep.insert(target, pattern.clone());
-                return;
+                let targets = self.nodes[at].deep.entry(pattern.clone()).or_default();
+                return add(targets, target);
             }
             if part == PatternPart::Rest {
                 return add(&mut self.nodes[at].rest, target);
@@ -244,7 +244,11 @@ impl<T: Copy + Ord> Trie<T> {
         match end {
             End::Here => drop(take(&mut node.here, target)),
             End::Rest => drop(take(&mut node.rest, target)),
-            End::Deep => drop(node.deep.remove(&target)),
+            End::Deep => {
+                if node.deep.get_mut(pattern).is_some_and(|targets| take(targets, target)) {
+                    node.deep.remove(pattern);
+                }
+            }
         }
         while let Some((parent, part)) = way.pop() {
             if !self.nodes[at].is_empty() {

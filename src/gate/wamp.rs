@@ -270,7 +270,7 @@ impl WampGate {
         let kind = Kind {
             own: options.is_own(),
             changes: options.retained == RetainedMode::Changes,
-            text: pattern.size(),
+            text: pattern.weight(),
             filter: options.filter.as_ref().map_or(0, terms::weight),
         };
         match self.subscriptions.subscribe(request, &pattern, kind) {

@@ -67,6 +67,20 @@ impl fmt::Debug for PatternParts {
     }
 }
 
+/// Parts of a pattern that an index has nodes for. A pattern with more is matched by itself, part by part.
+pub const INDEXED_PARTS: usize = 32;
+
+/// How many times such a pattern counts among those of a session.
+const DEEP: usize = 16;
+
+/// What an MQTT topic filter counts among the patterns of a session: its bytes, or a multiple of them where it has wildcards
+/// and more than [`INDEXED_PARTS`].
+#[must_use]
+pub fn weight(filter: &str) -> usize {
+    let is_deep = filter.contains(['+', '#']) && filter.split('/').count() > INDEXED_PARTS;
+    filter.len() * if is_deep { DEEP } else { 1 }
+}
+
 impl Pattern {
     /// Reads an MQTT topic filter (MQTT 5 section 4.7.1).
     ///
@@ -136,6 +150,15 @@ impl Pattern {
     pub fn from_wamp_prefix(text: &str) -> Result<Self, TopicError> {
         check_wamp(text)?;
         Ok(Self::Prefix(text.into()))
+    }
+
+    /// What it counts among the patterns of a session, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Parts(parts) => weight(parts.as_str()),
+            Self::Exact(_) | Self::Prefix(_) => self.size(),
+        }
     }
 
     /// Bytes of its text.

@@ -42,7 +42,7 @@ const LIMITS: &[(&str, Edge)] = &[
     ("WAMP_SILENCE", Elsewhere),
     ("SESSION_STALLED", Elsewhere),
     ("SESSION_SUBSCRIPTIONS", Here),
-    ("SESSION_PATTERNS", Elsewhere),
+    ("SESSION_PATTERNS", Here),
     ("SESSION_STATES_BYTES", Elsewhere),
     ("SESSION_UNANSWERED", Here),
     ("SESSION_UNANSWERED_BYTES", Elsewhere),
@@ -366,4 +366,35 @@ async fn filters_have_a_size_together(cluster: &Cluster) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Their patterns have so many bytes together, in one write; those with many levels and wildcards count sixteen times.
+#[tokio::test]
+async fn patterns_have_a_size_together() -> Result<()> {
+    let mut cluster = crate::cluster().nodes(1).start().await?;
+    let longest = limits::TOPIC;
+    let plain = |number: usize| format!("{number:02}{}", "x".repeat(longest - 2));
+    let full: Vec<String> = (0..limits::SESSION_PATTERNS / longest).map(plain).collect();
+    let deep = "+/".repeat(longest / 2) + "+";
+    let rest = "r".repeat(limits::SESSION_PATTERNS % longest);
+    for fill in [&full[..], &[deep]] {
+        let mut client = Raw::mqtt(cluster.node(1).mqtt(), "patterns").await?;
+        let mut body = vec![0, 1];
+        let filters = fill.iter().chain([&rest]).map(String::as_str);
+        for filter in filters.chain(["x"]) {
+            body.extend([string(filter), vec![1]].concat());
+        }
+        client.say(&packet(0x82, &body)).await?;
+        let codes = next_packet(&mut client, 0x90).await?.split_off(2);
+        let (last, granted) = codes.split_last().context("no codes")?;
+        ensure!(*last == 0x80 && granted.iter().all(|code| *code == 1), "{codes:02x?}");
+    }
+    let mut client = Raw::wamp(cluster.node(1).wamp()).await?;
+    let topics = full.iter().chain([&rest]).map(String::as_str).chain(["x"]);
+    let asked = (1..).zip(topics).map(|(request, topic)| json!([32, request, {}, topic]));
+    client.say(&frames(asked)).await?;
+    let refused = client.messages(8, 1).await?;
+    ensure!(refused[0][2] == full.len() + 2, "{refused:?}");
+    client.messages(33, full.len() + 1).await?;
+    cluster.node_mut(1).check_alive()
 }

@@ -22,7 +22,7 @@ use crate::gate::{
     most_subscriptions, Request, RetainedMode, SubscribeError, Subscription, SubscriptionId,
 };
 use crate::limits;
-use crate::topic::Pattern;
+use crate::topic::{weight, Pattern};
 use kept::Keeping;
 
 /// What a subscription was granted.
@@ -51,6 +51,13 @@ struct Entry {
     condition: usize,
     /// The subscription that shows the retained values once more, if there was one.
     again: Option<SubscriptionId>,
+}
+
+impl Entry {
+    /// What it counts among the patterns of the session.
+    fn weight(&self) -> usize {
+        weight(&self.text)
+    }
 }
 
 #[derive(Debug)]
@@ -293,7 +300,7 @@ impl Subscriptions {
     /// Takes up a subscription that waits for the node's answer.
     fn insert(&mut self, entry: Entry) -> Result<SubscriptionId, Violation> {
         if self.by_id.len() >= most_subscriptions()
-            || self.text_bytes + entry.text.len() > limits::SESSION_PATTERNS
+            || self.text_bytes + entry.weight() > limits::SESSION_PATTERNS
         {
             return Err(too_many());
         }
@@ -311,7 +318,7 @@ impl Subscriptions {
     }
 
     fn add(&mut self, entry: Entry) -> SubscriptionId {
-        self.text_bytes += entry.text.len();
+        self.text_bytes += entry.weight();
         self.condition_bytes += entry.condition;
         self.last += 1;
         let id = SubscriptionId(self.last);
@@ -431,7 +438,7 @@ impl Subscriptions {
 
     fn remove(&mut self, id: SubscriptionId) {
         let Some(entry) = self.by_id.remove(&id) else { return };
-        self.text_bytes -= entry.text.len();
+        self.text_bytes -= entry.weight();
         self.condition_bytes -= entry.condition;
         if self.by_text.get(&entry.text) == Some(&id) {
             self.by_text.remove(&entry.text);

@@ -101,7 +101,7 @@ fn the_node_refuses_subscriptions() {
     let table = [
         ("gone 1 7", "83", "the log is kept only from position 7 on"),
         ("ahead 1 7", "83", "there is no such place in the log; its last position is 7"),
-        ("toomany 1", "97", "a session may have 10000 subscriptions at most, with 1048576 bytes of topics all together"),
+        ("toomany 1", "97", "a session may have 10000 subscriptions at most, with 1048576 bytes of topics all together; a pattern of more than 32 levels counts several times"),
         ("unavailable 1", "80", "the log can't be read right now; try again"),
     ];
     for (word, code, text) in table {
