@@ -240,6 +240,8 @@ pub enum EndReason {
     Lost,
     /// The client has been too slow with its handshake.
     HandshakeTimeout,
+    /// A large message comes so slowly that it keeps those of others waiting.
+    TooSlow,
     /// The client reads so slowly that the log is not kept any more where it is.
     FellBehind { oldest: Position },
 }

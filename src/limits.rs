@@ -72,9 +72,9 @@ pub const INPUT_BYTES: usize = 64 << 20;
 /// The same of all connections whose session is not open yet.
 pub const LOGIN_BYTES: usize = 16 << 20;
 
-/// How long a client's large message may take to come, while others wait for the room that it takes, and on top of it how
-/// many bytes a second it may take at least.
-pub const INPUT_PATIENCE: (Duration, usize) = (Duration::from_secs(2), 64 << 10);
+/// How fast a client's large message comes at least, while others wait for the room that it takes: so many bytes a second,
+/// in each window of this length.
+pub const INPUT_PACE: (Duration, usize) = (Duration::from_secs(2), 64 << 10);
 
 /// Bytes that each session may have waiting for its socket at no cost, and as many for one more event.
 pub const OUTPUT_FREE: usize = 16 << 10;
@@ -82,6 +82,10 @@ pub const OUTPUT_FREE: usize = 16 << 10;
 /// Bytes beyond that, of all sessions together. While there is no room, a session gets one small event after the other,
 /// and waits in line for a large one.
 pub const OUTPUT_BYTES: usize = 128 << 20;
+
+/// How fast a client takes what it holds of that at least, while others wait for it: so many bytes a second, in each window
+/// of this length.
+pub const OUTPUT_PACE: (Duration, usize) = (Duration::from_secs(2), 64 << 10);
 
 /// Bytes of segments that sessions hold while they wait for their sockets, all together. A session that finds no room lets
 /// its segments go, and reads them again when it goes on.
@@ -93,9 +97,12 @@ pub const PEER_FREE: usize = 64 << 10;
 /// Bytes of larger frames that are on their way from other nodes, all together.
 pub const PEER_BYTES: usize = 64 << 20;
 
-/// How long such a frame may take to come, while others wait for the room that it takes, and on top of it how many bytes
-/// a second it may take at least.
-pub const PEER_PATIENCE: (Duration, usize) = (Duration::from_secs(3), 1 << 20);
+/// The same of Raft alone, so that no other service can hold it up.
+pub const RAFT_BYTES: usize = 64 << 20;
+
+/// How fast such a frame comes at least, while others wait for the room that it takes: so many bytes a second, in each window
+/// of this length.
+pub const PEER_PACE: (Duration, usize) = (Duration::from_secs(3), 1 << 20);
 
 /// Connections of other nodes that may be open at once: several services from each, and some that are being replaced.
 pub const PEER_CONNECTIONS: usize = 1024;
@@ -125,7 +132,8 @@ pub const LINGER_BYTES: usize = 16 << 20;
 /// something waits for its socket, to take some of it is a sign of life, and to take nothing is silence.
 pub const WAMP_SILENCE: Duration = Duration::from_secs(5);
 
-/// Bytes that the topics and patterns of one session's subscriptions have, all together.
+/// Bytes that the topics and patterns of one session's subscriptions have, all together. Patterns that no index has count
+/// several times (`topic::weight`).
 pub const SESSION_PATTERNS: usize = 1 << 20;
 
 /// How long an MQTT client without a keep-alive may take nothing of what waits for its socket.

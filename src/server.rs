@@ -32,6 +32,7 @@ mod listen;
 mod metered;
 pub mod node;
 mod outgo;
+mod pace;
 mod peers;
 mod publishing;
 mod reader;

@@ -458,6 +458,9 @@ impl Gate for MqttGate {
             EndReason::Lost => {
                 (Reason::ServerBusy, "the node lost its lease; the session is over everywhere")
             }
+            EndReason::TooSlow => {
+                (Reason::ServerBusy, "a large message came too slowly while others waited")
+            }
             EndReason::HandshakeTimeout => {
                 (Reason::ServerUnavailable, "the session was not opened in time")
             }

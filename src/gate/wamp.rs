@@ -518,7 +518,13 @@ impl Gate for WampGate {
         match (&self.state, reason) {
             (State::Closed, _) => {}
             (_, EndReason::Shutdown) => self.part(Farewell::Away(format!("{uri}: {sentence}"))),
-            (_, EndReason::Unavailable | EndReason::Lost | EndReason::FellBehind { .. }) => {
+            (
+                _,
+                EndReason::Unavailable
+                | EndReason::Lost
+                | EndReason::TooSlow
+                | EndReason::FellBehind { .. },
+            ) => {
                 self.part(Farewell::Again(format!("{uri}: {sentence}")));
             }
             (State::Open { .. }, EndReason::TakenOver | EndReason::HandshakeTimeout) => {

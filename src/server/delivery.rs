@@ -13,6 +13,7 @@ use vulpes_raft::ids::{EventId, Position, Slot};
 
 use crate::event::{Payload, SessionId};
 use crate::gate::{Delivery, Gate, Sending, SubscriptionId};
+use crate::limits;
 use crate::log::Placed;
 use crate::payload;
 use crate::realm::{fits, Retained};
@@ -21,20 +22,25 @@ use crate::topic::Topic;
 
 use super::outgo::Outgo;
 use super::reader::{Reader, RetainedValues, Wanted};
+use super::session::LOOK_TOIL;
 
-/// Events looked at in one turn, and filters that are tried on them, where few of them are for the session.
-const LOOKS_A_TURN: usize = 4096;
+/// Bytes of a value that are searched in the time that it takes to write one.
+const SEARCHED_AT_ONCE: usize = 16;
 
 pub(super) enum Current {
     Segment { wanted: Wanted, place: Place, chosen: Chosen },
     Retained { id: SubscriptionId, values: VecDeque<(Topic, Arc<Retained>)> },
 }
 
-/// The subscriptions that are to have the event at a place, where they are known, and how many of them have it.
+/// The subscriptions that are to have the event at a place.
 #[derive(Default)]
 pub(super) struct Chosen {
-    known: bool,
+    /// There is such an event.
+    begun: bool,
+    /// How many subscriptions were looked at, of those whose pattern it fits.
+    tried: usize,
     ids: Vec<SubscriptionId>,
+    /// How many of them have it.
     done: usize,
 }
 
@@ -122,6 +128,8 @@ impl Current {
 pub(super) struct Room<'a> {
     pub(super) outgo: &'a mut Outgo,
     pub(super) waiting: usize,
+    /// What the session's turn has cost so far, in bytes. It ends where that is as much as one read.
+    pub(super) toil: &'a mut usize,
 }
 
 impl Room<'_> {
@@ -150,10 +158,9 @@ fn deliver_segment<G: Gate>(
     let at_cursor = wanted.at_cursor;
     let session: SessionId = gate.session();
     let mut events = segment.events_from(*place);
-    let mut looks = LOOKS_A_TURN;
     loop {
         *place = events.place();
-        if looks == 0 || !gate.can_deliver() {
+        if *room.toil >= limits::SESSION_READ || !gate.can_deliver() {
             break;
         }
         let Some(event) = events.next() else {
@@ -163,7 +170,7 @@ fn deliver_segment<G: Gate>(
             return true;
         };
         let subscriptions = wanted.hits.on(event.topic);
-        looks = looks.saturating_sub(1 + subscriptions.len());
+        *room.toil += LOOK_TOIL * (1 + subscriptions.len());
         let position = Position(resolution.base.0 + u64::from(event.offset));
         let own = event.exclude_me && event.publisher == session;
         let withheld = placed.is_hidden(event.offset) || event.extensions.withhold();
@@ -171,9 +178,12 @@ fn deliver_segment<G: Gate>(
             continue;
         }
         let Some(sending) = reader.sending(at_cursor, position) else { continue };
-        if !std::mem::replace(&mut chosen.known, true) {
-            choose(reader, subscriptions, (&event, position), &mut chosen.ids);
-            chosen.done = 0;
+        if !std::mem::replace(&mut chosen.begun, true) {
+            (chosen.tried, chosen.done) = (0, 0);
+            chosen.ids.clear();
+        }
+        if !choose(reader, subscriptions, (&event, position), chosen, room.toil) {
+            break;
         }
         let (_, topic) = &segment.topics()[event.topic as usize];
         let id = EventId::new(resolution.stamp, resolution.slot, event.offset);
@@ -189,7 +199,7 @@ fn deliver_segment<G: Gate>(
         if !hand_over(gate, reader, at_cursor, delivery, chosen, room) {
             break;
         }
-        chosen.known = false;
+        chosen.begun = false;
     }
     if at_cursor {
         let next = Position(resolution.base.0 + u64::from(place.offset()));
@@ -230,27 +240,40 @@ fn hand_over<G: Gate>(
     true
 }
 
-/// The subscriptions that are to have an event, among those whose pattern it fits.
+/// Looks for the subscriptions that are to have an event among those whose pattern it fits, a turn's worth; true when all
+/// were looked at.
 fn choose(
     reader: &Reader,
     subscriptions: &[SubscriptionId],
     (event, position): (&StoredEvent, Position),
-    chosen: &mut Vec<SubscriptionId>,
-) {
-    chosen.clear();
+    chosen: &mut Chosen,
+    toil: &mut usize,
+) -> bool {
     let mut value = None;
-    for id in subscriptions {
+    let mut searched = 0;
+    // To read the value costs as much as to write it. It is read anew in each turn, which has to be worth it.
+    let most = event.payload.len().max(limits::SESSION_READ);
+    while let Some(id) = subscriptions.get(chosen.tried) {
+        if searched >= most {
+            *toil += searched + event.payload.len();
+            return false;
+        }
+        chosen.tried += 1;
         let Some(wish) = reader.wish(*id) else { continue };
         if position < wish.from || wish.changes_only && !event.retain {
             continue;
         }
         let fitting = wish.filter.as_ref().is_none_or(|filter| {
+            // Each may look at all of the value.
+            searched += event.payload.len() / SEARCHED_AT_ONCE;
             fits(value.get_or_insert_with(|| payload::value(&event.payload)), filter)
         });
         if fitting {
-            chosen.push(*id);
+            chosen.ids.push(*id);
         }
     }
+    *toil += searched + value.map_or(0, |_| event.payload.len());
+    true
 }
 
 fn deliver_retained<G: Gate>(gate: &mut G, id: SubscriptionId, topic: &Topic, retained: &Retained) {

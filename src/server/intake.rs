@@ -17,7 +17,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{ready, Context, Poll, Waker};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
@@ -25,12 +24,10 @@ use vulpes_raft::host::BoxStream;
 use vulpes_raft::wire;
 
 use super::budget::{Account, Budget};
+use super::pace::{self, Pace};
 use crate::limits;
 use framing::Follower;
 pub(super) use framing::Framing;
-
-/// How often a message that takes its time is looked at, while nobody waits for what it holds.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// The largest request to speak WebSocket, in bytes: its codec takes none that is larger.
 const UPGRADE: usize = 64 << 10;
@@ -42,10 +39,8 @@ pub(super) struct Terms {
     pub(super) free: usize,
     /// The largest message; none that claims to be larger is waited for.
     pub(super) largest: usize,
-    /// How long a message that holds a part of the budget may take to come, while others wait for it.
-    pub(super) patience: Duration,
-    /// Bytes a second that it comes with at least: so much longer it may take.
-    pub(super) slowest: usize,
+    /// How fast a message that holds a part of the budget has to come, while others wait for it.
+    pub(super) pace: pace::Terms,
 }
 
 /// Longest header of a frame, in bytes.
@@ -56,16 +51,14 @@ impl Terms {
     pub(super) const CLIENT: Self = Self {
         free: limits::INPUT_FREE,
         largest: limits::CLIENT_MESSAGE + HEADER,
-        patience: limits::INPUT_PATIENCE.0,
-        slowest: limits::INPUT_PATIENCE.1,
+        pace: limits::INPUT_PACE,
     };
 
     /// Another node's.
     pub(super) const PEER: Self = Self {
         free: limits::PEER_FREE,
         largest: wire::MAX_FRAME + HEADER,
-        patience: limits::PEER_PATIENCE.0,
-        slowest: limits::PEER_PATIENCE.1,
+        pace: limits::PEER_PACE,
     };
 }
 
@@ -87,8 +80,8 @@ struct State {
     waiting: bool,
     /// Who waits until what was read is settled.
     settled: Option<Waker>,
-    /// When it has to have come, if others wait.
-    late: Option<Pin<Box<Sleep>>>,
+    /// How fast it comes, and when to look again.
+    pace: Option<(Pace, Pin<Box<Sleep>>)>,
     /// Every read settles what came before.
     by_itself: bool,
     /// Nobody looks at what comes any more.
@@ -106,7 +99,7 @@ impl Intake {
             granted: false,
             waiting: false,
             settled: None,
-            late: None,
+            pace: None,
             by_itself: false,
             off: false,
         })))
@@ -138,7 +131,7 @@ impl Intake {
         let mut state = self.state();
         state.follower = Follower::new(framing);
         state.granted = false;
-        state.late = None;
+        state.pace = None;
         state.settle();
     }
 
@@ -156,12 +149,10 @@ impl Intake {
         usize::try_from(self.state().follower.told()).unwrap_or(usize::MAX)
     }
 
-    /// Ready where a large message comes too slowly while others wait for what it holds, also while nobody reads it.
-    pub(super) fn poll_late(&self, context: &mut Context<'_>) -> Poll<io::Error> {
-        match self.state().look_whether_late(context) {
-            Ok(()) => Poll::Pending,
-            Err(error) => Poll::Ready(error),
-        }
+    /// Ready when a large message comes too slowly while others wait for what it holds. `read` tells whether the node reads
+    /// what the client sends.
+    pub(super) fn poll_too_slow(&self, context: &mut Context<'_>, read: bool) -> Poll<()> {
+        self.state().poll_too_slow(context, read)
     }
 
     /// Whether it is not read because there is no room.
@@ -232,10 +223,11 @@ impl State {
                 ready!(self.account.poll_take(size, context));
                 self.waiting = false;
                 self.granted = true;
-                let slow = Duration::from_secs((size / self.terms.slowest) as u64);
-                self.late = Some(Box::pin(tokio::time::sleep(self.terms.patience + slow)));
+                let pace = Pace::new(self.terms.pace, Instant::now(), self.follower.come());
+                let timer = Box::pin(tokio::time::sleep_until(pace.until()));
+                self.pace = Some((pace, timer));
             }
-            self.look_whether_late(context)?;
+            self.fail_if_too_slow(context)?;
             // Not past its end: what comes behind it is another message.
             let left = match self.follower.left() {
                 Some(left) => usize::try_from(left).unwrap_or(usize::MAX),
@@ -245,7 +237,7 @@ impl State {
         }
         if self.granted {
             // It has turned out to be larger than any may be; its codec finds that at the end of its frame.
-            self.look_whether_late(context)?;
+            self.fail_if_too_slow(context)?;
         }
         let free = self.terms.free.saturating_sub(self.unsettled);
         if free > 0 {
@@ -263,15 +255,24 @@ impl State {
         Poll::Ready(Ok(wanted.min(self.terms.free)))
     }
 
-    fn look_whether_late(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let Some(late) = &mut self.late else { return Ok(()) };
-        while late.as_mut().poll(context).is_ready() {
-            if self.account.budget().is_short() {
-                let reason =
-                    "a large message comes too slowly, and others wait for the room it takes";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+    fn poll_too_slow(&mut self, context: &mut Context<'_>, read: bool) -> Poll<()> {
+        let Some((pace, timer)) = &mut self.pace else { return Poll::Pending };
+        while timer.as_mut().poll(context).is_ready() {
+            let judged = read && self.account.budget().is_short();
+            if pace.is_too_slow(Instant::now(), self.follower.come(), judged) {
+                return Poll::Ready(());
             }
-            late.as_mut().reset(Instant::now() + LOOK);
+            timer.as_mut().reset(pace.until());
+        }
+        Poll::Pending
+    }
+
+    /// Where no session looks after it, the read fails.
+    fn fail_if_too_slow(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let alone = self.by_itself || self.follower.is_upgrade();
+        if alone && self.poll_too_slow(context, true).is_ready() {
+            let reason = "a large message comes too slowly, and others wait for the room it takes";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
         }
         Ok(())
     }
@@ -284,7 +285,7 @@ impl State {
         self.unsettled = self.unsettled.saturating_add(kept);
         if self.follower.come() == 0 && std::mem::take(&mut self.granted) {
             // It is whole, and held until it is settled.
-            self.late = None;
+            self.pace = None;
             return;
         }
         if self.account.held() > 0 {

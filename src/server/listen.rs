@@ -115,6 +115,9 @@ fn report(end: &TransportError) {
     match end {
         TransportError::Closed => tracing::debug!("the session ended"),
         TransportError::Silent => tracing::info!("connection closed: the client was silent"),
+        // The panic was.
+        TransportError::Panicked => {}
+        TransportError::TooSlow => tracing::info!("connection closed: {end}"),
         TransportError::Io(error) => tracing::debug!("connection lost: {error}"),
         TransportError::Malformed(fault) => {
             tracing::info!("connection closed: malformed input: {fault}");

@@ -10,7 +10,10 @@
 
 use std::task::{ready, Context, Poll};
 
+use tokio::time::Instant;
+
 use super::budget::{Account, Budget};
+use super::pace::Pace;
 use crate::limits;
 
 /// Bytes that may wait at no cost: what leaves room for one more event, and one event as large.
@@ -24,11 +27,13 @@ pub(super) struct Outgo {
     wanted: Option<(usize, usize)>,
     /// It may be handed over now.
     granted: bool,
+    /// How fast the socket takes what is held, while some is.
+    pace: Option<Pace>,
 }
 
 impl Outgo {
     pub(super) fn new(budget: &Budget) -> Self {
-        Self { account: budget.account(), wanted: None, granted: false }
+        Self { account: budget.account(), wanted: None, granted: false, pace: None }
     }
 
     /// Whether more may be written behind what waits.
@@ -67,6 +72,22 @@ impl Outgo {
     /// Whether more waits than is free for each session.
     pub(super) fn holds_some(&self) -> bool {
         self.account.held() > 0
+    }
+
+    /// Whether the socket takes too slowly what others wait for. It has taken so many bytes up to now.
+    pub(super) fn is_too_slow(&mut self, now: Instant, taken: u64) -> bool {
+        if !self.holds_some() {
+            self.pace = None;
+            return false;
+        }
+        let short = self.account.budget().is_short();
+        let pace = self.pace.get_or_insert_with(|| Pace::new(limits::OUTPUT_PACE, now, taken));
+        pace.is_too_slow(now, taken, short)
+    }
+
+    /// When to look at that at the latest.
+    pub(super) fn look_until(&self) -> Option<Instant> {
+        self.pace.as_ref().map(Pace::until)
     }
 
     /// Whether there is room for the event that waited for it.
@@ -171,5 +192,27 @@ mod tests {
         outgo.count(3 * LARGE + FREE);
         assert_eq!(budget.held(), 3 * LARGE);
         assert!(!Outgo::new(&budget).has_room(limits::OUTPUT_FREE));
+    }
+
+    #[test]
+    fn who_holds_what_others_wait_for_has_to_take_it() {
+        let budget = Budget::new(LARGE);
+        let [mut slow, mut other] = [(); 2].map(|()| Outgo::new(&budget));
+        let (window, rate) = limits::OUTPUT_PACE;
+        let started = Instant::now();
+        let after = |windows: u32| started + window * windows;
+        slow.count(LARGE + FREE);
+        assert!(!slow.is_too_slow(after(0), 0) && !slow.is_too_slow(after(1), 0), "nobody waits");
+        assert_eq!(slow.look_until(), Some(after(2)));
+        assert_eq!(other.takes(0, LARGE), 0);
+        assert!(!poll(&mut other));
+        let enough = rate as u64 * window.as_secs();
+        assert!(!slow.is_too_slow(after(2), enough), "it has taken enough");
+        assert!(slow.is_too_slow(after(3), 2 * enough - 1));
+        // Who holds nothing may take its time.
+        assert!(!other.is_too_slow(after(4), 0) && !other.is_too_slow(after(9), 0));
+        slow.count(FREE);
+        assert!(!slow.is_too_slow(after(9), 0));
+        assert_eq!(slow.look_until(), None);
     }
 }

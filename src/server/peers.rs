@@ -44,7 +44,7 @@ pub(super) async fn serve_peers(
 ) {
     let places = Arc::new(Semaphore::new(limits::PEER_CONNECTIONS));
     let strangers = Arc::new(Semaphore::new(limits::PEER_STRANGERS));
-    let budget = Budget::new(limits::PEER_BYTES);
+    let (others, raft) = (Budget::new(limits::PEER_BYTES), Budget::new(limits::RAFT_BYTES));
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -56,7 +56,8 @@ pub(super) async fn serve_peers(
         };
         let Ok(stranger) = strangers.clone().try_acquire_owned() else { continue };
         let (identity, served, places) = (identity.clone(), served.clone(), places.clone());
-        let intake = Intake::settled_by_reading(Framing::Length, Terms::PEER, &budget);
+        let intake = Intake::settled_by_reading(Framing::Length, Terms::PEER, &others);
+        let raft = raft.clone();
         tokio::spawn(async move {
             let place = |()| {
                 places.try_acquire_owned().map_err(|_| "it has too many connections".to_owned())
@@ -64,6 +65,9 @@ pub(super) async fn serve_peers(
             let mut taken = None;
             let admit = |peer: &Identity, service| {
                 taken = Some(served.admit(peer, service).and_then(place)?);
+                if service == Service::Raft {
+                    intake.belongs_to(&raft);
+                }
                 Ok(())
             };
             let welcome = wire::welcome(intake.on(stream), &identity, admit).await;

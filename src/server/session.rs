@@ -21,11 +21,13 @@ mod tests;
 mod wake;
 
 use std::future::{poll_fn, Future};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use tokio::sync::{mpsc, OwnedSemaphorePermit};
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
@@ -61,6 +63,9 @@ const SHOWN_NAME: usize = 64;
 
 /// What a message costs beside its bytes, in bytes.
 const MESSAGE_TOIL: usize = 1 << 10;
+
+/// What it costs to look at an event, or at a subscription that may be for it, in bytes.
+pub(super) const LOOK_TOIL: usize = 16;
 
 pub(super) struct Session<G, T> {
     gate: G,
@@ -145,10 +150,39 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     /// Serves the client until either side ends it; tells why.
     pub(super) async fn run(mut self) -> TransportError {
+        let end = match AssertUnwindSafe(self.serve()).catch_unwind().await {
+            Ok(end) => end,
+            // It was logged. The session still has to leave, or the others would know of it for as long as the node lives.
+            Err(_) => TransportError::Panicked,
+        };
+        if !self.closed {
+            self.transport.close(End::Failed(&end));
+            // Now, as far as the socket takes it: to take leave may need a quorum.
+            let _ = poll_fn(|context| Poll::Ready(self.transport.poll_flush(context))).await;
+        }
+        self.give_room_back(&end);
+        self.leave().await;
+        linger(&mut self.transport).await;
+        end
+    }
+
+    /// What it holds of the node's budgets is for others from now on, however long it takes to leave.
+    fn give_room_back(&mut self, end: &TransportError) {
+        self.transport.intake().let_go();
+        self.current = None;
+        self.segments.keep(0);
+        if !matches!(end, TransportError::Closed | TransportError::Malformed(_)) {
+            // Nobody reads what is left. Where the client has closed, it may have closed its own side alone.
+            self.transport.abandon();
+            self.outgo.count(0);
+        }
+    }
+
+    async fn serve(&mut self) -> TransportError {
         let mut stopping = self.clients.stopping();
         let stop = stopping.wait_for(|stop| *stop);
         tokio::pin!(stop);
-        let end = loop {
+        loop {
             // One that always finds something to do lets others have their turn.
             coop::consume_budget().await;
             self.turn();
@@ -164,17 +198,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
             })
             .await;
             if let Some(end) = self.handle(wake) {
-                break end;
+                return end;
             }
-        };
-        if !self.closed {
-            self.transport.close(End::Failed(&end));
-            // Now, as far as the socket takes it: to take leave may need a quorum.
-            let _ = poll_fn(|context| Poll::Ready(self.transport.poll_flush(context))).await;
         }
-        self.leave().await;
-        linger(&mut self.transport).await;
-        end
     }
 
     /// Says goodbye to the dispatcher and, in the log, to everybody.
@@ -336,7 +362,11 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if self.current.is_none() || !self.has_room() {
             return false;
         }
-        let room = delivery::Room { outgo: &mut self.outgo, waiting: self.transport.pending() };
+        let room = delivery::Room {
+            outgo: &mut self.outgo,
+            waiting: self.transport.pending(),
+            toil: &mut self.toil,
+        };
         let (Some(reader), Some(current)) = (&mut self.reader, &mut self.current) else {
             return false;
         };
@@ -453,7 +483,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
                     current.take_back(placed);
                 }
             }
-            Reading::Retained(values) => self.current = Some(Current::retained(values)),
+            Reading::Retained(values) => {
+                self.toil += values.toil;
+                self.current = Some(Current::retained(values));
+            }
             Reading::Gone => {
                 let oldest = self.clients.log.head().position;
                 tracing::warn!(%oldest, "a subscriber fell behind what is kept of the log");

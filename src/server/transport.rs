@@ -48,8 +48,13 @@ pub(super) enum TransportError {
     /// It was answered in HTTP.
     #[error("{0}")]
     Refused(&'static str),
+    /// There is a bug in what served the client.
+    #[error("serving the client panicked")]
+    Panicked,
     #[error("the client gave no sign of life")]
     Silent,
+    #[error("the client took its messages too slowly while others waited for the room they take")]
+    TooSlow,
 }
 
 /// What a client did against WebSocket, and the close code that says so (RFC 6455 section 7.4.1).
@@ -378,6 +383,8 @@ impl Transport for WampTransport {
             End::Ours(Farewell::Again(ref reason)) => (CloseCode::Restart, reason.as_str()),
             End::Failed(TransportError::Malformed(fault)) => (fault.code, fault.reason.as_str()),
             End::Failed(TransportError::Silent) => (CloseCode::Policy, "no sign of life"),
+            End::Failed(TransportError::TooSlow) => (CloseCode::Policy, "too slow"),
+            End::Failed(TransportError::Panicked) => (CloseCode::Error, "internal error"),
             End::Failed(
                 TransportError::Closed | TransportError::Io(_) | TransportError::Refused(_),
             ) => return,

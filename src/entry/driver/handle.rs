@@ -102,7 +102,7 @@ impl Permit<'_> {
 /// The other end of an entry that is none: what sessions hand over stays here.
 #[cfg(test)]
 pub(crate) struct Inbox {
-    _batches: mpsc::Receiver<Submitted>,
+    batches: mpsc::Receiver<Submitted>,
     _status: watch::Sender<EntryStatus>,
 }
 
@@ -111,6 +111,12 @@ impl Inbox {
     pub(crate) fn new() -> (EntryHandle, Self) {
         let (sender, batches) = mpsc::channel(limits::ENTRY_BATCHES);
         let (status, watched) = watch::channel(EntryStatus::default());
-        (EntryHandle::new(sender, watched), Self { _batches: batches, _status: status })
+        (EntryHandle::new(sender, watched), Self { batches, _status: status })
+    }
+
+    /// The events that were handed over since the last time.
+    pub(crate) fn events(&mut self) -> Vec<Event> {
+        let batches = std::iter::from_fn(|| self.batches.try_recv().ok());
+        batches.flat_map(|submitted| submitted.batch.events).collect()
     }
 }

@@ -183,6 +183,7 @@ fn happen(gate: &mut MqttGate, now: &mut Moment, word: &str, rest: &str, place: 
         "takenover" => gate.end(EndReason::TakenOver),
         "leaselost" => gate.end(EndReason::Lost),
         "fellbehind" => gate.end(EndReason::FellBehind { oldest: Position(7) }),
+        "tooslow" => gate.end(EndReason::TooSlow),
         "unanswerable" => gate.end(EndReason::Unavailable),
         _ => panic!("what is {place}"),
     }

@@ -259,6 +259,7 @@ fn tell(gate: &mut WampGate, call: &str) {
         ["end", "taken-over"] => gate.end(EndReason::TakenOver),
         ["end", "lost"] => gate.end(EndReason::Lost),
         ["end", "behind"] => gate.end(EndReason::FellBehind { oldest: Position(7) }),
+        ["end", "too-slow"] => gate.end(EndReason::TooSlow),
         ["end", "unavailable"] => gate.end(EndReason::Unavailable),
         _ => gate.told(calls::told(&words)),
     }

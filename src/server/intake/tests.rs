@@ -1,12 +1,12 @@
 use std::task::Waker;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::io::{duplex, AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
 
-const TERMS: Terms =
-    Terms { free: 100, largest: 1000, patience: Duration::from_secs(10), slowest: 100 };
+const TERMS: Terms = Terms { free: 100, largest: 1000, pace: (Duration::from_secs(10), 10) };
 
 /// A connection with what the other side has for it.
 struct Connection {
@@ -116,38 +116,78 @@ async fn who_is_not_read_until_it_is_settled_is_woken_then() {
     assert_eq!(reading.await.unwrap().unwrap(), 50);
 }
 
+/// Whether it comes too slowly by now.
+fn is_too_slow(connection: &Connection, read: bool) -> bool {
+    connection.intake.poll_too_slow(&mut Context::from_waker(Waker::noop()), read).is_ready()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_large_message_may_take_its_time_unless_others_wait() {
+    let window = TERMS.pace.0;
     let budget = Budget::new(1000);
     let mut slow = Connection::new(Framing::Length, &budget);
     slow.send(&frame(1000)[..500]).await;
     assert_eq!(slow.read().unwrap(), 500);
-    tokio::time::advance(Duration::from_secs(100)).await;
-    slow.send(&[7]).await;
-    assert_eq!(slow.read().unwrap(), 1, "nobody waits");
-
+    for _ in 0..3 {
+        tokio::time::advance(window).await;
+        assert!(!is_too_slow(&slow, true), "nobody waits");
+    }
     let mut other = Connection::new(Framing::Length, &budget);
     other.send(&frame(500)).await;
     assert_eq!(other.read().unwrap(), 100);
-    tokio::time::advance(LOOK * 2).await;
-    assert_eq!(slow.read().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    tokio::time::advance(window - Duration::from_secs(1)).await;
+    assert!(!is_too_slow(&slow, true), "it has its window");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(!is_too_slow(&other, true), "it holds nothing");
+    assert!(is_too_slow(&slow, true));
     drop(slow);
     assert_eq!(other.read().unwrap(), 400);
+}
 
-    // One that is not that slow is left alone while others wait.
-    let mut fair = Connection::new(Framing::Length, &budget);
-    fair.send(&frame(900)[..500]).await;
-    assert_eq!(fair.read().unwrap(), 100);
-    drop(other);
-    assert_eq!(fair.read().unwrap(), 400);
-    let mut next = Connection::new(Framing::Length, &budget);
+#[tokio::test(start_paused = true)]
+async fn a_message_that_comes_at_the_pace_is_left_alone() {
+    let budget = Budget::new(1000);
+    let [mut steady, mut next] = [(); 2].map(|()| Connection::new(Framing::Length, &budget));
+    steady.send(&frame(900)[..100]).await;
+    assert_eq!(steady.read().unwrap(), 100);
     next.send(&frame(900)).await;
     assert_eq!(next.read().unwrap(), 100);
-    tokio::time::advance(Duration::from_secs(18)).await;
-    fair.send(&[7; 400]).await;
-    assert_eq!(fair.read().unwrap(), 400);
-    fair.intake.settle();
+    for _ in 0..8 {
+        steady.send(&[7; 100]).await;
+        assert_eq!(steady.read().unwrap(), 100);
+        tokio::time::advance(TERMS.pace.0).await;
+        assert!(!is_too_slow(&steady, true));
+    }
+    steady.intake.settle();
     assert_eq!(next.read().unwrap(), 800);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_not_read_is_not_too_slow() {
+    let budget = Budget::new(1000);
+    let [mut held, mut next] = [(); 2].map(|()| Connection::new(Framing::Length, &budget));
+    held.send(&frame(900)[..100]).await;
+    assert_eq!(held.read().unwrap(), 100);
+    next.send(&frame(900)).await;
+    assert_eq!(next.read().unwrap(), 100);
+    tokio::time::advance(TERMS.pace.0).await;
+    assert!(!is_too_slow(&held, false));
+    tokio::time::advance(TERMS.pace.0).await;
+    assert!(is_too_slow(&held, true), "it has a window of its own from there on");
+}
+
+/// Where nobody else looks after it, as for other nodes.
+#[tokio::test(start_paused = true)]
+async fn a_read_fails_where_no_session_looks_after_it() {
+    let budget = Budget::new(1000);
+    let [mut slow, mut next] = [(); 2].map(|()| Connection::new(Framing::Length, &budget));
+    slow.intake.state().by_itself = true;
+    slow.send(&frame(900)[..100]).await;
+    assert_eq!(slow.read().unwrap(), 100);
+    next.send(&frame(900)).await;
+    assert_eq!(next.read().unwrap(), 100);
+    tokio::time::advance(TERMS.pace.0).await;
+    assert_eq!(slow.read().unwrap_err().kind(), io::ErrorKind::TimedOut);
 }
 
 #[tokio::test]
@@ -175,21 +215,6 @@ async fn frames_without_a_payload_hold_nothing() {
         assert_eq!(budget.held(), 0);
         tokio::task::yield_now().await;
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_message_that_is_not_read_on_is_late_all_the_same() {
-    let budget = Budget::new(1000);
-    let mut slow = Connection::new(Framing::Length, &budget);
-    slow.send(&frame(1000)[..500]).await;
-    assert_eq!(slow.read().unwrap(), 500);
-    let mut other = Connection::new(Framing::Length, &budget);
-    other.send(&frame(500)).await;
-    assert_eq!(other.read().unwrap(), 100);
-    tokio::time::advance(Duration::from_secs(100)).await;
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(slow.intake.poll_late(&mut context).is_ready());
-    assert!(other.intake.poll_late(&mut context).is_pending(), "it holds nothing");
 }
 
 #[tokio::test]

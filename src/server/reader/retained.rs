@@ -15,6 +15,7 @@ use crate::gate::{Subscription, SubscriptionId};
 use crate::log::Start;
 use crate::payload::Value;
 use crate::realm::{fits, Found, Retained, RetainedMap};
+use crate::server::session::LOOK_TOIL;
 use crate::topic::{Pattern, Topic};
 
 /// Retained values taken at once.
@@ -30,6 +31,8 @@ const LOOK_BYTES: usize = 1024;
 pub(in crate::server) struct RetainedValues {
     pub(in crate::server) id: SubscriptionId,
     pub(in crate::server) values: Vec<(Topic, Arc<Retained>)>,
+    /// What it has cost to find them, in bytes.
+    pub(in crate::server) toil: usize,
 }
 
 /// A subscription on its way through the retained values.
@@ -97,7 +100,8 @@ impl Reader {
             let filter = self.active.get(&id).and_then(|wish| wish.filter.as_ref());
             let (values, all) = first.get_mut().look(filter, &mut looks);
             if !all || !values.is_empty() {
-                return Some(Reading::Retained(RetainedValues { id, values }));
+                let toil = (RETAINED_LOOKS - looks) * LOOK_TOIL;
+                return Some(Reading::Retained(RetainedValues { id, values, toil }));
             }
             let Retaining { pattern, then, snapshot, .. } = first.remove();
             if snapshot {

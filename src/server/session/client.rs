@@ -3,6 +3,7 @@
 //!
 //! Deliberately absent: the rules themselves (`room`, `liveness`), and a client that is known to be gone (`gone`).
 
+use tokio::time::Instant;
 use vulpes_raft::mutant::{planted, Mutant};
 
 use super::liveness::{Finding, Seen, Terms};
@@ -22,7 +23,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     /// Whether there is room for what the client may say.
-    fn may_take(&self) -> bool {
+    pub(super) fn may_take(&self) -> bool {
         self.publishing.has_room() && self.keeping.as_ref().is_none_or(Keeping::has_room)
     }
 
@@ -95,7 +96,11 @@ impl<G: Gate, T: Transport> Session<G, T> {
             waiting: self.transport.pending() > 0,
             unheard: !self.may_take() || self.transport.intake().is_held_up(),
         };
-        let (now, terms) = (self.now(), self.terms());
+        let terms = self.terms();
+        if terms != Terms::Unwatched && self.outgo.is_too_slow(Instant::now(), seen.taken) {
+            return Some(Wake::Failed(TransportError::TooSlow));
+        }
+        let now = self.now();
         match self.liveness.look(now, terms, seen) {
             Finding::Sign => {
                 self.gate.alive(now);

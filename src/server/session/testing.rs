@@ -43,10 +43,27 @@ struct Shared {
     taken: Vec<u8>,
     writer: Option<Waker>,
     sent: VecDeque<Bytes>,
+    /// What becomes of the next read.
+    breaks: Option<Break>,
     reader: Option<Waker>,
 }
 
+/// What a read of a socket may come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Break {
+    /// The peer has reset the connection.
+    Reset,
+    /// There is a bug in what reads.
+    Panic,
+}
+
 impl Socket {
+    pub(super) fn breaks(&self, how: Break) {
+        let mut shared = self.lock();
+        shared.breaks = Some(how);
+        shared.reader.take().into_iter().for_each(Waker::wake);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.0.lock().unwrap()
     }
@@ -81,6 +98,14 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut shared = self.lock();
+        match shared.breaks.take() {
+            Some(Break::Reset) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Some(Break::Panic) => {
+                drop(shared);
+                panic!("planted");
+            }
+            None => {}
+        }
         let Some(front) = shared.sent.front_mut() else {
             shared.reader = Some(context.waker().clone());
             return Poll::Pending;
@@ -123,7 +148,7 @@ impl AsyncWrite for Socket {
 /// What a session needs of its node.
 pub(super) struct Node {
     pub(super) clients: Arc<Clients>,
-    _inbox: Inbox,
+    pub(super) inbox: Inbox,
     tail: LogTail,
     pub(super) log: Log,
     realms: SharedRealms,
@@ -162,7 +187,7 @@ impl Node {
         #[allow(clippy::disallowed_methods)]
         let (placed, to_dispatch) = mpsc::unbounded_channel();
         tokio::spawn(dispatch(asked, to_dispatch));
-        Self { clients: Arc::new(clients), _inbox: inbox, tail, log, realms, placed, _stop: stop }
+        Self { clients: Arc::new(clients), inbox, tail, log, realms, placed, _stop: stop }
     }
 
     /// Adds a segment to the log, of messages with these payloads.

@@ -2,6 +2,7 @@
 //! session goes on for as long as there is something to be taken.
 
 mod alive;
+mod ends;
 mod limit;
 mod planted;
 mod withheld;
@@ -16,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::WebSocketStream;
 use vulpes_raft::host::BoxStream;
 
-use super::testing::{realm, rest, Node, Socket};
+use super::testing::{realm, rest, Break, Node, Socket};
 use super::*;
 use crate::event::SessionId;
 use crate::gate::mqtt::{MqttConfig, MqttGate};

@@ -95,8 +95,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if let Some(wake) = self.look_at_client() {
             return Poll::Ready(wake);
         }
-        if let Poll::Ready(error) = self.transport.intake().poll_late(context) {
-            return Poll::Ready(Wake::Failed(error.into()));
+        let read = self.may_take();
+        if self.transport.intake().poll_too_slow(context, read).is_ready() {
+            self.transport.intake().let_go();
+            return Poll::Ready(Wake::End(EndReason::TooSlow));
         }
         // And then: what waits for the socket, and since when, has just been seen.
         self.set_timer();
@@ -160,7 +162,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         };
         let keeping = self.keeping.as_ref().and_then(Keeping::deadline);
         let sign = self.liveness.deadline(self.terms()).map(|moment| self.clients.instant(moment));
-        let others = [keeping, sign, self.gone_until()].into_iter().flatten();
+        let others =
+            [keeping, sign, self.gone_until(), self.outgo.look_until()].into_iter().flatten();
         let deadline = others.fold(deadline, Instant::min);
         // A session without a deadline moves its timer once in a while, not every turn.
         let set = self.timer.deadline();

@@ -365,6 +365,7 @@ fn the_node_ends_sessions() {
         ("shutdown", "8b", "the node is shutting down"),
         ("takenover", "8e", "another connection took the session over"),
         ("unanswerable", "89", "a message stays unanswered; it may or may not be stored"),
+        ("tooslow", "89", "a large message came too slowly while others waited"),
         ("leaselost", "89", "the node lost its lease; the session is over everywhere"),
         ("fellbehind", "83", "the log is kept only from position 7 on"),
     ];

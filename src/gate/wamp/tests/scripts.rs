@@ -120,6 +120,11 @@ fn our_side_ends_a_session() {
             "again vulpes.error.session_lost: this node lost its lease, and with it the session is over \
              everywhere; connect anew",
         ),
+        (
+            "too-slow",
+            "again vulpes.error.too_slow: a large message came too slowly while others waited; connect \
+             anew and send it again",
+        ),
         ("behind", "again vulpes.error.history_gone: the log is kept only from position 7 on"),
     ] {
         check(&format!(
