@@ -19,8 +19,8 @@ mod wire;
 
 use std::time::Duration;
 
-use crate::event::{Payload, SessionId};
-use crate::procedure::{Procedure, RegistrationId};
+use crate::types::event::{Payload, SessionId};
+use crate::types::procedure::{Procedure, RegistrationId};
 
 pub use self::exchange::{Chosen, Exchange, LinkId, Party, Site};
 pub use self::meta::answer as answer_meta;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{NodeId, Shards};
 
 use crate::retention::Retention;
-use crate::topic::{Realm, RealmError};
+use crate::types::topic::{Realm, RealmError};
 
 mod file;
 pub mod identity;

@@ -20,11 +20,11 @@ use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 use vulpes_raft::ids::Slot;
 
-use crate::event::SessionId;
-use crate::gate::SubscriptionId;
-use crate::limits;
 use crate::log::Placed;
-use crate::topic::{Pattern, Realm, Topic};
+use crate::types::event::SessionId;
+use crate::types::limits;
+use crate::types::subscription::SubscriptionId;
+use crate::types::topic::{Pattern, Realm, Topic};
 
 use index::{Index, Target};
 use patterns::Patterns;

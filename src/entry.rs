@@ -28,8 +28,8 @@ pub use self::driver::{Entry, EntryClosed, EntryConfig, EntryHandle, Permit};
 pub use self::order::{Lease, Opened, OrderError, Ordering};
 pub use self::status::{Counters, EntryStatus, StorageStatus};
 
-use crate::gate::Answer;
-use crate::limits;
+use crate::types::answer::Answer;
+use crate::types::limits;
 
 /// The channel for a session's answers; none where nobody waits for them.
 pub type AnswerTo = Option<mpsc::Sender<Answer>>;

@@ -17,28 +17,19 @@ mod waits;
 pub mod wamp;
 
 use bytes::Bytes;
-use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
+use vulpes_raft::ids::{EventId, Position};
 use vulpes_raft::mutant::{planted, Mutant};
 
-use crate::act::{Act, Attach, InFlight, Join, KeptSubscription, Refusal};
 use crate::call;
-use crate::event::{Event, SessionId};
-pub use crate::moment::Moment;
-use crate::payload::Value;
 use crate::segment::StoredEvent;
-use crate::topic::{Pattern, Realm, Topic};
+use crate::types::act::{Act, Attach, InFlight, Join, KeptSubscription, Refusal};
+use crate::types::answer::{Answer, Stored};
+use crate::types::event::{Event, SessionId};
+use crate::types::moment::Moment;
+use crate::types::subscription::{After, SubscribeError, SubscriptionId};
+use crate::types::topic::{Pattern, Realm, Topic};
+use crate::types::value::Value;
 pub use terms::MergingRealms;
-
-/// A subscription of one session: chosen by its gate, unique within the session, 1 to 2^53.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubscriptionId(pub u64);
-
-/// Where to begin reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
-    Position(Position),
-    Event(EventId),
-}
 
 /// What a gate wants done.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,7 +45,7 @@ pub enum Request {
     Keep { act: Act, subscribe: Vec<KeptReading>, unsubscribe: Vec<SubscriptionId> },
     /// Put an event into the log. The n-th of a session (from 0) is answered as sequence n, in order, by
     /// [`Gate::answered`], whether or not its publisher wants to know. Where its fate is decided in the order
-    /// ([`crate::act::Act::is_decided`]), [`Gate::decided`] follows when it is, maybe much later.
+    /// ([`crate::types::act::Act::is_decided`]), [`Gate::decided`] follows when it is, maybe much later.
     Publish(Event),
     /// Begin a subscription; answered by [`Gate::subscribed`] before its first event.
     Subscribe(Subscription),
@@ -154,63 +145,8 @@ pub enum OpenRefusal {
 
 /// How many subscriptions a session may have.
 pub(crate) fn most_subscriptions() -> usize {
-    crate::limits::SESSION_SUBSCRIPTIONS + usize::from(planted(Mutant::OneSubscriptionTooMany))
-}
-
-/// Why a subscription did not come about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SubscribeError {
-    /// The replay would begin before what is kept.
-    #[error("the log is kept only from position {oldest} on")]
-    Gone { oldest: Position },
-    /// The replay would begin after the tail.
-    #[error("there is no such place in the log; its last position is {last}")]
-    Ahead { last: Position },
-    #[error(
-        "a session may have {} subscriptions at most, with {} bytes of topics all together; a pattern of more \
-         than {} levels counts several times",
-        crate::limits::SESSION_SUBSCRIPTIONS,
-        crate::limits::SESSION_PATTERNS,
-        crate::topic::INDEXED_PARTS
-    )]
-    TooMany,
-    #[error("as many filters as there is room for are kept already")]
-    NoRoom,
-    /// The log can't be read right now: no storage answers.
-    #[error("the log can't be read right now; try again")]
-    Unavailable,
-}
-
-/// What became of a run of consecutive publishes of one session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
-    /// Sequence number of the first.
-    pub first: u64,
-    /// How many.
-    pub count: u32,
-    pub outcome: Result<Stored, PublishError>,
-}
-
-/// A run of events that are durable and have their permanent, consecutive places.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored {
-    /// Position of the first; the others follow densely.
-    pub position: Position,
-    pub slot: Slot,
-    pub stamp: Stamp,
-    /// Offset of the first within the slot's segment.
-    pub offset: u32,
-}
-
-/// Why a publish was not acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// Nobody knows yet whether it will be in the log.
-    #[error("no quorum answered in time; the message may or may not be stored")]
-    Unknown,
-    /// It is not in the log and never will be.
-    #[error("this node lost its lease; the message was not stored")]
-    NotStored,
+    crate::types::limits::SESSION_SUBSCRIPTIONS
+        + usize::from(planted(Mutant::OneSubscriptionTooMany))
 }
 
 /// One event for one session, with the subscriptions it is for.

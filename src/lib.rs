@@ -4,7 +4,8 @@
 //! server`.
 //!
 //! The code map, in reading order:
-//! - [`limits`], [`moment`], [`topic`], [`procedure`], [`event`], [`act`], [`segment`]: the vocabulary, pure.
+//! - [`types`]: what all parts say to each other, and the named limits, pure.
+//! - [`segment`]: events as an entry writes them together, encoded once, pure.
 //! - [`payload`]: what payloads become on their way between serializers and protocols, pure.
 //! - [`gate`]: the protocols' session state machines, pure: `gate::wamp` and `gate::mqtt`.
 //! - [`keep`]: what entries and storages say to each other about a segment.
@@ -22,23 +23,18 @@
 //! Architecture invariant: `gate`, `payload`, `segment`, `realm`, `call`, `dispatch` and the cores of `entry` and `storage` do no
 //! I/O and read no clock; the edges are in `server`, and behind [`vulpes_raft::host::Host`], which a simulation replaces.
 
-pub mod act;
 pub mod call;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dispatch;
 pub mod entry;
-pub mod event;
 pub mod gate;
 pub mod http;
 pub mod keep;
-pub mod limits;
 pub mod log;
-pub mod moment;
 pub mod payload;
 pub mod peer;
-pub mod procedure;
 pub mod realm;
 pub mod recent;
 pub mod replica;
@@ -46,5 +42,4 @@ pub mod retention;
 pub mod segment;
 pub mod server;
 pub mod storage;
-pub mod topic;
-mod varint;
+pub mod types;

@@ -16,10 +16,10 @@ use tokio::sync::watch;
 use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
-use crate::gate::{After, SubscribeError};
-use crate::limits;
-use crate::realm::Head;
 use crate::segment::{checksum, Segment};
+use crate::types::head::Head;
+use crate::types::limits;
+use crate::types::subscription::{After, SubscribeError};
 use sources::Sources;
 
 pub use sources::{Rows, Source, SourceError};

@@ -39,7 +39,6 @@ mod cursor;
 mod json;
 mod msgpack;
 mod read;
-mod value;
 mod write;
 
 use base64::engine::general_purpose::STANDARD;
@@ -47,12 +46,12 @@ use bytes::Bytes;
 
 pub use self::read::Malformed;
 pub(crate) use self::read::{elements, entries, Elements, Kind};
-pub use self::value::Value;
 pub(crate) use self::write::Writer;
 
 use self::read::Notes;
-use crate::event::{Encoding, Payload};
-use crate::limits;
+use crate::types::event::{Encoding, Payload};
+use crate::types::limits;
+use crate::types::value::Value;
 
 /// How WAMP writes values: a WebSocket subprotocol is `wamp.2.` and its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

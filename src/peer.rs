@@ -33,11 +33,12 @@ use vulpes_raft::order::Resolution;
 use vulpes_raft::wire::{Identity, Service};
 
 use crate::keep::{KeepError, Keeper, Kept};
-use crate::limits;
 use crate::log::{self, Source, SourceError};
-use crate::realm::{BadRow, Realms};
+use crate::realm::Realms;
 use crate::segment::SealedBody;
 use crate::storage::{self, ReadError, Reads, Storage, StorageStatus};
+use crate::types::limits;
+use crate::types::row::BadRow;
 use connection::{Connector, Peer};
 use wire::{FetchAnswer, FetchRequest, KeepAnswer, KeepRequest, StateHead};
 

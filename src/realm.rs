@@ -38,17 +38,19 @@ use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, Step};
 use vulpes_raft::wire;
 
-use crate::act::{Act, DueId, Refusal, Terms};
-use crate::event::{Payload, Qos, SessionId};
 use crate::payload;
 use crate::segment::{Segment, StoredEvent};
-use crate::topic::{Realm, Topic};
+use crate::types::act::{Act, DueId, Refusal, Terms};
+use crate::types::event::{Payload, Qos, SessionId};
+use crate::types::head::Head;
+use crate::types::row::{BadRow, Change};
+use crate::types::topic::{Realm, Topic};
+use crate::types::value::Value;
 
-pub use head::Head;
 pub use kept::{Kept, KeptCounts, KeptFilter, KeptState};
 pub use registrations::{Callee, Place, Registration};
 pub use retained::{At, Bond, Found, Retained, RetainedMap};
-pub use rows::{Change, StateHash};
+pub use rows::StateHash;
 pub use sessions::{EndCause, SessionState};
 pub use shared::SharedRealms;
 pub use value::{fits, merged};
@@ -145,11 +147,6 @@ impl View {
         self.realms.get(realm).cloned().unwrap_or_default()
     }
 }
-
-/// A row that can't be read, or whose key this release does not know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a row of the realms' state can't be read; was it written by a newer release?")]
-pub struct BadRow;
 
 /// The state of all realms.
 #[derive(Debug)]
@@ -435,9 +432,9 @@ impl Realms {
     }
 
     /// The value of a topic that conditions are compared with.
-    fn value_of(&self, realm: &Realm, topic: &Topic) -> payload::Value {
+    fn value_of(&self, realm: &Realm, topic: &Topic) -> Value {
         let retained = self.retained.get(realm).and_then(|topics| topics.get(topic));
-        retained.map_or(payload::Value::Null, |retained| payload::value(&retained.payload))
+        retained.map_or(Value::Null, |retained| payload::value(&retained.payload))
     }
 
     /// The slot that is applied next.

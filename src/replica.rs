@@ -22,14 +22,14 @@ use vulpes_raft::ids::{AdvanceSegment, OrderTime, Position, Slot, Stamp};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use crate::dispatch::{Dispatcher, Join, JoinError};
-use crate::event::SessionId;
-use crate::gate::SubscriptionId;
-use crate::limits;
 use crate::log::{bodies_wanted, open_body, Log, LogTail, Placed};
 use crate::realm::{Applied, Notice, Realms, SharedRealms, View};
 use crate::recent::RecentBodies;
 use crate::segment::Segment;
-use crate::storage::IndexedRow;
+use crate::types::event::SessionId;
+use crate::types::limits;
+use crate::types::row::IndexedRow;
+use crate::types::subscription::SubscriptionId;
 
 /// What following the order brings.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use vulpes_raft::ids::{OrderTime, Slot};
 use vulpes_raft::order::{Resolution, Step};
 
-use crate::realm::Head;
+use crate::types::head::Head;
 
 /// Steps into which a limit is divided: the log is released in pieces of this part of it.
 const STEPS: u64 = 32;

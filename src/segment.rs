@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The form's low four bits are the payload's encoding. Its top bit says that there are extension fields
-//! ([`Extensions`](crate::event::Extensions)), and the three between are 0. Bodies with the magic "VSG2", which an older
+//! ([`Extensions`](crate::types::event::Extensions)), and the three between are 0. Bodies with the magic "VSG2", which an older
 //! release wrote, have no extension fields, and are otherwise the same.
 //!
 //! Invariant: a body that [`Segment::parse`] accepts yields all its events without error, and parsing never reads
@@ -26,10 +26,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use vulpes_raft::ids::{AdvanceSegment, NodeId, Shard};
 use vulpes_raft::order::SealedSegment;
 
-use crate::event::{ClientTag, Event, SessionId};
-use crate::limits;
-use crate::topic::{Realm, Topic};
-use crate::varint;
+use crate::types::event::{ClientTag, Event, SessionId};
+use crate::types::limits;
+use crate::types::topic::{Realm, Topic};
+use crate::types::varint;
 
 mod read;
 

@@ -47,10 +47,11 @@ use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Shard, Shards, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use vulpes_raft::wire::Identity;
 
-use crate::limits;
 use crate::realm::Realms;
 use crate::recent::RecentBodies;
 use crate::segment::checksum;
+use crate::types::limits;
+use crate::types::row::IndexedRow;
 use reader::Reader;
 use senders::Senders;
 use staging::{Next, Staging, Standing, Write};
@@ -60,7 +61,6 @@ pub use error::{IndexError, ReadError, ReleaseError, ReplaceError};
 pub use reader::Stored;
 pub use reads::Reads;
 pub use snapshot::{StatePage, StateSnapshot};
-pub use staging::IndexedRow;
 
 /// Least share of the queue that one job takes, so that it also bounds the number of jobs.
 const LEAST_SHARE: usize = limits::STORAGE_QUEUE_BYTES / limits::STORAGE_QUEUE;

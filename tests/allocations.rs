@@ -25,14 +25,16 @@ use vulpes::entry::{
     Batch, Entry, EntryConfig, EntryHandle, EntryTuning, Lease, Opened, OrderError, Ordering,
     SESSION_ANSWERS,
 };
-use vulpes::event::SessionId;
 use vulpes::gate::mqtt::{MqttConfig, MqttGate};
-use vulpes::gate::{Answer, Delivery, Gate, MergingRealms, Moment, Request, Sending};
+use vulpes::gate::{Delivery, Gate, MergingRealms, Request, Sending};
 use vulpes::keep::{KeepError, Keeper, Kept, StorageVote};
 use vulpes::log::Placed;
 use vulpes::recent::RecentBodies;
 use vulpes::segment::{SealedBody, Segment};
-use vulpes::topic::Realm;
+use vulpes::types::answer::Answer;
+use vulpes::types::event::SessionId;
+use vulpes::types::moment::Moment;
+use vulpes::types::topic::Realm;
 use vulpes_raft::ids::{AdvanceSegment, EventId, Incarnation, NodeId, Position, Slot, Stamp};
 use vulpes_raft::order::{
     Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup, StorageGroups,

@@ -31,10 +31,10 @@ use super::{
     Call, CallError, CallId, CallNumber, CalleeSays, CallerSays, InvocationId, Invoke, Mode, Reply,
     Told,
 };
-use crate::event::SessionId;
-use crate::limits;
-use crate::moment::Moment;
-use crate::procedure::RegistrationId;
+use crate::types::event::SessionId;
+use crate::types::limits;
+use crate::types::moment::Moment;
+use crate::types::procedure::RegistrationId;
 
 pub use self::choice::{Chosen, Site};
 

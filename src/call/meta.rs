@@ -6,12 +6,13 @@
 //! Deliberately absent: procedures that change something, such as `wamp.session.kill`.
 
 use super::{CallError, Told};
-use crate::event::{Payload, SessionId};
-use crate::limits;
-use crate::payload::{self, Serializer, Value};
-use crate::procedure::{Matching, RegistrationId};
+use crate::payload::{self, Serializer};
 use crate::realm::Realms;
-use crate::topic::Realm;
+use crate::types::event::{Payload, SessionId};
+use crate::types::limits;
+use crate::types::procedure::{Matching, RegistrationId};
+use crate::types::topic::Realm;
+use crate::types::value::Value;
 
 const NO_SUCH_SESSION: &str = "wamp.error.no_such_session";
 const NO_SUCH_REGISTRATION: &str = "wamp.error.no_such_registration";

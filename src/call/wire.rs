@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::Slot;
 
 use super::CallError;
-use crate::event::{Payload, SessionId};
-use crate::procedure::{Procedure, RegistrationId};
+use crate::types::event::{Payload, SessionId};
+use crate::types::procedure::{Procedure, RegistrationId};
 
 /// A call's number, unique within one life of the caller's entry.
 #[derive(
@@ -123,8 +123,8 @@ mod tests {
     use vulpes_raft::wire::{decode, encode};
 
     use super::*;
-    use crate::event::Encoding;
-    use crate::procedure::Matching;
+    use crate::types::event::Encoding;
+    use crate::types::procedure::Matching;
 
     fn payload() -> Payload {
         Payload { encoding: Encoding::Json, args: "[1]".into(), kwargs: Bytes::new() }

@@ -14,7 +14,7 @@ use vulpes_raft::ids::NodeId;
 
 use crate::config::{Address, ConfigError, Listen, Member, NodeConfig, Role, Timing};
 use crate::retention::Retention;
-use crate::topic::Realm;
+use crate::types::topic::Realm;
 
 /// The ports of a node, or of the first of several on one machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use super::events::{self, argument};
 use super::ClientArgs;
 use crate::client::wamp::{Arguments, WampClient};
-use crate::limits;
+use crate::types::limits;
 
 const EXAMPLES: &str = "\
 Examples:

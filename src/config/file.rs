@@ -18,7 +18,7 @@ use super::{
     REALMS,
 };
 use crate::retention::Retention;
-use crate::topic::Realm;
+use crate::types::topic::Realm;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::patterns::Patterns;
-use crate::event::SessionId;
-use crate::gate::SubscriptionId;
-use crate::topic::{Pattern, Realm, Topic};
+use crate::types::event::SessionId;
+use crate::types::subscription::SubscriptionId;
+use crate::types::topic::{Pattern, Realm, Topic};
 
 /// One subscription of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::topic::{Pattern, PatternPart, PatternParts, Topic, INDEXED_PARTS};
+use crate::types::topic::{Pattern, PatternPart, PatternParts, Topic, INDEXED_PARTS};
 
 /// How deep the trie is. Patterns that go on for longer are matched one by one where it ends.
 pub(super) const DEPTH: usize = INDEXED_PARTS;
@@ -311,7 +311,7 @@ mod tests {
     /// Patterns and topics of as many parts as a text can have.
     #[test]
     fn depth_costs_no_stack() {
-        let deep = "/".repeat(crate::limits::TOPIC - 1);
+        let deep = "/".repeat(crate::types::limits::TOPIC - 1);
         let all = [format!("{deep}#"), format!("+{deep}"), deep.clone() + "+", "+/#".into()];
         let all = all.map(|text| pattern(&text));
         let mut patterns = Patterns::default();

@@ -5,8 +5,8 @@ use vulpes_raft::ids::{
 use vulpes_raft::order::{Resolution, Step};
 
 use super::*;
-use crate::event::{ClientTag, Event, Extensions, Payload, Qos};
 use crate::segment::{OpenSegment, Segment};
+use crate::types::event::{ClientTag, Event, Extensions, Payload, Qos};
 
 fn realm() -> Realm {
     Realm::new("r").unwrap()

@@ -36,11 +36,12 @@ use self::writer::Writer;
 use super::order::{Lease, Opened, OrderError};
 use super::status::{Counters, EntryStatus};
 use super::EntryTuning;
-use crate::event::{Event, SessionId};
-use crate::gate::{Answer, Moment, PublishError};
 use crate::keep::{KeepError, Kept};
-use crate::limits;
 use crate::segment::SealedBody;
+use crate::types::answer::{Answer, PublishError};
+use crate::types::event::{Event, SessionId};
+use crate::types::limits;
+use crate::types::moment::Moment;
 
 /// First pause before something that failed is tried again, in milliseconds. Each further one is twice as long.
 const BACKOFF_FIRST: u64 = 50;

@@ -34,10 +34,11 @@ use super::core::{Core, Output};
 use super::order::{Lease, Opened, OrderError, Ordering};
 use super::status::EntryStatus;
 use super::{AnswerTo, EntryTuning};
-use crate::gate::{Answer, Moment, PublishError};
 use crate::keep::{KeepError, Keeper, Kept};
-use crate::limits;
 use crate::recent::RecentBodies;
+use crate::types::answer::{Answer, PublishError};
+use crate::types::limits;
+use crate::types::moment::Moment;
 
 /// How long a storage may take to keep a body before another one, or it itself, is tried again.
 const KEEP_TIMEOUT: Duration = Duration::from_secs(3);

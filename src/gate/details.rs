@@ -7,7 +7,7 @@
 
 use serde_json::json;
 
-use crate::event::SessionId;
+use crate::types::event::SessionId;
 
 /// Who a client that was let in without being asked is.
 pub(super) const ANONYMOUS: &str = "anonymous";

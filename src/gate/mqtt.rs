@@ -38,15 +38,14 @@ use self::packet::codec::{read_connect, ConnectError};
 use self::packet::{Frame, Incoming, Reason, Version, Violation};
 use self::session::Session;
 
-use super::{
-    Answer, Delivery, EndReason, Gate, MergingRealms, Moment, OpenRefusal, Parting, Request,
-    Resumed, SubscribeError, SubscriptionId,
-};
-use crate::act::Refusal;
-use crate::event::SessionId;
-use crate::gate::Stored;
-use crate::limits;
-use crate::topic::Realm;
+use super::{Delivery, EndReason, Gate, MergingRealms, OpenRefusal, Parting, Request, Resumed};
+use crate::types::act::Refusal;
+use crate::types::answer::{Answer, Stored};
+use crate::types::event::SessionId;
+use crate::types::limits;
+use crate::types::moment::Moment;
+use crate::types::subscription::{SubscribeError, SubscriptionId};
+use crate::types::topic::Realm;
 
 /// Largest packet taken before the session is open, in bytes: five fields of MQTT's own length (client identifier, topic
 /// and payload of a will, user name, password), and properties.

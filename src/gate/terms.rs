@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::RetainedMode;
-use crate::act::Terms;
-use crate::limits;
-use crate::payload::{decode, Malformed, Serializer, Value};
-use crate::topic::Realm;
+use crate::payload::{decode, Malformed, Serializer};
+use crate::types::act::Terms;
+use crate::types::limits;
+use crate::types::topic::Realm;
+use crate::types::value::Value;
 
 /// The realms in which every retained publish merges, as an operator has set it. A publish carries what its own node
 /// made of that, so that all nodes come to the same value even where their configurations differ.

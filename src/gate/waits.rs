@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;
 
-use crate::limits;
+use crate::types::limits;
 
 /// A session has as many as it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

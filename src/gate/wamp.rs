@@ -58,17 +58,19 @@ use self::subscriptions::{Ended, Kind, Subscribe, Subscriptions};
 use super::details::{self, Transport, ANONYMOUS};
 use super::terms;
 use super::{
-    Answer, Delivery, Dropped, EndReason, Farewell, Gate, MergingRealms, Moment, OpenRefusal,
-    Request, SubscribeError, Subscription, SubscriptionId,
+    Delivery, Dropped, EndReason, Farewell, Gate, MergingRealms, OpenRefusal, Request, Subscription,
 };
-use crate::act::{Join, Refusal};
 use crate::call::Told;
-use crate::event::SessionId;
-use crate::gate::{RetainedMode, Stored};
-use crate::limits;
+use crate::gate::RetainedMode;
 use crate::payload::to_wamp;
 pub use crate::payload::Serializer;
-use crate::topic::{Realm, SILENT_TEXT};
+use crate::types::act::{Join, Refusal};
+use crate::types::answer::{Answer, Stored};
+use crate::types::event::SessionId;
+use crate::types::limits;
+use crate::types::moment::Moment;
+use crate::types::subscription::{SubscribeError, SubscriptionId};
+use crate::types::topic::{Realm, SILENT_TEXT};
 use bytes::Bytes;
 
 /// Chooses from the WebSocket subprotocols a client offers, in its order, the first one spoken here. What is answered to

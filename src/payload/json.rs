@@ -7,7 +7,7 @@
 //! Deliberately absent: repair. There are no comments and trailing commas.
 
 use super::read::{Inside, Malformed, Notes, Read, Text, Token, NOT_FINITE, TOO_LARGE};
-use super::Value;
+use crate::types::value::Value;
 
 pub(super) struct Reader<'a> {
     text: &'a str,

@@ -8,8 +8,9 @@ use std::borrow::Cow;
 
 use base64::Engine;
 
-use super::{cbor, json, msgpack, Serializer, Value, Writer, BASE64};
-use crate::limits;
+use super::{cbor, json, msgpack, Serializer, Writer, BASE64};
+use crate::types::limits;
+use crate::types::value::Value;
 
 /// Bytes that are not what they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,8 @@
 
 use base64::Engine;
 
-use super::{Serializer, Value, BASE64};
+use super::{Serializer, BASE64};
+use crate::types::value::Value;
 
 /// Writes one value after the other. In JSON it puts the separators by itself.
 #[derive(Debug)]

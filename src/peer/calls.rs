@@ -21,7 +21,7 @@ use tokio::time::{sleep_until, timeout, Instant};
 use vulpes_raft::host::BoxStream;
 use vulpes_raft::wire;
 
-use crate::limits;
+use crate::types::limits;
 
 /// How often something is said while calls are under way.
 const BEAT: Duration = Duration::from_millis(250);

@@ -33,7 +33,7 @@ pub(super) const FETCH_REQUESTS: usize = 4;
 const IDLE: Duration = Duration::from_secs(120);
 
 const _: () = assert!(
-    KEEP_REQUESTS >= crate::limits::STORAGE_SENDS + 2,
+    KEEP_REQUESTS >= crate::types::limits::STORAGE_SENDS + 2,
     "a begin, and word of what is not sent, don't wait behind bodies"
 );
 

@@ -11,13 +11,14 @@ use vulpes_raft::wire::{self as link, Link, Service};
 
 use super::wire::Call;
 use super::*;
-use crate::event::Event;
 use crate::recent::RecentBodies;
 use crate::storage::testing::fold::Logged;
 use crate::storage::testing::{
     self, event, host, identity, sealed, sealed_of, segment_id, Order, TestDisk, TestNet, COMMIT,
 };
-use crate::storage::{IndexedRow, Reads, StatePage, STATE_SNAPSHOTS};
+use crate::storage::{Reads, StatePage, STATE_SNAPSHOTS};
+use crate::types::event::Event;
+use crate::types::row::IndexedRow;
 
 const ADDRESS: &str = "storage:1";
 

@@ -7,26 +7,10 @@
 //!
 //! Deliberately absent: when to release (`server`), and deleting (`storage`).
 
-use serde::{Deserialize, Serialize};
-use vulpes_raft::ids::{Position, Slot};
+use vulpes_raft::ids::Position;
 
 use super::{Key, Realms};
-
-/// A place between two slots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Head {
-    /// The first slot that is kept.
-    pub slot: Slot,
-    /// The position of the first event at or after it.
-    pub position: Position,
-}
-
-impl Default for Head {
-    /// Where nothing has been released.
-    fn default() -> Self {
-        Self { slot: Slot(1), position: Position(1) }
-    }
-}
+use crate::types::head::Head;
 
 impl Head {
     /// Whether the head may move from here to there, by an event that stands behind `end`.
@@ -58,6 +42,8 @@ impl Realms {
 
 #[cfg(test)]
 mod tests {
+    use vulpes_raft::ids::Slot;
+
     use super::*;
 
     fn head(slot: u64, position: u64) -> Head {

@@ -2,8 +2,8 @@
 //!
 //! A client's name has at most one such state in a realm. A session attaches to it, and when it ends the client is away
 //! until another session attaches at whatever entry, or until the state expires. One that takes over from a session
-//! that still lives waits for that one's last word of its progress; it comes as the [`Act::Detach`](crate::act::Act) of
-//! a session that is over already. One that has waited for long enough says with an [`Act::Progress`](crate::act::Act)
+//! that still lives waits for that one's last word of its progress; it comes as the [`Act::Detach`](crate::types::act::Act) of
+//! a session that is over already. One that has waited for long enough says with an [`Act::Progress`](crate::types::act::Act)
 //! that it begins without, and begins once that stands in the order. So whoever is awaited was the last to send anything.
 //!
 //! Invariant: a filter holds from the place in the order at which it was asked for. Every event before a state's
@@ -19,10 +19,10 @@ use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::wire;
 
 use super::{EndCause, Incoming, Key, Noted, Notice, Realms, SessionState};
-use crate::act::{Attach, Detach, Expire, KeptSubscription, Progress, NEVER};
-use crate::event::SessionId;
-use crate::limits;
-use crate::topic::Realm;
+use crate::types::act::{Attach, Detach, Expire, KeptSubscription, Progress, NEVER};
+use crate::types::event::SessionId;
+use crate::types::limits;
+use crate::types::topic::Realm;
 
 /// A client's name in its realm.
 pub(super) type Name = (Realm, String);

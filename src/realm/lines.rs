@@ -14,11 +14,11 @@ use vulpes_raft::ids::Position;
 use vulpes_raft::mutant::{planted, Mutant};
 
 use super::{fits, At, Decision, Incoming, Key, Notice, Realms};
-use crate::act::{Refusal, Terms};
-use crate::event::SessionId;
-use crate::limits;
-use crate::payload::Value;
-use crate::topic::{Realm, Topic};
+use crate::types::act::{Refusal, Terms};
+use crate::types::event::SessionId;
+use crate::types::limits;
+use crate::types::topic::{Realm, Topic};
+use crate::types::value::Value;
 
 /// A publish that waits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::Stamp;
 
 use super::{Decision, Incoming, Key, Notice, Realms};
-use crate::act::Refusal;
-use crate::event::SessionId;
-use crate::limits;
-use crate::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
-use crate::topic::Realm;
+use crate::types::act::Refusal;
+use crate::types::event::SessionId;
+use crate::types::limits;
+use crate::types::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
+use crate::types::topic::Realm;
 
 /// A registration, with all who share it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

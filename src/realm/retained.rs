@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 use vulpes_raft::wire;
 
-use crate::event::{ClientTag, Extensions, Payload, Qos, SessionId};
-use crate::topic::{Pattern, PatternPart, PatternParts, Topic};
+use crate::types::event::{ClientTag, Extensions, Payload, Qos, SessionId};
+use crate::types::topic::{Pattern, PatternPart, PatternParts, Topic};
 
 /// Where an event stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

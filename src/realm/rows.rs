@@ -13,10 +13,11 @@ use vulpes_raft::ids::{NodeId, Position};
 use vulpes_raft::wire;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::act::DueId;
-use crate::event::SessionId;
-use crate::procedure::{Matching, Procedure};
-use crate::topic::{Realm, Topic};
+use crate::types::act::DueId;
+use crate::types::event::SessionId;
+use crate::types::procedure::{Matching, Procedure};
+use crate::types::row::Change;
+use crate::types::topic::{Realm, Topic};
 
 /// What a row is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -32,13 +33,6 @@ pub(super) enum Key {
     Kept(Realm, String),
     /// A filter that a client has kept.
     KeptFilter(Realm, String, String),
-}
-
-/// A row that changed; without a value it is gone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    pub key: Bytes,
-    pub value: Option<Bytes>,
 }
 
 /// A sum over all rows: equal state, equal hash.
@@ -112,11 +106,12 @@ mod tests {
     use vulpes_raft::ids::{OrderTime, Slot, Stamp};
 
     use super::*;
-    use crate::act::{InFlight, KeptSubscription, Progress};
-    use crate::event::Qos;
-    use crate::procedure::{Invoke, RegistrationId};
     use crate::realm::registrations::{Callee, Registration};
-    use crate::realm::{Head, Kept, KeptFilter};
+    use crate::realm::{Kept, KeptFilter};
+    use crate::types::act::{InFlight, KeptSubscription, Progress};
+    use crate::types::event::Qos;
+    use crate::types::head::Head;
+    use crate::types::procedure::{Invoke, RegistrationId};
 
     #[test]
     fn golden_bytes_of_the_head() {

@@ -14,9 +14,9 @@ use vulpes_raft::ids::{Incarnation, NodeId, OrderTime};
 use vulpes_raft::mutant::{planted, Mutant};
 
 use super::{Due, Incoming, Key, Notice, Realms};
-use crate::act::{DueId, Join, Will};
-use crate::event::{Qos, SessionId};
-use crate::topic::Realm;
+use crate::types::act::{DueId, Join, Will};
+use crate::types::event::{Qos, SessionId};
+use crate::types::topic::Realm;
 
 /// A session that lives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -270,7 +270,7 @@ impl Realms {
             return false;
         }
         if planted(Mutant::RepeatWill) {
-            self.publish(incoming, &crate::act::Terms::default());
+            self.publish(incoming, &crate::types::act::Terms::default());
             return true;
         }
         let Some(due) = self.remove_due(id) else { return false };
@@ -278,7 +278,7 @@ impl Realms {
         let bond = retained.and_then(|retained| retained.bound.as_ref());
         let stands = !due.bound || bond.is_some_and(|bond| bond.session == id.session);
         if stands {
-            self.publish(incoming, &crate::act::Terms::default());
+            self.publish(incoming, &crate::types::act::Terms::default());
         }
         if let Some(client) = due.client {
             self.let_in(due.realm, client);

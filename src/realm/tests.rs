@@ -13,10 +13,11 @@ mod registrations;
 mod values;
 mod wills;
 
-use crate::act::{Attach, Join, Leave, Will, NEVER};
-use crate::event::{ClientTag, Encoding, Event, Extensions};
-use crate::payload::{Serializer, Value};
+use crate::payload::Serializer;
 use crate::segment::OpenSegment;
+use crate::types::act::{Attach, Join, Leave, Will, NEVER};
+use crate::types::event::{ClientTag, Encoding, Event, Extensions};
+use crate::types::value::Value;
 
 /// A log that is applied as it is written, with what it brought.
 #[derive(Default)]

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 
-use crate::event::{Encoding, Payload};
-use crate::limits;
-use crate::payload::{self, Serializer, Value};
+use crate::payload::{self, Serializer};
+use crate::types::event::{Encoding, Payload};
+use crate::types::limits;
+use crate::types::value::Value;
 
 /// Fields that are searched one by one.
 const FEW_FIELDS: usize = 16;

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, SegmentNumber, Shard};
 
 use super::{flag, form, Publisher, FOOTER, HEADER, MAGIC, MAGIC_BEFORE_EXTENSIONS, PUBLISHER};
-use crate::event::{ClientTag, Encoding, Extensions, Payload, Qos, SessionId};
-use crate::topic::{Realm, Topic};
-use crate::{limits, varint};
+use crate::types::event::{ClientTag, Encoding, Extensions, Payload, Qos, SessionId};
+use crate::types::topic::{Realm, Topic};
+use crate::types::{limits, varint};
 
 /// A parsed body: events can be read from it.
 #[derive(Debug, Clone)]

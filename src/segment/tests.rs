@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use vulpes_raft::ids::{Incarnation, SegmentNumber};
 
-use crate::event::{Encoding, Extensions, Field, Payload, Qos, Tag};
+use crate::types::event::{Encoding, Extensions, Field, Payload, Qos, Tag};
 
 use super::*;
 

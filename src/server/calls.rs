@@ -26,10 +26,10 @@ use vulpes_raft::ids::NodeId;
 use crate::call::{
     answer_meta, Asked, CallError, CalleeSays, CallerSays, Exchange, Invoke, LinkId, Party, Told,
 };
-use crate::event::SessionId;
-use crate::gate::Moment;
 use crate::realm::SharedRealms;
-use crate::topic::Realm;
+use crate::types::event::SessionId;
+use crate::types::moment::Moment;
+use crate::types::topic::Realm;
 
 /// When no call has a deadline, the clock looks after itself this often.
 const IDLE: Duration = Duration::from_secs(3600);

@@ -12,14 +12,15 @@ use tokio::time::Instant;
 use vulpes_raft::host::Host;
 
 use crate::entry::EntryHandle;
-use crate::event::SessionId;
 use crate::gate::mqtt::MqttConfig;
-use crate::gate::{MergingRealms, Moment};
-use crate::limits;
+use crate::gate::MergingRealms;
 use crate::log::Log;
 use crate::realm::SharedRealms;
 use crate::replica::Command;
-use crate::topic::Realm;
+use crate::types::event::SessionId;
+use crate::types::limits;
+use crate::types::moment::Moment;
+use crate::types::topic::Realm;
 
 use super::budget::Budget;
 use super::calls::Calls;

@@ -11,14 +11,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use vulpes_raft::ids::{EventId, Position, Slot};
 
-use crate::event::{Payload, SessionId};
-use crate::gate::{Delivery, Gate, Sending, SubscriptionId};
-use crate::limits;
+use crate::gate::{Delivery, Gate, Sending};
 use crate::log::Placed;
 use crate::payload;
 use crate::realm::{fits, Retained};
 use crate::segment::{Place, StoredEvent};
-use crate::topic::Topic;
+use crate::types::event::{Payload, SessionId};
+use crate::types::limits;
+use crate::types::subscription::SubscriptionId;
+use crate::types::topic::Topic;
 
 use super::outgo::Outgo;
 use super::reader::{Reader, RetainedValues, Wanted};

@@ -21,12 +21,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, OrderTime, Position};
 
-use crate::act::{Act, DueId, Progress};
 use crate::entry::{Batch, EntryHandle};
-use crate::event::{ClientTag, Event, Extensions, SessionId};
-use crate::limits;
 use crate::realm::{Decision, Due, EndCause, Noted, Notice, Realms, SharedRealms};
-use crate::topic::Realm;
+use crate::types::act::{Act, DueId, Progress};
+use crate::types::event::{ClientTag, Event, Extensions, SessionId};
+use crate::types::limits;
+use crate::types::topic::Realm;
 use order_now::OrderNow;
 use upkeep::{Moved, Upkeep};
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::event::SessionId;
 use crate::gate::Dropped;
+use crate::types::event::SessionId;
 
 /// From one line in the log to the next.
 const QUIET: Duration = Duration::from_secs(10);

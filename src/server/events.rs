@@ -6,9 +6,9 @@
 
 use serde_json::Value;
 
-use crate::act::{Act, Attach, Detach, Join, Leave};
-use crate::event::{Event, Payload, SessionId};
-use crate::topic::Realm;
+use crate::types::act::{Act, Attach, Detach, Join, Leave};
+use crate::types::event::{Event, Payload, SessionId};
+use crate::types::topic::Realm;
 
 /// A session begins.
 pub(super) fn join(realm: Realm, session: SessionId, join: Join) -> Event {

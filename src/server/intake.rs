@@ -25,7 +25,7 @@ use vulpes_raft::wire;
 
 use super::budget::{Account, Budget};
 use super::pace::{self, Pace};
-use crate::limits;
+use crate::types::limits;
 use framing::Follower;
 pub(super) use framing::Framing;
 

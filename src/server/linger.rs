@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use vulpes_raft::host::BoxStream;
 
 use super::transport::Transport;
-use crate::limits;
+use crate::types::limits;
 
 /// Room for one read of what nobody looks at.
 const DRAIN_ROOM: usize = 4 << 10;

@@ -14,9 +14,10 @@ use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroups};
 use vulpes_raft::service::{Followed as SyncFollowed, Lease as SyncLease, SyncError};
 
 use crate::entry::order::{Lease, Opened, OrderError, Ordering};
-use crate::limits;
 use crate::replica::{Followed, IndexFailure, Order, SlotIndex};
-use crate::storage::{IndexError, IndexedRow, Storage};
+use crate::storage::{IndexError, Storage};
+use crate::types::limits;
+use crate::types::row::IndexedRow;
 
 /// How long a follower waits for the next slot before it asks anew.
 const FOLLOW_WAIT: Duration = Duration::from_secs(5);

@@ -27,13 +27,13 @@ use crate::dispatch::Dispatcher;
 use crate::entry::{Entry, EntryConfig, EntryHandle};
 use crate::gate::MergingRealms;
 use crate::keep::Keeper;
-use crate::limits;
 use crate::log::{log, Log, Tail};
 use crate::realm::{Realms, SharedRealms, View};
 use crate::recent::RecentBodies;
 use crate::replica::{dispatch, Replica, SlotIndex, NOTICE_SLOTS};
 use crate::storage::{ReadError, Reads, Storage};
-use crate::topic::Realm;
+use crate::types::limits;
+use crate::types::topic::Realm;
 
 use super::bodies::{self, StoredBodies};
 use super::calls::links::call_out;

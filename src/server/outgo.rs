@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::budget::{Account, Budget};
 use super::pace::Pace;
-use crate::limits;
+use crate::types::limits;
 
 /// Bytes that may wait at no cost: what leaves room for one more event, and one event as large.
 const FREE: usize = 2 * limits::OUTPUT_FREE;

@@ -13,9 +13,9 @@ use vulpes_raft::host::Listener;
 use vulpes_raft::node::SyncNode;
 use vulpes_raft::wire::{self, Identity, Link, Service};
 
-use crate::limits;
 use crate::peer::{serve_fetch, serve_keep};
 use crate::storage::{Reads, Storage};
+use crate::types::limits;
 
 use super::budget::Budget;
 use super::calls::links::serve_calls;

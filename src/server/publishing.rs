@@ -17,12 +17,12 @@ use tokio::sync::mpsc;
 use vulpes_raft::ids::{Incarnation, Position};
 use vulpes_raft::mutant::{planted, Mutant};
 
-use crate::act::{Act, Terms};
 use crate::entry::{AnswerTo, Batch, EntryClosed, EntryHandle, SESSION_ANSWERS};
-use crate::event::{Event, SessionId};
-use crate::gate::{Answer, PublishError, Stored};
-use crate::limits;
 use crate::realm::{At, Decision};
+use crate::types::act::{Act, Terms};
+use crate::types::answer::{Answer, PublishError, Stored};
+use crate::types::event::{Event, SessionId};
+use crate::types::limits;
 
 use super::desk::Word;
 

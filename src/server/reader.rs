@@ -26,16 +26,14 @@ use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::dispatch::{mailbox, Deliveries, Handed, Hits, Join, JoinError};
-use crate::event::SessionId;
-use crate::gate::{
-    most_subscriptions, After, KeptReading, RetainedMode, SubscribeError, Subscription,
-    SubscriptionId,
-};
+use crate::gate::{most_subscriptions, KeptReading, RetainedMode, Subscription};
 use crate::log::{Log, Placed, ReadError, Start, Tail};
-use crate::payload::Value;
 use crate::realm::SharedRealms;
 use crate::replica::Command;
-use crate::topic::{Pattern, Realm};
+use crate::types::event::SessionId;
+use crate::types::subscription::{After, SubscribeError, SubscriptionId};
+use crate::types::topic::{Pattern, Realm};
+use crate::types::value::Value;
 use kept::Cursor;
 use replays::{Replay, ReplayId, Replays, AT_CURSOR};
 pub(super) use retained::RetainedValues;

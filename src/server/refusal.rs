@@ -17,8 +17,9 @@ use super::listen::Protocol;
 use super::transport::{MqttTransport, Transport};
 use super::upgrade::{answer, TOO_MANY_CONNECTIONS};
 use crate::gate::mqtt::MqttGate;
-use crate::gate::{Gate, Moment, OpenRefusal, Request};
-use crate::limits;
+use crate::gate::{Gate, OpenRefusal, Request};
+use crate::types::limits;
+use crate::types::moment::Moment;
 
 /// Tells a client that there are too many connections.
 pub(super) async fn refuse(protocol: Protocol, stream: BoxStream, clients: &Clients) {
@@ -74,9 +75,9 @@ mod tests {
 
     use super::super::budget::Budget;
     use super::*;
-    use crate::event::SessionId;
     use crate::gate::mqtt::MqttConfig;
-    use crate::topic::Realm;
+    use crate::types::event::SessionId;
+    use crate::types::topic::Realm;
 
     /// What a client is told that says this.
     async fn told(says: &[u8]) -> Vec<u8> {

@@ -10,9 +10,9 @@ use std::time::Duration;
 use vulpes_raft::ids::{AdvanceSegment, Slot};
 use vulpes_raft::order::{SealedSegment, Step};
 
-use crate::limits;
 use crate::peer::StorageClient;
 use crate::storage::Storage;
+use crate::types::limits;
 
 /// How often a storage looks whether it has something to mend.
 const INTERVAL: Duration = Duration::from_secs(2);

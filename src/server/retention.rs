@@ -12,14 +12,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, Position};
 
-use crate::act::Act;
 use crate::entry::{Batch, EntryHandle};
-use crate::event::{Event, SessionId};
-use crate::limits;
 use crate::log::{Log, ReadError};
-use crate::realm::{Head, SharedRealms};
+use crate::realm::SharedRealms;
 use crate::retention::{Gauge, Retention};
-use crate::topic::Realm;
+use crate::types::act::Act;
+use crate::types::event::{Event, SessionId};
+use crate::types::head::Head;
+use crate::types::limits;
+use crate::types::topic::Realm;
 
 use super::desk::turn;
 use super::node::Node;

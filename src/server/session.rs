@@ -34,12 +34,14 @@ use tokio::time::{Instant, Sleep};
 
 use crate::call::Asked;
 use crate::entry::EntryClosed;
-use crate::event::Event;
-use crate::gate::{Answer, EndReason, Gate, Moment, OpenRefusal, Request};
-use crate::limits;
+use crate::gate::{EndReason, Gate, OpenRefusal, Request};
 use crate::realm::{Decision, EndCause};
 use crate::replica::Command;
-use crate::topic::Realm;
+use crate::types::answer::Answer;
+use crate::types::event::Event;
+use crate::types::limits;
+use crate::types::moment::Moment;
+use crate::types::topic::Realm;
 
 use super::budget::Account;
 use super::calls::Attached;

@@ -28,7 +28,7 @@ use super::linger::Lingering;
 use super::metered::{metered, Meter};
 use crate::gate::mqtt::packet;
 use crate::gate::Farewell;
-use crate::limits;
+use crate::types::limits;
 
 /// Room for one read of a client that sends little.
 const READ_ROOM: usize = 4 << 10;

@@ -18,9 +18,9 @@ use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroups};
 
 use crate::entry::{EntryTuning, Lease, Opened, OrderError, Ordering};
 use crate::keep::{KeepError, Keeper, Kept};
-use crate::limits;
 use crate::log::RECENT_SLOTS;
 use crate::segment::SealedBody;
+use crate::types::limits;
 
 /// Limits of a node.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ use vulpes_raft::host::BoxStream;
 use super::linger::linger_on;
 use super::transport::{failed, TransportError};
 use crate::gate::wamp::{choose_subprotocol, subprotocol, Serializer};
-use crate::limits;
+use crate::types::limits;
 
 /// WebSocket buffers of a connection, in bytes; small, because there may be many.
 const WEBSOCKET_BUFFER: usize = 16 << 10;

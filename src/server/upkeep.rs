@@ -14,12 +14,13 @@ use vulpes_raft::ids::{NodeId, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
-use crate::limits;
 use crate::log::{Log, Rows};
 use crate::peer::{Rows as PeerRows, StorageClient};
-use crate::realm::{Change, Realms, SharedRealms};
+use crate::realm::{Realms, SharedRealms};
 use crate::segment::Segment;
-use crate::storage::{IndexedRow, Storage};
+use crate::storage::Storage;
+use crate::types::limits;
+use crate::types::row::{Change, IndexedRow};
 
 use super::node::Node;
 use super::storages::Storages;

@@ -21,8 +21,8 @@ use super::staging::{Admission, Refusal, Standing};
 use super::writer::{Waiting, Work};
 use super::{Closing, Storage};
 use crate::keep::{KeepError, Keeper, Kept, StorageVote};
-use crate::limits;
 use crate::segment::{checksum, SealedBody, Segment};
+use crate::types::limits;
 
 impl Storage {
     /// How many segments an entry may have on the way: by the room in the queue, at least 1.

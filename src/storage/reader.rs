@@ -23,8 +23,8 @@ use super::error::ReadError;
 use super::snapshot::StateSnapshot;
 use super::staging::Fence;
 use super::tables;
-use crate::limits;
 use crate::segment::checksum;
+use crate::types::limits;
 
 /// Rows of the order, and what is hidden in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,10 +15,11 @@ use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, Step};
 
 use super::error::{IndexError, ReadError, ReleaseError};
-use super::staging::{IndexedRow, Write};
+use super::staging::Write;
 use super::writer::Work;
 use super::{is_body_of, Closing, Storage};
-use crate::limits;
+use crate::types::limits;
+use crate::types::row::IndexedRow;
 
 /// Rows deleted in one group commit, at most.
 const PORTION_ROWS: usize = limits::READ_ROWS;

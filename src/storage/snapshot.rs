@@ -14,8 +14,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use vulpes_raft::order::Resolution;
 
 use super::error::ReadError;
-use crate::limits;
-use crate::realm::{BadRow, Realms};
+use crate::realm::Realms;
+use crate::types::limits;
+use crate::types::row::BadRow;
 
 /// Most that a row takes on its way beside its bytes: two lengths.
 const ROW_OVERHEAD: usize = 2 * 9;

@@ -18,7 +18,7 @@ use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use super::error::IndexError;
-use crate::realm::Change;
+use crate::types::row::{Change, IndexedRow};
 
 /// Bodies without a place in the order that one storage holds; past it, it takes no more.
 const UNRESOLVED: usize = 65_536;
@@ -45,33 +45,6 @@ impl Fence {
     /// The first segment of an entry that is not fenced by it.
     pub(super) fn of(self, entry: NodeId) -> AdvanceSegment {
         AdvanceSegment { entry, incarnation: self.incarnation, number: self.number }
-    }
-}
-
-/// A row of the order, with all that is written along with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IndexedRow {
-    pub resolution: Resolution,
-    /// The segment's body, where the storage lacks it.
-    pub body: Option<Bytes>,
-    /// Offsets of events that subscribers never see, ascending.
-    pub hidden: Vec<u32>,
-    /// What the row changes in the realms' state.
-    pub changes: Vec<Change>,
-}
-
-impl IndexedRow {
-    /// A row that hides nothing and leaves the realms' state as it is.
-    #[must_use]
-    pub fn plain(resolution: Resolution, body: Option<Bytes>) -> Self {
-        Self { resolution, body, hidden: Vec::new(), changes: Vec::new() }
-    }
-
-    /// Bytes that are written for it, its few own ones aside.
-    pub(crate) fn weight(&self) -> usize {
-        let value = |change: &Change| change.value.as_ref().map_or(0, Bytes::len);
-        let changes = self.changes.iter().map(|change| change.key.len() + value(change));
-        self.body.as_ref().map_or(0, Bytes::len) + 4 * self.hidden.len() + changes.sum::<usize>()
     }
 }
 

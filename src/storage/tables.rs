@@ -5,7 +5,7 @@
 //! | `bodies` | advance segment, 24 bytes big-endian | checksum u64, body |
 //! | `slots` | slot u64 | the resolution, by `wire::encode` |
 //! | `fences` | entry u64 | incarnation u64, number u64: the lowest that may still be resolved |
-//! | `state` | key of a row of the realms' state (`realm::Change`) | its value |
+//! | `state` | key of a row of the realms' state (`types::row::Change`) | its value |
 //! | `hidden` | slot u64 | offsets of its events that subscribers never see, by `wire::encode` of a `Vec<u32>` |
 //!
 //! Numbers in values are little-endian. Persisted: never change, raise [`LOG_FORMAT`](vulpes_raft::format::LOG_FORMAT) instead.
@@ -34,7 +34,10 @@ pub(super) const BODY_PREFIX: usize = 8;
 const _: () = {
     // The largest body with all that the store puts around it stays under the power of two it is allocated in.
     let around = BODY_PREFIX + AdvanceSegment::KEY_LEN + 32;
-    assert!(crate::limits::SEGMENT_BODY + around < crate::limits::SEGMENT_BODY.next_power_of_two());
+    assert!(
+        crate::types::limits::SEGMENT_BODY + around
+            < crate::types::limits::SEGMENT_BODY.next_power_of_two()
+    );
 };
 
 /// Puts a body's row into `row`, whatever was in it.

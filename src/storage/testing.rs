@@ -28,11 +28,12 @@ use vulpes_raft::ids::{
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use vulpes_raft::wire::Identity;
 
-use super::{IndexedRow, Storage};
-use crate::event::{ClientTag, Event, Extensions, Payload, Qos, SessionId};
+use super::Storage;
 use crate::recent::RecentBodies;
 use crate::segment::{OpenSegment, SealedBody};
-use crate::topic::{Realm, Topic};
+use crate::types::event::{ClientTag, Event, Extensions, Payload, Qos, SessionId};
+use crate::types::row::IndexedRow;
+use crate::types::topic::{Realm, Topic};
 
 /// How long a simulated commit takes.
 pub(crate) const COMMIT: Duration = Duration::from_millis(1);

@@ -18,7 +18,7 @@ use vulpes_raft::wire;
 use super::staging::Write;
 use super::tables::{self, Key};
 use crate::keep::KeepError;
-use crate::realm::Change;
+use crate::types::row::Change;
 
 /// How long rows, and deletions, may wait for a commit that another job starts. Nobody waits for rows: a storage that
 /// lacks some after a crash reads them again. Deleting is not urgent either.

@@ -19,7 +19,7 @@ use vulpes::retention::Retention;
 use vulpes::server::tuning::Tuning;
 use vulpes::server::Node;
 use vulpes::storage::Storage;
-use vulpes::topic::Realm;
+use vulpes::types::topic::Realm;
 use vulpes_raft::host::CommitMode;
 use vulpes_raft::ids::NodeId;
 use vulpes_raft::node::SyncNode;

@@ -126,7 +126,7 @@ fn check(found: &Found, slow: Option<u64>) {
 
 #[test]
 fn a_healthy_cluster_fetches_no_body_and_delivers_what_it_acknowledges() {
-    let found = load(None, vulpes::limits::STORAGE_SENT_BYTES);
+    let found = load(None, vulpes::types::limits::STORAGE_SENT_BYTES);
     check(&found, None);
     assert_eq!(found.fetched, [(0, 0); NODES as usize]);
 }
@@ -134,7 +134,7 @@ fn a_healthy_cluster_fetches_no_body_and_delivers_what_it_acknowledges() {
 #[test]
 fn who_is_slow_is_sent_all_bodies_and_fetches_none() {
     for slow in 1..=NODES {
-        let found = load(Some(slow), vulpes::limits::STORAGE_SENT_BYTES);
+        let found = load(Some(slow), vulpes::types::limits::STORAGE_SENT_BYTES);
         check(&found, Some(slow));
         assert_eq!(found.fetched, [(0, 0); NODES as usize], "{slow} is slow");
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{ensure, Context, Result};
 use serde_json::{json, Value};
-use vulpes::limits;
+use vulpes::types::limits;
 use vulpes_jepsen::mqtt::{packet, string};
 use vulpes_jepsen::wait::{within, PATIENCE};
 use vulpes_jepsen::Cluster;
@@ -67,7 +67,7 @@ const LIMITS: &[(&str, Edge)] = &[
 
 #[test]
 fn every_limit_of_a_client_has_its_edge() {
-    let text = include_str!("../../src/limits.rs");
+    let text = include_str!("../../src/types/limits.rs");
     let declared: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("pub const ")?.split_once(':'))

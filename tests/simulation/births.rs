@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
-use vulpes::act::{Act, Join};
-use vulpes::event::SessionId;
 use vulpes::log::Placed;
+use vulpes::types::act::{Act, Join};
+use vulpes::types::event::SessionId;
 use vulpes_raft::ids::{Incarnation, NodeId};
 use vulpes_raft::order::Step;
 

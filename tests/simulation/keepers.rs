@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
-use vulpes::act::Act;
-use vulpes::event::SessionId;
+use vulpes::types::act::Act;
+use vulpes::types::event::SessionId;
 use vulpes_raft::ids::Position;
 
 use crate::chance::Chance;

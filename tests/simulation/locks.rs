@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use vulpes::event::Payload;
-use vulpes::payload::{self, Value};
+use vulpes::payload;
+use vulpes::types::event::Payload;
+use vulpes::types::value::Value;
 use vulpes_raft::ids::Position;
 
 use crate::chance::Chance;

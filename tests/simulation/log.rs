@@ -12,10 +12,10 @@
 
 use std::collections::BTreeMap;
 
-use vulpes::act::Act;
 use vulpes::log::Placed;
-use vulpes::realm::Head;
 use vulpes::segment::checksum;
+use vulpes::types::act::Act;
+use vulpes::types::head::Head;
 use vulpes_raft::ids::{EventId, Incarnation, NodeId, Position, SegmentNumber, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 

@@ -17,7 +17,7 @@ use vulpes::realm::SharedRealms;
 use vulpes::retention::Retention;
 use vulpes::server::Node;
 use vulpes::storage::Storage;
-use vulpes::topic::Realm;
+use vulpes::types::topic::Realm;
 use vulpes_raft::host::{Clock, CommitMode, Host};
 use vulpes_raft::ids::{NodeId, Slot, Stamp};
 use vulpes_raft::node::SyncNode;

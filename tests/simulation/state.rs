@@ -11,11 +11,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vulpes::act::{Act, Terms};
-use vulpes::event::{Payload, SessionId};
 use vulpes::log::Placed;
-use vulpes::payload::{self, Value};
+use vulpes::payload;
 use vulpes::segment::StoredEvent;
+use vulpes::types::act::{Act, Terms};
+use vulpes::types::event::{Payload, SessionId};
+use vulpes::types::value::Value;
 use vulpes_raft::ids::{Incarnation, NodeId, Position};
 use vulpes_raft::order::Step;
 

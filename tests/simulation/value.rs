@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use vulpes::event::{Encoding, Payload};
+use vulpes::types::event::{Encoding, Payload};
 
 /// One attempt to publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

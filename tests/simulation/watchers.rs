@@ -11,7 +11,7 @@ use std::io;
 use std::time::Duration;
 
 use serde_json::{json, Value as Json};
-use vulpes::payload::Value;
+use vulpes::types::value::Value;
 use vulpes_raft::ids::Position;
 
 use crate::chance::Chance;

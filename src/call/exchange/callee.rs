@@ -10,10 +10,10 @@ use crate::call::{
     CallError, CallNumber, CalleeSays, CallerSays, Invocation, InvocationId, Invoke, LinkId, Mode,
     Reply, Serve, Told,
 };
-use crate::event::{Payload, SessionId};
-use crate::limits;
-use crate::moment::Moment;
-use crate::procedure::RegistrationId;
+use crate::types::event::{Payload, SessionId};
+use crate::types::limits;
+use crate::types::moment::Moment;
+use crate::types::procedure::RegistrationId;
 
 use super::queue::Queue;
 

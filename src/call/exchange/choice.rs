@@ -7,10 +7,10 @@
 use vulpes_raft::ids::{NodeId, Slot};
 
 use super::Exchange;
-use crate::event::SessionId;
-use crate::procedure::{Invoke, Matching, RegistrationId};
 use crate::realm::Realms;
-use crate::topic::Realm;
+use crate::types::event::SessionId;
+use crate::types::procedure::{Invoke, Matching, RegistrationId};
+use crate::types::topic::Realm;
 
 /// Which entry a callee is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use vulpes_raft::ids::{NodeId, Slot};
 
 use super::*;
 use crate::call::{Invocation, Serve};
-use crate::event::{Encoding, Payload};
-use crate::procedure::{Matching, Procedure};
+use crate::types::event::{Encoding, Payload};
+use crate::types::procedure::{Matching, Procedure};
 
 const CALLER: SessionId = SessionId(1);
 const CALLEE: SessionId = SessionId(2);

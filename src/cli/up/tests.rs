@@ -7,7 +7,7 @@ use vulpes_raft::ids::NodeId;
 
 use super::children::stop;
 use super::*;
-use crate::topic::Realm;
+use crate::types::topic::Realm;
 
 #[derive(Parser)]
 struct Line {

@@ -8,7 +8,7 @@
 use vulpes_raft::ids::{Incarnation, Slot};
 
 use super::{after, backoff};
-use crate::gate::Moment;
+use crate::types::moment::Moment;
 
 /// The least time between two incarnations, in milliseconds: two processes under one node id must not fence each other
 /// at full speed.

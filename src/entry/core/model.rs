@@ -17,9 +17,9 @@ use vulpes_raft::mutant::{plant, Mutant};
 use super::tests::event;
 use super::*;
 use crate::entry::sync_model::{groups_of, SyncModel};
-use crate::gate::Stored;
 use crate::keep::StorageVote;
 use crate::segment::Segment;
+use crate::types::answer::Stored;
 
 const NODE: NodeId = NodeId(7);
 const SESSIONS: u64 = 3;

@@ -14,9 +14,10 @@ use vulpes_raft::order::{Place, SealedSegment, StorageGroups};
 
 use super::tickets::Tickets;
 use super::Output;
-use crate::gate::{Moment, PublishError};
-use crate::limits;
 use crate::segment::SealedBody;
+use crate::types::answer::PublishError;
+use crate::types::limits;
+use crate::types::moment::Moment;
 
 /// The sealed segments without a place, in number order.
 #[derive(Debug)]

@@ -8,7 +8,7 @@
 use vulpes_raft::ids::AdvanceSegment;
 
 use super::backoff;
-use crate::gate::Moment;
+use crate::types::moment::Moment;
 
 /// Most proposals an entry has under way at once.
 pub(super) const PROPOSALS_IN_FLIGHT: usize = 4;

@@ -15,9 +15,9 @@ use vulpes_raft::order::StorageGroups;
 
 use super::backoff;
 use crate::entry::status::StorageStatus;
-use crate::gate::Moment;
-use crate::limits;
 use crate::segment::SealedBody;
+use crate::types::limits;
+use crate::types::moment::Moment;
 
 /// How many shards are looked at for each group to find one whose group has room. Those of all groups are among them: see
 /// [`Shard::next`].

@@ -11,7 +11,8 @@ use vulpes_raft::ids::Position;
 use vulpes_raft::order::Place;
 
 use super::{deadline_of, Output};
-use crate::gate::{Answer, Moment, PublishError, Stored};
+use crate::types::answer::{Answer, PublishError, Stored};
+use crate::types::moment::Moment;
 
 /// A run of consecutive publishes of one session within one segment.
 #[derive(Debug)]

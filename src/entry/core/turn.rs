@@ -8,7 +8,8 @@ use vulpes_raft::ids::{AdvanceSegment, SegmentNumber};
 use vulpes_raft::mutant::{planted, Mutant};
 
 use super::{Core, Output};
-use crate::gate::{Moment, PublishError};
+use crate::types::answer::PublishError;
+use crate::types::moment::Moment;
 
 impl<A: Clone> Core<A> {
     /// Time has passed, and no more input comes for now: seals and sends what can be, and asks for what is due.

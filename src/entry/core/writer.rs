@@ -13,10 +13,11 @@ use vulpes_raft::ids::{AdvanceSegment, Shard};
 
 use super::tickets::{Part, Tickets};
 use super::{deadline_of, Batch, Output};
-use crate::event::Event;
-use crate::gate::{Moment, PublishError};
-use crate::limits;
 use crate::segment::{OpenSegment, SealedBody};
+use crate::types::answer::PublishError;
+use crate::types::event::Event;
+use crate::types::limits;
+use crate::types::moment::Moment;
 
 /// The open segment, and what waits for the next one.
 #[derive(Debug)]
@@ -191,7 +192,7 @@ impl<A: Clone> Writer<A> {
 mod tests {
     use super::*;
     use crate::entry::core::tests::event;
-    use crate::event::SessionId;
+    use crate::types::event::SessionId;
 
     fn batch(answers: u8) -> Batch<u8> {
         let events = vec![event(1, "x".into())];

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::entry::status::EntryStatus;
 use crate::entry::Batch;
-use crate::event::Event;
-use crate::limits;
+use crate::types::event::Event;
+use crate::types::limits;
 
 /// A batch on its way to the entry's task.
 pub(super) struct Submitted {

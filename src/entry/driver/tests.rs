@@ -15,9 +15,9 @@ use vulpes_raft::ids::{Incarnation, NodeId, Position};
 use super::fakes::{host, FakeStorage, FakeSync};
 use super::*;
 use crate::entry::{Batch, Entry, EntryConfig, EntryHandle, SESSION_ANSWERS};
-use crate::event::{ClientTag, Event, Extensions, Payload, Qos, SessionId};
-use crate::gate::{Answer, PublishError};
-use crate::topic::{Realm, Topic};
+use crate::types::answer::{Answer, PublishError};
+use crate::types::event::{ClientTag, Event, Extensions, Payload, Qos, SessionId};
+use crate::types::topic::{Realm, Topic};
 
 const NODE: NodeId = NodeId(7);
 

@@ -11,12 +11,12 @@
 
 use super::packet::codec::Connect;
 use super::packet::{Reason, Version, Violation};
-use crate::act::{Attach, Join, NEVER};
-use crate::event::SessionId;
 use crate::gate::details::{self, Transport};
 use crate::gate::mqtt::{MqttConfig, CONNECT_PACKET};
-use crate::limits;
-use crate::topic::Realm;
+use crate::types::act::{Attach, Join, NEVER};
+use crate::types::event::SessionId;
+use crate::types::limits;
+use crate::types::topic::Realm;
 
 /// A session's event holds the details twice, in which a byte of the name may take six, and what the CONNECT has of a will.
 const _: () = assert!(

@@ -21,9 +21,11 @@ use super::packet::codec::RetainHandling;
 use super::packet::property;
 use super::packet::{Reason, Violation};
 use crate::gate::terms;
-use crate::gate::{After, RetainedMode};
-use crate::payload::{Serializer, Value};
-use crate::topic::{Pattern, SILENT_TEXT};
+use crate::gate::RetainedMode;
+use crate::payload::Serializer;
+use crate::types::subscription::After;
+use crate::types::topic::{Pattern, SILENT_TEXT};
+use crate::types::value::Value;
 
 const REPLAY: &str = "$replay/";
 const SNAPSHOT: &str = "$snapshot/";

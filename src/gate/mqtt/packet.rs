@@ -131,7 +131,7 @@ pub(crate) struct Frame {
 
 /// How many bytes of whole packets stand at the front of `buffer`: what [`MqttGate`](super::MqttGate) can receive now.
 /// 0 where more bytes are needed first. The limit of `max_packet` bytes is
-/// [`limits::CLIENT_MESSAGE`](crate::limits::CLIENT_MESSAGE).
+/// [`limits::CLIENT_MESSAGE`](crate::types::limits::CLIENT_MESSAGE).
 ///
 /// # Errors
 /// Where the first packet can never be taken, because its length is malformed or it is larger than `max_packet` bytes,

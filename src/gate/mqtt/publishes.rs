@@ -16,10 +16,10 @@ use std::collections::VecDeque;
 use super::outbox::Outbox;
 use super::packet::codec::write_puback;
 use super::packet::{Reason, Version, Violation};
-use crate::act::Refusal;
 use crate::gate::waits::{TooManyWaits, Waits};
-use crate::gate::{Answer, PublishError};
-use crate::limits;
+use crate::types::act::Refusal;
+use crate::types::answer::{Answer, PublishError};
+use crate::types::limits;
 
 /// How many QoS 1 publishes a client may have unanswered: our Receive Maximum.
 pub(crate) const RECEIVE_MAXIMUM: u16 = limits::SESSION_UNANSWERED as u16;

@@ -15,12 +15,12 @@ use super::publishes::Publishes;
 use super::subscriptions::Subscriptions;
 use super::topics::Topics;
 use super::window::Window;
-use crate::act::Act;
-use crate::event::{ClientTag, Event, Extensions, Payload, Qos, SessionId};
 use crate::gate::{Delivery, Parting, Request, Resumed, Sending};
-use crate::limits;
 use crate::payload;
-use crate::topic::{TopicError, ROUTERS_OWN_TEXT};
+use crate::types::act::Act;
+use crate::types::event::{ClientTag, Event, Extensions, Payload, Qos, SessionId};
+use crate::types::limits;
+use crate::types::topic::{TopicError, ROUTERS_OWN_TEXT};
 use bytes::Bytes;
 use vulpes_raft::ids::Position;
 

@@ -16,13 +16,12 @@ use super::filter::{self, Options};
 use super::outbox::Outbox;
 use super::packet::codec::{write_suback, Filter, Subscribe, Unsubscribe};
 use super::packet::{Reason, Version, Violation};
-use crate::event::Qos;
 use crate::gate::terms;
-use crate::gate::{
-    most_subscriptions, Request, RetainedMode, SubscribeError, Subscription, SubscriptionId,
-};
-use crate::limits;
-use crate::topic::{weight, Pattern};
+use crate::gate::{most_subscriptions, Request, RetainedMode, Subscription};
+use crate::types::event::Qos;
+use crate::types::limits;
+use crate::types::subscription::{SubscribeError, SubscriptionId};
+use crate::types::topic::{weight, Pattern};
 use kept::Keeping;
 
 /// What a subscription was granted.

@@ -39,15 +39,18 @@ use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
 use super::packet::publish::put_varint;
 use super::{MqttConfig, MqttGate};
-use crate::act::{Act, InFlight, KeptSubscription, Refusal, Will};
-use crate::event::{ClientTag, Extensions, Payload, Qos, SessionId};
 use crate::gate::{
-    Answer, Delivery, EndReason, Gate, KeptReading, Moment, OpenRefusal, PublishError, Request,
-    Resumed, RetainedMode, Sending, Stored, SubscribeError, SubscriptionId,
+    Delivery, EndReason, Gate, KeptReading, OpenRefusal, Request, Resumed, RetainedMode, Sending,
 };
-use crate::payload::{encode, Serializer, Value};
+use crate::payload::{encode, Serializer};
 use crate::segment::StoredEvent;
-use crate::topic::{Realm, Topic};
+use crate::types::act::{Act, InFlight, KeptSubscription, Refusal, Will};
+use crate::types::answer::{Answer, PublishError, Stored};
+use crate::types::event::{ClientTag, Extensions, Payload, Qos, SessionId};
+use crate::types::moment::Moment;
+use crate::types::subscription::{SubscribeError, SubscriptionId};
+use crate::types::topic::{Realm, Topic};
+use crate::types::value::Value;
 
 /// Texts that scripts use again and again.
 const SHORT: &[(&str, &str)] = &[

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::topic::{Topic, TopicError};
+use crate::types::topic::{Topic, TopicError};
 
 /// Bytes of topic texts that are kept for one session.
 const CACHE_BYTES: usize = 16 << 10;
@@ -69,7 +69,7 @@ mod tests {
             }
         }
         assert_eq!(topics.read("a/+"), Err(TopicError::Wildcard));
-        let long = "x".repeat(crate::limits::TOPIC);
+        let long = "x".repeat(crate::types::limits::TOPIC);
         assert_eq!(topics.read(&long).unwrap().as_str(), long);
         assert!(topics.last.is_none() && topics.bytes <= CACHE_BYTES);
     }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use vulpes_raft::ids::Position;
 
-use crate::act::InFlight;
+use crate::types::act::InFlight;
 
 /// Most QoS 1 messages on the way to one client, whatever it would take.
 const WIDEST: u16 = 1024;

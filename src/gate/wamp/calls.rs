@@ -17,14 +17,15 @@ use self::options::{cancel_mode, is_progress, CallOptions, RegisterOptions};
 use super::message::{code, Call, Carried, RequestId, Violation};
 use super::publishes::Undecided;
 use super::{uri, WampGate};
-use crate::act::Act;
 use crate::call::{self, Asked, CallError, CallId, InvocationId, Serve, Told};
-use crate::event::{Encoding, Event, Payload};
 use crate::gate::Request;
-use crate::limits;
-use crate::payload::{encode, mended, Serializer, Value};
-use crate::procedure::{Matching, Procedure, Register, RegistrationId};
-use crate::topic::Realm;
+use crate::payload::{encode, mended, Serializer};
+use crate::types::act::Act;
+use crate::types::event::{Encoding, Event, Payload};
+use crate::types::limits;
+use crate::types::procedure::{Matching, Procedure, Register, RegistrationId};
+use crate::types::topic::Realm;
+use crate::types::value::Value;
 
 /// What a session has to know of its calls.
 #[derive(Debug, Default)]

@@ -9,9 +9,9 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use crate::call::InvocationId;
-use crate::gate::SubscriptionId;
 use crate::payload::{elements, Elements, Kind, Malformed, Serializer};
-use crate::procedure::RegistrationId;
+use crate::types::procedure::RegistrationId;
+use crate::types::subscription::SubscriptionId;
 
 /// Largest id (WAMP basic profile, "IDs").
 const LARGEST_ID: u64 = 1 << 53;

@@ -11,13 +11,15 @@
 use vulpes_raft::ids::Position;
 
 use super::uri;
-use crate::act::Terms;
-use crate::event::Payload;
 use crate::gate::details::ANONYMOUS;
 use crate::gate::terms::{self, TermsError};
-use crate::gate::{After, RetainedMode};
-use crate::payload::{decode, entries, is_odd, Malformed, Serializer, Value, Writer};
-use crate::topic::{Pattern, TopicError};
+use crate::gate::RetainedMode;
+use crate::payload::{decode, entries, is_odd, Malformed, Serializer, Writer};
+use crate::types::act::Terms;
+use crate::types::event::Payload;
+use crate::types::subscription::After;
+use crate::types::topic::{Pattern, TopicError};
+use crate::types::value::Value;
 
 /// What is wrong with an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -230,7 +232,7 @@ impl SubscribeOptions {
     pub(super) fn pattern(&self, topic: &str) -> Result<Pattern, TopicError> {
         match self.matching {
             Match::Unsaid => Pattern::from_wamp(topic),
-            Match::Exact => crate::topic::Topic::from_wamp(topic).map(Pattern::Exact),
+            Match::Exact => crate::types::topic::Topic::from_wamp(topic).map(Pattern::Exact),
             Match::Prefix => Pattern::from_wamp_prefix(topic),
             Match::Wildcard => Pattern::from_wamp_wildcard(topic),
         }

@@ -6,8 +6,8 @@
 //! Invariant: each is answered at most once.
 //!
 //! Deliberately absent: a limit for the others. The driver reads no more from a socket with
-//! [`SESSION_UNANSWERED`](crate::limits::SESSION_UNANSWERED) publishes unanswered, or
-//! [`SESSION_REGISTERS`](crate::limits::SESSION_REGISTERS) registrations undecided.
+//! [`SESSION_UNANSWERED`](crate::types::limits::SESSION_UNANSWERED) publishes unanswered, or
+//! [`SESSION_REGISTERS`](crate::types::limits::SESSION_REGISTERS) registrations undecided.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,8 +15,8 @@ use vulpes_raft::ids::Position;
 
 use super::message::{code, RequestId};
 use crate::gate::waits::{TooManyWaits, Waits};
-use crate::gate::{Answer, PublishError};
-use crate::procedure::RegistrationId;
+use crate::types::answer::{Answer, PublishError};
+use crate::types::procedure::RegistrationId;
 
 /// What is decided in the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use super::message::{code, Publish, RequestId, Violation};
 use super::options::PublishOptions;
 use super::{uri, WampGate};
-use crate::act::Act;
-use crate::event::{ClientTag, Event, Extensions, Qos};
 use crate::gate::Request;
-use crate::limits;
-use crate::topic::{Realm, Topic, ROUTERS_OWN_TEXT};
+use crate::types::act::Act;
+use crate::types::event::{ClientTag, Event, Extensions, Qos};
+use crate::types::limits;
+use crate::types::topic::{Realm, Topic, ROUTERS_OWN_TEXT};
 
 impl WampGate {
     pub(super) fn publish(

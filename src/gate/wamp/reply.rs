@@ -8,11 +8,11 @@ use vulpes_raft::ids::{EventId, Position};
 
 use super::message::{code, RequestId};
 use super::uri;
-use crate::event::SessionId;
 use crate::gate::details::{ANONYMOUS, PROVIDER};
-use crate::gate::SubscriptionId;
 use crate::payload::{Arguments, Serializer, Writer};
-use crate::topic::Realm;
+use crate::types::event::SessionId;
+use crate::types::subscription::SubscriptionId;
+use crate::types::topic::Realm;
 
 /// What is announced is what works (WAMP advanced profile, "Feature Announcement").
 const BROKER_FEATURES: [&str; 4] = [
@@ -60,7 +60,7 @@ fn role(writer: &mut Writer, name: &str, features: &[&str]) {
     writer.begin_dict(features.len());
     for feature in features {
         writer.key(feature);
-        writer.value(&crate::payload::Value::Bool(true));
+        writer.value(&crate::types::value::Value::Bool(true));
     }
     writer.end_dict();
     writer.end_dict();
@@ -184,7 +184,7 @@ pub(super) fn event(
     }
     if retained {
         writer.key("retained");
-        writer.value(&crate::payload::Value::Bool(true));
+        writer.value(&crate::types::value::Value::Bool(true));
     }
     writer.end_dict();
     if !args.is_empty() {

@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 
 use super::message::RequestId;
-use crate::gate::{most_subscriptions, SubscriptionId};
-use crate::limits;
-use crate::topic::Pattern;
+use crate::gate::most_subscriptions;
+use crate::types::limits;
+use crate::types::subscription::SubscriptionId;
+use crate::types::topic::Pattern;
 
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {

@@ -16,13 +16,16 @@ use proptest::prelude::*;
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
 use super::*;
-use crate::act::Act;
-use crate::event::{ClientTag, Encoding, Extensions, Payload, Qos};
-use crate::gate::{After, PublishError, Sending, Stored};
-use crate::payload::{decode, encode, value, Value};
-use crate::procedure::Invoke;
+use crate::gate::Sending;
+use crate::payload::{decode, encode, value};
 use crate::segment::StoredEvent;
-use crate::topic::{Pattern, Topic};
+use crate::types::act::Act;
+use crate::types::answer::{PublishError, Stored};
+use crate::types::event::{ClientTag, Encoding, Extensions, Payload, Qos};
+use crate::types::procedure::Invoke;
+use crate::types::subscription::After;
+use crate::types::topic::{Pattern, Topic};
+use crate::types::value::Value;
 
 mod calls;
 mod scripts;

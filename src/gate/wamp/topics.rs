@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use crate::payload::{Serializer, Writer};
-use crate::topic::{Topic, TopicError};
+use crate::types::topic::{Topic, TopicError};
 
 /// Topics remembered each way.
 const TEXTS: usize = 64;

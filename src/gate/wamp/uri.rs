@@ -6,9 +6,11 @@
 
 use std::borrow::Cow;
 
-use crate::act::Refusal;
 use crate::call::CallError;
-use crate::gate::{EndReason, OpenRefusal, PublishError, SubscribeError};
+use crate::gate::{EndReason, OpenRefusal};
+use crate::types::act::Refusal;
+use crate::types::answer::PublishError;
+use crate::types::subscription::SubscribeError;
 
 const HISTORY_GONE: &str = "vulpes.error.history_gone";
 /// A topic that this router has nothing to say on.

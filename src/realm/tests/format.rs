@@ -6,8 +6,8 @@
 use vulpes_raft::format::LOG_FORMAT;
 
 use super::*;
-use crate::act::{Detach, Expire, KeptSubscription, Progress};
-use crate::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
+use crate::types::act::{Detach, Expire, KeptSubscription, Progress};
+use crate::types::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
 
 /// The format, the hash of the rows behind the log, and the positions of what subscribers do not see.
 const EXPECTED: (u32, &str, &[u64]) =

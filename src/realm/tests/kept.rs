@@ -1,7 +1,7 @@
 //! What clients keep beyond their sessions, by stories.
 
 use super::*;
-use crate::act::{Detach, Expire, InFlight, KeptSubscription, Progress};
+use crate::types::act::{Detach, Expire, InFlight, KeptSubscription, Progress};
 
 fn attach(session: u64, clean: bool, expiry: u32) -> Event {
     let join = Join { client: Some("c".into()), ..Join::default() };

@@ -1,8 +1,8 @@
 //! Registrations: who offers what, and whom a call finds.
 
 use super::*;
-use crate::limits;
-use crate::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
+use crate::types::limits;
+use crate::types::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
 
 fn register(session: u64, procedure: &str, matching: Matching, invoke: Invoke) -> Event {
     let procedure = Procedure::new(procedure, matching).unwrap();

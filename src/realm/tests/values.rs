@@ -1,7 +1,7 @@
 //! What topics keep: values, keywords, and nothing, by stories.
 
 use super::*;
-use crate::event::{Field, Tag};
+use crate::types::event::{Field, Tag};
 
 #[test]
 fn retained_objects_merge_where_asked_and_a_later_publish_unbinds() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::kept::progress;
 use super::*;
-use crate::act::Detach;
+use crate::types::act::Detach;
 
 pub(super) fn will(delay: u32) -> Will {
     Will {

@@ -14,12 +14,12 @@ use vulpes_raft::ids::{NodeId, OrderTime};
 
 use super::order_now::{later, OrderNow};
 use super::{turn, AGAIN, DUE_BATCH, PATIENCE};
-use crate::act::{Act, Progress};
-use crate::event::{Event, SessionId};
-use crate::limits;
 use crate::realm::SharedRealms;
 use crate::server::events;
-use crate::topic::Realm;
+use crate::types::act::{Act, Progress};
+use crate::types::event::{Event, SessionId};
+use crate::types::limits;
+use crate::types::topic::Realm;
 
 /// How often progress is saved.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);

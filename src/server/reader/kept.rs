@@ -17,10 +17,11 @@ use vulpes_raft::mutant::{planted, Mutant};
 
 use super::retained::{Retaining, Then};
 use super::{Asked, Done, Reader, Reading, Replay, Wish, AT_CURSOR};
-use crate::act::Progress;
 use crate::dispatch::Hits;
-use crate::gate::{KeptReading, RetainedMode, Sending, SubscribeError, SubscriptionId};
+use crate::gate::{KeptReading, RetainedMode, Sending};
 use crate::log::{Placed, Start};
+use crate::types::act::Progress;
+use crate::types::subscription::{SubscribeError, SubscriptionId};
 
 /// Where a session is in the log.
 pub(super) struct Cursor {

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use vulpes_raft::ids::{Position, Slot};
 
 use crate::dispatch::{Hits, Matcher};
-use crate::gate::SubscriptionId;
 use crate::log::{Placed, Start};
-use crate::topic::{Pattern, Realm, Topic};
+use crate::types::subscription::SubscriptionId;
+use crate::types::topic::{Pattern, Realm, Topic};
 
 /// Which replay: in the order in which they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

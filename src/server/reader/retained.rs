@@ -11,12 +11,13 @@ use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 
 use super::{Done, Reader, Reading};
-use crate::gate::{Subscription, SubscriptionId};
+use crate::gate::Subscription;
 use crate::log::Start;
-use crate::payload::Value;
 use crate::realm::{fits, Found, Retained, RetainedMap};
 use crate::server::session::LOOK_TOIL;
-use crate::topic::{Pattern, Topic};
+use crate::types::subscription::SubscriptionId;
+use crate::types::topic::{Pattern, Topic};
+use crate::types::value::Value;
 
 /// Retained values taken at once.
 const RETAINED_BATCH: usize = 128;

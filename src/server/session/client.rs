@@ -9,9 +9,9 @@ use vulpes_raft::mutant::{planted, Mutant};
 use super::liveness::{Finding, Seen, Terms};
 use super::{Keeping, Session, Wake};
 use crate::gate::Gate;
-use crate::limits;
 use crate::server::delivery::Current;
 use crate::server::transport::{Transport, TransportError};
+use crate::types::limits;
 
 impl<G: Gate, T: Transport> Session<G, T> {
     /// Whether the client may be listened to.

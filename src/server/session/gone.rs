@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::{Session, Standing};
 use crate::gate::Gate;
-use crate::limits;
 use crate::server::transport::{Transport, TransportError};
+use crate::types::limits;
 
 /// A client that is gone.
 pub(super) struct Gone {

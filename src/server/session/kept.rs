@@ -12,12 +12,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Session, Standing};
-use crate::act::{Act, Detach, Progress};
-use crate::gate::{EndReason, Gate, KeptReading, Parting, Resumed, SubscriptionId};
-use crate::limits;
+use crate::gate::{EndReason, Gate, KeptReading, Parting, Resumed};
 use crate::realm::{KeptState, Noted};
 use crate::server::events;
 use crate::server::transport::Transport;
+use crate::types::act::{Act, Detach, Progress};
+use crate::types::limits;
+use crate::types::subscription::SubscriptionId;
 
 /// How long a session waits for the last word of the one it took over from.
 const TAKE_OVER_WAIT: Duration = Duration::from_secs(1);

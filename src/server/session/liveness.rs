@@ -10,8 +10,8 @@
 
 use vulpes_raft::mutant::{planted, Mutant};
 
-use crate::gate::Moment;
-use crate::limits;
+use crate::types::limits;
+use crate::types::moment::Moment;
 
 /// What a client has to do to be taken for alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 //!
 //! Deliberately absent: what waits, and for whom.
 
-use crate::limits;
+use crate::types::limits;
 
 /// The room for events, which a full output has again when half of it was taken: not each time that a socket takes a
 /// little.

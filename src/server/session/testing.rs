@@ -22,7 +22,6 @@ use vulpes_raft::sim::{self, SimConfig, SimDisk};
 
 use crate::dispatch::Dispatcher;
 use crate::entry::Inbox;
-use crate::event::{Event, Extensions, Payload, Qos, SessionId};
 use crate::log::{log, Log, LogTail, Placed, Tail};
 use crate::realm::{Realms, SharedRealms};
 use crate::replica::Command;
@@ -30,7 +29,8 @@ use crate::segment::{OpenSegment, Segment};
 use crate::server::calls::Calls;
 use crate::server::clients::Clients;
 use crate::server::desk::Desk;
-use crate::topic::{Realm, Topic};
+use crate::types::event::{Event, Extensions, Payload, Qos, SessionId};
+use crate::types::topic::{Realm, Topic};
 
 /// A socket as its peer sees it.
 #[derive(Clone, Default)]
@@ -244,7 +244,7 @@ pub(super) fn event(topic: &str, payload: &str) -> Event {
         realm: realm(),
         topic: Topic::from_mqtt(topic).unwrap(),
         publisher: SessionId(9),
-        client: crate::event::ClientTag::default(),
+        client: crate::types::event::ClientTag::default(),
         exclude_me: false,
         disclose_me: false,
         retain: false,

@@ -19,12 +19,12 @@ use vulpes_raft::host::BoxStream;
 
 use super::testing::{realm, rest, Break, Node, Socket};
 use super::*;
-use crate::event::SessionId;
 use crate::gate::mqtt::{MqttConfig, MqttGate};
 use crate::gate::wamp::{Serializer, WampGate};
 use crate::server::intake::{Framing, Intake, Terms};
 use crate::server::metered::metered;
 use crate::server::transport::{MqttTransport, WampTransport};
+use crate::types::event::SessionId;
 
 /// Bytes of all messages together: some times what waits for a socket at most.
 const BACKLOG: usize = 6 * limits::SESSION_OUTPUT;

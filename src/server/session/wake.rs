@@ -12,11 +12,12 @@ use tokio::time::Instant;
 
 use super::{Keeping, Session, Standing};
 use crate::entry::EntryClosed;
-use crate::gate::{Answer, EndReason, Gate};
-use crate::limits;
+use crate::gate::{EndReason, Gate};
 use crate::server::desk::Word;
 use crate::server::reader::Reading;
 use crate::server::transport::{Transport, TransportError};
+use crate::types::answer::Answer;
+use crate::types::limits;
 
 /// Messages taken from a socket in one turn.
 const INPUTS_A_TURN: usize = 64;

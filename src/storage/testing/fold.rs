@@ -5,12 +5,12 @@
 use vulpes_raft::order::Resolution;
 
 use super::{event, sealed_of, segment_id, Order};
-use crate::act::{Act, Join, Leave, Terms};
-use crate::event::{Event, SessionId};
-use crate::payload::Value;
 use crate::realm::{Applied, Realms};
 use crate::segment::{SealedBody, Segment};
-use crate::storage::IndexedRow;
+use crate::types::act::{Act, Join, Leave, Terms};
+use crate::types::event::{Event, SessionId};
+use crate::types::row::IndexedRow;
+use crate::types::value::Value;
 
 /// One slot.
 #[derive(Clone, Debug)]

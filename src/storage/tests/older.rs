@@ -6,9 +6,9 @@ use vulpes_raft::format::OLDEST_LOG_FORMAT;
 use super::super::testing::{event, host, sealed_of, segment_id, Order, TestDisk, TestNet};
 use super::super::*;
 use super::{keep_all, open, path};
-use crate::event::{Event, Extensions, Field, Tag};
 use crate::realm::Realms;
 use crate::segment::{checksum, SealedBody, Segment};
+use crate::types::event::{Event, Extensions, Field, Tag};
 
 /// The same body as the older release sealed it.
 fn older(sealed: SealedBody) -> SealedBody {

@@ -14,8 +14,8 @@ use super::super::testing::{
 use super::super::*;
 use super::{index, keep_all, open, path};
 use crate::keep::KeepError;
-use crate::realm::Change;
 use crate::segment::SealedBody;
+use crate::types::row::Change;
 
 fn bodies(storage: &Storage) -> u64 {
     storage.status().unwrap().bodies

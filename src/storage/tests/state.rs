@@ -6,10 +6,11 @@ use super::super::testing::fold::{fold, log, Logged};
 use super::super::testing::{event, sealed_of, segment_id, Order, TestDisk, COMMIT};
 use super::super::*;
 use super::{index, open};
-use crate::act::{Act, Join};
-use crate::event::{Event, SessionId};
-use crate::realm::{Change, Realms};
+use crate::realm::Realms;
 use crate::segment::Segment;
+use crate::types::act::{Act, Join};
+use crate::types::event::{Event, SessionId};
+use crate::types::row::Change;
 
 /// Rows that change so much of the state and hide so much.
 fn row(order: &mut Order, changes: Vec<Change>, hidden: Vec<u32>) -> IndexedRow {

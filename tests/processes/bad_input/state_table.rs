@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use anyhow::{ensure, Context, Result};
 use serde_json::json;
-use vulpes::limits;
+use vulpes::types::limits;
 use vulpes_jepsen::mqtt::{packet, string, Mqtt};
 use vulpes_jepsen::wait::within;
 

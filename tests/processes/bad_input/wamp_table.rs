@@ -140,7 +140,7 @@ async fn goes_on(session: &mut Wamp) -> Result<()> {
 
 /// Publishes without `acknowledge` that can't be taken.
 pub(super) fn dropped_cases() -> Vec<SessionCase> {
-    let large = format!("\"{}\"", "x".repeat(vulpes::limits::EVENT));
+    let large = format!("\"{}\"", "x".repeat(vulpes::types::limits::EVENT));
     let deep = "[".repeat(5000) + &"]".repeat(5000);
     let table = [
         ("a bad topic to publish, unasked", "{}", "a..b", "1"),

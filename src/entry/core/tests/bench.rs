@@ -13,9 +13,9 @@ use vulpes_raft::order::CloseReason;
 
 use super::super::*;
 use crate::entry::sync_model::groups_of;
-use crate::event::{ClientTag, Extensions, Payload, Qos};
 use crate::keep::StorageVote;
-use crate::topic::{Realm, Topic};
+use crate::types::event::{ClientTag, Extensions, Payload, Qos};
+use crate::types::topic::{Realm, Topic};
 
 const NODE: NodeId = NodeId(7);
 

@@ -15,8 +15,8 @@ use rumqttd::protocol::{
 use super::publish::put_varint;
 use super::reader::Reader;
 use super::{property, will, Reason, Version, Violation};
-use crate::act::Will;
-use crate::event::Qos;
+use crate::types::act::Will;
+use crate::types::event::Qos;
 
 /// A client's first packet.
 #[derive(Debug, Clone, PartialEq, Eq)]

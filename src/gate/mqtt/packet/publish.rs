@@ -16,10 +16,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::property::{self, Property, Value};
 use super::reader::Reader;
 use super::{Frame, Reason, Version, Violation};
-use crate::act::Terms;
-use crate::event::{Payload, Qos};
 use crate::gate::terms::{self, TermsError};
-use crate::payload::{Serializer, Value as Json};
+use crate::payload::Serializer;
+use crate::types::act::Terms;
+use crate::types::event::{Payload, Qos};
+use crate::types::value::Value as Json;
 
 /// Publish options that are not built yet.
 const OPTIONS_NOT_BUILT: &[&str] = &[

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use super::property::{self, Value};
 use super::reader::Reader;
 use super::{Reason, Version, Violation};
-use crate::act::Will;
-use crate::event::{Payload, Qos};
-use crate::topic::{Topic, ROUTERS_OWN_TEXT};
+use crate::types::act::Will;
+use crate::types::event::{Payload, Qos};
+use crate::types::topic::{Topic, ROUTERS_OWN_TEXT};
 
 /// The connect flags that belong to the will.
 const QOS_SHIFT: u8 = 3;

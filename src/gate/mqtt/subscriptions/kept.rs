@@ -8,13 +8,14 @@
 use std::collections::VecDeque;
 
 use super::{filter, Entry, Granted, Outbox, State, Subscriptions, Unsubscribe, Waiter};
-use crate::act::{Act, KeptSubscription};
 use crate::gate::mqtt::filter::{Options, Reading};
 use crate::gate::mqtt::packet::codec::write_unsuback;
 use crate::gate::mqtt::packet::{Reason, Violation};
-use crate::gate::{terms, KeptReading, Request, RetainedMode, SubscribeError, SubscriptionId};
-use crate::limits;
-use crate::topic::Pattern;
+use crate::gate::{terms, KeptReading, Request, RetainedMode};
+use crate::types::act::{Act, KeptSubscription};
+use crate::types::limits;
+use crate::types::subscription::{SubscribeError, SubscriptionId};
+use crate::types::topic::Pattern;
 use vulpes_raft::ids::Position;
 
 /// What a session wants to be kept.

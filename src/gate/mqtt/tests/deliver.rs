@@ -1,7 +1,7 @@
 //! What subscribers are sent.
 
 use super::*;
-use crate::event::Encoding;
+use crate::types::event::Encoding;
 
 /// Subscriptions 1 (QoS 1, identifier 5), 2 (QoS 0, identifier 200) and 3 (QoS 1, No Local, no identifier).
 const THREE: &str = r##"

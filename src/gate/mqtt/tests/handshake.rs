@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::gate::details;
-use crate::limits;
+use crate::types::limits;
 
 #[test]
 fn sessions_open_and_end() {

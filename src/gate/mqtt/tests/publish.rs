@@ -1,7 +1,7 @@
 //! What clients publish, and how it is answered.
 
 use super::*;
-use crate::limits;
+use crate::types::limits;
 
 #[test]
 fn publishes_become_events_and_are_answered_in_order() {
@@ -54,7 +54,7 @@ fn the_routers_own_topics_are_refused() {
 
 #[test]
 fn nobody_publishes_where_the_router_says_something_or_nobody_does() {
-    let text = format!("PUBLISH: {}", crate::topic::ROUTERS_OWN_TEXT);
+    let text = format!("PUBLISH: {}", crate::types::topic::ROUTERS_OWN_TEXT);
     for topic in [
         "$SYS/broker/uptime",
         "$SYS",

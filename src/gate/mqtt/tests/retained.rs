@@ -218,5 +218,5 @@ fn conditions_of_a_session_have_a_size_all_together() {
     gate.receive(packets(&packet), Moment(0));
     let asked = std::iter::from_fn(|| gate.poll_request()).count();
     let weight = 4001 * size_of::<Value>();
-    assert_eq!(asked, crate::limits::SESSION_FILTERS / weight);
+    assert_eq!(asked, crate::types::limits::SESSION_FILTERS / weight);
 }

@@ -40,7 +40,7 @@ fn a_bridge_gets_what_it_can_pass_on() {
 /// What is never answered is refused.
 #[test]
 fn filters_that_nothing_comes_to_are_refused() {
-    let text = crate::topic::SILENT_TEXT;
+    let text = crate::types::topic::SILENT_TEXT;
     check(&format!(
         r#"{OPEN5} in 82 | 0001 p[] s"$SYS/#" 00 s"a" 00 s"wamp/session/on_leave" 01
         ask subscribe 1 state Exact(Topic(a))

@@ -1,7 +1,7 @@
 //! Publishing into shared state: retained values, conditions, and when they are answered.
 
 use super::*;
-use crate::limits;
+use crate::types::limits;
 
 /// User properties for a lock.
 const LOCK: &str = r#"26 s"vulpes-retain" s"true" 26 s"vulpes-when" s"null" 26 s"vulpes-will" s"null" 26 s"vulpes-watch" s"true""#;

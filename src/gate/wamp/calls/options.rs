@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crate::call::Mode;
 use crate::gate::wamp::options::{Names, OptionError, Reader};
-use crate::payload::{decode, entries, Malformed, Serializer, Value};
-use crate::procedure::{Invoke, Matching};
+use crate::payload::{decode, entries, Malformed, Serializer};
+use crate::types::procedure::{Invoke, Matching};
+use crate::types::value::Value;
 
 /// The options of CALL.
 #[derive(Debug, Default)]

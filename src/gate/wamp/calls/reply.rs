@@ -5,10 +5,11 @@
 //! Deliberately absent: when a message is sent (`calls`).
 
 use crate::call::{CallId, Invocation, InvocationId, Mode};
-use crate::event::Payload;
 use crate::gate::wamp::message::code;
 use crate::gate::wamp::reply::{finish, message, pair, SMALL};
-use crate::payload::{to_wamp, Arguments, Serializer, Value, Writer};
+use crate::payload::{to_wamp, Arguments, Serializer, Writer};
+use crate::types::event::Payload;
+use crate::types::value::Value;
 
 pub(super) fn invocation(serializer: Serializer, invocation: &Invocation) -> Vec<u8> {
     let carried = to_wamp(&invocation.payload, serializer);

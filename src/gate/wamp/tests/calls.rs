@@ -1,7 +1,7 @@
 //! Calls by scripts: the session as a caller and as a callee.
 
 use crate::call::{Asked, CallError, CallId, Invocation, InvocationId, Mode, Serve, Told};
-use crate::procedure::{Matching, Procedure, Register, RegistrationId};
+use crate::types::procedure::{Matching, Procedure, Register, RegistrationId};
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use super::super::testing::event;
 use super::*;
-use crate::event::{Event, Extensions, Field, Tag};
+use crate::types::event::{Event, Extensions, Field, Tag};
 use vulpes_raft::ids::Position;
 
 /// An event that says who may see it, or how it is to be read, in words that this release does not know.

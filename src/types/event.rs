@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::topic::{Realm, Topic};
+use crate::types::topic::{Realm, Topic};
 
 mod extensions;
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::Position;
 
-use crate::limits;
-use crate::topic::{Pattern, Topic, TopicError};
+use crate::types::limits;
+use crate::types::topic::{Pattern, Topic, TopicError};
 
 /// A procedure's URI, or what registered procedures have in common, in WAMP's spelling.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::wire;
 
-use crate::event::{Payload, Qos, SessionId};
-use crate::limits;
-use crate::payload::Value;
-use crate::procedure::{Invoke, Register, RegistrationId};
-use crate::topic::Topic;
+use crate::types::event::{Payload, Qos, SessionId};
+use crate::types::limits;
+use crate::types::procedure::{Invoke, Register, RegistrationId};
+use crate::types::topic::Topic;
+use crate::types::value::Value;
 
 pub use kept::{Attach, Detach, Expire, InFlight, KeptSubscription, Progress, NEVER};
 
@@ -180,8 +180,8 @@ impl Act {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Encoding;
-    use crate::procedure::{Matching, Procedure};
+    use crate::types::event::Encoding;
+    use crate::types::procedure::{Matching, Procedure};
 
     #[test]
     fn golden_bytes() {

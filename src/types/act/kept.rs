@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{OrderTime, Position};
 
 use super::Join;
-use crate::event::Qos;
-use crate::payload::Value;
+use crate::types::event::Qos;
+use crate::types::value::Value;
 
 /// The expiry of a session that is kept for ever (MQTT 5 section 3.1.2.11.2).
 pub const NEVER: u32 = u32::MAX;
@@ -80,7 +80,7 @@ pub struct Expire {
 mod tests {
     use super::super::Act;
     use super::*;
-    use crate::event::SessionId;
+    use crate::types::event::SessionId;
 
     #[test]
     fn golden_bytes() {

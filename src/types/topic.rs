@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits;
+use crate::types::limits;
 
 pub use pattern::{weight, Pattern, PatternPart, PatternParts, INDEXED_PARTS};
 

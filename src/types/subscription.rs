@@ -1,0 +1,42 @@
+//! Subscriptions: how one is named, where its reading of the log begins, and why one does not come about.
+//!
+//! Deliberately absent: who matches events with them (`dispatch`), and what a protocol makes of them (`gate`).
+
+use vulpes_raft::ids::{EventId, Position};
+
+use crate::types::limits;
+
+/// A subscription of one session: chosen by its gate, unique within the session, 1 to 2^53.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(pub u64);
+
+/// Where to begin reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    Position(Position),
+    Event(EventId),
+}
+
+/// Why a subscription did not come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// The replay would begin before what is kept.
+    #[error("the log is kept only from position {oldest} on")]
+    Gone { oldest: Position },
+    /// The replay would begin after the tail.
+    #[error("there is no such place in the log; its last position is {last}")]
+    Ahead { last: Position },
+    #[error(
+        "a session may have {} subscriptions at most, with {} bytes of topics all together; a pattern of more \
+         than {} levels counts several times",
+        limits::SESSION_SUBSCRIPTIONS,
+        limits::SESSION_PATTERNS,
+        crate::types::topic::INDEXED_PARTS
+    )]
+    TooMany,
+    #[error("as many filters as there is room for are kept already")]
+    NoRoom,
+    /// The log can't be read right now: no storage answers.
+    #[error("the log can't be read right now; try again")]
+    Unavailable,
+}
