@@ -1,8 +1,8 @@
 //! The command line: `vulpes up`, `node`, `init`, and the client commands.
 //!
-//! Invariant: the exit code is 0 where the command did what it says, 1 where it failed, 2 where it was called wrongly, and 70
-//! where a node's disk failed or is damaged.
-//! Every error on standard error says what to do; standard output holds results only.
+//! Invariant: the exit code is 0 if the command succeeded, 1 if it failed, 2 if its arguments are wrong, and 70 if a
+//! node's disk failed or is damaged. Every error on standard error says what to do; standard output holds results
+//! only.
 //!
 //! Deliberately absent: what a node does (`server`) and what clients speak (`client`).
 
@@ -33,7 +33,7 @@ mod subscribe;
 mod up;
 pub mod verify;
 
-/// The exit code where the disk is the reason.
+/// The exit code for a failed or damaged disk.
 const EXIT_FATAL: u8 = node::panics::EXIT_FATAL as u8;
 
 const EXAMPLES: &str = "\
@@ -50,10 +50,10 @@ Examples:
 
 `vulpes COMMAND --help` tells more.";
 
-/// Threads of a node that are not for its clients, its disks' own apart.
+/// A node's threads besides those for its clients and its disk.
 const CLUSTER_THREADS: usize = 2;
 
-/// Where the first node of `vulpes up` is, and what clients join there.
+/// The first node of `vulpes up`, and where clients connect by default.
 const DEFAULT_NODE: &str = "ws://127.0.0.1:9031/";
 const DEFAULT_ADMIN: &str = "http://127.0.0.1:9081";
 const DEFAULT_REALM: &str = "realm1";
@@ -99,12 +99,12 @@ struct ClientArgs {
     json: bool,
 }
 
-/// The failure was told already, in the form that was asked for: only the exit code is left.
+/// The failure was already reported in the requested form: only the exit code is left.
 #[derive(Debug, thiserror::Error)]
 #[error("the command failed")]
 struct Reported;
 
-/// A command that was run for the caller has failed, and its exit code is ours.
+/// A command that was run for the caller has failed, and we pass on its exit code.
 #[derive(Debug, thiserror::Error)]
 #[error("the command ended with exit code {0}")]
 struct Ended(u8);
@@ -121,7 +121,7 @@ pub fn main() -> ExitCode {
     if let Some(Ended(code)) = error.downcast_ref::<Ended>() {
         return ExitCode::from(*code);
     }
-    // Who reads no further, as `head` does, has got what it wanted.
+    // A reader that stops early, as `head` does, has what it wanted.
     if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Whether a node can't go on because of its disk.
+/// Whether a node has to stop because of its disk.
 fn is_of_the_disk(error: &anyhow::Error) -> bool {
     let of_file = |error: &OpenError| error.is_of_the_disk();
     error.downcast_ref::<StartError>().is_some_and(StartError::is_of_the_disk)
@@ -140,8 +140,8 @@ fn is_of_the_disk(error: &anyhow::Error) -> bool {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    // What keeps a cluster alive is never much work, but must not wait: see `node` for its clients. A command has little to
-    // do and shares the machine with nodes.
+    // The work that keeps a cluster alive is small but must not wait: `node` has another runtime for its clients. A
+    // command has little to do and shares the machine with nodes.
     let mut builder = match cli.command {
         Command::Node(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
@@ -167,7 +167,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Bench(bench) => Box::pin(bench.run()).await,
         }
     });
-    // A thread may still wait for standard input; nobody needs its answer.
+    // A thread may still wait for standard input; nothing needs its answer.
     runtime.shutdown_background();
     outcome
 }

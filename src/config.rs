@@ -1,11 +1,11 @@
 //! A node's configuration: one TOML file, checked as a whole before anything is opened.
 //!
-//! Invariant: a [`NodeConfig`] that exists is consistent: the node is one of the cluster's, every address can be an
-//! address, no two things share one, the cluster has each role at least once, and every storage group has a storage.
-//! What is wrong is told all at once.
+//! Invariant: a [`NodeConfig`] that exists is consistent: the node is one of the cluster's, every address is
+//! well-formed, no two listeners share one, the cluster has each role at least once, and every storage group has a
+//! storage. All problems are reported together.
 //!
-//! Deliberately absent: limits (`limits`), and whether the other nodes' files say the same. Who comes with another
-//! cluster's name is turned away when nodes say hello.
+//! Deliberately absent: limits (`limits`), and whether the other nodes' files agree. A node with another cluster's
+//! name is refused when nodes say hello.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -37,7 +37,7 @@ pub const REALMS: usize = 1024;
 /// Largest configuration file, in bytes.
 pub const CONFIG_FILE: usize = 1 << 20;
 
-/// Everything a node has to be told.
+/// Everything a node needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
     /// The cluster's name; all its nodes have the same.
@@ -50,8 +50,8 @@ pub struct NodeConfig {
     pub realms: Vec<Realm>,
     /// The realm of MQTT clients whose user name names none: one of `realms`.
     pub default_realm: Realm,
-    /// The realms in which every retained publish merges: of `realms`, the same on all nodes. What a node makes of it goes
-    /// into each event that it takes, so that nodes that differ here still agree on every value.
+    /// The realms in which every retained publish merges: a subset of `realms`, the same on all nodes. The node that
+    /// takes an event writes the outcome into it, so nodes that differ here still agree on every value.
     pub merging: BTreeSet<Realm>,
     pub listen: Listen,
     /// Every node of the cluster, ascending by number, this one too.
@@ -128,9 +128,9 @@ impl fmt::Display for Role {
 /// How patient nodes are with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// How often a sync leader shows that it is there.
+    /// How often a sync leader sends a heartbeat.
     pub heartbeat: Duration,
-    /// A follower stands for election after a silence between this (or three quarters of the greatest) …
+    /// A follower stands for election after a random silence between this (or three quarters of the maximum) …
     pub election_min: Duration,
     /// … and this.
     pub election_max: Duration,
@@ -163,10 +163,9 @@ pub struct Address {
 pub struct AddressError(String);
 
 impl Address {
-    /// An address from its two halves; an IPv6 address gets its brackets.
+    /// Builds an address from its two halves; an IPv6 address gets its brackets.
     ///
-    /// # Errors
-    /// Where the host can't be one.
+    /// # Errors If the host is not valid.
     pub fn new(host: &str, port: u16) -> Result<Self, AddressError> {
         if host.contains(':') && !host.starts_with('[') {
             return format!("[{host}]:{port}").parse();
@@ -191,13 +190,13 @@ impl Address {
         self.port
     }
 
-    /// Whether it stands for all of a machine's own addresses.
+    /// Whether it stands for all addresses of a machine.
     #[must_use]
     pub fn is_wildcard(&self) -> bool {
         matches!(self.host(), "0.0.0.0" | "[::]")
     }
 
-    /// Whether two listeners on one machine would get in each other's way. Port 0 never does.
+    /// Whether two listeners on one machine would conflict. Port 0 never does.
     fn clashes(&self, other: &Self) -> bool {
         let same_host = self.host() == other.host() || self.is_wildcard() || other.is_wildcard();
         self.port != 0 && self.port == other.port && same_host
@@ -259,7 +258,7 @@ impl fmt::Debug for Address {
 pub enum ConfigError {
     #[error("can't read the configuration {path}: {error}", path = path.display())]
     Read { path: PathBuf, error: io::Error },
-    /// It is not TOML, lacks something, or has what no configuration has.
+    /// It is not TOML, lacks a setting, or has an unknown one.
     #[error("the configuration {path} can't be understood: {error}\ndemo/vulpes.example.toml shows every setting", path = path.display())]
     Syntax { path: PathBuf, error: String },
     #[error("the configuration {path} has {}:{}", count(.problems), list(.problems), path = path.display())]
@@ -282,13 +281,13 @@ fn list(problems: &[Problem]) -> String {
 pub enum Problem {
     #[error("cluster: the name is 1 to {CLUSTER_NAME} bytes without control characters")]
     ClusterName,
-    #[error("nodes: there is none; list every node of the cluster as a [[nodes]] table")]
+    #[error("nodes: the list is empty; list every node of the cluster as a [[nodes]] table")]
     NoNodes,
-    #[error("nodes: {0} are more than the {NODES} a cluster may have")]
+    #[error("nodes: {0} are too many; a cluster may have {NODES}")]
     TooManyNodes(usize),
     #[error("nodes: numbers begin at 1; give node 0 another one")]
     ZeroNode,
-    #[error("nodes: number {0} is there twice; give each node its own")]
+    #[error("nodes: number {0} is given twice; give each node its own")]
     DuplicateNode(NodeId),
     #[error("node: number {0} is not among the [[nodes]]; add a table for it or correct `node`")]
     UnknownNode(NodeId),
@@ -296,31 +295,31 @@ pub enum Problem {
     NoRole(NodeId),
     #[error("nodes: node {node} has the role {role} twice; write it once")]
     DuplicateRole { node: NodeId, role: Role },
-    #[error("nodes: node {0} has a storage group, but is no storage; remove `group` or add the role storage")]
+    #[error("nodes: node {0} has a storage group, but is not a storage; remove `group` or add the role storage")]
     GroupWithoutStorage(NodeId),
     #[error("nodes: node {0} has the storage group 0; groups are numbered from 1")]
     ZeroGroup(NodeId),
-    #[error("nodes: no node is in the storage group {missing}, and one is in {last}; number the groups from 1 without a gap")]
+    #[error("nodes: no node is in storage group {missing}, but one is in {last}; number the groups from 1 without a gap")]
     GroupMissing { missing: u16, last: u16 },
     #[error("nodes: no node has the role {0}; a cluster needs at least one of each role")]
     RoleMissing(Role),
-    #[error("nodes: the peer address {address} of node {node} has port 0, where nobody can reach it; name a port")]
+    #[error("nodes: the peer address {address} of node {node} has port 0, which nobody can reach; name a port")]
     PeerPortZero { node: NodeId, address: Address },
     #[error("nodes: the peer address {address} of node {node} names no machine; write the address others reach it at (listen.peer may be {address})")]
     PeerWildcard { node: NodeId, address: Address },
     #[error("{first} and {second} are both {address}; give each its own port")]
     SharedAddress { first: String, second: String, address: Address },
-    #[error("listen.{0}: node {1} is no entry, and only entries serve clients; remove it or add the role entry")]
+    #[error("listen.{0}: node {1} is not an entry, and only entries serve clients; remove it or add the role entry")]
     ListenWithoutEntry(&'static str, NodeId),
     #[error("listen: node {0} is an entry, but has neither listen.wamp nor listen.mqtt; add one, or remove the role entry")]
     EntryWithoutListen(NodeId),
-    #[error("realms: there is none; name at least one, as in realms = [\"realm1\"]")]
+    #[error("realms: the list is empty; name at least one, as in realms = [\"realm1\"]")]
     NoRealms,
-    #[error("realms: {0} are more than the {REALMS} a cluster may have")]
+    #[error("realms: {0} are too many; a cluster may have {REALMS}")]
     TooManyRealms(usize),
-    #[error("realms: {name:?} is no name for one: {error}")]
+    #[error("realms: {name:?} is not a realm name: {error}")]
     BadRealm { name: String, error: RealmError },
-    #[error("realms: {0} is there twice; name it once")]
+    #[error("realms: {0} is given twice; name it once")]
     DuplicateRealm(Realm),
     #[error("default_realm: {0:?} is not among the realms; add it there or choose one of them")]
     UnknownDefaultRealm(String),
@@ -332,7 +331,7 @@ pub enum Problem {
     TimingRange { name: &'static str, value: u64, least: u64, most: u64 },
     #[error("retention.{name}: {value} is outside of {least} to {most}; leave it out to keep everything")]
     RetentionRange { name: &'static str, value: u64, least: u64, most: u64 },
-    #[error("log: {0:?} is no log filter; write error, warn, info, debug or trace, or one with modules, as in info,vulpes=debug")]
+    #[error("log: {0:?} is not a log filter; write error, warn, info, debug or trace, or one with modules, as in info,vulpes=debug")]
     Log(String),
     #[error("timing.election_min_ms: must be at least twice heartbeat_ms, or a single late heartbeat starts an election")]
     ElectionTooSoon,
@@ -343,10 +342,9 @@ pub enum Problem {
 }
 
 impl NodeConfig {
-    /// Reads a file. Its `data` is taken as relative to the file.
+    /// Reads a file. Its `data` is relative to the file.
     ///
-    /// # Errors
-    /// Where it can't be read, understood or used.
+    /// # Errors If it can't be read, parsed or used.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let error = |error| ConfigError::Read { path: path.to_owned(), error };
         let length = std::fs::metadata(path).map_err(error)?.len();
@@ -358,15 +356,14 @@ impl NodeConfig {
         Self::parse(&text, path)
     }
 
-    /// Reads a text as if it stood in the file at `path`.
+    /// Reads a text as if it were the file at `path`.
     ///
-    /// # Errors
-    /// Where it can't be understood or used.
+    /// # Errors If it can't be parsed or used.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         file::parse(text, path)
     }
 
-    /// The text of a file that [`NodeConfig::parse`] reads back as this, each setting explained.
+    /// Writes a file that [`NodeConfig::parse`] reads back as this, each setting explained.
     #[must_use]
     pub fn to_toml(&self) -> String {
         file::write(self)

@@ -1,9 +1,11 @@
-//! `vulpes bench`: publishers, readers of retained values or callers, in a closed loop or at a fixed rate; and what checks
-//! that the right things come out: subscribers, live or from the log's beginning, or the askers themselves.
+//! `vulpes bench`: publishers, readers of retained values or callers, in a closed loop or at a fixed rate; and the
+//! checks of what comes out: by subscribers, live or from the log's beginning, or by the clients that asked.
 //!
-//! Invariant: what is counted was acknowledged, and every gap, duplicate and loss that a subscriber could see is told.
+//! Invariant: only acknowledged work is counted, and every gap, duplicate and loss that a subscriber could see is
+//! reported.
 //!
-//! Deliberately absent: reconnecting. A connection that ends is reported, and its open publishes are unknown.
+//! Deliberately absent: reconnecting. A connection that ends is reported, and the outcome of its open publishes is
+//! unknown.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -35,22 +37,22 @@ mod report;
 mod retained;
 mod wamp;
 
-/// How long a connection may take to be made and its subscription to stand.
+/// Time limit to make a connection and its subscription.
 const SETUP: Duration = Duration::from_secs(20);
 
 /// Most connections of one kind.
 pub(crate) const CONNECTIONS: i64 = 5000;
 
-/// Most that a connection keeps in flight.
+/// Largest window of a connection.
 const WINDOW: i64 = 16_384;
 
-/// Largest payload, in bytes. A node of Vulpes takes a little less.
+/// Largest payload, in bytes. A Vulpes node takes a little less.
 const LARGEST: i64 = 1 << 20;
 
-/// How often the count of acknowledgements is looked at, to find the longest pause.
+/// How often acknowledgements are counted, to find the longest pause.
 const PAUSE_SAMPLE: Duration = Duration::from_millis(10);
 
-/// Where nodes of this machine keep their data, if `vulpes up` was left to itself.
+/// Where nodes of this machine keep their data, if `vulpes up` used its default.
 const DATA: &str = "vulpes-data";
 
 const EXAMPLES: &str = "\
@@ -64,7 +66,7 @@ Examples:
   vulpes bench --protocol mqtt --replay                      and read all of it again from the log's beginning
   vulpes bench compare --target vulpes=127.0.0.1:1881 --target mosquitto=127.0.0.1:1884     in turn, side by side
 
-The exit code is 1 where a connection failed, or an event was lost, doubled or out of order.";
+The exit code is 1 if a connection failed, or an event was lost, doubled or out of order.";
 
 /// Measure acknowledged publishes a second, their latency, and what subscribers get; or calls; or reads
 #[derive(Debug, Args)]
@@ -84,27 +86,27 @@ enum Command {
     Compare(compare::Compare),
 }
 
-/// One run.
+/// Options of a single run.
 #[derive(Clone, Debug, Args)]
 struct Run {
     /// What publishers and subscribers speak
     #[arg(long, default_value = "mqtt")]
     protocol: Protocol,
-    /// WAMP URLs or MQTT addresses; connections are dealt out over them [default: three local nodes]
+    /// WAMP URLs or MQTT addresses; connections are spread over them [default: three local nodes]
     #[arg(long, value_name = "TARGET", value_delimiter = ',')]
     targets: Vec<String>,
-    /// Call instead of publishing: one callee at each of these WAMP URLs gives back what it gets, and callers are dealt out
+    /// Call instead of publishing: one callee at each of these WAMP URLs echoes its arguments, and callers are spread
     /// over them
     #[arg(long, value_name = "TARGET", value_delimiter = ',', conflicts_with_all = ["subscribers", "topics", "retained", "replay"])]
     callees: Vec<String>,
-    /// Subscribers come once all is published, and read it from the log's beginning; only of Vulpes
+    /// Subscribers start once everything is published, and read it from the log's beginning; only with Vulpes
     #[arg(long, conflicts_with = "retained")]
     replay: bool,
     #[command(flatten)]
     knobs: Knobs,
 }
 
-/// What can be turned for any target.
+/// Options that work with any target.
 #[derive(Clone, Debug, Args)]
 struct Knobs {
     /// Publishing, calling or reading connections
@@ -113,8 +115,8 @@ struct Knobs {
     /// Unanswered publishes, calls or reads each connection keeps in flight
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=WINDOW))]
     window: u16,
-    /// Publishes a second, over all connections; a publish that is held up counts from when it was due [default: as many
-    /// as the window allows]
+    /// Publishes a second, over all connections; the latency of a delayed publish counts from when it was due
+    /// [default: as many as the window allows]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     rate: Option<u32>,
     /// Payload size in bytes
@@ -126,7 +128,7 @@ struct Knobs {
     /// How long to run before measuring
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=3600))]
     warmup: u32,
-    /// How long to wait at the end for what is still on its way
+    /// How long to wait at the end for outstanding answers
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=3600))]
     drain: u32,
     /// Subscribing connections; each gets everything
@@ -135,8 +137,8 @@ struct Knobs {
     /// Topics that each publisher goes through in turn, or that have a retained value
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     topics: u32,
-    /// Read instead of publishing: subscribe to a topic with a retained value, get it, unsubscribe. A connection reads as
-    /// many topics at once as its window has room for
+    /// Read instead of publishing: subscribe to a topic with a retained value, get it, unsubscribe. A connection
+    /// reads as many topics at once as its window allows
     #[arg(long, conflicts_with = "subscribers")]
     retained: bool,
     /// Quality of service that MQTT subscribers ask for
@@ -145,8 +147,8 @@ struct Knobs {
     /// Realm to use [default: realm1 for WAMP, the node's own default for MQTT]
     #[arg(long)]
     realm: Option<String>,
-    /// Where to measure what the disk can do: 64 KiB written and synced, one after the other [default: vulpes-data if it is
-    /// there, or else here]
+    /// Where to measure what the disk can do: 64 KiB written and synced, one after the other [default: vulpes-data if
+    /// it exists, else the current directory]
     #[arg(long, value_name = "DIR")]
     fsync_dir: Option<PathBuf>,
 }
@@ -228,7 +230,7 @@ impl Run {
         let mut receiving = clients.subscribe(live, finished.clone()).await?;
         let publishers = clients.publish(self.knobs.connections, start).await?;
         let schedule = self.schedule(plan.now());
-        // An error would mean that nobody waits for it any more, which the publishers' own results tell.
+        // An error means that nobody waits for it any more, which the publishers' own results report.
         let _ = go.send(Some(schedule));
         let pauses = tokio::spawn(longest_pause(plan.clone(), schedule));
         let mut published = gather(publishers).await?;
@@ -239,7 +241,7 @@ impl Run {
             true => plan.now() + Duration::from_secs(self.knobs.drain.into()),
             false => schedule.deadline,
         };
-        // As above: the subscribers' own results tell.
+        // As above: the subscribers' own results report it.
         let _ = finish.send(Some((acknowledged.clone(), deadline)));
         if self.replay {
             receiving = clients.subscribe(subscribers, finished).await?;
@@ -279,7 +281,7 @@ impl Run {
         }
     }
 
-    /// What the disk can do. One that was not asked for may be out of reach.
+    /// Measures the disk. A directory that was not asked for may be unreachable.
     fn disk(&self) -> anyhow::Result<Option<disk::Disk>> {
         if let Some(directory) = &self.knobs.fsync_dir {
             return disk::measure(directory).map(Some);
@@ -306,7 +308,7 @@ impl Run {
         }
     }
 
-    /// A topic's value is read by one subscription of a connection at a time.
+    /// A connection has only one subscription that reads a topic's value at a time.
     fn window(&self) -> u16 {
         match self.work() {
             Work::ReadRetained => {

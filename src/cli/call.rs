@@ -1,9 +1,9 @@
 //! `vulpes call`: calls a procedure, wherever its callee is.
 //!
-//! Invariant: standard output has the result, and parts of it where they were asked for; exit code 1 is a call that was
-//! answered with an error, whose URI standard error says.
+//! Invariant: standard output has the result, and its parts if they were asked for. Exit code 1 means that the call
+//! was answered with an error; standard error has its URI.
 //!
-//! Deliberately absent: trying again. Only the caller knows whether twice is worse than never.
+//! Deliberately absent: retries. Only the caller knows whether twice is worse than never.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(super) struct Call {
     /// Keyword arguments, a JSON object
     #[arg(long, value_name = "JSON", value_parser = events::object)]
     kwargs: Option<Map<String, Value>>,
-    /// How long to wait for the result, as in 500ms, 30s, 5m; without it, for as long as it takes
+    /// How long to wait for the result, as in 500ms, 30s, 5m; without it, there is no limit
     #[arg(long, value_name = "TIME", value_parser = events::duration)]
     timeout: Option<Duration>,
     /// Print parts of the result as they come

@@ -1,8 +1,8 @@
-//! `vulpes compact`: gives the space of what a storage has deleted back to its file system.
+//! `vulpes compact`: returns the space of deleted data in a storage's file to the file system.
 //!
-//! Invariant: only a node that does not run is touched: its file can be open once.
+//! Invariant: only the file of a stopped node is touched, since the file can be open only once.
 //!
-//! Deliberately absent: compacting a running node. It uses the freed space again by itself, which costs nothing.
+//! Deliberately absent: compacting a running node. It reuses the freed space, which costs nothing.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,12 +18,12 @@ const EXAMPLES: &str = "\
 Examples:
   vulpes compact --config etc/node1.toml
 
-Stop the node first, and only as many nodes at once as the cluster can do without. A large file takes a while, and needs no
+Stop the node first, and only as many nodes at once as the cluster can spare. A large file takes a while, and needs no
 more room than it has.";
 
 /// Shrink the file of a stopped storage node to what it still holds
 ///
-/// A node uses the space of what it deleted again, but its file does not shrink by itself.
+/// A node reuses the space of deleted data, but its file does not shrink by itself.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Compact {
@@ -35,7 +35,7 @@ pub(super) struct Compact {
 impl Compact {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = NodeConfig::load(&self.config)?;
-        anyhow::ensure!(config.has(Role::Storage), "node {} is no storage", config.node);
+        anyhow::ensure!(config.has(Role::Storage), "node {} is not a storage", config.node);
         super::node::panics::end_the_process(config.data.clone());
         let path = config.data.join(file::FILE);
         let length = || {

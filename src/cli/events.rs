@@ -1,4 +1,4 @@
-//! How the client commands show events, and read what was typed.
+//! How the client commands show events, and parse what was typed.
 //!
 //! Invariant: one event is one line, whatever it holds.
 //!
@@ -12,7 +12,7 @@ use vulpes_raft::ids::Position;
 
 use crate::client::wamp::{Arguments, ReceivedEvent};
 
-/// Writes an event. `subscribed` is the topic it has where the node did not name one.
+/// Writes an event. `subscribed` is its topic if the node did not name one.
 pub(super) fn print(event: &ReceivedEvent, subscribed: &str, as_json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{}", line(event, subscribed, as_json))?;
@@ -30,17 +30,17 @@ pub(super) fn print_position(position: Position, topic: &str, as_json: bool) -> 
     out.flush()
 }
 
-/// An argument as it was typed: JSON, or else a string, as payloads of MQTT are taken too.
+/// An argument as typed: JSON, or else a string, like payloads of MQTT.
 pub(super) fn argument(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
-/// Keyword arguments as they were typed.
+/// Keyword arguments as typed.
 pub(super) fn object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
 }
 
-/// A time as it was typed, as in 500ms, 30s, 5m.
+/// A duration as typed, as in 500ms, 30s, 5m.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -70,7 +70,7 @@ fn line(event: &ReceivedEvent, subscribed: &str, as_json: bool) -> String {
         return object.to_string();
     }
     let id = event.event_id.as_deref().unwrap_or("-");
-    // A terminal must not be driven by what somebody published; JSON escapes what the payload holds.
+    // A published topic must not control a terminal; JSON escapes the payload.
     let topic: String =
         topic.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     format!("{} {id} {topic} {}", event.position, payload(&event.arguments)).trim_end().to_owned()

@@ -1,18 +1,18 @@
 //! How many files, sockets among them, this process may have open.
 //!
-//! Invariant: the limit is only ever raised, and never beyond what the system lets this process have.
+//! Invariant: the limit is only ever raised, and never beyond what the system allows this process.
 //!
 //! Deliberately absent: the limits of other processes.
 
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 
-/// Files beside sockets: the runtime's, standard ones, what is written.
+/// Files besides clients' sockets: the runtime's, standard ones, output files.
 const OTHERS: u64 = 64;
 
-/// Raises the limit as far as the system lets it; what it is then. None means that there is none.
+/// Raises the limit as far as the system allows, and returns it. None means that there is no limit.
 pub(super) fn raise() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // Where it can't be raised it stays as it is.
+    // If it can't be raised, it stays as it is.
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         Ok(()) => maximum,
         Err(_) => current,

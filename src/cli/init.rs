@@ -1,8 +1,8 @@
-//! `vulpes init`: writes the configurations of a cluster, one file a node.
+//! `vulpes init`: writes the configurations of a cluster, one file per node.
 //!
-//! Invariant: a file that is there already is not overwritten unless asked, and then all or none are looked at first.
+//! Invariant: an existing file is not overwritten unless asked. All files are checked before the first is written.
 //!
-//! Deliberately absent: copying the files to the machines and starting anything.
+//! Deliberately absent: copying the files to the machines, and starting anything.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -37,7 +37,7 @@ pub(super) struct Init {
     /// Directory to write the files to
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// Host name or address of a node, once for each; or one for all of them
+    /// Host name or address of a node, once for each node; or one for all of them
     #[arg(long = "host", value_name = "HOST", default_value = "127.0.0.1")]
     hosts: Vec<String>,
     /// Give each process one role, instead of all three
@@ -68,12 +68,12 @@ pub(super) struct Init {
     admin_port: u16,
     #[command(flatten)]
     keep: plan::Keep,
-    /// Overwrite files that are there
+    /// Overwrite existing files
     #[arg(long)]
     force: bool,
 }
 
-/// How far apart the ports of the roles are with --split, in the seed's own order: entries, sync, storages.
+/// Distance between the ports of the roles with --split, in this order: entries, sync, storages.
 const SPLIT_STEP: u16 = 10;
 
 impl Init {
@@ -131,7 +131,7 @@ impl Init {
         let mut step = 0;
         for (kind, roles, groups) in kinds {
             let count = self.nodes * groups;
-            // Each kind has its own run of ports, so that any number of kinds can share a machine.
+            // Each kind has its own range of ports, so that any number of kinds can share a machine.
             let mut on_host: BTreeMap<&str, u16> = BTreeMap::new();
             for number in 0..count {
                 let at = if self.hosts.len() == all { nodes.len() } else { usize::from(number) };

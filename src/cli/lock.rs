@@ -1,13 +1,13 @@
 //! `vulpes lock`: runs a command while holding a lock of the whole cluster.
 //!
-//! The lock is a retained value that is published on the condition that there is none, and that goes with the session.
-//! The position of that publish is the fencing token: every later holder's is larger.
+//! The lock is a retained value, published on the condition that there is none, and bound to the session. The
+//! position of that publish is the fencing token: every later holder's is larger.
 //!
 //! Invariant: the command runs only while this process has reason to believe that it holds the lock. It is killed as
 //! soon as the session is gone, and the lock is freed whatever happens.
 //!
 //! Deliberately absent: a guarantee that two commands never overlap. A process can be stopped for longer than its
-//! session lives; that is what the token is for: let the resource refuse a smaller one than it has seen.
+//! session lives. That is what the token is for: the resource refuses a smaller one than it has seen.
 
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -28,12 +28,12 @@ Examples:
   vulpes lock db --wait 30s -- sh -c 'echo my token is $VULPES_TOKEN'
   vulpes get nightly.backup                                 who has it
 
-The exit code is COMMAND's; 1 where the lock was not got or was lost.";
+The exit code is COMMAND's; 1 if the lock was not acquired or was lost.";
 
-/// Where the command finds its fencing token.
+/// The environment variable with the command's fencing token.
 const TOKEN: &str = "VULPES_TOKEN";
 
-/// The exit code of a process that a signal ended, as shells have it, is this and the signal's number.
+/// The exit code of a process ended by a signal, as in shells, is this plus the signal's number.
 const SIGNALLED: i32 = 128;
 
 /// Hold a lock of the whole cluster while a command runs
@@ -42,17 +42,17 @@ const SIGNALLED: i32 = 128;
 pub(super) struct Lock {
     /// The lock's name: a topic in WAMP's spelling
     name: String,
-    /// How long to wait in line for it, as in 500ms, 30s, 5m; without it, for as long as it takes
+    /// How long to wait in line for it, as in 500ms, 30s, 5m; without it, there is no limit
     #[arg(long, value_name = "TIME", value_parser = events::duration)]
     wait: Option<Duration>,
     #[command(flatten)]
     client: ClientArgs,
-    /// What to run, and its arguments
+    /// Command to run, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
-/// Why the command is not waited for any longer.
+/// Why we stop waiting for the command.
 enum End {
     Command(std::io::Result<ExitStatus>),
     /// The session is gone, and the lock with it.
@@ -81,13 +81,13 @@ impl Lock {
         };
         match hold(&mut client, &mut child).await? {
             End::Command(status) => {
-                // The session's end frees the lock, too; this way it is free before we end.
+                // The session's end frees the lock, too; this way it is free before we exit.
                 let free = Map::from_iter([("retain".to_owned(), Value::from(true))]);
                 let null = Arguments { args: vec![Value::Null], kwargs: Map::new() };
                 let freed = client.publish(&self.name, free, &null).await;
                 client.close().await;
                 if let Err(error) = freed {
-                    eprintln!("vulpes: the lock goes with the session: {error}");
+                    eprintln!("vulpes: the lock could not be freed now, it is freed as the session ends: {error}");
                 }
                 ended(status.context("can't wait for the command")?)
             }
@@ -98,12 +98,12 @@ impl Lock {
             End::Terminated => {
                 stop(&mut child).await;
                 client.close().await;
-                anyhow::bail!("told to stop: the command was killed and the lock is freed");
+                anyhow::bail!("stopped: the command was killed and the lock is freed");
             }
         }
     }
 
-    /// Waits in line for the lock; gives the token.
+    /// Waits in line for the lock and returns the token.
     async fn acquire(&self, client: &mut WampClient) -> anyhow::Result<Option<u64>> {
         let options = Map::from_iter([
             ("retain".to_owned(), Value::from(true)),
@@ -127,10 +127,10 @@ impl Lock {
     }
 }
 
-/// Waits for the first thing that ends it.
+/// Waits for the first event that ends it.
 async fn hold(client: &mut WampClient, child: &mut Child) -> anyhow::Result<End> {
     let mut terminate = signal(SignalKind::terminate())?;
-    // From a terminal the command gets this as well, and its end is what counts.
+    // From a terminal the command gets this signal as well, and its exit counts.
     let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
         tokio::select! {

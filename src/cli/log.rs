@@ -1,6 +1,6 @@
-//! `vulpes log`: the log of a realm, in order, up to where it ends now.
+//! `vulpes log`: the log of a realm, in order, up to its current end.
 //!
-//! Invariant: positions only rise; the command fails where they don't.
+//! Invariant: positions only rise; the command fails if they don't.
 //!
 //! Deliberately absent: other realms, and topics that begin with `$`, which wildcards don't match.
 
@@ -49,7 +49,7 @@ impl Log {
             };
             anyhow::ensure!(
                 last < Some(event.position),
-                "position {} came after position {last:?}: the node breaks the order; run `vulpes verify`",
+                "position {} came after position {last:?}: the node broke the order; run `vulpes verify`",
                 event.position
             );
             last = Some(event.position);

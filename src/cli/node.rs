@@ -1,11 +1,12 @@
 //! `vulpes node`: one node in this process, until it is told to stop.
 //!
-//! Invariant: nothing is opened before the configuration was found good.
+//! Invariant: nothing is opened before the configuration has been checked.
 //!
-//! SIGTERM and Ctrl-C end the node in good order; SIGHUP has it read again what of its configuration can change while it runs.
+//! SIGTERM and Ctrl-C stop the node cleanly; on SIGHUP it rereads the part of its configuration that can change while
+//! it runs.
 //!
-//! Deliberately absent: what a node does (`server`), and any change of the process's own state but its log, what becomes of a
-//! panic, and how many files it may have open.
+//! Deliberately absent: what a node does (`server`). The only process-wide state that changes here is the log, the
+//! panic hook and the limit of open files.
 
 mod logging;
 pub(super) mod panics;
@@ -34,10 +35,10 @@ Examples:
   vulpes init --nodes 3 --dir etc           write the configurations of a cluster
   vulpes node --config etc/node1.toml       run one of its nodes
 
-`log` in the configuration says how much is logged, and the environment variable VULPES_LOG goes before it, as in
+`log` in the configuration says how much is logged, and the environment variable VULPES_LOG takes precedence, as in
 VULPES_LOG=debug or VULPES_LOG=info,vulpes=trace. SIGTERM or Ctrl-C stops the node; on SIGHUP it reads `log` again.
 
-The exit code is 70 where the disk failed or is damaged.";
+The exit code is 70 if the disk failed or is damaged.";
 
 /// Run one node of a cluster
 #[derive(Debug, Args)]
@@ -65,7 +66,7 @@ impl Node {
         let config = NodeConfig::load(&self.config)?;
         let logging = Logging::start(config.log.as_deref())?;
         panics::end_the_process(config.data.clone());
-        // A client takes one each, and a service manager's default is soon used up.
+        // Each client takes a file, and a service manager's default limit is small.
         let files = super::files::raise();
         let stop = stop(self.stop_on_stdin_close)?;
         tokio::spawn(reload(signal(SignalKind::hangup())?, logging, self.config));
@@ -76,18 +77,18 @@ impl Node {
     }
 }
 
-/// Where clients are served, so that nothing they do takes the threads that keep the cluster alive.
+/// The runtime that serves clients, so that they never take the threads that keep the cluster alive.
 fn client_runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().thread_name("clients").enable_all().build()
 }
 
-/// Replaces this process with a new one of the same program and arguments; returns only where that fails.
+/// Replaces this process with a new one of the same program and arguments; returns only if that fails.
 fn start_again() -> anyhow::Error {
-    tracing::warn!("starting again, from where the other nodes are");
+    tracing::warn!("restarting, to continue from the state of another storage");
     let program =
         std::env::current_exe().ok().or_else(|| std::env::args_os().next().map(PathBuf::from));
     let failed =
-        |error: io::Error| anyhow::Error::new(error).context("the node has to be started again");
+        |error: io::Error| anyhow::Error::new(error).context("the node has to be restarted");
     match program {
         Some(program) => {
             failed(std::process::Command::new(program).args(std::env::args_os().skip(1)).exec())
@@ -96,15 +97,15 @@ fn start_again() -> anyhow::Error {
     }
 }
 
-/// Reads what can change from the configuration again, each time the process is told to.
+/// Rereads the settings that can change, each time the process gets SIGHUP.
 async fn reload(mut hangup: Signal, logging: Logging, path: PathBuf) {
     while hangup.recv().await.is_some() {
         match read_again(&logging, &path) {
             Ok(told) => tracing::info!(
-                "told by SIGHUP: the log is {told}; all else in {} counts from the next start on",
+                "reloaded on SIGHUP: the log is {told}; other changes in {} take effect at the next start",
                 path.display()
             ),
-            Err(error) => tracing::warn!("told by SIGHUP, and all stays as it was: {error:#}"),
+            Err(error) => tracing::warn!("could not reload on SIGHUP, nothing changed: {error:#}"),
         }
     }
 }
@@ -138,6 +139,6 @@ fn stdin_pipe() -> anyhow::Result<pipe::Receiver> {
 async fn closed(stdin: Option<pipe::Receiver>) {
     let Some(mut stdin) = stdin else { return std::future::pending().await };
     let mut ignored = [0; 64];
-    // An unreadable pipe is as good as a closed one.
+    // An unreadable pipe counts as closed.
     while stdin.read(&mut ignored).await.is_ok_and(|length| length > 0) {}
 }

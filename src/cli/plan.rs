@@ -1,7 +1,7 @@
-//! Which node of a cluster runs where: the configurations that `up` and `init` write.
+//! The nodes of a cluster and their addresses: the configurations that `up` and `init` write.
 //!
-//! Invariant: all configurations of a plan name the same nodes, and each passes the checks of a configuration that an
-//! operator wrote.
+//! Invariant: all configurations of a plan name the same nodes, and each passes the checks for a configuration that
+//! an operator wrote.
 //!
 //! Deliberately absent: files.
 
@@ -46,7 +46,7 @@ pub(super) struct Realms {
     /// A realm that clients may join; can be given several times, the first is the default
     #[arg(long = "realm", value_name = "REALM", default_value = super::DEFAULT_REALM, value_parser = realm)]
     pub(super) realms: Vec<Realm>,
-    /// Merge every retained object into the one before, as clients of fox-wamp expect, and not only where `merge` is asked for
+    /// Merge every retained object into the one before, as clients of fox-wamp expect, even without `merge`
     #[arg(long)]
     pub(super) retain_merges: bool,
 }
@@ -78,10 +78,10 @@ impl From<Keep> for Retention {
     }
 }
 
-/// A node that is to be.
+/// A planned node.
 #[derive(Clone, Debug)]
 pub(super) struct PlannedNode {
-    /// Its file's name, and within the plan its own.
+    /// Its file's name, unique in the plan.
     pub(super) name: String,
     pub(super) host: String,
     pub(super) roles: Vec<Role>,
@@ -90,12 +90,12 @@ pub(super) struct PlannedNode {
     pub(super) ports: Ports,
 }
 
-/// Those of these roles that a node in a storage group gets. The nodes of the first group give the order for all.
+/// The roles that a node in a storage group gets, out of these. The nodes of the first group give the order for all.
 pub(super) fn roles_in(group: u16, roles: &[Role]) -> Vec<Role> {
     roles.iter().copied().filter(|role| group == 1 || *role != Role::Sync).collect()
 }
 
-/// A cluster that is to be. Its nodes are numbered from 1 in this order.
+/// A planned cluster. Its nodes are numbered from 1 in this order.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) cluster: String,
@@ -154,13 +154,13 @@ fn no_realms() -> anyhow::Error {
     anyhow::anyhow!("a cluster needs a realm; name one with --realm")
 }
 
-/// What was put together here is held to the same rules as what an operator writes.
+/// Applies the same checks as to an operator's configuration.
 fn check(config: &NodeConfig) -> anyhow::Result<()> {
     match NodeConfig::parse(&config.to_toml(), Path::new("")) {
         Ok(_) => Ok(()),
         Err(ConfigError::Invalid { problems, .. }) => {
             let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            anyhow::bail!("this cluster can't be: {}", texts.join("; "))
+            anyhow::bail!("this cluster is not possible: {}", texts.join("; "))
         }
         Err(error) => Err(error.into()),
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a position is printed only for what the node acknowledged; the first failure ends the command.
 //!
-//! Deliberately absent: trying again. After an unknown outcome only the caller knows whether twice is worse than never.
+//! Deliberately absent: retries. After an unknown outcome only the caller knows whether twice is worse than never.
 
 use anyhow::Context;
 use clap::Args;

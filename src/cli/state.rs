@@ -1,6 +1,6 @@
 //! `vulpes get`, `vulpes set` and `vulpes history`: what topics have kept, and what was published before.
 //!
-//! Invariant: a command that reads ends when it has shown all that there was when it began.
+//! Invariant: a command that reads ends when it has shown everything that existed when it began.
 //!
 //! Deliberately absent: merging itself. The cluster merges objects, at the event's place in the order.
 
@@ -53,7 +53,7 @@ pub(super) struct Set {
     /// Delete what the topic has kept
     #[arg(long)]
     delete: bool,
-    /// Merge an object into the one that is there, deeply, instead of replacing it
+    /// Merge an object deeply into the existing one instead of replacing it
     #[arg(long, conflicts_with = "delete")]
     merge: bool,
     /// Only if what the topic has kept fits this; `null`: only if it has nothing
@@ -108,7 +108,7 @@ fn options(after: Option<Value>, filter: Option<Value>) -> Map<String, Value> {
     given.collect()
 }
 
-/// Shows what a snapshot subscription brings, to its end.
+/// Shows the events of a snapshot subscription, to its end.
 async fn show(args: &ClientArgs, pattern: &str, options: Map<String, Value>) -> anyhow::Result<()> {
     let mut client = WampClient::connect(&args.node, &args.realm).await?;
     client.subscribe(pattern, options).await?;

@@ -1,7 +1,7 @@
-//! `vulpes status`: how the nodes of a cluster are doing, each asked itself.
+//! `vulpes status`: the state of a cluster's nodes, each asked itself.
 //!
-//! Invariant: a node that does not answer is shown as such, never left out. The exit code is 0 only where every node
-//! of the cluster said itself that it is ready.
+//! Invariant: a node that does not answer is shown as such, never left out. The exit code is 0 only if every node of
+//! the cluster said itself that it is ready.
 //!
 //! Deliberately absent: history; it shows one moment.
 
@@ -20,7 +20,7 @@ use crate::client::admin::{self, AdminUrl};
 use crate::config::{Address, Role};
 use crate::http::{NodeStatus, SyncState};
 
-/// Digits that are shown of the hash of a node's state.
+/// Digits shown of the hash of a node's state.
 const HASH_DIGITS: usize = 8;
 
 const EXAMPLES: &str = "\
@@ -64,9 +64,9 @@ pub(super) struct Status {
 /// A node, and what it answered.
 #[derive(Debug, Serialize)]
 pub(super) struct Asked {
-    /// Its number, where anybody knows it.
+    /// Its number, if any node knows it.
     pub(super) node: Option<NodeId>,
-    /// Its admin URL, where anybody knows it.
+    /// Its admin URL, if any node knows it.
     pub(super) admin: Option<String>,
     pub(super) roles: Vec<Role>,
     pub(super) status: Option<NodeStatus>,
@@ -74,17 +74,17 @@ pub(super) struct Asked {
     pub(super) error: Option<String>,
 }
 
-/// A cluster, as its nodes tell.
+/// A cluster, as its nodes report it.
 #[derive(Debug, Serialize)]
 struct Overview {
     cluster: Option<String>,
-    /// What the sync node of the highest term takes for the leader.
+    /// The leader according to the sync node with the highest term.
     leader: Option<NodeId>,
     term: Option<u64>,
     voters: Vec<NodeId>,
-    /// Position that the next event gets, as far as the furthest node knows.
+    /// Position of the next event, according to the most advanced node.
     tail_position: Option<Position>,
-    /// First position that is kept, as far as the furthest node knows.
+    /// First kept position, according to the most advanced node.
     oldest_position: Option<Position>,
     nodes: Vec<Asked>,
 }
@@ -114,7 +114,7 @@ impl Status {
         if overview.all_ready() {
             Ok(())
         } else {
-            // Which one is not, and why, stands below the table.
+            // The table and the lines below it say which node is not ready, and why.
             Err(Reported.into())
         }
     }
@@ -158,7 +158,7 @@ pub(super) async fn ask_all(urls: &[AdminUrl]) -> Vec<Asked> {
     asked
 }
 
-/// A node asked at two URLs is one node; a URL that nobody answered at may be a known node's.
+/// A node asked at two URLs is one node; a URL without an answer may belong to a known node.
 fn forget_doubles(asked: &mut Vec<Asked>) {
     let mut nodes = BTreeSet::new();
     asked.retain(|asked| asked.node.is_none_or(|node| nodes.insert(node)));
@@ -256,7 +256,7 @@ fn render(overview: &Overview) -> String {
     text
 }
 
-/// How many sessions outlive their connections, as the node that is furthest has it; nothing where there are none.
+/// Number of persistent sessions according to the most advanced node; nothing if there are none.
 fn kept(overview: &Overview) -> String {
     let states = overview.nodes.iter().filter_map(|asked| asked.status.as_ref()?.state.as_ref());
     let Some(state) = states.max_by_key(|state| state.next_slot) else { return String::new() };
@@ -266,7 +266,7 @@ fn kept(overview: &Overview) -> String {
     }
 }
 
-/// Roles, and with that of a storage its group, where there are several.
+/// Roles; a storage's with its group, if there are several.
 pub(super) fn role_words(roles: &[Role], group: Option<u16>) -> String {
     let word = |role: &Role| match (role, group) {
         (Role::Storage, Some(group)) => format!("{role}/{group}"),

@@ -2,7 +2,7 @@
 //!
 //! Invariant: events are shown in the order in which the node sends them, each once.
 //!
-//! Deliberately absent: reconnecting; the error says how to go on where the connection ended.
+//! Deliberately absent: reconnecting; the error says how to continue from where the connection ended.
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -25,7 +25,7 @@ Examples:
 pub(super) struct Subscribe {
     /// Topic or pattern in WAMP's spelling; `*` stands for one part, `#` at the end for the rest
     pattern: String,
-    /// How WAMP is to read the pattern, if not as above
+    /// How WAMP reads the pattern, if not as above
     #[arg(long = "match", value_name = "HOW")]
     how: Option<Match>,
     /// First replay what came after this position or event id
@@ -71,7 +71,7 @@ impl Subscribe {
         let mut last = None;
         while left > 0 {
             let incoming = client.next().await.with_context(|| match last {
-                Some(position) => format!("go on with --after {position} at any node"),
+                Some(position) => format!("continue with --after {position} at any node"),
                 None => "start again, at any node".to_owned(),
             })?;
             match incoming {

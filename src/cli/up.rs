@@ -1,9 +1,9 @@
-//! `vulpes up`: a cluster on this machine, one process a node, until Ctrl-C.
+//! `vulpes up`: a cluster on this machine, one process per node, until Ctrl-C.
 //!
-//! Invariant: nothing is started or deleted before it is known that the data is ours and every port is free; no node
+//! Invariant: nothing is started or deleted before it is known that the data is ours and every port is free. No node
 //! outlives this process, because each ends when its standard input does.
 //!
-//! Deliberately absent: restarting a node that died. Who tries the cluster out by killing one decides that.
+//! Deliberately absent: restarting a node that died. A user who kills one to try the cluster out decides that.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -27,13 +27,13 @@ use directory::{Directory, Marker};
 mod children;
 mod directory;
 
-/// How long all nodes may take until they can serve clients. A node that was killed walks through its data first.
+/// Time limit until all nodes serve clients. A node that was killed checks its data first.
 const READY: Duration = Duration::from_secs(120);
 
 /// How often a starting node is asked whether it is ready, and a running one whether it still lives.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How long nodes may take to stop before they are killed.
+/// Time limit for nodes to stop before they are killed.
 const STOP: Duration = Duration::from_secs(10);
 
 const EXAMPLES: &str = "\
@@ -51,17 +51,17 @@ Ctrl-C stops all nodes. Each writes its log beside its data, as in vulpes-data/n
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Up {
-    /// Number of nodes in each storage group [default: as many as the data is of, else 3]
+    /// Number of nodes in each storage group [default: as many as the existing data has, else 3]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=9))]
     nodes: Option<u16>,
-    /// Number of storage groups, each of which keeps a part of what is published [default: as many as the data is of,
-    /// else 1]
+    /// Number of storage groups, each of which keeps a part of what is published [default: as many as the existing
+    /// data has, else 1]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4))]
     groups: Option<u16>,
     /// Directory for the nodes' data, configurations and logs
     #[arg(long, value_name = "DIR", default_value = "./vulpes-data")]
     data: PathBuf,
-    /// Delete the data first, if it is of a cluster that `vulpes up` made
+    /// Delete the data first, if it belongs to a cluster that `vulpes up` made
     #[arg(long)]
     fresh: bool,
     #[command(flatten)]
@@ -87,7 +87,7 @@ impl Up {
         let directory = Directory::look(&self.data)?;
         let marker = self.marker(directory.marker())?;
         if let Some(last) = directory.marker() {
-            // Also the ports of last time: a cluster that still runs there still uses the data.
+            // Also check the ports of last time: a cluster that still runs there still uses the data.
             check_ports(&configs(last, &self.realms, self.keep)?)?;
         }
         let configs = configs(&marker, &self.realms, self.keep)?;
@@ -103,12 +103,12 @@ impl Up {
         eprintln!("stopping …");
         tokio::select! {
             () = children::stop(&mut cluster.children, STOP) => {}
-            () = stop.wait() => eprintln!("told twice: killing what is left"),
+            () = stop.wait() => eprintln!("stopped again: killing the remaining nodes"),
         }
         stopped
     }
 
-    /// What the cluster is to be, given what it was last time.
+    /// The cluster to run, given the one of last time.
     fn marker(&self, last: Option<&Marker>) -> anyhow::Result<Marker> {
         let mut marker = match last {
             None => Marker::new(self.nodes.unwrap_or(3), self.groups.unwrap_or(1), Ports::DEFAULT),
@@ -165,7 +165,7 @@ fn configs(
     plan.configs(|node| PathBuf::from(&node.name))
 }
 
-/// Fails where something listens on a port that a node is going to need.
+/// Fails if a port that a node needs is in use.
 fn check_ports(configs: &[NodeConfig]) -> anyhow::Result<()> {
     for config in configs {
         let listen = &config.listen;
@@ -197,7 +197,7 @@ struct Cluster {
 
 impl Cluster {
     fn start(&mut self) -> anyhow::Result<()> {
-        let executable = std::env::current_exe().context("can't find the own executable")?;
+        let executable = std::env::current_exe().context("can't find this executable")?;
         for config in &self.configs {
             let path = self.file(config);
             let text = format!(
@@ -229,7 +229,7 @@ impl Cluster {
         anyhow::bail!("all nodes ended; their logs in {} say why", self.data.display())
     }
 
-    /// Waits until every living node can serve, and returns why some still can't.
+    /// Waits until every living node can serve; returns why some still can't.
     async fn wait_ready(&mut self) -> BTreeMap<usize, String> {
         let deadline = Instant::now() + READY;
         let mut waiting: BTreeMap<usize, String> =
@@ -255,7 +255,7 @@ impl Cluster {
         waiting
     }
 
-    /// Tells of nodes that ended since the last time.
+    /// Reports nodes that ended since the last call.
     fn bury(&mut self) {
         let total = self.children.len();
         for (child, config) in self.children.iter_mut().zip(&self.configs) {
@@ -269,7 +269,7 @@ impl Cluster {
                 eprintln!("  {line}");
             }
             if total > 1 {
-                eprintln!("The other nodes go on.");
+                eprintln!("The other nodes keep running.");
             }
             let file = self.data.join(format!("node{}.toml", config.node));
             eprintln!(
@@ -331,7 +331,7 @@ impl Cluster {
         table
     }
 
-    /// Lines to paste; what the commands take for granted is left out.
+    /// Lines to paste, without options that have their default value.
     fn first_try(&self) -> String {
         let first = &self.configs[0];
         let last = self.configs.last().unwrap_or(first);
@@ -388,7 +388,7 @@ fn own_name() -> String {
     }
 }
 
-/// What stops the cluster: Ctrl-C, being asked to end, the terminal going away.
+/// What stops the cluster: Ctrl-C, SIGTERM, or the terminal closing.
 struct StopSignals {
     interrupt: Signal,
     terminate: Signal,

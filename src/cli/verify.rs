@@ -1,8 +1,8 @@
-//! `vulpes verify`: reads the whole log from every node and proves that all hold the same, dense and in order, or
-//! shows the first difference. Then it compares what they have made of it, by the hash of their state at an equal slot.
+//! `vulpes verify`: reads the whole log from every node and proves that all hold the same log, dense and in order, or
+//! shows the first difference. Then it compares the hashes of the nodes' states at one slot.
 //!
-//! Invariant: "proved" is said only of slots that every node showed and whose bodies every node read at that time, and
-//! of states only where all nodes were seen at one slot.
+//! Invariant: "proved" refers only to slots that every node showed and whose bodies every node read at that time, and
+//! to states only if all nodes were seen at one slot.
 //!
 //! Deliberately absent: what the events mean. A body is compared by its checksum, which the order itself names.
 
@@ -29,7 +29,7 @@ mod states;
 /// How often a node that is behind is asked again.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How often the comparison begins anew where the log is released faster than it is read.
+/// How often the comparison restarts if the log is released faster than it is read.
 const ATTEMPTS: usize = 10;
 
 const EXAMPLES: &str = "\
@@ -40,7 +40,7 @@ Examples:
 
 The exit code is 1 where something is wrong, and where it could not be proved.";
 
-/// Prove that all nodes hold the same log, dense and in order, and made the same of it
+/// Prove that all nodes hold the same log, dense and in order, and have the same state
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Verify {
@@ -63,7 +63,7 @@ pub(super) struct Verify {
     json: bool,
 }
 
-/// Why the nodes' logs are not proved to be one.
+/// Why it is not proved that the nodes' logs are the same.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// A node can't be read from.
@@ -73,7 +73,7 @@ pub enum VerifyError {
     Behind { node: NodeId, url: AdminUrl, slot: Slot, waited: Duration },
     #[error("{first} and {second} are both node {node}; name each node once")]
     SameNode { node: NodeId, first: AdminUrl, second: AdminUrl },
-    /// The log is not what it has to be.
+    /// The log is wrong.
     #[error("node {node}: {damage}")]
     Damaged { node: NodeId, damage: Damage },
     #[error("the log is released faster than it can be read, {ATTEMPTS} times in a row; try again when less is published")]
@@ -95,13 +95,14 @@ pub struct Proof {
     pub nodes: Vec<NodeId>,
     /// The first slot that all of them keep.
     pub oldest: Slot,
-    /// The first slot that was not looked at.
+    /// The first slot that was not checked.
     pub end: Slot,
     /// Events in these slots.
     pub events: u64,
-    /// Segments whose bodies none of the nodes keeps, because they are of other storage groups.
+    /// Segments whose bodies none of the nodes keeps, because they belong to other storage groups.
     pub elsewhere: u64,
-    /// The slot before which all nodes' states were compared and found equal; `None` where they were never seen at one.
+    /// The slot before which all nodes' states were compared and found equal; `None` if they were never seen at one
+    /// slot.
     pub states: Option<Slot>,
 }
 
@@ -123,7 +124,7 @@ impl fmt::Display for Proof {
         if self.elsewhere > 0 {
             writeln!(
                 f,
-                "not looked at: the bodies of {} segments, which none of these nodes keeps; name one of each storage group",
+                "not checked: the bodies of {} segments, which none of these nodes keeps; name one of each storage group",
                 self.elsewhere
             )?;
         }
@@ -192,11 +193,10 @@ async fn storages(url: &AdminUrl) -> anyhow::Result<Vec<AdminUrl>> {
     Ok(urls)
 }
 
-/// Compares the logs of the nodes at these URLs up to the end that the log has when this begins, and their states from
-/// there on. A node that is behind is waited for. Where the log is released meanwhile, what is left of it is compared anew.
+/// Compares the logs of the nodes at these URLs up to the end that the log has at the start, then their states. It
+/// waits for nodes that are behind. If the log is released meanwhile, it compares the rest anew.
 ///
-/// # Errors
-/// The first thing that is wrong, or why it can't be known.
+/// # Errors The first thing that is wrong, or why it can't be known.
 pub async fn verify(urls: &[AdminUrl], patience: Duration) -> Result<Proof, VerifyError> {
     let end = end(urls).await;
     for _ in 0..ATTEMPTS {
@@ -209,8 +209,8 @@ pub async fn verify(urls: &[AdminUrl], patience: Duration) -> Result<Proof, Veri
     Err(VerifyError::Outrun)
 }
 
-/// The end of the log, as far as any node of the cluster that answers knows it. What was acknowledged is before it: sync
-/// knows that, and what a storage shows of its disk may be a moment behind.
+/// The end of the log, according to the most advanced node that answers. All acknowledged events are before it: sync
+/// knows that, while what a storage shows from its disk may be a moment behind.
 async fn end(urls: &[AdminUrl]) -> Slot {
     let asked = ask_all(urls).await;
     let tails = asked.iter().filter_map(|asked| asked.status.as_ref()).map(|status| {
@@ -220,7 +220,7 @@ async fn end(urls: &[AdminUrl]) -> Slot {
     tails.flatten().max().map_or(Slot(1), Slot::next)
 }
 
-/// What is to be compared.
+/// A range to compare.
 struct Stretch {
     nodes: Vec<NodeId>,
     oldest: Slot,
@@ -228,7 +228,7 @@ struct Stretch {
 }
 
 impl Stretch {
-    /// All that every node keeps, up to `end` and what the furthest of them shows.
+    /// All that every node keeps, up to `end` and to what the most advanced node shows.
     async fn of_all(urls: &[AdminUrl], mut end: Slot) -> Result<Self, VerifyError> {
         let mut nodes = Vec::new();
         let mut oldest = Slot(1);
@@ -253,7 +253,7 @@ impl Stretch {
             let mut reference: Vec<LogRow> = Vec::new();
             let mut whole_at: Vec<bool> = Vec::new();
             for (url, node) in urls.iter().zip(&nodes) {
-                // The first node's page says how far this round goes, so that no node has to be ahead.
+                // The first node's page limits this round, so that no node has to be ahead.
                 let wanted = if reference.is_empty() { LOG_ROWS } else { reference.len() };
                 let wanted = wanted.min(usize::try_from(end.0 - from.0).unwrap_or(usize::MAX));
                 let whole = !reference.is_empty();

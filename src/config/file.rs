@@ -1,8 +1,8 @@
-//! The configuration file's own form: what stands in the TOML, how it is checked, how it is written.
+//! The configuration file's own form: what the TOML contains, how it is checked, how it is written.
 //!
 //! Invariant: what is written is read back as the same configuration.
 //!
-//! Deliberately absent: reading the disk, but for the path that `data` is relative to.
+//! Deliberately absent: reading the disk, except for the path that `data` is relative to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -83,10 +83,10 @@ struct RetentionTable {
     size_mib: Option<u64>,
 }
 
-/// Most hours that may be asked for: a hundred years.
+/// Longest retention: a hundred years.
 const AGE_HOURS: u64 = 876_000;
 
-/// Most mebibytes that may be asked for: a pebibyte.
+/// Largest retention: a pebibyte.
 const SIZE_MIB: u64 = 1 << 30;
 
 pub(super) fn parse(text: &str, path: &Path) -> Result<NodeConfig, ConfigError> {
@@ -102,7 +102,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<NodeConfig, ConfigError> 
     }
 }
 
-/// Gathers everything that is wrong; the outcome is worth something only where nothing is.
+/// Gathers every problem; the result is valid only if there are none.
 fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<NodeConfig> {
     let length = file.cluster.len();
     if length == 0 || length > CLUSTER_NAME || file.cluster.contains(char::is_control) {
@@ -147,7 +147,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
     })
 }
 
-/// Whether it is a filter, and one that means something: a word without a level would stand for a module that there is not.
+/// Whether it is a usable log filter: a word without a level would name a module that does not exist.
 fn is_log_filter(text: &str) -> bool {
     let means =
         |part: &str| part.contains(['=', '[']) || part.trim().parse::<LevelFilter>().is_ok();

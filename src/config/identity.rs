@@ -1,8 +1,8 @@
-//! Who a data directory belongs to: `identity.toml`, made when the directory is first used, never changed after.
+//! The identity of a data directory: `identity.toml`, made when the directory is first used, never changed after.
 //!
-//! Invariant: a disk has one identity for life. A directory of another cluster, another node or a newer format is
-//! not opened, so that a node never speaks with a disk that is not its own. A wiped directory gets a new disk number
-//! and is by that another node to the rest of the cluster.
+//! Invariant: a disk has one identity for life. A directory of another cluster, another node or a newer format is not
+//! opened, so a node never speaks with a disk that is not its own. A wiped directory gets a new disk number, which
+//! makes it another node to the rest of the cluster.
 //!
 //! Deliberately absent: the databases beside it.
 
@@ -46,16 +46,15 @@ struct IdentityFile {
     disk: String,
 }
 
-/// Only this is read of a file whose format is not known yet.
+/// The only part that is read while the file's format is not known yet.
 #[derive(Deserialize)]
 struct Format {
     format: u32,
 }
 
-/// Reads who the data directory belongs to, or makes it this node's where it is new.
+/// Reads the identity of the data directory, or creates this node's in a new one.
 ///
-/// # Errors
-/// Where it can't be read or written, or is not this node's.
+/// # Errors If it can't be read or written, or is not this node's.
 pub fn open_identity(host: &Host, config: &NodeConfig) -> Result<Identity, IdentityError> {
     let path = config.data.join(FILE);
     let io_error = |error| IdentityError::Io { path: config.data.clone(), error };

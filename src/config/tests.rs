@@ -96,7 +96,7 @@ fn a_realm_may_merge_what_is_retained() {
     assert_eq!(parse(&config.to_toml()), Ok(config));
 }
 
-/// What is replaced in the good file, by what, and what the error has to say.
+/// Text to replace in the good file, its replacement, and what the error has to say.
 const MISTAKES: &[(&str, &str, &str)] = &[
     ("\"vulpes\"", "\"\"", "cluster: the name is 1 to 64 bytes"),
     ("node = 1\n", "", "missing field `node`"),
@@ -105,19 +105,19 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("node = 1\n", "node = 7\n", "number 7 is not among the [[nodes]]"),
     ("node = 1\n", "node = \n", "line 3"),
     ("\"data/1\"", "\"\"", "data: the path is empty"),
-    ("id = 2", "id = 1", "number 1 is there twice"),
+    ("id = 2", "id = 1", "number 1 is given twice"),
     ("id = 2", "id = 0", "numbers begin at 1"),
     ("\"sync\", ", "", "no node has the role sync"),
     (", \"storage\"", "", "no node has the role storage"),
     ("roles = [\"entry\"]", "roles = []", "node 1 has no role"),
     ("roles = [\"entry\"]", "roles = [\"sync\"]", "no node has the role entry"),
-    ("roles = [\"entry\"]", "roles = [\"sync\"]", "listen.wamp: node 1 is no entry"),
-    ("roles = [\"entry\"]", "roles = [\"sync\"]", "listen.mqtt: node 1 is no entry"),
+    ("roles = [\"entry\"]", "roles = [\"sync\"]", "listen.wamp: node 1 is not an entry"),
+    ("roles = [\"entry\"]", "roles = [\"sync\"]", "listen.mqtt: node 1 is not an entry"),
     ("roles = [\"entry\"]", "roles = [\"entry\", \"entry\"]", "has the role entry twice"),
     ("roles = [\"entry\"]", "roles = [\"broker\"]", "unknown variant `broker`, expected one of"),
     ("roles = [\"entry\"]", "roles = [\"entry\"]\ngroup = 1", "node 1 has a storage group, but"),
     ("id = 2", "id = 2\ngroup = 0", "node 2 has the storage group 0"),
-    ("id = 2", "id = 2\ngroup = 2", "no node is in the storage group 1, and one is in 2"),
+    ("id = 2", "id = 2\ngroup = 2", "no node is in storage group 1, but one is in 2"),
     ("node2.example:1735", "node2.example", "is not an address; write host:port"),
     ("node2.example:1735", "ws://node2.example:1735", "is not an address"),
     ("node2.example:1735", "node2.example:99999", "is not an address"),
@@ -136,9 +136,9 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "mqtt = \"0.0.0.0:1735\"",
         "listen.peer and listen.mqtt are both",
     ),
-    ("[\"realm1\", \"realm2\"]", "[]", "realms: there is none"),
-    ("[\"realm1\", \"realm2\"]", "[\"realm2\", \"a b\"]", "\"a b\" is no name for one"),
-    ("[\"realm1\", \"realm2\"]", "[\"realm2\", \"realm2\"]", "realm2 is there twice"),
+    ("[\"realm1\", \"realm2\"]", "[]", "realms: the list is empty"),
+    ("[\"realm1\", \"realm2\"]", "[\"realm2\", \"a b\"]", "\"a b\" is not a realm name"),
+    ("[\"realm1\", \"realm2\"]", "[\"realm2\", \"realm2\"]", "realm2 is given twice"),
     ("default_realm = \"realm2\"", "default_realm = \"x\"", "\"x\" is not among the realms"),
     ("[listen]", "[realm.other]\nretain_merges = true\n[listen]", "realm.\"other\": there is no"),
     ("[listen]", "[realm.realm1]\nmerges = true\n[listen]", "unknown field `merges`"),

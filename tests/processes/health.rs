@@ -192,14 +192,14 @@ async fn sighup_reads_the_log_filter_again() -> Result<()> {
 
     cluster.node(1).configure(&format!("log = \"debug\"\n{good}"))?;
     node.hang_up().await?;
-    node.says("told by SIGHUP: the log is debug").await?;
+    node.says("reloaded on SIGHUP: the log is debug").await?;
     drop(TcpStream::connect(cluster.node(1).mqtt()).await?);
     node.says("DEBUG").await?;
 
     cluster.node(1).configure(&format!("log = \"loud\"\n{good}"))?;
     node.hang_up().await?;
     node.says("all stays as it was").await?;
-    node.says("\"loud\" is no log filter").await?;
+    node.says("\"loud\" is not a log filter").await?;
     let page = cluster.page(1, "/healthz").await?;
     ensure!(page.status == 200, "{page:?}");
     Ok(())

@@ -51,7 +51,7 @@ impl Clients {
             };
             ensure!(
                 knows,
-                "{target} is no node of Vulpes: it has no log to replay; leave out --replay"
+                "{target} is not a Vulpes node: it has no log to replay; leave out --replay"
             );
         }
         Ok(())

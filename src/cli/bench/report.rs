@@ -264,7 +264,7 @@ impl fmt::Display for Report {
         }
         for (count, what) in [
             (self.unanswered, format!("{what} were never answered: their outcome is unknown")),
-            (self.foreign, "messages came that nobody here published".into()),
+            (self.foreign, "messages came that this run did not publish".into()),
         ] {
             if count > 0 {
                 writeln!(f, "            {count} {what}")?;

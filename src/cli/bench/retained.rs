@@ -51,7 +51,7 @@ pub(super) async fn mqtt(plan: &Plan, target: &str, values: bool) -> anyhow::Res
                 Packet::PubAck { id } => Some(id),
                 _ => None,
             };
-            connection.expect(acknowledged).await.context("a value was not taken")?;
+            connection.expect(acknowledged).await.context("a value was not accepted")?;
         }
     }
     connection.close().await
@@ -73,7 +73,7 @@ pub(super) async fn wamp(plan: &Plan, target: &str, values: bool) -> anyhow::Res
         for _ in some {
             let answer = receive(&mut socket).await?;
             let taken = head(&answer).is_some_and(|(code, _)| code == 17);
-            ensure!(taken, "a value was not taken: {answer:.200}");
+            ensure!(taken, "a value was not accepted: {answer:.200}");
         }
     }
     close(&mut socket).await
@@ -108,9 +108,9 @@ impl Reads {
         let topic = content.and_then(|content| usize::try_from(content.sequence).ok());
         let known = topic.and_then(|topic| Some((topic, self.0.get_mut(topic)?.take()?)));
         let Some((topic, sequence)) = known else {
-            bail!("what came is not the value of a topic that is being read");
+            bail!("the answer is not the value of a topic that is being read");
         };
-        ensure!(load.answered(sequence, now), "a value came that nobody waits for");
+        ensure!(load.answered(sequence, now), "a value came that no read waits for");
         Ok(topic)
     }
 }

@@ -401,7 +401,7 @@ async fn who_has_no_log_is_told_so_before_anything_is_published() {
         let line = format!("bench --protocol {protocol} --targets {target} --replay");
         let bench = Line::try_parse_from(line.split_whitespace()).unwrap().bench;
         let error = format!("{:#}", bench.run.measure().await.err().unwrap());
-        assert!(error.contains(&format!("{target} is no node of Vulpes")), "{error}");
+        assert!(error.contains(&format!("{target} is not a Vulpes node")), "{error}");
     }
 }
 

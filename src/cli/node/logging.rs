@@ -1,11 +1,11 @@
-//! What a node logs: on standard error, filtered as the configuration or the environment says, and never the same kind of
-//! line without end.
+//! What a node logs: to standard error, filtered by the configuration or the environment, with a limit on repeated
+//! lines.
 //!
-//! Invariant: a kind of line (one place in the code that logs at INFO or above) is written [`BURST`] times in a row, and
-//! then once every [`EVERY`]; the next one says how many were left out. So what a client or a neighbour does again and
-//! again fills no disk.
+//! Invariant: a kind of line (one place in the code that logs at INFO or above) is written [`BURST`] times in a row,
+//! and then once every [`EVERY`]; the next line says how many were left out. So a client or a peer that repeats
+//! itself does not fill the disk.
 //!
-//! Deliberately absent: files and their rotation. A service manager keeps what a process writes.
+//! Deliberately absent: files and their rotation. A service manager keeps a process's output.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,17 +27,17 @@ use tracing_subscriber::{reload, EnvFilter, Registry};
 /// Lines of a kind that are written in a row.
 const BURST: u32 = 10;
 
-/// How often a line of a kind is written behind these.
+/// How often a line of a kind is written after the burst.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// What is logged where nobody says otherwise.
+/// The default filter.
 const DEFAULT: &str = "info";
 
-/// Two libraries that tell of every call and every heartbeat that fails, and never with whom. We tell of that ourselves;
-/// who asks for their lines gets them.
+/// Two libraries that log every failed call and heartbeat, but not the peer. We log these ourselves; a filter can
+/// turn the libraries' lines on again.
 const LIBRARIES: &str = "tarpc=off,openraft=off";
 
-/// The environment variable that goes before the configuration.
+/// The environment variable that takes precedence over the configuration.
 const VARIABLE: &str = "VULPES_LOG";
 
 /// The log of this process.
@@ -45,7 +45,7 @@ pub(super) struct Logging {
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
-/// A filter, and where it comes from.
+/// A filter and its origin.
 struct Chosen {
     filter: EnvFilter,
     told: String,
@@ -64,7 +64,7 @@ impl Logging {
         Ok(Self { filter: handle })
     }
 
-    /// Logs as the configuration says from now on, unless the environment says otherwise; tells what holds.
+    /// Applies the configured filter, unless the environment overrides it; returns the one in effect.
     pub(super) fn change(&self, configured: Option<&str>) -> anyhow::Result<String> {
         let Chosen { filter, told } = choose(configured)?;
         self.filter.reload(filter)?;
@@ -75,27 +75,27 @@ impl Logging {
 fn choose(configured: Option<&str>) -> anyhow::Result<Chosen> {
     let (text, from) = match (std::env::var(VARIABLE), configured) {
         (Ok(text), _) => {
-            (text, format!(" (the variable {VARIABLE} goes before the configuration)"))
+            (text, format!(" (the variable {VARIABLE} takes precedence over the configuration)"))
         }
         (Err(_), Some(text)) => (text.to_owned(), String::new()),
         (Err(_), None) => (DEFAULT.to_owned(), String::new()),
     };
     let filter = EnvFilter::try_new(format!("{LIBRARIES},{text}"))
-        .with_context(|| format!("{VARIABLE}={text:?} is no log filter; try info or debug"))?;
+        .with_context(|| format!("{VARIABLE}={text:?} is not a log filter; try info or debug"))?;
     Ok(Chosen { filter, told: format!("{text}{from}") })
 }
 
-/// Writes lines as [`Format`] does, but not too many of a kind.
+/// Writes lines as [`Format`] does, but limits each kind.
 struct Limited {
     format: Format,
     kinds: Mutex<HashMap<Identifier, Kind>>,
 }
 
-/// How much has been written of a kind of line.
+/// How often a kind of line has been written.
 struct Kind {
-    /// How many may be written now.
+    /// How many more may be written now.
     left: u32,
-    /// When one more may be, or was allowed to.
+    /// Since when one more may be written.
     since: Instant,
     omitted: u64,
 }
@@ -105,7 +105,7 @@ impl Kind {
         Self { left: BURST, since: now, omitted: 0 }
     }
 
-    /// Whether a line is to be written: then how many before it were not.
+    /// Decides whether to write a line; if so, returns how many before it were omitted.
     fn take(&mut self, now: Instant) -> Option<u64> {
         let earned = now.duration_since(self.since).as_secs() / EVERY.as_secs();
         if earned > 0 {
@@ -132,7 +132,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        // Who asks for more than INFO wants to see it all.
+        // A filter that asks for more than INFO wants to see everything.
         if *event.metadata().level() > Level::INFO {
             return self.format.format_event(context, writer, event);
         }

@@ -1,10 +1,10 @@
-//! What becomes of a panic in a node's process.
+//! What happens after a panic in a node's process.
 //!
-//! Invariant: a process does not go on without one of its parts. Where redb panics, the file is not what redb has written,
-//! and the process ends as for any other damage; so it does for a panic of our own. Only one in a client's session, which
-//! nobody else depends on, ends no more than that session.
+//! Invariant: a process does not continue without one of its parts. A panic in redb means that the file is not what
+//! redb wrote, and ends the process like any other damage; a panic of our own ends it too. Only a panic in a client's
+//! session, on which nothing else depends, ends just that session.
 //!
-//! Deliberately absent: going on. What a panic left half done is undone by starting again from the disk.
+//! Deliberately absent: recovery. A restart from the disk undoes what a panic left half done.
 
 use std::io::Write;
 use std::panic::PanicHookInfo;
@@ -15,7 +15,7 @@ use vulpes_raft::file::{OpenError, FILE};
 /// The exit code of a node whose disk failed or is damaged, or that has a bug.
 pub(crate) const EXIT_FATAL: i32 = 70;
 
-/// Has panics end this process with a sentence that says what to do; `data` is the node's directory.
+/// Makes panics end this process with a sentence that says what to do; `data` is the node's directory.
 pub(crate) fn end_the_process(data: PathBuf) {
     std::panic::set_hook(Box::new(move |panic| {
         let words = words(panic);
@@ -41,7 +41,7 @@ fn words(panic: &PanicHookInfo<'_>) -> String {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-    // One line, whatever an assertion has to say.
+    // One line, however long the assertion's message.
     let text = text.unwrap_or_else(|| "it panicked".into());
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,9 +1,9 @@
 //! The node processes of `vulpes up`.
 //!
-//! Invariant: a child ends when its standard input is closed, which the operating system does for us however we end;
-//! one that does not is killed after a deadline.
+//! Invariant: a child ends when its standard input closes, which the operating system does however we end. A child
+//! that does not end is killed after a deadline.
 //!
-//! Deliberately absent: signals to children. They are in a process group of their own, so that Ctrl-C is ours alone.
+//! Deliberately absent: signals to children. They run in their own process group, so that Ctrl-C reaches only us.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom};
@@ -15,13 +15,13 @@ use anyhow::Context;
 use tokio::process::{ChildStdin, Command};
 use vulpes_raft::ids::NodeId;
 
-/// A log larger than this, in bytes, is put aside when its node starts; the one put aside before is lost.
+/// A log larger than this, in bytes, is renamed when its node starts; the previously renamed one is lost.
 const LOG: u64 = 16 << 20;
 
-/// Lines of a log that are shown when its node died.
+/// Lines of a log to show when its node died.
 const LAST_LINES: usize = 12;
 
-/// How much of the log's end is looked at for them, in bytes.
+/// How much of the log's end to search for them, in bytes.
 const LAST_BYTES: u64 = 8192;
 
 /// A node's process.
@@ -35,7 +35,7 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts `vulpes node` with this configuration; what it says goes to the end of the log.
+    /// Starts `vulpes node` with this configuration; its output is appended to the log.
     pub(super) fn start(
         executable: &Path,
         node: NodeId,
@@ -76,7 +76,7 @@ impl Child {
         &self.log
     }
 
-    /// How it ended, told once.
+    /// How it ended, reported once.
     pub(super) fn take_end(&mut self) -> Option<String> {
         if self.ended {
             return None;
@@ -115,7 +115,7 @@ impl Child {
 fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
-        (Some(0), _) => "it stopped as if it had been told to".into(),
+        (Some(0), _) => "it stopped without an error".into(),
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => status.to_string(),
@@ -132,7 +132,7 @@ pub(super) async fn stop(children: &mut [Child], patience: Duration) {
         if tokio::time::timeout_at(deadline, child.process.wait()).await.is_err() {
             let process = child.process().map_or_else(String::new, |process| process.to_string());
             eprintln!("process {process} did not stop in {patience:?}: killed");
-            // It may have ended just now, which is as well.
+            // It may have ended just now, which is fine.
             let _ = child.process.kill().await;
         }
         child.ended = true;

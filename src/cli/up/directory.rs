@@ -1,9 +1,9 @@
-//! The directory of `vulpes up`: what makes it ours, and starting over in it.
+//! The directory of `vulpes up`: what marks it as ours, and how to start over in it.
 //!
-//! Invariant: nothing is written to or deleted from a directory that holds something and is not marked as ours, and
-//! of one that is, only what `vulpes up` itself makes is ever deleted.
+//! Invariant: nothing is written to or deleted from a directory that has content and is not marked as ours. In one
+//! that is ours, only files that `vulpes up` itself makes are ever deleted.
 //!
-//! Deliberately absent: what is in the nodes' data.
+//! Deliberately absent: the contents of the nodes' data.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const MARKER: &str = "vulpes-up.toml";
 /// The form of the marker.
 const FORMAT: u32 = 1;
 
-/// What the cluster in a directory is.
+/// The cluster in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Marker {
@@ -34,7 +34,7 @@ pub(super) struct Marker {
     admin_port: u16,
 }
 
-/// What there was before there could be several storage groups.
+/// The default for directories made before there were storage groups.
 fn one() -> u16 {
     1
 }
@@ -70,7 +70,7 @@ impl Marker {
     }
 }
 
-/// A directory that is ours, or can be.
+/// A directory that is ours, or can become ours.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
@@ -116,12 +116,12 @@ impl Directory {
         Ok(Self { path: path.to_owned(), marker: None })
     }
 
-    /// What it was last time.
+    /// The cluster of last time.
     pub(super) fn marker(&self) -> Option<&Marker> {
         self.marker.as_ref()
     }
 
-    /// Makes it ours, after deleting what is there if `fresh`.
+    /// Marks it as ours, after deleting its contents if `fresh`.
     pub(super) fn claim(&self, marker: &Marker, fresh: bool) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.path)
             .with_context(|| format!("can't make the directory {}", self.path.display()))?;

@@ -1,7 +1,7 @@
-//! What a log has to be, checked row by row.
+//! Checks a log row by row.
 //!
-//! Invariant: of a log that passes, every slot and every position is there once, each incarnation's segments stand in
-//! number order, none stands behind its fence, and time never ran backwards.
+//! Invariant: if a log passes, every slot and every position is there once, each incarnation's segments are in number
+//! order, none comes after its fence, and time never runs backwards.
 //!
 //! Deliberately absent: where rows come from.
 
@@ -13,7 +13,7 @@ use vulpes_raft::ids::{
 
 use crate::http::{Checksum, LogRow, LogStep};
 
-/// One way for a log to be wrong.
+/// One kind of damage to a log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
     #[error("slot {expected} is missing: slot {found} stands in its place")]

@@ -93,7 +93,7 @@ pub(crate) fn read_options(properties: &[(String, String)]) -> Result<Options, V
                 options.filter = Some(filter.map_err(|error| wrong(error.to_string()))?);
                 continue;
             }
-            "after" | "filter" => return Err(wrong(format!("{name} is there twice"))),
+            "after" | "filter" => return Err(wrong(format!("{name} is given twice"))),
             _ => return Err(property::no_such_option(name, "SUBSCRIBE")),
         };
         let value = match value.as_str() {
@@ -102,7 +102,7 @@ pub(crate) fn read_options(properties: &[(String, String)]) -> Result<Options, V
             _ => return Err(wrong(format!("the user property {name} is true or false"))),
         };
         if flag.replace(value).is_some() {
-            return Err(wrong(format!("{name} is there twice")));
+            return Err(wrong(format!("{name} is given twice")));
         }
     }
     let given = |flag: Option<bool>| flag == Some(true);

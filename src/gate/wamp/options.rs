@@ -28,7 +28,7 @@ pub(super) enum OptionError {
     NotImplemented(&'static str),
     #[error("the option {option} has to be {expected}")]
     Wrong { option: &'static str, expected: &'static str },
-    #[error("the option {0} is there twice; write it with or without an underscore")]
+    #[error("the option {0} is given twice; write it with or without an underscore")]
     Twice(&'static str),
     #[error(transparent)]
     Terms(#[from] TermsError),

@@ -1,8 +1,8 @@
 //! One comparison for each value of what `--vary` names: as a table, as JSON, and as lines.
 //!
-//! Invariant: the lines go through the medians, and a line up and down at each goes from the least to the most.
+//! Invariant: the lines go through the medians, and a vertical line at each goes from the minimum to the maximum.
 //!
-//! Deliberately absent: anything between two values. They stand at equal distances, whatever they are.
+//! Deliberately absent: interpolation. The values are drawn at equal distances.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
-//! What the rounds of each target come to, for people and as JSON.
+//! The rounds of each target summed up, for people and as JSON.
 //!
-//! Invariant: a median lies between the least and the most, and a ratio is one of medians.
+//! Invariant: a median lies between the minimum and the maximum, and a ratio is one of medians.
 //!
 //! Deliberately absent: measuring, and drawing.
 
@@ -18,7 +18,7 @@ pub(super) struct Spread {
     pub(super) min: f64,
     pub(super) median: f64,
     pub(super) max: f64,
-    /// The median over that of the first target; none where that is 0.
+    /// The median relative to that of the first target; none if that is 0.
     pub(super) ratio: Option<f64>,
 }
 
@@ -48,10 +48,10 @@ pub(super) struct Summary {
     addresses: Vec<String>,
     pub(super) acknowledged_per_second: Spread,
     pub(super) deliveries_per_second: Spread,
-    /// From asking to the answer.
+    /// From request to answer.
     pub(super) p50_us: Spread,
     pub(super) p99_us: Spread,
-    /// 64 KiB written and synced, in the middle of each round's 200 times; none where it could not be measured.
+    /// Median of 64 KiB written and synced, 200 times per round; none if it could not be measured.
     pub(super) disk_median_us: Option<Spread>,
     pub(super) disk_p99_us: Option<Spread>,
     /// Rounds in which something was lost, doubled or out of order, or a connection failed.
@@ -82,7 +82,7 @@ impl Summary {
         }
     }
 
-    /// Its figures that are compared, with what they are and whether they are in microseconds.
+    /// The figures to compare: name, values, and whether they are in microseconds.
     pub(super) fn figures(&self) -> [(&'static str, Spread, bool); 4] {
         [
             ("acknowledged/s", self.acknowledged_per_second, false),
@@ -96,7 +96,7 @@ impl Summary {
 /// All targets.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Comparison {
-    /// Of the first target; the others have theirs but for the protocol.
+    /// Of the first target; the others have the same, except for the protocol.
     pub(super) settings: Settings,
     pub(super) rounds: u16,
     /// In the order in which they were named; at least one.
@@ -131,7 +131,7 @@ impl Comparison {
     }
 }
 
-/// A figure with as many digits as say something.
+/// A figure with its significant digits.
 pub(super) fn shown(value: f64, micros: bool) -> String {
     match micros {
         true => format!("{:.2} ms", value / 1000.0),

@@ -1,8 +1,8 @@
-//! Draws a comparison: for each figure a bar a target at its median, with a line from its least to its most.
+//! Draws a comparison: for each figure a bar per target at its median, with a line from minimum to maximum.
 //!
-//! Invariant: what is drawn is well-formed whatever targets are called, and needs nothing but itself.
+//! Invariant: the drawing is well-formed whatever the targets' names, and self-contained.
 //!
-//! Deliberately absent: axes with ticks. The numbers stand beside the bars.
+//! Deliberately absent: axes with ticks. The numbers are next to the bars.
 
 use std::fmt::Write as _;
 
@@ -17,11 +17,11 @@ const ROW: f64 = 24.0;
 const HEAD: f64 = 44.0;
 const TITLE: f64 = 34.0;
 
-/// One colour a target, over and over.
+/// One colour per target; they repeat.
 pub(super) const COLOURS: [&str; 6] =
     ["#c2571a", "#2b6ca3", "#4f8a3c", "#8a5fa8", "#a8892b", "#6b6b6b"];
 
-/// Text that means nothing to XML.
+/// Escapes text for XML.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

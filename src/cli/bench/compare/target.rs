@@ -2,7 +2,7 @@
 //!
 //! Invariant: a target that was read has a name, an address and a protocol.
 //!
-//! Deliberately absent: whether anything is there.
+//! Deliberately absent: whether the target can be reached.
 
 use std::str::FromStr;
 

@@ -1,8 +1,8 @@
 //! What `--vary` changes from one comparison to the next, as it is written on the command line.
 //!
-//! Invariant: each value is one that the knob itself would take.
+//! Invariant: each value is one that the option itself would accept.
 //!
-//! Deliberately absent: what is measured with it.
+//! Deliberately absent: measuring.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -54,10 +54,10 @@ impl Vary {
         self.knob.name()
     }
 
-    /// These knobs with a value of this one.
+    /// These knobs with one value changed.
     pub(super) fn set(&self, knobs: &Knobs, value: u32) -> Knobs {
         let mut knobs = knobs.clone();
-        // The ranges of those that are smaller end below.
+        // Smaller ranges end below this.
         let small = u16::try_from(value).unwrap_or(u16::MAX);
         match self.knob {
             Knob::Connections => knobs.connections = small,

@@ -121,7 +121,7 @@ pub(crate) fn walk<'a>(
         }
         let bit = 1u64 << (id & 63);
         if id != USER && seen & bit != 0 {
-            return Err(Violation::protocol("a property is there twice"));
+            return Err(Violation::protocol("a property is given twice"));
         }
         seen |= bit;
         let value = read_value(id, &mut reader)?;

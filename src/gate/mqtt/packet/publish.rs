@@ -168,7 +168,7 @@ impl Publish<'_> {
                 json("will", value).map(|will| self.terms.will = Some(will_payload(&will, value)))
             }
             "when" | "will" => {
-                let text = format!("the user property vulpes-{option} is there twice");
+                let text = format!("the user property vulpes-{option} is given twice");
                 return self.refuse(Reason::ImplementationSpecific, text);
             }
             _ if OPTIONS_NOT_BUILT.contains(&option) => {

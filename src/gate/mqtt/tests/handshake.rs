@@ -238,7 +238,7 @@ fn connects_not_as_the_protocol_says_are_refused() {
         ),
         (
             r#"s"MQTT" 05 02 0000 p[11 00000000 11 00000000] s"c""#,
-            r#"20 | 0082 p[1f s"a property is there twice"]"#,
+            r#"20 | 0082 p[1f s"a property is given twice"]"#,
         ),
         (
             r#"s"MQTT" 05 02 0000 p[21 0000] s"c""#,

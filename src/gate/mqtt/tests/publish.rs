@@ -271,7 +271,7 @@ fn violations_end_the_connection() {
         (r#"30 | 0003 eda080 p[]"#, "81", "a text is not UTF-8"),
         (r#"30 | s"a" p[0b 01]"#, "82", "a client's PUBLISH has a subscription identifier"),
         (r#"30 | s"a" p[01 02]"#, "82", "a property that is 0 or 1 has another value"),
-        (r#"30 | s"a" p[01 00 01 00]"#, "82", "a property is there twice"),
+        (r#"30 | s"a" p[01 00 01 00]"#, "82", "a property is given twice"),
         (r#"30 | s"a" p[08 s"a/#"]"#, "82", "a response topic is empty or has wildcards"),
         (r#"30 | s"a" p[24 01]"#, "81", "a property that the packet can't have"),
         (r#"30 | s"a" 05 01"#, "81", "a field reaches beyond the packet's end"),

@@ -172,7 +172,7 @@ fn user_properties_choose_how_values_are_read() {
         (r#"26 s"vulpes-retained" s"true" 26 s"vulpes-retainedState" s"true""#, twice),
         (r#"26 s"vulpes-retained" s"yes""#, "the user property vulpes-retained is true or false"),
         (r#"26 s"vulpes-filter" s"{""#, "the option filter can't be read: cut short at byte 1"),
-        (r#"26 s"vulpes-filter" s"1" 26 s"vulpes-filter" s"1""#, "vulpes-filter is there twice"),
+        (r#"26 s"vulpes-filter" s"1" 26 s"vulpes-filter" s"1""#, "vulpes-filter is given twice"),
     ] {
         check(&format!(
             r#"{OPEN5} in 82 | 0001 p[{properties}] s"a" 00 s"b" 01

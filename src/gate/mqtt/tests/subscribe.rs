@@ -239,7 +239,7 @@ fn subscriptions_out_of_range_end_the_connection() {
         ("a2 | 0001 p[]", "82", none),
         (r#"82 | 0000 p[] s"a" 00"#, "82", "a packet identifier is 0"),
         (r#"82 | 0001 p[0b 00] s"a" 00"#, "82", "a property that must not be 0 is 0"),
-        (r#"82 | 0001 p[0b 01 0b 02] s"a" 00"#, "82", "a property is there twice"),
+        (r#"82 | 0001 p[0b 01 0b 02] s"a" 00"#, "82", "a property is given twice"),
         (r#"a2 | 0001 p[0b 01] s"a""#, "81", "a property that the packet can't have"),
         (r#"80 | 0001 p[] s"a" 00"#, "81", "reserved flags are set in the fixed header"),
         (r#"a0 | 0001 p[] s"a""#, "81", "reserved flags are set in the fixed header"),

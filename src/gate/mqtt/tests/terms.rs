@@ -145,7 +145,7 @@ fn terms_that_make_no_sense_are_refused() {
         ),
         (
             r#"26 s"vulpes-when" s"1" 26 s"vulpes-when" s"1""#,
-            "the user property vulpes-when is there twice",
+            "the user property vulpes-when is given twice",
         ),
         (&deep, "the option when has 65536 bytes, 4096 values and 32 levels of nesting at most"),
     ];

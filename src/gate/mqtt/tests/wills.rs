@@ -68,7 +68,7 @@ fn a_will_not_as_the_protocol_says_is_refused() {
             "there is no option vulpes-when in a will: names that begin with vulpes- are the router's own",
         ),
         (r#"p[11 00000001] s"a" s"x""#, "81", "a property that the packet can't have"),
-        (r#"p[18 00000001 18 00000001] s"a" s"x""#, "82", "a property is there twice"),
+        (r#"p[18 00000001 18 00000001] s"a" s"x""#, "82", "a property is given twice"),
         (r#"p[08 s"a/+"] s"a" s"x""#, "82", "a response topic is empty or has wildcards"),
     ] {
         check(&format!(
