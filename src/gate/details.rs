@@ -1,28 +1,29 @@
-//! What others may know of a session, as WAMP's session meta API shows it (WAMP advanced profile, "Session Meta API").
+//! What other clients may know about a session, as in WAMP's session meta API (WAMP advanced profile, "Session Meta
+//! API").
 //!
-//! Invariant: it holds nothing secret, and its length is bounded by six times that of the name given, for its escapes in
-//! JSON, and [`BESIDE_AUTHID`].
+//! Invariant: it holds nothing secret, and its length is at most six times that of the given name (for JSON escapes),
+//! plus [`BESIDE_AUTHID`].
 //!
-//! Deliberately absent: addresses. A gate knows none.
+//! Deliberately absent: addresses, which a gate does not know.
 
 use serde_json::json;
 
 use crate::types::event::SessionId;
 
-/// Who a client that was let in without being asked is.
+/// The role of a client that did not authenticate.
 pub(super) const ANONYMOUS: &str = "anonymous";
 
-/// Who let it in.
+/// The provider that admitted it.
 pub(super) const PROVIDER: &str = "static";
 
-/// Bytes of a session's details beside its name, at most.
+/// Most bytes of a session's details besides its name.
 pub(super) const BESIDE_AUTHID: usize = 512;
 
 /// How a client is connected.
 pub(super) struct Transport {
     /// `websocket`, or `tcp`.
     pub(super) kind: &'static str,
-    /// The protocol and what it is written in.
+    /// The protocol and its serializer.
     pub(super) protocol: &'static str,
 }
 

@@ -7,12 +7,12 @@
 //! session                         an open session: publishes (topics), subscriptions (filter), window
 //! ```
 //!
-//! Invariant: a PUBACK is sent only for what is durable and has its place; what can't be kept as the protocol promises
-//! (QoS 2, sessions beyond what there is room for) is refused as the protocol says, never silently lost.
+//! Invariant: a PUBACK is sent only for an event that is durable and has its place. What can't be kept as the
+//! protocol promises (QoS 2, sessions beyond the limits) is refused as the protocol defines, never silently lost.
 //!
-//! A protocol violation ends the session: an MQTT 5 client is told by a DISCONNECT with reason code and text, an older
-//! one by the closed connection, and the log in both cases by [`MqttGate::close_reason`]. What refuses a CONNECT is said
-//! in the form of the version that the client speaks.
+//! A protocol violation ends the session. An MQTT 5 client gets a DISCONNECT with reason code and text, an older one
+//! a closed connection; the log gets [`MqttGate::close_reason`] in both cases. A refused CONNECT is answered in the
+//! client's version of the protocol.
 //!
 //! Deliberately absent: users and passwords (`admission`), the message expiry interval (`packet::publish`).
 
@@ -47,26 +47,26 @@ use crate::types::moment::Moment;
 use crate::types::subscription::{SubscribeError, SubscriptionId};
 use crate::types::topic::Realm;
 
-/// Largest packet taken before the session is open, in bytes: five fields of MQTT's own length (client identifier, topic
-/// and payload of a will, user name, password), and properties.
+/// Largest packet accepted before the session is open, in bytes: five fields of MQTT's maximum length (client
+/// identifier, topic and payload of a will, user name, password), and properties.
 const CONNECT_PACKET: usize = 512 << 10;
 
 const _: () = assert!(5 * (2 + limits::MQTT_TEXT) + (128 << 10) < CONNECT_PACKET);
 
-/// Bytes a client may send while its CONNECT is being answered.
+/// Bytes a client may send while its CONNECT is being decided.
 const HELD_BYTES: usize = limits::CLIENT_MESSAGE + limits::SESSION_READ;
 
 /// The reason code of a DISCONNECT without a reason.
 const NORMAL_DISCONNECTION: u8 = 0x00;
 
-/// What an operator sets.
+/// An operator's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MqttConfig {
     /// The realm of clients whose user name names none.
     pub default_realm: Realm,
-    /// The realms that there are.
+    /// The existing realms.
     pub realms: Arc<BTreeSet<Realm>>,
-    /// The realms in which what is retained is always merged.
+    /// The realms in which retained objects are always merged.
     pub merging: MergingRealms,
 }
 
@@ -89,7 +89,7 @@ pub struct MqttGate {
 
 #[derive(Debug)]
 enum State {
-    /// Nothing was said yet.
+    /// Nothing was received yet.
     Connecting,
     /// The CONNECT is accepted if the node opens the session.
     Opening(Box<Opening>),
@@ -100,7 +100,7 @@ enum State {
 #[derive(Debug)]
 struct Opening {
     client: Client,
-    /// What the client sent after its CONNECT without waiting, as it may.
+    /// Input that the client sent after its CONNECT without waiting, as it may.
     held: Vec<Bytes>,
     held_bytes: usize,
     resumed: Option<Resumed>,
@@ -124,13 +124,13 @@ impl MqttGate {
         }
     }
 
-    /// Why the session ended, for the server's log. `None` while it goes on, and where the client took its leave.
+    /// Why the session ended, for the server's log. `None` while it is open, and if the client disconnected.
     #[must_use]
     pub fn close_reason(&self) -> Option<&str> {
         self.close_reason.as_deref()
     }
 
-    /// Largest packet in bytes that is taken now.
+    /// Largest packet in bytes that is accepted now.
     fn max_packet(&self) -> usize {
         match self.state {
             State::Connecting => CONNECT_PACKET,
@@ -138,7 +138,7 @@ impl MqttGate {
         }
     }
 
-    /// How many messages were not sent because the client takes no packets as large.
+    /// How many messages were not sent because they exceed the client's maximum packet size.
     #[must_use]
     pub fn oversized(&self) -> u64 {
         match &self.state {
@@ -199,7 +199,7 @@ impl MqttGate {
                     matches!(violation.reason, Reason::MalformedPacket | Reason::ProtocolError);
                 return match is_broken && !version.is_5() {
                     false => self.refuse(version, &violation),
-                    // A broken CONNECT has no answer before MQTT 5 (MQTT 3.1.1 section 4.8).
+                    // Before MQTT 5, a malformed CONNECT has no answer (MQTT 3.1.1 section 4.8).
                     true => self.close(Some(violation.text.into_owned())),
                 };
             }
@@ -230,13 +230,13 @@ impl MqttGate {
         let refused = self.out.put_explained(Some(&violation.text), |text, output| {
             answer::connack_refused(version, reason, text, output);
         });
-        // A client that takes not even this is told by the closed connection.
+        // If even this is too large for the client, the closed connection has to do.
         drop(refused);
-        // Who is not let in leaves no will.
+        // A client that is not admitted leaves no will.
         self.close_dropping(Some(violation.text.to_string()), true);
     }
 
-    /// Ends the session because of a violation, or from our side.
+    /// Ends the session because of a violation, or because we end it.
     fn fail(&mut self, violation: &Violation) {
         match &self.state {
             State::Opening(opening) => return self.refuse(opening.client.version, violation),
@@ -253,7 +253,7 @@ impl MqttGate {
         self.close(Some(violation.text.to_string()));
     }
 
-    /// The client said DISCONNECT. Only the normal one takes its will back (MQTT 5 section 3.14.4).
+    /// The client sent DISCONNECT. Only the normal one drops its will (MQTT 5 section 3.14.4).
     fn leave(&mut self, reason: u8, expiry: Option<u32>) {
         if let State::Open(session) = &mut self.state {
             if session.client.expiry == 0 && expiry.is_some_and(|seconds| seconds > 0) {
@@ -341,7 +341,7 @@ impl Gate for MqttGate {
             assigned: client.assigned.then_some(client.name.as_str()),
         };
         let told = self.out.put(|output| answer::connack_accepted(version, &accepted, output));
-        // The client's silence counts from here; the driver's next tick says when that is.
+        // The client's silence counts from here; the driver's next tick supplies the time.
         self.heard = None;
         let merges = self.config.merging.contains(&client.realm);
         let mut session = Session::new(self.session, client, merges);
@@ -416,7 +416,7 @@ impl Gate for MqttGate {
                 Some(Moment(self.begun.0 + limits::HANDSHAKE.as_millis() as u64))
             }
             State::Open(session) if session.client.keep_alive > 0 => {
-                // One and a half of the client's own interval (MQTT-3.1.2-22).
+                // One and a half times the client's own interval (MQTT-3.1.2-22).
                 let silence = u64::from(session.client.keep_alive) * 1500;
                 Some(self.heard.map_or(self.now, |heard| Moment(heard.0 + silence)))
             }

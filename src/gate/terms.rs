@@ -1,6 +1,6 @@
-//! The options on shared state that both protocols have: the limits of their values, and how they go together.
+//! The options on shared state that both protocols have: the limits of their values, and their valid combinations.
 //!
-//! Invariant: what passes here is small enough to be kept for as long as a publish waits or a subscription stands.
+//! Invariant: options that pass here are small enough to be kept while a publish waits or a subscription exists.
 //!
 //! Deliberately absent: how each protocol spells an option, and how it answers a wrong one.
 
@@ -14,13 +14,13 @@ use crate::types::limits;
 use crate::types::topic::Realm;
 use crate::types::value::Value;
 
-/// The realms in which every retained publish merges, as an operator has set it. A publish carries what its own node
-/// made of that, so that all nodes come to the same value even where their configurations differ.
+/// The realms in which every retained publish merges, as configured. A publish carries its own node's decision, so
+/// that all nodes come to the same value even if their configurations differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MergingRealms(Arc<BTreeSet<Realm>>);
 
 impl MergingRealms {
-    /// Whether it is so in this realm.
+    /// Whether retained publishes merge in this realm.
     #[must_use]
     pub fn contains(&self, realm: &Realm) -> bool {
         self.0.contains(realm)
@@ -72,7 +72,7 @@ pub(super) fn condition(
     Ok(value)
 }
 
-/// Whether it holds no more values than are left, and lists and dictionaries in each other no deeper than this.
+/// Whether it has no more values than are left, and is nested no deeper than this.
 fn is_within(value: &Value, depth: usize, left: &mut usize) -> bool {
     let Some(less) = left.checked_sub(1) else { return false };
     *left = less;
@@ -83,7 +83,7 @@ fn is_within(value: &Value, depth: usize, left: &mut usize) -> bool {
     }
 }
 
-/// Bytes that a value takes in memory, near enough.
+/// Approximate bytes of memory that a value takes.
 pub(super) fn weight(value: &Value) -> usize {
     let held = match value {
         Value::Str(text) => text.len(),
@@ -97,7 +97,7 @@ pub(super) fn weight(value: &Value) -> usize {
     size_of::<Value>() + held
 }
 
-/// Checks that the terms of a publish make sense together.
+/// Checks that the terms of a publish are a valid combination.
 pub(super) fn check(terms: &Terms, retain: bool) -> Result<(), TermsError> {
     if terms.watch && terms.when.is_none() {
         return Err(TermsError::WatchWithoutWhen);
@@ -111,7 +111,7 @@ pub(super) fn check(terms: &Terms, retain: bool) -> Result<(), TermsError> {
     Ok(())
 }
 
-/// What the options `retained` and `retainedState` come to.
+/// Combines the options `retained` and `retainedState`.
 pub(super) fn retained_mode(retained: bool, state: bool) -> Result<RetainedMode, TermsError> {
     match (retained, state) {
         (true, true) => Err(TermsError::TwoRetainedModes),

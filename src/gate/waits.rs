@@ -1,7 +1,7 @@
-//! The conditional publishes of a session that are not decided yet.
+//! The undecided conditional publishes of a session.
 //!
-//! Invariant: they are so many, and so many bytes together, and no more: their entry keeps each, because a turn in line is
-//! taken by publishing it again.
+//! Invariant: their number and total bytes are limited, because their entry keeps each: when its turn comes, it is
+//! published again.
 //!
 //! Deliberately absent: the answers, which each protocol gives in its own way.
 
@@ -10,7 +10,7 @@ use std::ops::RangeBounds;
 
 use crate::types::limits;
 
-/// A session has as many as it may have.
+/// A session has reached its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a session may have {} conditional publishes undecided, of {} bytes together; wait for an answer",
@@ -19,7 +19,7 @@ use crate::types::limits;
 )]
 pub(super) struct TooManyWaits;
 
-/// What of each is to be known at its end, by its sequence number.
+/// What has to be known of each when it is decided, by its sequence number.
 #[derive(Debug)]
 pub(super) struct Waits<T> {
     undecided: BTreeMap<u64, (T, usize)>,
@@ -33,7 +33,7 @@ impl<T> Default for Waits<T> {
 }
 
 impl<T: Copy> Waits<T> {
-    /// Whether one more of this size may be made.
+    /// Whether one more of this size fits.
     pub(super) fn check(&self, bytes: usize) -> Result<(), TooManyWaits> {
         let room = self.undecided.len() < limits::SESSION_WAITS
             && self.bytes + bytes <= limits::SESSION_WAIT_BYTES;
@@ -53,7 +53,7 @@ impl<T: Copy> Waits<T> {
         Some(value)
     }
 
-    /// Takes out the first of some.
+    /// Takes out the first one in a range.
     pub(super) fn remove_first(&mut self, sequences: impl RangeBounds<u64>) -> Option<T> {
         let first = *self.undecided.range(sequences).next()?.0;
         self.remove(first)

@@ -1,4 +1,5 @@
-//! The WAMP gate: one session of a WAMP client (basic profile, and of the advanced profile what WELCOME announces).
+//! The WAMP gate: one session of a WAMP client (the basic profile, and the parts of the advanced profile that WELCOME
+//! announces).
 //!
 //! Serializers `wamp.2.json`, `wamp.2.msgpack` and `wamp.2.cbor`; one WebSocket message is one WAMP message.
 //!
@@ -28,13 +29,14 @@
 //! | INTERRUPT    | 69   |                                            | dealer, if the client announced it       |
 //! | YIELD        | 70   | callee: of what is over, nothing           |                                          |
 //!
-//! CHALLENGE (4) is not spoken yet. What only a router says is a breach of protocol from a client at any time.
+//! CHALLENGE (4) is not implemented yet. A message that only a router sends is a protocol violation from a client at
+//! any time.
 //!
-//! Invariant: no request is swallowed. It is answered as WAMP answers it; where WAMP has no answer (a PUBLISH without
-//! `acknowledge` that can't be taken), it is dropped, and the node's operator is told ([`Gate::poll_dropped`]): a client
-//! that lost its session for it would come back and do it again.
+//! Invariant: no request is swallowed. It is answered as WAMP defines. If WAMP has no answer (a PUBLISH without
+//! `acknowledge` that can't be taken), it is dropped and reported to the node's operator ([`Gate::poll_dropped`]).
+//! Ending the session would not help: the client would come back and do it again.
 //!
-//! Deliberately absent: authentication, and who gets which event or call; a payload is never decoded here.
+//! Deliberately absent: authentication, and who gets which event or call. A payload is never decoded here.
 
 mod calls;
 mod message;
@@ -73,8 +75,8 @@ use crate::types::subscription::{SubscribeError, SubscriptionId};
 use crate::types::topic::{Realm, SILENT_TEXT};
 use bytes::Bytes;
 
-/// Chooses from the WebSocket subprotocols a client offers, in its order, the first one spoken here. What is answered to
-/// the client is [`subprotocol`] of it.
+/// Chooses the first supported WebSocket subprotocol from a client's list, which is in order of preference. The
+/// answer to the client is its [`subprotocol`].
 #[must_use]
 pub fn choose_subprotocol(offered: &[&str]) -> Option<Serializer> {
     let spoken = |name: &&str| Serializer::ALL.into_iter().find(|s| subprotocol(*s) == *name);
@@ -125,7 +127,7 @@ enum State {
     Open {
         realm: Realm,
     },
-    /// Nothing more is taken or said.
+    /// Nothing more is received or sent.
     Closed,
 }
 
@@ -152,7 +154,7 @@ impl WampGate {
         }
     }
 
-    /// The same where these are the realms in which what is retained is always merged.
+    /// Sets the realms in which retained objects are always merged.
     #[must_use]
     pub fn merging_in(self, merging: MergingRealms) -> Self {
         Self { merging, ..self }
@@ -318,8 +320,8 @@ impl WampGate {
         self.close();
     }
 
-    /// Ends the session without a word of WAMP's own: stock clients take GOODBYE and ABORT for final, and come back after
-    /// a connection that was closed without one.
+    /// Ends the session without a WAMP message: stock clients do not reconnect after GOODBYE or ABORT, but do after a
+    /// connection that closes without one.
     fn part(&mut self, farewell: Farewell) {
         self.farewell = farewell;
         self.close();
@@ -335,7 +337,7 @@ impl WampGate {
         self.output.push_back(message.into());
     }
 
-    /// A request was granted, with the id of what came of it.
+    /// A request was granted, with the id that it produced.
     fn grant(&mut self, code: u64, request: RequestId, id: Option<u64>) {
         self.send(reply::granted(self.serializer, code, request, id));
     }
@@ -467,7 +469,7 @@ impl Gate for WampGate {
 
     fn deliver(&mut self, delivery: Delivery<'_>) {
         let event = delivery.event;
-        // What a topic has kept is for its publisher, too, which may ask what has become of it.
+        // A retained value is shown to its publisher, too: it may want to know the current state.
         let is_own = event.exclude_me && event.publisher == self.session && !delivery.retained;
         if !self.is_open() || is_own {
             return;

@@ -6,7 +6,7 @@
 
 use vulpes_raft::ids::{Position, Slot, Stamp};
 
-/// What became of a run of consecutive publishes of one session.
+/// The outcome of a run of consecutive publishes of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
     /// Sequence number of the first.
@@ -30,7 +30,7 @@ pub struct Stored {
 /// Why a publish was not acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// Nobody knows yet whether it will be in the log.
+    /// It is not known yet whether it will be in the log.
     #[error("no quorum answered in time; the message may or may not be stored")]
     Unknown,
     /// It is not in the log and never will be.

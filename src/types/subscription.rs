@@ -17,7 +17,7 @@ pub enum After {
     Event(EventId),
 }
 
-/// Why a subscription did not come about.
+/// Why a subscription failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
     /// The replay would begin before what is kept.

@@ -1,13 +1,13 @@
-//! Whether a CONNECT is accepted, and as what.
+//! Decides whether a CONNECT is accepted, and as which client.
 //!
-//! There are no users yet: everybody is anonymous, and a password is not looked at. A user name picks the realm, where
-//! what follows its last `@` names one that there is; otherwise the `@` is part of the name (`bob@example.com`), and the
-//! realm is the default one.
+//! There are no users yet: every client is anonymous, and passwords are not checked. A user name chooses the realm if
+//! the part after its last `@` names one; otherwise the `@` is part of the name (`bob@example.com`), and the realm is
+//! the default one.
 //!
-//! Invariant: what all nodes keep of a session is as large as MQTT's own fields allow, and no larger.
+//! Invariant: what all nodes keep about a session is at most as large as MQTT's own fields allow.
 //!
-//! Deliberately absent: taking over from an older connection of the same client, and whether there is room to keep
-//! something beyond the connection, which all nodes decide alike.
+//! Deliberately absent: taking over from an older connection of the same client, and whether there is room for a
+//! persistent session; all nodes decide these alike.
 
 use super::packet::codec::Connect;
 use super::packet::{Reason, Version, Violation};
@@ -18,7 +18,7 @@ use crate::types::event::SessionId;
 use crate::types::limits;
 use crate::types::topic::Realm;
 
-/// A session's event holds the details twice, in which a byte of the name may take six, and what the CONNECT has of a will.
+/// A session's event holds the details twice, where a byte of the name may take six, and the will of the CONNECT.
 const _: () = assert!(
     2 * (6 * limits::MQTT_TEXT + details::BESIDE_AUTHID)
         + CONNECT_PACKET
@@ -26,34 +26,34 @@ const _: () = assert!(
         < limits::SEGMENT_BODY
 );
 
-/// A client that may come in.
+/// A client that is admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Client {
     pub(crate) version: Version,
-    /// It passes on to another server what it gets.
+    /// It forwards what it receives to another server.
     pub(crate) bridge: bool,
     pub(crate) realm: Realm,
     pub(crate) name: String,
-    /// The name is ours, not the client's.
+    /// The name was assigned by us.
     pub(crate) assigned: bool,
     /// Seconds; 0: never.
     pub(crate) keep_alive: u16,
     pub(crate) receive_maximum: u16,
     pub(crate) max_packet: Option<u32>,
     pub(crate) problem_information: bool,
-    /// Seconds for which it asked its session to outlive the connection.
+    /// Seconds that its session should outlive the connection.
     pub(crate) expiry: u32,
 }
 
-/// What all nodes are told of a client that comes in.
+/// What all nodes learn about an admitted client.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Coming {
-    /// Its session ends with the connection, and an earlier one is over.
+    /// Its session ends with the connection, and any earlier one is over.
     Join(Join),
     Attach(Attach),
 }
 
-/// Decides on a CONNECT; tells who comes in, and what all nodes are told of it.
+/// Decides on a CONNECT; returns the client, and what all nodes learn about it.
 pub(crate) fn admit(
     connect: Connect,
     config: &MqttConfig,
@@ -78,7 +78,7 @@ pub(crate) fn admit(
             return Err(Violation::new(Reason::ClientIdentifierNotValid, text));
         }
     }
-    // Before MQTT 5 there are only sessions that end with the connection, and sessions that never do.
+    // Before MQTT 5, a session either ends with its connection or never expires.
     let expiry = match connect.version {
         Version::V5 => connect.session_expiry,
         Version::V31 | Version::V311 if connect.clean => 0,

@@ -1,17 +1,17 @@
-//! What one line of a SUBSCRIBE asks for: a pattern, and how it is read (`src/SEMANTICS.md`, "Subscribe options").
+//! Parses one filter of a SUBSCRIBE: a pattern, and how to read it (`src/SEMANTICS.md`, "Subscribe options").
 //!
-//! `$replay/<event id or position>/<filter>` replays after that place and goes on live; `$snapshot/<filter>` shows
-//! what there is and ends by itself, from the log's beginning where no place is given. Both may stand together. MQTT 5
-//! clients may say the same for all filters of a packet in the user properties `vulpes-after` (a JSON text or number) and
-//! `vulpes-snapshot` (`true` or `false`); what a filter itself says goes first. The properties `vulpes-retained` and
-//! `vulpes-retainedState` (`true` or `false`) and `vulpes-filter` (JSON) say more. Where neither of the first two is there,
-//! retained values come as MQTT says, but not before a replay, which shows them in their own time.
+//! `$replay/<event id or position>/<filter>` replays after that place and continues live; `$snapshot/<filter>` shows
+//! what there is and ends by itself, from the log's beginning if no place is given. Both may be combined. MQTT 5
+//! clients may say the same for all filters of a packet in the user properties `vulpes-after` (a JSON text or number)
+//! and `vulpes-snapshot` (`true` or `false`); a filter's own text takes precedence. Other properties are
+//! `vulpes-retained` and `vulpes-retainedState` (`true` or `false`) and `vulpes-filter` (JSON). Without the first
+//! two, retained values come as MQTT says, except before a replay, which shows them as events.
 //!
-//! Invariant: an option that is not built, or not known, fails its SUBACK; none is ignored. User properties without our
+//! Invariant: an option that is unknown or not built fails its SUBACK; none is ignored. User properties without our
 //! prefix mean nothing here.
 //!
-//! Deliberately absent: shared subscriptions (`$share/…`), which are refused, as is every filter that nothing would ever
-//! come to (`$SYS/#`).
+//! Deliberately absent: shared subscriptions (`$share/…`). They are refused, like every filter that can never match
+//! (`$SYS/#`).
 
 use std::borrow::Cow;
 
@@ -31,7 +31,7 @@ const REPLAY: &str = "$replay/";
 const SNAPSHOT: &str = "$snapshot/";
 const SHARE: &str = "$share/";
 
-/// Largest position there can be.
+/// Largest possible position.
 const LAST_POSITION: u64 = 1 << 53;
 
 /// From where in the log, and whether with retained values.
@@ -39,11 +39,11 @@ const LAST_POSITION: u64 = 1 << 53;
 pub(crate) struct Reading {
     pub(crate) after: Option<After>,
     pub(crate) snapshot: bool,
-    /// `None` where MQTT's own rules apply.
+    /// `None` if MQTT's own rules apply.
     pub(crate) retained: Option<RetainedMode>,
 }
 
-/// What the user properties of a SUBSCRIBE say about all its filters.
+/// Options for all filters of a SUBSCRIBE, from its user properties.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Options {
     pub(crate) reading: Reading,
@@ -52,12 +52,12 @@ pub(crate) struct Options {
 }
 
 impl Reading {
-    /// Whether the log is read from an earlier place, so that asking twice means to see it twice.
+    /// Whether the log is read from an earlier place, so that a repeated SUBSCRIBE replays again.
     pub(crate) fn is_replay(&self) -> bool {
         self.after.is_some() || self.snapshot
     }
 
-    /// What becomes of retained values; `is_new` where the session has no subscription to the filter yet.
+    /// How to treat retained values; `is_new` if the session has no subscription to the filter yet.
     pub(crate) fn retained_mode(&self, handling: RetainHandling, is_new: bool) -> RetainedMode {
         if let Some(mode) = self.retained {
             return mode;
@@ -74,7 +74,7 @@ impl Reading {
     }
 }
 
-/// Reads the options that stand in a SUBSCRIBE's user properties. Others than ours are the client's own business.
+/// Reads the options in a SUBSCRIBE's user properties. All other properties belong to the client.
 pub(crate) fn read_options(properties: &[(String, String)]) -> Result<Options, Violation> {
     let mut options = Options::default();
     let (mut snapshot, mut retained, mut state) = (None, None, None);
@@ -137,7 +137,7 @@ fn read_place(text: &str) -> Option<After> {
     text.parse().ok().map(After::Event)
 }
 
-/// Reads a filter, given what the packet's user properties say.
+/// Parses a filter, given the options of the packet's user properties.
 pub(crate) fn read(text: &str, options: Reading) -> Result<(Pattern, Reading), Violation> {
     let invalid = |text: String| Violation::new(Reason::TopicFilterInvalid, text);
     let mut rest = text;
@@ -169,7 +169,7 @@ pub(crate) fn read(text: &str, options: Reading) -> Result<(Pattern, Reading), V
     reading.after = reading.after.or(options.after);
     reading.snapshot |= options.snapshot;
     reading.retained = options.retained;
-    // What there is are the retained values, where they are asked for, or else all events.
+    // A snapshot shows the retained values if these are asked for, else all events.
     if reading.snapshot && reading.retained.is_none() {
         reading.after.get_or_insert(After::Position(Position(0)));
     }
@@ -205,7 +205,7 @@ mod tests {
             ("$replay/5/a", with(Changes, none()), Ok(("a", with(Changes, reading(at(5), false))))),
             ("$snapshot/$snapshot/a", none(), Err(Reason::NotAuthorized)),
             ("$replay", none(), Err(Reason::NotAuthorized)),
-            // What nobody publishes to, and what somebody does.
+            // Topics without and with a publisher.
             ("$SYS/#", none(), Err(Reason::NotAuthorized)),
             ("$replay/0/$SYS/broker/uptime", none(), Err(Reason::NotAuthorized)),
             (

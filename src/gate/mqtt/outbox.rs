@@ -1,8 +1,8 @@
-//! What a gate has to say until its driver asks: bytes for the client, requests to the node.
+//! A gate's output until its driver asks for it: bytes for the client, requests to the node.
 //!
-//! Invariant: no packet larger than the client takes is ever left in it (MQTT 5, MQTT-3.1.2-24).
+//! Invariant: it never holds a packet larger than the client accepts (MQTT 5, MQTT-3.1.2-24).
 //!
-//! Deliberately absent: a limit of its own. The driver drains it before each input, and asks for `output_size`.
+//! Deliberately absent: a limit of its own. The driver drains it before each input, and checks `output_size`.
 
 use std::collections::VecDeque;
 
@@ -11,12 +11,12 @@ use bytes::BytesMut;
 use super::packet::{Reason, Violation};
 use crate::gate::Request;
 
-/// Bytes and requests on their way out.
+/// Pending bytes and requests.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     pub(crate) requests: VecDeque<Request>,
     pub(crate) output: BytesMut,
-    /// Largest packet the client takes, in bytes.
+    /// Largest packet the client accepts, in bytes.
     pub(crate) max_packet: usize,
 }
 
@@ -25,7 +25,7 @@ impl Outbox {
         Self { requests: VecDeque::new(), output: BytesMut::new(), max_packet: usize::MAX }
     }
 
-    /// Appends a packet, unless it is larger than the client takes.
+    /// Appends a packet, unless it is larger than the client accepts.
     pub(crate) fn try_put(&mut self, write: impl FnOnce(&mut BytesMut)) -> bool {
         let start = self.output.len();
         write(&mut self.output);
@@ -36,7 +36,7 @@ impl Outbox {
         fits
     }
 
-    /// Appends a packet that may carry a reason string, which is left out where the packet would be too large.
+    /// Appends a packet that may carry a reason string, which is left out if the packet would be too large.
     pub(crate) fn put_explained(
         &mut self,
         text: Option<&str>,

@@ -1,4 +1,4 @@
-//! MQTT packets (3.1, 3.1.1 and 5) as they stand on the wire: our guard in front of rumqttd's codecs.
+//! MQTT packets (3.1, 3.1.1 and 5) on the wire: our checks in front of rumqttd's codecs.
 //!
 //! ```text
 //! frame      where a packet begins and ends                      here
@@ -9,8 +9,8 @@
 //! codec      CONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBACK and their answers: checked by us, then rumqttd's codec
 //! ```
 //!
-//! Invariant: no bytes make this module panic, and what it allocates is bounded by the packet's own length. A packet
-//! reaches rumqttd's codec only when its type, flags, lengths, texts and properties were found in order here.
+//! Invariant: no bytes make this module panic, and its allocations are bounded by the packet's own length. A packet
+//! reaches rumqttd's codec only after its type, flags, lengths, texts and properties were checked here.
 //!
 //! Deliberately absent: what a packet means for a session.
 
@@ -30,7 +30,7 @@ use self::codec::{Subscribe, Unsubscribe};
 use self::publish::Publish;
 use self::reader::Reader;
 
-/// The protocol versions that are spoken.
+/// The supported protocol versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
     /// Protocol level 3, named `MQIsdp`. Its packets are those of 3.1.1, but a SUBACK can't refuse a filter.
@@ -48,7 +48,7 @@ impl Version {
     }
 }
 
-/// Reason codes of MQTT 5 (section 2.4), as far as we send them.
+/// The reason codes of MQTT 5 that we send (section 2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Reason {
@@ -99,7 +99,7 @@ impl Violation {
     }
 }
 
-/// What is wrong with the front of a client's bytes, so that no packet can be cut from them any more.
+/// Why no packet can be cut from a client's bytes any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     #[error("the remaining length takes more than four bytes; is the client speaking MQTT?")]
@@ -118,7 +118,7 @@ impl From<FrameError> for Violation {
     }
 }
 
-/// Where a whole packet stands in a buffer.
+/// The place of a whole packet in a buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
     /// Type and flags.
@@ -129,13 +129,14 @@ pub(crate) struct Frame {
     pub(crate) body: Range<usize>,
 }
 
-/// How many bytes of whole packets stand at the front of `buffer`: what [`MqttGate`](super::MqttGate) can receive now.
-/// 0 where more bytes are needed first. The limit of `max_packet` bytes is
-/// [`limits::CLIENT_MESSAGE`](crate::types::limits::CLIENT_MESSAGE).
+/// The number of bytes of whole packets at the front of `buffer`, which [`MqttGate`](super::MqttGate) can receive
+/// now. 0 if more bytes are needed first. Drivers pass [`limits::CLIENT_MESSAGE`](crate::types::limits::CLIENT_MESSAGE) as
+/// `max_packet`.
 ///
-/// # Errors
-/// Where the first packet can never be taken, because its length is malformed or it is larger than `max_packet` bytes,
-/// fixed header included. This shows before the packet's body has come. Whole packets before a bad one come first. The
+/// # Errors If the first packet can never be accepted, because its length is malformed or it is larger than
+/// `max_packet` bytes, fixed header included. This is known before the packet's body has arrived. Whole packets
+/// before a bad one are returned first. Hand the bytes to the gate all the same: it finds the same error, tells the
+/// client as the protocol does, and closes.
 /// gate finds the same error in the same bytes: given them, it tells the client as the protocol does, and closes.
 pub fn complete_prefix(buffer: &[u8], max_packet: usize) -> Result<usize, FrameError> {
     let mut at = 0;
@@ -149,7 +150,7 @@ pub fn complete_prefix(buffer: &[u8], max_packet: usize) -> Result<usize, FrameE
     }
 }
 
-/// The packet that begins at `at`, if it is all there.
+/// The packet that begins at `at`, if it is complete.
 pub(crate) fn frame(
     buffer: &[u8],
     at: usize,
@@ -206,15 +207,14 @@ const DISCONNECT: u8 = 14;
 const AUTH: u8 = 15;
 
 impl Frame {
-    /// Whether it is a CONNECT, which is read by [`codec::read_connect`].
+    /// Whether it is a CONNECT, to be read by [`codec::read_connect`].
     pub(crate) fn is_connect(&self) -> bool {
         self.first >> 4 == CONNECT
     }
 
     /// Reads a packet other than CONNECT from the buffer it was found in.
     ///
-    /// # Errors
-    /// Where it is malformed, or the protocol forbids a client to send it.
+    /// # Errors If it is malformed, or clients must not send it.
     pub(crate) fn read<'a>(
         &self,
         buffer: &'a Bytes,
@@ -255,7 +255,7 @@ impl Frame {
     }
 }
 
-/// MQTT 5 section 3.14; without reason code it is the normal one. Older versions have no body.
+/// MQTT 5 section 3.14; without a reason code it is the normal one. Older versions have no body.
 fn read_disconnect(body: &[u8], version: Version) -> Result<Incoming<'static>, Violation> {
     if !version.is_5() && !body.is_empty() {
         return Err(Violation::malformed("a DISCONNECT has no body before MQTT 5"));

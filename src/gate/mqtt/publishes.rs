@@ -1,14 +1,14 @@
-//! The publishes of a client that are not answered yet, and their answers, in the order they were made in
-//! (MQTT-4.6.0-2). A conditional one is answered when it is decided, which may be much later: it leaves the line of the
-//! others, and their PUBACKs overtake its own.
+//! A client's unanswered publishes, and their answers in the order in which they were made (MQTT-4.6.0-2). A
+//! conditional one is answered when it is decided, which may be much later: it leaves the queue, and the PUBACKs of
+//! the others overtake its own.
 //!
 //! Invariant: a PUBACK with success is written only for an event that is durable, has its place, and was accepted
-//! there. What is not known stays unknown: then there is no PUBACK, and the connection ends.
+//! there. If the outcome is unknown, there is no PUBACK, and the connection ends.
 //!
-//! A packet identifier that is used again while it is unanswered is a new message: the protocol leaves a receiver of
-//! QoS 1 free to do so, and a client that repeats itself on one connection gets what it asked for.
+//! A packet identifier that is reused while it is unanswered is a new message: the protocol allows a QoS 1 receiver
+//! to do so, and a client that repeats itself on one connection gets what it asked for.
 //!
-//! Deliberately absent: a limit for MQTT 3.1.1, which has no Receive Maximum. The driver reads no more from a socket
+//! Deliberately absent: a limit for MQTT 3.1.1, which has no Receive Maximum. The driver stops reading from a socket
 //! with [`limits::SESSION_UNANSWERED`] publishes unanswered.
 
 use std::collections::VecDeque;
@@ -29,26 +29,26 @@ const _: () =
 
 #[derive(Debug)]
 enum Unanswered {
-    /// In the hands of the node. 0: QoS 0, nobody waits for it.
+    /// The node has it. 0: QoS 0, without an answer.
     Event { packet_id: u16, conditional: bool },
     /// Was never published; its refusal waits for its turn.
     Refused { packet_id: u16, why: Box<Violation> },
 }
 
-/// What a client waits for.
+/// The publishes that a client waits for.
 #[derive(Debug)]
 pub(crate) struct Publishes {
     version: Version,
-    /// Reason strings are welcome in a PUBACK.
+    /// The client accepts reason strings in a PUBACK.
     explain: bool,
     unanswered: VecDeque<Unanswered>,
-    /// Sequence number of the first event in it.
+    /// Sequence number of the first event in the queue.
     next: u64,
-    /// Sequence number of the event that is begun next.
+    /// Sequence number of the next event.
     begins: u64,
-    /// The conditional ones that are not decided, stored or not: packet identifiers.
+    /// Undecided conditional publishes, stored or not: packet identifiers.
     undecided: Waits<u16>,
-    /// How many want a PUBACK, over both.
+    /// How many want a PUBACK, in both.
     waiting: usize,
 }
 
@@ -65,14 +65,14 @@ impl Publishes {
         }
     }
 
-    /// Whether one more conditional publish of this size may be made.
+    /// Whether one more conditional publish of this size fits.
     pub(crate) fn may_wait(&self, bytes: usize) -> Result<(), Violation> {
         let too_many =
             |error: TooManyWaits| Violation::new(Reason::QuotaExceeded, error.to_string());
         self.undecided.check(bytes).map_err(too_many)
     }
 
-    /// An event goes into the node's hands. `packet_id` is 0 with QoS 0. A conditional one has its size with it.
+    /// An event was handed to the node. `packet_id` is 0 with QoS 0. A conditional one comes with its size.
     pub(crate) fn begin(
         &mut self,
         packet_id: u16,
@@ -88,7 +88,7 @@ impl Publishes {
         Ok(())
     }
 
-    /// A QoS 1 publish is not to be: MQTT 5 only.
+    /// A QoS 1 publish is refused: MQTT 5 only.
     pub(crate) fn refuse(
         &mut self,
         packet_id: u16,
@@ -114,7 +114,7 @@ impl Publishes {
         Ok(())
     }
 
-    /// Events found their fate.
+    /// The outcome of events.
     pub(crate) fn answered(&mut self, answer: Answer, out: &mut Outbox) -> Result<(), Violation> {
         assert_eq!(answer.first, self.next, "publishes are answered in their order, each once");
         self.next += u64::from(answer.count);
@@ -197,7 +197,7 @@ impl Publishes {
     }
 }
 
-/// Of the reasons that a PUBACK has, the nearest.
+/// The nearest reason code that a PUBACK can have.
 fn reason(refusal: Refusal) -> Reason {
     match refusal {
         Refusal::NotAccepted => Reason::NotAuthorized,

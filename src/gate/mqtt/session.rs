@@ -1,10 +1,10 @@
-//! An open MQTT session: what its packets ask for, and what its subscriptions are sent.
+//! An open MQTT session: handles its packets, and sends events to its subscriptions.
 //!
-//! Invariant: a message is sent at the highest quality of service that one of its subscriptions was granted, but never
-//! at a higher one than it was published with.
+//! Invariant: a message is sent at the highest quality of service that one of its subscriptions was granted, but
+//! never at a higher one than it was published with.
 //!
-//! Deliberately absent: QoS 2, topic aliases, and what becomes of retained messages, wills and of what outlives the
-//! session, which all nodes decide alike.
+//! Deliberately absent: QoS 2, topic aliases, and decisions about retained messages, wills and persistent sessions,
+//! which all nodes make alike.
 
 use super::admission::Client;
 use super::outbox::Outbox;
@@ -30,20 +30,20 @@ pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) publishes: Publishes,
     pub(crate) subscriptions: Subscriptions,
-    /// Messages not sent because the client takes no packets as large (MQTT 5 section 3.1.2.11.4).
+    /// Messages not sent because they exceed the client's maximum packet size (MQTT 5 section 3.1.2.11.4).
     pub(crate) oversized: u64,
-    /// What the client said in its DISCONNECT.
+    /// The expiry interval in the client's DISCONNECT.
     pub(crate) expiry: Option<u32>,
-    /// Events before this place are of the time that the client was away.
+    /// Events before this place are from the client's offline period.
     back_at: Position,
     id: SessionId,
-    /// Of the client over all its sessions.
+    /// The client's tag, the same for all its sessions.
     tag: ClientTag,
-    /// What is retained is always merged in its realm.
+    /// Whether retained objects are always merged in its realm.
     merges: bool,
     window: Window,
     topics: Topics,
-    /// Subscription identifiers of the message at hand; kept for its memory.
+    /// Subscription identifiers of the current message; kept to reuse its memory.
     identifiers: Vec<u32>,
 }
 
@@ -65,7 +65,7 @@ impl Session {
         }
     }
 
-    /// Takes up what earlier sessions of the client have left, or begins to leave something itself.
+    /// Continues earlier sessions of the client, or begins a persistent one.
     pub(crate) fn resume(&mut self, resumed: Resumed, out: &mut Outbox) {
         self.back_at = resumed.back_at;
         self.window.resume(&resumed.in_flight);
@@ -77,7 +77,7 @@ impl Session {
         Parting { in_flight: self.window.in_flight(), expiry: self.expiry }
     }
 
-    /// Does what a packet asks for.
+    /// Handles a packet.
     pub(crate) fn handle(
         &mut self,
         packet: Incoming<'_>,
@@ -92,7 +92,7 @@ impl Session {
             Incoming::Subscribe(subscribe) => self.subscriptions.subscribe(subscribe, out),
             Incoming::Unsubscribe(unsubscribe) => self.subscriptions.unsubscribe(&unsubscribe, out),
             Incoming::Ping => out.put(|output| write_pingresp(self.client.version, output)),
-            // It ends the session, so that the gate sees to it.
+            // The gate handles it, because it ends the session.
             Incoming::Disconnect { .. } => Ok(()),
         }
     }
@@ -107,7 +107,7 @@ impl Session {
             Err(error) => {
                 let text = format!("PUBLISH: {error}");
                 let violation = Violation::new(Reason::TopicNameInvalid, text);
-                // A wildcard or no topic at all is against the protocol; other names are only not taken here.
+                // A wildcard or an empty topic violates the protocol; other names are only refused.
                 return match error {
                     TopicError::Empty | TopicError::Wildcard => Err(violation),
                     _ => self.refuse(publish.qos, publish.packet_id, violation, out),
@@ -151,7 +151,7 @@ impl Session {
         Ok(())
     }
 
-    /// Only a PUBACK of MQTT 5 can refuse a message and leave the connection be.
+    /// Only an MQTT 5 PUBACK can refuse a message and keep the connection open.
     fn refuse(
         &mut self,
         qos: Qos,
@@ -172,7 +172,7 @@ impl Session {
     /// Sends an event: once, however many of the session's subscriptions it is for.
     pub(crate) fn deliver(&mut self, delivery: Delivery<'_>, out: &mut Outbox) {
         let event = delivery.event;
-        // Whatever session of the client's it was, or its will (MQTT-3.8.3-3).
+        // Published by any session of the client, or as its will (MQTT-3.8.3-3).
         let own = event.client == self.tag;
         let mut granted = None;
         let mut retain = delivery.retained;
@@ -188,12 +188,12 @@ impl Session {
         }
         let granted = match (granted, delivery.sending) {
             (Some(granted), _) => granted,
-            // What was begun is completed, even if its filter was dropped since (MQTT-3.10.4-3).
+            // A begun exchange is completed, even if its filter was dropped since (MQTT-3.10.4-3).
             (None, Sending::Again(_)) => Qos::AtLeastOnce,
             (None, _) => return,
         };
         let acknowledged = granted.min(event.qos) > Qos::AtMostOnce;
-        // At most once is not at all for one who was away.
+        // QoS 0 events from the offline period are not delivered.
         if !acknowledged && delivery.position < self.back_at && delivery.sending != Sending::Aside {
             return;
         }

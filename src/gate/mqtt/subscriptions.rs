@@ -1,9 +1,9 @@
 //! A session's subscriptions by the text of their filters, and the SUBSCRIBEs that wait for the node.
 //!
-//! Invariant: a SUBACK is written when the node has answered for every filter in it, and not before. To subscribe to a
-//! filter again changes its options and nothing else, so that no event is missed; where the retained values are to come
-//! again, they come by a second subscription beside it that ends behind them. Only a filter that is read in a way of its
-//! own (a replay, changes of retained values, a condition) begins anew, because that is what asking for it again means.
+//! Invariant: a SUBACK is written once the node has answered for every filter in it. Subscribing to a filter again
+//! only changes its options, so no event is missed. If the retained values have to come again, a second, temporary
+//! subscription shows them. Only a filter with reading options of its own (a replay, changes of retained values, a
+//! condition) starts anew, because that is what asking for it again means.
 //!
 //! Deliberately absent: matching, which the driver does.
 
@@ -37,18 +37,18 @@ pub(crate) struct Granted {
 
 #[derive(Debug)]
 struct Entry {
-    /// Empty where it only shows the retained values once more, for another one.
+    /// Empty if it only shows the retained values again, for another subscription.
     text: Box<str>,
     granted: Granted,
     state: State,
     retained: RetainedMode,
-    /// It goes on in a way of its own, so that no plain one can take its place.
+    /// It has reading options of its own, so no plain subscription can replace it.
     own: bool,
     /// It outlives the session.
     kept: bool,
     /// Bytes of its condition.
     condition: usize,
-    /// The subscription that shows the retained values once more, if there was one.
+    /// The subscription that shows the retained values again, if there was one.
     again: Option<SubscriptionId>,
 }
 
@@ -68,7 +68,7 @@ enum State {
     Left(Vec<Waiter>),
 }
 
-/// A line of a SUBSCRIBE that waits.
+/// A filter of a SUBSCRIBE that waits.
 #[derive(Debug, Clone, Copy)]
 struct Waiter {
     packet: u64,
@@ -76,14 +76,14 @@ struct Waiter {
     qos: Qos,
 }
 
-/// A SUBSCRIBE with lines that wait.
+/// A SUBSCRIBE with waiting filters.
 #[derive(Debug)]
 struct Pending {
     packet_id: u16,
-    /// Those not known yet hold an error until they are.
+    /// Undecided ones hold an error.
     codes: Vec<Result<Qos, Reason>>,
     missing: usize,
-    /// Why the first refused filter was.
+    /// Why the first refused filter was refused.
     text: Option<String>,
 }
 
@@ -91,10 +91,10 @@ struct Pending {
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
     version: Version,
-    /// Reason strings are welcome in a SUBACK.
+    /// The client accepts reason strings in a SUBACK.
     explain: bool,
-    /// A bridge before MQTT 5, which can't ask for it, is shown the RETAIN flag as it was published, and nothing that
-    /// came from itself.
+    /// A bridge before MQTT 5, which can't ask for these: it sees the RETAIN flag as published, and gets nothing back
+    /// that it published itself.
     bridge: bool,
     last: u64,
     by_text: HashMap<Box<str>, SubscriptionId>,
@@ -105,9 +105,9 @@ pub(crate) struct Subscriptions {
     condition_bytes: usize,
     pending: BTreeMap<u64, Pending>,
     packets: u64,
-    /// Lines that wait, over all packets.
+    /// Waiting filters, over all packets.
     waiting: usize,
-    /// Where the session outlives its connection.
+    /// Set if the session outlives its connection.
     keeping: Option<Keeping>,
 }
 
@@ -129,7 +129,7 @@ impl Subscriptions {
         }
     }
 
-    /// What a subscription was granted, unless it is over.
+    /// What a subscription was granted, unless it has ended.
     pub(crate) fn granted(&self, id: SubscriptionId) -> Option<&Granted> {
         let entry = self.by_id.get(&id)?;
         (!matches!(entry.state, State::Left(_))).then_some(&entry.granted)
@@ -151,7 +151,7 @@ impl Subscriptions {
             text: None,
         };
         for (index, filter) in packet.filters.into_iter().enumerate() {
-            // QoS 2 is not offered: the most that is granted is QoS 1.
+            // QoS 2 is not offered: QoS 1 is the highest that is granted.
             let qos = filter.qos.min(Qos::AtLeastOnce);
             let granted = Granted {
                 qos,
@@ -182,7 +182,7 @@ impl Subscriptions {
         self.note_asked(out)
     }
 
-    /// Returns whether the subscription stands already.
+    /// Returns whether the subscription already exists.
     fn ask(
         &mut self,
         filter: Filter,
@@ -239,7 +239,7 @@ impl Subscriptions {
         Ok(false)
     }
 
-    /// Whether a subscription can go on as a plain one. Before the node has answered, it can't where its retained
+    /// Whether a subscription can continue as a plain one. Before the node has answered it can't, if its retained
     /// values are wanted only now.
     fn may_stay(&mut self, id: SubscriptionId, retained: RetainedMode) -> bool {
         let entry = self.entry(id);
@@ -247,7 +247,7 @@ impl Subscriptions {
         !entry.own && (comes || matches!(entry.state, State::Stands))
     }
 
-    /// Changes what a subscription was granted; returns whether that is all.
+    /// Changes what a subscription was granted; returns whether nothing else is needed.
     fn stay(
         &mut self,
         id: SubscriptionId,
@@ -296,7 +296,7 @@ impl Subscriptions {
         Ok(false)
     }
 
-    /// Takes up a subscription that waits for the node's answer.
+    /// Adds a subscription that waits for the node's answer.
     fn insert(&mut self, entry: Entry) -> Result<SubscriptionId, Violation> {
         if self.by_id.len() >= most_subscriptions()
             || self.text_bytes + entry.weight() > limits::SESSION_PATTERNS
@@ -391,8 +391,8 @@ impl Subscriptions {
         })
     }
 
-    /// An UNSUBSCRIBE came. It is answered at once, unless something of it was kept: from here on, no event of its
-    /// filters is passed on.
+    /// An UNSUBSCRIBE came. It is answered at once, unless a persistent subscription is among them; from here on, no
+    /// event of its filters is passed on.
     pub(crate) fn unsubscribe(
         &mut self,
         packet: &Unsubscribe,
@@ -427,9 +427,9 @@ impl Subscriptions {
         }
     }
 
-    /// The node ended a subscription: at our request, or because a snapshot is through.
+    /// The node ended a subscription: at our request, or because a snapshot is complete.
     pub(crate) fn over(&mut self, id: SubscriptionId, out: &mut Outbox) -> Result<(), Violation> {
-        // Where it was not answered for before, this is its answer.
+        // If it was not answered before, this is its answer.
         self.subscribed(id, Ok(()), out)?;
         self.remove(id);
         Ok(())

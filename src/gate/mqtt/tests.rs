@@ -1,4 +1,4 @@
-//! The MQTT gate by scripts: a line is something that happens to it, or something it is expected to say.
+//! The MQTT gate by scripts: each line is an input, or an expected output.
 //!
 //! ```text
 //! in P; P…            packets come           out P; P…       exactly these packets go
@@ -16,11 +16,11 @@
 //! reason X            why it closed
 //! ```
 //!
-//! A packet is its first byte, `|` for the remaining length, then hexadecimal bytes, `"raw text"`, `s"text with length"`
-//! (in which a backtick stands for `"`) and `p[list of properties with its length]`. `$NAME` stands for a text from
-//! [`SHORT`].
+//! A packet is its first byte, `|` for the remaining length, then hexadecimal bytes, `"raw text"`, `s"text with
+//! length"` (in which a backtick stands for `"`) and `p[list of properties with its length]`. `$NAME` stands for a
+//! text from [`SHORT`].
 //!
-//! Invariant: before each event of a script, the gate has nothing left to say that the script has not expected.
+//! Invariant: before each input of a script, the gate has no output left that the script did not expect.
 
 mod bytes_in;
 mod deliver;
@@ -52,7 +52,7 @@ use crate::types::subscription::{SubscribeError, SubscriptionId};
 use crate::types::topic::{Realm, Topic};
 use crate::types::value::Value;
 
-/// Texts that scripts use again and again.
+/// Texts that scripts use often.
 const SHORT: &[(&str, &str)] = &[
     ("$CONNECT4", r#"10 | s"MQTT" 04 02 000a s"c""#),
     ("$CONNECT5", r#"10 | s"MQTT" 05 02 000a p[] s"c""#),
@@ -61,7 +61,7 @@ const SHORT: &[(&str, &str)] = &[
     ("$ASK", r#"open realm="home" client="c""#),
 ];
 
-/// An open session of each version, nothing said yet.
+/// An open session of each version, without further input.
 const OPEN4: &str = "in $CONNECT4\nask $ASK\nopened\nout $CONNACK4\n";
 const OPEN5: &str = "in $CONNECT5\nask $ASK\nopened\nout $CONNACK5\n";
 

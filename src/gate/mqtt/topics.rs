@@ -1,15 +1,15 @@
-//! The topics a client publishes to, read once each: publishers mostly stay on a few.
+//! A cache of the topics a client publishes to, parsed once each: publishers mostly use a few.
 //!
-//! Invariant: it takes at most [`CACHE_BYTES`] bytes of texts, and never changes what a topic is read as. A topic that is
-//! longer is read anew each time.
+//! Invariant: it takes at most [`CACHE_BYTES`] bytes of text, and never changes how a topic is parsed. A longer topic
+//! is parsed anew each time.
 //!
-//! Deliberately absent: which topics were used last. When it is full, it begins anew.
+//! Deliberately absent: an eviction order. A full cache is emptied.
 
 use std::collections::HashMap;
 
 use crate::types::topic::{Topic, TopicError};
 
-/// Bytes of topic texts that are kept for one session.
+/// Bytes of topic texts cached for one session.
 const CACHE_BYTES: usize = 16 << 10;
 
 /// What an entry costs beyond its text.

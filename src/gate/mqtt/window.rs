@@ -1,7 +1,7 @@
 //! The window of QoS 1 messages that a client has not acknowledged yet, and their packet identifiers.
 //!
-//! Invariant: an identifier is given out again only after its PUBACK, and never are more messages on the way than the
-//! window is wide. Messages of an earlier session keep their identifiers, and are on the way once they were sent again.
+//! Invariant: an identifier is reused only after its PUBACK, and the number of messages in flight never exceeds the
+//! window. Messages of an earlier session keep their identifiers, and are in flight once they were sent again.
 //!
 //! Deliberately absent: the messages, which are in the log.
 
@@ -11,7 +11,7 @@ use vulpes_raft::ids::Position;
 
 use crate::types::act::InFlight;
 
-/// Most QoS 1 messages on the way to one client, whatever it would take.
+/// Most QoS 1 messages in flight to one client, whatever it would accept.
 const WIDEST: u16 = 1024;
 
 /// Packet identifiers 1 to the window's width.
@@ -22,7 +22,7 @@ pub(crate) struct Window {
     fresh: u16,
     /// Those of them that are free again, longest free first.
     free: VecDeque<u16>,
-    /// By identifier, beginning with 0, which is none.
+    /// By identifier, beginning with 0, which is unused.
     messages: Vec<Message>,
     on_the_way: u16,
 }
@@ -31,14 +31,14 @@ pub(crate) struct Window {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Message {
     None,
-    /// It was sent; with its place, if later sessions are to know of it.
+    /// It was sent; with its place, if later sessions need to know it.
     Sent(Option<Position>),
     /// An earlier session has sent it.
     Earlier(Position),
 }
 
 impl Window {
-    /// `receive_maximum` is what the client takes at once.
+    /// `receive_maximum` is what the client accepts at once.
     pub(crate) fn new(receive_maximum: u16) -> Self {
         Self {
             width: receive_maximum.clamp(1, WIDEST),
@@ -49,7 +49,7 @@ impl Window {
         }
     }
 
-    /// Takes up what an earlier session had on the way.
+    /// Takes over an earlier session's messages in flight.
     pub(crate) fn resume(&mut self, in_flight: &[InFlight]) {
         for InFlight { position, packet_id } in in_flight {
             while self.fresh < *packet_id {
@@ -85,7 +85,7 @@ impl Window {
         Some(packet_id)
     }
 
-    /// A message of an earlier session is sent again; `false` where it is not to be, because it was acknowledged.
+    /// A message of an earlier session is sent again; `false` if it was acknowledged and must not be.
     pub(crate) fn again(&mut self, packet_id: u16, position: Position) -> bool {
         let Some(message) = self.messages.get_mut(usize::from(packet_id)) else { return false };
         if *message != Message::Earlier(position) {
@@ -96,7 +96,7 @@ impl Window {
         true
     }
 
-    /// A PUBACK. One that was not waited for changes nothing.
+    /// A PUBACK. An unexpected one changes nothing.
     pub(crate) fn acknowledged(&mut self, packet_id: u16) {
         let Some(message) = self.messages.get_mut(usize::from(packet_id)) else { return };
         match std::mem::replace(message, Message::None) {
@@ -107,7 +107,7 @@ impl Window {
         self.free.push_back(packet_id);
     }
 
-    /// The messages that a later session is to know of, by their places.
+    /// The messages that a later session needs to know, by their places.
     pub(crate) fn in_flight(&self) -> Vec<InFlight> {
         let mut all: Vec<InFlight> = (0u16..)
             .zip(&self.messages)
@@ -159,7 +159,7 @@ mod tests {
         assert!(!window.again(3, Position(9)) && !window.again(2, Position(10)));
         assert!(window.again(3, Position(10)) && !window.again(3, Position(10)));
         assert_eq!((window.take(Some(Position(12))), window.has_room()), (Some(2), false));
-        // Acknowledged before it was sent again: it was on its way when the connection broke.
+        // Acknowledged before it was sent again: the PUBACK was on its way when the connection broke.
         window.acknowledged(1);
         assert!(!window.again(1, Position(11)) && !window.has_room());
         window.acknowledged(3);

@@ -1,7 +1,7 @@
-//! Calls, in WAMP's words: the session as a caller and as a callee.
+//! Calls in WAMP: the session as a caller and as a callee.
 //!
-//! Invariant: of two calls in flight no two have the same number. A client that is not known to take INTERRUPT is not
-//! sent any.
+//! Invariant: no two calls in flight have the same number. A client gets INTERRUPT only if it announced that it takes
+//! it.
 //!
 //! Deliberately absent: who is called, and when a call is over (`crate::call`).
 
@@ -27,7 +27,7 @@ use crate::types::procedure::{Matching, Procedure, Register, RegistrationId};
 use crate::types::topic::Realm;
 use crate::types::value::Value;
 
-/// What a session has to know of its calls.
+/// What a session needs to know about its calls.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     in_flight: BTreeSet<CallId>,
@@ -35,7 +35,7 @@ pub(super) struct Calls {
     pub(super) interrupts: bool,
 }
 
-/// Where registrations stand in the log. Nobody sees them there.
+/// The log topic of registrations. No subscriber sees it.
 const REGISTER_TOPIC: &str = "wamp/registration/register";
 const UNREGISTER_TOPIC: &str = "wamp/registration/unregister";
 
@@ -133,10 +133,10 @@ impl WampGate {
         self.publishes.begin_registering(Undecided::Unregister { request, registration });
     }
 
-    /// Has an act put into the log that nobody but the state sees.
+    /// Puts an act into the log that only the state sees.
     fn decide(&mut self, realm: Realm, topic: &str, act: &Act) {
         let event = Event::of_act(realm, topic, self.session, act.encode());
-        // As its other publishes are, for whoever reads the log.
+        // Like its other publishes, for readers of the log.
         self.requests.push_back(Request::Publish(Event { exclude_me: true, ..event }));
     }
 
@@ -161,7 +161,7 @@ impl WampGate {
         let progress = match is_progress(self.serializer, options)? {
             Ok(progress) => progress,
             Err(error) => {
-                // YIELD has no answer, but a call has.
+                // YIELD has no answer, but its call has.
                 self.fail(invocation, error.uri(), &error.to_string());
                 return Ok(());
             }
@@ -183,7 +183,7 @@ impl WampGate {
         carried: &Carried<'_>,
     ) {
         let payload = self.payload(input, carried);
-        // Stock clients close on an ERROR whose URI is none.
+        // Stock clients close the connection on an ERROR without a valid URI.
         let uri = if uri::is_uri(uri) { uri } else { uri::INVALID_URI };
         if payload.len() + uri.len() > limits::EVENT {
             self.result_too_large(invocation);
@@ -197,7 +197,7 @@ impl WampGate {
         self.fail(invocation, uri::PAYLOAD_SIZE_EXCEEDED, &sentence);
     }
 
-    /// The caller learns why it gets nothing.
+    /// Tells the caller why it gets no result.
     pub(super) fn fail(&mut self, invocation: InvocationId, uri: &str, sentence: &str) {
         let list = Value::List(vec![Value::Str(sentence.to_owned())]);
         let args = encode(Serializer::Json, &list).into();
@@ -209,7 +209,7 @@ impl WampGate {
         self.requests.push_back(Request::Call(asked));
     }
 
-    /// What a message carries, as it came, unless that would end who reads it.
+    /// A message's payload as it came, unless it would break its receivers.
     pub(super) fn payload(&self, input: &Bytes, carried: &Carried<'_>) -> Payload {
         let slice = |part: &[u8]| match part.is_empty() {
             true => Bytes::new(),

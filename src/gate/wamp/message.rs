@@ -1,9 +1,9 @@
-//! What a client says: one message, checked and taken apart, its payload left as it came.
+//! Decodes a client's message: one message, checked and taken apart, its payload left as it came.
 //!
-//! Invariant: a message that is decoded has the elements its type asks for, of the kinds it asks for, and is
-//! well-formed to its last byte. Where it holds something that can't be passed on, this is said beside it.
+//! Invariant: a decoded message has the elements that its type requires, each of the right kind, and is well-formed
+//! to its last byte. If it holds a value that can't be passed on, this is reported next to it.
 //!
-//! Deliberately absent: when a message is welcome (`wamp`), and what options mean (`options`).
+//! Deliberately absent: when a message is allowed (`wamp`), and what options mean (`options`).
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -43,7 +43,7 @@ pub(super) mod code {
     pub(in super::super) const YIELD: u64 = 70;
 }
 
-/// The number a client gave a request of its own.
+/// The number a client gave to its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RequestId(pub(super) u64);
 
@@ -93,14 +93,14 @@ pub(super) enum Message<'a> {
     },
 }
 
-/// What a message carries.
+/// A message's payload.
 #[derive(Debug)]
 pub(super) struct Carried<'a> {
-    /// An encoded list, or nothing at all where there is no argument and no keyword.
+    /// An encoded list, or empty if there are no arguments and no keyword arguments.
     pub(super) args: &'a [u8],
-    /// An encoded dictionary that is not empty, or nothing at all.
+    /// An encoded dictionary that is not empty, or no bytes.
     pub(super) kwargs: &'a [u8],
-    /// Both have to be written anew before they are passed on.
+    /// Both have to be rewritten before they are passed on.
     pub(super) odd: bool,
 }
 
@@ -141,7 +141,7 @@ impl Message<'_> {
     }
 }
 
-/// What a client does against the protocol.
+/// A client's protocol violation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Violation {
     #[error("this is not a message: {0}")]
@@ -160,7 +160,7 @@ pub(super) enum Violation {
     Unexpected { message: &'static str, when: &'static str },
 }
 
-/// Takes a message apart, and says what it holds that can't be passed on.
+/// Takes a message apart, and reports what it holds that can't be passed on.
 pub(super) fn decode(
     serializer: Serializer,
     input: &[u8],
@@ -230,7 +230,7 @@ fn take_apart<'a>(elements: &Elements<'a>) -> Result<Message<'a>, Violation> {
     }
 }
 
-/// Clients answer nothing but an INVOCATION.
+/// Clients may only answer an INVOCATION with ERROR.
 fn error<'a>(parts: &Parts<'a, '_>) -> Result<Message<'a>, Violation> {
     if parts.elements.get(1).integer() != Some(code::INVOCATION) {
         return Err(parts.wrong(1, "request type", "68, of an INVOCATION"));
@@ -292,7 +292,7 @@ impl<'a, 'e> Parts<'a, 'e> {
         }
     }
 
-    /// What it carries, from one element on.
+    /// The payload, from one element on.
     fn carried(&self, at: usize) -> Result<Carried<'a>, Violation> {
         let count = self.elements.count();
         let mut args = if count > at { self.list(at, "arguments")? } else { &[] };

@@ -1,10 +1,10 @@
 //! The options of HELLO, PUBLISH and SUBSCRIBE; those of calls are in `calls/options`.
 //!
-//! Every option may be written with a leading underscore as well (`_after`), which is how WAMP marks what is not its own:
-//! wampy and autobahn-python send no other foreign options. Both spellings at once are refused.
+//! Every option may also be written with a leading underscore (`_after`), which is how WAMP marks options that are
+//! not its own: wampy and autobahn-python send no other foreign options. Both spellings at once are refused.
 //!
-//! Invariant: an option that would change what happens, and that this release does not know how to honour, is refused
-//! by name and never ignored. Options nobody defined are ignored, as WAMP says.
+//! Invariant: an option that would change the outcome, and that this release does not support, is refused by name and
+//! never ignored. Undefined options are ignored, as WAMP says.
 //!
 //! Deliberately absent: the answer to a bad option, which depends on the message (`wamp`).
 
@@ -43,10 +43,10 @@ impl OptionError {
     }
 }
 
-/// The options of a message by their names, in both spellings.
+/// The options of a message by name, in both spellings.
 pub(super) struct Names {
     known: &'static [&'static str],
-    /// One bit for each that has been there.
+    /// One bit for each option seen.
     seen: u32,
 }
 
@@ -56,10 +56,10 @@ impl Names {
         Self { known, seen: 0 }
     }
 
-    /// The option that a key names; `None` where nobody defined one.
+    /// The option that a key names; `None` if it is not defined.
     pub(super) fn option(&mut self, key: &str) -> Result<Option<&'static str>, OptionError> {
         let name = match key.strip_prefix('_') {
-            // WAMP has no capital letters in names of this kind.
+            // Such names have no capital letters in WAMP.
             Some("retained_state") => "retainedState",
             Some(name) => name,
             None => key,
@@ -74,7 +74,7 @@ impl Names {
     }
 }
 
-/// Whether a client that says HELLO like this can be let in: it names no way of authentication, or ours among others.
+/// Whether a client with this HELLO can be admitted: it names no authentication method, or ours among others.
 pub(super) fn may_be_anonymous(serializer: Serializer, details: &[u8]) -> Result<bool, Malformed> {
     let mut may = true;
     entries(serializer, details, |key, value| {
@@ -101,7 +101,7 @@ pub(super) struct PublishOptions {
     pub(super) disclose_me: bool,
     pub(super) retain: bool,
     pub(super) terms: Terms,
-    /// The first that was wrong. It stands beside the others, because they say how to answer it.
+    /// The first error. It is next to the other fields, because they say how to answer it.
     pub(super) error: Option<OptionError>,
 }
 
@@ -144,7 +144,8 @@ impl PublishOptions {
                 "retain" => reader.flag("retain", &mut options.retain),
                 "merge" => reader.flag("merge", &mut options.terms.merge),
                 "watch" => reader.flag("watch", &mut options.terms.watch),
-                // Null is a value here: it asks for there being none, or for there being none any more.
+                // Null is a value here: in `when` it means that there must be none, in `will` that the value is
+                // deleted.
                 "when" => reader.condition("when").map(|when| options.terms.when = Some(when)),
                 "will" => reader.will().map(|will| options.terms.will = Some(will)),
                 "" => Ok(()),
@@ -158,7 +159,7 @@ impl PublishOptions {
     }
 }
 
-/// How the topic of a subscription is to be read.
+/// How to read a subscription's topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Match {
     /// Exact, or a fox pattern.
@@ -206,7 +207,7 @@ impl SubscribeOptions {
                 "snapshot" => reader.flag("snapshot", &mut options.snapshot),
                 "retained" => reader.flag("retained", &mut retained),
                 "retainedState" => reader.flag("retainedState", &mut state),
-                // WAMP's own word for it (WAMP advanced profile, "Event Retention").
+                // WAMP's own name for it (WAMP advanced profile, "Event Retention").
                 "get_retained" => reader.flag("get_retained", &mut get_retained),
                 "filter" => reader.condition("filter").map(|filter| options.filter = Some(filter)),
                 _ => Ok(()),
@@ -220,7 +221,7 @@ impl SubscribeOptions {
         Ok(error.map_or(Ok(options), Err))
     }
 
-    /// Whether it reads in a way of its own, so that no other SUBSCRIBE to the same topics can share it.
+    /// Whether it has reading options of its own, so that no other SUBSCRIBE to the same topics can share it.
     pub(super) fn is_own(&self) -> bool {
         self.after.is_some()
             || self.snapshot
@@ -228,7 +229,7 @@ impl SubscribeOptions {
             || self.filter.is_some()
     }
 
-    /// Reads the subscription's topic in the way that was asked for.
+    /// Reads the subscription's topic with the requested matching.
     pub(super) fn pattern(&self, topic: &str) -> Result<Pattern, TopicError> {
         match self.matching {
             Match::Unsaid => Pattern::from_wamp(topic),
@@ -253,7 +254,7 @@ impl Reader<'_> {
     pub(super) fn flag(&self, option: &'static str, flag: &mut bool) -> Result<(), OptionError> {
         match self.read() {
             Some(Value::Bool(value)) => *flag = value,
-            // What clients in JavaScript and Python send where they were given nothing.
+            // JavaScript and Python clients send this for an option that was not given.
             Some(Value::Null) => {}
             _ => return Err(OptionError::Wrong { option, expected: "true or false" }),
         }

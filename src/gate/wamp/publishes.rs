@@ -1,11 +1,11 @@
-//! What a session has put into the log, and the client has no answer to yet: publishes, and registrations.
+//! A session's requests in the log that have no answer yet: publishes and registrations.
 //!
-//! A conditional publish is answered when it is decided and not when it is stored, so that it leaves the line of the
-//! others; and so is a registration.
+//! A conditional publish is answered when it is decided, not when it is stored, so it leaves the queue of the others.
+//! The same holds for a registration.
 //!
 //! Invariant: each is answered at most once.
 //!
-//! Deliberately absent: a limit for the others. The driver reads no more from a socket with
+//! Deliberately absent: a limit for the others. The driver stops reading from a socket with
 //! [`SESSION_UNANSWERED`](crate::types::limits::SESSION_UNANSWERED) publishes unanswered, or
 //! [`SESSION_REGISTERS`](crate::types::limits::SESSION_REGISTERS) registrations undecided.
 
@@ -18,7 +18,7 @@ use crate::gate::waits::{TooManyWaits, Waits};
 use crate::types::answer::{Answer, PublishError};
 use crate::types::procedure::RegistrationId;
 
-/// What is decided in the order.
+/// A request that is decided in the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Undecided {
     /// A conditional publish; `None` wants no answer.
@@ -33,28 +33,28 @@ pub(super) enum Undecided {
     },
 }
 
-/// A request that has failed: the code of its message, and its number.
+/// A failed request: the code of its message, and its number.
 pub(super) type Answered = (u64, RequestId);
 
 #[derive(Debug, Default)]
 pub(super) struct Publishes {
     /// Sequence number of the next.
     next: u64,
-    /// Those that want an answer once they are stored, by sequence number.
+    /// Those that are answered once they are stored, by sequence number.
     unanswered: VecDeque<(u64, RequestId)>,
     /// Conditional publishes; `None` wants no answer.
     waits: Waits<Option<RequestId>>,
-    /// Registrations and their like, by sequence number.
+    /// Registrations and similar requests, by sequence number.
     registering: BTreeMap<u64, Undecided>,
 }
 
 impl Publishes {
-    /// Whether one more conditional publish of this size may be made.
+    /// Whether one more conditional publish of this size fits.
     pub(super) fn may_wait(&self, bytes: usize) -> Result<(), TooManyWaits> {
         self.waits.check(bytes)
     }
 
-    /// A publish was made that is done when it is stored; `request` wants an answer.
+    /// A publish was made that is done once it is stored; `request` wants an answer.
     pub(super) fn begin(&mut self, request: Option<RequestId>) {
         self.unanswered.extend(request.map(|request| (self.next, request)));
         self.next += 1;
@@ -66,14 +66,14 @@ impl Publishes {
         self.next += 1;
     }
 
-    /// A registration or its like was asked for.
+    /// A registration or similar request was made.
     pub(super) fn begin_registering(&mut self, what: Undecided) {
         self.registering.insert(self.next, what);
         self.next += 1;
     }
 
-    /// Takes out the next request that an answer is an answer to, until there is none. Of those that are decided later,
-    /// only failure is one: where they are stored, they are still to be decided.
+    /// Takes out the next request that this answer completes, or `None`. Requests that are decided later are
+    /// completed only by a failure: once stored, they still have to be decided.
     pub(super) fn next_answered(
         &mut self,
         answer: &Answer,
@@ -98,7 +98,7 @@ impl Publishes {
         Some((answered, Err(error)))
     }
 
-    /// Something was decided.
+    /// A request was decided.
     pub(super) fn decided(&mut self, sequence: u64) -> Option<Undecided> {
         let publish = self.waits.remove(sequence).map(Undecided::Publish);
         publish.or_else(|| self.registering.remove(&sequence))
@@ -106,7 +106,7 @@ impl Publishes {
 }
 
 impl Undecided {
-    /// Who waits for it.
+    /// The request that waits for it.
     pub(super) fn request(self) -> Option<Answered> {
         match self {
             Self::Publish(request) => Some((code::PUBLISH, request?)),

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an event that leaves here is within the limits, and its topic is not the router's own.
 //!
-//! Deliberately absent: what becomes of it (`publishes`).
+//! Deliberately absent: its outcome (`publishes`).
 
 use bytes::Bytes;
 
@@ -82,7 +82,8 @@ impl WampGate {
             exclude_me: options.exclude_me,
             disclose_me: options.disclose_me,
             retain: options.retain,
-            // WAMP has no levels: the event is in the log, and each subscriber gets it as surely as it wants it.
+            // WAMP has no QoS levels: the event is in the log, and each subscriber gets it at the level that it asked
+            // for.
             qos: Qos::ExactlyOnce,
             payload: self.payload(input, &publish.carried),
             properties: Bytes::new(),
@@ -91,7 +92,7 @@ impl WampGate {
         }
     }
 
-    /// Who publishes without `acknowledge` is told nothing, as WAMP says.
+    /// A publisher without `acknowledge` gets no answer, as WAMP says.
     pub(super) fn refuse_publish(
         &mut self,
         options: &PublishOptions,

@@ -1,6 +1,6 @@
-//! What a client is told: every message that leaves, written whole into a buffer of its own.
+//! Encodes every message to a client, whole, each into its own buffer.
 //!
-//! Invariant: every id is an integer; what is not there is left out and never null.
+//! Invariant: every id is an integer; a missing field is left out, never null.
 //!
 //! Deliberately absent: when a message is sent (`wamp`).
 
@@ -14,7 +14,7 @@ use crate::types::event::SessionId;
 use crate::types::subscription::SubscriptionId;
 use crate::types::topic::Realm;
 
-/// What is announced is what works (WAMP advanced profile, "Feature Announcement").
+/// Only working features are announced (WAMP advanced profile, "Feature Announcement").
 const BROKER_FEATURES: [&str; 4] = [
     "event_retention",
     "pattern_based_subscription",
@@ -85,7 +85,7 @@ fn farewell(serializer: Serializer, code: u64, uri: &str, sentence: Option<&str>
     finish(writer)
 }
 
-/// What a request failed with.
+/// Why a request failed.
 pub(super) struct Failure<'a> {
     pub(super) uri: &'a str,
     /// For people; the first argument.
@@ -119,8 +119,8 @@ pub(super) fn error(
     finish(writer)
 }
 
-/// The answer to a request that was granted: PUBLISHED, SUBSCRIBED or REGISTERED with the id that came of it; without one
-/// what ends these.
+/// The answer to a granted request: PUBLISHED, SUBSCRIBED or REGISTERED with the id that it produced; without an id,
+/// the answer that ends one of these.
 pub(super) fn granted(
     serializer: Serializer,
     code: u64,
@@ -135,7 +135,7 @@ pub(super) fn granted(
     finish(writer)
 }
 
-/// UNSUBSCRIBED without having been asked (WAMP advanced profile, "Subscription Revocation").
+/// UNSUBSCRIBED without a request (WAMP advanced profile, "Subscription Revocation").
 pub(super) fn ended(serializer: Serializer, subscription: SubscriptionId) -> Vec<u8> {
     let mut writer = message(serializer, 2 * SMALL, 3, code::UNSUBSCRIBED);
     writer.integer(0);
@@ -147,13 +147,13 @@ pub(super) fn ended(serializer: Serializer, subscription: SubscriptionId) -> Vec
     finish(writer)
 }
 
-/// An event, as far as all subscriptions of the session see the same of it.
+/// The parts of an event that are the same for all subscriptions of the session.
 pub(super) struct Shown<'a> {
     pub(super) position: Position,
     pub(super) id: EventId,
     /// Its topic as a string in the session's serializer.
     pub(super) topic: &'a [u8],
-    /// If it may be known.
+    /// If it is disclosed.
     pub(super) publisher: Option<SessionId>,
     pub(super) payload: Arguments,
 }

@@ -1,7 +1,7 @@
 //! The subscriptions of one WAMP session.
 //!
-//! Invariant: at most [`limits::SESSION_SUBSCRIPTIONS`] subscriptions and requests for them, together, with topics of
-//! [`limits::SESSION_PATTERNS`] and filters of [`limits::SESSION_FILTERS`] bytes. An id is never used twice in a session.
+//! Invariant: at most [`limits::SESSION_SUBSCRIPTIONS`] subscriptions and requests for them together, with topics of
+//! [`limits::SESSION_PATTERNS`] and filters of [`limits::SESSION_FILTERS`] bytes. An id is never reused in a session.
 //!
 //! Deliberately absent: matching, which the driver does.
 
@@ -16,10 +16,10 @@ use crate::types::topic::Pattern;
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     table: BTreeMap<SubscriptionId, Entry>,
-    /// Those that another SUBSCRIBE to the same topics gets, too (WAMP basic profile, "Subscribing").
+    /// Subscriptions that another SUBSCRIBE to the same topics shares (WAMP basic profile, "Subscribing").
     shared: BTreeMap<Pattern, SubscriptionId>,
     last: u64,
-    /// Requests that wait for the answer to another one's subscription.
+    /// Requests that wait for the answer to another request's subscription.
     waiting: usize,
     /// Bytes of all topics.
     texts: usize,
@@ -27,10 +27,10 @@ pub(super) struct Subscriptions {
     filters: usize,
 }
 
-/// What a subscription is, beside its pattern.
+/// What defines a subscription, besides its pattern.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Kind {
-    /// It is never shared with another SUBSCRIBE to the same topics: it reads in a way of its own.
+    /// It has reading options of its own, so it is never shared with another SUBSCRIBE to the same topics.
     pub(super) own: bool,
     /// It shows changes of retained values only.
     pub(super) changes: bool,
@@ -50,10 +50,10 @@ struct Entry {
 
 #[derive(Debug)]
 enum Stage {
-    /// The driver has been asked; these will be told.
+    /// The driver was asked; these requests wait for its answer.
     Asked(Vec<RequestId>),
     Standing,
-    /// The driver has been asked to end it; this one will be told.
+    /// The driver was asked to end it; this request waits for its answer.
     Ending(RequestId),
 }
 
@@ -62,9 +62,9 @@ enum Stage {
 pub(super) enum Subscribe {
     /// Ask the driver for this one.
     Ask(SubscriptionId),
-    /// It already stands: answer.
+    /// It exists: answer.
     Answer(SubscriptionId),
-    /// It was already asked for.
+    /// It was already asked for: wait.
     Wait,
     TooMany,
     TooLargeFilters,
@@ -74,7 +74,7 @@ pub(super) enum Subscribe {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     Unasked,
-    /// It had just asked for that.
+    /// The client had just asked for that.
     Asked(RequestId),
     /// Nothing: it knows of no such subscription.
     Unknown,
@@ -122,7 +122,7 @@ impl Subscriptions {
         Subscribe::Ask(id)
     }
 
-    /// The driver answered: returns who waits for that.
+    /// The driver answered: returns the requests that waited for it.
     pub(super) fn subscribed(&mut self, id: SubscriptionId, stands: bool) -> Vec<RequestId> {
         let Some(entry) = self.table.get_mut(&id) else { return Vec::new() };
         let Stage::Asked(requests) = &mut entry.stage else { return Vec::new() };
@@ -135,7 +135,7 @@ impl Subscriptions {
         requests
     }
 
-    /// Takes an UNSUBSCRIBE; `false` if no such subscription stands.
+    /// Takes an UNSUBSCRIBE; `false` if there is no such subscription.
     pub(super) fn unsubscribe(&mut self, request: RequestId, id: SubscriptionId) -> bool {
         let Some(entry) = self.table.get_mut(&id) else { return false };
         if !matches!(entry.stage, Stage::Standing) {
@@ -148,7 +148,7 @@ impl Subscriptions {
         true
     }
 
-    /// The driver ended it as it was asked to: returns who waits for that.
+    /// The driver ended it on request: returns the request that waited for it.
     pub(super) fn unsubscribed(&mut self, id: SubscriptionId) -> Option<RequestId> {
         match self.table.get(&id)?.stage {
             Stage::Ending(request) => {
@@ -172,7 +172,7 @@ impl Subscriptions {
         }
     }
 
-    /// What a subscription is that the client knows and still wants.
+    /// The kind of a subscription that the client knows and still wants.
     pub(super) fn standing(&self, id: SubscriptionId) -> Option<Kind> {
         let entry = self.table.get(&id)?;
         matches!(entry.stage, Stage::Standing).then_some(entry.kind)

@@ -10,7 +10,7 @@
 //!
 //! `deliver` shows an event as it comes by, `keep` one that a topic has kept.
 //!
-//! Nothing may be sent or asked that the script does not say.
+//! Every message and request of the gate has to be in the script.
 
 use proptest::prelude::*;
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
@@ -34,7 +34,7 @@ mod values;
 
 const SESSION: SessionId = SessionId(77);
 
-/// What WELCOME says of the router's roles.
+/// The router's roles in WELCOME.
 const ROLES: &str = r#""broker":{"features":{"event_retention":true,"pattern_based_subscription":true,"publisher_exclusion":true,"publisher_identification":true}},"dealer":{"features":{"call_canceling":true,"call_timeout":true,"caller_identification":true,"pattern_based_registration":true,"progressive_call_results":true,"shared_registration":true}}"#;
 
 /// Its text is `2611221742b1za3`.
@@ -78,7 +78,7 @@ fn check(script: &str) {
     }
 }
 
-/// As [`check`], from behind WELCOME on.
+/// Like [`check`], starting after WELCOME.
 fn check_open(script: &str) {
     for serializer in Serializer::ALL {
         run(&mut open(serializer), script);
@@ -393,7 +393,7 @@ fn who_does_not_say_hello_is_not_waited_for() {
     assert_eq!((gate.deadline(), gate.can_deliver(), gate.session()), (None, true, SESSION));
 }
 
-/// Messages that are nearly right, so that chance finds its way behind the first check.
+/// Messages that are nearly valid, so that random ones get past the first check.
 fn any_message() -> impl Strategy<Value = Value> {
     let scalar = prop_oneof![
         Just(Value::Null),

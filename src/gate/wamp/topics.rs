@@ -1,9 +1,9 @@
-//! What a session remembers of the topics it used lately, so that a repeated one is not read or spelled again.
+//! A cache of the topics that a session used lately, so that a repeated one is not parsed or encoded again.
 //!
-//! Invariant: a session remembers at most [`TEXTS`] topics and [`BYTES`] bytes of their texts each way. A topic whose text
-//! alone is longer is read and spelled anew each time.
+//! Invariant: a session caches at most [`TEXTS`] topics and [`BYTES`] bytes of text in each direction. A single topic
+//! longer than that is parsed and encoded anew each time.
 //!
-//! Deliberately absent: fairness. When it is full, it forgets all.
+//! Deliberately absent: an eviction order. A full cache is emptied.
 
 use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;
@@ -12,13 +12,13 @@ use std::hash::Hash;
 use crate::payload::{Serializer, Writer};
 use crate::types::topic::{Topic, TopicError};
 
-/// Topics remembered each way.
+/// Topics cached in each direction.
 const TEXTS: usize = 64;
 
-/// Bytes of texts remembered each way.
+/// Bytes of text cached in each direction.
 const BYTES: usize = 8 << 10;
 
-/// Topics by what a publisher calls them.
+/// Topics by the publisher's spelling.
 #[derive(Debug, Default)]
 pub(super) struct Published(Recent<Box<str>, Topic>);
 
@@ -33,12 +33,12 @@ impl Published {
     }
 }
 
-/// WAMP texts of topics, as a string in the session's serializer.
+/// WAMP texts of topics, as strings in the session's serializer.
 #[derive(Debug, Default)]
 pub(super) struct Delivered(Recent<Topic, Box<[u8]>>);
 
 impl Delivered {
-    /// Shows the text of a topic.
+    /// The text of a topic.
     pub(super) fn text(&mut self, serializer: Serializer, topic: &Topic) -> Cow<'_, [u8]> {
         if self.0.get(topic).is_none() {
             let mut writer = Writer::new(serializer, topic.as_str().len() + 8);

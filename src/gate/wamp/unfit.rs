@@ -1,8 +1,9 @@
-//! Messages that come to nothing: refused where WAMP has an answer, dropped where it has none.
+//! Messages that have no effect: refused if WAMP has an answer, dropped if it has none.
 //!
-//! Invariant: the session goes on.
+//! Invariant: the session continues.
 //!
-//! Deliberately absent: what can't be passed on (`payload`), and breaches of the protocol, which end a session.
+//! Deliberately absent: finding values that can't be passed on (`payload`), and protocol violations, which end a
+//! session.
 
 use super::message::{code, Message, Violation};
 use super::options::PublishOptions;
@@ -11,7 +12,8 @@ use crate::gate::Dropped;
 use crate::payload::Malformed;
 
 impl WampGate {
-    /// Refuses a message that holds what can't be passed on; false for one of which nothing is.
+    /// Refuses a message that holds a value that can't be passed on; false if nothing of the message is passed on
+    /// anyway.
     pub(super) fn refuse_unfit(
         &mut self,
         message: &Message<'_>,
@@ -38,7 +40,7 @@ impl WampGate {
         Ok(true)
     }
 
-    /// A message comes to nothing, and WAMP has no answer to it.
+    /// A message has no effect, and WAMP has no answer to it.
     pub(super) fn dropped(&mut self, message: &str, number: u64, sentence: &str) {
         let dropped = self.dropped.get_or_insert(Dropped { count: 0, reason: String::new() });
         dropped.count += 1;

@@ -1,6 +1,6 @@
-//! The URIs a client may see: WAMP's own, and ours where WAMP has none.
+//! The URIs that clients may see: WAMP's own, and ours where WAMP has none.
 //!
-//! Invariant: clients act on these: never change one.
+//! Invariant: clients act on these, so they never change.
 //!
 //! Deliberately absent: the sentences beside them, which may change.
 
@@ -13,7 +13,7 @@ use crate::types::answer::PublishError;
 use crate::types::subscription::SubscribeError;
 
 const HISTORY_GONE: &str = "vulpes.error.history_gone";
-/// A topic that this router has nothing to say on.
+/// A topic on which this router never publishes.
 pub(super) const FEATURE_NOT_SUPPORTED: &str = "wamp.error.feature_not_supported";
 pub(super) const INVALID_URI: &str = "wamp.error.invalid_uri";
 pub(super) const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
@@ -23,22 +23,22 @@ pub(super) const PAYLOAD_SIZE_EXCEEDED: &str = "wamp.error.payload_size_exceeded
 pub(super) const PROTOCOL_VIOLATION: &str = "wamp.error.protocol_violation";
 pub(super) const GOODBYE_AND_OUT: &str = "wamp.close.goodbye_and_out";
 
-/// Whether a text is a URI in WAMP's loose sense: parts that are not empty, without white space and `#`.
+/// Whether a text is a URI in WAMP's loose sense: non-empty parts without white space and `#`.
 pub(super) fn is_uri(text: &str) -> bool {
     let is_bad = |c: char| c.is_whitespace() || c.is_control() || c == '#';
     !text.contains(is_bad) && !text.split('.').any(str::is_empty)
 }
 
-/// An option or message that WAMP or this router's own vocabulary has, and this release has not.
+/// An option or message that WAMP or this router defines, but this release lacks.
 pub(super) const NOT_IMPLEMENTED: &str = "vulpes.error.not_implemented";
 
 /// Why a snapshot subscription ended.
 pub(super) const SNAPSHOT_COMPLETE: &str = "vulpes.close.snapshot_complete";
 
-/// A session has as many undecided publishes as it may have.
+/// A session has reached its limit of undecided publishes.
 pub(super) const TOO_MANY_WAITS: &str = "vulpes.error.too_many_waits";
 
-/// The filters of a session's subscriptions are as large as they may be.
+/// The filters of a session's subscriptions have reached their size limit.
 pub(super) const TOO_LARGE_FILTERS: &str = "vulpes.error.too_large_filters";
 
 /// Why a conditional publish or a registration was refused; the first is fox-wamp's.
@@ -55,12 +55,12 @@ pub(super) fn of_refusal(refusal: Refusal) -> &'static str {
     }
 }
 
-/// What a call failed with; what the callee said itself has its own.
+/// The URI of a failed call; an error from the callee has its own.
 pub(super) fn of_call_error(error: &CallError) -> &str {
     match error {
         CallError::Callee { uri, .. } | CallError::Own { uri, .. } => uri,
         CallError::NoSuchProcedure => "wamp.error.no_such_procedure",
-        // That a callee is gone is WAMP's case of a call being canceled by the router.
+        // WAMP treats a lost callee as a call canceled by the router.
         CallError::Canceled | CallError::CalleeLost => "wamp.error.canceled",
         CallError::Timeout => "wamp.error.timeout",
         CallError::Unreachable => "vulpes.error.unavailable",
@@ -96,7 +96,7 @@ pub(super) fn of_open_refusal(refusal: OpenRefusal) -> &'static str {
     }
 }
 
-/// The URI and the sentence beside it.
+/// The URI and its sentence.
 pub(super) fn of_end(reason: EndReason) -> (&'static str, Cow<'static, str>) {
     let (uri, sentence) = match reason {
         EndReason::Shutdown => {

@@ -1,24 +1,24 @@
-//! CONNACK and DISCONNECT, as a server writes them: by us, because rumqttd's codec panics on some of their codes.
+//! Encodes CONNACK and DISCONNECT ourselves, because rumqttd's codec panics on some of their codes.
 //!
 //! Invariant: only MQTT 5 has a DISCONNECT from a server; none is written for older versions.
 //!
-//! Deliberately absent: Server Keep Alive and Server Reference, which we have no use for yet.
+//! Deliberately absent: Server Keep Alive and Server Reference, which we do not use yet.
 
 use bytes::{BufMut, BytesMut};
 
 use super::publish::{put_text, put_varint};
 use super::{property, Reason, Version};
 
-/// What the client is told along with the acceptance of its CONNECT (MQTT 5 section 3.2.2.3).
+/// The contents of a CONNACK that accepts (MQTT 5 section 3.2.2.3).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Accepted<'a> {
     pub(crate) receive_maximum: u16,
     pub(crate) max_packet: u32,
-    /// There was a session of this client that goes on.
+    /// An earlier session of this client continues.
     pub(crate) session_present: bool,
     /// The client asked for a session that outlives its connection and does not get it.
     pub(crate) session_ends_with_connection: bool,
-    /// The name a client without one was given.
+    /// The name assigned to a client without one.
     pub(crate) assigned: Option<&'a str>,
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn disconnect(reason: Reason, text: Option<&str>, output: &mut BytesM
     put_reasoned(output, 0xE0, &[reason as u8], &reason_string(text));
 }
 
-/// The return codes of a CONNACK before MQTT 5 (MQTT 3.1.1 table 3.1). All that is not the client's fault is
+/// The return codes of a CONNACK before MQTT 5 (MQTT 3.1.1 table 3.1). Anything that is not the client's fault is
 /// "unavailable".
 fn return_code(reason: Reason) -> u8 {
     match reason {

@@ -1,10 +1,10 @@
-//! The seam to rumqttd's codecs: every packet is checked here first, field by field, and only then handed over.
+//! The boundary to rumqttd's codecs: every packet is checked here first, field by field, and only then handed over.
 //!
-//! Invariant: no type of rumqttd leaves this file. A CONNECT is handed over without its password: MQTT lets it be any
-//! bytes and the codec does not, and nobody here reads it.
+//! Invariant: no type of rumqttd leaves this file. A CONNECT is handed over without its password: MQTT allows any
+//! bytes in it, the codec does not, and nothing here reads it.
 //!
-//! Deliberately absent: what rumqttd's codecs do unsafely or slowly: PUBLISH, CONNACK, DISCONNECT and AUTH, and the
-//! plain form of PUBACK on its way in.
+//! Deliberately absent: packets whose rumqttd codec is unsafe or slow: PUBLISH, CONNACK, DISCONNECT and AUTH, and the
+//! plain form of an incoming PUBACK.
 
 use bytes::{BufMut, BytesMut};
 use rumqttd::protocol::{
@@ -22,7 +22,7 @@ use crate::types::event::Qos;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Connect {
     pub(crate) version: Version,
-    /// Another server, which passes on what it gets: the highest bit of the protocol level says so.
+    /// Another server, which forwards what it receives: the highest bit of the protocol level says so.
     pub(crate) bridge: bool,
     /// Seconds; 0: never.
     pub(crate) keep_alive: u16,
@@ -31,23 +31,23 @@ pub(crate) struct Connect {
     pub(crate) client_id: String,
     pub(crate) user_name: String,
     pub(crate) will: Option<Will>,
-    /// Seconds the session is to outlive its connection: MQTT 5 only.
+    /// Seconds that the session should outlive its connection: MQTT 5 only.
     pub(crate) session_expiry: u32,
-    /// How many QoS 1 messages the client takes at once.
+    /// How many unacknowledged QoS 1 messages the client accepts.
     pub(crate) receive_maximum: u16,
-    /// Largest packet the client takes.
+    /// Largest packet the client accepts.
     pub(crate) max_packet: Option<u32>,
-    /// Reason strings are welcome in any packet.
+    /// The client accepts reason strings in any packet.
     pub(crate) problem_information: bool,
     pub(crate) authentication: bool,
 }
 
-/// Why a first packet is no CONNECT that we take.
+/// Why a first packet is not an acceptable CONNECT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConnectError {
-    /// Not MQTT, or so broken that not even its version is known: no answer is possible.
+    /// Not MQTT, or so malformed that not even its version is known: no answer is possible.
     Foreign,
-    /// MQTT of a level that is not spoken here, and the version whose answers such a client can read.
+    /// An unsupported protocol level, and the version whose answers such a client can read.
     Level(Version, u8),
     Refused(Version, Violation),
 }
@@ -63,7 +63,7 @@ pub(crate) struct Subscribe {
     pub(crate) filters: Vec<Filter>,
 }
 
-/// When retained messages are wanted (MQTT 5 section 3.8.3.1). MQTT 3.1.1 has the first only.
+/// When to send retained messages (MQTT 5 section 3.8.3.1). MQTT 3.1.1 has only the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetainHandling {
     EveryTime,
@@ -89,18 +89,18 @@ pub(crate) struct Unsubscribe {
     pub(crate) filters: Vec<String>,
 }
 
-/// What a check of a CONNECT found out for the hand-over. Places are within the packet's body.
+/// Results of checking a CONNECT that the hand-over needs. Offsets are within the packet's body.
 struct Checked {
     version: Version,
     bridge: bool,
-    /// Where the connect flags are; the name and the level of the protocol stand before them.
+    /// Offset of the connect flags; the protocol's name and level are before them.
     flags_at: usize,
-    /// Where the user name ends, and with it what is handed over.
+    /// Where the user name ends, and with it the part that is handed over.
     end: usize,
     will: Option<Will>,
 }
 
-/// In the protocol level: the client is a bridge. No standard says so, but mosquitto, NanoMQ and others do.
+/// A bit of the protocol level: the client is a bridge. No standard says so, but mosquitto, NanoMQ and others do.
 const BRIDGE: u8 = 0x80;
 
 const WILL_FLAG: u8 = 0x04;
@@ -111,7 +111,7 @@ const USER_NAME_FLAG: u8 = 0x80;
 pub(crate) fn read_connect(first: u8, body: &[u8]) -> Result<Connect, ConnectError> {
     let checked = check_connect(first, body)?;
     let fields = &body[checked.flags_at..checked.end];
-    // The codec knows one name, and no bridges.
+    // The codec knows only one protocol name, and no bridges.
     let level = if checked.version.is_5() { 5 } else { 4 };
     let protocol = [0, 4, b'M', b'Q', b'T', b'T', level];
     let mut packet = BytesMut::with_capacity(5 + protocol.len() + fields.len());
@@ -132,7 +132,7 @@ pub(crate) fn read_connect(first: u8, body: &[u8]) -> Result<Connect, ConnectErr
     }
     let properties = properties.as_ref();
     let session_expiry = properties.and_then(|p| p.session_expiry_interval).unwrap_or(0);
-    // A will waits no longer than its session (MQTT 5 section 3.1.3.2.2).
+    // A will does not wait longer than its session (MQTT 5 section 3.1.3.2.2).
     let will = checked.will.map(|will| Will { delay: will.delay.min(session_expiry), ..will });
     Ok(Connect {
         version: checked.version,
@@ -159,7 +159,7 @@ fn check_connect(first: u8, body: &[u8]) -> Result<Checked, ConnectError> {
         ("MQIsdp", 3) => Version::V31,
         ("MQTT", 4) => Version::V311,
         ("MQTT", 5) => Version::V5,
-        // Whoever speaks a version before 5 can't read an answer of 5 (MQTT 5 section 3.1.2.2).
+        // A client of a version before 5 can't read an answer of 5 (MQTT 5 section 3.1.2.2).
         ("MQIsdp", _) | ("MQTT", 0..=3) => return Err(ConnectError::Level(Version::V311, level)),
         ("MQTT", _) => return Err(ConnectError::Level(Version::V5, level)),
         _ => return Err(ConnectError::Foreign),
@@ -212,7 +212,7 @@ fn check_connect_fields(
     Ok((end, will))
 }
 
-/// Reads a PUBACK. Whatever its reason code, the client has done with the message.
+/// Reads a PUBACK. Whatever its reason code, the client is done with the message.
 pub(crate) fn read_puback(whole: &[u8], body: &[u8], version: Version) -> Result<u16, Violation> {
     let mut reader = Reader::new(body);
     let packet_id = reader.packet_id()?;
@@ -294,7 +294,7 @@ pub(crate) fn read_unsubscribe(
     Ok(Unsubscribe { packet_id: unsubscribe.pkid, filters: unsubscribe.filters })
 }
 
-/// Checks the payload of a (UN)SUBSCRIBE: at least one filter. Those that are too many are refused one by one.
+/// Checks the payload of a (UN)SUBSCRIBE: at least one filter. Filters beyond the limit are refused one by one.
 fn check_filters(
     reader: &mut Reader<'_>,
     options: impl Fn(&mut Reader<'_>) -> Result<(), Violation>,
@@ -318,7 +318,7 @@ fn decode(mut packet: BytesMut, version: Version) -> Result<Packet, Violation> {
     decoded.map_err(|error| Violation::new(Reason::MalformedPacket, error.to_string()))
 }
 
-/// The codec and our checks read a packet in two ways: then neither is trusted.
+/// The codec and our checks disagree about a packet, so neither is trusted.
 fn disagreement() -> Violation {
     Violation::malformed("the packet can be read in two ways")
 }
@@ -370,7 +370,7 @@ fn puback_reason(reason: Reason) -> PubAckReason {
     }
 }
 
-/// Writes a SUBACK: for each filter the granted quality of service, or why not.
+/// Writes a SUBACK: for each filter the granted quality of service, or the reason for refusal.
 pub(crate) fn write_suback(
     version: Version,
     packet_id: u16,
@@ -408,7 +408,7 @@ fn subscribe_reason(reason: Reason) -> SubscribeReasonCode {
     }
 }
 
-/// Writes an UNSUBACK: for each filter whether there was a subscription, which only MQTT 5 says.
+/// Writes an UNSUBACK: for each filter whether there was a subscription, which only MQTT 5 can say.
 pub(crate) fn write_unsuback(
     version: Version,
     packet_id: u16,

@@ -1,6 +1,6 @@
-//! Lists of properties (MQTT 5 section 2.2.2): which are allowed where, each at most once, each with a sound value.
+//! Property lists (MQTT 5 section 2.2.2): which property is allowed where, at most once each, with a valid value.
 //!
-//! Invariant: what [`walk`] lets pass is well-formed for its packet, so that rumqttd's codec can only agree.
+//! Invariant: a list that passes [`walk`] is well-formed for its packet, so rumqttd's codec can only agree.
 //!
 //! Deliberately absent: properties that only a server sends.
 
@@ -33,7 +33,7 @@ pub(crate) const WILDCARD_SUBSCRIPTION_AVAILABLE: u8 = 0x28;
 pub(crate) const SUBSCRIPTION_IDENTIFIERS_AVAILABLE: u8 = 0x29;
 pub(crate) const SHARED_SUBSCRIPTION_AVAILABLE: u8 = 0x2A;
 
-/// Most characters of a property's name that are shown.
+/// Most characters of a property's name to show.
 const SHOWN_NAME: usize = 64;
 
 /// The properties a client may send, by packet.
@@ -65,7 +65,7 @@ pub(crate) const PUBLISH: &[u8] = &[
     CORRELATION_DATA,
     TOPIC_ALIAS,
     USER,
-    // Only a server may send it here; let through to be told so.
+    // Only a server may send it here; it passes, to be refused with its own message.
     SUBSCRIPTION_IDENTIFIER,
 ];
 pub(crate) const PUBACK: &[u8] = &[REASON_STRING, USER];
@@ -73,11 +73,11 @@ pub(crate) const SUBSCRIBE: &[u8] = &[SUBSCRIPTION_IDENTIFIER, USER];
 pub(crate) const UNSUBSCRIBE: &[u8] = &[USER];
 pub(crate) const DISCONNECT: &[u8] = &[SESSION_EXPIRY, REASON_STRING, USER];
 
-/// What the names of user properties begin with that are for us. All others are between the application's clients, and
-/// pass as they came (MQTT 5, MQTT-3.3.2-17 and 18).
+/// The prefix of user properties that are for us. All others are between the application's clients, and pass
+/// unchanged (MQTT 5, MQTT-3.3.2-17 and 18).
 const OPTION_PREFIX: &str = "vulpes-";
 
-/// The option that a user property names, if it is for us.
+/// The option that a user property names, if it has our prefix.
 pub(crate) fn option(name: &str) -> Option<&str> {
     name.strip_prefix(OPTION_PREFIX)
 }
@@ -87,7 +87,7 @@ pub(crate) fn option(name: &str) -> Option<&str> {
 pub(crate) struct Property<'a> {
     pub(crate) id: u8,
     pub(crate) value: Value<'a>,
-    /// All its bytes, the identifier included.
+    /// All its bytes, including the identifier.
     pub(crate) raw: &'a [u8],
 }
 
@@ -130,8 +130,8 @@ pub(crate) fn walk<'a>(
     Ok(())
 }
 
-/// Checks a list of properties that may hold no option of ours. An option that nobody minds would do something else than
-/// was asked for.
+/// Checks a property list that must not contain our options. An ignored option would have another effect than the
+/// client asked for.
 pub(crate) fn check_without_options(
     block: &[u8],
     allowed: &[u8],
@@ -140,7 +140,7 @@ pub(crate) fn check_without_options(
     walk(block, allowed, |property| refuse_option(&property, packet))
 }
 
-/// Refuses a property that is an option of ours.
+/// Refuses a property that is one of our options.
 pub(crate) fn refuse_option(property: &Property<'_>, place: &str) -> Result<(), Violation> {
     match property.value {
         Value::Pair(name, _) if option(name).is_some() => Err(no_such_option(name, place)),
@@ -148,7 +148,7 @@ pub(crate) fn refuse_option(property: &Property<'_>, place: &str) -> Result<(), 
     }
 }
 
-/// The answer to an option that there is not, or not there.
+/// The answer to an option that does not exist, or not in this packet.
 pub(crate) fn no_such_option(name: &str, place: &str) -> Violation {
     let shown: String = name.chars().take(SHOWN_NAME).collect();
     let text = format!(
@@ -157,7 +157,7 @@ pub(crate) fn no_such_option(name: &str, place: &str) -> Violation {
     Violation::new(Reason::ImplementationSpecific, text)
 }
 
-/// Copies those properties of a list that are to be kept.
+/// Copies the properties of a list that are kept.
 pub(crate) fn kept(
     block: &[u8],
     allowed: &[u8],

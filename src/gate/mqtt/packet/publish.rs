@@ -1,13 +1,13 @@
-//! PUBLISH, both ways (MQTT 5 section 3.3): written by us, because rumqttd keeps its fields to itself.
+//! PUBLISH in both directions (MQTT 5 section 3.3), implemented here because rumqttd keeps its fields private.
 //!
-//! Invariant: payload and properties of what is read are shared slices of the input, never copies; the one exception
-//! is a list of properties from which some are taken out.
+//! Invariant: payload and properties of an incoming packet are shared slices of the input, never copies. The one
+//! exception is a property list from which some are removed.
 //!
-//! What becomes of the properties of a PUBLISH: payload format, content type, response topic, correlation data and
-//! user properties are kept as they came, in their order, and go on to MQTT 5 subscribers. User properties whose names
-//! begin with `vulpes-` are options for us: they are taken out, and an unknown one refuses the message. The message expiry
-//! interval is taken out, too: the log keeps events as long as its retention says, so such a message is delivered later
-//! than its publisher asked for, and a subscriber is not shown an interval that nobody keeps.
+//! Payload format, content type, response topic, correlation data and user properties of a PUBLISH are kept
+//! unchanged, in order, and passed on to MQTT 5 subscribers. User properties with the prefix `vulpes-` are options
+//! for us: they are removed, and an unknown one refuses the message. The message expiry interval is removed, too,
+//! because the log keeps events as long as its retention says. Such a message may be delivered later than its
+//! publisher asked, and subscribers are not shown an interval that is not kept.
 //!
 //! Deliberately absent: topic aliases, which we don't offer (`Topic Alias Maximum` 0).
 
@@ -22,7 +22,7 @@ use crate::types::act::Terms;
 use crate::types::event::{Payload, Qos};
 use crate::types::value::Value as Json;
 
-/// Publish options that are not built yet.
+/// Publish options that are not supported yet.
 const OPTIONS_NOT_BUILT: &[&str] = &[
     "exclude",
     "exclude_authid",
@@ -32,22 +32,22 @@ const OPTIONS_NOT_BUILT: &[&str] = &[
     "eligible_authrole",
 ];
 
-/// What a client publishes.
+/// An incoming PUBLISH.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Publish<'a> {
     pub(crate) qos: Qos,
-    /// By its flag or its user property.
+    /// From its flag or its user property.
     pub(crate) retain: bool,
     pub(crate) terms: Terms,
     /// 0 with QoS 0.
     pub(crate) packet_id: u16,
     pub(crate) topic: &'a str,
     pub(crate) payload: Bytes,
-    /// Those to be handed on, as they came.
+    /// The properties to pass on, unchanged.
     pub(crate) properties: Bytes,
     pub(crate) exclude_me: bool,
     pub(crate) disclose_me: bool,
-    /// Well-formed, but not to be published.
+    /// Set if it is well-formed, but must not be published.
     pub(crate) refused: Option<Violation>,
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn read<'a>(
 }
 
 impl Publish<'_> {
-    /// Returns whether the payload is said to be a text.
+    /// Returns whether the payload is declared as text.
     fn read_properties(
         &mut self,
         block: &[u8],
@@ -155,7 +155,7 @@ impl Publish<'_> {
                 format!("the user property vulpes-{option} is true or false"),
             ),
         }
-        // Beside MQTT's own flag.
+        // In addition to MQTT's own flag.
         self.retain |= retain;
     }
 
@@ -201,7 +201,7 @@ fn json(option: &'static str, text: &str) -> Result<Json, TermsError> {
     terms::condition(option, Serializer::Json, text.as_bytes())
 }
 
-/// A will's payload is its JSON text as it came; null is an empty one, which deletes.
+/// A will's payload is its JSON text as it came; null becomes an empty one, which deletes.
 fn will_payload(will: &Json, text: &str) -> Payload {
     Payload::raw(match will {
         Json::Null => Bytes::new(),
@@ -209,7 +209,7 @@ fn will_payload(will: &Json, text: &str) -> Payload {
     })
 }
 
-/// What goes to a client.
+/// An outgoing PUBLISH.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outgoing<'a> {
     /// It may have been sent before.
@@ -226,7 +226,7 @@ pub(crate) struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    /// Bytes of all that follows the fixed header, and of the properties in it.
+    /// Bytes of everything after the fixed header, and of the properties in it.
     fn lengths(&self, version: Version) -> (usize, usize) {
         let mut properties = 0;
         let mut body = 2 + self.topic.len() + self.payload.len();
@@ -245,7 +245,7 @@ impl Outgoing<'_> {
         1 + varint_len(body as u32) + body
     }
 
-    /// Appends the packet. The topic is under our own limit, and so is the event, so that all lengths can be said.
+    /// Appends the packet. The limits of topics and events keep all lengths encodable.
     pub(crate) fn write(&self, version: Version, output: &mut BytesMut) {
         let (body, properties) = self.lengths(version);
         output.reserve(5 + body);
@@ -286,7 +286,7 @@ pub(crate) fn put_varint(output: &mut BytesMut, mut value: u32) {
     output.put_u8(value as u8);
 }
 
-/// A text behind its two bytes of length; all ours are far shorter than what these can say.
+/// A text after its two bytes of length; all our texts are far shorter than the maximum.
 pub(crate) fn put_text(output: &mut BytesMut, text: &str) {
     let length = u16::try_from(text.len()).expect("topics and reasons are under their limits");
     output.put_u16(length);

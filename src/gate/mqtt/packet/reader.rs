@@ -6,7 +6,7 @@
 
 use super::Violation;
 
-/// A place in the bytes of a packet.
+/// A cursor in the bytes of a packet.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
         Err(Violation::malformed("a variable byte integer is not in its shortest form"))
     }
 
-    /// Binary data behind its two bytes of length.
+    /// Binary data after its two bytes of length.
     pub(crate) fn binary(&mut self) -> Result<&'a [u8], Violation> {
         let length = self.u16()?;
         self.take(usize::from(length))
@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
         self.take(length as usize)
     }
 
-    /// Nothing must be left.
+    /// Fails if bytes are left.
     pub(crate) fn end(&self) -> Result<(), Violation> {
         if self.is_empty() {
             return Ok(());

@@ -1,11 +1,11 @@
 //! The will in a CONNECT (MQTT 5 sections 3.1.3.2 to 3.1.3.4).
 //!
-//! Its properties are kept as those of a PUBLISH are. The delay is read, and the message expiry interval is taken out.
+//! Its properties are kept like those of a PUBLISH. The delay is read, and the message expiry interval is removed.
 //!
-//! Invariant: what is read is copied out of the packet, because a will is kept for as long as its session lives.
+//! Invariant: what is read is copied out of the packet, because a will is kept as long as its session lives.
 //!
-//! Deliberately absent: options of ours in user properties. A will is published when nobody is there to be answered, so
-//! it is refused with them, and never published in another way than was asked for.
+//! Deliberately absent: our options in user properties. A will with options is refused at CONNECT: when it is
+//! published, nobody is there to get an answer, and it must not be published differently than asked.
 
 use bytes::Bytes;
 
@@ -20,7 +20,7 @@ use crate::types::topic::{Topic, ROUTERS_OWN_TEXT};
 const QOS_SHIFT: u8 = 3;
 const RETAIN_FLAG: u8 = 0x20;
 
-/// Reads the will behind the client identifier.
+/// Reads the will after the client identifier.
 pub(crate) fn read(
     reader: &mut Reader<'_>,
     flags: u8,

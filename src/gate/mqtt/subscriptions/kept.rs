@@ -1,7 +1,8 @@
-//! Subscriptions that outlive their session: all nodes are told of them, and they are answered for when that is noted.
+//! Subscriptions that outlive their session: all nodes learn of them through the log, and they are answered once that
+//! is noted.
 //!
-//! Invariant: while anything is not noted yet, no event is taken, so that a filter begins and ends at its very place in
-//! the order. A filter whose UNSUBSCRIBE is on its way is another one when it is subscribed to again.
+//! Invariant: while something is not noted yet, no event is accepted, so a filter begins and ends at its exact place
+//! in the order. A filter that is subscribed to again while its UNSUBSCRIBE is pending is a new one.
 //!
 //! Deliberately absent: replays and snapshots, which end with the connection like those of other sessions.
 
@@ -18,12 +19,12 @@ use crate::types::subscription::{SubscribeError, SubscriptionId};
 use crate::types::topic::Pattern;
 use vulpes_raft::ids::Position;
 
-/// What a session wants to be kept.
+/// The persistent subscriptions of a session.
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
-    /// Lines of the SUBSCRIBE at hand.
+    /// Filters of the current SUBSCRIBE.
     asked: Vec<(Line, KeptReading, KeptSubscription)>,
-    /// What is on its way into the log.
+    /// Requests on their way into the log.
     noting: VecDeque<Noting>,
 }
 
@@ -33,7 +34,7 @@ enum Noting {
     Unsubscribe { packet_id: u16, existed: Vec<bool>, ids: Vec<SubscriptionId> },
 }
 
-/// A line of a SUBSCRIBE.
+/// A filter of a SUBSCRIBE.
 #[derive(Debug)]
 struct Line {
     id: SubscriptionId,
@@ -48,7 +49,7 @@ impl Subscriptions {
         self.keeping.as_ref().is_some_and(|keeping| !keeping.noting.is_empty())
     }
 
-    /// From here on, subscriptions are kept; those that an earlier session has left go on.
+    /// From here on, subscriptions are persistent; those of an earlier session continue.
     pub(crate) fn resume(
         &mut self,
         filters: Vec<(String, KeptSubscription, Position)>,
@@ -57,7 +58,7 @@ impl Subscriptions {
         self.keeping = Some(Keeping::default());
         let mut readings = Vec::with_capacity(filters.len());
         for (text, kept, from) in filters {
-            // What a newer release has kept and this one can't read stays kept, and sends nothing here.
+            // A subscription of a newer release that this one can't read stays kept, but sends nothing here.
             let Ok((pattern, _)) = filter::read(&text, Reading::default()) else { continue };
             let KeptSubscription { changes, identifier, condition, .. } = kept;
             let granted = Granted {
@@ -77,12 +78,12 @@ impl Subscriptions {
         out.requests.push_back(Request::Resume(readings));
     }
 
-    /// Whether a line is one to be kept.
+    /// Whether a filter becomes a persistent subscription.
     pub(super) fn keeps(&self, reading: &Reading) -> bool {
         self.keeping.is_some() && !reading.is_replay()
     }
 
-    /// Takes up a line that is to be kept.
+    /// Prepares a filter that becomes a persistent subscription.
     pub(super) fn ask_kept(
         &mut self,
         text: String,
@@ -129,7 +130,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Has the lines that were taken up noted.
+    /// Writes the prepared filters into the log.
     pub(super) fn note_asked(&mut self, out: &mut Outbox) -> Result<(), Violation> {
         let Some(keeping) = &mut self.keeping else { return Ok(()) };
         if keeping.asked.is_empty() {
@@ -152,7 +153,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Answers an UNSUBSCRIBE of which only filters that are kept are left, once they are dropped.
+    /// Answers an UNSUBSCRIBE once its remaining filters, all persistent, are dropped.
     pub(super) fn drop_kept(
         &mut self,
         packet: &Unsubscribe,
@@ -179,7 +180,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// What was asked for first is noted, or not for lack of room.
+    /// The oldest request is noted, or failed for lack of room.
     pub(crate) fn noted(&mut self, room: bool, out: &mut Outbox) -> Result<(), Violation> {
         let first = self.keeping.as_mut().and_then(|keeping| keeping.noting.pop_front());
         match first {
@@ -206,7 +207,7 @@ impl Subscriptions {
 
     fn refuse(&mut self, lines: Vec<Line>, out: &mut Outbox) -> Result<(), Violation> {
         if self.is_noting() {
-            // What comes behind may build on what was refused.
+            // Later requests may build on the refused one.
             let text = SubscribeError::NoRoom.to_string();
             return Err(Violation::new(Reason::QuotaExceeded, text));
         }

@@ -16,7 +16,7 @@ fn sessions_open_and_end() {
         "{OPEN5} in e0 | 81 p[1f s\"oh\"] \n ask close
         reason the client disconnected with reason 0x81"
     ));
-    // What comes behind a DISCONNECT is not looked at.
+    // Input after a DISCONNECT is ignored.
     check(&format!("{OPEN4} in e0 | ; 30 | s\"a\" \n ask close dropping the will \n in c0 |"));
 }
 
@@ -29,7 +29,7 @@ fn a_client_is_asked_for_by_realm_and_name() {
            out $CONNACK4
            deadline none"#,
     );
-    // A password may be any bytes, and with MQTT 5 stand alone.
+    // A password may be any bytes; in MQTT 5 it may come without a user name.
     check(
         r#"in 10 | s"MQTT" 05 42 0000 p[] s"c" 0002 ff00
            ask open realm="home" client="c"
@@ -107,7 +107,7 @@ fn clients_without_a_name_get_one() {
     );
 }
 
-/// Its largest packet is too small for a word of it.
+/// Its largest packet is too small for any refusal.
 #[test]
 fn a_refusal_that_the_client_does_not_take_is_its_end() {
     check(
@@ -175,7 +175,7 @@ fn names_are_as_long_as_mqtt_has_them() {
     assert!(join.details.len() < 6 * limits::MQTT_TEXT + details::BESIDE_AUTHID);
 }
 
-/// A mosquitto bridge tries level 0x84 first, and 0x83 where it was told to speak 3.1.
+/// A mosquitto bridge tries level 0x84 first, and 0x83 if it was configured for 3.1.
 #[test]
 fn older_versions_and_bridges_are_taken() {
     for (connect, protocol) in [
@@ -208,7 +208,8 @@ fn older_versions_and_bridges_are_taken() {
     );
 }
 
-/// A CONNACK with 5, "not authorized", is what can be said before MQTT 5: the closed connection alone says nothing.
+/// A CONNACK with 5, "not authorized", is all that can be said before MQTT 5: the closed connection alone says
+/// nothing.
 #[test]
 fn a_will_that_can_not_be_is_refused_in_words() {
     check_refused(&[
@@ -264,7 +265,7 @@ fn connects_not_as_the_protocol_says_are_refused() {
             r#"s"MQTT" 05 02 0000 8000 s"c""#,
             r#"20 | 0081 p[1f s"a variable byte integer is not in its shortest form"]"#,
         ),
-        // A reason string that the client has no room for is left out.
+        // A reason string that does not fit into the client's maximum packet size is left out.
         (r#"s"MQTT" 05 02 0000 p[15 s"m" 27 00000005] s"c""#, "20 | 008c p[]"),
     ]);
 }
@@ -293,7 +294,7 @@ fn a_client_need_not_wait_for_its_connack() {
            out $CONNACK4; d0 |
            ask publish a q1 x"#,
     );
-    // Refused, nothing of it counts.
+    // If it is refused, no part of it counts.
     check(
         r#"in $CONNECT4; 30 | s"a" "x"
            ask $ASK
@@ -351,7 +352,7 @@ fn time_runs_out() {
          out e0 | 8d p[1f s\"nothing came for one and a half times the keep-alive interval\"]
          ask close"
     ));
-    // Whoever is not listened to, or takes what waits for it, is alive: the driver says so.
+    // A client that reads its backlog, or whose input is not read, is alive: the driver says so.
     check(&format!(
         "{OPEN4} in 30 | s\"a\"
          ask publish a q0 \n at 15000 \n alive \n tick \n deadline 30000

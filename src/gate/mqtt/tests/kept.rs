@@ -23,7 +23,7 @@ fn a_session_is_asked_to_outlive_its_connection() {
            ask resume
            out 20 | 0000"#,
     );
-    // There is no room: 3.1.1 can't be told so but by a refusal, 5 can.
+    // There is no room: for 3.1.1 the only way to say so is a refusal, 5 can say it.
     check(
         r#"in 10 | s"MQTT" 04 00 0000 s"c"
            ask attach realm="home" client="c" for 4294967295
@@ -34,7 +34,7 @@ fn a_session_is_asked_to_outlive_its_connection() {
     check(&format!(
         "{CONNECT}\n{ASK}\nopened\nout 20 | 0000 p[11 00000000 21 2000 2401 27 00108000 22 0000 2801 2901 2a00]"
     ));
-    // Clean start, and to be kept from here on; and one that takes up what there is and ends with its connection.
+    // Clean start with a new persistent session; and one that continues an old session and ends with its connection.
     check(
         r#"in 10 | s"MQTT" 05 02 0000 p[11 0000003c] s"c"
            ask attach realm="home" client="c" clean for 60"#,

@@ -70,7 +70,7 @@ fn nobody_publishes_where_the_router_says_something_or_nobody_does() {
         ));
         check(&format!("{OPEN4} in 32 | s\"{topic}\" 0001 \n ask close \n reason {text}"));
     }
-    // A mosquitto bridge tells here that it is connected, and has its will tell that it is not.
+    // A mosquitto bridge announces here that it is connected; its will announces that it is not.
     check(
         r#"in 10 | s"MQTT" 84 2e 000a s"c" s"$SYS/broker/connection/b.c/state" s"0"
         ask $ASK will $SYS/broker/connection/b.c/state q1 0 retain
@@ -102,7 +102,7 @@ fn unknown_outcomes_end_the_connection_unacknowledged() {
         ask close
         reason {unknown}"#
     ));
-    // Nobody waits for QoS 0.
+    // QoS 0 has no answer.
     check(&format!(
         r#"{OPEN4} in 30 | s"a" "1"; 32 | s"a" 0001 "2"
         ask publish a q0 1
@@ -148,7 +148,7 @@ fn properties_go_on_as_they_came() {
     ));
 }
 
-/// Names that look like options, as of an application that knows nothing of us: handed on in their order, and not minded.
+/// Names that look like options, from an application that does not know us: passed on in order, and ignored.
 const FOREIGN: &str = r#"26 s"when" s"noon" 26 s"will" s"{" 26 s"retain" s"yes" 26 s"filter" s"" 26 s"after" s"x"
     26 s"match" s"prefix" 26 s"exclude" s"[1]" 26 s"exclude_me" s"true" 26 s"watch" s"true" 26 s"when" s"2"
     26 s"Vulpes-when" s"1" 26 s"vulpes" s"1" 26 s"vulpes_when" s"1" 26 s"snapshot" s"1" 26 s"" s"""#;
@@ -174,7 +174,7 @@ fn user_properties_of_the_application_pass_unaltered() {
         keep a q0 by 9 to 1 "x" with {properties}
         out 31 | s"a" p[{properties}] "x""#
     ));
-    // Ours among others are taken out, and the order of the others stays.
+    // Our options among others are removed, and the order of the others stays.
     check(&format!(
         r#"{OPEN5} in 30 | s"a" p[26 s"b" s"1" 26 s"vulpes-exclude_me" s"true" 26 s"a" s"2" 26 s"b" s"0"] "x"
         ask publish a q0 x exclude_me with {}"#,
@@ -202,7 +202,7 @@ fn what_is_not_known_under_our_own_prefix_is_refused() {
         text("vulpes-wen", "SUBSCRIBE"),
         text("vulpes-wen", "UNSUBSCRIBE")
     ));
-    // What is known elsewhere is not known here; what is shown of a name has an end.
+    // An option known elsewhere is unknown here; a long name is shown shortened.
     let long = format!("vulpes-{}", "x".repeat(200));
     for (name, shown) in
         [("vulpes-when", "vulpes-when"), ("vulpes-", "vulpes-"), (&long, &long[..64])]
@@ -237,7 +237,7 @@ fn refused_messages_keep_their_place_among_the_acknowledgements() {
         out e0 | 83 p[1f s"{text}"]
         ask close"#
     ));
-    // A client that wants no reason strings gets none but with a DISCONNECT.
+    // A client that does not want reason strings gets one only with a DISCONNECT.
     check(
         r#"in 10 | s"MQTT" 05 02 0000 p[17 00] s"c"
         ask $ASK
@@ -275,7 +275,7 @@ fn violations_end_the_connection() {
         (r#"30 | s"a" p[08 s"a/#"]"#, "82", "a response topic is empty or has wildcards"),
         (r#"30 | s"a" p[24 01]"#, "81", "a property that the packet can't have"),
         (r#"30 | s"a" 05 01"#, "81", "a field reaches beyond the packet's end"),
-        // What is not offered, and what no client sends
+        // Packets that are not offered, or that no client sends
         ("50 | 0001", "82", "an exchange of QoS 2, which is not offered"),
         ("62 | 0001", "82", "an exchange of QoS 2, which is not offered"),
         ("70 | 0001", "82", "an exchange of QoS 2, which is not offered"),

@@ -88,7 +88,7 @@ fn retain_handling_says_when_values_come() {
 
 #[test]
 fn values_that_come_again_end_with_their_subscription() {
-    // Asked for once more before the first time is through, and unsubscribed within that.
+    // Requested again before the first values are complete, and unsubscribed meanwhile.
     check(&format!(
         r#"{OPEN4} in 82 | 0001 s"a" 00
         ask subscribe 1 state {A}
@@ -115,7 +115,7 @@ fn values_that_come_again_end_with_their_subscription() {
         unsubscribed 1
         unsubscribed 3"#
     ));
-    // The node can't show them: the subscription stands as it did.
+    // The node can't show them: the subscription stays as it was.
     check(&format!(
         r#"{OPEN5} in 82 | 0001 p[] s"a" 00
         ask subscribe 1 state {A}
@@ -128,7 +128,7 @@ fn values_that_come_again_end_with_their_subscription() {
         deliver a q0 by 9 to 1 "x"
         out 30 | s"a" p[] "x""#
     ));
-    // Wanted only in the second SUBSCRIBE, before the node has answered the first.
+    // Requested only in the second SUBSCRIBE, before the node has answered the first.
     check(&format!(
         r#"{OPEN5} in 82 | 0001 p[] s"a" 20; 82 | 0002 p[] s"a" 00
         ask subscribe 1 {A}

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Before MQTT 5 a bridge can't ask for it: it is shown the RETAIN flag as it was published, and nothing of its own.
+/// A bridge before MQTT 5 can't ask for it: it sees the RETAIN flag as published, and nothing of its own.
 #[test]
 fn a_bridge_gets_what_it_can_pass_on() {
     for (level, sent_back) in [("84", false), ("04", true)] {
@@ -37,7 +37,7 @@ fn a_bridge_gets_what_it_can_pass_on() {
     );
 }
 
-/// What is never answered is refused.
+/// A filter that never matches is refused.
 #[test]
 fn filters_that_nothing_comes_to_are_refused() {
     let text = crate::types::topic::SILENT_TEXT;
@@ -52,7 +52,7 @@ fn filters_that_nothing_comes_to_are_refused() {
     check(&format!("{OPEN4} in 82 | 0001 s\"$SYS/broker/uptime\" 00 \n out 90 | 0001 80"));
 }
 
-/// A SUBACK of MQTT 3.1 has no word for a refusal, and the DUP flag may be set in a SUBSCRIBE.
+/// A SUBACK of MQTT 3.1 can't express a refusal, and the DUP flag may be set in a SUBSCRIBE.
 #[test]
 fn a_filter_that_can_not_be_granted_ends_a_session_of_3_1() {
     check(
@@ -143,7 +143,7 @@ fn subscribing_again_changes_the_options_without_a_gap() {
         subscribed 1
         out 90 | 0001 0001"#
     ));
-    // A replay begins anew.
+    // A replay starts anew.
     check(&format!(
         r#"{OPEN4} in 82 | 0001 s"$replay/5/a/b" 00
         ask subscribe 1 after Position(Position(5)) {AB}
@@ -206,7 +206,7 @@ fn unsubscribing_takes_effect_at_once() {
         subscribed 2
         out 90 | 0003 01"#
     ));
-    // Even before the node has answered: both are answered, and a new one is another one.
+    // Even before the node has answered: both are answered, and the new one is separate.
     for answers in ["subscribed 1 \n {SUBACK} \n unsubscribed 1", "unsubscribed 1 \n {SUBACK}"] {
         let answers = answers.replace("{SUBACK}", "out 90 | 0001 p[] 01");
         check(&format!(
@@ -273,7 +273,7 @@ fn subscriptions_have_limits() {
     let mut gate = new_gate();
     gate.receive(packets(SHORT[0].1), Moment(0));
     gate.opened(Ok(()));
-    // The same filter over and over, before the node has answered: what waits is bounded too.
+    // The same filter again and again, before the node has answered: the waiting filters are limited, too.
     let again = packets(r#"82 | 0001 s"a" 00"#);
     gate.receive(Bytes::from(again.repeat(10_000)), Moment(0));
     gate.poll_output();

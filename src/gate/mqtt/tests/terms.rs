@@ -100,7 +100,7 @@ fn a_conditional_publish_is_answered_when_it_is_decided() {
             out 40 | 0009 {code} p[1f s"{text}"]"#
         ));
     }
-    // Nothing is to be decided of what is not stored.
+    // An event that is not stored needs no decision.
     check(&format!(
         r#"{OPEN5} in 32 | s"a" 0009 p[{when}] "x"
         ask publish a q1 x when 1
@@ -108,7 +108,7 @@ fn a_conditional_publish_is_answered_when_it_is_decided() {
         out 40 | 0009 80 p[1f s"this node lost its lease; the message was not stored"]
         decided 0 5"#
     ));
-    // While it waits, the driver reads on: silence is the client's own.
+    // While it waits, the driver keeps reading: silence is the client's own.
     check(&format!(
         r#"{OPEN5} in 32 | s"a" 0009 p[{when}] "x"
         ask publish a q1 x when 1
@@ -182,7 +182,7 @@ fn a_session_waits_for_so_many_decisions_and_no_more() {
     gate.decided(1, Err(Refusal::NotAccepted));
     gate.receive(conditional(r#"32 | s"a" 0002"#), Moment(0));
     assert_eq!(gate.poll_output(), None);
-    // Nobody could be told but by the connection's end.
+    // Only the connection's end could tell the client.
     gate.receive(conditional(r#"30 | s"a""#), Moment(0));
     assert_eq!(gate.poll_output(), Some(packets(&format!("e0 | 97 p[1f s\"{text}\"]"))));
 }

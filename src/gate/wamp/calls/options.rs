@@ -1,6 +1,7 @@
-//! The options of CALL, CANCEL, REGISTER and YIELD, and what a client says of itself as a callee.
+//! The options of CALL, CANCEL, REGISTER and YIELD, and what a client announces about itself as a callee.
 //!
-//! Invariant: as of all options (`options`): what would change what happens and can't be honoured is refused by name.
+//! Invariant: like all options (`options`), one that would change the outcome and is not supported is refused by
+//! name.
 //!
 //! Deliberately absent: the answer to a bad option (`calls`).
 
@@ -142,7 +143,7 @@ pub(super) fn cancel_mode(
     Ok(mode)
 }
 
-/// Whether a YIELD is a part of the result only.
+/// Whether a YIELD is only a part of the result.
 pub(super) fn is_progress(
     serializer: Serializer,
     raw: &[u8],
@@ -157,7 +158,7 @@ pub(super) fn is_progress(
     Ok(read.map(|()| progress))
 }
 
-/// Whether the details of HELLO say that the client can be interrupted as a callee.
+/// Whether the details of HELLO announce that the client can be interrupted as a callee.
 pub(in super::super) fn announces_canceling(
     serializer: Serializer,
     details: &[u8],
@@ -175,7 +176,7 @@ pub(in super::super) fn announces_canceling(
     Ok(announces)
 }
 
-/// One of some words; `None` for null.
+/// One of several words; `None` for null.
 fn word<T>(
     reader: &Reader<'_>,
     option: &'static str,
@@ -191,7 +192,7 @@ fn word<T>(
     }
 }
 
-/// A number up to `most`; larger ones mean that. `None` for null.
+/// A number up to `most`; larger ones are reduced to it. `None` for null.
 fn integer(
     reader: &Reader<'_>,
     option: &'static str,

@@ -1,6 +1,6 @@
-//! What callers and callees are told: see `super::super::reply`.
+//! Encodes the messages to callers and callees: see `super::super::reply`.
 //!
-//! Invariant: every id is an integer; what is not there is left out and never null.
+//! Invariant: every id is an integer; a missing field is left out, never null.
 //!
 //! Deliberately absent: when a message is sent (`calls`).
 

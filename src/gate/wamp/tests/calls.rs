@@ -36,7 +36,7 @@ pub(super) fn show_register(register: &Register) -> String {
     format!(" register {procedure} {} {} {concurrency}{disclose}", matching.word(), invoke.word())
 }
 
-/// What the gate is told: `invocation ID REGISTRATION PROCEDURE|- CALLER|- PAYLOAD`, `result ID PAYLOAD`, and so on.
+/// The gate's input: `invocation ID REGISTRATION PROCEDURE|- CALLER|- PAYLOAD`, `result ID PAYLOAD`, and so on.
 pub(super) fn told(words: &[&str]) -> Told {
     let number = |at: usize| words[at].parse::<u64>().unwrap();
     let payload = |from: usize| {

@@ -102,7 +102,7 @@ fn a_client_leaves_at_any_time() {
     );
 }
 
-/// GOODBYE and ABORT are final to stock clients, so they are said only to those who should stay away.
+/// Stock clients do not reconnect after GOODBYE and ABORT, so these go only to clients that should stay away.
 #[test]
 fn our_side_ends_a_session() {
     for (reason, farewell) in [

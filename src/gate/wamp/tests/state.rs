@@ -24,7 +24,7 @@ fn terms_go_with_the_publish() {
     );
 }
 
-/// As wampy and autobahn-python have to write them.
+/// As wampy and autobahn-python write them.
 #[test]
 fn options_may_have_an_underscore() {
     check_open(

@@ -1,4 +1,4 @@
-//! Values that a client may write and others can't read, in raw bytes: refused, or written anew.
+//! Values that a client may write and others can't read, in raw bytes: refused, or rewritten.
 
 use Serializer::{Cbor, Json, MsgPack};
 
@@ -140,7 +140,7 @@ fn ids_may_be_whole_floats() {
         ! publish wamp/registration/register register a.b exact single 2
         "#,
     );
-    // Written out, it is no float that a client could not help to round.
+    // The text is above 2^53: only rounding would make it a valid id.
     let mut gate = open(Json);
     gate.receive(Bytes::from_static(b"[32,9007199254740993.0,{},\"a\"]"), Moment(1000));
     assert_eq!(gate.poll_request(), Some(Request::Close { drop_will: false }));
