@@ -1,8 +1,8 @@
-//! The log as this node reads it: its recent tail in memory, everything older from a storage.
+//! The log as this node reads it: its recent tail from memory, everything older from a storage.
 //!
-//! Invariant: what is read at a slot is the resolution that the order has there, with the very body that was voted
-//! for: length and checksum are compared with the resolution whatever the body came from. Which of its events are
-//! hidden is what the fold of the log decided, wherever it was run.
+//! Invariant: a read of a slot returns the resolution that the order has there, with the very body that was voted
+//! for: length and checksum are compared with the resolution, wherever the body came from. Which events are hidden
+//! was decided by the fold of the log.
 //!
 //! Deliberately absent: following the order and handing it to subscribers (`replica`, `dispatch`).
 
@@ -26,18 +26,18 @@ pub use sources::{Rows, Source, SourceError};
 
 mod sources;
 
-/// One slot with what stands there.
+/// One slot and its contents.
 #[derive(Debug, Clone)]
 pub struct Placed {
     pub resolution: Resolution,
-    /// The segment's events; `None` where the step is no segment.
+    /// The segment's events; `None` if the step is not a segment.
     pub segment: Option<Segment>,
-    /// Offsets of its events that subscribers never see, ascending. Mostly none.
+    /// Offsets of its events that subscribers never see, ascending. Usually empty.
     pub hidden: Box<[u32]>,
 }
 
 impl Placed {
-    /// Bytes that its body takes.
+    /// Bytes of its body.
     #[must_use]
     pub fn size(&self) -> usize {
         self.segment.as_ref().map_or(0, |segment| segment.body().len())
@@ -53,7 +53,7 @@ impl Placed {
 /// How far a node has read the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tail {
-    /// The slot that is read next.
+    /// The next slot to read.
     pub next_slot: Slot,
     /// The position the next event gets.
     pub next_position: Position,
@@ -63,7 +63,7 @@ pub struct Tail {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
     pub slot: Slot,
-    /// The first position that is wanted.
+    /// The first wanted position.
     pub position: Position,
 }
 
@@ -79,7 +79,7 @@ pub enum ReadError {
 /// How long a reader waits for this node to reach a place that another node may know already.
 const AHEAD_WAIT: Duration = Duration::from_secs(3);
 
-/// Slots kept in memory for those who read near the tail; the bytes are bounded beside it.
+/// Slots kept in memory for readers near the tail; their bytes are limited as well.
 pub const RECENT_SLOTS: usize = 4096;
 
 /// The log, read by any number of readers, appended to by the replica alone.
@@ -95,7 +95,7 @@ pub struct Log {
 /// The replica's end of a [`Log`].
 pub struct LogTail {
     recent: Arc<Mutex<Recent>>,
-    /// Slots kept in memory at most.
+    /// Most slots kept in memory.
     slots: usize,
     tail: watch::Sender<Tail>,
     withheld: Arc<AtomicU64>,
@@ -158,7 +158,7 @@ impl LogTail {
         self.tail.send_replace(tail);
     }
 
-    /// Counts events that no client of this node is shown, and says so each time their number has doubled.
+    /// Counts events that are withheld from this node's clients, and logs each time their number has doubled.
     fn count_withheld(&self, events: u64, slot: Slot) {
         let before = self.withheld.fetch_add(events, Ordering::Relaxed);
         let all = before + events;
@@ -172,14 +172,14 @@ impl LogTail {
 }
 
 impl Log {
-    /// The same log, read from these storages, nearest first: the replica and clients don't wait in one line.
+    /// The same log, read from these storages, nearest first: the replica and clients use separate queues.
     #[must_use]
     pub fn reading_from(&self, sources: Vec<Arc<dyn Source>>) -> Self {
         Self { sources: Sources(sources.into()), ..self.clone() }
     }
 
-    /// Events since the process started that no client of this node is shown, because they have a critical extension
-    /// field that this release does not know.
+    /// Events since the process started that are withheld from this node's clients, because they have a critical
+    /// extension field that this release does not know.
     #[must_use]
     pub fn withheld_events(&self) -> u64 {
         self.withheld.load(Ordering::Relaxed)
@@ -203,7 +203,7 @@ impl Log {
         self.head.subscribe()
     }
 
-    /// What lies before this place is released: for the replica alone.
+    /// Everything before this place is released. Only for the replica.
     pub fn release(&self, head: Head) {
         self.head.send_if_modified(|known| {
             let moves = head > *known;
@@ -212,12 +212,13 @@ impl Log {
         });
     }
 
-    /// Whether a storage knows that a slot is released. A node that has not read it yet can't go on from what it has.
+    /// Whether a storage knows that a slot is released. A node that has not read that slot yet can't continue from
+    /// its own data.
     pub async fn is_released(&self, slot: Slot) -> bool {
         self.sources.know_released(slot).await
     }
 
-    /// Waits until this node has read the order up to and with a slot; for ever, if it never comes.
+    /// Waits until this node has read the order up to and including a slot; for ever, if it never comes.
     pub async fn reached(&self, slot: Slot) {
         // The replica lives as long as the node: a closed channel means that the node ends.
         let _ = self.tail.clone().wait_for(|tail| tail.next_slot > slot).await;
@@ -229,10 +230,9 @@ impl Log {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).get(slot)
     }
 
-    /// Reads some slots from one on, none past this node's tail: nothing where `from` is the tail.
+    /// Reads some slots from one on, none past this node's tail: nothing if `from` is the tail.
     ///
-    /// # Errors
-    /// Where the slot is no longer kept, or no storage answers.
+    /// # Errors If the slot is no longer kept, or no storage answers.
     pub async fn read(&self, from: Slot) -> Result<Vec<Arc<Placed>>, ReadError> {
         let tail = self.tail();
         if from >= tail.next_slot {
@@ -265,16 +265,14 @@ impl Log {
 
     /// Rows from a slot on, from the first storage that has any; at least one.
     ///
-    /// # Errors
-    /// Where the slot is no longer kept, or no storage answers.
+    /// # Errors If the slot is no longer kept, or no storage answers.
     pub async fn rows(&self, from: Slot, max: usize) -> Result<Vec<Resolution>, ReadError> {
         Ok(self.stored_rows(from, max).await?.rows)
     }
 
-    /// The same, with what is hidden in them.
+    /// The same, with their hidden events.
     ///
-    /// # Errors
-    /// As there.
+    /// # Errors Like [`Log::rows`].
     pub async fn stored_rows(&self, from: Slot, max: usize) -> Result<Rows, ReadError> {
         let oldest = self.head().slot;
         if from < oldest {
@@ -312,17 +310,15 @@ impl Log {
 
     /// Bodies of sealed segments, checked against what was voted for; at least one of those asked for.
     ///
-    /// # Errors
-    /// Where no storage has a sound one of the first.
+    /// # Errors If no storage has an undamaged body of the first one.
     pub async fn bodies(&self, wanted: &[SealedSegment]) -> Result<Vec<Segment>, ReadError> {
         self.sources.bodies(wanted).await
     }
 
-    /// Where a replay after a place begins. The very place before the head can be named by a position only: of an event
-    /// id there is nothing left to compare.
+    /// The start of a replay after a place. The place right before the head can be named only by a position: nothing
+    /// is left to compare an event id with.
     ///
-    /// # Errors
-    /// Where the place is no longer kept, is not there yet, or no storage answers.
+    /// # Errors If the place is no longer kept, does not exist yet, or no storage answers.
     pub async fn start_after(&self, after: After) -> Result<Start, SubscribeError> {
         let failed = |error: ReadError| self.failed(&error);
         let Head { slot, position: oldest } = self.head();
@@ -352,10 +348,9 @@ impl Log {
         }
     }
 
-    /// Where reading from a position on begins.
+    /// The start of reading from a position on.
     ///
-    /// # Errors
-    /// As [`Log::start_after`].
+    /// # Errors Like [`Log::start_after`].
     pub async fn start_at(&self, position: Position) -> Result<Start, SubscribeError> {
         self.wait_for(|tail| tail.next_position >= position).await?;
         let tail = self.tail();
@@ -406,10 +401,9 @@ impl Log {
         rows.into_iter().next().ok_or_else(|| ReadError::Unavailable("an empty answer".into()))
     }
 
-    /// The row in whose segment a position stands; `None` where no storage has it.
+    /// The row whose segment contains a position; `None` if no storage has it.
     ///
-    /// # Errors
-    /// Where no storage answers.
+    /// # Errors If no storage answers.
     pub async fn row_of(&self, position: Position) -> Result<Option<Resolution>, ReadError> {
         let near = {
             let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -427,7 +421,7 @@ impl Log {
     }
 }
 
-/// The segments at the front of some rows, a run that one answer may hold.
+/// The segments of the first rows whose bodies fit into one answer.
 pub(crate) fn bodies_wanted(rows: &[Resolution], limit: usize) -> Vec<SealedSegment> {
     let mut bytes = 0;
     let mut wanted = Vec::new();
@@ -450,8 +444,7 @@ pub struct BadBody(String);
 
 /// Checks a body against the segment that was voted for, and reads it.
 ///
-/// # Errors
-/// Where length, checksum, name, count or form differ.
+/// # Errors If length, checksum, name, count or form differ.
 pub fn open_body(sealed: &SealedSegment, body: Bytes) -> Result<Segment, BadBody> {
     if body.len() != sealed.length as usize || checksum(&body) != sealed.checksum {
         return Err(BadBody(format!("the body of {} has another checksum", sealed.id)));

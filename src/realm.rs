@@ -1,19 +1,20 @@
 //! The realms' state: a fold of the log.
 //!
-//! Every node applies the same slots in the same order and comes to the same retained values, the same sessions and the
-//! same decisions about conditional publishes, whatever its clock says.
+//! Every node applies the same slots in the same order, and comes to the same retained values, sessions and decisions
+//! about conditional publishes, whatever its clock says.
 //!
-//! What has to be published because of what was decided (a will, a waiting publish whose turn has come) is published by
-//! a node as an event of its own, so that everything that subscribers see has a place in the log. The state names who is
-//! to publish what; an event that comes a second time, or too late, is hidden.
+//! Some decisions need a further publish (a will, a waiting publish whose turn has come). A node publishes it as a
+//! separate event, so that everything subscribers see has a place in the log. The state names what has to be
+//! published, and by which entry; an event that comes a second time, or too late, is hidden.
 //!
-//! Invariant: pure and deterministic. Equal slots applied give equal rows and an equal [`StateHash`], however the state
-//! was stored and loaded in between.
+//! Invariant: pure and deterministic. Applying equal slots gives equal rows and an equal [`StateHash`], however often
+//! the state was stored and loaded in between.
 //!
-//! Deliberately absent: disks (`storage`), sockets and clocks, and who carries out what a [`Notice`] asks for (`server`).
+//! Deliberately absent: disks (`storage`), sockets and clocks, and carrying out what a [`Notice`] asks for
+//! (`server`).
 //!
-//! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `kept` (what outlives them),
-//! `registrations`, `head` (what is kept of the log).
+//! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `kept` (what outlives
+//! sessions), `registrations`, `head` (what is kept of the log).
 
 mod head;
 mod kept;
@@ -60,7 +61,7 @@ use lines::Line;
 use registrations::Registrations;
 use rows::{Key, Rows};
 
-/// What became of a conditional publish or a registration.
+/// The outcome of a conditional publish or a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// It is published, at this place. For a registration: its position is the registration's number.
@@ -68,36 +69,36 @@ pub enum Decision {
     Refused(Refusal),
 }
 
-/// Something that a node has to carry out or tell one of its sessions.
+/// Work for a node, or news for one of its sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A session has begun, and what earlier ones of its client had left is in the log before this place.
+    /// A session has begun. Everything that earlier ones of its client left is in the log before this place.
     Joined { session: SessionId },
-    /// A session has begun, and is not to be told so before what earlier ones of its client left is published. Its own
-    /// entry does that at once.
+    /// A session has begun, but its client must not learn of it before what earlier ones left is published. The
+    /// session's own entry publishes that at once.
     HeldBack { session: SessionId },
     /// A session is over.
     Ended { session: SessionId, cause: EndCause },
-    /// The fate of the conditional publish, or of what else is decided in the order, that stood at `asked`.
+    /// The outcome of the conditional publish, or other request decided in the order, at `asked`.
     Decided { session: SessionId, asked: Position, decision: Decision },
-    /// It is a waiting publish's turn: its entry is to publish it again ([`Act::Granted`]).
+    /// It is a waiting publish's turn: its entry has to publish it again ([`Act::Granted`]).
     Turn { session: SessionId, waiting: Position },
-    /// A session left something to be published ([`Act::Due`]).
+    /// A session left a publish that is now due ([`Act::Due`]).
     Due(DueId),
-    /// What a session asked to be kept or dropped, in the order of its asking.
+    /// The outcome of a session's requests to keep or drop filters, in order.
     Noted { session: SessionId, noted: Noted },
-    /// The session that this one took over from has said its last.
+    /// The session that this one took over from has sent its last word.
     Released { session: SessionId },
-    /// A client has gone and left something behind that expires ([`Act::Expire`]).
+    /// A client is away and has left something that expires ([`Act::Expire`]).
     Away { realm: Realm, client: String },
 }
 
-/// What became of a session's wish to keep or drop filters.
+/// The outcome of a session's request to keep or drop filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Noted {
-    /// It holds from here on: the first position it is for.
+    /// It takes effect from here on: the first position it covers.
     From(Position),
-    /// More is kept already than there is room for.
+    /// There is no room for more.
     NoRoom,
 }
 
@@ -110,17 +111,18 @@ pub struct Due {
     pub properties: Bytes,
     pub qos: Qos,
     pub retain: bool,
-    /// The topic's value has to be bound to the session still.
+    /// Only published while the topic's value is still bound to the session.
     pub bound: bool,
-    /// The entry the session was at.
+    /// The session's entry.
     pub entry: NodeId,
-    /// The session's client, who may come back before it is time, and else is told so only behind it.
+    /// The session's client. It may come back before the publish is due; otherwise its next session is told that it
+    /// began only after this is published.
     pub client: Option<String>,
-    /// Not to be published before.
+    /// Not published before this time.
     pub not_before: OrderTime,
 }
 
-/// What applying a slot brought.
+/// The outcome of applying a slot.
 #[derive(Debug, Default)]
 pub struct Applied {
     /// Offsets of events that subscribers never see, ascending.
@@ -133,7 +135,7 @@ pub struct Applied {
 /// The retained values of all realms before a slot.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Everything before this slot is in it, nothing from it on.
+    /// It contains everything before this slot, and nothing from it on.
     pub next: Slot,
     /// The position that the next event gets.
     pub position: Position,
@@ -153,7 +155,7 @@ impl View {
 pub struct Realms {
     next: Slot,
     position: Position,
-    /// The order's time at the last slot, by which all is decided that waits for time to pass.
+    /// The order's time at the last slot, which decides everything that waits for time to pass.
     time: OrderTime,
     retained: OrdMap<Realm, RetainedMap>,
     lines: BTreeMap<(Realm, Topic), Line>,
@@ -166,7 +168,7 @@ pub struct Realms {
     waits: BTreeMap<SessionId, BTreeSet<(Realm, Topic, Position)>>,
     entries: BTreeMap<NodeId, Incarnation>,
     due: BTreeMap<DueId, Due>,
-    /// The same by the names of the clients who left it.
+    /// The same by the names of the clients that left it.
     left: BTreeMap<(Realm, String), BTreeSet<DueId>>,
     head: Head,
     registrations: Registrations,
@@ -175,7 +177,7 @@ pub struct Realms {
     notices: Vec<Notice>,
 }
 
-/// One event on its way through the state.
+/// An event while it is applied.
 struct Incoming<'a> {
     realm: &'a Realm,
     topic: &'a Topic,
@@ -208,10 +210,9 @@ impl Default for Realms {
 }
 
 impl Realms {
-    /// The state behind a resolution, from its rows.
+    /// Loads the state after a resolution from its rows.
     ///
-    /// # Errors
-    /// Where a row can't be read.
+    /// # Errors If a row can't be read.
     pub fn load(
         tail: Option<&Resolution>,
         rows: impl IntoIterator<Item = (Bytes, Bytes)>,
@@ -266,8 +267,7 @@ impl Realms {
 
     /// Applies the next slot.
     ///
-    /// # Panics
-    /// Where it is not the next one: the caller follows the order.
+    /// # Panics If it is not the next one: the caller follows the order.
     pub fn apply(&mut self, resolution: &Resolution, segment: Option<&Segment>) -> Applied {
         assert_eq!(resolution.slot, self.next, "slots are applied densely and in order");
         self.time = resolution.time();
@@ -325,7 +325,7 @@ impl Realms {
         }
     }
 
-    /// Does what an event asks for; tells whether subscribers are to see it.
+    /// Applies an event's act; returns whether subscribers see the event.
     fn act(&mut self, incoming: &Incoming<'_>, segment: &Segment) -> bool {
         let id = segment.id();
         let place = (id.entry, id.incarnation);
@@ -357,12 +357,12 @@ impl Realms {
             Some(Act::Unsubscribe(texts)) => self.drop_filters(incoming, &texts),
             Some(Act::Progress(progress)) => self.progress(place, progress),
             Some(Act::Expire(expire)) => self.expire(incoming, expire),
-            // Nodes of a newer release may ask for more than this one knows of.
+            // A newer release may have acts that this one does not know.
             None => false,
         }
     }
 
-    /// Publishes: the event is shown, and kept where it is to be retained.
+    /// Publishes: the event is shown, and kept if it is retained.
     fn publish(&mut self, incoming: &Incoming<'_>, terms: &Terms) {
         if incoming.event.retain {
             self.retain(incoming, terms);
@@ -390,7 +390,7 @@ impl Realms {
             self.rows.change(&key, old.as_deref(), new.as_ref());
         }
         self.note_bond(realm, topic, old.as_deref(), new.as_ref());
-        // In place: what no reader holds on to is not copied.
+        // In place: values that no reader holds are not copied.
         if let Some(new) = new {
             let topics = self.retained.entry(realm.clone()).or_default();
             topics.insert(topic.clone(), Arc::new(new));
@@ -437,7 +437,7 @@ impl Realms {
         retained.map_or(Value::Null, |retained| payload::value(&retained.payload))
     }
 
-    /// The slot that is applied next.
+    /// The next slot to apply.
     #[must_use]
     pub fn next(&self) -> Slot {
         self.next
@@ -494,26 +494,26 @@ impl Realms {
         self.entries.iter().map(|(entry, incarnation)| (*entry, *incarnation))
     }
 
-    /// What a session has left to be published under this name.
+    /// The pending publish with this name.
     #[must_use]
     pub fn due_of(&self, id: DueId) -> Option<&Due> {
         self.due.get(&id)
     }
 
-    /// What sessions have left to be published.
+    /// All pending publishes that sessions left.
     pub fn due(&self) -> impl Iterator<Item = (DueId, &Due)> {
         self.due.iter().map(|(id, due)| (*id, due))
     }
 }
 
-/// What a topic keeps of an event; nothing where it deletes.
+/// The payload that a topic keeps of an event; nothing if it deletes.
 fn kept(incoming: &Incoming<'_>, terms: &Terms, old: Option<&Retained>) -> Option<Payload> {
     let payload = &incoming.event.payload;
     if payload::is_nothing(payload) {
         return None;
     }
     match old {
-        // A field that says who may see the old value would be lost, and the value shown to all.
+        // Merging would lose a field that says who may see the old value, and show the value to everybody.
         Some(old) if terms.merge && !old.extensions.is_critical() => {
             Some(copied(&value::merged_payload(&old.payload, payload)))
         }
@@ -521,7 +521,7 @@ fn kept(incoming: &Incoming<'_>, terms: &Terms, old: Option<&Retained>) -> Optio
     }
 }
 
-/// A payload of its own memory: what is kept for long must not hold on to the segment it came in.
+/// A copy in memory of its own: a long-lived value must not keep its segment alive.
 fn copied(payload: &Payload) -> Payload {
     Payload {
         encoding: payload.encoding,

@@ -1,8 +1,8 @@
-//! Reading what has left a node's memory: rows and bodies, from the storages.
+//! Reads what has left a node's memory: rows and bodies, from the storages.
 //!
-//! Invariant: a body is given only where it is the one that was voted for. Every storage has all rows; the bodies of a
-//! segment are with the storages of its group, which are asked first. A storage that is frozen, or that the network has lost,
-//! holds up nobody: the next one is asked as well.
+//! Invariant: a body is returned only if it is the one that was voted for. Every storage has all rows; the bodies of
+//! a segment are at the storages of its group, which are asked first. A frozen or unreachable storage holds up
+//! nobody: the next one is asked as well.
 //!
 //! Deliberately absent: what is kept and what is released, which the log knows.
 
@@ -21,20 +21,20 @@ use vulpes_raft::order::{Resolution, SealedSegment};
 use super::{open_body, ReadError};
 use crate::segment::Segment;
 
-/// How long one storage may take before the next one is asked as well.
+/// How long to wait for one storage before the next one is asked as well.
 const HEDGE: Duration = Duration::from_millis(200);
 
-/// What is said where there is nobody to ask.
+/// The error if there is no storage to ask.
 const NONE_KNOWN: &str = "this node knows no storage";
 
 /// Rows of the order, as a storage has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {
-    /// Dense from the slot asked for; empty where that is past the storage's last row.
+    /// Dense from the requested slot; empty if that is past the storage's last row.
     pub rows: Vec<Resolution>,
     /// The oldest slot it still has.
     pub oldest: Slot,
-    /// Offsets of events that subscribers never see, by slot; slots without any are not named.
+    /// Offsets of events that subscribers never see, by slot; slots without any are left out.
     pub hidden: Vec<(Slot, Vec<u32>)>,
 }
 
@@ -43,7 +43,7 @@ pub struct Rows {
 #[error("a storage can't be read: {0}")]
 pub struct SourceError(pub String);
 
-/// Where old rows and bodies come from: a storage, here or elsewhere.
+/// A source of old rows and bodies: a storage, here or elsewhere.
 pub trait Source: Send + Sync + 'static {
     /// Whether it keeps bodies of this shard's segments.
     fn keeps(&self, shard: Shard) -> bool;
@@ -51,13 +51,13 @@ pub trait Source: Send + Sync + 'static {
     /// Rows from a slot on.
     fn rows(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<Rows, SourceError>>;
 
-    /// Bodies, as many from the front as fit one answer; `None` where it does not have one.
+    /// Bodies, as many from the front as fit one answer; `None` if it lacks one.
     fn bodies(
         &self,
         segments: Vec<AdvanceSegment>,
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, SourceError>>;
 
-    /// The row in whose segment a position stands; `None` where it is outside of what it has.
+    /// The row whose segment contains a position; `None` if it has none.
     fn row_of(&self, position: Position) -> BoxFuture<'_, Result<Option<Resolution>, SourceError>>;
 
     /// The first slot that is kept anywhere, as far as it knows.
@@ -87,7 +87,7 @@ impl Sources {
     pub(super) async fn rows(&self, from: Slot, max: usize) -> Result<Rows, ReadError> {
         first(self.0.iter().cloned().map(move |source| async move {
             match source.rows(from, max).await {
-                // It is behind or ahead of this node in deleting, or has yet to fill in what it was not there for.
+                // It deletes earlier or later than this node, or has not filled in a gap from its downtime yet.
                 Ok(Rows { oldest, .. }) if oldest > from => {
                     Err(format!("a storage has slots from {oldest} on only"))
                 }
@@ -99,7 +99,7 @@ impl Sources {
         .await
     }
 
-    /// The row in whose segment a position stands; `None` where no storage has it.
+    /// The row whose segment contains a position; `None` if no storage has it.
     pub(super) async fn row_of(&self, position: Position) -> Result<Option<Resolution>, ReadError> {
         let mut failure = NONE_KNOWN.to_owned();
         let mut answered = false;
@@ -117,8 +117,8 @@ impl Sources {
         }
     }
 
-    /// The bodies of some segments, a run from the front; at least one. Every storage group is asked for its own, all at
-    /// the same time.
+    /// Bodies of some segments, a run from the front; at least one. All storage groups are asked in parallel for
+    /// their own.
     pub(super) async fn bodies(&self, wanted: &[SealedSegment]) -> Result<Vec<Segment>, ReadError> {
         let mut groups = BTreeMap::<Option<usize>, Vec<&SealedSegment>>::new();
         for sealed in wanted {
@@ -142,13 +142,13 @@ impl Sources {
         Ok(found)
     }
 
-    /// The nearest storage that keeps a shard: all shards of a group have the same.
+    /// The nearest storage that keeps a shard: all shards of a group have the same one.
     fn nearest(&self, shard: Shard) -> Option<usize> {
         self.iter().position(|source| source.keeps(shard))
     }
 
-    /// The same of segments of one group. Those who are not of it are asked as well, at last: what the configuration says of
-    /// groups is less than what a storage holds.
+    /// The same for segments of one group. Storages of other groups are asked last: a storage may hold more than the
+    /// configured groups say.
     async fn bodies_of_a_group(
         &self,
         wanted: &[&SealedSegment],
@@ -183,9 +183,9 @@ impl Sources {
     }
 }
 
-/// The first good answer. Those who can be asked are asked one after the other: the next one where the last one had none, or
-/// takes its time. Who was asked is heard out, even if nobody needs the answer any more: a call that is not answered is what
-/// tells that its connection is dead.
+/// The first good answer. Sources are asked one after the other: the next one if the last one failed or is slow.
+/// Every call runs to its end, even if its answer is no longer needed: an unanswered call is how a dead connection is
+/// noticed.
 async fn first<T, F>(mut asks: impl Iterator<Item = F>) -> Result<T, ReadError>
 where
     T: Send + 'static,

@@ -1,4 +1,4 @@
-//! Reading a log of which only a part is kept.
+//! Reading a log that is only partly kept.
 
 use vulpes_raft::ids::{EventId, Shards, Stamp};
 
@@ -11,7 +11,7 @@ use crate::storage::{Reads, Storage};
 
 const STAMP: Stamp = Stamp(1_795_369_320_000);
 
-/// A storage with an opening and nine events, one a slot, so that position 1 stands at slot 2.
+/// A storage with an opening and nine events, one per slot, so position 1 is at slot 2.
 async fn storage() -> (Storage, Tail) {
     let host = host(&TestDisk::default(), &TestNet::default());
     let storage = testing::open(&host, &RecentBodies::new(limits::RECENT_BODIES));
@@ -61,7 +61,7 @@ async fn places_before_the_head_are_refused_by_name() {
     assert_eq!(log.head().slot, Slot(6));
 }
 
-/// A storage whose group holds a half of the shards, with all rows and the bodies of its own.
+/// A storage whose group holds half of the shards, with all rows and its own bodies.
 async fn half(part: u32, bodies: &[SealedBody]) -> Storage {
     let host = host(&TestDisk::default(), &TestNet::default());
     let (shards, recent) = (Shards::part(part, 2), RecentBodies::new(0));
@@ -102,7 +102,7 @@ async fn each_storage_group_is_asked_for_its_own_bodies() {
         assert_eq!(names, wanted.iter().map(|sealed| sealed.id).collect::<Vec<_>>());
         assert_eq!(log.read(Slot(1)).await.unwrap().len(), 30);
     }
-    // A run ends before the first body that is nowhere.
+    // A run ends before the first body that no storage has.
     let (_tail, log) = log(tail, vec![client(&one)]);
     let wanted: Vec<_> = bodies.iter().map(testing::proposal).collect();
     assert_eq!(log.bodies(&wanted).await.unwrap().len(), 1);

@@ -1,9 +1,9 @@
-//! The head of the log: the first place that is kept. What lies before it is released, and each storage deletes it in
-//! its own time.
+//! The head of the log: the first place that is kept. Everything before it is released, and each storage deletes it
+//! in its own time.
 //!
-//! Invariant: the head never moves back, never past the event that asked for it, and never past a place that a session
-//! which is away has still to read. An event that asks for more is refused as a whole: who asks has to know where slots
-//! begin, and the state does not.
+//! Invariant: the head never moves back, never past the event that moves it, and never past a place that an offline
+//! session still has to read. An event that asks for more is refused as a whole: the entry that asks has to know
+//! where slots begin, because the state does not.
 //!
 //! Deliberately absent: when to release (`server`), and deleting (`storage`).
 
@@ -13,7 +13,7 @@ use super::{Key, Realms};
 use crate::types::head::Head;
 
 impl Head {
-    /// Whether the head may move from here to there, by an event that stands behind `end`.
+    /// Whether an event at `end` may move the head from here to there.
     fn may_become(self, asked: Self, end: Self, wanted: Option<Position>) -> bool {
         asked.slot > self.slot
             && asked.position >= self.position
@@ -30,7 +30,7 @@ impl Realms {
         self.head
     }
 
-    /// Moves the head, where that is allowed. `end` is the slot that asks for it.
+    /// Moves the head, if that is allowed. `end` is the place of the slot that asks for it.
     pub(super) fn move_head(&mut self, asked: Head, end: Head) {
         if self.head.may_become(asked, end, self.wanted()) {
             let old = (self.head != Head::default()).then_some(self.head);

@@ -1,13 +1,14 @@
-//! What clients keep beyond their sessions: their filters, and how far they have come in the log.
+//! What clients keep beyond their sessions: their filters, and their progress in the log.
 //!
-//! A client's name has at most one such state in a realm. A session attaches to it, and when it ends the client is away
-//! until another session attaches at whatever entry, or until the state expires. One that takes over from a session
-//! that still lives waits for that one's last word of its progress; it comes as the [`Act::Detach`](crate::types::act::Act) of
-//! a session that is over already. One that has waited for long enough says with an [`Act::Progress`](crate::types::act::Act)
-//! that it begins without, and begins once that stands in the order. So whoever is awaited was the last to send anything.
+//! A client's name has at most one such state in a realm. A session attaches to it. When that session ends, the
+//! client is away until another session attaches, at any entry, or until the state expires. A session that takes over
+//! from a living one waits for that one's last word on its progress, which comes as the
+//! [`Act::Detach`](crate::types::act::Act) of a session that is already over. If it has waited long enough, it says with an
+//! [`Act::Progress`](crate::types::act::Act) that it begins without, and begins once that is in the order. So the awaited
+//! session is always the last one that sent anything.
 //!
-//! Invariant: a filter holds from the place in the order at which it was asked for. Every event before a state's
-//! progress was acknowledged by the client, unless it is in flight. What all clients keep together is limited.
+//! Invariant: a filter applies from the place in the order where it was requested. Every event before a state's
+//! progress was acknowledged by the client, unless it is in flight. The total of all clients is limited.
 //!
 //! Deliberately absent: events. A client that comes back reads them from the log.
 
@@ -27,18 +28,18 @@ use crate::types::topic::Realm;
 /// A client's name in its realm.
 pub(super) type Name = (Realm, String);
 
-/// What a client has kept, beside its filters.
+/// A client's kept state, besides its filters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
-    /// Seconds for which it is kept while the client is away.
+    /// Seconds that it is kept while the client is away.
     pub expiry: u32,
     /// The session that is attached to it; none while the client is away.
     pub attached: Option<SessionId>,
-    /// That session found something kept.
+    /// That session found an earlier state.
     pub resumed: bool,
-    /// The session that was taken over and has yet to say how far it had come.
+    /// The session that was taken over and has not reported its progress yet.
     pub awaited: Option<SessionId>,
-    /// Since when it is as it is: attached, or away.
+    /// Since when the client has been attached, or away.
     pub since: OrderTime,
     pub progress: Progress,
 }
@@ -47,11 +48,11 @@ pub struct Kept {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeptFilter {
     pub subscription: KeptSubscription,
-    /// The first position it is for.
+    /// The first position it covers.
     pub from: Position,
 }
 
-/// All that a client has kept.
+/// A client's whole kept state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeptState {
     pub kept: Kept,
@@ -66,11 +67,11 @@ pub struct KeptCounts {
     pub away: u64,
 }
 
-/// All that clients have kept, by their names.
+/// The kept states of all clients, by name.
 #[derive(Debug, Default)]
 pub(super) struct KeptTable {
     pub(super) states: BTreeMap<Name, KeptState>,
-    /// Sessions that are over and have yet to say how far they had come.
+    /// Sessions that are over and have not reported their progress yet.
     pub(super) awaited: BTreeMap<SessionId, Name>,
     pub(super) filters: usize,
     pub(super) bytes: usize,
@@ -114,7 +115,7 @@ impl KeptTable {
         }
     }
 
-    /// Rows of filters come behind those of their clients.
+    /// Rows of filters come after those of their clients.
     pub(super) fn load_filter(
         &mut self,
         name: &Name,
@@ -162,13 +163,13 @@ impl KeptTable {
     }
 }
 
-/// Bytes that a filter counts for. Its row has the client's name.
+/// Bytes that a filter counts for. Its row contains the client's name.
 fn weight((_, client): &Name, text: &str, subscription: &KeptSubscription) -> usize {
     client.len() + text.len() + wire::encode(subscription).len()
 }
 
 impl Realms {
-    /// A session begins that outlives its connection; tells whether subscribers are to see its event.
+    /// A session begins that outlives its connection; returns whether subscribers see its event.
     pub(super) fn attach(
         &mut self,
         incoming: &Incoming<'_>,
@@ -197,7 +198,7 @@ impl Realms {
             since: self.time,
             progress: match kept {
                 Some(kept) if older.is_some() => {
-                    // What was sent up to here is known when the older session says so.
+                    // The older session's last word will say what was sent up to here.
                     let doubt = kept.progress.doubt.max(here);
                     Progress { doubt, ..kept.progress.clone() }
                 }
@@ -206,7 +207,7 @@ impl Realms {
             },
         };
         let old = self.kept.states.get(&name).map(|state| &state.kept);
-        // Where there is no room, the session begins all the same and keeps nothing.
+        // If there is no room, the session begins all the same, but keeps nothing.
         if old.is_some() || expiry > 0 && self.has_room_for_kept(&name) {
             let kept = attached(old);
             self.set_kept(&name, kept);
@@ -237,7 +238,7 @@ impl Realms {
         }
     }
 
-    /// Drops all that a client has kept. Its will waits for nothing any more.
+    /// Drops a client's kept state. Its will no longer waits for anything.
     pub(super) fn drop_kept(&mut self, name: &Name) {
         let Some(state) = self.kept.states.get(name) else { return };
         let (old, texts) = (state.kept.clone(), state.filters.keys().cloned().collect::<Vec<_>>());
@@ -257,7 +258,7 @@ impl Realms {
         }
     }
 
-    /// What the session is attached to.
+    /// The state that the session is attached to.
     fn attached_to(&self, session: SessionId) -> Option<(Name, &KeptState)> {
         let state = self.sessions.get(&session)?;
         let name = (state.realm.clone(), state.client.clone()?);
@@ -265,7 +266,7 @@ impl Realms {
         (kept.kept.attached == Some(session)).then_some((name, kept))
     }
 
-    /// A session ends; tells for how many seconds what it kept outlives it.
+    /// A session ends; returns for how many seconds its kept state outlives it.
     pub(super) fn part_from_kept(
         &mut self,
         session: SessionId,
@@ -284,12 +285,12 @@ impl Realms {
             kept.since = self.time;
         }
         if cause == EndCause::EntryLost {
-            // It may have sent all there was.
+            // It may have sent everything so far.
             kept.progress.doubt = kept.progress.doubt.max(self.position);
         }
         let expiry = kept.expiry;
         self.set_kept(&name, kept);
-        // One that is taken over goes on at once, or is dropped.
+        // A state that is taken over continues at once, or is dropped.
         if cause != EndCause::TakenOver {
             match expiry {
                 0 => self.drop_kept(&name),
@@ -300,13 +301,13 @@ impl Realms {
         expiry
     }
 
-    /// The connection of a session ends. Subscribers see that where its session ends with it, and not where that was
-    /// over before.
+    /// The connection of a session ends. Subscribers see the event if the session ends with it, but not if the
+    /// session was already over.
     pub(super) fn detach(&mut self, session: SessionId, detach: Detach) -> bool {
         let Detach { drop_will, expiry, progress } = detach;
         if let Some((name, state)) = self.attached_to(session) {
             let mut kept = state.kept.clone();
-            // One that was to end with its connection does (MQTT 5 section 3.14.2.2.2).
+            // A session that was to end with its connection still does (MQTT 5 section 3.14.2.2.2).
             kept.expiry = expiry.filter(|_| kept.expiry > 0).unwrap_or(kept.expiry);
             kept.progress = progress;
             kept.awaited = None;
@@ -317,17 +318,17 @@ impl Realms {
         self.end_session(session, EndCause::Left { drop_will })
     }
 
-    /// A session that was taken over has told how far it had come.
+    /// A session that was taken over has reported its progress.
     fn release(&mut self, name: &Name, progress: Progress) {
         let Some(state) = self.kept.states.get(name) else { return };
         let kept = Kept { awaited: None, progress, ..state.kept.clone() };
-        // The one that waited may be gone again.
+        // The session that waited may be gone again.
         let waits = kept.attached.map(|session| Notice::Released { session });
         self.notices.extend(waits);
         self.set_kept(name, kept);
     }
 
-    /// Sessions of one entry have come on; subscribers see nothing of it.
+    /// Progress of sessions of one entry; subscribers do not see it.
     pub(super) fn progress(
         &mut self,
         (entry, incarnation): (NodeId, Incarnation),
@@ -341,7 +342,7 @@ impl Realms {
             let Some((name, state)) = self.attached_to(session).filter(|_| theirs) else {
                 continue;
             };
-            // Whoever was awaited is not any more: this one begins without it.
+            // The awaited session is no longer awaited: this one begins without it.
             let waits = state.kept.awaited.map(|_| Notice::Released { session });
             let kept = Kept { awaited: None, progress, ..state.kept.clone() };
             self.notices.extend(waits);
@@ -350,7 +351,7 @@ impl Realms {
         false
     }
 
-    /// A session keeps filters; subscribers see nothing of it.
+    /// A session keeps filters; subscribers do not see it.
     pub(super) fn keep_filters(
         &mut self,
         incoming: &Incoming<'_>,
@@ -364,7 +365,7 @@ impl Realms {
             noted = Noted::From(from);
             for (text, subscription) in filters {
                 let known = self.kept.states.get(&name).and_then(|state| state.filters.get(&text));
-                // To subscribe again changes options and nothing else, so that no event is missed.
+                // Subscribing again only changes options, so no event is missed.
                 let from = known.map_or(from, |known| known.from);
                 let filter = KeptFilter { subscription, from };
                 let key = Key::KeptFilter(name.0.clone(), name.1.clone(), text.clone());
@@ -376,7 +377,7 @@ impl Realms {
         false
     }
 
-    /// A session drops filters; subscribers see nothing of it.
+    /// A session drops filters; subscribers do not see it.
     pub(super) fn drop_filters(&mut self, incoming: &Incoming<'_>, texts: &[String]) -> bool {
         let session = incoming.event.publisher;
         let Some((name, _)) = self.attached_to(session) else { return false };
@@ -388,7 +389,7 @@ impl Realms {
         false
     }
 
-    /// What a client has kept is dropped if it is time; subscribers see nothing of it.
+    /// A client's kept state is dropped if it has expired; subscribers do not see it.
     pub(super) fn expire(&mut self, incoming: &Incoming<'_>, expire: Expire) -> bool {
         let name = (incoming.realm.clone(), expire.client);
         let over =
@@ -399,13 +400,13 @@ impl Realms {
         false
     }
 
-    /// What the session is attached to, as it is now.
+    /// The current state that the session is attached to.
     #[must_use]
     pub fn kept_by(&self, session: SessionId) -> Option<KeptState> {
         self.attached_to(session).map(|(_, state)| state.clone())
     }
 
-    /// What a client that is away has kept, and when that expires.
+    /// The state of a client that is away, and when it expires.
     #[must_use]
     pub fn expiring(&self, realm: &Realm, client: &str) -> Option<(OrderTime, Expire)> {
         let state = self.kept.states.get(&(realm.clone(), client.to_owned()))?;
@@ -413,7 +414,7 @@ impl Realms {
         Some((state.kept.expires()?, expire))
     }
 
-    /// What clients have kept, by realm and name.
+    /// All kept states, by realm and name.
     pub fn kept(&self) -> impl Iterator<Item = (&Realm, &str, &Kept)> {
         self.kept
             .states
@@ -421,7 +422,7 @@ impl Realms {
             .map(|((realm, client), state)| (realm, client.as_str(), &state.kept))
     }
 
-    /// How many clients have kept something, and are there or away.
+    /// How many clients have kept state, connected or away.
     #[must_use]
     pub fn kept_counts(&self) -> KeptCounts {
         let mut counts = KeptCounts::default();
@@ -434,8 +435,8 @@ impl Realms {
         counts
     }
 
-    /// The lowest place in the log that a client that may come back still needs. Waiting publishes, wills and retained
-    /// values are kept in the state itself, and need nothing of the log.
+    /// The lowest place in the log that a client that may come back still needs. Waiting publishes, wills and
+    /// retained values are in the state itself, and need nothing from the log.
     #[must_use]
     pub fn wanted(&self) -> Option<Position> {
         let states = self.kept.states.values().filter(|state| !state.kept.is_over(self.time));

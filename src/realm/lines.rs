@@ -1,9 +1,9 @@
 //! Conditional publishes: accepted, refused, or waiting in line for their topic's value to fit.
 //!
-//! First come, first served: whenever the value changes, the first in line that it fits has its turn. Its entry then
-//! publishes it again, and until that has its place in the order, nobody else with a condition gets past.
+//! First come, first served: whenever the value changes, the turn goes to the first in line whose condition fits. Its
+//! entry then publishes it again. Until that has its place in the order, no other conditional publish overtakes it.
 //!
-//! Invariant: of a line at most one has its turn. A publish that waits belongs to a session that lives.
+//! Invariant: at most one publish of a line has the turn. A waiting publish belongs to a living session.
 //!
 //! Deliberately absent: the contents of waiting publishes, which their own entry keeps.
 
@@ -25,11 +25,11 @@ use crate::types::value::Value;
 pub(super) struct Waiter {
     pub(super) session: SessionId,
     pub(super) when: Value,
-    /// It has its turn: its entry is to publish it again.
+    /// It has the turn: its entry has to publish it again.
     pub(super) turn: bool,
 }
 
-/// The publishes that wait for one topic, by where they stood.
+/// The publishes that wait for one topic, by their places.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     waiters: BTreeMap<Position, Waiter>,
@@ -37,7 +37,7 @@ pub(super) struct Line {
 }
 
 impl Realms {
-    /// Decides a publish on terms; tells whether subscribers are to see it.
+    /// Decides a conditional publish; returns whether subscribers see it.
     pub(super) fn publish_on_terms(&mut self, incoming: &Incoming<'_>, terms: &Terms) -> bool {
         let Incoming { realm, topic, event, at } = *incoming;
         let bound_to_nobody =
@@ -76,7 +76,7 @@ impl Realms {
         matches!(decision, Decision::Accepted(_))
     }
 
-    /// A waiting publish comes again for its turn; tells whether subscribers are to see it.
+    /// A waiting publish comes again for its turn; returns whether subscribers see it.
     pub(super) fn granted(
         &mut self,
         incoming: &Incoming<'_>,
@@ -93,7 +93,7 @@ impl Realms {
         }
         let fitting = terms.when.as_ref().is_some_and(|w| fits(&self.value_of(realm, topic), w));
         if !fitting {
-            // Somebody changed the value without a condition meanwhile: it keeps its place in line.
+            // Someone changed the value without a condition meanwhile: it keeps its place in line.
             self.set_turn(&place, waiting, false);
             self.wake(realm, topic);
             return false;
@@ -104,12 +104,12 @@ impl Realms {
         let session = event.publisher;
         self.notices.push(Notice::Decided { session, asked: waiting, decision });
         self.publish(incoming, terms);
-        // One that is not retained has changed nothing: the next may be fit as well.
+        // A publish that is not retained changes nothing: the next one may fit as well.
         self.wake(realm, topic);
         true
     }
 
-    /// Gives the first in line that the topic's value fits its turn, if nobody has it.
+    /// Gives the turn to the first in line whose condition fits the topic's value, unless one has it.
     pub(super) fn wake(&mut self, realm: &Realm, topic: &Topic) {
         let place = (realm.clone(), topic.clone());
         let Some(line) = self.lines.get(&place) else { return };
@@ -174,7 +174,7 @@ impl Realms {
         self.rows.change(&Key::Waiter(wait.0, wait.1, waiting), Some(&waiter), None);
     }
 
-    /// Takes all that a session waits for out of the lines.
+    /// Removes all waiting publishes of a session from the lines.
     pub(super) fn end_waits(&mut self, session: SessionId) {
         for (realm, topic, waiting) in self.waits.get(&session).cloned().unwrap_or_default() {
             let place = (realm, topic);

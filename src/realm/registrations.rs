@@ -1,9 +1,9 @@
-//! Registrations: which procedures are offered by whom, and whom a call finds.
+//! Registrations: which sessions offer which procedures, and where a call goes.
 //!
-//! Invariant: a registration has at least one callee, callees stand in the order in which they came, and each belongs to
-//! a session that lives. Of a procedure and way of matching there is one registration in a realm.
+//! Invariant: a registration has at least one callee, callees are in the order in which they registered, and each
+//! belongs to a living session. A realm has one registration for a procedure and way of matching.
 //!
-//! Deliberately absent: calls. They are not in the log; each entry looks here for whom to pass them to.
+//! Deliberately absent: calls. They are not in the log; each entry finds their callees here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -18,7 +18,7 @@ use crate::types::limits;
 use crate::types::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
 use crate::types::topic::Realm;
 
-/// A registration, with all who share it.
+/// A registration, with all its callees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
     pub id: RegistrationId,
@@ -31,12 +31,12 @@ pub struct Registration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Callee {
     pub session: SessionId,
-    /// Calls that may be in flight at it; 0: as many as come.
+    /// Calls that may be in flight at it; 0: unlimited.
     pub concurrency: u32,
     pub disclose_caller: bool,
 }
 
-/// Where a registration stands.
+/// The place of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub realm: Realm,
@@ -49,7 +49,7 @@ pub struct Place {
 pub(super) struct Registrations {
     realms: BTreeMap<Realm, Procedures>,
     places: BTreeMap<RegistrationId, Place>,
-    /// What a session is a callee of.
+    /// The registrations that a session is a callee of.
     sessions: BTreeMap<SessionId, BTreeSet<RegistrationId>>,
 }
 
@@ -81,7 +81,7 @@ impl Parts {
         node.end = Some(pattern.clone());
     }
 
-    /// Takes a pattern out; tells whether nothing is left.
+    /// Removes a pattern; returns whether nothing is left.
     fn remove(&mut self, mut parts: std::str::Split<'_, char>) -> bool {
         match parts.next() {
             None => self.end = None,
@@ -99,8 +99,8 @@ impl Parts {
         self.literal.is_empty() && self.any.is_none() && self.end.is_none()
     }
 
-    /// The best pattern that fits: the one with the longer run of literal parts where two differ first, as WAMP ranks
-    /// them. Each node is looked at once at most.
+    /// The best pattern that fits: at the first difference, the one with the longer run of literal parts, as WAMP
+    /// ranks them. Visits each node at most once.
     fn find(&self, mut parts: std::str::Split<'_, char>) -> Option<&Procedure> {
         let Some(part) = parts.next() else { return self.end.as_ref() };
         let literal = self.literal.get(part).and_then(|next| next.find(parts.clone()));
@@ -149,7 +149,7 @@ impl Procedures {
             if procedure.starts_with(found.as_str()) {
                 return Some(registration);
             }
-            // A shorter one can only be among what both have in common.
+            // A shorter one must be a prefix of both.
             upto = common_prefix(upto, found.as_str());
         }
     }
@@ -170,7 +170,7 @@ impl Registrations {
         self.sessions.get(&session).map_or(0, BTreeSet::len)
     }
 
-    /// Puts a registration in place of what stands there; without callees there is none.
+    /// Replaces the registration at a place; one without callees is removed.
     fn set(&mut self, place: Place, registration: Registration) {
         let Place { realm, matching, procedure } = place.clone();
         let id = registration.id;
@@ -229,7 +229,7 @@ impl Realms {
         self.notices.push(Notice::Decided { session, asked: at.position, decision });
     }
 
-    /// What the procedure is offered by already, if the session may offer it as well.
+    /// The procedure's existing registration, if the session may join it.
     fn may_register(
         &self,
         realm: &Realm,
@@ -258,7 +258,7 @@ impl Realms {
         Ok(Some(old.clone()))
     }
 
-    /// A session takes back what it offers.
+    /// A session withdraws a registration.
     pub(super) fn unregister(&mut self, incoming: &Incoming<'_>, id: RegistrationId) {
         let (session, at) = (incoming.event.publisher, incoming.at);
         let decision = match self.remove_callee(session, id) {
@@ -268,7 +268,7 @@ impl Realms {
         self.notices.push(Notice::Decided { session, asked: at.position, decision });
     }
 
-    /// Takes all that a session offers back.
+    /// Withdraws all registrations of a session.
     pub(super) fn end_registrations(&mut self, session: SessionId) {
         for id in self.registrations.sessions.get(&session).cloned().unwrap_or_default() {
             self.remove_callee(session, id);
@@ -309,7 +309,7 @@ impl Realms {
         self.registrations.realms.get(realm)?.best(procedure)
     }
 
-    /// The registration of exactly this, matched so.
+    /// The registration of exactly this procedure and way of matching.
     #[must_use]
     pub fn registered_as(
         &self,
@@ -320,14 +320,14 @@ impl Realms {
         self.registrations.realms.get(realm)?.table(matching).get(procedure)
     }
 
-    /// A registration by its number, and where it stands.
+    /// A registration by its number, and its place.
     #[must_use]
     pub fn registration(&self, id: RegistrationId) -> Option<(&Place, &Registration)> {
         let place = self.registrations.places.get(&id)?;
         Some((place, self.registrations.get(place)?))
     }
 
-    /// The numbers of all registrations of a realm that are matched so.
+    /// The numbers of all registrations of a realm with this way of matching.
     #[must_use]
     pub fn registrations(&self, realm: &Realm, matching: Matching) -> Vec<RegistrationId> {
         let procedures = self.registrations.realms.get(realm);

@@ -1,8 +1,8 @@
-//! A realm's retained values, in the order of their topics' texts, as an immutable map: a copy costs nothing, so that
-//! a reader takes the values as of one position and looks through them at its own pace.
+//! A realm's retained values, in the order of their topics' texts, as an immutable map. A copy costs nothing, so a
+//! reader takes the values as of one position and searches them at its own pace.
 //!
-//! A pattern is looked up as in a trie: from one candidate the search jumps to the next topic that can match, past whole
-//! subtrees that can't. It looks at no more topics at once than its caller allows.
+//! A pattern is looked up as in a trie: from one candidate the search jumps to the next topic that can match, past
+//! whole subtrees that can't. The caller limits how many topics one search looks at.
 //!
 //! Deliberately absent: how values change (`realm`).
 
@@ -18,7 +18,7 @@ use vulpes_raft::wire;
 use crate::types::event::{ClientTag, Extensions, Payload, Qos, SessionId};
 use crate::types::topic::{Pattern, PatternPart, PatternParts, Topic};
 
-/// Where an event stands.
+/// An event's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct At {
     pub position: Position,
@@ -46,17 +46,17 @@ pub struct Retained {
     pub qos: Qos,
     pub payload: Payload,
     pub properties: Bytes,
-    /// Set while the value lives with a session.
+    /// Set while the value is bound to a session.
     pub bound: Option<Bond>,
     /// The publisher's client, which may have other sessions.
     pub client: ClientTag,
-    /// In a row only where there are any, so that rows without them are as before there were any: see [`Retained::load`].
+    /// In a row only if there are any, so that rows without them have the older format: see [`Retained::load`].
     #[serde(skip_serializing_if = "Extensions::is_empty", skip_deserializing)]
     pub extensions: Extensions,
 }
 
 impl Retained {
-    /// Reads a row; `None` where it can't be read. Bytes behind the other fields are the extension fields.
+    /// Reads a row; `None` if it can't be read. Bytes after the other fields are the extension fields.
     pub(super) fn load(row: &[u8]) -> Option<Self> {
         let (mut retained, rest) = wire::decode_front::<Self>(row).ok()?;
         if !rest.is_empty() {
@@ -67,25 +67,25 @@ impl Retained {
     }
 }
 
-/// A value's tie to a session: what takes its place when that ends.
+/// A value's bond to a session: what replaces it when the session ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bond {
     pub session: SessionId,
     pub will: Payload,
 }
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Debug)]
 pub enum Found<'a> {
     /// The next topic that fits.
     Match(&'a Topic, &'a Arc<Retained>),
-    /// As many topics as allowed were looked at; it goes on behind this one.
+    /// The limit of looks was reached; the search continues after this topic.
     Behind(Topic),
     /// Nothing more fits.
     End,
 }
 
-/// The retained values of a realm as of one position. Clones share what they have in common.
+/// The retained values of a realm as of one position. Clones share their common parts.
 #[derive(Clone, Debug, Default)]
 pub struct RetainedMap {
     topics: OrdMap<Topic, Arc<Retained>>,
@@ -118,8 +118,8 @@ impl RetainedMap {
         self.topics.remove(topic);
     }
 
-    /// The first topic behind another one (from the beginning, if there is none) that fits a pattern. Each topic that is
-    /// looked at is taken off `looks`, long texts for more than one.
+    /// The first topic after another one (or from the beginning) that fits a pattern. Each topic that is looked at is
+    /// taken off `looks`, a long text more than once.
     #[must_use]
     pub fn next_match(
         &self,
@@ -161,14 +161,14 @@ impl RetainedMap {
     }
 }
 
-/// Bytes of texts that one look covers.
+/// Bytes of text that one look covers.
 const LOOK: usize = 1024;
 
-/// What the canonical text of every topic that fits begins with.
+/// The common prefix of the canonical texts of all topics that fit.
 fn literal_prefix(pattern: &Pattern) -> String {
     match pattern {
         Pattern::Exact(topic) => topic.as_str().to_owned(),
-        // Where a text begins an escape, what it stands for depends on what follows: only what comes before is sure.
+        // If the text ends within an escape, its meaning depends on what follows: only the part before it is certain.
         Pattern::Prefix(prefix) => {
             let plain = prefix.find('%').unwrap_or(prefix.len());
             prefix[..plain].replace('/', "%2F").replace('+', "%2B").replace('.', "/")
@@ -177,7 +177,7 @@ fn literal_prefix(pattern: &Pattern) -> String {
     }
 }
 
-/// The text of the literals that parts begin with, with the separator behind them where another part has to follow.
+/// The text of the leading literal parts, with a separator at the end if another part has to follow.
 fn literal_run<'a>(parts: impl Iterator<Item = PatternPart<'a>>) -> String {
     let mut run = String::new();
     let mut parts = parts.peekable();
@@ -195,10 +195,10 @@ fn literal_run<'a>(parts: impl Iterator<Item = PatternPart<'a>>) -> String {
     run
 }
 
-/// The character behind the separator: a text with it in the separator's place comes after a whole subtree.
+/// The character after the separator: a text with it in the separator's place comes after a whole subtree.
 const BEHIND_SEPARATOR: char = '0';
 
-/// Where the next topic that can match is to be looked for, given one that does not match.
+/// Where to look for the next topic that can match, given one that does not.
 fn next_candidate(pattern: &PatternParts, topic: &Topic) -> Bound<Topic> {
     let text = topic.as_str();
     let mut parts = text.split('/');
@@ -207,12 +207,12 @@ fn next_candidate(pattern: &PatternParts, topic: &Topic) -> Bound<Topic> {
     loop {
         let behind = wanted_parts.clone();
         let Some(wanted) = wanted_parts.next() else { break };
-        // Too short: what is below it may match, and what comes before that may as well.
+        // Too short: topics below it may match, and so may those that come before them.
         let Some(part) = parts.next() else { return Bound::Excluded(topic.clone()) };
         if let PatternPart::Literal(literal) = wanted {
             if part != literal {
                 let candidate = format!("{}{}", &text[..begin], literal_run(behind));
-                // Where nothing need follow, other parts may stand between a topic and those below it.
+                // If nothing has to follow, other parts may come between a topic and those below it.
                 let below = format!("{candidate}/");
                 let mut candidates = [candidate, below].into_iter();
                 let next = candidates.find(|candidate| candidate.as_str() > text);
@@ -231,7 +231,7 @@ fn next_candidate(pattern: &PatternParts, topic: &Topic) -> Bound<Topic> {
     behind_subtree(&text[..begin])
 }
 
-/// Behind all topics that begin with a text that ends in a separator; at the very end where it is empty.
+/// After all topics that begin with a text that ends in a separator; at the very end if it is empty.
 fn behind_subtree(text: &str) -> Bound<Topic> {
     match text.strip_suffix('/') {
         Some(parent) => {
@@ -266,7 +266,7 @@ mod tests {
         looked_for(map, pattern, usize::MAX).0
     }
 
-    /// What is found by looking at so many topics at once, and how many were looked at over all.
+    /// The topics found with a limit of looks per search, and how many looks there were in all.
     fn looked_for(map: &RetainedMap, pattern: &Pattern, at_once: usize) -> (Vec<Topic>, usize) {
         let (mut found, mut behind, mut looked) = (Vec::new(), None, 0);
         loop {

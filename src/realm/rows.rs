@@ -1,7 +1,7 @@
-//! The realm's state as rows: what is on disk of it, and its hash.
+//! The realm's state as rows: its form on disk, and its hash.
 //!
-//! Invariant: the hash is a sum over all rows, so that it depends on the rows alone and not on how they came about.
-//! Persisted: variants of [`Key`] and fields of what is stored under them are never changed, new ones go to the end.
+//! Invariant: the hash is a sum over all rows, so it depends on the rows alone and not on their history. Persisted:
+//! variants of [`Key`] and fields of the values under them never change, new ones go to the end.
 //!
 //! Deliberately absent: what rows mean (`realm`), and the disk (`storage`).
 
@@ -29,7 +29,7 @@ pub(super) enum Key {
     Due(DueId),
     Head,
     Registration(Realm, Matching, Procedure),
-    /// What a client has kept, by its name.
+    /// A client's kept state, by its name.
     Kept(Realm, String),
     /// A filter that a client has kept.
     KeptFilter(Realm, String, String),
@@ -54,13 +54,13 @@ pub(super) struct Rows {
 
 #[derive(Debug)]
 struct Changed {
-    /// It was there before the first change.
+    /// It existed before the first change.
     existed: bool,
     value: Option<Vec<u8>>,
 }
 
 impl Rows {
-    /// Notes that a row changed from one value to another.
+    /// Records that a row changed from one value to another.
     pub(super) fn change<V: Serialize>(&mut self, key: &Key, old: Option<&V>, new: Option<&V>) {
         let key = wire::encode(key);
         if let Some(old) = old {
@@ -74,7 +74,7 @@ impl Rows {
         changed.or_insert(Changed { existed: old.is_some(), value: None }).value = new;
     }
 
-    /// Counts in a row as it was loaded.
+    /// Counts a row that was loaded.
     pub(super) fn loaded(&mut self, key: &[u8], value: &[u8]) {
         self.hash.0 = self.hash.0.wrapping_add(hash(key, value));
     }
@@ -83,7 +83,7 @@ impl Rows {
         self.hash
     }
 
-    /// The rows that changed since this was last asked.
+    /// The rows that changed since the last call.
     pub(super) fn take(&mut self) -> Vec<Change> {
         let change = |(key, Changed { existed, value }): (Vec<u8>, Changed)| {
             let value = value.map(Bytes::from);

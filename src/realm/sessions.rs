@@ -1,13 +1,13 @@
 //! Sessions as all nodes know them: who has joined where, and what remains to be done when one ends.
 //!
-//! What a session leaves has to take effect before anything that its client is told to be connected for. So a session whose
-//! client's earlier ones have left something is held back: it has begun, but is told so only at the place where the last of
-//! that is published or has become void.
+//! What a session leaves has to take effect before its client learns that a new session began. So a session is held
+//! back while earlier ones of its client have left something: it has begun, but its client learns of it only once the
+//! last of that is published or void.
 //!
-//! Invariant: a session ends once, and its wills become due at that very place in the order. Of a client's name there
-//! is one session in a realm, and nothing is left under the name of one that was told that it has begun.
+//! Invariant: a session ends once, and its wills become due at that place in the order. A realm has one session of a
+//! client's name, and nothing is left under that name once its session was told that it has begun.
 //!
-//! Deliberately absent: what outlives a session (`kept`); subscriptions that don't, which sessions keep to themselves.
+//! Deliberately absent: what outlives a session (`kept`); other subscriptions, which the state does not know.
 
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Incarnation, NodeId, OrderTime};
@@ -18,11 +18,11 @@ use crate::types::act::{DueId, Join, Will};
 use crate::types::event::{Qos, SessionId};
 use crate::types::topic::Realm;
 
-/// A session that lives.
+/// A living session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionState {
     pub realm: Realm,
-    /// The entry it is at, in that entry's incarnation.
+    /// Its entry, and that entry's incarnation.
     pub entry: NodeId,
     pub incarnation: Incarnation,
     pub client: Option<String>,
@@ -36,7 +36,7 @@ pub struct SessionState {
 pub enum EndCause {
     /// Its entry said so.
     Left {
-        /// The client has taken its MQTT will back.
+        /// The client dropped its MQTT will.
         drop_will: bool,
     },
     /// Another session came under its client's name.
@@ -46,7 +46,7 @@ pub enum EndCause {
 }
 
 impl Realms {
-    /// A session begins that keeps nothing; tells whether subscribers are to see its event.
+    /// A session begins that keeps nothing; returns whether subscribers see its event.
     pub(super) fn join(
         &mut self,
         incoming: &Incoming<'_>,
@@ -60,7 +60,7 @@ impl Realms {
             let name = (incoming.realm.clone(), client.clone());
             self.take_over(&name);
             self.drop_kept(&name);
-            // Also where nothing was kept, so that all that is left can be published now.
+            // Even if nothing was kept, so that everything left can be published now.
             self.hurry(&name);
         }
         self.begin_session(incoming, place, join);
@@ -71,7 +71,7 @@ impl Realms {
         !self.sessions.contains_key(&session) && self.entries.get(&place.0) == Some(&place.1)
     }
 
-    /// Ends the session that a client's name stands for; tells which one that was.
+    /// Ends the current session of a client's name; returns it.
     pub(super) fn take_over(&mut self, name: &(Realm, String)) -> Option<SessionId> {
         let older = self.names.get(name).copied()?;
         self.end_session(older, EndCause::TakenOver);
@@ -96,14 +96,14 @@ impl Realms {
         });
     }
 
-    /// Whether earlier sessions of its client have left something that is not published.
+    /// Whether earlier sessions of its client have left something unpublished.
     fn is_held_back(&self, state: &SessionState) -> bool {
         let Some(client) = &state.client else { return false };
         let name = (state.realm.clone(), client.clone());
         self.left.contains_key(&name) && !planted(Mutant::BirthBeforeWill)
     }
 
-    /// The last that earlier sessions of a client had left is in the log: the one that waits behind it is told.
+    /// The last publish that earlier sessions of a client left is in the log: the session held back is told.
     fn let_in(&mut self, realm: Realm, client: String) {
         let name = (realm, client);
         if self.left.contains_key(&name) || planted(Mutant::BirthBeforeWill) {
@@ -113,7 +113,7 @@ impl Realms {
         self.notices.extend(waits);
     }
 
-    /// What a session waits for before it is told that it has begun.
+    /// The publishes that a session waits for before it is told that it began.
     pub fn left_before(&self, session: SessionId) -> impl Iterator<Item = DueId> + '_ {
         let state = self.sessions.get(&session);
         let name = state.and_then(|state| Some((state.realm.clone(), state.client.clone()?)));
@@ -129,20 +129,20 @@ impl Realms {
         self.sessions.get(session).map(|state| state.entry)
     }
 
-    /// The wills of a client that wait for it to come back.
+    /// The delayed wills of a client, which wait for it to come back.
     fn delayed(&self, name: &(Realm, String)) -> Vec<DueId> {
         let is_delayed = |id: &&DueId| self.due.get(id).is_some_and(|d| d.not_before > self.time);
         self.left.get(name).into_iter().flatten().filter(is_delayed).copied().collect()
     }
 
-    /// A client that comes back in time has no will published (MQTT 5 section 3.1.3.2.2).
+    /// The client came back in time, so its delayed wills are not published (MQTT 5 section 3.1.3.2.2).
     pub(super) fn keep_back(&mut self, name: &(Realm, String)) {
         for id in self.delayed(name) {
             self.remove_due(id);
         }
     }
 
-    /// What a client has kept is gone, so that its will waits no longer.
+    /// A client's kept state is gone, so its will waits no longer.
     pub(super) fn hurry(&mut self, name: &(Realm, String)) {
         for id in self.delayed(name) {
             if let Some(due) = self.remove_due(id) {
@@ -168,10 +168,10 @@ impl Realms {
         }
     }
 
-    /// Ends a session; `false` where there is none of that number.
+    /// Ends a session; `false` if it does not exist.
     pub(super) fn end_session(&mut self, session: SessionId, cause: EndCause) -> bool {
         let Some(state) = self.sessions.remove(&session) else { return false };
-        // Who was never told that its session has begun leaves nothing.
+        // A session that was never told that it began leaves nothing.
         let held_back = self.is_held_back(&state);
         self.rows.change(&Key::Session(session), Some(&state), None);
         if let Some(client) = &state.client {
@@ -204,7 +204,7 @@ impl Realms {
         }
         let drop_will = held_back || matches!(cause, EndCause::Left { drop_will: true });
         if let Some(will) = state.will.filter(|_| !drop_will) {
-            // No longer than what the client has kept (MQTT 5 section 3.1.3.2.2).
+            // No longer than the client's kept state (MQTT 5 section 3.1.3.2.2).
             let delay = match planted(Mutant::ForgetDelay) {
                 true => 0,
                 false => u64::from(will.delay.min(longest)) * 1000,
@@ -263,7 +263,7 @@ impl Realms {
         Some(due)
     }
 
-    /// What a session left behind is published; tells whether subscribers are to see it.
+    /// A publish that a session left is published; returns whether subscribers see it.
     pub(super) fn publish_due(&mut self, incoming: &Incoming<'_>, id: DueId) -> bool {
         let Some(due) = self.due.get(&id) else { return false };
         if due.not_before > self.time {

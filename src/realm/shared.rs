@@ -1,6 +1,6 @@
-//! The realms' state as a node shares it: the replica applies slots, sessions look.
+//! The realms' state as a node shares it: the replica applies slots, sessions read.
 //!
-//! Deliberately absent: waiting. Whoever looks holds the lock for as long as it takes to copy what it needs.
+//! Deliberately absent: waiting. Readers hold the lock only while they copy what they need.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,7 +30,7 @@ impl SharedRealms {
         self.with(Realms::view)
     }
 
-    /// Looks at the state.
+    /// Reads the state.
     pub fn with<R>(&self, look: impl FnOnce(&Realms) -> R) -> R {
         look(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,4 +1,4 @@
-//! The fold, by stories, and by random logs that are cut into restarts.
+//! The fold, by stories, and by random logs with restarts in between.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,10 @@ use crate::types::act::{Attach, Join, Leave, Will, NEVER};
 use crate::types::event::{ClientTag, Encoding, Event, Extensions};
 use crate::types::value::Value;
 
-/// A log that is applied as it is written, with what it brought.
+/// A log that is applied while it is written, and the outcomes.
 #[derive(Default)]
 struct Story {
-    /// Bodies are those of the format before the newest.
+    /// Bodies have the format before the newest.
     older_bodies: bool,
     realms: Realms,
     rows: BTreeMap<Bytes, Bytes>,
@@ -31,7 +31,7 @@ struct Story {
     number: u64,
     /// Where the slots begin.
     bases: Vec<Head>,
-    /// By how much the order's time is ahead of the stamps.
+    /// How far the order's time is ahead of the stamps.
     ahead: i64,
 }
 
@@ -67,7 +67,7 @@ impl Story {
         applied.hidden
     }
 
-    /// Events from one entry in one segment; gives the position of the first, and what is hidden of them.
+    /// Events from one entry in one segment; returns the position of the first, and which are hidden.
     fn events(&mut self, entry: u64, events: &[Event]) -> (u64, Vec<u32>) {
         let mut open = OpenSegment::default();
         for event in events {
@@ -204,7 +204,7 @@ fn a_lock_goes_from_one_to_the_next_in_line() {
     assert_eq!(refused, Some(Decision::Refused(Refusal::NotAccepted)));
     story.restart();
 
-    // The holder gives it back: the next has its turn, and nobody else gets past.
+    // The holder frees it: the next has its turn, and nobody overtakes it.
     story.event(1, event(11, "lock", "null"));
     let turn_of =
         |session, waiting| Notice::Turn { session: SessionId(session), waiting: Position(waiting) };
@@ -246,7 +246,7 @@ fn one_whose_turn_it_is_may_die_or_be_overtaken() {
     assert!(
         matches!(story.told().last(), Some(Notice::Turn { waiting, .. }) if waiting.0 == second)
     );
-    // Somebody writes without asking: the one whose turn it was keeps its place.
+    // Someone writes without a condition: the one with the turn keeps its place.
     story.event(1, event(11, "lock", "1"));
     assert!(!story.event(1, turn(12, second)).1);
     assert!(story.told().is_empty());
@@ -396,7 +396,7 @@ fn doing() -> impl Strategy<Value = Doing> {
     ]
 }
 
-/// Plays a random log; the nodes carry out what they are told, when it is their turn to.
+/// Plays a random log; nodes carry out their notices when it is their turn.
 fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
     let mut story = Story::at_entries();
     let mut all = Vec::new();
@@ -511,7 +511,7 @@ proptest! {
             (hash, &notices.clone(), rows)
         });
         let tokens = notices.iter().filter_map(|notice| match notice {
-            // Who joins others in a registration is told where that stands.
+            // A session that joins a registration learns that registration's place.
             Notice::Decided { asked, decision: Decision::Accepted(at), .. } => {
                 Some(at.position).filter(|position| position >= asked)
             }

@@ -1,6 +1,6 @@
-//! What values mean to the realm's state: whether one fits a condition, and what merging makes of two.
+//! The meaning of values for the realm's state: whether one fits a condition, and how two are merged.
 //!
-//! Invariant: deterministic, whatever serializer the values came in. Numbers are compared by what they mean.
+//! Invariant: deterministic, whatever serializer the values came in. Numbers are compared by value.
 //!
 //! Deliberately absent: payloads (`payload::value` gives their values).
 
@@ -14,8 +14,8 @@ use crate::types::value::Value;
 /// Fields that are searched one by one.
 const FEW_FIELDS: usize = 16;
 
-/// Whether a value fits a condition: `null` asks for nothing being there, an object for each of its fields being there
-/// and fitting, anything else for the same value.
+/// Whether a value fits a condition: `null` requires that there is none, an object requires each of its fields to be
+/// there and fit, anything else requires the same value.
 #[must_use]
 pub fn fits(value: &Value, condition: &Value) -> bool {
     match condition {
@@ -83,7 +83,7 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// Puts a value over another one: objects field by field, deeply; anything else replaces what was there.
+/// Merges a value over another one: objects field by field, deeply; anything else replaces the old value.
 #[must_use]
 pub fn merged(old: Value, new: Value) -> Value {
     match (old, new) {
@@ -108,8 +108,8 @@ pub fn merged(old: Value, new: Value) -> Value {
     }
 }
 
-/// What a topic keeps when an object is merged into what it has; the new payload where they are not both objects, or
-/// would be more than an event may be together. Keyword arguments are the newer event's.
+/// The payload of a topic after merging an object into its value; the new payload if they are not both objects, or if
+/// the result would be larger than an event may be. Keyword arguments are the newer event's.
 #[must_use]
 pub(super) fn merged_payload(old: &Payload, new_payload: &Payload) -> Payload {
     match (payload::value(old), payload::value(new_payload)) {

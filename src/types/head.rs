@@ -17,7 +17,7 @@ pub struct Head {
 }
 
 impl Default for Head {
-    /// Where nothing has been released.
+    /// The head while nothing has been released.
     fn default() -> Self {
         Self { slot: Slot(1), position: Position(1) }
     }

@@ -1,7 +1,7 @@
-//! What this release makes of one log that has an act of every kind, beside the number of the log's format.
+//! The state that this release makes of one log with an act of every kind, and the number of the log's format.
 //!
-//! Where this test fails, nodes of this release and of the one before would come to different states from one log: raise
-//! [`LOG_FORMAT`], once for a release, and write down here what it makes of the log then.
+//! If this test fails, nodes of this release and of the one before would come to different states from one log. Raise
+//! [`LOG_FORMAT`], once per release, and update the expected state.
 
 use vulpes_raft::format::LOG_FORMAT;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::types::act::{Detach, Expire, KeptSubscription, Progress};
 use crate::types::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
 
-/// The format, the hash of the rows behind the log, and the positions of what subscribers do not see.
+/// The format, the hash of the rows after the log, and the positions of events that subscribers do not see.
 const EXPECTED: (u32, &str, &[u64]) =
     (6, "f53a62393d34b61291a9f258f1d275e1", &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28]);
 
@@ -62,7 +62,7 @@ fn register() -> Act {
     })
 }
 
-/// The events of the log, each in a segment of its own, with the entry it comes from.
+/// The events of the log, each in its own segment, with the entry it comes from.
 fn events() -> Vec<(u64, Event)> {
     let lock = Terms {
         when: Some(Value::Null),
@@ -110,7 +110,7 @@ fn events() -> Vec<(u64, Event)> {
         (1, act(0, "drop", &Act::Expire(expire("c", HOUR + 24_000)))),
         (1, act(0, "drop", &Act::Expire(expire("c", HOUR + 24_000)))),
         (1, act(0, "head", &Act::Release { slot: Slot(3), position: Position(1) })),
-        // Keywords alone are kept, and are no value; so are an MQTT payload's four bytes.
+        // Keywords alone are kept, but are no value; so are an MQTT payload's four bytes.
         (1, keywords("value")),
         (1, publish(1, "value", "5", Terms { when: Some(Value::Null), ..Terms::default() })),
         (1, Event { payload: Payload::raw("null".into()), ..event(1, "bytes", "") }),
@@ -131,7 +131,7 @@ fn one_log_is_one_state() {
     }
 }
 
-/// The hash of the rows behind these events, and the positions of what subscribers do not see.
+/// The hash of the rows after these events, and the positions of events that subscribers do not see.
 fn state_of(events: Vec<(u64, Event)>, older_bodies: bool) -> (String, Vec<u64>) {
     let mut story = Story { older_bodies, ..Story::at_entries() };
     let mut hidden = Vec::new();

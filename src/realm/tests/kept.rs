@@ -45,7 +45,7 @@ fn expire(since: u64) -> Event {
     act(0, "vulpes/kept", &Act::Expire(expire))
 }
 
-/// Does one thing of a random log that is about what clients keep: there are two.
+/// Plays one step of a random log about kept state: there are two clients.
 pub(super) fn play(story: &mut Story, doing: &Doing) {
     match doing {
         Doing::Attach(session, clean, expiry) => {
@@ -77,7 +77,7 @@ pub(super) fn play(story: &mut Story, doing: &Doing) {
     }
 }
 
-/// What is counted is what is there.
+/// The counts match the contents.
 pub(super) fn check_counts(realms: &Realms) {
     let table = &realms.kept;
     let filters: usize = table.states.values().map(|state| state.filters.len()).sum();
@@ -116,7 +116,7 @@ fn a_client_comes_back_to_what_it_kept() {
     assert!(!shown);
     assert_eq!(story.told(), [noted(11, at + 1)]);
     assert_eq!(wanted(&story), Some(at + 1));
-    // To subscribe again changes options and nothing else.
+    // Subscribing again only changes options.
     let (again, _) = story.event(1, subscribe(11, &["a"]));
     assert_eq!(story.told(), [noted(11, again + 1)]);
     story.event(1, unsubscribe(11, "b/#"));
@@ -142,7 +142,7 @@ fn a_client_comes_back_to_what_it_kept() {
     story.told();
     story.event(1, subscribe(11, &["late"]));
     assert!(story.told().is_empty());
-    // A session that keeps nothing drops what was kept.
+    // A session that keeps nothing drops the kept state.
     story.event(1, act(13, "x", &Act::Join(Join { client: Some("c".into()), ..Join::default() })));
     assert_eq!((kept(&story), wanted(&story)), (None, None));
     assert!(story.rows.len() < 5, "{:?}", story.rows);
@@ -160,7 +160,7 @@ fn progress_comes_from_the_session_s_own_entry() {
     assert!(!story.event(1, save(progress(50, &[(20, 1)], 0))).1);
     assert_eq!(kept(&story).unwrap().progress, progress(50, &[(20, 1)], 0));
     story.restart();
-    // The entry is lost: what came behind may have been sent.
+    // The entry is lost: later events may have been sent.
     let closed = story.tail.as_ref().unwrap().end().0;
     let (entry, incarnation) = (NodeId(1), Incarnation(1));
     story.step(Step::Closed { entry, incarnation, reason: CloseReason::LeaseLost }, None);
@@ -181,7 +181,7 @@ fn the_last_word_of_a_session_that_was_taken_over_is_awaited() {
     let now = kept(&story).unwrap();
     assert_eq!((now.awaited, now.progress.doubt), (Some(SessionId(11)), Position(at)));
     story.restart();
-    // A third one comes before the first has said its last: that is who knows.
+    // A third one comes before the first has sent its last word: the first is still the one that knows.
     story.event(2, attach(13, false, NEVER));
     assert_eq!(kept(&story).unwrap().awaited, Some(SessionId(11)));
     story.told();
@@ -193,14 +193,14 @@ fn the_last_word_of_a_session_that_was_taken_over_is_awaited() {
     story.event(1, detach(11, None, progress(1, &[], 0)));
     assert_eq!(kept(&story).unwrap().progress, last, "one says its last once");
 
-    // The one that waited has gone before that, without a word of its own: it has sent nothing.
+    // The waiting session has gone before that, without a last word: it has sent nothing.
     story.event(1, attach(14, false, NEVER));
     story.leave(14, 1);
     story.event(2, detach(13, None, last.clone()));
     assert_eq!(kept(&story).unwrap().progress, last);
 }
 
-/// What it sent was forgotten when the one before said its last to the one behind.
+/// What it sent was forgotten when the first session's last word reached the third one.
 #[test]
 fn a_session_that_begins_without_a_last_word_says_so_first() {
     let mut story = Story::at_entries();
@@ -219,7 +219,7 @@ fn a_session_that_begins_without_a_last_word_says_so_first() {
     let now = kept(&story).unwrap();
     assert_eq!((now.awaited, now.progress.doubt), (Some(SessionId(12)), Position(at)));
     story.told();
-    // The first one comes too late: it does not know what the second one has sent.
+    // The first one comes too late: it does not know what the second one sent.
     story.event(1, detach(11, None, progress(9, &[], 0)));
     assert!(story.told().is_empty() && kept(&story).unwrap().awaited == Some(SessionId(12)));
     let last = progress(10, &[(5, 3)], known.doubt.0);
@@ -249,7 +249,7 @@ fn what_nobody_comes_back_for_expires() {
     story.event(1, expire(since));
     assert!(kept(&story).is_none() && story.rows.len() == rows - 2);
 
-    // Who comes too late finds nothing, even if nobody said so.
+    // A client that comes too late finds nothing, even if no node expired it.
     story.event(1, attach(12, false, 1));
     story.event(1, detach(12, None, progress(9, &[], 0)));
     story.event(1, event(9, "x", "1"));
@@ -265,7 +265,7 @@ fn a_client_may_change_its_mind_when_it_goes() {
     assert_eq!(kept(&story).unwrap().expiry, NEVER);
     story.event(1, attach(12, false, 0));
     assert!(story.realms.kept_by(SessionId(12)).unwrap().kept.resumed);
-    // Not from nothing; and then it ends with its connection.
+    // Not from zero; and then it ends with its connection.
     story.event(1, detach(12, Some(60), progress(9, &[], 0)));
     assert!(kept(&story).is_none());
     story.event(1, attach(13, true, 3));
@@ -292,7 +292,7 @@ fn a_will_waits_no_longer_than_what_was_kept() {
     story.event(1, detach(11, Some(1), progress(9, &[], 0)));
     let (_, due) = story.realms.due().next().unwrap();
     assert_eq!(due.not_before, OrderTime(story.tail.as_ref().unwrap().time().0 + 1000));
-    // What was kept is dropped: its will is due at once, also if the client is there again.
+    // The kept state was dropped: its will is due at once, even if the client is back.
     let mut story = Story::at_entries();
     story.event(1, attach(11, false));
     story.event(1, detach(11, None, progress(9, &[], 0)));
@@ -300,12 +300,13 @@ fn a_will_waits_no_longer_than_what_was_kept() {
     story.event(1, attach(12, true));
     assert!(story.realms.due().all(|(_, due)| due.not_before == OrderTime(0)));
     assert_eq!(story.realms.due().count(), 1);
-    // Taken over by one that goes on with it: nobody has gone.
+    // Taken over by a session that continues it: nobody has gone.
     story.event(1, attach(13, false));
     assert_eq!(story.realms.due().count(), 1);
 }
 
-/// A majority of the clocks was 400 days ahead and is mended: the stamps stand still, and the order's time runs on.
+/// A majority of the clocks was 400 days ahead and is corrected: the stamps stand still, and the order's time runs
+/// on.
 #[test]
 fn what_expires_does_so_by_the_orders_time_and_not_by_stamps() {
     let mut story = Story::at_entries();

@@ -1,4 +1,4 @@
-//! Registrations: who offers what, and whom a call finds.
+//! Registrations: who offers what, and where a call goes.
 
 use super::*;
 use crate::types::limits;
@@ -10,7 +10,7 @@ fn register(session: u64, procedure: &str, matching: Matching, invoke: Invoke) -
     act(session, "wamp/registration/register", &Act::Register(register))
 }
 
-/// One of a few that get in each other's way.
+/// One of a few that conflict with each other.
 pub(super) fn any_register(session: u64, what: usize) -> Event {
     let (procedure, matching, invoke) = [
         ("a.b", Matching::Exact, Invoke::RoundRobin),
@@ -36,7 +36,7 @@ pub(super) fn any_registration(story: &Story, what: usize) -> Option<Registratio
     all(story).into_iter().cycle().nth(what)
 }
 
-/// What has to hold at any time.
+/// Holds at any time.
 pub(super) fn check(story: &Story) {
     for id in all(story) {
         let (place, found) = story.realms.registration(id).unwrap();
@@ -49,7 +49,7 @@ pub(super) fn check(story: &Story) {
         sessions.dedup();
         assert_eq!(sessions.len(), found.callees.len(), "each once");
         assert!(found.invoke != Invoke::Single || found.callees.len() == 1);
-        // What is looked for is found, and not what is not there any more.
+        // A search finds what exists, and nothing else.
         let sample = match place.matching {
             Matching::Exact => procedure.to_owned(),
             Matching::Prefix => format!("{procedure}x"),
@@ -155,8 +155,8 @@ fn a_registration_has_so_many_callees_and_no_more() {
     }
 }
 
-/// Whom a call finds, as WAMP ranks them: exact, then the longest prefix, then the wildcard with the longest run of
-/// literal parts, portion by portion.
+/// Where a call goes, as WAMP ranks matches: exact, then the longest prefix, then the wildcard with the longest run
+/// of literal parts, part by part.
 #[test]
 fn the_best_registration_is_found() {
     let mut story = Story::at_entries();
@@ -203,7 +203,7 @@ fn the_best_registration_is_found() {
 }
 
 proptest! {
-    /// Against a search through all.
+    /// Compared with a search through all.
     #[test]
     fn the_tree_and_the_ranges_find_what_a_search_finds(
         patterns in proptest::collection::btree_set("[ab]{0,1}(\\.[ab]{0,1}){0,3}", 1..12),

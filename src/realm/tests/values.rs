@@ -25,7 +25,7 @@ fn retained_objects_merge_where_asked_and_a_later_publish_unbinds() {
     assert!(story.realms.view().realm(&realm).is_empty());
 }
 
-/// fox-wamp gives a lock back with keyword arguments alone.
+/// fox-wamp frees a lock with keyword arguments alone.
 #[test]
 fn a_lock_is_free_again_when_its_holder_leaves_keywords_alone() {
     for args in ["", "[]", "[null]"] {
@@ -86,7 +86,7 @@ fn an_mqtt_payload_deletes_only_without_bytes() {
     assert_eq!(story.realms.retained(), 1);
 }
 
-/// The fold carries what it does not know: nodes that know more come to the same state.
+/// The fold carries unknown fields: nodes that know them come to the same state.
 #[test]
 fn retained_values_keep_extension_fields_unaltered() {
     let extensions = |tag| Extensions::new(&[Field { tag: Tag(tag), value: b"x" }]).unwrap();

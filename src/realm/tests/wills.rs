@@ -1,4 +1,4 @@
-//! What sessions leave, and who is told that they are there behind it, by stories.
+//! What sessions leave, and which sessions are told that they began only after it is published, by stories.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub(super) fn will(delay: u32) -> Will {
     }
 }
 
-/// A client with a will comes in.
+/// A client with a will connects.
 fn join(session: u64, expiry: Option<u32>, delay: u32) -> Event {
     let join = Join { client: Some("c".into()), will: Some(will(delay)), ..Join::default() };
     let act = match expiry {
@@ -49,7 +49,7 @@ fn close(story: &mut Story, entry: u64) {
     story.step(Step::Closed { entry, incarnation, reason: CloseReason::LeaseLost }, None);
 }
 
-/// In a random log: nobody was told to be there while something is left under its client's name, and everybody else was.
+/// In a random log: a session is told that it began exactly if nothing is left under its client's name.
 pub(super) fn check(realms: &Realms, told: &[Notice], there: &mut BTreeSet<SessionId>) {
     for notice in told {
         match notice {
@@ -117,7 +117,7 @@ fn values_bound_to_a_session_come_before_the_next_one_too() {
     assert!(story.told().is_empty());
     story.restart();
     story.event(1, due(11, 2));
-    // Somebody else has given this one another value: nothing is shown, and nothing is left.
+    // Someone else has given this topic another value: nothing is shown, and nothing is left.
     story.event(1, event(99, "b", "2"));
     assert!(story.told().is_empty());
     assert!(!story.event(2, Event { topic: Topic::from_canonical("b"), ..value(1) }).1);
@@ -164,7 +164,7 @@ fn a_will_that_is_delayed_is_kept_back_or_comes_first() {
     assert_eq!(story.told().last(), Some(&held_back(12)));
     assert!(story.event(2, due(11, 0)).1, "it waits no longer");
     assert_eq!(story.told(), [joined(12)]);
-    // Where nothing is kept there is nothing to wait for.
+    // If nothing is kept, there is nothing to wait for.
     let mut story = Story::at_entries();
     story.event(1, join(11, Some(0), 30));
     story.leave(11, 1);
