@@ -1,9 +1,8 @@
-//! Who gets which events: the node's live subscriptions, matched once a segment.
+//! Distributes events: the node's live subscriptions, matched once per segment.
 //!
-//! A subscription is either here, or its session is reading the log by itself; never both. A session whose mailbox is
-//! full is put out of the index at that very slot, and comes back with [`Dispatcher::join`] when it has read up to
-//! where the others are. Segments are handed over without holding them in memory, so that a slow subscriber costs no
-//! more than its place in the log.
+//! A subscription is either here, or its session reads the log by itself; never both. A session whose mailbox is full
+//! leaves the index at that slot, and comes back with [`Dispatcher::join`] when it has caught up. Handing over a
+//! segment does not keep it in memory, so a slow subscriber costs no more than its place in the log.
 //!
 //! Invariant: between joining and leaving, a session gets every slot that holds an event for it, in order, once.
 //!
@@ -29,22 +28,22 @@ use crate::types::topic::{Pattern, Realm, Topic};
 use index::{Index, Target};
 use patterns::Patterns;
 
-/// A segment handed to a session, with what it wants of it.
+/// A segment handed to a session, with its hits.
 #[derive(Debug, Clone)]
 pub struct Handed {
     pub slot: Slot,
-    /// Not held for the session: it may be gone when a slow one comes to it, and is in the log then.
+    /// Not kept alive for the session: a slow one may find it gone, and then reads it from the log.
     pub placed: Weak<Placed>,
     pub hits: Hits,
 }
 
-/// The topics of a segment's dictionary that somebody wants, by their numbers, ascending; with the subscriptions that
-/// want them, ascending, too.
+/// The topics of a segment's dictionary that have subscriptions, by their numbers, ascending; each with its
+/// subscriptions, ascending, too.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hits(Vec<(u32, Vec<SubscriptionId>)>);
 
 impl Hits {
-    /// What one session's own subscriptions want of a segment; `None` where it is nothing.
+    /// The hits of one session's own subscriptions in a segment; `None` if there are none.
     #[must_use]
     pub fn of(topics: &[(Realm, Topic)], realm: &Realm, matcher: &Matcher) -> Option<Self> {
         let mut hits = Self::default();
@@ -76,7 +75,7 @@ impl Hits {
     }
 }
 
-/// What one session's subscriptions want, ready to be matched.
+/// One session's subscriptions, ready to be matched.
 #[derive(Debug, Default)]
 pub struct Matcher {
     patterns: Patterns<SubscriptionId>,
@@ -100,20 +99,20 @@ impl<'a> FromIterator<(SubscriptionId, &'a Pattern)> for Matcher {
     }
 }
 
-/// A session's way into the live stream.
+/// A session's request to join the live stream.
 #[derive(Debug)]
 pub struct Join {
     pub session: SessionId,
     pub realm: Realm,
     pub subscriptions: Vec<(SubscriptionId, Pattern)>,
-    /// The slot the session has read up to, itself not included; `None` to begin with the next one.
+    /// The slot up to which the session has read, excluded; `None` to begin with the next one.
     pub at: Option<Slot>,
-    /// The session's mailbox, where it has none here yet.
+    /// The session's mailbox, if it has none here yet.
     pub mailbox: Option<Mailbox>,
 }
 
-/// The end of a session's mailbox that the dispatcher fills. It is closed when it is full: what is missing from it
-/// begins at the slot that is left in it then.
+/// The dispatcher's end of a session's mailbox. It is closed when it is full, and then holds the first slot that is
+/// missing from it.
 #[derive(Debug, Clone)]
 pub struct Mailbox {
     sender: mpsc::Sender<Handed>,
@@ -127,7 +126,7 @@ pub struct Deliveries {
     left_at: Arc<AtomicU64>,
 }
 
-/// A mailbox of the named bound.
+/// A mailbox with the named limit.
 #[must_use]
 pub fn mailbox() -> (Mailbox, Deliveries) {
     let (sender, receiver) = mpsc::channel(limits::SESSION_DELIVERIES);
@@ -141,8 +140,8 @@ impl Deliveries {
         self.receiver.poll_recv(context)
     }
 
-    /// Whether nothing is in it, and what comes next will be. That there is nothing to be polled does not say so: a task
-    /// that has had its turn is told to wait, whatever is there.
+    /// Whether it is empty, and will get what comes next. A pending poll does not prove that: a task that has used up
+    /// its turn is told to wait even if its mailbox is full.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         !self.receiver.is_closed() && self.receiver.is_empty()
@@ -155,7 +154,7 @@ impl Deliveries {
     }
 }
 
-/// The session can't join here: it is to read on by itself, with a new mailbox when it comes again.
+/// The session can't join here: it has to read on by itself, and come again with a new mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the live stream goes on at slot {next}")]
 pub struct JoinError {
@@ -169,7 +168,7 @@ pub struct Dispatcher {
     next: Slot,
     index: Index,
     sessions: BTreeMap<SessionId, Member>,
-    /// Slots dispatched last, so that those who come within sight of the tail can join while it moves.
+    /// The last dispatched slots, so that sessions close to the tail can join while it moves.
     last: VecDeque<Weak<Placed>>,
 }
 
@@ -180,7 +179,7 @@ struct Member {
     subscriptions: HashMap<SubscriptionId, Pattern>,
 }
 
-/// How far behind the tail a session may be when it joins. Less than its mailbox holds.
+/// How far behind the tail a joining session may be. Less than its mailbox holds.
 const JOIN_GAP: usize = 32;
 
 const _: () = assert!(JOIN_GAP < limits::SESSION_DELIVERIES);
@@ -193,10 +192,9 @@ impl Dispatcher {
         Self { next, index: Index::default(), sessions: BTreeMap::new(), last }
     }
 
-    /// Adds subscriptions of a session to the live stream and tells from which slot on it has them there.
+    /// Adds subscriptions of a session to the live stream; returns the first slot that it gets there.
     ///
-    /// # Errors
-    /// [`JoinError`] where the session has to read the log up to here first.
+    /// # Errors [`JoinError`] if the session has to read the log up to here first.
     pub fn join(&mut self, join: Join) -> Result<Slot, JoinError> {
         let next = self.next;
         let at = join.at.unwrap_or(next);
@@ -206,17 +204,17 @@ impl Dispatcher {
         let mailbox = match (join.mailbox, self.sessions.get(&join.session)) {
             (Some(mailbox), None) => mailbox,
             (None, Some(member)) => member.mailbox.clone(),
-            // It gave its mailbox up, having come too late for something in it.
+            // It gave up its mailbox, because a segment in it was gone.
             (Some(mailbox), Some(member)) if member.mailbox.sender.is_closed() => {
                 self.remove(join.session);
                 mailbox
             }
-            // Put out for being slow since it last looked, or a leftover of before: it is to start over.
+            // Removed for being slow since it last looked, or left over from before: it has to start over.
             (None, None) | (Some(_), Some(_)) => return Err(JoinError { next }),
         };
         let behind = self.last.len() - (next.0 - at.0) as usize;
         let mut missed = Vec::new();
-        // Who comes at the tail has missed nothing, and mostly they do.
+        // A session that joins at the tail has missed nothing; this is the usual case.
         let mut wanted = None;
         for weak in self.last.iter().skip(behind) {
             let placed = weak.upgrade().ok_or(JoinError { next })?;
@@ -228,12 +226,12 @@ impl Dispatcher {
                 missed.push(Handed { slot: placed.resolution.slot, placed: weak.clone(), hits });
             }
         }
-        // Only this side fills the mailbox, so that the room seen here is still there below.
+        // Only this side fills the mailbox, so the room seen here is still there below.
         if mailbox.sender.capacity() < missed.len() {
             return Err(JoinError { next });
         }
         for handed in missed {
-            // A closed mailbox is a session that ended; its removal is on the way.
+            // A closed mailbox belongs to a session that ended; its removal is on the way.
             let _ = mailbox.sender.try_send(handed);
         }
         let member = self.sessions.entry(join.session).or_insert_with(|| Member {
@@ -266,7 +264,7 @@ impl Dispatcher {
         }
     }
 
-    /// Hands the next slot to all who want it.
+    /// Hands the next slot to all sessions that want it.
     pub fn dispatch(&mut self, placed: &Arc<Placed>) {
         assert_eq!(placed.resolution.slot, self.next, "slots are dispatched densely and in order");
         self.next = self.next.next();

@@ -1,8 +1,8 @@
-//! What an entry and a storage say to each other about a segment: keep it, and the storage vote.
+//! The messages between an entry and a storage about a segment: keep it, and the storage vote.
 //!
-//! Invariant: a [`Kept`] is only ever made after the body is fsynced.
+//! Invariant: a [`Kept`] is only made after the body is fsynced.
 //!
-//! Deliberately absent: who carries it (`peer`) and how it is written (`storage`).
+//! Deliberately absent: their transport (`peer`), and writing (`storage`).
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId};
 
 use crate::segment::SealedBody;
 
-/// A storage's word that it has the sealed segment whole, on disk, fsynced.
+/// A storage's promise that it has the sealed segment whole, on disk, fsynced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorageVote {
     pub storage: NodeId,
@@ -21,7 +21,7 @@ pub struct StorageVote {
     pub checksum: u64,
 }
 
-/// The answer to a body that was kept: the vote, and with it the storage's next credit.
+/// The answer to a body that was kept: the vote, and the storage's next credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     pub vote: StorageVote,
@@ -44,7 +44,7 @@ pub enum KeepError {
     /// The storage can't be reached or did not answer in time. Keeping again is harmless.
     #[error("storage {storage} does not answer: {reason}")]
     Unreachable { storage: NodeId, reason: String },
-    /// It has had its place in the order for so long that it is not kept any more: the order has told what became of it.
+    /// It got its place in the order so long ago that it has been released: the order told its outcome.
     #[error("segment {0} has its place, and is not kept any more")]
     Released(AdvanceSegment),
 }
@@ -54,17 +54,17 @@ pub trait Keeper: Send + Sync + 'static {
     /// Which storage it is.
     fn storage(&self) -> NodeId;
 
-    /// Announces an entry's incarnation and asks for its first credit. Also tells whether the storage is there.
+    /// Announces an entry's incarnation and asks for its first credit. Also shows whether the storage is there.
     fn begin(
         &self,
         entry: NodeId,
         incarnation: Incarnation,
     ) -> BoxFuture<'_, Result<u32, KeepError>>;
 
-    /// Has a body kept. Keeping the same body again gets the same vote.
+    /// Asks a storage to keep a body. Keeping the same body again gets the same vote.
     fn keep(&self, body: SealedBody) -> BoxFuture<'_, Result<Kept, KeepError>>;
 
-    /// Tells a storage that what it has not got of the entry's incarnation through this segment is not on its way to it, so
+    /// Tells a storage that the bodies it lacks of the entry's incarnation through this segment will not be sent, so
     /// that it fetches what it needs instead of waiting.
     fn skip(&self, through: AdvanceSegment) -> BoxFuture<'_, Result<(), KeepError>>;
 }

@@ -1,6 +1,6 @@
-//! The bodies a node has seen lately, for those who read near the tail.
+//! The bodies a node has seen lately, for readers near the tail.
 //!
-//! Invariant: bounded in bytes; what goes first is what came first. A miss means nothing but a slower read.
+//! Invariant: bounded in bytes; the oldest goes first. A miss only means a slower read.
 //!
 //! Deliberately absent: any promise about durability or order. A body here may never be resolved.
 
@@ -31,7 +31,7 @@ impl RecentBodies {
         Self { inner: Arc::default(), limit }
     }
 
-    /// Adds a body, and lets the oldest go where there is no room.
+    /// Adds a body, and drops the oldest ones if there is no room.
     pub fn insert(&self, id: AdvanceSegment, body: Bytes) {
         let mut inner = self.lock();
         inner.size += body.len();

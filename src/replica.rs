@@ -1,12 +1,13 @@
-//! One replica of the log a node: follows the order slot by slot, gets each body, folds it into the realms' state, hands
-//! it to the dispatcher, and has its storage index it together with what changed in the state.
+//! One replica of the log per node. It follows the order slot by slot, gets each body, folds it into the realms'
+//! state, hands it to the dispatcher, and has its storage index it together with the changes of the state.
 //!
-//! Invariant: slots are taken densely and in order; bases are dense; stamps and the order's time don't fall. Where the order contradicts what
-//! this node has already shown, the node ends rather than show two orders. A missing body is fetched, never skipped.
-//! The state is applied here and nowhere else, so it is never behind what subscribers and the storage are given.
+//! Invariant: slots are taken densely and in order; bases are dense; stamps and the order's time never decrease. If
+//! the order contradicts what this node has already shown, the node ends rather than show two orders. A missing body
+//! is fetched, never skipped. The state is applied only here, so it is never behind what subscribers and the storage
+//! get.
 //!
-//! Deliberately absent: what subscribers do with events (`dispatch`, `server`), what the state is (`realm`), and who
-//! carries out what it asks for.
+//! Deliberately absent: what subscribers do with events (`dispatch`, `server`), what the state is (`realm`), and
+//! carrying out what it asks for.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -31,49 +32,49 @@ use crate::types::limits;
 use crate::types::row::IndexedRow;
 use crate::types::subscription::SubscriptionId;
 
-/// What following the order brings.
+/// The result of following the order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Followed {
     /// The next slots, or none within the wait.
     Rows(Vec<Resolution>),
-    /// Sync keeps no rows that old any more: they are to be read from a storage.
+    /// Sync no longer keeps such old rows: read them from a storage.
     Behind,
 }
 
-/// The order, as a replica follows it. Errors mean: not now, try again.
+/// The order, as a replica follows it. On an error the caller retries later.
 pub trait Order: Send + Sync + 'static {
     /// The slots from one on, waiting a while for the first.
     fn follow(&self, from: Slot) -> BoxFuture<'_, Result<Followed, String>>;
 }
 
-/// A storage's index of slots, as its node's replica fills it.
+/// A storage's index of slots, which its node's replica fills.
 pub trait SlotIndex: Send + Sync + 'static {
-    /// Whether the body is to be kept here, and is not here yet.
+    /// Whether the body belongs here, and is missing.
     fn lacks(&self, segment: &SealedSegment) -> bool;
 
-    /// Whether a body that is not here yet may be on its way from its entry.
+    /// Whether a missing body may be on its way from its entry.
     fn comes(&self, segment: &SealedSegment) -> bool;
 
-    /// Waits for a body for as long as it may be on its way, and until this moment at the latest.
+    /// Waits for a body while it may be on its way, at most until this moment.
     fn arrival<'a>(&'a self, segment: &'a SealedSegment, until: Instant) -> BoxFuture<'a, ()>;
 
-    /// So many bodies that it lacks were fetched.
+    /// Counts missing bodies that were fetched.
     fn fetched(&self, bodies: u64);
 
     /// Takes slots in order, with the bodies that it lacks.
     fn index(&self, rows: Vec<IndexedRow>) -> BoxFuture<'_, Result<(), IndexFailure>>;
 }
 
-/// Why a storage takes no slots.
+/// Why a storage did not take slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IndexFailure {
     /// The node is shutting down.
     Closing,
-    /// They contradict what it has.
+    /// They contradict its own.
     Refused(String),
 }
 
-/// What sessions ask of the dispatcher.
+/// A session's commands to the dispatcher.
 #[derive(Debug)]
 pub enum Command {
     Join { join: Join, answer: oneshot::Sender<Result<Slot, JoinError>> },
@@ -89,46 +90,47 @@ pub struct Replica {
     pub index: Option<Arc<dyn SlotIndex>>,
     pub log: Log,
     pub recent: RecentBodies,
-    /// The state behind the slots that were read so far: the replica goes on at the next one.
+    /// The state after the slots that were read so far: the replica continues with the next one.
     pub realms: SharedRealms,
-    /// Where what the state asks for goes, slot by slot, behind the slot itself. Waited for: see [`NOTICE_SLOTS`].
+    /// Receives the state's notices, slot by slot, after the slot itself. The replica waits for it: see
+    /// [`NOTICE_SLOTS`].
     pub notices: Option<mpsc::Sender<Vec<Notice>>>,
-    /// Where new slots go to be dispatched.
+    /// Receives new slots to dispatch.
     pub placed: mpsc::Sender<Arc<Placed>>,
-    /// Told when the replica ends because other storages have released what it would need next.
+    /// Set when the replica ends because other storages have released what it would need next.
     pub left_behind: watch::Sender<bool>,
-    /// Where the rows go that this node's entry watches for its own segments.
+    /// Receive the rows, for this node's entry to find its own segments.
     pub observers: Vec<mpsc::Sender<Arc<Vec<Resolution>>>>,
 }
 
-/// Slots with notices that may wait for who carries them out; past it, the replica waits.
+/// Slots with notices that may wait to be carried out; beyond it, the replica waits.
 pub const NOTICE_SLOTS: usize = 256;
 
-/// How long bodies that are probably on their way are waited for before they are fetched.
+/// How long to wait for bodies that are probably on their way before fetching them.
 const ARRIVAL_WAIT: Duration = Duration::from_millis(50);
 
-/// How long to wait before what failed is tried again.
+/// How long to wait before a retry.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long rows wait for more before the storage indexes them. Each commit that has rows changes two tables more than one
-/// with bodies alone, and publishers wait for those; nobody waits for rows.
+/// How long rows wait for more before the storage indexes them. A commit with rows changes two more tables than one
+/// with only bodies, and publishers wait for the latter; nobody waits for rows.
 const ROWS_WAIT: Duration = Duration::from_millis(20);
 
-/// Bytes of bodies and changes that wait with them, at most; one row may go beyond it.
+/// Most bytes of bodies and changes that wait with them; one row may exceed it.
 const ROWS_BYTES: usize = 1 << 20;
 
-/// Rows that the storage is to index.
+/// Rows that the storage has to index.
 #[derive(Default)]
 struct Unindexed {
     rows: Vec<IndexedRow>,
     bytes: usize,
-    /// When they are given to the storage at the latest.
+    /// When to give them to the storage at the latest.
     due: Option<Instant>,
-    /// Among them is one that others may be refused for: it can't wait.
+    /// One of them fences an incarnation, which can't wait.
     fences: bool,
 }
 
-/// What the order has to agree with.
+/// What the next row has to agree with.
 struct Expected {
     slot: Slot,
     position: Position,
@@ -137,7 +139,7 @@ struct Expected {
 }
 
 impl Replica {
-    /// Follows the order for as long as the node lives.
+    /// Follows the order as long as the node lives.
     pub async fn run(self) {
         let View { next, position, .. } = self.realms.view();
         let mut expected = Expected { slot: next, position, stamp: Stamp(0), time: OrderTime(0) };
@@ -169,7 +171,7 @@ impl Replica {
         }
     }
 
-    /// Waits for the next rows, and has those before them indexed when they are due. An error means that the node ends.
+    /// Waits for the next rows, and has earlier ones indexed when they are due. An error means that the node ends.
     async fn index_meanwhile<T>(
         &self,
         next: impl Future<Output = T>,
@@ -196,12 +198,13 @@ impl Replica {
                 return Err(());
             }
         }
-        // Behind the rows in the storage's queue, so that nothing is deleted before the row that says so is durable.
+        // After the rows in the storage's queue, so that nothing is deleted before the row that releases it is
+        // durable.
         self.release();
         Ok(())
     }
 
-    /// Tells whoever deletes where the log's head is.
+    /// Publishes the log's head to those that delete.
     fn release(&self) {
         self.log.release(self.realms.with(Realms::head));
     }
@@ -219,7 +222,7 @@ impl Replica {
         }
     }
 
-    /// Whether the log is not kept any more from the slot on that this node needs next. Then it has to begin anew.
+    /// Whether the log has been released from the slot that this node needs next. Then it has to start over.
     async fn is_left_behind(&self, slot: Slot) -> bool {
         let left_behind = self.log.is_released(slot).await;
         if left_behind {
@@ -272,8 +275,8 @@ impl Replica {
     }
 
     /// The events of a segment, wherever its body is; retried until a storage has it, or knows that it is released.
-    /// `rows` begin with the segment's: what has to be fetched is fetched together with what follows, into `ahead`, because
-    /// a node that was away has much to fetch, and one of several storage groups fetches what the others keep.
+    /// `rows` begin with the segment's: bodies are fetched together with following ones, into `ahead`, because a node
+    /// that was away has many to fetch, and with several storage groups a node fetches what the others keep.
     async fn segment(
         &self,
         sealed: &SealedSegment,
@@ -313,16 +316,16 @@ impl Replica {
         }
     }
 
-    /// The order may be faster than the bodies that their entries are sending here just now. Rows that come together
-    /// wait together: those who were away are not sent anything.
+    /// The order may be faster than bodies that their entries are just sending here. Rows that arrive together share
+    /// one wait, because a node that was away is not sent anything.
     async fn nearly_here(&self, sealed: &SealedSegment, patience: Instant) -> Option<Bytes> {
-        // Bodies are sent to the storages of their group only.
+        // Bodies are sent only to the storages of their group.
         let index = self.index.as_ref().filter(|index| index.lacks(sealed))?;
         index.arrival(sealed, patience).await;
         self.recent.get(sealed.id)
     }
 
-    /// Counts what was fetched of what the storage lacks.
+    /// Counts the fetched bodies that the storage lacked.
     fn count(&self, fetched: &[SealedSegment]) {
         if let Some(index) = &self.index {
             let lacked = fetched.iter().filter(|sealed| index.lacks(sealed)).count();
@@ -351,7 +354,7 @@ impl Unindexed {
     }
 }
 
-/// The body of a row, where the storage lacks it.
+/// The body of a row, if the storage lacks it.
 fn body_missing(
     index: &dyn SlotIndex,
     row: &Resolution,
@@ -381,7 +384,7 @@ impl Expected {
     }
 }
 
-/// Commands that are obeyed before the next slot is looked for.
+/// Commands to handle before the next slot.
 const COMMANDS_A_TURN: usize = 64;
 
 /// The dispatcher's loop: the only owner of the live index and of the log's tail.
@@ -392,8 +395,8 @@ pub async fn dispatch(
     mut commands: mpsc::Receiver<Command>,
 ) {
     loop {
-        // Commands first: a session that joins is to miss as little as possible. But only so many: the log goes on, however
-        // much sessions have to ask.
+        // Commands first: a joining session should miss as little as possible. But only so many, so that sessions
+        // can't hold up the log.
         for _ in 0..COMMANDS_A_TURN {
             let Ok(command) = commands.try_recv() else { break };
             obey(&mut dispatcher, command);
@@ -402,11 +405,11 @@ pub async fn dispatch(
             biased;
             next = placed.recv() => {
                 let Some(next) = next else { return };
-                // Whoever sees the new tail has been handed all that is before it.
+                // A reader that sees the new tail has been handed everything before it.
                 dispatcher.dispatch(&next);
                 tail.append(next);
             }
-            // A node without clients has no commands: that branch is off then.
+            // Without clients there are no commands, and this branch is off.
             Some(command) = commands.recv() => obey(&mut dispatcher, command),
         }
     }

@@ -1,11 +1,12 @@
-//! How much of the log is kept, and from where on, by what the order itself says of time and size.
+//! How much of the log is kept, and from where on, by the order's own time and sizes.
 //!
-//! Rows are counted as they come. Between some of them stand milestones, and the log is released up to one of those: as
-//! many as keep the steps between them small against the limits, however large the log is.
+//! Rows are counted as they come. Milestones divide them, and the log is released up to one of those. Their number
+//! keeps the steps small compared with the limits, however large the log is.
 //!
-//! Invariant: pure. What is due is at a slot's beginning, all before it is over the limits, and it never moves back.
+//! Invariant: pure. What is due is at a slot's beginning, everything before it exceeds the limits, and it never moves
+//! back.
 //!
-//! Deliberately absent: reading rows and asking (`server`), and whether it is granted (`realm`).
+//! Deliberately absent: reading rows and requesting a release (`server`), and whether it is granted (`realm`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,18 +16,18 @@ use vulpes_raft::order::{Resolution, Step};
 
 use crate::types::head::Head;
 
-/// Steps into which a limit is divided: the log is released in pieces of this part of it.
+/// The log is released in steps of a limit divided by this.
 const STEPS: u64 = 32;
 
-/// Bytes that a slot counts beside its body: its row, and its places in the tables.
+/// Bytes that a slot counts in addition to its body: its row, and its entries in the tables.
 pub const SLOT_BYTES: u64 = 256;
 
 /// How much of the log is kept; without limits, all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// How old an event may become, by the order's own time: what is older than this before the newest one goes.
+    /// Maximum age of an event compared with the newest one, by the order's own time.
     pub age: Option<Duration>,
-    /// Bytes of bodies that are kept, each slot counted with [`SLOT_BYTES`].
+    /// Bytes of bodies to keep, each slot counted with [`SLOT_BYTES`].
     pub size: Option<u64>,
 }
 
@@ -41,21 +42,21 @@ impl Retention {
 #[derive(Clone, Copy, Debug)]
 struct Milestone {
     head: Head,
-    /// That of its first slot: nothing before it is younger.
+    /// The time of its first slot: nothing before it is younger.
     time: OrderTime,
     /// Bytes from it to the next milestone, or the end.
     bytes: u64,
 }
 
-/// What is kept of a log, measured.
+/// Measures what is kept of a log.
 #[derive(Debug)]
 pub struct Gauge {
     limits: Retention,
     /// The next row.
     next: Slot,
-    /// All before it is over the limits.
+    /// Everything before it exceeds the limits.
     due: Head,
-    /// Ascending, none before what is due, and at most some more than [`STEPS`] for each limit.
+    /// Ascending, none before what is due, and only a few more than [`STEPS`] for each limit.
     milestones: VecDeque<Milestone>,
     /// Bytes from the first of them on.
     bytes: u64,
@@ -68,13 +69,13 @@ impl Gauge {
         Self { limits, next: head.slot, due: head, milestones: VecDeque::new(), bytes: 0 }
     }
 
-    /// The slot of the row that is counted next.
+    /// The slot of the next row to count.
     #[must_use]
     pub fn next(&self) -> Slot {
         self.next
     }
 
-    /// From where on the log is to be kept.
+    /// The place from which on the log should be kept.
     #[must_use]
     pub fn due(&self) -> Head {
         self.due
@@ -108,7 +109,7 @@ impl Gauge {
         self.limits.size.is_some_and(far) || self.limits.age.is_some_and(long)
     }
 
-    /// Whether the step before the second milestone is over a limit.
+    /// Whether the step before the second milestone exceeds a limit.
     fn is_over(&self, second: &Milestone, newest: &Resolution) -> bool {
         let old = |age| second.time.0.saturating_add(millis(age)) <= newest.time().0;
         self.limits.size.is_some_and(|size| self.bytes > size) || self.limits.age.is_some_and(old)
@@ -200,7 +201,7 @@ mod tests {
                 prop_assert!(first <= at && rows[first].base == due.position);
                 let kept: u64 = rows[first..=at].iter().map(cost).sum();
                 if let Some(size) = size {
-                    // One step and one body may be kept beyond it.
+                    // One step and one body may be kept in addition.
                     prop_assert!(kept <= size + size / STEPS + 2 * (20_000 + SLOT_BYTES));
                 }
                 if let (Some(age), true) = (age, first > 0) {

@@ -1,7 +1,7 @@
 //! A node's live subscriptions by realm and pattern.
 //!
-//! Invariant: [`Index::find`] gives every target whose pattern matches, each once, in ascending order. What is remembered
-//! of topics does not grow with how long they are.
+//! Invariant: [`Index::find`] gives every target whose pattern matches, each once, in ascending order. The size of
+//! the cache does not depend on the length of topics.
 //!
 //! Deliberately absent: matching itself (`patterns`), sessions and mailboxes.
 
@@ -20,10 +20,10 @@ pub(super) struct Target {
     pub(super) id: SubscriptionId,
 }
 
-/// Topics whose targets are remembered; all are forgotten when there are more, or when a subscription changes.
+/// Topics with cached targets; the cache is emptied when there are more, or when a subscription changes.
 const REMEMBERED_TOPICS: usize = 16_384;
 
-/// Bytes of the texts of such topics and of their targets; past it, all are forgotten.
+/// Bytes of the texts of such topics and of their targets; beyond it, the cache is emptied.
 const REMEMBERED_BYTES: usize = 16 << 20;
 
 #[derive(Debug, Default)]
@@ -104,7 +104,7 @@ mod tests {
         prop_oneof![parts, prefix]
     }
 
-    /// What goes before: mostly nothing, and sometimes as many parts as the trie is deep, or nearly.
+    /// A prefix: mostly empty, and sometimes about as many parts as the trie is deep.
     fn any_depth() -> impl Strategy<Value = String> {
         let deep = (DEPTH - 2..DEPTH + 2).prop_map(|count| "a/".repeat(count));
         prop_oneof![3 => Just(String::new()), 1 => deep]

@@ -1,9 +1,9 @@
-//! Patterns with what stands for them, ready to be asked which of them a topic fits: exact topics by hash, patterns by
-//! a trie of their first parts, prefixes by their text.
+//! Patterns and their targets, ready to find those that a topic fits: exact topics by hash, patterns by a trie of
+//! their first parts, prefixes by their text.
 //!
-//! Invariant: [`Patterns::search`] gives every target whose pattern matches, each once, in ascending order. Nothing here
-//! recurses, and the depth of the trie does not grow with how long patterns are. No topic costs more than matching the
-//! patterns one by one.
+//! Invariant: [`Patterns::search`] gives every target whose pattern matches, each once, in ascending order. Nothing
+//! here recurses, and the depth of the trie does not grow with the length of patterns. No topic costs more than
+//! matching the patterns one by one.
 //!
 //! Deliberately absent: realms, sessions and mailboxes.
 
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::types::topic::{Pattern, PatternPart, PatternParts, Topic, INDEXED_PARTS};
 
-/// How deep the trie is. Patterns that go on for longer are matched one by one where it ends.
+/// Depth of the trie in parts. Longer patterns are matched one by one where it ends.
 pub(super) const DEPTH: usize = INDEXED_PARTS;
 
 /// Patterns of one realm.
@@ -68,8 +68,8 @@ impl<T: Copy + Ord> Patterns<T> {
         found
     }
 
-    /// The longest prefix of a text comes last of those that are not behind it in their order, unless another text comes
-    /// between: then what they have in common is the longest that there can be.
+    /// The longest prefix of a text is the last key that is not greater, unless another text comes between: then no
+    /// prefix can be longer than what the two have in common.
     fn search_prefixes(&self, text: &str, found: &mut Vec<T>) {
         let mut bound = Bound::Included(text);
         loop {
@@ -95,14 +95,14 @@ fn common(a: &str, b: &str) -> usize {
     common
 }
 
-/// Adds to targets in ascending order.
+/// Inserts into targets in ascending order.
 fn add<T: Copy + Ord>(targets: &mut Vec<T>, target: T) {
     if let Err(at) = targets.binary_search(&target) {
         targets.insert(at, target);
     }
 }
 
-/// Takes out of targets in ascending order; tells whether none are left.
+/// Removes from targets in ascending order; returns whether none are left.
 fn take<T: Ord>(targets: &mut Vec<T>, target: T) -> bool {
     if let Ok(at) = targets.binary_search(&target) {
         targets.remove(at);
@@ -116,7 +116,7 @@ type Number = usize;
 /// Where a trie begins.
 const ROOT: Number = 0;
 
-/// Patterns part by part. The nodes stand side by side, so that a deep trie is dropped as a flat one is.
+/// Patterns part by part. The nodes are in one list, so that dropping a deep trie does not recurse.
 #[derive(Debug)]
 struct Trie<T> {
     nodes: Vec<Node<T>>,
@@ -130,9 +130,9 @@ struct Node<T> {
     one: Option<Number>,
     /// Targets whose pattern ends here.
     here: Vec<T>,
-    /// Targets whose pattern goes on with anything from here.
+    /// Targets whose pattern continues with anything from here.
     rest: Vec<T>,
-    /// Patterns that go on beyond the depth of the trie, with their targets.
+    /// Patterns that continue beyond the depth of the trie, with their targets.
     deep: BTreeMap<PatternParts, Vec<T>>,
 }
 
@@ -180,7 +180,7 @@ impl<T> Default for Trie<T> {
     }
 }
 
-/// Where a pattern stands in its last node.
+/// Where a pattern ends in its last node.
 enum End {
     Here,
     Rest,
@@ -222,7 +222,7 @@ impl<T: Copy + Ord> Trie<T> {
         child
     }
 
-    /// Takes a target of a pattern out, and the nodes that led to it alone.
+    /// Removes a target of a pattern, and the nodes that only it used.
     fn remove(&mut self, pattern: &PatternParts, target: T) {
         let mut way = Vec::new();
         let mut at = ROOT;
@@ -272,8 +272,8 @@ impl<T: Copy + Ord> Trie<T> {
     }
 
     fn search(&self, topic: &Topic, found: &mut Vec<T>) {
-        // The nodes that the parts so far lead to. No wildcard in the first part matches a topic that begins with `$` (MQTT
-        // 5 section 4.7.2).
+        // The nodes that the parts so far lead to. A wildcard in the first part does not match a topic that begins
+        // with `$` (MQTT 5 section 4.7.2).
         let mut hidden = topic.is_reserved();
         let mut here = vec![ROOT];
         let mut next = Vec::new();
@@ -308,7 +308,7 @@ mod tests {
         Pattern::from_mqtt(text).unwrap()
     }
 
-    /// Patterns and topics of as many parts as a text can have.
+    /// Patterns and topics with as many parts as a text can have.
     #[test]
     fn depth_costs_no_stack() {
         let deep = "/".repeat(crate::types::limits::TOPIC - 1);
@@ -331,7 +331,7 @@ mod tests {
         assert!(patterns.parts.nodes[ROOT].is_empty());
     }
 
-    /// One client may have ten thousand filters for one topic, as replays from different places.
+    /// One client may have ten thousand filters for one topic, such as replays from different places.
     #[test]
     fn what_is_taken_out_leaves_nothing_behind() {
         let mut patterns = Patterns::default();

@@ -12,7 +12,7 @@ fn realm() -> Realm {
     Realm::new("r").unwrap()
 }
 
-/// A slot with one event a topic; the test holds it as the log's recent slots do.
+/// A slot with one event per topic; the test keeps it alive, as the log's recent slots do.
 fn placed(slot: u64, topics: &[&str]) -> Arc<Placed> {
     let mut open = OpenSegment::default();
     for topic in topics {
@@ -59,7 +59,7 @@ fn join(id: u64, pattern: &str, at: Option<u64>, mailbox: Option<Mailbox>) -> Jo
     }
 }
 
-/// What is in a mailbox now: slot and wanted subscriptions of the first topic; and whether it was closed.
+/// The contents of a mailbox: slot and wanted subscriptions of the first topic; and whether it was closed.
 fn drain(deliveries: &mut Deliveries) -> (Vec<(u64, Vec<u64>)>, bool) {
     let mut context = Context::from_waker(std::task::Waker::noop());
     let mut found = Vec::new();
@@ -141,7 +141,7 @@ fn nothing_is_held_for_a_session() {
     };
     assert_eq!(is_there(), (Slot(1), true));
     assert_eq!(is_there(), (Slot(2), false));
-    // Nor for one that is to join: it reads what is gone from the log.
+    // Nor for one that joins: it reads what is gone from the log.
     let gone = Err(JoinError { next: Slot(3) });
     assert_eq!(dispatcher.join(join(6, "a", Some(1), None)), gone);
     assert_eq!(dispatcher.join(join(6, "a", Some(3), None)), Ok(Slot(3)));
@@ -160,7 +160,7 @@ fn a_session_that_gave_its_mailbox_up_joins_with_a_new_one() {
     assert_eq!(drain(&mut deliveries), (vec![(2, vec![5])], false));
 }
 
-/// A session's place moved past what was in its mailbox, and what it was to be sent was left out when it came back.
+/// A session's place moved past its mailbox's contents, and these were skipped when it came back.
 #[tokio::test]
 async fn a_task_that_has_had_its_turn_does_not_take_its_mailbox_for_empty() {
     let mut dispatcher = Dispatcher::new(Slot(1));

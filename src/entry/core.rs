@@ -1,11 +1,11 @@
 //! The entry's write path as a state machine: from batches of events to answers.
 //!
-//! Inputs are batches, the end of a turn, and what storages, sync and the followed log said. Outputs are polled
-//! ([`Core::poll`]) and have to be drained before the next turn.
+//! Inputs are batches, the end of a turn, and news from storages, sync and the followed log. Outputs are polled
+//! ([`Core::poll`]), and have to be drained before the next turn.
 //!
-//! Invariant: every ticket is answered once, per session in order. "Stored" is only said of what sync or the log
-//! placed, "not stored" only of what the log shows can't be placed any more. Memory is bounded: one open segment, one
-//! batch that waits for room, and the pending segments.
+//! Invariant: every ticket is answered once, per session in order. The answer is "stored" only for what sync or the
+//! log placed, and "not stored" only for what the log shows can't be placed any more. Memory is bounded: one open
+//! segment, one batch that waits for room, and the pending segments.
 //!
 //! Deliberately absent: sockets, tasks and clocks (`driver`).
 
@@ -43,46 +43,46 @@ use crate::types::event::{Event, SessionId};
 use crate::types::limits;
 use crate::types::moment::Moment;
 
-/// First pause before something that failed is tried again, in milliseconds. Each further one is twice as long.
+/// First pause before a retry, in milliseconds. Each further one is twice as long.
 const BACKOFF_FIRST: u64 = 50;
 
-/// Longest pause before something that failed is tried again, in milliseconds.
+/// Longest pause before a retry, in milliseconds.
 const BACKOFF_LAST: u64 = 1600;
 
 /// Consecutive publishes of one session.
 #[derive(Debug, Clone)]
 pub struct Batch<A> {
     pub session: SessionId,
-    /// The incarnation that the session lives in: with that, the session is over, and nothing of it may come later.
-    /// None for what belongs to no session that all nodes know.
+    /// The incarnation in which the session lives. When that ends, the session is over, and none of its publishes may
+    /// come later. None for publishes outside of a session that all nodes know.
     pub incarnation: Option<Incarnation>,
     /// The session's sequence number of the first event.
     pub first: u64,
-    /// Each within [`limits::EVENT`], or a session's own, which is within what a segment holds.
+    /// Each within [`limits::EVENT`], or a session's own event, which fits a segment.
     pub events: Vec<Event>,
     /// Where the answers go.
     pub answers: A,
 }
 
 impl<A> Batch<Option<A>> {
-    /// What the node publishes itself, for no session. Nobody is told what becomes of it: that is seen in the order.
+    /// Publishes of the node itself, without a session. They get no answer: their outcome shows in the order.
     pub fn own(events: Vec<Event>) -> Self {
         Self { session: SessionId(0), incarnation: None, first: 0, events, answers: None }
     }
 }
 
-/// Something the core wants done.
+/// A request of the core.
 #[derive(Debug)]
 pub(super) enum Output<A> {
     /// Ask sync for an incarnation; answered by [`Core::opened`].
     Open { request: u64 },
     /// Announce the incarnation to a storage and ask for credit; answered by [`Core::begun`].
     Begin { storage: NodeId, incarnation: Incarnation },
-    /// A segment was sealed; readers near the tail will want its body soon.
+    /// A segment was sealed; readers near the tail will soon need its body.
     Sealed(SealedBody),
-    /// Have a body kept; answered by [`Core::voted`].
+    /// Send a body to a storage; answered by [`Core::voted`].
     Keep { storage: NodeId, body: SealedBody },
-    /// Tell a storage that it is not sent what it has not got through this segment; answered by [`Core::told`].
+    /// Tell a storage that it will not be sent the bodies it lacks through this segment; answered by [`Core::told`].
     Skip { storage: NodeId, through: AdvanceSegment },
     /// Propose to sync; answered by [`Core::proposed`].
     Propose { call: u64, segments: Vec<SealedSegment> },
@@ -90,7 +90,7 @@ pub(super) enum Output<A> {
     Regroup,
     /// Renew the lease; answered by [`Core::renewed`].
     Renew { incarnation: Incarnation },
-    /// Tell a session what became of its publishes.
+    /// Tell a session the outcome of its publishes.
     Answer { to: A, answer: Answer },
 }
 
@@ -119,7 +119,7 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// When to try again after so many failures before this one.
+/// When to retry after so many failures before this one.
 fn backoff(now: Moment, failures: u32) -> Moment {
     after(now, (BACKOFF_FIRST << failures.min(8)).min(BACKOFF_LAST))
 }
@@ -156,12 +156,12 @@ impl<A: Clone> Core<A> {
         self
     }
 
-    /// The next thing it wants done.
+    /// The next request.
     pub(super) fn poll(&mut self) -> Option<Output<A>> {
         self.outputs.pop_front()
     }
 
-    /// Whether there is something to do before more batches are taken.
+    /// Whether outputs have to be drained before more batches are taken.
     pub(super) fn has_output(&self) -> bool {
         !self.outputs.is_empty()
     }
@@ -212,7 +212,7 @@ impl<A: Clone> Core<A> {
         }
     }
 
-    /// A storage answered the begin of an incarnation: with its credit, or not.
+    /// A storage answered the begin of an incarnation, with its credit or a failure.
     pub(super) fn begun(
         &mut self,
         storage: NodeId,
@@ -269,7 +269,7 @@ impl<A: Clone> Core<A> {
         }
     }
 
-    /// A storage was told what it is not sent.
+    /// A storage was told which bodies it will not be sent.
     pub(super) fn told(
         &mut self,
         storage: NodeId,
@@ -284,7 +284,7 @@ impl<A: Clone> Core<A> {
         let vote = kept.vote;
         vote.storage == storage
             && vote.segment == id
-            // Of a segment that has its place meanwhile, only the credit is of interest.
+            // For a segment that has its place meanwhile, only the credit matters.
             && self.pending.body(id).is_none_or(|body| {
                 vote.checksum == body.checksum && vote.length as usize == body.body.len()
             })
@@ -331,7 +331,7 @@ impl<A: Clone> Core<A> {
                 self.place(id, checksum, *place, now);
             }
             SegmentOutcome::Gap { .. } => {
-                // An earlier proposal was overtaken on its way: all go again, in order, once none is under way.
+                // An earlier proposal was overtaken: all are proposed again, in order, once no call is under way.
                 self.proposer.wait_for_all();
                 self.pending.propose_again(id, call);
             }
@@ -345,15 +345,15 @@ impl<A: Clone> Core<A> {
                 self.lose(id.incarnation, now);
             }
             SegmentOutcome::Conflict | SegmentOutcome::Forgotten => {
-                // Neither happens unless two writers share an incarnation. Only the log can tell what became of it,
-                // and an opening makes sure that the log shows an end.
+                // Both happen only if two writers share an incarnation. Only the log can tell the outcome, and an
+                // opening makes sure that the log shows an end.
                 tracing::error!(%id, "sync does not know this segment as ours; opening anew");
                 self.lose(id.incarnation, now);
             }
         }
     }
 
-    /// Sync named the storage groups.
+    /// Sync sent the storage groups.
     pub(super) fn regrouped(&mut self, result: Result<StorageGroups, OrderError>, now: Moment) {
         self.proposer.regrouped(result.is_ok(), now);
         if let Ok(groups) = result {
@@ -379,7 +379,7 @@ impl<A: Clone> Core<A> {
         }
     }
 
-    /// The followed log shows its next step.
+    /// The next step of the followed log.
     pub(super) fn observed(&mut self, resolution: &Resolution, now: Moment) {
         if !self.life.shows(resolution.slot) {
             return;
@@ -429,18 +429,18 @@ impl<A: Clone> Core<A> {
     fn lose(&mut self, incarnation: Incarnation, now: Moment) {
         if self.life.lose(incarnation, now) {
             tracing::warn!(%incarnation, "the entry's incarnation is lost; asking for another");
-            // Its sessions end with it: what is not sealed must not turn up under the next one, behind their wills.
+            // Its sessions end with it: unsealed events must not turn up in the next one, after their wills.
             self.writer.discard();
         }
     }
 
-    /// The entry ends: whatever is unanswered stays unknown.
+    /// The entry ends: the outcome of everything unanswered is unknown.
     pub(super) fn end(&mut self) {
         self.pending.give_up(PublishError::Unknown, &mut self.outputs);
         self.writer.end(&mut self.outputs);
     }
 
-    /// Describes itself.
+    /// Reports its state.
     pub(super) fn report(&self, into: &mut EntryStatus) {
         into.incarnation = self.life.live();
         into.open_events = self.writer.open_events();

@@ -1,10 +1,10 @@
 //! The entry's task: one owner of the core, one loop: wait, handle, flush.
 //!
 //! Invariant: the task never waits for a storage, for sync or for a session. Calls are futures that it polls itself;
-//! their number is bounded by what may be on the way to each storage and the core's own limits. All calls end, by a timeout if need
-//! be.
+//! their number is limited by what may be on the way to each storage and by the core's own limits. Every call ends,
+//! if need be by a timeout.
 //!
-//! Deliberately absent: every decision. They are the core's.
+//! Deliberately absent: decisions. The core makes them.
 
 mod handle;
 
@@ -40,7 +40,7 @@ use crate::types::answer::{Answer, PublishError};
 use crate::types::limits;
 use crate::types::moment::Moment;
 
-/// How long a storage may take to keep a body before another one, or it itself, is tried again.
+/// Time limit for a storage to keep a body, before another one, or the same one again, is tried.
 const KEEP_TIMEOUT: Duration = Duration::from_secs(3);
 
 const _: () = assert!(
@@ -48,7 +48,7 @@ const _: () = assert!(
     "a connection that lost a call is replaced only if the call ends by its own deadline"
 );
 
-/// How long sync may take to answer.
+/// Time limit for sync to answer.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Batches taken in one turn, so that votes and outcomes don't wait behind them.
@@ -57,15 +57,15 @@ const TURN_BATCHES: usize = 256;
 /// Messages of the followed log taken in one turn.
 const TURN_OBSERVED: usize = 64;
 
-/// Timers are set this much ahead when there is nothing to wait for.
+/// How far ahead timers are set when there is nothing to wait for.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// What an entry needs to know.
+/// The configuration of an entry.
 pub struct EntryConfig {
     pub node: NodeId,
     /// All storages that may be in a group.
     pub storages: Vec<Arc<dyn Keeper>>,
-    /// How long sync waits for a sign of life before it closes an incarnation. Renewed at a third of it.
+    /// How long sync waits for a sign of life before it closes an incarnation. It is renewed after a third of that.
     pub lease: Duration,
     pub tuning: EntryTuning,
 }
@@ -80,15 +80,15 @@ pub struct Entry {
     batches: mpsc::Receiver<Submitted>,
     observed: mpsc::Receiver<Arc<Vec<Resolution>>>,
     status: watch::Sender<EntryStatus>,
-    /// Where the core's moments count from.
+    /// The origin of the core's moments.
     start: Instant,
-    /// Nobody can submit any more.
+    /// No more batches can be submitted.
     closing: bool,
     /// The node is stopping.
     stopped: bool,
 }
 
-/// A call that is over.
+/// A completed call.
 enum Done {
     Opened(Result<Opened, OrderError>),
     Begun(NodeId, Incarnation, Result<u32, KeepError>),
@@ -101,7 +101,8 @@ enum Done {
 
 impl Entry {
     /// Starts an entry's task. It runs until its last handle is dropped and everything is answered, until the log it
-    /// follows ends, or until sync says that the node is stopping; what is unanswered then, is answered as unknown.
+    /// follows ends, or until sync says that the node is stopping; whatever is unanswered then is answered as
+    /// unknown.
     ///
     /// `observed` is the followed log from before this call on, every slot once, in order.
     pub fn start(
@@ -139,7 +140,7 @@ impl Entry {
             self.core.end_turn(now);
             self.flush();
             self.status.send_modify(|status| self.core.report(status));
-            // A timer that goes off early does no harm, so it is moved only if it would go off too late.
+            // A timer that fires early does no harm, so it is moved only if it would fire too late.
             let deadline = self.deadline();
             if timer.is_elapsed() || deadline < armed {
                 armed = deadline;
@@ -181,7 +182,7 @@ impl Entry {
         }
     }
 
-    /// Takes everything that is there already.
+    /// Takes everything that is already there.
     fn drain(&mut self) {
         while let Some(Some(done)) = self.calls.next().now_or_never() {
             self.done(done);
@@ -191,7 +192,7 @@ impl Entry {
             self.observe(Some(rows));
         }
         for _ in 0..TURN_BATCHES {
-            // What was sealed on the way goes out first.
+            // Segments sealed meanwhile go out first.
             if !self.takes_batches() || self.core.has_output() {
                 break;
             }
@@ -252,7 +253,7 @@ impl Entry {
         }
     }
 
-    /// Some errors are for good; the core tries again after the others.
+    /// Some errors are permanent; the core retries after the others.
     fn check(&mut self, error: Option<&OrderError>) {
         match error {
             Some(OrderError::Shutdown) => self.stopped = true,
@@ -261,7 +262,7 @@ impl Entry {
         }
     }
 
-    /// Does what the core wants done.
+    /// Carries out the core's requests.
     fn flush(&mut self) {
         while let Some(output) = self.core.poll() {
             match output {
@@ -329,7 +330,7 @@ impl Entry {
         })
     }
 
-    /// Answers whatever is unanswered, so that no session waits for an entry that is gone.
+    /// Answers everything unanswered, so that no session waits for an entry that is gone.
     fn end(mut self) {
         self.core.end();
         self.flush();
@@ -357,7 +358,7 @@ fn give(to: &AnswerTo, answer: Answer) {
     }
 }
 
-/// What a storage answers, or that it doesn't in time.
+/// A storage's answer, or a timeout.
 async fn in_time<T>(
     storage: NodeId,
     call: impl std::future::Future<Output = Result<T, KeepError>>,
@@ -366,7 +367,7 @@ async fn in_time<T>(
     timeout(KEEP_TIMEOUT, call).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// What sync answers, or that nobody knows.
+/// Sync's answer, or an unknown outcome.
 async fn answered<T>(
     call: impl std::future::Future<Output = Result<T, OrderError>>,
 ) -> Result<T, OrderError> {

@@ -1,9 +1,9 @@
-//! Sync, as an entry sees it: who grants incarnations and gives sealed segments their place.
+//! Sync, as an entry sees it: it grants incarnations and gives sealed segments their place.
 //!
 //! Invariant: every call may be repeated. A repeated opening gets the same incarnation, a repeated proposal the same
-//! outcome, so that an entry which doesn't know what became of a call simply makes it again.
+//! outcome, so an entry that does not know a call's outcome simply repeats it.
 //!
-//! Deliberately absent: leaders and addresses. Whoever implements [`Ordering`] finds them.
+//! Deliberately absent: leaders and addresses. Implementations of [`Ordering`] find them.
 
 use futures::future::BoxFuture;
 use vulpes_raft::ids::{Incarnation, NodeId};
@@ -21,14 +21,14 @@ pub struct Opened {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lease {
     Held,
-    /// It was closed or fenced, and nothing of it is resolved from now on.
+    /// It was closed or fenced, and none of its segments is resolved from now on.
     Lost,
 }
 
 /// Why sync gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
-    /// Nothing has happened: no leader was reached, or there are no storage groups yet. Ask again later.
+    /// Nothing has happened: no leader was reached, or there are no storage groups yet. Retry later.
     #[error("sync can't be reached; is a majority of the sync nodes running?")]
     Unavailable,
     /// It may or may not have happened. Ask again to learn.
@@ -42,25 +42,25 @@ pub enum OrderError {
     Shutdown,
 }
 
-/// What an entry asks of sync.
+/// An entry's requests to sync.
 pub trait Ordering: Send + Sync + 'static {
     /// Begins a new incarnation of an entry, which fences all older ones. The same `request` gets the same
-    /// incarnation for as long as that one is open.
+    /// incarnation while that one is open.
     fn open(&self, entry: NodeId, request: u64) -> BoxFuture<'_, Result<Opened, OrderError>>;
 
-    /// Has segments placed, in number order. As many outcomes as segments, in their order.
+    /// Proposes segments, in number order. Returns one outcome per segment, in their order.
     fn propose(
         &self,
         segments: Vec<SealedSegment>,
     ) -> BoxFuture<'_, Result<Vec<SegmentOutcome>, OrderError>>;
 
-    /// Keeps an incarnation from being closed for silence. A proposal does so too.
+    /// Renews the lease of an incarnation, so that it is not closed for silence. A proposal does so too.
     fn renew(
         &self,
         entry: NodeId,
         incarnation: Incarnation,
     ) -> BoxFuture<'_, Result<Lease, OrderError>>;
 
-    /// The storage groups as they stand now.
+    /// The current storage groups.
     fn groups(&self) -> BoxFuture<'_, Result<StorageGroups, OrderError>>;
 }

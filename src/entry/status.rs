@@ -1,8 +1,8 @@
-//! What an entry tells about itself, for the status page.
+//! An entry's state, for the status page.
 //!
-//! Invariant: a picture of one moment, at the end of a turn. Nothing is decided by it.
+//! Invariant: a snapshot at the end of a turn. Nothing is decided by it.
 //!
-//! Deliberately absent: history. Counters only grow; whoever wants rates compares two pictures.
+//! Deliberately absent: history. Counters only grow; to get rates, compare two snapshots.
 
 use vulpes_raft::ids::{Incarnation, NodeId};
 
@@ -24,7 +24,7 @@ pub struct EntryStatus {
     pub counters: Counters,
 }
 
-/// How a storage stands with an entry.
+/// A storage as an entry sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StorageStatus {
     pub node: NodeId,
@@ -34,7 +34,7 @@ pub struct StorageStatus {
     pub outstanding: usize,
 }
 
-/// What has happened since the entry started.
+/// Counters since the entry started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub incarnations: u64,
@@ -42,7 +42,7 @@ pub struct Counters {
     pub events_sealed: u64,
     pub segments_resolved: u64,
     pub events_resolved: u64,
-    /// Segments that were sealed, but never found a place because their incarnation ended.
+    /// Segments that were sealed, but never got a place because their incarnation ended.
     pub segments_lost: u64,
     /// Events whose publishers were told that the outcome is unknown.
     pub events_expired: u64,

@@ -1,6 +1,6 @@
-//! Sync as the entry's tests know it: the sequencer's rules in few lines.
+//! A model of sync for the entry's tests: the sequencer's rules in a few lines.
 //!
-//! Invariant: the log only grows, and says all that was ever answered.
+//! Invariant: the log only grows, and contains everything that was ever answered.
 //!
 //! Deliberately absent: everything replicated.
 
@@ -16,7 +16,7 @@ use vulpes_raft::order::{
 
 use super::order::{Lease, Opened};
 
-/// The sequencer of one entry, and of others that are only noise.
+/// The sequencer of one entry; other entries are only noise.
 #[derive(Debug)]
 pub(super) struct SyncModel {
     entry: NodeId,
@@ -26,7 +26,7 @@ pub(super) struct SyncModel {
     next_position: Position,
     /// How often a proposal came too early.
     pub(super) gaps: u64,
-    /// What a quorum of sync members has the bodies of.
+    /// Segments whose bodies a quorum of sync members has.
     pub(super) held: BTreeSet<AdvanceSegment>,
     pub(super) groups: StorageGroups,
     pub(super) log: Vec<Resolution>,

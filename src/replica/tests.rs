@@ -1,4 +1,4 @@
-//! A replica on a storage whose power goes: what subscribers, the storage and the node are told.
+//! A replica on a storage that loses power: what subscribers, the storage and the node see.
 
 use std::sync::Mutex;
 
@@ -40,14 +40,14 @@ fn log_of(storage: &Storage, realms: &Realms) -> Log {
     log(tail, vec![Arc::new(StorageClient::local(storage.clone(), Reads::inline()))]).1
 }
 
-/// What a replica said of some slots.
+/// A replica's output for some slots.
 struct Told {
     placed: mpsc::Receiver<Arc<Placed>>,
     notices: mpsc::Receiver<Vec<Notice>>,
 }
 
 impl Told {
-    /// Checks it against the slots that the replica was to go through, however far it came.
+    /// Compares it with the slots that the replica should cover, as far as it came.
     fn check(&mut self, log: &[Logged], from: Slot) {
         let (_, applied) = fold(log);
         let mut slots = log.iter().zip(applied).skip(from.0 as usize - 1);
@@ -70,7 +70,7 @@ impl Told {
     }
 }
 
-/// Runs a replica from what its storage has to where the order is shown.
+/// Runs a replica from its storage's last slot to the end of the shown order.
 async fn run(disk: &TestDisk, log: &[Logged], shown: usize, time: Option<Duration>) -> TestDisk {
     let (storage, recent) = open(disk);
     let realms = storage.state().unwrap();
@@ -109,7 +109,7 @@ async fn run(disk: &TestDisk, log: &[Logged], shown: usize, time: Option<Duratio
     disk.cut_power()
 }
 
-/// All that a reader of the log gets from the storage alone.
+/// Everything that a reader of the log gets from the storage alone.
 async fn replay(disk: &TestDisk, log: &[Logged]) {
     let (storage, _) = open(disk);
     let reader = log_of(&storage, &storage.state().unwrap());
@@ -142,7 +142,7 @@ impl Order for Paced {
     }
 }
 
-/// An index that lacks no body, and notes when it gets which slots.
+/// An index that lacks no body, and records when it gets which slots.
 struct Noting {
     begun: Instant,
     noted: Mutex<Vec<(u128, Vec<u64>)>>,
@@ -283,7 +283,7 @@ proptest! {
     }
 }
 
-/// Sessions that ask for ever, as fast as they are heard, do not hold up the log.
+/// Sessions that send commands without end do not hold up the log.
 #[tokio::test]
 async fn a_flood_of_commands_does_not_hold_up_the_log() {
     let row = fold::log(&[0]).remove(0).row;

@@ -1,7 +1,7 @@
-//! The entry's incarnation: asked for, held, lost, and what the followed log has shown of it.
+//! The entry's incarnation: requested, held, lost, and what the followed log has shown of it.
 //!
-//! Invariant: a segment is said not to be stored only if the log was seen without a hole from its incarnation's
-//! opening to its end. An incarnation whose end the log has shown is never taken up again.
+//! Invariant: a segment counts as not stored only if the log was seen without a hole from its incarnation's opening
+//! to its end. An incarnation whose end the log has shown is never resumed.
 //!
 //! Deliberately absent: the segments themselves (`pending`).
 
@@ -10,11 +10,11 @@ use vulpes_raft::ids::{Incarnation, Slot};
 use super::{after, backoff};
 use crate::types::moment::Moment;
 
-/// The least time between two incarnations, in milliseconds: two processes under one node id must not fence each other
-/// at full speed.
+/// Shortest time between two incarnations, in milliseconds: it slows down two processes with one node id that fence
+/// each other.
 pub(super) const REOPEN_PAUSE: u64 = 1000;
 
-/// Where the entry stands with sync.
+/// The entry's state with sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     /// It has to ask for an incarnation.
@@ -34,16 +34,16 @@ enum Renewal {
     Asked,
 }
 
-/// One entry's lives, one after the other.
+/// An entry's incarnations, one after the other.
 #[derive(Debug)]
 pub(super) struct Life {
     standing: Standing,
-    /// Names the request for an incarnation, so that a repeat is known as one.
+    /// Names the request for an incarnation, so that a repeat is recognized.
     request: u64,
     failures: u32,
     opened_at: Option<Moment>,
     renewal: Renewal,
-    /// How long to be silent before asking for a renewal, in milliseconds.
+    /// Silence before asking for a renewal, in milliseconds.
     renew_every: u64,
     shown: Shown,
 }
@@ -87,7 +87,7 @@ impl Life {
         }
     }
 
-    /// The request for an incarnation, if one is due now. It counts as made.
+    /// The request for an incarnation, if one is due now. It counts as sent.
     pub(super) fn ask(&mut self, now: Moment) -> Option<u64> {
         match self.standing {
             Standing::Without { ask_at } if ask_at <= now => {
@@ -98,7 +98,7 @@ impl Life {
         }
     }
 
-    /// Sync granted an incarnation. `false`: it is over already, or nobody asked.
+    /// Sync granted an incarnation. `false`: it is over already, or was not requested.
     pub(super) fn granted(&mut self, incarnation: Incarnation, now: Moment) -> bool {
         if self.standing != Standing::Asking {
             return false;
@@ -115,7 +115,7 @@ impl Life {
         true
     }
 
-    /// Sync did not answer the request; it is made again later.
+    /// Sync did not answer the request; it is repeated later.
     pub(super) fn not_granted(&mut self, now: Moment) {
         if self.standing == Standing::Asking {
             self.standing = Standing::Without { ask_at: backoff(now, self.failures) };
@@ -149,7 +149,7 @@ impl Life {
         self.renewal = Renewal::Due { at: after(now, self.renew_every) };
     }
 
-    /// The incarnation to renew, if that is due now. It counts as asked for.
+    /// The incarnation to renew, if that is due now. The renewal counts as sent.
     pub(super) fn renew(&mut self, now: Moment) -> Option<Incarnation> {
         let incarnation = self.current()?;
         match self.renewal {
@@ -161,14 +161,14 @@ impl Life {
         }
     }
 
-    /// A renewal got no answer; it is asked for again soon.
+    /// A renewal got no answer; it is repeated soon.
     pub(super) fn not_renewed(&mut self, now: Moment) {
         if self.renewal == Renewal::Asked {
             self.renewal = Renewal::Due { at: backoff(now, 2) };
         }
     }
 
-    /// The log shows this slot next. `false`: it has shown it before.
+    /// The log's next slot. `false`: it was shown before.
     pub(super) fn shows(&mut self, slot: Slot) -> bool {
         if self.shown.last.is_some_and(|last| slot <= last) {
             return false;
@@ -200,7 +200,7 @@ impl Life {
         self.shown.whole == Some(incarnation)
     }
 
-    /// When it wants to ask for something.
+    /// When its next request is due.
     pub(super) fn deadline(&self) -> Option<Moment> {
         match (self.standing, self.renewal) {
             (Standing::Without { ask_at }, _) => Some(ask_at),

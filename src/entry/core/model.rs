@@ -1,9 +1,10 @@
-//! Random schedules of the core against a model of sync and of three storages: whatever is lost, late, repeated or
-//! overtaken, answers are true, in order, and given once.
+//! Random schedules of the core against a model of sync and of three storages: even if messages are lost, late,
+//! repeated or overtaken, answers are true, in order, and given once.
 //!
-//! Invariant: the model alone decides what is true; what the core believes is only ever compared with it.
+//! Invariant: only the model decides what is true; the core's view is only compared with it.
 //!
-//! Deliberately absent: holes in the log, and a second writer under one incarnation, which the scripts have (`tests`).
+//! Deliberately absent: holes in the log, and a second writer under one incarnation; the scripts have these
+//! (`tests`).
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ use crate::types::answer::Stored;
 const NODE: NodeId = NodeId(7);
 const SESSIONS: u64 = 3;
 
-/// Bytes on the way to a storage, where that is to be little: two small segments or so.
+/// Bytes on the way to a storage with little room: about two small segments.
 const NARROW: usize = 400;
 
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +40,7 @@ enum Op {
     Noise,
 }
 
-/// What becomes of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Done,
@@ -68,16 +69,16 @@ struct World {
     core: Core<u64>,
     now: Moment,
     sync: SyncModel,
-    /// How much of the log the core was shown.
+    /// How much of the log the core has seen.
     shown: usize,
     bodies: BTreeMap<AdvanceSegment, SealedBody>,
     storages: [BTreeSet<AdvanceSegment>; 5],
-    /// What was sent to each, or is.
+    /// What was sent to each, or is on the way.
     sent: [BTreeSet<AdvanceSegment>; 5],
-    /// How often one was told.
+    /// How many skips were sent.
     skips: u64,
     most_bytes: usize,
-    /// Through where each was told, or is, what it is not sent.
+    /// Through which segment each storage was told, or is being told, that it will not be sent the bodies it lacks.
     told: [Option<AdvanceSegment>; 5],
     calls: Vec<Output<u64>>,
     submitted: [u64; SESSIONS as usize],
@@ -191,8 +192,8 @@ impl World {
         assert!(self.calls.len() < most, "calls are bounded: {}", self.calls.len());
     }
 
-    /// Every storage that answers was sent what lacks votes, or is told that it is not; and none has more on the way to it
-    /// than it has room for.
+    /// Every storage that answers was sent the bodies that lack votes, or is told that it will not be; and none has
+    /// more on the way to it than it has room for.
     fn check_sent(&self) {
         let mut status = EntryStatus::default();
         self.core.report(&mut status);
@@ -301,7 +302,7 @@ impl World {
         assert_eq!(events[place..place + expected.len()], expected);
     }
 
-    /// Whether two storages of its group have a body: that is a quorum of each.
+    /// Whether two storages of its group have a body: a quorum in every group.
     fn quorum_holds(&self, segment: &SealedSegment) -> bool {
         let group = self.sync.groups.of(segment.shard).unwrap().members.iter();
         let storages = group.map(|member| &self.storages[member.node.0 as usize - 1]);
@@ -317,7 +318,7 @@ impl World {
             .collect()
     }
 
-    /// Everything works again: what was lost is noticed, and all that waits finds an end.
+    /// Everything works again: losses are noticed, and everything that waits ends.
     fn heal(&mut self) {
         for round in 0..200 {
             if round >= 10 && self.core.unanswered() == 0 && self.core.pending.is_empty() {
@@ -333,7 +334,7 @@ impl World {
         panic!("it never comes to rest: {:?}", self.core);
     }
 
-    /// What the log says at the end.
+    /// What the log contains at the end.
     fn check_log(&self) {
         let mut last = [None; SESSIONS as usize];
         for resolution in &self.sync.log {
@@ -348,7 +349,7 @@ impl World {
     }
 }
 
-/// How often the schedules came to what.
+/// How often the schedules had which outcome.
 #[derive(Debug, Default)]
 struct Coverage {
     stored: Cell<u64>,
@@ -384,7 +385,7 @@ impl Coverage {
     }
 }
 
-/// What the cluster is.
+/// The kind of cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Three storages, which are the sync members: segments are proposed early.
@@ -403,7 +404,7 @@ fn run(kind: Kind, narrow: bool, ops: Vec<Op>, coverage: &Coverage) {
     world.turn();
     world.heal();
     assert_eq!(world.answered, world.submitted);
-    // Whatever happened, later publishes go on.
+    // Whatever happened, later publishes succeed.
     let before = world.stored;
     for session in 0..SESSIONS {
         world.step(Op::Submit { session, count: 2, large: false });

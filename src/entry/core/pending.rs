@@ -1,10 +1,10 @@
-//! Sealed segments of one incarnation that have no place yet: their votes, their proposals, their tickets.
+//! Sealed segments of one incarnation that have no place yet: their votes, proposals and tickets.
 //!
-//! Invariant: numbers are dense from the front on. A segment is proposed only with a quorum of storage votes, or early:
-//! then sync sees to it that a quorum has the body where it has the place. And only when every earlier one has a place,
-//! is proposed, or goes with it. Tickets are answered in number order.
+//! Invariant: numbers are dense from the front on. A segment is proposed with a quorum of storage votes, or early; in
+//! the early case sync ensures that a quorum has the body wherever it has the place. It is proposed only when every
+//! earlier one has a place, is proposed, or is in the same call. Tickets are answered in number order.
 //!
-//! Deliberately absent: when to propose or send again (`core`), and who has credit (`storages`).
+//! Deliberately absent: when to propose or send again (`core`), and which storage has credit (`storages`).
 
 use std::collections::VecDeque;
 
@@ -31,7 +31,7 @@ struct Sealed<A> {
     body: SealedBody,
     /// The storages that voted, ascending.
     votes: Vec<NodeId>,
-    /// They are a quorum.
+    /// The votes are a quorum.
     kept: bool,
     /// It may be proposed without votes.
     early: bool,
@@ -51,10 +51,10 @@ enum Stage {
     Placed(Place),
 }
 
-/// What placing a segment made known.
+/// The result of placing a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Placing {
-    /// It has its place, now or since before, or is none of ours any more. So many are settled with it.
+    /// It has its place, now or since before, or is no longer ours. This many are settled with it.
     Done { segments: u64, events: u64 },
     /// The place was given to another body under this name.
     Conflict,
@@ -77,7 +77,7 @@ impl<A> Sealed<A> {
         }
     }
 
-    /// Has it wait for what it lacks, or for the next proposal.
+    /// Waits for missing votes, or for the next proposal.
     fn unpropose(&mut self) {
         self.stage = if self.kept || self.early { Stage::Ready } else { Stage::Collecting };
     }
@@ -97,7 +97,7 @@ impl<A> Pending<A> {
         self.bytes
     }
 
-    /// The incarnation they are all of.
+    /// Their common incarnation.
     pub(super) fn incarnation(&self) -> Option<Incarnation> {
         self.segments.front().map(|segment| segment.body.id.incarnation)
     }
@@ -136,8 +136,8 @@ impl<A> Pending<A> {
         });
     }
 
-    /// The segments that storages are to have sent to them, with the votes they have: those that lack a quorum, and those
-    /// that go early to every one, because sync members wait for them.
+    /// The segments to send to storages, with their votes: those that lack a quorum, and early ones to every storage,
+    /// because sync members wait for them.
     pub(super) fn lacking(&self) -> impl Iterator<Item = (&SealedBody, &[NodeId])> {
         self.segments
             .iter()
@@ -146,7 +146,7 @@ impl<A> Pending<A> {
             .map(|segment| (&segment.body, segment.votes.as_slice()))
     }
 
-    /// The shard of the oldest segment, where that lacks votes.
+    /// The shard of the oldest segment, if that lacks votes.
     pub(super) fn collecting(&self) -> Option<Shard> {
         let oldest = self.segments.front().filter(|oldest| oldest.stage == Stage::Collecting);
         oldest.map(|oldest| oldest.body.shard)
@@ -167,15 +167,15 @@ impl<A> Pending<A> {
         segment.count(groups);
     }
 
-    /// Counts all votes anew, because the groups changed.
+    /// Recounts all votes, because the groups changed.
     pub(super) fn recount(&mut self, groups: &StorageGroups) {
         for segment in &mut self.segments {
             segment.count(groups);
         }
     }
 
-    /// Takes what can be proposed now into a call: a run of segments that are ready, with no gap before it. What goes
-    /// early has no votes in it.
+    /// Takes what can be proposed now into a call: a run of ready segments, with no gap before it. Early ones have no
+    /// votes in it.
     pub(super) fn propose(&mut self, call: u64) -> Vec<SealedSegment> {
         let mut proposal = Vec::new();
         for segment in &mut self.segments {
@@ -201,13 +201,14 @@ impl<A> Pending<A> {
         }
     }
 
-    /// Sync does not take a segment early: it waits for votes from now on. False where it did that before.
+    /// Sync does not take a segment early: it waits for votes from now on. False if it already did.
     pub(super) fn wait_for_votes(&mut self, id: AdvanceSegment) -> bool {
         let Some(at) = self.index(id) else { return false };
         std::mem::take(&mut self.segments[at].early)
     }
 
-    /// A segment has its place. Answers the tickets of it and its followers as far as they stand in line.
+    /// A segment has its place. Answers its tickets and those of its followers, as far as no earlier segment lacks a
+    /// place.
     pub(super) fn place(
         &mut self,
         id: AdvanceSegment,
@@ -234,7 +235,7 @@ impl<A> Pending<A> {
         Placing::Done { segments, events }
     }
 
-    /// Answers what has waited too long; the segments stay.
+    /// Answers expired tickets; the segments stay.
     pub(super) fn expire(&mut self, now: Moment, outputs: &mut VecDeque<Output<A>>) -> u64 {
         let mut expired = 0;
         for segment in &mut self.segments {
@@ -250,7 +251,7 @@ impl<A> Pending<A> {
         expired
     }
 
-    /// Nothing of the incarnation gets a place any more: gives everything up, with this answer. Returns how many
+    /// The incarnation's segments get no place any more: gives up all of them, with this answer. Returns how many
     /// segments had no place.
     pub(super) fn give_up(
         &mut self,
@@ -266,7 +267,7 @@ impl<A> Pending<A> {
         lost
     }
 
-    /// Takes the first one out and answers its tickets. Returns how many events it has.
+    /// Takes out the first one and answers its tickets. Returns its number of events.
     fn pop(
         &mut self,
         outcome: Result<Place, PublishError>,

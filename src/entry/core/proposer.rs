@@ -1,7 +1,7 @@
-//! The calls to sync that propose segments: how many are under way, and when the next one may go.
+//! The calls to sync that propose segments: how many are under way, and when the next one may be made.
 //!
-//! Invariant: never more than [`PROPOSALS_IN_FLIGHT`] calls at once. After a gap, nothing is proposed until no call is
-//! under way; after a failure, not before its pause is over; with a stale group, not before a fresh one is known.
+//! Invariant: at most [`PROPOSALS_IN_FLIGHT`] calls at once. After a gap, nothing is proposed until no call is under
+//! way; after a failure, not before its pause is over; with a stale group, not before a fresh one is known.
 //!
 //! Deliberately absent: which segments are ready (`pending`).
 
@@ -13,7 +13,7 @@ use crate::types::moment::Moment;
 /// Most proposals an entry has under way at once.
 pub(super) const PROPOSALS_IN_FLIGHT: usize = 4;
 
-/// What proposes.
+/// Makes the proposals.
 #[derive(Debug, Default)]
 pub(super) struct Proposer {
     calls: Vec<Call>,
@@ -35,12 +35,12 @@ pub(super) struct Call {
     pub(super) segments: Vec<(AdvanceSegment, u64)>,
 }
 
-/// Whether the storage group can be trusted.
+/// Whether the known storage group is current.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum GroupAge {
     #[default]
     Fresh,
-    /// Sync counts another quorum: it has to be asked for the group.
+    /// Sync counts another quorum: the group has to be requested.
     Stale {
         ask_at: Moment,
     },
@@ -88,8 +88,8 @@ impl Proposer {
         Some(self.calls.remove(at))
     }
 
-    /// A call that began after so many failures brought no answer. Those that were under way together fail together, mostly
-    /// with the leader that they went to: the first one decides how long the pause is.
+    /// A call that began after so many failures got no answer. Calls that were under way together usually fail
+    /// together, with the leader that they went to: only the first one sets the pause.
     pub(super) fn failed(&mut self, since: u32, now: Moment) {
         if since == self.failures {
             self.not_before = Some(backoff(now, self.failures));
@@ -107,16 +107,16 @@ impl Proposer {
         self.waits_for_all = true;
     }
 
-    /// Sync does not take a quorum of ours for one.
+    /// Sync does not accept our quorum.
     pub(super) fn group_is_stale(&mut self, now: Moment) {
         if self.group == GroupAge::Fresh {
-            // Where the fresh group changes nothing, because it came from a member behind the others, pauses grow.
+            // If the fresh group changes nothing, because it came from a member that is behind, pauses grow.
             self.group = GroupAge::Stale { ask_at: now };
             self.failed(self.failures, now);
         }
     }
 
-    /// Whether to ask for the group now. It counts as asked for.
+    /// Whether to request the group now. It counts as requested.
     pub(super) fn asks_for_group(&mut self, now: Moment) -> bool {
         let due = matches!(self.group, GroupAge::Stale { ask_at } if ask_at <= now);
         if due {
@@ -133,7 +133,7 @@ impl Proposer {
         }
     }
 
-    /// When it wants to go on by itself.
+    /// When it has to act without further input.
     pub(super) fn deadline(&self) -> Option<Moment> {
         match self.group {
             GroupAge::Stale { ask_at } => Some(ask_at),

@@ -1,11 +1,11 @@
-//! The storages of all groups: their credit, what is on the way to them, and when to try them again.
+//! The storages of all groups: their credit, the bodies on the way to them, and when to retry them.
 //!
-//! Credit paces sealing, and nothing else: what is sealed goes to every storage of its group, the slowest one too, because
-//! sync members wait for it. A storage that is slower than all others has room for a number and bytes of its own.
+//! Credit only paces sealing. A sealed segment goes to every storage of its group, even the slowest, because sync
+//! members wait for it. Each storage has a limit of its own for the number and bytes on the way to it.
 //!
-//! Invariant: nothing is sent to a storage past that room, and nothing twice at once; what it is not sent for want of room,
-//! it is told. A storage has no credit before it has answered a begin of the current incarnation, nor after it failed until
-//! it answers the next one, and is sent nothing without.
+//! Invariant: nothing is sent to a storage beyond that limit, and nothing twice at once; a storage is told what it is
+//! not sent for lack of room. It has credit only after it has answered a begin of the current incarnation; after a
+//! failure, only once it answers the next begin. Without credit it is sent nothing.
 //!
 //! Deliberately absent: votes, which belong to the segments (`pending`).
 
@@ -19,15 +19,15 @@ use crate::segment::SealedBody;
 use crate::types::limits;
 use crate::types::moment::Moment;
 
-/// How many shards are looked at for each group to find one whose group has room. Those of all groups are among them: see
+/// How many shards to check per group to find one whose group has room. All groups are among them: see
 /// [`Shard::next`].
 const LOOKED_AT: usize = 3;
 
-/// The groups as last heard of, with what is known of each member.
+/// The latest known groups, and the state of each member.
 #[derive(Debug)]
 pub(super) struct Storages {
     groups: StorageGroups,
-    /// The most credit that is made use of.
+    /// The most credit that is used.
     most_credit: u32,
     /// Bytes on the way to one storage.
     most_bytes: usize,
@@ -43,10 +43,10 @@ struct Storage {
     /// 0 while it has to begin.
     credit: u32,
     in_flight: Vec<Sent>,
-    /// Of the newest segment that it was not sent for want of room, it is to be told, or was.
+    /// The newest segment that it was not sent for lack of room; it has been told so, or has to be.
     skipped: Option<AdvanceSegment>,
     told: Option<AdvanceSegment>,
-    /// It is being told.
+    /// The message is on its way.
     telling: bool,
     contact: Contact,
     /// Failures since it last answered.
@@ -86,12 +86,12 @@ impl Storage {
         }
     }
 
-    /// Whether sealing need not wait for it.
+    /// Whether it has credit for sealing.
     fn has_credit(&self) -> bool {
         self.in_flight.len() < self.credit as usize
     }
 
-    /// Whether so many bytes more can be on the way to it. One body always can.
+    /// Whether so many more bytes fit. One body always does.
     fn has_room(&self, bytes: usize, most: usize) -> bool {
         let sent: usize = self.in_flight.iter().map(|sent| sent.bytes).sum();
         self.in_flight.is_empty()
@@ -118,7 +118,7 @@ impl Default for Storages {
 }
 
 impl Storages {
-    /// Has less credit made use of, and fewer bytes sent at once.
+    /// Limits the credit that is used, and the bytes sent at once.
     pub(super) fn use_at_most(&mut self, credit: u32, bytes: usize) {
         (self.most_credit, self.most_bytes) = (credit, bytes);
     }
@@ -127,7 +127,7 @@ impl Storages {
         &self.groups
     }
 
-    /// A new incarnation begins: every storage has to be told, and grants credit anew.
+    /// A new incarnation begins: every storage is told, and grants credit anew.
     pub(super) fn restart(&mut self, groups: StorageGroups, now: Moment) {
         self.regroup(groups, now);
         for member in &mut self.members {
@@ -137,7 +137,7 @@ impl Storages {
         }
     }
 
-    /// The groups changed. Those who stay keep their credit.
+    /// The groups changed. Members that stay keep their credit.
     pub(super) fn regroup(&mut self, groups: StorageGroups, now: Moment) {
         let mut before = std::mem::take(&mut self.members);
         let members = groups.iter().flat_map(|(first, group)| {
@@ -152,14 +152,14 @@ impl Storages {
         self.groups = groups;
     }
 
-    /// The first shard from this one on, as they are dealt, whose group can have a segment on its way to a quorum at once.
+    /// The first shard from this one on, in the order of dealing, whose group has credit from a quorum.
     pub(super) fn deal(&self, from: Shard) -> Option<Shard> {
         let shards = std::iter::successors(Some(from), |shard| Some(shard.next()));
         let mut shards = shards.take(LOOKED_AT * self.groups.len());
         shards.find(|shard| self.has_credit(*shard))
     }
 
-    /// Whether a group that does not hold this shard could have a segment on its way to a quorum at once.
+    /// Whether a group that does not hold this shard has credit from a quorum.
     pub(super) fn has_credit_beside(&self, shard: Shard) -> bool {
         let own = self.groups.range_of(shard).map(|(first, _)| first);
         let mut others = self.groups.iter().filter(|(first, _)| Some(*first) != own);
@@ -177,8 +177,8 @@ impl Storages {
         self.members.iter().any(|storage| storage.contact == Contact::Begun)
     }
 
-    /// Sends a segment to the storages of its group that have neither voted for it nor have it on the way. Who has no room
-    /// for it is to be told.
+    /// Sends a segment to the storages of its group that have neither voted for it nor have it on the way. A storage
+    /// without room for it has to be told.
     pub(super) fn send(&mut self, body: &SealedBody, voted: &[NodeId], mut to: impl FnMut(NodeId)) {
         let (segment, bytes, most) = (body.id, body.body.len(), self.most_bytes);
         let group = self.groups.range_of(body.shard).map(|(first, _)| first);
@@ -196,7 +196,8 @@ impl Storages {
         }
     }
 
-    /// The storages that are to be told through where they are not sent what they have not got. They count as being told.
+    /// The storages to tell through which segment they will not be sent the bodies they lack. They count as being
+    /// told.
     pub(super) fn tell(&mut self) -> impl Iterator<Item = (NodeId, AdvanceSegment)> + '_ {
         self.members.iter_mut().filter_map(|storage| {
             let due = storage.contact == Contact::Begun && !storage.telling;
@@ -206,7 +207,7 @@ impl Storages {
         })
     }
 
-    /// A storage was told, or nobody knows whether it was.
+    /// A storage was told, or it is not known whether it was.
     pub(super) fn told(
         &mut self,
         storage: NodeId,
@@ -228,23 +229,23 @@ impl Storages {
         let most = self.most_credit;
         let Some(member) = self.get(storage) else { return };
         member.in_flight.retain(|sent| sent.segment != segment);
-        // A late answer from before a failure, or from an older incarnation, is no answer to the begin that is due.
+        // A late answer from before a failure, or from an older incarnation, does not answer the pending begin.
         if member.contact == Contact::Begun {
             member.grant(credit, most);
         }
     }
 
-    /// A storage did not keep a segment, or nobody knows whether it did.
+    /// A storage did not keep a segment, or it is not known whether it did.
     pub(super) fn failed(&mut self, storage: NodeId, segment: AdvanceSegment, now: Moment) {
         let Some(member) = self.get(storage) else { return };
         member.in_flight.retain(|sent| sent.segment != segment);
-        // Of several segments on the way, the first one to fail decides; the others say nothing new.
+        // Of several segments on the way, the first failure decides; the others add nothing.
         if member.contact == Contact::Begun {
             member.lose(now);
         }
     }
 
-    /// A storage answered the begin, or did not.
+    /// A storage answered the begin, or failed.
     pub(super) fn begun(&mut self, storage: NodeId, credit: Option<u32>, now: Moment) {
         let most = self.most_credit;
         let Some(member) = self.get(storage) else { return };
@@ -255,7 +256,7 @@ impl Storages {
         }
     }
 
-    /// The storages to begin with now. They count as being asked from here on.
+    /// The storages to send a begin now. They count as asked.
     pub(super) fn due(&mut self, now: Moment) -> impl Iterator<Item = NodeId> + '_ {
         self.members.iter_mut().filter_map(move |storage| match storage.contact {
             Contact::Due { at } if at <= now => {
@@ -275,7 +276,7 @@ impl Storages {
         due.min()
     }
 
-    /// Writes down how each stands.
+    /// Reports the state of each.
     pub(super) fn report(&self, into: &mut Vec<StorageStatus>) {
         into.clear();
         into.extend(self.members.iter().map(|storage| StorageStatus {

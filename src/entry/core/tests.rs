@@ -1,6 +1,6 @@
-//! Scripts of the core: `> input` lines, each followed by what the core wants done then.
+//! Scripts of the core: `> input` lines, each followed by the core's requests.
 //!
-//! Invariant: a script says everything that happens; what is not written there must not happen.
+//! Invariant: a script lists everything that happens; nothing else may happen.
 //!
 //! Deliberately absent: random schedules (`model`).
 
@@ -65,7 +65,8 @@ fn an_early_segment_is_proposed_while_it_is_being_kept() {
     );
 }
 
-/// The slowest storage is sent all there is room for, which is more than its credit, and told of what it is not sent.
+/// The slowest storage is sent as much as it has room for, which is more than its credit, and told what it is not
+/// sent.
 #[test]
 fn a_storage_without_room_is_told_what_it_is_not_sent() {
     let mut script = String::new();

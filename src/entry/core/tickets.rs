@@ -1,9 +1,9 @@
-//! Tickets: who waits for the fate of which events of one segment.
+//! Tickets: which sessions wait for the outcome of which events of one segment.
 //!
 //! Invariant: a part is answered once, and parts are answered in the order in which they were written, which is the
-//! order of each session. The moments of submission never run backwards from part to part.
+//! order of each session. Submission times never decrease from part to part.
 //!
-//! Deliberately absent: a ticket an event. A part stands for a whole run of them.
+//! Deliberately absent: a ticket per event. A part covers a whole run of them.
 
 use std::collections::VecDeque;
 
@@ -47,7 +47,7 @@ impl<A> Tickets<A> {
         self.parts.push_back(part);
     }
 
-    /// Takes in others, which may be older than some that are here.
+    /// Adds others, which may be older than some existing ones.
     pub(super) fn merge(&mut self, others: Self) {
         self.events += others.events;
         self.parts.extend(others.parts);
@@ -59,12 +59,12 @@ impl<A> Tickets<A> {
         self.events
     }
 
-    /// When the oldest part has waited for as long as publishers are made to wait.
+    /// When the oldest part expires.
     pub(super) fn deadline(&self) -> Option<Moment> {
         self.parts.front().map(|part| deadline_of(part.submitted))
     }
 
-    /// Answers all that is unanswered.
+    /// Answers everything unanswered.
     pub(super) fn answer(
         &mut self,
         outcome: Result<Place, PublishError>,
@@ -75,7 +75,7 @@ impl<A> Tickets<A> {
         }
     }
 
-    /// Answers those parts that have waited too long, with what is known. Returns how many events those were.
+    /// Answers the parts that have expired with the current knowledge. Returns how many events they have.
     pub(super) fn expire(
         &mut self,
         now: Moment,

@@ -1,6 +1,6 @@
-//! The end of a turn: what the core does once all inputs of the moment are in.
+//! The end of a turn: the core's actions once all current inputs are in.
 //!
-//! Invariant: it seals only what can be on its way to a quorum at once, and proposes in number order.
+//! Invariant: it seals only what can be sent to a quorum at once, and proposes in number order.
 //!
 //! Deliberately absent: the inputs (`core`).
 
@@ -12,7 +12,7 @@ use crate::types::answer::PublishError;
 use crate::types::moment::Moment;
 
 impl<A: Clone> Core<A> {
-    /// Time has passed, and no more input comes for now: seals and sends what can be, and asks for what is due.
+    /// The inputs of this moment are in: seals and sends what it can, and requests what is due.
     pub(in crate::entry) fn end_turn(&mut self, now: Moment) {
         let expired = self.pending.expire(now, &mut self.outputs);
         self.counters.events_expired += expired + self.writer.expire(now, &mut self.outputs);
@@ -29,8 +29,9 @@ impl<A: Clone> Core<A> {
         self.propose(now);
     }
 
-    /// Where a storage group has not kept the oldest segment for as long as its publishers wait, and another group could take
-    /// the next one, the entry begins anew without it: what was sealed behind it can't be placed before it.
+    /// If a storage group has not kept the oldest segment within the publishers' time limit, and another group could
+    /// take the next one, the entry starts anew without that group: the segments sealed after it can't be placed
+    /// before it.
     fn pass_by(&mut self, now: Moment) {
         let (Some(shard), Some(incarnation)) = (self.pending.collecting(), self.life.live()) else {
             return;
@@ -43,7 +44,7 @@ impl<A: Clone> Core<A> {
 
     /// Asks sync and storages for what is due.
     fn ask(&mut self, now: Moment) {
-        // Segments of an older incarnation that nobody waits for need not hold up the next one.
+        // Segments of an older incarnation without waiting publishers need not hold up the next one.
         if self.pending.incarnation() != self.life.live() && self.pending.unanswered() == 0 {
             let lost = self.pending.give_up(PublishError::Unknown, &mut self.outputs);
             self.counters.segments_lost += lost;
@@ -66,12 +67,12 @@ impl<A: Clone> Core<A> {
         }
     }
 
-    /// Writes what waits, sealing where that makes room.
+    /// Writes waiting events, and seals if that makes room.
     pub(super) fn write(&mut self) {
         while !self.writer.fill() && self.seal() {}
     }
 
-    /// Seals what is open, where there is something and it can be on its way to a quorum at once.
+    /// Seals the open segment, if it has events and can be sent to a quorum at once.
     fn seal(&mut self) -> bool {
         let Some(incarnation) = self.life.live() else { return false };
         if self.writer.open_events() == 0 || !self.pending.has_room(self.writer.open_size()) {
@@ -85,7 +86,7 @@ impl<A: Clone> Core<A> {
         self.counters.segments_sealed += 1;
         self.counters.events_sealed += u64::from(body.count);
         self.outputs.push_back(Output::Sealed(body.clone()));
-        // The bug is in counting votes, so they are counted.
+        // This planted bug is in counting votes, so votes are counted.
         let early = self.early && !planted(Mutant::AcknowledgeBeforeQuorum);
         self.pending.push(body, tickets, early);
         self.keep();

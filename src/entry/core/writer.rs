@@ -1,9 +1,9 @@
 //! The segment writer: batches go into the open segment, one after the other.
 //!
-//! Invariant: events stand in segments in the order in which their batches came. There is at most one batch that is
-//! not wholly written, and none is taken while there is.
+//! Invariant: events are in segments in the order in which their batches came. At most one batch is partly written,
+//! and no other is taken meanwhile.
 //!
-//! Deliberately absent: when a segment is sealed, which is a matter of credit (`core`).
+//! Deliberately absent: when a segment is sealed, which depends on credit (`core`).
 
 use std::collections::VecDeque;
 use std::mem;
@@ -19,22 +19,22 @@ use crate::types::event::Event;
 use crate::types::limits;
 use crate::types::moment::Moment;
 
-/// The open segment, and what waits for the next one.
+/// The open segment, and the batch that waits for the next one.
 #[derive(Debug)]
 pub(super) struct Writer<A> {
     open: OpenSegment,
     tickets: Tickets<A>,
     rest: Option<Rest<A>>,
-    /// Of events that were never sealed and never will be. Told when all that was sealed before has been answered.
+    /// Tickets of events that were never sealed and never will be. Answered after everything sealed before.
     discarded: Tickets<A>,
     /// Size in bytes at which the open segment takes no more events.
     target: usize,
-    /// The newest moment of submission seen. Sessions stamp their batches by themselves, so that two may come in the
-    /// wrong order by a moment; they are taken as having come together.
+    /// The latest submission time seen. Sessions timestamp their batches themselves, so two may arrive slightly out
+    /// of order; they then count as simultaneous.
     newest: Moment,
 }
 
-/// What is not written yet of a batch.
+/// The part of a batch that is not written yet.
 #[derive(Debug)]
 struct Rest<A> {
     answers: A,
@@ -58,7 +58,7 @@ impl<A> Default for Writer<A> {
 }
 
 impl<A: Clone> Writer<A> {
-    /// Has segments take fewer events.
+    /// Makes segments take fewer events.
     pub(super) fn aim_at(&mut self, target: usize) {
         self.target = target;
     }
@@ -73,7 +73,7 @@ impl<A: Clone> Writer<A> {
         self.open.count()
     }
 
-    /// Bytes that the open segment would have as a body.
+    /// Size in bytes of the open segment as a body.
     pub(super) fn open_size(&self) -> usize {
         self.open.size()
     }
@@ -102,7 +102,7 @@ impl<A: Clone> Writer<A> {
         self.rest = Some(Rest { answers, first, events, submitted: self.newest });
     }
 
-    /// Writes what waits into the open segment, as far as there is room. `false`: it has to be sealed first.
+    /// Writes waiting events into the open segment, as far as there is room. `false`: it has to be sealed first.
     pub(super) fn fill(&mut self) -> bool {
         let Some(mut rest) = self.rest.take() else { return true };
         let offset = self.open.count();
@@ -136,8 +136,8 @@ impl<A: Clone> Writer<A> {
         (body, mem::take(&mut self.tickets))
     }
 
-    /// Answers what has waited too long. Events already written stay and may still find their place; those that never
-    /// found room are given up, so that an outage does not end with a backlog nobody waits for.
+    /// Answers expired tickets. Events already written stay and may still get their place; those that never found
+    /// room are dropped, so that an outage does not end with a backlog without publishers.
     pub(super) fn expire(&mut self, now: Moment, outputs: &mut VecDeque<Output<A>>) -> u64 {
         let mut expired = self.discarded.expire(now, None, outputs);
         expired += self.tickets.expire(now, None, outputs);
@@ -147,29 +147,29 @@ impl<A: Clone> Writer<A> {
         expired
     }
 
-    /// Answers everything that its outcome is unknown, because the entry ends.
+    /// Answers everything with an unknown outcome, because the entry ends.
     pub(super) fn end(&mut self, outputs: &mut VecDeque<Output<A>>) {
         self.discarded.answer(Err(PublishError::Unknown), outputs);
         self.tickets.answer(Err(PublishError::Unknown), outputs);
         self.give_up_rest(outputs);
     }
 
-    /// Begins anew without what is not sealed: none of that is stored, nor ever will be.
+    /// Drops everything unsealed: none of it is stored, nor ever will be.
     pub(super) fn discard(&mut self) {
         self.open = OpenSegment::default();
-        // A batch that came too late for its incarnation may have been discarded ahead of those that are written.
+        // A batch that came too late for its incarnation may have been discarded before the written ones.
         self.discarded.merge(mem::take(&mut self.tickets));
         self.discard_rest();
     }
 
-    /// The same with the batch that waits for room.
+    /// The same for the batch that waits for room.
     pub(super) fn discard_rest(&mut self) {
         if let Some(part) = self.take_rest() {
             self.discarded.push(part);
         }
     }
 
-    /// Answers what was discarded; all that was sealed before it has been answered.
+    /// Answers what was discarded, once everything sealed before it has been answered.
     pub(super) fn settle(&mut self, outputs: &mut VecDeque<Output<A>>) {
         self.discarded.answer(Err(PublishError::NotStored), outputs);
     }

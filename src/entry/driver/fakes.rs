@@ -1,8 +1,8 @@
-//! Storages and a sync that do as they are told.
+//! Storages and a sync whose behavior the tests set.
 //!
 //! Invariant: a storage that votes has the segment; the log is shown in the order in which it grew.
 //!
-//! Deliberately absent: disks and networks; what they do to a call is a delay, or an error.
+//! Deliberately absent: disks and networks; their effect on a call is a delay, or an error.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -89,7 +89,7 @@ impl Keeper for FakeStorage {
     }
 }
 
-/// A sync that takes a millisecond for everything, and tells the log as it grows.
+/// A sync that takes a millisecond for everything, and shows the log as it grows.
 pub(super) struct FakeSync {
     pub(super) model: Mutex<SyncModel>,
     log: mpsc::Sender<Arc<Vec<Resolution>>>,
@@ -148,7 +148,7 @@ impl Ordering for FakeSync {
     }
 }
 
-/// A host whose edges an entry has no business with, but for one number.
+/// A host whose edges an entry does not use, except for one number.
 pub(super) fn host() -> Host {
     struct Nothing;
     impl Net for Nothing {

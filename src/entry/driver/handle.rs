@@ -1,8 +1,8 @@
-//! What sessions hold of an entry.
+//! A session's handle of an entry.
 //!
-//! Invariant: a batch is only handed over where there is room for it; without room it stays with its session.
+//! Invariant: a batch is only handed over if there is room for it; otherwise it stays with its session.
 //!
-//! Deliberately absent: answers. They go to the channel that each batch brings along.
+//! Deliberately absent: answers. They go to the channel that comes with each batch.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::types::limits;
 pub(super) struct Submitted {
     pub(super) batch: Batch,
     pub(super) at: Instant,
-    /// What it takes of [`limits::ENTRY_BATCH_BYTES`], given back when the entry has taken the batch.
+    /// Its share of [`limits::ENTRY_BATCH_BYTES`], released when the entry has taken the batch.
     pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
@@ -32,7 +32,7 @@ pub struct EntryClosed;
 #[derive(Clone, Debug)]
 pub struct EntryHandle {
     batches: mpsc::Sender<Submitted>,
-    /// A permit a byte that may wait for the entry.
+    /// One permit for each byte that may wait for the entry.
     room: Arc<Semaphore>,
     status: watch::Receiver<EntryStatus>,
 }
@@ -51,16 +51,14 @@ impl EntryHandle {
 
     /// Waits for room for one batch. Can be dropped at any time; the place in line is lost then.
     ///
-    /// # Errors
-    /// Where the entry's task is gone.
+    /// # Errors If the entry's task is gone.
     pub async fn reserve(&self) -> Result<Permit<'_>, EntryClosed> {
         self.batches.reserve().await.map(Permit).map_err(|_| EntryClosed)
     }
 
     /// Room for one batch, if there is some now.
     ///
-    /// # Errors
-    /// Where the entry's task is gone.
+    /// # Errors If the entry's task is gone.
     pub fn try_reserve(&self) -> Result<Option<Permit<'_>>, EntryClosed> {
         match self.batches.try_reserve() {
             Ok(permit) => Ok(Some(Permit(permit))),
@@ -71,8 +69,7 @@ impl EntryHandle {
 
     /// Waits for room and hands a batch over.
     ///
-    /// # Errors
-    /// Where the entry's task is gone; nothing of the batch is stored then.
+    /// # Errors If the entry's task is gone; nothing of the batch is stored then.
     pub async fn submit(&self, batch: Batch) -> Result<(), EntryClosed> {
         let bytes: usize = batch.events.iter().map(Event::held).sum();
         let bytes = u32::try_from(bytes.min(limits::ENTRY_BATCH_BYTES)).unwrap_or(u32::MAX);
@@ -89,7 +86,7 @@ impl EntryHandle {
 }
 
 impl Permit<'_> {
-    /// Hands a batch over. Its publishers' time to wait begins now.
+    /// Hands a batch over. Its publishers' time limit starts now.
     pub fn send(self, batch: Batch) {
         self.send_in(batch, None);
     }
@@ -99,7 +96,7 @@ impl Permit<'_> {
     }
 }
 
-/// The other end of an entry that is none: what sessions hand over stays here.
+/// The other end of a fake entry: it collects what sessions hand over.
 #[cfg(test)]
 pub(crate) struct Inbox {
     batches: mpsc::Receiver<Submitted>,

@@ -1,6 +1,6 @@
 //! The entry's task with fake storages and a fake sync, on paused time.
 //!
-//! Invariant: nothing waits without a deadline, so that an answer that never comes fails its test.
+//! Invariant: every wait has a deadline, so an answer that never comes fails its test.
 //!
 //! Deliberately absent: orders of events that only matter to the core, which has its own tests.
 
@@ -194,7 +194,7 @@ async fn without_a_quorum_publishers_learn_that_nobody_knows_and_later_ones_go_o
     bench.entry.submit(session.batch(1)).await.unwrap();
     let answer = session.answer().await;
     assert_eq!((answer.first, answer.count), (3, 1));
-    // The ones before found their places after all, first.
+    // The ones before got their places after all, first.
     assert_eq!(answer.outcome.unwrap().position, Position(4));
 }
 
@@ -213,7 +213,7 @@ async fn a_fenced_entry_opens_anew_and_goes_on() {
         }
         bench.entry.submit(session.batch(1)).await.unwrap();
         let answer = session.answer().await;
-        // Whether it was sealed before the entry learned of it, or after, decides between the two.
+        // Both are possible, depending on whether it was sealed before the entry learned of it.
         assert!(matches!(answer.outcome, Ok(_) | Err(PublishError::NotStored)), "{answer:?}");
         bench.entry.submit(session.batch(1)).await.unwrap();
         assert!(session.answer().await.outcome.is_ok());

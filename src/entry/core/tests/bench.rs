@@ -1,8 +1,8 @@
-//! What runs the scripts: it reads `> input` lines, and writes down what the core wants done after each.
+//! Runs the scripts: it reads `> input` lines, and writes down the core's requests after each.
 //!
-//! Invariant: after every input but `take` the turn ends and all outputs are drained, as the driver does it.
+//! Invariant: after every input except `take` the turn ends and all outputs are drained, as the driver does it.
 //!
-//! Deliberately absent: any judgement but the comparison of texts, and that the core never asks to be woken in the past.
+//! Deliberately absent: any check besides comparing texts, and that the core never asks to be woken in the past.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -45,7 +45,7 @@ struct Bench {
     text: String,
 }
 
-/// Runs a script of an entry whose segments wait for votes, and compares all it says.
+/// Runs a script of an entry whose segments wait for votes, and compares the output.
 pub(super) fn check(script: &str) {
     run(false, script);
 }
@@ -77,7 +77,7 @@ pub(super) fn check_open(script: &str) {
     run(false, &format!("{OPEN}{script}"));
 }
 
-/// The same where segments are proposed as soon as they are sealed.
+/// The same with segments that are proposed as soon as they are sealed.
 pub(super) fn check_early(script: &str) {
     run(true, &format!("{OPEN}{script}"));
 }
@@ -124,7 +124,7 @@ fn place(base: u64) -> Place {
 }
 
 impl Bench {
-    /// Every input but `take` ends the turn.
+    /// Every input except `take` ends the turn.
     fn input(&mut self, words: &[&str]) {
         let now = self.now;
         match words {
