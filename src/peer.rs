@@ -1,18 +1,19 @@
-//! What nodes ask of each other's storages, keeping bodies and fetching bodies and rows; and how entries pass on calls.
+//! Services between nodes: keeping bodies at storages, fetching bodies and rows from them, and passing on calls
+//! between entries.
 //!
 //! | service | asks | answers |
 //! |---|---|---|
 //! | keep | an entry | a storage: its storage votes and credit |
 //! | fetch | any node | a storage: bodies, rows, places, status, the realms' state |
-//! | calls | an entry | an entry: what comes of calls (both talk, nobody waits for an answer) |
+//! | calls | an entry | an entry: the progress of calls (both send, without waiting for answers) |
 //!
-//! Invariant: keeping and fetching have a connection each, so that a vote never waits behind a history replay. A peer's
-//! bytes, whatever they are, end at most the connection they came on.
+//! Invariant: keeping and fetching have separate connections, so that a vote never waits behind a history replay.
+//! Whatever bytes a peer sends, they end at most their own connection.
 //!
-//! Deliberately absent: accepting connections and saying hello (`wire`, and the node's wiring), and repeating calls.
+//! Deliberately absent: accepting connections and the hello (`wire`, and the node's wiring), and repeating calls.
 //!
-//! In reading order: `wire` is what is said; `serve` answers, `lent` for more than one answer; `connection` dials. `calls` is
-//! apart.
+//! In reading order: `wire` has the messages; `serve` answers, `lent` keeps state between answers; `connection`
+//! dials. `calls` is separate.
 
 mod calls;
 mod connection;
@@ -46,23 +47,23 @@ pub use calls::{talk, Talker};
 pub use serve::{serve_fetch, serve_keep};
 pub use wire::Rows;
 
-/// How long keeping a body may take, dialling and waiting for the storage's group commit included. Whoever asks has to
-/// wait longer: a call that was given up before is none that the connection failed, and the connection goes on.
+/// Time limit to keep a body, including dialling and the storage's group commit. Callers have to wait longer: a call
+/// that its caller gave up earlier does not count as a failure of the connection, which then stays.
 pub(crate) const KEEP_DEADLINE: Duration = Duration::from_millis(2_500);
 
-/// How long one read may take, dialling included. Replicas wait for it, and so do their subscribers.
+/// Time limit of one read, including dialling. Replicas wait for it, and so do their subscribers.
 const FETCH_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Why a storage did not give what it was asked for.
+/// Why a fetch from a storage failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// It can't be reached or did not answer in time. Asking again is harmless.
+    /// It can't be reached or did not answer in time. Retrying is harmless.
     #[error("storage {storage} does not answer: {reason}")]
     Unreachable { storage: NodeId, reason: String },
-    /// The node at that address has another disk than the one enrolled: it holds nothing of what was voted for.
+    /// The node at that address has another disk than the enrolled one: it holds nothing that was voted for.
     #[error("storage {storage} lost its disk: {}", vulpes_raft::wire::wiped(*.storage))]
     Wiped { storage: NodeId },
-    /// It turns us away, or is another node. Asking again helps only once an operator has changed something.
+    /// It refuses us, or is another node. Retrying helps only after an operator has changed something.
     #[error("storage {storage} can't be used: {reason}")]
     Refused { storage: NodeId, reason: String },
     /// It answers, but can't read its disk.
@@ -87,11 +88,11 @@ enum Where {
 
 struct Remote {
     peer: Arc<Peer>,
-    /// What its group holds.
+    /// The shards of its group.
     shards: Shards,
     keep: Connector<KeepRequest, KeepAnswer>,
     fetch: Connector<FetchRequest, FetchAnswer>,
-    /// Held while the state is read: a connection has one snapshot.
+    /// Held while the state is read: a connection has only one snapshot.
     reading_state: tokio::sync::Mutex<()>,
 }
 
@@ -102,14 +103,14 @@ impl std::fmt::Debug for StorageClient {
 }
 
 impl StorageClient {
-    /// This node's own storage, read in this way.
+    /// This node's own storage, with this way of reading.
     #[must_use]
     pub fn local(storage: Storage, reads: Reads) -> Self {
         Self { place: Where::Here(storage, reads) }
     }
 
-    /// A storage on another node, whose group holds these shards. It is dialled when it is first asked for something. Where
-    /// `disk` is known, a node with another one is not spoken to.
+    /// A storage on another node, whose group holds these shards. It is dialled at the first request. If `disk` is
+    /// known, a node with another disk is rejected.
     #[must_use]
     pub fn remote(
         host: &Host,
@@ -138,7 +139,7 @@ impl StorageClient {
         }
     }
 
-    /// Which node it is.
+    /// The storage's node.
     #[must_use]
     pub fn node(&self) -> NodeId {
         match &self.place {
@@ -163,11 +164,10 @@ impl StorageClient {
         }
     }
 
-    /// Bodies by name, as many from the front as fit one answer; `None` where it has none, or a damaged one. Whether a
-    /// body is the one that was voted for, the caller checks.
+    /// Bodies by name, as many from the front as fit one answer; `None` if it has none, or a damaged one. The caller
+    /// checks that a body is the one that was voted for.
     ///
-    /// # Errors
-    /// See [`FetchError`].
+    /// # Errors See [`FetchError`].
     pub async fn bodies(
         &self,
         segments: Vec<AdvanceSegment>,
@@ -206,10 +206,9 @@ impl StorageClient {
         }
     }
 
-    /// The row in whose segment a position stands; `None` where it is outside of what the storage has.
+    /// The row whose segment contains a position; `None` if the storage has none.
     ///
-    /// # Errors
-    /// See [`FetchError`].
+    /// # Errors See [`FetchError`].
     pub async fn slot_of(&self, position: Position) -> Result<Option<Resolution>, FetchError> {
         match &self.place {
             Where::Here(storage, reads) => {
@@ -225,10 +224,9 @@ impl StorageClient {
         }
     }
 
-    /// What it holds.
+    /// The storage's status.
     ///
-    /// # Errors
-    /// See [`FetchError`].
+    /// # Errors See [`FetchError`].
     pub async fn status(&self) -> Result<StorageStatus, FetchError> {
         match &self.place {
             Where::Here(storage, _) => self.read(storage.status()),
@@ -239,10 +237,9 @@ impl StorageClient {
         }
     }
 
-    /// The realms' state as the storage has it, at one row of the order.
+    /// The realms' state of the storage, as of one row of the order.
     ///
-    /// # Errors
-    /// See [`FetchError`].
+    /// # Errors See [`FetchError`].
     pub async fn state(&self) -> Result<Realms, FetchError> {
         match &self.place {
             Where::Here(storage, _) => self.read(storage.state()),
@@ -254,10 +251,9 @@ impl StorageClient {
         }
     }
 
-    /// The rows of the realms' state as another node's storage has it, and the row of the order they stand behind.
+    /// The rows of the realms' state of another node's storage, and the row of the order that they belong to.
     ///
-    /// # Errors
-    /// See [`FetchError`]; also where the storage is this node's own.
+    /// # Errors See [`FetchError`]; also if the storage is this node's own.
     pub async fn state_rows(&self) -> Result<(Option<Resolution>, StateRows), FetchError> {
         match &self.place {
             Where::Here(..) => {
@@ -298,7 +294,7 @@ impl StorageClient {
         result.map_err(|error| FetchError::Read { storage: self.node(), error })
     }
 
-    /// The peer answered something that was not asked.
+    /// The peer answered another question.
     fn confused(&self) -> FetchError {
         let reason = "it answers what was not asked; run the same release on all nodes".into();
         FetchError::Refused { storage: self.node(), reason }

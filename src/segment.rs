@@ -6,7 +6,7 @@
 //!          [length of properties, if flagged], [length of kwargs, if flagged], [length of act, if flagged],
 //!          [length of extensions, if flagged], properties, kwargs, act, extensions, args
 //! topics   per topic: length of realm, realm, length of text, text (varint lengths)
-//! sessions per publisher: session u64, tag of its client u64 (0: it has no name)
+//! sessions per publisher: session u64, tag of its client u64 (0: no name)
 //! footer   offset of topics u32, number of topics u32, number of publishers u32, number of events u32  (16 bytes)
 //! ```
 //!
@@ -37,7 +37,7 @@ pub use self::read::{Events, Place, Segment, SegmentError, StoredEvent};
 
 const MAGIC: [u8; 4] = *b"VSG3";
 
-/// Of bodies without extension fields, which are read and no longer written.
+/// Bodies without extension fields, which are read but no longer written.
 const MAGIC_BEFORE_EXTENSIONS: [u8; 4] = *b"VSG2";
 
 const HEADER: usize = 32;
@@ -80,16 +80,16 @@ pub struct OpenSegment {
     count: u32,
     topics: Vec<(Realm, Topic)>,
     topic_index: HashMap<(Realm, Topic), u32>,
-    /// Bytes the topics will take in the dictionary.
+    /// Bytes that the topics will take in the dictionary.
     topics_size: usize,
     publishers: Vec<Publisher>,
     publisher_index: HashMap<Publisher, u32>,
 }
 
-/// A session, and whose it is.
+/// A session, and its client.
 type Publisher = (SessionId, ClientTag);
 
-/// A sealed segment with its body: what goes to the storages. It takes no more events.
+/// A sealed segment with its body, ready for the storages. It takes no more events.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SealedBody {
     pub id: AdvanceSegment,
@@ -100,7 +100,7 @@ pub struct SealedBody {
 }
 
 impl SealedBody {
-    /// What is proposed to sync, with the storages that voted; none where it is proposed early.
+    /// The proposal to sync, with the storages that voted; none for an early proposal.
     #[must_use]
     pub fn proposal(&self, votes: Vec<NodeId>) -> SealedSegment {
         SealedSegment {
@@ -137,7 +137,7 @@ impl OpenSegment {
         self.count
     }
 
-    /// Bytes the body would have if sealed now.
+    /// Size of the body if sealed now.
     #[must_use]
     pub fn size(&self) -> usize {
         self.buffer.len() + self.topics_size + self.publishers.len() * PUBLISHER + FOOTER
@@ -145,9 +145,8 @@ impl OpenSegment {
 
     /// Appends an event and returns its offset.
     ///
-    /// # Errors
-    /// [`SegmentFull`] where it would pass the size or event limit. An event within [`limits::EVENT`] always fits an
-    /// empty segment.
+    /// # Errors [`SegmentFull`] if it would exceed the limits of size or events. An event within [`limits::EVENT`]
+    /// always fits an empty segment.
     pub fn push(&mut self, event: &Event) -> Result<u32, SegmentFull> {
         let room = event.size()
             + event.topic.as_str().len()
@@ -168,7 +167,7 @@ impl OpenSegment {
     }
 
     fn topic_number(&mut self, event: &Event) -> u32 {
-        // Publishers mostly stay on a topic: the last one is found without hashing.
+        // Publishers mostly repeat a topic: the last one is found without hashing.
         if let Some((realm, topic)) = self.topics.last() {
             if *topic == event.topic && *realm == event.realm {
                 return self.topics.len() as u32 - 1;

@@ -1,22 +1,22 @@
 //! A storage: segment bodies and the rows of the order, in the node's file.
 //!
-//! A body that arrives is checked, queued, written in the next group commit and only then voted for. A row of the
-//! order is a few bytes that ride on such a commit, with the rows of the realms' state that it changes; the body it
-//! names is never moved or written twice.
+//! An arriving body is checked, queued, written in the next group commit and only then voted for. A row of the order
+//! is a few bytes in such a commit, together with its changes to the rows of the realms' state; the body it names is
+//! never moved or written twice.
 //!
 //! Invariants:
 //! - A storage vote is given only after the body is fsynced.
-//! - A write lives in the commit queue and not in the future of who asked for it: a dropped future loses nothing.
+//! - A write belongs to the commit queue, not to its caller's future: a dropped future loses nothing.
 //! - Rows are dense, and every segment of the storage's shards in them has its body here.
-//! - The realms' state on disk is that behind the last row: both change in one commit.
+//! - The realms' state on disk is the one after the last row: both change in one commit.
 //! - A body is dropped only once the order shows that its incarnation is fenced, or that its slot is released.
 //!
-//! Deliberately absent: following the order and fetching bodies that are missing (`replica`), and serving others
-//! (`peer`); and folding the log into the realms' state, of which only the rows come here.
+//! Deliberately absent: following the order and fetching missing bodies (`replica`), serving others (`peer`), and
+//! folding the log into the realms' state, whose rows come here ready.
 //!
-//! In reading order: `staging` decides, pure; `arrival` is how bodies come, and `senders` from whom; `tables` are the
-//! bytes on disk; `writer` writes them; `reader` and `snapshot` read, as `reads` says; `release` deletes what is not kept
-//! any more.
+//! In reading order: `staging` decides, pure; `arrival` receives bodies, and `senders` knows from whom; `tables` has
+//! the bytes on disk; `writer` writes them; `reader` and `snapshot` read, under the rules of `reads`; `release`
+//! deletes what is released.
 
 mod arrival;
 mod error;
@@ -62,7 +62,7 @@ pub use reader::Stored;
 pub use reads::Reads;
 pub use snapshot::{StatePage, StateSnapshot};
 
-/// Least share of the queue that one job takes, so that it also bounds the number of jobs.
+/// Smallest share of the queue that one job takes, which also limits the number of jobs.
 const LEAST_SHARE: usize = limits::STORAGE_QUEUE_BYTES / limits::STORAGE_QUEUE;
 
 /// Snapshots of the realms' state that other nodes may be reading at once.
@@ -77,19 +77,19 @@ const _: () = {
 /// What a storage holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorageStatus {
-    /// The oldest slot it has; where it has none, the one it takes next.
+    /// The oldest slot it has; without any, the next one it takes.
     pub oldest: Slot,
-    /// The last slot it has, durably; 0 where it has none.
+    /// The last slot that is durable here; 0 without any.
     pub indexed: Slot,
     /// Bodies, in the order or not.
     pub bodies: u64,
-    /// Bodies without a place in the order, durable or about to be.
+    /// Bodies without a place in the order, durable or queued.
     pub unresolved: u64,
     /// Bodies found damaged and not repaired yet.
     pub damaged: u64,
-    /// Length of its file in bytes; 0 where the disk is a simulated one.
+    /// Length of its file in bytes; 0 on a simulated disk.
     pub file_length: u64,
-    /// The first slot that is kept, as far as it was told: what lies before it is deleted here, or will be.
+    /// The first kept slot, as far as it was told: everything before it is deleted here, or will be.
     pub head: Slot,
 }
 
@@ -101,35 +101,35 @@ pub struct Storage {
 
 struct Inner {
     identity: Identity,
-    /// What the storage's group holds.
+    /// The shards of the storage's group.
     shards: Shards,
     path: PathBuf,
     recent: RecentBodies,
     reader: Reader,
-    /// Locked while something is decided and queued, so that both happen in one order.
+    /// Locked while a decision is made and queued, so that both happen in one order.
     staging: Mutex<Staging>,
     queue: CommitQueue<Job>,
     /// How long a body may wait for a commit that another job starts.
     patience: Duration,
     closed: watch::Receiver<()>,
-    /// Bytes of the queue that are free.
+    /// Free bytes of the queue.
     room: Arc<Semaphore>,
     durable: Arc<Durable>,
-    /// What may be on its way here.
+    /// Knows which bodies may be on their way here.
     senders: Mutex<Senders>,
-    /// Counts bodies that came, and whatever else ends waiting for one.
+    /// Counts arrivals, and everything else that ends the wait for a body.
     arrivals: watch::Sender<u64>,
-    /// Bodies of log entries and of slots that had to be fetched, because they had not come by themselves.
+    /// Bodies of log entries and slots that had to be fetched, because they had not arrived by themselves.
     fetched: AtomicU64,
-    /// How often such a body was waited for in vain.
+    /// How often waiting for such a body timed out.
     late: AtomicU64,
-    /// What comes before bodies are deleted.
+    /// Called before bodies are deleted.
     deleting: OnceLock<Deleting>,
-    /// The first slot that is kept, as far as it was told.
+    /// The first kept slot, as far as it was told.
     head: AtomicU64,
-    /// Held while the ends of what is here are moved.
+    /// Held while an end of the stored log is moved.
     ends: tokio::sync::Mutex<()>,
-    /// Room for snapshots that others read.
+    /// Permits for snapshots that other nodes read.
     snapshots: Arc<Semaphore>,
 }
 
@@ -140,12 +140,11 @@ impl std::fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Takes up what a node's file holds of its storage, and joins the file's group commit. Of the order's segments, the
-    /// bodies of those in `shards` are kept. Bodies that arrive are also put into `recent`. Each waits at most `patience` for a commit that another job starts: a sync member's, where one
-    /// has joined the file, too.
+    /// Loads the storage's part of a node's file, and joins the file's group commit. Of the order's segments, the
+    /// bodies of those in `shards` are kept. Arriving bodies are also put into `recent`. Each waits at most
+    /// `patience` for a commit that another job starts, such as one of a sync member that shares the file.
     ///
-    /// # Errors
-    /// Where the file is damaged, or can't be read.
+    /// # Errors If the file is damaged, or can't be read.
     pub fn open(
         file: &File,
         identity: &Identity,
@@ -186,7 +185,7 @@ impl Storage {
         self.inner.staging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which node this storage is.
+    /// The node of this storage.
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.inner.identity.node
@@ -204,7 +203,7 @@ impl Storage {
         self.inner.room.clone().acquire_many_owned(share).await.ok()
     }
 
-    /// Queues work that was decided with the staging locked, and still is, and whose share of the queue is granted.
+    /// Queues work that was decided with the staging still locked, and that has its share of the queue.
     fn submit(&self, work: Work, permit: OwnedSemaphorePermit) -> Result<(), Closing> {
         let job = Job { work, permit, patience: self.inner.patience };
         self.inner.queue.try_submit(job).map_err(|error| match error {
@@ -213,12 +212,12 @@ impl Storage {
         })
     }
 
-    /// Queues the next rows of the order, all or none, each with its body where this storage lacks it (see
-    /// [`Storage::lacks`]), and with what goes with it. They are durable once [`Storage::indexed`] says so. Where an entry opens or closes, bodies of
-    /// its fenced incarnations that were not resolved are discarded.
+    /// Queues the next rows of the order, all or none, each with its body if this storage lacks it (see
+    /// [`Storage::lacks`]), and with its other changes. They are durable once [`Storage::indexed`] says so. When an
+    /// entry opens or closes, unresolved bodies of its fenced incarnations are discarded.
     ///
-    /// # Errors
-    /// Where the rows are not the next ones, contradict those before, or lack a body that has to come with them.
+    /// # Errors If the rows are not the next ones, contradict earlier ones, or lack a body that has to come with
+    /// them.
     pub async fn index(&self, rows: Vec<IndexedRow>) -> Result<(), IndexError> {
         let mut weight = 0;
         for row in &rows {
@@ -239,15 +238,15 @@ impl Storage {
         self.submit(Work::Index { writes }, permit).map_err(|Closing| IndexError::Closed)
     }
 
-    /// To be awaited before bodies are deleted because of the order through a slot.
+    /// Awaited before bodies are deleted because of the order through a slot.
     async fn before_deleting(&self, through: Slot) {
         if let Some(deleting) = self.inner.deleting.get() {
             deleting(through).await;
         }
     }
 
-    /// Whether a body has to be given to [`Storage::index`] with its row: it is of this storage's shards, and the very one
-    /// that was voted for is not here, nor queued.
+    /// Whether [`Storage::index`] needs the body together with its row: it belongs to this storage's shards, and the
+    /// very one that was voted for is neither here nor queued.
     #[must_use]
     pub fn lacks(&self, sealed: &SealedSegment) -> bool {
         self.staging().lacks(sealed)
@@ -255,8 +254,7 @@ impl Storage {
 
     /// Whether a body of this name is here, or queued, and not known to be damaged.
     ///
-    /// # Errors
-    /// Where the disk can't be read.
+    /// # Errors If the disk can't be read.
     pub fn holds(&self, id: AdvanceSegment) -> Result<bool, ReadError> {
         let standing = {
             let staging = self.staging();
@@ -284,11 +282,10 @@ impl Storage {
         self.inner.durable.tail()
     }
 
-    /// A body that is durable here, its checksum compared. Whether it is the one that was resolved, the caller
-    /// compares. One found damaged is noted: see [`Storage::damaged`].
+    /// A body that is durable here, with its checksum verified. The caller has to check that it is the one that was
+    /// resolved. A damaged one is remembered: see [`Storage::damaged`].
     ///
-    /// # Errors
-    /// Where it is damaged, or the disk can't be read.
+    /// # Errors If it is damaged, or the disk can't be read.
     pub fn body(&self, id: &AdvanceSegment) -> Result<Option<Bytes>, ReadError> {
         let body = self.inner.reader.body(*id);
         if let Err(ReadError::Damaged(id)) = body {
@@ -304,10 +301,9 @@ impl Storage {
         self.staging().damaged().collect()
     }
 
-    /// Writes a body over a damaged one, and returns when that is durable.
+    /// Writes a body over a damaged one, and returns once that is durable.
     ///
-    /// # Errors
-    /// Where it is not the body that was voted for, or nothing of that name is held.
+    /// # Errors If it is not the body that was voted for, or no body of that name is held.
     pub async fn replace(&self, sealed: &SealedSegment, body: Bytes) -> Result<(), ReplaceError> {
         let (id, checksum) = (sealed.id, sealed.checksum);
         if !is_body_of(sealed, &body) {
@@ -339,68 +335,62 @@ impl Storage {
 
     /// Durable rows from a slot on, at most `max` and [`limits::READ_ROWS`].
     ///
-    /// # Errors
-    /// Where the disk can't be read.
+    /// # Errors If the disk can't be read.
     pub fn rows(&self, from: Slot, max: usize) -> Result<Vec<Resolution>, ReadError> {
         self.inner.reader.rows(from, max)
     }
 
-    /// Durable rows from a slot on, with what is hidden in them: at most `max` and [`limits::READ_ROWS`], and fewer where
-    /// much is hidden.
+    /// Durable rows from a slot on with their hidden events: at most `max` and [`limits::READ_ROWS`], and fewer if
+    /// many events are hidden.
     ///
-    /// # Errors
-    /// Where the disk can't be read.
+    /// # Errors If the disk can't be read.
     pub fn rows_and_hidden(&self, from: Slot, max: usize) -> Result<Stored, ReadError> {
         self.inner.reader.rows_and_hidden(from, max)
     }
 
-    /// The realms' state behind the last durable row.
+    /// The realms' state after the last durable row.
     ///
-    /// # Errors
-    /// Where the disk, or a row, can't be read.
+    /// # Errors If the disk, or a row, can't be read.
     pub fn state(&self) -> Result<Realms, ReadError> {
         self.inner.reader.snapshot(None)?.load()
     }
 
     /// The same, to be read page by page by another node.
     ///
-    /// # Errors
-    /// [`ReadError::Busy`] where [`STATE_SNAPSHOTS`] are being read already; where the disk can't be read.
+    /// # Errors [`ReadError::Busy`] if [`STATE_SNAPSHOTS`] are being read already; another error if the disk can't be
+    /// read.
     pub fn snapshot(&self) -> Result<StateSnapshot, ReadError> {
         let place = self.inner.snapshots.clone().try_acquire_owned();
         let place = place.map_err(|_| ReadError::Busy)?;
         self.inner.reader.snapshot(Some(place))
     }
 
-    /// The oldest slot that is here; the next one to come where there is none.
+    /// The oldest slot that is here; without any, the next one to come.
     ///
-    /// # Errors
-    /// Where the disk can't be read.
+    /// # Errors If the disk can't be read.
     pub fn oldest(&self) -> Result<Slot, ReadError> {
         let oldest = self.inner.reader.oldest()?;
         Ok(oldest.unwrap_or_else(|| Next::after(self.tail().as_ref()).slot))
     }
 
-    /// The row in whose segment a position stands; `None` where it is outside of what is durable here.
+    /// The row whose segment contains a position; `None` if no durable row does.
     ///
-    /// # Errors
-    /// Where the disk can't be read.
+    /// # Errors If the disk can't be read.
     pub fn slot_of(&self, position: Position) -> Result<Option<Resolution>, ReadError> {
         self.inner.reader.slot_of(position)
     }
 
-    /// Takes nothing more, and returns once the file is closed, so that opening it again need not look for what a crash
-    /// left behind: when the file's other writers are gone too. Clones answer that the storage is shutting down.
+    /// Takes nothing more, and returns once the file is closed, which also needs its other writers to be gone.
+    /// Opening it again then needs no recovery. Clones answer that the storage is shutting down.
     pub async fn close(&self) {
         self.inner.queue.close();
-        // Nothing is ever sent: the channel closes behind the file.
+        // Nothing is ever sent: the channel closes after the file.
         let _ = self.inner.closed.clone().changed().await;
     }
 
-    /// What is here.
+    /// What is stored here.
     ///
-    /// # Errors
-    /// Where the disk can't be read.
+    /// # Errors If the disk can't be read.
     pub fn status(&self) -> Result<StorageStatus, ReadError> {
         let (unresolved, damaged) = {
             let staging = self.staging();
@@ -412,7 +402,7 @@ impl Storage {
             bodies: self.inner.reader.bodies()?,
             unresolved,
             damaged,
-            // Its length is asked for by name: no file is opened, and a simulated disk has none of that name.
+            // The length comes from the path, without opening the file; a simulated disk has no such file.
             file_length: std::fs::metadata(&self.inner.path).map_or(0, |file| file.len()),
             head: Slot(self.inner.head.load(Ordering::Relaxed)),
         })
@@ -422,8 +412,8 @@ impl Storage {
 /// The commit queue is closed: the node is ending.
 struct Closing;
 
-/// Bodies from the front, as many as fit one answer; `None` where this storage has none or a damaged one. One that is not on
-/// disk yet counts: a sync member asks for what its leader has just taken.
+/// Bodies from the front, as many as fit one answer; `None` if this storage has none or a damaged one. Bodies that
+/// are only queued count: a sync member asks for what its leader has just received.
 pub(crate) fn read_bodies(
     storage: &Storage,
     segments: &[AdvanceSegment],

@@ -1,12 +1,12 @@
-//! A link between two entries, for calls: numbered batches of messages, each way, for as long as it lasts.
+//! A link between two entries, for calls: numbered batches of messages in both directions, as long as it lasts.
 //!
-//! A link that breaks is not repaired: whoever was on it ends what was under way, and the next one begins anew.
+//! A broken link is not repaired: each side ends the calls that were on it, and the next link starts fresh.
 //!
-//! Invariant: messages arrive in the order in which they were sent, each once, or the link ends. While either side waits
-//! for the other, both say something every [`BEAT`], and a link on which nothing is heard for [`SILENCE`] has ended.
+//! Invariant: messages arrive in the order in which they were sent, each once, or the link ends. While either side
+//! waits for the other, both send something every [`BEAT`], and a link that was silent for [`SILENCE`] has ended.
 //! Reading never waits for writing.
 //!
-//! Deliberately absent: what the messages mean (`call`), and dialling again (`server`).
+//! Deliberately absent: what the messages mean (`call`), and redialling (`server`).
 
 use std::future::poll_fn;
 use std::io;
@@ -23,13 +23,13 @@ use vulpes_raft::wire;
 
 use crate::types::limits;
 
-/// How often something is said while calls are under way.
+/// How often to send something while calls are under way.
 const BEAT: Duration = Duration::from_millis(250);
 
-/// How long nothing may be heard while calls are under way.
+/// The longest silence while calls are under way.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Bytes of messages in one batch; one more message may go beyond it.
+/// Bytes of messages in one batch; one more message may exceed it.
 const BATCH: usize = 512 << 10;
 
 const _: () = assert!(BATCH + 2 * limits::EVENT < wire::MAX_FRAME);
@@ -39,19 +39,19 @@ pub trait Talker: Send + Sync {
     type Hears: DeserializeOwned + Send;
     type Says: Serialize + Send;
 
-    /// Ready when there is something to say.
+    /// Ready when there is something to send.
     fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()>;
 
-    /// What there is to say, as much as has so many bytes.
+    /// Messages to send, up to this many bytes.
     fn take(&self, bytes: usize) -> Vec<Self::Says>;
 
     fn hear(&self, messages: Vec<Self::Hears>);
 
-    /// Whether something is under way.
+    /// Whether calls are under way.
     fn is_busy(&self) -> bool;
 }
 
-/// Messages that travel together; none, where the sender only wants to be heard. Sent between nodes: never changed.
+/// Messages that travel together; none if the sender only shows that it is alive. Sent between nodes: never changed.
 #[derive(Debug, Serialize, Deserialize)]
 struct Batch<M> {
     /// Counts from 0 on a link.
@@ -59,12 +59,12 @@ struct Batch<M> {
     messages: Vec<M>,
 }
 
-/// Talks until the link ends; tells why.
+/// Exchanges messages until the link ends; returns why.
 pub async fn talk<T: Talker>(stream: BoxStream, talker: &T) -> io::Error {
     let transport = wire::transport::<Batch<T::Hears>, Batch<T::Says>>(stream);
     let (mut sink, mut stream) = transport.split();
     let began = Instant::now();
-    // Milliseconds since it began.
+    // Milliseconds since the link began.
     let heard = AtomicU64::new(0);
     let listening = async {
         let mut expected = 0;
@@ -104,14 +104,14 @@ pub async fn talk<T: Talker>(stream: BoxStream, talker: &T) -> io::Error {
     }
 }
 
-/// Ends when nothing was heard for too long.
+/// Ends after too long a silence.
 async fn watch<T: Talker>(talker: &T, began: Instant, heard: &AtomicU64) {
     let mut since = began;
     loop {
         let next = Instant::now() + BEAT;
         sleep_until(next).await;
         let now = Instant::now();
-        // Where this side itself was held up, what the other one said may still wait to be read.
+        // If this side itself was held up, messages may still wait to be read.
         if !talker.is_busy() || now > next + BEAT {
             since = now;
         }

@@ -1,10 +1,10 @@
-//! A connection to a peer for one service: dialled when first needed, dialled again when it broke.
+//! A connection to a peer for one service: dialled when first needed, and redialled when it broke.
 //!
-//! Invariant: there is at most one connection, at most one dialling at a time, and never two within the time that the
-//! backoff asks for. A call that gets no answer in time takes its connection down, since a network that lost it may
-//! never deliver on it again.
+//! Invariant: there is at most one connection and at most one dial at a time, and never two dials within the backoff.
+//! A call that gets no answer in time closes its connection, since a network that lost the answer may never deliver
+//! on it again.
 //!
-//! Deliberately absent: repeating a call. Whoever calls knows whether that is harmless.
+//! Deliberately absent: repeating a call. The caller knows whether that is harmless.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,13 +24,13 @@ use vulpes_raft::wire::{self, Identity, Link, LinkError, Service};
 use super::wire::client_transport;
 use super::FetchError;
 
-/// How long after a dialling the next one may come, at first.
+/// First pause between two dials.
 const BACKOFF_LEAST: Duration = Duration::from_millis(50);
 
-/// How long after a dialling the next one may come, at most.
+/// Longest pause between two dials.
 const BACKOFF_MOST: Duration = Duration::from_secs(2);
 
-/// Who is dialled, and by whom.
+/// The dialled peer, and the dialling node.
 pub(super) struct Peer {
     pub(super) host: Host,
     pub(super) own: Identity,
@@ -67,13 +67,13 @@ impl Peer {
 pub(super) struct Connector<Req, Resp> {
     peer: Arc<Peer>,
     service: Service,
-    /// Calls in flight; further ones wait in line.
+    /// Most calls in flight; further ones wait in line.
     most: usize,
-    /// How long a call may take, dialling included.
+    /// Time limit of a call, including dialling.
     deadline: Duration,
-    /// Diallings that failed: who waited in line for one that did need not wait for the next.
+    /// Failed dials; callers queued behind one fail with it.
     failures: AtomicU64,
-    /// Set when a call was answered: the backoff begins anew.
+    /// Set when a call was answered: the backoff restarts.
     answered: AtomicBool,
     state: tokio::sync::Mutex<State<Req, Resp>>,
 }
@@ -94,7 +94,7 @@ struct Connection<Req, Resp> {
 }
 
 impl<Req, Resp> Connection<Req, Resp> {
-    /// Takes it down: calls that wait on it fail, and the next one dials.
+    /// Closes it: calls that wait on it fail, and the next one dials.
     fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
         self.dispatch.abort();
@@ -129,10 +129,9 @@ where
         }
     }
 
-    /// Makes one call. Nothing is repeated.
+    /// Makes one call, without retries.
     ///
-    /// # Errors
-    /// Where there is no connection or no answer in time. The request may have been carried out all the same.
+    /// # Errors If there is no connection or no answer in time. The request may have been carried out all the same.
     pub(super) async fn call(&self, request: Req) -> Result<Resp, FetchError> {
         let by = Instant::now() + self.deadline;
         let late = || self.peer.unreachable(format!("no answer within {:?}", self.deadline));
@@ -174,7 +173,7 @@ where
             }
         }
         if let Some(dial_after) = state.dial_after.filter(|at| *at > Instant::now()) {
-            // Who reads has other storages to ask: told at once that this one is not there, it does.
+            // A reader has other storages to ask, and does so as soon as it learns that this one is not there.
             if let Some(failure) = &state.failure {
                 return Err(failure.clone());
             }
@@ -189,7 +188,7 @@ where
         expected: Option<DiskId>,
     ) -> Result<Arc<Connection<Req, Resp>>, FetchError> {
         let Peer { host, own, node, address, .. } = &*self.peer;
-        // Noted before dialling, so that a caller who gives up halfway does not make the next one dial at once.
+        // Recorded before dialling, so that a caller who gives up halfway does not make the next one dial at once.
         if self.answered.swap(false, Ordering::Relaxed) {
             state.backoff = BACKOFF_LEAST;
         }

@@ -1,9 +1,9 @@
 //! A connection's snapshot of the realms' state: what a peer reads page by page.
 //!
-//! Invariant: a connection has one snapshot at most, for no longer than [`IDLE`] after it was last asked for, nor than
-//! [`LONGEST`] in all: while it lives, the storage's file can't reuse what is freed in it. It ends with its connection.
+//! Invariant: a connection has at most one snapshot, at most [`IDLE`] after its last page and [`LONGEST`] in all:
+//! while it lives, the storage's file can't reuse freed space. It ends with its connection.
 //!
-//! Deliberately absent: how many there may be on a node, which the storage decides.
+//! Deliberately absent: how many a node may have, which the storage decides.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::wire::StateHead;
 use crate::storage::{ReadError, StatePage, StateSnapshot, Storage};
 
-/// How long a peer may take before it asks for the next page.
+/// Longest time between two requests for pages.
 pub(super) const IDLE: Duration = Duration::from_secs(10);
 
-/// How long a peer may take for all pages.
+/// Longest time for all pages.
 pub(super) const LONGEST: Duration = Duration::from_secs(300);
 
-/// What a connection has been lent. Clones share it.
+/// A connection's snapshot. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Lent(Arc<Mutex<Slot>>);
 
@@ -47,7 +47,7 @@ impl Lent {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a new snapshot, in place of the one before.
+    /// Takes a new snapshot, replacing the one before.
     pub(super) fn begin(&self, storage: &Storage) -> Result<StateHead, ReadError> {
         let mut slot = self.lock();
         slot.open = None;
@@ -60,7 +60,7 @@ impl Lent {
         Ok(StateHead { id: slot.id, tail })
     }
 
-    /// The next page of a snapshot, which ends with the last one.
+    /// The next page of a snapshot; the last page ends it.
     pub(super) fn next(&self, id: u64) -> Result<StatePage, ReadError> {
         let mut slot = self.lock();
         let is_current = slot.id == id;
@@ -74,7 +74,7 @@ impl Lent {
     }
 }
 
-/// Ends a snapshot that nobody reads on.
+/// Ends an abandoned snapshot.
 async fn end_in_time(lent: Weak<Mutex<Slot>>, id: u64, mut by: Instant) {
     loop {
         tokio::time::sleep_until(by).await;

@@ -1,10 +1,10 @@
-//! Answering one peer's connection from this node's storage.
+//! Answers one peer's connection from this node's storage.
 //!
-//! Invariant: a connection costs at most [`KEEP_REQUESTS`] or [`FETCH_REQUESTS`] requests' worth of memory, and what
-//! goes wrong on it ends that connection alone.
+//! Invariant: a connection costs the memory of at most [`KEEP_REQUESTS`] or [`FETCH_REQUESTS`] requests, and its
+//! errors end only that connection.
 //!
-//! Deliberately absent: accepting connections. Nothing here writes either: a body is in the storage's queue or nowhere,
-//! so a handler that is dropped halfway loses nothing.
+//! Deliberately absent: accepting connections. Nothing here writes either: a body is in the storage's queue or
+//! nowhere, so a handler that is dropped halfway loses nothing.
 
 use std::future::Future;
 use std::io;
@@ -23,13 +23,13 @@ use super::wire::{server_transport, FetchAnswer, FetchRequest, KeepAnswer, KeepR
 use crate::keep::KeepError;
 use crate::storage::{self, ReadError, Reads, Storage, Stored};
 
-/// Requests that one entry may have on the way on its connection.
+/// Most requests of one entry in flight on its connection.
 pub(super) const KEEP_REQUESTS: usize = 72;
 
-/// Reads that one peer may have under way. Each answer may be several bodies.
+/// Most reads of one peer in flight. Each answer may be several bodies.
 pub(super) const FETCH_REQUESTS: usize = 4;
 
-/// How long a connection without requests is kept. The peer may be gone without a word; if not, it dials again.
+/// How long a connection without requests is kept. The peer may have vanished silently; if not, it dials again.
 const IDLE: Duration = Duration::from_secs(120);
 
 const _: () = assert!(
@@ -47,7 +47,7 @@ pub async fn serve_keep(link: Link, storage: Storage) {
     tracing::debug!(%peer, ?ended, "a connection for keeping bodies ended");
 }
 
-/// Serves a peer's reads, in this way, until its connection ends.
+/// Serves a peer's reads, with this way of reading, until its connection ends.
 pub async fn serve_fetch(link: Link, storage: Storage, reads: Reads) {
     let peer = link.peer.node;
     let lent = Lent::default();
@@ -59,7 +59,7 @@ pub async fn serve_fetch(link: Link, storage: Storage, reads: Reads) {
     tracing::debug!(%peer, ?ended, "a connection for fetching ended");
 }
 
-/// Serves requests, so many at once, until the connection ends or idles.
+/// Serves requests, a limited number at once, until the connection ends or idles.
 async fn serve<T, Req, Resp, F, Answer>(transport: T, answer: F, most: usize) -> io::Result<()>
 where
     T: Transport<Response<Resp>, ClientMessage<Req>, TransportError = io::Error>,
@@ -94,7 +94,7 @@ where
     }
 }
 
-/// An entry speaks for itself: its bodies and incarnations come from its own node.
+/// An entry speaks only for itself: its bodies and incarnations come from its own node.
 async fn answer_keep(peer: NodeId, storage: Storage, request: KeepRequest) -> KeepAnswer {
     let stranger =
         |entry| KeepError::Damaged(format!("node {peer} speaks for itself, not for node {entry}"));
@@ -134,7 +134,7 @@ fn answer_fetch(storage: &Storage, lent: &Lent, request: FetchRequest) -> FetchA
     }
 }
 
-/// Rows with what tells the reader why there may be none.
+/// Rows, with the reason why there may be none.
 pub(super) fn read_rows(storage: &Storage, from: Slot, max: usize) -> Result<Rows, ReadError> {
     let indexed = *storage.indexed().borrow();
     let Stored { rows, hidden } = storage.rows_and_hidden(from, max)?;

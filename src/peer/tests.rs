@@ -46,7 +46,7 @@ impl Two {
         StorageClient::remote(&host, &identity(2), (NodeId(1), Shards::ALL), ADDRESS, disk)
     }
 
-    /// Dials as the entry does, to say what an entry would not.
+    /// Dials as the entry does, to send what an entry would not.
     async fn dial(&self, service: Service) -> BoxStream {
         let host = host(&TestDisk::default(), &self.net);
         let expected = (NodeId(1), None);
@@ -239,7 +239,7 @@ async fn a_snapshot_is_lent_for_a_while() {
     let client = two.client(None);
     let gone = Err(ReadError::SnapshotGone);
     assert_eq!(next_state(&client, 1).await, gone);
-    // Whoever keeps on asking may go on.
+    // A reader that keeps asking may continue.
     let StateHead { id, tail } = begin_state(&client).await.unwrap();
     assert_eq!(tail.unwrap().slot, Slot(10));
     tokio::time::sleep(lent::IDLE * 3 / 4).await;
@@ -248,7 +248,7 @@ async fn a_snapshot_is_lent_for_a_while() {
     assert!(!next_state(&client, id).await.unwrap().last);
     tokio::time::sleep(lent::IDLE * 5 / 4).await;
     assert_eq!(next_state(&client, id).await, gone);
-    // A new one replaces the one before, and is over with its last page.
+    // A new one replaces the one before, and ends with its last page.
     let first = begin_state(&client).await.unwrap().id;
     let second = begin_state(&client).await.unwrap().id;
     assert_eq!(next_state(&client, first).await, gone);
@@ -260,7 +260,7 @@ async fn a_snapshot_is_lent_for_a_while() {
         begin_state(client).await.unwrap();
     }
     assert_eq!(begin_state(&clients[0]).await, Err(ReadError::Busy));
-    // A connection that ends gives its place back.
+    // A connection that ends frees its place.
     drop(clients);
     tokio::time::sleep(COMMIT).await;
     begin_state(&client).await.unwrap();
@@ -295,7 +295,7 @@ async fn a_storage_that_is_away_holds_up_nobody_who_can_ask_another() {
     let client = two.client(None);
     for _ in 0..200 {
         let start = Instant::now();
-        // Callers in line share one dialling.
+        // Callers in line share one dial.
         let answers = futures::join!(client.status(), client.status(), client.status());
         for answer in [answers.0, answers.1, answers.2] {
             assert!(matches!(answer, Err(FetchError::Unreachable { .. })), "{answer:?}");
@@ -375,7 +375,7 @@ async fn bad_frames_end_their_own_connection_only() {
         frame(b"garbage"),
         frame(&trailing.concat()),
         ((link::MAX_FRAME + 1) as u32).to_be_bytes().to_vec(),
-        // A list that says it is longer than any frame.
+        // A list whose length exceeds any frame.
         frame(&[0, 1, 0, 253, 255, 255, 255, 255, 255, 255, 255, 255]),
     ];
     for service in [Service::Keep, Service::Fetch] {
@@ -400,7 +400,7 @@ async fn requests_beyond_the_limit_and_doubled_ones_are_harmless() {
     let mut bytes = Vec::new();
     for id in 0..100 {
         let request = KeepRequest::Keep(body(id));
-        // Each twice, and the even ones taken back at once.
+        // Each twice, and the even ones canceled at once.
         for call in [Call::Request { id, request }, Call::Request { id, request: begin() }] {
             let call = link::encode(&call);
             bytes.extend_from_slice(&(call.len() as u32).to_be_bytes());

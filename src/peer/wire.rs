@@ -1,10 +1,10 @@
-//! What two nodes say on a connection for keeping or fetching, and how tarpc is made to speak it.
+//! The messages between two nodes on a connection for keeping or fetching, and their adapter to tarpc.
 //!
-//! Invariant: no frame of a peer can make this node panic or wait longer than it chose. So tarpc's own messages, which
-//! carry the peer's deadline, stay inside; what travels is a number and a request. A server has no deadline of its own: a
-//! client that gives up says so, or ends the connection.
+//! Invariant: no frame of a peer can make this node panic or wait longer than it chose. So tarpc's own messages,
+//! which carry the peer's deadline, stay local; only a number and a request are sent. A server has no deadline of its
+//! own: a client that gives up says so, or ends the connection.
 //!
-//! Deliberately absent: connections and what is answered.
+//! Deliberately absent: connections and the answers' contents.
 
 use std::io;
 
@@ -26,13 +26,13 @@ use crate::storage::{ReadError, StatePage, StorageStatus};
 /// Rows of the order, as a storage has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rows {
-    /// Dense from the slot asked for; empty where that is past the storage's last row.
+    /// Dense from the requested slot; empty if that is past the storage's last row.
     pub rows: Vec<Resolution>,
-    /// The oldest slot it still has; where it has none, the one it takes next.
+    /// The oldest slot it still has; without any, the next one it takes.
     pub oldest: Slot,
-    /// The last slot it has, durably.
+    /// The last slot that is durable there.
     pub indexed: Slot,
-    /// Offsets of events that subscribers never see, by slot; slots without any are not named.
+    /// Offsets of events that subscribers never see, by slot; slots without any are left out.
     pub hidden: Vec<(Slot, Vec<u32>)>,
 }
 
@@ -41,11 +41,11 @@ pub struct Rows {
 pub(super) struct StateHead {
     /// Its number within the connection.
     pub(super) id: u64,
-    /// The row of the order that it stands behind.
+    /// The row of the order that it belongs to.
     pub(super) tail: Option<Resolution>,
 }
 
-/// What is asked over `Service::Keep`. Sent between nodes: variants keep their order, new ones go last.
+/// The requests of `Service::Keep`. Sent between nodes: variants keep their order, new ones go last.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum KeepRequest {
     Begin {
@@ -53,7 +53,7 @@ pub(super) enum KeepRequest {
         incarnation: Incarnation,
     },
     Keep(SealedBody),
-    /// What has not come through this segment is not sent.
+    /// Missing bodies through this segment will not be sent.
     Skip(AdvanceSegment),
 }
 
@@ -65,7 +65,7 @@ pub(super) enum KeepAnswer {
     Skip(Result<(), KeepError>),
 }
 
-/// What is asked over `Service::Fetch`. Sent between nodes: variants keep their order, new ones go last.
+/// The requests of `Service::Fetch`. Sent between nodes: variants keep their order, new ones go last.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FetchRequest {
     /// As many from the front as fit one answer.
@@ -76,7 +76,7 @@ pub(super) enum FetchRequest {
     },
     SlotOf(Position),
     Status,
-    /// The connection's snapshot of the realms' state, in place of an earlier one.
+    /// Begins the connection's snapshot of the realms' state, replacing an earlier one.
     StateBegin,
     /// The next page of the snapshot of that number.
     StateNext {
@@ -118,7 +118,7 @@ impl RequestName for FetchRequest {
     }
 }
 
-/// What a client sends.
+/// A client's message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Call<R> {
     Request { id: u64, request: R },

@@ -1,9 +1,9 @@
 //! Reading a segment's body.
 //!
-//! Invariant: what [`Segment::parse`] accepts yields all its events without error; nothing is read outside the body,
-//! and no more is allocated than it is long.
+//! Invariant: a body that [`Segment::parse`] accepts yields all its events without error; nothing is read outside the
+//! body, and no more is allocated than its length.
 //!
-//! Deliberately absent: what acts mean. Their bytes are handed on unread.
+//! Deliberately absent: what acts mean. Their bytes are passed on unread.
 
 use bytes::Bytes;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, SegmentNumber, Shard};
@@ -34,7 +34,7 @@ pub struct Segment {
 #[error("not a segment body: {0}")]
 pub struct SegmentError(&'static str);
 
-/// One event as it stands in a segment.
+/// One event in a segment.
 #[derive(Debug, Clone)]
 pub struct StoredEvent {
     /// Its place in the segment, from 0.
@@ -52,15 +52,14 @@ pub struct StoredEvent {
     pub properties: Bytes,
     /// An encoded `Act`, or nothing.
     pub act: Bytes,
-    /// Mostly none.
+    /// Usually none.
     pub extensions: Extensions,
 }
 
 impl Segment {
-    /// Reads a body and checks all of it.
+    /// Parses a body and checks all of it.
     ///
-    /// # Errors
-    /// Where it is not a whole, well-formed segment.
+    /// # Errors If it is not a whole, well-formed segment.
     pub fn parse(body: Bytes) -> Result<Self, SegmentError> {
         if body.len() < HEADER + FOOTER || body.len() > limits::SEGMENT_BODY {
             return Err(SegmentError("wrong length"));
@@ -84,7 +83,7 @@ impl Segment {
         if !(HEADER..=footer).contains(&events_end) {
             return Err(SegmentError("dictionary outside"));
         }
-        // A topic takes two bytes at least, so that a lying count can't make us reserve more than the body is long.
+        // A topic takes at least two bytes, so a false count can't reserve more than the body's length.
         if topic_count > (footer - events_end) / 2
             || publisher_count > (footer - events_end) / PUBLISHER
         {
@@ -162,14 +161,14 @@ impl Segment {
         self.count
     }
 
-    /// Whether any event is retained or has an act: without, the realms' state stays as it is.
+    /// Whether any event is retained or has an act: if not, the realms' state does not change.
     #[must_use]
     pub fn touches_state(&self) -> bool {
         self.touches_state
     }
 
     /// How many events have a critical extension field that this release does not know. They keep their positions and
-    /// their place in the state, and this node shows them to nobody.
+    /// their place in the state, but this node shows them to nobody.
     #[must_use]
     pub fn withheld(&self) -> u32 {
         self.withheld
@@ -181,7 +180,7 @@ impl Segment {
         &self.body
     }
 
-    /// The topics that occur, with their realms. [`StoredEvent::topic`] is an index into it.
+    /// The topics of the segment, with their realms. [`StoredEvent::topic`] is an index into it.
     #[must_use]
     pub fn topics(&self) -> &[(Realm, Topic)] {
         &self.topics
@@ -193,14 +192,14 @@ impl Segment {
         Events { segment: self, at: HEADER, offset: 0 }
     }
 
-    /// The events from where an iterator once stood: see [`Events::place`].
+    /// The events from an iterator's earlier place: see [`Events::place`].
     #[must_use]
     pub fn events_from(&self, place: Place) -> Events<'_> {
         Events { segment: self, at: place.at, offset: place.offset }
     }
 }
 
-/// Where an iterator stands in a segment.
+/// An iterator's place in a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     at: usize,
@@ -208,7 +207,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The offset of the event that comes next.
+    /// The offset of the next event.
     #[must_use]
     pub fn offset(self) -> u32 {
         self.offset
@@ -230,7 +229,7 @@ pub struct Events<'a> {
 }
 
 impl Events<'_> {
-    /// Where the iterator stands, to go on from later.
+    /// The iterator's place, to continue from later.
     #[must_use]
     pub fn place(&self) -> Place {
         Place { at: self.at, offset: self.offset }
@@ -292,7 +291,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// Reads an event and leaves the reader behind it.
+    /// Reads an event and leaves the reader after it.
     fn read(reader: &mut Reader<'_>, forms: u8) -> Result<Self, SegmentError> {
         let length = reader.varint()? as usize;
         let end = reader.at.checked_add(length).ok_or(SegmentError("event too long"))?;

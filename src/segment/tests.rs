@@ -76,7 +76,7 @@ fn golden(magic: &[u8; 4], events: &[&[u8]]) -> Vec<u8> {
     body
 }
 
-/// An event with neither extension fields nor anything else that is rare.
+/// An event without extension fields or other rare parts.
 const PLAIN: &[u8] = &[6, 0, 0, 0b0101, 0, b'h', b'i'];
 
 /// The same with properties, kwargs, an act and two fields.
@@ -114,7 +114,7 @@ fn bodies_of_the_older_format_are_read() {
     let plain = event("a/b", b"hi");
     assert_eq!(read(&segment), [plain.clone(), Event { act: "A".into(), ..plain }]);
     assert_eq!((segment.id(), segment.shard()), (id(), Shard(4)));
-    // It has no room for fields, and nobody guesses.
+    // It has no room for fields, and the reader does not guess.
     assert!(Segment::parse(golden(b"VSG2", &[FULL]).into()).is_err());
     assert!(Segment::parse(golden(b"VSG1", &[PLAIN]).into()).is_err());
 }
@@ -122,7 +122,7 @@ fn bodies_of_the_older_format_are_read() {
 #[test]
 fn malformed_fields_and_unknown_forms_are_refused() {
     for bad in [
-        // Fields longer than the event, cut short, out of order, and a form with a bit that has no meaning.
+        // Fields longer than the event, cut short, out of order, and a form with an undefined bit.
         &b"\x05\0\0\x05\x80\x01"[..],
         b"\x06\0\0\x05\x80\x01\x01",
         b"\x09\0\0\x05\x80\x04\x03\0\x01\0",

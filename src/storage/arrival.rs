@@ -1,9 +1,10 @@
-//! How bodies come to a storage: credit, the queue for the disk, the storage vote; and what is waited for.
+//! How bodies arrive at a storage: credit, the queue for the disk, the storage vote; and waiting for them.
 //!
-//! Invariant: a storage vote is given only after the body is fsynced. Once a body is queued it is written, whether who
-//! brought it waits or not.
+//! Invariant: a storage vote is given only after the body is fsynced. A queued body is written, whether or not its
+//! caller still waits.
 //!
-//! Deliberately absent: whether a body is taken (`staging`), and bodies that come with their rows (`Storage::index`).
+//! Deliberately absent: whether a body is accepted (`staging`), and bodies that come with their rows
+//! (`Storage::index`).
 
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
@@ -25,7 +26,7 @@ use crate::segment::{checksum, SealedBody, Segment};
 use crate::types::limits;
 
 impl Storage {
-    /// How many segments an entry may have on the way: by the room in the queue, at least 1.
+    /// How many segments an entry may have on the way, by the room in the queue; at least 1.
     fn credit(&self) -> u32 {
         let free = self.inner.room.available_permits();
         let share = limits::STORAGE_CREDIT as usize * free / limits::STORAGE_QUEUE_BYTES;
@@ -40,10 +41,9 @@ impl Storage {
         self.unreachable("it is shutting down")
     }
 
-    /// Announces an incarnation: its first credit.
+    /// Announces an incarnation; returns its first credit.
     ///
-    /// # Errors
-    /// [`KeepError::Fenced`] where the order shows a newer one.
+    /// # Errors [`KeepError::Fenced`] if the order shows a newer one.
     pub fn begin(&self, entry: NodeId, incarnation: Incarnation) -> Result<u32, KeepError> {
         if self.staging().is_fenced(entry, incarnation) {
             return Err(KeepError::Fenced);
@@ -52,11 +52,10 @@ impl Storage {
         Ok(self.credit())
     }
 
-    /// Keeps a body and votes for it once it is durable. The same body again gets the same vote. Once it is queued,
-    /// it is written whether the caller still waits or not.
+    /// Keeps a body and votes for it once it is durable. The same body again gets the same vote. A queued body is
+    /// written whether or not the caller still waits.
     ///
-    /// # Errors
-    /// [`KeepError`]: what is wrong with the body, or that its fate is unknown.
+    /// # Errors [`KeepError`]: what is wrong with the body, or that its outcome is unknown.
     pub async fn keep(&self, sealed: SealedBody) -> Result<Kept, KeepError> {
         let length = sealed.body.len();
         let vote = StorageVote {
@@ -78,15 +77,14 @@ impl Storage {
 
     /// Takes a body that was fetched from another storage, and returns once it is here, and queued for the disk.
     ///
-    /// # Errors
-    /// As [`Storage::keep`].
+    /// # Errors Like [`Storage::keep`].
     pub async fn take_fetched(&self, sealed: SealedBody) -> Result<(), KeepError> {
         self.queue(sealed).await?;
         self.has_fetched(1);
         Ok(())
     }
 
-    /// Queues a body for the disk; what is answered once it is there.
+    /// Queues a body for the disk; returns what is answered once it is there.
     async fn queue(
         &self,
         sealed: SealedBody,
@@ -126,7 +124,7 @@ impl Storage {
         self.submit(work, permit).map_err(|Closing| self.closing())
     }
 
-    /// Whether this very body is here, or queued, or the order shows what became of its segment.
+    /// Whether this very body is here, or queued, or the order shows its segment's outcome.
     #[must_use]
     pub fn held(&self, sealed: &SealedSegment) -> bool {
         self.staging().held(sealed)
@@ -136,37 +134,37 @@ impl Storage {
         self.inner.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has those look again who wait for bodies.
+    /// Wakes those that wait for bodies.
     pub fn look_again(&self) {
         self.inner.arrivals.send_modify(|arrivals| *arrivals += 1);
     }
 
-    /// An entry says that it does not send what has not come through this segment.
+    /// An entry says that it will not send the bodies that are missing through this segment.
     pub fn skipped(&self, through: AdvanceSegment) {
         self.senders().skipped(through);
         self.look_again();
     }
 
-    /// The connection of an entry has ended: it is not waited for until it is heard again.
+    /// The connection of an entry has ended: nothing of it is awaited until it is heard again.
     pub fn lost_sight_of(&self, entry: NodeId) {
         self.senders().lost(entry);
         self.look_again();
     }
 
-    /// A body of an entry has not come in the time that it may take, which is as good as lost.
+    /// A body of an entry has not come in time, and counts as lost.
     pub fn late(&self, entry: NodeId) {
         tracing::debug!(%entry, "a body of this entry has not come in time");
         self.inner.late.fetch_add(1, Ordering::Relaxed);
         self.lost_sight_of(entry);
     }
 
-    /// Whether a body that is not here may be on its way from its entry.
+    /// Whether a missing body may be on its way from its entry.
     #[must_use]
     pub fn comes(&self, segment: AdvanceSegment) -> bool {
         self.senders().send(segment)
     }
 
-    /// Waits for a body for as long as it may be on its way, and until this moment at the latest.
+    /// Waits for a body while it may be on its way, at most until this moment.
     pub async fn await_arrival(&self, sealed: &SealedSegment, until: Instant) {
         let mut arrivals = self.arrivals();
         while !self.held(sealed) && self.comes(sealed.id) {
@@ -176,31 +174,31 @@ impl Storage {
         }
     }
 
-    /// So many bodies had to be fetched.
+    /// Counts bodies that had to be fetched.
     pub fn has_fetched(&self, bodies: u64) {
         self.inner.fetched.fetch_add(bodies, Ordering::Relaxed);
     }
 
-    /// Bodies that had to be fetched since the storage was opened, because they had not come from their entries.
+    /// Bodies fetched since the storage was opened, because they had not come from their entries.
     #[must_use]
     pub fn fetched(&self) -> u64 {
         self.inner.fetched.load(Ordering::Relaxed)
     }
 
-    /// How often a body was waited for in vain since then.
+    /// How often waiting for a body timed out since then.
     #[must_use]
     pub fn late_bodies(&self) -> u64 {
         self.inner.late.load(Ordering::Relaxed)
     }
 
-    /// Changes whenever a body comes, or is known not to come.
+    /// Changes whenever a body arrives, or is known not to.
     #[must_use]
     pub fn arrivals(&self) -> watch::Receiver<u64> {
         self.inner.arrivals.subscribe()
     }
 
-    /// Has this awaited before bodies are deleted because of what the order shows through a slot. Only the first caller is
-    /// heard.
+    /// Sets what is awaited before bodies are deleted because of what the order shows through a slot. Only the first
+    /// call counts.
     pub fn when_deleting(&self, then: Deleting) {
         let first = self.inner.deleting.set(then).is_ok();
         debug_assert!(first, "there is one sync member beside a storage");

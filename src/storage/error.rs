@@ -1,4 +1,4 @@
-//! Why a storage does not do what it is asked: one error for each thing to be asked, one variant for each thing to do.
+//! A storage's errors: one type for each kind of request, one variant for each reaction of the caller.
 //!
 //! Invariant: a message tells the operator what to do next, or the caller what was wrong.
 //!
@@ -19,17 +19,17 @@ pub enum IndexError {
     /// The order contradicts itself: the segment has its place already, or its incarnation was fenced before.
     #[error("slot {slot} resolves segment {segment}, which the order before it rules out")]
     Fenced { slot: Slot, segment: AdvanceSegment },
-    /// The body is not here, or not the one that was voted for. Fetch it and give it along.
+    /// The body is not here, or not the one that was voted for. Fetch it and pass it with the row.
     #[error("slot {slot} names segment {segment}, whose body is not here")]
     BodyMissing { slot: Slot, segment: AdvanceSegment },
-    /// The body given along is not the one that was voted for.
+    /// The body passed with the row is not the one that was voted for.
     #[error("the body given for segment {0} is another one")]
     BodyWrong(AdvanceSegment),
     #[error("the node is shutting down")]
     Closed,
 }
 
-/// Why the ends of what a storage has are not moved.
+/// Why an end of the stored log is not moved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReleaseError {
     /// Try again later.
@@ -55,13 +55,13 @@ pub enum ReplaceError {
     Closed,
 }
 
-/// Why a storage can't give what it has.
+/// Why a storage can't answer a read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum ReadError {
-    /// The body's bytes are not those that were written. Get it from another storage, and have it replaced here.
+    /// The body's bytes are not those that were written. Fetch it from another storage, and replace it here.
     #[error("the body of segment {0} is damaged on disk")]
     Damaged(AdvanceSegment),
-    /// A row of the order can't be read. Give the node a new disk and number if this doesn't go away.
+    /// A row of the order can't be read. If this persists, give the node a new disk and number.
     #[error("the row of slot {0} is damaged on disk")]
     DamagedRow(Slot),
     #[error("the segment store can't be read: {0}")]
@@ -72,10 +72,10 @@ pub enum ReadError {
     /// Ask again later, or another storage.
     #[error("this storage is giving its state to as many nodes as it can at once")]
     Busy,
-    /// Begin anew: the snapshot was not read on in time, or the storage has another one begun on this connection.
+    /// Start over: the snapshot was not read in time, or a newer one was begun on this connection.
     #[error("this snapshot of the state is not there any more")]
     SnapshotGone,
-    /// What may still be resolved of an entry can't be read. Give the node a new disk and number.
+    /// An entry's fence can't be read. Give the node a new disk and number.
     #[error("the fence of entry {0} is damaged on disk")]
     DamagedFence(NodeId),
     /// The file is not what was written. Give the node a new disk and number.

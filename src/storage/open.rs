@@ -1,8 +1,8 @@
-//! Opening a storage's part of a node's file: its tables are made in a new one, and what they hold is taken up.
+//! Opens a storage's part of a node's file: creates its tables in a new one, and loads their contents.
 //!
 //! Invariant: a file has all tables of a storage or none.
 //!
-//! Deliberately absent: whose file it is, and its format (`vulpes_raft::file`).
+//! Deliberately absent: the file's owner and its format (`vulpes_raft::file`).
 
 use vulpes_raft::file::{File, OpenError};
 use vulpes_raft::ids::{Shards, Slot};
@@ -14,7 +14,7 @@ use super::staging::{Next, Staging};
 use super::tables;
 use super::writer::Tables;
 
-/// What the tables of a file hold, and the last row. They are made where they are not there.
+/// The contents of a file's tables, and the last row. Missing tables are created.
 pub(super) fn open(
     file: &File,
     reader: &Reader,

@@ -1,7 +1,6 @@
 //! Reading a storage's tables: bodies, rows of the order, and places in it.
 //!
-//! Invariant: every body's checksum is compared with what was written beside it, on every read. A reader sees whole
-//! group commits only.
+//! Invariant: every body's checksum is verified on every read. A reader sees only whole group commits.
 //!
 //! Deliberately absent: any cache beyond the database's own.
 
@@ -26,18 +25,18 @@ use super::tables;
 use crate::segment::checksum;
 use crate::types::limits;
 
-/// Rows of the order, and what is hidden in them.
+/// Rows of the order, and their hidden events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Dense from the slot asked for.
+    /// Dense from the requested slot.
     pub rows: Vec<Resolution>,
-    /// Offsets of events that subscribers never see, by slot, ascending; slots without any are not named.
+    /// Offsets of events that subscribers never see, by slot, ascending; slots without any are left out.
     pub hidden: Vec<(Slot, Vec<u32>)>,
 }
 
 #[derive(Clone)]
 pub(super) struct Reader {
-    /// The group commit owns it: when that ends, nobody reads any more.
+    /// The group commit owns it: once that has ended, there are no more reads.
     database: Weak<Database>,
 }
 
@@ -82,7 +81,7 @@ impl Reader {
         Ok(rows)
     }
 
-    /// Rows, and the offsets that are hidden in them, as many from the front as fit one answer.
+    /// Rows and their hidden offsets, as many from the front as fit one answer.
     pub(super) fn rows_and_hidden(&self, from: Slot, max: usize) -> Result<Stored, ReadError> {
         let transaction = self.begin()?;
         let slots = transaction.open_table(tables::SLOTS)?;
@@ -126,13 +125,13 @@ impl Reader {
         last_row(&self.slots()?)
     }
 
-    /// The row in whose segment a position stands, by halving the slots: bases rise with them.
+    /// The row whose segment contains a position, by binary search over the slots: bases rise with them.
     pub(super) fn slot_of(&self, position: Position) -> Result<Option<Resolution>, ReadError> {
         let slots = self.slots()?;
         let (Some((first, _)), Some((last, _))) = (slots.first()?, slots.last()?) else {
             return Ok(None);
         };
-        // Slots below `low` have a base at or before the position, slots from `high` on one behind it.
+        // Slots below `low` have a base at or before the position, slots from `high` on one after it.
         let (mut low, mut high) = (first.value(), last.value() + 1);
         let mut found = None;
         while low < high {
@@ -162,7 +161,7 @@ impl Reader {
         Ok(last.value() - first.value() + 1 == slots.len()?)
     }
 
-    /// The bodies at and behind these fences, with their checksums.
+    /// The bodies at and after these fences, with their checksums.
     pub(super) fn unresolved(
         &self,
         fences: &BTreeMap<NodeId, Fence>,
@@ -181,7 +180,7 @@ impl Reader {
             for row in bodies.range::<&[u8; AdvanceSegment::KEY_LEN]>(&first..=&last)? {
                 let (key, body) = row?;
                 let id = AdvanceSegment::from_key(key.value());
-                // One that rotted away is not here: it is kept again, or fetched.
+                // A rotten one counts as missing: it is kept again, or fetched.
                 if let Some((checksum, _)) = tables::decode_body(body.value()) {
                     found.insert(id, checksum);
                 }

@@ -1,7 +1,7 @@
-//! How a storage's file is read: away from the tasks that keep the cluster alive, and so many reads at once.
+//! How a storage's file is read: away from the tasks that keep the cluster alive, with a limit on concurrent reads.
 //!
-//! A read of the file blocks its thread. Whoever reads has one place after the other, in the order of asking, so that a
-//! hundred replays take turns, and a reader waits for one read of each of the others at most.
+//! A read of the file blocks its thread. Readers get a place in the order of asking, one read at a time, so that a
+//! hundred replays take turns, and a reader waits for at most one read of each other one.
 //!
 //! Deliberately absent: what is read.
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use vulpes_raft::host::Workers;
 
-/// A way to read. Clones share its places.
+/// Runs reads. Clones share its places.
 #[derive(Clone, Debug)]
 pub struct Reads {
     workers: Workers,
@@ -18,7 +18,7 @@ pub struct Reads {
 }
 
 impl Reads {
-    /// Reads on blocking threads of these workers, at most so many at once.
+    /// Reads on blocking threads of these workers, with a limit on concurrent reads.
     #[must_use]
     pub fn new(workers: Workers, places: usize) -> Self {
         Self { workers, places: Arc::new(Semaphore::new(places)) }
@@ -30,7 +30,7 @@ impl Reads {
         Self::new(Workers::Here, 1)
     }
 
-    /// Waits for a place and reads. A read that nobody waits for any more keeps its place until it is over.
+    /// Waits for a place and reads. An abandoned read keeps its place until it is over.
     pub async fn run<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
         // The semaphore is never closed.
         let place = self.places.clone().acquire_owned().await.ok();

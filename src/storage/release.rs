@@ -1,11 +1,12 @@
-//! Both ends of what a storage has of the log: deleting what was released, beginning anew from another storage's state,
+//! Both ends of a storage's part of the log: deleting what was released, starting over from another storage's state,
 //! and filling in what is kept before that.
 //!
-//! Invariant: whatever a power cut leaves, the rows are dense, each segment in them has its body, and the state is that
-//! behind the last row. One end is moved by one caller at a time. Deleting goes from the oldest row on and filling in from the oldest row back, both in portions,
-//! so that no group commit becomes long by it. The last row is never deleted: it says where the next one stands.
+//! Invariant: after a power cut at any time, the rows are dense, each segment in them has its body, and the state is
+//! the one after the last row. One caller at a time moves an end. Deleting goes forward from the oldest row, filling
+//! in goes backward from it, both in portions, so that no group commit becomes long. The last row is never deleted:
+//! it says where the next one belongs.
 //!
-//! Deliberately absent: what was released (`realm`), and who does this when (`server`).
+//! Deliberately absent: what was released (`realm`), and when this is done (`server`).
 
 use std::sync::atomic::Ordering;
 
@@ -21,17 +22,16 @@ use super::{is_body_of, Closing, Storage};
 use crate::types::limits;
 use crate::types::row::IndexedRow;
 
-/// Rows deleted in one group commit, at most.
+/// Most rows deleted in one group commit.
 const PORTION_ROWS: usize = limits::READ_ROWS;
 
-/// Bytes of bodies deleted in one group commit; one more body may go beyond it.
+/// Bytes of bodies deleted in one group commit; one more body may exceed it.
 const PORTION_BYTES: usize = 8 << 20;
 
 impl Storage {
-    /// Deletes all before a slot that is durable here, and returns when that is done.
+    /// Deletes everything before a slot that is durable here, and returns once that is done.
     ///
-    /// # Errors
-    /// Where the disk can't be read, or the node is ending.
+    /// # Errors If the disk can't be read, or the node is ending.
     pub async fn release(&self, before: Slot) -> Result<(), ReleaseError> {
         self.inner.head.fetch_max(before.0, Ordering::Relaxed);
         let before = if planted(Mutant::DeleteKept) { before.next() } else { before };
@@ -43,7 +43,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Whether something was deleted.
+    /// Returns whether something was deleted.
     async fn release_portion(&self, before: Slot) -> Result<bool, ReleaseError> {
         let _alone = self.inner.ends.lock().await;
         self.delete_portion(before).await
@@ -76,15 +76,14 @@ impl Storage {
         Ok(true)
     }
 
-    /// Begins anew behind another storage's row, with its state as that row's changes, for a storage that lacks what all
-    /// others have released. `entries` are the incarnations that are open there. Bodies that are not in the order as
-    /// far as this storage knows stay: it voted for them, and they may stand in rows that are to be filled in.
+    /// Starts over after another storage's row, with its state as that row's changes, for a storage that lacks what
+    /// all others have released. `entries` are the incarnations that are open there. Bodies that have no place in the
+    /// order as far as this storage knows stay: it voted for them, and rows that are filled in may name them.
     ///
     /// Nothing may be indexed meanwhile.
     ///
-    /// # Errors
-    /// Where the row is not ahead of those here, its body is not the one that was voted for, the disk can't be read, or
-    /// the node is ending.
+    /// # Errors If the row is not ahead of those here, its body is not the one that was voted for, the disk can't be
+    /// read, or the node is ending.
     pub async fn adopt(
         &self,
         row: IndexedRow,
@@ -115,11 +114,11 @@ impl Storage {
         done.await.map_err(|_| ReleaseError::Closed)
     }
 
-    /// Fills in rows before the oldest one here, the last of them right before it, each with its body where this storage
-    /// lacks it. Returns when they are durable.
+    /// Fills in rows before the oldest one here, the last of them right before it, each with its body if this storage
+    /// lacks it. Returns once they are durable.
     ///
-    /// # Errors
-    /// Where they are not the ones before, a body is missing or wrong, the disk can't be read, or the node is ending.
+    /// # Errors If they are not the ones before, a body is missing or wrong, the disk can't be read, or the node is
+    /// ending.
     pub async fn fill(&self, rows: Vec<IndexedRow>) -> Result<(), ReleaseError> {
         let mut weight = 0;
         for row in &rows {

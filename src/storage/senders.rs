@@ -1,15 +1,16 @@
-//! What may be on its way to this storage: which entries send it bodies, and what they say that they do not send.
+//! What may be on its way to this storage: which entries send it bodies, and which bodies they say they will not
+//! send.
 //!
-//! Invariant: what is said here costs time at most, never a body. Who waits for a body that is said not to come fetches it;
-//! who fetches one that was on its way has it twice.
+//! Invariant: an error here costs time, never a body. A reader that thinks a body is not coming fetches it; one that
+//! fetches a body that was on its way gets it twice.
 //!
-//! Deliberately absent: bodies that are here (`staging`), and who fetches.
+//! Deliberately absent: bodies that are here (`staging`), and fetching.
 
 use std::collections::BTreeMap;
 
 use vulpes_raft::ids::{AdvanceSegment, NodeId};
 
-/// Entries that are remembered; what others send comes as a surprise.
+/// Entries that are remembered; bodies of others are not expected.
 const SENDERS: usize = 1024;
 
 /// All entries that have sent something lately.
@@ -20,9 +21,9 @@ pub(super) struct Senders {
 
 #[derive(Debug, Default)]
 struct Sender {
-    /// It is there: it has begun or sent something, and nothing of it has been late since then.
+    /// It is connected: it has begun or sent something, and no body has been late since then.
     sends: bool,
-    /// Through this segment, what had not come when it said so is not on its way.
+    /// Bodies that were missing through this segment when it said so are not on their way.
     skipped: Option<AdvanceSegment>,
 }
 
@@ -32,20 +33,21 @@ impl Senders {
         self.entry(entry).sends = true;
     }
 
-    /// An entry's connection has ended, or something of it is late: nothing of it is waited for until it is heard again.
+    /// An entry's connection has ended, or one of its bodies is late: nothing of it is awaited until it is heard
+    /// again.
     pub(super) fn lost(&mut self, entry: NodeId) {
         if let Some(sender) = self.entries.get_mut(&entry) {
             sender.sends = false;
         }
     }
 
-    /// An entry says that it does not send what has not come through this segment.
+    /// An entry says that it will not send the bodies that are missing through this segment.
     pub(super) fn skipped(&mut self, through: AdvanceSegment) {
         let sender = self.entry(through.entry);
         sender.skipped = sender.skipped.max(Some(through));
     }
 
-    /// Whether a body that is not here may be on its way.
+    /// Whether a missing body may be on its way.
     pub(super) fn send(&self, segment: AdvanceSegment) -> bool {
         let sender = self.entries.get(&segment.entry);
         sender.is_some_and(|sender| sender.sends && sender.skipped < Some(segment))

@@ -1,7 +1,7 @@
-//! The realms' state as a storage has it on disk, at one row of the order, read page by page.
+//! The realms' state on a storage's disk, as of one row of the order, read page by page.
 //!
-//! Invariant: all pages are of one moment, whatever is written meanwhile: they come from one read transaction. While it
-//! is open, pages of the file that were freed since can't be used again, so nobody may keep it for long.
+//! Invariant: all pages are of one moment, whatever is written meanwhile: they come from one read transaction. While
+//! it is open, pages of the file that were freed since can't be reused, so nobody may keep it for long.
 //!
 //! Deliberately absent: what rows mean (`realm`), and how long a peer may take (`peer`).
 
@@ -18,13 +18,13 @@ use crate::realm::Realms;
 use crate::types::limits;
 use crate::types::row::BadRow;
 
-/// Most that a row takes on its way beside its bytes: two lengths.
+/// Most bytes that a row takes in transit in addition to its own: two lengths.
 const ROW_OVERHEAD: usize = 2 * 9;
 
 /// Some rows of a snapshot, in the order of their keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatePage {
-    /// At least one, unless this is the last page. No more than [`limits::READ_BYTES`] unless one row is larger.
+    /// At least one, except on the last page. At most [`limits::READ_BYTES`], unless a single row is larger.
     pub rows: Vec<(Bytes, Bytes)>,
     /// Nothing follows.
     pub last: bool,
@@ -47,7 +47,7 @@ impl std::fmt::Debug for StateSnapshot {
 }
 
 impl StateSnapshot {
-    /// The row of the order that the state stands behind; `None` where nothing has been applied yet.
+    /// The row of the order that the state belongs to; `None` if nothing has been applied yet.
     #[must_use]
     pub fn tail(&self) -> Option<&Resolution> {
         self.tail.as_ref()
@@ -55,8 +55,7 @@ impl StateSnapshot {
 
     /// The next rows.
     ///
-    /// # Errors
-    /// Where the disk can't be read.
+    /// # Errors If the disk can't be read.
     pub fn next_page(&mut self) -> Result<StatePage, ReadError> {
         let from = self.behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut page = StatePage { rows: Vec::new(), last: true };
@@ -75,10 +74,9 @@ impl StateSnapshot {
         Ok(page)
     }
 
-    /// The whole of it.
+    /// Reads all of it.
     ///
-    /// # Errors
-    /// Where the disk, or a row, can't be read.
+    /// # Errors If the disk, or a row, can't be read.
     pub fn load(mut self) -> Result<Realms, ReadError> {
         let tail = self.tail.take();
         let (mut ended, mut failure) = (false, None);

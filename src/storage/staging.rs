@@ -1,12 +1,13 @@
-//! What a storage knows without asking its disk: bodies without a place in the order, fences, and the next slot.
+//! What a storage knows without its disk: bodies without a place in the order, fences, and the next slot.
 //!
-//! Decides what a body or a row of the order changes, as a list of [`Write`]s for the next group commit. Its state is
-//! that of the disk once everything queued so far is written, so decisions and writes have to be queued in one order.
+//! It decides what a body or a row of the order changes, as a list of [`Write`]s for the next group commit. Its state
+//! is that of the disk once everything queued so far is written, so decisions and writes have to be queued in one
+//! order.
 //!
-//! Invariant: a body is discarded only where the order itself shows that it can't be resolved any more, and a row that
-//! names a body of the storage's shards is written only if the body is held or comes with it.
+//! Invariant: a body is discarded only if the order itself shows that it can't be resolved any more. A row that names
+//! a body of the storage's shards is written only if the body is held or comes with it.
 //!
-//! Deliberately absent: the disk, the queue, and the checking of bodies that arrive.
+//! Deliberately absent: the disk, the queue, and checking arriving bodies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,10 +21,10 @@ use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use super::error::IndexError;
 use crate::types::row::{Change, IndexedRow};
 
-/// Bodies without a place in the order that one storage holds; past it, it takes no more.
+/// Most bodies without a place in the order that one storage holds.
 const UNRESOLVED: usize = 65_536;
 
-/// Bodies remembered as damaged until they are repaired; further ones are found again when they are read again.
+/// Bodies remembered as damaged until they are repaired; further ones are found again at their next read.
 const DAMAGED: usize = 4096;
 
 /// The lowest incarnation and number of an entry that may still be resolved.
@@ -34,7 +35,7 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// Behind all that an entry seals.
+    /// After everything an entry seals.
     pub(super) const LAST: Self =
         Self { incarnation: Incarnation(u64::MAX), number: SegmentNumber(u64::MAX) };
 
@@ -51,9 +52,9 @@ impl Fence {
 /// One change to the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Write {
-    /// Writes a body, over another of that name if there is one.
+    /// Writes a body, replacing one of that name if there is one.
     Body { id: AdvanceSegment, checksum: u64, body: Bytes },
-    /// Writes a body over one of that name, if there is one still.
+    /// Writes a body over one of that name, if that is still there.
     Replace { id: AdvanceSegment, checksum: u64, body: Bytes },
     /// Removes a body that can't be resolved any more.
     Discard { id: AdvanceSegment },
@@ -63,9 +64,9 @@ pub(super) enum Write {
     Hidden { slot: Slot, offsets: Vec<u32> },
     /// Writes or removes a row of the realms' state.
     State(Change),
-    /// Removes a row of the order, and all that goes with it.
+    /// Removes a row of the order, and everything that belongs to it.
     Release { slot: Slot, body: Option<AdvanceSegment> },
-    /// Writes a row of the order before those that are there.
+    /// Writes a row of the order before the existing ones.
     Older(Resolution),
     /// Removes all rows of the order and of the realms' state.
     Forget,
@@ -73,16 +74,16 @@ pub(super) enum Write {
     Fence { entry: NodeId, fence: Fence },
 }
 
-/// What becomes of a body that arrived.
+/// The decision about a body that arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// It is held once these are written.
     Held(Vec<Write>),
-    /// Its number has a place in the order already: whether it is the same body, only the tables can tell.
+    /// Its number already has a place in the order: only the tables can tell whether it is the same body.
     Resolved,
 }
 
-/// Why a body is not taken.
+/// Why a body is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// Its incarnation is fenced.
@@ -93,7 +94,7 @@ pub(super) enum Refusal {
     Full,
 }
 
-/// What is known of a name.
+/// What is known about a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// A body with this checksum is held or about to be, and has no place in the order.
@@ -104,7 +105,7 @@ pub(super) enum Standing {
     Unknown,
 }
 
-/// Where the next row stands.
+/// The place of the next row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Next {
     pub(super) slot: Slot,
@@ -122,7 +123,7 @@ impl Next {
 
 #[derive(Debug)]
 pub(super) struct Staging {
-    /// What the storage's group holds.
+    /// The shards of the storage's group.
     shards: Shards,
     /// The checksums of bodies without a place in the order.
     unresolved: BTreeMap<AdvanceSegment, u64>,
@@ -132,7 +133,7 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Takes up what the tables hold.
+    /// Loads the contents of the tables.
     pub(super) fn new(
         shards: Shards,
         unresolved: BTreeMap<AdvanceSegment, u64>,
@@ -142,7 +143,7 @@ impl Staging {
         Self { shards, unresolved, fences, damaged: BTreeSet::new(), next }
     }
 
-    /// Whether this very body is here, or the order shows what became of its segment.
+    /// Whether this very body is here, or the order shows its segment's outcome.
     pub(super) fn held(&self, sealed: &SealedSegment) -> bool {
         match self.standing(sealed.id) {
             Standing::Unresolved { checksum } => checksum == sealed.checksum,
@@ -172,7 +173,7 @@ impl Staging {
         }
     }
 
-    /// Takes a body that was found sound.
+    /// Takes a body that passed its checks.
     pub(super) fn keep(
         &mut self,
         id: AdvanceSegment,
@@ -186,7 +187,7 @@ impl Staging {
             Standing::Past => Ok(Admission::Resolved),
             Standing::Unresolved { checksum: held } if held != checksum => Err(Refusal::Conflict),
             Standing::Unresolved { .. } => {
-                // A copy that went bad on disk is mended by the same body coming again.
+                // A copy that rotted on disk is repaired by the same body coming again.
                 let mended = self.damaged.remove(&id);
                 let write = mended.then(|| Write::Body { id, checksum, body: body.clone() });
                 Ok(Admission::Held(write.into_iter().collect()))
@@ -199,8 +200,8 @@ impl Staging {
         }
     }
 
-    /// Takes the next rows of the order, all or none, each with a body to write where the storage lacks it.
-    /// The bodies were found to be what their rows say.
+    /// Takes the next rows of the order, all or none, each with a body to write if the storage lacks it. The bodies
+    /// have been checked against their rows.
     pub(super) fn index(&mut self, rows: Vec<IndexedRow>) -> Result<Vec<Write>, IndexError> {
         let (raised, next) = self.check(&rows)?;
         let changes: usize = rows.iter().map(|row| row.changes.len()).sum();
@@ -230,7 +231,7 @@ impl Staging {
         Ok(writes)
     }
 
-    /// Checks rows without changing anything, and gives the fences that they raise and what comes after them.
+    /// Checks rows without changing anything; returns the fences that they raise and what comes after them.
     fn check(&self, rows: &[IndexedRow]) -> Result<(BTreeMap<NodeId, Fence>, Next), IndexError> {
         let mut next = self.next;
         let mut raised = BTreeMap::<NodeId, Fence>::new();
@@ -267,13 +268,14 @@ impl Staging {
         Ok((raised, next))
     }
 
-    /// Whether the very body that was voted for is to be kept here, and is not held, soundly as far as is known.
+    /// Whether the very body that was voted for belongs here, and is not held undamaged, as far as is known.
     pub(super) fn lacks(&self, sealed: &SealedSegment) -> bool {
         self.wants(sealed) || self.names(sealed) && self.damaged.contains(&sealed.id)
     }
 
-    /// Whether that body is to be kept here, and was not. One found damaged since then gets its row all the same: it is
-    /// known to need repair, and it may have been found by another reader just after the caller was told that it is here.
+    /// Whether that body belongs here, and was never kept. One found damaged since then gets its row all the same: it
+    /// is known to need repair, and another reader may have found the damage just after the caller was told that it
+    /// is here.
     fn wants(&self, sealed: &SealedSegment) -> bool {
         self.shards.contains(sealed.shard) && !self.names(sealed)
     }
@@ -303,12 +305,12 @@ impl Staging {
         }
     }
 
-    /// Where the next row stands.
+    /// The place of the next row.
     pub(super) fn next(&self) -> Next {
         self.next
     }
 
-    /// What is deleted needs no repair.
+    /// Deleted bodies need no repair.
     pub(super) fn released(&mut self, writes: &[Write]) {
         for write in writes {
             if let Write::Release { body: Some(id), .. } = write {
@@ -317,10 +319,11 @@ impl Staging {
         }
     }
 
-    /// Takes another storage's row, with that one's whole state as its changes, in place of all rows. The fences follow
-    /// from the incarnations that are open behind it: how far these are, only the rows before could tell, and as those
-    /// are filled in, they do. Until then bodies may be taken that have their place already; they go when the entry's
-    /// next incarnation opens, but for those from before a restart, which nothing tells from others then.
+    /// Replaces all rows with another storage's row, with that storage's whole state as its changes. The fences
+    /// follow from the incarnations that are open after it. How far those are is known only from earlier rows, once
+    /// these are filled in. Until then, bodies may be accepted that already have their place. They are discarded when
+    /// the entry's next incarnation opens, except for those from before a restart, which can't be told from others by
+    /// then.
     pub(super) fn adopt(
         &mut self,
         row: IndexedRow,
@@ -340,7 +343,7 @@ impl Staging {
         Ok(writes)
     }
 
-    /// Takes rows that stand before those that are here.
+    /// Takes rows before the existing ones.
     pub(super) fn fill(&mut self, rows: Vec<IndexedRow>) -> Result<Vec<Write>, IndexError> {
         for row in &rows {
             self.check_held(row)?;
@@ -362,7 +365,7 @@ impl Staging {
         }
     }
 
-    /// A row with what goes with it, the row itself last. It fences what a later one would, had it come in its time.
+    /// A row with its writes, the row itself last. It raises the fences that it would have raised in its time.
     fn older(&mut self, row: IndexedRow) -> Result<Vec<Write>, IndexError> {
         self.check_held(&row)?;
         let IndexedRow { resolution, body, hidden, .. } = row;

@@ -10,9 +10,10 @@
 //!
 //! Numbers in values are little-endian. Persisted: never change, raise [`LOG_FORMAT`](vulpes_raft::format::LOG_FORMAT) instead.
 //!
-//! Invariant: `slots` is dense, every segment in it has a body, and the bodies that are not in it are those at and behind their
-//! entry's fence: for them no table is kept, because each one that a commit changes costs it pages. The order before the first of them is released. `state` is the fold of the log up to and with the last row of `slots`. A slot without hidden events has no row in
-//! `hidden`.
+//! Invariant: `slots` is dense, every segment in it has a body, and all other bodies are at and after their entry's
+//! fence: they need no table of their own, because each table that a commit changes costs it pages. The order before
+//! the first slot is released. `state` is the fold of the log up to and including the last row of `slots`. A slot
+//! without hidden events has no row in `hidden`.
 //!
 //! Deliberately absent: when anything is written (`writer`) and what (`staging`).
 
@@ -32,7 +33,7 @@ pub(super) const HIDDEN: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(
 pub(super) const BODY_PREFIX: usize = 8;
 
 const _: () = {
-    // The largest body with all that the store puts around it stays under the power of two it is allocated in.
+    // The largest body, with the store's overhead, stays below the power of two in which it is allocated.
     let around = BODY_PREFIX + AdvanceSegment::KEY_LEN + 32;
     assert!(
         crate::types::limits::SEGMENT_BODY + around
@@ -40,14 +41,14 @@ const _: () = {
     );
 };
 
-/// Puts a body's row into `row`, whatever was in it.
+/// Writes a body's row into `row`, replacing its contents.
 pub(super) fn encode_body(checksum: u64, body: &[u8], row: &mut Vec<u8>) {
     row.clear();
     row.extend_from_slice(&checksum.to_le_bytes());
     row.extend_from_slice(body);
 }
 
-/// The checksum and the body of a row of `bodies`; `None` where it is too short for that.
+/// The checksum and the body of a row of `bodies`; `None` if it is too short.
 pub(super) fn decode_body(row: &[u8]) -> Option<(u64, &[u8])> {
     let (checksum, body) = row.split_first_chunk()?;
     Some((u64::from_le_bytes(*checksum), body))
@@ -60,7 +61,7 @@ pub(super) fn encode_fence(fence: Fence) -> [u8; 16] {
     row
 }
 
-/// `None` where it is not a fence.
+/// `None` if it is not a fence.
 pub(super) fn decode_fence(row: &[u8]) -> Option<Fence> {
     let (incarnation, number) = row.split_first_chunk()?;
     Some(Fence {

@@ -1,6 +1,6 @@
 //! A host for tests: databases in memory whose power can be cut, connections in memory, no clock.
 //!
-//! Invariant: what was not synced is gone after [`TestDisk::cut_power`], and nothing else is.
+//! Invariant: [`TestDisk::cut_power`] loses what was not synced, and nothing else.
 //!
 //! Deliberately absent: torn writes and delays in the network.
 
@@ -96,7 +96,7 @@ impl Random for Counter {
 struct Image {
     current: Vec<u8>,
     durable: Vec<u8>,
-    /// Syncing fails, and so nothing becomes durable any more.
+    /// Syncing fails, so nothing becomes durable any more.
     broken: bool,
 }
 
@@ -107,13 +107,13 @@ pub(crate) struct TestDisk {
     small: SmallFiles,
 }
 
-/// Small files, which no power cut harms.
+/// Small files, which survive every power cut.
 type SmallFiles = Arc<Mutex<BTreeMap<PathBuf, Vec<u8>>>>;
 
 impl TestDisk {
-    /// A disk that holds what is durable on this one now: this one may go on, the other never sees it.
+    /// A disk with what is durable on this one now: this one may continue, the other never sees it.
     pub(crate) fn cut_power(&self) -> Self {
-        // What they tell of a database was so before: first they, then the databases.
+        // Small files first, then the databases: what they say about a database was true before.
         let small = self.small.lock().unwrap().clone();
         let files = self.files.lock().unwrap();
         let survivors = files.iter().map(|(path, image)| {
@@ -132,14 +132,14 @@ impl TestDisk {
         self.files.lock().unwrap()[path].lock().unwrap().current.len()
     }
 
-    /// Has every sync fail from now on.
+    /// Makes every sync fail from now on.
     pub(crate) fn break_down(&self) {
         for image in self.files.lock().unwrap().values() {
             image.lock().unwrap().broken = true;
         }
     }
 
-    /// Flips a bit wherever these bytes stand; gives how many places that were.
+    /// Flips a bit wherever these bytes occur; returns the number of places.
     pub(crate) fn damage(&self, path: &Path, needle: &[u8]) -> usize {
         let files = self.files.lock().unwrap();
         let mut image = files[path].lock().unwrap();
@@ -194,7 +194,7 @@ impl redb::StorageBackend for Backend {
 impl Disk for TestDisk {
     fn open_database(&self, path: &Path) -> Result<redb::Database, redb::DatabaseError> {
         let image = self.files.lock().unwrap().entry(path.to_owned()).or_default().clone();
-        // No cache worth the name: what is read is what the image holds.
+        // Practically no cache: reads return what the image holds.
         redb::Database::builder().set_cache_size(0).create_with_backend(Backend(image))
     }
 
@@ -304,7 +304,7 @@ pub(crate) fn sealed_in(id: AdvanceSegment, shard: Shard, events: &[Event]) -> S
     open.seal(id, shard)
 }
 
-/// An event that is not retained and asks for nothing.
+/// An event that is not retained and has no act.
 pub(crate) fn event(topic: &str, payload: &[u8]) -> Event {
     Event {
         realm: Realm::new("realm").unwrap(),
@@ -322,12 +322,12 @@ pub(crate) fn event(topic: &str, payload: &[u8]) -> Event {
     }
 }
 
-/// Rows that hide nothing and leave the realms' state as it is.
+/// Rows that hide nothing and leave the realms' state unchanged.
 pub(crate) fn plain(rows: Vec<(Resolution, Option<Bytes>)>) -> Vec<IndexedRow> {
     rows.into_iter().map(|(row, body)| IndexedRow::plain(row, body)).collect()
 }
 
-/// An order that is made up as it goes.
+/// An order that is invented step by step.
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
     pub(crate) slot: Slot,

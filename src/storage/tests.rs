@@ -1,4 +1,4 @@
-//! A storage, op by op: what is answered, what survives a power cut, and what is refused.
+//! A storage, op by op: its answers, what survives a power cut, and what it refuses.
 
 use std::path::Path;
 use std::time::Duration;
@@ -59,7 +59,7 @@ async fn a_kept_body_is_voted_for_and_there_after_a_power_cut() {
         checksum: body.checksum,
     };
     assert_eq!(kept, Kept { vote: expected, credit: limits::STORAGE_CREDIT });
-    // The same again gets the same vote, another under that name a refusal.
+    // The same again gets the same vote, another under that name is refused.
     assert_eq!(storage.keep(body.clone()).await.unwrap().vote, expected);
     let other = sealed(body.id, b"other");
     assert_eq!(storage.keep(other.clone()).await, Err(KeepError::Conflict(body.id)));
@@ -80,12 +80,12 @@ async fn a_vote_waits_for_the_disk_and_a_write_for_nobody() {
     let early = COMMIT / 2;
     let kept = tokio::time::timeout(early, storage.keep(body.clone())).await;
     assert!(kept.is_err(), "the vote came before the commit");
-    // It has arrived, so it can be read from memory, but neither votes nor readers know it yet.
+    // It has arrived, so it can be read from memory, but it is not known to voters or readers yet.
     assert!(!storage.lacks(&proposal(&body)));
     assert_eq!(storage.inner.recent.get(body.id), Some(body.body.clone()));
     assert_eq!(storage.body(&body.id), Ok(None));
     assert_eq!(open(&disk.cut_power()).body(&body.id), Ok(None));
-    // Nobody waits any more, and it is written all the same.
+    // It is written although its caller no longer waits.
     tokio::time::sleep(COMMIT).await;
     assert_eq!(open(&disk.cut_power()).body(&body.id), Ok(Some(body.body)));
 }
@@ -123,7 +123,7 @@ async fn a_body_waits_for_the_commit_of_another_writer_but_not_for_ever() {
     let begun = tokio::time::Instant::now();
     storage.keep(sealed(segment_id(1, 1, 0), b"alone")).await.unwrap();
     assert_eq!(begun.elapsed().as_millis(), (patience + COMMIT).as_millis());
-    // Rows wait, too; and a job that has no patience takes all along.
+    // Rows wait, too; a job without patience takes all of them along.
     let begun = tokio::time::Instant::now();
     let body = sealed(segment_id(1, 1, 1), b"in company");
     let order = async {
@@ -135,7 +135,7 @@ async fn a_body_waits_for_the_commit_of_another_writer_but_not_for_ever() {
     assert_eq!(begun.elapsed().as_millis(), (COMMIT * 2).as_millis());
 }
 
-/// A job that waits for nothing.
+/// A job that does not wait for others.
 async fn hurried(storage: &Storage) -> Job {
     let (waiting, _) = oneshot::channel();
     let work = Work::Keep { writes: Vec::new(), answer: Ok(()), waiting };
@@ -332,7 +332,7 @@ async fn rows_that_are_not_the_next_ones_change_nothing() {
         let refused = storage.index(plain(vec![(row.clone(), body.clone())])).await;
         assert_eq!(refused, Err(expected.clone()));
         if let IndexError::BodyMissing { .. } = expected {
-            // A good row in front of it is not indexed either.
+            // A good row before it is not indexed either.
             let mut good = start.clone();
             let opened = (good.opened(2, 1), None);
             let missing = (good.segment(&one), None);
@@ -394,10 +394,10 @@ async fn a_body_that_rots_is_found_and_mended() {
     let unknown = storage.replace(&proposal(&stranger), stranger.body.clone()).await;
     assert_eq!(unknown, Err(ReplaceError::NotHeld(stranger.id)));
     storage.replace(&proposal(&resolved), resolved.body.clone()).await.unwrap();
-    // The unresolved one is mended by its entry keeping it again.
+    // The unresolved one is repaired when its entry keeps it again.
     storage.keep(fresh.clone()).await.unwrap();
     assert_eq!(storage.damaged(), [rotten.id]);
-    // A known damage does not hold up the order.
+    // Known damage does not hold up the order.
     index(&storage, vec![(order.segment(&fresh), None), (order.segment(&rotten), None)]).await;
     assert_eq!(storage.damaged(), [rotten.id]);
     storage.replace(&proposal(&rotten), rotten.body.clone()).await.unwrap();
@@ -415,7 +415,7 @@ async fn positions_are_found_among_the_slots() {
     let mut rows = Vec::new();
     let mut expected = Vec::new();
     for number in 0..20 {
-        // Several slots begin at one position where entries open in between.
+        // Several slots begin at one position if entries open in between.
         for incarnation in 0..number % 3 {
             rows.push((order.opened(2, incarnation + 1), None));
         }

@@ -1,9 +1,9 @@
 //! What a storage writes in a group commit: applies queued writes in its transaction, then completes the jobs.
 //!
-//! Invariant: whoever waits for a job hears of it, and readers see its rows, only after the transaction is durable.
+//! Invariant: callers hear of their jobs, and readers see the rows, only after the transaction is durable.
 //!
-//! Deliberately absent: any decision about what is written, but for a body that comes again when its number has been
-//! resolved: there the tables have the answer, and the transaction is where they are read in order.
+//! Deliberately absent: decisions about what is written. The one exception is a body that comes again when its number
+//! has been resolved: only the tables have the answer, and the transaction reads them in order.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,33 +20,33 @@ use super::tables::{self, Key};
 use crate::keep::KeepError;
 use crate::types::row::Change;
 
-/// How long rows, and deletions, may wait for a commit that another job starts. Nobody waits for rows: a storage that
+/// How long rows and deletions may wait for a commit that another job starts. Nobody waits for rows: a storage that
 /// lacks some after a crash reads them again. Deleting is not urgent either.
 const RIDE: Duration = Duration::from_millis(50);
 
-/// Something to write, and who waits for it.
+/// Something to write, and its waiting caller.
 pub(super) struct Job {
     pub(super) work: Work,
-    /// Its share of the queue, given back when it is done.
+    /// Its share of the queue, released when it is done.
     pub(super) permit: OwnedSemaphorePermit,
-    /// How long a body may wait for company.
+    /// How long a body may wait for other jobs.
     pub(super) patience: Duration,
 }
 
 pub(super) enum Work {
-    /// Writes, then tells the waiting one this. A refusal waits in line too: what caused it may not be durable yet.
+    /// Writes, then sends this answer. A refusal waits in the queue too: what caused it may not be durable yet.
     Keep { writes: Vec<Write>, answer: Result<(), KeepError>, waiting: Waiting },
-    /// Compares a body with the one held since its number was resolved; where there is none, it was released.
+    /// Compares a body with the one held since its number was resolved; a missing one was released.
     KeepAgain { id: AdvanceSegment, checksum: u64, waiting: Waiting },
     /// Writes rows of the order, and what goes with them.
     Index { writes: Vec<Write> },
-    /// Writes what moves the ends of the log as it is here, then tells the waiting one.
+    /// Writes what moves the ends of the local log, then tells the caller.
     Release { writes: Vec<Write>, waiting: oneshot::Sender<()> },
 }
 
 pub(super) type Waiting = oneshot::Sender<Result<(), KeepError>>;
 
-/// What is durable of the order.
+/// The durable part of the order.
 pub(super) struct Durable {
     pub(super) tail: Mutex<Option<Resolution>>,
     pub(super) indexed: watch::Sender<Slot>,
@@ -71,9 +71,9 @@ impl Durable {
 
 pub(super) struct SegmentWriter {
     durable: Arc<Durable>,
-    /// The last row of the order in the commit that is being made.
+    /// The last row of the order in the current commit.
     tail: Option<Resolution>,
-    /// A body's row is put together here, so that no allocation is made for each.
+    /// Buffer for a body's row, to avoid an allocation for each.
     row: Vec<u8>,
 }
 
@@ -114,7 +114,7 @@ impl Work {
 
     fn complete(self) {
         match self {
-            // Who no longer waits has lost interest in the answer; what was written stays.
+            // A caller that no longer waits does not need the answer; what was written stays.
             Self::Keep { answer, waiting, .. } => drop(waiting.send(answer)),
             Self::Release { waiting, .. } => drop(waiting.send(())),
             Self::KeepAgain { .. } | Self::Index { .. } => {}

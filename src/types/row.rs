@@ -6,15 +6,15 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::order::Resolution;
 
-/// A row of the order, with all that is written along with it.
+/// A row of the order, with everything that is written along with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexedRow {
     pub resolution: Resolution,
-    /// The segment's body, where the storage lacks it.
+    /// The segment's body, if the storage lacks it.
     pub body: Option<Bytes>,
     /// Offsets of events that subscribers never see, ascending.
     pub hidden: Vec<u32>,
-    /// What the row changes in the realms' state.
+    /// The row's changes to the realms' state.
     pub changes: Vec<Change>,
 }
 
@@ -25,7 +25,7 @@ impl IndexedRow {
         Self { resolution, body, hidden: Vec::new(), changes: Vec::new() }
     }
 
-    /// Bytes that are written for it, its few own ones aside.
+    /// Bytes written for it, except for its few own ones.
     pub(crate) fn weight(&self) -> usize {
         let value = |change: &Change| change.value.as_ref().map_or(0, Bytes::len);
         let changes = self.changes.iter().map(|change| change.key.len() + value(change));

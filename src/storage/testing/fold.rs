@@ -1,4 +1,4 @@
-//! Made-up logs that touch the realms' state, and what is to be made of them.
+//! Invented logs that touch the realms' state, and the expected results.
 //!
 //! Deliberately absent: what the fold means, which `realm` tests; here it only has to be the same everywhere.
 
@@ -20,7 +20,7 @@ pub(crate) struct Logged {
 }
 
 impl Logged {
-    /// Applies it, and gives what a storage is to be told of it.
+    /// Applies it; returns what a storage has to be told of it.
     pub(crate) fn apply(&self, realms: &mut Realms) -> (IndexedRow, Applied) {
         let segment = self.body.as_ref().map(|body| Segment::parse(body.body.clone()).unwrap());
         let applied = realms.apply(&self.row, segment.as_ref());
@@ -34,14 +34,14 @@ impl Logged {
     }
 }
 
-/// The state behind some slots, from the first one on, and what each of them brought.
+/// The state after some slots, from the first one on, and the outcome of each.
 pub(crate) fn fold(log: &[Logged]) -> (Realms, Vec<Applied>) {
     let mut realms = Realms::default();
     let applied = log.iter().map(|logged| logged.apply(&mut realms).1).collect();
     (realms, applied)
 }
 
-/// A log of one slot for each of these bytes, behind the opening of its entry: values set and deleted, conditions that
+/// A log of one slot for each of these bytes, after the opening of its entry: values set and deleted, conditions that
 /// hold or don't, sessions that come and go, and entries that open again.
 pub(crate) fn log(doings: &[u8]) -> Vec<Logged> {
     let mut order = Order::default();

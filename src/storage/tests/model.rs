@@ -1,7 +1,7 @@
 //! Random operations on a storage, with power cuts, against a model of a few maps.
 //!
-//! Whatever was queued and not yet answered when the power went may be on disk or not, but only whole operations, in
-//! the order in which they were queued, and everything that was answered is there.
+//! Operations that were queued but unanswered at a power cut may be on disk or not, but only whole ones, in the order
+//! in which they were queued; everything that was answered is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,7 +37,7 @@ enum Op {
     Close {
         entry: u64,
     },
-    /// What is durable is released, but for this many rows.
+    /// Releases what is durable, except for this many rows.
     Release {
         but: u64,
     },
@@ -149,7 +149,7 @@ impl Held {
 struct Waiting {
     /// The state that holds once it is answered.
     state: usize,
-    /// The checksum that is voted for, or what is said instead.
+    /// The checksum that is voted for, or the expected error.
     expected: Result<u64, KeepError>,
     answer: JoinHandle<Result<Kept, KeepError>>,
 }
@@ -157,15 +157,15 @@ struct Waiting {
 struct Run {
     disk: TestDisk,
     storage: Storage,
-    /// What is held after each operation since the last power cut, the state before it first.
+    /// The contents after each operation since the last power cut, beginning with the state before.
     states: Vec<Held>,
     /// Keeps that are not answered yet.
     waiting: Vec<Waiting>,
-    /// The release that was asked for last.
+    /// The latest release.
     releasing: Option<JoinHandle<()>>,
-    /// The state that answers have shown to be on disk.
+    /// The state that answers have proved to be on disk.
     answered: usize,
-    /// Every name that a body came under.
+    /// Every name that a body had.
     named: BTreeSet<AdvanceSegment>,
 }
 
@@ -228,7 +228,7 @@ impl Run {
                 self.storage.index(plain(vec![(row, None)])).await.unwrap();
             }
             Op::Release { but } => {
-                // Another one is queued only when this one is done, behind whatever is queued meanwhile.
+                // Another one is queued only when this one is done, after whatever is queued meanwhile.
                 if let Some(releasing) = self.releasing.take() {
                     releasing.await.unwrap();
                 }
@@ -249,7 +249,7 @@ impl Run {
         self.states.push(held);
     }
 
-    /// Takes the answers that have come, and compares them with those that the model foretold.
+    /// Takes the answers that have come, and compares them with the model's predictions.
     async fn hear(&mut self) {
         let mut waiting = Vec::new();
         for keep in self.waiting.drain(..) {
@@ -312,7 +312,7 @@ proptest! {
     }
 }
 
-/// The model once took the second release for queued before the body that came after it.
+/// The model once assumed that the second release was queued before the body that came after it.
 #[test]
 fn a_body_that_was_released_comes_again_between_two_releases() {
     let again = || Op::Keep { entry: 1, incarnation: 0, number: 0, variant: 0 };

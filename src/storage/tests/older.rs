@@ -1,4 +1,4 @@
-//! A data directory that an older release left behind: it opens, holds what it held, and is written on.
+//! A data directory of an older release: it opens with its contents, and is written to.
 
 use redb::TableDefinition;
 use vulpes_raft::format::OLDEST_LOG_FORMAT;
@@ -20,7 +20,7 @@ fn retained(topic: &str, payload: &[u8]) -> Event {
     Event { retain: true, ..event(topic, payload) }
 }
 
-/// Takes the next slot, with its body where it has one.
+/// Takes the next slot, with its body if it has one.
 async fn take(
     storage: &Storage,
     realms: &mut Realms,
@@ -34,7 +34,7 @@ async fn take(
     storage.indexed().wait_for(|indexed| *indexed >= slot).await.unwrap();
 }
 
-/// Says in a node's file that the older release wrote it.
+/// Marks a node's file as written by the older release.
 fn make_older(disk: &TestDisk) {
     let database = host(disk, &TestNet::default()).disk.open_database(path()).unwrap();
     let transaction = database.begin_write().unwrap();
@@ -60,7 +60,7 @@ async fn a_folder_of_the_older_format_is_read_and_written_on() {
     let storage = open(&disk);
     let mut realms = check(&storage, &realms);
     assert_eq!(storage.body(&first.id), Ok(Some(first.body.clone())));
-    // What was not in the order yet gets its place now, and new segments come behind it.
+    // Bodies that were not in the order yet get their place now, and new segments follow.
     take(&storage, &mut realms, (order.segment(&waiting), Some(&waiting))).await;
     let fields = [Field { tag: Tag(9_999), value: b"x" }];
     let extensions = Extensions::new(&fields).unwrap();

@@ -1,4 +1,4 @@
-//! Deleting from the front, beginning anew and filling in, with power cuts at any time.
+//! Deleting from the front, starting over and filling in, with power cuts at any time.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,13 +41,13 @@ async fn what_is_released_is_gone_and_the_rest_is_whole() {
     assert_eq!(storage.body(&all[2].id), Ok(None));
     assert_eq!(storage.slot_of(resolutions[3].base), Ok(None));
     assert_eq!(storage.slot_of(resolutions[4].base), Ok(Some(resolutions[4].clone())));
-    // Nothing of it comes back, by whatever way.
+    // Nothing of it comes back, in any way.
     let again = storage.keep(all[2].clone()).await;
     assert_eq!(again, Err(KeepError::Released(all[2].id)));
     storage.replace(&proposal(&all[2]), all[2].body.clone()).await.unwrap();
     assert_eq!(storage.body(&all[2].id), Ok(None));
     assert!(storage.keep(all[8].clone()).await.is_ok());
-    // The last row stays, whatever is asked for, and the order goes on behind it.
+    // The last row stays, whatever is released, and the order continues after it.
     storage.release(Slot(100)).await.unwrap();
     let storage = open(&disk.cut_power());
     assert_eq!((storage.oldest(), bodies(&storage)), (Ok(Slot(10)), 1));
@@ -118,7 +118,7 @@ async fn a_file_is_compacted_to_what_it_holds() {
     assert_eq!((storage.oldest(), bodies(&storage)), (Ok(Slot(190)), 12));
 }
 
-/// What another storage gives behind these slots.
+/// Another storage's state after these slots.
 fn state_behind(log: &[Logged]) -> (IndexedRow, Vec<(NodeId, Incarnation)>) {
     let (realms, applied) = fold(log);
     let mut rows = BTreeMap::new();
@@ -139,8 +139,8 @@ fn state_behind(log: &[Logged]) -> (IndexedRow, Vec<(NodeId, Incarnation)>) {
     (row, realms.incarnations().collect())
 }
 
-/// A storage that has the first slots of a log, and votes for some more, begins anew at a later one, and fills in what is
-/// kept before it. The power goes now and then.
+/// A storage that has the first slots of a log, and voted for some more, starts over at a later one, and fills in
+/// what is kept before it, with occasional power cuts.
 async fn begin_anew(log: &[Logged], has: usize, voted: usize, head: usize, cuts: &[u32]) {
     let mut disk = TestDisk::default();
     let mut storage = open(&disk);
@@ -201,7 +201,7 @@ async fn begin_anew(log: &[Logged], has: usize, voted: usize, head: usize, cuts:
     check_kept(&open(&disk.cut_power()), log, head);
 }
 
-/// No vote for what is kept is taken back.
+/// No vote for a kept body is taken back.
 fn check_votes(storage: &Storage, kept: &[Logged], votes: &[SealedBody]) {
     let bodies = kept.iter().filter_map(|logged| logged.body.as_ref());
     for body in bodies.filter(|body| votes.iter().any(|vote| vote.id == body.id)) {

@@ -1,4 +1,4 @@
-//! The realms' state on disk: it is that behind the last row, whenever the power goes.
+//! The realms' state on disk is the one after the last row, whenever the power is cut.
 
 use proptest::prelude::*;
 
@@ -29,7 +29,7 @@ async fn indexed(storage: &Storage, rows: Vec<IndexedRow>) {
     storage.indexed().wait_for(|slot| *slot >= last).await.unwrap();
 }
 
-/// Checks that a storage has just what stands behind its last row, and gives the state.
+/// Checks that a storage has exactly the state after its last row, and returns it.
 fn check(storage: &Storage, log: &[Logged]) -> Realms {
     let rows = storage.tail().map_or(0, |tail| tail.slot.0 as usize);
     let (expected, applied) = fold(&log[..rows]);
@@ -43,7 +43,7 @@ fn check(storage: &Storage, log: &[Logged]) -> Realms {
     found
 }
 
-/// Folds a log into a storage whose power goes now and then, a batch of rows and some tenths of a commit at a time.
+/// Folds a log into a storage with occasional power cuts, a batch of rows and some tenths of a commit at a time.
 async fn survive(log: &[Logged], cuts: &[(usize, u32, bool)]) {
     let mut disk = TestDisk::default();
     let mut storage = open(&disk);
