@@ -165,7 +165,8 @@ pub struct AddressError(String);
 impl Address {
     /// Builds an address from its two halves; an IPv6 address gets its brackets.
     ///
-    /// # Errors If the host is not valid.
+    /// # Errors
+    /// If the host is not valid.
     pub fn new(host: &str, port: u16) -> Result<Self, AddressError> {
         if host.contains(':') && !host.starts_with('[') {
             return format!("[{host}]:{port}").parse();
@@ -344,7 +345,8 @@ pub enum Problem {
 impl NodeConfig {
     /// Reads a file. Its `data` is relative to the file.
     ///
-    /// # Errors If it can't be read, parsed or used.
+    /// # Errors
+    /// If it can't be read, parsed or used.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let error = |error| ConfigError::Read { path: path.to_owned(), error };
         let length = std::fs::metadata(path).map_err(error)?.len();
@@ -358,7 +360,8 @@ impl NodeConfig {
 
     /// Reads a text as if it were the file at `path`.
     ///
-    /// # Errors If it can't be parsed or used.
+    /// # Errors
+    /// If it can't be parsed or used.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         file::parse(text, path)
     }

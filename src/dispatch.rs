@@ -194,7 +194,8 @@ impl Dispatcher {
 
     /// Adds subscriptions of a session to the live stream; returns the first slot that it gets there.
     ///
-    /// # Errors [`JoinError`] if the session has to read the log up to here first.
+    /// # Errors
+    /// [`JoinError`] if the session has to read the log up to here first.
     pub fn join(&mut self, join: Join) -> Result<Slot, JoinError> {
         let next = self.next;
         let at = join.at.unwrap_or(next);

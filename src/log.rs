@@ -232,7 +232,8 @@ impl Log {
 
     /// Reads some slots from one on, none past this node's tail: nothing if `from` is the tail.
     ///
-    /// # Errors If the slot is no longer kept, or no storage answers.
+    /// # Errors
+    /// If the slot is no longer kept, or no storage answers.
     pub async fn read(&self, from: Slot) -> Result<Vec<Arc<Placed>>, ReadError> {
         let tail = self.tail();
         if from >= tail.next_slot {
@@ -265,14 +266,16 @@ impl Log {
 
     /// Rows from a slot on, from the first storage that has any; at least one.
     ///
-    /// # Errors If the slot is no longer kept, or no storage answers.
+    /// # Errors
+    /// If the slot is no longer kept, or no storage answers.
     pub async fn rows(&self, from: Slot, max: usize) -> Result<Vec<Resolution>, ReadError> {
         Ok(self.stored_rows(from, max).await?.rows)
     }
 
     /// The same, with their hidden events.
     ///
-    /// # Errors Like [`Log::rows`].
+    /// # Errors
+    /// Like [`Log::rows`].
     pub async fn stored_rows(&self, from: Slot, max: usize) -> Result<Rows, ReadError> {
         let oldest = self.head().slot;
         if from < oldest {
@@ -310,7 +313,8 @@ impl Log {
 
     /// Bodies of sealed segments, checked against what was voted for; at least one of those asked for.
     ///
-    /// # Errors If no storage has an undamaged body of the first one.
+    /// # Errors
+    /// If no storage has an undamaged body of the first one.
     pub async fn bodies(&self, wanted: &[SealedSegment]) -> Result<Vec<Segment>, ReadError> {
         self.sources.bodies(wanted).await
     }
@@ -318,7 +322,8 @@ impl Log {
     /// The start of a replay after a place. The place right before the head can be named only by a position: nothing
     /// is left to compare an event id with.
     ///
-    /// # Errors If the place is no longer kept, does not exist yet, or no storage answers.
+    /// # Errors
+    /// If the place is no longer kept, does not exist yet, or no storage answers.
     pub async fn start_after(&self, after: After) -> Result<Start, SubscribeError> {
         let failed = |error: ReadError| self.failed(&error);
         let Head { slot, position: oldest } = self.head();
@@ -350,7 +355,8 @@ impl Log {
 
     /// The start of reading from a position on.
     ///
-    /// # Errors Like [`Log::start_after`].
+    /// # Errors
+    /// Like [`Log::start_after`].
     pub async fn start_at(&self, position: Position) -> Result<Start, SubscribeError> {
         self.wait_for(|tail| tail.next_position >= position).await?;
         let tail = self.tail();
@@ -403,7 +409,8 @@ impl Log {
 
     /// The row whose segment contains a position; `None` if no storage has it.
     ///
-    /// # Errors If no storage answers.
+    /// # Errors
+    /// If no storage answers.
     pub async fn row_of(&self, position: Position) -> Result<Option<Resolution>, ReadError> {
         let near = {
             let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -444,7 +451,8 @@ pub struct BadBody(String);
 
 /// Checks a body against the segment that was voted for, and reads it.
 ///
-/// # Errors If length, checksum, name, count or form differ.
+/// # Errors
+/// If length, checksum, name, count or form differ.
 pub fn open_body(sealed: &SealedSegment, body: Bytes) -> Result<Segment, BadBody> {
     if body.len() != sealed.length as usize || checksum(&body) != sealed.checksum {
         return Err(BadBody(format!("the body of {} has another checksum", sealed.id)));

@@ -167,7 +167,8 @@ impl StorageClient {
     /// Bodies by name, as many from the front as fit one answer; `None` if it has none, or a damaged one. The caller
     /// checks that a body is the one that was voted for.
     ///
-    /// # Errors See [`FetchError`].
+    /// # Errors
+    /// See [`FetchError`].
     pub async fn bodies(
         &self,
         segments: Vec<AdvanceSegment>,
@@ -208,7 +209,8 @@ impl StorageClient {
 
     /// The row whose segment contains a position; `None` if the storage has none.
     ///
-    /// # Errors See [`FetchError`].
+    /// # Errors
+    /// See [`FetchError`].
     pub async fn slot_of(&self, position: Position) -> Result<Option<Resolution>, FetchError> {
         match &self.place {
             Where::Here(storage, reads) => {
@@ -226,7 +228,8 @@ impl StorageClient {
 
     /// The storage's status.
     ///
-    /// # Errors See [`FetchError`].
+    /// # Errors
+    /// See [`FetchError`].
     pub async fn status(&self) -> Result<StorageStatus, FetchError> {
         match &self.place {
             Where::Here(storage, _) => self.read(storage.status()),
@@ -239,7 +242,8 @@ impl StorageClient {
 
     /// The realms' state of the storage, as of one row of the order.
     ///
-    /// # Errors See [`FetchError`].
+    /// # Errors
+    /// See [`FetchError`].
     pub async fn state(&self) -> Result<Realms, FetchError> {
         match &self.place {
             Where::Here(storage, _) => self.read(storage.state()),
@@ -253,7 +257,8 @@ impl StorageClient {
 
     /// The rows of the realms' state of another node's storage, and the row of the order that they belong to.
     ///
-    /// # Errors See [`FetchError`]; also if the storage is this node's own.
+    /// # Errors
+    /// See [`FetchError`]; also if the storage is this node's own.
     pub async fn state_rows(&self) -> Result<(Option<Resolution>, StateRows), FetchError> {
         match &self.place {
             Where::Here(..) => {

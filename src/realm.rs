@@ -212,7 +212,8 @@ impl Default for Realms {
 impl Realms {
     /// Loads the state after a resolution from its rows.
     ///
-    /// # Errors If a row can't be read.
+    /// # Errors
+    /// If a row can't be read.
     pub fn load(
         tail: Option<&Resolution>,
         rows: impl IntoIterator<Item = (Bytes, Bytes)>,
@@ -267,7 +268,8 @@ impl Realms {
 
     /// Applies the next slot.
     ///
-    /// # Panics If it is not the next one: the caller follows the order.
+    /// # Panics
+    /// If it is not the next one: the caller follows the order.
     pub fn apply(&mut self, resolution: &Resolution, segment: Option<&Segment>) -> Applied {
         assert_eq!(resolution.slot, self.next, "slots are applied densely and in order");
         self.time = resolution.time();

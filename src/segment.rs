@@ -145,7 +145,8 @@ impl OpenSegment {
 
     /// Appends an event and returns its offset.
     ///
-    /// # Errors [`SegmentFull`] if it would exceed the limits of size or events. An event within [`limits::EVENT`]
+    /// # Errors
+    /// [`SegmentFull`] if it would exceed the limits of size or events. An event within [`limits::EVENT`]
     /// always fits an empty segment.
     pub fn push(&mut self, event: &Event) -> Result<u32, SegmentFull> {
         let room = event.size()

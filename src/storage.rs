@@ -144,7 +144,8 @@ impl Storage {
     /// bodies of those in `shards` are kept. Arriving bodies are also put into `recent`. Each waits at most
     /// `patience` for a commit that another job starts, such as one of a sync member that shares the file.
     ///
-    /// # Errors If the file is damaged, or can't be read.
+    /// # Errors
+    /// If the file is damaged, or can't be read.
     pub fn open(
         file: &File,
         identity: &Identity,
@@ -216,7 +217,8 @@ impl Storage {
     /// [`Storage::lacks`]), and with its other changes. They are durable once [`Storage::indexed`] says so. When an
     /// entry opens or closes, unresolved bodies of its fenced incarnations are discarded.
     ///
-    /// # Errors If the rows are not the next ones, contradict earlier ones, or lack a body that has to come with
+    /// # Errors
+    /// If the rows are not the next ones, contradict earlier ones, or lack a body that has to come with
     /// them.
     pub async fn index(&self, rows: Vec<IndexedRow>) -> Result<(), IndexError> {
         let mut weight = 0;
@@ -254,7 +256,8 @@ impl Storage {
 
     /// Whether a body of this name is here, or queued, and not known to be damaged.
     ///
-    /// # Errors If the disk can't be read.
+    /// # Errors
+    /// If the disk can't be read.
     pub fn holds(&self, id: AdvanceSegment) -> Result<bool, ReadError> {
         let standing = {
             let staging = self.staging();
@@ -285,7 +288,8 @@ impl Storage {
     /// A body that is durable here, with its checksum verified. The caller has to check that it is the one that was
     /// resolved. A damaged one is remembered: see [`Storage::damaged`].
     ///
-    /// # Errors If it is damaged, or the disk can't be read.
+    /// # Errors
+    /// If it is damaged, or the disk can't be read.
     pub fn body(&self, id: &AdvanceSegment) -> Result<Option<Bytes>, ReadError> {
         let body = self.inner.reader.body(*id);
         if let Err(ReadError::Damaged(id)) = body {
@@ -303,7 +307,8 @@ impl Storage {
 
     /// Writes a body over a damaged one, and returns once that is durable.
     ///
-    /// # Errors If it is not the body that was voted for, or no body of that name is held.
+    /// # Errors
+    /// If it is not the body that was voted for, or no body of that name is held.
     pub async fn replace(&self, sealed: &SealedSegment, body: Bytes) -> Result<(), ReplaceError> {
         let (id, checksum) = (sealed.id, sealed.checksum);
         if !is_body_of(sealed, &body) {
@@ -335,7 +340,8 @@ impl Storage {
 
     /// Durable rows from a slot on, at most `max` and [`limits::READ_ROWS`].
     ///
-    /// # Errors If the disk can't be read.
+    /// # Errors
+    /// If the disk can't be read.
     pub fn rows(&self, from: Slot, max: usize) -> Result<Vec<Resolution>, ReadError> {
         self.inner.reader.rows(from, max)
     }
@@ -343,21 +349,24 @@ impl Storage {
     /// Durable rows from a slot on with their hidden events: at most `max` and [`limits::READ_ROWS`], and fewer if
     /// many events are hidden.
     ///
-    /// # Errors If the disk can't be read.
+    /// # Errors
+    /// If the disk can't be read.
     pub fn rows_and_hidden(&self, from: Slot, max: usize) -> Result<Stored, ReadError> {
         self.inner.reader.rows_and_hidden(from, max)
     }
 
     /// The realms' state after the last durable row.
     ///
-    /// # Errors If the disk, or a row, can't be read.
+    /// # Errors
+    /// If the disk, or a row, can't be read.
     pub fn state(&self) -> Result<Realms, ReadError> {
         self.inner.reader.snapshot(None)?.load()
     }
 
     /// The same, to be read page by page by another node.
     ///
-    /// # Errors [`ReadError::Busy`] if [`STATE_SNAPSHOTS`] are being read already; another error if the disk can't be
+    /// # Errors
+    /// [`ReadError::Busy`] if [`STATE_SNAPSHOTS`] are being read already; another error if the disk can't be
     /// read.
     pub fn snapshot(&self) -> Result<StateSnapshot, ReadError> {
         let place = self.inner.snapshots.clone().try_acquire_owned();
@@ -367,7 +376,8 @@ impl Storage {
 
     /// The oldest slot that is here; without any, the next one to come.
     ///
-    /// # Errors If the disk can't be read.
+    /// # Errors
+    /// If the disk can't be read.
     pub fn oldest(&self) -> Result<Slot, ReadError> {
         let oldest = self.inner.reader.oldest()?;
         Ok(oldest.unwrap_or_else(|| Next::after(self.tail().as_ref()).slot))
@@ -375,7 +385,8 @@ impl Storage {
 
     /// The row whose segment contains a position; `None` if no durable row does.
     ///
-    /// # Errors If the disk can't be read.
+    /// # Errors
+    /// If the disk can't be read.
     pub fn slot_of(&self, position: Position) -> Result<Option<Resolution>, ReadError> {
         self.inner.reader.slot_of(position)
     }
@@ -390,7 +401,8 @@ impl Storage {
 
     /// What is stored here.
     ///
-    /// # Errors If the disk can't be read.
+    /// # Errors
+    /// If the disk can't be read.
     pub fn status(&self) -> Result<StorageStatus, ReadError> {
         let (unresolved, damaged) = {
             let staging = self.staging();

@@ -1,19 +1,20 @@
-//! The bodies of early segments, as a sync member sees the storage beside it.
+//! The bodies of early segments: a sync member's view of the storage beside it.
 //!
-//! Where the members of the sync group are the storages, a segment can be proposed as soon as it is sealed, without
-//! storage votes: a member's word that it has a log entry is then its vote for the bodies that the entry names. So a
-//! committed entry has its bodies on the disks of a quorum, and one fsync makes both durable.
+//! If the members of the sync group are the storages, a segment can be proposed as soon as it is sealed, without
+//! storage votes. A member's promise that it has a log entry is then its vote for the bodies that the entry names. So
+//! a committed entry has its bodies on the disks of a quorum, and one fsync makes both durable.
 //!
-//! Invariant: an entry that is not known to be committed is taken into the log only once its bodies are here, in memory at
-//! least, and queued for the same file: whoever leads can give them to others, and no crash takes a body and leaves the
-//! entry (`commit`).
+//! Invariant: an entry that is not known to be committed enters the log only once its bodies are here, at least in
+//! memory, and queued for the same file. So any leader can give them to others, and no crash loses a body and leaves
+//! the entry (`commit`).
 //!
-//! And before a storage deletes bodies because of what the order shows, its member knows durably that this much is
-//! committed. Otherwise, once it has started anew and leads, it would neither have the bodies for who lacks them, nor
-//! could say that they are not needed.
+//! Before a storage deletes bodies because of the order, its member records durably that this much is committed.
+//! Otherwise, after a restart as leader, it could neither give these bodies to members that lack them, nor say that
+//! they are not needed.
 //!
-//! Entries send bodies to all storages by themselves. What one does not send, it tells ([`Bodies::comes`]), and nobody waits
-//! for that: a follower fetches it from the leader at once, and a leader says at once that it lacks it.
+//! Entries send bodies to all storages by themselves, and say which ones they will not send ([`Bodies::comes`]).
+//! Nobody waits for those: a follower fetches them from the leader at once, and a leader says at once that it lacks
+//! them.
 //!
 //! Deliberately absent: how bodies are kept (a storage does it), and entries that are known to be committed: a quorum
 //! holds their bodies, which are fetched like those of any slot, or may be released already.
@@ -33,46 +34,47 @@ use crate::mutant::{planted, Mutant};
 use crate::order::SealedSegment;
 use crate::sequencer::Proposal;
 
-/// How long a body may be on its way from its entry before it is fetched from the leader. Its entry is then taken not to send
-/// any, until one comes again: so a broken way from an entry costs this once, and not for each log entry.
+/// How long a body may be on its way from its entry before it is fetched from the leader. Its entry then counts as
+/// not sending, until a body arrives again: a broken connection from an entry costs this once, and not for each log
+/// entry.
 const ON_ITS_WAY: Duration = Duration::from_millis(25);
 
-/// What comes before the bodies that are deleted because of the order through a slot.
+/// Called before bodies are deleted because of the order through a slot.
 pub type Deleting = Box<dyn Fn(Slot) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// The storage beside a sync member.
 pub trait Bodies: Send + Sync + 'static {
-    /// Whether this very body is here, or its segment has its place already or never will have one. It is on disk, or
-    /// queued for the file that the log is in.
+    /// Whether this very body is here, or its segment's outcome is decided already. A body that is here is on disk,
+    /// or queued for the file of the log.
     fn held(&self, segment: &SealedSegment) -> bool;
 
-    /// Whether a body that is not here may be on its way from its entry, as far as that one tells.
+    /// Whether a missing body may be on its way from its entry, as far as the entry says.
     fn comes(&self, segment: &SealedSegment) -> bool;
 
-    /// These have not come in the time that they may take.
+    /// These have not come in time.
     fn late(&self, segments: &[SealedSegment]);
 
-    /// Changes whenever a body comes, is said not to come, or has been fetched.
+    /// Changes whenever a body arrives, is said not to come, or has been fetched.
     fn arrived(&self) -> watch::Receiver<u64>;
 
-    /// Has this awaited before bodies are deleted because of what the order shows through a slot. Called once.
+    /// Sets what is awaited before bodies are deleted because of what the order shows through a slot. Called once.
     fn before_deleting(&self, then: Deleting);
 
-    /// Begins to fetch what it can of these from another storage, and to have it kept here. `false`: it is fetching from there
-    /// already.
+    /// Starts to fetch these from another storage, and to keep them here. `false`: a fetch from there is already
+    /// running.
     fn fetch(&self, from: NodeId, segments: &[SealedSegment]) -> bool;
 }
 
 /// What the log knows of bodies.
 #[derive(Clone)]
 pub(crate) struct Beside {
-    /// None where the sync members are not the storages: then no early segment is taken.
+    /// None if the sync members are not the storages: then no early segment is accepted.
     bodies: Option<Arc<dyn Bodies>>,
-    /// Through which index the log is known to be committed: said by a leader, before the entries are taken.
+    /// The index through which the log is known to be committed. A leader sends it before its entries are accepted.
     committed: Arc<AtomicU64>,
 }
 
-/// The body of an early segment is not here.
+/// The body of an early segment is missing.
 #[derive(Debug, thiserror::Error)]
 #[error("the body of {} is not here", .0.id)]
 pub(crate) struct Lacking(SealedSegment);
@@ -86,11 +88,11 @@ impl Beside {
         self.bodies.as_ref().is_some_and(|bodies| bodies.held(segment))
     }
 
-    /// Checks that the bodies of these entries are here, and gives the index of the last one that is taken without,
-    /// because it is committed.
+    /// Checks that the bodies of these entries are here; returns the index of the last entry that is accepted
+    /// without, because it is committed.
     ///
     /// # Errors
-    /// Where a body is not here, and the entry is not known to be committed.
+    /// If a body is missing, and the entry is not known to be committed.
     pub(crate) fn check(&self, entries: &[LogEntry]) -> Result<Option<u64>, Lacking> {
         let committed = self.committed.load(Ordering::Acquire);
         let mut without = None;
@@ -107,11 +109,11 @@ impl Beside {
         Ok(without)
     }
 
-    /// Waits until the bodies of these entries are here, those of committed ones apart, and fetches from their leader
-    /// what does not come by itself.
+    /// Waits until the bodies of these entries are here, except for committed ones, and fetches from their leader
+    /// those that do not arrive by themselves.
     ///
     /// # Errors
-    /// Where one has not come in time.
+    /// If one has not come in time.
     pub(crate) async fn take_in(
         &self,
         entries: &[LogEntry],
@@ -124,11 +126,11 @@ impl Beside {
         self.come(fresh.flat_map(early).collect(), Some(leader), limit).await
     }
 
-    /// Waits until all these bodies are here: for as long as they may be on their way, or until they are fetched, where there
-    /// is somebody to fetch from.
+    /// Waits until all these bodies are here: while they may be on their way, or until they are fetched, if there is
+    /// a member to fetch from.
     ///
     /// # Errors
-    /// Where one has not come in time, or is known not to come.
+    /// If one has not come in time, or is known not to come.
     pub(crate) async fn come(
         &self,
         mut segments: Vec<SealedSegment>,
@@ -145,7 +147,7 @@ impl Beside {
         segments.retain(|segment| !bodies.held(segment));
         let begun = Instant::now();
         let deadline = begun + limit;
-        // Where there is nobody to fetch from, waiting is all that can be done.
+        // Without a member to fetch from, it can only wait.
         let late_at = if from.is_some() { deadline.min(begun + ON_ITS_WAY) } else { deadline };
         let mut late = false;
         let mut asked = BTreeSet::new();
@@ -184,10 +186,10 @@ impl Beside {
     }
 }
 
-/// The segments that an entry brings without votes.
+/// The early segments of an entry.
 fn early(entry: &LogEntry) -> Vec<SealedSegment> {
     let openraft::EntryPayload::Normal(command) = &entry.payload else { return Vec::new() };
-    // One that can't be read is told where it is applied.
+    // An unreadable entry is reported when it is applied.
     let Ok(command) = command.decode() else { return Vec::new() };
     let early = command.steps.into_iter().filter_map(|step| match step {
         Proposal::ResolveEarly(segment) => Some(segment),

@@ -1,7 +1,7 @@
-//! The way to the sync group from any node, with the sync role or without.
+//! Access to the sync group from any node, with or without the sync role.
 //!
-//! Invariant: a request that may have reached a leader is not sent again on its own; its caller learns that the outcome
-//! is unknown. One that certainly was not done is tried elsewhere until its time is up.
+//! Invariant: a request that may have reached a leader is not sent again; its caller learns that the outcome is
+//! unknown. A request that certainly was not carried out is tried elsewhere until its time is up.
 //!
 //! Deliberately absent: queues. A caller that wants its proposals in order sends them one after the other, or many in
 //! one call.
@@ -24,14 +24,14 @@ use crate::service::{
 };
 use crate::wire::{self, Identity, LinkError, Service};
 
-/// How long one member may take to be reached or to answer before another one is tried, where that is allowed.
+/// How long to wait for one member before another one is tried, if that is allowed.
 const ATTEMPT: Duration = Duration::from_millis(700);
 
-/// The first and the longest pause between two attempts. All publishers wait for the next leader to be found, and asking a
-/// member costs little.
+/// The first and the longest pause between two attempts. All publishers wait until the next leader is found, and
+/// asking a member is cheap.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
 
-/// The way to the sync group. Clones share their connections.
+/// Access to the sync group. Clones share their connections.
 #[derive(Clone)]
 pub struct SyncClient {
     router: Arc<Router>,
@@ -45,7 +45,7 @@ impl SyncClient {
         Self { router: Arc::new(Router::new(host, own, &members)), local }
     }
 
-    /// Asks for the places of sealed segments. The outcomes stand in their order.
+    /// Asks for the places of sealed segments. Returns the outcomes in their order.
     ///
     /// # Errors
     /// [`SyncError`]; after [`SyncError::Unknown`] propose the same again.
@@ -72,10 +72,10 @@ impl SyncClient {
         self.router.renew(self.local.as_ref(), entry, incarnation).await
     }
 
-    /// Ends an incarnation, as its entry leaves.
+    /// Ends an incarnation, because its entry leaves.
     ///
     /// # Errors
-    /// [`SyncError`]; otherwise it is closed, by this call or since before.
+    /// [`SyncError`]; without an error it is closed, by this call or an earlier one.
     pub async fn close(&self, entry: NodeId, incarnation: Incarnation) -> Result<(), SyncError> {
         self.router.close(self.local.as_ref(), entry, incarnation).await
     }
@@ -88,10 +88,10 @@ impl SyncClient {
         self.router.stored(self.local.as_ref(), storage, through).await
     }
 
-    /// Has the leader say that a majority still follows it; looks for it until `limit` is over.
+    /// Makes the leader confirm that a majority still follows it; searches for the leader until `limit` is over.
     ///
     /// # Errors
-    /// [`SyncError`]: there is none, it has no majority, or it can't be reached.
+    /// [`SyncError`]: there is no leader, it has no majority, or it can't be reached.
     pub async fn confirm(&self, limit: Duration) -> Result<(), SyncError> {
         self.router.confirm(self.local.as_ref(), limit).await
     }
@@ -99,7 +99,7 @@ impl SyncClient {
     /// The storage groups; waits up to [`GROUP_WAIT`] for them to form.
     ///
     /// # Errors
-    /// [`SyncError::Unavailable`] when there are none yet or nobody can be asked.
+    /// [`SyncError::Unavailable`] if there are none yet or no member can be asked.
     pub async fn groups(&self) -> Result<StorageGroups, SyncError> {
         match &self.local {
             Some(local) => local.groups().await,
@@ -107,8 +107,7 @@ impl SyncClient {
         }
     }
 
-    /// What the sync members, other than that of the node itself, know that a node has told them: one answer for each that
-    /// answered in time.
+    /// What the other sync members know about a node's progress: one answer for each that answered in time.
     pub async fn known(&self, node: NodeId) -> Vec<Known> {
         self.router.known(node, ADMISSION_WAIT).await
     }
@@ -117,7 +116,7 @@ impl SyncClient {
     /// there is one, else any, and stays with the one that answered.
     ///
     /// # Errors
-    /// [`SyncError::Unavailable`] when nobody can be asked.
+    /// [`SyncError::Unavailable`] if no member can be asked.
     pub async fn follow(
         &self,
         from: Slot,
@@ -131,22 +130,22 @@ impl SyncClient {
     }
 }
 
-/// Finds the member that can answer.
+/// Finds a member that can answer.
 pub(crate) struct Router {
     host: Host,
     own: Identity,
     /// Ascending by node.
     lanes: BTreeMap<NodeId, Lane<SyncCall, SyncReply>>,
-    /// Who led when last heard of.
+    /// The last known leader.
     leader: Mutex<Option<NodeId>>,
-    /// Who answered a follower last.
+    /// The member that answered a follower last.
     followed: Mutex<Option<NodeId>>,
 }
 
-/// What to do after one member was asked.
+/// What to do after asking one member.
 enum Attempt {
     Answered(SyncReply),
-    /// Not done there; `leader` is whom that member named.
+    /// Not done there; `leader` is the leader according to that member.
     Elsewhere {
         leader: Option<NodeId>,
         reason: String,
@@ -240,7 +239,7 @@ impl Router {
         }
     }
 
-    /// Asks the leader, looking for it until the call's time is up.
+    /// Asks the leader, searching for it until the call's time is up.
     async fn lead(&self, local: Option<&SyncNode>, call: SyncCall) -> Result<SyncReply, SyncError> {
         self.lead_within(local, call, CALL_TIMEOUT).await
     }
@@ -265,7 +264,7 @@ impl Router {
                 }
                 Attempt::Elsewhere { leader, reason } => (leader, reason),
             };
-            // A named leader is asked at once; without one, the members are asked in turn.
+            // A named leader is asked at once; otherwise the members are asked in turn.
             let named = leader.filter(|leader| *leader != target);
             target = named.or_else(|| self.after(Some(target))).unwrap_or(target);
             if named.is_none() {
@@ -278,7 +277,7 @@ impl Router {
         }
     }
 
-    /// Asks one member something that only the leader does.
+    /// Sends one member a request that only the leader carries out.
     async fn ask(
         &self,
         local: Option<&SyncNode>,
@@ -318,7 +317,7 @@ impl Router {
         }
     }
 
-    /// What each other member knows of a node that answers in time.
+    /// What each other member that answers in time knows about a node.
     pub(crate) async fn known(&self, node: NodeId, limit: Duration) -> Vec<Known> {
         let others = self.lanes.iter().filter(|(member, _)| **member != node);
         let asked = others.map(|(_, lane)| async move {
@@ -350,7 +349,7 @@ impl Router {
         }
     }
 
-    /// Asks any member something that changes nothing, first the one that answered last.
+    /// Asks any member a read-only question, first the one that answered last.
     async fn any(
         &self,
         call: SyncCall,

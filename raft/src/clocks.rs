@@ -1,17 +1,17 @@
-//! The members' clocks, and what time a majority of them vouches for.
+//! The members' clocks, and the time that a majority of them vouches for.
 //!
-//! Each member tells the leader its clock with every answer to an append. What the leader puts into the log is a span: a
-//! majority of the clocks is at or past its beginning, and a majority is at or before its end. With all members there both
-//! are the median; with some silent, the span is as wide as it has to be. So a minority of wrong clocks, the leader's own
-//! among them, never moves the span out of what the right ones say. Without a majority there is no span.
+//! Each member tells the leader its clock with every answer to an append. The leader puts a span into the log: a
+//! majority of the clocks is at or past its beginning, and a majority is at or before its end. With all members
+//! present both are the median; with some silent, the span is as wide as it has to be. So a minority of wrong clocks,
+//! even the leader's own, never moves the span beyond what the right ones say. Without a majority there is no span.
 //!
-//! A member's clock is its time of day when its process started, and follows it from then on at no less than
-//! [`SLOWEST`] and no more than [`FASTEST`] of the speed of the process's monotonic clock. So a time of day that jumps
-//! while the process runs moves it no further than that, even where all members' jump together.
+//! A member's clock starts as its time of day when its process starts. From then on it follows the time of day at a
+//! speed between [`SLOWEST`] and [`FASTEST`], relative to the process's monotonic clock. So a time of day that jumps
+//! while the process runs moves it no further than that, even if all members' clocks jump together.
 //!
-//! Invariant: nothing that is decided from this is decided by one clock.
+//! Invariant: no decision made from this depends on one clock.
 //!
-//! Deliberately absent: what the order makes of a span (`sequencer`), and setting any clock.
+//! Deliberately absent: how the order uses a span (`sequencer`), and setting any clock.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,14 +25,14 @@ use crate::ids::{NodeId, Stamp};
 use crate::mutant::{planted, Mutant};
 use crate::sequencer::Vouched;
 
-/// How slowly a member's clock runs at least, and how fast at most, beside the monotonic clock: in halves.
+/// The slowest and fastest speed of a member's clock, relative to the monotonic clock, in halves.
 const SLOWEST: u64 = 1;
 const FASTEST: u64 = 20;
 
-/// For how long what a member has told counts.
+/// How long a member's answer counts.
 const FRESH: Duration = Duration::from_secs(3);
 
-/// By how much a time of day may differ before an operator is told.
+/// Difference of a time of day that is reported to the operator.
 const OFF: Duration = Duration::from_secs(5);
 
 /// A clock that follows the time of day, but never jumps. In microseconds.
@@ -62,16 +62,16 @@ fn micros(stamp: Stamp) -> u64 {
     stamp.0.saturating_mul(1_000)
 }
 
-/// What a member tells of its clock.
+/// A member's clock, as it tells the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Told {
-    /// The clock that counts.
+    /// The steady clock, which counts.
     pub(crate) clock: Stamp,
     /// Its time of day, for people.
     pub(crate) time_of_day: Stamp,
 }
 
-/// What a member has told, which was so at some moment between these.
+/// A member's answer, which was true at some moment between these.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     told: Told,
@@ -94,8 +94,8 @@ impl Reading {
     }
 }
 
-/// The span that a majority of so many members vouches for, where these are the clocks that are known: each with the least
-/// and the most that it can show.
+/// The span that a majority of so many members vouches for, given the known clocks, each with the least and the most
+/// that it can show.
 fn vouched(mut clocks: Vec<(Stamp, Stamp)>, members: usize) -> Vouched {
     let majority = members / 2 + 1;
     if clocks.len() < majority {
@@ -108,7 +108,7 @@ fn vouched(mut clocks: Vec<(Stamp, Stamp)>, members: usize) -> Vouched {
     Vouched { from, until: until.max(from) }
 }
 
-/// This member's clock, and what the others have told of theirs.
+/// This member's clock, and the others' answers.
 pub(crate) struct Clocks {
     clock: Arc<dyn Clock>,
     own: NodeId,
@@ -132,13 +132,13 @@ impl Clocks {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What this member tells of its clock.
+    /// This member's clock, for the leader.
     pub(crate) fn tell(&self) -> Told {
         let time_of_day = self.clock.now();
         Told { clock: self.state().steady.read(time_of_day, Instant::now()), time_of_day }
     }
 
-    /// Takes what a member tells, who was asked then.
+    /// Records the answer of a member that was asked at this moment.
     pub(crate) fn heard(&self, member: NodeId, told: Told, asked: Instant) {
         if self.members.contains(&member) && member != self.own {
             let reading = Reading { told, asked, received: Instant::now() };
@@ -160,8 +160,8 @@ impl Clocks {
         vouched(clocks, self.members.len())
     }
 
-    /// The members whose time of day is further than [`OFF`] from the middle one of those known, and by how many
-    /// milliseconds it is ahead of that.
+    /// The members whose time of day differs by more than [`OFF`] from the median of those known, and by how many
+    /// milliseconds it is ahead.
     pub(crate) fn off(&self) -> Vec<(NodeId, i64)> {
         let now = Instant::now();
         let own = (self.own, self.clock.now().0);
@@ -175,7 +175,7 @@ impl Clocks {
     }
 }
 
-/// Those of some clocks that are far from the middle one.
+/// The clocks that are far from the median.
 fn off(mut clocks: Vec<(NodeId, u64)>) -> Vec<(NodeId, i64)> {
     clocks.sort_unstable_by_key(|(_, clock)| *clock);
     let Some((_, middle)) = clocks.get(clocks.len() / 2).copied() else { return Vec::new() };
@@ -233,7 +233,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whichever minority is wrong or silent, and however wrong.
+        /// Whichever minority is wrong or silent, and however wrong it is.
         #[test]
         fn a_minority_moves_the_span_nowhere(
             right in prop::collection::vec(1_000u64..2_000, 1..5),
@@ -253,7 +253,7 @@ mod tests {
             }
         }
 
-        /// Spans that different majorities vouch for at one moment always meet: none takes back what another said.
+        /// Spans that different majorities vouch for at one moment always overlap: none contradicts another.
         #[test]
         fn spans_of_one_moment_meet(
             clocks in prop::collection::vec(any::<u64>(), 1..8),
@@ -293,7 +293,7 @@ mod tests {
             (4_000, 8_010, 42_100),
             (90_000, 98_010, 98_010),
         ]);
-        // Back, and never mended.
+        // Back, and never corrected.
         let mut steady = Steady::new(Stamp(NOON), Instant::now());
         let later = Instant::now() + Duration::from_secs(1_000);
         assert!(steady.read(Stamp(1), later).0 - NOON - 500_000 < 100);

@@ -1,13 +1,13 @@
-//! Group commit: many jobs of all that write to a file, one transaction, one fsync.
+//! Group commit: many jobs from all writers of a file, one transaction, one fsync.
 //!
 //! Invariant: a job is completed only after the transaction that holds it is durable. A job that was queued before
-//! another one, of the same writer or not, is durable no later than that: each batch is all that is queued. A failed
+//! another one, of the same writer or not, is durable no later: each batch is everything that is queued. A failed
 //! commit has an unknown outcome, so it ends the node.
 //!
-//! A batch is whatever queued up while the last one was being synced. Jobs that nobody waits for have patience: they ride
-//! on the next commit that another one starts, and start one themselves only when it runs out.
+//! A batch is whatever was queued while the last one was being synced. Jobs without a waiting caller have patience:
+//! they join the next commit that another job starts, and start one themselves only when their patience runs out.
 //!
-//! Deliberately absent: what a job is, and limits of a batch beside those of the queues.
+//! Deliberately absent: what a job is, and limits of a batch other than those of the queues.
 
 mod queue;
 
@@ -28,15 +28,15 @@ use queue::{Door, Gate, Line};
 
 pub use queue::{CommitQueue, QueueClosed, TrySubmitError};
 
-/// How soon after a commit the committer looks by itself whether there is more to do: who queues a job that can wait as long
-/// need not wake it, and an idle one is not woken at all.
+/// How soon after a commit the committer checks for more work by itself. A job that can wait that long need not wake
+/// it, and an idle committer is not woken at all.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// One of those who write to a file.
+/// A writer of a file.
 pub trait Writer: Send + 'static {
     type Job: Send + 'static;
 
-    /// How long this job may wait for a commit that another one starts.
+    /// How long this job may wait for a commit that another job starts.
     fn patience(_job: &Self::Job) -> Duration {
         Duration::ZERO
     }
@@ -49,24 +49,25 @@ pub trait Writer: Send + 'static {
     /// Writes the jobs, in their order.
     ///
     /// # Errors
-    /// Any error means that the disk can't be trusted any more: the node ends, and no job of the batch is completed.
+    /// Any error means that the disk can't be trusted any more: the node ends, and no job of the batch is
+    /// completed.
     fn write(
         &mut self,
         transaction: &WriteTransaction,
         jobs: &mut [Self::Job],
     ) -> Result<(), CommitError>;
 
-    /// The jobs are durable: tells whoever waits for them, and leaves `jobs` empty.
+    /// The jobs are durable: tells their callers, and leaves `jobs` empty.
     fn complete(&mut self, jobs: &mut Vec<Self::Job>);
 }
 
-/// Why a commit failed, whose outcome is unknown then, or why something can't be read.
+/// Why a commit failed, with an unknown outcome, or a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// The disk, or the process, does not do it.
+    /// The disk or the process failed.
     #[error("{0}")]
     Failed(String),
-    /// What is in the file is not what was written.
+    /// The file's contents are not what was written.
     #[error("{0}")]
     Damaged(String),
 }
@@ -81,12 +82,12 @@ impl<E: Into<redb::Error>> From<E> for CommitError {
     }
 }
 
-/// Begins the one transaction of a group commit, durable when its commit returns. redb's quick repair would cost a second
-/// fsync each, on the path of every acknowledgement; without it, a restart after a crash walks the file: a few seconds a
-/// gigabyte.
+/// Begins the one transaction of a group commit, durable when its commit returns. redb's quick repair would cost a
+/// second fsync per commit, and delay every acknowledgement. Without it, a restart after a crash walks the file,
+/// which takes a few seconds per gigabyte.
 ///
 /// # Errors
-/// Where the disk fails.
+/// If the disk fails.
 pub fn begin_write(database: &Database) -> Result<WriteTransaction, CommitError> {
     let mut transaction = database.begin_write()?;
     if planted(Mutant::SkipFsync) {
@@ -95,8 +96,8 @@ pub fn begin_write(database: &Database) -> Result<WriteTransaction, CommitError>
     Ok(transaction)
 }
 
-/// A database with its group commit, to which writers can join. Once this is dropped none can any more, and the database
-/// is closed when all writers' queues are.
+/// A database with its group commit, which writers can join. Once this is dropped no more writers can join, and the
+/// database is closed when all writers' queues are.
 pub struct Commits {
     database: Weak<Database>,
     gate: Arc<Gate>,
@@ -104,10 +105,10 @@ pub struct Commits {
 }
 
 impl Commits {
-    /// Starts the group commit of a database. In a simulation it has to be called within the node's runtime.
+    /// Starts the group commit of a database. In a simulation, call it within the node's runtime.
     ///
     /// # Errors
-    /// Where no thread can be had.
+    /// If no thread can be started.
     pub fn start(host: &Host, database: Database, witness: Witness) -> std::io::Result<Self> {
         let (ending, closed) = watch::channel(());
         let database = Arc::new(database);
@@ -153,13 +154,13 @@ impl Commits {
         Ok(Self { database: shared, gate: commits, closed })
     }
 
-    /// The database, for reading; it goes when its group commit ends.
+    /// The database, for reading; it is gone once its group commit has ended.
     #[must_use]
     pub fn database(&self) -> &Weak<Database> {
         &self.database
     }
 
-    /// Takes in a writer, with a queue of so many jobs.
+    /// Adds a writer, with a queue for so many jobs.
     pub fn join<W: Writer>(&self, writer: W, queue: usize) -> CommitQueue<W::Job> {
         let mut gate = self.gate.lock();
         let line = Arc::new(Line::new(!gate.ended));
@@ -191,9 +192,9 @@ impl Drop for Commits {
 
 /// A writer of any kind.
 trait Part: Send {
-    /// Takes all its jobs into the batch, and tells whether there are any. The gate is held.
+    /// Takes all its jobs into the batch; returns whether there are any. The gate is held.
     fn take(&mut self) -> bool;
-    /// Takes nothing more, and forgets what waits: nobody will write it.
+    /// Takes nothing more, and drops waiting jobs: they will not be written.
     fn end(&mut self);
     fn is_open(&self) -> bool;
     fn changes(&self) -> bool;
@@ -206,7 +207,7 @@ struct Joined<W: Writer> {
     /// Has room for more once jobs are taken.
     door: Weak<Door<W::Job>>,
     writer: W,
-    /// What the next commit writes.
+    /// The jobs of the next commit.
     batch: Vec<W::Job>,
 }
 
@@ -267,7 +268,7 @@ impl Wake for Unpark {
 enum Next {
     /// Now.
     Due,
-    /// Then, if nothing wakes the committer before.
+    /// At this moment, unless something wakes the committer earlier.
     At(Instant),
     /// When it is woken.
     Idle,
@@ -280,13 +281,13 @@ struct Committer {
     parts: Vec<Box<dyn Part>>,
     database: Arc<Database>,
     witness: Witness,
-    /// When to look again, after a commit.
+    /// When to check again after a commit.
     look: Option<Instant>,
-    /// Dropped behind the database, which is closed then.
+    /// Dropped after the database, which is closed then.
     _ending: watch::Sender<()>,
 }
 
-/// Whoever waits for a job hears that nobody will write it any more.
+/// Tells waiting callers that their jobs will not be written any more.
 impl Drop for Committer {
     fn drop(&mut self) {
         let mut gate = self.gate.lock();
@@ -300,7 +301,7 @@ impl Drop for Committer {
 }
 
 impl Committer {
-    /// What is to be done next; the waker is woken where that changes.
+    /// What to do next; the waker is woken when that changes.
     fn next(&mut self, waker: &Waker) -> Next {
         let mut gate = self.gate.lock();
         self.parts.append(&mut gate.joining);
@@ -347,7 +348,7 @@ impl Committer {
         .await
     }
 
-    /// Takes all that is queued.
+    /// Takes everything that is queued.
     fn take(&mut self) {
         let mut gate = self.gate.lock();
         gate.due = None;
@@ -362,7 +363,7 @@ impl Committer {
         }
     }
 
-    /// Writes what was taken, and tells whoever waits for it.
+    /// Writes the batch, and tells the waiting callers.
     fn commit(&mut self) -> Result<(), CommitError> {
         if self.parts.iter().any(|part| part.changes()) {
             match self.write() {

@@ -1,7 +1,7 @@
 //! The adapter between openraft and this crate: types, log store, state machine and network of the Raft group.
 //!
-//! Invariant: no openraft type leaves this crate, and everything that Raft calls durable is durable: entries and votes
-//! are written in one sequence, and an acknowledgement leaves only after the fsync that covers it.
+//! Invariant: no openraft type leaves this crate. Everything that Raft considers durable is durable: entries and
+//! votes are written in one sequence, and an acknowledgement is sent only after the fsync that covers it.
 //!
 //! Deliberately absent: what a command means (`sequencer`), and who may propose one (`node`).
 

@@ -1,11 +1,12 @@
-//! A node's file, `node.redb`: its format, whom it belongs to, and the group commit that all its writers share.
+//! A node's file, `node.redb`: its format, its owner, and the group commit that all its writers share.
 //!
-//! What a storage keeps and what a sync member keeps stand in one file, so that one commit, with one fsync, makes a body
-//! and the log entry that names it durable, and no log entry is durable before the bodies it names.
+//! A storage's and a sync member's data are in one file. So one commit, with one fsync, makes a body and the log
+//! entry that names it durable, and no log entry is durable before the bodies it names.
 //!
-//! Invariant: a file of another format, or of another node, cluster or disk, is never written to.
+//! Invariant: a file of another node, cluster or disk, or of a format that this release does not open, is never
+//! written to.
 //!
-//! Deliberately absent: migrations, because no format before this one was ever released; and what the roles' tables are.
+//! Deliberately absent: migrations that change bytes (`format`), and the roles' tables.
 
 use std::path::{Path, PathBuf};
 
@@ -22,13 +23,14 @@ use crate::witness::{NumberRow, Witness, WitnessError};
 /// The file's name within the data directory.
 pub const FILE: &str = "node.redb";
 
-/// What counts the commits of the files that were there up to format 3, where storage and sync had a file each.
+/// The witnesses of the files up to format 3, when storage and sync had a file each.
 const OLDER: [&str; 2] = ["segments.witness", "raft.witness"];
 
-/// Raft's log, by index. Most commits append to it, so they are counted there: each further table costs a commit pages.
+/// Raft's log, by index. It also holds the commit number, because most commits append to it, and each further table
+/// costs a commit pages.
 pub(crate) const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
 
-/// The key in it of the last commit's number: an index that no entry reaches.
+/// The key of the last commit's number: an index that no entry reaches.
 pub(crate) const NUMBER: u64 = u64::MAX;
 
 const NUMBER_ROW: NumberRow = NumberRow { table: LOG, key: NUMBER };
@@ -64,7 +66,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether the disk is the reason, and not what the operator did.
+    /// Whether the disk is the cause, rather than the operator.
     #[must_use]
     pub fn is_of_the_disk(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Disk { .. })
@@ -78,7 +80,7 @@ pub struct File {
 }
 
 impl File {
-    /// Opens the file of a data directory, or makes it, and starts its group commit. In a simulation it has to be called
+    /// Opens the file of a data directory, or creates it, and starts its group commit. In a simulation, call it
     /// within the node's runtime.
     ///
     /// # Errors
@@ -91,10 +93,10 @@ impl File {
         Ok(Self { path, commits })
     }
 
-    /// Has a role's tables made, all in one transaction, where this one of them is not there.
+    /// Creates a role's tables, all in one transaction, if this one of them is missing.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     pub fn prepare(
         &self,
         one: &impl TableHandle,
@@ -116,19 +118,19 @@ impl File {
         prepared().map_err(|error: CommitError| self.failed(&error))
     }
 
-    /// What a role says of its part of the file.
+    /// The error for damage in a role's part of the file.
     #[must_use]
     pub fn damaged(&self, reason: &impl ToString) -> OpenError {
         OpenError::Damaged { path: self.path.clone(), reason: reason.to_string() }
     }
 
-    /// What a role says where it could not read or write its part.
+    /// The error for a role's failed read or write of its part.
     #[must_use]
     pub fn failed(&self, error: &CommitError) -> OpenError {
         failed(&self.path, error)
     }
 
-    /// As [`File::damaged`], where it could not be read.
+    /// Like [`File::damaged`], if it could not be read.
     #[must_use]
     pub fn disk(&self, reason: &impl ToString) -> OpenError {
         OpenError::Disk { path: self.path.clone(), reason: reason.to_string() }
@@ -143,10 +145,10 @@ fn failed(path: &Path, error: &CommitError) -> OpenError {
     }
 }
 
-/// Shrinks the file of a node that does not run to what it holds.
+/// Shrinks the file of a stopped node to its contents.
 ///
 /// # Errors
-/// Where the file is not this node's, is open elsewhere, or its disk fails.
+/// If the file is not this node's, is open elsewhere, or its disk fails.
 pub fn compact(host: &Host, folder: &Path, own: &Identity) -> Result<(), OpenError> {
     let path = folder.join(FILE);
     let (mut database, _) = checked(host, folder, &path, own)?;
@@ -186,7 +188,7 @@ fn checked(
     Ok((database, witness))
 }
 
-/// Makes a new file this node's, or checks that the file is one of ours and this node's.
+/// Marks a new file as this node's, or checks that an existing one is.
 fn claim(database: &Database, own: &Identity, path: &Path) -> Result<(), OpenError> {
     let path = || path.to_owned();
     let damaged = |reason: &str| OpenError::Damaged { path: path(), reason: reason.into() };
@@ -232,7 +234,7 @@ fn read_meta(database: &Database) -> Result<Meta, redb::Error> {
     Ok((read(META_FORMAT)?, read(META_IDENTITY)?))
 }
 
-/// Says whose the file is.
+/// Records the file's owner.
 fn create(database: &Database, own: &Identity) -> Result<(), CommitError> {
     let transaction = begin_write(database)?;
     {

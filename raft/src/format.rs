@@ -1,23 +1,23 @@
-//! The format of the log: one number for everything that all nodes of a cluster have to make of it in the same way.
+//! The format of the log: one number for everything that all nodes of a cluster have to interpret in the same way.
 //!
-//! It covers the bytes on disk, the encoding of commands and rows, and the rules by which the sequencer and the fold of
-//! the realms turn them into state. Two releases that differ in any of these would come to different states from the
-//! same log, and neither would notice.
+//! It covers the bytes on disk, the encoding of commands and rows, and the rules by which the sequencer and the fold
+//! of the realms turn them into state. Two releases that differ in any of these would come to different states from
+//! the same log, without noticing.
 //!
 //! Invariant: a node with another number neither opens this node's file ([`crate::file`]) nor talks to this node
 //! ([`crate::wire`]). So no log is ever folded by two sets of rules.
 //!
-//! A file of an older format down to [`OLDEST_LOG_FORMAT`] is opened, and has this release's format from then on: the older
-//! release, which can't read what this one adds, does not open it any more.
+//! A file of an older format down to [`OLDEST_LOG_FORMAT`] is opened, and gets this release's format: the older
+//! release, which can't read what this one adds, no longer opens it.
 //!
-//! Deliberately absent: migrations that change bytes, and rolling upgrades. A log of any other format is refused, and the
-//! refusal says what to do.
+//! Deliberately absent: migrations that change bytes, and rolling upgrades. A log of any other format is refused,
+//! with a message that says what to do.
 
-/// The format that this release reads and writes. Any change of what is made of the same log gets the next number. 5: the
-/// order keeps a time of its own, what a session leaves behind stands before what its client does next, and events name
-/// their publisher's client. 6: segment bodies and retained values have room for extension fields.
+/// The format that this release reads and writes. Any change of the state that the same log makes gets the next
+/// number. 5: the order keeps a time of its own, what a session leaves behind comes before its client's next actions,
+/// and events name their publisher's client. 6: segment bodies and retained values have room for extension fields.
 pub const LOG_FORMAT: u32 = 6;
 
-/// The oldest format whose files this release opens: from there on, all of the same log is read as before and makes the
-/// same state. Raise it together with [`LOG_FORMAT`] unless that is so.
+/// The oldest format whose files this release opens: since then, every log is read as before and makes the same
+/// state. Raise it together with [`LOG_FORMAT`] unless that is still true.
 pub const OLDEST_LOG_FORMAT: u32 = 5;

@@ -1,7 +1,7 @@
 //! The edges of a node: network, disk, clock, randomness and the way out when a disk fails.
 //!
 //! Invariant: nothing else in the product opens a socket or a file, reads a clock or draws a random number. A
-//! simulation hands in its own host and runs the same code from one seed.
+//! simulation passes its own host and runs the same code from one seed.
 //!
 //! Deliberately absent: timers. They are tokio's, which a simulation controls by itself.
 
@@ -24,7 +24,7 @@ use crate::ids::Stamp;
 pub use real::{listen_all, RealDisk, Unresolved};
 pub use workers::Workers;
 
-/// A connection: bytes both ways.
+/// A connection: bytes in both directions.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for T {}
 
@@ -33,7 +33,7 @@ pub type BoxStream = Box<dyn ByteStream>;
 
 /// Dials and listens. Addresses are `host:port`.
 pub trait Net: Send + Sync + 'static {
-    /// Opens a connection, with `TCP_NODELAY` where that means something.
+    /// Opens a connection, with `TCP_NODELAY` if it applies.
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxStream>>;
 
     /// Starts listening; port 0 picks a free one.
@@ -45,11 +45,11 @@ pub trait Listener: Send + 'static {
     /// Waits for the next connection.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxStream, SocketAddr)>>;
 
-    /// Where it listens.
+    /// The address it listens on.
     fn local_address(&self) -> io::Result<SocketAddr>;
 }
 
-/// Tells a file from any other that there is at the same time.
+/// Distinguishes a file from all others that exist at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId {
     pub device: u64,
@@ -58,31 +58,32 @@ pub struct FileId {
 
 /// Opens databases and keeps the few small files beside them.
 pub trait Disk: Send + Sync + 'static {
-    /// Opens the database at `path`, or makes it, parent directories included.
+    /// Opens the database at `path`, or creates it, including parent directories.
     fn open_database(&self, path: &Path) -> Result<redb::Database, redb::DatabaseError>;
 
-    /// Reads a small file whole; `None` where there is none.
+    /// Reads a whole small file; `None` if it does not exist.
     fn read_file(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
 
-    /// Replaces a small file: after it returns, a crash shows the new content; before, the old or the new one.
+    /// Replaces a small file: a crash after it returns leaves the new content; a crash before leaves the old or the
+    /// new one.
     fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()>;
 
-    /// Which file stands under this name now; `None` where there is none. A disk that gives no numbers to files has none.
+    /// The file that has this name now; `None` if there is none, or if the disk does not number its files.
     fn file_id(&self, _path: &Path) -> io::Result<Option<FileId>> {
         Ok(None)
     }
 
-    /// Opens a small file that exists, to be overwritten in place.
+    /// Opens an existing small file, to be overwritten in place.
     fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn InPlace>>;
 }
 
-/// What is wrong with the file of a database that could not be opened, where that is the reason: another disk is needed, or
-/// another file.
+/// The damage of a database file that could not be opened, if damage is the cause: it needs another disk, or another
+/// file.
 #[must_use]
 pub fn damage(error: &redb::DatabaseError) -> Option<String> {
     match error {
         redb::DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => Some(reason.clone()),
-        // How redb says that its first bytes are not those of a database.
+        // redb's error if the first bytes are not those of a database.
         redb::DatabaseError::Storage(redb::StorageError::Io(error))
             if error.kind() == io::ErrorKind::InvalidData =>
         {
@@ -92,7 +93,7 @@ pub fn damage(error: &redb::DatabaseError) -> Option<String> {
     }
 }
 
-/// Whether what is in a database that was opened is not what was written. Otherwise the disk failed, or the process ends.
+/// Whether an opened database's contents are not what was written. Otherwise the disk failed, or the process ends.
 #[must_use]
 pub fn is_damage(error: &redb::Error) -> bool {
     matches!(
@@ -105,16 +106,16 @@ pub fn is_damage(error: &redb::Error) -> bool {
     )
 }
 
-/// A small file that is overwritten in place, always with as many bytes, too few to be torn.
+/// A small file that is overwritten in place, always with the same number of bytes, too few to be torn.
 pub trait InPlace: Send + 'static {
-    /// Overwrites it. The end of the process does not undo that; a power loss may.
+    /// Overwrites it. The write survives the end of the process; a power loss may undo it.
     fn write(&mut self, content: &[u8]) -> io::Result<()>;
 
-    /// After it returns, a power loss does not undo the last write either.
+    /// After it returns, the last write also survives a power loss.
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// Tells the time of day. Order is never taken from it; stamps are, and only as a hint.
+/// Reads the time of day. It never decides the order; stamps come from it, only as a hint.
 pub trait Clock: Send + Sync + 'static {
     /// Unix time in milliseconds.
     fn now(&self) -> Stamp;
@@ -129,9 +130,9 @@ pub trait Random: Send + Sync + 'static {
 /// How group commits run.
 #[derive(Clone)]
 pub enum CommitMode {
-    /// On an operating-system thread of their own, because redb blocks.
+    /// On a separate operating-system thread, because redb blocks.
     Thread,
-    /// Inline in a task, after a delay that stands for the disk: for simulations, whose disk does not block.
+    /// Inline in a task, after a delay that represents the disk: for simulations, whose disk does not block.
     Task { delay: Arc<dyn Fn() -> Duration + Send + Sync> },
 }
 
@@ -143,7 +144,7 @@ pub struct Host {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
     pub commits: CommitMode,
-    /// Where clients are served, apart from what keeps the cluster alive.
+    /// Runs the work for clients, separate from what keeps the cluster alive.
     pub clients: Workers,
     /// Ends the node at once, because its disk can no longer be trusted. In a real process it never returns; in a
     /// simulation it marks the node as dead, and the caller must not answer anybody afterwards.

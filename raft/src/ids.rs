@@ -1,7 +1,7 @@
-//! The names things go by in the order: nodes, incarnations, advance segments, slots, positions and event ids.
+//! The names of things in the order: nodes, incarnations, advance segments, slots, positions and event ids.
 //!
-//! Invariant: every number that means something has its own type, so that a slot can't be passed for a position.
-//! The text form of an [`EventId`] sorts as bytes exactly as the log does.
+//! Invariant: every meaningful number has its own type, so that a slot can't be passed for a position. The text form
+//! of an [`EventId`] sorts as bytes exactly as the log does.
 //!
 //! Deliberately absent: how any of these is assigned (`sequencer`) or stored.
 
@@ -44,8 +44,8 @@ number!(
     NodeId
 );
 number!(
-    /// The identity of a node's data directory: random, made once when the directory is made.
-    /// A node whose disk was wiped comes back with another one and is therefore another node.
+    /// The identity of a node's data directory: random, made once with the directory. A node whose disk was wiped
+    /// comes back with a new one, and is therefore another node.
     DiskId
 );
 number!(
@@ -65,18 +65,18 @@ number!(
     Position
 );
 number!(
-    /// The time of day in milliseconds of Unix time. That of a slot names its events and is what a majority of the sync
-    /// members' clocks vouched for, as far as that never runs backwards along the slots.
+    /// The time of day in milliseconds of Unix time. A slot's stamp names its events. It is the time that a majority
+    /// of the sync members' clocks vouched for, and never runs backwards along the slots.
     Stamp
 );
 number!(
-    /// The order's own time, in milliseconds: it says how much has passed between two slots, and no more. See
+    /// The order's own time, in milliseconds: it only says how much has passed between two slots. See
     /// `sequencer::clock`.
     OrderTime
 );
 
 impl Stamp {
-    /// The text that others know it by: ISO 8601, in UTC, to the millisecond.
+    /// Its text for other systems: ISO 8601, in UTC, to the millisecond.
     #[must_use]
     pub fn to_iso(self) -> String {
         let (seconds, millisecond) = (self.0 / 1000, self.0 % 1000);
@@ -96,11 +96,11 @@ impl Stamp {
 pub struct Shard(pub u32);
 
 impl Shard {
-    /// How many shards there are, whatever the number of storage groups.
+    /// The number of shards, whatever the number of storage groups.
     pub const COUNT: u32 = 1 << 20;
 
-    /// How far apart those are that are dealt one after the other: the golden section of all, and odd. So each comes once
-    /// in a round, and a few in a row are spread evenly over any number of groups.
+    /// The distance between shards that are dealt one after the other: the golden section of all, and odd. So each
+    /// comes once per round, and consecutive ones are spread evenly over any number of groups.
     const STEP: u32 = 648_055;
 
     /// The shard dealt after this one.
@@ -124,7 +124,7 @@ impl Shards {
     /// One of so many equal parts of all shards, counted from 0.
     ///
     /// # Panics
-    /// Where there are not so many parts, or more of them than shards.
+    /// If there are not so many parts, or more of them than shards.
     #[must_use]
     pub fn part(part: u32, of: u32) -> Self {
         assert!(part < of && of <= Shard::COUNT, "{part} is none of {of} parts");
@@ -221,7 +221,7 @@ impl EventId {
         Self { minute: u32::try_from(minute).unwrap_or(u32::MAX), slot, offset }
     }
 
-    /// The slot the event stands in.
+    /// The slot of the event.
     #[must_use]
     pub fn slot(self) -> Slot {
         self.slot
@@ -288,7 +288,7 @@ impl FromStr for EventId {
     }
 }
 
-/// Writes a number in base 36 behind the letter that tells how many digits follow.
+/// Writes a number in base 36 after the letter that gives the number of digits.
 fn write_counter(f: &mut fmt::Formatter<'_>, number: u64) -> fmt::Result {
     let mut digits = [0u8; 13];
     let mut at = digits.len();
@@ -306,7 +306,7 @@ fn write_counter(f: &mut fmt::Formatter<'_>, number: u64) -> fmt::Result {
     digits[at..].iter().try_for_each(|digit| write!(f, "{}", char::from(*digit)))
 }
 
-/// Reads what [`write_counter`] wrote; only the shortest spelling counts, so that one number has one text.
+/// Reads the output of [`write_counter`]; only the shortest spelling is valid, so that one number has one text.
 fn read_counter(text: &str) -> Option<(u64, &str)> {
     let letter = *text.as_bytes().first()?;
     if !letter.is_ascii_lowercase() {

@@ -1,15 +1,15 @@
-//! Planted bugs: a switch each, to prove that the checks which guard against it can fail.
+//! Planted bugs: one switch each, to prove that the checks which guard against them can fail.
 //!
 //! Invariant: without the `mutants` feature [`planted`] is a constant `false`, and a release build with the feature
 //! does not compile. A mutant is planted for one thread, which is one simulation, or for a whole process that has
 //! [`NAME`] in its environment, for live clusters; such a process says so.
 //!
-//! Deliberately absent: any use outside `if planted(Mutant::…)` at the very line that the bug would sit in.
+//! Deliberately absent: any use other than `if planted(Mutant::…)` at the very line where the bug would be.
 
 #[cfg(all(feature = "mutants", not(debug_assertions)))]
 compile_error!("the `mutants` feature plants bugs; it must never be part of a release build");
 
-/// Names a bug for the whole process in the environment.
+/// The environment variable that names a bug for the whole process.
 #[cfg(feature = "mutants")]
 pub const NAME: &str = "VULPES_MUTANT";
 
@@ -26,15 +26,15 @@ pub enum Mutant {
     SkipFsync,
     /// A storage votes for a body that is only queued for its disk.
     VoteBeforeFsync,
-    /// A sync member takes an entry into its log whose bodies are not here.
+    /// A sync member accepts an entry into its log although its bodies are not here.
     TakeWithoutBody,
-    /// A storage that has no room for a body is not told that it is not sent.
+    /// A storage without room for a body is not told that it will not be sent.
     SkipWithoutSaying,
     /// A log entry is written in a commit before the one of its bodies.
     WrittenBeforeBody,
-    /// A storage goes on after a group commit has failed, as if it had not.
+    /// A storage continues after a failed group commit, as if it had succeeded.
     SwallowEio,
-    /// A body whose bytes are not those that were written counts as one that was never there.
+    /// A damaged body counts as one that was never there.
     ForgetDamaged,
     /// A database that is behind its witness is opened all the same.
     OverlookWitness,
@@ -46,37 +46,37 @@ pub enum Mutant {
     ReuseSlot,
     /// The sequencer resolves whatever number comes, not only the next one.
     ResolveOutOfOrder,
-    /// The sequencer stamps with what is vouched for, even where that was set back.
+    /// The sequencer stamps with the vouched time, even after that was set back.
     StampsRunBack,
     /// The leader's own clock alone tells the order's time.
     TimeOfTheLeader,
-    /// Once a majority of clocks was set back, the order's time stands still until they have come where they were.
+    /// Once a majority of clocks was set back, the order's time stands still until they have caught up.
     FutureStandsStill,
     /// The sequencer resolves segments of incarnations that are closed, or older than the open one.
     ForgetFences,
     /// A reopened entry gets its old incarnation again, and older ones are not fenced.
     ForgetIncarnation,
-    /// The leader shows resolutions to those who follow the order before they are committed.
+    /// The leader shows resolutions to followers of the order before they are committed.
     DispatchBeforeCommit,
     /// A storage deletes one slot more than was released.
     DeleteKept,
-    /// What a session published in one breath goes into the log last first.
+    /// Publishes that a session sent together go into the log in reverse order.
     ReorderPublisher,
     /// A node that starts applies the last slot to a state that has it already.
     ApplyTwiceOnReplay,
-    /// A subscription that began with retained values goes on one slot behind the place where they stood.
+    /// A subscription that began with retained values continues one slot after their place.
     SkipBehindRetained,
-    /// Retained values are read without waiting for the place that the reader asked for.
+    /// Retained values are read without waiting for the requested place.
     ReadWithoutWaiting,
     /// A condition is not compared with a value that was published in its own slot.
     OverlookOwnSlot,
-    /// A publish that waited is told the place where it began to wait, and not the one where it was granted.
+    /// A waiting publish is told the place where it began to wait, instead of the one where it was granted.
     TellOldToken,
-    /// Whoever came last to a line has its turn first.
+    /// The last in line gets the first turn.
     LastComeFirstServed,
-    /// A newcomer with a condition is not held up by those who wait.
+    /// A new conditional publish overtakes those that wait.
     PushIn,
-    /// What a session leaves behind is not struck out when it has been published.
+    /// A session's will stays due after it has been published.
     RepeatWill,
     /// Sessions that end with their entry leave nothing behind.
     LoseWill,
@@ -86,23 +86,23 @@ pub enum Mutant {
     LoseStateRows,
     /// Publishes that were refused are shown.
     ShowRefused,
-    /// An entry goes on waiting for calls when the link they went over has ended.
+    /// An entry keeps waiting for calls when their link has ended.
     KeepCallsOfLostLinks,
-    /// A session that is resumed goes on one event behind where it should.
+    /// A resumed session continues one event too late.
     ResumeOneTooFar,
-    /// What expires or waits does so by the slots' stamps, and not by the order's time.
+    /// Expiry and delays follow the slots' stamps instead of the order's time.
     ExpireByTheStamp,
     /// A delayed will is published at once.
     ForgetDelay,
-    /// What a client has kept expires so long after it came, and not after it went.
+    /// A client's kept state expires so long after it came, instead of after it left.
     ExpireSinceAttached,
-    /// A client with more to read than it takes is not looked at for whether it is there.
+    /// A client with a backlog is not checked for signs of life.
     JudgeWhileReading,
-    /// What a slow client takes is not taken for a sign of life.
+    /// Reading by a slow client does not count as a sign of life.
     OverlookTaken,
-    /// A session goes on with what it held back only where one poll sees its socket take all of a full output.
+    /// A session continues with what it held back only if a single poll sees its socket take a full output.
     LoseWakeUp,
-    /// A session may have one subscription more than there may be.
+    /// A session may have one subscription too many.
     OneSubscriptionTooMany,
     /// The last subscription that a session may have is granted and never begins.
     LoseLastSubscription,
@@ -110,7 +110,7 @@ pub enum Mutant {
     ClientsWithTheCluster,
 }
 
-/// Those that a whole process can have.
+/// Bugs that a whole process can have.
 #[cfg(feature = "mutants")]
 const LIVE: [Mutant; 14] = [
     Mutant::SkipFsync,
@@ -133,7 +133,7 @@ const LIVE: [Mutant; 14] = [
 static EVERYWHERE: std::sync::LazyLock<Option<Mutant>> = std::sync::LazyLock::new(|| {
     let name = std::env::var(NAME).ok()?;
     let mutant = LIVE.into_iter().find(|mutant| format!("{mutant:?}") == name);
-    // A process that is to have a bug and has none would prove that a check can't see it.
+    // A process without its requested bug would prove that a check can't see it.
     assert!(mutant.is_some(), "there is no bug {name} for a whole process");
     eprintln!("vulpes: the bug {name} is planted in this process");
     mutant
@@ -144,7 +144,7 @@ thread_local! {
     static PLANTED: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
 }
 
-/// Plants a bug in what runs on this thread, or removes it.
+/// Plants a bug in the code that runs on this thread, or removes it.
 #[cfg(feature = "mutants")]
 pub fn plant(mutant: Option<Mutant>) {
     PLANTED.with(|cell| cell.set(mutant));

@@ -1,7 +1,7 @@
-//! A member of the sync group: Raft, the leader's duties, and the service that everybody asks.
+//! A member of the sync group: Raft, the leader's duties, and the service for all nodes.
 //!
-//! Invariant: whatever is answered as done has been committed by a quorum of the group and applied here. A member whose
-//! Raft has failed ends its process.
+//! Invariant: whatever is answered as done has been committed by a quorum of the group and applied here. A member
+//! whose Raft has failed ends its process.
 //!
 //! Deliberately absent: listening. The node that owns the sockets hands accepted connections to [`SyncNode::serve`].
 
@@ -53,10 +53,10 @@ const MESSAGE_ENTRIES: u64 = 64;
 /// Messages to Raft's own task that may wait.
 const RAFT_QUEUE: u64 = 4_096;
 
-/// How long a storage that is to delete bodies waits for the log of sync to come where it is itself.
+/// How long a storage that wants to delete bodies waits for the log of sync to reach its own slot.
 const REMEMBER_WAIT: Duration = Duration::from_secs(1);
 
-/// A node by its number, and where it is.
+/// A node's number and address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub node: NodeId,
@@ -64,7 +64,7 @@ pub struct Member {
     pub address: String,
 }
 
-/// How a sync member runs.
+/// A sync member's configuration.
 #[derive(Clone, Debug)]
 pub struct SyncConfig {
     pub identity: Identity,
@@ -72,16 +72,16 @@ pub struct SyncConfig {
     pub members: Vec<Member>,
     /// All storages, by group.
     pub storages: Vec<Vec<Member>>,
-    /// How often a leader is heard of at least.
+    /// The longest time between two signs of life of a leader.
     pub heartbeat: Duration,
-    /// Between the two, drawn anew each time, lies the silence after which a member stands for election.
+    /// A member stands for election after a silence between these two, drawn anew each time.
     pub election: (Duration, Duration),
     /// How long an entry may be silent before it is closed.
     pub lease: Duration,
 }
 
-/// When the log is folded into a snapshot, and how much of the order is shown. Every group works with the defaults; a
-/// simulation sees more with less.
+/// When the log is folded into a snapshot, and how much of the order is shown. The defaults suit every group; a
+/// simulation finds more with smaller values.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
     /// A snapshot is made after this many log entries.
@@ -90,8 +90,8 @@ pub struct Tuning {
     pub log_kept: u64,
     /// A member further behind than this gets a snapshot instead of entries.
     pub lag_limit: u64,
-    /// The newest resolutions that followers are shown, beside those that some storage lacks; who is further behind reads
-    /// from a storage.
+    /// The newest resolutions that followers are shown, in addition to those that some storage lacks; a follower that
+    /// is further behind reads from a storage.
     pub shown: u64,
 }
 
@@ -140,7 +140,7 @@ struct Inner {
 }
 
 impl SyncNode {
-    /// Takes up what the node's file holds and starts taking part. A blank group is initialised in the background.
+    /// Loads the node's file and starts taking part. A blank group is initialised in the background.
     ///
     /// # Errors
     /// [`StartError`]: the disk, the configuration, or Raft itself.
@@ -148,11 +148,11 @@ impl SyncNode {
         Self::start_tuned(host, config, file, Tuning::default(), None).await
     }
 
-    /// As [`SyncNode::start`], with another rhythm of snapshots, and with the storage that has joined the file before this
-    /// member, where the configuration makes all members storages and all storages members.
+    /// Like [`SyncNode::start`], with another rhythm of snapshots. `bodies` is the storage that joined the file
+    /// before this member, if the configuration makes all members storages and all storages members.
     ///
     /// # Errors
-    /// As there.
+    /// Like [`SyncNode::start`].
     pub async fn start_tuned(
         host: Host,
         config: SyncConfig,
@@ -273,10 +273,10 @@ impl SyncNode {
         }
     }
 
-    /// Whether a peer may use a service, as far as the sync group knows its disk; for [`wire::welcome`].
+    /// Whether a peer may use a service, according to the disks that the sync group knows; for [`wire::welcome`].
     ///
     /// # Errors
-    /// What the peer is told: its disk is not the enrolled one, or it is no member of the Raft group.
+    /// The answer to the peer: its disk is not the enrolled one, or it is not a member of the Raft group.
     pub fn admit(&self, peer: &Identity, service: Service) -> Result<(), String> {
         let voter = self.inner.voter_disk(peer.node);
         let storage = self.inner.applied.state().sequencer.enrolled(peer.node);
@@ -290,10 +290,10 @@ impl SyncNode {
         Ok(())
     }
 
-    /// As [`SyncClient::propose`](crate::client::SyncClient::propose).
+    /// See [`SyncClient::propose`](crate::client::SyncClient::propose).
     ///
     /// # Errors
-    /// As there.
+    /// The same.
     pub async fn propose(
         &self,
         segments: Vec<SealedSegment>,
@@ -301,34 +301,34 @@ impl SyncNode {
         self.inner.router.propose(Some(self), segments).await
     }
 
-    /// As [`SyncClient::open`](crate::client::SyncClient::open).
+    /// See [`SyncClient::open`](crate::client::SyncClient::open).
     ///
     /// # Errors
-    /// As there.
+    /// The same.
     pub async fn open(&self, entry: NodeId, request: u64) -> Result<Opened, SyncError> {
         self.inner.router.open(Some(self), entry, request).await
     }
 
-    /// As [`SyncClient::renew`](crate::client::SyncClient::renew).
+    /// See [`SyncClient::renew`](crate::client::SyncClient::renew).
     ///
     /// # Errors
-    /// As there.
+    /// The same.
     pub async fn renew(&self, entry: NodeId, incarnation: Incarnation) -> Result<Lease, SyncError> {
         self.inner.router.renew(Some(self), entry, incarnation).await
     }
 
-    /// As [`SyncClient::close`](crate::client::SyncClient::close).
+    /// See [`SyncClient::close`](crate::client::SyncClient::close).
     ///
     /// # Errors
-    /// As there.
+    /// The same.
     pub async fn close(&self, entry: NodeId, incarnation: Incarnation) -> Result<(), SyncError> {
         self.inner.router.close(Some(self), entry, incarnation).await
     }
 
-    /// As [`SyncClient::stored`](crate::client::SyncClient::stored).
+    /// See [`SyncClient::stored`](crate::client::SyncClient::stored).
     ///
     /// # Errors
-    /// As there.
+    /// The same.
     pub async fn stored(&self, storage: NodeId, through: Slot) -> Result<(), SyncError> {
         self.inner.router.stored(Some(self), storage, through).await
     }
@@ -379,7 +379,7 @@ impl SyncNode {
         }
     }
 
-    /// Stops taking part. Connections end, and calls on their way have an unknown outcome.
+    /// Stops taking part. Connections end, and pending calls have an unknown outcome.
     pub async fn shutdown(&self) {
         self.inner.stopping.send_replace(true);
         let tasks = {
@@ -393,7 +393,7 @@ impl SyncNode {
         self.inner.log.close();
     }
 
-    /// Who leads, as far as this member knows.
+    /// The leader, as far as this member knows.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
         self.inner.raft.metrics().borrow_watched().current_leader
@@ -423,8 +423,8 @@ impl Inner {
         metrics.membership_config.get_node(&node).map(|voter| voter.disk)
     }
 
-    /// Whether a majority has followed this leader within the time in which it would have elected another one. Who is the
-    /// only member needs nobody's word.
+    /// Whether a majority has followed this leader within the time in which it would have elected another one. A
+    /// single member confirms itself.
     fn is_confirmed(&self) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -433,9 +433,9 @@ impl Inner {
             || acked.is_some_and(|acked| acked.elapsed() <= self.config.election.1)
     }
 
-    /// The term in which this member leads, once it has applied all that earlier leaders committed.
+    /// The term in which this member leads, once it has applied everything that earlier leaders committed.
     fn leading(&self) -> Option<u64> {
-        // The metrics are let go of before the state is locked: whoever holds both could wait for Raft for ever.
+        // The metrics are released before the state is locked: holding both could wait for Raft for ever.
         let (term, leads) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -445,9 +445,9 @@ impl Inner {
         (leads && caught_up).then_some(term)
     }
 
-    /// Returns once this member knows durably that the order is committed through this slot. Where its own log does not
-    /// come there in time, its storage goes on without it: it may be cut off from the leader, and learn the order from
-    /// other members.
+    /// Returns once this member has recorded durably that the order is committed through this slot. If its own log
+    /// does not get there in time, its storage continues without that: the member may be cut off from the leader, and
+    /// learn the order from other members.
     async fn remember(&self, through: Slot) {
         let deadline = Instant::now() + REMEMBER_WAIT;
         let mut changes = self.applied.changes();
@@ -510,7 +510,7 @@ fn raft_config(config: &SyncConfig, tuning: Tuning) -> Result<Config, StartError
         api_channel_size: Some(RAFT_QUEUE),
         backoff: "50ms 100ms ...400ms".into(),
         enable_pre_vote: Some(true),
-        // Until the others have told what they know of this one.
+        // Until the others have reported what they know of this one.
         enable_elect: false,
         // A restarted leader may have lost applied state that it will only learn again from its log.
         enable_leader_restore: Some(false),
@@ -519,11 +519,11 @@ fn raft_config(config: &SyncConfig, tuning: Tuning) -> Result<Config, StartError
     raft.validate().map_err(|error| StartError::Config(error.to_string()))
 }
 
-/// openraft's least and greatest election timeout for a silence between two bounds, in milliseconds.
+/// openraft's minimum and maximum election timeout for a silence between two bounds, in milliseconds.
 ///
-/// With openraft a member stands for election once the leader's lease is over, which is as long as the greatest timeout, and
-/// then a timeout more: between the sum of both and twice the greatest. The least is also the time that a vote may take, with
-/// its fsync, and so at least half of the greatest, even if a member then stands a little later than it could.
+/// In openraft a member stands for election after the leader's lease, which is as long as the maximum timeout, plus a
+/// random timeout: so between the sum of both and twice the maximum. The minimum is also the time limit of a vote
+/// with its fsync, and so at least half of the maximum, even if a member then stands a little later than it could.
 fn patience(heartbeat: u64, (least, most): (u64, u64)) -> (u64, u64) {
     let lease = most / 2;
     let patience = least.saturating_sub(lease).max(lease / 2).max(heartbeat + 1);

@@ -1,4 +1,4 @@
-//! What goes into the order and what comes out of it: proposals, their outcomes, and resolutions.
+//! The order's inputs and outputs: proposals, their outcomes, and resolutions.
 //!
 //! Invariant: a [`Resolution`], once shown, never changes. These types are persisted and sent between nodes through
 //! `wire`; enum variants and struct fields keep their order for ever, new ones go last.
@@ -26,8 +26,8 @@ pub struct SealedSegment {
     pub length: u32,
     /// XXH3-64 of the body.
     pub checksum: u64,
-    /// The storages that gave their storage vote, ascending, each once. None where it was proposed early: then the
-    /// quorum of sync members that has the log entry has its body (see [`crate::bodies`]).
+    /// The storages that gave their storage vote, ascending, each once. None if it was proposed early: then the
+    /// quorum of sync members with the log entry has its body (see [`crate::bodies`]).
     pub votes: Vec<NodeId>,
 }
 
@@ -36,26 +36,26 @@ pub struct SealedSegment {
 pub struct Resolution {
     pub slot: Slot,
     pub stamp: Stamp,
-    /// By how much [`Resolution::time`] is ahead of the stamp: 0, as long as no majority of clocks was set back.
+    /// How far [`Resolution::time`] is ahead of the stamp: 0, as long as no majority of clocks was set back.
     pub ahead: i64,
     /// Position of the first event at or after this slot.
     pub base: Position,
     pub step: Step,
 }
 
-/// What stands at a slot.
+/// The content of a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
-    /// A segment found its place: its events have the positions from the resolution's base on.
+    /// A segment got its place: its events have the positions from the resolution's base on.
     Segment(SealedSegment),
-    /// An entry began a new incarnation; nothing of an older one is resolved from here on.
+    /// An entry began a new incarnation; no segment of an older one is resolved from here on.
     Opened { entry: NodeId, incarnation: Incarnation },
-    /// An entry's incarnation ended; nothing of it is resolved from here on.
+    /// An entry's incarnation ended; none of its segments is resolved from here on.
     Closed { entry: NodeId, incarnation: Incarnation, reason: CloseReason },
 }
 
 impl Resolution {
-    /// What stands at this place, as of this time.
+    /// A step at this place, as of this time.
     #[must_use]
     pub fn new(Place { slot, stamp, base }: Place, time: OrderTime, step: Step) -> Self {
         Self { slot, stamp, ahead: time.0.wrapping_sub(stamp.0) as i64, base, step }
@@ -86,7 +86,7 @@ pub enum CloseReason {
     LeaseLost,
 }
 
-/// Where a segment was placed.
+/// A segment's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     pub slot: Slot,
@@ -97,15 +97,15 @@ pub struct Place {
 /// The answer to one proposed segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SegmentOutcome {
-    /// It stands in the order, now or since an earlier proposal of the same segment.
+    /// It is in the order, now or since an earlier proposal of the same segment.
     Resolved(Place),
     /// An earlier number of the same incarnation has to be proposed first. Propose from `expected` on.
     Gap { expected: SegmentNumber },
     /// The incarnation is no longer the entry's current one: this segment will never be resolved unless it already was.
     Fenced { current: Incarnation },
-    /// The entry never opened, or its incarnation was closed. Open anew.
+    /// The entry never opened, or its incarnation was closed. Open a new one.
     NotOpen,
-    /// Its votes are not a quorum of the storage group that holds its shard now. Collect more votes.
+    /// Its votes are not a quorum of the storage group that now holds its shard. Collect more votes.
     NoQuorum,
     /// The number was resolved with another body: two writers share an incarnation. A bug, or a copied process image.
     Conflict,
@@ -142,7 +142,7 @@ impl StorageGroup {
     }
 }
 
-/// Which storage group holds which shards. Every shard is held by one, once there are any.
+/// Which storage group holds which shards. Once there are groups, each shard belongs to one.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StorageGroups {
     /// By the first shard that the group holds; a group's range ends where the next one begins.
@@ -171,7 +171,7 @@ impl StorageGroups {
         self.groups.range(..=shard).next_back().map(|(first, group)| (*first, group))
     }
 
-    /// The group that holds all shards, where there is only one.
+    /// The group that holds all shards, if there is only one.
     #[must_use]
     pub fn sole(&self) -> Option<&StorageGroup> {
         self.groups.values().next().filter(|_| self.groups.len() == 1)

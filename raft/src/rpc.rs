@@ -1,8 +1,8 @@
-//! Calls between nodes: tarpc over a connection that [`wire::dial`] made, one connection a peer and purpose.
+//! Calls between nodes: tarpc over a connection made by [`wire::dial`], one connection per peer and purpose.
 //!
-//! Invariant: every call has a deadline, and its failure says whether the peer may have received it. Requests reach the
-//! handler in the order they were called. A connection on which a call went unanswered is replaced: what the network
-//! lost on it may block everything behind it.
+//! Invariant: every call has a deadline, and its failure says whether the peer may have received it. Requests reach
+//! the handler in the order in which they were called. A connection on which a call went unanswered is replaced: data
+//! that the network lost on it may block everything behind it.
 //!
 //! Deliberately absent: retries. Only the caller knows whether its request can be repeated.
 
@@ -28,23 +28,23 @@ use crate::wire::{self, Identity, Link, LinkError, Service};
 /// Calls in flight on one connection; further ones wait.
 const CALLS_IN_FLIGHT: usize = 256;
 
-/// Calls a server works on for one connection; more are turned away. Our own clients stay below.
+/// Calls that a server handles for one connection; more are refused. Our own clients stay below.
 const CALLS_SERVED: usize = 2 * CALLS_IN_FLIGHT;
 
-/// Answers that may wait for a slow connection before their handlers do.
+/// Answers that may wait for a slow connection before their handlers have to.
 const ANSWERS_WAITING: usize = 64;
 
-/// How long reaching a peer may take, of the time a call has: a host that is off does not even refuse.
+/// Share of a call's time that reaching a peer may take: a host that is off does not even refuse.
 const REACH: Duration = Duration::from_millis(500);
 
-/// When tarpc's own deadline is due, which never strikes: see [`Contexts`].
+/// tarpc's own deadline, which never fires: see [`Contexts`].
 const NEVER: Duration = Duration::from_secs(3_600);
 
-/// How much later each call's deadline is than the one before: more than the machine's clock may be off between the
+/// How much later each call's deadline is than the one before: more than the machine's clock may differ between the
 /// two ends of a connection in one process.
 const LATER: Duration = Duration::from_secs(60);
 
-/// After how many calls the deadlines begin anew, so that they stay within what tarpc's timers can hold.
+/// Calls after which the deadlines start over, so that they stay within the range of tarpc's timers.
 const DEADLINES: u64 = 1 << 16;
 
 /// Why a call has no answer.
@@ -53,15 +53,16 @@ pub enum CallError {
     /// The peer certainly did not get it.
     #[error(transparent)]
     NotSent(#[from] LinkError),
-    /// The peer may have got it.
+    /// The peer may have received it.
     #[error("no answer: {0}")]
     Lost(String),
 }
 
 /// The contexts of one connection's calls.
 ///
-/// tarpc's deadlines run by the machine's clock, which a simulation can't steer. Here they are far off, so that tokio's
-/// timers do the work, and each is later than the one before: tarpc's tasks wake up for a deadline that is earlier than
+/// tarpc's deadlines follow the machine's clock, which a simulation can't control. Here they are far off, so that
+/// tokio's timers do the work. Each is later than the one before, because tarpc's tasks wake up for an earlier
+/// deadline, which would depend on the machine's clock.
 /// those they have, and would do so at the machine clock's whim.
 #[derive(Debug, Default)]
 pub struct Contexts(AtomicU64);
@@ -76,7 +77,7 @@ impl Contexts {
     }
 }
 
-/// One connection's client side.
+/// The client side of one connection.
 struct Caller<Req, Resp> {
     contexts: Contexts,
     channel: tarpc::client::Channel<Req, Resp>,
@@ -111,7 +112,7 @@ where
     }
 }
 
-/// The way to one peer for one purpose: dialled when first used, and again after it broke.
+/// Access to one peer for one purpose: dialled when first used, and redialled after it broke.
 pub struct Lane<Req, Resp> {
     host: Host,
     own: Identity,
@@ -119,7 +120,7 @@ pub struct Lane<Req, Resp> {
     service: Service,
     expected: (NodeId, Option<DiskId>),
     caller: Mutex<Option<Arc<Caller<Req, Resp>>>>,
-    /// That the peer can't be reached was told.
+    /// It was logged that the peer can't be reached.
     unreached: AtomicBool,
 }
 
@@ -128,7 +129,7 @@ where
     Req: RequestName + Serialize + Send + 'static,
     Resp: DeserializeOwned + Send + 'static,
 {
-    /// A way to the node `expected`, with its disk if known.
+    /// Access to the node `expected`, with its disk if known.
     #[must_use]
     pub fn new(
         host: &Host,
@@ -148,7 +149,7 @@ where
         }
     }
 
-    /// Sends a request and waits up to `limit` for its answer, dialling included, which has half a second at most.
+    /// Sends a request and waits up to `limit` for its answer, including at most half a second for dialling.
     ///
     /// # Errors
     /// [`CallError`] says whether the peer may have received it.
@@ -169,7 +170,7 @@ where
         Err(CallError::Lost(error))
     }
 
-    /// Tells operators when the peer is out of reach, and when it no longer is.
+    /// Logs when the peer becomes unreachable, and when it is reachable again.
     fn tell(&self, failure: Option<&LinkError>) {
         if self.unreached.swap(failure.is_some(), Ordering::Relaxed) == failure.is_some() {
             return;
@@ -207,8 +208,8 @@ where
     }
 }
 
-/// Serves one connection until it ends. Handlers are begun in the order of their requests, and dropped when the peer
-/// gives up on them or the connection ends: they must hand on whatever has to be finished.
+/// Serves one connection until it ends. Handlers start in the order of their requests, and are dropped when the peer
+/// gives up on them or the connection ends: they must hand on everything that has to be finished.
 pub async fn serve<Req, Resp, Handler, Answering>(link: Link, handler: Handler)
 where
     Req: RequestName + DeserializeOwned + Send + 'static,
@@ -238,7 +239,7 @@ where
                     let answer = handler(request);
                     async move { Ok(answer.await) }
                 });
-                // Polled once before the next request is read: this is what keeps them in order.
+                // Polled once before the next request is read: this keeps them in order.
                 let mut answering = Box::pin(request.execute(serve));
                 if futures::poll!(&mut answering).is_pending() {
                     running.push(answering);

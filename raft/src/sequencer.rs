@@ -1,11 +1,11 @@
-//! The sequencer: the pure state machine that binds advance segments to their places in the order.
+//! The sequencer: the pure state machine that gives advance segments their places in the order.
 //!
 //! Invariant: the same commands in the same order give the same state and the same answers on every member. Slots are
-//! dense from 1, positions are dense from 1, stamps and the order's time never run backwards, an incarnation's segments are resolved in
-//! number order and never after a newer incarnation opened, and a repeated proposal gets its first answer again.
-//! Every command is total: a bad one is an answer, never a panic.
+//! dense from 1, positions are dense from 1, stamps and the order's time never run backwards. An incarnation's
+//! segments are resolved in number order and never after a newer incarnation opened, and a repeated proposal gets its
+//! first answer again. Every command is total: a bad one is an answer, never a panic.
 //!
-//! Deliberately absent: clocks (a command brings what a majority of them vouches for), leases (the leader keeps them in
+//! Deliberately absent: clocks (a command has what a majority of them vouches for), leases (the leader keeps them in
 //! memory), disks and networks.
 
 mod clock;
@@ -37,7 +37,7 @@ pub const RECENT_PER_ENTRY: usize = 256;
 /// How many resolutions are kept for followers at most.
 pub const KEPT_RESOLUTIONS: usize = 16_384;
 
-/// How many of the newest resolutions are kept even when all storages have them on disk, because followers that are
+/// How many of the newest resolutions are kept even if all storages have them on disk, because followers that are
 /// only moments behind still ask for them.
 pub const KEPT_FOR_FOLLOWERS: usize = 1_024;
 
@@ -47,18 +47,18 @@ pub const ENTRIES_MAX: usize = 1_024;
 /// How many members all storage groups may have together.
 pub const GROUP_MEMBERS_MAX: usize = 64;
 
-/// Positions stay below this, so that they can be WAMP ids.
+/// Positions stay below this, so that they are valid WAMP ids.
 pub const POSITION_END: Position = Position(1 << 53);
 
-/// What one Raft entry asks of the sequencer. Persisted: fields and variants keep their order, new ones go last.
+/// One Raft entry's request to the sequencer. Persisted: fields and variants keep their order, new ones go last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
-    /// What the members' clocks said when the leader made the command.
+    /// The members' clocks when the leader made the command.
     pub clocks: Vouched,
     pub steps: Vec<Proposal>,
 }
 
-/// What a majority of the sync members' clocks vouches for.
+/// The time that a majority of the sync members' clocks vouches for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vouched {
     /// A majority of the clocks is at or past this.
@@ -72,7 +72,7 @@ impl Vouched {
     pub const NOTHING: Self = Self { from: Stamp(0), until: Stamp(u64::MAX) };
 }
 
-/// One thing asked of the sequencer.
+/// One request to the sequencer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Proposal {
     /// Begin a new incarnation of an entry. A repeat of the request that opened the current one gets that one again.
@@ -81,35 +81,36 @@ pub enum Proposal {
     Resolve(SealedSegment),
     /// End an incarnation. Nothing happens if it isn't the entry's open one.
     Close { entry: NodeId, incarnation: Incarnation, reason: CloseReason },
-    /// As [`Proposal::FormGroups`] with this group alone: what a log begins with that is older than several groups.
+    /// Like [`Proposal::FormGroups`] with only this group: the beginning of a log from before there were several
+    /// groups.
     Form { group: StorageGroup },
     /// A storage has the rows of all slots through this one on its disk.
     Stored { storage: NodeId, through: Slot },
-    /// Give a sealed segment its place that has no votes: the members of the sync group are the storages of its group,
-    /// and each has its body with the log entry (see [`crate::bodies`]).
+    /// Give an early segment its place: the members of the sync group are the storages of its group, and each has its
+    /// body with the log entry (see [`crate::bodies`]).
     ResolveEarly(SealedSegment),
-    /// Name the storage groups, which hold equal parts of the shards. The first ones stand; later ones get them as their
-    /// answer.
+    /// Form the storage groups, which hold equal parts of the shards. The first ones are final; later proposals get
+    /// them as their answer.
     FormGroups { groups: Vec<StorageGroup> },
-    /// So far the members hold the log.
+    /// Record how far members hold the log.
     Held { marks: Vec<(NodeId, Held)> },
 }
 
 /// How far a member of the sync group holds the log on its disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
-    /// The term it was in at least.
+    /// The least term it was in.
     pub term: u64,
-    /// The last entry that it has at least.
+    /// The least last entry that it has.
     pub index: u64,
 }
 
-/// What became of one proposal.
+/// The answer to one proposal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     Opened(Opened),
     Segment(SegmentOutcome),
-    /// The incarnation is not open, by this proposal or since before.
+    /// The incarnation is not open, because of this proposal or an earlier one.
     Closed,
     Formed(StorageGroups),
     Stored,
@@ -119,11 +120,11 @@ pub enum Answer {
     TooManyEntries,
 }
 
-/// An entry's new life.
+/// An entry's new incarnation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {
     pub incarnation: Incarnation,
-    /// Where the opening stands in the order.
+    /// The opening's place in the order.
     pub place: Place,
     /// The storages its segments go to.
     pub groups: StorageGroups,
@@ -140,9 +141,9 @@ pub struct Sequencer {
     /// The disk each storage was enrolled with.
     enrolled: BTreeMap<NodeId, DiskId>,
     tail: Tail,
-    /// Through which slot each storage of a group has its rows on disk.
+    /// The slot through which each storage of a group has its rows on disk.
     stored: BTreeMap<NodeId, Slot>,
-    /// How far each member of the sync group holds the log, now and then.
+    /// How far each member of the sync group holds the log, updated now and then.
     held: BTreeMap<NodeId, Held>,
 }
 
@@ -163,7 +164,7 @@ impl Default for Sequencer {
 }
 
 impl Sequencer {
-    /// Applies one command; the answers stand in the order of its steps.
+    /// Applies one command; the answers are in the order of its steps.
     pub fn apply(&mut self, command: Command) -> Vec<Answer> {
         self.clock.take(command.clocks);
         command.steps.into_iter().map(|step| self.step(step)).collect()
@@ -308,33 +309,33 @@ impl Sequencer {
         self.tail.trim(self.stored_everywhere());
     }
 
-    /// Through which slot all storages have their rows on disk.
+    /// The slot through which all storages have their rows on disk.
     #[must_use]
     pub fn stored_everywhere(&self) -> Slot {
         self.stored.values().min().copied().unwrap_or(Slot(0))
     }
 
-    /// How far a member of the sync group holds the log at least, and through which slot a storage of that number has its
-    /// rows on disk.
+    /// How far a member of the sync group holds the log at least, and the slot through which a storage with that
+    /// number has its rows on disk.
     #[must_use]
     pub fn told_by(&self, node: NodeId) -> (Held, Slot) {
         let held = self.held.get(&node).copied().unwrap_or_default();
         (held, self.stored.get(&node).copied().unwrap_or_default())
     }
 
-    /// The slot that the next resolution gets.
+    /// The slot of the next resolution.
     #[must_use]
     pub fn next_slot(&self) -> Slot {
         self.next_slot
     }
 
-    /// The position that the next event gets.
+    /// The position of the next event.
     #[must_use]
     pub fn next_position(&self) -> Position {
         self.next_position
     }
 
-    /// The stamp that the next resolution has at least.
+    /// The least stamp of the next resolution.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
         self.clock.stamp
@@ -370,7 +371,7 @@ impl Sequencer {
         self.enrolled.get(&storage).copied()
     }
 
-    /// Whether nothing became of this segment yet, and something still may.
+    /// Whether this segment has no outcome yet, and can still get one.
     #[must_use]
     pub fn awaits(&self, id: AdvanceSegment) -> bool {
         self.is_open(id.entry, id.incarnation)

@@ -1,4 +1,4 @@
-//! What is asked of a sync member, by other nodes over [`Service::Sync`](crate::wire::Service::Sync) or by its own.
+//! Requests to a sync member, by other nodes over [`Service::Sync`](crate::wire::Service::Sync) or by its own.
 //!
 //! Invariant: everything that reaches the leader's queue can be repeated without harm. Variants and fields keep their
 //! order, new ones go last; a change of meaning is a new protocol version.
@@ -22,39 +22,39 @@ pub const MAX_FOLLOWED: usize = 4_096;
 /// The longest a follower can ask to wait.
 pub const MAX_FOLLOW_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a call may take from end to end, the wait of a follower apart.
+/// Time limit of a call from end to end, without the wait of a follower.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a node that starts waits for what the members know of it.
+/// How long a starting node waits for what the members know of it.
 pub const ADMISSION_WAIT: Duration = Duration::from_millis(1_000);
 
-/// How long the wait for the storage group lasts.
+/// How long to wait for the storage group.
 pub const GROUP_WAIT: Duration = Duration::from_secs(10);
 
-/// What the followed order had.
+/// The result of following the order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Followed {
-    /// Resolutions from the asked slot on, dense; none if none came while waiting.
+    /// Resolutions from the requested slot on, dense; none if none came while waiting.
     Rows(Vec<Resolution>),
-    /// The asked slot is no longer kept here. Read the rows before `oldest` from a storage.
+    /// The requested slot is no longer kept here. Read the rows before `oldest` from a storage.
     Behind { oldest: Slot },
 }
 
-/// What became of an entry's lease.
+/// The state of an entry's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Lease {
-    /// It runs anew from now on.
+    /// It was renewed.
     Held,
     /// The incarnation is closed, or a newer one has opened.
     Lost,
 }
 
-/// What a node has told, as far as the order has it.
+/// A node's progress, as far as the order records it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
     /// How far it holds the log, as a sync member.
     pub held: Held,
-    /// Through which slot it has the order on disk, as a storage.
+    /// The slot through which it has the order on disk, as a storage.
     pub stored: Slot,
 }
 
@@ -67,7 +67,7 @@ pub enum SyncError {
     /// It may have been done or not. Ask again: a repeat gets the first answer.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
-    /// This node's disk is not the one that the cluster knows it by. It can't take part under this number.
+    /// This node's disk is not the one that the cluster enrolled. It can't take part under this number.
     #[error("{0}")]
     Wiped(String),
     /// This node is shutting down.
@@ -103,7 +103,7 @@ pub(crate) enum SyncCall {
         max: u32,
         wait_ms: u32,
     },
-    /// What has this node told, as member and as storage?
+    /// How far has this node come, as member and as storage?
     Known {
         node: NodeId,
     },

@@ -1,9 +1,9 @@
-//! The edges of a simulated node: turmoil's network, a disk that loses power, and time and chance from one seed.
+//! The edges of a simulated node: turmoil's network, a disk that loses power, and time and randomness from one seed.
 //!
-//! Invariant: the same seeds give the same run. A disk that was crashed or killed takes nothing more from whoever had it
-//! open, so that a dying process can't tidy up after itself.
+//! Invariant: the same seeds give the same run. A disk that was crashed or killed takes nothing more from earlier
+//! handles, so that a dying process can't tidy up after itself.
 //!
-//! Deliberately absent: the simulation itself, and what is checked in it.
+//! Deliberately absent: the simulation itself, and its checks.
 
 mod disk;
 
@@ -20,21 +20,21 @@ use crate::ids::Stamp;
 
 pub use disk::{DiskTrouble, DiskUse, Rot, SimDisk};
 
-/// What time of day a simulation starts at: 2026-11-22 17:42 UTC.
+/// The time of day at which a simulation starts: 2026-11-22 17:42 UTC.
 pub const EPOCH: Stamp = Stamp(1_795_369_320_000);
 
 /// How one simulated node differs from the others.
 #[derive(Clone, Copy, Debug)]
 pub struct SimConfig {
-    /// Everything random on this node follows from it.
+    /// The seed of all randomness on this node.
     pub seed: u64,
     /// How far its clock is ahead of the simulation's, in milliseconds.
     pub clock_ahead: i64,
-    /// The longest a group commit takes, but for one in a hundred that takes ten times as long.
+    /// The longest a group commit takes, except for one in a hundred that takes ten times as long.
     pub commit: Duration,
 }
 
-/// The host of a simulated node. A fatal error kills its disk; [`SimDisk::death`] tells why.
+/// The host of a simulated node. A fatal error kills its disk; [`SimDisk::death`] has the reason.
 #[must_use]
 pub fn host(config: SimConfig, disk: &SimDisk) -> Host {
     let random = Arc::new(SimRandom(AtomicU64::new(config.seed)));
@@ -91,7 +91,7 @@ impl Listener for SimListener {
     }
 }
 
-/// The simulation's time of day, as a clock that is set a little wrong shows it.
+/// The simulation's time of day, with this clock's error.
 struct SimClock {
     ahead: i64,
 }

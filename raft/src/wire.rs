@@ -1,10 +1,10 @@
-//! What travels between nodes, and what is kept on disk in serde form: one codec with limits, one handshake, one transport.
+//! The codec for messages between nodes and for data on disk, with limits; the handshake; and the transport.
 //!
-//! Invariant: every connection between nodes begins with a [`Hello`] each way, so that a node of another cluster,
-//! version or disk is turned away before its first request. No frame is larger than [`MAX_FRAME`], and decoding never
-//! allocates more than the frame it reads.
+//! Invariant: every connection between nodes begins with a [`Hello`] in each direction, so that a node of another
+//! cluster, version or disk is refused before its first request. No frame is larger than [`MAX_FRAME`], and decoding
+//! never allocates more than the frame it reads.
 //!
-//! Deliberately absent: the services that are spoken over a connection, and encryption.
+//! Deliberately absent: the services on a connection, and encryption.
 
 use std::fmt;
 use std::io;
@@ -22,23 +22,23 @@ use crate::format::LOG_FORMAT;
 use crate::host::{BoxStream, Host};
 use crate::ids::{DiskId, NodeId};
 
-/// Largest frame between nodes, in bytes: several of the largest segment bodies, with room for what goes around them.
+/// Largest frame between nodes, in bytes: several of the largest segment bodies, with their overhead.
 pub const MAX_FRAME: usize = 8 << 20;
 
 /// Largest hello, in bytes.
 const MAX_HELLO: usize = 1024;
 
-/// How long a peer may take to say hello.
+/// Time limit for a peer's hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long dialling may take.
+/// Time limit for dialling.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Version of everything spoken between nodes. Nodes of different versions don't talk, nor do those that make something
-/// else of the log: the last three digits are those of the messages, the others are the log's format.
+/// Version of everything spoken between nodes. Nodes with different versions don't talk. The last three digits are
+/// the version of the messages, the others are the log's format.
 pub const PROTOCOL_VERSION: u32 = LOG_FORMAT * 1_000 + MESSAGES_VERSION;
 
-/// A change of any message gets the next number.
+/// Any change of a message gets the next number.
 const MESSAGES_VERSION: u32 = 7;
 
 const MAGIC: [u8; 4] = *b"VULP";
@@ -47,7 +47,7 @@ fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<MAX_FRAME>()
 }
 
-/// The bytes are not what was expected of them.
+/// The bytes do not have the expected form.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed data: {0}")]
 pub struct DecodeError(String);
@@ -61,10 +61,10 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     bincode::serde::encode_to_vec(value, config()).expect("our own types always have a serde form")
 }
 
-/// Decodes what [`encode`] made. Bytes left over are an error.
+/// Decodes the output of [`encode`]. Extra bytes are an error.
 ///
 /// # Errors
-/// Where the bytes are too short, too long, or not of that shape.
+/// If the bytes are too short, too long, or of another form.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let (value, rest) = decode_front(bytes)?;
     match rest.len() {
@@ -73,17 +73,17 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     }
 }
 
-/// Decodes what [`encode`] made at the front of some bytes, and gives those behind it.
+/// Decodes the output of [`encode`] at the front of some bytes, and returns the rest.
 ///
 /// # Errors
-/// Where the bytes are too short, or not of that shape.
+/// If the bytes are too short, or of another form.
 pub fn decode_front<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
     let (value, used) = bincode::serde::decode_from_slice(bytes, config())
         .map_err(|error| DecodeError(error.to_string()))?;
     Ok((value, &bytes[used..]))
 }
 
-/// What a connection is for. Each has a connection of its own, so that heartbeats never wait behind bodies.
+/// The purpose of a connection. Each has its own, so that heartbeats never wait behind bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Service {
     /// Raft among the sync members.
@@ -94,7 +94,7 @@ pub enum Service {
     Keep,
     /// Reading bodies and rows of a storage.
     Fetch,
-    /// Calls from a caller's entry to a callee's, and what comes of them.
+    /// Calls from a caller's entry to a callee's, and their progress.
     Calls,
 }
 
@@ -110,7 +110,7 @@ impl fmt::Display for Service {
     }
 }
 
-/// Who is speaking.
+/// The speaking node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The cluster's name; all its nodes have the same.
@@ -130,7 +130,7 @@ struct Hello {
     refusal: Option<String>,
 }
 
-/// Why a connection between nodes did not come about.
+/// Why a connection between nodes failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     #[error("no connection: {0}")]
@@ -150,10 +150,11 @@ pub struct Link {
     pub stream: BoxStream,
 }
 
-/// Dials a peer for one service and checks that it is the node meant: `expected` is its number, and its disk if known.
+/// Dials a peer for one service and checks that it is the right node: `expected` is its number, and its disk if
+/// known.
 ///
 /// # Errors
-/// Where it can't be reached, is not the one, or refuses.
+/// If it can't be reached, is another node, or refuses.
 pub async fn dial(
     host: &Host,
     own: &Identity,
@@ -193,7 +194,7 @@ pub async fn dial(
 /// Answers a dialler's hello. `admit` says whether this peer may use this service, or why not.
 ///
 /// # Errors
-/// Where the peer is not one of ours or was refused; it has been told why.
+/// If the peer is not one of ours or was refused; it has been told why.
 pub async fn welcome(
     mut stream: BoxStream,
     own: &Identity,
@@ -217,7 +218,7 @@ pub async fn welcome(
     .map(|(peer, service)| Link { peer, service, stream })
 }
 
-/// What a node is told whose disk is not the one its number was enrolled with.
+/// The message to a node whose disk is not the one that its number was enrolled with.
 #[must_use]
 pub fn wiped(node: NodeId) -> String {
     format!(
@@ -315,7 +316,7 @@ mod tests {
         assert_eq!(decode::<Identity>(&encode(&identity)).map_err(|e| e.to_string()), Ok(identity));
     }
 
-    /// A node of another release, whether it speaks otherwise or makes something else of the log.
+    /// A node of another release, whether its messages or its log format differ.
     #[tokio::test]
     async fn another_version_is_refused_and_told_why() {
         let identity = |node| Identity { cluster: "v".into(), node: NodeId(node), disk: DiskId(1) };

@@ -1,18 +1,19 @@
-//! A witness that a database has not gone back in time.
+//! Detects a database that has gone back in time.
 //!
-//! Each commit of a database syncs once, so that redb takes a last commit that has rotted for one that was torn and never
-//! told to anybody: it opens the commit before, whole. The same comes of a backup, and of pages that are as they were.
-//! What a node told others since then would be forgotten without a word: votes, and the ends of its log.
+//! Each commit of a database syncs once. So redb can't tell a last commit that has rotted from one that was torn and
+//! never acknowledged: it opens the commit before, which is whole. A restored backup, or stale pages, have the same
+//! effect. Everything that the node told others since then would silently be forgotten: votes, and the end of its
+//! log.
 //!
-//! So commits have numbers, and a small file beside the database has the number of the last one that is durable. It is
-//! written after each commit and synced now and then; the operating system does the rest. In the database the number stands in a
-//! table that nearly all commits change anyway, because each further table costs a commit pages.
+//! So commits have numbers, and a small file beside the database has the number of the last durable one. It is
+//! written after each commit and synced now and then; the operating system does the rest. In the database the number
+//! is in a table that nearly all commits change anyway, because each further table costs a commit pages.
 //!
 //! Invariant: the file never has a number whose commit was not durable. A database that is behind it is damaged.
 //!
-//! Deliberately absent: certainty about the last [`SYNC_EVERY`] commits before a power loss, where the disk rots at once
-//! as well: nothing on a disk tells such a commit from a torn one without a second sync for each. And a backup of all files
-//! of a node: only other nodes could tell.
+//! Deliberately absent: certainty about the last [`SYNC_EVERY`] commits before a power loss, if the disk rots at the
+//! same time: without a second sync per commit, nothing on a disk tells such a commit from a torn one. And a backup
+//! of all files of a node: only other nodes can tell.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,19 +24,19 @@ use crate::commit::CommitError;
 use crate::host::{Host, InPlace};
 use crate::mutant::{planted, Mutant};
 
-/// The row of a database that has the number of the commit it is part of: eight bytes, little-endian.
+/// The row of a database that has the number of its last commit: eight bytes, little-endian.
 #[derive(Clone, Copy)]
 pub struct NumberRow {
     /// A table that commits change anyway.
     pub table: TableDefinition<'static, u64, &'static [u8]>,
-    /// A key that nothing else in it has.
+    /// A key that nothing else in it uses.
     pub key: u64,
 }
 
 /// Commits after which the file is synced.
 const SYNC_EVERY: u64 = 256;
 
-/// Why a database can't be trusted, or not be told apart from one that can't.
+/// Why a database can't be trusted, or can't be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum WitnessError {
     #[error("it is at commit {found} and has been at commit {seen}, as {} shows (is it a backup?)", file.display())]
@@ -53,14 +54,14 @@ pub enum WitnessError {
 }
 
 impl WitnessError {
-    /// Whether what is on the disk is wrong; otherwise it could not be read.
+    /// Whether the data on the disk is wrong; otherwise it could not be read.
     #[must_use]
     pub fn is_damage(&self) -> bool {
         !matches!(self, Self::Disk { .. } | Self::Database(CommitError::Failed(_)))
     }
 }
 
-/// Numbers the commits of one database. There is one for each, and all commits that anybody is told of go through it.
+/// Numbers the commits of one database. Each database has one, and all commits with waiting callers go through it.
 pub struct Witness {
     number: u64,
     row: NumberRow,
@@ -68,10 +69,10 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Checks a database that was opened from `path`, or begins to count the commits of a new one.
+    /// Checks a database that was opened from `path`, or starts counting the commits of a new one.
     ///
     /// # Errors
-    /// [`WitnessError`]: the database is not what it was, or the disk fails.
+    /// [`WitnessError`]: the database has gone back, or the disk fails.
     pub fn open(
         host: &Host,
         path: &Path,
@@ -96,7 +97,7 @@ impl Witness {
         Ok(Self { number, row, file })
     }
 
-    /// Commits a transaction, then writes down that it did.
+    /// Commits a transaction, then records its number.
     ///
     /// # Errors
     /// Any error means that the outcome is unknown and the disk can't be trusted any more.
@@ -131,7 +132,7 @@ impl NumberRow {
     }
 }
 
-/// The number, and what makes all ones with it.
+/// The number and its complement.
 fn encode(number: u64) -> [u8; 16] {
     (u128::from(number) | u128::from(!number) << 64).to_le_bytes()
 }
@@ -161,7 +162,7 @@ mod tests {
     fn open(disk: &SimDisk) -> Result<(Database, Witness), WitnessError> {
         let config = SimConfig { seed: 1, clock_ahead: 0, commit: Duration::ZERO };
         let host = sim::host(config, disk);
-        // What redb says by itself is not what is tested.
+        // redb's own message is not tested.
         let database = host
             .disk
             .open_database(path())

@@ -30,7 +30,7 @@ Examples:
   vulpes status --wait 2m                     return as soon as all nodes are ready
   vulpes status --json
 
-The exit code is 1 where a node is down or not ready.";
+The exit code is 1 if a node is down or not ready.";
 
 /// How often the nodes are asked again with --wait.
 const AGAIN: Duration = Duration::from_millis(200);

@@ -38,7 +38,7 @@ Examples:
   vulpes verify --node-admin http://10.0.0.2:9081
   vulpes verify --nodes http://10.0.0.1:9081,http://10.0.0.2:9081 --json
 
-The exit code is 1 where something is wrong, and where it could not be proved.";
+The exit code is 1 if something is wrong, or if it could not be proved.";
 
 /// Prove that all nodes hold the same log, dense and in order, and have the same state
 #[derive(Debug, Args)]
@@ -196,7 +196,8 @@ async fn storages(url: &AdminUrl) -> anyhow::Result<Vec<AdminUrl>> {
 /// Compares the logs of the nodes at these URLs up to the end that the log has at the start, then their states. It
 /// waits for nodes that are behind. If the log is released meanwhile, it compares the rest anew.
 ///
-/// # Errors The first thing that is wrong, or why it can't be known.
+/// # Errors
+/// The first thing that is wrong, or why it can't be known.
 pub async fn verify(urls: &[AdminUrl], patience: Duration) -> Result<Proof, VerifyError> {
     let end = end(urls).await;
     for _ in 0..ATTEMPTS {

@@ -54,7 +54,8 @@ struct Format {
 
 /// Reads the identity of the data directory, or creates this node's in a new one.
 ///
-/// # Errors If it can't be read or written, or is not this node's.
+/// # Errors
+/// If it can't be read or written, or is not this node's.
 pub fn open_identity(host: &Host, config: &NodeConfig) -> Result<Identity, IdentityError> {
     let path = config.data.join(FILE);
     let io_error = |error| IdentityError::Io { path: config.data.clone(), error };

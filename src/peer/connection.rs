@@ -131,7 +131,8 @@ where
 
     /// Makes one call, without retries.
     ///
-    /// # Errors If there is no connection or no answer in time. The request may have been carried out all the same.
+    /// # Errors
+    /// If there is no connection or no answer in time. The request may have been carried out all the same.
     pub(super) async fn call(&self, request: Req) -> Result<Resp, FetchError> {
         let by = Instant::now() + self.deadline;
         let late = || self.peer.unreachable(format!("no answer within {:?}", self.deadline));

@@ -59,7 +59,8 @@ pub struct StoredEvent {
 impl Segment {
     /// Parses a body and checks all of it.
     ///
-    /// # Errors If it is not a whole, well-formed segment.
+    /// # Errors
+    /// If it is not a whole, well-formed segment.
     pub fn parse(body: Bytes) -> Result<Self, SegmentError> {
         if body.len() < HEADER + FOOTER || body.len() > limits::SEGMENT_BODY {
             return Err(SegmentError("wrong length"));

@@ -43,7 +43,8 @@ impl Storage {
 
     /// Announces an incarnation; returns its first credit.
     ///
-    /// # Errors [`KeepError::Fenced`] if the order shows a newer one.
+    /// # Errors
+    /// [`KeepError::Fenced`] if the order shows a newer one.
     pub fn begin(&self, entry: NodeId, incarnation: Incarnation) -> Result<u32, KeepError> {
         if self.staging().is_fenced(entry, incarnation) {
             return Err(KeepError::Fenced);
@@ -55,7 +56,8 @@ impl Storage {
     /// Keeps a body and votes for it once it is durable. The same body again gets the same vote. A queued body is
     /// written whether or not the caller still waits.
     ///
-    /// # Errors [`KeepError`]: what is wrong with the body, or that its outcome is unknown.
+    /// # Errors
+    /// [`KeepError`]: what is wrong with the body, or that its outcome is unknown.
     pub async fn keep(&self, sealed: SealedBody) -> Result<Kept, KeepError> {
         let length = sealed.body.len();
         let vote = StorageVote {
@@ -77,7 +79,8 @@ impl Storage {
 
     /// Takes a body that was fetched from another storage, and returns once it is here, and queued for the disk.
     ///
-    /// # Errors Like [`Storage::keep`].
+    /// # Errors
+    /// Like [`Storage::keep`].
     pub async fn take_fetched(&self, sealed: SealedBody) -> Result<(), KeepError> {
         self.queue(sealed).await?;
         self.has_fetched(1);

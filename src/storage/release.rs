@@ -31,7 +31,8 @@ const PORTION_BYTES: usize = 8 << 20;
 impl Storage {
     /// Deletes everything before a slot that is durable here, and returns once that is done.
     ///
-    /// # Errors If the disk can't be read, or the node is ending.
+    /// # Errors
+    /// If the disk can't be read, or the node is ending.
     pub async fn release(&self, before: Slot) -> Result<(), ReleaseError> {
         self.inner.head.fetch_max(before.0, Ordering::Relaxed);
         let before = if planted(Mutant::DeleteKept) { before.next() } else { before };
@@ -82,7 +83,8 @@ impl Storage {
     ///
     /// Nothing may be indexed meanwhile.
     ///
-    /// # Errors If the row is not ahead of those here, its body is not the one that was voted for, the disk can't be
+    /// # Errors
+    /// If the row is not ahead of those here, its body is not the one that was voted for, the disk can't be
     /// read, or the node is ending.
     pub async fn adopt(
         &self,
@@ -117,7 +119,8 @@ impl Storage {
     /// Fills in rows before the oldest one here, the last of them right before it, each with its body if this storage
     /// lacks it. Returns once they are durable.
     ///
-    /// # Errors If they are not the ones before, a body is missing or wrong, the disk can't be read, or the node is
+    /// # Errors
+    /// If they are not the ones before, a body is missing or wrong, the disk can't be read, or the node is
     /// ending.
     pub async fn fill(&self, rows: Vec<IndexedRow>) -> Result<(), ReleaseError> {
         let mut weight = 0;

@@ -55,7 +55,8 @@ impl StateSnapshot {
 
     /// The next rows.
     ///
-    /// # Errors If the disk can't be read.
+    /// # Errors
+    /// If the disk can't be read.
     pub fn next_page(&mut self) -> Result<StatePage, ReadError> {
         let from = self.behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut page = StatePage { rows: Vec::new(), last: true };
@@ -76,7 +77,8 @@ impl StateSnapshot {
 
     /// Reads all of it.
     ///
-    /// # Errors If the disk, or a row, can't be read.
+    /// # Errors
+    /// If the disk, or a row, can't be read.
     pub fn load(mut self) -> Result<Realms, ReadError> {
         let tail = self.tail.take();
         let (mut ended, mut failure) = (false, None);

@@ -1,4 +1,4 @@
-//! What a log entry waits for, with a storage that has what it is told to have.
+//! What a log entry waits for, with a fake storage.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -8,15 +8,15 @@ use crate::consensus::types::{EncodedCommand, LogId};
 use crate::ids::{AdvanceSegment, Incarnation, SegmentNumber, Shard};
 use crate::sequencer::{Command, Vouched};
 
-/// A storage that has what it is told to have.
+/// A storage that has the bodies it is told to have.
 pub(crate) struct Fake {
     held: Mutex<BTreeSet<u64>>,
     arrivals: watch::Sender<u64>,
-    /// From whom what was fetched.
+    /// Which bodies were fetched, and from which node.
     fetched: Mutex<Vec<(NodeId, u64)>>,
-    /// Whether another storage has what is fetched.
+    /// Whether another storage has the fetched bodies.
     elsewhere: bool,
-    /// What is known not to be sent.
+    /// Bodies that are known not to be sent.
     not_sent: Mutex<BTreeSet<u64>>,
     late: Mutex<BTreeSet<u64>>,
 }
@@ -42,7 +42,7 @@ impl Fake {
         self.arrivals.send_modify(|arrivals| *arrivals += 1);
     }
 
-    /// Its entry says that it does not send this one.
+    /// Its entry says that it will not send this one.
     fn not_sent(&self, number: u64) {
         self.not_sent.lock().unwrap().insert(number);
         self.arrivals.send_modify(|arrivals| *arrivals += 1);
@@ -175,7 +175,7 @@ async fn what_is_not_sent_is_fetched_at_once() {
     beside(&fake).take_in(&entries, 0, NodeId(2), limit).await.unwrap();
     assert_eq!((fake.fetched(), begun.elapsed()), (vec![(NodeId(2), 3)], Duration::ZERO));
 
-    // The others may still come, and are not fetched. What is said later counts as well.
+    // The others may still come, and are not fetched. A later message counts as well.
     let fake = Arc::new(Fake::new(&[], true));
     fake.not_sent(3);
     let waiting = beside(&fake);
@@ -203,7 +203,7 @@ async fn a_leader_says_at_once_that_it_lacks_what_is_not_sent() {
     let lacking = beside(&fake).come(vec![segment(1), segment(2)], None, limit).await.unwrap_err();
     assert_eq!(lacking.to_string(), "the body of 1/1/2 is not here");
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    // One that may be on its way has all the time there is.
+    // A body that may be on its way is awaited until the deadline.
     let coming = async {
         tokio::time::sleep(limit / 2).await;
         fake.keep(3);

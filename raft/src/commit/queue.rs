@@ -1,6 +1,6 @@
 //! The ways into a group commit: a queue for each writer, and one gate for all of them.
 //!
-//! Invariant: whoever was through the gate first is in no later batch. A full queue makes its own writer wait, and nobody else.
+//! Invariant: a job that passed the gate first is in no later batch. A full queue holds up only its own writer.
 //!
 //! Deliberately absent: when a batch is taken (`commit`).
 
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Part;
 
-/// The way of one writer into the group commit. The writer's queue closes when the last clone is gone.
+/// One writer's way into the group commit. The writer's queue closes when the last clone is gone.
 pub struct CommitQueue<J> {
     pub(super) door: Arc<Door<J>>,
 }
@@ -29,7 +29,7 @@ impl<J> Clone for CommitQueue<J> {
 #[error("the commit queue is closed because the node is shutting down")]
 pub struct QueueClosed;
 
-/// Why a job was not taken.
+/// Why a job was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrySubmitError {
     Full,
@@ -38,16 +38,16 @@ pub enum TrySubmitError {
 }
 
 impl<J: Send + 'static> CommitQueue<J> {
-    /// Queues a job that may wait so long, as its writer has it, waiting while the queue is full.
+    /// Queues a job with its writer's patience, and waits while the queue is full.
     ///
     /// # Errors
-    /// [`QueueClosed`] when the node is ending.
+    /// [`QueueClosed`] if the node is ending.
     pub async fn submit(&self, job: J) -> Result<(), QueueClosed> {
         self.door.room.acquire().await.map_err(|_| QueueClosed)?.forget();
         self.door.push(job)
     }
 
-    /// As [`CommitQueue::submit`], without waiting.
+    /// Like [`CommitQueue::submit`], without waiting.
     ///
     /// # Errors
     /// [`TrySubmitError`].
@@ -60,17 +60,17 @@ impl<J: Send + 'static> CommitQueue<J> {
         self.door.push(job).map_err(|QueueClosed| TrySubmitError::Closed)
     }
 
-    /// Takes nothing more, for all clones. What is queued is still written.
+    /// Takes nothing more, for all clones. Queued jobs are still written.
     pub fn close(&self) {
         self.door.close();
     }
 }
 
-/// What the handles of one writer share.
+/// The shared state of one writer's handles.
 pub(super) struct Door<J> {
     pub(super) line: Arc<Line<J>>,
     pub(super) gate: Arc<Gate>,
-    /// Places in the queue.
+    /// Free places in the queue.
     pub(super) room: Semaphore,
     pub(super) patience: fn(&J) -> Duration,
 }
@@ -78,7 +78,7 @@ pub(super) struct Door<J> {
 impl<J> Door<J> {
     fn push(&self, job: J) -> Result<(), QueueClosed> {
         let due = Instant::now() + (self.patience)(&job);
-        // Whoever is through here first is in no later batch: the gate is held while a batch is taken, too.
+        // A job that passes here first is in no later batch: the gate is held while a batch is taken, too.
         let mut gate = self.gate.lock();
         let mut line = self.line.lock();
         if !line.open {
@@ -108,7 +108,7 @@ impl<J> Drop for Door<J> {
     }
 }
 
-/// The jobs of one writer that wait.
+/// The waiting jobs of one writer.
 pub(super) struct Line<J>(Mutex<Waiting<J>>);
 
 pub(super) struct Waiting<J> {
@@ -126,23 +126,23 @@ impl<J> Line<J> {
     }
 }
 
-/// Held by whoever queues a job, and while all lines are taken.
+/// Held while a job is queued, and while all lines are taken.
 #[derive(Default)]
 pub(super) struct Gate(Mutex<Turn>);
 
 #[derive(Default)]
 pub(super) struct Turn {
-    /// When the next commit begins at the latest; none where no jobs wait.
+    /// When the next commit begins at the latest; none if no jobs wait.
     pub(super) due: Option<Instant>,
-    /// Writers that the committer has not taken in yet.
+    /// Writers that the committer has not added yet.
     pub(super) joining: Vec<Box<dyn Part>>,
-    /// No further writer comes.
+    /// No more writers will join.
     pub(super) complete: bool,
-    /// Nothing is committed any more.
+    /// There are no more commits.
     pub(super) ended: bool,
-    /// The committer's, where it waits.
+    /// The committer's waker, while it waits.
     pub(super) waker: Option<Waker>,
-    /// When it looks by itself.
+    /// When the committer checks by itself.
     pub(super) looks: Option<Instant>,
 }
 

@@ -1,4 +1,4 @@
-//! Two writers on one file: what shares a commit, who starts one, and what a crash leaves.
+//! Two writers on one file: which jobs share a commit, which ones start one, and what a crash leaves.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ const COMMIT: Duration = Duration::from_millis(4);
 const BODIES: TableDefinition<u64, u64> = TableDefinition::new("test-bodies");
 const ENTRIES: TableDefinition<u64, u64> = TableDefinition::new("test-entries");
 
-/// A row, whoever waits for it, and how long it may wait.
+/// A row, its waiting caller, and how long it may wait.
 struct Row {
     key: u64,
     patience: Duration,
@@ -117,7 +117,7 @@ async fn patience_runs_out() {
     put(&two.bodies, 2, patience * 2).await.await.unwrap();
     first.await.unwrap();
     assert!((patience..patience + COMMIT * 10).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-    // What changes nothing waits for its turn, and makes no commit.
+    // A job that changes nothing waits for its turn, and makes no commit.
     put(&two.bodies, 0, Duration::ZERO).await.await.unwrap();
     assert_eq!(numbered(&two), 1);
 }
@@ -149,8 +149,8 @@ async fn a_full_queue_makes_wait_and_a_closed_one_takes_nothing() {
     assert!(closed.changed().await.is_err(), "the database is closed when the last one is");
 }
 
-/// Queues bodies and, behind each, the entry that names it, and cuts the power some time later. Gives the entries
-/// without a body that this leaves, over many seeds.
+/// Queues bodies, each followed by the entry that names it, and cuts the power some time later. Returns how many
+/// entries are left without their bodies, over many seeds.
 async fn bodiless() -> usize {
     let mut found = 0;
     for seed in 0..60 {

@@ -1,13 +1,13 @@
 //! The Raft log and vote in a node's file.
 //!
-//! Invariant: appends, votes, truncations, purges and snapshots go through one commit queue and reach the disk in the
-//! order they were made. An entry can be read when `append` returns; its flush is reported after the fsync that covers
-//! it. The bodies of its early segments (`bodies`) were queued before it, so they are in the same commit or an earlier one.
-//! What is not yet on disk is in memory: reads never see what a truncation removed.
+//! Invariant: appends, votes, truncations, purges and snapshots go through one commit queue, and reach the disk in
+//! the order in which they were made. An entry can be read when `append` returns; its flush is reported after the
+//! fsync that covers it. The bodies of its early segments (`bodies`) were queued before it, so they are in the same
+//! commit or an earlier one. What is not yet on disk is in memory: reads never see what a truncation removed.
 //!
-//! Deliberately absent: a sync for each change of the committed index. It rides on an append now and then, because it
-//! mostly spares a restarted member some waiting, and each time costs pages of a second table. Where more hangs on it
-//! (`bodies`), it is asked for.
+//! Deliberately absent: a sync for each change of the committed index. It is written with some of the appends,
+//! because it usually only saves a restarted member some waiting, and each write costs pages of a second table. When
+//! more depends on it (`bodies`), it is requested.
 
 use std::fmt::Debug;
 use std::io;
@@ -28,7 +28,7 @@ use crate::commit::{CommitError, CommitQueue, Writer};
 use crate::file::{LOG, NUMBER};
 use crate::wire;
 
-/// The few single values.
+/// Single values, by name.
 pub(super) const VALUES: TableDefinition<&str, &[u8]> = TableDefinition::new("raft");
 
 const VOTE: &str = "vote";
@@ -54,7 +54,7 @@ pub(super) enum Job {
         vote: Vec<u8>,
         saved: oneshot::Sender<()>,
     },
-    /// Writes down how far the log is known to be committed.
+    /// Records how far the log is known to be committed.
     Committed {
         committed: LogId,
         saved: oneshot::Sender<()>,
@@ -75,7 +75,7 @@ pub(super) struct LogWriter {
     memory: Arc<Mutex<Memory>>,
     /// What the newest snapshot on disk covers.
     snapshot: Option<LogId>,
-    /// How far the log is committed, as it stands on disk.
+    /// How far the log is committed according to the disk.
     committed: Option<LogId>,
 }
 
@@ -181,7 +181,7 @@ impl Writer for LogWriter {
     }
 }
 
-/// Begins to read a file that is open.
+/// Begins to read an open file.
 pub(super) fn begin_read(database: &Weak<Database>) -> Result<ReadTransaction, CommitError> {
     let database = database.upgrade();
     Ok(database
@@ -199,10 +199,10 @@ impl LogStore {
         self.queue.clone()
     }
 
-    /// Returns once it is durable how far the log is known to be committed now.
+    /// Returns once it is durable how far the log is now known to be committed.
     ///
     /// # Errors
-    /// Where the node is ending.
+    /// If the node is ending.
     pub(crate) async fn remember_committed(&self) -> io::Result<()> {
         let (saved, done) = oneshot::channel();
         let committed = {
@@ -217,7 +217,7 @@ impl LogStore {
         Ok(())
     }
 
-    /// Through which index the log is known to be committed.
+    /// The index through which the log is known to be committed.
     pub(crate) fn committed(&self) -> u64 {
         self.memory().committed.map_or(0, |committed| committed.index)
     }
@@ -376,7 +376,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 }
 
-/// About the bytes that an entry takes in a frame.
+/// The approximate bytes that an entry takes in a frame.
 fn weight(entry: &LogEntry) -> usize {
     match &entry.payload {
         openraft::EntryPayload::Normal(command) => command.0.len() + 32,
@@ -384,12 +384,13 @@ fn weight(entry: &LogEntry) -> usize {
     }
 }
 
-/// A panic while it was held would be a bug of ours that has been reported; the data itself is whole.
+/// A panic while it was held is a bug of ours that has been reported; the data itself is whole.
 fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
     memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes down how far the log is committed. It is asked for beside appends, too, so a later one may have come before.
+/// Records how far the log is committed. Requests come independently of appends, so a later one may already be
+/// written.
 fn save_committed(
     values: &mut redb::Table<'_, &'static str, &'static [u8]>,
     on_disk: &mut Option<LogId>,

@@ -1,7 +1,7 @@
 //! The state machine that Raft drives: the sequencer, what it has applied, and its snapshots.
 //!
-//! Invariant: readers see states that the group committed, in log order, and are woken after every batch that was
-//! applied. The state lives in memory; a restarted member has the last snapshot and applies the log after it.
+//! Invariant: readers see states that the group committed, in log order, and are woken after every applied batch. The
+//! state lives in memory; a restarted member loads the last snapshot and applies the log after it.
 //!
 //! Deliberately absent: the rules of the order (`sequencer`).
 
@@ -20,7 +20,8 @@ use super::types::{Answers, LogId, Membership, Snapshot, SnapshotMeta, Types};
 use crate::commit::CommitError;
 use crate::sequencer::{Command, Sequencer};
 
-/// Largest snapshot that is read back, in bytes: what the sequencer's tables can grow to, with room to spare.
+/// Largest snapshot that is read back, in bytes: the largest possible size of the sequencer's tables, with some
+/// reserve.
 pub(crate) const MAX_SNAPSHOT: usize = 64 << 20;
 
 /// What has been applied.
@@ -31,7 +32,7 @@ pub(crate) struct State {
     pub(crate) membership: Membership,
 }
 
-/// The applied state, for everybody on this node who reads it.
+/// The applied state, for all readers on this node.
 pub(crate) struct Applied {
     state: Mutex<State>,
     /// Counts the batches that were applied.
@@ -43,9 +44,9 @@ impl Applied {
         Arc::new(Self { state: Mutex::default(), changes: watch::Sender::new(0) })
     }
 
-    /// The state now. Hold it briefly: applying waits for it.
+    /// The current state. Hold it briefly: applying waits for it.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        // A panic while it was held would be a broken invariant of the sequencer, which ends Raft by itself.
+        // A panic while it was held is a broken invariant of the sequencer, which ends Raft by itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -54,8 +55,8 @@ impl Applied {
         self.changes.subscribe()
     }
 
-    /// The planted bug [`Mutant::DispatchBeforeCommit`](crate::mutant::Mutant): shows what a command would bring before
-    /// it is committed. When it is committed in this order after all, applying it is a repeat.
+    /// The planted bug [`Mutant::DispatchBeforeCommit`](crate::mutant::Mutant): shows a command's results before it
+    /// is committed. If it is committed in this order after all, applying it is a repeat.
     pub(crate) fn apply_early(&self, command: Command) {
         self.state().sequencer.apply(command);
         self.changed();
@@ -66,14 +67,14 @@ impl Applied {
     }
 }
 
-/// What openraft calls the state machine.
+/// openraft's state machine.
 pub(crate) struct Machine {
     applied: Arc<Applied>,
     snapshots: SnapshotStore,
 }
 
 impl Machine {
-    /// Begins with the newest snapshot.
+    /// Starts from the newest snapshot.
     pub(crate) fn load(
         applied: Arc<Applied>,
         snapshots: SnapshotStore,

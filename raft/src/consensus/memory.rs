@@ -1,6 +1,6 @@
-//! What is known of the Raft log without reading the disk: its ends, its newest entries, how far it is committed.
+//! What is known about the Raft log without reading the disk: its ends, its newest entries, how far it is committed.
 //!
-//! Invariant: what is not on disk yet is here, and nothing that a truncation or a purge has removed.
+//! Invariant: everything that is not on disk yet is here, and nothing that a truncation or a purge has removed.
 //!
 //! Deliberately absent: the disk (`log_store`).
 
@@ -10,11 +10,11 @@ use openraft::entry::RaftEntry;
 
 use super::types::{LogEntry, LogId, Vote};
 
-/// The newest entries stay in memory up to this many, so that replicating and applying them reads no disk.
+/// Up to this many of the newest entries stay in memory, so that replicating and applying them reads no disk.
 const CACHED_ENTRIES: usize = 4_096;
 /// And up to this many bytes of them.
 const CACHED_BYTES: usize = 16 << 20;
-/// Log entries that are committed before the index on disk follows.
+/// Committed log entries before the index on disk follows.
 const COMMITTED_STEP: u64 = 256;
 /// What the log's readers and its writer share.
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(super) struct Memory {
     pub(super) purged: Option<LogId>,
     /// The last entry, or the purged one if there is none.
     pub(super) last: Option<LogId>,
-    /// The newest entries, ending with the last one; all that are not on disk are among them.
+    /// The newest entries, ending with the last one; they include all that are not on disk.
     cache: VecDeque<Cached>,
     cached_bytes: usize,
     pub(super) appends: u64,
@@ -40,7 +40,7 @@ struct Cached {
 }
 
 impl Memory {
-    /// What a file tells: its vote, its ends, and how far it is committed.
+    /// The state of a file: its vote, its ends, and how far it is committed.
     pub(super) fn opened(
         vote: Option<Vote>,
         purged: Option<LogId>,
@@ -56,9 +56,9 @@ impl Memory {
         self.cache.push_back(Cached { entry, bytes, append: self.appends });
     }
 
-    /// What the append that is being made tells of the committed index. All entries through it were queued before, so
-    /// that it never gets ahead of them on disk. Entries that were taken without their bodies need it at once: once this
-    /// member has started anew and leads, it can't give the bodies to others, but say that they are not needed.
+    /// The committed index that the current append records. All entries through it were queued before, so on disk it
+    /// never gets ahead of them. Entries that were accepted without their bodies need it at once: if this member
+    /// restarts and leads, it can't give the bodies to others, but it can say that they are not needed.
     pub(super) fn committed_to_save(&mut self, without_bodies: Option<LogId>) -> Option<LogId> {
         if without_bodies > self.committed_saved {
             self.committed_saved = without_bodies;

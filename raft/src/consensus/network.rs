@@ -1,9 +1,9 @@
-//! Raft's messages between members, both ways.
+//! Raft's messages between members, in both directions.
 //!
-//! An append waits for the bodies that its entries name, before Raft is given it (`bodies`).
+//! An append waits for the bodies that its entries name, before it is handed to Raft (`bodies`).
 //!
-//! Invariant: heartbeats and votes have a connection of their own, so that they never wait behind entries or
-//! snapshots. Appends are pipelined in order. A member is talked to only while it has the disk it was enrolled with.
+//! Invariant: heartbeats and votes have a separate connection, so that they never wait behind entries or snapshots.
+//! Appends are pipelined in order. A member is only talked to while it has the disk it was enrolled with.
 //!
 //! Deliberately absent: retries and backoff, which openraft does.
 
@@ -45,7 +45,7 @@ const PIPELINE: usize = 8;
 /// Bytes of a snapshot in one message.
 const SNAPSHOT_PART: usize = 1 << 20;
 
-/// How long a member may take for one part of a snapshot, the last one including its fsync.
+/// Time limit of a member for one part of a snapshot; for the last one this includes its fsync.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A message of Raft; the bytes are openraft's own types, encoded.
@@ -53,8 +53,8 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) enum RaftCall {
     Append {
         request: Bytes,
-        /// Through which index the leader knows the log to be committed, from its last life, too: openraft tells of what it
-        /// has seen being committed in this one.
+        /// The index through which the leader knows the log to be committed, even from before its restart: openraft
+        /// only reports what it has seen committed since then.
         committed: u64,
     },
     Vote(Bytes),
@@ -91,7 +91,7 @@ pub(crate) enum RaftReply {
     /// openraft's own type, encoded.
     Done(Bytes),
     Failed(String),
-    /// The answer to an append, and what the member tells of its clock.
+    /// The answer to an append, with the member's clock.
     Appended {
         answer: Bytes,
         told: Told,
@@ -100,7 +100,7 @@ pub(crate) enum RaftReply {
 
 type RaftLane = Lane<RaftCall, RaftReply>;
 
-/// What a connection to a member is for.
+/// The purpose of a connection to a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Purpose {
     /// Heartbeats, votes and leader transfer.
@@ -113,7 +113,7 @@ enum Purpose {
 pub(crate) struct Network {
     pub(crate) host: Host,
     pub(crate) own: Identity,
-    /// Where the configuration says that members are now.
+    /// The members' addresses according to the configuration.
     pub(crate) addresses: BTreeMap<NodeId, String>,
     /// How long an append may go unanswered.
     pub(crate) append_timeout: Duration,
@@ -166,7 +166,7 @@ impl RaftNetworkFactory<Types> for Network {
     }
 }
 
-/// openraft's way to one member.
+/// openraft's client of one member.
 pub(crate) struct Client {
     lanes: Lanes,
     follower: Follower,
@@ -192,7 +192,7 @@ async fn call<Answer: DeserializeOwned>(
     }
 }
 
-/// Who answers appends.
+/// The member that answers appends.
 #[derive(Clone)]
 struct Follower {
     node: NodeId,
@@ -201,7 +201,7 @@ struct Follower {
 }
 
 impl Follower {
-    /// Sends an append; its answer tells the member's clock as well.
+    /// Sends an append; its answer also has the member's clock.
     async fn append(
         &self,
         lane: &RaftLane,
@@ -226,7 +226,7 @@ fn encoded<T: Serialize>(value: &T) -> Bytes {
     wire::encode(value).into()
 }
 
-/// What an append came to, and whether more may follow it on the same stream.
+/// The result of an append, and whether more may follow it on the same stream.
 struct Appended {
     result: Result<StreamAppendResult<Types>, RPCError<Types>>,
     whole: bool,
@@ -363,13 +363,13 @@ pub(crate) struct Receiver {
     log: LogStore,
     beside: Beside,
     clocks: Arc<Clocks>,
-    /// Whether this member takes part already.
+    /// Whether this member already takes part.
     admitted: watch::Receiver<bool>,
     /// How long an append may wait for bodies.
     limit: Duration,
-    /// Held by the append that is next: later ones wait, in their order, while it waits for bodies.
+    /// Held by the next append: later ones wait, in their order, while it waits for bodies.
     turn: tokio::sync::Mutex<()>,
-    /// The parts of a snapshot that have come so far.
+    /// The parts of a snapshot received so far.
     parts: Mutex<BytesMut>,
 }
 
@@ -387,7 +387,7 @@ impl Receiver {
         Self { raft, log, beside, clocks, admitted, limit, turn, parts: Mutex::default() }
     }
 
-    /// Answers one message. What has to be persisted is handed to Raft's own task before this first waits.
+    /// Answers one message. Everything to be persisted is handed to Raft's own task before this first waits.
     pub(crate) async fn answer(&self, call: RaftCall) -> RaftReply {
         if !*self.admitted.borrow() {
             return RaftReply::Failed(
@@ -412,13 +412,13 @@ impl Receiver {
     async fn append(&self, request: &[u8], committed: u64) -> Result<Bytes, String> {
         let request: AppendEntriesRequest<Types> =
             wire::decode(request).map_err(|error| error.to_string())?;
-        // One without entries names the last of those before it: it must not overtake them either.
+        // One without entries names the last entry of those before it: it must not overtake them either.
         let turn = self.turn.lock().await;
         let leader = request.vote.leader_id.node_id;
         let taken = self.beside.take_in(&request.entries, committed, leader, self.limit).await;
         taken.map_err(|error| error.to_string())?;
         let mut appending = Box::pin(self.raft.append_entries(request));
-        // Polled once, it is in the hands of Raft's own task.
+        // Once polled, it is with Raft's own task.
         let answer = futures::poll!(&mut appending);
         drop(turn);
         let answer = match answer {
@@ -464,8 +464,9 @@ impl Receiver {
         };
         let vote: Vote = wire::decode(&part.vote).map_err(|error| error.to_string())?;
         let meta: SnapshotMeta = wire::decode(&part.meta).map_err(|error| error.to_string())?;
-        // Only this disk was late, and openraft minds a snapshot that ends before what is being written. Once a heartbeat
-        // has told how far the log is committed, it takes the snapshot for done.
+        // This member has the entries already, only its disk is slow, and openraft rejects a snapshot that ends
+        // before entries being written. Once a heartbeat says how far the log is committed, openraft treats the
+        // snapshot as done.
         let committed = self.raft.metrics().borrow_watched().local_committed;
         if meta.last_log_id > committed
             && self.log.has(meta.last_log_id).map_err(|error| error.to_string())?

@@ -3,7 +3,7 @@
 //! Invariant: a snapshot and its description change in one transaction, in chunks that stay below redb's next power of
 //! two.
 //!
-//! Deliberately absent: more than one snapshot. The newest covers all that older ones did.
+//! Deliberately absent: more than one snapshot. The newest covers everything that older ones did.
 
 use std::sync::Weak;
 
@@ -23,7 +23,7 @@ const SNAPSHOT: TableDefinition<u32, &[u8]> = TableDefinition::new("snapshot");
 
 const SNAPSHOT_META: &str = "snapshot";
 
-/// A value just over a power of two would take twice the room.
+/// A value just above a power of two would take twice the space.
 const CHUNK: usize = (1 << 20) - 200;
 
 /// A snapshot on its way to the disk.
@@ -40,7 +40,7 @@ pub(crate) struct SnapshotStore {
     queue: CommitQueue<Job>,
 }
 
-/// Takes up what a node's file holds of Raft, and joins its group commit.
+/// Loads Raft's part of a node's file, and joins its group commit.
 pub(crate) fn open(file: &File, beside: Beside) -> Result<(LogStore, SnapshotStore), OpenError> {
     file.prepare(&VALUES, |transaction| {
         transaction.open_table(LOG)?;

@@ -1,4 +1,5 @@
-//! openraft's own suite on the log store and the state machine, and what it does not cover: files and restarts.
+//! openraft's own suite on the log store and the state machine, and tests for what it does not cover: files and
+//! restarts.
 
 use std::path::Path;
 
@@ -59,7 +60,7 @@ fn entry(term: u64, index: u64) -> LogEntry {
     LogEntry { log_id: log_id(term, index), payload }
 }
 
-/// Opens a file that an earlier store of this test may still be letting go of.
+/// Opens a file that an earlier store of this test may still be closing.
 async fn reopen(folder: &Path) -> LogStore {
     reopen_with(folder, Beside::new(None)).await
 }
@@ -163,7 +164,7 @@ async fn how_far_the_log_is_committed_is_durable_when_it_is_asked_for() {
     assert_eq!(log.read_committed().await.unwrap(), None, "it rides on an append now and then");
     log.save_committed(Some(log_id(1, 3))).await.unwrap();
     log.remember_committed().await.unwrap();
-    // One that was asked for before, and comes behind it, changes nothing.
+    // A purge that was requested earlier, and arrives after it, changes nothing.
     let (saved, done) = tokio::sync::oneshot::channel();
     let late = Job::Committed { committed: log_id(1, 1), saved };
     log.queue().submit(late).await.unwrap();
@@ -190,7 +191,7 @@ async fn entries_that_were_committed_when_they_came_are_known_to_be_so_after_a_r
     assert_eq!(log.read_committed().await.unwrap().map(|committed| committed.index), Some(2));
 }
 
-/// openraft's types stand in our file: an upgrade that changes their form needs a new format.
+/// openraft's types are in our file: an upgrade that changes their form needs a new format.
 #[test]
 fn golden_bytes() {
     use crate::wire::encode;

@@ -1,6 +1,6 @@
 //! The types openraft is configured with.
 //!
-//! Invariant: a log entry carries its command as bytes that are encoded once, at the leader, and decoded once a member,
+//! Invariant: a log entry carries its command as bytes, encoded once, at the leader, and decoded once per member,
 //! when it is applied.
 //!
 //! Deliberately absent: behaviour.
@@ -37,7 +37,7 @@ pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Type
 pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, Bytes>;
 pub(crate) type Raft = openraft::Raft<Types, super::machine::Machine>;
 
-/// A command as it stands in the log.
+/// A command in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EncodedCommand(pub(crate) Bytes);
 
@@ -64,13 +64,13 @@ pub(crate) struct Answers(pub(crate) Vec<Answer>);
 /// A member of the Raft group, as enrolled. Persisted: fields keep their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Voter {
-    /// Where it was when it was enrolled; the configuration's address comes first.
+    /// Its address when it was enrolled; the configuration's address takes precedence.
     pub(crate) address: String,
     /// The disk it votes with. A node that comes with another disk is not this member.
     pub(crate) disk: DiskId,
 }
 
-/// The log store's test suite makes node ids of plain numbers.
+/// The log store's test suite makes node ids from plain numbers.
 #[cfg(test)]
 impl From<u64> for NodeId {
     fn from(number: u64) -> Self {

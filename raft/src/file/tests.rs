@@ -1,4 +1,4 @@
-//! Whose a file is, and of which format.
+//! A file's owner and format.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn open_as(disk: &SimDisk, own: &Identity) -> Result<(), OpenError> {
     checked(&host(disk), Path::new("data"), &Path::new("data").join(FILE), own).map(drop)
 }
 
-/// A file of node 1 in which this was changed.
+/// A file of node 1 with this change.
 fn changed(change: impl FnOnce(&mut redb::Table<'_, &str, &[u8]>)) -> SimDisk {
     let disk = SimDisk::new();
     open_as(&disk, &identity()).unwrap();
@@ -90,7 +90,7 @@ fn format_of(disk: &SimDisk) -> u32 {
     u32::from_le_bytes(format.unwrap().try_into().unwrap())
 }
 
-/// Such a node would otherwise begin anew under its old name, and vote.
+/// Such a node would otherwise start over under its old name, and vote.
 #[test]
 fn a_data_directory_with_the_files_of_an_older_format_is_refused() {
     for name in OLDER {

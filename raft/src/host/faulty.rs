@@ -1,18 +1,18 @@
-//! A disk and a clock that fail when they are told to, for tests of whole processes. Only with the feature `faults`, and
-//! only in a process that has [`FOLDER`] in its environment.
+//! A disk and a clock that fail on demand, for tests of whole processes. Only with the feature `faults`, and only in
+//! a process that has [`FOLDER`] in its environment.
 //!
-//! What a database wrote and did not sync is held in memory, so that to kill the process is to cut its power: what was
-//! held is lost. Now and then a page goes to the file early, as an operating system would write it, and a sync writes its
-//! pages in no order; so what a cut leaves is torn.
+//! Unsynced writes of a database are held in memory, so killing the process acts like a power cut: they are lost. Now
+//! and then a page goes to the file early, as an operating system would write it, and a sync writes its pages in no
+//! particular order. So a cut leaves torn writes.
 //!
-//! The folder holds what goes wrong: `disk` has words (`eio`, `enospc`, `slow=MILLISECONDS`, `lies`), `clock` numbers of
-//! milliseconds that add up to how wrong the clock is. The process says by a file `armed` that it obeys.
+//! The folder says what goes wrong: `disk` has words (`eio`, `enospc`, `slow=MILLISECONDS`, `lies`), `clock` numbers
+//! of milliseconds whose sum is the clock's error. The process creates a file `armed` to show that it obeys.
 //!
-//! Invariant: what was synced is in the file whole, unless the disk was told to lie: then only one sync in [`HONEST`] does
-//! anything, which no router can stand, and which proves that a lost sync is seen. A failed sync loses what it was to
-//! write.
+//! Invariant: synced data is in the file whole, unless the disk was told to lie: then only one sync in [`HONEST`]
+//! does anything, which no router can survive, and which proves that a lost sync is noticed. A failed sync loses its
+//! writes.
 //!
-//! Deliberately absent: locks on files, and bit rot, which can be had from outside while the process is down.
+//! Deliberately absent: file locks, and bit rot, which can be caused from outside while the process is down.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -34,29 +34,29 @@ const _: () = assert!(
     "the feature `faults` holds writes back; a release build with it must be asked for with VULPES_FAULTS_IN_RELEASE=1"
 );
 
-/// Names the folder in the environment.
+/// The environment variable that names the folder.
 const FOLDER: &str = "VULPES_FAULTS";
 
-/// What is held, written and lost in one piece, in bytes.
+/// The unit, in bytes, that is held, written and lost.
 const PAGE: u64 = 4096;
 
-/// One of so many pages goes to the file before it is synced.
+/// One in so many pages goes to the file before it is synced.
 const EARLY: u64 = 16;
 
-/// One of so many syncs of a disk that lies is one. What the others were to write stays in memory for it.
+/// One in so many syncs of a lying disk is real. Writes of the others stay in memory for it.
 const HONEST: u64 = 16;
 
-/// `EIO` and `ENOSPC`, as Linux counts.
+/// `EIO` and `ENOSPC`, as numbered by Linux.
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
-/// What goes wrong with this process.
+/// The faults of this process.
 #[derive(Clone, Debug)]
 pub(super) struct Faults {
     folder: PathBuf,
 }
 
-/// What the file `disk` says.
+/// The contents of the file `disk`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Orders {
     broken: bool,
@@ -66,7 +66,7 @@ struct Orders {
 }
 
 impl Faults {
-    /// The faults of this process, if it is to have any. Says so to whoever asked for them.
+    /// The faults of this process, if any were requested. Confirms them to the requester.
     pub(super) fn from_environment() -> Option<Self> {
         let faults = Self { folder: std::env::var_os(FOLDER)?.into() };
         if let Err(error) = std::fs::write(faults.folder.join("armed"), b"") {
@@ -154,8 +154,7 @@ impl Disk for FaultyDisk {
     }
 }
 
-/// What is written goes to the file early. A disk that lies takes nothing: it must not be better at the small than at
-/// the large.
+/// Writes go to the file early. A lying disk takes none: it must not be better with small files than with large ones.
 struct FaultyInPlace {
     real: Box<dyn InPlace>,
     faults: Faults,
@@ -195,7 +194,7 @@ impl Orders {
     }
 }
 
-/// A database's file, with what is not in it yet.
+/// A database's file, with the writes that are not in it yet.
 #[derive(Debug)]
 struct Held {
     faults: Faults,
@@ -206,11 +205,11 @@ struct Held {
 struct State {
     file: File,
     orders: Orders,
-    /// Bytes of the file that count; what is behind them in it is stale, and reads as zero.
+    /// Valid bytes of the file; everything after them in it is stale, and reads as zero.
     solid: u64,
     /// The file's own length.
     physical: u64,
-    /// As the database knows it.
+    /// The length as the database knows it.
     length: u64,
     pages: BTreeMap<u64, Vec<u8>>,
     chance: u64,
@@ -233,16 +232,16 @@ impl Held {
 }
 
 impl State {
-    /// Whether something happens that happens once in so many times.
+    /// True once in so many calls, at random.
     fn once_in(&mut self, times: u64) -> bool {
-        // xorshift64; the seed is no zero but once in an age, and then nothing happens early.
+        // xorshift64; the seed is practically never zero, and if it is, nothing happens early.
         self.chance ^= self.chance << 13;
         self.chance ^= self.chance >> 7;
         self.chance ^= self.chance << 17;
         self.chance % times == 0
     }
 
-    /// A page as the file has it.
+    /// A page of the file.
     fn load(&self, page: u64) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; PAGE as usize];
         let start = page * PAGE;
@@ -251,14 +250,14 @@ impl State {
         Ok(bytes)
     }
 
-    /// Puts a page into the file, as far as the file goes.
+    /// Writes a page into the file, as far as the file goes.
     fn store(&self, page: u64, bytes: &[u8]) -> io::Result<()> {
         let start = page * PAGE;
         let room = self.solid.saturating_sub(start).min(PAGE) as usize;
         self.file.write_all_at(&bytes[..room], start)
     }
 
-    /// Makes the file as long as the database knows it, with zeros behind what counts.
+    /// Extends the file to the length that the database knows, with zeros after the valid bytes.
     fn stretch(&mut self) -> io::Result<()> {
         if self.solid < self.physical {
             self.file.set_len(self.solid)?;
@@ -269,7 +268,7 @@ impl State {
     }
 }
 
-/// The part of a read or a write that falls into one page: where it is inside of the page, and where in the buffer.
+/// The part of a read or a write within one page: its place in the page, and in the buffer.
 struct Piece {
     page: u64,
     inside: Range<usize>,
@@ -338,7 +337,7 @@ impl StorageBackend for Held {
 
     fn sync_data(&self) -> io::Result<()> {
         let orders = self.faults.orders();
-        // As a slow disk would: it holds up the thread that commits, which has nothing else to do, and nobody who reads.
+        // Like a slow disk: it holds up the commit thread, which has nothing else to do, but no readers.
         std::thread::sleep(orders.slow);
         let mut state = self.lock();
         state.orders = orders;
@@ -348,7 +347,7 @@ impl StorageBackend for Held {
         let pages = std::mem::take(&mut state.pages);
         state.orders.check(false)?;
         state.stretch()?;
-        // Twice through, odd pages first or even ones: a cut in between leaves some of each neighbourhood.
+        // In two passes, odd pages first or even ones: a cut in between leaves half of any neighbouring pages.
         let first = u64::from(state.once_in(2));
         for turn in [first, 1 - first] {
             for (page, bytes) in pages.iter().filter(|(page, _)| **page % 2 == turn) {

@@ -1,9 +1,9 @@
 //! The edges of a real process: TCP, files, the system's clock and randomness.
 //!
-//! Invariant: a failed disk ends the process before anybody hears an answer from it, and a small file is replaced
-//! whole or not at all. A name is listened on at all the addresses that it stands for.
+//! Invariant: a failed disk ends the process before anybody gets an answer from it, and a small file is replaced
+//! whole or not at all. A name is listened on at all its addresses.
 //!
-//! Deliberately absent: names other than what the system's resolver knows, and any retry.
+//! Deliberately absent: names that the system's resolver does not know, and retries.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::ids::Stamp;
 
-/// How many bytes of a database redb may cache, where nothing else is configured.
+/// How many bytes of a database redb may cache, unless configured otherwise.
 const CACHE_BYTES: usize = 64 << 20;
 
 /// The exit code of a node whose disk failed.
@@ -68,16 +68,17 @@ fn edges(disk: RealDisk) -> (Arc<dyn Disk>, Arc<dyn Clock>) {
     (Arc::new(disk), Arc::new(SystemClock))
 }
 
-/// Bytes that the system takes for a connection beyond what it has sent already.
+/// Bytes that the system accepts for a connection in addition to those already sent.
 #[cfg(target_os = "linux")]
 const NOT_SENT: u32 = 128 << 10;
 
-/// Connections that the system holds until they are accepted, if its own limit (`net.core.somaxconn`) allows as many. It
-/// resets those that come while there is no room, and all clients of a node that has ended come back at once.
+/// Connections that the system holds until they are accepted, if its own limit (`net.core.somaxconn`) allows. It
+/// resets those that arrive while there is no room, and all clients of a node that ended come back at once.
 const BACKLOG: u32 = 4096;
 
-/// Small messages go out at once. And a socket takes more as soon as the other side has taken some: with its own bounds
-/// alone it takes megabytes, and then nothing until a third of them has gone, which a slow reader needs minutes for.
+/// Small messages go out at once, and a socket accepts more as soon as the peer has read something. With the system's
+/// own limits it would accept megabytes, and then nothing until a third of them is gone, which takes minutes with a
+/// slow reader.
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
@@ -104,7 +105,7 @@ impl Net for Tcp {
     }
 }
 
-/// A name that stands for no address.
+/// A name without an address.
 #[derive(Debug, thiserror::Error)]
 #[error("the name {name:?} does not resolve ({error}); correct it in the configuration, or add it to DNS or /etc/hosts")]
 pub struct Unresolved {
@@ -112,7 +113,7 @@ pub struct Unresolved {
     error: io::Error,
 }
 
-/// The addresses that `host:port` stands for: at least one, each once.
+/// The addresses of `host:port`: at least one, each once.
 async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
     let name = || address.rsplit_once(':').map_or(address, |(host, _)| host).to_owned();
     let unresolved = |error| io::Error::other(Unresolved { name: name(), error });
@@ -128,8 +129,8 @@ async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-/// Listens on all the addresses that `host:port` stands for, as `localhost` does for 127.0.0.1 and `::1`. One that this
-/// machine does not have is left out where it has another one.
+/// Listens on all addresses of `host:port`, as `localhost` does for 127.0.0.1 and `::1`. An address that this machine
+/// does not have is skipped if another one works.
 ///
 /// # Errors
 /// Those of the resolver ([`Unresolved`] within) and of the sockets.
@@ -157,7 +158,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // Connections of the process before this one may still be on their way out.
+    // Connections of the previous process may still be closing.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -254,7 +255,7 @@ impl InPlace for Opened {
 struct SystemClock;
 
 impl Clock for SystemClock {
-    // This is the one place that reads the time of day; everything else asks its host.
+    // The only place that reads the time of day; everything else asks its host.
     #[allow(clippy::disallowed_methods)]
     fn now(&self) -> Stamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -280,7 +281,7 @@ mod tests {
         let port = listener.local_address().unwrap().port();
         let addresses = resolve(&format!("localhost:{port}")).await.unwrap();
         for address in addresses {
-            // Names in /etc/hosts do not ask whether the machine has the address.
+            // Names in /etc/hosts resolve even if the machine does not have the address.
             match TcpStream::connect(address).await {
                 Ok(_) => drop(listener.accept().await.unwrap()),
                 Err(error) => {

@@ -1,12 +1,12 @@
-//! Which threads serve clients.
+//! The threads that serve clients.
 //!
-//! Leases, heartbeats, Raft and commits have to go on whatever clients do. So a real process has two runtimes, each with
-//! threads of its own, and the operating system shares the processor between them. A simulation has one, and runs the same
-//! code on it.
+//! Leases, heartbeats, Raft and commits have to continue whatever clients do. So a real process has two runtimes,
+//! each with its own threads, and the operating system shares the processor between them. A simulation has one, and
+//! runs the same code on it.
 //!
-//! Invariant: what is started here makes no difference to its result, only to which thread it runs on.
+//! Invariant: running something here never changes its result, only its thread.
 //!
-//! Deliberately absent: making runtimes, which is the process's own business.
+//! Deliberately absent: creating runtimes, which the process does.
 
 use std::future::Future;
 
@@ -16,15 +16,15 @@ use tokio::task::{JoinError, JoinHandle};
 /// Where clients are served.
 #[derive(Clone, Debug, Default)]
 pub enum Workers {
-    /// On the runtime of whoever starts the work: in simulations and tests.
+    /// On the caller's runtime: in simulations and tests.
     #[default]
     Here,
-    /// On a runtime of its own.
+    /// On a separate runtime.
     Apart(Handle),
 }
 
 impl Workers {
-    /// Starts a task there. Whatever it spawns, opens or waits for belongs to that runtime as well.
+    /// Starts a task there. Everything it spawns, opens or waits for belongs to that runtime as well.
     pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -48,8 +48,8 @@ impl Workers {
         }
     }
 
-    /// Runs what blocks, as reading a disk does, where it holds up no task. In a simulation, whose disk does not block,
-    /// it runs inline.
+    /// Runs blocking work, such as reading a disk, where it holds up no task. In a simulation, whose disk does not
+    /// block, it runs inline.
     pub async fn block<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         match self {
             Self::Here => work(),
@@ -62,7 +62,7 @@ async fn joined<T>(joined: Result<T, JoinError>) -> T {
     match joined.map_err(JoinError::try_into_panic) {
         Ok(value) => value,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // The runtime is shutting down, and with it the process: nobody needs this any more.
+        // The runtime is shutting down with the process: nobody needs this any more.
         Err(Err(_)) => std::future::pending().await,
     }
 }

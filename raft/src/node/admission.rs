@@ -1,16 +1,18 @@
-//! Whether a member may take part: it asks the others what it has told them, and compares that with what it has.
+//! Decides whether a member may take part: it asks the others what it has told them, and compares that with what it
+//! has.
 //!
-//! A member that comes back with less has forgotten votes it gave, or entries it acknowledged: somebody has put an older copy
-//! of its folder in place. It could vote twice in a term, or make up a quorum for an order that contradicts the one before.
-//! No file of its own can tell, since all of them are from the same copy. The order can: it has, for each member, up to
-//! where it held the log, and in which term; and for each storage, up to where it had the order on disk.
+//! A member that comes back with less has forgotten votes it gave, or entries it acknowledged, because an older copy
+//! of its folder was put in place. It could vote twice in a term, or help a quorum for an order that contradicts the
+//! earlier one. Its own files can't show this, since all of them are from the same copy. The order can: it records
+//! for each member how far it held the log, and in which term; and for each storage, how far it had the order on
+//! disk.
 //!
-//! Invariant: until as many others have answered as make a majority with this one, it neither votes, nor stands for
-//! election, nor takes entries. Everybody answers this question at any time, admitted or not, so that members that all
-//! start at once admit each other.
+//! Invariant: until enough others have answered to make a majority together with this member, it neither votes, nor
+//! stands for election, nor takes entries. Every member answers this question at any time, admitted or not, so that
+//! members that all start at once admit each other.
 //!
-//! Deliberately absent: certainty about the last moments. What was acknowledged within about a second before everything
-//! stopped may not be in the order; and a group of one member has nobody to ask.
+//! Deliberately absent: certainty about the last moments. What was acknowledged within about a second before
+//! everything stopped may not be in the order; and a group of one member has nobody to ask.
 
 use std::time::Duration;
 
@@ -33,15 +35,16 @@ pub(super) async fn held_here(node: &Inner) -> std::io::Result<Held> {
     Ok(Held { term, index: last.max(covered) })
 }
 
-/// Asks until it is known that this member has all that it told, and lets it take part; or ends the node.
+/// Asks until it is certain that this member has everything that it told others, and lets it take part; or ends the
+/// node.
 pub(super) async fn admit(node: &Inner, held: Held) {
     let members = node.config.members.len();
     let own = node.own().node;
     let mut told = false;
     loop {
         let answers = node.router.known(own, ADMISSION_WAIT).await;
-        // What it has by now: the member that forms the group stands for election at once, and may have taken entries since it
-        // started. One with an older copy has taken none.
+        // What it has by now: the member that forms the group stands for election at once, and may have taken entries
+        // since it started. A member with an older copy has taken none.
         let held = held_here(node).await.unwrap_or(held);
         if let Some(less) = answers.iter().find_map(|known| less(held, *known)) {
             if !planted(Mutant::AcceptOlderDisk) {
@@ -66,7 +69,7 @@ pub(super) async fn admit(node: &Inner, held: Held) {
     }
 }
 
-/// What is missing here of what others know, if anything is.
+/// What this member lacks of what others know, if anything.
 fn less(held: Held, known: Known) -> Option<String> {
     let Held { term, index } = known.held;
     if index > held.index {

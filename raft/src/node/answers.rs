@@ -1,8 +1,8 @@
-//! The service that everybody asks: which member answers what.
+//! The service for all nodes: which member answers which request.
 //!
-//! Invariant: what only a leader does, only a member that leads begins.
+//! Invariant: only a member that leads starts a leader's work.
 //!
-//! Deliberately absent: doing it (`leader`), and the connections that requests come on.
+//! Deliberately absent: that work (`leader`), and the connections of requests.
 
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ impl SyncNode {
                 let (held, stored) = self.inner.applied.state().sequencer.told_by(node);
                 SyncReply::Known(Known { held, stored })
             }
-            // There is no order here yet, or not any more: who stayed with a member whose disk was wiped would hear nothing for
-            // ever.
+            // There is no order here yet, or not any more: a follower that stayed with a member whose disk was wiped
+            // would hear nothing for ever.
             SyncCall::Follow { .. } if self.inner.applied.state().sequencer.groups().is_empty() => {
                 SyncReply::Unavailable("this member has no storage groups yet".into())
             }
@@ -43,7 +43,7 @@ impl SyncNode {
         }
     }
 
-    /// Does what only a leader does, if this member is one.
+    /// Carries out a leader's request, if this member leads.
     pub(crate) async fn lead(&self, call: SyncCall) -> SyncReply {
         if *self.inner.stopping.borrow() {
             return SyncReply::Unavailable("the node is shutting down".into());

@@ -1,10 +1,10 @@
-//! How a cluster begins: the Raft group once, by its lowest-numbered member, and the storage groups once, by its first
-//! leader.
+//! How a cluster begins: its lowest-numbered member forms the Raft group once, and that group's first leader forms
+//! the storage groups once.
 //!
 //! Invariant: the group is initialised only when every sync member and every storage has been reached and every sync
-//! member is blank. A wiped lowest member therefore never starts a second group beside the one it was in.
+//! member is blank. So a wiped lowest member never starts a second group beside its old one.
 //!
-//! Deliberately absent: changes of any group later on.
+//! Deliberately absent: later changes of any group.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::sequencer::Proposal;
 use crate::service::{SyncCall, SyncReply, CALL_TIMEOUT};
 use crate::wire::{self, LinkError, Service};
 
-/// How long to wait before the others are looked for again.
+/// How long to wait before contacting the others again.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Why the group can't be initialised yet.
@@ -28,7 +28,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 enum NotYet {
     #[error("waiting for {what} {node} at {address}: {reason}")]
     Missing { what: &'static str, node: NodeId, address: String, reason: String },
-    /// Somebody remembers a group: this node's data is gone, or was never there.
+    /// A member remembers a group: this node's data is gone, or was never there.
     #[error(
         "node {node} belongs to a sync group already, but this node's data directory is new. \
          Give this node its old data directory back, or a new number; it does not take part under this one"
@@ -36,11 +36,11 @@ enum NotYet {
     Wiped { node: NodeId },
 }
 
-/// How often a member that is blank asks whether the others know its number by another disk.
+/// How often a blank member asks whether the others know its number with another disk.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Initialises the group if that falls to this node, waiting for the others as long as it takes. Any other blank member
-/// waits to be enrolled, and says so if it can't be.
+/// Initialises the group if that is this node's task, waiting for the others as long as it takes. Any other blank
+/// member waits to be enrolled, and reports if it can't be.
 pub(super) async fn run(inner: &Inner) {
     let lowest = inner.config.members.iter().map(|member| member.node).min();
     if lowest == Some(inner.own().node) {
@@ -96,7 +96,7 @@ async fn begin(inner: &Inner) {
     }
 }
 
-/// Reaches everybody; the members' addresses and disks if all are there and blank.
+/// Contacts all nodes; returns the members' addresses and disks if all are there and blank.
 async fn gather(inner: &Inner) -> Result<BTreeMap<NodeId, Voter>, NotYet> {
     let mut voters = BTreeMap::new();
     let mut missing = None;
@@ -138,7 +138,7 @@ async fn blank(inner: &Inner, member: &Member) -> Result<DiskId, NotYet> {
     }
 }
 
-/// The disk of a storage: of a sync member as it was enrolled, of another node as it says itself.
+/// The disk of a storage: for a sync member the enrolled one, for another node the one that it reports.
 async fn storage_disk(inner: &Inner, storage: &Member) -> Result<DiskId, NotYet> {
     if storage.node == inner.own().node {
         return Ok(inner.own().disk);

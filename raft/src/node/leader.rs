@@ -1,9 +1,8 @@
-//! What a member does while it leads: it puts proposals into the order, keeps the entries' leases, and forms the storage
-//! groups.
+//! A leader's duties: it puts proposals into the order, keeps the entries' leases, and forms the storage groups.
 //!
 //! Invariant: an answer comes from the order itself. Leases only decide when a closing is proposed.
 //!
-//! Deliberately absent: finding out who leads. Whatever is asked of a member that no longer does is refused by Raft.
+//! Deliberately absent: finding out which member leads. Raft refuses requests to a member that no longer does.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
@@ -23,11 +22,11 @@ use crate::service::{Lease, SyncReply, CALL_TIMEOUT, MAX_PROPOSED};
 /// Why an outcome is unknown.
 const STOPPED: &str = "the node stopped";
 
-/// How long an early segment's body may be on its way from its entry to the leader. Behind that, storage votes may do
-/// without this one.
+/// How long an early segment's body may be on its way from its entry to the leader. After that, storage votes may do
+/// without this member.
 const BODY_WAIT: Duration = Duration::from_millis(200);
 
-/// How often the storage groups are looked after while they are not formed.
+/// How often to check the storage groups while they are not formed.
 const FORM_AGAIN: Duration = Duration::from_secs(1);
 
 impl Inner {
@@ -41,7 +40,7 @@ impl Inner {
         let (outcome, decided) = oneshot::channel();
         let submission = Submission { steps, outcome };
         if let Err(mpsc::error::SendError(submission)) = self.submissions.send(submission).await {
-            // Nobody but us waits for it.
+            // Only we wait for it.
             drop(submission.outcome.send(Outcome::Stopped));
         }
         decided
@@ -83,7 +82,7 @@ impl Inner {
         }
     }
 
-    /// Queues the segments of a proposal; those without votes once their bodies are here, each entry's in their order.
+    /// Queues the segments of a proposal; early ones once their bodies are here, in order for each entry.
     async fn queue_segments(&self, segments: Vec<SealedSegment>) -> oneshot::Receiver<Outcome> {
         let turn = segments.first().map(|segment| self.turn(segment.id.entry));
         let _turn = match &turn {
@@ -104,16 +103,16 @@ impl Inner {
         self.queue(segments.into_iter().map(step).collect()).await
     }
 
-    /// The place of an entry in which its proposals wait. Who is no entry of the order waits with all others of that kind.
+    /// The lock for an entry's proposals that wait. Unknown entries share one lock.
     fn turn(&self, entry: NodeId) -> Arc<tokio::sync::Mutex<()>> {
         let known = self.applied.state().sequencer.knows(entry);
         let entry = if known { entry } else { NodeId(0) };
         self.turns.lock().unwrap_or_else(PoisonError::into_inner).entry(entry).or_default().clone()
     }
 
-    /// The segments without votes that can be resolved once their bodies are here: where the members are the only group of
-    /// storages, and nothing became of them yet. The others are proposed as they are, and told what became of them, or that
-    /// they lack a quorum.
+    /// The early segments to propose once their bodies are here: only if the members are the only group of storages,
+    /// and only segments without an outcome. Others are proposed as they are, and get their outcome, or the answer
+    /// that they lack a quorum.
     fn early(&self, segments: &[SealedSegment]) -> Vec<SealedSegment> {
         if segments.iter().all(|segment| !segment.votes.is_empty())
             || !self.members_are_the_storages()
@@ -174,7 +173,7 @@ impl Inner {
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last = None;
         for heard in entries {
-            // A proposal is usually one entry's.
+            // A proposal usually has one entry.
             if last != Some(heard) {
                 leases.renew(heard.0, heard.1, now);
                 last = Some(heard);
@@ -182,7 +181,7 @@ impl Inner {
         }
     }
 
-    /// Tells the operator which clocks are far off, each once until it is right again.
+    /// Reports clocks that are far off to the operator, each once until it is right again.
     fn tell_of_clocks(&self, known: &mut BTreeSet<NodeId>) {
         let off = self.clocks.off();
         for (node, ahead) in off.iter().filter(|(node, _)| !known.contains(node)) {
@@ -196,7 +195,7 @@ impl Inner {
         *known = off.into_iter().map(|(node, _)| node).collect();
     }
 
-    /// The leader's duties that time brings: leases, and the storage groups while there are none.
+    /// The leader's periodic duties: leases, and the storage groups while there are none.
     pub(super) async fn keep_leases(&self) {
         let mut form_at = Instant::now();
         let mut off = BTreeSet::new();
@@ -213,7 +212,7 @@ impl Inner {
                 (lost, !state.sequencer.groups().is_empty())
             };
             if !formed && Instant::now() >= form_at {
-                // Bounded, so that a leader without a quorum comes back to look at its leases.
+                // Bounded, so that a leader without a quorum returns to check its leases.
                 let _ = tokio::time::timeout(CALL_TIMEOUT, bootstrap::form(self)).await;
                 form_at = Instant::now() + FORM_AGAIN;
             }

@@ -1,7 +1,7 @@
-//! Entry leases: which entries have been heard of lately. Pure: time comes in.
+//! Entry leases: which entries have been heard of lately. Pure: time is an input.
 //!
-//! Invariant: an incarnation is given up only after a whole lease in which this leader did not hear of it. A new leader
-//! starts all leases afresh, since it does not know what the last one heard.
+//! Invariant: an incarnation is given up only after a whole lease in which this leader did not hear of it. A new
+//! leader starts all leases afresh, since it does not know what the last one heard.
 //!
 //! Deliberately absent: the closing itself, which is a step of the order.
 
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::ids::{Incarnation, NodeId};
 
-/// The leases as this node keeps them while it leads.
+/// The leases that this node keeps while it leads.
 #[derive(Debug)]
 pub(super) struct Leases {
     lease: Duration,
@@ -26,7 +26,7 @@ impl Leases {
         Self { lease, term: None, ends: BTreeMap::new() }
     }
 
-    /// Hears of an entry.
+    /// An entry was heard of.
     pub(super) fn renew(&mut self, entry: NodeId, incarnation: Incarnation, now: Instant) {
         match self.ends.get(&entry) {
             Some((held, _)) if *held > incarnation => {}
@@ -36,8 +36,8 @@ impl Leases {
         }
     }
 
-    /// Looks at all open incarnations while leading in `term`; returns those whose lease ran out. They come up again
-    /// after a while, should their closing not have been decided by then.
+    /// Checks all open incarnations while leading in `term`; returns those whose lease ran out. They are returned
+    /// again after a while, if their closing has not been decided by then.
     pub(super) fn check(
         &mut self,
         term: u64,
@@ -83,16 +83,16 @@ mod tests {
         leases.renew(NodeId(1), Incarnation(1), at(8));
         assert_eq!(leases.check(1, open(&entries), at(9)), []);
         assert_eq!(leases.check(1, open(&entries), at(10)), [(NodeId(2), Incarnation(5))]);
-        // The closing is on its way; it is asked for again only if it gets nowhere.
+        // The closing is on its way; it is requested again only if that fails.
         assert_eq!(leases.check(1, open(&entries), at(11)), []);
         assert_eq!(leases.check(1, open(&entries), at(15)), [(NodeId(2), Incarnation(5))]);
-        // A new incarnation has a lease of its own, and an old one can't renew it.
+        // A new incarnation has its own lease, and an old one can't renew it.
         let reopened = [(1, 1), (2, 6)];
         assert_eq!(leases.check(1, open(&reopened), at(16)), []);
         leases.renew(NodeId(2), Incarnation(5), at(25));
         let both = [(NodeId(1), Incarnation(1)), (NodeId(2), Incarnation(6))];
         assert_eq!(leases.check(1, open(&reopened), at(26)), both);
-        // A new term knows nothing of what the last leader heard.
+        // In a new term the leader does not know what the last one heard.
         assert_eq!(leases.check(2, open(&reopened), at(90)), []);
         assert_eq!(leases.check(2, open(&reopened), at(99)), []);
         assert_eq!(leases.check(2, open(&reopened), at(100)), both);

@@ -1,10 +1,10 @@
-//! How far the members hold the log, as the leader has it written into the order now and then.
+//! How far the members hold the log, as the leader records it in the order now and then.
 //!
-//! Invariant: a mark is at most what the member has acknowledged in this leader's term, and is committed: no later leader
-//! takes it back. So a member that has less has forgotten something.
+//! Invariant: a mark is at most what the member has acknowledged in this leader's term, and is committed: no later
+//! leader takes it back. So a member that has less has forgotten something.
 //!
-//! Deliberately absent: log entries of its own. Marks ride on a command that is made anyway, so that an idle log stays
-//! as it is.
+//! Deliberately absent: separate log entries. Marks are added to a command that is made anyway, so that an idle log
+//! stays unchanged.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::consensus::machine::Applied;
 use crate::consensus::types::Raft;
 use crate::sequencer::{Held, Proposal};
 
-/// How often marks are written at most.
+/// The shortest time between two marks.
 const EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
@@ -24,12 +24,12 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// The step that writes the marks, if it is time again and this member leads.
+    /// The step that writes the marks, if one is due and this member leads.
     pub(super) fn step(&mut self, raft: &Raft, applied: &Applied) -> Option<Proposal> {
         if self.written.is_some_and(|written| written.elapsed() < EVERY) {
             return None;
         }
-        // The metrics are let go of before the state is locked: whoever holds both could wait for Raft for ever.
+        // The metrics are released before the state is locked: holding both could wait for Raft for ever.
         let (term, matched) = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();

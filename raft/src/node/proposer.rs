@@ -1,9 +1,9 @@
 //! The leader's way into the Raft log: proposals of all entries, gathered into as few log entries as possible.
 //!
-//! Invariant: proposals enter the log in the order they were queued. Each gets exactly one outcome, and is said not to
-//! be done only if it never entered the log.
+//! Invariant: proposals enter the log in the order in which they were queued. Each gets exactly one outcome, and
+//! counts as not done only if it never entered the log.
 //!
-//! Deliberately absent: timers. A log entry takes what queued up while earlier ones were on their way.
+//! Deliberately absent: timers. A log entry takes what was queued while earlier ones were on their way.
 
 use std::sync::Arc;
 
@@ -19,25 +19,25 @@ use crate::ids::NodeId;
 use crate::mutant::{planted, Mutant};
 use crate::sequencer::{Answer, Command, Proposal};
 
-/// Submissions that may wait; further submitters wait themselves.
+/// Submissions that may wait; beyond that the submitters wait.
 pub(super) const QUEUE: usize = 1_024;
 
 /// Proposals in one log entry.
 const ENTRY_PROPOSALS: usize = 256;
 
-/// Log entries on their way at once.
+/// Log entries in flight at once.
 const ENTRIES_IN_FLIGHT: usize = 4;
 
-/// Proposals that belong together, and who waits for their answers.
+/// Proposals that belong together, and the caller that waits for their answers.
 pub(super) struct Submission {
     pub(super) steps: Vec<Proposal>,
     pub(super) outcome: oneshot::Sender<Outcome>,
 }
 
-/// What became of a submission.
+/// The outcome of a submission.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// One answer a proposal, in order.
+    /// One answer per proposal, in order.
     Done(Vec<Answer>),
     /// Not done: this node does not lead.
     NotLeader(Option<NodeId>),
@@ -61,7 +61,7 @@ pub(super) async fn run(
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
         let Some(batch) = gather(&mut queue, &mut carried).await else { return };
         let (mut steps, waiting) = split(batch);
-        // Behind those that somebody waits for: its answer is nobody's.
+        // After the proposals with waiting callers: its answer is ignored.
         steps.extend(marks.step(&raft, &applied));
         let command = Command { clocks: clocks.vouched(), steps };
         let (responder, done) = ProgressResponder::complete_only();
@@ -91,7 +91,7 @@ pub(super) async fn run(
     }
 }
 
-/// The next submissions that somebody still waits for, as many as fit in one log entry.
+/// The next submissions whose callers still wait, as many as fit in one log entry.
 async fn gather(
     queue: &mut mpsc::Receiver<Submission>,
     carried: &mut Option<Submission>,
@@ -150,6 +150,6 @@ fn unknown(waiting: Waiting, reason: &str) {
 }
 
 fn tell(outcome: oneshot::Sender<Outcome>, what: Outcome) {
-    // Who asked may have given up; the order has it all the same.
+    // The caller may have given up; the order has it all the same.
     drop(outcome.send(what));
 }

@@ -1,4 +1,4 @@
-//! What a sync member tells about itself, for status pages and tests.
+//! A sync member's state, for status pages and tests.
 //!
 //! Invariant: one status is one moment of this member, not of the group.
 //!
@@ -12,13 +12,13 @@ use super::SyncNode;
 use crate::ids::{Incarnation, NodeId, Position, Slot};
 use crate::order::StorageGroups;
 
-/// What a member is in the group at the moment.
+/// A member's current role in the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemberState {
     Leader,
     Follower,
     Candidate,
-    /// Part of no group yet.
+    /// Not part of a group yet.
     Learner,
     Stopped,
 }
@@ -47,7 +47,7 @@ pub struct SyncStatus {
 }
 
 impl SyncNode {
-    /// How this member stands now.
+    /// This member's current status.
     #[must_use]
     pub fn status(&self) -> SyncStatus {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();

@@ -1,8 +1,8 @@
-//! Ends the node when Raft has failed, its disk or an invariant, and tells who leads.
+//! Ends the node when Raft has failed, because of its disk or a broken invariant, and logs who leads.
 //!
-//! Invariant: a node does not outlive its Raft. One whose task panicked says no more than that it is gone.
+//! Invariant: a node does not outlive its Raft, even if Raft's task panicked without a reason.
 //!
-//! Deliberately absent: a node that is told to stop; that stops Raft, which says so.
+//! Deliberately absent: a requested stop. It stops Raft, which says so.
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::Fatal;
@@ -38,7 +38,7 @@ pub(super) async fn until_raft_fails(node: &Inner) {
     }
 }
 
-/// Tells operators of elections.
+/// Logs elections.
 fn tell_who_leads(node: &Inner, (leader, term): (Option<NodeId>, u64)) {
     match leader {
         Some(leader) if leader == node.own().node => {
@@ -49,7 +49,7 @@ fn tell_who_leads(node: &Inner, (leader, term): (Option<NodeId>, u64)) {
     }
 }
 
-/// Why a node has to end whose Raft runs no more, and left this state behind.
+/// Why a node has to end after its Raft stopped with this state.
 fn failure(state: &Result<(), Fatal<Types>>) -> Option<String> {
     match state {
         Err(Fatal::Stopped) => None,

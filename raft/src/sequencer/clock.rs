@@ -1,15 +1,15 @@
-//! The order's own time: the one thing by which what can't be undone is decided.
+//! The order's own time, which decides everything irreversible.
 //!
-//! There are two notions, and each slot has both. The **stamp** names and orders: it is the time of day that a majority of
-//! the members' clocks vouches for, as far as that never runs backwards. The **time** measures: it grows by as much as what
-//! is vouched for grows, and says how much has passed between two slots. As long as no clock is ever set back, they are equal.
-//! Where a majority of the clocks was ahead and is mended, the stamp stands still until the time of day has come there,
-//! and the time runs on.
+//! There are two notions, and each slot has both. The **stamp** names and orders: it is the time of day that a
+//! majority of the members' clocks vouches for, and never runs backwards. The **time** measures: it advances with the
+//! vouched time, and says how much has passed between two slots. They are equal as long as no clock is set back. If a
+//! majority of the clocks was ahead and is corrected, the stamp stands still until the time of day has caught up, and
+//! the time runs on.
 //!
-//! Invariant: neither ever runs backwards. What clocks say moves them only if a majority says so; less than
-//! [`TOLERANCE`] of difference takes nothing back.
+//! Invariant: neither ever runs backwards. Clocks move them only if a majority agrees; a difference below
+//! [`TOLERANCE`] takes nothing back.
 //!
-//! Deliberately absent: clocks. A command brings what they say, and every member makes the same of it.
+//! Deliberately absent: clocks. A command has their values, and every member draws the same conclusion.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,20 +17,20 @@ use super::Vouched;
 use crate::ids::{OrderTime, Stamp};
 use crate::mutant::{planted, Mutant};
 
-/// What is vouched for is taken back only where a majority of the clocks is behind it by more than this, in milliseconds.
+/// The vouched time is taken back only if a majority of the clocks is behind it by more than this, in milliseconds.
 pub const TOLERANCE: u64 = 10_000;
 
 /// Persisted: fields keep their order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OrderClock {
-    /// The time of day that was vouched for last; 0 before the first.
+    /// The last vouched time of day; 0 before the first.
     vouched: Stamp,
     pub(super) stamp: Stamp,
     pub(super) time: OrderTime,
 }
 
 impl OrderClock {
-    /// Takes what a command says of the clocks.
+    /// Applies a command's clocks.
     pub(super) fn take(&mut self, clocks: Vouched) {
         let Vouched { from, until } = clocks;
         if self.vouched == Stamp(0) {
@@ -90,7 +90,7 @@ mod tests {
         ]);
     }
 
-    /// A majority was 400 days ahead, and is mended: names stand in the future, and nothing else does.
+    /// A majority was 400 days ahead, and is corrected: names stay in the future, and nothing else does.
     #[test]
     fn a_future_that_was_a_mistake_is_left_behind() {
         let ahead = 400 * DAY;

@@ -1,9 +1,9 @@
-//! What the sequencer knows of each entry: its newest incarnation and where its last segments went.
+//! The sequencer's state of each entry: its newest incarnation, and the places of its last segments.
 //!
 //! Invariant: `next` is one more than the highest number resolved in this incarnation, and `recent` holds the last
 //! segments in number order without a hole, so that every repeat is answered or known to be forgotten.
 //!
-//! Deliberately absent: the fate of older incarnations. They are fenced, and the log has what they resolved.
+//! Deliberately absent: the outcome of older incarnations. They are fenced, and the log has what they resolved.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,7 +25,7 @@ pub(super) struct Entry {
     pub(super) open: bool,
     /// The request that opened this incarnation.
     pub(super) request: u64,
-    /// Where the opening stands.
+    /// The opening's place.
     pub(super) opened: Place,
     next: SegmentNumber,
     recent: VecDeque<Recent>,
@@ -50,7 +50,7 @@ impl Entry {
         }
     }
 
-    /// The outcome of a segment that is not to be resolved now; `None` if it is the next one of the open incarnation.
+    /// The outcome of a segment that is not resolved now; `None` if it is the next one of the open incarnation.
     pub(super) fn refuse(
         &self,
         incarnation: Incarnation,
@@ -76,7 +76,7 @@ impl Entry {
         None
     }
 
-    /// Whether a number of this incarnation is not resolved.
+    /// Whether a number of this incarnation is unresolved.
     pub(super) fn awaits(&self, number: SegmentNumber) -> bool {
         number >= self.next
     }
@@ -125,7 +125,7 @@ impl Entries {
         }
     }
 
-    /// Remembers where a segment went.
+    /// Remembers a segment's place.
     pub(super) fn resolved(
         &mut self,
         node: NodeId,

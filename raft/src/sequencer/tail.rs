@@ -1,9 +1,9 @@
-//! The newest resolutions, kept for those who follow the order.
+//! The newest resolutions, kept for followers of the order.
 //!
-//! Invariant: slots are dense and ascending, and there are never more than [`KEPT_RESOLUTIONS`] of them. Who is
-//! further behind reads the rows from a storage.
+//! Invariant: slots are dense and ascending, and there are never more than [`KEPT_RESOLUTIONS`] of them. A follower
+//! that is further behind reads the rows from a storage.
 //!
-//! Deliberately absent: who has read what. Storages report what they have on disk; other followers leave no trace.
+//! Deliberately absent: followers' progress. Storages report what they have on disk; other followers leave no trace.
 
 use std::collections::VecDeque;
 
@@ -42,7 +42,7 @@ impl Tail {
         self.0.push_back(resolution);
     }
 
-    /// Drops what all storages have on disk, but for the newest, and what is over the limit.
+    /// Drops what all storages have on disk, except for the newest, and what exceeds the limit.
     pub(super) fn trim(&mut self, everywhere: Slot) {
         while let Some(first) = self.0.front() {
             let stored = first.slot <= everywhere && self.0.len() > KEPT_FOR_FOLLOWERS;

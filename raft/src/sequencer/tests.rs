@@ -1,4 +1,4 @@
-//! Scripts for the sequencer, and random interleavings judged by what must never happen.
+//! Scripts for the sequencer, and random interleavings checked against what must never happen.
 
 use std::collections::BTreeMap;
 
@@ -76,7 +76,7 @@ fn opened(incarnation: u64, at: Place) -> Answer {
     })
 }
 
-/// Runs a script of (what is vouched for, proposal, expected answer) on a sequencer with the group 1, 2, 3.
+/// Runs a script of (vouched time, proposal, expected answer) on a sequencer with the group 1, 2, 3.
 fn check(script: Vec<(u64, Proposal, Answer)>) -> Sequencer {
     let mut sequencer = formed();
     for (line, (stamp, proposal, expected)) in script.into_iter().enumerate() {
@@ -402,7 +402,7 @@ fn to_proposal(action: &Action, seen: &BTreeMap<u64, Seen>) -> Proposal {
     }
 }
 
-/// Checks one answer against all that was seen before, and remembers it.
+/// Checks one answer against everything seen before, and remembers it.
 fn judge(proposal: &Proposal, answer: &Answer, seen: &mut BTreeMap<u64, Seen>) {
     match (proposal, answer) {
         (Proposal::Open { entry, .. }, Answer::Opened(opened)) => {

@@ -33,7 +33,7 @@ Examples:
   vulpes bench compare --target one=127.0.0.1:1881 --target three=127.0.0.1:1891:mqtt --connections 100 --size 1024
   vulpes bench compare --target vulpes=127.0.0.1:1881 --vary connections=1,10,100,1000 --svg connections.svg
 
-Ratios are of medians, to the first target. The exit code is 1 where any run would have had it.";
+Ratios compare medians with the first target's. The exit code is 1 if any single run would have failed.";
 
 /// Measure several targets in turn, and put them side by side
 #[derive(Debug, Args)]

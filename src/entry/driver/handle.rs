@@ -51,14 +51,16 @@ impl EntryHandle {
 
     /// Waits for room for one batch. Can be dropped at any time; the place in line is lost then.
     ///
-    /// # Errors If the entry's task is gone.
+    /// # Errors
+    /// If the entry's task is gone.
     pub async fn reserve(&self) -> Result<Permit<'_>, EntryClosed> {
         self.batches.reserve().await.map(Permit).map_err(|_| EntryClosed)
     }
 
     /// Room for one batch, if there is some now.
     ///
-    /// # Errors If the entry's task is gone.
+    /// # Errors
+    /// If the entry's task is gone.
     pub fn try_reserve(&self) -> Result<Option<Permit<'_>>, EntryClosed> {
         match self.batches.try_reserve() {
             Ok(permit) => Ok(Some(Permit(permit))),
@@ -69,7 +71,8 @@ impl EntryHandle {
 
     /// Waits for room and hands a batch over.
     ///
-    /// # Errors If the entry's task is gone; nothing of the batch is stored then.
+    /// # Errors
+    /// If the entry's task is gone; nothing of the batch is stored then.
     pub async fn submit(&self, batch: Batch) -> Result<(), EntryClosed> {
         let bytes: usize = batch.events.iter().map(Event::held).sum();
         let bytes = u32::try_from(bytes.min(limits::ENTRY_BATCH_BYTES)).unwrap_or(u32::MAX);

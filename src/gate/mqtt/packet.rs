@@ -133,7 +133,8 @@ pub(crate) struct Frame {
 /// now. 0 if more bytes are needed first. Drivers pass [`limits::CLIENT_MESSAGE`](crate::types::limits::CLIENT_MESSAGE) as
 /// `max_packet`.
 ///
-/// # Errors If the first packet can never be accepted, because its length is malformed or it is larger than
+/// # Errors
+/// If the first packet can never be accepted, because its length is malformed or it is larger than
 /// `max_packet` bytes, fixed header included. This is known before the packet's body has arrived. Whole packets
 /// before a bad one are returned first. Hand the bytes to the gate all the same: it finds the same error, tells the
 /// client as the protocol does, and closes.
@@ -214,7 +215,8 @@ impl Frame {
 
     /// Reads a packet other than CONNECT from the buffer it was found in.
     ///
-    /// # Errors If it is malformed, or clients must not send it.
+    /// # Errors
+    /// If it is malformed, or clients must not send it.
     pub(crate) fn read<'a>(
         &self,
         buffer: &'a Bytes,

@@ -1,4 +1,4 @@
-//! The faulty disk against a plain file: what a power cut leaves, and what orders do.
+//! The faulty disk against a plain file: what a power cut leaves, and the effect of orders.
 
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -65,7 +65,7 @@ fn what_was_not_synced_is_not_in_the_file() {
     held.write(0, &[7; 100 * PAGE as usize]).unwrap();
     let there =
         |byte| std::fs::read(&path).unwrap().chunks(PAGE as usize).filter(|p| p[0] == byte).count();
-    // Some pages went early; all of them once in 16^100 times.
+    // Some pages went early; all of them would once in 16^100 times.
     assert!(there(7) < 100);
     held.sync_data().unwrap();
     assert_eq!(there(7), 100);
