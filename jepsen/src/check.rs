@@ -1,12 +1,12 @@
 //! Judging a run: from what was recorded to a verdict.
 //!
-//! Invariant: pure, and without any of the router's code. A check says no only of what no correct cluster could have
-//! answered; an operation whose outcome is unknown may have happened or not. A check that could not look says so, and
-//! a run in which one could not look does not pass.
+//! Invariant: pure, and without any of the router's code. A check reports only what no correct cluster could have
+//! answered; an operation with an unknown outcome may have happened or not. A check that could not look says so, and
+//! a run with such a check does not pass.
 //!
-//! Deliberately absent: how a run was made (`crate::run`), and what a reader of the verdict should do about it.
+//! Deliberately absent: how a run was made (`crate::run`), and what to do about the verdict.
 //!
-//! In reading order: [`story`] (the history in the checks' words), then one file a question.
+//! In reading order: [`story`] (the history in the checks' terms), then one file per question.
 
 mod calls;
 mod consumers;
@@ -38,15 +38,15 @@ pub use calls::UNANSWERED;
 pub use convergence::MARK;
 pub use story::Story;
 
-/// Problems that are told in full; of the rest there is the number.
+/// Problems that are reported in full; the rest are counted.
 const TOLD: usize = 10;
 
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Things it looked at.
+    /// How many things it checked.
     pub looked_at: u64,
-    /// Things that were wrong.
+    /// How many of them were wrong.
     pub wrong: u64,
     /// The first of them.
     pub problems: Vec<String>,
@@ -66,7 +66,7 @@ impl Findings {
         }
     }
 
-    /// A look at one thing, which must hold.
+    /// Checks one thing, which must hold.
     fn expect(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
         self.look();
         if !holds {
@@ -88,7 +88,7 @@ pub struct Check {
     find: fn(&Story) -> Findings,
 }
 
-/// All checks, in the order in which they are told.
+/// All checks, in the order in which they are reported.
 pub const CHECKS: [Check; 15] = [
     Check {
         name: "loss",
@@ -168,12 +168,12 @@ pub const CHECKS: [Check; 15] = [
     },
 ];
 
-/// How a run came out.
+/// The outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything that was asked for was looked at, and nothing was wrong.
+    /// Everything that was asked for was checked, and nothing was wrong.
     Passed,
-    /// The cluster did what it must never do.
+    /// The cluster broke a promise.
     Violated,
     /// The run does not show what it was made to show.
     Inconclusive,
@@ -186,7 +186,7 @@ pub struct Verdict {
     pub outcome: Outcome,
 }
 
-/// Asks all questions.
+/// Runs all checks.
 #[must_use]
 pub fn judge(story: &Story) -> Verdict {
     let findings: Vec<_> = CHECKS.iter().map(|check| (*check, (check.find)(story))).collect();
@@ -203,7 +203,7 @@ pub fn judge(story: &Story) -> Verdict {
 }
 
 impl Verdict {
-    /// Names of the checks that something is wrong with.
+    /// Names of the checks that found something wrong.
     #[must_use]
     pub fn red(&self) -> Vec<&'static str> {
         self.findings.iter().filter(|(_, f)| f.wrong > 0).map(|(check, _)| check.name).collect()

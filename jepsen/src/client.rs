@@ -1,9 +1,9 @@
-//! What a client asks and is told, whichever protocol it speaks.
+//! A client's requests and answers, whichever protocol it speaks.
 //!
-//! Invariant: a client claims nothing. A request is acknowledged only if the node said so, refused only if the node said
-//! so, and otherwise its outcome is unknown.
+//! Invariant: a client claims nothing. A request is acknowledged or refused only if the node said so; otherwise its
+//! outcome is unknown.
 //!
-//! Deliberately absent: reconnecting. A lost connection is something a test wants to see.
+//! Deliberately absent: reconnecting. Tests want to see a lost connection.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use crate::wamp::Wamp;
 pub struct Seen {
     /// With dots between its parts, in both protocols.
     pub topic: String,
-    /// A text as it is, anything else as JSON.
+    /// Text as it is, anything else as JSON.
     pub payload: String,
-    /// Where the protocol has it.
+    /// If the protocol has it.
     pub position: Option<u64>,
     /// It was shown as a retained value.
     pub retained: bool,
@@ -38,7 +38,7 @@ pub enum Said {
         reason: String,
     },
     Event(Seen),
-    /// A snapshot subscription has shown all there was.
+    /// A snapshot subscription is complete.
     Ended,
     /// The connection is gone, with what the node said about it.
     Closed(String),
@@ -52,10 +52,11 @@ pub enum Client {
 }
 
 impl Client {
-    /// Publishes, and does not wait for the answer: it comes out of [`Client::next`] under the number returned here.
+    /// Publishes without waiting for the answer, which [`Client::next`] returns under the number returned here.
     /// `topic` has dots between its parts.
     ///
     /// # Errors
+    /// If the connection is gone.
     /// If the connection is gone.
     pub async fn publish(&mut self, topic: &str, text: &str) -> Result<u64> {
         match self {
@@ -64,7 +65,7 @@ impl Client {
         }
     }
 
-    /// Publishes, waits for the answer, and returns the position where the protocol has it.
+    /// Publishes, waits for the answer, and returns the position if the protocol has it.
     ///
     /// # Errors
     /// If it is not acknowledged.
@@ -107,10 +108,10 @@ impl Client {
         }
     }
 
-    /// As [`Client::next`], with a limit.
+    /// Like [`Client::next`], with a limit.
     ///
     /// # Errors
-    /// As [`Client::next`], and if nothing is said in time.
+    /// Like [`Client::next`], and if nothing comes in time.
     pub async fn next_within(&mut self, limit: Duration) -> Result<Said> {
         within("a node says something", limit, self.next()).await
     }

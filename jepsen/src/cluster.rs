@@ -1,7 +1,7 @@
-//! A cluster of real node processes on this machine, in a folder that goes away with it.
+//! A cluster of real node processes on this machine, in a folder that is deleted with it.
 //!
-//! Invariant: all processes end, and all ports are given back, when the [`Cluster`] is dropped. The logs' last lines are
-//! then printed; the test runner shows them where the test failed. With `VULPES_KEEP=1` the folder stays.
+//! Invariant: all processes end, and all ports are released, when the [`Cluster`] is dropped. It then prints the
+//! logs' last lines, which the test runner shows if the test failed. With `VULPES_KEEP=1` the folder stays.
 //!
 //! Deliberately absent: reading the order; see [`crate::load`] and [`crate::history`].
 
@@ -27,7 +27,7 @@ use crate::wamp::Wamp;
 /// The realm of every cluster started here.
 pub const REALM: &str = "realm1";
 
-/// What a cluster is to look like.
+/// The shape of a cluster.
 #[derive(Debug)]
 pub struct Builder {
     binary: PathBuf,
@@ -67,14 +67,14 @@ impl Builder {
         self
     }
 
-    /// Nodes have these addresses, and the usual ports of each, instead of free ports of the loopback interface.
+    /// Nodes have these addresses, with the usual ports, instead of free ports of the loopback interface.
     #[must_use]
     pub fn addresses(mut self, addresses: impl IntoIterator<Item = (u64, IpAddr)>) -> Self {
         self.addresses.extend(addresses);
         self
     }
 
-    /// Everything is kept in this folder, which stays; and nobody wants to read the logs' ends.
+    /// Everything is kept in this folder, which stays; the ends of the logs are not printed.
     #[must_use]
     pub fn folder(mut self, folder: &Path) -> Self {
         self.folder = Some(folder.to_owned());
@@ -180,7 +180,7 @@ impl Cluster {
         self.nodes.iter().filter(|node| node.is_running()).map(|node| node.id).collect()
     }
 
-    /// The folder in which everything of this cluster lies.
+    /// The folder with all files of this cluster.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -261,10 +261,10 @@ impl Cluster {
         .await
     }
 
-    /// Starts a node again and waits until it serves.
+    /// Restarts a node and waits until it serves.
     ///
     /// # Errors
-    /// As [`Node::start`] and [`Cluster::ready_node`].
+    /// Like [`Node::start`] and [`Cluster::ready_node`].
     pub async fn restart(&mut self, id: u64) -> Result<()> {
         self.node_mut(id).start()?;
         self.ready_node(id).await
@@ -312,10 +312,10 @@ impl Cluster {
         .await
     }
 
-    /// Lets the program itself prove, asking `id` for the others, that all storages hold the same log.
+    /// Runs the program's own proof, asking `id` for the others, that all storages hold the same log.
     ///
     /// # Errors
-    /// What it says if they don't.
+    /// Its message if they don't.
     pub async fn verify(&self, id: u64) -> Result<()> {
         let admin = format!("http://{}", self.node(id).admin());
         let mut command = Command::new(&self.binary);

@@ -1,10 +1,10 @@
-//! Chance from a seed.
+//! Randomness from a seed.
 //!
-//! Invariant: the same seed gives the same throws, in every release.
+//! Invariant: the same seed gives the same numbers, in every release.
 //!
 //! Deliberately absent: secrets; this is splitmix64.
 
-/// A source of chance.
+/// A source of randomness.
 #[derive(Debug, Clone)]
 pub struct Dice {
     state: u64,
@@ -16,7 +16,7 @@ impl Dice {
         Self { state: seed }
     }
 
-    /// Another source, of its own for each `number`.
+    /// Another, independent source for each `number`.
     #[must_use]
     pub fn fork(&self, number: u64) -> Self {
         let mut fork = Self::new(self.state ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93));
@@ -33,7 +33,7 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`; 0 where there is none.
+    /// A number below `end`; 0 if there is none.
     pub fn below(&mut self, end: u64) -> u64 {
         self.throw().checked_rem(end).unwrap_or(0)
     }
@@ -43,7 +43,7 @@ impl Dice {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
-    /// Whether something of this probability happens.
+    /// True with this probability.
     pub fn chance(&mut self, probability: f64) -> bool {
         ((self.throw() >> 11) as f64) < probability * (1_u64 << 53) as f64
     }
@@ -56,7 +56,7 @@ impl Dice {
         &items[self.below(items.len() as u64) as usize]
     }
 
-    /// Puts them in any order.
+    /// Shuffles the items.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for at in (1..items.len()).rev() {
             items.swap(at, self.below(at as u64 + 1) as usize);

@@ -87,7 +87,7 @@ fn write_string(string: &str, text: &mut String) {
 /// Reads one line of a history.
 ///
 /// # Errors
-/// If it is no operation.
+/// If it is not an operation.
 pub fn read_op(line: &str) -> Result<Op> {
     let mut value = read(line)?;
     let number = |value: &Value, key: &str| {
@@ -156,7 +156,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What stands up to the next end of a word.
+    /// The text up to the next end of a word.
     fn word(&mut self) -> &str {
         let start = self.rest.peek().map_or(self.text.len(), |(at, _)| *at);
         let ends = |c: char| c.is_whitespace() || ",{}[]\"".contains(c);

@@ -13,11 +13,11 @@ use crate::load::Record;
 
 /// The whole log must have rising positions, each text once, and each publisher's texts in its own order.
 ///
-/// Positions between are those of events that are not read here, such as sessions' beginnings and ends; that all are
-/// dense is what `vulpes verify` proves.
+/// Positions in between belong to events that are not read here, such as sessions' beginnings and ends; `vulpes
+/// verify` proves that all are dense.
 ///
 /// # Errors
-/// The first event that breaks it.
+/// The first event that breaks this.
 pub fn check_log(log: &[Seen]) -> Result<()> {
     let mut last = 0;
     let mut places = BTreeMap::new();

@@ -1,8 +1,8 @@
-//! A GET by hand, for the nodes' admin pages.
+//! A minimal GET for the nodes' admin pages.
 //!
-//! Invariant: an answer larger than [`LARGEST`] is an error, not memory.
+//! Invariant: an answer larger than [`LARGEST`] is an error and is not kept in memory.
 //!
-//! Deliberately absent: everything else of HTTP (chunked bodies, redirects, keep-alive).
+//! Deliberately absent: the rest of HTTP (chunked bodies, redirects, keep-alive).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const LARGEST: u64 = 16 << 20;
 /// How long one answer may take.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What a server said.
+/// A server's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,

@@ -1,7 +1,7 @@
-//! The history of a run, written as it happens: `history.edn`, one operation a line.
+//! The history of a run, written as it happens: `history.edn`, one operation per line.
 //!
-//! Invariant: a question is written before it is asked, an answer after it came; so what lies between two lines is at
-//! least what lay between the two moments. Lines stand in the order of their times.
+//! Invariant: a question is written before it is asked, an answer after it came; so the interval between two lines
+//! contains the interval between the two moments. Lines are in the order of their times.
 //!
 //! Deliberately absent: judging; see [`crate::check`].
 
@@ -20,7 +20,7 @@ use crate::op::{Kind, Op, Process};
 /// The file's name in a run's folder.
 pub const HISTORY: &str = "history.edn";
 
-/// An operation that was asked and not answered. Dropped, it stays so: its outcome is unknown.
+/// An operation without an answer yet. If dropped, its outcome stays unknown.
 #[derive(Debug)]
 #[must_use]
 pub struct Open {
@@ -65,7 +65,7 @@ impl Journal {
         self.begun
     }
 
-    /// What is about to be asked.
+    /// Records a question before it is asked.
     pub fn ask(&self, f: &'static str, value: &impl Serialize) -> Open {
         let mut state = self.lock();
         let process = state.free.pop().unwrap_or_else(|| {
@@ -86,7 +86,7 @@ impl Journal {
         self.answer(Kind::Fail, open, value);
     }
 
-    /// Nobody knows.
+    /// The outcome is unknown.
     pub fn unknown(&self, open: Open, value: &impl Serialize) {
         let mut state = self.lock();
         self.write(&mut state, Kind::Info, Process::Client(open.process), open.f, value);
@@ -98,7 +98,7 @@ impl Journal {
         state.free.push(open.process);
     }
 
-    /// Something a client has to say without having asked.
+    /// A client's note, without a question.
     pub fn note(&self, f: &'static str, value: &impl Serialize) {
         let mut state = self.lock();
         let process = state.next;
@@ -112,10 +112,10 @@ impl Journal {
         self.write(&mut state, Kind::Info, Process::Nemesis, f, value);
     }
 
-    /// Puts everything on disk.
+    /// Writes everything to disk.
     ///
     /// # Errors
-    /// The first that any line met.
+    /// The first error of any line.
     pub fn finish(&self) -> Result<()> {
         let mut state = self.lock();
         if let Some(error) = state.failed.take() {
@@ -151,7 +151,7 @@ impl Journal {
 /// Reads a run's history.
 ///
 /// # Errors
-/// If it is not there, or a line is no operation.
+/// If it is not there, or a line is not an operation.
 pub fn read(folder: &Path) -> Result<Vec<Op>> {
     let path = folder.join(HISTORY);
     let text =
@@ -185,7 +185,7 @@ mod tests {
         journal.finish().unwrap();
         let ops = read(folder.path()).unwrap();
         let told: Vec<_> = ops.iter().map(|op| (op.kind, op.process)).collect();
-        // The process of an answer is used again, that of an unknown outcome is not.
+        // The process of an answered operation is reused, that of an unknown outcome is not.
         let (a, b, c) = (Process::Client(0), Process::Client(1), Process::Client(2));
         let expected = [
             (Kind::Invoke, a),

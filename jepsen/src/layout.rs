@@ -1,6 +1,6 @@
-//! Which nodes have which roles, and which storages are a group.
+//! Which nodes have which roles, and which storages form a group.
 //!
-//! Invariant: nodes are numbered from 1, and each has a role at least. All groups have as many storages.
+//! Invariant: nodes are numbered from 1, and each has at least one role. All groups have the same number of storages.
 //!
 //! Deliberately absent: addresses and processes; see `crate::cluster`.
 
@@ -19,7 +19,7 @@ pub struct Layout {
     sync: Vec<u64>,
     storage: Vec<u64>,
     entry: Vec<u64>,
-    /// How many groups the storages are in, the first ones in the first.
+    /// The number of storage groups; the first storages are in the first one.
     #[serde(default = "one")]
     groups: u64,
 }
@@ -39,7 +39,7 @@ impl Layout {
     /// Nodes with one role each: first so many of sync, then so many storages, then so many entries.
     ///
     /// # Errors
-    /// If there is none of a role, or there are more than [`NODES`] in all.
+    /// If a role has none, or there are more than [`NODES`] in all.
     pub fn split(sync: u64, storage: u64, entry: u64) -> Result<Self> {
         ensure!(sync.min(storage).min(entry) > 0, "each role needs a node");
         // Each of them first, so that a sum can't overflow.
@@ -53,10 +53,11 @@ impl Layout {
         })
     }
 
-    /// The same with the storages in so many groups. Where nodes have all roles, those of the first group give the order.
+    /// The same with the storages in so many groups. If nodes have all roles, those of the first group give the
+    /// order.
     ///
     /// # Errors
-    /// If the storages can't be dealt out evenly.
+    /// If the storages can't be divided evenly.
     pub fn grouped(self, groups: u64) -> Result<Self> {
         let storages = self.storage.len() as u64;
         ensure!(
@@ -68,7 +69,7 @@ impl Layout {
         Ok(Self { sync: self.sync.iter().copied().filter(first).collect(), groups, ..self })
     }
 
-    /// The storage group of a node; none if there is only one, or the node is no storage.
+    /// The storage group of a node; none if there is only one, or the node is not a storage.
     #[must_use]
     pub fn group(&self, node: u64) -> Option<u64> {
         let at = self.storage.iter().position(|storage| *storage == node)? as u64;
@@ -105,7 +106,7 @@ impl Layout {
         Role::ALL.into_iter().filter(|role| self.of(*role).contains(&node)).collect()
     }
 
-    /// Nodes that read the log, and have a state of what they made of it.
+    /// Nodes that read the log, and have a state of it.
     #[must_use]
     pub fn readers(&self) -> Vec<u64> {
         let reads = |node: &u64| self.storage.contains(node) || self.entry.contains(node);

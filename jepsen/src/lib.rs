@@ -6,13 +6,13 @@
 //! - [`client`] over [`wamp`] (with its [`code`]s) and [`mqtt`]: small clients of our own that say exactly what they were told.
 //! - [`load`]: publishers and readers that keep a record for a test. [`history`], [`register`]: what the records must show.
 //! - [`op`], [`edn`], [`journal`]: a run's operations, and how they are written down. [`check`]: what they must show.
-//! - [`dice`], [`network`]: chance from a seed; a network of a run's own.
+//! - [`dice`], [`network`]: randomness from a seed; a network for one run.
 //! - [`stage`], [`workload`], [`nemesis`]: what clients do, and what is done to the cluster meanwhile.
 //! - [`run`], [`store`], [`report`]: a whole run, where it is kept, and what a person looks at.
 //! - [`matrix`]: bugs that are planted on purpose, to see the checks go red.
 //!
-//! Invariant: nothing here knows the router's code. It sees processes, sockets and files only, so that what it proves
-//! holds for the program as people run it.
+//! Invariant: nothing here knows the router's code. It sees only processes, sockets and files, so its proofs hold for
+//! the program as people run it.
 //!
 //! Deliberately absent: stock clients, which the tests run as they are; simulated time.
 

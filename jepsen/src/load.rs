@@ -1,7 +1,7 @@
-//! Publishers and readers that run beside a test and keep a record of everything they were told.
+//! Publishers and readers that run beside a test and record everything they were told.
 //!
-//! Invariant: each message published here is told from all others by its text, `publisher-number`, so that a record can
-//! be compared with the log. What was neither acknowledged nor refused is in nobody's list: its outcome is unknown.
+//! Invariant: each message published here has a unique text, `publisher-number`, so that a record can be compared
+//! with the log. A message that was neither acknowledged nor refused is in no list: its outcome is unknown.
 //!
 //! Deliberately absent: judging; see [`crate::history`]. Reconnecting: a publisher ends with its node.
 
@@ -22,10 +22,10 @@ use crate::Cluster;
 /// Messages a publisher has in flight at most.
 const WINDOW: usize = 64;
 
-/// Time between two messages of one publisher. Steady rather than fast: the log must stay small enough to compare.
+/// Time between two messages of one publisher. The log must stay small enough to compare.
 const PACE: Duration = Duration::from_millis(3);
 
-/// How long a publisher that was told to stop waits for its last answers.
+/// How long a publisher that was stopped waits for its last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(20);
 
 /// A message that the node said is stored.
@@ -54,7 +54,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes `name-0`, `name-1`, … to `topic` until it is told to stop or loses its connection.
+    /// Publishes `name-0`, `name-1`, … to `topic` until it is stopped or loses its connection.
     #[must_use]
     pub fn start(client: Client, name: &str, topic: &str) -> Self {
         let record = Arc::new(Mutex::new(Record::default()));
@@ -74,7 +74,7 @@ impl Publisher {
         lock(&self.record)
     }
 
-    /// Waits until it has been told of one more message that it is stored; returns when that was said.
+    /// Waits until one more message is acknowledged; returns the time of that.
     ///
     /// # Errors
     /// If that does not happen in time.
@@ -88,7 +88,7 @@ impl Publisher {
         .await
     }
 
-    /// Waits until it has been told of `count` messages that they are stored.
+    /// Waits until `count` messages are acknowledged.
     ///
     /// # Errors
     /// If that does not happen in time.
@@ -275,7 +275,7 @@ pub async fn read_log(cluster: &Cluster, node: u64, topic: &str) -> Result<Vec<S
     Ok(seen)
 }
 
-/// As [`read_log`], once the node has come to know the message with this text.
+/// Like [`read_log`], once the node knows the message with this text.
 ///
 /// # Errors
 /// If that does not happen in time.

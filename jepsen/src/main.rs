@@ -1,9 +1,9 @@
 //! The fault-injection suite: runs, and verdicts on runs.
 //!
-//! Invariant: the exit code is 0 only where everything that was asked for was looked at and nothing was wrong; 1 where
-//! the cluster did what it must not; 2 where the harness could not tell.
+//! Invariant: the exit code is 0 only if everything that was asked for was checked and nothing was wrong; 1 if the
+//! cluster broke a promise; 2 if the run reached no verdict.
 //!
-//! Deliberately absent: anything that decides; see the library.
+//! Deliberately absent: decisions; see the library.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ use vulpes_jepsen::run::{find_binary, Settings};
 use vulpes_jepsen::store;
 use vulpes_jepsen::workload::WORKLOADS;
 
-/// Hurts a Vulpes cluster, and judges what its clients saw
+/// Injects faults into a Vulpes cluster, and judges what its clients saw
 #[derive(Debug, Parser)]
 #[command(name = "vulpes-jepsen", version)]
 struct Program {
@@ -36,7 +36,8 @@ enum Command {
     Run(Run),
     /// Run again and again with new seeds, until time is up or something is wrong
     Soak(Soak),
-    /// Plant bugs in the nodes, one after the other: each must be seen by its check, and the same run be green without it
+    /// Plant bugs in the nodes, one after the other: each must be found by its check, and the same run must be green
+    /// without it
     Matrix(Matrix),
     /// Judge the history of an earlier run again
     Check {
@@ -52,10 +53,10 @@ struct Run {
     /// What clients do, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "log")]
     workload: Vec<String>,
-    /// What is done to the cluster, separated by commas; "none" for nothing
+    /// Faults to inject, separated by commas; "none" for nothing
     #[arg(long, value_delimiter = ',', default_value = "kill,partition")]
     nemesis: Vec<String>,
-    /// How long faults fall, in seconds
+    /// How long to inject faults, in seconds
     #[arg(long, default_value_t = 45, value_parser = clap::value_parser!(u64).range(10..86_400))]
     time: u64,
     /// Nodes, with all three roles each
@@ -64,10 +65,10 @@ struct Run {
     /// Nodes with one role each: how many of sync, storages, entries
     #[arg(long, value_name = "SYNC,STORAGES,ENTRIES", num_args = 0..=1, default_missing_value = "3,3,3", value_parser = split)]
     split: Option<Layout>,
-    /// Storage groups, of as many storages each
+    /// Number of storage groups, all of the same size
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=NODES))]
     groups: u64,
-    /// What is left to chance [default: from the clock]
+    /// The seed of all randomness [default: from the clock]
     #[arg(long)]
     seed: Option<u64>,
     /// The router's program [default: `vulpes` beside this one]
@@ -110,7 +111,7 @@ fn split(text: &str) -> Result<Layout> {
     Layout::split(sync, storages, entries)
 }
 
-/// Whoever started the program wants it to end.
+/// The user wants the program to end.
 #[derive(Debug)]
 struct Stopped;
 
@@ -265,7 +266,8 @@ fn plant(matrix: &Matrix) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Looks for one bug, and then at the same run without it. Tells what came of it, and whether all is as it must be.
+/// Looks for one bug, then makes the same run without it. Returns the result in words, and whether it is as it must
+/// be.
 fn hunt(matrix: &Matrix, planted: &Planted) -> Result<(String, bool)> {
     let Planted { bug, checks, workloads, nemeses, budget } = *planted;
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -286,7 +288,7 @@ fn hunt(matrix: &Matrix, planted: &Planted) -> Result<(String, bool)> {
         ill.planted = Some(bug);
         let red = match once(&ill) {
             Ok(verdict) => verdict.red(),
-            // A cluster that comes to no end shows nothing that a check could name.
+            // A cluster that never finishes shows nothing that a check could name.
             Err(error) if error.is::<Stopped>() => return Err(error),
             Err(error) => {
                 println!("  no verdict: {error:#}");

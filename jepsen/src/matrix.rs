@@ -1,19 +1,19 @@
-//! Bugs that are planted in a live cluster on purpose: the check that guards against each must go red.
+//! Bugs planted in a live cluster on purpose: the check that guards against each must go red.
 //!
-//! Invariant: a bug counts as caught only where the named check is red, the nodes say that the bug was in them, and the
-//! same seeds are green without it.
+//! Invariant: a bug counts as caught only if the named check is red, the nodes confirm that they have the bug, and
+//! the same seeds are green without it.
 //!
-//! Deliberately absent: bugs that no client can see in minutes; the router's simulation has those.
+//! Deliberately absent: bugs that no client can see within minutes; the router's simulation has those.
 
 use std::path::Path;
 
-/// The environment's word for a bug that a node is to have. Only a router built with the feature `mutants` knows it.
+/// The environment variable that names a node's bug. Only a router built with the feature `mutants` knows it.
 pub const PLANT: &str = "VULPES_MUTANT";
 
-/// No bug of the router, but of the disk under it: of sixteen syncs fifteen do nothing.
+/// Not a bug of the router, but of the disk under it: fifteen of sixteen syncs do nothing.
 pub const LYING_DISK: &str = "LyingDisk";
 
-/// Whether a node of the run in this folder says that the bug was planted in it.
+/// Whether a node of the run in this folder confirms that it has the planted bug.
 #[must_use]
 pub fn confessed(folder: &Path, bug: &str) -> bool {
     let said = format!("vulpes: the bug {bug} is planted in this process");
@@ -29,10 +29,10 @@ pub fn confessed(folder: &Path, bug: &str) -> bool {
     })
 }
 
-/// A planted bug, and how it is looked for.
+/// A planted bug, and how to look for it.
 #[derive(Debug, Clone, Copy)]
 pub struct Planted {
-    /// As the router calls it.
+    /// The router's name for it.
     pub bug: &'static str,
     /// The checks that guard against it: one of them must go red.
     pub checks: &'static [&'static str],
@@ -42,7 +42,7 @@ pub struct Planted {
     pub budget: u64,
 }
 
-/// How long faults fall in each run, in seconds.
+/// How long faults are injected in each run, in seconds.
 pub const SECONDS: u64 = 30;
 
 /// All of them.
@@ -115,7 +115,7 @@ pub const PLANTED: [Planted; 13] = [
         checks: &["register"],
         workloads: &["log", "kv"],
         nemeses: &["slow"],
-        // Two have to set the same value in one segment.
+        // Two clients have to set the same value in one segment.
         budget: 10,
     },
     Planted {
@@ -135,7 +135,7 @@ pub const PLANTED: [Planted; 13] = [
     },
     Planted {
         bug: LYING_DISK,
-        // The nodes themselves find that the order contradicts itself, and refuse to go on.
+        // The nodes themselves find that the order contradicts itself, and refuse to continue.
         checks: &["loss", "convergence"],
         workloads: &["log", "kv"],
         nemeses: &["power"],

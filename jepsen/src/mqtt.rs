@@ -1,10 +1,10 @@
-//! An MQTT 3.1.1 client for tests: QoS 1 both ways.
+//! An MQTT 3.1.1 client for tests: QoS 1 in both directions.
 //!
-//! Invariant: a packet the protocol does not allow the server to send here is an error. Each event is acknowledged once
-//! it was handed out, before the next one is waited for. Giving up to wait for the next one loses nothing.
+//! Invariant: a packet that the server must not send here is an error. Each event is acknowledged once it was handed
+//! out, before the next one is awaited. Canceling the wait for the next one loses nothing.
 //!
-//! Deliberately absent: MQTT 5, QoS 2, keep-alive (stock clients have them). Who wants a session that outlives its
-//! connection sends its own packets.
+//! Deliberately absent: MQTT 5, QoS 2, keep-alive (stock clients have them). Tests that want a session that outlives
+//! its connection send their own packets.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -50,18 +50,18 @@ const READ: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Mqtt {
     stream: TcpStream,
-    /// Packet identifier given out last.
+    /// The packet identifier used last.
     identifier: u16,
-    /// Came while something else was waited for.
+    /// Arrived while waiting for something else.
     early: VecDeque<Said>,
-    /// Bytes of a packet that has not come whole.
+    /// Bytes of an incomplete packet.
     partial: BytesMut,
-    /// Acknowledgements of events that were handed out, not sent yet.
+    /// Acknowledgements, not sent yet, of events that were handed out.
     acknowledgements: BytesMut,
 }
 
 impl Mqtt {
-    /// Connects as a client of its own name, with a clean session.
+    /// Connects as a client with a new name, with a clean session.
     ///
     /// # Errors
     /// If nobody listens, or the server refuses.
@@ -80,7 +80,7 @@ impl Mqtt {
         Self::connect_as(address, &name, will).await
     }
 
-    /// As [`Mqtt::connect_with`], under a name that may have been there before.
+    /// Like [`Mqtt::connect_with`], under a name that may have been used before.
     ///
     /// # Errors
     /// If nobody listens, or the server refuses.
@@ -106,7 +106,7 @@ impl Mqtt {
         .await
     }
 
-    /// Connects to the port only, for tests that send what they like.
+    /// Only connects to the port, for tests that send arbitrary bytes.
     ///
     /// # Errors
     /// If nobody listens there.
@@ -138,11 +138,11 @@ impl Mqtt {
         Ok(())
     }
 
-    /// The next packet's first byte and body, or nothing if the connection is gone. Nothing of a packet is lost if
-    /// this is given up half way.
+    /// The next packet's first byte and body, or nothing if the connection is gone. Canceling this loses nothing of a
+    /// packet.
     ///
     /// # Errors
-    /// If it is no MQTT packet.
+    /// If it is not an MQTT packet.
     pub async fn receive(&mut self) -> Result<Option<(u8, Vec<u8>)>> {
         loop {
             if let Some((first, body, whole)) = split(&self.partial)? {
@@ -253,12 +253,12 @@ impl Mqtt {
     }
 }
 
-/// An event of QoS 1 as it came, with what is between client and node about it.
+/// An event of QoS 1 as it arrived, with its delivery details.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrived {
     pub seen: Seen,
     pub packet: u16,
-    /// The node says that it may have been sent before.
+    /// It is marked as one that may have been sent before.
     pub again: bool,
 }
 
@@ -299,7 +299,7 @@ pub fn string(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// First byte, body and whole length of the packet at the start of `bytes`, if it is all there.
+/// First byte, body and whole length of the packet at the start of `bytes`, if it is complete.
 fn split(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>> {
     let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
     let mut length = 0;
@@ -328,7 +328,7 @@ fn event(first: u8, body: &[u8]) -> Result<(Seen, Option<[u8; 2]>)> {
         }
     };
     let text = std::str::from_utf8(payload)?;
-    // A text that came from WAMP is JSON here; take the quotes off, so that it reads the same in both protocols.
+    // Text from WAMP is JSON here; remove the quotes, so that it reads the same in both protocols.
     let payload = serde_json::from_str::<String>(text).unwrap_or_else(|_| text.to_owned());
     let topic = std::str::from_utf8(topic)?.replace('/', ".");
     let retained = first & RETAIN != 0;

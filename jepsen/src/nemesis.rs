@@ -1,12 +1,13 @@
-//! The nemesis: what is done to a cluster, when, and to whom.
+//! The nemesis: which faults hit a cluster, when, and which nodes.
 //!
-//! - [`schedule`]: from a seed to a plan of blows, pure.
-//! - [`arena`]: the cluster as the nemesis sees it: who is down, frozen, cut off. `links`: which links are cut for that.
-//! - `crowd`: clients that are a burden.
+//! - [`schedule`]: from a seed to a plan of faults, pure.
+//! - [`arena`]: the nemesis's view of the cluster: which nodes are down, frozen, cut off. `links`: which links are
+//!   cut for that.
+//! - `crowd`: clients that put a load on nodes.
 //! - `damage`: what rots on a disk while its node is down.
 //!
-//! Invariant: a blow that is dealt is proved by something seen from outside; one that can't be dealt is written down as
-//! failed, never passed over.
+//! Invariant: a fault that happens is proved by something visible from outside; one that can't be injected is
+//! recorded as failed, never skipped silently.
 //!
 //! Deliberately absent: what clients do meanwhile.
 
@@ -16,7 +17,7 @@ mod damage;
 mod links;
 pub mod schedule;
 
-/// All nemeses: the name, what it does, and whether it needs a router that was built to obey.
+/// All nemeses: the name, what it does, and whether it needs a router built with the feature `faults`.
 pub const NEMESES: [(&str, &str, bool); 14] = [
     ("kill", "kill -9, and a new start after a while", false),
     ("pause", "SIGSTOP for longer than a lease, then SIGCONT", false),

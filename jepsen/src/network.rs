@@ -1,13 +1,13 @@
-//! A network of its own for a run: each node in its own network namespace, all on one bridge, and links that fall
-//! silent.
+//! A separate network for a run: each node in its own network namespace, all on one bridge, and links that can be
+//! cut.
 //!
-//! A link is cut one way at a time: in the sender's namespace the receiver's address is given a hardware address that
-//! nobody has. What is sent from then on is lost without a word, connections that stand included, as when a cable is
-//! pulled. It needs neither a packet filter nor kernel modules. A link is made a bad one in the same way: the receiver's
-//! address is given the hardware address of a switch in this process, which treats its packets badly.
+//! A link is cut one way at a time: in the sender's namespace the receiver's address gets a hardware address that
+//! nobody has. From then on packets are silently lost, also those of open connections, as when a cable is pulled. It
+//! needs neither a packet filter nor kernel modules. A bad link is made in the same way: the receiver's address gets
+//! the hardware address of a switch in this process, which mistreats its packets.
 //!
-//! Invariant: namespaces, bridge and links go away with the [`Network`]. What another run that was killed left behind
-//! is removed by the next that gets its number.
+//! Invariant: namespaces, bridge and links go away with the [`Network`]. Leftovers of another, killed run are removed
+//! by the next run with its number.
 //!
 //! Deliberately absent: bad links between clients and nodes.
 
@@ -24,7 +24,7 @@ use anyhow::{bail, ensure, Context, Result};
 use switch::{Addresses, Switch};
 use weather::{Fates, Link};
 
-/// Numbers a network may have; each is claimed by holding the UDP port behind [`CLAIMS`].
+/// Numbers a network may have; each is claimed by holding the UDP port after [`CLAIMS`].
 const NETWORKS: u8 = 200;
 const CLAIMS: u16 = 10_000;
 
@@ -34,7 +34,7 @@ const HOST: u8 = 254;
 /// A hardware address that nobody has.
 const NOBODY: [u8; 6] = [0x02, 0x56, 0, 0, 0, 0];
 
-/// How long a connection is tried through a link that should be cut.
+/// How long to try a connection through a link that should be cut.
 const TRIED: Duration = Duration::from_millis(400);
 
 /// Networks have names like `vx7`, nodes' namespaces like `vx7n1`.
@@ -49,16 +49,16 @@ pub struct Network {
     cuts: BTreeMap<(u64, u64), u32>,
     /// Links whose packets go through the switch.
     bad: BTreeSet<(u64, u64)>,
-    /// Made when the first link is spoilt.
+    /// Created when the first link is spoilt.
     switch: Option<Switch>,
     _claim: UdpSocket,
 }
 
 impl Network {
-    /// Lays the network.
+    /// Creates the network.
     ///
     /// # Errors
-    /// Where that is not allowed (it takes root and the program `ip`), or no number is free.
+    /// If that is not allowed (it needs root and the program `ip`), or no number is free.
     pub fn lay(nodes: &[u64]) -> Result<Self> {
         for number in 1..=NETWORKS {
             let port = (Ipv4Addr::LOCALHOST, CLAIMS + u16::from(number));
@@ -130,7 +130,7 @@ impl Network {
         [0x02, 0x56, self.number, 0, 0, u8::try_from(node).unwrap_or(HOST - 1)]
     }
 
-    /// The one to which packets are sent that are to go through the switch.
+    /// The destination of packets that should go through the switch.
     fn hardware_of_switch(&self) -> [u8; 6] {
         [0x02, 0x56, self.number, 1, 0, 0]
     }
@@ -139,7 +139,7 @@ impl Network {
         format!("{}tap", self.bridge())
     }
 
-    /// Sends packets from one node to another where they are to go by now.
+    /// Directs packets from one node to another to their current destination.
     fn steer(&self, from: u64, to: u64) -> Result<()> {
         let (space, address) = (self.namespace(from), self.address(to).to_string());
         let hardware = if self.cuts.contains_key(&(from, to)) {
@@ -153,7 +153,7 @@ impl Network {
         ip(&[&["-n", &space, "neigh", "replace", &address], &what[..]].concat())
     }
 
-    /// Nothing that one node sends reaches the other any more, in this direction.
+    /// Cuts the link from one node to the other, in this direction.
     ///
     /// # Errors
     /// If the system refuses.
@@ -166,7 +166,7 @@ impl Network {
         Ok(())
     }
 
-    /// Takes one cut back.
+    /// Undoes one cut.
     ///
     /// # Errors
     /// If the system refuses.
@@ -180,7 +180,7 @@ impl Network {
         Ok(())
     }
 
-    /// What one node sends to the other is treated as `link` says, in this direction.
+    /// Makes the link from one node to the other a bad one, in this direction.
     ///
     /// # Errors
     /// If the link is bad already, or this machine has no TAP devices.
@@ -200,18 +200,18 @@ impl Network {
         let addresses = Addresses { switch: hardware, node: self.hardware(0) };
         let switch = Switch::start(&tap, addresses)?;
         ip(&["link", "set", &tap, "master", &self.bridge(), "up"])?;
-        // It would be found by flooding as well, until the switch has sent something.
+        // Flooding would find it as well, until the switch has sent something.
         run_well(&["bridge", "fdb", "replace", &spelt(hardware), "dev", &tap, "master", "static"])?;
         Ok(switch)
     }
 
-    /// What has become of the packets of a bad link.
+    /// The fates of a bad link's packets.
     #[must_use]
     pub fn fates(&self, from: u64, to: u64) -> Fates {
         self.switch.as_ref().map(|switch| switch.fates(from, to)).unwrap_or_default()
     }
 
-    /// A bad link is a good one again; what became of its packets.
+    /// Makes a bad link good again; returns the fates of its packets.
     ///
     /// # Errors
     /// If the system refuses.
@@ -222,7 +222,7 @@ impl Network {
         steered.map(|()| fates.unwrap_or_default())
     }
 
-    /// Tries to connect from one node to another's port: what comes of it, in words.
+    /// Tries to connect from one node to another's port; returns the result in words.
     #[must_use]
     pub fn probe(&self, from: u64, to: SocketAddr) -> String {
         let target = format!("</dev/tcp/{}/{}", to.ip(), to.port());
@@ -238,7 +238,7 @@ impl Network {
         }
     }
 
-    /// Removes everything that bears this network's names, and all that runs in it.
+    /// Removes everything with this network's names, and all processes in it.
     fn sweep(&self) {
         let listed = run(&["ip", "netns", "list"]).map(|output| output.stdout).unwrap_or_default();
         let mine = format!("{}n", self.bridge());
@@ -254,7 +254,7 @@ impl Network {
             }
             let _ = ip(&["netns", "del", space]);
         }
-        // A namespace takes its links with it, but at its leisure: their names must be free for the next run.
+        // A namespace takes its links with it, but with a delay: their names must be free for the next run.
         for &node in &self.nodes {
             let _ = ip(&["link", "del", &self.namespace(node)]);
         }
@@ -269,7 +269,7 @@ impl Drop for Network {
     }
 }
 
-/// A hardware address as the system's programs take it.
+/// A hardware address in the form of the system's programs.
 fn spelt(hardware: [u8; 6]) -> String {
     hardware.map(|byte| format!("{byte:02x}")).join(":")
 }
@@ -300,11 +300,11 @@ mod tests {
 
     #[test]
     fn links_fall_silent_one_way_and_come_back() {
-        // Ordinary users may not lay networks; that the runner says so is its own test.
+        // Ordinary users can't create networks; another test checks that the runner says so.
         let Ok(mut network) = Network::lay(&[1, 2]) else { return };
         let port = |node| SocketAddr::from((network.address(node), 9));
         let (one, two) = (port(1), port(2));
-        // Nobody listens, so that whoever is reached refuses.
+        // Nobody listens, so a node that is reached refuses.
         assert_eq!([network.probe(1, two), network.probe(2, one)], ["refused", "refused"]);
         network.cut(1, 2).unwrap();
         network.cut(1, 2).unwrap();

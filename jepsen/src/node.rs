@@ -1,8 +1,8 @@
-//! One node process: its configuration, its log, and the blows it takes.
+//! One node process: its configuration, its log, and the faults it suffers.
 //!
 //! Invariant: a process started here does not outlive its [`Node`].
 //!
-//! Deliberately absent: what the process means by its answers; see [`crate::cluster`].
+//! Deliberately absent: the meaning of its answers; see [`crate::cluster`].
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -19,13 +19,13 @@ use tokio::process::{Child, Command};
 use crate::port::Port;
 use crate::wait::within;
 
-/// How long a process may take to end after it was asked or made to.
+/// Time limit for a process to end after it was stopped or killed.
 const END: Duration = Duration::from_secs(20);
 
-/// What nodes log unless the environment says otherwise: a dead peer is no news here.
+/// What nodes log unless the environment says otherwise: a dead peer is nothing unusual here.
 const LOGGED: &str = "info";
 
-/// What a line has in it that says that something is wrong.
+/// Text in a log line that shows an error.
 const COMPLAINTS: [&str; 2] = [" ERROR vulpes", "panicked at"];
 
 /// Lines of a node's log shown when a test fails.
@@ -62,7 +62,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Those of an address that is the run's own.
+    /// The ports on an address that belongs to the run.
     pub(crate) fn at(address: IpAddr) -> Self {
         let port = |number| Port::at(address, number);
         Self { peer: port(1735), wamp: port(9031), mqtt: port(1881), admin: port(9081) }
@@ -105,7 +105,7 @@ impl Node {
         Self { id, roles, group: None, ports, binary, folder, launch, child: None }
     }
 
-    /// Says how its process is started from now on.
+    /// Sets how its process is started from now on.
     pub fn launch(&mut self, launch: Launch) {
         self.launch = launch;
     }
@@ -148,7 +148,7 @@ impl Node {
         self.ports.peer.address()
     }
 
-    /// Where everything of this node lies.
+    /// The folder with all files of this node.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -158,7 +158,7 @@ impl Node {
         self.folder.join("log")
     }
 
-    /// Writes the configuration file anew.
+    /// Rewrites the configuration file.
     ///
     /// # Errors
     /// Those of the file system.
@@ -229,7 +229,7 @@ impl Node {
         self.signal("STOP").await
     }
 
-    /// Lets a frozen process go on.
+    /// Resumes a frozen process.
     ///
     /// # Errors
     /// If it does not run.
@@ -291,7 +291,7 @@ impl Node {
         Ok(text.parse::<u64>()? * 1024)
     }
 
-    /// The last line of its log that says that something is wrong, whichever of its processes wrote it.
+    /// The last line of its log that shows an error, whichever of its processes wrote it.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
         let bytes = std::fs::read(self.log()).ok()?;

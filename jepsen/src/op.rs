@@ -1,9 +1,9 @@
-//! The operations of a run, as Jepsen writes them: what a client was about to ask, and what it was told.
+//! The operations of a run in Jepsen's form: a client's questions and answers.
 //!
-//! Invariant: a process has one operation open at a time. `ok` and `fail` are what the cluster said; `info` is an
-//! outcome that nobody knows, and its process is never used again.
+//! Invariant: a process has one operation open at a time. `ok` and `fail` are the cluster's answers; `info` is an
+//! unknown outcome, and its process is never used again.
 //!
-//! Deliberately absent: meaning. Which answers may stand together is for [`crate::check`].
+//! Deliberately absent: meaning. Which answers are consistent is for [`crate::check`].
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::layout::Layout;
 
-/// What kind of line of the history this is.
+/// The kind of a line of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -21,7 +21,7 @@ pub enum Kind {
     Info,
 }
 
-/// Who did it.
+/// Which process did it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Process {
     Client(u64),
@@ -43,10 +43,10 @@ pub struct Op {
 }
 
 impl Op {
-    /// Its value as what the function `f` takes.
+    /// Its value in the form of the function `f`.
     ///
     /// # Errors
-    /// If it is of another shape.
+    /// If it has another form.
     pub fn read<T: for<'a> Deserialize<'a>>(&self) -> Result<T> {
         use anyhow::Context;
         serde_json::from_value(self.value.clone())
@@ -54,7 +54,7 @@ impl Op {
     }
 }
 
-/// The language a client speaks.
+/// A client's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -70,7 +70,7 @@ pub struct Publish {
     pub session: String,
     /// Counts the publishes of the session.
     pub number: u64,
-    /// What tells this event from all others; empty where it deletes a retained value.
+    /// Unique to this event; empty if it deletes a retained value.
     pub id: String,
     pub topic: String,
     pub node: u64,
@@ -86,7 +86,7 @@ pub struct Publish {
     /// What the topic gets when the session ends; empty: its value is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub will: Option<String>,
-    /// In answers, where the protocol names it.
+    /// In answers, if the protocol has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
     /// In answers other than `ok`.
@@ -134,16 +134,16 @@ pub enum Mode {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Subscribe {
     pub consumer: String,
-    /// Counts the connections of the consumer. A later one goes on where the one before was, if it has an `after`.
+    /// Counts the connections of the consumer. A later one continues where the one before was, if it has an `after`.
     pub life: u64,
     pub node: u64,
     pub protocol: Protocol,
     pub pattern: Pattern,
     pub mode: Mode,
-    /// Only events behind this position.
+    /// Only events after this position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<u64>,
-    /// It reads what there is, all of it, and ends.
+    /// It reads everything there is, and ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drain: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,7 +154,7 @@ pub struct Subscribe {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(Option<u64>, String, String, bool)", into = "(Option<u64>, String, String, bool)")]
 pub struct Event {
-    /// Where the protocol has it.
+    /// If the protocol has it.
     pub position: Option<u64>,
     pub topic: String,
     /// As in [`Publish::id`].
@@ -237,20 +237,20 @@ pub struct Order {
     pub ended: bool,
 }
 
-/// `read`: the retained value of a topic, not older than when it was asked for.
+/// `read`: the retained value of a topic, no older than the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Read {
     pub topic: String,
     pub node: u64,
-    /// In the answer: the value's id; empty where there is none.
+    /// In the answer: the value's id; empty if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// `use`: a holder goes to what its lock protects; `ok` where it was let in.
+/// `use`: a holder uses the protected resource; `ok` if it was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Use {
@@ -264,7 +264,7 @@ pub struct Use {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Testament {
     pub session: String,
-    /// The client's own name, under which it comes again and again.
+    /// The client's name, under which it returns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     pub node: u64,
@@ -279,10 +279,10 @@ pub struct Testament {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct End {
     pub session: String,
-    /// It said goodbye, and an MQTT will is void.
+    /// It said goodbye, which drops an MQTT will.
     pub clean: bool,
-    /// The goodbye is in the log for certain: its node closed the connection, and then acknowledged what somebody
-    /// published there whose session had begun before the goodbye.
+    /// The goodbye is certainly in the log: its node closed the connection, and then acknowledged a publish there by
+    /// a session that had begun before the goodbye.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub known: bool,
 }
@@ -294,14 +294,14 @@ pub struct Call {
     pub id: String,
     pub node: u64,
     pub argument: u64,
-    /// In the answer; callees answer with their argument and one more.
+    /// In the answer; callees answer with their argument plus one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// `invoked`: a callee was asked to carry a call out.
+/// `invoked`: a callee was asked to carry out a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Invoked {
@@ -325,7 +325,7 @@ pub struct Attach {
     pub reason: Option<String>,
 }
 
-/// `filter`: the session is to have these events.
+/// `filter`: the session subscribes to these events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Filter {
@@ -334,7 +334,7 @@ pub struct Filter {
     pub pattern: Pattern,
 }
 
-/// An event as it came to a session.
+/// An event that reached a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(String, String, u16, bool)", into = "(String, String, u16, bool)")]
 pub struct Heard {
@@ -359,7 +359,7 @@ impl From<Heard> for (String, String, u16, bool) {
     }
 }
 
-/// `hear`: what came to a session since the last one, and the ids of those it acknowledged meanwhile, or tried to.
+/// `hear`: what reached a session since the last one, and the ids of those it acknowledged meanwhile, or tried to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Hear {
@@ -371,7 +371,7 @@ pub struct Hear {
     pub acknowledged: Vec<String>,
 }
 
-/// `leave`: the client has no more use for a connection.
+/// `leave`: the client leaves a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Leave {
@@ -379,11 +379,11 @@ pub struct Leave {
     pub life: u64,
     /// It said goodbye.
     pub goodbye: bool,
-    /// It saw the node close the connection thereafter.
+    /// It saw the node close the connection afterwards.
     pub closed: bool,
 }
 
-/// `state`: what a node has made of the log.
+/// `state`: a node's state of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct State {
@@ -400,15 +400,15 @@ pub struct Blow {
     /// Counts the blows of a run.
     pub number: u64,
     pub nemesis: String,
-    /// Which kind of it, and whom it was meant for.
+    /// Its kind, and its target.
     pub how: String,
     pub nodes: Vec<u64>,
-    /// What shows that it happened.
+    /// The proof that it happened.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub proof: String,
 }
 
-/// `died`: a node ended that had no reason to. `silent`: it acknowledges nothing, though all is healed.
+/// `died`: a node ended without a reason. `silent`: it acknowledges nothing, although everything is healed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Died {
@@ -417,7 +417,7 @@ pub struct Died {
     pub told: String,
 }
 
-/// `plan`: the first line, what the run is for.
+/// `plan`: the first line, the purpose of the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Plan {
@@ -432,7 +432,7 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Healed {
-    /// Nodes whose disks were damaged and that refuse to go on with them: as good as lost.
+    /// Nodes that refuse to continue with damaged disks: as good as lost.
     pub lost: Vec<u64>,
 }
 

@@ -1,13 +1,13 @@
-//! Free TCP ports that stay ours while a node is down and comes back.
+//! Free TCP ports that stay reserved while a node is down and comes back.
 //!
-//! Invariant: as long as a [`Port`] lives, no other test of this machine is given the same number, and the kernel does
-//! not choose it for an outgoing connection.
+//! Invariant: while a [`Port`] lives, no other test on this machine gets the same number, and the kernel does not
+//! choose it for an outgoing connection.
 //!
-//! Two things make that hold without a race. The numbers lie below the kernel's own range for outgoing connections, so
-//! that a node that keeps dialling a dead peer can't take (or talk to) the peer's port by chance. And a port is claimed
-//! by holding the UDP port of the same number, which a crash of the test gives back at once.
+//! Two things ensure that without a race. The numbers are below the kernel's own range for outgoing connections, so
+//! that a node that keeps dialling a dead peer can't take (or talk to) the peer's port by chance. And a port is
+//! claimed by holding the UDP port of the same number, which a crash of the test releases at once.
 //!
-//! In a network of a run's own ([`crate::network`]) there is nobody to protect a port from, so it is just an address.
+//! In a run's own network ([`crate::network`]) a port needs no protection, so it is just an address.
 //!
 //! Deliberately absent: protection against programs that are not tests of ours and listen on fixed ports.
 
@@ -22,7 +22,7 @@ const FIRST: u16 = 10_240;
 /// Ports given out lie below this; Linux dials out from 32768 upward.
 const END: u16 = 32_768;
 
-/// A TCP port that nobody else is given.
+/// A TCP port that no other test gets.
 #[derive(Debug)]
 pub struct Port {
     address: SocketAddr,
@@ -30,7 +30,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// A port of an address that is the run's own.
+    /// A port of an address that belongs to the run.
     #[must_use]
     pub fn at(address: IpAddr, number: u16) -> Self {
         Self { address: (address, number).into(), _claim: None }
@@ -43,7 +43,7 @@ impl Port {
     pub fn claim() -> Result<Self> {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let span = END - FIRST;
-        // Test processes that run side by side begin at different places, so they seldom meet.
+        // Parallel test processes begin at different places, so they seldom collide.
         let start = (std::process::id() % u32::from(span)) as u16;
         for _ in 0..span {
             let step = NEXT.fetch_add(1, Ordering::Relaxed) % span;

@@ -1,25 +1,25 @@
-//! A register that clients write, compare and set, and read: what they were told has to be what one register, used by
-//! one client at a time, would have told them.
+//! A register that clients write, compare and set, and read: their answers have to be those of one register that is
+//! used by one client at a time.
 //!
-//! Invariant: an operation takes effect once between its call and its answer; one without an answer, at any later time
-//! or never. Values are never written twice, so that each read names its write.
+//! Invariant: an operation takes effect once between its call and its answer; one without an answer, at any later
+//! time or never. Values are never written twice, so that each read names its write.
 //!
-//! Deliberately absent: clients and clocks. Whoever records calls and answers does it in the order in which they happen.
+//! Deliberately absent: clients and clocks. The caller records calls and answers in the order in which they happen.
 
 use std::collections::BTreeMap;
 
 use anyhow::{ensure, Context, Result};
 use todc_utils::{Action, History as Actions, Specification, WGLChecker};
 
-/// Operations that one history may have: the search for an order is a search.
+/// Most operations of one history: finding an order is a search.
 pub const OPERATIONS: usize = 400;
 
-/// What a client asks of the register. Nothing has been written to it at first.
+/// A client's request to the register, which is empty at first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     Read,
     Write(u64),
-    /// Write the second value where the first is there.
+    /// Write the second value if the first is there.
     Swap(Option<u64>, u64),
 }
 
@@ -42,7 +42,7 @@ pub struct Ticket(usize);
 pub struct History {
     calls: Vec<Call>,
     answers: Vec<Option<Answer>>,
-    /// Calls, and with `true` their answers, as they came.
+    /// Calls, and with `true` their answers, in order.
     order: Vec<(usize, bool)>,
 }
 
@@ -79,7 +79,7 @@ impl History {
         self.answers.iter().flatten().count()
     }
 
-    /// Looks for an order of all operations that fits what everybody was told.
+    /// Looks for an order of all operations that explains all answers.
     ///
     /// # Errors
     /// If there is none, or the history is too long to search.
@@ -91,7 +91,7 @@ impl History {
             let action = if *answered { Action::Response(done) } else { Action::Call(done) };
             actions.push((*at, action));
         }
-        // What nobody was told of may come about behind everything else, which is as good as never.
+        // An operation without an answer may take effect after everything else, which is as good as never.
         let open = (0..self.len()).filter(|at| self.answers[*at].is_none());
         actions.extend(open.filter_map(|at| Some((at, Action::Response(self.done(at)?)))));
         // The checker knows no empty histories.
@@ -101,7 +101,7 @@ impl History {
         Ok(())
     }
 
-    /// What is known of an operation; nothing where it can't have had any effect that was seen.
+    /// What is known of an operation; nothing if it can't have had any visible effect.
     fn done(&self, at: usize) -> Option<Done> {
         match (self.calls[at], self.answers[at]) {
             (Call::Read, Some(Answer::Value(value))) => Some(Done::Read(value)),
@@ -151,24 +151,25 @@ impl Registers {
         }
     }
 
-    /// A client was told of a position: that of its write, of what it read, or of a marker.
+    /// A client learned a position: that of its write, of what it read, or of a marker.
     pub fn told(&mut self, position: u64) {
         self.newest = self.newest.max(position);
     }
 
-    /// The newest position that anybody was told. Who reads behind it reads all that anybody knows to be written.
+    /// The newest position that any client learned. A read after it sees everything that any client knows to be
+    /// written.
     #[must_use]
     pub fn newest(&self) -> u64 {
         self.newest
     }
 
-    /// What a register was last seen to have: most likely what it has still.
+    /// The value last seen in a register: most likely its current one.
     #[must_use]
     pub fn seen(&self, register: u64) -> Option<u64> {
         self.seen.get(&register).copied()
     }
 
-    /// A value that nobody has written yet.
+    /// A value that has not been written yet.
     pub fn fresh(&mut self) -> u64 {
         self.values += 1;
         self.values
@@ -198,7 +199,7 @@ enum Done {
     Write(u64),
     Swapped(Option<u64>, u64),
     Refused(Option<u64>),
-    /// Swapped or refused, whichever it would have been.
+    /// Swapped or refused, whichever fits.
     Maybe(Option<u64>, u64),
 }
 
@@ -229,7 +230,7 @@ mod tests {
     use super::Call::{Read, Swap, Write};
     use super::*;
 
-    /// Calls and answers in their order: an answer names its call by where that stands.
+    /// Calls and answers in order: an answer names its call by its index.
     enum Line {
         Asks(Call),
         Told(usize, Answer),

@@ -1,8 +1,8 @@
-//! What a person looks at after a run: `timeline.html`, `latency.svg` and `rate.svg`, with the faults shaded.
+//! Reports of a run for people: `timeline.html`, `latency.svg` and `rate.svg`, with the faults shaded.
 //!
 //! Invariant: drawn from the history alone, so that an old run's report can be drawn again.
 //!
-//! Deliberately absent: scripts and anything from elsewhere; the files open without a network.
+//! Deliberately absent: scripts and external resources; the files open without a network.
 
 mod plot;
 
@@ -16,17 +16,17 @@ use crate::check::{Story, Verdict};
 use crate::node::Role;
 use plot::{escape, seconds, Frame};
 
-/// Publishes drawn in the timeline; of more, every so many.
+/// Most publishes drawn in the timeline; of more, an even selection.
 const BARS: usize = 4_000;
 
 /// A bar's height, and a fault's.
 const BAR: f64 = 3.0;
 const FAULT: f64 = 16.0;
 
-/// Longest latency drawn, and shortest, in seconds: ten to these.
+/// Longest latency drawn, and shortest, in seconds, as powers of ten.
 const LATENCY: (f64, f64) = (-3.5, 1.5);
 
-/// Writes all of it into a run's folder.
+/// Writes all reports into a run's folder.
 ///
 /// # Errors
 /// Those of the file system.
@@ -75,7 +75,7 @@ fn latency(story: &Story) -> String {
         frame.line(f64::from(tenth), text);
     }
     for (begin, end, colour) in answers(story) {
-        // What never came is drawn at the top.
+        // An answer that never came is drawn at the top.
         let waited = end.map_or(LATENCY.1, |end| (end - begin).max(1e-6).log10());
         frame.dot(begin, waited.clamp(LATENCY.0, LATENCY.1), colour);
     }
@@ -175,7 +175,7 @@ fn faults(story: &Story, length: f64) -> String {
     svg
 }
 
-/// Each publish from its question to its answer, in a row of those that overlap.
+/// Each publish from its question to its answer, with overlapping ones in separate rows.
 fn bars(story: &Story) -> String {
     let every = story.publishes.len().div_ceil(BARS).max(1);
     let length = length(story);

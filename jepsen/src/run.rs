@@ -1,9 +1,9 @@
-//! One run: a cluster, clients, faults; then healing, and all that has to be seen for a verdict.
+//! One run: a cluster, clients, faults; then healing, and everything that a verdict needs.
 //!
-//! Invariant: whatever happens, processes, namespaces and links go away with the run. What can't be seen in the end is
-//! an error of the harness, not a pass.
+//! Invariant: whatever happens, processes, namespaces and links go away with the run. What can't be observed in the
+//! end is an error of the harness, not a pass.
 //!
-//! Deliberately absent: judging (`crate::check`) and telling (`crate::report`).
+//! Deliberately absent: judging (`crate::check`) and reporting (`crate::report`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,44 +32,44 @@ use crate::stage::{Door, Phase, Stage};
 use crate::wait::until;
 use crate::workload::{self, Answer, Asking, Draft};
 
-/// How long a healed cluster may take until all its nodes serve.
+/// Time limit for all nodes of a healed cluster to serve.
 const HEAL: Duration = Duration::from_secs(60);
 
-/// How long clients go on in the healed cluster.
+/// How long clients continue in the healed cluster.
 const CALM: Duration = Duration::from_secs(2);
 
-/// How long clients may take to end.
+/// Time limit for clients to end.
 const CLIENTS_END: Duration = Duration::from_secs(90);
 
-/// How long an event that marks the end is waited for, and how often it is tried.
+/// Time limit for an event that marks the end, and how often it is tried.
 const MARKED: Duration = Duration::from_secs(12);
 const TRIES: usize = 5;
 
-/// A lease, and time for what follows from its end.
+/// A lease, plus time for the consequences of its end.
 const LEASE: Duration = Duration::from_secs(6);
 
-/// How often nodes are asked for their state until all are seen at one slot.
+/// How often to ask nodes for their state until all are seen at one slot.
 const STATES: usize = 60;
 const STATES_PAUSE: Duration = Duration::from_millis(250);
 
-/// How often it is looked whether nodes still run.
+/// How often to check that nodes still run.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// What a run is to be.
+/// The settings of a run.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub plan: Plan,
     pub binary: PathBuf,
     /// The run's own folder.
     pub folder: PathBuf,
-    /// A bug that all nodes are to have.
+    /// A bug to plant in all nodes.
     pub planted: Option<&'static str>,
 }
 
-/// Does it all, up to a history that can be judged.
+/// Carries out the whole run, up to a history that can be judged.
 ///
 /// # Errors
-/// If the harness could not do or see what it has to.
+/// If the harness could not do or observe what it has to.
 pub async fn run(settings: &Settings) -> Result<()> {
     let plan = &settings.plan;
     let journal = Journal::create(&settings.folder)?;
@@ -102,13 +102,13 @@ pub async fn run(settings: &Settings) -> Result<()> {
     let lost = arena.lost.iter().copied().collect();
     journal.nemesis("healed", &Healed { lost });
     if let Err(error) = &healed {
-        // The verdict says it from the history: these nodes acknowledge nothing.
+        // The verdict shows it from the history: these nodes acknowledge nothing.
         println!("  {error:#}");
     }
     sleep(CALM).await;
     let floor = stage.known();
     let marks = mark(&stage, &arena).await;
-    // Nobody listens only where no workload has clients that stay.
+    // There are no receivers only if no workload has clients that stay.
     let _ = phase.send(Phase::Finish { marks: Arc::new(marks), floor });
     println!("  waiting for {} clients to end", clients.len());
     let ended = timeout(CLIENTS_END, async { while clients.join_next().await.is_some() {} }).await;
@@ -153,7 +153,7 @@ fn build(settings: &Settings) -> Result<(Cluster, Option<Network>)> {
     Ok((cluster, network))
 }
 
-/// Waits until all nodes say that they obey.
+/// Waits until all nodes confirm that they obey.
 async fn armed(cluster: &Cluster) -> Result<()> {
     for node in cluster.nodes() {
         let path = node.folder().join(FAULTS).join("armed");
@@ -167,13 +167,13 @@ async fn armed(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// The faults, as they were planned; one that fails is tried again.
+/// Injects the faults as planned; a failed one is tried again.
 async fn storm(plan: &Plan, arena: &mut Arena) {
     let length = Duration::from_secs(plan.seconds);
     let blows = schedule::plan(plan.seed, &plan.nemeses, length, plan.layout.is_split());
     let begun = Instant::now();
     let mut coming = Agenda::new(blows, length);
-    // Faults at work: when each ends, and its number.
+    // Active faults: when each ends, and its number.
     let mut ends: Vec<(Instant, u64)> = Vec::new();
     while begun.elapsed() < length {
         let next = coming.next().map(|at| begun + at);
@@ -197,7 +197,7 @@ async fn storm(plan: &Plan, arena: &mut Arena) {
     }
 }
 
-/// Acknowledged events from each node that serves, behind everything else.
+/// Acknowledged events from each node that serves, after everything else.
 async fn mark(stage: &Stage, arena: &Arena) -> Vec<(String, String)> {
     let mut marks = Vec::new();
     for &door in stage.doors.iter().filter(|door| !arena.lost.contains(&door.node)) {
@@ -215,7 +215,7 @@ async fn mark(stage: &Stage, arena: &Arena) -> Vec<(String, String)> {
     marks
 }
 
-/// What a node that does not serve has to say.
+/// The reason that a node gives for not serving.
 async fn excuse(arena: &Arena, node: u64) -> String {
     let ready = match arena.cluster.page(node, "/readyz").await {
         Ok(answer) => format!("{} {}", answer.status, answer.body.trim()),
@@ -238,8 +238,8 @@ async fn mark_at(stage: &Stage, door: Door, topic: &str) -> Option<String> {
     None
 }
 
-/// What every node shows in the end: all events, the order, its state. A node that can't show what it has is for the
-/// checks to judge; the others are read all the same.
+/// What every node shows in the end: all events, the order, its state. The checks judge a node that can't show what
+/// it has; the others are read all the same.
 async fn look_at_all(stage: &Stage, arena: &Arena, layout: &Layout) {
     let kept = |node: &u64| !arena.lost.contains(node);
     println!("  reading the logs of all nodes");

@@ -1,6 +1,6 @@
-//! What all clients of a run share: where the nodes are, where they write down what they do, and when to stop.
+//! What all clients of a run share: the nodes' addresses, the journal, and when to stop.
 //!
-//! Invariant: each event of a run has an id of its own, which its text, or else its topic, shows to those who see it.
+//! Invariant: each event of a run has a unique id, in its text or else in its topic.
 //!
 //! Deliberately absent: what clients do; see [`crate::workload`].
 
@@ -29,7 +29,7 @@ pub const OPEN: Duration = Duration::from_secs(4);
 /// The text of events whose id is in their topic.
 const SMALLEST: &str = "1";
 
-/// A node, as clients know it.
+/// A node's address, as clients know it.
 #[derive(Debug, Clone, Copy)]
 pub struct Door {
     pub node: u64,
@@ -37,12 +37,12 @@ pub struct Door {
     pub mqtt: SocketAddr,
 }
 
-/// What clients are to do.
+/// What clients should do.
 #[derive(Debug, Clone)]
 pub enum Phase {
     Work,
-    /// Publish no more, and end once these events (topic and id) were seen. What is in the log by now is known to be
-    /// behind the position `floor` or at it.
+    /// Stop publishing, and end once these events (topic and id) were seen. Everything in the log by now is at or
+    /// before the position `floor`, as far as is known.
     Finish {
         marks: Arc<Vec<(String, String)>>,
         floor: u64,
@@ -57,7 +57,7 @@ pub struct Stage {
     pub phase: watch::Receiver<Phase>,
     dice: Dice,
     ids: AtomicU64,
-    /// The furthest position that anybody was told.
+    /// The largest position that any client learned.
     known: AtomicU64,
 }
 
@@ -72,17 +72,17 @@ impl Stage {
         Self { journal, doors, phase, dice, ids: AtomicU64::new(0), known: AtomicU64::new(0) }
     }
 
-    /// Chance of its own for a client.
+    /// A client's own source of randomness.
     #[must_use]
     pub fn dice(&self, client: &str) -> Dice {
-        // FNV-1a: the same client throws the same in every run of a seed.
+        // FNV-1a: the same client gets the same numbers in every run of a seed.
         let hash = client.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         self.dice.fork(hash)
     }
 
-    /// An id that no other event has.
+    /// A unique id of an event.
     #[must_use]
     pub fn id(&self, what: &str) -> String {
         format!("{what}{}", self.ids.fetch_add(1, Ordering::Relaxed))
@@ -102,13 +102,13 @@ impl Stage {
         matches!(*self.phase.borrow(), Phase::Work)
     }
 
-    /// Some node's door.
+    /// A random node's address.
     #[must_use]
     pub fn door(&self, dice: &mut Dice) -> Door {
         *dice.pick(&self.doors)
     }
 
-    /// Opens a session, if the node lets it in soon.
+    /// Opens a session, if the node admits it soon.
     pub async fn open(&self, door: Door, protocol: Protocol) -> Option<Client> {
         let opened = timeout(OPEN, async {
             match protocol {
@@ -136,7 +136,7 @@ pub fn dress(id: &str, topic: &str, size: usize) -> (String, String) {
     (topic.to_owned(), text)
 }
 
-/// What a consumer was shown, by its id; one that is not whole has none that anybody published.
+/// A received event, by its id; a damaged one gets an id that nobody published.
 #[must_use]
 pub fn undress(seen: Seen) -> Event {
     let Seen { topic, payload, position, retained } = seen;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a run never writes into another's folder.
 //!
-//! Deliberately absent: tidying up; what was found is worth its room.
+//! Deliberately absent: tidying up; findings are worth their space.
 
 use std::path::{Path, PathBuf};
 
@@ -64,7 +64,7 @@ pub fn judge_folder(folder: &Path) -> Result<(Story, Verdict)> {
     Ok((story, verdict))
 }
 
-/// What is kept of the disks: all of it where something is to be found on them, else nothing.
+/// Keeps the nodes' data if there is something to find in it, else deletes it.
 ///
 /// # Errors
 /// Those of the file system.

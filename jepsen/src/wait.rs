@@ -1,6 +1,6 @@
-//! Waiting for something without guessing how long it takes: ask again until it holds, or until a deadline.
+//! Waits for something without guessing how long it takes: asks again until it holds, or until a deadline.
 //!
-//! Invariant: whoever gives up says what was waited for and what stood in the way last.
+//! Invariant: a timeout says what was awaited and what the last obstacle was.
 //!
 //! Deliberately absent: waiting a fixed time.
 

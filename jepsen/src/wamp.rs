@@ -1,6 +1,7 @@
 //! A WAMP client for tests: JSON over WebSocket, publisher and subscriber.
 //!
-//! Invariant: anything the WAMP basic profile does not allow the router to say here is an error, not skipped.
+//! Invariant: any message that the WAMP basic profile does not allow the router to send here is an error, not
+//! skipped.
 //!
 //! Deliberately absent: calls, registrations, authentication, other serializers (the stock clients have them).
 
@@ -28,7 +29,7 @@ use crate::wait::{within, PATIENCE};
 pub struct Wamp {
     socket: WebSocketStream<TcpStream>,
     requests: u64,
-    /// Came while something else was waited for.
+    /// Arrived while waiting for something else.
     early: VecDeque<Said>,
 }
 
@@ -51,10 +52,10 @@ impl Wamp {
         .await
     }
 
-    /// Opens the WebSocket only, for tests that send what they like.
+    /// Only opens the WebSocket, for tests that send arbitrary messages.
     ///
     /// # Errors
-    /// If nobody listens there, or the subprotocol is not taken.
+    /// If nobody listens there, or the subprotocol is refused.
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;

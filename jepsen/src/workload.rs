@@ -1,7 +1,7 @@
-//! Workloads: what clients ask of a cluster while it is being hurt.
+//! Workloads: what clients ask of a cluster under faults.
 //!
-//! Invariant: a client writes down each question before it asks it, and each answer as it was; one that hears nothing
-//! in time says that it does not know, and goes to another node.
+//! Invariant: a client records each question before it asks it, and each answer as it was. If no answer comes in
+//! time, it records that the outcome is unknown, and goes to another node.
 //!
 //! Deliberately absent: faults (`crate::nemesis`) and judging (`crate::check`).
 
@@ -24,7 +24,7 @@ use crate::stage::Stage;
 pub use asking::{Answer, Asking, Draft};
 pub use consumer::drain;
 
-/// What the events are below that are to be seen by all who stay to the end.
+/// The topics whose last events everyone who stays to the end has to see.
 pub const MARKED: [&str; 2] = [log::BASE, session::BASE];
 
 /// All workloads: the name, and what its clients do.
@@ -48,7 +48,7 @@ pub fn start(name: &str, stage: &Arc<Stage>, clients: &mut JoinSet<()>) {
         "session" => session::start(stage, clients),
         "calls" => calls::start(stage, clients),
         "will" => will::start(stage, clients),
-        // The command line lets no other name through.
+        // The command line accepts no other name.
         _ => {}
     }
 }

@@ -1,6 +1,6 @@
-//! Blows that a node takes, tried on a program that does nothing.
+//! Faults of a node, tried on a program that does nothing.
 //!
-//! Invariant: what a test of the router relies on to kill, freeze and end nodes works without the router.
+//! Invariant: the tools with which tests of the router kill, freeze and end nodes work without the router.
 //!
 //! Deliberately absent: readiness and clients, which need the real program.
 

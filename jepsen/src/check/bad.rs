@@ -1,6 +1,6 @@
-//! Small histories written by hand: what each check must see, and what it must let pass.
+//! Small histories written by hand: what each check must find, and what it must accept.
 //!
-//! Invariant: each bad history stands beside a good one that differs in one answer.
+//! Invariant: each bad history is next to a good one that differs in one answer.
 //!
 //! Deliberately absent: whole runs; see `ideal` and `damage`.
 
@@ -10,7 +10,7 @@ use super::{judge, Story};
 use crate::dice::Dice;
 use crate::op::{Kind, Op, Process};
 
-/// A history in the making.
+/// A history under construction.
 #[derive(Default, Clone)]
 struct Tale(Vec<Op>);
 
@@ -83,7 +83,7 @@ fn read(id: Option<&str>) -> Value {
     json!({ "topic": "r", "node": 1, "id": id })
 }
 
-/// Two values written one after the other to a register; the rest comes behind.
+/// Two values written one after the other to a register, followed by the rest.
 fn register(then: impl FnOnce(Tale) -> Tale) -> Vec<&'static str> {
     let tale = Tale::default()
         .ask(1, "write", event(1, "a", "r", None))
@@ -108,7 +108,7 @@ fn registers() {
     assert_eq!(refused("a"), clean);
     assert_eq!(refused("b"), ["register"]);
     assert_eq!(refused(""), clean);
-    // A read that overlaps a write may see either value, but not the old one after somebody saw the new one.
+    // A read that overlaps a write may see either value, but not the old one after someone saw the new one.
     let overlapping = |first, second| {
         Tale::default()
             .ask(1, "write", event(1, "a", "r", None))
@@ -164,7 +164,7 @@ fn registers_are_judged_as_by_trying_every_order() {
     for seed in 0..3_000 {
         let mut dice = Dice::new(seed);
         let count = dice.between(2, 6) as usize;
-        // Each operation has its beginning and its end among so many moments.
+        // Each operation begins and ends at some of these moments.
         let mut moments: Vec<usize> = (0..2 * count).collect();
         dice.shuffle(&mut moments);
         let mut writes = Vec::new();
@@ -266,10 +266,10 @@ fn locks() {
     let (a, free, b) =
         (json!([1, "l", "a", false]), json!([3, "l", "", false]), json!([4, "l", "b", false]));
     let clean: [&str; 0] = [];
-    // The first holder's session ended: nothing says that it had not.
+    // The first holder's session ended: nothing proves that it had not.
     assert_eq!(two.clone().log(json!([a, free, b])).red(), clean);
     assert_eq!(two.clone().log(json!([a, b])).red(), ["locks"]);
-    // It did not end, for it goes on behind.
+    // It did not end, because it acts later.
     let lives = two.clone().ask(1, "publish", event(2, "c", "t", None));
     let lives = lives.ok(1, "publish", event(2, "c", "t", Some(6)));
     assert_eq!(lives.log(json!([a, free, b, [6, "t", "c", false]])).red(), ["locks"]);
@@ -323,7 +323,7 @@ fn calls() {
     assert_eq!(made(1, &again), ["calls"]);
     let nobody = Tale::default().say(Kind::Info, 1, "invoked", invoked("d"));
     assert_eq!(nobody.red(), ["calls"]);
-    // The callee's node, or the caller's, is killed with the call in its hands, and the caller told so much later.
+    // The callee's node, or the caller's, is killed during the call, and the caller is told so much later.
     let killed = |node: u64, seconds: u64, meanwhile: &[&str]| {
         let mut tale = Tale::default().ask(1, "call", call(None));
         let invoked = json!({ "id": "c", "node": node });
@@ -358,7 +358,7 @@ fn sessions() {
             event(number, id, "t.k", Some(number)),
         )
     };
-    // Two events come to the first connection, the first of them is acknowledged; a third comes while it is away.
+    // Two events reach the first connection, which acknowledges the first; a third comes while it is away.
     let tale = |goodbye: bool, present: bool, second: Value, meanwhile: &[&str]| {
         let tale = Tale::default().ask(2, "attach", attach(1, None));
         let tale = tale.ok(2, "attach", attach(1, Some(false)));
@@ -390,7 +390,7 @@ fn sessions() {
     assert_eq!(run(true, true, json!([c, b])), ["sessions"], "in the wrong order");
     assert_eq!(run(true, true, json!([b, b])), ["sessions"], "twice on one connection");
     assert_eq!(run(true, true, json!([b, event_of("d", 3, false)])), ["sessions"], "no such event");
-    // What was acknowledged comes again only where nobody can know that it was.
+    // An acknowledged event comes again only if nobody can know that it was acknowledged.
     let a = event_of("a", 1, true);
     assert_eq!(run(true, true, json!([a, b, c])), ["sessions"]);
     for (number, meanwhile) in
@@ -398,7 +398,7 @@ fn sessions() {
     {
         assert_eq!(tale(true, true, json!([a, b, c]), meanwhile).red(), clean, "{number}");
     }
-    // What is struck once the client is back excuses nothing, however soon.
+    // A fault once the client is back excuses nothing, however soon.
     let late = tale(true, true, json!([a, b, c]), &[]).nemesis("strike").nemesis("start");
     assert_eq!(late.red(), ["sessions"]);
     assert_eq!(run(false, true, json!([a, b, c])), clean);
@@ -455,7 +455,7 @@ fn wills_come_before_what_their_client_says_next() {
     let behind = json!([up, [6, "w", "down-a", false]]);
     assert_eq!(run(true, before.clone()), clean);
     assert_eq!(run(true, behind.clone()), ["wills"]);
-    // A connection that the client knew nothing of may have been opened later.
+    // A connection that the client did not know of may have been opened later.
     assert_eq!(run(false, before), clean);
     assert_eq!(run(false, behind), clean);
 }

@@ -1,8 +1,8 @@
-//! What a consumer sees is an unbroken run of the log, and goes on where it was when it comes back.
+//! A consumer sees an unbroken run of the log, and continues where it was when it comes back.
 //!
-//! Invariant: MQTT consumers, who are told no positions, are judged by the places of what they saw.
+//! Invariant: MQTT consumers, which get no positions, are judged by the places of what they saw.
 //!
-//! Deliberately absent: the retained values some begin with; see `retained`.
+//! Deliberately absent: the retained values with which some begin; see `retained`.
 
 use super::story::{Life, Log, Story, NO_LOG};
 use super::Findings;
@@ -24,7 +24,7 @@ pub(super) fn check(story: &Story) -> Findings {
     found
 }
 
-/// Positions only rise within a connection. Also of those who read the whole log.
+/// Positions only rise within a connection, also for consumers that read the whole log.
 fn rises(life: &Life, found: &mut Findings) {
     let mut last = life.asked.after;
     for (_, event) in &life.seen {
@@ -70,13 +70,14 @@ fn runs(name: &str, life: &Life, log: &Log, found: &mut Findings) {
             )
         });
         if !same {
-            // One gap puts everything behind it in the wrong place.
+            // One gap shifts everything after it.
             return;
         }
     }
 }
 
-/// A subscription without a place shows at least all that is published after it was granted, up to what it saw last.
+/// A subscription without a place shows at least everything published after it was granted, up to the last event it
+/// saw.
 fn misses_nothing(name: &str, life: &Life, story: &Story, log: &Log, found: &mut Findings) {
     let (Some(granted), None, Some((_, first))) =
         (life.granted, life.asked.after, life.seen.first())
@@ -98,12 +99,12 @@ fn misses_nothing(name: &str, life: &Life, story: &Story, log: &Log, found: &mut
     }
 }
 
-/// A connection with a place goes on right behind what the one before saw last.
+/// A connection with a place continues right after the last event of the one before.
 fn resumes(name: &str, lives: &[Life], log: &Log, found: &mut Findings) {
     let mut last: Option<u64> = None;
     for life in lives.iter().filter(|life| !life.asked.drain && life.asked.mode == Mode::Events) {
         if life.asked.after.is_none() {
-            // It began anew, wherever the log was by then.
+            // It started over, at the log's current tail.
             last = None;
         }
         let positions = || life.seen.iter().filter_map(|(_, event)| event.position);

@@ -1,8 +1,8 @@
-//! Once all faults are over, every node serves again, and all come to the same.
+//! Once all faults are over, every node serves again, and all come to the same state.
 //!
-//! Invariant: a node whose disk was damaged and that refuses to go on with it is lost, and nothing is asked of it.
+//! Invariant: a node that refuses to continue with a damaged disk is lost, and nothing is required of it.
 //!
-//! Deliberately absent: how fast; only that it is within [`LIMIT`].
+//! Deliberately absent: how fast, beyond [`LIMIT`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,10 @@ use super::Findings;
 use crate::node::Role;
 use crate::op::Mode;
 
-/// Nanoseconds a healed cluster may take until each node acknowledges again.
+/// Nanoseconds until each node of a healed cluster acknowledges again.
 const LIMIT: u64 = 60_000_000_000;
 
-/// The last part of the topics that are published to once all is healed.
+/// The last part of the topics that are published to once everything is healed.
 pub const MARK: &str = "mark";
 
 pub(super) fn check(story: &Story) -> Findings {
@@ -53,7 +53,7 @@ fn serves(story: &Story, healed: Moment, entries: &BTreeSet<u64>, found: &mut Fi
     }
 }
 
-/// Every node shows all it has: an entry that says that it serves and can't show the log does not.
+/// Every node shows everything it has: an entry that says that it serves but can't show the log is wrong.
 fn shows(story: &Story, entries: &BTreeSet<u64>, storages: &BTreeSet<u64>, found: &mut Findings) {
     for node in entries {
         found.expect(story.drains().any(|(of, _)| of == *node), || {
@@ -67,7 +67,7 @@ fn shows(story: &Story, entries: &BTreeSet<u64>, storages: &BTreeSet<u64>, found
     }
 }
 
-/// Consumers that stayed see what was published once all was healed.
+/// Consumers that stayed see what was published after healing.
 fn caught_up(story: &Story, healed: Moment, found: &mut Findings) {
     let marks: Vec<_> = (story.publishes.iter())
         .filter(|publish| publish.at > healed && publish.fate.ok().is_some())
@@ -88,7 +88,7 @@ fn caught_up(story: &Story, healed: Moment, found: &mut Findings) {
     }
 }
 
-/// What nodes make of the log is equal wherever two were seen at one slot, and all were seen at one.
+/// The nodes' states are equal wherever two were seen at one slot, and all were seen at one.
 fn same_state(story: &Story, nodes: &BTreeSet<u64>, found: &mut Findings) {
     let mut at: BTreeMap<u64, BTreeMap<u64, &str>> = BTreeMap::new();
     for state in &story.states {

@@ -1,6 +1,7 @@
-//! Did the run show what it was made for? A run without its faults, or without operations during them, proves nothing.
+//! Did the run show what it was made for? A run without its faults, or without operations during them, proves
+//! nothing.
 //!
-//! Invariant: what is wrong here is wrong with the run, not with the cluster.
+//! Invariant: a problem found here is the run's, not the cluster's.
 //!
 //! Deliberately absent: how hard a run was beyond that.
 
@@ -12,11 +13,11 @@ use crate::nemesis::schedule;
 use crate::node::Role;
 use crate::op::{Mode, Plan};
 
-/// Acknowledged publishes a run needs, in all and while a fault was at work.
+/// Acknowledged publishes that a run needs, in all and during faults.
 const ACKNOWLEDGED: usize = 100;
 const MEANWHILE: usize = 20;
 
-/// Of each thing a workload is for.
+/// Needed of each thing that a workload is for.
 const EACH: usize = 5;
 
 pub(super) fn check(story: &Story) -> Findings {
@@ -55,7 +56,7 @@ pub(super) fn check(story: &Story) -> Findings {
     found
 }
 
-/// Where roles are split, nodes of each were hit that these nemeses hit.
+/// With split roles, nodes of each role were hit that these nemeses can hit.
 fn every_role(story: &Story, plan: &Plan, found: &mut Findings) {
     let aimed: BTreeSet<Role> = (plan.nemeses.iter())
         .filter(|_| plan.layout.is_split())
@@ -70,14 +71,14 @@ fn every_role(story: &Story, plan: &Plan, found: &mut Findings) {
     }
 }
 
-/// A disk that its node refuses after it was damaged is missing for the rest of the run.
+/// A damaged disk that its node refuses is missing for the rest of the run.
 fn is_for_good(story: &Story, fault: &Fault) -> bool {
     let lost = story.healed.iter().flat_map(|(_, healed)| &healed.lost);
     fault.blow.nemesis == "corrupt"
         && fault.blow.nodes.iter().any(|node| lost.clone().any(|l| l == node))
 }
 
-/// What a workload has to have done, and how often it was.
+/// What a workload has to have done, and how often it did.
 fn done(story: &Story, workload: &str) -> Vec<(&'static str, usize)> {
     let acknowledged =
         |f: &str| story.publishes.iter().filter(|p| p.f == f && p.fate.ok().is_some()).count();

@@ -1,6 +1,6 @@
-//! Good histories pass, and each kind of damage done to one at random is seen by the check that is there for it.
+//! Good histories pass, and each kind of random damage to one is found by the check for it.
 //!
-//! Invariant: a damage changes what a cluster said, never what was asked of it, and is one that no correct cluster
+//! Invariant: a damage changes a cluster's answers, never the questions, and in a way that no correct cluster
 //! explains.
 //!
 //! Deliberately absent: damage that several checks may explain in different ways; `bad` has those by hand.
@@ -29,7 +29,7 @@ const HISTORIES: u64 = 1_000;
 
 type Damage = fn(&mut Vec<Op>, &mut Dice) -> Option<()>;
 
-/// Each kind: what is done, and the check that must see it.
+/// Each kind: the damage, and the check that must find it.
 const KINDS: [(&str, &str, Damage); 35] = [
     ("an acknowledged event is lost", "loss", lose),
     ("an event nobody published", "phantom", invent),
@@ -141,7 +141,7 @@ fn each_role_owes_its_own() {
         op.index = index as u64;
     }
     assert_eq!(red(&ops).0, ["convergence"]);
-    // A sync node has nothing to show; but of a made-up run's nodes, only the second is hit.
+    // A sync node has nothing to show; but only the second node of an invented run is hit.
     ops[0].value["layout"] = json!(Layout::split(1, 1, 1).unwrap());
     let (red_of_split, outcome, told) = red(&ops);
     assert_eq!((red_of_split, outcome), (vec!["coverage"], Outcome::Inconclusive), "{told}");
@@ -171,7 +171,7 @@ fn events(op: &mut Op) -> &mut Vec<Value> {
     op.value["events"].as_array_mut().unwrap()
 }
 
-/// Changes what all nodes show of the log.
+/// Changes all nodes' logs.
 fn in_logs(ops: &mut [Op], change: impl Fn(&mut Vec<Value>)) {
     ops.iter_mut().filter(|op| is_drain(op)).for_each(|op| change(events(op)));
 }
@@ -258,7 +258,7 @@ fn repeat_segment(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     Some(())
 }
 
-/// Consumers' polls with so many events at least, none of them retained values.
+/// Consumers' polls with at least so many events, none of them retained values.
 fn polls(ops: &[Op], least: usize) -> Vec<usize> {
     let live = |op: &Op| op.f == "poll" && op.kind == Kind::Ok && !is_drain(op);
     let plain =
@@ -297,7 +297,7 @@ fn swap(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     Some(())
 }
 
-/// Two acknowledged publishes, the first with the smaller position and answered before the second was asked.
+/// Two acknowledged publishes, the first with the smaller position and answered before the second began.
 fn pair(ops: &[Op], dice: &mut Dice, same_session: bool) -> Option<(usize, usize)> {
     for _ in 0..200 {
         let (one, other) =
@@ -330,7 +330,7 @@ fn reorder(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
 
 fn overtake(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     let (one, other) = pair(ops, dice, false)?;
-    // The second was asked and answered before the first was asked.
+    // The second was asked and answered before the first began.
     let answer = ops.remove(other);
     let question = ops.remove(asked_at(ops, &answer, other));
     let place = asked(ops, one);
@@ -346,7 +346,7 @@ fn asked_at(ops: &[Op], answer: &Op, before: usize) -> usize {
 fn stale(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     let at = pick(&lines(ops, |op| op.f == "read" && op.kind == Kind::Ok), dice)?;
     let (topic, asked) = (ops[at].value["topic"].clone(), asked(ops, at));
-    // Values that had been replaced, and the replacement acknowledged, before the read began.
+    // Values whose replacement was acknowledged before the read began.
     let written: Vec<&Value> = (ops[..asked].iter())
         .filter(|op| op.kind == Kind::Ok && op.value["topic"] == topic && op.f != "read")
         .map(|op| &op.value)
@@ -371,7 +371,7 @@ fn misfit(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     Some(())
 }
 
-/// Takes the deletion behind a grant out of the log, or puts one there.
+/// Removes the deletion after a grant from the log, or inserts one.
 fn grant(ops: &[Op], dice: &mut Dice) -> Option<(Value, u64)> {
     let at = acknowledged(ops, "acquire", dice)?;
     Some((ops[at].value["session"].clone(), ops[at].value["position"].as_u64()?))
@@ -393,7 +393,7 @@ fn old_token(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     }
     let at = 1 + dice.below(uses.len() as u64 - 1) as usize;
     let (early, late) = (uses[at - 1], uses[at]);
-    // The earlier holder comes again, behind the later one.
+    // The earlier holder comes again, after the later one.
     let again: Vec<Op> = [asked(ops, early), early].map(|place| ops[place].clone()).to_vec();
     for (place, op) in again.into_iter().enumerate() {
         ops.insert(late + 1 + place, op);
@@ -407,7 +407,7 @@ fn steal(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     let log = ops.iter_mut().find(|op| is_drain(op)).map(events)?.clone();
     let place = log.iter().position(|event| event[0] == released)?;
     let before = log[place - 1][0].as_u64()?;
-    // Somebody took the lock away before its holder gave it back, where there is a position between.
+    // Someone took the lock before its holder freed it, if there is a position between.
     (before + 1 < released).then_some(())?;
     in_logs(ops, |log| log.insert(place, json!([released - 1, "lock.a", "", false])));
     Some(())
@@ -422,7 +422,7 @@ fn joins(ops: &[Op]) -> Vec<usize> {
 }
 
 fn forget(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
-    // A value that was left out could have been the first one ever, if all were published later.
+    // A missing value could have been the very first one, if all were published later.
     let places: Vec<usize> =
         joins(ops).into_iter().filter(|at| ops[*at].value["events"][1] != json!(null)).collect();
     let at = pick(&places, dice)?;
@@ -443,7 +443,7 @@ fn gap(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
         let some = op.value["events"].as_array().is_some_and(|events| events.len() > 2);
         op.f == "poll" && op.value["consumer"] == consumer && some
     })?;
-    // Without the first one, the values could be those of a position later.
+    // Without the first one, the values could be those of a later position.
     events(&mut ops[next]).remove(1);
     Some(())
 }

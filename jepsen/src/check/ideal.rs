@@ -1,9 +1,9 @@
-//! Histories of a cluster that does everything right, made up from a seed.
+//! Histories of a cluster that does everything right, invented from a seed.
 //!
 //! Invariant: one log explains every answer. Each operation takes effect at one moment between its beginning and its
-//! end, or never, if nobody was told that it did.
+//! end, or never if nobody was told that it did.
 //!
-//! Deliberately absent: time. Each line is [`STEP`] behind the one before.
+//! Deliberately absent: time. Each line is [`STEP`] after the one before.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,7 +14,7 @@ use crate::dice::Dice;
 use crate::layout::Layout;
 use crate::op::{Kind, Op, Process};
 
-/// Steps of a made-up run before it comes to its end.
+/// Steps of an invented run before it ends.
 const STEPS: usize = 1_000;
 
 /// Nanoseconds between two lines.
@@ -25,7 +25,7 @@ const NODES: u64 = 3;
 /// Consumers; every other one begins with retained values.
 const READERS: usize = 12;
 
-/// An operation on its way.
+/// A pending operation.
 struct Under {
     process: u64,
     f: &'static str,
@@ -38,7 +38,7 @@ struct Reader {
     life: u64,
     wamp: bool,
     state: bool,
-    /// Where it is in the log.
+    /// Its place in the log.
     at: usize,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct World {
     pub(super) keepers: Vec<Keeper>,
     /// The session that holds the lock, or waits for it.
     lock: Option<String>,
-    /// Sessions with a will: topic, the value that is to come, and whether a goodbye makes it void.
+    /// Sessions with a will: topic, the expected value, and whether a goodbye drops it.
     wills: Vec<(String, String, String, bool)>,
 }
 
@@ -119,7 +119,7 @@ impl World {
     }
 
     fn append(&mut self, dice: &mut Dice, topic: &str, id: &str, retain: bool) -> u64 {
-        // Positions between are those of events that no client sees.
+        // Positions in between belong to events that no client sees.
         self.position += 1 + dice.below(2);
         self.log.push((self.position, topic.to_owned(), id.to_owned()));
         if retain {
@@ -192,7 +192,7 @@ impl World {
         }
     }
 
-    /// A holder comes, uses what the lock protects, and goes in one way or the other.
+    /// A holder comes, uses the protected resource, and leaves in one way or another.
     fn lock(&mut self, dice: &mut Dice) {
         let Some(session) = self.lock.take() else {
             let session = format!("h{}", self.ops.len());
@@ -249,7 +249,7 @@ impl World {
         }
     }
 
-    /// The session that left a will last is over.
+    /// The session that left the last will is over.
     fn die(&mut self, dice: &mut Dice) {
         let Some((session, topic, will, voids)) = self.wills.pop() else { return };
         let clean = voids && dice.chance(0.8);
@@ -259,7 +259,7 @@ impl World {
         }
     }
 
-    /// The oldest operation of one session happens.
+    /// The oldest operation of one session takes effect.
     fn take_effect(&mut self, dice: &mut Dice) {
         let Some(first) = self.begun.pop_front() else { return };
         let Under { process, f, mut value } = first;

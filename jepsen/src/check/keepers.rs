@@ -1,6 +1,6 @@
-//! The part of made-up histories that is about MQTT sessions which outlive their connections.
+//! The part of invented histories about MQTT sessions that outlive their connections.
 //!
-//! Invariant: as in `ideal`. What a client acknowledged comes again only where its connection broke, and is marked.
+//! Invariant: as in `ideal`. An acknowledged event comes again only if its connection broke, and is marked.
 //!
 //! Deliberately absent: connections that are taken over.
 
@@ -19,9 +19,9 @@ pub(super) struct Keeper {
     name: String,
     life: u64,
     attached: bool,
-    /// Where its session is in the log.
+    /// Its session's place in the log.
     at: usize,
-    /// What is not acknowledged, by its place in the log: the packet, and whether this connection has seen it.
+    /// Unacknowledged events, by their place in the log: the packet, and whether this connection has seen it.
     held: BTreeMap<usize, (u16, bool)>,
     /// What was acknowledged on this connection.
     acknowledged: Vec<(usize, u16)>,
@@ -116,7 +116,7 @@ fn leave(world: &mut World, one: usize, dice: &mut Dice) {
     let keeper = &mut world.keepers[one];
     keeper.attached = false;
     if !goodbye && dice.chance(0.5) {
-        // Its node had no time to say what was acknowledged.
+        // Its node had no time to report the acknowledgements.
         let lost = std::mem::take(&mut keeper.acknowledged);
         keeper.held.extend(lost.into_iter().map(|(place, packet)| (place, (packet, false))));
     }

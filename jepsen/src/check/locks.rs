@@ -1,8 +1,8 @@
 //! A lock has one holder at a time, and a later holder has a larger token.
 //!
-//! Invariant: judged by the log, by what the protected resource let in, and by nobody's clock.
+//! Invariant: judged by the log and by what the protected resource accepted, and by no clock.
 //!
-//! Deliberately absent: fairness. Where a waiting publish stood in line is not shown to clients.
+//! Deliberately absent: fairness. Clients do not see a waiting publish's place in line.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,7 +21,7 @@ pub(super) fn check(story: &Story) -> Findings {
     found
 }
 
-/// Between two grants the lock was given back: by its holder, or by the end of its session.
+/// Between two grants the lock was freed: by its holder, or by the end of its session.
 fn one_holder(story: &Story, log: &Log, found: &mut Findings) {
     let grants: HashMap<&str, &Asked<Publish>> = (story.publishes.iter())
         .filter(|publish| publish.f == "acquire")
@@ -56,7 +56,7 @@ fn one_holder(story: &Story, log: &Log, found: &mut Findings) {
             };
             mine && fits && publish.what.topic == topic && publish.at > holder.at
         });
-        // Then its session had ended, and does nothing any more.
+        // Then its session had ended, and does nothing afterwards.
         let last = last_of.get(session).copied().unwrap_or_default();
         found.expect(gave_back || last < position, || {
             format!(
@@ -79,7 +79,7 @@ fn last_positions<'a>(story: &'a Story, log: &Log) -> HashMap<&'a str, u64> {
     last
 }
 
-/// What the lock protects let in: tokens that were granted, never a smaller one after a larger one.
+/// What the protected resource accepted: granted tokens, never a smaller one after a larger one.
 fn resource(story: &Story, found: &mut Findings) {
     let mut granted: HashMap<(&str, u64), &str> = HashMap::new();
     for publish in story.publishes.iter().filter(|publish| publish.f == "acquire") {

@@ -1,4 +1,4 @@
-//! What was acknowledged is there, and what is there was published.
+//! Acknowledged events are there, and all events that are there were published.
 //!
 //! Invariant: an unknown outcome is right either way.
 //!
@@ -41,7 +41,7 @@ pub(super) fn lost(story: &Story) -> Findings {
     found
 }
 
-/// Every event that anybody saw was published to that topic before, and not refused.
+/// Every event that a client saw was published to that topic before, and not refused.
 pub(super) fn phantom(story: &Story) -> Findings {
     let mut found = Findings::default();
     let by_id = story.by_id();

@@ -1,6 +1,6 @@
 //! The order itself, as every node shows it to its operators: slots, positions, segments.
 //!
-//! Invariant: all is judged from the rows, not from what the program says of them.
+//! Invariant: everything is judged from the rows, not from what the program says about them.
 //!
 //! Deliberately absent: the events in the segments.
 
@@ -22,7 +22,7 @@ pub(super) fn check(story: &Story) -> Findings {
     for &(node, rows) in &whole {
         alone(node, rows, &mut found);
         for (mine, theirs) in reference.iter().zip(rows) {
-            // A body that can't be read is for the node's operator; that it differs is for us.
+            // An unreadable body concerns the node's operator; a different one concerns us.
             let same = Row { body: None, ..mine.clone() } == Row { body: None, ..theirs.clone() };
             found.expect(same, || {
                 format!(
@@ -32,7 +32,7 @@ pub(super) fn check(story: &Story) -> Findings {
             });
         }
     }
-    // What entries were told must lie where the order has events.
+    // Positions that entries reported must be where the order has events.
     let end = reference.last().map_or(1, |row| row.base + row.count);
     for publish in &story.publishes {
         if let Some(position) = publish.fate.ok().and_then(|(_, answer)| answer.position) {
@@ -47,7 +47,7 @@ pub(super) fn check(story: &Story) -> Findings {
     found
 }
 
-/// What one node's rows have to be by themselves.
+/// Checks one node's rows by themselves.
 fn alone(node: u64, rows: &[Row], found: &mut Findings) {
     let mut segments: HashMap<(u64, u64, u64), u64> = HashMap::new();
     // The open incarnation of each entry, and its last segment's number.

@@ -1,8 +1,9 @@
 //! The order of publishes: each session's own, and that of real time.
 //!
-//! Invariant: publishes that wait in line stand where their turn came, so they have no place in a session's own order.
+//! Invariant: publishes that wait in line are placed when their turn comes, so they have no place in a session's own
+//! order.
 //!
-//! Deliberately absent: what consumers see of it; they are compared with the log.
+//! Deliberately absent: what consumers see; they are compared with the log.
 
 use std::collections::HashMap;
 
@@ -30,11 +31,11 @@ pub(super) fn own_order(story: &Story) -> Findings {
     found
 }
 
-/// What was published after something was acknowledged stands behind it, whoever published it.
+/// What is published after an acknowledgement comes after it in the log, whoever published it.
 pub(super) fn real_time(story: &Story) -> Findings {
     let Some(log) = story.log() else { return Findings::blind(NO_LOG) };
     let mut found = Findings::default();
-    // The acknowledgements in their order, each with the furthest position that was known by then.
+    // The acknowledgements in their order, each with the largest position known by then.
     let mut known: Vec<(u64, u64, &str)> = Vec::new();
     for publish in &story.publishes {
         if let (Some((at, _)), Some(position)) = (publish.fate.ok(), log.position_of(publish)) {

@@ -1,12 +1,12 @@
 //! Retained values as registers: is there one moment for each operation, within its time, that explains all answers?
 //!
-//! The log gives the order of what was written, so nothing has to be searched. Each write gets the earliest moment that
-//! is behind the one before it, its own beginning, and the reads of the value before; a read gets the earliest moment at
-//! which its value stood. Earlier is never worse for what follows, so an operation that comes too late this way comes
-//! too late in every other.
+//! The log gives the order of the writes, so no search is needed. Each write gets the earliest moment that is after
+//! the write before it, after its own beginning, and after the reads of the previous value. A read gets the earliest
+//! moment at which its value held. Earlier is never worse for later operations, so an operation that comes too late
+//! this way comes too late in every other.
 //!
-//! Invariant: exact for writes, compare-and-sets that succeeded, and reads of values. Refused compare-and-sets and
-//! reads of nothing are looked at one by one: each must have had a moment, though two of them may have needed the same.
+//! Invariant: exact for writes, successful compare-and-sets, and reads of values. Refused compare-and-sets and empty
+//! reads are checked one by one: each must have had a moment, although two of them may have needed the same one.
 //!
 //! Deliberately absent: reads that may be stale; those are consumers.
 
@@ -16,7 +16,7 @@ use super::story::{Asked, Fate, Story, NO_LOG};
 use super::Findings;
 use crate::op::Publish;
 
-/// A value's time in the register.
+/// The time that a value was in the register.
 struct Reign<'a> {
     id: &'a str,
     write: Option<&'a Asked<Publish>>,
@@ -78,7 +78,7 @@ impl<'a> Reign<'a> {
     }
 }
 
-/// Gives each read of a value to the value.
+/// Assigns each read to the value it saw.
 fn assign(story: &Story, topic: &str, register: &mut [Reign], found: &mut Findings) {
     let places: HashMap<&str, usize> =
         register.iter().enumerate().map(|(place, reign)| (reign.id, place)).collect();
@@ -96,7 +96,7 @@ fn assign(story: &Story, topic: &str, register: &mut [Reign], found: &mut Findin
     }
 }
 
-/// A read that began too late pushes the next write behind its own end: both are told by the write.
+/// A read that began too late pushes the next write past its own end: the write reports both.
 fn forward(topic: &str, register: &mut [Reign], found: &mut Findings) {
     let mut now = 0;
     for reign in register {
@@ -130,9 +130,9 @@ fn backward(register: &mut [Reign]) {
     }
 }
 
-/// Operations that need a moment in which a value did, or did not, stand.
+/// Operations that need a moment in which a value did, or did not, hold.
 fn others(story: &Story, topic: &str, register: &[Reign], found: &mut Findings) {
-    // From the latest moment at which a value began to the earliest at which it ended, it surely stood.
+    // From the latest moment at which a value began to the earliest at which it ended, it certainly held.
     let surely = |place: usize| {
         let end = register.get(place + 1).map_or(u64::MAX, |next| next.earliest);
         let begin = if place == 0 { 0 } else { register[place].latest };

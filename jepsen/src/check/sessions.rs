@@ -1,11 +1,11 @@
-//! An MQTT session that outlives its connections: nothing is missed while its client is away, and what comes again is
-//! marked.
+//! An MQTT session that outlives its connections: it misses nothing while its client is away, and marks what comes
+//! again.
 //!
-//! The log gives the order. Within a connection events only come in that order, and over all connections everything
-//! comes that is behind the first one, unless the client had acknowledged it before.
+//! The log gives the order. Within a connection events come only in that order, and over all connections everything
+//! after the first one comes, unless the client had acknowledged it before.
 //!
-//! Invariant: an acknowledgement that was sent may have been lost with its connection. Only where a client said goodbye,
-//! saw the node close the connection, and nothing was hurt until it was back, must what it acknowledged stay away.
+//! Invariant: an acknowledgement that was sent may have been lost with its connection. Acknowledged events must stay
+//! away only if the client said goodbye, saw the node close the connection, and no fault happened until it was back.
 //!
 //! Deliberately absent: sessions that expire or are ended by a clean one.
 
@@ -16,7 +16,7 @@ use super::story::{Log, Moment, Sitting, Story, NO_LOG};
 use super::Findings;
 use crate::op::{Heard, Pattern};
 
-/// Nanoseconds behind a fault in which a node may be late with its word of what was acknowledged.
+/// Nanoseconds after a fault in which a node may report acknowledgements late.
 pub(super) const SHAKEN: u64 = 4_000_000_000;
 
 pub(super) fn check(story: &Story) -> Findings {
@@ -43,7 +43,7 @@ pub(super) fn check(story: &Story) -> Findings {
     found
 }
 
-/// A session is found wherever its client was let in before, and only where it tried to come in.
+/// A session is found wherever its client was admitted before, and only if it tried to connect.
 fn is_found(client: &str, sittings: &[Sitting], found: &mut Findings) {
     let mut known = false;
     for (place, sitting) in sittings.iter().enumerate() {
@@ -59,7 +59,7 @@ fn is_found(client: &str, sittings: &[Sitting], found: &mut Findings) {
     }
 }
 
-/// Whether all that was acknowledged in the one is known for certain when the other begins.
+/// Whether everything acknowledged in the first is certainly known when the second begins.
 fn is_orderly(story: &Story, before: &Sitting, next: &Sitting) -> bool {
     let (Some((left, leave)), Some((back, _))) = (&before.left, &next.granted) else {
         return false;
@@ -70,7 +70,7 @@ fn is_orderly(story: &Story, before: &Sitting, next: &Sitting) -> bool {
 /// How far a client has come.
 struct Reading<'a> {
     client: &'a str,
-    /// Events that are for it, in their order, and where each is.
+    /// Events that are for it, in order, with their places.
     events: Vec<&'a str>,
     places: HashMap<&'a str, usize>,
     /// The first that it must see, if any is known.
@@ -100,7 +100,7 @@ impl<'a> Reading<'a> {
         Self { client, events, places, first, done, seen: HashMap::new() }
     }
 
-    /// One connection; `orderly` is the one before, where it ended so that nothing is in doubt.
+    /// One connection; `orderly` is the one before, if it ended without doubt.
     fn sit(&mut self, sitting: &'a Sitting, orderly: Option<&Sitting>, found: &mut Findings) {
         let settled: HashSet<&str> =
             orderly.iter().flat_map(|before| &before.acknowledged).map(String::as_str).collect();
@@ -137,7 +137,7 @@ impl<'a> Reading<'a> {
         place: usize,
         found: &mut Findings,
     ) {
-        // What it sees first of all says where its filter begins, if that is not known to be earlier.
+        // The first event it sees shows where its filter begins, unless that is known to be earlier.
         let first = *self.first.get_or_insert(place);
         let from = last.map_or(first, |last| last + 1);
         let skipped = (from..place).find(|at| !self.done[*at]);
@@ -178,7 +178,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// In the end it has seen what was published once all was healed.
+    /// In the end it has seen what was published after healing.
     fn ends(&self, story: &Story, pattern: &Pattern, found: &mut Findings) {
         let Some((healed, _)) = story.healed else { return };
         for publish in story.publishes.iter().filter(|publish| publish.at > healed) {

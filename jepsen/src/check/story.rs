@@ -1,4 +1,4 @@
-//! The history in the checks' words: operations with their outcomes, consumers with what they saw, and the log.
+//! The history in the checks' terms: operations with their outcomes, consumers with what they saw, and the log.
 //!
 //! Invariant: an answer belongs to the operation its process had open. A history that breaks the rules of
 //! [`crate::op`] is refused, not judged.
@@ -21,12 +21,12 @@ pub struct Moment {
     pub time: u64,
 }
 
-/// What became of an operation.
+/// The outcome of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate<T> {
     Ok(Moment, T),
     Failed(Moment, T),
-    /// Nobody knows; with what the client said last, if it could.
+    /// Unknown; with the client's last note, if there is one.
     Unknown(Option<T>),
 }
 
@@ -46,7 +46,7 @@ pub struct Asked<T> {
     pub at: Moment,
     pub what: T,
     pub fate: Fate<T>,
-    /// When the client wrote down what it knew of that, if it could.
+    /// When the client recorded its outcome, if it could.
     pub told: Option<Moment>,
 }
 
@@ -66,7 +66,7 @@ pub struct Life {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sitting {
     pub asked: Attach,
-    /// When the node let it in, and whether it had found the session.
+    /// When the node admitted it, and whether it had found the session.
     pub granted: Option<(Moment, bool)>,
     pub filter: Option<Filtered>,
     pub heard: Vec<(Moment, Heard)>,
@@ -84,7 +84,7 @@ pub struct Filtered {
     pub granted: Option<Moment>,
 }
 
-/// A blow, from before its beginning to its end.
+/// A fault, from before its beginning to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     pub blow: Blow,
@@ -92,7 +92,7 @@ pub struct Fault {
     pub struck: Moment,
     /// When it was proved; never, if it failed.
     pub from: Option<Moment>,
-    /// When it was over. What was done of one that failed was undone.
+    /// When it was over. The effects of a failed one were undone.
     pub to: Option<Moment>,
 }
 
@@ -112,13 +112,13 @@ pub struct Story {
     pub invocations: Vec<(Moment, Invoked)>,
     pub sittings: BTreeMap<String, Vec<Sitting>>,
     pub ends: BTreeMap<String, (Moment, End)>,
-    /// Rows of the order by node, and whether they are all.
+    /// Rows of the order by node, and whether they are complete.
     pub orders: BTreeMap<u64, (Vec<Row>, bool)>,
     pub states: Vec<State>,
     pub faults: Vec<Fault>,
     /// Nodes that ended without a reason.
     pub died: Vec<Died>,
-    /// Nodes that acknowledged nothing once all was healed, and what they had to say.
+    /// Nodes that acknowledged nothing after healing, and what they said.
     pub silent: Vec<Died>,
     pub healed: Option<(Moment, Healed)>,
 }
@@ -196,7 +196,7 @@ impl Story {
         Ok(())
     }
 
-    /// What a client says without having asked.
+    /// A client's note, without an operation.
     fn note(&mut self, op: &Op) -> Result<()> {
         match op.f.as_str() {
             "end" => {
@@ -284,14 +284,14 @@ impl Story {
         lives.filter(|life| life.asked.drain && life.ended).map(|life| (life.asked.node, life))
     }
 
-    /// The log as the first node that showed all of it has it. The others are compared with it by `positions`.
+    /// The log of the first node that showed all of it. `positions` compares the others with it.
     #[must_use]
     pub fn log(&self) -> Option<Log<'_>> {
         let (_, life) = self.drains().next()?;
         Some(Log::new(life.seen.iter().map(|(_, event)| event)))
     }
 
-    /// Whether anything was done to the cluster between two moments, or so many nanoseconds before the first.
+    /// Whether there was a fault between two moments, or so many nanoseconds before the first.
     #[must_use]
     pub fn is_hurt(&self, from: Moment, to: Moment, after: u64) -> bool {
         self.faults.iter().any(|fault| {
@@ -323,11 +323,11 @@ fn pair<T: for<'a> serde::Deserialize<'a>>(asked: &Op, answer: &Op) -> Result<As
     Ok(Asked { f: asked.f.clone(), at: moment(asked), what: asked.read()?, fate, told })
 }
 
-/// What stands in the log.
+/// The contents of the log.
 #[derive(Debug)]
 pub struct Log<'a> {
     pub events: Vec<&'a Event>,
-    /// Where each id stands in `events`, the first time.
+    /// The first place of each id in `events`.
     pub places: HashMap<&'a str, usize>,
 }
 
@@ -349,7 +349,7 @@ impl<'a> Log<'a> {
         self.events[*self.places.get(id)?].position
     }
 
-    /// Where a publish stands: where its id is, or, of a deletion, where it was said to be.
+    /// A publish's place: where its id is, or, for a deletion, the reported position.
     #[must_use]
     pub fn position_of(&self, publish: &Asked<Publish>) -> Option<u64> {
         if publish.what.id.is_empty() {

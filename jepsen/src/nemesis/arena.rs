@@ -1,9 +1,9 @@
-//! The cluster as the nemesis sees it: who is down, frozen or cut off, and why.
+//! The nemesis's view of the cluster: which nodes are down, frozen or cut off, and why.
 //!
-//! Invariant: a fault ends by what began it. A node is started by whoever took it down, and only if nobody else keeps
-//! it down.
+//! Invariant: whatever began a fault ends it. A node is started by the fault that took it down, and only if no other
+//! fault keeps it down.
 //!
-//! Deliberately absent: when; see `schedule`.
+//! Deliberately absent: the timing; see `schedule`.
 
 mod ways;
 
@@ -28,25 +28,25 @@ use crate::op::{Blow, Died};
 use crate::wait::{until, within};
 use crate::Cluster;
 
-/// How far off a clock is that was never set: 400 days, in milliseconds.
+/// The error of a clock that was never set: 400 days, in milliseconds.
 const FAR_OFF: i64 = 400 * 86_400_000;
 
-/// How long a node that is told to obey has to say that it does.
+/// Time limit for a node to confirm that it obeys.
 pub const ARMED: Duration = Duration::from_secs(20);
 
-/// How long a node that was stopped may take to serve again before the next is stopped.
+/// Time limit for a stopped node to serve again, before the next is stopped.
 const SERVES: Duration = Duration::from_secs(30);
 
-/// How old a stale block is at least.
+/// The least age of a stale block.
 const STALE: Duration = Duration::from_secs(1);
 
-/// How often a node that crashes is started again.
+/// How often a node that crashes is restarted.
 const DEATHS: usize = 3;
 
-/// How long a leader may take to be named.
+/// Time limit for naming the leader.
 const NAMED: Duration = Duration::from_millis(500);
 
-/// The folder beside a node's data in which it is told what goes wrong.
+/// The folder beside a node's data that tells it what goes wrong.
 pub const FAULTS: &str = "faults";
 
 /// A fault at work.
@@ -56,7 +56,7 @@ struct Active {
     /// Links that were cut, and those that are bad.
     cuts: Vec<(u64, u64)>,
     bad: Vec<(u64, u64)>,
-    /// Clients that are a burden.
+    /// Clients that put a load on nodes.
     clients: Vec<Client>,
 }
 
@@ -68,13 +68,13 @@ pub struct Arena {
     layout: Layout,
     journal: Arc<Journal>,
     active: BTreeMap<u64, Active>,
-    /// Nodes that are down, and the faults that keep them so.
+    /// Nodes that are down, and the faults that keep them down.
     down: BTreeMap<u64, BTreeSet<u64>>,
-    /// What nodes are told that goes wrong, by node and file: a word a fault.
+    /// The nodes' orders for what goes wrong, by node and file: one word per fault.
     orders: BTreeMap<(u64, &'static str), BTreeMap<u64, String>>,
     /// Nodes whose disks were damaged.
     damaged: BTreeSet<u64>,
-    /// Those of them that refuse to go on with it.
+    /// Damaged nodes that refuse to continue.
     pub lost: BTreeSet<u64>,
     /// How often each node ended without a reason.
     deaths: BTreeMap<u64, usize>,
@@ -108,14 +108,14 @@ impl Arena {
         self.cluster.nodes().iter().map(|node| node.id).collect()
     }
 
-    /// Nodes that run and can be hurt.
+    /// Nodes that run and can be hit.
     fn standing(&self) -> Vec<u64> {
         let stands =
             |id: &u64| !self.down.contains_key(id) && !self.lost.contains(id) && !self.is_dead(*id);
         self.ids().into_iter().filter(stands).collect()
     }
 
-    /// Deals a blow; gives its number, to end it by.
+    /// Injects a fault; returns its number, which ends it.
     pub async fn strike(&mut self, planned: &Planned) -> Option<u64> {
         self.next += 1;
         let mut dice = Dice::new(planned.seed);
@@ -143,7 +143,7 @@ impl Arena {
                     "    failed: {} {}: {}",
                     active.blow.nemesis, active.blow.how, active.blow.proof
                 );
-                // What was done of it is undone.
+                // Its effects are undone.
                 self.undo(&mut active).await;
                 self.journal.nemesis("failed", &active.blow);
                 None
@@ -151,7 +151,7 @@ impl Arena {
         }
     }
 
-    /// The nodes among which a blow is aimed.
+    /// The nodes that a fault can be aimed at.
     fn group(&self, planned: &Planned) -> Vec<u64> {
         let role = match planned.aim {
             Aim::Leader => Some(Role::Sync),
@@ -161,7 +161,7 @@ impl Arena {
         role.map_or_else(|| self.ids(), |role| self.layout.of(role).to_vec())
     }
 
-    /// Whom it hits. A blow that falls only once had better hit one that stands.
+    /// The nodes that it hits. A fault that happens only once should hit a running node.
     async fn aim(&self, planned: &Planned, dice: &mut Dice) -> Vec<u64> {
         let aim = planned.aim;
         let mut nodes = self.group(planned);
@@ -191,7 +191,7 @@ impl Arena {
         nodes
     }
 
-    /// The leader as the first node that answers names it.
+    /// The leader according to the first node that answers.
     async fn leader(&self) -> Option<u64> {
         for id in self.standing() {
             let named = within("a leader", NAMED, self.cluster.status(id)).await;
@@ -202,7 +202,7 @@ impl Arena {
         None
     }
 
-    /// How many clients each entry says it has.
+    /// The number of clients of each entry, as it reports.
     async fn sessions(&self) -> BTreeMap<u64, u64> {
         let mut sessions = BTreeMap::new();
         for id in self.standing() {
@@ -216,7 +216,7 @@ impl Arena {
         sessions
     }
 
-    /// Does it; gives what shows that it happened.
+    /// Does it; returns the proof that it happened.
     async fn hurt(
         &mut self,
         planned: &Planned,
@@ -271,8 +271,8 @@ impl Arena {
         Ok(proofs.join(", "))
     }
 
-    /// Two of three are frozen while the third loses its power and comes back, and then the two lose theirs: nobody may
-    /// make a cluster of its own out of what is left.
+    /// Two of three are frozen while the third loses power and comes back, then the two lose power: no node may form
+    /// a cluster of its own from what is left.
     async fn relay(&mut self, number: u64, nodes: &[u64], dice: &mut Dice) -> Result<String> {
         let mut nodes: Vec<u64> =
             self.standing().into_iter().filter(|node| nodes.contains(node)).collect();
@@ -292,8 +292,8 @@ impl Arena {
         nodes.map(|node| Entrance { wamp: node.wamp(), mqtt: node.mqtt() }).collect()
     }
 
-    /// Takes a node down, in one way or the other, and lets its disk rot meanwhile. A database that was closed is not
-    /// looked through when it is opened again; one that was not is.
+    /// Takes a node down, in one way or another, and damages its disk meanwhile. redb does not check a cleanly closed
+    /// database when it is opened again; it checks one that was not.
     async fn corrupt(
         &mut self,
         planned: &Planned,
@@ -317,7 +317,7 @@ impl Arena {
             self.take_down(active.blow.number, &[node]).await?
         };
         self.damaged.insert(node);
-        // Nothing has changed on the disk of one that was down.
+        // The disk of a node that was down has not changed.
         let kind = if stands { planned.kind } else { "bits" };
         Ok(format!("{down}; {}", damage::damage(&data, kind, dice)?))
     }
@@ -356,7 +356,7 @@ impl Arena {
         Ok(proofs.join(", "))
     }
 
-    /// Tells nodes what goes wrong with them, beside what does already.
+    /// Adds to the orders of what goes wrong with nodes.
     fn order(
         &mut self,
         number: u64,
@@ -424,7 +424,7 @@ impl Arena {
         }
     }
 
-    /// Looks after nodes that ended by themselves. One whose disk fails or was damaged may; any other has crashed.
+    /// Checks on nodes that ended by themselves. A failed or damaged disk is an excuse; any other node has crashed.
     pub async fn look(&mut self) {
         for id in self.standing() {
             let Err(error) = self.cluster.node_mut(id).check_alive() else { continue };
@@ -456,7 +456,7 @@ impl Arena {
         }
     }
 
-    /// Whether a node has crashed so often that it is left alone. Nothing is excused by that.
+    /// Whether a node has crashed so often that it is left alone. That excuses nothing.
     fn is_dead(&self, id: u64) -> bool {
         self.deaths.get(&id).is_some_and(|deaths| *deaths >= DEATHS)
     }
@@ -464,7 +464,7 @@ impl Arena {
     /// Ends all faults and waits until all nodes serve that can.
     ///
     /// # Errors
-    /// If a node does not say in time that it serves.
+    /// If a node does not report in time that it serves.
     pub async fn heal(&mut self, limit: Duration) -> Result<()> {
         for number in self.active.keys().copied().collect::<Vec<_>>() {
             self.relieve(number).await;
@@ -491,7 +491,7 @@ impl Arena {
     }
 }
 
-/// Of how a node ended: the first line, and the last that it wrote. Its whole log is kept beside.
+/// A summary of how a node ended: the first and the last line it wrote. Its whole log is kept as well.
 fn last_words(told: &str) -> String {
     let mut lines = told.lines().filter(|line| !line.trim().is_empty());
     let first = lines.next().unwrap_or_default();

@@ -1,8 +1,8 @@
-//! Clients that are a burden: many that connect at once, and some that ask for everything and read nothing.
+//! Clients that put a load on nodes: many that connect at once, and some that ask for everything and read nothing.
 //!
 //! Invariant: they publish nothing, and leave all at once, without a goodbye.
 //!
-//! Deliberately absent: what is in the way of other clients because of them; those write it down themselves.
+//! Deliberately absent: the effects on other clients, which record these themselves.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,10 +22,10 @@ use crate::wamp::Wamp;
 const STORM: usize = 200;
 const DEAF: usize = 4;
 
-/// How long a node may take to let one of them in.
+/// Time limit for a node to admit one of them.
 const OPEN: Duration = Duration::from_secs(3);
 
-/// Where clients of both protocols knock.
+/// A node's client ports.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entrance {
     pub(super) wamp: SocketAddr,

@@ -1,6 +1,6 @@
-//! What rots on a disk while its node is down.
+//! Damage to a disk while its node is down.
 //!
-//! Invariant: something of a database file is other than it was, and what, is said.
+//! Invariant: part of a database file differs from before, and the damage is reported.
 //!
 //! Deliberately absent: the small files beside the databases; a node whose identity is gone is a new node.
 
@@ -12,13 +12,13 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::dice::Dice;
 
-/// What a disk writes and loses in one piece, in bytes.
+/// The unit, in bytes, that a disk writes and loses.
 const BLOCK: u64 = 4096;
 
 /// Most bits that flip.
 const BITS: u64 = 64;
 
-/// Copies a node's databases, for blocks that will be stale.
+/// Copies a node's databases, for stale blocks later.
 pub(super) fn remember(data: &Path) -> Result<()> {
     for path in databases(data)? {
         std::fs::copy(&path, old(&path))?;
@@ -36,7 +36,7 @@ pub(super) fn damage(data: &Path, kind: &str, dice: &mut Dice) -> Result<String>
         "bits" => flip(&file, length, dice)?,
         "stale" => stale(&file, &path, length, dice)?,
         "backup" => {
-            // Written into the file there is, as who has it open would see it.
+            // Written into the existing file, as a process that has it open would see it.
             let before = std::fs::read(old(&path)).context("nothing was remembered")?;
             file.set_len(before.len() as u64)?;
             file.write_all_at(&before, 0)?;
@@ -56,7 +56,7 @@ pub(super) fn damage(data: &Path, kind: &str, dice: &mut Dice) -> Result<String>
 fn flip(file: &File, length: u64, dice: &mut Dice) -> Result<String> {
     let mut flipped = 0;
     let wanted = dice.between(1, BITS);
-    // Most of a file's pages are free: only those that hold something tell anything.
+    // Most pages of a file are free: only those with content matter.
     for _ in 0..wanted * 100 {
         let at = dice.below(length);
         let mut byte = [0];

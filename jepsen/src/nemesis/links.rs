@@ -13,13 +13,13 @@ use crate::node::Role;
 /// Links from the first of two to the second.
 pub(super) type Links = Vec<(u64, u64)>;
 
-/// Those of all nodes with those of all others, both ways.
+/// All links between some nodes and others, in both directions.
 pub(super) fn both(some: &[u64], others: &[u64]) -> Links {
     let pairs = some.iter().flat_map(|from| others.iter().map(move |to| (*from, *to)));
     pairs.flat_map(|(from, to)| [(from, to), (to, from)]).collect()
 }
 
-/// The links that a kind of partition cuts; the first node is the one that it is aimed at.
+/// The links that a kind of partition cuts; the first node is the target.
 pub(super) fn partition(
     kind: &str,
     nodes: &[u64],
@@ -34,7 +34,7 @@ pub(super) fn partition(
             let (left, right) = nodes[1..].split_at((nodes.len() - 1) / 2);
             both(left, right)
         }
-        // Each node hears only the one before it.
+        // Each node receives only from the one before it.
         "ring" => (0..nodes.len())
             .flat_map(|at| (0..nodes.len()).map(move |to| (at, to)))
             .filter(|(at, to)| at != to && (at + 1) % nodes.len() != *to)

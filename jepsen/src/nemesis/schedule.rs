@@ -1,11 +1,11 @@
-//! From a seed to a plan: which blows fall when, for how long, on whom.
+//! From a seed to a plan: which faults happen when, for how long, and to which nodes.
 //!
-//! Each nemesis has a lane of its own, so that different ones overlap.
+//! Each nemesis runs in its own lane, so different ones overlap.
 //!
-//! Invariant: the same seed, nemeses and time give the same plan. Each nemesis is in it at least once, and none that can hit
-//! less takes a quorum away twice in a row: what is acknowledged between such blows shows nothing.
+//! Invariant: the same seed, nemeses and time give the same plan. Each nemesis is in it at least once, and none that
+//! can hit less takes a quorum away twice in a row: acknowledgements between such faults show nothing.
 //!
-//! Deliberately absent: which node is the leader; that is seen when the blow falls.
+//! Deliberately absent: which node is the leader; that is found out when the fault happens.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::dice::Dice;
 use crate::network::weather::WEATHERS;
 use crate::node::Role;
 
-/// Whom a blow is meant for.
+/// The target of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aim {
     Leader,
@@ -44,33 +44,33 @@ impl Aim {
     }
 }
 
-/// Whom blows go round, where roles are split: the nodes with a role, or all.
+/// The targets in turn with split roles: the nodes with a role, or all.
 const ROUND: [Group; 4] = [Some(Role::Sync), Some(Role::Storage), Some(Role::Entry), None];
 
-/// The nodes among which a blow is aimed: those with this role, or all.
+/// The nodes that a fault can be aimed at: those with this role, or all.
 pub type Group = Option<Role>;
 
-/// A blow that is to fall.
+/// A planned fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
     pub at: Duration,
     pub lasts: Duration,
     pub nemesis: String,
-    /// Which kind of it, where there are several.
+    /// Its kind, if there are several.
     pub kind: &'static str,
     pub aim: Aim,
     pub group: Group,
-    /// Settles what is left to chance when it falls.
+    /// The seed of the random choices when it happens.
     pub seed: u64,
 }
 
-/// The first blows fall when clients have settled, the last ends this long before the run does.
+/// The first faults happen once clients have settled; the last ends this long before the run does.
 const CALM: Duration = Duration::from_secs(3);
 
-/// How long a nemesis rests between two blows, in milliseconds.
+/// The pause of a nemesis between two faults, in milliseconds.
 const REST: (u64, u64) = (1_000, 5_000);
 
-/// Plans a run; in a cluster of split roles, each nemesis goes round them.
+/// Plans a run; with split roles, each nemesis takes them in turn.
 #[must_use]
 pub fn plan(seed: u64, nemeses: &[String], length: Duration, split: bool) -> Vec<Planned> {
     let dice = Dice::new(seed);
@@ -100,7 +100,7 @@ pub fn plan(seed: u64, nemeses: &[String], length: Duration, split: bool) -> Vec
             blows.push(Planned { at, lasts, nemesis: nemesis.clone(), kind, aim, group, seed });
             at += lasts + Duration::from_millis(dice.between(REST.0, REST.1));
             if nemesis == "corrupt" {
-                // One disk of a minority, once: what was damaged may be lost.
+                // One disk of a minority, once: a damaged one may be lost.
                 break;
             }
         }
@@ -109,15 +109,15 @@ pub fn plan(seed: u64, nemeses: &[String], length: Duration, split: bool) -> Vec
     blows
 }
 
-/// How soon a blow that failed is tried again.
+/// How soon a failed fault is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What falls when: the plan, and those of its blows that failed, as one does that finds its node down. Such a blow is tried
-/// again for as long as there is time for it: a run that was made to show it should not end without it. A disk is damaged
-/// only after `relay` has struck once: the node may be lost with its disk, and `relay` needs three.
+/// What happens when: the plan, and its failed faults, for example because a node was down. Such a fault is tried
+/// again while there is time: a run that was made to show it should not end without it. A disk is damaged only after
+/// `relay` has struck once, because the node may be lost with its disk, and `relay` needs three.
 #[derive(Debug)]
 pub struct Agenda {
-    /// The next one stands last.
+    /// The next one is last.
     blows: Vec<(Duration, Planned)>,
     length: Duration,
     relay_is_due: bool,
@@ -137,7 +137,7 @@ impl Agenda {
         self.blows.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     }
 
-    /// When the next blow is due, since the run began.
+    /// When the next fault is due, since the run began.
     #[must_use]
     pub fn next(&self) -> Option<Duration> {
         self.blows.last().map(|(at, _)| *at)
@@ -154,12 +154,12 @@ impl Agenda {
         Some(blow)
     }
 
-    /// A blow of this nemesis has struck.
+    /// A fault of this nemesis has struck.
     pub fn struck(&mut self, nemesis: &str) {
         self.relay_is_due &= nemesis != "relay";
     }
 
-    /// Takes back a blow that failed, if there is time for it.
+    /// Takes back a failed fault, if there is time for it.
     pub fn again(&mut self, blow: Planned, now: Duration) {
         let at = now + AGAIN;
         if at + blow.lasts <= self.length {
@@ -172,11 +172,11 @@ impl Agenda {
 /// Shortest and longest, in milliseconds.
 fn lasting(nemesis: &str) -> (u64, u64) {
     match nemesis {
-        // Longer than a lease, so that a paused node comes back to a world that went on without it.
+        // Longer than a lease, so that a paused node comes back to a cluster that continued without it.
         "pause" => (3_500, 7_000),
         "partition" | "clock" | "flaky" => (2_000, 8_000),
         "power" => (100, 2_500),
-        // Long enough for the others to go on without the damaged node.
+        // Long enough for the others to continue without the damaged node.
         "corrupt" => (2_000, 4_000),
         "restart" => (500, 1_000),
         "deaf" => (4_000, 10_000),
@@ -184,7 +184,7 @@ fn lasting(nemesis: &str) -> (u64, u64) {
     }
 }
 
-/// Whom a nemesis can hit where roles are split.
+/// The targets of a nemesis with split roles.
 fn groups(nemesis: &str) -> &'static [Group] {
     match nemesis {
         // Only entries have clients.
@@ -196,11 +196,11 @@ fn groups(nemesis: &str) -> &'static [Group] {
     }
 }
 
-/// The roles that a nemesis comes round to, given some time.
+/// The roles that a nemesis reaches, given some time.
 #[must_use]
 pub fn reached(nemesis: &str) -> Vec<Role> {
     match nemesis {
-        // It falls once.
+        // It happens once.
         "corrupt" => Vec::new(),
         "restart" => Role::ALL.to_vec(),
         _ => groups(nemesis).iter().copied().flatten().collect(),
@@ -219,7 +219,7 @@ fn kinds(nemesis: &str) -> &'static [&'static str] {
     }
 }
 
-/// Whom a nemesis may hit among the nodes of a group, after it has hit these.
+/// The possible targets of a nemesis among the nodes of a group, after its last target.
 fn aims_after(last: Option<Aim>, nemesis: &str, group: Group) -> Vec<Aim> {
     let fits = |aim: &Aim| match aim {
         Aim::Leader => group.is_none_or(|role| role == Role::Sync),
@@ -273,7 +273,7 @@ mod tests {
         agenda.again(first.clone(), seconds(5));
         assert_eq!(agenda.take(seconds(6)), Some(second));
         assert_eq!(agenda.take(seconds(6)), Some(first.clone()));
-        // What would outlast the run is left out.
+        // A fault that would outlast the run is left out.
         agenda.again(first, seconds(8));
         assert_eq!(agenda.next(), None);
     }

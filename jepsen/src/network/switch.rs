@@ -1,12 +1,12 @@
 //! A switch in this process, through which the packets of bad links go.
 //!
-//! It is a port of the network's bridge: a TAP device, to whose hardware address a sender's packets are pointed. What
-//! arrives here is held back, dropped or doubled as its link's weather says, and goes on to its receiver's own address.
-//! Links that are not bad never come here.
+//! It is a port of the network's bridge: a TAP device, to whose hardware address a sender's packets are directed.
+//! Packets that arrive here are held back, dropped or doubled as their link's weather says, and then sent to their
+//! receiver's own address. Good links never come here.
 //!
-//! Invariant: packets are changed in nothing but their hardware addresses.
+//! Invariant: only the hardware addresses of packets are changed.
 //!
-//! Deliberately absent: what becomes of a packet; see `weather`.
+//! Deliberately absent: a packet's fate; see `weather`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,14 +22,14 @@ use super::weather::{Fates, Link};
 /// Room for a packet, in bytes: Ethernet's largest, and its header.
 const PACKET: usize = 2048;
 
-/// How long the switch sleeps where nothing is on its way.
+/// How long the switch sleeps when it holds no packet.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Where a packet's kind stands, and the kind that is looked at: IPv4.
+/// The offset of a packet's type, and the type that is handled: IPv4.
 const KIND: std::ops::Range<usize> = 12..14;
 const IPV4: [u8; 2] = [0x08, 0x00];
 
-/// Where the last bytes of the sender's hardware address and of the receiver's address stand: the nodes' numbers.
+/// Offsets of the last bytes of the sender's hardware address and of the receiver's address: the nodes' numbers.
 const SENDER: usize = 11;
 const RECEIVER: usize = 33;
 
@@ -50,7 +50,7 @@ pub(super) struct Switch {
 }
 
 impl Switch {
-    /// Makes the device, and forwards what comes to it.
+    /// Creates the device, and forwards what arrives.
     pub(super) fn start(device: &str, addresses: Addresses) -> Result<Self> {
         let made = Tun::builder().name(device).tap().up().build();
         let tap = made.with_context(|| format!("make the TAP device {device}"))?.pop();
@@ -60,14 +60,14 @@ impl Switch {
         Ok(Self { links, task })
     }
 
-    /// Begins to treat a link's packets as it says.
+    /// Begins to treat a link's packets as `link` says.
     pub(super) fn treat(&self, from: u64, to: u64, link: Link) -> Result<()> {
         let before = lock(&self.links).insert((from, to), link);
         ensure!(before.is_none(), "the link from {from} to {to} is bad already");
         Ok(())
     }
 
-    /// Ends it. What is still on its way is lost.
+    /// Ends it. Packets still held are lost.
     pub(super) fn release(&self, from: u64, to: u64) -> Fates {
         lock(&self.links).remove(&(from, to)).map(|link| link.fates()).unwrap_or_default()
     }
@@ -100,7 +100,7 @@ async fn forward(tap: Tun, links: Arc<Mutex<Links>>, addresses: Addresses) {
                 let packet = &room[..length];
                 let Some(way) = way(packet, addresses.switch) else { continue };
                 let mut links = lock(&links);
-                // One that was sent right before its link became good again is lost.
+                // A packet sent right before its link became good again is lost.
                 if let Some(link) = links.get_mut(&way) {
                     link.send(packet, begun.elapsed());
                 }
@@ -108,20 +108,20 @@ async fn forward(tap: Tun, links: Arc<Mutex<Links>>, addresses: Addresses) {
             () = sleep_until(wake) => {}
         }
         while let Some((to, packet)) = arrived(&links, begun.elapsed()) {
-            // A bridge that does not take it now loses it, as a switch does.
+            // A bridge that does not accept it now loses it, like a switch.
             let _ = tap.send(&readdress(packet, addresses, to)).await;
         }
     }
 }
 
-/// A packet that has arrived, and whose it is.
+/// A packet that is due, and its receiver.
 fn arrived(links: &Mutex<Links>, now: Duration) -> Option<(u64, Vec<u8>)> {
     let mut links = lock(links);
     links.iter_mut().find_map(|((_, to), link)| link.arrive(now).map(|packet| (*to, packet)))
 }
 
-/// Which node sent a packet to which through the switch. Others come here as well: a bridge sends packets for addresses
-/// that it does not know everywhere.
+/// Sender and receiver of a packet through the switch. Others arrive here as well: a bridge floods packets for
+/// unknown addresses.
 fn way(packet: &[u8], switch: [u8; 6]) -> Option<(u64, u64)> {
     if packet.get(..6)? != switch || packet.get(KIND)? != IPV4 {
         return None;
@@ -129,8 +129,8 @@ fn way(packet: &[u8], switch: [u8; 6]) -> Option<(u64, u64)> {
     Some((u64::from(*packet.get(SENDER)?), u64::from(*packet.get(RECEIVER)?)))
 }
 
-/// The packet as the switch sends it on. It names itself as the sender, so that the bridge does not look for the sender
-/// here.
+/// The packet as the switch forwards it. It names itself as the sender, so that the bridge does not learn that the
+/// sender is here.
 fn readdress(mut packet: Vec<u8>, addresses: Addresses, to: u64) -> Vec<u8> {
     packet[..6].copy_from_slice(&addresses.node);
     packet[5] = to as u8;

@@ -1,7 +1,7 @@
 //! What a bad link does to packets: some are lost, late, doubled, or overtaken by later ones. Pure.
 //!
 //! Invariant: the same seed, packets and times give the same fates. A packet that is neither lost nor held back stays
-//! behind those before it, however late they are. A link holds [`HELD`] packets at most, and loses the rest.
+//! after those before it, however late they are. A link holds at most [`HELD`] packets, and loses the rest.
 //!
 //! Deliberately absent: sockets and clocks; see `switch`.
 
@@ -15,7 +15,7 @@ use crate::dice::Dice;
 /// Most packets on their way over a link.
 const HELD: usize = 4096;
 
-/// How much later than it should a packet comes that others are to overtake, in milliseconds.
+/// Extra delay, in milliseconds, of a packet that others should overtake.
 const HELD_BACK: (u64, u64) = (5, 60);
 
 /// The kinds of bad weather.
@@ -27,7 +27,7 @@ pub struct Weather {
     loss: f64,
     doubles: f64,
     disorder: f64,
-    /// Every packet is late by so much, and up to so much more.
+    /// Every packet is late by this much, plus up to as much again.
     delay: Duration,
     spread: Duration,
 }
@@ -82,7 +82,7 @@ impl std::fmt::Display for Weather {
     }
 }
 
-/// What became of the packets of links.
+/// The fates of packets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fates {
     pub packets: u64,
@@ -93,7 +93,7 @@ pub struct Fates {
 }
 
 impl Fates {
-    /// Whether all has been seen that this kind of weather does.
+    /// Whether all effects of this kind of weather have been seen.
     #[must_use]
     pub fn show(&self, kind: &str) -> bool {
         match kind {
@@ -129,10 +129,10 @@ pub struct Link {
     weather: Weather,
     dice: Dice,
     fates: Fates,
-    /// Packets on their way, by when they arrive and their number.
+    /// Packets in flight, by arrival time and number.
     coming: BTreeMap<(Duration, u64), Vec<u8>>,
     numbers: u64,
-    /// When the last packet arrives that nothing is to overtake.
+    /// When the last packet arrives that must not be overtaken.
     orderly: Duration,
     /// The largest number that has arrived.
     newest: u64,
@@ -178,7 +178,7 @@ impl Link {
         self.coming.insert((at, self.numbers), packet.to_vec());
         if self.dice.chance(self.weather.doubles) {
             self.fates.doubled += 1;
-            // Behind what was sent meanwhile, as a rule.
+            // Usually after packets sent meanwhile.
             self.numbers += 1;
             self.coming.insert((at + late, self.numbers), packet.to_vec());
         }
@@ -204,7 +204,7 @@ impl Link {
 mod tests {
     use super::*;
 
-    /// A thousand packets, one a millisecond: what arrives, in its order, and what became of them.
+    /// A thousand packets, one per millisecond: which arrive, in order, and their fates.
     fn run(kind: &str, seed: u64) -> (Vec<u64>, Fates, Weather) {
         let mut dice = Dice::new(seed);
         let weather = Weather::of(kind, &mut dice).unwrap();

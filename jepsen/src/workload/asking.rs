@@ -1,8 +1,8 @@
-//! A WAMP session that asks one thing after the other.
+//! A WAMP session that makes one request after the other.
 //!
-//! Invariant: after an answer that did not come, the session is not used again.
+//! Invariant: after a missing answer, the session is not used again.
 //!
-//! Deliberately absent: many questions at once; see `log`.
+//! Deliberately absent: many requests at once; see `log`.
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ use crate::op::{Protocol, Publish, Read};
 use crate::stage::{undress, Door, Stage};
 use crate::wamp::Wamp;
 
-/// How long an answer may take before the client gives up on the session.
+/// Time limit of an answer before the client gives up on the session.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
 
-/// Errors that say for certain that nothing was published.
+/// Errors that mean for certain that nothing was published.
 const REFUSALS: [&str; 3] =
     ["fox.error.not_accepted", "vulpes.error.not_stored", "vulpes.error.line_full"];
 
-/// Whether a node's word means that nothing was published, now or later.
+/// Whether a node's error means that nothing was published, now or later.
 pub(super) fn is_refusal(reason: &str) -> bool {
     REFUSALS.contains(&reason.trim_matches('"'))
 }
 
-/// What is to be published.
+/// Something to publish.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
     pub f: &'static str,
     pub topic: String,
-    /// Empty: the retained value is deleted.
+    /// Empty if it deletes the retained value.
     pub id: String,
     pub retain: bool,
     pub expect: Option<String>,
@@ -40,7 +40,7 @@ pub struct Draft {
     pub will: Option<String>,
 }
 
-/// What came of it.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     At(u64),
@@ -133,8 +133,8 @@ impl Asking {
         }
     }
 
-    /// Reads a topic's retained value in another session, as it is now or later: a mark is published first, and the
-    /// node asked must have come as far as that.
+    /// Reads a topic's retained value in another session, no older than now: it publishes a mark first, and the node
+    /// has to have read the log up to it.
     pub async fn read(
         &mut self,
         stage: &Stage,

@@ -1,9 +1,9 @@
-//! Callers and callees at different nodes. Callees come and go, some of them with calls in their hands.
+//! Callers and callees at different nodes. Callees come and go, some of them during calls.
 //!
-//! Invariant: each call has an argument of its own, and callees answer with one more: a result names its call. What a
-//! callee is asked to do is written down before it is done.
+//! Invariant: each call has a unique argument, and callees answer with that plus one: a result identifies its call. A
+//! callee records an invocation before it answers it.
 //!
-//! Deliberately absent: the options' spelling, progressive results and cancelling, which the router's own tests have.
+//! Deliberately absent: the options' spelling, progressive results and canceling, which the router's own tests have.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,7 @@ const CALLERS: u64 = 4;
 const CALLEES: u64 = 4;
 const PROCEDURES: u64 = 3;
 
-/// Calls of one caller on their way.
+/// Calls of one caller in flight.
 const WINDOW: u64 = 8;
 
 /// Between two calls of one caller, in milliseconds at most.
@@ -42,14 +42,14 @@ const STAY: u64 = 6_000;
 /// How long a callee takes now and then, in milliseconds at most.
 const WORK: u64 = 60;
 
-/// How long a call may go unanswered in a session that stands. The slowest word is that a client has fallen silent
-/// (fifteen seconds), behind a pause of its node.
+/// How long a call may stay unanswered in an open session. The slowest answer is that a client has fallen silent
+/// (fifteen seconds), after a pause of its node.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// After a node that does not let a client in.
+/// Pause after a node that does not admit a client.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Errors that say for certain that the call was not carried out.
+/// Errors that mean for certain that the call was not carried out.
 const REFUSALS: [&str; 4] = [
     "wamp.error.no_such_procedure",
     "vulpes.error.unavailable",
@@ -86,14 +86,14 @@ async fn callee(stage: Arc<Stage>, name: String, number: u64) {
     let mut dice = stage.dice(&name);
     while stage.works() {
         let Some((wamp, node)) = open(&stage, &mut dice).await else { continue };
-        // Whatever ended it, the next session is another one.
+        // Whatever ended it, the next session is a new one.
         if serve(&stage, wamp, node, number, &mut dice).await.is_none() {
             sleep(AGAIN).await;
         }
     }
 }
 
-/// Answers calls for a while. What is on its way when the session ends is never answered by it.
+/// Answers calls for a while. Calls that are pending when the session ends are never answered by it.
 async fn serve(
     stage: &Stage,
     mut wamp: Wamp,
@@ -129,7 +129,7 @@ struct Caller {
     arguments: Arc<AtomicU64>,
 }
 
-/// Calls on their way, by request: until when each may be, and what it was.
+/// Calls in flight, by request: the deadline of each, and what it was.
 type Waiting = BTreeMap<u64, (Instant, Open, Call)>;
 
 impl Caller {
@@ -139,7 +139,7 @@ impl Caller {
                 let mut waiting = Waiting::new();
                 let reason = self.session(wamp, node, &mut waiting).await;
                 for (until, open, mut what) in waiting.into_values() {
-                    // One call that nobody answers ends the session for the others as well.
+                    // One unanswered call ends the session for the others as well.
                     let overdue = reason != UNANSWERED || until <= Instant::now();
                     let reason = if overdue { reason.as_str() } else { "given up" };
                     what.reason = Some(reason.to_owned());
@@ -149,7 +149,7 @@ impl Caller {
         }
     }
 
-    /// Calls until the session has lasted long enough, and all calls are answered. Says why it ended.
+    /// Calls until the session has lasted long enough, and all calls are answered. Returns why it ended.
     async fn session(&mut self, mut wamp: Wamp, node: u64, waiting: &mut Waiting) -> String {
         let window = self.dice.between(1, WINDOW) as usize;
         let most = self.dice.between(1, SESSION);
@@ -187,7 +187,7 @@ impl Caller {
     }
 
     fn next(&mut self, node: u64) -> Call {
-        // Two apart, so that no result is another call's argument.
+        // Steps of two, so that no result is another call's argument.
         let argument = self.arguments.fetch_add(2, Ordering::Relaxed);
         Call { id: self.stage.id("call"), node, argument, result: None, reason: None }
     }

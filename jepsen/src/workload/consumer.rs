@@ -1,6 +1,6 @@
-//! Consumers: they subscribe, write down what they see, and go on elsewhere where they were.
+//! Consumers: they subscribe, record what they see, and continue elsewhere where they were.
 //!
-//! Invariant: what was shown is written down before the next is waited for, also where a connection ends in between.
+//! Invariant: an event is recorded before the next one is awaited, even if a connection ends in between.
 //!
 //! Deliberately absent: whether they saw the right things.
 
@@ -24,13 +24,13 @@ use crate::wamp::Wamp;
 const BATCH: usize = 128;
 const LULL: Duration = Duration::from_millis(20);
 
-/// How long a consumer waits for something to see before it tries another node.
+/// How long a consumer waits for an event before it tries another node.
 const SILENCE: Duration = Duration::from_secs(4);
 
 /// How long a connection is kept, in milliseconds.
 const STAY: (u64, u64) = (1_500, 12_000);
 
-/// How long a consumer may take to see what was published last.
+/// Time limit for a consumer to see the last published events.
 const LAST: Duration = Duration::from_secs(60);
 
 /// A consumer.
@@ -44,7 +44,7 @@ pub(super) struct Consumer {
     life: u64,
     /// The position it saw last.
     last: Option<u64>,
-    /// Events it has seen of those that a run ends with.
+    /// Final events of the run that it has seen.
     marks: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ impl Consumer {
         Self { stage, name, protocol, pattern, mode, dice, life: 0, last: None, marks: Vec::new() }
     }
 
-    /// One connection, kept so long at most and until `enough` says so.
+    /// One connection, for at most this time and until `enough` holds.
     pub(super) async fn live(&mut self, stay: Duration, enough: impl Fn(&Self) -> bool) {
         let door = self.stage.door(&mut self.dice);
         let Some(mut client) = self.stage.open(door, self.protocol).await else {
@@ -100,7 +100,7 @@ impl Consumer {
         }
     }
 
-    /// The place to go on from. MQTT tells none, so what is known of the log otherwise has to do.
+    /// The place to continue from. MQTT has no positions, so the run's general knowledge of the log is used.
     fn after(&mut self) -> Option<u64> {
         if self.mode == Mode::State {
             return None;
@@ -116,7 +116,7 @@ impl Consumer {
         }
     }
 
-    /// Writes down what comes next; whether there is more to come.
+    /// Records what comes next; returns whether more may come.
     async fn poll(&mut self, client: &mut Client) -> bool {
         let mut poll =
             Poll { consumer: self.name.clone(), life: self.life, events: Vec::new(), ended: false };
@@ -134,7 +134,7 @@ impl Consumer {
                     break;
                 }
                 Ok(Ok(_)) => {}
-                // A lull ends the poll, a long silence the connection.
+                // A pause ends the poll, a long silence the connection.
                 Err(_) => {
                     goes_on = !poll.events.is_empty();
                     break;
@@ -148,7 +148,7 @@ impl Consumer {
         goes_on
     }
 
-    /// Whether it has seen all that it was to see in the end.
+    /// Whether it has seen everything that it should see in the end.
     fn is_done(&self) -> bool {
         let Phase::Finish { marks, .. } = &*self.stage.phase.borrow() else { return false };
         let mut mine = marks.iter().filter(|(topic, _)| self.pattern.fits(topic));

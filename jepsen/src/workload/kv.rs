@@ -1,8 +1,8 @@
-//! Registers: retained values that are set, set if another stands there, and read, one thing after the other a client.
+//! Registers: retained values that clients set, compare and set, and read, one request after the other.
 //!
 //! Invariant: no value is written twice.
 //!
-//! Deliberately absent: deletions, which a reader could not tell from each other.
+//! Deliberately absent: deletions, which readers could not tell apart.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,12 +31,12 @@ pub(super) fn start(stage: &Arc<Stage>, clients: &mut JoinSet<()>) {
 
 async fn client(stage: Arc<Stage>, name: String) {
     let mut dice = stage.dice(&name);
-    // What the client last knew of each key.
+    // The client's latest knowledge of each key.
     let mut known: HashMap<String, String> = HashMap::new();
     while stage.works() {
         let (door, other) = (stage.door(&mut dice), stage.door(&mut dice));
         let session = Asking::open(&stage, &name, door).await;
-        // It reads at another node, most of the time, than where it publishes.
+        // It usually reads at another node than where it publishes.
         let reader = Asking::open(&stage, &name, other).await;
         let (Some(mut session), Some(mut reader)) = (session, reader) else {
             sleep(Duration::from_millis(PACE)).await;

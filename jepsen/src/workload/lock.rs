@@ -1,8 +1,8 @@
-//! Locks, and what they protect: a resource that lets nobody in with a smaller token than it has seen.
+//! Locks, and what they protect: a resource that refuses a smaller token than it has seen.
 //!
-//! Invariant: the resource decides alone, by the token it is shown, in the order in which it is asked.
+//! Invariant: the resource decides alone, by the token it is shown, in the order of requests.
 //!
-//! Deliberately absent: holders who trust their clock.
+//! Deliberately absent: holders that trust their clock.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,7 +68,7 @@ async fn client(stage: Arc<Stage>, name: String, resource: Arc<Resource>) {
     }
 }
 
-/// Takes a lock, uses what it protects, and gives it back; whether the session is still of use.
+/// Takes a lock, uses the resource, and frees the lock; returns whether the session can still be used.
 async fn take(stage: &Stage, session: &mut Asking, dice: &mut Dice, resource: &Resource) -> bool {
     let topic = format!("j.lock.l{}", dice.below(LOCKS));
     let acquire = Draft {
@@ -94,7 +94,7 @@ async fn take(stage: &Stage, session: &mut Asking, dice: &mut Dice, resource: &R
             return false;
         }
     }
-    // Some die with the lock in their hands.
+    // Some die while holding the lock.
     if dice.chance(0.1) {
         return false;
     }

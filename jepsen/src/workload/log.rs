@@ -1,6 +1,6 @@
-//! Publishers who have many publishes on their way, and consumers who come and go.
+//! Publishers with many publishes in flight, and consumers that come and go.
 //!
-//! Invariant: a publisher's session ends with the first answer that does not come.
+//! Invariant: a publisher's session ends with the first missing answer.
 //!
 //! Deliberately absent: conditions, retained values and wills.
 
@@ -29,7 +29,7 @@ pub(super) const BASE: &str = "j.log";
 /// Time between two publishes of one publisher.
 const PACE: Duration = Duration::from_millis(20);
 
-/// Most publishes of one session on their way.
+/// Most publishes of one session in flight.
 const WINDOW: u64 = 16;
 
 /// Publishes of one session before the publisher hops to another node.
@@ -38,7 +38,7 @@ const SESSION: u64 = 400;
 /// Keys; a small one is drawn more often than a large one.
 const KEYS: u64 = 8;
 
-/// After a node that does not let a client in.
+/// Pause after a node that does not admit a client.
 const AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) fn start(stage: &Arc<Stage>, clients: &mut JoinSet<()>) {
@@ -81,7 +81,7 @@ fn size(dice: &mut Dice) -> usize {
     size as usize
 }
 
-/// A publisher of one session after the other.
+/// A publisher, in one session after the other.
 pub(super) struct Publisher {
     stage: Arc<Stage>,
     name: String,
@@ -91,7 +91,7 @@ pub(super) struct Publisher {
     protocol: Protocol,
 }
 
-/// Publishes on their way, by request: when each was sent, and what it was.
+/// Publishes in flight, by request: when each was sent, and what it was.
 type Waiting = BTreeMap<u64, (Instant, Open, Publish)>;
 
 impl Publisher {

@@ -1,6 +1,6 @@
 //! Retained values that change, are deleted, and have events between them, while subscriptions begin with them.
 //!
-//! Invariant: subscriptions begin at random moments, and most see something live behind the values.
+//! Invariant: subscriptions begin at random moments, and most see live events after the values.
 //!
 //! Deliberately absent: merging; a value is its event's id.
 

@@ -1,10 +1,10 @@
-//! MQTT sessions that outlive their connections: clients that hop nodes, with a goodbye, without one, or by taking over
-//! from themselves, and events that are published meanwhile.
+//! MQTT sessions that outlive their connections: clients that move between nodes, with a goodbye, without one, or by
+//! taking over their own sessions, and events that are published meanwhile.
 //!
-//! Invariant: an acknowledgement is written down, at the latest, before the client listens again, and one that may have
-//! been sent counts as sent. A client knows its filter to stand once its node has said so.
+//! Invariant: an acknowledgement is recorded, at the latest, before the client listens again, and one that may have
+//! been sent counts as sent. A client's filter counts as active once its node has confirmed it.
 //!
-//! Deliberately absent: sessions that expire, and what a clean session does to one that is kept.
+//! Deliberately absent: sessions that expire, and the effect of a clean session on a persistent one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ const AWAY: u64 = 1_500;
 const BATCH: usize = 64;
 const LULL: Duration = Duration::from_millis(20);
 
-/// How long a client waits for something to see before it tries another node.
+/// How long a client waits for an event before it tries another node.
 const SILENCE: Duration = Duration::from_secs(4);
 
 /// Events that a client may leave unacknowledged for a while.
@@ -44,7 +44,7 @@ const HELD: usize = 12;
 /// How long a node may take to close a connection after a goodbye.
 const CLOSES: Duration = Duration::from_secs(3);
 
-/// How long a client may take to see what was published last.
+/// Time limit for a client to see the last published events.
 const LAST: Duration = Duration::from_secs(60);
 
 const CONNECT: u8 = 0x10;
@@ -66,26 +66,26 @@ pub(super) fn start(stage: &Arc<Stage>, clients: &mut JoinSet<()>) {
     }
 }
 
-/// A client with a session that is kept.
+/// A client with a persistent session.
 struct Keeper {
     stage: Arc<Stage>,
     client: String,
     dice: Dice,
     life: u64,
-    /// Its filter is known to stand.
+    /// Its filter is confirmed.
     stands: bool,
-    /// Events it has seen of those that a run ends with.
+    /// Final events of the run that it has seen.
     marks: Vec<String>,
-    /// A connection that is to be taken over.
+    /// A connection to be taken over.
     older: Option<Mqtt>,
 }
 
-/// A connection at work.
+/// An open connection.
 struct Connection {
     mqtt: Mqtt,
-    /// Came while something else was waited for.
+    /// Arrived while waiting for something else.
     early: Vec<Arrived>,
-    /// Packet identifiers of events that are not acknowledged yet, and the events' ids, as they came.
+    /// Packet identifiers of unacknowledged events, and the events' ids, in order.
     held: Vec<(u16, String)>,
 }
 
@@ -113,7 +113,7 @@ impl Keeper {
         let Some(mut connection) = self.attach().await else {
             return sleep(LULL).await;
         };
-        // The one that was taken over is of no use any more.
+        // The one that was taken over is no longer used.
         self.older = None;
         let mut goes_on = self.stands || self.filter(&mut connection).await;
         let until = Instant::now() + stay;
@@ -159,7 +159,7 @@ impl Keeper {
         }
     }
 
-    /// Asks for the filter; whether the connection is still of use.
+    /// Subscribes the filter; returns whether the connection can still be used.
     async fn filter(&mut self, connection: &mut Connection) -> bool {
         let pattern = Pattern::Below { topic: BASE.to_owned() };
         let what = Filter { client: self.client.clone(), life: self.life, pattern };
@@ -174,7 +174,7 @@ impl Keeper {
         stands
     }
 
-    /// Writes down what comes next, and acknowledges some of it; whether there is more to come.
+    /// Records what comes next, and acknowledges some of it; returns whether more may come.
     async fn hear(&mut self, connection: &mut Connection) -> bool {
         let mut what = Hear { client: self.client.clone(), life: self.life, ..Hear::default() };
         let open = self.stage.journal.ask("hear", &what);
@@ -196,7 +196,7 @@ impl Keeper {
                     goes_on = false;
                     break;
                 }
-                // A lull ends the batch, a long silence the connection.
+                // A pause ends the batch, a long silence the connection.
                 Err(_) => {
                     goes_on = wait == LULL;
                     break;
@@ -231,7 +231,7 @@ impl Keeper {
         self.stage.journal.ok(open, &what);
     }
 
-    /// Whether it has seen all that it was to see in the end.
+    /// Whether it has seen everything that it should see in the end.
     fn is_done(&self) -> bool {
         let Phase::Finish { marks, .. } = &*self.stage.phase.borrow() else { return false };
         let below = |topic: &str| topic.starts_with(BASE);
@@ -267,7 +267,7 @@ impl Connection {
         }
     }
 
-    /// Acknowledges the oldest events: their ids, and whether all was sent.
+    /// Acknowledges the oldest events; returns their ids, and whether all was sent.
     async fn acknowledge(&mut self, count: usize) -> (Vec<String>, bool) {
         let (mut bytes, mut ids) = (Vec::new(), Vec::new());
         for (identifier, id) in self.held.drain(..count) {

@@ -1,6 +1,6 @@
-//! Sessions that leave a will and end in every way: with a goodbye, without one, or because their node does.
+//! Sessions that leave a will and end in every way: with a goodbye, without one, or because their node ends.
 //!
-//! MQTT clients come again and again under their own name, and say that they are there as soon as they are connected.
+//! MQTT clients return under their own name, and publish that they are there as soon as they are connected.
 //!
 //! Invariant: each session has a will of its own, and each WAMP session a topic.
 //!
@@ -60,7 +60,7 @@ async fn bind(stage: &Stage, name: &str, dice: &mut Dice) {
     };
     if matches!(session.publish(stage, draft, ANSWER).await, Answer::At(_)) {
         sleep(Duration::from_millis(dice.below(STAY))).await;
-        // Some unbind it by a later value.
+        // Some unbind it with a later value.
         if dice.chance(0.3) {
             let id = stage.id("bye-");
             let draft = Draft { f: "publish", topic, id, retain: true, ..Draft::default() };
@@ -111,7 +111,7 @@ async fn testament(stage: &Stage, name: &str, dice: &mut Dice) {
     stage.journal.note("end", &End { session, clean, known });
 }
 
-/// Says that the client is there, right behind its CONNACK.
+/// Publishes that the client is there, right after its CONNACK.
 async fn birth(stage: &Stage, client: &mut Mqtt, life: &Testament) {
     let mut what = Publish {
         session: life.session.clone(),
@@ -147,7 +147,7 @@ async fn birth(stage: &Stage, client: &mut Mqtt, life: &Testament) {
     stage.journal.unknown(open, &what);
 }
 
-/// Keeps a session for a while, unless it is closed before.
+/// Keeps a session for a while, unless it is closed earlier.
 async fn sit(mut client: Mqtt, stay: Duration) -> Option<Mqtt> {
     match timeout(stay, client.next()).await {
         Ok(Ok(Said::Closed(_)) | Err(_)) => None,
@@ -155,10 +155,10 @@ async fn sit(mut client: Mqtt, stay: Duration) -> Option<Mqtt> {
     }
 }
 
-/// Ends a session with a goodbye: whether it could be said, and whether it is in the log for certain.
+/// Ends a session with a goodbye; returns whether it could be sent, and whether it is certainly in the log.
 ///
-/// A node closes the connection once the session's end is on its way into the log. What a session publishes there that
-/// began before the goodbye goes behind it, and is acknowledged only by the process that took the goodbye.
+/// A node closes the connection once the session's end is on its way into the log. A publish there by a session that
+/// began before the goodbye comes after it, and is acknowledged only by the process that received the goodbye.
 async fn part(
     stage: &Stage,
     client: Mqtt,

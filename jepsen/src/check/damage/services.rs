@@ -1,8 +1,8 @@
-//! Damage to what callers, callees and clients with sessions of their own were told.
+//! Damage to the answers of callers, callees and clients with persistent sessions.
 //!
 //! Invariant: as in `damage`.
 //!
-//! Deliberately absent: which check must see it; the table in `damage` says so.
+//! Deliberately absent: which check must find it; the table in `damage` says so.
 
 use serde_json::{json, Value};
 
@@ -73,7 +73,7 @@ pub(super) fn come_again(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     Some(())
 }
 
-/// Where a session that was left in quiet times hears something again, and what was acknowledged before.
+/// Where a session that was left in quiet times receives events again, and what was acknowledged before.
 fn settled(ops: &[Op], left: usize) -> Option<(usize, Value)> {
     let quiet = (sessions::SHAKEN / ideal::STEP) as usize;
     let mine = |op: &Op, f: &str| op.f == f && op.value["client"] == ops[left].value["client"];
@@ -84,7 +84,7 @@ fn settled(ops: &[Op], left: usize) -> Option<(usize, Value)> {
         return None;
     }
     let life = &ops[left].value["life"];
-    // What it acknowledged last is behind nothing that it may hold.
+    // Nothing that it may hold comes after its last acknowledgement.
     let mut told =
         (0..left).rev().filter(|at| answered(at, "hear") && ops[*at].value["life"] == *life);
     let id = told.find_map(|at| ops[at].value["acknowledged"].as_array()?.last().cloned())?;

@@ -1,6 +1,6 @@
-//! What is done to the links between nodes.
+//! Faults of the links between nodes.
 //!
-//! Invariant: a link is mended by what cut it, as in `arena`.
+//! Invariant: a link is restored by the fault that cut it, as in `arena`.
 //!
 //! Deliberately absent: the links between clients and nodes, which stay as they are.
 
@@ -15,10 +15,10 @@ use crate::nemesis::schedule::BETWEEN;
 use crate::network::weather::{Fates, Link, Weather};
 use crate::wait::until;
 
-/// How long bad links may take to show all that they do.
+/// Time limit for bad links to show all their effects.
 const SHOWN: Duration = Duration::from_secs(5);
 
-/// What there is to be said where links can't be reached.
+/// The message if links can't be changed.
 const NO_NETWORK: &str = "without network namespaces no link can be touched";
 
 impl Arena {
@@ -30,7 +30,7 @@ impl Arena {
     ) -> Result<String> {
         let mut nodes = self.ids();
         dice.shuffle(&mut nodes);
-        // The one it is aimed at stands first.
+        // The target comes first.
         let aimed = active.blow.nodes[0];
         nodes.sort_by_key(|id| *id != aimed);
         let network = self.network.as_mut().context(NO_NETWORK)?;
@@ -54,7 +54,7 @@ impl Arena {
         ))
     }
 
-    /// All links of these nodes are bad, each for itself but in the same way.
+    /// All links of these nodes are bad, each separately but in the same way.
     pub(super) async fn flaky(
         &mut self,
         kind: &str,
@@ -91,7 +91,7 @@ impl Arena {
         Ok(format!("{weather}: {}", shown.await?))
     }
 
-    /// Mends all links that a blow has cut or spoilt.
+    /// Restores all links that a fault has cut or spoilt.
     pub(super) fn mend(&mut self, active: &mut Active) {
         let Some(network) = &mut self.network else { return };
         // The system refuses only if the namespace is gone, and then so is the run.
