@@ -5,8 +5,8 @@
 //!            ◀─ answers ─┘
 //! ```
 //!
-//! Invariant: what is counted is the product's own; the storages, the order and the client that stand around it are not
-//! counted. A count is the same on any machine, and one that grows past its bound is a decision, made here.
+//! Invariant: only the product's own allocations are counted, not those of the fake storage, order and client around
+//! it. A count is the same on any machine; raising a bound is a decision, made here.
 //!
 //! Deliberately absent: sockets, tasks of sessions, and the other nodes.
 
@@ -44,13 +44,13 @@ use vulpes_raft::sim::{self, SimConfig, SimDisk};
 /// Messages that a client sends at once.
 const BATCH: u16 = 64;
 
-/// Batches that are counted, behind as many that warm up what grows.
+/// Counted batches, after as many to warm up.
 const ROUNDS: u16 = 50;
 
 /// Topics in turn.
 const TOPICS: u16 = 4;
 
-/// Most allocations a message, in batches and alone, with a small margin over what was counted.
+/// Most allocations per message, in batches and alone, with a small margin over the measured count.
 const IN_BATCHES: f64 = 0.8;
 const ALONE: f64 = 30.0;
 
@@ -119,7 +119,7 @@ impl Ordering for FakeOrder {
     }
 }
 
-/// Does something that is not counted.
+/// Does something without counting its allocations.
 fn opt_out_of<T>(work: impl FnOnce() -> T) -> T {
     let mut result = None;
     opt_out(|| result = Some(work()));
@@ -141,7 +141,7 @@ fn session(number: u64) -> MqttGate {
     gate
 }
 
-/// A publisher, a subscriber, and all between them.
+/// A publisher, a subscriber, and everything between them.
 struct Line {
     publisher: MqttGate,
     subscriber: MqttGate,
@@ -152,7 +152,7 @@ struct Line {
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     sequence: u64,
     place: Place,
-    /// Ends the entry when it goes.
+    /// Ends the entry when it is dropped.
     _observed: mpsc::Sender<Arc<Vec<Resolution>>>,
 }
 
@@ -191,7 +191,7 @@ impl Line {
         }
     }
 
-    /// Publishes what the client sent, and waits until it is acknowledged: how many were.
+    /// Publishes a client's input, and waits until it is acknowledged; returns how many messages were.
     async fn publish(&mut self, input: Bytes) -> usize {
         self.publisher.receive(input, Moment(0));
         let mut events = Vec::new();
@@ -219,7 +219,7 @@ impl Line {
         acknowledged.len() / 4
     }
 
-    /// Hands what the storage has kept to the subscriber: how many messages it got.
+    /// Hands the stored bodies to the subscriber; returns how many messages it got.
     async fn deliver(&mut self) -> usize {
         let bodies = std::mem::take(&mut *self.storage.0.lock().expect("nobody panics"));
         let mut delivered = 0;
@@ -257,7 +257,7 @@ impl Line {
         delivered
     }
 
-    /// So many messages, sent at once, all the way.
+    /// Sends this many messages at once, all the way.
     async fn carry(&mut self, count: u16) {
         let input = opt_out_of(|| publishes(count));
         assert_eq!(self.publish(input).await, usize::from(count));
@@ -269,7 +269,7 @@ fn member() -> vulpes_raft::order::StorageMember {
     vulpes_raft::order::StorageMember { node: NodeId(1), disk: vulpes_raft::ids::DiskId(1) }
 }
 
-/// Subscribes to all that is published here.
+/// Subscribes to everything that is published here.
 fn subscribe(gate: &mut MqttGate, dispatcher: &mut Dispatcher) -> Deliveries {
     let mut packet = BytesMut::new();
     mqtt::subscribe(&mut packet, 1, "costs/#", 1);
@@ -297,7 +297,7 @@ fn publishes(count: u16) -> Bytes {
     input.freeze()
 }
 
-/// What a client answers to messages.
+/// A client's answers to messages.
 fn acknowledge(output: &Bytes) -> Bytes {
     let (mut output, mut answers) = (output.clone(), BytesMut::new());
     while let Some((packet, length)) = mqtt::read(&output).expect("packets") {

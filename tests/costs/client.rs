@@ -1,6 +1,6 @@
 //! An MQTT client in the simulation.
 //!
-//! Deliberately absent: whatever a publisher does not need.
+//! Deliberately absent: everything that a publisher does not need.
 
 use std::io;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use vulpes::client::mqtt::{self, Packet};
 
 use crate::cluster::{name, MQTT_PORT};
 
-/// How long a node may refuse, and the pause before it is asked again.
+/// How long a node may refuse, and the pause before the next attempt.
 const PATIENCE: Duration = Duration::from_secs(20);
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -23,7 +23,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects as soon as the node lets anybody in.
+    /// Connects as soon as the node admits clients.
     pub(crate) async fn connect(node: u64, client: &str) -> io::Result<Self> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -44,7 +44,7 @@ impl Client {
         Ok(this)
     }
 
-    /// Publishes so many messages at once, and waits until all are acknowledged.
+    /// Publishes this many messages at once, and waits until all are acknowledged.
     pub(crate) async fn publish(&mut self, count: u16, payload: &[u8]) -> io::Result<()> {
         let mut packets = BytesMut::new();
         for id in 1..=count {

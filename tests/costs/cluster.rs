@@ -1,6 +1,6 @@
 //! A simulated cluster in which only two things take time: a message on the network, and a group commit.
 //!
-//! Invariant: nothing is left to chance, and nothing happens beside what clients ask for, heartbeats aside.
+//! Invariant: nothing is random, and nothing happens besides clients' requests and heartbeats.
 //!
 //! Deliberately absent: faults.
 
@@ -31,19 +31,19 @@ const PEER_PORT: u16 = 1735;
 /// One step of the simulation.
 const TICK: Duration = Duration::from_millis(1);
 
-/// How long a test may go on, simulated.
+/// Longest simulated time of a test.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// The least that followers wait for a leader.
+/// The shortest time that followers wait for a leader.
 const PATIENCE: Duration = Duration::from_millis(400);
 
-/// One node that is not as the others are.
+/// One node that differs from the others.
 #[derive(Clone, Copy)]
 pub(crate) struct Odd {
     pub(crate) node: u64,
     /// How long its group commits take.
     pub(crate) commit: Duration,
-    /// Bytes of bodies that entries have on the way to a storage, any of them.
+    /// Bytes of bodies that entries have on the way to any storage.
     pub(crate) sent_bytes: usize,
 }
 
@@ -57,14 +57,14 @@ pub(crate) struct Delays {
     pub(crate) voting: bool,
 }
 
-/// A node, from outside of it.
+/// A node, seen from outside.
 #[derive(Clone)]
 struct Handles {
     sync: SyncNode,
     storage: Storage,
 }
 
-/// All nodes, from outside of them.
+/// All nodes, seen from outside.
 #[derive(Clone)]
 pub(crate) struct Cluster {
     disks: Vec<SimDisk>,
@@ -75,7 +75,7 @@ pub(crate) fn name(node: u64) -> String {
     format!("node-{node}")
 }
 
-/// Runs a client against a cluster of so many nodes, until the client is done; what it found.
+/// Runs a client against a cluster of this many nodes, until the client is done; returns its result.
 pub(crate) fn run<T, F>(nodes: u64, delays: Delays, client: impl FnOnce(Cluster) -> F) -> T
 where
     T: 'static,
@@ -84,7 +84,7 @@ where
     run_with(nodes, delays, None, client)
 }
 
-/// The same with a node that is not as the others are.
+/// The same with a node that differs from the others.
 pub(crate) fn run_with<T, F>(
     nodes: u64,
     delays: Delays,
@@ -166,7 +166,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
         admin: None,
         roles: Role::ALL.to_vec(),
     };
-    // Time enough for a vote, which two disks have to keep.
+    // Enough time for a vote, which two disks have to keep.
     let patience = ((delays.message + delays.commit) * 4).max(PATIENCE);
     NodeConfig {
         cluster: "costs".into(),
@@ -186,7 +186,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
             heartbeat: patience / 4,
             election_min: patience * 3,
             election_max: patience * 4,
-            // A lease that is not renewed while a test goes on leaves the log as it is.
+            // A lease that is not renewed during a test leaves the log unchanged.
             lease: LONGEST * 3,
         },
         retention: Retention { age: None, size: None },
@@ -195,7 +195,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
 }
 
 impl Cluster {
-    /// Waits until all nodes run and one leads; then until nothing moves any more.
+    /// Waits until all nodes run and one leads; then until nothing changes any more.
     pub(crate) async fn settled(&self) {
         while self.handles.borrow().len() < self.disks.len() || self.leader().is_none() {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -203,7 +203,7 @@ impl Cluster {
         self.quiet().await;
     }
 
-    /// Waits until no disk was asked for anything in a while.
+    /// Waits until the disks have been idle for a while.
     pub(crate) async fn quiet(&self) {
         loop {
             let before: Vec<_> = self.disks.iter().map(SimDisk::used).collect();
@@ -215,7 +215,7 @@ impl Cluster {
         }
     }
 
-    /// Who leads the sync group, if all agree.
+    /// The leader of the sync group, if all agree.
     pub(crate) fn leader(&self) -> Option<u64> {
         let handles = self.handles.borrow();
         let mut leaders = handles.values().map(|node| node.sync.status().leader);
@@ -233,14 +233,14 @@ impl Cluster {
         handles[&node].storage.status().expect("the disk is well").bodies
     }
 
-    /// Bodies that a node had to fetch, and how often it waited for one in vain before.
+    /// Bodies that a node had to fetch, and how often waiting for one timed out before.
     pub(crate) fn fetched(&self, node: u64) -> (u64, u64) {
         let handles = self.handles.borrow();
         let storage = &handles[&node].storage;
         (storage.fetched(), storage.late_bodies())
     }
 
-    /// What was asked of a node's disk so far, by file name.
+    /// The use of a node's disk so far, by file name.
     pub(crate) fn used(&self, node: u64) -> BTreeMap<String, DiskUse> {
         let used = self.disks[node as usize - 1].used();
         let name = |path: PathBuf| path.file_name().expect("a file").to_string_lossy().into_owned();

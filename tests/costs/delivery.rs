@@ -1,12 +1,12 @@
-//! From a publish to its subscribers, at each node: bodies go to all storages by themselves, and nobody waits for one that
-//! does not come.
+//! From a publish to its subscribers, at each node: bodies reach all storages without being fetched, and nobody waits
+//! for one that does not come.
 //!
-//! A storage whose disk is ten times as slow as the others' is behind them all the time. What the entries send it is bounded,
-//! and what they do not send, they tell.
+//! A storage whose disk is ten times slower than the others' is always behind. What the entries send to it is
+//! limited, and they say what they do not send.
 //!
 //! Invariant: nothing fails here, so nothing is late.
 //!
-//! Deliberately absent: how fast a real machine is (`vulpes bench` tells both latencies for each node).
+//! Deliberately absent: a real machine's speed (`vulpes bench` reports both latencies for each node).
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const PUBLISHERS: u64 = 3;
 const WINDOW: u16 = 16;
 const TURNS: u64 = 40;
 
-/// What is published: the moment, and so many bytes more.
+/// The payload: the time, and this many more bytes.
 const PADDING: usize = 120;
 
 const NODES: u64 = 3;
@@ -38,7 +38,7 @@ struct Found {
     acknowledged: Vec<Duration>,
     /// By node.
     delivered: Vec<Vec<Duration>>,
-    /// By node: bodies that were fetched, and how often one was waited for in vain.
+    /// By node: bodies that were fetched, and how often waiting for one timed out.
     fetched: Vec<(u64, u64)>,
 }
 
@@ -48,7 +48,8 @@ fn p99(latencies: &[Duration]) -> Duration {
     sorted[sorted.len() * 99 / 100]
 }
 
-/// Publishers at all nodes, a subscriber at each; with one slow disk, and so much room for what is sent to a storage.
+/// Publishers at all nodes, a subscriber at each; with one slow disk, and this much room for what is sent to a
+/// storage.
 fn load(slow: Option<u64>, sent_bytes: usize) -> Found {
     let node = slow.unwrap_or(1);
     let commit = if slow.is_some() { SLOW } else { DELAYS.commit };
@@ -112,7 +113,7 @@ async fn received(mut client: Client, begun: Instant) -> std::io::Result<Vec<Dur
     Ok(latencies)
 }
 
-/// Prints what was found, and checks that each node has events soon enough, but for one that may be slow.
+/// Prints the results, and checks that each node gets events soon enough, except one that may be slow.
 fn check(found: &Found, slow: Option<u64>) {
     let acknowledged = p99(&found.acknowledged);
     println!("acknowledged: p99 {acknowledged:?}; fetched {:?}", found.fetched);
@@ -140,7 +141,7 @@ fn who_is_slow_is_sent_all_bodies_and_fetches_none() {
     }
 }
 
-/// Where a storage has no room for what is to be sent to it, it fetches that, and waits for nothing.
+/// A storage without room for a body fetches it, and waits for nothing.
 #[test]
 fn what_is_not_sent_is_fetched_and_not_waited_for() {
     let mut fetched = 0;
@@ -153,7 +154,7 @@ fn what_is_not_sent_is_fetched_and_not_waited_for() {
     assert!(fetched > 10, "there was room for all");
 }
 
-/// That it would be seen.
+/// The check would notice it.
 #[test]
 fn skipping_a_storage_without_saying_so_is_seen() {
     let mut late = 0;

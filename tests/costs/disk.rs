@@ -1,11 +1,11 @@
-//! What a segment asks of the disks that keep it: syncs, and bytes written.
+//! A segment's cost on the disks that keep it: syncs, and bytes written.
 //!
 //! Idle, a segment holds one message. Under load it holds many, and many segments share a commit.
 //!
-//! Invariant: counts are of all files of a node together, and what comes late (rows of the order, which wait for company)
-//! is waited for.
+//! Invariant: counts are of all files of a node together, and include delayed writes (rows of the order, which wait
+//! for others).
 //!
-//! Deliberately absent: what is read.
+//! Deliberately absent: reads.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn total(cluster: &Cluster, node: u64) -> DiskUse {
     })
 }
 
-/// What each node's disk was asked for while clients of node 1 did something.
+/// The use of each node's disk while clients of node 1 work.
 fn costs<F>(nodes: u64, work: impl FnOnce(Cluster) -> F + 'static) -> Vec<Cost>
 where
     F: std::future::Future<Output = std::io::Result<()>> + 'static,
@@ -109,13 +109,13 @@ async fn all_at_once(_: Cluster) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What a segment may cost a node at most.
+/// The most that a segment may cost a node.
 struct Most {
     syncs: f64,
     written: f64,
 }
 
-/// No node pays more than this, and none less than a segment can cost that is durable.
+/// No node pays more than this, and none less than a durable segment must cost.
 fn check(costs: &[Cost], most: &Most) {
     for cost in costs {
         assert!(cost.syncs() <= most.syncs, "{:.2} syncs a segment", cost.syncs());
@@ -123,8 +123,8 @@ fn check(costs: &[Cost], most: &Most) {
     }
 }
 
-/// A body and its place are synced at once, or one after the other; what nobody waits for is synced later: the row of the
-/// order.
+/// A body and its place are synced at once, or one after the other; the row of the order, for which nobody waits, is
+/// synced later.
 #[test]
 fn an_idle_cluster_syncs_a_segment_four_times_a_node() {
     for (nodes, most) in
@@ -133,7 +133,7 @@ fn an_idle_cluster_syncs_a_segment_four_times_a_node() {
         let costs = costs(nodes, one_by_one);
         check(&costs, &most);
         for cost in costs {
-            // The session of the publisher is a segment, too.
+            // The publisher's session is a segment, too.
             let segments = MESSAGES..=MESSAGES + 2;
             assert!(segments.contains(&cost.segments), "a segment a message: {}", cost.segments);
             assert!(cost.syncs() >= 1.0, "what is acknowledged is synced");
@@ -141,7 +141,7 @@ fn an_idle_cluster_syncs_a_segment_four_times_a_node() {
     }
 }
 
-/// Commits are shared by segments, and segments by messages.
+/// Segments share commits, and messages share segments.
 #[test]
 fn a_loaded_cluster_syncs_less_than_once_a_segment_a_node() {
     for (nodes, most) in

@@ -1,12 +1,12 @@
-//! What a message costs, where that can be counted instead of timed: no quiet machine is needed.
+//! What a message costs, counted instead of timed, so that no quiet machine is needed.
 //!
 //! - [`path`]: round trips and syncs that an acknowledgement takes, one after the other.
 //! - [`disk`]: syncs and bytes written, for each segment.
-//! - [`delivery`]: bodies that had to be fetched, and how long after an acknowledgement subscribers have an event.
+//! - [`delivery`]: bodies that had to be fetched, and how long after an acknowledgement subscribers get an event.
 //!
-//! Allocations have a program of their own (`tests/allocations.rs`), because counting them takes one.
+//! Allocations have a separate program (`tests/allocations.rs`), because counting them takes a global allocator.
 //!
-//! Invariant: a count is the same in every run, on any machine. One that grows is a decision, made here.
+//! Invariant: a count is the same in every run, on any machine. Raising one is a decision, made here.
 //!
 //! Deliberately absent: speed itself (`vulpes bench`), and faults (`simulation`).
 

@@ -8,17 +8,17 @@
 //! publisher ◀── entry                                    one way
 //! ```
 //!
-//! The body is on its way meanwhile, and each member's sync is of both. Where the sync members are not the storages, the body
-//! comes first:
+//! The body is on its way meanwhile, and each member's sync covers both. If the sync members are not the storages,
+//! the body comes first:
 //!
 //! ```text
 //!               entry ──▶ storages: fsync ──▶ entry      there and back, one sync (a quorum: itself and the faster peer)
 //! ```
 //!
-//! Invariant: a message takes [`MESSAGE`] and a commit [`COMMIT`], and all else takes no time; so the time to an
-//! acknowledgement tells how many of each it took.
+//! Invariant: a message takes [`MESSAGE`] and a commit [`COMMIT`], and nothing else takes time; so the time to an
+//! acknowledgement shows how many of each it took.
 //!
-//! Deliberately absent: load, under which many messages share all of it.
+//! Deliberately absent: load, under which many messages share all of this.
 
 use std::time::Duration;
 
@@ -34,10 +34,10 @@ const COMMIT: Duration = Duration::from_millis(400);
 /// Publishes that are timed at each node.
 const ROUNDS: usize = 3;
 
-/// What an acknowledgement took, one after the other.
+/// The steps of an acknowledgement, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Path {
-    /// Messages one way, the publisher's own two among them.
+    /// One-way messages, including the publisher's own two.
     messages: u128,
     syncs: u128,
 }
@@ -50,7 +50,7 @@ impl Path {
     }
 }
 
-/// Publishes at each node of an idle cluster: whether it leads, and what its acknowledgements took.
+/// Publishes at each node of an idle cluster; returns whether it leads, and the steps of its acknowledgements.
 fn paths(nodes: u64, voting: bool) -> Vec<(bool, Path)> {
     let delays = Delays { message: MESSAGE, commit: COMMIT, voting };
     run(nodes, delays, |cluster| async move {
@@ -72,7 +72,7 @@ fn paths(nodes: u64, voting: bool) -> Vec<(bool, Path)> {
     })
 }
 
-/// What they all took in a cluster of three, where the entry leads and where it does not.
+/// The steps in a cluster of three, with and without the entry leading.
 fn check(voting: bool, syncs: u128, messages: (u128, u128)) {
     let paths = paths(3, voting);
     let leading = paths.iter().filter(|(leads, _)| *leads).count();
@@ -85,7 +85,7 @@ fn check(voting: bool, syncs: u128, messages: (u128, u128)) {
 
 #[test]
 fn an_acknowledgement_takes_one_sync_and_one_or_two_round_trips() {
-    // To the entry and back; to the followers and back; and where another one leads, to it and back.
+    // To the entry and back; to the followers and back; and if another node leads, to it and back.
     check(false, 1, (4, 6));
 }
 
@@ -103,7 +103,7 @@ fn alone_an_acknowledgement_takes_one_sync_and_no_peer() {
     }
 }
 
-/// That the count can be wrong: without a quorum, nobody waits for a peer's storage.
+/// Proves that the count can be wrong: without a quorum, nobody waits for a peer's storage.
 #[test]
 fn an_acknowledgement_without_a_quorum_is_a_round_trip_too_short() {
     plant(Some(Mutant::AcknowledgeBeforeQuorum));

@@ -1,9 +1,9 @@
-//! Clients that break every rule: each is turned away by itself, and nobody else notices.
+//! Clients that break every rule: each is refused, and nobody else notices.
 //!
-//! Invariant: while the tables below are played, good clients of both protocols publish and read at the same node, and
-//! none of them may lose anything. The node's memory stays bounded, and the process lives.
+//! Invariant: while the tables below are played, good clients of both protocols publish and read at the same node,
+//! and none of them may lose anything. The node's memory stays bounded, and the process lives.
 //!
-//! Deliberately absent: what exactly is answered, beyond what the protocols say; the gates' own tests have that.
+//! Deliberately absent: exact answers beyond the protocols' rules; the gates' own tests have those.
 
 mod last_words;
 mod mqtt_table;
@@ -28,8 +28,8 @@ use crate::peer::Peer;
 /// A handshake may take 10 seconds; the rest is for a busy machine.
 const TURNED_AWAY: Duration = Duration::from_secs(25);
 
-/// Memory a node may hold whatever its clients do, in bytes (resident set), in a debug build: the databases' caches,
-/// recent bodies, what waits to be stored, and each connection's own bound.
+/// Most memory of a node whatever its clients do, in bytes (resident set), in a debug build: the databases' caches,
+/// recent bodies, the storage queue, and each connection's own limit.
 const MEMORY: u64 = 256 << 20;
 
 /// Bytes that make no sense in any protocol, always the same.
@@ -44,13 +44,13 @@ fn garbage(length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// Sends these parts, each once the other side has said something to the one before, and reads until it hangs up.
-/// Returns what it said last.
+/// Sends these parts, each once the other side has answered the one before, and reads until it closes the connection.
+/// Returns the last answer.
 async fn hangs_up_after(address: SocketAddr, parts: &[Vec<u8>]) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
     let mut answer = Vec::new();
     for (index, part) in parts.iter().enumerate() {
-        // The other side may hang up before it has read all of a large part.
+        // The other side may close before it has read all of a large part.
         let sent = within("a part is taken", TURNED_AWAY, async {
             let _ = stream.write_all(part).await;
             Ok(())
@@ -67,7 +67,7 @@ async fn hangs_up_after(address: SocketAddr, parts: &[Vec<u8>]) -> Result<Vec<u8
     }
     within("the other side hangs up", TURNED_AWAY, async {
         let mut last = Vec::new();
-        // A reset is a way to hang up, too.
+        // A reset also closes the connection.
         let _ = stream.read_to_end(&mut last).await;
         Ok(last)
     })
@@ -151,10 +151,10 @@ async fn the_node_port_takes_no_clients() -> Result<()> {
 
 #[tokio::test]
 async fn readers_that_do_not_read_cost_little() -> Result<()> {
-    /// Events of this size in bytes, and so many, are several times what the node may hold.
+    /// Events of this size in bytes, and this many, are several times what the node may hold.
     const SIZE: usize = 256 << 10;
     const COUNT: usize = 1200;
-    /// A reader gets stuck this often, so that each stands at another place of the log.
+    /// How often a reader gets stuck, so that each is at another place of the log.
     const EVERY: usize = 60;
     let cluster = crate::cluster().nodes(1).start().await?;
     let mut publisher = cluster.mqtt(1).await?;
@@ -172,7 +172,7 @@ async fn readers_that_do_not_read_cost_little() -> Result<()> {
     }
     println!("{} MiB published, at most {} MiB held", (SIZE * COUNT) >> 20, most >> 20);
     ensure!(most < MEMORY, "the node held {} MiB", most >> 20);
-    // Whoever starts to read again gets all of it.
+    // A client that starts to read again gets all of it.
     for (count, client) in stuck.iter_mut().rev().skip(4).take(2) {
         for number in 0..*count {
             match client.next_within(TURNED_AWAY).await? {
@@ -193,7 +193,7 @@ async fn publishers_that_pour_cost_little() -> Result<()> {
     let text = "x".repeat(SIZE);
     let mut most = 0;
     for _ in 0..COUNT {
-        // As fast as the node takes it, never looking at an answer.
+        // As fast as the node takes it, never reading an answer.
         for publisher in &mut publishers {
             let poured = publisher.publish("load.a", &text);
             within("the node takes more", TURNED_AWAY, poured).await?;

@@ -1,13 +1,13 @@
 //! `vulpes bench` against real nodes: everything it can measure, for a second each.
 //!
-//! Deliberately absent: how fast anything is. A test's machine is never quiet.
+//! Deliberately absent: speed. A test's machine is never quiet.
 
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 use tokio::process::Command;
 use vulpes_jepsen::Cluster;
 
-/// Runs the bench for a second, and gives back what it printed as JSON.
+/// Runs the bench for a second, and returns its JSON.
 async fn bench(cluster: &Cluster, line: &str) -> Result<Value> {
     let short = "--connections 3 --window 8 --seconds 1 --warmup 0 --json --fsync-dir";
     let output = Command::new(env!("CARGO_BIN_EXE_vulpes"))
@@ -24,7 +24,7 @@ async fn bench(cluster: &Cluster, line: &str) -> Result<Value> {
     serde_json::from_str(&printed).with_context(|| format!("{line} printed {printed}"))
 }
 
-/// Runs another command, and gives back what it printed.
+/// Runs another command, and returns its output.
 async fn vulpes(arguments: &[&str]) -> Result<String> {
     let program = env!("CARGO_BIN_EXE_vulpes");
     let output = Command::new(program).args(arguments).kill_on_drop(true).output().await?;
@@ -53,7 +53,7 @@ async fn the_bench_measures_all_that_a_cluster_does() -> Result<()> {
         let replay = bench(&cluster, &format!("{common} --subscribers 2 --replay")).await?;
         let acknowledged = number(&replay, "/acknowledged")?;
         ensure!(acknowledged > 0, "{replay}");
-        // Each subscriber reads all that was published, also after the measured time.
+        // Each subscriber reads everything that was published, also after the measured time.
         ensure!(number(&replay, "/deliveries")? >= acknowledged * 2, "{replay}");
         ensure!(replay["deliveries_per_second"].as_f64() > Some(0.0), "{replay}");
         ensure!(number(&replay, "/disk/median_us")? > 0, "{replay}");
@@ -69,7 +69,7 @@ async fn the_bench_measures_all_that_a_cluster_does() -> Result<()> {
         let large = bench(&cluster, &format!("{common} --size 900000 --subscribers 1")).await?;
         ensure!(number(&large, "/acknowledged")? > 0, "{large}");
     }
-    // What was retained for reading is gone again: only this is there.
+    // The retained values of the bench are gone again: only this is there.
     let node = format!("ws://{}/", cluster.node(1).wamp());
     vulpes(&["set", "bench.here", "1", "--node", &node]).await?;
     let kept = vulpes(&["get", "bench.#", "--node", &node]).await?;

@@ -1,7 +1,7 @@
-//! Whatever a client is told to be connected for comes behind the wills of its earlier connections.
+//! A client learns that it is connected only after the wills of its earlier connections.
 //!
-//! Checked here, at three nodes and in MQTT 3.1.1 and 5: a client with a retained will "offline" drops, is taken over or loses
-//! its node to kill -9; its next connection, at another node, publishes "online" right behind its CONNACK.
+//! Checked here, at three nodes and in MQTT 3.1.1 and 5: a client with a retained will "offline" drops, is taken over
+//! or loses its node to kill -9; its next connection, at another node, publishes "online" right after its CONNACK.
 //!
 //! Invariant: judged by the history of the client's topic alone.
 //!
@@ -28,13 +28,13 @@ enum Version {
     V5,
 }
 
-/// A client's connection, for as long as it is not dropped.
+/// A client's connection, until it is dropped.
 struct Life {
     _mqtt: Mqtt,
 }
 
 impl Life {
-    /// Connects, and publishes as soon as it is told so.
+    /// Connects, and publishes as soon as it is connected.
     async fn begin(
         cluster: &Cluster,
         node: u64,
@@ -76,10 +76,10 @@ impl Life {
     }
 }
 
-/// Looks at all that was published on a client's topic.
+/// Checks everything that was published on a client's topic.
 async fn judge(cluster: &Cluster, node: u64, client: &str, lives: u64) -> Result<()> {
     let mut peer = Peer::at(cluster, node).await?;
-    // Behind what was acknowledged.
+    // After what was acknowledged.
     let mark = peer.publish("mark", json!(1), json!({})).await?.ok().context("refused")?;
     let topic = format!("life.{client}");
     let here = json!({ "retainedState": true, "after": mark, "snapshot": true });

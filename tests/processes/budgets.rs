@@ -1,9 +1,9 @@
 //! What many connections make a node hold together: no more than its budgets, whatever each of them may have.
 //!
-//! Invariant: while a budget is used up, small things go on at once for everybody else, large ones wait for their turn; and
-//! all goes on when there is room again.
+//! Invariant: while a budget is used up, small messages of everyone else pass at once, and large ones wait for their
+//! turn. Everything continues when there is room again.
 //!
-//! Deliberately absent: which of those who wait is next, which the budget's own tests have.
+//! Deliberately absent: the order of waiters, which the budget's own tests have.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,8 +24,8 @@ use vulpes_raft::wire::{self, Identity, Service};
 
 const MIB: usize = 1 << 20;
 
-/// What may come on top of a budget: what is free for each connection, what is on its way to the log, and a debug build's
-/// waste.
+/// What may come on top of a budget: each connection's own allowance, data on its way to the log, and a debug build's
+/// overhead.
 const SLACK: u64 = 64 << 20;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ async fn node() -> Result<Cluster> {
     crate::cluster().nodes(1).start().await
 }
 
-/// The most that the node holds beyond what it held before, while this goes on.
+/// The most that the node holds in addition while this runs.
 async fn growth<T>(
     cluster: &Cluster,
     load: impl std::future::Future<Output = T>,
@@ -55,7 +55,7 @@ async fn growth<T>(
     }
 }
 
-/// Bytes of a stream that the other side has taken, as far as it takes them now.
+/// Writes as many bytes of a stream as the other side takes now.
 async fn push(address: SocketAddr, bytes: &[u8]) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     let _ = tokio::time::timeout(Duration::from_secs(2), stream.write_all(bytes)).await;
@@ -108,7 +108,7 @@ async fn unfinished_packets_before_login_cost_little() -> Result<()> {
     done?;
     println!("{} MiB unfinished, {} MiB held", 2 * CONNECTIONS, growth >> 20);
     ensure!(growth < BUDGET + SLACK, "the node held {} MiB more", growth >> 20);
-    // There is room again: a login that needs some comes through.
+    // There is room again: a login that needs some succeeds.
     let name = "n".repeat(900);
     let will = [string("last/will"), string(&"w".repeat(60_000))].concat();
     let body = [string("MQTT"), vec![4, 6, 0, 0], string(&name), will].concat();
@@ -151,8 +151,8 @@ async fn many_large_publishes_at_once_take_turns() -> Result<()> {
     let (done, growth) = growth(&cluster, load).await?;
     done?;
     println!("{CLIENTS} MiB published at once, {} MiB held", growth >> 20);
-    // What waits to be sealed, and what storages have not written yet, is full now as well; and the allocator keeps some of
-    // what was given back. Each on its own would be 700 MiB.
+    // The unsealed events and the storages' queues are full now as well, and the allocator keeps some freed memory.
+    // Without sharing it would be 700 MiB.
     ensure!(growth < BUDGET + 2 * SLACK + (48 << 20), "the node held {} MiB more", growth >> 20);
     Ok(())
 }
@@ -162,7 +162,7 @@ async fn one_event_for_many_subscriptions_is_made_as_it_is_taken() -> Result<()>
     const SUBSCRIPTIONS: usize = 500;
     let cluster = node().await?;
     let mut session = Wamp::connect(cluster.node(1).wamp(), REALM).await?;
-    // Patterns that all fit one topic of many parts.
+    // Patterns that all fit one topic with many parts.
     let parts = 12;
     let topic = vec!["p"; parts].join(".");
     for number in 0..SUBSCRIPTIONS {
@@ -175,7 +175,7 @@ async fn one_event_for_many_subscriptions_is_made_as_it_is_taken() -> Result<()>
     let text = "x".repeat(MIB);
     let load = async {
         publisher.publish_and_wait(&topic, &text).await?;
-        // It is slow to begin, and nobody else waits for it.
+        // It is slow to begin, but holds up nobody else.
         for number in 0..20 {
             publisher.publish_and_wait("others.a", &format!("a-{number}")).await?;
         }
@@ -234,8 +234,8 @@ async fn unfinished_frames_at_the_node_port_cost_little() -> Result<()> {
 async fn subscribers_that_read_nothing_hold_what_they_may_together() -> Result<()> {
     const SUBSCRIBERS: u16 = 800;
     const EVENTS: usize = 60;
-    // What is written for them, and the segments that they are at; beside it, what is free for each, and what is being
-    // read for some.
+    // The output for them, and the segments that they are at; in addition, each one's own allowance, and what is
+    // being read for some.
     const BUDGETS: u64 = ((128 + 64) << 20) + ((SUBSCRIBERS as u64) << 15) + (16 << 20);
     let cluster = node().await?;
     let mut first = cluster.mqtt(1).await?;
@@ -258,7 +258,7 @@ async fn subscribers_that_read_nothing_hold_what_they_may_together() -> Result<(
         for number in 0..20 {
             first.publish_and_wait("others.a", &format!("a-{number}")).await?;
         }
-        // One of them reads on, once the others are gone.
+        // One of them continues to read, once the others are gone.
         let mut one = frozen.swap_remove(7);
         drop(frozen);
         let mut rest = vec![0; EVENTS * MIB];
@@ -269,7 +269,7 @@ async fn subscribers_that_read_nothing_hold_what_they_may_together() -> Result<(
     let (done, growth) = growth(&cluster, load).await?;
     done?;
     println!("{SUBSCRIBERS} subscribers of {EVENTS} MiB, {} MiB held", growth >> 20);
-    // The allocator keeps some of what was given back. Each segment on its own would be 800 MiB.
+    // The allocator keeps some freed memory. Without sharing it would be 800 MiB.
     ensure!(growth < BUDGETS + 2 * SLACK, "the node held {} MiB more", growth >> 20);
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! Calls over all nodes, and what becomes of them when a callee, its node or the way to it goes.
+//! Calls across all nodes, and their outcome when a callee, its node or the connection to it is lost.
 //!
-//! Invariant: what a caller was told is judged by what its callee says it did: a result carries its own call's number.
+//! Invariant: a caller's answer is compared with what its callee says it did: a result carries its own call's number.
 //!
 //! Deliberately absent: the options' spelling, which the gates' own tests have.
 
@@ -28,10 +28,10 @@ use vulpes_jepsen::Cluster;
 
 use crate::peer::Peer;
 
-/// How long a caller may wait for the word that its callee is gone.
+/// How long a caller may wait for the news that its callee is gone.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// What a call came to: its result's arguments, or the error's URI.
+/// The outcome of a call: its result's arguments, or the error's URI.
 type Outcome = std::result::Result<Value, String>;
 
 impl Peer {
@@ -151,7 +151,7 @@ impl Callee {
     }
 }
 
-/// Waits until all nodes know of so many registrations.
+/// Waits until all nodes know this many registrations.
 pub(crate) async fn registered(cluster: &Cluster, count: usize) -> Result<()> {
     for node in 1..=3 {
         let mut peer = Peer::at(cluster, node).await?;
@@ -190,7 +190,7 @@ async fn a_procedure_is_called_from_every_node() -> Result<()> {
         let id = &invocation[1];
         callee.wamp.send(&json!([YIELD, id, { "progress": true }, ["half"]])).await?;
         callee.wamp.send(&json!([YIELD, id, {}, [node + 2]])).await?;
-        // Late, and for nobody.
+        // Late, and without a receiver.
         callee.wamp.send(&json!([YIELD, id, {}, ["again"]])).await?;
         let part = within("a part", PATIENCE, caller.receive()).await?;
         ensure!(part == json!([RESULT, request, { "progress": true }, ["half"]]), "{part}");
@@ -248,7 +248,7 @@ async fn a_callee_that_goes_is_told_of_at_once() -> Result<()> {
             _ => Err(error),
         })?;
     }
-    // The order shows it: from then on nobody looks there any more.
+    // The order shows it: from then on calls no longer go there.
     let mut caller = Peer::at(&cluster, 3).await?;
     let deadline = Instant::now() + PATIENCE;
     while caller.call("p", json!([])).await? != Err("wamp.error.no_such_procedure".into()) {
@@ -317,7 +317,8 @@ async fn a_callee_works_on_so_many_at_once_and_the_others_wait() -> Result<()> {
                 caller.begin("p", json!([number]), json!({})).await?;
             }
             for request in 1..=20 {
-                // First come, first served: a caller's own are answered in order, but for those at work together.
+                // First come, first served: a caller's calls are answered in order, except for those in flight
+                // together.
                 let answer = within("an answer", PATIENCE, caller.receive()).await?;
                 ensure!(answer[0] == RESULT, "{request}: {answer}");
                 ensure!(answer[3][0] == json!(answer[1].as_u64().unwrap_or(0) - 1), "{answer}");
@@ -343,7 +344,7 @@ async fn callees_at_three_nodes_have_their_turns() -> Result<()> {
     for node in 1..=3 {
         let mut caller = Peer::at(&cluster, node).await?;
         let deadline = Instant::now() + PATIENCE;
-        // A node that is behind knows of some of them only.
+        // A node that is behind knows only some of them.
         loop {
             let id = caller.call("wamp.registration.match", json!(["p"])).await?;
             let id = id.map_err(|uri| anyhow::anyhow!(uri))?[0].clone();
@@ -379,7 +380,7 @@ async fn all_nodes_tell_the_same_of_sessions_and_registrations() -> Result<()> {
     let session = details["session"].clone();
     let id = callee.register("a..c", json!({ "match": "wildcard", "invoke": "last" })).await?;
     registered(&cluster, 1).await?;
-    // Each looks at one node; all are there before the first looks.
+    // Each checks one node; all are there before the first one checks.
     let mut peers = vec![Peer::at(&cluster, 1).await?, Peer::at(&cluster, 2).await?];
     peers.push(Peer::at(&cluster, 3).await?);
     let mut seen = Vec::new();

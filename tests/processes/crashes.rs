@@ -1,6 +1,6 @@
-//! `kill -9` under load: nothing acknowledged is lost, and the others go on.
+//! `kill -9` under load: nothing acknowledged is lost, and the other nodes continue.
 //!
-//! Invariant: the killed node's own publishers and readers end with it; theirs is part of the record that is judged.
+//! Invariant: the killed node's own publishers and readers end with it; their records are judged, too.
 //!
 //! Deliberately absent: lost or torn writes. A killed process leaves what it wrote to the kernel.
 
@@ -15,7 +15,7 @@ use vulpes_jepsen::{Cluster, Seen};
 /// How long publishing may stand still at the surviving nodes.
 const STANDSTILL: Duration = Duration::from_secs(2);
 
-/// The same where a node is frozen: its connections stay open, so that only time tells.
+/// The same with a frozen node: its connections stay open, so only a timeout shows it.
 const FROZEN_STANDSTILL: Duration = Duration::from_secs(5);
 
 /// Messages each publisher gets through before and after the blow.
@@ -44,7 +44,7 @@ impl Load {
         Ok(load)
     }
 
-    /// Waits until every publisher except those at `without` has got on.
+    /// Waits until every publisher except those at `without` has made progress.
     async fn advance(&self, without: &[u64]) -> Result<()> {
         for (id, publisher) in self.publishers.iter().filter(|(id, _)| !without.contains(id)) {
             let so_far = publisher.record().acknowledged.len();
@@ -54,7 +54,7 @@ impl Load {
         Ok(())
     }
 
-    /// The longest that any publisher except those at `without` stood still after `blow`.
+    /// The longest standstill after `blow` of any publisher except those at `without`.
     async fn standstill(&self, blow: Instant, without: &[u64]) -> Result<Duration> {
         let mut longest = Duration::ZERO;
         for (id, publisher) in self.publishers.iter().filter(|(id, _)| !without.contains(id)) {
@@ -104,7 +104,7 @@ fn is_mark(seen: &Seen) -> bool {
     seen.payload == MARK
 }
 
-/// Kills one node under load, lets the others go on, and brings it back.
+/// Kills one node under load, lets the others continue, and brings it back.
 async fn dies_under_load(mut cluster: Cluster, victim: u64) -> Result<()> {
     let load = Load::start(&cluster).await?;
     cluster.node_mut(victim).kill().await?;

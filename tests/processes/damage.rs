@@ -1,9 +1,10 @@
-//! A node's file that is not what the node wrote: the process says so and ends with exit code 70, or does not notice and
-//! serves what is whole. It never dies of a panic, a signal, or in silence.
+//! A node's file that is not what the node wrote: the process either says so and ends with exit code 70, or does not
+//! notice and serves what is intact. It never dies of a panic, a signal, or silently.
 //!
 //! Invariant: the same seed damages the same pages.
 //!
-//! Deliberately absent: what the other nodes do about a damaged body, which the simulation and the fault-injection suite show.
+//! Deliberately absent: what the other nodes do about a damaged body, which the simulation and the fault-injection
+//! suite show.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -17,13 +18,13 @@ use vulpes_jepsen::Cluster;
 /// redb's pages have this size.
 const PAGE: u64 = 4096;
 
-/// How long a damaged node is watched, and asked for what it has.
+/// How long a damaged node is watched and queried.
 const WATCHED: Duration = Duration::from_secs(4);
 
-/// The exit code of a node that its disk ended.
+/// The exit code of a node with a failed or damaged disk.
 const OF_THE_DISK: i32 = 70;
 
-/// How much of the file is overwritten: one page in so many.
+/// How much of the file is overwritten: one page in this many.
 const SHARES: [u64; 8] = [1, 2, 3, 5, 8, 16, 32, 64];
 
 #[tokio::test]
@@ -72,7 +73,7 @@ fn restore(kept: &Kept, folder: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
-/// Overwrites pages with garbage, or with another page, behind the one that begins the file.
+/// Overwrites pages with garbage, or with another page, except for the first page of the file.
 fn overwrite(path: &std::path::Path, share: u64, dice: &mut Dice) -> Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let pages = file.metadata()?.len() / PAGE;
@@ -91,13 +92,13 @@ fn overwrite(path: &std::path::Path, share: u64, dice: &mut Dice) -> Result<()> 
     Ok(())
 }
 
-/// Starts the damaged node and asks for all that it has; whether it called its file damaged.
+/// Starts the damaged node and reads everything from it; returns whether it reported damage.
 async fn ends_well(cluster: &mut Cluster) -> Result<bool> {
     cluster.node_mut(1).start()?;
     let until = Instant::now() + WATCHED;
     let mut from = 0;
     while Instant::now() < until && cluster.node_mut(1).check_alive().is_ok() {
-        // It may be starting, or have lost what it is asked for.
+        // It may be starting, or have lost what is read.
         let page = cluster.page(1, &format!("/log?from={from}&max=50")).await;
         if page.is_ok_and(|page| page.status == 200) {
             from += 50;

@@ -1,10 +1,10 @@
-//! Limits at their edge: a client asks in one write for as much as there may be, and for one more.
+//! Limits at their edge: a client asks in one write for as much as is allowed, and for one more.
 //!
-//! Invariant: at a limit everything is granted, past it only what is too much is refused, and in both cases the client, the
-//! node and everybody else go on. Every limit of one client has its line in [`LIMITS`]: a new one is tested here, or it is
-//! said why not.
+//! Invariant: at a limit everything is granted; past it only the excess is refused. In both cases the client, the
+//! node and everyone else continue. Every limit of one client has its line in [`LIMITS`]: a new one is tested here,
+//! or the line says why not.
 //!
-//! Deliberately absent: what is below a limit and breaks other rules (`bad_input`), and the lengths of topics.
+//! Deliberately absent: input below a limit that breaks other rules (`bad_input`), and the lengths of topics.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ use crate::raw::{connect, frame, Raw};
 enum Edge {
     /// In this file.
     Here,
-    /// In the tests of what owns it, because a client alone does not get there, or not in a test's time.
+    /// In the tests of its own module, because a client alone does not get there, or not within a test's time.
     Elsewhere,
     /// It only paces a client, which never sees it.
     Pace,
@@ -30,7 +30,7 @@ enum Edge {
 
 use Edge::{Elsewhere, Here, Pace};
 
-/// How the limits begin that one client can reach.
+/// Prefixes of the limits that one client can reach.
 const OF_CLIENTS: [&str; 5] = ["SESSION_", "CALLEE_", "CONDITION", "PAYLOAD_", "WAMP_"];
 
 const LIMITS: &[(&str, Edge)] = &[
@@ -123,7 +123,7 @@ async fn one_subscribe_of_mqtt_may_have_as_many_filters_as_a_session() -> Result
     let mut cluster = crate::cluster().nodes(1).start().await?;
     let address = cluster.node(1).mqtt();
     publish(&cluster, "edge/1/1").await?;
-    // A session that ends with its connection, one that does not, and replays of all that was there.
+    // A session that ends with its connection, a persistent one, and replays of everything.
     let table =
         [("plain", 2_u8, "edge/1"), ("kept", 0, "edge/1"), ("replays", 2, "$replay/0/edge/1")];
     for (name, flags, begins) in table {
@@ -165,7 +165,7 @@ async fn as_many_wamp_subscriptions_come_in_one_write() -> Result<()> {
             let mut client = Raw::wamp(address).await?;
             let count = MOST + more;
             let asked = (0..count).map(|number| {
-                // None begins with what is retained but one.
+                // Only one begins with retained values.
                 json!([32, number + 1, options, format!("edge.{number}")])
             });
             client.say(&frames(asked)).await?;
@@ -173,7 +173,7 @@ async fn as_many_wamp_subscriptions_come_in_one_write() -> Result<()> {
             let told = client.messages(33, if snapshot { 1 } else { MOST }).await;
             let told = told.with_context(|| options.to_string())?;
             if more > 0 && !snapshot {
-                // Refused at once, before anything stands.
+                // Refused at once, before there is a subscription.
                 let subscription = told[7][2].clone();
                 client.say(&frame(&json!([34, count + 1, subscription]).to_string())).await?;
                 client.messages(35, 1).await.with_context(|| options.to_string())?;
@@ -181,7 +181,7 @@ async fn as_many_wamp_subscriptions_come_in_one_write() -> Result<()> {
             cluster.node_mut(1).check_alive()?;
         }
     }
-    // It is refused, and nothing else: what stands goes on.
+    // Only this one is refused: existing subscriptions continue.
     let mut client = Raw::wamp(address).await?;
     let asked = (0..=MOST).map(|number| json!([32, number + 1, {}, format!("edge.{number}")]));
     client.say(&frames(asked)).await?;
@@ -203,13 +203,13 @@ async fn as_many_registrations_come_in_one_write() -> Result<()> {
     let stand = client.messages(65, MOST).await?;
     let refused = client.messages(8, 1).await?;
     ensure!(refused[0][2] == MOST + 1, "{refused:?}");
-    // Back by the one place that is given back.
+    // Back by the one place that was freed.
     let again = [json!([66, MOST + 2, stand[0][2]]), json!([64, MOST + 3, {}, "edge.again"])];
     client.say(&frames(again.into_iter())).await?;
     client.messages(67, 1).await?;
     client.messages(65, 1).await?;
     cluster.node_mut(1).check_alive()?;
-    // All of them end with it, and the next one may have them.
+    // All of them end with it, and their places are free again.
     drop(client);
     let mut next = Raw::wamp(cluster.node(1).wamp()).await?;
     within("a procedure is free", PATIENCE, async {
@@ -299,7 +299,7 @@ async fn values_may_be_as_large_as_their_limits() -> Result<()> {
     let filter = |value: &str| format!("[32,7,{{\"filter\":{value}}},\"edge.t\"]");
     let many = |count: usize| format!("[{}]", vec!["1"; count - 1].join(","));
     let long = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
-    // What is answered to it at the limit, and past it.
+    // The answers at the limit, and past it.
     let table = [
         (
             "depth",
@@ -337,7 +337,7 @@ async fn values_may_be_as_large_as_their_limits() -> Result<()> {
         let mut client = Raw::wamp(cluster.node(1).wamp()).await?;
         client.say(&frame(&at)).await?;
         let told = within(name, PATIENCE, client.message()).await?;
-        // A condition of this size fits nothing, which only the order knows.
+        // A condition of this size fits nothing, which is decided only in the order.
         let undecided = told[0] == 8 && told[4] == "fox.error.not_accepted";
         ensure!(told[0] == granted || (granted == 0 && undecided), "{name}: {told}");
         client.say(&frame(&past)).await?;

@@ -82,7 +82,7 @@ async fn each_group_keeps_a_part_and_all_nodes_show_the_whole() -> Result<()> {
     ensure!(proof.elsewhere == 0 && proof.events >= 600, "{proof}");
     let half = verify(&urls[..3], Duration::from_secs(30)).await?;
     ensure!(half.elsewhere > 0, "the other group keeps nothing: {half}");
-    // Equal in each group once those that were away have caught up, and none keeps all.
+    // Equal in each group once those that were away have caught up, and none keeps everything.
     let all = half.end.0 - half.oldest.0;
     until("the storages of a group hold the same", PATIENCE, || async {
         let mut held = Vec::new();
@@ -115,7 +115,7 @@ async fn a_node_that_was_moved_to_another_group_says_so_and_ends() -> Result<()>
     let status = node.ended().await?;
     let told = node.log_tail();
     ensure!(!status.success() && told.contains("node 6 is in another storage group"), "{told}");
-    // Back where it was, it has what its group is to have: it had taken nothing by the other one's measure.
+    // Back in its group, it has what belongs to the group: it had taken nothing under the wrong one.
     node.configure(&text)?;
     node.start()?;
     cluster.ready_node(6).await?;
@@ -128,7 +128,7 @@ async fn a_group_without_a_majority_is_passed_by() -> Result<()> {
     mark(&cluster, 1).await?;
     cluster.node_mut(5).kill().await?;
     cluster.node_mut(6).kill().await?;
-    // What is on its way to the second group is not answered. Some of so many in a row would be.
+    // Publishes on their way to the second group are not answered. With so many in a row, some would be.
     until("publishing goes on with the first group alone", PATIENCE, || async {
         let mut client = cluster.wamp(1).await?;
         for number in 0..20 {

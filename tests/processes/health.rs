@@ -1,6 +1,6 @@
-//! What operators are told: probes, `vulpes status`, the log.
+//! What operators see: probes, `vulpes status`, the log.
 //!
-//! Invariant: a node that can't serve says so, whoever asks; one that can answers whatever else is asked of it.
+//! Invariant: a node that can't serve says so to everyone; one that can answers under any load.
 //!
 //! Deliberately absent: single answers of admin HTTP, which its own tests have.
 
@@ -15,7 +15,7 @@ use vulpes_jepsen::node::Launch;
 use vulpes_jepsen::wait::{until, within, PATIENCE};
 use vulpes_jepsen::Cluster;
 
-/// How soon a probe has to have its answer.
+/// Time limit for a probe's answer.
 const PROBED: Duration = Duration::from_secs(10);
 
 const VULPES: &str = env!("CARGO_BIN_EXE_vulpes");
@@ -42,7 +42,7 @@ async fn a_node_that_no_majority_stands_behind_is_not_ready() -> Result<()> {
     let all = status(&cluster, &[]).await?;
     ensure!(all.status.success(), "all are ready: {all:?}");
 
-    // The leader that is left, and a follower that is left, each remember a leader.
+    // The remaining leader, and a remaining follower, each remember a leader.
     let leader = cluster.leader().await?;
     for left in [leader, leader % 3 + 1] {
         let gone: Vec<u64> = (1..=3).filter(|id| *id != left).collect();
@@ -78,7 +78,7 @@ async fn a_node_that_no_majority_stands_behind_is_not_ready() -> Result<()> {
     Ok(())
 }
 
-/// What was acknowledged stands in the log, and not at once on every storage's disk.
+/// What was acknowledged is in the log, but not at once on every storage's disk.
 #[tokio::test]
 async fn a_proof_holds_all_that_was_acknowledged_before_it() -> Result<()> {
     let cluster = crate::cluster().nodes(3).start().await?;
@@ -128,7 +128,7 @@ async fn clients_leave_files_to_operators() -> Result<()> {
     }
     let page = within("/healthz", PROBED, cluster.page(1, "/healthz")).await?;
     ensure!(page.status == 200, "{page:?}");
-    // The system has taken all of them; the node comes to the last ones a little later.
+    // The system has accepted all of them; the node gets to the last ones a little later.
     until("some are turned away", PATIENCE, || async {
         let log = cluster.node(1).log_tail();
         ensure!(log.contains("turned away: 150 clients are connected"), "{log}");
@@ -140,7 +140,7 @@ async fn clients_leave_files_to_operators() -> Result<()> {
     Ok(())
 }
 
-/// A process of its own, whose log nobody filters from outside.
+/// A separate process, whose log is not filtered from outside.
 struct Logged {
     child: tokio::process::Child,
     log: std::path::PathBuf,
@@ -210,14 +210,14 @@ async fn what_clients_do_again_and_again_fills_no_log() -> Result<()> {
     let cluster = crate::cluster().nodes(1).prepare()?;
     let node = Logged::start(&cluster, 1)?;
     node.says(" ready").await?;
-    // Nothing is wrong with who vanishes.
+    // A client that vanishes is not an error.
     for _ in 0..20 {
         let mut stream = TcpStream::connect(cluster.node(1).wamp()).await?;
         stream.write_all(b"GET / HTTP/1.1\r\nUpgrade: webs").await?;
     }
     for _ in 0..300 {
         let mut stream = TcpStream::connect(cluster.node(1).wamp()).await?;
-        // It may be closed before all of it is taken.
+        // It may be closed before all of it is read.
         let _ = stream.write_all(b"nonsense\r\n\r\n").await;
     }
     node.says("client{protocol=WAMP peer=127.0.0.1:").await?;

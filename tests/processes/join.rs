@@ -1,9 +1,9 @@
-//! Subscriptions that begin with retained values, at moments nobody chose, while these values change: first the values as
+//! Subscriptions that begin with retained values, at random moments, while these values change: first the values as
 //! of one place in the log, then each later change once.
 //!
-//! `VULPES_JOINS=10000` raises the number of subscriptions for the road.
+//! `VULPES_JOINS=10000` raises the number of subscriptions.
 //!
-//! Invariant: every payload is written once, so that an event is known by it in both protocols. What a subscription saw is
+//! Invariant: every payload is unique, so that it identifies an event in both protocols. What a subscription saw is
 //! compared with the log, which is read at the end.
 //!
 //! Deliberately absent: nodes that die (`simulation`).
@@ -38,12 +38,12 @@ const TOPICS: u64 = 40;
 const WRITERS: u64 = 12;
 const PACE: Duration = Duration::from_millis(15);
 
-/// Longest that one subscription may take; a busy machine has many of them at once.
+/// Time limit of one subscription; a busy machine runs many of them at once.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const MARK: &str = "mark";
 
-/// An event as a subscription saw it: its payload, empty where a value was deleted.
+/// An event as a subscription saw it: its payload, empty if a value was deleted.
 type Got = (String, String);
 
 /// What one subscription saw.
@@ -65,7 +65,7 @@ impl Seeing {
     }
 }
 
-/// Changes a topic's value again and again, or deletes it, until it is told to stop.
+/// Changes a topic's value again and again, or deletes it, until it is stopped.
 async fn writer(at: SocketAddr, number: u64, stopped: watch::Receiver<bool>) -> Result<()> {
     let mut peer = Peer::connect(at).await?;
     for count in 0_u64.. {
@@ -84,7 +84,7 @@ async fn writer(at: SocketAddr, number: u64, stopped: watch::Receiver<bool>) -> 
     Ok(())
 }
 
-/// How many changes a subscription looks at before it ends.
+/// How many changes a subscription sees before it ends.
 fn wanted(number: usize) -> usize {
     1 + number * 7 % 5
 }
@@ -94,7 +94,7 @@ async fn join_wamp(at: SocketAddr, joins: usize) -> Result<Vec<Seeing>> {
     let (mut all, mut request) = (Vec::new(), 0);
     for number in 0..joins {
         request += 1;
-        // Each in one of the ways that mean the same.
+        // Each in one of the equivalent ways.
         let (topic, options) = match number % 3 {
             0 => ("join.*", json!({ "retainedState": true })),
             1 => ("join.", json!({ "match": "prefix", "get_retained": true })),
@@ -137,7 +137,7 @@ async fn join_mqtt(at: SocketAddr, joins: usize) -> Result<Vec<Seeing>> {
     for number in 0..joins {
         let mut body = vec![0, 1];
         body.extend(string("join/#"));
-        // QoS 0: what is seen is what is judged here, not how surely.
+        // QoS 0: the contents are judged here, not the delivery.
         let unsubscribe = packet(0xa2, &body);
         body.push(0);
         mqtt.send(&packet(0x82, &body)).await?;
@@ -172,10 +172,10 @@ async fn join_mqtt(at: SocketAddr, joins: usize) -> Result<Vec<Seeing>> {
     Ok(all)
 }
 
-/// Holds what subscriptions saw against the log, in one pass over it.
+/// Compares what subscriptions saw with the log, in one pass.
 fn judge(log: &[Seen], mut all: Vec<Seeing>) -> Result<()> {
     let changes: Vec<Got> = log.iter().map(|s| (s.topic.clone(), s.payload.clone())).collect();
-    // Payloads are unique; deletions are found behind the change before them.
+    // Payloads are unique; a deletion is identified by the change before it.
     let mut places: BTreeMap<&Got, Vec<usize>> = BTreeMap::new();
     for (at, change) in changes.iter().enumerate() {
         places.entry(change).or_default().push(at);
@@ -233,7 +233,7 @@ async fn values_and_changes_join_exactly_under_load() -> Result<()> {
                 _ => join_mqtt(mqtt, EACH).await,
             }
         }));
-        // Not all at once: moments are to differ.
+        // Spread out, so that moments differ.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let mut all = Vec::new();

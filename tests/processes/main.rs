@@ -24,8 +24,7 @@
 //! - [`bench`]: what `vulpes bench` measures.
 //! - [`stock`]: stock clients of both protocols, crossing.
 //!
-//! Invariant: tests share nothing but the machine, and run side by side. None waits a fixed time; each polls with a
-//! deadline.
+//! Invariant: tests share only the machine, and run in parallel. None waits a fixed time; each polls with a deadline.
 //!
 //! Deliberately absent: power cuts and network faults, which only a simulation can repeat.
 

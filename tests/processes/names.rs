@@ -1,6 +1,7 @@
-//! Names and topics as long as MQTT has them, what no client may name, and who a client is over its connections.
+//! Names and topics of MQTT's maximum length, names that clients may not use, and a client's identity over its
+//! connections.
 //!
-//! Invariant: what the protocol allows is taken, or refused in a way that leaves the connection be.
+//! Invariant: input that the protocol allows is accepted, or refused in a way that keeps the connection.
 //!
 //! Deliberately absent: every packet's bytes, which the gate's own tests have.
 
@@ -26,7 +27,7 @@ const LONGEST: usize = 65_535;
 /// The flags of a CONNECT: a will, a user name and a password.
 const ALL_FIELDS: u8 = 0xc4;
 
-/// A packet's first byte and its body, within a time.
+/// A packet's first byte and body, within a time limit.
 async fn next(mqtt: &mut Mqtt) -> Result<(u8, Vec<u8>)> {
     within("a packet comes", PATIENCE, async {
         mqtt.receive().await?.context("the connection was closed")
@@ -38,7 +39,7 @@ fn short(body: &[u8]) -> &[u8] {
     &body[..body.len().min(40)]
 }
 
-/// A CONNECT without properties. `fields` come behind its head.
+/// A CONNECT without properties. `fields` come after its head.
 fn connect(level: u8, flags: u8, fields: &[&str]) -> Vec<u8> {
     let mut body = string("MQTT");
     body.extend([level, flags, 0, 60]);
@@ -88,7 +89,7 @@ async fn names_and_topics_are_as_long_as_mqtt_has_them() -> Result<()> {
     ensure!(found == expected, "{found:02x?}");
     ensure!(messages.iter().all(|body| body.ends_with(b"deep") && body.len() > LONGEST));
 
-    // The will, of the longest topic and payload, tells that the connection is gone.
+    // The will, of the longest topic and payload, shows that the connection is gone.
     let mut watch = Mqtt::open(cluster.node(2).mqtt()).await?;
     watch.send(&[connect(4, 2, &["watch"]), subscribe(&will)].concat()).await?;
     while next(&mut watch).await?.0 != SUBACK {}
@@ -102,7 +103,7 @@ async fn names_and_topics_are_as_long_as_mqtt_has_them() -> Result<()> {
     Ok(())
 }
 
-/// Each spelling of a topic reaches its longest in the other protocol.
+/// Each spelling of a topic of maximum length reaches the other protocol.
 #[tokio::test]
 async fn long_topics_cross_the_protocols() -> Result<()> {
     let cluster = crate::cluster().nodes(1).start().await?;
@@ -126,7 +127,7 @@ async fn long_topics_cross_the_protocols() -> Result<()> {
     let (first, body) = next(&mut mqtt).await?;
     ensure!(first & 0xf0 == 0x30 && body.ends_with(b"\"x\""), "{first:02x}");
 
-    // What would be longer in MQTT is refused, and the session goes on.
+    // A topic that would be longer in MQTT is refused, and the session continues.
     let slashes = "/".repeat(LONGEST / 3 + 1);
     peer.wamp.send(&json!([16, 3, { "acknowledge": true }, slashes, ["x"]])).await?;
     let refused = peer.receive().await?;
@@ -137,7 +138,7 @@ async fn long_topics_cross_the_protocols() -> Result<()> {
     Ok(())
 }
 
-/// A bridge as mosquitto and NanoMQ make it, and a client of MQTT 3.1.
+/// A bridge like that of mosquitto and NanoMQ, and a client of MQTT 3.1.
 #[tokio::test]
 async fn bridges_and_old_clients_connect() -> Result<()> {
     let cluster = crate::cluster().nodes(1).start().await?;
@@ -177,7 +178,7 @@ async fn come(cluster: &Cluster, node: u64) -> Result<Mqtt> {
     Ok(mqtt)
 }
 
-/// What a client has published at one node does not come back to it at another, and neither does its will.
+/// A client does not get back at one node what it published at another, nor its will.
 #[tokio::test]
 async fn no_local_goes_by_client_over_all_nodes() -> Result<()> {
     let cluster = crate::cluster().nodes(3).start().await?;
@@ -192,7 +193,7 @@ async fn no_local_goes_by_client_over_all_nodes() -> Result<()> {
     let five = packet(0x33, &[string("nl/own"), vec![0, 1, 0], b"own".to_vec()].concat());
     own.send(&five).await?;
     ensure!(next(&mut own).await?.0 == PUBACK);
-    // Broken off: its will is published at once.
+    // Dropped: its will is published at once.
     drop(own);
     while !seen.ends_with(b"gone") {
         seen = next(&mut watch).await?.1;
@@ -201,7 +202,7 @@ async fn no_local_goes_by_client_over_all_nodes() -> Result<()> {
     other.send(&[connect(4, 2, &["other"]), publish(0x32, "nl/other", "other")].concat()).await?;
     ensure!(next(&mut other).await?.0 == CONNACK && next(&mut other).await?.0 == PUBACK);
 
-    // The first that comes is the other's, of all that there was; and it is so with what the topic has kept.
+    // The first event is the other client's, and so is the retained value.
     let mut again = come(&cluster, 2).await?;
     let (first, body) = next(&mut again).await?;
     ensure!(first & 0xf0 == 0x30 && body.ends_with(b"other"), "{first:02x} {body:02x?}");
@@ -232,7 +233,7 @@ async fn mosquitto(cluster: &Cluster, program: &str, arguments: &[&str]) -> Resu
     within(program, PATIENCE, run).await
 }
 
-/// User properties that an application calls like options of ours reach a stock client in their order.
+/// An application's user properties with names like our options reach a stock client in order.
 #[tokio::test]
 async fn stock_clients_keep_their_user_properties() -> Result<()> {
     let cluster = crate::cluster().nodes(1).start().await?;

@@ -1,8 +1,8 @@
-//! What an operator can get wrong, and what a node costs that does nothing.
+//! Operators' mistakes, and the cost of an idle node.
 //!
-//! Invariant: a node that can't do what it was told ends at once, with an exit code and a sentence that names the cause.
+//! Invariant: a node that can't do as configured ends at once, with an exit code and a sentence that names the cause.
 //!
-//! Deliberately absent: each single rule of the configuration, which its own tests have.
+//! Deliberately absent: the single rules of the configuration, which its own tests have.
 
 use std::net::TcpListener;
 
@@ -12,7 +12,7 @@ use vulpes_jepsen::Cluster;
 /// Memory an idle node may hold, in bytes (resident set), in a debug build too.
 const IDLE: u64 = 60 << 20;
 
-/// Starts node 1, and expects it to end with a complaint that holds `expected`.
+/// Starts node 1, and expects it to end with an error that contains `expected`.
 async fn ends_complaining(cluster: &mut Cluster, name: &str, expected: &str) -> Result<()> {
     let node = cluster.node_mut(1);
     node.start()?;

@@ -1,6 +1,6 @@
-//! One order: whoever publishes where, and whoever reads where.
+//! One order, wherever clients publish and read.
 //!
-//! Invariant: positions in these tests are dense from 1, because nothing but the test publishes.
+//! Invariant: positions in these tests are dense from 1, because only the test publishes.
 //!
 //! Deliberately absent: failures; see [`super::crashes`].
 
@@ -10,10 +10,10 @@ use vulpes_jepsen::load::{read_log_through, Publisher, Reader};
 use vulpes_jepsen::node::Role;
 use vulpes_jepsen::{Cluster, Said};
 
-/// Messages each publisher gets through at least.
+/// Messages that each publisher publishes at least.
 const MESSAGES: usize = 300;
 
-/// The last message of a test: who has seen it has seen all.
+/// The last message of a test: a reader that has seen it has seen everything.
 const MARK: &str = "mark";
 
 /// Three publishers at three entries, two readers at each, and every log read back at the end.

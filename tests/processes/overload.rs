@@ -1,9 +1,10 @@
-//! More than a node can do or hold: its clients wait, the cluster and the clients of other nodes notice nothing.
+//! More load than a node can handle: its clients wait, but the cluster and the clients of other nodes notice nothing.
 //!
-//! Invariant: no entry loses its lease, whatever clients ask of it, and events go on between the others. Where nothing is wrong
-//! but a flood of requests, the sync group keeps its leader, too; with clients on the cluster's threads it does not.
+//! Invariant: no entry loses its lease, whatever clients ask of it, and events pass between the other nodes. If the
+//! only problem is a flood of requests, the sync group keeps its leader, too; with clients on the cluster's threads
+//! it would not.
 //!
-//! Deliberately absent: how fast that is, which a busy machine can't tell; `vulpes bench` does.
+//! Deliberately absent: speed, which a busy machine can't show; `vulpes bench` measures it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,10 +21,10 @@ use vulpes_jepsen::node::Launch;
 use vulpes_jepsen::wait::within;
 use vulpes_jepsen::{Cluster, Said};
 
-/// How long a load goes on: several times as long as a lease.
+/// How long a load lasts: several times as long as a lease.
 const LOAD: Duration = Duration::from_secs(10);
 
-/// How long one event may take between others, on a machine that does much else.
+/// Time limit of one event between other nodes, on a busy machine.
 const SLOW: Duration = Duration::from_secs(5);
 
 const CONNECT: u8 = 0x10;
@@ -52,7 +53,7 @@ fn subscribe(number: u16, filter: &str) -> Vec<u8> {
     packet(SUBSCRIBE, &[&number.to_be_bytes()[..], &string(filter), &[0]].concat())
 }
 
-/// Sends this over and over and throws away what is answered, for as long as nobody ends it.
+/// Sends this over and over and ignores the answers, until it is canceled.
 async fn pour(mut stream: TcpStream, bytes: Vec<u8>) -> Result<()> {
     let (mut from, mut to) = stream.split();
     let reading = async {
@@ -80,8 +81,8 @@ async fn leases(cluster: &Cluster) -> Result<Vec<serde_json::Value>> {
     Ok(found)
 }
 
-/// While node 1 is under a load, events go from node 2 to node 3; node 1 answers its operator; and in the end all have the
-/// lease that they had.
+/// While node 1 is under a load, events go from node 2 to node 3, node 1 answers its operator, and in the end all
+/// entries still have their leases.
 async fn nobody_else_notices(cluster: &Cluster, mut load: JoinSet<Result<()>>) -> Result<()> {
     let before = leases(cluster).await?;
     let mut publisher = cluster.mqtt(2).await?;
@@ -101,7 +102,7 @@ async fn nobody_else_notices(cluster: &Cluster, mut load: JoinSet<Result<()>>) -
         if let Some(ended) = load.try_join_next() {
             ended??;
         }
-        // A little of the machine is for the load.
+        // Leaves some of the machine to the load.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     println!("{number} events between others, the slowest in {slowest:?}");
@@ -121,7 +122,7 @@ async fn term(cluster: &Cluster) -> Result<u64> {
     Ok(newest)
 }
 
-/// Lets a hundred clients flood node 1 with SUBSCRIBEs: nobody else notices, and the sync group keeps its leader.
+/// A hundred clients flood node 1 with SUBSCRIBEs: nobody else notices, and the sync group keeps its leader.
 async fn flood(cluster: &Cluster) -> Result<()> {
     const CLIENTS: usize = 100;
     let filters = (1..=9_000).flat_map(|n| subscribe(n, &format!("flood/{n}/+/x")));
@@ -148,7 +149,7 @@ async fn a_flood_of_subscribes_costs_nobody_a_lease() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_on_the_clusters_threads_are_caught() -> Result<()> {
-    // How long they keep the cluster waiting is up to the machine.
+    // How long they hold up the cluster depends on the machine.
     const TRIES: usize = 4;
     for _ in 0..TRIES {
         let mut cluster = crate::cluster().nodes(3).prepare()?;
@@ -169,7 +170,7 @@ async fn clients_on_the_clusters_threads_are_caught() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_replays_at_once_cost_nobody_a_lease() -> Result<()> {
     const CLIENTS: usize = 100;
-    /// More than a node has in memory.
+    /// More than a node may have in memory.
     const EVENTS: usize = 3 * (24 << 20) / SIZE;
     const SIZE: usize = 32 << 10;
     let cluster = crate::cluster().nodes(3).start().await?;
@@ -195,7 +196,7 @@ async fn many_replays_at_once_cost_nobody_a_lease() -> Result<()> {
     nobody_else_notices(&cluster, load).await
 }
 
-/// All clients of a node that has ended come back to the others at once, and a busy node accepts them when it can.
+/// All clients of a node that ended connect to the others at once, and a busy node accepts them when it can.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_come_all_at_once_are_all_accepted() -> Result<()> {
     const CLIENTS: usize = 1500;

@@ -1,6 +1,6 @@
-//! A WAMP session that asks one thing after the other. What it can ask stands with the tests that need it.
+//! A WAMP session that makes one request after the other. The requests are with the tests that need them.
 //!
-//! Deliberately absent: several answers waited for at once.
+//! Deliberately absent: waiting for several answers at once.
 
 use std::net::SocketAddr;
 

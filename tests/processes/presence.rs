@@ -1,7 +1,8 @@
-//! Whether a client is there: slow ones are, frozen ones are not, and of one that has left, everything that it said counts.
+//! Whether a client is alive: slow ones are, frozen ones are not; and everything that a client sent before it left
+//! counts.
 //!
-//! Invariant: none of the clients here can be told apart by its socket being read: all have more waiting for them than
-//! their sockets hold.
+//! Invariant: a socket that accepts more output proves nothing here: all clients have a larger backlog than their
+//! sockets hold.
 //!
 //! Deliberately absent: the rules themselves, which the session's own tests have.
 
@@ -16,7 +17,7 @@ use vulpes_jepsen::{Cluster, Said};
 
 use crate::raw::{connect, connect_with_will, frame, Raw};
 
-/// More than the sockets of a client hold, on both sides.
+/// More than the sockets on both sides of a client hold.
 const BACKLOG: usize = 24 << 20;
 
 /// Bytes of one message.
@@ -48,7 +49,7 @@ async fn next_publish(client: &mut Raw) -> Result<Vec<u8>> {
     }
 }
 
-/// It stood still for good as soon as its socket had taken what waited in two steps.
+/// It once stopped for good as soon as its socket had taken the backlog in two steps.
 #[tokio::test]
 async fn a_reader_of_qos_0_comes_to_the_end_of_a_replay() -> Result<()> {
     let cluster = crate::cluster().nodes(1).start().await?;
@@ -56,7 +57,7 @@ async fn a_reader_of_qos_0_comes_to_the_end_of_a_replay() -> Result<()> {
     let mut readers = Vec::new();
     for name in ["fast", "slow"] {
         let mut client = Raw::mqtt(cluster.node(1).mqtt(), name).await?;
-        // It says nothing any more, which would wake its session.
+        // From here on it sends nothing that would wake its session.
         client.say(&subscribe("$replay/0/present/#")).await?;
         readers.push((name, client));
     }
@@ -111,7 +112,7 @@ async fn a_frozen_client_with_a_backlog_holds_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Reads 40 KB a second for a while, and pings in time where it pings by itself.
+/// Reads 40 KB a second for a while, and sends pings in time if it is that kind of client.
 async fn crawl(mut client: Raw, ping: Option<(&[u8], Duration)>, time: Duration) -> Result<Raw> {
     const STEP: Duration = Duration::from_millis(100);
     let (ping, every) = ping.unwrap_or((b"", time));
@@ -150,7 +151,7 @@ async fn a_client_on_a_slow_link_stays() -> Result<()> {
     let wamp = async {
         let mut client = Raw::wamp(cluster.node(1).wamp()).await?;
         client.say(&frame(&json!([32, 3, { "after": 0 }, "present.slow"]).to_string())).await?;
-        // As a browser does: it pings nobody, and answers a ping once it comes to it.
+        // Like a browser: it sends no pings, and answers one when it gets to it.
         let mut client = crawl(client, None, Duration::from_secs(22)).await?;
         client.messages(36, count).await.context("WAMP")?;
         anyhow::Ok(())
@@ -158,7 +159,7 @@ async fn a_client_on_a_slow_link_stays() -> Result<()> {
     tokio::try_join!(mqtt, wamp).map(drop)
 }
 
-/// None of what they said was published.
+/// None of what they sent was published.
 #[tokio::test]
 async fn all_that_a_client_said_before_it_left_is_done() -> Result<()> {
     const CLIENTS: usize = 30;
@@ -171,7 +172,7 @@ async fn all_that_a_client_said_before_it_left_is_done() -> Result<()> {
         for number in 0..MESSAGES {
             let id = (number as u16 + 1).to_be_bytes().to_vec();
             let text = format!("mqtt-{client}-{number}").into_bytes();
-            // In turn with and without an answer that nobody is there to read.
+            // Alternately with and without an answer that nobody is there to read.
             let (first, id) = if client % 2 == 0 { (0x32, id) } else { (0x30, Vec::new()) };
             bytes.extend(packet(first, &[string("present/hasty"), id, text].concat()));
         }

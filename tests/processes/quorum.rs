@@ -1,8 +1,8 @@
-//! Too few nodes: nobody is told that anything is stored, nobody is thrown out, and all goes on by itself.
+//! Too few nodes: nobody is told that anything is stored, nobody is disconnected, and everything resumes by itself.
 //!
-//! Invariant: what is refused is refused clearly; its outcome is unknown, so it may still turn up, once.
+//! Invariant: a refusal is clear; its outcome is unknown, so the event may still appear, once.
 //!
-//! Deliberately absent: how long a publish waits, beyond that it ends.
+//! Deliberately absent: how long a publish waits, except that it ends.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use vulpes_jepsen::load::{read_log_through, Publisher, Reader};
 use vulpes_jepsen::wait::{until, PATIENCE};
 use vulpes_jepsen::{Client, Said};
 
-/// A publisher is told after 10 seconds at the latest; the rest is for a busy machine.
+/// A publisher is answered after 10 seconds at the latest; the rest is for a busy machine.
 const TOLD: Duration = Duration::from_secs(25);
 
-/// What a publisher hears who sends without a quorum.
+/// The answer to a publisher without a quorum.
 async fn refusal(client: &mut Client, text: &str) -> Result<Said> {
-    // A node may also refuse to take more, by closing the session.
+    // A node may also refuse by closing the session.
     if let Err(error) = client.publish("load.lonely", text).await {
         return Ok(Said::Closed(error.to_string()));
     }
@@ -68,7 +68,7 @@ async fn without_a_quorum_nothing_is_acknowledged() -> Result<()> {
         seen.push(reader.until_seen("mark").await?);
     }
     let log = read_log_through(&cluster, 2, "load", "mark").await?;
-    // The probe may have been stored more often than it was told; each of the rest at most once.
+    // The probe may have been stored more often than it was acknowledged; each of the others at most once.
     let distinct: Vec<_> = log.iter().filter(|seen| seen.topic != "load.again").cloned().collect();
     let doubled = distinct
         .iter()

@@ -1,6 +1,7 @@
-//! A client of either protocol down to its bytes: it sends as much as it likes in one write, and reads when it wants to.
+//! A client of either protocol at the level of bytes: it sends as much as it likes in one write, and reads when it
+//! wants to.
 //!
-//! Deliberately absent: any rule of a protocol, but how a message begins and ends.
+//! Deliberately absent: the protocols' rules, except where a message begins and ends.
 
 use std::net::SocketAddr;
 
@@ -14,14 +15,14 @@ use vulpes_jepsen::cluster::REALM;
 use vulpes_jepsen::mqtt::{packet, string};
 use vulpes_jepsen::wait::{within, PATIENCE};
 
-/// What a client that goes on says in its CONNECT: 3.1.1, a clean session, no keep-alive.
+/// Flags in the CONNECT of an ordinary client: 3.1.1, a clean session, no keep-alive.
 const CLEAN: u8 = 2;
 
 pub(crate) struct Raw {
     reader: OwnedReadHalf,
     writer: OwnedWriteHalf,
     input: BytesMut,
-    /// WAMP messages that came before those that were waited for.
+    /// WAMP messages that arrived before the awaited ones.
     passed: Vec<Value>,
 }
 
@@ -81,7 +82,7 @@ impl Raw {
         Ok(Self { reader, writer, input: BytesMut::new(), passed: Vec::new() })
     }
 
-    /// A WebSocket with nothing said yet.
+    /// A WebSocket without any messages yet.
     pub(crate) async fn websocket(address: SocketAddr) -> Result<Self> {
         let mut raw = Self::open(address).await?;
         let request = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -128,7 +129,7 @@ impl Raw {
         Ok(self.writer.write_all(bytes).await?)
     }
 
-    /// Sends all in one write as far as the socket takes it, while it reads what comes.
+    /// Sends everything in one write as far as the socket takes it, while it reads what arrives.
     pub(crate) async fn say(&mut self, bytes: &[u8]) -> Result<()> {
         let (reader, input) = (&mut self.reader, &mut self.input);
         let mut sent = Box::pin(self.writer.write_all(bytes));
@@ -140,7 +141,7 @@ impl Raw {
         }
     }
 
-    /// Reads some of what has come or comes next, and keeps it.
+    /// Reads some input, now or when it arrives, and keeps it.
     pub(crate) async fn buffer(&mut self, most: usize) -> Result<()> {
         let mut buffer = vec![0; most];
         let read = self.reader.read(&mut buffer).await?;
@@ -180,7 +181,7 @@ impl Raw {
         }
     }
 
-    /// The next WebSocket frame: its opcode and what is in it.
+    /// The next WebSocket frame: its opcode and payload.
     pub(crate) async fn frame(&mut self) -> Result<(u8, Vec<u8>)> {
         loop {
             if let Some((header, length)) = frame_head(&self.input) {
@@ -194,7 +195,7 @@ impl Raw {
         }
     }
 
-    /// As many WAMP messages of a kind, whatever else comes between them.
+    /// This many WAMP messages of a kind, skipping others.
     pub(crate) async fn messages(&mut self, code: u64, count: usize) -> Result<Vec<Value>> {
         let passed = std::mem::take(&mut self.passed);
         let (mut found, mut others): (Vec<Value>, Vec<Value>) =

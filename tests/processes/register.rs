@@ -1,9 +1,9 @@
 //! A register over retained values, used at all nodes while nodes are killed: as linearizable as one variable.
 //!
-//! Invariant: clients write at one node and read at another, and say when they asked and when they were told. A client
-//! whose connection fails leaves its operation open: it may have come about or not.
+//! Invariant: clients write at one node and read at another, and record when they asked and when they got the answer.
+//! A client whose connection fails leaves its operation open: it may have happened or not.
 //!
-//! Deliberately absent: partitions (`simulation`), which has the same clients and the same judge.
+//! Deliberately absent: partitions (`simulation`), with the same clients and the same judge.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use vulpes_jepsen::Cluster;
 
 use crate::peer::Peer;
 
-/// Clients, of which each has its own two nodes.
+/// Clients, each with its own two nodes.
 const CLIENTS: u64 = 5;
 
 /// How long each register is used.
@@ -27,7 +27,7 @@ const SPAN: Duration = Duration::from_millis(300);
 /// How long a client waits for one operation before it goes elsewhere.
 const OPERATION: Duration = Duration::from_secs(5);
 
-/// Operations that have to be answered between two blows.
+/// Operations that have to be answered between two kills.
 const ANSWERS: usize = 120;
 
 struct Shared {
@@ -49,7 +49,7 @@ struct Using {
 }
 
 impl Using {
-    /// A position behind everything that anybody was told so far.
+    /// A position after everything that any client has learned so far.
     async fn mark(&mut self) -> Result<u64> {
         let marked = self.writing.publish("marker", Value::Null, json!({})).await?;
         let position = marked.map_err(|uri| anyhow::anyhow!("a marker was refused: {uri}"))?;
@@ -92,7 +92,7 @@ impl Using {
         Ok(())
     }
 
-    /// Reads behind a marker of its own, or behind the newest position that anybody was told.
+    /// Reads after its own marker, or after the newest position that any client learned.
     async fn read(&mut self, topic: &str, marked: bool) -> Result<Option<u64>> {
         let after = match marked {
             true => self.mark().await?,

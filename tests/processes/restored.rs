@@ -1,8 +1,8 @@
-//! Data directories that are not what they were: put back from an older copy, or taken away under a running node.
+//! Data directories that changed: put back from an older copy, or removed under a running node.
 //!
-//! Invariant: a node that has less than it told the others ends, and says so; the others go on without it.
+//! Invariant: a node that has less than it told the others ends, and says so; the others continue without it.
 //!
-//! Deliberately absent: disks that were wiped, and databases that went back alone, which other tests have.
+//! Deliberately absent: wiped disks, and databases that went back alone, which other tests have.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use vulpes_jepsen::node::Role;
 use vulpes_jepsen::wait::{until, PATIENCE};
 use vulpes_jepsen::{Client, Cluster};
 
-/// For how long is published, so that what nodes hold is written into the order: that is done every second at most.
+/// How long to publish, so that the nodes' progress is recorded in the order, which happens at most once a second.
 const LONG: Duration = Duration::from_millis(2_500);
 
-/// How a node ends that can't trust its disk.
+/// The exit code of a node that can't trust its disk.
 const DISK_FAILED: i32 = 70;
 
 /// Publishes at a node, for a while or once.
@@ -40,7 +40,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies the data of a node that is down; gives where the copy is.
+/// Copies the data of a node that is down; returns the path of the copy.
 fn backup(cluster: &Cluster, node: u64) -> Result<PathBuf> {
     let to = cluster.folder().join(format!("backup-{node}"));
     copy(&cluster.node(node).data(), &to)?;
@@ -53,7 +53,7 @@ fn put_back(cluster: &Cluster, node: u64, from: &Path) -> Result<()> {
     copy(from, &data)
 }
 
-/// The node has ended because of its disk, and said this.
+/// The node has ended because of its disk, with these words.
 async fn ended_with(cluster: &mut Cluster, node: u64, words: &str) -> Result<()> {
     let status = cluster.node_mut(node).ended().await?;
     let said = cluster.node(node).log_tail();
@@ -72,7 +72,7 @@ async fn a_folder_from_yesterday_is_refused() -> Result<()> {
     publish(&cluster, 1, Duration::ZERO).await?;
     cluster.node_mut(3).kill().await?;
     let yesterday = backup(&cluster, 3)?;
-    // The same folder as it was is not an older one.
+    // The same folder, unchanged, is not an older one.
     put_back(&cluster, 3, &yesterday)?;
     cluster.restart(3).await?;
     cluster.ready_node(3).await?;
@@ -82,7 +82,7 @@ async fn a_folder_from_yesterday_is_refused() -> Result<()> {
     cluster.node_mut(3).start()?;
     ended_with(&mut cluster, 3, "has less than it has told").await?;
     goes_on(&cluster, 1).await?;
-    // Nor does it come back with all others, when nobody remembers anything but what is on disk.
+    // Nor does it come back together with all others, when only the disks remember anything.
     for node in [1, 2] {
         cluster.node_mut(node).kill().await?;
     }
@@ -117,7 +117,7 @@ async fn a_node_ends_whose_files_are_taken_away() -> Result<()> {
     std::fs::remove_dir_all(cluster.node(2).data())?;
     ended_with(&mut cluster, 2, "was removed while the node ran").await?;
     goes_on(&cluster, 1).await?;
-    // Another file under the same name is none of the node's either.
+    // Another file under the same name is not the node's either.
     let data = cluster.node(3).data();
     let copied = backup(&cluster, 3)?;
     std::fs::rename(&data, cluster.folder().join("aside"))?;

@@ -1,12 +1,12 @@
-//! Very many retained values: a node that was killed or stopped is back with all of them, and finds the few that are asked
-//! for.
+//! Very many retained values: a node that was killed or stopped comes back with all of them, and finds the few that
+//! are asked for.
 //!
-//! `VULPES_TOPICS=1000000` raises their number; what it takes is printed.
+//! `VULPES_TOPICS=1000000` raises their number; the times are printed.
 //!
-//! Invariant: what is asserted holds on a busy machine, too. Times and sizes are printed and not judged, but for bounds that
-//! only a scan or a copy could break.
+//! Invariant: the assertions hold on a busy machine, too. Times and sizes are printed but not judged, except for
+//! limits that only a scan or a copy could exceed.
 //!
-//! Deliberately absent: how many topics a lookup looks at, which the product's own tests count.
+//! Deliberately absent: how many topics a lookup visits, which the product's own tests count.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,16 +23,16 @@ use crate::peer::Peer;
 /// Topics in an ordinary run.
 const TOPICS: u64 = 20_000;
 
-/// Topics below each topic of the level above.
+/// Topics below each topic of the next higher level.
 const BRANCHES: u64 = 100;
 
 /// Messages that one publisher has in flight.
 const WINDOW: u64 = 2_000;
 
-/// How long all of them may take for a thousand topics.
+/// Time limit for each thousand topics.
 const EACH_THOUSAND: Duration = Duration::from_secs(5);
 
-/// How long a node may take to be back, with the ordinary number of topics on a busy machine.
+/// Time limit for a node to come back, with the ordinary number of topics on a busy machine.
 const BACK: Duration = Duration::from_secs(20);
 
 fn topic(number: u64) -> String {
@@ -68,7 +68,7 @@ async fn fill(cluster: &Cluster, topics: u64) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a node says that it has all of them.
+/// Waits until a node reports that it has all of them.
 async fn has_all(cluster: &Cluster, node: u64, topics: u64) -> Result<()> {
     until("a node has all values", PATIENCE, || async {
         let retained = &cluster.status(node).await?["state"]["retained"];
@@ -96,7 +96,7 @@ fn tell(cluster: &Cluster, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Looks some up, in ways that have to find few among many.
+/// Looks up some, in ways that have to find few among many.
 async fn look_up(cluster: &Cluster, node: u64, topics: u64) -> Result<()> {
     let mut peer = Peer::connect(cluster.node(node).wamp()).await?;
     let last = topics - 1;

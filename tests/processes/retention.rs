@@ -1,6 +1,6 @@
-//! A log that is kept only in part: its file stays small, and nobody who comes too late is left without a word.
+//! A log that is kept only in part: its file stays small, and every client that comes too late is told.
 //!
-//! Invariant: publishing goes on by rounds, each of about the size that is kept, so that the log is released many times.
+//! Invariant: events are published in rounds, each of about the kept size, so that the log is released many times.
 //!
 //! Deliberately absent: age, which would take an hour; the measuring has its own tests.
 
@@ -11,7 +11,7 @@ use vulpes_jepsen::wait::{until, PATIENCE};
 use vulpes_jepsen::wamp::Wamp;
 use vulpes_jepsen::Cluster;
 
-/// The smallest log that can be asked for.
+/// The smallest log that can be configured.
 const SETTINGS: &str = "[retention]\nsize_mib = 1";
 
 /// A round: this many events of this many bytes.
@@ -20,8 +20,8 @@ const EVENT_BYTES: usize = 20_000;
 
 const ROUNDS: usize = 24;
 
-/// What a file may take at most. It doubles as it grows, and at any time holds what was published since the log was
-/// measured last.
+/// The largest file. It doubles as it grows, and at any time holds what was published since the log was last
+/// measured.
 const FILE: u64 = 20 << 20;
 
 const _: () = assert!(ROUNDS as u64 * EVENTS * EVENT_BYTES as u64 > FILE * 4 / 3);
@@ -36,7 +36,7 @@ impl Publisher {
         Ok(Self { wamp: Wamp::connect(cluster.node(node).wamp(), "realm1").await?, request: 0 })
     }
 
-    /// Publishes a round of events; gives the last position.
+    /// Publishes a round of events; returns the last position.
     async fn round(&mut self) -> Result<u64> {
         let options = json!({ "acknowledge": true });
         let text = "x".repeat(EVENT_BYTES);
@@ -61,8 +61,8 @@ fn oldest(status: &Value) -> Result<(u64, u64)> {
     Ok((slot, state["oldest_position"].as_u64().context("no oldest position")?))
 }
 
-/// Waits until the log at a node begins behind a position, and its storage has deleted what lies before; gives the
-/// first position that is kept, and the length of the storage's file.
+/// Waits until the log at a node begins after a position, and its storage has deleted everything before; returns the
+/// first kept position, and the length of the storage's file.
 async fn shortened(cluster: &Cluster, node: u64, behind: u64) -> Result<(u64, u64)> {
     until(&format!("the log of node {node} begins behind {behind}"), PATIENCE, || async move {
         let status = cluster.status(node).await?;
@@ -74,7 +74,7 @@ async fn shortened(cluster: &Cluster, node: u64, behind: u64) -> Result<(u64, u6
     .await
 }
 
-/// Asks for the log after a place; gives the first position shown, or the error.
+/// Asks for the log after a place; returns the first position shown, or the error.
 async fn first_after(cluster: &Cluster, node: u64, after: Value) -> Result<Result<u64, Value>> {
     let mut wamp = Wamp::connect(cluster.node(node).wamp(), "realm1").await?;
     wamp.send(&json!([SUBSCRIBE, 1, { "after": after }, "kept.n"])).await?;
@@ -89,7 +89,8 @@ async fn first_after(cluster: &Cluster, node: u64, after: Value) -> Result<Resul
     }
 }
 
-/// Whether all nodes keep the log from one place behind this one on, show it from there, and refuse what lies before.
+/// Whether all nodes keep the log from the same place after this one on, show it from there, and refuse earlier
+/// places.
 async fn all_keep_the_same(cluster: &Cluster, behind: u64) -> Result<()> {
     let (kept, _) = shortened(cluster, 1, behind).await?;
     for node in [1, 2, 3] {
@@ -106,7 +107,7 @@ async fn all_keep_the_same(cluster: &Cluster, behind: u64) -> Result<()> {
     Ok(())
 }
 
-/// Has the nodes' logs compared, once no node is just starting again because it was left behind.
+/// Compares the nodes' logs, once no node is restarting because it was left behind.
 async fn verified(cluster: &Cluster) -> Result<()> {
     until("the logs are proved to be one", PATIENCE, || cluster.verify(1)).await
 }
@@ -136,14 +137,14 @@ async fn the_file_stays_small_and_who_was_away_comes_back() -> Result<()> {
     let longest = lengths.iter().copied().max().unwrap_or_default();
     ensure!(longest << 10 < FILE, "the file took {lengths:?} KiB");
 
-    // The one that was away lacks what all others have deleted.
+    // The node that was away lacks what all others have deleted.
     cluster.restart(3).await?;
     let (kept, _) = shortened(&cluster, 3, first).await?;
-    // What was published last may still be on its way out.
+    // The last published events may still be on their way.
     let kept = kept - 1;
     until("all nodes keep the same", PATIENCE, || all_keep_the_same(&cluster, kept)).await?;
     verified(&cluster).await?;
-    // It serves and votes like the others: without it and one more, nothing would go on.
+    // It serves and votes like the others: without it and one more, there would be no quorum.
     drop((publisher, keeper));
     cluster.node_mut(2).kill().await?;
     let mut publisher = Publisher::at(&cluster, 3).await?;

@@ -1,7 +1,7 @@
 //! MQTT sessions that outlive their connections, over nodes that live, die and come back.
 //!
-//! Invariant: what a client has acknowledged on a connection that ended orderly, or that was taken over, never comes
-//! again; nothing is missing, and all comes in the order of the log.
+//! Invariant: what a client acknowledged on a connection that ended in order, or was taken over, never comes again;
+//! nothing is missing, and everything comes in the order of the log.
 //!
 //! Deliberately absent: every packet's bytes, which the gate's own tests have.
 
@@ -18,11 +18,11 @@ const CONNACK: u8 = 0x20;
 const PUBACK: u8 = 0x40;
 const SUBACK: u8 = 0x90;
 
-/// How long a client that expects nothing more listens.
+/// How long a client that expects no more messages listens.
 const SILENCE: Duration = Duration::from_millis(700);
 
-/// How much a node's memory may differ between measurements, whatever it does: its caches of recent bodies and its
-/// allocator's habits.
+/// Difference of a node's memory between two measurements that has other causes: its caches of recent bodies and its
+/// allocator.
 const MEMORY_SLACK: u64 = 96 << 20;
 
 /// A message as it came.
@@ -33,7 +33,7 @@ struct Came {
     duplicate: bool,
 }
 
-/// A client of its own name that acknowledges when it is told to.
+/// A named client that acknowledges on demand.
 struct Client {
     mqtt: Mqtt,
     present: bool,
@@ -106,7 +106,7 @@ impl Client {
         self.mqtt.send(&packet(PUBACK, &id.to_be_bytes())).await
     }
 
-    /// Reads and acknowledges messages from one number up to another; the first ones may be marked as sent before.
+    /// Reads and acknowledges messages from one number up to another; the first ones may be marked with DUP.
     async fn read(&mut self, topic: &str, numbers: std::ops::Range<usize>) -> Result<()> {
         for number in numbers {
             let came = self.next().await?;
@@ -123,7 +123,7 @@ impl Client {
         }
     }
 
-    /// Says DISCONNECT, and waits for the end of the connection.
+    /// Sends DISCONNECT, and waits for the end of the connection.
     async fn leave(mut self) -> Result<()> {
         self.mqtt.send(&packet(0xe0, &[])).await?;
         self.closed().await
@@ -149,7 +149,7 @@ fn came(first: u8, body: &[u8]) -> Result<Came> {
     })
 }
 
-/// Publishes numbered messages, many on the way at once; returns when all are acknowledged.
+/// Publishes numbered messages, many at once; returns when all are acknowledged.
 async fn publish(
     cluster: &Cluster,
     node: u64,
@@ -205,13 +205,13 @@ async fn a_session_goes_on_at_another_node() -> Result<()> {
     }
     for number in 7..30 {
         let came = client.next().await?;
-        // What had been sent and was lost on the way is on the way as well.
+        // Messages that were sent and lost on the way count as in flight.
         ensure!(came.text == format!("t-{number}"), "{came:?} instead of {number}");
         ensure!(!came.duplicate || number < 10, "{came:?} was never sent before");
         client.acknowledge(came.id).await?;
     }
     client.hears_nothing().await?;
-    // The connection breaks without a word.
+    // The connection breaks silently.
     drop(client);
     publish(&cluster, 1, "t", 30..40).await?;
     let mut client = Client::at(&cluster, 2, "c", How::ForEver).await?;
@@ -261,7 +261,7 @@ async fn a_session_is_taken_over_from_a_connection_that_nobody_reads() -> Result
     older.subscribe("t").await?;
     publish(&cluster, 2, "t", 0..100).await?;
     older.read("t", 0..50).await?;
-    // It reads on and acknowledges no more.
+    // It keeps reading but acknowledges nothing more.
     let kept_back = older.next().await?;
     let begun = Instant::now();
     let mut newer = Client::at(&cluster, 3, "c", How::ForEver).await?;
@@ -287,7 +287,7 @@ async fn a_session_outlives_its_node_and_the_whole_cluster() -> Result<()> {
     publish(&cluster, 2, "t", 50..80).await?;
     let mut client = Client::at(&cluster, 3, "c", How::ForEver).await?;
     ensure!(client.present, "it was kept");
-    // Its node had no time to say what was acknowledged: that may come again, marked.
+    // Its node had no time to report the acknowledgements: those messages may come again, marked.
     let first = client.next().await?;
     let number: usize = first.text.trim_start_matches("t-").parse()?;
     ensure!(number <= 20 && (first.duplicate || number >= 50), "{first:?} came first");
@@ -309,7 +309,7 @@ async fn a_session_outlives_its_node_and_the_whole_cluster() -> Result<()> {
     client.hears_nothing().await
 }
 
-/// How many sessions are kept, of clients that are there and of others, as a node has it.
+/// How many sessions are kept, of connected clients and of others, as a node reports.
 async fn kept(cluster: &Cluster) -> Result<[Option<u64>; 2]> {
     let status = cluster.status(2).await?;
     Ok(["kept_attached", "kept_away"].map(|name| status["state"][name].as_u64()))

@@ -1,6 +1,6 @@
 //! Shared state: locks, retained values and wills, the same at every node.
 //!
-//! Invariant: the resource that a lock protects keeps its own record, and that record is what is judged.
+//! Invariant: the protected resource keeps its own record, and that record is judged.
 //!
 //! Deliberately absent: the options' spelling, which the gates' own tests have.
 
@@ -23,7 +23,7 @@ const HANDOVER: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(3);
 
 impl Peer {
-    /// Publishes; gives the position, or the error's URI.
+    /// Publishes; returns the position, or the error's URI.
     pub(crate) async fn publish(
         &mut self,
         topic: &str,
@@ -52,7 +52,7 @@ impl Peer {
         set.map_err(|uri| anyhow::anyhow!("a retained publish was refused: {uri}"))
     }
 
-    /// Waits in line for a lock; gives the token.
+    /// Waits in line for a lock; returns the token.
     async fn lock(&mut self, topic: &str, holder: &str) -> Result<u64> {
         let options = json!({ "retain": true, "when": null, "will": null, "watch": true });
         let token = self.publish(topic, holder.into(), options).await?;
@@ -71,7 +71,7 @@ impl Peer {
         Ok(())
     }
 
-    /// The values that a subscription begins with, and ends with, and their positions.
+    /// The values of a snapshot subscription, and their positions.
     pub(crate) async fn snapshot(
         &mut self,
         topic: &str,
@@ -103,7 +103,7 @@ impl Peer {
     }
 }
 
-/// What a lock protects: it notes who comes with which token, and that nobody else is there.
+/// The resource that a lock protects: it records each holder's token, and that nobody else is there.
 #[derive(Default)]
 struct Resource {
     holder: Option<usize>,
@@ -132,7 +132,7 @@ async fn use_by_turns(
         tokio::task::yield_now().await;
         look(&resource).holder = None;
         if done {
-            // The rest get it when this session is gone.
+            // The others get it when this session is gone.
             return Ok(());
         }
         peer.free("lock").await?;
@@ -159,7 +159,7 @@ async fn a_lock_is_fair_at_all_nodes_and_its_tokens_grow() -> Result<()> {
     for pair in grants.windows(2) {
         ensure!(pair[0].1 < pair[1].1, "token {} comes after {}", pair[1].1, pair[0].1);
     }
-    // Whoever has it again has waited in line behind all who waited already.
+    // A client that has it again waited in line behind all that were waiting already.
     let mut counts = [0; CLIENTS];
     for (who, _) in &grants {
         counts[*who] += 1;
@@ -208,7 +208,7 @@ async fn a_lock_is_freed_when_its_holder_falls_silent() -> Result<()> {
     let cluster = crate::cluster().nodes(3).start().await?;
     let mut silent = Peer::at(&cluster, 1).await?;
     let token = silent.lock("lock", "silent").await?;
-    // Its connection stays open, but nobody there reads or answers any more.
+    // Its connection stays open, but the client neither reads nor answers any more.
     let mut second = Peer::at(&cluster, 2).await?;
     let next = within("the next holder", PATIENCE, second.lock("lock", "second")).await?;
     ensure!(next > token, "{next} after {token}");
@@ -216,7 +216,7 @@ async fn a_lock_is_freed_when_its_holder_falls_silent() -> Result<()> {
     Ok(())
 }
 
-/// Waits until a node knows of so many waiting publishes.
+/// Waits until a node knows this many waiting publishes.
 async fn wait_in_line(cluster: &Cluster, node: u64, count: u64) -> Result<()> {
     until("a publish waits in line", PATIENCE, || async {
         let waiting = &cluster.status(node).await?["state"]["waiting"];
@@ -240,7 +240,7 @@ async fn a_value_written_at_one_node_is_read_at_another() -> Result<()> {
     let (value, details) = reader.event().await?;
     ensure!(value == json!({ "x": 1, "y": 2 }) && details["retained"] == true, "{value} {details}");
     ensure!(reader.event().await?.0 == 5);
-    // What changes no value is not for this subscription.
+    // An event that changes no value is not for this subscription.
     writer.publish("state.c", json!("plain"), json!({})).await?.ok().context("refused")?;
     writer.set("state.b", json!(6)).await?;
     ensure!(reader.event().await?.0 == 6);

@@ -1,9 +1,9 @@
 //! Stock clients, unpatched: each publishes at one node, each subscribes at another, and all must have seen the same.
 //!
-//! Invariant: a client that is not installed is named, with how to install it; with `VULPES_REQUIRE_CLIENTS=1` it is a
-//! failure. Scripts and what they print: tests/clients/README.md.
+//! Invariant: a client that is not installed is named, with how to install it; with `VULPES_REQUIRE_CLIENTS=1` it is
+//! a failure. Scripts and their output: tests/clients/README.md.
 //!
-//! Deliberately absent: what only our own options do; stock clients of MQTT 3.1.1 can't say them.
+//! Deliberately absent: what only our own options do; stock clients of MQTT 3.1.1 can't send them.
 
 mod calls;
 mod hostile;
@@ -82,7 +82,7 @@ async fn sessions_of_stock_clients_go_on_at_another_node() -> Result<()> {
     for program in &before {
         until("a subscriber is ready", PATIENCE, || async { program.ready() }).await?;
     }
-    // They are killed, and say no goodbye.
+    // They are killed, without a goodbye.
     drop(before);
     let mut publisher = cluster.mqtt(2).await?;
     for number in 0..100 {
@@ -105,7 +105,7 @@ async fn stock_clients_come_back_to_a_node_that_was_stopped() -> Result<()> {
     ensure_required(&clients)?;
     let mut cluster = crate::cluster().nodes(1).start().await?;
     let mut programs = Vec::new();
-    // mosquitto_sub takes what MQTT 5 says of a node that stops for its own end.
+    // mosquitto_sub ends when an MQTT 5 node says that it stops.
     for client in clients.iter().filter(|client| client.name() != "mosquitto mqttv5") {
         programs.push((client.name(), client.come_back(cluster.node(1))?));
     }
@@ -176,7 +176,7 @@ async fn mosquitto_reaches_autobahn_while_a_node_dies() -> Result<()> {
 fn ensure_required(clients: &[Client]) -> Result<()> {
     let missing = kinds::missing(clients);
     for note in &missing {
-        // The handle itself, because the test runner keeps what the macros print from those who look at a success.
+        // Written to the handle itself, because the test runner hides the macros' output of a passed test.
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), "skipped: {note}");
     }
@@ -206,7 +206,7 @@ fn compare(expected: &BTreeMap<String, Vec<Value>>, seen: &[(String, Vec<Value>)
     Ok(())
 }
 
-/// The positions a publisher was told must be those under which every WAMP subscriber saw its events.
+/// The positions that a publisher was told must be those under which every WAMP subscriber saw its events.
 fn compare_positions(
     publisher: &Client,
     program: &Program,

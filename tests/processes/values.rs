@@ -1,6 +1,6 @@
 //! What topics keep: values, keyword arguments and nothing, between both protocols.
 //!
-//! Deliberately absent: who may change a value when, which `state` has.
+//! Deliberately absent: conditions of changes, which `state` has.
 
 use anyhow::{ensure, Context, Result};
 use serde_json::{json, Value};
@@ -32,7 +32,7 @@ impl Peer {
     }
 }
 
-/// fox-wamp's clients give a lock back so.
+/// fox-wamp's clients free a lock this way.
 #[tokio::test]
 async fn keyword_arguments_alone_free_a_lock_and_are_shown() -> Result<()> {
     let cluster = crate::cluster().nodes(3).start().await?;
@@ -61,7 +61,7 @@ async fn keyword_arguments_alone_free_a_lock_and_are_shown() -> Result<()> {
         ensure!(second > token, "{second} after {token}");
         let freed = next.publish_keywords("lock", json!([]), json!({ "header": "x" })).await?;
 
-        // It is the topic's last event for whoever comes now, over both protocols.
+        // It is the topic's last event for later subscribers, over both protocols.
         let mut late = Peer::at(&cluster, 3).await?;
         let values = late
             .snapshot("lock", json!({ "retainedState": true, "after": freed, "snapshot": true }));
@@ -73,7 +73,7 @@ async fn keyword_arguments_alone_free_a_lock_and_are_shown() -> Result<()> {
         };
         ensure!(seen.payload == r#"{"args":[],"kwargs":{"header":"x"}}"#, "{seen:?}");
     }
-    // Neither arguments nor keywords: there is nothing any more.
+    // Neither arguments nor keywords: the value is deleted.
     let deleted = next.publish_keywords("lock", json!([]), json!({})).await?;
     let all = json!({ "retainedState": true, "after": deleted, "snapshot": true });
     ensure!(holder.snapshot("lock", all).await?.is_empty());
@@ -93,7 +93,7 @@ async fn only_an_empty_mqtt_payload_deletes() -> Result<()> {
         ensure!(values == vec![Value::Null; kept], "{text:?}: {values:?}");
         let mut late = Mqtt::connect(cluster.node(1).mqtt()).await?;
         late.subscribe("a/b").await?;
-        // What comes first is what is kept, or else the marker.
+        // The retained value comes first, or else the marker.
         mqtt.publish("a/b", "marker").await?;
         let Said::Event(seen) = within("an event", PATIENCE, late.next()).await? else {
             anyhow::bail!("no event");

@@ -1,10 +1,10 @@
 //! Births: MQTT clients that say "here" as soon as they are connected, and leave a will that says "gone".
 //!
-//! Checked here: what such a client publishes stands behind the wills of all its earlier sessions, however those ended; each
-//! will comes once, and only where its session has ended without a goodbye.
+//! Checked here: what such a client publishes comes after the wills of all its earlier sessions, however those ended;
+//! each will comes once, and only if its session ended without a goodbye.
 //!
-//! Invariant: judged by events and steps alone, without the product's state. A session whose client has left a will that is
-//! not published yet is not told that it is connected: if it ends before that, it leaves none itself.
+//! Invariant: judged by events and steps alone, without the product's state. A session is not told that it is
+//! connected while its client has an unpublished will: if it ends before that, it leaves none itself.
 //!
 //! Deliberately absent: delays, and values bound to a session (`state` has those).
 
@@ -24,19 +24,19 @@ use crate::mqtt::Mqtt;
 use crate::plan::Plan;
 use crate::record::{Phase, Shared};
 
-/// What their topics begin with. Subscribers of everything don't get what begins so.
+/// Prefix of their topics, which subscribers of everything don't get.
 pub(crate) const TOPICS: &str = "$life/";
 
-/// How many there are.
+/// Number of clients.
 pub(crate) const CLIENTS: u64 = 2;
 
-/// Their seeds are numbered from here.
+/// Their seeds start here.
 const CHANCES: u64 = 600;
 
-/// How long opening may take: a node may wait for another one's last word, and for a quorum.
+/// Time limit for opening: a node may wait for another one's last word, and for a quorum.
 const OPENING: Duration = Duration::from_millis(3_000);
 
-/// How long an answer may take.
+/// Time limit of an answer.
 const ANSWER: Duration = Duration::from_millis(1_500);
 
 /// Whether this step ends the sessions of an entry's incarnation.
@@ -57,13 +57,13 @@ struct Living {
     held_back: bool,
 }
 
-/// What the log shows of them.
+/// What the log shows about them.
 #[derive(Default)]
 pub(crate) struct LifeLog {
     living: BTreeMap<SessionId, Living>,
-    /// Wills that are to be published, and whose.
+    /// Wills that are due, and their clients.
     left: BTreeMap<SessionId, String>,
-    /// Clients who have published something behind a will of theirs.
+    /// Publishes of clients after one of their wills.
     pub(crate) births: u64,
 }
 
@@ -124,7 +124,7 @@ impl LifeLog {
         }
     }
 
-    /// A will was published: who waited for the last of its client's may be told so.
+    /// A will was published: a session that waited for the last of its client's wills may now be told that it began.
     fn let_in(&mut self, topic: &str) {
         let client = topic.replacen(TOPICS, NAME, 1);
         if self.left.values().any(|left| *left == client) {
@@ -134,9 +134,9 @@ impl LifeLog {
         waits.for_each(|living| living.held_back = false);
     }
 
-    /// A session says something, so that it was told that it is connected.
+    /// A session publishes something, so it was told that it is connected.
     fn publishes(&mut self, session: SessionId, topic: &str) -> Result<(), String> {
-        // What was on its way when its session ended may come behind that.
+        // A publish that was on its way when its session ended may come after that.
         let Some(living) = self.living.get(&session) else { return Ok(()) };
         if living.held_back {
             return Err(format!("{session:?} publishes on {topic} before its client's will comes"));
@@ -152,14 +152,14 @@ impl LifeLog {
     }
 }
 
-/// What the clients' names begin with.
+/// Prefix of the clients' names.
 const NAME: &str = "born-";
 
-/// Connects again and again, at whatever node, until it was born when all is at rest.
+/// Connects again and again, at any node, until it was born in the rest phase.
 pub(crate) async fn born(plan: Plan, client: u64, shared: Shared) {
     let mut chance = plan.chance(CHANCES + client);
     let entries = plan.shape.entries();
-    // Sessions that are still there when the next one comes.
+    // Sessions that are still open when the next one comes.
     let mut others = Vec::new();
     for number in 0_u64.. {
         let node = chance.pick(&entries);
@@ -179,7 +179,7 @@ pub(crate) async fn born(plan: Plan, client: u64, shared: Shared) {
     }
 }
 
-/// One life; tells in which phase it was born.
+/// One life; returns in which phase it was born.
 async fn live(
     node: u64,
     client: u64,
@@ -202,7 +202,7 @@ async fn live(
     Ok((phase, mqtt))
 }
 
-/// Those that have yet to be born since things went wrong last.
+/// Those that have not been born yet since the last fault.
 pub(crate) fn unborn(born: &BTreeSet<u64>) -> Option<String> {
     let unborn = (0..CLIENTS).find(|client| !born.contains(client))?;
     Some(format!("client {unborn} of those with wills was not connected"))

@@ -1,11 +1,11 @@
-//! Callees and callers, and what has to hold of calls.
+//! Callees and callers, and the rules for calls.
 //!
-//! Checked here: a call is answered at most once, with its own result or an error, and in bounded time while its caller's
-//! node is there to answer; when all is at rest, every caller gets results again.
+//! Checked here: a call is answered at most once, with its own result or an error, and in bounded time while its
+//! caller's node is there to answer; in the rest phase, every caller gets results again.
 //!
-//! Invariant: no two calls carry the same number, and a callee returns what it was given.
+//! Invariant: no two calls carry the same number, and a callee returns its arguments.
 //!
-//! Deliberately absent: whether a call that failed was carried out. Nobody is told that.
+//! Deliberately absent: whether a failed call was carried out. Nobody is told that.
 
 use std::future::Future;
 use std::io;
@@ -22,23 +22,23 @@ use crate::wamp::Wamp;
 pub(crate) const CALLERS: u64 = 3;
 pub(crate) const CALLEES: u64 = 2;
 
-/// Their seeds are numbered from here.
+/// Their seeds start here.
 const CALLER_CHANCES: u64 = 240;
 const CALLEE_CHANCES: u64 = 250;
 
 const PROCEDURE: &str = "sim.echo";
 
-/// How long opening a session or registering may take, before another node is asked.
+/// Time limit to open a session or register, before another node is tried.
 const OPENING: Duration = Duration::from_millis(1_500);
 
-/// How long nothing is heard before a client asks whether its node is still there, and then again before it goes.
+/// How long a client hears nothing before it checks whether its node is alive, and then again before it leaves.
 const SILENCE: Duration = Duration::from_millis(400);
 
-/// How long a call may go unanswered, in milliseconds. A callee that is cut off from its node is noticed by its silence,
+/// Longest wait for an answer, in milliseconds. A callee that is cut off from its node is noticed by its silence,
 /// which may take ten seconds; everything else is noticed much earlier.
 const BOUND: u64 = 13_000;
 
-/// How long a call with a timeout may go unanswered, in milliseconds, and its timeout.
+/// Longest wait for an answer to a call with a timeout, in milliseconds, and its timeout.
 const BOUND_WITH_TIMEOUT: u64 = 1_500;
 const TIMEOUT: u64 = 1_000;
 
@@ -46,7 +46,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// The next thing that is heard, or [`io::ErrorKind::TimedOut`] where the node is not even there any more.
+/// The next message, or [`io::ErrorKind::TimedOut`] if even the node is not there any more.
 async fn heard(wamp: &mut Wamp) -> io::Result<Option<Json>> {
     match within(SILENCE, wamp.message()).await {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -61,7 +61,7 @@ async fn pause(chance: &mut Chance, first: u64, last: u64) {
     tokio::time::sleep(Duration::from_millis(chance.between(first, last))).await;
 }
 
-/// Serves at whatever node, for as long as the run lasts.
+/// Serves at any node, for the whole run.
 pub(crate) async fn callee(plan: Plan, callee: u64, shared: Shared) {
     let mut chance = plan.chance(CALLEE_CHANCES + callee);
     let entries = plan.shape.entries();
@@ -81,7 +81,7 @@ async fn serve(node: u64, shared: &Shared, chance: &mut Chance) -> io::Result<()
         if message[0] != Wamp::INVOCATION {
             return Err(io::Error::other(format!("a callee got {message}")));
         }
-        // Some are slow, and some die over it.
+        // Some are slow, and some die meanwhile.
         if chance.one_in(4) {
             pause(chance, 0, 40).await;
         }
@@ -92,7 +92,7 @@ async fn serve(node: u64, shared: &Shared, chance: &mut Chance) -> io::Result<()
     }
 }
 
-/// Calls from whatever node, until it has had a result when all is at rest.
+/// Calls from any node, until it has had a result in the rest phase.
 pub(crate) async fn caller(plan: Plan, caller: u64, shared: Shared) {
     let mut chance = plan.chance(CALLER_CHANCES + caller);
     let entries = plan.shape.entries();
@@ -107,7 +107,7 @@ pub(crate) async fn caller(plan: Plan, caller: u64, shared: Shared) {
     }
 }
 
-/// Makes calls at a node, one after the other; ends well when one had a result at rest.
+/// Makes calls at a node, one after the other; ends well once it had a result in the rest phase.
 async fn call(node: u64, caller: u64, shared: &Shared, chance: &mut Chance) -> io::Result<()> {
     let mut wamp = within(OPENING, Wamp::open(&crate::node::name(node))).await?;
     for request in 1.. {
@@ -118,13 +118,13 @@ async fn call(node: u64, caller: u64, shared: &Shared, chance: &mut Chance) -> i
         let bound = if timeout.is_some() { BOUND_WITH_TIMEOUT } else { BOUND };
         let outcome = loop {
             if let Some(message) = heard(&mut wamp).await? {
-                // With the session, its calls are over as well.
+                // The calls end with the session.
                 if message[0] == Wamp::GOODBYE {
                     return Err(io::Error::other(format!("its session ended: {message}")));
                 }
                 break answer(&message, request, number);
             }
-            // Its node is there, and says nothing.
+            // Its node is there, but does not answer.
             let waited = shared.borrow().now - began;
             if waited > bound {
                 break Err(format!("call {number} is not answered after {waited} ms"));

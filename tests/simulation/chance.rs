@@ -1,4 +1,4 @@
-//! Chance from a seed: SplitMix64.
+//! Randomness from a seed: SplitMix64.
 //!
 //! Invariant: the same seed draws the same numbers, on every machine and in every release of every crate.
 //!
@@ -15,7 +15,7 @@ impl Chance {
         Self(seed.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(STEP))
     }
 
-    /// A stream of its own, for a purpose that has a number.
+    /// A separate stream, for a purpose with a number.
     pub(crate) fn branch(&self, purpose: u64) -> Self {
         let mut fork = Self(self.0 ^ purpose.wrapping_mul(0xa076_1d64_78bd_642f));
         fork.next();

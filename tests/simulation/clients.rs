@@ -1,9 +1,9 @@
-//! The simulation's clients: publishers and subscribers that go to another node when theirs fails them.
+//! The simulation's clients: publishers and subscribers that go to another node when theirs fails.
 //!
-//! Invariant: a publish is never repeated; what was not answered stays unknown. A subscriber goes on after the last event
-//! it has seen, at whatever node.
+//! Invariant: a publish is never repeated; without an answer its outcome stays unknown. A subscriber continues after
+//! the last event it has seen, at any node.
 //!
-//! Deliberately absent: judging. All that is heard goes to the record.
+//! Deliberately absent: judging. Everything they hear goes to the record.
 
 use std::io;
 use std::time::Duration;
@@ -19,21 +19,21 @@ use crate::value::Value;
 /// How long a publisher waits for an answer before it goes elsewhere.
 const ANSWER: Duration = Duration::from_millis(1_500);
 
-/// How long a subscriber hears nothing before it asks whether its node is still there, and then again before it goes.
+/// How long a subscriber hears nothing before it checks whether its node is alive, and then again before it leaves.
 const SILENCE: Duration = Duration::from_millis(400);
 
 /// How many publishers and subscribers there are.
 pub(crate) const PUBLISHERS: u64 = 4;
 pub(crate) const READERS: u64 = 3;
 
-/// Clients that ask a node to serve again when all is at rest are numbered from here.
+/// Numbers of the clients that ask a node to serve again in the rest phase start here.
 const PROBES: u64 = 100;
 
 async fn pause(chance: &mut Chance, first: u64, last: u64) {
     tokio::time::sleep(Duration::from_millis(chance.between(first, last))).await;
 }
 
-/// Publishes until the cluster is to come to rest.
+/// Publishes until the rest phase.
 pub(crate) async fn publisher(plan: Plan, client: u64, shared: Shared) {
     let mut chance = plan.chance(client);
     let entries = plan.shape.entries();
@@ -73,7 +73,7 @@ impl Publishing<'_> {
                     pause(chance, 0, 4).await;
                 }
             }
-            // Some go without waiting for what they asked for.
+            // Some leave without waiting for their answers.
             if chance.one_in(20) {
                 return Ok(());
             }
@@ -99,7 +99,7 @@ impl Publishing<'_> {
         connection.publish(self.client, value.sequence, &value.text(padding)).await
     }
 
-    /// Waits for the next answer, and tells whether it says that the value is stored.
+    /// Waits for the next answer; returns whether it says that the value is stored.
     async fn answer(&mut self, connection: &mut Connection) -> io::Result<bool> {
         match connection.next(ANSWER).await? {
             Said::Answer { number: sequence, outcome } => {
@@ -120,7 +120,7 @@ impl Publishing<'_> {
     }
 }
 
-/// When nothing goes wrong any more, publishes at one node until that is acknowledged.
+/// In the rest phase, publishes at one node until that is acknowledged.
 pub(crate) async fn probe(plan: Plan, node: u64, shared: Shared) {
     while shared.borrow().phase == Phase::Work {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -145,7 +145,7 @@ pub(crate) async fn probe(plan: Plan, node: u64, shared: Shared) {
     }
 }
 
-/// Reads everything, for as long as the run lasts.
+/// Reads everything, for the whole run.
 pub(crate) async fn reader(plan: Plan, reader: u64, shared: Shared) {
     let mut chance = plan.chance(50 + reader);
     let entries = plan.shape.entries();
@@ -196,14 +196,14 @@ async fn read(
             }
             Err(error) => return Err(error),
         }
-        // Some go elsewhere without a reason.
+        // Some leave without a reason.
         if chance.one_in(200) {
             return Ok(());
         }
     }
 }
 
-/// Has a subscriber go on where the log begins, if that is why it was refused. MQTT 3.1.1 does not tell.
+/// Lets a subscriber continue where the log begins, if that is why it was refused. MQTT 3.1.1 does not say.
 fn gone(shared: &Shared, reader: u64, error: &io::Error) {
     let mut record = shared.borrow_mut();
     let told = error.get_ref().and_then(|error| error.downcast_ref::<Gone>());
@@ -219,7 +219,7 @@ fn gone(shared: &Shared, reader: u64, error: &io::Error) {
     }
 }
 
-/// Where a subscriber goes on: after a position, or after an event id.
+/// Where a subscriber continues: after a position, or after an event id.
 fn place(shared: &Shared, reader: u64, chance: &mut Chance) -> (Position, Option<String>) {
     let record = shared.borrow();
     let after = record.read_by(reader);

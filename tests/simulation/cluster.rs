@@ -1,9 +1,9 @@
-//! The simulated cluster and what goes wrong with it.
+//! The simulated cluster and its faults.
 //!
-//! Invariant: every fault can be ended, and ends nothing but itself: two cuts never overlap, and a crash leaves those
-//! that are there as they are.
+//! Invariant: every fault can be ended, and ends only itself: two cuts never overlap, and a crash leaves existing
+//! ones as they are.
 //!
-//! Deliberately absent: a node's inside (`node`), and looking at what nodes show (`observe`).
+//! Deliberately absent: a node's inside (`node`), and observing what nodes show (`observe`).
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use crate::record::Record;
 /// The hosts that clients run on.
 pub(crate) const CLIENTS: [&str; 2] = ["east", "west"];
 
-/// So many slots are more than the order may not have yet of what a node holds: it writes that down every second.
+/// More slots than the order's knowledge of a node may lag behind, since that is recorded every second.
 const MUCH: u64 = 60;
 
-/// Who runs for as long has told what it came back with, and the order has that.
+/// A node that has run this long has reported what it came back with, and the order has that.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// All nodes, and what is wrong with them just now.
+/// All nodes, and their current faults.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Simulated>,
     chance: Chance,
@@ -48,7 +48,7 @@ enum Kind {
     Hold,
 }
 
-/// A fault that was brought about, to be ended.
+/// A fault in progress, to be ended.
 pub(crate) enum Ongoing {
     Crashed(Vec<u64>),
     Cut,
@@ -76,7 +76,7 @@ impl Cluster {
         &mut self.nodes[id as usize - 1]
     }
 
-    /// Who leads the sync group, as far as its newest leader knows.
+    /// The leader of the sync group, according to its newest leader.
     pub(crate) fn leader(&self) -> Option<u64> {
         let statuses = self.nodes.iter().filter_map(|node| Some(node.handles()?.sync?.status()));
         let leaders = statuses.filter(|status| status.leader == Some(status.node));
@@ -94,7 +94,7 @@ impl Cluster {
         }
     }
 
-    /// Brings a fault about.
+    /// Starts a fault.
     pub(crate) fn begin(
         &mut self,
         sim: &mut Sim<'_>,
@@ -153,11 +153,11 @@ impl Cluster {
     fn rot(&mut self, sim: &mut Sim<'_>, id: u64, rot: Rot, record: &mut Record) -> Ongoing {
         let seed = self.chance.next();
         if rot != Rot::Run && record.log.len() == 0 {
-            // A cluster that has never met waits for each of its nodes, as it should: none may be lost yet.
+            // A cluster that has never been complete waits for each of its nodes, so none may be lost yet.
             return Ongoing::Over;
         }
         if self.node(id).crashed {
-            // It is down for another reason, and comes back when that is over.
+            // It is down for another reason, and comes back when that ends.
             self.node(id).rot(rot, seed, record);
             return Ongoing::Over;
         }
@@ -224,8 +224,8 @@ impl Cluster {
         }
     }
 
-    /// Ends the nodes whose disks have failed, as their processes would by themselves. One whose disk has rotted stays
-    /// away, as an operator would have it.
+    /// Ends the nodes whose disks have failed, as their processes would by themselves. One whose disk has rotted
+    /// stays away, as an operator would leave it.
     pub(crate) fn bury(&mut self, sim: &mut Sim<'_>, record: &mut Record) {
         let dead = self.nodes.iter().filter(|node| !node.crashed && node.is_dying());
         for id in dead.map(|node| node.id).collect::<Vec<_>>() {
@@ -244,7 +244,7 @@ impl Cluster {
         }
     }
 
-    /// Starts the nodes again that were away for longer than the log is kept, as their process would.
+    /// Restarts the nodes that were away for longer than the log is kept, as their process would.
     pub(crate) fn start_again(&mut self, sim: &mut Sim<'_>, record: &mut Record) {
         let left_behind = self.nodes.iter().filter(|node| !node.crashed && node.is_left_behind());
         for id in left_behind.map(|node| node.id).collect::<Vec<_>>() {
@@ -310,7 +310,7 @@ impl Cluster {
     }
 }
 
-/// A node that does not start because its disk has rotted tells the operator so.
+/// A node that does not start because its disk has rotted says so to the operator.
 fn says_so(id: u64, reason: &str) -> Result<(), String> {
     if reason.contains("does not start") && !reason.contains("damaged") {
         return Err(format!("node {id} does not say that its disk has rotted: {reason}"));

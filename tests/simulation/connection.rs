@@ -1,8 +1,8 @@
 //! A client's connection to a node, in either protocol.
 //!
-//! Invariant: every wait has a limit, because a simulated connection that lost a message never goes on.
+//! Invariant: every wait has a limit, because a simulated connection that lost a message never continues.
 //!
-//! Deliberately absent: what is published and what is made of the answers (`clients`).
+//! Deliberately absent: what is published and how answers are used (`clients`).
 
 use std::future::Future;
 use std::io;
@@ -23,13 +23,14 @@ const OPENING: Duration = Duration::from_millis(1_000);
 /// How long writing may take.
 const WRITING: Duration = Duration::from_millis(500);
 
-/// How long a subscription may take. A node that has yet to reach its place may wait longer; then another one is asked.
+/// Time limit for a subscription. A node that has not reached its place yet may wait longer; then another one is
+/// tried.
 const SUBSCRIBING: Duration = Duration::from_millis(1_500);
 
-/// What became of a publish.
+/// The outcome of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It is stored; where, only WAMP tells.
+    /// It is stored; only WAMP tells where.
     Stored(Option<Position>),
     /// It is not stored and never will be.
     NotStored,
@@ -39,21 +40,21 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
-/// What a node said.
+/// A node's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
     /// The publish with this number of the session has its outcome.
     Answer { number: u64, outcome: Outcome },
-    /// An event; WAMP tells its position and event id.
+    /// An event; WAMP has its position and event id.
     Event { text: String, place: Option<(Position, String)> },
     /// It is still there.
     Alive,
 }
 
-/// A subscription was refused, because its place is not kept or cannot be read.
+/// A subscription was refused, because its place is not kept or can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gone {
-    /// The first position that is kept, where the node told.
+    /// The first kept position, if the node said it.
     pub(crate) oldest: Option<Position>,
 }
 
@@ -131,10 +132,10 @@ impl Connection {
         .await
     }
 
-    /// The next thing the node says.
+    /// The node's next message.
     ///
     /// # Errors
-    /// Also [`io::ErrorKind::TimedOut`], after which it may be asked again.
+    /// Also [`io::ErrorKind::TimedOut`], after which it may be called again.
     pub(crate) async fn next(&mut self, limit: Duration) -> io::Result<Said> {
         within(limit, async {
             match self {

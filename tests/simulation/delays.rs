@@ -1,11 +1,12 @@
-//! What is to happen only after a while: wills with a delay, and sessions that expire when their clients are away.
+//! What should happen only after a while: wills with a delay, and sessions that expire while their clients are away.
 //!
-//! Checked here, in runs whose clocks are wrong by 400 days: a delayed will comes once, not before and not long after its
-//! delay; who comes back in time finds what it kept, however long it had been there; who comes back too late does not.
+//! Checked here, in runs whose clocks are wrong by 400 days: a delayed will comes once, not before and not long after
+//! its delay; a client that comes back in time finds its session, however long it was connected before; one that
+//! comes back too late does not.
 //!
-//! Invariant: judged by the time that passes in the simulation, without any node's clock and without the order's time.
+//! Invariant: judged by the simulation's time, without any node's clock and without the order's time.
 //!
-//! Deliberately absent: what is kept (`keepers`), and wills that are due at once (`births`).
+//! Deliberately absent: the sessions' contents (`keepers`), and wills that are due at once (`births`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,29 +25,30 @@ use crate::plan::Plan;
 use crate::record::{Phase, Shared};
 use crate::times::RUNS_FROM;
 
-/// What the topics of their wills begin with. Subscribers of everything don't get what begins so.
+/// Prefix of their wills' topics, which subscribers of everything don't get.
 pub(crate) const TOPICS: &str = "$late/";
 
-/// How many clients leave wills, and how many keep something.
+/// How many clients leave wills, and how many keep sessions.
 pub(crate) const CLIENTS: u64 = 2;
 
-/// What the names of those with wills begin with.
+/// Prefix of the names of clients with wills.
 const NAME: &str = "late-";
 
-/// Their seeds are numbered from here.
+/// Their seeds start here.
 const CHANCES: u64 = 700;
 
 /// The wills' delay, and how long a session is kept without its client, in milliseconds.
 const DELAY: u64 = 8_000;
 
-/// How much too early it may be. The order's time may have stood still for a while when the wait began, because too few
-/// clocks were known; then it runs on.
+/// How much too early it may be. The order's time may have stood still when the wait began, because too few clocks
+/// were known; then it runs on.
 const EARLY: u64 = 5_000;
 
-/// How much too late it may be, from [`RUNS_FROM`] on: what was lost when all clocks were mended, and some answers.
+/// How much too late it may be, from [`RUNS_FROM`] on: the time lost when all clocks were corrected, and some
+/// answers.
 const LATE: u64 = 6_000;
 
-/// How long opening may take: a node may wait for another one's last word, and for a quorum.
+/// Time limit for opening: a node may wait for another one's last word, and for a quorum.
 const OPENING: Duration = Duration::from_millis(3_000);
 
 /// A session with a delayed will, while it lasts.
@@ -54,13 +56,13 @@ struct Living {
     place: (NodeId, Incarnation),
 }
 
-/// What the log shows of delayed wills.
+/// What the log shows about delayed wills.
 #[derive(Default)]
 pub(crate) struct DelayLog {
     living: BTreeMap<SessionId, Living>,
-    /// Wills that are to be published, and since when they wait.
+    /// Wills that are waiting, and since when.
     left: BTreeMap<SessionId, u64>,
-    /// Wills that came when they had to.
+    /// Wills that came in time.
     pub(crate) published: u64,
 }
 
@@ -78,7 +80,7 @@ impl DelayLog {
                 }
                 Some(Act::Leave(leave)) => self.end(event.publisher, leave.drop_will, now),
                 Some(Act::Detach(detach)) => self.end(event.publisher, detach.drop_will, now),
-                // Who asks too early is refused, which is as it should be.
+                // A request that comes too early is refused, as it should be.
                 Some(Act::Due(due))
                     if topic.starts_with(TOPICS) && !placed.is_hidden(event.offset) =>
                 {
@@ -133,14 +135,14 @@ impl DelayLog {
         Err(format!("the will of {session:?}, {DELAY} ms delayed, has not come after {passed}"))
     }
 
-    /// A will that has yet to come, or may be left yet.
+    /// A will that has not come yet, or may still be left.
     pub(crate) fn unfinished(&self) -> Option<String> {
         let session = self.left.keys().chain(self.living.keys()).next()?;
         Some(format!("the delayed will of {session:?} is not published"))
     }
 }
 
-/// Clients that have seen what they have to see.
+/// Clients that have seen everything they have to see.
 #[derive(Default)]
 pub(crate) struct Delays(BTreeSet<u64>);
 
@@ -151,7 +153,7 @@ impl Delays {
     }
 }
 
-/// Leaves delayed wills at whatever node, one after the other, for as long as things go wrong.
+/// Leaves delayed wills at any node, one after the other, while there are faults.
 pub(crate) async fn leaver(plan: Plan, client: u64, shared: Shared) {
     let mut chance = plan.chance(CHANCES + client);
     // Sessions that end with their node, or late.
@@ -175,8 +177,8 @@ pub(crate) async fn leaver(plan: Plan, client: u64, shared: Shared) {
     }
 }
 
-/// Goes away and comes back: often and soon while things go wrong, and then once too late, or after it has been there for
-/// longer than its session is kept without it.
+/// Goes away and comes back: often and soon while there are faults, and then once too late, or after it was connected
+/// for longer than its session is kept without it.
 pub(crate) async fn absentee(plan: Plan, client: u64, shared: Shared) {
     let mut absentee = Absentee {
         chance: plan.chance(CHANCES + CLIENTS + client),
@@ -201,7 +203,7 @@ struct Absentee {
     name: String,
     client: u64,
     shared: Shared,
-    /// When it was certainly there last.
+    /// When it was last certainly connected.
     last_there: Option<u64>,
 }
 
@@ -210,7 +212,7 @@ impl Absentee {
         self.shared.borrow().now
     }
 
-    /// Connects somewhere; what it kept has to be there if it comes back in time.
+    /// Connects somewhere; its session has to be there if it comes back in time.
     async fn connect(&mut self) -> io::Result<(Mqtt, bool)> {
         let node = crate::node::name(self.chance.pick(&self.nodes));
         let lasting = Lasting { expiry: (DELAY / 1000) as u32, will: None };
@@ -236,7 +238,7 @@ impl Absentee {
         within(OPENING, mqtt.leave()).await
     }
 
-    /// Is there for a moment, and goes with or without a word.
+    /// Connects for a moment, and leaves with or without a goodbye.
     async fn call(&mut self) -> io::Result<()> {
         let (mqtt, _) = self.connect().await?;
         tokio::time::sleep(Duration::from_millis(self.chance.between(10, 500))).await;
@@ -248,12 +250,12 @@ impl Absentee {
         Ok(())
     }
 
-    /// Every other one stays for long and comes back soon; the others stay away for too long.
+    /// Every other one stays long and comes back soon; the others stay away too long.
     async fn show(&mut self) -> io::Result<()> {
         let (mut mqtt, _) = self.connect().await?;
         let stays = self.client % 2 == 0;
         if stays {
-            // It may be cut off by an earlier connection of its own that comes through late.
+            // A late connection of its own may take over from it.
             match within(Duration::from_millis(DELAY + LATE), mqtt.next()).await {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
                 Err(error) => return Err(error),
@@ -274,7 +276,7 @@ impl Absentee {
     }
 }
 
-/// What is to be seen before a run with wrong clocks is over.
+/// What has to be seen before a run with wrong clocks is over.
 pub(crate) fn unfinished(log: &DelayLog, delays: &Delays, phase: Phase) -> Option<String> {
     let waits = log.unfinished().or_else(|| delays.unfinished());
     waits.filter(|_| phase == Phase::Rest)

@@ -1,12 +1,13 @@
-//! Keepers: MQTT clients whose sessions outlive their connections, hopping between nodes while things go wrong.
+//! Keepers: MQTT clients whose sessions outlive their connections, moving between nodes during faults.
 //!
-//! Checked here: from its subscription on, a keeper gets every value, in the order of the log; what comes again is marked
-//! so; and what it acknowledged on a connection that was ended orderly, and seen to end, never comes again. A session is never forgotten.
+//! Checked here: from its subscription on, a keeper gets every value, in the order of the log; what comes again is
+//! marked; and what it acknowledged on a connection that was closed in order, as it saw, never comes again. A session
+//! is never forgotten.
 //!
-//! Invariant: what a keeper got is judged by the log's order alone. Of the product's state only the acts are looked at that
-//! say where a subscription begins, and which connection's end all nodes know of.
+//! Invariant: what a keeper got is judged by the log's order alone. Of the product's state only those acts are used
+//! that say where a subscription begins, and which connection's end all nodes know.
 //!
-//! Deliberately absent: time. How soon a session is taken over is what real processes show.
+//! Deliberately absent: time. Real processes show how soon a session is taken over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,19 +25,19 @@ use crate::plan::Plan;
 use crate::record::{Phase, Shared};
 use crate::value::Value;
 
-/// Their seeds are numbered from here.
+/// Their seeds start here.
 const CHANCES: u64 = 300;
 
-/// How long opening and subscribing may take: a node may wait for another one's last word, and for a quorum.
+/// Time limit for opening and subscribing: a node may wait for another one's last word, and for a quorum.
 const OPENING: Duration = Duration::from_millis(3_000);
 
-/// How long a keeper hears nothing before it asks whether its node is still there, and then again before it goes.
+/// How long a keeper hears nothing before it checks whether its node is alive, and then again before it leaves.
 const SILENCE: Duration = Duration::from_millis(600);
 
 /// A keeper's connections are numbered.
 type Connection = (u64, u64);
 
-/// What the log shows of keepers.
+/// What the log shows about keepers.
 #[derive(Default)]
 pub(crate) struct KeptLog {
     sessions: BTreeMap<SessionId, Connection>,
@@ -44,8 +45,8 @@ pub(crate) struct KeptLog {
     newest: BTreeMap<u64, SessionId>,
     /// Where each keeper's subscription begins.
     from: BTreeMap<u64, Position>,
-    /// Connections of whose end all nodes know what was acknowledged, and knew it before the next one began: one that
-    /// begins before waits for a second only, and then has to send again what may have been acknowledged.
+    /// Connections whose acknowledgements all nodes knew before the next connection began. A connection that begins
+    /// earlier waits for only a second, and then has to send again what may have been acknowledged.
     detached: BTreeSet<Connection>,
 }
 
@@ -65,7 +66,7 @@ impl KeptLog {
                     self.newest.insert(keeper, publisher);
                 }
             }
-            // What an older connection asked for counts only where it stands before the newer one's beginning.
+            // An older connection's request counts only if it is before the newer one's beginning.
             Some(Act::Subscribe(_)) => {
                 if let Some((keeper, _)) = self.sessions.get(&publisher) {
                     if self.newest.get(keeper) == Some(&publisher) {
@@ -97,17 +98,17 @@ struct Heard {
 #[derive(Default)]
 pub(crate) struct KeptRecord {
     heard: BTreeMap<u64, Vec<Heard>>,
-    /// Connections that were closed by their node after the keeper had said goodbye.
+    /// Connections that their node closed after the keeper's goodbye.
     orderly: BTreeSet<Connection>,
     pub(crate) repeats: u64,
 }
 
 impl KeptRecord {
-    /// The keeper that has yet to hear the last value, if there is one.
+    /// A keeper that has not heard the last value yet.
     pub(crate) fn waiting(&self, log: &OrderLog, keepers: u64) -> Option<u64> {
         let last = log.last_value();
         (0..keepers).find(|keeper| {
-            // One that subscribed behind the last value has nothing to wait for.
+            // One that subscribed after the last value has nothing to wait for.
             let Some(from) = log.kept.from.get(keeper) else { return true };
             let heard = self.heard.get(keeper).into_iter().flatten();
             let newest = heard.filter_map(|heard| log.place(heard.value)).max();
@@ -156,7 +157,7 @@ impl KeptRecord {
     }
 }
 
-/// Keeps a session for as long as the run lasts.
+/// Keeps a session for the whole run.
 pub(crate) async fn keeper(plan: Plan, keeper: u64, shared: Shared) {
     let mut chance = plan.chance(CHANCES + keeper);
     let entries = plan.shape.entries();
@@ -206,7 +207,7 @@ impl Keeping {
                 Err(error) => return Err(error),
             }
             let restless = self.shared.borrow().phase == Phase::Work;
-            // Some go without a word, others say goodbye and wait for the end.
+            // Some leave silently, others say goodbye and wait for the end.
             if restless && chance.one_in(40) {
                 return Ok(());
             }
@@ -233,7 +234,7 @@ impl Keeping {
                 return Ok(());
             }
         };
-        // Some stay unanswered, and with them what the keeper is not done with; at rest, none does.
+        // Some stay unacknowledged, because the keeper is not done with them; in the rest phase, none do.
         let acknowledged = self.shared.borrow().phase == Phase::Rest || !chance.one_in(8);
         if acknowledged {
             mqtt.acknowledge(id).await?;

@@ -1,11 +1,11 @@
-//! Lockers: clients that take one lock by turns, and what has to hold of it.
+//! Lockers: clients that take turns with one lock, and the rules for it.
 //!
-//! Checked here: in the log, the lock is taken only where it is free, whoever frees it; who was told to have it stands in the
-//! log with that very token, and each token is told once.
+//! Checked here: in the log, the lock is only taken while it is free, whoever frees it; a grant that a client was
+//! told is in the log with that token, and each token is told once.
 //!
-//! Invariant: what the log shows of the lock is judged by its own order alone, without the product's state.
+//! Invariant: what the log shows about the lock is judged by its own order alone, without the product's state.
 //!
-//! Deliberately absent: real time. A client that was cut off may believe that it still has what has gone on.
+//! Deliberately absent: real time. A client that was cut off may believe that it still has a lock that has moved on.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,23 +21,23 @@ use crate::plan::Plan;
 use crate::record::{Phase, Shared};
 use crate::wamp::Wamp;
 
-/// What the lock is called. Subscribers of everything don't get what begins so.
+/// The lock's topic, which subscribers of everything don't get.
 pub(crate) const TOPIC: &str = "$lock";
 
-/// How many clients there are for it.
+/// Number of lockers.
 pub(crate) const LOCKERS: u64 = 3;
 
-/// Their seeds are numbered from here.
+/// Their seeds start here.
 const CHANCES: u64 = 200;
 
-/// How long a locker stands in line before it goes elsewhere.
+/// How long a locker waits in line before it goes elsewhere.
 const PATIENCE: Duration = Duration::from_millis(4_000);
 
-/// What the log shows of the lock.
+/// What the log shows about the lock.
 #[derive(Default)]
 pub(crate) struct LockLog {
     holder: Option<Position>,
-    /// Who took it, by token.
+    /// Which locker took it, by token.
     taken: BTreeMap<Position, u64>,
 }
 
@@ -60,7 +60,7 @@ impl LockLog {
         Ok(())
     }
 
-    /// Compares what lockers were told with the log.
+    /// Compares the lockers' grants with the log.
     pub(crate) fn verdict(&self, grants: &[(u64, Position)]) -> Result<(), String> {
         let mut told = BTreeMap::new();
         for (locker, token) in grants {
@@ -76,7 +76,7 @@ impl LockLog {
     }
 }
 
-/// Takes the lock again and again, at whatever node, until it has had it when all is at rest.
+/// Takes the lock again and again, at any node, until it has had it in the rest phase.
 pub(crate) async fn locker(plan: Plan, locker: u64, shared: Shared) {
     let mut chance = plan.chance(CHANCES + locker);
     let entries = plan.shape.entries();
@@ -92,14 +92,14 @@ pub(crate) async fn locker(plan: Plan, locker: u64, shared: Shared) {
     }
 }
 
-/// Takes the lock once; tells in which phase it had it.
+/// Takes the lock once; returns in which phase it had it.
 async fn take(node: u64, locker: u64, shared: &Shared, chance: &mut Chance) -> io::Result<Phase> {
     let mut wamp = Wamp::open(&crate::node::name(node)).await?;
     let token = wamp.lock(TOPIC, locker).await?;
     shared.borrow_mut().granted(locker, token);
     let phase = shared.borrow().phase;
     tokio::time::sleep(Duration::from_millis(chance.between(0, 40))).await;
-    // Some die with it.
+    // Some die while holding it.
     if phase == Phase::Work && chance.one_in(4) {
         return Ok(phase);
     }

@@ -1,10 +1,10 @@
-//! The order, as the nodes showed it, and what has to hold of it at every step.
+//! The order, as the nodes showed it, and the rules for it at every step.
 //!
-//! Checked here, of "What must never happen" (`src/ARCHITECTURE.md`): no two nodes disagree about a slot, before and after restarts (2); every
-//! resolution has a quorum of votes of its storage group (3); nothing of an older incarnation is placed after its fence (4); slots and
-//! positions are dense, stamps don't fall, numbers are in order within an incarnation, each value stands at one
-//! position, in the order of its session (1); all nodes hide the same events of a slot. What is released is released up to
-//! where a slot begins.
+//! Checked here, of "What must never happen" (`src/ARCHITECTURE.md`): no two nodes disagree about a slot, before and
+//! after restarts (2); every resolution has a quorum of votes of its storage group (3); no segment of an older
+//! incarnation is placed after its fence (4); slots and positions are dense, stamps don't fall, numbers are in order
+//! within an incarnation, each value has one position, in the order of its session (1); all nodes hide the same
+//! events of a slot. The log is released only up to the beginning of a slot.
 //!
 //! Invariant: what was shown once is kept here for good; everything shown later is compared with it.
 //!
@@ -28,28 +28,28 @@ use crate::state::StateLog;
 use crate::times::Times;
 use crate::value::Value;
 
-/// The order as it was shown so far.
+/// The order as shown so far.
 #[derive(Default)]
 pub(crate) struct OrderLog {
     pub(crate) shape: Shape,
     slots: Vec<Resolution>,
-    /// By position, from 1; nothing where nodes speak of sessions among themselves.
+    /// By position, from 1; nothing for the nodes' own events about sessions.
     values: Vec<Option<Value>>,
     places: BTreeMap<Value, Position>,
     entries: BTreeMap<NodeId, Life>,
     pub(crate) lock: LockLog,
-    /// Where the log began to be kept, one after the other.
+    /// The successive beginnings of the kept log.
     heads: Vec<Head>,
     pub(crate) state: StateLog,
     pub(crate) times: Times,
     pub(crate) life: LifeLog,
     pub(crate) delays: DelayLog,
-    /// What was hidden of each slot.
+    /// The hidden events of each slot.
     hidden: Vec<Box<[u32]>>,
     pub(crate) kept: KeptLog,
     /// The last number of each session in the log.
     sessions: BTreeMap<(u64, u64), u64>,
-    /// Shown by a node that began at a slot before which nobody has shown anything yet.
+    /// Slots shown by a node that began after a slot that nobody has shown yet.
     parked: BTreeMap<Slot, Placed>,
 }
 
@@ -61,7 +61,7 @@ struct Life {
 }
 
 impl OrderLog {
-    /// Takes what a node shows at a slot; returns the segments that became known by it.
+    /// Takes a slot that a node shows; returns the segments that this made known.
     pub(crate) fn show(&mut self, placed: &Placed) -> Result<Vec<SealedSegment>, String> {
         let slot = placed.resolution.slot;
         if slot.0 == 0 {
@@ -93,7 +93,7 @@ impl OrderLog {
         Ok(found)
     }
 
-    /// Takes what a storage has at a slot whose body another group keeps.
+    /// Takes a storage's row of a slot whose body another group keeps.
     pub(crate) fn show_bare(&self, row: &Resolution, hidden: &[u32]) -> Result<(), String> {
         let at = row.slot.0 as usize - 1;
         match self.slots.get(at) {
@@ -166,7 +166,7 @@ impl OrderLog {
         let storages = self.shape.storages_of(sealed.shard);
         let known = |vote: &NodeId| storages.contains(&vote.0);
         let rising = sealed.votes.windows(2).all(|pair| pair[0] < pair[1]);
-        // Where there are none, it was proposed early: whether a quorum has it, the disks tell.
+        // Without votes it was proposed early: the disks show whether a quorum has it.
         let enough = sealed.votes.is_empty() || sealed.votes.len() >= QUORUM;
         if !rising || !sealed.votes.iter().all(known) || !enough {
             return Err(format!("slot {slot} has no quorum of votes: {:?}", sealed.votes));
@@ -228,7 +228,7 @@ impl OrderLog {
         self.heads.last().copied().unwrap_or_default()
     }
 
-    /// Where the log began to be kept, one after the other, its very beginning aside.
+    /// The successive beginnings of the kept log, without the very first.
     pub(crate) fn heads(&self) -> &[Head] {
         &self.heads
     }
@@ -248,7 +248,7 @@ impl OrderLog {
         &self.values
     }
 
-    /// The first position behind another one that has a value, if one is known.
+    /// The first position after another one that has a value, if one is known.
     pub(crate) fn next_value(&self, behind: Position) -> Option<Position> {
         let skipped = self.values.iter().skip(behind.0 as usize).position(Option::is_some)?;
         Some(Position(behind.0 + skipped as u64 + 1))
@@ -259,12 +259,12 @@ impl OrderLog {
         Position(self.values.iter().rposition(Option::is_some).map_or(0, |at| at as u64 + 1))
     }
 
-    /// Where a value stands.
+    /// A value's position.
     pub(crate) fn place(&self, value: Value) -> Option<Position> {
         self.places.get(&value).copied()
     }
 
-    /// Slots that were shown, but not yet all before them.
+    /// Slots that were shown before all earlier ones are known.
     pub(crate) fn parked(&self) -> usize {
         self.parked.len()
     }
@@ -278,7 +278,7 @@ impl OrderLog {
     }
 }
 
-/// Whether the body shown is the one that was voted for.
+/// Whether the shown body is the one that was voted for.
 fn body_fits(placed: &Placed) -> Result<(), String> {
     let slot = placed.resolution.slot;
     match (&placed.resolution.step, &placed.segment) {

@@ -1,19 +1,20 @@
 //! The whole cluster in a deterministic simulation: production code, simulated edges, one seed a run.
 //!
 //! A run starts a cluster, lets clients of both protocols publish and subscribe at all nodes, crashes, cuts off and
-//! slows down nodes as its seed says, and checks `src/ARCHITECTURE.md`, "What must never happen", after every simulated millisecond. When the last
-//! fault has ended, every node has to serve again, all have to show the same log, and every subscriber has to have read
-//! it.
+//! slows down nodes as its seed says, and checks `src/ARCHITECTURE.md`, "What must never happen", after every
+//! simulated millisecond. When the last fault has ended, every node has to serve again, all have to show the same
+//! log, and every subscriber has to have read it.
 //!
-//! In about every other run limits are small and answers late (`tuning`), so that nodes do all the time what is rare
-//! with the limits of production. In every third, segments wait for storage votes, as they do with split roles; in the
-//! others they are proposed early. In some, a disk rots: its node refuses to start and stays away, or mends what it has.
+//! In about every other run limits are small and answers late (`tuning`), so that events that are rare with
+//! production limits happen all the time. In every third, segments wait for storage votes, as they do with split
+//! roles; in the others they are proposed early. In some, a disk rots: its node refuses to start and stays away, or
+//! repairs what it has.
 //!
 //! - `VULPES_SEED=17 cargo test --test simulation replay -- --nocapture` runs one seed and prints its trace.
 //!   With `VULPES_VOTES=1`, segments are proposed with storage votes in it; with `VULPES_GROUPS=1`, it has two storage
 //!   groups. With `VULPES_CLOCKS=1`, clocks are wrong by 400 days.
-//! - `VULPES_SEEDS=5000 cargo test --test simulation more -- --nocapture` runs as many seeds beyond those run always, on
-//!   all cores; `VULPES_FROM=$(date +%s)00000` has it begin where nobody was before.
+//! - `VULPES_SEEDS=5000 cargo test --test simulation more -- --nocapture` runs this many seeds in addition to those
+//!   that always run, on all cores; `VULPES_FROM=$(date +%s)00000` starts at seeds that have never run.
 //!
 //! Invariant: a seed means the same run every time, which `a_seed_means_one_run` proves. A seed that ever failed has a
 //! name in [`REGRESSIONS`].
@@ -61,7 +62,7 @@ use plan::Plan;
 use record::Counts;
 use run::{run, Report};
 
-/// Seeds that found something once. Most did so when every segment waited for storage votes.
+/// Seeds that once found something. Most did so when every segment waited for storage votes.
 const REGRESSIONS: &[(&str, u64)] = &[
     ("a storage that is away holds up who can ask another", 11),
     ("the log is released past its last value", 2_026_112_767),
@@ -80,13 +81,13 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ("an older connection subscribes behind the newer one's beginning", 179_580_564_000_856),
 ];
 
-/// Where `VULPES_SEEDS` goes on.
+/// Where the additional seeds start.
 const MORE: u64 = 10_000;
 
-/// After how many seeds it tells how far it is: a hunt of hours may be cut short, and what it has shown still counts.
+/// Report progress after this many seeds: a long run may be cut short, and its results still count.
 const PROGRESS: u64 = 100;
 
-/// What has to happen in a run on average. A disk fails in some only.
+/// What has to happen in a run on average. Only some runs have a failing disk.
 const ATTEMPTS: u64 = 60;
 const GRANTS: u64 = 6;
 const ANSWERS: u64 = 10;
@@ -108,13 +109,13 @@ fn print(report: &Report) {
     );
 }
 
-/// What came of many runs.
+/// The sum of many runs.
 #[derive(Default)]
 struct Sum {
     runs: u64,
-    /// Those whose segments wait for storage votes.
+    /// Runs whose segments wait for storage votes.
     voting: u64,
-    /// Those that are about clocks, in which no disk rots.
+    /// Runs about clocks, in which no disk rots.
     clocks: u64,
     counts: Counts,
     failures: Vec<String>,
@@ -135,7 +136,7 @@ impl Sum {
         }));
     }
 
-    /// Where some failed, tells how to see each; and enough has to have happened in all of them together.
+    /// If some failed, says how to replay each; and enough has to have happened in all of them together.
     fn judge(self) {
         let Self { runs, voting, clocks, counts, failures } = self;
         assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n"));
@@ -164,7 +165,7 @@ fn check(seeds: Range<u64>) {
     sum.judge();
 }
 
-/// Runs seeds on all cores, and tells how many a minute.
+/// Runs seeds on all cores, and reports how many per minute.
 fn check_on_all_cores(seeds: Range<u64>) {
     let begun = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -214,13 +215,13 @@ fn plan(seed: u64) -> Plan {
     }
 }
 
-/// Few: a hundred that nobody ran before come with each run of `.ci/run`.
+/// Only a few: each run of `.ci/run` adds a hundred new ones.
 #[test]
 fn seeds_00_to_19() {
     check(0..20);
 }
 
-/// Runs plans that have something special about them, each of which has to pass, and sums up what happened.
+/// Runs special plans, each of which has to pass, and sums up what happened.
 fn all_pass(plans: impl Iterator<Item = Plan>) -> Counts {
     let mut counts = Counts::default();
     for plan in plans {

@@ -1,8 +1,8 @@
-//! A client of MQTT 3.1.1, and of as much of MQTT 5 as delays take, for the simulation, written down to the bytes.
+//! A client of MQTT 3.1.1, and of the part of MQTT 5 that delays need, for the simulation, down to the bytes.
 //!
-//! Invariant: it waits for nothing on its own but the answers to its handshake; its callers set the limits.
+//! Invariant: it only waits by itself for the answers to its handshake; its callers set the limits.
 //!
-//! Deliberately absent: all of MQTT that publishers and subscribers of the simulation don't need.
+//! Deliberately absent: the rest of MQTT.
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,13 +29,13 @@ const SESSION_EXPIRY: u8 = 0x11;
 const WILL_DELAY: u8 = 0x18;
 const DUPLICATE: u8 = 0x08;
 
-/// What a client whose session outlives its connection is told.
+/// The messages to a client with a persistent session.
 pub(crate) enum Kept {
     Message { text: String, id: u16, duplicate: bool },
     Alive,
 }
 
-/// What a client of MQTT 5 says of what outlives its connection.
+/// What an MQTT 5 client asks to outlive its connection.
 pub(crate) struct Lasting {
     /// Seconds that its session is kept without it.
     pub(crate) expiry: u32,
@@ -48,7 +48,7 @@ impl Lasting {
     fn connect(&self, name: &str) -> BytesMut {
         let mut body = BytesMut::new();
         text(&mut body, "MQTT");
-        // At least once; what was kept stays; no keep-alive; five bytes of properties.
+        // At least once; continue what was kept; no keep-alive; five bytes of properties.
         let flags = if self.will.is_some() { 0x0c } else { 0 };
         body.put_slice(&[5, flags, 0, 0, 5, SESSION_EXPIRY]);
         body.put_u32(self.expiry);
@@ -67,7 +67,7 @@ impl Lasting {
 pub(crate) struct Mqtt {
     stream: TcpStream,
     input: BytesMut,
-    /// Came before the answer that was waited for.
+    /// Arrived before the awaited answer.
     early: VecDeque<(u8, Bytes)>,
 }
 
@@ -100,7 +100,7 @@ impl Mqtt {
         Ok(mqtt)
     }
 
-    /// Opens a session that outlives its connection; tells whether there was one.
+    /// Opens a session that outlives its connection; returns whether there was one.
     pub(crate) async fn resume(node: &str, name: &str, user: &str) -> io::Result<(Self, bool)> {
         Self::connect(node, 0x80, &[name, user]).await
     }
@@ -118,7 +118,7 @@ impl Mqtt {
         Ok(mqtt)
     }
 
-    /// Opens a session of MQTT 5; tells whether something was kept of it.
+    /// Opens a session of MQTT 5; returns whether an earlier one was kept.
     pub(crate) async fn lasting(
         node: &str,
         name: &str,
@@ -148,7 +148,7 @@ impl Mqtt {
         }
     }
 
-    /// Subscribes to a filter, of which events may come before the answer.
+    /// Subscribes to a filter; events may come before the answer.
     pub(crate) async fn subscribe_to(&mut self, filter: &str) -> io::Result<()> {
         let mut body = BytesMut::new();
         body.put_u16(1);
@@ -164,7 +164,7 @@ impl Mqtt {
         }
     }
 
-    /// The next thing for a client that acknowledges by itself.
+    /// The next message for a client that acknowledges by itself.
     pub(crate) async fn next_kept(&mut self) -> io::Result<Kept> {
         let (first, mut body) = match self.early.pop_front() {
             Some(early) => early,
@@ -247,7 +247,7 @@ impl Mqtt {
                     let id = body.get_u16();
                     self.stream.write_all(&packet(PUBACK, &id.to_be_bytes())).await?;
                 }
-                // What WAMP clients publish comes as JSON.
+                // Publishes of WAMP clients come as JSON.
                 let text = String::from_utf8(body.to_vec()).map_err(failed)?;
                 let text = serde_json::from_str(&text).unwrap_or(text);
                 Ok(Said::Event { text, place: None })

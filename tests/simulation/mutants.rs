@@ -2,7 +2,7 @@
 //!
 //! Invariant: the seed that finds a bug passes without it.
 //!
-//! Deliberately absent: the bugs themselves, which stand in the product behind `planted`.
+//! Deliberately absent: the bugs themselves, which are in the product behind `planted`.
 
 use vulpes_raft::mutant::Mutant;
 
@@ -23,7 +23,7 @@ fn caught(mutant: Mutant, plan: impl Fn(u64) -> Plan) -> String {
     panic!("{mutant:?} survived {BUDGET} seeds");
 }
 
-/// It is caught by the check whose complaint has these words.
+/// The check whose complaint has these words catches it.
 fn caught_by(mutant: Mutant, complaint: &str) {
     caught_in(mutant, Plan::new, complaint);
 }
@@ -32,7 +32,7 @@ fn caught_in(mutant: Mutant, plan: impl Fn(u64) -> Plan, complaint: &str) {
     caught_by_one_of(mutant, plan, &[complaint]);
 }
 
-/// Where several checks see it, whichever comes first.
+/// If several checks see it, the first one counts.
 fn caught_by_one_of(mutant: Mutant, plan: impl Fn(u64) -> Plan, complaints: &[&str]) {
     let reason = caught(mutant, plan);
     let known = complaints.iter().any(|complaint| reason.contains(complaint));
@@ -68,7 +68,7 @@ fn a_future_that_stands_still_is_caught() {
 
 #[test]
 fn expiring_by_the_stamp_is_caught() {
-    // A will that does not come, or a session that does not end, once the stamp stands in the future.
+    // A will that does not come, or a session that does not end, once the stamp is in the future.
     let complaints = ["ms delayed, has not come", "ms, and is known"];
     caught_by_one_of(Mutant::ExpireByTheStamp, Plan::with_wrong_clocks, &complaints);
 }
@@ -85,7 +85,7 @@ fn expiring_since_the_client_came_is_caught() {
 
 #[test]
 fn reusing_a_slot_is_caught() {
-    // Nodes that show two orders, or a publisher that was told the place of something else.
+    // Nodes that show two orders, or a publisher that was told another event's place.
     let complaints = ["the order contradicts itself", "which has none"];
     caught_by_one_of(Mutant::ReuseSlot, Plan::new, &complaints);
 }
@@ -154,7 +154,7 @@ fn losing_a_will_is_caught() {
 
 #[test]
 fn a_birth_before_the_will_is_caught() {
-    // The session that begins too early, or the will that comes behind what it publishes.
+    // The session that begins too early, or the will that comes after its publishes.
     let complaints = ["before its client's will comes", "the will of"];
     caught_by_one_of(Mutant::BirthBeforeWill, Plan::new, &complaints);
 }
@@ -213,15 +213,15 @@ fn swallowing_an_error_of_the_disk_is_caught() {
 
 #[test]
 fn forgetting_what_is_damaged_is_caught() {
-    // A vote for the body, or a look at all bodies.
+    // A vote for the body, or a check of all bodies.
     let complaints = ["and does not hold it", "is missing"];
     caught_by_one_of(Mutant::ForgetDamaged, Plan::with_rot, &complaints);
 }
 
 #[test]
 fn overlooking_the_witness_is_caught() {
-    // Without votes, sync finds a member's log shorter than it was before anybody looks for bodies, and panics.
-    // With them, it is that log or the bodies that are found to have gone back.
+    // Without votes, sync finds a member's log shorter than before, and panics before any check of bodies.
+    // With votes, the check finds that log or the bodies to have gone back.
     let plan = |seed| Plan::with_backup(seed).voting();
     caught_by_one_of(Mutant::OverlookWitness, plan, &["and does not hold it", "became"]);
 }
@@ -239,7 +239,7 @@ fn stamps_that_run_back_are_caught() {
 #[test]
 fn forgetting_fences_is_caught() {
     let plan = |seed| Plan::with_short_leases(seed).voting();
-    // A storage sees it as it indexes the row, and whoever reads the whole order.
+    // A storage notices when it indexes the row, and so does a reader of the whole order.
     let complaints = ["which the order before it rules out", "which was fenced before"];
     caught_by_one_of(Mutant::ForgetFences, plan, &complaints);
 }

@@ -1,6 +1,6 @@
 //! One simulated node: the production code behind [`Node::start`], with simulated edges.
 //!
-//! Invariant: what a dying node still has open can't reach its disk, and each of its lives draws its own chances.
+//! Invariant: a dying node's open handles can't reach its disk, and each of its lives has its own randomness.
 //!
 //! Deliberately absent: when it dies and comes back (`cluster`).
 
@@ -37,14 +37,14 @@ pub(crate) fn name(node: u64) -> String {
     format!("node-{node}")
 }
 
-/// What can be seen of a node from outside of it.
+/// A node, seen from outside.
 #[derive(Default)]
 pub(crate) enum Probe {
     /// Not started, or starting.
     #[default]
     Down,
     Running(Handles),
-    /// It was away for longer than the log is kept, and has to be started again.
+    /// It was away for longer than the log is kept, and has to be restarted.
     LeftBehind,
     /// It did not start.
     Failed(String),
@@ -64,28 +64,28 @@ pub(crate) struct Simulated {
     pub(crate) name: String,
     pub(crate) disk: SimDisk,
     pub(crate) probe: Arc<Mutex<Probe>>,
-    /// How many times as long its group commits take.
+    /// Factor on the duration of its group commits.
     pub(crate) slowness: Arc<AtomicU64>,
-    /// Its machine runs, and the node doesn't.
+    /// Its machine runs, but the node does not.
     pub(crate) idle: Arc<AtomicBool>,
     /// The slot it shows next, while it runs.
     pub(crate) next: Option<Slot>,
     pub(crate) crashed: bool,
-    /// How wrong its time of day is, in milliseconds.
+    /// The error of its time of day, in milliseconds.
     pub(crate) wrong: Arc<AtomicI64>,
-    /// Its disk fails, and the node may.
+    /// Its disk fails, so the node may fail too.
     pub(crate) doomed: bool,
-    /// Its disk has failed, and the node waits for it to be mended.
+    /// Its disk has failed, and the node waits for its repair.
     pub(crate) buried: bool,
-    /// Its disk was replaced: it is not the node it was, and may not take its place.
+    /// Its disk was replaced: it is another node now, and may not take its old place.
     pub(crate) wiped: bool,
-    /// When it was started last.
+    /// When it was last started.
     pub(crate) runs_since: Duration,
-    /// How many slots there were when its disk was remembered.
+    /// How many slots there were when its disk was copied.
     pub(crate) remembered: u64,
-    /// It has a copy of its folder from a while ago: what it voted for is gone.
+    /// It has an older copy of its folder: its later votes are gone.
     pub(crate) put_back: bool,
-    /// So much has happened since that it has to say so.
+    /// So much has happened since then that it has to report it.
     pub(crate) older: bool,
     /// Its disk has rotted: it may refuse to start, or end, or have bodies that it knows to be damaged.
     pub(crate) rotten: bool,
@@ -115,15 +115,15 @@ impl Simulated {
         };
         if plan.rots() == Some(id) {
             node.disk.cache_nothing();
-            // A last commit that rots at the moment of a power loss can't be told from one that was torn.
+            // A last commit that rots at the moment of a power loss can't be told from a torn one.
             node.disk.write_through();
         }
         add(sim, plan, node_plan, &node);
         node
     }
 
-    /// Ends the node and its machine, which must be cut off from all others: a crash drops the node's tasks in an order
-    /// that depends on other tests of this process, and none of them may say goodbye.
+    /// Ends the node and its machine, which must be cut off from all others: a crash drops the node's tasks in an
+    /// order that depends on other tests of this process, and none of them may say goodbye.
     pub(crate) fn crash(&mut self, sim: &mut Sim<'_>, seed: u64) {
         self.disk.crash(seed);
         self.crashed = true;
@@ -132,7 +132,7 @@ impl Simulated {
         sim.crash(self.name.as_str());
     }
 
-    /// Starts the machine without the node: what comes for the dead process is answered with a reset.
+    /// Starts the machine without the node: packets for the dead process are answered with a reset.
     pub(crate) fn start_idle(&self, sim: &mut Sim<'_>) {
         self.idle.store(true, Ordering::Relaxed);
         sim.bounce(self.name.as_str());
@@ -168,7 +168,7 @@ impl Simulated {
         self.rotten = true;
     }
 
-    /// It cannot go on with what its disk has, and says so.
+    /// It can't continue with its disk's contents, and says so.
     pub(crate) fn give_up(&self, reason: String) {
         self.see(Probe::Failed(reason));
     }
@@ -178,7 +178,7 @@ impl Simulated {
         (self.doomed || self.rotten) && self.reason().is_some()
     }
 
-    /// Why it is not there, where it should be.
+    /// Why it is not there, if it should be.
     pub(crate) fn failure(&self) -> Option<String> {
         self.reason().filter(|_| !self.doomed && !self.rotten)
     }
@@ -195,7 +195,7 @@ impl Simulated {
         matches!(*probe, Probe::LeftBehind)
     }
 
-    /// Its storage, while it can be held to its votes.
+    /// Its storage, if it has to keep its votes.
     pub(crate) fn storage(&self) -> Option<Storage> {
         self.handles()?.storage.filter(|_| !self.wiped && !self.put_back && !self.is_dying())
     }
@@ -255,7 +255,7 @@ fn slowed(mut host: Host, slowness: Arc<AtomicU64>) -> Host {
     host
 }
 
-/// A clock that is set wrong now and then.
+/// A clock that is sometimes wrong.
 struct WrongClock {
     right: Arc<dyn Clock>,
     wrong: Arc<AtomicI64>,

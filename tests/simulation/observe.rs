@@ -1,12 +1,13 @@
-//! What the nodes show, looked at after each step of the simulation.
+//! Observes what the nodes show after each step of the simulation.
 //!
-//! Checked here, of "What must never happen" (`src/ARCHITECTURE.md`): the storages that a resolution names as its voters hold the body, now and
-//! after every restart (3, 5), and a quorum does where it names none; a node comes back from every crash, and never ends by itself (5); one whose disk was
-//! wiped keeps nothing and leads nobody (7); one whose disk has rotted says so and stays away, or mends itself.
+//! Checked here, of "What must never happen" (`src/ARCHITECTURE.md`): the storages that a resolution names as its
+//! voters hold the body, now and after every restart (3, 5), and a quorum does if it names none; a node comes back
+//! from every crash, and never ends by itself (5); one whose disk was wiped keeps nothing and leads nobody (7); one
+//! whose disk has rotted says so and stays away, or repairs itself.
 //!
-//! Invariant: looking changes nothing.
+//! Invariant: observing changes nothing.
 //!
-//! Deliberately absent: what has to hold of the order (`log`) and of clients (`record`).
+//! Deliberately absent: the rules for the order (`log`) and for clients (`record`).
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ use crate::plan::QUORUM;
 use crate::record::Record;
 
 impl Cluster {
-    /// Looks at what every node shows, after each step of the simulation.
+    /// Observes every node, after each step of the simulation.
     pub(crate) fn observe(&mut self, record: &mut Record) {
         for at in 0..self.nodes.len() {
             let node = &self.nodes[at];
@@ -46,7 +47,8 @@ impl Cluster {
             while next < handles.log.tail().next_slot {
                 match handles.log.recent(next) {
                     Some(placed) => self.show(id, &placed, record),
-                    // Where little is kept in memory, it has left that already. Other nodes, and storages in the end, show it.
+                    // With little memory, it has dropped that already. Other nodes, and finally the storages, show
+                    // it.
                     None if self.forgetful && beginning(&handles.log) > next => {}
                     None => record.check(Err(format!("node {id} does not show slot {next}"))),
                 }
@@ -63,7 +65,7 @@ impl Cluster {
         }
     }
 
-    /// Shows what storages have of slots that had left the memory of all nodes before it was looked at.
+    /// Shows the storages' slots that had left the memory of all nodes before they were observed.
     fn show_stored(&self, record: &mut Record) {
         for node in self.nodes.iter().filter(|node| node.storage().is_some()) {
             let Some(handles) = node.handles() else { continue };
@@ -73,7 +75,7 @@ impl Cluster {
         }
     }
 
-    /// Looks at all that a node has when it has just started; returns the slot it shows first.
+    /// Observes everything that a freshly started node has; returns the first slot it shows.
     fn came_up(&self, id: u64, handles: &Handles, record: &mut Record) -> Slot {
         record.trace(|| format!("node {id} runs"));
         let node = &self.nodes[id as usize - 1];
@@ -113,7 +115,7 @@ impl Cluster {
         }
     }
 
-    /// A storage that comes back has every body that it voted for, and a quorum those that were proposed early.
+    /// A storage that comes back has every body that it voted for, and a quorum has the early ones.
     fn came_back(
         &self,
         node: &Simulated,
@@ -129,20 +131,19 @@ impl Cluster {
         })
     }
 
-    /// What was proposed early is in the order: a minority of the storages may lack it, those that are not there
-    /// counted in favour.
+    /// An early segment is in the order: a minority of the storages may lack it; absent storages count in its favour.
     fn quorum_holds(&self, sealed: &SealedSegment) -> Result<(), String> {
         let there = self.nodes.iter().filter_map(|node| Some((node, node.storage()?)));
         let lacking = there.filter_map(|(node, storage)| holds(node, &storage, sealed).err());
         let lacking: Vec<_> = lacking.collect();
-        // Only one group that holds all is proposed to early.
+        // Only a single group that holds everything gets early proposals.
         if lacking.len() < QUORUM {
             return Ok(());
         }
         Err(format!("a quorum is to have {}, and does not hold it: {lacking:?}", sealed.id))
     }
 
-    /// What the nodes still have to do, after things went wrong last.
+    /// What the nodes still have to do after the last fault.
     pub(crate) fn unfinished(&self, record: &Record) -> Option<String> {
         let all = Slot(record.log.len());
         let there = |node: &&Simulated| !node.wiped && !record.retired.contains(&node.id);
@@ -166,7 +167,7 @@ impl Cluster {
         })
     }
 
-    /// A node that has rotted and has yet to mend what it has, after all else has come to rest. It is found by reading.
+    /// A rotten node that has not repaired everything yet, in the rest phase. Damage is found by reading.
     pub(crate) fn unmended(&self) -> Option<String> {
         self.nodes.iter().filter(|node| node.rotten).find_map(|node| {
             let handles = node.handles()?;
@@ -217,12 +218,12 @@ fn stays_out(node: &Simulated, leader: Option<u64>) -> Result<(), String> {
     match storage.status() {
         Ok(status) if status.bodies == 0 => Ok(()),
         Ok(status) => Err(format!("storage {id} has a wiped disk and keeps {status:?}")),
-        // It has ended, which is as good.
+        // It has ended, which is fine.
         Err(_) => Ok(()),
     }
 }
 
-/// All segments that are known to be resolved, and kept.
+/// All resolved and kept segments, as far as is known.
 fn resolved(record: &Record) -> Vec<SealedSegment> {
     let kept = record.log.head().slot.0 as usize - 1;
     let sealed = record.log.slots().iter().skip(kept).filter_map(|slot| match &slot.step {
@@ -232,7 +233,7 @@ fn resolved(record: &Record) -> Vec<SealedSegment> {
     sealed.collect()
 }
 
-/// Whether a storage has a body that it is to have on its disk. One whose disk has rotted may know it to be damaged.
+/// Whether a storage has a body that has to be on its disk. A rotten one may know it to be damaged.
 fn holds(node: &Simulated, storage: &Storage, sealed: &SealedSegment) -> Result<(), String> {
     let id = node.id;
     match storage.body(&sealed.id) {
@@ -249,7 +250,7 @@ fn holds(node: &Simulated, storage: &Storage, sealed: &SealedSegment) -> Result<
 struct Stored {
     /// Slots with their bodies.
     whole: Vec<Placed>,
-    /// Slots whose bodies another group keeps, and what is hidden of them.
+    /// Slots whose bodies another group keeps, and their hidden events.
     bare: Vec<(Resolution, Vec<u32>)>,
 }
 
@@ -259,7 +260,7 @@ impl Stored {
     }
 }
 
-/// All slots from one on that a node's storage has; where its disk has rotted, those whose bodies are not known to be damaged.
+/// All slots of a node's storage from one on; on a rotten disk, those whose bodies are not known to be damaged.
 fn stored(handles: &Handles, first: Slot, rotten: bool) -> Result<Stored, String> {
     let mut found = Stored::default();
     let Some(storage) = &handles.storage else { return Ok(found) };
@@ -294,7 +295,7 @@ fn stored(handles: &Handles, first: Slot, rotten: bool) -> Result<Stored, String
     }
 }
 
-/// The first slot that a node which has just started shows.
+/// The first slot that a freshly started node shows.
 fn beginning(log: &Log) -> Slot {
     let mut slot = log.tail().next_slot;
     while slot.0 > 1 && log.recent(Slot(slot.0 - 1)).is_some() {

@@ -1,9 +1,10 @@
-//! What one seed means: the cluster's shape, its network and disks, what goes wrong when, and who publishes how.
+//! The meaning of a seed: the cluster's shape, its network and disks, the faults and their times, and how clients
+//! publish.
 //!
-//! Invariant: pure; the same seed gives the same plan. Every fault ends by itself, and nothing goes wrong any more after
+//! Invariant: pure; the same seed gives the same plan. Every fault ends by itself, and there are none after
 //! [`Plan::quiet_from`].
 //!
-//! Deliberately absent: how a fault is brought about (`cluster`).
+//! Deliberately absent: how to cause a fault (`cluster`).
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -14,19 +15,19 @@ use vulpes_raft::sim::{DiskTrouble, Rot};
 use crate::chance::Chance;
 use crate::tuning::RunTuning;
 
-/// When the last fault has ended and the cluster is to come to rest, in milliseconds of the simulation.
+/// When the last fault has ended and the rest phase begins, in milliseconds of the simulation.
 const QUIET_FROM: u64 = 6_000;
 
 /// When the first fault may begin.
 const FIRST_FAULT: u64 = 400;
 
-/// A disk rots in one of so many runs.
+/// A disk rots in one of this many runs.
 const ROTS: u64 = 5;
 
-/// Segments wait for storage votes in one of so many runs.
+/// Segments wait for storage votes in one of this many runs.
 const VOTING: u64 = 3;
 
-/// How far off a clock is that was never set, or was set by somebody who mistook the year: 400 days.
+/// The error of a clock that was never set, or set to the wrong year: 400 days.
 const FAR_OFF: i64 = 400 * 86_400_000;
 
 /// Most clients that keep sessions.
@@ -44,7 +45,7 @@ pub(crate) enum Shape {
     Groups,
 }
 
-/// How many of a storage group are a quorum: each has three storages.
+/// The quorum of a storage group: each has three storages.
 pub(crate) const QUORUM: usize = 2;
 
 impl Shape {
@@ -94,28 +95,28 @@ impl Shape {
     }
 }
 
-/// Whom a fault meets.
+/// The target of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Node(u64),
-    /// Whoever leads the sync group at that moment.
+    /// The current leader of the sync group.
     Leader,
     All,
 }
 
-/// What is wrong with the clocks, in a plan that is about that.
+/// How clocks are wrong, in a plan about clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WrongClocks {
     /// One node's, by up to 400 days.
     One,
-    /// All are as much ahead, and are mended later. Then all nodes start again.
+    /// All are ahead by the same amount, and corrected later. Then all nodes restart.
     All,
 }
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The process ends; unsynced writes are dropped or torn. With `power`, so does its machine: nobody hears of it.
+    /// The process ends; unsynced writes are dropped or torn. With `power`, so does its machine, silently.
     Crash { target: Target, power: bool },
     /// A node's disk is replaced with an empty one while it is down.
     Wipe { node: u64 },
@@ -123,15 +124,15 @@ pub(crate) enum Fault {
     Cut(Cut),
     /// A node's group commits take this many times as long.
     SlowDisk { node: u64, times: u64 },
-    /// A node's disk fails, and with it the node, which starts again when the disk is mended.
+    /// A node's disk fails, and with it the node, which restarts when the disk is repaired.
     BadDisk { node: u64, trouble: DiskTrouble },
     /// A node's time of day is wrong, by milliseconds.
     WrongClock { node: u64, by: i64 },
-    /// What is on a node's disk now is what some pages of it will be again.
+    /// Copies a node's disk, for stale pages later.
     Remember { node: u64 },
-    /// All that was on a node's disk when it was remembered is put back there while the node is down.
+    /// Restores the copy of a node's whole disk while the node is down.
     PutBack { node: u64 },
-    /// A node's disk rots: while it is down, or, where a bit of a body flips, while it runs.
+    /// A node's disk rots while it is down, or, if a bit of a body flips, while it runs.
     Rot { node: u64, rot: Rot },
 }
 
@@ -144,7 +145,7 @@ pub(crate) enum Cut {
     OneWay { from: u64, to: u64 },
     /// A node is cut off from all other nodes; its clients still reach it.
     Isolate { target: Target },
-    /// What two nodes send each other is held back, and arrives later.
+    /// Messages between two nodes are held back, and arrive later.
     Hold { one: u64, other: u64 },
     /// Half of the clients can't reach a node, or, one way, get no answers from it.
     Unheard { node: u64, side: usize, one_way: bool },
@@ -163,7 +164,7 @@ pub(crate) struct Episode {
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) shape: Shape,
-    /// Shortest and longest way of a message, in milliseconds.
+    /// Shortest and longest delay of a message, in milliseconds.
     pub(crate) latency: (u64, u64),
     /// How long a lease lasts, in milliseconds.
     pub(crate) lease: u64,
@@ -175,9 +176,9 @@ pub(crate) struct Plan {
     /// The longest pause between two bursts of a publisher, in milliseconds.
     pub(crate) pause: u64,
     pub(crate) quiet_from: u64,
-    /// How many bytes of the log are kept, where not all of it is.
+    /// How many bytes of the log are kept, unless all.
     pub(crate) kept: Option<u64>,
-    /// How old what is kept of the log may become, in milliseconds, where not all of it is.
+    /// Maximum age of the kept log, in milliseconds, unless unlimited.
     pub(crate) age: Option<u64>,
     pub(crate) clocks: Option<WrongClocks>,
     /// How many clients keep sessions, and with them the part of the log that they have not read.
@@ -190,7 +191,7 @@ pub(crate) struct Plan {
 pub(crate) struct NodePlan {
     /// How far its clock is ahead, in milliseconds.
     pub(crate) clock_ahead: i64,
-    /// The longest a group commit takes, mostly.
+    /// The longest usual group commit.
     pub(crate) commit: Duration,
 }
 
@@ -228,7 +229,7 @@ impl Plan {
         episodes.sort_by_key(|episode| episode.begins);
         let mut tuning = RunTuning::new(&mut root.branch(8));
         tuning.spare(lost(&episodes));
-        // Several groups are never the sync members.
+        // With several groups, the sync members are never the storages.
         if root.branch(10).one_in(VOTING) || shape == Shape::Groups {
             tuning = tuning.voting();
         }
@@ -260,7 +261,7 @@ impl Plan {
         Self { tuning: self.tuning.voting(), ..self }
     }
 
-    /// A plan in which little of the log is kept, and every other time nobody holds on to it.
+    /// A plan in which little of the log is kept; every other time no client holds on to it.
     pub(crate) fn with_retention(seed: u64) -> Self {
         Self::new(seed).retaining()
     }
@@ -328,8 +329,7 @@ impl Plan {
         plan
     }
 
-    /// A plan in which entries lose their incarnations all the time, and nothing else goes wrong but crashes and
-    /// partitions.
+    /// A plan in which entries lose their incarnations all the time, with no other faults but crashes and partitions.
     pub(crate) fn with_short_leases(seed: u64) -> Self {
         let mut plan = Self::new(seed);
         plan.lease = 150;
@@ -419,7 +419,7 @@ impl Plan {
         entries.filter(|node| Some(*node) != self.wiped()).collect()
     }
 
-    /// Chance for a purpose that has a number above those used here.
+    /// Randomness for a purpose with a number above those used here.
     pub(crate) fn chance(&self, purpose: u64) -> Chance {
         Chance::new(self.seed).branch(100 + purpose)
     }
@@ -506,7 +506,7 @@ fn wrong_clocks(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
     })
 }
 
-/// One disk in some runs, a minority: what it had cannot be had from it any more.
+/// One disk in some runs, a minority: its contents can't be recovered.
 fn rot(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
     if !chance.one_in(ROTS) {
         return Vec::new();

@@ -1,10 +1,11 @@
-//! What happened in a run: what was published, answered and delivered, held against the log at once.
+//! What happened in a run: publishes, answers and deliveries, compared with the log at once.
 //!
-//! Checked here, of "What must never happen" (`src/ARCHITECTURE.md`): an acknowledged value stands at the position its publisher was told, and at no
-//! other (1); every subscriber sees the log's own order without gap or repeat (1, 2); nothing stands in the log that
-//! nobody published, or that its publisher was told is not there (8); all nodes have the same state at the same slot.
+//! Checked here, of "What must never happen" (`src/ARCHITECTURE.md`): an acknowledged value is at the position its
+//! publisher was told, and at no other (1); every subscriber sees the log's own order without gap or repeat (1, 2);
+//! the log has nothing that nobody published, or that its publisher was told is not there (8); all nodes have the
+//! same state at the same slot.
 //!
-//! Invariant: the first violation is kept, and a run with one has failed. An answer that did not come leaves the outcome
+//! Invariant: the first violation is kept, and a run with one has failed. A missing answer leaves the outcome
 //! unknown, which may turn out either way.
 //!
 //! Deliberately absent: what nodes are and how they fail (`cluster`).
@@ -29,13 +30,13 @@ use crate::plan::Plan;
 use crate::value::Value;
 use crate::watchers::Watches;
 
-/// How far a run is.
+/// The phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) enum Phase {
-    /// Things go wrong, and clients publish.
+    /// There are faults, and clients publish.
     #[default]
     Work,
-    /// Nothing goes wrong any more: everything has to come to rest.
+    /// There are no more faults: everything has to come to rest.
     Rest,
 }
 
@@ -56,7 +57,7 @@ pub(crate) struct Counts {
     pub(crate) crashes: u64,
     pub(crate) cuts: u64,
     pub(crate) grants: u64,
-    /// Nodes whose disks failed, and they with them.
+    /// Nodes that failed with their disks.
     pub(crate) broken: u64,
     /// How often a clock was wrong.
     pub(crate) clocks: u64,
@@ -66,11 +67,11 @@ pub(crate) struct Counts {
     pub(crate) released: u64,
     /// Disks that have rotted.
     pub(crate) rotten: u64,
-    /// Nodes that cannot go on with what their disks have.
+    /// Nodes that can't continue with their disks' contents.
     pub(crate) retired: u64,
     /// Answers to operations on registers.
     pub(crate) answers: u64,
-    /// Subscriptions that went on behind the values they began with.
+    /// Subscriptions that continued after their initial values.
     pub(crate) joins: u64,
     pub(crate) calls: u64,
     /// Segments in the order without storage votes.
@@ -78,7 +79,7 @@ pub(crate) struct Counts {
     pub(crate) results: u64,
     /// What clients with wills published.
     pub(crate) births: u64,
-    /// Delayed wills that came when they had to.
+    /// Delayed wills that came in time.
     pub(crate) delayed: u64,
 }
 
@@ -106,7 +107,7 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// A value that a subscriber got, and its place, where that was told.
+/// A value that a subscriber got, and its place, if known.
 type Heard = (Value, Option<(Position, String)>);
 
 /// What happened so far.
@@ -120,35 +121,35 @@ pub(crate) struct Record {
     /// Milliseconds since the simulation began.
     pub(crate) now: u64,
     attempts: BTreeMap<Value, Outcome>,
-    /// What clients were told about positions that no node has shown yet.
+    /// Positions that clients were told but no node has shown yet.
     awaited: BTreeMap<Position, Vec<(Value, String)>>,
     /// The last position each subscriber has seen.
     readers: BTreeMap<u64, Position>,
-    /// What subscribers got behind what is known of the log.
+    /// Deliveries beyond the known log.
     heard: BTreeMap<u64, VecDeque<Heard>>,
-    /// Subscribers that were told from which position on the log is kept.
+    /// Subscribers that were told the first kept position.
     outrun: Vec<(u64, Position)>,
-    /// Who was told to have the lock, with which token.
+    /// Lockers that were told that they have the lock, with the token.
     grants: Vec<(u64, Position)>,
-    /// Lockers that have had the lock since things went wrong last.
+    /// Lockers that have had the lock since the last fault.
     relocked: Vec<u64>,
     pub(crate) registers: Registers,
     pub(crate) watches: Watches,
-    /// Callers that have had a result since things went wrong last.
+    /// Callers that have had a result since the last fault.
     recalled: Vec<u64>,
     /// Clients with wills that were connected since then.
     born: BTreeSet<u64>,
-    /// The hash of the realms' state before a slot, as the first node had it.
+    /// The hash of the realms' state before a slot, according to the first node.
     states: BTreeMap<Slot, StateHash>,
     /// Nodes that stay away for good.
     pub(crate) retired: Vec<u64>,
-    /// Nodes whose clients have had a publish acknowledged since things went wrong last.
+    /// Nodes whose clients have had a publish acknowledged since the last fault.
     served: Vec<u64>,
     violation: Option<String>,
     trace: Vec<String>,
 }
 
-/// The record, as all of one run's clients and its loop share it.
+/// The record, shared by all clients and the loop of one run.
 pub(crate) type Shared = Rc<RefCell<Record>>;
 
 impl Record {
@@ -211,7 +212,7 @@ impl Record {
         }
     }
 
-    /// Somebody was told that a value stands at a position.
+    /// A client was told that a value is at a position.
     fn told(&mut self, position: Position, value: Value, who: String) {
         let known = (position.0 as usize).checked_sub(1).map(|at| self.log.values().get(at));
         match known {
@@ -260,7 +261,7 @@ impl Record {
         }
     }
 
-    /// A subscriber got an event. MQTT tells no position: the next one is meant.
+    /// A subscriber got an event. MQTT has no positions: the next one is meant.
     pub(crate) fn delivered(
         &mut self,
         reader: u64,
@@ -272,8 +273,8 @@ impl Record {
         self.follow(reader);
     }
 
-    /// Compares what a subscriber got with the log, as far as that is known: a client may hear of a place in the very
-    /// moment in which its node comes to show it.
+    /// Compares a subscriber's events with the log, as far as that is known: a client may learn of a place at the
+    /// very moment at which its node shows it.
     fn follow(&mut self, reader: u64) {
         while let Some(next) = self.log.next_value(self.read_by(reader)) {
             let heard = self.heard.get_mut(&reader).and_then(VecDeque::pop_front);
@@ -297,10 +298,11 @@ impl Record {
         }
     }
 
-    /// A subscriber was told that what it wants is released, and from which position on there is more.
+    /// A subscriber was told that its place is released, and from which position on there is more.
     pub(crate) fn gone(&mut self, reader: u64, oldest: Position) {
         let read = self.read_by(reader);
-        // The very place before the head can be named by a position only: of an event id there is nothing left then.
+        // The place right before the head can be named only by a position: nothing is left then to compare an event
+        // id with.
         if oldest < read.next() {
             let reason = format!("reader {reader} has read {read}, and is sent on to {oldest}");
             self.check(Err(reason));
@@ -309,7 +311,7 @@ impl Record {
         self.skip(reader, oldest);
     }
 
-    /// A subscriber goes on at a position, whatever lies before it.
+    /// A subscriber continues at a position, whatever comes before it.
     pub(crate) fn skip(&mut self, reader: u64, next: Position) {
         self.trace(|| format!("reader {reader} goes on at {next}"));
         self.heard.remove(&reader);
@@ -327,13 +329,13 @@ impl Record {
         }
     }
 
-    /// A call is about to be made; gives its number.
+    /// A call is about to be made; returns its number.
     pub(crate) fn call(&mut self) -> u64 {
         self.counts.calls += 1;
         self.counts.calls
     }
 
-    /// A call was answered, with a result or with an error; or it was not as it has to be.
+    /// A call was answered, with a result or an error, or wrongly.
     pub(crate) fn called(&mut self, caller: u64, number: u64, outcome: Result<bool, String>) {
         self.trace(|| format!("call {number} of caller {caller} is answered: {outcome:?}"));
         if outcome == Ok(true) {
@@ -345,17 +347,17 @@ impl Record {
         self.check(outcome.map(drop));
     }
 
-    /// A client with a will was connected since things went wrong last.
+    /// A client with a will was connected since the last fault.
     pub(crate) fn born(&mut self, client: u64) {
         self.born.insert(client);
     }
 
-    /// Whether a caller has had a result since things went wrong last.
+    /// Whether a caller has had a result since the last fault.
     pub(crate) fn has_called(&self, caller: u64) -> bool {
         self.recalled.contains(&caller)
     }
 
-    /// A node's state of the realms, behind a slot.
+    /// A node's state of the realms, after a slot.
     pub(crate) fn state(&mut self, node: u64, next: Slot, hash: StateHash) {
         let first = *self.states.entry(next).or_insert(hash);
         if first != hash {
@@ -368,20 +370,20 @@ impl Record {
         self.readers.get(&reader).copied().unwrap_or_default()
     }
 
-    /// A node answered a publish that was made since things went wrong last.
+    /// A node answered a publish that was made since the last fault.
     pub(crate) fn served(&mut self, node: u64) {
         self.trace(|| format!("node {node} serves again"));
         self.served.push(node);
     }
 
-    /// What the cluster's clients still wait for, after things went wrong last.
+    /// What the cluster's clients still wait for, after the last fault.
     pub(crate) fn waiting(&self, plan: &Plan, readers: u64) -> Option<String> {
         let mut entries = plan.serving();
         entries.retain(|node| !self.retired.contains(node));
         if let Some(node) = entries.iter().find(|node| !self.served.contains(node)) {
             return Some(format!("a publish at node {node} is not acknowledged"));
         }
-        // Who publishes may hear of a place a moment before any node shows it.
+        // A publisher may learn of a place a moment before any node shows it.
         if let Some((position, told)) = self.awaited.first_key_value() {
             return Some(format!("position {position} was told and is not shown: {told:?}"));
         }
@@ -410,13 +412,13 @@ impl Record {
         if let Some(keeper) = self.kept.waiting(&self.log, plan.keepers) {
             return Some(format!("keeper {keeper} has not got the last value"));
         }
-        // Where the log is released past its last value, a reader goes on behind that.
+        // If the log is released past its last value, a reader continues after that.
         let behind = (0..readers).find(|reader| self.read_by(*reader) < last)?;
         let at = self.read_by(behind);
         Some(format!("reader {behind} is at position {at} of {last}"))
     }
 
-    /// What has to hold when all has come to rest.
+    /// The rules for the end, when everything has come to rest.
     pub(crate) fn verdict(&mut self) {
         self.check(self.log.times.verdict());
         let lost = self.attempts.iter().find(|(value, outcome)| {

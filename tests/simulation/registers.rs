@@ -1,11 +1,11 @@
-//! Registers: clients that write, compare and set, and read retained values, each time as one register would have it.
+//! Registers: clients that write, compare and set, and read retained values, as if each were one register.
 //!
-//! Checked here: what they are told can be explained by one register a topic (`vulpes_jepsen::register`). A read goes to
-//! another node than the writes. It begins with a marker that its client publishes, and reads behind the marker's position;
-//! or it reads behind the newest position that any client was told, which has to do as well.
+//! Checked here: their answers can be explained by one register per topic (`vulpes_jepsen::register`). A read goes to
+//! another node than the writes. It reads after the position of a marker that its client publishes first, or after
+//! the newest position that any client was told, which has to suffice as well.
 //!
-//! Invariant: calls and answers are recorded as they happen. Whoever is refused has seen that there is something newer, but
-//! not where it stands: a marker tells everybody a position that is newer still.
+//! Invariant: calls and answers are recorded as they happen. A refused client knows that there is something newer,
+//! but not where: a marker tells it a position that is newer still.
 //!
 //! Deliberately absent: what the log shows (`state`).
 
@@ -22,19 +22,19 @@ use crate::plan::Plan;
 use crate::record::{Phase, Shared};
 use crate::wamp::{Wamp, ERROR, EVENT, PUBLISH, SUBSCRIBE, SUBSCRIBED, UNSUBSCRIBED};
 
-/// What all shared values of these clients are below.
+/// The common prefix of these clients' shared values.
 pub(crate) const BELOW: &str = "$state";
 
-/// How many clients there are for them.
+/// Number of clients.
 pub(crate) const CLIENTS: u64 = 3;
 
-/// Their seeds are numbered from here.
+/// Their seeds start here.
 const CHANCES: u64 = 400;
 
 /// How long each register is used, in milliseconds: histories have to stay short enough to be judged.
 const SPAN: u64 = 400;
 
-/// How long a client waits for all that one operation takes.
+/// Time limit of all steps of one operation.
 const PATIENCE: Duration = Duration::from_millis(2_000);
 
 /// Uses the registers until the cluster is to come to rest.
@@ -72,7 +72,7 @@ fn failed(reason: impl ToString) -> io::Error {
     io::Error::other(reason.to_string())
 }
 
-/// One client's sessions: it writes in one and reads in the other, mostly at another node.
+/// One client's sessions: it writes in one and reads in the other, usually at another node.
 struct Using<'a> {
     client: u64,
     shared: &'a Shared,
@@ -89,7 +89,7 @@ impl<'a> Using<'a> {
     }
 
     async fn run(&mut self, chance: &mut Chance) -> io::Result<()> {
-        // What is bound to this session is gone with it.
+        // Values bound to this session are gone with it.
         let will = format!("{} is gone", self.shared.borrow_mut().registers.fresh());
         let bound = json!({ "acknowledge": true, "retain": true, "will": will });
         let topic = format!("{BELOW}.client{}", self.client);
@@ -102,7 +102,7 @@ impl<'a> Using<'a> {
                 0..=2 => patiently(self.read(register, chance)).await?,
                 3 | 4 => patiently(self.write(register)).await?,
                 5 | 6 => patiently(self.swap(register, 1)).await?,
-                // Of two in one breath, which mostly share a segment, one at most can fit.
+                // Of two sent together, which usually share a segment, at most one can fit.
                 _ => patiently(self.swap(register, 2)).await?,
             }
             pause(chance, 20).await;
@@ -115,7 +115,8 @@ impl<'a> Using<'a> {
         self.writing.send(&json!([PUBLISH, self.request, options, topic, [value]])).await
     }
 
-    /// The next answer to a publish; `None` where it was refused. What is not known, or not stored, ends the session.
+    /// The next answer to a publish; `None` if it was refused. An unknown outcome, or one that is not stored, ends
+    /// the session.
     async fn outcome(&mut self) -> io::Result<Option<Position>> {
         loop {
             match self.writing.next().await? {
@@ -129,7 +130,7 @@ impl<'a> Using<'a> {
         }
     }
 
-    /// Publishes something that changes nothing, to learn a position that is newer than all that anybody was told.
+    /// Publishes something that changes nothing, to learn a position that is newer than all that any client was told.
     async fn mark(&mut self) -> io::Result<Position> {
         let topic = format!("$mark.{}", self.client);
         self.put(&topic, json!(null), json!({ "acknowledge": true })).await?;
@@ -153,7 +154,7 @@ impl<'a> Using<'a> {
         Ok(())
     }
 
-    /// Swaps the value that was seen last for another one, or for one of several.
+    /// Swaps the value that was last seen for another one, or for one of several.
     async fn swap(&mut self, register: u64, times: u64) -> io::Result<()> {
         let from = self.shared.borrow().registers.seen(register);
         let when = from.map(|value| value.to_string());

@@ -1,7 +1,7 @@
 //! One run: a cluster, its clients, its faults and its checks, all from one seed.
 //!
-//! Invariant: a run with the same seed leaves the same trace. It passes only if nothing was violated, everything came to
-//! rest in bounded time after the last fault, and enough has happened to mean something.
+//! Invariant: a run with the same seed leaves the same trace. It passes only if nothing was violated, everything came
+//! to rest in bounded time after the last fault, and enough happened for the run to mean something.
 //!
 //! Deliberately absent: which seeds are run (`main`).
 
@@ -29,7 +29,7 @@ use crate::watchers::{watcher, WATCHERS};
 /// One step of the simulation.
 const TICK: Duration = Duration::from_millis(1);
 
-/// How long the cluster may take to come to rest, in milliseconds.
+/// Time limit for the cluster to come to rest, in milliseconds.
 const REST: u64 = 30_000;
 
 /// Nothing happened.
@@ -56,7 +56,7 @@ const NONE: Counts = Counts {
 };
 
 /// What a run has to contain to mean something. Under some fault schedules there is hardly ever a majority, and most
-/// publishes stay unanswered; that there are enough is asked of many runs together.
+/// publishes stay unanswered; many runs together have to have enough of them.
 const LEAST: Counts = Counts {
     attempts: 1,
     acknowledged: 1,
@@ -74,7 +74,7 @@ const LEAST: Counts = Counts {
 /// Segments that may wait in one simulated socket.
 const SOCKET: usize = 4_096;
 
-/// What came of a run.
+/// The result of a run.
 pub(crate) struct Report {
     pub(crate) seed: u64,
     pub(crate) counts: Counts,
@@ -102,7 +102,7 @@ pub(crate) fn run(plan: &Plan, mutant: Option<Mutant>) -> Report {
         Err(panic) => Some(panic_text(panic.as_ref())),
     };
     let record = Rc::try_unwrap(shared).map_or_else(
-        // Clients that were left behind by a panic still hold on to it.
+        // Clients left over from a panic still hold it.
         |shared| std::mem::take(&mut *shared.borrow_mut()),
         RefCell::into_inner,
     );
@@ -142,7 +142,7 @@ fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
         let (plan, shared) = (plan.clone(), shared.clone());
         sim.client(host, async move {
             let here = |number: &u64| *number as usize % CLIENTS.len() == side;
-            // Each is a task of its own, so that one that is slow doesn't hold up the others.
+            // Each is a separate task, so that a slow one doesn't hold up the others.
             let publishers = (0..PUBLISHERS / 2)
                 .map(|number| number * 2 + side as u64)
                 .map(|client| publisher(plan.clone(), client, shared.clone()))
@@ -184,7 +184,7 @@ fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
                 .filter(here)
                 .map(|number| born(plan.clone(), number, shared.clone()))
                 .map(tokio::task::spawn_local);
-            // Only where clocks are wrong: they take their time.
+            // Only with wrong clocks: these take their time.
             let delays = (0..delays::CLIENTS).filter(here).filter(|_| plan.clocks.is_some());
             let delays = delays.flat_map(|number| {
                 let leaver = leaver(plan.clone(), number, shared.clone());
@@ -272,7 +272,7 @@ fn coverage(plan: &Plan, record: &Record) -> Result<(), String> {
     let enough = counts.attempts >= LEAST.attempts
         && counts.acknowledged >= LEAST.acknowledged
         && counts.delivered >= LEAST.delivered
-        // Whom a crash was meant for may have ended by its disk before.
+        // The target of a crash may have ended earlier because of its disk.
         && counts.crashes + counts.broken >= LEAST.crashes
         && counts.cuts >= LEAST.cuts
         && counts.grants >= LEAST.grants

@@ -1,13 +1,14 @@
-//! The shared state, as the order alone has it: a second fold, written down as simply as its meaning is, and what the
-//! product shows and hides held against it.
+//! The shared state according to the order alone: a second fold, as simple as its meaning, with which the product's
+//! output is compared.
 //!
-//! Checked here: a conditional publish is shown just where the value fits at its own place in the order; of those who wait
-//! none is overtaken; a value's will comes once, when its session has ended, and only while the value still stands; what is
-//! hidden is hidden by all nodes alike.
+//! Checked here: a conditional publish is shown exactly if the value fits at its own place in the order; no waiting
+//! publish is overtaken; a value's will comes once, when its session has ended, and only while the value is still
+//! there; all nodes hide the same events.
 //!
 //! Invariant: judged by events and steps alone, without the product's state. The topics judged begin with `$`.
 //!
-//! Deliberately absent: merging, delays and fields, which the simulation's clients don't use (the product's own tests do).
+//! Deliberately absent: merging, delays and fields, which the simulation's clients don't use (the product's own tests
+//! do).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,11 +29,11 @@ use crate::delays;
 pub(crate) struct Change {
     pub(crate) position: Position,
     pub(crate) topic: String,
-    /// Null where there is none any more.
+    /// Null if it was deleted.
     pub(crate) value: Value,
 }
 
-/// The topics that have a value, with where it was given to them.
+/// The topics that have a value, with the position of that.
 pub(crate) type View = BTreeMap<String, Position>;
 
 fn is_judged_elsewhere(topic: &str) -> bool {
@@ -51,7 +52,7 @@ pub(crate) struct StateLog {
 #[derive(Default)]
 struct Standing {
     value: Option<(Position, Value)>,
-    /// Whose end gives the topic which value.
+    /// The session whose end gives the topic this value.
     bond: Option<(SessionId, Value)>,
     waiters: BTreeMap<Position, (SessionId, Value)>,
 }
@@ -61,14 +62,14 @@ impl Standing {
         self.value.as_ref().map_or(&Value::Null, |(_, value)| value) == when
     }
 
-    /// Who is next of those who wait.
+    /// The next of those that wait.
     fn next(&self) -> Option<Position> {
         self.waiters.iter().find(|(_, (_, when))| self.fits(when)).map(|(at, _)| *at)
     }
 }
 
 impl StateLog {
-    /// The next slot, whose first event stands at `base`.
+    /// The next slot, whose first event is at `base`.
     pub(crate) fn take(&mut self, placed: &Placed) -> Result<(), String> {
         match &placed.resolution.step {
             Step::Opened { entry, incarnation } => self.end_all(*entry, |of| of < *incarnation),
@@ -119,7 +120,7 @@ impl StateLog {
         }
     }
 
-    /// What an event comes to; tells whether it is for all to see.
+    /// Applies an event; returns whether everybody sees it.
     fn event(
         &mut self,
         topic: &str,
@@ -173,7 +174,7 @@ impl StateLog {
         &self.changes
     }
 
-    /// The values of the topics below one, as they are now.
+    /// The current values of the topics below one.
     pub(crate) fn view(&self, below: &str) -> View {
         let below = self.topics.iter().filter(|(topic, _)| topic.starts_with(below));
         below.filter_map(|(topic, it)| Some((topic.clone(), it.value.as_ref()?.0))).collect()

@@ -1,8 +1,8 @@
-//! The order's own time, beside the time that has passed.
+//! The order's own time, compared with the time that has passed.
 //!
-//! Checked here: it never runs backwards; where one clock of three is wrong, however far and whoever's, it is never ahead
-//! of what the others say, and has come there in the end; where all were wrong and were mended, it runs on as fast as time
-//! passes; and what is released because of its age is that old by it.
+//! Checked here: it never runs backwards; if one clock of three is wrong, however far and whichever it is, it is
+//! never ahead of what the others say, and has caught up in the end; if all were wrong and were corrected, it runs on
+//! as fast as time passes; and what is released because of its age has that age by it.
 //!
 //! Deliberately absent: what expires by it, which is a fold of the log (`vulpes::realm`).
 
@@ -12,19 +12,19 @@ use vulpes_raft::sim::EPOCH;
 
 use crate::plan::WrongClocks;
 
-/// How far the clocks that are right differ, and how late a slot is looked at, in milliseconds.
+/// How far the correct clocks differ, and how late a slot is observed, in milliseconds.
 const SLACK: u64 = 2_000;
 
-/// From when on the order's time has to run as fast as time passes: so long after the last fault that no slot which is
+/// From when on the order's time has to run as fast as time passes: long enough after the last fault that no slot
 /// shown then was stamped before its end.
 pub(crate) const RUNS_FROM: u64 = 9_000;
 
-/// For how long it is watched at least, so that it can be told from one that stands still.
+/// Shortest observation that can tell it from a time that stands still.
 const WATCHED: u64 = 2 * SLACK;
 
 #[derive(Default)]
 pub(crate) struct Times {
-    /// What is wrong with the clocks, in a run that is about that.
+    /// How clocks are wrong, in a run about clocks.
     pub(crate) wrong: Option<WrongClocks>,
     /// How old an event may become, in milliseconds.
     pub(crate) age: Option<u64>,
@@ -53,7 +53,7 @@ impl Times {
         Ok(())
     }
 
-    /// Judges what is released: this was the last slot of it, and that one asked.
+    /// Judges a release: its last slot, and the slot that asked for it.
     pub(crate) fn released(&self, last: &Resolution, at: &Resolution) -> Result<(), String> {
         let Some(age) = self.age else { return Ok(()) };
         let old = at.time().0 - last.time().0;
@@ -63,12 +63,12 @@ impl Times {
         Ok(())
     }
 
-    /// Whether it was watched for long enough.
+    /// Whether it was observed for long enough.
     pub(crate) fn is_watched(&self) -> bool {
         self.wrong.is_none() || self.watched().is_some_and(|(passed, _)| passed >= WATCHED)
     }
 
-    /// What has passed, and by how much the order's time has grown.
+    /// The time that has passed, and by how much the order's time has advanced.
     fn watched(&self) -> Option<(u64, u64)> {
         let ((first, from), (last, until)) = (self.first?, self.last?);
         Some((last - first, until.0 - from.0))

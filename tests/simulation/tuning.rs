@@ -1,7 +1,7 @@
-//! What is small or late in a run, so that its nodes do all the time what others hardly ever do.
+//! Small limits and late answers of a run, so that its nodes do all the time what others hardly ever do.
 //!
-//! Invariant: it follows from the seed, and about every other run has none of it. What nodes have to agree on is left
-//! alone.
+//! Invariant: it follows from the seed, and about every other run has none of it. Nothing that nodes have to agree on
+//! is changed.
 //!
 //! Deliberately absent: the limits themselves (`vulpes::server::tuning`).
 
@@ -16,7 +16,7 @@ use vulpes_raft::node::Tuning as SyncTuning;
 
 use crate::chance::Chance;
 
-/// How all nodes of a run are tuned; `None` is as usual.
+/// The tuning of all nodes of a run; `None` is as usual.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RunTuning {
     /// Bytes at which a segment takes no more events.
@@ -31,18 +31,18 @@ pub(crate) struct RunTuning {
     slots: Option<usize>,
     sync: Option<SyncTuning>,
     late: Option<Lateness>,
-    /// The storage that bodies reach through others only.
+    /// The storage that gets bodies only from other storages.
     unreached: Option<u64>,
     /// Segments wait for storage votes before they are proposed.
     voting: bool,
 }
 
-/// What becomes of answers to entries.
+/// The fate of answers to entries.
 #[derive(Clone, Copy, Debug)]
 struct Lateness {
     /// The longest that most answers take, in milliseconds.
     most: u64,
-    /// One of so many is lost.
+    /// One in this many is lost.
     lost: u64,
 }
 
@@ -70,12 +70,12 @@ impl RunTuning {
         }
     }
 
-    /// Nothing is proposed before it has storage votes.
+    /// Segments are only proposed with storage votes.
     pub(crate) fn voting(self) -> Self {
         Self { voting: true, ..self }
     }
 
-    /// Nothing is small, but answers are late.
+    /// No small limits, but late answers.
     pub(crate) fn with_late_answers() -> Self {
         Self { late: Some(Lateness { most: 150, lost: 20 }), ..Self::default() }
     }
@@ -84,7 +84,7 @@ impl RunTuning {
         self.voting
     }
 
-    /// Leaves a quorum within reach where this node may be lost.
+    /// Keeps a quorum reachable if this node may be lost.
     pub(crate) fn spare(&mut self, lost: Option<u64>) {
         self.unreached = self.unreached.and(lost.or(self.unreached));
     }
@@ -94,7 +94,7 @@ impl RunTuning {
         self.slots.is_some()
     }
 
-    /// How one life of a node is tuned. From `quiet` on, in milliseconds, no answer is late any more.
+    /// The tuning of one life of a node. From `quiet` on, in milliseconds, no answer is late any more.
     pub(crate) fn node(self, chance: Chance, quiet: u64) -> Tuning {
         let usual = Tuning::default();
         Tuning {
@@ -118,7 +118,7 @@ impl Lateness {
     fn answers(self, chance: Chance, quiet: u64) -> Answers {
         let (chance, quiet) = (Mutex::new(chance), Duration::from_millis(quiet));
         Answers(Arc::new(move || {
-            // An entry whose renewals stay late keeps losing its lease, and nobody could ask it to serve again.
+            // An entry whose renewals stay late keeps losing its lease, and could never serve again.
             if turmoil::sim_elapsed().is_some_and(|now| now >= quiet) {
                 return Fate::Late(Duration::ZERO);
             }
@@ -126,7 +126,7 @@ impl Lateness {
             if chance.one_in(self.lost) {
                 return Fate::Lost;
             }
-            // Some come much later than those asked for after them.
+            // Some come much later than those requested after them.
             let times = if chance.one_in(20) { 5 } else { 1 };
             Fate::Late(Duration::from_millis(chance.below(self.most) * times))
         }))

@@ -1,8 +1,8 @@
-//! What the simulation's clients publish: values that occur once, and tell who published them when.
+//! The values that the simulation's clients publish: unique, with their publisher and sequence.
 //!
-//! Invariant: no two publish attempts have the same value, so that whatever is lost, doubled, moved or made up shows.
+//! Invariant: no two publish attempts have the same value, so that every loss, duplicate, move or invention shows.
 //!
-//! Deliberately absent: topics; each client has one of its own.
+//! Deliberately absent: topics; each client has its own.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,7 +28,7 @@ impl fmt::Display for Value {
 impl FromStr for Value {
     type Err = String;
 
-    /// Reads a value; what stands behind it after a space is only there to take room.
+    /// Reads a value; anything after it and a space is padding.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is nothing that anybody published");
         let name = text.split(' ').next().unwrap_or_default();
@@ -41,12 +41,12 @@ impl FromStr for Value {
 }
 
 impl Value {
-    /// The value with as many bytes behind it as a seed likes.
+    /// The value with padding by a seed.
     pub(crate) fn text(&self, padding: u64) -> String {
         format!("{self} {}", "x".repeat(padding as usize))
     }
 
-    /// Reads a value as it stands in the log.
+    /// Reads a value from the log.
     pub(crate) fn stored(payload: &Payload) -> Result<Self, String> {
         match payload.encoding {
             Encoding::Raw => std::str::from_utf8(&payload.args).map_err(|e| e.to_string())?.parse(),

@@ -1,8 +1,8 @@
 //! A WAMP client for the simulation: JSON over WebSocket, over turmoil's TCP.
 //!
-//! Invariant: it waits for nothing on its own but the answers to its handshake; its callers set the limits.
+//! Invariant: it only waits by itself for the answers to its handshake; its callers set the limits.
 //!
-//! Deliberately absent: all of WAMP that the simulation's clients don't need.
+//! Deliberately absent: the rest of WAMP.
 
 use std::io;
 
@@ -82,7 +82,7 @@ impl Wamp {
         }
     }
 
-    /// Waits in line for a lock; gives the token.
+    /// Waits in line for a lock; returns the token.
     pub(crate) async fn lock(&mut self, topic: &str, locker: u64) -> io::Result<Position> {
         let options = json!({
             "acknowledge": true, "retain": true, "when": null, "will": null, "watch": true,
@@ -109,7 +109,7 @@ impl Wamp {
         }
     }
 
-    /// Offers a procedure that others may offer as well.
+    /// Registers a procedure that others may register as well.
     pub(crate) async fn register(&mut self, procedure: &str) -> io::Result<()> {
         self.send(&json!([REGISTER, 1, {"invoke": "roundrobin"}, procedure])).await?;
         match self.message().await? {
@@ -118,7 +118,7 @@ impl Wamp {
         }
     }
 
-    /// Gives an invocation's arguments back.
+    /// Returns an invocation's arguments.
     pub(crate) async fn answer(&mut self, invocation: &Json) -> io::Result<()> {
         self.send(&json!([YIELD, invocation[1], {}, invocation[4]])).await
     }
@@ -168,7 +168,7 @@ impl Wamp {
         self.socket.send(Message::text(message.to_string())).await.map_err(failed)
     }
 
-    /// The next WAMP message; `None` for what WebSocket says by itself.
+    /// The next WAMP message; `None` for WebSocket's own frames.
     pub(crate) async fn message(&mut self) -> io::Result<Option<Json>> {
         match self.socket.next().await {
             Some(Ok(Message::Text(text))) => serde_json::from_str(&text).map(Some).map_err(failed),

@@ -1,9 +1,10 @@
 //! Watchers: subscribers that begin with the retained values, at random moments.
 //!
-//! Checked here: a watcher begins with the values as they stood at one place of the log, and then gets each later change
-//! once, in the log's order, with the log's own positions and values.
+//! Checked here: a watcher begins with the values as of one place of the log, and then gets each later change once,
+//! in the log's order, with the log's own positions and values.
 //!
-//! Invariant: each subscription is judged by itself, against the log's changes. A watcher never says where it was before.
+//! Invariant: each subscription is judged by itself, against the log's changes. A watcher never says where it was
+//! before.
 //!
 //! Deliberately absent: subscribers of all events (`clients`).
 
@@ -21,29 +22,29 @@ use crate::registers::BELOW;
 use crate::state::{Change, StateLog, View};
 use crate::wamp::{Wamp, EVENT, SUBSCRIBE, SUBSCRIBED};
 
-/// How many there are.
+/// Number of watchers.
 pub(crate) const WATCHERS: u64 = 2;
 
-/// Their seeds are numbered from here.
+/// Their seeds start here.
 const CHANCES: u64 = 500;
 
-/// How long one hears nothing before it asks whether its node is still there, and then again before it goes.
+/// How long one hears nothing before it checks whether its node is alive, and then again before it leaves.
 const SILENCE: Duration = Duration::from_millis(400);
 
 /// How long one waits for its subscription.
 const OPENING: Duration = Duration::from_millis(1_500);
 
-/// What one subscription brought.
+/// The events of one subscription.
 #[derive(Default)]
 pub(crate) struct Watch {
     /// The values it began with.
     values: View,
-    /// What came then.
+    /// The later changes.
     changes: Vec<Change>,
 }
 
 impl Watch {
-    /// The values of which it knows.
+    /// The values that it knows.
     fn view(&self) -> View {
         let mut view = self.values.clone();
         for change in &self.changes {
@@ -55,7 +56,7 @@ impl Watch {
         view
     }
 
-    /// Compares what came with what changed, by the log.
+    /// Compares what came with the log's changes.
     fn check(&self, log: &[Change]) -> Result<(), String> {
         let Some(first) = self.changes.first() else { return Ok(()) };
         let begins = log.partition_point(|change| change.position < first.position);
@@ -92,12 +93,12 @@ impl Watches {
         self.over.push(watch);
     }
 
-    /// How many subscriptions were joined by values and changes.
+    /// How many subscriptions joined values and changes.
     pub(crate) fn joins(&self) -> u64 {
         self.over.iter().chain(&self.now).filter(|watch| !watch.changes.is_empty()).count() as u64
     }
 
-    /// A watcher that does not have all values as they are.
+    /// A watcher that does not have all current values.
     pub(crate) fn unfinished(&self, state: &StateLog) -> Option<String> {
         let all = state.view(&format!("{BELOW}/"));
         let behind = self.now.iter().position(|watch| watch.view() != all)?;
@@ -116,7 +117,7 @@ impl Watches {
     }
 }
 
-/// Watches all shared values below one topic, for as long as the run lasts.
+/// Watches all shared values below one topic, for the whole run.
 pub(crate) async fn watcher(plan: Plan, watcher: u64, shared: Shared) {
     let mut chance = plan.chance(CHANCES + watcher);
     let entries = plan.shape.entries();
@@ -170,14 +171,14 @@ async fn watch(node: u64, watcher: u64, shared: &Shared, chance: &mut Chance) ->
             }
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
-        // Most begin anew before long, at a moment that nobody chose.
+        // Most start over before long, at a random moment.
         if shared.borrow().phase == Phase::Work && chance.one_in(12) {
             return Ok(());
         }
     }
 }
 
-/// An event: the change it tells of, and whether it is what the topic has kept.
+/// An event: its change, and whether it is the topic's retained value.
 fn read(message: &Json) -> io::Result<(Change, bool)> {
     let (position, topic) = (message[2].as_u64(), message[3]["topic"].as_str());
     let (Some(EVENT), Some(position), Some(topic)) = (message[0].as_u64(), position, topic) else {

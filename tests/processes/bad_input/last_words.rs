@@ -1,6 +1,7 @@
-//! What a client that is turned away gets to read, byte for byte, while it is still sending two mebibytes in one write.
+//! What a refused client gets to read, byte for byte, while it is still sending two mebibytes in one write.
 //!
-//! Invariant: no connection is reset. All that the client sends is taken, and behind the last word stands the end.
+//! Invariant: no connection is reset. Everything that the client sends is read, and the connection ends right after
+//! the last answer.
 //!
 //! Deliberately absent: clients that never stop sending; those are cut off.
 
@@ -17,12 +18,12 @@ use super::mqtt_table::connect;
 use super::wamp_table::{frame, request};
 use super::TURNED_AWAY;
 
-/// What is still on its way when the fault is found.
+/// Data still on its way when the fault is found.
 const MORE: usize = 2 << 20;
 
 struct Case {
     name: &'static str,
-    /// What has to be answered before.
+    /// Input that has to be answered first.
     opening: Vec<u8>,
     bytes: Vec<u8>,
     expected: Expected,
@@ -43,7 +44,7 @@ impl Expected {
         match self {
             Self::Exactly(bytes) => said == bytes,
             Self::Says(first, bytes) => {
-                // Behind the length, of one byte.
+                // After the length, of one byte.
                 said.first() == Some(first) && said.get(2..).is_some_and(|s| s.starts_with(bytes))
             }
             Self::Http(status, text) => {
@@ -168,7 +169,7 @@ fn mqtt_cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, bytes, reason) in table {
         let opening = |level| connect(level, &format!("{name} {level}"));
-        // 3.1.1 has no word for it, but an end in order.
+        // 3.1.1 can't say why: the connection ends in order.
         for (level, expected) in
             [(5, Expected::Says(0xe0, vec![reason])), (4, Expected::Exactly(Vec::new()))]
         {

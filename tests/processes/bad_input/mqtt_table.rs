@@ -1,6 +1,6 @@
-//! What no MQTT client may send: the server hangs up on each, some after an answer.
+//! What no MQTT client may send: the server closes the connection each time, sometimes after an answer.
 //!
-//! Invariant: a case begins as well-behaved as its table says, so that only its last packet is at fault.
+//! Invariant: a case begins as correctly as its table says, so only its last packet is at fault.
 //!
 //! Deliberately absent: packets that a client may send and this server refuses with an answer.
 
@@ -32,7 +32,7 @@ impl Case {
     pub(super) async fn play(self, address: SocketAddr) -> Result<()> {
         let parts = match self.begin {
             Begin::Raw => vec![self.bytes],
-            // A name of its own, or the same case of the other version would take the session over.
+            // A unique name, or the same case of the other version would take over the session.
             Begin::Connected(level) => {
                 let client = format!("{level} {}", self.name);
                 vec![connect(level, &client), self.bytes]
@@ -135,7 +135,7 @@ fn after_connect(level: u8) -> Vec<(&'static str, Vec<u8>)> {
         ("a packet larger than taken", packet(0x30, &[string("a"), vec![0; 3 << 20]].concat())),
     ];
     if level == 5 {
-        // Every packet of 5 has its properties behind what it has in 3.1.1.
+        // Every packet of 5 has its properties after the fields of 3.1.1.
         table.retain(|(name, _)| *name != "SUBSCRIBE to nothing");
         table.extend([
             ("an unknown property", vec![0x30, 6, 0, 1, b'a', 2, 0x7f, 0]),

@@ -1,6 +1,6 @@
-//! Options on shared state that make no sense, or are too large: each is refused by itself, and its session goes on.
+//! Invalid or too large options on shared state: each is refused, and its session continues.
 //!
-//! Invariant: what is refused leaves nothing behind. The session that sent it gets its next request through.
+//! Invariant: a refused option has no effect. The session that sent it gets its next request through.
 //!
 //! Deliberately absent: the sentences beside the refusals (the gates' own tests have those).
 
@@ -17,7 +17,7 @@ use super::TURNED_AWAY;
 
 const ARGUMENT: &str = "wamp.error.invalid_argument";
 
-/// A value nested this deep, of this many values, or of this many bytes, in JSON: one more than is taken.
+/// A value nested this deep, of this many values, or of this many bytes, in JSON: one more than is accepted.
 fn deep() -> String {
     "[".repeat(33) + &"]".repeat(33)
 }

@@ -1,6 +1,6 @@
 //! What no WAMP client may send: bytes below the WebSocket, and messages within a session.
 //!
-//! Invariant: a case that is one message's fault says whether the session survives it (ERROR) or not (ABORT).
+//! Invariant: a case about a single message says whether the session survives it (ERROR) or not (ABORT).
 //!
 //! Deliberately absent: MessagePack and CBOR; their readers have their own tests.
 
@@ -76,13 +76,13 @@ pub(super) fn raw_cases() -> Vec<RawCase> {
     table.into_iter().map(case).collect()
 }
 
-/// What comes of a message.
+/// The result of a message.
 pub(super) enum Outcome {
     /// ABORT with this reason, and the connection ends.
     Abort(&'static str),
-    /// ERROR with this reason, and the session goes on.
+    /// ERROR with this reason, and the session continues.
     Error(&'static str),
-    /// Nothing, and the session goes on.
+    /// Nothing, and the session continues.
     Dropped,
 }
 
@@ -129,7 +129,7 @@ impl SessionCase {
     }
 }
 
-/// The next thing that is said is the answer to the next request.
+/// The next answer is to the next request.
 async fn goes_on(session: &mut Wamp) -> Result<()> {
     // A request id of its own: the session counts from 1, and has used that up here.
     session.send(&json!([32, 2, {}, "load.fine"])).await?;

@@ -1,9 +1,9 @@
 //! Many calls while nodes are killed, one after the other.
 //!
-//! Invariant: each call has a number of its own, and is answered once: with its own result, with an error, or by the end of
-//! its caller's own connection.
+//! Invariant: each call has a unique number, and is answered once: with its own result, with an error, or by the end
+//! of its caller's own connection.
 //!
-//! Deliberately absent: what else nodes do meanwhile.
+//! Deliberately absent: other work of the nodes.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn calls() -> u64 {
     std::env::var("VULPES_CALLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6_000)
 }
 
-/// What became of a caller's calls.
+/// The outcomes of a caller's calls.
 #[derive(Default, Debug)]
 struct Tally {
     results: u64,
@@ -21,7 +21,7 @@ struct Tally {
     cut_off: u64,
 }
 
-/// Makes calls numbered as nobody else's, some at a time, and holds each to one answer of its own.
+/// Makes calls with unique numbers, some at a time, and checks that each gets one answer of its own.
 async fn keep_calling(
     cluster: Arc<[std::net::SocketAddr]>,
     caller: u64,
@@ -77,7 +77,7 @@ async fn each_call_is_answered_once_while_nodes_die() -> Result<()> {
             let address = cluster.node(node).wamp();
             tokio::spawn(async move {
                 loop {
-                    // Comes back after each end.
+                    // Reconnects after each end.
                     let Ok(wamp) = Wamp::connect(address, "realm1").await else { continue };
                     let mut peer = Peer { wamp, request: 0 };
                     let shared = json!({ "invoke": "roundrobin" });

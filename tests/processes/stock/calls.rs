@@ -1,8 +1,8 @@
 //! Stock clients call each other: every callee at one node, every caller at another.
 //!
-//! Invariant: what a caller shows of a call is the same, whatever the two of them are written in and speak.
+//! Invariant: a caller's output for a call is the same, whatever languages and serializers the two clients use.
 //!
-//! Deliberately absent: what goes wrong with nodes (`crate::calls`).
+//! Deliberately absent: failing nodes (`crate::calls`).
 
 use anyhow::{ensure, Context, Result};
 use serde_json::{json, Value};
@@ -11,7 +11,7 @@ use vulpes_jepsen::wait::until;
 use super::kinds::{installed, Client, Protocol};
 use super::{ensure_required, PATIENCE};
 
-/// What is asked of a callee, and what has to come of it.
+/// Requests to a callee, and the expected results.
 fn table(callee: &str) -> Vec<(Value, Value)> {
     let procedure = |name: &str| format!("{callee}.{name}");
     let call = |name: &str, args: Value, kwargs: Value| json!({ "procedure": procedure(name), "args": args, "kwargs": kwargs });

@@ -1,9 +1,9 @@
-//! Values that end clients which read them, published in the bytes of each serializer and over MQTT.
+//! Values that break clients which read them, published in the bytes of each serializer and over MQTT.
 //!
-//! Invariant: each is taken, and then every subscriber reads something that it can, or it is refused. Its publisher's
-//! session goes on in either case.
+//! Invariant: each is either accepted, and then every subscriber gets something that it can read, or refused. Its
+//! publisher's session continues in either case.
 //!
-//! Deliberately absent: which of the two it is, and what subscribers read (the payload's own tests).
+//! Deliberately absent: which of the two happens, and what subscribers read (the payload's own tests).
 
 use std::net::SocketAddr;
 
@@ -78,7 +78,7 @@ const CBOR: [&[u8]; 18] = [
     b"\xbf\x61a\x9f\x7f\x61b\x61c\xff\xff\xff",
 ];
 
-/// Publishes all of them, as the argument and as a keyword; tells how many were taken.
+/// Publishes all of them, as the argument and as a keyword; returns how many were accepted.
 pub(super) async fn publish_all(node: &Node) -> Result<usize> {
     let mut taken = 0;
     let (topic, json) = (format!("\"{TOPIC}\""), JSON.map(str::as_bytes));
@@ -114,7 +114,7 @@ pub(super) async fn publish_all(node: &Node) -> Result<usize> {
     taken += publish(node.wamp(), "wamp.2.cbor", &CBOR, concise).await?;
 
     let mut mqtt = Mqtt::connect(node.mqtt()).await?;
-    // Half a surrogate pair is only bytes to MQTT's subscribers, and what they print of it is no JSON.
+    // MQTT's subscribers get half a surrogate pair as bytes, and print something that is not JSON.
     let payloads = JSON.into_iter().filter(|payload| !payload.contains("\\ud"));
     for payload in payloads.chain(["\0", "\0x", "\u{feff}1"]) {
         mqtt.publish(&TOPIC.replace('.', "/"), payload).await?;

@@ -1,6 +1,6 @@
-//! Which stock clients there are, whether they are installed, and how each is run.
+//! The stock clients, whether they are installed, and how to run each.
 //!
-//! Invariant: nothing is downloaded here, and a client that is not there is told by name.
+//! Invariant: nothing is downloaded here, and a missing client is named.
 //!
 //! Deliberately absent: versions. Whatever is installed has to work.
 
@@ -173,14 +173,15 @@ impl Client {
         self.listen("keep", node)
     }
 
-    /// Starts it as one that says each time that it is connected: mosquitto, that its subscription stands.
+    /// Starts it as a client that reports each time that it is connected: for mosquitto, that its subscription
+    /// exists.
     pub(super) fn come_back(&self, node: &Node) -> Result<Program> {
         self.listen("back", node)
     }
 
     fn listen(&self, role: &str, node: &Node) -> Result<Program> {
         let command = if self.kind == Kind::Mosquitto {
-            // `-d` tells when the subscription stands, and would keep it in a buffer where nobody watches.
+            // `-d` reports the subscription; without a terminal, its output would be buffered.
             let mut command = Command::new("stdbuf");
             command.args(["-oL", "mosquitto_sub", "-d", "-F", "event %t %x"]);
             if role == "keep" {

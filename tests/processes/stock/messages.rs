@@ -1,15 +1,15 @@
 //! What stock clients publish, and how every one of them must see it.
 //!
-//! Invariant: the two stand side by side in one table for each protocol (`src/SEMANTICS.md`, "Payloads and values").
+//! Invariant: both are next to each other in one table for each protocol (`src/SEMANTICS.md`, "Payloads and values").
 //!
-//! Deliberately absent: floating-point numbers that are whole, which the clients' languages write differently.
+//! Deliberately absent: whole floating-point numbers, which the clients' languages write differently.
 
 use base64::Engine;
 use serde_json::{json, Value};
 
 use super::Shown;
 
-/// A numbered burst behind the table, so that order is put to the test.
+/// A numbered burst after the table, to test the order.
 const BURST: usize = 30;
 
 /// What a WAMP client publishes: the line for its script, and what all see.
@@ -66,7 +66,7 @@ pub(super) fn mqtt(topic: &str) -> Vec<(Value, Value)> {
     table
 }
 
-/// What can be said to `mosquitto_pub -l`: texts without line breaks.
+/// Input for `mosquitto_pub -l`: texts without line breaks.
 pub(super) fn lines(topic: &str) -> Vec<(String, Value)> {
     let table = mqtt(topic).into_iter();
     let texts = table.filter_map(|(line, value)| Some((line["text"].as_str()?.to_owned(), value)));
@@ -92,7 +92,7 @@ pub(super) fn shown(event: &Value) -> Shown {
         fields.remove("topic");
         fields.remove("position");
     }
-    // Bytes from WAMP are a text in JSON, and MQTT clients can't know that they were meant to be bytes.
+    // Bytes from WAMP are a text in JSON, and MQTT clients can't know that they are bytes.
     if let Some(text) = value["value"].as_str().and_then(|text| text.strip_prefix('\0')) {
         if let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(text) {
             value = json!({ "binary": hex(&bytes) });

@@ -1,8 +1,8 @@
-//! A stock client's process, and what it printed.
+//! A stock client's process, and its output.
 //!
-//! Invariant: the process ends with its [`Program`], and what it complained about is in every error.
+//! Invariant: the process ends with its [`Program`], and its error output is in every error.
 //!
-//! Deliberately absent: which program and with what arguments; see [`super::kinds`].
+//! Deliberately absent: which program, and its arguments; see [`super::kinds`].
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use super::messages::show_bytes;
 /// A line `event topic hex`, as mosquitto_sub is told to print events.
 const MOSQUITTO_EVENT: &str = "event ";
 
-/// What mosquitto_sub says of itself when its subscription stands.
+/// mosquitto_sub's message when its subscription exists.
 const MOSQUITTO_READY: &str = "Subscribed (mid";
 
 pub(super) struct Program {
@@ -50,7 +50,7 @@ impl Program {
         drop(self.input.take());
     }
 
-    /// Ends its input, and waits until it has ended without complaint.
+    /// Ends its input, and waits until it has ended without an error.
     pub(super) async fn finish(&mut self, limit: Duration) -> Result<()> {
         self.end_input();
         let status = within(&self.name, limit, async { Ok(self.child.wait().await?) }).await;
@@ -59,12 +59,12 @@ impl Program {
         Ok(())
     }
 
-    /// Fails until it has said that its subscription stands.
+    /// Fails until it has reported its subscription.
     pub(super) fn ready(&self) -> Result<()> {
         self.ready_times(1)
     }
 
-    /// Fails until it has said so as often as this.
+    /// Fails until it has reported that this many times.
     pub(super) fn ready_times(&self, times: usize) -> Result<()> {
         let lines = self.lines.lock().expect("no reader panics");
         let is_ready = |line: &String| {
@@ -90,14 +90,14 @@ impl Program {
         Ok(events)
     }
 
-    /// What became of its calls, as it printed that.
+    /// The outcomes of its calls, as printed.
     pub(super) fn called(&self) -> Vec<Value> {
         let lines = self.lines.lock().expect("no reader panics");
         let said = lines.iter().filter_map(|line| parse(line));
         said.filter(|said| said["procedure"].is_string()).collect()
     }
 
-    /// The positions of what it published, as it was told them.
+    /// The positions of its publishes, as acknowledged.
     pub(super) fn acknowledged(&self) -> Vec<u64> {
         let lines = self.lines.lock().expect("no reader panics");
         lines
