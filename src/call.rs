@@ -1,16 +1,17 @@
-//! Calls, in no protocol's terms: what sessions ask and are told, and how it gets from the caller's entry to the callee's
-//! and back.
+//! Calls, independent of the protocol: the sessions' requests and answers, and the way between the caller's entry and
+//! the callee's.
 //!
 //! In reading order:
-//! - `wire`: what two entries say to each other.
+//! - `wire`: the messages between two entries.
 //! - `exchange`: the state machine of an entry's calls, pure.
 //! - `meta`: the procedures that an entry answers by itself, from its own fold of the log.
 //!
-//! Calls are not logged: they are as durable as the three that take part in them. Who takes part is known from the log.
+//! Calls are not logged: they are as durable as the nodes and clients that take part in them, which are known from
+//! the log.
 //!
-//! Invariant: pure. A call is answered once, whatever becomes of the callee, its entry or the way to it.
+//! Invariant: pure. A call is answered once, whatever happens to the callee, its entry or the connection to it.
 //!
-//! Deliberately absent: tasks and connections (`peer`, `server`), and repeating a call. Whoever calls knows whether that
+//! Deliberately absent: tasks and connections (`peer`, `server`), and repeating a call. The caller knows whether that
 //! is harmless.
 
 mod exchange;
@@ -34,16 +35,16 @@ pub struct CallId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InvocationId(pub u64);
 
-/// What a session asks for.
+/// A session's request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Asked {
-    /// Answered by [`Told::Result`] that is no progress, or by [`Told::Failed`], once.
+    /// Answered once, by a final [`Told::Result`] or by [`Told::Failed`].
     Call(Call),
-    /// A call is not wanted any more.
+    /// A call is canceled.
     Cancel { call: CallId, mode: Mode },
-    /// The client knows of its registration, and can be invoked from here on.
+    /// The client knows of its registration, and can be invoked from now on.
     Serve(Serve),
-    /// The client is about to know that its registration is over: it is not invoked any more.
+    /// The client is about to learn that its registration is over: it is not invoked any more.
     StopServing(RegistrationId),
     /// A callee's result, or a part of it.
     Yield { invocation: InvocationId, progress: bool, payload: Payload },
@@ -63,21 +64,21 @@ pub struct Call {
     pub timeout: Option<Duration>,
 }
 
-/// How a callee can be invoked.
+/// A callee that can be invoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Serve {
     pub registration: RegistrationId,
-    /// Calls that may be in flight at it; 0: as many as come.
+    /// Calls that may be in flight at it; 0: unlimited.
     pub concurrency: u32,
-    /// It can be told that an invocation is not wanted any more.
+    /// It accepts INTERRUPT.
     pub interrupts: bool,
 }
 
-/// What a session is told.
+/// A message to a session.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
     Invocation(Invocation),
-    /// An invocation is not wanted any more.
+    /// An invocation is canceled.
     Interrupt {
         invocation: InvocationId,
         mode: Mode,
@@ -98,7 +99,7 @@ pub enum Told {
 pub struct Invocation {
     pub id: InvocationId,
     pub registration: RegistrationId,
-    /// What was called, where the registration is for more than one procedure.
+    /// The called procedure, if the registration is for more than one.
     pub procedure: Option<Procedure>,
     pub caller: Option<SessionId>,
     pub receive_progress: bool,
@@ -108,12 +109,12 @@ pub struct Invocation {
 /// Why a call has no result.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, thiserror::Error)]
 pub enum CallError {
-    /// The callee says so.
+    /// The callee's own error.
     #[error("{uri}")]
     Callee { uri: String, payload: Payload },
     #[error("no callee has registered this procedure")]
     NoSuchProcedure,
-    /// The caller took it back.
+    /// The caller canceled it.
     #[error("the call was canceled")]
     Canceled,
     #[error("the callee is gone, or the way to it; whether the call was carried out is not known")]
@@ -130,7 +131,7 @@ pub enum CallError {
         "the caller, or the way to it, is too slow for what the callee said, which was dropped"
     )]
     CallerSlow,
-    /// Said by the node itself, of what it was asked.
+    /// The node's own error about a request.
     #[error("{sentence}")]
     Own { uri: String, sentence: String },
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a node's bytes never make a client panic or allocate without bound; every wait has a deadline.
 //!
-//! Deliberately absent: reconnecting. Who uses a client decides what a lost connection means.
+//! Deliberately absent: reconnecting. The user of a client decides what a lost connection means.
 
 pub mod admin;
 pub mod mqtt;

@@ -1,4 +1,4 @@
-//! Admin HTTP: is the node alive, is it ready, how is it doing, and what does its log say.
+//! Admin HTTP: whether the node is alive and ready, its status, and its log.
 //!
 //! | path | answer |
 //! |---|---|
@@ -8,7 +8,7 @@
 //! | `/log?from=SLOT&max=N` | [`LogPage`] |
 //!
 //! Invariant: nothing here changes anything, no caller costs more than [`CONNECTIONS`], [`CONNECTION_TIME`] and
-//! [`LOG_READS`] allow, and whatever others ask or hold open, a probe gets its answer.
+//! [`LOG_READS`] allow, and a probe gets its answer whatever others ask or hold open.
 //!
 //! Deliberately absent: logins and encryption. The address is for operators only.
 
@@ -37,17 +37,17 @@ pub use status::{
     SyncState, SyncStatus,
 };
 
-/// Most rows in one answer to `/log`. Each costs the node the reading of a body.
+/// Most rows in one answer to `/log`. For each the node reads a body.
 pub const LOG_ROWS: usize = 256;
 
-/// Answers to `/log` in the making; further ones wait.
+/// Concurrent answers to `/log`; further ones wait.
 pub const LOG_READS: usize = 4;
 
 /// Whether a node can serve.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Readiness {
     pub ready: bool,
-    /// Why not, in words for an operator.
+    /// The reason if not, for an operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -78,20 +78,20 @@ pub enum LogReadError {
     Unavailable(String),
 }
 
-/// What a node tells its operators.
+/// What a node shows its operators.
 pub trait Admin: Send + Sync + 'static {
     /// Whether clients can be served right now.
     fn ready(&self) -> BoxFuture<'_, Readiness>;
 
-    /// How the node is doing.
+    /// The node's status.
     fn status(&self) -> BoxFuture<'_, NodeStatus>;
 
-    /// At most `max` rows from slot `from` on, 0 standing for the oldest that is kept. The checksums of the bodies are
-    /// computed from what is read at that moment on this node.
+    /// At most `max` rows from slot `from` on; 0 stands for the oldest kept slot. The checksums of the bodies are
+    /// computed from what is read on this node at that moment.
     fn log(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<LogPage, LogReadError>>;
 }
 
-/// Why a request got no answer. The body of such a response.
+/// Why a request failed: the body of such a response.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     pub error: String,
@@ -126,7 +126,7 @@ fn router(admin: Arc<dyn Admin>) -> Router {
         .with_state(Served { admin, log_reads: Arc::new(Semaphore::new(LOG_READS)) })
 }
 
-/// Tells the listener that this connection's request is whole, and when it is answered.
+/// Tells the listener that this connection's request is complete, and when it is answered.
 async fn answered(
     ConnectInfo(place): ConnectInfo<bounded::Place>,
     request: Request,

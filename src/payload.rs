@@ -1,4 +1,4 @@
-//! Payloads, and what becomes of them on the way between WAMP's three serializers and MQTT.
+//! Payloads, and their conversion between WAMP's three serializers and MQTT.
 //!
 //! | from \ to | WAMP | MQTT |
 //! |---|---|---|
@@ -6,15 +6,15 @@
 //! | WAMP | the same values | no argument: empty; one: its JSON; several: a JSON list; kwargs: `{"args": […], "kwargs": {…}}` |
 //! | MQTT | empty: `args: []`; JSON: the one argument; other UTF-8: a string; other bytes: a binary | the same bytes |
 //!
-//! A binary is WAMP's own where the serializer has one, and in JSON the string `"\0…"` with base64 behind the zero
+//! A binary is WAMP's own type if the serializer has one, and in JSON the string `"\0…"` with base64 after the zero
 //! (WAMP basic profile, "Binary conversion of JSON Strings").
 //!
-//! What is published, called or answered over WAMP is looked at on the way in, because a client that reads something it
-//! has no word for loses its session:
+//! WAMP publishes, calls and results are checked on the way in, because a client that reads something it can't
+//! represent loses its session:
 //!
-//! | what comes in | what becomes of it |
+//! | input | result |
 //! |---|---|
-//! | a key that is a number, a truth or null | its JSON text; the last of equal keys counts |
+//! | a key that is a number, a boolean or null | its JSON text; the last of equal keys counts |
 //! | a CBOR tag, `undefined`, a time, half a surrogate pair in JSON | the tag's content, null, seconds since 1970, U+FFFD |
 //! | CBOR without a length (indefinite) | the same with one |
 //! | integers of more than 64 bits, NaN and infinities, `1e400` | refused |
@@ -25,14 +25,14 @@
 //!
 //! An MQTT payload that is such JSON is a string to WAMP clients, and text that begins with U+0000 a binary.
 //!
-//! Readers and writers are ours because the gates need from one pass what no crate gives together: slices of a message
-//! left as they came, a check of all they hold, and a limit on nesting. serde_json, rmp-serde and ciborium stand beside
-//! them in the tests.
+//! Readers and writers are our own because the gates need a combination from one pass that no crate has: slices of a
+//! message left as they came, a check of everything in them, and a limit on nesting. The tests compare them with
+//! serde_json, rmp-serde and ciborium.
 //!
-//! Invariant: no bytes make a reader panic, and reading takes memory in proportion to the bytes. What is refused never
-//! reaches the log as a WAMP payload.
+//! Invariant: no bytes make a reader panic, and reading takes memory in proportion to the bytes. Refused values never
+//! reach the log as a WAMP payload.
 //!
-//! Deliberately absent: what a message is (`gate`), and what a value means to `when` and `filter`.
+//! Deliberately absent: messages (`gate`), and the meaning of values for `when` and `filter`.
 
 mod cbor;
 mod cursor;
@@ -53,7 +53,7 @@ use crate::types::event::{Encoding, Payload};
 use crate::types::limits;
 use crate::types::value::Value;
 
-/// How WAMP writes values: a WebSocket subprotocol is `wamp.2.` and its name.
+/// WAMP's serializers: a WebSocket subprotocol is `wamp.2.` and the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Serializer {
     Json,
@@ -71,7 +71,7 @@ impl Serializer {
         self == Self::Json
     }
 
-    /// What payloads in it are called in an event.
+    /// The encoding of its payloads in an event.
     #[must_use]
     pub fn encoding(self) -> Encoding {
         match self {
@@ -91,19 +91,19 @@ impl Serializer {
     }
 }
 
-/// A payload as WAMP carries it.
+/// A payload in WAMP's form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arguments {
-    /// An encoded list, or nothing at all.
+    /// An encoded list, or empty.
     pub args: Bytes,
-    /// An encoded dictionary, or nothing at all.
+    /// An encoded dictionary, or empty.
     pub kwargs: Bytes,
 }
 
-/// Reads one value, which must be all there is.
+/// Reads a single value.
 ///
 /// # Errors
-/// Where the bytes are not one whole value that can be passed on to everybody.
+/// If the bytes are not exactly one value that can be passed on to everybody.
 pub fn decode(serializer: Serializer, bytes: &[u8]) -> Result<Value, Malformed> {
     decode_within(serializer, bytes, limits::PAYLOAD_DEPTH)
 }
@@ -113,8 +113,8 @@ fn decode_within(serializer: Serializer, bytes: &[u8], depth: usize) -> Result<V
     notes.unfit.map_or(Ok(value), Err)
 }
 
-/// A value written anew, in the same serializer, so that nothing is left in it that ends a reader. What can't be read is
-/// left as it is.
+/// A value rewritten in the same serializer, so that nothing in it breaks a reader. An unreadable value is left as it
+/// is.
 pub(crate) fn mended(serializer: Serializer, bytes: &[u8]) -> Bytes {
     match read::decode(serializer, bytes, limits::PAYLOAD_DEPTH) {
         Ok((value, _)) => encode(serializer, &value).into(),
@@ -135,7 +135,7 @@ pub fn encode(serializer: Serializer, value: &Value) -> Vec<u8> {
     writer.finish()
 }
 
-/// A payload for a WAMP client that uses this serializer. Where it came in the same one, nothing is read or copied.
+/// A payload for a WAMP client with this serializer. If it came in the same one, nothing is read or copied.
 #[must_use]
 pub fn to_wamp(payload: &Payload, serializer: Serializer) -> Arguments {
     let Some(from) = Serializer::of(payload.encoding) else {
@@ -173,9 +173,9 @@ pub fn to_mqtt(payload: &Payload) -> Bytes {
     }
 }
 
-/// The value of an event, which `when`, `filter` and retained merges look at: null if there are no arguments, the single
-/// argument, else the list; for MQTT the parsed JSON. Keyword arguments are headers: they travel with the event and are no
-/// part of its value.
+/// The value of an event, for `when`, `filter` and retained merges: null if there are no arguments, the single
+/// argument, else the list; for MQTT the parsed JSON. Keyword arguments are headers: they travel with the event and
+/// are no part of its value.
 #[must_use]
 pub fn value(payload: &Payload) -> Value {
     match Serializer::of(payload.encoding) {
@@ -185,8 +185,8 @@ pub fn value(payload: &Payload) -> Value {
     }
 }
 
-/// Whether it says nothing, so that a retained event with it deletes: an MQTT payload without bytes, or a WAMP payload with
-/// neither arguments nor keywords, or with a lone null. What the bytes of an MQTT payload mean does not count.
+/// Whether a retained event with this payload deletes: an MQTT payload without bytes, or a WAMP payload with neither
+/// arguments nor keywords, or with a single null. The meaning of an MQTT payload's bytes does not count.
 #[must_use]
 pub fn is_nothing(payload: &Payload) -> bool {
     match Serializer::of(payload.encoding) {
@@ -198,7 +198,7 @@ pub fn is_nothing(payload: &Payload) -> bool {
     }
 }
 
-/// The keywords of a payload as an encoded dictionary of this serializer; nothing where it has none.
+/// The keywords of a payload as an encoded dictionary of this serializer; empty if it has none.
 #[must_use]
 pub(crate) fn kwargs(payload: &Payload, serializer: Serializer) -> Bytes {
     let from = Serializer::of(payload.encoding);
@@ -206,8 +206,7 @@ pub(crate) fn kwargs(payload: &Payload, serializer: Serializer) -> Bytes {
     kwargs.map_or_else(Bytes::new, |kwargs| encode(serializer, &kwargs).into())
 }
 
-/// The arguments of a stored payload. What a gate took is a list; should other bytes turn up, they are shown as the
-/// binary that they are.
+/// The arguments of a stored payload. A gate only accepts lists; any other bytes are shown as a binary.
 fn stored_args(from: Serializer, bytes: &Bytes) -> Option<Vec<Value>> {
     match read::decode(from, bytes, limits::PAYLOAD_DEPTH) {
         _ if bytes.is_empty() => None,
@@ -224,7 +223,7 @@ fn stored_kwargs(from: Serializer, bytes: &Bytes) -> Option<Value> {
     }
 }
 
-/// What MQTT subscribers are sent; `None` if there is neither argument nor keyword.
+/// The value sent to MQTT subscribers; `None` if there is neither argument nor keyword.
 fn wamp_value(from: Serializer, payload: &Payload) -> Option<Value> {
     let args = stored_args(from, &payload.args);
     if let Some(kwargs) = stored_kwargs(from, &payload.kwargs) {
@@ -235,7 +234,7 @@ fn wamp_value(from: Serializer, payload: &Payload) -> Option<Value> {
     args_value(args)
 }
 
-/// What arguments are together.
+/// The value of arguments.
 fn args_value(args: Option<Vec<Value>>) -> Option<Value> {
     let mut args = args?;
     match args.len() {
@@ -245,13 +244,13 @@ fn args_value(args: Option<Vec<Value>>) -> Option<Value> {
     }
 }
 
-/// What an MQTT payload becomes as the one argument: one level less deep, because a list goes around it.
+/// An MQTT payload as the single argument: one level less deep, because a list goes around it.
 fn raw_value(bytes: &[u8]) -> Value {
     if let Ok(value) = decode_within(Serializer::Json, bytes, limits::PAYLOAD_DEPTH - 1) {
         return value;
     }
     match std::str::from_utf8(bytes) {
-        // WAMP's JSON has no word for a string that begins with a zero character.
+        // WAMP's JSON can't express a string that begins with a zero character.
         Ok(text) if !text.starts_with('\0') => Value::Str(text.to_owned()),
         _ => Value::Bytes(bytes.to_vec()),
     }

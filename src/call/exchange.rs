@@ -1,18 +1,18 @@
 //! The exchange: all calls that an entry takes part in, as a state machine.
 //!
 //! An entry takes part in a call on the caller's side, on the callee's, or on both. The caller's side has chosen the
-//! callee and has to answer the caller; the callee's side, in `callee`, is the one place that sees all that a callee has
-//! in flight. Between two entries the sides speak over links: the caller's entry dials, so that a pair of entries has
-//! up to two.
+//! callee and has to answer the caller; the callee's side, in `callee`, is the one place that knows everything a
+//! callee has in flight. Between two entries the sides talk over links: the caller's entry dials, so a pair of
+//! entries has up to two.
 //!
-//! What sessions and links are told waits in queues here until they take it ([`Exchange::take_told`] and the like);
-//! [`Exchange::rung`] says whose queue has something new.
+//! Messages for sessions and links wait in queues here until they are taken ([`Exchange::take_told`] and the like);
+//! [`Exchange::rung`] says which queues have something new.
 //!
-//! Invariant: a call is answered once. It is over on both sides when its callee's session, its caller's session or the
-//! link between them is: nothing waits for what can't come any more. Every table and queue is bounded; what finds no room
-//! ends its own call and nobody else's.
+//! Invariant: a call is answered once. It is over on both sides when its callee's session, its caller's session or
+//! the link between them is: nothing waits for an answer that can't come. Every table and queue is bounded; without
+//! room, a call ends itself and no other.
 //!
-//! Deliberately absent: clocks, tasks, and the fold of the log: who a call goes to is said by whoever makes it.
+//! Deliberately absent: clocks, tasks, and the fold of the log: the maker of a call names its callee.
 
 mod callee;
 mod choice;
@@ -38,11 +38,11 @@ use crate::types::procedure::RegistrationId;
 
 pub use self::choice::{Chosen, Site};
 
-/// A link that another entry has dialled, in this life of the entry.
+/// A link that another entry has dialled, during this life of the entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 
-/// Whoever takes something from the exchange.
+/// A taker of messages from the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Party {
     Session(SessionId),
@@ -52,14 +52,14 @@ pub enum Party {
     Link(LinkId),
 }
 
-/// Where a call that is with its callee came from.
+/// The origin of a call that is with its callee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Origin {
     Here(CallNumber),
     There(LinkId, CallNumber),
 }
 
-/// A call that its caller has no answer to.
+/// A call without an answer yet.
 #[derive(Debug)]
 struct Pending {
     caller: SessionId,
@@ -68,20 +68,20 @@ struct Pending {
     site: Site,
     receive_progress: bool,
     deadline: Option<Moment>,
-    /// Its caller has asked for it to be killed, and waits for what comes of that.
+    /// Its caller has asked for it to be killed, and waits for the result of that.
     killed: bool,
 }
 
-/// A session of this node that has to do with calls.
+/// A session of this node that takes part in calls.
 #[derive(Debug)]
 struct Member {
     told: Queue<Told>,
-    /// Its calls that are not answered.
+    /// Its unanswered calls.
     calls: BTreeMap<CallId, CallNumber>,
-    /// What it can be invoked for.
+    /// Its registrations that can be invoked.
     serving: BTreeMap<RegistrationId, Serving>,
     interrupts: bool,
-    /// Calls that wait for their turn at it, in the order in which they came.
+    /// Calls that wait for their turn at it, in order of arrival.
     waiting: Queue<Waiting>,
     invocations: BTreeMap<InvocationId, Active>,
     last_invocation: u64,
@@ -109,15 +109,15 @@ pub struct Exchange {
     last_link: u64,
     /// Calls that are with their callee, at this entry.
     arrived: BTreeMap<Origin, Arrived>,
-    /// Until when calls wait for their callee to know of its registration.
+    /// Deadlines of calls that wait for their callee to know of its registration.
     parked: BTreeSet<(Moment, Origin)>,
-    /// Whose turn it is at registrations with `roundrobin`.
+    /// The turns of registrations with `roundrobin`.
     turns: BTreeMap<RegistrationId, u64>,
     rung: Vec<Party>,
 }
 
 impl Exchange {
-    /// A session begins to have to do with calls.
+    /// A session starts to take part in calls.
     pub fn attach(&mut self, session: SessionId) {
         let member = Member {
             told: Queue::new(&self.total),
@@ -131,7 +131,7 @@ impl Exchange {
         self.sessions.entry(session).or_insert(member);
     }
 
-    /// A session is over: its calls are taken back, and those who wait for it hear of its end.
+    /// A session is over: its calls are canceled, and sessions that wait for it are told of its end.
     pub fn detach(&mut self, session: SessionId) {
         let Some(member) = self.sessions.remove(&session) else { return };
         for number in member.calls.values() {
@@ -155,7 +155,7 @@ impl Exchange {
         }
     }
 
-    /// A session calls; answered in time by what it is told.
+    /// A session calls; the answer comes as a message to it.
     pub fn call(&mut self, caller: SessionId, call: Call, chosen: Chosen, now: Moment) {
         let Some(member) = self.sessions.get_mut(&caller) else { return };
         let full = member.calls.len() >= limits::SESSION_CALLS
@@ -213,10 +213,10 @@ impl Exchange {
         self.rung.push(Party::Node(node));
     }
 
-    /// A caller takes a call back.
+    /// A caller cancels a call.
     pub fn cancel(&mut self, caller: SessionId, id: CallId, mode: Mode) {
         let Some(member) = self.sessions.get(&caller) else { return };
-        // It was answered, and that is on its way.
+        // It was answered, and the answer is on its way.
         let Some(number) = member.calls.get(&id).copied() else { return };
         self.take_back(number, mode);
         if mode != Mode::Kill {
@@ -224,7 +224,7 @@ impl Exchange {
         }
     }
 
-    /// Tells the callee's side that a call is not wanted any more.
+    /// Tells the callee's side that a call is canceled.
     fn take_back(&mut self, number: CallNumber, mode: Mode) {
         let Some(pending) = self.calls.get_mut(&number) else { return };
         if mode == Mode::Kill && std::mem::replace(&mut pending.killed, true) {
@@ -242,7 +242,7 @@ impl Exchange {
         }
     }
 
-    /// Something came of a call: its caller is told, unless it has been answered.
+    /// A call has a result: its caller is told, unless it has been answered.
     fn answer(&mut self, number: CallNumber, reply: Reply) {
         let Some(pending) = self.calls.get(&number) else { return };
         let (caller, call, wanted) = (pending.caller, pending.id, pending.receive_progress);
@@ -291,23 +291,23 @@ impl Exchange {
         self.rung.push(Party::Session(session));
     }
 
-    /// About how many bytes the next thing for a session has.
+    /// The approximate size of the next message for a session.
     #[must_use]
     pub fn told_size(&self, session: SessionId) -> Option<usize> {
         self.sessions.get(&session)?.told.next_size()
     }
 
-    /// The next thing for a session.
+    /// The next message for a session.
     pub fn take_told(&mut self, session: SessionId) -> Option<Told> {
         self.sessions.get_mut(&session)?.told.pop()
     }
 
-    /// Whose queue has something new since this was asked last.
+    /// Parties with new messages since the last call.
     pub fn rung(&mut self) -> Vec<Party> {
         std::mem::take(&mut self.rung)
     }
 
-    /// What the link to another entry has to send, as much as has so many bytes.
+    /// Messages for the link to another entry, up to this many bytes.
     pub fn take_for_node(&mut self, node: NodeId, bytes: usize) -> Vec<CallerSays> {
         let outgoing = self.outgoing.get_mut(&node);
         outgoing.map_or_else(Vec::new, |outgoing| outgoing.queue.take(bytes))
@@ -319,7 +319,7 @@ impl Exchange {
         self.outgoing.get(&node).is_some_and(|outgoing| !outgoing.calls.is_empty())
     }
 
-    /// Whether there is something for a party to take.
+    /// Whether a party has messages to take.
     #[must_use]
     pub fn has_something_for(&self, party: Party) -> bool {
         match party {
@@ -331,7 +331,7 @@ impl Exchange {
         }
     }
 
-    /// What a callee's entry says over the link that this one has dialled.
+    /// Messages of a callee's entry over the link that this one dialled.
     pub fn heard_from_node(&mut self, node: NodeId, says: Vec<CalleeSays>) {
         for CalleeSays { call, reply } in says {
             if self.calls.get(&call).is_some_and(|pending| pending.site == Site::Node(node)) {
@@ -340,7 +340,7 @@ impl Exchange {
         }
     }
 
-    /// The link that this entry dials has ended, or did not come about: so have all calls over it.
+    /// The link that this entry dials has ended, or could not be made: all calls over it end.
     pub fn node_lost(&mut self, node: NodeId) {
         if planted(Mutant::KeepCallsOfLostLinks) {
             return;
@@ -380,9 +380,9 @@ impl Exchange {
         self.give_up_parked(now);
     }
 
-    /// The next number of those by which callees have their turns.
+    /// The next turn of a registration.
     pub fn turn(&mut self, registration: RegistrationId) -> u64 {
-        // When it is full, it forgets all: then somebody has two turns in a row.
+        // A full table is emptied: then a callee may get two turns in a row.
         if self.turns.len() >= limits::ENTRY_TURNS {
             self.turns.clear();
         }
@@ -404,7 +404,7 @@ impl Told {
     }
 }
 
-/// About what a message takes beside its payload.
+/// The approximate size of a message without its payload.
 const OVERHEAD: usize = 64;
 
 fn later(now: Moment, by: std::time::Duration) -> Moment {

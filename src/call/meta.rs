@@ -1,7 +1,7 @@
 //! The procedures that every entry answers by itself, from its own fold of the log: WAMP's meta API of sessions and
 //! registrations (WAMP advanced profile, "Session Meta API", "Registration Meta API").
 //!
-//! Invariant: equal folds give equal answers, at whatever node.
+//! Invariant: equal folds give equal answers, at any node.
 //!
 //! Deliberately absent: procedures that change something, such as `wamp.session.kill`.
 
@@ -18,7 +18,7 @@ const NO_SUCH_SESSION: &str = "wamp.error.no_such_session";
 const NO_SUCH_REGISTRATION: &str = "wamp.error.no_such_registration";
 const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
 
-/// Answers a call of a procedure of the router's own.
+/// Answers a call of one of the router's own procedures.
 #[must_use]
 pub fn answer(realms: &Realms, realm: &Realm, call: &super::Call) -> Told {
     let args = arguments(&call.payload);
@@ -151,7 +151,7 @@ fn details(json: &str) -> Value {
     payload::decode(Serializer::Json, json.as_bytes()).unwrap_or(Value::Dict(Vec::new()))
 }
 
-/// The roles that sessions are to be of; `None`: of any.
+/// The roles that sessions should have; `None`: any.
 fn roles(args: &[Value]) -> Result<Option<Vec<String>>, CallError> {
     let roles = match args.first() {
         None | Some(Value::Null) => return Ok(None),

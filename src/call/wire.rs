@@ -1,4 +1,4 @@
-//! What a caller's entry and a callee's entry say to each other over `Service::Calls`.
+//! The messages between a caller's entry and a callee's entry over `Service::Calls`.
 //!
 //! Invariant: sent between nodes; variants and fields keep their order, new ones go last.
 //!
@@ -17,12 +17,12 @@ use crate::types::procedure::{Procedure, RegistrationId};
 )]
 pub struct CallNumber(pub u64);
 
-/// How a call is taken back (WAMP advanced profile, "Call Canceling").
+/// How a call is canceled (WAMP advanced profile, "Call Canceling").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
-    /// The callee goes on; the caller is answered at once.
+    /// The callee continues; the caller is answered at once.
     Skip,
-    /// The callee is interrupted, and the caller hears what it says to that.
+    /// The callee is interrupted, and the caller gets the callee's answer to that.
     Kill,
     /// The callee is interrupted; the caller is answered at once.
     KillNoWait,
@@ -33,7 +33,7 @@ pub enum Mode {
 pub struct Invoke {
     pub callee: SessionId,
     pub registration: RegistrationId,
-    /// What was called, where the registration is for more than one procedure.
+    /// The called procedure, if the registration is for more than one.
     pub procedure: Option<Procedure>,
     pub caller: Option<SessionId>,
     pub receive_progress: bool,
@@ -42,7 +42,7 @@ pub struct Invoke {
     pub seen: Slot,
 }
 
-/// What comes of a call.
+/// A result of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     Progress(Payload),
@@ -50,25 +50,25 @@ pub enum Reply {
     Failed(CallError),
 }
 
-/// What the caller's entry says.
+/// Messages of the caller's entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CallerSays {
     Invoke { call: CallNumber, invoke: Box<Invoke> },
     Cancel { call: CallNumber, mode: Mode },
 }
 
-/// What the callee's entry says.
+/// A message of the callee's entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CalleeSays {
     pub call: CallNumber,
     pub reply: Reply,
 }
 
-/// About what a message takes beside its payload.
+/// The approximate size of a message without its payload.
 const OVERHEAD: usize = 64;
 
 impl Invoke {
-    /// Bytes it takes, near enough.
+    /// Its approximate size in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         let procedure = self.procedure.as_ref().map_or(0, |procedure| procedure.as_str().len());
@@ -77,7 +77,7 @@ impl Invoke {
 }
 
 impl Reply {
-    /// Bytes it takes, near enough.
+    /// Its approximate size in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         OVERHEAD
@@ -99,7 +99,7 @@ impl CallError {
 }
 
 impl CallerSays {
-    /// Bytes it takes, near enough.
+    /// Its approximate size in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         match self {
@@ -110,7 +110,7 @@ impl CallerSays {
 }
 
 impl CalleeSays {
-    /// Bytes it takes, near enough.
+    /// Its approximate size in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.reply.size()

@@ -1,8 +1,8 @@
-//! A client of admin HTTP: one GET a connection.
+//! A client of admin HTTP: one GET per connection.
 //!
 //! Invariant: an answer larger than [`ANSWER`] or later than [`TIMEOUT`] is an error.
 //!
-//! Deliberately absent: everything else of HTTP. It asks as HTTP/1.0, so that the answer ends with the connection.
+//! Deliberately absent: the rest of HTTP. It asks as HTTP/1.0, so that the answer ends with the connection.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,7 +22,7 @@ pub const ANSWER: u64 = 8 << 20;
 /// How long an answer may take, from dialling to its last byte.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where a node's admin HTTP is: `http://host:port`, with or without the scheme and a slash at the end.
+/// The URL of a node's admin HTTP: `http://host:port`, with or without the scheme and a slash at the end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AdminUrl(Address);
 
@@ -57,7 +57,7 @@ impl fmt::Display for AdminUrl {
 pub enum AdminError {
     #[error("{url} can't be reached ({reason}); is the node running?")]
     Unreachable { url: AdminUrl, reason: String },
-    /// The node said why.
+    /// The node gave a reason.
     #[error("{url} refuses: {reason}")]
     Refused { url: AdminUrl, status: u16, reason: String },
     #[error("{url} is not a Vulpes node's admin HTTP: {reason}")]
@@ -65,37 +65,37 @@ pub enum AdminError {
 }
 
 impl AdminError {
-    /// What was asked for is released.
+    /// Whether the requested slots are released.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         matches!(self, Self::Refused { status: GONE, .. })
     }
 }
 
-/// HTTP's word for what was there and is not any more.
+/// HTTP's status for something that no longer exists.
 const GONE: u16 = 410;
 
 /// Whether the node can serve.
 ///
 /// # Errors
-/// Where it can't be reached or is no node.
+/// If it can't be reached or is not a node.
 pub async fn ready(url: &AdminUrl) -> Result<Readiness, AdminError> {
     let (_, body) = fetch(url, "/readyz").await?;
     read(url, &body)
 }
 
-/// How the node is doing.
+/// The node's status.
 ///
 /// # Errors
-/// Where it can't be reached or is no node.
+/// If it can't be reached or is not a node.
 pub async fn status(url: &AdminUrl) -> Result<NodeStatus, AdminError> {
     get(url, "/status").await
 }
 
-/// A stretch of the node's log; slot 0 stands for the oldest.
+/// A range of the node's log; slot 0 stands for the oldest.
 ///
 /// # Errors
-/// Where it can't be reached, is no node, or can't show it.
+/// If it can't be reached, is not a node, or can't show it.
 pub async fn log(url: &AdminUrl, from: Slot, max: usize) -> Result<LogPage, AdminError> {
     get(url, &format!("/log?from={from}&max={max}")).await
 }

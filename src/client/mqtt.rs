@@ -1,9 +1,9 @@
-//! A small MQTT 3.1.1 client for the bench: packets written into one buffer, read from another, nothing copied on the
-//! way, whole batches at a time.
+//! A small MQTT 3.1.1 client for the bench: packets are written into one buffer and read from another, without
+//! copies, in whole batches.
 //!
-//! Invariant: a broker's bytes are checked before they are believed; a packet larger than [`PACKET`] is an error.
+//! Invariant: a broker's bytes are checked before they are used; a packet larger than [`PACKET`] is an error.
 //!
-//! Deliberately absent: QoS 2, sessions, wills, and everything about sockets but dialling.
+//! Deliberately absent: QoS 2, sessions, wills, and everything about sockets except dialling.
 
 use bytes::{BufMut, BytesMut};
 
@@ -25,7 +25,7 @@ pub enum MqttError {
 /// A packet from a broker; its bytes stay where they were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet<'a> {
-    /// 0 is a welcome, others are refusals: [`refusal`].
+    /// 0 accepts, other values refuse: [`refusal`].
     ConnAck {
         code: u8,
     },
@@ -50,7 +50,7 @@ pub enum Packet<'a> {
     PingResp,
 }
 
-/// What a CONNACK's code means (MQTT 3.1.1 section 3.2.2.3).
+/// The meaning of a CONNACK's code (MQTT 3.1.1 section 3.2.2.3).
 #[must_use]
 pub fn refusal(code: u8) -> &'static str {
     match code {
@@ -67,7 +67,7 @@ pub fn refusal(code: u8) -> &'static str {
 /// Writes a CONNECT with a clean session and no keep-alive.
 ///
 /// # Panics
-/// Where a text has more than 65,535 bytes.
+/// If a text has more than 65,535 bytes.
 pub fn connect(buffer: &mut BytesMut, client: &str, user: Option<&str>) {
     let user_length = user.map_or(0, |user| 2 + user.len());
     head(buffer, 0x10, 10 + 2 + client.len() + user_length);
@@ -84,15 +84,15 @@ pub fn connect(buffer: &mut BytesMut, client: &str, user: Option<&str>) {
 /// Writes a PUBLISH with quality of service 1.
 ///
 /// # Panics
-/// Where the topic has more than 65,535 bytes.
+/// If the topic has more than 65,535 bytes.
 pub fn publish(buffer: &mut BytesMut, topic: &str, id: u16, payload: &[u8]) {
     put_publish(buffer, 0x32, topic, id, payload);
 }
 
-/// Writes a PUBLISH with quality of service 1 that the topic is to keep; an empty one clears it.
+/// Writes a retained PUBLISH with quality of service 1; an empty one clears the retained value.
 ///
 /// # Panics
-/// Where the topic has more than 65,535 bytes.
+/// If the topic has more than 65,535 bytes.
 pub fn retain(buffer: &mut BytesMut, topic: &str, id: u16, payload: &[u8]) {
     put_publish(buffer, 0x33, topic, id, payload);
 }
@@ -107,7 +107,7 @@ fn put_publish(buffer: &mut BytesMut, first: u8, topic: &str, id: u16, payload: 
 /// Writes a SUBSCRIBE for one filter.
 ///
 /// # Panics
-/// Where the filter has more than 65,535 bytes.
+/// If the filter has more than 65,535 bytes.
 pub fn subscribe(buffer: &mut BytesMut, id: u16, filter: &str, qos: u8) {
     head(buffer, 0x82, 2 + 2 + filter.len() + 1);
     buffer.put_u16(id);
@@ -118,7 +118,7 @@ pub fn subscribe(buffer: &mut BytesMut, id: u16, filter: &str, qos: u8) {
 /// Writes an UNSUBSCRIBE for one filter.
 ///
 /// # Panics
-/// Where the filter has more than 65,535 bytes.
+/// If the filter has more than 65,535 bytes.
 pub fn unsubscribe(buffer: &mut BytesMut, id: u16, filter: &str) {
     head(buffer, 0xa2, 2 + 2 + filter.len());
     buffer.put_u16(id);
@@ -150,10 +150,10 @@ fn put_text(buffer: &mut BytesMut, text: &str) {
     buffer.put_slice(text.as_bytes());
 }
 
-/// Reads the packet at the start of `bytes` and tells how long it is; `None` while it is not whole.
+/// Reads the packet at the start of `bytes` and returns its length; `None` while it is incomplete.
 ///
 /// # Errors
-/// Where it is none that a broker sends to this client.
+/// If a broker does not send such a packet to this client.
 pub fn read(bytes: &[u8]) -> Result<Option<(Packet<'_>, usize)>, MqttError> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let mut length = 0usize;

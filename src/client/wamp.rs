@@ -1,7 +1,7 @@
 //! A WAMP client: JSON over WebSocket, publisher, subscriber and caller (`calls`).
 //!
-//! Invariant: what is not an answer to the open request is kept in order for [`WampClient::next`], up to
-//! [`WAITING`] messages. Opening, publishing and subscribing each end within [`ANSWER_TIMEOUT`].
+//! Invariant: messages that do not answer the open request are kept in order for [`WampClient::next`], up to
+//! [`WAITING`]. Opening, publishing and subscribing each end within [`ANSWER_TIMEOUT`].
 //!
 //! Deliberately absent: procedures of its own, logins and TLS.
 
@@ -25,7 +25,7 @@ use crate::config::Address;
 
 pub use self::calls::CallError;
 
-/// How long the node may take to answer a request: longer than it makes a publisher wait by itself.
+/// Time limit for the node's answer to a request: longer than a publisher waits at the node itself.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Events kept while an answer is awaited.
@@ -48,7 +48,7 @@ pub(crate) mod code {
     pub(crate) const RESULT: u64 = 50;
 }
 
-/// Why a client can't go on, or a request failed.
+/// Why a client can't continue, or a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WampError {
     #[error("{0:?} is not a node's WAMP URL; write ws://host:port/, as in ws://127.0.0.1:9031/")]
@@ -57,13 +57,13 @@ pub enum WampError {
     Unreachable { url: String, reason: String },
     #[error("{url} does not speak WAMP: {reason}")]
     NotWamp { url: String, reason: String },
-    /// The node aborted the session, as with a realm it does not have.
+    /// The node aborted the session, for example because it does not have the realm.
     #[error("the node refused the session: {uri}{}", colon(.message))]
     Aborted { uri: String, message: String },
-    /// The node answered this request with an error; the session goes on.
+    /// The node answered this request with an error; the session continues.
     #[error("the node refused: {uri}{}", colon(.message))]
     Refused { uri: String, message: String },
-    /// What was not answered before has an unknown outcome.
+    /// The outcome of everything unanswered is unknown.
     #[error("the connection ended: {0}")]
     Closed(String),
     /// The outcome is unknown.
@@ -81,7 +81,7 @@ fn colon(message: &str) -> String {
     }
 }
 
-/// What an event carries.
+/// An event's arguments.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Arguments {
     pub args: Vec<Value>,
@@ -94,12 +94,12 @@ pub struct ReceivedEvent {
     pub subscription: u64,
     pub position: Position,
     pub event_id: Option<String>,
-    /// Only where the subscription is for a pattern.
+    /// Only if the subscription is for a pattern.
     pub topic: Option<String>,
     pub arguments: Arguments,
 }
 
-/// What comes without being asked for.
+/// A message that answers no request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Incoming {
     Event(ReceivedEvent),
@@ -118,10 +118,10 @@ pub struct WampClient {
     waiting: VecDeque<Incoming>,
 }
 
-/// The address that a WAMP URL names.
+/// The address in a WAMP URL.
 ///
 /// # Errors
-/// Where it is not `ws://host[:port][/path]`.
+/// If it is not `ws://host[:port][/path]`.
 pub fn url_address(url: &str) -> Result<Address, WampError> {
     let bad = || WampError::BadUrl(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| bad())?;
@@ -203,7 +203,7 @@ impl WampClient {
     /// Joins a realm at a node.
     ///
     /// # Errors
-    /// Where the node can't be reached, or refuses.
+    /// If the node can't be reached, or refuses.
     pub async fn connect(url: &str, realm: &str) -> Result<Self, WampError> {
         within(async {
             let stream = open_socket(url, WebSocketConfig::default()).await?;
@@ -212,10 +212,10 @@ impl WampClient {
         .await
     }
 
-    /// Joins a realm over a connection that is there already.
+    /// Joins a realm over an existing connection.
     ///
     /// # Errors
-    /// Where the node refuses.
+    /// If the node refuses.
     pub async fn over(stream: BoxStream, url: &str, realm: &str) -> Result<Self, WampError> {
         within(async {
             let stream = upgrade(stream, url, WebSocketConfig::default()).await?;
@@ -240,7 +240,7 @@ impl WampClient {
     /// Publishes, and waits until the event is durable and has its place.
     ///
     /// # Errors
-    /// [`WampError::Refused`] where the node said no; any other one leaves the outcome unknown.
+    /// [`WampError::Refused`] if the node refused; any other one leaves the outcome unknown.
     pub async fn publish(
         &mut self,
         topic: &str,
@@ -250,10 +250,10 @@ impl WampClient {
         self.publish_within(topic, options, arguments, Some(ANSWER_TIMEOUT)).await
     }
 
-    /// Publishes, and waits for at most so long, or for ever: a publish with `watch` may wait in line.
+    /// Publishes, and waits at most this long, or for ever: a publish with `watch` may wait in line.
     ///
     /// # Errors
-    /// As [`WampClient::publish`].
+    /// Like [`WampClient::publish`].
     pub async fn publish_within(
         &mut self,
         topic: &str,
@@ -280,7 +280,7 @@ impl WampClient {
     /// Subscribes, and returns the subscription's number.
     ///
     /// # Errors
-    /// [`WampError::Refused`] where the node said no; any other one ends the session.
+    /// [`WampError::Refused`] if the node refused; any other one ends the session.
     pub async fn subscribe(
         &mut self,
         topic: &str,
@@ -291,10 +291,10 @@ impl WampClient {
         self.request(request, message, code::SUBSCRIBED, Some(ANSWER_TIMEOUT)).await
     }
 
-    /// The next thing that comes by itself; waits for it without a deadline.
+    /// The next message that answers no request; waits for it without a deadline.
     ///
     /// # Errors
-    /// Where the session ends.
+    /// If the session ends.
     pub async fn next(&mut self) -> Result<Incoming, WampError> {
         if let Some(incoming) = self.waiting.pop_front() {
             return Ok(incoming);
@@ -307,7 +307,7 @@ impl WampClient {
         }
     }
 
-    /// Says goodbye. Who just drops the client ends the session too.
+    /// Says goodbye. Dropping the client ends the session too.
     pub async fn close(mut self) {
         let goodbye = json!([code::GOODBYE, {}, "wamp.close.close_realm"]);
         let farewell = async {
@@ -315,7 +315,7 @@ impl WampClient {
             while code_of(&self.receive().await?) != code::GOODBYE {}
             self.stream.close(None).await.map_err(closed)
         };
-        // Nothing depends on the answer: a node that gives none has ended the session anyway.
+        // The answer does not matter: a node that gives none has ended the session anyway.
         let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;
     }
 
@@ -393,7 +393,7 @@ pub(crate) fn closed(error: WebSocketError) -> WampError {
     })
 }
 
-/// What became of the request, if this message tells.
+/// The outcome of the request, if this message answers it.
 fn answered(message: &[Value], request: u64, expected: u64) -> Option<Result<u64, WampError>> {
     match (code_of(message), message) {
         (code::ERROR, [_, _, id, details, uri, rest @ ..]) if id.as_u64() == Some(request) => {
@@ -408,7 +408,7 @@ fn answered(message: &[Value], request: u64, expected: u64) -> Option<Result<u64
     }
 }
 
-/// What this message brings, if it is one that comes by itself.
+/// The contents of this message, if it answers no request.
 fn incoming(message: &[Value]) -> Result<Option<Incoming>, WampError> {
     match (code_of(message), message) {
         (code::EVENT, [_, subscription, position, details, rest @ ..]) => {

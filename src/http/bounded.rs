@@ -1,11 +1,11 @@
-//! A listener for admin HTTP that always takes one caller more.
+//! A listener for admin HTTP that always has room for one more caller.
 //!
-//! Invariant: at most [`CONNECTIONS`] are open at once. Where all places are taken, a newcomer gets the place of the
-//! connection that has been idle longest, or if none is idle, of the one whose request is oldest: nobody who holds
-//! connections open can keep a probe from its answer. None stays open for longer than [`CONNECTION_TIME`], and none
-//! for longer than [`IDLE_TIME`] without a whole request or bytes of an answer that it takes.
+//! Invariant: at most [`CONNECTIONS`] are open at once. If all places are taken, a new connection replaces the one
+//! that has been idle longest, or without an idle one, the one with the oldest request: holding connections open
+//! can't keep a probe from its answer. None stays open longer than [`CONNECTION_TIME`], or longer than [`IDLE_TIME`]
+//! without a complete request or reading from its answer.
 //!
-//! Deliberately absent: anything about HTTP. The server says when a request begins and ends ([`Place::answering`]).
+//! Deliberately absent: HTTP itself. The server says when a request begins and ends ([`Place::answering`]).
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -30,10 +30,10 @@ pub const CONNECTIONS: usize = 64;
 /// How long a connection may stay open.
 pub const CONNECTION_TIME: Duration = Duration::from_secs(60);
 
-/// How long a connection may be open without a whole request, and without taking anything of an answer.
+/// How long a connection may be open without a complete request, and without reading from an answer.
 pub const IDLE_TIME: Duration = Duration::from_secs(5);
 
-/// How soon one connection more is closed where the last one that was told to has not gone.
+/// How soon another connection is closed if the last one asked to close has not gone.
 const MAKE_ROOM: Duration = Duration::from_millis(50);
 
 pub(super) struct BoundedListener {
@@ -59,9 +59,9 @@ pub(super) struct Place(Arc<Mutex<State>>);
 
 #[derive(Clone, Copy)]
 struct State {
-    /// A whole request is there and has no answer yet.
+    /// A complete request has no answer yet.
     answering: bool,
-    /// When a request or its answer last got on.
+    /// When a request or its answer last made progress.
     active: Instant,
 }
 
@@ -77,7 +77,7 @@ impl Place {
         Self(Arc::new(Mutex::new(State { answering: false, active: Instant::now() })))
     }
 
-    /// A whole request has come.
+    /// A complete request has arrived.
     pub(super) fn answering(&self) -> Answering {
         self.set(true);
         Answering(self.clone())
@@ -123,7 +123,7 @@ impl BoundedListener {
         Self { listener, permits, places: Arc::default(), next: 0 }
     }
 
-    /// A place for one connection more; others are closed until there is one.
+    /// A place for one more connection; others are closed until there is one.
     async fn permit(&self) -> OwnedSemaphorePermit {
         loop {
             if let Ok(permit) = self.permits.clone().try_acquire_owned() {
@@ -178,12 +178,12 @@ pub(super) struct BoundedStream {
     number: u64,
     place: Place,
     places: Arc<Places>,
-    /// Comes when this connection has to make room.
+    /// Fires when this connection has to make room.
     closed: oneshot::Receiver<Infallible>,
     ends: Instant,
-    /// When to see whether it was idle for too long.
+    /// When to check whether it was idle too long.
     look: Pin<Box<Sleep>>,
-    /// Given back when the connection ends.
+    /// Released when the connection ends.
     _permit: OwnedSemaphorePermit,
 }
 

@@ -1,4 +1,4 @@
-//! The log as admin HTTP shows it: one row a slot, with what the body on this node amounts to.
+//! The log in admin HTTP: one row per slot, with the checksum of the body on this node.
 //!
 //! Invariant: two nodes that hold the same log show the same rows, byte for byte.
 //!
@@ -12,7 +12,7 @@ use vulpes_raft::ids::{
 };
 use vulpes_raft::order::{CloseReason, Resolution, Step};
 
-/// A stretch of the log, as one node has it.
+/// A range of the log of one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPage {
     pub node: NodeId,
@@ -20,11 +20,11 @@ pub struct LogPage {
     pub oldest: Slot,
     /// The first slot this node does not have yet.
     pub end: Slot,
-    /// In order, from the slot asked for; empty only at the end.
+    /// In order, from the requested slot; empty only at the end.
     pub rows: Vec<LogRow>,
 }
 
-/// A slot and what stands there.
+/// A slot and its contents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRow {
     pub slot: Slot,
@@ -37,7 +37,7 @@ pub struct LogRow {
     pub step: LogStep,
 }
 
-/// What stands at a slot.
+/// The contents of a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum LogStep {
@@ -47,13 +47,13 @@ pub enum LogStep {
         segment: AdvanceSegment,
         /// Number of events.
         count: u32,
-        /// Length of the body in bytes, as the order says.
+        /// Length of the body in bytes, according to the order.
         length: u32,
-        /// Checksum of the body, as the order says.
+        /// Checksum of the body, according to the order.
         checksum: Checksum,
-        /// Checksum of the body as it was read on this node just now; `null` where it could not be.
+        /// Checksum of the body as just read on this node; `null` if it could not be read.
         body_checksum: Option<Checksum>,
-        /// The body was not looked for: another storage group keeps it.
+        /// The body was not read: another storage group keeps it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         elsewhere: bool,
     },
@@ -68,10 +68,10 @@ pub enum LogStep {
     },
 }
 
-/// A segment's body, as a node finds it.
+/// A segment's body on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// It was read, and comes to this checksum.
+    /// It was read, and has this checksum.
     Read(u64),
     /// It is not there, or damaged.
     Unreadable,
@@ -80,7 +80,7 @@ pub enum Body {
 }
 
 impl LogRow {
-    /// The row of a resolution, and for a segment what became of looking at its body.
+    /// The row of a resolution, and for a segment the result of reading its body.
     #[must_use]
     pub fn new(resolution: &Resolution, body: Body) -> Self {
         let step = match &resolution.step {

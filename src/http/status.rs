@@ -1,6 +1,6 @@
-//! How a node is doing: the answer to `/status`, and what `vulpes status` shows.
+//! A node's status: the answer to `/status`, and the source of `vulpes status`.
 //!
-//! Invariant: a part that belongs to a role is there exactly when the node has that role.
+//! Invariant: a role's part is there exactly if the node has that role.
 //!
 //! Deliberately absent: counters over time; those are metrics.
 
@@ -22,7 +22,7 @@ pub struct NodeStatus {
     pub listen: Addresses,
     /// All nodes of the cluster, as this one was configured.
     pub members: Vec<MemberStatus>,
-    /// Whether clients can be served, and if not, why.
+    /// Whether clients can be served, and the reason if not.
     pub ready: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready: Option<String>,
@@ -30,10 +30,10 @@ pub struct NodeStatus {
     pub uptime_seconds: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<SyncStatus>,
-    /// Of entries and storages.
+    /// Only of entries and storages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<ReplicaStatus>,
-    /// Of entries and storages.
+    /// Only of entries and storages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<StateStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,16 +78,16 @@ impl MemberStatus {
     }
 }
 
-/// What a sync node does in its Raft group.
+/// A sync node's state in its Raft group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SyncState {
     Leader,
     Follower,
     Candidate,
-    /// Part of no group yet.
+    /// Not part of a group yet.
     Learner,
-    /// It ended, by a failure that its log tells.
+    /// It ended because of a failure, which its log names.
     Stopped,
 }
 
@@ -104,23 +104,23 @@ pub struct SyncStatus {
     pub last_index: Option<u64>,
     /// Index of the last entry this node applied.
     pub applied_index: Option<u64>,
-    /// Last slot of the order as this node applied it; 0 where there is none yet.
+    /// Last slot of the order as this node applied it; 0 if there is none yet.
     pub tail_slot: Slot,
-    /// Position that the next event gets, as far as this node applied the order; 1 where there is none yet.
+    /// Position of the next event, as far as this node applied the order; 1 if there is none yet.
     pub tail_position: Position,
 }
 
 /// The node's replica of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
-    /// Last slot it has applied, 0 where there is none yet.
+    /// Last slot it has applied; 0 if there is none yet.
     pub applied_slot: Slot,
-    /// Position of the first event it has not applied yet; 1 where there is none yet.
+    /// Position of the first event it has not applied yet; 1 if there is none yet.
     pub applied_position: Position,
-    /// Position that the next event of the log gets, as far as this node has heard.
+    /// Position of the log's next event, as far as this node has heard.
     pub tail_position: Position,
-    /// Events since the process started that are withheld from this node's clients: they come from a newer release, and must
-    /// be understood to be shown. Upgrade the node.
+    /// Events since the process started that are withheld from this node's clients: they come from a newer release,
+    /// and must be understood before they are shown. Upgrade the node.
     #[serde(default)]
     pub withheld_events: u64,
 }
@@ -130,7 +130,7 @@ pub struct ReplicaStatus {
 pub struct StateStatus {
     /// The first slot that is not in it yet.
     pub next_slot: Slot,
-    /// A hash of all of it, in hexadecimal digits.
+    /// A hash of the whole state, in hexadecimal digits.
     pub hash: String,
     pub sessions: u64,
     /// Topics with a retained value, over all realms.
@@ -141,9 +141,9 @@ pub struct StateStatus {
     pub oldest_slot: Slot,
     /// The first position that is kept.
     pub oldest_position: Position,
-    /// Clients that keep something beyond their sessions and are attached to it.
+    /// Connected clients with state that outlives their sessions.
     pub kept_attached: u64,
-    /// Those that are away.
+    /// Such clients that are away.
     pub kept_away: u64,
 }
 
@@ -156,11 +156,11 @@ pub struct StorageStatus {
     pub segments: u64,
     /// Size of its database file in bytes.
     pub file_bytes: u64,
-    /// Bodies that it had to fetch since the process started, because they had not come from their entries: none while all
-    /// nodes are well.
+    /// Bodies that it had to fetch since the process started, because they had not come from their entries: zero
+    /// while all nodes are well.
     #[serde(default)]
     pub bodies_fetched: u64,
-    /// How often it waited for such a body in vain before.
+    /// How often waiting for such a body timed out before.
     #[serde(default)]
     pub bodies_late: u64,
 }
@@ -168,19 +168,19 @@ pub struct StorageStatus {
 /// The entry role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryStatus {
-    /// Its life, as sync granted it; none while it has no lease.
+    /// Its incarnation, granted by sync; none while it has no lease.
     pub incarnation: Option<Incarnation>,
     pub wamp_sessions: u64,
     pub mqtt_sessions: u64,
     /// Sealed segments that are not resolved yet.
     pub pending_segments: u64,
-    /// Messages of clients since the process started that could not be taken, and that WAMP has no answer to.
+    /// Messages of clients since the process started that were dropped because WAMP has no answer for them.
     #[serde(default)]
     pub dropped_messages: u64,
 }
 
 impl NodeStatus {
-    /// What the configuration alone tells; the roles' parts are still to be filled in.
+    /// The part that the configuration knows; the roles' parts are still to be filled in.
     #[must_use]
     pub fn new(config: &NodeConfig, disk: Option<DiskId>) -> Self {
         Self {

@@ -172,7 +172,7 @@ async fn a_caller_that_never_finishes_is_dropped() {
     let begun = tokio::time::Instant::now();
     assert!(!raw(&url, "GET /status HT").await.contains("200"));
     assert!(begun.elapsed() < 2 * IDLE_TIME, "{:?}", begun.elapsed());
-    // One that asked, and says nothing more.
+    // A connection that asked, and sends nothing more.
     assert!(raw(&url, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.contains("200"));
     assert!(begun.elapsed() < 4 * IDLE_TIME, "{:?}", begun.elapsed());
 }

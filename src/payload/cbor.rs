@@ -1,28 +1,28 @@
 //! CBOR (RFC 8949).
 //!
-//! Invariant: text is UTF-8, piece by piece where it comes in pieces.
+//! Invariant: text is UTF-8, in each chunk if it comes in chunks.
 //!
-//! Deliberately absent: meaning for tags, which read as what they are around. Only big numbers (tags 2 and 3) are numbers;
-//! where they have more than 64 bits, and where a tag's content means nothing without it, this is noted as unfit.
+//! Deliberately absent: the meaning of tags, which read as their content. Only big numbers (tags 2 and 3) are
+//! numbers; those beyond 64 bits, and tags whose content means nothing without them, are noted as unfit.
 
 use std::borrow::Cow;
 
 use super::cursor::Cursor;
 use super::read::{Inside, Malformed, Notes, Read, Text, Token, TOO_LARGE};
 
-/// Ends what was begun without a length.
+/// Ends an item of indefinite length.
 const BREAK: u8 = 0xff;
 
 const BIG_POSITIVE: u64 = 2;
 const BIG_NEGATIVE: u64 = 3;
 
-/// Tags whose content is something else without them: decimals and big floats, references to other strings and values,
-/// rationals.
+/// Tags whose content means something else without them: decimals and big floats, references to other strings and
+/// values, rationals.
 const STRUCTURAL: [u64; 7] = [4, 5, 25, 28, 29, 30, 256];
 
 pub(super) struct Reader<'a>(Cursor<'a>);
 
-/// What stands behind the major type.
+/// The argument after the major type.
 enum Argument {
     Number(u64),
     Indefinite,
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         Ok(match minor {
             0..=23 => Argument::Number(u64::from(minor)),
             24..=27 => Argument::Number(self.0.unsigned(1 << (minor - 24))?),
-            // Not every reader takes these.
+            // Not every reader accepts these.
             31 => {
                 self.0.notes.odd = true;
                 Argument::Indefinite
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Reads the end of something without a length, if it stands here.
+    /// Reads the end of an item of indefinite length, if it is here.
     fn broken(&mut self) -> bool {
         let broken = self.0.bytes.get(self.0.at) == Some(&BREAK);
         self.0.at += usize::from(broken);
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
             26 => Token::Float(f32::from_be_bytes(self.0.array()?).into()),
             27 => Token::Float(f64::from_be_bytes(self.0.array()?)),
             31 => return self.malformed("an end without a beginning"),
-            // One that takes a byte of its own.
+            // One in a separate byte.
             24 => {
                 self.0.u8()?;
                 self.nothing()
@@ -138,7 +138,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The number that is one less than zero minus this one.
+    /// The number -1 - `number`.
     fn negative(&mut self, number: u64) -> Token<'a> {
         match i64::try_from(number) {
             Ok(number) => Token::Int(-1 - number),
@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Length of one piece of a string that comes in pieces.
+    /// Length of one chunk of a string in chunks.
     fn piece(&mut self, major: u8) -> Result<u64, Malformed> {
         let head = self.0.u8()?;
         match self.argument(head & 31)? {

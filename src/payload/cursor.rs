@@ -1,8 +1,8 @@
-//! A place in bytes: what the readers of the binary serializers have in common.
+//! A cursor in bytes, shared by the readers of the binary serializers.
 //!
-//! Invariant: nothing is read behind the end.
+//! Invariant: nothing is read beyond the end.
 //!
-//! Deliberately absent: anything of a serializer.
+//! Deliberately absent: anything specific to a serializer.
 
 use super::read::{Malformed, Notes, Text};
 
@@ -54,7 +54,7 @@ impl<'a> Cursor<'a> {
         Ok(self.take(bytes)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    /// Text; where it is none, this is noted, and it reads as what it might have been.
+    /// Text; invalid text is noted, and read with replacement characters.
     pub(super) fn text(&mut self, length: u64) -> Result<Text<'a>, Malformed> {
         let at = self.at;
         let bytes = self.take(length)?;

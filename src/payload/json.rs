@@ -1,10 +1,10 @@
 //! JSON (RFC 8259).
 //!
-//! Invariant: what the reader lets pass without a note is JSON that every reader takes. An escaped surrogate without its
-//! other half, which the grammar allows and Unicode doesn't, is noted as odd and reads as U+FFFD; Python's `NaN` and
-//! `Infinity`, which are no JSON, are noted as unfit.
+//! Invariant: what the reader accepts without a note is JSON that every reader accepts. An escaped surrogate without
+//! its other half, which the grammar allows and Unicode doesn't, is noted as odd and reads as U+FFFD; Python's `NaN`
+//! and `Infinity`, which are not JSON, are noted as unfit.
 //!
-//! Deliberately absent: repair. There are no comments and trailing commas.
+//! Deliberately absent: leniency. Comments and trailing commas are errors.
 
 use super::read::{Inside, Malformed, Notes, Read, Text, Token, NOT_FINITE, TOO_LARGE};
 use crate::types::value::Value;
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         Ok(token)
     }
 
-    /// What Python writes where JSON has no word.
+    /// Python's spelling of numbers that JSON does not have.
     fn not_finite(&mut self, word: &str) -> Result<Token<'a>, Malformed> {
         self.notes.unfit(self.at, NOT_FINITE);
         self.word(word, Token::Null)
@@ -122,7 +122,7 @@ impl<'a> Reader<'a> {
         let begin = self.at + 1;
         let mut at = begin;
         let mut escaped = false;
-        // Where the other half of a surrogate pair has to stand.
+        // Where the other half of a surrogate pair has to be.
         let mut half = None;
         loop {
             at += plain(&bytes[at..]);
@@ -154,7 +154,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Notes a surrogate without its other half. Takes and returns where the other half of the one before has to stand.
+    /// Notes a surrogate without its other half. Takes and returns where the previous one's other half has to be.
     fn surrogate(&mut self, at: usize, half: Option<usize>) -> Option<usize> {
         let bytes = &self.text.as_bytes()[at..];
         let unit = bytes.strip_prefix(b"\\u").and_then(|digits| hex(digits.get(..4)));
@@ -202,7 +202,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How many bytes from the first on are nothing special in a string. It goes by whole blocks first, which the compiler
+/// How many bytes at the front are ordinary characters of a string. It checks whole blocks first, which the compiler
 /// turns into a few instructions each.
 fn plain(bytes: &[u8]) -> usize {
     const BLOCK: usize = 16;
@@ -216,8 +216,8 @@ fn hex(digits: Option<&[u8]>) -> Option<u32> {
     digits?.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))
 }
 
-/// Why a number that the reader let pass can't be carried: as an integer it has more than 64 bits, as a float it is past
-/// the largest.
+/// Why an accepted number can't be represented: as an integer it has more than 64 bits, as a float it exceeds the
+/// largest.
 pub(super) fn unfit_number(text: &str) -> Option<&'static str> {
     /// Fewer digits always fit.
     const SHORT: usize = "-9223372036854775808".len() - 1;
@@ -231,7 +231,7 @@ pub(super) fn unfit_number(text: &str) -> Option<&'static str> {
     }
 }
 
-/// The integer that a number is, however it is spelled, where it is one that is not negative.
+/// The non-negative integer that a number is, however it is spelled, if it is one.
 pub(super) fn whole(text: &str) -> Option<u64> {
     if let Ok(number) = text.parse() {
         return Some(number);
@@ -240,7 +240,7 @@ pub(super) fn whole(text: &str) -> Option<u64> {
     let (units, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{units}{fraction}");
     let significant = digits.trim_end_matches('0');
-    // Of ten, what the significant digits are to be multiplied with.
+    // The power of ten of the significant digits.
     let power = exponent.parse::<i32>().ok()?;
     let power = power.checked_sub(i32::try_from(fraction.len()).ok()?)?;
     let power = power.checked_add(i32::try_from(digits.len() - significant.len()).ok()?)?;
@@ -253,7 +253,7 @@ pub(super) fn whole(text: &str) -> Option<u64> {
     }
 }
 
-/// Reads a number that the reader let pass.
+/// Reads a checked number.
 pub(super) fn number(text: &str) -> Value {
     let is_integer = !text.contains(['.', 'e', 'E']) && text != "-0";
     if is_integer {
@@ -267,7 +267,7 @@ pub(super) fn number(text: &str) -> Value {
     Value::Float(text.parse().unwrap_or(f64::NAN))
 }
 
-/// Takes the escapes out of a string that the reader let pass.
+/// Decodes the escapes of a checked string.
 pub(super) fn unescape(raw: &str) -> String {
     let mut text = String::with_capacity(raw.len());
     let mut rest = raw;
@@ -292,7 +292,7 @@ pub(super) fn unescape(raw: &str) -> String {
     text
 }
 
-/// The character of `\uXXXX`, or of two of them that are a surrogate pair, and how many bytes they take.
+/// The character of `\uXXXX`, or of two that are a surrogate pair, and how many bytes they take.
 fn unescape_unicode(escape: &str) -> (char, usize) {
     const LENGTH: usize = "\\uXXXX".len();
     let unit = |at: usize| {
@@ -302,7 +302,7 @@ fn unescape_unicode(escape: &str) -> (char, usize) {
     let units = [unit(0), unit(LENGTH)].into_iter().map_while(|unit| unit);
     match char::decode_utf16(units).next() {
         Some(Ok(character)) => (character, LENGTH * character.len_utf16()),
-        // Half a pair is no character, and what follows it stands for itself.
+        // Half a pair is not a character, and what follows it is separate.
         Some(Err(_)) | None => (char::REPLACEMENT_CHARACTER, LENGTH),
     }
 }

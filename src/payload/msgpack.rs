@@ -2,7 +2,8 @@
 //!
 //! Invariant: strings are UTF-8.
 //!
-//! Deliberately absent: meaning for extension types but times. They are noted as unfit for others, and read as a binary.
+//! Deliberately absent: the meaning of extension types other than times. They are noted as unfit for others, and read
+//! as a binary.
 
 use std::borrow::Cow;
 
@@ -34,7 +35,7 @@ impl<'a> Read<'a> for Reader<'a> {
 
     fn token(&mut self) -> Result<Token<'a>, Malformed> {
         let marker = self.0.u8()?;
-        // Of a family of markers, the n-th has a number of 1, 2, 4 or 8 bytes behind it.
+        // The n-th of a family of markers is followed by a number of 1, 2, 4 or 8 bytes.
         let width = |first: u8| 1u64 << (marker - first);
         Ok(match marker {
             0x00..=0x7f => Token::Int(i64::from(marker)),
@@ -99,7 +100,7 @@ impl<'a> Reader<'a> {
         Ok(Token::Bytes(Cow::Borrowed(self.0.take(length)?)))
     }
 
-    /// An extension: a time, and JavaScript's undefined as msgpackr writes it, can be said in every serializer.
+    /// An extension: every serializer can express a time, and JavaScript's undefined as msgpackr writes it.
     fn extension(&mut self, length: u64) -> Result<Token<'a>, Malformed> {
         let at = self.0.at;
         let kind = self.0.u8()?;
@@ -117,7 +118,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Seconds since 1970 (MessagePack, "Timestamp extension type"): what CBOR's tag for a time stands around, too.
+/// Seconds since 1970 (MessagePack, "Timestamp extension type"), like the content of CBOR's tag for a time.
 fn time<'a>(bytes: &[u8]) -> Option<Token<'a>> {
     const SECONDS: u32 = 34;
     let unsigned = bytes.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
@@ -133,7 +134,7 @@ fn time<'a>(bytes: &[u8]) -> Option<Token<'a>> {
     };
     match nanoseconds {
         0 => Some(Token::Int(seconds)),
-        // Near enough to this century that a float tells microseconds.
+        // Close enough to this century that a float can represent microseconds.
         1..1_000_000_000 if seconds.unsigned_abs() < 1 << SECONDS => {
             Some(Token::Float(seconds as f64 + nanoseconds as f64 / 1e9))
         }

@@ -1,6 +1,6 @@
-//! Reading: what the three readers have in common, and what is built on it.
+//! Reading: the common part of the three readers, and functions on top.
 //!
-//! Invariant: nothing here reads outside its bytes or recurses deeper than it was allowed to.
+//! Invariant: nothing here reads outside its bytes or recurses deeper than allowed.
 //!
 //! Deliberately absent: the serializers' own grammar (`json`, `msgpack`, `cbor`).
 
@@ -12,7 +12,7 @@ use super::{cbor, json, msgpack, Serializer, Writer, BASE64};
 use crate::types::limits;
 use crate::types::value::Value;
 
-/// Bytes that are not what they should be.
+/// Bytes that are not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {at}")]
 pub struct Malformed {
@@ -41,14 +41,14 @@ pub(super) enum Token<'a> {
 #[derive(Debug, Clone)]
 pub(super) enum Text<'a> {
     Plain(&'a str),
-    /// What stands between the quotes in JSON, with escapes that were checked.
+    /// JSON text between the quotes, with checked escapes.
     Escaped(&'a str),
     /// Put together from pieces.
     Joined(String),
 }
 
 impl<'a> Text<'a> {
-    /// Whether every serializer has a word for it. In JSON a string that begins with a zero character is a binary, in
+    /// Whether every serializer can express it. In JSON a string that begins with a zero character is a binary in
     /// base64, or nothing that a client could read.
     fn is_sayable(&self) -> bool {
         match self {
@@ -77,12 +77,12 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Where a reader stands in a container.
+/// A reader's place in a container.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Inside {
     /// So many are left.
     Counted(u64),
-    /// It goes on until this byte.
+    /// It continues until this byte.
     Until { end: u8, first: bool },
 }
 
@@ -92,13 +92,13 @@ impl Inside {
     }
 }
 
-/// What a reader saw that is well-formed, and is not passed on as it came.
+/// What a reader found that is well-formed, but is not passed on as it came.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Notes {
-    /// The first thing that can't be carried to everybody as what it is.
+    /// The first value that can't be represented for everybody.
     pub(super) unfit: Option<Malformed>,
-    /// Something is spelled in a way that ends other readers, and can be spelled in another one: it has to be
-    /// written anew.
+    /// Something is spelled in a way that breaks other readers, and can be spelled differently: it has to be
+    /// rewritten.
     pub(super) odd: bool,
 }
 
@@ -112,7 +112,7 @@ impl Notes {
 pub(super) trait Read<'a>: Sized {
     fn new(bytes: &'a [u8]) -> Result<Self, Malformed>;
 
-    /// What it saw so far.
+    /// Its notes so far.
     fn notes(&mut self) -> &mut Notes;
 
     fn bytes(&self) -> &'a [u8];
@@ -120,7 +120,7 @@ pub(super) trait Read<'a>: Sized {
     /// Moves to where the next value begins, and returns it.
     fn begin(&mut self) -> usize;
 
-    /// Where it stands: behind the last value read.
+    /// Its offset: after the last value read.
     fn position(&self) -> usize;
 
     fn token(&mut self) -> Result<Token<'a>, Malformed>;
@@ -143,7 +143,7 @@ pub(super) trait Read<'a>: Sized {
     }
 }
 
-/// What an element is.
+/// The kind of an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Scalar,
@@ -155,7 +155,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone)]
 pub(crate) struct Element<'a> {
     pub(crate) raw: &'a [u8],
-    /// How many it holds, where it is a container.
+    /// The number of its items, if it is a container.
     pub(crate) items: u64,
     token: Token<'a>,
 }
@@ -169,7 +169,7 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// The integer it is, where it is one that is not negative. Some clients write whole numbers as floats.
+    /// Its value, if it is a non-negative integer. Some clients write whole numbers as floats.
     pub(crate) fn integer(&self) -> Option<u64> {
         match self.token {
             Token::Int(number) => u64::try_from(number).ok(),
@@ -180,7 +180,7 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// The string it is, where it is one.
+    /// Its value, if it is a string.
     pub(crate) fn text(&self) -> Option<Cow<'a, str>> {
         match &self.token {
             Token::Text(text) => Some(text.clone().into_cow()),
@@ -221,18 +221,18 @@ impl<'a> Elements<'a> {
         self.notes.unfit
     }
 
-    /// Whether what it holds has to be written anew, by [`super::mended`], before it is passed on.
+    /// Whether its contents have to be rewritten, by [`super::mended`], before they are passed on.
     pub(crate) fn is_odd(&self) -> bool {
         self.notes.odd
     }
 
-    /// One of the first eight; null behind the end.
+    /// One of the first eight; null beyond the end.
     pub(crate) fn get(&self, at: usize) -> &Element<'a> {
         &self.kept[at]
     }
 }
 
-/// Checks a list whole, and tells where its elements stand. Each may be nested as deep as a payload.
+/// Checks a whole list, and finds its elements. Each may be nested as deep as a payload.
 pub(crate) fn elements(serializer: Serializer, bytes: &[u8]) -> Result<Elements<'_>, Malformed> {
     match serializer {
         Serializer::Json => elements_with(json::Reader::new(bytes)?),
@@ -294,8 +294,8 @@ fn entries_with<'a, R: Read<'a>>(
     reader.end()
 }
 
-/// Whether bytes are no list at all, an empty one, or one that holds a null and nothing else. Reads no further than that
-/// takes, however long they are.
+/// Whether bytes are empty, an empty list, or a list with a single null. Reads no further than necessary, however
+/// long they are.
 pub(super) fn is_nothing_or_null(serializer: Serializer, bytes: &[u8]) -> bool {
     let found = match serializer {
         _ if bytes.is_empty() => Ok(true),
@@ -316,7 +316,7 @@ fn is_nothing_or_null_with<'a, R: Read<'a>>(mut reader: R) -> Result<bool, Malfo
     reader.end().map(|()| true)
 }
 
-/// Looks at one value, which must be all there is and nested no deeper than this.
+/// Checks a single value, nested no deeper than this.
 pub(super) fn check(
     serializer: Serializer,
     bytes: &[u8],
@@ -352,7 +352,7 @@ fn value_token<'a, R: Read<'a>>(reader: &mut R) -> Result<Token<'a>, Malformed> 
     Ok(token)
 }
 
-/// Reads a key, and notes what is wrong with it. One that is a number, a truth or null goes by its JSON text.
+/// Reads a key, and notes what is wrong with it. A number, boolean or null is read as its JSON text.
 fn key_token<'a, R: Read<'a>>(reader: &mut R) -> Result<Token<'a>, Malformed> {
     let token = reader.key()?;
     let unfit = match &token {
@@ -376,7 +376,7 @@ fn key_token<'a, R: Read<'a>>(reader: &mut R) -> Result<Token<'a>, Malformed> {
     Ok(token)
 }
 
-/// Reads what belongs to a token that was read, and returns how many it holds.
+/// Skips the rest of a value after its first token; returns the number of its items.
 fn skip_rest<'a, R: Read<'a>>(
     reader: &mut R,
     token: &Token<'a>,
@@ -402,8 +402,8 @@ fn skip_rest<'a, R: Read<'a>>(
     Ok(items)
 }
 
-/// Reads past what is nested too deeply, level by level on a heap of its own: who sent it is to be told so, and for that
-/// the rest of its message has to be read.
+/// Skips what is nested too deeply, level by level with a stack on the heap: the rest of the message has to be read
+/// to tell its sender about it.
 fn skip_deep<'a, R: Read<'a>>(
     reader: &mut R,
     inside: Inside,
@@ -438,7 +438,7 @@ fn deeper<'a, R: Read<'a>>(reader: &R, depth: usize) -> Result<usize, Malformed>
     depth.checked_sub(1).map_or_else(|| reader.malformed(TOO_DEEP), Ok)
 }
 
-/// Reads one value, which must be all there is and nested no deeper than this; with what is to be said about it.
+/// Reads a single value, nested no deeper than this, with the notes about it.
 pub(super) fn decode(
     serializer: Serializer,
     bytes: &[u8],
@@ -496,7 +496,7 @@ fn value_of<'a, R: Read<'a>>(
     })
 }
 
-/// A key that is not a string goes by its JSON text.
+/// A key that is not a string becomes its JSON text.
 fn key_of<'a, R: Read<'a>>(
     reader: &mut R,
     token: Token<'a>,
@@ -510,7 +510,7 @@ fn key_of<'a, R: Read<'a>>(
     Ok(String::from_utf8_lossy(&writer.finish()).into_owned())
 }
 
-/// WAMP's binary in a JSON string: base64 behind a zero.
+/// WAMP's binary in a JSON string: base64 after a zero.
 fn binary_or_text(text: String) -> Value {
     match text.strip_prefix('\0').map(|encoded| BASE64.decode(encoded)) {
         Some(Ok(bytes)) => Value::Bytes(bytes),

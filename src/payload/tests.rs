@@ -61,7 +61,7 @@ fn from_wamp_to_everybody() {
                 let through = to_wamp(&payload, other);
                 let direct = translated(other, args, kwargs);
                 assert_eq!(through.args, direct.args, "{serializer:?} to {other:?}");
-                // An empty dictionary of keywords is none, once it has to be read.
+                // An empty dictionary of keywords counts as none, once it has to be read.
                 let none = kwargs == "{}";
                 assert!(none || through.kwargs == direct.kwargs, "{serializer:?} to {other:?}");
             }
@@ -189,7 +189,7 @@ fn nesting_has_a_limit() {
         assert!(read::check(serializer, &nested(at_most + 1), at_most).unwrap().unfit.is_some());
         assert!(read::check(serializer, &nested(1_000_000), at_most).is_err());
     }
-    // A list goes around what came from MQTT.
+    // A list goes around a value from MQTT.
     for (levels, is_json) in [(at_most - 1, true), (at_most, false)] {
         let args = to_wamp(&raw(deep(levels).as_bytes()), Serializer::MsgPack).args;
         assert!(
@@ -286,7 +286,7 @@ fn the_last_of_equal_keys_counts() {
     assert_eq!(Value::Null.get("a"), None);
 }
 
-/// What becomes of a value on its way in: why it is refused, or what everybody gets, in JSON.
+/// What happens to an incoming value: why it is refused, or what everybody gets, in JSON.
 fn passed(serializer: Serializer, value: &[u8]) -> Result<String, &'static str> {
     let args = match serializer {
         Serializer::Json => [b"[", value, b"]"].concat(),
@@ -319,11 +319,11 @@ const FINITE: &str = read::NOT_FINITE;
 const LARGE: &str = read::TOO_LARGE;
 const UTF8: &str = "text that is not UTF-8";
 
-/// A value as it comes in, and what everybody gets, or why it is refused.
+/// An incoming value, and what everybody gets, or why it is refused.
 type Row = (Serializer, &'static [u8], Result<&'static str, &'static str>);
 
 const HOSTILE: &[Row] = &[
-    // Keys that are no strings.
+    // Keys that are not strings.
     (MsgPack, b"\x81\x01\xa1x", Ok("{\"1\":\"x\"}")),
     (MsgPack, b"\x81\xc0\xa1x", Ok("{\"null\":\"x\"}")),
     (MsgPack, b"\x81\xc3\x81\xff\xc0", Ok("{\"true\":{\"-1\":null}}")),
@@ -366,7 +366,7 @@ const HOSTILE: &[Row] = &[
     (Cbor, b"\xc2\x42\x01\x00", Ok("256")),
     (Cbor, b"\xc2\x49\x01\x00\x00\x00\x00\x00\x00\x00\x00", Err(LARGE)),
     (Cbor, b"\xc3\x48\xff\xff\xff\xff\xff\xff\xff\xff", Err(LARGE)),
-    // What only one serializer can say.
+    // Values that only one serializer can express.
     (MsgPack, b"\xd4\x00\x00", Ok("null")),
     (MsgPack, b"\xd6\xff\x00\x00\x00\x07", Ok("7")),
     (MsgPack, b"\xd7\xff\x77\x35\x94\x00\x00\x00\x00\x07", Ok("7.5")),
@@ -418,7 +418,7 @@ fn no_value_ends_a_receiver() {
     }
 }
 
-/// Values that each serializer can say.
+/// Values that each serializer can express.
 fn any_value() -> impl Strategy<Value = Value> {
     let scalar = prop_oneof![
         Just(Value::Null),
@@ -497,7 +497,7 @@ proptest! {
 
     #[test]
     fn others_write_the_same_and_read_what_we_write(value in any_value()) {
-        // serde_json reads a float's last digit only nearly, so it gets none to read.
+        // serde_json reads a float's last digit only approximately, so floats are left out.
         let ours = encode(Serializer::Json, &without_floats(&value));
         let theirs = serde_json::from_slice::<serde_json::Value>(&ours).unwrap();
         prop_assert_eq!(theirs, serde_json_of(&without_floats(&value)));
@@ -546,7 +546,7 @@ proptest! {
     fn json_is_what_serde_json_takes_for_it(text in "[\\[\\]{}:,\"\\\\ntrue0-9.eE+ u\\-]{0,12}") {
         let theirs = serde_json::from_str::<serde_json::Value>(&text);
         let ours = decode(Serializer::Json, text.as_bytes());
-        // Numbers beyond a float are JSON; surrogates without their other half are, too.
+        // Numbers beyond a float are JSON; so are surrogates without their other half.
         if !text.contains(['e', 'E', 'u']) {
             prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{:?} {:?}", ours, theirs);
         }
@@ -564,7 +564,7 @@ fn never_panics(serializer: Serializer, bytes: &[u8]) -> Result<(), TestCaseErro
     for payload in [payload, raw(bytes)] {
         for to in Serializer::ALL {
             let Arguments { args, kwargs } = to_wamp(&payload, to);
-            // What was stored by an older release may hold what is refused now.
+            // Data of an older release may have values that are refused now.
             let read = |bytes: &[u8]| {
                 read::decode(to, bytes, limits::PAYLOAD_DEPTH).ok().map(|read| read.0)
             };

@@ -1,20 +1,21 @@
 //! Writing values and messages, in any of the three serializers, into one buffer.
 //!
-//! Invariant: what the caller announces (`begin_list(3)`) is what it writes; integers and lengths take their shortest form.
+//! Invariant: what the caller announces (`begin_list(3)`) is what it writes; integers and lengths take their shortest
+//! form.
 //!
-//! Deliberately absent: what only one serializer can say.
+//! Deliberately absent: values that only one serializer can express.
 
 use base64::Engine;
 
 use super::{Serializer, BASE64};
 use crate::types::value::Value;
 
-/// Writes one value after the other. In JSON it puts the separators by itself.
+/// Writes one value after the other, with the separators in JSON.
 #[derive(Debug)]
 pub(crate) struct Writer {
     serializer: Serializer,
     buffer: Vec<u8>,
-    /// In JSON: the next value has one before it in its container.
+    /// In JSON: the next value is not the first one in its container.
     comma: bool,
 }
 
@@ -61,7 +62,7 @@ impl Writer {
         }
     }
 
-    /// A value that is already written in this serializer.
+    /// A value that is already encoded in this serializer.
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.separate();
         self.buffer.extend_from_slice(bytes);
@@ -109,7 +110,7 @@ impl Writer {
             },
             Value::UInt(number) => self.integer(*number),
             Value::Float(number) => self.float(*number),
-            // In JSON such a string would be taken for a binary.
+            // In JSON such a string would be read as a binary.
             Value::Str(text) if self.serializer == Serializer::Json && text.starts_with('\0') => {
                 self.binary(text.as_bytes());
             }
@@ -182,7 +183,7 @@ impl Writer {
             Serializer::Json if number.is_finite() => {
                 self.buffer.extend_from_slice(format!("{number:?}").as_bytes());
             }
-            // JSON has no word for the others.
+            // JSON can't express the others.
             Serializer::Json => self.buffer.extend_from_slice(b"null"),
             Serializer::MsgPack => self.marked(0xcb, &number.to_be_bytes()),
             Serializer::Cbor => self.marked(0xfb, &number.to_be_bytes()),
@@ -246,8 +247,8 @@ impl Writer {
         self.buffer.extend_from_slice(&text.as_bytes()[plain..]);
     }
 
-    /// A length behind the marker for its width: one byte (where there is such a form), two, or four. Lengths are of
-    /// things that were read from a message and fit.
+    /// A length after the marker for its width: one byte (if there is such a form), two, or four. Lengths come from a
+    /// message that was read, so they fit.
     fn msgpack_length(&mut self, markers: [u8; 3], length: usize, has_short_form: bool) {
         match length {
             0..=0xff if has_short_form => self.marked(markers[0], &[length as u8]),

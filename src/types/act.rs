@@ -1,10 +1,10 @@
-//! Acts: what an event asks of the realm's state machine (`realm`), beside being delivered.
+//! Acts: an event's request to the realm's state machine (`realm`), in addition to being delivered.
 //!
-//! Most events have none. An act is encoded once, by whoever makes the event, and travels in its segment as bytes.
+//! Most events have none. An act is encoded once, when the event is made, and travels in its segment as bytes.
 //!
-//! Invariant: persisted and sent; the order of variants and fields is never changed, new variants go to the end.
+//! Invariant: persisted and sent; the order of variants and fields never changes, new variants go to the end.
 //!
-//! Deliberately absent: what becomes of an act, which its place in the order decides.
+//! Deliberately absent: an act's outcome, which its place in the order decides.
 
 mod kept;
 
@@ -21,14 +21,14 @@ use crate::types::value::Value;
 
 pub use kept::{Attach, Detach, Expire, InFlight, KeptSubscription, Progress, NEVER};
 
-/// What an event asks for.
+/// An event's request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Act {
     /// A publish on terms.
     Publish(Terms),
     /// A waiting publish whose turn has come, published again by its own entry.
     Granted {
-        /// Where it stood when it began to wait.
+        /// Its place when it began to wait.
         waiting: Position,
         terms: Terms,
     },
@@ -38,11 +38,11 @@ pub enum Act {
     Join(Join),
     /// The publisher's session ends.
     Leave(Leave),
-    /// The log is to be kept from a slot on, whose first event has this position.
+    /// The log is kept from this slot on, whose first event has this position.
     Release { slot: Slot, position: Position },
-    /// The publisher offers a procedure. Decided at its place in the order, and seen by nobody.
+    /// The publisher registers a procedure. Decided at its place in the order, and hidden from subscribers.
     Register(Register),
-    /// The publisher takes back what it offers there. Decided as well, and seen by nobody.
+    /// The publisher unregisters a procedure. Decided as well, and hidden from subscribers.
     Unregister(RegistrationId),
     /// A session begins that outlives its connection.
     Attach(Attach),
@@ -52,40 +52,40 @@ pub enum Act {
     Subscribe(Vec<(String, KeptSubscription)>),
     /// The publisher's session drops these filters.
     Unsubscribe(Vec<String>),
-    /// How far sessions of one entry have come.
+    /// The progress of sessions of one entry.
     Progress(Vec<(SessionId, Progress)>),
-    /// What a client has kept is dropped.
+    /// A client's kept state is dropped.
     Expire(Expire),
 }
 
 /// The terms of a publish.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Terms {
-    /// A retained object is merged into the one before, deeply, where it would otherwise replace it.
+    /// A retained object is merged into the one before, deeply, instead of replacing it.
     pub merge: bool,
-    /// Publish only if the topic's retained value fits this; [`Value::Null`] asks for there being none.
+    /// Publish only if the topic's retained value fits this; [`Value::Null`] means that there must be none.
     pub when: Option<Value>,
-    /// Where it doesn't fit, wait in line until it does.
+    /// If it does not fit, wait in line until it does.
     pub watch: bool,
     /// What the topic gets when the publisher's session ends.
     pub will: Option<Payload>,
 }
 
 impl Terms {
-    /// Whether they ask for nothing.
+    /// Whether there are no terms.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         !self.merge && self.when.is_none() && self.will.is_none()
     }
 
-    /// Whether the publish may be refused or made to wait: its fate is decided in the order and not by being stored.
+    /// Whether the publish may be refused or have to wait: its outcome is decided in the order, not by being stored.
     #[must_use]
     pub fn is_conditional(&self) -> bool {
         self.when.is_some()
     }
 }
 
-/// Names a publish that a session left behind: the number counts within the session.
+/// Names a publish that a session left; the number counts within the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DueId {
     pub session: SessionId,
@@ -95,11 +95,11 @@ pub struct DueId {
 /// A session's beginning.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Join {
-    /// The client's own name (MQTT client identifier): an older session of that name in the realm ends.
+    /// The client's name (MQTT client identifier): an older session of that name in the realm ends.
     pub client: Option<String>,
-    /// What is published when the session ends without saying goodbye (MQTT 5 section 3.1.2.5).
+    /// Published when the session ends without a goodbye (MQTT 5 section 3.1.2.5).
     pub will: Option<Will>,
-    /// Described to others as WAMP's session meta API has it, in JSON.
+    /// Its description for others in WAMP's session meta API, in JSON.
     pub details: String,
 }
 
@@ -144,13 +144,13 @@ pub enum Refusal {
 }
 
 impl Act {
-    /// The bytes that an event carries.
+    /// The encoded act of an event.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         wire::encode(self).into()
     }
 
-    /// Whether its fate is decided in the order and not by being stored.
+    /// Whether its outcome is decided in the order, not by being stored.
     #[must_use]
     pub fn is_decided(&self) -> bool {
         match self {
@@ -170,7 +170,7 @@ impl Act {
         }
     }
 
-    /// Reads what an event carries; `None` where that is no act this release knows.
+    /// Decodes an event's act; `None` if this release does not know it.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         wire::decode(bytes).ok()

@@ -1,7 +1,7 @@
-//! An event: what a publisher said, in no protocol's terms.
+//! An event: what a client published, independent of the protocol.
 //!
-//! Invariant: a payload is kept in the encoding it came in, byte for byte; it is turned into another one only for a
-//! subscriber that needs it.
+//! Invariant: a payload is kept in its original encoding, byte for byte; it is converted only for a subscriber that
+//! needs another one.
 //!
 //! Deliberately absent: ids. An event has none until its segment is resolved.
 
@@ -20,8 +20,8 @@ pub use extensions::{Extensions, ExtensionsError, Field, Tag};
 )]
 pub struct SessionId(pub u64);
 
-/// A client over all its sessions: a hash of its name (MQTT client identifier). Two clients of one realm share one with a
-/// probability of 2^-64.
+/// Identifies a client over all its sessions: a hash of its name (MQTT client identifier). Two clients of one realm
+/// share one with a probability of 2^-64.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -38,11 +38,11 @@ impl ClientTag {
     }
 }
 
-/// How a payload's bytes are to be read. Persisted: never renumber.
+/// The encoding of a payload's bytes. Persisted: never renumber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Encoding {
-    /// Bytes as an MQTT publisher sent them, meaning not known.
+    /// Bytes of an MQTT publisher, with unknown meaning.
     Raw = 0,
     /// JSON texts.
     Json = 1,
@@ -66,8 +66,8 @@ impl Encoding {
     }
 }
 
-/// What was published. With [`Encoding::Raw`], `args` are the bytes themselves and `kwargs` is empty. Otherwise `args`
-/// is an encoded list or nothing at all, `kwargs` an encoded dictionary or nothing at all.
+/// A published payload. With [`Encoding::Raw`], `args` are the bytes themselves and `kwargs` is empty. Otherwise
+/// `args` is an encoded list or empty, `kwargs` an encoded dictionary or empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload {
     pub encoding: Encoding,
@@ -129,21 +129,21 @@ pub struct Event {
     pub exclude_me: bool,
     /// Subscribers learn the publisher's session.
     pub disclose_me: bool,
-    /// Asked to become the topic's last value.
+    /// It asks to become the topic's retained value.
     pub retain: bool,
     pub qos: Qos,
     pub payload: Payload,
-    /// MQTT 5 properties to be handed on as they came (MQTT 5 section 3.3.2.3): content type, response topic,
-    /// correlation data, user properties, payload format; without their length prefix. Mostly empty.
+    /// MQTT 5 properties that are passed on unchanged (MQTT 5 section 3.3.2.3): content type, response topic,
+    /// correlation data, user properties, payload format; without their length prefix. Usually empty.
     pub properties: Bytes,
-    /// What it asks of the realm's state machine: an encoded `Act`. Mostly empty.
+    /// Its request to the realm's state machine: an encoded `Act`. Usually empty.
     pub act: Bytes,
-    /// Mostly none.
+    /// Usually none.
     pub extensions: Extensions,
 }
 
 impl Event {
-    /// An event that no subscriber sees: an act of the log's own, with nothing beside it.
+    /// An event that no subscriber sees: only an act.
     #[must_use]
     pub fn of_act(realm: Realm, topic: &str, publisher: SessionId, act: Bytes) -> Self {
         Self {
@@ -162,13 +162,13 @@ impl Event {
         }
     }
 
-    /// Bytes that an event holds while it waits: beside its own, those of its topic, which may be of its own, too.
+    /// Bytes that a waiting event holds: its own, and those of its topic, which may not be shared.
     #[must_use]
     pub fn held(&self) -> usize {
         self.size() + self.topic.as_str().len()
     }
 
-    /// Bytes the event takes in a segment, dictionaries aside: what counts against the event limit.
+    /// Bytes the event takes in a segment, without dictionaries: this counts against the event limit.
     #[must_use]
     pub fn size(&self) -> usize {
         self.payload.len() + self.properties.len() + self.act.len() + self.extensions.len()

@@ -1,14 +1,14 @@
 //! Every limit of a node, in one place, with the relations between them checked when the crate is built.
 //!
-//! Invariant: no queue, frame, table or wait in this crate is without a name here, in the configuration, or at the top
-//! of the one file that owns it.
+//! Invariant: every queue, frame, table and wait in this crate has a limit with a name here, in the configuration, or
+//! at the top of the one file that owns it.
 
 use std::time::Duration;
 
 /// Largest segment body in bytes. Just under a power of two, because the store rounds allocations up to one.
 pub const SEGMENT_BODY: usize = (2 << 20) - 200;
 
-/// Size in bytes at which a segment that still waits for credit takes no more events.
+/// Size in bytes at which a segment takes no more events, even if it still waits for credit.
 pub const SEGMENT_TARGET: usize = (256 << 10) - 200;
 
 /// Most events in one segment.
@@ -17,37 +17,37 @@ pub const SEGMENT_EVENTS: usize = 65_536;
 /// Room in a body for its header, footer and the dictionaries of one event.
 pub const SEGMENT_OVERHEAD: usize = 80 << 10;
 
-/// Largest event, all its parts together, in bytes: a payload of a mebibyte, and what comes with it.
+/// Largest event with all its parts, in bytes: a payload of a mebibyte, plus metadata.
 pub const EVENT: usize = (1 << 20) + (16 << 10);
 
-/// Most extension fields of one event. A reader refuses a body that passes this: raising it needs another log format.
+/// Most extension fields of one event. A reader refuses a body with more: raising it needs another log format.
 pub const EXTENSION_FIELDS: usize = 32;
 
 /// Bytes of an event's extension fields, all together, with their tags and lengths. As above.
 pub const EXTENSION_BYTES: usize = 64 << 10;
 
-/// Longest topic or pattern, in bytes of its canonical text: what MQTT can say. It may have any number of parts.
+/// Longest topic or pattern, in bytes of its canonical text: MQTT's maximum. It may have any number of parts.
 pub const TOPIC: usize = MQTT_TEXT;
 
 /// Longest procedure or pattern of procedures, in bytes of its text.
 pub const PROCEDURE: usize = 4096;
 
-/// Most parts in one. They are searched by recursion.
+/// Most parts in one. The search recurses over them.
 pub const PROCEDURE_PARTS: usize = 128;
 
 /// Longest realm name, in bytes.
 pub const REALM: usize = 128;
 
-/// Largest message from a client, in bytes: an event and what the protocol puts around it.
+/// Largest message from a client, in bytes: an event and the protocol's overhead.
 pub const CLIENT_MESSAGE: usize = EVENT + (16 << 10);
 
 /// Deepest nesting of lists and dictionaries in a payload.
 pub const PAYLOAD_DEPTH: usize = 64;
 
-/// Largest value of the options `when`, `will` and `filter`, in bytes as it was sent.
+/// Largest value of the options `when`, `will` and `filter`, in bytes as sent.
 pub const CONDITION: usize = 64 << 10;
 
-/// Most values in one such value: itself, and all that its lists and dictionaries hold.
+/// Most values in one such value: itself, and everything in its lists and dictionaries.
 pub const CONDITION_VALUES: usize = 4096;
 
 /// Deepest nesting of lists and dictionaries in one.
@@ -59,116 +59,117 @@ pub const SESSION_FILTERS: usize = 1 << 20;
 /// Longest text or binary field of an MQTT packet, in bytes (MQTT 5 section 1.5.4).
 pub const MQTT_TEXT: usize = u16::MAX as usize;
 
-/// Bytes of what all nodes keep of the sessions at one node: names, wills and details. Further sessions are turned away.
+/// Bytes that all nodes keep about the sessions of one node: names, wills and details. Further sessions are refused.
 pub const SESSION_STATES_BYTES: usize = 64 << 20;
 
-/// Bytes that each connection of a client may hold unread at no cost: room for one read of one that sends little.
+/// Unread bytes that each client connection may hold without a budget: room for one read of a client that sends
+/// little.
 pub const INPUT_FREE: usize = 4 << 10;
 
-/// Bytes beyond that, of all clients together: what was read and is not handed to the entry yet, and large messages that
-/// are on their way. Who finds no room waits in line, and is not read meanwhile.
+/// Bytes beyond that, of all clients together: input that the entry has not taken yet, and large messages on their
+/// way. A client that finds no room waits in line, and its socket is not read meanwhile.
 pub const INPUT_BYTES: usize = 64 << 20;
 
-/// The same of all connections whose session is not open yet.
+/// The same for all connections whose session is not open yet.
 pub const LOGIN_BYTES: usize = 16 << 20;
 
-/// How fast a client's large message comes at least, while others wait for the room that it takes: so many bytes a second,
+/// Slowest speed of a client's large message while others wait for the room that it takes: this many bytes a second,
 /// in each window of this length.
 pub const INPUT_PACE: (Duration, usize) = (Duration::from_secs(2), 64 << 10);
 
-/// Bytes that each session may have waiting for its socket at no cost, and as many for one more event.
+/// Bytes that each session may have waiting for its socket without a budget, and as many for one more event.
 pub const OUTPUT_FREE: usize = 16 << 10;
 
-/// Bytes beyond that, of all sessions together. While there is no room, a session gets one small event after the other,
-/// and waits in line for a large one.
+/// Bytes beyond that, of all sessions together. While there is no room, a session gets small events one by one, and
+/// waits in line for a large one.
 pub const OUTPUT_BYTES: usize = 128 << 20;
 
-/// How fast a client takes what it holds of that at least, while others wait for it: so many bytes a second, in each window
-/// of this length.
+/// Slowest speed at which a client reads what it holds of that while others wait: this many bytes a second, in each
+/// window of this length.
 pub const OUTPUT_PACE: (Duration, usize) = (Duration::from_secs(2), 64 << 10);
 
-/// Bytes of segments that sessions hold while they wait for their sockets, all together. A session that finds no room lets
-/// its segments go, and reads them again when it goes on.
+/// Bytes of segments that sessions hold while they wait for their sockets, all together. A session that finds no room
+/// drops its segments, and reads them again when it continues.
 pub const SEGMENTS_HELD: usize = 64 << 20;
 
-/// Bytes that a connection of another node may hold unread at no cost.
+/// Unread bytes that a connection of another node may hold without a budget.
 pub const PEER_FREE: usize = 64 << 10;
 
-/// Bytes of larger frames that are on their way from other nodes, all together.
+/// Bytes of larger frames on their way from other nodes, all together.
 pub const PEER_BYTES: usize = 64 << 20;
 
-/// The same of Raft alone, so that no other service can hold it up.
+/// The same for Raft alone, so that no other service can hold it up.
 pub const RAFT_BYTES: usize = 64 << 20;
 
-/// How fast such a frame comes at least, while others wait for the room that it takes: so many bytes a second, in each window
-/// of this length.
+/// Slowest speed of such a frame while others wait for the room that it takes: this many bytes a second, in each
+/// window of this length.
 pub const PEER_PACE: (Duration, usize) = (Duration::from_secs(3), 1 << 20);
 
 /// Connections of other nodes that may be open at once: several services from each, and some that are being replaced.
 pub const PEER_CONNECTIONS: usize = 1024;
 
-/// Connections to the node port that have not said who they are.
+/// Connections to the node port that have not identified themselves.
 pub const PEER_STRANGERS: usize = 256;
 
-/// Client connections a node accepts; further ones are turned away.
+/// Client connections a node accepts; further ones are refused.
 pub const CONNECTIONS: usize = 20_000;
 
-/// Of the files that the process may have open, those that clients leave to other nodes, operators and the disk.
+/// Open files that are reserved for other nodes, operators and the disk, out of the process's limit.
 pub const RESERVED_FILES: usize = 256;
 
-/// Connections beyond that are told so, this many at a time; others are closed without a word.
+/// Connections beyond that are told so, this many at a time; others are closed silently.
 pub const REFUSALS: usize = 64;
 
-/// How long a client may take from connecting to having opened its session.
+/// Time limit from connecting to an open session.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How long a connection that ends may take to write its last word, and then the client to read it and hang up.
+/// Time limit to write a connection's last message, and then for the client to read it and disconnect.
 pub const LINGER: Duration = Duration::from_secs(2);
 
-/// Bytes that a client may still send meanwhile: they are read and dropped, so that the last word is not lost.
+/// Bytes that a client may still send meanwhile: they are read and dropped, so that the last message is not lost.
 pub const LINGER_BYTES: usize = 16 << 20;
 
-/// How long a WAMP client may be silent before it is asked for a sign of life, and then until its connection is closed. While
-/// something waits for its socket, to take some of it is a sign of life, and to take nothing is silence.
+/// How long a WAMP client may be silent before it is pinged, and then until its connection is closed. While output
+/// waits for its socket, reading some of it is a sign of life, and reading nothing is silence.
 pub const WAMP_SILENCE: Duration = Duration::from_secs(5);
 
 /// Bytes that the topics and patterns of one session's subscriptions have, all together. Patterns that no index has count
 /// several times (`topic::weight`).
 pub const SESSION_PATTERNS: usize = 1 << 20;
 
-/// How long an MQTT client without a keep-alive may take nothing of what waits for its socket.
+/// How long an MQTT client without a keep-alive may read nothing of its pending output.
 pub const SESSION_STALLED: Duration = Duration::from_secs(60);
 
 /// Subscriptions of one session.
 pub const SESSION_SUBSCRIPTIONS: usize = 10_000;
 
-/// Events of one session that wait for their place in the order; past it, its socket is not read.
+/// Events of one session that wait for their place in the order; at this limit, its socket is not read.
 pub const SESSION_UNANSWERED: usize = 8192;
 
-/// Bytes of such events; one more batch may go beyond it.
+/// Bytes of such events; one more batch may exceed it.
 pub const SESSION_UNANSWERED_BYTES: usize = 4 << 20;
 
-/// Batches of one session that wait for their place in the order; past it, its socket is not read.
+/// Batches of one session that wait for their place in the order; at this limit, its socket is not read.
 pub const SESSION_BATCHES: usize = 64;
 
 /// Bytes one session may have waiting for its socket before it takes no more events from the log.
 pub const SESSION_OUTPUT: usize = 256 << 10;
 
-/// Bytes one session may have waiting for its socket before its client is not listened to. Events leave room below that, but
-/// for one, so that who reads slowly can still be heard, and answered.
+/// Bytes one session may have waiting for its socket before its input is not read. All events but one leave room
+/// below that, so that a slow reader can still be heard, and answered.
 pub const SESSION_OUTPUT_MOST: usize = SESSION_OUTPUT + CLIENT_MESSAGE + (64 << 10);
 
 /// Bytes read from a client's socket in one turn.
 pub const SESSION_READ: usize = 64 << 10;
 
-/// Segments handed to a session that it has not looked at yet; past it, the session reads the log by itself. They are
-/// not held for it: one that left the recent bodies meanwhile is read from the log, too.
+/// Segments handed to a session that it has not processed yet; beyond it, the session reads the log by itself. They
+/// are not kept alive for it: one that left the recent bodies meanwhile is read from the log, too.
 pub const SESSION_DELIVERIES: usize = 64;
 
 /// Conditional publishes of one session that are not decided yet; further ones are refused.
 pub const SESSION_WAITS: usize = 64;
 
-/// Bytes of such publishes, all together. Each is kept for as long as it waits.
+/// Bytes of such publishes, all together. Each is kept while it waits.
 pub const SESSION_WAIT_BYTES: usize = 4 << 20;
 
 /// Registrations of one session.
@@ -177,15 +178,15 @@ pub const SESSION_REGISTRATIONS: usize = 10_000;
 /// Callees that share one registration.
 pub const REGISTRATION_CALLEES: usize = 1024;
 
-/// REGISTERs and UNREGISTERs of one session that are not decided yet; past it, its socket is not read. What was read in
-/// one turn may go beyond it.
+/// REGISTERs and UNREGISTERs of one session that are not decided yet; at this limit, its socket is not read. The
+/// input of one turn may exceed it.
 pub const SESSION_REGISTERS: usize = 64;
 
-/// What one session wants to be kept or dropped and is not noted yet; past it, its socket is not read.
+/// Requests of one session to keep or drop filters that are not noted yet; at this limit, its socket is not read.
 pub const SESSION_NOTINGS: usize = 16;
 
-/// What the realms' state has to say to one session and it has not heard yet: two words for each publish that waits and
-/// each registration that is not decided, and one for each filter.
+/// Notices of the realms' state that one session has not received yet: two for each publish that waits and each
+/// undecided registration, and one for each filter.
 pub const SESSION_WORDS: usize = 2 * SESSION_WAITS + 2 * SESSION_REGISTERS + SESSION_NOTINGS + 8;
 
 /// Conditional publishes that wait in line for one topic; further ones are refused.
@@ -194,8 +195,8 @@ pub const TOPIC_WAITERS: usize = 10_000;
 /// Calls of one session that are not answered; further ones are refused.
 pub const SESSION_CALLS: usize = 1024;
 
-/// Bytes of what one session is to be told about calls and has not taken; results beyond it are dropped, and their
-/// callers told so.
+/// Bytes of messages about calls that one session has not taken; results beyond it are dropped, and their callers are
+/// told so.
 pub const SESSION_TOLD_BYTES: usize = 16 << 20;
 
 /// Calls that one callee has in flight or in line; further ones are refused.
@@ -204,17 +205,17 @@ pub const CALLEE_CALLS: usize = 8192;
 /// Bytes of the calls that one callee has not taken; further ones are refused.
 pub const CALLEE_BYTES: usize = 16 << 20;
 
-/// How long a call waits for its callee's client to know of the registration that the call came by.
+/// How long a call waits for its callee's client to know of the call's registration.
 pub const CALLEE_UNAWARE: Duration = Duration::from_secs(1);
 
 /// Calls in flight at one entry, as the caller's and as the callee's; further ones are refused.
 pub const ENTRY_CALLS: usize = 100_000;
 
-/// Bytes that one entry holds for all its calls before it refuses those of its own sessions; before it refuses those from
-/// other entries, twice as many.
+/// Bytes that one entry holds for all its calls before it refuses those of its own sessions; it refuses those from
+/// other entries at twice as many.
 pub const ENTRY_CALL_BYTES: usize = 128 << 20;
 
-/// Registrations with `roundrobin` of which an entry knows whose turn it is.
+/// Registrations with `roundrobin` whose turn an entry remembers.
 pub const ENTRY_TURNS: usize = 10_000;
 
 /// Calls in flight between two entries, each way; further ones are refused.
@@ -223,8 +224,8 @@ pub const LINK_CALLS: usize = 50_000;
 /// Bytes that wait to be sent to another entry for calls, each way.
 pub const LINK_BYTES: usize = 32 << 20;
 
-/// Clients that keep something beyond their sessions, over all realms; what others ask for ends with the connection. The
-/// fold decides on these limits: all nodes of a cluster have to have the same.
+/// Clients with state that outlives their sessions, over all realms; beyond it, a session ends with its connection.
+/// The fold decides by these limits: all nodes of a cluster need the same ones.
 pub const KEPT_SESSIONS: usize = 100_000;
 
 /// Filters that clients keep beyond their sessions, over all realms.
@@ -239,7 +240,7 @@ pub const ENTRY_BATCHES: usize = 1024;
 /// Bytes of the events in such batches; sessions with more wait with theirs.
 pub const ENTRY_BATCH_BYTES: usize = 16 << 20;
 
-/// Sealed segments of an entry that are not resolved yet; past it, sealing waits and then taking batches does.
+/// Sealed segments of an entry that are not resolved yet; at this limit, sealing waits, and then taking batches does.
 pub const ENTRY_PENDING: usize = 64;
 
 /// Bytes of sealed segments of an entry that are not resolved yet.
@@ -248,10 +249,12 @@ pub const ENTRY_PENDING_BYTES: usize = 16 << 20;
 /// How long a publisher waits for its answer before it is told that the outcome is unknown.
 pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Most segments one entry may have on the way to a quorum of storages before it seals the next one: what paces sealing.
+/// Most segments one entry may have on the way to a quorum of storages before it seals the next one: this paces
+/// sealing.
 pub const STORAGE_CREDIT: u32 = 4;
 
-/// Bodies one entry may have on the way to one storage, however slow that is; it is told of those that are not sent.
+/// Bodies one entry may have on the way to one storage, however slow it is; the storage is told which ones it is not
+/// sent.
 pub const STORAGE_SENDS: usize = 64;
 
 /// Bytes of such bodies.
@@ -269,22 +272,23 @@ pub const PEER_READS: usize = 4;
 /// The same for the node itself, which reads for its replica alone.
 pub const OWN_READS: usize = 4;
 
-/// Bytes of bodies and rows waiting for it; past it, they wait with whoever brought them. One commit takes all that wait.
+/// Bytes of bodies and rows waiting for it; beyond it, they wait with their callers. One commit takes everything that
+/// waits.
 pub const STORAGE_QUEUE_BYTES: usize = 32 << 20;
 
-/// Bytes of recent bodies a node keeps in memory for those who read near the tail.
+/// Bytes of recent bodies a node keeps in memory for readers near the tail.
 pub const RECENT_BODIES: usize = 24 << 20;
 
-/// Rows asked for or answered in one read of the order.
+/// Rows requested or answered in one read of the order.
 pub const READ_ROWS: usize = 1024;
 
 /// Bytes of bodies answered in one read.
 pub const READ_BYTES: usize = 4 << 20;
 
-/// Batches of rows the entry has not looked at yet.
+/// Batches of rows the entry has not processed yet.
 pub const OBSERVED_BATCHES: usize = 64;
 
-/// Bytes of bodies one session reads ahead in the log; one more body may go beyond it.
+/// Bytes of bodies one session reads ahead in the log; one more body may exceed it.
 pub const SESSION_READ_AHEAD: usize = 512 << 10;
 
 /// Commands from sessions waiting for the dispatcher.
@@ -300,19 +304,19 @@ const _: () = {
     assert!(4 * TOPIC <= SESSION_PATTERNS);
     assert!(EVENT < CLIENT_MESSAGE);
     assert!(SESSION_STATES_BYTES / 1024 > 3 * CONNECTIONS, "room for plain sessions");
-    // The largest message of each kind finds room for it, and for some others.
+    // There is room for the largest message of each kind, and for some others.
     assert!(8 * CLIENT_MESSAGE <= LOGIN_BYTES && LOGIN_BYTES <= INPUT_BYTES);
     assert!(8 * CLIENT_MESSAGE <= OUTPUT_BYTES && 2 * OUTPUT_FREE < SESSION_OUTPUT);
     assert!(4 * vulpes_raft::wire::MAX_FRAME <= PEER_BYTES);
     assert!(8 * (SEGMENT_BODY + SESSION_READ_AHEAD) <= SEGMENTS_HELD);
     assert!(EVENT <= SESSION_WAIT_BYTES);
     assert!(4 * CLIENT_MESSAGE < LINGER_BYTES);
-    // A will becomes an argument, and what is kept of it is merged with others and goes through every gate.
+    // A will becomes an argument, and its retained value is merged with others and goes through every gate.
     assert!(CONDITION_DEPTH + 2 <= PAYLOAD_DEPTH);
     assert!(4 * CONDITION < EVENT);
     assert!(SESSION_READ_AHEAD <= READ_BYTES);
     assert!(CLIENT_MESSAGE + SESSION_READ <= ENTRY_BATCH_BYTES);
-    // What is sealed can be sent to all who have credit.
+    // A sealed segment can be sent to every storage with credit.
     assert!(STORAGE_CREDIT as usize * SEGMENT_BODY <= STORAGE_SENT_BYTES);
     assert!(STORAGE_CREDIT as usize <= STORAGE_SENDS);
     // A storage takes what some entries have on the way to it without making them wait.

@@ -1,8 +1,8 @@
-//! Moments: the time that pure state machines are told.
+//! Moments: the time as an input of pure state machines.
 //!
 //! Invariant: moments of one process can be compared; those of two can't.
 //!
-//! Deliberately absent: a clock. Whoever drives a state machine has one.
+//! Deliberately absent: a clock. The driver of a state machine has one.
 
 /// A moment on the driver's monotonic clock, in milliseconds since some start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -1,8 +1,8 @@
-//! Procedures: what callees offer and callers ask for, by WAMP URIs.
+//! Procedures that callees register and callers call, by WAMP URIs.
 //!
 //! Invariant: persisted and sent; the order of variants and fields is never changed, new ones go to the end.
 //!
-//! Deliberately absent: MQTT spellings, because MQTT has no calls; and whom a call finds (`realm`).
+//! Deliberately absent: MQTT spellings, because MQTT has no calls; and where a call goes (`realm`).
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -14,7 +14,7 @@ use vulpes_raft::ids::Position;
 use crate::types::limits;
 use crate::types::topic::{Pattern, Topic, TopicError};
 
-/// A procedure's URI, or what registered procedures have in common, in WAMP's spelling.
+/// A procedure's URI, or a pattern of registered procedures, in WAMP's spelling.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Procedure(Arc<str>);
 
@@ -40,21 +40,21 @@ pub enum Invoke {
     Single,
     RoundRobin,
     Random,
-    /// The one that has been there for longest.
+    /// The oldest one.
     First,
-    /// The one that came last.
+    /// The newest one.
     Last,
 }
 
-/// What a callee offers.
+/// A callee's registration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
     pub procedure: Procedure,
     pub matching: Matching,
     pub invoke: Invoke,
-    /// Calls that may be in flight at this callee; 0: as many as come.
+    /// Calls that may be in flight at this callee; 0: unlimited.
     pub concurrency: u32,
-    /// The callee wants to know who calls.
+    /// The callee wants to know the caller.
     pub disclose_caller: bool,
 }
 
@@ -65,10 +65,10 @@ impl From<Position> for RegistrationId {
 }
 
 impl Procedure {
-    /// Reads a procedure as it is called or registered.
+    /// Reads a procedure as called or registered.
     ///
     /// # Errors
-    /// Where WAMP or our limits forbid it.
+    /// If WAMP or our limits forbid it.
     pub fn new(text: &str, matching: Matching) -> Result<Self, TopicError> {
         let is_too_long =
             text.len() > limits::PROCEDURE || text.split('.').count() > limits::PROCEDURE_PARTS;
@@ -88,14 +88,14 @@ impl Procedure {
         &self.0
     }
 
-    /// Whether it belongs to the router (`wamp.…`): nobody else can offer it.
+    /// Whether it belongs to the router (`wamp.…`): clients can't register it.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         self.0.split('.').next() == Some("wamp")
     }
 }
 
-/// Maps of procedures can be asked for a text.
+/// Lets maps of procedures be searched with a text.
 impl Borrow<str> for Procedure {
     fn borrow(&self) -> &str {
         &self.0

@@ -1,12 +1,12 @@
 //! Topics and patterns: lists of parts, spelled with `.` in WAMP and with `/` in MQTT.
 //!
-//! Inside, a topic has one canonical text: its MQTT spelling. A part may hold the other protocol's separator, so each
-//! spelling escapes what it can't say plainly, and only that: on the WAMP side `.` is `%2E`; on the MQTT side `/`, `+`
-//! and `#` are `%2F`, `%2B` and `%23`. A text that already looks like such an escape gets one more `25` behind its `%`
+//! Internally, a topic has one canonical text: its MQTT spelling. A part may hold the other protocol's separator, so
+//! each spelling escapes exactly what it can't express: on the WAMP side `.` is `%2E`; on the MQTT side `/`, `+` and
+//! `#` are `%2F`, `%2B` and `%23`. A text that already looks like such an escape gets one more `25` after its `%`
 //! (`%2E` becomes `%252E`, that becomes `%25252E`), which makes both spellings one-to-one with the parts.
 //!
-//! A topic may be as long as MQTT can say, and have any number of parts. The limit is on the canonical text, so that
-//! every topic has both spellings; the WAMP one may be up to three times as long.
+//! A topic may have MQTT's maximum length, and any number of parts. The limit is on the canonical text, so that every
+//! topic has both spellings; the WAMP one may be up to three times as long.
 //!
 //! Invariant: from a spelling to the parts and back is the identity, and two topics never share a spelling.
 //!
@@ -27,18 +27,18 @@ pub use pattern::{weight, Pattern, PatternPart, PatternParts, INDEXED_PARTS};
 /// First parts of topics that no client publishes to.
 const ROUTERS_OWN: &[&str] = &["wamp", "$SYS", "$share", "$replay", "$snapshot"];
 
-/// What is said to whoever publishes to one.
+/// The error for a publish to one.
 pub const ROUTERS_OWN_TEXT: &str =
     "topics that begin with wamp, $SYS, $share, $replay or $snapshot are the router's own";
 
-/// What is said to whoever subscribes where nothing comes.
+/// The error for a subscription to a topic on which nothing is published.
 pub const SILENT_TEXT: &str = "nothing is ever published there: of the router's own topics there are \
      wamp.session.on_join and wamp.session.on_leave; /status on the admin port tells how the node is";
 
-/// What the router publishes.
+/// The topics on which the router publishes.
 const PUBLISHED: &[&str] = &["wamp/session/on_join", "wamp/session/on_leave"];
 
-/// Bridges tell here, and by their wills, whether they are connected, which other servers let them do as well.
+/// Bridges report here, also by their wills, whether they are connected; other servers allow that as well.
 const BRIDGES: &str = "$SYS/broker/connection/";
 
 /// A realm's name.
@@ -49,7 +49,7 @@ pub struct Realm(Arc<str>);
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Topic(Arc<str>);
 
-/// What a text that names a topic or pattern does wrong.
+/// What is wrong with a topic or pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
     #[error("a topic must not be empty")]
@@ -86,7 +86,7 @@ impl Realm {
     /// Checks a realm's name: a loose WAMP URI.
     ///
     /// # Errors
-    /// Where it is empty, too long, or holds white space, control characters or `#`.
+    /// If it is empty, too long, or has white space, control characters or `#`.
     pub fn new(name: &str) -> Result<Self, RealmError> {
         let bad = |c: char| c.is_whitespace() || c.is_control() || c == '#';
         if name.is_empty() || name.len() > limits::REALM || name.contains(bad) {
@@ -105,7 +105,7 @@ impl Topic {
     /// Reads an MQTT topic name (MQTT 5 section 4.7).
     ///
     /// # Errors
-    /// Where MQTT or our limits forbid it.
+    /// If MQTT or our limits forbid it.
     pub fn from_mqtt(text: &str) -> Result<Self, TopicError> {
         check_mqtt(text)?;
         if text.contains(['+', '#']) {
@@ -114,10 +114,10 @@ impl Topic {
         Ok(Self(text.into()))
     }
 
-    /// Reads a WAMP topic: a loose URI (WAMP basic profile, "URIs"), no part empty.
+    /// Reads a WAMP topic: a loose URI (WAMP basic profile, "URIs") without empty parts.
     ///
     /// # Errors
-    /// Where WAMP or our limits forbid it.
+    /// If WAMP or our limits forbid it.
     pub fn from_wamp(text: &str) -> Result<Self, TopicError> {
         check_wamp(text)?;
         if text.split('.').any(str::is_empty) {
@@ -130,7 +130,7 @@ impl Topic {
         joined(|| parts.next().map(|part| Ok(wamp_part_to_canonical(part)))).map(Self)
     }
 
-    /// Takes a canonical text that was checked when it entered the system, as from a stored segment.
+    /// A canonical text that was already checked, as from a stored segment.
     #[must_use]
     pub fn from_canonical(text: &str) -> Self {
         Self(text.into())
@@ -142,20 +142,20 @@ impl Topic {
         &self.0
     }
 
-    /// Whether it belongs to the system (`$…`, `wamp…`): then no leading wildcard matches it.
+    /// Whether it belongs to the system (`$…`, `wamp…`), so that no leading wildcard matches it.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with('$') || self.is_routers_own()
     }
 
-    /// Whether no client may publish there: only the router does, or nobody.
+    /// Whether clients can't publish there: only the router does, or nobody.
     #[must_use]
     pub fn is_routers_own(&self) -> bool {
         self.parts().next().is_some_and(|first| ROUTERS_OWN.contains(&first))
             && !self.is_state_of_bridge()
     }
 
-    /// Whether it is where a bridge tells whether it is connected: `$SYS/broker/connection/<name>/state`.
+    /// Whether a bridge reports its state there: `$SYS/broker/connection/<name>/state`.
     fn is_state_of_bridge(&self) -> bool {
         let name = self.0.strip_prefix(BRIDGES).and_then(|rest| rest.strip_suffix("/state"));
         name.is_some_and(|name| !name.contains('/'))
@@ -229,7 +229,7 @@ fn canonical(text: String) -> Result<Arc<str>, TopicError> {
     }
 }
 
-/// Longest WAMP spelling of a topic: each character that has to be escaped takes three.
+/// Longest WAMP spelling of a topic: each escaped character takes three.
 const WAMP_TEXT: usize = 3 * limits::TOPIC;
 
 fn check_mqtt(text: &str) -> Result<(), TopicError> {
@@ -257,7 +257,7 @@ fn check_wamp(text: &str) -> Result<(), TopicError> {
     Ok(())
 }
 
-/// The escapes of each spelling: the characters it can't say plainly, by their two hexadecimal digits.
+/// The escapes of each spelling: the characters it can't express, by their two hexadecimal digits.
 const WAMP_ESCAPES: &[(char, &str)] = &[('.', "2E")];
 const MQTT_ESCAPES: &[(char, &str)] = &[('/', "2F"), ('+', "2B"), ('#', "23")];
 
@@ -269,7 +269,7 @@ fn canonical_part_to_wamp(part: &str) -> String {
     escape(&unescape(part, MQTT_ESCAPES), WAMP_ESCAPES)
 }
 
-/// Length of the run `%25…25` that makes `text` look like an escape, and the character meant, if it does.
+/// Length of the run `%25…25` that makes `text` look like an escape, and the escaped character, if there is one.
 fn escape_run(text: &str, escapes: &[(char, &str)]) -> Option<(usize, char)> {
     let mut rest = text.strip_prefix('%')?;
     let mut run = 1;

@@ -1,6 +1,6 @@
-//! Numbers of variable length: seven bits a byte, the lowest first; the top bit says that another byte follows.
+//! Numbers of variable length: seven bits per byte, lowest first; the top bit says that another byte follows.
 //!
-//! Persisted: segment bodies and extension fields are made of them.
+//! Persisted: segment bodies and extension fields use them.
 
 use bytes::BufMut;
 
@@ -21,7 +21,7 @@ pub(crate) fn put(buffer: &mut impl BufMut, mut value: u32) {
     buffer.put_u8(value as u8);
 }
 
-/// The number at the front, and how many bytes it takes; `None` where it is cut short or more than a `u32`.
+/// The number at the front, and its length in bytes; `None` if it is cut short or exceeds a `u32`.
 pub(crate) fn read(bytes: &[u8]) -> Option<(u32, usize)> {
     let mut value = 0u32;
     for (at, byte) in bytes.iter().take(LONGEST).enumerate() {

@@ -1,9 +1,9 @@
-//! The callee's side: calls that have come to their callee's entry.
+//! The callee's side: calls that have arrived at their callee's entry.
 //!
-//! Invariant: of a registration with `concurrency`, a callee has no more than that in flight; the others stand in line,
-//! first come, first served. A callee is not invoked before its client knows of the registration.
+//! Invariant: with `concurrency`, a callee has no more than that in flight for a registration; the others wait in
+//! line, first come, first served. A callee is not invoked before its client knows of the registration.
 //!
-//! Deliberately absent: whether a callee ever answers. Its invocations end with its session.
+//! Deliberately absent: a time limit for answers. A callee's invocations end with its session.
 
 use super::{later, Exchange, Member, Origin, Party};
 use crate::call::{
@@ -17,10 +17,10 @@ use crate::types::procedure::RegistrationId;
 
 use super::queue::Queue;
 
-/// What a callee can be invoked for.
+/// A registration that a callee can be invoked for.
 #[derive(Debug)]
 pub(super) struct Serving {
-    /// 0: as many as come.
+    /// 0: unlimited.
     concurrency: u32,
     in_flight: u32,
 }
@@ -32,16 +32,16 @@ pub(super) struct Waiting {
     invoke: Invoke,
 }
 
-/// An invocation that its callee has not answered.
+/// An unanswered invocation.
 #[derive(Debug)]
 pub(super) struct Active {
-    /// Who waits for it; nobody, if it was taken back.
+    /// The origin that waits for it; none if it was canceled.
     pub(super) origin: Option<Origin>,
     registration: RegistrationId,
     receive_progress: bool,
 }
 
-/// Where a call is, at its callee's entry.
+/// A call's state at its callee's entry.
 #[derive(Debug)]
 pub(super) struct Arrived {
     callee: SessionId,
@@ -77,7 +77,7 @@ impl Exchange {
         let Some(member) = self.sessions.get_mut(&session) else { return };
         member.interrupts = serve.interrupts;
         let registration = serve.registration;
-        // It may have taken it back and come again, with something in flight still.
+        // It may have unregistered and registered again, with calls still in flight.
         let of_it = |active: &&Active| active.registration == registration;
         let in_flight = member.invocations.values().filter(of_it).count();
         let in_flight = u32::try_from(in_flight).unwrap_or(u32::MAX);
@@ -85,7 +85,7 @@ impl Exchange {
         self.hand_out(session);
     }
 
-    /// A client is about to know that its registration is over: calls that wait for it are not carried out.
+    /// A client is about to learn that its registration is over: calls that wait for it are not carried out.
     pub fn stop_serving(&mut self, session: SessionId, registration: RegistrationId) {
         let Some(member) = self.sessions.get_mut(&session) else { return };
         member.serving.remove(&registration);
@@ -98,7 +98,7 @@ impl Exchange {
         }
     }
 
-    /// A call has come to its callee's entry. `soon`: where the callee does not know of the registration yet, it is
+    /// A call has arrived at its callee's entry. `soon`: if the callee does not know of the registration yet, it is
     /// about to.
     pub(super) fn invoke(&mut self, origin: Origin, invoke: Invoke, soon: bool, now: Moment) {
         if self.arrived.contains_key(&origin) {
@@ -129,7 +129,7 @@ impl Exchange {
         self.hand_out(callee);
     }
 
-    /// Invokes a callee for those in line whose turn it is.
+    /// Invokes a callee for the calls whose turn it is.
     fn hand_out(&mut self, callee: SessionId) {
         let Some(member) = self.sessions.get_mut(&callee) else { return };
         while let Some(Waiting { origin, invoke }) = member.next() {
@@ -161,7 +161,7 @@ impl Exchange {
         }
     }
 
-    /// A callee's result, or a part of it. Late ones are for nobody.
+    /// A callee's result, or a part of it. Late ones are dropped.
     pub fn yielded(
         &mut self,
         session: SessionId,
@@ -173,7 +173,7 @@ impl Exchange {
             return self.finished(session, id, Reply::Result(payload));
         }
         let active = self.sessions.get(&session).and_then(|member| member.invocations.get(&id));
-        // A callee that was not asked for parts has said something to nobody.
+        // Parts that were not asked for are dropped.
         let Some(active) = active.filter(|active| active.receive_progress) else { return };
         if let Some(origin) = active.origin {
             self.reply(origin, Reply::Progress(payload));
@@ -197,7 +197,7 @@ impl Exchange {
         self.hand_out(session);
     }
 
-    /// Passes on what comes of a call, to the caller's side here or at another entry.
+    /// Passes on a call's result, to the caller's side here or at another entry.
     pub(super) fn reply(&mut self, origin: Origin, mut reply: Reply) {
         let is_last = !matches!(reply, Reply::Progress(_));
         if is_last {
@@ -221,7 +221,7 @@ impl Exchange {
         self.rung.push(Party::Link(link));
     }
 
-    /// A call is not wanted any more by its caller's side.
+    /// The caller's side has canceled a call.
     pub(super) fn let_go(&mut self, origin: Origin, mode: Mode) {
         let Some(arrived) = self.arrived.get(&origin) else { return };
         let (callee, invocation) = (arrived.callee, arrived.invocation);
@@ -239,7 +239,7 @@ impl Exchange {
         };
         let Some(active) = member.invocations.get_mut(&id) else { return };
         let interrupts = member.interrupts;
-        // A callee that can be interrupted is heard out, if the caller wants to know.
+        // If the caller wants to know the result, the answer of an interrupted callee is awaited.
         if mode != Mode::Kill || !interrupts {
             active.origin = None;
             match mode {
@@ -252,7 +252,7 @@ impl Exchange {
         }
     }
 
-    /// Calls whose callee has not come to know of its registration in time are not carried out.
+    /// Calls whose callee did not learn of its registration in time are not carried out.
     pub(super) fn give_up_parked(&mut self, now: Moment) {
         while let Some((_, origin)) = self.parked.first().filter(|(at, _)| *at <= now).copied() {
             self.parked.pop_first();
@@ -276,7 +276,7 @@ impl Exchange {
         link
     }
 
-    /// A link that another entry has dialled is over: nobody waits for the calls that came over it.
+    /// A link that another entry has dialled is over: its calls have no receiver any more.
     pub fn link_lost(&mut self, link: LinkId) {
         self.links.remove(&link);
         for origin in self.over(link) {
@@ -289,8 +289,8 @@ impl Exchange {
         self.arrived.range(all).map(|(origin, _)| *origin).collect()
     }
 
-    /// What a caller's entry says. `soon` tells of a call whether its callee is about to know of the registration, where
-    /// it does not yet.
+    /// Messages of a caller's entry. `soon` tells for a call whether its callee is about to know of the registration,
+    /// if it does not yet.
     pub fn heard_from_link(
         &mut self,
         link: LinkId,
@@ -312,7 +312,7 @@ impl Exchange {
         }
     }
 
-    /// What a link that another entry has dialled has to send, as much as has so many bytes.
+    /// Messages for a link that another entry has dialled, up to this many bytes.
     pub fn take_for_link(&mut self, link: LinkId, bytes: usize) -> Vec<CalleeSays> {
         self.links.get_mut(&link).map_or_else(Vec::new, |queue| queue.take(bytes))
     }

@@ -1,8 +1,8 @@
-//! Whom a call goes to, by what an entry has folded of the log.
+//! Chooses the callee of a call, by an entry's fold of the log.
 //!
-//! Invariant: pure; the same fold, turn and chance choose the same callee.
+//! Invariant: pure; the same fold, turn and random number choose the same callee.
 //!
-//! Deliberately absent: how busy callees are. Only their own entries know.
+//! Deliberately absent: callees' load. Only their own entries know it.
 
 use vulpes_raft::ids::{NodeId, Slot};
 
@@ -12,14 +12,14 @@ use crate::types::event::SessionId;
 use crate::types::procedure::{Invoke, Matching, RegistrationId};
 use crate::types::topic::Realm;
 
-/// Which entry a callee is at.
+/// A callee's entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Site {
     Here,
     Node(NodeId),
 }
 
-/// Whom a call goes to.
+/// The chosen callee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen {
     pub callee: SessionId,
@@ -28,7 +28,7 @@ pub struct Chosen {
     /// The registration is for more than one procedure.
     pub is_pattern: bool,
     pub disclose_caller: bool,
-    /// How far the fold was that says so.
+    /// The place up to which the fold had read.
     pub seen: Slot,
 }
 

@@ -1,8 +1,8 @@
 //! A queue that knows how many bytes it holds, and counts them into a total.
 //!
-//! Invariant: the total is what all queues that share it hold; a queue that is dropped gives back what it held.
+//! Invariant: the total is the sum over all queues that share it; a dropped queue is subtracted.
 //!
-//! Deliberately absent: a limit. Whoever pushes looks first, and knows what to do where there is no room.
+//! Deliberately absent: a limit. The caller checks before pushing, and knows what to do if there is no room.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,7 +52,7 @@ impl<T> Queue<T> {
         Some(item)
     }
 
-    /// Takes items from the front, as many as have so many bytes, and one at least.
+    /// Takes items from the front, up to this many bytes, and at least one.
     pub(super) fn take(&mut self, bytes: usize) -> Vec<T> {
         let mut left = bytes;
         let mut taken = Vec::new();

@@ -61,7 +61,7 @@ fn told(exchange: &mut Exchange, session: SessionId) -> Vec<Told> {
     std::iter::from_fn(|| exchange.take_told(session)).collect()
 }
 
-/// The invocations that a callee is told of.
+/// The invocations that a callee gets.
 fn invoked(exchange: &mut Exchange) -> Vec<InvocationId> {
     let told = told(exchange, CALLEE).into_iter();
     told.filter_map(|told| match told {
@@ -138,7 +138,7 @@ fn who_calls_is_told_to_whom_it_may_be() {
         })
         .collect();
     assert_eq!(shown, [(true, Some(CALLER), true), (false, Some(CALLER), false)]);
-    // Parts that were not asked for are for nobody.
+    // Parts that were not asked for are dropped.
     exchange.yielded(CALLEE, InvocationId(2), true, payload("[x]"));
     assert_eq!(told(&mut exchange, CALLER), []);
 }
@@ -163,7 +163,7 @@ fn a_callee_has_so_many_in_flight_and_the_others_wait_in_line() {
         })
         .collect();
     assert_eq!(payloads, [payload("[3]"), payload("[4]")], "first come, first served");
-    // One in line is taken back without having been invoked, and makes no room for nobody.
+    // A call in line is canceled without having been invoked, and frees no place in flight.
     exchange.cancel(CALLER, CallId(5), Mode::Kill);
     let last = told(&mut exchange, CALLER).pop();
     assert_eq!(last, Some(failed(5, CallError::Canceled)));
@@ -207,7 +207,7 @@ fn a_slow_callee_and_a_slow_caller_hold_so_much_and_no_more() {
     }
     assert_eq!(told(&mut exchange, CALLER), [failed(fit as u64 + 1, CallError::CalleeBusy)]);
     assert_eq!(invoked(&mut exchange).len(), fit);
-    // The caller takes nothing: a result too many is dropped, a part too many ends its call.
+    // The caller takes nothing: a result beyond the limit is dropped, a part beyond it ends its call.
     for id in 2..=fit as u64 {
         exchange.yielded(CALLEE, InvocationId(id), false, payload(&large));
     }
@@ -242,7 +242,7 @@ fn a_call_is_taken_back_in_three_ways() {
         assert_eq!(told(&mut exchange, CALLER), expected, "{context}");
         let expected = if interrupted { vec![interrupt(1, mode)] } else { vec![] };
         assert_eq!(told(&mut exchange, CALLEE), expected, "{context}");
-        // What the callee says to that is heard by who waits for it.
+        // The caller that waits gets the callee's answer to that.
         exchange.failed(CALLEE, InvocationId(1), "stopped".into(), payload(""));
         let stopped = CallError::Callee { uri: "stopped".into(), payload: payload("") };
         let expected = if answered { vec![] } else { vec![failed(1, stopped)] };
@@ -289,7 +289,7 @@ fn a_callee_that_goes_ends_its_calls_and_a_caller_that_goes_its_own() {
     assert_eq!(invoked(&mut exchange), []);
     assert!(is_empty(&exchange));
 
-    // One who calls itself.
+    // A session that calls itself.
     let mut exchange = one(1, true);
     exchange.call(CALLEE, call(1), chosen(Site::Here), NOW);
     exchange.detach(CALLEE);
@@ -309,10 +309,10 @@ fn a_callee_is_not_invoked_before_it_knows_or_after() {
     exchange.call(CALLER, call(2), chosen(Site::Here), NOW);
     exchange.stop_serving(CALLEE, REGISTRATION);
     assert_eq!(told(&mut exchange, CALLER), [failed(2, CallError::NoSuchProcedure)]);
-    // What it has begun it may finish.
+    // It may finish what it has begun.
     exchange.yielded(CALLEE, InvocationId(1), false, payload("[]"));
     assert_eq!(told(&mut exchange, CALLER), [result(1, "[]")]);
-    // One that never comes to know.
+    // A callee that never learns of it.
     exchange.call(CALLER, call(3), chosen(Site::Here), NOW);
     let deadline = exchange.deadline().unwrap();
     exchange.expire(deadline);
@@ -331,10 +331,10 @@ fn a_call_to_another_entry_ends_with_its_link() {
     here.call(CALLER, call(2), chosen(Site::Node(node)), NOW);
     here.node_lost(node);
     let told_of = told(&mut here, CALLER);
-    // What was never sent was certainly not carried out.
+    // A call that was never sent was certainly not carried out.
     assert_eq!(told_of, [failed(1, CallError::CalleeLost), failed(2, CallError::Unreachable)]);
     assert!(is_empty(&here) && !here.waits_for(node));
-    // An answer from a link before, or from somebody else, is for nobody.
+    // An answer from an earlier link, or from another entry, is ignored.
     here.call(CALLER, call(3), chosen(Site::Node(node)), NOW);
     let says = |call| CalleeSays { call: CallNumber(call), reply: Reply::Result(payload("[]")) };
     here.heard_from_node(NodeId(3), vec![says(3)]);
@@ -369,7 +369,7 @@ fn calls_from_another_entry_end_with_its_link() {
     let says = |number, reply| CalleeSays { call: CallNumber(number), reply };
     let half = says(1, Reply::Progress(payload("[half]")));
     assert_eq!(there.take_for_link(link, usize::MAX), [half]);
-    // Cancelled in line, it is answered; the one at work is interrupted with the link.
+    // Canceled in line, it is answered; the one in flight is interrupted with the link.
     let cancel = CallerSays::Cancel { call: CallNumber(2), mode: Mode::Kill };
     there.heard_from_link(link, vec![cancel, invoke(3)], |_| false, NOW);
     let canceled = says(2, Reply::Failed(CallError::Canceled));
@@ -380,7 +380,7 @@ fn calls_from_another_entry_end_with_its_link() {
     there.yielded(CALLEE, InvocationId(1), false, payload("[]"));
     assert_eq!(told(&mut there, CALLEE), [], "nobody waits in line any more");
 
-    // Of what it does not offer, or not any more, nothing is carried out.
+    // Calls of registrations that it does not have, or no longer has, are not carried out.
     let link = there.link_opened();
     there.stop_serving(CALLEE, REGISTRATION);
     there.heard_from_link(link, vec![invoke(4)], |_| false, NOW);

@@ -6,17 +6,17 @@
 
 use super::*;
 
-/// What a call failed with.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The callee, or the node in its place, answered with an error; the session goes on.
+    /// The callee, or the node in its place, answered with an error; the session continues.
     #[error("the call failed: {uri}{}", colon(&said(.arguments)))]
     Failed { uri: String, arguments: Arguments },
     #[error(transparent)]
     Session(#[from] WampError),
 }
 
-/// What an error's arguments say, in one line.
+/// An error's arguments, in one line.
 fn said(arguments: &Arguments) -> String {
     match (arguments.args.as_slice(), arguments.kwargs.is_empty()) {
         ([], true) => String::new(),
@@ -28,11 +28,11 @@ fn said(arguments: &Arguments) -> String {
 }
 
 impl WampClient {
-    /// Calls a procedure, and waits for what comes of it, with parts of the result shown as they come. Without a limit it
-    /// waits for as long as the callee takes; with one, the node gives up first.
+    /// Calls a procedure, and waits for its result; parts of the result are shown as they come. Without a limit it
+    /// waits as long as the callee takes; with one, the node gives up first.
     ///
     /// # Errors
-    /// [`CallError::Failed`] where the call was answered with an error; any other one leaves the outcome unknown.
+    /// [`CallError::Failed`] if the call was answered with an error; any other one leaves the outcome unknown.
     pub async fn call(
         &mut self,
         procedure: &str,
@@ -78,7 +78,7 @@ impl WampClient {
                         let (uri, arguments) = (text(Some(uri)), carried(rest));
                         return Err(CallError::Failed { uri, arguments });
                     }
-                    // Beside calls, nothing is asked for here.
+                    // Nothing but calls is requested here.
                     _ => drop(incoming(&answer)?),
                 }
             }

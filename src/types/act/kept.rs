@@ -1,8 +1,8 @@
 //! Acts of MQTT sessions that outlive their connections: what they keep in the realm's state.
 //!
-//! Invariant: persisted and sent; the order of fields is never changed. New needs get new acts.
+//! Invariant: persisted and sent; the order of fields never changes. New needs get new acts.
 //!
-//! Deliberately absent: QoS 2, which needs a state of its own for each packet identifier.
+//! Deliberately absent: QoS 2, which needs a state for each packet identifier.
 
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{OrderTime, Position};
@@ -14,14 +14,14 @@ use crate::types::value::Value;
 /// The expiry of a session that is kept for ever (MQTT 5 section 3.1.2.11.2).
 pub const NEVER: u32 = u32::MAX;
 
-/// A session begins that keeps something, or takes up what an earlier one of its client has kept.
+/// A persistent session begins, new or continuing an earlier one of its client.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Attach {
     /// Has the client's name.
     pub join: Join,
-    /// What was kept before is dropped first.
+    /// Earlier state is dropped first.
     pub clean: bool,
-    /// Seconds for which all is kept once the session has ended.
+    /// Seconds that everything is kept once the session has ended.
     pub expiry: u32,
 }
 
@@ -30,33 +30,33 @@ pub struct Attach {
 pub struct Detach {
     /// The client asked for its will to be dropped (MQTT 5 section 3.14.4).
     pub drop_will: bool,
-    /// The client has changed its mind about it.
+    /// The client changed it in its DISCONNECT.
     pub expiry: Option<u32>,
     pub progress: Progress,
 }
 
-/// How far a session has come in the log.
+/// A session's progress in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Every event before this place that is not in flight is done with.
+    /// Every event before this place that is not in flight is done.
     pub sent: Position,
-    /// Events that were sent and not acknowledged, ascending.
+    /// Sent but unacknowledged events, ascending.
     pub in_flight: Vec<InFlight>,
     /// Events from `sent` to before this place may have been sent as well.
     pub doubt: Position,
 }
 
-/// An event that was sent and not acknowledged.
+/// A sent but unacknowledged event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InFlight {
     pub position: Position,
     pub packet_id: u16,
 }
 
-/// A subscription that is kept, beside its filter.
+/// A persistent subscription, without its filter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeptSubscription {
-    /// The most it was granted.
+    /// The granted quality of service.
     pub qos: Qos,
     pub no_local: bool,
     pub retain_as_published: bool,
@@ -68,11 +68,11 @@ pub struct KeptSubscription {
     pub condition: Option<Value>,
 }
 
-/// What a client has kept is to be dropped because it has been away for too long.
+/// A client's state is to be dropped because the client was away too long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expire {
     pub client: String,
-    /// When it went away.
+    /// When it left.
     pub since: OrderTime,
 }
 

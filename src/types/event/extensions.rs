@@ -1,15 +1,15 @@
-//! Extension fields of an event: what it carries beside its fixed parts. Each is a tag and some bytes.
+//! Extension fields of an event, in addition to its fixed parts. Each is a tag and some bytes.
 //!
 //! ```text
 //! per field: tag, length of the value (varints), value; tags ascend strictly, 0 is none
 //! ```
 //!
-//! A field with an even tag is *critical*: a node that does not know it shows the event to nobody, because the field may say
-//! who is to see it or how its payload is to be read. A field with an odd tag may be ignored.
+//! A field with an even tag is *critical*: a node that does not know it shows the event to nobody, because the field
+//! may say who may see it or how to read its payload. A field with an odd tag may be ignored.
 //!
-//! Invariant: the bytes are well-formed and within the limits, and a field that is not known is passed on unaltered.
-//! Which fields this release knows decides only what a node shows. The fold carries fields and never looks at them, so
-//! that releases that know different tags come to the same state; a field that the fold has to act on needs another
+//! Invariant: the bytes are well-formed and within the limits, and an unknown field is passed on unchanged. Which
+//! fields this release knows decides only what a node shows. The fold carries fields without reading them, so that
+//! releases that know different tags come to the same state; a field that the fold has to act on needs another
 //! [`LOG_FORMAT`](vulpes_raft::format::LOG_FORMAT).
 //!
 //! Deliberately absent: what fields mean. No tag is in use yet.
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{limits, varint};
 
-/// Names a field. Persisted: a number that was in use is never given another meaning.
+/// Names a field. Persisted: a used number never gets another meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tag(pub u32);
 
@@ -27,14 +27,14 @@ pub struct Tag(pub u32);
 const KNOWN: &[Tag] = &[];
 
 impl Tag {
-    /// Whether an event with this field must be withheld by a node that does not know it.
+    /// Whether a node that does not know this field must withhold the event.
     #[must_use]
     pub fn is_critical(self) -> bool {
         self.0 % 2 == 0
     }
 }
 
-/// The fields of one event, as they stand in its segment. Mostly none, which takes no memory.
+/// The fields of one event, as in its segment. Usually none, which takes no memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Extensions(Bytes);
 
@@ -45,7 +45,7 @@ pub struct Field<'a> {
     pub value: &'a [u8],
 }
 
-/// The fields can't stand in an event.
+/// Why an event can't have these fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExtensionsError {
     #[error("an event's extension fields may take {} bytes together", limits::EXTENSION_BYTES)]
@@ -59,10 +59,10 @@ pub enum ExtensionsError {
 }
 
 impl Extensions {
-    /// Encodes fields, which come in ascending order of their tags.
+    /// Encodes fields, in ascending order of their tags.
     ///
     /// # Errors
-    /// Where they are out of order, or pass a limit.
+    /// If they are out of order, or exceed a limit.
     pub fn new(fields: &[Field<'_>]) -> Result<Self, ExtensionsError> {
         let value_bytes = fields.iter().map(|field| field.value.len()).sum::<usize>();
         if value_bytes > limits::EXTENSION_BYTES {
@@ -77,16 +77,16 @@ impl Extensions {
         Self::parse(bytes.into())
     }
 
-    /// Checks encoded fields. Costs no more than they are long.
+    /// Checks encoded fields, in time proportional to their length.
     ///
     /// # Errors
-    /// Where they are not well-formed, or pass a limit.
+    /// If they are not well-formed, or exceed a limit.
     pub fn parse(bytes: Bytes) -> Result<Self, ExtensionsError> {
         check(&bytes)?;
         Ok(Self(bytes))
     }
 
-    /// Encoded fields that were checked before.
+    /// Encoded fields that were already checked.
     pub(crate) fn checked(bytes: Bytes) -> Self {
         debug_assert_eq!(check(&bytes), Ok(()));
         Self(bytes)
@@ -121,7 +121,7 @@ impl Extensions {
         self.fields().find(|field| field.tag == tag).map(|field| field.value)
     }
 
-    /// Whether this release must not show the event: it has a critical field that this release does not know.
+    /// Whether this release must not show the event, because it does not know one of its critical fields.
     #[must_use]
     pub fn withhold(&self) -> bool {
         self.fields().any(|field| field.tag.is_critical() && !KNOWN.contains(&field.tag))
@@ -133,7 +133,7 @@ impl Extensions {
         self.fields().any(|field| field.tag.is_critical())
     }
 
-    /// The same in memory of its own: what is kept for long must not hold on to the segment it came in.
+    /// A copy in memory of its own: a long-lived value must not keep its segment alive.
     #[must_use]
     pub fn copied(&self) -> Self {
         Self(Bytes::copy_from_slice(&self.0))
@@ -159,7 +159,7 @@ fn check(bytes: &[u8]) -> Result<(), ExtensionsError> {
     Ok(())
 }
 
-/// Reads fields one by one; ends behind the first error.
+/// Reads fields one by one; ends after the first error.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {

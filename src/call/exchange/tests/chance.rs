@@ -1,4 +1,4 @@
-//! Two exchanges with the links between them, by chance.
+//! Two exchanges with the links between them, at random.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -7,15 +7,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A link, as the entry that was dialled knows it, with what is on its way there and back.
+/// A link, as the dialled entry knows it, with messages in flight both ways.
 type Link = (LinkId, VecDeque<CallerSays>, VecDeque<CalleeSays>);
 
-/// Two entries with the links between them, as their drivers see to them.
+/// Two entries with the links between them, in the role of their drivers.
 struct World {
     entries: [Exchange; 2],
-    /// Messages on their way to the callee's entry and back, by the caller's entry; nothing where there is no link.
+    /// Messages in flight to the callee's entry and back, by the caller's entry; none without a link.
     links: [Option<Link>; 2],
-    /// What each session was told of its calls, and asked for.
+    /// The answers that each session got, and its calls.
     asked: BTreeSet<(SessionId, CallId)>,
     answers: BTreeMap<(SessionId, CallId), Told>,
     /// Invocations that a callee has taken, with the number that its call carries.
@@ -40,7 +40,7 @@ enum Doing {
 
 const SESSIONS: usize = 4;
 
-/// Sessions live at the entries by turns.
+/// Sessions alternate between the entries.
 fn session(at: usize) -> SessionId {
     SessionId(10 + at as u64)
 }
@@ -121,7 +121,7 @@ impl World {
                 self.taken.remove(&session(at));
                 self.begin(at);
             }
-            // The order shows it at the other entry; its own has known before.
+            // The order shows it at the other entry; its own already knows.
             Doing::Ended { at } => {
                 self.step(&Doing::End { at });
                 self.entries[1 - at % 2].ended(session(at));
@@ -134,7 +134,7 @@ impl World {
         }
     }
 
-    /// A session takes what it is told.
+    /// A session takes its messages.
     fn take(&mut self, at: usize) {
         let who = session(at);
         for told in told(&mut self.entries[at % 2], who) {
@@ -241,7 +241,8 @@ fn doing() -> impl Strategy<Value = Doing> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever ends in whatever order: each call is answered once, with its own result or an error, and nothing is left.
+    /// Whatever ends, in whatever order: each call is answered once, with its own result or an error, and nothing is
+    /// left.
     #[test]
     fn every_call_is_answered_once(doings in proptest::collection::vec(doing(), 1..120)) {
         let mut world = World::new();
