@@ -133,7 +133,7 @@ pub const LINGER_BYTES: usize = 16 << 20;
 /// waits for its socket, reading some of it is a sign of life, and reading nothing is silence.
 pub const WAMP_SILENCE: Duration = Duration::from_secs(5);
 
-/// Bytes that the topics and patterns of one session's subscriptions have, all together. Patterns that no index has count
+/// Bytes of the topics and patterns of one session's subscriptions, all together. Patterns that no index has count
 /// several times (`topic::weight`).
 pub const SESSION_PATTERNS: usize = 1 << 20;
 
