@@ -54,7 +54,7 @@ pub use retained::{At, Bond, Found, Retained, RetainedMap};
 pub use rows::StateHash;
 pub use sessions::{EndCause, SessionState};
 pub use shared::SharedRealms;
-pub use value::{fits, merged};
+pub use value::{fits, merged, Compared};
 
 use kept::KeptTable;
 use lines::Line;
@@ -437,6 +437,13 @@ impl Realms {
     fn value_of(&self, realm: &Realm, topic: &Topic) -> Value {
         let retained = self.retained.get(realm).and_then(|topics| topics.get(topic));
         retained.map_or(Value::Null, |retained| payload::value(&retained.payload))
+    }
+
+    /// Bytes of a topic's retained value.
+    #[must_use]
+    pub fn retained_bytes(&self, realm: &Realm, topic: &Topic) -> usize {
+        let retained = self.retained.get(realm).and_then(|topics| topics.get(topic));
+        retained.map_or(0, |retained| retained.payload.len())
     }
 
     /// The next slot to apply.

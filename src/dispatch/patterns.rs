@@ -7,7 +7,7 @@
 //!
 //! Deliberately absent: realms, sessions and mailboxes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ pub(super) const DEPTH: usize = INDEXED_PARTS;
 /// Patterns of one realm.
 #[derive(Debug)]
 pub(super) struct Patterns<T> {
-    exact: HashMap<Topic, Vec<T>>,
+    exact: HashMap<Topic, Targets<T>>,
     parts: Trie<T>,
-    prefixes: BTreeMap<Arc<str>, Vec<T>>,
+    prefixes: BTreeMap<Arc<str>, Targets<T>>,
 }
 
 impl<T> Default for Patterns<T> {
@@ -33,10 +33,10 @@ impl<T> Default for Patterns<T> {
 impl<T: Copy + Ord> Patterns<T> {
     pub(super) fn insert(&mut self, pattern: &Pattern, target: T) {
         match pattern {
-            Pattern::Exact(topic) => add(self.exact.entry(topic.clone()).or_default(), target),
+            Pattern::Exact(topic) => self.exact.entry(topic.clone()).or_default().add(target),
             Pattern::Parts(parts) => self.parts.insert(parts, target),
             Pattern::Prefix(prefix) => {
-                add(self.prefixes.entry(prefix.clone()).or_default(), target);
+                self.prefixes.entry(prefix.clone()).or_default().add(target);
             }
         }
     }
@@ -44,13 +44,13 @@ impl<T: Copy + Ord> Patterns<T> {
     pub(super) fn remove(&mut self, pattern: &Pattern, target: T) {
         match pattern {
             Pattern::Exact(topic) => {
-                if self.exact.get_mut(topic).is_some_and(|targets| take(targets, target)) {
+                if self.exact.get_mut(topic).is_some_and(|targets| targets.take(target)) {
                     self.exact.remove(topic);
                 }
             }
             Pattern::Parts(parts) => self.parts.remove(parts, target),
             Pattern::Prefix(prefix) => {
-                if self.prefixes.get_mut(prefix).is_some_and(|targets| take(targets, target)) {
+                if self.prefixes.get_mut(prefix).is_some_and(|targets| targets.take(target)) {
                     self.prefixes.remove(prefix);
                 }
             }
@@ -59,7 +59,8 @@ impl<T: Copy + Ord> Patterns<T> {
 
     /// All targets of a topic.
     pub(super) fn search(&self, topic: &Topic) -> Vec<T> {
-        let mut found = self.exact.get(topic).cloned().unwrap_or_default();
+        let mut found = Vec::new();
+        self.exact.get(topic).into_iter().for_each(|targets| targets.add_to(&mut found));
         self.parts.search(topic, &mut found);
         if !self.prefixes.is_empty() {
             self.search_prefixes(&topic.to_wamp(), &mut found);
@@ -76,7 +77,7 @@ impl<T: Copy + Ord> Patterns<T> {
             let mut range = self.prefixes.range::<str, _>((Bound::Unbounded, bound));
             let Some((prefix, targets)) = range.next_back() else { return };
             if text.starts_with(&**prefix) {
-                found.extend_from_slice(targets);
+                targets.add_to(found);
                 bound = Bound::Excluded(&**prefix);
             } else {
                 bound = Bound::Included(&text[..common(text, prefix)]);
@@ -95,19 +96,51 @@ fn common(a: &str, b: &str) -> usize {
     common
 }
 
-/// Inserts into targets in ascending order.
-fn add<T: Copy + Ord>(targets: &mut Vec<T>, target: T) {
-    if let Err(at) = targets.binary_search(&target) {
-        targets.insert(at, target);
+/// The targets of one pattern: usually one. Adding and removing one takes a time that hardly grows with their number.
+#[derive(Debug)]
+enum Targets<T> {
+    One(Option<T>),
+    Many(BTreeSet<T>),
+}
+
+impl<T> Default for Targets<T> {
+    fn default() -> Self {
+        Self::One(None)
     }
 }
 
-/// Removes from targets in ascending order; returns whether none are left.
-fn take<T: Ord>(targets: &mut Vec<T>, target: T) -> bool {
-    if let Ok(at) = targets.binary_search(&target) {
-        targets.remove(at);
+impl<T: Copy + Ord> Targets<T> {
+    fn add(&mut self, target: T) {
+        match self {
+            Self::One(Some(one)) if *one == target => {}
+            Self::One(Some(one)) => *self = Self::Many(BTreeSet::from([*one, target])),
+            Self::One(none) => *none = Some(target),
+            Self::Many(targets) => drop(targets.insert(target)),
+        }
     }
-    targets.is_empty()
+
+    /// Removes a target; returns whether none are left.
+    fn take(&mut self, target: T) -> bool {
+        match self {
+            Self::One(one) => *one = one.filter(|one| *one != target),
+            Self::Many(targets) => drop(targets.remove(&target)),
+        }
+        self.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::One(one) => one.is_none(),
+            Self::Many(targets) => targets.is_empty(),
+        }
+    }
+
+    fn add_to(&self, found: &mut Vec<T>) {
+        match self {
+            Self::One(one) => found.extend(one),
+            Self::Many(targets) => found.extend(targets),
+        }
+    }
 }
 
 /// The number of a node.
@@ -129,11 +162,11 @@ struct Node<T> {
     literals: HashMap<Box<str>, Number>,
     one: Option<Number>,
     /// Targets whose pattern ends here.
-    here: Vec<T>,
+    here: Targets<T>,
     /// Targets whose pattern continues with anything from here.
-    rest: Vec<T>,
+    rest: Targets<T>,
     /// Patterns that continue beyond the depth of the trie, with their targets.
-    deep: BTreeMap<PatternParts, Vec<T>>,
+    deep: BTreeMap<PatternParts, Targets<T>>,
 }
 
 impl<T> Default for Node<T> {
@@ -141,14 +174,14 @@ impl<T> Default for Node<T> {
         Self {
             literals: HashMap::new(),
             one: None,
-            here: Vec::new(),
-            rest: Vec::new(),
+            here: Targets::default(),
+            rest: Targets::default(),
             deep: BTreeMap::new(),
         }
     }
 }
 
-impl<T> Node<T> {
+impl<T: Copy + Ord> Node<T> {
     fn is_empty(&self) -> bool {
         self.literals.is_empty()
             && self.one.is_none()
@@ -157,12 +190,9 @@ impl<T> Node<T> {
             && self.deep.is_empty()
     }
 
-    fn find_deep(&self, topic: &Topic, found: &mut Vec<T>)
-    where
-        T: Copy,
-    {
+    fn find_deep(&self, topic: &Topic, found: &mut Vec<T>) {
         let fitting = self.deep.iter().filter(|(pattern, _)| pattern.matches(topic));
-        fitting.for_each(|(_, targets)| found.extend_from_slice(targets));
+        fitting.for_each(|(_, targets)| targets.add_to(found));
     }
 
     fn child(&self, part: PatternPart<'_>) -> Option<Number> {
@@ -193,18 +223,17 @@ impl<T: Copy + Ord> Trie<T> {
         let mut at = ROOT;
         for (depth, part) in pattern.iter().enumerate() {
             if depth == DEPTH {
-                let targets = self.nodes[at].deep.entry(pattern.clone()).or_default();
-                return add(targets, target);
+                return self.nodes[at].deep.entry(pattern.clone()).or_default().add(target);
             }
             if part == PatternPart::Rest {
-                return add(&mut self.nodes[at].rest, target);
+                return self.nodes[at].rest.add(target);
             }
             at = match self.nodes[at].child(part) {
                 Some(child) => child,
                 None => self.sprout(at, part),
             };
         }
-        add(&mut self.nodes[at].here, target);
+        self.nodes[at].here.add(target);
     }
 
     fn sprout(&mut self, at: Number, part: PatternPart<'_>) -> Number {
@@ -242,10 +271,10 @@ impl<T: Copy + Ord> Trie<T> {
         }
         let node = &mut self.nodes[at];
         match end {
-            End::Here => drop(take(&mut node.here, target)),
-            End::Rest => drop(take(&mut node.rest, target)),
+            End::Here => drop(node.here.take(target)),
+            End::Rest => drop(node.rest.take(target)),
             End::Deep => {
-                if node.deep.get_mut(pattern).is_some_and(|targets| take(targets, target)) {
+                if node.deep.get_mut(pattern).is_some_and(|targets| targets.take(target)) {
                     node.deep.remove(pattern);
                 }
             }
@@ -281,7 +310,7 @@ impl<T: Copy + Ord> Trie<T> {
             for node in here.drain(..).map(|number| &self.nodes[number]) {
                 node.find_deep(topic, found);
                 if !hidden {
-                    found.extend_from_slice(&node.rest);
+                    node.rest.add_to(found);
                     next.extend(node.one);
                 }
                 next.extend(node.literals.get(part));
@@ -294,8 +323,8 @@ impl<T: Copy + Ord> Trie<T> {
         }
         for node in here.drain(..).map(|number| &self.nodes[number]) {
             node.find_deep(topic, found);
-            found.extend_from_slice(&node.rest);
-            found.extend_from_slice(&node.here);
+            node.rest.add_to(found);
+            node.here.add_to(found);
         }
     }
 }

@@ -83,20 +83,6 @@ fn is_within(value: &Value, depth: usize, left: &mut usize) -> bool {
     }
 }
 
-/// Approximate bytes of memory that a value takes.
-pub(super) fn weight(value: &Value) -> usize {
-    let held = match value {
-        Value::Str(text) => text.len(),
-        Value::Bytes(bytes) => bytes.len(),
-        Value::List(items) => items.iter().map(weight).sum(),
-        Value::Dict(pairs) => {
-            pairs.iter().map(|(key, v)| size_of::<String>() + key.len() + weight(v)).sum()
-        }
-        _ => 0,
-    };
-    size_of::<Value>() + held
-}
-
 /// Checks that the terms of a publish are a valid combination.
 pub(super) fn check(terms: &Terms, retain: bool) -> Result<(), TermsError> {
     if terms.watch && terms.when.is_none() {
@@ -147,8 +133,8 @@ mod tests {
     fn a_value_weighs_what_it_holds() {
         let read = |text: &str| condition("when", Serializer::Json, text.as_bytes()).unwrap();
         let node = size_of::<Value>();
-        assert_eq!(weight(&read("null")), node);
-        assert_eq!(weight(&read("[1,\"abc\"]")), 3 * node + 3);
-        assert_eq!(weight(&read("{\"ab\":[]}")), 2 * node + size_of::<String>() + 2);
+        assert_eq!(read("null").held(), node);
+        assert_eq!(read("[1,\"abc\"]").held(), 3 * node + 3);
+        assert_eq!(read("{\"ab\":[]}").held(), 2 * node + size_of::<String>() + 2);
     }
 }

@@ -58,7 +58,6 @@ use self::publishes::{Publishes, Undecided};
 use self::reply::{Failure, Shown};
 use self::subscriptions::{Ended, Kind, Subscribe, Subscriptions};
 use super::details::{self, Transport, ANONYMOUS};
-use super::terms;
 use super::{
     Delivery, Dropped, EndReason, Farewell, Gate, MergingRealms, OpenRefusal, Request, Subscription,
 };
@@ -275,7 +274,7 @@ impl WampGate {
             own: options.is_own(),
             changes: options.retained == RetainedMode::Changes,
             text: pattern.weight(),
-            filter: options.filter.as_ref().map_or(0, terms::weight),
+            filter: options.filter.as_ref().map_or(0, |value| value.held()),
         };
         match self.subscriptions.subscribe(request, &pattern, kind) {
             Subscribe::Ask(id) => {
@@ -435,6 +434,7 @@ impl Gate for WampGate {
                         SubscribeError::Gone { oldest } => Some(("oldest", oldest)),
                         SubscribeError::Ahead { last } => Some(("last", last)),
                         SubscribeError::TooMany
+                        | SubscribeError::NodeFull
                         | SubscribeError::NoRoom
                         | SubscribeError::Unavailable => None,
                     };

@@ -7,13 +7,13 @@
 //!
 //! Deliberately absent: the contents of waiting publishes, which their own entry keeps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::Position;
 use vulpes_raft::mutant::{planted, Mutant};
 
-use super::{fits, At, Decision, Incoming, Key, Notice, Realms};
+use super::{fits, At, Compared, Decision, Incoming, Key, Notice, Realms};
 use crate::types::act::{Refusal, Terms};
 use crate::types::event::SessionId;
 use crate::types::limits;
@@ -117,7 +117,8 @@ impl Realms {
             return;
         }
         let value = self.value_of(realm, topic);
-        let mut fitting = line.waiters.iter().filter(|(_, waiter)| fits(&value, &waiter.when));
+        let value = Compared::new(&value);
+        let mut fitting = line.waiters.iter().filter(|(_, waiter)| value.fits(&waiter.when));
         let first = match planted(Mutant::LastComeFirstServed) {
             false => fitting.next(),
             true => fitting.next_back(),
@@ -176,10 +177,15 @@ impl Realms {
 
     /// Removes all waiting publishes of a session from the lines.
     pub(super) fn end_waits(&mut self, session: SessionId) {
+        let mut places = BTreeSet::new();
         for (realm, topic, waiting) in self.waits.get(&session).cloned().unwrap_or_default() {
             let place = (realm, topic);
             self.remove_waiter(&place, waiting);
-            self.wake(&place.0, &place.1);
+            places.insert(place);
+        }
+        // A line is searched once, however many of it have left.
+        for (realm, topic) in places {
+            self.wake(&realm, &topic);
         }
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! Deliberately absent: payloads (`payload::value` gives their values).
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use crate::payload::{self, Serializer};
@@ -14,62 +15,65 @@ use crate::types::value::Value;
 /// Fields that are searched one by one.
 const FEW_FIELDS: usize = 16;
 
-/// Whether a value fits a condition: `null` requires that there is none, an object requires each of its fields to be
-/// there and fit, anything else requires the same value.
-#[must_use]
-pub fn fits(value: &Value, condition: &Value) -> bool {
-    match condition {
-        Value::Null => *value == Value::Null,
-        Value::Dict(fields) => {
-            let Value::Dict(pairs) = value else { return false };
-            let known = Fields::new(pairs, fields.len());
-            fields.iter().all(|(name, condition)| {
-                known.get(name).is_some_and(|field| fits(field, condition))
-            })
+/// A value that conditions are compared with. The objects in it are indexed when a condition first looks into them, and once:
+/// a value may have 100,000 fields, and 10,000 publishes may wait for it to fit.
+pub struct Compared<'a> {
+    value: &'a Value,
+    fields: OnceCell<HashMap<&'a str, Compared<'a>>>,
+}
+
+impl<'a> Compared<'a> {
+    #[must_use]
+    pub fn new(value: &'a Value) -> Self {
+        Self { value, fields: OnceCell::new() }
+    }
+
+    /// Whether it fits a condition: `null` asks for nothing being there, an object for each of its fields being there and
+    /// fitting, anything else for the same value.
+    #[must_use]
+    pub fn fits(&self, condition: &Value) -> bool {
+        match condition {
+            Value::Null => *self.value == Value::Null,
+            Value::Dict(conditions) => {
+                let Value::Dict(pairs) = self.value else { return false };
+                let index = || pairs.iter().map(|(name, value)| (name.as_str(), Self::new(value)));
+                let fields = self.fields.get_or_init(|| index().collect());
+                conditions.iter().all(|(name, condition)| {
+                    fields.get(name.as_str()).is_some_and(|field| field.fits(condition))
+                })
+            }
+            _ => same(self.value, condition),
         }
-        _ => same(value, condition),
     }
 }
 
+/// Whether a value fits a single condition; see [`Compared::fits`].
+#[must_use]
+pub fn fits(value: &Value, condition: &Value) -> bool {
+    Compared::new(value).fits(condition)
+}
+
+/// Whether two values are the same: objects in any order of their fields. No part is looked at twice.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::List(a), Value::List(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
         }
-        (Value::Dict(a_fields), Value::Dict(b_fields)) => {
-            let within = |fields: &[(String, Value)], others: &[(String, Value)]| {
-                let others = Fields::new(others, fields.len());
-                let is_there = |name: &str, value| others.get(name).is_some_and(|o| same(value, o));
-                fields.iter().all(|(name, value)| is_there(name, value))
-            };
-            within(a_fields, b_fields) && within(b_fields, a_fields)
+        (Value::Dict(a), Value::Dict(b)) => {
+            a.len() == b.len()
+                && match a.len() > FEW_FIELDS {
+                    true => {
+                        let index: HashMap<&str, &Value> =
+                            a.iter().map(|(name, value)| (name.as_str(), value)).collect();
+                        b.iter()
+                            .all(|(name, b)| index.get(name.as_str()).is_some_and(|a| same(a, b)))
+                    }
+                    false => b.iter().all(|(name, b)| {
+                        a.iter().find(|(known, _)| known == name).is_some_and(|(_, a)| same(a, b))
+                    }),
+                }
         }
         _ => a == b || number(a).is_some_and(|number_a| number(b) == Some(number_a)),
-    }
-}
-
-/// The fields of an object, found by name: of two with the same name, the last one. Objects have as many fields as a client
-/// likes, so many lookups in a large one go through an index.
-enum Fields<'a> {
-    Few(&'a [(String, Value)]),
-    Many(HashMap<&'a str, &'a Value>),
-}
-
-impl<'a> Fields<'a> {
-    fn new(pairs: &'a [(String, Value)], lookups: usize) -> Self {
-        match lookups > 1 && pairs.len() > FEW_FIELDS {
-            true => Self::Many(pairs.iter().map(|(name, value)| (name.as_str(), value)).collect()),
-            false => Self::Few(pairs),
-        }
-    }
-
-    fn get(&self, name: &str) -> Option<&'a Value> {
-        match self {
-            Self::Few(pairs) => {
-                pairs.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value)
-            }
-            Self::Many(index) => index.get(name).copied(),
-        }
     }
 }
 
@@ -197,20 +201,27 @@ mod tests {
         assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
     }
 
+    /// A list of objects in each other, compared with itself: no level may double the work.
     #[test]
-    fn of_two_fields_with_one_name_the_last_counts() {
-        let with = |more: i64, last: i64| {
-            let filling = (0..more).map(|at| (format!("f{at}"), Value::Int(at)));
-            let twice =
-                [("a", 1), ("a", last)].map(|(name, value)| (name.into(), Value::Int(value)));
-            Value::Dict(filling.chain(twice).collect())
-        };
-        let condition = json(r#"{"a":2,"f0":0}"#);
-        for fields in [1, 100] {
-            assert!(fits(&with(fields, 2), &condition) && !fits(&with(fields, 3), &condition));
-            let merged = merged(with(fields, 2), json(r#"{"a":3}"#));
-            assert_eq!(merged.get("a"), Some(&Value::Int(3)));
+    fn the_work_does_not_double_with_each_level() {
+        let deep = (0..limits::CONDITION_DEPTH)
+            .fold(Value::Int(1), |inner, _| Value::Dict(vec![("a".into(), inner)]));
+        let started = tokio::time::Instant::now();
+        assert!(fits(&Value::List(vec![deep.clone()]), &Value::List(vec![deep])));
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_value_is_indexed_once_for_all_that_wait_for_it() {
+        const FIELDS: i64 = 100_000;
+        let fields = (0..FIELDS).map(|at| (at.to_string(), Value::Int(at))).collect();
+        let value = Value::Dict(vec![("x".into(), Value::Dict(fields))]);
+        let compared = Compared::new(&value);
+        let started = tokio::time::Instant::now();
+        for _ in 0..limits::TOPIC_WAITERS {
+            assert!(!compared.fits(&json(r#"{"x":{"0":0,"1":2}}"#)));
         }
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
     }
 
     #[test]

@@ -26,6 +26,7 @@ use super::budget::Budget;
 use super::calls::Calls;
 use super::desk::Desk;
 use super::drops::Drops;
+use super::reader::room_for_subscriptions;
 
 pub(super) struct Clients {
     pub(super) host: Host,
@@ -45,6 +46,8 @@ pub(super) struct Clients {
     pub(super) output: Budget,
     /// What sessions hold of the log until their sockets take it.
     pub(super) segments: Budget,
+    /// The room for all subscriptions.
+    pub(super) subscriptions: Arc<Semaphore>,
     /// One permit a connection.
     pub(super) connections: Arc<Semaphore>,
     /// How many there are in all.
@@ -86,6 +89,7 @@ impl Clients {
             input: Budget::new(limits::INPUT_BYTES),
             output: Budget::new(limits::OUTPUT_BYTES),
             segments: Budget::new(limits::SEGMENTS_HELD),
+            subscriptions: room_for_subscriptions(),
             connections: Arc::new(Semaphore::new(most)),
             states: Arc::new(Semaphore::new(limits::SESSION_STATES_BYTES / 1024)),
             most,

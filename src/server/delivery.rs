@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: where it comes from (`reader`).
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use vulpes_raft::ids::{EventId, Position, Slot};
 use crate::gate::{Delivery, Gate, Sending};
 use crate::log::Placed;
 use crate::payload;
-use crate::realm::{fits, Retained};
+use crate::realm::{Compared, Retained};
 use crate::segment::{Place, StoredEvent};
 use crate::types::event::{Payload, SessionId};
 use crate::types::limits;
@@ -25,23 +26,16 @@ use super::outgo::Outgo;
 use super::reader::{Reader, RetainedValues, Wanted};
 use super::session::LOOK_TOIL;
 
-/// Bytes of a value that are searched in the time that it takes to write one.
-const SEARCHED_AT_ONCE: usize = 16;
-
 pub(super) enum Current {
     Segment { wanted: Wanted, place: Place, chosen: Chosen },
     Retained { id: SubscriptionId, values: VecDeque<(Topic, Arc<Retained>)> },
 }
 
-/// The subscriptions that are to have the event at a place.
+/// The subscriptions that are to have the event at a place, where they are known, and how many of them have it.
 #[derive(Default)]
 pub(super) struct Chosen {
-    /// There is such an event.
-    begun: bool,
-    /// How many subscriptions were looked at, of those whose pattern it fits.
-    tried: usize,
+    known: bool,
     ids: Vec<SubscriptionId>,
-    /// How many of them have it.
     done: usize,
 }
 
@@ -179,12 +173,9 @@ fn deliver_segment<G: Gate>(
             continue;
         }
         let Some(sending) = reader.sending(at_cursor, position) else { continue };
-        if !std::mem::replace(&mut chosen.begun, true) {
-            (chosen.tried, chosen.done) = (0, 0);
-            chosen.ids.clear();
-        }
-        if !choose(reader, subscriptions, (&event, position), chosen, room.toil) {
-            break;
+        if !std::mem::replace(&mut chosen.known, true) {
+            *room.toil += choose(reader, subscriptions, (&event, position), &mut chosen.ids);
+            chosen.done = 0;
         }
         let (_, topic) = &segment.topics()[event.topic as usize];
         let id = EventId::new(resolution.stamp, resolution.slot, event.offset);
@@ -200,7 +191,7 @@ fn deliver_segment<G: Gate>(
         if !hand_over(gate, reader, at_cursor, delivery, chosen, room) {
             break;
         }
-        chosen.begun = false;
+        chosen.known = false;
     }
     if at_cursor {
         let next = Position(resolution.base.0 + u64::from(place.offset()));
@@ -241,40 +232,30 @@ fn hand_over<G: Gate>(
     true
 }
 
-/// Looks for the subscriptions that are to have an event among those whose pattern it fits, a turn's worth; true when all
-/// were looked at.
+/// The subscriptions that should have an event, of those whose pattern it fits. Tells what their filters cost, in bytes: to
+/// read the value, as much as to write it; all filters of a session together have a size (`limits::SESSION_FILTERS`).
 fn choose(
     reader: &Reader,
     subscriptions: &[SubscriptionId],
     (event, position): (&StoredEvent, Position),
-    chosen: &mut Chosen,
-    toil: &mut usize,
-) -> bool {
-    let mut value = None;
-    let mut searched = 0;
-    // To read the value costs as much as to write it. It is read anew in each turn, which has to be worth it.
-    let most = event.payload.len().max(limits::SESSION_READ);
-    while let Some(id) = subscriptions.get(chosen.tried) {
-        if searched >= most {
-            *toil += searched + event.payload.len();
-            return false;
-        }
-        chosen.tried += 1;
-        let Some(wish) = reader.wish(*id) else { continue };
-        if position < wish.from || wish.changes_only && !event.retain {
-            continue;
-        }
+    chosen: &mut Vec<SubscriptionId>,
+) -> usize {
+    chosen.clear();
+    let wishes = subscriptions.iter().filter_map(|id| Some((*id, reader.wish(*id)?)));
+    let wanted =
+        wishes.filter(|(_, wish)| position >= wish.from && (event.retain || !wish.changes_only));
+    let value = OnceCell::new();
+    let compared = OnceCell::new();
+    for (id, wish) in wanted {
         let fitting = wish.filter.as_ref().is_none_or(|filter| {
-            // Each may look at all of the value.
-            searched += event.payload.len() / SEARCHED_AT_ONCE;
-            fits(value.get_or_insert_with(|| payload::value(&event.payload)), filter)
+            let value = value.get_or_init(|| payload::value(&event.payload));
+            compared.get_or_init(|| Compared::new(value)).fits(filter)
         });
         if fitting {
-            chosen.ids.push(*id);
+            chosen.push(id);
         }
     }
-    *toil += searched + value.map_or(0, |_| event.payload.len());
-    true
+    value.get().map_or(0, |_| event.payload.len())
 }
 
 fn deliver_retained<G: Gate>(gate: &mut G, id: SubscriptionId, topic: &Topic, retained: &Retained) {

@@ -24,7 +24,7 @@ use vulpes_raft::host::BoxStream;
 use vulpes_raft::wire;
 
 use super::budget::{Account, Budget};
-use super::pace::{self, Pace};
+use super::pace::{self, Pace, Seen};
 use crate::types::limits;
 use framing::Follower;
 pub(super) use framing::Framing;
@@ -105,7 +105,7 @@ impl Intake {
         })))
     }
 
-    /// A intake for a codec that takes every message before it reads on: nothing has to be settled.
+    /// An intake for a codec that takes every message before it reads on: nothing has to be settled.
     pub(super) fn settled_by_reading(framing: Framing, terms: Terms, budget: &Budget) -> Self {
         let intake = Self::new(framing, terms, budget);
         intake.state().by_itself = true;
@@ -138,6 +138,7 @@ impl Intake {
     /// What it takes from now on, it takes from this budget.
     pub(super) fn belongs_to(&self, budget: &Budget) {
         let mut state = self.state();
+        // A message that was granted its room keeps it until it has come.
         state.before = Some(state.account.split());
         // If it waits in line, it does so anew.
         state.account = budget.account();
@@ -160,17 +161,33 @@ impl Intake {
         self.state().waiting
     }
 
-    /// What comes from now on is thrown away as it comes.
-    pub(super) fn let_go(&self) {
+    /// What comes from now on is thrown away as it comes. What has come is still held.
+    pub(super) fn stop(&self) {
         let mut state = self.state();
         state.off = true;
-        state.settle();
+        (state.granted, state.waiting, state.pace) = (false, false, None);
+        state.account.leave();
+    }
+
+    /// What has come of an unfinished message is held no longer. Nothing more of it may come.
+    pub(super) fn forget_unfinished(&self) {
+        let mut state = self.state();
+        let come = usize::try_from(state.follower.forget()).unwrap_or(usize::MAX);
+        state.unsettled = state.unsettled.saturating_sub(come);
+        state.granted = false;
+        if state.unsettled == 0 {
+            state.settle();
+        } else {
+            state.keep_what_is_read();
+        }
     }
 }
 
 impl State {
     fn settle(&mut self) {
-        self.before = None;
+        if !self.granted {
+            self.before = None;
+        }
         self.unsettled = usize::try_from(self.follower.come()).unwrap_or(usize::MAX);
         self.keep_what_is_read();
         if let Some(waiting) = self.settled.take() {
@@ -223,8 +240,8 @@ impl State {
                 ready!(self.account.poll_take(size, context));
                 self.waiting = false;
                 self.granted = true;
-                let pace = Pace::new(self.terms.pace, Instant::now(), self.follower.come());
-                let timer = Box::pin(tokio::time::sleep_until(pace.until()));
+                let pace = Pace::new(self.terms.pace, Instant::now(), self.seen(true));
+                let timer = Box::pin(tokio::time::sleep_until(pace.look_until()));
                 self.pace = Some((pace, timer));
             }
             self.fail_if_too_slow(context)?;
@@ -256,15 +273,30 @@ impl State {
     }
 
     fn poll_too_slow(&mut self, context: &mut Context<'_>, read: bool) -> Poll<()> {
+        if self.pace.is_none() {
+            return Poll::Pending;
+        }
+        let seen = self.seen(read);
         let Some((pace, timer)) = &mut self.pace else { return Poll::Pending };
         while timer.as_mut().poll(context).is_ready() {
-            let judged = read && self.account.budget().is_short();
-            if pace.is_too_slow(Instant::now(), self.follower.come(), judged) {
+            if pace.is_too_slow(Instant::now(), seen) {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(pace.until());
+            timer.as_mut().reset(pace.look_until());
         }
         Poll::Pending
+    }
+
+    /// What the message being read shows, while the node reads the connection, or not.
+    fn seen(&self, read: bool) -> Seen {
+        let lender = self.before.as_ref().unwrap_or(&self.account);
+        Seen {
+            moved: self.follower.come(),
+            held: self
+                .size()
+                .saturating_sub(usize::try_from(self.follower.come()).unwrap_or(usize::MAX)),
+            judged: read && lender.budget().is_short(),
+        }
     }
 
     /// Where no session looks after it, the read fails.

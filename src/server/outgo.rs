@@ -13,7 +13,7 @@ use std::task::{ready, Context, Poll};
 use tokio::time::Instant;
 
 use super::budget::{Account, Budget};
-use super::pace::Pace;
+use super::pace::{Pace, Seen};
 use crate::types::limits;
 
 /// Bytes that may wait at no cost: what leaves room for one more event, and one event as large.
@@ -74,20 +74,35 @@ impl Outgo {
         self.account.held() > 0
     }
 
-    /// Whether the socket takes too slowly what others wait for. It has taken so many bytes up to now.
+    /// Whether the socket, which has taken so many bytes up to now, takes too slowly what others wait for. What waits for it
+    /// has just been counted.
     pub(super) fn is_too_slow(&mut self, now: Instant, taken: u64) -> bool {
         if !self.holds_some() {
             self.pace = None;
             return false;
         }
-        let short = self.account.budget().is_short();
-        let pace = self.pace.get_or_insert_with(|| Pace::new(limits::OUTPUT_PACE, now, taken));
-        pace.is_too_slow(now, taken, short)
+        // What was granted and is not written yet is not the client's to take.
+        let judged = self.account.budget().is_short() && !self.granted;
+        let seen = Seen { moved: taken, held: self.account.held(), judged };
+        let pace = self.pace.get_or_insert_with(|| Pace::new(limits::OUTPUT_PACE, now, seen));
+        pace.is_too_slow(now, seen)
+    }
+
+    /// Nobody looks at how fast its socket takes something.
+    pub(super) fn rest(&mut self) {
+        self.pace = None;
     }
 
     /// When to look at that at the latest.
     pub(super) fn look_until(&self) -> Option<Instant> {
-        self.pace.as_ref().map(Pace::until)
+        self.pace.as_ref().map(Pace::look_until)
+    }
+
+    /// It holds nothing any more, and waits for nothing.
+    pub(super) fn let_go(&mut self) {
+        self.account.leave();
+        self.account.keep(0);
+        (self.wanted, self.granted, self.pace) = (None, false, None);
     }
 
     /// Whether there is room for the event that waited for it.
@@ -199,20 +214,28 @@ mod tests {
         let budget = Budget::new(LARGE);
         let [mut slow, mut other] = [(); 2].map(|()| Outgo::new(&budget));
         let (window, rate) = limits::OUTPUT_PACE;
-        let started = Instant::now();
-        let after = |windows: u32| started + window * windows;
+        let began = Instant::now();
+        let mut looks = 0;
+        let mut a_window = |outgo: &mut Outgo, taken: u64| {
+            (0..4).any(|_| {
+                looks += 1;
+                outgo.is_too_slow(began + window / 4 * looks, taken)
+            })
+        };
         slow.count(LARGE + FREE);
-        assert!(!slow.is_too_slow(after(0), 0) && !slow.is_too_slow(after(1), 0), "nobody waits");
-        assert_eq!(slow.look_until(), Some(after(2)));
+        assert!(!slow.is_too_slow(began, 0) && !a_window(&mut slow, 0), "nobody waits");
         assert_eq!(other.takes(0, LARGE), 0);
         assert!(!poll(&mut other));
         let enough = rate as u64 * window.as_secs();
-        assert!(!slow.is_too_slow(after(2), enough), "it has taken enough");
-        assert!(slow.is_too_slow(after(3), 2 * enough - 1));
+        assert!(!a_window(&mut slow, enough) && !a_window(&mut slow, 2 * enough));
+        assert!(a_window(&mut slow, 3 * enough - 1));
         // Who holds nothing may take its time.
-        assert!(!other.is_too_slow(after(4), 0) && !other.is_too_slow(after(9), 0));
+        assert!(!a_window(&mut other, 0) && !a_window(&mut other, 0));
         slow.count(FREE);
-        assert!(!slow.is_too_slow(after(9), 0));
+        assert!(!a_window(&mut slow, 0));
         assert_eq!(slow.look_until(), None);
+        // And what is gone waits for nothing.
+        other.let_go();
+        assert!(!budget.is_short() && budget.held() == 0);
     }
 }

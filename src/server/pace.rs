@@ -1,9 +1,11 @@
 //! Whether a connection moves what it holds of a budget fast enough, while others wait for it.
 //!
-//! Time is cut into windows. In each window a connection moves a named number of bytes, or comes to its end.
+//! Time is cut into windows. In each window a connection has to move a named number of bytes, or all that it held at the
+//! window's beginning.
 //!
-//! Invariant: a connection that stands still is found within two windows from the moment somebody waits, however much it
-//! moved before that.
+//! Invariant: a connection that stands still is found within two windows from the moment that others begin to wait. Only
+//! windows count in which somebody waited all the time, the other side alone kept the bytes from moving, and the node itself
+//! was running.
 //!
 //! Deliberately absent: the bytes, the budget, and the timer.
 
@@ -11,39 +13,58 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// How often a connection is looked at within a window. A window in which that was missed twice does not count: the node was
+/// busy, or stopped.
+const LOOKS: u32 = 4;
+
 /// How long a window is, and how many bytes a second have to move in it.
 pub(super) type Terms = (Duration, usize);
+
+/// What a connection shows when it is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Bytes that have moved so far.
+    pub(super) moved: u64,
+    /// Bytes that are still to be moved.
+    pub(super) held: usize,
+    /// Somebody waits for them, and nobody but the other side keeps them from moving.
+    pub(super) judged: bool,
+}
 
 #[derive(Debug)]
 pub(super) struct Pace {
     terms: Terms,
     /// The end of the window.
     until: Instant,
-    /// Bytes that had moved at its beginning.
-    before: u64,
+    looked: Instant,
+    /// What was seen at the window's beginning; judged, if that was so in all of it.
+    begin: Seen,
 }
 
 impl Pace {
-    /// Begins a window, with so many bytes moved so far.
-    pub(super) fn new(terms: Terms, now: Instant, moved: u64) -> Self {
-        Self { terms, until: now + terms.0, before: moved }
+    /// Begins a window.
+    pub(super) fn new(terms: Terms, now: Instant, seen: Seen) -> Self {
+        Self { terms, until: now + terms.0, looked: now, begin: seen }
     }
 
     /// When to look at the latest.
-    pub(super) fn until(&self) -> Instant {
-        self.until
+    pub(super) fn look_until(&self) -> Instant {
+        self.until.min(self.looked + self.terms.0 / LOOKS)
     }
 
-    /// Whether a window has ended in which too few bytes moved; the next one begins. `judged` tells whether somebody waited,
-    /// and nobody but the other side kept the bytes from moving.
-    pub(super) fn is_too_slow(&mut self, now: Instant, moved: u64, judged: bool) -> bool {
+    /// Whether a window has ended in which too few bytes moved; the next one begins.
+    pub(super) fn is_too_slow(&mut self, now: Instant, seen: Seen) -> bool {
+        let (window, rate) = self.terms;
+        let ran = now - self.looked <= window / LOOKS * 2;
+        self.looked = now;
+        self.begin.judged &= seen.judged && ran;
         if now < self.until {
             return false;
         }
-        let (window, rate) = self.terms;
-        let least = rate as u64 * window.as_secs();
-        let slow = moved.saturating_sub(self.before) < least;
-        *self = Self::new(self.terms, now, moved);
+        let least = (rate as u64 * window.as_secs()).min(self.begin.held as u64);
+        let slow = seen.moved.saturating_sub(self.begin.moved) < least;
+        let judged = self.begin.judged;
+        *self = Self::new(self.terms, now, seen);
         slow && judged
     }
 }
@@ -54,33 +75,64 @@ mod tests {
 
     const TERMS: Terms = (Duration::from_secs(2), 50);
 
-    /// Moves so many bytes each second; tells when that is too slow.
-    fn watch(bytes: impl Fn(u64) -> u64, judged: impl Fn(u64) -> bool) -> Option<u64> {
+    /// Moves so many bytes in each quarter of a second, and tells at which of them that is too slow. Looks at some of them.
+    fn watch(
+        looks: impl Fn(u64) -> bool,
+        bytes: impl Fn(u64) -> u64,
+        judged: impl Fn(u64) -> bool,
+    ) -> Option<u64> {
         let start = Instant::now();
-        let mut pace = Pace::new(TERMS, start, 0);
-        let mut moved = 0;
-        (1..100).find(|&second| {
-            moved += bytes(second);
-            pace.is_too_slow(start + Duration::from_secs(second), moved, judged(second))
+        let seen = |at: u64| {
+            let moved: u64 = (0..=at).map(&bytes).sum();
+            Seen { moved, held: 1000, judged: judged(at) }
+        };
+        let mut pace = Pace::new(TERMS, start, seen(0));
+        (1..400).filter(|at| looks(*at)).find(|&at| {
+            let now = start + Duration::from_millis(250 * at);
+            assert!(pace.look_until() <= pace.until);
+            pace.is_too_slow(now, seen(at))
         })
     }
 
+    const ALWAYS: fn(u64) -> bool = |_| true;
+
     #[test]
     fn a_connection_that_stands_still_is_found_in_two_windows() {
-        assert_eq!(watch(|_| 0, |_| true), Some(2));
-        assert_eq!(watch(|second| if second < 4 { 1 << 20 } else { 0 }, |_| true), Some(6));
-        assert_eq!(watch(|_| 0, |second| second > 20), Some(22));
+        assert_eq!(watch(ALWAYS, |_| 0, ALWAYS), Some(8));
+        assert_eq!(watch(ALWAYS, |at| if at < 17 { 1 << 20 } else { 0 }, ALWAYS), Some(24));
+        assert_eq!(watch(ALWAYS, |_| 0, |at| at > 80), Some(96));
+        assert_eq!(watch(ALWAYS, |_| 0, |at| at > 79), Some(88));
     }
 
     #[test]
     fn the_rate_is_enough_and_less_is_not() {
-        assert_eq!(watch(|_| 50, |_| true), None);
-        assert_eq!(watch(|second| 100 * (second % 2), |_| true), None);
-        assert_eq!(watch(|_| 49, |_| true), Some(2));
+        assert_eq!(watch(ALWAYS, |at| if at % 4 == 0 { 50 } else { 0 }, ALWAYS), None);
+        assert_eq!(watch(ALWAYS, |at| if at % 8 == 0 { 100 } else { 0 }, ALWAYS), None);
+        assert_eq!(watch(ALWAYS, |at| if at % 4 == 0 { 49 } else { 0 }, ALWAYS), Some(8));
     }
 
     #[test]
-    fn nobody_is_too_slow_while_nobody_waits() {
-        assert_eq!(watch(|_| 0, |_| false), None);
+    fn windows_in_which_nobody_waits_for_a_moment_do_not_count() {
+        assert_eq!(watch(ALWAYS, |_| 0, |at| at % 8 != 3), None);
+        assert_eq!(watch(ALWAYS, |_| 0, |_| false), None);
+    }
+
+    #[test]
+    fn windows_in_which_the_node_stood_still_do_not_count() {
+        assert_eq!(watch(|at| at % 8 < 4, |_| 0, ALWAYS), None);
+        assert_eq!(watch(|at| at % 2 == 0, |_| 0, ALWAYS), Some(8));
+    }
+
+    #[test]
+    fn what_was_there_at_the_beginning_is_enough() {
+        let start = Instant::now();
+        let seen = |moved, held| Seen { moved, held, judged: true };
+        let mut pace = Pace::new(TERMS, start, seen(0, 30));
+        let mut look =
+            |at: u64, seen| pace.is_too_slow(start + Duration::from_millis(500 * at), seen);
+        assert!((1..4).all(|at| !look(at, seen(0, 30))));
+        assert!(!look(4, seen(30, 90)), "all of it has moved");
+        assert!((5..8).all(|at| !look(at, seen(30, 90))));
+        assert!(look(8, seen(119, 20)), "a byte of it is still there");
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Publishing {
     session: SessionId,
     incarnation: Option<Incarnation>,
     batch: Vec<Event>,
+    /// Bytes of the retained values that the batch's events are compared or merged with.
+    compared: usize,
     /// Sequence number of the next event.
     next: u64,
     /// Events before this one have been answered.
@@ -70,6 +72,7 @@ impl Publishing {
             session,
             incarnation: None,
             batch: Vec::new(),
+            compared: 0,
             next: 0,
             answered: 0,
             unanswered: VecDeque::new(),
@@ -84,10 +87,15 @@ impl Publishing {
         }
     }
 
-    /// Takes a client's event.
-    pub(super) fn push(&mut self, event: Event) {
+    /// Takes a client's event. `retained` tells how many bytes its topic's retained value has.
+    pub(super) fn push(&mut self, event: Event, retained: impl FnOnce(&Event) -> usize) {
         let act = Some(&event.act).filter(|act| !act.is_empty());
-        let act = act.and_then(|act| Act::decode(act)).filter(Act::is_decided);
+        let act = act.and_then(|act| Act::decode(act));
+        if matches!(&act, Some(Act::Publish(terms)) if terms.merge || terms.when.is_some()) {
+            // A few bytes may make all nodes read a large value, which counts as if it had been sent.
+            self.compared += retained(&event);
+        }
+        let act = act.filter(Act::is_decided);
         if let Some(act) = act {
             let sequence = self.next + self.batch.len() as u64;
             let conditional = match act {
@@ -122,7 +130,8 @@ impl Publishing {
             }
             let first = self.next;
             self.next += events.len() as u64;
-            let bytes = events.iter().map(Event::held).sum();
+            let sent: usize = events.iter().map(Event::held).sum();
+            let bytes = sent + std::mem::take(&mut self.compared);
             self.unanswered.push_back((self.next, bytes));
             self.unanswered_bytes += bytes;
             self.batch_of(first, events, Some(self.answer_to.clone()))
@@ -162,6 +171,11 @@ impl Publishing {
     /// Whether the entry has taken all that was handed to it.
     pub(super) fn is_idle(&self) -> bool {
         self.submitting.is_none() && self.batch.is_empty()
+    }
+
+    /// Whether the batch may grow: not where it makes all nodes read as much as may be unanswered.
+    pub(super) fn may_grow(&self) -> bool {
+        self.compared < limits::SESSION_UNANSWERED_BYTES
     }
 
     /// Whether more may be taken from the client.

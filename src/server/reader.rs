@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::FutureExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, OwnedSemaphorePermit, Semaphore};
 use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 
@@ -31,6 +31,7 @@ use crate::log::{Log, Placed, ReadError, Start, Tail};
 use crate::realm::SharedRealms;
 use crate::replica::Command;
 use crate::types::event::SessionId;
+use crate::types::limits;
 use crate::types::subscription::{After, SubscribeError, SubscriptionId};
 use crate::types::topic::{Pattern, Realm};
 use crate::types::value::Value;
@@ -85,6 +86,9 @@ pub(super) struct Wish {
     pub(super) filter: Option<Value>,
     /// Only events from here on.
     pub(super) from: Position,
+    /// What the subscription holds of the room for all of them at this node. A persistent session's is counted as far as there
+    /// is room: all of those have a size of their own (`realm`).
+    pub(super) _room: Option<OwnedSemaphorePermit>,
 }
 
 /// A session's subscriptions and where each of them is in the log.
@@ -111,6 +115,16 @@ pub(super) struct Reader {
     replay_next: bool,
     /// A segment is being read again.
     again: bool,
+    /// The room for subscriptions at this node.
+    rooms: Arc<Semaphore>,
+}
+
+/// Bytes of the room for subscriptions that one permit stands for.
+const ROOM_UNIT: usize = 64;
+
+/// The room for all subscriptions at a node.
+pub(super) fn room_for_subscriptions() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(limits::SUBSCRIPTIONS_BYTES / ROOM_UNIT))
 }
 
 enum Asked {
@@ -161,6 +175,7 @@ impl Reader {
         realm: Realm,
         (log, realms): (Log, SharedRealms),
         commands: mpsc::Sender<Command>,
+        rooms: Arc<Semaphore>,
     ) -> Self {
         Self {
             session,
@@ -179,6 +194,7 @@ impl Reader {
             cursor: None,
             replay_next: false,
             again: false,
+            rooms,
         }
     }
 
@@ -379,6 +395,13 @@ impl Reader {
         Some(Reading::Ended(id))
     }
 
+    /// Room for a subscription, if there is some.
+    fn try_room(&self, pattern: &Pattern, filter: Option<&Value>) -> Option<OwnedSemaphorePermit> {
+        let bytes = pattern.held() + filter.map_or(0, Value::held) + limits::SUBSCRIPTION_OVERHEAD;
+        let permits = u32::try_from(bytes / ROOM_UNIT).ok()?;
+        self.rooms.clone().try_acquire_many_owned(permits).ok()
+    }
+
     fn begin(&mut self, asked: Asked) -> Option<Reading> {
         match asked {
             Asked::Keep { subscribe, unsubscribe, noted } => {
@@ -419,9 +442,14 @@ impl Reader {
                 if is_last && planted(Mutant::LoseLastSubscription) {
                     return Some(Reading::Subscribed(id, Ok(())));
                 }
+                let room = self.try_room(&subscription.pattern, subscription.filter.as_ref());
+                if room.is_none() {
+                    return Some(Reading::Subscribed(id, Err(SubscribeError::NodeFull)));
+                }
                 let changes_only = subscription.retained == RetainedMode::Changes;
                 let filter = subscription.filter.clone();
-                self.active.insert(id, Wish { changes_only, filter, from: Position(0) });
+                self.active
+                    .insert(id, Wish { changes_only, filter, from: Position(0), _room: room });
                 if subscription.retained != RetainedMode::None {
                     return self.begin_retained(subscription);
                 }

@@ -12,6 +12,7 @@
 mod client;
 mod gone;
 mod kept;
+mod leaving;
 mod liveness;
 mod room;
 #[cfg(test)]
@@ -36,7 +37,6 @@ use crate::call::Asked;
 use crate::entry::EntryClosed;
 use crate::gate::{EndReason, Gate, OpenRefusal, Request};
 use crate::realm::{Decision, EndCause};
-use crate::replica::Command;
 use crate::types::answer::Answer;
 use crate::types::event::Event;
 use crate::types::limits;
@@ -49,7 +49,6 @@ use super::clients::Clients;
 use super::delivery::{self, Current};
 use super::desk::Word;
 use super::events;
-use super::linger::linger;
 use super::outgo::Outgo;
 use super::publishing::{stored, Decided, Publishing};
 use super::reader::{Reader, Reading};
@@ -157,27 +156,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             // It was logged. The session still has to leave, or the others would know of it for as long as the node lives.
             Err(_) => TransportError::Panicked,
         };
-        if !self.closed {
-            self.transport.close(End::Failed(&end));
-            // Now, as far as the socket takes it: to take leave may need a quorum.
-            let _ = poll_fn(|context| Poll::Ready(self.transport.poll_flush(context))).await;
-        }
-        self.give_room_back(&end);
-        self.leave().await;
-        linger(&mut self.transport).await;
-        end
-    }
-
-    /// What it holds of the node's budgets is for others from now on, however long it takes to leave.
-    fn give_room_back(&mut self, end: &TransportError) {
-        self.transport.intake().let_go();
-        self.current = None;
-        self.segments.keep(0);
-        if !matches!(end, TransportError::Closed | TransportError::Malformed(_)) {
-            // Nobody reads what is left. Where the client has closed, it may have closed its own side alone.
-            self.transport.abandon();
-            self.outgo.count(0);
-        }
+        self.leave(end).await
     }
 
     async fn serve(&mut self) -> TransportError {
@@ -205,30 +184,6 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
     }
 
-    /// Says goodbye to the dispatcher and, in the log, to everybody.
-    async fn leave(&mut self) {
-        let session = self.gate.session();
-        // Who waits for it is told at once, and not when the log shows its end.
-        self.calls = None;
-        self.clients.desk.forget(session);
-        self.note_rest();
-        if let Standing::Announced { realm, known_as, drop_will, .. } = &self.standing {
-            let (realm, known_as) = (realm.clone(), known_as.clone());
-            // Who was never told that it is connected leaves no will.
-            let drop_will = *drop_will || self.reader.is_none();
-            self.publishing.push_own(match self.detach(drop_will) {
-                Some(detach) => events::detach(realm, session, &known_as, detach),
-                None => events::leave(realm, session, &known_as, drop_will),
-            });
-        }
-        if self.reader.take().is_some() {
-            // A closed channel means that the dispatcher is gone with all its sessions.
-            let _ = self.clients.commands.send(Command::Remove(session)).await;
-        }
-        self.publishing.finish(&self.clients.entry).await;
-        drop(self.state_room.take());
-    }
-
     fn now(&self) -> Moment {
         self.clients.now()
     }
@@ -236,9 +191,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
     /// Lets the gate's wishes and words out, and events in while there is room.
     fn turn(&mut self) {
         loop {
-            while let Some(request) = self.gate.poll_request() {
-                self.request(request);
-            }
+            self.take_requests();
             if !self.deliver_some() {
                 break;
             }
@@ -255,11 +208,17 @@ impl<G: Gate, T: Transport> Session<G, T> {
             self.transport.close(End::Ours(self.gate.farewell()));
         }
         self.publishing.submit(&self.clients.entry);
-        if self.reader.is_some() && self.publishing.is_idle() {
+        if self.reader.is_some() && self.publishing.is_idle() && self.inputs.is_empty() {
             self.transport.intake().settle();
         }
         self.hold_segments();
         self.count_output();
+    }
+
+    fn take_requests(&mut self) {
+        while let Some(request) = self.gate.poll_request() {
+            self.request(request);
+        }
     }
 
     fn request(&mut self, request: Request) {
@@ -277,7 +236,12 @@ impl<G: Gate, T: Transport> Session<G, T> {
             }
             Request::Resume(readings) => self.read_on(readings),
             Request::Keep { act, subscribe, unsubscribe } => self.keep(act, subscribe, unsubscribe),
-            Request::Publish(event) => self.publishing.push(event),
+            Request::Publish(event) => {
+                let states = &self.clients.realm_states;
+                self.publishing.push(event, |event| {
+                    states.with(|realms| realms.retained_bytes(&event.realm, &event.topic))
+                });
+            }
             Request::Subscribe(subscription) => {
                 if let Some(reader) = &mut self.reader {
                     reader.subscribe(subscription);
@@ -354,7 +318,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let session = self.gate.session();
         let log = (clients.log.clone(), clients.realm_states.clone());
         let commands = clients.commands.clone();
-        self.reader = Some(Reader::new(session, realm.clone(), log, commands));
+        self.reader =
+            Some(Reader::new(session, realm.clone(), log, commands, clients.subscriptions.clone()));
         self.transport.intake().belongs_to(&clients.input);
         self.gate.opened(Ok(()));
     }
@@ -389,10 +354,14 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Wake::Failed(error) => return Some(error),
             Wake::Inputs => {
                 let now = self.now();
-                for input in std::mem::take(&mut self.inputs) {
+                let mut inputs = std::mem::take(&mut self.inputs).into_iter();
+                while self.publishing.may_grow() {
+                    let Some(input) = inputs.next() else { break };
                     self.toil += MESSAGE_TOIL + input.len();
                     self.gate.receive(input, now);
+                    self.take_requests();
                 }
+                self.inputs.extend(inputs);
                 self.may_have_moved();
             }
             Wake::Answer(answer) => {

@@ -94,6 +94,9 @@ pub(super) trait Transport: Send {
     /// Drops what is queued, and what will be: nobody reads it any more.
     fn abandon(&mut self);
 
+    /// Reads nothing more. Where it can, it lets go of what has come of an unfinished message.
+    fn stop_reading(&mut self);
+
     /// Queues what the transport itself says at the end, if anything.
     fn close(&mut self, end: End<'_>);
 
@@ -220,12 +223,18 @@ impl Transport for MqttTransport {
         self.pending = 0;
     }
 
+    fn stop_reading(&mut self) {
+        self.intake.stop();
+        self.input = BytesMut::new();
+        self.intake.forget_unfinished();
+    }
+
     /// The gate has said all there is: MQTT has words for every fault.
     fn close(&mut self, _end: End<'_>) {}
 
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // What is dropped as it comes takes no room.
-        self.intake.let_go();
+        self.stop_reading();
         if ready!(self.poll_flush(context)).is_err() {
             return Poll::Ready(());
         }
@@ -376,6 +385,11 @@ impl Transport for WampTransport {
         self.pending = 0;
     }
 
+    /// The socket keeps what has come.
+    fn stop_reading(&mut self) {
+        self.intake.stop();
+    }
+
     fn close(&mut self, end: End<'_>) {
         let (code, reason) = match end {
             End::Ours(Farewell::Said) => (CloseCode::Normal, ""),
@@ -397,7 +411,7 @@ impl Transport for WampTransport {
 
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // What is dropped as it comes takes no room.
-        self.intake.let_go();
+        self.stop_reading();
         if ready!(self.poll_flush(context)).is_err() {
             return Poll::Ready(());
         }

@@ -140,6 +140,12 @@ pub const SESSION_PATTERNS: usize = 1 << 20;
 /// How long an MQTT client without a keep-alive may read nothing of its pending output.
 pub const SESSION_STALLED: Duration = Duration::from_secs(60);
 
+/// Bytes that the subscriptions of all sessions at a node take, about. Further ones are refused.
+pub const SUBSCRIPTIONS_BYTES: usize = 1 << 30;
+
+/// Bytes that a subscription takes beside its pattern and filter, about.
+pub const SUBSCRIPTION_OVERHEAD: usize = 512;
+
 /// Subscriptions of one session.
 pub const SESSION_SUBSCRIPTIONS: usize = 10_000;
 

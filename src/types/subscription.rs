@@ -34,6 +34,8 @@ pub enum SubscribeError {
         crate::types::topic::INDEXED_PARTS
     )]
     TooMany,
+    #[error("this node has no room for more subscriptions; connect to another one")]
+    NodeFull,
     #[error("as many filters as there is room for are kept already")]
     NoRoom,
     /// The log can't be read right now: no storage answers.

@@ -22,11 +22,26 @@ pub enum Value {
     Str(String),
     Bytes(Vec<u8>),
     List(Vec<Value>),
-    /// In the order they came; the last of equal keys counts.
+    /// In the order they came, each key once.
     Dict(Vec<(String, Value)>),
 }
 
 impl Value {
+    /// Bytes that it takes in memory, about.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let held = match self {
+            Self::Str(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::List(items) => items.iter().map(Self::held).sum(),
+            Self::Dict(pairs) => {
+                pairs.iter().map(|(key, v)| size_of::<String>() + key.len() + v.held()).sum()
+            }
+            _ => 0,
+        };
+        size_of::<Self>() + held
+    }
+
     /// An integer in the form that it has here.
     #[must_use]
     pub fn integer(number: u64) -> Self {

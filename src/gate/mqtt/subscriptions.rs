@@ -16,7 +16,6 @@ use super::filter::{self, Options};
 use super::outbox::Outbox;
 use super::packet::codec::{write_suback, Filter, Subscribe, Unsubscribe};
 use super::packet::{Reason, Version, Violation};
-use crate::gate::terms;
 use crate::gate::{most_subscriptions, Request, RetainedMode, Subscription};
 use crate::types::event::Qos;
 use crate::types::limits;
@@ -211,7 +210,7 @@ impl Subscriptions {
                 return self.stay(id, granted, pattern, retained, waiter, out);
             }
         }
-        let condition = options.filter.as_ref().map_or(0, terms::weight);
+        let condition = options.filter.as_ref().map_or(0, |value| value.held());
         let entry = Entry {
             text: filter.text.into(),
             granted: Granted { changes, ..granted },
@@ -454,7 +453,9 @@ fn reason(error: SubscribeError) -> Reason {
         SubscribeError::Gone { .. } | SubscribeError::Ahead { .. } => {
             Reason::ImplementationSpecific
         }
-        SubscribeError::TooMany | SubscribeError::NoRoom => Reason::QuotaExceeded,
+        SubscribeError::TooMany | SubscribeError::NodeFull | SubscribeError::NoRoom => {
+            Reason::QuotaExceeded
+        }
         SubscribeError::Unavailable => Reason::Unspecified,
     }
 }

@@ -81,7 +81,9 @@ pub(super) fn of_subscribe_error(error: SubscribeError) -> &'static str {
     match error {
         SubscribeError::Gone { .. } => HISTORY_GONE,
         SubscribeError::Ahead { .. } => "vulpes.error.no_such_position",
-        SubscribeError::TooMany | SubscribeError::NoRoom => "vulpes.error.too_many_subscriptions",
+        SubscribeError::TooMany | SubscribeError::NodeFull | SubscribeError::NoRoom => {
+            "vulpes.error.too_many_subscriptions"
+        }
         SubscribeError::Unavailable => "vulpes.error.unavailable",
     }
 }

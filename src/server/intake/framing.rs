@@ -75,6 +75,13 @@ impl Follower {
         (!self.goes_on && self.framing != Framing::Upgrade).then_some(self.left)
     }
 
+    /// Begins anew, with nothing of a message; tells how many bytes had come of one.
+    pub(super) fn forget(&mut self) -> u64 {
+        let come = self.come;
+        *self = Self::new(self.framing);
+        come
+    }
+
     /// Takes bytes that were read; tells how many of them their codec keeps.
     pub(super) fn follow(&mut self, mut bytes: &[u8]) -> usize {
         let mut keeps = bytes.len();

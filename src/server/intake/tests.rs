@@ -116,30 +116,43 @@ async fn who_is_not_read_until_it_is_settled_is_woken_then() {
     assert_eq!(reading.await.unwrap().unwrap(), 50);
 }
 
-/// Whether it comes too slowly by now.
-fn is_too_slow(connection: &Connection, read: bool) -> bool {
-    connection.intake.poll_too_slow(&mut Context::from_waker(Waker::noop()), read).is_ready()
+/// Lets a window pass; tells whether a message came too slowly in it.
+async fn is_too_slow(connection: &Connection, read: bool) -> bool {
+    let mut slow = false;
+    for _ in 0..4 {
+        tokio::time::advance(TERMS.pace.0 / 4).await;
+        let mut context = Context::from_waker(Waker::noop());
+        slow |= connection.intake.poll_too_slow(&mut context, read).is_ready();
+    }
+    slow
+}
+
+/// One with so many bytes of a message, which has its room, and one that waits for room.
+async fn two(budget: &Budget, come: usize) -> [Connection; 2] {
+    let [mut first, mut next] = [(); 2].map(|()| Connection::new(Framing::Length, budget));
+    first.send(&frame(900)[..come]).await;
+    assert_eq!(first.read().unwrap(), come);
+    next.send(&frame(900)).await;
+    assert_eq!(next.read().unwrap(), 100);
+    [first, next]
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_large_message_may_take_its_time_unless_others_wait() {
-    let window = TERMS.pace.0;
     let budget = Budget::new(1000);
     let mut slow = Connection::new(Framing::Length, &budget);
     slow.send(&frame(1000)[..500]).await;
     assert_eq!(slow.read().unwrap(), 500);
     for _ in 0..3 {
-        tokio::time::advance(window).await;
-        assert!(!is_too_slow(&slow, true), "nobody waits");
+        assert!(!is_too_slow(&slow, true).await, "nobody waits");
     }
     let mut other = Connection::new(Framing::Length, &budget);
     other.send(&frame(500)).await;
     assert_eq!(other.read().unwrap(), 100);
-    tokio::time::advance(window - Duration::from_secs(1)).await;
-    assert!(!is_too_slow(&slow, true), "it has its window");
-    tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(!is_too_slow(&other, true), "it holds nothing");
-    assert!(is_too_slow(&slow, true));
+    assert!(!is_too_slow(&slow, true).await, "nobody waited when this window began");
+    assert!(!is_too_slow(&other, true).await, "it holds nothing");
+    assert!(!is_too_slow(&slow, true).await, "nobody looked in the window before");
+    assert!(is_too_slow(&slow, true).await);
     drop(slow);
     assert_eq!(other.read().unwrap(), 400);
 }
@@ -147,16 +160,11 @@ async fn a_large_message_may_take_its_time_unless_others_wait() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_comes_at_the_pace_is_left_alone() {
     let budget = Budget::new(1000);
-    let [mut steady, mut next] = [(); 2].map(|()| Connection::new(Framing::Length, &budget));
-    steady.send(&frame(900)[..100]).await;
-    assert_eq!(steady.read().unwrap(), 100);
-    next.send(&frame(900)).await;
-    assert_eq!(next.read().unwrap(), 100);
+    let [mut steady, mut next] = two(&budget, 100).await;
     for _ in 0..8 {
+        assert!(!is_too_slow(&steady, true).await);
         steady.send(&[7; 100]).await;
         assert_eq!(steady.read().unwrap(), 100);
-        tokio::time::advance(TERMS.pace.0).await;
-        assert!(!is_too_slow(&steady, true));
     }
     steady.intake.settle();
     assert_eq!(next.read().unwrap(), 800);
@@ -165,29 +173,64 @@ async fn a_message_that_comes_at_the_pace_is_left_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_is_not_read_is_not_too_slow() {
     let budget = Budget::new(1000);
-    let [mut held, mut next] = [(); 2].map(|()| Connection::new(Framing::Length, &budget));
-    held.send(&frame(900)[..100]).await;
-    assert_eq!(held.read().unwrap(), 100);
-    next.send(&frame(900)).await;
-    assert_eq!(next.read().unwrap(), 100);
-    tokio::time::advance(TERMS.pace.0).await;
-    assert!(!is_too_slow(&held, false));
-    tokio::time::advance(TERMS.pace.0).await;
-    assert!(is_too_slow(&held, true), "it has a window of its own from there on");
+    let [held, _next] = two(&budget, 100).await;
+    for _ in 0..3 {
+        assert!(!is_too_slow(&held, false).await);
+    }
+    assert!(!is_too_slow(&held, true).await, "it has a window of its own from there on");
+    assert!(is_too_slow(&held, true).await);
 }
 
 /// Where nobody else looks after it, as for other nodes.
 #[tokio::test(start_paused = true)]
 async fn a_read_fails_where_no_session_looks_after_it() {
     let budget = Budget::new(1000);
-    let [mut slow, mut next] = [(); 2].map(|()| Connection::new(Framing::Length, &budget));
+    let [mut slow, _next] = two(&budget, 100).await;
     slow.intake.state().by_itself = true;
-    slow.send(&frame(900)[..100]).await;
-    assert_eq!(slow.read().unwrap(), 100);
-    next.send(&frame(900)).await;
-    assert_eq!(next.read().unwrap(), 100);
-    tokio::time::advance(TERMS.pace.0).await;
-    assert_eq!(slow.read().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    let mut failed = None;
+    for _ in 0..12 {
+        tokio::time::advance(TERMS.pace.0 / 4).await;
+        failed = failed.or(slow.read().err());
+    }
+    assert_eq!(failed.map(|error| error.kind()), Some(io::ErrorKind::TimedOut));
+}
+
+/// It began before the session was open, and ends after it.
+#[tokio::test]
+async fn a_message_keeps_its_room_when_another_budget_counts() {
+    let (login, input) = (Budget::new(1000), Budget::new(1000));
+    let mut connection = Connection::new(Framing::Length, &login);
+    connection.send(&frame(900)[..500]).await;
+    assert_eq!((connection.read().unwrap(), login.held()), (500, 900));
+    connection.intake.belongs_to(&input);
+    connection.intake.settle();
+    connection.send(&[7; 399]).await;
+    assert_eq!((connection.read().unwrap(), login.held(), input.held()), (399, 900, 0));
+    connection.send(&[7]).await;
+    assert_eq!(connection.read().unwrap(), 1);
+    connection.intake.settle();
+    assert_eq!((login.held(), input.held()), (0, 0));
+}
+
+#[tokio::test]
+async fn who_stops_leaves_the_line_and_holds_what_has_come() {
+    let budget = Budget::new(1000);
+    let [first, next] = two(&budget, 100).await;
+    next.intake.stop();
+    assert!(!budget.is_short());
+    first.intake.stop();
+    first.intake.forget_unfinished();
+    assert_eq!(budget.held(), 0);
+    // Whole messages are held until they are settled.
+    let mut whole = Connection::new(Framing::Length, &budget);
+    whole.send(&frame(500)).await;
+    whole.send(&frame(900)[..50]).await;
+    assert_eq!(whole.read().unwrap(), 500);
+    whole.intake.stop();
+    whole.intake.forget_unfinished();
+    assert_eq!(budget.held(), 400);
+    whole.intake.settle();
+    assert_eq!(budget.held(), 0);
 }
 
 #[tokio::test]
@@ -197,7 +240,8 @@ async fn a_message_that_no_codec_takes_is_not_waited_for() {
     connection.send(&frame(5000)).await;
     assert_eq!(connection.read().unwrap(), 5000);
     assert!(budget.held() <= 2000);
-    connection.intake.let_go();
+    connection.intake.stop();
+    connection.intake.forget_unfinished();
     assert_eq!(budget.held(), 0);
     connection.send(&frame(900)[..800]).await;
     assert_eq!((connection.read().unwrap(), budget.held()), (800, 0));

@@ -187,6 +187,7 @@ impl Reader {
         let KeptReading { id, pattern, retained, changes, condition, from } = reading;
         let asked = from.unwrap_or(Position(0));
         let from = self.active.get(&id).map_or(asked, |known| known.from);
+        let room = self.try_room(&pattern, condition.as_ref());
         if retained != RetainedMode::None {
             let values = self.realms.view().realm(&self.realm);
             let then = Then::Nothing { kept_before: asked };
@@ -194,7 +195,8 @@ impl Reader {
             let retaining = Retaining { pattern, values, behind: None, then, snapshot };
             self.retaining.insert(id, retaining);
         }
-        self.active.insert(id, Wish { changes_only: changes, filter: condition, from });
+        self.active
+            .insert(id, Wish { changes_only: changes, filter: condition, from, _room: room });
     }
 
     /// The next segment at the cursor with something for the session, from what was read.

@@ -26,7 +26,7 @@ const RETAINED_BATCH: usize = 128;
 const RETAINED_LOOKS: usize = 4096;
 
 /// Bytes of a value that a filter is tried on count as a look of their own.
-const LOOK_BYTES: usize = 1024;
+const LOOK_BYTES: usize = 64;
 
 /// What a subscription begins with.
 pub(in crate::server) struct RetainedValues {

@@ -3,12 +3,14 @@
 //!
 //! Deliberately absent: the rules themselves (`room`, `liveness`), and a client that is known to be gone (`gone`).
 
+use std::task::Context;
+
 use tokio::time::Instant;
 use vulpes_raft::mutant::{planted, Mutant};
 
 use super::liveness::{Finding, Seen, Terms};
 use super::{Keeping, Session, Wake};
-use crate::gate::Gate;
+use crate::gate::{EndReason, Gate};
 use crate::server::delivery::Current;
 use crate::server::transport::{Transport, TransportError};
 use crate::types::limits;
@@ -23,7 +25,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     /// Whether there is room for what the client may say.
-    pub(super) fn may_take(&self) -> bool {
+    fn may_take(&self) -> bool {
         self.publishing.has_room() && self.keeping.as_ref().is_none_or(Keeping::has_room)
     }
 
@@ -87,6 +89,24 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
     }
 
+    /// Looks whether the client keeps from others what it does not move.
+    pub(super) fn look_at_pace(&mut self, context: &mut Context<'_>) -> Option<Wake> {
+        self.count_output();
+        let watched = self.terms() != Terms::Unwatched;
+        if !watched {
+            // It has other deadlines.
+            self.outgo.rest();
+        } else if self.outgo.is_too_slow(Instant::now(), self.transport.meter().taken()) {
+            return Some(Wake::Failed(TransportError::TooSlow));
+        }
+        let read = self.may_read();
+        if self.transport.intake().poll_too_slow(context, read).is_ready() {
+            self.transport.stop_reading();
+            return Some(Wake::End(EndReason::TooSlow));
+        }
+        None
+    }
+
     /// Looks whether the client is still there.
     pub(super) fn look_at_client(&mut self) -> Option<Wake> {
         let meter = self.transport.meter();
@@ -96,11 +116,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             waiting: self.transport.pending() > 0,
             unheard: !self.may_take() || self.transport.intake().is_held_up(),
         };
-        let terms = self.terms();
-        if terms != Terms::Unwatched && self.outgo.is_too_slow(Instant::now(), seen.taken) {
-            return Some(Wake::Failed(TransportError::TooSlow));
-        }
-        let now = self.now();
+        let (now, terms) = (self.now(), self.terms());
         match self.liveness.look(now, terms, seen) {
             Finding::Sign => {
                 self.gate.alive(now);

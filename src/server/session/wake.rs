@@ -61,6 +61,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if let Some(error) = self.is_through() {
             return Poll::Ready(Wake::Failed(error));
         }
+        if let Some(wake) = self.look_at_pace(context) {
+            return Poll::Ready(wake);
+        }
         if let Poll::Ready(answer) = self.publishing.poll_answer(context) {
             return Poll::Ready(Wake::Answer(answer));
         }
@@ -96,11 +99,6 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if let Some(wake) = self.look_at_client() {
             return Poll::Ready(wake);
         }
-        let read = self.may_take();
-        if self.transport.intake().poll_too_slow(context, read).is_ready() {
-            self.transport.intake().let_go();
-            return Poll::Ready(Wake::End(EndReason::TooSlow));
-        }
         // And then: what waits for the socket, and since when, has just been seen.
         self.set_timer();
         if self.timer.as_mut().poll(context).is_ready() {
@@ -126,6 +124,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
     fn poll_inputs(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
         if !self.may_read() {
             return Poll::Pending;
+        }
+        if !self.inputs.is_empty() {
+            return Poll::Ready(Wake::Inputs);
         }
         let mut bytes = 0;
         while self.inputs.len() < INPUTS_A_TURN && bytes < limits::SESSION_READ {

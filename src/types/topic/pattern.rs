@@ -73,12 +73,20 @@ pub const INDEXED_PARTS: usize = 32;
 /// How many times such a pattern counts among those of a session.
 const DEEP: usize = 16;
 
-/// What an MQTT topic filter counts among the patterns of a session: its bytes, or a multiple of them where it has wildcards
-/// and more than [`INDEXED_PARTS`].
+/// Parts of a pattern that count no more than their text. The index has a node of about [`NODE`] bytes for each of the others.
+const PLAIN_PARTS: usize = 8;
+const NODE: usize = 128;
+
+/// What an MQTT topic filter counts among the patterns of a session: its bytes, and more where it has wildcards and many parts.
 #[must_use]
 pub fn weight(filter: &str) -> usize {
-    let is_deep = filter.contains(['+', '#']) && filter.split('/').count() > INDEXED_PARTS;
-    filter.len() * if is_deep { DEEP } else { 1 }
+    if !filter.contains(['+', '#']) {
+        return filter.len();
+    }
+    match filter.split('/').count() {
+        parts if parts > INDEXED_PARTS => filter.len() * DEEP,
+        parts => filter.len() + NODE * parts.saturating_sub(PLAIN_PARTS),
+    }
 }
 
 impl Pattern {
@@ -159,6 +167,16 @@ impl Pattern {
             Self::Parts(parts) => weight(parts.as_str()),
             Self::Exact(_) | Self::Prefix(_) => self.size(),
         }
+    }
+
+    /// Bytes that a node holds for a subscription to it, about.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let parts = match self {
+            Self::Parts(parts) => parts.iter().take(INDEXED_PARTS).count(),
+            Self::Exact(_) | Self::Prefix(_) => 1,
+        };
+        2 * self.size() + NODE * parts
     }
 
     /// Bytes of its text.

@@ -12,7 +12,7 @@ use super::{filter, Entry, Granted, Outbox, State, Subscriptions, Unsubscribe, W
 use crate::gate::mqtt::filter::{Options, Reading};
 use crate::gate::mqtt::packet::codec::write_unsuback;
 use crate::gate::mqtt::packet::{Reason, Violation};
-use crate::gate::{terms, KeptReading, Request, RetainedMode};
+use crate::gate::{KeptReading, Request, RetainedMode};
 use crate::types::act::{Act, KeptSubscription};
 use crate::types::limits;
 use crate::types::subscription::{SubscribeError, SubscriptionId};
@@ -68,7 +68,7 @@ impl Subscriptions {
                 changes,
                 identifier,
             };
-            let weight = condition.as_ref().map_or(0, terms::weight);
+            let weight = condition.as_ref().map_or(0, |value| value.held());
             let id = self.add(entry(text.into(), granted, State::Stands, weight));
             let text = self.entry(id).text.clone();
             self.by_text.insert(text, id);
@@ -107,7 +107,7 @@ impl Subscriptions {
                 id
             }
             None => {
-                let weight = condition.as_ref().map_or(0, terms::weight);
+                let weight = condition.as_ref().map_or(0, |value| value.held());
                 let state = State::Asked(Vec::new());
                 let id = self.insert(entry(text.clone().into(), granted, state, weight))?;
                 self.by_text.insert(text.clone().into(), id);

@@ -5,7 +5,7 @@
 use super::*;
 use crate::entry::Batch;
 
-const PROTOCOLS: [Protocol; 2] = [Protocol::Mqtt(0), Protocol::Wamp];
+const PROTOCOLS: [Protocol; 3] = [Protocol::Mqtt(0), Protocol::Mqtt(60), Protocol::Wamp];
 
 /// A session with much to read, whose client takes nothing.
 async fn stuck(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<TransportError> {
@@ -85,6 +85,25 @@ async fn is_ended_where_others_wait(protocol: Protocol, trickle: usize) {
     let enough = trickle * 4 >= limits::OUTPUT_PACE.1 * 2;
     assert_eq!(session.is_finished(), !enough, "after {:?}", began.elapsed());
     assert!(enough || matches!(session.await, Ok(TransportError::TooSlow)));
+}
+
+/// A session that held output once, and holds none now, has nothing to look after. It is polled as often as its socket and its
+/// deadlines ask for it.
+async fn rests_when_all_is_taken(protocol: Protocol) {
+    let (node, socket) = (Node::new(), Socket::default());
+    let session = stuck(protocol, &node, &socket).await;
+    tokio::time::sleep(limits::OUTPUT_PACE.0 / 2).await;
+    socket.take(usize::MAX / 2);
+    rest().await;
+    assert_eq!(node.clients.output.held(), 0);
+    let asleep = tokio::time::timeout(limits::OUTPUT_PACE.0 * 2, session);
+    let polls = node.polls(async { assert!(asleep.await.is_err()) }).await;
+    assert!(polls < 100, "{polls} polls of its socket while nothing happens");
+}
+
+#[test]
+fn a_session_that_holds_nothing_rests() {
+    PROTOCOLS.iter().for_each(|protocol| run(rests_when_all_is_taken(*protocol)));
 }
 
 /// One byte a minute was enough to keep events from everybody at the node.
