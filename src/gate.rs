@@ -30,6 +30,7 @@ use crate::types::subscription::{After, SubscribeError, SubscriptionId};
 use crate::types::topic::{Pattern, Realm, Topic};
 use crate::types::value::Value;
 pub use terms::MergingRealms;
+pub use waits::Allowed;
 
 /// What a gate asks its driver to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -264,6 +265,9 @@ pub trait Gate: Send {
 
     /// We end the session: tells the client as the protocol does, then asks for [`Request::Close`].
     fn end(&mut self, reason: EndReason);
+
+    /// What the node has room for from now on. Without it, for everything.
+    fn allow(&mut self, allowed: Allowed);
 
     /// Messages dropped without an answer since the last call.
     fn poll_dropped(&mut self) -> Option<Dropped> {

@@ -439,11 +439,10 @@ impl Realms {
         retained.map_or(Value::Null, |retained| payload::value(&retained.payload))
     }
 
-    /// Bytes of a topic's retained value.
+    /// How many retained values change when a session ends.
     #[must_use]
-    pub fn retained_bytes(&self, realm: &Realm, topic: &Topic) -> usize {
-        let retained = self.retained.get(realm).and_then(|topics| topics.get(topic));
-        retained.map_or(0, |retained| retained.payload.len())
+    pub fn wills(&self, session: SessionId) -> usize {
+        self.bonds.get(&session).map_or(0, BTreeSet::len)
     }
 
     /// The next slot to apply.

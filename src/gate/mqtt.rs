@@ -39,6 +39,7 @@ use self::packet::{Frame, Incoming, Reason, Version, Violation};
 use self::session::Session;
 
 use super::{Delivery, EndReason, Gate, MergingRealms, OpenRefusal, Parting, Request, Resumed};
+use crate::gate::Allowed;
 use crate::types::act::Refusal;
 use crate::types::answer::{Answer, Stored};
 use crate::types::event::SessionId;
@@ -403,6 +404,12 @@ impl Gate for MqttGate {
 
     fn can_deliver(&self) -> bool {
         matches!(&self.state, State::Open(session) if session.can_deliver())
+    }
+
+    fn allow(&mut self, allowed: Allowed) {
+        if let State::Open(session) = &mut self.state {
+            session.allow(allowed);
+        }
     }
 
     fn alive(&mut self, now: Moment) {

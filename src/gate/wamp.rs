@@ -62,6 +62,7 @@ use super::{
     Delivery, Dropped, EndReason, Farewell, Gate, MergingRealms, OpenRefusal, Request, Subscription,
 };
 use crate::call::Told;
+use crate::gate::Allowed;
 use crate::gate::RetainedMode;
 use crate::payload::to_wamp;
 pub use crate::payload::Serializer;
@@ -493,6 +494,10 @@ impl Gate for WampGate {
 
     fn sends_each(&self) -> bool {
         true
+    }
+
+    fn allow(&mut self, allowed: Allowed) {
+        self.publishes.allow(allowed);
     }
 
     fn can_deliver(&self) -> bool {

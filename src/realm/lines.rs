@@ -34,6 +34,8 @@ pub(super) struct Waiter {
 pub(super) struct Line {
     waiters: BTreeMap<Position, Waiter>,
     turn: Option<Position>,
+    /// Bytes of the waiters' conditions.
+    bytes: usize,
 }
 
 impl Realms {
@@ -153,13 +155,17 @@ impl Realms {
         if waiter.turn {
             line.turn = Some(position);
         }
+        line.bytes += waiter.when.held();
         line.waiters.insert(position, waiter);
     }
 
-    fn remove_waiter(&mut self, place: &(Realm, Topic), waiting: Position) {
-        let Some(line) = self.lines.get_mut(place) else { return };
-        let Some(waiter) = line.waiters.remove(&waiting) else { return };
-        if line.turn == Some(waiting) {
+    /// Removes a publish from its line; returns whether it had the turn.
+    fn remove_waiter(&mut self, place: &(Realm, Topic), waiting: Position) -> bool {
+        let Some(line) = self.lines.get_mut(place) else { return false };
+        let Some(waiter) = line.waiters.remove(&waiting) else { return false };
+        line.bytes -= waiter.when.held();
+        let had_turn = line.turn == Some(waiting);
+        if had_turn {
             line.turn = None;
         }
         if line.waiters.is_empty() {
@@ -173,18 +179,38 @@ impl Realms {
             }
         }
         self.rows.change(&Key::Waiter(wait.0, wait.1, waiting), Some(&waiter), None);
+        had_turn
+    }
+
+    /// Bytes that every node looks at to decide a publish to a topic: the value that it is compared or merged with, and the
+    /// conditions of those that wait for another value.
+    #[must_use]
+    pub fn looked_at(&self, realm: &Realm, topic: &Topic, terms: Option<&Terms>) -> usize {
+        let line = self.lines.get(&(realm.clone(), topic.clone())).map_or(0, |line| line.bytes);
+        if line == 0 && terms.is_none_or(|terms| !terms.merge && terms.when.is_none()) {
+            return 0;
+        }
+        let retained = self.retained.get(realm).and_then(|topics| topics.get(topic));
+        line + retained.map_or(0, |retained| retained.payload.len())
+    }
+
+    /// Whether anybody waits for a value.
+    #[must_use]
+    pub fn has_lines(&self) -> bool {
+        !self.lines.is_empty()
     }
 
     /// Removes all waiting publishes of a session from the lines.
     pub(super) fn end_waits(&mut self, session: SessionId) {
-        let mut places = BTreeSet::new();
+        let mut without_turn = BTreeSet::new();
         for (realm, topic, waiting) in self.waits.get(&session).cloned().unwrap_or_default() {
             let place = (realm, topic);
-            self.remove_waiter(&place, waiting);
-            places.insert(place);
+            if self.remove_waiter(&place, waiting) {
+                without_turn.insert(place);
+            }
         }
-        // A line is searched once, however many of it have left.
-        for (realm, topic) in places {
+        // Where nobody had the turn, no condition fits, and the value is what it was.
+        for (realm, topic) in without_turn {
             self.wake(&realm, &topic);
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Deliberately absent: waiting. Readers hold the lock only while they copy what they need.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vulpes_raft::order::Resolution;
@@ -11,17 +12,31 @@ use crate::segment::Segment;
 
 /// A node's state of all realms. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct SharedRealms(Arc<Mutex<Realms>>);
+pub struct SharedRealms {
+    realms: Arc<Mutex<Realms>>,
+    /// Whether anybody waits for a value, as of the last slot.
+    lines: Arc<AtomicBool>,
+}
 
 impl SharedRealms {
     #[must_use]
     pub fn new(realms: Realms) -> Self {
-        Self(Arc::new(Mutex::new(realms)))
+        let lines = Arc::new(AtomicBool::new(realms.has_lines()));
+        Self { realms: Arc::new(Mutex::new(realms)), lines }
     }
 
     /// Applies the next slot: for the replica alone.
     pub fn apply(&self, resolution: &Resolution, segment: Option<&Segment>) -> Applied {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).apply(resolution, segment)
+        let mut realms = self.realms.lock().unwrap_or_else(PoisonError::into_inner);
+        let applied = realms.apply(resolution, segment);
+        self.lines.store(realms.has_lines(), Ordering::Relaxed);
+        applied
+    }
+
+    /// Whether anybody waits for a value. Costs no lock.
+    #[must_use]
+    pub fn has_lines(&self) -> bool {
+        self.lines.load(Ordering::Relaxed)
     }
 
     /// The retained values as they are now.
@@ -32,6 +47,6 @@ impl SharedRealms {
 
     /// Reads the state.
     pub fn with<R>(&self, look: impl FnOnce(&Realms) -> R) -> R {
-        look(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&self.realms.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

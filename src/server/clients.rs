@@ -26,6 +26,7 @@ use super::budget::Budget;
 use super::calls::Calls;
 use super::desk::Desk;
 use super::drops::Drops;
+use super::publishing::Rooms;
 use super::reader::room_for_subscriptions;
 
 pub(super) struct Clients {
@@ -46,6 +47,10 @@ pub(super) struct Clients {
     pub(super) output: Budget,
     /// What sessions hold of the log until their sockets take it.
     pub(super) segments: Budget,
+    /// The room for conditional publishes.
+    pub(super) rooms: Rooms,
+    /// One session at a time reads large values for its filters.
+    pub(super) filtering: Budget,
     /// The room for all subscriptions.
     pub(super) subscriptions: Arc<Semaphore>,
     /// One permit a connection.
@@ -89,6 +94,8 @@ impl Clients {
             input: Budget::new(limits::INPUT_BYTES),
             output: Budget::new(limits::OUTPUT_BYTES),
             segments: Budget::new(limits::SEGMENTS_HELD),
+            rooms: Rooms::default(),
+            filtering: Budget::new(1),
             subscriptions: room_for_subscriptions(),
             connections: Arc::new(Semaphore::new(most)),
             states: Arc::new(Semaphore::new(limits::SESSION_STATES_BYTES / 1024)),

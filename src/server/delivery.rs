@@ -24,7 +24,7 @@ use crate::types::topic::Topic;
 
 use super::outgo::Outgo;
 use super::reader::{Reader, RetainedValues, Wanted};
-use super::session::LOOK_TOIL;
+use super::session::{Filtering, LOOK_TOIL};
 
 pub(super) enum Current {
     Segment { wanted: Wanted, place: Place, chosen: Chosen },
@@ -125,7 +125,12 @@ pub(super) struct Room<'a> {
     pub(super) waiting: usize,
     /// What the session's turn has cost so far, in bytes. It ends where that is as much as one read.
     pub(super) toil: &'a mut usize,
+    /// The session's turn at reading a large value for its filters.
+    pub(super) filtering: &'a mut Filtering,
 }
+
+/// Bytes of a value that a session reads for its filters whenever it likes.
+const SMALL_VALUE: usize = 16 << 10;
 
 impl Room<'_> {
     /// For how many events of this size there is room behind what the gate has.
@@ -173,7 +178,13 @@ fn deliver_segment<G: Gate>(
             continue;
         }
         let Some(sending) = reader.sending(at_cursor, position) else { continue };
-        if !std::mem::replace(&mut chosen.known, true) {
+        if !chosen.known {
+            let reads = event.payload.len() > SMALL_VALUE && filters(reader, subscriptions);
+            if reads && !room.filtering.try_take() {
+                // Each takes milliseconds, and others at this node wait meanwhile.
+                break;
+            }
+            chosen.known = true;
             *room.toil += choose(reader, subscriptions, (&event, position), &mut chosen.ids);
             chosen.done = 0;
         }
@@ -230,6 +241,11 @@ fn hand_over<G: Gate>(
         }
     }
     true
+}
+
+/// Whether any of these subscriptions has a filter.
+fn filters(reader: &Reader, subscriptions: &[SubscriptionId]) -> bool {
+    subscriptions.iter().any(|id| reader.wish(*id).is_some_and(|wish| wish.filter.is_some()))
 }
 
 /// The subscriptions that should have an event, of those whose pattern it fits. Tells what their filters cost, in bytes: to

@@ -9,21 +9,26 @@
 //! Deliberately absent: the socket and the gate.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 use futures::FutureExt;
 use tokio::sync::mpsc;
-use vulpes_raft::ids::{Incarnation, Position};
+use vulpes_raft::ids::{Incarnation, Position, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::entry::{AnswerTo, Batch, EntryClosed, EntryHandle, SESSION_ANSWERS};
+use crate::gate::Allowed;
+use crate::log::Log;
 use crate::realm::{At, Decision};
 use crate::types::act::{Act, Terms};
 use crate::types::answer::{Answer, PublishError, Stored};
 use crate::types::event::{Event, SessionId};
 use crate::types::limits;
+use crate::types::value::Value;
 
+use super::budget::{Account, Budget};
 use super::desk::Word;
 
 /// A decided publish: its sequence number and its fate.
@@ -37,8 +42,17 @@ pub(super) struct Publishing {
     session: SessionId,
     incarnation: Option<Incarnation>,
     batch: Vec<Event>,
-    /// Bytes of the retained values that the batch's events are compared or merged with.
+    /// Bytes that the batch's events make every node look at.
     compared: usize,
+    /// What batches hold of the room for such bytes, with the sequence number behind each, until this node has applied them.
+    comparing: VecDeque<(u64, Account)>,
+    /// The room for them, and for what waits.
+    rooms: Rooms,
+    /// What the publishes that wait hold of it.
+    waiting: Account,
+    waiting_bytes: usize,
+    /// Some had a will.
+    has_wills: bool,
     /// Sequence number of the next event.
     next: u64,
     /// Events before this one have been answered.
@@ -48,7 +62,7 @@ pub(super) struct Publishing {
     unanswered_bytes: usize,
     answers: mpsc::Receiver<Answer>,
     answer_to: mpsc::Sender<Answer>,
-    submitting: Option<BoxFuture<'static, Result<(), EntryClosed>>>,
+    submitting: Option<BoxFuture<'static, Submitted>>,
     /// What the order decides and has no known place yet; of publishes, what is published again.
     undecided: VecDeque<(u64, Option<Conditional>)>,
     /// What the order has not decided, by its place.
@@ -65,14 +79,45 @@ struct Conditional {
     terms: Terms,
 }
 
+impl Conditional {
+    /// Bytes that it takes while it waits.
+    fn held(&self) -> usize {
+        self.event.held() + self.terms.when.as_ref().map_or(0, Value::held)
+    }
+}
+
+/// The room that all sessions of a node share for conditional publishes.
+#[derive(Clone)]
+pub(super) struct Rooms {
+    /// For bytes that every node looks at ([`limits::COMPARED_BYTES`]).
+    pub(super) compared: Budget,
+    /// For publishes that wait ([`limits::WAITS_BYTES`]).
+    pub(super) waits: Budget,
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        let (compared, waits) = (limits::COMPARED_BYTES, limits::WAITS_BYTES);
+        Self { compared: Budget::new(compared), waits: Budget::new(waits) }
+    }
+}
+
+/// A batch was handed to the entry, with what it holds until it is applied.
+type Submitted = Result<Option<Account>, EntryClosed>;
+
 impl Publishing {
-    pub(super) fn new(session: SessionId) -> Self {
+    pub(super) fn new(session: SessionId, rooms: Rooms) -> Self {
         let (answer_to, answers) = mpsc::channel(SESSION_ANSWERS);
         Self {
             session,
             incarnation: None,
             batch: Vec::new(),
             compared: 0,
+            comparing: VecDeque::new(),
+            waiting: rooms.waits.account(),
+            rooms,
+            waiting_bytes: 0,
+            has_wills: false,
             next: 0,
             answered: 0,
             unanswered: VecDeque::new(),
@@ -87,13 +132,23 @@ impl Publishing {
         }
     }
 
-    /// Takes a client's event. `retained` tells how many bytes its topic's retained value has.
-    pub(super) fn push(&mut self, event: Event, retained: impl FnOnce(&Event) -> usize) {
+    /// Takes a client's event. `looked_at` tells how many bytes it makes every node look at.
+    pub(super) fn push(
+        &mut self,
+        event: Event,
+        looked_at: impl FnOnce(&Event, Option<&Terms>) -> usize,
+    ) {
         let act = Some(&event.act).filter(|act| !act.is_empty());
         let act = act.and_then(|act| Act::decode(act));
-        if matches!(&act, Some(Act::Publish(terms)) if terms.merge || terms.when.is_some()) {
-            // A few bytes may make all nodes read a large value, which counts as if it had been sent.
-            self.compared += retained(&event);
+        let terms = match &act {
+            Some(Act::Publish(terms)) => Some(terms),
+            _ => None,
+        };
+        self.has_wills |= terms.is_some_and(|terms| terms.will.is_some());
+        let looks = terms.is_some_and(|terms| terms.merge || terms.when.is_some());
+        let bytes = if looks || event.retain { looked_at(&event, terms) } else { 0 };
+        if looks || bytes > 0 {
+            self.compared += bytes.max(limits::COMPARED_LEAST);
         }
         let act = act.filter(Act::is_decided);
         if let Some(act) = act {
@@ -102,6 +157,7 @@ impl Publishing {
                 Act::Publish(terms) => Some(Conditional { event: event.clone(), terms }),
                 _ => None,
             };
+            self.waits_for(conditional.as_ref().map_or(0, Conditional::held));
             self.undecided.push_back((sequence, conditional));
         }
         self.batch.push(event);
@@ -130,14 +186,59 @@ impl Publishing {
             }
             let first = self.next;
             self.next += events.len() as u64;
-            let sent: usize = events.iter().map(Event::held).sum();
-            let bytes = sent + std::mem::take(&mut self.compared);
+            let bytes = events.iter().map(Event::held).sum();
             self.unanswered.push_back((self.next, bytes));
             self.unanswered_bytes += bytes;
             self.batch_of(first, events, Some(self.answer_to.clone()))
         };
         let entry = entry.clone();
-        self.submitting = Some(async move { entry.submit(batch).await }.boxed());
+        let compared = if batch.answers.is_some() { std::mem::take(&mut self.compared) } else { 0 };
+        let mut account = (compared > 0).then(|| self.rooms.compared.account());
+        let submit = async move {
+            if let Some(account) = &mut account {
+                poll_fn(|context| account.poll_take(compared, context)).await;
+            }
+            entry.submit(batch).await.map(|()| account)
+        };
+        self.submitting = Some(submit.boxed());
+    }
+
+    /// So many bytes more wait, or no more.
+    fn waits_for(&mut self, bytes: usize) {
+        self.waiting_bytes += bytes;
+        self.waiting.overdraw(self.waiting_bytes);
+    }
+
+    fn waits_no_more(&mut self, conditional: Option<&Conditional>) {
+        self.waiting_bytes -= conditional.map_or(0, Conditional::held);
+        self.waiting.keep(self.waiting_bytes);
+    }
+
+    /// What there is room for. `wills` tells how many wills of the session are known.
+    pub(super) fn allowed(&self, wills: impl FnOnce() -> usize) -> Allowed {
+        let unanswered = (self.next - self.answered) as usize;
+        Allowed {
+            waits: !self.rooms.waits.is_used_up(),
+            wills: !self.has_wills || wills() + unanswered < limits::SESSION_WILLS,
+        }
+    }
+
+    /// What batches hold whose events have been answered, with the slot that has to be applied first.
+    pub(super) fn compared(&mut self, answer: &Answer) -> Vec<(Slot, Account)> {
+        let end = answer.first + u64::from(answer.count);
+        let mut compared = Vec::new();
+        while self.comparing.front().is_some_and(|(behind, _)| *behind <= end) {
+            let Some((_, account)) = self.comparing.pop_front() else { break };
+            if let Ok(stored) = &answer.outcome {
+                compared.push((stored.slot, account));
+            }
+        }
+        compared
+    }
+
+    fn submitted(&mut self, submitted: Submitted) -> Result<(), EntryClosed> {
+        let behind = self.next;
+        submitted.map(|account| self.comparing.extend(account.map(|account| (behind, account))))
     }
 
     fn batch_of(&self, first: u64, events: Vec<Event>, answers: AnswerTo) -> Batch {
@@ -151,12 +252,13 @@ impl Publishing {
     }
 
     /// Hands the rest of what the client said to the entry, and then the session's last words.
-    pub(super) async fn finish(&mut self, entry: &EntryHandle) {
+    pub(super) async fn finish(&mut self, entry: &EntryHandle, log: &Log) {
         let last_words = std::mem::take(&mut self.own);
         for own in [Vec::new(), last_words] {
             if let Some(submitting) = self.submitting.take() {
                 // A closed entry is a node that ends, and with it all its sessions.
-                if submitting.await.is_err() {
+                let submitted = submitting.await;
+                if self.submitted(submitted).is_err() {
                     return;
                 }
             }
@@ -165,6 +267,15 @@ impl Publishing {
         }
         if let Some(submitting) = self.submitting.take() {
             let _ = submitting.await;
+        }
+        // Who comes and goes is no reason to give its room to the next one before it is applied.
+        self.answer_to = mpsc::channel(1).0;
+        while !self.comparing.is_empty() {
+            let Some(answer) = self.answers.recv().await else { return };
+            for (slot, account) in self.compared(&answer) {
+                log.reached(slot).await;
+                drop(account);
+            }
         }
     }
 
@@ -207,7 +318,7 @@ impl Publishing {
         let Some(submitting) = &mut self.submitting else { return Poll::Pending };
         let result = std::task::ready!(submitting.poll_unpin(context));
         self.submitting = None;
-        Poll::Ready(result)
+        Poll::Ready(self.submitted(result))
     }
 
     /// Whether this answer leaves it unknown if something will ever be decided: a publish may stand in a line and hold that
@@ -233,7 +344,10 @@ impl Publishing {
         while self.undecided.front().is_some_and(|(sequence, _)| *sequence < end) {
             let Some((sequence, conditional)) = self.undecided.pop_front() else { break };
             // What is not stored is never decided.
-            let Ok(stored) = &answer.outcome else { continue };
+            let Ok(stored) = &answer.outcome else {
+                self.waits_no_more(conditional.as_ref());
+                continue;
+            };
             let position = Position(stored.position.0 + (sequence - answer.first));
             self.waits.insert(position, (sequence, conditional));
             if let Some(word) = self.early.remove(&position) {
@@ -247,10 +361,11 @@ impl Publishing {
     pub(super) fn told(&mut self, word: Word) -> Option<Decided> {
         match word {
             Word::Decided { asked, decision } => {
-                let Some((sequence, _)) = self.waits.remove(&asked) else {
+                let Some((sequence, conditional)) = self.waits.remove(&asked) else {
                     self.keep_early(asked, word);
                     return None;
                 };
+                self.waits_no_more(conditional.as_ref());
                 Some((sequence, decision))
             }
             Word::Turn { waiting } => {

@@ -10,6 +10,7 @@
 //! Deliberately absent: anything of a protocol.
 
 mod client;
+mod filtering;
 mod gone;
 mod kept;
 mod leaving;
@@ -53,6 +54,7 @@ use super::outgo::Outgo;
 use super::publishing::{stored, Decided, Publishing};
 use super::reader::{Reader, Reading};
 use super::transport::{End, Transport, TransportError};
+pub(super) use filtering::Filtering;
 use gone::Gone;
 use kept::Keeping;
 use liveness::Liveness;
@@ -80,6 +82,8 @@ pub(super) struct Session<G, T> {
     outgo: Outgo,
     /// What it holds of the log until the socket takes it.
     segments: Account,
+    /// Its turn at reading large values for its filters.
+    filtering: Filtering,
     /// There once the session has to do with calls.
     calls: Option<Attached>,
     /// Where the session outlives its connection.
@@ -119,9 +123,10 @@ enum Standing {
 
 impl<G: Gate, T: Transport> Session<G, T> {
     pub(super) fn new(gate: G, transport: T, clients: Arc<Clients>) -> Self {
-        let publishing = Publishing::new(gate.session());
+        let publishing = Publishing::new(gate.session(), clients.rooms.clone());
         let outgo = Outgo::new(&clients.output);
         let segments = clients.segments.account();
+        let filtering = Filtering::new(&clients.filtering);
         let liveness = Liveness::new(clients.now());
         Self {
             gate,
@@ -133,6 +138,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             state_room: None,
             outgo,
             segments,
+            filtering,
             calls: None,
             keeping: None,
             current: None,
@@ -211,6 +217,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if self.reader.is_some() && self.publishing.is_idle() && self.inputs.is_empty() {
             self.transport.intake().settle();
         }
+        self.filtering.give_back();
+        if self.current.is_none() {
+            self.filtering.forget();
+        }
         self.hold_segments();
         self.count_output();
     }
@@ -236,12 +246,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             }
             Request::Resume(readings) => self.read_on(readings),
             Request::Keep { act, subscribe, unsubscribe } => self.keep(act, subscribe, unsubscribe),
-            Request::Publish(event) => {
-                let states = &self.clients.realm_states;
-                self.publishing.push(event, |event| {
-                    states.with(|realms| realms.retained_bytes(&event.realm, &event.topic))
-                });
-            }
+            Request::Publish(event) => self.publish(event),
             Request::Subscribe(subscription) => {
                 if let Some(reader) = &mut self.reader {
                     reader.subscribe(subscription);
@@ -260,6 +265,16 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 self.closing.get_or_insert_with(|| Instant::now() + limits::LINGER);
             }
         }
+    }
+
+    fn publish(&mut self, event: Event) {
+        let states = &self.clients.realm_states;
+        self.publishing.push(event, |event, terms| {
+            if terms.is_none() && !states.has_lines() {
+                return 0;
+            }
+            states.with(|realms| realms.looked_at(&event.realm, &event.topic, terms))
+        });
     }
 
     fn ask(&mut self, asked: Asked) {
@@ -333,6 +348,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             outgo: &mut self.outgo,
             waiting: self.transport.pending(),
             toil: &mut self.toil,
+            filtering: &mut self.filtering,
         };
         let (Some(reader), Some(current)) = (&mut self.reader, &mut self.current) else {
             return false;
@@ -354,6 +370,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Wake::Failed(error) => return Some(error),
             Wake::Inputs => {
                 let now = self.now();
+                let (states, session) = (&self.clients.realm_states, self.gate.session());
+                let allowed =
+                    self.publishing.allowed(|| states.with(|realms| realms.wills(session)));
+                self.gate.allow(allowed);
                 let mut inputs = std::mem::take(&mut self.inputs).into_iter();
                 while self.publishing.may_grow() {
                     let Some(input) = inputs.next() else { break };
@@ -389,6 +409,13 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     fn answered(&mut self, answer: Answer) {
+        for (slot, account) in self.publishing.compared(&answer) {
+            let log = self.clients.log.clone();
+            tokio::spawn(async move {
+                log.reached(slot).await;
+                drop(account);
+            });
+        }
         let lost = self.publishing.loses_sight(&answer);
         let decided = self.publishing.answered(&answer);
         self.gate.answered(answer);

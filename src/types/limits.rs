@@ -175,6 +175,19 @@ pub const SESSION_DELIVERIES: usize = 64;
 /// Conditional publishes of one session that are not decided yet; further ones are refused.
 pub const SESSION_WAITS: usize = 64;
 
+/// Bytes of the conditional publishes of all sessions at a node that wait, with their conditions. Further ones are refused.
+pub const WAITS_BYTES: usize = 16 << 20;
+
+/// Bytes that publishes of one node make every node look at and that are not applied yet: values that they are compared or
+/// merged with, and conditions of those that wait for another value. Sessions with more wait in line.
+pub const COMPARED_BYTES: usize = 4 << 20;
+
+/// What each of them counts at least: the value may have grown when the publish gets its place.
+pub const COMPARED_LEAST: usize = 32 << 10;
+
+/// Retained values that change when one session ends. Further publishes with a will are refused.
+pub const SESSION_WILLS: usize = 10_000;
+
 /// Bytes of such publishes, all together. Each is kept while it waits.
 pub const SESSION_WAIT_BYTES: usize = 4 << 20;
 

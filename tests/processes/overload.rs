@@ -11,15 +11,19 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 use futures::future::try_join_all;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use vulpes::types::limits;
 use vulpes_jepsen::matrix::PLANT;
 use vulpes_jepsen::mqtt::{packet, string};
 use vulpes_jepsen::node::Launch;
 use vulpes_jepsen::wait::within;
 use vulpes_jepsen::{Cluster, Said};
+
+use crate::raw::{frame, Raw};
 
 /// How long a load lasts: several times as long as a lease.
 const LOAD: Duration = Duration::from_secs(10);
@@ -194,6 +198,129 @@ async fn many_replays_at_once_cost_nobody_a_lease() -> Result<()> {
         });
     }
     nobody_else_notices(&cluster, load).await
+}
+
+/// What one client sends in a few kilobytes may make every node look at a large value for each of its publishes.
+async fn merges(address: SocketAddr) -> Result<()> {
+    let mut client = Raw::wamp(address).await?;
+    let retain = json!({ "retain": true, "acknowledge": true });
+    client.say(&frame(&json!([16, 1, retain, "load.value", [large()]]).to_string())).await?;
+    client.messages(17, 1).await?;
+    let merge = json!({ "retain": true, "merge": true, "acknowledge": true });
+    let unfit = json!({ "when": { "k7": 2 }, "acknowledge": true });
+    let one = |n: usize| {
+        let options = if n % 4 == 0 { &unfit } else { &merge };
+        frame(&json!([16, n, options, "load.value", [{ "a": n }]]).to_string())
+    };
+    client.say(&(2..200).flat_map(one).collect::<Vec<u8>>()).await?;
+    loop {
+        client.message().await?;
+    }
+}
+
+/// An object of about a mebibyte.
+fn large() -> serde_json::Value {
+    (0..80_000).map(|n| (format!("k{n}"), json!(n))).collect::<serde_json::Map<_, _>>().into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn merges_into_a_large_value_cost_nobody_a_lease() -> Result<()> {
+    let cluster = crate::cluster().start().await?;
+    let mut load = JoinSet::new();
+    load.spawn(merges(cluster.node(1).wamp()));
+    nobody_else_notices(&cluster, load).await
+}
+
+/// Publishes that wait with conditions as large as they may be, of sessions that all leave.
+async fn waiters(address: SocketAddr) -> Result<()> {
+    let condition: Vec<usize> = (0..4_000).collect();
+    let options = json!({ "retain": true, "when": condition, "watch": true, "acknowledge": true });
+    for _ in 0..3 {
+        let mut sessions = Vec::new();
+        for _ in 0..6 {
+            let mut client = Raw::wamp(address).await?;
+            let one = |n: usize| frame(&json!([16, n, options, "load.line", [n]]).to_string());
+            client.say(&(1..=60).flat_map(one).collect::<Vec<u8>>()).await?;
+            sessions.push(client);
+        }
+        // All six have more than the node has room for.
+        if let Some(last) = sessions.last_mut() {
+            let refused = last.messages(8, 1).await?;
+            ensure!(refused[0][4] == "vulpes.error.too_many_waits", "{refused:?}");
+        }
+    }
+    std::future::pending().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishes_that_wait_and_leave_cost_nobody_a_lease() -> Result<()> {
+    let cluster = crate::cluster().start().await?;
+    let mut load = JoinSet::new();
+    load.spawn(waiters(cluster.node(1).wamp()));
+    nobody_else_notices(&cluster, load).await
+}
+
+/// Sessions with as many wills as they may have, which end.
+async fn wills(address: SocketAddr) -> Result<()> {
+    let will = json!({ "retain": true, "will": null, "acknowledge": true });
+    for _ in 0..2 {
+        let mut client = Raw::wamp(address).await?;
+        // More than a session may have, and may have unanswered, together.
+        let one =
+            |n: usize| frame(&json!([16, n, will, format!("load.will.{n}"), [n]]).to_string());
+        client.say(&(1..3 * limits::SESSION_WILLS).flat_map(one).collect::<Vec<u8>>()).await?;
+        let refused = client.messages(8, 1).await?;
+        ensure!(refused[0][4] == "vulpes.error.too_many_wills", "{refused:?}");
+    }
+    std::future::pending().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_with_many_wills_cost_nobody_a_lease() -> Result<()> {
+    let cluster = crate::cluster().start().await?;
+    let mut load = JoinSet::new();
+    load.spawn(wills(cluster.node(1).wamp()));
+    nobody_else_notices(&cluster, load).await
+}
+
+/// Many sessions whose filters look at large values.
+async fn filters(address: SocketAddr) -> Result<()> {
+    let mut sessions = Vec::new();
+    for _ in 0..100 {
+        let mut client = Raw::wamp(address).await?;
+        let filter = json!({ "filter": { "k7": 2 } });
+        client.say(&frame(&json!([32, 1, filter, "load.filtered"]).to_string())).await?;
+        client.messages(33, 1).await?;
+        sessions.push(client);
+    }
+    let mut publisher = Raw::wamp(address).await?;
+    let publish = json!([16, 1, { "acknowledge": true }, "load.filtered", [large()]]).to_string();
+    loop {
+        publisher.say(&frame(&publish)).await?;
+        publisher.messages(17, 1).await?;
+    }
+}
+
+/// They share a node with others, who have their turn between two of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn filters_on_large_values_leave_room_for_others() -> Result<()> {
+    let cluster = crate::cluster().nodes(1).start().await?;
+    let mut load = JoinSet::new();
+    load.spawn(filters(cluster.node(1).wamp()));
+    let mut publisher = cluster.mqtt(1).await?;
+    let (began, mut slowest) = (Instant::now(), Duration::ZERO);
+    while began.elapsed() < LOAD {
+        let asked = Instant::now();
+        publisher.publish_and_wait("others.a", "x").await?;
+        slowest = slowest.max(asked.elapsed());
+        if let Some(ended) = load.try_join_next() {
+            ended??;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    println!("the slowest event of others took {slowest:?}");
+    ensure!(slowest < SLOW / 2, "an event of others took {slowest:?}");
+    Ok(())
 }
 
 /// All clients of a node that ended connect to the others at once, and a busy node accepts them when it can.

@@ -16,8 +16,9 @@ use std::collections::VecDeque;
 use super::outbox::Outbox;
 use super::packet::codec::write_puback;
 use super::packet::{Reason, Version, Violation};
-use crate::gate::waits::{TooManyWaits, Waits};
+use crate::gate::waits::{Allowed, TooMany, Waits};
 use crate::types::act::Refusal;
+use crate::types::act::Terms;
 use crate::types::answer::{Answer, PublishError};
 use crate::types::limits;
 
@@ -65,11 +66,14 @@ impl Publishes {
         }
     }
 
-    /// Whether one more conditional publish of this size fits.
-    pub(crate) fn may_wait(&self, bytes: usize) -> Result<(), Violation> {
-        let too_many =
-            |error: TooManyWaits| Violation::new(Reason::QuotaExceeded, error.to_string());
-        self.undecided.check(bytes).map_err(too_many)
+    pub(crate) fn allow(&mut self, allowed: Allowed) {
+        self.undecided.allow(allowed);
+    }
+
+    /// Whether there is room for a publish of this size on these terms.
+    pub(crate) fn check(&self, terms: &Terms, bytes: usize) -> Result<(), Violation> {
+        let too_many = |error: TooMany| Violation::new(Reason::QuotaExceeded, error.to_string());
+        self.undecided.check(terms, bytes).map_err(too_many)
     }
 
     /// An event was handed to the node. `packet_id` is 0 with QoS 0. A conditional one comes with its size.

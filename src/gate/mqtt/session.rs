@@ -15,6 +15,7 @@ use super::publishes::Publishes;
 use super::subscriptions::Subscriptions;
 use super::topics::Topics;
 use super::window::Window;
+use crate::gate::Allowed;
 use crate::gate::{Delivery, Parting, Request, Resumed, Sending};
 use crate::payload;
 use crate::types::act::Act;
@@ -114,7 +115,6 @@ impl Session {
                 };
             }
         };
-        let conditional = publish.terms.is_conditional();
         let reserved = topic.is_routers_own().then(routers_own);
         if let Some(violation) = reserved.or(publish.refused) {
             return self.refuse(publish.qos, publish.packet_id, violation, out);
@@ -132,7 +132,7 @@ impl Session {
             properties: publish.properties,
             act: match publish.terms.is_plain() {
                 true => Bytes::new(),
-                false => Act::Publish(publish.terms).encode(),
+                false => Act::Publish(publish.terms.clone()).encode(),
             },
             extensions: Extensions::default(),
         };
@@ -142,10 +142,11 @@ impl Session {
                 format!("a message may have {} bytes at most", limits::EVENT),
             ));
         }
-        let conditional = conditional.then_some(event.held());
-        if let Some(Err(violation)) = conditional.map(|bytes| self.publishes.may_wait(bytes)) {
+        let bytes = event.held();
+        if let Err(violation) = self.publishes.check(&publish.terms, bytes) {
             return self.refuse(event.qos, publish.packet_id, violation, out);
         }
+        let conditional = publish.terms.is_conditional().then_some(bytes);
         self.publishes.begin(publish.packet_id, conditional)?;
         out.requests.push_back(Request::Publish(event));
         Ok(())
@@ -163,6 +164,10 @@ impl Session {
             return Err(violation);
         }
         self.publishes.refuse(packet_id, violation, out)
+    }
+
+    pub(crate) fn allow(&mut self, allowed: Allowed) {
+        self.publishes.allow(allowed);
     }
 
     pub(crate) fn can_deliver(&self) -> bool {

@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, VecDeque};
 use vulpes_raft::ids::Position;
 
 use super::message::{code, RequestId};
-use crate::gate::waits::{TooManyWaits, Waits};
+use crate::gate::waits::{Allowed, TooMany, Waits};
+use crate::types::act::Terms;
 use crate::types::answer::{Answer, PublishError};
 use crate::types::procedure::RegistrationId;
 
@@ -49,9 +50,13 @@ pub(super) struct Publishes {
 }
 
 impl Publishes {
-    /// Whether one more conditional publish of this size fits.
-    pub(super) fn may_wait(&self, bytes: usize) -> Result<(), TooManyWaits> {
-        self.waits.check(bytes)
+    pub(super) fn allow(&mut self, allowed: Allowed) {
+        self.waits.allow(allowed);
+    }
+
+    /// Whether there is room for a publish of this size on these terms.
+    pub(super) fn check(&self, terms: &Terms, bytes: usize) -> Result<(), TooMany> {
+        self.waits.check(terms, bytes)
     }
 
     /// A publish was made that is done once it is stored; `request` wants an answer.

@@ -47,12 +47,12 @@ impl WampGate {
             self.refuse_publish(&options, publish.request, uri::PAYLOAD_SIZE_EXCEEDED, &sentence);
             return Ok(());
         }
-        let conditional = options.terms.is_conditional().then_some(event.held());
-        if let Some(Err(error)) = conditional.map(|bytes| self.publishes.may_wait(bytes)) {
-            let sentence = error.to_string();
-            self.refuse_publish(&options, publish.request, uri::TOO_MANY_WAITS, &sentence);
+        if let Err(error) = self.publishes.check(&options.terms, event.held()) {
+            let (uri, sentence) = (uri::of_too_many(error), error.to_string());
+            self.refuse_publish(&options, publish.request, uri, &sentence);
             return Ok(());
         }
+        let conditional = options.terms.is_conditional().then_some(event.held());
         let request = options.acknowledge.then_some(publish.request);
         match conditional {
             Some(bytes) => self.publishes.begin_waiting(request, bytes),

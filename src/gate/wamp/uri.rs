@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use crate::call::CallError;
+use crate::gate::waits::TooMany;
 use crate::gate::{EndReason, OpenRefusal};
 use crate::types::act::Refusal;
 use crate::types::answer::PublishError;
@@ -36,7 +37,8 @@ pub(super) const NOT_IMPLEMENTED: &str = "vulpes.error.not_implemented";
 pub(super) const SNAPSHOT_COMPLETE: &str = "vulpes.close.snapshot_complete";
 
 /// A session has reached its limit of undecided publishes.
-pub(super) const TOO_MANY_WAITS: &str = "vulpes.error.too_many_waits";
+const TOO_MANY_WAITS: &str = "vulpes.error.too_many_waits";
+const TOO_MANY_WILLS: &str = "vulpes.error.too_many_wills";
 
 /// The filters of a session's subscriptions have reached their size limit.
 pub(super) const TOO_LARGE_FILTERS: &str = "vulpes.error.too_large_filters";
@@ -99,6 +101,13 @@ pub(super) fn of_open_refusal(refusal: OpenRefusal) -> &'static str {
 }
 
 /// The URI and its sentence.
+pub(super) fn of_too_many(error: TooMany) -> &'static str {
+    match error {
+        TooMany::Waits | TooMany::WaitsOfNode => TOO_MANY_WAITS,
+        TooMany::Wills => TOO_MANY_WILLS,
+    }
+}
+
 pub(super) fn of_end(reason: EndReason) -> (&'static str, Cow<'static, str>) {
     let (uri, sentence) = match reason {
         EndReason::Shutdown => {

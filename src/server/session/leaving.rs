@@ -21,14 +21,15 @@ impl<G: Gate, T: Transport> Session<G, T> {
         // First what others wait for, whatever is wrong with the client's connection.
         let reading = self.say_goodbye();
         self.stop(&end).await;
-        let Self { gate, clients, mut publishing, mut transport, outgo, state_room, .. } = self;
+        let session = self.gate.session();
+        let Self { clients, mut publishing, mut transport, outgo, state_room, .. } = self;
         let intake = transport.intake().clone();
         let leaving = async {
             if reading {
                 // A closed channel means that the dispatcher is gone with all its sessions.
-                let _ = clients.commands.send(Command::Remove(gate.session())).await;
+                let _ = clients.commands.send(Command::Remove(session)).await;
             }
-            publishing.finish(&clients.entry).await;
+            publishing.finish(&clients.entry, &clients.log).await;
             drop(state_room);
         };
         let lingering = async {
@@ -53,6 +54,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             self.transport.intake().settle();
         }
         self.current = None;
+        self.filtering.forget();
         self.segments.keep(0);
         // A client that has closed may have closed its own side alone.
         if !matches!(end, TransportError::Closed | TransportError::Malformed(_)) {

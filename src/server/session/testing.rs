@@ -43,6 +43,8 @@ struct Shared {
     taken: Vec<u8>,
     writer: Option<Waker>,
     sent: VecDeque<Bytes>,
+    /// How often it was asked for bytes.
+    polls: usize,
     /// What becomes of the next read.
     breaks: Option<Break>,
     reader: Option<Waker>,
@@ -58,6 +60,11 @@ pub(super) enum Break {
 }
 
 impl Socket {
+    /// How often it was asked for bytes.
+    pub(super) fn polls(&self) -> usize {
+        self.lock().polls
+    }
+
     pub(super) fn breaks(&self, how: Break) {
         let mut shared = self.lock();
         shared.breaks = Some(how);
@@ -98,6 +105,7 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut shared = self.lock();
+        shared.polls += 1;
         match shared.breaks.take() {
             Some(Break::Reset) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
             Some(Break::Panic) => {

@@ -115,8 +115,12 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if let Some(current) = self.current.as_ref().filter(|_| room) {
             match current.missing() {
                 Some(slot) => reader.read_again(slot),
-                None => return Poll::Ready(Wake::Room),
+                None if self.filtering.poll(context).is_ready() => return Poll::Ready(Wake::Room),
+                None => {}
             }
+        } else {
+            // Nobody waits for one whose client takes nothing.
+            self.filtering.forget();
         }
         reader.poll(context, room && self.current.is_none()).map(Wake::Reading)
     }
