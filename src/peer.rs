@@ -35,11 +35,10 @@ use vulpes_raft::wire::{Identity, Service};
 
 use crate::keep::{KeepError, Keeper, Kept};
 use crate::log::{self, Source, SourceError};
-use crate::realm::Realms;
 use crate::segment::SealedBody;
 use crate::storage::{self, ReadError, Reads, Storage, StorageStatus};
 use crate::types::limits;
-use crate::types::row::BadRow;
+use crate::types::row::{BadRow, FromRows};
 use connection::{Connector, Peer};
 use wire::{FetchAnswer, FetchRequest, KeepAnswer, KeepRequest, StateHead};
 
@@ -244,13 +243,13 @@ impl StorageClient {
     ///
     /// # Errors
     /// See [`FetchError`].
-    pub async fn state(&self) -> Result<Realms, FetchError> {
+    pub async fn state<S: FromRows>(&self) -> Result<S, FetchError> {
         match &self.place {
             Where::Here(storage, _) => self.read(storage.state()),
             Where::There(remote) => {
                 let (tail, rows) = self.fetch_state(remote).await?;
-                let realms = Realms::load(tail.as_ref(), rows);
-                self.read(realms.map_err(|BadRow| ReadError::DamagedState))
+                let state = S::from_rows(tail.as_ref(), rows);
+                self.read(state.map_err(|BadRow| ReadError::DamagedState))
             }
         }
     }

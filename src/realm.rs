@@ -44,7 +44,7 @@ use crate::segment::{Segment, StoredEvent};
 use crate::types::act::{Act, DueId, Refusal, Terms};
 use crate::types::event::{Payload, Qos, SessionId};
 use crate::types::head::Head;
-use crate::types::row::{BadRow, Change};
+use crate::types::row::{BadRow, Change, FromRows};
 use crate::types::topic::{Realm, Topic};
 use crate::types::value::Value;
 
@@ -209,12 +209,8 @@ impl Default for Realms {
     }
 }
 
-impl Realms {
-    /// Loads the state after a resolution from its rows.
-    ///
-    /// # Errors
-    /// If a row can't be read.
-    pub fn load(
+impl FromRows for Realms {
+    fn from_rows(
         tail: Option<&Resolution>,
         rows: impl IntoIterator<Item = (Bytes, Bytes)>,
     ) -> Result<Self, BadRow> {
@@ -231,7 +227,9 @@ impl Realms {
         }
         Ok(realms)
     }
+}
 
+impl Realms {
     fn load_row(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         match wire::decode(key).ok()? {
             Key::Entry(entry) => {

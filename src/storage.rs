@@ -47,11 +47,10 @@ use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Shard, Shards, Slot};
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use vulpes_raft::wire::Identity;
 
-use crate::realm::Realms;
 use crate::recent::RecentBodies;
 use crate::segment::checksum;
 use crate::types::limits;
-use crate::types::row::IndexedRow;
+use crate::types::row::{FromRows, IndexedRow};
 use reader::Reader;
 use senders::Senders;
 use staging::{Next, Staging, Standing, Write};
@@ -359,7 +358,7 @@ impl Storage {
     ///
     /// # Errors
     /// If the disk, or a row, can't be read.
-    pub fn state(&self) -> Result<Realms, ReadError> {
+    pub fn state<S: FromRows>(&self) -> Result<S, ReadError> {
         self.inner.reader.snapshot(None)?.load()
     }
 

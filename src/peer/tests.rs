@@ -11,6 +11,7 @@ use vulpes_raft::wire::{self as link, Link, Service};
 
 use super::wire::Call;
 use super::*;
+use crate::realm::Realms;
 use crate::recent::RecentBodies;
 use crate::storage::testing::fold::Logged;
 use crate::storage::testing::{
@@ -197,12 +198,12 @@ async fn with_state(two: &Two) -> Realms {
 #[tokio::test(start_paused = true)]
 async fn the_state_comes_over_in_pages() {
     let two = Two::new().await;
-    let nothing = two.client(None).state().await.unwrap();
+    let nothing = two.client(None).state::<Realms>().await.unwrap();
     assert_eq!((nothing.next(), nothing.hash()), (Slot(1), Realms::default().hash()));
     let realms = with_state(&two).await;
     let remote = two.client(None);
-    let (first, second) = futures::join!(remote.state(), remote.state());
-    let local = StorageClient::local(two.storage.clone(), Reads::inline()).state().await;
+    let (first, second) = futures::join!(remote.state::<Realms>(), remote.state::<Realms>());
+    let local = StorageClient::local(two.storage.clone(), Reads::inline()).state::<Realms>().await;
     for found in [first, second, local] {
         let found = found.unwrap();
         assert_eq!((found.next(), found.hash()), (realms.next(), realms.hash()));

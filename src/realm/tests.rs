@@ -119,7 +119,7 @@ impl Story {
 
     fn restart(&mut self) {
         let hash = self.realms.hash();
-        self.realms = Realms::load(self.tail.as_ref(), self.rows.clone()).unwrap();
+        self.realms = Realms::from_rows(self.tail.as_ref(), self.rows.clone()).unwrap();
         assert_eq!(self.realms.hash(), hash);
     }
 }

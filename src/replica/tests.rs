@@ -73,7 +73,7 @@ impl Told {
 /// Runs a replica from its storage's last slot to the end of the shown order.
 async fn run(disk: &TestDisk, log: &[Logged], shown: usize, time: Option<Duration>) -> TestDisk {
     let (storage, recent) = open(disk);
-    let realms = storage.state().unwrap();
+    let realms = storage.state::<Realms>().unwrap();
     let (from, tail) = (realms.next(), storage.tail());
     assert_eq!(from, tail.map_or(Slot(1), |row| row.slot.next()));
     let (placed, placing) = mpsc::channel(log.len());
@@ -112,7 +112,7 @@ async fn run(disk: &TestDisk, log: &[Logged], shown: usize, time: Option<Duratio
 /// Everything that a reader of the log gets from the storage alone.
 async fn replay(disk: &TestDisk, log: &[Logged]) {
     let (storage, _) = open(disk);
-    let reader = log_of(&storage, &storage.state().unwrap());
+    let reader = log_of(&storage, &storage.state::<Realms>().unwrap());
     let (_, applied) = fold(log);
     let mut next = Slot(1);
     while next <= log.last().unwrap().row.slot {
@@ -224,7 +224,7 @@ async fn a_replica_ends_where_all_others_have_released_what_it_needs() {
         keep(&disk, log[..has].to_vec()).await;
         let disk = run(&disk.cut_power(), &log, has, None).await;
         let (storage, recent) = open(&disk);
-        let realms = storage.state().unwrap();
+        let realms = storage.state::<Realms>().unwrap();
         let tail = Tail { next_slot: realms.next(), next_position: realms.view().position };
         let client =
             |storage: &Storage| Arc::new(StorageClient::local(storage.clone(), Reads::inline()));

@@ -20,7 +20,7 @@ use crate::realm::{Realms, SharedRealms};
 use crate::segment::Segment;
 use crate::storage::Storage;
 use crate::types::limits;
-use crate::types::row::{Change, IndexedRow};
+use crate::types::row::{Change, FromRows, IndexedRow};
 
 use super::node::Node;
 use super::storages::Storages;
@@ -200,7 +200,7 @@ async fn adopt(
 ) -> Result<Slot, String> {
     let (tail, rows) = other.state_rows().await.map_err(|error| error.to_string())?;
     let tail = tail.ok_or("it has nothing")?;
-    let realms = Realms::load(Some(&tail), rows.iter().cloned()).map_err(|e| e.to_string())?;
+    let realms = Realms::from_rows(Some(&tail), rows.iter().cloned()).map_err(|e| e.to_string())?;
     let next = storage.tail().map_or(Slot(1), |row| row.slot.next());
     if realms.head().slot <= next {
         return Err(format!("it keeps slot {next}, where this one goes on"));

@@ -14,9 +14,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use vulpes_raft::order::Resolution;
 
 use super::error::ReadError;
-use crate::realm::Realms;
 use crate::types::limits;
-use crate::types::row::BadRow;
+use crate::types::row::{BadRow, FromRows};
 
 /// Most bytes that a row takes in transit in addition to its own: two lengths.
 const ROW_OVERHEAD: usize = 2 * 9;
@@ -79,7 +78,7 @@ impl StateSnapshot {
     ///
     /// # Errors
     /// If the disk, or a row, can't be read.
-    pub fn load(mut self) -> Result<Realms, ReadError> {
+    pub fn load<S: FromRows>(mut self) -> Result<S, ReadError> {
         let tail = self.tail.take();
         let (mut ended, mut failure) = (false, None);
         let pages = std::iter::from_fn(|| {
@@ -90,10 +89,10 @@ impl StateSnapshot {
             ended = page.last;
             Some(page.rows)
         });
-        let realms = Realms::load(tail.as_ref(), pages.flatten());
+        let state = S::from_rows(tail.as_ref(), pages.flatten());
         match failure {
             Some(failure) => Err(failure),
-            None => realms.map_err(|BadRow| ReadError::DamagedState),
+            None => state.map_err(|BadRow| ReadError::DamagedState),
         }
     }
 }

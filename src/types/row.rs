@@ -40,6 +40,18 @@ pub struct Change {
     pub value: Option<Bytes>,
 }
 
+/// A state that can be made of its rows.
+pub trait FromRows: Sized {
+    /// Loads the state after a row of the order from its rows, by key and value.
+    ///
+    /// # Errors
+    /// If a row can't be read.
+    fn from_rows(
+        tail: Option<&Resolution>,
+        rows: impl IntoIterator<Item = (Bytes, Bytes)>,
+    ) -> Result<Self, BadRow>;
+}
+
 /// A row that can't be read, or whose key this release does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a row of the realms' state can't be read; was it written by a newer release?")]

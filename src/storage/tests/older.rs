@@ -82,7 +82,7 @@ async fn a_folder_of_the_older_format_is_read_and_written_on() {
 
 /// Checks that a storage has just this state, and gives it.
 fn check(storage: &Storage, expected: &Realms) -> Realms {
-    let found = storage.state().unwrap();
+    let found = storage.state::<Realms>().unwrap();
     assert_eq!((found.next(), found.hash()), (expected.next(), expected.hash()));
     found
 }

@@ -14,6 +14,7 @@ use super::super::testing::{
 use super::super::*;
 use super::{index, keep_all, open, path};
 use crate::keep::KeepError;
+use crate::realm::Realms;
 use crate::segment::SealedBody;
 use crate::types::row::Change;
 
@@ -223,7 +224,7 @@ fn check_kept(storage: &Storage, log: &[Logged], head: usize) {
         let hidden = hidden.map(|(_, offsets)| offsets.clone()).unwrap_or_default();
         assert_eq!(hidden, applied[at].hidden);
     }
-    assert_eq!(storage.state().unwrap().hash(), realms.hash());
+    assert_eq!(storage.state::<Realms>().unwrap().hash(), realms.hash());
 }
 
 proptest! {

@@ -33,7 +33,7 @@ async fn indexed(storage: &Storage, rows: Vec<IndexedRow>) {
 fn check(storage: &Storage, log: &[Logged]) -> Realms {
     let rows = storage.tail().map_or(0, |tail| tail.slot.0 as usize);
     let (expected, applied) = fold(&log[..rows]);
-    let found = storage.state().unwrap();
+    let found = storage.state::<Realms>().unwrap();
     assert_eq!((found.next(), found.hash()), (expected.next(), expected.hash()));
     let stored = storage.rows_and_hidden(Slot(1), usize::MAX).unwrap();
     assert_eq!(stored.rows, log[..rows].iter().map(|l| l.row.clone()).collect::<Vec<_>>());
@@ -47,7 +47,7 @@ fn check(storage: &Storage, log: &[Logged]) -> Realms {
 async fn survive(log: &[Logged], cuts: &[(usize, u32, bool)]) {
     let mut disk = TestDisk::default();
     let mut storage = open(&disk);
-    let mut realms = storage.state().unwrap();
+    let mut realms = storage.state::<Realms>().unwrap();
     let mut cuts = cuts.iter().cycle();
     while let Some(rest) = log.get(realms.next().0 as usize - 1..).filter(|rest| !rest.is_empty()) {
         let (rows, tenths, cut) = *cuts.next().unwrap();
@@ -102,7 +102,11 @@ async fn rows_of_the_state_are_written_over_and_removed() {
     assert_eq!(page, StatePage { rows: vec![kept], last: true });
     let stored = storage.rows_and_hidden(Slot(2), 9).unwrap();
     assert_eq!((stored.rows.len(), stored.hidden), (2, vec![(Slot(2), vec![0, 300])]));
-    assert_eq!(storage.state().unwrap_err(), ReadError::DamagedState, "these are no real rows");
+    assert_eq!(
+        storage.state::<Realms>().unwrap_err(),
+        ReadError::DamagedState,
+        "these are no real rows"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,11 +165,11 @@ async fn snapshots_have_a_limit() {
     index(&storage, vec![(Order::default().opened(1, 1), None)]).await;
     let mut lent: Vec<_> = (0..STATE_SNAPSHOTS).map(|_| storage.snapshot().unwrap()).collect();
     assert_eq!(storage.snapshot().unwrap_err(), ReadError::Busy);
-    assert!(storage.state().is_ok(), "a node's own start waits for nobody");
+    assert!(storage.state::<Realms>().is_ok(), "a node's own start waits for nobody");
     lent.pop();
     assert!(storage.snapshot().is_ok());
     storage.close().await;
-    assert!(matches!(storage.state(), Err(ReadError::Disk(_))));
+    assert!(matches!(storage.state::<Realms>(), Err(ReadError::Disk(_))));
 }
 
 #[test]
