@@ -21,7 +21,8 @@ use redb::{Database, WriteTransaction};
 use tokio::sync::{watch, Semaphore};
 use tokio::time::Instant;
 
-use crate::host::{is_damage, CommitMode, Host};
+use crate::failure::CommitError;
+use crate::host::{CommitMode, Host};
 use crate::mutant::{planted, Mutant};
 use crate::witness::Witness;
 use queue::{Door, Gate, Line};
@@ -59,27 +60,6 @@ pub trait Writer: Send + 'static {
 
     /// The jobs are durable: tells their callers, and leaves `jobs` empty.
     fn complete(&mut self, jobs: &mut Vec<Self::Job>);
-}
-
-/// Why a commit failed, with an unknown outcome, or a read failed.
-#[derive(Debug, thiserror::Error)]
-pub enum CommitError {
-    /// The disk or the process failed.
-    #[error("{0}")]
-    Failed(String),
-    /// The file's contents are not what was written.
-    #[error("{0}")]
-    Damaged(String),
-}
-
-impl<E: Into<redb::Error>> From<E> for CommitError {
-    fn from(error: E) -> Self {
-        let error = error.into();
-        match is_damage(&error) {
-            true => Self::Damaged(error.to_string()),
-            false => Self::Failed(error.to_string()),
-        }
-    }
 }
 
 /// Begins the one transaction of a group commit, durable when its commit returns. redb's quick repair would cost a

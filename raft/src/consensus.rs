@@ -5,11 +5,13 @@
 //!
 //! Deliberately absent: what a command means (`sequencer`), and who may propose one (`node`).
 
+pub(crate) mod beside;
 pub(crate) mod log_store;
 pub(crate) mod machine;
 mod memory;
 pub(crate) mod network;
 pub(crate) mod snapshot_store;
+mod tables;
 #[cfg(test)]
 mod tests;
 pub(crate) mod types;

@@ -14,7 +14,8 @@ use redb::{
     Database, ReadableDatabase, TableDefinition, TableError, TableHandle, WriteTransaction,
 };
 
-use crate::commit::{begin_write, CommitError, Commits};
+use crate::commit::{begin_write, Commits};
+use crate::failure::CommitError;
 use crate::format::{LOG_FORMAT, OLDEST_LOG_FORMAT};
 use crate::host::{self, Host};
 use crate::wire::{self, Identity};

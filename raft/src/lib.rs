@@ -6,12 +6,13 @@
 //! - [`host`]: the edges (network, disk, clock, randomness) that a simulation replaces.
 //! - [`format`]: the number of the log's format.
 //! - [`wire`], [`rpc`]: the codec and handshake between nodes; calls.
-//! - [`file`], [`commit`], [`witness`]: a node's file, the group commit that all its writers share, and what tells a
-//!   database that went back in time.
-//! - `consensus`: openraft's log store, state machine and network.
+//! - [`failure`], [`witness`], [`commit`], [`file`]: how a node's file fails, what tells a database that went back in
+//!   time, the group commit that all writers share, and the file.
 //! - `clocks`: what time a majority of the members' clocks vouches for.
 //! - [`bodies`]: what lets a segment be proposed before it has storage votes.
-//! - [`node`], [`service`], [`client`]: a member of the group, what it is asked, and the way to it from anywhere.
+//! - `consensus`: openraft's log store, state machine and network.
+//! - [`service`], `router`, [`node`], [`client`]: what a member of the group is asked, the search for the one that can
+//!   answer, a member, and the way to the group from anywhere.
 //! - `sim` (with the feature of that name): the edges of a simulated node.
 //! - [`mutant`]: planted bugs that prove the checks can fail.
 //!
@@ -22,6 +23,7 @@ pub mod client;
 mod clocks;
 pub mod commit;
 mod consensus;
+pub mod failure;
 pub mod file;
 pub mod format;
 pub mod host;
@@ -29,6 +31,7 @@ pub mod ids;
 pub mod mutant;
 pub mod node;
 pub mod order;
+mod router;
 pub mod rpc;
 pub mod sequencer;
 pub mod service;

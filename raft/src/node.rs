@@ -26,18 +26,19 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::bodies::{Beside, Bodies};
-use crate::client::Router;
+use crate::bodies::Bodies;
 use crate::clocks::Clocks;
+use crate::consensus::beside::Beside;
 use crate::consensus::log_store::LogStore;
-use crate::consensus::machine::{Applied, Machine};
+use crate::consensus::machine::{Applied, Machine, Raft};
 use crate::consensus::network::{Network, Receiver};
 use crate::consensus::snapshot_store;
-use crate::consensus::types::{Raft, Runtime};
+use crate::consensus::types::Runtime;
 use crate::file::{File, OpenError};
 use crate::host::Host;
 use crate::ids::{DiskId, Incarnation, NodeId, Slot};
 use crate::order::{SealedSegment, SegmentOutcome, StorageGroups};
+use crate::router::Router;
 use crate::rpc;
 use crate::sequencer::{Held, Opened};
 use crate::service::{Followed, Lease, SyncError, GROUP_WAIT, MAX_FOLLOWED, MAX_FOLLOW_WAIT};
@@ -170,10 +171,11 @@ impl SyncNode {
         let members = config.members.iter().map(|member| member.node).collect();
         let clocks = Clocks::new(host.clock.clone(), own, members);
         let address = |member: &Member| (member.node, member.address.clone());
+        let addresses: BTreeMap<_, _> = config.members.iter().map(address).collect();
         let network = Network {
             host: host.clone(),
             own: config.identity.clone(),
-            addresses: config.members.iter().map(address).collect(),
+            addresses: addresses.clone(),
             append_timeout: config.election.1,
             log: log.clone(),
             clocks: clocks.clone(),
@@ -185,7 +187,7 @@ impl SyncNode {
             .map_err(|error| StartError::Raft(error.to_string()))?;
         let (submissions, queue) = mpsc::channel(proposer::QUEUE);
         let inner = Inner {
-            router: Router::new(host.clone(), config.identity.clone(), &config.members),
+            router: Router::new(host.clone(), config.identity.clone(), addresses),
             leases: Mutex::new(Leases::new(config.lease)),
             admitted: watch::Sender::new(false),
             stopping: watch::Sender::new(false),

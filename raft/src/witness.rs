@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, TableDefinition, TableError, WriteTransaction};
 
-use crate::commit::CommitError;
+use crate::failure::CommitError;
 use crate::host::{Host, InPlace};
 use crate::mutant::{planted, Mutant};
 

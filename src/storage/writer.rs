@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use redb::{ReadableTable, Table, WriteTransaction};
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit};
-use vulpes_raft::commit::{CommitError, Writer};
+use vulpes_raft::commit::Writer;
+use vulpes_raft::failure::CommitError;
 use vulpes_raft::ids::{AdvanceSegment, Slot};
 use vulpes_raft::order::Resolution;
 use vulpes_raft::wire;

@@ -17,19 +17,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::OptionalSend;
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::Database;
 use tokio::sync::oneshot;
 
+use super::beside::Beside;
 use super::memory::Memory;
-use super::snapshot_store::{self, SaveSnapshot};
+use super::tables::{self, begin_read, decode, read, SaveSnapshot, VALUES};
 use super::types::{LogEntry, LogId, Types, Vote};
-use crate::bodies::Beside;
-use crate::commit::{CommitError, CommitQueue, Writer};
+use crate::commit::{CommitQueue, Writer};
+use crate::failure::CommitError;
 use crate::file::{LOG, NUMBER};
 use crate::wire;
-
-/// Single values, by name.
-pub(super) const VALUES: TableDefinition<&str, &[u8]> = TableDefinition::new("raft");
 
 const VOTE: &str = "vote";
 const PURGED: &str = "purged";
@@ -99,7 +97,7 @@ impl LogWriter {
             Some((_, entry)) => Some(decode::<LogEntry>(entry.value())?.log_id()),
             None => purged,
         };
-        let snapshot = snapshot_store::read_meta(&values)?.and_then(|meta| meta.last_log_id);
+        let snapshot = tables::read_snapshot_meta(&values)?.and_then(|meta| meta.last_log_id);
         let committed = read(&values, COMMITTED)?;
         let memory = Memory::opened(read(&values, VOTE)?, purged, last, committed);
         Ok(Self { memory: Arc::new(Mutex::new(memory)), snapshot, committed })
@@ -152,7 +150,7 @@ impl Writer for LogWriter {
                 // A snapshot built slowly must not replace a newer one that was installed meanwhile.
                 Job::Snapshot(snapshot) if snapshot.meta.last_log_id < self.snapshot => {}
                 Job::Snapshot(snapshot) => {
-                    snapshot_store::write(transaction, &mut values, snapshot)?;
+                    tables::write_snapshot(transaction, &mut values, snapshot)?;
                     self.snapshot = snapshot.meta.last_log_id;
                 }
             }
@@ -179,14 +177,6 @@ impl Writer for LogWriter {
             }
         }
     }
-}
-
-/// Begins to read an open file.
-pub(super) fn begin_read(database: &Weak<Database>) -> Result<ReadTransaction, CommitError> {
-    let database = database.upgrade();
-    Ok(database
-        .ok_or_else(|| CommitError::Failed("the node is shutting down".into()))?
-        .begin_read()?)
 }
 
 impl LogStore {
@@ -401,16 +391,4 @@ fn save_committed(
         *on_disk = Some(committed);
     }
     Ok(())
-}
-
-pub(super) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CommitError> {
-    wire::decode(bytes)
-        .map_err(|error| CommitError::Damaged(format!("what Raft keeps can't be read: {error}")))
-}
-
-pub(super) fn read<T: serde::de::DeserializeOwned>(
-    values: &impl ReadableTable<&'static str, &'static [u8]>,
-    key: &str,
-) -> Result<Option<T>, CommitError> {
-    values.get(key)?.map(|row| decode(row.value())).transpose()
 }

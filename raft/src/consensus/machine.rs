@@ -17,8 +17,11 @@ use tokio::sync::watch;
 
 use super::snapshot_store::SnapshotStore;
 use super::types::{Answers, LogId, Membership, Snapshot, SnapshotMeta, Types};
-use crate::commit::CommitError;
+use crate::failure::CommitError;
 use crate::sequencer::{Command, Sequencer};
+
+/// The member of the Raft group on this node.
+pub(crate) type Raft = openraft::Raft<Types, Machine>;
 
 /// Largest snapshot that is read back, in bytes: the largest possible size of the sequencer's tables, with some
 /// reserve.

@@ -29,10 +29,10 @@ use serde::{de::DeserializeOwned, Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::beside::Beside;
 use super::log_store::LogStore;
-use super::machine::MAX_SNAPSHOT;
-use super::types::{Raft, Snapshot, SnapshotMeta, Types, Vote, Voter};
-use crate::bodies::Beside;
+use super::machine::{Raft, MAX_SNAPSHOT};
+use super::types::{Snapshot, SnapshotMeta, Types, Vote, Voter};
 use crate::clocks::{Clocks, Told};
 use crate::host::Host;
 use crate::ids::{DiskId, NodeId};

@@ -1,37 +1,22 @@
-//! The newest snapshot of the sequencer in a node's file.
+//! The newest snapshot of the sequencer in a node's file: how it is saved and read.
 //!
-//! Invariant: a snapshot and its description change in one transaction, in chunks that stay below redb's next power of
-//! two.
+//! Invariant: it goes through the log's commit queue, in order with all that the log writes.
 //!
 //! Deliberately absent: more than one snapshot. The newest covers everything that older ones did.
 
 use std::sync::Weak;
 
 use bytes::Bytes;
-use redb::{Database, ReadableTable, TableDefinition};
+use redb::{Database, ReadableTable};
 use tokio::sync::oneshot;
 
-use super::log_store::{self, begin_read, Job, LogStore, LogWriter, VALUES};
+use super::beside::Beside;
+use super::log_store::{self, Job, LogStore, LogWriter};
+use super::tables::{begin_read, read_snapshot_meta, SaveSnapshot, SNAPSHOT, VALUES};
 use super::types::SnapshotMeta;
-use crate::bodies::Beside;
-use crate::commit::{CommitError, CommitQueue};
+use crate::commit::CommitQueue;
+use crate::failure::CommitError;
 use crate::file::{File, OpenError, LOG};
-use crate::wire;
-
-/// The chunks of the newest snapshot, by number.
-const SNAPSHOT: TableDefinition<u32, &[u8]> = TableDefinition::new("snapshot");
-
-const SNAPSHOT_META: &str = "snapshot";
-
-/// A value just above a power of two would take twice the space.
-const CHUNK: usize = (1 << 20) - 200;
-
-/// A snapshot on its way to the disk.
-pub(super) struct SaveSnapshot {
-    pub(super) meta: SnapshotMeta,
-    pub(super) data: Bytes,
-    pub(super) saved: oneshot::Sender<()>,
-}
 
 /// Saves and reads the newest snapshot.
 #[derive(Clone)]
@@ -56,36 +41,6 @@ pub(crate) fn open(file: &File, beside: Beside) -> Result<(LogStore, SnapshotSto
     Ok((log, snapshots))
 }
 
-fn put<T: serde::Serialize>(
-    values: &mut redb::Table<'_, &'static str, &'static [u8]>,
-    key: &str,
-    value: &T,
-) -> Result<(), CommitError> {
-    values.insert(key, wire::encode(value).as_slice())?;
-    Ok(())
-}
-
-/// Replaces the snapshot in the transaction of a group commit.
-pub(super) fn write(
-    transaction: &redb::WriteTransaction,
-    values: &mut redb::Table<'_, &'static str, &'static [u8]>,
-    snapshot: &SaveSnapshot,
-) -> Result<(), CommitError> {
-    let mut chunks = transaction.open_table(SNAPSHOT)?;
-    chunks.retain(|_, _| false)?;
-    for (number, chunk) in (0u32..).zip(snapshot.data.chunks(CHUNK)) {
-        chunks.insert(number, chunk)?;
-    }
-    put(values, SNAPSHOT_META, &snapshot.meta)
-}
-
-/// What the snapshot on disk covers.
-pub(super) fn read_meta(
-    values: &impl ReadableTable<&'static str, &'static [u8]>,
-) -> Result<Option<SnapshotMeta>, CommitError> {
-    log_store::read(values, SNAPSHOT_META)
-}
-
 impl SnapshotStore {
     /// Saves a snapshot; durable when it returns, unless a newer one was saved meanwhile.
     pub(super) async fn save(&self, meta: SnapshotMeta, data: Bytes) -> std::io::Result<()> {
@@ -98,7 +53,9 @@ impl SnapshotStore {
     /// The newest snapshot.
     pub(super) fn read(&self) -> Result<Option<(SnapshotMeta, Bytes)>, CommitError> {
         let transaction = begin_read(&self.database)?;
-        let Some(meta) = read_meta(&transaction.open_table(VALUES)?)? else { return Ok(None) };
+        let Some(meta) = read_snapshot_meta(&transaction.open_table(VALUES)?)? else {
+            return Ok(None);
+        };
         let mut data = Vec::new();
         for chunk in transaction.open_table(SNAPSHOT)?.iter()? {
             data.extend_from_slice(chunk?.1.value());

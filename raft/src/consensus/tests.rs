@@ -7,12 +7,12 @@ use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::StorageError;
 
+use super::beside::tests::Fake;
+use super::beside::Beside;
 use super::log_store::{Job, LogStore};
 use super::machine::{Applied, Machine};
 use super::snapshot_store;
 use super::types::{EncodedCommand, LogEntry, LogId, Types, Vote, Voter};
-use crate::bodies::tests::Fake;
-use crate::bodies::Beside;
 use crate::file::{File, OpenError};
 use crate::host::Host;
 use crate::ids::{DiskId, NodeId, Stamp};
@@ -177,7 +177,7 @@ async fn how_far_the_log_is_committed_is_durable_when_it_is_asked_for() {
 #[tokio::test]
 async fn entries_that_were_committed_when_they_came_are_known_to_be_so_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let early = |index| crate::bodies::tests::entry(index, &[index]);
+    let early = |index| super::beside::tests::entry(index, &[index]);
     let beside = Beside::new(Some(Fake::with(&[0, 3, 4])));
     let mut log = reopen_with(folder.path(), beside.clone()).await;
     let limit = std::time::Duration::ZERO;

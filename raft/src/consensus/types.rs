@@ -35,7 +35,6 @@ pub(crate) type Membership = openraft::type_config::alias::StoredMembershipOf<Ty
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Types>;
 /// A snapshot whose data is one encoded sequencer.
 pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, Bytes>;
-pub(crate) type Raft = openraft::Raft<Types, super::machine::Machine>;
 
 /// A command in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

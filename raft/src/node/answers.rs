@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use super::SyncNode;
+use crate::ids::NodeId;
 use crate::order::CloseReason;
+use crate::router::Local;
 use crate::sequencer::Proposal;
 use crate::service::{Known, SyncCall, SyncReply, CALL_TIMEOUT};
 
@@ -42,9 +44,19 @@ impl SyncNode {
             call => self.lead(call).await,
         }
     }
+}
+
+impl Local for SyncNode {
+    fn id(&self) -> NodeId {
+        Self::id(self)
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        Self::leader(self)
+    }
 
     /// Carries out a leader's request, if this member leads.
-    pub(crate) async fn lead(&self, call: SyncCall) -> SyncReply {
+    async fn lead(&self, call: SyncCall) -> SyncReply {
         if *self.inner.stopping.borrow() {
             return SyncReply::Unavailable("the node is shutting down".into());
         }

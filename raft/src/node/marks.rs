@@ -12,7 +12,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
 use crate::consensus::machine::Applied;
-use crate::consensus::types::Raft;
+use crate::consensus::machine::Raft;
 use crate::sequencer::{Held, Proposal};
 
 /// The shortest time between two marks.

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use tokio::sync::watch;
+
 use super::*;
+use crate::bodies::Deleting;
 use crate::consensus::types::{EncodedCommand, LogId};
 use crate::ids::{AdvanceSegment, Incarnation, SegmentNumber, Shard};
 use crate::sequencer::{Command, Vouched};
