@@ -39,16 +39,17 @@ mod cursor;
 mod json;
 mod msgpack;
 mod read;
+mod token;
 mod write;
 
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-pub use self::read::Malformed;
 pub(crate) use self::read::{elements, entries, Elements, Kind};
+pub use self::token::Malformed;
 pub(crate) use self::write::Writer;
 
-use self::read::Notes;
+use self::token::Notes;
 use crate::types::event::{Encoding, Payload};
 use crate::types::limits;
 use crate::types::value::Value;

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::cursor::Cursor;
-use super::read::{Inside, Malformed, Notes, Read, Text, Token, TOO_LARGE};
+use super::token::{Inside, Malformed, Notes, Read, Text, Token, TOO_LARGE};
 
 /// Ends an item of indefinite length.
 const BREAK: u8 = 0xff;

@@ -4,7 +4,7 @@
 //!
 //! Deliberately absent: anything specific to a serializer.
 
-use super::read::{Malformed, Notes, Text};
+use super::token::{Malformed, Notes, Text};
 
 const NOT_UTF8: &str = "text that is not UTF-8";
 

@@ -6,7 +6,7 @@
 //!
 //! Deliberately absent: leniency. Comments and trailing commas are errors.
 
-use super::read::{Inside, Malformed, Notes, Read, Text, Token, NOT_FINITE, TOO_LARGE};
+use super::token::{Inside, Malformed, Notes, Read, Text, Token, NOT_FINITE, TOO_LARGE};
 use crate::types::value::Value;
 
 pub(super) struct Reader<'a> {

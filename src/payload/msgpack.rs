@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::cursor::Cursor;
-use super::read::{Inside, Malformed, Notes, Read, Token};
+use super::token::{Inside, Malformed, Notes, Read, Token};
 
 pub(super) struct Reader<'a>(Cursor<'a>);
 

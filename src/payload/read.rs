@@ -1,4 +1,4 @@
-//! Reading: the common part of the three readers, and functions on top.
+//! Reading: values, elements and checks, built on the tokens of the three readers.
 //!
 //! Invariant: nothing here reads outside its bytes or recurses deeper than allowed.
 //!
@@ -9,44 +9,10 @@ use std::collections::HashMap;
 
 use base64::Engine;
 
+use super::token::{Inside, Malformed, Notes, Read, Text, Token, NOT_FINITE};
 use super::{cbor, json, msgpack, Serializer, Writer, BASE64};
 use crate::types::limits;
 use crate::types::value::Value;
-
-/// Bytes that are not valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{what} at byte {at}")]
-pub struct Malformed {
-    /// Where, from 0.
-    pub at: usize,
-    pub what: &'static str,
-}
-
-/// One scalar, or the beginning of a container.
-#[derive(Debug, Clone)]
-pub(super) enum Token<'a> {
-    Null,
-    Bool(bool),
-    Int(i64),
-    UInt(u64),
-    Float(f64),
-    /// A JSON number, checked but not yet read.
-    Number(&'a str),
-    Text(Text<'a>),
-    Bytes(Cow<'a, [u8]>),
-    List(Inside),
-    Dict(Inside),
-}
-
-/// A string.
-#[derive(Debug, Clone)]
-pub(super) enum Text<'a> {
-    Plain(&'a str),
-    /// JSON text between the quotes, with checked escapes.
-    Escaped(&'a str),
-    /// Put together from pieces.
-    Joined(String),
-}
 
 impl<'a> Text<'a> {
     /// Whether every serializer can express it. In JSON a string that begins with a zero character is a binary in
@@ -74,72 +40,6 @@ impl<'a> Text<'a> {
             Self::Plain(text) => Cow::Borrowed(text),
             Self::Escaped(raw) => Cow::Owned(json::unescape(raw)),
             Self::Joined(text) => Cow::Owned(text),
-        }
-    }
-}
-
-/// A reader's place in a container.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Inside {
-    /// So many are left.
-    Counted(u64),
-    /// It continues until this byte.
-    Until { end: u8, first: bool },
-}
-
-impl Inside {
-    pub(super) fn until(end: u8) -> Self {
-        Self::Until { end, first: true }
-    }
-}
-
-/// What a reader found that is well-formed, but is not passed on as it came.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Notes {
-    /// The first value that can't be represented for everybody.
-    pub(super) unfit: Option<Malformed>,
-    /// Something is spelled in a way that breaks other readers, and can be spelled differently: it has to be
-    /// rewritten.
-    pub(super) odd: bool,
-}
-
-impl Notes {
-    pub(super) fn unfit(&mut self, at: usize, what: &'static str) {
-        self.unfit.get_or_insert(Malformed { at, what });
-    }
-}
-
-/// A serializer's reader.
-pub(super) trait Read<'a>: Sized {
-    fn new(bytes: &'a [u8]) -> Result<Self, Malformed>;
-
-    /// Its notes so far.
-    fn notes(&mut self) -> &mut Notes;
-
-    fn bytes(&self) -> &'a [u8];
-
-    /// Moves to where the next value begins, and returns it.
-    fn begin(&mut self) -> usize;
-
-    /// Its offset: after the last value read.
-    fn position(&self) -> usize;
-
-    fn token(&mut self) -> Result<Token<'a>, Malformed>;
-
-    /// Reads a dictionary's key, and what separates it from its value.
-    fn key(&mut self) -> Result<Token<'a>, Malformed>;
-
-    /// Whether the container holds one more; reads what separates them, and its end.
-    fn more(&mut self, inside: &mut Inside) -> Result<bool, Malformed>;
-
-    fn malformed<T>(&self, what: &'static str) -> Result<T, Malformed> {
-        Err(Malformed { at: self.position(), what })
-    }
-
-    fn end(&mut self) -> Result<(), Malformed> {
-        match self.begin() == self.bytes().len() {
-            true => Ok(()),
-            false => self.malformed("something left over"),
         }
     }
 }
@@ -197,8 +97,6 @@ const DEEPEST: usize = 1 << 16;
 const PROTO: &str = "__proto__";
 
 const TOO_DEEP: &str = "nested too deeply";
-pub(super) const NOT_FINITE: &str = "a number that is not finite";
-pub(super) const TOO_LARGE: &str = "an integer of more than 64 bits";
 
 /// Most elements of a list that [`elements`] keeps.
 const ELEMENTS: usize = 8;

@@ -315,8 +315,8 @@ const EXTENSION: &str = "an extension type of MessagePack";
 const KEY: &str = "a key that is no string";
 const SIMPLE: &str = "a simple value that means nothing here";
 const ZERO: &str = "a string that begins with U+0000";
-const FINITE: &str = read::NOT_FINITE;
-const LARGE: &str = read::TOO_LARGE;
+const FINITE: &str = token::NOT_FINITE;
+const LARGE: &str = token::TOO_LARGE;
 const UTF8: &str = "text that is not UTF-8";
 
 /// An incoming value, and what everybody gets, or why it is refused.
