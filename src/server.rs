@@ -4,7 +4,8 @@
 //! - `links`, `peers`: how its roles reach each other, and other nodes reach them.
 //! - `listen`, `transport`, `session`, `publishing`, `reader`, `delivery`, `events`, `clients`: client connections;
 //!   `upgrade` and `refusal` at their beginning, `linger` at their end, `drops` where they are told nothing.
-//! - `budget`, `intake`, `outgo`: what connections may hold together, of what they read and of what they write.
+//! - `budget`, `intake`, `outgo`: what connections may hold together, of what they read and of what they write;
+//!   `filtering`: whose turn it is to read large values.
 //! - `calls`: calls between them, and to and from other entries.
 //! - `desk`: what the realms' state has to say to them, and what they have left to be published.
 //! - `storages`: the way to each storage, and whether they are as when the cluster was formed.
@@ -25,6 +26,7 @@ mod desk;
 mod drops;
 mod events;
 mod files;
+mod filtering;
 mod intake;
 mod linger;
 mod links;

@@ -22,9 +22,9 @@ use crate::types::limits;
 use crate::types::subscription::SubscriptionId;
 use crate::types::topic::Topic;
 
+use super::filtering::Filtering;
 use super::outgo::Outgo;
-use super::reader::{Reader, RetainedValues, Wanted};
-use super::session::{Filtering, LOOK_TOIL};
+use super::reader::{Reader, RetainedValues, Wanted, LOOK_TOIL};
 
 pub(super) enum Current {
     Segment { wanted: Wanted, place: Place, chosen: Chosen },

@@ -14,7 +14,6 @@ use std::task::{ready, Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use vulpes_raft::host::BoxStream;
 
-use super::transport::Transport;
 use crate::types::limits;
 
 /// Room for one read of what nobody looks at.
@@ -49,14 +48,7 @@ impl Lingering {
     }
 }
 
-/// Writes what is queued, and gives the client time to read it.
-pub(super) async fn linger(transport: &mut impl Transport) {
-    let lingering = poll_fn(|context| transport.poll_linger(context));
-    // One that has not hung up by then has had its time.
-    let _ = tokio::time::timeout(limits::LINGER, lingering).await;
-}
-
-/// As [`linger`], where all is written and there is no transport.
+/// Gives a client time to read what is written, where there is no transport.
 pub(super) async fn linger_on(stream: &mut BoxStream) {
     let mut lingering = Lingering::default();
     let lingering = poll_fn(|context| lingering.poll(stream, context));

@@ -5,7 +5,6 @@
 //!
 //! Deliberately absent: what a session does (`session`).
 
-use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use super::intake::{Framing, Intake, Terms};
 use super::metered::metered;
 use super::refusal::refuse;
 use super::session::Session;
-use super::transport::{MqttTransport, TransportError, WampTransport};
+use super::transport::{MqttTransport, Protocol, TransportError, WampTransport};
 use super::upgrade::upgrade;
 
 tokio::task_local! {
@@ -36,22 +35,6 @@ tokio::task_local! {
 #[must_use]
 pub fn serves_a_client() -> bool {
     CLIENT.try_with(|()| ()).is_ok()
-}
-
-/// Which protocol a socket speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Wamp,
-    Mqtt,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Wamp => "WAMP",
-            Self::Mqtt => "MQTT",
-        })
-    }
 }
 
 /// How long to wait after a failure to accept, as when the process is out of file descriptors.

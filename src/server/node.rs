@@ -28,6 +28,7 @@ use crate::entry::{Entry, EntryConfig, EntryHandle};
 use crate::gate::MergingRealms;
 use crate::keep::Keeper;
 use crate::log::{log, Log, Tail};
+use crate::peer::StorageClient;
 use crate::realm::{Realms, SharedRealms, View};
 use crate::recent::RecentBodies;
 use crate::replica::{dispatch, Replica, SlotIndex, NOTICE_SLOTS};
@@ -42,15 +43,15 @@ use super::clients::Clients;
 use super::desk::Desk;
 use super::files::Files;
 use super::links::Sync;
-use super::listen::{self, Protocol};
+use super::listen;
 use super::peers::{serve_peers, Served};
 use super::repair::repair;
-use super::storages::{self, enrol, furthest_first, nearest_first, report_stored, Own, Storages};
+use super::storages::{
+    self, enrol, furthest_first, nearest_first, report_stored, Own, Storages, RETRY,
+};
+use super::transport::Protocol;
 use super::tuning::Tuning;
-use super::upkeep::catch_up;
-
-/// How long to wait before what failed is tried again.
-pub(super) const RETRY: Duration = Duration::from_millis(200);
+use super::upkeep::{catch_up, start_upkeep};
 
 /// How long a node that stops tries to say goodbye to sync, and waits for its clients to go.
 const LEAVE_WAIT: Duration = Duration::from_secs(2);
@@ -114,7 +115,7 @@ pub struct Node {
     pub(super) order: SyncClient,
     stopping: watch::Sender<bool>,
     /// The node can't go on from what it has: see [`Node::left_behind`].
-    pub(super) left_behind: watch::Receiver<bool>,
+    left_behind: watch::Receiver<bool>,
 }
 
 /// Where clients come in.
@@ -222,15 +223,16 @@ impl Node {
         let enrolled = self.enrol(host, (&storages, &read), enrolling);
         if let Some(storage) = &self.storage {
             tokio::spawn(report_stored(self.order.clone(), storage.clone()));
-            let others = storages.values().filter(|other| other.node() != self.identity.node);
-            tokio::spawn(repair(storage.clone(), others.cloned().collect()));
+            tokio::spawn(repair(storage.clone(), self.others(&storages)));
         }
         let realms = SharedRealms::new(self.beginning(&storages).await?);
         let View { next, position, .. } = realms.view();
         let tail = Tail { next_slot: next, next_position: position };
         let (log_tail, log) = log(tail, nearest_first(&self.config, &storages));
         let log_tail = log_tail.keeping(tuning.recent_slots);
-        let left_behind = self.start_upkeep(&log, &realms, &storages);
+        let (left_behind, wait) =
+            start_upkeep(self.storage.clone(), self.others(&storages), &log, &realms);
+        self.left_behind = wait;
         let (placed, placing) = mpsc::channel(limits::READ_ROWS);
         let (commands, commanded) = mpsc::channel(limits::DISPATCH_COMMANDS);
         let dispatcher = Dispatcher::new(tail.next_slot);
@@ -346,13 +348,18 @@ impl Node {
         calls.clone()
     }
 
+    /// The way to each storage that is not this node's.
+    fn others(&self, storages: &Storages) -> Vec<StorageClient> {
+        let others = storages.values().filter(|other| other.node() != self.identity.node);
+        others.cloned().collect()
+    }
+
     /// The realms' state behind which this node goes on reading: its own storage's, or that of the storage that has
     /// come furthest of those that answer.
     async fn beginning(&self, storages: &Storages) -> Result<Realms, StartError> {
         if let Some(storage) = &self.storage {
             if self.config.retention.is_limited() {
-                let others = storages.values().filter(|other| other.node() != self.identity.node);
-                catch_up(storage, &others.cloned().collect::<Vec<_>>()).await;
+                catch_up(storage, &self.others(storages)).await;
             }
             return storage.state().map_err(StartError::State);
         }
@@ -364,6 +371,14 @@ impl Node {
                 }
             }
             tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Completes when the node is to be started again: it was away for longer than the log is kept. It has given up what
+    /// it had, and goes on from where the others are.
+    pub async fn left_behind(&self) {
+        if self.left_behind.clone().wait_for(|left_behind| *left_behind).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 

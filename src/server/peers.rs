@@ -21,7 +21,7 @@ use super::budget::Budget;
 use super::calls::links::serve_calls;
 use super::calls::Calls;
 use super::intake::{Framing, Intake, Terms};
-use super::node::RETRY;
+use super::storages::RETRY;
 
 /// What this node serves to others.
 #[derive(Clone)]

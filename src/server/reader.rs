@@ -40,6 +40,9 @@ use replays::{Replay, ReplayId, Replays, AT_CURSOR};
 pub(super) use retained::RetainedValues;
 use retained::Retaining;
 
+/// What it costs to look at an event, or at a subscription that may be for it, in bytes.
+pub(super) const LOOK_TOIL: usize = 16;
+
 /// How long a replay waits before it reads again where no storage answered.
 const RETRY: Duration = Duration::from_millis(200);
 

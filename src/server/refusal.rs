@@ -12,9 +12,7 @@ use vulpes_raft::host::BoxStream;
 
 use super::clients::Clients;
 use super::intake::{Framing, Intake, Terms};
-use super::linger::linger;
-use super::listen::Protocol;
-use super::transport::{MqttTransport, Transport};
+use super::transport::{linger, MqttTransport, Protocol, Transport};
 use super::upgrade::{answer, TOO_MANY_CONNECTIONS};
 use crate::gate::mqtt::MqttGate;
 use crate::gate::{Gate, OpenRefusal, Request};

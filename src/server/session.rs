@@ -10,7 +10,6 @@
 //! Deliberately absent: anything of a protocol.
 
 mod client;
-mod filtering;
 mod gone;
 mod kept;
 mod leaving;
@@ -50,11 +49,11 @@ use super::clients::Clients;
 use super::delivery::{self, Current};
 use super::desk::Word;
 use super::events;
+use super::filtering::Filtering;
 use super::outgo::Outgo;
 use super::publishing::{stored, Decided, Publishing};
 use super::reader::{Reader, Reading};
 use super::transport::{End, Transport, TransportError};
-pub(super) use filtering::Filtering;
 use gone::Gone;
 use kept::Keeping;
 use liveness::Liveness;
@@ -66,9 +65,6 @@ const SHOWN_NAME: usize = 64;
 
 /// What a message costs beside its bytes, in bytes.
 const MESSAGE_TOIL: usize = 1 << 10;
-
-/// What it costs to look at an event, or at a subscription that may be for it, in bytes.
-pub(super) const LOOK_TOIL: usize = 16;
 
 pub(super) struct Session<G, T> {
     gate: G,

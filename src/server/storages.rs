@@ -22,7 +22,8 @@ use crate::log::Source;
 use crate::peer::StorageClient;
 use crate::storage::{Reads, Storage};
 
-use super::node::RETRY;
+/// How long to wait before what failed is tried again.
+pub(super) const RETRY: Duration = Duration::from_millis(200);
 
 /// How often a storage tells sync how far it has come, at most.
 const STORED_INTERVAL: Duration = Duration::from_secs(1);

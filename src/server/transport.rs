@@ -7,6 +7,8 @@
 //! Deliberately absent: what the messages mean, and whether the client is still there (`session::liveness`).
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,6 +31,22 @@ use super::metered::{metered, Meter};
 use crate::gate::mqtt::packet;
 use crate::gate::Farewell;
 use crate::types::limits;
+
+/// Which protocol a socket speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Wamp,
+    Mqtt,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wamp => "WAMP",
+            Self::Mqtt => "MQTT",
+        })
+    }
+}
 
 /// Room for one read of a client that sends little.
 const READ_ROOM: usize = 4 << 10;
@@ -101,8 +119,15 @@ pub(super) trait Transport: Send {
     fn close(&mut self, end: End<'_>);
 
     /// Writes what is queued, then waits until the client has hung up or had its time to read the last word; see
-    /// [`super::linger`].
+    /// [`linger`].
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()>;
+}
+
+/// Writes what is queued, and gives the client time to read it.
+pub(super) async fn linger(transport: &mut impl Transport) {
+    let lingering = poll_fn(|context| transport.poll_linger(context));
+    // One that has not hung up by then has had its time.
+    let _ = tokio::time::timeout(limits::LINGER, lingering).await;
 }
 
 /// Whose end it is.

@@ -22,9 +22,6 @@ use crate::storage::Storage;
 use crate::types::limits;
 use crate::types::row::{Change, FromRows, IndexedRow};
 
-use super::node::Node;
-use super::storages::Storages;
-
 /// How long to wait before what failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -34,42 +31,30 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// Rows filled in at once, at most.
 const FILL_ROWS: u64 = 256;
 
-impl Node {
-    /// Keeps the log and the storage at the head; gives the replica what to tell when that has left the node behind.
-    pub(super) fn start_upkeep(
-        &mut self,
-        log: &Log,
-        realms: &SharedRealms,
-        storages: &Storages,
-    ) -> watch::Sender<bool> {
-        log.release(realms.with(Realms::head));
-        let (left_behind, mut behind) = watch::channel(false);
-        let (ready, wait) = watch::channel(false);
-        self.left_behind = wait;
-        if let Some(storage) = &self.storage {
-            tokio::spawn(upkeep(storage.clone(), log.clone()));
-        }
-        let others = storages.values().filter(|other| other.node() != self.identity.node);
-        let (storage, others) = (self.storage.clone(), others.cloned().collect::<Vec<_>>());
-        tokio::spawn(async move {
-            if behind.wait_for(|behind| *behind).await.is_err() {
-                return;
-            }
-            if let Some(storage) = storage {
-                begin_anew(&storage, &others).await;
-            }
-            ready.send_replace(true);
-        });
-        left_behind
+/// Keeps the log and this node's storage at the head. Gives the replica what to tell when that has left the node behind,
+/// and the node what becomes true when it is to be started again for that.
+pub(super) fn start_upkeep(
+    storage: Option<Storage>,
+    others: Vec<StorageClient>,
+    log: &Log,
+    realms: &SharedRealms,
+) -> (watch::Sender<bool>, watch::Receiver<bool>) {
+    log.release(realms.with(Realms::head));
+    let (left_behind, mut behind) = watch::channel(false);
+    let (ready, wait) = watch::channel(false);
+    if let Some(storage) = &storage {
+        tokio::spawn(upkeep(storage.clone(), log.clone()));
     }
-
-    /// Completes when the node is to be started again: it was away for longer than the log is kept. It has given up what
-    /// it had, and goes on from where the others are.
-    pub async fn left_behind(&self) {
-        if self.left_behind.clone().wait_for(|left_behind| *left_behind).await.is_err() {
-            std::future::pending::<()>().await;
+    tokio::spawn(async move {
+        if behind.wait_for(|behind| *behind).await.is_err() {
+            return;
         }
-    }
+        if let Some(storage) = storage {
+            begin_anew(&storage, &others).await;
+        }
+        ready.send_replace(true);
+    });
+    (left_behind, wait)
 }
 
 /// Keeps a storage's oldest slot at the head of the log, for as long as the node lives.

@@ -10,11 +10,10 @@ use futures::FutureExt;
 use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 
-use super::{Done, Reader, Reading};
+use super::{Done, Reader, Reading, LOOK_TOIL};
 use crate::gate::Subscription;
 use crate::log::Start;
 use crate::realm::{fits, Found, Retained, RetainedMap};
-use crate::server::session::LOOK_TOIL;
 use crate::types::subscription::SubscriptionId;
 use crate::types::topic::{Pattern, Topic};
 use crate::types::value::Value;

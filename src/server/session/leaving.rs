@@ -12,8 +12,7 @@ use super::{Session, Standing};
 use crate::gate::Gate;
 use crate::replica::Command;
 use crate::server::events;
-use crate::server::linger::linger;
-use crate::server::transport::{End, Transport, TransportError};
+use crate::server::transport::{linger, End, Transport, TransportError};
 
 impl<G: Gate, T: Transport> Session<G, T> {
     /// Leaves; gives back why.

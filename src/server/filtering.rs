@@ -9,9 +9,9 @@
 
 use std::task::{ready, Context, Poll};
 
-use crate::server::budget::{Account, Budget};
+use super::budget::{Account, Budget};
 
-pub(in crate::server) struct Filtering {
+pub(super) struct Filtering {
     account: Account,
     /// It waits for its turn.
     wanted: bool,
@@ -23,7 +23,7 @@ impl Filtering {
     }
 
     /// Whether it is the session's turn now. If not, [`Filtering::poll`] waits for it.
-    pub(in crate::server) fn try_take(&mut self) -> bool {
+    pub(super) fn try_take(&mut self) -> bool {
         self.wanted = !self.account.try_hold(1);
         !self.wanted
     }
