@@ -20,8 +20,9 @@
 //! - [`http`]: a node's status for operators.
 //! - [`client`], [`cli`]: clients of both protocols, and the commands.
 //!
-//! Architecture invariant: `gate`, `payload`, `segment`, `realm`, `call`, `dispatch` and the cores of `entry` and `storage` do no
-//! I/O and read no clock; the edges are in `server`, and behind [`vulpes_raft::host::Host`], which a simulation replaces.
+//! Architecture invariant: `types`, `gate`, `payload`, `segment`, `realm`, `call`, `dispatch` and the cores of `entry` and
+//! `storage` do no I/O and read no clock. The edges are in `server`, and behind [`vulpes_raft::host::Host`], which a simulation
+//! replaces. Modules use each other in one direction only; `tests/modules.rs` lists who uses whom.
 
 pub mod call;
 pub mod cli;
