@@ -179,11 +179,12 @@ pub fn to_mqtt(payload: &Payload) -> Bytes {
 /// are no part of its value.
 #[must_use]
 pub fn value(payload: &Payload) -> Value {
-    match Serializer::of(payload.encoding) {
+    let value = match Serializer::of(payload.encoding) {
         None if payload.args.is_empty() => Value::Null,
         None => raw_value(&payload.args),
         Some(from) => args_value(stored_args(from, &payload.args)).unwrap_or(Value::Null),
-    }
+    };
+    value.with_distinct_keys()
 }
 
 /// Whether a retained event with this payload deletes: an MQTT payload without bytes, or a WAMP payload with neither

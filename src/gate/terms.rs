@@ -69,7 +69,7 @@ pub(super) fn condition(
     if !is_within(&value, limits::CONDITION_DEPTH, &mut left) {
         return Err(TermsError::TooLarge(option));
     }
-    Ok(value)
+    Ok(value.with_distinct_keys())
 }
 
 /// Whether it has no more values than are left, and is nested no deeper than this.

@@ -5,7 +5,6 @@
 //! Deliberately absent: the serializers' own grammar (`json`, `msgpack`, `cbor`).
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use base64::Engine;
 
@@ -390,25 +389,9 @@ fn value_of<'a, R: Read<'a>>(
                 let token = value_token(reader)?;
                 pairs.push((key, value_of(reader, token, depth)?));
             }
-            Value::Dict(unique(pairs))
+            Value::Dict(pairs)
         }
     })
-}
-
-/// The pairs with each key once: of equal keys the last one counts.
-fn unique(mut pairs: Vec<(String, Value)>) -> Vec<(String, Value)> {
-    let last: HashMap<&str, usize> =
-        pairs.iter().enumerate().map(|(at, (key, _))| (key.as_str(), at)).collect();
-    if last.len() < pairs.len() {
-        let counts: Vec<bool> = pairs
-            .iter()
-            .enumerate()
-            .map(|(at, (key, _))| last.get(key.as_str()) == Some(&at))
-            .collect();
-        let mut counts = counts.into_iter();
-        pairs.retain(|_| counts.next().unwrap_or(true));
-    }
-    pairs
 }
 
 /// A key that is not a string becomes its JSON text.

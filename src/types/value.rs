@@ -5,6 +5,8 @@
 //! Deliberately absent: what only one serializer can say. CBOR's tags become their content, and keys that are not strings
 //! their JSON text.
 
+use std::collections::{HashMap, VecDeque};
+
 use serde::{Deserialize, Serialize};
 
 /// The largest integer up to which floats have all of them.
@@ -22,7 +24,7 @@ pub enum Value {
     Str(String),
     Bytes(Vec<u8>),
     List(Vec<Value>),
-    /// In the order they came, each key once.
+    /// In the order they came; the last of equal keys counts.
     Dict(Vec<(String, Value)>),
 }
 
@@ -40,6 +42,30 @@ impl Value {
             _ => 0,
         };
         size_of::<Self>() + held
+    }
+
+    /// The same value with each key of its dictionaries once.
+    #[must_use]
+    pub fn with_distinct_keys(self) -> Self {
+        match self {
+            Self::List(items) => {
+                Self::List(items.into_iter().map(Self::with_distinct_keys).collect())
+            }
+            Self::Dict(mut pairs) => {
+                let last: HashMap<&str, usize> =
+                    pairs.iter().enumerate().map(|(at, (key, _))| (key.as_str(), at)).collect();
+                if last.len() < pairs.len() {
+                    let is_last = |(at, (key, _)): (usize, &(String, Self))| {
+                        last.get(key.as_str()) == Some(&at)
+                    };
+                    let mut counts: VecDeque<bool> =
+                        pairs.iter().enumerate().map(is_last).collect();
+                    pairs.retain(|_| counts.pop_front().unwrap_or_default());
+                }
+                Self::Dict(pairs.into_iter().map(|(k, v)| (k, v.with_distinct_keys())).collect())
+            }
+            other => other,
+        }
     }
 
     /// An integer in the form that it has here.
@@ -69,5 +95,24 @@ impl Value {
             Self::Dict(pairs) => pairs.iter().rev().find(|(name, _)| name == key).map(|(_, v)| v),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_equal_keys_stays() {
+        let dict = |pairs: &[(&str, Value)]| {
+            Value::Dict(pairs.iter().map(|(key, value)| ((*key).into(), value.clone())).collect())
+        };
+        let one = |n| Value::Int(n);
+        let inner = dict(&[("x", one(1)), ("x", one(2))]);
+        let twice = dict(&[("a", one(1)), ("b", Value::List(vec![inner])), ("a", one(3))]);
+        let inner = dict(&[("x", one(2))]);
+        let once = dict(&[("b", Value::List(vec![inner])), ("a", one(3))]);
+        assert_eq!(twice.with_distinct_keys(), once);
+        assert_eq!(once.clone().with_distinct_keys(), once);
     }
 }

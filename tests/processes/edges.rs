@@ -52,6 +52,7 @@ const LIMITS: &[(&str, Edge)] = &[
     ("SESSION_READ", Pace),
     ("SESSION_READ_AHEAD", Pace),
     ("SESSION_DELIVERIES", Pace),
+    ("SESSION_WILLS", Elsewhere),
     ("SESSION_WAITS", Here),
     ("SESSION_WAIT_BYTES", Elsewhere),
     ("SESSION_REGISTRATIONS", Here),

@@ -220,12 +220,12 @@ async fn merges(address: SocketAddr) -> Result<()> {
 
 /// An object of about a mebibyte.
 fn large() -> serde_json::Value {
-    (0..80_000).map(|n| (format!("k{n}"), json!(n))).collect::<serde_json::Map<_, _>>().into()
+    (0..60_000).map(|n| (format!("k{n}"), json!(n))).collect::<serde_json::Map<_, _>>().into()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn merges_into_a_large_value_cost_nobody_a_lease() -> Result<()> {
-    let cluster = crate::cluster().start().await?;
+    let cluster = crate::cluster().nodes(3).start().await?;
     let mut load = JoinSet::new();
     load.spawn(merges(cluster.node(1).wamp()));
     nobody_else_notices(&cluster, load).await
@@ -254,7 +254,7 @@ async fn waiters(address: SocketAddr) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishes_that_wait_and_leave_cost_nobody_a_lease() -> Result<()> {
-    let cluster = crate::cluster().start().await?;
+    let cluster = crate::cluster().nodes(3).start().await?;
     let mut load = JoinSet::new();
     load.spawn(waiters(cluster.node(1).wamp()));
     nobody_else_notices(&cluster, load).await
@@ -277,7 +277,7 @@ async fn wills(address: SocketAddr) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_with_many_wills_cost_nobody_a_lease() -> Result<()> {
-    let cluster = crate::cluster().start().await?;
+    let cluster = crate::cluster().nodes(3).start().await?;
     let mut load = JoinSet::new();
     load.spawn(wills(cluster.node(1).wamp()));
     nobody_else_notices(&cluster, load).await
