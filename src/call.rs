@@ -117,19 +117,17 @@ pub enum CallError {
     /// The caller canceled it.
     #[error("the call was canceled")]
     Canceled,
-    #[error("the callee is gone, or the way to it; whether the call was carried out is not known")]
+    #[error("the callee or the connection to it is gone; it is not known whether the call was carried out")]
     CalleeLost,
     #[error("the callee's node can't be reached; the call was not carried out")]
     Unreachable,
-    #[error("the time is up; whether the call was carried out is not known")]
+    #[error("the time is up; it is not known whether the call was carried out")]
     Timeout,
     #[error("too many calls wait for this callee; the call was not carried out")]
     CalleeBusy,
     #[error("too many calls are in flight; the call was not carried out")]
     TooManyCalls,
-    #[error(
-        "the caller, or the way to it, is too slow for what the callee said, which was dropped"
-    )]
+    #[error("the caller or the connection to it is too slow; the callee's answer was dropped")]
     CallerSlow,
     /// The node's own error about a request.
     #[error("{sentence}")]

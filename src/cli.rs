@@ -48,7 +48,7 @@ Examples:
   vulpes status                               how the nodes are doing
   vulpes verify                               prove that all nodes hold the same log
 
-`vulpes COMMAND --help` tells more.";
+`vulpes COMMAND --help` has details.";
 
 /// A node's threads besides those for its clients and its disk.
 const CLUSTER_THREADS: usize = 2;

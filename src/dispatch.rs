@@ -156,7 +156,7 @@ impl Deliveries {
 
 /// The session can't join here: it has to read on by itself, and come again with a new mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the live stream goes on at slot {next}")]
+#[error("the live stream is at slot {next}")]
 pub struct JoinError {
     /// Where the live stream is.
     pub next: Slot,

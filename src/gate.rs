@@ -138,7 +138,7 @@ pub enum OpenRefusal {
     NoSuchRealm,
     #[error("this node has as many connections as it takes")]
     TooManyConnections,
-    #[error("the names and wills of this node's clients take as much room as there is")]
+    #[error("there is no room for more names and wills of this node's clients")]
     NoRoom,
     #[error("no quorum answers right now; try again, or at another node")]
     Unavailable,

@@ -45,7 +45,7 @@ pub enum KeepError {
     #[error("storage {storage} does not answer: {reason}")]
     Unreachable { storage: NodeId, reason: String },
     /// It got its place in the order so long ago that it has been released: the order told its outcome.
-    #[error("segment {0} has its place, and is not kept any more")]
+    #[error("segment {0} was resolved and has been released")]
     Released(AdvanceSegment),
 }
 

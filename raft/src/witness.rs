@@ -41,7 +41,7 @@ const SYNC_EVERY: u64 = 256;
 pub enum WitnessError {
     #[error("it is at commit {found} and has been at commit {seen}, as {} shows (is it a backup?)", file.display())]
     WentBack { file: PathBuf, found: u64, seen: u64 },
-    #[error("it has commits, and {}, which counts them, is gone", file.display())]
+    #[error("it has commits, but {}, which counts them, is gone", file.display())]
     Gone { file: PathBuf },
     #[error("the number of its last commit can't be understood")]
     NoNumber,

@@ -1,6 +1,6 @@
 //! The sync group on real edges: loopback TCP, files and threads.
 //!
-//! Invariant: nothing here depends on how fast the machine is; what is waited for has a generous deadline.
+//! Invariant: nothing here depends on the machine's speed; every wait has a generous deadline.
 //!
 //! Deliberately absent: faults. The simulation has them.
 
@@ -51,7 +51,7 @@ async fn start(
     let file = loop {
         match File::open(host, &folder.join(number.to_string()), &own) {
             Ok(file) => break file,
-            // An earlier life in this process may not have let go of the file yet.
+            // An earlier life in this process may still have the file open.
             Err(OpenError::Disk { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

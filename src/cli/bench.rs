@@ -68,7 +68,7 @@ Examples:
 
 The exit code is 1 if a connection failed, or an event was lost, doubled or out of order.";
 
-/// Measure acknowledged publishes a second, their latency, and what subscribers get; or calls; or reads
+/// Measure publishes, calls or reads: their rate and latency, and what subscribers get
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(super) struct Bench {

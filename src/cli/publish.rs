@@ -21,7 +21,7 @@ Examples:
   vulpes pub demo.state on --retain              keep it as the topic's last value
   uptime | vulpes pub demo.load -                one event a line
   vulpes pub demo.hello hi --node ws://127.0.0.1:9033/
-  vulpes pub demo.hello -- --text                begins with a dash and is no option";
+  vulpes pub demo.hello -- --text                an argument that begins with a dash";
 
 /// Publish an event and print its position once it is durable and ordered
 #[derive(Debug, Args)]

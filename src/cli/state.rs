@@ -35,8 +35,8 @@ pub(super) struct Get {
 
 const SET_EXAMPLES: &str = "\
 Examples:
-  vulpes set demo.state '{\"on\": true}'       in place of what is there
-  vulpes set demo.state '{\"n\": 1}' --merge   objects are merged into what is there
+  vulpes set demo.state '{\"on\": true}'       replaces the current value
+  vulpes set demo.state '{\"n\": 1}' --merge   merges into the current object
   vulpes set demo.state --delete
   vulpes set demo.state '{\"n\": 2}' --when '{\"n\": 1}'     only if it fits: compare and set
   vulpes set demo.leader me --when null      only if there is none";

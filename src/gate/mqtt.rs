@@ -190,8 +190,7 @@ impl MqttGate {
                 return self.close(Some("the first packet is not MQTT".to_owned()));
             }
             Err(ConnectError::Level(version, level)) => {
-                let text =
-                    format!("MQTT of protocol level {level} is not spoken here: use 3, 4 or 5");
+                let text = format!("MQTT protocol level {level} is not supported: use 3, 4 or 5");
                 let violation = Violation::new(Reason::UnsupportedVersion, text);
                 return self.refuse(version, &violation);
             }

@@ -89,7 +89,7 @@ impl Sources {
             match source.rows(from, max).await {
                 // It deletes earlier or later than this node, or has not filled in a gap from its downtime yet.
                 Ok(Rows { oldest, .. }) if oldest > from => {
-                    Err(format!("a storage has slots from {oldest} on only"))
+                    Err(format!("a storage has slots only from {oldest} on"))
                 }
                 Ok(found) if found.rows.first().is_some_and(|row| row.slot == from) => Ok(found),
                 Ok(_) => Err(format!("no storage has slot {from} yet")),

@@ -12,7 +12,7 @@ use crate::types::event::{Encoding, Payload};
 use crate::types::limits;
 use crate::types::value::Value;
 
-/// Fields that are searched one by one.
+/// Up to this many fields are searched one by one.
 const FEW_FIELDS: usize = 16;
 
 /// A value that conditions are compared with. The objects in it are indexed when a condition first looks into them, and once:
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    /// All nodes do this at the same place in the order, and everybody waits for it.
+    /// All nodes do this at the same place in the order, and everything waits for it.
     #[test]
     fn the_work_grows_with_the_fields_and_not_with_their_square() {
         const FIELDS: usize = 100_000;

@@ -70,10 +70,10 @@ pub enum ReadError {
     #[error("a row of the realms' state can't be read; was it written by a newer release?")]
     DamagedState,
     /// Ask again later, or another storage.
-    #[error("this storage is giving its state to as many nodes as it can at once")]
+    #[error("this storage is already sending its state to the maximum number of nodes")]
     Busy,
     /// Start over: the snapshot was not read in time, or a newer one was begun on this connection.
-    #[error("this snapshot of the state is not there any more")]
+    #[error("this snapshot of the state no longer exists")]
     SnapshotGone,
     /// An entry's fence can't be read. Give the node a new disk and number.
     #[error("the fence of entry {0} is damaged on disk")]

@@ -133,7 +133,7 @@ pub enum Refusal {
     SessionEnded,
     #[error("the procedure is registered already")]
     ProcedureExists,
-    #[error("the procedure is registered with invoke={}, and can be shared only so", .0.word())]
+    #[error("the procedure is registered with invoke={}, and can only be shared that way", .0.word())]
     OtherPolicy(Invoke),
     #[error("a session may have {} registrations at most", limits::SESSION_REGISTRATIONS)]
     TooManyRegistrations,

@@ -1,8 +1,9 @@
-//! What an entry answers to publishes.
+//! An entry's answers to publishes.
 //!
-//! Invariant: "stored" is final. Where nobody knows yet, the answer says so.
+//! Invariant: "stored" is final. If the outcome is not known yet, the answer says so.
 //!
-//! Deliberately absent: what a protocol makes of an answer (`gate`), and decisions of the fold ([`crate::types::act::Refusal`]).
+//! Deliberately absent: how a protocol expresses an answer (`gate`), and decisions of the fold
+//! ([`crate::types::act::Refusal`]).
 
 use vulpes_raft::ids::{Position, Slot, Stamp};
 

@@ -1,6 +1,6 @@
 //! The head of the log: the first place that is kept.
 //!
-//! Persisted and sent: fields are never changed.
+//! Persisted and sent: fields never change.
 //!
 //! Deliberately absent: whether it may move, which the realms' state decides (`realm`).
 

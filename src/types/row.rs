@@ -1,4 +1,4 @@
-//! What is written to disk with a row of the order: a segment's body, and what the row changes in the realms' state.
+//! What is written to disk with a row of the order: a segment's body, and the row's changes to the realms' state.
 //!
 //! Deliberately absent: what the state's rows mean (`realm`), and the tables that hold them (`storage`).
 

@@ -1,6 +1,6 @@
-//! Subscriptions: how one is named, where its reading of the log begins, and why one does not come about.
+//! Subscriptions: how one is named, where its reading of the log begins, and why one fails.
 //!
-//! Deliberately absent: who matches events with them (`dispatch`), and what a protocol makes of them (`gate`).
+//! Deliberately absent: matching events with them (`dispatch`), and how a protocol expresses them (`gate`).
 
 use vulpes_raft::ids::{EventId, Position};
 
@@ -24,7 +24,7 @@ pub enum SubscribeError {
     #[error("the log is kept only from position {oldest} on")]
     Gone { oldest: Position },
     /// The replay would begin after the tail.
-    #[error("there is no such place in the log; its last position is {last}")]
+    #[error("that place is beyond the end of the log; its last position is {last}")]
     Ahead { last: Position },
     #[error(
         "a session may have {} subscriptions at most, with {} bytes of topics all together; a pattern of more \
@@ -36,7 +36,7 @@ pub enum SubscribeError {
     TooMany,
     #[error("this node has no room for more subscriptions; connect to another one")]
     NodeFull,
-    #[error("as many filters as there is room for are kept already")]
+    #[error("there is no room for more kept filters")]
     NoRoom,
     /// The log can't be read right now: no storage answers.
     #[error("the log can't be read right now; try again")]

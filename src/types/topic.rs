@@ -66,9 +66,9 @@ pub enum TopicError {
     ControlCharacter,
     #[error("a topic must not hold white space or '#'")]
     Reserved,
-    #[error("a topic that is published to must not hold the wildcards '+' and '#'")]
+    #[error("a topic to publish to must not have the wildcards '+' and '#'")]
     Wildcard,
-    #[error("a wildcard stands alone in its part, and '#' only at the end")]
+    #[error("a wildcard must be alone in its part, and '#' must be the last part")]
     MisplacedWildcard,
     #[error("an empty part is a wildcard only with match=wildcard")]
     EmptyPart,

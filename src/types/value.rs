@@ -1,15 +1,15 @@
-//! A decoded value, whatever it was written in.
+//! A decoded value, independent of its serializer.
 //!
 //! Invariant: one number has one form: an integer is [`Value::Int`] wherever it fits.
 //!
-//! Deliberately absent: what only one serializer can say. CBOR's tags become their content, and keys that are not strings
-//! their JSON text.
+//! Deliberately absent: values that only one serializer can express. CBOR's tags become their content, and keys that
+//! are not strings their JSON text.
 
 use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-/// The largest integer up to which floats have all of them.
+/// Floats can represent all integers up to this one.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A decoded value.
@@ -68,13 +68,13 @@ impl Value {
         }
     }
 
-    /// An integer in the form that it has here.
+    /// An integer in its canonical form.
     #[must_use]
     pub fn integer(number: u64) -> Self {
         i64::try_from(number).map_or(Self::UInt(number), Self::Int)
     }
 
-    /// The integer it is, where it is one that is not negative: a whole float is, as far as floats are exact.
+    /// Its value, if it is a non-negative integer; a whole float counts, as far as floats are exact.
     #[must_use]
     pub fn whole(&self) -> Option<u64> {
         match self {
@@ -88,7 +88,7 @@ impl Value {
         }
     }
 
-    /// The value of a key, where this is a dictionary that has it.
+    /// The value of a key, if this is a dictionary that has it.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Self> {
         match self {

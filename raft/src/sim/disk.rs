@@ -1,8 +1,8 @@
 //! A disk that can lose power.
 //!
-//! Invariant: what was synced survives a crash whole; what was not is lost, kept or torn, page by page, as a seed
-//! decides. After a crash, and after [`SimDisk::kill`], handles opened before do nothing but fail. A sync that fails
-//! promises nothing about what it was to write. Only [`SimDisk::rot`] changes what was synced.
+//! Invariant: synced data survives a crash whole; unsynced data is lost, kept or torn, page by page, as a seed
+//! decides. After a crash, and after [`SimDisk::kill`], earlier handles only fail. A failed sync promises nothing
+//! about its writes. Only [`SimDisk::rot`] changes synced data.
 //!
 //! Deliberately absent: rot of the small files; a node whose identity is gone is a new node.
 
@@ -22,7 +22,7 @@ use handle::{check_room, check_sync, Handle};
 
 pub use rot::Rot;
 
-/// Unsynced writes survive or perish in pieces of this size.
+/// Unsynced writes survive or are lost in pieces of this size.
 const PAGE: usize = 4_096;
 
 /// What redb may cache of a simulated database.
@@ -51,9 +51,9 @@ struct State {
     life: u64,
     death: Option<String>,
     trouble: Option<DiskTrouble>,
-    /// What a database may cache, where it is less than usual.
+    /// The cache limit of a database, if it is lower than usual.
     cache: Option<usize>,
-    /// What is written in place needs no sync.
+    /// In-place writes need no sync.
     writes_through: bool,
 }
 
@@ -64,11 +64,11 @@ struct Small {
     current: Vec<u8>,
     /// What a crash may leave.
     durable: Vec<u8>,
-    /// What was durable when it was last remembered.
+    /// The durable content at the last [`SimDisk::remember`].
     remembered: Vec<u8>,
 }
 
-/// What was asked of a disk so far, over all of its lives.
+/// The use of a disk so far, over all of its lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskUse {
     pub syncs: u64,
@@ -90,9 +90,9 @@ struct Image {
     current: Vec<u8>,
     /// What a crash leaves.
     durable: Vec<u8>,
-    /// What happened to `current` since the last sync.
+    /// Changes to `current` since the last sync.
     unsynced: Vec<Change>,
-    /// What was durable when it was last remembered.
+    /// The durable content at the last [`SimDisk::remember`].
     remembered: Vec<u8>,
     open: bool,
     used: DiskUse,
@@ -111,7 +111,7 @@ impl SimDisk {
         Self::default()
     }
 
-    /// Has the disk fail from here on, until it is told otherwise or the power is cut.
+    /// Makes the disk fail from now on, until this is called again or the power is cut.
     pub fn trouble(&self, trouble: Option<DiskTrouble>) {
         self.lock().trouble = trouble;
     }
@@ -128,7 +128,7 @@ impl SimDisk {
             mix(chance)
         };
         for image in state.databases.values_mut() {
-            // Of all crashes, some keep nothing, some keep a beginning, and some keep whatever they please.
+            // Some crashes keep nothing, some keep a beginning, and some keep random pages.
             let kind = next() % 3;
             let kept_changes = match kind {
                 0 => 0,
@@ -165,12 +165,12 @@ impl SimDisk {
         }
     }
 
-    /// Has what is written in place survive every crash, as it does where the operating system lives on.
+    /// Makes in-place writes survive every crash, as they do if the operating system lives on.
     pub fn write_through(&self) {
         self.lock().writes_through = true;
     }
 
-    /// Notes what is durable, for pages that will be stale, or all of it.
+    /// Copies the durable contents, to restore some stale pages or everything later.
     pub fn remember(&self) {
         let mut state = self.lock();
         for image in state.databases.values_mut() {
@@ -181,8 +181,8 @@ impl SimDisk {
         }
     }
 
-    /// Puts all files back as they were when they were last remembered, while the power is cut: a copy of the whole folder.
-    /// Tells whether anything is different by it.
+    /// Restores the copy of all files, while the power is cut, like an older copy of the whole folder. Returns
+    /// whether anything changed.
     pub fn put_back(&self) -> bool {
         let mut state = self.lock();
         let mut different = false;
@@ -198,12 +198,12 @@ impl SimDisk {
         different
     }
 
-    /// Has databases that are opened from now on cache nothing, so that what rots is what is read.
+    /// Makes databases that are opened from now on cache nothing, so that reads see the rot.
     pub fn cache_nothing(&self) {
         self.lock().cache = Some(0);
     }
 
-    /// Damages one database of a disk whose power is cut, and says how; `None` where there is nothing to damage.
+    /// Damages one database of a disk whose power is cut, and says how; `None` if there is nothing to damage.
     pub fn rot(&self, rot: Rot, seed: u64) -> Option<String> {
         let mut state = self.lock();
         let mut chance = seed;
@@ -211,7 +211,7 @@ impl SimDisk {
             chance = chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
             (mix(chance) % end as u64) as usize
         };
-        // Only one of them may have what this asks for.
+        // Maybe only one of them has the required data.
         let first = below(state.databases.len().max(1));
         let (mut later, mut earlier) = (state.databases.iter_mut(), Vec::new());
         earlier.extend(later.by_ref().take(first));
@@ -221,20 +221,20 @@ impl SimDisk {
         })
     }
 
-    /// Fails everything from now on, as after an error that ends the process. The first reason is kept.
+    /// Makes everything fail from now on, as after an error that ends the process. The first reason is kept.
     pub fn kill(&self, reason: &str) {
         let mut state = self.lock();
         state.life += 1;
         state.death.get_or_insert_with(|| reason.to_owned());
     }
 
-    /// Why the node on this disk had to end, if it had to.
+    /// Why the node on this disk had to end, if it did.
     #[must_use]
     pub fn death(&self) -> Option<String> {
         self.lock().death.clone()
     }
 
-    /// What was asked of its databases so far, by path.
+    /// The use of its databases so far, by path.
     #[must_use]
     pub fn used(&self) -> BTreeMap<PathBuf, DiskUse> {
         let state = self.lock();
@@ -351,7 +351,7 @@ mod tests {
                     assert_eq!(numbers(&database), (0..life * 5).collect::<Vec<_>>(), "{seed}");
                 }
                 (life * 5..life * 5 + 5).for_each(|number| insert(&database, number));
-                // A transaction that was not committed leaves writes behind that may tear.
+                // A transaction that was not committed leaves writes that may tear.
                 let open = database.begin_write().unwrap();
                 for number in 1_000..2_000 {
                     open.open_table(TABLE).unwrap().insert(number, seed).unwrap();
@@ -407,7 +407,7 @@ mod tests {
             disk.crash(1);
             drop(database);
             let database = disk.open_database(path()).unwrap();
-            // A failed sync promises nothing: what it was to write may be there all the same.
+            // A failed sync promises nothing: its writes may be there all the same.
             assert!([vec![1], vec![1, 2]].contains(&numbers(&database)), "{trouble:?}");
             insert(&database, 3);
         }

@@ -53,7 +53,7 @@ struct Seen {
     unknown: u64,
 }
 
-/// What a finished run leaves to be compared.
+/// The results of a finished run, for comparison.
 #[derive(Debug, PartialEq)]
 struct Trace {
     order: Vec<Resolution>,
@@ -92,7 +92,7 @@ fn run(seed: u64) -> Trace {
     trace.expect("the run ended")
 }
 
-/// An entry: opens, proposes in number order, repeats what is unknown, opens anew when it is fenced.
+/// An entry: opens, proposes in number order, repeats what is unknown, reopens when it is fenced.
 async fn publish(hand: Hand, entry: u64, chance: Chance, seen: Rc<RefCell<Seen>>) {
     let client = hand.client();
     let mut request = 0;
@@ -110,7 +110,7 @@ async fn publish(hand: Hand, entry: u64, chance: Chance, seen: Rc<RefCell<Seen>>
             propose(&hand, &client, (entry, opened.incarnation), next, &chance, &seen).await
         {
             next = through;
-            // Now and then a new process takes over while the old one's proposals may be on their way.
+            // Sometimes a new process takes over while the old one's proposals are still on their way.
             if chance.below(60) == 0 {
                 break;
             }
@@ -118,7 +118,8 @@ async fn publish(hand: Hand, entry: u64, chance: Chance, seen: Rc<RefCell<Seen>>
     }
 }
 
-/// Proposes the next few segments until each has its place; the next number, or none if the incarnation is over.
+/// Proposes the next few segments until each has its place; returns the next number, or none if the incarnation is
+/// over.
 async fn propose(
     hand: &Hand,
     client: &SyncClient,
@@ -131,7 +132,7 @@ async fn propose(
     let batch: Vec<_> = (next..through).map(|number| segment(entry, incarnation, number)).collect();
     loop {
         tokio::time::sleep(Duration::from_millis(chance.below(60))).await;
-        // A client that knows the leader, or one that has yet to find it.
+        // A client that knows the leader, or one that has not found it yet.
         let outcomes = match chance.below(4) {
             0 => hand.client().propose(batch.clone()).await,
             _ => client.propose(batch.clone()).await,
@@ -166,7 +167,7 @@ fn note(error: &SyncError, seen: &Rc<RefCell<Seen>>) {
     }
 }
 
-/// Follows one member: what it shows once, every member shows for ever.
+/// Follows one member: what it shows once, every member has to show for ever.
 async fn watch(hand: Hand, node: u64, seen: Rc<RefCell<Seen>>) {
     let mut next = Slot(1);
     loop {
@@ -245,7 +246,7 @@ async fn heal(hand: &Hand) {
 
 /// Waits until all members show the same, and returns that.
 async fn converge(hand: &Hand) -> Vec<Resolution> {
-    // Something new has to commit, so that nobody's end is an old one.
+    // Something new has to commit, so that no member's end is an old one.
     hand.open(90).await;
     let last = until("all members are level", || {
         let tails: Vec<_> = hand.running().iter().map(|node| node.status().tail).collect();
@@ -261,7 +262,7 @@ async fn converge(hand: &Hand) -> Vec<Resolution> {
     order
 }
 
-/// What must never happen: `src/ARCHITECTURE.md`, "What must never happen", as far as the order itself can tell.
+/// What must never happen (`src/ARCHITECTURE.md`), as far as the order itself shows it.
 fn judge(order: &[Resolution], seen: &Seen) {
     let (mut base, mut stamp) = (Position(1), Stamp(0));
     let mut current: BTreeMap<NodeId, (Incarnation, u64)> = BTreeMap::new();
@@ -325,16 +326,16 @@ fn a_seed_replays_its_run() {
     assert!(first == second, "the runs end differently");
 }
 
-/// Says in the environment which bug a process is to look for.
+/// The environment variable that names the bug a process has to look for.
 const LOOK_FOR: &str = "VULPES_LOOK_FOR";
 
 const BUGS: [Mutant; 3] = [Mutant::SkipFsync, Mutant::ReuseSlot, Mutant::ForgetIncarnation];
 
 /// A check that cannot fail checks nothing.
 ///
-/// Each bug has a process of its own: when a task of openraft panics, turmoil has tokio shut down, which drops its tasks
-/// with the scheduler in its hands, and where one of them wakes another in a destructor, that aborts the process, or not,
-/// by how many tasks there ever were.
+/// Each bug gets a separate process: when a task of openraft panics, turmoil makes tokio shut down, which drops its
+/// tasks while holding the scheduler. If one of them wakes another in a destructor, that aborts the process, or not,
+/// depending on how many tasks there ever were.
 #[test]
 fn planted_bugs_are_found() {
     let program = std::env::current_exe().expect("this program");
@@ -349,7 +350,7 @@ fn planted_bugs_are_found() {
     }
 }
 
-/// Looks for one, if it is told to.
+/// Looks for one, if asked to.
 #[test]
 fn a_planted_bug() {
     let Ok(name) = std::env::var(LOOK_FOR) else { return };

@@ -1,4 +1,4 @@
-//! A sync group of three in a simulation: what it promises while members crash, lose power, and are cut off.
+//! A sync group of three in a simulation: its promises while members crash, lose power, and are cut off.
 //!
 //! Invariant: every run follows from its seed; a failing seed becomes a named test.
 //!
@@ -14,7 +14,7 @@ use vulpes_raft::node::{MemberState, Tuning};
 use vulpes_raft::order::{CloseReason, Place, SealedSegment, SegmentOutcome, Step};
 use vulpes_raft::service::{Followed, Lease, SyncError};
 
-/// Snapshots so often that a short test sees many.
+/// Frequent snapshots, so that a short test sees many.
 const OFTEN: Tuning = Tuning { snapshot_every: 40, log_kept: 5, lag_limit: 60, shown: u64::MAX };
 
 fn place(outcome: &SegmentOutcome) -> Place {
@@ -185,7 +185,7 @@ fn a_silent_entry_is_closed_and_a_heard_one_is_not() {
         let late = insist(|| client.propose(segments(50, silent.incarnation, 0..1))).await;
         assert_eq!(late, [SegmentOutcome::NotOpen]);
 
-        // A new leader starts the leases afresh, then keeps them as the old one did.
+        // A new leader starts the leases afresh, then keeps them like the old one.
         let leader = hand.leader().await;
         hand.crash(leader).await;
         tokio::time::sleep(LEASE / 2).await;
@@ -238,7 +238,7 @@ fn a_wiped_member_is_another_node() {
             assert_eq!((status.state, status.tail), (MemberState::Learner, Slot(0)));
             let refused = node.open(NodeId(51), 1).await;
             assert!(matches!(refused, Err(SyncError::Wiped(_))), "{refused:?}");
-            // The two that are left are a quorum, and the wiped one must not make it up to one.
+            // The remaining two are a quorum, and the wiped one must not help them to one.
             let other = 1 + wiped % 3;
             hand.crash(other).await;
             tokio::time::sleep(Duration::from_secs(3)).await;

@@ -1,4 +1,4 @@
-//! The sync group in one deterministic simulation: network, disks, clocks and chance all follow from a seed.
+//! The sync group in one deterministic simulation: network, disks, clocks and randomness all follow from a seed.
 //!
 //! Invariant: no test here sleeps in real time, opens a socket or writes a file.
 //!

@@ -1,8 +1,8 @@
-//! Three sync members in one deterministic simulation, and the hand that pulls their plugs.
+//! Three sync members in one deterministic simulation, and the controls that crash them.
 //!
 //! Invariant: everything a run does follows from its seed.
 //!
-//! Deliberately absent: storages as processes of their own. The members are also the storages.
+//! Deliberately absent: storages as separate processes. The members are also the storages.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -31,7 +31,7 @@ compile_error!(
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 const PORT: u16 = 7_000;
 
-/// Where the members are.
+/// The members' addresses.
 pub(crate) fn members() -> Vec<Member> {
     let member = |n: u64| Member { node: NodeId(n), address: format!("n{n}:{PORT}") };
     (1..=3).map(member).collect()
@@ -104,7 +104,7 @@ enum Order {
     Start(u64),
 }
 
-/// What a test does to the cluster and asks of it.
+/// A test's controls of the cluster.
 #[derive(Clone)]
 pub(crate) struct Hand {
     pub(crate) seed: u64,
@@ -137,7 +137,7 @@ impl Hand {
         &self.nodes[node as usize - 1]
     }
 
-    /// The member, if it runs. Asked from here it counts time by the test's clock, which no lease is kept by.
+    /// The member, if it runs. Called from here, it measures time by the test's clock, which no lease uses.
     pub(crate) fn node(&self, node: u64) -> Option<SyncNode> {
         self.sim_node(node).running.borrow().clone()
     }
@@ -147,7 +147,7 @@ impl Hand {
         (1..=3).filter_map(|node| self.node(node)).collect()
     }
 
-    /// A client on a node of its own.
+    /// A client on a separate node.
     pub(crate) fn client(&self) -> SyncClient {
         let config = SimConfig {
             seed: self.seed ^ 0xc11e,
@@ -178,7 +178,7 @@ impl Hand {
     }
 }
 
-/// Looks again every few milliseconds of simulated time, for a minute at most.
+/// Checks again every few milliseconds of simulated time, for at most a minute.
 pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     while Instant::now() < deadline {
@@ -239,7 +239,7 @@ pub(crate) fn simulate_tuned<F: Future<Output = ()> + 'static>(
                     crashes = crashes.wrapping_add(0x9e37_79b9);
                     hand.sim_node(node).disk.crash(crashes);
                     hand.sim_node(node).running.borrow_mut().take();
-                    // A power cut says goodbye to nobody. (Besides, the order in which a dying runtime closes its
+                    // A power cut says no goodbye. (Besides, the order in which a dying runtime closes its
                     // connections depends on how many tasks this process ever had, not on the seed.)
                     others(node).for_each(|other| sim.partition(format!("n{node}"), other));
                     sim.crash(format!("n{node}"));

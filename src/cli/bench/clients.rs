@@ -41,8 +41,8 @@ impl Clients {
         &self.targets[self.place(number)]
     }
 
-    /// Asks each target whether it knows of places in a log. A node refuses a place that is none; who knows nothing of
-    /// them takes it for a part of a topic, or overlooks it.
+    /// Asks each target whether it supports places in a log. A node refuses an invalid place; other brokers take it
+    /// for a part of a topic, or ignore it.
     pub(super) async fn can_replay(&self) -> anyhow::Result<()> {
         for target in &self.targets {
             let knows = match self.protocol {

@@ -58,7 +58,7 @@ pub(super) fn receive_now(socket: &mut Socket) -> anyhow::Result<Option<Utf8Byte
     receive(socket).now_or_never().transpose()
 }
 
-/// The next text message, which is to be of this kind and for the first request.
+/// The next text message, which has to be of this kind and for the first request.
 pub(super) async fn receive_answer(
     socket: &mut Socket,
     code: u64,
@@ -83,7 +83,7 @@ async fn receive_array(socket: &mut Socket) -> anyhow::Result<Vec<Value>> {
     Ok(serde_json::from_str(&receive(socket).await?)?)
 }
 
-/// Says goodbye and waits until the node has, too. Who is gone by then has nothing more to say to us.
+/// Says goodbye and waits for the node's goodbye. A node that is gone has nothing more to say.
 pub(super) async fn close(socket: &mut Socket) -> anyhow::Result<()> {
     let goodbye = json!([6, {}, "wamp.close.close_realm"]);
     socket.send(Message::text(goodbye.to_string())).await?;

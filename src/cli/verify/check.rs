@@ -73,7 +73,7 @@ pub struct LogCheck {
 }
 
 impl LogCheck {
-    /// Nothing seen yet; the first row is to be of slot `oldest`.
+    /// Nothing seen yet; the first row has to be of slot `oldest`.
     #[must_use]
     pub fn new(oldest: Slot) -> Self {
         let from_start = oldest <= Slot(1);

@@ -215,7 +215,7 @@ async fn start_with(
     shown: usize,
     states: &[(u64, &str)],
 ) -> AdminUrl {
-    // The first one is shown once more, to who asks for the tail.
+    // The first one is shown once more, for a request for the tail.
     let states = states.iter().take(1).chain(states);
     let states = states.map(|(slot, hash)| (Slot(*slot), (*hash).to_owned())).collect();
     let states = Mutex::new(states);

@@ -37,7 +37,7 @@ impl<A: Clone> Core<A> {
             return;
         };
         if self.storages.has_credit_beside(shard) {
-            tracing::warn!(%incarnation, "a storage group has no quorum; the entry goes on with the others");
+            tracing::warn!(%incarnation, "a storage group has no quorum; the entry continues with the others");
             self.lose(incarnation, now);
         }
     }

@@ -104,7 +104,7 @@ impl Violation {
 pub enum FrameError {
     #[error("the remaining length takes more than four bytes; is the client speaking MQTT?")]
     Length,
-    #[error("a packet of {size} bytes was begun, but at most {limit} are taken")]
+    #[error("a packet of {size} bytes was begun, but at most {limit} are accepted")]
     TooLarge { size: usize, limit: usize },
 }
 

@@ -148,7 +148,7 @@ pub(super) enum Violation {
     Malformed(#[from] Malformed),
     #[error("a message begins with its type, an integer")]
     NoType,
-    #[error("there is no message of type {0} that a client sends")]
+    #[error("clients do not send messages of type {0}")]
     UnknownType(u64),
     #[error("{message} has {least} elements, not {found}")]
     Length { message: &'static str, least: usize, found: usize },

@@ -120,11 +120,11 @@ pub(super) fn of_end(reason: EndReason) -> (&'static str, Cow<'static, str>) {
         ),
         EndReason::Lost => (
             "vulpes.error.session_lost",
-            "this node lost its lease, and with it the session is over everywhere; connect anew",
+            "this node lost its lease, and with it the session is over everywhere; reconnect",
         ),
         EndReason::TooSlow => (
             "vulpes.error.too_slow",
-            "a large message came too slowly while others waited; connect anew and send it again",
+            "a large message came too slowly while others waited; reconnect and send it again",
         ),
         EndReason::HandshakeTimeout => {
             ("vulpes.error.handshake_timeout", "the session was not opened in time; send HELLO")

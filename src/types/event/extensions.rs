@@ -52,7 +52,7 @@ pub enum ExtensionsError {
     TooLong,
     #[error("an event may have {} extension fields", limits::EXTENSION_FIELDS)]
     TooMany,
-    #[error("extension fields have to stand in ascending order of their tags, each of them once")]
+    #[error("extension fields must be in ascending order of their tags, each at most once")]
     OutOfOrder,
     #[error("extension fields are cut short")]
     CutShort,

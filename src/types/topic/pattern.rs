@@ -2,7 +2,7 @@
 //!
 //! Invariant: a pattern holds no more than its text, and nothing here recurses over parts.
 //!
-//! Deliberately absent: who is subscribed to what (`dispatch`).
+//! Deliberately absent: subscribers (`dispatch`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::{
 /// Which topics a subscription is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pattern {
-    /// This topic alone.
+    /// Only this topic.
     Exact(Topic),
     /// Part by part.
     Parts(PatternParts),
@@ -34,7 +34,7 @@ pub enum PatternPart<'a> {
     Literal(&'a str),
     /// Any one part.
     One,
-    /// What is left, which may be nothing: last only.
+    /// All remaining parts, maybe none; only at the end.
     Rest,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Debug for PatternParts {
     }
 }
 
-/// Parts of a pattern that an index has nodes for. A pattern with more is matched by itself, part by part.
+/// Parts of a pattern that an index has nodes for. A longer pattern is matched separately, part by part.
 pub const INDEXED_PARTS: usize = 32;
 
 /// How many times such a pattern counts among those of a session.
@@ -93,7 +93,7 @@ impl Pattern {
     /// Reads an MQTT topic filter (MQTT 5 section 4.7.1).
     ///
     /// # Errors
-    /// Where MQTT or our limits forbid it.
+    /// If MQTT or our limits forbid it.
     pub fn from_mqtt(text: &str) -> Result<Self, TopicError> {
         check_mqtt(text)?;
         if !text.contains(['+', '#']) {
@@ -110,10 +110,10 @@ impl Pattern {
         Ok(Self::Parts(PatternParts(text.into())))
     }
 
-    /// Reads a WAMP topic to subscribe to without `match`: exact, or a fox pattern where parts are `*` or `#`.
+    /// Reads a WAMP topic to subscribe to without `match`: exact, or a fox pattern if parts are `*` or `#`.
     ///
     /// # Errors
-    /// Where WAMP or our limits forbid it.
+    /// If WAMP or our limits forbid it.
     pub fn from_wamp(text: &str) -> Result<Self, TopicError> {
         if !text.split('.').any(|part| part == "*" || part == "#") {
             return Topic::from_wamp(text).map(Self::Exact);
@@ -137,7 +137,7 @@ impl Pattern {
     /// "Pattern-based Subscription").
     ///
     /// # Errors
-    /// Where WAMP or our limits forbid it.
+    /// If WAMP or our limits forbid it.
     pub fn from_wamp_wildcard(text: &str) -> Result<Self, TopicError> {
         check_wamp(text)?;
         let mut parts = text.split('.');
@@ -154,7 +154,7 @@ impl Pattern {
     /// Reads a WAMP topic with `match: prefix`: any topic whose WAMP text begins with it.
     ///
     /// # Errors
-    /// Where WAMP or our limits forbid it.
+    /// If WAMP or our limits forbid it.
     pub fn from_wamp_prefix(text: &str) -> Result<Self, TopicError> {
         check_wamp(text)?;
         Ok(Self::Prefix(text.into()))
@@ -189,8 +189,8 @@ impl Pattern {
         }
     }
 
-    /// Whether it is about the router's own topics alone, and nothing is ever published to those that fit. Whoever
-    /// subscribed to it would wait for ever.
+    /// Whether it matches only the router's own topics on which nothing is published, so that a subscriber would wait
+    /// for ever.
     #[must_use]
     pub fn is_silent(&self) -> bool {
         let own = |text: &str, separator: char| {
@@ -200,7 +200,7 @@ impl Pattern {
         let (is_own, of_bridges) = match self {
             Self::Exact(topic) => (topic.is_routers_own(), false),
             Self::Parts(parts) => (own(parts.as_str(), '/'), parts.as_str().starts_with(BRIDGES)),
-            // A prefix that goes no further than the first part is about others as well.
+            // A prefix that ends within the first part matches other topics as well.
             Self::Prefix(prefix) => {
                 let bridges = BRIDGES.replace('/', ".");
                 (prefix.contains('.') && own(prefix, '.'), prefix.starts_with(&bridges))

@@ -161,7 +161,7 @@ proptest! {
         if let Ok(back) = Topic::from_wamp(&wamp) {
             prop_assert_eq!(back, topic);
         } else {
-            // Only an empty part has no way to be published to from WAMP.
+            // Only a topic with an empty part can't be published to from WAMP.
             prop_assert!(topic.parts().any(str::is_empty));
         }
     }

@@ -1,6 +1,6 @@
-//! What was opened on a simulated disk: databases, and small files that are overwritten in place.
+//! Open files of a simulated disk: databases, and small files that are overwritten in place.
 //!
-//! Invariant: a handle from before a crash or a kill does nothing but fail.
+//! Invariant: a handle from before a crash or a kill only fails.
 //!
 //! Deliberately absent: what a crash leaves, and what rots.
 
@@ -13,7 +13,7 @@ use redb::StorageBackend;
 use super::{write, Change, DiskTrouble, Image, SimDisk, Small, State};
 use crate::host::InPlace;
 
-/// `EIO` and `ENOSPC`, as Linux counts.
+/// `EIO` and `ENOSPC`, as numbered by Linux.
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
@@ -34,7 +34,7 @@ impl Handle {
         self.unless(|_| Ok(()), work)
     }
 
-    /// Works on the file, unless the disk's trouble is in the way.
+    /// Works on the file, unless the disk's trouble prevents it.
     fn unless<T>(
         &self,
         check: impl FnOnce(Option<DiskTrouble>) -> io::Result<()>,

@@ -1,27 +1,27 @@
-//! What rots on a disk: bits that flip, pages that are as they were, a file's end that is gone.
+//! Rot on a disk: bits that flip, stale pages, a file's missing end.
 //!
-//! Invariant: what rots is other than it was, and that is said.
+//! Invariant: rot changes something, and says what.
 //!
-//! Deliberately absent: when it happens, and which node it meets. Simulations say so.
+//! Deliberately absent: when it happens, and on which node. Simulations decide that.
 
 use super::{Image, PAGE};
 
-/// What rots on a disk.
+/// A kind of rot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rot {
     /// Some bits are flipped.
     Bits,
-    /// Some pages are as they were when the disk was last remembered.
+    /// Some pages have the content of the last [`SimDisk::remember`](super::SimDisk::remember).
     Stale,
-    /// The whole file is as it was when the disk was last remembered: a backup.
+    /// The whole file has the content of the last [`SimDisk::remember`](super::SimDisk::remember): a backup.
     Older,
     /// The end of the file is gone.
     Tail,
-    /// A bit is flipped where one letter is repeated, as in a long body. This may happen to a disk that is used.
+    /// A bit is flipped where one letter is repeated, as in a long body. The disk may be in use.
     Run,
 }
 
-/// How often a letter is repeated there at least.
+/// The shortest run of a repeated letter.
 const RUN: usize = 256;
 
 /// Most bits that flip.
@@ -31,7 +31,7 @@ const BITS: u64 = 64;
 const STALE: usize = 8;
 
 impl Image {
-    /// Damages it and says how; `None` where there is nothing to damage.
+    /// Damages it and says how; `None` if there is nothing to damage.
     pub(super) fn rot(
         &mut self,
         rot: Rot,
@@ -60,7 +60,7 @@ impl Image {
     }
 }
 
-/// Most of a file's pages are free: only bits of those that hold something tell anything.
+/// Most pages of a file are free: only bits of pages with content matter.
 fn flip(bytes: &mut [u8], below: &mut impl FnMut(usize) -> usize) -> Option<String> {
     let filled: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
     if filled.is_empty() {
@@ -112,8 +112,8 @@ mod tests {
     use super::*;
     use crate::host::{damage, Disk};
 
-    /// What redb can't tell apart, because a commit syncs once: a last commit that was torn, which nobody was told of, and
-    /// one that was whole and has rotted. It goes back to the commit before; that is what `witness` is there for.
+    /// redb can't tell apart, because a commit syncs once, a last commit that was torn and never acknowledged, and
+    /// one that was whole and has rotted. It goes back to the commit before; `witness` exists to detect that.
     #[test]
     fn a_last_commit_that_rots_is_lost_or_told_and_nothing_else_is() {
         let (mut lost, mut told) = (0, 0);

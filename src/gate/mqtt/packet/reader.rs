@@ -99,6 +99,6 @@ impl<'a> Reader<'a> {
         if self.is_empty() {
             return Ok(());
         }
-        Err(Violation::malformed("bytes are left over behind the packet's last field"))
+        Err(Violation::malformed("bytes are left over after the packet's last field"))
     }
 }

@@ -136,11 +136,11 @@ fn what_is_not_available_is_refused() {
         (r#"s"MQTT" 80 02 0000 s"c""#, "20 | 0001"),
         (
             r#"s"MQTT" 06 02 0000 00 s"c""#,
-            r#"20 | 0084 p[1f s"MQTT of protocol level 6 is not spoken here: use 3, 4 or 5"]"#,
+            r#"20 | 0084 p[1f s"MQTT protocol level 6 is not supported: use 3, 4 or 5"]"#,
         ),
         (
             r#"s"MQTT" 86 02 0000 00 s"c""#,
-            r#"20 | 0084 p[1f s"MQTT of protocol level 134 is not spoken here: use 3, 4 or 5"]"#,
+            r#"20 | 0084 p[1f s"MQTT protocol level 134 is not supported: use 3, 4 or 5"]"#,
         ),
         (r#"s"MQIsdp" 03 02 0000 s"""#, "20 | 0002"),
         (r#"s"HTTP" 04 02 0000 s"c""#, ""),
@@ -231,7 +231,7 @@ fn connects_not_as_the_protocol_says_are_refused() {
         (r#"s"MQTT" 04 02 00"#, ""),
         (
             r#"s"MQTT" 05 02 0000 p[] s"c" 00"#,
-            r#"20 | 0081 p[1f s"bytes are left over behind the packet's last field"]"#,
+            r#"20 | 0081 p[1f s"bytes are left over after the packet's last field"]"#,
         ),
         (
             r#"s"MQTT" 05 02 0000 p[01 00] s"c""#,

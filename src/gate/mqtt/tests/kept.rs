@@ -122,7 +122,7 @@ fn filters_are_kept_before_they_are_answered_for() {
 
 #[test]
 fn there_may_be_no_room_for_filters() {
-    let text = "as many filters as there is room for are kept already";
+    let text = "there is no room for more kept filters";
     check(&format!(
         r#"{}in 82 | 0001 p[] s"a" 01
         ask keep a q1 as 1 state

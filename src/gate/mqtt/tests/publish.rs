@@ -264,7 +264,7 @@ fn violations_end_the_connection() {
         (
             r#"30 | s"a/+" p[]"#,
             "90",
-            "PUBLISH: a topic that is published to must not hold the wildcards '+' and '#'",
+            "PUBLISH: a topic to publish to must not have the wildcards '+' and '#'",
         ),
         (r#"30 | 0001 00 p[]"#, "81", "a text holds U+0000"),
         (r#"30 | 0001 ff p[]"#, "81", "a text is not UTF-8"),
@@ -292,7 +292,7 @@ fn violations_end_the_connection() {
         ("40 | 0000", "82", "a packet identifier is 0"),
         ("40 | 0001 00 p[11 00000000]", "81", "a property that the packet can't have"),
         ("40 | 0001 01", "81", "Invalid return code received as response for connect = 1"),
-        ("e0 | 00 p[] 00", "81", "bytes are left over behind the packet's last field"),
+        ("e0 | 00 p[] 00", "81", "bytes are left over after the packet's last field"),
         ("e0 | 00 p[1c s\"x\"]", "81", "a property that the packet can't have"),
         ("30 | s\"a\" p[]; c0", "81", "a packet is cut off"),
         (
@@ -303,7 +303,7 @@ fn violations_end_the_connection() {
         (
             "30 ff ff ff 7f",
             "95",
-            "a packet of 268435460 bytes was begun, but at most 1081344 are taken",
+            "a packet of 268435460 bytes was begun, but at most 1081344 are accepted",
         ),
     ];
     for (packet, code, text) in table {

@@ -67,7 +67,7 @@ fn a_filter_that_can_not_be_granted_ends_a_session_of_3_1() {
         out 90 | 0001 00
         in 82 | 0003 s"a/#/b" 00
         ask close
-        reason a filter is refused: a wildcard stands alone in its part, and '#' only at the end"#,
+        reason a filter is refused: a wildcard must be alone in its part, and '#' must be the last part"#,
     );
     check(&format!("{OPEN4} in 8a | 0001 s\"a\" 00 \n ask close"));
 }
@@ -100,7 +100,7 @@ fn subscriptions_are_answered_when_the_node_has_answered_for_all_of_them() {
 fn the_node_refuses_subscriptions() {
     let table = [
         ("gone 1 7", "83", "the log is kept only from position 7 on"),
-        ("ahead 1 7", "83", "there is no such place in the log; its last position is 7"),
+        ("ahead 1 7", "83", "that place is beyond the end of the log; its last position is 7"),
         ("toomany 1", "97", "a session may have 10000 subscriptions at most, with 1048576 bytes of topics all together; a pattern of more than 32 levels counts several times"),
         ("unavailable 1", "80", "the log can't be read right now; try again"),
     ];

@@ -39,7 +39,7 @@ fn a_will_goes_with_the_session() {
 
 #[test]
 fn a_will_not_as_the_protocol_says_is_refused() {
-    let wildcard = "will: a topic that is published to must not hold the wildcards '+' and '#'";
+    let wildcard = "will: a topic to publish to must not have the wildcards '+' and '#'";
     for (connect, reason) in [
         (r#"s"MQTT" 04 06 0000 s"c" s"a/#" s"x""#, wildcard),
         (r#"s"MQTT" 04 06 0000 s"c" s"" s"x""#, "will: a topic must not be empty"),

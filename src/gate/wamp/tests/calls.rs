@@ -116,7 +116,7 @@ fn a_call_that_fails_says_why() {
         (
             "lost",
             "wamp.error.canceled",
-            "the callee is gone, or the way to it; whether the call was carried out is not known",
+            "the callee or the connection to it is gone; it is not known whether the call was carried out",
         ),
         (
             "unreachable",
@@ -126,7 +126,7 @@ fn a_call_that_fails_says_why() {
         (
             "timeout",
             "wamp.error.timeout",
-            "the time is up; whether the call was carried out is not known",
+            "the time is up; it is not known whether the call was carried out",
         ),
         (
             "busy",
@@ -141,7 +141,7 @@ fn a_call_that_fails_says_why() {
         (
             "slow",
             "vulpes.error.result_dropped",
-            "the caller, or the way to it, is too slow for what the callee said, which was dropped",
+            "the caller or the connection to it is too slow; the callee's answer was dropped",
         ),
         ("wamp.error.x why", "wamp.error.x", "why"),
     ] {
@@ -220,7 +220,7 @@ fn a_registration_is_refused_with_the_reason() {
         (
             "other-policy",
             "wamp.error.procedure_exists_with_different_invocation_policy",
-            "the procedure is registered with invoke=random, and can be shared only so",
+            "the procedure is registered with invoke=random, and can only be shared that way",
         ),
         (
             "too-many-registrations",

@@ -118,12 +118,12 @@ fn our_side_ends_a_session() {
         (
             "lost",
             "again vulpes.error.session_lost: this node lost its lease, and with it the session is over \
-             everywhere; connect anew",
+             everywhere; reconnect",
         ),
         (
             "too-slow",
-            "again vulpes.error.too_slow: a large message came too slowly while others waited; connect \
-             anew and send it again",
+            "again vulpes.error.too_slow: a large message came too slowly while others waited; \
+             reconnect and send it again",
         ),
         ("behind", "again vulpes.error.history_gone: the log is kept only from position 7 on"),
     ] {
@@ -313,7 +313,7 @@ fn history_is_replayed_from_any_place() {
         = subscribed 2 gone 50
         < [8,32,2,{},"vulpes.error.history_gone",["the log is kept only from position 50 on"],{"oldest":50}]
         = subscribed 3 ahead 9
-        < [8,32,3,{},"vulpes.error.no_such_position",["there is no such place in the log; its last position is 9"],{"last":9}]
+        < [8,32,3,{},"vulpes.error.no_such_position",["that place is beyond the end of the log; its last position is 9"],{"last":9}]
         = subscribed 5 unavailable
         < [8,32,5,{},"vulpes.error.unavailable",["the log can't be read right now; try again"]]
         = subscribed 4
@@ -381,16 +381,16 @@ fn breaches_of_the_protocol_end_the_session() {
         ("[]", "a message begins with its type, an integer"),
         ("[\"16\"]", "a message begins with its type, an integer"),
         ("[-1]", "a message begins with its type, an integer"),
-        ("[99]", "there is no message of type 99 that a client sends"),
-        ("[2,1,{}]", "there is no message of type 2 that a client sends"),
-        ("[36,1,1,{}]", "there is no message of type 36 that a client sends"),
+        ("[99]", "clients do not send messages of type 99"),
+        ("[2,1,{}]", "clients do not send messages of type 2"),
+        ("[36,1,1,{}]", "clients do not send messages of type 36"),
         ("[5,\"x\",{}]", "AUTHENTICATE without a CHALLENGE"),
         (
             "[8,16,1,{},\"a\"]",
             "element 1 of ERROR, its request type, has to be 68, of an INVOCATION",
         ),
         ("[70,1]", "YIELD has 3 to 5 elements, not 2"),
-        ("[69,1,{}]", "there is no message of type 69 that a client sends"),
+        ("[69,1,{}]", "clients do not send messages of type 69"),
         ("[1,\"realm1\",{}]", "HELLO a second time"),
         ("[1,\"realm1\"]", "HELLO has 3 elements, not 2"),
         ("[16,1,{}]", "PUBLISH has 4 to 6 elements, not 3"),
