@@ -89,7 +89,7 @@ pub struct Launch {
 pub struct Node {
     pub id: u64,
     pub roles: Vec<Role>,
-    /// Its storage group, where there are several.
+    /// Its storage group, if there are several.
     pub group: Option<u64>,
     ports: Ports,
     binary: PathBuf,

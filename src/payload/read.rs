@@ -89,7 +89,7 @@ impl<'a> Element<'a> {
     }
 }
 
-/// Most levels of nesting that are read past, where they are far too many.
+/// Most levels of nesting that are skipped when there are far too many.
 const DEEPEST: usize = 1 << 16;
 
 /// A key that JavaScript's MessagePack throws for, because it is how prototypes are tampered with.

@@ -218,7 +218,7 @@ async fn no_local_goes_by_client_over_all_nodes() -> Result<()> {
     Ok(())
 }
 
-/// A program of mosquitto's against a node; `None` where it is not installed.
+/// Runs a program of mosquitto against a node; `None` if it is not installed.
 async fn mosquitto(cluster: &Cluster, program: &str, arguments: &[&str]) -> Result<Option<Output>> {
     let address = cluster.node(1).mqtt();
     let mut command = Command::new(program);

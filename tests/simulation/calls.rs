@@ -143,7 +143,7 @@ async fn call(node: u64, caller: u64, shared: &Shared, chance: &mut Chance) -> i
     Ok(())
 }
 
-/// Whether an answer is a result, where it is the one that belongs to a call.
+/// Whether an answer is a result, if it belongs to the call.
 fn answer(message: &Json, request: u64, number: u64) -> Result<bool, String> {
     if message[0] == Wamp::RESULT && message[1] == request {
         return match message[3] == json!([number]) {

@@ -1,6 +1,6 @@
-//! Bench callees: each registers one procedure and gives back what it is called with.
+//! Bench callees: each registers one procedure and echoes its arguments.
 //!
-//! Invariant: every invocation is answered once, in the order in which they came.
+//! Invariant: every invocation is answered once, in order of arrival.
 //!
 //! Deliberately absent: counting, which the callers do.
 
@@ -32,14 +32,14 @@ impl Callee {
         Ok(Self { socket, buffer: plan.shape.buffer })
     }
 
-    /// Answers until all callers are done; what went wrong before that, if anything did.
+    /// Answers until all callers are done; returns what went wrong before that, if anything.
     pub(super) async fn run(
         mut self,
         mut finished: watch::Receiver<Finished>,
         name: String,
     ) -> Option<String> {
         let done = async move {
-            // An error means that the run was given up, which ends the callee as well.
+            // An error means that the run was canceled, which ends the callee as well.
             let _ = finished.wait_for(Option::is_some).await;
         };
         let outcome = tokio::select! {
@@ -67,7 +67,7 @@ impl Callee {
     }
 }
 
-/// An invocation's request, and all from its arguments on. Our own arguments have no brackets in them.
+/// An invocation's request, and everything from its arguments on. Our own arguments have no brackets in them.
 fn invocation(text: &str) -> Option<(u64, &str)> {
     let (code, request) = head(text)?;
     let arguments = text.rfind('[').filter(|at| *at > 0)?;

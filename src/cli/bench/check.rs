@@ -1,4 +1,4 @@
-//! What one subscriber got, publisher by publisher: gaps, duplicates, disorder, losses.
+//! Checks what one subscriber got from each publisher: gaps, duplicates, disorder, losses.
 //!
 //! Invariant: each delivery is counted in exactly one way, and memory is bounded whatever arrives.
 //!
@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Sequence numbers remembered as missing, over all publishers. Past it a late one counts as a duplicate.
+/// Missing sequence numbers to remember, over all publishers. Beyond it a late one counts as a duplicate.
 const HOLES: u64 = 1 << 20;
 
 /// What is wrong with what a subscriber got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Faults {
-    /// Times the next of a publisher's events was not the next.
+    /// How often the next event of a publisher was not the expected one.
     pub(super) gaps: u64,
     /// Events that came again.
     pub(super) duplicates: u64,
@@ -34,9 +34,9 @@ impl std::ops::AddAssign for Faults {
 /// The state of one subscriber's check.
 #[derive(Debug, Default)]
 pub(super) struct DeliveryCheck {
-    /// By publisher: the sequence number that is due next.
+    /// The next expected sequence number, by publisher.
     due: Vec<u64>,
-    /// Passed over so far, by publisher.
+    /// Skipped so far, by publisher.
     holes: BTreeMap<u16, BTreeSet<u64>>,
     hole_count: u64,
     faults: Faults,
@@ -66,7 +66,7 @@ impl DeliveryCheck {
         }
     }
 
-    /// Whether all of these have come: by publisher, how many were acknowledged.
+    /// Whether all of these have come: the acknowledged count, by publisher.
     pub(super) fn is_complete(&self, acknowledged: &[u64]) -> bool {
         acknowledged
             .iter()
@@ -74,7 +74,7 @@ impl DeliveryCheck {
             .all(|(publisher, count)| self.due.get(publisher).copied().unwrap_or(0) >= *count)
     }
 
-    /// What was wrong, given how many of each publisher's events were acknowledged.
+    /// What was wrong, given each publisher's acknowledged count.
     pub(super) fn faults(&self, acknowledged: &[u64]) -> Faults {
         let mut faults = self.faults;
         for (publisher, count) in (0u16..).zip(acknowledged) {
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn every_fault_is_counted_once() {
         let cases: &[(&[u64], u64, [u64; 4])] = &[
-            // What came, how many were acknowledged: gaps, duplicates, reordered, lost.
+            // What came, acknowledged count: gaps, duplicates, reordered, lost.
             (&[0, 1, 2], 3, [0, 0, 0, 0]),
             (&[0, 1, 2], 2, [0, 0, 0, 0]),
             (&[], 3, [0, 0, 0, 3]),

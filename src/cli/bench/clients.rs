@@ -1,6 +1,6 @@
 //! Makes the bench's connections, some at a time.
 //!
-//! Invariant: what can't be connected is named, and ends the run before it began.
+//! Invariant: a failed connection is named, and ends the run before it began.
 //!
 //! Deliberately absent: what a client does once it runs.
 
@@ -21,7 +21,7 @@ use super::{mqtt, retained, wamp, Protocol, SETUP};
 /// Connections that are made at the same time.
 const AT_ONCE: usize = 64;
 
-/// A client that is connected, as what it will do.
+/// A connected client, as the future of its work.
 type Ready<T> = BoxFuture<'static, T>;
 
 pub(super) struct Clients {
@@ -57,7 +57,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Gives the topics their retained values, or takes these away again.
+    /// Gives the topics their retained values, or deletes these.
     pub(super) async fn retain(&self, values: bool) -> anyhow::Result<()> {
         let target = self.target(0);
         match self.protocol {
@@ -153,7 +153,7 @@ impl Clients {
     }
 }
 
-/// Connects so many clients and lets each go as soon as it is there.
+/// Connects this many clients and starts each as soon as it is connected.
 async fn all<T: Send + 'static, F>(
     count: u16,
     client: impl FnMut(u16) -> F,
@@ -170,7 +170,7 @@ where
     Ok(tasks)
 }
 
-/// Waits for all that clients have to report.
+/// Waits for all clients' reports.
 pub(super) async fn gather<T: 'static>(mut tasks: JoinSet<T>) -> anyhow::Result<Vec<T>> {
     let mut reports = Vec::with_capacity(tasks.len());
     while let Some(joined) = tasks.join_next().await {

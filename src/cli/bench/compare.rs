@@ -1,9 +1,9 @@
-//! `vulpes bench compare`: several targets, measured in turn A B A B …, so that what the machine does meanwhile hits all of
-//! them alike; and, where a knob is varied, at each of its values.
+//! `vulpes bench compare`: several targets, measured in turn A B A B …, so that other load on the machine affects all
+//! of them alike; with `--vary`, at each value of an option.
 //!
-//! Invariant: every target gets the same load, and each figure is shown with its least and its most.
+//! Invariant: every target gets the same load, and each figure is shown with its minimum and maximum.
 //!
-//! Deliberately absent: whether a difference means something. Its spread says more than a test of three rounds could.
+//! Deliberately absent: whether a difference is significant. The spread says more than a test of three rounds could.
 
 mod curve;
 mod summary;
@@ -35,12 +35,12 @@ Examples:
 
 Ratios compare medians with the first target's. The exit code is 1 if any single run would have failed.";
 
-/// Measure several targets in turn, and put them side by side
+/// Measure several targets in turn, and show them side by side
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Compare {
-    /// What is compared: a name, its WAMP URLs or MQTT addresses, and with :mqtt or :wamp at the end what they speak, if it
-    /// can't be seen from them
+    /// What to compare: a name, its WAMP URLs or MQTT addresses, and :mqtt or :wamp at the end for the protocol, if
+    /// it does not follow from the address
     #[arg(long = "target", value_name = "NAME=ADDRESS[,ADDRESS…][:PROTOCOL]", required = true)]
     targets: Vec<Target>,
     /// How often each target is measured
@@ -85,7 +85,7 @@ impl Compare {
         }
     }
 
-    /// One comparison for each value of what is varied, or the only one.
+    /// One comparison for each varied value, or the only one.
     async fn measure(&self) -> anyhow::Result<Vec<Comparison>> {
         anyhow::ensure!(self.targets.len() <= TARGETS, "{TARGETS} targets at most can be compared");
         for (number, target) in self.targets.iter().enumerate() {

@@ -1,8 +1,8 @@
-//! What the disk alone can do: the cost that every acknowledged publish shares.
+//! Measures the disk alone: the cost that every acknowledged publish shares.
 //!
 //! Invariant: the file that is written is removed again.
 //!
-//! Deliberately absent: anything cleverer than one writer that waits for each sync, as a group commit does.
+//! Deliberately absent: anything more elaborate than one writer that waits for each sync, like a group commit.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,7 +17,7 @@ const BLOCK: usize = 64 << 10;
 /// Syncs measured.
 const ROUNDS: usize = 200;
 
-/// What was measured.
+/// The result.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Disk {
     pub(super) directory: String,
@@ -40,7 +40,7 @@ impl std::fmt::Display for Disk {
 pub(super) fn measure(directory: &Path) -> anyhow::Result<Disk> {
     let path = directory.join(format!("vulpes-bench-{:016x}.tmp", rand::random::<u64>()));
     let outcome = write(&path);
-    // Where it could not be made there is nothing to remove.
+    // A file that could not be created needs no removal.
     let _ = std::fs::remove_file(&path);
     let mut times = outcome.with_context(|| {
         format!("can't measure the disk in {}; name a directory that exists and may be written with --fsync-dir", directory.display())

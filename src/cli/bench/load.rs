@@ -1,7 +1,8 @@
-//! The parts of publishers, callers and readers that both protocols share: the plan, and what is in flight.
+//! The parts of publishers, callers and readers that both protocols share: the plan, and requests in flight.
 //!
 //! Invariant: a publisher has at most its window in flight, and its sequence numbers are dense. At a fixed rate, a
-//! publish counts from the moment it was due, so that a pause of the broker is in the latency of all that it held up.
+//! publish counts from the moment it was due, so that a pause of the broker shows in the latency of everything it
+//! delayed.
 //!
 //! Deliberately absent: sockets and packets.
 
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use super::payload::{Content, Mark};
 use super::Counter;
 
-/// What connections do, over and over.
+/// What connections do repeatedly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Work {
@@ -30,7 +31,7 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// Who does it.
+    /// The name of the clients.
     pub(super) fn who(self) -> &'static str {
         match self {
             Self::Publish => "publisher",
@@ -39,7 +40,7 @@ impl Work {
         }
     }
 
-    /// What is counted.
+    /// The name of the counted requests.
     pub(super) fn plural(self) -> &'static str {
         match self {
             Self::Publish => "publishes",
@@ -49,12 +50,12 @@ impl Work {
     }
 }
 
-/// Bytes of all connections' buffers, as they begin.
+/// Initial bytes of all connections' buffers.
 const BUFFERS: u64 = 64 << 20;
 
-/// How large a connection's buffers are when it begins, with so many connections.
+/// The initial size of a connection's buffers, with this many connections.
 pub(super) fn buffer(connections: u64) -> usize {
-    // Each has one for what comes and one for what goes.
+    // Each has one for input and one for output.
     let fair = BUFFERS / (2 * connections.max(1));
     fair.clamp(4 << 10, 64 << 10) as usize
 }
@@ -65,16 +66,16 @@ pub(super) struct Shape {
     pub(super) work: Work,
     /// Subscribers read the log from its beginning.
     pub(super) replay: bool,
-    /// Of a payload, in bytes.
+    /// Payload size, in bytes.
     pub(super) size: usize,
     /// Publishes in flight on each connection.
     pub(super) window: u64,
-    /// Time between two publishes of one connection; none where the window alone sets the pace.
+    /// Time between two publishes of one connection; none if only the window limits it.
     pub(super) interval: Option<Duration>,
     pub(super) topics: u32,
     pub(super) realm: Option<String>,
     pub(super) subscribe_qos: u8,
-    /// Of a connection's buffers, in bytes.
+    /// Size of a connection's buffers, in bytes.
     pub(super) buffer: usize,
 }
 
@@ -88,14 +89,14 @@ pub(super) struct Plan {
     pub(super) acknowledged: Counter,
 }
 
-/// When what happens, on the run's own clock.
+/// The times of a run's phases, on its own clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
     pub(super) begin_at: Duration,
     pub(super) measure_from: Duration,
-    /// Nothing is published from here on.
+    /// Nothing is published from then on.
     pub(super) stop_at: Duration,
-    /// Nothing is waited for from here on.
+    /// Nothing is awaited from then on.
     pub(super) deadline: Duration,
 }
 
@@ -105,7 +106,7 @@ impl Schedule {
     }
 }
 
-/// By publisher, the number below which all sequence numbers were acknowledged; and until when to wait for them.
+/// By publisher, the number below which all sequence numbers were acknowledged; and how long to wait for them.
 pub(super) type Finished = Option<(Arc<Vec<u64>>, Duration)>;
 
 impl Plan {
@@ -124,7 +125,7 @@ impl Plan {
     }
 }
 
-/// Its multiples are spread evenly over the unit, however many there are.
+/// Its multiples are spread evenly over the unit interval, however many there are.
 const GOLDEN: f64 = 0.618_033_988_749_895;
 
 /// Latencies from 1 µs to 10 min, to three digits.
@@ -152,7 +153,7 @@ impl Window {
         self.first + self.sent.len() as u64
     }
 
-    /// When the publish was sent, if it is in flight; it no longer is.
+    /// Removes a publish in flight; returns when it was sent.
     fn answered(&mut self, sequence: u64) -> Option<u64> {
         let at = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
         let sent = self.sent.get_mut(at)?.take()?;
@@ -177,7 +178,7 @@ pub(super) struct Load {
 /// What a publisher achieved.
 pub(super) struct Published {
     pub(super) publisher: u16,
-    /// Which of the targets it was connected to.
+    /// The target it was connected to.
     pub(super) target: usize,
     /// Acknowledged while measuring.
     pub(super) measured: u64,
@@ -218,7 +219,7 @@ impl Load {
         }
     }
 
-    /// The moment after which no answer is waited for.
+    /// The moment after which no answer is awaited.
     pub(super) fn deadline(&self) -> Instant {
         self.plan.instant(self.schedule.deadline)
     }
@@ -236,7 +237,7 @@ impl Load {
         let due = match self.plan.shape.interval {
             None => Duration::ZERO,
             Some(interval) => {
-                // Publishers are out of step, as clients that know nothing of each other are.
+                // Publishers are out of step, like independent clients.
                 let step = interval.mul_f64(f64::from(self.publisher) * GOLDEN % 1.0);
                 self.schedule.begin_at + step + interval.mul_f64(self.window.next() as f64)
             }
@@ -244,7 +245,7 @@ impl Load {
         (due < self.schedule.stop_at).then_some(due)
     }
 
-    /// Completes when the next publish is due, or the last one is behind; never where an answer has to come first.
+    /// Completes when the next publish is due, or all time is over; never if an answer has to come first.
     pub(super) async fn wait_due(&self) {
         let over = || self.window.sent.is_empty().then_some(self.schedule.stop_at);
         let due = self.due().filter(|_| self.plan.now() < self.schedule.stop_at);
@@ -268,20 +269,20 @@ impl Load {
         self.plan.mark.write(buffer, content, self.plan.shape.size);
     }
 
-    /// Whether a message holds the payload of this publisher and number.
+    /// Whether a message has the payload of this publisher and sequence number.
     pub(super) fn is_own(&self, message: &[u8], tail: usize, sequence: u64) -> bool {
         let found = self.plan.mark.find(message, self.plan.shape.size, tail);
         found.is_some_and(|it| (it.publisher, it.sequence) == (self.publisher, sequence))
     }
 
-    /// The number of the topic that this publish goes to.
+    /// The number of this publish's topic.
     pub(super) fn topic(&self, sequence: u64) -> usize {
         // Publishers begin at different topics, so that all topics are in use at any moment.
         let number = sequence.wrapping_add(u64::from(self.publisher) * 7);
         (number % u64::from(self.plan.shape.topics)) as usize
     }
 
-    /// An acknowledgement came. Whether it was one of a publish in flight.
+    /// An acknowledgement came. Returns whether it was for a publish in flight.
     pub(super) fn answered(&mut self, sequence: u64, now: Duration) -> bool {
         let Some(sent) = self.window.answered(sequence) else { return false };
         self.plan.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -297,7 +298,7 @@ impl Load {
         self.window.sent.is_empty() && now >= self.schedule.stop_at
     }
 
-    /// What came of it until its deadline.
+    /// The results until its deadline.
     pub(super) fn conclude(
         self,
         outcome: Result<anyhow::Result<()>, Elapsed>,
@@ -384,13 +385,13 @@ pub(super) mod tests {
         assert_eq!(load.begin(ms(99)), None, "the next is not due yet");
         load.wait_due().await;
         assert_eq!(plan.now(), ms(100));
-        // A broker that does not answer holds up what is due, and that counts.
+        // A broker that does not answer delays what is due, and that counts.
         assert_eq!(load.begin(ms(1150)).map(sent), Some(100_000));
         assert_eq!(load.begin(ms(1150)).map(sent), Some(200_000));
         assert_eq!(load.begin(ms(1150)), None, "the window is full");
         assert!((0..3).all(|sequence| load.answered(sequence, ms(1200))));
         assert_eq!(load.latencies.max() / 1000, 1200);
-        // What is overdue goes out at once, until the time is up.
+        // Overdue publishes go out at once, until the time is up.
         assert_eq!(load.begin(ms(1200)).map(sent), Some(300_000));
         assert_eq!(load.begin(ms(3000)), None);
         assert!(load.answered(3, ms(1200)) && load.is_done(ms(3000)));

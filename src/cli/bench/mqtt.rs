@@ -1,6 +1,6 @@
 //! Bench clients that speak MQTT 3.1.1.
 //!
-//! Invariant: each turn reads what there is, then writes everything that follows from it at once.
+//! Invariant: each turn reads what is there, then writes all its answers at once.
 //!
 //! Deliberately absent: packets; see `client::mqtt`.
 
@@ -17,17 +17,17 @@ use super::load::{Load, Plan, Published, Schedule};
 use super::reception::{Received, Reception};
 use crate::client::mqtt::{self, Packet};
 
-/// Packet identifiers go round below this (MQTT 3.1.1 section 2.3.1): 0 is none.
+/// Packet identifiers wrap below this (MQTT 3.1.1 section 2.3.1): 0 is invalid.
 pub(super) const IDS: u64 = 65_535;
 
-/// A filter that names a place in the log where there can't be one.
+/// A filter with an invalid place in the log.
 const NO_PLACE: &str = "$replay/?/bench";
 
 pub(super) struct Connection {
     stream: TcpStream,
     pub(super) input: BytesMut,
     pub(super) output: BytesMut,
-    /// Room made for each read, in bytes.
+    /// Space for each read, in bytes.
     room: usize,
 }
 
@@ -53,7 +53,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Reads until a packet is what is looked for; others are dropped.
+    /// Reads until a packet matches; others are dropped.
     pub(super) async fn expect<T>(
         &mut self,
         wanted: impl Fn(Packet<'_>) -> Option<T>,
@@ -82,7 +82,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Subscribes to a filter; whether the broker lets it.
+    /// Subscribes to a filter; returns whether the broker granted it.
     pub(super) async fn subscribe(&mut self, filter: &str, qos: u8) -> anyhow::Result<bool> {
         mqtt::subscribe(&mut self.output, 1, filter, qos);
         self.flush().await?;
@@ -100,7 +100,7 @@ impl Connection {
     }
 }
 
-/// Whether the broker knows of places in a log.
+/// Whether the broker supports places in a log.
 pub(super) async fn knows_places(plan: &Plan, target: &str) -> anyhow::Result<bool> {
     let client = format!("vulpes-bench-{:08x}", plan.run);
     let mut connection = Connection::open(plan, target, &client).await?;
@@ -109,15 +109,15 @@ pub(super) async fn knows_places(plan: &Plan, target: &str) -> anyhow::Result<bo
     Ok(!granted)
 }
 
-/// What a client asks a broker for.
+/// A client's requests to a broker.
 pub(super) trait Requests {
-    /// Writes what there is room and time for.
+    /// Writes requests as far as there is room and time.
     fn ask(&mut self, load: &mut Load, now: Duration, output: &mut BytesMut);
 
-    /// Takes a packet, and writes what follows from it.
+    /// Handles a packet, and writes what follows from it.
     ///
     /// # Errors
-    /// Where it answers nothing that was asked for.
+    /// If it answers no request.
     fn take(
         &mut self,
         load: &mut Load,
@@ -127,7 +127,7 @@ pub(super) trait Requests {
     ) -> anyhow::Result<()>;
 }
 
-/// A client that asks for something over and over.
+/// A client that makes requests repeatedly.
 pub(super) struct Asking<R> {
     connection: Connection,
     requests: R,
@@ -248,7 +248,7 @@ impl Subscriber {
             outcome = self.receive(&mut reception) => {
                 outcome.err().map(|error| format!("{name}: {error:#}"))
             }
-            // What is missing then is counted as lost.
+            // Anything missing then counts as lost.
             () = expiry => None,
         };
         reception.finish(error)

@@ -1,14 +1,14 @@
-//! What the bench publishes: a text that says who sent it, which of theirs it is, and when.
+//! The bench's payloads: a text with its publisher, sequence number and time.
 //!
 //! ```text
 //! 38 bytes and more   `vB`, then hexadecimal: run (8 digits), publisher (4), sequence (12), microseconds (12); then dots
 //! 16 to 37 bytes      96 bits, six a character: run (14 bits), publisher (13), sequence (32), microseconds (37); then dots
 //! ```
 //!
-//! Invariant: a payload is found again whatever a broker puts around it, and one of another run is never taken for
-//! one of this run. Of a short one that holds only together with its topic, which has the whole number of the run.
+//! Invariant: a payload is found whatever a broker puts around it, and one of another run is never taken for one of
+//! this run. For a short one this holds only together with its topic, which has the whole number of the run.
 //!
-//! Deliberately absent: anything that JSON would have to escape.
+//! Deliberately absent: characters that JSON would have to escape.
 
 use bytes::{BufMut, BytesMut};
 
@@ -26,13 +26,13 @@ const _: () = assert!(
         && crate::cli::bench::CONNECTIONS < 1 << SHORT_BITS[1]
 );
 
-/// What a short payload is written in.
+/// The alphabet of short payloads.
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// Length of the mark that a run's payloads begin with.
 const MARK: usize = 10;
 
-/// What a payload says.
+/// The contents of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Content {
     pub(super) publisher: u16,
@@ -132,7 +132,7 @@ impl Mark {
     }
 }
 
-/// What a character of a short payload stands for.
+/// The value of a character of a short payload.
 fn value_of(digit: u8) -> Option<u8> {
     Some(match digit {
         b'A'..=b'Z' => digit - b'A',
@@ -205,7 +205,7 @@ mod tests {
         fn any_bytes_are_survived(bytes: Vec<u8>, size: u16, tail: u8) {
             let size = usize::from(size) + LONG;
             prop_assert_eq!(Mark::new(7).find(&bytes, size, tail.into()), None);
-            // Sixteen characters may happen to be a short payload.
+            // Sixteen random characters may be a valid short payload.
             let _ = Mark::new(7).find(&bytes, LEAST, tail.into());
         }
     }

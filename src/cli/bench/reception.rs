@@ -1,6 +1,6 @@
-//! A subscriber's books, which both protocols share.
+//! A subscriber's counts, which both protocols share.
 //!
-//! Invariant: every message that came is counted once: as one of ours, which is looked at, or as foreign.
+//! Invariant: every message is counted once: as one of ours, which is checked, or as foreign.
 //!
 //! Deliberately absent: sockets and packets.
 
@@ -12,12 +12,12 @@ use tokio::sync::watch;
 use super::check::DeliveryCheck;
 use super::load::{latencies, micros, Finished, Latencies, Plan};
 
-/// One subscriber's books.
+/// One subscriber's counts.
 pub(super) struct Reception {
     plan: Arc<Plan>,
     finished: watch::Receiver<Finished>,
     check: DeliveryCheck,
-    /// From the first delivery, or from where a replay was asked for, to the last.
+    /// From the first delivery, or from the request for a replay, to the last.
     span: Option<(Duration, Duration)>,
     delivered: u64,
     foreign: u64,
@@ -26,15 +26,15 @@ pub(super) struct Reception {
 
 /// What a subscriber got.
 pub(super) struct Received {
-    /// Which of the targets it was connected to.
+    /// The target it was connected to.
     pub(super) target: usize,
     pub(super) check: DeliveryCheck,
     pub(super) delivered: u64,
-    /// From the first delivery, or from where a replay was asked for, to the last.
+    /// From the first delivery, or from the request for a replay, to the last.
     pub(super) time: Duration,
-    /// Messages that are none of ours.
+    /// Messages that this run did not publish.
     pub(super) foreign: u64,
-    /// From publish to delivery; of a replay, from where it was asked for to its first event.
+    /// From publish to delivery; for a replay, from the request to its first event.
     pub(super) latencies: Latencies,
     pub(super) error: Option<String>,
 }
@@ -63,7 +63,7 @@ impl Reception {
         }
     }
 
-    /// A message came, in which the payload is followed by `tail` bytes.
+    /// A message came, whose payload is followed by `tail` bytes.
     pub(super) fn received(&mut self, message: &[u8], tail: usize, now: Duration) {
         let Some(content) = self.plan.mark.find(message, self.plan.shape.size, tail) else {
             self.foreign += 1;
@@ -79,19 +79,19 @@ impl Reception {
         }
     }
 
-    /// Whether everything that was acknowledged has come.
+    /// Whether everything acknowledged has come.
     pub(super) fn is_done(&self) -> bool {
         let finished = self.finished.borrow();
         finished.as_ref().is_some_and(|(counts, _)| self.check.is_complete(counts))
     }
 
-    /// Completes once waiting longer is of no use; never before the publishers are done.
+    /// Completes when waiting longer is useless; never before the publishers are done.
     pub(super) fn expiry(&self) -> impl std::future::Future<Output = ()> + Send + 'static {
         let (mut finished, plan) = (self.finished.clone(), self.plan.clone());
         async move {
             let deadline = match finished.wait_for(Option::is_some).await {
                 Ok(value) => value.as_ref().map(|(_, deadline)| *deadline),
-                // The run was given up.
+                // The run was canceled.
                 Err(_) => None,
             };
             if let Some(deadline) = deadline {
@@ -104,7 +104,7 @@ impl Reception {
     pub(super) fn publishers_done(&self) -> impl std::future::Future<Output = ()> + Send + 'static {
         let mut finished = self.finished.clone();
         async move {
-            // An error means that the run was given up, which ends the subscriber as well.
+            // An error means that the run was canceled, which ends the subscriber as well.
             let _ = finished.wait_for(Option::is_some).await;
         }
     }

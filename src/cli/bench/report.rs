@@ -1,4 +1,4 @@
-//! What a bench run comes to, for people and as JSON.
+//! The results of a bench run, for people and as JSON.
 //!
 //! Invariant: rates are over the measured time only, faults over the whole run.
 //!
@@ -14,22 +14,22 @@ use super::disk::Disk;
 use super::load::{latencies, Latencies, Published, Work};
 use super::reception::Received;
 
-/// What was asked for.
+/// The requested settings.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Settings {
     pub(super) protocol: &'static str,
     pub(super) measured: Work,
     pub(super) connections: u16,
     pub(super) window: u16,
-    /// Publishes a second that were asked for.
+    /// Requested publishes a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rate_per_second: Option<u32>,
     pub(super) size_bytes: u32,
     pub(super) seconds: u32,
     pub(super) subscribers: u16,
-    /// Subscribers read it all from the log's beginning, once it was published.
+    /// Subscribers read everything from the log's beginning, after it was published.
     pub(super) replay: bool,
-    /// Those that are called, where calls are measured and not publishes.
+    /// The callees, if calls are measured instead of publishes.
     pub(super) callees: usize,
 }
 
@@ -55,12 +55,12 @@ impl Percentiles {
         }
     }
 
-    /// None where nothing was measured.
+    /// None if nothing was measured.
     fn of_any<'a>(parts: impl Iterator<Item = &'a Latencies> + Clone) -> Option<Self> {
         parts.clone().any(|part| !part.is_empty()).then(|| Self::new(parts))
     }
 
-    /// The two that are looked at first.
+    /// The two main percentiles.
     fn short(&self) -> String {
         let ms = |us: u64| us as f64 / 1000.0;
         format!("p50 {:.2} ms, p99 {:.2} ms", ms(self.p50_us), ms(self.p99_us))
@@ -96,11 +96,11 @@ impl fmt::Display for Percentiles {
     }
 }
 
-/// What clients of one target saw, where there are several targets.
+/// The clients' results at one target, if there are several.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct AtTarget {
     target: String,
-    /// From asking to the answer.
+    /// From request to answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     latency: Option<Percentiles>,
     /// From publish to delivery.
@@ -108,7 +108,7 @@ pub(super) struct AtTarget {
     delivery: Option<Percentiles>,
 }
 
-/// What all clients came back with.
+/// The results of all clients.
 pub(super) struct Done<'a> {
     pub(super) published: &'a [Published],
     pub(super) received: &'a [Received],
@@ -135,15 +135,15 @@ pub(super) struct Report {
     settings: Settings,
     pub(super) acknowledged_per_second: f64,
     acknowledged: u64,
-    /// From asking to the answer.
+    /// From request to answer.
     pub(super) latency: Percentiles,
     /// The longest time without any acknowledgement.
     longest_pause_ms: u64,
     pub(super) deliveries_per_second: f64,
     deliveries: u64,
-    /// From publish to delivery; of a replay, from subscribing to the first event.
+    /// From publish to delivery; for a replay, from subscribing to the first event.
     delivery: Percentiles,
-    /// The same for each target, where there are several.
+    /// The same for each target, if there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     targets: Vec<AtTarget>,
     gaps: u64,
@@ -187,7 +187,7 @@ impl Report {
             acknowledged: measured,
             latency: Percentiles::new(published.iter().map(|published| &published.latencies)),
             longest_pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-            // Of no floating-point numbers, the sum is -0.0.
+            // The sum of no floating-point numbers is -0.0.
             deliveries_per_second: 0.0 + received.iter().map(rate).sum::<f64>(),
             deliveries: received.iter().map(|received| received.delivered).sum(),
             delivery: Percentiles::new(received.iter().map(|received| &received.latencies)),
@@ -204,7 +204,7 @@ impl Report {
         }
     }
 
-    /// With what else went wrong.
+    /// Adds other errors.
     pub(super) fn with_errors(mut self, errors: impl IntoIterator<Item = String>) -> Self {
         self.errors.extend(errors);
         self

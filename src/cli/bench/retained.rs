@@ -1,7 +1,7 @@
 //! Bench clients that read retained values: subscribe to a topic, get its value, unsubscribe.
 //!
-//! Invariant: a read counts when the very value came that was given to its topic. At any moment a connection has one
-//! subscription of a topic at most, so that a value belongs to one read.
+//! Invariant: a read counts once it got exactly the value of its topic. A connection has at most one subscription of
+//! a topic at a time, so that a value belongs to one read.
 //!
 //! Deliberately absent: changing values while they are read.
 
@@ -19,7 +19,7 @@ use super::payload::Content;
 use super::wamp::{self as wamp_client, close, head, open, receive, EVENT_TAIL};
 use crate::client::mqtt::{self, Packet};
 
-/// Values that are given or taken away at the same time.
+/// Values that are set or deleted at the same time.
 const AT_ONCE: usize = 64;
 
 /// The value of a topic.
@@ -35,7 +35,7 @@ fn topics(plan: &Plan, separator: char) -> Vec<String> {
     (0..plan.shape.topics).map(|topic| format!("{prefix}{topic}")).collect()
 }
 
-/// Gives the topics their values over MQTT, or takes them away.
+/// Sets the topics' values over MQTT, or deletes them.
 pub(super) async fn mqtt(plan: &Plan, target: &str, values: bool) -> anyhow::Result<()> {
     let client = format!("vulpes-bench-{:08x}", plan.run);
     let mut connection = Connection::open(plan, target, &client).await?;
@@ -57,7 +57,7 @@ pub(super) async fn mqtt(plan: &Plan, target: &str, values: bool) -> anyhow::Res
     connection.close().await
 }
 
-/// Gives the topics their values over WAMP, or takes them away.
+/// Sets the topics' values over WAMP, or deletes them.
 pub(super) async fn wamp(plan: &Plan, target: &str, values: bool) -> anyhow::Result<()> {
     let mut socket = open(plan, target).await?;
     let all: Vec<(usize, String)> = topics(plan, '.').into_iter().enumerate().collect();
@@ -79,7 +79,7 @@ pub(super) async fn wamp(plan: &Plan, target: &str, values: bool) -> anyhow::Res
     close(&mut socket).await
 }
 
-/// Which read each topic's subscription is for.
+/// The read that each topic's subscription is for.
 struct Reads(Vec<Option<u64>>);
 
 impl Reads {
@@ -87,7 +87,7 @@ impl Reads {
         Self(vec![None; plan.shape.topics as usize])
     }
 
-    /// Begins the next read, if there is room and time for one: the number of its topic.
+    /// Begins the next read, if there is room and time for one; returns the number of its topic.
     fn begin(&mut self, load: &mut Load, now: Duration) -> Option<usize> {
         let content = load.begin(now)?;
         let topic = load.topic(content.sequence);
@@ -95,7 +95,7 @@ impl Reads {
         Some(topic)
     }
 
-    /// Takes a message with a value, which `tail` bytes follow: the number of its topic.
+    /// Handles a message with a value, which `tail` bytes follow; returns the number of its topic.
     fn answered(
         &mut self,
         load: &mut Load,

@@ -1,4 +1,4 @@
-//! Whole runs against brokers in this process, one that behaves and some that don't.
+//! Whole runs against brokers in this process, a good one and faulty ones.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -17,7 +17,7 @@ use tokio_tungstenite::WebSocketStream;
 
 use super::*;
 
-/// What a broker does with the seventh publish that it gets.
+/// What a broker does with its seventh publish.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     None,
@@ -37,7 +37,7 @@ struct Broker {
     count: Arc<AtomicU64>,
     /// Payloads on their way to subscribers.
     events: broadcast::Sender<Vec<u8>>,
-    /// Where calls go, with where their results go.
+    /// Where to send calls, with where to send their results.
     callee: Arc<Mutex<Option<mpsc::Sender<Call>>>>,
     /// Retained values by topic.
     kept: Arc<Mutex<HashMap<String, Vec<u8>>>>,
@@ -51,7 +51,7 @@ impl Broker {
         Self { fault, count: Arc::default(), events, callee: Arc::default(), kept: Arc::default() }
     }
 
-    /// Hands on a call; with the wrong arguments where it is the seventh and that is the fault.
+    /// Passes on a call; with the wrong arguments if it is the seventh and that is the fault.
     async fn call(&self, message: &[Value]) -> Value {
         let mut arguments = message[4].clone();
         let seventh = self.count.fetch_add(1, Ordering::Relaxed) + 1 == SEVENTH;
@@ -68,7 +68,7 @@ impl Broker {
         self.kept.lock().unwrap().insert(topic.to_owned(), value.to_vec());
     }
 
-    /// A topic's retained value; another one the seventh time, where that is the fault.
+    /// A topic's retained value; another one the seventh time, if that is the fault.
     fn kept(&self, topic: &str) -> Option<Vec<u8>> {
         let mut value = self.kept.lock().unwrap().get(topic).cloned()?;
         let seventh = self.count.fetch_add(1, Ordering::Relaxed) + 1 == SEVENTH;
@@ -78,7 +78,7 @@ impl Broker {
         Some(value)
     }
 
-    /// Hands a payload on, and says whether to acknowledge it.
+    /// Passes on a payload; returns whether to acknowledge it.
     fn publish(&self, payload: &[u8]) -> bool {
         let seventh = self.count.fetch_add(1, Ordering::Relaxed) + 1 == SEVENTH;
         let times = match self.fault {
@@ -87,7 +87,7 @@ impl Broker {
             _ => 1,
         };
         for _ in 0..times {
-            // Without subscribers there is nobody to tell.
+            // Without subscribers there are no receivers.
             let _ = self.events.send(payload.to_vec());
         }
         !(seventh && self.fault == Fault::Hang)
@@ -106,7 +106,7 @@ async fn mqtt_broker(fault: Fault) -> String {
     address
 }
 
-/// One length byte is enough for what the tests send.
+/// One length byte is enough for the tests' packets.
 fn mqtt_packet(input: &mut BytesMut) -> Option<(u8, Vec<u8>)> {
     let length = usize::from(*input.get(1)?);
     assert!(length < 128);
@@ -201,7 +201,7 @@ async fn wamp_accept(stream: TcpStream) -> WebSocketStream<TcpStream> {
     tokio_tungstenite::accept_hdr_async(stream, choose).await.unwrap()
 }
 
-/// Takes a PUBLISH, and says whether to acknowledge it.
+/// Handles a PUBLISH; returns whether to acknowledge it.
 fn wamp_publish(broker: &Broker, message: &[Value]) -> bool {
     let value = message[4][0].as_str().unwrap_or_default().as_bytes();
     if message[2]["retain"] != true {
@@ -310,7 +310,7 @@ async fn brokers_that_behave_are_measured() {
         let counts = serde_json::to_value(&report).unwrap();
         let (acknowledged, deliveries) = (&counts["acknowledged"], &counts["deliveries"]);
         assert!(acknowledged.as_u64().unwrap() > 10, "{report}");
-        // Each subscriber gets everything, also what came before and after the measured time.
+        // Each subscriber gets everything, including events before and after the measured time.
         assert!(deliveries.as_u64() >= acknowledged.as_u64().map(|count| count * 2), "{report}");
     }
 }
@@ -323,7 +323,7 @@ async fn a_fixed_rate_is_kept() {
         let report = measure(protocol, &target, "--subscribers 2 --rate 200").await;
         assert!(report.is_clean(), "{report}");
         assert!(report.to_string().contains("200 publishes a second"), "{report}");
-        // On a busy machine an answer may come too late to count, but never is there one too many.
+        // On a busy machine an answer may come too late to count, but there is never one too many.
         let acknowledged = serde_json::to_value(&report).unwrap()["acknowledged"].as_u64();
         assert!((50..=200).contains(&acknowledged.unwrap()), "{report}");
     }

@@ -1,8 +1,10 @@
 //! Bench clients that speak WAMP in JSON.
 //!
-//! Invariant: each turn takes all messages that have come, then sends everything that follows from them with one flush.
+//! Invariant: each turn handles all messages that have come, then sends everything that follows from them with one
+//! flush.
 //!
-//! Deliberately absent: whole JSON documents. The few messages that come by the million are read by their first bytes.
+//! Deliberately absent: parsing whole JSON documents. The few kinds of messages that come by the million are
+//! recognized by their first bytes.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -22,10 +24,10 @@ use super::load::{Load, Plan, Published, Schedule};
 use super::reception::{Received, Reception};
 use crate::client::wamp::{closed, hello, open_socket, welcomed};
 
-/// What follows the payload in an EVENT or a RESULT: the end of its string, of the arguments, of the message.
+/// Bytes after the payload in an EVENT or a RESULT: the end of its string, of the arguments, of the message.
 pub(super) const EVENT_TAIL: usize = 3;
 
-/// How long a router may take to say goodbye.
+/// Time limit for a router's goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 pub(super) type Socket = WebSocketStream<BoxStream>;
@@ -53,7 +55,7 @@ pub(super) async fn receive(socket: &mut Socket) -> anyhow::Result<Utf8Bytes> {
     }
 }
 
-/// The next text message, if it has come already.
+/// The next text message, if it has already come.
 pub(super) fn receive_now(socket: &mut Socket) -> anyhow::Result<Option<Utf8Bytes>> {
     receive(socket).now_or_never().transpose()
 }
@@ -69,7 +71,7 @@ pub(super) async fn receive_answer(
     Ok(())
 }
 
-/// Whether the router knows of places in a log.
+/// Whether the router supports places in a log.
 pub(super) async fn knows_places(plan: &Plan, target: &str) -> anyhow::Result<bool> {
     let mut socket = open(plan, target).await?;
     let subscribe = json!([32, 1, {"after": "?"}, "bench"]);
@@ -90,7 +92,7 @@ pub(super) async fn close(socket: &mut Socket) -> anyhow::Result<()> {
     let answered = async {
         while receive(socket).await.is_ok_and(|text| head(&text).is_some_and(|it| it.0 != 6)) {}
     };
-    // A router that does not answer has got all that we had to say as well.
+    // A router that does not answer has still received everything.
     let _ = tokio::time::timeout(GOODBYE, answered).await;
     Ok(())
 }
@@ -108,7 +110,7 @@ pub(super) fn procedure(plan: &Plan, number: usize) -> String {
     format!("bench.{:08x}.call{number}", plan.run)
 }
 
-/// Waits for the common start, and meanwhile answers the router's pings: it may be long until all are connected.
+/// Waits for the common start, and meanwhile answers the router's pings, since connecting all clients may take long.
 async fn wait_start(
     socket: &mut Socket,
     load: &mut Load,
@@ -120,15 +122,15 @@ async fn wait_start(
     }
 }
 
-/// What a client asks the router for.
+/// A client's requests to a router.
 pub(super) trait Requests {
     /// The next request, if there is room and time for one.
     fn next(&mut self, load: &mut Load, now: Duration) -> anyhow::Result<Option<Message>>;
 
-    /// Takes a message, and gives what follows from it.
+    /// Handles a message, and returns what follows from it.
     ///
     /// # Errors
-    /// Where it answers nothing that was asked for.
+    /// If it answers no request.
     fn take(
         &mut self,
         load: &mut Load,
@@ -137,7 +139,7 @@ pub(super) trait Requests {
     ) -> anyhow::Result<Option<Message>>;
 }
 
-/// A client that asks for something over and over.
+/// A client that makes requests repeatedly.
 pub(super) struct Asking<R> {
     socket: Socket,
     requests: R,
@@ -187,15 +189,15 @@ impl<R: Requests> Asking<R> {
     }
 }
 
-/// Where payloads are sent to.
+/// The receivers of payloads.
 enum To {
     /// Published to these topics.
     Topics(Vec<String>),
-    /// Called with: this procedure, which gives back what it gets.
+    /// Sent as arguments to this procedure, which echoes them.
     Procedure(String),
 }
 
-/// Requests that carry a payload.
+/// Requests with a payload.
 pub(super) struct Payloads {
     to: To,
     buffer: BytesMut,
@@ -229,7 +231,7 @@ pub(super) async fn caller(
 impl Requests for Payloads {
     fn next(&mut self, load: &mut Load, now: Duration) -> anyhow::Result<Option<Message>> {
         let Some(content) = load.begin(now) else { return Ok(None) };
-        // Requests are numbered from 1, as WAMP wants it; sequence numbers count from 0.
+        // WAMP's requests are numbered from 1; sequence numbers count from 0.
         let request = content.sequence + 1;
         let buffer = &mut self.buffer;
         match &self.to {
@@ -296,7 +298,7 @@ impl Subscriber {
             outcome = self.receive(&mut reception) => {
                 outcome.err().map(|error| format!("{name}: {error:#}"))
             }
-            // What is missing then is counted as lost.
+            // Anything missing then counts as lost.
             () = expiry => None,
         };
         reception.finish(error)

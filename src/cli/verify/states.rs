@@ -1,6 +1,6 @@
 //! What the nodes made of their log: states at an equal slot have to have equal hashes.
 //!
-//! Invariant: hashes are compared only where they are of the same slot.
+//! Invariant: hashes are compared only if they are of the same slot.
 //!
 //! Deliberately absent: which row of the state differs; a hash does not tell.
 

@@ -291,7 +291,7 @@ async fn a_node_that_stays_behind_is_named() {
     assert!(error.to_string().contains("does not show slot 8"), "{error}");
 }
 
-/// What was acknowledged just now stands in sync's order, and not on the storages' disks yet.
+/// What was just acknowledged is in sync's order, but not on the storages' disks yet.
 #[tokio::test]
 async fn all_is_read_that_stood_in_the_log_when_it_began() {
     let all = rows(GOOD);
