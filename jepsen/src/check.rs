@@ -92,7 +92,7 @@ pub struct Check {
 pub const CHECKS: [Check; 15] = [
     Check {
         name: "loss",
-        claim: "every acknowledged event is in the log, at the position that was named",
+        claim: "every acknowledged event is in the log, at the reported position",
         find: loss::lost,
     },
     Check {
@@ -123,7 +123,7 @@ pub const CHECKS: [Check; 15] = [
     },
     Check {
         name: "real-time",
-        claim: "what is published after an acknowledgement stands behind it",
+        claim: "an event published after an acknowledgement comes after it in the log",
         find: publishers::real_time,
     },
     Check {
@@ -138,12 +138,12 @@ pub const CHECKS: [Check; 15] = [
     },
     Check {
         name: "retained",
-        claim: "a subscription begins with the values as of one position and goes on behind it",
+        claim: "a subscription begins with the values as of one position and continues after it",
         find: retained::check,
     },
     Check {
         name: "wills",
-        claim: "the will of a session that ends comes once, unless it was unbound, and before its client's next words",
+        claim: "the will of a session that ends comes once, unless it was unbound, and before its client's next publishes",
         find: wills::check,
     },
     Check {

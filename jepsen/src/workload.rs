@@ -29,12 +29,12 @@ pub const MARKED: [&str; 2] = [log::BASE, session::BASE];
 
 /// All workloads: the name, and what its clients do.
 pub const WORKLOADS: [(&str, &str); 7] = [
-    ("log", "publishers and consumers of both protocols at all nodes, who come, hop and go; 1 byte to 600 kB"),
+    ("log", "publishers and consumers of both protocols at all nodes, which come, move and go; 1 byte to 600 kB"),
     ("kv", "retained values as registers: set, compare and set, and read at any node"),
     ("lock", "holders wait in line for locks; what they protect refuses old tokens"),
     ("retained", "values that change while subscriptions begin with them"),
     ("session", "MQTT sessions that outlive their connections, at one node after the other"),
-    ("calls", "WAMP callers and callees at different nodes, who come, hop and go"),
+    ("calls", "WAMP callers and callees at different nodes, which come, move and go"),
     ("will", "sessions that leave a will, WAMP and MQTT, and end in every way"),
 ];
 
