@@ -284,9 +284,9 @@ impl Publishing {
         self.submitting.is_none() && self.batch.is_empty()
     }
 
-    /// Whether the batch may grow: not where it makes all nodes read as much as may be unanswered.
+    /// Whether the batch may grow: not where it makes all nodes read as much as they may have to read for this node.
     pub(super) fn may_grow(&self) -> bool {
-        self.compared < limits::SESSION_UNANSWERED_BYTES
+        self.compared < limits::COMPARED_BYTES
     }
 
     /// Whether more may be taken from the client.

@@ -180,10 +180,10 @@ pub const WAITS_BYTES: usize = 16 << 20;
 
 /// Bytes that publishes of one node make every node look at and that are not applied yet: values that they are compared or
 /// merged with, and conditions of those that wait for another value. Sessions with more wait in line.
-pub const COMPARED_BYTES: usize = 4 << 20;
+pub const COMPARED_BYTES: usize = 1 << 20;
 
 /// What each of them counts at least: the value may have grown when the publish gets its place.
-pub const COMPARED_LEAST: usize = 32 << 10;
+pub const COMPARED_LEAST: usize = 8 << 10;
 
 /// Retained values that change when one session ends. Further publishes with a will are refused.
 pub const SESSION_WILLS: usize = 10_000;
