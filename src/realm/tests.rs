@@ -12,6 +12,7 @@ mod format;
 mod registrations;
 mod values;
 mod wills;
+mod work;
 
 use crate::payload::Serializer;
 use crate::segment::OpenSegment;

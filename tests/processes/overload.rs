@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: speed, which a busy machine can't show; `vulpes bench` measures it.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -200,6 +201,17 @@ async fn many_replays_at_once_cost_nobody_a_lease() -> Result<()> {
     nobody_else_notices(&cluster, load).await
 }
 
+/// Nobody else notices that a client of node 1 does this.
+async fn nobody_notices_beside<L>(load: fn(SocketAddr) -> L) -> Result<()>
+where
+    L: Future<Output = Result<()>> + Send + 'static,
+{
+    let cluster = crate::cluster().nodes(3).start().await?;
+    let mut loads = JoinSet::new();
+    loads.spawn(load(cluster.node(1).wamp()));
+    nobody_else_notices(&cluster, loads).await
+}
+
 /// What one client sends in a few kilobytes may make every node look at a large value for each of its publishes.
 async fn merges(address: SocketAddr) -> Result<()> {
     let mut client = Raw::wamp(address).await?;
@@ -225,10 +237,7 @@ fn large() -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn merges_into_a_large_value_cost_nobody_a_lease() -> Result<()> {
-    let cluster = crate::cluster().nodes(3).start().await?;
-    let mut load = JoinSet::new();
-    load.spawn(merges(cluster.node(1).wamp()));
-    nobody_else_notices(&cluster, load).await
+    nobody_notices_beside(merges).await
 }
 
 /// Publishes that wait with conditions as large as they may be, of sessions that all leave.
@@ -254,10 +263,7 @@ async fn waiters(address: SocketAddr) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishes_that_wait_and_leave_cost_nobody_a_lease() -> Result<()> {
-    let cluster = crate::cluster().nodes(3).start().await?;
-    let mut load = JoinSet::new();
-    load.spawn(waiters(cluster.node(1).wamp()));
-    nobody_else_notices(&cluster, load).await
+    nobody_notices_beside(waiters).await
 }
 
 /// Sessions with as many wills as they may have, which end.
@@ -277,10 +283,7 @@ async fn wills(address: SocketAddr) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_with_many_wills_cost_nobody_a_lease() -> Result<()> {
-    let cluster = crate::cluster().nodes(3).start().await?;
-    let mut load = JoinSet::new();
-    load.spawn(wills(cluster.node(1).wamp()));
-    nobody_else_notices(&cluster, load).await
+    nobody_notices_beside(wills).await
 }
 
 /// Many sessions whose filters look at large values.
