@@ -7,8 +7,9 @@
 //! in line gets what it wants once enough was given back. It is enough when all was: more than the total is granted to
 //! one who holds it alone.
 //!
-//! A holder must not wait for a second part of what it needs, or two could wait for each other for ever: it asks once, for
-//! all it needs to come to its end.
+//! Two holders that each wait for a second part of what they need could wait for each other for ever. So a holder asks
+//! once for all it needs to come to its end, or says each time how much that still is: a budget with a reserve
+//! ([`Budget::in_parts`]) always has room for one of those to finish.
 //!
 //! Deliberately absent: what the bytes are, and how long somebody may hold them.
 
@@ -17,7 +18,9 @@ mod ledger;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use ledger::{Ledger, Ticket};
+use ledger::{Ledger, Need, Ticket};
+
+use crate::types::limits;
 
 /// A budget. Clones share it.
 #[derive(Clone, Debug)]
@@ -25,7 +28,17 @@ pub(super) struct Budget(Arc<Mutex<Ledger<Waker>>>);
 
 impl Budget {
     pub(super) fn new(total: usize) -> Self {
-        Self(Arc::new(Mutex::new(Ledger::new(total))))
+        Self::with_reserve(total, 0)
+    }
+
+    /// A budget for messages of a limited size, whose holders may take what they need in parts.
+    pub(super) fn in_parts(total: usize) -> Self {
+        Self::with_reserve(total, total / limits::RESERVES)
+    }
+
+    /// A budget whose holders may take what they need in parts: none needs more than the reserve in all.
+    fn with_reserve(total: usize, reserve: usize) -> Self {
+        Self(Arc::new(Mutex::new(Ledger::new(total, reserve))))
     }
 
     /// An account that holds nothing yet.
@@ -75,12 +88,12 @@ impl Account {
         &self.budget
     }
 
-    /// Holds so many bytes in all, if they are there and nobody waits for them.
+    /// Holds so many bytes in all, if they are there outside of the reserve and nobody waits for them.
     pub(super) fn try_hold(&mut self, bytes: usize) -> bool {
         if bytes <= self.held {
             return true;
         }
-        let taken = self.budget.ledger().try_take(bytes - self.held);
+        let taken = self.budget.ledger().try_part(bytes - self.held);
         if taken {
             self.held = bytes;
         }
@@ -89,15 +102,32 @@ impl Account {
 
     /// Waits in line for so many more bytes. The number may not change while it waits.
     pub(super) fn poll_take(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_need(Need { part: bytes, all: bytes, holds: false }, context)
+    }
+
+    /// Waits in line for a part of all that it needs beside what it holds, or for all of that. Neither may change while it
+    /// waits.
+    pub(super) fn poll_take_part(
+        &mut self,
+        part: usize,
+        all: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        self.poll_need(Need { part, all, holds: self.held > 0 }, context)
+    }
+
+    fn poll_need(&mut self, need: Need, context: &mut Context<'_>) -> Poll<()> {
         let mut ledger = self.budget.ledger();
         let ticket = match self.ticket {
             Some(ticket) => ticket,
-            None if ledger.try_take(bytes) => {
-                drop(ledger);
-                self.held += bytes;
-                return Poll::Ready(());
-            }
-            None => *self.ticket.insert(ledger.queue(bytes)),
+            None => match ledger.try_take(need) {
+                Some(granted) => {
+                    drop(ledger);
+                    self.held += granted;
+                    return Poll::Ready(());
+                }
+                None => *self.ticket.insert(ledger.queue(need)),
+            },
         };
         match ledger.claim(ticket, context.waker()) {
             Some(granted) => {

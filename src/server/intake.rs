@@ -2,8 +2,10 @@
 //!
 //! Each connection may hold [`FREE`](limits::INPUT_FREE) bytes that nobody has taken yet, at no cost. What goes beyond it
 //! comes out of a budget that all share: small messages are then read more at a time, if there is room right now, and a
-//! large message waits in line for room for all of it before it is read on. So two that are read halfway never wait for
-//! each other, and a connection whose messages are small never waits.
+//! large message waits in line for room before it is read on. It is granted room in steps that double, so that what a
+//! message holds is at most twice what has come of it while the budget is short. The budget keeps a reserve in which one at a
+//! time finds room for its rest, so two that are read halfway never wait for each other for ever. A connection whose messages
+//! are small never waits.
 //!
 //! Invariant: of what was read and is not [settled](Intake::settle), the free part is exceeded only by what the budget has
 //! granted.
@@ -74,9 +76,9 @@ struct State {
     before: Option<Account>,
     /// Bytes read and not settled.
     unsettled: usize,
-    /// The message being read has room for all of it.
-    granted: bool,
-    /// It waits for that.
+    /// The message being read may come as far as this; 0 where it was granted nothing.
+    granted: usize,
+    /// It waits for room.
     waiting: bool,
     /// Who waits until what was read is settled.
     settled: Option<Waker>,
@@ -96,7 +98,7 @@ impl Intake {
             account: budget.account(),
             before: None,
             unsettled: 0,
-            granted: false,
+            granted: 0,
             waiting: false,
             settled: None,
             pace: None,
@@ -130,7 +132,7 @@ impl Intake {
     pub(super) fn speaks(&self, framing: Framing) {
         let mut state = self.state();
         state.follower = Follower::new(framing);
-        state.granted = false;
+        state.granted = 0;
         state.pace = None;
         state.settle();
     }
@@ -165,7 +167,7 @@ impl Intake {
     pub(super) fn stop(&self) {
         let mut state = self.state();
         state.off = true;
-        (state.granted, state.waiting, state.pace) = (false, false, None);
+        (state.granted, state.waiting, state.pace) = (0, false, None);
         state.account.leave();
     }
 
@@ -174,7 +176,7 @@ impl Intake {
         let mut state = self.state();
         let come = usize::try_from(state.follower.forget()).unwrap_or(usize::MAX);
         state.unsettled = state.unsettled.saturating_sub(come);
-        state.granted = false;
+        state.granted = 0;
         if state.unsettled == 0 {
             state.settle();
         } else {
@@ -185,7 +187,7 @@ impl Intake {
 
 impl State {
     fn settle(&mut self) {
-        if !self.granted {
+        if self.granted == 0 {
             self.before = None;
         }
         self.unsettled = usize::try_from(self.follower.come()).unwrap_or(usize::MAX);
@@ -197,11 +199,17 @@ impl State {
 
     /// Gives back what was taken and not used.
     fn keep_what_is_read(&mut self) {
-        let kept = if self.granted { self.size() } else { 0 };
-        self.account.keep(kept.max(self.unsettled.saturating_sub(self.terms.free)));
+        // It may have turned out to be smaller than it could have been.
+        self.granted = self.granted.min(self.size());
+        let kept = self.granted.max(self.unsettled);
+        self.account.keep(kept.saturating_sub(self.terms.free));
     }
 
-    /// What the message being read takes of the budget: all of it that is told, or the most that there can be.
+    fn come(&self) -> usize {
+        usize::try_from(self.follower.come()).unwrap_or(usize::MAX)
+    }
+
+    /// The size of the message being read: all of it that is told, or the most that there can be.
     fn size(&self) -> usize {
         match self.follower.left() {
             Some(_) => usize::try_from(self.follower.told()).unwrap_or(usize::MAX),
@@ -225,34 +233,16 @@ impl State {
             self.settle();
         }
         if self.is_large() {
-            if !self.granted {
-                if self.unsettled as u64 > self.follower.come() {
-                    // Whole messages before it are still held.
-                    self.settled = Some(context.waker().clone());
-                    return Poll::Pending;
-                }
-                let size = self.size();
-                if !std::mem::replace(&mut self.waiting, true) {
-                    // It may not wait for room while it holds some: two that do could wait for each other. What has been
-                    // read of it is one read, and is part of what it asks for.
-                    self.account.keep(0);
-                }
-                ready!(self.account.poll_take(size, context));
-                self.waiting = false;
-                self.granted = true;
-                let pace = Pace::new(self.terms.pace, Instant::now(), self.seen(true));
-                let timer = Box::pin(tokio::time::sleep_until(pace.look_until()));
-                self.pace = Some((pace, timer));
+            if self.unsettled > self.come() {
+                // Whole messages before it are still held.
+                self.settled = Some(context.waker().clone());
+                return Poll::Pending;
             }
+            ready!(self.poll_grant(context));
             self.fail_if_too_slow(context)?;
-            // Not past its end: what comes behind it is another message.
-            let left = match self.follower.left() {
-                Some(left) => usize::try_from(left).unwrap_or(usize::MAX),
-                None => self.terms.free,
-            };
-            return Poll::Ready(Ok(wanted.min(left)));
+            return Poll::Ready(Ok(wanted.min(self.room_in_message())));
         }
-        if self.granted {
+        if self.granted > 0 {
             // It has turned out to be larger than any may be; its codec finds that at the end of its frame.
             self.fail_if_too_slow(context)?;
         }
@@ -263,13 +253,50 @@ impl State {
         if self.account.try_hold(self.unsettled + wanted - self.terms.free) {
             return Poll::Ready(Ok(wanted));
         }
-        if self.unsettled as u64 > self.follower.come() {
+        if self.unsettled > self.come() {
             // Whole messages are at hand: once they are settled, there is room again.
             self.settled = Some(context.waker().clone());
             return Poll::Pending;
         }
         // A message larger than any may be: its codec has failed already, and throws away what comes.
         Poll::Ready(Ok(wanted.min(self.terms.free)))
+    }
+
+    /// Ready when the message being read may come further than it has.
+    fn poll_grant(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let (come, size) = (self.come(), self.size());
+        let reach = self.granted.max(self.terms.free);
+        if come < reach || reach >= size {
+            return Poll::Ready(());
+        }
+        // Where small messages were read more at a time, that much of this one came with them.
+        let reach = reach.max(come);
+        self.waiting = true;
+        let before = self.account.held();
+        let all = size - reach;
+        ready!(self.account.poll_take_part(reach.min(all), all, context));
+        self.waiting = false;
+        self.granted = reach + (self.account.held() - before);
+        if self.pace.is_none() {
+            let pace = Pace::new(self.terms.pace, Instant::now(), self.seen(true));
+            let timer = Box::pin(tokio::time::sleep_until(pace.look_until()));
+            self.pace = Some((pace, timer));
+        }
+        Poll::Ready(())
+    }
+
+    /// How many bytes of the message being read may be read now.
+    fn room_in_message(&self) -> usize {
+        // Not past its end: what comes behind it is another message.
+        let left = match self.follower.left() {
+            Some(left) => usize::try_from(left).unwrap_or(usize::MAX),
+            None => self.terms.free,
+        };
+        let reach = self.granted.max(self.terms.free);
+        if reach >= self.size() {
+            return left;
+        }
+        left.min(reach.saturating_sub(self.come()))
     }
 
     fn poll_too_slow(&mut self, context: &mut Context<'_>, read: bool) -> Poll<()> {
@@ -292,10 +319,8 @@ impl State {
         let lender = self.before.as_ref().unwrap_or(&self.account);
         Seen {
             moved: self.follower.come(),
-            held: self
-                .size()
-                .saturating_sub(usize::try_from(self.follower.come()).unwrap_or(usize::MAX)),
-            judged: read && lender.budget().is_short(),
+            held: self.granted.saturating_sub(self.come()),
+            judged: read && !self.waiting && lender.budget().is_short(),
         }
     }
 
@@ -313,9 +338,10 @@ impl State {
         if self.off {
             return;
         }
+        let messages = self.follower.messages();
         let kept = self.follower.follow(bytes);
         self.unsettled = self.unsettled.saturating_add(kept);
-        if self.follower.come() == 0 && std::mem::take(&mut self.granted) {
+        if self.follower.messages() > messages && std::mem::take(&mut self.granted) > 0 {
             // It is whole, and held until it is settled.
             self.pace = None;
             return;

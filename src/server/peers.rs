@@ -44,7 +44,8 @@ pub(super) async fn serve_peers(
 ) {
     let places = Arc::new(Semaphore::new(limits::PEER_CONNECTIONS));
     let strangers = Arc::new(Semaphore::new(limits::PEER_STRANGERS));
-    let (others, raft) = (Budget::new(limits::PEER_BYTES), Budget::new(limits::RAFT_BYTES));
+    let (others, raft) =
+        (Budget::in_parts(limits::PEER_BYTES), Budget::in_parts(limits::RAFT_BYTES));
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,

@@ -86,7 +86,7 @@ mod tests {
             merging: crate::gate::MergingRealms::default(),
         };
         let gate = MqttGate::new(config, SessionId(1), Moment(0));
-        let budget = Budget::new(limits::LOGIN_BYTES);
+        let budget = Budget::in_parts(limits::LOGIN_BYTES);
         let intake = Intake::new(Framing::Mqtt, Terms::CLIENT, &budget);
         let transport = MqttTransport::new(Box::new(server), intake);
         let refused = tokio::spawn(refuse_in_session(gate, transport, Moment(0)));

@@ -67,11 +67,15 @@ pub const SESSION_STATES_BYTES: usize = 64 << 20;
 pub const INPUT_FREE: usize = 4 << 10;
 
 /// Bytes beyond that, of all clients together: input that the entry has not taken yet, and large messages on their
-/// way. A client that finds no room waits in line, and its socket is not read meanwhile.
+/// way. A client that finds no room waits in line, and its socket is not read meanwhile. While less than half of it is
+/// free, a message holds at most twice what has come of it.
 pub const INPUT_BYTES: usize = 64 << 20;
 
 /// The same for all connections whose session is not open yet.
 pub const LOGIN_BYTES: usize = 16 << 20;
+
+/// One part in so many of a budget for input is a reserve: who is first in line gets all the rest of its message out of it.
+pub const RESERVES: usize = 4;
 
 /// Slowest speed of a client's large message while others wait for the room that it takes: this many bytes a second,
 /// in each window of this length.
@@ -324,6 +328,8 @@ const _: () = {
     assert!(EVENT < CLIENT_MESSAGE);
     assert!(SESSION_STATES_BYTES / 1024 > 3 * CONNECTIONS, "room for plain sessions");
     // There is room for the largest message of each kind, and for some others.
+    assert!(CLIENT_MESSAGE < LOGIN_BYTES / RESERVES);
+    assert!(vulpes_raft::wire::MAX_FRAME < PEER_BYTES / RESERVES && PEER_BYTES <= RAFT_BYTES);
     assert!(8 * CLIENT_MESSAGE <= LOGIN_BYTES && LOGIN_BYTES <= INPUT_BYTES);
     assert!(8 * CLIENT_MESSAGE <= OUTPUT_BYTES && 2 * OUTPUT_FREE < SESSION_OUTPUT);
     assert!(4 * vulpes_raft::wire::MAX_FRAME <= PEER_BYTES);

@@ -157,6 +157,41 @@ async fn many_large_publishes_at_once_take_turns() -> Result<()> {
     Ok(())
 }
 
+/// Clients that announce a large message, and send little of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_messages_that_are_told_and_do_not_come_hold_up_nobody() -> Result<()> {
+    const CLIENTS: usize = 1000;
+    const AT_MOST: Duration = Duration::from_secs(10);
+    let cluster = node().await?;
+    let address = cluster.node(1).mqtt();
+    let bytes = publish(7, "load/a", MIB);
+    let one = |number: usize| {
+        // Some of them send more than costs nothing.
+        let bytes = if number % 5 == 0 { &bytes[..6 << 10] } else { &bytes[..5] };
+        async move {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.write_all(&connect(&format!("teller{number}"))).await?;
+            let mut welcome = [0; 4];
+            within("a welcome", PATIENCE, async { Ok(stream.read_exact(&mut welcome).await?) })
+                .await?;
+            stream.write_all(bytes).await?;
+            anyhow::Ok(stream)
+        }
+    };
+    let mut client = cluster.mqtt(1).await?;
+    let mut tellers = Vec::new();
+    for first in (0..CLIENTS).step_by(100) {
+        tellers.extend(try_join_all((first..first + 100).map(one)).await?);
+    }
+    for text in ["x".repeat(MIB), "x".repeat(20_000)] {
+        for _ in 0..3 {
+            within("a large publish", AT_MOST, client.publish_and_wait("load.b", &text)).await?;
+        }
+    }
+    drop(tellers);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_event_for_many_subscriptions_is_made_as_it_is_taken() -> Result<()> {
     const SUBSCRIPTIONS: usize = 500;

@@ -78,6 +78,68 @@ fn what_exists_is_counted_whether_there_is_room_or_not() {
     assert!(other.try_hold(100));
 }
 
+fn take_part(account: &mut Account, part: usize, all: usize) -> bool {
+    account.poll_take_part(part, all, &mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+/// Room for parts of 300 bytes, which is all held in parts of 10 but for one whole, and 100 in reserve.
+fn parts() -> (Budget, Vec<Account>) {
+    let budget = Budget::in_parts(400);
+    let mut accounts: Vec<_> = (0..21).map(|_| budget.account()).collect();
+    assert!(take_part(&mut accounts[20], 1, 100));
+    assert_eq!(accounts[20].held(), 100, "half of the room for parts is free");
+    assert!(accounts[..20].iter_mut().all(|part| take_part(part, 10, 100)));
+    assert_eq!(budget.held(), 300);
+    (budget, accounts)
+}
+
+#[test]
+fn the_reserve_is_for_the_rest_of_those_who_hold_a_part() {
+    let (budget, mut parts) = parts();
+    let mut newcomer = budget.account();
+    assert!(!newcomer.try_hold(1) && !parts[0].try_hold(11), "there is nothing beside the reserve");
+    assert!(!take_part(&mut newcomer, 1, 1), "the reserve is not for who holds nothing");
+    assert!(take_part(&mut parts[0], 10, 90), "who holds a part goes first");
+    assert_eq!((parts[0].held(), budget.held()), (100, 390), "it has all that it needs");
+    assert!(!take_part(&mut parts[1], 10, 90) && budget.is_short());
+    parts[0].keep(0);
+    assert!(take_part(&mut parts[1], 10, 90));
+    assert_eq!(parts[1].held(), 20, "there is room for a part");
+    parts[1].keep(0);
+    assert!(take_part(&mut newcomer, 1, 1));
+}
+
+/// As many as hold a part and want the rest, before newcomers who came earlier.
+#[test]
+fn all_who_hold_a_part_come_to_their_end_one_after_the_other() {
+    let (budget, mut parts) = parts();
+    let mut newcomer = budget.account();
+    assert!(!take_part(&mut newcomer, 10, 100));
+    parts[20].keep(90);
+    let mut left: Vec<_> = (0..20).collect();
+    for round in 0.. {
+        assert!(round < 200, "{left:?} wait for each other");
+        left.retain(|at| {
+            let (account, need) = (&mut parts[*at], 100);
+            while account.held() < need {
+                let all = need - account.held();
+                if !take_part(account, account.held().min(all), all) {
+                    return true;
+                }
+            }
+            false
+        });
+        let waiting = left.len();
+        (0..20).filter(|at| !left.contains(at)).for_each(|at| parts[at].keep(0));
+        if waiting == 0 {
+            break;
+        }
+    }
+    assert!(take_part(&mut newcomer, 10, 100));
+    drop((parts, newcomer));
+    assert_eq!((budget.held(), budget.is_short()), (0, false));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Take(usize, usize),

@@ -40,6 +40,8 @@ pub(super) struct Follower {
     goes_on: bool,
     /// The current frame stands between those of a message.
     aside: bool,
+    /// How many messages have come whole.
+    messages: u64,
 }
 
 impl Follower {
@@ -53,11 +55,17 @@ impl Follower {
             told: 0,
             goes_on: false,
             aside: false,
+            messages: 0,
         }
     }
 
     pub(super) fn is_upgrade(&self) -> bool {
         self.framing == Framing::Upgrade
+    }
+
+    /// How many messages have come whole.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
     }
 
     /// Bytes of the message that is being read that have come.
@@ -130,6 +138,7 @@ impl Follower {
             return;
         }
         (self.come, self.told) = (0, 0);
+        self.messages += 1;
     }
 
     /// The payload's length, once the header is whole.
