@@ -1,7 +1,8 @@
 //! Whether a client is still there, whatever its session is busy with.
 //!
-//! A sign of life is all that comes from a client and, while something waits for its socket, every byte that the socket
-//! takes: who is on a slow link may be unable to answer for as long as it has to read. A socket with nothing waiting proves
+//! A sign of life is every byte that comes from a client, since one on a slow link can't say anything else within a large
+//! message; and, while something waits for its socket, every byte that the socket takes, since it may be unable to answer for
+//! as long as it has to read. A socket with nothing waiting proves
 //! nothing by taking more, because the system takes it for a client that is frozen, too.
 //!
 //! Invariant: who gives no sign is found out within the time of its terms, whether or not its socket is being read.
@@ -67,13 +68,14 @@ impl Liveness {
         let before = std::mem::replace(&mut self.seen, seen);
         let took = before.waiting && seen.taken > before.taken && !planted(Mutant::OverlookTaken);
         let busy = seen.waiting && planted(Mutant::JudgeWhileReading);
-        let sign = took || before.unheard || seen.unheard || busy;
+        let came = seen.came > before.came;
+        let sign = came || took || before.unheard || seen.unheard || busy;
         let idle = match terms {
             Terms::Asked => false,
             Terms::Takes => !(before.waiting && seen.waiting),
             Terms::Unwatched => true,
         };
-        if sign || idle || seen.came > before.came {
+        if sign || idle {
             self.last_sign = now;
             self.asked = None;
             return if sign { Finding::Sign } else { Finding::Nothing };
@@ -165,9 +167,12 @@ mod tests {
 
     #[test]
     fn a_client_that_says_something_is_alive() {
-        let pings = |second| Seen { came: second / 4, ..STUCK };
-        assert!(watch(Terms::Asked, pings).is_empty());
-        assert!(watch(Terms::Takes, pings).is_empty());
+        let says = |second| Seen { came: second / 4, ..STUCK };
+        for terms in [Terms::Asked, Terms::Takes, Terms::Unwatched] {
+            let found = watch(terms, says);
+            assert!(found.iter().all(|(_, finding)| *finding == Finding::Sign), "{found:?}");
+            assert_eq!(found.len(), 49);
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::types::event::SessionId;
 /// Bytes of all messages together: some times what waits for a socket at most.
 const BACKLOG: usize = 6 * limits::SESSION_OUTPUT;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Protocol {
     /// With so many seconds of keep-alive.
     Mqtt(u8),

@@ -71,6 +71,33 @@ fn a_client_that_takes_a_byte_in_time_is_there() {
     PROTOCOLS.iter().for_each(|protocol| check(*protocol, &[(950, 1); 10]));
 }
 
+/// A message that comes in parts, each in time; within it the client can say nothing else.
+async fn send_slowly(protocol: Protocol) {
+    const LENGTH: usize = 40_000;
+    let (node, socket) = (Node::new(), Socket::default());
+    socket.take(usize::MAX / 2);
+    let session = connect(protocol, &node, &socket);
+    rest().await;
+    let body = vec![b'x'; LENGTH];
+    let message = match protocol {
+        Protocol::Mqtt(_) => packet(0x30, &[&b"\0\x01t"[..], &body].concat()),
+        Protocol::Wamp => [&[0x81, 0xfe, 0x9c, 0x40, 0, 0, 0, 0][..], &body].concat(),
+    };
+    for part in message[..LENGTH].chunks(LENGTH / 12) {
+        socket.send(part.to_vec());
+        tokio::time::sleep(patience(protocol) * 950 / 1000).await;
+        assert!(!session.is_finished(), "it was cut while its bytes came");
+    }
+    let most = patience(protocol) + TIMER_SLACK + 2 * limits::LINGER + Duration::from_secs(1);
+    let end = tokio::time::timeout(most, session).await;
+    assert_eq!(end.is_ok(), protocol != Protocol::Mqtt(0), "no more of it comes");
+}
+
+#[test]
+fn a_client_that_sends_a_large_message_slowly_is_there() {
+    PROTOCOLS.iter().for_each(|protocol| run(send_slowly(*protocol)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
