@@ -419,6 +419,35 @@ fn no_value_ends_a_receiver() {
 }
 
 /// Values that each serializer can express.
+/// What grows most from one serializer to another, by its bytes in one of them.
+#[test]
+fn values_grow_no_more_than_the_limit_says() {
+    const COUNT: u16 = 1000;
+    let list = [&[0x99][..], &COUNT.to_be_bytes()].concat();
+    let items: [(Serializer, &[u8]); 7] = [
+        (Serializer::Cbor, &[0x40]),
+        (Serializer::Cbor, &[0xf4]),
+        (Serializer::Cbor, &[0x61, 0x01]),
+        (Serializer::Cbor, &[0xf9, 0x00, 0x01]),
+        (Serializer::MsgPack, &[0xc0]),
+        (Serializer::MsgPack, &[0xc4, 0x00]),
+        (Serializer::MsgPack, &[0xca, 0x00, 0x00, 0x00, 0x01]),
+    ];
+    let mut most = 0;
+    for (serializer, item) in items {
+        let head = match serializer {
+            Serializer::Cbor => list.clone(),
+            _ => [&[0xdc][..], &COUNT.to_be_bytes()].concat(),
+        };
+        let args = [head, item.repeat(COUNT.into())].concat();
+        let payload = wamp(serializer.encoding(), &args, &[]);
+        let json = to_wamp(&payload, Serializer::Json).args.len().max(to_mqtt(&payload).len());
+        assert!(json <= limits::GROWTH * args.len(), "{serializer:?} {item:02x?}: {json}");
+        most = most.max(json / args.len());
+    }
+    assert_eq!(most + 1, limits::GROWTH, "the limit is as small as it can be");
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
     let scalar = prop_oneof![
         Just(Value::Null),

@@ -131,7 +131,7 @@ pub(super) async fn upgrade(
     let config = WebSocketConfig::default()
         .read_buffer_size(WEBSOCKET_BUFFER)
         .write_buffer_size(WEBSOCKET_BUFFER)
-        .max_write_buffer_size(4 * limits::CLIENT_MESSAGE)
+        .max_write_buffer_size(limits::CLIENT_OUTPUT)
         .max_message_size(Some(limits::CLIENT_MESSAGE))
         .max_frame_size(Some(limits::CLIENT_MESSAGE));
     let mut chosen = None;

@@ -41,6 +41,13 @@ pub const REALM: usize = 128;
 /// Largest message from a client, in bytes: an event and the protocol's overhead.
 pub const CLIENT_MESSAGE: usize = EVENT + (16 << 10);
 
+/// How many times as large a message may become in another serializer. An empty byte string, one byte in CBOR, has nine in
+/// JSON with the comma behind it.
+pub const GROWTH: usize = 9;
+
+/// Largest output of a WAMP session: what may wait already, and one message as large as it may become.
+pub const CLIENT_OUTPUT: usize = SESSION_OUTPUT_MOST + GROWTH * CLIENT_MESSAGE;
+
 /// Deepest nesting of lists and dictionaries in a payload.
 pub const PAYLOAD_DEPTH: usize = 64;
 

@@ -399,3 +399,28 @@ async fn patterns_have_a_size_together() -> Result<()> {
     client.messages(33, full.len() + 1).await?;
     cluster.node_mut(1).check_alive()
 }
+
+/// An event may be six times as large in JSON as it was sent.
+#[tokio::test]
+async fn the_largest_event_arrives_in_json() -> Result<()> {
+    const LENGTH: usize = limits::EVENT - 100;
+    let cluster = crate::cluster().nodes(1).start().await?;
+    let address = cluster.node(1).wamp();
+    let subscribe = frame(&json!([32, 1, { "retained": true }, "edge.json"]).to_string());
+    let mut live = Raw::wamp(address).await?;
+    live.say(&subscribe).await?;
+    live.messages(33, 1).await?;
+    let mut client = Raw::mqtt(cluster.node(1).mqtt(), "escapes").await?;
+    let head = [string("edge/json"), vec![0, 1]].concat();
+    client.say(&packet(0x33, &[head, vec![0x1b; LENGTH]].concat())).await?;
+    let (first, _) = within("an acknowledgement", PATIENCE, client.packet()).await?;
+    ensure!(first == 0x40, "{first:02x}");
+    let mut late = Raw::wamp(address).await?;
+    late.say(&subscribe).await?;
+    for mut reader in [live, late] {
+        let event = reader.messages(36, 1).await?;
+        let text = event[0][4][0].as_str().context("no text")?;
+        ensure!(text.len() == LENGTH, "{} bytes", text.len());
+    }
+    Ok(())
+}
