@@ -19,6 +19,7 @@
 mod head;
 mod kept;
 mod lines;
+mod reading;
 mod registrations;
 mod retained;
 mod rows;
@@ -46,9 +47,9 @@ use crate::types::event::{Payload, Qos, SessionId};
 use crate::types::head::Head;
 use crate::types::row::{BadRow, Change, FromRows};
 use crate::types::topic::{Realm, Topic};
-use crate::types::value::Value;
 
 pub use kept::{Kept, KeptCounts, KeptFilter, KeptState};
+pub use reading::{ReadValue, Unread};
 pub use registrations::{Callee, Place, Registration};
 pub use retained::{At, Bond, Found, Retained, RetainedMap};
 pub use rows::StateHash;
@@ -58,6 +59,7 @@ pub use value::{fits, merged, Compared};
 
 use kept::KeptTable;
 use lines::Line;
+use reading::ReadValues;
 use registrations::Registrations;
 use rows::{Key, Rows};
 
@@ -174,6 +176,8 @@ pub struct Realms {
     registrations: Registrations,
     kept: KeptTable,
     rows: Rows,
+    /// Large values as they were read.
+    read: ReadValues,
     notices: Vec<Notice>,
 }
 
@@ -204,6 +208,7 @@ impl Default for Realms {
             registrations: Registrations::default(),
             kept: KeptTable::default(),
             rows: Rows::default(),
+            read: ReadValues::default(),
             notices: Vec::new(),
         }
     }
@@ -300,6 +305,16 @@ impl Realms {
         Applied { hidden, changes, notices: std::mem::take(&mut self.notices) }
     }
 
+    /// Applies the next slot, for which these values have been read.
+    pub(super) fn apply_with(
+        &mut self,
+        (resolution, segment): (&Resolution, Option<&Segment>),
+        read: Vec<ReadValue>,
+    ) -> Applied {
+        read.into_iter().for_each(|read| self.read.put(read));
+        self.apply(resolution, segment)
+    }
+
     fn apply_segment(&mut self, resolution: &Resolution, segment: &Segment, hidden: &mut Vec<u32>) {
         for event in segment.events() {
             if !event.retain && event.act.is_empty() {
@@ -323,6 +338,7 @@ impl Realms {
                 hidden.push(event.offset);
             }
         }
+        self.read.trim();
     }
 
     /// Applies an event's act; returns whether subscribers see the event.
@@ -372,7 +388,7 @@ impl Realms {
     fn retain(&mut self, incoming: &Incoming<'_>, terms: &Terms) {
         let Incoming { realm, topic, event, at } = *incoming;
         let old = self.retained.get(realm).and_then(|topics| topics.get(topic)).cloned();
-        let new = kept(incoming, terms, old.as_deref());
+        let new = self.new_payload(incoming, terms, old.as_deref());
         let bond = |will: &Payload| Bond { session: event.publisher, will: copied(will) };
         let new = new.map(|payload| Retained {
             at,
@@ -431,10 +447,25 @@ impl Realms {
         }
     }
 
-    /// The value of a topic that conditions are compared with.
-    fn value_of(&self, realm: &Realm, topic: &Topic) -> Value {
-        let retained = self.retained.get(realm).and_then(|topics| topics.get(topic));
-        retained.map_or(Value::Null, |retained| payload::value(&retained.payload))
+    /// The payload that a topic keeps of an event; nothing if it deletes.
+    fn new_payload(
+        &mut self,
+        incoming: &Incoming<'_>,
+        terms: &Terms,
+        old: Option<&Retained>,
+    ) -> Option<Payload> {
+        let payload = &incoming.event.payload;
+        if payload::is_nothing(payload) {
+            return None;
+        }
+        // Merging would lose a field that says who may see the old value, and show the value to everybody.
+        let Some(old) = old.filter(|old| terms.merge && !old.extensions.is_critical()) else {
+            return Some(copied(payload));
+        };
+        let place = (incoming.realm.clone(), incoming.topic.clone());
+        let read = self.read.take(&place, old.at);
+        let value = read.unwrap_or_else(|| payload::value(&old.payload));
+        Some(value::merged_payload(value, payload).unwrap_or_else(|| copied(payload)))
     }
 
     /// How many retained values change when a session ends.
@@ -509,21 +540,6 @@ impl Realms {
     /// All pending publishes that sessions left.
     pub fn due(&self) -> impl Iterator<Item = (DueId, &Due)> {
         self.due.iter().map(|(id, due)| (*id, due))
-    }
-}
-
-/// The payload that a topic keeps of an event; nothing if it deletes.
-fn kept(incoming: &Incoming<'_>, terms: &Terms, old: Option<&Retained>) -> Option<Payload> {
-    let payload = &incoming.event.payload;
-    if payload::is_nothing(payload) {
-        return None;
-    }
-    match old {
-        // Merging would lose a field that says who may see the old value, and show the value to everybody.
-        Some(old) if terms.merge && !old.extensions.is_critical() => {
-            Some(copied(&value::merged_payload(&old.payload, payload)))
-        }
-        _ => Some(copied(payload)),
     }
 }
 

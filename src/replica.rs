@@ -24,7 +24,7 @@ use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use crate::dispatch::{Dispatcher, Join, JoinError};
 use crate::log::{bodies_wanted, open_body, Log, LogTail, Placed};
-use crate::realm::{Applied, Notice, Realms, SharedRealms, View};
+use crate::realm::{Applied, Notice, ReadValue, Realms, SharedRealms, Unread, View};
 use crate::recent::RecentBodies;
 use crate::segment::Segment;
 use crate::types::event::SessionId;
@@ -252,7 +252,9 @@ impl Replica {
                 },
                 Step::Opened { .. } | Step::Closed { .. } => None,
             };
-            let Applied { hidden, changes, notices } = self.realms.apply(row, segment.as_ref());
+            let read = self.read(self.realms.unread(segment.as_ref())).await;
+            let applied = self.realms.apply(row, segment.as_ref(), read);
+            let Applied { hidden, changes, notices } = applied;
             if let Some(index) = &self.index {
                 let body = body_missing(index.as_ref(), row, segment.as_ref());
                 let (resolution, hidden) = (row.clone(), hidden.clone());
@@ -272,6 +274,15 @@ impl Replica {
             self.release();
         }
         Ok(())
+    }
+
+    /// Reads large values on another thread: leases and Raft do not wait for it, nor does anybody who looks at the state.
+    async fn read(&self, unread: Vec<Unread>) -> Vec<ReadValue> {
+        if unread.is_empty() {
+            return Vec::new();
+        }
+        let read = || unread.into_iter().map(Unread::read).collect();
+        self.host.clients.block(read).await
     }
 
     /// The events of a segment, wherever its body is; retried until a storage has it, or knows that it is released.

@@ -182,12 +182,12 @@ impl Realms {
         had_turn
     }
 
-    /// Bytes that every node looks at to decide a publish to a topic: the value that it is compared or merged with, and the
-    /// conditions of those that wait for another value.
+    /// Bytes that every node looks at to decide a publish to a topic: the value, where it is compared or merged with that, and
+    /// the conditions of those that wait for another value.
     #[must_use]
-    pub fn looked_at(&self, realm: &Realm, topic: &Topic, terms: Option<&Terms>) -> usize {
+    pub fn looked_at(&self, realm: &Realm, topic: &Topic, compares: bool) -> usize {
         let line = self.lines.get(&(realm.clone(), topic.clone())).map_or(0, |line| line.bytes);
-        if line == 0 && terms.is_none_or(|terms| !terms.merge && terms.when.is_none()) {
+        if line == 0 && !compares {
             return 0;
         }
         let retained = self.retained.get(realm).and_then(|topics| topics.get(topic));

@@ -3,11 +3,11 @@
 //! Deliberately absent: waiting. Readers hold the lock only while they copy what they need.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vulpes_raft::order::Resolution;
 
-use super::{Applied, Realms, View};
+use super::{Applied, ReadValue, Realms, Unread, View};
 use crate::segment::Segment;
 
 /// A node's state of all realms. Clones share it.
@@ -25,12 +25,31 @@ impl SharedRealms {
         Self { realms: Arc::new(Mutex::new(realms)), lines }
     }
 
-    /// Applies the next slot: for the replica alone.
-    pub fn apply(&self, resolution: &Resolution, segment: Option<&Segment>) -> Applied {
-        let mut realms = self.realms.lock().unwrap_or_else(PoisonError::into_inner);
-        let applied = realms.apply(resolution, segment);
+    /// The large values that a segment needs and nobody has read, for [`SharedRealms::apply`]. Whoever reads them meanwhile
+    /// holds no lock.
+    #[must_use]
+    pub fn unread(&self, segment: Option<&Segment>) -> Vec<Unread> {
+        match segment.filter(|segment| segment.touches_state()) {
+            Some(segment) => self.lock().unread(segment),
+            None => Vec::new(),
+        }
+    }
+
+    /// Applies the next slot, with what has been read for it: for the replica alone.
+    pub fn apply(
+        &self,
+        resolution: &Resolution,
+        segment: Option<&Segment>,
+        read: Vec<ReadValue>,
+    ) -> Applied {
+        let mut realms = self.lock();
+        let applied = realms.apply_with((resolution, segment), read);
         self.lines.store(realms.has_lines(), Ordering::Relaxed);
         applied
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Realms> {
+        self.realms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether anybody waits for a value. Costs no lock.
@@ -47,6 +66,6 @@ impl SharedRealms {
 
     /// Reads the state.
     pub fn with<R>(&self, look: impl FnOnce(&Realms) -> R) -> R {
-        look(&self.realms.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&self.lock())
     }
 }

@@ -26,6 +26,8 @@ struct Story {
     /// Bodies have the format before the newest.
     older_bodies: bool,
     realms: Realms,
+    /// The same, with large values read beforehand, and without the restarts.
+    twin: Realms,
     rows: BTreeMap<Bytes, Bytes>,
     tail: Option<Resolution>,
     notices: Vec<Notice>,
@@ -57,6 +59,11 @@ impl Story {
         let resolution = Resolution { slot, stamp, ahead, base, step };
         self.bases.push(Head { slot: resolution.slot, position: base });
         let applied = self.realms.apply(&resolution, segment);
+        let unread = segment.map_or_else(Vec::new, |segment| self.twin.unread(segment));
+        let read = unread.into_iter().map(Unread::read).collect();
+        let twin = self.twin.apply_with((&resolution, segment), read);
+        assert_eq!((&twin.hidden, &twin.notices), (&applied.hidden, &applied.notices));
+        assert_eq!(self.twin.hash(), self.realms.hash(), "reading changes nothing");
         for change in applied.changes {
             match change.value {
                 Some(value) => drop(self.rows.insert(change.key, value)),
@@ -111,7 +118,8 @@ impl Story {
     }
 
     fn value(&self, topic: &str) -> Value {
-        self.realms.value_of(&Realm::new(REALM).unwrap(), &Topic::from_canonical(topic))
+        let realm = Realm::new(REALM).unwrap();
+        self.realms.value_of(&realm, &Topic::from_canonical(topic)).into_owned()
     }
 
     fn told(&mut self) -> Vec<Notice> {

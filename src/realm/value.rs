@@ -4,7 +4,7 @@
 //!
 //! Deliberately absent: payloads (`payload::value` gives their values).
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 
 use crate::payload::{self, Serializer};
@@ -15,17 +15,19 @@ use crate::types::value::Value;
 /// Up to this many fields are searched one by one.
 const FEW_FIELDS: usize = 16;
 
-/// A value that conditions are compared with. The objects in it are indexed when a condition first looks into them, and once:
-/// a value may have 100,000 fields, and 10,000 publishes may wait for it to fit.
+/// A value that conditions are compared with. The objects in it are indexed once some of their fields have been searched: a
+/// value may have 100,000 fields, and 10,000 publishes may wait for it to fit.
 pub struct Compared<'a> {
     value: &'a Value,
+    /// Fields that were searched one by one.
+    searched: Cell<usize>,
     fields: OnceCell<HashMap<&'a str, Compared<'a>>>,
 }
 
 impl<'a> Compared<'a> {
     #[must_use]
     pub fn new(value: &'a Value) -> Self {
-        Self { value, fields: OnceCell::new() }
+        Self { value, searched: Cell::new(0), fields: OnceCell::new() }
     }
 
     /// Whether it fits a condition: `null` asks for nothing being there, an object for each of its fields being there and
@@ -36,6 +38,14 @@ impl<'a> Compared<'a> {
             Value::Null => *self.value == Value::Null,
             Value::Dict(conditions) => {
                 let Value::Dict(pairs) = self.value else { return false };
+                let searched = self.searched.get() + conditions.len();
+                self.searched.set(searched);
+                if searched <= FEW_FIELDS {
+                    return conditions.iter().all(|(name, condition)| {
+                        let found = pairs.iter().find(|(known, _)| known == name);
+                        found.is_some_and(|(_, field)| Self::new(field).fits(condition))
+                    });
+                }
                 let index = || pairs.iter().map(|(name, value)| (name.as_str(), Self::new(value)));
                 let fields = self.fields.get_or_init(|| index().collect());
                 conditions.iter().all(|(name, condition)| {
@@ -91,6 +101,17 @@ fn number(value: &Value) -> Option<f64> {
 #[must_use]
 pub fn merged(old: Value, new: Value) -> Value {
     match (old, new) {
+        (Value::Dict(mut fields), Value::Dict(news)) if news.len() <= FEW_FIELDS => {
+            for (name, new) in news {
+                match fields.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, field)) => {
+                        *field = merged(std::mem::replace(field, Value::Null), new);
+                    }
+                    None => fields.push((name, new)),
+                }
+            }
+            Value::Dict(fields)
+        }
         (Value::Dict(mut fields), Value::Dict(news)) => {
             let mut places: HashMap<String, usize> =
                 fields.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
@@ -112,23 +133,18 @@ pub fn merged(old: Value, new: Value) -> Value {
     }
 }
 
-/// The payload of a topic after merging an object into its value; the new payload if they are not both objects, or if
-/// the result would be larger than an event may be. Keyword arguments are the newer event's.
+/// The payload of a topic after merging an object into its value; nothing if they are not both objects, or if the result
+/// would be larger than an event may be. Keyword arguments are the newer event's.
 #[must_use]
-pub(super) fn merged_payload(old: &Payload, new_payload: &Payload) -> Payload {
-    match (payload::value(old), payload::value(new_payload)) {
-        (old @ Value::Dict(_), new @ Value::Dict(_)) => {
-            let value = Value::List(vec![merged(old, new)]);
-            let args: bytes::Bytes = payload::encode(Serializer::Json, &value).into();
-            let kwargs = payload::kwargs(new_payload, Serializer::Json);
-            let merged = Payload { encoding: Encoding::Json, args, kwargs };
-            match merged.len() > limits::EVENT {
-                true => new_payload.clone(),
-                false => merged,
-            }
-        }
-        _ => new_payload.clone(),
-    }
+pub(super) fn merged_payload(old: Value, new_payload: &Payload) -> Option<Payload> {
+    let (Value::Dict(_), new @ Value::Dict(_)) = (&old, payload::value(new_payload)) else {
+        return None;
+    };
+    let value = Value::List(vec![merged(old, new)]);
+    let args: bytes::Bytes = payload::encode(Serializer::Json, &value).into();
+    let kwargs = payload::kwargs(new_payload, Serializer::Json);
+    let merged = Payload { encoding: Encoding::Json, args, kwargs };
+    (merged.len() <= limits::EVENT).then_some(merged)
 }
 
 #[cfg(test)]
@@ -191,9 +207,10 @@ mod tests {
             let text = format!("{{\"{name}\":\"{}\"}}", "x".repeat(limits::EVENT / 2));
             Payload::raw(text.into())
         };
-        let merged = merged_payload(&object("a"), &object("b"));
-        assert_eq!(merged, object("b"));
-        assert!(matches!(merged_payload(&object("a"), &object("a")).encoding, Encoding::Json));
+        let merge =
+            |old: &str, new: &str| merged_payload(payload::value(&object(old)), &object(new));
+        assert_eq!(merge("a", "b"), None);
+        assert_eq!(merge("a", "a").map(|merged| merged.encoding), Some(Encoding::Json));
     }
 
     #[test]
@@ -204,9 +221,10 @@ mod tests {
             kwargs: kwargs.into(),
         };
         let old = wamp(r#"[{"a":1}]"#, r#"{"old":1}"#);
-        let merged = merged_payload(&old, &wamp(r#"[{"b":2}]"#, r#"{"new":2}"#));
-        assert_eq!(merged, wamp(r#"[{"a":1,"b":2}]"#, r#"{"new":2}"#));
+        let merged = merged_payload(payload::value(&old), &wamp(r#"[{"b":2}]"#, r#"{"new":2}"#));
+        assert_eq!(merged, Some(wamp(r#"[{"a":1,"b":2}]"#, r#"{"new":2}"#)));
         let no_value = wamp("[]", r#"{"new":2}"#);
-        assert_eq!(merged_payload(&old, &no_value), no_value, "there is nothing to merge");
+        let merged = merged_payload(payload::value(&old), &no_value);
+        assert_eq!(merged, None, "there is nothing to merge");
     }
 }

@@ -21,7 +21,7 @@ use vulpes_raft::mutant::{planted, Mutant};
 use crate::entry::{AnswerTo, Batch, EntryClosed, EntryHandle, SESSION_ANSWERS};
 use crate::gate::Allowed;
 use crate::log::Log;
-use crate::realm::{At, Decision};
+use crate::realm::{At, Decision, SharedRealms};
 use crate::types::act::{Act, Terms};
 use crate::types::answer::{Answer, PublishError, Stored};
 use crate::types::event::{Event, SessionId};
@@ -41,9 +41,12 @@ const UNDECIDED: usize = limits::SESSION_WAITS + limits::SESSION_REGISTERS;
 pub(super) struct Publishing {
     session: SessionId,
     incarnation: Option<Incarnation>,
-    batch: Vec<Event>,
-    /// Bytes that the batch's events make every node look at.
-    compared: usize,
+    /// Events that the entry has not been handed.
+    batch: VecDeque<Pushed>,
+    /// How many of them compare something.
+    comparisons: usize,
+    /// Room for the bytes that the next of them make every node look at.
+    admitted: Option<Account>,
     /// What batches hold of the room for such bytes, with the sequence number behind each, until this node has applied them.
     comparing: VecDeque<(u64, Account)>,
     /// The room for them, and for what waits.
@@ -71,6 +74,32 @@ pub(super) struct Publishing {
     early: BTreeMap<Position, Word>,
     /// What the session itself has to say, beside its client's publishes.
     own: Vec<Event>,
+}
+
+/// A client's event.
+struct Pushed {
+    event: Event,
+    /// It is compared with a value, or merged into one.
+    compares: bool,
+}
+
+/// A retained value from this size on counts as looked at itself: what is compared with it next is to find it applied.
+const LARGE_VALUE: usize = 16 << 10;
+
+impl Pushed {
+    /// Bytes that it makes every node look at, as far as this node can tell by now.
+    fn looked_at(&self, states: &SharedRealms) -> usize {
+        let Self { event, compares } = self;
+        let mut bytes = 0;
+        if *compares || event.retain && states.has_lines() {
+            bytes = states.with(|realms| realms.looked_at(&event.realm, &event.topic, *compares));
+        }
+        if *compares || bytes > 0 {
+            bytes = bytes.max(limits::COMPARED_LEAST);
+        }
+        let own = event.payload.len();
+        bytes.max(if event.retain && own > LARGE_VALUE { own } else { 0 })
+    }
 }
 
 /// A publish that may have to be published again.
@@ -102,8 +131,14 @@ impl Default for Rooms {
     }
 }
 
-/// A batch was handed to the entry, with what it holds until it is applied.
-type Submitted = Result<Option<Account>, EntryClosed>;
+/// What has come of handing events to the entry.
+enum Submitted {
+    /// There is room for what the next ones make every node look at.
+    Admitted(Account),
+    /// A batch was handed over, with what it holds until it is applied.
+    Batch(Option<Account>),
+    Closed,
+}
 
 impl Publishing {
     pub(super) fn new(session: SessionId, rooms: Rooms) -> Self {
@@ -111,8 +146,9 @@ impl Publishing {
         Self {
             session,
             incarnation: None,
-            batch: Vec::new(),
-            compared: 0,
+            batch: VecDeque::new(),
+            comparisons: 0,
+            admitted: None,
             comparing: VecDeque::new(),
             waiting: rooms.waits.account(),
             rooms,
@@ -132,12 +168,8 @@ impl Publishing {
         }
     }
 
-    /// Takes a client's event. `looked_at` tells how many bytes it makes every node look at.
-    pub(super) fn push(
-        &mut self,
-        event: Event,
-        looked_at: impl FnOnce(&Event, Option<&Terms>) -> usize,
-    ) {
+    /// Takes a client's event.
+    pub(super) fn push(&mut self, event: Event) {
         let act = Some(&event.act).filter(|act| !act.is_empty());
         let act = act.and_then(|act| Act::decode(act));
         let terms = match &act {
@@ -145,11 +177,8 @@ impl Publishing {
             _ => None,
         };
         self.has_wills |= terms.is_some_and(|terms| terms.will.is_some());
-        let looks = terms.is_some_and(|terms| terms.merge || terms.when.is_some());
-        let bytes = if looks || event.retain { looked_at(&event, terms) } else { 0 };
-        if looks || bytes > 0 {
-            self.compared += bytes.max(limits::COMPARED_LEAST);
-        }
+        let compares = terms.is_some_and(|terms| terms.merge || terms.when.is_some());
+        self.comparisons += usize::from(compares);
         let act = act.filter(Act::is_decided);
         if let Some(act) = act {
             let sequence = self.next + self.batch.len() as u64;
@@ -160,7 +189,7 @@ impl Publishing {
             self.waits_for(conditional.as_ref().map_or(0, Conditional::held));
             self.undecided.push_back((sequence, conditional));
         }
-        self.batch.push(event);
+        self.batch.push_back(Pushed { event, compares });
     }
 
     /// Takes an event of the session's own.
@@ -169,38 +198,74 @@ impl Publishing {
     }
 
     /// Hands what has gathered to the entry, if it is not busy with what came before.
-    pub(super) fn submit(&mut self, entry: &EntryHandle) {
+    pub(super) fn submit(&mut self, entry: &EntryHandle, states: &SharedRealms) {
         if self.submitting.is_some() {
             return;
         }
         // Its own are few, and others wait for them; what becomes of them is seen in the order.
-        let batch = if !self.own.is_empty() {
+        if !self.own.is_empty() {
             let events = std::mem::take(&mut self.own);
-            self.batch_of(0, events, None)
-        } else if self.batch.is_empty() {
+            return self.hand_over(entry, self.batch_of(0, events, None), None);
+        }
+        let (count, compared) = self.next_events(states);
+        if count == 0 {
             return;
-        } else {
-            let mut events = std::mem::take(&mut self.batch);
-            if planted(Mutant::ReorderPublisher) {
-                events.reverse();
-            }
-            let first = self.next;
-            self.next += events.len() as u64;
-            let bytes = events.iter().map(Event::held).sum();
-            self.unanswered.push_back((self.next, bytes));
-            self.unanswered_bytes += bytes;
-            self.batch_of(first, events, Some(self.answer_to.clone()))
-        };
-        let entry = entry.clone();
-        let compared = if batch.answers.is_some() { std::mem::take(&mut self.compared) } else { 0 };
-        let mut account = (compared > 0).then(|| self.rooms.compared.account());
-        let submit = async move {
-            if let Some(account) = &mut account {
+        }
+        if compared > 0 && self.admitted.is_none() {
+            let mut account = self.rooms.compared.account();
+            let admitted = async move {
                 poll_fn(|context| account.poll_take(compared, context)).await;
+                Submitted::Admitted(account)
+            };
+            self.submitting = Some(admitted.boxed());
+            return;
+        }
+        let comparisons = self.batch.iter().take(count).filter(|one| one.compares).count();
+        self.comparisons -= comparisons;
+        let mut events: Vec<Event> = self.batch.drain(..count).map(|one| one.event).collect();
+        if planted(Mutant::ReorderPublisher) {
+            events.reverse();
+        }
+        let first = self.next;
+        self.next += events.len() as u64;
+        let bytes = events.iter().map(Event::held).sum();
+        self.unanswered.push_back((self.next, bytes));
+        self.unanswered_bytes += bytes;
+        let batch = self.batch_of(first, events, Some(self.answer_to.clone()));
+        let mut account = self.admitted.take();
+        if let Some(account) = &mut account {
+            account.overdraw(compared);
+            account.keep(compared);
+        }
+        self.hand_over(entry, batch, account);
+    }
+
+    fn hand_over(&mut self, entry: &EntryHandle, batch: Batch, account: Option<Account>) {
+        let entry = entry.clone();
+        let submit = async move {
+            match entry.submit(batch).await {
+                Ok(()) => Submitted::Batch(account),
+                Err(EntryClosed) => Submitted::Closed,
             }
-            entry.submit(batch).await.map(|()| account)
         };
         self.submitting = Some(submit.boxed());
+    }
+
+    /// How many of the next events go together, and the bytes that they make every node look at: one event, or no more of
+    /// those bytes than there is room for. A client may have sent any number of events in one write, and what they look at
+    /// may have grown while they waited for that room.
+    fn next_events(&self, states: &SharedRealms) -> (usize, usize) {
+        let room = self.admitted.as_ref().map_or(limits::COMPARED_BYTES, Account::held);
+        let (mut count, mut compared) = (0, 0);
+        for one in &self.batch {
+            let bytes = one.looked_at(states);
+            if count > 0 && bytes > 0 && compared + bytes > room {
+                break;
+            }
+            count += 1;
+            compared += bytes;
+        }
+        (count, compared)
     }
 
     /// So many bytes more wait, or no more.
@@ -237,8 +302,13 @@ impl Publishing {
     }
 
     fn submitted(&mut self, submitted: Submitted) -> Result<(), EntryClosed> {
-        let behind = self.next;
-        submitted.map(|account| self.comparing.extend(account.map(|account| (behind, account))))
+        match submitted {
+            Submitted::Admitted(account) => self.admitted = Some(account),
+            Submitted::Batch(Some(account)) => self.comparing.push_back((self.next, account)),
+            Submitted::Batch(None) => {}
+            Submitted::Closed => return Err(EntryClosed),
+        }
+        Ok(())
     }
 
     fn batch_of(&self, first: u64, events: Vec<Event>, answers: AnswerTo) -> Batch {
@@ -252,9 +322,14 @@ impl Publishing {
     }
 
     /// Hands the rest of what the client said to the entry, and then the session's last words.
-    pub(super) async fn finish(&mut self, entry: &EntryHandle, log: &Log) {
+    pub(super) async fn finish(
+        &mut self,
+        entry: &EntryHandle,
+        (log, states): (&Log, &SharedRealms),
+    ) {
         let last_words = std::mem::take(&mut self.own);
-        for own in [Vec::new(), last_words] {
+        let mut last_words = Some(last_words);
+        loop {
             if let Some(submitting) = self.submitting.take() {
                 // A closed entry is a node that ends, and with it all its sessions.
                 let submitted = submitting.await;
@@ -262,11 +337,11 @@ impl Publishing {
                     return;
                 }
             }
-            self.own = own;
-            self.submit(entry);
-        }
-        if let Some(submitting) = self.submitting.take() {
-            let _ = submitting.await;
+            if self.batch.is_empty() {
+                let Some(last_words) = last_words.take() else { break };
+                self.own = last_words;
+            }
+            self.submit(entry, states);
         }
         // Who comes and goes is no reason to give its room to the next one before it is applied.
         self.answer_to = mpsc::channel(1).0;
@@ -284,9 +359,14 @@ impl Publishing {
         self.submitting.is_none() && self.batch.is_empty()
     }
 
+    /// Whether the entry has something to answer still.
+    pub(super) fn is_owed(&self) -> bool {
+        !self.is_idle() || self.answered < self.next
+    }
+
     /// Whether the batch may grow: not where it makes all nodes read as much as they may have to read for this node.
     pub(super) fn may_grow(&self) -> bool {
-        self.compared < limits::COMPARED_BYTES
+        self.comparisons < limits::COMPARED_BYTES / limits::COMPARED_LEAST
     }
 
     /// Whether more may be taken from the client.

@@ -209,7 +209,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if self.closing.is_some() && !std::mem::replace(&mut self.closed, true) {
             self.transport.close(End::Ours(self.gate.farewell()));
         }
-        self.publishing.submit(&self.clients.entry);
+        self.publishing.submit(&self.clients.entry, &self.clients.realm_states);
         if self.reader.is_some() && self.publishing.is_idle() && self.inputs.is_empty() {
             self.transport.intake().settle();
         }
@@ -242,7 +242,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             }
             Request::Resume(readings) => self.read_on(readings),
             Request::Keep { act, subscribe, unsubscribe } => self.keep(act, subscribe, unsubscribe),
-            Request::Publish(event) => self.publish(event),
+            Request::Publish(event) => self.publishing.push(event),
             Request::Subscribe(subscription) => {
                 if let Some(reader) = &mut self.reader {
                     reader.subscribe(subscription);
@@ -261,16 +261,6 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 self.closing.get_or_insert_with(|| Instant::now() + limits::LINGER);
             }
         }
-    }
-
-    fn publish(&mut self, event: Event) {
-        let states = &self.clients.realm_states;
-        self.publishing.push(event, |event, terms| {
-            if terms.is_none() && !states.has_lines() {
-                return 0;
-            }
-            states.with(|realms| realms.looked_at(&event.realm, &event.topic, terms))
-        });
     }
 
     fn ask(&mut self, asked: Asked) {

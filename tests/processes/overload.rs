@@ -240,6 +240,31 @@ async fn merges_into_a_large_value_cost_nobody_a_lease() -> Result<()> {
     nobody_notices_beside(merges).await
 }
 
+/// An MQTT client may send any number of publishes in one write, and the node reads them in one go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn merges_in_one_write_cost_nobody_a_lease() -> Result<()> {
+    const MERGES: u16 = 200;
+    let cluster = crate::cluster().nodes(3).start().await?;
+    let mut stream = TcpStream::connect(cluster.node(1).mqtt()).await?;
+    let properties = [vec![0x26], string("vulpes-merge"), string("true")].concat();
+    let publish = |number: u16, properties: &[u8], value: serde_json::Value| {
+        let head = [&string("load/value"), &number.to_be_bytes()[..]].concat();
+        let length = u8::try_from(properties.len()).unwrap_or_default();
+        packet(0x33, &[&head[..], &[length], properties, value.to_string().as_bytes()].concat())
+    };
+    let connect = [string("MQTT"), vec![5, 2, 0, 0, 0], string("merging")].concat();
+    let merges = (2..MERGES).flat_map(|n| publish(n, &properties, json!({ "a": n })));
+    let all = [packet(CONNECT, &connect), publish(1, &[], large()), merges.collect()].concat();
+    let mut load = JoinSet::new();
+    load.spawn(async move {
+        stream.write_all(&all).await?;
+        let mut thrown = vec![0; 64 << 10];
+        while stream.read(&mut thrown).await? > 0 {}
+        bail!("the node has closed the connection")
+    });
+    nobody_else_notices(&cluster, load).await
+}
+
 /// Publishes that wait with conditions as large as they may be, of sessions that all leave.
 async fn waiters(address: SocketAddr) -> Result<()> {
     let condition: Vec<usize> = (0..4_000).collect();

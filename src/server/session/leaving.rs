@@ -28,7 +28,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 // A closed channel means that the dispatcher is gone with all its sessions.
                 let _ = clients.commands.send(Command::Remove(session)).await;
             }
-            publishing.finish(&clients.entry, &clients.log).await;
+            publishing.finish(&clients.entry, (&clients.log, &clients.realm_states)).await;
             drop(state_room);
         };
         let lingering = async {

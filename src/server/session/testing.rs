@@ -217,7 +217,7 @@ impl Node {
         let step = Step::Segment(sealed.proposal(vec![]));
         let resolution = Resolution { slot, stamp: Stamp(0), ahead: 0, base, step };
         let segment = Some(Segment::parse(sealed.body).unwrap());
-        let hidden = self.realms.apply(&resolution, segment.as_ref()).hidden.into();
+        let hidden = self.realms.apply(&resolution, segment.as_ref(), Vec::new()).hidden.into();
         let placed = Arc::new(Placed { resolution, segment, hidden });
         self.tail.append(placed.clone());
         self.placed.send(placed).unwrap();

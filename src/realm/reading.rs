@@ -1,0 +1,132 @@
+//! Large retained values as they were read: to read one takes milliseconds, and conditions and merges need it again and
+//! again.
+//!
+//! The replica reads what a segment will need before it applies it, where that holds up nobody.
+//!
+//! Invariant: a value that is not here is read where it is needed, so what is here changes no result. It was read from the
+//! payload of the event that the topic retains: the result of a merge is read like any other, because its payload may not say
+//! all that it was made of.
+//!
+//! Deliberately absent: small values, which are read as fast as they are found.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{At, Realms, Retained};
+use crate::payload;
+use crate::segment::Segment;
+use crate::types::act::{Act, Terms};
+use crate::types::limits;
+use crate::types::topic::{Realm, Topic};
+use crate::types::value::Value;
+
+/// Payloads from this size on are kept as they were read, in bytes. The fold's own tests have small ones.
+const LARGE: usize = if cfg!(test) { 2 } else { 16 << 10 };
+
+/// Bytes of payloads that are kept so. One that a segment needs may exceed it.
+const KEPT: usize = limits::EVENT;
+
+/// Segments with state after which a value that none of them needed is dropped.
+const IDLE: u32 = 1000;
+
+/// A retained value that a segment needs and nobody has read.
+pub struct Unread {
+    place: (Realm, Topic),
+    retained: Arc<Retained>,
+}
+
+/// The same, read.
+pub struct ReadValue {
+    place: (Realm, Topic),
+    at: At,
+    size: usize,
+    value: Value,
+    /// Segments that did not need it.
+    idle: u32,
+}
+
+impl Unread {
+    /// Reads it.
+    #[must_use]
+    pub fn read(self) -> ReadValue {
+        let Self { place, retained } = self;
+        let (at, size) = (retained.at, retained.payload.len());
+        ReadValue { place, at, size, value: payload::value(&retained.payload), idle: 0 }
+    }
+}
+
+/// What has been read, by its place.
+#[derive(Default)]
+pub(super) struct ReadValues(BTreeMap<(Realm, Topic), ReadValue>);
+
+impl std::fmt::Debug for ReadValues {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} values", self.0.len())
+    }
+}
+
+impl ReadValues {
+    /// Takes out the value of an event at a place.
+    pub(super) fn take(&mut self, place: &(Realm, Topic), at: At) -> Option<Value> {
+        self.0.get(place).filter(|read| read.at == at)?;
+        self.0.remove(place).map(|read| read.value)
+    }
+
+    pub(super) fn put(&mut self, read: ReadValue) {
+        self.0.insert(read.place.clone(), read);
+    }
+
+    /// A segment has been applied: keeps only so much.
+    pub(super) fn trim(&mut self) {
+        self.0.values_mut().for_each(|read| read.idle += 1);
+        let mut kept = 0;
+        self.0.retain(|_, read| {
+            kept += read.size;
+            kept <= KEPT && read.idle < IDLE
+        });
+    }
+}
+
+impl Realms {
+    /// The large values that a segment needs, as far as they stand before it and have not been read.
+    pub(super) fn unread(&mut self, segment: &Segment) -> Vec<Unread> {
+        let mut unread: Vec<Unread> = Vec::new();
+        for event in segment.events().filter(|event| !event.act.is_empty()) {
+            let terms = match Act::decode(&event.act) {
+                Some(Act::Publish(terms) | Act::Granted { terms, .. }) => terms,
+                _ => continue,
+            };
+            let (realm, topic) = &segment.topics()[event.topic as usize];
+            let Some(retained) = self.needed(realm, topic, &terms) else { continue };
+            let place = (realm.clone(), topic.clone());
+            if let Some(read) = self.read.0.get_mut(&place).filter(|read| read.at == retained.at) {
+                read.idle = 0;
+            } else if unread.iter().all(|unread| unread.place != place) {
+                unread.push(Unread { place, retained });
+            }
+        }
+        unread
+    }
+
+    fn needed(&self, realm: &Realm, topic: &Topic, terms: &Terms) -> Option<Arc<Retained>> {
+        if !terms.merge && terms.when.is_none() {
+            return None;
+        }
+        let retained = self.retained.get(realm)?.get(topic)?;
+        (retained.payload.len() >= LARGE).then(|| retained.clone())
+    }
+
+    /// The value of a topic that conditions are compared with.
+    pub(super) fn value_of(&self, realm: &Realm, topic: &Topic) -> Cow<'_, Value> {
+        let retained = self.retained.get(realm).and_then(|topics| topics.get(topic));
+        let Some(retained) = retained else { return Cow::Owned(Value::Null) };
+        if retained.payload.len() >= LARGE {
+            let read = self.read.0.get(&(realm.clone(), topic.clone()));
+            if let Some(read) = read.filter(|read| read.at == retained.at) {
+                return Cow::Borrowed(&read.value);
+            }
+        }
+        Cow::Owned(payload::value(&retained.payload))
+    }
+}
