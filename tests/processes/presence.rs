@@ -12,7 +12,7 @@ use anyhow::{ensure, Context, Result};
 use serde_json::json;
 use tokio::time::{interval, sleep, timeout, Instant};
 use vulpes_jepsen::mqtt::{packet, string};
-use vulpes_jepsen::wait::{within, PATIENCE};
+use vulpes_jepsen::wait::{until, within, PATIENCE};
 use vulpes_jepsen::{Cluster, Said};
 
 use crate::raw::{connect, connect_with_will, frame, Raw};
@@ -198,5 +198,50 @@ async fn all_that_a_client_said_before_it_left_is_done() -> Result<()> {
         ensure!(number.parse() == Ok(*next), "{text} instead of {next}");
         *next += 1;
     }
+    Ok(())
+}
+
+/// A session of MQTT 5 that is kept for 2 s, with a will that is delayed by 1 s.
+fn connect_for_a_while(name: &str) -> Vec<u8> {
+    let expiry = [&[5, 0x11][..], &2_u32.to_be_bytes()].concat();
+    let delay = [&[5, 0x18][..], &1_u32.to_be_bytes()].concat();
+    let will = [delay, string("present/will"), string(name)].concat();
+    packet(0x10, &[string("MQTT"), vec![5, 0x0e, 0, 60], expiry, string(name), will].concat())
+}
+
+/// They came and went only when the publishes stopped.
+#[tokio::test]
+async fn delayed_wills_come_and_sessions_expire_while_others_publish() -> Result<()> {
+    const CLIENTS: usize = 6;
+    const SOON: Duration = Duration::from_secs(10);
+    let cluster = crate::cluster().nodes(3).start().await?;
+    let mut watching = cluster.mqtt(2).await?;
+    watching.subscribe_below("present").await?;
+    let mut publisher = cluster.mqtt(3).await?;
+    let load =
+        tokio::spawn(
+            async move { while publisher.publish_and_wait("load.a", "x").await.is_ok() {} },
+        );
+    for number in 0..CLIENTS {
+        let node = number as u64 % 3 + 1;
+        let connect = connect_for_a_while(&format!("away-{number}"));
+        drop(Raw::mqtt_with(cluster.node(node).mqtt(), &connect).await?);
+    }
+    let wills = async {
+        let mut came = 0;
+        while came < CLIENTS {
+            came += usize::from(matches!(watching.next().await?, Said::Event(_)));
+        }
+        Ok(())
+    };
+    within("all wills", SOON, wills).await?;
+    let expired = until("all sessions are gone", SOON, || async {
+        let status = cluster.status(1).await?;
+        ensure!(status["state"]["kept_away"] == 0, "{status}");
+        Ok(())
+    });
+    expired.await?;
+    ensure!(!load.is_finished(), "the load has ended");
+    load.abort();
     Ok(())
 }

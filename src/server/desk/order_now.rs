@@ -45,8 +45,12 @@ impl OrderNow {
         later(self.time, self.read.elapsed())
     }
 
-    /// When it will be this time, and a little more.
+    /// When it will be this time, and a little more. What a slot has shown to be past already needs no margin: with one,
+    /// slots that come all the time would put it off for ever.
     pub(super) fn at(&self, time: OrderTime) -> Instant {
+        if time <= self.time {
+            return self.read;
+        }
         let ahead = Duration::from_millis(time.0.saturating_sub(self.time.0));
         // What is so far off comes up again before that.
         self.read + ahead.min(FAR) + MARGIN
@@ -59,4 +63,27 @@ const FAR: Duration = Duration::from_secs(86_400);
 /// So much later.
 pub(super) fn later(time: OrderTime, by: Duration) -> OrderTime {
     OrderTime(time.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order_now(time: u64) -> OrderNow {
+        let realms = SharedRealms::default();
+        OrderNow { realms, next: Slot(5), time: OrderTime(time), read: Instant::now() }
+    }
+
+    #[test]
+    fn what_a_slot_has_shown_to_be_past_is_due_at_once() {
+        let read = order_now(1000);
+        assert!([0, 999, 1000].into_iter().all(|time| read.at(OrderTime(time)) <= Instant::now()));
+    }
+
+    #[test]
+    fn what_is_still_to_come_is_due_a_little_later_than_it_seems() {
+        let read = order_now(1000);
+        assert_eq!(read.at(OrderTime(1001)) - read.read, Duration::from_millis(1) + MARGIN);
+        assert_eq!(read.at(OrderTime(u64::MAX)) - read.read, FAR + MARGIN);
+    }
 }
