@@ -151,6 +151,13 @@ impl MqttGate {
     fn process(&mut self, input: &Bytes) {
         let mut at = 0;
         while at < input.len() {
+            if let State::Opening(opening) = &mut self.state {
+                // What is wrong with it is found behind what stands before it.
+                if let Err(violation) = opening.hold(input.slice(at..)) {
+                    self.fail(&violation);
+                }
+                return;
+            }
             let frame = match packet::frame(input, at, self.max_packet()) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return self.fail(&Violation::malformed("a packet is cut off")),
@@ -159,12 +166,6 @@ impl MqttGate {
             at = frame.whole.end;
             match &mut self.state {
                 State::Connecting => self.connect(&frame, input),
-                State::Opening(opening) => {
-                    if let Err(violation) = opening.hold(input.slice(frame.whole.start..)) {
-                        self.fail(&violation);
-                    }
-                    return;
-                }
                 State::Open(session) => {
                     match frame.read(input, session.client.version) {
                         Ok(Incoming::Disconnect { reason, expiry }) => {
@@ -175,7 +176,7 @@ impl MqttGate {
                     }
                     .unwrap_or_else(|violation| self.fail(&violation));
                 }
-                State::Closed => return,
+                State::Opening(_) | State::Closed => return,
             }
         }
     }

@@ -201,6 +201,61 @@ async fn all_that_a_client_said_before_it_left_is_done() -> Result<()> {
     Ok(())
 }
 
+/// So many publishes of QoS 1.
+fn publishes(topic: &str, count: u16) -> Vec<u8> {
+    let publish = |number: u16| {
+        let text = format!("{topic}-{number}").into_bytes();
+        packet(0x32, &[string(topic), number.to_be_bytes().to_vec(), text].concat())
+    };
+    (1..=count).flat_map(publish).collect()
+}
+
+/// They were done, and no answer came.
+#[tokio::test]
+async fn a_client_that_only_reads_any_more_gets_its_answers() -> Result<()> {
+    const MESSAGES: u16 = 200;
+    let cluster = crate::cluster().nodes(3).start().await?;
+    for node in 1..=3 {
+        // With its connection, and in a session that is there already.
+        for early in [true, false] {
+            let connect = connect(&format!("half-{node}-{early}"), 2, 0);
+            let mut client = Raw::open(cluster.node(node).mqtt()).await?;
+            client.send(&connect).await?;
+            if !early {
+                within("a welcome", PATIENCE, client.packet()).await?;
+            }
+            client.send(&publishes("present/half", MESSAGES)).await?;
+            client.finish().await?;
+            if early {
+                within("a welcome", PATIENCE, client.packet()).await?;
+            }
+            for number in 1..=MESSAGES {
+                let (first, body) = within("an answer", PATIENCE, client.packet()).await?;
+                ensure!((first, &body[..2]) == (0x40, &number.to_be_bytes()[..]), "{body:02x?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// None of it was, where the session was not open yet.
+#[tokio::test]
+async fn all_in_front_of_a_malformed_packet_is_done() -> Result<()> {
+    const MESSAGES: u16 = 50;
+    let cluster = crate::cluster().nodes(1).start().await?;
+    let mut watching = cluster.mqtt(1).await?;
+    watching.subscribe_below("present").await?;
+    let malformed = [0x30, 0xff, 0xff, 0xff, 0xff, 0xff];
+    let bytes = [connect("bad-end", 2, 0), publishes("present/bad", MESSAGES), malformed.to_vec()];
+    let mut client = Raw::open(cluster.node(1).mqtt()).await?;
+    client.send(&bytes.concat()).await?;
+    for number in 1..=MESSAGES {
+        let Said::Event(event) = watching.next_within(PATIENCE).await? else { continue };
+        ensure!(event.payload.ends_with(&format!("bad-{number}")), "{}", event.payload);
+    }
+    Ok(())
+}
+
 /// A session of MQTT 5 that is kept for 2 s, with a will that is delayed by 1 s.
 fn connect_for_a_while(name: &str) -> Vec<u8> {
     let expiry = [&[5, 0x11][..], &2_u32.to_be_bytes()].concat();

@@ -129,6 +129,11 @@ impl Raw {
         Ok(self.writer.write_all(bytes).await?)
     }
 
+    /// Says that nothing more comes, and goes on reading.
+    pub(crate) async fn finish(&mut self) -> Result<()> {
+        Ok(self.writer.shutdown().await?)
+    }
+
     /// Sends everything in one write as far as the socket takes it, while it reads what arrives.
     pub(crate) async fn say(&mut self, bytes: &[u8]) -> Result<()> {
         let (reader, input) = (&mut self.reader, &mut self.input);

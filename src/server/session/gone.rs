@@ -1,9 +1,10 @@
 //! A client that is gone, and what it said before that: it is done, as if the client were still there.
 //!
-//! Invariant: what came before the end of the input is handled before the end. A client that can't be written to any
-//! more is read to its end all the same. Neither takes longer than its bound.
+//! Invariant: what came before the end of the input is handled before the end, and answered where the client can still read:
+//! it may have closed its own side alone. A client that can't be written to any more is read to its end all the same. Neither
+//! takes longer than its bound.
 //!
-//! Deliberately absent: telling it anything.
+//! Deliberately absent: events, which it gets no more of.
 
 use tokio::time::Instant;
 
@@ -34,14 +35,22 @@ impl<G: Gate, T: Transport> Session<G, T> {
         self.gone.get_or_insert_with(|| Gone::new(error, false));
     }
 
-    /// Nothing more comes from it. Gives the error back where that is the end.
+    /// Nothing more comes from it, or nothing that makes sense. Gives the error back where that is the end.
     pub(super) fn input_failed(&mut self, error: TransportError) -> Option<TransportError> {
-        let is_fault = !matches!(error, TransportError::Closed | TransportError::Io(_));
-        if is_fault || !self.is_joining() {
+        let is_end = matches!(
+            error,
+            TransportError::Closed | TransportError::Io(_) | TransportError::Malformed(_)
+        );
+        if !is_end || !self.is_joining() && !self.is_owed() {
             return Some(error);
         }
         self.gone.get_or_insert_with(|| Gone::new(error, true)).input_over = true;
         None
+    }
+
+    /// Whether something that it said will be answered.
+    fn is_owed(&self) -> bool {
+        self.reader.is_some() && self.closing.is_none() && self.publishing.is_owed()
     }
 
     /// Whether the client may say something, for all that is known of its socket.
@@ -58,7 +67,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
     /// Why the session ends now, if all that the client said before it was gone is done.
     pub(super) fn is_through(&mut self) -> Option<TransportError> {
         let gone = self.gone.as_ref()?;
-        let waits = !gone.input_over || self.is_joining();
+        let waits = !gone.input_over || self.is_joining() || self.is_owed();
         if waits && self.closing.is_none() && gone.until > Instant::now() {
             return None;
         }
