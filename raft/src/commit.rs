@@ -100,7 +100,9 @@ impl Commits {
         let end = move |error: CommitError| {
             match error {
             CommitError::Failed(reason) => {
-                fatal(&format!("the disk failed, outcome unknown: {reason}"));
+                fatal(&format!(
+                    "the disk failed, outcome unknown: {reason}; see that it is healthy and has room, then start the node again"
+                ));
             }
             CommitError::Damaged(reason) => fatal(&format!(
                 "the node's file is damaged: {reason}; give the node an empty data directory and a new number"
