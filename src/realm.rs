@@ -338,7 +338,7 @@ impl Realms {
                 hidden.push(event.offset);
             }
         }
-        self.read.trim();
+        self.trim_read();
     }
 
     /// Applies an event's act; returns whether subscribers see the event.
@@ -465,7 +465,8 @@ impl Realms {
         let place = (incoming.realm.clone(), incoming.topic.clone());
         let read = self.read.take(&place, old.at);
         let value = read.unwrap_or_else(|| payload::value(&old.payload));
-        Some(value::merged_payload(value, payload).unwrap_or_else(|| copied(payload)))
+        let merged = value::merged_payload(value, payload);
+        Some(copied(merged.as_ref().unwrap_or(payload)))
     }
 
     /// How many retained values change when a session ends.

@@ -418,7 +418,6 @@ fn no_value_ends_a_receiver() {
     }
 }
 
-/// Values that each serializer can express.
 /// What grows most from one serializer to another, by its bytes in one of them.
 #[test]
 fn values_grow_no_more_than_the_limit_says() {
@@ -448,6 +447,7 @@ fn values_grow_no_more_than_the_limit_says() {
     assert_eq!(most + 1, limits::GROWTH, "the limit is as small as it can be");
 }
 
+/// Values that each serializer can express.
 fn any_value() -> impl Strategy<Value = Value> {
     let scalar = prop_oneof![
         Just(Value::Null),

@@ -24,9 +24,6 @@ use crate::types::value::Value;
 /// Payloads from this size on are kept as they were read, in bytes. The fold's own tests have small ones.
 const LARGE: usize = if cfg!(test) { 2 } else { 16 << 10 };
 
-/// Bytes of payloads that are kept so. One that a segment needs may exceed it.
-const KEPT: usize = limits::EVENT;
-
 /// Segments with state after which a value that none of them needed is dropped.
 const IDLE: u32 = 1000;
 
@@ -40,8 +37,9 @@ pub struct Unread {
 pub struct ReadValue {
     place: (Realm, Topic),
     at: At,
-    size: usize,
     value: Value,
+    /// Bytes that it takes in memory.
+    held: usize,
     /// Segments that did not need it.
     idle: u32,
 }
@@ -51,8 +49,9 @@ impl Unread {
     #[must_use]
     pub fn read(self) -> ReadValue {
         let Self { place, retained } = self;
-        let (at, size) = (retained.at, retained.payload.len());
-        ReadValue { place, at, size, value: payload::value(&retained.payload), idle: 0 }
+        let value = payload::value(&retained.payload);
+        let held = value.held();
+        ReadValue { place, at: retained.at, value, held, idle: 0 }
     }
 }
 
@@ -77,18 +76,28 @@ impl ReadValues {
         self.0.insert(read.place.clone(), read);
     }
 
-    /// A segment has been applied: keeps only so much.
-    pub(super) fn trim(&mut self) {
+    /// A segment has been applied: keeps what topics still retain, as far as there is room, first what was needed last.
+    fn trim(&mut self, retains: impl Fn(&(Realm, Topic), At) -> bool) {
         self.0.values_mut().for_each(|read| read.idle += 1);
-        let mut kept = 0;
-        self.0.retain(|_, read| {
-            kept += read.size;
-            kept <= KEPT && read.idle < IDLE
-        });
+        self.0.retain(|place, read| read.idle < IDLE && retains(place, read.at));
+        while self.0.values().map(|read| read.held).sum::<usize>() > limits::READ_VALUES_BYTES {
+            let longest = self.0.values().max_by_key(|read| read.idle);
+            let Some(place) = longest.map(|read| read.place.clone()) else { return };
+            self.0.remove(&place);
+        }
     }
 }
 
 impl Realms {
+    /// Drops what was read for the last segment and is of no use for the next ones.
+    pub(super) fn trim_read(&mut self) {
+        let Self { read, retained, .. } = self;
+        read.trim(|(realm, topic), at| {
+            let found = retained.get(realm).and_then(|topics| topics.get(topic));
+            found.is_some_and(|retained| retained.at == at)
+        });
+    }
+
     /// The large values that a segment needs, as far as they stand before it and have not been read.
     pub(super) fn unread(&mut self, segment: &Segment) -> Vec<Unread> {
         let mut unread: Vec<Unread> = Vec::new();

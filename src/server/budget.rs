@@ -1,7 +1,7 @@
 //! Bytes that many connections may hold together, taken and given back by each of them.
 //!
-//! Whoever can't have what it needs waits in line. It is not closed for that, and nobody who came later overtakes it, so
-//! that many who want little do not keep away one who wants much.
+//! Whoever can't have what it needs waits in line. It is not closed for that, and nobody who came later overtakes it but
+//! those who hold a part of what they need, so that many who want little do not keep away one who wants much.
 //!
 //! Invariant: what is held is never more than the total, but for what was taken with [`Account::overdraw`]; and the first
 //! in line gets what it wants once enough was given back. It is enough when all was: more than the total is granted to
@@ -18,7 +18,7 @@ mod ledger;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use ledger::{Ledger, Need, Ticket};
+use ledger::{Grant, Ledger, Need, Ticket};
 
 use crate::types::limits;
 
@@ -43,7 +43,7 @@ impl Budget {
 
     /// An account that holds nothing yet.
     pub(super) fn account(&self) -> Account {
-        Account { budget: self.clone(), held: 0, ticket: None }
+        Account { budget: self.clone(), held: 0, complete: false, ticket: None }
     }
 
     /// Whether somebody waits for bytes.
@@ -65,8 +65,8 @@ impl Budget {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn give_back(&self, bytes: usize) {
-        let woken = self.ledger().give_back(bytes);
+    fn give_back(&self, grant: Grant) {
+        let woken = self.ledger().give_back(grant);
         woken.into_iter().for_each(Waker::wake);
     }
 }
@@ -76,6 +76,8 @@ impl Budget {
 pub(super) struct Account {
     budget: Budget,
     held: usize,
+    /// It needs nothing beside what it holds.
+    complete: bool,
     ticket: Option<Ticket>,
 }
 
@@ -95,9 +97,21 @@ impl Account {
         }
         let taken = self.budget.ledger().try_part(bytes - self.held);
         if taken {
-            self.held = bytes;
+            self.take(Grant { bytes: bytes - self.held, complete: false });
         }
         taken
+    }
+
+    /// Holds what the ledger has given.
+    fn take(&mut self, Grant { bytes, complete }: Grant) {
+        if complete != self.complete {
+            // All that it holds is of one kind. What it takes beside a whole is a part again.
+            let parts = if complete { self.held } else { bytes };
+            let woken = self.budget.ledger().complete(parts);
+            woken.into_iter().for_each(Waker::wake);
+        }
+        self.complete |= complete;
+        self.held += bytes;
     }
 
     /// Waits in line for so many more bytes. The number may not change while it waits.
@@ -118,26 +132,27 @@ impl Account {
 
     fn poll_need(&mut self, need: Need, context: &mut Context<'_>) -> Poll<()> {
         let mut ledger = self.budget.ledger();
-        let ticket = match self.ticket {
-            Some(ticket) => ticket,
-            None => match ledger.try_take(need) {
-                Some(granted) => {
-                    drop(ledger);
-                    self.held += granted;
-                    return Poll::Ready(());
-                }
-                None => *self.ticket.insert(ledger.queue(need)),
-            },
+        let taken = match self.ticket {
+            Some(_) => None,
+            None => ledger.try_take(need),
         };
-        match ledger.claim(ticket, context.waker()) {
-            Some(granted) => {
-                drop(ledger);
-                self.ticket = None;
-                self.held += granted;
-                Poll::Ready(())
+        let grant = match taken {
+            Some(grant) => Some(grant),
+            None => {
+                let ticket = *self.ticket.get_or_insert_with(|| ledger.queue(need));
+                ledger.claim(ticket, context.waker())
             }
-            None => Poll::Pending,
-        }
+        };
+        drop(ledger);
+        let Some(grant) = grant else { return Poll::Pending };
+        self.ticket = None;
+        self.take(grant);
+        Poll::Ready(())
+    }
+
+    /// Whether it waits in line, and nothing was granted to it yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.ticket.is_some_and(|ticket| !self.budget.ledger().is_granted(ticket))
     }
 
     /// Leaves the line.
@@ -151,7 +166,8 @@ impl Account {
     /// Holds so many bytes in all, there or not: they exist already.
     pub(super) fn overdraw(&mut self, bytes: usize) {
         if bytes > self.held {
-            self.budget.ledger().overdraw(bytes - self.held);
+            let more = Grant { bytes: bytes - self.held, complete: self.complete };
+            self.budget.ledger().overdraw(more);
             self.held = bytes;
         }
     }
@@ -159,15 +175,17 @@ impl Account {
     /// Holds so many bytes at most from now on.
     pub(super) fn keep(&mut self, bytes: usize) {
         if self.held > bytes {
-            self.budget.give_back(self.held - bytes);
+            let less = Grant { bytes: self.held - bytes, complete: self.complete };
             self.held = bytes;
+            self.complete &= bytes > 0;
+            self.budget.give_back(less);
         }
     }
 
     /// What it holds, as an account of its own.
     pub(super) fn split(&mut self) -> Self {
-        let held = std::mem::take(&mut self.held);
-        Self { budget: self.budget.clone(), held, ticket: None }
+        let (held, complete) = (std::mem::take(&mut self.held), std::mem::take(&mut self.complete));
+        Self { budget: self.budget.clone(), held, complete, ticket: None }
     }
 }
 

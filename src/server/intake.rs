@@ -2,9 +2,9 @@
 //!
 //! Each connection may hold [`FREE`](limits::INPUT_FREE) bytes that nobody has taken yet, at no cost. What goes beyond it
 //! comes out of a budget that all share: small messages are then read more at a time, if there is room right now, and a
-//! large message waits in line for room before it is read on. It is granted room in steps that double, so that what a
-//! message holds is at most twice what has come of it while the budget is short. The budget keeps a reserve in which one at a
-//! time finds room for its rest, so two that are read halfway never wait for each other for ever. A connection whose messages
+//! large message waits in line for room before it is read on. While the budget is short, room is granted in steps that double,
+//! so that what a message holds is at most twice what has come of it. The budget keeps a reserve in which the first in line
+//! finds room for all of its rest, so two that are read halfway never wait for each other for ever. A connection whose messages
 //! are small never waits.
 //!
 //! Invariant: of what was read and is not [settled](Intake::settle), the free part is exceeded only by what the budget has
@@ -160,7 +160,8 @@ impl Intake {
 
     /// Whether it is not read because there is no room.
     pub(super) fn is_held_up(&self) -> bool {
-        self.state().waiting
+        let state = self.state();
+        state.waiting && state.account.is_waiting()
     }
 
     /// What comes from now on is thrown away as it comes. What has come is still held.
@@ -300,6 +301,10 @@ impl State {
     }
 
     fn poll_too_slow(&mut self, context: &mut Context<'_>, read: bool) -> Poll<()> {
+        if self.waiting {
+            // What is granted is held from then on, also where the client is not read for other reasons.
+            let _ = self.poll_grant(context);
+        }
         if self.pace.is_none() {
             return Poll::Pending;
         }

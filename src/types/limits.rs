@@ -74,8 +74,8 @@ pub const SESSION_STATES_BYTES: usize = 64 << 20;
 pub const INPUT_FREE: usize = 4 << 10;
 
 /// Bytes beyond that, of all clients together: input that the entry has not taken yet, and large messages on their
-/// way. A client that finds no room waits in line, and its socket is not read meanwhile. While less than half of it is
-/// free, a message holds at most twice what has come of it.
+/// way. A client that finds no room waits in line, and its socket is not read meanwhile. While it is short,
+/// room is granted to a message in steps, as it comes.
 pub const INPUT_BYTES: usize = 64 << 20;
 
 /// The same for all connections whose session is not open yet.
@@ -190,11 +190,15 @@ pub const SESSION_WAITS: usize = 64;
 pub const WAITS_BYTES: usize = 16 << 20;
 
 /// Bytes that publishes of one node make every node look at and that are not applied yet: values that they are compared or
-/// merged with, and conditions of those that wait for another value. Sessions with more wait in line.
+/// merged with, conditions of those that wait for another value, and large retained values themselves. Sessions with more wait
+/// in line.
 pub const COMPARED_BYTES: usize = 1 << 20;
 
 /// What each of them counts at least: the value may have grown when the publish gets its place.
 pub const COMPARED_LEAST: usize = 8 << 10;
+
+/// Memory of large retained values that a node keeps as it has read them for conditions, in bytes.
+pub const READ_VALUES_BYTES: usize = 16 << 20;
 
 /// Retained values that change when one session ends. Further publishes with a will are refused.
 pub const SESSION_WILLS: usize = 10_000;

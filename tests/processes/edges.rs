@@ -400,7 +400,7 @@ async fn patterns_have_a_size_together() -> Result<()> {
     cluster.node_mut(1).check_alive()
 }
 
-/// An event may be six times as large in JSON as it was sent.
+/// Six times as large in JSON as it was sent: each byte is an escape.
 #[tokio::test]
 async fn the_largest_event_arrives_in_json() -> Result<()> {
     const LENGTH: usize = limits::EVENT - 100;

@@ -1,11 +1,12 @@
 //! The books of a budget: who holds how much is the holders' business, who is next is kept here.
 //!
 //! A holder may come back for more of what it needs in all, so all of them could hold a part and wait for the rest. Two rules
-//! keep that from happening. Holders have a line of their own, which goes first. And a reserve is for them alone: where there
-//! is no room for a part, the first of them is granted all that it still needs, waits for nothing more, and comes to its end.
+//! keep that from happening. Holders have a line of their own; where there is room, the two lines take turns. And a reserve is
+//! for holders alone: where there is no room for a part, the first of them is granted all that it still needs, waits for
+//! nothing more, and comes to its end.
 //!
 //! Invariant: the tickets of each line are granted in the order in which they were drawn. Those who may come back for more
-//! hold no part of the reserve.
+//! hold nothing of the reserve, all together.
 //!
 //! Deliberately absent: waking. Whom a change concerns is handed out to the caller, as whatever it left here.
 
@@ -23,13 +24,17 @@ pub(super) struct Ledger<W> {
     reserve: usize,
     /// Granted ones included.
     held: usize,
+    /// What those of it hold who may come back for more.
+    parts: usize,
     next: u64,
     /// Those who hold nothing that they could need more beside.
     line: Line<W>,
-    /// Those who do, and go first.
+    /// Those who do.
     holders: Line<W>,
+    /// The next turn is a holder's.
+    holders_first: bool,
     /// Granted, and not claimed yet.
-    granted: BTreeMap<Ticket, usize>,
+    granted: BTreeMap<Ticket, Grant>,
 }
 
 type Line<W> = VecDeque<Waiting<W>>;
@@ -39,6 +44,14 @@ struct Waiting<W> {
     ticket: Ticket,
     need: Need,
     woken_by: Option<W>,
+}
+
+/// What somebody gets of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) struct Grant {
+    pub(in crate::server) bytes: usize,
+    /// It needs nothing more then.
+    pub(in crate::server) complete: bool,
 }
 
 /// What somebody needs of a budget.
@@ -55,7 +68,9 @@ pub(in crate::server) struct Need {
 impl<W: Clone> Ledger<W> {
     pub(super) fn new(total: usize, reserve: usize) -> Self {
         let (line, holders) = (VecDeque::new(), VecDeque::new());
-        Self { total, reserve, held: 0, next: 0, line, holders, granted: BTreeMap::new() }
+        let granted = BTreeMap::new();
+        let (held, parts, next, holders_first) = (0, 0, 0, true);
+        Self { total, reserve, held, parts, next, line, holders, holders_first, granted }
     }
 
     #[cfg(test)]
@@ -72,33 +87,52 @@ impl<W: Clone> Ledger<W> {
     }
 
     /// Takes bytes now, or not at all; tells how many.
-    pub(super) fn try_take(&mut self, need: Need) -> Option<usize> {
+    pub(super) fn try_take(&mut self, need: Need) -> Option<Grant> {
         let first = self.holders.is_empty() && (need.holds || self.line.is_empty());
-        let granted = first.then(|| self.grant(need)).flatten()?;
-        self.held += granted;
-        Some(granted)
+        let grant = first.then(|| self.grant(need)).flatten()?;
+        self.take(grant);
+        Some(grant)
     }
 
     /// Takes bytes outside of the reserve now, or not at all.
     pub(super) fn try_part(&mut self, bytes: usize) -> bool {
-        let there = !self.is_waited_for() && self.fits(bytes, self.total - self.reserve);
+        let there = !self.is_waited_for() && self.fits_in_parts(bytes);
         if there {
-            self.held += bytes;
+            self.take(Grant { bytes, complete: false });
         }
         there
     }
 
-    /// How much the one whose turn it is gets: all that it needs, while there is room for twice as much as is held; or else
-    /// a part, outside of the reserve; or else, if it holds some already, all again, out of the reserve.
-    fn grant(&self, Need { part, all, holds }: Need) -> Option<usize> {
-        let parts = self.total - self.reserve;
-        if self.fits(all, parts / 2) {
+    fn take(&mut self, Grant { bytes, complete }: Grant) {
+        self.held += bytes;
+        if !complete {
+            self.parts += bytes;
+        }
+    }
+
+    /// Somebody who has held so many bytes needs nothing more. Tells who is to be woken.
+    pub(super) fn complete(&mut self, held: usize) -> Vec<W> {
+        self.parts = self.parts.checked_sub(held).expect("nobody completes what nobody took");
+        self.grant_next()
+    }
+
+    /// How much the one whose turn it is gets: all that it needs, as long as half of what is outside of the reserve stays free;
+    /// or else a part, outside of the reserve; or else, if it holds some already, all, out of the reserve.
+    fn grant(&self, Need { part, all, holds }: Need) -> Option<Grant> {
+        let all = Grant { bytes: all, complete: true };
+        if self.fits(all.bytes, (self.total - self.reserve) / 2) {
             return Some(all);
         }
-        if self.fits(part, parts) {
-            return Some(part);
+        if part < all.bytes && self.fits_in_parts(part) {
+            return Some(Grant { bytes: part, complete: false });
         }
-        (holds && self.fits(all, self.total)).then_some(all)
+        let may_end = holds || self.reserve == 0 || self.fits_in_parts(all.bytes);
+        (may_end && self.fits(all.bytes, self.total)).then_some(all)
+    }
+
+    fn fits_in_parts(&self, bytes: usize) -> bool {
+        let parts = self.parts.saturating_add(bytes);
+        (self.parts == 0 || parts <= self.total - self.reserve) && self.fits(bytes, self.total)
     }
 
     fn fits(&self, bytes: usize, total: usize) -> bool {
@@ -106,8 +140,8 @@ impl<W: Clone> Ledger<W> {
     }
 
     /// Takes bytes that can't be waited for.
-    pub(super) fn overdraw(&mut self, bytes: usize) {
-        self.held += bytes;
+    pub(super) fn overdraw(&mut self, grant: Grant) {
+        self.take(grant);
     }
 
     /// Draws a ticket.
@@ -120,9 +154,9 @@ impl<W: Clone> Ledger<W> {
     }
 
     /// What was granted to a ticket, which is used up then; until then, `wake` is told when it was.
-    pub(super) fn claim(&mut self, ticket: Ticket, wake: &W) -> Option<usize> {
-        if let Some(bytes) = self.granted.remove(&ticket) {
-            return Some(bytes);
+    pub(super) fn claim(&mut self, ticket: Ticket, wake: &W) -> Option<Grant> {
+        if let Some(grant) = self.granted.remove(&ticket) {
+            return Some(grant);
         }
         for line in [&mut self.holders, &mut self.line] {
             if let Some(waiting) = place_of(line, ticket).and_then(|at| line.get_mut(at)) {
@@ -132,6 +166,11 @@ impl<W: Clone> Ledger<W> {
         None
     }
 
+    /// Whether something was granted to a ticket.
+    pub(super) fn is_granted(&self, ticket: Ticket) -> bool {
+        self.granted.contains_key(&ticket)
+    }
+
     /// Gives a ticket back, with what was granted to it. Tells who is to be woken.
     pub(super) fn leave(&mut self, ticket: Ticket) -> Vec<W> {
         for line in [&mut self.holders, &mut self.line] {
@@ -139,26 +178,45 @@ impl<W: Clone> Ledger<W> {
                 line.remove(at);
             }
         }
-        let granted = self.granted.remove(&ticket).unwrap_or_default();
-        self.give_back(granted)
+        match self.granted.remove(&ticket) {
+            Some(grant) => self.give_back(grant),
+            None => self.grant_next(),
+        }
     }
 
     /// Gives bytes back. Tells who is to be woken.
-    pub(super) fn give_back(&mut self, bytes: usize) -> Vec<W> {
-        self.held = self.held.checked_sub(bytes).expect("nobody gives back what nobody took");
+    pub(super) fn give_back(&mut self, Grant { bytes, complete }: Grant) -> Vec<W> {
+        let less =
+            |from: usize| from.checked_sub(bytes).expect("nobody gives back what nobody took");
+        self.held = less(self.held);
+        if !complete {
+            self.parts = less(self.parts);
+        }
+        self.grant_next()
+    }
+
+    /// Grants what there is room for now.
+    fn grant_next(&mut self) -> Vec<W> {
         let mut woken = Vec::new();
-        loop {
-            let line = if self.holders.is_empty() { &self.line } else { &self.holders };
-            let Some(granted) = line.front().and_then(|first| self.grant(first.need)) else {
-                break;
-            };
-            let first = self.holders.pop_front().or_else(|| self.line.pop_front());
-            let Some(Waiting { ticket, woken_by, .. }) = first else { break };
-            self.held += granted;
-            self.granted.insert(ticket, granted);
+        while let Some((grant, Waiting { ticket, woken_by, .. })) = self.next_granted() {
+            self.take(grant);
+            self.granted.insert(ticket, grant);
             woken.extend(woken_by);
         }
         woken
+    }
+
+    /// Takes the first out of one of the lines, if there is what it gets.
+    fn next_granted(&mut self) -> Option<(Grant, Waiting<W>)> {
+        for of_holders in [self.holders_first, !self.holders_first] {
+            let line = if of_holders { &self.holders } else { &self.line };
+            if let Some(grant) = line.front().and_then(|first| self.grant(first.need)) {
+                self.holders_first = !of_holders;
+                let line = if of_holders { &mut self.holders } else { &mut self.line };
+                return Some((grant, line.pop_front()?));
+            }
+        }
+        None
     }
 }
 

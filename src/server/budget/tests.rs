@@ -82,14 +82,16 @@ fn take_part(account: &mut Account, part: usize, all: usize) -> bool {
     account.poll_take_part(part, all, &mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// Room for parts of 300 bytes, which is all held in parts of 10 but for one whole, and 100 in reserve.
+/// Room for parts of 300 bytes, which is all held in parts of 10, and 100 in reserve.
 fn parts() -> (Budget, Vec<Account>) {
     let budget = Budget::in_parts(400);
-    let mut accounts: Vec<_> = (0..21).map(|_| budget.account()).collect();
-    assert!(take_part(&mut accounts[20], 1, 100));
-    assert_eq!(accounts[20].held(), 100, "half of the room for parts is free");
-    assert!(accounts[..20].iter_mut().all(|part| take_part(part, 10, 100)));
-    assert_eq!(budget.held(), 300);
+    let mut whole = budget.account();
+    assert!(take_part(&mut whole, 1, 100));
+    assert_eq!(whole.held(), 100, "half of the room for parts is free");
+    let mut accounts: Vec<_> = (0..30).map(|_| budget.account()).collect();
+    assert!(accounts.iter_mut().all(|part| take_part(part, 10, 100)));
+    assert_eq!(budget.held(), 400);
+    drop(whole);
     (budget, accounts)
 }
 
@@ -99,39 +101,56 @@ fn the_reserve_is_for_the_rest_of_those_who_hold_a_part() {
     let mut newcomer = budget.account();
     assert!(!newcomer.try_hold(1) && !parts[0].try_hold(11), "there is nothing beside the reserve");
     assert!(!take_part(&mut newcomer, 1, 1), "the reserve is not for who holds nothing");
-    assert!(take_part(&mut parts[0], 10, 90), "who holds a part goes first");
-    assert_eq!((parts[0].held(), budget.held()), (100, 390), "it has all that it needs");
+    assert!(take_part(&mut parts[0], 10, 90));
+    assert_eq!((parts[0].held(), budget.held()), (100, 391), "it has all that it needs");
+    assert!(take_part(&mut newcomer, 1, 1), "its part is free for others");
     assert!(!take_part(&mut parts[1], 10, 90) && budget.is_short());
     parts[0].keep(0);
     assert!(take_part(&mut parts[1], 10, 90));
-    assert_eq!(parts[1].held(), 20, "there is room for a part");
-    parts[1].keep(0);
-    assert!(take_part(&mut newcomer, 1, 1));
+    assert_eq!((parts[1].held(), budget.held()), (20, 301), "there is room for a part again");
 }
 
-/// As many as hold a part and want the rest, before newcomers who came earlier.
+#[test]
+fn each_holder_that_comes_to_its_end_lets_a_newcomer_in() {
+    let (budget, mut parts) = parts();
+    let mut newcomers: Vec<_> = (0..3).map(|_| budget.account()).collect();
+    assert!(newcomers.iter_mut().all(|newcomer| !take_part(newcomer, 10, 100)));
+    // All holders wait before the first one ends.
+    assert_eq!(
+        parts.iter_mut().filter_map(|part| take_part(part, 10, 90).then_some(())).count(),
+        1
+    );
+    for at in 0..3 {
+        assert_eq!(parts[at].held(), 100);
+        parts[at].keep(0);
+        assert!(take_part(&mut newcomers[at], 10, 100), "{} bytes are held", budget.held());
+        assert!(take_part(&mut parts[at + 1], 10, 90));
+    }
+}
+
+/// All hold a part and want the rest.
 #[test]
 fn all_who_hold_a_part_come_to_their_end_one_after_the_other() {
     let (budget, mut parts) = parts();
     let mut newcomer = budget.account();
     assert!(!take_part(&mut newcomer, 10, 100));
-    parts[20].keep(90);
-    let mut left: Vec<_> = (0..20).collect();
+    let mut left: Vec<usize> = (0..parts.len()).collect();
     for round in 0.. {
         assert!(round < 200, "{left:?} wait for each other");
+        let before = left.clone();
         left.retain(|at| {
-            let (account, need) = (&mut parts[*at], 100);
-            while account.held() < need {
-                let all = need - account.held();
+            let account = &mut parts[*at];
+            while account.held() < 100 {
+                let all = 100 - account.held();
                 if !take_part(account, account.held().min(all), all) {
                     return true;
                 }
             }
             false
         });
-        let waiting = left.len();
-        (0..20).filter(|at| !left.contains(at)).for_each(|at| parts[at].keep(0));
-        if waiting == 0 {
+        let ended = before.iter().filter(|at| !left.contains(at));
+        ended.for_each(|at| parts[*at].keep(0));
+        if left.is_empty() {
             break;
         }
     }
