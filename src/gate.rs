@@ -22,7 +22,7 @@ use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::call;
 use crate::segment::StoredEvent;
-use crate::types::act::{Act, Attach, InFlight, Join, KeptSubscription, Refusal};
+use crate::types::act::{Act, Attach, InFlight, Join, KeptSubscription, Refusal, Terms};
 use crate::types::answer::{Answer, Stored};
 use crate::types::event::{Event, SessionId};
 use crate::types::moment::Moment;
@@ -44,10 +44,13 @@ pub enum Request {
     Resume(Vec<KeptReading>),
     /// Put an act into the log and change the subscriptions at its place: no event comes until [`Gate::noted`].
     Keep { act: Act, subscribe: Vec<KeptReading>, unsubscribe: Vec<SubscriptionId> },
-    /// Put an event into the log. The n-th of a session (from 0) is answered as sequence n, in order, by
-    /// [`Gate::answered`], whether or not its publisher wants an answer. If its outcome is decided in the order
-    /// ([`crate::types::act::Act::is_decided`]), [`Gate::decided`] follows, maybe much later.
-    Publish(Event),
+    /// Put an event into the log, which has these terms encoded if they are not plain. The n-th of a session (from 0, each
+    /// [`Request::Decide`] included) is answered as sequence n, in order, by [`Gate::answered`], whether or not its publisher
+    /// wants an answer. If the terms are conditional, [`Gate::decided`] follows, maybe much later.
+    Publish { event: Event, terms: Terms },
+    /// Put an event into the log that only the state sees. It is answered like a publish, and then decided like a
+    /// conditional one.
+    Decide(Event),
     /// Begin a subscription; answered by [`Gate::subscribed`] before its first event.
     Subscribe(Subscription),
     /// End a subscription; answered by [`Gate::unsubscribed`], after which no event of it comes.

@@ -15,12 +15,13 @@
 //! - [`realm`]: the fold of the log that all nodes agree on: retained values, locks, wills, sessions; pure.
 //! - [`call`]: calls between the caller's entry and the callee's, pure.
 //! - [`recent`], [`log`], [`replica`], [`dispatch`]: the log as a node reads it, and its distribution to sessions.
+//! - [`session`]: a client's session without its socket, pure.
 //! - [`retention`]: how much of the log is kept, pure.
 //! - [`config`], [`server`]: a node's configuration, and the node: sockets, roles and their wiring.
 //! - [`http`]: a node's status for operators.
 //! - [`client`], [`cli`]: clients of both protocols, and the commands.
 //!
-//! Architecture invariant: `types`, `gate`, `payload`, `segment`, `realm`, `call`, `dispatch` and the cores of `entry` and
+//! Architecture invariant: `types`, `gate`, `payload`, `segment`, `realm`, `call`, `dispatch`, `session` and the cores of `entry` and
 //! `storage` do no I/O and read no clock. The edges are in `server`, and behind [`vulpes_raft::host::Host`], which a simulation
 //! replaces. Modules use each other in one direction only; `tests/modules.rs` lists who uses whom.
 
@@ -42,5 +43,6 @@ pub mod replica;
 pub mod retention;
 pub mod segment;
 pub mod server;
+mod session;
 pub mod storage;
 pub mod types;

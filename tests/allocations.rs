@@ -196,7 +196,7 @@ impl Line {
         self.publisher.receive(input, Moment(0));
         let mut events = Vec::new();
         while let Some(request) = self.publisher.poll_request() {
-            let Request::Publish(event) = request else { panic!("{request:?}") };
+            let Request::Publish { event, .. } = request else { panic!("{request:?}") };
             events.push(event);
         }
         let count = events.len() as u64;

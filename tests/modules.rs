@@ -25,11 +25,12 @@ const USES: &[(&str, &str)] = &[
     ("entry", "keep peer recent segment types"),
     ("call", "payload realm types"),
     ("gate", "call payload segment types"),
+    ("session", "gate realm types"),
     ("config", "retention types"),
     ("http", "config"),
     (
         "server",
-        "call config dispatch entry gate http keep log payload peer realm recent replica retention segment storage types",
+        "call config dispatch entry gate http keep log payload peer realm recent replica retention segment session storage types",
     ),
     ("client", "config http"),
     ("cli", "client config http retention server types"),

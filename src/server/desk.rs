@@ -19,10 +19,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use vulpes_raft::ids::{NodeId, OrderTime, Position};
+use vulpes_raft::ids::{NodeId, OrderTime};
 
 use crate::entry::{Batch, EntryHandle};
-use crate::realm::{Decision, Due, EndCause, Noted, Notice, Realms, SharedRealms};
+use crate::realm::{Due, Notice, Realms, SharedRealms};
+use crate::session::Word;
 use crate::types::act::{Act, DueId, Progress};
 use crate::types::event::{ClientTag, Event, Extensions, SessionId};
 use crate::types::limits;
@@ -40,24 +41,6 @@ const AGAIN: Duration = Duration::from_secs(3);
 
 /// Most that is published in one batch.
 const DUE_BATCH: usize = 256;
-
-/// What the state says to one session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
-    Joined,
-    Ended(EndCause),
-    Decided {
-        asked: Position,
-        decision: Decision,
-    },
-    Turn {
-        waiting: Position,
-    },
-    /// What it asked for first to be kept or dropped is, or not for lack of room.
-    Noted(Noted),
-    /// The session it took over from has said its last.
-    Released,
-}
 
 /// The sessions of this node that want to hear of themselves.
 #[derive(Clone)]

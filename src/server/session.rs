@@ -34,9 +34,10 @@ use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
 use crate::call::Asked;
-use crate::entry::EntryClosed;
 use crate::gate::{EndReason, Gate, OpenRefusal, Request};
-use crate::realm::{Decision, EndCause};
+use crate::realm::EndCause;
+use crate::session::ledger::{Decided, Done, Ledger};
+use crate::session::Word;
 use crate::types::answer::Answer;
 use crate::types::event::Event;
 use crate::types::limits;
@@ -47,11 +48,10 @@ use super::budget::Account;
 use super::calls::Attached;
 use super::clients::Clients;
 use super::delivery::{self, Current};
-use super::desk::Word;
 use super::events;
 use super::filtering::Filtering;
 use super::outgo::Outgo;
-use super::publishing::{stored, Decided, Publishing};
+use super::publishing::{looked_at, Publishing};
 use super::reader::{Reader, Reading};
 use super::transport::{End, Transport, TransportError};
 use gone::Gone;
@@ -72,6 +72,7 @@ pub(super) struct Session<G, T> {
     clients: Arc<Clients>,
     standing: Standing,
     reader: Option<Reader>,
+    ledger: Ledger,
     publishing: Publishing,
     /// Room for what all nodes keep of the session.
     state_room: Option<OwnedSemaphorePermit>,
@@ -130,6 +131,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             clients,
             standing: Standing::Unknown,
             reader: None,
+            ledger: Ledger::default(),
             publishing,
             state_room: None,
             outgo,
@@ -209,8 +211,13 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if self.closing.is_some() && !std::mem::replace(&mut self.closed, true) {
             self.transport.close(End::Ours(self.gate.farewell()));
         }
-        self.publishing.submit(&self.clients.entry, &self.clients.realm_states);
-        if self.reader.is_some() && self.publishing.is_idle() && self.inputs.is_empty() {
+        self.publishing.count_waiting(self.ledger.waiting());
+        let states = &self.clients.realm_states;
+        let errand = self.ledger.next(|event, compares| looked_at(states, event, compares));
+        if let Some(errand) = errand {
+            self.publishing.begin(errand, &self.clients.entry);
+        }
+        if self.reader.is_some() && self.ledger.is_idle() && self.inputs.is_empty() {
             self.transport.intake().settle();
         }
         self.filtering.give_back();
@@ -242,7 +249,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
             }
             Request::Resume(readings) => self.read_on(readings),
             Request::Keep { act, subscribe, unsubscribe } => self.keep(act, subscribe, unsubscribe),
-            Request::Publish(event) => self.publishing.push(event),
+            Request::Publish { event, terms } => self.ledger.publish(event, terms),
+            Request::Decide(event) => self.ledger.decide(event),
             Request::Subscribe(subscription) => {
                 if let Some(reader) = &mut self.reader {
                     reader.subscribe(subscription);
@@ -294,7 +302,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let name = shown(known_as[0].as_str().unwrap_or("unnamed"));
         tracing::Span::current().record("name", name);
         let words = self.clients.desk.register(self.gate.session());
-        self.publishing.push_own(event);
+        self.ledger.push_own(event);
         self.standing = Standing::Announced { realm, words, known_as, drop_will: false };
         self.state_room = Some(room);
     }
@@ -307,7 +315,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             .with(|realms| realms.session(session).map(|session| session.incarnation));
         // It may have ended again meanwhile, of which it is about to hear.
         let Some(incarnation) = incarnation else { return };
-        self.publishing.joined(incarnation);
+        self.ledger.joined(incarnation);
         if !self.attached() {
             self.open();
         }
@@ -357,11 +365,12 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Wake::Inputs => {
                 let now = self.now();
                 let (states, session) = (&self.clients.realm_states, self.gate.session());
+                let waits = self.publishing.has_room_to_wait();
                 let allowed =
-                    self.publishing.allowed(|| states.with(|realms| realms.wills(session)));
+                    self.ledger.allowed(waits, || states.with(|realms| realms.wills(session)));
                 self.gate.allow(allowed);
                 let mut inputs = std::mem::take(&mut self.inputs).into_iter();
-                while self.publishing.may_grow() {
+                while self.ledger.may_grow() {
                     let Some(input) = inputs.next() else { break };
                     self.toil += MESSAGE_TOIL + input.len();
                     self.gate.receive(input, now);
@@ -378,8 +387,12 @@ impl<G: Gate, T: Transport> Session<G, T> {
             }
             Wake::Word(word) => self.told(word),
             Wake::Told => self.tell(),
-            Wake::Submitted(Ok(())) => {}
-            Wake::Submitted(Err(EntryClosed)) => self.end(EndReason::Shutdown),
+            Wake::Done(done) => {
+                self.ledger.done(done);
+                if done == Done::Closed {
+                    self.end(EndReason::Shutdown);
+                }
+            }
             Wake::Reading(reading) => self.read(reading),
             Wake::Time => {
                 if self.closing.is_some() {
@@ -402,8 +415,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 drop(account);
             });
         }
-        let lost = self.publishing.loses_sight(&answer);
-        let decided = self.publishing.answered(&answer);
+        let lost = self.ledger.loses_sight(&answer);
+        let decided = self.ledger.answered(&answer);
         self.gate.answered(answer);
         if lost {
             self.end(EndReason::Unavailable);
@@ -411,11 +424,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         decided.into_iter().for_each(|decided| self.decided(decided));
     }
 
-    fn decided(&mut self, (sequence, decision): Decided) {
-        let outcome = match decision {
-            Decision::Accepted(at) => Ok(stored(at)),
-            Decision::Refused(refusal) => Err(refusal),
-        };
+    fn decided(&mut self, (sequence, outcome): Decided) {
         self.gate.decided(sequence, outcome);
     }
 
@@ -426,7 +435,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Some(Word::Noted(noted)) => self.noted(noted),
             Some(Word::Released) => self.released(),
             Some(word @ (Word::Decided { .. } | Word::Turn { .. })) => {
-                if let Some(decided) = self.publishing.told(word) {
+                if let Some(decided) = self.ledger.told(word) {
                     self.decided(decided);
                 }
             }

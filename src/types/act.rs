@@ -78,6 +78,15 @@ impl Terms {
         !self.merge && self.when.is_none() && self.will.is_none()
     }
 
+    /// The encoded act of a publish on these terms: empty without terms.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        if self.is_plain() {
+            return Bytes::new();
+        }
+        Act::Publish(self.clone()).encode()
+    }
+
     /// Whether the publish may be refused or have to wait: its outcome is decided in the order, not by being stored.
     #[must_use]
     pub fn is_conditional(&self) -> bool {
@@ -150,26 +159,6 @@ impl Act {
         wire::encode(self).into()
     }
 
-    /// Whether its outcome is decided in the order, not by being stored.
-    #[must_use]
-    pub fn is_decided(&self) -> bool {
-        match self {
-            Self::Publish(terms) => terms.is_conditional(),
-            Self::Register(_) | Self::Unregister(_) => true,
-            Self::Granted { .. }
-            | Self::Due(_)
-            | Self::Join(_)
-            | Self::Leave(_)
-            | Self::Release { .. }
-            | Self::Attach(_)
-            | Self::Detach(_)
-            | Self::Subscribe(_)
-            | Self::Unsubscribe(_)
-            | Self::Progress(_)
-            | Self::Expire(_) => false,
-        }
-    }
-
     /// Decodes an event's act; `None` if this release does not know it.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
@@ -218,6 +207,8 @@ mod tests {
             assert_eq!(act.encode(), bytes, "{act:?}");
             assert_eq!(Act::decode(bytes), Some(act));
         }
+        assert_eq!(Terms::default().encode(), "");
+        assert_eq!(Terms { merge: true, ..Terms::default() }.encode(), &[0, 1, 0, 0, 0][..]);
         assert_eq!(Act::decode(&[99]), None);
         assert_eq!(Act::decode(&[4, 1, 0]), None);
     }

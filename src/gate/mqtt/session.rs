@@ -18,11 +18,9 @@ use super::window::Window;
 use crate::gate::Allowed;
 use crate::gate::{Delivery, Parting, Request, Resumed, Sending};
 use crate::payload;
-use crate::types::act::Act;
 use crate::types::event::{ClientTag, Event, Extensions, Payload, Qos, SessionId};
 use crate::types::limits;
 use crate::types::topic::{TopicError, ROUTERS_OWN_TEXT};
-use bytes::Bytes;
 use vulpes_raft::ids::Position;
 
 /// A client whose CONNECT was accepted.
@@ -130,10 +128,7 @@ impl Session {
             qos: publish.qos,
             payload: Payload::raw(publish.payload),
             properties: publish.properties,
-            act: match publish.terms.is_plain() {
-                true => Bytes::new(),
-                false => Act::Publish(publish.terms.clone()).encode(),
-            },
+            act: publish.terms.encode(),
             extensions: Extensions::default(),
         };
         if event.size() > limits::EVENT {
@@ -148,7 +143,7 @@ impl Session {
         }
         let conditional = publish.terms.is_conditional().then_some(bytes);
         self.publishes.begin(publish.packet_id, conditional)?;
-        out.requests.push_back(Request::Publish(event));
+        out.requests.push_back(Request::Publish { event, terms: publish.terms });
         Ok(())
     }
 

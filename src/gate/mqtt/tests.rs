@@ -320,7 +320,8 @@ fn show(request: &Request) -> String {
             format!("resume {}", readings.join(", ")).trim_end().to_owned()
         }
         Request::Keep { act, subscribe, unsubscribe } => show_keep(act, subscribe, unsubscribe),
-        Request::Publish(event) => {
+        Request::Publish { event, terms } => {
+            assert_eq!(event.act, terms.encode());
             assert_eq!((event.realm.as_str(), event.publisher), ("home", SESSION));
             assert_eq!(event.client, ClientTag::of("c"));
             assert!(event.payload.kwargs.is_empty());
@@ -356,7 +357,7 @@ fn show(request: &Request) -> String {
             text + &format!(" {:?}", subscription.pattern)
         }
         Request::Unsubscribe(id) => format!("unsubscribe {}", id.0),
-        Request::Call(_) => unreachable!("MQTT has no calls"),
+        Request::Call(_) | Request::Decide(_) => unreachable!("MQTT has no calls"),
         Request::Close { drop_will: false } => "close".to_owned(),
         Request::Close { drop_will: true } => "close dropping the will".to_owned(),
     }

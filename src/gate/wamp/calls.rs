@@ -137,7 +137,7 @@ impl WampGate {
     fn decide(&mut self, realm: Realm, topic: &str, act: &Act) {
         let event = Event::of_act(realm, topic, self.session, act.encode());
         // Like its other publishes, for readers of the log.
-        self.requests.push_back(Request::Publish(Event { exclude_me: true, ..event }));
+        self.requests.push_back(Request::Decide(Event { exclude_me: true, ..event }));
     }
 
     pub(super) fn registered(&mut self, request: RequestId, concurrency: u32, id: RegistrationId) {

@@ -10,7 +10,6 @@ use super::message::{code, Publish, RequestId, Violation};
 use super::options::PublishOptions;
 use super::{uri, WampGate};
 use crate::gate::Request;
-use crate::types::act::Act;
 use crate::types::event::{ClientTag, Event, Extensions, Qos};
 use crate::types::limits;
 use crate::types::topic::{Realm, Topic, ROUTERS_OWN_TEXT};
@@ -58,7 +57,7 @@ impl WampGate {
             Some(bytes) => self.publishes.begin_waiting(request, bytes),
             None => self.publishes.begin(request),
         }
-        self.requests.push_back(Request::Publish(event));
+        self.requests.push_back(Request::Publish { event, terms: options.terms });
         Ok(())
     }
 
@@ -70,10 +69,6 @@ impl WampGate {
         publish: &Publish<'_>,
         options: &PublishOptions,
     ) -> Event {
-        let act = match options.terms.is_plain() {
-            true => Bytes::new(),
-            false => Act::Publish(options.terms.clone()).encode(),
-        };
         Event {
             realm,
             topic,
@@ -87,7 +82,7 @@ impl WampGate {
             qos: Qos::ExactlyOnce,
             payload: self.payload(input, &publish.carried),
             properties: Bytes::new(),
-            act,
+            act: options.terms.encode(),
             extensions: Extensions::default(),
         }
     }

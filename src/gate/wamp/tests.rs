@@ -137,9 +137,13 @@ fn show(request: &Request) -> String {
             assert!(join.details.contains("\"session\":77"), "{}", join.details);
             format!("open {realm}")
         }
-        Request::Publish(event) => {
+        Request::Publish { event, .. } | Request::Decide(event) => {
             assert_eq!((event.realm.as_str(), event.publisher), ("realm1", SESSION));
             assert!(event.properties.is_empty());
+            match request {
+                Request::Publish { terms, .. } => assert_eq!(event.act, terms.encode()),
+                _ => assert!(event.topic.is_routers_own()),
+            }
             let mut text = format!("publish {}{}", event.topic, show_payload(&event.payload));
             text += if event.exclude_me { "" } else { " include_me" };
             text += if event.disclose_me { " disclose_me" } else { "" };
@@ -350,7 +354,7 @@ fn a_payload_is_taken_as_it_came_and_not_copied() {
     let mut gate = open(Serializer::Json);
     let input = Bytes::from_static(b"[16,1,{},\"a.b\", [ 1 , {\"x\": 1.0} ] ,{ \"k\" : 2 }]");
     gate.receive(input.clone(), Moment(1000));
-    let Some(Request::Publish(event)) = gate.poll_request() else { panic!("no publish") };
+    let Some(Request::Publish { event, .. }) = gate.poll_request() else { panic!("no publish") };
     assert_eq!(&event.payload.args[..], b"[ 1 , {\"x\": 1.0} ]");
     assert_eq!(&event.payload.kwargs[..], b"{ \"k\" : 2 }");
     assert!(input.as_ptr_range().contains(&event.payload.args.as_ptr()));
@@ -364,7 +368,7 @@ fn an_event_has_a_size_limit() {
             let mut gate = open(Serializer::Json);
             send(&mut gate, &format!("[16,5,{options},\"a\",[\"{}\"]]", "x".repeat(size)));
             let request = gate.poll_request();
-            assert_eq!(matches!(request, Some(Request::Publish(_))), fits);
+            assert_eq!(matches!(request, Some(Request::Publish { .. })), fits);
             assert_eq!(request.is_some(), fits);
             assert_eq!(gate.poll_dropped().is_some(), !fits && !answers);
             let output = gate.poll_output().map(|m| String::from_utf8_lossy(&m).into_owned());
@@ -478,7 +482,7 @@ proptest! {
                         Request::Close { .. } => closed = true,
                         Request::Subscribe(s) => gate.subscribed(s.id, Ok(())),
                         Request::Unsubscribe(id) => gate.unsubscribed(id),
-                        Request::Publish(event) => {
+                        Request::Publish { event, .. } | Request::Decide(event) => {
                             let _ = value(&event.payload);
                         }
                         Request::Call(_) => {}

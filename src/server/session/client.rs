@@ -26,7 +26,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     /// Whether there is room for what the client may say.
     fn may_take(&self) -> bool {
-        self.publishing.has_room() && self.keeping.as_ref().is_none_or(Keeping::has_room)
+        self.ledger.has_room() && self.keeping.as_ref().is_none_or(Keeping::has_room)
     }
 
     pub(super) fn output(&self) -> usize {

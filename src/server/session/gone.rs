@@ -50,7 +50,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     /// Whether something that it said will be answered.
     fn is_owed(&self) -> bool {
-        self.reader.is_some() && self.closing.is_none() && self.publishing.is_owed()
+        self.reader.is_some() && self.closing.is_none() && self.ledger.is_owed()
     }
 
     /// Whether the client may say something, for all that is known of its socket.

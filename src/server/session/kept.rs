@@ -134,7 +134,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let found = self.clients.realm_states.with(|realms| realms.kept_by(session));
         if let Some(found) = found {
             let act = Act::Progress(vec![(session, found.kept.progress)]);
-            self.publishing.push_own(events::keeping(realm.clone(), session, &act));
+            self.ledger.push_own(events::keeping(realm.clone(), session, &act));
         }
     }
 
@@ -199,7 +199,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 keeping.noted_until = Instant::now() + limits::PUBLISH_TIMEOUT;
             }
             keeping.noting += 1;
-            self.publishing.push_own(events::keeping(realm.clone(), session, &wish.act));
+            self.ledger.push_own(events::keeping(realm.clone(), session, &wish.act));
         }
     }
 
@@ -209,7 +209,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let Some(keeping) = &self.keeping else { return };
         let session = self.gate.session();
         for wish in keeping.wishes.iter().skip(keeping.noting) {
-            self.publishing.push_own(events::keeping(realm.clone(), session, &wish.act));
+            self.ledger.push_own(events::keeping(realm.clone(), session, &wish.act));
         }
     }
 
@@ -305,7 +305,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let Standing::Announced { realm, known_as, .. } = &self.standing else { return };
         if let Some(detach) = self.detach(false) {
             let session = self.gate.session();
-            self.publishing.push_own(events::detach(realm.clone(), session, known_as, detach));
+            self.ledger.push_own(events::detach(realm.clone(), session, known_as, detach));
         }
     }
 }

@@ -21,14 +21,16 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let reading = self.say_goodbye();
         self.stop(&end).await;
         let session = self.gate.session();
-        let Self { clients, mut publishing, mut transport, outgo, state_room, .. } = self;
+        let Self { clients, mut ledger, mut publishing, mut transport, outgo, state_room, .. } =
+            self;
         let intake = transport.intake().clone();
         let leaving = async {
             if reading {
                 // A closed channel means that the dispatcher is gone with all its sessions.
                 let _ = clients.commands.send(Command::Remove(session)).await;
             }
-            publishing.finish(&clients.entry, (&clients.log, &clients.realm_states)).await;
+            let read = (&clients.log, &clients.realm_states);
+            publishing.finish(&mut ledger, &clients.entry, read).await;
             drop(state_room);
         };
         let lingering = async {
@@ -49,7 +51,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             let _ = poll_fn(|context| Poll::Ready(self.transport.poll_flush(context))).await;
         }
         self.transport.stop_reading();
-        if self.publishing.is_idle() {
+        if self.ledger.is_idle() {
             self.transport.intake().settle();
         }
         self.current = None;
@@ -73,7 +75,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             let (realm, known_as) = (realm.clone(), known_as.clone());
             // Who was never told that it is connected leaves no will.
             let drop_will = *drop_will || self.reader.is_none();
-            self.publishing.push_own(match self.detach(drop_will) {
+            self.ledger.push_own(match self.detach(drop_will) {
                 Some(detach) => events::detach(realm, session, &known_as, detach),
                 None => events::leave(realm, session, &known_as, drop_will),
             });

@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Keeping, Session, Standing};
-use crate::entry::EntryClosed;
 use crate::gate::{EndReason, Gate};
-use crate::server::desk::Word;
 use crate::server::reader::Reading;
 use crate::server::transport::{Transport, TransportError};
+use crate::session::ledger::Done;
+use crate::session::Word;
 use crate::types::answer::Answer;
 use crate::types::limits;
 
@@ -41,7 +41,8 @@ pub(super) enum Wake {
     Reading(Reading),
     /// There is something about calls to be told.
     Told,
-    Submitted(Result<(), EntryClosed>),
+    /// What came of an errand to the entry.
+    Done(Done),
     Time,
     End(EndReason),
 }
@@ -72,8 +73,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 return Poll::Ready(Wake::Word(word));
             }
         }
-        if let Poll::Ready(result) = self.publishing.poll_submitted(context) {
-            return Poll::Ready(Wake::Submitted(result));
+        if let Poll::Ready(Some(done)) = self.publishing.poll_done(context) {
+            return Poll::Ready(Wake::Done(done));
         }
         if self.outgo.poll(self.output(), context).is_ready() {
             return Poll::Ready(Wake::Room);

@@ -84,7 +84,7 @@ fn serve(gate: &mut MqttGate, published: &mut u64) -> bool {
             }
             Request::Resume(_) => {}
             Request::Keep { .. } => gate.noted(true),
-            Request::Publish(_) => {
+            Request::Publish { .. } => {
                 let stored = Stored {
                     position: Position(*published + 1),
                     slot: Slot(1),
@@ -97,7 +97,7 @@ fn serve(gate: &mut MqttGate, published: &mut u64) -> bool {
             }
             Request::Subscribe(subscription) => gate.subscribed(subscription.id, Ok(())),
             Request::Unsubscribe(id) => gate.unsubscribed(id),
-            Request::Call(_) => unreachable!("MQTT has no calls"),
+            Request::Call(_) | Request::Decide(_) => unreachable!("MQTT has no calls"),
             Request::Close { .. } => closed = true,
         }
     }

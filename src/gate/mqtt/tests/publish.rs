@@ -375,7 +375,7 @@ fn messages_have_a_limit() {
     gate.poll_request();
     let fits = fits.freeze();
     gate.receive(fits.clone(), Moment(0));
-    let Some(Request::Publish(event)) = gate.poll_request() else { panic!("published") };
+    let Some(Request::Publish { event, .. }) = gate.poll_request() else { panic!("published") };
     // Not copied.
     assert_eq!(event.payload.args.as_ptr(), fits[fits.len() - limits::EVENT..].as_ptr());
     gate.receive(packet.freeze(), Moment(0));

@@ -190,7 +190,7 @@ fn a_session_waits_for_so_many_decisions_and_no_more() {
             &mut gate,
             &format!("[16,{request},{{\"acknowledge\":{acknowledge},\"when\":1}},\"a\"]"),
         );
-        assert!(matches!(gate.poll_request(), Some(Request::Publish(_))));
+        assert!(matches!(gate.poll_request(), Some(Request::Publish { .. })));
     }
     let too_many = r#"
         > [16,100,{"acknowledge":true,"when":1},"a"]

@@ -33,7 +33,7 @@ fn what_can_be_written_anew_is() {
         let mut gate = open(serializer);
         gate.receive(Bytes::copy_from_slice(message), Moment(1000));
         let payload = match gate.poll_request() {
-            Some(Request::Publish(event)) => event.payload,
+            Some(Request::Publish { event, .. }) => event.payload,
             Some(Request::Call(Asked::Call(call))) => call.payload,
             Some(Request::Call(Asked::Yield { payload, .. })) => payload,
             other => panic!("{other:?}"),

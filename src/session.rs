@@ -1,0 +1,34 @@
+//! A client's session without its socket: what it decides, as values that inputs go into and outputs come out of.
+//!
+//! - [`ledger`]: its events on their way into the log, and what becomes of them.
+//!
+//! Invariant: pure. A test says everything that happens to a session, and in which order.
+//!
+//! Deliberately absent: anything of a protocol (`gate`); sockets, channels, timers and what all sessions of a node share
+//! (`server/session`).
+
+pub(crate) mod ledger;
+
+use vulpes_raft::ids::Position;
+
+use crate::realm::{Decision, EndCause, Noted};
+
+/// What the realms' state says to one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    Joined,
+    Ended(EndCause),
+    /// What it asked for at this place is decided.
+    Decided {
+        asked: Position,
+        decision: Decision,
+    },
+    /// Its publish at this place is the next one in its line.
+    Turn {
+        waiting: Position,
+    },
+    /// The oldest [`crate::gate::Request::Keep`] is done, or not for lack of room.
+    Noted(Noted),
+    /// The session it took over from has said its last word.
+    Released,
+}
