@@ -1,6 +1,7 @@
 //! A client's session without its socket: what it decides, as values that inputs go into and outputs come out of.
 //!
 //! - [`ledger`]: its events on their way into the log, and what becomes of them.
+//! - [`reader`]: its view of the log.
 //!
 //! Invariant: pure. A test says everything that happens to a session, and in which order.
 //!
@@ -8,6 +9,9 @@
 //! (`server/session`).
 
 pub(crate) mod ledger;
+pub(crate) mod reader;
+#[cfg(test)]
+mod testing;
 
 use vulpes_raft::ids::Position;
 

@@ -25,7 +25,7 @@ const USES: &[(&str, &str)] = &[
     ("entry", "keep peer recent segment types"),
     ("call", "payload realm types"),
     ("gate", "call payload segment types"),
-    ("session", "gate realm types"),
+    ("session", "dispatch gate log payload realm types"),
     ("config", "retention types"),
     ("http", "config"),
     (

@@ -24,7 +24,8 @@ use crate::types::topic::Topic;
 
 use super::filtering::Filtering;
 use super::outgo::Outgo;
-use super::reader::{Reader, RetainedValues, Wanted, LOOK_TOIL};
+use super::reader::Reader;
+use crate::session::reader::{RetainedValues, Wanted, LOOK_TOIL};
 
 pub(super) enum Current {
     Segment { wanted: Wanted, place: Place, chosen: Chosen },

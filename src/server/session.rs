@@ -52,8 +52,9 @@ use super::events;
 use super::filtering::Filtering;
 use super::outgo::Outgo;
 use super::publishing::{looked_at, Publishing};
-use super::reader::{Reader, Reading};
+use super::reader::{Reader, ReaderDriver};
 use super::transport::{End, Transport, TransportError};
+use crate::session::reader::Reading;
 use gone::Gone;
 use kept::Keeping;
 use liveness::Liveness;
@@ -72,6 +73,8 @@ pub(super) struct Session<G, T> {
     clients: Arc<Clients>,
     standing: Standing,
     reader: Option<Reader>,
+    /// There once the reader is.
+    reading: Option<ReaderDriver>,
     ledger: Ledger,
     publishing: Publishing,
     /// Room for what all nodes keep of the session.
@@ -131,6 +134,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             clients,
             standing: Standing::Unknown,
             reader: None,
+            reading: None,
             ledger: Ledger::default(),
             publishing,
             state_room: None,
@@ -324,11 +328,11 @@ impl<G: Gate, T: Transport> Session<G, T> {
     fn open(&mut self) {
         let Standing::Announced { realm, .. } = &self.standing else { return };
         let clients = &self.clients;
-        let session = self.gate.session();
+        self.reader = Some(Reader::new(realm.clone()));
         let log = (clients.log.clone(), clients.realm_states.clone());
-        let commands = clients.commands.clone();
-        self.reader =
-            Some(Reader::new(session, realm.clone(), log, commands, clients.subscriptions.clone()));
+        let (commands, rooms) = (clients.commands.clone(), clients.subscriptions.clone());
+        let session = self.gate.session();
+        self.reading = Some(ReaderDriver::new(session, realm.clone(), log, commands, rooms));
         self.transport.intake().belongs_to(&clients.input);
         self.gate.opened(Ok(()));
     }

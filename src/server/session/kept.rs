@@ -171,7 +171,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
     /// The gate knows what is to be read.
     pub(super) fn read_on(&mut self, readings: Vec<KeptReading>) {
         if let (Some(reader), Some(keeping)) = (&mut self.reader, &self.keeping) {
-            reader.resume(keeping.told.clone(), readings);
+            let tail = self.clients.log.tail().next_position;
+            reader.resume(keeping.told.clone(), readings, tail);
         }
     }
 
@@ -277,7 +278,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     fn report(&mut self, now: Instant) {
-        let touched = self.reader.as_mut().is_some_and(super::Reader::take_touched);
+        let touched = self.reader.as_mut().is_some_and(|reader| reader.take_touched());
         let Some((progress, _)) = self.progress() else { return };
         let Some(keeping) = &mut self.keeping else { return };
         keeping.moved = false;

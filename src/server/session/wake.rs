@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::{Keeping, Session, Standing};
 use crate::gate::{EndReason, Gate};
-use crate::server::reader::Reading;
 use crate::server::transport::{Transport, TransportError};
 use crate::session::ledger::Done;
+use crate::session::reader::Reading;
 use crate::session::Word;
 use crate::types::answer::Answer;
 use crate::types::limits;
@@ -112,7 +112,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     fn poll_reading(&mut self, context: &mut Context<'_>, waited: usize) -> Poll<Wake> {
         let room = self.gate.can_deliver() && self.has_room() && !self.misses_room(waited);
-        let Some(reader) = &mut self.reader else { return Poll::Pending };
+        let (Some(reader), Some(reading)) = (&mut self.reader, &mut self.reading) else {
+            return Poll::Pending;
+        };
         if let Some(current) = self.current.as_ref().filter(|_| room) {
             match current.missing() {
                 Some(slot) => reader.read_again(slot),
@@ -123,7 +125,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             // Nobody waits for one whose client takes nothing.
             self.filtering.forget();
         }
-        reader.poll(context, room && self.current.is_none()).map(Wake::Reading)
+        reading.poll(reader, context, room && self.current.is_none()).map(Wake::Reading)
     }
 
     fn poll_inputs(&mut self, context: &mut Context<'_>) -> Poll<Wake> {

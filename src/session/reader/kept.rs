@@ -11,12 +11,12 @@
 
 use std::collections::BTreeMap;
 
-use futures::FutureExt;
 use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 
+use super::asked::{try_room, Working};
 use super::retained::{Retaining, Then};
-use super::{Asked, Done, Reader, Reading, Replay, Wish, AT_CURSOR};
+use super::{Asked, Reader, Reading, Replay, Source, Wish, Work, AT_CURSOR};
 use crate::dispatch::Hits;
 use crate::gate::{KeptReading, RetainedMode, Sending};
 use crate::log::{Placed, Start};
@@ -64,13 +64,18 @@ impl Cursor {
     }
 }
 
-impl Reader {
-    /// Reads on from where an earlier session was.
-    pub(in crate::server) fn resume(&mut self, progress: Progress, readings: Vec<KeptReading>) {
+impl<R> Reader<R> {
+    /// Reads on from where an earlier session was. `tail` is the position that the next event of the log gets.
+    pub(crate) fn resume(
+        &mut self,
+        progress: Progress,
+        readings: Vec<KeptReading>,
+        tail: Position,
+    ) {
         let Progress { sent, in_flight, doubt } = progress;
         // Nobody needs what was there before the first filter.
         let first = readings.iter().filter_map(|reading| reading.from).min();
-        let mut sent = sent.max(first.unwrap_or(self.log.tail().next_position));
+        let mut sent = sent.max(first.unwrap_or(tail));
         if planted(Mutant::ResumeOneTooFar) {
             sent = sent.next();
         }
@@ -86,7 +91,7 @@ impl Reader {
     }
 
     /// Changes what is read at the cursor, with [`Reading::Noted`] when that is done.
-    pub(in crate::server) fn keep(
+    pub(crate) fn keep(
         &mut self,
         subscribe: Vec<KeptReading>,
         unsubscribe: Vec<SubscriptionId>,
@@ -96,17 +101,17 @@ impl Reader {
     }
 
     /// Every event before this one that is not in flight is done with.
-    pub(in crate::server) fn sent(&self) -> Option<Position> {
+    pub(crate) fn sent(&self) -> Option<Position> {
         self.cursor.as_ref().map(|cursor| cursor.sent.max(cursor.position))
     }
 
     /// Whether the gate was handed something since this was last asked.
-    pub(in crate::server) fn take_touched(&mut self) -> bool {
+    pub(crate) fn take_touched(&mut self) -> bool {
         self.cursor.as_mut().is_some_and(|cursor| std::mem::take(&mut cursor.touched))
     }
 
     /// The session is through with everything before this place.
-    pub(in crate::server) fn reached(&mut self, slot: Slot, position: Position) {
+    pub(crate) fn reached(&mut self, slot: Slot, position: Position) {
         if let Some(cursor) = &mut self.cursor {
             cursor.slot = Some(slot);
             cursor.position = position;
@@ -114,18 +119,14 @@ impl Reader {
     }
 
     /// The gate was handed an event.
-    pub(in crate::server) fn touch(&mut self) {
+    pub(crate) fn touch(&mut self) {
         if let Some(cursor) = &mut self.cursor {
             cursor.touched = true;
         }
     }
 
     /// How an event comes to the session, if at all.
-    pub(in crate::server) fn sending(
-        &self,
-        at_cursor: bool,
-        position: Position,
-    ) -> Option<Sending> {
+    pub(crate) fn sending(&self, at_cursor: bool, position: Position) -> Option<Sending> {
         let Some(cursor) = self.cursor.as_ref().filter(|_| at_cursor) else {
             return Some(Sending::Aside);
         };
@@ -146,19 +147,22 @@ impl Reader {
         self.cursor.is_some() && !self.replays.has_cursor()
     }
 
-    pub(super) fn begin_keep(
+    pub(super) fn begin_keep<S: Source<Room = R>>(
         &mut self,
         subscribe: Vec<KeptReading>,
         unsubscribe: Vec<SubscriptionId>,
         noted: Option<bool>,
+        source: &S,
     ) -> Option<Reading> {
         let changes = !subscribe.is_empty() || !unsubscribe.is_empty();
         if noted.is_some() && !changes {
             return noted.map(Reading::Noted);
         }
-        let mut subscriptions = std::mem::take(&mut self.live);
+        let live = std::mem::take(&mut self.live).into_iter();
+        let mut subscriptions: BTreeMap<_, _> =
+            live.map(|(id, (pattern, _))| (id, pattern)).collect();
         // Leaving the live stream: the mailbox that comes when it is joined again takes this one's place.
-        self.deliveries = None;
+        self.mailbox = false;
         if let Some(replay) = self.replays.end(AT_CURSOR) {
             subscriptions.extend(replay.subscriptions);
         }
@@ -169,7 +173,7 @@ impl Reader {
         }
         for reading in subscribe {
             subscriptions.insert(reading.id, reading.pattern.clone());
-            self.wish_for(reading);
+            self.wish_for(reading, source);
         }
         let first = subscriptions.keys().filter_map(|id| Some(self.active.get(id)?.from)).min();
         let cursor = self.cursor.as_mut()?;
@@ -183,13 +187,13 @@ impl Reader {
     }
 
     /// Takes up a subscription that is kept.
-    fn wish_for(&mut self, reading: KeptReading) {
+    fn wish_for<S: Source<Room = R>>(&mut self, reading: KeptReading, source: &S) {
         let KeptReading { id, pattern, retained, changes, condition, from } = reading;
         let asked = from.unwrap_or(Position(0));
         let from = self.active.get(&id).map_or(asked, |known| known.from);
-        let room = self.try_room(&pattern, condition.as_ref());
+        let room = try_room(source, &pattern, condition.as_ref());
         if retained != RetainedMode::None {
-            let values = self.realms.view().realm(&self.realm);
+            let values = source.view().realm(&self.realm);
             let then = Then::Nothing { kept_before: asked };
             let snapshot = false;
             let retaining = Retaining { pattern, values, behind: None, then, snapshot };
@@ -216,8 +220,7 @@ impl Reader {
         let sought = replay.sought;
         let leap = self.cursor.as_ref().and_then(Cursor::leap);
         let Some(position) = leap.filter(|_| !sought) else { return false };
-        let log = self.log.clone();
-        self.working = Some(async move { Done::Sought(log.start_at(position).await) }.boxed());
+        self.begin_work(Working::Seeking, Work::StartAt(position));
         true
     }
 
@@ -232,15 +235,9 @@ impl Reader {
                 None
             }
             Err(SubscribeError::Gone { .. }) => Some(Reading::Gone),
-            Err(error) => {
-                tracing::debug!(%error, "a session can't be resumed yet");
-                self.working = Some(
-                    async move {
-                        tokio::time::sleep(super::RETRY).await;
-                        Done::Again
-                    }
-                    .boxed(),
-                );
+            // Later, perhaps.
+            Err(_) => {
+                self.begin_work(Working::Pausing, Work::Pause);
                 None
             }
         }

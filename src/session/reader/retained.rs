@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use futures::FutureExt;
 use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 
-use super::{Done, Reader, Reading, LOOK_TOIL};
+use super::asked::Working;
+use super::{Reader, Reading, Source, Work, LOOK_TOIL};
 use crate::gate::Subscription;
 use crate::log::Start;
 use crate::realm::{fits, Found, Retained, RetainedMap};
@@ -28,11 +28,12 @@ const RETAINED_LOOKS: usize = 4096;
 const LOOK_BYTES: usize = 64;
 
 /// What a subscription begins with.
-pub(in crate::server) struct RetainedValues {
-    pub(in crate::server) id: SubscriptionId,
-    pub(in crate::server) values: Vec<(Topic, Arc<Retained>)>,
+#[derive(Debug)]
+pub(crate) struct RetainedValues {
+    pub(crate) id: SubscriptionId,
+    pub(crate) values: Vec<(Topic, Arc<Retained>)>,
     /// What it has cost to find them, in bytes.
-    pub(in crate::server) toil: usize,
+    pub(crate) toil: usize,
 }
 
 /// A subscription on its way through the retained values.
@@ -89,7 +90,7 @@ impl Retaining {
     }
 }
 
-impl Reader {
+impl<R> Reader<R> {
     /// Some more of the retained values that subscriptions begin with: one batch of one of them, which is empty where
     /// much was looked at and nothing found.
     pub(super) fn next_retained(&mut self) -> Option<Reading> {
@@ -115,26 +116,23 @@ impl Reader {
     }
 
     /// Retained values come first; with `after`, once this node has read the log up to there.
-    pub(super) fn begin_retained(&mut self, subscription: Subscription) -> Option<Reading> {
+    pub(super) fn begin_retained<S: Source<Room = R>>(
+        &mut self,
+        subscription: Subscription,
+        source: &S,
+    ) -> Option<Reading> {
         let after = subscription.after.filter(|_| !planted(Mutant::ReadWithoutWaiting));
-        let Some(after) = after else {
-            let id = subscription.id;
-            self.retain(subscription);
-            return Some(Reading::Subscribed(id, Ok(())));
-        };
-        let log = self.log.clone();
-        self.working = Some(
-            async move {
-                let start = log.start_after(after).await;
-                Done::Started { subscription, start }
-            }
-            .boxed(),
-        );
-        None
+        if let Some(after) = after {
+            self.begin_work(Working::Starting(subscription), Work::StartAfter(after));
+            return None;
+        }
+        let id = subscription.id;
+        self.retain(subscription, source);
+        Some(Reading::Subscribed(id, Ok(())))
     }
 
-    pub(super) fn retain(&mut self, subscription: Subscription) {
-        let view = self.realms.view();
+    pub(super) fn retain<S: Source<Room = R>>(&mut self, subscription: Subscription, source: &S) {
+        let view = source.view();
         let skipped = u64::from(planted(Mutant::SkipBehindRetained));
         let start = Start { slot: Slot(view.next.0 + skipped), position: view.position };
         let retaining = Retaining {
