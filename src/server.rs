@@ -2,7 +2,7 @@
 //!
 //! - [`node`]: starts the roles that the configuration names, and stops them.
 //! - `links`, `peers`: how its roles reach each other, and other nodes reach them.
-//! - `listen`, `transport`, `session`, `publishing`, `reader`, `delivery`, `events`, `clients`: client connections;
+//! - `listen`, `transport`, `session`, `publishing`, `reader`, `clients`: client connections;
 //!   `upgrade` and `refusal` at their beginning, `linger` at their end, `drops` where they are told nothing.
 //! - `budget`, `intake`, `outgo`: what connections may hold together, of what they read and of what they write;
 //!   `filtering`: whose turn it is to read large values.
@@ -21,10 +21,8 @@ mod bodies;
 mod budget;
 mod calls;
 mod clients;
-mod delivery;
 mod desk;
 mod drops;
-mod events;
 mod files;
 mod filtering;
 mod intake;

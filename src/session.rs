@@ -1,15 +1,24 @@
 //! A client's session without its socket: what it decides, as values that inputs go into and outputs come out of.
 //!
+//! - [`core`]: all of it together, with what outlives a connection, and what is left of one that is gone.
 //! - [`ledger`]: its events on their way into the log, and what becomes of them.
 //! - [`reader`]: its view of the log.
+//! - [`delivery`]: what it has at hand for its client.
+//! - [`liveness`], `room`: whether its client is there, and whether more may be made for it.
+//! - [`events`]: what it says of itself in the log.
 //!
 //! Invariant: pure. A test says everything that happens to a session, and in which order.
 //!
 //! Deliberately absent: anything of a protocol (`gate`); sockets, channels, timers and what all sessions of a node share
 //! (`server/session`).
 
+pub(crate) mod core;
+pub(crate) mod delivery;
+pub(crate) mod events;
 pub(crate) mod ledger;
+pub(crate) mod liveness;
 pub(crate) mod reader;
+mod room;
 #[cfg(test)]
 mod testing;
 

@@ -3,7 +3,8 @@
 //! Invariant: their number and total bytes are limited, because their entry keeps each: when its turn comes, it is
 //! published again.
 //!
-//! Deliberately absent: the answers, which each protocol gives in its own way.
+//! Deliberately absent: the answers, which each protocol gives in its own way. The session's ledger keeps the events
+//! themselves; what is counted here lets a gate refuse one at once, in the order of its answers.
 
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;

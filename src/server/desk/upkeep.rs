@@ -15,7 +15,7 @@ use vulpes_raft::ids::{NodeId, OrderTime};
 use super::order_now::{later, OrderNow};
 use super::{turn, AGAIN, DUE_BATCH, PATIENCE};
 use crate::realm::SharedRealms;
-use crate::server::events;
+use crate::session::events;
 use crate::types::act::{Act, Progress};
 use crate::types::event::{Event, SessionId};
 use crate::types::limits;

@@ -1,69 +1,49 @@
-//! What a session makes of its client: whether it may be listened to, whether more may be made for it, and whether it is
-//! still there.
+//! What a session makes of its client's connection: whether it moves what it holds of what all share, whether the client is
+//! still there, and what becomes of one that is gone.
 //!
-//! Deliberately absent: the rules themselves (`room`, `liveness`), and a client that is known to be gone (`gone`).
+//! Deliberately absent: the rules themselves (`session::core`, `session::liveness`).
 
 use std::task::Context;
 
 use tokio::time::Instant;
 use vulpes_raft::mutant::{planted, Mutant};
 
-use super::liveness::{Finding, Seen, Terms};
-use super::{Keeping, Session, Wake};
+use super::{Session, Wake};
 use crate::gate::{EndReason, Gate};
-use crate::server::delivery::Current;
 use crate::server::transport::{Transport, TransportError};
+use crate::session::liveness::{Finding, Seen, Terms};
 use crate::types::limits;
 
 impl<G: Gate, T: Transport> Session<G, T> {
-    /// Whether the client may be listened to.
     pub(super) fn may_read(&mut self) -> bool {
-        self.closing.is_none()
-            && self.has_input()
-            && self.may_take()
-            && self.outgo.has_room_for_answers(self.output())
+        let (core, _, mut way) = self.parts();
+        core.may_read(&mut way)
     }
 
-    /// Whether there is room for what the client may say.
-    fn may_take(&self) -> bool {
-        self.ledger.has_room() && self.keeping.as_ref().is_none_or(Keeping::has_room)
-    }
-
-    pub(super) fn output(&self) -> usize {
-        self.transport.pending() + self.gate.output_size()
-    }
-
-    /// Whether more may be made for the client.
-    pub(super) fn has_room(&mut self) -> bool {
-        let waiting = self.output();
-        self.gone.is_none()
-            && self.room.beside(waiting)
-            && !self.outgo.is_held_up()
-            && self.outgo.has_room(waiting)
+    pub(super) fn waiting(&mut self) -> usize {
+        let (core, _, way) = self.parts();
+        core.output(&way)
     }
 
     /// Counts what waits for the socket. Room for an event is not given back while its segment is read again.
     pub(super) fn count_output(&mut self) {
-        let missing = self.current.as_ref().is_some_and(|current| current.missing().is_some());
-        if !(missing && self.outgo.is_granted()) {
-            self.outgo.count(self.output());
+        if !(self.core.is_missing() && self.outgo.is_granted()) {
+            let waiting = self.waiting();
+            self.outgo.count(waiting);
         }
     }
 
     /// Counts what the session holds of the log, and lets go of it where there is no room: what was read ahead first.
     pub(super) fn hold_segments(&mut self) {
-        let Some(reader) = &mut self.reader else { return };
-        let current = self.current.as_ref().map_or(0, Current::size);
-        let mut held = current + reader.ahead();
+        let (current, ahead) = self.core.held();
+        let mut held = current + ahead;
         if !self.segments.try_hold(held) {
-            reader.let_go();
+            self.core.let_go_ahead();
             held = current;
         }
         if !self.segments.try_hold(held) {
+            self.core.let_go_current();
             held = 0;
-            if let Some(current) = &mut self.current {
-                current.let_go();
-            }
         }
         self.segments.keep(held);
     }
@@ -75,25 +55,14 @@ impl<G: Gate, T: Transport> Session<G, T> {
         in_part && planted(Mutant::LoseWakeUp)
     }
 
-    /// What the client has to do to be taken for alive. One that is closed, or not there yet, has other deadlines.
     pub(super) fn terms(&self) -> Terms {
-        if self.closing.is_some() || self.reader.is_none() || self.gone.is_some() {
-            Terms::Unwatched
-        } else if self.transport.can_ask() {
-            Terms::Asked
-        } else if self.gate.deadline().is_none() || self.outgo.holds_some() {
-            // Whoever holds what all share has to take some of it, whatever keep-alive it has.
-            Terms::Takes
-        } else {
-            Terms::Unwatched
-        }
+        self.core.terms(self.transport.can_ask(), self.outgo.holds_some())
     }
 
     /// Looks whether the client keeps from others what it does not move.
     pub(super) fn look_at_pace(&mut self, context: &mut Context<'_>) -> Option<Wake> {
         self.count_output();
-        let watched = self.terms() != Terms::Unwatched;
-        if !watched {
+        if self.terms() == Terms::Unwatched {
             // It has other deadlines.
             self.outgo.rest();
         } else if self.outgo.is_too_slow(Instant::now(), self.transport.meter().taken()) {
@@ -114,20 +83,42 @@ impl<G: Gate, T: Transport> Session<G, T> {
             came: meter.came(),
             taken: meter.taken(),
             waiting: self.transport.pending() > 0,
-            unheard: !self.may_take() || self.transport.intake().is_held_up(),
+            unheard: !self.core.may_take() || self.transport.intake().is_held_up(),
         };
-        let (now, terms) = (self.now(), self.terms());
-        match self.liveness.look(now, terms, seen) {
-            Finding::Sign => {
-                self.gate.alive(now);
-                None
-            }
-            Finding::Nothing => None,
+        let terms = self.terms();
+        match self.core.look_at_client(self.clients.now(), terms, seen) {
+            Finding::Sign | Finding::Nothing => None,
             Finding::Ask => {
                 self.transport.ask();
                 Some(Wake::Asked)
             }
             Finding::Dead => Some(Wake::Failed(TransportError::Silent)),
         }
+    }
+
+    /// The client can't be written to any more.
+    pub(super) fn output_failed(&mut self, error: TransportError) {
+        self.transport.abandon();
+        self.core.output_failed(self.clients.now());
+        self.gone.get_or_insert(error);
+    }
+
+    /// Nothing more comes from the client, or nothing that makes sense. Gives the error back where that is the end.
+    pub(super) fn input_failed(&mut self, error: TransportError) -> Option<TransportError> {
+        let is_end = matches!(
+            error,
+            TransportError::Closed | TransportError::Io(_) | TransportError::Malformed(_)
+        );
+        if !is_end || !self.core.input_over(self.clients.now()) {
+            return Some(error);
+        }
+        self.gone.get_or_insert(error);
+        None
+    }
+
+    /// Why the session ends now, if its client is gone and all that it said before is done.
+    pub(super) fn is_through(&mut self) -> Option<TransportError> {
+        let through = self.core.is_through(self.clients.now());
+        self.gone.take_if(|_| through)
     }
 }

@@ -88,7 +88,6 @@ fn replay(protocol: Protocol) -> Vec<u8> {
 fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<TransportError> {
     let stream: BoxStream = Box::new(socket.clone());
     let (clients, id) = (node.clients.clone(), SessionId(7));
-    let now = clients.now();
     match protocol {
         Protocol::Mqtt(keep_alive) => {
             let config = MqttConfig {
@@ -101,7 +100,7 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<Trans
             let mut session = Session::new(gate, MqttTransport::new(stream, intake), clients);
             let mut hello = *b"\0\x04MQTT\x04\x02\0\0\0\x01c";
             hello[9] = keep_alive;
-            session.gate.receive(packet(0x10, &hello).into(), now);
+            session.core.received(packet(0x10, &hello).into());
             begin(session)
         }
         Protocol::Wamp => {
@@ -115,7 +114,7 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<Trans
                     let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
                     let transport = WampTransport::new(socket, true, (meter, intake));
                     let mut session = Session::new(gate, transport, clients);
-                    session.gate.receive(hello.into(), now);
+                    session.core.received(hello.into());
                     begin(session).await.unwrap()
                 }
             })
@@ -127,8 +126,9 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<Trans
 fn begin<G: Gate + 'static, T: Transport + 'static>(
     mut session: Session<G, T>,
 ) -> JoinHandle<TransportError> {
+    assert!(session.handle(Wake::Inputs).is_none());
+    session.core.open();
     session.turn();
-    session.open();
     tokio::spawn(session.run())
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Keeping, Session, Standing};
+use super::Session;
 use crate::gate::{EndReason, Gate};
 use crate::server::transport::{Transport, TransportError};
 use crate::session::ledger::Done;
@@ -53,7 +53,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
     pub(super) fn poll_wake(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
         let waited = self.transport.pending();
         match self.transport.poll_flush(context) {
-            Poll::Ready(Ok(())) if self.closing.is_some() => {
+            Poll::Ready(Ok(())) if self.core.is_closing() => {
                 return Poll::Ready(Wake::Failed(TransportError::Closed));
             }
             Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -68,7 +68,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if let Poll::Ready(answer) = self.publishing.poll_answer(context) {
             return Poll::Ready(Wake::Answer(answer));
         }
-        if let Standing::Announced { words, .. } = &mut self.standing {
+        if let Some(words) = self.held.words.as_mut().filter(|_| self.core.listens()) {
             if let Poll::Ready(word) = words.poll_recv(context) {
                 return Poll::Ready(Wake::Word(word));
             }
@@ -76,11 +76,13 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if let Poll::Ready(Some(done)) = self.publishing.poll_done(context) {
             return Poll::Ready(Wake::Done(done));
         }
-        if self.outgo.poll(self.output(), context).is_ready() {
+        let waiting = self.waiting();
+        if self.outgo.poll(waiting, context).is_ready() {
             return Poll::Ready(Wake::Room);
         }
-        let has_room = self.has_room();
-        if let Some(calls) = self.calls.as_ref().filter(|_| has_room) {
+        let (core, _, mut way) = self.parts();
+        let has_room = core.has_room(&mut way);
+        if let Some(calls) = self.calls().filter(|_| has_room) {
             if calls.poll(context).is_ready() {
                 return Poll::Ready(Wake::Told);
             }
@@ -111,11 +113,14 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     fn poll_reading(&mut self, context: &mut Context<'_>, waited: usize) -> Poll<Wake> {
-        let room = self.gate.can_deliver() && self.has_room() && !self.misses_room(waited);
-        let (Some(reader), Some(reading)) = (&mut self.reader, &mut self.reading) else {
+        let (core, _, mut way) = self.parts();
+        let room = core.can_deliver(&mut way) && !self.misses_room(waited);
+        let (Some((reader, current)), Some(reading)) = (self.core.reading(), &mut self.reading)
+        else {
             return Poll::Pending;
         };
-        if let Some(current) = self.current.as_ref().filter(|_| room) {
+        let free = room && current.is_none();
+        if let Some(current) = current.filter(|_| room) {
             match current.missing() {
                 Some(slot) => reader.read_again(slot),
                 None if self.filtering.poll(context).is_ready() => return Poll::Ready(Wake::Room),
@@ -125,24 +130,24 @@ impl<G: Gate, T: Transport> Session<G, T> {
             // Nobody waits for one whose client takes nothing.
             self.filtering.forget();
         }
-        reading.poll(reader, context, room && self.current.is_none()).map(Wake::Reading)
+        reading.poll(reader, context, free).map(Wake::Reading)
     }
 
     fn poll_inputs(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
         if !self.may_read() {
             return Poll::Pending;
         }
-        if !self.inputs.is_empty() {
+        if self.core.inputs() > 0 {
             return Poll::Ready(Wake::Inputs);
         }
         let mut bytes = 0;
-        while self.inputs.len() < INPUTS_A_TURN && bytes < limits::SESSION_READ {
+        while self.core.inputs() < INPUTS_A_TURN && bytes < limits::SESSION_READ {
             match self.transport.poll_receive(context) {
                 Poll::Ready(Ok(input)) => {
                     bytes += input.len();
-                    self.inputs.push(input);
+                    self.core.received(input);
                 }
-                Poll::Ready(Err(error)) if self.inputs.is_empty() => {
+                Poll::Ready(Err(error)) if self.core.inputs() == 0 => {
                     return match self.input_failed(error) {
                         Some(error) => Poll::Ready(Wake::Failed(error)),
                         None => Poll::Pending,
@@ -152,9 +157,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 Poll::Ready(Err(_)) | Poll::Pending => break,
             }
         }
-        if self.inputs.is_empty() {
+        if self.core.inputs() == 0 {
             // What the transport keeps to itself, as answers to pings, was taken.
-            if self.reader.is_some() {
+            if self.core.is_open() {
                 self.transport.intake().settle();
             }
             Poll::Pending
@@ -164,16 +169,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     fn set_timer(&mut self) {
-        let deadline = match (self.closing, self.gate.deadline()) {
-            (Some(limit), _) => limit,
-            (None, Some(moment)) => self.clients.instant(moment),
-            (None, None) => Instant::now() + IDLE,
-        };
-        let keeping = self.keeping.as_ref().and_then(Keeping::deadline);
-        let sign = self.liveness.deadline(self.terms()).map(|moment| self.clients.instant(moment));
-        let others =
-            [keeping, sign, self.gone_until(), self.outgo.look_until()].into_iter().flatten();
-        let deadline = others.fold(deadline, Instant::min);
+        let deadline = self.core.deadline(self.terms()).map(|moment| self.clients.instant(moment));
+        let others = [deadline, self.outgo.look_until()].into_iter().flatten();
+        let deadline = others.fold(Instant::now() + IDLE, Instant::min);
         // A session without a deadline moves its timer once in a while, not every turn.
         let set = self.timer.deadline();
         if self.timer.is_elapsed() || set > deadline || set + TIMER_SLACK < deadline {

@@ -5,8 +5,11 @@ use std::task::{Context, Poll, Waker};
 
 use proptest::prelude::*;
 
+use super::bench::pattern;
 use super::*;
 use crate::dispatch::{mailbox, Deliveries, Dispatcher, Handed, Join};
+use crate::gate::RetainedMode;
+use crate::session::testing::{event, placed, realm};
 use crate::types::event::SessionId;
 
 const TOPICS: [&str; 3] = ["a", "b", "c"];

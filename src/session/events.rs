@@ -11,7 +11,7 @@ use crate::types::event::{Event, Payload, SessionId};
 use crate::types::topic::Realm;
 
 /// A session begins.
-pub(super) fn join(realm: Realm, session: SessionId, join: Join) -> Event {
+pub(crate) fn join(realm: Realm, session: SessionId, join: Join) -> Event {
     let details = match join.details.as_str() {
         "" => format!("{{\"session\":{}}}", session.0),
         details => details.to_owned(),
@@ -20,13 +20,13 @@ pub(super) fn join(realm: Realm, session: SessionId, join: Join) -> Event {
 }
 
 /// Whom others knew a session as, to be told when it ends: `authid` and `authrole`, as its details have them.
-pub(super) fn known_as(details: &str) -> [Value; 2] {
+pub(crate) fn known_as(details: &str) -> [Value; 2] {
     let details: Value = serde_json::from_str(details).unwrap_or_default();
     ["authid", "authrole"].map(|key| details[key].clone())
 }
 
 /// A session ends (WAMP advanced profile, "Session Meta Events").
-pub(super) fn leave(
+pub(crate) fn leave(
     realm: Realm,
     session: SessionId,
     known_as: &[Value; 2],
@@ -36,13 +36,13 @@ pub(super) fn leave(
 }
 
 /// A session begins that outlives its connection.
-pub(super) fn attach(realm: Realm, session: SessionId, attach: Attach) -> Event {
+pub(crate) fn attach(realm: Realm, session: SessionId, attach: Attach) -> Event {
     let act = Act::Attach(attach.clone());
     Event { act: act.encode(), ..join(realm, session, attach.join) }
 }
 
 /// The connection of such a session ends.
-pub(super) fn detach(
+pub(crate) fn detach(
     realm: Realm,
     session: SessionId,
     known_as: &[Value; 2],
@@ -57,7 +57,7 @@ fn left(realm: Realm, session: SessionId, [authid, authrole]: &[Value; 2], act: 
 }
 
 /// Something about what is kept; no subscriber sees it.
-pub(super) fn keeping(realm: Realm, publisher: SessionId, act: &Act) -> Event {
+pub(crate) fn keeping(realm: Realm, publisher: SessionId, act: &Act) -> Event {
     Event::of_act(realm, "vulpes/kept", publisher, act.encode())
 }
 

@@ -22,19 +22,16 @@ use crate::types::limits;
 use crate::types::subscription::SubscriptionId;
 use crate::types::topic::Topic;
 
-use super::filtering::Filtering;
-use super::outgo::Outgo;
-use super::reader::Reader;
-use crate::session::reader::{RetainedValues, Wanted, LOOK_TOIL};
+use super::reader::{Reader, RetainedValues, Wanted, LOOK_TOIL};
 
-pub(super) enum Current {
+pub(crate) enum Current {
     Segment { wanted: Wanted, place: Place, chosen: Chosen },
     Retained { id: SubscriptionId, values: VecDeque<(Topic, Arc<Retained>)> },
 }
 
 /// The subscriptions that are to have the event at a place, where they are known, and how many of them have it.
 #[derive(Default)]
-pub(super) struct Chosen {
+pub(crate) struct Chosen {
     known: bool,
     ids: Vec<SubscriptionId>,
     done: usize,
@@ -44,12 +41,12 @@ pub(super) struct Chosen {
 const EVENT_OVERHEAD: usize = 64;
 
 impl Current {
-    pub(super) fn segment(wanted: Wanted) -> Self {
+    pub(crate) fn segment(wanted: Wanted) -> Self {
         Self::Segment { wanted, place: Place::default(), chosen: Chosen::default() }
     }
 
     /// Bytes of the log that it holds.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         match self {
             Self::Segment { wanted, .. } => {
                 wanted.placed.as_ref().map_or(0, |placed| placed.size())
@@ -59,14 +56,14 @@ impl Current {
     }
 
     /// Lets go of the segment, and keeps the place in it.
-    pub(super) fn let_go(&mut self) {
+    pub(crate) fn let_go(&mut self) {
         if let Self::Segment { wanted, .. } = self {
             wanted.placed = None;
         }
     }
 
     /// The segment that has to be read again.
-    pub(super) fn missing(&self) -> Option<Slot> {
+    pub(crate) fn missing(&self) -> Option<Slot> {
         match self {
             Self::Segment { wanted, .. } if wanted.placed.is_none() => Some(wanted.slot),
             _ => None,
@@ -74,7 +71,7 @@ impl Current {
     }
 
     /// Takes the segment that was read again, if it is still the one that is missing.
-    pub(super) fn take_back(&mut self, placed: Arc<Placed>) {
+    pub(crate) fn take_back(&mut self, placed: Arc<Placed>) {
         if self.missing() == Some(placed.resolution.slot) {
             if let Self::Segment { wanted, .. } = self {
                 wanted.placed = Some(placed);
@@ -83,20 +80,20 @@ impl Current {
     }
 
     /// Whether it is what the session's cursor has come to.
-    pub(super) fn is_at_cursor(&self) -> bool {
+    pub(crate) fn is_at_cursor(&self) -> bool {
         matches!(self, Self::Segment { wanted, .. } if wanted.at_cursor)
     }
 
-    pub(super) fn retained(values: RetainedValues) -> Self {
+    pub(crate) fn retained(values: RetainedValues) -> Self {
         Self::Retained { id: values.id, values: values.values.into() }
     }
 
     /// Hands the gate what there is room for behind what waits for the socket; true when that was all.
-    pub(super) fn deliver<G: Gate>(
+    pub(crate) fn deliver<G: Gate, R, O: Outlet>(
         &mut self,
         gate: &mut G,
-        reader: &mut Reader,
-        mut room: Room<'_>,
+        reader: &mut Reader<R>,
+        mut room: Room<'_, O>,
     ) -> bool {
         match self {
             Self::Segment { wanted, place, chosen } => {
@@ -120,23 +117,41 @@ impl Current {
     }
 }
 
+/// The way to the client, as far as a session looks at it: how much waits there, and for how much there is room. All sessions
+/// of a node share that.
+pub(crate) trait Outlet {
+    /// Bytes that wait for the socket.
+    fn waiting(&self) -> usize;
+
+    /// Whether more may be written behind so many bytes.
+    fn has_room(&mut self, waiting: usize) -> bool;
+
+    /// For how many bytes there is room behind so many, one event of this size at least. If for none, somebody wakes the
+    /// session when there is.
+    fn takes(&mut self, waiting: usize, size: usize) -> usize;
+
+    /// Whether the client may go on to ask for what has to be answered in any case.
+    fn has_room_for_answers(&mut self, waiting: usize) -> bool;
+
+    /// Whether it is the session's turn to read a large value for its filters. If not, somebody wakes it when it is.
+    fn may_filter(&mut self) -> bool;
+}
+
 /// The room that there is behind what waits for the socket already.
-pub(super) struct Room<'a> {
-    pub(super) outgo: &'a mut Outgo,
-    pub(super) waiting: usize,
+pub(crate) struct Room<'a, O> {
+    pub(crate) outlet: &'a mut O,
     /// What the session's turn has cost so far, in bytes. It ends where that is as much as one read.
-    pub(super) toil: &'a mut usize,
-    /// The session's turn at reading a large value for its filters.
-    pub(super) filtering: &'a mut Filtering,
+    pub(crate) toil: &'a mut usize,
 }
 
 /// Bytes of a value that a session reads for its filters whenever it likes.
 const SMALL_VALUE: usize = 16 << 10;
 
-impl Room<'_> {
+impl<O: Outlet> Room<'_, O> {
     /// For how many events of this size there is room behind what the gate has.
     fn behind<G: Gate>(&mut self, gate: &G, size: usize) -> usize {
-        let room = self.outgo.takes(self.waiting + gate.output_size(), size);
+        let waiting = self.outlet.waiting() + gate.output_size();
+        let room = self.outlet.takes(waiting, size);
         room.div_ceil(size)
     }
 }
@@ -146,12 +161,12 @@ fn size(topic: &Topic, payload: &Payload, properties: &Bytes) -> usize {
     topic.as_str().len() + payload.len() + properties.len() + EVENT_OVERHEAD
 }
 
-fn deliver_segment<G: Gate>(
+fn deliver_segment<G: Gate, R, O: Outlet>(
     gate: &mut G,
-    reader: &mut Reader,
+    reader: &mut Reader<R>,
     wanted: &Wanted,
     (place, chosen): (&mut Place, &mut Chosen),
-    room: &mut Room<'_>,
+    room: &mut Room<'_, O>,
 ) -> bool {
     let Some(placed) = &wanted.placed else { return false };
     let Some(segment) = &placed.segment else { return true };
@@ -181,7 +196,7 @@ fn deliver_segment<G: Gate>(
         let Some(sending) = reader.sending(at_cursor, position) else { continue };
         if !chosen.known {
             let reads = event.payload.len() > SMALL_VALUE && filters(reader, subscriptions);
-            if reads && !room.filtering.try_take() {
+            if reads && !room.outlet.may_filter() {
                 // Each takes milliseconds, and others at this node wait meanwhile.
                 break;
             }
@@ -213,13 +228,13 @@ fn deliver_segment<G: Gate>(
 }
 
 /// Hands over one event, or as much of it as there is room for; true when that was all.
-fn hand_over<G: Gate>(
+fn hand_over<G: Gate, R, O: Outlet>(
     gate: &mut G,
-    reader: &mut Reader,
+    reader: &mut Reader<R>,
     at_cursor: bool,
     delivery: Delivery<'_>,
     chosen: &mut Chosen,
-    room: &mut Room<'_>,
+    room: &mut Room<'_, O>,
 ) -> bool {
     let event = delivery.event;
     let size = size(delivery.topic, &event.payload, &event.properties);
@@ -245,14 +260,14 @@ fn hand_over<G: Gate>(
 }
 
 /// Whether any of these subscriptions has a filter.
-fn filters(reader: &Reader, subscriptions: &[SubscriptionId]) -> bool {
+fn filters<R>(reader: &Reader<R>, subscriptions: &[SubscriptionId]) -> bool {
     subscriptions.iter().any(|id| reader.wish(*id).is_some_and(|wish| wish.filter.is_some()))
 }
 
 /// The subscriptions that should have an event, of those whose pattern it fits. Tells what their filters cost, in bytes: to
 /// read the value, as much as to write it; all filters of a session together have a size (`limits::SESSION_FILTERS`).
-fn choose(
-    reader: &Reader,
+fn choose<R>(
+    reader: &Reader<R>,
     subscriptions: &[SubscriptionId],
     (event, position): (&StoredEvent, Position),
     chosen: &mut Vec<SubscriptionId>,

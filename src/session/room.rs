@@ -10,13 +10,13 @@ use crate::types::limits;
 /// The room for events, which a full output has again when half of it was taken: not each time that a socket takes a
 /// little.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(crate) struct Room {
     full: bool,
 }
 
 impl Room {
     /// Whether there is room beside so many bytes that wait.
-    pub(super) fn beside(&mut self, waiting: usize) -> bool {
+    pub(crate) fn beside(&mut self, waiting: usize) -> bool {
         let most = if self.full { limits::SESSION_OUTPUT / 2 } else { limits::SESSION_OUTPUT };
         self.full = waiting >= most;
         !self.full

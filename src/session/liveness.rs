@@ -16,7 +16,7 @@ use crate::types::moment::Moment;
 
 /// What a client has to do to be taken for alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Terms {
+pub(crate) enum Terms {
     /// It is asked where it is silent, and has to answer as soon.
     Asked,
     /// It has to take what waits for it, some of it at least.
@@ -27,20 +27,20 @@ pub(super) enum Terms {
 
 /// What is known of a client just now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Bytes that have come from it.
-    pub(super) came: u64,
+    pub(crate) came: u64,
     /// Bytes that its socket has taken.
-    pub(super) taken: u64,
+    pub(crate) taken: u64,
     /// Something waits for its socket.
-    pub(super) waiting: bool,
+    pub(crate) waiting: bool,
     /// It is not listened to, for reasons of our own.
-    pub(super) unheard: bool,
+    pub(crate) unheard: bool,
 }
 
 /// What comes of looking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Finding {
+pub(crate) enum Finding {
     /// It has given a sign of life that only a socket shows.
     Sign,
     /// Nothing new.
@@ -51,7 +51,7 @@ pub(super) enum Finding {
 }
 
 #[derive(Debug)]
-pub(super) struct Liveness {
+pub(crate) struct Liveness {
     last_sign: Moment,
     /// When it was asked for one. It has its time from there, however late that was.
     asked: Option<Moment>,
@@ -59,12 +59,12 @@ pub(super) struct Liveness {
 }
 
 impl Liveness {
-    pub(super) fn new(now: Moment) -> Self {
+    pub(crate) fn new(now: Moment) -> Self {
         Self { last_sign: now, asked: None, seen: Seen::default() }
     }
 
     /// Looks whether the client is alive by its terms.
-    pub(super) fn look(&mut self, now: Moment, terms: Terms, seen: Seen) -> Finding {
+    pub(crate) fn look(&mut self, now: Moment, terms: Terms, seen: Seen) -> Finding {
         let before = std::mem::replace(&mut self.seen, seen);
         let took = before.waiting && seen.taken > before.taken && !planted(Mutant::OverlookTaken);
         let busy = seen.waiting && planted(Mutant::JudgeWhileReading);
@@ -93,14 +93,13 @@ impl Liveness {
     }
 
     /// When to look at the latest.
-    pub(super) fn deadline(&self, terms: Terms) -> Option<Moment> {
+    pub(crate) fn deadline(&self, terms: Terms) -> Option<Moment> {
         let (since, patience) = match terms {
             Terms::Asked => (self.asked.unwrap_or(self.last_sign), limits::WAMP_SILENCE),
             Terms::Takes if self.seen.waiting => (self.last_sign, limits::SESSION_STALLED),
             Terms::Takes | Terms::Unwatched => return None,
         };
-        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        Some(Moment(since.0.saturating_add(patience)))
+        Some(since.after(patience))
     }
 }
 

@@ -9,15 +9,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::{Session, Standing};
+use super::{Core, Node, Output, Standing};
 use crate::gate::{EndReason, Gate, KeptReading, Parting, Resumed};
 use crate::realm::{KeptState, Noted};
-use crate::server::events;
-use crate::server::transport::Transport;
+use crate::session::delivery::Current;
+use crate::session::events;
 use crate::types::act::{Act, Detach, Progress};
 use crate::types::limits;
+use crate::types::moment::Moment;
 use crate::types::subscription::SubscriptionId;
 
 /// How long a session waits for the last word of the one it took over from.
@@ -40,9 +39,9 @@ pub(super) struct Keeping {
     /// How many of those are on their way into the log, from the front.
     noting: usize,
     /// When the first of them is given up.
-    noted_until: Instant,
+    noted_until: Moment,
     told: Progress,
-    report_at: Instant,
+    report_at: Moment,
     /// It may have come further than was told.
     moved: bool,
 }
@@ -53,7 +52,7 @@ enum Phase {
     /// It is known to all, and the one that it took over from has not said its last. With `without`, all are being told that
     /// it is not waited for any more.
     TakingOver {
-        until: Instant,
+        until: Moment,
         without: bool,
     },
     Open,
@@ -66,8 +65,7 @@ struct Wish {
 }
 
 impl Keeping {
-    pub(super) fn attaching() -> Self {
-        let now = Instant::now();
+    pub(super) fn attaching(now: Moment) -> Self {
         Self {
             phase: Phase::Attaching,
             wishes: VecDeque::new(),
@@ -85,38 +83,36 @@ impl Keeping {
     }
 
     /// When there is something to be done.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Moment> {
         match self.phase {
             Phase::Attaching => None,
             Phase::TakingOver { until, .. } => Some(until),
             Phase::Open => {
                 let noted = (self.noting > 0).then_some(self.noted_until);
                 let idle = if self.moved { Duration::ZERO } else { IDLE_INTERVAL };
-                noted.into_iter().chain([self.report_at + idle]).min()
+                noted.into_iter().chain([self.report_at.after(idle)]).min()
             }
         }
     }
 }
 
-impl<G: Gate, T: Transport> Session<G, T> {
+impl<G: Gate, R> Core<G, R> {
     /// The session is known to all; tells whether it is one that keeps something.
-    pub(super) fn attached(&mut self) -> bool {
+    pub(super) fn attached(&mut self, now: Moment, node: &impl Node) -> bool {
         let Some(keeping) = &mut self.keeping else { return false };
-        let session = self.gate.session();
-        let found = self.clients.realm_states.with(|realms| realms.kept_by(session));
-        match found {
+        match node.kept() {
             // There was no room to keep anything.
             None => {
                 self.keeping = None;
                 false
             }
             Some(found) if found.kept.awaited.is_some() => {
-                let until = Instant::now() + TAKE_OVER_WAIT;
+                let until = now.after(TAKE_OVER_WAIT);
                 keeping.phase = Phase::TakingOver { until, without: false };
                 true
             }
             Some(found) => {
-                self.resume(found);
+                self.resume(found, node);
                 true
             }
         }
@@ -124,35 +120,32 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     /// The one that it took over from was waited for long enough. Before anything is sent that it does not know of, it must
     /// not be listened to any more, by nobody.
-    fn begin_without(&mut self, now: Instant) {
+    fn begin_without(&mut self, now: Moment, node: &impl Node) {
         let Standing::Announced { realm, .. } = &self.standing else { return };
         let Some(keeping) = &mut self.keeping else { return };
         let session = self.gate.session();
-        let until = now + limits::PUBLISH_TIMEOUT;
+        let until = now.after(limits::PUBLISH_TIMEOUT);
         keeping.phase = Phase::TakingOver { until, without: true };
         // It may have ended again meanwhile, of which it is about to hear.
-        let found = self.clients.realm_states.with(|realms| realms.kept_by(session));
-        if let Some(found) = found {
+        if let Some(found) = node.kept() {
             let act = Act::Progress(vec![(session, found.kept.progress)]);
             self.ledger.push_own(events::keeping(realm.clone(), session, &act));
         }
     }
 
     /// The one that it took over from has said its last, or nobody waits for it any more.
-    pub(super) fn released(&mut self) {
+    pub(super) fn released(&mut self, node: &impl Node) {
         let taking_over = self
             .keeping
             .as_ref()
             .is_some_and(|keeping| matches!(keeping.phase, Phase::TakingOver { .. }));
-        let session = self.gate.session();
-        let found = self.clients.realm_states.with(|realms| realms.kept_by(session));
         // It may have ended again meanwhile, of which it is about to hear.
-        if let Some(found) = found.filter(|_| taking_over) {
-            self.resume(found);
+        if let Some(found) = node.kept().filter(|_| taking_over) {
+            self.resume(found, node);
         }
     }
 
-    fn resume(&mut self, found: KeptState) {
+    fn resume(&mut self, found: KeptState, node: &impl Node) {
         let Some(keeping) = &mut self.keeping else { return };
         keeping.phase = Phase::Open;
         keeping.told = found.kept.progress.clone();
@@ -163,16 +156,15 @@ impl<G: Gate, T: Transport> Session<G, T> {
             present: found.kept.resumed,
             in_flight: found.kept.progress.in_flight,
             filters: found.filters.into_iter().map(filter).collect(),
-            back_at: self.clients.log.tail().next_position,
+            back_at: node.next_position(),
         });
         self.open();
     }
 
     /// The gate knows what is to be read.
-    pub(super) fn read_on(&mut self, readings: Vec<KeptReading>) {
+    pub(super) fn read_on(&mut self, readings: Vec<KeptReading>, node: &impl Node) {
         if let (Some(reader), Some(keeping)) = (&mut self.reader, &self.keeping) {
-            let tail = self.clients.log.tail().next_position;
-            reader.resume(keeping.told.clone(), readings, tail);
+            reader.resume(keeping.told.clone(), readings, node.next_position());
         }
     }
 
@@ -182,22 +174,23 @@ impl<G: Gate, T: Transport> Session<G, T> {
         act: Act,
         subscribe: Vec<KeptReading>,
         unsubscribe: Vec<SubscriptionId>,
+        now: Moment,
     ) {
         if let Some(keeping) = &mut self.keeping {
             keeping.wishes.push_back(Wish { act, subscribe, unsubscribe });
         }
-        self.note_wishes();
+        self.note_wishes(now);
     }
 
     /// Has what is wished noted, some wishes at once.
-    fn note_wishes(&mut self) {
+    fn note_wishes(&mut self, now: Moment) {
         let Standing::Announced { realm, .. } = &self.standing else { return };
         let Some(keeping) = &mut self.keeping else { return };
         let session = self.gate.session();
         while keeping.noting < limits::SESSION_NOTINGS {
             let Some(wish) = keeping.wishes.get(keeping.noting) else { return };
             if keeping.noting == 0 {
-                keeping.noted_until = Instant::now() + limits::PUBLISH_TIMEOUT;
+                keeping.noted_until = now.after(limits::PUBLISH_TIMEOUT);
             }
             keeping.noting += 1;
             self.ledger.push_own(events::keeping(realm.clone(), session, &wish.act));
@@ -215,11 +208,11 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     /// What was wished first is noted, or not for lack of room.
-    pub(super) fn noted(&mut self, noted: Noted) {
+    pub(super) fn noted(&mut self, noted: Noted, now: Moment) {
         let (Some(keeping), Some(reader)) = (&mut self.keeping, &mut self.reader) else { return };
         let Some(wish) = keeping.wishes.pop_front() else { return };
         keeping.noting = keeping.noting.saturating_sub(1);
-        keeping.noted_until = Instant::now() + limits::PUBLISH_TIMEOUT;
+        keeping.noted_until = now.after(limits::PUBLISH_TIMEOUT);
         let Wish { mut subscribe, unsubscribe, .. } = wish;
         match noted {
             Noted::From(from) => {
@@ -228,24 +221,24 @@ impl<G: Gate, T: Transport> Session<G, T> {
             }
             Noted::NoRoom => reader.keep(Vec::new(), Vec::new(), false),
         }
-        self.note_wishes();
+        self.note_wishes(now);
     }
 
     /// What was wished first is read by now, or not any more.
     pub(super) fn reads_anew(&mut self, room: bool) {
         // It is read again, from the cursor on.
-        if self.current.as_ref().is_some_and(super::Current::is_at_cursor) {
+        if self.current.as_ref().is_some_and(Current::is_at_cursor) {
             self.current = None;
         }
         self.gate.noted(room);
     }
 
     /// Something came from the client or went to it.
-    pub(super) fn may_have_moved(&mut self) {
+    pub(super) fn may_have_moved(&mut self, now: Moment) {
         if let Some(keeping) = &mut self.keeping {
             if !keeping.moved {
                 keeping.moved = true;
-                keeping.report_at = keeping.report_at.max(Instant::now());
+                keeping.report_at = keeping.report_at.max(now);
             }
         }
     }
@@ -260,15 +253,14 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     /// Does what it is time for.
-    pub(super) fn look_after_keeping(&mut self) {
+    pub(super) fn look_after_keeping(&mut self, now: Moment, node: &impl Node) {
         let Some(keeping) = &mut self.keeping else { return };
-        let now = Instant::now();
         if keeping.deadline().is_none_or(|deadline| deadline > now) {
             return;
         }
         match keeping.phase {
             Phase::Attaching => {}
-            Phase::TakingOver { without: false, .. } => self.begin_without(now),
+            Phase::TakingOver { without: false, .. } => self.begin_without(now, node),
             Phase::TakingOver { without: true, .. } => self.end(EndReason::Unavailable),
             Phase::Open if keeping.noting > 0 && keeping.noted_until <= now => {
                 self.end(EndReason::Unavailable);
@@ -277,12 +269,12 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
     }
 
-    fn report(&mut self, now: Instant) {
+    fn report(&mut self, now: Moment) {
         let touched = self.reader.as_mut().is_some_and(|reader| reader.take_touched());
         let Some((progress, _)) = self.progress() else { return };
         let Some(keeping) = &mut self.keeping else { return };
         keeping.moved = false;
-        keeping.report_at = now + REPORT_INTERVAL;
+        keeping.report_at = now.after(REPORT_INTERVAL);
         let told = &keeping.told;
         let same = progress.in_flight == told.in_flight
             && progress.sent.0 - told.sent.0.min(progress.sent.0) < IDLE_POSITIONS;
@@ -291,7 +283,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
         keeping.told = progress.clone();
         if let Standing::Announced { realm, .. } = &self.standing {
-            self.clients.desk.save(self.gate.session(), realm.clone(), progress);
+            let realm = realm.clone();
+            self.outputs.push_back(Output::Save { realm, progress });
         }
     }
 

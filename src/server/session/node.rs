@@ -1,0 +1,124 @@
+//! A session's node and its way to the client, as its core looks at them.
+//!
+//! Deliberately absent: whatever takes time. A core is never made to wait.
+
+use tokio::sync::{mpsc, OwnedSemaphorePermit};
+use vulpes_raft::ids::{Incarnation, Position};
+
+use crate::call::{Asked, Told};
+use crate::gate::OpenRefusal;
+use crate::realm::KeptState;
+use crate::server::calls::Attached;
+use crate::server::clients::Clients;
+use crate::server::filtering::Filtering;
+use crate::server::outgo::Outgo;
+use crate::server::publishing::{looked_at, Publishing};
+use crate::server::transport::Transport;
+use crate::session::core::Node;
+use crate::session::delivery::Outlet;
+use crate::session::Word;
+use crate::types::event::{Event, SessionId};
+use crate::types::topic::Realm;
+
+/// Characters of a client's name that are shown in the log.
+const SHOWN_NAME: usize = 64;
+
+/// What a session has at its node.
+#[derive(Default)]
+pub(super) struct Held {
+    /// What the realms' state says to it.
+    pub(super) words: Option<mpsc::Receiver<Word>>,
+    /// Room for what all nodes keep of it.
+    pub(super) state_room: Option<OwnedSemaphorePermit>,
+    /// There once the session has to do with calls.
+    pub(super) calls: Option<Attached>,
+}
+
+/// What a session finds at its node.
+pub(super) struct AtNode<'a> {
+    pub(super) session: SessionId,
+    pub(super) clients: &'a Clients,
+    pub(super) held: &'a mut Held,
+    pub(super) publishing: &'a Publishing,
+}
+
+impl Node for AtNode<'_> {
+    fn register(&mut self, realm: &Realm, name: &str, bytes: usize) -> Result<(), OpenRefusal> {
+        if !self.clients.realms.contains(realm) {
+            return Err(OpenRefusal::NoSuchRealm);
+        }
+        let room = self.clients.try_keep_state(bytes).ok_or(OpenRefusal::NoRoom)?;
+        tracing::Span::current().record("name", shown(name));
+        self.held.words = Some(self.clients.desk.register(self.session));
+        self.held.state_room = Some(room);
+        Ok(())
+    }
+
+    fn call(&mut self, realm: &Realm, asked: Asked) -> Option<Told> {
+        let attach = || self.clients.calls.attach(self.session);
+        self.held.calls.get_or_insert_with(attach).ask(realm, asked)
+    }
+
+    fn incarnation(&self) -> Option<Incarnation> {
+        let states = &self.clients.realm_states;
+        states.with(|realms| realms.session(self.session).map(|session| session.incarnation))
+    }
+
+    fn kept(&self) -> Option<KeptState> {
+        self.clients.realm_states.with(|realms| realms.kept_by(self.session))
+    }
+
+    fn wills(&self) -> usize {
+        self.clients.realm_states.with(|realms| realms.wills(self.session))
+    }
+
+    fn looked_at(&self, event: &Event, compares: bool) -> usize {
+        looked_at(&self.clients.realm_states, event, compares)
+    }
+
+    fn has_room_to_wait(&self) -> bool {
+        self.publishing.has_room_to_wait()
+    }
+
+    fn next_position(&self) -> Position {
+        self.clients.log.tail().next_position
+    }
+
+    fn oldest(&self) -> Position {
+        self.clients.log.head().position
+    }
+}
+
+/// The way to the client.
+pub(super) struct Way<'a, T> {
+    pub(super) transport: &'a T,
+    pub(super) outgo: &'a mut Outgo,
+    pub(super) filtering: &'a mut Filtering,
+}
+
+impl<T: Transport> Outlet for Way<'_, T> {
+    fn waiting(&self) -> usize {
+        self.transport.pending()
+    }
+
+    fn has_room(&mut self, waiting: usize) -> bool {
+        !self.outgo.is_held_up() && self.outgo.has_room(waiting)
+    }
+
+    fn takes(&mut self, waiting: usize, size: usize) -> usize {
+        self.outgo.takes(waiting, size)
+    }
+
+    fn has_room_for_answers(&mut self, waiting: usize) -> bool {
+        self.outgo.has_room_for_answers(waiting)
+    }
+
+    fn may_filter(&mut self) -> bool {
+        self.filtering.try_take()
+    }
+}
+
+/// The beginning of a client's name, for the log: a name may be very long.
+fn shown(name: &str) -> &str {
+    name.char_indices().nth(SHOWN_NAME).map_or(name, |(end, _)| &name[..end])
+}

@@ -1,0 +1,189 @@
+//! What a session finds at its node: the fold, the dispatcher and the log as they are, and a socket.
+//!
+//! Deliberately absent: a node's budgets. A socket has a limit of its own.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use vulpes_raft::ids::{
+    AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Shard, Slot, Stamp,
+};
+use vulpes_raft::order::{Resolution, Step};
+
+use super::super::Node;
+use crate::call::{Asked, Told};
+use crate::dispatch::{Deliveries, Dispatcher, Handed};
+use crate::gate::OpenRefusal;
+use crate::log::{Placed, Start, Tail};
+use crate::realm::{KeptState, Notice, Realms, View};
+use crate::segment::{OpenSegment, Segment};
+use crate::session::delivery::Outlet;
+use crate::session::reader::{Live, Source};
+use crate::session::testing::realm;
+use crate::types::event::{Event, SessionId};
+use crate::types::topic::Realm;
+
+/// What all sessions share.
+pub(super) struct Shared {
+    pub(super) realms: Realms,
+    pub(super) log: Vec<Arc<Placed>>,
+    /// What is in memory: who does not look at it in time reads the log.
+    pub(super) recent: VecDeque<Arc<Placed>>,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) full: bool,
+}
+
+/// How many slots are in memory.
+const RECENT: usize = 2;
+
+impl Shared {
+    pub(super) fn tail(&self) -> Tail {
+        let last = self.log.last().expect("it begins with an entry");
+        let resolution = &last.resolution;
+        Tail { next_slot: resolution.slot.next(), next_position: resolution.end() }
+    }
+
+    /// The next step of the order.
+    pub(super) fn place(&mut self, step: Step, segment: Option<Segment>) -> Vec<Notice> {
+        let (slot, base) = match self.log.last() {
+            None => (Slot(1), Position(1)),
+            Some(last) => (last.resolution.slot.next(), last.resolution.end()),
+        };
+        let resolution = Resolution { slot, stamp: Stamp(0), ahead: 0, base, step };
+        let applied = self.realms.apply(&resolution, segment.as_ref());
+        let placed = Placed { resolution, segment, hidden: applied.hidden.into() };
+        let in_memory = Arc::new(placed.clone());
+        self.dispatcher.dispatch(&in_memory);
+        self.recent.push_back(in_memory);
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
+        self.log.push(Arc::new(placed));
+        applied.notices
+    }
+
+    pub(super) fn events(&mut self, events: &[Event]) -> Vec<Notice> {
+        let mut open = OpenSegment::default();
+        for event in events {
+            open.push(event).unwrap();
+        }
+        let number = SegmentNumber(self.log.len() as u64);
+        let id = AdvanceSegment { entry: NodeId(1), incarnation: Incarnation(1), number };
+        let sealed = open.seal(id, Shard(0));
+        let step = Step::Segment(sealed.proposal(vec![]));
+        self.place(step, Some(Segment::parse(sealed.body).unwrap()))
+    }
+}
+
+/// A socket, and what was written to it.
+#[derive(Default)]
+pub(super) struct Socket {
+    pub(super) waiting: usize,
+    pub(super) limit: usize,
+    pub(super) taken: u64,
+}
+
+impl Outlet for Socket {
+    fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    fn has_room(&mut self, waiting: usize) -> bool {
+        waiting < self.limit
+    }
+
+    fn takes(&mut self, waiting: usize, size: usize) -> usize {
+        if waiting < self.limit {
+            (self.limit - waiting).max(size)
+        } else {
+            0
+        }
+    }
+
+    fn has_room_for_answers(&mut self, waiting: usize) -> bool {
+        waiting < self.limit
+    }
+
+    fn may_filter(&mut self) -> bool {
+        true
+    }
+}
+
+/// What one session finds at its node.
+pub(super) struct AtNode<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) session: SessionId,
+    pub(super) deliveries: Option<&'a mut Deliveries>,
+}
+
+impl Source for AtNode<'_> {
+    type Room = ();
+
+    fn tail(&self) -> Tail {
+        self.shared.tail()
+    }
+
+    fn view(&self) -> View {
+        self.shared.realms.view()
+    }
+
+    fn try_room(&self, _: usize) -> Option<()> {
+        Some(())
+    }
+
+    fn next_live(&mut self) -> Live {
+        let Tail { next_slot: slot, next_position: position } = self.shared.tail();
+        let deliveries = self.deliveries.as_mut().expect("it has a mailbox");
+        match deliveries.poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Handed { slot, placed, hits })) => {
+                Live::Segment { slot, placed: Weak::upgrade(&placed), hits }
+            }
+            Poll::Ready(None) => Live::Left(deliveries.left_at()),
+            Poll::Pending => Live::Idle(Start { slot, position }),
+        }
+    }
+}
+
+impl Node for AtNode<'_> {
+    fn register(&mut self, of: &Realm, _: &str, _: usize) -> Result<(), OpenRefusal> {
+        assert_eq!(*of, realm());
+        if self.shared.full {
+            Err(OpenRefusal::NoRoom)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn call(&mut self, _: &Realm, _: Asked) -> Option<Told> {
+        None
+    }
+
+    fn incarnation(&self) -> Option<Incarnation> {
+        self.shared.realms.session(self.session).map(|session| session.incarnation)
+    }
+
+    fn kept(&self) -> Option<KeptState> {
+        self.shared.realms.kept_by(self.session)
+    }
+
+    fn wills(&self) -> usize {
+        self.shared.realms.wills(self.session)
+    }
+
+    fn looked_at(&self, event: &Event, compares: bool) -> usize {
+        self.shared.realms.looked_at(&event.realm, &event.topic, compares)
+    }
+
+    fn has_room_to_wait(&self) -> bool {
+        true
+    }
+
+    fn next_position(&self) -> Position {
+        self.shared.tail().next_position
+    }
+
+    fn oldest(&self) -> Position {
+        Position(1)
+    }
+}

@@ -1,0 +1,199 @@
+//! A gate for scripts: its client says words, and is told words.
+//!
+//! Invariant: each line of its client is one request, and each thing that it is told is one line.
+//!
+//! Deliberately absent: a protocol.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::gate::{
+    Allowed, Delivery, EndReason, Gate, KeptReading, OpenRefusal, Parting, Request, Resumed,
+    RetainedMode, Sending, Subscription,
+};
+use crate::session::testing::{event, realm};
+use crate::types::act::{Act, Attach, Join, KeptSubscription, Refusal, Terms};
+use crate::types::answer::{Answer, Stored};
+use crate::types::event::{Event, Qos, SessionId};
+use crate::types::moment::Moment;
+use crate::types::subscription::{After, SubscribeError, SubscriptionId};
+use crate::types::topic::Pattern;
+use crate::types::value::Value;
+use vulpes_raft::ids::Position;
+
+pub(super) struct Words {
+    session: SessionId,
+    open: bool,
+    /// How many changes of what is kept are not done.
+    noting: usize,
+    requests: VecDeque<Request>,
+    output: VecDeque<Bytes>,
+}
+
+fn pattern(text: &str) -> Pattern {
+    Pattern::from_mqtt(text).unwrap()
+}
+
+fn reading(id: u64, text: &str, from: Option<Position>) -> KeptReading {
+    KeptReading {
+        id: SubscriptionId(id),
+        pattern: pattern(text),
+        retained: RetainedMode::None,
+        changes: false,
+        condition: None,
+        from,
+    }
+}
+
+impl Words {
+    pub(super) fn new(session: SessionId) -> Self {
+        let (requests, output) = (VecDeque::new(), VecDeque::new());
+        Self { session, open: false, noting: 0, requests, output }
+    }
+
+    fn tell(&mut self, text: String) {
+        self.output.push_back(text.into());
+    }
+
+    fn keep(&mut self, id: u64, text: &str) {
+        let kept = KeptSubscription {
+            qos: Qos::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            changes: false,
+            identifier: None,
+            condition: None,
+        };
+        self.noting += 1;
+        self.requests.push_back(Request::Keep {
+            act: Act::Subscribe(vec![(text.to_owned(), kept)]),
+            subscribe: vec![reading(id, text, None)],
+            unsubscribe: Vec::new(),
+        });
+    }
+
+    fn publish(&mut self, words: &[&str]) {
+        let when = words.contains(&"when").then_some(Value::Null);
+        let terms = Terms { when, watch: true, ..Terms::default() };
+        let retain = words.contains(&"retain");
+        let event = Event { publisher: self.session, retain, ..event(words[0]) };
+        let event = Event { act: terms.encode(), ..event };
+        self.requests.push_back(Request::Publish { event, terms });
+    }
+}
+
+impl Gate for Words {
+    fn receive(&mut self, input: Bytes, _: Moment) {
+        let text = String::from_utf8(input.to_vec()).unwrap();
+        let words: Vec<&str> = text.split(' ').collect();
+        let number = |at: usize| words[at].parse::<u64>().unwrap();
+        let request = match words[0] {
+            "open" => Request::Open { realm: realm(), join: Join::default() },
+            "attach" => {
+                let join = Join { client: Some("c".into()), ..Join::default() };
+                Request::Attach { realm: realm(), attach: Attach { join, clean: false, expiry: 9 } }
+            }
+            "publish" => return self.publish(&words[1..]),
+            "keep" => return self.keep(number(1), words[2]),
+            "subscribe" => Request::Subscribe(Subscription {
+                id: SubscriptionId(number(1)),
+                pattern: pattern(words[2]),
+                after: words.get(4).map(|_| After::Position(Position(number(4)))),
+                snapshot: false,
+                retained: RetainedMode::None,
+                filter: None,
+            }),
+            "bye" => Request::Close { drop_will: true },
+            _ => panic!("not a word: {text}"),
+        };
+        self.requests.push_back(request);
+    }
+
+    fn opened(&mut self, result: Result<(), OpenRefusal>) {
+        self.open = result.is_ok();
+        self.tell(result.map_or_else(|refusal| refusal.to_string(), |()| "opened".to_owned()));
+    }
+
+    fn resume(&mut self, resumed: Resumed) {
+        let filters = (1..).zip(resumed.filters);
+        let readings = filters.map(|(id, (text, _, from))| reading(id, &text, Some(from)));
+        self.requests.push_back(Request::Resume(readings.collect()));
+        self.tell(if resumed.present { "resumed" } else { "anew" }.to_owned());
+    }
+
+    fn noted(&mut self, room: bool) {
+        self.noting -= 1;
+        self.tell(if room { "kept" } else { "no room" }.to_owned());
+    }
+
+    fn parting(&self) -> Parting {
+        Parting::default()
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        let outcome = match answer.outcome {
+            Ok(stored) => format!("at {}", stored.position),
+            Err(error) => error.to_string(),
+        };
+        self.tell(format!("stored {}+{} {outcome}", answer.first, answer.count));
+    }
+
+    fn decided(&mut self, sequence: u64, outcome: Result<Stored, Refusal>) {
+        let outcome = outcome.map_or_else(|refusal| refusal.to_string(), |_| "yes".to_owned());
+        self.tell(format!("decided {sequence} {outcome}"));
+    }
+
+    fn subscribed(&mut self, id: SubscriptionId, result: Result<(), SubscribeError>) {
+        assert_eq!(result, Ok(()));
+        self.tell(format!("subscribed {}", id.0));
+    }
+
+    fn unsubscribed(&mut self, id: SubscriptionId) {
+        self.tell(format!("unsubscribed {}", id.0));
+    }
+
+    fn ended(&mut self, id: SubscriptionId) {
+        self.tell(format!("ended {}", id.0));
+    }
+
+    fn deliver(&mut self, delivery: Delivery<'_>) {
+        let doubtful = delivery.sending == Sending::Doubtful;
+        let doubt = if doubtful { " perhaps again" } else { "" };
+        self.tell(format!("event {} {}{doubt}", delivery.position, delivery.topic));
+    }
+
+    fn can_deliver(&self) -> bool {
+        self.open && self.noting == 0
+    }
+
+    fn deadline(&self) -> Option<Moment> {
+        None
+    }
+
+    fn tick(&mut self, _: Moment) {}
+
+    fn end(&mut self, reason: EndReason) {
+        self.open = false;
+        self.tell(format!("end {reason:?}"));
+        self.requests.push_back(Request::Close { drop_will: false });
+    }
+
+    fn allow(&mut self, _: Allowed) {}
+
+    fn poll_request(&mut self) -> Option<Request> {
+        self.requests.pop_front()
+    }
+
+    fn poll_output(&mut self) -> Option<Bytes> {
+        self.output.pop_front()
+    }
+
+    fn output_size(&self) -> usize {
+        self.output.iter().map(Bytes::len).sum()
+    }
+
+    fn session(&self) -> SessionId {
+        self.session
+    }
+}
