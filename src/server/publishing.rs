@@ -89,6 +89,8 @@ impl Publishing {
         let batch = match errand {
             Errand::Submit(batch) => batch,
             Errand::Admit(bytes) => {
+                // Who waits holds nothing meanwhile.
+                self.admitted = None;
                 let mut account = self.rooms.compared.account();
                 let admit = async move {
                     poll_fn(|context| account.poll_take(bytes, context)).await;
@@ -101,7 +103,6 @@ impl Publishing {
         // The session's own events wait for no room, and what is there is for its client's.
         let mut account = if answered { self.admitted.take() } else { None };
         if let Some(account) = &mut account {
-            account.overdraw(compared);
             account.keep(compared);
         }
         let behind = first + events.len() as u64;
@@ -122,8 +123,19 @@ impl Publishing {
         !self.rooms.waits.is_used_up()
     }
 
+    /// Gives back what batches hold whose events have been answered, once they are applied.
+    pub(super) fn give_back(&mut self, answer: &Answer, log: &Log) {
+        for (slot, account) in self.compared(answer) {
+            let log = log.clone();
+            tokio::spawn(async move {
+                log.reached(slot).await;
+                drop(account);
+            });
+        }
+    }
+
     /// What batches hold whose events have been answered, with the slot that has to be applied first.
-    pub(super) fn compared(&mut self, answer: &Answer) -> Vec<(Slot, Account)> {
+    fn compared(&mut self, answer: &Answer) -> Vec<(Slot, Account)> {
         let end = answer.first + u64::from(answer.count);
         let mut compared = Vec::new();
         while self.comparing.front().is_some_and(|(behind, _)| *behind <= end) {
@@ -148,21 +160,24 @@ impl Publishing {
             {
                 self.begin(errand, entry);
             }
-            match poll_fn(|context| self.poll_done(context)).await {
-                None => break,
+            let next = poll_fn(|context| match self.poll_answer(context) {
+                Poll::Ready(answer) => Poll::Ready(Err(answer)),
+                Poll::Pending => self.poll_done(context).map(Ok),
+            });
+            match next.await {
+                // What waits for room may wait for what this session holds itself.
+                Err(answer) => self.give_back(&answer, log),
+                Ok(None) => break,
                 // A closed entry is a node that ends, and with it all its sessions.
-                Some(Done::Closed) => return,
-                Some(done) => ledger.done(done),
+                Ok(Some(Done::Closed)) => return,
+                Ok(Some(done)) => ledger.done(done),
             }
         }
         // Who comes and goes is no reason to give its room to the next one before it is applied.
         self.answer_to = mpsc::channel(1).0;
         while !self.comparing.is_empty() {
             let Some(answer) = self.answers.recv().await else { return };
-            for (slot, account) in self.compared(&answer) {
-                log.reached(slot).await;
-                drop(account);
-            }
+            self.give_back(&answer, log);
         }
     }
 

@@ -221,13 +221,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     fn answered(&mut self, answer: Answer) {
-        for (slot, account) in self.publishing.compared(&answer) {
-            let log = self.clients.log.clone();
-            tokio::spawn(async move {
-                log.reached(slot).await;
-                drop(account);
-            });
-        }
+        self.publishing.give_back(&answer, &self.clients.log);
         self.core.answered(answer);
     }
 

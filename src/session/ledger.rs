@@ -108,7 +108,7 @@ struct Pushed {
     compares: bool,
 }
 
-/// A retained value from this size on counts as looked at itself: what is compared with it next is to find it applied.
+/// A retained value beyond this size counts as looked at itself: what is compared with it next is to find it applied.
 const LARGE_VALUE: usize = 16 << 10;
 
 impl Pushed {
@@ -120,7 +120,9 @@ impl Pushed {
             bytes = bytes.max(limits::COMPARED_LEAST);
         }
         let own = event.payload.len();
-        bytes.max(if event.retain && own > LARGE_VALUE { own } else { 0 })
+        // A merge makes the value larger for the next one.
+        let grows = if *compares { own } else { 0 };
+        (bytes + grows).max(if event.retain && own > LARGE_VALUE { own } else { 0 })
     }
 }
 
@@ -196,7 +198,8 @@ impl Ledger {
 
     fn next_of_clients(&mut self, looked_at: &impl Fn(&Event, bool) -> usize) -> Errand {
         let (count, compared) = self.next_events(looked_at);
-        if compared > 0 && self.admitted.is_none() {
+        if compared > self.admitted.unwrap_or(0) {
+            // Where it has grown meanwhile, it waits anew.
             return Errand::Admit(compared);
         }
         self.admitted = None;
@@ -275,9 +278,14 @@ impl Ledger {
         !self.busy && self.batch.is_empty()
     }
 
-    /// Whether the entry has something to answer still.
+    /// Whether something is still to be answered: by the entry, or by the order without waiting for anybody.
     pub(crate) fn is_owed(&self) -> bool {
-        !self.is_idle() || self.answered < self.next
+        let waits_for_nobody = |conditional: &Option<Conditional>| {
+            conditional.as_ref().is_none_or(|conditional| !conditional.terms.watch)
+        };
+        !self.is_idle()
+            || self.answered < self.next
+            || self.waits.values().any(|(_, conditional)| waits_for_nobody(conditional))
     }
 
     /// Whether the batch may grow: not where it makes all nodes look at as much as they may have to for this node.

@@ -238,6 +238,57 @@ async fn a_client_that_only_reads_any_more_gets_its_answers() -> Result<()> {
     Ok(())
 }
 
+/// The order decides it, behind the entry's answer.
+#[tokio::test]
+async fn a_conditional_publish_is_answered_to_a_client_that_only_reads() -> Result<()> {
+    let cluster = crate::cluster().nodes(1).start().await?;
+    for number in 0..20 {
+        let name = format!("half-when-{number}");
+        let connect = [string("MQTT"), vec![5, 2, 0, 0, 0], string(&name)].concat();
+        let when = [vec![0x26], string("vulpes-when"), string("null")].concat();
+        let head = [string(&format!("present/{name}")), vec![0, 1]].concat();
+        let publish = [head, vec![u8::try_from(when.len())?], when, b"1".to_vec()].concat();
+        let mut client = Raw::open(cluster.node(1).mqtt()).await?;
+        client.send(&[packet(0x10, &connect), packet(0x33, &publish)].concat()).await?;
+        client.finish().await?;
+        let (first, _) = within("a welcome", PATIENCE, client.packet()).await?;
+        let (next, body) = within("an answer", PATIENCE, client.packet()).await?;
+        ensure!((first, next, &body[..2]) == (0x20, 0x40, &[0, 1]), "{next:02x} {body:02x?}");
+    }
+    Ok(())
+}
+
+/// It waited for the room that it held itself, and all others behind it.
+#[tokio::test]
+async fn a_client_that_leaves_behind_its_merges_holds_up_nobody() -> Result<()> {
+    const LARGE: usize = 600 << 10;
+    let cluster = crate::cluster().nodes(1).start().await?;
+    let address = cluster.node(1).mqtt();
+    let name =
+        |name: &str| packet(0x10, &[string("MQTT"), vec![5, 2, 0, 0, 0], string(name)].concat());
+    let publish = |first: u8, properties: &[u8], text: &str| {
+        let id = if first & 6 == 0 { Vec::new() } else { vec![0, 1] };
+        let length = vec![u8::try_from(properties.len()).unwrap_or_default()];
+        let head = [string("present/merged"), id, length].concat();
+        packet(first, &[&head, properties, text.as_bytes()].concat())
+    };
+    let merge = [vec![0x26], string("vulpes-merge"), string("true")].concat();
+    let mut client = Raw::mqtt_with(address, &name("holder")).await?;
+    let large = json!({ "x": "x".repeat(LARGE) }).to_string();
+    client.say(&publish(0x33, &[], &large)).await?;
+    within("an answer", PATIENCE, client.packet()).await?;
+    let merges = publish(0x31, &merge, r#"{"a":1}"#).repeat(3);
+    let mut leaving = Raw::mqtt_with(address, &name("leaving")).await?;
+    leaving.send(&[merges, packet(0xe0, &[])].concat()).await?;
+    drop(leaving);
+    for _ in 0..3 {
+        client.say(&publish(0x33, &merge, r#"{"b":2}"#)).await?;
+        let (first, _) = within("an answer", PATIENCE, client.packet()).await?;
+        ensure!(first == 0x40, "{first:02x}");
+    }
+    Ok(())
+}
+
 /// None of it was, where the session was not open yet.
 #[tokio::test]
 async fn all_in_front_of_a_malformed_packet_is_done() -> Result<()> {

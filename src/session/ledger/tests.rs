@@ -332,6 +332,8 @@ fn only_as_much_goes_together_as_was_admitted() {
         > submitted
           admit 10000
         > admitted 5000
+          admit 10000
+        > admitted 10000
           batch 3: d, compares 10000
         > submitted
           room
