@@ -20,7 +20,7 @@ pub(crate) mod liveness;
 pub(crate) mod reader;
 mod room;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use vulpes_raft::ids::Position;
 

@@ -22,8 +22,8 @@ pub(crate) fn event(topic: &str) -> Event {
     Event::of_act(realm(), topic, SessionId(9), Bytes::new())
 }
 
-/// A segment of these events, at this place.
-pub(crate) fn placed(slot: Slot, base: Position, events: &[Event]) -> Arc<Placed> {
+/// A segment of these events, and its row at this place.
+pub(crate) fn sealed(slot: Slot, base: Position, events: &[Event]) -> (Resolution, Segment) {
     let mut open = OpenSegment::default();
     for event in events {
         open.push(event).unwrap();
@@ -33,6 +33,11 @@ pub(crate) fn placed(slot: Slot, base: Position, events: &[Event]) -> Arc<Placed
     let sealed = open.seal(id, Shard(0));
     let step = Step::Segment(sealed.proposal(vec![]));
     let resolution = Resolution { slot, stamp: Stamp(0), ahead: 0, base, step };
-    let segment = Some(Segment::parse(sealed.body).unwrap());
-    Arc::new(Placed { resolution, segment, hidden: Box::default() })
+    (resolution, Segment::parse(sealed.body).unwrap())
+}
+
+/// The same, as the log has it.
+pub(crate) fn placed(slot: Slot, base: Position, events: &[Event]) -> Arc<Placed> {
+    let (resolution, segment) = sealed(slot, base, events);
+    Arc::new(Placed { resolution, segment: Some(segment), hidden: Box::default() })
 }

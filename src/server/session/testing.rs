@@ -14,10 +14,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
-use vulpes_raft::ids::{
-    AdvanceSegment, Incarnation, NodeId, Position, SegmentNumber, Shard, Slot, Stamp,
-};
-use vulpes_raft::order::{Resolution, Step};
+use vulpes_raft::ids::{NodeId, Position, Slot};
 use vulpes_raft::sim::{self, SimConfig, SimDisk};
 
 use crate::dispatch::Dispatcher;
@@ -25,10 +22,10 @@ use crate::entry::Inbox;
 use crate::log::{log, Log, LogTail, Placed, Tail};
 use crate::realm::{Realms, SharedRealms};
 use crate::replica::Command;
-use crate::segment::{OpenSegment, Segment};
 use crate::server::calls::Calls;
 use crate::server::clients::Clients;
 use crate::server::desk::Desk;
+use crate::session::testing::sealed;
 use crate::types::event::{Event, Extensions, Payload, Qos, SessionId};
 use crate::types::topic::{Realm, Topic};
 
@@ -206,17 +203,9 @@ impl Node {
 
     /// The same, of these events.
     pub(super) fn publish_events(&self, events: &[Event]) {
-        let mut open = OpenSegment::default();
-        for event in events {
-            open.push(event).unwrap();
-        }
         let Tail { next_slot: slot, next_position: base } = self.log.tail();
-        let number = SegmentNumber(slot.0);
-        let id = AdvanceSegment { entry: NodeId(1), incarnation: Incarnation(1), number };
-        let sealed = open.seal(id, Shard(0));
-        let step = Step::Segment(sealed.proposal(vec![]));
-        let resolution = Resolution { slot, stamp: Stamp(0), ahead: 0, base, step };
-        let segment = Some(Segment::parse(sealed.body).unwrap());
+        let (resolution, segment) = sealed(slot, base, events);
+        let segment = Some(segment);
         let hidden = self.realms.apply(&resolution, segment.as_ref(), Vec::new()).hidden.into();
         let placed = Arc::new(Placed { resolution, segment, hidden });
         self.tail.append(placed.clone());
