@@ -126,11 +126,14 @@ pub struct Deliveries {
     left_at: Arc<AtomicU64>,
 }
 
+/// What a mailbox says of a session that was not put out of the live stream: slots begin with 1.
+const NOT_LEFT: Slot = Slot(0);
+
 /// A mailbox with the named limit.
 #[must_use]
 pub fn mailbox() -> (Mailbox, Deliveries) {
     let (sender, receiver) = mpsc::channel(limits::SESSION_DELIVERIES);
-    let left_at = Arc::new(AtomicU64::new(0));
+    let left_at = Arc::new(AtomicU64::new(NOT_LEFT.0));
     (Mailbox { sender, left_at: left_at.clone() }, Deliveries { receiver, left_at })
 }
 
@@ -147,10 +150,10 @@ impl Deliveries {
         !self.receiver.is_closed() && self.receiver.is_empty()
     }
 
-    /// After the mailbox was closed: the first slot that is missing from it.
+    /// After the mailbox was closed: the first slot that is missing from it; `None` where the dispatcher itself has ended.
     #[must_use]
-    pub fn left_at(&self) -> Slot {
-        Slot(self.left_at.load(Ordering::Acquire))
+    pub fn left_at(&self) -> Option<Slot> {
+        Some(Slot(self.left_at.load(Ordering::Acquire))).filter(|slot| *slot != NOT_LEFT)
     }
 }
 

@@ -123,7 +123,18 @@ fn a_slow_session_is_put_out_and_told_where() {
     assert_eq!(dispatcher.join(join(6, "a", None, None)), Err(JoinError { next: Slot(bound + 6) }));
     let (got, closed) = drain(&mut deliveries);
     assert_eq!((got.len() as u64, closed), (bound, true));
-    assert_eq!(deliveries.left_at(), Slot(bound + 1));
+    assert_eq!(deliveries.left_at(), Some(Slot(bound + 1)));
+}
+
+#[test]
+fn a_dispatcher_that_ends_puts_nobody_out() {
+    let mut dispatcher = Dispatcher::new(Slot(1));
+    let (first, mut deliveries) = mailbox();
+    assert_eq!(dispatcher.join(join(5, "a", None, Some(first))), Ok(Slot(1)));
+    dispatcher.dispatch(&placed(1, &["a"]));
+    drop(dispatcher);
+    assert_eq!(drain(&mut deliveries), (vec![(1, vec![5])], true));
+    assert_eq!(deliveries.left_at(), None);
 }
 
 #[test]

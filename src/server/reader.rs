@@ -95,7 +95,7 @@ impl Source for AtNode<'_, '_> {
             Poll::Ready(Some(Handed { slot, placed, hits })) => {
                 Live::Segment { slot, placed: placed.upgrade(), hits }
             }
-            Poll::Ready(None) => Live::Left(deliveries.left_at()),
+            Poll::Ready(None) => deliveries.left_at().map_or(Live::Ended, Live::Left),
             Poll::Pending if deliveries.is_idle() => {
                 Live::Idle(Start { slot: next_slot, position: next_position })
             }

@@ -64,6 +64,8 @@ pub(crate) enum Live {
     Segment { slot: Slot, placed: Option<Arc<Placed>>, hits: Hits },
     /// The session was put out of the stream at this slot.
     Left(Slot),
+    /// The node is ending, and nothing comes any more.
+    Ended,
     /// Nothing for now.
     Nothing,
     /// Nothing for now, and all before this place was handed over.
@@ -301,6 +303,10 @@ impl<R> Reader<R> {
             Live::Segment { slot, placed: None, .. } | Live::Left(slot) => {
                 self.fall_behind(slot);
                 Some(Step::Moved)
+            }
+            Live::Ended => {
+                self.mailbox = false;
+                Some(Step::Reading(Reading::Stopped))
             }
             Live::Nothing => None,
             Live::Idle(start) => {

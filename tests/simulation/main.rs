@@ -79,6 +79,7 @@ const REGRESSIONS: &[(&str, u64)] = &[
     ),
     ("a publish is acknowledged right before the run is judged", 179_588_109_102_168),
     ("an older connection subscribes behind the newer one's beginning", 179_580_564_000_856),
+    ("a node ends while it has live subscriptions", 179_605_686_300_077),
 ];
 
 /// Where the additional seeds start.

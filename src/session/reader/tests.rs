@@ -307,3 +307,22 @@ fn a_node_that_ends_says_so() {
         ",
     );
 }
+
+/// It sent once more what it had sent, from where it had joined: it took the end of the node for having fallen behind.
+#[test]
+fn a_live_stream_that_ends_with_its_node_repeats_nothing() {
+    check(
+        "
+        > subscribe 1 a
+          join 1 anew
+        > joined at 1
+          subscribed 1
+        > log a
+        > log a
+        > live 1
+          segment 1 from 10 for 1
+        > ended
+          stopped
+        ",
+    );
+}

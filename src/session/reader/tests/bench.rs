@@ -125,6 +125,7 @@ impl Bench {
                 let (slot, placed) = (placed.resolution.slot, there.then_some(placed));
                 self.node.live.push_back(Live::Segment { slot, placed, hits });
             }
+            "ended" => self.node.live.push_back(Live::Ended),
             "left" => self.node.live.push_back(Live::Left(Slot(number(1)))),
             "idle" => {
                 let Tail { next_slot: slot, next_position: position } = self.node.tail();

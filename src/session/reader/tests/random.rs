@@ -77,7 +77,7 @@ impl Source for Node {
             Poll::Ready(Some(Handed { slot, placed, hits })) => {
                 Live::Segment { slot, placed: Weak::upgrade(&placed), hits }
             }
-            Poll::Ready(None) => Live::Left(deliveries.left_at()),
+            Poll::Ready(None) => deliveries.left_at().map_or(Live::Ended, Live::Left),
             Poll::Pending => Live::Nothing,
         }
     }
