@@ -97,6 +97,9 @@ const PROTO: &str = "__proto__";
 
 const TOO_DEEP: &str = "nested too deeply";
 
+/// What is wrong with a dictionary that has the keys 1 and "1".
+pub(super) const ALIKE: &str = "a dictionary with keys that are the same as text";
+
 /// Most elements of a list that [`elements`] keeps.
 const ELEMENTS: usize = 8;
 
@@ -132,11 +135,21 @@ impl<'a> Elements<'a> {
 
 /// Checks a whole list, and finds its elements. Each may be nested as deep as a payload.
 pub(crate) fn elements(serializer: Serializer, bytes: &[u8]) -> Result<Elements<'_>, Malformed> {
-    match serializer {
+    let mut found = match serializer {
         Serializer::Json => elements_with(json::Reader::new(bytes)?),
         Serializer::MsgPack => elements_with(msgpack::Reader::new(bytes)?),
         Serializer::Cbor => elements_with(cbor::Reader::new(bytes)?),
+    }?;
+    if found.notes.odd && found.notes.unfit.is_none() && repeats_keys(serializer, bytes) {
+        found.notes.unfit(0, ALIKE);
     }
+    Ok(found)
+}
+
+/// Whether keys of a list's dictionaries are the same once all of them are text: only one of their values would arrive.
+fn repeats_keys(serializer: Serializer, bytes: &[u8]) -> bool {
+    let list = decode(serializer, bytes, limits::PAYLOAD_DEPTH + 1);
+    list.is_ok_and(|(list, _)| list.repeats_keys())
 }
 
 fn elements_with<'a, R: Read<'a>>(mut reader: R) -> Result<Elements<'a>, Malformed> {

@@ -315,6 +315,7 @@ fn passed(serializer: Serializer, value: &[u8]) -> Result<String, &'static str> 
 const TAG: &str = "a CBOR tag whose content means nothing without it";
 const EXTENSION: &str = "an extension type of MessagePack";
 const KEY: &str = "a key that is no string";
+const ALIKE: &str = read::ALIKE;
 const SIMPLE: &str = "a simple value that means nothing here";
 const ZERO: &str = "a string that begins with U+0000";
 const FINITE: &str = token::NOT_FINITE;
@@ -333,6 +334,9 @@ const HOSTILE: &[Row] = &[
     (MsgPack, b"\x81\xc4\x01a\xc0", Err(KEY)),
     (MsgPack, b"\x81\x91\x01\xc0", Err(KEY)),
     (MsgPack, b"\x81\x80\xc0", Err(KEY)),
+    (MsgPack, b"\x82\x01\xc0\xa11\xc3", Err(ALIKE)),
+    (MsgPack, b"\x82\x01\xc0\xa12\xc3", Ok("{\"1\":null,\"2\":true}")),
+    (Cbor, b"\x81\xa3\x61x\x01\x02\x03\x612\x04", Err(ALIKE)),
     (Cbor, b"\xa1\x01\x61x", Ok("{\"1\":\"x\"}")),
     (Cbor, b"\xa1\x41a\xf6", Err(KEY)),
     (Cbor, b"\xbf\xf5\x01\xff", Ok("{\"true\":1}")),

@@ -46,6 +46,18 @@ impl Value {
         size_of::<Self>() + held
     }
 
+    /// Whether a dictionary in it has a key more than once.
+    #[must_use]
+    pub fn repeats_keys(&self) -> bool {
+        match self {
+            Self::List(items) => items.iter().any(Self::repeats_keys),
+            Self::Dict(pairs) => {
+                may_repeat(pairs) || pairs.iter().any(|(_, value)| value.repeats_keys())
+            }
+            _ => false,
+        }
+    }
+
     /// The same value with each key of its dictionaries once.
     #[must_use]
     pub fn with_distinct_keys(self) -> Self {
