@@ -34,9 +34,10 @@ use crate::types::limits;
 /// The channel for a session's answers; none if no answer is wanted.
 pub type AnswerTo = Option<mpsc::Sender<Answer>>;
 
-/// Consecutive publishes of one session, with the channel for their answers. If a session keeps the events of all its
-/// unanswered batches within [`limits::SESSION_UNANSWERED`] and the batches within [`limits::SESSION_BATCHES`], a
-/// channel of [`SESSION_ANSWERS`] ensures that an answer never waits for the session.
+/// Consecutive publishes of one session, with the channel for their answers. If a session takes no more from its client
+/// while [`limits::SESSION_UNANSWERED`] events or [`limits::SESSION_BATCHES`] batches are unanswered, a channel of
+/// [`SESSION_ANSWERS`] has room for every answer. A session may have more batches than that: its own events, and the parts
+/// into which merges divide one. Those are small and have two answers at most, a quarter of what is counted for each.
 pub type Batch = self::core::Batch<AnswerTo>;
 
 /// Largest batch, in bytes of its events: one turn's read from a client, or one message.

@@ -21,6 +21,7 @@ use vulpes_raft::ids::{EventId, Position};
 use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::call;
+use crate::payload::Serializer;
 use crate::segment::StoredEvent;
 use crate::types::act::{Act, Attach, InFlight, Join, KeptSubscription, Refusal, Terms};
 use crate::types::answer::{Answer, Stored};
@@ -246,6 +247,11 @@ pub trait Gate: Send {
 
     /// Takes an event; only called while [`Gate::can_deliver`].
     fn deliver(&mut self, delivery: Delivery<'_>);
+
+    /// In which serializer the client gets payloads; none if it gets an MQTT client's bytes.
+    fn serializer(&self) -> Option<Serializer> {
+        None
+    }
 
     /// Whether every subscription gets its own copy, so that one event may be delivered to some of them at a time.
     fn sends_each(&self) -> bool {

@@ -174,6 +174,25 @@ pub fn to_mqtt(payload: &Payload) -> Bytes {
     }
 }
 
+/// Whether a payload is rewritten for a WAMP client with this serializer, or for an MQTT client if there is none. That may make
+/// it [`limits::GROWTH`] times as large.
+#[must_use]
+pub(crate) fn is_translated(payload: &Payload, to: Option<Serializer>) -> bool {
+    match (Serializer::of(payload.encoding), to) {
+        (None, None) => false,
+        (Some(Serializer::Json), None) => !payload.kwargs.is_empty(),
+        (from, to) => from != to,
+    }
+}
+
+/// The bytes of a payload for a WAMP client with this serializer, or for an MQTT client if there is none.
+#[must_use]
+pub(crate) fn translated_size(payload: &Payload, to: Option<Serializer>) -> usize {
+    let Some(to) = to else { return to_mqtt(payload).len() };
+    let Arguments { args, kwargs } = to_wamp(payload, to);
+    args.len() + kwargs.len()
+}
+
 /// The value of an event, for `when`, `filter` and retained merges: null if there are no arguments, the single
 /// argument, else the list; for MQTT the parsed JSON. Keyword arguments are headers: they travel with the event and
 /// are no part of its value.

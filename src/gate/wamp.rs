@@ -492,6 +492,10 @@ impl Gate for WampGate {
         }
     }
 
+    fn serializer(&self) -> Option<Serializer> {
+        Some(self.serializer)
+    }
+
     fn sends_each(&self) -> bool {
         true
     }

@@ -43,6 +43,12 @@ impl Outgo {
             || waiting < limits::SESSION_OUTPUT && self.account.try_hold(limits::SESSION_OUTPUT)
     }
 
+    /// Whether so many bytes may be written behind what waits. Who is told no does not wait in line for them.
+    pub(super) fn has_room_for(&mut self, waiting: usize, bytes: usize) -> bool {
+        let beyond = (waiting + bytes).saturating_sub(FREE);
+        self.granted || self.has_room(waiting) && (beyond == 0 || self.account.try_hold(beyond))
+    }
+
     /// Whether the client may go on to ask for what has to be answered in any case.
     pub(super) fn has_room_for_answers(&mut self, waiting: usize) -> bool {
         waiting < FREE
@@ -184,6 +190,17 @@ mod tests {
         assert!(!poll(&mut second));
         first.count(0);
         assert!(poll(&mut second) && second.takes(0, LARGE) == LARGE);
+    }
+
+    #[test]
+    fn who_only_looks_for_room_waits_for_none() {
+        let budget = Budget::new(LARGE);
+        let [mut slow, mut outgo] = [(); 2].map(|()| Outgo::new(&budget));
+        assert!(outgo.has_room_for(0, LARGE + FREE) && budget.held() == LARGE);
+        outgo.count(0);
+        slow.count(LARGE + FREE);
+        assert!(outgo.has_room_for(0, FREE) && !outgo.has_room_for(0, FREE + 1));
+        assert!(!outgo.is_held_up() && !budget.is_short());
     }
 
     #[test]

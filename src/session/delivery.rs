@@ -14,7 +14,7 @@ use vulpes_raft::ids::{EventId, Position, Slot};
 
 use crate::gate::{Delivery, Gate, Sending};
 use crate::log::Placed;
-use crate::payload;
+use crate::payload::{self, Serializer};
 use crate::realm::{Compared, Retained};
 use crate::segment::{Place, StoredEvent};
 use crate::types::event::{Payload, SessionId};
@@ -103,8 +103,8 @@ impl Current {
                 while gate.can_deliver() {
                     let Some((topic, retained)) = values.front() else { return true };
                     if reader.is_active(*id) && !retained.extensions.withhold() {
-                        let size = size(topic, &retained.payload, &retained.properties);
-                        if room.behind(gate, size) == 0 {
+                        let beside = beside(topic, &retained.properties);
+                        if room.behind(gate, &retained.payload, beside) == 0 {
                             return false;
                         }
                         deliver_retained(gate, *id, topic, retained);
@@ -125,6 +125,9 @@ pub(crate) trait Outlet {
 
     /// Whether more may be written behind so many bytes.
     fn has_room(&mut self, waiting: usize) -> bool;
+
+    /// Whether there is room for so many bytes behind so many now. Nobody is woken if not.
+    fn has_room_for(&mut self, waiting: usize, bytes: usize) -> bool;
 
     /// For how many bytes there is room behind so many, one event of this size at least. If for none, somebody wakes the
     /// session when there is.
@@ -148,17 +151,34 @@ pub(crate) struct Room<'a, O> {
 const SMALL_VALUE: usize = 16 << 10;
 
 impl<O: Outlet> Room<'_, O> {
-    /// For how many events of this size there is room behind what the gate has.
-    fn behind<G: Gate>(&mut self, gate: &G, size: usize) -> usize {
+    /// For how many events with this payload, and so many bytes beside it, there is room behind what the gate has.
+    fn behind<G: Gate>(&mut self, gate: &G, payload: &Payload, beside: usize) -> usize {
         let waiting = self.outlet.waiting() + gate.output_size();
-        let room = self.outlet.takes(waiting, size);
-        room.div_ceil(size)
+        if !self.outlet.has_room(waiting) {
+            return 0;
+        }
+        let size = beside + self.written(gate.serializer(), payload, waiting + beside);
+        self.outlet.takes(waiting, size).div_ceil(size)
+    }
+
+    /// For how many bytes of a payload to ask. A payload that is translated is measured, by translating it, only where there
+    /// is no room for the largest that it can get.
+    fn written(&mut self, to: Option<Serializer>, payload: &Payload, waiting: usize) -> usize {
+        if !payload::is_translated(payload, to) {
+            return payload.len();
+        }
+        let most = limits::GROWTH * payload.len();
+        if self.outlet.has_room_for(waiting, most) {
+            return most;
+        }
+        *self.toil += payload.len();
+        payload::translated_size(payload, to)
     }
 }
 
-/// About how many bytes an event has when it is written.
-fn size(topic: &Topic, payload: &Payload, properties: &Bytes) -> usize {
-    topic.as_str().len() + payload.len() + properties.len() + EVENT_OVERHEAD
+/// About how many bytes are written with an event's payload.
+fn beside(topic: &Topic, properties: &Bytes) -> usize {
+    topic.as_str().len() + properties.len() + EVENT_OVERHEAD
 }
 
 fn deliver_segment<G: Gate, R, O: Outlet>(
@@ -237,10 +257,10 @@ fn hand_over<G: Gate, R, O: Outlet>(
     room: &mut Room<'_, O>,
 ) -> bool {
     let event = delivery.event;
-    let size = size(delivery.topic, &event.payload, &event.properties);
+    let beside = beside(delivery.topic, &event.properties);
     let again = matches!(delivery.sending, Sending::Again(_)) && chosen.ids.is_empty();
     while again || chosen.done < chosen.ids.len() {
-        let count = room.behind(gate, size);
+        let count = room.behind(gate, &event.payload, beside);
         if count == 0 {
             return false;
         }
@@ -314,4 +334,69 @@ fn deliver_retained<G: Gate>(gate: &mut G, id: SubscriptionId, topic: &Topic, re
         sending: Sending::Aside,
         subscriptions: &[id],
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::event::Encoding;
+
+    /// Has room for so many bytes.
+    struct Narrow(usize);
+
+    impl Outlet for Narrow {
+        fn waiting(&self) -> usize {
+            0
+        }
+
+        fn has_room(&mut self, _: usize) -> bool {
+            true
+        }
+
+        fn has_room_for(&mut self, waiting: usize, bytes: usize) -> bool {
+            waiting + bytes <= self.0
+        }
+
+        fn takes(&mut self, _: usize, size: usize) -> usize {
+            size
+        }
+
+        fn has_room_for_answers(&mut self, _: usize) -> bool {
+            true
+        }
+
+        fn may_filter(&mut self) -> bool {
+            true
+        }
+    }
+
+    /// For how much a client with this serializer asks, where there is room for so many bytes, and what that costs.
+    fn asked(payload: &Payload, to: Option<Serializer>, room: usize) -> (usize, usize) {
+        let (mut outlet, mut toil) = (Narrow(room), 0);
+        let mut room = Room { outlet: &mut outlet, toil: &mut toil };
+        let size = room.written(to, payload, 0);
+        (size, toil)
+    }
+
+    /// It was counted as it is stored: sessions that waited for their room wrote five times as much as they had asked for.
+    #[test]
+    fn a_payload_asks_for_room_as_large_as_it_is_written() {
+        let nils = [&[0x94][..], &[0xc0; 4]].concat();
+        let payload = |encoding, args: &[u8]| Payload {
+            encoding,
+            args: Bytes::copy_from_slice(args),
+            kwargs: Bytes::new(),
+        };
+        let packed = payload(Encoding::MsgPack, &nils);
+        let json = b"[null,null,null,null]".len();
+        let most = limits::GROWTH * nils.len();
+        for to in [Some(Serializer::Json), None] {
+            assert_eq!(asked(&packed, to, most), (most, 0), "there is room whatever it takes");
+            assert_eq!(asked(&packed, to, most - 1), (json, nils.len()), "it has to be known");
+        }
+        assert_eq!(asked(&packed, Some(Serializer::MsgPack), 0), (nils.len(), 0));
+        let raw = payload(Encoding::Raw, b"\x01\x01");
+        assert_eq!(asked(&raw, None, 0), (2, 0));
+        assert_eq!(asked(&raw, Some(Serializer::Json), 0).0, br#"["\u0001\u0001"]"#.len());
+    }
 }

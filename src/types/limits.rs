@@ -173,7 +173,8 @@ pub const SESSION_BATCHES: usize = 64;
 pub const SESSION_OUTPUT: usize = 256 << 10;
 
 /// Bytes one session may have waiting for its socket before its input is not read. All events but one leave room
-/// below that, so that a slow reader can still be heard, and answered.
+/// below that, so that a slow reader can still be heard, and answered. One that has grown in translation may exceed it: then
+/// the client is heard as soon as it has taken enough of it.
 pub const SESSION_OUTPUT_MOST: usize = SESSION_OUTPUT + CLIENT_MESSAGE + (64 << 10);
 
 /// Bytes read from a client's socket in one turn.

@@ -105,6 +105,10 @@ impl<T: Transport> Outlet for Way<'_, T> {
         !self.outgo.is_held_up() && self.outgo.has_room(waiting)
     }
 
+    fn has_room_for(&mut self, waiting: usize, bytes: usize) -> bool {
+        self.outgo.has_room_for(waiting, bytes)
+    }
+
     fn takes(&mut self, waiting: usize, size: usize) -> usize {
         self.outgo.takes(waiting, size)
     }

@@ -93,6 +93,10 @@ impl Outlet for Socket {
         waiting < self.limit
     }
 
+    fn has_room_for(&mut self, waiting: usize, bytes: usize) -> bool {
+        waiting + bytes <= self.limit
+    }
+
     fn takes(&mut self, waiting: usize, size: usize) -> usize {
         if waiting < self.limit {
             (self.limit - waiting).max(size)
