@@ -321,18 +321,20 @@ impl<R> Reader<R> {
         self.mailbox = false;
         let at_cursor = self.is_live_at_cursor();
         let live = std::mem::take(&mut self.live);
-        // A subscription may have joined when what is missing stood in the mailbox already: it has seen that, or is not to.
-        let (all, later): (Vec<_>, Vec<_>) =
-            live.into_iter().partition(|(_, (_, since))| at_cursor || *since <= next);
-        let subscriptions = all.into_iter().map(|(id, (pattern, _))| (id, pattern)).collect();
-        let replay = Replay { subscriptions, next, sought: true, ..Replay::default() };
+        let mut replay = Replay { next, sought: true, ..Replay::default() };
+        for (id, (pattern, since)) in live {
+            // A subscription may have joined when what is missing stood in the mailbox already: it has seen that, or is not to.
+            // It goes on with the others all the same, so that events come to all of them in one order.
+            let all = match at_cursor || since <= next {
+                true => &mut replay.subscriptions,
+                false => replay.later.entry(since).or_default(),
+            };
+            all.insert(id, pattern);
+        }
         if at_cursor {
             self.replays.set_cursor(replay);
         } else {
             self.replays.begin_all(replay);
-        }
-        for (id, (pattern, since)) in later {
-            self.replays.begin(id, pattern, Start { slot: since, position: Position(0) }, None);
         }
     }
 
@@ -345,7 +347,7 @@ impl<R> Reader<R> {
         let (id, replay) = self.replays.first()?;
         let at_cursor = id == AT_CURSOR;
         let again = at_cursor && self.cursor.as_ref().is_some_and(Cursor::is_resuming);
-        if replay.subscriptions.is_empty() && !again {
+        if replay.is_empty() && !again {
             self.replays.end(id);
             return Some(Step::Moved);
         }
@@ -376,11 +378,13 @@ impl<R> Reader<R> {
     fn work_on_replay(&mut self, tail: Slot) {
         let Some((id, replay)) = self.replays.first() else { return };
         let next = replay.next;
+        replay.reached(next.min(tail));
+        // The state, and the live stream, are a little ahead of the log's tail, which asking again and again would only hold up.
+        let ahead = replay.later.keys().next_back().copied().unwrap_or(next).max(next);
         if next < tail {
             self.begin_work(Working::Reading(id), Work::Read { from: next, later: false });
-        } else if next > tail {
-            // The state is a little ahead of the stream, which asking again and again would only hold up.
-            self.begin_work(Working::Reading(id), Work::Reach(Slot(next.0 - 1)));
+        } else if ahead > tail {
+            self.begin_work(Working::Reading(id), Work::Reach(Slot(ahead.0 - 1)));
         } else {
             replay.closed = true;
             let subscriptions = replay.subscriptions.clone().into_iter().collect();

@@ -29,6 +29,8 @@ pub(super) const AT_CURSOR: ReplayId = ReplayId(0);
 #[derive(Default)]
 pub(super) struct Replay {
     pub(super) subscriptions: BTreeMap<SubscriptionId, Pattern>,
+    /// Those that are to have what comes from a slot on that the replay has yet to reach.
+    pub(super) later: BTreeMap<Slot, BTreeMap<SubscriptionId, Pattern>>,
     /// Made of these when the first segment is matched: a replay at the tail never needs it.
     pub(super) matcher: Option<Matcher>,
     pub(super) next: Slot,
@@ -48,10 +50,31 @@ impl Replay {
         self.buffer.iter().map(|placed| placed.size()).sum()
     }
 
+    /// All that are in it.
+    fn ids(&self) -> impl Iterator<Item = &SubscriptionId> {
+        self.subscriptions.keys().chain(self.later.values().flat_map(BTreeMap::keys))
+    }
+
+    /// Whether nobody is in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.subscriptions.is_empty() && self.later.is_empty()
+    }
+
+    /// Takes in those that are to have what comes from this slot on.
+    pub(super) fn reached(&mut self, slot: Slot) {
+        while let Some(entry) = self.later.first_entry().filter(|entry| *entry.key() <= slot) {
+            for (id, pattern) in entry.remove() {
+                self.insert(id, pattern);
+            }
+        }
+    }
+
     /// The next segment of what was read.
     pub(super) fn advance(&mut self) -> Option<Arc<Placed>> {
         let placed = self.buffer.pop_front()?;
-        self.next = placed.resolution.slot.next();
+        let slot = placed.resolution.slot;
+        self.reached(slot);
+        self.next = slot.next();
         self.closed = true;
         Some(placed)
     }
@@ -73,6 +96,10 @@ impl Replay {
     }
 
     fn remove(&mut self, id: SubscriptionId) {
+        self.later.retain(|_, all| {
+            all.remove(&id);
+            !all.is_empty()
+        });
         let Some(pattern) = self.subscriptions.remove(&id) else { return };
         if let Some(matcher) = &mut self.matcher {
             matcher.remove(id, &pattern);
@@ -153,7 +180,7 @@ impl Replays {
     pub(super) fn begin_all(&mut self, replay: Replay) {
         self.last += 1;
         let replay_id = ReplayId(self.last);
-        self.of.extend(replay.subscriptions.keys().map(|id| (*id, replay_id)));
+        self.of.extend(replay.ids().map(|id| (*id, replay_id)));
         self.replays.insert(replay_id, replay);
     }
 
@@ -169,7 +196,7 @@ impl Replays {
     pub(super) fn end(&mut self, id: ReplayId) -> Option<Replay> {
         let replay = self.replays.remove(&id)?;
         if id != AT_CURSOR {
-            for id in replay.subscriptions.keys() {
+            for id in replay.ids() {
                 self.of.remove(id);
             }
         }

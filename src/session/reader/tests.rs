@@ -164,15 +164,52 @@ fn what_joined_later_is_not_shown_anything_again() {
         > room off
         > live 1 forgotten
         > joined at 3
+        > log a
         > room on
           read 1
-        > read 1 2
+        > read 1 2 3
           segment 1 from 0 for 1
           segment 2 from 0 for 1
-          join 1 at 3 anew
+          segment 3 from 0 for 1,2
+          join 1,2 at 4 anew
+        > joined at 4
+        ",
+    );
+}
+
+/// Each had its own events in order, but one had all of its own first.
+#[test]
+fn what_was_live_together_goes_on_together() {
+    check(
+        "
+        > subscribe 1 a
+          join 1 anew
+        > joined at 1
+          subscribed 1
+        > log a
+        > log a b
+        > subscribe 2 b
+          join 2
         > joined at 3
-          join 2 at 3
-        > joined at 3
+          subscribed 2
+        > live 1 forgotten
+          read 1
+        > log a b
+        > read 1 2 3
+          segment 1 from 0 for 1
+          segment 2 from 0 for 1
+          segment 3 from 0 for 1,2
+          join 1,2 at 4 anew
+        > joined at 4
+        > left 4
+          join 1,2 at 4 anew
+        > joined not 4
+          join 1,2 at 4 anew
+        > unsubscribe 2
+        > joined at 4
+          leave 2
+        > is over
+          unsubscribed 2
         ",
     );
 }
