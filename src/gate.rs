@@ -142,6 +142,8 @@ pub enum OpenRefusal {
     NoSuchRealm,
     #[error("this node has as many connections as it takes")]
     TooManyConnections,
+    #[error("this node is stopping; connect to another one")]
+    Stopping,
     #[error("there is no room for more names and wills of this node's clients")]
     NoRoom,
     #[error("no quorum answers right now; try again, or at another node")]

@@ -323,7 +323,7 @@ impl Gate for MqttGate {
             let reason = match refusal {
                 OpenRefusal::NoSuchRealm => Reason::BadUserNameOrPassword,
                 OpenRefusal::TooManyConnections | OpenRefusal::NoRoom => Reason::ServerBusy,
-                OpenRefusal::Unavailable => Reason::ServerUnavailable,
+                OpenRefusal::Unavailable | OpenRefusal::Stopping => Reason::ServerUnavailable,
             };
             let violation = Violation::new(reason, format!("{}: {refusal}", client.realm));
             return self.refuse(client.version, &violation);

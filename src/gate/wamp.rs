@@ -367,6 +367,7 @@ impl Gate for WampGate {
             }
             Err(
                 refusal @ (OpenRefusal::Unavailable
+                | OpenRefusal::Stopping
                 | OpenRefusal::TooManyConnections
                 | OpenRefusal::NoRoom),
             ) => {

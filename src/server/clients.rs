@@ -144,6 +144,10 @@ impl Clients {
         let _ = self.connections.acquire_many(self.most as u32).await;
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
     pub(super) fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.clone()
     }

@@ -21,7 +21,7 @@ use crate::gate::wamp::WampGate;
 use super::clients::Clients;
 use super::intake::{Framing, Intake, Terms};
 use super::metered::metered;
-use super::refusal::refuse;
+use super::refusal::{refuse, NoPlace};
 use super::session::Session;
 use super::transport::{MqttTransport, Protocol, TransportError, WampTransport};
 use super::upgrade::upgrade;
@@ -55,17 +55,21 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let Ok(place) = clients.connections.clone().try_acquire_owned() else {
-            let most = clients.most;
-            tracing::warn!(%peer, "turned away: {most} clients are connected, and that is the limit here");
-            if let Ok(place) = clients.refusals.clone().try_acquire_owned() {
-                let clients = clients.clone();
-                tokio::spawn(async move {
-                    refuse(protocol, stream, &clients).await;
-                    drop(place);
-                });
+        let place = match clients.connections.clone().try_acquire_owned() {
+            // One that waits for all to go has all places.
+            _ if clients.is_stopping() => Err(NoPlace::Stopping),
+            place => place.map_err(|_| NoPlace::Full),
+        };
+        let place = match place {
+            Ok(place) => place,
+            Err(why) => {
+                turn_away(protocol, stream, &clients, why);
+                if let NoPlace::Full = why {
+                    let most = clients.most;
+                    tracing::warn!(%peer, "turned away: {most} clients are connected, and that is the limit here");
+                }
+                continue;
             }
-            continue;
         };
         let clients = clients.clone();
         tokio::spawn(async move {
@@ -92,6 +96,16 @@ pub(super) async fn serve(
             drop(place);
         });
     }
+}
+
+/// Tells a client why there is no place for it, if there is one of the few for that.
+fn turn_away(protocol: Protocol, stream: BoxStream, clients: &Arc<Clients>, why: NoPlace) {
+    let Ok(place) = clients.refusals.clone().try_acquire_owned() else { return };
+    let clients = clients.clone();
+    tokio::spawn(async move {
+        refuse(protocol, stream, &clients, why).await;
+        drop(place);
+    });
 }
 
 fn report(end: &TransportError) {
@@ -121,7 +135,8 @@ async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>) -> TransportError 
     let (stream, meter) = metered(stream);
     let intake = Intake::new(Framing::Upgrade, Terms::CLIENT, &clients.login);
     let stream = intake.on(stream);
-    let (socket, serializer) = match upgrade(stream).await {
+    // Its future is large, and gone before the session begins.
+    let (socket, serializer) = match Box::pin(upgrade(stream)).await {
         Ok(upgraded) => upgraded,
         Err(error) => return error,
     };

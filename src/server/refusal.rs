@@ -13,27 +13,43 @@ use vulpes_raft::host::BoxStream;
 use super::clients::Clients;
 use super::intake::{Framing, Intake, Terms};
 use super::transport::{linger, MqttTransport, Protocol, Transport};
-use super::upgrade::{answer, TOO_MANY_CONNECTIONS};
+use super::upgrade::{answer, STOPPING, TOO_MANY_CONNECTIONS};
 use crate::gate::mqtt::MqttGate;
 use crate::gate::{Gate, OpenRefusal, Request};
 use crate::types::limits;
 use crate::types::moment::Moment;
 
-/// Tells a client that there are too many connections.
-pub(super) async fn refuse(protocol: Protocol, stream: BoxStream, clients: &Clients) {
-    match protocol {
-        Protocol::Wamp => answer(stream, &TOO_MANY_CONNECTIONS).await,
-        Protocol::Mqtt => {
+/// Why a connection finds no place.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NoPlace {
+    /// There are too many.
+    Full,
+    /// The node is stopping.
+    Stopping,
+}
+
+/// Tells a client why there is no place for it.
+pub(super) async fn refuse(protocol: Protocol, stream: BoxStream, clients: &Clients, why: NoPlace) {
+    match (protocol, why) {
+        (Protocol::Wamp, NoPlace::Full) => answer(stream, &TOO_MANY_CONNECTIONS).await,
+        (Protocol::Wamp, NoPlace::Stopping) => answer(stream, &STOPPING).await,
+        (Protocol::Mqtt, why) => {
             let gate = MqttGate::new(clients.mqtt_config(), clients.new_session(), clients.now());
             let intake = Intake::new(Framing::Mqtt, Terms::CLIENT, &clients.login);
-            refuse_in_session(gate, MqttTransport::new(stream, intake), clients.now()).await;
+            let transport = MqttTransport::new(stream, intake);
+            refuse_in_session(gate, transport, clients.now(), why).await;
         }
     }
 }
 
 /// How a client is answered depends on what it says first.
-async fn refuse_in_session(mut gate: impl Gate, mut transport: impl Transport, now: Moment) {
-    let refused = poll_fn(|context| poll_refused(&mut gate, &mut transport, now, context));
+async fn refuse_in_session(
+    mut gate: impl Gate,
+    mut transport: impl Transport,
+    now: Moment,
+    why: NoPlace,
+) {
+    let refused = poll_fn(|context| poll_refused(&mut gate, &mut transport, (now, why), context));
     if tokio::time::timeout(limits::LINGER, refused).await.is_ok() {
         while let Some(output) = gate.poll_output() {
             transport.push(output);
@@ -46,7 +62,7 @@ async fn refuse_in_session(mut gate: impl Gate, mut transport: impl Transport, n
 fn poll_refused(
     gate: &mut impl Gate,
     transport: &mut impl Transport,
-    now: Moment,
+    (now, why): (Moment, NoPlace),
     context: &mut Context<'_>,
 ) -> Poll<()> {
     loop {
@@ -55,7 +71,10 @@ fn poll_refused(
         while let Some(request) = gate.poll_request() {
             match request {
                 Request::Open { .. } | Request::Attach { .. } => {
-                    gate.opened(Err(OpenRefusal::TooManyConnections));
+                    gate.opened(Err(match why {
+                        NoPlace::Full => OpenRefusal::TooManyConnections,
+                        NoPlace::Stopping => OpenRefusal::Stopping,
+                    }));
                 }
                 Request::Close { .. } => return Poll::Ready(()),
                 // Nothing is asked before a session is open.
@@ -79,6 +98,10 @@ mod tests {
 
     /// What a client is told that says this.
     async fn told(says: &[u8]) -> Vec<u8> {
+        told_why(says, NoPlace::Full).await
+    }
+
+    async fn told_why(says: &[u8], why: NoPlace) -> Vec<u8> {
         let (mut client, server) = tokio::io::duplex(4096);
         let config = MqttConfig {
             default_realm: Realm::new("realm1").unwrap(),
@@ -89,7 +112,7 @@ mod tests {
         let budget = Budget::in_parts(limits::LOGIN_BYTES);
         let intake = Intake::new(Framing::Mqtt, Terms::CLIENT, &budget);
         let transport = MqttTransport::new(Box::new(server), intake);
-        let refused = tokio::spawn(refuse_in_session(gate, transport, Moment(0)));
+        let refused = tokio::spawn(refuse_in_session(gate, transport, Moment(0), why));
         client.write_all(says).await.unwrap();
         let mut said = Vec::new();
         client.read_to_end(&mut said).await.unwrap();
@@ -106,6 +129,8 @@ mod tests {
         assert_eq!(told(&connect(4, &[0, 0])).await, [0x20, 2, 0, 3]);
         let refused = told(&connect(5, &[0, 0, 0])).await;
         assert_eq!((refused[0], &refused[2..4]), (0x20, &[0, 0x89][..]));
+        let stopping = told_why(&connect(5, &[0, 0, 0]), NoPlace::Stopping).await;
+        assert_eq!(&stopping[2..4], &[0, 0x88], "try another node");
         // One that is refused for itself has that answer.
         assert_eq!(told(&connect(3, &[0, 0])).await, [0x20, 2, 0, 1]);
         assert_eq!(told(b"GET / HTTP/1.1\r\n\r\n").await, b"");

@@ -20,8 +20,11 @@ use super::transport::{failed, TransportError};
 use crate::gate::wamp::{choose_subprotocol, subprotocol, Serializer};
 use crate::types::limits;
 
-/// WebSocket buffers of a connection, in bytes; small, because there may be many.
-const WEBSOCKET_BUFFER: usize = 16 << 10;
+/// Bytes that a WebSocket reads at once. Each connection keeps as many, whether or not something comes.
+const WEBSOCKET_BUFFER: usize = 4 << 10;
+
+/// Bytes that it collects before it writes them.
+const OUTPUT_BUFFER: usize = 16 << 10;
 
 const SUBPROTOCOL: &str = "Sec-WebSocket-Protocol";
 
@@ -39,6 +42,12 @@ pub(super) const TOO_MANY_CONNECTIONS: Answer = Answer {
     status: StatusCode::SERVICE_UNAVAILABLE,
     headers: &[("Retry-After", "5")],
     reason: "this node has as many connections as it takes; try again, or at another node",
+};
+
+pub(super) const STOPPING: Answer = Answer {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    headers: &[("Retry-After", "5")],
+    reason: "this node is stopping; connect to another one",
 };
 
 const NO_SUBPROTOCOL: Answer =
@@ -124,16 +133,21 @@ pub(super) async fn answer(mut stream: BoxStream, answer: &Answer) {
     }
 }
 
+/// How a WebSocket of a client is read and written.
+pub(super) fn websocket_config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(WEBSOCKET_BUFFER)
+        .write_buffer_size(OUTPUT_BUFFER)
+        .max_write_buffer_size(limits::CLIENT_OUTPUT)
+        .max_message_size(Some(limits::CLIENT_MESSAGE))
+        .max_frame_size(Some(limits::CLIENT_MESSAGE))
+}
+
 /// Opens a WebSocket for WAMP, or answers why not.
 pub(super) async fn upgrade(
     mut stream: BoxStream,
 ) -> Result<(WebSocketStream<BoxStream>, Serializer), TransportError> {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(WEBSOCKET_BUFFER)
-        .write_buffer_size(WEBSOCKET_BUFFER)
-        .max_write_buffer_size(limits::CLIENT_OUTPUT)
-        .max_message_size(Some(limits::CLIENT_MESSAGE))
-        .max_frame_size(Some(limits::CLIENT_MESSAGE));
+    let config = websocket_config();
     let mut chosen = None;
     // The error type is the library's, and so is its size.
     #[allow(clippy::result_large_err)]

@@ -96,7 +96,7 @@ pub(super) fn of_open_refusal(refusal: OpenRefusal) -> &'static str {
         OpenRefusal::TooManyConnections | OpenRefusal::NoRoom => {
             "vulpes.error.too_many_connections"
         }
-        OpenRefusal::Unavailable => "vulpes.error.unavailable",
+        OpenRefusal::Unavailable | OpenRefusal::Stopping => "vulpes.error.unavailable",
     }
 }
 
