@@ -34,9 +34,22 @@ pub(super) struct Publishing {
     rooms: Rooms,
     /// What the publishes that wait hold of the room for those.
     waiting: Account,
-    answers: mpsc::Receiver<Answer>,
-    answer_to: mpsc::Sender<Answer>,
+    /// There while something is to be answered: a client that publishes nothing has none.
+    answers: Option<Answers>,
     busy: Option<BoxFuture<'static, Finished>>,
+}
+
+/// The way back of a session's answers.
+struct Answers {
+    to: mpsc::Sender<Answer>,
+    from: mpsc::Receiver<Answer>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        let (to, from) = mpsc::channel(SESSION_ANSWERS);
+        Self { to, from }
+    }
 }
 
 /// The room that all sessions of a node share for conditional publishes.
@@ -65,16 +78,21 @@ enum Finished {
 
 impl Publishing {
     pub(super) fn new(session: SessionId, rooms: Rooms) -> Self {
-        let (answer_to, answers) = mpsc::channel(SESSION_ANSWERS);
         Self {
             session,
             comparing: VecDeque::new(),
             admitted: None,
             waiting: rooms.waits.account(),
             rooms,
-            answers,
-            answer_to,
+            answers: None,
             busy: None,
+        }
+    }
+
+    /// Lets go of the way for answers. There must be nothing to be answered.
+    pub(super) fn rest(&mut self) {
+        if self.comparing.is_empty() && self.busy.is_none() {
+            self.answers = None;
         }
     }
 
@@ -106,7 +124,7 @@ impl Publishing {
             account.keep(compared);
         }
         let behind = first + events.len() as u64;
-        let answers = answered.then(|| self.answer_to.clone());
+        let answers = answered.then(|| self.answers.get_or_insert_default().to.clone());
         let batch = entry::Batch { session: self.session, incarnation, first, events, answers };
         let entry = entry.clone();
         let submit = async move {
@@ -174,23 +192,24 @@ impl Publishing {
             }
         }
         // Who comes and goes is no reason to give its room to the next one before it is applied.
-        self.answer_to = mpsc::channel(1).0;
+        let Some(Answers { to, mut from }) = self.answers.take() else { return };
+        drop(to);
         while !self.comparing.is_empty() {
-            let Some(answer) = self.answers.recv().await else { return };
+            let Some(answer) = from.recv().await else { return };
             self.give_back(&answer, log);
         }
     }
 
     pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Answer> {
-        match self.answers.poll_recv(context) {
-            Poll::Ready(Some(answer)) => Poll::Ready(answer),
-            // It holds a sender itself: the channel is never closed.
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        match self.answers.as_mut().map(|answers| answers.from.poll_recv(context)) {
+            Some(Poll::Ready(Some(answer))) => Poll::Ready(answer),
+            // The session has a sender itself: the channel is never closed.
+            Some(Poll::Ready(None) | Poll::Pending) | None => Poll::Pending,
         }
     }
 
     pub(super) fn try_answer(&mut self) -> Option<Answer> {
-        self.answers.try_recv().ok()
+        self.answers.as_mut()?.from.try_recv().ok()
     }
 
     /// Ready when the errand is done; with nothing, if none is under way.

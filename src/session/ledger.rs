@@ -283,9 +283,13 @@ impl Ledger {
         let waits_for_nobody = |conditional: &Option<Conditional>| {
             conditional.as_ref().is_none_or(|conditional| !conditional.terms.watch)
         };
-        !self.is_idle()
-            || self.answered < self.next
+        !self.is_answered()
             || self.waits.values().any(|(_, conditional)| waits_for_nobody(conditional))
+    }
+
+    /// Whether the entry has answered all that it was given, and nothing is on its way there.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.is_idle() && self.answered >= self.next
     }
 
     /// Whether the batch may grow: not where it makes all nodes look at as much as they may have to for this node.

@@ -15,7 +15,7 @@ use crate::server::transport::{linger, End, Transport, TransportError};
 
 impl<G: Gate, T: Transport> Session<G, T> {
     /// Leaves; gives back why.
-    pub(super) async fn leave(mut self, end: TransportError) -> TransportError {
+    pub(super) async fn leave(mut self: Box<Self>, end: TransportError) -> TransportError {
         // First what others wait for, whatever is wrong with the client's connection.
         let session = self.core.session();
         // Who waits for it is told at once, and not when the log shows its end.
@@ -24,7 +24,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let reading = self.core.leave();
         self.reading = None;
         self.stop(&end).await;
-        let Self { mut core, clients, mut publishing, mut transport, outgo, held, .. } = self;
+        let Self { mut core, clients, mut publishing, mut transport, outgo, held, .. } = *self;
         let intake = transport.intake().clone();
         let leaving = async {
             if reading {

@@ -4,6 +4,7 @@
 mod alive;
 mod ends;
 mod limit;
+mod memory;
 mod planted;
 mod withheld;
 
@@ -24,6 +25,7 @@ use crate::gate::wamp::{Serializer, WampGate};
 use crate::server::intake::{Framing, Intake, Terms};
 use crate::server::metered::metered;
 use crate::server::transport::{MqttTransport, WampTransport};
+use crate::server::upgrade::websocket_config;
 use crate::types::event::SessionId;
 
 /// Bytes of all messages together: some times what waits for a socket at most.
@@ -108,10 +110,12 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<Trans
             let (stream, meter) = metered(stream);
             let intake = Intake::new(Framing::WebSocket, Terms::CLIENT, &clients.login);
             let stream = intake.on(stream);
+            let config = websocket_config();
             tokio::spawn({
                 let hello = r#"[1,"realm1",{"roles":{"subscriber":{}}}]"#;
                 async move {
-                    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+                    let socket =
+                        WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
                     let transport = WampTransport::new(socket, true, (meter, intake));
                     let mut session = Session::new(gate, transport, clients);
                     session.core.received(hello.into());
@@ -124,7 +128,7 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<Trans
 
 /// Runs a session that all know of.
 fn begin<G: Gate + 'static, T: Transport + 'static>(
-    mut session: Session<G, T>,
+    mut session: Box<Session<G, T>>,
 ) -> JoinHandle<TransportError> {
     assert!(session.handle(Wake::Inputs).is_none());
     session.core.open();
