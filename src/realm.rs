@@ -91,6 +91,8 @@ pub enum Notice {
     Noted { session: SessionId, noted: Noted },
     /// The session that this one took over from has sent its last word.
     Released { session: SessionId },
+    /// A session that was taken over has sent its last word: it does not take back this publish that it left.
+    Confirmed(DueId),
     /// A client is away and has left something that expires ([`Act::Expire`]).
     Away { realm: Realm, client: String },
 }
@@ -373,6 +375,7 @@ impl Realms {
             Some(Act::Unsubscribe(texts)) => self.drop_filters(incoming, &texts),
             Some(Act::Progress(progress)) => self.progress(place, progress),
             Some(Act::Expire(expire)) => self.expire(incoming, expire),
+            Some(Act::Gone(gone)) => self.gone(incoming.event.publisher, gone),
             // A newer release may have acts that this one does not know.
             None => false,
         }

@@ -15,8 +15,9 @@
 
 /// The format that this release reads and writes. Any change of the state that the same log makes gets the next
 /// number. 5: the order keeps a time of its own, what a session leaves behind comes before its client's next actions,
-/// and events name their publisher's client. 6: segment bodies and retained values have room for extension fields.
-pub const LOG_FORMAT: u32 = 6;
+/// and events name their publisher's client. 6: segment bodies and retained values have room for extension fields. 7: the last
+/// word of a session that was taken over counts.
+pub const LOG_FORMAT: u32 = 7;
 
 /// The oldest format whose files this release opens: since then, every log is read as before and makes the same
 /// state. Raise it together with [`LOG_FORMAT`] unless that is still true.

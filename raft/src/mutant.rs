@@ -82,6 +82,8 @@ pub enum Mutant {
     LoseWill,
     /// A client is told that it is connected before what its earlier sessions left is published.
     BirthBeforeWill,
+    /// A session that was taken over can't take its will back any more. What it kept ends or goes on as it says.
+    IgnoreLastWord,
     /// Some slots' changes of the realms' state are not stored with them.
     LoseStateRows,
     /// Publishes that were refused are shown.

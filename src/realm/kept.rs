@@ -3,7 +3,7 @@
 //! A client's name has at most one such state in a realm. A session attaches to it. When that session ends, the
 //! client is away until another session attaches, at any entry, or until the state expires. A session that takes over
 //! from a living one waits for that one's last word on its progress, which comes as the
-//! [`Act::Detach`](crate::types::act::Act) of a session that is already over. If it has waited long enough, it says with an
+//! [`Act::Gone`](crate::types::act::Act) of a session that is already over. If it has waited long enough, it says with an
 //! [`Act::Progress`](crate::types::act::Act) that it begins without, and begins once that is in the order. So the awaited
 //! session is always the last one that sent anything.
 //!
@@ -316,6 +316,29 @@ impl Realms {
             self.release(&name, progress);
         }
         self.end_session(session, EndCause::Left { drop_will })
+    }
+
+    /// A session that was taken over has sent its last word. What it kept was to end with its connection, or goes on; one that
+    /// was never open has no progress of its own.
+    pub(super) fn release_from(
+        &mut self,
+        session: SessionId,
+        ends: bool,
+        progress: Option<Progress>,
+    ) {
+        let Some(name) = self.kept.awaited.get(&session).cloned() else { return };
+        let Some(state) = self.kept.states.get(&name) else { return };
+        if !ends {
+            let progress = progress.unwrap_or_else(|| state.kept.progress.clone());
+            return self.release(&name, progress);
+        }
+        // The session that waits begins anew.
+        let texts: Vec<String> = state.filters.keys().cloned().collect();
+        let kept = Kept { resumed: false, ..state.kept.clone() };
+        texts.into_iter().for_each(|text| self.remove_filter(&name, text));
+        self.set_kept(&name, kept);
+        let anew = Progress { sent: self.position, in_flight: Vec::new(), doubt: Position(0) };
+        self.release(&name, anew);
     }
 
     /// A session that was taken over has reported its progress.

@@ -14,7 +14,7 @@ use vulpes_raft::ids::{Incarnation, NodeId, OrderTime};
 use vulpes_raft::mutant::{planted, Mutant};
 
 use super::{Due, Incoming, Key, Notice, Realms};
-use crate::types::act::{DueId, Join, Will};
+use crate::types::act::{Detach, DueId, Gone, Join, Will};
 use crate::types::event::{Qos, SessionId};
 use crate::types::topic::Realm;
 
@@ -227,6 +227,31 @@ impl Realms {
             self.add_due(DueId { session, number }, due);
         }
         true
+    }
+
+    /// The connection of a session has ended. Subscribers see the event if the session ends with it.
+    pub(super) fn gone(&mut self, session: SessionId, gone: Gone) -> bool {
+        let Gone { drop_will, expiry, progress } = gone;
+        if self.sessions.contains_key(&session) {
+            return match progress {
+                Some(progress) => self.detach(session, Detach { drop_will, expiry, progress }),
+                None => self.end_session(session, EndCause::Left { drop_will }),
+            };
+        }
+        self.release_from(session, expiry == Some(0), progress);
+        let all = DueId { session, number: 0 }..=DueId { session, number: u32::MAX };
+        let heeded = !planted(Mutant::IgnoreLastWord);
+        let wills = self.due.range(all).filter(|(_, due)| heeded && !due.bound).map(|(id, _)| *id);
+        for id in wills.collect::<Vec<_>>() {
+            if !drop_will {
+                self.notices.push(Notice::Confirmed(id));
+                continue;
+            }
+            if let Some(Due { realm, client: Some(client), .. }) = self.remove_due(id) {
+                self.let_in(realm, client);
+            }
+        }
+        false
     }
 
     fn next_due(&self, session: SessionId) -> u32 {

@@ -17,12 +17,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::channel::mpsc::{channel, Receiver, Sender};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, OrderTime};
 
 use crate::entry::{Batch, EntryHandle};
-use crate::realm::{Due, Notice, Realms, SharedRealms};
+use crate::realm::{Due, EndCause, Notice, Realms, SharedRealms};
 use crate::session::Word;
 use crate::types::act::{Act, DueId, Progress};
 use crate::types::event::{ClientTag, Event, Extensions, SessionId};
@@ -36,16 +37,22 @@ use super::calls::Calls;
 /// How long an entry waits for the one before it to publish what is due.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a session that was taken over has to say that its client had taken its will back.
+const LAST_WORD: Duration = Duration::from_millis(300);
+
 /// How long to wait before what did not come about is published again.
 const AGAIN: Duration = Duration::from_secs(3);
 
 /// Most that is published in one batch.
 const DUE_BATCH: usize = 256;
 
+/// The way to each session. A channel of this kind takes no memory for what it could hold.
+type Sessions = Arc<Mutex<BTreeMap<SessionId, Sender<Word>>>>;
+
 /// The sessions of this node that want to hear of themselves.
 #[derive(Clone)]
 pub(super) struct Desk {
-    sessions: Arc<Mutex<BTreeMap<SessionId, mpsc::Sender<Word>>>>,
+    sessions: Sessions,
     calls: Calls,
     moved: Moved,
 }
@@ -55,13 +62,14 @@ impl Desk {
         Self { sessions: Arc::default(), calls, moved: Moved::default() }
     }
 
-    fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, mpsc::Sender<Word>>> {
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, Sender<Word>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From here on, a session hears what is said to it. The channel closes where it is too slow.
-    pub(super) fn register(&self, session: SessionId) -> mpsc::Receiver<Word> {
-        let (words, heard) = mpsc::channel(limits::SESSION_WORDS);
+    pub(super) fn register(&self, session: SessionId) -> Receiver<Word> {
+        // It holds one more for each sender, of which there is one.
+        let (words, heard) = channel(limits::SESSION_WORDS - 1);
         self.sessions().insert(session, words);
         heard
     }
@@ -78,7 +86,7 @@ impl Desk {
 
     fn tell(&self, session: SessionId, word: Word) {
         let mut sessions = self.sessions();
-        let Some(words) = sessions.get(&session) else { return };
+        let Some(words) = sessions.get_mut(&session) else { return };
         if words.try_send(word).is_err() {
             sessions.remove(&session);
         }
@@ -94,7 +102,7 @@ impl Desk {
     ) {
         let mut time = OrderNow::new(realms.clone());
         let mut upkeep = Upkeep::new(node, realms.clone(), self.moved.clone());
-        let mut duties = Duties { node, realms, due: BTreeMap::new() };
+        let mut duties = Duties { node, realms, due: BTreeMap::new(), awaited: BTreeMap::new() };
         duties.take_up();
         loop {
             time.look();
@@ -129,6 +137,9 @@ impl Desk {
             Notice::HeldBack { session } => duties.hurry(session),
             Notice::Ended { session, cause } => {
                 self.calls.ended(session);
+                if cause == EndCause::TakenOver {
+                    duties.awaits(session);
+                }
                 self.tell(session, Word::Ended(cause));
             }
             Notice::Decided { session, asked, decision } => {
@@ -138,6 +149,7 @@ impl Desk {
             Notice::Noted { session, noted } => self.tell(session, Word::Noted(noted)),
             Notice::Released { session } => self.tell(session, Word::Released),
             Notice::Due(id) => duties.note(id),
+            Notice::Confirmed(id) => duties.confirmed(id),
             Notice::Away { realm, client } => upkeep.note(realm, client),
         }
     }
@@ -148,6 +160,8 @@ struct Duties {
     node: NodeId,
     realms: SharedRealms,
     due: BTreeMap<DueId, Duty>,
+    /// Sessions that were taken over a moment ago, and until when their last words are waited for.
+    awaited: BTreeMap<SessionId, Instant>,
 }
 
 /// When something is to be looked at: not before either.
@@ -183,7 +197,7 @@ impl Duties {
         let duty = self.realms.with(|realms| {
             let due = realms.due_of(id)?;
             Some(match due.not_before {
-                OrderTime(0) => Duty::in_turn(Instant::now() + self.patience(realms, due)),
+                OrderTime(0) => Duty::in_turn(Instant::now() + self.patience(realms, id, due)),
                 time => Duty { time, moment: Instant::now(), turn: false },
             })
         });
@@ -194,18 +208,43 @@ impl Duties {
 
     /// A session waits for what earlier ones of its client have left: if it is one of this node's, that goes first.
     fn hurry(&mut self, session: SessionId) {
-        let ids: Vec<DueId> = self.realms.with(|realms| {
+        let ids: Vec<(DueId, Duration)> = self.realms.with(|realms| {
             let own = realms.session(session).is_some_and(|state| state.entry == self.node);
-            realms.left_before(session).filter(|_| own).collect()
+            let left = realms.left_before(session).filter(|_| own);
+            left.filter_map(|id| Some((id, self.last_word(id, realms.due_of(id)?)))).collect()
         });
-        let duty = Duty::in_turn(Instant::now());
-        self.due.extend(ids.into_iter().map(|id| (id, duty)));
+        let now = Instant::now();
+        self.due.extend(ids.into_iter().map(|(id, wait)| (id, Duty::in_turn(now + wait))));
+    }
+
+    /// The session that left this has sent its last word: if a session of this node waits for it, it is published at once.
+    fn confirmed(&mut self, id: DueId) {
+        self.awaited.remove(&id.session);
+        let own = self.realms.with(|realms| {
+            realms.due_of(id).is_some_and(|due| realms.awaited_at(due) == Some(self.node))
+        });
+        if own {
+            self.due.insert(id, Duty::in_turn(Instant::now()));
+        }
+    }
+
+    /// A session was taken over: its client may have said goodbye to it before.
+    fn awaits(&mut self, session: SessionId) {
+        let now = Instant::now();
+        self.awaited.retain(|_, until| *until > now);
+        self.awaited.insert(session, now + LAST_WORD);
+    }
+
+    /// How long the session that left this may still take it back.
+    fn last_word(&self, id: DueId, due: &Due) -> Duration {
+        let until = self.awaited.get(&id.session).filter(|_| !due.bound);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
     /// How long this node leaves it to others.
-    fn patience(&self, realms: &Realms, due: &Due) -> Duration {
+    fn patience(&self, realms: &Realms, id: DueId, due: &Due) -> Duration {
         let foremost = realms.awaited_at(due).unwrap_or(due.entry);
-        PATIENCE * turn(realms, self.node, Some(foremost))
+        self.last_word(id, due) + PATIENCE * turn(realms, self.node, Some(foremost))
     }
 
     fn next(&self, time: &OrderNow) -> Option<Instant> {
@@ -221,7 +260,7 @@ impl Duties {
         for (id, its_turn) in ready.into_iter().take(DUE_BATCH) {
             let found = self.realms.with(|realms| {
                 let due = realms.due_of(id)?;
-                let wait = if its_turn { Duration::ZERO } else { self.patience(realms, due) };
+                let wait = if its_turn { Duration::ZERO } else { self.patience(realms, id, due) };
                 Some((due.clone(), wait))
             });
             match found {

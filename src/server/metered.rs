@@ -1,10 +1,13 @@
 //! A connection that counts its bytes, for whoever wants to know whether the other side is still there.
 //!
+//! It can keep the end of the input from whoever reads: a WebSocket that has seen it writes nothing any more, and a client
+//! that has closed its own side alone would get no answers.
+//!
 //! Deliberately absent: what they mean.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 
@@ -16,6 +19,9 @@ use vulpes_raft::host::BoxStream;
 pub(super) struct Meter {
     came: AtomicU64,
     taken: AtomicU64,
+    /// Who reads finds nothing where the input has ended, instead of its end.
+    hides_end: AtomicBool,
+    ended: AtomicBool,
 }
 
 impl Meter {
@@ -27,6 +33,16 @@ impl Meter {
     /// Bytes that the socket has taken.
     pub(super) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Whether who reads is to find nothing where the input has ended, instead of its end.
+    pub(super) fn hide_end(&self, hides_end: bool) {
+        self.hides_end.store(hides_end, Ordering::Relaxed);
+    }
+
+    /// Whether the input has ended, and that was hidden.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 }
 
@@ -51,6 +67,11 @@ impl AsyncRead for Metered {
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let came = buffer.filled().len() - before;
         self.meter.came.fetch_add(came as u64, Ordering::Relaxed);
+        let is_end = came == 0 && buffer.remaining() > 0;
+        if is_end && self.meter.hides_end.load(Ordering::Relaxed) {
+            self.meter.ended.store(true, Ordering::Relaxed);
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -37,8 +37,10 @@ use super::publishing::Publishing;
 use super::reader::ReaderDriver;
 use super::transport::{End, Transport, TransportError};
 use crate::gate::{EndReason, Gate};
+use crate::realm::EndCause;
 use crate::session::core::{Core, Output};
 use crate::session::reader::Reading;
+use crate::session::Word;
 use crate::types::answer::Answer;
 use crate::types::limits;
 use crate::types::topic::Realm;
@@ -66,13 +68,14 @@ pub(super) struct Session<G, T> {
 }
 
 impl<G: Gate, T: Transport> Session<G, T> {
-    pub(super) fn new(gate: G, transport: T, clients: Arc<Clients>) -> Self {
+    /// A session on the heap: a future that holds it by value has it several times, in each step that passes it on.
+    pub(super) fn new(gate: G, transport: T, clients: Arc<Clients>) -> Box<Self> {
         let publishing = Publishing::new(gate.session(), clients.rooms.clone());
         let outgo = Outgo::new(&clients.output);
         let segments = clients.segments.account();
         let filtering = Filtering::new(&clients.filtering);
         let core = Core::new(gate, clients.now());
-        Self {
+        Box::new(Self {
             core,
             transport,
             clients,
@@ -85,17 +88,17 @@ impl<G: Gate, T: Transport> Session<G, T> {
             gone: None,
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
             inputs_first: false,
-        }
+        })
     }
 
     /// Serves the client until either side ends it; tells why.
-    pub(super) async fn run(mut self) -> TransportError {
+    pub(super) async fn run(mut self: Box<Self>) -> TransportError {
         let end = match AssertUnwindSafe(self.serve()).catch_unwind().await {
             Ok(end) => end,
             // It was logged. The session still has to leave, or the others would know of it for as long as the node lives.
             Err(_) => TransportError::Panicked,
         };
-        self.leave(end).await
+        Box::pin(self.leave(end)).await
     }
 
     async fn serve(&mut self) -> TransportError {
@@ -193,6 +196,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 }
             }
             Wake::Word(word) => {
+                if matches!(word, Some(Word::Ended(EndCause::TakenOver))) {
+                    self.hear_out();
+                }
                 if word.is_none() {
                     // It has to leave by itself: a channel that is closed says nothing more.
                     self.held.words = None;
@@ -210,6 +216,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 core.read(reading, &node);
             }
             Wake::Time => {
+                if self.core.ledger().is_answered() {
+                    self.publishing.rest();
+                }
                 let (core, node, _) = self.parts();
                 if core.tick(now, &node) {
                     return Some(TransportError::Closed);

@@ -10,13 +10,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Sink, Stream};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -167,6 +168,22 @@ impl MqttTransport {
     }
 }
 
+impl MqttTransport {
+    /// Reads more of the input. The first bytes of a packet come by way of the stack: a client from which nothing comes has no
+    /// buffer.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.input.is_empty() {
+            make_room(&mut self.input, self.intake.told());
+            return poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input);
+        }
+        let mut room = [MaybeUninit::uninit(); READ_ROOM];
+        let mut come = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut come))?;
+        self.input = BytesMut::from(come.filled());
+        Poll::Ready(Ok(come.filled().len()))
+    }
+}
+
 /// Makes room for more of a packet that takes `told` bytes in all, as far as that is known. Room grows with what has come,
 /// not with what a length claims; and it never grows past the packet's end, since it is counted by its length.
 fn make_room(input: &mut BytesMut, told: usize) {
@@ -187,11 +204,14 @@ impl Transport for MqttTransport {
                 // The gate finds the same fault, says so to the client, and closes.
                 return Poll::Ready(Ok(self.input.split().freeze()));
             };
+            if whole > 0 && whole == self.input.len() {
+                // An empty rest would keep the memory of what was taken.
+                return Poll::Ready(Ok(std::mem::take(&mut self.input).freeze()));
+            }
             if whole > 0 {
                 return Poll::Ready(Ok(self.input.split_to(whole).freeze()));
             }
-            make_room(&mut self.input, self.intake.told());
-            if ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut self.input))? == 0 {
+            if ready!(self.poll_read(context))? == 0 {
                 return Poll::Ready(Err(TransportError::Closed));
             }
         }
@@ -291,6 +311,7 @@ impl WampTransport {
         text: bool,
         (meter, intake): (Arc<Meter>, Intake),
     ) -> Self {
+        meter.hide_end(true);
         Self {
             socket,
             text,
@@ -319,6 +340,9 @@ impl WampTransport {
             let message = match Pin::new(&mut self.socket).poll_next(context) {
                 Poll::Ready(Some(message)) => message.map_err(failed)?,
                 Poll::Ready(None) => return Poll::Ready(Err(TransportError::Closed)),
+                Poll::Pending if self.meter.has_ended() => {
+                    return Poll::Ready(Err(TransportError::Closed));
+                }
                 Poll::Pending => return Poll::Pending,
             };
             match message {
@@ -440,6 +464,7 @@ impl Transport for WampTransport {
         if ready!(self.poll_flush(context)).is_err() {
             return Poll::Ready(());
         }
+        self.meter.hide_end(false);
         self.lingering.poll(self.socket.get_mut(), context)
     }
 }

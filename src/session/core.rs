@@ -16,6 +16,7 @@ mod holds;
 mod kept;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use vulpes_raft::ids::{Incarnation, Position};
@@ -107,12 +108,18 @@ pub(crate) struct Core<G, R> {
     outputs: VecDeque<Output>,
     /// Bytes that went through it since others had their turn; a message counts as [`MESSAGE_TOIL`] at least.
     toil: usize,
+    /// Another connection took the session over before it was open. The client is told then.
+    outdone: Option<Moment>,
     /// Set when the connection is to be closed as soon as its output is written, or then at the latest.
     closing: Option<Moment>,
     /// The driver was told to close.
     closed: bool,
     ending: bool,
 }
+
+/// How long a client is not told that another connection took its session over before it was open. Two that come again at once
+/// would otherwise take each other's sessions over before either of them is open.
+const OUTDONE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where the session stands with all the others that know of it.
 enum Standing {
@@ -144,6 +151,7 @@ impl<G: Gate, R> Core<G, R> {
             inputs: VecDeque::new(),
             outputs: VecDeque::new(),
             toil: 0,
+            outdone: None,
             closing: None,
             closed: false,
             ending: false,
@@ -358,9 +366,16 @@ impl<G: Gate, R> Core<G, R> {
             }
             Some(Word::Ended(cause)) => {
                 if cause == EndCause::TakenOver {
-                    self.give_up();
+                    // Behind what the client said before.
+                    self.ledger.leave();
+                    self.say_last();
                 }
                 self.standing = Standing::Over;
+                if cause == EndCause::TakenOver && self.reader.is_none() {
+                    self.keeping = None;
+                    self.outdone = Some(now.after(OUTDONE_PAUSE));
+                    return;
+                }
                 self.end(match cause {
                     EndCause::TakenOver => EndReason::TakenOver,
                     EndCause::EntryLost | EndCause::Left { .. } => EndReason::Lost,
@@ -412,6 +427,9 @@ impl<G: Gate, R> Core<G, R> {
         if self.closing.is_some() {
             return true;
         }
+        if self.outdone.take_if(|at| *at <= now).is_some() {
+            self.end(EndReason::TakenOver);
+        }
         self.gate.tick(now);
         self.look_after_keeping(now, node);
         false
@@ -422,7 +440,10 @@ impl<G: Gate, R> Core<G, R> {
         let end = self.closing.or_else(|| self.gate.deadline());
         let keeping = self.keeping.as_ref().and_then(Keeping::deadline);
         let gone = self.gone.as_ref().map(|gone| gone.until);
-        [end, keeping, self.liveness.deadline(terms), gone].into_iter().flatten().min()
+        [end, keeping, self.liveness.deadline(terms), gone, self.outdone]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -455,16 +476,7 @@ impl<G: Gate, R> Core<G, R> {
     /// Puts the session's end on its way to everybody, and lets go of what it reads; tells whether the dispatcher knows of it.
     pub(crate) fn leave(&mut self) -> bool {
         self.note_rest();
-        if let Standing::Announced { realm, known_as, drop_will } = &self.standing {
-            let (realm, known_as) = (realm.clone(), known_as.clone());
-            let session = self.gate.session();
-            // Who was never told that it is connected leaves no will.
-            let drop_will = *drop_will || self.reader.is_none();
-            self.ledger.push_own(match self.detach(drop_will) {
-                Some(detach) => events::detach(realm, session, &known_as, detach),
-                None => events::leave(realm, session, &known_as, drop_will),
-            });
-        }
+        self.say_last();
         self.current = None;
         self.reader.take().is_some()
     }

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::types::act::{Act, Attach, Detach, Join, Leave};
+use crate::types::act::{Act, Attach, Gone, Join};
 use crate::types::event::{Event, Payload, SessionId};
 use crate::types::topic::Realm;
 
@@ -25,35 +25,21 @@ pub(crate) fn known_as(details: &str) -> [Value; 2] {
     ["authid", "authrole"].map(|key| details[key].clone())
 }
 
-/// A session ends (WAMP advanced profile, "Session Meta Events").
-pub(crate) fn leave(
-    realm: Realm,
-    session: SessionId,
-    known_as: &[Value; 2],
-    drop_will: bool,
-) -> Event {
-    left(realm, session, known_as, &Act::Leave(Leave { drop_will }))
-}
-
 /// A session begins that outlives its connection.
 pub(crate) fn attach(realm: Realm, session: SessionId, attach: Attach) -> Event {
     let act = Act::Attach(attach.clone());
     Event { act: act.encode(), ..join(realm, session, attach.join) }
 }
 
-/// The connection of such a session ends.
-pub(crate) fn detach(
+/// The connection of a session has ended (WAMP advanced profile, "Session Meta Events").
+pub(crate) fn gone(
     realm: Realm,
     session: SessionId,
-    known_as: &[Value; 2],
-    detach: Detach,
+    [authid, authrole]: &[Value; 2],
+    gone: Gone,
 ) -> Event {
-    left(realm, session, known_as, &Act::Detach(detach))
-}
-
-fn left(realm: Realm, session: SessionId, [authid, authrole]: &[Value; 2], act: &Act) -> Event {
     let arguments = format!("{},{authid},{authrole}", session.0);
-    event(realm, session, "wamp/session/on_leave", &arguments, act)
+    event(realm, session, "wamp/session/on_leave", &arguments, &Act::Gone(gone))
 }
 
 /// Something about what is kept; no subscriber sees it.

@@ -19,7 +19,7 @@ use crate::types::procedure::{Invoke, Register, RegistrationId};
 use crate::types::topic::Topic;
 use crate::types::value::Value;
 
-pub use kept::{Attach, Detach, Expire, InFlight, KeptSubscription, Progress, NEVER};
+pub use kept::{Attach, Detach, Expire, Gone, InFlight, KeptSubscription, Progress, NEVER};
 
 /// An event's request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub enum Act {
     Due(DueId),
     /// A session begins. The event's publisher is the session.
     Join(Join),
-    /// The publisher's session ends.
+    /// The publisher's session ends. Up to format 6 of the log; now [`Act::Gone`] says so.
     Leave(Leave),
     /// The log is kept from this slot on, whose first event has this position.
     Release { slot: Slot, position: Position },
@@ -46,7 +46,7 @@ pub enum Act {
     Unregister(RegistrationId),
     /// A session begins that outlives its connection.
     Attach(Attach),
-    /// The connection of such a session ends.
+    /// The connection of such a session ends. Up to format 6 of the log.
     Detach(Detach),
     /// The publisher's session keeps these filters.
     Subscribe(Vec<(String, KeptSubscription)>),
@@ -56,6 +56,9 @@ pub enum Act {
     Progress(Vec<(SessionId, Progress)>),
     /// A client's kept state is dropped.
     Expire(Expire),
+    /// The connection of the publisher's session has ended. If another session has taken it over before, this is its last word:
+    /// what its client said to its own node still counts.
+    Gone(Gone),
 }
 
 /// The terms of a publish.

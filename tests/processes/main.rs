@@ -36,6 +36,7 @@ mod calls;
 mod crashes;
 mod damage;
 mod edges;
+mod goodbye;
 mod groups;
 mod health;
 mod join;

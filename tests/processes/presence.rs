@@ -238,6 +238,33 @@ async fn a_client_that_only_reads_any_more_gets_its_answers() -> Result<()> {
     Ok(())
 }
 
+/// A WebSocket that has seen the end of the input writes nothing any more: no answers came, and no reason of an end.
+#[tokio::test]
+async fn a_wamp_client_that_only_reads_any_more_gets_its_answers_and_why_it_ends() -> Result<()> {
+    const MESSAGES: usize = 200;
+    let cluster = crate::cluster().nodes(3).start().await?;
+    for node in 1..=3 {
+        let mut client = Raw::wamp(cluster.node(node).wamp()).await?;
+        let publish = |number| json!([16, number, { "acknowledge": true }, "present.half", [1]]);
+        let publishes: Vec<u8> =
+            (1..=MESSAGES).flat_map(|number| frame(&publish(number).to_string())).collect();
+        client.send(&publishes).await?;
+        client.finish().await?;
+        for number in 1..=MESSAGES {
+            let answer = within("an answer", PATIENCE, client.message()).await?;
+            ensure!(answer[0] == 17 && answer[1] == number, "{answer}");
+        }
+        for _ in 0..20 {
+            let mut client = Raw::wamp(cluster.node(node).wamp()).await?;
+            client.send(&frame("[16, \"violation\"]")).await?;
+            client.finish().await?;
+            let abort = within("an abort", PATIENCE, client.message()).await?;
+            ensure!(abort[0] == 3, "{abort}");
+        }
+    }
+    Ok(())
+}
+
 /// The order decides it, behind the entry's answer.
 #[tokio::test]
 async fn a_conditional_publish_is_answered_to_a_client_that_only_reads() -> Result<()> {

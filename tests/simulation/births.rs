@@ -82,8 +82,7 @@ impl LifeLog {
                 Some(Act::Attach(attach)) => {
                     self.begin(event.publisher, (id.entry, id.incarnation), attach.join);
                 }
-                Some(Act::Leave(leave)) => self.end(event.publisher, leave.drop_will),
-                Some(Act::Detach(detach)) => self.end(event.publisher, detach.drop_will),
+                Some(Act::Gone(gone)) => self.gone(event.publisher, gone.drop_will),
                 Some(Act::Due(due)) if topic.starts_with(TOPICS) => {
                     let shown = self.left.remove(&due.session).is_some();
                     if shown == placed.is_hidden(event.offset) {
@@ -114,6 +113,19 @@ impl LifeLog {
         let Some(living) = self.living.remove(&session) else { return };
         if living.has_will && !living.held_back && !drop_will {
             self.left.insert(session, living.client);
+        }
+    }
+
+    /// A connection has ended. A session that was taken over before may take its will back.
+    fn gone(&mut self, session: SessionId, drop_will: bool) {
+        if self.living.contains_key(&session) {
+            return self.end(session, drop_will);
+        }
+        if !drop_will {
+            return;
+        }
+        if let Some(client) = self.left.remove(&session) {
+            self.let_in(&client.replacen(NAME, TOPICS, 1));
         }
     }
 

@@ -78,8 +78,7 @@ impl DelayLog {
                 Some(Act::Attach(attach)) => {
                     self.begin(event.publisher, (id.entry, id.incarnation), &attach.join);
                 }
-                Some(Act::Leave(leave)) => self.end(event.publisher, leave.drop_will, now),
-                Some(Act::Detach(detach)) => self.end(event.publisher, detach.drop_will, now),
+                Some(Act::Gone(gone)) => self.end(event.publisher, gone.drop_will, now),
                 // A request that comes too early is refused, as it should be.
                 Some(Act::Due(due))
                     if topic.starts_with(TOPICS) && !placed.is_hidden(event.offset) =>

@@ -74,7 +74,7 @@ impl KeptLog {
                     }
                 }
             }
-            Some(Act::Detach(_)) => {
+            Some(Act::Gone(gone)) if gone.progress.is_some() => {
                 if let Some(connection) = self.sessions.get(&publisher) {
                     if self.newest.get(&connection.0) == Some(&publisher) {
                         self.detached.insert(*connection);

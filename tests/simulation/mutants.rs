@@ -153,6 +153,11 @@ fn losing_a_will_is_caught() {
 }
 
 #[test]
+fn ignoring_a_last_word_is_caught() {
+    caught_by(Mutant::IgnoreLastWord, "is shown");
+}
+
+#[test]
 fn a_birth_before_the_will_is_caught() {
     // The session that begins too early, or the will that comes after its publishes.
     let complaints = ["before its client's will comes", "the will of"];

@@ -87,7 +87,7 @@ impl StateLog {
                 Some(Act::Join(_) | Act::Attach(_)) => {
                     self.sessions.insert(event.publisher, (id.entry, id.incarnation));
                 }
-                Some(Act::Leave(_) | Act::Detach(_)) => self.end(event.publisher),
+                Some(Act::Gone(_)) => self.end(event.publisher),
                 act if topic.starts_with('$') && !is_judged_elsewhere(topic) => {
                     let position = Position(placed.resolution.base.0 + u64::from(event.offset));
                     let shown = self.event(topic, position, &event, act.as_ref());

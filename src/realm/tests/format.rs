@@ -9,9 +9,14 @@ use super::*;
 use crate::types::act::{Detach, Expire, KeptSubscription, Progress};
 use crate::types::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
 
-/// The format, the hash of the rows after the log, and the positions of events that subscribers do not see.
+/// The hash of the rows after a log with all acts of `OLDEST_LOG_FORMAT`, and the positions of events that subscribers do not
+/// see. It does not change: files of that format are opened.
+const OLDER: (&str, &[u64]) =
+    ("f53a62393d34b61291a9f258f1d275e1", &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28]);
+
+/// The format, and the same after what it adds.
 const EXPECTED: (u32, &str, &[u64]) =
-    (6, "f53a62393d34b61291a9f258f1d275e1", &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28]);
+    (7, "b2de06fae411b64454e67c98f9c086d2", &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28, 37]);
 
 fn publish(session: u64, topic: &str, value: &str, terms: Terms) -> Event {
     Event { act: Act::Publish(terms).encode(), ..event(session, topic, value) }
@@ -33,6 +38,11 @@ fn attach(session: u64, client: &str, expiry: u32, delay: u32) -> Event {
 fn keywords(topic: &str) -> Event {
     let payload = Payload { kwargs: "{\"k\":1}".into(), args: "[]".into(), ..payload("") };
     Event { payload, ..event(1, topic, "") }
+}
+
+fn gone(session: u64) -> Event {
+    let progress = Some(Progress { sent: Position(9), ..Progress::default() });
+    act(session, "leave", &Act::Gone(Gone { drop_will: true, expiry: Some(0), progress }))
 }
 
 fn detach(session: u64) -> Event {
@@ -122,11 +132,20 @@ fn events() -> Vec<(u64, Event)> {
     ]
 }
 
+/// What this format adds.
+fn newer_events() -> Vec<(u64, Event)> {
+    // The last words of a session that was taken over, and of one that was not.
+    vec![(2, attach(9, "e", 0, 0)), (1, gone(8)), (2, gone(9))]
+}
+
 #[test]
 fn one_log_is_one_state() {
     // Bodies of the older format make the same state: that is why files that hold them are opened.
     for older_bodies in [false, true] {
         let (hash, hidden) = state_of(events(), older_bodies);
+        assert_eq!((hash.as_str(), hidden.as_slice()), OLDER, "what older formats have");
+        let all = [events(), newer_events()].concat();
+        let (hash, hidden) = state_of(all, older_bodies);
         assert_eq!((LOG_FORMAT, hash.as_str(), hidden.as_slice()), EXPECTED);
     }
 }

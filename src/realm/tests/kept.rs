@@ -1,5 +1,6 @@
 //! What clients keep beyond their sessions, by stories.
 
+use super::random::Doing;
 use super::*;
 use crate::types::act::{Detach, Expire, InFlight, KeptSubscription, Progress};
 
@@ -55,8 +56,15 @@ pub(super) fn play(story: &mut Story, doing: &Doing) {
             let attach = Attach { join, clean: *clean, expiry: *expiry };
             story.event(session % 2 + 1, act(*session, "x", &Act::Attach(attach)));
         }
-        Doing::Detach(session, sent) => {
+        // As logs of older formats have it.
+        Doing::Detach(session, sent) if sent % 4 == 0 => {
             story.event(session % 2 + 1, detach(*session, None, progress(*sent, &[(1, 1)], 0)));
+        }
+        Doing::Detach(session, sent) => {
+            let expiry = [None, Some(0), Some(60)][*sent as usize % 3];
+            let progress = (sent % 5 > 0).then(|| progress(*sent, &[(1, 1)], 0));
+            let gone = Gone { drop_will: sent % 2 == 0, expiry, progress };
+            story.gone(*session, session % 2 + 1, gone);
         }
         Doing::Keep(session, true) => drop(story.event(1, subscribe(*session, &["a", "b"]))),
         Doing::Keep(session, false) => drop(story.event(1, unsubscribe(*session, "a"))),

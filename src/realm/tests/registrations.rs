@@ -1,5 +1,7 @@
 //! Registrations: who offers what, and where a call goes.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::types::limits;
 use crate::types::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::kept::progress;
+use super::kept::{progress, subscribe};
 use super::*;
 use crate::types::act::Detach;
 
@@ -169,4 +169,70 @@ fn a_will_that_is_delayed_is_kept_back_or_comes_first() {
     story.event(1, join(11, Some(0), 30));
     story.leave(11, 1);
     assert!(story.event(2, due(11, 0)).1);
+}
+
+/// A client says goodbye to one node, and connects to another at once: what it said counts, though it comes later in the order.
+/// Its will was published, and the retained value of that stayed.
+#[test]
+fn a_goodbye_takes_the_will_back_behind_the_next_session() {
+    for expiry in [None, Some(0), Some(NEVER)] {
+        let mut story = Story::at_entries();
+        story.event(1, join(11, expiry, 0));
+        story.event(2, join(12, expiry, 0));
+        assert_eq!(story.told().last(), Some(&held_back(12)));
+        story.restart();
+        story.gone(11, 1, Gone { drop_will: true, ..Gone::default() });
+        assert_eq!(story.told().last(), Some(&joined(12)), "{expiry:?}");
+        assert!(!story.event(2, due(11, 0)).1, "{expiry:?}: it was taken back");
+        // Said for good: the next one's is its own.
+        story.event(2, join(13, expiry, 0));
+        assert!(story.realms.due_of(id(12, 0)).is_some());
+    }
+}
+
+#[test]
+fn a_session_that_was_taken_over_confirms_what_it_left() {
+    let mut story = Story::at_entries();
+    story.event(1, join(11, None, 0));
+    let terms = Terms { will: Some(payload("0")), ..Terms::default() };
+    story.event(1, Event { act: Act::Publish(terms).encode(), ..event(11, "a", "1") });
+    story.event(2, join(12, None, 0));
+    story.told();
+    // What is bound to a session ends with it, whatever its client said.
+    story.leave(11, 1);
+    assert_eq!(story.told(), [Notice::Confirmed(id(11, 1))]);
+    assert!(story.event(2, due(11, 1)).1);
+}
+
+/// The next one waited for a second, and so did nearly all of those that came again at once.
+#[test]
+fn a_session_that_was_never_open_is_waited_for_no_longer_than_it_takes_to_say_so() {
+    let mut story = Story::at_entries();
+    story.event(1, join(11, Some(60), 0));
+    story.event(2, join(12, Some(60), 0));
+    story.gone(11, 1, Gone { progress: Some(progress(7, &[(3, 1)], 0)), ..Gone::default() });
+    story.event(1, join(13, Some(60), 0));
+    story.told();
+    assert_eq!(story.realms.kept_by(SessionId(13)).unwrap().kept.awaited, Some(SessionId(12)));
+    story.gone(12, 2, Gone { drop_will: true, ..Gone::default() });
+    assert!(story.told().contains(&Notice::Released { session: SessionId(13) }));
+    let kept = story.realms.kept_by(SessionId(13)).unwrap().kept;
+    assert_eq!((kept.progress.sent, kept.progress.in_flight.len()), (Position(7), 1));
+}
+
+/// Its next session was told that it goes on with what the client had ended.
+#[test]
+fn a_state_that_its_client_ended_is_not_resumed() {
+    let mut story = Story::at_entries();
+    story.event(1, join(11, Some(60), 0));
+    story.event(1, subscribe(11, &["a"]));
+    story.event(2, join(12, Some(60), 0));
+    assert!(story.realms.kept_by(SessionId(12)).unwrap().kept.resumed);
+    story.told();
+    let ended = Gone { drop_will: true, expiry: Some(0), progress: Some(progress(9, &[], 0)) };
+    story.gone(11, 1, ended);
+    assert_eq!(story.told(), [Notice::Released { session: SessionId(12) }, joined(12)]);
+    let kept = story.realms.kept_by(SessionId(12)).unwrap();
+    assert!(!kept.kept.resumed && kept.filters.is_empty() && kept.kept.awaited.is_none());
+    story.restart();
 }

@@ -3,7 +3,7 @@
 //!
 //! Deliberately absent: the rules themselves (`session::core`, `session::liveness`).
 
-use std::task::Context;
+use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 use vulpes_raft::mutant::{planted, Mutant};
@@ -13,6 +13,9 @@ use crate::gate::{EndReason, Gate};
 use crate::server::transport::{Transport, TransportError};
 use crate::session::liveness::{Finding, Seen, Terms};
 use crate::types::limits;
+
+/// Bytes that are taken of what a client said before its session was taken over; one message may exceed it.
+const HEARD_OUT: usize = 64 << 10;
 
 impl<G: Gate, T: Transport> Session<G, T> {
     pub(super) fn may_read(&mut self) -> bool {
@@ -57,6 +60,21 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     pub(super) fn terms(&self) -> Terms {
         self.core.terms(self.transport.can_ask(), self.outgo.holds_some())
+    }
+
+    /// Takes what the client said here before it came back elsewhere, as far as it has arrived, whether or not there is room
+    /// for what it asks for: its goodbye may stand behind that.
+    pub(super) fn hear_out(&mut self) {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut heard = 0;
+        while heard < HEARD_OUT && self.core.has_input() {
+            let Poll::Ready(Ok(input)) = self.transport.poll_receive(&mut context) else { break };
+            heard += input.len();
+            self.core.received(input);
+        }
+        let now = self.clients.now();
+        let (core, mut node, _) = self.parts();
+        core.take_inputs(now, &mut node);
     }
 
     /// Looks whether the client keeps from others what it does not move.

@@ -2,7 +2,8 @@
 //!
 //! Deliberately absent: whatever takes time. A core is never made to wait.
 
-use tokio::sync::{mpsc, OwnedSemaphorePermit};
+use futures::channel::mpsc::Receiver;
+use tokio::sync::OwnedSemaphorePermit;
 use vulpes_raft::ids::{Incarnation, Position};
 
 use crate::call::{Asked, Told};
@@ -27,7 +28,7 @@ const SHOWN_NAME: usize = 64;
 #[derive(Default)]
 pub(super) struct Held {
     /// What the realms' state says to it.
-    pub(super) words: Option<mpsc::Receiver<Word>>,
+    pub(super) words: Option<Receiver<Word>>,
     /// Room for what all nodes keep of it.
     pub(super) state_room: Option<OwnedSemaphorePermit>,
     /// There once the session has to do with calls.

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::StreamExt;
 use tokio::time::Instant;
 
 use super::Session;
@@ -69,7 +70,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             return Poll::Ready(Wake::Answer(answer));
         }
         if let Some(words) = self.held.words.as_mut().filter(|_| self.core.listens()) {
-            if let Poll::Ready(word) = words.poll_recv(context) {
+            if let Poll::Ready(word) = words.poll_next_unpin(context) {
                 return Poll::Ready(Wake::Word(word));
             }
         }

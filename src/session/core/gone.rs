@@ -46,7 +46,7 @@ impl<G: Gate, R> Core<G, R> {
     }
 
     /// Whether the client may say something, for all that is known of its socket.
-    pub(super) fn has_input(&self) -> bool {
+    pub(crate) fn has_input(&self) -> bool {
         self.gone.as_ref().is_none_or(|gone| !gone.input_over)
     }
 
@@ -59,7 +59,8 @@ impl<G: Gate, R> Core<G, R> {
     /// Whether the client is gone and all that it said before is done, or it has had its time.
     pub(crate) fn is_through(&self, now: Moment) -> bool {
         let Some(gone) = &self.gone else { return false };
-        let waits = !gone.input_over || self.is_joining() || self.is_owed();
+        let answered = !self.is_joining() && !self.is_owed() && self.outdone.is_none();
+        let waits = !gone.input_over || !answered;
         !waits || self.closing.is_some() || gone.until <= now
     }
 }

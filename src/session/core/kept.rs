@@ -14,7 +14,7 @@ use crate::gate::{EndReason, Gate, KeptReading, Parting, Resumed};
 use crate::realm::{KeptState, Noted};
 use crate::session::delivery::Current;
 use crate::session::events;
-use crate::types::act::{Act, Detach, Progress};
+use crate::types::act::{Act, Gone, Progress};
 use crate::types::limits;
 use crate::types::moment::Moment;
 use crate::types::subscription::SubscriptionId;
@@ -288,18 +288,17 @@ impl<G: Gate, R> Core<G, R> {
         }
     }
 
-    /// The last words of a session that keeps something; nothing where it is not open.
-    pub(super) fn detach(&self, drop_will: bool) -> Option<Detach> {
-        let (progress, Parting { expiry, .. }) = self.progress()?;
-        Some(Detach { drop_will, expiry, progress })
-    }
-
-    /// It was taken over by another one, which waits for its last words.
-    pub(super) fn give_up(&mut self) {
-        let Standing::Announced { realm, known_as, .. } = &self.standing else { return };
-        if let Some(detach) = self.detach(false) {
-            let session = self.gate.session();
-            self.ledger.push_own(events::detach(realm.clone(), session, known_as, detach));
-        }
+    /// Puts the session's last word on its way to everybody.
+    pub(super) fn say_last(&mut self) {
+        let Standing::Announced { realm, known_as, drop_will } = &self.standing else { return };
+        let (progress, expiry) = match self.progress() {
+            Some((progress, Parting { expiry, .. })) => (Some(progress), expiry),
+            None => (None, None),
+        };
+        // Who was never told that it is connected leaves no will.
+        let drop_will = *drop_will || self.reader.is_none();
+        let gone = Gone { drop_will, expiry, progress };
+        let event = events::gone(realm.clone(), self.gate.session(), known_as, gone);
+        self.ledger.push_own(event);
     }
 }

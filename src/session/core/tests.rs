@@ -177,7 +177,58 @@ fn a_session_is_taken_over_and_resumed() {
         > 2 says bye
         2 closes
         > 2 leaves
-        2 submits detach at 7
+        2 submits detach at 7 without will
+        ",
+    );
+}
+
+/// Clients that come again at once took each other's sessions over, and none of them was ever open.
+#[test]
+fn who_is_taken_over_before_it_is_open_hears_of_it_later() {
+    check(
+        WIDE,
+        "
+        > 1 says attach
+        1 submits attach
+        > 2 says attach
+        2 submits attach
+        > order
+        1 submits leave
+        > order
+        2: resumed
+        2: opened
+        > after 199
+        > after 1
+        1: end TakenOver
+        1 closes
+        ",
+    );
+}
+
+/// It looked again and again, until it was told.
+#[test]
+fn who_is_taken_over_while_it_takes_over_waits_for_nobody_any_more() {
+    check(
+        WIDE,
+        "
+        > 1 says attach
+        1 submits attach
+        > order
+        1: anew
+        1: opened
+        > 1 is deaf
+        > 2 says attach
+        2 submits attach
+        > order
+        > after 900
+        > 3 says attach
+        3 submits attach
+        > order
+        2 submits leave
+        > after 100
+        > after 100
+        2: end TakenOver
+        2 closes
         ",
     );
 }

@@ -35,6 +35,17 @@ pub struct Detach {
     pub progress: Progress,
 }
 
+/// The end of a session's connection, as its own entry saw it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// The client asked for its will to be dropped (MQTT 5 section 3.14.4).
+    pub drop_will: bool,
+    /// The client changed it in its DISCONNECT.
+    pub expiry: Option<u32>,
+    /// How far it has come, where it outlives its connection.
+    pub progress: Option<Progress>,
+}
+
 /// A session's progress in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -97,7 +108,8 @@ mod tests {
         let join = Join { client: Some("c".into()), ..Join::default() };
         let detach = Detach { drop_will: true, expiry: Some(60), progress: progress.clone() };
         let expire = Expire { client: "c".into(), since: OrderTime(3) };
-        let cases: [(Act, &[u8]); 6] = [
+        let gone = Gone { drop_will: true, expiry: None, progress: Some(progress.clone()) };
+        let cases: [(Act, &[u8]); 7] = [
             (Act::Attach(Attach { join, clean: true, expiry: 60 }), &[8, 1, 1, b'c', 0, 0, 1, 60]),
             (Act::Detach(detach), &[9, 1, 1, 60, 9, 1, 7, 2, 0]),
             (
@@ -107,6 +119,7 @@ mod tests {
             (Act::Unsubscribe(vec!["a".into()]), &[11, 1, 1, b'a']),
             (Act::Progress(vec![(SessionId(4), progress)]), &[12, 1, 4, 9, 1, 7, 2, 0]),
             (Act::Expire(expire), &[13, 1, b'c', 3]),
+            (Act::Gone(gone), &[14, 1, 0, 1, 9, 1, 7, 2, 0]),
         ];
         for (act, bytes) in cases {
             assert_eq!(act.encode(), bytes, "{act:?}");

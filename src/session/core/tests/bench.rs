@@ -72,7 +72,7 @@ impl Bench {
             };
             (id, client)
         };
-        let clients = [1, 2].map(client).into();
+        let clients = [1, 2, 3].map(client).into();
         let batches = VecDeque::new();
         Self { shared, clients, batches, now: Moment(0), text: String::new() }
     }
@@ -188,7 +188,10 @@ impl Bench {
                 Notice::Turn { session, waiting } => (session, Word::Turn { waiting }),
                 Notice::Noted { session, noted } => (session, Word::Noted(noted)),
                 Notice::Released { session } => (session, Word::Released),
-                Notice::HeldBack { .. } | Notice::Due(_) | Notice::Away { .. } => continue,
+                Notice::HeldBack { .. }
+                | Notice::Due(_)
+                | Notice::Confirmed(_)
+                | Notice::Away { .. } => continue,
             };
             if let Some(client) = self.clients.get_mut(&session.0).filter(|client| !client.deaf) {
                 client.words.push_back(word);
@@ -328,8 +331,14 @@ fn shown(event: &Event) -> String {
         Some(Act::Granted { .. }) => format!("{} again", event.topic),
         Some(Act::Join(_)) => "join".to_owned(),
         Some(Act::Attach(_)) => "attach".to_owned(),
-        Some(Act::Leave(leave)) => format!("leave{}", if leave.drop_will { "" } else { " lost" }),
-        Some(Act::Detach(detach)) => format!("detach at {}", detach.progress.sent),
+        Some(Act::Gone(gone)) => match gone.progress {
+            Some(progress) => {
+                let will = if gone.drop_will { " without will" } else { "" };
+                let expiry = gone.expiry.map_or(String::new(), |expiry| format!(" for {expiry}"));
+                format!("detach at {}{will}{expiry}", progress.sent)
+            }
+            None => format!("leave{}", if gone.drop_will { "" } else { " lost" }),
+        },
         Some(Act::Subscribe(filters)) => format!("keep {}", filters[0].0),
         Some(Act::Progress(all)) => format!("progress of {}", all[0].0 .0),
         Some(act) => panic!("{act:?}"),
