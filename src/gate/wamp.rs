@@ -44,6 +44,8 @@ mod options;
 mod publishes;
 mod publishing;
 mod reply;
+mod subprotocol;
+mod subscribing;
 mod subscriptions;
 mod topics;
 mod unfit;
@@ -53,17 +55,14 @@ use std::collections::VecDeque;
 
 use self::calls::Calls;
 use self::message::{code, Message, RequestId, Violation};
-use self::options::SubscribeOptions;
 use self::publishes::{Publishes, Undecided};
 use self::reply::{Failure, Shown};
-use self::subscriptions::{Ended, Kind, Subscribe, Subscriptions};
+pub use self::subprotocol::{choose_subprotocol, subprotocol};
+use self::subscriptions::{Ended, Subscriptions};
 use super::details::{self, Transport, ANONYMOUS};
-use super::{
-    Delivery, Dropped, EndReason, Farewell, Gate, MergingRealms, OpenRefusal, Request, Subscription,
-};
+use super::{Delivery, Dropped, EndReason, Farewell, Gate, MergingRealms, OpenRefusal, Request};
 use crate::call::Told;
 use crate::gate::Allowed;
-use crate::gate::RetainedMode;
 use crate::payload::to_wamp;
 pub use crate::payload::Serializer;
 use crate::types::act::{Join, Refusal};
@@ -72,26 +71,8 @@ use crate::types::event::SessionId;
 use crate::types::limits;
 use crate::types::moment::Moment;
 use crate::types::subscription::{SubscribeError, SubscriptionId};
-use crate::types::topic::{Realm, SILENT_TEXT};
+use crate::types::topic::Realm;
 use bytes::Bytes;
-
-/// Chooses the first supported WebSocket subprotocol from a client's list, which is in order of preference. The
-/// answer to the client is its [`subprotocol`].
-#[must_use]
-pub fn choose_subprotocol(offered: &[&str]) -> Option<Serializer> {
-    let spoken = |name: &&str| Serializer::ALL.into_iter().find(|s| subprotocol(*s) == *name);
-    offered.iter().find_map(spoken)
-}
-
-/// The name of the WebSocket subprotocol with this serializer.
-#[must_use]
-pub fn subprotocol(serializer: Serializer) -> &'static str {
-    match serializer {
-        Serializer::Json => "wamp.2.json",
-        Serializer::MsgPack => "wamp.2.msgpack",
-        Serializer::Cbor => "wamp.2.cbor",
-    }
-}
 
 /// One WAMP client's session.
 #[derive(Debug)]
@@ -245,69 +226,6 @@ impl WampGate {
         self.requests.push_back(Request::Open { realm: realm.clone(), join });
         self.state = State::Opening { deadline, realm };
         Ok(())
-    }
-
-    fn subscribe(
-        &mut self,
-        request: RequestId,
-        options: &[u8],
-        topic: &str,
-    ) -> Result<(), Violation> {
-        let options = match SubscribeOptions::read(self.serializer, options)? {
-            Ok(options) => options,
-            Err(error) => {
-                self.refuse(code::SUBSCRIBE, request, error.uri(), &error.to_string());
-                return Ok(());
-            }
-        };
-        let pattern = match options.pattern(topic) {
-            Ok(pattern) => pattern,
-            Err(error) => {
-                self.refuse(code::SUBSCRIBE, request, uri::INVALID_URI, &error.to_string());
-                return Ok(());
-            }
-        };
-        if pattern.is_silent() {
-            self.refuse(code::SUBSCRIBE, request, uri::FEATURE_NOT_SUPPORTED, SILENT_TEXT);
-            return Ok(());
-        }
-        let kind = Kind {
-            own: options.is_own(),
-            changes: options.retained == RetainedMode::Changes,
-            text: pattern.weight(),
-            filter: options.filter.as_ref().map_or(0, |value| value.held()),
-        };
-        match self.subscriptions.subscribe(request, &pattern, kind) {
-            Subscribe::Ask(id) => {
-                let SubscribeOptions { after, snapshot, retained, filter, .. } = options;
-                let subscription = Subscription { id, pattern, after, snapshot, retained, filter };
-                self.requests.push_back(Request::Subscribe(subscription));
-            }
-            Subscribe::Answer(id) => self.grant(code::SUBSCRIBED, request, Some(id.0)),
-            Subscribe::Wait => {}
-            Subscribe::TooMany => {
-                let error = SubscribeError::TooMany;
-                let uri = uri::of_subscribe_error(error);
-                self.refuse(code::SUBSCRIBE, request, uri, &error.to_string());
-            }
-            Subscribe::TooLargeFilters => {
-                let sentence = format!(
-                    "the filters of a session's subscriptions take {} bytes at most, all together",
-                    limits::SESSION_FILTERS
-                );
-                self.refuse(code::SUBSCRIBE, request, uri::TOO_LARGE_FILTERS, &sentence);
-            }
-        }
-        Ok(())
-    }
-
-    fn unsubscribe(&mut self, request: RequestId, id: SubscriptionId) {
-        if self.subscriptions.unsubscribe(request, id) {
-            self.requests.push_back(Request::Unsubscribe(id));
-        } else {
-            let sentence = format!("this session has no subscription {}", id.0);
-            self.refuse(code::UNSUBSCRIBE, request, uri::NO_SUCH_SUBSCRIPTION, &sentence);
-        }
     }
 
     fn refuse(&mut self, code: u64, request: RequestId, uri: &str, sentence: &str) {

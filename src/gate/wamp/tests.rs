@@ -17,6 +17,7 @@ use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 
 use super::*;
 use crate::gate::Sending;
+use crate::gate::{RetainedMode, Subscription};
 use crate::payload::{decode, encode, value};
 use crate::segment::StoredEvent;
 use crate::types::act::Act;
