@@ -212,14 +212,24 @@ impl<R> Reader<R> {
         Some(Reading::Subscribed(id, Ok(())))
     }
 
+    /// Where a join has failed: whether that is because the session was put out of the live stream, and has not heard of it.
+    fn is_put_out(&self) -> bool {
+        self.mailbox && !self.is_live_at_cursor()
+    }
+
     fn joined(&mut self, joining: Joining, result: Result<Slot, JoinError>) -> Option<Reading> {
         match (joining, result) {
             (Joining::Fresh(id, pattern), Ok(since)) => {
                 self.live.insert(id, (pattern, since));
                 Some(Reading::Subscribed(id, Ok(())))
             }
+            (Joining::Fresh(id, pattern), Err(JoinError { next })) if self.is_put_out() => {
+                // The live stream is about to say so: it goes on with the others then.
+                self.live.insert(id, (pattern, next));
+                Some(Reading::Subscribed(id, Ok(())))
+            }
             (Joining::Fresh(id, pattern), Err(JoinError { next })) => {
-                // Put out of the live stream just now: it begins as a replay from where the stream is.
+                // It begins as a replay from where the stream is.
                 let start = Start { slot: next, position: Position(0) };
                 self.replays.begin(id, pattern, start, None);
                 Some(Reading::Subscribed(id, Ok(())))

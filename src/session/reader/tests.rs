@@ -215,6 +215,31 @@ fn what_was_live_together_goes_on_together() {
 }
 
 #[test]
+fn what_comes_when_the_others_have_fallen_behind_goes_on_with_them() {
+    check(
+        "
+        > subscribe 1 a
+          join 1 anew
+        > joined at 1
+          subscribed 1
+        > log a
+        > log a b
+        > subscribe 2 b
+          join 2
+        > left 1
+        > joined not 2
+          subscribed 2
+          read 1
+        > read 1 2
+          segment 1 from 0 for 1
+          segment 2 from 0 for 1,2
+          join 1,2 at 3 anew
+        > joined at 3
+        ",
+    );
+}
+
+#[test]
 fn replays_and_the_live_stream_take_turns() {
     check(
         "
