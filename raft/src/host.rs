@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::ids::Stamp;
 
-pub use real::{listen_all, RealDisk, Unresolved};
+pub use real::{listen_all, make_private, RealDisk, Unresolved};
 pub use workers::Workers;
 
 /// A connection: bytes in both directions.

@@ -5,6 +5,7 @@
 //! Deliberately absent: the single rules of the configuration, which its own tests have.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{ensure, Context, Result};
 use vulpes_jepsen::Cluster;
@@ -100,5 +101,13 @@ async fn an_idle_node_is_small() -> Result<()> {
         println!("node {} holds {} KiB", node.id, resident >> 10);
         ensure!(resident < IDLE, "node {} holds {} KiB", node.id, resident >> 10);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_its_user_can_look_into_a_data_directory() -> Result<()> {
+    let cluster = crate::cluster().nodes(1).start().await?;
+    let mode = std::fs::metadata(cluster.node(1).data())?.permissions().mode();
+    ensure!(mode & 0o777 == 0o700, "{mode:o}");
     Ok(())
 }

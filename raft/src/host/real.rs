@@ -7,7 +7,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Poll;
@@ -189,6 +189,14 @@ impl Listener for Listening {
     }
 }
 
+/// Makes a directory, and those above it, unless it is there: only its user can look into it.
+///
+/// # Errors
+/// Where it can't be made.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// Files of the operating system.
 #[derive(Clone, Copy, Debug)]
 pub struct RealDisk {
@@ -199,7 +207,7 @@ pub struct RealDisk {
 impl Disk for RealDisk {
     fn open_database(&self, path: &Path) -> Result<redb::Database, redb::DatabaseError> {
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(redb::StorageError::Io)?;
+            make_private(parent).map_err(redb::StorageError::Io)?;
         }
         redb::Database::builder().set_cache_size(self.cache_bytes).create(path)
     }
@@ -214,7 +222,7 @@ impl Disk for RealDisk {
 
     fn write_file(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let parent = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(parent)?;
+        make_private(parent)?;
         let mut name = path.as_os_str().to_owned();
         name.push(".new");
         let fresh = PathBuf::from(name);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use vulpes_raft::host::make_private;
 
 use crate::cli::plan::Ports;
 
@@ -123,7 +124,7 @@ impl Directory {
 
     /// Marks it as ours, after deleting its contents if `fresh`.
     pub(super) fn claim(&self, marker: &Marker, fresh: bool) -> anyhow::Result<()> {
-        std::fs::create_dir_all(&self.path)
+        make_private(&self.path)
             .with_context(|| format!("can't make the directory {}", self.path.display()))?;
         if fresh && self.marker.is_some() {
             self.clear().with_context(|| format!("can't delete {}", self.path.display()))?;
