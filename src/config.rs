@@ -22,6 +22,7 @@ use crate::types::topic::{Realm, RealmError};
 
 mod file;
 pub mod identity;
+pub mod origins;
 
 pub use identity::open_identity;
 
@@ -74,6 +75,8 @@ pub struct Listen {
     pub mqtt: Option<Address>,
     /// Admin HTTP.
     pub admin: Option<Address>,
+    /// Origins of web pages that may connect, besides those of the node's own hosts.
+    pub origins: Vec<String>,
 }
 
 /// A node of the cluster, as all nodes know it.
@@ -334,6 +337,8 @@ pub enum Problem {
     RetentionRange { name: &'static str, value: u64, least: u64, most: u64 },
     #[error("log: {0:?} is not a log filter; write error, warn, info, debug or trace, or one with modules, as in info,vulpes=debug")]
     Log(String),
+    #[error("listen.origins: {0:?} is not an origin; write https://app.example, with a port if it has one and nothing behind it, null for pages in files, or * for all")]
+    Origin(String),
     #[error("timing.election_min_ms: must be at least twice heartbeat_ms, or a single late heartbeat starts an election")]
     ElectionTooSoon,
     #[error("timing.election_max_ms: must be more than election_min_ms, or two candidates can split the votes for ever")]

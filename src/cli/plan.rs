@@ -49,6 +49,10 @@ pub(super) struct Realms {
     /// Merge every retained object into the one before, as clients of fox-wamp expect, even without `merge`
     #[arg(long)]
     pub(super) retain_merges: bool,
+    /// Let web pages of this origin connect, as https://app.example; can be given several times, * means all. Those of the
+    /// nodes' own hosts always may
+    #[arg(long = "origin", value_name = "ORIGIN")]
+    pub(super) origins: Vec<String>,
 }
 
 impl Realms {
@@ -136,6 +140,7 @@ impl Plan {
                     wamp: if entry { Some(client(node.ports.wamp)?) } else { None },
                     mqtt: if entry { Some(client(node.ports.mqtt)?) } else { None },
                     admin: member.admin.clone(),
+                    origins: self.realms.origins.clone(),
                 },
                 nodes: members.clone(),
                 timing: Timing::default(),

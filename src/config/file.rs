@@ -13,6 +13,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use vulpes_raft::ids::NodeId;
 
+use super::origins::is_origin;
 use super::{
     Address, ConfigError, Listen, Member, NodeConfig, Problem, Role, Timing, CLUSTER_NAME, NODES,
     REALMS,
@@ -55,6 +56,8 @@ struct ListenTable {
     wamp: Option<Address>,
     mqtt: Option<Address>,
     admin: Option<Address>,
+    #[serde(default)]
+    origins: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -128,7 +131,10 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
         wamp: file.listen.wamp,
         mqtt: file.listen.mqtt,
         admin: file.listen.admin,
+        origins: file.listen.origins,
     };
+    let wrong = listen.origins.iter().filter(|origin| !is_origin(origin));
+    problems.extend(wrong.map(|origin| Problem::Origin(origin.clone())));
     check_listen(own, &listen, problems);
     check_addresses(own, &listen, &nodes, problems);
     let beside = path.parent().unwrap_or(Path::new(""));
@@ -386,7 +392,6 @@ fn check_retention(table: &RetentionTable, problems: &mut Vec<Problem>) -> Reten
 }
 
 pub(super) fn write(config: &NodeConfig) -> String {
-    let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let realms: Vec<String> = config.realms.iter().map(|realm| text(realm.as_str())).collect();
     let mut out = String::new();
     let mut line = |line: String| {
@@ -409,18 +414,7 @@ pub(super) fn write(config: &NodeConfig) -> String {
         line(format!("\n[realm.{}]  # the same on all nodes", text(realm.as_str())));
         line("retain_merges = true".into());
     }
-    line("\n[listen]  # what this node listens on".into());
-    let peer = Some(&config.listen.peer).filter(|peer| **peer != config.own().peer);
-    for (name, address) in [
-        ("peer", peer),
-        ("wamp", config.listen.wamp.as_ref()),
-        ("mqtt", config.listen.mqtt.as_ref()),
-        ("admin", config.listen.admin.as_ref()),
-    ] {
-        if let Some(address) = address {
-            line(format!("{name} = {}", text(address.as_str())));
-        }
-    }
+    write_listen(config, &mut line);
     for member in &config.nodes {
         let roles: Vec<String> = member.roles.iter().map(|role| format!("\"{role}\"")).collect();
         line(format!("\n[[nodes]]\nid = {}", member.id));
@@ -456,4 +450,28 @@ pub(super) fn write(config: &NodeConfig) -> String {
         }
     }
     out
+}
+
+/// A string as TOML has it.
+fn text(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn write_listen(config: &NodeConfig, line: &mut impl FnMut(String)) {
+    line("\n[listen]  # what this node listens on".into());
+    let peer = Some(&config.listen.peer).filter(|peer| **peer != config.own().peer);
+    for (name, address) in [
+        ("peer", peer),
+        ("wamp", config.listen.wamp.as_ref()),
+        ("mqtt", config.listen.mqtt.as_ref()),
+        ("admin", config.listen.admin.as_ref()),
+    ] {
+        if let Some(address) = address {
+            line(format!("{name} = {}", text(address.as_str())));
+        }
+    }
+    if !config.listen.origins.is_empty() {
+        let origins: Vec<String> = config.listen.origins.iter().map(|one| text(one)).collect();
+        line(format!("origins = [{}]  # of web pages that may connect", origins.join(", ")));
+    }
 }

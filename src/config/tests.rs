@@ -61,6 +61,7 @@ fn what_is_written_is_read_back() {
     config.cluster = "a \"quoted\" name \\ with 'everything'".into();
     config.data = "/absolute/data".into();
     config.listen.peer = "0.0.0.0:1735".parse().unwrap();
+    config.listen.origins = vec!["https://app.example".into(), "*".into()];
     assert_eq!(parse(&config.to_toml()), Ok(config));
 }
 
@@ -141,6 +142,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("[\"realm1\", \"realm2\"]", "[\"realm2\", \"realm2\"]", "realm2 is given twice"),
     ("default_realm = \"realm2\"", "default_realm = \"x\"", "\"x\" is not among the realms"),
     ("[listen]", "[realm.other]\nretain_merges = true\n[listen]", "realm.\"other\": there is no"),
+    ("[listen]", "[listen]\norigins = [\"app.example\"]", "\"app.example\" is not an origin"),
     ("[listen]", "[realm.realm1]\nmerges = true\n[listen]", "unknown field `merges`"),
     ("heartbeat_ms = 50", "heartbeat_ms = 0", "0 ms is outside of 10 to 10000 ms"),
     ("heartbeat_ms = 50", "heartbeat_ms = 400", "must be at least twice heartbeat_ms"),

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use vulpes_raft::host::Host;
 
+use crate::config::origins::Origins;
 use crate::entry::EntryHandle;
 use crate::gate::mqtt::MqttConfig;
 use crate::gate::MergingRealms;
@@ -57,6 +58,8 @@ pub(super) struct Clients {
     pub(super) connections: Arc<Semaphore>,
     /// How many there are in all.
     pub(super) most: usize,
+    /// The web pages that may connect.
+    pub(super) origins: Origins,
     /// One permit for each begun KiB of what all nodes keep of a session.
     pub(super) states: Arc<Semaphore>,
     /// One permit a connection that is told that there is no room.
@@ -77,7 +80,7 @@ impl Clients {
         log: Log,
         (realm_states, desk, calls): (SharedRealms, Desk, Calls),
         (realms, default_realm, merging): (BTreeSet<Realm>, Realm, MergingRealms),
-        (most, stopping): (usize, watch::Receiver<bool>),
+        (most, origins, stopping): (usize, Origins, watch::Receiver<bool>),
     ) -> Self {
         Self {
             host,
@@ -100,6 +103,7 @@ impl Clients {
             connections: Arc::new(Semaphore::new(most)),
             states: Arc::new(Semaphore::new(limits::SESSION_STATES_BYTES / 1024)),
             most,
+            origins,
             refusals: Arc::new(Semaphore::new(limits::REFUSALS)),
             wamp_sessions: AtomicU64::new(0),
             mqtt_sessions: AtomicU64::new(0),

@@ -136,7 +136,7 @@ async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>) -> TransportError 
     let intake = Intake::new(Framing::Upgrade, Terms::CLIENT, &clients.login);
     let stream = intake.on(stream);
     // Its future is large, and gone before the session begins.
-    let (socket, serializer) = match Box::pin(upgrade(stream)).await {
+    let (socket, serializer) = match Box::pin(upgrade(stream, &clients.origins)).await {
         Ok(upgraded) => upgraded,
         Err(error) => return error,
     };

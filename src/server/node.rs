@@ -22,6 +22,7 @@ use vulpes_raft::order::Resolution;
 use vulpes_raft::wire::Identity;
 
 use crate::config::identity::IdentityError;
+use crate::config::origins::Origins;
 use crate::config::{open_identity, Address, Member, NodeConfig, Role};
 use crate::dispatch::Dispatcher;
 use crate::entry::{Entry, EntryConfig, EntryHandle};
@@ -261,7 +262,7 @@ impl Node {
                 log.reading_from(nearest_first(&self.config, &read)),
                 (realms.clone(), desk, calls),
                 self.known_realms(),
-                (tuning.connections, stop),
+                (tuning.connections, Origins::of(&self.config), stop),
             ));
             for (protocol, listener) in listeners {
                 host.clients.spawn(listen::serve(protocol, listener, clients.clone()));

@@ -17,6 +17,7 @@ use vulpes_raft::host::BoxStream;
 
 use super::linger::linger_on;
 use super::transport::{failed, TransportError};
+use crate::config::origins::Origins;
 use crate::gate::wamp::{choose_subprotocol, subprotocol, Serializer};
 use crate::types::limits;
 
@@ -52,6 +53,12 @@ pub(super) const STOPPING: Answer = Answer {
 
 const NO_SUBPROTOCOL: Answer =
     bad_request("offer one of the WebSocket subprotocols wamp.2.json, wamp.2.msgpack, wamp.2.cbor");
+
+const FOREIGN_PAGE: Answer = Answer {
+    status: StatusCode::FORBIDDEN,
+    headers: &[],
+    reason: "web pages of this origin may not connect; `origins` under [listen] in the node's file lists those that may",
+};
 
 const TOO_SLOW: Answer = Answer {
     status: StatusCode::REQUEST_TIMEOUT,
@@ -146,12 +153,18 @@ pub(super) fn websocket_config() -> WebSocketConfig {
 /// Opens a WebSocket for WAMP, or answers why not.
 pub(super) async fn upgrade(
     mut stream: BoxStream,
+    origins: &Origins,
 ) -> Result<(WebSocketStream<BoxStream>, Serializer), TransportError> {
     let config = websocket_config();
     let mut chosen = None;
+    let mut refused = &NO_SUBPROTOCOL;
     // The error type is the library's, and so is its size.
     #[allow(clippy::result_large_err)]
     let negotiate = |request: &Request, response: Response| {
+        if !is_welcome(request, origins) {
+            refused = &FOREIGN_PAGE;
+            return Err(FOREIGN_PAGE.response());
+        }
         let (serializer, response) = negotiate(request, response)?;
         chosen = Some(serializer);
         Ok(response)
@@ -163,7 +176,7 @@ pub(super) async fn upgrade(
         // The library has written what `negotiate` answered.
         Ok(Err(Error::Http(_))) => {
             linger_on(&mut stream).await;
-            return Err(TransportError::Refused(NO_SUBPROTOCOL.reason));
+            return Err(TransportError::Refused(refused.reason));
         }
         Ok(Err(error)) => match Answer::to(&error) {
             Some(answer) => Some(answer),
@@ -183,6 +196,12 @@ pub(super) async fn upgrade(
             Err(TransportError::Refused(refusal.reason))
         }
     }
+}
+
+/// Whether the page that a browser shows may connect. What is no browser names none.
+fn is_welcome(request: &Request, origins: &Origins) -> bool {
+    let mut named = request.headers().get_all("Origin").iter();
+    named.all(|origin| origin.to_str().is_ok_and(|origin| origins.allows(origin)))
 }
 
 /// Answers with the first subprotocol offered that is spoken here, or refuses with a word of what is.

@@ -180,6 +180,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
             wamp: None,
             mqtt: Some(listen(MQTT_PORT)),
             admin: None,
+            origins: Vec::new(),
         },
         nodes: (1..=nodes).map(member).collect(),
         timing: Timing {

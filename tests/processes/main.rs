@@ -44,6 +44,7 @@ mod names;
 mod operator;
 mod order;
 mod overload;
+mod pages;
 mod peer;
 mod presence;
 mod quorum;

@@ -84,10 +84,17 @@ impl Raw {
 
     /// A WebSocket without any messages yet.
     pub(crate) async fn websocket(address: SocketAddr) -> Result<Self> {
+        Self::websocket_with(address, "").await
+    }
+
+    /// The same, with these lines in its request.
+    pub(crate) async fn websocket_with(address: SocketAddr, lines: &str) -> Result<Self> {
         let mut raw = Self::open(address).await?;
-        let request = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Protocol: wamp.2.json\r\n\r\n";
+             Sec-WebSocket-Protocol: wamp.2.json\r\n{lines}\r\n"
+        );
         raw.send(request.as_bytes()).await?;
         within("an upgrade", PATIENCE, async {
             loop {

@@ -287,6 +287,7 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
             wamp: is_entry.then(|| listen(WAMP_PORT)),
             mqtt: is_entry.then(|| listen(MQTT_PORT)),
             admin: None,
+            origins: Vec::new(),
         },
         nodes: (1..=plan.shape.nodes()).map(|id| member(plan.shape, id)).collect(),
         timing: Timing {

@@ -20,7 +20,11 @@ fn up(line: &str) -> Up {
 }
 
 fn realms(name: &str) -> plan::Realms {
-    plan::Realms { realms: vec![Realm::new(name).unwrap()], retain_merges: false }
+    plan::Realms {
+        realms: vec![Realm::new(name).unwrap()],
+        retain_merges: false,
+        origins: Vec::new(),
+    }
 }
 
 fn last(nodes: u16) -> Marker {

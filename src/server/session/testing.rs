@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use vulpes_raft::ids::{NodeId, Position, Slot};
 use vulpes_raft::sim::{self, SimConfig, SimDisk};
 
+use crate::config::origins::Origins;
 use crate::dispatch::Dispatcher;
 use crate::entry::Inbox;
 use crate::log::{log, Log, LogTail, Placed, Tail};
@@ -186,7 +187,7 @@ impl Node {
             log.clone(),
             states,
             (all, realm(), crate::gate::MergingRealms::default()),
-            (100, stopping),
+            (100, Origins::default(), stopping),
         );
         // Tests bound what goes through it.
         #[allow(clippy::disallowed_methods)]

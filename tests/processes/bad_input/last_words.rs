@@ -140,6 +140,12 @@ fn http_cases() -> Vec<Case> {
             "\r\nupgrade: websocket\r\n",
         ),
         ("a page", good.replace("Upgrade: websocket", "X: y"), 426, "\r\nupgrade: websocket\r\n"),
+        (
+            "a page of another site",
+            good.replace("Host:", "Origin: https://evil.example\r\nHost:"),
+            403,
+            "origins",
+        ),
         ("a bad key", good.replace("dGhl", "dGh"), 400, "Sec-WebSocket-Key"),
         ("no key", good.replace("Sec-WebSocket-Key", "X"), 400, "Sec-WebSocket-Key"),
         ("an unknown subprotocol", good.replace("wamp.2.json", "soup"), 400, "wamp.2.json"),
