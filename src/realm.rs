@@ -19,6 +19,7 @@
 mod head;
 mod kept;
 mod lines;
+mod notices;
 mod reading;
 mod registrations;
 mod retained;
@@ -34,7 +35,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdMap;
-use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Incarnation, NodeId, OrderTime, Position, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::{Resolution, Step};
@@ -42,18 +42,19 @@ use vulpes_raft::wire;
 
 use crate::payload;
 use crate::segment::{Segment, StoredEvent};
-use crate::types::act::{Act, DueId, Refusal, Terms};
-use crate::types::event::{Payload, Qos, SessionId};
+use crate::types::act::{Act, DueId, Terms};
+use crate::types::event::{Payload, SessionId};
 use crate::types::head::Head;
 use crate::types::row::{BadRow, Change, FromRows};
 use crate::types::topic::{Realm, Topic};
 
 pub use kept::{Kept, KeptCounts, KeptFilter, KeptState};
+pub use notices::{Decision, Noted, Notice};
 pub use reading::{ReadValue, Unread};
 pub use registrations::{Callee, Place, Registration};
 pub use retained::{At, Bond, Found, Retained, RetainedMap};
 pub use rows::StateHash;
-pub use sessions::{EndCause, SessionState};
+pub use sessions::{Due, EndCause, SessionState};
 pub use shared::SharedRealms;
 pub use value::{fits, merged, Compared};
 
@@ -62,69 +63,6 @@ use lines::Line;
 use reading::ReadValues;
 use registrations::Registrations;
 use rows::{Key, Rows};
-
-/// The outcome of a conditional publish or a registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// It is published, at this place. For a registration: its position is the registration's number.
-    Accepted(At),
-    Refused(Refusal),
-}
-
-/// Work for a node, or news for one of its sessions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// A session has begun. Everything that earlier ones of its client left is in the log before this place.
-    Joined { session: SessionId },
-    /// A session has begun, but its client must not learn of it before what earlier ones left is published. The
-    /// session's own entry publishes that at once.
-    HeldBack { session: SessionId },
-    /// A session is over.
-    Ended { session: SessionId, cause: EndCause },
-    /// The outcome of the conditional publish, or other request decided in the order, at `asked`.
-    Decided { session: SessionId, asked: Position, decision: Decision },
-    /// It is a waiting publish's turn: its entry has to publish it again ([`Act::Granted`]).
-    Turn { session: SessionId, waiting: Position },
-    /// A session left a publish that is now due ([`Act::Due`]).
-    Due(DueId),
-    /// The outcome of a session's requests to keep or drop filters, in order.
-    Noted { session: SessionId, noted: Noted },
-    /// The session that this one took over from has sent its last word.
-    Released { session: SessionId },
-    /// A session that was taken over has sent its last word: it does not take back this publish that it left.
-    Confirmed(DueId),
-    /// A client is away and has left something that expires ([`Act::Expire`]).
-    Away { realm: Realm, client: String },
-}
-
-/// The outcome of a session's request to keep or drop filters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Noted {
-    /// It takes effect from here on: the first position it covers.
-    From(Position),
-    /// There is no room for more.
-    NoRoom,
-}
-
-/// A publish left behind by a session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Due {
-    pub realm: Realm,
-    pub topic: Topic,
-    pub payload: Payload,
-    pub properties: Bytes,
-    pub qos: Qos,
-    pub retain: bool,
-    /// Only published while the topic's value is still bound to the session.
-    pub bound: bool,
-    /// The session's entry.
-    pub entry: NodeId,
-    /// The session's client. It may come back before the publish is due; otherwise its next session is told that it
-    /// began only after this is published.
-    pub client: Option<String>,
-    /// Not published before this time.
-    pub not_before: OrderTime,
-}
 
 /// The outcome of applying a slot.
 #[derive(Debug, Default)]

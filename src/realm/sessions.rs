@@ -9,14 +9,15 @@
 //!
 //! Deliberately absent: what outlives a session (`kept`); other subscriptions, which the state does not know.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Incarnation, NodeId, OrderTime};
 use vulpes_raft::mutant::{planted, Mutant};
 
-use super::{Due, Incoming, Key, Notice, Realms};
+use super::{Incoming, Key, Notice, Realms};
 use crate::types::act::{Detach, DueId, Gone, Join, Will};
-use crate::types::event::{Qos, SessionId};
-use crate::types::topic::Realm;
+use crate::types::event::{Payload, Qos, SessionId};
+use crate::types::topic::{Realm, Topic};
 
 /// A living session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,26 @@ pub struct SessionState {
     pub will: Option<Will>,
     /// In JSON, for WAMP's session meta API.
     pub details: String,
+}
+
+/// A publish left behind by a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Due {
+    pub realm: Realm,
+    pub topic: Topic,
+    pub payload: Payload,
+    pub properties: Bytes,
+    pub qos: Qos,
+    pub retain: bool,
+    /// Only published while the topic's value is still bound to the session.
+    pub bound: bool,
+    /// The session's entry.
+    pub entry: NodeId,
+    /// The session's client. It may come back before the publish is due; otherwise its next session is told that it
+    /// began only after this is published.
+    pub client: Option<String>,
+    /// Not published before this time.
+    pub not_before: OrderTime,
 }
 
 /// Why a session is over.
@@ -191,7 +212,7 @@ impl Realms {
                 realm,
                 topic,
                 payload: bond.will,
-                properties: bytes::Bytes::new(),
+                properties: Bytes::new(),
                 qos: Qos::AtLeastOnce,
                 retain: true,
                 bound: true,

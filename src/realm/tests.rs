@@ -16,8 +16,8 @@ mod work;
 
 use crate::payload::Serializer;
 use crate::segment::OpenSegment;
-use crate::types::act::{Attach, Gone, Join, Leave, Will, NEVER};
-use crate::types::event::{ClientTag, Encoding, Event, Extensions};
+use crate::types::act::{Attach, Gone, Join, Leave, Refusal, Will, NEVER};
+use crate::types::event::{ClientTag, Encoding, Event, Extensions, Qos};
 use crate::types::value::Value;
 
 /// A log that is applied while it is written, and the outcomes.

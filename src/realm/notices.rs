@@ -1,0 +1,55 @@
+//! What a node is told when a slot is applied: work for it, and news for its sessions.
+//!
+//! Invariant: all nodes are told the same; each sees for itself what concerns its own sessions.
+//!
+//! Deliberately absent: what a node makes of it (`server/desk`).
+
+use vulpes_raft::ids::Position;
+
+use super::{At, EndCause};
+use crate::types::act::{DueId, Refusal};
+use crate::types::event::SessionId;
+use crate::types::topic::Realm;
+
+/// The outcome of a conditional publish or a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is published, at this place. For a registration: its position is the registration's number.
+    Accepted(At),
+    Refused(Refusal),
+}
+
+/// Work for a node, or news for one of its sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A session has begun. Everything that earlier ones of its client left is in the log before this place.
+    Joined { session: SessionId },
+    /// A session has begun, but its client must not learn of it before what earlier ones left is published. The
+    /// session's own entry publishes that at once.
+    HeldBack { session: SessionId },
+    /// A session is over.
+    Ended { session: SessionId, cause: EndCause },
+    /// The outcome of the conditional publish, or other request decided in the order, at `asked`.
+    Decided { session: SessionId, asked: Position, decision: Decision },
+    /// It is a waiting publish's turn: its entry has to publish it again ([`Act::Granted`]).
+    Turn { session: SessionId, waiting: Position },
+    /// A session left a publish that is now due ([`Act::Due`]).
+    Due(DueId),
+    /// The outcome of a session's requests to keep or drop filters, in order.
+    Noted { session: SessionId, noted: Noted },
+    /// The session that this one took over from has sent its last word.
+    Released { session: SessionId },
+    /// A session that was taken over has sent its last word: it does not take back this publish that it left.
+    Confirmed(DueId),
+    /// A client is away and has left something that expires ([`Act::Expire`]).
+    Away { realm: Realm, client: String },
+}
+
+/// The outcome of a session's request to keep or drop filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// It takes effect from here on: the first position it covers.
+    From(Position),
+    /// There is no room for more.
+    NoRoom,
+}
