@@ -13,7 +13,7 @@
 mod order_now;
 mod upkeep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -102,7 +102,13 @@ impl Desk {
     ) {
         let mut time = OrderNow::new(realms.clone());
         let mut upkeep = Upkeep::new(node, realms.clone(), self.moved.clone());
-        let mut duties = Duties { node, realms, due: BTreeMap::new(), awaited: BTreeMap::new() };
+        let mut duties = Duties {
+            node,
+            realms,
+            due: BTreeMap::new(),
+            awaited: BTreeMap::new(),
+            waits: VecDeque::new(),
+        };
         duties.take_up();
         loop {
             time.look();
@@ -162,6 +168,8 @@ struct Duties {
     due: BTreeMap<DueId, Duty>,
     /// Sessions that were taken over a moment ago, and until when their last words are waited for.
     awaited: BTreeMap<SessionId, Instant>,
+    /// The same, first those that are waited for no longer than the others.
+    waits: VecDeque<(Instant, SessionId)>,
 }
 
 /// When something is to be looked at: not before either.
@@ -231,7 +239,11 @@ impl Duties {
     /// A session was taken over: its client may have said goodbye to it before.
     fn awaits(&mut self, session: SessionId) {
         let now = Instant::now();
-        self.awaited.retain(|_, until| *until > now);
+        while let Some((_, over)) = self.waits.front().filter(|(until, _)| *until <= now) {
+            self.awaited.remove(over);
+            self.waits.pop_front();
+        }
+        self.waits.push_back((now + LAST_WORD, session));
         self.awaited.insert(session, now + LAST_WORD);
     }
 
