@@ -37,8 +37,8 @@ pub struct InvocationId(pub u64);
 
 /// A session's request.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Asked {
-    /// Answered once, by a final [`Told::Result`] or by [`Told::Failed`].
+pub enum CallRequest {
+    /// Answered once, by a final [`CallMessage::Result`] or by [`CallMessage::Failed`].
     Call(Call),
     /// A call is canceled.
     Cancel { call: CallId, mode: Mode },
@@ -76,7 +76,7 @@ pub struct Serve {
 
 /// A message to a session.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub enum CallMessage {
     Invocation(Invocation),
     /// An invocation is canceled.
     Interrupt {

@@ -9,7 +9,7 @@
 //!
 //! Invariant: a session's publishes are answered in the order in which they were submitted, each once. The answer is
 //! "stored" only after a quorum of storages has them on disk and sync has committed their place. If the sync members
-//! are the storages, both happen at once: see `vulpes_raft::bodies`.
+//! are the storages, both happen at once: see `vulpes_raft::local_bodies`.
 //!
 //! Deliberately absent: sessions and protocols (`gate`, `server`), and reading the log (`replica`).
 
@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 #[cfg(test)]
 pub(crate) use self::driver::Inbox;
 pub use self::driver::{Entry, EntryClosed, EntryConfig, EntryHandle, Permit};
-pub use self::order::{Lease, Opened, OrderError, Ordering};
+pub use self::order::{Lease, Opened, OrderError, OrderService};
 pub use self::status::{Counters, EntryStatus, StorageStatus};
 
 use crate::types::answer::Answer;

@@ -23,7 +23,7 @@ use vulpes_raft::mutant::{planted, Mutant};
 use crate::call;
 use crate::payload::Serializer;
 use crate::segment::StoredEvent;
-use crate::types::act::{Act, Attach, InFlight, Join, KeptSubscription, Refusal, Terms};
+use crate::types::act::{Act, Attach, InFlight, Join, PersistentSubscription, Refusal, Terms};
 use crate::types::answer::{Answer, Stored};
 use crate::types::event::{Event, SessionId};
 use crate::types::moment::Moment;
@@ -42,9 +42,9 @@ pub enum Request {
     /// Begin a session that outlives its connection; answered like [`Request::Open`], preceded by [`Gate::resume`].
     Attach { realm: Realm, attach: Attach },
     /// Read the log at one cursor for all kept subscriptions, from where an earlier session stopped.
-    Resume(Vec<KeptReading>),
+    Resume(Vec<PersistentReading>),
     /// Put an act into the log and change the subscriptions at its place: no event comes until [`Gate::noted`].
-    Keep { act: Act, subscribe: Vec<KeptReading>, unsubscribe: Vec<SubscriptionId> },
+    Persist { act: Act, subscribe: Vec<PersistentReading>, unsubscribe: Vec<SubscriptionId> },
     /// Put an event into the log, which has these terms encoded if they are not plain. The n-th of a session (from 0, each
     /// [`Request::Decide`] included) is answered as sequence n, in order, by [`Gate::answered`], whether or not its publisher
     /// wants an answer. If the terms are conditional, [`Gate::decided`] follows, maybe much later.
@@ -57,7 +57,7 @@ pub enum Request {
     /// End a subscription; answered by [`Gate::unsubscribed`], after which no event of it comes.
     Unsubscribe(SubscriptionId),
     /// Take part in calls; [`Gate::told`] reports the outcome.
-    Call(call::Asked),
+    Call(call::CallRequest),
     /// Close the connection once all output is written. The session's MQTT will is published, unless it is dropped.
     Close { drop_will: bool },
 }
@@ -92,7 +92,7 @@ pub enum RetainedMode {
 
 /// How to read a subscription that outlives its session. Its retained values, if any, are read separately.
 #[derive(Debug, Clone, PartialEq)]
-pub struct KeptReading {
+pub struct PersistentReading {
     pub id: SubscriptionId,
     pub pattern: Pattern,
     pub retained: RetainedMode,
@@ -109,14 +109,14 @@ pub struct Resumed {
     /// Earlier sessions left something.
     pub present: bool,
     pub in_flight: Vec<InFlight>,
-    pub filters: Vec<(String, KeptSubscription, Position)>,
+    pub filters: Vec<(String, PersistentSubscription, Position)>,
     /// Events before this place are from the offline period.
     pub back_at: Position,
 }
 
 /// What a session leaves to later ones, besides its place in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Parting {
+pub struct Handover {
     /// Ascending by position.
     pub in_flight: Vec<InFlight>,
     /// The client changed it in its DISCONNECT.
@@ -220,12 +220,12 @@ pub trait Gate: Send {
     /// Before the session opens: what it finds of earlier ones. Not called if nothing is kept.
     fn resume(&mut self, _resumed: Resumed) {}
 
-    /// The gate's oldest [`Request::Keep`] is done, or failed for lack of room.
+    /// The gate's oldest [`Request::Persist`] is done, or failed for lack of room.
     fn noted(&mut self, _room: bool) {}
 
     /// What it leaves to later sessions, as of now.
-    fn parting(&self) -> Parting {
-        Parting::default()
+    fn handover(&self) -> Handover {
+        Handover::default()
     }
 
     /// The outcome of publishes, in the order in which they were made.
@@ -236,7 +236,7 @@ pub trait Gate: Send {
     fn decided(&mut self, sequence: u64, outcome: Result<Stored, Refusal>);
 
     /// News about the session's calls. Protocols without calls ignore it.
-    fn told(&mut self, _told: call::Told) {}
+    fn told(&mut self, _told: call::CallMessage) {}
 
     /// A subscription was made, or failed.
     fn subscribed(&mut self, id: SubscriptionId, result: Result<(), SubscribeError>);

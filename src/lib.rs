@@ -8,7 +8,7 @@
 //! - [`segment`]: events as an entry writes them together, encoded once, pure.
 //! - [`payload`]: how payloads are converted between serializers and protocols, pure.
 //! - [`gate`]: the protocols' session state machines, pure: `gate::wamp` and `gate::mqtt`.
-//! - [`keep`]: the messages between entries and storages about a segment.
+//! - [`append`]: the messages between entries and storages about a segment.
 //! - [`entry`]: from a publish to its acknowledgement: segments, storage votes, proposals, tickets.
 //! - [`storage`]: bodies and the rows of the order, in the node's file.
 //! - [`peer`]: the services between nodes and their clients. The sync tier itself is the crate `vulpes_raft`.
@@ -25,6 +25,7 @@
 //! `storage` do no I/O and read no clock. The edges are in `server`, and behind [`vulpes_raft::host::Host`], which a simulation
 //! replaces. Modules use each other in one direction only; `tests/modules.rs` lists who uses whom.
 
+pub mod append;
 pub mod call;
 pub mod cli;
 pub mod client;
@@ -33,7 +34,6 @@ pub mod dispatch;
 pub mod entry;
 pub mod gate;
 pub mod http;
-pub mod keep;
 pub mod log;
 pub mod payload;
 pub mod peer;

@@ -135,7 +135,7 @@ pub fn log(tail: Tail, sources: Vec<Arc<dyn Source>>) -> (LogTail, Log) {
 impl LogTail {
     /// The same, with fewer slots kept in memory.
     #[must_use]
-    pub fn keeping(self, slots: usize) -> Self {
+    pub fn retaining(self, slots: usize) -> Self {
         Self { slots, ..self }
     }
 

@@ -17,7 +17,7 @@
 
 mod calls;
 mod connection;
-mod lent;
+mod open_snapshot;
 mod serve;
 mod wire;
 
@@ -33,22 +33,22 @@ use vulpes_raft::ids::{
 use vulpes_raft::order::Resolution;
 use vulpes_raft::wire::{Identity, Service};
 
-use crate::keep::{KeepError, Keeper, Kept};
+use crate::append::{AppendError, Appended, SegmentStore};
 use crate::log::{self, Source, SourceError};
 use crate::segment::SealedBody;
 use crate::storage::{self, ReadError, Reads, Storage, StorageStatus};
 use crate::types::limits;
 use crate::types::row::{BadRow, FromRows};
 use connection::{Connector, Peer};
-use wire::{FetchAnswer, FetchRequest, KeepAnswer, KeepRequest, StateHead};
+use wire::{AppendAnswer, AppendRequest, FetchAnswer, FetchRequest, StateHead};
 
 pub use calls::{talk, Talker};
-pub use serve::{serve_fetch, serve_keep};
+pub use serve::{serve_append, serve_fetch};
 pub use wire::Rows;
 
 /// Time limit to keep a body, including dialling and the storage's group commit. Callers have to wait longer: a call
 /// that its caller gave up earlier does not count as a failure of the connection, which then stays.
-pub(crate) const KEEP_DEADLINE: Duration = Duration::from_millis(2_500);
+pub(crate) const APPEND_DEADLINE: Duration = Duration::from_millis(2_500);
 
 /// Time limit of one read, including dialling. Replicas wait for it, and so do their subscribers.
 const FETCH_DEADLINE: Duration = Duration::from_secs(3);
@@ -89,7 +89,7 @@ struct Remote {
     peer: Arc<Peer>,
     /// The shards of its group.
     shards: Shards,
-    keep: Connector<KeepRequest, KeepAnswer>,
+    append: Connector<AppendRequest, AppendAnswer>,
     fetch: Connector<FetchRequest, FetchAnswer>,
     /// Held while the state is read: a connection has only one snapshot.
     reading_state: tokio::sync::Mutex<()>,
@@ -125,11 +125,11 @@ impl StorageClient {
             address: address.to_owned(),
             disk: disk.into(),
         });
-        let keep = (serve::KEEP_REQUESTS, KEEP_DEADLINE);
+        let append = (serve::APPEND_REQUESTS, APPEND_DEADLINE);
         let fetch = (serve::FETCH_REQUESTS, FETCH_DEADLINE);
         Self {
             place: Where::There(Arc::new(Remote {
-                keep: Connector::new(peer.clone(), Service::Keep, keep.0, keep.1),
+                append: Connector::new(peer.clone(), Service::Append, append.0, append.1),
                 fetch: Connector::new(peer.clone(), Service::Fetch, fetch.0, fetch.1),
                 reading_state: tokio::sync::Mutex::default(),
                 peer,
@@ -149,9 +149,9 @@ impl StorageClient {
 
     /// Whether it keeps bodies of this shard's segments.
     #[must_use]
-    pub fn keeps(&self, shard: Shard) -> bool {
+    pub fn stores(&self, shard: Shard) -> bool {
         match &self.place {
-            Where::Here(storage, _) => storage.keeps(shard),
+            Where::Here(storage, _) => storage.stores(shard),
             Where::There(remote) => remote.shards.contains(shard),
         }
     }
@@ -304,24 +304,24 @@ impl StorageClient {
         FetchError::Refused { storage: self.node(), reason }
     }
 
-    async fn call_keep(&self, request: KeepRequest) -> Result<KeepAnswer, KeepError> {
+    async fn call_append(&self, request: AppendRequest) -> Result<AppendAnswer, AppendError> {
         match &self.place {
             Where::Here(storage, _) => Ok(match request {
-                KeepRequest::Begin { entry, incarnation } => {
-                    KeepAnswer::Begin(storage.begin(entry, incarnation))
+                AppendRequest::Begin { entry, incarnation } => {
+                    AppendAnswer::Begin(storage.begin(entry, incarnation))
                 }
-                KeepRequest::Keep(body) => KeepAnswer::Keep(storage.keep(body).await),
-                KeepRequest::Skip(through) => {
+                AppendRequest::Append(body) => AppendAnswer::Append(storage.append(body).await),
+                AppendRequest::Skip(through) => {
                     storage.skipped(through);
-                    KeepAnswer::Skip(Ok(()))
+                    AppendAnswer::Skip(Ok(()))
                 }
             }),
-            Where::There(remote) => remote.keep.call(request).await.map_err(KeepError::from),
+            Where::There(remote) => remote.append.call(request).await.map_err(AppendError::from),
         }
     }
 }
 
-impl From<FetchError> for KeepError {
+impl From<FetchError> for AppendError {
     fn from(error: FetchError) -> Self {
         match error {
             FetchError::Unreachable { storage, reason }
@@ -336,7 +336,7 @@ impl From<FetchError> for KeepError {
     }
 }
 
-impl Keeper for StorageClient {
+impl SegmentStore for StorageClient {
     fn storage(&self) -> NodeId {
         self.node()
     }
@@ -345,28 +345,28 @@ impl Keeper for StorageClient {
         &self,
         entry: NodeId,
         incarnation: Incarnation,
-    ) -> BoxFuture<'_, Result<u32, KeepError>> {
+    ) -> BoxFuture<'_, Result<u32, AppendError>> {
         Box::pin(async move {
-            match self.call_keep(KeepRequest::Begin { entry, incarnation }).await? {
-                KeepAnswer::Begin(credit) => credit,
+            match self.call_append(AppendRequest::Begin { entry, incarnation }).await? {
+                AppendAnswer::Begin(credit) => credit,
                 _ => Err(self.confused().into()),
             }
         })
     }
 
-    fn keep(&self, body: SealedBody) -> BoxFuture<'_, Result<Kept, KeepError>> {
+    fn append(&self, body: SealedBody) -> BoxFuture<'_, Result<Appended, AppendError>> {
         Box::pin(async move {
-            match self.call_keep(KeepRequest::Keep(body)).await? {
-                KeepAnswer::Keep(kept) => kept,
+            match self.call_append(AppendRequest::Append(body)).await? {
+                AppendAnswer::Append(appended) => appended,
                 _ => Err(self.confused().into()),
             }
         })
     }
 
-    fn skip(&self, through: AdvanceSegment) -> BoxFuture<'_, Result<(), KeepError>> {
+    fn skip(&self, through: AdvanceSegment) -> BoxFuture<'_, Result<(), AppendError>> {
         Box::pin(async move {
-            match self.call_keep(KeepRequest::Skip(through)).await? {
-                KeepAnswer::Skip(heard) => heard,
+            match self.call_append(AppendRequest::Skip(through)).await? {
+                AppendAnswer::Skip(heard) => heard,
                 _ => Err(self.confused().into()),
             }
         })
@@ -380,8 +380,8 @@ impl From<FetchError> for SourceError {
 }
 
 impl Source for StorageClient {
-    fn keeps(&self, shard: Shard) -> bool {
-        Self::keeps(self, shard)
+    fn stores(&self, shard: Shard) -> bool {
+        Self::stores(self, shard)
     }
 
     fn rows(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<log::Rows, SourceError>> {

@@ -13,13 +13,13 @@
 //! Deliberately absent: disks (`storage`), sockets and clocks, and carrying out what a [`Notice`] asks for
 //! (`server`).
 //!
-//! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `kept` (what outlives
+//! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `persistent` (what outlives
 //! sessions), `registrations`, `head` (what is kept of the log).
 
 mod head;
-mod kept;
 mod lines;
 mod notices;
+mod persistent;
 mod reading;
 mod registrations;
 mod retained;
@@ -48,8 +48,8 @@ use crate::types::head::Head;
 use crate::types::row::{BadRow, Change, FromRows};
 use crate::types::topic::{Realm, Topic};
 
-pub use kept::{Kept, KeptCounts, KeptFilter, KeptState};
-pub use notices::{Decision, Noted, Notice};
+pub use notices::{Decision, FilterOutcome, Notice};
+pub use persistent::{PersistentCounts, PersistentFilter, PersistentSession, PersistentState};
 pub use reading::{ReadValue, Unread};
 pub use registrations::{Callee, Place, Registration};
 pub use retained::{At, Bond, Found, Retained, RetainedMap};
@@ -58,8 +58,8 @@ pub use sessions::{Due, EndCause, SessionState};
 pub use shared::SharedRealms;
 pub use value::{fits, merged, Compared};
 
-use kept::KeptTable;
 use lines::Line;
+use persistent::PersistentTable;
 use reading::ReadValues;
 use registrations::Registrations;
 use rows::{Key, Rows};
@@ -114,7 +114,7 @@ pub struct Realms {
     left: BTreeMap<(Realm, String), BTreeSet<DueId>>,
     head: Head,
     registrations: Registrations,
-    kept: KeptTable,
+    persistent: PersistentTable,
     rows: Rows,
     /// Large values as they were read.
     read: ReadValues,
@@ -146,7 +146,7 @@ impl Default for Realms {
             left: BTreeMap::new(),
             head: Head::default(),
             registrations: Registrations::default(),
-            kept: KeptTable::default(),
+            persistent: PersistentTable::default(),
             rows: Rows::default(),
             read: ReadValues::default(),
             notices: Vec::new(),
@@ -199,11 +199,11 @@ impl Realms {
                 let place = Place { realm, matching, procedure };
                 self.registrations.load(place, wire::decode(value).ok()?);
             }
-            Key::Kept(realm, client) => {
-                self.kept.load((realm, client), wire::decode(value).ok()?);
+            Key::PersistentSession(realm, client) => {
+                self.persistent.load((realm, client), wire::decode(value).ok()?);
             }
-            Key::KeptFilter(realm, client, text) => {
-                self.kept.load_filter(&(realm, client), text, wire::decode(value).ok()?)?;
+            Key::PersistentFilter(realm, client, text) => {
+                self.persistent.load_filter(&(realm, client), text, wire::decode(value).ok()?)?;
             }
         }
         Some(())
@@ -309,7 +309,7 @@ impl Realms {
             }
             Some(Act::Attach(attach)) => self.attach(incoming, place, attach),
             Some(Act::Detach(detach)) => self.detach(incoming.event.publisher, detach),
-            Some(Act::Subscribe(filters)) => self.keep_filters(incoming, filters),
+            Some(Act::Subscribe(filters)) => self.store_filters(incoming, filters),
             Some(Act::Unsubscribe(texts)) => self.drop_filters(incoming, &texts),
             Some(Act::Progress(progress)) => self.progress(place, progress),
             Some(Act::Expire(expire)) => self.expire(incoming, expire),

@@ -42,7 +42,7 @@ pub enum Followed {
 }
 
 /// The order, as a replica follows it. On an error the caller retries later.
-pub trait Order: Send + Sync + 'static {
+pub trait OrderFeed: Send + Sync + 'static {
     /// The slots from one on, waiting a while for the first.
     fn follow(&self, from: Slot) -> BoxFuture<'_, Result<Followed, String>>;
 }
@@ -85,7 +85,7 @@ pub enum Command {
 /// What a replica works with.
 pub struct Replica {
     pub host: Host,
-    pub order: Arc<dyn Order>,
+    pub order: Arc<dyn OrderFeed>,
     /// The node's own storage, if it has that role.
     pub index: Option<Arc<dyn SlotIndex>>,
     pub log: Log,

@@ -7,7 +7,7 @@
 //! - `budget`, `intake`, `outgo`: what connections may hold together, of what they read and of what they write;
 //!   `filtering`: whose turn it is to read large values.
 //! - `calls`: calls between them, and to and from other entries.
-//! - `desk`: what the realms' state has to say to them, and what they have left to be published.
+//! - `manager`: what the realms' state has to say to them, and what they have left to be published.
 //! - `storages`: the way to each storage, and whether they are as when the cluster was formed.
 //! - `repair`: mending damaged bodies from other storages.
 //! - `retention`, `upkeep`: asking for what is too old to be released, and deleting what was.
@@ -21,7 +21,6 @@ mod bodies;
 mod budget;
 mod calls;
 mod clients;
-mod desk;
 mod drops;
 mod files;
 mod filtering;
@@ -41,6 +40,7 @@ mod refusal;
 mod repair;
 mod retention;
 mod session;
+mod session_manager;
 mod storages;
 mod transport;
 pub mod tuning;

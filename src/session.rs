@@ -24,11 +24,11 @@ pub(crate) mod testing;
 
 use vulpes_raft::ids::Position;
 
-use crate::realm::{Decision, EndCause, Noted};
+use crate::realm::{Decision, EndCause, FilterOutcome};
 
 /// What the realms' state says to one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum Signal {
     Joined,
     Ended(EndCause),
     /// What it asked for at this place is decided.
@@ -40,8 +40,8 @@ pub(crate) enum Word {
     Turn {
         waiting: Position,
     },
-    /// The oldest [`crate::gate::Request::Keep`] is done, or not for lack of room.
-    Noted(Noted),
+    /// The oldest [`crate::gate::Request::Persist`] is done, or not for lack of room.
+    FilterOutcome(FilterOutcome),
     /// The session it took over from has said its last word.
     Released,
 }

@@ -40,10 +40,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit, Semaphore};
-use vulpes_raft::bodies::Deleting;
 use vulpes_raft::commit::{CommitQueue, TrySubmitError};
 use vulpes_raft::file::{File, OpenError};
 use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Shard, Shards, Slot};
+use vulpes_raft::local_bodies::Deleting;
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use vulpes_raft::wire::Identity;
 
@@ -53,7 +53,7 @@ use crate::types::limits;
 use crate::types::row::{FromRows, IndexedRow};
 use reader::Reader;
 use senders::Senders;
-use staging::{Next, Staging, Standing, Write};
+use staging::{BodyState, Next, Staging, Write};
 use writer::{Durable, Job, SegmentWriter, Work};
 
 pub use error::{IndexError, ReadError, ReleaseError, ReplaceError};
@@ -193,7 +193,7 @@ impl Storage {
 
     /// Whether bodies of this shard's segments are kept here.
     #[must_use]
-    pub fn keeps(&self, shard: Shard) -> bool {
+    pub fn stores(&self, shard: Shard) -> bool {
         self.inner.shards.contains(shard)
     }
 
@@ -263,12 +263,12 @@ impl Storage {
             if staging.is_damaged(id) {
                 return Ok(false);
             }
-            staging.standing(id)
+            staging.body_state(id)
         };
         match standing {
-            Standing::Unresolved { .. } => Ok(true),
-            Standing::Unknown => Ok(false),
-            Standing::Past => self.inner.reader.has_body(id),
+            BodyState::Unresolved { .. } => Ok(true),
+            BodyState::Unknown => Ok(false),
+            BodyState::Past => self.inner.reader.has_body(id),
         }
     }
 
@@ -318,14 +318,14 @@ impl Storage {
         let (waiting, answer) = oneshot::channel();
         {
             let staging = self.staging();
-            match staging.standing(id) {
-                Standing::Past => {}
-                Standing::Unresolved { checksum: held } if held == checksum => {}
-                Standing::Unresolved { .. } => return Err(ReplaceError::BodyWrong(id)),
-                Standing::Unknown => return Err(ReplaceError::NotHeld(id)),
+            match staging.body_state(id) {
+                BodyState::Past => {}
+                BodyState::Unresolved { checksum: held } if held == checksum => {}
+                BodyState::Unresolved { .. } => return Err(ReplaceError::BodyWrong(id)),
+                BodyState::Unknown => return Err(ReplaceError::NotHeld(id)),
             }
             let writes = vec![Write::Replace { id, checksum, body }];
-            let work = Work::Keep { writes, answer: Ok(()), waiting };
+            let work = Work::Append { writes, answer: Ok(()), waiting };
             self.submit(work, permit).map_err(|Closing| ReplaceError::Closed)?;
         }
         match answer.await {

@@ -19,15 +19,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::FutureExt;
 use tokio::sync::mpsc;
+use vulpes::append::{AppendError, Appended, SegmentStore, StorageVote};
 use vulpes::client::mqtt::{self, Packet};
 use vulpes::dispatch::{mailbox, Deliveries, Dispatcher, Join};
 use vulpes::entry::{
-    Batch, Entry, EntryConfig, EntryHandle, EntryTuning, Lease, Opened, OrderError, Ordering,
+    Batch, Entry, EntryConfig, EntryHandle, EntryTuning, Lease, Opened, OrderError, OrderService,
     SESSION_ANSWERS,
 };
 use vulpes::gate::mqtt::{MqttConfig, MqttGate};
 use vulpes::gate::{Delivery, Gate, MergingRealms, Request, Sending};
-use vulpes::keep::{KeepError, Keeper, Kept, StorageVote};
 use vulpes::log::Placed;
 use vulpes::recent::RecentBodies;
 use vulpes::segment::{SealedBody, Segment};
@@ -57,16 +57,16 @@ const ALONE: f64 = 30.0;
 /// A storage that keeps everything, and gives it to the test.
 struct FakeStorage(Mutex<Vec<SealedBody>>);
 
-impl Keeper for FakeStorage {
+impl SegmentStore for FakeStorage {
     fn storage(&self) -> NodeId {
         NodeId(1)
     }
 
-    fn begin(&self, _: NodeId, _: Incarnation) -> BoxFuture<'_, Result<u32, KeepError>> {
+    fn begin(&self, _: NodeId, _: Incarnation) -> BoxFuture<'_, Result<u32, AppendError>> {
         async { Ok(4) }.boxed()
     }
 
-    fn keep(&self, body: SealedBody) -> BoxFuture<'_, Result<Kept, KeepError>> {
+    fn append(&self, body: SealedBody) -> BoxFuture<'_, Result<Appended, AppendError>> {
         let vote = StorageVote {
             storage: NodeId(1),
             segment: body.id,
@@ -74,10 +74,10 @@ impl Keeper for FakeStorage {
             checksum: body.checksum,
         };
         opt_out(|| self.0.lock().expect("nobody panics").push(body));
-        async move { Ok(Kept { vote, credit: 4 }) }.boxed()
+        async move { Ok(Appended { vote, credit: 4 }) }.boxed()
     }
 
-    fn skip(&self, _: AdvanceSegment) -> BoxFuture<'_, Result<(), KeepError>> {
+    fn skip(&self, _: AdvanceSegment) -> BoxFuture<'_, Result<(), AppendError>> {
         async { Ok(()) }.boxed()
     }
 }
@@ -88,7 +88,7 @@ struct FakeOrder {
     next: Mutex<Place>,
 }
 
-impl Ordering for FakeOrder {
+impl OrderService for FakeOrder {
     fn open(&self, _: NodeId, _: u64) -> BoxFuture<'_, Result<Opened, OrderError>> {
         let opened = Opened { incarnation: Incarnation(1), groups: self.groups.clone() };
         async move { Ok(opened) }.boxed()

@@ -64,7 +64,7 @@ fn micros(stamp: Stamp) -> u64 {
 
 /// A member's clock, as it tells the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Told {
+pub(crate) struct ClockReport {
     /// The steady clock, which counts.
     pub(crate) clock: Stamp,
     /// Its time of day, for people.
@@ -74,7 +74,7 @@ pub(crate) struct Told {
 /// A member's answer, which was true at some moment between these.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
-    told: Told,
+    told: ClockReport,
     asked: Instant,
     received: Instant,
 }
@@ -133,13 +133,13 @@ impl Clocks {
     }
 
     /// This member's clock, for the leader.
-    pub(crate) fn tell(&self) -> Told {
+    pub(crate) fn tell(&self) -> ClockReport {
         let time_of_day = self.clock.now();
-        Told { clock: self.state().steady.read(time_of_day, Instant::now()), time_of_day }
+        ClockReport { clock: self.state().steady.read(time_of_day, Instant::now()), time_of_day }
     }
 
     /// Records the answer of a member that was asked at this moment.
-    pub(crate) fn heard(&self, member: NodeId, told: Told, asked: Instant) {
+    pub(crate) fn heard(&self, member: NodeId, told: ClockReport, asked: Instant) {
         if self.members.contains(&member) && member != self.own {
             let reading = Reading { told, asked, received: Instant::now() };
             self.state().readings.insert(member, reading);

@@ -18,7 +18,6 @@
 //!
 //! Architecture invariant: no openraft type leaves this crate.
 
-pub mod bodies;
 pub mod client;
 mod clocks;
 pub mod commit;
@@ -28,6 +27,7 @@ pub mod file;
 pub mod format;
 pub mod host;
 pub mod ids;
+pub mod local_bodies;
 pub mod mutant;
 pub mod node;
 pub mod order;

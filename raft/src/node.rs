@@ -26,7 +26,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::bodies::Bodies;
 use crate::clocks::Clocks;
 use crate::consensus::beside::Beside;
 use crate::consensus::log_store::LogStore;
@@ -37,6 +36,7 @@ use crate::consensus::types::Runtime;
 use crate::file::{File, OpenError};
 use crate::host::Host;
 use crate::ids::{DiskId, Incarnation, NodeId, Slot};
+use crate::local_bodies::LocalBodies;
 use crate::order::{SealedSegment, SegmentOutcome, StorageGroups};
 use crate::router::Router;
 use crate::rpc;
@@ -159,7 +159,7 @@ impl SyncNode {
         config: SyncConfig,
         file: &File,
         tuning: Tuning,
-        bodies: Option<Arc<dyn Bodies>>,
+        bodies: Option<Arc<dyn LocalBodies>>,
     ) -> Result<Self, StartError> {
         let raft_config = Arc::new(raft_config(&config, tuning)?);
         let beside = Beside::new(bodies.clone());
@@ -264,7 +264,7 @@ impl SyncNode {
                     };
                     rpc::serve(link, answer).await;
                 }
-                Service::Keep | Service::Fetch | Service::Calls => {
+                Service::Append | Service::Fetch | Service::Calls => {
                     tracing::warn!("a connection for {service} is not for the sync member");
                 }
             }
@@ -365,7 +365,7 @@ impl SyncNode {
                 let shown = Slot(newest).min(state.sequencer.stored_everywhere().next());
                 match state.sequencer.rows(from, max).filter(|_| from >= shown) {
                     None => {
-                        let oldest = state.sequencer.oldest_kept().max(shown);
+                        let oldest = state.sequencer.oldest_retained().max(shown);
                         return Ok(Followed::Behind { oldest });
                     }
                     Some(rows) if !rows.is_empty() => return Ok(Followed::Rows(rows)),

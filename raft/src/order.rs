@@ -27,7 +27,7 @@ pub struct SealedSegment {
     /// XXH3-64 of the body.
     pub checksum: u64,
     /// The storages that gave their storage vote, ascending, each once. None if it was proposed early: then the
-    /// quorum of sync members with the log entry has its body (see [`crate::bodies`]).
+    /// quorum of sync members with the log entry has its body (see [`crate::local_bodies`]).
     pub votes: Vec<NodeId>,
 }
 

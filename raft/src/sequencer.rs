@@ -35,11 +35,11 @@ pub use clock::TOLERANCE;
 pub const RECENT_PER_ENTRY: usize = 256;
 
 /// How many resolutions are kept for followers at most.
-pub const KEPT_RESOLUTIONS: usize = 16_384;
+pub const RETAINED_RESOLUTIONS: usize = 16_384;
 
 /// How many of the newest resolutions are kept even if all storages have them on disk, because followers that are
 /// only moments behind still ask for them.
-pub const KEPT_FOR_FOLLOWERS: usize = 1_024;
+pub const RETAINED_FOR_FOLLOWERS: usize = 1_024;
 
 /// How many entries can ever open.
 pub const ENTRIES_MAX: usize = 1_024;
@@ -87,7 +87,7 @@ pub enum Proposal {
     /// A storage has the rows of all slots through this one on its disk.
     Stored { storage: NodeId, through: Slot },
     /// Give an early segment its place: the members of the sync group are the storages of its group, and each has its
-    /// body with the log entry (see [`crate::bodies`]).
+    /// body with the log entry (see [`crate::local_bodies`]).
     ResolveEarly(SealedSegment),
     /// Form the storage groups, which hold equal parts of the shards. The first ones are final; later proposals get
     /// them as their answer.
@@ -349,14 +349,14 @@ impl Sequencer {
 
     /// The oldest slot whose resolution is still kept here; the next slot if none is.
     #[must_use]
-    pub fn oldest_kept(&self) -> Slot {
+    pub fn oldest_retained(&self) -> Slot {
         self.tail.oldest().unwrap_or(self.next_slot)
     }
 
     /// Up to `max` kept resolutions from `from` on; `None` if those are no longer kept.
     #[must_use]
     pub fn rows(&self, from: Slot, max: usize) -> Option<Vec<Resolution>> {
-        (from >= self.oldest_kept()).then(|| self.tail.rows(from, max))
+        (from >= self.oldest_retained()).then(|| self.tail.rows(from, max))
     }
 
     /// The storage groups; none before they are formed.

@@ -90,8 +90,8 @@ pub enum Service {
     Raft,
     /// Proposals, leases and the followed order, from any node to a sync member.
     Sync,
-    /// Bodies and votes, from an entry to a storage.
-    Keep,
+    /// LocalBodies and votes, from an entry to a storage.
+    Append,
     /// Reading bodies and rows of a storage.
     Fetch,
     /// Calls from a caller's entry to a callee's, and their progress.
@@ -103,7 +103,7 @@ impl fmt::Display for Service {
         f.write_str(match self {
             Self::Raft => "Raft",
             Self::Sync => "the order",
-            Self::Keep => "keeping what is published",
+            Self::Append => "storing segments",
             Self::Fetch => "reading what is kept",
             Self::Calls => "calls",
         })

@@ -28,8 +28,8 @@ use vulpes_raft::mutant::{planted, Mutant};
 use self::callee::{Active, Arrived, Serving, Waiting};
 use self::queue::{Queue, Total};
 use super::{
-    Call, CallError, CallId, CallNumber, CalleeSays, CallerSays, InvocationId, Invoke, Mode, Reply,
-    Told,
+    Call, CallError, CallId, CallMessage, CallNumber, CalleeSays, CallerSays, InvocationId, Invoke,
+    Mode, Reply,
 };
 use crate::types::event::SessionId;
 use crate::types::limits;
@@ -75,7 +75,7 @@ struct Pending {
 /// A session of this node that takes part in calls.
 #[derive(Debug)]
 struct Member {
-    told: Queue<Told>,
+    told: Queue<CallMessage>,
     /// Its unanswered calls.
     calls: BTreeMap<CallId, CallNumber>,
     /// Its registrations that can be invoked.
@@ -162,7 +162,7 @@ impl Exchange {
             || self.calls.len() >= limits::ENTRY_CALLS
             || self.total.bytes() + call.payload.len() > limits::ENTRY_CALL_BYTES;
         if full {
-            let told = Told::Failed { call: call.id, error: CallError::TooManyCalls };
+            let told = CallMessage::Failed { call: call.id, error: CallError::TooManyCalls };
             return self.tell(caller, told);
         }
         self.last_call.0 += 1;
@@ -251,17 +251,17 @@ impl Exchange {
         let told = match reply {
             Reply::Progress(_) if full => {
                 self.take_back(number, Mode::KillNoWait);
-                Told::Failed { call, error: CallError::CallerSlow }
+                CallMessage::Failed { call, error: CallError::CallerSlow }
             }
             Reply::Progress(payload) if wanted => {
-                return self.tell(caller, Told::Result { call, progress: true, payload });
+                return self.tell(caller, CallMessage::Result { call, progress: true, payload });
             }
             Reply::Progress(_) => return,
             Reply::Result(_) | Reply::Failed(CallError::Callee { .. }) if full => {
-                Told::Failed { call, error: CallError::CallerSlow }
+                CallMessage::Failed { call, error: CallError::CallerSlow }
             }
-            Reply::Result(payload) => Told::Result { call, progress: false, payload },
-            Reply::Failed(error) => Told::Failed { call, error },
+            Reply::Result(payload) => CallMessage::Result { call, progress: false, payload },
+            Reply::Failed(error) => CallMessage::Failed { call, error },
         };
         self.remove(number);
         self.tell(caller, told);
@@ -284,7 +284,7 @@ impl Exchange {
         }
     }
 
-    fn tell(&mut self, session: SessionId, told: Told) {
+    fn tell(&mut self, session: SessionId, told: CallMessage) {
         let Some(member) = self.sessions.get_mut(&session) else { return };
         let size = told.size();
         member.told.push(told, size);
@@ -298,7 +298,7 @@ impl Exchange {
     }
 
     /// The next message for a session.
-    pub fn take_told(&mut self, session: SessionId) -> Option<Told> {
+    pub fn take_told(&mut self, session: SessionId) -> Option<CallMessage> {
         self.sessions.get_mut(&session)?.told.pop()
     }
 
@@ -392,7 +392,7 @@ impl Exchange {
     }
 }
 
-impl Told {
+impl CallMessage {
     fn size(&self) -> usize {
         OVERHEAD
             + match self {

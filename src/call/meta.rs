@@ -5,7 +5,7 @@
 //!
 //! Deliberately absent: procedures that change something, such as `wamp.session.kill`.
 
-use super::{CallError, Told};
+use super::{CallError, CallMessage};
 use crate::payload::{self, Serializer};
 use crate::realm::Realms;
 use crate::types::event::{Payload, SessionId};
@@ -20,7 +20,7 @@ const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
 
 /// Answers a call of one of the router's own procedures.
 #[must_use]
-pub fn answer(realms: &Realms, realm: &Realm, call: &super::Call) -> Told {
+pub fn answer(realms: &Realms, realm: &Realm, call: &super::Call) -> CallMessage {
     let args = arguments(&call.payload);
     let id = call.id;
     match result(realms, realm, call.procedure.as_str(), &args) {
@@ -31,11 +31,11 @@ pub fn answer(realms: &Realms, realm: &Realm, call: &super::Call) -> Told {
             if payload.len() > limits::EVENT {
                 let sentence = format!("the answer has more than {} bytes", limits::EVENT);
                 let error = own("wamp.error.payload_size_exceeded", &sentence);
-                return Told::Failed { call: id, error };
+                return CallMessage::Failed { call: id, error };
             }
-            Told::Result { call: id, progress: false, payload }
+            CallMessage::Result { call: id, progress: false, payload }
         }
-        Err(error) => Told::Failed { call: id, error },
+        Err(error) => CallMessage::Failed { call: id, error },
     }
 }
 

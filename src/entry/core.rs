@@ -36,7 +36,7 @@ use self::writer::Writer;
 use super::order::{Lease, Opened, OrderError};
 use super::status::{Counters, EntryStatus};
 use super::EntryTuning;
-use crate::keep::{KeepError, Kept};
+use crate::append::{AppendError, Appended};
 use crate::segment::SealedBody;
 use crate::types::answer::{Answer, PublishError};
 use crate::types::event::{Event, SessionId};
@@ -81,7 +81,7 @@ pub(super) enum Output<A> {
     /// A segment was sealed; readers near the tail will soon need its body.
     Sealed(SealedBody),
     /// Send a body to a storage; answered by [`Core::voted`].
-    Keep { storage: NodeId, body: SealedBody },
+    Append { storage: NodeId, body: SealedBody },
     /// Tell a storage that it will not be sent the bodies it lacks through this segment; answered by [`Core::told`].
     Skip { storage: NodeId, through: AdvanceSegment },
     /// Propose to sync; answered by [`Core::proposed`].
@@ -217,7 +217,7 @@ impl<A: Clone> Core<A> {
         &mut self,
         storage: NodeId,
         incarnation: Incarnation,
-        result: Result<u32, KeepError>,
+        result: Result<u32, AppendError>,
         now: Moment,
     ) {
         if self.life.current() != Some(incarnation) {
@@ -227,7 +227,7 @@ impl<A: Clone> Core<A> {
             Ok(credit) => self.storages.begun(storage, Some(credit), now),
             Err(error) => {
                 self.storages.begun(storage, None, now);
-                if error == KeepError::Fenced {
+                if error == AppendError::Fenced {
                     self.lose(incarnation, now);
                 }
             }
@@ -239,12 +239,12 @@ impl<A: Clone> Core<A> {
         &mut self,
         storage: NodeId,
         id: AdvanceSegment,
-        result: Result<Kept, KeepError>,
+        result: Result<Appended, AppendError>,
         now: Moment,
     ) {
         let error = match result {
-            Ok(kept) if self.is_vote_for(storage, id, &kept) => {
-                self.storages.kept(storage, id, kept.credit);
+            Ok(appended) if self.is_vote_for(storage, id, &appended) => {
+                self.storages.appended(storage, id, appended.credit);
                 self.pending.vote(id, storage, self.storages.groups());
                 return;
             }
@@ -257,15 +257,15 @@ impl<A: Clone> Core<A> {
         self.counters.keeps_failed += 1;
         self.storages.failed(storage, id, now);
         match error {
-            Some(KeepError::Fenced) => self.lose(id.incarnation, now),
-            Some(KeepError::Conflict(_)) => {
+            Some(AppendError::Fenced) => self.lose(id.incarnation, now),
+            Some(AppendError::Conflict(_)) => {
                 tracing::error!(%id, %storage, "another writer uses this incarnation; opening anew");
                 self.lose(id.incarnation, now);
             }
-            Some(KeepError::Damaged(reason)) => {
+            Some(AppendError::Damaged(reason)) => {
                 tracing::warn!(%id, %storage, reason, "a body was damaged on its way");
             }
-            Some(KeepError::Unreachable { .. } | KeepError::Released(_)) | None => {}
+            Some(AppendError::Unreachable { .. } | AppendError::Released(_)) | None => {}
         }
     }
 
@@ -274,14 +274,14 @@ impl<A: Clone> Core<A> {
         &mut self,
         storage: NodeId,
         through: AdvanceSegment,
-        result: Result<(), KeepError>,
+        result: Result<(), AppendError>,
         now: Moment,
     ) {
         self.storages.told(storage, through, result.is_ok(), now);
     }
 
-    fn is_vote_for(&self, storage: NodeId, id: AdvanceSegment, kept: &Kept) -> bool {
-        let vote = kept.vote;
+    fn is_vote_for(&self, storage: NodeId, id: AdvanceSegment, appended: &Appended) -> bool {
+        let vote = appended.vote;
         vote.storage == storage
             && vote.segment == id
             // For a segment that has its place meanwhile, only the credit matters.

@@ -31,20 +31,20 @@ pub(crate) use self::handle::Inbox;
 use self::handle::Submitted;
 pub use self::handle::{EntryClosed, EntryHandle, Permit};
 use super::core::{Core, Output};
-use super::order::{Lease, Opened, OrderError, Ordering};
+use super::order::{Lease, Opened, OrderError, OrderService};
 use super::status::EntryStatus;
 use super::{AnswerTo, EntryTuning};
-use crate::keep::{KeepError, Keeper, Kept};
+use crate::append::{AppendError, Appended, SegmentStore};
 use crate::recent::RecentBodies;
 use crate::types::answer::{Answer, PublishError};
 use crate::types::limits;
 use crate::types::moment::Moment;
 
 /// Time limit for a storage to keep a body, before another one, or the same one again, is tried.
-const KEEP_TIMEOUT: Duration = Duration::from_secs(3);
+const APPEND_TIMEOUT: Duration = Duration::from_secs(3);
 
 const _: () = assert!(
-    crate::peer::KEEP_DEADLINE.as_millis() < KEEP_TIMEOUT.as_millis(),
+    crate::peer::APPEND_DEADLINE.as_millis() < APPEND_TIMEOUT.as_millis(),
     "a connection that lost a call is replaced only if the call ends by its own deadline"
 );
 
@@ -64,7 +64,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub struct EntryConfig {
     pub node: NodeId,
     /// All storages that may be in a group.
-    pub storages: Vec<Arc<dyn Keeper>>,
+    pub storages: Vec<Arc<dyn SegmentStore>>,
     /// How long sync waits for a sign of life before it closes an incarnation. It is renewed after a third of that.
     pub lease: Duration,
     pub tuning: EntryTuning,
@@ -74,7 +74,7 @@ pub struct EntryConfig {
 pub struct Entry {
     core: Core<AnswerTo>,
     config: EntryConfig,
-    order: Arc<dyn Ordering>,
+    order: Arc<dyn OrderService>,
     recent: RecentBodies,
     calls: FuturesUnordered<BoxFuture<'static, Done>>,
     batches: mpsc::Receiver<Submitted>,
@@ -91,9 +91,9 @@ pub struct Entry {
 /// A completed call.
 enum Done {
     Opened(Result<Opened, OrderError>),
-    Begun(NodeId, Incarnation, Result<u32, KeepError>),
-    Voted(NodeId, AdvanceSegment, Result<Kept, KeepError>),
-    Told(NodeId, AdvanceSegment, Result<(), KeepError>),
+    Begun(NodeId, Incarnation, Result<u32, AppendError>),
+    Voted(NodeId, AdvanceSegment, Result<Appended, AppendError>),
+    Told(NodeId, AdvanceSegment, Result<(), AppendError>),
     Proposed(u64, Result<Vec<SegmentOutcome>, OrderError>),
     Regrouped(Result<StorageGroups, OrderError>),
     Renewed(Incarnation, Result<Lease, OrderError>),
@@ -108,7 +108,7 @@ impl Entry {
     pub fn start(
         config: EntryConfig,
         host: &Host,
-        order: Arc<dyn Ordering>,
+        order: Arc<dyn OrderService>,
         observed: mpsc::Receiver<Arc<Vec<Resolution>>>,
         recent: RecentBodies,
     ) -> EntryHandle {
@@ -283,25 +283,25 @@ impl Entry {
         Some(match output {
             Output::Answer { .. } | Output::Sealed(_) => return None,
             Output::Begin { storage, incarnation } => {
-                let keeper = self.keeper(storage);
+                let store = self.store(storage);
                 async move {
-                    let begin = async { keeper?.begin(node, incarnation).await };
+                    let begin = async { store?.begin(node, incarnation).await };
                     Done::Begun(storage, incarnation, in_time(storage, begin).await)
                 }
                 .boxed()
             }
-            Output::Keep { storage, body } => {
-                let (keeper, id) = (self.keeper(storage), body.id);
+            Output::Append { storage, body } => {
+                let (store, id) = (self.store(storage), body.id);
                 async move {
-                    let keep = async { keeper?.keep(body).await };
-                    Done::Voted(storage, id, in_time(storage, keep).await)
+                    let append = async { store?.append(body).await };
+                    Done::Voted(storage, id, in_time(storage, append).await)
                 }
                 .boxed()
             }
             Output::Skip { storage, through } => {
-                let keeper = self.keeper(storage);
+                let store = self.store(storage);
                 async move {
-                    let skip = async { keeper?.skip(through).await };
+                    let skip = async { store?.skip(through).await };
                     Done::Told(storage, through, in_time(storage, skip).await)
                 }
                 .boxed()
@@ -322,9 +322,9 @@ impl Entry {
         })
     }
 
-    fn keeper(&self, storage: NodeId) -> Result<Arc<dyn Keeper>, KeepError> {
-        let keeper = self.config.storages.iter().find(|keeper| keeper.storage() == storage);
-        keeper.map(Arc::clone).ok_or_else(|| KeepError::Unreachable {
+    fn store(&self, storage: NodeId) -> Result<Arc<dyn SegmentStore>, AppendError> {
+        let store = self.config.storages.iter().find(|store| store.storage() == storage);
+        store.map(Arc::clone).ok_or_else(|| AppendError::Unreachable {
             storage,
             reason: "it is in a storage group, but not in this node's configuration".into(),
         })
@@ -361,10 +361,10 @@ fn give(to: &AnswerTo, answer: Answer) {
 /// A storage's answer, or a timeout.
 async fn in_time<T>(
     storage: NodeId,
-    call: impl std::future::Future<Output = Result<T, KeepError>>,
-) -> Result<T, KeepError> {
-    let late = || KeepError::Unreachable { storage, reason: "no answer in time".into() };
-    timeout(KEEP_TIMEOUT, call).await.unwrap_or_else(|_| Err(late()))
+    call: impl std::future::Future<Output = Result<T, AppendError>>,
+) -> Result<T, AppendError> {
+    let late = || AppendError::Unreachable { storage, reason: "no answer in time".into() };
+    timeout(APPEND_TIMEOUT, call).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Sync's answer, or an unknown outcome.

@@ -43,7 +43,7 @@ pub enum OrderError {
 }
 
 /// An entry's requests to sync.
-pub trait Ordering: Send + Sync + 'static {
+pub trait OrderService: Send + Sync + 'static {
     /// Begins a new incarnation of an entry, which fences all older ones. The same `request` gets the same
     /// incarnation while that one is open.
     fn open(&self, entry: NodeId, request: u64) -> BoxFuture<'_, Result<Opened, OrderError>>;

@@ -38,7 +38,7 @@ use self::packet::codec::{read_connect, ConnectError};
 use self::packet::{Frame, Incoming, Reason, Version, Violation};
 use self::session::Session;
 
-use super::{Delivery, EndReason, Gate, MergingRealms, OpenRefusal, Parting, Request, Resumed};
+use super::{Delivery, EndReason, Gate, Handover, MergingRealms, OpenRefusal, Request, Resumed};
 use crate::gate::Allowed;
 use crate::types::act::Refusal;
 use crate::types::answer::{Answer, Stored};
@@ -85,7 +85,7 @@ pub struct MqttGate {
     close_reason: Option<String>,
     oversized: u64,
     /// What its session leaves behind, once it is closed.
-    parting: Parting,
+    handover: Handover,
 }
 
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl MqttGate {
             out: Outbox::new(),
             close_reason: None,
             oversized: 0,
-            parting: Parting::default(),
+            handover: Handover::default(),
         }
     }
 
@@ -258,7 +258,7 @@ impl MqttGate {
     fn leave(&mut self, reason: u8, expiry: Option<u32>) {
         if let State::Open(session) = &mut self.state {
             if session.client.expiry == 0 && expiry.is_some_and(|seconds| seconds > 0) {
-                let text = "a session that ends with its connection can't be kept after all";
+                let text = "a session that ends with its connection can't be persistent after all";
                 return self.fail(&Violation::protocol(text));
             }
             session.expiry = expiry;
@@ -274,7 +274,7 @@ impl MqttGate {
 
     fn close_dropping(&mut self, why: Option<String>, drop_will: bool) {
         self.oversized = self.oversized();
-        self.parting = self.parting();
+        self.handover = self.handover();
         self.close_reason = why;
         self.state = State::Closed;
         self.out.requests.push_back(Request::Close { drop_will });
@@ -368,10 +368,10 @@ impl Gate for MqttGate {
         self.in_session(|session, out| session.subscriptions.noted(room, out));
     }
 
-    fn parting(&self) -> Parting {
+    fn handover(&self) -> Handover {
         match &self.state {
-            State::Open(session) => session.parting(),
-            _ => self.parting.clone(),
+            State::Open(session) => session.handover(),
+            _ => self.handover.clone(),
         }
     }
 

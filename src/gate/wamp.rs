@@ -61,7 +61,7 @@ pub use self::subprotocol::{choose_subprotocol, subprotocol};
 use self::subscriptions::{Ended, Subscriptions};
 use super::details::{self, Transport, ANONYMOUS};
 use super::{Delivery, Dropped, EndReason, Farewell, Gate, MergingRealms, OpenRefusal, Request};
-use crate::call::Told;
+use crate::call::CallMessage;
 use crate::gate::Allowed;
 use crate::payload::to_wamp;
 pub use crate::payload::Serializer;
@@ -336,7 +336,7 @@ impl Gate for WampGate {
         }
     }
 
-    fn told(&mut self, told: Told) {
+    fn told(&mut self, told: CallMessage) {
         if self.is_open() {
             self.told_of_calls(&told);
         }

@@ -46,7 +46,7 @@ pub struct SourceError(pub String);
 /// A source of old rows and bodies: a storage, here or elsewhere.
 pub trait Source: Send + Sync + 'static {
     /// Whether it keeps bodies of this shard's segments.
-    fn keeps(&self, shard: Shard) -> bool;
+    fn stores(&self, shard: Shard) -> bool;
 
     /// Rows from a slot on.
     fn rows(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<Rows, SourceError>>;
@@ -144,7 +144,7 @@ impl Sources {
 
     /// The nearest storage that keeps a shard: all shards of a group have the same one.
     fn nearest(&self, shard: Shard) -> Option<usize> {
-        self.iter().position(|source| source.keeps(shard))
+        self.iter().position(|source| source.stores(shard))
     }
 
     /// The same for segments of one group. Storages of other groups are asked last: a storage may hold more than the
@@ -154,10 +154,10 @@ impl Sources {
         wanted: &[&SealedSegment],
     ) -> Result<Vec<Segment>, ReadError> {
         let Some(shard) = wanted.first().map(|first| first.shard) else { return Ok(Vec::new()) };
-        let (keepers, others): (Vec<_>, Vec<_>) =
-            self.0.iter().cloned().partition(|source| source.keeps(shard));
+        let (stores, others): (Vec<_>, Vec<_>) =
+            self.0.iter().cloned().partition(|source| source.stores(shard));
         let wanted: Arc<[SealedSegment]> = wanted.iter().map(|sealed| (*sealed).clone()).collect();
-        let asks = keepers.into_iter().chain(others).map(|source| (source, wanted.clone()));
+        let asks = stores.into_iter().chain(others).map(|source| (source, wanted.clone()));
         first(asks.map(|(source, wanted)| async move {
             let names = wanted.iter().map(|sealed| sealed.id).collect();
             let bodies = source.bodies(names).await.map_err(|error| error.to_string())?;

@@ -1,6 +1,6 @@
 //! Answers one peer's connection from this node's storage.
 //!
-//! Invariant: a connection costs the memory of at most [`KEEP_REQUESTS`] or [`FETCH_REQUESTS`] requests, and its
+//! Invariant: a connection costs the memory of at most [`APPEND_REQUESTS`] or [`FETCH_REQUESTS`] requests, and its
 //! errors end only that connection.
 //!
 //! Deliberately absent: accepting connections. Nothing here writes either: a body is in the storage's queue or
@@ -18,13 +18,13 @@ use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, Slot};
 use vulpes_raft::wire::Link;
 
-use super::lent::Lent;
-use super::wire::{server_transport, FetchAnswer, FetchRequest, KeepAnswer, KeepRequest, Rows};
-use crate::keep::KeepError;
+use super::open_snapshot::OpenSnapshot;
+use super::wire::{server_transport, AppendAnswer, AppendRequest, FetchAnswer, FetchRequest, Rows};
+use crate::append::AppendError;
 use crate::storage::{self, ReadError, Reads, Storage, Stored};
 
 /// Most requests of one entry in flight on its connection.
-pub(super) const KEEP_REQUESTS: usize = 72;
+pub(super) const APPEND_REQUESTS: usize = 72;
 
 /// Most reads of one peer in flight. Each answer may be several bodies.
 pub(super) const FETCH_REQUESTS: usize = 4;
@@ -33,16 +33,16 @@ pub(super) const FETCH_REQUESTS: usize = 4;
 const IDLE: Duration = Duration::from_secs(120);
 
 const _: () = assert!(
-    KEEP_REQUESTS >= crate::types::limits::STORAGE_SENDS + 2,
+    APPEND_REQUESTS >= crate::types::limits::STORAGE_SENDS + 2,
     "a begin, and word of what is not sent, don't wait behind bodies"
 );
 
 /// Serves an entry's bodies until its connection ends.
-pub async fn serve_keep(link: Link, storage: Storage) {
+pub async fn serve_append(link: Link, storage: Storage) {
     let peer = link.peer.node;
-    let kept = storage.clone();
-    let answer = move |request| answer_keep(peer, kept.clone(), request);
-    let ended = serve(server_transport(link.stream), answer, KEEP_REQUESTS).await;
+    let appended = storage.clone();
+    let answer = move |request| answer_append(peer, appended.clone(), request);
+    let ended = serve(server_transport(link.stream), answer, APPEND_REQUESTS).await;
     storage.lost_sight_of(peer);
     tracing::debug!(%peer, ?ended, "a connection for keeping bodies ended");
 }
@@ -50,7 +50,7 @@ pub async fn serve_keep(link: Link, storage: Storage) {
 /// Serves a peer's reads, with this way of reading, until its connection ends.
 pub async fn serve_fetch(link: Link, storage: Storage, reads: Reads) {
     let peer = link.peer.node;
-    let lent = Lent::default();
+    let lent = OpenSnapshot::default();
     let answer = move |request| {
         let (storage, lent, reads) = (storage.clone(), lent.clone(), reads.clone());
         async move { reads.run(move || answer_fetch(&storage, &lent, request)).await }
@@ -95,31 +95,32 @@ where
 }
 
 /// An entry speaks only for itself: its bodies and incarnations come from its own node.
-async fn answer_keep(peer: NodeId, storage: Storage, request: KeepRequest) -> KeepAnswer {
-    let stranger =
-        |entry| KeepError::Damaged(format!("node {peer} speaks for itself, not for node {entry}"));
+async fn answer_append(peer: NodeId, storage: Storage, request: AppendRequest) -> AppendAnswer {
+    let stranger = |entry| {
+        AppendError::Damaged(format!("node {peer} speaks for itself, not for node {entry}"))
+    };
     match request {
-        KeepRequest::Begin { entry, .. } if entry != peer => {
-            KeepAnswer::Begin(Err(stranger(entry)))
+        AppendRequest::Begin { entry, .. } if entry != peer => {
+            AppendAnswer::Begin(Err(stranger(entry)))
         }
-        KeepRequest::Begin { entry, incarnation } => {
-            KeepAnswer::Begin(storage.begin(entry, incarnation))
+        AppendRequest::Begin { entry, incarnation } => {
+            AppendAnswer::Begin(storage.begin(entry, incarnation))
         }
-        KeepRequest::Keep(body) if body.id.entry != peer => {
-            KeepAnswer::Keep(Err(stranger(body.id.entry)))
+        AppendRequest::Append(body) if body.id.entry != peer => {
+            AppendAnswer::Append(Err(stranger(body.id.entry)))
         }
-        KeepRequest::Keep(body) => KeepAnswer::Keep(storage.keep(body).await),
-        KeepRequest::Skip(through) if through.entry != peer => {
-            KeepAnswer::Skip(Err(stranger(through.entry)))
+        AppendRequest::Append(body) => AppendAnswer::Append(storage.append(body).await),
+        AppendRequest::Skip(through) if through.entry != peer => {
+            AppendAnswer::Skip(Err(stranger(through.entry)))
         }
-        KeepRequest::Skip(through) => {
+        AppendRequest::Skip(through) => {
             storage.skipped(through);
-            KeepAnswer::Skip(Ok(()))
+            AppendAnswer::Skip(Ok(()))
         }
     }
 }
 
-fn answer_fetch(storage: &Storage, lent: &Lent, request: FetchRequest) -> FetchAnswer {
+fn answer_fetch(storage: &Storage, lent: &OpenSnapshot, request: FetchRequest) -> FetchAnswer {
     match request {
         FetchRequest::Bodies(segments) => {
             FetchAnswer::Bodies(storage::read_bodies(storage, &segments))

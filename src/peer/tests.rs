@@ -79,7 +79,7 @@ async fn listen(
                     return;
                 };
                 match link.service {
-                    Service::Keep => serve_keep(link, storage).await,
+                    Service::Append => serve_append(link, storage).await,
                     _ => serve_fetch(link, storage, Reads::inline()).await,
                 }
             });
@@ -100,17 +100,21 @@ async fn keeps_share_a_connection_and_a_commit() {
     assert_eq!(client.storage(), NodeId(1));
     assert_eq!(client.begin(NodeId(2), Incarnation(1)).await, Ok(limits::STORAGE_CREDIT));
     let start = Instant::now();
-    let kept = futures::future::join_all((0..40).map(|number| client.keep(body(number)))).await;
-    for (number, kept) in kept.into_iter().enumerate() {
-        let vote = kept.unwrap().vote;
+    let appended =
+        futures::future::join_all((0..40).map(|number| client.append(body(number)))).await;
+    for (number, appended) in appended.into_iter().enumerate() {
+        let vote = appended.unwrap().vote;
         assert_eq!((vote.storage, vote.segment), (NodeId(1), body(number as u64).id));
     }
     assert!(start.elapsed() < COMMIT * 10, "{:?}", start.elapsed());
     assert_eq!(two.dialled(), 1);
-    let conflict = client.keep(sealed(body(0).id, b"other")).await;
-    assert_eq!(conflict, Err(KeepError::Conflict(body(0).id)));
+    let conflict = client.append(sealed(body(0).id, b"other")).await;
+    assert_eq!(conflict, Err(AppendError::Conflict(body(0).id)));
     assert_eq!(
-        StorageClient::local(two.storage.clone(), Reads::inline()).keep(body(0)).await.map(|_| ()),
+        StorageClient::local(two.storage.clone(), Reads::inline())
+            .append(body(0))
+            .await
+            .map(|_| ()),
         Ok(())
     );
 }
@@ -119,10 +123,10 @@ async fn keeps_share_a_connection_and_a_commit() {
 async fn an_entry_speaks_for_itself() {
     let two = Two::new().await;
     let client = two.client(None);
-    let stranger = client.keep(sealed(segment_id(3, 1, 0), b"x")).await;
-    assert!(matches!(stranger, Err(KeepError::Damaged(_))), "{stranger:?}");
+    let stranger = client.append(sealed(segment_id(3, 1, 0), b"x")).await;
+    assert!(matches!(stranger, Err(AppendError::Damaged(_))), "{stranger:?}");
     let stranger = client.begin(NodeId(3), Incarnation(1)).await;
-    assert!(matches!(stranger, Err(KeepError::Damaged(_))), "{stranger:?}");
+    assert!(matches!(stranger, Err(AppendError::Damaged(_))), "{stranger:?}");
     assert_eq!(two.storage.status().unwrap().bodies, 0);
 }
 
@@ -243,11 +247,11 @@ async fn a_snapshot_is_lent_for_a_while() {
     // A reader that keeps asking may continue.
     let StateHead { id, tail } = begin_state(&client).await.unwrap();
     assert_eq!(tail.unwrap().slot, Slot(10));
-    tokio::time::sleep(lent::IDLE * 3 / 4).await;
+    tokio::time::sleep(open_snapshot::IDLE * 3 / 4).await;
     assert!(!next_state(&client, id).await.unwrap().last);
-    tokio::time::sleep(lent::IDLE * 3 / 4).await;
+    tokio::time::sleep(open_snapshot::IDLE * 3 / 4).await;
     assert!(!next_state(&client, id).await.unwrap().last);
-    tokio::time::sleep(lent::IDLE * 5 / 4).await;
+    tokio::time::sleep(open_snapshot::IDLE * 5 / 4).await;
     assert_eq!(next_state(&client, id).await, gone);
     // A new one replaces the one before, and ends with its last page.
     let first = begin_state(&client).await.unwrap().id;
@@ -271,19 +275,19 @@ async fn a_snapshot_is_lent_for_a_while() {
 async fn a_broken_connection_is_dialled_again() {
     let two = Two::new().await;
     let client = two.client(None);
-    client.keep(body(0)).await.unwrap();
+    client.append(body(0)).await.unwrap();
     two.break_connections();
     tokio::time::sleep(COMMIT).await;
-    client.keep(body(1)).await.unwrap();
+    client.append(body(1)).await.unwrap();
     // Broken while a call is under way: its outcome is unknown, and asking again is harmless.
-    let waiting = client.keep(body(2));
+    let waiting = client.append(body(2));
     let breaking = async {
         tokio::time::sleep(COMMIT / 2).await;
         two.break_connections();
     };
     let (answer, ()) = futures::join!(waiting, breaking);
-    assert!(matches!(answer, Err(KeepError::Unreachable { .. })), "{answer:?}");
-    client.keep(body(2)).await.unwrap();
+    assert!(matches!(answer, Err(AppendError::Unreachable { .. })), "{answer:?}");
+    client.append(body(2)).await.unwrap();
     assert_eq!(two.dialled(), 3);
     assert_eq!(two.storage.status().unwrap().bodies, 3);
 }
@@ -326,12 +330,12 @@ async fn a_silent_connection_is_given_up() {
     });
     let client = two.client(None);
     let start = Instant::now();
-    let answer = client.keep(body(0)).await;
-    assert!(matches!(answer, Err(KeepError::Unreachable { .. })), "{answer:?}");
-    assert_eq!(start.elapsed(), KEEP_DEADLINE);
+    let answer = client.append(body(0)).await;
+    assert!(matches!(answer, Err(AppendError::Unreachable { .. })), "{answer:?}");
+    assert_eq!(start.elapsed(), APPEND_DEADLINE);
     silent.abort();
     let _server = listen(&two.net, &two.storage, &two.connections).await;
-    client.keep(body(0)).await.unwrap();
+    client.append(body(0)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -350,8 +354,8 @@ async fn another_disk_is_another_node() {
     let two = Two::new().await;
     let client = two.client(Some(DiskId(5)));
     assert_eq!(client.status().await, Err(FetchError::Wiped { storage: NodeId(1) }));
-    let kept = client.keep(body(0)).await;
-    assert!(matches!(kept, Err(KeepError::Unreachable { .. })), "{kept:?}");
+    let appended = client.append(body(0)).await;
+    assert!(matches!(appended, Err(AppendError::Unreachable { .. })), "{appended:?}");
 
     let client = two.client(None);
     client.status().await.unwrap();
@@ -366,7 +370,7 @@ async fn another_disk_is_another_node() {
 async fn bad_frames_end_their_own_connection_only() {
     let two = Two::new().await;
     let client = two.client(None);
-    client.keep(body(0)).await.unwrap();
+    client.append(body(0)).await.unwrap();
     client.status().await.unwrap();
     let frame = |body: &[u8]| [&(body.len() as u32).to_be_bytes()[..], body].concat();
     let trailing = [link::encode(&Call::Request { id: 1, request: FetchRequest::Status }), vec![0]];
@@ -379,7 +383,7 @@ async fn bad_frames_end_their_own_connection_only() {
         // A list whose length exceeds any frame.
         frame(&[0, 1, 0, 253, 255, 255, 255, 255, 255, 255, 255, 255]),
     ];
-    for service in [Service::Keep, Service::Fetch] {
+    for service in [Service::Append, Service::Fetch] {
         for bytes in &garbage {
             let mut stream = two.dial(service).await;
             stream.write_all(bytes).await.unwrap();
@@ -389,7 +393,7 @@ async fn bad_frames_end_their_own_connection_only() {
             assert!(rest.is_empty(), "{rest:?}");
         }
     }
-    client.keep(body(1)).await.unwrap();
+    client.append(body(1)).await.unwrap();
     client.status().await.unwrap();
     assert_eq!(two.dialled(), 2 + 2 * garbage.len(), "the good connections are the first ones");
 }
@@ -397,10 +401,10 @@ async fn bad_frames_end_their_own_connection_only() {
 #[tokio::test(start_paused = true)]
 async fn requests_beyond_the_limit_and_doubled_ones_are_harmless() {
     let two = Two::new().await;
-    let mut stream = two.dial(Service::Keep).await;
+    let mut stream = two.dial(Service::Append).await;
     let mut bytes = Vec::new();
     for id in 0..100 {
-        let request = KeepRequest::Keep(body(id));
+        let request = AppendRequest::Append(body(id));
         // Each twice, and the even ones canceled at once.
         for call in [Call::Request { id, request }, Call::Request { id, request: begin() }] {
             let call = link::encode(&call);
@@ -408,7 +412,7 @@ async fn requests_beyond_the_limit_and_doubled_ones_are_harmless() {
             bytes.extend_from_slice(&call);
         }
         if id % 2 == 0 {
-            let cancel = link::encode(&Call::<KeepRequest>::Cancel { id });
+            let cancel = link::encode(&Call::<AppendRequest>::Cancel { id });
             bytes.extend_from_slice(&(cancel.len() as u32).to_be_bytes());
             bytes.extend_from_slice(&cancel);
         }
@@ -417,13 +421,14 @@ async fn requests_beyond_the_limit_and_doubled_ones_are_harmless() {
     drop(stream);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let client = two.client(None);
-    let kept = futures::future::join_all((0..100).map(|number| client.keep(body(number)))).await;
-    assert!(kept.iter().all(Result::is_ok));
+    let appended =
+        futures::future::join_all((0..100).map(|number| client.append(body(number)))).await;
+    assert!(appended.iter().all(Result::is_ok));
     assert_eq!(two.storage.status().unwrap().bodies, 100);
 }
 
-fn begin() -> KeepRequest {
-    KeepRequest::Begin { entry: NodeId(2), incarnation: Incarnation(1) }
+fn begin() -> AppendRequest {
+    AppendRequest::Begin { entry: NodeId(2), incarnation: Incarnation(1) }
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ use vulpes_raft::order::Resolution;
 use vulpes_raft::rpc::Contexts;
 use vulpes_raft::wire;
 
-use crate::keep::{KeepError, Kept};
+use crate::append::{AppendError, Appended};
 use crate::segment::SealedBody;
 use crate::storage::{ReadError, StatePage, StorageStatus};
 
@@ -45,24 +45,24 @@ pub(super) struct StateHead {
     pub(super) tail: Option<Resolution>,
 }
 
-/// The requests of `Service::Keep`. Sent between nodes: variants keep their order, new ones go last.
+/// The requests of `Service::Append`. Sent between nodes: variants keep their order, new ones go last.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum KeepRequest {
+pub(super) enum AppendRequest {
     Begin {
         entry: NodeId,
         incarnation: Incarnation,
     },
-    Keep(SealedBody),
+    Append(SealedBody),
     /// Missing bodies through this segment will not be sent.
     Skip(AdvanceSegment),
 }
 
-/// The answer to the [`KeepRequest`] of the same name.
+/// The answer to the [`AppendRequest`] of the same name.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum KeepAnswer {
-    Begin(Result<u32, KeepError>),
-    Keep(Result<Kept, KeepError>),
-    Skip(Result<(), KeepError>),
+pub(super) enum AppendAnswer {
+    Begin(Result<u32, AppendError>),
+    Append(Result<Appended, AppendError>),
+    Skip(Result<(), AppendError>),
 }
 
 /// The requests of `Service::Fetch`. Sent between nodes: variants keep their order, new ones go last.
@@ -95,11 +95,11 @@ pub(super) enum FetchAnswer {
     StateNext(Result<StatePage, ReadError>),
 }
 
-impl RequestName for KeepRequest {
+impl RequestName for AppendRequest {
     fn name(&self) -> &str {
         match self {
             Self::Begin { .. } => "begin",
-            Self::Keep(_) => "keep",
+            Self::Append(_) => "append",
             Self::Skip(_) => "skip",
         }
     }
@@ -182,15 +182,15 @@ mod tests {
     #[test]
     fn golden_bytes_of_requests() {
         let request = |request| Call::Request { id: 7, request };
-        let begin = KeepRequest::Begin { entry: NodeId(1), incarnation: Incarnation(2) };
+        let begin = AppendRequest::Begin { entry: NodeId(1), incarnation: Incarnation(2) };
         assert_eq!(wire::encode(&request(begin)), [0, 7, 0, 1, 2]);
-        assert_eq!(wire::encode(&Call::<KeepRequest>::Cancel { id: 7 }), [1, 7]);
+        assert_eq!(wire::encode(&Call::<AppendRequest>::Cancel { id: 7 }), [1, 7]);
 
         let body = SealedBody { checksum: 5, body: Bytes::from_static(b"xy"), ..sealed_one() };
-        let keep = request(KeepRequest::Keep(body));
-        assert_eq!(wire::encode(&keep), [0, 7, 1, 1, 2, 3, 0, 1, 5, 2, b'x', b'y']);
+        let append = request(AppendRequest::Append(body));
+        assert_eq!(wire::encode(&append), [0, 7, 1, 1, 2, 3, 0, 1, 5, 2, b'x', b'y']);
 
-        let skip = request(KeepRequest::Skip(segment_id(1, 2, 3)));
+        let skip = request(AppendRequest::Skip(segment_id(1, 2, 3)));
         assert_eq!(wire::encode(&skip), [0, 7, 2, 1, 2, 3]);
 
         let request = |request| Call::Request { id: 7, request };
@@ -207,10 +207,10 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_answers() {
-        let refused = KeepAnswer::Keep(Err(KeepError::Conflict(segment_id(1, 2, 3))));
+        let refused = AppendAnswer::Append(Err(AppendError::Conflict(segment_id(1, 2, 3))));
         let response = Response { request_id: 7, message: Ok(refused) };
         assert_eq!(wire::encode(&response), [7, 0, 1, 1, 1, 1, 2, 3]);
-        let response = Response { request_id: 7, message: Ok(KeepAnswer::Skip(Ok(()))) };
+        let response = Response { request_id: 7, message: Ok(AppendAnswer::Skip(Ok(()))) };
         assert_eq!(wire::encode(&response), [7, 0, 2, 0]);
 
         let mut order = Order::default();

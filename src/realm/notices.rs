@@ -36,7 +36,7 @@ pub enum Notice {
     /// A session left a publish that is now due ([`Act::Due`]).
     Due(DueId),
     /// The outcome of a session's requests to keep or drop filters, in order.
-    Noted { session: SessionId, noted: Noted },
+    FilterOutcome { session: SessionId, noted: FilterOutcome },
     /// The session that this one took over from has sent its last word.
     Released { session: SessionId },
     /// A session that was taken over has sent its last word: it does not take back this publish that it left.
@@ -47,7 +47,7 @@ pub enum Notice {
 
 /// The outcome of a session's request to keep or drop filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Noted {
+pub enum FilterOutcome {
     /// It takes effect from here on: the first position it covers.
     From(Position),
     /// There is no room for more.

@@ -30,9 +30,9 @@ pub(super) enum Key {
     Head,
     Registration(Realm, Matching, Procedure),
     /// A client's kept state, by its name.
-    Kept(Realm, String),
+    PersistentSession(Realm, String),
     /// A filter that a client has kept.
-    KeptFilter(Realm, String, String),
+    PersistentFilter(Realm, String, String),
 }
 
 /// A sum over all rows: equal state, equal hash.
@@ -107,8 +107,8 @@ mod tests {
 
     use super::*;
     use crate::realm::registrations::{Callee, Registration};
-    use crate::realm::{Kept, KeptFilter};
-    use crate::types::act::{InFlight, KeptSubscription, Progress};
+    use crate::realm::{PersistentFilter, PersistentSession};
+    use crate::types::act::{InFlight, PersistentSubscription, Progress};
     use crate::types::event::Qos;
     use crate::types::head::Head;
     use crate::types::procedure::{Invoke, RegistrationId};
@@ -135,11 +135,11 @@ mod tests {
     #[test]
     fn golden_bytes_of_what_clients_keep() {
         let realm = Realm::new("r").unwrap();
-        let key = Key::Kept(realm.clone(), "c".into());
+        let key = Key::PersistentSession(realm.clone(), "c".into());
         assert_eq!(wire::encode(&key), [7, 1, b'r', 1, b'c']);
         let in_flight = vec![InFlight { position: Position(7), packet_id: 2 }];
         let progress = Progress { sent: Position(9), in_flight, doubt: Position(8) };
-        let kept = Kept {
+        let persistent = PersistentSession {
             expiry: 60,
             attached: Some(SessionId(4)),
             resumed: true,
@@ -147,10 +147,10 @@ mod tests {
             since: OrderTime(3),
             progress,
         };
-        assert_eq!(wire::encode(&kept), [60, 1, 4, 1, 0, 3, 9, 1, 7, 2, 8]);
-        let key = Key::KeptFilter(realm, "c".into(), "a/+".into());
+        assert_eq!(wire::encode(&persistent), [60, 1, 4, 1, 0, 3, 9, 1, 7, 2, 8]);
+        let key = Key::PersistentFilter(realm, "c".into(), "a/+".into());
         assert_eq!(wire::encode(&key), [8, 1, b'r', 1, b'c', 3, b'a', b'/', b'+']);
-        let subscription = KeptSubscription {
+        let subscription = PersistentSubscription {
             qos: Qos::AtLeastOnce,
             no_local: false,
             retain_as_published: true,
@@ -158,7 +158,7 @@ mod tests {
             identifier: Some(5),
             condition: None,
         };
-        let filter = KeptFilter { subscription, from: Position(9) };
+        let filter = PersistentFilter { subscription, from: Position(9) };
         assert_eq!(wire::encode(&filter), [1, 0, 1, 0, 1, 5, 0, 9]);
     }
 }

@@ -7,7 +7,7 @@
 //! Invariant: a session ends once, and its wills become due at that place in the order. A realm has one session of a
 //! client's name, and nothing is left under that name once its session was told that it has begun.
 //!
-//! Deliberately absent: what outlives a session (`kept`); other subscriptions, which the state does not know.
+//! Deliberately absent: what outlives a session (`persistent`); other subscriptions, which the state does not know.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -80,7 +80,7 @@ impl Realms {
         if let Some(client) = &join.client {
             let name = (incoming.realm.clone(), client.clone());
             self.take_over(&name);
-            self.drop_kept(&name);
+            self.drop_persistent(&name);
             // Even if nothing was kept, so that everything left can be published now.
             self.hurry(&name);
         }
@@ -199,7 +199,7 @@ impl Realms {
             self.names.remove(&(state.realm.clone(), client.clone()));
         }
         self.notices.push(Notice::Ended { session, cause });
-        let longest = self.part_from_kept(session, &state, cause);
+        let longest = self.part_from_persistent(session, &state, cause);
         self.end_waits(session);
         self.end_registrations(session);
         let mut number = self.next_due(session);

@@ -41,7 +41,7 @@ struct Story {
 const REALM: &str = "r";
 const HOUR: u64 = 3_600_000;
 
-mod kept;
+mod persistent;
 
 impl Story {
     fn at_entries() -> Self {

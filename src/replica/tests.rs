@@ -17,7 +17,7 @@ struct Shown {
     rows: Vec<Resolution>,
 }
 
-impl Order for Shown {
+impl OrderFeed for Shown {
     fn follow(&self, from: Slot) -> BoxFuture<'_, Result<Followed, String>> {
         Box::pin(async move {
             let rows = self.rows.get(from.0 as usize - 1..).unwrap_or_default();
@@ -128,7 +128,7 @@ async fn replay(disk: &TestDisk, log: &[Logged]) {
 /// An order that shows one row every eight milliseconds.
 struct Paced(Vec<Resolution>);
 
-impl Order for Paced {
+impl OrderFeed for Paced {
     fn follow(&self, from: Slot) -> BoxFuture<'_, Result<Followed, String>> {
         Box::pin(async move {
             match self.0.get(from.0 as usize - 1) {
@@ -207,21 +207,21 @@ async fn rows_wait_for_more_but_not_long_and_not_where_they_fence() {
 async fn a_replica_ends_where_all_others_have_released_what_it_needs() {
     let log = fold::log(&[1, 6, 9, 14, 6, 1, 6]);
     let (other_disk, disk) = (TestDisk::default(), TestDisk::default());
-    let keep = |disk: &TestDisk, log: Vec<Logged>| {
+    let append = |disk: &TestDisk, log: Vec<Logged>| {
         let (storage, _) = open(disk);
         async move {
             for body in log.into_iter().filter_map(|logged| logged.body) {
-                storage.keep(body).await.unwrap();
+                storage.append(body).await.unwrap();
             }
         }
     };
-    keep(&other_disk, log.clone()).await;
+    append(&other_disk, log.clone()).await;
     let other_disk = run(&other_disk.cut_power(), &log, log.len(), None).await;
     let (other, _) = open(&other_disk);
     other.release(Slot(6)).await.unwrap();
     for (has, left_behind) in [(2, true), (5, false)] {
         let disk = disk.cut_power();
-        keep(&disk, log[..has].to_vec()).await;
+        append(&disk, log[..has].to_vec()).await;
         let disk = run(&disk.cut_power(), &log, has, None).await;
         let (storage, recent) = open(&disk);
         let realms = storage.state::<Realms>().unwrap();
@@ -254,7 +254,7 @@ async fn story(log: &[Logged], lives: &[(usize, u32)]) {
     let mut disk = TestDisk::default();
     let (storage, _) = open(&disk);
     for body in log.iter().filter_map(|logged| logged.body.clone()) {
-        storage.keep(body).await.unwrap();
+        storage.append(body).await.unwrap();
     }
     disk = disk.cut_power();
     let mut shown = 0;

@@ -20,7 +20,7 @@ use crate::http::{
     StateStatus, StorageStatus, SyncState, SyncStatus,
 };
 use crate::log::{Log, ReadError};
-use crate::realm::KeptCounts;
+use crate::realm::PersistentCounts;
 use crate::segment::{checksum, Segment};
 use crate::storage::Storage;
 
@@ -146,7 +146,7 @@ fn replica_status(node: &Node) -> Option<ReplicaStatus> {
 
 fn state_status(node: &Node) -> Option<StateStatus> {
     Some(node.realms.as_ref()?.with(|realms| {
-        let KeptCounts { attached, away } = realms.kept_counts();
+        let PersistentCounts { attached, away } = realms.persistent_counts();
         StateStatus {
             next_slot: realms.next(),
             hash: realms.hash().to_string(),
@@ -200,7 +200,7 @@ fn stored_page(
     let from = if from == Slot(0) { oldest()? } else { from };
     let rows = storage.rows(from, max).map_err(unavailable)?;
     let body = |row: &Resolution| match &row.step {
-        Step::Segment(sealed) if !storage.keeps(sealed.shard) => Body::Elsewhere,
+        Step::Segment(sealed) if !storage.stores(sealed.shard) => Body::Elsewhere,
         Step::Segment(sealed) => match storage.body(&sealed.id) {
             Ok(Some(body)) => Body::Read(checksum(&body)),
             // A damaged body is shown as one that could not be read.
@@ -209,7 +209,7 @@ fn stored_page(
         Step::Opened { .. } | Step::Closed { .. } => Body::Unreadable,
     };
     let rows = rows.iter().map(|row| LogRow::new(row, body(row))).collect();
-    // Asked for last: what was deleted while it was read is not to look like something lost.
+    // CallRequest for last: what was deleted while it was read is not to look like something lost.
     let oldest = oldest()?;
     if from < oldest {
         return Err(LogReadError::TooOld { oldest });

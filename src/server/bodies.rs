@@ -3,15 +3,15 @@
 //! Invariant: it is used only where the configuration makes all sync members storages and all storages sync members, in one
 //! group.
 //!
-//! Deliberately absent: the rules (`vulpes_raft::bodies`), and who may propose early (`entry`).
+//! Deliberately absent: the rules (`vulpes_raft::local_bodies`), and who may propose early (`entry`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use vulpes_raft::bodies::{Bodies, Deleting};
 use vulpes_raft::ids::NodeId;
+use vulpes_raft::local_bodies::{Deleting, LocalBodies};
 use vulpes_raft::order::SealedSegment;
 
 use crate::config::{Member, NodeConfig, Role};
@@ -39,7 +39,7 @@ pub(super) struct StoredBodies {
     asked: Arc<Mutex<BTreeSet<NodeId>>>,
 }
 
-impl Bodies for StoredBodies {
+impl LocalBodies for StoredBodies {
     fn held(&self, segment: &SealedSegment) -> bool {
         self.storage.held(segment)
     }
@@ -108,7 +108,7 @@ impl StoredBodies {
                 let SealedSegment { id, shard, count, checksum, .. } = segment;
                 let sealed = SealedBody { id, shard, count, checksum, body };
                 if let Err(error) = self.storage.take_fetched(sealed).await {
-                    tracing::debug!(%error, "a body from the leader is not kept");
+                    tracing::debug!(%error, "a body from the leader is not appended");
                 }
             }
             segments = rest;

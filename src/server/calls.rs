@@ -24,7 +24,8 @@ use vulpes_raft::host::Host;
 use vulpes_raft::ids::NodeId;
 
 use crate::call::{
-    answer_meta, Asked, CallError, CalleeSays, CallerSays, Exchange, Invoke, LinkId, Party, Told,
+    answer_meta, CallError, CallMessage, CallRequest, CalleeSays, CallerSays, Exchange, Invoke,
+    LinkId, Party,
 };
 use crate::realm::SharedRealms;
 use crate::types::event::SessionId;
@@ -213,21 +214,22 @@ impl Attached {
         self.calls.take(Party::Session(self.session), &self.bell, look)
     }
 
-    pub(super) fn next(&self) -> Option<Told> {
+    pub(super) fn next(&self) -> Option<CallMessage> {
         let take = |exchange: &mut Exchange| exchange.take_told(self.session);
         self.calls.take(Party::Session(self.session), &self.bell, take)
     }
 
     /// Does what the session asks for; gives what it is told at once.
-    pub(super) fn ask(&self, realm: &Realm, asked: Asked) -> Option<Told> {
+    pub(super) fn ask(&self, realm: &Realm, asked: CallRequest) -> Option<CallMessage> {
         let (calls, session) = (&self.calls, self.session);
         match asked {
-            Asked::Call(call) if call.procedure.is_reserved() => {
+            CallRequest::Call(call) if call.procedure.is_reserved() => {
                 return Some(calls.realms.with(|realms| answer_meta(realms, realm, &call)));
             }
-            Asked::Call(call) => {
+            CallRequest::Call(call) => {
                 let (now, chance) = (calls.now(), calls.host.random.next_u64());
-                let failed = Told::Failed { call: call.id, error: CallError::NoSuchProcedure };
+                let failed =
+                    CallMessage::Failed { call: call.id, error: CallError::NoSuchProcedure };
                 let found = calls.with(|exchange| {
                     let wanted = (realm, call.procedure.as_str());
                     let choose = |exchange: &mut Exchange| {
@@ -241,17 +243,17 @@ impl Attached {
                 });
                 return found.map_or(Some(failed), |()| None);
             }
-            Asked::Cancel { call, mode } => {
+            CallRequest::Cancel { call, mode } => {
                 calls.with(|exchange| exchange.cancel(session, call, mode));
             }
-            Asked::Serve(serve) => calls.with(|exchange| exchange.serve(session, serve)),
-            Asked::StopServing(registration) => {
+            CallRequest::Serve(serve) => calls.with(|exchange| exchange.serve(session, serve)),
+            CallRequest::StopServing(registration) => {
                 calls.with(|exchange| exchange.stop_serving(session, registration));
             }
-            Asked::Yield { invocation, progress, payload } => {
+            CallRequest::Yield { invocation, progress, payload } => {
                 calls.with(|exchange| exchange.yielded(session, invocation, progress, payload));
             }
-            Asked::Fail { invocation, uri, payload } => {
+            CallRequest::Fail { invocation, uri, payload } => {
                 calls.with(|exchange| exchange.failed(session, invocation, uri, payload));
             }
         }

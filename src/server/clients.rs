@@ -25,10 +25,10 @@ use crate::types::topic::Realm;
 
 use super::budget::Budget;
 use super::calls::Calls;
-use super::desk::Desk;
 use super::drops::Drops;
 use super::publishing::Rooms;
 use super::reader::room_for_subscriptions;
+use super::session_manager::SessionManager;
 
 pub(super) struct Clients {
     pub(super) host: Host,
@@ -36,7 +36,7 @@ pub(super) struct Clients {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) log: Log,
     pub(super) realm_states: SharedRealms,
-    pub(super) desk: Desk,
+    pub(super) manager: SessionManager,
     pub(super) calls: Calls,
     /// The realms that there are.
     pub(super) realms: Arc<BTreeSet<Realm>>,
@@ -78,7 +78,7 @@ impl Clients {
         entry: EntryHandle,
         commands: mpsc::Sender<Command>,
         log: Log,
-        (realm_states, desk, calls): (SharedRealms, Desk, Calls),
+        (realm_states, manager, calls): (SharedRealms, SessionManager, Calls),
         (realms, default_realm, merging): (BTreeSet<Realm>, Realm, MergingRealms),
         (most, origins, stopping): (usize, Origins, watch::Receiver<bool>),
     ) -> Self {
@@ -88,7 +88,7 @@ impl Clients {
             commands,
             log,
             realm_states,
-            desk,
+            manager,
             calls,
             realms: Arc::new(realms),
             default_realm,

@@ -19,12 +19,12 @@ const QUIET: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Drops {
     count: AtomicU64,
-    told: Mutex<Option<Told>>,
+    told: Mutex<Option<LastReport>>,
 }
 
 /// The last line in the log.
 #[derive(Debug)]
-struct Told {
+struct LastReport {
     at: Instant,
     count: u64,
 }
@@ -44,7 +44,7 @@ impl Drops {
             return;
         }
         let since = count - told.as_ref().map_or(0, |told| told.count);
-        *told = Some(Told { at: now, count });
+        *told = Some(LastReport { at: now, count });
         let reason = &dropped.reason;
         tracing::warn!(session = session.0, since, reason, "dropped, and the client was not told");
     }

@@ -13,8 +13,8 @@ use vulpes_raft::ids::{Incarnation, NodeId, Slot};
 use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroups};
 use vulpes_raft::service::{Followed as SyncFollowed, Lease as SyncLease, SyncError};
 
-use crate::entry::order::{Lease, Opened, OrderError, Ordering};
-use crate::replica::{Followed, IndexFailure, Order, SlotIndex};
+use crate::entry::order::{Lease, Opened, OrderError, OrderService};
+use crate::replica::{Followed, IndexFailure, OrderFeed, SlotIndex};
 use crate::storage::{IndexError, Storage};
 use crate::types::limits;
 use crate::types::row::IndexedRow;
@@ -24,9 +24,9 @@ const FOLLOW_WAIT: Duration = Duration::from_secs(5);
 
 /// Sync, for replicas and entries.
 #[derive(Clone)]
-pub(super) struct Sync(pub(super) SyncClient);
+pub(super) struct SyncTier(pub(super) SyncClient);
 
-impl Order for Sync {
+impl OrderFeed for SyncTier {
     fn follow(&self, from: Slot) -> BoxFuture<'_, Result<Followed, String>> {
         async move {
             match self.0.follow(from, limits::READ_ROWS, FOLLOW_WAIT).await {
@@ -49,7 +49,7 @@ fn order_error(error: SyncError) -> OrderError {
     }
 }
 
-impl Ordering for Sync {
+impl OrderService for SyncTier {
     fn open(&self, entry: NodeId, request: u64) -> BoxFuture<'_, Result<Opened, OrderError>> {
         async move {
             let opened = self.0.open(entry, request).await.map_err(order_error)?;

@@ -12,22 +12,22 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use vulpes_raft::bodies::Bodies;
 use vulpes_raft::client::SyncClient;
 use vulpes_raft::file::{File, OpenError};
 use vulpes_raft::host::{Host, Listener, Unresolved};
 use vulpes_raft::ids::{DiskId, Slot};
+use vulpes_raft::local_bodies::LocalBodies;
 use vulpes_raft::node::{Member as SyncMember, StartError as SyncStartError, SyncConfig, SyncNode};
 use vulpes_raft::order::Resolution;
 use vulpes_raft::wire::Identity;
 
+use crate::append::SegmentStore;
 use crate::config::identity::IdentityError;
 use crate::config::origins::Origins;
 use crate::config::{open_identity, Address, Member, NodeConfig, Role};
 use crate::dispatch::Dispatcher;
 use crate::entry::{Entry, EntryConfig, EntryHandle};
 use crate::gate::MergingRealms;
-use crate::keep::Keeper;
 use crate::log::{log, Log, Tail};
 use crate::peer::StorageClient;
 use crate::realm::{Realms, SharedRealms, View};
@@ -41,12 +41,12 @@ use super::bodies::{self, StoredBodies};
 use super::calls::links::call_out;
 use super::calls::Calls;
 use super::clients::Clients;
-use super::desk::Desk;
 use super::files::Files;
-use super::links::Sync;
+use super::links::SyncTier;
 use super::listen;
 use super::peers::{serve_peers, Served};
 use super::repair::repair;
+use super::session_manager::SessionManager;
 use super::storages::{
     self, enrol, furthest_first, nearest_first, report_stored, Own, Storages, RETRY,
 };
@@ -69,7 +69,7 @@ pub enum StartError {
     #[error("{0}; if that is not so, give the node an empty data directory and a new number")]
     State(ReadError),
     #[error("sync can't start: {0}")]
-    Sync(#[from] SyncStartError),
+    SyncTier(#[from] SyncStartError),
 }
 
 impl StartError {
@@ -77,7 +77,9 @@ impl StartError {
     #[must_use]
     pub fn is_of_the_disk(&self) -> bool {
         match self {
-            Self::File(error) | Self::Sync(SyncStartError::Open(error)) => error.is_of_the_disk(),
+            Self::File(error) | Self::SyncTier(SyncStartError::Open(error)) => {
+                error.is_of_the_disk()
+            }
             Self::State(_) | Self::Identity(IdentityError::Damaged { .. }) => true,
             _ => false,
         }
@@ -151,8 +153,8 @@ impl Node {
         let identity = open_identity(&host, &config)?;
         let own = config.own().clone();
         let recent = RecentBodies::new(tuning.recent_bodies);
-        let keeps = own.has(Role::Storage) || own.has(Role::Sync);
-        let file = keeps.then(|| File::open(&host, &config.data, &identity)).transpose()?;
+        let appends = own.has(Role::Storage) || own.has(Role::Sync);
+        let file = appends.then(|| File::open(&host, &config.data, &identity)).transpose()?;
         let early = bodies::early(&config);
         tuning.entry.early &= early;
         let storage = file.as_ref().filter(|_| own.has(Role::Storage)).map(|file| {
@@ -166,7 +168,7 @@ impl Node {
         if let Some(file) = file.as_ref().filter(|_| own.has(Role::Sync)) {
             let sync_config = sync_config(&config, &identity);
             let beside = storage.clone().filter(|_| early).map(|storage| {
-                Arc::new(StoredBodies::new(storage, storages.clone())) as Arc<dyn Bodies>
+                Arc::new(StoredBodies::new(storage, storages.clone())) as Arc<dyn LocalBodies>
             });
             let (host, tuning) = (host.clone(), tuning.sync);
             let starting = SyncNode::start_tuned(host, sync_config, file, tuning, beside);
@@ -230,7 +232,7 @@ impl Node {
         let View { next, position, .. } = realms.view();
         let tail = Tail { next_slot: next, next_position: position };
         let (log_tail, log) = log(tail, nearest_first(&self.config, &storages));
-        let log_tail = log_tail.keeping(tuning.recent_slots);
+        let log_tail = log_tail.retaining(tuning.recent_slots);
         let (left_behind, wait) =
             start_upkeep(self.storage.clone(), self.others(&storages), &log, &realms);
         self.left_behind = wait;
@@ -247,9 +249,9 @@ impl Node {
             told = Some(notices);
             let entry = self.start_entry(host, tuning, &storages, observed, recent.clone());
             let calls = self.start_calls(host, &realms);
-            let desk = Desk::new(calls.clone());
+            let manager = SessionManager::new(calls.clone());
             self.start_asking(&log, &realms, &entry);
-            tokio::spawn(desk.clone().run(
+            tokio::spawn(manager.clone().run(
                 self.identity.node,
                 entry.clone(),
                 realms.clone(),
@@ -260,7 +262,7 @@ impl Node {
                 entry.clone(),
                 commands,
                 log.reading_from(nearest_first(&self.config, &read)),
-                (realms.clone(), desk, calls),
+                (realms.clone(), manager, calls),
                 self.known_realms(),
                 (tuning.connections, Origins::of(&self.config), stop),
             ));
@@ -273,7 +275,7 @@ impl Node {
         let index = self.storage.clone().map(|storage| Arc::new(storage) as Arc<dyn SlotIndex>);
         let replica = Replica {
             host: host.clone(),
-            order: Arc::new(Sync(self.order.clone())),
+            order: Arc::new(SyncTier(self.order.clone())),
             index,
             log: log.clone(),
             recent,
@@ -326,14 +328,15 @@ impl Node {
         observed: mpsc::Receiver<Arc<Vec<Resolution>>>,
         recent: RecentBodies,
     ) -> EntryHandle {
-        let keepers = storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn Keeper>);
+        let stores =
+            storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn SegmentStore>);
         let config = EntryConfig {
             node: self.identity.node,
-            storages: keepers.map(|keeper| tuning.keeper(keeper)).collect(),
+            storages: stores.map(|store| tuning.store(store)).collect(),
             lease: self.config.timing.lease,
             tuning: tuning.entry,
         };
-        let order = tuning.ordering(Arc::new(Sync(self.order.clone())));
+        let order = tuning.ordering(Arc::new(SyncTier(self.order.clone())));
         Entry::start(config, host, order, observed, recent)
     }
 

@@ -13,7 +13,7 @@ use vulpes_raft::host::Listener;
 use vulpes_raft::node::SyncNode;
 use vulpes_raft::wire::{self, Identity, Link, Service};
 
-use crate::peer::{serve_fetch, serve_keep};
+use crate::peer::{serve_append, serve_fetch};
 use crate::storage::{Reads, Storage};
 use crate::types::limits;
 
@@ -91,11 +91,11 @@ impl Served {
         match (service, &self.sync) {
             (Service::Raft | Service::Sync, Some(sync)) => sync.admit(peer, service),
             (Service::Raft | Service::Sync, None) => Err("this node has no sync role".into()),
-            (Service::Keep, _) if self.storage.is_some() && !*self.enrolled.borrow() => {
+            (Service::Append, _) if self.storage.is_some() && !*self.enrolled.borrow() => {
                 Err("this storage does not know yet whether it has all that it told".into())
             }
-            (Service::Keep | Service::Fetch, _) if self.storage.is_some() => Ok(()),
-            (Service::Keep | Service::Fetch, _) => Err("this node has no storage role".into()),
+            (Service::Append | Service::Fetch, _) if self.storage.is_some() => Ok(()),
+            (Service::Append | Service::Fetch, _) => Err("this node has no storage role".into()),
             (Service::Calls, _) if self.calls.get().is_some() => Ok(()),
             (Service::Calls, _) => Err("this node is no entry, or not yet".into()),
         }
@@ -104,7 +104,7 @@ impl Served {
     async fn serve(self, link: Link) {
         match (link.service, self.sync, self.storage, self.calls.get()) {
             (Service::Raft | Service::Sync, Some(sync), _, _) => sync.serve(link).await,
-            (Service::Keep, _, Some(storage), _) => serve_keep(link, storage).await,
+            (Service::Append, _, Some(storage), _) => serve_append(link, storage).await,
             (Service::Fetch, _, Some(storage), _) => serve_fetch(link, storage, self.reads).await,
             (Service::Calls, _, _, Some(calls)) => serve_calls(link, calls.clone()).await,
             // `admit` has turned it away.

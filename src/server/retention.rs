@@ -1,6 +1,6 @@
 //! Asking for what is over the limits of the log to be released.
 //!
-//! Every entry node measures the log. They go by turns, as for what sessions leave behind (`desk`), so that mostly one of
+//! Every entry node measures the log. They go by turns, as for what sessions leave behind (`manager`), so that mostly one of
 //! them asks. What is asked for twice changes nothing.
 //!
 //! Invariant: nothing is asked for that somebody who is away still has to read.
@@ -22,8 +22,8 @@ use crate::types::head::Head;
 use crate::types::limits;
 use crate::types::topic::Realm;
 
-use super::desk::turn;
 use super::node::Node;
+use super::session_manager::turn;
 
 /// How often the log is measured.
 const INTERVAL: Duration = Duration::from_secs(1);

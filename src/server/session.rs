@@ -40,7 +40,7 @@ use crate::gate::{EndReason, Gate};
 use crate::realm::EndCause;
 use crate::session::core::{Core, Output};
 use crate::session::reader::Reading;
-use crate::session::Word;
+use crate::session::Signal;
 use crate::types::answer::Answer;
 use crate::types::limits;
 use crate::types::topic::Realm;
@@ -172,7 +172,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Output::Write(bytes) => self.transport.push(bytes),
             Output::Dropped(dropped) => self.clients.drops.note(session, &dropped),
             Output::Errand(errand) => self.publishing.begin(errand, &self.clients.entry),
-            Output::Save { realm, progress } => self.clients.desk.save(session, realm, progress),
+            Output::Save { realm, progress } => self.clients.manager.save(session, realm, progress),
             Output::Close(farewell) => self.transport.close(End::Ours(farewell)),
         }
     }
@@ -195,8 +195,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
                     self.answered(answer);
                 }
             }
-            Wake::Word(word) => {
-                if matches!(word, Some(Word::Ended(EndCause::TakenOver))) {
+            Wake::Signal(word) => {
+                if matches!(word, Some(Signal::Ended(EndCause::TakenOver))) {
                     self.hear_out();
                 }
                 if word.is_none() {
@@ -210,7 +210,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Wake::Reading(reading) => {
                 if let Reading::Gone = reading {
                     let oldest = self.clients.log.head().position;
-                    tracing::warn!(%oldest, "a subscriber fell behind what is kept of the log");
+                    tracing::warn!(%oldest, "a subscriber fell behind the head of the log");
                 }
                 let (core, node, _) = self.parts();
                 core.read(reading, &node);

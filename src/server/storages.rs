@@ -170,7 +170,7 @@ fn misplaced(groups: &StorageGroups, storages: &Storages, told: u16) -> Option<N
         .flat_map(|(first, group)| group.members.iter().map(move |member| (first, member.node)));
     let mut known = members.filter_map(|(first, node)| Some((first, storages.get(&node)?)));
     let moved =
-        known.find(|(first, storage)| groups.len() != usize::from(told) || !storage.keeps(*first));
+        known.find(|(first, storage)| groups.len() != usize::from(told) || !storage.stores(*first));
     moved.map(|(_, storage)| storage.node())
 }
 

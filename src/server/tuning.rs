@@ -16,8 +16,8 @@ use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId};
 use vulpes_raft::node::Tuning as SyncTuning;
 use vulpes_raft::order::{SealedSegment, SegmentOutcome, StorageGroups};
 
-use crate::entry::{EntryTuning, Lease, Opened, OrderError, Ordering};
-use crate::keep::{KeepError, Keeper, Kept};
+use crate::append::{AppendError, Appended, SegmentStore};
+use crate::entry::{EntryTuning, Lease, Opened, OrderError, OrderService};
 use crate::log::RECENT_SLOTS;
 use crate::segment::SealedBody;
 use crate::types::limits;
@@ -92,15 +92,15 @@ impl Tuning {
         Self { connections: limits::CONNECTIONS.min(left), ..Self::default() }
     }
 
-    pub(super) fn keeper(&self, keeper: Arc<dyn Keeper>) -> Arc<dyn Keeper> {
-        let unreached = self.unreached == Some(keeper.storage());
+    pub(super) fn store(&self, store: Arc<dyn SegmentStore>) -> Arc<dyn SegmentStore> {
+        let unreached = self.unreached == Some(store.storage());
         match &self.answers {
-            None if !unreached => keeper,
-            answers => Arc::new(TunedKeeper { keeper, answers: answers.clone(), unreached }),
+            None if !unreached => store,
+            answers => Arc::new(TunedStore { store, answers: answers.clone(), unreached }),
         }
     }
 
-    pub(super) fn ordering(&self, ordering: Arc<dyn Ordering>) -> Arc<dyn Ordering> {
+    pub(super) fn ordering(&self, ordering: Arc<dyn OrderService>) -> Arc<dyn OrderService> {
         match self.answers.clone() {
             None => ordering,
             Some(answers) => Arc::new(TunedOrdering { ordering, answers }),
@@ -108,18 +108,18 @@ impl Tuning {
     }
 }
 
-struct TunedKeeper {
-    keeper: Arc<dyn Keeper>,
+struct TunedStore {
+    store: Arc<dyn SegmentStore>,
     answers: Option<Answers>,
     unreached: bool,
 }
 
-impl TunedKeeper {
-    fn lost(&self, reason: &str) -> KeepError {
-        KeepError::Unreachable { storage: self.keeper.storage(), reason: reason.to_owned() }
+impl TunedStore {
+    fn lost(&self, reason: &str) -> AppendError {
+        AppendError::Unreachable { storage: self.store.storage(), reason: reason.to_owned() }
     }
 
-    async fn meet<T>(&self, answer: Result<T, KeepError>) -> Result<T, KeepError> {
+    async fn meet<T>(&self, answer: Result<T, AppendError>) -> Result<T, AppendError> {
         match &self.answers {
             None => answer,
             Some(answers) => answers.meet(answer, self.lost("its answer is lost")).await,
@@ -127,36 +127,36 @@ impl TunedKeeper {
     }
 }
 
-impl Keeper for TunedKeeper {
+impl SegmentStore for TunedStore {
     fn storage(&self) -> NodeId {
-        self.keeper.storage()
+        self.store.storage()
     }
 
     fn begin(
         &self,
         entry: NodeId,
         incarnation: Incarnation,
-    ) -> BoxFuture<'_, Result<u32, KeepError>> {
-        async move { self.meet(self.keeper.begin(entry, incarnation).await).await }.boxed()
+    ) -> BoxFuture<'_, Result<u32, AppendError>> {
+        async move { self.meet(self.store.begin(entry, incarnation).await).await }.boxed()
     }
 
-    fn keep(&self, body: SealedBody) -> BoxFuture<'_, Result<Kept, KeepError>> {
+    fn append(&self, body: SealedBody) -> BoxFuture<'_, Result<Appended, AppendError>> {
         async move {
             if self.unreached {
                 return Err(self.lost("bodies do not reach it"));
             }
-            self.meet(self.keeper.keep(body).await).await
+            self.meet(self.store.append(body).await).await
         }
         .boxed()
     }
 
-    fn skip(&self, through: AdvanceSegment) -> BoxFuture<'_, Result<(), KeepError>> {
-        async move { self.meet(self.keeper.skip(through).await).await }.boxed()
+    fn skip(&self, through: AdvanceSegment) -> BoxFuture<'_, Result<(), AppendError>> {
+        async move { self.meet(self.store.skip(through).await).await }.boxed()
     }
 }
 
 struct TunedOrdering {
-    ordering: Arc<dyn Ordering>,
+    ordering: Arc<dyn OrderService>,
     answers: Answers,
 }
 
@@ -166,7 +166,7 @@ impl TunedOrdering {
     }
 }
 
-impl Ordering for TunedOrdering {
+impl OrderService for TunedOrdering {
     fn open(&self, entry: NodeId, request: u64) -> BoxFuture<'_, Result<Opened, OrderError>> {
         async move { self.meet(self.ordering.open(entry, request).await).await }.boxed()
     }

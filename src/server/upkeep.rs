@@ -165,7 +165,7 @@ async fn begin_anew(storage: &Storage, others: &[StorageClient]) {
 /// A body, from whoever has it.
 async fn body_of(sealed: &SealedSegment, others: &[StorageClient]) -> Result<Bytes, String> {
     let mut failure = String::new();
-    for other in others.iter().filter(|other| other.keeps(sealed.shard)) {
+    for other in others.iter().filter(|other| other.stores(sealed.shard)) {
         match other.bodies(vec![sealed.id]).await {
             Ok(bodies) => match bodies.into_iter().next().flatten() {
                 Some(body) => return Ok(body),
@@ -194,7 +194,7 @@ async fn adopt(
     let PeerRows { hidden, .. } = other.rows(tail.slot, 1).await.map_err(|e| e.to_string())?;
     let hidden = hidden.into_iter().find(|(slot, _)| *slot == tail.slot);
     let body = match sealed(&tail) {
-        Some(sealed) if storage.keeps(sealed.shard) => Some(body_of(sealed, others).await?),
+        Some(sealed) if storage.stores(sealed.shard) => Some(body_of(sealed, others).await?),
         _ => None,
     };
     let slot = tail.slot;

@@ -13,7 +13,7 @@
 
 mod gone;
 mod holds;
-mod kept;
+mod persistent;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -27,10 +27,10 @@ use super::ledger::{self, Decided, Errand, Ledger};
 use super::liveness::{Liveness, Terms};
 use super::reader::{Reader, Reading};
 use super::room::Room;
-use super::Word;
-use crate::call::{Asked, Told};
+use super::Signal;
+use crate::call::{CallMessage, CallRequest};
 use crate::gate::{Dropped, EndReason, Farewell, Gate, OpenRefusal, Request};
-use crate::realm::{EndCause, KeptState};
+use crate::realm::{EndCause, PersistentState};
 use crate::types::act::Progress;
 use crate::types::answer::Answer;
 use crate::types::event::{Event, SessionId};
@@ -38,7 +38,7 @@ use crate::types::limits;
 use crate::types::moment::Moment;
 use crate::types::topic::Realm;
 use gone::Gone;
-use kept::Keeping;
+use persistent::Persistence;
 
 /// What a message costs beside its bytes, in bytes.
 const MESSAGE_TOIL: usize = 1 << 10;
@@ -52,13 +52,13 @@ pub(crate) trait Node {
     fn register(&mut self, realm: &Realm, name: &str, bytes: usize) -> Result<(), OpenRefusal>;
 
     /// Takes part in calls; gives what the session is told at once.
-    fn call(&mut self, realm: &Realm, asked: Asked) -> Option<Told>;
+    fn call(&mut self, realm: &Realm, asked: CallRequest) -> Option<CallMessage>;
 
     /// The incarnation of its entry in which the session is known to all.
     fn incarnation(&self) -> Option<Incarnation>;
 
     /// What is kept for the session.
-    fn kept(&self) -> Option<KeptState>;
+    fn persistent(&self) -> Option<PersistentState>;
 
     /// How many wills of the session are known.
     fn wills(&self) -> usize;
@@ -93,12 +93,12 @@ pub(crate) enum Output {
 
 pub(crate) struct Core<G, R> {
     gate: G,
-    standing: Standing,
+    presence: Presence,
     ledger: Ledger,
     /// There once the session is open.
     reader: Option<Reader<R>>,
     /// Where the session outlives its connection.
-    keeping: Option<Keeping>,
+    persistence: Option<Persistence>,
     current: Option<Current>,
     room: Room,
     liveness: Liveness,
@@ -122,7 +122,7 @@ pub(crate) struct Core<G, R> {
 const OUTDONE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where the session stands with all the others that know of it.
-enum Standing {
+enum Presence {
     /// Nobody has heard of it.
     Unknown,
     /// It is in the log, or on its way there.
@@ -140,10 +140,10 @@ impl<G: Gate, R> Core<G, R> {
     pub(crate) fn new(gate: G, now: Moment) -> Self {
         Self {
             gate,
-            standing: Standing::Unknown,
+            presence: Presence::Unknown,
             ledger: Ledger::default(),
             reader: None,
-            keeping: None,
+            persistence: None,
             current: None,
             room: Room::default(),
             liveness: Liveness::new(now),
@@ -207,14 +207,14 @@ impl<G: Gate, R> Core<G, R> {
                 self.announce(realm, known_as, event, node);
             }
             Request::Attach { realm, attach } => {
-                self.keeping = Some(Keeping::attaching(now));
+                self.persistence = Some(Persistence::attaching(now));
                 let known_as = events::known_as(&attach.join.details);
                 let event = events::attach(realm.clone(), self.gate.session(), attach);
                 self.announce(realm, known_as, event, node);
             }
             Request::Resume(readings) => self.read_on(readings, node),
-            Request::Keep { act, subscribe, unsubscribe } => {
-                self.keep(act, subscribe, unsubscribe, now);
+            Request::Persist { act, subscribe, unsubscribe } => {
+                self.persist(act, subscribe, unsubscribe, now);
             }
             Request::Publish { event, terms } => {
                 self.ledger.publish(event, terms);
@@ -231,13 +231,13 @@ impl<G: Gate, R> Core<G, R> {
                 }
             }
             Request::Call(asked) => {
-                let Standing::Announced { realm, .. } = &self.standing else { return };
+                let Presence::Announced { realm, .. } = &self.presence else { return };
                 if let Some(told) = node.call(realm, asked) {
                     self.gate.told(told);
                 }
             }
             Request::Close { drop_will: dropped } => {
-                if let Standing::Announced { drop_will, .. } = &mut self.standing {
+                if let Presence::Announced { drop_will, .. } = &mut self.presence {
                     *drop_will = dropped;
                 }
                 self.closing.get_or_insert(now.after(limits::LINGER));
@@ -258,7 +258,7 @@ impl<G: Gate, R> Core<G, R> {
             return self.gate.opened(Err(refusal));
         }
         self.ledger.push_own(event);
-        self.standing = Standing::Announced { realm, known_as, drop_will: false };
+        self.presence = Presence::Announced { realm, known_as, drop_will: false };
     }
 
     fn joined(&mut self, now: Moment, node: &impl Node) {
@@ -271,16 +271,16 @@ impl<G: Gate, R> Core<G, R> {
     }
 
     pub(crate) fn open(&mut self) {
-        let Standing::Announced { realm, .. } = &self.standing else { return };
+        let Presence::Announced { realm, .. } = &self.presence else { return };
         self.reader = Some(Reader::new(realm.clone()));
         self.gate.opened(Ok(()));
     }
 
     /// The session's realm, once it is open.
     pub(crate) fn realm(&self) -> Option<&Realm> {
-        match &self.standing {
-            Standing::Announced { realm, .. } => self.reader.as_ref().map(|_| realm),
-            Standing::Unknown | Standing::Over => None,
+        match &self.presence {
+            Presence::Announced { realm, .. } => self.reader.as_ref().map(|_| realm),
+            Presence::Unknown | Presence::Over => None,
         }
     }
 
@@ -350,29 +350,29 @@ impl<G: Gate, R> Core<G, R> {
 
     /// Whether the realms' state may have something to say to the session.
     pub(crate) fn listens(&self) -> bool {
-        matches!(self.standing, Standing::Announced { .. })
+        matches!(self.presence, Presence::Announced { .. })
     }
 
     /// Takes what the realms' state says to the session; nothing where it was too slow to listen.
-    pub(crate) fn told(&mut self, word: Option<Word>, now: Moment, node: &impl Node) {
+    pub(crate) fn told(&mut self, word: Option<Signal>, now: Moment, node: &impl Node) {
         match word {
-            Some(Word::Joined) => self.joined(now, node),
-            Some(Word::Noted(noted)) => self.noted(noted, now),
-            Some(Word::Released) => self.released(node),
-            Some(word @ (Word::Decided { .. } | Word::Turn { .. })) => {
+            Some(Signal::Joined) => self.joined(now, node),
+            Some(Signal::FilterOutcome(noted)) => self.noted(noted, now),
+            Some(Signal::Released) => self.released(node),
+            Some(word @ (Signal::Decided { .. } | Signal::Turn { .. })) => {
                 if let Some(decided) = self.ledger.told(word) {
                     self.decided(decided);
                 }
             }
-            Some(Word::Ended(cause)) => {
+            Some(Signal::Ended(cause)) => {
                 if cause == EndCause::TakenOver {
                     // Behind what the client said before.
                     self.ledger.leave();
                     self.say_last();
                 }
-                self.standing = Standing::Over;
+                self.presence = Presence::Over;
                 if cause == EndCause::TakenOver && self.reader.is_none() {
-                    self.keeping = None;
+                    self.persistence = None;
                     self.outdone = Some(now.after(OUTDONE_PAUSE));
                     return;
                 }
@@ -386,7 +386,7 @@ impl<G: Gate, R> Core<G, R> {
     }
 
     /// Takes news about the session's calls.
-    pub(crate) fn called(&mut self, told: Told) {
+    pub(crate) fn called(&mut self, told: CallMessage) {
         self.gate.told(told);
     }
 
@@ -406,7 +406,7 @@ impl<G: Gate, R> Core<G, R> {
             Reading::Subscribed(id, result) => self.gate.subscribed(id, result),
             Reading::Unsubscribed(id) => self.gate.unsubscribed(id),
             Reading::Ended(id) => self.gate.ended(id),
-            Reading::Noted(room) => self.reads_anew(room),
+            Reading::FilterOutcome(room) => self.reads_anew(room),
             Reading::Segment(wanted) => self.current = Some(Current::segment(wanted)),
             Reading::Back(placed) => {
                 if let Some(current) = &mut self.current {
@@ -431,16 +431,16 @@ impl<G: Gate, R> Core<G, R> {
             self.end(EndReason::TakenOver);
         }
         self.gate.tick(now);
-        self.look_after_keeping(now, node);
+        self.look_after_persistence(now, node);
         false
     }
 
     /// When to look again at the latest, if nothing happens before.
     pub(crate) fn deadline(&self, terms: Terms) -> Option<Moment> {
         let end = self.closing.or_else(|| self.gate.deadline());
-        let keeping = self.keeping.as_ref().and_then(Keeping::deadline);
+        let persistence = self.persistence.as_ref().and_then(Persistence::deadline);
         let gone = self.gone.as_ref().map(|gone| gone.until);
-        [end, keeping, self.liveness.deadline(terms), gone, self.outdone]
+        [end, persistence, self.liveness.deadline(terms), gone, self.outdone]
             .into_iter()
             .flatten()
             .min()

@@ -43,7 +43,7 @@ pub(crate) fn gone(
 }
 
 /// Something about what is kept; no subscriber sees it.
-pub(crate) fn keeping(realm: Realm, publisher: SessionId, act: &Act) -> Event {
+pub(crate) fn persisting(realm: Realm, publisher: SessionId, act: &Act) -> Event {
     Event::of_act(realm, "vulpes/kept", publisher, act.encode())
 }
 

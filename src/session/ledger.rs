@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use vulpes_raft::ids::{Incarnation, Position};
 use vulpes_raft::mutant::{planted, Mutant};
 
-use super::Word;
+use super::Signal;
 use crate::gate::Allowed;
 use crate::realm::{At, Decision};
 use crate::types::act::{Act, Refusal, Terms};
@@ -96,7 +96,7 @@ pub(crate) struct Ledger {
     /// Bytes of the conditional publishes in both.
     waiting: usize,
     /// What the order said of places that the entry has not told of yet.
-    early: BTreeMap<Position, Word>,
+    early: BTreeMap<Position, Signal>,
     /// The session's own events, beside its client's publishes.
     own: Vec<Event>,
 }
@@ -343,9 +343,9 @@ impl Ledger {
     }
 
     /// The order has said something about a publish or a registration.
-    pub(crate) fn told(&mut self, word: Word) -> Option<Decided> {
+    pub(crate) fn told(&mut self, word: Signal) -> Option<Decided> {
         match word {
-            Word::Decided { asked, decision } => {
+            Signal::Decided { asked, decision } => {
                 let Some((sequence, conditional)) = self.waits.remove(&asked) else {
                     self.keep_early(asked, word);
                     return None;
@@ -353,7 +353,7 @@ impl Ledger {
                 self.waits_no_more(conditional.as_ref());
                 Some((sequence, outcome(decision)))
             }
-            Word::Turn { waiting } => {
+            Signal::Turn { waiting } => {
                 let Some((_, waits)) = self.waits.get(&waiting) else {
                     self.keep_early(waiting, word);
                     return None;
@@ -364,14 +364,14 @@ impl Ledger {
                 self.own.push(event);
                 None
             }
-            Word::Joined | Word::Noted(_) | Word::Released | Word::Ended(_) => None,
+            Signal::Joined | Signal::FilterOutcome(_) | Signal::Released | Signal::Ended(_) => None,
         }
     }
 
     /// A place of which the entry says nothing because it gave up waiting is dropped with the oldest.
-    fn keep_early(&mut self, position: Position, word: Word) {
+    fn keep_early(&mut self, position: Position, word: Signal) {
         self.early.insert(position, word);
-        if self.early.len() > limits::SESSION_WORDS {
+        if self.early.len() > limits::SESSION_SIGNALS {
             self.early.pop_first();
         }
     }

@@ -13,9 +13,9 @@
 //!
 //! Deliberately absent: the gate, and who does the work (`server/reader`).
 
-mod asked;
-mod kept;
+mod persistent;
 mod replays;
+mod requests;
 mod retained;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -24,15 +24,15 @@ use std::sync::Arc;
 use vulpes_raft::ids::{Position, Slot};
 
 use crate::dispatch::{Hits, JoinError};
-use crate::gate::{KeptReading, Subscription};
+use crate::gate::{PersistentReading, Subscription};
 use crate::log::{Placed, ReadError, Start, Tail};
 use crate::realm::View;
 use crate::types::subscription::{After, SubscribeError, SubscriptionId};
 use crate::types::topic::{Pattern, Realm};
 use crate::types::value::Value;
-use asked::Working;
-use kept::Cursor;
+use persistent::Cursor;
 use replays::{Replay, ReplayId, Replays, AT_CURSOR};
+use requests::Working;
 pub(crate) use retained::RetainedValues;
 use retained::Retaining;
 
@@ -125,7 +125,7 @@ pub(crate) enum Reading {
     /// A segment with events for the session.
     Segment(Wanted),
     /// What was to be kept or dropped is read, or not any more, or there was no room for it.
-    Noted(bool),
+    FilterOutcome(bool),
     /// Some retained values for the session.
     Retained(RetainedValues),
     /// The segment that the session had let go of, or another one that took its place meanwhile.
@@ -150,7 +150,7 @@ pub(crate) struct Wanted {
 }
 
 /// What a subscription leaves out of what fits its pattern.
-pub(crate) struct Wish<R> {
+pub(crate) struct EventFilter<R> {
     /// Only events that change a retained value.
     pub(crate) changes_only: bool,
     /// Only events whose value fits.
@@ -166,7 +166,7 @@ pub(crate) struct Wish<R> {
 pub(crate) struct Reader<R> {
     realm: Realm,
     /// All subscriptions that have not ended, live or not.
-    active: HashMap<SubscriptionId, Wish<R>>,
+    active: HashMap<SubscriptionId, EventFilter<R>>,
     /// Those on their way through the retained values, in the order in which they take their turn.
     retaining: BTreeMap<SubscriptionId, Retaining>,
     /// Those in the live stream, with the slot from which on each of them is.
@@ -174,7 +174,7 @@ pub(crate) struct Reader<R> {
     /// It has a mailbox in the live stream.
     mailbox: bool,
     replays: Replays,
-    asked: VecDeque<Asked>,
+    asked: VecDeque<ReaderRequest>,
     /// What is being worked on.
     working: Option<Working>,
     /// The work, until it is given out.
@@ -187,12 +187,12 @@ pub(crate) struct Reader<R> {
     again: bool,
 }
 
-enum Asked {
+enum ReaderRequest {
     Subscribe(Subscription),
     Unsubscribe(SubscriptionId),
     /// With what the session is to hear of it.
-    Keep {
-        subscribe: Vec<KeptReading>,
+    Persist {
+        subscribe: Vec<PersistentReading>,
         unsubscribe: Vec<SubscriptionId>,
         noted: Option<bool>,
     },
@@ -236,16 +236,16 @@ impl<R> Reader<R> {
     /// Has a segment read again that the session has let go of.
     pub(crate) fn read_again(&mut self, slot: Slot) {
         if !std::mem::replace(&mut self.again, true) {
-            self.asked.push_back(Asked::Again(slot));
+            self.asked.push_back(ReaderRequest::Again(slot));
         }
     }
 
     pub(crate) fn subscribe(&mut self, subscription: Subscription) {
-        self.asked.push_back(Asked::Subscribe(subscription));
+        self.asked.push_back(ReaderRequest::Subscribe(subscription));
     }
 
     pub(crate) fn unsubscribe(&mut self, id: SubscriptionId) {
-        self.asked.push_back(Asked::Unsubscribe(id));
+        self.asked.push_back(ReaderRequest::Unsubscribe(id));
     }
 
     /// Whether a subscription may still be sent events.
@@ -254,7 +254,7 @@ impl<R> Reader<R> {
     }
 
     /// What a subscription that may be sent events leaves out.
-    pub(crate) fn wish(&self, id: SubscriptionId) -> Option<&Wish<R>> {
+    pub(crate) fn wish(&self, id: SubscriptionId) -> Option<&EventFilter<R>> {
         self.active.get(&id)
     }
 
@@ -388,7 +388,7 @@ impl<R> Reader<R> {
         } else {
             replay.closed = true;
             let subscriptions = replay.subscriptions.clone().into_iter().collect();
-            self.join(asked::Joining::Replay(id), subscriptions, Some(next));
+            self.join(requests::Joining::Replay(id), subscriptions, Some(next));
         }
     }
 

@@ -12,16 +12,16 @@ use std::sync::{MutexGuard, PoisonError};
 use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit};
 use tokio::time::Instant;
-use vulpes_raft::bodies::Deleting;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId};
+use vulpes_raft::local_bodies::Deleting;
 use vulpes_raft::mutant::{planted, Mutant};
 use vulpes_raft::order::SealedSegment;
 
 use super::senders::Senders;
-use super::staging::{Admission, Refusal, Standing};
+use super::staging::{Admission, BodyState, Refusal};
 use super::writer::{Waiting, Work};
 use super::{Closing, Storage};
-use crate::keep::{KeepError, Keeper, Kept, StorageVote};
+use crate::append::{AppendError, Appended, SegmentStore, StorageVote};
 use crate::segment::{checksum, SealedBody, Segment};
 use crate::types::limits;
 
@@ -33,21 +33,21 @@ impl Storage {
         u32::try_from(share).unwrap_or(limits::STORAGE_CREDIT).clamp(1, limits::STORAGE_CREDIT)
     }
 
-    fn unreachable(&self, reason: &str) -> KeepError {
-        KeepError::Unreachable { storage: self.node(), reason: reason.to_owned() }
+    fn unreachable(&self, reason: &str) -> AppendError {
+        AppendError::Unreachable { storage: self.node(), reason: reason.to_owned() }
     }
 
-    fn closing(&self) -> KeepError {
+    fn closing(&self) -> AppendError {
         self.unreachable("it is shutting down")
     }
 
     /// Announces an incarnation; returns its first credit.
     ///
     /// # Errors
-    /// [`KeepError::Fenced`] if the order shows a newer one.
-    pub fn begin(&self, entry: NodeId, incarnation: Incarnation) -> Result<u32, KeepError> {
+    /// [`AppendError::Fenced`] if the order shows a newer one.
+    pub fn begin(&self, entry: NodeId, incarnation: Incarnation) -> Result<u32, AppendError> {
         if self.staging().is_fenced(entry, incarnation) {
-            return Err(KeepError::Fenced);
+            return Err(AppendError::Fenced);
         }
         self.senders().heard(entry);
         Ok(self.credit())
@@ -57,31 +57,31 @@ impl Storage {
     /// written whether or not the caller still waits.
     ///
     /// # Errors
-    /// [`KeepError`]: what is wrong with the body, or that its outcome is unknown.
-    pub async fn keep(&self, sealed: SealedBody) -> Result<Kept, KeepError> {
+    /// [`AppendError`]: what is wrong with the body, or that its outcome is unknown.
+    pub async fn append(&self, sealed: SealedBody) -> Result<Appended, AppendError> {
         let length = sealed.body.len();
         let vote = StorageVote {
             storage: self.node(),
             segment: sealed.id,
-            length: u32::try_from(length).map_err(|_| KeepError::Damaged("too long".into()))?,
+            length: u32::try_from(length).map_err(|_| AppendError::Damaged("too long".into()))?,
             checksum: sealed.checksum,
         };
         let (id, checksum) = (sealed.id, sealed.checksum);
         self.senders().heard(id.entry);
         let answer = self.queue(sealed).await?;
         let early = planted(Mutant::VoteBeforeFsync)
-            && self.staging().standing(id) == Standing::Unresolved { checksum };
+            && self.staging().body_state(id) == BodyState::Unresolved { checksum };
         if !early {
             answer.await.map_err(|_| self.closing())??;
         }
-        Ok(Kept { vote, credit: self.credit() })
+        Ok(Appended { vote, credit: self.credit() })
     }
 
     /// Takes a body that was fetched from another storage, and returns once it is here, and queued for the disk.
     ///
     /// # Errors
-    /// Like [`Storage::keep`].
-    pub async fn take_fetched(&self, sealed: SealedBody) -> Result<(), KeepError> {
+    /// Like [`Storage::append`].
+    pub async fn take_fetched(&self, sealed: SealedBody) -> Result<(), AppendError> {
         self.queue(sealed).await?;
         self.has_fetched(1);
         Ok(())
@@ -91,7 +91,7 @@ impl Storage {
     async fn queue(
         &self,
         sealed: SealedBody,
-    ) -> Result<oneshot::Receiver<Result<(), KeepError>>, KeepError> {
+    ) -> Result<oneshot::Receiver<Result<(), AppendError>>, AppendError> {
         check_arrival(&sealed)?;
         let permit = self.room(sealed.body.len()).await.ok_or_else(|| self.closing())?;
         let (waiting, answer) = oneshot::channel();
@@ -104,24 +104,24 @@ impl Storage {
         sealed: SealedBody,
         waiting: Waiting,
         permit: OwnedSemaphorePermit,
-    ) -> Result<(), KeepError> {
+    ) -> Result<(), AppendError> {
         let SealedBody { id, checksum, body, .. } = sealed;
         let mut staging = self.staging();
-        let decision = staging.keep(id, checksum, &body);
+        let decision = staging.append(id, checksum, &body);
         if decision.is_ok() {
             self.inner.recent.insert(id, body.clone());
             self.look_again();
         }
         let work = match decision {
-            Ok(Admission::Held(writes)) => Work::Keep { writes, answer: Ok(()), waiting },
+            Ok(Admission::Held(writes)) => Work::Append { writes, answer: Ok(()), waiting },
             Ok(Admission::Resolved) => Work::KeepAgain { id, checksum, waiting },
             Err(refusal) => {
                 let error = match refusal {
-                    Refusal::Fenced => KeepError::Fenced,
-                    Refusal::Conflict => KeepError::Conflict(id),
+                    Refusal::Fenced => AppendError::Fenced,
+                    Refusal::Conflict => AppendError::Conflict(id),
                     Refusal::Full => self.unreachable("it holds too many unresolved segments"),
                 };
-                Work::Keep { writes: Vec::new(), answer: Err(error), waiting }
+                Work::Append { writes: Vec::new(), answer: Err(error), waiting }
             }
         };
         self.submit(work, permit).map_err(|Closing| self.closing())
@@ -208,7 +208,7 @@ impl Storage {
     }
 }
 
-impl Keeper for Storage {
+impl SegmentStore for Storage {
     fn storage(&self) -> NodeId {
         self.node()
     }
@@ -217,15 +217,15 @@ impl Keeper for Storage {
         &self,
         entry: NodeId,
         incarnation: Incarnation,
-    ) -> BoxFuture<'_, Result<u32, KeepError>> {
+    ) -> BoxFuture<'_, Result<u32, AppendError>> {
         Box::pin(async move { Self::begin(self, entry, incarnation) })
     }
 
-    fn keep(&self, body: SealedBody) -> BoxFuture<'_, Result<Kept, KeepError>> {
-        Box::pin(Self::keep(self, body))
+    fn append(&self, body: SealedBody) -> BoxFuture<'_, Result<Appended, AppendError>> {
+        Box::pin(Self::append(self, body))
     }
 
-    fn skip(&self, through: AdvanceSegment) -> BoxFuture<'_, Result<(), KeepError>> {
+    fn skip(&self, through: AdvanceSegment) -> BoxFuture<'_, Result<(), AppendError>> {
         Box::pin(async move {
             self.skipped(through);
             Ok(())
@@ -234,18 +234,21 @@ impl Keeper for Storage {
 }
 
 /// Checks that a body is whole, well-formed, and what its envelope says.
-fn check_arrival(sealed: &SealedBody) -> Result<(), KeepError> {
+fn check_arrival(sealed: &SealedBody) -> Result<(), AppendError> {
     if checksum(&sealed.body) != sealed.checksum {
-        return Err(KeepError::Damaged("its checksum differs".into()));
+        return Err(AppendError::Damaged("its checksum differs".into()));
     }
     let segment = Segment::parse(sealed.body.clone())
-        .map_err(|error| KeepError::Damaged(error.to_string()))?;
+        .map_err(|error| AppendError::Damaged(error.to_string()))?;
     if segment.id() != sealed.id {
         let found = segment.id();
-        return Err(KeepError::Damaged(format!("it came as {} and says it is {found}", sealed.id)));
+        return Err(AppendError::Damaged(format!(
+            "it came as {} and says it is {found}",
+            sealed.id
+        )));
     }
     if segment.count() != sealed.count || segment.shard() != sealed.shard || sealed.count == 0 {
-        return Err(KeepError::Damaged("its count or shard differs".into()));
+        return Err(AppendError::Damaged("its count or shard differs".into()));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a message tells the operator what to do next, or the caller what was wrong.
 //!
-//! Deliberately absent: refusals of bodies, which entries have to know ([`crate::keep::KeepError`]).
+//! Deliberately absent: refusals of bodies, which entries have to know ([`crate::append::AppendError`]).
 
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Slot};

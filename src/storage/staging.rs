@@ -96,7 +96,7 @@ pub(super) enum Refusal {
 
 /// What is known about a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum BodyState {
     /// A body with this checksum is held or about to be, and has no place in the order.
     Unresolved { checksum: u64 },
     /// It is below the fence: it is in the order, or never will be.
@@ -145,10 +145,10 @@ impl Staging {
 
     /// Whether this very body is here, or the order shows its segment's outcome.
     pub(super) fn held(&self, sealed: &SealedSegment) -> bool {
-        match self.standing(sealed.id) {
-            Standing::Unresolved { checksum } => checksum == sealed.checksum,
-            Standing::Past => true,
-            Standing::Unknown => false,
+        match self.body_state(sealed.id) {
+            BodyState::Unresolved { checksum } => checksum == sealed.checksum,
+            BodyState::Past => true,
+            BodyState::Unknown => false,
         }
     }
 
@@ -165,16 +165,16 @@ impl Staging {
         self.unresolved.len()
     }
 
-    pub(super) fn standing(&self, id: AdvanceSegment) -> Standing {
+    pub(super) fn body_state(&self, id: AdvanceSegment) -> BodyState {
         match self.unresolved.get(&id) {
-            Some(checksum) => Standing::Unresolved { checksum: *checksum },
-            None if Fence::at(id) < self.fence(id.entry) => Standing::Past,
-            None => Standing::Unknown,
+            Some(checksum) => BodyState::Unresolved { checksum: *checksum },
+            None if Fence::at(id) < self.fence(id.entry) => BodyState::Past,
+            None => BodyState::Unknown,
         }
     }
 
     /// Takes a body that passed its checks.
-    pub(super) fn keep(
+    pub(super) fn append(
         &mut self,
         id: AdvanceSegment,
         checksum: u64,
@@ -183,17 +183,17 @@ impl Staging {
         if self.is_fenced(id.entry, id.incarnation) {
             return Err(Refusal::Fenced);
         }
-        match self.standing(id) {
-            Standing::Past => Ok(Admission::Resolved),
-            Standing::Unresolved { checksum: held } if held != checksum => Err(Refusal::Conflict),
-            Standing::Unresolved { .. } => {
+        match self.body_state(id) {
+            BodyState::Past => Ok(Admission::Resolved),
+            BodyState::Unresolved { checksum: held } if held != checksum => Err(Refusal::Conflict),
+            BodyState::Unresolved { .. } => {
                 // A copy that rotted on disk is repaired by the same body coming again.
                 let mended = self.damaged.remove(&id);
                 let write = mended.then(|| Write::Body { id, checksum, body: body.clone() });
                 Ok(Admission::Held(write.into_iter().collect()))
             }
-            Standing::Unknown if self.unresolved.len() >= UNRESOLVED => Err(Refusal::Full),
-            Standing::Unknown => {
+            BodyState::Unknown if self.unresolved.len() >= UNRESOLVED => Err(Refusal::Full),
+            BodyState::Unknown => {
                 self.unresolved.insert(id, checksum);
                 Ok(Admission::Held(vec![Write::Body { id, checksum, body: body.clone() }]))
             }

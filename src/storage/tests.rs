@@ -11,7 +11,7 @@ use super::testing::{
     self, host, identity, plain, proposal, sealed, segment_id, Order, TestDisk, TestNet, COMMIT,
 };
 use super::*;
-use crate::keep::{KeepError, Kept, StorageVote};
+use crate::append::{AppendError, Appended, StorageVote};
 use crate::segment::{OpenSegment, SealedBody};
 
 mod groups;
@@ -33,9 +33,9 @@ pub(super) fn open(disk: &TestDisk) -> Storage {
     open_as(disk, &identity(1)).unwrap()
 }
 
-async fn keep_all(storage: &Storage, bodies: &[SealedBody]) {
+async fn append_all(storage: &Storage, bodies: &[SealedBody]) {
     for body in bodies {
-        storage.keep(body.clone()).await.unwrap();
+        storage.append(body.clone()).await.unwrap();
     }
 }
 
@@ -51,25 +51,25 @@ async fn a_kept_body_is_voted_for_and_there_after_a_power_cut() {
     let storage = open(&disk);
     let body = sealed(segment_id(1, 1, 0), b"first");
     assert_eq!(storage.begin(NodeId(1), Incarnation(1)), Ok(limits::STORAGE_CREDIT));
-    let kept = storage.keep(body.clone()).await.unwrap();
+    let appended = storage.append(body.clone()).await.unwrap();
     let expected = StorageVote {
         storage: NodeId(1),
         segment: body.id,
         length: body.body.len() as u32,
         checksum: body.checksum,
     };
-    assert_eq!(kept, Kept { vote: expected, credit: limits::STORAGE_CREDIT });
+    assert_eq!(appended, Appended { vote: expected, credit: limits::STORAGE_CREDIT });
     // The same again gets the same vote, another under that name is refused.
-    assert_eq!(storage.keep(body.clone()).await.unwrap().vote, expected);
+    assert_eq!(storage.append(body.clone()).await.unwrap().vote, expected);
     let other = sealed(body.id, b"other");
-    assert_eq!(storage.keep(other.clone()).await, Err(KeepError::Conflict(body.id)));
+    assert_eq!(storage.append(other.clone()).await, Err(AppendError::Conflict(body.id)));
 
     let storage = open(&disk.cut_power());
     assert!(!storage.lacks(&proposal(&body)));
     assert!(storage.lacks(&proposal(&other)));
     assert_eq!(storage.body(&body.id), Ok(Some(body.body.clone())));
-    assert_eq!(storage.keep(body.clone()).await.unwrap().vote, expected);
-    assert_eq!(storage.keep(other).await, Err(KeepError::Conflict(body.id)));
+    assert_eq!(storage.append(body.clone()).await.unwrap().vote, expected);
+    assert_eq!(storage.append(other).await, Err(AppendError::Conflict(body.id)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,8 +78,8 @@ async fn a_vote_waits_for_the_disk_and_a_write_for_nobody() {
     let storage = open(&disk);
     let body = sealed(segment_id(1, 1, 0), b"first");
     let early = COMMIT / 2;
-    let kept = tokio::time::timeout(early, storage.keep(body.clone())).await;
-    assert!(kept.is_err(), "the vote came before the commit");
+    let appended = tokio::time::timeout(early, storage.append(body.clone())).await;
+    assert!(appended.is_err(), "the vote came before the commit");
     // It has arrived, so it can be read from memory, but it is not known to voters or readers yet.
     assert!(!storage.lacks(&proposal(&body)));
     assert_eq!(storage.inner.recent.get(body.id), Some(body.body.clone()));
@@ -97,7 +97,7 @@ async fn a_body_is_held_when_it_comes_and_when_the_order_shows_what_became_of_it
     let arrivals = storage.arrivals();
     let (body, other) = (sealed(segment_id(1, 1, 0), b"first"), sealed(segment_id(1, 1, 0), b"o"));
     assert!(!storage.held(&proposal(&body)));
-    assert!(tokio::time::timeout(COMMIT / 2, storage.keep(body.clone())).await.is_err());
+    assert!(tokio::time::timeout(COMMIT / 2, storage.append(body.clone())).await.is_err());
     assert!(arrivals.has_changed().unwrap());
     assert!(storage.held(&proposal(&body)) && !storage.held(&proposal(&other)));
     let mut order = Order::default();
@@ -107,7 +107,7 @@ async fn a_body_is_held_when_it_comes_and_when_the_order_shows_what_became_of_it
     index(&storage, vec![(order.opened(1, 2), None)]).await;
     assert!(storage.held(&proposal(&sealed(segment_id(1, 1, 9), b"never"))));
     let next = sealed(segment_id(1, 2, 0), b"next");
-    storage.keep(next.clone()).await.unwrap();
+    storage.append(next.clone()).await.unwrap();
     let storage = open(&disk.cut_power());
     assert!(storage.held(&proposal(&body)) && storage.held(&proposal(&next)));
 }
@@ -121,7 +121,7 @@ async fn a_body_waits_for_the_commit_of_another_writer_but_not_for_ever() {
     let patience = COMMIT * 20;
     let storage = Storage::open(&file, &identity(1), Shards::ALL, recent, patience).unwrap();
     let begun = tokio::time::Instant::now();
-    storage.keep(sealed(segment_id(1, 1, 0), b"alone")).await.unwrap();
+    storage.append(sealed(segment_id(1, 1, 0), b"alone")).await.unwrap();
     assert_eq!(begun.elapsed().as_millis(), (patience + COMMIT).as_millis());
     // Rows wait, too; a job without patience takes all of them along.
     let begun = tokio::time::Instant::now();
@@ -130,15 +130,15 @@ async fn a_body_waits_for_the_commit_of_another_writer_but_not_for_ever() {
         tokio::time::sleep(COMMIT).await;
         storage.inner.queue.submit(hurried(&storage).await).await.unwrap();
     };
-    let (kept, ()) = tokio::join!(storage.keep(body), order);
-    kept.unwrap();
+    let (appended, ()) = tokio::join!(storage.append(body), order);
+    appended.unwrap();
     assert_eq!(begun.elapsed().as_millis(), (COMMIT * 2).as_millis());
 }
 
 /// A job that does not wait for others.
 async fn hurried(storage: &Storage) -> Job {
     let (waiting, _) = oneshot::channel();
-    let work = Work::Keep { writes: Vec::new(), answer: Ok(()), waiting };
+    let work = Work::Append { writes: Vec::new(), answer: Ok(()), waiting };
     Job { work, permit: storage.room(0).await.unwrap(), patience: Duration::ZERO }
 }
 
@@ -157,12 +157,12 @@ async fn before_bodies_are_deleted_sync_is_asked_first() {
     }));
     let asked = || std::mem::take(&mut *asked.lock().unwrap());
     let bodies = [sealed(segment_id(1, 1, 0), b"kept"), sealed(segment_id(1, 1, 1), b"discarded")];
-    keep_all(&storage, &bodies).await;
+    append_all(&storage, &bodies).await;
     let mut order = Order::default();
     index(&storage, vec![(order.opened(1, 1), None), (order.segment(&bodies[0]), None)]).await;
     assert_eq!(asked(), [Slot(1)]);
     let more = sealed(segment_id(2, 1, 0), b"more");
-    keep_all(&storage, std::slice::from_ref(&more)).await;
+    append_all(&storage, std::slice::from_ref(&more)).await;
     index(&storage, vec![(order.segment(&more), None)]).await;
     assert_eq!(asked(), [], "nothing is deleted for a segment");
     index(&storage, vec![(order.opened(1, 2), None)]).await;
@@ -183,8 +183,8 @@ async fn a_disk_that_fails_ends_the_node_and_nobody_gets_a_vote() {
     let storage = testing::open(&host, &RecentBodies::new(limits::RECENT_BODIES));
     disk.break_down();
     for number in 0..2 {
-        let answer = storage.keep(sealed(segment_id(1, 1, number), b"x")).await;
-        assert!(matches!(answer, Err(KeepError::Unreachable { .. })), "{answer:?}");
+        let answer = storage.append(sealed(segment_id(1, 1, number), b"x")).await;
+        assert!(matches!(answer, Err(AppendError::Unreachable { .. })), "{answer:?}");
     }
     let row = Order::default().opened(1, 1);
     assert_eq!(storage.index(plain(vec![(row, None)])).await, Err(IndexError::Closed));
@@ -224,7 +224,7 @@ async fn bodies_that_are_not_what_they_say_are_refused() {
         OpenSegment::default().seal(sound.id, Shard(0)),
     ];
     for body in wrong {
-        assert!(matches!(storage.keep(body).await, Err(KeepError::Damaged(_))));
+        assert!(matches!(storage.append(body).await, Err(AppendError::Damaged(_))));
     }
     assert_eq!(storage.status().unwrap().bodies, 0);
     assert_eq!(storage.inner.recent.get(sound.id), None);
@@ -234,14 +234,14 @@ async fn bodies_that_are_not_what_they_say_are_refused() {
 async fn credit_follows_the_room_in_the_queue() {
     let storage = open(&TestDisk::default());
     let payload = vec![7; 900_000];
-    let mut keeps = tokio::task::JoinSet::new();
+    let mut appends = tokio::task::JoinSet::new();
     for number in 0..40 {
         let (storage, body) = (storage.clone(), sealed(segment_id(1, 1, number), &payload));
-        keeps.spawn(async move { storage.keep(body).await.unwrap().credit });
+        appends.spawn(async move { storage.append(body).await.unwrap().credit });
     }
     tokio::task::yield_now().await;
     assert_eq!(storage.begin(NodeId(1), Incarnation(1)), Ok(1));
-    let credits = keeps.join_all().await;
+    let credits = appends.join_all().await;
     assert!(credits.iter().all(|credit| (1..=limits::STORAGE_CREDIT).contains(credit)));
     assert_eq!(storage.begin(NodeId(1), Incarnation(1)), Ok(limits::STORAGE_CREDIT));
 }
@@ -254,7 +254,7 @@ async fn a_fence_discards_just_what_can_not_be_resolved_any_more() {
     let body = |entry, incarnation, number| sealed(segment_id(entry, incarnation, number), b"x");
     let resolved = body(1, 1, 0);
     let (late, next, other) = (body(1, 1, 1), body(1, 2, 0), body(2, 1, 0));
-    keep_all(&storage, &[resolved.clone(), late.clone(), next.clone(), other.clone()]).await;
+    append_all(&storage, &[resolved.clone(), late.clone(), next.clone(), other.clone()]).await;
     let rows = vec![
         (order.opened(1, 1), None),
         (order.segment(&resolved), None),
@@ -265,8 +265,8 @@ async fn a_fence_discards_just_what_can_not_be_resolved_any_more() {
         let held = [&resolved, &late, &next, &other].map(|body| storage.holds(body.id).unwrap());
         assert_eq!(held, [true, false, true, true]);
         assert_eq!(storage.body(&late.id), Ok(None));
-        assert_eq!(storage.keep(late.clone()).await, Err(KeepError::Fenced));
-        assert_eq!(storage.begin(NodeId(1), Incarnation(1)), Err(KeepError::Fenced));
+        assert_eq!(storage.append(late.clone()).await, Err(AppendError::Fenced));
+        assert_eq!(storage.begin(NodeId(1), Incarnation(1)), Err(AppendError::Fenced));
         assert!(storage.begin(NodeId(1), Incarnation(2)).is_ok());
         let status = storage.status().unwrap();
         assert_eq!((status.bodies, status.unresolved, status.indexed), (3, 2, Slot(3)));
@@ -276,7 +276,7 @@ async fn a_fence_discards_just_what_can_not_be_resolved_any_more() {
     let closed = Step::Closed { entry, incarnation, reason: CloseReason::LeaseLost };
     index(&storage, vec![(order.step(closed), None)]).await;
     assert_eq!(storage.holds(next.id), Ok(false));
-    assert_eq!(storage.keep(next).await, Err(KeepError::Fenced));
+    assert_eq!(storage.append(next).await, Err(AppendError::Fenced));
     assert_eq!(storage.holds(resolved.id), Ok(true));
 }
 
@@ -293,9 +293,9 @@ async fn a_body_that_comes_again_after_its_place_was_found_is_compared() {
     ];
     storage.index(plain(rows)).await.unwrap();
     // Queued behind the row, before it is durable.
-    assert_eq!(storage.keep(body.clone()).await.unwrap().vote.checksum, body.checksum);
+    assert_eq!(storage.append(body.clone()).await.unwrap().vote.checksum, body.checksum);
     let other = sealed(body.id, b"other");
-    assert_eq!(storage.keep(other).await, Err(KeepError::Conflict(body.id)));
+    assert_eq!(storage.append(other).await, Err(AppendError::Conflict(body.id)));
     let status = open(&disk.cut_power()).status().unwrap();
     assert_eq!((status.bodies, status.unresolved, status.indexed), (1, 0, Slot(2)));
 }
@@ -305,7 +305,7 @@ async fn rows_that_are_not_the_next_ones_change_nothing() {
     let storage = open(&TestDisk::default());
     let mut order = Order::default();
     let [zero, one] = [0, 1].map(|number| sealed(segment_id(1, 2, number), b"x"));
-    storage.keep(zero.clone()).await.unwrap();
+    storage.append(zero.clone()).await.unwrap();
     index(&storage, vec![(order.opened(1, 2), None), (order.segment(&zero), None)]).await;
     let start = order.clone();
     let row = |body: &SealedBody| start.clone().segment(body);
@@ -353,7 +353,7 @@ async fn a_row_with_another_checksum_shows_that_ours_is_the_wrong_body() {
     let mut order = Order::default();
     let ours = sealed(segment_id(1, 1, 0), b"ours");
     let theirs = sealed(ours.id, b"theirs");
-    storage.keep(ours.clone()).await.unwrap();
+    storage.append(ours.clone()).await.unwrap();
     let rows = |body| vec![(Order::default().segment(&theirs), body)];
     let slot = order.segment(&theirs).slot;
     let missing = IndexError::BodyMissing { slot, segment: ours.id };
@@ -372,7 +372,7 @@ async fn a_body_that_rots_is_found_and_mended() {
         [0, 1, 2].map(|number| sealed(segment_id(1, 1, number), b"a payload to be found again"));
     {
         let storage = open(&disk);
-        keep_all(&storage, &[resolved.clone(), fresh.clone(), rotten.clone()]).await;
+        append_all(&storage, &[resolved.clone(), fresh.clone(), rotten.clone()]).await;
         index(&storage, vec![(order.segment(&resolved), None)]).await;
         storage.close().await;
     }
@@ -395,7 +395,7 @@ async fn a_body_that_rots_is_found_and_mended() {
     assert_eq!(unknown, Err(ReplaceError::NotHeld(stranger.id)));
     storage.replace(&proposal(&resolved), resolved.body.clone()).await.unwrap();
     // The unresolved one is repaired when its entry keeps it again.
-    storage.keep(fresh.clone()).await.unwrap();
+    storage.append(fresh.clone()).await.unwrap();
     assert_eq!(storage.damaged(), [rotten.id]);
     // Known damage does not hold up the order.
     index(&storage, vec![(order.segment(&fresh), None), (order.segment(&rotten), None)]).await;
@@ -473,13 +473,14 @@ async fn a_thread_of_its_own_commits_in_a_real_process() {
     let mut host = host(&disk, &TestNet::default());
     host.commits = CommitMode::Thread;
     let storage = testing::open(&host, &RecentBodies::new(limits::RECENT_BODIES));
-    let keeps = (0..50).map(|number| {
+    let appends = (0..50).map(|number| {
         let body = sealed(segment_id(1, 1, number), b"x");
         let storage = storage.clone();
-        async move { storage.keep(body).await.map(|kept| kept.vote.segment.number.0) }
+        async move { storage.append(body).await.map(|appended| appended.vote.segment.number.0) }
     });
-    let kept = tokio::time::timeout(Duration::from_secs(30), futures::future::join_all(keeps));
-    let numbers: Result<Vec<_>, _> = kept.await.unwrap().into_iter().collect();
+    let appended =
+        tokio::time::timeout(Duration::from_secs(30), futures::future::join_all(appends));
+    let numbers: Result<Vec<_>, _> = appended.await.unwrap().into_iter().collect();
     assert_eq!(numbers, Ok((0..50).collect()));
     assert_eq!(open(&disk.cut_power()).status().unwrap().unresolved, 50);
 }

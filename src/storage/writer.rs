@@ -18,7 +18,7 @@ use vulpes_raft::wire;
 
 use super::staging::Write;
 use super::tables::{self, Key};
-use crate::keep::KeepError;
+use crate::append::AppendError;
 use crate::types::row::Change;
 
 /// How long rows and deletions may wait for a commit that another job starts. Nobody waits for rows: a storage that
@@ -36,7 +36,7 @@ pub(super) struct Job {
 
 pub(super) enum Work {
     /// Writes, then sends this answer. A refusal waits in the queue too: what caused it may not be durable yet.
-    Keep { writes: Vec<Write>, answer: Result<(), KeepError>, waiting: Waiting },
+    Append { writes: Vec<Write>, answer: Result<(), AppendError>, waiting: Waiting },
     /// Compares a body with the one held since its number was resolved; a missing one was released.
     KeepAgain { id: AdvanceSegment, checksum: u64, waiting: Waiting },
     /// Writes rows of the order, and what goes with them.
@@ -45,7 +45,7 @@ pub(super) enum Work {
     Release { writes: Vec<Write>, waiting: oneshot::Sender<()> },
 }
 
-pub(super) type Waiting = oneshot::Sender<Result<(), KeepError>>;
+pub(super) type Waiting = oneshot::Sender<Result<(), AppendError>>;
 
 /// The durable part of the order.
 pub(super) struct Durable {
@@ -97,16 +97,16 @@ impl Work {
             .map(|row| tables::decode_body(row.value()).is_some_and(|(held, _)| held == checksum));
         let answer = match held {
             Some(true) => Ok(()),
-            Some(false) => Err(KeepError::Conflict(id)),
-            None => Err(KeepError::Released(id)),
+            Some(false) => Err(AppendError::Conflict(id)),
+            None => Err(AppendError::Released(id)),
         };
-        *self = Self::Keep { writes: Vec::new(), answer, waiting };
+        *self = Self::Append { writes: Vec::new(), answer, waiting };
         Ok(())
     }
 
     fn writes_nothing(&self) -> bool {
         match self {
-            Self::Keep { writes, .. } | Self::Index { writes } | Self::Release { writes, .. } => {
+            Self::Append { writes, .. } | Self::Index { writes } | Self::Release { writes, .. } => {
                 writes.is_empty()
             }
             Self::KeepAgain { .. } => false,
@@ -116,7 +116,7 @@ impl Work {
     fn complete(self) {
         match self {
             // A caller that no longer waits does not need the answer; what was written stays.
-            Self::Keep { answer, waiting, .. } => drop(waiting.send(answer)),
+            Self::Append { answer, waiting, .. } => drop(waiting.send(answer)),
             Self::Release { waiting, .. } => drop(waiting.send(())),
             Self::KeepAgain { .. } | Self::Index { .. } => {}
         }
@@ -128,7 +128,7 @@ impl Writer for SegmentWriter {
 
     fn patience(job: &Job) -> Duration {
         match &job.work {
-            Work::Keep { .. } => job.patience,
+            Work::Append { .. } => job.patience,
             Work::KeepAgain { .. } => Duration::ZERO,
             Work::Index { .. } | Work::Release { .. } => RIDE,
         }
@@ -146,7 +146,7 @@ impl Writer for SegmentWriter {
         let mut tables = Tables::open(transaction)?;
         for job in jobs {
             match &mut job.work {
-                Work::Keep { writes, .. }
+                Work::Append { writes, .. }
                 | Work::Index { writes }
                 | Work::Release { writes, .. } => {
                     for write in writes.drain(..) {

@@ -6,7 +6,7 @@
 //!
 //! Deliberately absent: an act's outcome, which its place in the order decides.
 
-mod kept;
+mod persistent;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,9 @@ use crate::types::procedure::{Invoke, Register, RegistrationId};
 use crate::types::topic::Topic;
 use crate::types::value::Value;
 
-pub use kept::{Attach, Detach, Expire, Gone, InFlight, KeptSubscription, Progress, NEVER};
+pub use persistent::{
+    Attach, Detach, Expire, Gone, InFlight, PersistentSubscription, Progress, NEVER,
+};
 
 /// An event's request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,7 +51,7 @@ pub enum Act {
     /// The connection of such a session ends. Up to format 6 of the log.
     Detach(Detach),
     /// The publisher's session keeps these filters.
-    Subscribe(Vec<(String, KeptSubscription)>),
+    Subscribe(Vec<(String, PersistentSubscription)>),
     /// The publisher's session drops these filters.
     Unsubscribe(Vec<String>),
     /// The progress of sessions of one entry.

@@ -218,11 +218,12 @@ pub const REGISTRATION_CALLEES: usize = 1024;
 pub const SESSION_REGISTERS: usize = 64;
 
 /// Requests of one session to keep or drop filters that are not noted yet; at this limit, its socket is not read.
-pub const SESSION_NOTINGS: usize = 16;
+pub const SESSION_FILTER_CHANGES: usize = 16;
 
 /// Notices of the realms' state that one session has not received yet: two for each publish that waits and each
 /// undecided registration, and one for each filter.
-pub const SESSION_WORDS: usize = 2 * SESSION_WAITS + 2 * SESSION_REGISTERS + SESSION_NOTINGS + 8;
+pub const SESSION_SIGNALS: usize =
+    2 * SESSION_WAITS + 2 * SESSION_REGISTERS + SESSION_FILTER_CHANGES + 8;
 
 /// Conditional publishes that wait in line for one topic; further ones are refused.
 pub const TOPIC_WAITERS: usize = 10_000;

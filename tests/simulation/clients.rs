@@ -152,7 +152,7 @@ pub(crate) async fn reader(plan: Plan, reader: u64, shared: Shared) {
     let protocol = if reader % 2 == 0 { Protocol::Wamp } else { Protocol::Mqtt };
     loop {
         let node = chance.pick(&entries);
-        if (plan.kept.is_some() || plan.age.is_some())
+        if (plan.log_size.is_some() || plan.age.is_some())
             && shared.borrow().read_by(reader) == Position(0)
         {
             // Place 0 would mean wherever the log begins by then.

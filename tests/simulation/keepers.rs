@@ -20,7 +20,7 @@ use vulpes_raft::ids::Position;
 use crate::chance::Chance;
 use crate::connection::within;
 use crate::log::OrderLog;
-use crate::mqtt::{Kept, Mqtt};
+use crate::mqtt::{Mqtt, Received};
 use crate::plan::Plan;
 use crate::record::{Phase, Shared};
 use crate::value::Value;
@@ -109,7 +109,7 @@ impl KeptRecord {
         let last = log.last_value();
         (0..keepers).find(|keeper| {
             // One that subscribed after the last value has nothing to wait for.
-            let Some(from) = log.kept.from.get(keeper) else { return true };
+            let Some(from) = log.persistent.from.get(keeper) else { return true };
             let heard = self.heard.get(keeper).into_iter().flatten();
             let newest = heard.filter_map(|heard| log.place(heard.value)).max();
             newest.unwrap_or(*from) < last
@@ -125,7 +125,7 @@ impl KeptRecord {
     }
 
     fn judge(&self, keeper: u64, all: &[Heard], log: &OrderLog) -> Result<(), String> {
-        let Some(from) = log.kept.from.get(&keeper) else {
+        let Some(from) = log.persistent.from.get(&keeper) else {
             return Err(format!("keeper {keeper} has no subscription in the log"));
         };
         let mut last = *from;
@@ -149,7 +149,10 @@ impl KeptRecord {
                 return Err(format!("keeper {keeper} got {value} again, which it was done with"));
             }
             let known = (keeper, connection);
-            if acknowledged && self.orderly.contains(&known) && log.kept.detached.contains(&known) {
+            if acknowledged
+                && self.orderly.contains(&known)
+                && log.persistent.detached.contains(&known)
+            {
                 done.insert(position);
             }
         }
@@ -161,7 +164,8 @@ impl KeptRecord {
 pub(crate) async fn keeper(plan: Plan, keeper: u64, shared: Shared) {
     let mut chance = plan.chance(CHANCES + keeper);
     let entries = plan.shape.entries();
-    let mut keeping = Keeping { keeper, shared: shared.clone(), connection: 0, subscribed: false };
+    let mut keeping =
+        Persistence { keeper, shared: shared.clone(), connection: 0, subscribed: false };
     loop {
         keeping.connection += 1;
         let node = chance.pick(&entries);
@@ -171,14 +175,14 @@ pub(crate) async fn keeper(plan: Plan, keeper: u64, shared: Shared) {
     }
 }
 
-struct Keeping {
+struct Persistence {
     keeper: u64,
     shared: Shared,
     connection: u64,
     subscribed: bool,
 }
 
-impl Keeping {
+impl Persistence {
     async fn connect(&mut self, node: u64, chance: &mut Chance) -> io::Result<()> {
         let (keeper, number) = (self.keeper, self.connection);
         let (name, user) = (format!("keeper-{keeper}"), format!("keeper-{keeper}-{number}"));
@@ -194,9 +198,9 @@ impl Keeping {
         }
         let mut asked = false;
         loop {
-            match within(SILENCE, mqtt.next_kept()).await {
-                Ok(Kept::Alive) => asked = false,
-                Ok(Kept::Message { text, id, duplicate }) => {
+            match within(SILENCE, mqtt.next_received()).await {
+                Ok(Received::Alive) => asked = false,
+                Ok(Received::Message { text, id, duplicate }) => {
                     asked = false;
                     self.heard(&mut mqtt, &text, (id, duplicate), chance).await?;
                 }
@@ -213,7 +217,7 @@ impl Keeping {
             }
             if restless && chance.one_in(25) {
                 within(OPENING, mqtt.leave()).await?;
-                self.shared.borrow_mut().kept.orderly.insert((keeper, number));
+                self.shared.borrow_mut().persistent.orderly.insert((keeper, number));
                 return Ok(());
             }
         }
@@ -242,9 +246,9 @@ impl Keeping {
         let (keeper, connection) = (self.keeper, self.connection);
         let mut record = self.shared.borrow_mut();
         record.trace(|| format!("keeper {keeper} gets {value} as {id}, again: {duplicate}"));
-        record.kept.repeats += u64::from(duplicate);
+        record.persistent.repeats += u64::from(duplicate);
         let heard = Heard { connection, value, duplicate, acknowledged };
-        record.kept.heard.entry(keeper).or_default().push(heard);
+        record.persistent.heard.entry(keeper).or_default().push(heard);
         Ok(())
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct OrderLog {
     pub(crate) delays: DelayLog,
     /// The hidden events of each slot.
     hidden: Vec<Box<[u32]>>,
-    pub(crate) kept: KeptLog,
+    pub(crate) persistent: KeptLog,
     /// The last number of each session in the log.
     sessions: BTreeMap<(u64, u64), u64>,
     /// Slots shown by a node that began after a slot that nobody has shown yet.
@@ -183,7 +183,7 @@ impl OrderLog {
                 self.released(&placed.resolution, &event.act)?;
                 self.values.push(None);
                 let position = Position(self.values.len() as u64);
-                self.kept.shown(position, event.publisher, &event.act);
+                self.persistent.shown(position, event.publisher, &event.act);
                 if topic == locks::TOPIC && !placed.is_hidden(event.offset) {
                     self.lock.shown(position, &event.payload)?;
                 }

@@ -30,7 +30,7 @@ const WILL_DELAY: u8 = 0x18;
 const DUPLICATE: u8 = 0x08;
 
 /// The messages to a client with a persistent session.
-pub(crate) enum Kept {
+pub(crate) enum Received {
     Message { text: String, id: u16, duplicate: bool },
     Alive,
 }
@@ -165,7 +165,7 @@ impl Mqtt {
     }
 
     /// The next message for a client that acknowledges by itself.
-    pub(crate) async fn next_kept(&mut self) -> io::Result<Kept> {
+    pub(crate) async fn next_received(&mut self) -> io::Result<Received> {
         let (first, mut body) = match self.early.pop_front() {
             Some(early) => early,
             None => self.packet().await?,
@@ -177,9 +177,9 @@ impl Mqtt {
                 let id = body.get_u16();
                 let text = String::from_utf8(body.to_vec()).map_err(failed)?;
                 let text = serde_json::from_str(&text).unwrap_or(text);
-                Ok(Kept::Message { text, id, duplicate: first & DUPLICATE != 0 })
+                Ok(Received::Message { text, id, duplicate: first & DUPLICATE != 0 })
             }
-            PINGRESP => Ok(Kept::Alive),
+            PINGRESP => Ok(Received::Alive),
             _ => Err(failed(format!("unexpected packet {first:#x}"))),
         }
     }

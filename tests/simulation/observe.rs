@@ -195,9 +195,9 @@ impl Cluster {
             }
             let id = node.id;
             record.check(self.came_back(node, &handles, resolved(record)));
-            let kept = record.log.len() + 1 - record.log.head().slot.0;
+            let held = record.log.len() + 1 - record.log.head().slot.0;
             match stored(&handles, Slot(1), false) {
-                Ok(stored) if stored.len() as u64 == kept => self.show_all(id, &stored, record),
+                Ok(stored) if stored.len() as u64 == held => self.show_all(id, &stored, record),
                 Ok(stored) => {
                     let reason = format!("storage {id} has {} slots in the end", stored.len());
                     record.check(Err(reason));
@@ -225,8 +225,8 @@ fn stays_out(node: &Simulated, leader: Option<u64>) -> Result<(), String> {
 
 /// All resolved and kept segments, as far as is known.
 fn resolved(record: &Record) -> Vec<SealedSegment> {
-    let kept = record.log.head().slot.0 as usize - 1;
-    let sealed = record.log.slots().iter().skip(kept).filter_map(|slot| match &slot.step {
+    let released = record.log.head().slot.0 as usize - 1;
+    let sealed = record.log.slots().iter().skip(released).filter_map(|slot| match &slot.step {
         Step::Segment(sealed) => Some(sealed.clone()),
         Step::Opened { .. } | Step::Closed { .. } => None,
     });
@@ -275,7 +275,7 @@ fn stored(handles: &Handles, first: Slot, rotten: bool) -> Result<Stored, String
             from = resolution.slot.next();
             let hidden = hidden.remove(&resolution.slot).unwrap_or_default();
             let segment = match &resolution.step {
-                Step::Segment(sealed) if !storage.keeps(sealed.shard) => {
+                Step::Segment(sealed) if !storage.stores(sealed.shard) => {
                     found.bare.push((resolution, hidden));
                     continue;
                 }

@@ -177,7 +177,7 @@ pub(crate) struct Plan {
     pub(crate) pause: u64,
     pub(crate) quiet_from: u64,
     /// How many bytes of the log are kept, unless all.
-    pub(crate) kept: Option<u64>,
+    pub(crate) log_size: Option<u64>,
     /// Maximum age of the kept log, in milliseconds, unless unlimited.
     pub(crate) age: Option<u64>,
     pub(crate) clocks: Option<WrongClocks>,
@@ -243,7 +243,7 @@ impl Plan {
             window: chance.pick(&[2, 6, 12]),
             pause: chance.pick(&[100, 200, 400]),
             quiet_from: QUIET_FROM,
-            kept: (seed % 5 == 2).then(|| kept(&root)),
+            log_size: (seed % 5 == 2).then(|| log_size(&root)),
             age: None,
             clocks: None,
             keepers: KEEPERS,
@@ -267,7 +267,7 @@ impl Plan {
     }
 
     fn retaining(mut self) -> Self {
-        self.kept = Some(kept(&Chance::new(self.seed)));
+        self.log_size = Some(log_size(&Chance::new(self.seed)));
         self.keepers *= self.seed % 2;
         self
     }
@@ -302,7 +302,7 @@ impl Plan {
             plan.episodes.push(Episode { begins, ends: begins + 300, fault });
         }
         plan.episodes.sort_by_key(|episode| episode.begins);
-        (plan.kept, plan.age, plan.keepers) = (None, Some(1_500), 0);
+        (plan.log_size, plan.age, plan.keepers) = (None, Some(1_500), 0);
         plan.quiet_from = 2 * QUIET_FROM;
         plan
     }
@@ -334,8 +334,8 @@ impl Plan {
         let mut plan = Self::new(seed);
         plan.lease = 150;
         plan.tuning = RunTuning::with_late_answers();
-        let kept = |fault| matches!(fault, Fault::Cut(_) | Fault::Crash { .. });
-        plan.episodes.retain(|episode| kept(episode.fault));
+        let chosen = |fault| matches!(fault, Fault::Cut(_) | Fault::Crash { .. });
+        plan.episodes.retain(|episode| chosen(episode.fault));
         plan
     }
 
@@ -389,7 +389,7 @@ impl Plan {
 
     fn losing_one(self) -> Self {
         let mut plan = self;
-        plan.kept = None;
+        plan.log_size = None;
         let mut chance = plan.chance(201);
         plan.episodes.retain(|episode| matches!(episode.fault, Fault::Cut(_)));
         let begins = chance.between(1_000, 4_000);
@@ -433,7 +433,7 @@ fn lost(episodes: &[Episode]) -> Option<u64> {
     })
 }
 
-fn kept(root: &Chance) -> u64 {
+fn log_size(root: &Chance) -> u64 {
     root.branch(5).pick(&[10 << 10, 20 << 10, 50 << 10])
 }
 

@@ -114,7 +114,7 @@ type Heard = (Value, Option<(Position, String)>);
 #[derive(Default)]
 pub(crate) struct Record {
     pub(crate) log: OrderLog,
-    pub(crate) kept: KeptRecord,
+    pub(crate) persistent: KeptRecord,
     pub(crate) delays: Delays,
     pub(crate) phase: Phase,
     pub(crate) counts: Counts,
@@ -409,7 +409,7 @@ impl Record {
         if life.is_some() {
             return life;
         }
-        if let Some(keeper) = self.kept.waiting(&self.log, plan.keepers) {
+        if let Some(keeper) = self.persistent.waiting(&self.log, plan.keepers) {
             return Some(format!("keeper {keeper} has not got the last value"));
         }
         // If the log is released past its last value, a reader continues after that.
@@ -444,8 +444,8 @@ impl Record {
         self.check(granted);
         self.check(self.watches.verdict(&self.log.state));
         self.check(self.registers.check().map_err(|error| format!("{error:#}")));
-        let kept = self.kept.verdict(&self.log);
-        self.check(kept);
+        let persistent = self.persistent.verdict(&self.log);
+        self.check(persistent);
         if self.log.parked() > 0 {
             self.check(Err("a slot was shown, and the one before it never".into()));
         }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::types::LogEntry;
-use crate::bodies::Bodies;
 use crate::ids::NodeId;
+use crate::local_bodies::LocalBodies;
 use crate::mutant::{planted, Mutant};
 use crate::order::SealedSegment;
 use crate::sequencer::Proposal;
@@ -27,7 +27,7 @@ const ON_ITS_WAY: Duration = Duration::from_millis(25);
 #[derive(Clone)]
 pub(crate) struct Beside {
     /// None if the sync members are not the storages: then no early segment is accepted.
-    bodies: Option<Arc<dyn Bodies>>,
+    bodies: Option<Arc<dyn LocalBodies>>,
     /// The index through which the log is known to be committed. A leader sends it before its entries are accepted.
     committed: Arc<AtomicU64>,
 }
@@ -38,7 +38,7 @@ pub(crate) struct Beside {
 pub(crate) struct Lacking(SealedSegment);
 
 impl Beside {
-    pub(crate) fn new(bodies: Option<Arc<dyn Bodies>>) -> Self {
+    pub(crate) fn new(bodies: Option<Arc<dyn LocalBodies>>) -> Self {
         Self { bodies, committed: Arc::default() }
     }
 

@@ -33,7 +33,7 @@ use super::beside::Beside;
 use super::log_store::LogStore;
 use super::machine::{Raft, MAX_SNAPSHOT};
 use super::types::{Snapshot, SnapshotMeta, Types, Vote, Voter};
-use crate::clocks::{Clocks, Told};
+use crate::clocks::{ClockReport, Clocks};
 use crate::host::Host;
 use crate::ids::{DiskId, NodeId};
 use crate::rpc::Lane;
@@ -94,7 +94,7 @@ pub(crate) enum RaftReply {
     /// The answer to an append, with the member's clock.
     Appended {
         answer: Bytes,
-        told: Told,
+        told: ClockReport,
     },
 }
 

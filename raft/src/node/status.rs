@@ -41,7 +41,7 @@ pub struct SyncStatus {
     /// Every entry that ever opened, its newest incarnation, and whether that is open.
     pub entries: Vec<(NodeId, Incarnation, bool)>,
     /// The oldest slot that followers can get here.
-    pub oldest_kept: Slot,
+    pub oldest_retained: Slot,
     /// The members of the Raft group.
     pub voters: Vec<NodeId>,
 }
@@ -70,7 +70,7 @@ impl SyncNode {
             next_position: sequencer.next_position(),
             groups: sequencer.groups().clone(),
             entries: sequencer.entries().collect(),
-            oldest_kept: sequencer.oldest_kept(),
+            oldest_retained: sequencer.oldest_retained(),
             voters: metrics.membership_config.voter_ids().collect(),
         }
     }

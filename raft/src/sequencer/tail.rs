@@ -1,6 +1,6 @@
 //! The newest resolutions, kept for followers of the order.
 //!
-//! Invariant: slots are dense and ascending, and there are never more than [`KEPT_RESOLUTIONS`] of them. A follower
+//! Invariant: slots are dense and ascending, and there are never more than [`RETAINED_RESOLUTIONS`] of them. A follower
 //! that is further behind reads the rows from a storage.
 //!
 //! Deliberately absent: followers' progress. Storages report what they have on disk; other followers leave no trace.
@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{KEPT_FOR_FOLLOWERS, KEPT_RESOLUTIONS};
+use super::{RETAINED_FOR_FOLLOWERS, RETAINED_RESOLUTIONS};
 use crate::ids::Slot;
 use crate::mutant::{planted, Mutant};
 use crate::order::Resolution;
 
-const _: () = assert!(KEPT_FOR_FOLLOWERS < KEPT_RESOLUTIONS);
+const _: () = assert!(RETAINED_FOR_FOLLOWERS < RETAINED_RESOLUTIONS);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Tail(VecDeque<Resolution>);
@@ -45,8 +45,8 @@ impl Tail {
     /// Drops what all storages have on disk, except for the newest, and what exceeds the limit.
     pub(super) fn trim(&mut self, everywhere: Slot) {
         while let Some(first) = self.0.front() {
-            let stored = first.slot <= everywhere && self.0.len() > KEPT_FOR_FOLLOWERS;
-            if !stored && self.0.len() <= KEPT_RESOLUTIONS {
+            let stored = first.slot <= everywhere && self.0.len() > RETAINED_FOR_FOLLOWERS;
+            if !stored && self.0.len() <= RETAINED_RESOLUTIONS {
                 break;
             }
             self.0.pop_front();

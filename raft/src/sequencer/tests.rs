@@ -239,7 +239,7 @@ fn positions_end_before_they_are_too_large_for_a_wamp_id() {
 fn old_repeats_are_forgotten_and_the_tail_is_trimmed() {
     let mut sequencer = formed();
     one(&mut sequencer, 1, open(1, 7));
-    let last = (KEPT_RESOLUTIONS + 100) as u64;
+    let last = (RETAINED_RESOLUTIONS + 100) as u64;
     for number in 0..last {
         one(&mut sequencer, 1, resolve(1, 1, number));
     }
@@ -251,18 +251,18 @@ fn old_repeats_are_forgotten_and_the_tail_is_trimmed() {
 
     // One slot for the opening, one each for the segments; the limit keeps the newest.
     assert_eq!(sequencer.next_slot(), Slot(last + 2));
-    assert_eq!(sequencer.oldest_kept(), Slot(last + 2 - KEPT_RESOLUTIONS as u64));
-    assert_eq!(sequencer.rows(Slot(sequencer.oldest_kept().0 - 1), 10), None);
+    assert_eq!(sequencer.oldest_retained(), Slot(last + 2 - RETAINED_RESOLUTIONS as u64));
+    assert_eq!(sequencer.rows(Slot(sequencer.oldest_retained().0 - 1), 10), None);
 
     let stored = |storage, through| Proposal::Stored { storage: NodeId(storage), through };
     one(&mut sequencer, 1, stored(1, Slot(u64::MAX)));
     one(&mut sequencer, 1, stored(2, Slot(u64::MAX)));
-    assert_eq!(sequencer.oldest_kept(), Slot(last + 2 - KEPT_RESOLUTIONS as u64));
+    assert_eq!(sequencer.oldest_retained(), Slot(last + 2 - RETAINED_RESOLUTIONS as u64));
     one(&mut sequencer, 1, stored(3, Slot(last - 5_000)));
     one(&mut sequencer, 1, stored(3, Slot(1)));
-    assert_eq!(sequencer.oldest_kept(), Slot(last - 4_999));
+    assert_eq!(sequencer.oldest_retained(), Slot(last - 4_999));
     one(&mut sequencer, 1, stored(3, Slot(last + 1)));
-    assert_eq!(sequencer.oldest_kept(), Slot(last + 2 - KEPT_FOR_FOLLOWERS as u64));
+    assert_eq!(sequencer.oldest_retained(), Slot(last + 2 - RETAINED_FOR_FOLLOWERS as u64));
     assert_eq!(sequencer.rows(sequencer.next_slot(), 10), Some(vec![]));
 }
 

@@ -7,8 +7,8 @@
 
 use super::{later, Exchange, Member, Origin, Party};
 use crate::call::{
-    CallError, CallNumber, CalleeSays, CallerSays, Invocation, InvocationId, Invoke, LinkId, Mode,
-    Reply, Serve, Told,
+    CallError, CallMessage, CallNumber, CalleeSays, CallerSays, Invocation, InvocationId, Invoke,
+    LinkId, Mode, Reply, Serve,
 };
 use crate::types::event::{Payload, SessionId};
 use crate::types::limits;
@@ -147,7 +147,7 @@ impl Exchange {
             if let Some(arrived) = self.arrived.get_mut(&origin) {
                 arrived.invocation = Some(id);
             }
-            let told = Told::Invocation(Invocation {
+            let told = CallMessage::Invocation(Invocation {
                 id,
                 registration: invoke.registration,
                 procedure: invoke.procedure,
@@ -248,7 +248,7 @@ impl Exchange {
             }
         }
         if mode != Mode::Skip && interrupts {
-            self.tell(callee, Told::Interrupt { invocation: id, mode });
+            self.tell(callee, CallMessage::Interrupt { invocation: id, mode });
         }
     }
 

@@ -57,7 +57,7 @@ fn one(concurrency: u32, interrupts: bool) -> Exchange {
     exchange
 }
 
-fn told(exchange: &mut Exchange, session: SessionId) -> Vec<Told> {
+fn told(exchange: &mut Exchange, session: SessionId) -> Vec<CallMessage> {
     std::iter::from_fn(|| exchange.take_told(session)).collect()
 }
 
@@ -65,26 +65,26 @@ fn told(exchange: &mut Exchange, session: SessionId) -> Vec<Told> {
 fn invoked(exchange: &mut Exchange) -> Vec<InvocationId> {
     let told = told(exchange, CALLEE).into_iter();
     told.filter_map(|told| match told {
-        Told::Invocation(invocation) => Some(invocation.id),
+        CallMessage::Invocation(invocation) => Some(invocation.id),
         _ => None,
     })
     .collect()
 }
 
-fn result(id: u64, text: &str) -> Told {
-    Told::Result { call: CallId(id), progress: false, payload: payload(text) }
+fn result(id: u64, text: &str) -> CallMessage {
+    CallMessage::Result { call: CallId(id), progress: false, payload: payload(text) }
 }
 
-fn progress(id: u64, text: &str) -> Told {
-    Told::Result { call: CallId(id), progress: true, payload: payload(text) }
+fn progress(id: u64, text: &str) -> CallMessage {
+    CallMessage::Result { call: CallId(id), progress: true, payload: payload(text) }
 }
 
-fn failed(id: u64, error: CallError) -> Told {
-    Told::Failed { call: CallId(id), error }
+fn failed(id: u64, error: CallError) -> CallMessage {
+    CallMessage::Failed { call: CallId(id), error }
 }
 
-fn interrupt(id: u64, mode: Mode) -> Told {
-    Told::Interrupt { invocation: InvocationId(id), mode }
+fn interrupt(id: u64, mode: Mode) -> CallMessage {
+    CallMessage::Interrupt { invocation: InvocationId(id), mode }
 }
 
 /// Nothing is left that nobody waits for.
@@ -113,7 +113,7 @@ fn a_call_is_answered_where_it_was_made() {
         receive_progress: true,
         payload: payload("[5]"),
     };
-    assert_eq!(told(&mut exchange, CALLEE), [Told::Invocation(invocation)]);
+    assert_eq!(told(&mut exchange, CALLEE), [CallMessage::Invocation(invocation)]);
     exchange.yielded(CALLEE, InvocationId(1), true, payload("[half]"));
     exchange.yielded(CALLEE, InvocationId(1), false, payload("[all]"));
     exchange.yielded(CALLEE, InvocationId(1), false, payload("[again]"));
@@ -133,7 +133,7 @@ fn who_calls_is_told_to_whom_it_may_be() {
     let shown: Vec<_> = told(&mut exchange, CALLEE)
         .into_iter()
         .map(|told| match told {
-            Told::Invocation(i) => (i.procedure.is_some(), i.caller, i.receive_progress),
+            CallMessage::Invocation(i) => (i.procedure.is_some(), i.caller, i.receive_progress),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -158,7 +158,7 @@ fn a_callee_has_so_many_in_flight_and_the_others_wait_in_line() {
     let payloads: Vec<_> = told_of
         .iter()
         .map(|told| match told {
-            Told::Invocation(invocation) => invocation.payload.clone(),
+            CallMessage::Invocation(invocation) => invocation.payload.clone(),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -188,9 +188,9 @@ fn what_finds_no_room_is_refused() {
             exchange.call(session, call(id), chosen(Site::Here), NOW);
         }
         let told = told(&mut exchange, session);
-        assert!(told
-            .iter()
-            .all(|told| { matches!(told, Told::Failed { error: CallError::CalleeBusy, .. }) }));
+        assert!(told.iter().all(|told| {
+            matches!(told, CallMessage::Failed { error: CallError::CalleeBusy, .. })
+        }));
         refused += told.len();
     }
     assert_eq!(refused, limits::SESSION_CALLS);

@@ -16,7 +16,7 @@ pub(super) const REOPEN_PAUSE: u64 = 1000;
 
 /// The entry's state with sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum IncarnationState {
     /// It has to ask for an incarnation.
     Without { ask_at: Moment },
     /// It has asked.
@@ -37,7 +37,7 @@ enum Renewal {
 /// An entry's incarnations, one after the other.
 #[derive(Debug)]
 pub(super) struct Life {
-    standing: Standing,
+    state: IncarnationState,
     /// Names the request for an incarnation, so that a repeat is recognized.
     request: u64,
     failures: u32,
@@ -61,7 +61,7 @@ struct Shown {
 impl Life {
     pub(super) fn new(request: u64, renew_every: u64) -> Self {
         Self {
-            standing: Standing::Without { ask_at: Moment::default() },
+            state: IncarnationState::Without { ask_at: Moment::default() },
             request,
             failures: 0,
             opened_at: None,
@@ -73,25 +73,27 @@ impl Life {
 
     /// The incarnation that segments are sealed under.
     pub(super) fn live(&self) -> Option<Incarnation> {
-        match self.standing {
-            Standing::Live(incarnation) => Some(incarnation),
+        match self.state {
+            IncarnationState::Live(incarnation) => Some(incarnation),
             _ => None,
         }
     }
 
     /// The newest incarnation that sync granted and that is not known to be lost.
     pub(super) fn current(&self) -> Option<Incarnation> {
-        match self.standing {
-            Standing::Live(incarnation) | Standing::Granted(incarnation) => Some(incarnation),
-            Standing::Without { .. } | Standing::Asking => None,
+        match self.state {
+            IncarnationState::Live(incarnation) | IncarnationState::Granted(incarnation) => {
+                Some(incarnation)
+            }
+            IncarnationState::Without { .. } | IncarnationState::Asking => None,
         }
     }
 
     /// The request for an incarnation, if one is due now. It counts as sent.
     pub(super) fn ask(&mut self, now: Moment) -> Option<u64> {
-        match self.standing {
-            Standing::Without { ask_at } if ask_at <= now => {
-                self.standing = Standing::Asking;
+        match self.state {
+            IncarnationState::Without { ask_at } if ask_at <= now => {
+                self.state = IncarnationState::Asking;
                 Some(self.request)
             }
             _ => None,
@@ -100,13 +102,13 @@ impl Life {
 
     /// Sync granted an incarnation. `false`: it is over already, or was not requested.
     pub(super) fn granted(&mut self, incarnation: Incarnation, now: Moment) -> bool {
-        if self.standing != Standing::Asking {
+        if self.state != IncarnationState::Asking {
             return false;
         }
         self.request = self.request.wrapping_add(1);
         self.failures = 0;
         self.opened_at = Some(now);
-        self.standing = Standing::Granted(incarnation);
+        self.state = IncarnationState::Granted(incarnation);
         self.heard(now);
         if incarnation <= self.shown.ended {
             self.lose(incarnation, now);
@@ -117,17 +119,17 @@ impl Life {
 
     /// Sync did not answer the request; it is repeated later.
     pub(super) fn not_granted(&mut self, now: Moment) {
-        if self.standing == Standing::Asking {
-            self.standing = Standing::Without { ask_at: backoff(now, self.failures) };
+        if self.state == IncarnationState::Asking {
+            self.state = IncarnationState::Without { ask_at: backoff(now, self.failures) };
             self.failures = self.failures.saturating_add(1);
         }
     }
 
     /// Segments of the incarnation before are settled: the granted one begins.
     pub(super) fn begin(&mut self) -> bool {
-        match self.standing {
-            Standing::Granted(incarnation) => {
-                self.standing = Standing::Live(incarnation);
+        match self.state {
+            IncarnationState::Granted(incarnation) => {
+                self.state = IncarnationState::Live(incarnation);
                 true
             }
             _ => false,
@@ -140,7 +142,7 @@ impl Life {
             return false;
         }
         let earliest = self.opened_at.map_or(now, |opened| after(opened, REOPEN_PAUSE));
-        self.standing = Standing::Without { ask_at: earliest.max(now) };
+        self.state = IncarnationState::Without { ask_at: earliest.max(now) };
         true
     }
 
@@ -202,10 +204,15 @@ impl Life {
 
     /// When its next request is due.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        match (self.standing, self.renewal) {
-            (Standing::Without { ask_at }, _) => Some(ask_at),
-            (Standing::Granted(_) | Standing::Live(_), Renewal::Due { at }) => Some(at),
-            (Standing::Asking | Standing::Granted(_) | Standing::Live(_), _) => None,
+        match (self.state, self.renewal) {
+            (IncarnationState::Without { ask_at }, _) => Some(ask_at),
+            (IncarnationState::Granted(_) | IncarnationState::Live(_), Renewal::Due { at }) => {
+                Some(at)
+            }
+            (
+                IncarnationState::Asking | IncarnationState::Granted(_) | IncarnationState::Live(_),
+                _,
+            ) => None,
         }
     }
 }

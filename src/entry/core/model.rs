@@ -17,8 +17,8 @@ use vulpes_raft::mutant::{plant, Mutant};
 
 use super::tests::event;
 use super::*;
+use crate::append::StorageVote;
 use crate::entry::sync_model::{groups_of, SyncModel};
-use crate::keep::StorageVote;
 use crate::segment::Segment;
 use crate::types::answer::Stored;
 
@@ -172,7 +172,7 @@ impl World {
                 Output::Answer { to, answer } => self.answer(to, answer),
                 call => {
                     match &call {
-                        Output::Keep { storage, body } => {
+                        Output::Append { storage, body } => {
                             self.sent[storage.0 as usize - 1].insert(body.id);
                         }
                         Output::Skip { storage, through } => {
@@ -213,7 +213,7 @@ impl World {
                 assert!(!wants || known || told, "{storage} is not told of {}", body.id);
             }
             let on_the_way = self.calls.iter().filter_map(|call| match call {
-                Output::Keep { storage: to, body } if *to == storage => Some(body.body.len()),
+                Output::Append { storage: to, body } if *to == storage => Some(body.body.len()),
                 _ => None,
             });
             let (count, bytes) = on_the_way.fold((0, 0), |(n, sum), size| (n + 1, sum + size));
@@ -226,7 +226,7 @@ impl World {
         let (done, told, now) = (fate != Fate::Lost, fate == Fate::Done, self.now);
         let silent = if done { OrderError::Unknown } else { OrderError::Unavailable };
         let unreachable =
-            |storage| KeepError::Unreachable { storage, reason: "lost on the way".into() };
+            |storage| AppendError::Unreachable { storage, reason: "lost on the way".into() };
         match call {
             Output::Open { request } => {
                 let result = done.then(|| self.sync.open(request)).filter(|_| told);
@@ -236,7 +236,7 @@ impl World {
                 let result = if told { Ok(2) } else { Err(unreachable(storage)) };
                 self.core.begun(storage, incarnation, result, now);
             }
-            Output::Keep { storage, body } => {
+            Output::Append { storage, body } => {
                 if done {
                     self.storages[storage.0 as usize - 1].insert(body.id);
                 }
@@ -246,8 +246,8 @@ impl World {
                     length: body.body.len() as u32,
                     checksum: body.checksum,
                 };
-                let kept = Kept { vote, credit: 2 };
-                let result = if told { Ok(kept) } else { Err(unreachable(storage)) };
+                let appended = Appended { vote, credit: 2 };
+                let result = if told { Ok(appended) } else { Err(unreachable(storage)) };
                 self.core.voted(storage, body.id, result, now);
             }
             Output::Skip { storage, through } => {

@@ -32,7 +32,7 @@ struct Sealed<A> {
     /// The storages that voted, ascending.
     votes: Vec<NodeId>,
     /// The votes are a quorum.
-    kept: bool,
+    appended: bool,
     /// It may be proposed without votes.
     early: bool,
     stage: Stage,
@@ -71,7 +71,7 @@ impl<A> Sealed<A> {
         let is_quorum =
             groups.of(self.body.shard).is_some_and(|group| group.is_quorum(&self.votes));
         let too_few = planted(Mutant::AcknowledgeBeforeQuorum) && !self.votes.is_empty();
-        self.kept = is_quorum || too_few;
+        self.appended = is_quorum || too_few;
         if matches!(self.stage, Stage::Collecting | Stage::Ready) {
             self.unpropose();
         }
@@ -79,7 +79,7 @@ impl<A> Sealed<A> {
 
     /// Waits for missing votes, or for the next proposal.
     fn unpropose(&mut self) {
-        self.stage = if self.kept || self.early { Stage::Ready } else { Stage::Collecting };
+        self.stage = if self.appended || self.early { Stage::Ready } else { Stage::Collecting };
     }
 }
 
@@ -129,7 +129,7 @@ impl<A> Pending<A> {
         self.segments.push_back(Sealed {
             body,
             votes: Vec::new(),
-            kept: false,
+            appended: false,
             early,
             stage: if early { Stage::Ready } else { Stage::Collecting },
             tickets,
@@ -141,7 +141,7 @@ impl<A> Pending<A> {
     pub(super) fn lacking(&self) -> impl Iterator<Item = (&SealedBody, &[NodeId])> {
         self.segments
             .iter()
-            .filter(|segment| segment.early || !segment.kept)
+            .filter(|segment| segment.early || !segment.appended)
             .filter(|segment| !matches!(segment.stage, Stage::Placed(_)))
             .map(|segment| (&segment.body, segment.votes.as_slice()))
     }
@@ -184,7 +184,7 @@ impl<A> Pending<A> {
                 Stage::Collecting => break,
                 Stage::Ready => {
                     segment.stage = Stage::Proposed(call);
-                    let votes = if segment.kept { segment.votes.clone() } else { Vec::new() };
+                    let votes = if segment.appended { segment.votes.clone() } else { Vec::new() };
                     proposal.push(segment.body.proposal(votes));
                 }
             }

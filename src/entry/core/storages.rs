@@ -225,7 +225,7 @@ impl Storages {
     }
 
     /// A storage kept a segment and grants its next credit.
-    pub(super) fn kept(&mut self, storage: NodeId, segment: AdvanceSegment, credit: u32) {
+    pub(super) fn appended(&mut self, storage: NodeId, segment: AdvanceSegment, credit: u32) {
         let most = self.most_credit;
         let Some(member) = self.get(storage) else { return };
         member.in_flight.retain(|sent| sent.segment != segment);

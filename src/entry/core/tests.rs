@@ -18,9 +18,9 @@ fn an_idle_entry_goes_straight_through() {
         "
         > submit a 3
           sealed 1/0 3
-          keep 1/0 at 1
-          keep 1/0 at 2
-          keep 1/0 at 3
+          append 1/0 at 1
+          append 1/0 at 2
+          append 1/0 at 3
         > vote 2 1/0
         > vote 3 1/0
           propose #0 1/0
@@ -38,9 +38,9 @@ fn an_early_segment_is_proposed_while_it_is_being_kept() {
         "
         > submit a 3
           sealed 1/0 3
-          keep 1/0 at 1
-          keep 1/0 at 2
-          keep 1/0 at 3
+          append 1/0 at 1
+          append 1/0 at 2
+          append 1/0 at 3
           propose #0 1/0
         > vote 2 1/0
         > proposed 0 5
@@ -51,9 +51,9 @@ fn an_early_segment_is_proposed_while_it_is_being_kept() {
         > begun 1 2
         > submit a 1
           sealed 1/1 1
-          keep 1/1 at 1
-          keep 1/1 at 2
-          keep 1/1 at 3
+          append 1/1 at 1
+          append 1/1 at 2
+          append 1/1 at 3
           propose #1 1/1
         > vote 1 1/1 unreachable
         > vote 2 1/1
@@ -61,7 +61,7 @@ fn an_early_segment_is_proposed_while_it_is_being_kept() {
         > after 50
           begin 1 of 1
         > begun 1 2
-          keep 1/1 at 1
+          append 1/1 at 1
         ",
     );
 }
@@ -77,9 +77,9 @@ fn a_storage_without_room_is_told_what_it_is_not_sent() {
             "
             > submit a 1 1040000
               sealed 1/{number} 1
-              keep 1/{number} at 1
-              keep 1/{number} at 2
-              keep 1/{number} at 3
+              append 1/{number} at 1
+              append 1/{number} at 2
+              append 1/{number} at 3
               propose #{number} 1/{number}
             > vote 1 1/{number}
             > vote 2 1/{number}
@@ -94,28 +94,28 @@ fn a_storage_without_room_is_told_what_it_is_not_sent() {
         "
         > submit a 1 1040000
           sealed 1/8 1
-          keep 1/8 at 1
-          keep 1/8 at 2
+          append 1/8 at 1
+          append 1/8 at 2
           skip through 1/8 at 3
           propose #8 1/8
         > submit a 1 1040000
           sealed 1/9 1
-          keep 1/9 at 1
-          keep 1/9 at 2
+          append 1/9 at 1
+          append 1/9 at 2
           propose #9 1/9
         > told 3 1/8
           skip through 1/9 at 3
         > told 3 1/9
         > vote 3 1/0
-          keep 1/8 at 3
+          append 1/8 at 3
         > vote 1 1/8
         > vote 1 1/9
         > vote 2 1/8
         > vote 2 1/9
         > submit a 1 1040000
           sealed 1/10 1
-          keep 1/10 at 1
-          keep 1/10 at 2
+          append 1/10 at 1
+          append 1/10 at 2
           skip through 1/10 at 3
           propose #10 1/10
         > told 3 1/10 failed
@@ -124,8 +124,8 @@ fn a_storage_without_room_is_told_what_it_is_not_sent() {
         > vote 3 1/1
         > vote 3 1/2
         > begun 3 2
-          keep 1/9 at 3
-          keep 1/10 at 3
+          append 1/9 at 3
+          append 1/10 at 3
           skip through 1/10 at 3
         > told 3 1/10
         ",
@@ -139,15 +139,15 @@ fn what_sync_does_not_take_early_waits_for_votes() {
         "
         > submit a 1
           sealed 1/0 1
-          keep 1/0 at 1
-          keep 1/0 at 2
-          keep 1/0 at 3
+          append 1/0 at 1
+          append 1/0 at 2
+          append 1/0 at 3
           propose #0 1/0
         > submit a 1
           sealed 1/1 1
-          keep 1/1 at 1
-          keep 1/1 at 2
-          keep 1/1 at 3
+          append 1/1 at 1
+          append 1/1 at 2
+          append 1/1 at 3
           propose #1 1/1
         > proposed 0 no-quorum
         > proposed 1 gap
@@ -174,9 +174,9 @@ fn the_log_may_be_first_and_one_storage_may_miss() {
         > take b 2
         > submit a 1
           sealed 1/0 4
-          keep 1/0 at 1
-          keep 1/0 at 2
-          keep 1/0 at 3
+          append 1/0 at 1
+          append 1/0 at 2
+          append 1/0 at 3
         > vote 1 1/0 unreachable
         > vote 2 1/0
         > vote 3 1/0 wrong
@@ -184,7 +184,7 @@ fn the_log_may_be_first_and_one_storage_may_miss() {
           begin 1 of 1
           begin 3 of 1
         > begun 3 2
-          keep 1/0 at 3
+          append 1/0 at 3
         > begun 1 failed
         > vote 3 1/0
           propose #0 1/0
@@ -203,22 +203,22 @@ fn without_credit_the_segment_grows() {
         "
         > submit a 1
           sealed 1/0 1
-          keep 1/0 at 1
-          keep 1/0 at 2
-          keep 1/0 at 3
+          append 1/0 at 1
+          append 1/0 at 2
+          append 1/0 at 3
         > submit a 1
           sealed 1/1 1
-          keep 1/1 at 1
-          keep 1/1 at 2
-          keep 1/1 at 3
+          append 1/1 at 1
+          append 1/1 at 2
+          append 1/1 at 3
         > submit a 1
         > submit b 2
         > vote 1 1/0
         > vote 2 1/0
           sealed 1/2 3
-          keep 1/2 at 1
-          keep 1/2 at 2
-          keep 1/2 at 3
+          append 1/2 at 1
+          append 1/2 at 2
+          append 1/2 at 3
           propose #0 1/0
         > vote 3 1/1
         > vote 2 1/2
@@ -241,20 +241,20 @@ fn a_batch_may_span_segments_and_waits_for_room() {
         "
         > submit a 4 100000
           sealed 1/0 3
-          keep 1/0 at 1
-          keep 1/0 at 2
-          keep 1/0 at 3
+          append 1/0 at 1
+          append 1/0 at 2
+          append 1/0 at 3
           sealed 1/1 1
-          keep 1/1 at 1
-          keep 1/1 at 2
-          keep 1/1 at 3
+          append 1/1 at 1
+          append 1/1 at 2
+          append 1/1 at 3
         > submit a 4 100000
         > vote 1 1/0
         > vote 2 1/0
           sealed 1/2 3
-          keep 1/2 at 1
-          keep 1/2 at 2
-          keep 1/2 at 3
+          append 1/2 at 1
+          append 1/2 at 2
+          append 1/2 at 3
           propose #0 1/0
         > proposed 0 10
           answer a 0+3 stored at 10
@@ -267,9 +267,9 @@ fn a_batch_may_span_segments_and_waits_for_room() {
         > vote 1 1/1
         > vote 2 1/1
           sealed 1/3 1
-          keep 1/3 at 1
-          keep 1/3 at 2
-          keep 1/3 at 3
+          append 1/3 at 1
+          append 1/3 at 2
+          append 1/3 at 3
           propose #1 1/1
         ",
     );
@@ -281,14 +281,14 @@ fn unknown_and_overtaken_proposals_go_again() {
         "
         > submit a 1
           sealed 1/0 1
-          keep 1/0 at 1
-          keep 1/0 at 2
-          keep 1/0 at 3
+          append 1/0 at 1
+          append 1/0 at 2
+          append 1/0 at 3
         > submit a 1
           sealed 1/1 1
-          keep 1/1 at 1
-          keep 1/1 at 2
-          keep 1/1 at 3
+          append 1/1 at 1
+          append 1/1 at 2
+          append 1/1 at 3
         > vote 1 1/0
         > vote 2 1/0
           propose #0 1/0
@@ -316,9 +316,9 @@ fn a_stale_group_is_refreshed() {
         "
         > submit a 1
           sealed 1/0 1
-          keep 1/0 at 1
-          keep 1/0 at 2
-          keep 1/0 at 3
+          append 1/0 at 1
+          append 1/0 at 2
+          append 1/0 at 3
         > vote 1 1/0
         > vote 2 1/0
           propose #0 1/0
@@ -327,7 +327,7 @@ fn a_stale_group_is_refreshed() {
         > regrouped 2,3,4
           begin 4 of 1
         > begun 4 1
-          keep 1/0 at 4
+          append 1/0 at 4
         > vote 4 1/0
         > after 50
           propose #1 1/0
@@ -353,7 +353,7 @@ fn segments_go_to_the_groups_by_turns_and_past_one_that_has_no_room() {
         > log 1 opened 1
         > submit a 1
           sealed 1/0 1
-          keep 1/0 at 4
+          append 1/0 at 4
         > vote 4 1/0 credit 1
           propose #0 1/0
         > proposed 0 2
@@ -361,15 +361,15 @@ fn segments_go_to_the_groups_by_turns_and_past_one_that_has_no_room() {
         > begun 3 1
         > submit a 1
           sealed 1/1 1
-          keep 1/1 at 1
-          keep 1/1 at 3
+          append 1/1 at 1
+          append 1/1 at 3
         > submit a 1
           sealed 1/2 1
-          keep 1/2 at 4
+          append 1/2 at 4
         > submit a 1
         > vote 4 1/2
           sealed 1/3 1
-          keep 1/3 at 4
+          append 1/3 at 4
         > vote 3 1/1
         > vote 1 1/1
           propose #1 1/1 1/2
@@ -401,15 +401,15 @@ fn a_group_without_a_quorum_is_passed_by() {
         > log 1 opened 1
         > submit a 1
           sealed 1/0 1
-          keep 1/0 at 1
-          keep 1/0 at 3
+          append 1/0 at 1
+          append 1/0 at 3
         > vote 1 1/0
         > after 9000
           renew 1
         > renewed 1 held
         > submit b 1
           sealed 1/1 1
-          keep 1/1 at 4
+          append 1/1 at 4
         > vote 4 1/1
         > after 1000
           answer a 0+1 unknown
@@ -424,7 +424,7 @@ fn a_group_without_a_quorum_is_passed_by() {
         > log 2 opened 2
           answer b 0+1 not stored
           sealed 2/0 1
-          keep 2/0 at 4
+          append 2/0 at 4
         > vote 4 2/0
           propose #0 2/0
         > proposed 0 3

@@ -23,7 +23,7 @@ impl<A: Clone> Core<A> {
             self.writer.settle(&mut self.outputs);
         }
         self.ask(now);
-        self.keep();
+        self.append();
         self.write();
         self.seal();
         self.propose(now);
@@ -89,18 +89,18 @@ impl<A: Clone> Core<A> {
         // This planted bug is in counting votes, so votes are counted.
         let early = self.early && !planted(Mutant::AcknowledgeBeforeQuorum);
         self.pending.push(body, tickets, early);
-        self.keep();
+        self.append();
         true
     }
 
     /// Sends bodies that lack votes to every storage of their group, and tells those that have no room for them.
-    fn keep(&mut self) {
+    fn append(&mut self) {
         if self.life.live().is_none() || !self.storages.any_begun() {
             return;
         }
         for (body, votes) in self.pending.lacking() {
             self.storages.send(body, votes, |storage| {
-                self.outputs.push_back(Output::Keep { storage, body: body.clone() });
+                self.outputs.push_back(Output::Append { storage, body: body.clone() });
             });
         }
         let told = self.storages.tell();

@@ -19,16 +19,16 @@ use vulpes_raft::host::{
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Stamp};
 use vulpes_raft::order::{Resolution, SealedSegment, SegmentOutcome, StorageGroups};
 
-use crate::entry::order::{Lease, Opened, OrderError, Ordering};
+use crate::append::{AppendError, Appended, SegmentStore, StorageVote};
+use crate::entry::order::{Lease, Opened, OrderError, OrderService};
 use crate::entry::sync_model::SyncModel;
-use crate::keep::{KeepError, Keeper, Kept, StorageVote};
 use crate::segment::SealedBody;
 
 /// A storage whose answers take as long as the test says; `None`: they never come.
 pub(super) struct FakeStorage {
     node: NodeId,
     pub(super) delay: Mutex<Option<Duration>>,
-    pub(super) kept: Mutex<BTreeSet<AdvanceSegment>>,
+    pub(super) appended: Mutex<BTreeSet<AdvanceSegment>>,
 }
 
 impl FakeStorage {
@@ -36,7 +36,7 @@ impl FakeStorage {
         Arc::new(Self {
             node: NodeId(node),
             delay: Mutex::new(Some(Duration::from_millis(1))),
-            kept: Mutex::default(),
+            appended: Mutex::default(),
         })
     }
 
@@ -44,19 +44,19 @@ impl FakeStorage {
         *self.delay.lock().unwrap() = delay;
     }
 
-    async fn work(&self) -> Result<(), KeepError> {
+    async fn work(&self) -> Result<(), AppendError> {
         let delay = *self.delay.lock().unwrap();
         match delay {
             Some(delay) => {
                 sleep(delay).await;
                 Ok(())
             }
-            None => Err(KeepError::Unreachable { storage: self.node, reason: "down".into() }),
+            None => Err(AppendError::Unreachable { storage: self.node, reason: "down".into() }),
         }
     }
 }
 
-impl Keeper for FakeStorage {
+impl SegmentStore for FakeStorage {
     fn storage(&self) -> NodeId {
         self.node
     }
@@ -65,26 +65,26 @@ impl Keeper for FakeStorage {
         &self,
         _entry: NodeId,
         _incarnation: Incarnation,
-    ) -> BoxFuture<'_, Result<u32, KeepError>> {
+    ) -> BoxFuture<'_, Result<u32, AppendError>> {
         async { self.work().await.map(|()| 4) }.boxed()
     }
 
-    fn keep(&self, body: SealedBody) -> BoxFuture<'_, Result<Kept, KeepError>> {
+    fn append(&self, body: SealedBody) -> BoxFuture<'_, Result<Appended, AppendError>> {
         async move {
             self.work().await?;
-            self.kept.lock().unwrap().insert(body.id);
+            self.appended.lock().unwrap().insert(body.id);
             let vote = StorageVote {
                 storage: self.node,
                 segment: body.id,
                 length: body.body.len() as u32,
                 checksum: body.checksum,
             };
-            Ok(Kept { vote, credit: 4 })
+            Ok(Appended { vote, credit: 4 })
         }
         .boxed()
     }
 
-    fn skip(&self, _: AdvanceSegment) -> BoxFuture<'_, Result<(), KeepError>> {
+    fn skip(&self, _: AdvanceSegment) -> BoxFuture<'_, Result<(), AppendError>> {
         async { self.work().await }.boxed()
     }
 }
@@ -123,7 +123,7 @@ impl FakeSync {
     }
 }
 
-impl Ordering for FakeSync {
+impl OrderService for FakeSync {
     fn open(&self, _entry: NodeId, request: u64) -> BoxFuture<'_, Result<Opened, OrderError>> {
         self.after_a_while(move |model| model.open(request))
     }

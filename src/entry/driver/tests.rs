@@ -39,10 +39,11 @@ fn start() -> Bench {
     let storages: Vec<_> = (1..=3).map(FakeStorage::new).collect();
     let sync = FakeSync::new(NODE, log);
     let recent = RecentBodies::new(1 << 20);
-    let keepers = storages.iter().map(|storage| Arc::clone(storage) as Arc<dyn Keeper>).collect();
+    let stores =
+        storages.iter().map(|storage| Arc::clone(storage) as Arc<dyn SegmentStore>).collect();
     let (lease, tuning) = (Duration::from_secs(9), EntryTuning::default());
-    let config = EntryConfig { node: NODE, storages: keepers, lease, tuning };
-    let order = Arc::clone(&sync) as Arc<dyn Ordering>;
+    let config = EntryConfig { node: NODE, storages: stores, lease, tuning };
+    let order = Arc::clone(&sync) as Arc<dyn OrderService>;
     let entry = Entry::start(config, &host(), order, observed, recent.clone());
     Bench { entry, storages, sync, recent }
 }
@@ -236,11 +237,11 @@ async fn an_idle_incarnation_is_renewed_and_opened_anew_when_lost() {
 #[tokio::test(start_paused = true)]
 async fn an_entry_whose_log_ends_answers_everybody_and_takes_no_more() {
     let (log, observed) = mpsc::channel(1);
-    let storages: Vec<Arc<dyn Keeper>> = Vec::new();
+    let storages: Vec<Arc<dyn SegmentStore>> = Vec::new();
     let (lease, tuning) = (Duration::from_secs(9), EntryTuning::default());
     let config = EntryConfig { node: NODE, storages, lease, tuning };
     let (sync_log, _kept) = mpsc::channel(16);
-    let order = FakeSync::new(NODE, sync_log) as Arc<dyn Ordering>;
+    let order = FakeSync::new(NODE, sync_log) as Arc<dyn OrderService>;
     let entry = Entry::start(config, &host(), order, observed, RecentBodies::new(0));
     let mut session = Session::new();
     entry.submit(session.batch(2)).await.unwrap();

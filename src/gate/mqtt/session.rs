@@ -16,7 +16,7 @@ use super::subscriptions::Subscriptions;
 use super::topics::Topics;
 use super::window::Window;
 use crate::gate::Allowed;
-use crate::gate::{Delivery, Parting, Request, Resumed, Sending};
+use crate::gate::{Delivery, Handover, Request, Resumed, Sending};
 use crate::payload;
 use crate::types::event::{ClientTag, Event, Extensions, Payload, Qos, SessionId};
 use crate::types::limits;
@@ -72,8 +72,8 @@ impl Session {
     }
 
     /// What it leaves to later sessions.
-    pub(crate) fn parting(&self) -> Parting {
-        Parting { in_flight: self.window.in_flight(), expiry: self.expiry }
+    pub(crate) fn handover(&self) -> Handover {
+        Handover { in_flight: self.window.in_flight(), expiry: self.expiry }
     }
 
     /// Handles a packet.
@@ -166,7 +166,7 @@ impl Session {
     }
 
     pub(crate) fn can_deliver(&self) -> bool {
-        self.window.has_room() && !self.subscriptions.is_noting()
+        self.window.has_room() && !self.subscriptions.has_filter_changes()
     }
 
     /// Sends an event: once, however many of the session's subscriptions it is for.

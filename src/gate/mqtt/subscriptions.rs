@@ -7,7 +7,7 @@
 //!
 //! Deliberately absent: matching, which the driver does.
 
-mod kept;
+mod persistent;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,7 +21,7 @@ use crate::types::event::Qos;
 use crate::types::limits;
 use crate::types::subscription::{SubscribeError, SubscriptionId};
 use crate::types::topic::{weight, Pattern};
-use kept::Keeping;
+use persistent::Persistence;
 
 /// What a subscription was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ struct Entry {
     /// It has reading options of its own, so no plain subscription can replace it.
     own: bool,
     /// It outlives the session.
-    kept: bool,
+    persistent: bool,
     /// Bytes of its condition.
     condition: usize,
     /// The subscription that shows the retained values again, if there was one.
@@ -107,7 +107,7 @@ pub(crate) struct Subscriptions {
     /// Waiting filters, over all packets.
     waiting: usize,
     /// Set if the session outlives its connection.
-    keeping: Option<Keeping>,
+    persistence: Option<Persistence>,
 }
 
 impl Subscriptions {
@@ -124,7 +124,7 @@ impl Subscriptions {
             pending: BTreeMap::new(),
             packets: 0,
             waiting: 0,
-            keeping: None,
+            persistence: None,
         }
     }
 
@@ -195,12 +195,12 @@ impl Subscriptions {
         let retained = reading.retained_mode(filter.retain_handling, known.is_none());
         if self.keeps(&reading) {
             let how = (retained, options);
-            self.ask_kept(filter.text, granted, pattern, how, waiter, out)?;
+            self.ask_persistent(filter.text, granted, pattern, how, waiter, out)?;
             return Ok(false);
         }
-        if known.is_some_and(|id| self.by_id[&id].kept) {
+        if known.is_some_and(|id| self.by_id[&id].persistent) {
             let text =
-                "the filter is kept: to replay it as well, subscribe to $replay/<place>/<filter>";
+                "the filter is persistent: to replay it as well, subscribe to $replay/<place>/<filter>";
             return Err(Violation::new(Reason::ImplementationSpecific, text));
         }
         let changes = retained == RetainedMode::Changes;
@@ -217,7 +217,7 @@ impl Subscriptions {
             state: State::Asked(vec![waiter]),
             retained,
             own: goes_on || reading.snapshot,
-            kept: false,
+            persistent: false,
             condition,
             again: None,
         };
@@ -275,7 +275,7 @@ impl Subscriptions {
             state: State::Asked(vec![waiter]),
             retained,
             own: true,
-            kept: false,
+            persistent: false,
             condition: 0,
             again: None,
         })?;
@@ -401,11 +401,11 @@ impl Subscriptions {
         for text in &packet.filters {
             let known = self.by_text.get(text.as_str()).copied();
             existed.push(known.is_some());
-            if let Some(id) = known.filter(|id| !self.by_id[id].kept) {
+            if let Some(id) = known.filter(|id| !self.by_id[id].persistent) {
                 self.leave(id, out);
             }
         }
-        self.drop_kept(packet, existed, out)
+        self.drop_persistent(packet, existed, out)
     }
 
     fn leave(&mut self, id: SubscriptionId, out: &mut Outbox) {

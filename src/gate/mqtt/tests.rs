@@ -25,7 +25,7 @@
 mod bytes_in;
 mod deliver;
 mod handshake;
-mod kept;
+mod persistent;
 mod publish;
 mod retained;
 mod subscribe;
@@ -40,11 +40,12 @@ use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
 use super::packet::publish::put_varint;
 use super::{MqttConfig, MqttGate};
 use crate::gate::{
-    Delivery, EndReason, Gate, KeptReading, OpenRefusal, Request, Resumed, RetainedMode, Sending,
+    Delivery, EndReason, Gate, OpenRefusal, PersistentReading, Request, Resumed, RetainedMode,
+    Sending,
 };
 use crate::payload::{encode, Serializer};
 use crate::segment::StoredEvent;
-use crate::types::act::{Act, InFlight, KeptSubscription, Refusal, Will};
+use crate::types::act::{Act, InFlight, PersistentSubscription, Refusal, Will};
 use crate::types::answer::{Answer, PublishError, Stored};
 use crate::types::event::{ClientTag, Extensions, Payload, Qos, SessionId};
 use crate::types::moment::Moment;
@@ -161,12 +162,12 @@ fn happen(gate: &mut MqttGate, now: &mut Moment, word: &str, rest: &str, place: 
         "unavailable" => gate.subscribed(id(0), Err(SubscribeError::Unavailable)),
         "unsubscribed" => gate.unsubscribed(id(0)),
         "ended" => gate.ended(id(0)),
-        "deliver" | "change" | "keep" | "cursor" => deliver_line(gate, word, rest),
+        "deliver" | "change" | "retained" | "cursor" => deliver_line(gate, word, rest),
         "resume" | "keeps" => resume_line(gate, word == "resume", &words),
         "noted" => gate.noted(true),
         "noroom" => gate.noted(false),
         "leaves" => {
-            let left = gate.parting().in_flight;
+            let left = gate.handover().in_flight;
             let left = left.iter().map(|m| format!("{}:{}", m.position, m.packet_id));
             assert_eq!(left.collect::<Vec<_>>().join(","), rest, "{place}");
         }
@@ -208,7 +209,7 @@ fn resume_line(gate: &mut MqttGate, present: bool, words: &[&str]) {
     let filters = words.map(|filter| {
         let (text, rest) = filter.split_once('@').unwrap();
         let (from, qos) = rest.split_once('q').unwrap();
-        let kept = KeptSubscription {
+        let persistent = PersistentSubscription {
             qos: Qos::from_tag(qos.parse().unwrap()).unwrap(),
             no_local: false,
             retain_as_published: false,
@@ -216,7 +217,7 @@ fn resume_line(gate: &mut MqttGate, present: bool, words: &[&str]) {
             identifier: None,
             condition: None,
         };
-        (text.to_owned(), kept, Position(from.parse().unwrap()))
+        (text.to_owned(), persistent, Position(from.parse().unwrap()))
     });
     gate.resume(Resumed {
         present,
@@ -249,8 +250,8 @@ fn deliver_line(gate: &mut MqttGate, how: &str, line: &str) {
     let rest = words.next().unwrap_or_default();
     let (payload, properties) = rest.split_once(" with ").unwrap_or((rest, ""));
     let mut event = stored(publisher, qos, Payload::raw(assemble(payload)), assemble(properties));
-    event.retain = matches!(how, "change" | "keep");
-    deliver(gate, &topic, &event, (how == "keep", at), &subscriptions);
+    event.retain = matches!(how, "change" | "retained");
+    deliver(gate, &topic, &event, (how == "retained", at), &subscriptions);
 }
 
 /// To subscription 1, with QoS 1 on topic `a`.
@@ -319,7 +320,7 @@ fn show(request: &Request) -> String {
             let readings: Vec<_> = readings.iter().map(show_reading).collect();
             format!("resume {}", readings.join(", ")).trim_end().to_owned()
         }
-        Request::Keep { act, subscribe, unsubscribe } => show_keep(act, subscribe, unsubscribe),
+        Request::Persist { act, subscribe, unsubscribe } => show_keep(act, subscribe, unsubscribe),
         Request::Publish { event, terms } => {
             assert_eq!(event.act, terms.encode());
             assert_eq!((event.realm.as_str(), event.publisher), ("home", SESSION));
@@ -363,21 +364,22 @@ fn show(request: &Request) -> String {
     }
 }
 
-fn show_keep(act: &Act, subscribe: &[KeptReading], unsubscribe: &[SubscriptionId]) -> String {
+fn show_keep(act: &Act, subscribe: &[PersistentReading], unsubscribe: &[SubscriptionId]) -> String {
     let subscribe: Vec<_> = subscribe.iter().map(show_reading).collect();
     match act {
         Act::Subscribe(filters) => {
-            let filter =
-                |(text, kept): &(String, KeptSubscription)| format!("{text} q{}", kept.qos as u8);
+            let filter = |(text, persistent): &(String, PersistentSubscription)| {
+                format!("{text} q{}", persistent.qos as u8)
+            };
             let filters: Vec<_> = filters.iter().map(filter).collect();
-            format!("keep {} as {}", filters.join(", "), subscribe.join(", "))
+            format!("persist {} as {}", filters.join(", "), subscribe.join(", "))
         }
         Act::Unsubscribe(texts) => format!("drop {texts:?} {unsubscribe:?}"),
         _ => panic!("{act:?}"),
     }
 }
 
-fn show_reading(reading: &KeptReading) -> String {
+fn show_reading(reading: &PersistentReading) -> String {
     let mut text = reading.id.0.to_string();
     if let Some(from) = reading.from {
         text += &format!("@{from}");

@@ -17,7 +17,7 @@ use self::options::{cancel_mode, is_progress, CallOptions, RegisterOptions};
 use super::message::{code, Call, Carried, RequestId, Violation};
 use super::publishes::Undecided;
 use super::{uri, WampGate};
-use crate::call::{self, Asked, CallError, CallId, InvocationId, Serve, Told};
+use crate::call::{self, CallError, CallId, CallMessage, CallRequest, InvocationId, Serve};
 use crate::gate::Request;
 use crate::payload::{encode, mended, Serializer};
 use crate::types::act::Act;
@@ -69,7 +69,7 @@ impl WampGate {
         self.calls.in_flight.insert(id);
         let CallOptions { receive_progress, disclose_me, timeout } = options;
         let call = call::Call { id, procedure, payload, receive_progress, disclose_me, timeout };
-        self.ask(Asked::Call(call));
+        self.ask(CallRequest::Call(call));
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl WampGate {
         let call = CallId(request.0);
         // It may have been answered meanwhile.
         if self.calls.in_flight.contains(&call) {
-            self.ask(Asked::Cancel { call, mode });
+            self.ask(CallRequest::Cancel { call, mode });
         }
         Ok(())
     }
@@ -143,11 +143,11 @@ impl WampGate {
     pub(super) fn registered(&mut self, request: RequestId, concurrency: u32, id: RegistrationId) {
         self.grant(code::REGISTERED, request, Some(id.0));
         let interrupts = self.calls.interrupts;
-        self.ask(Asked::Serve(Serve { registration: id, concurrency, interrupts }));
+        self.ask(CallRequest::Serve(Serve { registration: id, concurrency, interrupts }));
     }
 
     pub(super) fn unregistered(&mut self, request: RequestId, id: RegistrationId) {
-        self.ask(Asked::StopServing(id));
+        self.ask(CallRequest::StopServing(id));
         self.grant(code::UNREGISTERED, request, None);
     }
 
@@ -170,7 +170,7 @@ impl WampGate {
         if payload.len() > limits::EVENT {
             self.result_too_large(invocation);
         } else {
-            self.ask(Asked::Yield { invocation, progress, payload });
+            self.ask(CallRequest::Yield { invocation, progress, payload });
         }
         Ok(())
     }
@@ -188,7 +188,7 @@ impl WampGate {
         if payload.len() + uri.len() > limits::EVENT {
             self.result_too_large(invocation);
         } else {
-            self.ask(Asked::Fail { invocation, uri: uri.to_owned(), payload });
+            self.ask(CallRequest::Fail { invocation, uri: uri.to_owned(), payload });
         }
     }
 
@@ -202,10 +202,10 @@ impl WampGate {
         let list = Value::List(vec![Value::Str(sentence.to_owned())]);
         let args = encode(Serializer::Json, &list).into();
         let payload = Payload { encoding: Encoding::Json, args, kwargs: Bytes::new() };
-        self.ask(Asked::Fail { invocation, uri: uri.to_owned(), payload });
+        self.ask(CallRequest::Fail { invocation, uri: uri.to_owned(), payload });
     }
 
-    fn ask(&mut self, asked: Asked) {
+    fn ask(&mut self, asked: CallRequest) {
         self.requests.push_back(Request::Call(asked));
     }
 
@@ -220,22 +220,24 @@ impl WampGate {
         Payload { encoding, args: slice(carried.args), kwargs: slice(carried.kwargs) }
     }
 
-    pub(super) fn told_of_calls(&mut self, told: &Told) {
+    pub(super) fn told_of_calls(&mut self, told: &CallMessage) {
         let serializer = self.serializer;
         match told {
-            Told::Invocation(invocation) => self.send(reply::invocation(serializer, invocation)),
-            Told::Interrupt { invocation, mode } => {
+            CallMessage::Invocation(invocation) => {
+                self.send(reply::invocation(serializer, invocation))
+            }
+            CallMessage::Interrupt { invocation, mode } => {
                 if self.calls.interrupts {
                     self.send(reply::interrupt(serializer, *invocation, *mode));
                 }
             }
-            Told::Result { call, progress, payload } => {
+            CallMessage::Result { call, progress, payload } => {
                 if !progress {
                     self.calls.in_flight.remove(call);
                 }
                 self.send(reply::result(serializer, *call, *progress, payload));
             }
-            Told::Failed { call, error } => {
+            CallMessage::Failed { call, error } => {
                 self.calls.in_flight.remove(call);
                 match error {
                     CallError::Callee { uri, payload } => {

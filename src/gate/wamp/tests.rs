@@ -173,10 +173,10 @@ fn show(request: &Request) -> String {
             format!("subscribe {} {pattern}{after}{snapshot}{retained}{filter}", id.0)
         }
         Request::Unsubscribe(id) => format!("unsubscribe {}", id.0),
-        Request::Call(asked) => calls::show_asked(asked),
+        Request::Call(asked) => calls::show_request(asked),
         Request::Close { drop_will: false } => "close".into(),
         Request::Close { drop_will: true } => unreachable!("WAMP sessions have no MQTT will"),
-        Request::Attach { .. } | Request::Resume(_) | Request::Keep { .. } => {
+        Request::Attach { .. } | Request::Resume(_) | Request::Persist { .. } => {
             unreachable!("WAMP sessions keep nothing")
         }
     }
@@ -250,7 +250,7 @@ fn tell(gate: &mut WampGate, call: &str) {
         }
         ["unsubscribed", _] => gate.unsubscribed(subscription()),
         ["ended", _] => gate.ended(subscription()),
-        [how @ ("deliver" | "keep"), ids, position, topic, publisher, ref payload @ ..] => {
+        [how @ ("deliver" | "retained"), ids, position, topic, publisher, ref payload @ ..] => {
             let ids: Vec<_> =
                 ids.split(',').map(|id| SubscriptionId(id.parse().unwrap())).collect();
             let position = Position(position.parse().unwrap());
@@ -258,7 +258,7 @@ fn tell(gate: &mut WampGate, call: &str) {
             let topic = Topic::from_canonical(topic);
             let subscriptions = &ids[..];
             let (event, topic, id) = (&event, &topic, event_id());
-            let retained = how == "keep";
+            let retained = how == "retained";
             let sending = Sending::First;
             gate.deliver(Delivery { event, topic, position, id, retained, sending, subscriptions });
         }

@@ -6,7 +6,7 @@
 use vulpes_raft::format::LOG_FORMAT;
 
 use super::*;
-use crate::types::act::{Detach, Expire, KeptSubscription, Progress};
+use crate::types::act::{Detach, Expire, PersistentSubscription, Progress};
 use crate::types::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
 
 /// The hash of the rows after a log with all acts of `OLDEST_LOG_FORMAT`, and the positions of events that subscribers do not
@@ -51,7 +51,7 @@ fn detach(session: u64) -> Event {
 }
 
 fn keep() -> Act {
-    let kept = KeptSubscription {
+    let persistent = PersistentSubscription {
         qos: Qos::AtLeastOnce,
         no_local: true,
         retain_as_published: false,
@@ -59,7 +59,7 @@ fn keep() -> Act {
         identifier: Some(3),
         condition: Some(json("{\"a\": 1}")),
     };
-    Act::Subscribe(vec![("a".into(), kept.clone()), ("b".into(), kept)])
+    Act::Subscribe(vec![("a".into(), persistent.clone()), ("b".into(), persistent)])
 }
 
 fn register() -> Act {

@@ -117,9 +117,9 @@ fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
             }
             Doing::Restart if restarts => story.restart(),
             Doing::Restart => {}
-            kept => kept::play(&mut story, kept),
+            persistent => persistent::play(&mut story, persistent),
         }
-        kept::check_counts(&story.realms);
+        persistent::check_counts(&story.realms);
         assert!(story.realms.lines.values().all(|line| !line.is_empty()));
         registrations::check(&story);
         let told = story.told();

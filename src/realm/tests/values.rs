@@ -45,9 +45,9 @@ fn a_lock_is_free_again_when_its_holder_leaves_keywords_alone() {
         // It is the topic's last event, and there is no value.
         story.restart();
         let realm = Realm::new(REALM).unwrap();
-        let kept = story.realms.view().realm(&realm);
-        let kept = kept.get(&Topic::from_canonical("lock")).unwrap();
-        assert_eq!((&kept.payload, &kept.bound), (&unlock.payload, &None));
+        let persistent = story.realms.view().realm(&realm);
+        let persistent = persistent.get(&Topic::from_canonical("lock")).unwrap();
+        assert_eq!((&persistent.payload, &persistent.bound), (&unlock.payload, &None));
         assert_eq!(story.value("lock"), Value::Null);
         assert!(story.event(2, turn(12, waiting)).1);
         assert_eq!(story.value("lock"), json(r#"{"holder":12}"#));
@@ -60,9 +60,10 @@ fn an_mqtt_payload_deletes_only_without_bytes() {
     story.join(11, 1);
     let mqtt =
         |bytes: &'static str| Event { payload: Payload::raw(bytes.into()), ..event(11, "t", "") };
-    for (bytes, kept) in [("null", 1), (" null", 1), ("", 0), ("0", 1), ("", 0), ("null", 1)] {
+    for (bytes, persistent) in [("null", 1), (" null", 1), ("", 0), ("0", 1), ("", 0), ("null", 1)]
+    {
         story.event(1, mqtt(bytes));
-        assert_eq!(story.realms.retained(), kept, "{bytes:?}");
+        assert_eq!(story.realms.retained(), persistent, "{bytes:?}");
     }
     // For conditions its value is null.
     let terms = Terms { when: Some(Value::Null), ..Terms::default() };
@@ -99,8 +100,8 @@ fn retained_values_keep_extension_fields_unaltered() {
         assert!(shown, "what is not hidden by the fold is for each node to withhold");
         story.restart();
         let view = story.realms.view().realm(&Realm::new(REALM).unwrap());
-        let kept = view.get(&Topic::from_canonical(topic)).unwrap();
-        assert_eq!(kept.extensions, extensions(tag));
+        let persistent = view.get(&Topic::from_canonical(topic)).unwrap();
+        assert_eq!(persistent.extensions, extensions(tag));
         let low = tag as u8 | 0x80;
         assert!(story.rows.values().any(|row| row.ends_with(&[4, low, 0x4e, 1, b'x'])));
         story.event(1, event(1, topic, "null"));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::kept::{progress, subscribe};
+use super::persistent::{progress, subscribe};
 use super::*;
 use crate::types::act::Detach;
 
@@ -213,11 +213,14 @@ fn a_session_that_was_never_open_is_waited_for_no_longer_than_it_takes_to_say_so
     story.gone(11, 1, Gone { progress: Some(progress(7, &[(3, 1)], 0)), ..Gone::default() });
     story.event(1, join(13, Some(60), 0));
     story.told();
-    assert_eq!(story.realms.kept_by(SessionId(13)).unwrap().kept.awaited, Some(SessionId(12)));
+    assert_eq!(
+        story.realms.persistent_of(SessionId(13)).unwrap().persistent.awaited,
+        Some(SessionId(12))
+    );
     story.gone(12, 2, Gone { drop_will: true, ..Gone::default() });
     assert!(story.told().contains(&Notice::Released { session: SessionId(13) }));
-    let kept = story.realms.kept_by(SessionId(13)).unwrap().kept;
-    assert_eq!((kept.progress.sent, kept.progress.in_flight.len()), (Position(7), 1));
+    let persistent = story.realms.persistent_of(SessionId(13)).unwrap().persistent;
+    assert_eq!((persistent.progress.sent, persistent.progress.in_flight.len()), (Position(7), 1));
 }
 
 /// Its next session was told that it goes on with what the client had ended.
@@ -227,12 +230,16 @@ fn a_state_that_its_client_ended_is_not_resumed() {
     story.event(1, join(11, Some(60), 0));
     story.event(1, subscribe(11, &["a"]));
     story.event(2, join(12, Some(60), 0));
-    assert!(story.realms.kept_by(SessionId(12)).unwrap().kept.resumed);
+    assert!(story.realms.persistent_of(SessionId(12)).unwrap().persistent.resumed);
     story.told();
     let ended = Gone { drop_will: true, expiry: Some(0), progress: Some(progress(9, &[], 0)) };
     story.gone(11, 1, ended);
     assert_eq!(story.told(), [Notice::Released { session: SessionId(12) }, joined(12)]);
-    let kept = story.realms.kept_by(SessionId(12)).unwrap();
-    assert!(!kept.kept.resumed && kept.filters.is_empty() && kept.kept.awaited.is_none());
+    let persistent = story.realms.persistent_of(SessionId(12)).unwrap();
+    assert!(
+        !persistent.persistent.resumed
+            && persistent.filters.is_empty()
+            && persistent.persistent.awaited.is_none()
+    );
     story.restart();
 }

@@ -20,7 +20,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let session = self.core.session();
         // Who waits for it is told at once, and not when the log shows its end.
         self.held.calls = None;
-        self.clients.desk.forget(session);
+        self.clients.manager.forget(session);
         let reading = self.core.leave();
         self.reading = None;
         self.stop(&end).await;

@@ -6,9 +6,9 @@ use futures::channel::mpsc::Receiver;
 use tokio::sync::OwnedSemaphorePermit;
 use vulpes_raft::ids::{Incarnation, Position};
 
-use crate::call::{Asked, Told};
+use crate::call::{CallMessage, CallRequest};
 use crate::gate::OpenRefusal;
-use crate::realm::KeptState;
+use crate::realm::PersistentState;
 use crate::server::calls::Attached;
 use crate::server::clients::Clients;
 use crate::server::filtering::Filtering;
@@ -17,7 +17,7 @@ use crate::server::publishing::{looked_at, Publishing};
 use crate::server::transport::Transport;
 use crate::session::core::Node;
 use crate::session::delivery::Outlet;
-use crate::session::Word;
+use crate::session::Signal;
 use crate::types::event::{Event, SessionId};
 use crate::types::topic::Realm;
 
@@ -28,7 +28,7 @@ const SHOWN_NAME: usize = 64;
 #[derive(Default)]
 pub(super) struct Held {
     /// What the realms' state says to it.
-    pub(super) words: Option<Receiver<Word>>,
+    pub(super) words: Option<Receiver<Signal>>,
     /// Room for what all nodes keep of it.
     pub(super) state_room: Option<OwnedSemaphorePermit>,
     /// There once the session has to do with calls.
@@ -50,12 +50,12 @@ impl Node for AtNode<'_> {
         }
         let room = self.clients.try_keep_state(bytes).ok_or(OpenRefusal::NoRoom)?;
         tracing::Span::current().record("name", shown(name));
-        self.held.words = Some(self.clients.desk.register(self.session));
+        self.held.words = Some(self.clients.manager.register(self.session));
         self.held.state_room = Some(room);
         Ok(())
     }
 
-    fn call(&mut self, realm: &Realm, asked: Asked) -> Option<Told> {
+    fn call(&mut self, realm: &Realm, asked: CallRequest) -> Option<CallMessage> {
         let attach = || self.clients.calls.attach(self.session);
         self.held.calls.get_or_insert_with(attach).ask(realm, asked)
     }
@@ -65,8 +65,8 @@ impl Node for AtNode<'_> {
         states.with(|realms| realms.session(self.session).map(|session| session.incarnation))
     }
 
-    fn kept(&self) -> Option<KeptState> {
-        self.clients.realm_states.with(|realms| realms.kept_by(self.session))
+    fn persistent(&self) -> Option<PersistentState> {
+        self.clients.realm_states.with(|realms| realms.persistent_of(self.session))
     }
 
     fn wills(&self) -> usize {

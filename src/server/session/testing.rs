@@ -25,7 +25,7 @@ use crate::realm::{Realms, SharedRealms};
 use crate::replica::Command;
 use crate::server::calls::Calls;
 use crate::server::clients::Clients;
-use crate::server::desk::Desk;
+use crate::server::session_manager::SessionManager;
 use crate::session::testing::sealed;
 use crate::types::event::{Event, Extensions, Payload, Qos, SessionId};
 use crate::types::topic::{Realm, Topic};
@@ -176,10 +176,10 @@ impl Node {
         let (tail, log) = log(next, Vec::new());
         let realms = SharedRealms::new(Realms::default());
         let calls = Calls::new(&host, NodeId(1), realms.clone());
-        let desk = Desk::new(calls.clone());
+        let manager = SessionManager::new(calls.clone());
         let (stop, stopping) = watch::channel(false);
         let all = [realm()].into_iter().collect();
-        let states = (realms.clone(), desk, calls);
+        let states = (realms.clone(), manager, calls);
         let clients = Clients::new(
             host,
             entry,

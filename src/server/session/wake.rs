@@ -16,7 +16,7 @@ use crate::gate::{EndReason, Gate};
 use crate::server::transport::{Transport, TransportError};
 use crate::session::ledger::Done;
 use crate::session::reader::Reading;
-use crate::session::Word;
+use crate::session::Signal;
 use crate::types::answer::Answer;
 use crate::types::limits;
 
@@ -38,7 +38,7 @@ pub(super) enum Wake {
     Failed(TransportError),
     Answer(Answer),
     /// What the realms' state says to the session; nothing when it was too slow to listen.
-    Word(Option<Word>),
+    Signal(Option<Signal>),
     Reading(Reading),
     /// There is something about calls to be told.
     Told,
@@ -71,7 +71,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
         if let Some(words) = self.held.words.as_mut().filter(|_| self.core.listens()) {
             if let Poll::Ready(word) = words.poll_next_unpin(context) {
-                return Poll::Ready(Wake::Word(word));
+                return Poll::Ready(Wake::Signal(word));
             }
         }
         if let Poll::Ready(Some(done)) = self.publishing.poll_done(context) {

@@ -6,7 +6,7 @@
 //!
 //! Deliberately absent: events, which it gets no more of, and why it is gone.
 
-use super::{Core, Standing};
+use super::{Core, Presence};
 use crate::gate::Gate;
 use crate::types::limits;
 use crate::types::moment::Moment;
@@ -52,7 +52,7 @@ impl<G: Gate, R> Core<G, R> {
 
     /// Whether what it said waits for the session to be known to all.
     fn is_joining(&self) -> bool {
-        let announced = matches!(self.standing, Standing::Announced { .. });
+        let announced = matches!(self.presence, Presence::Announced { .. });
         announced && self.reader.is_none() && self.closing.is_none()
     }
 

@@ -4,7 +4,7 @@
 //!
 //! Deliberately absent: what all sessions of a node hold together.
 
-use super::{Core, Keeping};
+use super::{Core, Persistence};
 use crate::gate::Gate;
 use crate::session::delivery::{Current, Outlet};
 use crate::session::liveness::{Finding, Seen, Terms};
@@ -28,7 +28,7 @@ impl<G: Gate, R> Core<G, R> {
 
     /// Whether there is room for what the client may say.
     pub(crate) fn may_take(&self) -> bool {
-        self.ledger.has_room() && self.keeping.as_ref().is_none_or(Keeping::has_room)
+        self.ledger.has_room() && self.persistence.as_ref().is_none_or(Persistence::has_room)
     }
 
     /// Whether more may be made for the client.
@@ -88,7 +88,7 @@ impl<G: Gate, R> Core<G, R> {
         if self.closing.is_some() || self.reader.is_none() || self.gone.is_some() {
             Terms::Unwatched
         } else if asks {
-            Terms::Asked
+            Terms::CallRequest
         } else if self.gate.deadline().is_none() || holds {
             // Whoever holds what all share has to take some of it, whatever keep-alive it has.
             Terms::Takes

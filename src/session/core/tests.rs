@@ -155,10 +155,10 @@ fn a_session_is_taken_over_and_resumed() {
         > order
         1: anew
         1: opened
-        > 1 says keep 1 a
+        > 1 says persist 1 a
         1 submits keep a
         > order
-        1: kept
+        1: persistent
         > log a
         1: event 3 a
         > after 1000
@@ -244,10 +244,10 @@ fn who_is_not_released_begins_without() {
         > order
         1: anew
         1: opened
-        > 1 says keep 1 a
+        > 1 says persist 1 a
         1 submits keep a
         > order
-        1: kept
+        1: persistent
         > log a
         1: event 3 a
         > 1 is deaf

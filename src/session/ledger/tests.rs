@@ -45,14 +45,14 @@ fn answer(first: u64, count: u32, outcome: &str) -> Answer {
     Answer { first, count, outcome }
 }
 
-fn accepted(asked: u64, position: u64) -> Word {
+fn accepted(asked: u64, position: u64) -> Signal {
     let at = At { position: Position(position), slot: Slot(1), stamp: Stamp(0), offset: 0 };
-    Word::Decided { asked: Position(asked), decision: Decision::Accepted(at) }
+    Signal::Decided { asked: Position(asked), decision: Decision::Accepted(at) }
 }
 
-fn refused(asked: u64) -> Word {
+fn refused(asked: u64) -> Signal {
     let decision = Decision::Refused(Refusal::NotAccepted);
-    Word::Decided { asked: Position(asked), decision }
+    Signal::Decided { asked: Position(asked), decision }
 }
 
 /// What an event of a batch is, to a reader.
@@ -97,7 +97,7 @@ impl Bench {
             "refused" => decided.extend(self.ledger.told(refused(number(1)))),
             "turn" => {
                 let waiting = Position(number(1));
-                decided.extend(self.ledger.told(Word::Turn { waiting }));
+                decided.extend(self.ledger.told(Signal::Turn { waiting }));
             }
             _ => panic!("not an input: {words:?}"),
         }
@@ -180,9 +180,9 @@ fn a_sessions_own_events_go_first_until_it_leaves() {
           own: join
           no room
         > publish a
-        > own kept
+        > own persistent
         > submitted
-          own: kept
+          own: persistent
         > submitted
           batch 0: a
         > publish b

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
 
-use super::asked::Working;
+use super::requests::Working;
 use super::{Reader, Reading, Source, Work, LOOK_TOIL};
 use crate::gate::Subscription;
 use crate::log::Start;

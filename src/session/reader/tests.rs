@@ -347,7 +347,7 @@ fn a_session_resumes_at_its_cursor() {
           segment 4 from 14 for 1,2 at cursor
           join 1,2 at 5 anew
         > joined at 5
-        > keep 3:c:18
+        > persist 3:c:18
           noted true
           join 1,2,3 at 5 anew
         > log c a

@@ -29,7 +29,7 @@ async fn all_rows_are_kept_and_only_the_bodies_of_the_own_shards() {
     let bodies = bodies();
     let mut order = Order::default();
     let rows: Vec<_> = bodies.iter().map(|body| order.segment(body)).collect();
-    storage.keep(bodies[0].clone()).await.unwrap();
+    storage.append(bodies[0].clone()).await.unwrap();
     let lacked = bodies.iter().map(|body| storage.lacks(&proposal(body)));
     assert_eq!(lacked.collect::<Vec<_>>(), [false, false, true, false, true, false]);
 
@@ -53,7 +53,7 @@ async fn what_was_voted_for_stays_whatever_the_group() {
     let disk = TestDisk::default();
     let storage = open_half(&disk);
     let bodies = bodies();
-    storage.keep(bodies[1].clone()).await.unwrap();
+    storage.append(bodies[1].clone()).await.unwrap();
     let mut order = Order::default();
     let rows = vec![
         (order.segment(&bodies[0]), Some(bodies[0].body.clone())),

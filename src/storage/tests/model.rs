@@ -14,13 +14,13 @@ use super::super::staging::Fence;
 use super::super::testing::{plain, sealed, segment_id, Order, TestDisk, COMMIT};
 use super::super::*;
 use super::open;
-use crate::keep::{KeepError, Kept};
+use crate::append::{AppendError, Appended};
 use crate::segment::SealedBody;
 
 #[derive(Clone, Debug)]
 enum Op {
     /// A body comes from an entry: of its current incarnation or one beside it, in one of two variants.
-    Keep {
+    Append {
         entry: u64,
         incarnation: u64,
         number: u64,
@@ -53,7 +53,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (entry.clone(), 0..4u64, 0..4u64, 0..2u8).prop_map(
             |(entry, incarnation, number, variant)| {
-                Op::Keep { entry, incarnation, number, variant }
+                Op::Append { entry, incarnation, number, variant }
             }
         ),
         4 => (entry.clone(), 0..2u8).prop_map(|(entry, variant)| Op::Resolve { entry, variant }),
@@ -96,18 +96,18 @@ impl Held {
         Order { slot: next.slot, base: next.base }
     }
 
-    fn keep(&mut self, body: &SealedBody) -> Result<u64, KeepError> {
+    fn append(&mut self, body: &SealedBody) -> Result<u64, AppendError> {
         let fence = self.fence(body.id.entry.0);
         if body.id.incarnation < fence.incarnation {
-            return Err(KeepError::Fenced);
+            return Err(AppendError::Fenced);
         }
         let is_past = body.id.incarnation == fence.incarnation && body.id.number < fence.number;
         if is_past && !self.bodies.contains_key(&body.id) {
-            return Err(KeepError::Released(body.id));
+            return Err(AppendError::Released(body.id));
         }
         let held = self.bodies.entry(body.id).or_insert_with(|| body.body.clone());
         if *held != body.body {
-            return Err(KeepError::Conflict(body.id));
+            return Err(AppendError::Conflict(body.id));
         }
         if body.id.incarnation > fence.incarnation || body.id.number >= fence.number {
             self.unresolved.insert(body.id, body.checksum);
@@ -116,8 +116,8 @@ impl Held {
     }
 
     fn release(&mut self, before: Slot) {
-        let kept = self.rows.iter().position(|row| row.slot >= before).unwrap_or(0);
-        for row in self.rows.drain(..kept) {
+        let appended = self.rows.iter().position(|row| row.slot >= before).unwrap_or(0);
+        for row in self.rows.drain(..appended) {
             if let Step::Segment(sealed) = row.step {
                 self.bodies.remove(&sealed.id);
             }
@@ -150,8 +150,8 @@ struct Waiting {
     /// The state that holds once it is answered.
     state: usize,
     /// The checksum that is voted for, or the expected error.
-    expected: Result<u64, KeepError>,
-    answer: JoinHandle<Result<Kept, KeepError>>,
+    expected: Result<u64, AppendError>,
+    answer: JoinHandle<Result<Appended, AppendError>>,
 }
 
 struct Run {
@@ -196,11 +196,11 @@ impl Run {
     async fn step(&mut self, op: Op) {
         let mut held = self.now();
         match op {
-            Op::Keep { entry, incarnation, number, variant } => {
+            Op::Append { entry, incarnation, number, variant } => {
                 let body = self.body(segment_id(entry, incarnation, number), variant);
-                let expected = held.keep(&body);
+                let expected = held.append(&body);
                 let storage = self.storage.clone();
-                let answer = tokio::spawn(async move { storage.keep(body).await });
+                let answer = tokio::spawn(async move { storage.append(body).await });
                 tokio::task::yield_now().await;
                 self.waiting.push(Waiting { state: self.states.len(), expected, answer });
             }
@@ -252,13 +252,13 @@ impl Run {
     /// Takes the answers that have come, and compares them with the model's predictions.
     async fn hear(&mut self) {
         let mut waiting = Vec::new();
-        for keep in self.waiting.drain(..) {
-            if keep.answer.is_finished() {
-                let kept = keep.answer.await.unwrap();
-                assert_eq!(kept.map(|kept| kept.vote.checksum), keep.expected);
-                self.answered = self.answered.max(keep.state);
+        for append in self.waiting.drain(..) {
+            if append.answer.is_finished() {
+                let appended = append.answer.await.unwrap();
+                assert_eq!(appended.map(|appended| appended.vote.checksum), append.expected);
+                self.answered = self.answered.max(append.state);
             } else {
-                waiting.push(keep);
+                waiting.push(append);
             }
         }
         self.waiting = waiting;
@@ -315,7 +315,7 @@ proptest! {
 /// The model once assumed that the second release was queued before the body that came after it.
 #[test]
 fn a_body_that_was_released_comes_again_between_two_releases() {
-    let again = || Op::Keep { entry: 1, incarnation: 0, number: 0, variant: 0 };
+    let again = || Op::Append { entry: 1, incarnation: 0, number: 0, variant: 0 };
     let mut ops = vec![Op::Resolve { entry: 1, variant: 0 }; 7];
     ops.extend([again(), Op::Wait { commits: 1 }, Op::Release { but: 2 }, Op::Release { but: 0 }]);
     ops.extend([again(), Op::Wait { commits: 1 }, Op::CutPower]);

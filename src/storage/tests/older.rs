@@ -5,7 +5,7 @@ use vulpes_raft::format::OLDEST_LOG_FORMAT;
 
 use super::super::testing::{event, host, sealed_of, segment_id, Order, TestDisk, TestNet};
 use super::super::*;
-use super::{keep_all, open, path};
+use super::{append_all, open, path};
 use crate::realm::Realms;
 use crate::segment::{checksum, SealedBody, Segment};
 use crate::types::event::{Event, Extensions, Field, Tag};
@@ -26,7 +26,7 @@ async fn take(
     realms: &mut Realms,
     (resolution, sealed): (Resolution, Option<&SealedBody>),
 ) {
-    keep_all(storage, sealed.map_or(&[], std::slice::from_ref)).await;
+    append_all(storage, sealed.map_or(&[], std::slice::from_ref)).await;
     let segment = sealed.map(|sealed| Segment::parse(sealed.body.clone()).unwrap());
     let applied = realms.apply(&resolution, segment.as_ref());
     let (slot, hidden, changes) = (resolution.slot, applied.hidden, applied.changes);
@@ -53,7 +53,7 @@ async fn a_folder_of_the_older_format_is_read_and_written_on() {
     let first = older(sealed_of(segment_id(1, 1, 0), &[retained("a", b"1"), event("b", b"2")]));
     take(&storage, &mut realms, (order.segment(&first), Some(&first))).await;
     let waiting = older(sealed_of(segment_id(1, 1, 1), &[retained("c", b"3")]));
-    keep_all(&storage, std::slice::from_ref(&waiting)).await;
+    append_all(&storage, std::slice::from_ref(&waiting)).await;
     let disk = disk.cut_power();
     make_older(&disk);
 

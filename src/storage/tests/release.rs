@@ -12,8 +12,8 @@ use super::super::testing::{
     host, identity, plain, proposal, sealed, segment_id, Order, TestDisk, TestNet, COMMIT,
 };
 use super::super::*;
-use super::{index, keep_all, open, path};
-use crate::keep::KeepError;
+use super::{append_all, index, open, path};
+use crate::append::AppendError;
 use crate::realm::Realms;
 use crate::segment::SealedBody;
 use crate::types::row::Change;
@@ -30,7 +30,7 @@ async fn what_is_released_is_gone_and_the_rest_is_whole() {
     let mut rows = vec![(order.opened(1, 1), None)];
     let all: Vec<SealedBody> =
         (0..9).map(|number| sealed(segment_id(1, 1, number), &[7; 100])).collect();
-    keep_all(&storage, &all).await;
+    append_all(&storage, &all).await;
     rows.extend(all.iter().map(|body| (order.segment(body), None)));
     let resolutions: Vec<Resolution> = rows.iter().map(|(row, _)| row.clone()).collect();
     index(&storage, rows).await;
@@ -43,11 +43,11 @@ async fn what_is_released_is_gone_and_the_rest_is_whole() {
     assert_eq!(storage.slot_of(resolutions[3].base), Ok(None));
     assert_eq!(storage.slot_of(resolutions[4].base), Ok(Some(resolutions[4].clone())));
     // Nothing of it comes back, in any way.
-    let again = storage.keep(all[2].clone()).await;
-    assert_eq!(again, Err(KeepError::Released(all[2].id)));
+    let again = storage.append(all[2].clone()).await;
+    assert_eq!(again, Err(AppendError::Released(all[2].id)));
     storage.replace(&proposal(&all[2]), all[2].body.clone()).await.unwrap();
     assert_eq!(storage.body(&all[2].id), Ok(None));
-    assert!(storage.keep(all[8].clone()).await.is_ok());
+    assert!(storage.append(all[8].clone()).await.is_ok());
     // The last row stays, whatever is released, and the order continues after it.
     storage.release(Slot(100)).await.unwrap();
     let storage = open(&disk.cut_power());
@@ -63,7 +63,7 @@ async fn a_damaged_body_that_is_released_needs_no_repair() {
     let storage = open(&disk);
     let mut order = Order::default();
     let body = sealed(segment_id(1, 1, 0), b"a body that rots on its disk");
-    keep_all(&storage, std::slice::from_ref(&body)).await;
+    append_all(&storage, std::slice::from_ref(&body)).await;
     let rows =
         vec![(order.opened(1, 1), None), (order.segment(&body), None), (order.opened(1, 2), None)];
     index(&storage, rows).await;
@@ -90,9 +90,9 @@ async fn the_file_stops_growing() {
             lengths.push(disk.length(path()));
         }
     }
-    let kept = KEPT as usize * 10_000;
+    let appended = KEPT as usize * 10_000;
     assert!(lengths[3] <= lengths[0], "{lengths:?}");
-    assert!(lengths[3] < 5 * kept, "{lengths:?} for {kept} bytes");
+    assert!(lengths[3] < 5 * appended, "{lengths:?} for {appended} bytes");
     assert_eq!(bodies(&storage), KEPT);
 }
 
@@ -157,7 +157,7 @@ async fn begin_anew(log: &[Logged], has: usize, voted: usize, head: usize, cuts:
     let mut votes = Vec::new();
     for body in log[has..voted].iter().filter_map(|logged| logged.body.clone()) {
         // Only what its entry sends in its time: older incarnations are fenced by then.
-        if storage.keep(body.clone()).await.is_ok() {
+        if storage.append(body.clone()).await.is_ok() {
             votes.push(body);
         }
     }
@@ -203,8 +203,8 @@ async fn begin_anew(log: &[Logged], has: usize, voted: usize, head: usize, cuts:
 }
 
 /// No vote for a kept body is taken back.
-fn check_votes(storage: &Storage, kept: &[Logged], votes: &[SealedBody]) {
-    let bodies = kept.iter().filter_map(|logged| logged.body.as_ref());
+fn check_votes(storage: &Storage, appended: &[Logged], votes: &[SealedBody]) {
+    let bodies = appended.iter().filter_map(|logged| logged.body.as_ref());
     for body in bodies.filter(|body| votes.iter().any(|vote| vote.id == body.id)) {
         let held = storage.body(&body.id).unwrap();
         assert_eq!(held.as_ref(), Some(&body.body), "a vote was taken back");
@@ -214,8 +214,9 @@ fn check_votes(storage: &Storage, kept: &[Logged], votes: &[SealedBody]) {
 fn check_kept(storage: &Storage, log: &[Logged], head: usize) {
     let (realms, applied) = fold(log);
     let stored = storage.rows_and_hidden(Slot(head as u64), usize::MAX).unwrap();
-    let kept: Vec<Resolution> = log[head - 1..].iter().map(|logged| logged.row.clone()).collect();
-    assert_eq!(stored.rows, kept);
+    let appended: Vec<Resolution> =
+        log[head - 1..].iter().map(|logged| logged.row.clone()).collect();
+    assert_eq!(stored.rows, appended);
     for (at, logged) in log.iter().enumerate().skip(head - 1) {
         if let Some(body) = &logged.body {
             assert_eq!(storage.body(&body.id).unwrap().as_ref(), Some(&body.body));

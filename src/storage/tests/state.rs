@@ -98,8 +98,8 @@ async fn rows_of_the_state_are_written_over_and_removed() {
     indexed(&storage, rows).await;
     let storage = open(&disk.cut_power());
     let page = storage.snapshot().unwrap().next_page().unwrap();
-    let kept = (Bytes::from_static(b"a"), Bytes::from_static(b"3"));
-    assert_eq!(page, StatePage { rows: vec![kept], last: true });
+    let appended = (Bytes::from_static(b"a"), Bytes::from_static(b"3"));
+    assert_eq!(page, StatePage { rows: vec![appended], last: true });
     let stored = storage.rows_and_hidden(Slot(2), 9).unwrap();
     assert_eq!((stored.rows.len(), stored.hidden), (2, vec![(Slot(2), vec![0, 300])]));
     assert_eq!(

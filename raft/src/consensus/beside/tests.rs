@@ -6,9 +6,9 @@ use std::sync::Mutex;
 use tokio::sync::watch;
 
 use super::*;
-use crate::bodies::Deleting;
 use crate::consensus::types::{EncodedCommand, LogId};
 use crate::ids::{AdvanceSegment, Incarnation, SegmentNumber, Shard};
+use crate::local_bodies::Deleting;
 use crate::sequencer::{Command, Vouched};
 
 /// A storage that has the bodies it is told to have.
@@ -19,7 +19,7 @@ pub(crate) struct Fake {
     fetched: Mutex<Vec<(NodeId, u64)>>,
     /// Whether another storage has the fetched bodies.
     elsewhere: bool,
-    /// Bodies that are known not to be sent.
+    /// LocalBodies that are known not to be sent.
     not_sent: Mutex<BTreeSet<u64>>,
     late: Mutex<BTreeSet<u64>>,
 }
@@ -56,7 +56,7 @@ impl Fake {
     }
 }
 
-impl Bodies for Fake {
+impl LocalBodies for Fake {
     fn held(&self, segment: &SealedSegment) -> bool {
         self.held.lock().unwrap().contains(&segment.id.number.0)
     }

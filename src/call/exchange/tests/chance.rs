@@ -17,7 +17,7 @@ struct World {
     links: [Option<Link>; 2],
     /// The answers that each session got, and its calls.
     asked: BTreeSet<(SessionId, CallId)>,
-    answers: BTreeMap<(SessionId, CallId), Told>,
+    answers: BTreeMap<(SessionId, CallId), CallMessage>,
     /// Invocations that a callee has taken, with the number that its call carries.
     taken: BTreeMap<SessionId, Vec<(InvocationId, Payload)>>,
     calls: u64,
@@ -139,11 +139,11 @@ impl World {
         let who = session(at);
         for told in told(&mut self.entries[at % 2], who) {
             match told {
-                Told::Invocation(Invocation { id, payload, .. }) => {
+                CallMessage::Invocation(Invocation { id, payload, .. }) => {
                     self.taken.entry(who).or_default().push((id, payload));
                 }
-                Told::Interrupt { .. } => {}
-                Told::Result { call, progress, ref payload } => {
+                CallMessage::Interrupt { .. } => {}
+                CallMessage::Result { call, progress, ref payload } => {
                     let own = format!("[{}]", call.0);
                     assert_eq!(payload.args, own.as_bytes(), "a call gets its own result");
                     assert!(self.asked.contains(&(who, call)));
@@ -153,7 +153,7 @@ impl World {
                         self.answers.insert((who, call), told);
                     }
                 }
-                Told::Failed { call, .. } => {
+                CallMessage::Failed { call, .. } => {
                     assert!(self.asked.contains(&(who, call)));
                     let first = self.answers.insert((who, call), told.clone());
                     assert_eq!(first, None, "{call:?} is answered twice: {told:?}");

@@ -12,8 +12,8 @@ use vulpes_raft::ids::{Position, Slot, Stamp};
 use vulpes_raft::order::CloseReason;
 
 use super::super::*;
+use crate::append::StorageVote;
 use crate::entry::sync_model::groups_of;
-use crate::keep::StorageVote;
 use crate::types::event::{ClientTag, Extensions, Payload, Qos};
 use crate::types::topic::{Realm, Topic};
 
@@ -144,14 +144,14 @@ impl Bench {
             ["begun", storage, credit] => {
                 let storage = NodeId(storage.parse().unwrap());
                 let current = self.core.life.current().unwrap();
-                let failed = KeepError::Unreachable { storage, reason: String::new() };
+                let failed = AppendError::Unreachable { storage, reason: String::new() };
                 let result = credit.parse().map_err(|_| failed);
                 self.core.begun(storage, current, result, now);
             }
             ["vote", storage, segment, rest @ ..] => self.vote(storage, id(segment), rest),
             ["told", storage, through, rest @ ..] => {
                 let storage = NodeId(storage.parse().unwrap());
-                let failed = KeepError::Unreachable { storage, reason: String::new() };
+                let failed = AppendError::Unreachable { storage, reason: String::new() };
                 let result = if rest.is_empty() { Ok(()) } else { Err(failed) };
                 self.core.told(storage, id(through), result, now);
             }
@@ -213,12 +213,12 @@ impl Bench {
                 vote.checksum ^= 1;
                 Ok(2)
             }
-            ["unreachable"] => Err(KeepError::Unreachable { storage, reason: String::new() }),
-            ["fenced"] => Err(KeepError::Fenced),
-            ["conflict"] => Err(KeepError::Conflict(segment)),
+            ["unreachable"] => Err(AppendError::Unreachable { storage, reason: String::new() }),
+            ["fenced"] => Err(AppendError::Fenced),
+            ["conflict"] => Err(AppendError::Conflict(segment)),
             other => panic!("no such vote: {other:?}"),
         };
-        let result = result.map(|credit| Kept { vote, credit });
+        let result = result.map(|credit| Appended { vote, credit });
         self.core.voted(storage, segment, result, self.now);
     }
 
@@ -274,7 +274,9 @@ impl Bench {
                     self.sealed.insert(body.id, body);
                     text
                 }
-                Output::Keep { storage, body } => format!("keep {} at {storage}", short(body.id)),
+                Output::Append { storage, body } => {
+                    format!("append {} at {storage}", short(body.id))
+                }
                 Output::Skip { storage, through } => {
                     format!("skip through {} at {storage}", short(through))
                 }

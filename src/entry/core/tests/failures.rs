@@ -8,21 +8,21 @@ fn a_fenced_entry_opens_anew_without_what_came_before() {
         "
         > submit a 1
           sealed 1/0 1
-          keep 1/0 at 1
-          keep 1/0 at 2
-          keep 1/0 at 3
+          append 1/0 at 1
+          append 1/0 at 2
+          append 1/0 at 3
         > submit a 1
           sealed 1/1 1
-          keep 1/1 at 1
-          keep 1/1 at 2
-          keep 1/1 at 3
+          append 1/1 at 1
+          append 1/1 at 2
+          append 1/1 at 3
         > submit a 1
         > vote 1 1/0
         > vote 2 1/0
           sealed 1/2 1
-          keep 1/2 at 1
-          keep 1/2 at 2
-          keep 1/2 at 3
+          append 1/2 at 1
+          append 1/2 at 2
+          append 1/2 at 3
           propose #0 1/0
         > submit b 1 of 1
         > proposed 0 fenced
@@ -47,8 +47,8 @@ fn a_fenced_entry_opens_anew_without_what_came_before() {
         > vote 1 1/2
         > vote 2 1/1
           sealed 3/0 1
-          keep 3/0 at 1
-          keep 3/0 at 2
+          append 3/0 at 1
+          append 3/0 at 2
         > vote 1 3/0
         > vote 2 3/0
           propose #1 3/0
@@ -64,9 +64,9 @@ fn a_hole_in_the_log_leaves_the_outcome_unknown() {
         "
         > submit a 1
           sealed 1/0 1
-          keep 1/0 at 1
-          keep 1/0 at 2
-          keep 1/0 at 3
+          append 1/0 at 1
+          append 1/0 at 2
+          append 1/0 at 3
         > log 9 closed 1
           answer a 0+1 unknown
         > log 9 closed 1
@@ -128,14 +128,14 @@ fn a_late_vote_from_before_a_failure_is_no_credit() {
         "
         > submit a 1
           sealed 1/0 1
-          keep 1/0 at 1
-          keep 1/0 at 2
-          keep 1/0 at 3
+          append 1/0 at 1
+          append 1/0 at 2
+          append 1/0 at 3
         > submit a 1
           sealed 1/1 1
-          keep 1/1 at 1
-          keep 1/1 at 2
-          keep 1/1 at 3
+          append 1/1 at 1
+          append 1/1 at 2
+          append 1/1 at 3
         > vote 2 1/0 unreachable
         > vote 3 1/0 unreachable
         > vote 2 1/1
@@ -147,10 +147,10 @@ fn a_late_vote_from_before_a_failure_is_no_credit() {
           begin 2 of 1
           begin 3 of 1
         > begun 2 2
-          keep 1/0 at 2
+          append 1/0 at 2
           sealed 1/2 1
-          keep 1/2 at 1
-          keep 1/2 at 2
+          append 1/2 at 1
+          append 1/2 at 2
         ",
     );
 }
@@ -162,9 +162,9 @@ fn two_writers_under_one_incarnation_are_told_apart() {
             "
             > submit a 1
               sealed 1/0 1
-              keep 1/0 at 1
-              keep 1/0 at 2
-              keep 1/0 at 3
+              append 1/0 at 1
+              append 1/0 at 2
+              append 1/0 at 3
             > vote 1 1/0
             > vote 2 1/0
               propose #0 1/0
@@ -182,8 +182,8 @@ fn two_writers_under_one_incarnation_are_told_apart() {
             > log 3 opened 2
               answer a 0+1 not stored
               sealed 2/0 1
-              keep 2/0 at 1
-              keep 2/0 at 2
+              append 2/0 at 1
+              append 2/0 at 2
             "
         ));
     }

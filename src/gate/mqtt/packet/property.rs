@@ -158,19 +158,19 @@ pub(crate) fn no_such_option(name: &str, place: &str) -> Violation {
 }
 
 /// Copies the properties of a list that are kept.
-pub(crate) fn kept(
+pub(crate) fn persistent(
     block: &[u8],
     allowed: &[u8],
     keep: impl Fn(&Property<'_>) -> bool,
 ) -> Result<Bytes, Violation> {
-    let mut kept = BytesMut::with_capacity(block.len());
+    let mut persistent = BytesMut::with_capacity(block.len());
     walk(block, allowed, |property| {
         if keep(&property) {
-            kept.put_slice(property.raw);
+            persistent.put_slice(property.raw);
         }
         Ok(())
     })?;
-    Ok(kept.freeze())
+    Ok(persistent.freeze())
 }
 
 fn read_value<'a>(id: u8, reader: &mut Reader<'a>) -> Result<Value<'a>, Violation> {

@@ -128,7 +128,7 @@ impl Publish<'_> {
             Ok(())
         })?;
         self.properties = match drops {
-            true => property::kept(block, property::PUBLISH, is_handed_on)?,
+            true => property::persistent(block, property::PUBLISH, is_handed_on)?,
             false => whole(),
         };
         if let Err(error) = terms::check(&self.terms, self.retain) {

@@ -42,7 +42,7 @@ pub(crate) fn read(
             }
             property::refuse_option(&property, "will")
         })?;
-        properties = property::kept(block, property::WILL, |property| {
+        properties = property::persistent(block, property::WILL, |property| {
             !matches!(property.id, property::WILL_DELAY | property::MESSAGE_EXPIRY)
         })?;
     }

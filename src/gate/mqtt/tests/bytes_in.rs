@@ -83,7 +83,7 @@ fn serve(gate: &mut MqttGate, published: &mut u64) -> bool {
                 gate.opened(Ok(()));
             }
             Request::Resume(_) => {}
-            Request::Keep { .. } => gate.noted(true),
+            Request::Persist { .. } => gate.noted(true),
             Request::Publish { .. } => {
                 let stored = Stored {
                     position: Position(*published + 1),

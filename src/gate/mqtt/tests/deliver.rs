@@ -44,7 +44,7 @@ fn no_local_goes_by_client() {
         subscribed 2
         out 90 | 0001 p[] 0101
         deliver a q1 by 78 to 1 "x"
-        keep a q1 by 78 to 1 "x"
+        retained a q1 by 78 to 1 "x"
         deliver b q0 by 78 to 2 "x"
         out 30 | s"b" p[] "x"
         deliver a q0 by 9 to 1 "x"

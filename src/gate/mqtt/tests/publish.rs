@@ -129,11 +129,11 @@ fn unknown_outcomes_end_the_connection_unacknowledged() {
 
 #[test]
 fn properties_go_on_as_they_came() {
-    let kept = r#"01 01 03 s"text/plain" 08 s"re/ply" 09 s"id" 26 s"k" s"v" 26 s"k" s"w""#;
+    let persistent = r#"01 01 03 s"text/plain" 08 s"re/ply" 09 s"id" 26 s"k" s"v" 26 s"k" s"w""#;
     check(&format!(
-        r#"{OPEN5} in 30 | s"a" p[{kept}] "x"
+        r#"{OPEN5} in 30 | s"a" p[{persistent}] "x"
         ask publish a q0 x with {}"#,
-        hex(&assemble(kept))
+        hex(&assemble(persistent))
     ));
     // The expiry interval is not kept, and so not shown.
     check(&format!(
@@ -171,7 +171,7 @@ fn user_properties_of_the_application_pass_unaltered() {
         out 90 | 0002 p[] 00
         deliver a q0 by 9 to 1 "x" with {properties}
         out 30 | s"a" p[{properties}] "x"
-        keep a q0 by 9 to 1 "x" with {properties}
+        retained a q0 by 9 to 1 "x" with {properties}
         out 31 | s"a" p[{properties}] "x""#
     ));
     // Our options among others are removed, and the order of the others stays.

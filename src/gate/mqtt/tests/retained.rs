@@ -12,9 +12,9 @@ fn kept_values_are_marked() {
         ask subscribe 1 state {A}
         subscribed 1
         out 90 | 0001 01
-        keep a q1 by 9 to 1 "k"
+        retained a q1 by 9 to 1 "k"
         out 33 | s"a" 0001 "k"
-        keep a q0 by 77 to 1 "k"
+        retained a q0 by 77 to 1 "k"
         out 31 | s"a" "k"
         change a q0 by 9 to 1 "x"
         out 30 | s"a" "x""#
@@ -24,7 +24,7 @@ fn kept_values_are_marked() {
         ask subscribe 1 state {A}
         subscribed 1
         out 90 | 0001 p[] 01
-        keep a q1 by 9 to 1 "k" with 03 s"t"
+        retained a q1 by 9 to 1 "k" with 03 s"t"
         out 33 | s"a" 0001 p[0b 05 03 s"t"] "k"
         change a q0 by 9 to 1 "x"
         out 30 | s"a" p[0b 05] "x""#
@@ -63,10 +63,10 @@ fn retain_handling_says_when_values_come() {
                 out 30 | s"a" p[] "live"
                 subscribed 2
                 out 90 | 0002 p[] 00
-                keep a q0 by 9 to 2 "k"
+                retained a q0 by 9 to 2 "k"
                 out 31 | s"a" p[] "k"
                 ended 2
-                keep a q0 by 9 to 2 "late""#
+                retained a q0 by 9 to 2 "late""#
             ),
             false => "out 90 | 0002 p[] 00".to_owned(),
         };
@@ -100,17 +100,17 @@ fn values_that_come_again_end_with_their_subscription() {
         ask subscribe 3 snapshot state {A}
         subscribed 2
         out 90 | 0002 00
-        keep a q1 by 9 to 2 "k"
+        retained a q1 by 9 to 2 "k"
         unsubscribed 2
         subscribed 3
         out 90 | 0003 01
-        keep a q1 by 9 to 3 "k"
+        retained a q1 by 9 to 3 "k"
         out 33 | s"a" 0001 "k"
         in a2 | 0004 s"a"
         ask unsubscribe 1
         ask unsubscribe 3
         out b0 | 0004
-        keep a q1 by 9 to 3 "k"
+        retained a q1 by 9 to 3 "k"
         deliver a q1 by 9 to 1 "x"
         unsubscribed 1
         unsubscribed 3"#
@@ -188,7 +188,7 @@ fn changes_are_marked_and_begin_anew() {
         ask subscribe 1 changes {A}
         subscribed 1
         out 90 | 0001 p[] 00
-        keep a q0 by 9 to 1 "k"
+        retained a q0 by 9 to 1 "k"
         out 31 | s"a" p[] "k"
         change a q0 by 9 to 1 "x"
         out 31 | s"a" p[] "x"

@@ -4,8 +4,8 @@ use super::*;
 
 #[test]
 fn a_will_goes_with_the_session() {
-    let kept = r#"01 01 03 s"text/plain" 08 s"re/ply" 09 s"id" 26 s"k" s"v""#;
-    let with = hex(&assemble(kept));
+    let persistent = r#"01 01 03 s"text/plain" 08 s"re/ply" 09 s"id" 26 s"k" s"v""#;
+    let with = hex(&assemble(persistent));
     let expiry = "11 0000003c";
     // A CONNECT's body, and the will that is asked for.
     for (connect, will) in [
@@ -15,7 +15,7 @@ fn a_will_goes_with_the_session() {
         (r#"s"MQTT" 04 c6 000a s"c" s"a" s"x" s"u" s"p""#.into(), "a q0 x".into()),
         (r#"s"MQTT" 05 06 000a p[] s"c" p[] s"a" s"x""#.into(), "a q0 x".into()),
         (
-            format!(r#"s"MQTT" 05 16 000a p[] s"c" p[{kept} 02 00000009] s"a" s"x""#),
+            format!(r#"s"MQTT" 05 16 000a p[] s"c" p[{persistent} 02 00000009] s"a" s"x""#),
             format!("a q2 x with {with}"),
         ),
         (

@@ -1,13 +1,15 @@
 //! Calls by scripts: the session as a caller and as a callee.
 
-use crate::call::{Asked, CallError, CallId, Invocation, InvocationId, Mode, Serve, Told};
+use crate::call::{
+    CallError, CallId, CallMessage, CallRequest, Invocation, InvocationId, Mode, Serve,
+};
 use crate::types::procedure::{Matching, Procedure, Register, RegistrationId};
 
 use super::*;
 
-pub(super) fn show_asked(asked: &Asked) -> String {
+pub(super) fn show_request(asked: &CallRequest) -> String {
     match asked {
-        Asked::Call(call) => {
+        CallRequest::Call(call) => {
             let mut text = format!("call {} {}", call.id.0, call.procedure);
             text += &show_payload(&call.payload);
             text += if call.receive_progress { " progress" } else { "" };
@@ -15,16 +17,16 @@ pub(super) fn show_asked(asked: &Asked) -> String {
             let timeout = call.timeout.map(|timeout| format!(" within {timeout:?}"));
             text + &timeout.unwrap_or_default()
         }
-        Asked::Cancel { call, mode } => format!("cancel {} {mode:?}", call.0),
-        Asked::Serve(Serve { registration, concurrency, interrupts }) => {
+        CallRequest::Cancel { call, mode } => format!("cancel {} {mode:?}", call.0),
+        CallRequest::Serve(Serve { registration, concurrency, interrupts }) => {
             format!("serve {} {concurrency} {interrupts}", registration.0)
         }
-        Asked::StopServing(registration) => format!("stop-serving {}", registration.0),
-        Asked::Yield { invocation, progress, payload } => {
+        CallRequest::StopServing(registration) => format!("stop-serving {}", registration.0),
+        CallRequest::Yield { invocation, progress, payload } => {
             let progress = if *progress { " progress" } else { "" };
             format!("yield {}{}{progress}", invocation.0, show_payload(payload))
         }
-        Asked::Fail { invocation, uri, payload } => {
+        CallRequest::Fail { invocation, uri, payload } => {
             format!("fail {} {uri}{}", invocation.0, show_payload(payload))
         }
     }
@@ -37,14 +39,14 @@ pub(super) fn show_register(register: &Register) -> String {
 }
 
 /// The gate's input: `invocation ID REGISTRATION PROCEDURE|- CALLER|- PAYLOAD`, `result ID PAYLOAD`, and so on.
-pub(super) fn told(words: &[&str]) -> Told {
+pub(super) fn told(words: &[&str]) -> CallMessage {
     let number = |at: usize| words[at].parse::<u64>().unwrap();
     let payload = |from: usize| {
         let bytes = |at: usize| Bytes::from(words.get(at).unwrap_or(&"").to_string());
         Payload { encoding: Encoding::Json, args: bytes(from), kwargs: bytes(from + 1) }
     };
     match words[0] {
-        "invocation" | "invocation-progress" => Told::Invocation(Invocation {
+        "invocation" | "invocation-progress" => CallMessage::Invocation(Invocation {
             id: InvocationId(number(1)),
             registration: RegistrationId(number(2)),
             procedure: Procedure::new(words[3], Matching::Exact).ok().filter(|_| words[3] != "-"),
@@ -52,15 +54,17 @@ pub(super) fn told(words: &[&str]) -> Told {
             receive_progress: words[0] != "invocation",
             payload: payload(5),
         }),
-        "interrupt" => Told::Interrupt { invocation: InvocationId(number(1)), mode: Mode::Kill },
-        "result" | "progress" => Told::Result {
+        "interrupt" => {
+            CallMessage::Interrupt { invocation: InvocationId(number(1)), mode: Mode::Kill }
+        }
+        "result" | "progress" => CallMessage::Result {
             call: CallId(number(1)),
             progress: words[0] == "progress",
             payload: payload(2),
         },
         "callee-error" => {
             let error = CallError::Callee { uri: words[2].into(), payload: payload(3) };
-            Told::Failed { call: CallId(number(1)), error }
+            CallMessage::Failed { call: CallId(number(1)), error }
         }
         "call-error" => {
             let error = match words[2] {
@@ -74,7 +78,7 @@ pub(super) fn told(words: &[&str]) -> Told {
                 "slow" => CallError::CallerSlow,
                 _ => CallError::Own { uri: words[2].into(), sentence: words[3].into() },
             };
-            Told::Failed { call: CallId(number(1)), error }
+            CallMessage::Failed { call: CallId(number(1)), error }
         }
         _ => panic!("not a call: {words:?}"),
     }
@@ -371,8 +375,8 @@ fn a_result_has_a_size_limit() {
     for (size, fits) in [(limits::EVENT - 4, true), (limits::EVENT - 3, false)] {
         send(&mut gate, &format!("[70,5,{{}},[\"{}\"]]", "x".repeat(size)));
         match gate.poll_request() {
-            Some(Request::Call(Asked::Yield { .. })) => assert!(fits),
-            Some(Request::Call(Asked::Fail { uri, .. })) => {
+            Some(Request::Call(CallRequest::Yield { .. })) => assert!(fits),
+            Some(Request::Call(CallRequest::Fail { uri, .. })) => {
                 assert_eq!((uri.as_str(), fits), ("wamp.error.payload_size_exceeded", false));
             }
             other => panic!("{other:?}"),

@@ -241,9 +241,9 @@ fn subscriptions_read_retained_values() {
         < [33,2,2]
         = subscribed 4
         < [33,4,4]
-        = keep 2 5 a 9 [1]
+        = retained 2 5 a 9 [1]
         < [36,2,5,{"topic":"a","event_id":"2611221742b1za3","retained":true},[1]]
-        = keep 4 5 a 77! [1]
+        = retained 4 5 a 77! [1]
         < [36,4,5,{"topic":"a","event_id":"2611221742b1za3","publisher":77,"retained":true},[1]]
         = deliver 1,2,4 6 a 9 [2]
         < [36,1,6,{"topic":"a","event_id":"2611221742b1za3"},[2]]

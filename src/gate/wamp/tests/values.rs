@@ -3,7 +3,7 @@
 use Serializer::{Cbor, Json, MsgPack};
 
 use super::*;
-use crate::call::Asked;
+use crate::call::CallRequest;
 
 /// What the gate makes of a message, in bytes of its own serializer.
 fn check_bytes(serializer: Serializer, message: &[u8], script: &str) {
@@ -34,8 +34,8 @@ fn what_can_be_written_anew_is() {
         gate.receive(Bytes::copy_from_slice(message), Moment(1000));
         let payload = match gate.poll_request() {
             Some(Request::Publish { event, .. }) => event.payload,
-            Some(Request::Call(Asked::Call(call))) => call.payload,
-            Some(Request::Call(Asked::Yield { payload, .. })) => payload,
+            Some(Request::Call(CallRequest::Call(call))) => call.payload,
+            Some(Request::Call(CallRequest::Yield { payload, .. })) => payload,
             other => panic!("{other:?}"),
         };
         for part in [payload.args, payload.kwargs].iter().filter(|part| !part.is_empty()) {

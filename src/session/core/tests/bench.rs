@@ -23,7 +23,7 @@ use crate::session::ledger::{self, Batch, Errand};
 use crate::session::liveness::{Finding, Seen};
 use crate::session::reader::{Done, Step, Work};
 use crate::session::testing::{event, realm};
-use crate::session::Word;
+use crate::session::Signal;
 use crate::types::act::Act;
 use crate::types::answer::{Answer, Stored};
 use crate::types::event::{Event, SessionId};
@@ -34,7 +34,7 @@ struct Client {
     socket: Socket,
     deliveries: Option<Deliveries>,
     work: Option<Work>,
-    words: VecDeque<Word>,
+    words: VecDeque<Signal>,
     /// Nothing is said to it.
     deaf: bool,
     came: u64,
@@ -180,14 +180,14 @@ impl Bench {
     fn tell(&mut self, notices: Vec<Notice>) {
         for notice in notices {
             let (session, word) = match notice {
-                Notice::Joined { session } => (session, Word::Joined),
-                Notice::Ended { session, cause } => (session, Word::Ended(cause)),
+                Notice::Joined { session } => (session, Signal::Joined),
+                Notice::Ended { session, cause } => (session, Signal::Ended(cause)),
                 Notice::Decided { session, asked, decision } => {
-                    (session, Word::Decided { asked, decision })
+                    (session, Signal::Decided { asked, decision })
                 }
-                Notice::Turn { session, waiting } => (session, Word::Turn { waiting }),
-                Notice::Noted { session, noted } => (session, Word::Noted(noted)),
-                Notice::Released { session } => (session, Word::Released),
+                Notice::Turn { session, waiting } => (session, Signal::Turn { waiting }),
+                Notice::FilterOutcome { session, noted } => (session, Signal::FilterOutcome(noted)),
+                Notice::Released { session } => (session, Signal::Released),
                 Notice::HeldBack { .. }
                 | Notice::Due(_)
                 | Notice::Confirmed(_)

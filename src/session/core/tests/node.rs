@@ -12,11 +12,11 @@ use vulpes_raft::ids::{
 use vulpes_raft::order::{Resolution, Step};
 
 use super::super::Node;
-use crate::call::{Asked, Told};
+use crate::call::{CallMessage, CallRequest};
 use crate::dispatch::{Deliveries, Dispatcher, Handed};
 use crate::gate::OpenRefusal;
 use crate::log::{Placed, Start, Tail};
-use crate::realm::{KeptState, Notice, Realms, View};
+use crate::realm::{Notice, PersistentState, Realms, View};
 use crate::segment::{OpenSegment, Segment};
 use crate::session::delivery::Outlet;
 use crate::session::reader::{Live, Source};
@@ -159,7 +159,7 @@ impl Node for AtNode<'_> {
         }
     }
 
-    fn call(&mut self, _: &Realm, _: Asked) -> Option<Told> {
+    fn call(&mut self, _: &Realm, _: CallRequest) -> Option<CallMessage> {
         None
     }
 
@@ -167,8 +167,8 @@ impl Node for AtNode<'_> {
         self.shared.realms.session(self.session).map(|session| session.incarnation)
     }
 
-    fn kept(&self) -> Option<KeptState> {
-        self.shared.realms.kept_by(self.session)
+    fn persistent(&self) -> Option<PersistentState> {
+        self.shared.realms.persistent_of(self.session)
     }
 
     fn wills(&self) -> usize {

@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::gate::{
-    Allowed, Delivery, EndReason, Gate, KeptReading, OpenRefusal, Parting, Request, Resumed,
+    Allowed, Delivery, EndReason, Gate, Handover, OpenRefusal, PersistentReading, Request, Resumed,
     RetainedMode, Sending, Subscription,
 };
 use crate::session::testing::{event, realm};
-use crate::types::act::{Act, Attach, Join, KeptSubscription, Refusal, Terms};
+use crate::types::act::{Act, Attach, Join, PersistentSubscription, Refusal, Terms};
 use crate::types::answer::{Answer, Stored};
 use crate::types::event::{Event, Qos, SessionId};
 use crate::types::moment::Moment;
@@ -26,7 +26,7 @@ pub(super) struct Words {
     session: SessionId,
     open: bool,
     /// How many changes of what is kept are not done.
-    noting: usize,
+    filter_changes: usize,
     requests: VecDeque<Request>,
     output: VecDeque<Bytes>,
 }
@@ -35,8 +35,8 @@ fn pattern(text: &str) -> Pattern {
     Pattern::from_mqtt(text).unwrap()
 }
 
-fn reading(id: u64, text: &str, from: Option<Position>) -> KeptReading {
-    KeptReading {
+fn reading(id: u64, text: &str, from: Option<Position>) -> PersistentReading {
+    PersistentReading {
         id: SubscriptionId(id),
         pattern: pattern(text),
         retained: RetainedMode::None,
@@ -49,15 +49,15 @@ fn reading(id: u64, text: &str, from: Option<Position>) -> KeptReading {
 impl Words {
     pub(super) fn new(session: SessionId) -> Self {
         let (requests, output) = (VecDeque::new(), VecDeque::new());
-        Self { session, open: false, noting: 0, requests, output }
+        Self { session, open: false, filter_changes: 0, requests, output }
     }
 
     fn tell(&mut self, text: String) {
         self.output.push_back(text.into());
     }
 
-    fn keep(&mut self, id: u64, text: &str) {
-        let kept = KeptSubscription {
+    fn persist(&mut self, id: u64, text: &str) {
+        let persistent = PersistentSubscription {
             qos: Qos::AtLeastOnce,
             no_local: false,
             retain_as_published: false,
@@ -65,9 +65,9 @@ impl Words {
             identifier: None,
             condition: None,
         };
-        self.noting += 1;
-        self.requests.push_back(Request::Keep {
-            act: Act::Subscribe(vec![(text.to_owned(), kept)]),
+        self.filter_changes += 1;
+        self.requests.push_back(Request::Persist {
+            act: Act::Subscribe(vec![(text.to_owned(), persistent)]),
             subscribe: vec![reading(id, text, None)],
             unsubscribe: Vec::new(),
         });
@@ -95,7 +95,7 @@ impl Gate for Words {
                 Request::Attach { realm: realm(), attach: Attach { join, clean: false, expiry: 9 } }
             }
             "publish" => return self.publish(&words[1..]),
-            "keep" => return self.keep(number(1), words[2]),
+            "persist" => return self.persist(number(1), words[2]),
             "subscribe" => Request::Subscribe(Subscription {
                 id: SubscriptionId(number(1)),
                 pattern: pattern(words[2]),
@@ -123,12 +123,12 @@ impl Gate for Words {
     }
 
     fn noted(&mut self, room: bool) {
-        self.noting -= 1;
-        self.tell(if room { "kept" } else { "no room" }.to_owned());
+        self.filter_changes -= 1;
+        self.tell(if room { "persistent" } else { "no room" }.to_owned());
     }
 
-    fn parting(&self) -> Parting {
-        Parting::default()
+    fn handover(&self) -> Handover {
+        Handover::default()
     }
 
     fn answered(&mut self, answer: Answer) {
@@ -164,7 +164,7 @@ impl Gate for Words {
     }
 
     fn can_deliver(&self) -> bool {
-        self.open && self.noting == 0
+        self.open && self.filter_changes == 0
     }
 
     fn deadline(&self) -> Option<Moment> {

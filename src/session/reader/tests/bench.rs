@@ -83,12 +83,12 @@ fn subscription(words: &[&str]) -> Subscription {
     }
 }
 
-fn kept(words: &[&str]) -> Vec<KeptReading> {
+fn persistent(words: &[&str]) -> Vec<PersistentReading> {
     words
         .iter()
         .map(|word| {
             let parts: Vec<&str> = word.split(':').collect();
-            KeptReading {
+            PersistentReading {
                 id: SubscriptionId(parts[0].parse().unwrap()),
                 pattern: pattern(parts[1]),
                 retained: RetainedMode::None,
@@ -138,9 +138,9 @@ impl Bench {
                 let sent = Position(number(1));
                 let progress = Progress { sent, in_flight: in_flight.collect(), doubt: sent };
                 let tail = self.node.tail().next_position;
-                self.reader.resume(progress, kept(&words[3..]), tail);
+                self.reader.resume(progress, persistent(&words[3..]), tail);
             }
-            "keep" => self.reader.keep(kept(&words[1..]), Vec::new(), true),
+            "persist" => self.reader.persist(persistent(&words[1..]), Vec::new(), true),
             _ => self.done(words),
         }
     }
@@ -212,7 +212,7 @@ impl Bench {
                     ids.join(",")
                 )
             }
-            Reading::Noted(room) => format!("noted {room}"),
+            Reading::FilterOutcome(room) => format!("noted {room}"),
             Reading::Retained(values) => {
                 format!("{} values for {}", values.values.len(), values.id.0)
             }
