@@ -1,6 +1,6 @@
-//! The messages between an entry and a storage about a segment: keep it, and the storage vote.
+//! The messages between an entry and a storage about a segment: the request to append its body, and the storage vote.
 //!
-//! Invariant: a [`Appended`] is only made after the body is fsynced.
+//! Invariant: an [`Appended`] is only made after the body is fsynced.
 //!
 //! Deliberately absent: their transport (`peer`), and writing (`storage`).
 
@@ -21,7 +21,7 @@ pub struct StorageVote {
     pub checksum: u64,
 }
 
-/// The answer to a body that was kept: the vote, and the storage's next credit.
+/// The answer to a body that was appended: the vote, and the storage's next credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Appended {
     pub vote: StorageVote,
@@ -29,19 +29,19 @@ pub struct Appended {
     pub credit: u32,
 }
 
-/// Why a body was not kept, or may not have been.
+/// Why a body was not appended, or may not have been.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum AppendError {
     /// The order shows a newer incarnation of the entry: the segment can't be resolved any more.
     #[error("the entry's incarnation is fenced")]
     Fenced,
-    /// Another body is already kept under this name.
-    #[error("another body is already kept under the name {0}")]
+    /// Another body is already stored under this name.
+    #[error("another body is already stored under the name {0}")]
     Conflict(AdvanceSegment),
     /// The body's bytes are not what their checksum says, or not a segment.
     #[error("the body arrived damaged: {0}")]
     Damaged(String),
-    /// The storage can't be reached or did not answer in time. Keeping again is harmless.
+    /// The storage can't be reached or did not answer in time. Appending again is harmless.
     #[error("storage {storage} does not answer: {reason}")]
     Unreachable { storage: NodeId, reason: String },
     /// It got its place in the order so long ago that it has been released: the order told its outcome.
@@ -61,7 +61,7 @@ pub trait SegmentStore: Send + Sync + 'static {
         incarnation: Incarnation,
     ) -> BoxFuture<'_, Result<u32, AppendError>>;
 
-    /// Asks a storage to keep a body. Keeping the same body again gets the same vote.
+    /// Asks a storage to append a body. Appending the same body again gets the same vote.
     fn append(&self, body: SealedBody) -> BoxFuture<'_, Result<Appended, AppendError>>;
 
     /// Tells a storage that the bodies it lacks of the entry's incarnation through this segment will not be sent, so

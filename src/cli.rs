@@ -4,17 +4,17 @@
 //! node's disk failed or is damaged. Every error on standard error says what to do; standard output holds results
 //! only.
 //!
-//! Deliberately absent: what a node does (`server`) and what clients speak (`client`).
+//! Deliberately absent: what a node does (`node`) and what clients speak (`client`).
 
 use std::io;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
-use vulpes_raft::file::OpenError;
+use vulpes_raft::disk::file::OpenError;
 use vulpes_raft::ids::EventId;
 
-use crate::server::StartError;
+use crate::node::StartError;
 
 mod bench;
 mod call;

@@ -17,24 +17,29 @@
 //! - [`recent`], [`log`], [`replica`], [`dispatch`]: the log as a node reads it, and its distribution to sessions.
 //! - [`session`]: a client's session without its socket, pure.
 //! - [`retention`]: how much of the log is kept, pure.
-//! - [`config`], [`server`]: a node's configuration, and the node: sockets, roles and their wiring.
+//! - [`config`]: a node's configuration.
+//! - `server`: clients' sockets and sessions, served.
+//! - `cluster`: the ways to sync and to the storages.
+//! - [`node`]: a node: its roles and their wiring.
 //! - [`http`]: a node's status for operators.
 //! - [`client`], [`cli`]: clients of both protocols, and the commands.
 //!
 //! Architecture invariant: `types`, `gate`, `payload`, `segment`, `realm`, `call`, `dispatch`, `session` and the cores of `entry` and
-//! `storage` do no I/O and read no clock. The edges are in `server`, and behind [`vulpes_raft::host::Host`], which a simulation
+//! `storage` do no I/O and read no clock. The edges are in `server`, `cluster` and `node`, and behind [`vulpes_raft::host::Host`], which a simulation
 //! replaces. Modules use each other in one direction only; `tests/modules.rs` lists who uses whom.
 
 pub mod append;
 pub mod call;
 pub mod cli;
 pub mod client;
+mod cluster;
 pub mod config;
 pub mod dispatch;
 pub mod entry;
 pub mod gate;
 pub mod http;
 pub mod log;
+pub mod node;
 pub mod payload;
 pub mod peer;
 pub mod realm;

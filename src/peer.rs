@@ -30,8 +30,8 @@ use vulpes_raft::host::Host;
 use vulpes_raft::ids::{
     AdvanceSegment, DiskId, Incarnation, NodeId, Position, Shard, Shards, Slot,
 };
+use vulpes_raft::net::wire::{Identity, Service};
 use vulpes_raft::order::Resolution;
-use vulpes_raft::wire::{Identity, Service};
 
 use crate::append::{AppendError, Appended, SegmentStore};
 use crate::log::{self, Source, SourceError};
@@ -60,7 +60,7 @@ pub enum FetchError {
     #[error("storage {storage} does not answer: {reason}")]
     Unreachable { storage: NodeId, reason: String },
     /// The node at that address has another disk than the enrolled one: it holds nothing that was voted for.
-    #[error("storage {storage} lost its disk: {}", vulpes_raft::wire::wiped(*.storage))]
+    #[error("storage {storage} lost its disk: {}", vulpes_raft::net::wire::wiped(*.storage))]
     Wiped { storage: NodeId },
     /// It refuses us, or is another node. Retrying helps only after an operator has changed something.
     #[error("storage {storage} can't be used: {reason}")]
@@ -327,7 +327,7 @@ impl From<FetchError> for AppendError {
             FetchError::Unreachable { storage, reason }
             | FetchError::Refused { storage, reason } => Self::Unreachable { storage, reason },
             FetchError::Wiped { storage } => {
-                Self::Unreachable { storage, reason: vulpes_raft::wire::wiped(storage) }
+                Self::Unreachable { storage, reason: vulpes_raft::net::wire::wiped(storage) }
             }
             FetchError::Read { storage, error } => {
                 Self::Unreachable { storage, reason: error.to_string() }

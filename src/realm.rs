@@ -37,8 +37,8 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use vulpes_raft::ids::{Incarnation, NodeId, OrderTime, Position, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
+use vulpes_raft::net::wire;
 use vulpes_raft::order::{Resolution, Step};
-use vulpes_raft::wire;
 
 use crate::payload;
 use crate::segment::{Segment, StoredEvent};

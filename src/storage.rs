@@ -40,12 +40,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit, Semaphore};
-use vulpes_raft::commit::{CommitQueue, TrySubmitError};
-use vulpes_raft::file::{File, OpenError};
+use vulpes_raft::disk::commit::{CommitQueue, TrySubmitError};
+use vulpes_raft::disk::file::{File, OpenError};
 use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Shard, Shards, Slot};
 use vulpes_raft::local_bodies::Deleting;
+use vulpes_raft::net::wire::Identity;
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
-use vulpes_raft::wire::Identity;
 
 use crate::recent::RecentBodies;
 use crate::segment::checksum;

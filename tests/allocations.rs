@@ -35,11 +35,11 @@ use vulpes::types::answer::Answer;
 use vulpes::types::event::SessionId;
 use vulpes::types::moment::Moment;
 use vulpes::types::topic::Realm;
+use vulpes_raft::host::sim::{self, SimConfig, SimDisk};
 use vulpes_raft::ids::{AdvanceSegment, EventId, Incarnation, NodeId, Position, Slot, Stamp};
 use vulpes_raft::order::{
     Place, Resolution, SealedSegment, SegmentOutcome, Step, StorageGroup, StorageGroups,
 };
-use vulpes_raft::sim::{self, SimConfig, SimDisk};
 
 /// Messages that a client sends at once.
 const BATCH: u16 = 64;

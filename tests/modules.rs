@@ -28,12 +28,17 @@ const USES: &[(&str, &str)] = &[
     ("session", "call dispatch gate log payload realm segment types"),
     ("config", "retention types"),
     ("http", "config"),
+    ("cluster", "config entry log peer realm replica segment storage types"),
     (
         "server",
-        "call config dispatch entry gate http append log peer realm recent replica retention segment session storage types",
+        "call config dispatch entry gate log peer realm replica session types",
+    ),
+    (
+        "node",
+        "append cluster config dispatch entry gate http log peer realm recent replica retention segment server storage types",
     ),
     ("client", "config http"),
-    ("cli", "client config http retention server types"),
+    ("cli", "client config http node retention server types"),
 ];
 
 type Module = Vec<String>;

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use crate::host::Host;
 use crate::ids::{Incarnation, NodeId, Slot};
+use crate::net::wire::Identity;
 use crate::node::{Member, SyncNode};
 use crate::order::{SealedSegment, SegmentOutcome, StorageGroups};
 use crate::router::Router;
 use crate::sequencer::Opened;
 use crate::service::{Followed, Known, Lease, SyncError, ADMISSION_WAIT};
-use crate::wire::Identity;
 
 /// Access to the sync group. Clones share their connections.
 #[derive(Clone)]

@@ -4,8 +4,8 @@
 //! of the realms turn them into state. Two releases that differ in any of these would come to different states from
 //! the same log, without noticing.
 //!
-//! Invariant: a node with another number neither opens this node's file ([`crate::file`]) nor talks to this node
-//! ([`crate::wire`]). So no log is ever folded by two sets of rules.
+//! Invariant: a node with another number neither opens this node's file ([`crate::disk::file`]) nor talks to this node
+//! ([`crate::net::wire`]). So no log is ever folded by two sets of rules.
 //!
 //! A file of an older format down to [`OLDEST_LOG_FORMAT`] is opened, and gets this release's format: the older
 //! release, which can't read what this one adds, no longer opens it.

@@ -8,6 +8,8 @@
 #[cfg(feature = "faults")]
 mod faulty;
 mod real;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod workers;
 
 use std::io;

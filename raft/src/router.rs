@@ -14,14 +14,14 @@ use tokio::time::Instant;
 
 use crate::host::Host;
 use crate::ids::{Incarnation, NodeId, Slot};
+use crate::net::rpc::{CallError, Lane};
+use crate::net::wire::{self, Identity, LinkError, Service};
 use crate::order::{SealedSegment, SegmentOutcome, StorageGroups};
-use crate::rpc::{CallError, Lane};
 use crate::sequencer::Opened;
 use crate::service::{
     Followed, Known, Lease, SyncCall, SyncError, SyncReply, CALL_TIMEOUT, GROUP_WAIT,
     MAX_FOLLOW_WAIT, MAX_PROPOSED,
 };
-use crate::wire::{self, Identity, LinkError, Service};
 
 /// How long to wait for one member before another one is tried, if that is allowed.
 const ATTEMPT: Duration = Duration::from_millis(700);

@@ -1,4 +1,4 @@
-//! Requests to a sync member, by other nodes over [`Service::Sync`](crate::wire::Service::Sync) or by its own.
+//! Requests to a sync member, by other nodes over [`Service::Sync`](crate::net::wire::Service::Sync) or by its own.
 //!
 //! Invariant: everything that reaches the leader's queue can be repeated without harm. Variants and fields keep their
 //! order, new ones go last; a change of meaning is a new protocol version.
@@ -155,8 +155,8 @@ pub(crate) enum SyncReply {
 mod tests {
     use super::*;
     use crate::ids::{Position, Stamp};
+    use crate::net::wire::{decode, encode};
     use crate::order::Step;
-    use crate::wire::{decode, encode};
 
     #[test]
     fn golden_bytes() {

@@ -10,14 +10,14 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use vulpes_raft::client::SyncClient;
-use vulpes_raft::file::{File, OpenError};
+use vulpes_raft::disk::file::{File, OpenError};
 use vulpes_raft::host::{Host, Listener};
 use vulpes_raft::ids::{AdvanceSegment, DiskId, NodeId, SegmentNumber, Shard, Slot};
+use vulpes_raft::net::wire::{self, Identity};
 use vulpes_raft::node::{Member, SyncConfig, SyncNode};
 use vulpes_raft::order::{SealedSegment, SegmentOutcome};
 use vulpes_raft::sequencer::Opened;
 use vulpes_raft::service::{Followed, SyncError};
-use vulpes_raft::wire::{self, Identity};
 
 struct Running {
     node: SyncNode,

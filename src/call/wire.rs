@@ -120,7 +120,7 @@ impl CalleeSays {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use vulpes_raft::wire::{decode, encode};
+    use vulpes_raft::net::wire::{decode, encode};
 
     use super::*;
     use crate::types::event::Encoding;

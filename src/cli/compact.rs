@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use vulpes_raft::file;
+use vulpes_raft::disk::file;
 use vulpes_raft::host::Host;
 
 use crate::config::{open_identity, NodeConfig, Role};

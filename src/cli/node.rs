@@ -27,7 +27,7 @@ use vulpes_raft::host::Workers;
 use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::config::NodeConfig;
-use crate::server::Ended;
+use crate::node::Ended;
 use logging::Logging;
 
 const EXAMPLES: &str = "\
@@ -70,7 +70,7 @@ impl Node {
         let files = super::files::raise();
         let stop = stop(self.stop_on_stdin_close)?;
         tokio::spawn(reload(signal(SignalKind::hangup())?, logging, self.config));
-        match crate::server::run(config, clients, files, stop).await? {
+        match crate::node::run(config, clients, files, stop).await? {
             Ended::Stopped => Ok(()),
             Ended::LeftBehind => Err(start_again()),
         }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::{DiskId, NodeId};
-use vulpes_raft::wire::Identity;
+use vulpes_raft::net::wire::Identity;
 
 use super::NodeConfig;
 

@@ -3,7 +3,7 @@
 //! Invariant: every call may be repeated. A repeated opening gets the same incarnation, a repeated proposal the same
 //! outcome, so an entry that does not know a call's outcome simply repeats it.
 //!
-//! Deliberately absent: leaders and addresses. Implementations of [`Ordering`] find them.
+//! Deliberately absent: leaders and addresses. Implementations of [`OrderService`] find them.
 
 use futures::future::BoxFuture;
 use vulpes_raft::ids::{Incarnation, NodeId};

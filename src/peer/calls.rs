@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep_until, timeout, Instant};
 use vulpes_raft::host::BoxStream;
-use vulpes_raft::wire;
+use vulpes_raft::net::wire;
 
 use crate::types::limits;
 

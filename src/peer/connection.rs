@@ -18,8 +18,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{timeout_at, Instant};
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::{DiskId, NodeId};
-use vulpes_raft::rpc::Contexts;
-use vulpes_raft::wire::{self, Identity, Link, LinkError, Service};
+use vulpes_raft::net::rpc::Contexts;
+use vulpes_raft::net::wire::{self, Identity, Link, LinkError, Service};
 
 use super::wire::client_transport;
 use super::FetchError;

@@ -16,7 +16,7 @@ use tarpc::{ClientMessage, RequestName, Response, Transport};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, Slot};
-use vulpes_raft::wire::Link;
+use vulpes_raft::net::wire::Link;
 
 use super::open_snapshot::OpenSnapshot;
 use super::wire::{server_transport, AppendAnswer, AppendRequest, FetchAnswer, FetchRequest, Rows};

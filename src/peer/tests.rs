@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use vulpes_raft::host::{BoxStream, Net};
 use vulpes_raft::ids::Shards;
-use vulpes_raft::wire::{self as link, Link, Service};
+use vulpes_raft::net::wire::{self as link, Link, Service};
 
 use super::wire::Call;
 use super::*;

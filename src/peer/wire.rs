@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use tarpc::{trace, ClientMessage, Request, RequestName, Response, Transport};
 use vulpes_raft::host::BoxStream;
 use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, Position, Slot};
+use vulpes_raft::net::rpc::Contexts;
+use vulpes_raft::net::wire;
 use vulpes_raft::order::Resolution;
-use vulpes_raft::rpc::Contexts;
-use vulpes_raft::wire;
 
 use crate::append::{AppendError, Appended};
 use crate::segment::SealedBody;

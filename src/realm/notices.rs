@@ -2,7 +2,7 @@
 //!
 //! Invariant: all nodes are told the same; each sees for itself what concerns its own sessions.
 //!
-//! Deliberately absent: what a node makes of it (`server/desk`).
+//! Deliberately absent: what a node makes of it (`server/session_manager`).
 
 use vulpes_raft::ids::Position;
 

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Incarnation, NodeId, OrderTime, Position};
 use vulpes_raft::mutant::{planted, Mutant};
-use vulpes_raft::wire;
+use vulpes_raft::net::wire;
 
 use super::{EndCause, FilterOutcome, Incoming, Key, Notice, Realms, SessionState};
 use crate::types::act::{Attach, Detach, Expire, PersistentSubscription, Progress, NEVER};

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{EventId, Position, Slot, Stamp};
-use vulpes_raft::wire;
+use vulpes_raft::net::wire;
 
 use crate::types::event::{ClientTag, Extensions, Payload, Qos, SessionId};
 use crate::types::topic::{Pattern, PatternPart, PatternParts, Topic};

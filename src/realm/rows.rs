@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{NodeId, Position};
-use vulpes_raft::wire;
+use vulpes_raft::net::wire;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::types::act::DueId;

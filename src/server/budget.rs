@@ -24,15 +24,15 @@ use crate::types::limits;
 
 /// A budget. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Budget(Arc<Mutex<Ledger<Waker>>>);
+pub(crate) struct Budget(Arc<Mutex<Ledger<Waker>>>);
 
 impl Budget {
-    pub(super) fn new(total: usize) -> Self {
+    pub(crate) fn new(total: usize) -> Self {
         Self::with_reserve(total, 0)
     }
 
     /// A budget for messages of a limited size, whose holders may take what they need in parts.
-    pub(super) fn in_parts(total: usize) -> Self {
+    pub(crate) fn in_parts(total: usize) -> Self {
         Self::with_reserve(total, total / limits::RESERVES)
     }
 
@@ -42,22 +42,22 @@ impl Budget {
     }
 
     /// An account that holds nothing yet.
-    pub(super) fn account(&self) -> Account {
+    pub(crate) fn account(&self) -> Account {
         Account { budget: self.clone(), held: 0, complete: false, ticket: None }
     }
 
     /// Whether somebody waits for bytes.
-    pub(super) fn is_short(&self) -> bool {
+    pub(crate) fn is_short(&self) -> bool {
         self.ledger().is_waited_for()
     }
 
     /// Whether there is nothing left, for whoever needs little.
-    pub(super) fn is_used_up(&self) -> bool {
+    pub(crate) fn is_used_up(&self) -> bool {
         self.ledger().is_used_up()
     }
 
     #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.ledger().held()
     }
 
@@ -73,7 +73,7 @@ impl Budget {
 
 /// What one connection holds of a budget. It is given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(crate) struct Account {
     budget: Budget,
     held: usize,
     /// It needs nothing beside what it holds.
@@ -82,16 +82,16 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held
     }
 
-    pub(super) fn budget(&self) -> &Budget {
+    pub(crate) fn budget(&self) -> &Budget {
         &self.budget
     }
 
     /// Holds so many bytes in all, if they are there outside of the reserve and nobody waits for them.
-    pub(super) fn try_hold(&mut self, bytes: usize) -> bool {
+    pub(crate) fn try_hold(&mut self, bytes: usize) -> bool {
         if bytes <= self.held {
             return true;
         }
@@ -115,13 +115,13 @@ impl Account {
     }
 
     /// Waits in line for so many more bytes. The number may not change while it waits.
-    pub(super) fn poll_take(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_take(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<()> {
         self.poll_need(Need { part: bytes, all: bytes, holds: false }, context)
     }
 
     /// Waits in line for a part of all that it needs beside what it holds, or for all of that. Neither may change while it
     /// waits.
-    pub(super) fn poll_take_part(
+    pub(crate) fn poll_take_part(
         &mut self,
         part: usize,
         all: usize,
@@ -151,12 +151,12 @@ impl Account {
     }
 
     /// Whether it waits in line, and nothing was granted to it yet.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         self.ticket.is_some_and(|ticket| !self.budget.ledger().is_granted(ticket))
     }
 
     /// Leaves the line.
-    pub(super) fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             let woken = self.budget.ledger().leave(ticket);
             woken.into_iter().for_each(Waker::wake);
@@ -164,7 +164,7 @@ impl Account {
     }
 
     /// Holds so many bytes in all, there or not: they exist already.
-    pub(super) fn overdraw(&mut self, bytes: usize) {
+    pub(crate) fn overdraw(&mut self, bytes: usize) {
         if bytes > self.held {
             let more = Grant { bytes: bytes - self.held, complete: self.complete };
             self.budget.ledger().overdraw(more);
@@ -173,7 +173,7 @@ impl Account {
     }
 
     /// Holds so many bytes at most from now on.
-    pub(super) fn keep(&mut self, bytes: usize) {
+    pub(crate) fn keep(&mut self, bytes: usize) {
         if self.held > bytes {
             let less = Grant { bytes: self.held - bytes, complete: self.complete };
             self.held = bytes;
@@ -183,7 +183,7 @@ impl Account {
     }
 
     /// What it holds, as an account of its own.
-    pub(super) fn split(&mut self) -> Self {
+    pub(crate) fn split(&mut self) -> Self {
         let (held, complete) = (std::mem::take(&mut self.held), std::mem::take(&mut self.complete));
         Self { budget: self.budget.clone(), held, complete, ticket: None }
     }

@@ -8,7 +8,7 @@
 //!
 //! Deliberately absent: what becomes of a call (`call`), and talking between nodes (`links`).
 
-pub(super) mod links;
+pub(crate) mod links;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -37,7 +37,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// A node's calls. Clones share them.
 #[derive(Clone)]
-pub(super) struct Calls {
+pub(crate) struct Calls {
     shared: Arc<Mutex<Shared>>,
     /// The next deadline has come nearer.
     sooner: Arc<Notify>,
@@ -87,7 +87,7 @@ impl Bell {
 
 impl Calls {
     /// Must be called within a tokio runtime.
-    pub(super) fn new(host: &Host, node: NodeId, realms: SharedRealms) -> Self {
+    pub(crate) fn new(host: &Host, node: NodeId, realms: SharedRealms) -> Self {
         let calls = Self {
             shared: Arc::default(),
             sooner: Arc::default(),
@@ -157,12 +157,12 @@ impl Calls {
     }
 
     /// The order shows that a session is over, at whatever node.
-    pub(super) fn ended(&self, session: SessionId) {
+    pub(crate) fn ended(&self, session: SessionId) {
         self.with(|exchange| exchange.ended(session));
     }
 
     /// A session begins to have to do with calls.
-    pub(super) fn attach(&self, session: SessionId) -> Attached {
+    pub(crate) fn attach(&self, session: SessionId) -> Attached {
         let bell = self.bell(Party::Session(session));
         self.with(|exchange| exchange.attach(session));
         Attached { calls: self.clone(), session, bell }
@@ -189,7 +189,7 @@ impl Calls {
 }
 
 /// A session that has to do with calls. It is over with this.
-pub(super) struct Attached {
+pub(crate) struct Attached {
     calls: Calls,
     session: SessionId,
     bell: Arc<Bell>,
@@ -204,23 +204,23 @@ impl Drop for Attached {
 
 impl Attached {
     /// Ready when there is something to take.
-    pub(super) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
         self.bell.poll(context)
     }
 
     /// About how many bytes the next thing has; the bell is quiet where there is none.
-    pub(super) fn next_size(&self) -> Option<usize> {
+    pub(crate) fn next_size(&self) -> Option<usize> {
         let look = |exchange: &mut Exchange| exchange.told_size(self.session);
         self.calls.take(Party::Session(self.session), &self.bell, look)
     }
 
-    pub(super) fn next(&self) -> Option<CallMessage> {
+    pub(crate) fn next(&self) -> Option<CallMessage> {
         let take = |exchange: &mut Exchange| exchange.take_told(self.session);
         self.calls.take(Party::Session(self.session), &self.bell, take)
     }
 
     /// Does what the session asks for; gives what it is told at once.
-    pub(super) fn ask(&self, realm: &Realm, asked: CallRequest) -> Option<CallMessage> {
+    pub(crate) fn ask(&self, realm: &Realm, asked: CallRequest) -> Option<CallMessage> {
         let (calls, session) = (&self.calls, self.session);
         match asked {
             CallRequest::Call(call) if call.procedure.is_reserved() => {

@@ -30,50 +30,50 @@ use super::publishing::Rooms;
 use super::reader::room_for_subscriptions;
 use super::session_manager::SessionManager;
 
-pub(super) struct Clients {
-    pub(super) host: Host,
-    pub(super) entry: EntryHandle,
-    pub(super) commands: mpsc::Sender<Command>,
-    pub(super) log: Log,
-    pub(super) realm_states: SharedRealms,
-    pub(super) manager: SessionManager,
-    pub(super) calls: Calls,
+pub(crate) struct Clients {
+    pub(crate) host: Host,
+    pub(crate) entry: EntryHandle,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) log: Log,
+    pub(crate) realm_states: SharedRealms,
+    pub(crate) manager: SessionManager,
+    pub(crate) calls: Calls,
     /// The realms that there are.
-    pub(super) realms: Arc<BTreeSet<Realm>>,
-    pub(super) default_realm: Realm,
-    pub(super) merging: MergingRealms,
+    pub(crate) realms: Arc<BTreeSet<Realm>>,
+    pub(crate) default_realm: Realm,
+    pub(crate) merging: MergingRealms,
     /// What connections hold together: those whose session is not open yet, the input of the others, and their output.
-    pub(super) login: Budget,
-    pub(super) input: Budget,
-    pub(super) output: Budget,
+    pub(crate) login: Budget,
+    pub(crate) input: Budget,
+    pub(crate) output: Budget,
     /// What sessions hold of the log until their sockets take it.
-    pub(super) segments: Budget,
+    pub(crate) segments: Budget,
     /// The room for conditional publishes.
-    pub(super) rooms: Rooms,
+    pub(crate) rooms: Rooms,
     /// One session at a time reads large values for its filters.
-    pub(super) filtering: Budget,
+    pub(crate) filtering: Budget,
     /// The room for all subscriptions.
-    pub(super) subscriptions: Arc<Semaphore>,
+    pub(crate) subscriptions: Arc<Semaphore>,
     /// One permit a connection.
-    pub(super) connections: Arc<Semaphore>,
+    pub(crate) connections: Arc<Semaphore>,
     /// How many there are in all.
-    pub(super) most: usize,
+    pub(crate) most: usize,
     /// The web pages that may connect.
-    pub(super) origins: Origins,
+    pub(crate) origins: Origins,
     /// One permit for each begun KiB of what all nodes keep of a session.
-    pub(super) states: Arc<Semaphore>,
+    pub(crate) states: Arc<Semaphore>,
     /// One permit a connection that is told that there is no room.
-    pub(super) refusals: Arc<Semaphore>,
+    pub(crate) refusals: Arc<Semaphore>,
     /// Connections now open.
-    pub(super) wamp_sessions: AtomicU64,
-    pub(super) mqtt_sessions: AtomicU64,
-    pub(super) drops: Drops,
+    pub(crate) wamp_sessions: AtomicU64,
+    pub(crate) mqtt_sessions: AtomicU64,
+    pub(crate) drops: Drops,
     stopping: watch::Receiver<bool>,
     started: Instant,
 }
 
 impl Clients {
-    pub(super) fn new(
+    pub(crate) fn new(
         host: Host,
         entry: EntryHandle,
         commands: mpsc::Sender<Command>,
@@ -113,7 +113,7 @@ impl Clients {
         }
     }
 
-    pub(super) fn mqtt_config(&self) -> MqttConfig {
+    pub(crate) fn mqtt_config(&self) -> MqttConfig {
         MqttConfig {
             default_realm: self.default_realm.clone(),
             realms: self.realms.clone(),
@@ -122,37 +122,37 @@ impl Clients {
     }
 
     /// A new session's number: 1 to 2^53 - 1.
-    pub(super) fn new_session(&self) -> SessionId {
+    pub(crate) fn new_session(&self) -> SessionId {
         SessionId((self.host.random.next_u64() >> 11).max(1))
     }
 
     /// Room for what all nodes keep of a session.
-    pub(super) fn try_keep_state(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    pub(crate) fn try_keep_state(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let permits = u32::try_from(bytes / 1024 + 1).ok()?;
         self.states.clone().try_acquire_many_owned(permits).ok()
     }
 
     /// The time since the node began to serve clients.
-    pub(super) fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Moment {
         Moment(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// The instant of a moment.
-    pub(super) fn instant(&self, moment: Moment) -> Instant {
+    pub(crate) fn instant(&self, moment: Moment) -> Instant {
         self.started + Duration::from_millis(moment.0)
     }
 
     /// Waits until no client is connected any more.
-    pub(super) async fn drained(&self) {
+    pub(crate) async fn drained(&self) {
         // The semaphore is never closed.
         let _ = self.connections.acquire_many(self.most as u32).await;
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
 
-    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.clone()
     }
 }

@@ -17,7 +17,7 @@ use crate::types::event::SessionId;
 const QUIET: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
-pub(super) struct Drops {
+pub(crate) struct Drops {
     count: AtomicU64,
     told: Mutex<Option<LastReport>>,
 }
@@ -31,12 +31,12 @@ struct LastReport {
 
 impl Drops {
     /// How many there were since the process started.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
     /// A session has dropped something.
-    pub(super) fn note(&self, session: SessionId, dropped: &Dropped) {
+    pub(crate) fn note(&self, session: SessionId, dropped: &Dropped) {
         let count = self.count.fetch_add(dropped.count, Ordering::Relaxed) + dropped.count;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();

@@ -23,26 +23,26 @@ use std::task::{ready, Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use vulpes_raft::host::BoxStream;
-use vulpes_raft::wire;
+use vulpes_raft::net::wire;
 
 use super::budget::{Account, Budget};
 use super::pace::{self, Pace, Seen};
 use crate::types::limits;
 use framing::Follower;
-pub(super) use framing::Framing;
+pub(crate) use framing::Framing;
 
 /// The largest request to speak WebSocket, in bytes: its codec takes none that is larger.
 const UPGRADE: usize = 64 << 10;
 
 /// What one kind of connection may hold.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
+pub(crate) struct Terms {
     /// Bytes at no cost.
-    pub(super) free: usize,
+    pub(crate) free: usize,
     /// The largest message; none that claims to be larger is waited for.
-    pub(super) largest: usize,
+    pub(crate) largest: usize,
     /// How fast a message that holds a part of the budget has to come, while others wait for it.
-    pub(super) pace: pace::Terms,
+    pub(crate) pace: pace::Terms,
 }
 
 /// Longest header of a frame, in bytes.
@@ -50,14 +50,14 @@ const HEADER: usize = 14;
 
 impl Terms {
     /// A client's connection.
-    pub(super) const CLIENT: Self = Self {
+    pub(crate) const CLIENT: Self = Self {
         free: limits::INPUT_FREE,
         largest: limits::CLIENT_MESSAGE + HEADER,
         pace: limits::INPUT_PACE,
     };
 
     /// Another node's.
-    pub(super) const PEER: Self = Self {
+    pub(crate) const PEER: Self = Self {
         free: limits::PEER_FREE,
         largest: wire::MAX_FRAME + HEADER,
         pace: limits::PEER_PACE,
@@ -66,7 +66,7 @@ impl Terms {
 
 /// The intake of one connection. Clones are the same one.
 #[derive(Clone)]
-pub(super) struct Intake(Arc<Mutex<State>>);
+pub(crate) struct Intake(Arc<Mutex<State>>);
 
 struct State {
     terms: Terms,
@@ -91,7 +91,7 @@ struct State {
 }
 
 impl Intake {
-    pub(super) fn new(framing: Framing, terms: Terms, budget: &Budget) -> Self {
+    pub(crate) fn new(framing: Framing, terms: Terms, budget: &Budget) -> Self {
         Self(Arc::new(Mutex::new(State {
             terms,
             follower: Follower::new(framing),
@@ -108,7 +108,7 @@ impl Intake {
     }
 
     /// An intake for a codec that takes every message before it reads on: nothing has to be settled.
-    pub(super) fn settled_by_reading(framing: Framing, terms: Terms, budget: &Budget) -> Self {
+    pub(crate) fn settled_by_reading(framing: Framing, terms: Terms, budget: &Budget) -> Self {
         let intake = Self::new(framing, terms, budget);
         intake.state().by_itself = true;
         intake
@@ -119,17 +119,17 @@ impl Intake {
     }
 
     /// The stream, read as far as this intake lets it.
-    pub(super) fn on(&self, stream: BoxStream) -> BoxStream {
+    pub(crate) fn on(&self, stream: BoxStream) -> BoxStream {
         Box::new(Paced { stream, intake: self.clone() })
     }
 
     /// Whole messages that were read are held no longer. What has come of the next one still is.
-    pub(super) fn settle(&self) {
+    pub(crate) fn settle(&self) {
         self.state().settle();
     }
 
     /// The connection goes on in another framing, with nothing read of it.
-    pub(super) fn speaks(&self, framing: Framing) {
+    pub(crate) fn speaks(&self, framing: Framing) {
         let mut state = self.state();
         state.follower = Follower::new(framing);
         state.granted = 0;
@@ -138,7 +138,7 @@ impl Intake {
     }
 
     /// What it takes from now on, it takes from this budget.
-    pub(super) fn belongs_to(&self, budget: &Budget) {
+    pub(crate) fn belongs_to(&self, budget: &Budget) {
         let mut state = self.state();
         // A message that was granted its room keeps it until it has come.
         state.before = Some(state.account.split());
@@ -148,24 +148,24 @@ impl Intake {
     }
 
     /// Bytes that the message being read takes in all, as far as that is known.
-    pub(super) fn told(&self) -> usize {
+    pub(crate) fn told(&self) -> usize {
         usize::try_from(self.state().follower.told()).unwrap_or(usize::MAX)
     }
 
     /// Ready when a large message comes too slowly while others wait for what it holds. `read` tells whether the node reads
     /// what the client sends.
-    pub(super) fn poll_too_slow(&self, context: &mut Context<'_>, read: bool) -> Poll<()> {
+    pub(crate) fn poll_too_slow(&self, context: &mut Context<'_>, read: bool) -> Poll<()> {
         self.state().poll_too_slow(context, read)
     }
 
     /// Whether it is not read because there is no room.
-    pub(super) fn is_held_up(&self) -> bool {
+    pub(crate) fn is_held_up(&self) -> bool {
         let state = self.state();
         state.waiting && state.account.is_waiting()
     }
 
     /// What comes from now on is thrown away as it comes. What has come is still held.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let mut state = self.state();
         state.off = true;
         (state.granted, state.waiting, state.pace) = (0, false, None);
@@ -173,7 +173,7 @@ impl Intake {
     }
 
     /// What has come of an unfinished message is held no longer. Nothing more of it may come.
-    pub(super) fn forget_unfinished(&self) {
+    pub(crate) fn forget_unfinished(&self) {
         let mut state = self.state();
         let come = usize::try_from(state.follower.forget()).unwrap_or(usize::MAX);
         state.unsettled = state.unsettled.saturating_sub(come);

@@ -41,7 +41,7 @@ pub fn serves_a_client() -> bool {
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Accepts clients for as long as the node lives.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     protocol: Protocol,
     mut listener: Box<dyn Listener>,
     clients: Arc<Clients>,

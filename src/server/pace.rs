@@ -18,21 +18,21 @@ use tokio::time::Instant;
 const LOOKS: u32 = 4;
 
 /// How long a window is, and how many bytes a second have to move in it.
-pub(super) type Terms = (Duration, usize);
+pub(crate) type Terms = (Duration, usize);
 
 /// What a connection shows when it is looked at.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Bytes that have moved so far.
-    pub(super) moved: u64,
+    pub(crate) moved: u64,
     /// Bytes that are still to be moved.
-    pub(super) held: usize,
+    pub(crate) held: usize,
     /// Somebody waits for them, and nobody but the other side keeps them from moving.
-    pub(super) judged: bool,
+    pub(crate) judged: bool,
 }
 
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     terms: Terms,
     /// The end of the window.
     until: Instant,
@@ -43,17 +43,17 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Begins a window.
-    pub(super) fn new(terms: Terms, now: Instant, seen: Seen) -> Self {
+    pub(crate) fn new(terms: Terms, now: Instant, seen: Seen) -> Self {
         Self { terms, until: now + terms.0, looked: now, begin: seen }
     }
 
     /// When to look at the latest.
-    pub(super) fn look_until(&self) -> Instant {
+    pub(crate) fn look_until(&self) -> Instant {
         self.until.min(self.looked + self.terms.0 / LOOKS)
     }
 
     /// Whether a window has ended in which too few bytes moved; the next one begins.
-    pub(super) fn is_too_slow(&mut self, now: Instant, seen: Seen) -> bool {
+    pub(crate) fn is_too_slow(&mut self, now: Instant, seen: Seen) -> bool {
         let (window, rate) = self.terms;
         let ran = now - self.looked <= window / LOOKS * 2;
         self.looked = now;

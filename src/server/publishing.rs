@@ -54,7 +54,7 @@ impl Default for Answers {
 
 /// The room that all sessions of a node share for conditional publishes.
 #[derive(Clone)]
-pub(super) struct Rooms {
+pub(crate) struct Rooms {
     /// For bytes that every node looks at ([`limits::COMPARED_BYTES`]).
     pub(super) compared: Budget,
     /// For publishes that wait ([`limits::WAITS_BYTES`]).

@@ -1,5 +1,5 @@
-//! The manager of an entry node: what the realms' state says about the node's own sessions goes to them, what it says about
-//! all goes to the node's calls, and what sessions have left to be published is published.
+//! The sessions of an entry node: what the realms' state says about one of them goes to it, what it says about all goes to the
+//! node's calls, and what sessions have left to be published is published.
 //!
 //! Every entry node hears of everything that is due. They go by turns, so that mostly one of them publishes: the entry of the
 //! session that waits for it, else the one that the session was at, then the others in the order of their numbers. An entry
@@ -51,14 +51,14 @@ type Sessions = Arc<Mutex<BTreeMap<SessionId, Sender<Signal>>>>;
 
 /// The sessions of this node that want to hear of themselves.
 #[derive(Clone)]
-pub(super) struct SessionManager {
+pub(crate) struct SessionManager {
     sessions: Sessions,
     calls: Calls,
     moved: Moved,
 }
 
 impl SessionManager {
-    pub(super) fn new(calls: Calls) -> Self {
+    pub(crate) fn new(calls: Calls) -> Self {
         Self { sessions: Arc::default(), calls, moved: Moved::default() }
     }
 
@@ -67,20 +67,20 @@ impl SessionManager {
     }
 
     /// From here on, a session hears what is said to it. The channel closes where it is too slow.
-    pub(super) fn register(&self, session: SessionId) -> Receiver<Signal> {
+    pub(crate) fn register(&self, session: SessionId) -> Receiver<Signal> {
         // It holds one more for each sender, of which there is one.
         let (words, heard) = channel(limits::SESSION_SIGNALS - 1);
         self.sessions().insert(session, words);
         heard
     }
 
-    pub(super) fn forget(&self, session: SessionId) {
+    pub(crate) fn forget(&self, session: SessionId) {
         self.sessions().remove(&session);
         self.moved.forget(session);
     }
 
     /// Has it saved soon how far a session has come.
-    pub(super) fn save(&self, session: SessionId, realm: Realm, progress: Progress) {
+    pub(crate) fn save(&self, session: SessionId, realm: Realm, progress: Progress) {
         self.moved.note(session, realm, progress);
     }
 
@@ -93,7 +93,7 @@ impl SessionManager {
     }
 
     /// Passes on what the state says, for as long as the node lives.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         self,
         node: NodeId,
         entry: EntryHandle,
@@ -293,7 +293,7 @@ impl Duties {
 
 /// How many entries come before this node in publishing what is due, with the foremost of them first; all of them where
 /// the node is no open entry.
-pub(super) fn turn(realms: &Realms, node: NodeId, foremost: Option<NodeId>) -> u32 {
+pub(crate) fn turn(realms: &Realms, node: NodeId, foremost: Option<NodeId>) -> u32 {
     let mut entries: Vec<NodeId> = realms.entries().collect();
     entries.sort_by_key(|entry| (Some(*entry) != foremost, *entry));
     let turn = entries.iter().position(|entry| *entry == node).unwrap_or(entries.len());

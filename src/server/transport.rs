@@ -35,7 +35,7 @@ use crate::types::limits;
 
 /// Which protocol a socket speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     Wamp,
     Mqtt,
 }

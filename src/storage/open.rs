@@ -2,9 +2,9 @@
 //!
 //! Invariant: a file has all tables of a storage or none.
 //!
-//! Deliberately absent: the file's owner and its format (`vulpes_raft::file`).
+//! Deliberately absent: the file's owner and its format (`vulpes_raft::disk::file`).
 
-use vulpes_raft::file::{File, OpenError};
+use vulpes_raft::disk::file::{File, OpenError};
 use vulpes_raft::ids::{Shards, Slot};
 use vulpes_raft::order::Resolution;
 

@@ -15,8 +15,8 @@ use redb::{
 use tokio::sync::OwnedSemaphorePermit;
 use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Slot};
 use vulpes_raft::mutant::{planted, Mutant};
+use vulpes_raft::net::wire;
 use vulpes_raft::order::{Resolution, Step};
-use vulpes_raft::wire;
 
 use super::error::ReadError;
 use super::snapshot::StateSnapshot;

@@ -73,8 +73,8 @@ pub(super) fn decode_fence(row: &[u8]) -> Option<Fence> {
 #[cfg(test)]
 mod tests {
     use vulpes_raft::ids::{DiskId, NodeId, Position, Shard, Slot, Stamp};
+    use vulpes_raft::net::wire::{self, Identity};
     use vulpes_raft::order::{CloseReason, Resolution, SealedSegment, Step};
-    use vulpes_raft::wire::{self, Identity};
 
     use super::*;
 

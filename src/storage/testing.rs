@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
-use vulpes_raft::file::{File, OpenError};
+use vulpes_raft::disk::file::{File, OpenError};
 use vulpes_raft::host::{
     BoxStream, Clock, CommitMode, Disk, Host, InPlace, Listener, Net, Random, Workers,
 };
@@ -25,8 +25,8 @@ use vulpes_raft::ids::{
     AdvanceSegment, DiskId, Incarnation, NodeId, Position, SegmentNumber, Shard, Shards, Slot,
     Stamp,
 };
+use vulpes_raft::net::wire::Identity;
 use vulpes_raft::order::{Resolution, SealedSegment, Step};
-use vulpes_raft::wire::Identity;
 
 use super::Storage;
 use crate::recent::RecentBodies;

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use redb::{ReadableTable, Table, WriteTransaction};
 use tokio::sync::{oneshot, watch, OwnedSemaphorePermit};
-use vulpes_raft::commit::Writer;
-use vulpes_raft::failure::CommitError;
+use vulpes_raft::disk::commit::Writer;
+use vulpes_raft::disk::failure::CommitError;
 use vulpes_raft::ids::{AdvanceSegment, Slot};
+use vulpes_raft::net::wire;
 use vulpes_raft::order::Resolution;
-use vulpes_raft::wire;
 
 use super::staging::Write;
 use super::tables::{self, Key};

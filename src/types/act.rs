@@ -11,7 +11,7 @@ mod persistent;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Position, Slot};
-use vulpes_raft::wire;
+use vulpes_raft::net::wire;
 
 use crate::types::event::{Payload, Qos, SessionId};
 use crate::types::limits;

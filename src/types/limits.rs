@@ -334,18 +334,18 @@ const _: () = {
     assert!(EVENT + SEGMENT_OVERHEAD <= SEGMENT_BODY);
     assert!(SEGMENT_TARGET <= SEGMENT_BODY);
     assert!(EXTENSION_BYTES < EVENT);
-    assert!(SEGMENT_BODY < vulpes_raft::wire::MAX_FRAME / 2);
-    assert!(READ_BYTES + SEGMENT_BODY < vulpes_raft::wire::MAX_FRAME);
+    assert!(SEGMENT_BODY < vulpes_raft::net::wire::MAX_FRAME / 2);
+    assert!(READ_BYTES + SEGMENT_BODY < vulpes_raft::net::wire::MAX_FRAME);
     assert!(TOPIC + REALM + 1024 < SEGMENT_OVERHEAD);
     assert!(4 * TOPIC <= SESSION_PATTERNS);
     assert!(EVENT < CLIENT_MESSAGE);
     assert!(SESSION_STATES_BYTES / 1024 > 3 * CONNECTIONS, "room for plain sessions");
     // There is room for the largest message of each kind, and for some others.
     assert!(CLIENT_MESSAGE < LOGIN_BYTES / RESERVES);
-    assert!(vulpes_raft::wire::MAX_FRAME < PEER_BYTES / RESERVES && PEER_BYTES <= RAFT_BYTES);
+    assert!(vulpes_raft::net::wire::MAX_FRAME < PEER_BYTES / RESERVES && PEER_BYTES <= RAFT_BYTES);
     assert!(8 * CLIENT_MESSAGE <= LOGIN_BYTES && LOGIN_BYTES <= INPUT_BYTES);
     assert!(8 * CLIENT_MESSAGE <= OUTPUT_BYTES && 2 * OUTPUT_FREE < SESSION_OUTPUT);
-    assert!(4 * vulpes_raft::wire::MAX_FRAME <= PEER_BYTES);
+    assert!(4 * vulpes_raft::net::wire::MAX_FRAME <= PEER_BYTES);
     assert!(8 * (SEGMENT_BODY + SESSION_READ_AHEAD) <= SEGMENTS_HELD);
     assert!(EVENT <= SESSION_WAIT_BYTES);
     assert!(4 * CLIENT_MESSAGE < LINGER_BYTES);

@@ -15,15 +15,15 @@ use std::time::{Duration, SystemTime};
 use turmoil::{Builder, Sim};
 use vulpes::config::{Address, Listen, Member, NodeConfig, Role, Timing};
 use vulpes::entry::EntryTuning;
+use vulpes::node::tuning::Tuning;
+use vulpes::node::Node;
 use vulpes::retention::Retention;
-use vulpes::server::tuning::Tuning;
-use vulpes::server::Node;
 use vulpes::storage::Storage;
 use vulpes::types::topic::Realm;
+use vulpes_raft::host::sim::{self, DiskUse, SimConfig, SimDisk};
 use vulpes_raft::host::CommitMode;
 use vulpes_raft::ids::NodeId;
 use vulpes_raft::node::SyncNode;
-use vulpes_raft::sim::{self, DiskUse, SimConfig, SimDisk};
 
 pub(crate) const MQTT_PORT: u16 = 1881;
 const PEER_PORT: u16 = 1735;

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use vulpes_raft::sim::DiskUse;
+use vulpes_raft::host::sim::DiskUse;
 
 use crate::client::Client;
 use crate::cluster::{run, Cluster, Delays};

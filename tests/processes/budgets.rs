@@ -20,7 +20,7 @@ use vulpes_jepsen::wamp::Wamp;
 use vulpes_jepsen::{Cluster, Said};
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::{DiskId, NodeId};
-use vulpes_raft::wire::{self, Identity, Service};
+use vulpes_raft::net::wire::{self, Identity, Service};
 
 const MIB: usize = 1 << 20;
 

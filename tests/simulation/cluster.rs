@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use turmoil::Sim;
-use vulpes_raft::sim::Rot;
+use vulpes_raft::host::sim::Rot;
 
 use crate::chance::Chance;
 use crate::node::{name, Simulated};

@@ -13,15 +13,15 @@ use std::time::Duration;
 use turmoil::Sim;
 use vulpes::config::{Address, Listen, Member, NodeConfig, Role, Timing};
 use vulpes::log::Log;
+use vulpes::node::Node;
 use vulpes::realm::SharedRealms;
 use vulpes::retention::Retention;
-use vulpes::server::Node;
 use vulpes::storage::Storage;
 use vulpes::types::topic::Realm;
+use vulpes_raft::host::sim::{self, Rot, SimConfig, SimDisk};
 use vulpes_raft::host::{Clock, CommitMode, Host};
 use vulpes_raft::ids::{NodeId, Slot, Stamp};
 use vulpes_raft::node::SyncNode;
-use vulpes_raft::sim::{self, Rot, SimConfig, SimDisk};
 
 use crate::connection::{MQTT_PORT, WAMP_PORT};
 use crate::plan::{NodePlan, Plan, Shape};

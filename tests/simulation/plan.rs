@@ -9,8 +9,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use vulpes_raft::host::sim::{DiskTrouble, Rot};
 use vulpes_raft::ids::{Shard, Shards};
-use vulpes_raft::sim::{DiskTrouble, Rot};
 
 use crate::chance::Chance;
 use crate::tuning::RunTuning;

@@ -6,9 +6,9 @@
 //!
 //! Deliberately absent: what expires by it, which is a fold of the log (`vulpes::realm`).
 
+use vulpes_raft::host::sim::EPOCH;
 use vulpes_raft::ids::OrderTime;
 use vulpes_raft::order::Resolution;
-use vulpes_raft::sim::EPOCH;
 
 use crate::plan::WrongClocks;
 

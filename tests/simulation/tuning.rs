@@ -3,14 +3,14 @@
 //! Invariant: it follows from the seed, and about every other run has none of it. Nothing that nodes have to agree on
 //! is changed.
 //!
-//! Deliberately absent: the limits themselves (`vulpes::server::tuning`).
+//! Deliberately absent: the limits themselves (`vulpes::node::tuning`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use vulpes::entry::EntryTuning;
 use vulpes::log::RECENT_SLOTS;
-use vulpes::server::tuning::{Answers, Fate, Tuning};
+use vulpes::node::tuning::{Answers, Fate, Tuning};
 use vulpes_raft::ids::NodeId;
 use vulpes_raft::node::Tuning as SyncTuning;
 

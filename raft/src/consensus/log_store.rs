@@ -24,10 +24,10 @@ use super::beside::Beside;
 use super::memory::Memory;
 use super::tables::{self, begin_read, decode, read, SaveSnapshot, VALUES};
 use super::types::{LogEntry, LogId, Types, Vote};
-use crate::commit::{CommitQueue, Writer};
-use crate::failure::CommitError;
-use crate::file::{LOG, NUMBER};
-use crate::wire;
+use crate::disk::commit::{CommitQueue, Writer};
+use crate::disk::failure::CommitError;
+use crate::disk::file::{LOG, NUMBER};
+use crate::net::wire;
 
 const VOTE: &str = "vote";
 const PURGED: &str = "purged";

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::snapshot_store::SnapshotStore;
 use super::types::{Answers, LogId, Membership, Snapshot, SnapshotMeta, Types};
-use crate::failure::CommitError;
+use crate::disk::failure::CommitError;
 use crate::sequencer::{Command, Sequencer};
 
 /// The member of the Raft group on this node.
@@ -143,7 +143,7 @@ impl RaftStateMachine<Types> for Machine {
         let state = self.applied.state();
         let meta =
             SnapshotMeta { last_log_id: state.last, last_membership: state.membership.clone() };
-        let data = crate::wire::encode(&state.sequencer).into();
+        let data = crate::net::wire::encode(&state.sequencer).into();
         Builder { meta, data, snapshots: self.snapshots.clone() }
     }
 

@@ -36,8 +36,8 @@ use super::types::{Snapshot, SnapshotMeta, Types, Vote, Voter};
 use crate::clocks::{ClockReport, Clocks};
 use crate::host::Host;
 use crate::ids::{DiskId, NodeId};
-use crate::rpc::Lane;
-use crate::wire::{self, Identity, Service};
+use crate::net::rpc::Lane;
+use crate::net::wire::{self, Identity, Service};
 
 /// Appends in flight to one member.
 const PIPELINE: usize = 8;

@@ -14,9 +14,9 @@ use super::beside::Beside;
 use super::log_store::{self, Job, LogStore, LogWriter};
 use super::tables::{begin_read, read_snapshot_meta, SaveSnapshot, SNAPSHOT, VALUES};
 use super::types::SnapshotMeta;
-use crate::commit::CommitQueue;
-use crate::failure::CommitError;
-use crate::file::{File, OpenError, LOG};
+use crate::disk::commit::CommitQueue;
+use crate::disk::failure::CommitError;
+use crate::disk::file::{File, OpenError, LOG};
 
 /// Saves and reads the newest snapshot.
 #[derive(Clone)]

@@ -12,8 +12,8 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefi
 use tokio::sync::oneshot;
 
 use super::types::SnapshotMeta;
-use crate::failure::CommitError;
-use crate::wire;
+use crate::disk::failure::CommitError;
+use crate::net::wire;
 
 /// Single values, by name.
 pub(super) const VALUES: TableDefinition<&str, &[u8]> = TableDefinition::new("raft");

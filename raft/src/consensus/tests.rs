@@ -13,11 +13,11 @@ use super::log_store::{Job, LogStore};
 use super::machine::{Applied, Machine};
 use super::snapshot_store;
 use super::types::{EncodedCommand, LogEntry, LogId, Types, Vote, Voter};
-use crate::file::{File, OpenError};
+use crate::disk::file::{File, OpenError};
 use crate::host::Host;
 use crate::ids::{DiskId, NodeId, Stamp};
+use crate::net::wire::Identity;
 use crate::sequencer::{Command, Vouched};
-use crate::wire::Identity;
 
 fn identity() -> Identity {
     Identity { cluster: "test".into(), node: NodeId(1), disk: DiskId(1) }
@@ -194,7 +194,7 @@ async fn entries_that_were_committed_when_they_came_are_known_to_be_so_after_a_r
 /// openraft's types are in our file: an upgrade that changes their form needs a new format.
 #[test]
 fn golden_bytes() {
-    use crate::wire::encode;
+    use crate::net::wire::encode;
     let mut voters = std::collections::BTreeMap::new();
     voters.insert(NodeId(1), Voter { address: "a:1".into(), disk: DiskId(9) });
     let membership = openraft::Membership::new(vec![[NodeId(1)].into()], voters).unwrap();

@@ -12,8 +12,8 @@ use openraft_rt::deterministic_rng::DeterministicRng;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{DiskId, NodeId};
+use crate::net::wire;
 use crate::sequencer::{Answer, Command};
-use crate::wire;
 
 /// The runtime whose randomness comes from the host: see [`DeterministicRng::scope`].
 pub(crate) type Runtime = DeterministicRng<openraft::impls::TokioRuntime>;

@@ -14,11 +14,11 @@ use openraft::errors::{InitializeError, RaftError};
 use super::{Inner, Member};
 use crate::consensus::types::Voter;
 use crate::ids::{DiskId, NodeId};
+use crate::net::rpc::Lane;
+use crate::net::wire::{self, LinkError, Service};
 use crate::order::{StorageGroup, StorageMember};
-use crate::rpc::Lane;
 use crate::sequencer::Proposal;
 use crate::service::{SyncCall, SyncReply, CALL_TIMEOUT};
-use crate::wire::{self, LinkError, Service};
 
 /// How long to wait before contacting the others again.
 const AGAIN: Duration = Duration::from_millis(500);

@@ -64,11 +64,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::file::File;
+    use crate::disk::file::File;
     use crate::host::Host;
     use crate::ids::DiskId;
+    use crate::net::wire::Identity;
     use crate::node::{Member, SyncConfig, SyncNode};
-    use crate::wire::Identity;
 
     #[test]
     fn only_a_raft_that_was_stopped_may_be_gone() {

@@ -298,7 +298,7 @@ fn golden_bytes() {
             Proposal::Held { marks: vec![(NodeId(1), Held { term: 2, index: 3 })] },
         ],
     };
-    let bytes = crate::wire::encode(&command);
+    let bytes = crate::net::wire::encode(&command);
     let expected = [
         5, 6, 8, // clocks, steps
         0, 1, 251, 44, 1, // open
@@ -311,7 +311,7 @@ fn golden_bytes() {
         7, 1, 1, 2, 3, // held
     ];
     assert_eq!(bytes, expected);
-    assert_eq!(crate::wire::decode::<Command>(&bytes).expect("our own"), command);
+    assert_eq!(crate::net::wire::decode::<Command>(&bytes).expect("our own"), command);
 }
 
 #[cfg(feature = "mutants")]
@@ -443,8 +443,8 @@ proptest! {
         let split = split.index(actions.len());
         for (at, (action, stamp)) in actions.iter().enumerate() {
             if at == split {
-                let snapshot = crate::wire::encode(&sequencer);
-                twin = Some(crate::wire::decode::<Sequencer>(&snapshot).expect("our own snapshot"));
+                let snapshot = crate::net::wire::encode(&sequencer);
+                twin = Some(crate::net::wire::decode::<Sequencer>(&snapshot).expect("our own snapshot"));
             }
             let command = Command {
                 clocks: Vouched { from: Stamp(*stamp), until: Stamp(*stamp + 5) },

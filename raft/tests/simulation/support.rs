@@ -13,15 +13,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use vulpes_raft::client::SyncClient;
-use vulpes_raft::file::File;
+use vulpes_raft::disk::file::File;
+use vulpes_raft::host::sim::{self, SimConfig, SimDisk};
 use vulpes_raft::host::Host;
 use vulpes_raft::ids::{AdvanceSegment, DiskId, Incarnation, NodeId, SegmentNumber, Shard, Slot};
+use vulpes_raft::net::wire::{self, Identity};
 use vulpes_raft::node::{Member, SyncConfig, SyncNode, Tuning};
 use vulpes_raft::order::{Resolution, SealedSegment};
 use vulpes_raft::sequencer::Opened;
 use vulpes_raft::service::{Followed, SyncError};
-use vulpes_raft::sim::{self, SimConfig, SimDisk};
-use vulpes_raft::wire::{self, Identity};
 
 #[cfg(not(tokio_unstable))]
 compile_error!(

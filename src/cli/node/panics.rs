@@ -10,7 +10,7 @@ use std::io::Write;
 use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 
-use vulpes_raft::file::{OpenError, FILE};
+use vulpes_raft::disk::file::{OpenError, FILE};
 
 /// The exit code of a node whose disk failed or is damaged, or that has a bug.
 pub(crate) const EXIT_FATAL: i32 = 70;

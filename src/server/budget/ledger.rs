@@ -48,21 +48,21 @@ struct Waiting<W> {
 
 /// What somebody gets of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) struct Grant {
-    pub(in crate::server) bytes: usize,
+pub(crate) struct Grant {
+    pub(crate) bytes: usize,
     /// It needs nothing more then.
-    pub(in crate::server) complete: bool,
+    pub(crate) complete: bool,
 }
 
 /// What somebody needs of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) struct Need {
+pub(crate) struct Need {
     /// Bytes that it can go on with for now.
-    pub(in crate::server) part: usize,
+    pub(crate) part: usize,
     /// Bytes that it needs to come to its end, `part` included.
-    pub(in crate::server) all: usize,
+    pub(crate) all: usize,
     /// It holds a part already, and needs this beside it.
-    pub(in crate::server) holds: bool,
+    pub(crate) holds: bool,
 }
 
 impl<W: Clone> Ledger<W> {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use vulpes_raft::ids::NodeId;
-use vulpes_raft::wire::{self, Identity, Link, Service};
+use vulpes_raft::net::wire::{self, Identity, Link, Service};
 
 use super::{Bell, Calls};
 use crate::call::{CalleeSays, CallerSays, Exchange, LinkId, Party};
@@ -81,12 +81,7 @@ impl Talker for ToLink {
 }
 
 /// Passes calls on to another entry, for as long as the node lives.
-pub(in crate::server) async fn call_out(
-    calls: Calls,
-    own: Identity,
-    node: NodeId,
-    address: String,
-) {
+pub(crate) async fn call_out(calls: Calls, own: Identity, node: NodeId, address: String) {
     let bell = calls.bell(Party::Node(node));
     let talker = ToNode { calls: calls.clone(), node, bell: bell.clone() };
     loop {
@@ -108,7 +103,7 @@ pub(in crate::server) async fn call_out(
 }
 
 /// Takes calls from another entry until its link ends.
-pub(in crate::server) async fn serve_calls(link: Link, calls: Calls) {
+pub(crate) async fn serve_calls(link: Link, calls: Calls) {
     let id = calls.with(|exchange| exchange.link_opened());
     let party = Party::Link(id);
     let talker = ToLink { calls: calls.clone(), link: id, bell: calls.bell(party) };

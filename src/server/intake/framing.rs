@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 /// How messages are framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum Framing {
+pub(crate) enum Framing {
     /// One message, whose end is not told: the request to speak WebSocket.
     Upgrade,
     /// Frames of a client; a message may be several.

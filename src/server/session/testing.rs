@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
+use vulpes_raft::host::sim::{self, SimConfig, SimDisk};
 use vulpes_raft::ids::{NodeId, Position, Slot};
-use vulpes_raft::sim::{self, SimConfig, SimDisk};
 
 use crate::config::origins::Origins;
 use crate::dispatch::Dispatcher;

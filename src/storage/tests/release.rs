@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use proptest::prelude::*;
-use vulpes_raft::file;
+use vulpes_raft::disk::file;
 use vulpes_raft::ids::Incarnation;
 
 use super::super::testing::fold::{self, fold, Logged};

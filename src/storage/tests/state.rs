@@ -174,7 +174,7 @@ async fn snapshots_have_a_limit() {
 
 #[test]
 fn golden_bytes_of_state_and_hidden() {
-    assert_eq!(vulpes_raft::wire::encode(&vec![0u32, 300]), [2, 0, 251, 44, 1]);
+    assert_eq!(vulpes_raft::net::wire::encode(&vec![0u32, 300]), [2, 0, 251, 44, 1]);
     let mut order = Order::default();
     let mut realms = Realms::default();
     let mut take = |row: Resolution, events: &[Event], number| {

@@ -1,0 +1,125 @@
+//! A node: its roles, started and wired to each other, and what operators are told of it.
+//!
+//! - `wiring`: starts the roles that the configuration names, in the order of the data flow, and stops them.
+//! - `peers`: listens for other nodes.
+//! - `retention`: asks for what is over the limits of the log to be released.
+//! - `files`: whether the files on disk are still those that the node has open.
+//! - `admin`, `readiness`: what operators are told.
+//! - [`tuning`]: what a simulation makes smaller, or late.
+//!
+//! Invariant: nothing here decides about order or durability; it only carries.
+//!
+//! Deliberately absent: what a client's connection does (`server`), and the ways to other nodes (`cluster`).
+
+mod admin;
+mod files;
+mod peers;
+mod readiness;
+mod retention;
+pub mod tuning;
+mod wiring;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use vulpes_raft::host::{Host, Workers};
+
+use crate::config::{Address, NodeConfig};
+use crate::http;
+
+use tuning::Tuning;
+pub use wiring::{Node, StartError};
+
+/// Why a node ended in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// It was away for longer than the log is kept, and has to be started again to go on from where the others are.
+    LeftBehind,
+}
+
+/// Runs a node in this process until `stop` completes, or it has to be started again. Its clients are served by these
+/// workers, and operators' questions on a thread of their own; all the rest goes on in the runtime that this is called in. The
+/// process may have so many files open.
+///
+/// # Errors
+/// Where a port is in use, or the data directory is not this node's or can't be read.
+pub async fn run(
+    config: NodeConfig,
+    clients: Workers,
+    files: Option<u64>,
+    stop: impl Future<Output = ()>,
+) -> Result<Ended, StartError> {
+    let admin = Arc::new(admin::NodeAdmin::new(config.clone()));
+    if let Some(address) = &config.listen.admin {
+        let failed =
+            |error| StartError::Listen { what: "admin HTTP", address: address.to_string(), error };
+        let listeners = vulpes_raft::host::listen_all(address.as_str()).await.map_err(failed)?;
+        serve_admin(listeners, &admin).map_err(failed)?;
+    }
+    let starting =
+        Node::start_tuned(Host { clients, ..Host::real() }, config, Tuning::with_files(files));
+    tokio::pin!(stop);
+    let node = tokio::select! {
+        node = starting => Arc::new(node?),
+        // A node that still waits for the others has nothing to say goodbye to.
+        () = &mut stop => return Ok(Ended::Stopped),
+    };
+    tracing::info!("{}", introduction(node.config()));
+    let confirmed = Arc::<readiness::Confirmed>::default();
+    admin.runs(node.clone(), confirmed.clone());
+    tokio::spawn(readiness::watch(node.clone(), confirmed));
+    let ended = tokio::select! {
+        () = stop => Ended::Stopped,
+        () = node.left_behind() => Ended::LeftBehind,
+    };
+    node.stop().await;
+    Ok(ended)
+}
+
+/// Serves admin HTTP on a thread of its own, so that neither clients nor a database that is being opened hold up a probe.
+fn serve_admin(listeners: Vec<TcpListener>, admin: &Arc<admin::NodeAdmin>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for listener in listeners {
+        let listener = {
+            let _within = runtime.enter();
+            TcpListener::from_std(listener.into_std()?)?
+        };
+        let admin = admin.clone();
+        runtime.spawn(async move {
+            if let Err(error) = http::serve(listener, admin).await {
+                tracing::error!("admin HTTP ended: {error}");
+            }
+        });
+    }
+    // It ends with the process.
+    let serve = move || runtime.block_on(std::future::pending::<()>());
+    std::thread::Builder::new().name("admin".into()).spawn(serve)?;
+    Ok(())
+}
+
+/// Who the node is and where it listens.
+fn introduction(config: &NodeConfig) -> String {
+    let roles: Vec<String> = config.own().roles.iter().map(ToString::to_string).collect();
+    let listen = &config.listen;
+    let places = [
+        ("nodes", Some(&listen.peer)),
+        ("WAMP", listen.wamp.as_ref()),
+        ("MQTT", listen.mqtt.as_ref()),
+        ("admin HTTP", listen.admin.as_ref()),
+    ];
+    let place = |(what, address): (&str, Option<&Address>)| {
+        address.map(|address| format!("{what} on {address}"))
+    };
+    let places: Vec<String> = places.into_iter().filter_map(place).collect();
+    format!(
+        "node {} of cluster {} started: Vulpes {}, {}; it listens for {}",
+        config.node,
+        config.cluster,
+        env!("CARGO_PKG_VERSION"),
+        roles.join(", "),
+        places.join(", ")
+    )
+}

@@ -1,0 +1,64 @@
+//! Whether a node's files are still those that it has open.
+//!
+//! A process goes on writing into a file that was unlinked, and all it acknowledges is gone with its end. So the node looks,
+//! every second, whether the names in its data directory still stand for the files that were there when it started.
+//!
+//! Invariant: a node does not go on for longer than a second or so when its files are gone, or others stand in their place.
+//!
+//! Deliberately absent: files that were changed in place, which checksums tell.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use vulpes_raft::disk::file;
+use vulpes_raft::host::{FileId, Host};
+
+use crate::config::identity;
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The files of a data directory, as they were found.
+pub(crate) struct Files(Vec<(PathBuf, FileId)>);
+
+impl Files {
+    /// Those that are there now.
+    pub(crate) fn of(host: &Host, folder: &Path) -> Self {
+        let database = folder.join(file::FILE);
+        let witness = database.with_extension("witness");
+        let paths = [folder.join(identity::FILE), database, witness];
+        let found = paths.into_iter().filter_map(|path| {
+            let id = host.disk.file_id(&path).ok()??;
+            Some((path, id))
+        });
+        Self(found.collect())
+    }
+
+    /// Ends the node when one of them is gone, or is another one.
+    pub(crate) async fn watch(self, host: Host) {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            if let Some(reason) = self.0.iter().find_map(|(path, id)| lost(&host, path, *id)) {
+                (host.fatal)(&reason);
+                return;
+            }
+        }
+    }
+}
+
+fn lost(host: &Host, path: &Path, id: FileId) -> Option<String> {
+    let what = match host.disk.file_id(path) {
+        Ok(Some(found)) if found == id => return None,
+        Ok(Some(_)) => "was replaced",
+        Ok(None) => "was removed",
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "can't see whether the node's file is there");
+            return None;
+        }
+    };
+    Some(format!(
+        "{} {what} while the node ran, which would lose all that it writes from now on; put its data directory back as it \
+         was and start it again, or give it an empty one and a new number",
+        path.display()
+    ))
+}

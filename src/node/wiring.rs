@@ -1,0 +1,502 @@
+//! A node: the roles its configuration names, started in the order of the data flow and wired to each other.
+//!
+//! Invariant: what listens, listens before any role runs, so that a port in use is told before anything is done.
+//! Clients are let in once this node reads the log.
+//!
+//! Deliberately absent: the process around it (`cli`) and admin HTTP (`admin`), which a simulation does without.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use vulpes_raft::client::SyncClient;
+use vulpes_raft::disk::file::{File, OpenError};
+use vulpes_raft::host::{Host, Listener, Unresolved};
+use vulpes_raft::ids::{DiskId, Slot};
+use vulpes_raft::local_bodies::LocalBodies;
+use vulpes_raft::net::wire::Identity;
+use vulpes_raft::node::{Member as SyncMember, StartError as SyncStartError, SyncConfig, SyncNode};
+use vulpes_raft::order::Resolution;
+
+use crate::append::SegmentStore;
+use crate::config::identity::IdentityError;
+use crate::config::origins::Origins;
+use crate::config::{open_identity, Address, Member, NodeConfig, Role};
+use crate::dispatch::Dispatcher;
+use crate::entry::{Entry, EntryConfig, EntryHandle};
+use crate::gate::MergingRealms;
+use crate::log::{log, Log, Tail};
+use crate::peer::StorageClient;
+use crate::realm::{Realms, SharedRealms, View};
+use crate::recent::RecentBodies;
+use crate::replica::{dispatch, Replica, SlotIndex, NOTICE_SLOTS};
+use crate::storage::{ReadError, Reads, Storage};
+use crate::types::limits;
+use crate::types::topic::Realm;
+
+use super::files::Files;
+use super::peers::{serve_peers, Served};
+use super::tuning::Tuning;
+use crate::cluster::adapters::SyncTier;
+use crate::cluster::local_storage::{self, StoredBodies};
+use crate::cluster::repair::repair;
+use crate::cluster::storages::{
+    self, enrol, furthest_first, nearest_first, report_stored, Own, Storages, RETRY,
+};
+use crate::cluster::upkeep::{catch_up, start_upkeep};
+use crate::server::calls::links::call_out;
+use crate::server::calls::Calls;
+use crate::server::clients::Clients;
+use crate::server::listen;
+use crate::server::session_manager::SessionManager;
+use crate::server::transport::Protocol;
+
+/// How long a node that stops tries to say goodbye to sync, and waits for its clients to go.
+const LEAVE_WAIT: Duration = Duration::from_secs(2);
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("can't listen on {address} for {what}: {error}{}", advice(.error))]
+    Listen { what: &'static str, address: String, error: io::Error },
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    File(#[from] OpenError),
+    #[error("{0}; if that is not so, give the node an empty data directory and a new number")]
+    State(ReadError),
+    #[error("sync can't start: {0}")]
+    SyncTier(#[from] SyncStartError),
+}
+
+impl StartError {
+    /// Whether the disk is the reason, and not what the operator did.
+    #[must_use]
+    pub fn is_of_the_disk(&self) -> bool {
+        match self {
+            Self::File(error) | Self::SyncTier(SyncStartError::Open(error)) => {
+                error.is_of_the_disk()
+            }
+            Self::State(_) | Self::Identity(IdentityError::Damaged { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What to do where an address can't be listened on.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; end the process that uses it, or choose another port",
+        io::ErrorKind::AddrNotAvailable => {
+            "; no interface of this machine has this address: name one of its own, or 0.0.0.0 for all of them"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; choose a port from 1024 on, or give this program the right to lower ones"
+        }
+        // The error says it all.
+        _ if error.get_ref().is_some_and(|inner| inner.is::<Unresolved>()) => "",
+        _ => "; see [listen] in the configuration",
+    }
+}
+
+/// A running node. It ends when this is dropped and its runtime with it, or by [`Node::stop`].
+pub struct Node {
+    pub(crate) config: NodeConfig,
+    pub(crate) identity: Identity,
+    pub(crate) sync: Option<SyncNode>,
+    pub(crate) storage: Option<Storage>,
+    pub(crate) log: Option<Log>,
+    /// The realms' state as this node has folded it; none where it does not read the log.
+    pub(crate) realms: Option<SharedRealms>,
+    pub(crate) entry: Option<EntryHandle>,
+    pub(crate) clients: Option<Arc<Clients>>,
+    /// There once the node is an entry that reads the log.
+    calls: Arc<OnceLock<Calls>>,
+    pub(crate) order: SyncClient,
+    stopping: watch::Sender<bool>,
+    /// The node can't go on from what it has: see [`Node::left_behind`].
+    left_behind: watch::Receiver<bool>,
+}
+
+/// Where clients come in.
+type ClientListeners = Vec<(Protocol, Box<dyn Listener>)>;
+
+/// What listens, before anything runs.
+struct Listeners {
+    peer: Box<dyn Listener>,
+    clients: ClientListeners,
+}
+
+impl Node {
+    /// Starts a node. Must be called within a tokio runtime, which keeps the cluster alive; clients are served where the
+    /// host says.
+    ///
+    /// # Errors
+    /// Where a port is in use, or the data directory is not this node's or can't be read.
+    pub async fn start(host: Host, config: NodeConfig) -> Result<Self, StartError> {
+        Self::start_tuned(host, config, Tuning::default()).await
+    }
+
+    /// As [`Node::start`], with limits that make what is rare common.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_tuned(
+        host: Host,
+        config: NodeConfig,
+        mut tuning: Tuning,
+    ) -> Result<Self, StartError> {
+        let listeners = listen(&host, &config).await?;
+        let identity = open_identity(&host, &config)?;
+        let own = config.own().clone();
+        let recent = RecentBodies::new(tuning.recent_bodies);
+        let appends = own.has(Role::Storage) || own.has(Role::Sync);
+        let file = appends.then(|| File::open(&host, &config.data, &identity)).transpose()?;
+        let early = local_storage::early(&config);
+        tuning.entry.early &= early;
+        let storage = file.as_ref().filter(|_| own.has(Role::Storage)).map(|file| {
+            let patience =
+                if tuning.entry.early { local_storage::FOR_ITS_ENTRY } else { Duration::ZERO };
+            Storage::open(file, &identity, config.shards(&own), recent.clone(), patience)
+        });
+        let storage = storage.transpose()?;
+        let storages =
+            storages::storages(&host, &config, &identity, storage.as_ref(), limits::OWN_READS);
+        let mut sync = None;
+        if let Some(file) = file.as_ref().filter(|_| own.has(Role::Sync)) {
+            let sync_config = sync_config(&config, &identity);
+            let beside = storage.clone().filter(|_| early).map(|storage| {
+                Arc::new(StoredBodies::new(storage, storages.clone())) as Arc<dyn LocalBodies>
+            });
+            let (host, tuning) = (host.clone(), tuning.sync);
+            let starting = SyncNode::start_tuned(host, sync_config, file, tuning, beside);
+            sync = Some(Box::pin(starting).await?);
+        }
+        drop(file);
+        tokio::spawn(Files::of(&host, &config.data).watch(host.clone()));
+        let calls = Arc::<OnceLock<Calls>>::default();
+        let (enrolling, enrolled) = watch::channel(storage.is_none());
+        let served = Served {
+            sync: sync.clone(),
+            storage: storage.clone(),
+            enrolled,
+            reads: Reads::new(host.clients.clone(), limits::PEER_READS),
+            calls: calls.clone(),
+        };
+        tokio::spawn(serve_peers(listeners.peer, identity.clone(), served));
+        let members = sync_members(&config);
+        let order = SyncClient::new(host.clone(), identity.clone(), members, sync.clone());
+        let (stopping, stop) = watch::channel(false);
+        let mut node = Self {
+            config,
+            identity,
+            sync,
+            storage,
+            log: None,
+            realms: None,
+            entry: None,
+            clients: None,
+            calls,
+            order,
+            stopping,
+            left_behind: watch::channel(false).1,
+        };
+        if own.has(Role::Entry) || own.has(Role::Storage) {
+            let clients = listeners.clients;
+            let told = (enrolling, stop);
+            node.start_reading(&host, &tuning, recent, (storages, clients), told).await?;
+        }
+        Ok(node)
+    }
+
+    /// Starts the replica, and the entry if the node is one.
+    async fn start_reading(
+        &mut self,
+        host: &Host,
+        tuning: &Tuning,
+        recent: RecentBodies,
+        (storages, listeners): (Storages, ClientListeners),
+        (enrolling, stop): (watch::Sender<bool>, watch::Receiver<bool>),
+    ) -> Result<(), StartError> {
+        let own = self.storage.as_ref();
+        let read =
+            storages::storages(host, &self.config, &self.identity, own, limits::CLIENT_READS);
+        let enrolled = self.enrol(host, (&storages, &read), enrolling);
+        if let Some(storage) = &self.storage {
+            tokio::spawn(report_stored(self.order.clone(), storage.clone()));
+            tokio::spawn(repair(storage.clone(), self.others(&storages)));
+        }
+        let realms = SharedRealms::new(self.beginning(&storages).await?);
+        let View { next, position, .. } = realms.view();
+        let tail = Tail { next_slot: next, next_position: position };
+        let (log_tail, log) = log(tail, nearest_first(&self.config, &storages));
+        let log_tail = log_tail.retaining(tuning.recent_slots);
+        let (left_behind, wait) =
+            start_upkeep(self.storage.clone(), self.others(&storages), &log, &realms);
+        self.left_behind = wait;
+        let (placed, placing) = mpsc::channel(limits::READ_ROWS);
+        let (commands, commanded) = mpsc::channel(limits::DISPATCH_COMMANDS);
+        let dispatcher = Dispatcher::new(tail.next_slot);
+        host.clients.spawn(dispatch(dispatcher, log_tail, placing, commanded));
+        let mut observers = Vec::new();
+        let mut told = None;
+        if self.config.own().has(Role::Entry) {
+            let (observer, observed) = mpsc::channel(limits::OBSERVED_BATCHES);
+            observers.push(observer);
+            let (notices, noticed) = mpsc::channel(NOTICE_SLOTS);
+            told = Some(notices);
+            let entry = self.start_entry(host, tuning, &storages, observed, recent.clone());
+            let calls = self.start_calls(host, &realms);
+            let manager = SessionManager::new(calls.clone());
+            self.start_asking(&log, &realms, &entry);
+            tokio::spawn(manager.clone().run(
+                self.identity.node,
+                entry.clone(),
+                realms.clone(),
+                noticed,
+            ));
+            let clients = Arc::new(Clients::new(
+                host.clone(),
+                entry.clone(),
+                commands,
+                log.reading_from(nearest_first(&self.config, &read)),
+                (realms.clone(), manager, calls),
+                self.known_realms(),
+                (tuning.connections, Origins::of(&self.config), stop),
+            ));
+            for (protocol, listener) in listeners {
+                host.clients.spawn(listen::serve(protocol, listener, clients.clone()));
+            }
+            self.entry = Some(entry);
+            self.clients = Some(clients);
+        }
+        let index = self.storage.clone().map(|storage| Arc::new(storage) as Arc<dyn SlotIndex>);
+        let replica = Replica {
+            host: host.clone(),
+            order: Arc::new(SyncTier(self.order.clone())),
+            index,
+            log: log.clone(),
+            recent,
+            realms: realms.clone(),
+            notices: told,
+            placed,
+            left_behind,
+            observers,
+        };
+        tokio::spawn(follow(enrolled, replica));
+        (self.log, self.realms) = (Some(log), Some(realms));
+        Ok(())
+    }
+
+    /// Learns whether all is as it was, and has bodies taken once it is.
+    fn enrol(
+        &self,
+        host: &Host,
+        (own, clients): (&Storages, &Storages),
+        enrolling: watch::Sender<bool>,
+    ) -> JoinHandle<bool> {
+        let storages = (own.clone(), clients.clone());
+        let own = self.storage.as_ref().map(|storage| Own {
+            node: self.identity.node,
+            disk: self.identity.disk,
+            stored: storage.tail().map_or(Slot(0), |tail| tail.slot),
+            alone: sole_member(&self.config),
+        });
+        let groups = self.config.storage_groups();
+        let enrolled = enrol(host.clone(), self.order.clone(), storages, groups, own);
+        tokio::spawn(async move {
+            let enrolled = enrolled.await;
+            enrolling.send_replace(enrolled);
+            enrolled
+        })
+    }
+
+    /// The realms that there are, the one of clients that name none, and those in which what is retained is merged.
+    fn known_realms(&self) -> (BTreeSet<Realm>, Realm, MergingRealms) {
+        let config = &self.config;
+        let merging = config.merging.iter().cloned().collect();
+        (config.realms.iter().cloned().collect(), config.default_realm.clone(), merging)
+    }
+
+    fn start_entry(
+        &self,
+        host: &Host,
+        tuning: &Tuning,
+        storages: &Storages,
+        observed: mpsc::Receiver<Arc<Vec<Resolution>>>,
+        recent: RecentBodies,
+    ) -> EntryHandle {
+        let stores =
+            storages.values().map(|client| Arc::new(client.clone()) as Arc<dyn SegmentStore>);
+        let config = EntryConfig {
+            node: self.identity.node,
+            storages: stores.map(|store| tuning.store(store)).collect(),
+            lease: self.config.timing.lease,
+            tuning: tuning.entry,
+        };
+        let order = tuning.ordering(Arc::new(SyncTier(self.order.clone())));
+        Entry::start(config, host, order, observed, recent)
+    }
+
+    /// Begins to pass on calls to the other entries, and to take theirs.
+    fn start_calls(&self, host: &Host, realms: &SharedRealms) -> Calls {
+        let own = self.identity.node;
+        let calls = self.calls.get_or_init(|| Calls::new(host, own, realms.clone()));
+        let entries = self.config.nodes.iter().filter(|member| member.has(Role::Entry));
+        for member in entries.filter(|member| member.id != own) {
+            let address = member.peer.as_str().to_owned();
+            tokio::spawn(call_out(calls.clone(), self.identity.clone(), member.id, address));
+        }
+        calls.clone()
+    }
+
+    /// The way to each storage that is not this node's.
+    fn others(&self, storages: &Storages) -> Vec<StorageClient> {
+        let others = storages.values().filter(|other| other.node() != self.identity.node);
+        others.cloned().collect()
+    }
+
+    /// The realms' state behind which this node goes on reading: its own storage's, or that of the storage that has
+    /// come furthest of those that answer.
+    async fn beginning(&self, storages: &Storages) -> Result<Realms, StartError> {
+        if let Some(storage) = &self.storage {
+            if self.config.retention.is_limited() {
+                catch_up(storage, &self.others(storages)).await;
+            }
+            return storage.state().map_err(StartError::State);
+        }
+        loop {
+            for storage in furthest_first(storages).await {
+                match storage.state().await {
+                    Ok(realms) => return Ok(realms),
+                    Err(error) => tracing::info!(%error, "waiting for a storage to begin from"),
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Completes when the node is to be started again: it was away for longer than the log is kept. It has given up what
+    /// it had, and goes on from where the others are.
+    pub async fn left_behind(&self) {
+        if self.left_behind.clone().wait_for(|left_behind| *left_behind).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What the node was told.
+    #[must_use]
+    pub fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    /// The identity of its data directory.
+    #[must_use]
+    pub fn disk(&self) -> DiskId {
+        self.identity.disk
+    }
+
+    /// The log as this node has read it; none on a node that is neither entry nor storage.
+    #[must_use]
+    pub fn log(&self) -> Option<&Log> {
+        self.log.as_ref()
+    }
+
+    /// The realms' state as this node has it; none on a node that is neither entry nor storage.
+    #[must_use]
+    pub fn realms(&self) -> Option<&SharedRealms> {
+        self.realms.as_ref()
+    }
+
+    /// The node's sync role.
+    #[must_use]
+    pub fn sync(&self) -> Option<&SyncNode> {
+        self.sync.as_ref()
+    }
+
+    /// The node's storage role.
+    #[must_use]
+    pub fn storage(&self) -> Option<&Storage> {
+        self.storage.as_ref()
+    }
+
+    /// Tells clients goodbye and waits, a little, until they are gone.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        if let Some(clients) = &self.clients {
+            let _ = tokio::time::timeout(LEAVE_WAIT, clients.drained()).await;
+        }
+        let incarnation = self.entry.as_ref().and_then(|entry| entry.status().borrow().incarnation);
+        if let Some(incarnation) = incarnation {
+            // Without it the lease runs out by itself.
+            let left = self.order.close(self.identity.node, incarnation);
+            let _ = tokio::time::timeout(LEAVE_WAIT, left).await;
+        }
+        if let Some(sync) = &self.sync {
+            sync.shutdown().await;
+        }
+        if let Some(storage) = &self.storage {
+            storage.close().await;
+        }
+    }
+}
+
+/// Whether this node is the only sync member.
+fn sole_member(config: &NodeConfig) -> bool {
+    config.with_role(Role::Sync).all(|member| member.id == config.node)
+}
+
+/// Follows the order once all is known to be as it was: by other groups, a storage would leave out bodies for good.
+async fn follow(enrolled: JoinHandle<bool>, replica: Replica) {
+    if matches!(enrolled.await, Ok(true)) {
+        replica.run().await;
+    }
+}
+
+/// Each socket belongs to the runtime of those who accept there.
+async fn listen(host: &Host, config: &NodeConfig) -> Result<Listeners, StartError> {
+    let told = |what, address: &Address, bound: io::Result<Box<dyn Listener>>| {
+        bound.map_err(|error| StartError::Listen { what, address: address.to_string(), error })
+    };
+    let own = &config.listen;
+    let peer = told("other nodes", &own.peer, host.net.listen(own.peer.as_str()).await)?;
+    let mut clients = Vec::new();
+    let wanted = [(Protocol::Wamp, "WAMP", &own.wamp), (Protocol::Mqtt, "MQTT", &own.mqtt)];
+    for (protocol, what, address) in wanted {
+        let Some(address) = address else { continue };
+        let (net, wanted) = (host.net.clone(), address.as_str().to_owned());
+        let bound = host.clients.run(async move { net.listen(&wanted).await }).await;
+        clients.push((protocol, told(what, address, bound)?));
+    }
+    Ok(Listeners { peer, clients })
+}
+
+fn sync_members(config: &NodeConfig) -> Vec<SyncMember> {
+    config.with_role(Role::Sync).map(sync_member).collect()
+}
+
+fn storage_group(config: &NodeConfig, group: u16) -> Vec<SyncMember> {
+    config
+        .with_role(Role::Storage)
+        .filter(|member| member.group == group)
+        .map(sync_member)
+        .collect()
+}
+
+fn sync_member(member: &Member) -> SyncMember {
+    SyncMember { node: member.id, address: member.peer.as_str().to_owned() }
+}
+
+fn sync_config(config: &NodeConfig, identity: &Identity) -> SyncConfig {
+    SyncConfig {
+        identity: identity.clone(),
+        members: sync_members(config),
+        storages: (1..=config.storage_groups()).map(|group| storage_group(config, group)).collect(),
+        heartbeat: config.timing.heartbeat,
+        election: (config.timing.election_min, config.timing.election_max),
+        lease: config.timing.lease,
+    }
+}
