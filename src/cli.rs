@@ -16,6 +16,7 @@ use vulpes_raft::ids::EventId;
 
 use crate::node::StartError;
 
+#[cfg_attr(not(feature = "bench"), path = "cli/no_bench.rs")]
 mod bench;
 mod call;
 mod compact;

@@ -36,7 +36,7 @@ pub enum SubscribeError {
     TooMany,
     #[error("this node has no room for more subscriptions; connect to another one")]
     NodeFull,
-    #[error("there is no room for more kept filters")]
+    #[error("there is no room for more persistent filters")]
     NoRoom,
     /// The log can't be read right now: no storage answers.
     #[error("the log can't be read right now; try again")]
