@@ -38,13 +38,13 @@ pub enum AppendError {
     /// Another body is already stored under this name.
     #[error("another body is already stored under the name {0}")]
     Conflict(AdvanceSegment),
-    /// The body's bytes are not what their checksum says, or not a segment.
+    /// The body's bytes do not match their checksum, or are no segment.
     #[error("the body arrived damaged: {0}")]
     Damaged(String),
     /// The storage can't be reached or did not answer in time. Appending again is harmless.
     #[error("storage {storage} does not answer: {reason}")]
     Unreachable { storage: NodeId, reason: String },
-    /// It got its place in the order so long ago that it has been released: the order told its outcome.
+    /// It was resolved so long ago that it has been released: the order has shown its outcome.
     #[error("segment {0} was resolved and has been released")]
     Released(AdvanceSegment),
 }
@@ -54,7 +54,7 @@ pub trait SegmentStore: Send + Sync + 'static {
     /// Which storage it is.
     fn storage(&self) -> NodeId;
 
-    /// Announces an entry's incarnation and asks for its first credit. Also shows whether the storage is there.
+    /// Announces an entry's incarnation and asks for its first credit. Also shows whether the storage can be reached.
     fn begin(
         &self,
         entry: NodeId,

@@ -11,8 +11,8 @@
 //!
 //! Invariant: pure. A call is answered once, whatever happens to the callee, its entry or the connection to it.
 //!
-//! Deliberately absent: tasks and connections (`peer`, `server`), and repeating a call. The caller knows whether that
-//! is harmless.
+//! Deliberately absent: tasks and connections (`peer`, `server`), and repeating a call. Only the caller knows whether that is
+//! harmless.
 
 mod exchange;
 mod meta;
@@ -40,11 +40,11 @@ pub struct InvocationId(pub u64);
 pub enum CallRequest {
     /// Answered once, by a final [`CallMessage::Result`] or by [`CallMessage::Failed`].
     Call(Call),
-    /// A call is canceled.
+    /// Cancels a call.
     Cancel { call: CallId, mode: Mode },
     /// The client knows of its registration, and can be invoked from now on.
     Serve(Serve),
-    /// The client is about to learn that its registration is over: it is not invoked any more.
+    /// The client is about to learn that its registration has ended: it is not invoked any more.
     StopServing(RegistrationId),
     /// A callee's result, or a part of it.
     Yield { invocation: InvocationId, progress: bool, payload: Payload },
@@ -60,7 +60,7 @@ pub struct Call {
     pub payload: Payload,
     pub receive_progress: bool,
     pub disclose_me: bool,
-    /// How long its caller wants to wait.
+    /// How long its caller will wait.
     pub timeout: Option<Duration>,
 }
 

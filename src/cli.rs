@@ -122,7 +122,7 @@ pub fn main() -> ExitCode {
     if let Some(Ended(code)) = error.downcast_ref::<Ended>() {
         return ExitCode::from(*code);
     }
-    // A reader that stops early, as `head` does, has what it wanted.
+    // A reader that stops early, as `head` does, is not an error.
     if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
@@ -141,8 +141,8 @@ fn is_of_the_disk(error: &anyhow::Error) -> bool {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    // The work that keeps a cluster alive is small but must not wait: `node` has another runtime for its clients. A
-    // command has little to do and shares the machine with nodes.
+    // The work that keeps a cluster alive is small but must not wait: `node` has another runtime for its clients. A client
+    // command has little to do and shares the machine with nodes, so one thread is enough.
     let mut builder = match cli.command {
         Command::Node(_) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),

@@ -1,10 +1,10 @@
-//! The cluster, as one of its nodes sees it: the ways to sync and to the storages, and what a storage does about the others.
+//! The cluster, as one of its nodes sees it: the clients of sync and of the storages, and a storage's work with the others.
 //!
-//! - `adapters`: sync and storages, as replicas and entries want to see them.
+//! - `adapters`: sync and storages, as replicas and entries use them.
 //! - `local_storage`: the storage beside a sync member.
-//! - `storages`: the way to each storage, and whether they are as when the cluster was formed.
-//! - `repair`: mends damaged bodies from other storages.
-//! - `upkeep`: deletes what was released, and begins anew from another storage.
+//! - `storages`: the client of each storage, and the check that they are as when the cluster was formed.
+//! - `repair`: replaces damaged bodies with those of other storages.
+//! - `upkeep`: deletes what was released, and starts over from another storage's state.
 //!
 //! Invariant: nothing here decides about order or durability; it only carries.
 //!

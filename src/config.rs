@@ -4,8 +4,8 @@
 //! well-formed, no two listeners share one, the cluster has each role at least once, and every storage group has a
 //! storage. All problems are reported together.
 //!
-//! Deliberately absent: limits (`limits`), and whether the other nodes' files agree. A node with another cluster's
-//! name is refused when nodes say hello.
+//! Deliberately absent: limits (`limits`), and whether the other nodes' files agree. A node with another cluster's name is
+//! refused in the handshake between nodes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -45,20 +45,20 @@ pub struct NodeConfig {
     pub cluster: String,
     /// Which of the nodes this one is.
     pub node: NodeId,
-    /// Where it keeps its data.
+    /// The data directory.
     pub data: PathBuf,
     /// The realms clients may join: at least one, each once.
     pub realms: Vec<Realm>,
-    /// The realm of MQTT clients whose user name names none: one of `realms`.
+    /// The realm of MQTT clients whose user name contains no realm: one of `realms`.
     pub default_realm: Realm,
-    /// The realms in which every retained publish merges: a subset of `realms`, the same on all nodes. The node that
-    /// takes an event writes the outcome into it, so nodes that differ here still agree on every value.
+    /// The realms in which every retained publish merges: a subset of `realms`, the same on all nodes. The entry that accepts
+    /// an event records in it whether it merges, so nodes that are configured differently still agree on every value.
     pub merging: BTreeSet<Realm>,
     pub listen: Listen,
     /// Every node of the cluster, ascending by number, this one too.
     pub nodes: Vec<Member>,
     pub timing: Timing,
-    /// How much of the log is kept. The strictest limits of all entries hold.
+    /// How much of the log is retained. The strictest limits of all entries apply.
     pub retention: Retention,
     /// What the process logs, as a filter of `tracing`; read again while the node runs.
     pub log: Option<String>,
@@ -105,16 +105,16 @@ impl Member {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Speaks with clients.
+    /// Serves clients.
     Entry,
-    /// Keeps segment bodies.
+    /// Stores segment bodies.
     Storage,
-    /// Gives the order.
+    /// Decides the order.
     Sync,
 }
 
 impl Role {
-    /// All of them.
+    /// All roles.
     pub const ALL: [Self; 3] = [Self::Entry, Self::Storage, Self::Sync];
 }
 
@@ -128,7 +128,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// How patient nodes are with each other.
+/// Timeouts and intervals between nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How often a sync leader sends a heartbeat.
@@ -137,7 +137,7 @@ pub struct Timing {
     pub election_min: Duration,
     /// … and this.
     pub election_max: Duration,
-    /// How long a silent entry keeps its incarnation.
+    /// How long an entry may be silent before its incarnation is closed.
     pub lease: Duration,
 }
 
@@ -166,7 +166,7 @@ pub struct Address {
 pub struct AddressError(String);
 
 impl Address {
-    /// Builds an address from its two halves; an IPv6 address gets its brackets.
+    /// Builds an address from host and port; an IPv6 address gets brackets.
     ///
     /// # Errors
     /// If the host is not valid.
@@ -177,7 +177,7 @@ impl Address {
         format!("{host}:{port}").parse()
     }
 
-    /// The whole text, as the host's network takes it.
+    /// The whole text, in the form that [`vulpes_raft::host::Net`] takes.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -371,7 +371,7 @@ impl NodeConfig {
         file::parse(text, path)
     }
 
-    /// Writes a file that [`NodeConfig::parse`] reads back as this, each setting explained.
+    /// The text of a file that [`NodeConfig::parse`] reads back as this configuration, with a comment for each setting.
     #[must_use]
     pub fn to_toml(&self) -> String {
         file::write(self)
@@ -401,7 +401,7 @@ impl NodeConfig {
         self.with_role(Role::Storage).map(|member| member.group).max().unwrap_or(1)
     }
 
-    /// What the group of a storage holds.
+    /// The shards that a storage's group holds.
     #[must_use]
     pub fn shards(&self, storage: &Member) -> Shards {
         Shards::part(u32::from(storage.group) - 1, u32::from(self.storage_groups()))

@@ -1,8 +1,8 @@
 //! Distributes events: the node's live subscriptions, matched once per segment.
 //!
 //! A subscription is either here, or its session reads the log by itself; never both. A session whose mailbox is full
-//! leaves the index at that slot, and comes back with [`Dispatcher::join`] when it has caught up. Handing over a
-//! segment does not keep it in memory, so a slow subscriber costs no more than its place in the log.
+//! leaves the index at that slot, and comes back with [`Dispatcher::join`] when it has caught up. A mailbox does not keep its
+//! segments in memory, so a slow subscriber costs no more than its place in the log.
 //!
 //! Invariant: between joining and leaving, a session gets every slot that holds an event for it, in order, once.
 //!
@@ -126,7 +126,7 @@ pub struct Deliveries {
     left_at: Arc<AtomicU64>,
 }
 
-/// What a mailbox says of a session that was not put out of the live stream: slots begin with 1.
+/// A mailbox's value if its session was not put out of the live stream: slots begin with 1.
 const NOT_LEFT: Slot = Slot(0);
 
 /// A mailbox with the named limit.
@@ -143,21 +143,21 @@ impl Deliveries {
         self.receiver.poll_recv(context)
     }
 
-    /// Whether it is empty, and will get what comes next. A pending poll does not prove that: a task that has used up
-    /// its turn is told to wait even if its mailbox is full.
+    /// Whether it is empty, and will get the next slots. A pending poll does not prove that: a task that has used up its turn
+    /// gets `Pending` even if its mailbox is full.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         !self.receiver.is_closed() && self.receiver.is_empty()
     }
 
-    /// After the mailbox was closed: the first slot that is missing from it; `None` where the dispatcher itself has ended.
+    /// After the mailbox was closed: the first slot that is missing from it; `None` if the dispatcher itself has ended.
     #[must_use]
     pub fn left_at(&self) -> Option<Slot> {
         Some(Slot(self.left_at.load(Ordering::Acquire))).filter(|slot| *slot != NOT_LEFT)
     }
 }
 
-/// The session can't join here: it has to read on by itself, and come again with a new mailbox.
+/// The session can't join here: it has to read further by itself, and join again with a new mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the live stream is at slot {next}")]
 pub struct JoinError {
@@ -259,7 +259,7 @@ impl Dispatcher {
         }
     }
 
-    /// Ends all of a session.
+    /// Removes a session with all its subscriptions.
     pub fn remove(&mut self, session: SessionId) {
         if let Some(member) = self.sessions.remove(&session) {
             for (id, pattern) in member.subscriptions {

@@ -7,11 +7,11 @@
 //! - `driver`: the task that runs it; [`Entry`], [`EntryHandle`].
 //! - [`status`]: its state for operators.
 //!
-//! Invariant: a session's publishes are answered in the order in which they were submitted, each once. The answer is
-//! "stored" only after a quorum of storages has them on disk and sync has committed their place. If the sync members
-//! are the storages, both happen at once: see `vulpes_raft::local_bodies`.
+//! Invariant: a session's publishes are answered in the order in which they were submitted, each once. The answer is "stored"
+//! only after a quorum of storages has them on disk and sync has committed their position. If the sync members are the
+//! storages, both happen at once: see `vulpes_raft::local_bodies`.
 //!
-//! Deliberately absent: sessions and protocols (`gate`, `server`), and reading the log (`replica`).
+//! Deliberately absent: sessions and protocols (`gate`, `session`, `server`), and reading the log (`replica`).
 
 mod core;
 mod driver;
@@ -31,13 +31,14 @@ pub use self::status::{Counters, EntryStatus, StorageStatus};
 use crate::types::answer::Answer;
 use crate::types::limits;
 
-/// The channel for a session's answers; none if no answer is wanted.
+/// The channel for a session's answers; `None` if no answer is needed.
 pub type AnswerTo = Option<mpsc::Sender<Answer>>;
 
-/// Consecutive publishes of one session, with the channel for their answers. If a session takes no more from its client
-/// while [`limits::SESSION_UNANSWERED`] events or [`limits::SESSION_BATCHES`] batches are unanswered, a channel of
-/// [`SESSION_ANSWERS`] has room for every answer. A session may have more batches than that: its own events, and the parts
-/// into which merges divide one. Those are small and have two answers at most, a quarter of what is counted for each.
+/// Consecutive publishes of one session, with the channel for their answers. If a session stops reading from its client while
+/// [`limits::SESSION_UNANSWERED`] events or [`limits::SESSION_BATCHES`] batches are unanswered, a channel of
+/// [`SESSION_ANSWERS`] has room for every answer. A session may have more batches than that: its own events, and the parts into
+/// which merges divide one. Those batches are small and have two answers at most, a quarter of the room that is reserved for
+/// each batch.
 pub type Batch = self::core::Batch<AnswerTo>;
 
 /// Largest batch, in bytes of its events: one turn's read from a client, or one message.

@@ -39,11 +39,11 @@ pub enum Request {
     /// Begin a session in this realm; answered by [`Gate::opened`] once all nodes know of it. A client with a name
     /// (MQTT client identifier) takes over from an older session of that name in the realm.
     Open { realm: Realm, join: Join },
-    /// Begin a session that outlives its connection; answered like [`Request::Open`], preceded by [`Gate::resume`].
+    /// Begin a persistent session; answered like [`Request::Open`], preceded by [`Gate::resume`].
     Attach { realm: Realm, attach: Attach },
-    /// Read the log at one cursor for all kept subscriptions, from where an earlier session stopped.
+    /// Read the log at one cursor for all persistent subscriptions, from where an earlier session stopped.
     Resume(Vec<PersistentReading>),
-    /// Put an act into the log and change the subscriptions at its place: no event comes until [`Gate::noted`].
+    /// Put an act into the log and change the subscriptions at its position: no event comes until [`Gate::noted`].
     Persist { act: Act, subscribe: Vec<PersistentReading>, unsubscribe: Vec<SubscriptionId> },
     /// Put an event into the log, which has these terms encoded if they are not plain. The n-th of a session (from 0, each
     /// [`Request::Decide`] included) is answered as sequence n, in order, by [`Gate::answered`], whether or not its publisher
@@ -74,7 +74,7 @@ pub struct Subscription {
     pub snapshot: bool,
     /// Whether retained values come first. With `after`, as soon as this node has read the log up to there.
     pub retained: RetainedMode,
-    /// Only events whose value fits this.
+    /// Only events whose value matches this.
     pub filter: Option<Value>,
 }
 
@@ -90,7 +90,7 @@ pub enum RetainedMode {
     State,
 }
 
-/// How to read a subscription that outlives its session. Its retained values, if any, are read separately.
+/// How to read a persistent subscription. Its retained values, if any, are read separately.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PersistentReading {
     pub id: SubscriptionId,
@@ -103,14 +103,14 @@ pub struct PersistentReading {
     pub from: Option<Position>,
 }
 
-/// What a session finds of earlier ones.
+/// What earlier sessions of the client left to this one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resumed {
     /// Earlier sessions left something.
     pub present: bool,
     pub in_flight: Vec<InFlight>,
     pub filters: Vec<(String, PersistentSubscription, Position)>,
-    /// Events before this place are from the offline period.
+    /// Events before this position are from the offline period.
     pub back_at: Position,
 }
 
@@ -170,7 +170,7 @@ pub struct Delivery<'a> {
     pub subscriptions: &'a [SubscriptionId],
 }
 
-/// Why we end a session.
+/// Why this node ends a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
     /// The node is stopping; the client may connect to another one.
@@ -183,7 +183,7 @@ pub enum EndReason {
     Lost,
     /// The client has been too slow with its handshake.
     HandshakeTimeout,
-    /// A large message comes so slowly that it keeps those of others waiting.
+    /// A large message arrives so slowly that it keeps those of others waiting.
     TooSlow,
     /// The client reads so slowly that its place in the log was released.
     FellBehind { oldest: Position },
@@ -214,10 +214,10 @@ pub trait Gate: Send {
     /// Takes the client's input: for WAMP one WebSocket message, for MQTT one or more whole packets.
     fn receive(&mut self, input: Bytes, now: Moment);
 
-    /// The session's realm is open, or not.
+    /// The session's realm was opened, or refused.
     fn opened(&mut self, result: Result<(), OpenRefusal>);
 
-    /// Before the session opens: what it finds of earlier ones. Not called if nothing is kept.
+    /// Called before the session opens, with what earlier ones left. Not called if the session is not persistent.
     fn resume(&mut self, _resumed: Resumed) {}
 
     /// The gate's oldest [`Request::Persist`] is done, or failed for lack of room.
@@ -235,7 +235,7 @@ pub trait Gate: Send {
     /// before.
     fn decided(&mut self, sequence: u64, outcome: Result<Stored, Refusal>);
 
-    /// News about the session's calls. Protocols without calls ignore it.
+    /// A message about the session's calls. Protocols without calls ignore it.
     fn told(&mut self, _told: call::CallMessage) {}
 
     /// A subscription was made, or failed.
@@ -250,7 +250,7 @@ pub trait Gate: Send {
     /// Takes an event; only called while [`Gate::can_deliver`].
     fn deliver(&mut self, delivery: Delivery<'_>);
 
-    /// In which serializer the client gets payloads; none if it gets an MQTT client's bytes.
+    /// The serializer in which the client gets payloads; none if it gets an MQTT client's bytes.
     fn serializer(&self) -> Option<Serializer> {
         None
     }
@@ -274,10 +274,10 @@ pub trait Gate: Send {
     /// Time has passed.
     fn tick(&mut self, now: Moment);
 
-    /// We end the session: tells the client as the protocol does, then asks for [`Request::Close`].
+    /// This node ends the session: tells the client as the protocol does, then makes [`Request::Close`].
     fn end(&mut self, reason: EndReason);
 
-    /// What the node has room for from now on. Without it, for everything.
+    /// Sets what the node has room for. Before the first call it is everything.
     fn allow(&mut self, allowed: Allowed);
 
     /// Messages dropped without an answer since the last call.

@@ -7,8 +7,8 @@
 //! | `/status` | [`NodeStatus`] |
 //! | `/log?from=SLOT&max=N` | [`LogPage`] |
 //!
-//! Invariant: nothing here changes anything, no caller costs more than [`CONNECTIONS`], [`CONNECTION_TIME`] and
-//! [`LOG_READS`] allow, and a probe gets its answer whatever others ask or hold open.
+//! Invariant: nothing here changes anything, callers can't use more than [`CONNECTIONS`], [`CONNECTION_TIME`] and [`LOG_READS`]
+//! allow, and a probe gets its answer whatever others request or hold open.
 //!
 //! Deliberately absent: logins and encryption. The address is for operators only.
 
@@ -53,13 +53,13 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// It serves.
+    /// The node can serve.
     #[must_use]
     pub fn ready() -> Self {
         Self { ready: true, reason: None }
     }
 
-    /// It does not serve yet, or no longer.
+    /// The node can't serve yet, or no longer.
     #[must_use]
     pub fn not_yet(reason: impl Into<String>) -> Self {
         Self { ready: false, reason: Some(reason.into()) }
@@ -78,7 +78,7 @@ pub enum LogReadError {
     Unavailable(String),
 }
 
-/// What a node shows its operators.
+/// What a node shows to its operators.
 pub trait Admin: Send + Sync + 'static {
     /// Whether clients can be served right now.
     fn ready(&self) -> BoxFuture<'_, Readiness>;
@@ -86,8 +86,8 @@ pub trait Admin: Send + Sync + 'static {
     /// The node's status.
     fn status(&self) -> BoxFuture<'_, NodeStatus>;
 
-    /// At most `max` rows from slot `from` on; 0 stands for the oldest kept slot. The checksums of the bodies are
-    /// computed from what is read on this node at that moment.
+    /// At most `max` rows from slot `from` on; 0 stands for the oldest retained slot. The checksums of the bodies are computed
+    /// from what is read on this node at that moment.
     fn log(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<LogPage, LogReadError>>;
 }
 
@@ -126,7 +126,7 @@ fn router(admin: Arc<dyn Admin>) -> Router {
         .with_state(Served { admin, log_reads: Arc::new(Semaphore::new(LOG_READS)) })
 }
 
-/// Tells the listener that this connection's request is complete, and when it is answered.
+/// Informs the listener that this connection's request is complete, and later that it is answered.
 async fn answered(
     ConnectInfo(place): ConnectInfo<bounded::Place>,
     request: Request,

@@ -4,8 +4,8 @@
 //! server`.
 //!
 //! The code map, in reading order:
-//! - [`types`]: what all parts say to each other, and the named limits, pure.
-//! - [`segment`]: events as an entry writes them together, encoded once, pure.
+//! - [`types`]: the types that all parts exchange, and the named limits, pure.
+//! - [`segment`]: events that an entry writes together, encoded once, pure.
 //! - [`payload`]: how payloads are converted between serializers and protocols, pure.
 //! - [`gate`]: the protocols' session state machines, pure: `gate::wamp` and `gate::mqtt`.
 //! - [`append`]: the messages between entries and storages about a segment.
@@ -16,17 +16,18 @@
 //! - [`call`]: calls between the caller's entry and the callee's, pure.
 //! - [`recent`], [`log`], [`replica`], [`dispatch`]: the log as a node reads it, and its distribution to sessions.
 //! - [`session`]: a client's session without its socket, pure.
-//! - [`retention`]: how much of the log is kept, pure.
+//! - [`retention`]: how much of the log is retained, pure.
 //! - [`config`]: a node's configuration.
-//! - `server`: clients' sockets and sessions, served.
-//! - `cluster`: the ways to sync and to the storages.
+//! - `server`: clients' sockets and sessions.
+//! - `cluster`: the clients of sync and of the storages.
 //! - [`node`]: a node: its roles and their wiring.
 //! - [`http`]: a node's status for operators.
 //! - [`client`], [`cli`]: clients of both protocols, and the commands.
 //!
-//! Architecture invariant: `types`, `gate`, `payload`, `segment`, `realm`, `call`, `dispatch`, `session` and the cores of `entry` and
-//! `storage` do no I/O and read no clock. The edges are in `server`, `cluster` and `node`, and behind [`vulpes_raft::host::Host`], which a simulation
-//! replaces. Modules use each other in one direction only; `tests/modules.rs` lists who uses whom.
+//! Architecture invariant: `types`, `gate`, `payload`, `segment`, `realm`, `call`, `dispatch`, `session` and the cores of
+//! `entry` and `storage` do no I/O and read no clock. The edges are in `server`, `cluster` and `node`, and behind
+//! [`vulpes_raft::host::Host`], which a simulation replaces. Modules use each other in one direction only; `tests/modules.rs`
+//! lists which module uses which.
 
 pub mod append;
 pub mod call;

@@ -43,7 +43,7 @@ impl Placed {
         self.segment.as_ref().map_or(0, |segment| segment.body().len())
     }
 
-    /// Whether subscribers never see the event at this offset.
+    /// Whether subscribers never get the event at this offset.
     #[must_use]
     pub fn is_hidden(&self, offset: u32) -> bool {
         !self.hidden.is_empty() && self.hidden.binary_search(&offset).is_ok()
@@ -55,7 +55,7 @@ impl Placed {
 pub struct Tail {
     /// The next slot to read.
     pub next_slot: Slot,
-    /// The position the next event gets.
+    /// The position of the next event.
     pub next_position: Position,
 }
 
@@ -191,13 +191,13 @@ impl Log {
         *self.tail.borrow()
     }
 
-    /// The first place that is kept, as far as this node has read the order.
+    /// The first retained place, as far as this node has read the order.
     #[must_use]
     pub fn head(&self) -> Head {
         *self.head.borrow()
     }
 
-    /// The same, as it moves on.
+    /// The same, as it moves.
     #[must_use]
     pub fn heads(&self) -> watch::Receiver<Head> {
         self.head.subscribe()
@@ -233,7 +233,7 @@ impl Log {
     /// Reads some slots from one on, none past this node's tail: nothing if `from` is the tail.
     ///
     /// # Errors
-    /// If the slot is no longer kept, or no storage answers.
+    /// If the slot is no longer retained, or no storage answers.
     pub async fn read(&self, from: Slot) -> Result<Vec<Arc<Placed>>, ReadError> {
         let tail = self.tail();
         if from >= tail.next_slot {
@@ -267,7 +267,7 @@ impl Log {
     /// Rows from a slot on, from the first storage that has any; at least one.
     ///
     /// # Errors
-    /// If the slot is no longer kept, or no storage answers.
+    /// If the slot is no longer retained, or no storage answers.
     pub async fn rows(&self, from: Slot, max: usize) -> Result<Vec<Resolution>, ReadError> {
         Ok(self.stored_rows(from, max).await?.rows)
     }
@@ -323,7 +323,7 @@ impl Log {
     /// is left to compare an event id with.
     ///
     /// # Errors
-    /// If the place is no longer kept, does not exist yet, or no storage answers.
+    /// If the place is no longer retained, does not exist yet, or no storage answers.
     pub async fn start_after(&self, after: After) -> Result<Start, SubscribeError> {
         let failed = |error: ReadError| self.failed(&error);
         let Head { slot, position: oldest } = self.head();

@@ -1,15 +1,15 @@
-//! A node: its roles, started and wired to each other, and what operators are told of it.
+//! A node: starts its roles, wires them to each other, and reports to operators.
 //!
 //! - `wiring`: starts the roles that the configuration names, in the order of the data flow, and stops them.
 //! - `peers`: listens for other nodes.
-//! - `retention`: asks for what is over the limits of the log to be released.
-//! - `files`: whether the files on disk are still those that the node has open.
-//! - `admin`, `readiness`: what operators are told.
-//! - [`tuning`]: what a simulation makes smaller, or late.
+//! - `retention`: requests the release of what exceeds the log's limits.
+//! - `files`: checks that the files on disk are still those that the node has open.
+//! - `admin`, `readiness`: the node's status for operators.
+//! - [`tuning`]: limits that a simulation makes smaller, and answers that it delays or drops.
 //!
 //! Invariant: nothing here decides about order or durability; it only carries.
 //!
-//! Deliberately absent: what a client's connection does (`server`), and the ways to other nodes (`cluster`).
+//! Deliberately absent: serving clients' connections (`server`), and the clients of other nodes (`cluster`).
 
 mod admin;
 mod files;
@@ -31,21 +31,21 @@ use crate::http;
 use tuning::Tuning;
 pub use wiring::{Node, StartError};
 
-/// Why a node ended in good order.
+/// Why a node ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It was told to stop.
+    /// It was asked to stop.
     Stopped,
-    /// It was away for longer than the log is kept, and has to be started again to go on from where the others are.
+    /// It was away for longer than the log is retained, and has to be started again to continue from the others' state.
     LeftBehind,
 }
 
-/// Runs a node in this process until `stop` completes, or it has to be started again. Its clients are served by these
-/// workers, and operators' questions on a thread of their own; all the rest goes on in the runtime that this is called in. The
-/// process may have so many files open.
+/// Runs a node in this process until `stop` completes, or until it has to be started again. `clients` are the workers that
+/// serve its clients. Operators' requests are served on a thread of their own, everything else in the current runtime. `files`
+/// is the number of files that the process may have open.
 ///
 /// # Errors
-/// Where a port is in use, or the data directory is not this node's or can't be read.
+/// If a port is in use, or the data directory is not this node's or can't be read.
 pub async fn run(
     config: NodeConfig,
     clients: Workers,
@@ -64,7 +64,7 @@ pub async fn run(
     tokio::pin!(stop);
     let node = tokio::select! {
         node = starting => Arc::new(node?),
-        // A node that still waits for the others has nothing to say goodbye to.
+        // A node that still waits for the others has nothing to close.
         () = &mut stop => return Ok(Ended::Stopped),
     };
     tracing::info!("{}", introduction(node.config()));
@@ -79,7 +79,7 @@ pub async fn run(
     Ok(ended)
 }
 
-/// Serves admin HTTP on a thread of its own, so that neither clients nor a database that is being opened hold up a probe.
+/// Serves admin HTTP on a thread of its own, so that neither clients nor a database that is being opened delay a probe.
 fn serve_admin(listeners: Vec<TcpListener>, admin: &Arc<admin::NodeAdmin>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for listener in listeners {
@@ -94,13 +94,13 @@ fn serve_admin(listeners: Vec<TcpListener>, admin: &Arc<admin::NodeAdmin>) -> st
             }
         });
     }
-    // It ends with the process.
+    // The thread ends with the process.
     let serve = move || runtime.block_on(std::future::pending::<()>());
     std::thread::Builder::new().name("admin".into()).spawn(serve)?;
     Ok(())
 }
 
-/// Who the node is and where it listens.
+/// The node's roles and where it listens.
 fn introduction(config: &NodeConfig) -> String {
     let roles: Vec<String> = config.own().roles.iter().map(ToString::to_string).collect();
     let listen = &config.listen;

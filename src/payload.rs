@@ -9,8 +9,8 @@
 //! A binary is WAMP's own type if the serializer has one, and in JSON the string `"\0…"` with base64 after the zero
 //! (WAMP basic profile, "Binary conversion of JSON Strings").
 //!
-//! WAMP publishes, calls and results are checked on the way in, because a client that reads something it can't
-//! represent loses its session:
+//! WAMP publishes, calls and results are checked when they arrive, because a client that receives a value it can't represent
+//! loses its session:
 //!
 //! | input | result |
 //! |---|---|
@@ -21,13 +21,13 @@
 //! | MessagePack's other extensions; tags whose content means nothing alone; other simple values; keys that are lists, dictionaries or binaries | refused |
 //! | text that is not UTF-8; a string that begins with U+0000, unless it is JSON's binary | refused |
 //! | nested deeper than [`limits::PAYLOAD_DEPTH`]; the key `__proto__` | refused |
-//! | 64-bit integers, floats of any width | the same value for everybody; a fraction in JSON is the nearest float |
+//! | 64-bit integers, floats of any width | the same value for all; a fraction in JSON is the nearest float |
 //!
 //! An MQTT payload that is such JSON is a string to WAMP clients, and text that begins with U+0000 a binary.
 //!
-//! Readers and writers are our own because the gates need a combination from one pass that no crate has: slices of a
-//! message left as they came, a check of everything in them, and a limit on nesting. The tests compare them with
-//! serde_json, rmp-serde and ciborium.
+//! Readers and writers are our own because the gates need a combination in one pass that no crate offers: unchanged slices of a
+//! message, a check of everything in them, and a limit on nesting. The tests compare them with serde_json, rmp-serde and
+//! ciborium.
 //!
 //! Invariant: no bytes make a reader panic, and reading takes memory in proportion to the bytes. Refused values never
 //! reach the log as a WAMP payload.
@@ -104,7 +104,7 @@ pub struct Arguments {
 /// Reads a single value.
 ///
 /// # Errors
-/// If the bytes are not exactly one value that can be passed on to everybody.
+/// If the bytes are not exactly one value that can be passed on to all receivers.
 pub fn decode(serializer: Serializer, bytes: &[u8]) -> Result<Value, Malformed> {
     decode_within(serializer, bytes, limits::PAYLOAD_DEPTH)
 }
@@ -114,8 +114,7 @@ fn decode_within(serializer: Serializer, bytes: &[u8], depth: usize) -> Result<V
     notes.unfit.map_or(Ok(value), Err)
 }
 
-/// A value rewritten in the same serializer, so that nothing in it breaks a reader. An unreadable value is left as it
-/// is.
+/// A value rewritten in the same serializer, so that nothing in it breaks a reader. An unreadable value is returned unchanged.
 pub(crate) fn mended(serializer: Serializer, bytes: &[u8]) -> Bytes {
     match read::decode(serializer, bytes, limits::PAYLOAD_DEPTH) {
         Ok((value, _)) => encode(serializer, &value).into(),
@@ -193,9 +192,8 @@ pub(crate) fn translated_size(payload: &Payload, to: Option<Serializer>) -> usiz
     args.len() + kwargs.len()
 }
 
-/// The value of an event, for `when`, `filter` and retained merges: null if there are no arguments, the single
-/// argument, else the list; for MQTT the parsed JSON. Keyword arguments are headers: they travel with the event and
-/// are no part of its value.
+/// The value of an event, for `when`, `filter` and retained merges: null if there are no arguments, the single argument, else
+/// the list; for MQTT the parsed JSON. Keyword arguments are headers: they travel with the event but are not part of its value.
 #[must_use]
 pub fn value(payload: &Payload) -> Value {
     let value = match Serializer::of(payload.encoding) {
@@ -206,8 +204,8 @@ pub fn value(payload: &Payload) -> Value {
     value.with_distinct_keys()
 }
 
-/// Whether a retained event with this payload deletes: an MQTT payload without bytes, or a WAMP payload with neither
-/// arguments nor keywords, or with a single null. The meaning of an MQTT payload's bytes does not count.
+/// Whether a retained event with this payload deletes the value: an MQTT payload without bytes, or a WAMP payload with neither
+/// arguments nor keywords, or with a single null. An MQTT payload of `null` does not delete.
 #[must_use]
 pub fn is_nothing(payload: &Payload) -> bool {
     match Serializer::of(payload.encoding) {
@@ -265,7 +263,7 @@ fn args_value(args: Option<Vec<Value>>) -> Option<Value> {
     }
 }
 
-/// An MQTT payload as the single argument: one level less deep, because a list goes around it.
+/// An MQTT payload as the single argument. It may be nested one level less deeply, because it is put into a list.
 fn raw_value(bytes: &[u8]) -> Value {
     if let Ok(value) = decode_within(Serializer::Json, bytes, limits::PAYLOAD_DEPTH - 1) {
         return value;

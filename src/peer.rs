@@ -1,19 +1,19 @@
-//! Services between nodes: keeping bodies at storages, fetching bodies and rows from them, and passing on calls
-//! between entries.
+//! Services between nodes: appending bodies to storages, fetching bodies and rows from them, and passing on calls between
+//! entries.
 //!
 //! | service | asks | answers |
 //! |---|---|---|
-//! | keep | an entry | a storage: its storage votes and credit |
-//! | fetch | any node | a storage: bodies, rows, places, status, the realms' state |
+//! | append | an entry | a storage: its storage votes and credit |
+//! | fetch | any node | a storage: bodies, rows, slots of positions, status, the realms' state |
 //! | calls | an entry | an entry: the progress of calls (both send, without waiting for answers) |
 //!
-//! Invariant: keeping and fetching have separate connections, so that a vote never waits behind a history replay.
-//! Whatever bytes a peer sends, they end at most their own connection.
+//! Invariant: appending and fetching have separate connections, so that a vote never waits behind a history replay. Whatever
+//! bytes a peer sends, they end at most their own connection.
 //!
 //! Deliberately absent: accepting connections and the hello (`wire`, and the node's wiring), and repeating calls.
 //!
-//! In reading order: `wire` has the messages; `serve` answers, `lent` keeps state between answers; `connection`
-//! dials. `calls` is separate.
+//! In reading order: `wire` has the messages; `serve` answers requests, `open_snapshot` holds state between answers;
+//! `connection` dials. `calls` is separate.
 
 mod calls;
 mod connection;
@@ -46,11 +46,11 @@ pub use calls::{talk, Talker};
 pub use serve::{serve_append, serve_fetch};
 pub use wire::Rows;
 
-/// Time limit to keep a body, including dialling and the storage's group commit. Callers have to wait longer: a call
-/// that its caller gave up earlier does not count as a failure of the connection, which then stays.
+/// Time limit to append a body, including dialling and the storage's group commit. Callers have to wait longer: a call that its
+/// caller gives up earlier does not count as a failure of the connection, which is then kept.
 pub(crate) const APPEND_DEADLINE: Duration = Duration::from_millis(2_500);
 
-/// Time limit of one read, including dialling. Replicas wait for it, and so do their subscribers.
+/// Time limit of one read, including dialling. Replicas wait for reads, and so do their subscribers.
 const FETCH_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why a fetch from a storage failed.
@@ -147,7 +147,7 @@ impl StorageClient {
         }
     }
 
-    /// Whether it keeps bodies of this shard's segments.
+    /// Whether it stores bodies of this shard's segments.
     #[must_use]
     pub fn stores(&self, shard: Shard) -> bool {
         match &self.place {
@@ -298,7 +298,7 @@ impl StorageClient {
         result.map_err(|error| FetchError::Read { storage: self.node(), error })
     }
 
-    /// The peer answered another question.
+    /// The peer sent the answer to another kind of request.
     fn confused(&self) -> FetchError {
         let reason = "it answers what was not asked; run the same release on all nodes".into();
         FetchError::Refused { storage: self.node(), reason }

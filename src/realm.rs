@@ -3,9 +3,9 @@
 //! Every node applies the same slots in the same order, and comes to the same retained values, sessions and decisions
 //! about conditional publishes, whatever its clock says.
 //!
-//! Some decisions need a further publish (a will, a waiting publish whose turn has come). A node publishes it as a
-//! separate event, so that everything subscribers see has a place in the log. The state names what has to be
-//! published, and by which entry; an event that comes a second time, or too late, is hidden.
+//! Some decisions need a further publish (a will, a waiting publish whose turn has come). A node publishes it as a separate
+//! event, so that everything subscribers see has a position in the log. The state names what has to be published, and by which
+//! entry. An event that comes a second time, or too late, is hidden.
 //!
 //! Invariant: pure and deterministic. Applying equal slots gives equal rows and an equal [`StateHash`], however often
 //! the state was stored and loaded in between.
@@ -14,7 +14,7 @@
 //! (`server`).
 //!
 //! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `persistent` (what outlives
-//! sessions), `registrations`, `head` (what is kept of the log).
+//! sessions), `registrations`, `head` (where the retained log begins).
 
 mod head;
 mod lines;
@@ -110,13 +110,13 @@ pub struct Realms {
     waits: BTreeMap<SessionId, BTreeSet<(Realm, Topic, Position)>>,
     entries: BTreeMap<NodeId, Incarnation>,
     due: BTreeMap<DueId, Due>,
-    /// The same by the names of the clients that left it.
+    /// The publishes in `due`, by the names of the clients that left them.
     left: BTreeMap<(Realm, String), BTreeSet<DueId>>,
     head: Head,
     registrations: Registrations,
     persistent: PersistentTable,
     rows: Rows,
-    /// Large values as they were read.
+    /// Large values that have been decoded.
     read: ReadValues,
     notices: Vec<Notice>,
 }
@@ -245,7 +245,7 @@ impl Realms {
         Applied { hidden, changes, notices: std::mem::take(&mut self.notices) }
     }
 
-    /// Applies the next slot, for which these values have been read.
+    /// Applies the next slot, with the values that have been decoded for it.
     pub(super) fn apply_with(
         &mut self,
         (resolution, segment): (&Resolution, Option<&Segment>),
@@ -319,7 +319,7 @@ impl Realms {
         }
     }
 
-    /// Publishes: the event is shown, and kept if it is retained.
+    /// Publishes an event: subscribers see it, and its topic retains it if it is marked so.
     fn publish(&mut self, incoming: &Incoming<'_>, terms: &Terms) {
         if incoming.event.retain {
             self.retain(incoming, terms);
@@ -347,7 +347,7 @@ impl Realms {
             self.rows.change(&key, old.as_deref(), new.as_ref());
         }
         self.note_bond(realm, topic, old.as_deref(), new.as_ref());
-        // In place: values that no reader holds are not copied.
+        // Changed in place: values that no reader holds are not copied.
         if let Some(new) = new {
             let topics = self.retained.entry(realm.clone()).or_default();
             topics.insert(topic.clone(), Arc::new(new));
@@ -388,7 +388,7 @@ impl Realms {
         }
     }
 
-    /// The payload that a topic keeps of an event; nothing if it deletes.
+    /// The payload that a topic retains from an event; `None` if the event deletes the value.
     fn new_payload(
         &mut self,
         incoming: &Incoming<'_>,
@@ -399,7 +399,7 @@ impl Realms {
         if payload::is_nothing(payload) {
             return None;
         }
-        // Merging would lose a field that says who may see the old value, and show the value to everybody.
+        // Merging would lose a field that restricts who may see the old value, and show the value to all subscribers.
         let Some(old) = old.filter(|old| terms.merge && !old.extensions.is_critical()) else {
             return Some(copied(payload));
         };
@@ -457,18 +457,18 @@ impl Realms {
         self.sessions.iter().map(|(id, session)| (*id, session))
     }
 
-    /// How many publishes wait in line.
+    /// How many conditional publishes are waiting.
     #[must_use]
     pub fn waiting_count(&self) -> usize {
         self.waits.values().map(BTreeSet::len).sum()
     }
 
-    /// Entries that are open.
+    /// The open entries.
     pub fn entries(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.entries.keys().copied()
     }
 
-    /// The same, with the incarnation each of them is in.
+    /// The open entries, each with its incarnation.
     pub fn incarnations(&self) -> impl Iterator<Item = (NodeId, Incarnation)> + '_ {
         self.entries.iter().map(|(entry, incarnation)| (*entry, *incarnation))
     }
@@ -485,7 +485,7 @@ impl Realms {
     }
 }
 
-/// A copy in memory of its own: a long-lived value must not keep its segment alive.
+/// A copy of the payload in separate memory: a long-lived value must not keep its segment in memory.
 fn copied(payload: &Payload) -> Payload {
     Payload {
         encoding: payload.encoding,

@@ -1,6 +1,6 @@
 //! The bodies a node has seen lately, for readers near the tail.
 //!
-//! Invariant: bounded in bytes; the oldest goes first. A miss only means a slower read.
+//! Invariant: bounded in bytes; the oldest is dropped first. A miss only means a slower read.
 //!
 //! Deliberately absent: any promise about durability or order. A body here may never be resolved.
 

@@ -37,19 +37,19 @@ use crate::types::subscription::SubscriptionId;
 pub enum Followed {
     /// The next slots, or none within the wait.
     Rows(Vec<Resolution>),
-    /// Sync no longer keeps such old rows: read them from a storage.
+    /// Sync no longer has such old rows: read them from a storage.
     Behind,
 }
 
 /// The order, as a replica follows it. On an error the caller retries later.
 pub trait OrderFeed: Send + Sync + 'static {
-    /// The slots from one on, waiting a while for the first.
+    /// The slots from `from` on, waiting a while for the first.
     fn follow(&self, from: Slot) -> BoxFuture<'_, Result<Followed, String>>;
 }
 
 /// A storage's index of slots, which its node's replica fills.
 pub trait SlotIndex: Send + Sync + 'static {
-    /// Whether the body belongs here, and is missing.
+    /// Whether the body belongs to this storage, and is missing.
     fn lacks(&self, segment: &SealedSegment) -> bool;
 
     /// Whether a missing body may be on its way from its entry.
@@ -82,7 +82,7 @@ pub enum Command {
     Remove(SessionId),
 }
 
-/// What a replica works with.
+/// What a replica needs.
 pub struct Replica {
     pub host: Host,
     pub order: Arc<dyn OrderFeed>,
@@ -103,7 +103,7 @@ pub struct Replica {
     pub observers: Vec<mpsc::Sender<Arc<Vec<Resolution>>>>,
 }
 
-/// Slots with notices that may wait to be carried out; beyond it, the replica waits.
+/// Slots with notices that may wait to be carried out; beyond this, the replica waits.
 pub const NOTICE_SLOTS: usize = 256;
 
 /// How long to wait for bodies that are probably on their way before fetching them.
@@ -112,14 +112,14 @@ const ARRIVAL_WAIT: Duration = Duration::from_millis(50);
 /// How long to wait before a retry.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long rows wait for more before the storage indexes them. A commit with rows changes two more tables than one
-/// with only bodies, and publishers wait for the latter; nobody waits for rows.
+/// How long rows wait for more before the storage indexes them. A commit with rows changes two more tables than a commit with
+/// only bodies. Publishers wait for commits of bodies; nothing waits for rows.
 const ROWS_WAIT: Duration = Duration::from_millis(20);
 
 /// Most bytes of bodies and changes that wait with them; one row may exceed it.
 const ROWS_BYTES: usize = 1 << 20;
 
-/// Rows that the storage has to index.
+/// Rows that the storage still has to index.
 #[derive(Default)]
 struct Unindexed {
     rows: Vec<IndexedRow>,
@@ -171,7 +171,7 @@ impl Replica {
         }
     }
 
-    /// Waits for the next rows, and has earlier ones indexed when they are due. An error means that the node ends.
+    /// Waits for the next rows, and lets the storage index earlier ones when they are due. An error means that the node ends.
     async fn index_meanwhile<T>(
         &self,
         next: impl Future<Output = T>,
@@ -204,7 +204,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Publishes the log's head to those that delete.
+    /// Publishes the log's head to the tasks that delete.
     fn release(&self) {
         self.log.release(self.realms.with(Realms::head));
     }
@@ -276,7 +276,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Reads large values on another thread: leases and Raft do not wait for it, nor does anybody who looks at the state.
+    /// Reads large values on another thread, so that leases, Raft and readers of the state do not wait for it.
     async fn read(&self, unread: Vec<Unread>) -> Vec<ReadValue> {
         if unread.is_empty() {
             return Vec::new();
@@ -285,9 +285,9 @@ impl Replica {
         self.host.clients.block(read).await
     }
 
-    /// The events of a segment, wherever its body is; retried until a storage has it, or knows that it is released.
-    /// `rows` begin with the segment's: bodies are fetched together with following ones, into `ahead`, because a node
-    /// that was away has many to fetch, and with several storage groups a node fetches what the others keep.
+    /// The events of a segment, wherever its body is; retried until a storage has it, or knows that it is released. `rows`
+    /// begin with the segment's row. Bodies are fetched together with following ones, into `ahead`: a node that was away has
+    /// many to fetch, and with several storage groups a node fetches what the others store.
     async fn segment(
         &self,
         sealed: &SealedSegment,
@@ -327,8 +327,8 @@ impl Replica {
         }
     }
 
-    /// The order may be faster than bodies that their entries are just sending here. Rows that arrive together share
-    /// one wait, because a node that was away is not sent anything.
+    /// The order may be faster than bodies that entries are just sending to this node. Rows that arrive together share one
+    /// wait, because a node that was away is not sent any bodies.
     async fn nearly_here(&self, sealed: &SealedSegment, patience: Instant) -> Option<Bytes> {
         // Bodies are sent only to the storages of their group.
         let index = self.index.as_ref().filter(|index| index.lacks(sealed))?;

@@ -1,12 +1,11 @@
-//! How much of the log is kept, and from where on, by the order's own time and sizes.
+//! How much of the log is retained, and from where on, by the order's own time and sizes.
 //!
-//! Rows are counted as they come. Milestones divide them, and the log is released up to one of those. Their number
-//! keeps the steps small compared with the limits, however large the log is.
+//! Rows are counted as they come. Milestones divide them, and the log is released up to one of those. Their number keeps the
+//! steps small compared with the limits, however large the log is.
 //!
-//! Invariant: pure. What is due is at a slot's beginning, everything before it exceeds the limits, and it never moves
-//! back.
+//! Invariant: pure. `due` is always the beginning of a slot, everything before it exceeds the limits, and it never moves back.
 //!
-//! Deliberately absent: reading rows and requesting a release (`server`), and whether it is granted (`realm`).
+//! Deliberately absent: reading rows and requesting a release (`node`), and whether it is granted (`realm`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,12 +21,12 @@ const STEPS: u64 = 32;
 /// Bytes that a slot counts in addition to its body: its row, and its entries in the tables.
 pub const SLOT_BYTES: u64 = 256;
 
-/// How much of the log is kept; without limits, all of it.
+/// How much of the log is retained; without limits, all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     /// Maximum age of an event compared with the newest one, by the order's own time.
     pub age: Option<Duration>,
-    /// Bytes of bodies to keep, each slot counted with [`SLOT_BYTES`].
+    /// Bytes of bodies to retain, each slot counted with [`SLOT_BYTES`].
     pub size: Option<u64>,
 }
 
@@ -48,7 +47,7 @@ struct Milestone {
     bytes: u64,
 }
 
-/// Measures what is kept of a log.
+/// Measures the retained part of a log.
 #[derive(Debug)]
 pub struct Gauge {
     limits: Retention,
@@ -56,7 +55,7 @@ pub struct Gauge {
     next: Slot,
     /// Everything before it exceeds the limits.
     due: Head,
-    /// Ascending, none before what is due, and only a few more than [`STEPS`] for each limit.
+    /// Ascending, none before `due`, and only a few more than [`STEPS`] for each limit.
     milestones: VecDeque<Milestone>,
     /// Bytes from the first of them on.
     bytes: u64,
@@ -75,7 +74,7 @@ impl Gauge {
         self.next
     }
 
-    /// The place from which on the log should be kept.
+    /// The place from which on the log should be retained.
     #[must_use]
     pub fn due(&self) -> Head {
         self.due
@@ -201,7 +200,7 @@ mod tests {
                 prop_assert!(first <= at && rows[first].base == due.position);
                 let kept: u64 = rows[first..=at].iter().map(cost).sum();
                 if let Some(size) = size {
-                    // One step and one body may be kept in addition.
+                    // One step and one body may be retained in addition.
                     prop_assert!(kept <= size + size / STEPS + 2 * (20_000 + SLOT_BYTES));
                 }
                 if let (Some(age), true) = (age, first > 0) {

@@ -11,12 +11,12 @@
 //! ```
 //!
 //! The form's low four bits are the payload's encoding. Its top bit says that there are extension fields
-//! ([`Extensions`](crate::types::event::Extensions)), and the three between are 0. Bodies with the magic "VSG2", which an older
-//! release wrote, have no extension fields, and are otherwise the same.
+//! ([`Extensions`](crate::types::event::Extensions)), and the three bits between are 0. Bodies with the magic "VSG2", which an
+//! older release wrote, have no extension fields, and are otherwise the same.
 //!
-//! Invariant: a body that [`Segment::parse`] accepts yields all its events without error, and parsing never reads
-//! outside the body or allocates more than it is long, whatever the bytes. Persisted and sent: never change, add a
-//! new magic instead.
+//! Invariant: a body that [`Segment::parse`] accepts yields all its events without error, and parsing never reads outside the
+//! body or allocates more than it is long, whatever the bytes. Persisted, and sent between nodes: never change the format, add
+//! a new magic instead.
 //!
 //! Deliberately absent: the checksum (XXH3-64 over the whole body), which travels beside the body.
 

@@ -1,11 +1,11 @@
 //! What serves clients: listeners, connections, and the sessions' drivers.
 //!
-//! - `listen`, `transport`, `session`, `publishing`, `reader`, `clients`: client connections;
-//!   `upgrade` and `refusal` at their beginning, `linger` at their end, `drops` where they are told nothing.
-//! - `budget`, `intake`, `outgo`: what connections may hold together, of what they read and of what they write;
-//!   `filtering`: whose turn it is to read large values.
+//! - `listen`, `transport`, `session`, `publishing`, `reader`, `clients`: client connections; `upgrade` and `refusal` at their
+//!   beginning, `linger` at their end, `drops` for messages that are dropped without an answer.
+//! - `budget`, `intake`, `outgo`: limits for the bytes that all connections hold together, read and to be written; `filtering`:
+//!   turns at reading large values.
 //! - `calls`: calls between sessions, and to and from other entries.
-//! - `session_manager`: what the realms' state has to say to sessions, and what they have left to be published.
+//! - `session_manager`: passes on signals of the realms' state to sessions, and publishes what sessions left to be published.
 //!
 //! Invariant: nothing here decides about order or durability; it only carries.
 //!

@@ -1,13 +1,14 @@
-//! A client's session without its socket: what it decides, as values that inputs go into and outputs come out of.
+//! A client's session without its socket: its decisions, as a value that takes inputs and gives outputs.
 //!
-//! - [`core`]: all of it together, with what outlives a connection, and what is left of one that is gone.
-//! - [`ledger`]: its events on their way into the log, and what becomes of them.
+//! - [`core`]: puts the parts together; also the part that outlives a connection, and the remaining work for a client that is
+//!   gone.
+//! - [`ledger`]: the session's events on their way into the log, and their outcomes.
 //! - [`reader`]: its view of the log.
-//! - [`delivery`]: what it has at hand for its client.
-//! - [`liveness`], `room`: whether its client is there, and whether more may be made for it.
-//! - [`events`]: what it says of itself in the log.
+//! - [`delivery`]: the segment or retained values that are being delivered to the client.
+//! - [`liveness`], `room`: whether the client is still there, and whether more output may be made for it.
+//! - [`events`]: the events that the session itself adds to the log.
 //!
-//! Invariant: pure. A test says everything that happens to a session, and in which order.
+//! Invariant: pure. A test controls all inputs of a session and their order.
 //!
 //! Deliberately absent: anything of a protocol (`gate`); sockets, channels, timers and what all sessions of a node share
 //! (`server/session`).
@@ -26,22 +27,22 @@ use vulpes_raft::ids::Position;
 
 use crate::realm::{Decision, EndCause, FilterOutcome};
 
-/// What the realms' state says to one session.
+/// A notice from the realms' state to one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     Joined,
     Ended(EndCause),
-    /// What it asked for at this place is decided.
+    /// The request that the session put into the log at position `asked` is decided.
     Decided {
         asked: Position,
         decision: Decision,
     },
-    /// Its publish at this place is the next one in its line.
+    /// The session's publish at position `waiting` is the next in its queue.
     Turn {
         waiting: Position,
     },
-    /// The oldest [`crate::gate::Request::Persist`] is done, or not for lack of room.
+    /// The oldest [`crate::gate::Request::Persist`] is done, or there was no room for it.
     FilterOutcome(FilterOutcome),
-    /// The session it took over from has said its last word.
+    /// The session from which this one took over has published its act `Gone`.
     Released,
 }

@@ -11,11 +11,11 @@
 //! - The realms' state on disk is the one after the last row: both change in one commit.
 //! - A body is dropped only once the order shows that its incarnation is fenced, or that its slot is released.
 //!
-//! Deliberately absent: following the order and fetching missing bodies (`replica`), serving others (`peer`), and
-//! folding the log into the realms' state, whose rows come here ready.
+//! Deliberately absent: following the order and fetching missing bodies (`replica`), serving others (`peer`), and folding the
+//! log into the realms' state: its rows arrive ready to be written.
 //!
-//! In reading order: `staging` decides, pure; `arrival` receives bodies, and `senders` knows from whom; `tables` has
-//! the bytes on disk; `writer` writes them; `reader` and `snapshot` read, under the rules of `reads`; `release`
+//! In reading order: `staging` decides, pure; `arrival` receives bodies, and `senders` tracks which entries send them; `tables`
+//! defines the bytes on disk; `writer` writes them; `reader` and `snapshot` read, within the limits of `reads`; `release`
 //! deletes what is released.
 
 mod arrival;
@@ -76,19 +76,19 @@ const _: () = {
 /// What a storage holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorageStatus {
-    /// The oldest slot it has; without any, the next one it takes.
+    /// The oldest slot it has; if it has none, the slot of the next row it takes.
     pub oldest: Slot,
     /// The last slot that is durable here; 0 without any.
     pub indexed: Slot,
     /// Bodies, in the order or not.
     pub bodies: u64,
-    /// Bodies without a place in the order, durable or queued.
+    /// Bodies that are not in the order, durable or queued.
     pub unresolved: u64,
     /// Bodies found damaged and not repaired yet.
     pub damaged: u64,
     /// Length of its file in bytes; 0 on a simulated disk.
     pub file_length: u64,
-    /// The first kept slot, as far as it was told: everything before it is deleted here, or will be.
+    /// The first retained slot that this storage knows of: everything before it is deleted here, or will be.
     pub head: Slot,
 }
 
@@ -114,7 +114,7 @@ struct Inner {
     /// Free bytes of the queue.
     room: Arc<Semaphore>,
     durable: Arc<Durable>,
-    /// Knows which bodies may be on their way here.
+    /// Tracks which bodies may be on their way here.
     senders: Mutex<Senders>,
     /// Counts arrivals, and everything else that ends the wait for a body.
     arrivals: watch::Sender<u64>,
@@ -124,7 +124,7 @@ struct Inner {
     late: AtomicU64,
     /// Called before bodies are deleted.
     deleting: OnceLock<Deleting>,
-    /// The first kept slot, as far as it was told.
+    /// The first retained slot that this storage knows of.
     head: AtomicU64,
     /// Held while an end of the stored log is moved.
     ends: tokio::sync::Mutex<()>,
@@ -139,9 +139,9 @@ impl std::fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Loads the storage's part of a node's file, and joins the file's group commit. Of the order's segments, the
-    /// bodies of those in `shards` are kept. Arriving bodies are also put into `recent`. Each waits at most
-    /// `patience` for a commit that another job starts, such as one of a sync member that shares the file.
+    /// Loads the storage's part of a node's file, and joins the file's group commit. It stores the bodies of the segments in
+    /// `shards`. Arriving bodies are also put into `recent`. Each waits at most `patience` for a commit that another job
+    /// starts, such as one of a sync member that shares the file.
     ///
     /// # Errors
     /// If the file is damaged, or can't be read.
@@ -191,7 +191,7 @@ impl Storage {
         self.inner.identity.node
     }
 
-    /// Whether bodies of this shard's segments are kept here.
+    /// Whether bodies of this shard's segments are stored here.
     #[must_use]
     pub fn stores(&self, shard: Shard) -> bool {
         self.inner.shards.contains(shard)
@@ -203,7 +203,7 @@ impl Storage {
         self.inner.room.clone().acquire_many_owned(share).await.ok()
     }
 
-    /// Queues work that was decided with the staging still locked, and that has its share of the queue.
+    /// Queues work. The caller has decided on it, still holds the lock on the staging, and has the work's share of the queue.
     fn submit(&self, work: Work, permit: OwnedSemaphorePermit) -> Result<(), Closing> {
         let job = Job { work, permit, patience: self.inner.patience };
         self.inner.queue.try_submit(job).map_err(|error| match error {
@@ -246,8 +246,8 @@ impl Storage {
         }
     }
 
-    /// Whether [`Storage::index`] needs the body together with its row: it belongs to this storage's shards, and the
-    /// very one that was voted for is neither here nor queued.
+    /// Whether [`Storage::index`] needs the body together with its row: it belongs to this storage's shards, and exactly the
+    /// body that was voted for is neither here nor queued.
     #[must_use]
     pub fn lacks(&self, sealed: &SealedSegment) -> bool {
         self.staging().lacks(sealed)
@@ -284,8 +284,8 @@ impl Storage {
         self.inner.durable.tail()
     }
 
-    /// A body that is durable here, with its checksum verified. The caller has to check that it is the one that was
-    /// resolved. A damaged one is remembered: see [`Storage::damaged`].
+    /// A body that is durable here, with its checksum verified. The caller has to check that it is the one that was resolved. A
+    /// damaged one is recorded: see [`Storage::damaged`].
     ///
     /// # Errors
     /// If it is damaged, or the disk can't be read.
@@ -362,7 +362,7 @@ impl Storage {
         self.inner.reader.snapshot(None)?.load()
     }
 
-    /// The same, to be read page by page by another node.
+    /// A snapshot of the realms' state, to be read page by page by another node.
     ///
     /// # Errors
     /// [`ReadError::Busy`] if [`STATE_SNAPSHOTS`] are being read already; another error if the disk can't be
@@ -373,7 +373,7 @@ impl Storage {
         self.inner.reader.snapshot(Some(place))
     }
 
-    /// The oldest slot that is here; without any, the next one to come.
+    /// The oldest slot that is here; if there is none, the slot of the next row.
     ///
     /// # Errors
     /// If the disk can't be read.
@@ -382,7 +382,7 @@ impl Storage {
         Ok(oldest.unwrap_or_else(|| Next::after(self.tail().as_ref()).slot))
     }
 
-    /// The row whose segment contains a position; `None` if no durable row does.
+    /// The row whose segment contains a position; `None` if there is no such durable row.
     ///
     /// # Errors
     /// If the disk can't be read.
@@ -390,7 +390,7 @@ impl Storage {
         self.inner.reader.slot_of(position)
     }
 
-    /// Takes nothing more, and returns once the file is closed, which also needs its other writers to be gone.
+    /// Accepts nothing more, and returns once the file is closed, which also requires that its other writers are closed.
     /// Opening it again then needs no recovery. Clones answer that the storage is shutting down.
     pub async fn close(&self) {
         self.inner.queue.close();

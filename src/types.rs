@@ -5,7 +5,7 @@
 //! - [`topic`], [`procedure`], [`value`]: names, and decoded values.
 //! - [`event`], [`act`]: what is published, and its request to the realms' state.
 //! - [`answer`], [`subscription`]: the outcomes of publishes and of subscriptions.
-//! - [`head`], [`row`]: where the kept log begins, and what is written with a row of the order.
+//! - [`head`], [`row`]: where the retained log begins, and what is written with a row of the order.
 //!
 //! Invariant: nothing here uses another module of this crate, does I/O or reads a clock.
 //!

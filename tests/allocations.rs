@@ -47,14 +47,14 @@ const BATCH: u16 = 64;
 /// Counted batches, after as many to warm up.
 const ROUNDS: u16 = 50;
 
-/// Topics in turn.
+/// Topics that are published to in turn.
 const TOPICS: u16 = 4;
 
 /// Most allocations per message, in batches and alone, with a small margin over the measured count.
 const IN_BATCHES: f64 = 0.8;
 const ALONE: f64 = 30.0;
 
-/// A storage that keeps everything, and gives it to the test.
+/// A storage that stores everything and passes it to the test.
 struct FakeStorage(Mutex<Vec<SealedBody>>);
 
 impl SegmentStore for FakeStorage {
@@ -119,7 +119,7 @@ impl OrderService for FakeOrder {
     }
 }
 
-/// Does something without counting its allocations.
+/// Runs some work without counting its allocations.
 fn opt_out_of<T>(work: impl FnOnce() -> T) -> T {
     let mut result = None;
     opt_out(|| result = Some(work()));

@@ -1,14 +1,15 @@
-//! The modules' arrows: which module uses which.
+//! The dependencies between modules.
 //!
-//! Invariant: modules beside each other never use each other in a circle, and the router's own use only what [`USES`] says.
+//! Invariant: sibling modules never depend on each other in a circle, and the router's modules use only what [`USES`] lists.
 //!
-//! Deliberately absent: what a module and those inside it have of each other, and tests.
+//! Deliberately absent: dependencies between a module and those inside it, and tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Each module of the router with all that it uses, from the bottom up: it uses only what stands above it here.
+/// Each module of the router with all modules that it uses, from the bottom up: each uses only modules that are listed before
+/// it.
 const USES: &[(&str, &str)] = &[
     ("types", ""),
     ("recent", ""),
@@ -43,7 +44,7 @@ const USES: &[(&str, &str)] = &[
 
 type Module = Vec<String>;
 
-/// For the modules inside each one: who uses whom, and where.
+/// For each parent module: which of its children uses which other, and in which module.
 type Arrows = BTreeMap<Module, BTreeMap<(String, String), Module>>;
 
 /// The text of each module below a folder.
@@ -60,7 +61,7 @@ fn read(folder: &Path, inside: &[String], found: &mut BTreeMap<Module, String>) 
     }
 }
 
-/// Leaves out comments and what is built for tests only; modules that are go to `tests`.
+/// Removes comments and items that are only built for tests. Modules that are only built for tests are added to `tests`.
 fn without_tests(module: &[String], text: &str, tests: &mut Vec<Module>) -> String {
     let mut kept = String::new();
     let mut lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
@@ -77,7 +78,7 @@ fn without_tests(module: &[String], text: &str, tests: &mut Vec<Module>) -> Stri
     kept
 }
 
-/// Reads a tree of paths as in `use`; gives what follows it.
+/// Reads a tree of paths as in `use`; returns the text after it.
 fn tree<'a>(mut rest: &'a str, mut path: Module, found: &mut Vec<Module>) -> &'a str {
     loop {
         if let Some(mut inner) = rest.strip_prefix('{') {
@@ -98,7 +99,7 @@ fn tree<'a>(mut rest: &'a str, mut path: Module, found: &mut Vec<Module>) -> &'a
     }
 }
 
-/// All paths in a text that begin at the crate or at a module above.
+/// All paths in a text that begin with `crate` or `super`.
 fn paths(mut rest: &str) -> Vec<Module> {
     let mut found = Vec::new();
     while let Some(at) = ["crate::", "super::"].iter().filter_map(|root| rest.find(root)).min() {
@@ -143,7 +144,7 @@ fn arrows_of(sources: &str) -> Arrows {
     arrows(texts)
 }
 
-/// The arrows that are in a circle or lead to one.
+/// The dependencies that are in a circle or lead to one.
 fn circles(arrows: &Arrows) -> Vec<String> {
     let mut left = Vec::new();
     for inside in arrows.values() {

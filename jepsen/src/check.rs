@@ -1,8 +1,8 @@
-//! Judging a run: from what was recorded to a verdict.
+//! Judging a run: from its history to a verdict.
 //!
-//! Invariant: pure, and without any of the router's code. A check reports only what no correct cluster could have
-//! answered; an operation with an unknown outcome may have happened or not. A check that could not look says so, and
-//! a run with such a check does not pass.
+//! Invariant: pure, and without any of the router's code. A check reports only what no correct cluster could have answered; an
+//! operation with an unknown outcome may have happened or not. A check without enough data reports that, and a run with such a
+//! check does not pass.
 //!
 //! Deliberately absent: how a run was made (`crate::run`), and what to do about the verdict.
 //!
@@ -38,19 +38,19 @@ pub use calls::UNANSWERED;
 pub use convergence::MARK;
 pub use story::Story;
 
-/// Problems that are reported in full; the rest are counted.
+/// Most problems that are reported in full; the rest are only counted.
 const TOLD: usize = 10;
 
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// How many things it checked.
+    /// How many assertions it checked.
     pub looked_at: u64,
     /// How many of them were wrong.
     pub wrong: u64,
     /// The first of them.
     pub problems: Vec<String>,
-    /// Why it could not look.
+    /// Why it could not check anything.
     pub blind: Option<String>,
 }
 
@@ -79,7 +79,7 @@ impl Findings {
     }
 }
 
-/// A question asked of every run.
+/// A check that is applied to every run.
 #[derive(Debug, Clone, Copy)]
 pub struct Check {
     pub name: &'static str,
@@ -171,11 +171,11 @@ pub const CHECKS: [Check; 15] = [
 /// The outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything that was asked for was checked, and nothing was wrong.
+    /// Everything that was requested was checked, and nothing was wrong.
     Passed,
     /// The cluster broke a promise.
     Violated,
-    /// The run does not show what it was made to show.
+    /// The run does not contain enough to decide.
     Inconclusive,
 }
 
@@ -209,7 +209,7 @@ impl Verdict {
         self.findings.iter().filter(|(_, f)| f.wrong > 0).map(|(check, _)| check.name).collect()
     }
 
-    /// As `results.edn` has it.
+    /// The verdict in the form of `results.edn`.
     #[must_use]
     pub fn to_value(&self) -> Value {
         let valid = match self.outcome {

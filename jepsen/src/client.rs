@@ -1,7 +1,6 @@
 //! A client's requests and answers, whichever protocol it speaks.
 //!
-//! Invariant: a client claims nothing. A request is acknowledged or refused only if the node said so; otherwise its
-//! outcome is unknown.
+//! Invariant: a request is acknowledged or refused only if the node has answered so; otherwise its outcome is unknown.
 //!
 //! Deliberately absent: reconnecting. Tests want to see a lost connection.
 
@@ -16,9 +15,9 @@ use crate::wamp::Wamp;
 /// An event as a subscriber saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// With dots between its parts, in both protocols.
+    /// The topic, with dots between its parts in both protocols.
     pub topic: String,
-    /// Text as it is, anything else as JSON.
+    /// Text unchanged, anything else as JSON.
     pub payload: String,
     /// If the protocol has it.
     pub position: Option<u64>,
@@ -26,7 +25,7 @@ pub struct Seen {
     pub retained: bool,
 }
 
-/// What a client was told.
+/// A message of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     Acknowledged {
@@ -40,7 +39,7 @@ pub enum Said {
     Event(Seen),
     /// A snapshot subscription is complete.
     Ended,
-    /// The connection is gone, with what the node said about it.
+    /// The connection has ended, with the reason that the node gave.
     Closed(String),
 }
 
@@ -56,7 +55,6 @@ impl Client {
     /// `topic` has dots between its parts.
     ///
     /// # Errors
-    /// If the connection is gone.
     /// If the connection is gone.
     pub async fn publish(&mut self, topic: &str, text: &str) -> Result<u64> {
         match self {
@@ -97,10 +95,10 @@ impl Client {
         }
     }
 
-    /// The next thing the node says. After [`Said::Closed`] there is nothing more.
+    /// The node's next message. After [`Said::Closed`] there is nothing more.
     ///
     /// # Errors
-    /// If the node says something its protocol does not allow.
+    /// If the node sends something that its protocol does not allow.
     pub async fn next(&mut self) -> Result<Said> {
         match self {
             Self::Wamp(session) => session.next().await,

@@ -60,7 +60,7 @@ impl Builder {
         self
     }
 
-    /// Adds these lines of TOML, tables of their own, to every node's configuration.
+    /// Adds these lines of TOML, which are separate tables, to every node's configuration.
     #[must_use]
     pub fn settings(mut self, toml: &str) -> Self {
         self.settings.push_str(toml);
@@ -74,7 +74,7 @@ impl Builder {
         self
     }
 
-    /// Everything is kept in this folder, which stays; the ends of the logs are not printed.
+    /// Puts all files into this folder, which is not deleted; the ends of the logs are not printed.
     #[must_use]
     pub fn folder(mut self, folder: &Path) -> Self {
         self.folder = Some(folder.to_owned());
@@ -195,7 +195,7 @@ impl Cluster {
         self.nodes.iter().find(|node| node.id == id).expect("the test names a node it made")
     }
 
-    /// The node with this id, to start it or break it.
+    /// The node with this id, to start it or inject faults.
     ///
     /// # Panics
     /// If there is none: the test is wrong.
@@ -288,7 +288,7 @@ impl Cluster {
         serde_json::from_str(&answer.body).context("/status is not JSON")
     }
 
-    /// Waits until the running nodes of the sync group know one leader that runs, and names it.
+    /// Waits until the running nodes of the sync group agree on a running leader, and returns it.
     ///
     /// # Errors
     /// If they don't agree in time.
@@ -312,7 +312,7 @@ impl Cluster {
         .await
     }
 
-    /// Runs the program's own proof, asking `id` for the others, that all storages hold the same log.
+    /// Runs `vulpes verify`, which proves that all storages hold the same log; node `id` names the others.
     ///
     /// # Errors
     /// Its message if they don't.

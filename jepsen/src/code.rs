@@ -1,4 +1,5 @@
-//! The codes of WAMP's messages (WAMP basic profile, "Message Codes and Direction"), for all who write them down here.
+//! The codes of WAMP's messages (WAMP basic profile, "Message Codes and Direction"), shared by all modules here that build
+//! messages.
 //!
 //! Deliberately absent: those of authentication.
 

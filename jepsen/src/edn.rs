@@ -1,6 +1,7 @@
 //! EDN, the notation of Jepsen's histories, as far as histories need it.
 //!
-//! Invariant: what is written is read back as the same values. Keys of maps and the words of an operation are keywords.
+//! Invariant: what is written is read back as the same values. Keys of maps, and an operation's type and function, are
+//! keywords.
 //!
 //! Deliberately absent: sets, lists, tags, characters and symbols other than `nil`, `true` and `false`.
 

@@ -1,8 +1,8 @@
-//! What the records of publishers and readers must show, whatever happened to the cluster meanwhile.
+//! What must hold for the records of publishers and readers, whatever happened to the cluster meanwhile.
 //!
-//! Invariant: each check names the first message that breaks it. Each is shown to fail by a test below.
+//! Invariant: each check names the first message that violates it. A test below shows that each can fail.
 //!
-//! Deliberately absent: I/O. A message whose outcome is unknown may be in the log or not; only its doubling is wrong.
+//! Deliberately absent: I/O. A message whose outcome is unknown may be in the log or not; only a duplicate is wrong.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ pub fn check_log(log: &[Seen]) -> Result<()> {
     Ok(())
 }
 
-/// Each acknowledged message must be in the log, at the position that was named.
+/// Each acknowledged message must be in the log, at the acknowledged position.
 ///
 /// # Errors
 /// The first message that is not.
@@ -51,7 +51,7 @@ pub fn check_acknowledged(log: &[Seen], record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// What a reader saw must be one unbroken run of the log.
+/// What a reader saw must be one gapless run of the log.
 ///
 /// # Errors
 /// The first event that is not the next one.

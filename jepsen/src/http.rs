@@ -1,6 +1,6 @@
 //! A minimal GET for the nodes' admin pages.
 //!
-//! Invariant: an answer larger than [`LARGEST`] is an error and is not kept in memory.
+//! Invariant: an answer larger than [`LARGEST`] is an error and is not held in memory.
 //!
 //! Deliberately absent: the rest of HTTP (chunked bodies, redirects, keep-alive).
 
@@ -29,7 +29,7 @@ pub struct Response {
 /// Gets `path` from `address`.
 ///
 /// # Errors
-/// If nobody listens, or the answer isn't HTTP, is too large, or takes too long.
+/// If no process listens, or the answer isn't HTTP, is too large, or takes too long.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Response> {
     within(&format!("GET http://{address}{path}"), LIMIT, async {
         let mut stream = TcpStream::connect(address).await?;

@@ -1,7 +1,7 @@
 //! The history of a run, written as it happens: `history.edn`, one operation per line.
 //!
-//! Invariant: a question is written before it is asked, an answer after it came; so the interval between two lines
-//! contains the interval between the two moments. Lines are in the order of their times.
+//! Invariant: a request is written before it is sent, an answer after it arrived. So the interval between the two lines
+//! contains the interval of the operation. Lines are in the order of their times.
 //!
 //! Deliberately absent: judging; see [`crate::check`].
 
@@ -39,10 +39,10 @@ pub struct Journal {
 struct State {
     file: BufWriter<File>,
     index: u64,
-    /// Processes that have no operation open.
+    /// Processes without an open operation.
     free: Vec<u64>,
     next: u64,
-    /// The first thing that went wrong with the file.
+    /// The first error of writing the file.
     failed: Option<anyhow::Error>,
 }
 
@@ -65,7 +65,7 @@ impl Journal {
         self.begun
     }
 
-    /// Records a question before it is asked.
+    /// Records a request before it is sent.
     pub fn ask(&self, f: &'static str, value: &impl Serialize) -> Open {
         let mut state = self.lock();
         let process = state.free.pop().unwrap_or_else(|| {
@@ -76,12 +76,12 @@ impl Journal {
         Open { process, f }
     }
 
-    /// The cluster did what was asked.
+    /// Records the answer that the cluster carried the request out.
     pub fn ok(&self, open: Open, value: &impl Serialize) {
         self.answer(Kind::Ok, open, value);
     }
 
-    /// The cluster said that it did not.
+    /// Records the answer that the cluster did not carry the request out.
     pub fn fail(&self, open: Open, value: &impl Serialize) {
         self.answer(Kind::Fail, open, value);
     }
@@ -98,7 +98,7 @@ impl Journal {
         state.free.push(open.process);
     }
 
-    /// A client's note, without a question.
+    /// Records a client's note, without a request.
     pub fn note(&self, f: &'static str, value: &impl Serialize) {
         let mut state = self.lock();
         let process = state.next;
@@ -106,7 +106,7 @@ impl Journal {
         self.write(&mut state, Kind::Info, Process::Client(process), f, value);
     }
 
-    /// What the nemesis did, and what was seen of the nodes from outside.
+    /// Records what the nemesis did, or what was observed of the nodes from outside.
     pub fn nemesis(&self, f: &'static str, value: &impl Serialize) {
         let mut state = self.lock();
         self.write(&mut state, Kind::Info, Process::Nemesis, f, value);

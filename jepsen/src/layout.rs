@@ -29,20 +29,20 @@ fn one() -> u64 {
 }
 
 impl Layout {
-    /// So many nodes with all three roles each.
+    /// `count` nodes with all three roles each.
     #[must_use]
     pub fn whole(count: u64) -> Self {
         let all: Vec<u64> = (1..=count).collect();
         Self { sync: all.clone(), storage: all.clone(), entry: all, groups: 1 }
     }
 
-    /// Nodes with one role each: first so many of sync, then so many storages, then so many entries.
+    /// Nodes with one role each: first `sync` sync nodes, then `storage` storages, then `entry` entries.
     ///
     /// # Errors
     /// If a role has none, or there are more than [`NODES`] in all.
     pub fn split(sync: u64, storage: u64, entry: u64) -> Result<Self> {
         ensure!(sync.min(storage).min(entry) > 0, "each role needs a node");
-        // Each of them first, so that a sum can't overflow.
+        // Each count is checked first, so that the sum can't overflow.
         let most = sync.max(storage).max(entry);
         ensure!(most <= NODES && sync + storage + entry <= NODES, "{NODES} nodes at most");
         Ok(Self {
@@ -53,8 +53,8 @@ impl Layout {
         })
     }
 
-    /// The same with the storages in so many groups. If nodes have all roles, those of the first group give the
-    /// order.
+    /// The same layout with the storages in `groups` groups. If nodes have all roles, only those of the first group are sync
+    /// members.
     ///
     /// # Errors
     /// If the storages can't be divided evenly.
@@ -106,7 +106,7 @@ impl Layout {
         Role::ALL.into_iter().filter(|role| self.of(*role).contains(&node)).collect()
     }
 
-    /// Nodes that read the log, and have a state of it.
+    /// Nodes that read the log, and so have the realms' state.
     #[must_use]
     pub fn readers(&self) -> Vec<u64> {
         let reads = |node: &u64| self.storage.contains(node) || self.entry.contains(node);

@@ -3,16 +3,17 @@
 //! In reading order:
 //! - [`port`], [`http`], [`wait`]: free ports, a GET by hand, polling with a deadline.
 //! - [`node`], [`cluster`]: one process, and several that know each other. [`layout`]: which of them have which roles.
-//! - [`client`] over [`wamp`] (with its [`code`]s) and [`mqtt`]: small clients of our own that say exactly what they were told.
-//! - [`load`]: publishers and readers that keep a record for a test. [`history`], [`register`]: what the records must show.
-//! - [`op`], [`edn`], [`journal`]: a run's operations, and how they are written down. [`check`]: what they must show.
+//! - [`client`] over [`wamp`] (with its [`code`]s) and [`mqtt`]: small clients of our own that report exactly what the node
+//!   sent.
+//! - [`load`]: publishers and readers that record for a test. [`history`], [`register`]: what must hold for the records.
+//! - [`op`], [`edn`], [`journal`]: a run's operations, and how they are recorded. [`check`]: what must hold for them.
 //! - [`dice`], [`network`]: randomness from a seed; a network for one run.
 //! - [`stage`], [`workload`], [`nemesis`]: what clients do, and what is done to the cluster meanwhile.
-//! - [`run`], [`store`], [`report`]: a whole run, where it is kept, and what a person looks at.
-//! - [`matrix`]: bugs that are planted on purpose, to see the checks go red.
+//! - [`run`], [`store`], [`report`]: a whole run, where it is stored, and its reports for people.
+//! - [`matrix`]: bugs that are planted on purpose, to show that the checks go red.
 //!
-//! Invariant: nothing here knows the router's code. It sees only processes, sockets and files, so its proofs hold for
-//! the program as people run it.
+//! Invariant: nothing here knows the router's code. It sees only processes, sockets and files, so its results hold for the
+//! program as users run it.
 //!
 //! Deliberately absent: stock clients, which the tests run as they are; simulated time.
 

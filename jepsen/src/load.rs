@@ -1,4 +1,4 @@
-//! Publishers and readers that run beside a test and record everything they were told.
+//! Publishers and readers that run beside a test and record everything they receive.
 //!
 //! Invariant: each message published here has a unique text, `publisher-number`, so that a record can be compared
 //! with the log. A message that was neither acknowledged nor refused is in no list: its outcome is unknown.
@@ -19,7 +19,7 @@ use crate::wait::{until, within, PATIENCE};
 use crate::wamp::Wamp;
 use crate::Cluster;
 
-/// Messages a publisher has in flight at most.
+/// Most messages that a publisher has in flight.
 const WINDOW: usize = 64;
 
 /// Time between two messages of one publisher. The log must stay small enough to compare.
@@ -28,7 +28,7 @@ const PACE: Duration = Duration::from_millis(3);
 /// How long a publisher that was stopped waits for its last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(20);
 
-/// A message that the node said is stored.
+/// A message that the node acknowledged as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledged {
     pub payload: String,
@@ -36,7 +36,7 @@ pub struct Acknowledged {
     pub at: Instant,
 }
 
-/// What one publisher was told.
+/// The answers that one publisher got.
 #[derive(Debug, Default)]
 pub struct Record {
     pub acknowledged: Vec<Acknowledged>,
@@ -69,12 +69,12 @@ impl Publisher {
         Self { record, stop, task: tokio::spawn(run.run(stopped)) }
     }
 
-    /// What it has been told so far.
+    /// The answers so far.
     pub fn record(&self) -> MutexGuard<'_, Record> {
         lock(&self.record)
     }
 
-    /// Waits until one more message is acknowledged; returns the time of that.
+    /// Waits until one more message is acknowledged; returns when that happened.
     ///
     /// # Errors
     /// If that does not happen in time.
@@ -105,7 +105,7 @@ impl Publisher {
     /// Lets it finish what is in flight; returns its record.
     ///
     /// # Errors
-    /// If the node said something its protocol does not allow.
+    /// If the node sent something that its protocol does not allow.
     pub async fn finish(self) -> Result<Record> {
         // A publisher that lost its connection has ended already.
         let _ = self.stop.send(true);
@@ -145,7 +145,7 @@ impl Run {
                 }
             }
         }
-        // Without all answers the rest stays unknown, which is what the record then says.
+        // If answers are missing, those outcomes stay unknown in the record.
         let _ = timeout(LAST_ANSWERS, async {
             while !self.waiting.is_empty() {
                 let said = self.client.next().await?;
@@ -159,7 +159,7 @@ impl Run {
         Ok(())
     }
 
-    /// Whether that was the end.
+    /// Records a message of the node; returns whether it was the last one.
     fn note(&mut self, said: Said) -> bool {
         let mut record = lock(&self.record);
         match said {
@@ -253,7 +253,7 @@ impl Drop for Reader {
     }
 }
 
-/// Reads everything below `topic` that is in the log, from a node.
+/// Reads everything below `topic` in the log of a node.
 ///
 /// # Errors
 /// If the node refuses, or does not come to an end in time.

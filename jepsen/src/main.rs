@@ -1,7 +1,7 @@
 //! The fault-injection suite: runs, and verdicts on runs.
 //!
-//! Invariant: the exit code is 0 only if everything that was asked for was checked and nothing was wrong; 1 if the
-//! cluster broke a promise; 2 if the run reached no verdict.
+//! Invariant: the exit code is 0 only if everything that was requested was checked and nothing was wrong; 1 if the cluster
+//! broke a promise; 2 if the run reached no verdict.
 //!
 //! Deliberately absent: decisions; see the library.
 
@@ -104,7 +104,7 @@ struct Matrix {
     store: PathBuf,
 }
 
-/// Reads what `--split` takes.
+/// Parses the value of `--split`.
 fn split(text: &str) -> Result<Layout> {
     let counts: Vec<u64> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
     let [sync, storages, entries] = counts[..] else { bail!("three numbers, such as 3,3,2") };
@@ -168,7 +168,7 @@ fn check(folder: &std::path::Path) -> Result<Outcome> {
     Ok(verdict.outcome)
 }
 
-/// Seconds since 1970. Only names of folders and seeds come from it.
+/// Time since 1970. It is only used for names of folders and for seeds.
 #[allow(clippy::disallowed_methods)]
 fn clock() -> Duration {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -266,8 +266,7 @@ fn plant(matrix: &Matrix) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Looks for one bug, then makes the same run without it. Returns the result in words, and whether it is as it must
-/// be.
+/// Searches for one bug, then repeats the run without it. Returns the result in words, and whether it is as expected.
 fn hunt(matrix: &Matrix, planted: &Planted) -> Result<(String, bool)> {
     let Planted { bug, checks, workloads, nemeses, budget } = *planted;
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -288,7 +287,7 @@ fn hunt(matrix: &Matrix, planted: &Planted) -> Result<(String, bool)> {
         ill.planted = Some(bug);
         let red = match once(&ill) {
             Ok(verdict) => verdict.red(),
-            // A cluster that never finishes shows nothing that a check could name.
+            // A run that does not finish has no history that a check could judge.
             Err(error) if error.is::<Stopped>() => return Err(error),
             Err(error) => {
                 println!("  no verdict: {error:#}");

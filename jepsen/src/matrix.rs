@@ -1,4 +1,4 @@
-//! Bugs planted in a live cluster on purpose: the check that guards against each must go red.
+//! Bugs planted in a live cluster on purpose: the check that guards against each of them must go red.
 //!
 //! Invariant: a bug counts as caught only if the named check is red, the nodes confirm that they have the bug, and
 //! the same seeds are green without it.
@@ -115,7 +115,7 @@ pub const PLANTED: [Planted; 13] = [
         checks: &["register"],
         workloads: &["log", "kv"],
         nemeses: &["slow"],
-        // Two clients have to set the same value in one segment.
+        // It shows only if two clients set the same value in one segment.
         budget: 10,
     },
     Planted {

@@ -1,10 +1,10 @@
 //! An MQTT 3.1.1 client for tests: QoS 1 in both directions.
 //!
-//! Invariant: a packet that the server must not send here is an error. Each event is acknowledged once it was handed
-//! out, before the next one is awaited. Canceling the wait for the next one loses nothing.
+//! Invariant: a packet that the server must not send here is an error. Each event is acknowledged after it was returned, before
+//! the next one is awaited. Cancelling that wait loses nothing.
 //!
-//! Deliberately absent: MQTT 5, QoS 2, keep-alive (stock clients have them). Tests that want a session that outlives
-//! its connection send their own packets.
+//! Deliberately absent: MQTT 5, QoS 2, keep-alive (stock clients have them). Tests that need a session that outlives its
+//! connection send their own packets.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -52,11 +52,11 @@ pub struct Mqtt {
     stream: TcpStream,
     /// The packet identifier used last.
     identifier: u16,
-    /// Arrived while waiting for something else.
+    /// Messages that arrived while waiting for something else.
     early: VecDeque<Said>,
     /// Bytes of an incomplete packet.
     partial: BytesMut,
-    /// Acknowledgements, not sent yet, of events that were handed out.
+    /// Acknowledgements that are not sent yet, of events that were returned.
     acknowledgements: BytesMut,
 }
 
@@ -64,7 +64,7 @@ impl Mqtt {
     /// Connects as a client with a new name, with a clean session.
     ///
     /// # Errors
-    /// If nobody listens, or the server refuses.
+    /// If no process listens, or the server refuses.
     pub async fn connect(address: SocketAddr) -> Result<Self> {
         Self::connect_with(address, None).await
     }
@@ -72,7 +72,7 @@ impl Mqtt {
     /// As [`Mqtt::connect`], with a will: its topic and its text.
     ///
     /// # Errors
-    /// If nobody listens, or the server refuses.
+    /// If no process listens, or the server refuses.
     pub async fn connect_with(address: SocketAddr, will: Option<(&str, &str)>) -> Result<Self> {
         static NAMES: AtomicU64 = AtomicU64::new(0);
         let number = NAMES.fetch_add(1, Ordering::Relaxed);
@@ -83,7 +83,7 @@ impl Mqtt {
     /// Like [`Mqtt::connect_with`], under a name that may have been used before.
     ///
     /// # Errors
-    /// If nobody listens, or the server refuses.
+    /// If no process listens, or the server refuses.
     pub async fn connect_as(
         address: SocketAddr,
         name: &str,
@@ -109,7 +109,7 @@ impl Mqtt {
     /// Only connects to the port, for tests that send arbitrary bytes.
     ///
     /// # Errors
-    /// If nobody listens there.
+    /// If no process listens there.
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -122,7 +122,7 @@ impl Mqtt {
         })
     }
 
-    /// Sends bytes as they are.
+    /// Sends these bytes unchanged.
     ///
     /// # Errors
     /// If the connection is gone.
@@ -166,7 +166,7 @@ impl Mqtt {
         self.publish_with(topic, text, false).await
     }
 
-    /// As [`Mqtt::publish`], as the topic's retained value if so asked.
+    /// Like [`Mqtt::publish`], optionally as the topic's retained value.
     ///
     /// # Errors
     /// If the connection is gone.
@@ -180,7 +180,7 @@ impl Mqtt {
         Ok(u64::from(identifier))
     }
 
-    /// Says goodbye: the session's will is void.
+    /// Sends DISCONNECT, which drops the session's will.
     ///
     /// # Errors
     /// If the connection is gone.
@@ -212,10 +212,10 @@ impl Mqtt {
         .await
     }
 
-    /// The next thing the server says.
+    /// The server's next message.
     ///
     /// # Errors
-    /// If it is not allowed to say that.
+    /// If it is not allowed here.
     pub async fn next(&mut self) -> Result<Said> {
         if let Some(said) = self.early.pop_front() {
             return Ok(said);
@@ -258,11 +258,11 @@ impl Mqtt {
 pub struct Arrived {
     pub seen: Seen,
     pub packet: u16,
-    /// It is marked as one that may have been sent before.
+    /// The DUP flag: it may have been sent before.
     pub again: bool,
 }
 
-/// Reads an event for clients that acknowledge when they like.
+/// Reads an event, for clients that control their acknowledgements.
 ///
 /// # Errors
 /// If the packet is anything else.

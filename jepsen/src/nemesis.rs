@@ -1,13 +1,13 @@
-//! The nemesis: which faults hit a cluster, when, and which nodes.
+//! The nemesis: which faults hit which nodes of a cluster, and when.
 //!
 //! - [`schedule`]: from a seed to a plan of faults, pure.
-//! - [`arena`]: the nemesis's view of the cluster: which nodes are down, frozen, cut off. `links`: which links are
-//!   cut for that.
+//! - [`arena`]: the nemesis's view of the cluster: which nodes are down, frozen, cut off. `links`: which links a partition
+//!   cuts.
 //! - `crowd`: clients that put a load on nodes.
-//! - `damage`: what rots on a disk while its node is down.
+//! - `damage`: damage to a disk while its node is down.
 //!
-//! Invariant: a fault that happens is proved by something visible from outside; one that can't be injected is
-//! recorded as failed, never skipped silently.
+//! Invariant: a fault that happens is proved by something visible from outside; a fault that can't be injected is recorded as
+//! failed, never skipped silently.
 //!
 //! Deliberately absent: what clients do meanwhile.
 

@@ -1,10 +1,10 @@
 //! A separate network for a run: each node in its own network namespace, all on one bridge, and links that can be
 //! cut.
 //!
-//! A link is cut one way at a time: in the sender's namespace the receiver's address gets a hardware address that
-//! nobody has. From then on packets are silently lost, also those of open connections, as when a cable is pulled. It
-//! needs neither a packet filter nor kernel modules. A bad link is made in the same way: the receiver's address gets
-//! the hardware address of a switch in this process, which mistreats its packets.
+//! A link is cut one way at a time: in the sender's namespace, the receiver's address is mapped to a hardware address that does
+//! not exist. From then on packets are silently lost, also those of open connections, as if a cable was pulled. It needs
+//! neither a packet filter nor kernel modules. A bad link is made in the same way: the receiver's address is mapped to the
+//! hardware address of a switch in this process, which drops, delays or doubles the packets.
 //!
 //! Invariant: namespaces, bridge and links go away with the [`Network`]. Leftovers of another, killed run are removed
 //! by the next run with its number.
@@ -24,14 +24,14 @@ use anyhow::{bail, ensure, Context, Result};
 use switch::{Addresses, Switch};
 use weather::{Fates, Link};
 
-/// Numbers a network may have; each is claimed by holding the UDP port after [`CLAIMS`].
+/// Numbers that a network may have. Each is claimed by holding the UDP port with this number plus [`CLAIMS`].
 const NETWORKS: u8 = 200;
 const CLAIMS: u16 = 10_000;
 
 /// The run's own address on the bridge.
 const HOST: u8 = 254;
 
-/// A hardware address that nobody has.
+/// A hardware address that does not exist.
 const NOBODY: [u8; 6] = [0x02, 0x56, 0, 0, 0, 0];
 
 /// How long to try a connection through a link that should be cut.
@@ -49,7 +49,7 @@ pub struct Network {
     cuts: BTreeMap<(u64, u64), u32>,
     /// Links whose packets go through the switch.
     bad: BTreeSet<(u64, u64)>,
-    /// Created when the first link is spoilt.
+    /// Created when the first link becomes bad.
     switch: Option<Switch>,
     _claim: UdpSocket,
 }
@@ -247,7 +247,7 @@ impl Network {
             if !space.starts_with(&mine) {
                 continue;
             }
-            // Nodes end with the run that started them; this is for those that were frozen when it was killed.
+            // Nodes end with the run that started them; this is for nodes that were frozen when the run was killed.
             let inside = run(&["ip", "netns", "pids", space]).map(|output| output.stdout);
             for process in String::from_utf8_lossy(&inside.unwrap_or_default()).lines() {
                 let _ = run(&["kill", "-9", process]);
@@ -300,11 +300,11 @@ mod tests {
 
     #[test]
     fn links_fall_silent_one_way_and_come_back() {
-        // Ordinary users can't create networks; another test checks that the runner says so.
+        // Ordinary users can't create networks; another test checks that the runner reports that.
         let Ok(mut network) = Network::lay(&[1, 2]) else { return };
         let port = |node| SocketAddr::from((network.address(node), 9));
         let (one, two) = (port(1), port(2));
-        // Nobody listens, so a node that is reached refuses.
+        // No process listens, so a node that is reached refuses.
         assert_eq!([network.probe(1, two), network.probe(2, one)], ["refused", "refused"]);
         network.cut(1, 2).unwrap();
         network.cut(1, 2).unwrap();
@@ -327,7 +327,7 @@ mod tests {
             let mut dice = Dice::new(1);
             Link::new(Weather::of(kind, &mut dice).unwrap(), dice)
         };
-        // Machines without TAP devices say so; see the runner.
+        // On machines without TAP devices this fails, which the runner reports.
         if network.spoil(1, 2, link("doubles")).is_err() {
             return;
         }

@@ -1,4 +1,4 @@
-//! One node process: its configuration, its log, and the faults it suffers.
+//! One node process: its configuration, its log, and the faults that hit it.
 //!
 //! Invariant: a process started here does not outlive its [`Node`].
 //!
@@ -22,7 +22,7 @@ use crate::wait::within;
 /// Time limit for a process to end after it was stopped or killed.
 const END: Duration = Duration::from_secs(20);
 
-/// What nodes log unless the environment says otherwise: a dead peer is nothing unusual here.
+/// The nodes' log filter, unless the environment sets one: a dead peer is nothing unusual here.
 const LOGGED: &str = "info";
 
 /// Text in a log line that shows an error.
@@ -77,14 +77,14 @@ impl Ports {
 /// How a node's process is started.
 #[derive(Debug, Clone, Default)]
 pub struct Launch {
-    /// A command that runs the node's, such as one that enters a namespace.
+    /// A command that runs the node's command, such as one that enters a namespace.
     pub through: Vec<String>,
     pub environment: Vec<(String, String)>,
     /// The process ends when this one does, however that ends.
     pub tied: bool,
 }
 
-/// A node: a place on disk, ports, and a process if it runs.
+/// A node: a folder, ports, and a process if it runs.
 #[derive(Debug)]
 pub struct Node {
     pub id: u64,
@@ -130,7 +130,7 @@ impl Node {
         self.roles.contains(&Role::Entry)
     }
 
-    /// Where the node keeps its data.
+    /// The node's data directory.
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.folder.join("data")
@@ -221,7 +221,7 @@ impl Node {
         within("a node stops when told", END, async { Ok(child.wait().await?) }).await
     }
 
-    /// Freezes the process: its sockets stay open, and nobody answers.
+    /// Freezes the process: its sockets stay open, but it does not answer.
     ///
     /// # Errors
     /// If it does not run.
@@ -291,7 +291,7 @@ impl Node {
         Ok(text.parse::<u64>()? * 1024)
     }
 
-    /// The last line of its log that shows an error, whichever of its processes wrote it.
+    /// The last line of its log that shows an error. The log spans all processes that the node had.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
         let bytes = std::fs::read(self.log()).ok()?;

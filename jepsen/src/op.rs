@@ -1,9 +1,9 @@
-//! The operations of a run in Jepsen's form: a client's questions and answers.
+//! The operations of a run in Jepsen's form: clients' requests and their answers.
 //!
 //! Invariant: a process has one operation open at a time. `ok` and `fail` are the cluster's answers; `info` is an
 //! unknown outcome, and its process is never used again.
 //!
-//! Deliberately absent: meaning. Which answers are consistent is for [`crate::check`].
+//! Deliberately absent: which answers are consistent; see [`crate::check`].
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub enum Kind {
     Info,
 }
 
-/// Which process did it.
+/// The process of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Process {
     Client(u64),
@@ -31,7 +31,7 @@ pub enum Process {
 /// One line of a history.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Op {
-    /// Its place in the history.
+    /// Its index in the history.
     pub index: u64,
     /// Nanoseconds since the run began.
     pub time: u64,
@@ -80,7 +80,7 @@ pub struct Publish {
     /// The retained value must be the one with this id; empty: there must be none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<String>,
-    /// Waits in line until it is.
+    /// Waits until the expected value is there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub watch: bool,
     /// What the topic gets when the session ends; empty: its value is deleted.
@@ -123,7 +123,7 @@ impl Pattern {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Events from its place on.
+    /// Events from its start position on.
     Events,
     /// The retained values first.
     State,
@@ -134,7 +134,7 @@ pub enum Mode {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Subscribe {
     pub consumer: String,
-    /// Counts the connections of the consumer. A later one continues where the one before was, if it has an `after`.
+    /// Counts the connections of the consumer. A later connection continues where the one before stopped, if it has an `after`.
     pub life: u64,
     pub node: u64,
     pub protocol: Protocol,
@@ -143,7 +143,7 @@ pub struct Subscribe {
     /// Only events after this position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<u64>,
-    /// It reads everything there is, and ends.
+    /// It reads the whole log, and ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drain: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,7 +175,7 @@ impl From<Event> for (Option<u64>, String, String, bool) {
     }
 }
 
-/// `poll`: what a consumer saw since the last one.
+/// `poll`: what a consumer saw since the last poll.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Poll {
@@ -183,7 +183,7 @@ pub struct Poll {
     pub life: u64,
     #[serde(default)]
     pub events: Vec<Event>,
-    /// The node said that this was all.
+    /// The node reported the end of the subscription.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
 }
@@ -200,11 +200,11 @@ pub struct Row {
     pub step: String,
     pub entry: u64,
     pub incarnation: u64,
-    /// Of segments.
+    /// Only for segments.
     pub number: Option<u64>,
-    /// Of segments, as the order names it.
+    /// Only for segments: the checksum according to the order.
     pub checksum: Option<String>,
-    /// The body's here, if it can be read.
+    /// The checksum of the body on this node, if it can be read.
     pub body: Option<String>,
 }
 
@@ -232,7 +232,7 @@ pub struct Order {
     pub node: u64,
     #[serde(default)]
     pub rows: Vec<Row>,
-    /// These were the last.
+    /// These were the last rows.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
 }
@@ -279,7 +279,7 @@ pub struct Testament {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct End {
     pub session: String,
-    /// It said goodbye, which drops an MQTT will.
+    /// The client sent a goodbye, which drops an MQTT will.
     pub clean: bool,
     /// The goodbye is certainly in the log: its node closed the connection, and then acknowledged a publish there by
     /// a session that had begun before the goodbye.
@@ -287,14 +287,14 @@ pub struct End {
     pub known: bool,
 }
 
-/// `call`, and `answer`: one more answer to a call that had its own.
+/// `call`; and `answer`: another answer to a call that was answered already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Call {
     pub id: String,
     pub node: u64,
     pub argument: u64,
-    /// In the answer; callees answer with their argument plus one.
+    /// In the answer: callees return the argument plus one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -306,7 +306,7 @@ pub struct Call {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Invoked {
     pub id: String,
-    /// The callee's.
+    /// The callee's node.
     pub node: u64,
 }
 
@@ -343,7 +343,7 @@ pub struct Heard {
     pub id: String,
     /// Its packet identifier.
     pub packet: u16,
-    /// It was marked as a repetition.
+    /// It had the DUP flag.
     pub again: bool,
 }
 
@@ -359,7 +359,8 @@ impl From<Heard> for (String, String, u16, bool) {
     }
 }
 
-/// `hear`: what reached a session since the last one, and the ids of those it acknowledged meanwhile, or tried to.
+/// `hear`: the events that reached a session since the last `hear`, and the ids of those that it acknowledged meanwhile, or
+/// tried to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Hear {
@@ -377,7 +378,7 @@ pub struct Hear {
 pub struct Leave {
     pub client: String,
     pub life: u64,
-    /// It said goodbye.
+    /// The client sent DISCONNECT.
     pub goodbye: bool,
     /// It saw the node close the connection afterwards.
     pub closed: bool,
@@ -393,11 +394,12 @@ pub struct State {
     pub hash: String,
 }
 
-/// What the nemesis does: `strike` before anything happens; `start` once it is proved, and `stop`; or `failed`.
+/// A fault. The nemesis records `strike` before anything happens, then `start` once the fault is proved and `stop` at its end,
+/// or `failed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Blow {
-    /// Counts the blows of a run.
+    /// Counts the faults of a run.
     pub number: u64,
     pub nemesis: String,
     /// Its kind, and its target.

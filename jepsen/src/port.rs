@@ -19,7 +19,7 @@ use anyhow::{bail, Result};
 /// Lowest port given out.
 const FIRST: u16 = 10_240;
 
-/// Ports given out lie below this; Linux dials out from 32768 upward.
+/// Ports given out are below this; Linux uses ports from 32768 upward for outgoing connections.
 const END: u16 = 32_768;
 
 /// A TCP port that no other test gets.
@@ -36,14 +36,14 @@ impl Port {
         Self { address: (address, number).into(), _claim: None }
     }
 
-    /// Claims a port of the loopback interface on which nobody listens.
+    /// Claims a port of the loopback interface on which no process listens.
     ///
     /// # Errors
     /// If every port is in use.
     pub fn claim() -> Result<Self> {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let span = END - FIRST;
-        // Parallel test processes begin at different places, so they seldom collide.
+        // Parallel test processes begin at different places, so they rarely collide.
         let start = (std::process::id() % u32::from(span)) as u16;
         for _ in 0..span {
             let step = NEXT.fetch_add(1, Ordering::Relaxed) % span;

@@ -1,8 +1,8 @@
-//! A register that clients write, compare and set, and read: their answers have to be those of one register that is
-//! used by one client at a time.
+//! A register that clients write, compare and set, and read: the answers have to be explained by one register that is used by
+//! one client at a time.
 //!
-//! Invariant: an operation takes effect once between its call and its answer; one without an answer, at any later
-//! time or never. Values are never written twice, so that each read names its write.
+//! Invariant: an operation takes effect once between its call and its answer; an operation without an answer, at any time after
+//! its call or never. No value is written twice, so that each read identifies its write.
 //!
 //! Deliberately absent: clients and clocks. The caller records calls and answers in the order in which they happen.
 
@@ -23,7 +23,7 @@ pub enum Call {
     Swap(Option<u64>, u64),
 }
 
-/// What a client was told.
+/// The answer that a client got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// What was read.
@@ -47,7 +47,7 @@ pub struct History {
 }
 
 impl History {
-    /// A client is about to ask.
+    /// Records a call before its request is sent.
     pub fn call(&mut self, call: Call) -> Ticket {
         self.order.push((self.calls.len(), false));
         self.calls.push(call);
@@ -55,7 +55,7 @@ impl History {
         Ticket(self.calls.len() - 1)
     }
 
-    /// A client was told.
+    /// Records the answer to a call.
     pub fn answer(&mut self, ticket: Ticket, answer: Answer) {
         self.answers[ticket.0] = Some(answer);
         self.order.push((ticket.0, true));
@@ -79,7 +79,7 @@ impl History {
         self.answers.iter().flatten().count()
     }
 
-    /// Looks for an order of all operations that explains all answers.
+    /// Searches for an order of all operations that explains all answers.
     ///
     /// # Errors
     /// If there is none, or the history is too long to search.
@@ -94,14 +94,14 @@ impl History {
         // An operation without an answer may take effect after everything else, which is as good as never.
         let open = (0..self.len()).filter(|at| self.answers[*at].is_none());
         actions.extend(open.filter_map(|at| Some((at, Action::Response(self.done(at)?)))));
-        // The checker knows no empty histories.
+        // The checker does not accept empty histories.
         let fits = actions.is_empty()
             || WGLChecker::<Register>::is_linearizable(Actions::from_actions(actions));
         ensure!(fits, "no order of these operations explains what was told:\n{}", self.told());
         Ok(())
     }
 
-    /// What is known of an operation; nothing if it can't have had any visible effect.
+    /// What is known of an operation; `None` if it can't have had any visible effect.
     fn done(&self, at: usize) -> Option<Done> {
         match (self.calls[at], self.answers[at]) {
             (Call::Read, Some(Answer::Value(value))) => Some(Done::Read(value)),
@@ -132,12 +132,12 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// A client is about to ask.
+    /// Records a call before its request is sent.
     pub fn call(&mut self, register: u64, call: Call) -> Ticket {
         self.histories.entry(register).or_default().call(call)
     }
 
-    /// A client was told.
+    /// Records the answer to a call.
     pub fn answer(&mut self, register: u64, ticket: Ticket, answer: Answer) {
         let history = self.histories.entry(register).or_default();
         let there = match (history.calls[ticket.0], answer) {

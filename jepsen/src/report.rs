@@ -43,7 +43,7 @@ pub fn write(folder: &Path, story: &Story, verdict: &Verdict) -> Result<()> {
     Ok(())
 }
 
-/// Publishes: when each was asked, when it was answered, and how.
+/// Publishes: when each was sent, when it was answered, and how.
 fn answers(story: &Story) -> impl Iterator<Item = (f64, Option<f64>, &'static str)> + '_ {
     story.publishes.iter().map(|publish| {
         let (end, colour) = match &publish.fate {
@@ -175,7 +175,7 @@ fn faults(story: &Story, length: f64) -> String {
     svg
 }
 
-/// Each publish from its question to its answer, with overlapping ones in separate rows.
+/// Each publish from its request to its answer, with overlapping ones in separate rows.
 fn bars(story: &Story) -> String {
     let every = story.publishes.len().div_ceil(BARS).max(1);
     let length = length(story);

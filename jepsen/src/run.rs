@@ -41,14 +41,14 @@ const CALM: Duration = Duration::from_secs(2);
 /// Time limit for clients to end.
 const CLIENTS_END: Duration = Duration::from_secs(90);
 
-/// Time limit for an event that marks the end, and how often it is tried.
+/// Time limit for an event that marks the end, and how many times it is tried.
 const MARKED: Duration = Duration::from_secs(12);
 const TRIES: usize = 5;
 
 /// A lease, plus time for the consequences of its end.
 const LEASE: Duration = Duration::from_secs(6);
 
-/// How often to ask nodes for their state until all are seen at one slot.
+/// How many times to ask nodes for their state until all are seen at one slot, and the pause in between.
 const STATES: usize = 60;
 const STATES_PAUSE: Duration = Duration::from_millis(250);
 
@@ -102,7 +102,7 @@ pub async fn run(settings: &Settings) -> Result<()> {
     let lost = arena.lost.iter().copied().collect();
     journal.nemesis("healed", &Healed { lost });
     if let Err(error) = &healed {
-        // The verdict shows it from the history: these nodes acknowledge nothing.
+        // The checks see it in the history: these nodes acknowledge nothing.
         println!("  {error:#}");
     }
     sleep(CALM).await;
@@ -153,7 +153,7 @@ fn build(settings: &Settings) -> Result<(Cluster, Option<Network>)> {
     Ok((cluster, network))
 }
 
-/// Waits until all nodes confirm that they obey.
+/// Waits until all nodes confirm that they inject requested faults.
 async fn armed(cluster: &Cluster) -> Result<()> {
     for node in cluster.nodes() {
         let path = node.folder().join(FAULTS).join("armed");
@@ -238,8 +238,8 @@ async fn mark_at(stage: &Stage, door: Door, topic: &str) -> Option<String> {
     None
 }
 
-/// What every node shows in the end: all events, the order, its state. The checks judge a node that can't show what
-/// it has; the others are read all the same.
+/// What every node shows in the end: all events, the order, its state. A node that can't show what it has is left to the
+/// checks; the other nodes are still read.
 async fn look_at_all(stage: &Stage, arena: &Arena, layout: &Layout) {
     let kept = |node: &u64| !arena.lost.contains(node);
     println!("  reading the logs of all nodes");

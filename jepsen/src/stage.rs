@@ -108,7 +108,7 @@ impl Stage {
         *dice.pick(&self.doors)
     }
 
-    /// Opens a session, if the node admits it soon.
+    /// Opens a session, if the node admits it within [`OPEN`].
     pub async fn open(&self, door: Door, protocol: Protocol) -> Option<Client> {
         let opened = timeout(OPEN, async {
             match protocol {
@@ -136,7 +136,7 @@ pub fn dress(id: &str, topic: &str, size: usize) -> (String, String) {
     (topic.to_owned(), text)
 }
 
-/// A received event, by its id; a damaged one gets an id that nobody published.
+/// A received event, by its id; a damaged one gets an id that no client published.
 #[must_use]
 pub fn undress(seen: Seen) -> Event {
     let Seen { topic, payload, position, retained } = seen;

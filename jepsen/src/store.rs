@@ -1,8 +1,8 @@
-//! The folder of a run: where its history, verdict, plots and logs are kept.
+//! The folder of a run, with its history, verdict, plots and logs.
 //!
 //! Invariant: a run never writes into another's folder.
 //!
-//! Deliberately absent: tidying up; findings are worth their space.
+//! Deliberately absent: deleting old runs.
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,7 @@ pub fn make(store: &Path, seconds: u64, seed: u64) -> Result<PathBuf> {
 /// Unix time as `20260131T235959Z`.
 fn timestamp(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days since 0000-03-01, so that a leap day is a year's last: Howard Hinnant's civil_from_days.
+    // Days since 0000-03-01, so that a leap day is the last day of its year: Howard Hinnant's civil_from_days.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era =
@@ -64,7 +64,7 @@ pub fn judge_folder(folder: &Path) -> Result<(Story, Verdict)> {
     Ok((story, verdict))
 }
 
-/// Keeps the nodes' data if there is something to find in it, else deletes it.
+/// Deletes the nodes' data if the run has passed. Otherwise it stays for analysis.
 ///
 /// # Errors
 /// Those of the file system.

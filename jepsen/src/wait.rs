@@ -1,4 +1,4 @@
-//! Waits for something without guessing how long it takes: asks again until it holds, or until a deadline.
+//! Waits for a condition without guessing how long it takes: polls until it holds, or until a deadline.
 //!
 //! Invariant: a timeout says what was awaited and what the last obstacle was.
 //!
@@ -10,13 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::time::{sleep, timeout, Instant};
 
-/// Enough for anything that happens at once on an idle machine and slowly on a loaded one.
+/// Enough for anything that is immediate on an idle machine and slow on a loaded one.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Time between two questions.
+/// Time between two polls.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Asks `probe` until it succeeds.
+/// Calls `probe` until it succeeds.
 ///
 /// # Errors
 /// After `limit`: what was waited for, with the probe's last error.

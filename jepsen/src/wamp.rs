@@ -29,7 +29,7 @@ use crate::wait::{within, PATIENCE};
 pub struct Wamp {
     socket: WebSocketStream<TcpStream>,
     requests: u64,
-    /// Arrived while waiting for something else.
+    /// Messages that arrived while waiting for something else.
     early: VecDeque<Said>,
 }
 
@@ -37,7 +37,7 @@ impl Wamp {
     /// Connects and opens a session in `realm`.
     ///
     /// # Errors
-    /// If nobody listens, or the router refuses.
+    /// If no process listens, or the router refuses.
     pub async fn connect(address: SocketAddr, realm: &str) -> Result<Self> {
         within("a WAMP session opens", PATIENCE, async {
             let mut session = Self::open(address).await?;
@@ -55,7 +55,7 @@ impl Wamp {
     /// Only opens the WebSocket, for tests that send arbitrary messages.
     ///
     /// # Errors
-    /// If nobody listens there, or the subprotocol is refused.
+    /// If no process listens there, or the subprotocol is refused.
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -66,7 +66,7 @@ impl Wamp {
         Ok(Self { socket, requests: 0, early: VecDeque::new() })
     }
 
-    /// Sends a message as it is.
+    /// Sends this message unchanged.
     ///
     /// # Errors
     /// If the connection is gone.
@@ -74,7 +74,7 @@ impl Wamp {
         self.send_text(message.to_string()).await
     }
 
-    /// Sends a text as it is.
+    /// Sends this text unchanged.
     ///
     /// # Errors
     /// If the connection is gone.
@@ -146,10 +146,10 @@ impl Wamp {
         .await
     }
 
-    /// The next thing the router says.
+    /// The router's next message.
     ///
     /// # Errors
-    /// If it is not allowed to say that.
+    /// If it is not allowed here.
     pub async fn next(&mut self) -> Result<Said> {
         if let Some(said) = self.early.pop_front() {
             return Ok(said);

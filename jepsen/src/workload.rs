@@ -1,7 +1,7 @@
-//! Workloads: what clients ask of a cluster under faults.
+//! Workloads: what clients request from a cluster under faults.
 //!
-//! Invariant: a client records each question before it asks it, and each answer as it was. If no answer comes in
-//! time, it records that the outcome is unknown, and goes to another node.
+//! Invariant: a client records each request before it sends it, and each answer unchanged. If no answer comes in time, it
+//! records that the outcome is unknown, and connects to another node.
 //!
 //! Deliberately absent: faults (`crate::nemesis`) and judging (`crate::check`).
 
@@ -24,7 +24,7 @@ use crate::stage::Stage;
 pub use asking::{Answer, Asking, Draft};
 pub use consumer::drain;
 
-/// The topics whose last events everyone who stays to the end has to see.
+/// The topics whose last events every client that stays to the end has to see.
 pub const MARKED: [&str; 2] = [log::BASE, session::BASE];
 
 /// All workloads: the name, and what its clients do.
@@ -38,7 +38,7 @@ pub const WORKLOADS: [(&str, &str); 7] = [
     ("will", "sessions that leave a will, WAMP and MQTT, and end in every way"),
 ];
 
-/// Lets the clients of a workload work until the stage's phase says otherwise.
+/// Starts the clients of a workload. They work until the stage's phase changes.
 pub fn start(name: &str, stage: &Arc<Stage>, clients: &mut JoinSet<()>) {
     match name {
         "log" => log::start(stage, clients),

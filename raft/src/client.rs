@@ -32,10 +32,10 @@ impl SyncClient {
         Self { router: Arc::new(Router::new(host, own, addresses)), local }
     }
 
-    /// Asks for the places of sealed segments. Returns the outcomes in their order.
+    /// Proposes sealed segments. Returns one outcome per segment, in the same order.
     ///
     /// # Errors
-    /// [`SyncError`]; after [`SyncError::Unknown`] propose the same again.
+    /// [`SyncError`]. After [`SyncError::Unknown`], propose the same segments again.
     pub async fn propose(
         &self,
         segments: Vec<SealedSegment>,
@@ -46,7 +46,7 @@ impl SyncClient {
     /// Begins a new incarnation of an entry. The same `request` gets the same incarnation while that is open.
     ///
     /// # Errors
-    /// [`SyncError`]; after [`SyncError::Unknown`] ask again with the same `request`.
+    /// [`SyncError`]. After [`SyncError::Unknown`], repeat the call with the same `request`.
     pub async fn open(&self, entry: NodeId, request: u64) -> Result<Opened, SyncError> {
         self.router.open(self.local.as_ref(), entry, request).await
     }
@@ -54,7 +54,7 @@ impl SyncClient {
     /// Renews an entry's lease; proposing does too.
     ///
     /// # Errors
-    /// [`SyncError`]; the lease runs on meanwhile.
+    /// [`SyncError`]. The lease keeps running meanwhile.
     pub async fn renew(&self, entry: NodeId, incarnation: Incarnation) -> Result<Lease, SyncError> {
         self.router.renew(self.local.as_ref(), entry, incarnation).await
     }
@@ -62,7 +62,7 @@ impl SyncClient {
     /// Ends an incarnation, because its entry leaves.
     ///
     /// # Errors
-    /// [`SyncError`]; without an error it is closed, by this call or an earlier one.
+    /// [`SyncError`]. `Ok` means that it is closed, by this call or an earlier one.
     pub async fn close(&self, entry: NodeId, incarnation: Incarnation) -> Result<(), SyncError> {
         self.router.close(self.local.as_ref(), entry, incarnation).await
     }
@@ -75,7 +75,7 @@ impl SyncClient {
         self.router.stored(self.local.as_ref(), storage, through).await
     }
 
-    /// Makes the leader confirm that a majority still follows it; searches for the leader until `limit` is over.
+    /// Makes the leader confirm that a majority still follows it. Searches for the leader for at most `limit`.
     ///
     /// # Errors
     /// [`SyncError`]: there is no leader, it has no majority, or it can't be reached.
@@ -94,13 +94,13 @@ impl SyncClient {
         }
     }
 
-    /// What the other sync members know about a node's progress: one answer for each that answered in time.
+    /// What the other sync members know about a node's progress: one answer for each member that answered in time.
     pub async fn known(&self, node: NodeId) -> Vec<Known> {
         self.router.known(node, ADMISSION_WAIT).await
     }
 
-    /// Up to `max` resolutions from `from` on; waits up to `wait` for the first one. Asks the member on this node if
-    /// there is one, else any, and stays with the one that answered.
+    /// Up to `max` resolutions from `from` on; waits up to `wait` for the first one. Asks the member on this node if there is
+    /// one, otherwise any member, and keeps asking the member that answered.
     ///
     /// # Errors
     /// [`SyncError::Unavailable`] if no member can be asked.

@@ -1,13 +1,13 @@
 //! The members' clocks, and the time that a majority of them vouches for.
 //!
-//! Each member tells the leader its clock with every answer to an append. The leader puts a span into the log: a
-//! majority of the clocks is at or past its beginning, and a majority is at or before its end. With all members
-//! present both are the median; with some silent, the span is as wide as it has to be. So a minority of wrong clocks,
-//! even the leader's own, never moves the span beyond what the right ones say. Without a majority there is no span.
+//! Each member reports its clock to the leader with every answer to an append. The leader puts a span into the log: a majority
+//! of the clocks is at or past its beginning, and a majority is at or before its end. With all members present both are the
+//! median; with some silent, the span is as wide as it has to be. So a minority of wrong clocks, even if the leader's own is
+//! one of them, never moves the span beyond what the correct clocks say. Without a majority there is no span.
 //!
-//! A member's clock starts as its time of day when its process starts. From then on it follows the time of day at a
-//! speed between [`SLOWEST`] and [`FASTEST`], relative to the process's monotonic clock. So a time of day that jumps
-//! while the process runs moves it no further than that, even if all members' clocks jump together.
+//! A member's clock starts as its time of day when its process starts. From then on it follows the time of day at a speed
+//! between [`SLOWEST`] and [`FASTEST`], relative to the process's monotonic clock. So if the time of day jumps while the
+//! process runs, the clock follows no faster than that, even if all members' clocks jump together.
 //!
 //! Invariant: no decision made from this depends on one clock.
 //!
@@ -29,10 +29,10 @@ use crate::sequencer::Vouched;
 const SLOWEST: u64 = 1;
 const FASTEST: u64 = 20;
 
-/// How long a member's answer counts.
+/// How long a member's answer is used.
 const FRESH: Duration = Duration::from_secs(3);
 
-/// Difference of a time of day that is reported to the operator.
+/// A time of day that differs by more than this is reported to the operator.
 const OFF: Duration = Duration::from_secs(5);
 
 /// A clock that follows the time of day, but never jumps. In microseconds.
@@ -62,16 +62,16 @@ fn micros(stamp: Stamp) -> u64 {
     stamp.0.saturating_mul(1_000)
 }
 
-/// A member's clock, as it tells the leader.
+/// A member's clock, as reported to the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClockReport {
-    /// The steady clock, which counts.
+    /// The steady clock, which decisions use.
     pub(crate) clock: Stamp,
-    /// Its time of day, for people.
+    /// Its time of day, shown to operators.
     pub(crate) time_of_day: Stamp,
 }
 
-/// A member's answer, which was true at some moment between these.
+/// A member's answer, which was true at some moment between these two.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     told: ClockReport,
@@ -84,7 +84,7 @@ impl Reading {
         now.saturating_duration_since(self.asked) < FRESH
     }
 
-    /// The least and the most that the clock can show now.
+    /// The lowest and the highest time that the clock can show now.
     fn now(&self, now: Instant) -> (Stamp, Stamp) {
         let later = |since: Instant| {
             let passed = now.saturating_duration_since(since).as_millis();
@@ -94,7 +94,7 @@ impl Reading {
     }
 }
 
-/// The span that a majority of so many members vouches for, given the known clocks, each with the least and the most
+/// The span that a majority of `members` vouches for. `clocks` are the known clocks, each with the lowest and the highest time
 /// that it can show.
 fn vouched(mut clocks: Vec<(Stamp, Stamp)>, members: usize) -> Vouched {
     let majority = members / 2 + 1;
@@ -132,7 +132,7 @@ impl Clocks {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This member's clock, for the leader.
+    /// This member's clock, to be reported to the leader.
     pub(crate) fn tell(&self) -> ClockReport {
         let time_of_day = self.clock.now();
         ClockReport { clock: self.state().steady.read(time_of_day, Instant::now()), time_of_day }
@@ -146,7 +146,7 @@ impl Clocks {
         }
     }
 
-    /// What a majority vouches for now.
+    /// The span that a majority vouches for now.
     pub(crate) fn vouched(&self) -> Vouched {
         let own = self.tell().clock;
         if planted(Mutant::TimeOfTheLeader) {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whichever minority is wrong or silent, and however wrong it is.
+        /// Holds for any minority that is wrong or silent, however wrong it is.
         #[test]
         fn a_minority_moves_the_span_nowhere(
             right in prop::collection::vec(1_000u64..2_000, 1..5),

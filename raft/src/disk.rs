@@ -3,7 +3,7 @@
 //! [`failure`], [`witness`], [`commit`], [`file`]: how the file fails, what detects a database that has gone back in time, the
 //! group commit, and the file.
 //!
-//! Deliberately absent: what is in the file. Each of its writers has tables of its own.
+//! Deliberately absent: what is in the file. Each of its writers has separate tables.
 
 pub mod commit;
 pub mod failure;

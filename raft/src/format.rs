@@ -13,10 +13,10 @@
 //! Deliberately absent: migrations that change bytes, and rolling upgrades. A log of any other format is refused,
 //! with a message that says what to do.
 
-/// The format that this release reads and writes. Any change of the state that the same log makes gets the next
-/// number. 5: the order keeps a time of its own, what a session leaves behind comes before its client's next actions,
-/// and events name their publisher's client. 6: segment bodies and retained values have room for extension fields. 7: the last
-/// word of a session that was taken over counts.
+/// The format that this release reads and writes. Any change of the state that the same log makes gets the next number. 5: the
+/// order has its own time, what a session leaves comes before its client's next actions, and events name their publisher's
+/// client. 6: segment bodies and retained values have room for extension fields. 7: the last word of a session that was taken
+/// over takes effect.
 pub const LOG_FORMAT: u32 = 7;
 
 /// The oldest format whose files this release opens: since then, every log is read as before and makes the same

@@ -58,7 +58,7 @@ pub struct FileId {
     pub number: u64,
 }
 
-/// Opens databases and keeps the few small files beside them.
+/// Opens databases, and stores the few small files beside them.
 pub trait Disk: Send + Sync + 'static {
     /// Opens the database at `path`, or creates it, including parent directories.
     fn open_database(&self, path: &Path) -> Result<redb::Database, redb::DatabaseError>;
@@ -79,8 +79,8 @@ pub trait Disk: Send + Sync + 'static {
     fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn InPlace>>;
 }
 
-/// The damage of a database file that could not be opened, if damage is the cause: it needs another disk, or another
-/// file.
+/// If a database file could not be opened because it is damaged: the description of the damage. Such a node needs another disk
+/// or another file.
 #[must_use]
 pub fn damage(error: &redb::DatabaseError) -> Option<String> {
     match error {
@@ -148,8 +148,8 @@ pub struct Host {
     pub commits: CommitMode,
     /// Runs the work for clients, separate from what keeps the cluster alive.
     pub clients: Workers,
-    /// Ends the node at once, because its disk can no longer be trusted. In a real process it never returns; in a
-    /// simulation it marks the node as dead, and the caller must not answer anybody afterwards.
+    /// Ends the node at once, because its disk can no longer be trusted. In a real process it never returns; in a simulation it
+    /// marks the node as dead, and the caller must not send any answer afterwards.
     pub fatal: Arc<dyn Fn(&str) + Send + Sync>,
 }
 

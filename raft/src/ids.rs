@@ -118,13 +118,13 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// All there are.
+    /// All shards.
     pub const ALL: Self = Self { first: 0, end: Shard::COUNT };
 
-    /// One of so many equal parts of all shards, counted from 0.
+    /// Part number `part`, counted from 0, of all shards divided into `of` equal parts.
     ///
     /// # Panics
-    /// If there are not so many parts, or more of them than shards.
+    /// If `part` is not below `of`, or `of` exceeds the number of shards.
     #[must_use]
     pub fn part(part: u32, of: u32) -> Self {
         assert!(part < of && of <= Shard::COUNT, "{part} is none of {of} parts");
@@ -196,10 +196,10 @@ impl fmt::Debug for AdvanceSegment {
     }
 }
 
-/// The sortable name of an event's place: the stamp's minute, the slot, the offset within the segment.
+/// The sortable id of an event: the stamp's minute, the slot, and the offset within the segment.
 ///
-/// Text form: `YYMMDDhhmm` (UTC), then slot and offset, each in base 36 behind one letter that tells its number of
-/// digits (`a` = 1, `b` = 2, …), so that text order is log order: `2611221742b1za3`.
+/// Text form: `YYMMDDhhmm` (UTC), then slot and offset, each in base 36 after one letter that gives its number of digits (`a` =
+/// 1, `b` = 2, …), so that text order is log order: `2611221742b1za3`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EventId {
     minute: u32,
@@ -216,7 +216,7 @@ impl EventId {
     /// The id of the event at `offset` of the segment resolved at `slot` with `stamp`.
     #[must_use]
     pub fn new(stamp: Stamp, slot: Slot, offset: u32) -> Self {
-        // Two digits of year cover 2000 to 2099; a clock outside is clamped, order is kept by the slot.
+        // Two digits of year cover 2000 to 2099; a stamp outside that range is clamped, and the slot still gives the order.
         let minute = (stamp.0 / 60_000).clamp(MINUTE_2000, MINUTE_2100 - 1);
         Self { minute: u32::try_from(minute).unwrap_or(u32::MAX), slot, offset }
     }
@@ -227,7 +227,7 @@ impl EventId {
         self.slot
     }
 
-    /// The event's place within its segment, from 0.
+    /// The event's index within its segment, from 0.
     #[must_use]
     pub fn offset(self) -> u32 {
         self.offset

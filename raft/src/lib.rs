@@ -1,6 +1,6 @@
 //! The sync tier of Vulpes: a Raft group that turns advance segments into permanent, monotonic ids.
 //!
-//! What every part of a node stands on, in reading order:
+//! What every part of a node builds on, in reading order:
 //! - [`ids`]: the names of things in the order: slots, positions, segments.
 //! - [`format`]: the number of the log's format.
 //! - [`host`]: the edges (network, disk, clock, randomness) that a simulation replaces. With the feature `sim`, the edges of a
@@ -12,11 +12,11 @@
 //! The sync tier:
 //! - [`order`]: proposals, their outcomes, and resolutions.
 //! - [`sequencer`]: the pure state machine behind the order.
-//! - `clocks`: what time a majority of the members' clocks vouches for.
+//! - `clocks`: the time that a majority of the members' clocks vouches for.
 //! - [`local_bodies`]: what lets a segment be proposed before it has storage votes.
 //! - `consensus`: openraft's log store, state machine and network.
-//! - [`service`], `router`, [`node`], [`client`]: what a member of the group is asked, the search for the one that can
-//!   answer, a member, and the way to the group from anywhere.
+//! - [`service`], `router`, [`node`], [`client`]: the requests to a member of the group, the search for the member that can
+//!   answer, the member itself, and the client for any node.
 //!
 //! Architecture invariant: no openraft type leaves this crate.
 

@@ -1,8 +1,8 @@
-//! Planted bugs: one switch each, to prove that the checks which guard against them can fail.
+//! Planted bugs, each with a switch. They prove that the checks against them can fail.
 //!
-//! Invariant: without the `mutants` feature [`planted`] is a constant `false`, and a release build with the feature
-//! does not compile. A mutant is planted for one thread, which is one simulation, or for a whole process that has
-//! [`NAME`] in its environment, for live clusters; such a process says so.
+//! Invariant: without the `mutants` feature [`planted`] is a constant `false`, and a release build with the feature does not
+//! compile. A mutant is planted for one thread, which is one simulation, or for a whole process that has [`NAME`] in its
+//! environment, for live clusters; such a process prints that at its start.
 //!
 //! Deliberately absent: any use other than `if planted(Mutant::…)` at the very line where the bug would be.
 
@@ -16,41 +16,41 @@ pub const NAME: &str = "VULPES_MUTANT";
 /// The bugs that can be planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// The entry acknowledges and proposes with one storage vote instead of a quorum, and sync lets it.
+    /// The entry acknowledges and proposes with one storage vote instead of a quorum, and sync accepts that.
     AcknowledgeBeforeQuorum,
     /// Half of the storages count as a quorum.
     QuorumOffByOne,
-    /// The first storage group is taken for that of all shards.
+    /// The first storage group is treated as the group of all shards.
     OneGroupForAll,
     /// Group commits are not synced to disk before their jobs are completed.
     SkipFsync,
     /// A storage votes for a body that is only queued for its disk.
     VoteBeforeFsync,
-    /// A sync member accepts an entry into its log although its bodies are not here.
+    /// A sync member accepts an entry into its log without having its bodies.
     TakeWithoutBody,
-    /// A storage without room for a body is not told that it will not be sent.
+    /// A storage without room for a body gets no notice that the body will not be sent.
     SkipWithoutSaying,
     /// A log entry is written in a commit before the one of its bodies.
     WrittenBeforeBody,
     /// A storage continues after a failed group commit, as if it had succeeded.
     SwallowEio,
-    /// A damaged body counts as one that was never there.
+    /// A damaged body counts as one that was never stored.
     ForgetDamaged,
-    /// A database that is behind its witness is opened all the same.
+    /// A database that is behind its witness is opened anyway.
     OverlookWitness,
-    /// A member that has less than it told others takes part all the same.
+    /// A member that has less than it acknowledged to others takes part anyway.
     AcceptOlderDisk,
     /// A storage that lacks a part of the log fills it in without the bodies.
     SnapshotWithoutBodies,
-    /// The sequencer gives a slot and its positions out twice now and then.
+    /// The sequencer sometimes assigns a slot and its positions twice.
     ReuseSlot,
-    /// The sequencer resolves whatever number comes, not only the next one.
+    /// The sequencer resolves any segment number, not only the next one.
     ResolveOutOfOrder,
-    /// The sequencer stamps with the vouched time, even after that was set back.
+    /// The sequencer stamps with the vouched time, even after that time was set back.
     StampsRunBack,
-    /// The leader's own clock alone tells the order's time.
+    /// The order's time comes from the leader's own clock alone.
     TimeOfTheLeader,
-    /// Once a majority of clocks was set back, the order's time stands still until they have caught up.
+    /// After a majority of clocks was set back, the order's time stands still until they have caught up.
     FutureStandsStill,
     /// The sequencer resolves segments of incarnations that are closed, or older than the open one.
     ForgetFences,
@@ -64,31 +64,32 @@ pub enum Mutant {
     ReorderPublisher,
     /// A node that starts applies the last slot to a state that has it already.
     ApplyTwiceOnReplay,
-    /// A subscription that began with retained values continues one slot after their place.
+    /// A subscription that began with retained values continues one slot too late in the log.
     SkipBehindRetained,
-    /// Retained values are read without waiting for the requested place.
+    /// Retained values are read without waiting for the requested position.
     ReadWithoutWaiting,
     /// A condition is not compared with a value that was published in its own slot.
     OverlookOwnSlot,
-    /// A waiting publish is told the place where it began to wait, instead of the one where it was granted.
+    /// A waiting publish gets the position where it began to wait as its answer, instead of the one where it was granted.
     TellOldToken,
-    /// The last in line gets the first turn.
+    /// The last waiting publish of a topic gets the first turn.
     LastComeFirstServed,
-    /// A new conditional publish overtakes those that wait.
+    /// A new conditional publish overtakes the waiting ones.
     PushIn,
     /// A session's will stays due after it has been published.
     RepeatWill,
     /// Sessions that end with their entry leave nothing behind.
     LoseWill,
-    /// A client is told that it is connected before what its earlier sessions left is published.
+    /// A client is told that it is connected before everything its earlier sessions left is published.
     BirthBeforeWill,
-    /// A session that was taken over can't take its will back any more. What it kept ends or goes on as it says.
+    /// A session that was taken over can't withdraw its will any more. Its persistent session still ends or continues as its
+    /// last word says.
     IgnoreLastWord,
     /// Some slots' changes of the realms' state are not stored with them.
     LoseStateRows,
-    /// Publishes that were refused are shown.
+    /// Refused publishes are shown to subscribers.
     ShowRefused,
-    /// An entry keeps waiting for calls when their link has ended.
+    /// An entry keeps waiting for calls whose link has ended.
     KeepCallsOfLostLinks,
     /// A resumed session continues one event too late.
     ResumeOneTooFar,
@@ -96,17 +97,17 @@ pub enum Mutant {
     ExpireByTheStamp,
     /// A delayed will is published at once.
     ForgetDelay,
-    /// A client's kept state expires so long after it came, instead of after it left.
+    /// A client's persistent session expires counted from when the client attached, instead of from when it left.
     ExpireSinceAttached,
     /// A client with a backlog is not checked for signs of life.
     JudgeWhileReading,
-    /// Reading by a slow client does not count as a sign of life.
+    /// That a slow client reads its output does not count as a sign of life.
     OverlookTaken,
-    /// A session continues with what it held back only if a single poll sees its socket take a full output.
+    /// A session resumes held-back output only if a single poll sees its socket take a full output buffer.
     LoseWakeUp,
     /// A session may have one subscription too many.
     OneSubscriptionTooMany,
-    /// The last subscription that a session may have is granted and never begins.
+    /// The last subscription that a session may have is granted but never begins.
     LoseLastSubscription,
     /// Clients are served by the threads that keep the cluster alive.
     ClientsWithTheCluster,

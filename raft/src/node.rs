@@ -49,12 +49,12 @@ use proposer::Submission;
 
 pub use status::{MemberState, SyncStatus};
 
-/// Log entries in one message between members.
+/// Most log entries in one message between members.
 const MESSAGE_ENTRIES: u64 = 64;
-/// Messages to Raft's own task that may wait.
+/// Most messages that may wait for Raft's own task.
 const RAFT_QUEUE: u64 = 4_096;
 
-/// How long a storage that wants to delete bodies waits for the log of sync to reach its own slot.
+/// How long a storage that is about to delete bodies waits for its sync member's log to reach the storage's slot.
 const REMEMBER_WAIT: Duration = Duration::from_secs(1);
 
 /// A node's number and address.
@@ -77,7 +77,7 @@ pub struct SyncConfig {
     pub heartbeat: Duration,
     /// A member stands for election after a silence between these two, drawn anew each time.
     pub election: (Duration, Duration),
-    /// How long an entry may be silent before it is closed.
+    /// How long an entry may be silent before its incarnation is closed.
     pub lease: Duration,
 }
 
@@ -129,7 +129,7 @@ struct Inner {
     clocks: Arc<Clocks>,
     log: LogStore,
     beside: Beside,
-    /// Held by an entry's proposal that waits for bodies: its later ones wait, in their order.
+    /// Locked by an entry's proposal that waits for bodies. The entry's later proposals wait for the lock, in order.
     turns: Mutex<BTreeMap<NodeId, Arc<tokio::sync::Mutex<()>>>>,
     submissions: mpsc::Sender<Submission>,
     leases: Mutex<Leases>,
@@ -149,8 +149,8 @@ impl SyncNode {
         Self::start_tuned(host, config, file, Tuning::default(), None).await
     }
 
-    /// Like [`SyncNode::start`], with another rhythm of snapshots. `bodies` is the storage that joined the file
-    /// before this member, if the configuration makes all members storages and all storages members.
+    /// Like [`SyncNode::start`], with other snapshot intervals. `bodies` is the storage that joined the file before this
+    /// member, if the configuration makes all members storages and all storages members.
     ///
     /// # Errors
     /// Like [`SyncNode::start`].
@@ -437,7 +437,7 @@ impl Inner {
 
     /// The term in which this member leads, once it has applied everything that earlier leaders committed.
     fn leading(&self) -> Option<u64> {
-        // The metrics are released before the state is locked: holding both could wait for Raft for ever.
+        // The metrics are released before the state is locked: holding both could deadlock with Raft.
         let (term, leads) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
@@ -447,9 +447,9 @@ impl Inner {
         (leads && caught_up).then_some(term)
     }
 
-    /// Returns once this member has recorded durably that the order is committed through this slot. If its own log
-    /// does not get there in time, its storage continues without that: the member may be cut off from the leader, and
-    /// learn the order from other members.
+    /// Returns once this member has recorded durably that the order is committed through this slot. If its own log does not get
+    /// that far in time, its storage continues anyway: the member may be cut off from the leader, and learn the order from
+    /// other members.
     async fn remember(&self, through: Slot) {
         let deadline = Instant::now() + REMEMBER_WAIT;
         let mut changes = self.applied.changes();
@@ -512,7 +512,7 @@ fn raft_config(config: &SyncConfig, tuning: Tuning) -> Result<Config, StartError
         api_channel_size: Some(RAFT_QUEUE),
         backoff: "50ms 100ms ...400ms".into(),
         enable_pre_vote: Some(true),
-        // Until the others have reported what they know of this one.
+        // Off until the other members have reported what they know of this one.
         enable_elect: false,
         // A restarted leader may have lost applied state that it will only learn again from its log.
         enable_leader_restore: Some(false),
@@ -541,7 +541,7 @@ mod tests {
         for (heartbeat, silence, expected) in [
             (100, (750, 1000), (250, 500)),
             (80, (720, 960), (240, 480)),
-            // A vote needs its time.
+            // The minimum stays long enough for a vote and its fsync.
             (100, (400, 800), (200, 400)),
             (100, (200, 300), (101, 150)),
             (100, (200, 201), (101, 102)),

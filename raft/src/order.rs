@@ -15,7 +15,7 @@ use crate::ids::{
 };
 use crate::mutant::{planted, Mutant};
 
-/// A sealed segment, as its entry proposes it to sync. In the order, a quorum of its storages holds it.
+/// A sealed segment, as its entry proposes it to sync. Once it is in the order, a quorum of its storages holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedSegment {
     pub id: AdvanceSegment,
@@ -46,7 +46,7 @@ pub struct Resolution {
 /// The content of a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
-    /// A segment got its place: its events have the positions from the resolution's base on.
+    /// A segment was ordered: its events have the positions from the resolution's base on.
     Segment(SealedSegment),
     /// An entry began a new incarnation; no segment of an older one is resolved from here on.
     Opened { entry: NodeId, incarnation: Incarnation },
@@ -80,7 +80,7 @@ impl Resolution {
 /// Why an incarnation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CloseReason {
-    /// The entry said goodbye.
+    /// The entry closed it.
     Left,
     /// Its lease ran out.
     LeaseLost,
@@ -109,7 +109,7 @@ pub enum SegmentOutcome {
     NoQuorum,
     /// The number was resolved with another body: two writers share an incarnation. A bug, or a copied process image.
     Conflict,
-    /// It was resolved so long ago that its place is no longer remembered here; the log has it.
+    /// It was resolved so long ago that its place is no longer in memory here; the log has it.
     Forgotten,
 }
 
@@ -164,7 +164,7 @@ impl StorageGroups {
         self.range_of(shard).map(|(_, group)| group)
     }
 
-    /// The same, and the first shard that it holds.
+    /// Like [`StorageGroups::of`], with the first shard that the group holds.
     #[must_use]
     pub fn range_of(&self, shard: Shard) -> Option<(Shard, &StorageGroup)> {
         let shard = if planted(Mutant::OneGroupForAll) { Shard(0) } else { shard };
@@ -177,7 +177,7 @@ impl StorageGroups {
         self.groups.values().next().filter(|_| self.groups.len() == 1)
     }
 
-    /// All of them, each with the first shard that it holds, ascending.
+    /// All groups, each with the first shard that it holds, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (Shard, &StorageGroup)> {
         self.groups.iter().map(|(first, group)| (*first, group))
     }

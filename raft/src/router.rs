@@ -30,14 +30,14 @@ const ATTEMPT: Duration = Duration::from_millis(700);
 /// asking a member is cheap.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
 
-/// The sync member on the node itself, which is asked without a connection.
+/// The sync member on this node, which is called without a connection.
 pub(crate) trait Local: Sync {
     fn id(&self) -> NodeId;
 
-    /// Who leads, as far as it knows.
+    /// The leader, as far as this member knows.
     fn leader(&self) -> Option<NodeId>;
 
-    /// Does what only the leader does, or says who leads.
+    /// Carries out a request that only the leader may, or answers with the leader.
     fn lead(&self, call: SyncCall) -> impl Future<Output = SyncReply> + Send;
 }
 
@@ -64,7 +64,7 @@ enum Attempt {
 }
 
 impl Router {
-    /// A way to the members at these addresses.
+    /// A router to the members at these addresses.
     pub(crate) fn new(
         host: Host,
         own: Identity,
@@ -154,7 +154,7 @@ impl Router {
         }
     }
 
-    /// Asks the leader, searching for it until the call's time is up.
+    /// Sends a request to the leader, searching for it until the call's time is up.
     async fn lead(
         &self,
         local: Option<&impl Local>,
@@ -273,7 +273,7 @@ impl Router {
         }
     }
 
-    /// Asks any member a read-only question, first the one that answered last.
+    /// Sends a read-only request to any member, first to the one that answered last.
     async fn any(
         &self,
         call: SyncCall,
@@ -307,7 +307,7 @@ impl Router {
         }
     }
 
-    /// A refusal because of this node's own disk is final.
+    /// If the failure is a refusal because of this node's own disk, it is final.
     fn own_disk(&self, error: &LinkError) -> Result<(), SyncError> {
         match error {
             LinkError::Refused(reason) if *reason == wire::wiped(self.own.node) => {
@@ -324,7 +324,7 @@ impl Router {
         next.or(first)
     }
 
-    /// Between half and the whole of a pause, so that nodes don't ask in step.
+    /// Between half and the whole of a pause, so that nodes don't retry in step.
     fn jittered(&self, pause: Duration) -> Duration {
         let share = (self.host.random.next_u64() % 512) as u32;
         pause / 2 + pause * share / 1024

@@ -31,20 +31,20 @@ use tail::Tail;
 
 pub use clock::TOLERANCE;
 
-/// How many resolved segments of an entry's current incarnation keep their place for repeated proposals.
+/// How many resolved segments of an entry's current incarnation keep their place, to answer repeated proposals.
 pub const RECENT_PER_ENTRY: usize = 256;
 
-/// How many resolutions are kept for followers at most.
+/// The most resolutions that are kept for followers.
 pub const RETAINED_RESOLUTIONS: usize = 16_384;
 
-/// How many of the newest resolutions are kept even if all storages have them on disk, because followers that are
-/// only moments behind still ask for them.
+/// How many of the newest resolutions are kept even if all storages have them on disk, because followers that are slightly
+/// behind still request them.
 pub const RETAINED_FOR_FOLLOWERS: usize = 1_024;
 
-/// How many entries can ever open.
+/// The most entries that can ever open.
 pub const ENTRIES_MAX: usize = 1_024;
 
-/// How many members all storage groups may have together.
+/// The most members that all storage groups may have together.
 pub const GROUP_MEMBERS_MAX: usize = 64;
 
 /// Positions stay below this, so that they are valid WAMP ids.
@@ -81,8 +81,7 @@ pub enum Proposal {
     Resolve(SealedSegment),
     /// End an incarnation. Nothing happens if it isn't the entry's open one.
     Close { entry: NodeId, incarnation: Incarnation, reason: CloseReason },
-    /// Like [`Proposal::FormGroups`] with only this group: the beginning of a log from before there were several
-    /// groups.
+    /// Like [`Proposal::FormGroups`] with only this group. It is in logs that began before there could be several groups.
     Form { group: StorageGroup },
     /// A storage has the rows of all slots through this one on its disk.
     Stored { storage: NodeId, through: Slot },
@@ -99,9 +98,9 @@ pub enum Proposal {
 /// How far a member of the sync group holds the log on its disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
-    /// The least term it was in.
+    /// The term it was in, at least.
     pub term: u64,
-    /// The least last entry that it has.
+    /// The index of its last log entry, at least.
     pub index: u64,
 }
 
@@ -211,7 +210,7 @@ impl Sequencer {
     fn resolve(&mut self, mut segment: SealedSegment, early: bool) -> SegmentOutcome {
         let id = segment.id;
         let group = self.groups.of(segment.shard);
-        // An event needs a position and the positions have an end; a body without events is a writer's bug.
+        // Each event needs a position, and positions are limited. A body without events is a bug of its writer.
         let room = POSITION_END.0 - self.next_position.0;
         if segment.count == 0 || u64::from(segment.count) > room {
             return SegmentOutcome::Conflict;
@@ -315,7 +314,7 @@ impl Sequencer {
         self.stored.values().min().copied().unwrap_or(Slot(0))
     }
 
-    /// How far a member of the sync group holds the log at least, and the slot through which a storage with that
+    /// How much of the log the sync member with this number holds at least, and the slot through which the storage with this
     /// number has its rows on disk.
     #[must_use]
     pub fn told_by(&self, node: NodeId) -> (Held, Slot) {

@@ -13,10 +13,10 @@ use crate::ids::{Incarnation, NodeId, Slot};
 use crate::order::{Resolution, SealedSegment, SegmentOutcome, StorageGroups};
 use crate::sequencer::{Held, Opened};
 
-/// Segments in one proposal; more are proposed in several.
+/// Most segments in one proposal; more are sent in several.
 pub const MAX_PROPOSED: usize = 256;
 
-/// Rows in one answer to a follower.
+/// Most rows in one answer to a follower.
 pub const MAX_FOLLOWED: usize = 4_096;
 
 /// The longest a follower can ask to wait.
@@ -58,13 +58,13 @@ pub struct Known {
     pub stored: Slot,
 }
 
-/// Why the order could not be asked.
+/// Why a request to sync failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SyncError {
     /// It was certainly not done; try again later.
     #[error("the sync group can't be reached or has no leader: {0}")]
     Unavailable(String),
-    /// It may have been done or not. Ask again: a repeat gets the first answer.
+    /// It may have been done or not. Repeat the request: a repeat gets the first answer.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
     /// This node's disk is not the one that the cluster enrolled. It can't take part under this number.

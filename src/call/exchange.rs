@@ -8,11 +8,11 @@
 //! Messages for sessions and links wait in queues here until they are taken ([`Exchange::take_told`] and the like);
 //! [`Exchange::rung`] says which queues have something new.
 //!
-//! Invariant: a call is answered once. It is over on both sides when its callee's session, its caller's session or
-//! the link between them is: nothing waits for an answer that can't come. Every table and queue is bounded; without
-//! room, a call ends itself and no other.
+//! Invariant: a call is answered once. It ends on both sides when its callee's session, its caller's session or the link
+//! between them ends: nothing waits for an answer that can't come. Every table and queue is bounded; without room, a call ends
+//! itself and no other.
 //!
-//! Deliberately absent: clocks, tasks, and the fold of the log: the maker of a call names its callee.
+//! Deliberately absent: clocks, tasks, and the fold of the log: the caller of [`Exchange::call`] names the callee.
 
 mod callee;
 mod choice;
@@ -42,7 +42,7 @@ pub use self::choice::{Chosen, Site};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 
-/// A taker of messages from the exchange.
+/// A receiver of messages from the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Party {
     Session(SessionId),
@@ -68,7 +68,7 @@ struct Pending {
     site: Site,
     receive_progress: bool,
     deadline: Option<Moment>,
-    /// Its caller has asked for it to be killed, and waits for the result of that.
+    /// Its caller has canceled it with `kill`, and waits for the result of that.
     killed: bool,
 }
 
@@ -94,7 +94,7 @@ struct Outgoing {
     calls: BTreeSet<CallNumber>,
 }
 
-/// See the module.
+/// All calls of an entry: see the module.
 #[derive(Debug, Default)]
 pub struct Exchange {
     total: Total,
@@ -131,7 +131,7 @@ impl Exchange {
         self.sessions.entry(session).or_insert(member);
     }
 
-    /// A session is over: its calls are canceled, and sessions that wait for it are told of its end.
+    /// A session has ended: its calls are canceled, and callers that wait for it are told so.
     pub fn detach(&mut self, session: SessionId) {
         let Some(member) = self.sessions.remove(&session) else { return };
         for number in member.calls.values() {
@@ -145,7 +145,7 @@ impl Exchange {
         }
     }
 
-    /// The order shows that a session is over, here or at another node.
+    /// The order shows that a session has ended, here or at another node.
     pub fn ended(&mut self, session: SessionId) {
         self.detach(session);
         let all = (session, CallNumber(0))..=(session, CallNumber(u64::MAX));
@@ -216,7 +216,7 @@ impl Exchange {
     /// A caller cancels a call.
     pub fn cancel(&mut self, caller: SessionId, id: CallId, mode: Mode) {
         let Some(member) = self.sessions.get(&caller) else { return };
-        // It was answered, and the answer is on its way.
+        // It was answered already, and the answer is on its way.
         let Some(number) = member.calls.get(&id).copied() else { return };
         self.take_back(number, mode);
         if mode != Mode::Kill {
@@ -242,7 +242,7 @@ impl Exchange {
         }
     }
 
-    /// A call has a result: its caller is told, unless it has been answered.
+    /// A call has a result: tells its caller, unless it has been answered.
     fn answer(&mut self, number: CallNumber, reply: Reply) {
         let Some(pending) = self.calls.get(&number) else { return };
         let (caller, call, wanted) = (pending.caller, pending.id, pending.receive_progress);
@@ -267,7 +267,7 @@ impl Exchange {
         self.tell(caller, told);
     }
 
-    /// Forgets a call on the caller's side.
+    /// Removes a call on the caller's side.
     fn remove(&mut self, number: CallNumber) {
         let Some(pending) = self.calls.remove(&number) else { return };
         self.callees.remove(&(pending.callee, number));
@@ -340,7 +340,7 @@ impl Exchange {
         }
     }
 
-    /// The link that this entry dials has ended, or could not be made: all calls over it end.
+    /// The link that this entry dials has ended, or could not be set up: all calls over it end.
     pub fn node_lost(&mut self, node: NodeId) {
         if planted(Mutant::KeepCallsOfLostLinks) {
             return;

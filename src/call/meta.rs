@@ -107,7 +107,7 @@ fn result(
     }
 }
 
-/// What is asked of one registration.
+/// Answers a question about one registration.
 fn registration(
     realms: &Realms,
     realm: &Realm,

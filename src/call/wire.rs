@@ -22,7 +22,7 @@ pub struct CallNumber(pub u64);
 pub enum Mode {
     /// The callee continues; the caller is answered at once.
     Skip,
-    /// The callee is interrupted, and the caller gets the callee's answer to that.
+    /// The callee is interrupted, and the caller gets the callee's answer.
     Kill,
     /// The callee is interrupted; the caller is answered at once.
     KillNoWait,

@@ -1,5 +1,5 @@
-//! `vulpes bench`: publishers, readers of retained values or callers, in a closed loop or at a fixed rate; and the
-//! checks of what comes out: by subscribers, live or from the log's beginning, or by the clients that asked.
+//! `vulpes bench`: publishers, readers of retained values or callers, in a closed loop or at a fixed rate; and the checks of
+//! what comes out: by subscribers, live or from the log's beginning, or by the requesting clients.
 //!
 //! Invariant: only acknowledged work is counted, and every gap, duplicate and loss that a subscriber could see is
 //! reported.
@@ -230,7 +230,7 @@ impl Run {
         let mut receiving = clients.subscribe(live, finished.clone()).await?;
         let publishers = clients.publish(self.knobs.connections, start).await?;
         let schedule = self.schedule(plan.now());
-        // An error means that nobody waits for it any more, which the publishers' own results report.
+        // An error means that no publisher waits for it any more, which the publishers' own results report.
         let _ = go.send(Some(schedule));
         let pauses = tokio::spawn(longest_pause(plan.clone(), schedule));
         let mut published = gather(publishers).await?;
@@ -281,7 +281,7 @@ impl Run {
         }
     }
 
-    /// Measures the disk. A directory that was not asked for may be unreachable.
+    /// Measures the disk. Only a directory that was requested has to be usable.
     fn disk(&self) -> anyhow::Result<Option<disk::Disk>> {
         if let Some(directory) = &self.knobs.fsync_dir {
             return disk::measure(directory).map(Some);

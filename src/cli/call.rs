@@ -1,9 +1,9 @@
 //! `vulpes call`: calls a procedure, wherever its callee is.
 //!
-//! Invariant: standard output has the result, and its parts if they were asked for. Exit code 1 means that the call
-//! was answered with an error; standard error has its URI.
+//! Invariant: standard output has the result, and its parts if they were requested. Exit code 1 means that the call was
+//! answered with an error; standard error has its URI.
 //!
-//! Deliberately absent: retries. Only the caller knows whether twice is worse than never.
+//! Deliberately absent: retries. Only the user knows whether calling twice is worse than not at all.
 
 use std::io::{self, Write};
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! How the client commands show events, and parse what was typed.
+//! How the client commands show events, and parse their arguments.
 //!
-//! Invariant: one event is one line, whatever it holds.
+//! Invariant: one event is one line, whatever it contains.
 //!
 //! Deliberately absent: where events come from.
 
@@ -30,17 +30,17 @@ pub(super) fn print_position(position: Position, topic: &str, as_json: bool) -> 
     out.flush()
 }
 
-/// An argument as typed: JSON, or else a string, like payloads of MQTT.
+/// Parses an argument: as JSON, or else as a string, like MQTT payloads.
 pub(super) fn argument(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
-/// Keyword arguments as typed.
+/// Parses keyword arguments.
 pub(super) fn object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
 }
 
-/// A duration as typed, as in 500ms, 30s, 5m.
+/// Parses a duration, such as 500ms, 30s, 5m.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -76,7 +76,7 @@ fn line(event: &ReceivedEvent, subscribed: &str, as_json: bool) -> String {
     format!("{} {id} {topic} {}", event.position, payload(&event.arguments)).trim_end().to_owned()
 }
 
-/// As MQTT subscribers get it: nothing, the only argument, the list, or both kinds of arguments.
+/// The payload as MQTT subscribers get it: nothing, the only argument, the list, or both kinds of arguments.
 pub(super) fn payload(arguments: &Arguments) -> String {
     match (arguments.args.as_slice(), arguments.kwargs.is_empty()) {
         ([], true) => String::new(),

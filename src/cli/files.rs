@@ -19,7 +19,7 @@ pub(super) fn raise() -> Option<u64> {
     }
 }
 
-/// Makes sure that so many sockets can be open.
+/// Makes sure that this many sockets can be open.
 pub(super) fn allow(sockets: u64) -> anyhow::Result<()> {
     let wanted = sockets + OTHERS;
     match raise() {

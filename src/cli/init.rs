@@ -1,6 +1,6 @@
 //! `vulpes init`: writes the configurations of a cluster, one file per node.
 //!
-//! Invariant: an existing file is not overwritten unless asked. All files are checked before the first is written.
+//! Invariant: an existing file is not overwritten unless requested. All files are checked before the first is written.
 //!
 //! Deliberately absent: copying the files to the machines, and starting anything.
 

@@ -3,11 +3,11 @@
 //! The lock is a retained value, published on the condition that there is none, and bound to the session. The
 //! position of that publish is the fencing token: every later holder's is larger.
 //!
-//! Invariant: the command runs only while this process has reason to believe that it holds the lock. It is killed as
-//! soon as the session is gone, and the lock is freed whatever happens.
+//! Invariant: the command runs only while this process knows of nothing that ended its lock. The command is killed as soon as
+//! the session is lost, and the lock is freed in every case.
 //!
-//! Deliberately absent: a guarantee that two commands never overlap. A process can be stopped for longer than its
-//! session lives. That is what the token is for: the resource refuses a smaller one than it has seen.
+//! Deliberately absent: a guarantee that two commands never overlap. A process can be stopped for longer than its session
+//! lives. The token covers that case: the resource refuses a token that is smaller than one it has seen.
 
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -33,7 +33,7 @@ The exit code is COMMAND's; 1 if the lock was not acquired or was lost.";
 /// The environment variable with the command's fencing token.
 const TOKEN: &str = "VULPES_TOKEN";
 
-/// The exit code of a process ended by a signal, as in shells, is this plus the signal's number.
+/// As in shells, the exit code of a process that was ended by a signal is this plus the signal's number.
 const SIGNALLED: i32 = 128;
 
 /// Hold a lock of the whole cluster while a command runs
@@ -55,7 +55,7 @@ pub(super) struct Lock {
 /// Why we stop waiting for the command.
 enum End {
     Command(std::io::Result<ExitStatus>),
-    /// The session is gone, and the lock with it.
+    /// The session has ended, and the lock with it.
     Lost(WampError),
     Terminated,
 }
@@ -81,7 +81,7 @@ impl Lock {
         };
         match hold(&mut client, &mut child).await? {
             End::Command(status) => {
-                // The session's end frees the lock, too; this way it is free before we exit.
+                // The session's end frees the lock, too; freeing it here makes sure that it is free before this process exits.
                 let free = Map::from_iter([("retain".to_owned(), Value::from(true))]);
                 let null = Arguments { args: vec![Value::Null], kwargs: Map::new() };
                 let freed = client.publish(&self.name, free, &null).await;
@@ -103,7 +103,7 @@ impl Lock {
         }
     }
 
-    /// Waits in line for the lock and returns the token.
+    /// Waits for the lock and returns the token.
     async fn acquire(&self, client: &mut WampClient) -> anyhow::Result<Option<u64>> {
         let options = Map::from_iter([
             ("retain".to_owned(), Value::from(true)),
@@ -130,7 +130,7 @@ impl Lock {
 /// Waits for the first event that ends it.
 async fn hold(client: &mut WampClient, child: &mut Child) -> anyhow::Result<End> {
     let mut terminate = signal(SignalKind::terminate())?;
-    // From a terminal the command gets this signal as well, and its exit counts.
+    // In a terminal the command gets this signal as well, and its exit decides.
     let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
         tokio::select! {

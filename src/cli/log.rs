@@ -1,6 +1,6 @@
 //! `vulpes log`: the log of a realm, in order, up to its current end.
 //!
-//! Invariant: positions only rise; the command fails if they don't.
+//! Invariant: the positions shown are ascending; the command fails if they are not.
 //!
 //! Deliberately absent: other realms, and topics that begin with `$`, which wildcards don't match.
 

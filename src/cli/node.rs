@@ -1,12 +1,12 @@
-//! `vulpes node`: one node in this process, until it is told to stop.
+//! `vulpes node`: one node in this process, until it is stopped.
 //!
 //! Invariant: nothing is opened before the configuration has been checked.
 //!
 //! SIGTERM and Ctrl-C stop the node cleanly; on SIGHUP it rereads the part of its configuration that can change while
 //! it runs.
 //!
-//! Deliberately absent: what a node does (`server`). The only process-wide state that changes here is the log, the
-//! panic hook and the limit of open files.
+//! Deliberately absent: what a node does (`crate::node`). The only process-wide state that changes here is the log, the panic
+//! hook and the limit of open files.
 
 mod logging;
 pub(super) mod panics;
@@ -77,7 +77,7 @@ impl Node {
     }
 }
 
-/// The runtime that serves clients, so that they never take the threads that keep the cluster alive.
+/// The runtime that serves clients, so that they never occupy the threads that keep the cluster alive.
 fn client_runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().thread_name("clients").enable_all().build()
 }

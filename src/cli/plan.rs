@@ -26,7 +26,7 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Where the first node of a machine listens unless told otherwise.
+    /// Where the first node of a machine listens by default.
     pub(super) const DEFAULT: Self = Self { peer: 1735, wamp: 9031, mqtt: 1881, admin: 9081 };
 
     /// The ports of the node that is `further` nodes after this one on the same machine; `None` past the last port.
@@ -56,13 +56,13 @@ pub(super) struct Realms {
 }
 
 impl Realms {
-    /// Those in which every retained publish merges.
+    /// The realms in which every retained publish merges.
     fn merging(&self) -> BTreeSet<Realm> {
         self.realms.iter().filter(|_| self.retain_merges).cloned().collect()
     }
 }
 
-/// How much of the log a cluster keeps, on the command line.
+/// How much of the log a cluster retains, on the command line.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(super) struct Keep {
     /// Keep this many hours of the log [default: all of it]
@@ -94,7 +94,7 @@ pub(super) struct PlannedNode {
     pub(super) ports: Ports,
 }
 
-/// The roles that a node in a storage group gets, out of these. The nodes of the first group give the order for all.
+/// The subset of `roles` that a node in a storage group gets. Only the nodes of the first group are sync members.
 pub(super) fn roles_in(group: u16, roles: &[Role]) -> Vec<Role> {
     roles.iter().copied().filter(|role| group == 1 || *role != Role::Sync).collect()
 }

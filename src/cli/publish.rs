@@ -1,8 +1,9 @@
 //! `vulpes pub`: publishes one event, or one for each line of standard input.
 //!
-//! Invariant: a position is printed only for what the node acknowledged; the first failure ends the command.
+//! Invariant: a position is printed only for an event that the node acknowledged; the first failure ends the command.
 //!
-//! Deliberately absent: retries. After an unknown outcome only the caller knows whether twice is worse than never.
+//! Deliberately absent: retries. After an unknown outcome, only the user knows whether publishing twice is worse than not at
+//! all.
 
 use anyhow::Context;
 use clap::Args;

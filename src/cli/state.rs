@@ -1,8 +1,8 @@
-//! `vulpes get`, `vulpes set` and `vulpes history`: what topics have kept, and what was published before.
+//! `vulpes get`, `vulpes set` and `vulpes history`: topics' retained values, and what was published before.
 //!
-//! Invariant: a command that reads ends when it has shown everything that existed when it began.
+//! Invariant: a reading command ends when it has shown everything that existed when it began.
 //!
-//! Deliberately absent: merging itself. The cluster merges objects, at the event's place in the order.
+//! Deliberately absent: merging itself. The cluster merges objects, at the event's position in the order.
 
 use clap::Args;
 use serde_json::{Map, Value};

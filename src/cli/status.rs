@@ -1,7 +1,7 @@
-//! `vulpes status`: the state of a cluster's nodes, each asked itself.
+//! `vulpes status`: the state of a cluster's nodes, as each node reports it.
 //!
-//! Invariant: a node that does not answer is shown as such, never left out. The exit code is 0 only if every node of
-//! the cluster said itself that it is ready.
+//! Invariant: a node that does not answer is shown as such, never left out. The exit code is 0 only if every node of the
+//! cluster reported that it is ready.
 //!
 //! Deliberately absent: history; it shows one moment.
 
@@ -61,7 +61,7 @@ pub(super) struct Status {
     json: bool,
 }
 
-/// A node, and what it answered.
+/// A node, and its answer.
 #[derive(Debug, Serialize)]
 pub(super) struct Asked {
     /// Its number, if any node knows it.
@@ -84,7 +84,7 @@ struct Overview {
     voters: Vec<NodeId>,
     /// Position of the next event, according to the most advanced node.
     tail_position: Option<Position>,
-    /// First kept position, according to the most advanced node.
+    /// First retained position, according to the most advanced node.
     oldest_position: Option<Position>,
     nodes: Vec<Asked>,
 }
@@ -126,7 +126,7 @@ impl Overview {
     }
 }
 
-/// Asks these nodes, and those that they name.
+/// Asks these nodes for their status, and the nodes that they name.
 pub(super) async fn ask_all(urls: &[AdminUrl]) -> Vec<Asked> {
     let mut asked: Vec<Asked> = Vec::new();
     for url in urls {
@@ -158,7 +158,7 @@ pub(super) async fn ask_all(urls: &[AdminUrl]) -> Vec<Asked> {
     asked
 }
 
-/// A node asked at two URLs is one node; a URL without an answer may belong to a known node.
+/// Removes duplicates: a node that was asked at two URLs, and a URL without an answer that may belong to a known node.
 fn forget_doubles(asked: &mut Vec<Asked>) {
     let mut nodes = BTreeSet::new();
     asked.retain(|asked| asked.node.is_none_or(|node| nodes.insert(node)));
@@ -194,7 +194,7 @@ async fn ask(url: &AdminUrl, node: Option<NodeId>, roles: Vec<Role>) -> Asked {
 
 fn overview(nodes: Vec<Asked>) -> Overview {
     let statuses = || nodes.iter().filter_map(|asked| asked.status.as_ref());
-    // A deposed leader may not know yet: the highest term is right.
+    // A deposed leader may not know yet that it is deposed: the highest term is right.
     let newest = statuses()
         .filter_map(|status| status.sync.as_ref())
         .max_by_key(|sync| (sync.term, sync.leader.is_some(), sync.state == SyncState::Leader));
@@ -230,7 +230,7 @@ fn render(overview: &Overview) -> String {
     }
     let word = |number: Option<NodeId>| number.map_or("none".into(), |n| n.to_string());
     let voters: Vec<String> = overview.voters.iter().map(ToString::to_string).collect();
-    // Positions count from 1, so the next one tells how many events there are.
+    // Positions count from 1, so the next one gives the number of events.
     let events = overview
         .tail_position
         .map_or("unknown".into(), |tail| tail.0.saturating_sub(1).to_string());
@@ -322,7 +322,7 @@ fn row(asked: &Asked, tail_position: Option<Position>) -> Vec<String> {
     ]
 }
 
-/// Enough of a hash to see by eye whether two are the same.
+/// Enough digits of a hash to compare two by eye.
 fn shortened(hash: &str) -> String {
     hash.chars().take(HASH_DIGITS).collect()
 }

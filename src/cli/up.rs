@@ -1,9 +1,9 @@
 //! `vulpes up`: a cluster on this machine, one process per node, until Ctrl-C.
 //!
-//! Invariant: nothing is started or deleted before it is known that the data is ours and every port is free. No node
-//! outlives this process, because each ends when its standard input does.
+//! Invariant: nothing is started or deleted before it is known that the data was made by `vulpes up` and every port is free. No
+//! node outlives this process, because each ends when its standard input is closed.
 //!
-//! Deliberately absent: restarting a node that died. A user who kills one to try the cluster out decides that.
+//! Deliberately absent: restarting a node that died. A user may kill one on purpose, to try the cluster out.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -30,7 +30,7 @@ mod directory;
 /// Time limit until all nodes serve clients. A node that was killed checks its data first.
 const READY: Duration = Duration::from_secs(120);
 
-/// How often a starting node is asked whether it is ready, and a running one whether it still lives.
+/// How often starting nodes are asked whether they are ready, and running ones are checked for having ended.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Time limit for nodes to stop before they are killed.
@@ -87,7 +87,7 @@ impl Up {
         let directory = Directory::look(&self.data)?;
         let marker = self.marker(directory.marker())?;
         if let Some(last) = directory.marker() {
-            // Also check the ports of last time: a cluster that still runs there still uses the data.
+            // Also check the ports that were used last time: a cluster that still runs there still uses the data.
             check_ports(&configs(last, &self.realms, self.keep)?)?;
         }
         let configs = configs(&marker, &self.realms, self.keep)?;
@@ -108,7 +108,7 @@ impl Up {
         stopped
     }
 
-    /// The cluster to run, given the one of last time.
+    /// The cluster to run, given the previous one.
     fn marker(&self, last: Option<&Marker>) -> anyhow::Result<Marker> {
         let mut marker = match last {
             None => Marker::new(self.nodes.unwrap_or(3), self.groups.unwrap_or(1), Ports::DEFAULT),
@@ -217,7 +217,7 @@ impl Cluster {
         self.data.join(format!("node{}.toml", config.node))
     }
 
-    /// Runs until the last node ended by itself.
+    /// Runs until all nodes have ended by themselves.
     async fn run(&mut self) -> anyhow::Result<()> {
         let waiting = self.wait_ready().await;
         self.bury();
@@ -229,7 +229,7 @@ impl Cluster {
         anyhow::bail!("all nodes ended; their logs in {} say why", self.data.display())
     }
 
-    /// Waits until every living node can serve; returns why some still can't.
+    /// Waits until every running node can serve; returns the reasons of those that still can't.
     async fn wait_ready(&mut self) -> BTreeMap<usize, String> {
         let deadline = Instant::now() + READY;
         let mut waiting: BTreeMap<usize, String> =
@@ -331,7 +331,7 @@ impl Cluster {
         table
     }
 
-    /// Lines to paste, without options that have their default value.
+    /// Commands for the user to paste, without options that have their default value.
     fn first_try(&self) -> String {
         let first = &self.configs[0];
         let last = self.configs.last().unwrap_or(first);
@@ -375,7 +375,7 @@ impl Cluster {
     }
 }
 
-/// What to type to call this executable again.
+/// The command that runs this executable again.
 fn own_name() -> String {
     let name = std::env::args().next().unwrap_or_default();
     if name.is_empty() {

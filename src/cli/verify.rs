@@ -26,10 +26,10 @@ pub use states::StatesDiffer;
 pub mod check;
 mod states;
 
-/// How often a node that is behind is asked again.
+/// Pause before a node that is behind is asked again.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How often the comparison restarts if the log is released faster than it is read.
+/// Most restarts of the comparison if the log is released faster than it is read.
 const ATTEMPTS: usize = 10;
 
 const EXAMPLES: &str = "\
@@ -63,10 +63,10 @@ pub(super) struct Verify {
     json: bool,
 }
 
-/// Why it is not proved that the nodes' logs are the same.
+/// Why the nodes' logs could not be proved to be the same.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// A node can't be read from.
+    /// A node can't be read.
     #[error(transparent)]
     Admin(#[from] admin::AdminError),
     #[error("node {node} at {url} does not show slot {slot}, which the log had when this began, within {waited:?}; is it catching up? Try again, with a longer --wait")]
@@ -93,13 +93,13 @@ fn show(row: &LogRow) -> String {
 pub struct Proof {
     /// The nodes, in the order in which their URLs were given.
     pub nodes: Vec<NodeId>,
-    /// The first slot that all of them keep.
+    /// The first slot that all of them have.
     pub oldest: Slot,
     /// The first slot that was not checked.
     pub end: Slot,
     /// Events in these slots.
     pub events: u64,
-    /// Segments whose bodies none of the nodes keeps, because they belong to other storage groups.
+    /// Segments whose bodies none of the nodes stores, because they belong to other storage groups.
     pub elsewhere: u64,
     /// The slot before which all nodes' states were compared and found equal; `None` if they were never seen at one
     /// slot.
@@ -193,11 +193,11 @@ async fn storages(url: &AdminUrl) -> anyhow::Result<Vec<AdminUrl>> {
     Ok(urls)
 }
 
-/// Compares the logs of the nodes at these URLs up to the end that the log has at the start, then their states. It
-/// waits for nodes that are behind. If the log is released meanwhile, it compares the rest anew.
+/// Compares the logs of the nodes at these URLs up to the end that the log has when this begins, then their states. It waits
+/// for nodes that are behind. If the log is released meanwhile, it starts over with what is left.
 ///
 /// # Errors
-/// The first thing that is wrong, or why it can't be known.
+/// The first difference or damage, or why the comparison can't be completed.
 pub async fn verify(urls: &[AdminUrl], patience: Duration) -> Result<Proof, VerifyError> {
     let end = end(urls).await;
     for _ in 0..ATTEMPTS {
@@ -210,8 +210,8 @@ pub async fn verify(urls: &[AdminUrl], patience: Duration) -> Result<Proof, Veri
     Err(VerifyError::Outrun)
 }
 
-/// The end of the log, according to the most advanced node that answers. All acknowledged events are before it: sync
-/// knows that, while what a storage shows from its disk may be a moment behind.
+/// The end of the log, according to the most advanced node that answers. All acknowledged events are before it: sync has all of
+/// them in its order, while what a storage shows from its disk may be slightly behind.
 async fn end(urls: &[AdminUrl]) -> Slot {
     let asked = ask_all(urls).await;
     let tails = asked.iter().filter_map(|asked| asked.status.as_ref()).map(|status| {
@@ -229,7 +229,8 @@ struct Stretch {
 }
 
 impl Stretch {
-    /// All that every node keeps, up to `end` and to what the most advanced node shows.
+    /// The range that starts where every node has the log, and ends at `end` or where the most advanced node ends, whichever is
+    /// later.
     async fn of_all(urls: &[AdminUrl], mut end: Slot) -> Result<Self, VerifyError> {
         let mut nodes = Vec::new();
         let mut oldest = Slot(1);
@@ -304,7 +305,7 @@ async fn read(
     }
 }
 
-/// Checks the first node's rows by themselves, and other nodes' against them.
+/// Checks the first node's rows by themselves, and the other nodes' rows against them.
 fn compare(
     check: &mut LogCheck,
     reference: &[LogRow],

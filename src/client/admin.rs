@@ -2,7 +2,7 @@
 //!
 //! Invariant: an answer larger than [`ANSWER`] or later than [`TIMEOUT`] is an error.
 //!
-//! Deliberately absent: the rest of HTTP. It asks as HTTP/1.0, so that the answer ends with the connection.
+//! Deliberately absent: the rest of HTTP. Requests are HTTP/1.0, so that the answer ends with the connection.
 
 use std::fmt;
 use std::str::FromStr;

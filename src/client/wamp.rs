@@ -1,9 +1,9 @@
 //! A WAMP client: JSON over WebSocket, publisher, subscriber and caller (`calls`).
 //!
-//! Invariant: messages that do not answer the open request are kept in order for [`WampClient::next`], up to
-//! [`WAITING`]. Opening, publishing and subscribing each end within [`ANSWER_TIMEOUT`].
+//! Invariant: messages that do not answer the open request are queued for [`WampClient::next`], up to [`WAITING`]. Opening,
+//! publishing and subscribing each end within [`ANSWER_TIMEOUT`].
 //!
-//! Deliberately absent: procedures of its own, logins and TLS.
+//! Deliberately absent: registering procedures, logins and TLS.
 
 mod calls;
 
@@ -25,10 +25,10 @@ use crate::config::Address;
 
 pub use self::calls::CallError;
 
-/// Time limit for the node's answer to a request: longer than a publisher waits at the node itself.
+/// Time limit for the node's answer to a request: longer than a publish can wait at the node itself.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Events kept while an answer is awaited.
+/// Most events queued while an answer is awaited.
 pub const WAITING: usize = 65_536;
 
 /// The codes of WAMP's messages (WAMP basic profile, "Message Codes and Direction").
@@ -109,7 +109,7 @@ pub enum Incoming {
     },
 }
 
-/// A client in a session.
+/// A client with an open session.
 pub struct WampClient {
     stream: WebSocketStream<BoxStream>,
     session: u64,
@@ -237,7 +237,7 @@ impl WampClient {
         self.session
     }
 
-    /// Publishes, and waits until the event is durable and has its place.
+    /// Publishes, and waits until the event is durable and ordered.
     ///
     /// # Errors
     /// [`WampError::Refused`] if the node refused; any other one leaves the outcome unknown.
@@ -250,7 +250,7 @@ impl WampClient {
         self.publish_within(topic, options, arguments, Some(ANSWER_TIMEOUT)).await
     }
 
-    /// Publishes, and waits at most this long, or for ever: a publish with `watch` may wait in line.
+    /// Publishes, and waits at most this long, or without limit: a publish with `watch` may wait for its turn.
     ///
     /// # Errors
     /// Like [`WampClient::publish`].
@@ -307,7 +307,7 @@ impl WampClient {
         }
     }
 
-    /// Says goodbye. Dropping the client ends the session too.
+    /// Closes the session with a GOODBYE. Dropping the client ends the session too.
     pub async fn close(mut self) {
         let goodbye = json!([code::GOODBYE, {}, "wamp.close.close_realm"]);
         let farewell = async {

@@ -1,6 +1,6 @@
-//! How the roles reach each other: sync and storages, as replicas and entries want to see them.
+//! How the roles reach each other: sync and storages, as replicas and entries use them.
 //!
-//! Invariant: an adapter adds nothing but a change of words.
+//! Invariant: an adapter only translates between types.
 //!
 //! Deliberately absent: connections (`peer`, and the sync client).
 
@@ -19,7 +19,7 @@ use crate::storage::{IndexError, Storage};
 use crate::types::limits;
 use crate::types::row::IndexedRow;
 
-/// How long a follower waits for the next slot before it asks anew.
+/// How long a follower waits for the next slot before it asks again.
 const FOLLOW_WAIT: Duration = Duration::from_secs(5);
 
 /// Sync, for replicas and entries.

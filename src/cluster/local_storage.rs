@@ -1,9 +1,8 @@
-//! The storage beside a sync member: what lets segments be proposed before they have storage votes.
+//! The storage beside a sync member: with it, segments can be proposed before they have storage votes.
 //!
-//! Invariant: it is used only where the configuration makes all sync members storages and all storages sync members, in one
-//! group.
+//! Invariant: it is used only if the configuration makes all sync members storages and all storages sync members, in one group.
 //!
-//! Deliberately absent: the rules (`vulpes_raft::local_bodies`), and who may propose early (`entry`).
+//! Deliberately absent: the rules (`vulpes_raft::local_bodies`), and when to propose early (`entry`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,9 +24,8 @@ pub(crate) fn early(config: &NodeConfig) -> bool {
     config.storage_groups() == 1 && config.nodes.iter().all(one)
 }
 
-/// How long a body waits for the log entry that names it, so that one commit takes both. The entry is there within a
-/// millisecond mostly, or else within a round trip to the leader; and until it is, nobody can make use of the body's being
-/// on disk.
+/// How long a body waits for the log entry that names it, so that one commit takes both. The log entry usually arrives within a
+/// millisecond, or else within a round trip to the leader; before that, nothing can use the fact that the body is on disk.
 pub(crate) const FOR_ITS_ENTRY: Duration = Duration::from_millis(50);
 
 /// A node's storage, and those of the others.
@@ -35,7 +33,7 @@ pub(crate) const FOR_ITS_ENTRY: Duration = Duration::from_millis(50);
 pub(crate) struct StoredBodies {
     storage: Storage,
     others: BTreeMap<NodeId, StorageClient>,
-    /// From whom bodies are being fetched.
+    /// The nodes from which bodies are being fetched.
     asked: Arc<Mutex<BTreeSet<NodeId>>>,
 }
 
@@ -63,8 +61,8 @@ impl LocalBodies for StoredBodies {
         }
     }
 
-    /// Each goes on for as long as any call between nodes may take, however soon the log entry is given up: the call that
-    /// is not answered is what tells that its connection is dead.
+    /// A fetch continues for as long as any call between nodes may take, however soon the log entry is given up: an unanswered
+    /// call shows that its connection is dead.
     fn fetch(&self, from: NodeId, segments: &[SealedSegment]) -> bool {
         let Some(other) = self.others.get(&from).cloned() else { return true };
         if !self.asked().insert(from) {
@@ -74,7 +72,7 @@ impl LocalBodies for StoredBodies {
         tokio::spawn(async move {
             this.fetch_from(&other, segments).await;
             this.asked().remove(&from);
-            // Others may have been waiting to fetch from there.
+            // Other fetches from there may be waiting.
             this.storage.look_again();
         });
         true
@@ -90,7 +88,7 @@ impl StoredBodies {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An answer has as many from the front as fit one.
+    /// An answer holds as many bodies from the front as fit into it.
     async fn fetch_from(&self, other: &StorageClient, mut segments: Vec<SealedSegment>) {
         while !segments.is_empty() {
             let names = segments.iter().map(|segment| segment.id).collect();

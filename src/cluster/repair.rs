@@ -1,4 +1,4 @@
-//! Mending bodies that a storage found damaged, from the other storages.
+//! Repairs bodies that a storage found damaged, from the other storages.
 //!
 //! Invariant: a body is replaced only by one with the length and checksum that the order has for it.
 //!
@@ -14,10 +14,10 @@ use crate::peer::StorageClient;
 use crate::storage::Storage;
 use crate::types::limits;
 
-/// How often a storage looks whether it has something to mend.
+/// How often a storage checks whether it has something to repair.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Mends a storage's bodies for as long as the node lives.
+/// Repairs a storage's bodies for as long as the node lives.
 pub(crate) async fn repair(storage: Storage, others: Vec<StorageClient>) {
     loop {
         tokio::time::sleep(INTERVAL).await;
@@ -38,7 +38,7 @@ pub(crate) async fn repair(storage: Storage, others: Vec<StorageClient>) {
     }
 }
 
-/// What the order says of damaged bodies. Damage is rare: looking through all rows is not worth an index.
+/// The order's rows of damaged bodies. Damage is rare, so scanning all rows is cheaper than an index.
 fn resolved(storage: &Storage, mut damaged: BTreeSet<AdvanceSegment>) -> Vec<SealedSegment> {
     let mut found = Vec::new();
     let mut next = storage.oldest().unwrap_or(Slot(1));

@@ -1,10 +1,11 @@
-//! The storages of the cluster, as a node knows them: the way to each, their groups and disks, and what this node's own
-//! tells sync.
+//! The storages of the cluster, as a node sees them: the client of each, their groups and disks, and this storage's reports to
+//! sync.
 //!
-//! Invariant: a storage that is not on the disk it was enrolled with ends, or has less than it told the cluster, and so does
-//! a node that was told of other groups than those that the cluster was formed with. Neither follows the order before that is known.
+//! Invariant: a storage ends if it is not on the disk that it was enrolled with, or has less than it reported to the cluster. A
+//! node ends if its configuration has other groups than those that the cluster was formed with. Neither follows the order
+//! before that is checked.
 //!
-//! Deliberately absent: what is asked of them (`peer`).
+//! Deliberately absent: requests to storages (`peer`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,17 +23,17 @@ use crate::log::Source;
 use crate::peer::StorageClient;
 use crate::storage::{Reads, Storage};
 
-/// How long to wait before what failed is tried again.
+/// How long to wait before a retry.
 pub(crate) const RETRY: Duration = Duration::from_millis(200);
 
-/// How often a storage tells sync how far it has come, at most.
+/// How often, at most, a storage reports its last stored slot to sync.
 const STORED_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The way to each storage.
+/// The client of each storage.
 pub(crate) type Storages = BTreeMap<NodeId, StorageClient>;
 
-/// The way to each storage, with so many reads of this node's own at once. Whoever has a way of its own waits for nobody
-/// else who reads.
+/// The client of each storage; this node's own storage is read by at most `reads` at once. Each set of clients has a limit of
+/// its own, so its reads do not wait for those of others.
 pub(crate) fn storages(
     host: &Host,
     config: &NodeConfig,
@@ -58,13 +59,13 @@ pub(crate) fn storages(
 pub(crate) struct Own {
     pub(crate) node: NodeId,
     pub(crate) disk: DiskId,
-    /// Through which slot it has the order.
+    /// The last slot of the order that it has on disk.
     pub(crate) stored: Slot,
-    /// There is no sync member on another node that could know better.
+    /// This node is the only sync member, so no other one could know of more.
     pub(crate) alone: bool,
 }
 
-/// The storages that answer.
+/// The storages that answer, the one that has stored most first.
 pub(crate) async fn furthest_first(storages: &Storages) -> Vec<&StorageClient> {
     let asked = storages.values().map(|storage| async move { (storage, storage.status().await) });
     let mut found = Vec::new();
@@ -78,8 +79,8 @@ pub(crate) async fn furthest_first(storages: &Storages) -> Vec<&StorageClient> {
     found.into_iter().map(|(_, storage)| storage).collect()
 }
 
-/// All storages, the own one first, so that reading crosses the network only where it must. The others of a group stand in
-/// another order at each node, so that not all ask the same one.
+/// All storages, this node's own first, so that reads cross the network only if they must. The order of a group's other members
+/// differs between nodes, so that not all nodes ask the same one.
 pub(crate) fn nearest_first(config: &NodeConfig, storages: &Storages) -> Vec<Arc<dyn Source>> {
     let mut nodes = Vec::with_capacity(storages.len());
     for group in 1..=config.storage_groups() {
@@ -94,9 +95,8 @@ pub(crate) fn nearest_first(config: &NodeConfig, storages: &Storages) -> Vec<Arc
     found.map(|storage| Arc::new(storage.clone()) as Arc<dyn Source>).collect()
 }
 
-/// Learns the storage groups, and with them which disk each storage has to come with. A storage that is not on the disk
-/// it was enrolled with must not vote: it ends. So does a node that was told of other groups. Tells whether all is as it
-/// was.
+/// Learns the storage groups, and with them the expected disk of each storage. A storage that is not on the disk it was
+/// enrolled with must not vote: it ends. So does a node that was configured with other groups. True if everything is as it was.
 pub(crate) async fn enrol(
     host: Host,
     order: SyncClient,
@@ -142,7 +142,7 @@ pub(crate) async fn enrol(
     }
 }
 
-/// Whether this storage has on its disk what the order says that it has. One that has less is an older copy: it ends.
+/// Whether this storage has on its disk what the order says that it has. A storage that has less is an older copy: it ends.
 async fn has_all_it_told(host: &Host, order: &SyncClient, own: Own) -> bool {
     let known = loop {
         let answers = order.known(own.node).await;
@@ -163,7 +163,7 @@ async fn has_all_it_told(host: &Host, order: &SyncClient, own: Own) -> bool {
     true
 }
 
-/// A storage whose group is not what this node was told, of so many groups.
+/// A storage whose group is not the configured one, where `told` is the configured number of groups.
 fn misplaced(groups: &StorageGroups, storages: &Storages, told: u16) -> Option<NodeId> {
     let members = groups
         .iter()
@@ -174,7 +174,7 @@ fn misplaced(groups: &StorageGroups, storages: &Storages, told: u16) -> Option<N
     moved.map(|(_, storage)| storage.node())
 }
 
-/// Tells sync now and then how far this storage has the order on disk, so that sync can forget the rows.
+/// Reports the last stored slot of this storage to sync from time to time, so that sync can drop the rows.
 pub(crate) async fn report_stored(order: SyncClient, storage: Storage) {
     let mut indexed = storage.indexed();
     let mut told = Slot(0);

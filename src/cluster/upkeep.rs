@@ -1,9 +1,9 @@
-//! What a storage does about the log's head: it deletes what was released, fills in what it was not there for, and
-//! begins anew from another storage's state where it was away for longer than the log is kept.
+//! A storage's upkeep: it deletes what was released, fills in what it missed while it was away, and starts over from another
+//! storage's state if it was away for longer than the log is retained.
 //!
-//! Invariant: a storage begins anew only where all that it has in the order is released. So no vote of it is taken back.
+//! Invariant: a storage starts over only if everything that it has in the order is released. So none of its votes is withdrawn.
 //!
-//! Deliberately absent: what is released (`retention` asks, `realm` decides).
+//! Deliberately absent: what is released (`retention` requests, `realm` decides).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,17 +22,17 @@ use crate::storage::Storage;
 use crate::types::limits;
 use crate::types::row::{Change, FromRows, IndexedRow};
 
-/// How long to wait before what failed is tried again.
+/// How long to wait before a retry.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How long a starting storage waits for the others to say from where on they keep the log.
+/// How long a starting storage waits for the others to report where their log begins.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// Rows filled in at once, at most.
+/// The most rows filled in at once.
 const FILL_ROWS: u64 = 256;
 
-/// Keeps the log and this node's storage at the head. Gives the replica what to tell when that has left the node behind,
-/// and the node what becomes true when it is to be started again for that.
+/// Keeps the log and this node's storage at the head. Returns the sender with which the replica reports that the head has left
+/// the node behind, and a receiver that becomes true when the node has to be started again for that.
 pub(crate) fn start_upkeep(
     storage: Option<Storage>,
     others: Vec<StorageClient>,
@@ -133,8 +133,8 @@ fn sealed(row: &Resolution) -> Option<&SealedSegment> {
     }
 }
 
-/// Has a storage begin anew before clients are let in, where another one knows that it has to. Who does not answer soon is
-/// not waited for: the replica finds out as well, only later.
+/// Lets a storage start over before clients are let in, if another storage knows that it has to. Storages that do not answer
+/// soon are not waited for: the replica finds out as well, only later.
 pub(crate) async fn catch_up(storage: &Storage, others: &[StorageClient]) {
     let next = storage.tail().map_or(Slot(1), |row| row.slot.next());
     let asked = others.iter().map(|other| tokio::time::timeout(ANSWER, other.status()));
@@ -144,7 +144,7 @@ pub(crate) async fn catch_up(storage: &Storage, others: &[StorageClient]) {
     }
 }
 
-/// Has a storage begin anew behind the state of one of the others; tried until one of them can give it.
+/// Lets a storage start over from the state of one of the others; retried until one of them can provide it.
 async fn begin_anew(storage: &Storage, others: &[StorageClient]) {
     loop {
         for other in others {
@@ -162,7 +162,7 @@ async fn begin_anew(storage: &Storage, others: &[StorageClient]) {
     }
 }
 
-/// A body, from whoever has it.
+/// A body, from any storage that has it.
 async fn body_of(sealed: &SealedSegment, others: &[StorageClient]) -> Result<Bytes, String> {
     let mut failure = String::new();
     for other in others.iter().filter(|other| other.stores(sealed.shard)) {
@@ -177,7 +177,7 @@ async fn body_of(sealed: &SealedSegment, others: &[StorageClient]) -> Result<Byt
     Err(format!("the newest body {} is not to be had: {failure}", sealed.id))
 }
 
-/// The slot behind which the storage goes on.
+/// Adopts another storage's state; returns the slot after which this storage continues.
 async fn adopt(
     storage: &Storage,
     other: &StorageClient,

@@ -1,4 +1,4 @@
-//! The configuration file's own form: what the TOML contains, how it is checked, how it is written.
+//! The format of the configuration file: what the TOML contains, how it is checked, how it is written.
 //!
 //! Invariant: what is written is read back as the same configuration.
 //!
@@ -29,7 +29,7 @@ struct ConfigFile {
     data: PathBuf,
     realms: Vec<String>,
     default_realm: Option<String>,
-    /// What is set for one realm, by its name.
+    /// The settings of single realms, by name.
     #[serde(default)]
     realm: BTreeMap<String, RealmTable>,
     #[serde(default)]
@@ -153,7 +153,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
     })
 }
 
-/// Whether it is a usable log filter: a word without a level would name a module that does not exist.
+/// Whether it is a usable log filter. A bare word that is not a level would be taken for a module that does not exist.
 fn is_log_filter(text: &str) -> bool {
     let means =
         |part: &str| part.contains(['=', '[']) || part.trim().parse::<LevelFilter>().is_ok();
@@ -289,7 +289,7 @@ fn check_listen(own: &Member, listen: &Listen, problems: &mut Vec<Problem>) {
     }
 }
 
-/// No two things at one address. This node's own listeners share a machine, so for them a wildcard clashes too.
+/// Checks that no address is used twice. This node's own listeners share a machine, so for them a wildcard conflicts too.
 fn check_addresses(own: &Member, listen: &Listen, nodes: &[Member], problems: &mut Vec<Problem>) {
     let mut local = vec![("listen.peer".to_owned(), &listen.peer)];
     for (name, address) in
@@ -452,7 +452,7 @@ pub(super) fn write(config: &NodeConfig) -> String {
     out
 }
 
-/// A string as TOML has it.
+/// A string in TOML syntax.
 fn text(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }

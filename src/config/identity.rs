@@ -1,8 +1,8 @@
 //! The identity of a data directory: `identity.toml`, made when the directory is first used, never changed after.
 //!
-//! Invariant: a disk has one identity for life. A directory of another cluster, another node or a newer format is not
-//! opened, so a node never speaks with a disk that is not its own. A wiped directory gets a new disk number, which
-//! makes it another node to the rest of the cluster.
+//! Invariant: a disk has one identity for life. A directory of another cluster, another node or a newer format is not opened,
+//! so a node never runs with a disk that is not its own. A wiped directory gets a new disk number, which makes it another node
+//! to the rest of the cluster.
 //!
 //! Deliberately absent: the databases beside it.
 

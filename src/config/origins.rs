@@ -1,10 +1,10 @@
-//! Which web pages may connect: a browser says which page its user is on, and no page says otherwise (RFC 6454).
+//! Which web pages may connect: a browser sends the origin of the page, and a page can't forge it (RFC 6454).
 //!
-//! Without a list, pages of the node's own hosts may, so that a page which its user only looks at does not reach the node
-//! through the browser. A host is one of the node's own by its name in the configuration, not by what the request says: any
-//! name can be made to lead to any address.
+//! Without a list, only pages of the node's own hosts may connect. So a foreign page that a user merely visits can't reach the
+//! node through the browser. The node's own hosts are those in its configuration, not those that a request names, because any
+//! name can be made to resolve to any address.
 //!
-//! Deliberately absent: clients that are no browsers. They name no origin, and none is asked for.
+//! Deliberately absent: clients that are not browsers. They send no origin, and none is required.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use super::NodeConfig;
 /// Allows the pages of all origins.
 pub const ANY: &str = "*";
 
-/// The origin of pages that have none, as those in a file.
+/// The origin of pages that have none, such as local files.
 const NONE: &str = "null";
 
 /// The pages that may connect to a node.
@@ -21,12 +21,12 @@ const NONE: &str = "null";
 pub struct Origins {
     any: bool,
     listed: BTreeSet<String>,
-    /// The node's own.
+    /// The node's own hosts.
     hosts: BTreeSet<String>,
 }
 
 impl Origins {
-    /// Those that the configuration of a node allows.
+    /// The origins that a node's configuration allows.
     #[must_use]
     pub fn of(config: &NodeConfig) -> Self {
         let listed = config.listen.origins.iter().map(|origin| origin.to_ascii_lowercase());
@@ -71,7 +71,7 @@ fn host(origin: &str) -> Option<&str> {
     (is_port && !host.is_empty()).then_some(host)
 }
 
-/// Whether this may stand in a list of origins.
+/// Whether this text is allowed in a list of origins.
 pub(super) fn is_origin(text: &str) -> bool {
     text == ANY || text == NONE || host(text).is_some()
 }

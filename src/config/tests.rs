@@ -1,4 +1,4 @@
-//! Table tests: each mistake gets its own clear message, and what is written is read back.
+//! Table tests: each mistake gets its own clear message, and a written configuration is read back unchanged.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! Patterns and their targets, ready to find those that a topic fits: exact topics by hash, patterns by a trie of
-//! their first parts, prefixes by their text.
+//! Patterns and their targets, indexed to find the targets of a topic: exact topics by hash, patterns by a trie of their first
+//! parts, prefixes by their text.
 //!
 //! Invariant: [`Patterns::search`] gives every target whose pattern matches, each once, in ascending order. Nothing
 //! here recurses, and the depth of the trie does not grow with the length of patterns. No topic costs more than
@@ -360,7 +360,7 @@ mod tests {
         assert!(patterns.parts.nodes[ROOT].is_empty());
     }
 
-    /// One client may have ten thousand filters for one topic, such as replays from different places.
+    /// A client may have ten thousand filters for one topic, such as replays from different places.
     #[test]
     fn what_is_taken_out_leaves_nothing_behind() {
         let mut patterns = Patterns::default();

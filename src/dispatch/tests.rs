@@ -152,7 +152,7 @@ fn nothing_is_held_for_a_session() {
     };
     assert_eq!(is_there(), (Slot(1), true));
     assert_eq!(is_there(), (Slot(2), false));
-    // Nor for one that joins: it reads what is gone from the log.
+    // Nor for a session that joins: it reads the missing segment from the log.
     let gone = Err(JoinError { next: Slot(3) });
     assert_eq!(dispatcher.join(join(6, "a", Some(1), None)), gone);
     assert_eq!(dispatcher.join(join(6, "a", Some(3), None)), Ok(Slot(3)));
@@ -171,7 +171,7 @@ fn a_session_that_gave_its_mailbox_up_joins_with_a_new_one() {
     assert_eq!(drain(&mut deliveries), (vec![(2, vec![5])], false));
 }
 
-/// A session's place moved past its mailbox's contents, and these were skipped when it came back.
+/// A session's place moved past its mailbox's contents, which were then skipped when it rejoined.
 #[tokio::test]
 async fn a_task_that_has_had_its_turn_does_not_take_its_mailbox_for_empty() {
     let mut dispatcher = Dispatcher::new(Slot(1));

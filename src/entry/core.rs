@@ -3,9 +3,9 @@
 //! Inputs are batches, the end of a turn, and news from storages, sync and the followed log. Outputs are polled
 //! ([`Core::poll`]), and have to be drained before the next turn.
 //!
-//! Invariant: every ticket is answered once, per session in order. The answer is "stored" only for what sync or the
-//! log placed, and "not stored" only for what the log shows can't be placed any more. Memory is bounded: one open
-//! segment, one batch that waits for room, and the pending segments.
+//! Invariant: every ticket is answered once, per session in order. The answer is "stored" only for events that sync or the log
+//! has placed in the order, and "not stored" only for events that, according to the log, can't be placed any more. Memory is
+//! bounded: one open segment, one batch that waits for room, and the pending segments.
 //!
 //! Deliberately absent: sockets, tasks and clocks (`driver`).
 
@@ -53,8 +53,8 @@ const BACKOFF_LAST: u64 = 1600;
 #[derive(Debug, Clone)]
 pub struct Batch<A> {
     pub session: SessionId,
-    /// The incarnation in which the session lives. When that ends, the session is over, and none of its publishes may
-    /// come later. None for publishes outside of a session that all nodes know.
+    /// The incarnation in which the session lives. When that ends, the session is over, and none of its publishes may enter the
+    /// log afterwards. `None` for publishes outside of a session that all nodes know.
     pub incarnation: Option<Incarnation>,
     /// The session's sequence number of the first event.
     pub first: u64,
@@ -82,7 +82,7 @@ pub(super) enum Output<A> {
     Sealed(SealedBody),
     /// Send a body to a storage; answered by [`Core::voted`].
     Append { storage: NodeId, body: SealedBody },
-    /// Tell a storage that it will not be sent the bodies it lacks through this segment; answered by [`Core::told`].
+    /// Notify a storage that the bodies it lacks through this segment will not be sent; answered by [`Core::told`].
     Skip { storage: NodeId, through: AdvanceSegment },
     /// Propose to sync; answered by [`Core::proposed`].
     Propose { call: u64, segments: Vec<SealedSegment> },
@@ -90,11 +90,11 @@ pub(super) enum Output<A> {
     Regroup,
     /// Renew the lease; answered by [`Core::renewed`].
     Renew { incarnation: Incarnation },
-    /// Tell a session the outcome of its publishes.
+    /// Send a session the outcome of its publishes.
     Answer { to: A, answer: Answer },
 }
 
-/// The entry's state machine. `A` says where a session's answers go.
+/// The entry's state machine. `A` identifies where a session's answers go.
 #[derive(Debug)]
 pub(super) struct Core<A> {
     node: NodeId,
@@ -119,7 +119,7 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// When to retry after so many failures before this one.
+/// When to retry after this failure, given the number of failures before it.
 fn backoff(now: Moment, failures: u32) -> Moment {
     after(now, (BACKOFF_FIRST << failures.min(8)).min(BACKOFF_LAST))
 }
@@ -148,7 +148,7 @@ impl<A: Clone> Core<A> {
         }
     }
 
-    /// The same with smaller limits.
+    /// Reduces the limits.
     pub(super) fn tuned(mut self, tuning: EntryTuning) -> Self {
         self.writer.aim_at(tuning.segment_target);
         self.storages.use_at_most(tuning.storage_credit, tuning.storage_sent_bytes);
@@ -166,7 +166,7 @@ impl<A: Clone> Core<A> {
         !self.outputs.is_empty()
     }
 
-    /// Whether a batch waits for room: then no further one may be given.
+    /// Whether a batch waits for room. If so, no other batch may be passed to [`Core::accept`].
     pub(super) fn is_full(&self) -> bool {
         self.writer.is_full()
     }
@@ -176,7 +176,7 @@ impl<A: Clone> Core<A> {
         self.writer.unanswered() + self.pending.unanswered()
     }
 
-    /// When [`Core::end_turn`] wants to be called at the latest.
+    /// When [`Core::end_turn`] has to be called at the latest.
     pub(super) fn deadline(&self) -> Option<Moment> {
         let tickets = self.pending.deadline().or(self.writer.deadline());
         let proposer = self.proposer.deadline();
@@ -188,7 +188,7 @@ impl<A: Clone> Core<A> {
         self.life.current().and_then(|_| self.storages.deadline())
     }
 
-    /// Takes a batch that was submitted at this moment. Never while [`Core::is_full`].
+    /// Accepts a batch that was submitted at this moment. Must not be called while [`Core::is_full`].
     pub(super) fn accept(&mut self, batch: Batch<A>, submitted: Moment) {
         let over = batch.incarnation.is_some() && batch.incarnation != self.life.current();
         self.writer.take(batch, submitted);
@@ -212,7 +212,7 @@ impl<A: Clone> Core<A> {
         }
     }
 
-    /// A storage answered the begin of an incarnation, with its credit or a failure.
+    /// A storage answered the announcement of an incarnation, with its credit or a failure.
     pub(super) fn begun(
         &mut self,
         storage: NodeId,
@@ -234,7 +234,7 @@ impl<A: Clone> Core<A> {
         }
     }
 
-    /// A storage answered for a body.
+    /// A storage answered the append of a body.
     pub(super) fn voted(
         &mut self,
         storage: NodeId,
@@ -269,7 +269,7 @@ impl<A: Clone> Core<A> {
         }
     }
 
-    /// A storage was told which bodies it will not be sent.
+    /// A storage was notified which bodies will not be sent to it.
     pub(super) fn told(
         &mut self,
         storage: NodeId,
@@ -284,7 +284,7 @@ impl<A: Clone> Core<A> {
         let vote = appended.vote;
         vote.storage == storage
             && vote.segment == id
-            // For a segment that has its place meanwhile, only the credit matters.
+            // If the segment has been placed meanwhile, only the credit matters.
             && self.pending.body(id).is_none_or(|body| {
                 vote.checksum == body.checksum && vote.length as usize == body.body.len()
             })
@@ -331,7 +331,7 @@ impl<A: Clone> Core<A> {
                 self.place(id, checksum, *place, now);
             }
             SegmentOutcome::Gap { .. } => {
-                // An earlier proposal was overtaken: all are proposed again, in order, once no call is under way.
+                // A later proposal overtook an earlier one: all are proposed again, in order, once no call is in flight.
                 self.proposer.wait_for_all();
                 self.pending.propose_again(id, call);
             }
@@ -345,8 +345,8 @@ impl<A: Clone> Core<A> {
                 self.lose(id.incarnation, now);
             }
             SegmentOutcome::Conflict | SegmentOutcome::Forgotten => {
-                // Both happen only if two writers share an incarnation. Only the log can tell the outcome, and an
-                // opening makes sure that the log shows an end.
+                // Both happen only if two writers share an incarnation. Only the log shows the outcome. Opening a new
+                // incarnation makes sure that the log shows the end of this one.
                 tracing::error!(%id, "sync does not know this segment as ours; opening anew");
                 self.lose(id.incarnation, now);
             }
@@ -429,7 +429,8 @@ impl<A: Clone> Core<A> {
     fn lose(&mut self, incarnation: Incarnation, now: Moment) {
         if self.life.lose(incarnation, now) {
             tracing::warn!(%incarnation, "the entry's incarnation is lost; asking for another");
-            // Its sessions end with it: unsealed events must not turn up in the next one, after their wills.
+            // The sessions end with their incarnation: their unsealed events must not appear in the next incarnation, after
+            // their wills.
             self.writer.discard();
         }
     }

@@ -1,8 +1,7 @@
 //! The entry's task: one owner of the core, one loop: wait, handle, flush.
 //!
-//! Invariant: the task never waits for a storage, for sync or for a session. Calls are futures that it polls itself;
-//! their number is limited by what may be on the way to each storage and by the core's own limits. Every call ends,
-//! if need be by a timeout.
+//! Invariant: the task never waits for a storage, for sync or for a session. Calls are futures that it polls itself. Their
+//! number is bounded by the limits per storage and by the core's own limits. Every call ends, at the latest by a timeout.
 //!
 //! Deliberately absent: decisions. The core makes them.
 
@@ -40,7 +39,7 @@ use crate::types::answer::{Answer, PublishError};
 use crate::types::limits;
 use crate::types::moment::Moment;
 
-/// Time limit for a storage to keep a body, before another one, or the same one again, is tried.
+/// Time limit for a storage to store a body. After that, the call counts as failed and is retried.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(3);
 
 const _: () = assert!(
@@ -51,10 +50,10 @@ const _: () = assert!(
 /// Time limit for sync to answer.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Batches taken in one turn, so that votes and outcomes don't wait behind them.
+/// Most batches accepted in one turn, so that votes and outcomes don't wait behind them.
 const TURN_BATCHES: usize = 256;
 
-/// Messages of the followed log taken in one turn.
+/// Most messages of the followed log handled in one turn.
 const TURN_OBSERVED: usize = 64;
 
 /// How far ahead timers are set when there is nothing to wait for.
@@ -100,11 +99,11 @@ enum Done {
 }
 
 impl Entry {
-    /// Starts an entry's task. It runs until its last handle is dropped and everything is answered, until the log it
-    /// follows ends, or until sync says that the node is stopping; whatever is unanswered then is answered as
-    /// unknown.
+    /// Starts an entry's task. It runs until its last handle is dropped and everything is answered, until the log it follows
+    /// ends, or until sync says that the node is stopping. Publishes that are unanswered then get the answer that their outcome
+    /// is unknown.
     ///
-    /// `observed` is the followed log from before this call on, every slot once, in order.
+    /// `observed` is the followed log, beginning before this call: every slot once, in order.
     pub fn start(
         config: EntryConfig,
         host: &Host,
@@ -182,7 +181,7 @@ impl Entry {
         }
     }
 
-    /// Takes everything that is already there.
+    /// Handles everything that is ready.
     fn drain(&mut self) {
         while let Some(Some(done)) = self.calls.next().now_or_never() {
             self.done(done);
@@ -253,7 +252,7 @@ impl Entry {
         }
     }
 
-    /// Some errors are permanent; the core retries after the others.
+    /// Handles permanent errors. After other errors the core retries.
     fn check(&mut self, error: Option<&OrderError>) {
         match error {
             Some(OrderError::Shutdown) => self.stopped = true,
@@ -330,7 +329,7 @@ impl Entry {
         })
     }
 
-    /// Answers everything unanswered, so that no session waits for an entry that is gone.
+    /// Answers everything unanswered, so that no session waits for an entry that has ended.
     fn end(mut self) {
         self.core.end();
         self.flush();
@@ -350,7 +349,7 @@ fn give(to: &AnswerTo, answer: Answer) {
     let Some(to) = to else { return };
     match to.try_send(answer) {
         Ok(()) => {}
-        // The session is gone; it needs no answer.
+        // The session has ended and needs no answer.
         Err(TrySendError::Closed(_)) => {}
         Err(TrySendError::Full(_)) => {
             tracing::error!("a session has less room for answers than it has batches waiting; an answer is lost");

@@ -1,4 +1,4 @@
-//! Sync, as an entry sees it: it grants incarnations and gives sealed segments their place.
+//! Sync, as an entry sees it: it grants incarnations and orders sealed segments.
 //!
 //! Invariant: every call may be repeated. A repeated opening gets the same incarnation, a repeated proposal the same
 //! outcome, so an entry that does not know a call's outcome simply repeats it.
@@ -31,7 +31,7 @@ pub enum OrderError {
     /// Nothing has happened: no leader was reached, or there are no storage groups yet. Retry later.
     #[error("sync can't be reached; is a majority of the sync nodes running?")]
     Unavailable,
-    /// It may or may not have happened. Ask again to learn.
+    /// It may or may not have happened. Repeat the call to find out.
     #[error("sync took the request but gave no answer")]
     Unknown,
     /// Sync refuses this node for good: its disk is not the one it was enrolled with.
@@ -54,7 +54,7 @@ pub trait OrderService: Send + Sync + 'static {
         segments: Vec<SealedSegment>,
     ) -> BoxFuture<'_, Result<Vec<SegmentOutcome>, OrderError>>;
 
-    /// Renews the lease of an incarnation, so that it is not closed for silence. A proposal does so too.
+    /// Renews the lease of an incarnation, so that it is not closed after a silence. A proposal renews it too.
     fn renew(
         &self,
         entry: NodeId,

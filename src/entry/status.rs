@@ -1,6 +1,6 @@
 //! An entry's state, for the status page.
 //!
-//! Invariant: a snapshot at the end of a turn. Nothing is decided by it.
+//! Invariant: a snapshot at the end of a turn. No decision depends on it.
 //!
 //! Deliberately absent: history. Counters only grow; to get rates, compare two snapshots.
 
@@ -13,7 +13,7 @@ pub struct EntryStatus {
     pub incarnation: Option<Incarnation>,
     /// Events in the open segment.
     pub open_events: u32,
-    /// Sealed segments without a place.
+    /// Sealed segments that are not in the order yet.
     pub pending_segments: usize,
     /// Bytes of their bodies.
     pub pending_bytes: usize,
@@ -28,7 +28,7 @@ pub struct EntryStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StorageStatus {
     pub node: NodeId,
-    /// Segments it takes at once; 0 while it does not answer.
+    /// Segments that may be on the way to it at once; 0 while it does not answer.
     pub credit: u32,
     /// Segments on the way to it.
     pub outstanding: usize,
@@ -42,11 +42,11 @@ pub struct Counters {
     pub events_sealed: u64,
     pub segments_resolved: u64,
     pub events_resolved: u64,
-    /// Segments that were sealed, but never got a place because their incarnation ended.
+    /// Segments that were sealed, but never ordered because their incarnation ended.
     pub segments_lost: u64,
-    /// Events whose publishers were told that the outcome is unknown.
+    /// Events whose publishers got the answer that the outcome is unknown.
     pub events_expired: u64,
-    /// Bodies that a storage did not keep, or not in time.
+    /// Bodies that a storage did not store, or not in time.
     pub keeps_failed: u64,
     /// Proposals without an answer.
     pub proposals_failed: u64,

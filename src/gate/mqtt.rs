@@ -3,12 +3,12 @@
 //! ```text
 //! Connecting --CONNECT--> Opening --opened--> Open --> Closed
 //! packet, outbox                  bytes in and out, requests
-//! admission                       who may come in, and as what
+//! admission                       which clients are admitted, and as what
 //! session                         an open session: publishes (topics), subscriptions (filter), window
 //! ```
 //!
-//! Invariant: a PUBACK is sent only for an event that is durable and has its place. What can't be kept as the
-//! protocol promises (QoS 2, sessions beyond the limits) is refused as the protocol defines, never silently lost.
+//! Invariant: a PUBACK is sent only for an event that is durable and has its position. What can't be done as the protocol
+//! promises (QoS 2, sessions beyond the limits) is refused as the protocol defines, never silently lost.
 //!
 //! A protocol violation ends the session. An MQTT 5 client gets a DISCONNECT with reason code and text, an older one
 //! a closed connection; the log gets [`MqttGate::close_reason`] in both cases. A refused CONNECT is answered in the
@@ -78,13 +78,13 @@ pub struct MqttGate {
     session: SessionId,
     begun: Moment,
     now: Moment,
-    /// When the client was last heard of since its session opened.
+    /// When something last came from the client since its session opened.
     heard: Option<Moment>,
     state: State,
     out: Outbox,
     close_reason: Option<String>,
     oversized: u64,
-    /// What its session leaves behind, once it is closed.
+    /// What its session leaves to later ones, once it is closed.
     handover: Handover,
 }
 
@@ -152,7 +152,7 @@ impl MqttGate {
         let mut at = 0;
         while at < input.len() {
             if let State::Opening(opening) = &mut self.state {
-                // What is wrong with it is found behind what stands before it.
+                // If this input is invalid, that is found after the input before it is handled.
                 if let Err(violation) = opening.hold(input.slice(at..)) {
                     self.fail(&violation);
                 }
@@ -231,13 +231,13 @@ impl MqttGate {
         let refused = self.out.put_explained(Some(&violation.text), |text, output| {
             answer::connack_refused(version, reason, text, output);
         });
-        // If even this is too large for the client, the closed connection has to do.
+        // If even this is too large for the client, closing the connection is the only answer.
         drop(refused);
         // A client that is not admitted leaves no will.
         self.close_dropping(Some(violation.text.to_string()), true);
     }
 
-    /// Ends the session because of a violation, or because we end it.
+    /// Ends the session because of a violation, or because this node ends it.
     fn fail(&mut self, violation: &Violation) {
         match &self.state {
             State::Opening(opening) => return self.refuse(opening.client.version, violation),
@@ -446,7 +446,7 @@ impl Gate for MqttGate {
             return self.fail(&Violation::new(Reason::KeepAliveTimeout, silent));
         }
         match self.state {
-            // The client has done its part.
+            // The client has sent its CONNECT in time; the node has not opened the session.
             State::Opening(_) => self.opened(Err(OpenRefusal::Unavailable)),
             _ => self.end(EndReason::HandshakeTimeout),
         }

@@ -1,10 +1,10 @@
 //! The undecided conditional publishes of a session.
 //!
-//! Invariant: their number and total bytes are limited, because their entry keeps each: when its turn comes, it is
+//! Invariant: their number and total bytes are limited, because the session's ledger holds each: when its turn comes, it is
 //! published again.
 //!
-//! Deliberately absent: the answers, which each protocol gives in its own way. The session's ledger keeps the events
-//! themselves; what is counted here lets a gate refuse one at once, in the order of its answers.
+//! Deliberately absent: the answers, which each protocol gives in its own way. The events themselves are in the ledger; what is
+//! counted here lets a gate refuse one at once, in the order of its answers.
 
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;
@@ -48,7 +48,7 @@ impl Default for Allowed {
     }
 }
 
-/// What has to be known of each when it is decided, by its sequence number.
+/// Data of each one for when it is decided, by sequence number.
 #[derive(Debug)]
 pub(super) struct Waits<T> {
     undecided: BTreeMap<u64, (T, usize)>,
@@ -96,7 +96,7 @@ impl<T: Copy> Waits<T> {
         Some(value)
     }
 
-    /// Takes out the first one in a range.
+    /// Removes the first one in a range.
     pub(super) fn remove_first(&mut self, sequences: impl RangeBounds<u64>) -> Option<T> {
         let first = *self.undecided.range(sequences).next()?.0;
         self.remove(first)

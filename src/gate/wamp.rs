@@ -19,7 +19,7 @@
 //! | UNSUBSCRIBED | 35   |                                            | broker: asked for, or end of a snapshot  |
 //! | EVENT        | 36   |                                            | broker                                   |
 //! | CALL         | 48   | caller                                     |                                          |
-//! | CANCEL       | 49   | caller: of what is answered, nothing       |                                          |
+//! | CANCEL       | 49   | caller: ignored if answered                |                                          |
 //! | RESULT       | 50   |                                            | dealer                                   |
 //! | REGISTER     | 64   | callee                                     |                                          |
 //! | REGISTERED   | 65   |                                            | dealer: durable, ordered and decided     |
@@ -27,7 +27,7 @@
 //! | UNREGISTERED | 67   |                                            | dealer: durable, ordered and decided     |
 //! | INVOCATION   | 68   |                                            | dealer                                   |
 //! | INTERRUPT    | 69   |                                            | dealer, if the client announced it       |
-//! | YIELD        | 70   | callee: of what is over, nothing           |                                          |
+//! | YIELD        | 70   | callee: ignored if the call is over        |                                          |
 //!
 //! CHALLENGE (4) is not implemented yet. A message that only a router sends is a protocol violation from a client at
 //! any time.
@@ -36,7 +36,7 @@
 //! `acknowledge` that can't be taken), it is dropped and reported to the node's operator ([`Gate::poll_dropped`]).
 //! Ending the session would not help: the client would come back and do it again.
 //!
-//! Deliberately absent: authentication, and who gets which event or call. A payload is never decoded here.
+//! Deliberately absent: authentication, and which sessions get an event or a call. A payload is never decoded here.
 
 mod calls;
 mod message;
@@ -439,7 +439,7 @@ impl Gate for WampGate {
             return;
         }
         match self.state {
-            // The client has done its part.
+            // The client has sent its HELLO in time; the node has not opened the session.
             State::Opening { .. } => self.opened(Err(OpenRefusal::Unavailable)),
             _ => self.end(EndReason::HandshakeTimeout),
         }

@@ -1,11 +1,11 @@
 //! A listener for admin HTTP that always has room for one more caller.
 //!
-//! Invariant: at most [`CONNECTIONS`] are open at once. If all places are taken, a new connection replaces the one
-//! that has been idle longest, or without an idle one, the one with the oldest request: holding connections open
-//! can't keep a probe from its answer. None stays open longer than [`CONNECTION_TIME`], or longer than [`IDLE_TIME`]
-//! without a complete request or reading from its answer.
+//! Invariant: at most [`CONNECTIONS`] are open at once. If there is no room, a new connection replaces the one that has been
+//! idle longest, or if none is idle, the one whose request has gone longest without progress. So holding connections open can't
+//! prevent a probe from being answered. None stays open longer than [`CONNECTION_TIME`], or longer than [`IDLE_TIME`] without a
+//! complete request or reading from its answer.
 //!
-//! Deliberately absent: HTTP itself. The server says when a request begins and ends ([`Place::answering`]).
+//! Deliberately absent: HTTP itself. The server reports when a request begins and ends ([`Place::answering`]).
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -33,7 +33,7 @@ pub const CONNECTION_TIME: Duration = Duration::from_secs(60);
 /// How long a connection may be open without a complete request, and without reading from an answer.
 pub const IDLE_TIME: Duration = Duration::from_secs(5);
 
-/// How soon another connection is closed if the last one asked to close has not gone.
+/// How long to wait for a connection to close before another one is closed as well.
 const MAKE_ROOM: Duration = Duration::from_millis(50);
 
 pub(super) struct BoundedListener {
@@ -53,7 +53,7 @@ struct Taken {
     _closes: oneshot::Sender<Infallible>,
 }
 
-/// A connection's place, as the server sees it.
+/// A connection's entry in the table, as the server sees it.
 #[derive(Clone)]
 pub(super) struct Place(Arc<Mutex<State>>);
 
@@ -87,7 +87,7 @@ impl Place {
         *lock(&self.0) = State { answering, active: Instant::now() };
     }
 
-    /// Bytes of an answer were taken.
+    /// The client has read bytes of an answer.
     fn took(&self) {
         lock(&self.0).active = Instant::now();
     }
@@ -123,7 +123,7 @@ impl BoundedListener {
         Self { listener, permits, places: Arc::default(), next: 0 }
     }
 
-    /// A place for one more connection; others are closed until there is one.
+    /// A permit for one more connection; others are closed until there is one.
     async fn permit(&self) -> OwnedSemaphorePermit {
         loop {
             if let Ok(permit) = self.permits.clone().try_acquire_owned() {
@@ -178,7 +178,7 @@ pub(super) struct BoundedStream {
     number: u64,
     place: Place,
     places: Arc<Places>,
-    /// Fires when this connection has to make room.
+    /// Completes when this connection has to make room.
     closed: oneshot::Receiver<Infallible>,
     ends: Instant,
     /// When to check whether it was idle too long.

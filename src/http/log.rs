@@ -2,7 +2,7 @@
 //!
 //! Invariant: two nodes that hold the same log show the same rows, byte for byte.
 //!
-//! Deliberately absent: the events themselves; clients read those.
+//! Deliberately absent: the events themselves, which clients read.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use vulpes_raft::order::{CloseReason, Resolution, Step};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPage {
     pub node: NodeId,
-    /// The first slot this node keeps.
+    /// The first slot this node has.
     pub oldest: Slot,
     /// The first slot this node does not have yet.
     pub end: Slot,
@@ -53,7 +53,7 @@ pub enum LogStep {
         checksum: Checksum,
         /// Checksum of the body as just read on this node; `null` if it could not be read.
         body_checksum: Option<Checksum>,
-        /// The body was not read: another storage group keeps it.
+        /// The body was not read: another storage group stores it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         elsewhere: bool,
     },
@@ -75,7 +75,7 @@ pub enum Body {
     Read(u64),
     /// It is not there, or damaged.
     Unreadable,
-    /// Another storage group keeps it.
+    /// Another storage group stores it.
     Elsewhere,
 }
 

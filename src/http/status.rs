@@ -26,7 +26,7 @@ pub struct NodeStatus {
     pub ready: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready: Option<String>,
-    /// Since the process started.
+    /// Seconds since the process started.
     pub uptime_seconds: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<SyncStatus>,
@@ -87,7 +87,7 @@ pub enum SyncState {
     Candidate,
     /// Not part of a group yet.
     Learner,
-    /// It ended because of a failure, which its log names.
+    /// It ended because of a failure that is in the node's log.
     Stopped,
 }
 
@@ -117,7 +117,7 @@ pub struct ReplicaStatus {
     pub applied_slot: Slot,
     /// Position of the first event it has not applied yet; 1 if there is none yet.
     pub applied_position: Position,
-    /// Position of the log's next event, as far as this node has heard.
+    /// Position of the log's next event, as far as this node knows.
     pub tail_position: Position,
     /// Events since the process started that are withheld from this node's clients: they come from a newer release,
     /// and must be understood before they are shown. Upgrade the node.
@@ -135,29 +135,29 @@ pub struct StateStatus {
     pub sessions: u64,
     /// Topics with a retained value, over all realms.
     pub retained: u64,
-    /// Conditional publishes that wait in line.
+    /// Conditional publishes that are waiting.
     pub waiting: u64,
-    /// The first slot of the log that is kept.
+    /// The first retained slot of the log.
     pub oldest_slot: Slot,
-    /// The first position that is kept.
+    /// The first retained position.
     pub oldest_position: Position,
-    /// Connected clients with state that outlives their sessions.
+    /// Persistent sessions of connected clients.
     pub kept_attached: u64,
-    /// Such clients that are away.
+    /// Persistent sessions of clients that are away.
     pub kept_away: u64,
 }
 
 /// The storage role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorageStatus {
-    /// The first slot it keeps.
+    /// The first slot it has.
     pub oldest_slot: Slot,
     /// Bodies it holds, resolved or not.
     pub segments: u64,
     /// Size of its database file in bytes.
     pub file_bytes: u64,
-    /// Bodies that it had to fetch since the process started, because they had not come from their entries: zero
-    /// while all nodes are well.
+    /// Bodies that it had to fetch since the process started, because they had not arrived from their entries: zero while all
+    /// nodes work normally.
     #[serde(default)]
     pub bodies_fetched: u64,
     /// How often waiting for such a body timed out before.
@@ -180,7 +180,7 @@ pub struct EntryStatus {
 }
 
 impl NodeStatus {
-    /// The part that the configuration knows; the roles' parts are still to be filled in.
+    /// A status with what the configuration provides; the roles' parts have to be filled in.
     #[must_use]
     pub fn new(config: &NodeConfig, disk: Option<DiskId>) -> Self {
         Self {

@@ -172,13 +172,12 @@ async fn a_caller_that_never_finishes_is_dropped() {
     let begun = tokio::time::Instant::now();
     assert!(!raw(&url, "GET /status HT").await.contains("200"));
     assert!(begun.elapsed() < 2 * IDLE_TIME, "{:?}", begun.elapsed());
-    // A connection that asked, and sends nothing more.
+    // A connection that made a request, and sends nothing more.
     assert!(raw(&url, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.contains("200"));
     assert!(begun.elapsed() < 4 * IDLE_TIME, "{:?}", begun.elapsed());
 }
 
-/// Callers that hold connections open: silent ones, ones with half a request, ones that had an answer, and ones that
-/// do not read theirs.
+/// Callers that hold connections open: silent, with half a request, with a finished request, and without reading the answer.
 const HOLDS: [&str; 4] = [
     "",
     "GET /status HT",

@@ -1,10 +1,10 @@
 //! Reads what has left a node's memory: rows and bodies, from the storages.
 //!
-//! Invariant: a body is returned only if it is the one that was voted for. Every storage has all rows; the bodies of
-//! a segment are at the storages of its group, which are asked first. A frozen or unreachable storage holds up
-//! nobody: the next one is asked as well.
+//! Invariant: a body is returned only if it is the one that was voted for. Every storage has all rows; the bodies of a segment
+//! are at the storages of its group, which are asked first. A frozen or unreachable storage blocks no read: the next one is
+//! asked as well.
 //!
-//! Deliberately absent: what is kept and what is released, which the log knows.
+//! Deliberately absent: what is retained and what is released, which the log knows.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -45,7 +45,7 @@ pub struct SourceError(pub String);
 
 /// A source of old rows and bodies: a storage, here or elsewhere.
 pub trait Source: Send + Sync + 'static {
-    /// Whether it keeps bodies of this shard's segments.
+    /// Whether it stores bodies of this shard's segments.
     fn stores(&self, shard: Shard) -> bool;
 
     /// Rows from a slot on.
@@ -60,7 +60,7 @@ pub trait Source: Send + Sync + 'static {
     /// The row whose segment contains a position; `None` if it has none.
     fn row_of(&self, position: Position) -> BoxFuture<'_, Result<Option<Resolution>, SourceError>>;
 
-    /// The first slot that is kept anywhere, as far as it knows.
+    /// The first slot that is retained anywhere, as far as it knows.
     fn head(&self) -> BoxFuture<'_, Result<Slot, SourceError>>;
 }
 
@@ -142,7 +142,7 @@ impl Sources {
         Ok(found)
     }
 
-    /// The nearest storage that keeps a shard: all shards of a group have the same one.
+    /// The nearest storage that stores a shard: all shards of a group have the same one.
     fn nearest(&self, shard: Shard) -> Option<usize> {
         self.iter().position(|source| source.stores(shard))
     }

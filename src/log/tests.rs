@@ -1,4 +1,4 @@
-//! Reading a log that is only partly kept.
+//! Reading a log that is only partly retained.
 
 use vulpes_raft::ids::{EventId, Shards, Stamp};
 

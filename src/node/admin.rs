@@ -1,4 +1,4 @@
-//! A node as its operators see it: the roles' own words about themselves, put together.
+//! A node's status and log for its operators, collected from its roles.
 //!
 //! Invariant: nothing here changes anything. What a storage shows of the log is what is on its own disk.
 //!
@@ -27,7 +27,7 @@ use crate::storage::Storage;
 use super::readiness::{self, Confirmed};
 use super::wiring::Node;
 
-/// What admin HTTP asks, from the process's first moment on.
+/// Answers admin HTTP, from the start of the process on.
 pub(crate) struct NodeAdmin {
     config: NodeConfig,
     started: Instant,
@@ -40,14 +40,14 @@ struct Running {
 }
 
 impl NodeAdmin {
-    /// That of a node that is starting.
+    /// The status of a node that is starting.
     pub(crate) fn new(config: NodeConfig) -> Self {
         Self { config, started: Instant::now(), running: OnceLock::new() }
     }
 
     /// The node has started.
     pub(crate) fn runs(&self, node: Arc<Node>, confirmed: Arc<Confirmed>) {
-        // It starts once.
+        // This happens once.
         let _ = self.running.set(Running { node, confirmed });
     }
 
@@ -95,7 +95,7 @@ impl Admin for NodeAdmin {
             match (running.storage(), running.log()) {
                 (Some(storage), Some(log)) => {
                     let (storage, head) = (storage.clone(), log.head().slot);
-                    // The disk may take its time, and probes are answered on this thread.
+                    // The disk may be slow, and probes are answered on this thread.
                     let read = move || stored_page(node, &storage, head, (from, max));
                     let page = tokio::task::spawn_blocking(read).await;
                     page.unwrap_or_else(|_| {
@@ -163,7 +163,7 @@ fn state_status(node: &Node) -> Option<StateStatus> {
 
 fn storage_status(node: &Node) -> Option<StorageStatus> {
     let storage = node.storage()?;
-    // A disk that can't be read for its status ends the process soon enough by itself.
+    // If the disk can't be read for its status, the process will soon end by itself.
     let status = storage.status().ok()?;
     Some(StorageStatus {
         oldest_slot: status.oldest,
@@ -187,7 +187,7 @@ fn entry_status(node: &Node) -> Option<EntryStatus> {
     })
 }
 
-/// Rows and bodies as they are on this storage's own disk. What is released is not shown, deleted already or not.
+/// Rows and bodies as they are on this storage's own disk. Released ones are not shown, whether deleted yet or not.
 fn stored_page(
     node: NodeId,
     storage: &Storage,
@@ -209,7 +209,7 @@ fn stored_page(
         Step::Opened { .. } | Step::Closed { .. } => Body::Unreadable,
     };
     let rows = rows.iter().map(|row| LogRow::new(row, body(row))).collect();
-    // Asked for last: what was deleted while it was read is not to look like something lost.
+    // Read last: rows that were deleted during the read must not look lost.
     let oldest = oldest()?;
     if from < oldest {
         return Err(LogReadError::TooOld { oldest });

@@ -1,11 +1,11 @@
-//! Whether a node's files are still those that it has open.
+//! Checks that a node's files are still those that it has open.
 //!
-//! A process goes on writing into a file that was unlinked, and all it acknowledges is gone with its end. So the node looks,
-//! every second, whether the names in its data directory still stand for the files that were there when it started.
+//! A process can go on writing into a file that was unlinked, and everything it acknowledges is lost when it ends. So the node
+//! checks every second whether the names in its data directory still refer to the files that were there when it started.
 //!
-//! Invariant: a node does not go on for longer than a second or so when its files are gone, or others stand in their place.
+//! Invariant: a node does not run for longer than a second or so after its files were removed or replaced.
 //!
-//! Deliberately absent: files that were changed in place, which checksums tell.
+//! Deliberately absent: files that were changed in place, which checksums detect.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,14 +15,14 @@ use vulpes_raft::host::{FileId, Host};
 
 use crate::config::identity;
 
-/// How often it looks.
+/// How often it checks.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// The files of a data directory, as they were found.
 pub(crate) struct Files(Vec<(PathBuf, FileId)>);
 
 impl Files {
-    /// Those that are there now.
+    /// The files that are there now.
     pub(crate) fn of(host: &Host, folder: &Path) -> Self {
         let database = folder.join(file::FILE);
         let witness = database.with_extension("witness");
@@ -34,7 +34,7 @@ impl Files {
         Self(found.collect())
     }
 
-    /// Ends the node when one of them is gone, or is another one.
+    /// Ends the node when one of them was removed or replaced.
     pub(crate) async fn watch(self, host: Host) {
         loop {
             tokio::time::sleep(EVERY).await;

@@ -1,10 +1,10 @@
-//! Listening for other nodes: one loop, one task a connection.
+//! Listening for other nodes: one loop, one task per connection.
 //!
-//! Invariant: a connection takes one of a bounded number of places, another one before it has said who it is, and is read
-//! only as far as there is room for what it sends. One for a role that this node has not, or has not yet, is refused with
-//! the reason.
+//! Invariant: a connection takes one of a bounded number of permits, a different one before it has identified itself, and is
+//! read only as far as there is room for its input. A connection for a role that this node does not have, or does not have yet,
+//! is refused with the reason.
 //!
-//! Deliberately absent: what is served (the roles themselves).
+//! Deliberately absent: the services (the roles themselves).
 
 use std::sync::{Arc, OnceLock};
 
@@ -28,11 +28,11 @@ use crate::server::intake::{Framing, Intake, Terms};
 pub(crate) struct Served {
     pub(crate) sync: Option<SyncNode>,
     pub(crate) storage: Option<Storage>,
-    /// How other nodes read it.
+    /// Limits how many reads of other nodes it serves at once.
     pub(crate) reads: Reads,
-    /// Whether the storage is known to have all that it told, so that it may vote.
+    /// Whether the storage is known to have everything that it reported, so that it may vote.
     pub(crate) enrolled: watch::Receiver<bool>,
-    /// There once the node is an entry that reads the log.
+    /// Present once the node is an entry that reads the log.
     pub(crate) calls: Arc<OnceLock<Calls>>,
 }
 
@@ -107,7 +107,7 @@ impl Served {
             (Service::Append, _, Some(storage), _) => serve_append(link, storage).await,
             (Service::Fetch, _, Some(storage), _) => serve_fetch(link, storage, self.reads).await,
             (Service::Calls, _, _, Some(calls)) => serve_calls(link, calls.clone()).await,
-            // `admit` has turned it away.
+            // `admit` has refused it.
             _ => {}
         }
     }

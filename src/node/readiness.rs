@@ -1,9 +1,10 @@
-//! Whether this node can serve clients, and telling so as it changes.
+//! Whether this node can serve clients, and log messages when that changes.
 //!
-//! Invariant: a node is ready only while the leader of sync has told it, within the time in which a silent leader is replaced, that
-//! a majority still follows it. What a node remembers of a leader is not enough: nobody may be left to follow that one.
+//! Invariant: a node is ready only while the leader of sync has confirmed to it, within the time in which a silent leader is
+//! replaced, that a majority still follows it. What a node remembers of a leader is not enough: there may be no node left
+//! that follows it.
 //!
-//! Deliberately absent: whether a single publish will get through; its own answer tells.
+//! Deliberately absent: whether a single publish will succeed; its own answer shows that.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::http::Readiness;
 
 use super::wiring::Node;
 
-/// When the leader last told this node that a majority follows it.
+/// When this node last asked the leader and got the answer that a majority follows it.
 #[derive(Default)]
 pub(crate) struct Confirmed(Mutex<Option<Instant>>);
 
@@ -30,7 +31,7 @@ impl Confirmed {
     }
 }
 
-/// How long to rest before the leader is asked again.
+/// How long to wait before the leader is asked again.
 fn pause(timing: &Timing) -> Duration {
     timing.election_min / 2
 }
@@ -61,7 +62,7 @@ pub(crate) fn of(node: &Node, confirmed: &Confirmed) -> Readiness {
     Readiness::ready()
 }
 
-/// Asks the leader again and again, and tells when the node becomes ready or is so no longer. Never ends.
+/// Asks the leader again and again, and logs when the node becomes ready or stops being so. Never ends.
 pub(crate) async fn watch(node: Arc<Node>, confirmed: Arc<Confirmed>) {
     let timing = node.config().timing;
     let mut told = Readiness::not_yet("the node is starting");

@@ -1,9 +1,9 @@
-//! Asking for what is over the limits of the log to be released.
+//! Requests the release of what exceeds the log's limits.
 //!
-//! Every entry node measures the log. They go by turns, as for what sessions leave behind (`session_manager`), so that mostly one of
-//! them asks. What is asked for twice changes nothing.
+//! Every entry node measures the log. They take turns, as for what sessions leave behind (`session_manager`), so that usually
+//! only one of them requests the release. A second request changes nothing.
 //!
-//! Invariant: nothing is asked for that somebody who is away still has to read.
+//! Invariant: no release is requested of events that a persistent session still has to read.
 //!
 //! Deliberately absent: measuring (`crate::retention`), deciding (`realm`), deleting (`upkeep`).
 
@@ -28,20 +28,20 @@ use crate::server::session_manager::turn;
 /// How often the log is measured.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long an entry waits for the one before it to ask.
+/// How long an entry waits for the one before it to make the request.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long to wait before what did not come about is asked for again.
+/// How long to wait before a request that had no effect is repeated.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Where such events stand. Nobody sees them.
+/// The topic of these requests. No subscriber gets them.
 const TOPIC: &str = "vulpes/log/release";
 
-/// What asking takes.
+/// What the requests need.
 struct Asker {
     node: NodeId,
     limits: Retention,
-    /// The realm that its events are in.
+    /// The realm of its requests.
     realm: Realm,
     log: Log,
     realms: SharedRealms,
@@ -49,7 +49,7 @@ struct Asker {
 }
 
 impl Asker {
-    /// Asks, for as long as the node lives.
+    /// Makes requests for as long as the node lives.
     async fn run(self) {
         let mut gauge = Gauge::new(self.limits, self.log.head());
         let mut wait_until: Option<Instant> = None;
@@ -74,7 +74,7 @@ impl Asker {
         }
     }
 
-    /// Counts the rows that have come, as far as there is a storage that has them.
+    /// Counts new rows, as far as a storage has them.
     async fn measure(&self, gauge: &mut Gauge) -> Result<(), ReadError> {
         if gauge.next() < self.log.head().slot {
             *gauge = Gauge::new(self.limits, self.log.head());
@@ -90,7 +90,7 @@ impl Asker {
         Ok(())
     }
 
-    /// The place to ask for: what is due, or the slot of what is still wanted before that.
+    /// The place to request: what is due, or an earlier slot if it has an event that is still wanted.
     async fn asked(&self, gauge: &Gauge) -> Option<Head> {
         let (head, wanted) = self.realms.with(|realms| (realms.head(), realms.wanted()));
         let due = gauge.due();
@@ -115,7 +115,7 @@ impl Asker {
 }
 
 impl Node {
-    /// Has the log released as it gets over its limits, where it has any.
+    /// Has the log released when it exceeds its limits, if it has any.
     pub(crate) fn start_asking(&self, log: &Log, realms: &SharedRealms, entry: &EntryHandle) {
         if !self.config.retention.is_limited() {
             return;

@@ -1,8 +1,8 @@
-//! What a simulation makes smaller, or late, so that what is rare becomes common: segments that fill up, credit that runs
-//! out, bodies and slots that have left the memory, answers that come late or get lost.
+//! Limits that a simulation makes smaller, and answers that it delays or drops, so that rare cases become common: segments that
+//! fill up, credit that runs out, bodies and slots that have left the memory, answers that come late or get lost.
 //!
-//! Invariant: a node outside of a simulation works with the default, which is what `limits` says. Nodes that differ in
-//! this still agree on everything: nothing here reaches the order or its fold.
+//! Invariant: outside of a simulation a node uses the default, which has the values of `limits`. Nodes with different tunings
+//! still agree on everything: nothing here affects the order or its fold.
 //!
 //! Deliberately absent: the network and the disk, which a simulation replaces as a whole (`vulpes_raft::host`).
 
@@ -27,15 +27,16 @@ use crate::types::limits;
 pub struct Tuning {
     pub sync: SyncTuning,
     pub entry: EntryTuning,
-    /// Client connections; further ones are turned away.
+    /// Client connections; further ones are refused.
     pub connections: usize,
     /// Bytes of bodies in memory that are not read yet.
     pub recent_bodies: usize,
-    /// Slots in memory for those who read near the tail.
+    /// Slots in memory for readers near the tail.
     pub recent_slots: usize,
-    /// What becomes of the answers that the node's entry gets from storages and sync.
+    /// What happens to the answers that the node's entry gets from storages and sync.
     pub answers: Option<Answers>,
-    /// A storage that bodies from the node's entry never reach. Others have to be its quorum, and it has to fetch them.
+    /// A storage that bodies from the node's entry never reach. Other storages have to be its quorum, and this one has to fetch
+    /// them.
     pub unreached: Option<NodeId>,
 }
 
@@ -57,7 +58,7 @@ impl Default for Tuning {
 #[derive(Clone)]
 pub struct Answers(pub Arc<dyn Fn() -> Fate + Send + Sync>);
 
-/// What becomes of an answer. What was asked for is done either way.
+/// What happens to an answer. The request is carried out in either case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Late(Duration),
@@ -71,7 +72,7 @@ impl fmt::Debug for Answers {
 }
 
 impl Answers {
-    /// Has an answer meet its fate; one that is lost becomes this error.
+    /// Applies a fate to an answer; a lost answer becomes this error.
     async fn meet<T, E>(&self, answer: Result<T, E>, lost: E) -> Result<T, E> {
         match (self.0)() {
             Fate::Late(by) => {
@@ -84,7 +85,7 @@ impl Answers {
 }
 
 impl Tuning {
-    /// The limits of a process that may have so many files open: clients leave enough of them for what is not theirs.
+    /// The limits of a process that may have this many files open: clients leave enough of them for everything else.
     #[must_use]
     pub fn with_files(files: Option<u64>) -> Self {
         let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);

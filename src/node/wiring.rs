@@ -1,9 +1,9 @@
 //! A node: the roles its configuration names, started in the order of the data flow and wired to each other.
 //!
-//! Invariant: what listens, listens before any role runs, so that a port in use is told before anything is done.
-//! Clients are let in once this node reads the log.
+//! Invariant: all listeners are open before any role runs, so that a port in use is reported before anything is done. Clients
+//! are let in once this node reads the log.
 //!
-//! Deliberately absent: the process around it (`cli`) and admin HTTP (`admin`), which a simulation does without.
+//! Deliberately absent: the process around it (`cli`) and admin HTTP (`admin`), which a simulation runs without.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -54,7 +54,7 @@ use crate::server::listen;
 use crate::server::session_manager::SessionManager;
 use crate::server::transport::Protocol;
 
-/// How long a node that stops tries to say goodbye to sync, and waits for its clients to go.
+/// How long a stopping node tries to close its entry at sync, and waits for its clients to disconnect.
 const LEAVE_WAIT: Duration = Duration::from_secs(2);
 
 /// Why a node did not start.
@@ -73,7 +73,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether the disk is the reason, and not what the operator did.
+    /// Whether the disk is the cause, and not the operator's configuration.
     #[must_use]
     pub fn is_of_the_disk(&self) -> bool {
         match self {
@@ -86,7 +86,7 @@ impl StartError {
     }
 }
 
-/// What to do where an address can't be listened on.
+/// What to do if an address can't be listened on.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "; end the process that uses it, or choose another port",
@@ -96,7 +96,7 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => {
             "; choose a port from 1024 on, or give this program the right to lower ones"
         }
-        // The error says it all.
+        // The error says everything.
         _ if error.get_ref().is_some_and(|inner| inner.is::<Unresolved>()) => "",
         _ => "; see [listen] in the configuration",
     }
@@ -109,41 +109,41 @@ pub struct Node {
     pub(crate) sync: Option<SyncNode>,
     pub(crate) storage: Option<Storage>,
     pub(crate) log: Option<Log>,
-    /// The realms' state as this node has folded it; none where it does not read the log.
+    /// The realms' state as this node has folded it; none if it does not read the log.
     pub(crate) realms: Option<SharedRealms>,
     pub(crate) entry: Option<EntryHandle>,
     pub(crate) clients: Option<Arc<Clients>>,
-    /// There once the node is an entry that reads the log.
+    /// Present once the node is an entry that reads the log.
     calls: Arc<OnceLock<Calls>>,
     pub(crate) order: SyncClient,
     stopping: watch::Sender<bool>,
-    /// The node can't go on from what it has: see [`Node::left_behind`].
+    /// The node can't continue from what it has: see [`Node::left_behind`].
     left_behind: watch::Receiver<bool>,
 }
 
-/// Where clients come in.
+/// The listeners for clients.
 type ClientListeners = Vec<(Protocol, Box<dyn Listener>)>;
 
-/// What listens, before anything runs.
+/// All listeners, before any role runs.
 struct Listeners {
     peer: Box<dyn Listener>,
     clients: ClientListeners,
 }
 
 impl Node {
-    /// Starts a node. Must be called within a tokio runtime, which keeps the cluster alive; clients are served where the
-    /// host says.
+    /// Starts a node. Must be called within a tokio runtime, which keeps the cluster alive; clients are served on the host's
+    /// workers for clients.
     ///
     /// # Errors
-    /// Where a port is in use, or the data directory is not this node's or can't be read.
+    /// If a port is in use, or the data directory is not this node's or can't be read.
     pub async fn start(host: Host, config: NodeConfig) -> Result<Self, StartError> {
         Self::start_tuned(host, config, Tuning::default()).await
     }
 
-    /// As [`Node::start`], with limits that make what is rare common.
+    /// Like [`Node::start`], with limits that make rare cases common.
     ///
     /// # Errors
-    /// As there.
+    /// Like [`Node::start`].
     pub async fn start_tuned(
         host: Host,
         config: NodeConfig,
@@ -291,7 +291,7 @@ impl Node {
         Ok(())
     }
 
-    /// Learns whether all is as it was, and has bodies taken once it is.
+    /// Checks that the storages are as when the cluster was formed, and lets this storage take bodies after that.
     fn enrol(
         &self,
         host: &Host,
@@ -314,7 +314,7 @@ impl Node {
         })
     }
 
-    /// The realms that there are, the one of clients that name none, and those in which what is retained is merged.
+    /// The configured realms, the realm of clients that name none, and the realms in which retained values are merged.
     fn known_realms(&self) -> (BTreeSet<Realm>, Realm, MergingRealms) {
         let config = &self.config;
         let merging = config.merging.iter().cloned().collect();
@@ -341,7 +341,7 @@ impl Node {
         Entry::start(config, host, order, observed, recent)
     }
 
-    /// Begins to pass on calls to the other entries, and to take theirs.
+    /// Starts to pass calls on to the other entries, and to take theirs.
     fn start_calls(&self, host: &Host, realms: &SharedRealms) -> Calls {
         let own = self.identity.node;
         let calls = self.calls.get_or_init(|| Calls::new(host, own, realms.clone()));
@@ -353,14 +353,14 @@ impl Node {
         calls.clone()
     }
 
-    /// The way to each storage that is not this node's.
+    /// The client of each storage on other nodes.
     fn others(&self, storages: &Storages) -> Vec<StorageClient> {
         let others = storages.values().filter(|other| other.node() != self.identity.node);
         others.cloned().collect()
     }
 
-    /// The realms' state behind which this node goes on reading: its own storage's, or that of the storage that has
-    /// come furthest of those that answer.
+    /// The realms' state from which this node reads on: its own storage's, or that of the answering storage which has stored
+    /// most.
     async fn beginning(&self, storages: &Storages) -> Result<Realms, StartError> {
         if let Some(storage) = &self.storage {
             if self.config.retention.is_limited() {
@@ -379,15 +379,15 @@ impl Node {
         }
     }
 
-    /// Completes when the node is to be started again: it was away for longer than the log is kept. It has given up what
-    /// it had, and goes on from where the others are.
+    /// Completes when the node has to be started again because it was away for longer than the log is retained. It has given up
+    /// what it had, and continues from the others' state.
     pub async fn left_behind(&self) {
         if self.left_behind.clone().wait_for(|left_behind| *left_behind).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// What the node was told.
+    /// The node's configuration.
     #[must_use]
     pub fn config(&self) -> &NodeConfig {
         &self.config
@@ -423,7 +423,7 @@ impl Node {
         self.storage.as_ref()
     }
 
-    /// Tells clients goodbye and waits, a little, until they are gone.
+    /// Ends clients' sessions and waits a little until they have disconnected.
     pub async fn stop(&self) {
         self.stopping.send_replace(true);
         if let Some(clients) = &self.clients {
@@ -431,7 +431,7 @@ impl Node {
         }
         let incarnation = self.entry.as_ref().and_then(|entry| entry.status().borrow().incarnation);
         if let Some(incarnation) = incarnation {
-            // Without it the lease runs out by itself.
+            // Without this the lease expires by itself.
             let left = self.order.close(self.identity.node, incarnation);
             let _ = tokio::time::timeout(LEAVE_WAIT, left).await;
         }
@@ -449,14 +449,15 @@ fn sole_member(config: &NodeConfig) -> bool {
     config.with_role(Role::Sync).all(|member| member.id == config.node)
 }
 
-/// Follows the order once all is known to be as it was: by other groups, a storage would leave out bodies for good.
+/// Follows the order once the storages are known to be unchanged: with other groups, a storage would never store some of its
+/// bodies.
 async fn follow(enrolled: JoinHandle<bool>, replica: Replica) {
     if matches!(enrolled.await, Ok(true)) {
         replica.run().await;
     }
 }
 
-/// Each socket belongs to the runtime of those who accept there.
+/// Each socket belongs to the runtime that accepts on it.
 async fn listen(host: &Host, config: &NodeConfig) -> Result<Listeners, StartError> {
     let told = |what, address: &Address, bound: io::Result<Box<dyn Listener>>| {
         bound.map_err(|error| StartError::Listen { what, address: address.to_string(), error })

@@ -2,8 +2,8 @@
 //!
 //! Invariant: text is UTF-8, in each chunk if it comes in chunks.
 //!
-//! Deliberately absent: the meaning of tags, which read as their content. Only big numbers (tags 2 and 3) are
-//! numbers; those beyond 64 bits, and tags whose content means nothing without them, are noted as unfit.
+//! Deliberately absent: the meaning of tags, which are read as their content. Only big numbers (tags 2 and 3) are numbers;
+//! those beyond 64 bits, and tags whose content means nothing without them, are noted as unfit.
 
 use std::borrow::Cow;
 
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
             26 => Token::Float(f32::from_be_bytes(self.0.array()?).into()),
             27 => Token::Float(f64::from_be_bytes(self.0.array()?)),
             31 => return self.malformed("an end without a beginning"),
-            // One in a separate byte.
+            // A simple value in a separate byte.
             24 => {
                 self.0.u8()?;
                 self.nothing()
@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Length of one chunk of a string in chunks.
+    /// Length of one chunk of a chunked string.
     fn piece(&mut self, major: u8) -> Result<u64, Malformed> {
         let head = self.0.u8()?;
         match self.argument(head & 31)? {

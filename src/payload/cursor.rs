@@ -1,4 +1,4 @@
-//! A cursor in bytes, shared by the readers of the binary serializers.
+//! A cursor over bytes, shared by the readers of the binary serializers.
 //!
 //! Invariant: nothing is read beyond the end.
 //!

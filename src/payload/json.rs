@@ -122,7 +122,7 @@ impl<'a> Reader<'a> {
         let begin = self.at + 1;
         let mut at = begin;
         let mut escaped = false;
-        // Where the other half of a surrogate pair has to be.
+        // The offset where the other half of a surrogate pair has to be.
         let mut half = None;
         loop {
             at += plain(&bytes[at..]);
@@ -154,7 +154,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Notes a surrogate without its other half. Takes and returns where the previous one's other half has to be.
+    /// Notes a surrogate without its other half. `half` is the offset where the previous surrogate's other half has to be;
+    /// returns the same for this one.
     fn surrogate(&mut self, at: usize, half: Option<usize>) -> Option<usize> {
         let bytes = &self.text.as_bytes()[at..];
         let unit = bytes.strip_prefix(b"\\u").and_then(|digits| hex(digits.get(..4)));
@@ -216,8 +217,7 @@ fn hex(digits: Option<&[u8]>) -> Option<u32> {
     digits?.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))
 }
 
-/// Why an accepted number can't be represented: as an integer it has more than 64 bits, as a float it exceeds the
-/// largest.
+/// Why a well-formed number can't be represented: it is an integer of more than 64 bits, or exceeds the largest float.
 pub(super) fn unfit_number(text: &str) -> Option<&'static str> {
     /// Fewer digits always fit.
     const SHORT: usize = "-9223372036854775808".len() - 1;
@@ -231,7 +231,7 @@ pub(super) fn unfit_number(text: &str) -> Option<&'static str> {
     }
 }
 
-/// The non-negative integer that a number is, however it is spelled, if it is one.
+/// The value of a number if it is a non-negative integer, however it is spelled.
 pub(super) fn whole(text: &str) -> Option<u64> {
     if let Ok(number) = text.parse() {
         return Some(number);
@@ -302,7 +302,7 @@ fn unescape_unicode(escape: &str) -> (char, usize) {
     let units = [unit(0), unit(LENGTH)].into_iter().map_while(|unit| unit);
     match char::decode_utf16(units).next() {
         Some(Ok(character)) => (character, LENGTH * character.len_utf16()),
-        // Half a pair is not a character, and what follows it is separate.
+        // Half a pair is not a character, and the next escape is separate from it.
         Some(Err(_)) | None => (char::REPLACEMENT_CHARACTER, LENGTH),
     }
 }

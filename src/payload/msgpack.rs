@@ -2,8 +2,8 @@
 //!
 //! Invariant: strings are UTF-8.
 //!
-//! Deliberately absent: the meaning of extension types other than times. They are noted as unfit for others, and read
-//! as a binary.
+//! Deliberately absent: the meaning of extension types other than times. They are noted as unfit for other serializers, and
+//! read as a binary.
 
 use std::borrow::Cow;
 
@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
         Ok(Token::Bytes(Cow::Borrowed(self.0.take(length)?)))
     }
 
-    /// An extension: every serializer can express a time, and JavaScript's undefined as msgpackr writes it.
+    /// An extension. Times, and JavaScript's undefined as msgpackr writes it, can be expressed in every serializer.
     fn extension(&mut self, length: u64) -> Result<Token<'a>, Malformed> {
         let at = self.0.at;
         let kind = self.0.u8()?;

@@ -14,8 +14,8 @@ use crate::types::limits;
 use crate::types::value::Value;
 
 impl<'a> Text<'a> {
-    /// Whether every serializer can express it. In JSON a string that begins with a zero character is a binary in
-    /// base64, or nothing that a client could read.
+    /// Whether every serializer can express it. In JSON a string that begins with a zero character is a binary in base64, or
+    /// unreadable for clients.
     fn is_sayable(&self) -> bool {
         match self {
             Self::Plain(text) => !text.starts_with('\0'),
@@ -51,7 +51,7 @@ pub(crate) enum Kind {
     Dict,
 }
 
-/// One element of a list, left as it came.
+/// One element of a list, still encoded.
 #[derive(Debug, Clone)]
 pub(crate) struct Element<'a> {
     pub(crate) raw: &'a [u8],
@@ -89,10 +89,10 @@ impl<'a> Element<'a> {
     }
 }
 
-/// Most levels of nesting that are skipped when there are far too many.
+/// Most levels of nesting that are skipped in a value that is nested too deeply.
 const DEEPEST: usize = 1 << 16;
 
-/// A key that JavaScript's MessagePack throws for, because it is how prototypes are tampered with.
+/// A key for which JavaScript's MessagePack throws an error, because it is used to tamper with prototypes.
 const PROTO: &str = "__proto__";
 
 const TOO_DEEP: &str = "nested too deeply";
@@ -100,7 +100,7 @@ const TOO_DEEP: &str = "nested too deeply";
 /// What is wrong with a dictionary that has the keys 1 and "1".
 pub(super) const ALIKE: &str = "a dictionary with keys that are the same as text";
 
-/// Most elements of a list that [`elements`] keeps.
+/// Most elements of a list that [`elements`] returns.
 const ELEMENTS: usize = 8;
 
 /// The elements of a list.
@@ -112,7 +112,7 @@ pub(crate) struct Elements<'a> {
 }
 
 impl<'a> Elements<'a> {
-    /// How many the list has, which may be more than are kept.
+    /// The number of elements of the list, which may be more than are held here.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
@@ -127,7 +127,7 @@ impl<'a> Elements<'a> {
         self.notes.odd
     }
 
-    /// One of the first eight; null beyond the end.
+    /// One of the first eight elements; null beyond the end of the list.
     pub(crate) fn get(&self, at: usize) -> &Element<'a> {
         &self.kept[at]
     }
@@ -146,7 +146,8 @@ pub(crate) fn elements(serializer: Serializer, bytes: &[u8]) -> Result<Elements<
     Ok(found)
 }
 
-/// Whether keys of a list's dictionaries are the same once all of them are text: only one of their values would arrive.
+/// Whether a dictionary in a list has keys that become equal once all keys are text: then only one of their values would
+/// arrive.
 fn repeats_keys(serializer: Serializer, bytes: &[u8]) -> bool {
     let list = decode(serializer, bytes, limits::PAYLOAD_DEPTH + 1);
     list.is_ok_and(|(list, _)| list.repeats_keys())
@@ -172,7 +173,7 @@ fn elements_with<'a, R: Read<'a>>(mut reader: R) -> Result<Elements<'a>, Malform
     Ok(Elements { kept, count, notes: *reader.notes() })
 }
 
-/// Shows each key of a dictionary with its value, left as it came.
+/// Passes on each key of a dictionary with its encoded value.
 pub(crate) fn entries<'a>(
     serializer: Serializer,
     bytes: &'a [u8],
@@ -313,14 +314,14 @@ fn skip_rest<'a, R: Read<'a>>(
     Ok(items)
 }
 
-/// Skips what is nested too deeply, level by level with a stack on the heap: the rest of the message has to be read
-/// to tell its sender about it.
+/// Skips what is nested too deeply, level by level with a stack on the heap: the rest of the message has to be read so that its
+/// sender can get an error.
 fn skip_deep<'a, R: Read<'a>>(
     reader: &mut R,
     inside: Inside,
     is_dict: bool,
 ) -> Result<(), Malformed> {
-    // Each with whether the value of a key comes next; `None` in a list.
+    // For each level: whether the value of a key comes next; `None` in a list.
     let mut levels = vec![(inside, is_dict.then_some(false))];
     while let Some((inside, value_next)) = levels.last_mut() {
         let token = if *value_next == Some(true) {

@@ -191,7 +191,7 @@ fn nesting_has_a_limit() {
         assert!(read::check(serializer, &nested(at_most + 1), at_most).unwrap().unfit.is_some());
         assert!(read::check(serializer, &nested(1_000_000), at_most).is_err());
     }
-    // A list goes around a value from MQTT.
+    // A value from MQTT is put into a list.
     for (levels, is_json) in [(at_most - 1, true), (at_most, false)] {
         let args = to_wamp(&raw(deep(levels).as_bytes()), Serializer::MsgPack).args;
         assert!(
@@ -288,7 +288,7 @@ fn the_last_of_equal_keys_counts() {
     assert_eq!(Value::Null.get("a"), None);
 }
 
-/// What happens to an incoming value: why it is refused, or what everybody gets, in JSON.
+/// The result for an incoming value: why it is refused, or what all receivers get, in JSON.
 fn passed(serializer: Serializer, value: &[u8]) -> Result<String, &'static str> {
     let args = match serializer {
         Serializer::Json => [b"[", value, b"]"].concat(),
@@ -322,7 +322,7 @@ const FINITE: &str = token::NOT_FINITE;
 const LARGE: &str = token::TOO_LARGE;
 const UTF8: &str = "text that is not UTF-8";
 
-/// An incoming value, and what everybody gets, or why it is refused.
+/// An incoming value, and what all receivers get, or why it is refused.
 type Row = (Serializer, &'static [u8], Result<&'static str, &'static str>);
 
 const HOSTILE: &[Row] = &[
@@ -424,7 +424,7 @@ fn no_value_ends_a_receiver() {
     }
 }
 
-/// What grows most from one serializer to another, by its bytes in one of them.
+/// The values that grow most from one serializer to another, by their bytes in one of them.
 #[test]
 fn values_grow_no_more_than_the_limit_says() {
     const COUNT: u16 = 1000;

@@ -1,6 +1,6 @@
-//! What the three readers have in common: a value comes from each as the same tokens.
+//! What the three readers have in common: each returns a value as the same tokens.
 //!
-//! Invariant: a reader reads nothing behind its end, and its tokens borrow from what it reads.
+//! Invariant: a reader reads nothing beyond the end of its bytes, and its tokens borrow from them.
 //!
 //! Deliberately absent: the serializers' own grammar (`json`, `msgpack`, `cbor`), and what is built of tokens (`read`).
 
@@ -44,10 +44,10 @@ pub(super) enum Text<'a> {
     Joined(String),
 }
 
-/// A reader's place in a container.
+/// A reader's position in a container.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Inside {
-    /// So many are left.
+    /// This many elements are left.
     Counted(u64),
     /// It continues until this byte.
     Until { end: u8, first: bool },
@@ -59,13 +59,12 @@ impl Inside {
     }
 }
 
-/// What a reader found that is well-formed, but is not passed on as it came.
+/// What a reader found that is well-formed but can't be passed on unchanged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Notes {
-    /// The first value that can't be represented for everybody.
+    /// The first value that can't be represented for all receivers.
     pub(super) unfit: Option<Malformed>,
-    /// Something is spelled in a way that breaks other readers, and can be spelled differently: it has to be
-    /// rewritten.
+    /// Something is encoded in a way that breaks other readers, and can be encoded differently: it has to be rewritten.
     pub(super) odd: bool,
 }
 
@@ -84,7 +83,7 @@ pub(super) trait Read<'a>: Sized {
 
     fn bytes(&self) -> &'a [u8];
 
-    /// Moves to where the next value begins, and returns it.
+    /// Moves to where the next value begins, and returns that offset.
     fn begin(&mut self) -> usize;
 
     /// Its offset: after the last value read.
@@ -95,7 +94,7 @@ pub(super) trait Read<'a>: Sized {
     /// Reads a dictionary's key, and what separates it from its value.
     fn key(&mut self) -> Result<Token<'a>, Malformed>;
 
-    /// Whether the container holds one more; reads what separates them, and its end.
+    /// Whether the container has another element; reads separators and the end of the container.
     fn more(&mut self, inside: &mut Inside) -> Result<bool, Malformed>;
 
     fn malformed<T>(&self, what: &'static str) -> Result<T, Malformed> {

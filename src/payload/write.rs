@@ -171,7 +171,7 @@ impl Writer {
                 self.decimal(number.unsigned_abs());
             }
             Serializer::MsgPack => self.msgpack_negative(number),
-            // Minus one minus the number, which for a negative one is its complement.
+            // CBOR encodes -1 - number, which for a negative number is its bitwise complement.
             Serializer::Cbor => self.cbor_head(1, !number as u64),
         }
     }

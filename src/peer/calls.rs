@@ -2,9 +2,9 @@
 //!
 //! A broken link is not repaired: each side ends the calls that were on it, and the next link starts fresh.
 //!
-//! Invariant: messages arrive in the order in which they were sent, each once, or the link ends. While either side
-//! waits for the other, both send something every [`BEAT`], and a link that was silent for [`SILENCE`] has ended.
-//! Reading never waits for writing.
+//! Invariant: messages arrive in the order in which they were sent, each once, or the link ends. While either side waits for
+//! the other, both send something every [`BEAT`], and a link that is silent for [`SILENCE`] ends. Reading never waits for
+//! writing.
 //!
 //! Deliberately absent: what the messages mean (`call`), and redialling (`server`).
 
@@ -111,7 +111,7 @@ async fn watch<T: Talker>(talker: &T, began: Instant, heard: &AtomicU64) {
         let next = Instant::now() + BEAT;
         sleep_until(next).await;
         let now = Instant::now();
-        // If this side itself was held up, messages may still wait to be read.
+        // If this side itself was delayed, messages may still wait to be read.
         if !talker.is_busy() || now > next + BEAT {
             since = now;
         }

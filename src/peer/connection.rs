@@ -67,7 +67,7 @@ impl Peer {
 pub(super) struct Connector<Req, Resp> {
     peer: Arc<Peer>,
     service: Service,
-    /// Most calls in flight; further ones wait in line.
+    /// Most calls in flight; further ones wait in a queue.
     most: usize,
     /// Time limit of a call, including dialling.
     deadline: Duration,
@@ -132,7 +132,7 @@ where
     /// Makes one call, without retries.
     ///
     /// # Errors
-    /// If there is no connection or no answer in time. The request may have been carried out all the same.
+    /// If there is no connection or no answer in time. The request may still have been carried out.
     pub(super) async fn call(&self, request: Req) -> Result<Resp, FetchError> {
         let by = Instant::now() + self.deadline;
         let late = || self.peer.unreachable(format!("no answer within {:?}", self.deadline));
@@ -156,7 +156,7 @@ where
         }
     }
 
-    /// The connection, dialled if need be.
+    /// The connection. Dials if there is none.
     async fn connection(&self) -> Result<Arc<Connection<Req, Resp>>, FetchError> {
         let failures = self.failures.load(Ordering::Relaxed);
         let mut state = self.state.lock().await;
@@ -174,7 +174,7 @@ where
             }
         }
         if let Some(dial_after) = state.dial_after.filter(|at| *at > Instant::now()) {
-            // A reader has other storages to ask, and does so as soon as it learns that this one is not there.
+            // A reader can ask other storages, and does so as soon as it learns that this one is unreachable.
             if let Some(failure) = &state.failure {
                 return Err(failure.clone());
             }
@@ -189,7 +189,7 @@ where
         expected: Option<DiskId>,
     ) -> Result<Arc<Connection<Req, Resp>>, FetchError> {
         let Peer { host, own, node, address, .. } = &*self.peer;
-        // Recorded before dialling, so that a caller who gives up halfway does not make the next one dial at once.
+        // Recorded before dialling, so that if a caller gives up while dialling, the next one does not dial at once.
         if self.answered.swap(false, Ordering::Relaxed) {
             state.backoff = BACKOFF_LEAST;
         }

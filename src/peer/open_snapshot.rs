@@ -3,7 +3,7 @@
 //! Invariant: a connection has at most one snapshot, at most [`IDLE`] after its last page and [`LONGEST`] in all:
 //! while it lives, the storage's file can't reuse freed space. It ends with its connection.
 //!
-//! Deliberately absent: how many a node may have, which the storage decides.
+//! Deliberately absent: how many snapshots a node may have, which the storage decides.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;

@@ -29,7 +29,7 @@ pub(super) const APPEND_REQUESTS: usize = 72;
 /// Most reads of one peer in flight. Each answer may be several bodies.
 pub(super) const FETCH_REQUESTS: usize = 4;
 
-/// How long a connection without requests is kept. The peer may have vanished silently; if not, it dials again.
+/// How long a connection without requests stays open. The peer may have vanished silently; if not, it dials again.
 const IDLE: Duration = Duration::from_secs(120);
 
 const _: () = assert!(
@@ -47,7 +47,7 @@ pub async fn serve_append(link: Link, storage: Storage) {
     tracing::debug!(%peer, ?ended, "a connection for keeping bodies ended");
 }
 
-/// Serves a peer's reads, with this way of reading, until its connection ends.
+/// Serves a peer's reads through `reads` until its connection ends.
 pub async fn serve_fetch(link: Link, storage: Storage, reads: Reads) {
     let peer = link.peer.node;
     let lent = OpenSnapshot::default();
@@ -135,7 +135,7 @@ fn answer_fetch(storage: &Storage, lent: &OpenSnapshot, request: FetchRequest) -
     }
 }
 
-/// Rows, with the reason why there may be none.
+/// Rows of the order, with the oldest and the last slot here, which explain why there may be no rows.
 pub(super) fn read_rows(storage: &Storage, from: Slot, max: usize) -> Result<Rows, ReadError> {
     let indexed = *storage.indexed().borrow();
     let Stored { rows, hidden } = storage.rows_and_hidden(from, max)?;

@@ -47,7 +47,7 @@ impl Two {
         StorageClient::remote(&host, &identity(2), (NodeId(1), Shards::ALL), ADDRESS, disk)
     }
 
-    /// Dials as the entry does, to send what an entry would not.
+    /// Dials as the entry does, to send messages that an entry would not send.
     async fn dial(&self, service: Service) -> BoxStream {
         let host = host(&TestDisk::default(), &self.net);
         let expected = (NodeId(1), None);
@@ -244,7 +244,7 @@ async fn a_snapshot_is_lent_for_a_while() {
     let client = two.client(None);
     let gone = Err(ReadError::SnapshotGone);
     assert_eq!(next_state(&client, 1).await, gone);
-    // A reader that keeps asking may continue.
+    // A reader that keeps requesting pages may continue.
     let StateHead { id, tail } = begin_state(&client).await.unwrap();
     assert_eq!(tail.unwrap().slot, Slot(10));
     tokio::time::sleep(open_snapshot::IDLE * 3 / 4).await;
@@ -265,7 +265,7 @@ async fn a_snapshot_is_lent_for_a_while() {
         begin_state(client).await.unwrap();
     }
     assert_eq!(begin_state(&clients[0]).await, Err(ReadError::Busy));
-    // A connection that ends frees its place.
+    // A connection that ends releases its snapshot permit.
     drop(clients);
     tokio::time::sleep(COMMIT).await;
     begin_state(&client).await.unwrap();
@@ -300,7 +300,7 @@ async fn a_storage_that_is_away_holds_up_nobody_who_can_ask_another() {
     let client = two.client(None);
     for _ in 0..200 {
         let start = Instant::now();
-        // Callers in line share one dial.
+        // Queued callers share one dial.
         let answers = futures::join!(client.status(), client.status(), client.status());
         for answer in [answers.0, answers.1, answers.2] {
             assert!(matches!(answer, Err(FetchError::Unreachable { .. })), "{answer:?}");

@@ -1,8 +1,8 @@
-//! The messages between two nodes on a connection for keeping or fetching, and their adapter to tarpc.
+//! The messages between two nodes on a connection for appending or fetching, and their adapter to tarpc.
 //!
-//! Invariant: no frame of a peer can make this node panic or wait longer than it chose. So tarpc's own messages,
-//! which carry the peer's deadline, stay local; only a number and a request are sent. A server has no deadline of its
-//! own: a client that gives up says so, or ends the connection.
+//! Invariant: no frame of a peer can make this node panic, or wait longer than its own limits. So tarpc's own messages, which
+//! carry the peer's deadline, stay local; only a number and a request are sent. A server has no separate deadline: a client
+//! that gives up sends a cancellation, or ends the connection.
 //!
 //! Deliberately absent: connections and the answers' contents.
 
@@ -28,7 +28,7 @@ use crate::storage::{ReadError, StatePage, StorageStatus};
 pub struct Rows {
     /// Dense from the requested slot; empty if that is past the storage's last row.
     pub rows: Vec<Resolution>,
-    /// The oldest slot it still has; without any, the next one it takes.
+    /// The oldest slot it still has; if it has none, the slot of the next row it takes.
     pub oldest: Slot,
     /// The last slot that is durable there.
     pub indexed: Slot,

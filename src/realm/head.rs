@@ -1,11 +1,11 @@
-//! The head of the log: the first place that is kept. Everything before it is released, and each storage deletes it
-//! in its own time.
+//! The head of the log: the first position that is retained. Everything before it is released, and each storage deletes it when
+//! it gets to it.
 //!
-//! Invariant: the head never moves back, never past the event that moves it, and never past a place that an offline
-//! session still has to read. An event that asks for more is refused as a whole: the entry that asks has to know
-//! where slots begin, because the state does not.
+//! Invariant: the head never moves back, never past the event that moves it, and never past a position that an offline session
+//! still has to read. An event that requests more is refused as a whole, and not reduced to what is allowed: only the
+//! requesting entry knows where slots begin; the state does not.
 //!
-//! Deliberately absent: when to release (`server`), and deleting (`storage`).
+//! Deliberately absent: when to release (`node::retention`), and deleting (`storage`).
 
 use vulpes_raft::ids::Position;
 
@@ -13,7 +13,7 @@ use super::{Key, Realms};
 use crate::types::head::Head;
 
 impl Head {
-    /// Whether an event at `end` may move the head from here to there.
+    /// Whether an event at `end` may move the head from `self` to `asked`.
     fn may_become(self, asked: Self, end: Self, wanted: Option<Position>) -> bool {
         asked.slot > self.slot
             && asked.position >= self.position
@@ -24,13 +24,13 @@ impl Head {
 }
 
 impl Realms {
-    /// The first place that is kept of the log.
+    /// Where the retained log begins.
     #[must_use]
     pub fn head(&self) -> Head {
         self.head
     }
 
-    /// Moves the head, if that is allowed. `end` is the place of the slot that asks for it.
+    /// Moves the head, if that is allowed. `end` is where the requesting slot begins.
     pub(super) fn move_head(&mut self, asked: Head, end: Head) {
         if self.head.may_become(asked, end, self.wanted()) {
             let old = (self.head != Head::default()).then_some(self.head);

@@ -1,11 +1,11 @@
-//! Conditional publishes: accepted, refused, or waiting in line for their topic's value to fit.
+//! Conditional publishes: accepted, refused, or queued until their topic's value fits.
 //!
-//! First come, first served: whenever the value changes, the turn goes to the first in line whose condition fits. Its
-//! entry then publishes it again. Until that has its place in the order, no other conditional publish overtakes it.
+//! First come, first served: whenever the value changes, the turn goes to the first publish in the queue whose condition fits.
+//! Its entry then publishes it again. Until that event is in the order, no other conditional publish overtakes it.
 //!
-//! Invariant: at most one publish of a line has the turn. A waiting publish belongs to a living session.
+//! Invariant: at most one publish of a queue has the turn. A waiting publish belongs to a live session.
 //!
-//! Deliberately absent: the contents of waiting publishes, which their own entry keeps.
+//! Deliberately absent: the contents of waiting publishes, which only their entry stores.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ pub(super) struct Waiter {
     pub(super) turn: bool,
 }
 
-/// The publishes that wait for one topic, by their places.
+/// The queue of publishes that wait for one topic's value, by their positions.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     waiters: BTreeMap<Position, Waiter>,
@@ -78,7 +78,7 @@ impl Realms {
         matches!(decision, Decision::Accepted(_))
     }
 
-    /// A waiting publish comes again for its turn; returns whether subscribers see it.
+    /// A waiting publish whose turn it is comes again; returns whether subscribers see it.
     pub(super) fn granted(
         &mut self,
         incoming: &Incoming<'_>,
@@ -95,7 +95,7 @@ impl Realms {
         }
         let fitting = terms.when.as_ref().is_some_and(|w| fits(&self.value_of(realm, topic), w));
         if !fitting {
-            // Someone changed the value without a condition meanwhile: it keeps its place in line.
+            // The value was changed without a condition meanwhile: the publish keeps its place in the queue.
             self.set_turn(&place, waiting, false);
             self.wake(realm, topic);
             return false;
@@ -111,7 +111,8 @@ impl Realms {
         true
     }
 
-    /// Gives the turn to the first in line whose condition fits the topic's value, unless one has it.
+    /// Gives the turn to the first publish in the queue whose condition fits the topic's value, unless one has the turn
+    /// already.
     pub(super) fn wake(&mut self, realm: &Realm, topic: &Topic) {
         let place = (realm.clone(), topic.clone());
         let Some(line) = self.lines.get(&place) else { return };
@@ -159,7 +160,7 @@ impl Realms {
         line.waiters.insert(position, waiter);
     }
 
-    /// Removes a publish from its line; returns whether it had the turn.
+    /// Removes a publish from its queue; returns whether it had the turn.
     fn remove_waiter(&mut self, place: &(Realm, Topic), waiting: Position) -> bool {
         let Some(line) = self.lines.get_mut(place) else { return false };
         let Some(waiter) = line.waiters.remove(&waiting) else { return false };
@@ -182,8 +183,8 @@ impl Realms {
         had_turn
     }
 
-    /// Bytes that every node looks at to decide a publish to a topic: the value, where it is compared or merged with that, and
-    /// the conditions of those that wait for another value.
+    /// Bytes that every node has to read to decide a publish to a topic: the value, if the publish is compared or merged with
+    /// it or if publishes wait for it, and the conditions of the waiting publishes.
     #[must_use]
     pub fn looked_at(&self, realm: &Realm, topic: &Topic, compares: bool) -> usize {
         let line = self.lines.get(&(realm.clone(), topic.clone())).map_or(0, |line| line.bytes);
@@ -194,13 +195,13 @@ impl Realms {
         line + retained.map_or(0, |retained| retained.payload.len())
     }
 
-    /// Whether anybody waits for a value.
+    /// Whether any publish waits for a value.
     #[must_use]
     pub fn has_lines(&self) -> bool {
         !self.lines.is_empty()
     }
 
-    /// Removes all waiting publishes of a session from the lines.
+    /// Removes all waiting publishes of a session from their queues.
     pub(super) fn end_waits(&mut self, session: SessionId) {
         let mut without_turn = BTreeSet::new();
         for (realm, topic, waiting) in self.waits.get(&session).cloned().unwrap_or_default() {
@@ -209,7 +210,8 @@ impl Realms {
                 without_turn.insert(place);
             }
         }
-        // Where nobody had the turn, no condition fits, and the value is what it was.
+        // In the other queues the publish that was removed had no turn: another publish has it, or no condition fits and the
+        // value has not changed.
         for (realm, topic) in without_turn {
             self.wake(&realm, &topic);
         }

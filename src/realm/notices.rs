@@ -1,8 +1,8 @@
-//! What a node is told when a slot is applied: work for it, and news for its sessions.
+//! The notifications that a node gets when a slot is applied: work for the node, and news for its sessions.
 //!
-//! Invariant: all nodes are told the same; each sees for itself what concerns its own sessions.
+//! Invariant: all nodes get the same notices; each picks out those that concern its own sessions.
 //!
-//! Deliberately absent: what a node makes of it (`server/session_manager`).
+//! Deliberately absent: what a node does with a notice (`server/session_manager`).
 
 use vulpes_raft::ids::Position;
 
@@ -14,7 +14,7 @@ use crate::types::topic::Realm;
 /// The outcome of a conditional publish or a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is published, at this place. For a registration: its position is the registration's number.
+    /// It is published, at this position. For a registration: its position is the registration's number.
     Accepted(At),
     Refused(Refusal),
 }
@@ -22,9 +22,9 @@ pub enum Decision {
 /// Work for a node, or news for one of its sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A session has begun. Everything that earlier ones of its client left is in the log before this place.
+    /// A session has begun. Everything that its client's earlier sessions left is in the log before this slot.
     Joined { session: SessionId },
-    /// A session has begun, but its client must not learn of it before what earlier ones left is published. The
+    /// A session has begun, but its client must not learn of it before everything its earlier sessions left is published. The
     /// session's own entry publishes that at once.
     HeldBack { session: SessionId },
     /// A session is over.
@@ -35,20 +35,20 @@ pub enum Notice {
     Turn { session: SessionId, waiting: Position },
     /// A session left a publish that is now due ([`Act::Due`]).
     Due(DueId),
-    /// The outcome of a session's requests to keep or drop filters, in order.
+    /// The outcome of a session's requests to store or drop filters, in order.
     FilterOutcome { session: SessionId, noted: FilterOutcome },
     /// The session that this one took over from has sent its last word.
     Released { session: SessionId },
-    /// A session that was taken over has sent its last word: it does not take back this publish that it left.
+    /// A session that was taken over has sent its last word, and has not withdrawn this publish that it left.
     Confirmed(DueId),
-    /// A client is away and has left something that expires ([`Act::Expire`]).
+    /// A client is away and has left a persistent session that expires ([`Act::Expire`]).
     Away { realm: Realm, client: String },
 }
 
-/// The outcome of a session's request to keep or drop filters.
+/// The outcome of a session's request to store or drop filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilterOutcome {
-    /// It takes effect from here on: the first position it covers.
+    /// It takes effect: the first position that it covers.
     From(Position),
     /// There is no room for more.
     NoRoom,

@@ -1,14 +1,14 @@
-//! What clients keep beyond their sessions: their filters, and their progress in the log.
+//! Persistent sessions: a client's filters and its progress in the log, which outlive its connections.
 //!
-//! A client's name has at most one such state in a realm. A session attaches to it. When that session ends, the
-//! client is away until another session attaches, at any entry, or until the state expires. A session that takes over
-//! from a living one waits for that one's last word on its progress, which comes as the
-//! [`Act::Gone`](crate::types::act::Act) of a session that is already over. If it has waited long enough, it says with an
-//! [`Act::Progress`](crate::types::act::Act) that it begins without, and begins once that is in the order. So the awaited
-//! session is always the last one that sent anything.
+//! A client's name has at most one persistent session in a realm. A session attaches to it. When that session ends, the client
+//! is away until another session attaches, at any entry, or until the persistent session expires. A session that takes over
+//! from a live one waits for the older session's last word, which reports its progress. It comes as the
+//! [`Act::Gone`](crate::types::act::Act) of a session that is already over. After waiting long enough, the new session
+//! announces with an [`Act::Progress`](crate::types::act::Act) that it begins without the last word, and begins once that act
+//! is in the order. So the awaited session is always the last one that sent anything.
 //!
-//! Invariant: a filter applies from the place in the order where it was requested. Every event before a state's
-//! progress was acknowledged by the client, unless it is in flight. The total of all clients is limited.
+//! Invariant: a filter applies from the position in the order where it was requested. Every event before the progress was
+//! acknowledged by the client, unless it is in flight. The total of all clients is limited.
 //!
 //! Deliberately absent: events. A client that comes back reads them from the log.
 
@@ -28,10 +28,10 @@ use crate::types::topic::Realm;
 /// A client's name in its realm.
 pub(super) type Name = (Realm, String);
 
-/// A client's kept state, besides its filters.
+/// A client's persistent session, without its filters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersistentSession {
-    /// Seconds that it is kept while the client is away.
+    /// Seconds after which it expires while the client is away.
     pub expiry: u32,
     /// The session that is attached to it; none while the client is away.
     pub attached: Option<SessionId>,
@@ -44,7 +44,7 @@ pub struct PersistentSession {
     pub progress: Progress,
 }
 
-/// A filter that is kept.
+/// A filter of a persistent session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PersistentFilter {
     pub subscription: PersistentSubscription,
@@ -52,7 +52,7 @@ pub struct PersistentFilter {
     pub from: Position,
 }
 
-/// A client's whole kept state.
+/// A client's persistent session, with its filters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PersistentState {
     pub persistent: PersistentSession,
@@ -60,14 +60,14 @@ pub struct PersistentState {
     pub(super) bytes: usize,
 }
 
-/// How many clients have kept something.
+/// How many persistent sessions there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PersistentCounts {
     pub attached: u64,
     pub away: u64,
 }
 
-/// The kept states of all clients, by name.
+/// The persistent sessions of all clients, by name.
 #[derive(Debug, Default)]
 pub(super) struct PersistentTable {
     pub(super) states: BTreeMap<Name, PersistentState>,
@@ -90,7 +90,7 @@ impl PersistentSession {
 }
 
 impl PersistentState {
-    /// The lowest place in the log that the client still needs.
+    /// The lowest position in the log that the client still needs.
     fn wanted(&self) -> Option<Position> {
         let progress = &self.persistent.progress;
         let in_flight = progress.in_flight.first().map(|first| first.position);
@@ -164,13 +164,13 @@ impl PersistentTable {
     }
 }
 
-/// Bytes that a filter counts for. Its row contains the client's name.
+/// The bytes counted for a filter. Its row contains the client's name.
 fn weight((_, client): &Name, text: &str, subscription: &PersistentSubscription) -> usize {
     client.len() + text.len() + wire::encode(subscription).len()
 }
 
 impl Realms {
-    /// A session begins that outlives its connection; returns whether subscribers see its event.
+    /// A session begins that attaches to a persistent session; returns whether subscribers see its event.
     pub(super) fn attach(
         &mut self,
         incoming: &Incoming<'_>,
@@ -208,7 +208,7 @@ impl Realms {
             },
         };
         let old = self.persistent.states.get(&name).map(|state| &state.persistent);
-        // If there is no room, the session begins all the same, but keeps nothing.
+        // If there is no room, the session begins anyway, but is not persistent.
         if old.is_some() || expiry > 0 && self.has_room_for_persistent(&name) {
             let persistent = attached(old);
             self.set_persistent(&name, persistent);
@@ -239,7 +239,7 @@ impl Realms {
         }
     }
 
-    /// Drops a client's kept state. Its will no longer waits for anything.
+    /// Drops a client's persistent session. Its delayed wills become due at once.
     pub(super) fn drop_persistent(&mut self, name: &Name) {
         let Some(state) = self.persistent.states.get(name) else { return };
         let (old, texts) =
@@ -268,7 +268,7 @@ impl Realms {
         (persistent.persistent.attached == Some(session)).then_some((name, persistent))
     }
 
-    /// A session ends; returns for how many seconds its kept state outlives it.
+    /// A session ends; returns for how many seconds its persistent session outlives it.
     pub(super) fn part_from_persistent(
         &mut self,
         session: SessionId,
@@ -292,7 +292,7 @@ impl Realms {
         }
         let expiry = persistent.expiry;
         self.set_persistent(&name, persistent);
-        // A state that is taken over continues at once, or is dropped.
+        // After a takeover, the persistent session continues at once, or is dropped.
         if cause != EndCause::TakenOver {
             match expiry {
                 0 => self.drop_persistent(&name),
@@ -309,7 +309,7 @@ impl Realms {
         let Detach { drop_will, expiry, progress } = detach;
         if let Some((name, state)) = self.attached_to(session) {
             let mut persistent = state.persistent.clone();
-            // A session that was to end with its connection still does (MQTT 5 section 3.14.2.2.2).
+            // An expiry of zero can't be raised when the client disconnects (MQTT 5 section 3.14.2.2.2).
             persistent.expiry =
                 expiry.filter(|_| persistent.expiry > 0).unwrap_or(persistent.expiry);
             persistent.progress = progress;
@@ -321,8 +321,8 @@ impl Realms {
         self.end_session(session, EndCause::Left { drop_will })
     }
 
-    /// A session that was taken over has sent its last word. What it kept was to end with its connection, or goes on; one that
-    /// was never open has no progress of its own.
+    /// A session that was taken over has sent its last word. With `ends`, the persistent session was to end with that
+    /// connection; otherwise it continues. A session that was never open has made no progress.
     pub(super) fn release_from(
         &mut self,
         session: SessionId,
@@ -335,7 +335,7 @@ impl Realms {
             let progress = progress.unwrap_or_else(|| state.persistent.progress.clone());
             return self.release(&name, progress);
         }
-        // The session that waits begins anew.
+        // The waiting session begins with an empty persistent session.
         let texts: Vec<String> = state.filters.keys().cloned().collect();
         let persistent = PersistentSession { resumed: false, ..state.persistent.clone() };
         texts.into_iter().for_each(|text| self.remove_filter(&name, text));
@@ -348,7 +348,7 @@ impl Realms {
     fn release(&mut self, name: &Name, progress: Progress) {
         let Some(state) = self.persistent.states.get(name) else { return };
         let persistent = PersistentSession { awaited: None, progress, ..state.persistent.clone() };
-        // The session that waited may be gone again.
+        // The session that waited may have ended already.
         let waits = persistent.attached.map(|session| Notice::Released { session });
         self.notices.extend(waits);
         self.set_persistent(name, persistent);
@@ -368,7 +368,7 @@ impl Realms {
             let Some((name, state)) = self.attached_to(session).filter(|_| theirs) else {
                 continue;
             };
-            // The awaited session is no longer awaited: this one begins without it.
+            // This session begins without the last word of the awaited one.
             let waits = state.persistent.awaited.map(|_| Notice::Released { session });
             let persistent =
                 PersistentSession { awaited: None, progress, ..state.persistent.clone() };
@@ -378,7 +378,7 @@ impl Realms {
         false
     }
 
-    /// A session keeps filters; subscribers do not see it.
+    /// A session stores filters; subscribers do not see it.
     pub(super) fn store_filters(
         &mut self,
         incoming: &Incoming<'_>,
@@ -417,7 +417,7 @@ impl Realms {
         false
     }
 
-    /// A client's kept state is dropped if it has expired; subscribers do not see it.
+    /// A client's persistent session is dropped if it has expired; subscribers do not see it.
     pub(super) fn expire(&mut self, incoming: &Incoming<'_>, expire: Expire) -> bool {
         let name = (incoming.realm.clone(), expire.client);
         let over = |state: &PersistentState| {
@@ -429,13 +429,13 @@ impl Realms {
         false
     }
 
-    /// The current state that the session is attached to.
+    /// The persistent session that the session is attached to, as it is now.
     #[must_use]
     pub fn persistent_of(&self, session: SessionId) -> Option<PersistentState> {
         self.attached_to(session).map(|(_, state)| state.clone())
     }
 
-    /// The state of a client that is away, and when it expires.
+    /// For a client that is away: when its persistent session expires, and the act that drops it.
     #[must_use]
     pub fn expiring(&self, realm: &Realm, client: &str) -> Option<(OrderTime, Expire)> {
         let state = self.persistent.states.get(&(realm.clone(), client.to_owned()))?;
@@ -443,7 +443,7 @@ impl Realms {
         Some((state.persistent.expires()?, expire))
     }
 
-    /// All kept states, by realm and name.
+    /// All persistent sessions, by realm and name.
     pub fn persistent(&self) -> impl Iterator<Item = (&Realm, &str, &PersistentSession)> {
         self.persistent
             .states
@@ -451,7 +451,7 @@ impl Realms {
             .map(|((realm, client), state)| (realm, client.as_str(), &state.persistent))
     }
 
-    /// How many clients have kept state, connected or away.
+    /// How many clients have a persistent session, connected or away.
     #[must_use]
     pub fn persistent_counts(&self) -> PersistentCounts {
         let mut counts = PersistentCounts::default();
@@ -464,8 +464,8 @@ impl Realms {
         counts
     }
 
-    /// The lowest place in the log that a client that may come back still needs. Waiting publishes, wills and
-    /// retained values are in the state itself, and need nothing from the log.
+    /// The lowest position in the log that a client which may come back still needs. Waiting publishes, wills and retained
+    /// values are in the state itself, and need nothing from the log.
     #[must_use]
     pub fn wanted(&self) -> Option<Position> {
         let states =

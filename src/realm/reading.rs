@@ -1,13 +1,12 @@
-//! Large retained values as they were read: to read one takes milliseconds, and conditions and merges need it again and
-//! again.
+//! Decoded large retained values: decoding one takes milliseconds, and conditions and merges need it again and again.
 //!
-//! The replica reads what a segment will need before it applies it, where that holds up nobody.
+//! The replica decodes the values that a segment will need before it applies the segment, outside of the state's lock.
 //!
-//! Invariant: a value that is not here is read where it is needed, so what is here changes no result. It was read from the
-//! payload of the event that the topic retains: the result of a merge is read like any other, because its payload may not say
-//! all that it was made of.
+//! Invariant: a value that is not here is decoded where it is needed, so the contents change no result. Each value was decoded
+//! from the payload that the topic retains. The result of a merge is decoded from its payload like any other, because the
+//! payload may not express everything in the merged value.
 //!
-//! Deliberately absent: small values, which are read as fast as they are found.
+//! Deliberately absent: small values, which are decoded as fast as they would be looked up here.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,19 +20,19 @@ use crate::types::limits;
 use crate::types::topic::{Realm, Topic};
 use crate::types::value::Value;
 
-/// Payloads from this size on are kept as they were read, in bytes. The fold's own tests have small ones.
+/// Payloads of at least this many bytes are held here decoded. The fold's own tests use small ones.
 const LARGE: usize = if cfg!(test) { 2 } else { 16 << 10 };
 
-/// Segments with state after which a value that none of them needed is dropped.
+/// A value is dropped after this many segments with state none of which needed it.
 const IDLE: u32 = 1000;
 
-/// A retained value that a segment needs and nobody has read.
+/// A retained value that a segment needs and that is not decoded yet.
 pub struct Unread {
     place: (Realm, Topic),
     retained: Arc<Retained>,
 }
 
-/// The same, read.
+/// A decoded retained value.
 pub struct ReadValue {
     place: (Realm, Topic),
     at: At,
@@ -45,7 +44,7 @@ pub struct ReadValue {
 }
 
 impl Unread {
-    /// Reads it.
+    /// Decodes it.
     #[must_use]
     pub fn read(self) -> ReadValue {
         let Self { place, retained } = self;
@@ -55,7 +54,7 @@ impl Unread {
     }
 }
 
-/// What has been read, by its place.
+/// The decoded values, by realm and topic.
 #[derive(Default)]
 pub(super) struct ReadValues(BTreeMap<(Realm, Topic), ReadValue>);
 
@@ -66,7 +65,7 @@ impl std::fmt::Debug for ReadValues {
 }
 
 impl ReadValues {
-    /// Takes out the value of an event at a place.
+    /// Takes out the value of a topic, if it is that of the event at this position.
     pub(super) fn take(&mut self, place: &(Realm, Topic), at: At) -> Option<Value> {
         self.0.get(place).filter(|read| read.at == at)?;
         self.0.remove(place).map(|read| read.value)
@@ -76,7 +75,8 @@ impl ReadValues {
         self.0.insert(read.place.clone(), read);
     }
 
-    /// A segment has been applied: keeps what topics still retain, as far as there is room, first what was needed last.
+    /// A segment has been applied: keeps the values that topics still retain, as far as there is room. The least recently
+    /// needed ones are dropped first.
     fn trim(&mut self, retains: impl Fn(&(Realm, Topic), At) -> bool) {
         self.0.values_mut().for_each(|read| read.idle += 1);
         self.0.retain(|place, read| read.idle < IDLE && retains(place, read.at));
@@ -89,7 +89,7 @@ impl ReadValues {
 }
 
 impl Realms {
-    /// Drops what was read for the last segment and is of no use for the next ones.
+    /// Drops values that were decoded for the last segment and are of no use for the next ones.
     pub(super) fn trim_read(&mut self) {
         let Self { read, retained, .. } = self;
         read.trim(|(realm, topic), at| {
@@ -98,7 +98,7 @@ impl Realms {
         });
     }
 
-    /// The large values that a segment needs, as far as they stand before it and have not been read.
+    /// The large values that a segment needs, as they are before it, and that are not decoded yet.
     pub(super) fn unread(&mut self, segment: &Segment) -> Vec<Unread> {
         let mut unread: Vec<Unread> = Vec::new();
         for event in segment.events().filter(|event| !event.act.is_empty()) {

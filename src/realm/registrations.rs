@@ -1,7 +1,7 @@
 //! Registrations: which sessions offer which procedures, and where a call goes.
 //!
-//! Invariant: a registration has at least one callee, callees are in the order in which they registered, and each
-//! belongs to a living session. A realm has one registration for a procedure and way of matching.
+//! Invariant: a registration has at least one callee, callees are in the order in which they registered, and each belongs to a
+//! live session. A realm has one registration for a procedure and matching policy.
 //!
 //! Deliberately absent: calls. They are not in the log; each entry finds their callees here.
 
@@ -31,12 +31,12 @@ pub struct Registration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Callee {
     pub session: SessionId,
-    /// Calls that may be in flight at it; 0: unlimited.
+    /// Calls that may be in flight to it; 0: unlimited.
     pub concurrency: u32,
     pub disclose_caller: bool,
 }
 
-/// The place of a registration.
+/// The key of a registration: realm, matching policy and procedure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub realm: Realm,
@@ -170,7 +170,7 @@ impl Registrations {
         self.sessions.get(&session).map_or(0, BTreeSet::len)
     }
 
-    /// Replaces the registration at a place; one without callees is removed.
+    /// Replaces the registration under a key; a registration without callees is removed.
     fn set(&mut self, place: Place, registration: Registration) {
         let Place { realm, matching, procedure } = place.clone();
         let id = registration.id;
@@ -309,7 +309,7 @@ impl Realms {
         self.registrations.realms.get(realm)?.best(procedure)
     }
 
-    /// The registration of exactly this procedure and way of matching.
+    /// The registration of exactly this procedure and matching policy.
     #[must_use]
     pub fn registered_as(
         &self,
@@ -320,14 +320,14 @@ impl Realms {
         self.registrations.realms.get(realm)?.table(matching).get(procedure)
     }
 
-    /// A registration by its number, and its place.
+    /// A registration by its id, with its key.
     #[must_use]
     pub fn registration(&self, id: RegistrationId) -> Option<(&Place, &Registration)> {
         let place = self.registrations.places.get(&id)?;
         Some((place, self.registrations.get(place)?))
     }
 
-    /// The numbers of all registrations of a realm with this way of matching.
+    /// The ids of all registrations of a realm with this matching policy.
     #[must_use]
     pub fn registrations(&self, realm: &Realm, matching: Matching) -> Vec<RegistrationId> {
         let procedures = self.registrations.realms.get(realm);

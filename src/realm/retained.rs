@@ -1,8 +1,8 @@
-//! A realm's retained values, in the order of their topics' texts, as an immutable map. A copy costs nothing, so a
-//! reader takes the values as of one position and searches them at its own pace.
+//! A realm's retained values, in the order of their topics' texts, as an immutable map. Copying it is cheap, so a reader takes
+//! the values as of one position and searches them at its own pace.
 //!
-//! A pattern is looked up as in a trie: from one candidate the search jumps to the next topic that can match, past
-//! whole subtrees that can't. The caller limits how many topics one search looks at.
+//! A pattern is looked up as in a trie: from one candidate the search jumps to the next topic that can match, past whole
+//! subtrees that can't. The caller limits how many topics one search examines.
 //!
 //! Deliberately absent: how values change (`realm`).
 
@@ -18,7 +18,7 @@ use vulpes_raft::net::wire;
 use crate::types::event::{ClientTag, Extensions, Payload, Qos, SessionId};
 use crate::types::topic::{Pattern, PatternPart, PatternParts, Topic};
 
-/// An event's place.
+/// An event's position in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct At {
     pub position: Position,
@@ -50,7 +50,7 @@ pub struct Retained {
     pub bound: Option<Bond>,
     /// The publisher's client, which may have other sessions.
     pub client: ClientTag,
-    /// In a row only if there are any, so that rows without them have the older format: see [`Retained::load`].
+    /// Written into a row only if there are any, so that rows without them have the older format: see [`Retained::load`].
     #[serde(skip_serializing_if = "Extensions::is_empty", skip_deserializing)]
     pub extensions: Extensions,
 }
@@ -79,7 +79,7 @@ pub struct Bond {
 pub enum Found<'a> {
     /// The next topic that fits.
     Match(&'a Topic, &'a Arc<Retained>),
-    /// The limit of looks was reached; the search continues after this topic.
+    /// The limit of topics to examine was reached; the search continues after this topic.
     Behind(Topic),
     /// Nothing more fits.
     End,
@@ -118,8 +118,8 @@ impl RetainedMap {
         self.topics.remove(topic);
     }
 
-    /// The first topic after another one (or from the beginning) that fits a pattern. Each topic that is looked at is
-    /// taken off `looks`, a long text more than once.
+    /// The first topic after another one (or from the beginning) that fits a pattern. Each topic that is examined reduces
+    /// `looks` by one, or by more if its text is long.
     #[must_use]
     pub fn next_match(
         &self,
@@ -266,7 +266,7 @@ mod tests {
         looked_for(map, pattern, usize::MAX).0
     }
 
-    /// The topics found with a limit of looks per search, and how many looks there were in all.
+    /// The topics found when each search may examine `at_once` topics, and how many were examined in all.
     fn looked_for(map: &RetainedMap, pattern: &Pattern, at_once: usize) -> (Vec<Topic>, usize) {
         let (mut found, mut behind, mut looked) = (Vec::new(), None, 0);
         loop {
@@ -335,8 +335,8 @@ mod tests {
             }
         }
         let all = map.len();
-        // Found, and the most that may be looked at for it: a few times as often as a trie has nodes on
-        // the way.
+        // The number of topics to find, and the most that may be examined for them: a few times the number of nodes that a trie
+        // has on the way.
         let table = [
             ("h7/r7/7", 1, 2),
             ("h7/r7/none", 0, 1),

@@ -29,9 +29,9 @@ pub(super) enum Key {
     Due(DueId),
     Head,
     Registration(Realm, Matching, Procedure),
-    /// A client's kept state, by its name.
+    /// A client's persistent session, by its name.
     PersistentSession(Realm, String),
-    /// A filter that a client has kept.
+    /// A filter of a persistent session.
     PersistentFilter(Realm, String, String),
 }
 

@@ -1,11 +1,11 @@
-//! Sessions as all nodes know them: who has joined where, and what remains to be done when one ends.
+//! Sessions as all nodes know them: which have joined, at which entry, and what remains to be done when one ends.
 //!
-//! What a session leaves has to take effect before its client learns that a new session began. So a session is held
-//! back while earlier ones of its client have left something: it has begun, but its client learns of it only once the
-//! last of that is published or void.
+//! What a session leaves has to take effect before its client learns that a new session began. So a session is held back while
+//! earlier sessions of its client have left publishes that are still due: it has begun, but its client learns of it only once
+//! the last of these is published or void.
 //!
-//! Invariant: a session ends once, and its wills become due at that place in the order. A realm has one session of a
-//! client's name, and nothing is left under that name once its session was told that it has begun.
+//! Invariant: a session ends once, and its wills become due at that position in the order. A realm has at most one session per
+//! client name, and nothing is left under that name once the client has been told that the session began.
 //!
 //! Deliberately absent: what outlives a session (`persistent`); other subscriptions, which the state does not know.
 
@@ -19,7 +19,7 @@ use crate::types::act::{Detach, DueId, Gone, Join, Will};
 use crate::types::event::{Payload, Qos, SessionId};
 use crate::types::topic::{Realm, Topic};
 
-/// A living session.
+/// A live session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SessionState {
     pub realm: Realm,
@@ -45,7 +45,7 @@ pub struct Due {
     pub bound: bool,
     /// The session's entry.
     pub entry: NodeId,
-    /// The session's client. It may come back before the publish is due; otherwise its next session is told that it
+    /// The session's client. It may come back before the publish is due; otherwise the client is told that its next session
     /// began only after this is published.
     pub client: Option<String>,
     /// Not published before this time.
@@ -55,19 +55,19 @@ pub struct Due {
 /// Why a session is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndCause {
-    /// Its entry said so.
+    /// Its entry reported the end.
     Left {
         /// The client dropped its MQTT will.
         drop_will: bool,
     },
-    /// Another session came under its client's name.
+    /// Another session joined under its client's name.
     TakenOver,
     /// Its entry began a new incarnation, or was closed.
     EntryLost,
 }
 
 impl Realms {
-    /// A session begins that keeps nothing; returns whether subscribers see its event.
+    /// A session begins that is not persistent; returns whether subscribers see its event.
     pub(super) fn join(
         &mut self,
         incoming: &Incoming<'_>,
@@ -81,7 +81,7 @@ impl Realms {
             let name = (incoming.realm.clone(), client.clone());
             self.take_over(&name);
             self.drop_persistent(&name);
-            // Even if nothing was kept, so that everything left can be published now.
+            // Even if there was no persistent session, so that everything left can be published now.
             self.hurry(&name);
         }
         self.begin_session(incoming, place, join);
@@ -124,7 +124,8 @@ impl Realms {
         self.left.contains_key(&name) && !planted(Mutant::BirthBeforeWill)
     }
 
-    /// The last publish that earlier sessions of a client left is in the log: the session held back is told.
+    /// If the last publish that earlier sessions of a client left is in the log, the client is told that the session that was
+    /// held back has begun.
     fn let_in(&mut self, realm: Realm, client: String) {
         let name = (realm, client);
         if self.left.contains_key(&name) || planted(Mutant::BirthBeforeWill) {
@@ -134,7 +135,7 @@ impl Realms {
         self.notices.extend(waits);
     }
 
-    /// The publishes that a session waits for before it is told that it began.
+    /// The publishes that are awaited before the client is told that this session began.
     pub fn left_before(&self, session: SessionId) -> impl Iterator<Item = DueId> + '_ {
         let state = self.sessions.get(&session);
         let name = state.and_then(|state| Some((state.realm.clone(), state.client.clone()?)));
@@ -142,7 +143,7 @@ impl Realms {
         left.into_iter().flatten().copied()
     }
 
-    /// The entry of the session that waits for this.
+    /// The entry of the session that waits for this publish.
     #[must_use]
     pub fn awaited_at(&self, due: &Due) -> Option<NodeId> {
         let name = (due.realm.clone(), due.client.clone()?);
@@ -163,7 +164,7 @@ impl Realms {
         }
     }
 
-    /// A client's kept state is gone, so its will waits no longer.
+    /// A client's persistent session is gone, so its delayed wills are due now.
     pub(super) fn hurry(&mut self, name: &(Realm, String)) {
         for id in self.delayed(name) {
             if let Some(due) = self.remove_due(id) {
@@ -192,7 +193,7 @@ impl Realms {
     /// Ends a session; `false` if it does not exist.
     pub(super) fn end_session(&mut self, session: SessionId, cause: EndCause) -> bool {
         let Some(state) = self.sessions.remove(&session) else { return false };
-        // A session that was never told that it began leaves nothing.
+        // A session whose client was never told that it began leaves no will.
         let held_back = self.is_held_back(&state);
         self.rows.change(&Key::Session(session), Some(&state), None);
         if let Some(client) = &state.client {
@@ -225,7 +226,7 @@ impl Realms {
         }
         let drop_will = held_back || matches!(cause, EndCause::Left { drop_will: true });
         if let Some(will) = state.will.filter(|_| !drop_will) {
-            // No longer than the client's kept state (MQTT 5 section 3.1.3.2.2).
+            // No longer than the client's persistent session exists (MQTT 5 section 3.1.3.2.2).
             let delay = match planted(Mutant::ForgetDelay) {
                 true => 0,
                 false => u64::from(will.delay.min(longest)) * 1000,

@@ -14,7 +14,7 @@ use crate::segment::Segment;
 #[derive(Clone, Debug, Default)]
 pub struct SharedRealms {
     realms: Arc<Mutex<Realms>>,
-    /// Whether anybody waits for a value, as of the last slot.
+    /// Whether any publish waits for a value, as of the last slot.
     lines: Arc<AtomicBool>,
 }
 
@@ -25,8 +25,8 @@ impl SharedRealms {
         Self { realms: Arc::new(Mutex::new(realms)), lines }
     }
 
-    /// The large values that a segment needs and nobody has read, for [`SharedRealms::apply`]. Whoever reads them meanwhile
-    /// holds no lock.
+    /// The large values that a segment needs and that are not decoded yet, for [`SharedRealms::apply`]. The caller decodes them
+    /// without holding the lock.
     #[must_use]
     pub fn unread(&self, segment: Option<&Segment>) -> Vec<Unread> {
         match segment.filter(|segment| segment.touches_state()) {
@@ -35,7 +35,7 @@ impl SharedRealms {
         }
     }
 
-    /// Applies the next slot, with what has been read for it: for the replica alone.
+    /// Applies the next slot, with the values that were decoded for it. Only the replica calls this.
     pub fn apply(
         &self,
         resolution: &Resolution,
@@ -52,7 +52,7 @@ impl SharedRealms {
         self.realms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether anybody waits for a value. Costs no lock.
+    /// Whether any publish waits for a value. Takes no lock.
     #[must_use]
     pub fn has_lines(&self) -> bool {
         self.lines.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! The fold, by stories, and by random logs with restarts in between.
+//! Tests of the fold: scripted logs, and random logs with restarts in between.
 
 use std::collections::BTreeMap;
 
@@ -23,10 +23,10 @@ use crate::types::value::Value;
 /// A log that is applied while it is written, and the outcomes.
 #[derive(Default)]
 struct Story {
-    /// Bodies have the format before the newest.
+    /// Bodies are written in the format before the newest.
     older_bodies: bool,
     realms: Realms,
-    /// The same, with large values read beforehand, and without the restarts.
+    /// The same state, with large values decoded beforehand and without restarts.
     twin: Realms,
     rows: BTreeMap<Bytes, Bytes>,
     tail: Option<Resolution>,
@@ -216,7 +216,7 @@ fn a_lock_goes_from_one_to_the_next_in_line() {
     assert_eq!(refused, Some(Decision::Refused(Refusal::NotAccepted)));
     story.restart();
 
-    // The holder frees it: the next has its turn, and nobody overtakes it.
+    // The holder frees the lock: the next waiter has the turn, and no other publish overtakes it.
     story.event(1, event(11, "lock", "null"));
     let turn_of =
         |session, waiting| Notice::Turn { session: SessionId(session), waiting: Position(waiting) };
@@ -258,13 +258,13 @@ fn one_whose_turn_it_is_may_die_or_be_overtaken() {
     assert!(
         matches!(story.told().last(), Some(Notice::Turn { waiting, .. }) if waiting.0 == second)
     );
-    // Someone writes without a condition: the one with the turn keeps its place.
+    // A publish without a condition changes the value: the waiter with the turn keeps its place in the queue.
     story.event(1, event(11, "lock", "1"));
     assert!(!story.event(1, turn(12, second)).1);
     assert!(story.told().is_empty());
     story.event(1, event(11, "lock", "null"));
     assert!(matches!(story.told()[..], [Notice::Turn { waiting, .. }] if waiting.0 == second));
-    // It dies: the next has its turn.
+    // It dies: the next waiter has the turn.
     story.leave(12, 1);
     assert!(
         matches!(story.told().last(), Some(Notice::Turn { waiting, .. }) if waiting.0 == third)

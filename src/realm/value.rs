@@ -30,8 +30,8 @@ impl<'a> Compared<'a> {
         Self { value, searched: Cell::new(0), fields: OnceCell::new() }
     }
 
-    /// Whether it fits a condition: `null` asks for nothing being there, an object for each of its fields being there and
-    /// fitting, anything else for the same value.
+    /// Whether it fits a condition. `null` requires that there is no value; an object requires that each of its fields is there
+    /// and fits; anything else requires an equal value.
     #[must_use]
     pub fn fits(&self, condition: &Value) -> bool {
         match condition {
@@ -63,7 +63,7 @@ pub fn fits(value: &Value, condition: &Value) -> bool {
     Compared::new(value).fits(condition)
 }
 
-/// Whether two values are the same: objects in any order of their fields. No part is looked at twice.
+/// Whether two values are equal. The order of an object's fields does not matter. No part is examined twice.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::List(a), Value::List(b)) => {

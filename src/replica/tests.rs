@@ -1,4 +1,4 @@
-//! A replica on a storage that loses power: what subscribers, the storage and the node see.
+//! A replica on a storage that loses power: the view of subscribers, the storage and the node.
 
 use std::sync::Mutex;
 

@@ -37,7 +37,7 @@ pub struct SegmentError(&'static str);
 /// One event in a segment.
 #[derive(Debug, Clone)]
 pub struct StoredEvent {
-    /// Its place in the segment, from 0.
+    /// Its index in the segment, from 0.
     pub offset: u32,
     /// Index into [`Segment::topics`].
     pub topic: u32,
@@ -168,8 +168,8 @@ impl Segment {
         self.touches_state
     }
 
-    /// How many events have a critical extension field that this release does not know. They keep their positions and
-    /// their place in the state, but this node shows them to nobody.
+    /// How many events have a critical extension field that this release does not know. They keep their positions and affect
+    /// the state, but this node delivers them to no subscriber.
     #[must_use]
     pub fn withheld(&self) -> u32 {
         self.withheld
@@ -193,14 +193,14 @@ impl Segment {
         Events { segment: self, at: HEADER, offset: 0 }
     }
 
-    /// The events from an iterator's earlier place: see [`Events::place`].
+    /// The events from an earlier position of an iterator: see [`Events::place`].
     #[must_use]
     pub fn events_from(&self, place: Place) -> Events<'_> {
         Events { segment: self, at: place.at, offset: place.offset }
     }
 }
 
-/// An iterator's place in a segment.
+/// An iterator's position in a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     at: usize,
@@ -230,7 +230,7 @@ pub struct Events<'a> {
 }
 
 impl Events<'_> {
-    /// The iterator's place, to continue from later.
+    /// The iterator's position, to continue from later.
     #[must_use]
     pub fn place(&self) -> Place {
         Place { at: self.at, offset: self.offset }

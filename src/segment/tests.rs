@@ -114,7 +114,7 @@ fn bodies_of_the_older_format_are_read() {
     let plain = event("a/b", b"hi");
     assert_eq!(read(&segment), [plain.clone(), Event { act: "A".into(), ..plain }]);
     assert_eq!((segment.id(), segment.shard()), (id(), Shard(4)));
-    // It has no room for fields, and the reader does not guess.
+    // The older format has no extension fields, and the reader does not guess.
     assert!(Segment::parse(golden(b"VSG2", &[FULL]).into()).is_err());
     assert!(Segment::parse(golden(b"VSG1", &[PLAIN]).into()).is_err());
 }

@@ -1,17 +1,17 @@
-//! Bytes that many connections may hold together, taken and given back by each of them.
+//! Bytes that many connections may hold together; each of them takes and gives back its part.
 //!
-//! Whoever can't have what it needs waits in line. It is not closed for that, and nobody who came later overtakes it but
-//! those who hold a part of what they need, so that many who want little do not keep away one who wants much.
+//! A holder that can't get what it needs waits in a queue; it is not closed for that. Only holders that already hold a part of
+//! what they need may overtake it, so many holders with small needs do not starve one with a large need.
 //!
-//! Invariant: what is held is never more than the total, but for what was taken with [`Account::overdraw`]; and the first
-//! in line gets what it wants once enough was given back. It is enough when all was: more than the total is granted to
-//! one who holds it alone.
+//! Invariant: the bytes held never exceed the total, except for what was taken with [`Account::overdraw`]. The first in the
+//! queue gets what it wants once enough was given back. If everything was given back, that always is enough: a holder that is
+//! alone is granted more than the total.
 //!
-//! Two holders that each wait for a second part of what they need could wait for each other for ever. So a holder asks
-//! once for all it needs to come to its end, or says each time how much that still is: a budget with a reserve
-//! ([`Budget::in_parts`]) always has room for one of those to finish.
+//! Two holders that each wait for a second part of what they need could wait for each other for ever. So a holder either asks
+//! once for all that it needs to finish, or states with each request how much it still needs in all: a budget with a reserve
+//! ([`Budget::in_parts`]) always has room for one such holder to finish.
 //!
-//! Deliberately absent: what the bytes are, and how long somebody may hold them.
+//! Deliberately absent: what the bytes are, and how long they may be held.
 
 mod ledger;
 
@@ -36,7 +36,7 @@ impl Budget {
         Self::with_reserve(total, total / limits::RESERVES)
     }
 
-    /// A budget whose holders may take what they need in parts: none needs more than the reserve in all.
+    /// A budget whose holders may take what they need in parts, as long as none needs more than the reserve in all.
     fn with_reserve(total: usize, reserve: usize) -> Self {
         Self(Arc::new(Mutex::new(Ledger::new(total, reserve))))
     }
@@ -46,12 +46,12 @@ impl Budget {
         Account { budget: self.clone(), held: 0, complete: false, ticket: None }
     }
 
-    /// Whether somebody waits for bytes.
+    /// Whether any holder waits for bytes.
     pub(crate) fn is_short(&self) -> bool {
         self.ledger().is_waited_for()
     }
 
-    /// Whether there is nothing left, for whoever needs little.
+    /// Whether nothing is left, even for small needs.
     pub(crate) fn is_used_up(&self) -> bool {
         self.ledger().is_used_up()
     }
@@ -71,12 +71,12 @@ impl Budget {
     }
 }
 
-/// What one connection holds of a budget. It is given back when this is dropped.
+/// The bytes that one connection holds of a budget. They are given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Account {
     budget: Budget,
     held: usize,
-    /// It needs nothing beside what it holds.
+    /// It needs nothing more than it holds.
     complete: bool,
     ticket: Option<Ticket>,
 }
@@ -90,7 +90,7 @@ impl Account {
         &self.budget
     }
 
-    /// Holds so many bytes in all, if they are there outside of the reserve and nobody waits for them.
+    /// Makes it hold this many bytes in all, if they are available outside of the reserve and no holder waits for them.
     pub(crate) fn try_hold(&mut self, bytes: usize) -> bool {
         if bytes <= self.held {
             return true;
@@ -102,10 +102,10 @@ impl Account {
         taken
     }
 
-    /// Holds what the ledger has given.
+    /// Adds what the ledger has granted.
     fn take(&mut self, Grant { bytes, complete }: Grant) {
         if complete != self.complete {
-            // All that it holds is of one kind. What it takes beside a whole is a part again.
+            // Everything that it holds is of one kind: what it takes after its whole need is a part again.
             let parts = if complete { self.held } else { bytes };
             let woken = self.budget.ledger().complete(parts);
             woken.into_iter().for_each(Waker::wake);
@@ -114,13 +114,12 @@ impl Account {
         self.held += bytes;
     }
 
-    /// Waits in line for so many more bytes. The number may not change while it waits.
+    /// Waits in the queue for this many more bytes. The number must not change while it waits.
     pub(crate) fn poll_take(&mut self, bytes: usize, context: &mut Context<'_>) -> Poll<()> {
         self.poll_need(Need { part: bytes, all: bytes, holds: false }, context)
     }
 
-    /// Waits in line for a part of all that it needs beside what it holds, or for all of that. Neither may change while it
-    /// waits.
+    /// Waits in the queue for a part of its remaining need, or for all of it. Neither number may change while it waits.
     pub(crate) fn poll_take_part(
         &mut self,
         part: usize,
@@ -150,12 +149,12 @@ impl Account {
         Poll::Ready(())
     }
 
-    /// Whether it waits in line, and nothing was granted to it yet.
+    /// Whether it waits in the queue, and nothing has been granted to it yet.
     pub(crate) fn is_waiting(&self) -> bool {
         self.ticket.is_some_and(|ticket| !self.budget.ledger().is_granted(ticket))
     }
 
-    /// Leaves the line.
+    /// Leaves the queue.
     pub(crate) fn leave(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             let woken = self.budget.ledger().leave(ticket);
@@ -163,7 +162,7 @@ impl Account {
         }
     }
 
-    /// Holds so many bytes in all, there or not: they exist already.
+    /// Makes it hold this many bytes in all, available or not: they exist already.
     pub(crate) fn overdraw(&mut self, bytes: usize) {
         if bytes > self.held {
             let more = Grant { bytes: bytes - self.held, complete: self.complete };
@@ -172,7 +171,7 @@ impl Account {
         }
     }
 
-    /// Holds so many bytes at most from now on.
+    /// Limits what it holds to this many bytes, and gives back the rest.
     pub(crate) fn keep(&mut self, bytes: usize) {
         if self.held > bytes {
             let less = Grant { bytes: self.held - bytes, complete: self.complete };
@@ -182,7 +181,7 @@ impl Account {
         }
     }
 
-    /// What it holds, as an account of its own.
+    /// Moves what it holds to an account of its own.
     pub(crate) fn split(&mut self) -> Self {
         let (held, complete) = (std::mem::take(&mut self.held), std::mem::take(&mut self.complete));
         Self { budget: self.budget.clone(), held, complete, ticket: None }

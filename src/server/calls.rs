@@ -1,12 +1,12 @@
-//! A node's calls: the exchange, as its sessions and its links share it.
+//! A node's calls: the exchange, as shared by the node's sessions and links.
 //!
-//! Whoever does something to the exchange holds its lock for as long as that takes, and rings the bell of whoever has
-//! something to take now. A task of its own would cost each call two more hops.
+//! Every user of the exchange locks it for the time of its operation, and then rings the bells of the parties that have
+//! something to take. A task for the exchange would cost each call two more hops.
 //!
-//! Invariant: the exchange is locked before the realms' state, and never the other way round. A bell that has been rung
-//! stays so until its party has taken all there is.
+//! Invariant: the exchange is locked before the realms' state, never the other way round. A bell stays rung until its party has
+//! taken everything.
 //!
-//! Deliberately absent: what becomes of a call (`call`), and talking between nodes (`links`).
+//! Deliberately absent: the rules of calls (`call`), and the messages between nodes (`links`).
 
 pub(crate) mod links;
 
@@ -32,14 +32,14 @@ use crate::types::event::SessionId;
 use crate::types::moment::Moment;
 use crate::types::topic::Realm;
 
-/// When no call has a deadline, the clock looks after itself this often.
+/// How often the deadline task wakes if no call has a deadline.
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// A node's calls. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Calls {
     shared: Arc<Mutex<Shared>>,
-    /// The next deadline has come nearer.
+    /// Notified when the next deadline has moved to an earlier time.
     sooner: Arc<Notify>,
     realms: SharedRealms,
     host: Host,
@@ -51,11 +51,11 @@ pub(crate) struct Calls {
 struct Shared {
     exchange: Exchange,
     bells: BTreeMap<Party, Arc<Bell>>,
-    /// The deadline that the clock knows of.
+    /// The deadline that the deadline task waits for.
     deadline: Option<Moment>,
 }
 
-/// Tells a party that there is something to take.
+/// Notifies a party that there is something to take.
 #[derive(Default)]
 struct Bell {
     rung: AtomicBool,
@@ -108,7 +108,7 @@ impl Calls {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something to the exchange, and tells all whom it concerns.
+    /// Runs an operation on the exchange, and notifies all parties that it concerns.
     fn with<R>(&self, work: impl FnOnce(&mut Exchange) -> R) -> R {
         let mut shared = self.lock();
         let result = work(&mut shared.exchange);
@@ -129,7 +129,7 @@ impl Calls {
         self.lock().bells.entry(party).or_default().clone()
     }
 
-    /// Takes something out of the exchange for a party; its bell is quiet when that was all.
+    /// Takes something out of the exchange for a party; its bell is quietened if that was all.
     fn take<R>(&self, party: Party, bell: &Bell, take: impl FnOnce(&mut Exchange) -> R) -> R {
         let mut shared = self.lock();
         let taken = take(&mut shared.exchange);
@@ -156,19 +156,19 @@ impl Calls {
         }
     }
 
-    /// The order shows that a session is over, at whatever node.
+    /// The order shows that a session has ended, at any node.
     pub(crate) fn ended(&self, session: SessionId) {
         self.with(|exchange| exchange.ended(session));
     }
 
-    /// A session begins to have to do with calls.
+    /// A session starts to take part in calls.
     pub(crate) fn attach(&self, session: SessionId) -> Attached {
         let bell = self.bell(Party::Session(session));
         self.with(|exchange| exchange.attach(session));
         Attached { calls: self.clone(), session, bell }
     }
 
-    /// Whether a callee that does not know of its registration yet is about to.
+    /// Whether the state will soon show a registration to a callee that does not know of it yet.
     fn is_soon_known(&self, invoke: &Invoke) -> bool {
         self.realms.with(|realms| {
             let registration = realms.registration(invoke.registration);
@@ -188,7 +188,7 @@ impl Calls {
     }
 }
 
-/// A session that has to do with calls. It is over with this.
+/// A session that takes part in calls, until this is dropped.
 pub(crate) struct Attached {
     calls: Calls,
     session: SessionId,
@@ -208,7 +208,7 @@ impl Attached {
         self.bell.poll(context)
     }
 
-    /// About how many bytes the next thing has; the bell is quiet where there is none.
+    /// The size of the next message in bytes, roughly; the bell is quietened if there is none.
     pub(crate) fn next_size(&self) -> Option<usize> {
         let look = |exchange: &mut Exchange| exchange.told_size(self.session);
         self.calls.take(Party::Session(self.session), &self.bell, look)
@@ -219,7 +219,7 @@ impl Attached {
         self.calls.take(Party::Session(self.session), &self.bell, take)
     }
 
-    /// Does what the session asks for; gives what it is told at once.
+    /// Handles a request of the session; returns the answer if there is one at once.
     pub(crate) fn ask(&self, realm: &Realm, asked: CallRequest) -> Option<CallMessage> {
         let (calls, session) = (&self.calls, self.session);
         match asked {

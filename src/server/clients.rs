@@ -1,6 +1,6 @@
 //! What all client sessions of a node share.
 //!
-//! Deliberately absent: what sessions are to each other, which the realms' state decides for all nodes.
+//! Deliberately absent: effects of sessions on each other, which the realms' state decides for all nodes.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
@@ -38,33 +38,33 @@ pub(crate) struct Clients {
     pub(crate) realm_states: SharedRealms,
     pub(crate) manager: SessionManager,
     pub(crate) calls: Calls,
-    /// The realms that there are.
+    /// The existing realms.
     pub(crate) realms: Arc<BTreeSet<Realm>>,
     pub(crate) default_realm: Realm,
     pub(crate) merging: MergingRealms,
-    /// What connections hold together: those whose session is not open yet, the input of the others, and their output.
+    /// Budgets of connections: for those whose session is not open yet, for the input of the others, and for their output.
     pub(crate) login: Budget,
     pub(crate) input: Budget,
     pub(crate) output: Budget,
-    /// What sessions hold of the log until their sockets take it.
+    /// Parts of the log that sessions hold until their sockets take them.
     pub(crate) segments: Budget,
     /// The room for conditional publishes.
     pub(crate) rooms: Rooms,
-    /// One session at a time reads large values for its filters.
+    /// The turn at reading large values for filters: one session at a time.
     pub(crate) filtering: Budget,
     /// The room for all subscriptions.
     pub(crate) subscriptions: Arc<Semaphore>,
     /// One permit a connection.
     pub(crate) connections: Arc<Semaphore>,
-    /// How many there are in all.
+    /// The total of these permits.
     pub(crate) most: usize,
-    /// The web pages that may connect.
+    /// The origins of web pages that may connect.
     pub(crate) origins: Origins,
-    /// One permit for each begun KiB of what all nodes keep of a session.
+    /// One permit for each KiB or part of it that all nodes store of a session.
     pub(crate) states: Arc<Semaphore>,
-    /// One permit a connection that is told that there is no room.
+    /// One permit for each connection that is being told that there is no room.
     pub(crate) refusals: Arc<Semaphore>,
-    /// Connections now open.
+    /// Connections that are open now.
     pub(crate) wamp_sessions: AtomicU64,
     pub(crate) mqtt_sessions: AtomicU64,
     pub(crate) drops: Drops,
@@ -126,7 +126,7 @@ impl Clients {
         SessionId((self.host.random.next_u64() >> 11).max(1))
     }
 
-    /// Room for what all nodes keep of a session.
+    /// Reserves room for what all nodes store of a session.
     pub(crate) fn try_keep_state(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let permits = u32::try_from(bytes / 1024 + 1).ok()?;
         self.states.clone().try_acquire_many_owned(permits).ok()
@@ -137,7 +137,7 @@ impl Clients {
         Moment(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// The instant of a moment.
+    /// The moment as an instant.
     pub(crate) fn instant(&self, moment: Moment) -> Instant {
         self.started + Duration::from_millis(moment.0)
     }

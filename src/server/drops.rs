@@ -1,6 +1,6 @@
-//! Messages that come to nothing without an answer, as WAMP wants it: counted, and told to the operator.
+//! Messages that are dropped without an answer, as WAMP requires: counted, and reported to the operator.
 //!
-//! Invariant: the log gets a line in [`QUIET`] at most, whatever clients do.
+//! Invariant: at most one line per [`QUIET`] is logged, whatever clients do.
 //!
 //! Deliberately absent: which messages these are (`gate`).
 
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::gate::Dropped;
 use crate::types::event::SessionId;
 
-/// From one line in the log to the next.
+/// The shortest time between two lines in the log.
 const QUIET: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
@@ -30,12 +30,12 @@ struct LastReport {
 }
 
 impl Drops {
-    /// How many there were since the process started.
+    /// How many messages were dropped since the process started.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// A session has dropped something.
+    /// A session has dropped messages.
     pub(crate) fn note(&self, session: SessionId, dropped: &Dropped) {
         let count = self.count.fetch_add(dropped.count, Ordering::Relaxed) + dropped.count;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
 //! A session's turn at reading large values for its filters.
 //!
-//! To read a mebibyte takes milliseconds, and each of a thousand sessions may have a filter on the same event. One of them
-//! reads at a time, so that the other work of the node's clients goes on between two of them.
+//! Reading a mebibyte takes milliseconds, and each of a thousand sessions may have a filter on the same event. Only one session
+//! reads at a time, so that the node's other work for clients continues between two reads.
 //!
 //! Invariant: the turn is given back at the end of the session's own turn, used or not.
 //!
@@ -28,7 +28,7 @@ impl Filtering {
         !self.wanted
     }
 
-    /// Ready when nothing is waited for any more.
+    /// Ready when it does not wait any more.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.wanted {
             ready!(self.account.poll_take(1, context));
@@ -37,12 +37,12 @@ impl Filtering {
         Poll::Ready(())
     }
 
-    /// Gives the turn back. Where one is waited for, that goes on.
+    /// Gives the turn back. If the session waits for one, it keeps waiting.
     pub(super) fn give_back(&mut self) {
         self.account.keep(0);
     }
 
-    /// There is nothing to be read any more.
+    /// There is nothing to read any more.
     pub(super) fn forget(&mut self) {
         self.account.leave();
         self.account.keep(0);

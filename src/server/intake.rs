@@ -1,16 +1,17 @@
-//! A connection that is read only as far as the node has room for what comes.
+//! A connection that is read only as far as the node has room for its input.
 //!
-//! Each connection may hold [`FREE`](limits::INPUT_FREE) bytes that nobody has taken yet, at no cost. What goes beyond it
-//! comes out of a budget that all share: small messages are then read more at a time, if there is room right now, and a
-//! large message waits in line for room before it is read on. While the budget is short, room is granted in steps that double,
-//! so that what a message holds is at most twice what has come of it. The budget keeps a reserve in which the first in line
-//! finds room for all of its rest, so two that are read halfway never wait for each other for ever. A connection whose messages
-//! are small never waits.
+//! Each connection may hold [`FREE`](limits::INPUT_FREE) unprocessed bytes at no cost. More than that comes out of a budget
+//! that all connections share: small messages are then read in larger amounts, if there is room right now, and a large message
+//! waits in the queue for room before it is read further. While the budget is short, room is granted in steps that double, so a
+//! message holds at most twice what has arrived of it. The budget has a reserve in which the first in the queue finds room for
+//! all of its rest, so two messages that are read halfway never wait for each other for ever. A connection with small messages
+//! only never waits.
 //!
-//! Invariant: of what was read and is not [settled](Intake::settle), the free part is exceeded only by what the budget has
+//! Invariant: bytes that were read and are not [settled](Intake::settle) exceed the free part only by what the budget has
 //! granted.
 //!
-//! Deliberately absent: codecs, and deciding that a message is too large: what no codec takes is not waited for.
+//! Deliberately absent: codecs, and the rejection of messages that are too large: the intake does not wait for a message that
+//! no codec accepts.
 
 mod framing;
 
@@ -31,7 +32,7 @@ use crate::types::limits;
 use framing::Follower;
 pub(crate) use framing::Framing;
 
-/// The largest request to speak WebSocket, in bytes: its codec takes none that is larger.
+/// The largest WebSocket upgrade request, in bytes: its codec accepts none that is larger.
 const UPGRADE: usize = 64 << 10;
 
 /// What one kind of connection may hold.
@@ -39,9 +40,9 @@ const UPGRADE: usize = 64 << 10;
 pub(crate) struct Terms {
     /// Bytes at no cost.
     pub(crate) free: usize,
-    /// The largest message; none that claims to be larger is waited for.
+    /// The largest message; there is no waiting for room for one that claims to be larger.
     pub(crate) largest: usize,
-    /// How fast a message that holds a part of the budget has to come, while others wait for it.
+    /// How fast a message that holds a part of the budget has to arrive while others wait for it.
     pub(crate) pace: pace::Terms,
 }
 
@@ -64,7 +65,7 @@ impl Terms {
     };
 }
 
-/// The intake of one connection. Clones are the same one.
+/// The intake of one connection. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Intake(Arc<Mutex<State>>);
 
@@ -72,21 +73,21 @@ struct State {
     terms: Terms,
     follower: Follower,
     account: Account,
-    /// What the connection holds of the budget that it had before.
+    /// What the connection still holds of its former budget.
     before: Option<Account>,
     /// Bytes read and not settled.
     unsettled: usize,
-    /// The message being read may come as far as this; 0 where it was granted nothing.
+    /// The current message may grow to this size; 0 if it was granted nothing.
     granted: usize,
     /// It waits for room.
     waiting: bool,
-    /// Who waits until what was read is settled.
+    /// Woken when what was read is settled.
     settled: Option<Waker>,
-    /// How fast it comes, and when to look again.
+    /// How fast the message arrives, and when to check again.
     pace: Option<(Pace, Pin<Box<Sleep>>)>,
-    /// Every read settles what came before.
+    /// Every read settles the input before it.
     by_itself: bool,
-    /// Nobody looks at what comes any more.
+    /// The input is thrown away.
     off: bool,
 }
 
@@ -107,7 +108,7 @@ impl Intake {
         })))
     }
 
-    /// An intake for a codec that takes every message before it reads on: nothing has to be settled.
+    /// An intake for a codec that processes every message before it reads on: nothing has to be settled.
     pub(crate) fn settled_by_reading(framing: Framing, terms: Terms, budget: &Budget) -> Self {
         let intake = Self::new(framing, terms, budget);
         intake.state().by_itself = true;
@@ -123,12 +124,12 @@ impl Intake {
         Box::new(Paced { stream, intake: self.clone() })
     }
 
-    /// Whole messages that were read are held no longer. What has come of the next one still is.
+    /// Whole messages that were read are no longer counted. The arrived part of the next one still is.
     pub(crate) fn settle(&self) {
         self.state().settle();
     }
 
-    /// The connection goes on in another framing, with nothing read of it.
+    /// The connection continues with another framing, of which nothing has been read.
     pub(crate) fn speaks(&self, framing: Framing) {
         let mut state = self.state();
         state.follower = Follower::new(framing);
@@ -137,34 +138,34 @@ impl Intake {
         state.settle();
     }
 
-    /// What it takes from now on, it takes from this budget.
+    /// Switches to this budget for what it takes from now on.
     pub(crate) fn belongs_to(&self, budget: &Budget) {
         let mut state = self.state();
-        // A message that was granted its room keeps it until it has come.
+        // A message that was granted its room keeps it until it has arrived.
         state.before = Some(state.account.split());
-        // If it waits in line, it does so anew.
+        // If it waits in the queue, it queues again.
         state.account = budget.account();
         state.waiting = false;
     }
 
-    /// Bytes that the message being read takes in all, as far as that is known.
+    /// The size of the current message in bytes, as far as it is known.
     pub(crate) fn told(&self) -> usize {
         usize::try_from(self.state().follower.told()).unwrap_or(usize::MAX)
     }
 
-    /// Ready when a large message comes too slowly while others wait for what it holds. `read` tells whether the node reads
-    /// what the client sends.
+    /// Ready when a large message arrives too slowly while others wait for the room that it holds. `read` says whether the node
+    /// currently reads from the client.
     pub(crate) fn poll_too_slow(&self, context: &mut Context<'_>, read: bool) -> Poll<()> {
         self.state().poll_too_slow(context, read)
     }
 
-    /// Whether it is not read because there is no room.
+    /// Whether it is not read for lack of room.
     pub(crate) fn is_held_up(&self) -> bool {
         let state = self.state();
         state.waiting && state.account.is_waiting()
     }
 
-    /// What comes from now on is thrown away as it comes. What has come is still held.
+    /// From now on input is thrown away when it arrives. What has arrived is still counted.
     pub(crate) fn stop(&self) {
         let mut state = self.state();
         state.off = true;
@@ -172,7 +173,7 @@ impl Intake {
         state.account.leave();
     }
 
-    /// What has come of an unfinished message is held no longer. Nothing more of it may come.
+    /// The arrived part of an unfinished message is no longer counted. No more of that message may arrive.
     pub(crate) fn forget_unfinished(&self) {
         let mut state = self.state();
         let come = usize::try_from(state.follower.forget()).unwrap_or(usize::MAX);
@@ -198,9 +199,9 @@ impl State {
         }
     }
 
-    /// Gives back what was taken and not used.
+    /// Gives back what was taken and is not used.
     fn keep_what_is_read(&mut self) {
-        // It may have turned out to be smaller than it could have been.
+        // The message may have turned out to be smaller than its possible maximum.
         self.granted = self.granted.min(self.size());
         let kept = self.granted.max(self.unsettled);
         self.account.keep(kept.saturating_sub(self.terms.free));
@@ -210,7 +211,7 @@ impl State {
         usize::try_from(self.follower.come()).unwrap_or(usize::MAX)
     }
 
-    /// The size of the message being read: all of it that is told, or the most that there can be.
+    /// The size of the current message: as announced, or the possible maximum.
     fn size(&self) -> usize {
         match self.follower.left() {
             Some(_) => usize::try_from(self.follower.told()).unwrap_or(usize::MAX),
@@ -219,7 +220,7 @@ impl State {
         }
     }
 
-    /// Whether the message being read is one to be waited for.
+    /// Whether to wait for room for the current message.
     fn is_large(&self) -> bool {
         let told = usize::try_from(self.follower.told()).unwrap_or(usize::MAX);
         told > self.terms.free && told <= self.terms.largest
@@ -235,7 +236,7 @@ impl State {
         }
         if self.is_large() {
             if self.unsettled > self.come() {
-                // Whole messages before it are still held.
+                // Whole messages before it are still counted.
                 self.settled = Some(context.waker().clone());
                 return Poll::Pending;
             }
@@ -244,7 +245,7 @@ impl State {
             return Poll::Ready(Ok(wanted.min(self.room_in_message())));
         }
         if self.granted > 0 {
-            // It has turned out to be larger than any may be; its codec finds that at the end of its frame.
+            // It has turned out to be larger than allowed; its codec finds that at the end of its frame.
             self.fail_if_too_slow(context)?;
         }
         let free = self.terms.free.saturating_sub(self.unsettled);
@@ -255,22 +256,22 @@ impl State {
             return Poll::Ready(Ok(wanted));
         }
         if self.unsettled > self.come() {
-            // Whole messages are at hand: once they are settled, there is room again.
+            // Whole messages have been read: there is room again once they are settled.
             self.settled = Some(context.waker().clone());
             return Poll::Pending;
         }
-        // A message larger than any may be: its codec has failed already, and throws away what comes.
+        // The message is larger than allowed: its codec has failed already, and throws the input away.
         Poll::Ready(Ok(wanted.min(self.terms.free)))
     }
 
-    /// Ready when the message being read may come further than it has.
+    /// Ready when more of the current message may be read.
     fn poll_grant(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let (come, size) = (self.come(), self.size());
         let reach = self.granted.max(self.terms.free);
         if come < reach || reach >= size {
             return Poll::Ready(());
         }
-        // Where small messages were read more at a time, that much of this one came with them.
+        // If small messages were read in larger amounts, that much of this one came with them.
         let reach = reach.max(come);
         self.waiting = true;
         let before = self.account.held();
@@ -286,9 +287,9 @@ impl State {
         Poll::Ready(())
     }
 
-    /// How many bytes of the message being read may be read now.
+    /// How many bytes of the current message may be read now.
     fn room_in_message(&self) -> usize {
-        // Not past its end: what comes behind it is another message.
+        // Not past its end: the bytes after it belong to another message.
         let left = match self.follower.left() {
             Some(left) => usize::try_from(left).unwrap_or(usize::MAX),
             None => self.terms.free,
@@ -302,7 +303,7 @@ impl State {
 
     fn poll_too_slow(&mut self, context: &mut Context<'_>, read: bool) -> Poll<()> {
         if self.waiting {
-            // What is granted is held from then on, also where the client is not read for other reasons.
+            // A grant is held from here on, even while the client is not read for other reasons.
             let _ = self.poll_grant(context);
         }
         if self.pace.is_none() {
@@ -319,7 +320,7 @@ impl State {
         Poll::Pending
     }
 
-    /// What the message being read shows, while the node reads the connection, or not.
+    /// The progress of the current message; `read` says whether the node reads the connection.
     fn seen(&self, read: bool) -> Seen {
         let lender = self.before.as_ref().unwrap_or(&self.account);
         Seen {
@@ -329,7 +330,7 @@ impl State {
         }
     }
 
-    /// Where no session looks after it, the read fails.
+    /// If no session checks the pace, the read fails.
     fn fail_if_too_slow(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let alone = self.by_itself || self.follower.is_upgrade();
         if alone && self.poll_too_slow(context, true).is_ready() {
@@ -347,7 +348,7 @@ impl State {
         let kept = self.follower.follow(bytes);
         self.unsettled = self.unsettled.saturating_add(kept);
         if self.follower.messages() > messages && std::mem::take(&mut self.granted) > 0 {
-            // It is whole, and held until it is settled.
+            // It is complete, and counted until it is settled.
             self.pace = None;
             return;
         }

@@ -1,11 +1,11 @@
-//! The end of a connection: how the last word arrives.
+//! The end of a connection: makes sure that the last message arrives.
 //!
-//! A socket that is closed while input waits in it is reset, and a reset destroys what the client has not read yet. So
-//! the writing side is shut down first, and what the client still sends is read and dropped until it hangs up, too.
+//! If a socket is closed while unread input waits in it, it is reset, and a reset destroys what the client has not read yet. So
+//! the writing side is shut down first, and further input is read and dropped until the client hangs up, too.
 //!
-//! Invariant: a client is given [`limits::LINGER`] and [`limits::LINGER_BYTES`], and no more.
+//! Invariant: a client gets [`limits::LINGER`] and [`limits::LINGER_BYTES`], and no more.
 //!
-//! Deliberately absent: the last word itself (`gate`, `transport`, `upgrade`).
+//! Deliberately absent: the last message itself (`gate`, `transport`, `upgrade`).
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -16,10 +16,10 @@ use vulpes_raft::host::BoxStream;
 
 use crate::types::limits;
 
-/// Room for one read of what nobody looks at.
+/// Buffer size for reading input that is dropped.
 const DRAIN_ROOM: usize = 4 << 10;
 
-/// How far the end of a connection has come.
+/// The progress of a connection's end.
 #[derive(Debug, Default)]
 pub(super) struct Lingering {
     shut: bool,
@@ -27,7 +27,7 @@ pub(super) struct Lingering {
 }
 
 impl Lingering {
-    /// Shuts down the writing side and drops what comes; ready when the client has hung up, or has had its bytes.
+    /// Shuts down the writing side and drops input; ready when the client has hung up, or has used up its bytes.
     pub(super) fn poll(&mut self, stream: &mut BoxStream, context: &mut Context<'_>) -> Poll<()> {
         if !self.shut {
             if ready!(Pin::new(&mut *stream).poll_shutdown(context)).is_err() {
@@ -48,7 +48,7 @@ impl Lingering {
     }
 }
 
-/// Gives a client time to read what is written, where there is no transport.
+/// Gives a client time to read what was written, if there is no transport.
 pub(super) async fn linger_on(stream: &mut BoxStream) {
     let mut lingering = Lingering::default();
     let lingering = poll_fn(|context| lingering.poll(stream, context));

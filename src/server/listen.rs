@@ -1,7 +1,7 @@
-//! Listening for clients: one loop a protocol, one task a connection.
+//! Listening for clients: one loop per protocol, one task per connection.
 //!
-//! Invariant: a connection takes one of a bounded number of places from its first byte to its last; one that finds no
-//! place is told so in a place of a few others (`refusal`), or closed at once, so that those who are in are not harmed.
+//! Invariant: a connection takes one of a bounded number of permits from its first byte to its last. If none is free, it is
+//! told so under one of a few other permits (`refusal`), or closed at once, so that connected clients are not harmed.
 //!
 //! Deliberately absent: what a session does (`session`).
 
@@ -27,17 +27,17 @@ use super::transport::{MqttTransport, Protocol, TransportError, WampTransport};
 use super::upgrade::upgrade;
 
 tokio::task_local! {
-    /// Set while a client's own connection is worked on, which nobody else depends on.
+    /// Set while a client's connection is served, on which nothing else depends.
     static CLIENT: ();
 }
 
-/// Whether it is a client's connection that is being worked on, here and now.
+/// Whether the current task is serving a client's connection.
 #[must_use]
 pub fn serves_a_client() -> bool {
     CLIENT.try_with(|()| ()).is_ok()
 }
 
-/// How long to wait after a failure to accept, as when the process is out of file descriptors.
+/// How long to wait after accepting failed, for example because the process is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Accepts clients for as long as the node lives.
@@ -56,7 +56,7 @@ pub(crate) async fn serve(
             }
         };
         let place = match clients.connections.clone().try_acquire_owned() {
-            // One that waits for all to go has all places.
+            // `Clients::drained` takes all permits when the node stops.
             _ if clients.is_stopping() => Err(NoPlace::Stopping),
             place => place.map_err(|_| NoPlace::Full),
         };
@@ -78,7 +78,7 @@ pub(crate) async fn serve(
                 Protocol::Mqtt => &clients.mqtt_sessions,
             };
             sessions.fetch_add(1, Ordering::Relaxed);
-            // Every line about the client says who it is; the session adds its name.
+            // Every log line about the client names it; the session adds its name.
             let span = tracing::error_span!("client", %protocol, %peer, name = Empty);
             let serving = async {
                 match protocol {
@@ -86,7 +86,7 @@ pub(crate) async fn serve(
                     Protocol::Mqtt => serve_mqtt(stream, clients.clone()).await,
                 }
             };
-            // What panicked was logged when it did.
+            // A panic was logged when it happened.
             let serving = AssertUnwindSafe(CLIENT.scope((), serving)).catch_unwind();
             let end = Box::pin(serving).instrument(span.clone()).await;
             sessions.fetch_sub(1, Ordering::Relaxed);
@@ -98,7 +98,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Tells a client why there is no place for it, if there is one of the few for that.
+/// Tells a client why there is no place for it, if one of the few permits for that is free.
 fn turn_away(protocol: Protocol, stream: BoxStream, clients: &Arc<Clients>, why: NoPlace) {
     let Ok(place) = clients.refusals.clone().try_acquire_owned() else { return };
     let clients = clients.clone();
@@ -112,7 +112,7 @@ fn report(end: &TransportError) {
     match end {
         TransportError::Closed => tracing::debug!("the session ended"),
         TransportError::Silent => tracing::info!("connection closed: the client was silent"),
-        // The panic was.
+        // The panic was logged already.
         TransportError::Panicked => {}
         TransportError::TooSlow => tracing::info!("connection closed: {end}"),
         TransportError::Io(error) => tracing::debug!("connection lost: {error}"),
@@ -135,7 +135,7 @@ async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>) -> TransportError 
     let (stream, meter) = metered(stream);
     let intake = Intake::new(Framing::Upgrade, Terms::CLIENT, &clients.login);
     let stream = intake.on(stream);
-    // Its future is large, and gone before the session begins.
+    // Its future is large, and dropped before the session begins.
     let (socket, serializer) = match Box::pin(upgrade(stream, &clients.origins)).await {
         Ok(upgraded) => upgraded,
         Err(error) => return error,

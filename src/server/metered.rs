@@ -1,9 +1,9 @@
-//! A connection that counts its bytes, for whoever wants to know whether the other side is still there.
+//! A connection that counts its bytes, for checks of whether the other side is still there.
 //!
-//! It can keep the end of the input from whoever reads: a WebSocket that has seen it writes nothing any more, and a client
-//! that has closed its own side alone would get no answers.
+//! It can hide the end of the input from its reader: a WebSocket that has seen the end writes nothing any more, so a client
+//! that has closed only its sending side would get no answers.
 //!
-//! Deliberately absent: what they mean.
+//! Deliberately absent: what the counts mean.
 
 use std::io;
 use std::pin::Pin;
@@ -14,12 +14,12 @@ use std::task::{ready, Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use vulpes_raft::host::BoxStream;
 
-/// What went through a connection.
+/// What has passed through a connection.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     came: AtomicU64,
     taken: AtomicU64,
-    /// Who reads finds nothing where the input has ended, instead of its end.
+    /// After the end of the input, a read is pending instead of returning the end.
     hides_end: AtomicBool,
     ended: AtomicBool,
 }
@@ -35,7 +35,7 @@ impl Meter {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Whether who reads is to find nothing where the input has ended, instead of its end.
+    /// Whether a read after the end of the input is pending instead of returning the end.
     pub(super) fn hide_end(&self, hides_end: bool) {
         self.hides_end.store(hides_end, Ordering::Relaxed);
     }

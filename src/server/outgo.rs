@@ -1,10 +1,10 @@
-//! How much a session may have waiting for its socket.
+//! How many bytes a session may have waiting for its socket.
 //!
-//! A little at no cost; beyond that, what the node's budget for all output grants. While there is none, a session makes do
-//! with the little, one small event after the other, and a large one waits in line for its room.
+//! A small amount is free; more than that has to be granted by the node's budget for all output. While nothing is left there, a
+//! session uses the free part for one small event after the other, and a large event waits in the queue for its room.
 //!
-//! Invariant: an event is handed to the gate only where there is room for it, as far as its size is known before it is
-//! written. What a session has to answer is written in any case, and counted.
+//! Invariant: an event is handed to the gate only if there is room for it, as far as its size is known before it is written.
+//! Answers are written in any case, and counted.
 //!
 //! Deliberately absent: the gate and the socket, whose bytes are counted.
 
@@ -16,18 +16,18 @@ use super::budget::{Account, Budget};
 use super::pace::{Pace, Seen};
 use crate::types::limits;
 
-/// Bytes that may wait at no cost: what leaves room for one more event, and one event as large.
+/// Bytes that may wait at no cost: as many as leave room for one more event, and one event of the same size.
 const FREE: usize = 2 * limits::OUTPUT_FREE;
 
 /// A session's share of the node's output.
 pub(super) struct Outgo {
-    /// What waits beyond [`FREE`].
+    /// What waits in excess of [`FREE`].
     account: Account,
-    /// The size of an event that could not be handed over, and how many bytes it takes of the budget.
+    /// The size of an event that could not be handed over, and how many bytes of the budget it needs.
     wanted: Option<(usize, usize)>,
-    /// It may be handed over now.
+    /// That event may be handed over now.
     granted: bool,
-    /// How fast the socket takes what is held, while some is.
+    /// How fast the socket takes the held bytes, while there are some.
     pace: Option<Pace>,
 }
 
@@ -36,30 +36,30 @@ impl Outgo {
         Self { account: budget.account(), wanted: None, granted: false, pace: None }
     }
 
-    /// Whether more may be written behind what waits.
+    /// Whether more may be written behind the waiting bytes.
     pub(super) fn has_room(&mut self, waiting: usize) -> bool {
         self.granted
             || waiting < limits::OUTPUT_FREE
             || waiting < limits::SESSION_OUTPUT && self.account.try_hold(limits::SESSION_OUTPUT)
     }
 
-    /// Whether so many bytes may be written behind what waits. Who is told no does not wait in line for them.
+    /// Whether this many bytes may be written behind the waiting bytes. If not, the session does not queue for them.
     pub(super) fn has_room_for(&mut self, waiting: usize, bytes: usize) -> bool {
         let beyond = (waiting + bytes).saturating_sub(FREE);
         self.granted || self.has_room(waiting) && (beyond == 0 || self.account.try_hold(beyond))
     }
 
-    /// Whether the client may go on to ask for what has to be answered in any case.
+    /// Whether the client may send more requests that have to be answered in any case.
     pub(super) fn has_room_for_answers(&mut self, waiting: usize) -> bool {
         waiting < FREE
             || waiting < limits::SESSION_OUTPUT_MOST && !self.account.budget().is_used_up()
     }
 
-    /// For how many bytes there is room behind what waits, one event of this size at least. If for none, [`Outgo::poll`]
-    /// tells when to try again; or the socket does, where it still has much to take.
+    /// How many bytes there is room for behind the waiting bytes, at least one event of this size. If it is 0, try again when
+    /// [`Outgo::poll`] is ready, or when the socket has taken more.
     pub(super) fn takes(&mut self, waiting: usize, size: usize) -> usize {
         if std::mem::take(&mut self.granted) {
-            // What was written meanwhile is counted with it: nobody who holds something waits for more.
+            // What was written meanwhile is counted with it: a session that holds some bytes does not wait for more.
             return size;
         }
         if !self.has_room(waiting) {
@@ -80,31 +80,31 @@ impl Outgo {
         self.account.held() > 0
     }
 
-    /// Whether the socket, which has taken so many bytes up to now, takes too slowly what others wait for. What waits for it
-    /// has just been counted.
+    /// Whether the socket, which has taken this many bytes in all, is too slow for others that wait for the room. The waiting
+    /// bytes must have been counted just now.
     pub(super) fn is_too_slow(&mut self, now: Instant, taken: u64) -> bool {
         if !self.holds_some() {
             self.pace = None;
             return false;
         }
-        // What was granted and is not written yet is not the client's to take.
+        // What was granted and is not written yet can't be taken by the client.
         let judged = self.account.budget().is_short() && !self.granted;
         let seen = Seen { moved: taken, held: self.account.held(), judged };
         let pace = self.pace.get_or_insert_with(|| Pace::new(limits::OUTPUT_PACE, now, seen));
         pace.is_too_slow(now, seen)
     }
 
-    /// Nobody looks at how fast its socket takes something.
+    /// Stops checking how fast the socket is.
     pub(super) fn rest(&mut self) {
         self.pace = None;
     }
 
-    /// When to look at that at the latest.
+    /// The time of the next check at the latest.
     pub(super) fn look_until(&self) -> Option<Instant> {
         self.pace.as_ref().map(Pace::look_until)
     }
 
-    /// It holds nothing any more, and waits for nothing.
+    /// Gives back everything, and stops waiting.
     pub(super) fn let_go(&mut self) {
         self.account.leave();
         self.account.keep(0);
@@ -116,12 +116,12 @@ impl Outgo {
         self.granted
     }
 
-    /// Whether an event waits in line for its room.
+    /// Whether an event waits in the queue for its room.
     pub(super) fn is_held_up(&self) -> bool {
         self.wanted.is_some()
     }
 
-    /// Waits in line for the room of an event that was not taken, or until enough of what waits has gone.
+    /// Waits in the queue for the room of the event that was not taken, or until enough of the waiting bytes are written.
     pub(super) fn poll(&mut self, waiting: usize, context: &mut Context<'_>) -> Poll<()> {
         let Some((size, beyond)) = self.wanted else { return Poll::Pending };
         if waiting + size <= FREE {
@@ -133,7 +133,7 @@ impl Outgo {
         Poll::Ready(())
     }
 
-    /// Counts what waits now.
+    /// Counts the bytes that wait now.
     pub(super) fn count(&mut self, waiting: usize) {
         self.granted = false;
         let beyond = waiting.saturating_sub(FREE);
@@ -246,12 +246,12 @@ mod tests {
         let enough = rate as u64 * window.as_secs();
         assert!(!a_window(&mut slow, enough) && !a_window(&mut slow, 2 * enough));
         assert!(a_window(&mut slow, 3 * enough - 1));
-        // Who holds nothing may take its time.
+        // A session that holds nothing may take its time.
         assert!(!a_window(&mut other, 0) && !a_window(&mut other, 0));
         slow.count(FREE);
         assert!(!a_window(&mut slow, 0));
         assert_eq!(slow.look_until(), None);
-        // And what is gone waits for nothing.
+        // After `let_go` it waits for nothing.
         other.let_go();
         assert!(!budget.is_short() && budget.held() == 0);
     }

@@ -1,11 +1,10 @@
-//! Whether a connection moves what it holds of a budget fast enough, while others wait for it.
+//! Whether a connection moves the bytes that it holds of a budget fast enough, while others wait for them.
 //!
-//! Time is cut into windows. In each window a connection has to move a named number of bytes, or all that it held at the
-//! window's beginning.
+//! Time is divided into windows. In each window a connection has to move a given number of bytes, or all that it held when the
+//! window began.
 //!
-//! Invariant: a connection that stands still is found within two windows from the moment that others begin to wait. Only
-//! windows count in which somebody waited all the time, the other side alone kept the bytes from moving, and the node itself
-//! was running.
+//! Invariant: a connection that moves nothing is detected within two windows after others begin to wait. A window only counts
+//! if others waited during all of it, only the other side kept the bytes from moving, and the node itself was running.
 //!
 //! Deliberately absent: the bytes, the budget, and the timer.
 
@@ -13,21 +12,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often a connection is looked at within a window. A window in which that was missed twice does not count: the node was
-/// busy, or stopped.
+/// How often a connection is checked within a window. A window in which two checks in a row were missed does not count: the
+/// node was busy, or stopped.
 const LOOKS: u32 = 4;
 
-/// How long a window is, and how many bytes a second have to move in it.
+/// The length of a window, and how many bytes a second have to move in it.
 pub(crate) type Terms = (Duration, usize);
 
-/// What a connection shows when it is looked at.
+/// What a check of a connection shows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
     /// Bytes that have moved so far.
     pub(crate) moved: u64,
     /// Bytes that are still to be moved.
     pub(crate) held: usize,
-    /// Somebody waits for them, and nobody but the other side keeps them from moving.
+    /// Others wait for them, and only the other side keeps them from moving.
     pub(crate) judged: bool,
 }
 
@@ -37,7 +36,7 @@ pub(crate) struct Pace {
     /// The end of the window.
     until: Instant,
     looked: Instant,
-    /// What was seen at the window's beginning; judged, if that was so in all of it.
+    /// What was seen when the window began; `judged` if it was so at every check since.
     begin: Seen,
 }
 
@@ -47,12 +46,12 @@ impl Pace {
         Self { terms, until: now + terms.0, looked: now, begin: seen }
     }
 
-    /// When to look at the latest.
+    /// The time of the next check at the latest.
     pub(crate) fn look_until(&self) -> Instant {
         self.until.min(self.looked + self.terms.0 / LOOKS)
     }
 
-    /// Whether a window has ended in which too few bytes moved; the next one begins.
+    /// Whether a window has just ended in which too few bytes moved; the next one begins.
     pub(crate) fn is_too_slow(&mut self, now: Instant, seen: Seen) -> bool {
         let (window, rate) = self.terms;
         let ran = now - self.looked <= window / LOOKS * 2;
@@ -75,7 +74,7 @@ mod tests {
 
     const TERMS: Terms = (Duration::from_secs(2), 50);
 
-    /// Moves so many bytes in each quarter of a second, and tells at which of them that is too slow. Looks at some of them.
+    /// Moves this many bytes in each quarter of a second; returns at which of them that is too slow. Checks at some of them only.
     fn watch(
         looks: impl Fn(u64) -> bool,
         bytes: impl Fn(u64) -> u64,

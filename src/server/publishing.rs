@@ -1,9 +1,9 @@
 //! A session's way to the entry: its batches go there, and their answers come back.
 //!
-//! Invariant: what a session's publishes hold of the room that all sessions of a node share is given back when this node has
+//! Invariant: the room that a session's publishes hold of what all sessions of a node share is given back when this node has
 //! applied them, or when they wait no more.
 //!
-//! Deliberately absent: what is published, and what an answer means (`session::ledger`).
+//! Deliberately absent: the content of publishes, and the meaning of answers (`session::ledger`).
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -26,20 +26,20 @@ use super::budget::{Account, Budget};
 
 pub(super) struct Publishing {
     session: SessionId,
-    /// What batches hold of the room for bytes that every node looks at, with the sequence number behind each, until this node
+    /// What batches hold of the room for bytes that every node looks at, with the sequence number after each, until this node
     /// has applied them.
     comparing: VecDeque<(u64, Account)>,
     /// Room for the bytes that the next batch makes every node look at.
     admitted: Option<Account>,
     rooms: Rooms,
-    /// What the publishes that wait hold of the room for those.
+    /// What the waiting publishes hold of the room for those.
     waiting: Account,
-    /// There while something is to be answered: a client that publishes nothing has none.
+    /// Present while something is to be answered: a client that publishes nothing has none.
     answers: Option<Answers>,
     busy: Option<BoxFuture<'static, Finished>>,
 }
 
-/// The way back of a session's answers.
+/// The channel for a session's answers.
 struct Answers {
     to: mpsc::Sender<Answer>,
     from: mpsc::Receiver<Answer>,
@@ -68,10 +68,10 @@ impl Default for Rooms {
     }
 }
 
-/// What came of an errand, with what is held for it.
+/// The result of an errand, with the room held for it.
 enum Finished {
     Admitted(Account),
-    /// With what the batch holds until it is applied, and the sequence number behind it.
+    /// With the room that the batch holds until it is applied, and the sequence number after it.
     Submitted(Option<(u64, Account)>),
     Closed,
 }
@@ -89,25 +89,25 @@ impl Publishing {
         }
     }
 
-    /// Lets go of the way for answers. There must be nothing to be answered.
+    /// Drops the channel for answers. There must be nothing to be answered.
     pub(super) fn rest(&mut self) {
         if self.comparing.is_empty() && self.busy.is_none() {
             self.answers = None;
         }
     }
 
-    /// So many bytes of publishes wait.
+    /// The waiting publishes have this many bytes.
     pub(super) fn count_waiting(&mut self, bytes: usize) {
         self.waiting.overdraw(bytes);
         self.waiting.keep(bytes);
     }
 
-    /// Begins an errand of the ledger. There must be none under way.
+    /// Begins an errand of the ledger. None may be under way.
     pub(super) fn begin(&mut self, errand: Errand, entry: &EntryHandle) {
         let batch = match errand {
             Errand::Submit(batch) => batch,
             Errand::Admit(bytes) => {
-                // Who waits holds nothing meanwhile.
+                // A session that waits holds nothing meanwhile.
                 self.admitted = None;
                 let mut account = self.rooms.compared.account();
                 let admit = async move {
@@ -118,7 +118,7 @@ impl Publishing {
             }
         };
         let Batch { incarnation, first, events, answered, compared } = batch;
-        // The session's own events wait for no room, and what is there is for its client's.
+        // The session's own events need no room; what was admitted is for the client's events.
         let mut account = if answered { self.admitted.take() } else { None };
         if let Some(account) = &mut account {
             account.keep(compared);
@@ -136,12 +136,12 @@ impl Publishing {
         self.busy = Some(submit.boxed());
     }
 
-    /// Whether the node has room for more publishes that wait.
+    /// Whether the node has room for more waiting publishes.
     pub(super) fn has_room_to_wait(&self) -> bool {
         !self.rooms.waits.is_used_up()
     }
 
-    /// Gives back what batches hold whose events have been answered, once they are applied.
+    /// Gives back the room of batches whose events have been answered, once they are applied.
     pub(super) fn give_back(&mut self, answer: &Answer, log: &Log) {
         for (slot, account) in self.compared(answer) {
             let log = log.clone();
@@ -152,7 +152,7 @@ impl Publishing {
         }
     }
 
-    /// What batches hold whose events have been answered, with the slot that has to be applied first.
+    /// The room of batches whose events have been answered, with the slot that has to be applied first.
     fn compared(&mut self, answer: &Answer) -> Vec<(Slot, Account)> {
         let end = answer.first + u64::from(answer.count);
         let mut compared = Vec::new();
@@ -165,7 +165,7 @@ impl Publishing {
         compared
     }
 
-    /// Hands the rest of what the client said to the entry, and then the session's last words.
+    /// Hands the rest of the client's events to the entry, and then the session's own last events.
     pub(super) async fn finish(
         &mut self,
         ledger: &mut Ledger,
@@ -183,15 +183,15 @@ impl Publishing {
                 Poll::Pending => self.poll_done(context).map(Ok),
             });
             match next.await {
-                // What waits for room may wait for what this session holds itself.
+                // An errand that waits for room may wait for what this session holds itself.
                 Err(answer) => self.give_back(&answer, log),
                 Ok(None) => break,
-                // A closed entry is a node that ends, and with it all its sessions.
+                // A closed entry means that the node ends, and with it all its sessions.
                 Ok(Some(Done::Closed)) => return,
                 Ok(Some(done)) => ledger.done(done),
             }
         }
-        // Who comes and goes is no reason to give its room to the next one before it is applied.
+        // A session that ends must not free its room for others before its batches are applied.
         let Some(Answers { to, mut from }) = self.answers.take() else { return };
         drop(to);
         while !self.comparing.is_empty() {
@@ -212,7 +212,7 @@ impl Publishing {
         self.answers.as_mut()?.from.try_recv().ok()
     }
 
-    /// Ready when the errand is done; with nothing, if none is under way.
+    /// Ready when the errand is done; with `None` if none is under way.
     pub(super) fn poll_done(&mut self, context: &mut Context<'_>) -> Poll<Option<Done>> {
         let Some(busy) = &mut self.busy else { return Poll::Ready(None) };
         let finished = std::task::ready!(busy.poll_unpin(context));
@@ -232,7 +232,7 @@ impl Publishing {
     }
 }
 
-/// Bytes that an event makes every node look at, beside itself.
+/// Bytes that an event makes every node look at, in addition to its own.
 pub(super) fn looked_at(states: &SharedRealms, event: &Event, compares: bool) -> usize {
     if !compares && !states.has_lines() {
         return 0;

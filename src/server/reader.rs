@@ -1,7 +1,7 @@
-//! A session's reader at work: it reads the log, joins the live stream and listens to it.
+//! Does the work of a session's reader: reads the log, joins the live stream and takes deliveries from it.
 //!
-//! Invariant: [`Reading::poll`] is pending only where the work under way, or the live stream, wakes the session, or where the
-//! reader waits for neither.
+//! Invariant: [`Reading::poll`] is pending only if the work under way, or the live stream, wakes the session, or if the reader
+//! waits for neither.
 //!
 //! Deliberately absent: what is read, and when (`session::reader`).
 
@@ -28,13 +28,13 @@ use crate::types::topic::{Pattern, Realm};
 /// A session's reader, which holds permits of the room for subscriptions.
 pub(super) type Reader = crate::session::reader::Reader<OwnedSemaphorePermit>;
 
-/// How long a reader waits before it asks again where no storage answered.
+/// How long a reader waits before it retries when no storage answered.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Steps in one turn that bring nothing for the session, however much there is to be done.
+/// Steps without a result for the session in one turn, however much work there is.
 const STEPS_A_TURN: usize = 64;
 
-/// Bytes of the room for subscriptions that one permit stands for.
+/// Bytes of the room for subscriptions per permit.
 const ROOM_UNIT: usize = 64;
 
 /// The room for all subscriptions at a node.
@@ -42,7 +42,7 @@ pub(super) fn room_for_subscriptions() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(limits::SUBSCRIPTIONS_BYTES / ROOM_UNIT))
 }
 
-/// What a session's reader works with.
+/// The driver of a session's reader.
 pub(super) struct ReaderDriver {
     session: SessionId,
     realm: Realm,
@@ -56,13 +56,13 @@ pub(super) struct ReaderDriver {
     working: Option<BoxFuture<'static, Finished>>,
 }
 
-/// What came of some work, with the mailbox that was offered for it.
+/// The result of some work, with the mailbox that was made for it.
 struct Finished {
     done: Done,
     deliveries: Option<Deliveries>,
 }
 
-/// What a reader finds at its node, in one poll.
+/// A reader's view of its node, in one poll.
 struct AtNode<'a, 'c> {
     log: &'a Log,
     realms: &'a SharedRealms,
@@ -88,7 +88,7 @@ impl Source for AtNode<'_, '_> {
     }
 
     fn next_live(&mut self) -> Live {
-        // Everything before the tail was handed over before the tail was moved on.
+        // Everything before the tail was handed over before the tail was moved.
         let Tail { next_slot, next_position } = self.log.tail();
         let Some(deliveries) = &mut self.deliveries else { return Live::Nothing };
         match deliveries.poll_next(self.context) {
@@ -116,7 +116,7 @@ impl ReaderDriver {
         Self { session, realm, log, realms, commands, rooms, deliveries, working }
     }
 
-    /// The next thing for the session. Segments only come where `room` says that they can be taken.
+    /// The next result for the session. Gives segments only if `room` says that they can be taken.
     pub(super) fn poll(
         &mut self,
         reader: &mut Reader,
@@ -141,7 +141,7 @@ impl ReaderDriver {
                 Step::Wait => return Poll::Pending,
             }
         }
-        // Others have their turn, this session's own socket among them.
+        // Other tasks get their turn, and so does this session's own socket.
         context.waker().wake_by_ref();
         Poll::Pending
     }

@@ -1,9 +1,9 @@
-//! Connections that find no place: each is told so in its own protocol.
+//! Connections without a free place: each is told so in its own protocol.
 //!
-//! Invariant: one takes no place of a session, little memory, and no longer than [`limits::LINGER`] to hear its protocol's
-//! first packet and as long again to read the answer.
+//! Invariant: a refused connection takes no place of a session and little memory. It has at most [`limits::LINGER`] to send its
+//! protocol's first packet, and as long again to read the answer.
 //!
-//! Deliberately absent: how many are told at a time (`listen`).
+//! Deliberately absent: how many are refused this way at a time (`listen`).
 
 use std::future::poll_fn;
 use std::task::{ready, Context, Poll};
@@ -19,7 +19,7 @@ use crate::gate::{Gate, OpenRefusal, Request};
 use crate::types::limits;
 use crate::types::moment::Moment;
 
-/// Why a connection finds no place.
+/// Why there is no place for a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NoPlace {
     /// There are too many.
@@ -42,7 +42,7 @@ pub(super) async fn refuse(protocol: Protocol, stream: BoxStream, clients: &Clie
     }
 }
 
-/// How a client is answered depends on what it says first.
+/// The answer depends on what the client sends first.
 async fn refuse_in_session(
     mut gate: impl Gate,
     mut transport: impl Transport,
@@ -77,7 +77,7 @@ fn poll_refused(
                     }));
                 }
                 Request::Close { .. } => return Poll::Ready(()),
-                // Nothing is asked before a session is open.
+                // A gate makes no requests before its session is open.
                 _ => {}
             }
         }
@@ -96,7 +96,7 @@ mod tests {
     use crate::types::event::SessionId;
     use crate::types::topic::Realm;
 
-    /// What a client is told that says this.
+    /// The answer to a client that sends this.
     async fn told(says: &[u8]) -> Vec<u8> {
         told_why(says, NoPlace::Full).await
     }
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!((refused[0], &refused[2..4]), (0x20, &[0, 0x89][..]));
         let stopping = told_why(&connect(5, &[0, 0, 0]), NoPlace::Stopping).await;
         assert_eq!(&stopping[2..4], &[0, 0x88], "try another node");
-        // One that is refused for itself has that answer.
+        // A client that is refused for other reasons gets the answer for those.
         assert_eq!(told(&connect(3, &[0, 0])).await, [0x20, 2, 0, 1]);
         assert_eq!(told(b"GET / HTTP/1.1\r\n\r\n").await, b"");
 

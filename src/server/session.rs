@@ -1,12 +1,11 @@
 //! One client's session: its socket and its core, in one task.
 //!
-//! A turn takes what is ready, lets the core work, hands its events to the entry as one batch, and writes its output in one
-//! go.
+//! A turn takes what is ready, lets the core work, hands its events to the entry as one batch, and writes its output at once.
 //!
-//! Invariant: what the core waits for is asked for in every poll, as it is then, and whoever is asked wakes the session. Each
-//! poll looks at what is there then, and at nothing that an earlier one has seen.
+//! Invariant: every poll asks anew for everything that the core waits for at that time, and each of these wakes the session.
+//! A poll depends only on the current state, never on what an earlier poll has seen.
 //!
-//! Deliberately absent: anything of a protocol, and what a session does (`session::core`).
+//! Deliberately absent: anything of a protocol, and the decisions of a session (`session::core`).
 
 mod client;
 mod leaving;
@@ -51,24 +50,24 @@ pub(super) struct Session<G, T> {
     core: Core<G, OwnedSemaphorePermit>,
     transport: T,
     clients: Arc<Clients>,
-    /// What it has at the node since all may know of it.
+    /// What it holds at the node since it was registered there.
     held: Held,
-    /// There once the session is open.
+    /// Present once the session is open.
     reading: Option<ReaderDriver>,
     publishing: Publishing,
     outgo: Outgo,
-    /// What it holds of the log until the socket takes it.
+    /// The bytes of the log that it holds until the socket takes them.
     segments: Account,
     /// Its turn at reading large values for its filters.
     filtering: Filtering,
-    /// Why the client is gone, while what it said before is still to be done.
+    /// Why the client is gone, while its earlier messages are still to be handled.
     gone: Option<TransportError>,
     timer: Pin<Box<Sleep>>,
     inputs_first: bool,
 }
 
 impl<G: Gate, T: Transport> Session<G, T> {
-    /// A session on the heap: a future that holds it by value has it several times, in each step that passes it on.
+    /// A session on the heap: a future that holds it by value contains it several times, once in each step that passes it on.
     pub(super) fn new(gate: G, transport: T, clients: Arc<Clients>) -> Box<Self> {
         let publishing = Publishing::new(gate.session(), clients.rooms.clone());
         let outgo = Outgo::new(&clients.output);
@@ -91,11 +90,11 @@ impl<G: Gate, T: Transport> Session<G, T> {
         })
     }
 
-    /// Serves the client until either side ends it; tells why.
+    /// Serves the client until either side ends the session; returns why it ended.
     pub(super) async fn run(mut self: Box<Self>) -> TransportError {
         let end = match AssertUnwindSafe(self.serve()).catch_unwind().await {
             Ok(end) => end,
-            // It was logged. The session still has to leave, or the others would know of it for as long as the node lives.
+            // The panic was logged. The session still has to leave, or others would see it for as long as the node lives.
             Err(_) => TransportError::Panicked,
         };
         Box::pin(self.leave(end)).await
@@ -106,7 +105,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let stop = stopping.wait_for(|stop| *stop);
         tokio::pin!(stop);
         loop {
-            // One that always finds something to do lets others have their turn.
+            // A session that always finds something to do lets others have their turn.
             coop::consume_budget().await;
             self.turn();
             if self.core.has_toiled() {
@@ -133,7 +132,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         (core, node, Way { transport: &*transport, outgo, filtering })
     }
 
-    /// Lets the core work, and does what it asks for.
+    /// Lets the core work, and executes its outputs.
     fn turn(&mut self) {
         let now = self.clients.now();
         let (core, mut node, mut way) = self.parts();
@@ -177,11 +176,11 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
     }
 
-    /// Handles what woke the session; tells why it ends, if it does.
+    /// Handles what woke the session; returns why it ends, if it does.
     fn handle(&mut self, wake: Wake) -> Option<TransportError> {
         let now = self.clients.now();
         match wake {
-            // The next turn does it.
+            // The next turn writes the ping.
             Wake::Asked => {}
             Wake::Room | Wake::Told => self.tell(),
             Wake::Failed(error) => return Some(error),
@@ -200,7 +199,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                     self.hear_out();
                 }
                 if word.is_none() {
-                    // It has to leave by itself: a channel that is closed says nothing more.
+                    // The session has to leave by itself: a closed channel gives no more signals.
                     self.held.words = None;
                 }
                 let (core, node, _) = self.parts();
@@ -234,7 +233,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         self.core.answered(answer);
     }
 
-    /// Hands the core what it is told about calls, while there is room for it.
+    /// Hands the core its messages about calls, while there is room for them.
     fn tell(&mut self) {
         while let Some(size) = self.calls().and_then(Attached::next_size) {
             let (core, _, mut way) = self.parts();

@@ -1,12 +1,12 @@
-//! The sessions of an entry node: what the realms' state says about one of them goes to it, what it says about all goes to the
-//! node's calls, and what sessions have left to be published is published.
+//! The sessions of an entry node: passes on what the realms' state signals about one session to that session, and about all to
+//! the node's calls, and publishes what sessions have left to be published.
 //!
-//! Every entry node hears of everything that is due. They go by turns, so that mostly one of them publishes: the entry of the
-//! session that waits for it, else the one that the session was at, then the others in the order of their numbers. An entry
-//! that is known to be closed has no turn. What is published twice is hidden by the state itself.
+//! Every entry node is notified of everything that is due. They take turns, so that usually only one of them publishes: the
+//! entry of the session that waits for it, else the entry that the session was at, then the others in the order of their
+//! numbers. An entry that is known to be closed has no turn. If something is published twice, the state hides the second event.
 //!
-//! Invariant: a session hears of all that concerns it from its registration on, in the order of the log. One that is
-//! too slow to listen is let go.
+//! Invariant: from its registration on, a session gets all signals that concern it, in the order of the log. The channel of a
+//! session that is too slow to take them is closed.
 //!
 //! Deliberately absent: sessions' own events, which they hand to the entry themselves.
 
@@ -37,19 +37,19 @@ use super::calls::Calls;
 /// How long an entry waits for the one before it to publish what is due.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a session that was taken over has to say that its client had taken its will back.
+/// How long to wait for the act `Gone` of a session that was taken over: its client may have withdrawn its will.
 const LAST_WORD: Duration = Duration::from_millis(300);
 
-/// How long to wait before what did not come about is published again.
+/// How long to wait before publishing again what has had no effect.
 const AGAIN: Duration = Duration::from_secs(3);
 
-/// Most that is published in one batch.
+/// The most events published in one batch.
 const DUE_BATCH: usize = 256;
 
-/// The way to each session. A channel of this kind takes no memory for what it could hold.
+/// The channel to each session. A channel of this kind takes no memory for unused capacity.
 type Sessions = Arc<Mutex<BTreeMap<SessionId, Sender<Signal>>>>;
 
-/// The sessions of this node that want to hear of themselves.
+/// Passes on signals to the sessions of this node.
 #[derive(Clone)]
 pub(crate) struct SessionManager {
     sessions: Sessions,
@@ -66,9 +66,9 @@ impl SessionManager {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From here on, a session hears what is said to it. The channel closes where it is too slow.
+    /// From here on, a session gets its signals. The channel closes if the session is too slow.
     pub(crate) fn register(&self, session: SessionId) -> Receiver<Signal> {
-        // It holds one more for each sender, of which there is one.
+        // Its capacity is one more for each sender, of which there is one.
         let (words, heard) = channel(limits::SESSION_SIGNALS - 1);
         self.sessions().insert(session, words);
         heard
@@ -79,7 +79,7 @@ impl SessionManager {
         self.moved.forget(session);
     }
 
-    /// Has it saved soon how far a session has come.
+    /// Saves a session's progress soon.
     pub(crate) fn save(&self, session: SessionId, realm: Realm, progress: Progress) {
         self.moved.note(session, realm, progress);
     }
@@ -92,7 +92,7 @@ impl SessionManager {
         }
     }
 
-    /// Passes on what the state says, for as long as the node lives.
+    /// Passes on the state's notices, for as long as the node lives.
     pub(crate) async fn run(
         self,
         node: NodeId,
@@ -163,23 +163,23 @@ impl SessionManager {
     }
 }
 
-/// What sessions have left to be published, and when this node is to do it.
+/// What sessions have left to be published, and when it is this node's turn to do it.
 struct Duties {
     node: NodeId,
     realms: SharedRealms,
     due: BTreeMap<DueId, Duty>,
-    /// Sessions that were taken over a moment ago, and until when their last words are waited for.
+    /// Sessions that were taken over a moment ago, and until when to wait for their acts `Gone`.
     awaited: BTreeMap<SessionId, Instant>,
-    /// The same, first those that are waited for no longer than the others.
+    /// The same, ordered by the end of the wait.
     waits: VecDeque<(Instant, SessionId)>,
 }
 
-/// When something is to be looked at: not before either.
+/// When to look at something due: not before either of the two times.
 #[derive(Clone, Copy)]
 struct Duty {
     time: OrderTime,
     moment: Instant,
-    /// It is this node's turn then. Otherwise it is due then, and whose turn it is will be seen.
+    /// This node publishes it then. Otherwise it becomes due then, and this node's turn is still to be determined.
     turn: bool,
 }
 
@@ -197,7 +197,7 @@ impl Duty {
 }
 
 impl Duties {
-    /// Begins with what was due before this node looked.
+    /// Begins with what was due already.
     fn take_up(&mut self) {
         let ids: Vec<DueId> = self.realms.with(|realms| realms.due().map(|(id, _)| id).collect());
         ids.into_iter().for_each(|id| self.note(id));
@@ -216,7 +216,8 @@ impl Duties {
         }
     }
 
-    /// A session waits for what earlier ones of its client have left: if it is one of this node's, that goes first.
+    /// A session waits for what earlier sessions of its client have left: if it is a session of this node, that is published
+    /// first.
     fn hurry(&mut self, session: SessionId) {
         let ids: Vec<(DueId, Duration)> = self.realms.with(|realms| {
             let own = realms.session(session).is_some_and(|state| state.entry == self.node);
@@ -227,7 +228,8 @@ impl Duties {
         self.due.extend(ids.into_iter().map(|(id, wait)| (id, Duty::in_turn(now + wait))));
     }
 
-    /// The session that left this has sent its last word: if a session of this node waits for it, it is published at once.
+    /// The session that left this has published its act `Gone`: if a session of this node waits for it, it is published at
+    /// once.
     fn confirmed(&mut self, id: DueId) {
         self.awaited.remove(&id.session);
         let own = self.realms.with(|realms| {
@@ -238,7 +240,7 @@ impl Duties {
         }
     }
 
-    /// A session was taken over: its client may have said goodbye to it before.
+    /// A session was taken over: its client may have disconnected from it properly before that.
     fn awaits(&mut self, session: SessionId) {
         let now = Instant::now();
         while let Some((_, over)) = self.waits.front().filter(|(until, _)| *until <= now) {
@@ -249,7 +251,7 @@ impl Duties {
         self.awaited.insert(session, now + LAST_WORD);
     }
 
-    /// How long the session that left this may still take it back.
+    /// How long to wait because the session that left this may still withdraw it.
     fn last_word(&self, id: DueId, due: &Due) -> Duration {
         let until = self.awaited.get(&id.session).filter(|_| !due.bound);
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
@@ -265,7 +267,7 @@ impl Duties {
         self.due.values().map(|duty| duty.at(time)).min()
     }
 
-    /// What is to be published now. It comes up again later, in case that nothing comes of it.
+    /// What to publish now. Each is published again later, in case that this has no effect.
     fn ready(&mut self, time: &OrderNow) -> Vec<Event> {
         let now = Instant::now();
         let ready = self.due.iter().filter(|(_, duty)| duty.at(time) <= now);
@@ -291,8 +293,8 @@ impl Duties {
     }
 }
 
-/// How many entries come before this node in publishing what is due, with the foremost of them first; all of them where
-/// the node is no open entry.
+/// How many entries come before this node in publishing what is due, with `foremost` first; all of them if the node is no open
+/// entry.
 pub(crate) fn turn(realms: &Realms, node: NodeId, foremost: Option<NodeId>) -> u32 {
     let mut entries: Vec<NodeId> = realms.entries().collect();
     entries.sort_by_key(|entry| (Some(*entry) != foremost, *entry));

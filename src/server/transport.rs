@@ -1,8 +1,8 @@
-//! Bytes to whole messages and back: the two ways a client's messages travel.
+//! Bytes to whole messages and back: the two ways in which a client's messages travel.
 //!
-//! Invariant: what is read ahead is bounded by one message and one read; what waits to be written is the gate's to
-//! bound. A transport says nothing on its own but what WebSocket itself demands (pong, close), and what fault it found,
-//! before the connection ends.
+//! Invariant: what is read ahead is bounded by one message and one read; what waits to be written is bounded by the gate. A
+//! transport sends nothing on its own except what WebSocket itself demands (pong, close), and the error it found before the
+//! connection ends.
 //!
 //! Deliberately absent: what the messages mean, and whether the client is still there (`session::liveness`).
 
@@ -64,10 +64,10 @@ pub(super) enum TransportError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Malformed(#[from] Fault),
-    /// It was answered in HTTP.
+    /// It was answered with an HTTP response.
     #[error("{0}")]
     Refused(&'static str),
-    /// There is a bug in what served the client.
+    /// The code that served the client has a bug.
     #[error("serving the client panicked")]
     Panicked,
     #[error("the client gave no sign of life")]
@@ -76,7 +76,7 @@ pub(super) enum TransportError {
     TooSlow,
 }
 
-/// What a client did against WebSocket, and the close code that says so (RFC 6455 section 7.4.1).
+/// A violation of WebSocket by the client, and its close code (RFC 6455 section 7.4.1).
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{reason}")]
 pub(super) struct Fault {
@@ -84,7 +84,7 @@ pub(super) struct Fault {
     reason: String,
 }
 
-/// A client's connection, message-wise.
+/// A client's connection, as a stream of messages.
 pub(super) trait Transport: Send {
     /// The next input for the gate.
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, TransportError>>;
@@ -98,28 +98,28 @@ pub(super) trait Transport: Send {
     /// Bytes queued and not yet written.
     fn pending(&self) -> usize;
 
-    /// What went through the connection so far.
+    /// Counts of the bytes that went through the connection so far.
     fn meter(&self) -> &Meter;
 
-    /// What it reads by.
+    /// The limit for what it reads.
     fn intake(&self) -> &Intake;
 
-    /// Whether the protocol has a question that every client answers by itself.
+    /// Whether the protocol has a ping that every client answers automatically.
     fn can_ask(&self) -> bool;
 
-    /// Queues that question.
+    /// Queues a ping.
     fn ask(&mut self);
 
-    /// Drops what is queued, and what will be: nobody reads it any more.
+    /// Drops all output, queued and later: the client does not read it any more.
     fn abandon(&mut self);
 
-    /// Reads nothing more. Where it can, it lets go of what has come of an unfinished message.
+    /// Stops reading. If possible, drops the arrived part of an unfinished message.
     fn stop_reading(&mut self);
 
-    /// Queues what the transport itself says at the end, if anything.
+    /// Queues the transport's own message for the end, if there is one.
     fn close(&mut self, end: End<'_>);
 
-    /// Writes what is queued, then waits until the client has hung up or had its time to read the last word; see
+    /// Writes what is queued, then waits until the client has hung up, or its time to read the last message is over; see
     /// [`linger`].
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()>;
 }
@@ -127,11 +127,11 @@ pub(super) trait Transport: Send {
 /// Writes what is queued, and gives the client time to read it.
 pub(super) async fn linger(transport: &mut impl Transport) {
     let lingering = poll_fn(|context| transport.poll_linger(context));
-    // One that has not hung up by then has had its time.
+    // If it has not hung up by then, its time is over.
     let _ = tokio::time::timeout(limits::LINGER, lingering).await;
 }
 
-/// Whose end it is.
+/// Which side ended the connection.
 #[derive(Debug)]
 pub(super) enum End<'a> {
     /// The gate has closed.
@@ -169,8 +169,8 @@ impl MqttTransport {
 }
 
 impl MqttTransport {
-    /// Reads more of the input. The first bytes of a packet come by way of the stack: a client from which nothing comes has no
-    /// buffer.
+    /// Reads more of the input. The first bytes of a packet are read through a buffer on the stack: a client that sends nothing
+    /// has no buffer.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if !self.input.is_empty() {
             make_room(&mut self.input, self.intake.told());
@@ -184,8 +184,8 @@ impl MqttTransport {
     }
 }
 
-/// Makes room for more of a packet that takes `told` bytes in all, as far as that is known. Room grows with what has come,
-/// not with what a length claims; and it never grows past the packet's end, since it is counted by its length.
+/// Makes room for more of a packet of `told` bytes in all, as far as that is known. Room grows with what has arrived, not with
+/// what a length claims; and it never grows past the packet's end, since it is counted by the packet's length.
 fn make_room(input: &mut BytesMut, told: usize) {
     let come = input.len();
     let more = come.clamp(READ_ROOM, limits::SESSION_READ);
@@ -201,11 +201,11 @@ impl Transport for MqttTransport {
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, TransportError>> {
         loop {
             let Ok(whole) = packet::complete_prefix(&self.input, limits::CLIENT_MESSAGE) else {
-                // The gate finds the same fault, says so to the client, and closes.
+                // The gate finds the same error, sends it to the client, and closes.
                 return Poll::Ready(Ok(self.input.split().freeze()));
             };
             if whole > 0 && whole == self.input.len() {
-                // An empty rest would keep the memory of what was taken.
+                // An empty rest would keep the memory of the packet.
                 return Poll::Ready(Ok(std::mem::take(&mut self.input).freeze()));
             }
             if whole > 0 {
@@ -274,11 +274,11 @@ impl Transport for MqttTransport {
         self.intake.forget_unfinished();
     }
 
-    /// The gate has said all there is: MQTT has words for every fault.
+    /// The gate has said everything: MQTT has a reason code for every fault.
     fn close(&mut self, _end: End<'_>) {}
 
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        // What is dropped as it comes takes no room.
+        // Input that is dropped when it arrives needs no room.
         self.stop_reading();
         if ready!(self.poll_flush(context)).is_err() {
             return Poll::Ready(());
@@ -297,9 +297,9 @@ pub(super) struct WampTransport {
     meter: Arc<Meter>,
     intake: Intake,
     abandoned: bool,
-    /// What the client did wrong: nothing more is read.
+    /// The client's error, after which nothing more is read.
     fault: Option<Fault>,
-    /// A close frame has come, and nothing may be sent any more but the answer to it, which WebSocket gives by itself.
+    /// A close frame has arrived. Only the answer to it may still be sent, which WebSocket does by itself.
     closed: bool,
     lingering: Lingering,
 }
@@ -328,7 +328,7 @@ impl WampTransport {
 
     fn message(&self, output: Bytes) -> Message {
         if self.text {
-            // A gate that speaks JSON writes UTF-8.
+            // A gate that uses JSON writes UTF-8.
             Utf8Bytes::try_from(output).map_or_else(|_| Message::Close(None), Message::Text)
         } else {
             Message::Binary(output)
@@ -377,7 +377,7 @@ impl WampTransport {
 
 impl Transport for WampTransport {
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, TransportError>> {
-        // Whoever saw it first may have had something to do before.
+        // A poll that saw it first may have had earlier input to return.
         if let Some(fault) = &self.fault {
             return Poll::Ready(Err(fault.clone().into()));
         }
@@ -434,7 +434,7 @@ impl Transport for WampTransport {
         self.pending = 0;
     }
 
-    /// The socket keeps what has come.
+    /// The socket keeps what has arrived.
     fn stop_reading(&mut self) {
         self.intake.stop();
     }
@@ -459,7 +459,7 @@ impl Transport for WampTransport {
     }
 
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        // What is dropped as it comes takes no room.
+        // Input that is dropped when it arrives needs no room.
         self.stop_reading();
         if ready!(self.poll_flush(context)).is_err() {
             return Poll::Ready(());
@@ -469,7 +469,8 @@ impl Transport for WampTransport {
     }
 }
 
-/// Why a WebSocket connection ends. Who vanishes, in the middle of a frame or of the handshake, has sent nothing wrong.
+/// Why a WebSocket connection ends. A client that vanishes, in the middle of a frame or of the handshake, has sent nothing
+/// wrong.
 pub(super) fn failed(error: tungstenite::Error) -> TransportError {
     match error {
         tungstenite::Error::Protocol(

@@ -1,8 +1,8 @@
-//! From a connection to a WebSocket that carries WAMP, or to an answer in HTTP that says why not.
+//! Turns a connection into a WebSocket that carries WAMP, or refuses it with an HTTP response.
 //!
-//! Invariant: whoever sends an HTTP request is answered in HTTP, and gets to read it.
+//! Invariant: every client that sends an HTTP request gets an HTTP response, and time to read it.
 //!
-//! Deliberately absent: what is said on the WebSocket (`transport`), and paths: any will do.
+//! Deliberately absent: messages on the WebSocket (`transport`), and paths: any path is accepted.
 
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -21,7 +21,7 @@ use crate::config::origins::Origins;
 use crate::gate::wamp::{choose_subprotocol, subprotocol, Serializer};
 use crate::types::limits;
 
-/// Bytes that a WebSocket reads at once. Each connection keeps as many, whether or not something comes.
+/// Bytes that a WebSocket reads at once. Each connection holds a buffer of this size, whether or not input comes.
 const WEBSOCKET_BUFFER: usize = 4 << 10;
 
 /// Bytes that it collects before it writes them.
@@ -29,14 +29,14 @@ const OUTPUT_BUFFER: usize = 16 << 10;
 
 const SUBPROTOCOL: &str = "Sec-WebSocket-Protocol";
 
-/// An answer in HTTP to what does not become a WebSocket.
+/// An HTTP response to a request that does not become a WebSocket.
 pub(super) struct Answer {
     status: StatusCode,
     headers: &'static [(&'static str, &'static str)],
     reason: &'static str,
 }
 
-/// What is spoken here (RFC 6455 section 4.4).
+/// The supported protocol (RFC 6455 section 4.4).
 const UPGRADE: &[(&str, &str)] = &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
 
 pub(super) const TOO_MANY_CONNECTIONS: Answer = Answer {
@@ -71,7 +71,7 @@ const fn bad_request(reason: &'static str) -> Answer {
 }
 
 impl Answer {
-    /// What a request is answered with that can't be granted; nothing where nobody waits for it.
+    /// The response to a request that can't be granted; `None` if the client does not wait for one.
     fn to(error: &Error) -> Option<Self> {
         let Error::Protocol(protocol) = error else {
             return match error {
@@ -126,7 +126,7 @@ impl Answer {
     }
 }
 
-/// Answers, and gives the client time to read it.
+/// Sends the response, and gives the client time to read it.
 pub(super) async fn answer(mut stream: BoxStream, answer: &Answer) {
     let response = answer.response();
     let mut bytes = Vec::new();
@@ -140,7 +140,7 @@ pub(super) async fn answer(mut stream: BoxStream, answer: &Answer) {
     }
 }
 
-/// How a WebSocket of a client is read and written.
+/// Buffers and limits of a client's WebSocket.
 pub(super) fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(WEBSOCKET_BUFFER)
@@ -150,7 +150,7 @@ pub(super) fn websocket_config() -> WebSocketConfig {
         .max_frame_size(Some(limits::CLIENT_MESSAGE))
 }
 
-/// Opens a WebSocket for WAMP, or answers why not.
+/// Opens a WebSocket for WAMP, or responds with the reason why not.
 pub(super) async fn upgrade(
     mut stream: BoxStream,
     origins: &Origins,
@@ -158,7 +158,7 @@ pub(super) async fn upgrade(
     let config = websocket_config();
     let mut chosen = None;
     let mut refused = &NO_SUBPROTOCOL;
-    // The error type is the library's, and so is its size.
+    // The error type and its size are the library's.
     #[allow(clippy::result_large_err)]
     let negotiate = |request: &Request, response: Response| {
         if !is_welcome(request, origins) {
@@ -173,7 +173,7 @@ pub(super) async fn upgrade(
         tokio_tungstenite::accept_hdr_async_with_config(&mut stream, negotiate, Some(config));
     let refusal = match tokio::time::timeout(limits::HANDSHAKE, accepting).await {
         Ok(Ok(_)) => None,
-        // The library has written what `negotiate` answered.
+        // The library has written the response of `negotiate`.
         Ok(Err(Error::Http(_))) => {
             linger_on(&mut stream).await;
             return Err(TransportError::Refused(refused.reason));
@@ -186,7 +186,7 @@ pub(super) async fn upgrade(
     };
     match (refusal, chosen) {
         (None, Some(serializer)) => {
-            // The library has read the request, and refuses what comes with it: nothing is lost here.
+            // The library refuses requests with data after them, so nothing is lost here.
             let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
             Ok((socket, serializer))
         }
@@ -198,13 +198,13 @@ pub(super) async fn upgrade(
     }
 }
 
-/// Whether the page that a browser shows may connect. What is no browser names none.
+/// Whether the web page that connects may do so. A client that is no browser names no origin.
 fn is_welcome(request: &Request, origins: &Origins) -> bool {
     let mut named = request.headers().get_all("Origin").iter();
     named.all(|origin| origin.to_str().is_ok_and(|origin| origins.allows(origin)))
 }
 
-/// Answers with the first subprotocol offered that is spoken here, or refuses with a word of what is.
+/// Answers with the first offered subprotocol that is supported, or refuses with a list of those.
 #[allow(clippy::result_large_err)]
 fn negotiate(
     request: &Request,

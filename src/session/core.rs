@@ -1,15 +1,13 @@
-//! The core of a client's session: what comes from its client, from the entry, from the order and from the log goes in, and
-//! what is to be done about it comes out.
+//! The core of a client's session: inputs are what comes from the client, the entry, the order and the log; outputs are what
+//! has to be done about them.
 //!
-//! A driver calls [`Core::turn`] after each input, and drains [`Core::poll_output`] then. Whether the client may be listened to,
-//! whether more may be made for it and when to look again are questions that it asks anew each time: they are functions of
-//! what is there.
+//! The driver calls [`Core::turn`] after each input, then drains [`Core::poll_output`]. It asks anew each time whether to read
+//! from the client, whether more output may be made, and when to look again: the answers depend only on the current state.
 //!
-//! Invariant: everything a session holds is bounded. Nothing is taken from its client while its publishes wait beyond their
-//! bound, and it takes no events from the log while its output waits beyond its own. Whatever is held back goes on when
-//! there is room.
+//! Invariant: everything a session holds is bounded. It takes nothing from its client while its publishes wait beyond their
+//! bound, and no events from the log while its output waits beyond its own. What is held back continues when there is room.
 //!
-//! Deliberately absent: anything of a protocol, a clock, and why a connection fails.
+//! Deliberately absent: anything of a protocol, a clock, and the reasons why a connection fails.
 
 mod gone;
 mod holds;
@@ -40,54 +38,55 @@ use crate::types::topic::Realm;
 use gone::Gone;
 use persistent::Persistence;
 
-/// What a message costs beside its bytes, in bytes.
+/// Work that a message costs in addition to its bytes, in bytes.
 const MESSAGE_TOIL: usize = 1 << 10;
 
-/// For how many messages of a client that are not taken yet there always is room.
+/// There is always room for this many messages of a client that are not taken yet.
 const FEW_INPUTS: usize = 4;
 
-/// What a session finds at its node.
+/// What a session uses of its node.
 pub(crate) trait Node {
-    /// From here on, the session hears what is said to it, and there is room for so many bytes that all nodes keep of it.
+    /// From here on the session receives its signals. Also reserves room for this many bytes of the session's data that all nodes
+    /// store.
     fn register(&mut self, realm: &Realm, name: &str, bytes: usize) -> Result<(), OpenRefusal>;
 
-    /// Takes part in calls; gives what the session is told at once.
+    /// Sends a call request; returns the session's message if the answer is immediate.
     fn call(&mut self, realm: &Realm, asked: CallRequest) -> Option<CallMessage>;
 
-    /// The incarnation of its entry in which the session is known to all.
+    /// The incarnation of the entry under which the session is in the realms' state.
     fn incarnation(&self) -> Option<Incarnation>;
 
-    /// What is kept for the session.
+    /// The persistent state of the session.
     fn persistent(&self) -> Option<PersistentState>;
 
     /// How many wills of the session are known.
     fn wills(&self) -> usize;
 
-    /// How many bytes an event makes every node look at, beside itself; whether it is compared with them is told.
+    /// How many bytes an event makes every node look at, beside its own; `compares` says whether it is compared with them.
     fn looked_at(&self, event: &Event, compares: bool) -> usize;
 
-    /// Whether there is room for more publishes that wait.
+    /// Whether there is room for more waiting publishes.
     fn has_room_to_wait(&self) -> bool;
 
-    /// The position that the next event gets, as far as the node has read the log.
+    /// The position of the next event, as far as this node has read the log.
     fn next_position(&self) -> Position;
 
-    /// The first position that is kept.
+    /// The first retained position.
     fn oldest(&self) -> Position;
 }
 
-/// What a session asks of its driver.
+/// What the driver has to do for the session.
 #[derive(Debug)]
 pub(crate) enum Output {
-    /// For the client.
+    /// Write these bytes to the client.
     Write(Bytes),
-    /// The client's messages that had no answer.
+    /// Count the client's messages that were dropped without an answer.
     Dropped(Dropped),
-    /// For the way to the entry; [`Core::done`] tells what came of it.
+    /// Work at the entry; the driver reports its result with [`Core::done`].
     Errand(Errand),
-    /// How far a session that outlives its connection has come.
+    /// Save the progress of a persistent session.
     Save { realm: Realm, progress: Progress },
-    /// The last of all output: the connection closes when it is written.
+    /// The last output: the connection closes when it is written.
     Close(Farewell),
 }
 
@@ -95,44 +94,44 @@ pub(crate) struct Core<G, R> {
     gate: G,
     presence: Presence,
     ledger: Ledger,
-    /// There once the session is open.
+    /// Present once the session is open.
     reader: Option<Reader<R>>,
-    /// Where the session outlives its connection.
+    /// Present if the session is persistent.
     persistence: Option<Persistence>,
     current: Option<Current>,
     room: Room,
     liveness: Liveness,
-    /// The client is, and what it said before is still to be done.
+    /// The client is gone, and its earlier messages are still to be handled.
     gone: Option<Gone>,
     inputs: VecDeque<Bytes>,
     outputs: VecDeque<Output>,
-    /// Bytes that went through it since others had their turn; a message counts as [`MESSAGE_TOIL`] at least.
+    /// Bytes processed since other sessions had their turn; a message counts as [`MESSAGE_TOIL`] at least.
     toil: usize,
-    /// Another connection took the session over before it was open. The client is told then.
+    /// Another connection took the session over before it was open. The client is notified at this time.
     outdone: Option<Moment>,
-    /// Set when the connection is to be closed as soon as its output is written, or then at the latest.
+    /// Set when the connection is to be closed: as soon as its output is written, and at this time at the latest.
     closing: Option<Moment>,
-    /// The driver was told to close.
+    /// [`Output::Close`] was given out.
     closed: bool,
     ending: bool,
 }
 
-/// How long a client is not told that another connection took its session over before it was open. Two that come again at once
-/// would otherwise take each other's sessions over before either of them is open.
+/// How long a client is not notified that another connection took its session over before it was open. Otherwise two clients
+/// that reconnect at once would keep taking each other's sessions over before either of them is open.
 const OUTDONE_PAUSE: Duration = Duration::from_millis(200);
 
-/// Where the session stands with all the others that know of it.
+/// What the realms' state knows of the session.
 enum Presence {
-    /// Nobody has heard of it.
+    /// Nothing.
     Unknown,
     /// It is in the log, or on its way there.
     Announced {
         realm: Realm,
         known_as: [serde_json::Value; 2],
-        /// Its MQTT will is not to be published.
+        /// The session's MQTT will must not be published.
         drop_will: bool,
     },
-    /// It is over for all, while its connection may still be there.
+    /// The session has ended in the realms' state; its connection may still be there.
     Over,
 }
 
@@ -162,7 +161,7 @@ impl<G: Gate, R> Core<G, R> {
         self.gate.session()
     }
 
-    /// Lets the gate's wishes out, and events in while there is room.
+    /// Takes the gate's requests, and delivers events while there is room.
     pub(crate) fn turn(&mut self, now: Moment, node: &mut impl Node, outlet: &mut impl Outlet) {
         loop {
             self.take_requests(now, node);
@@ -174,7 +173,7 @@ impl<G: Gate, R> Core<G, R> {
         self.outputs.extend(errand.map(Output::Errand));
     }
 
-    /// What is to be done next. After [`Output::Close`] nothing more is written.
+    /// The next output. After [`Output::Close`] nothing more is written.
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
@@ -186,7 +185,7 @@ impl<G: Gate, R> Core<G, R> {
         if let Some(dropped) = self.gate.poll_dropped() {
             return Some(Output::Dropped(dropped));
         }
-        // Behind the gate's last words, which may have come after its wish to close.
+        // Comes after the gate's last output, which may have been added after its request to close.
         if self.closing.is_some() && !std::mem::replace(&mut self.closed, true) {
             return Some(Output::Close(self.gate.farewell()));
         }
@@ -245,7 +244,7 @@ impl<G: Gate, R> Core<G, R> {
         }
     }
 
-    /// Has the session's beginning put into the log; it is open when the log shows that.
+    /// Puts the start of the session into the log; the session is open when it is read back from there.
     fn announce(
         &mut self,
         realm: Realm,
@@ -262,7 +261,7 @@ impl<G: Gate, R> Core<G, R> {
     }
 
     fn joined(&mut self, now: Moment, node: &impl Node) {
-        // It may have ended again meanwhile, of which it is about to hear.
+        // The session may have ended again meanwhile; the signal for that follows.
         let Some(incarnation) = node.incarnation() else { return };
         self.ledger.joined(incarnation);
         if !self.attached(now, node) {
@@ -284,7 +283,7 @@ impl<G: Gate, R> Core<G, R> {
         }
     }
 
-    /// Hands the gate what is at hand for it; true where something changed that may bring more to do.
+    /// Hands the gate what is being delivered; true if something changed that may allow more work.
     fn deliver_some<O: Outlet>(&mut self, now: Moment, outlet: &mut O) -> bool {
         if self.current.is_none() || !self.has_room(outlet) {
             return false;
@@ -301,7 +300,7 @@ impl<G: Gate, R> Core<G, R> {
         done
     }
 
-    /// Something came from the client. [`Core::take_inputs`] hands it on.
+    /// The client has sent something. [`Core::take_inputs`] hands it to the gate.
     pub(crate) fn received(&mut self, input: Bytes) {
         self.inputs.push_back(input);
     }
@@ -310,7 +309,7 @@ impl<G: Gate, R> Core<G, R> {
         self.inputs.len()
     }
 
-    /// Hands the gate what came from the client, as far as there is room for what it asks for.
+    /// Hands the gate the client's input, as far as there is room for the requests that it causes.
     pub(crate) fn take_inputs(&mut self, now: Moment, node: &mut impl Node) {
         let waits = node.has_room_to_wait();
         self.gate.allow(self.ledger.allowed(waits, || node.wills()));
@@ -320,12 +319,12 @@ impl<G: Gate, R> Core<G, R> {
             self.gate.receive(input, now);
             self.take_requests(now, node);
         }
-        // One that has said much once does not hold the room for it for good.
+        // A burst of inputs does not hold its room for good.
         self.inputs.shrink_to(FEW_INPUTS);
         self.may_have_moved(now);
     }
 
-    /// Takes what came of an errand.
+    /// Takes the result of an errand.
     pub(crate) fn done(&mut self, done: ledger::Done) {
         self.ledger.done(done);
         if done == ledger::Done::Closed {
@@ -348,12 +347,12 @@ impl<G: Gate, R> Core<G, R> {
         self.gate.decided(sequence, outcome);
     }
 
-    /// Whether the realms' state may have something to say to the session.
+    /// Whether the realms' state may have signals for the session.
     pub(crate) fn listens(&self) -> bool {
         matches!(self.presence, Presence::Announced { .. })
     }
 
-    /// Takes what the realms' state says to the session; nothing where it was too slow to listen.
+    /// Takes a signal of the realms' state; `None` if the session was too slow to receive them.
     pub(crate) fn told(&mut self, word: Option<Signal>, now: Moment, node: &impl Node) {
         match word {
             Some(Signal::Joined) => self.joined(now, node),
@@ -366,7 +365,7 @@ impl<G: Gate, R> Core<G, R> {
             }
             Some(Signal::Ended(cause)) => {
                 if cause == EndCause::TakenOver {
-                    // Behind what the client said before.
+                    // After everything that the client sent before.
                     self.ledger.leave();
                     self.say_last();
                 }
@@ -385,12 +384,12 @@ impl<G: Gate, R> Core<G, R> {
         }
     }
 
-    /// Takes news about the session's calls.
+    /// Takes a message about the session's calls.
     pub(crate) fn called(&mut self, told: CallMessage) {
         self.gate.told(told);
     }
 
-    /// We end the session.
+    /// This node ends the session.
     pub(crate) fn end(&mut self, reason: EndReason) {
         self.ending = true;
         self.gate.end(reason);
@@ -400,7 +399,7 @@ impl<G: Gate, R> Core<G, R> {
         self.ending
     }
 
-    /// Takes what the reader has.
+    /// Takes the reader's next result.
     pub(crate) fn read(&mut self, reading: Reading, node: &impl Node) {
         match reading {
             Reading::Subscribed(id, result) => self.gate.subscribed(id, result),
@@ -422,7 +421,7 @@ impl<G: Gate, R> Core<G, R> {
         }
     }
 
-    /// Time has passed. Tells whether the connection has had its time to close.
+    /// Time has passed. True if the time to close the connection is over.
     pub(crate) fn tick(&mut self, now: Moment, node: &impl Node) -> bool {
         if self.closing.is_some() {
             return true;
@@ -450,7 +449,7 @@ impl<G: Gate, R> Core<G, R> {
         self.closing.is_some()
     }
 
-    /// Whether the driver was told to close.
+    /// Whether [`Output::Close`] was given out.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
@@ -473,7 +472,7 @@ impl<G: Gate, R> Core<G, R> {
         much
     }
 
-    /// Puts the session's end on its way to everybody, and lets go of what it reads; tells whether the dispatcher knows of it.
+    /// Submits the end of the session, and drops what it reads; true if the dispatcher knows of the session.
     pub(crate) fn leave(&mut self) -> bool {
         self.note_rest();
         self.say_last();

@@ -1,9 +1,9 @@
-//! What a session has at hand for its client: the rest of a segment, or some retained values.
+//! What a session is delivering to its client: the rest of a segment, or some retained values.
 //!
-//! Invariant: a gate is handed something only while it can take it, and nothing that is hidden or filtered out, nor what
-//! has a critical extension field that this release does not know.
+//! Invariant: a gate gets an event only while it can take one. It never gets one that is hidden, filtered out, or that has a
+//! critical extension field which this release does not know.
 //!
-//! Deliberately absent: where it comes from (`reader`).
+//! Deliberately absent: the source of the events (`reader`).
 
 use std::cell::OnceCell;
 use std::collections::VecDeque;
@@ -29,7 +29,7 @@ pub(crate) enum Current {
     Retained { id: SubscriptionId, values: VecDeque<(Topic, Arc<Retained>)> },
 }
 
-/// The subscriptions that are to have the event at a place, where they are known, and how many of them have it.
+/// The subscriptions that get the next event, once they are known, and how many of them have got it.
 #[derive(Default)]
 pub(crate) struct Chosen {
     known: bool,
@@ -37,7 +37,7 @@ pub(crate) struct Chosen {
     done: usize,
 }
 
-/// What is written with an event beside what it holds, about.
+/// Bytes that are written with an event in addition to its own, roughly.
 const EVENT_OVERHEAD: usize = 64;
 
 impl Current {
@@ -55,14 +55,14 @@ impl Current {
         }
     }
 
-    /// Lets go of the segment, and keeps the place in it.
+    /// Drops the segment, and keeps the place in it.
     pub(crate) fn let_go(&mut self) {
         if let Self::Segment { wanted, .. } = self {
             wanted.placed = None;
         }
     }
 
-    /// The segment that has to be read again.
+    /// The slot of the segment that has to be read again.
     pub(crate) fn missing(&self) -> Option<Slot> {
         match self {
             Self::Segment { wanted, .. } if wanted.placed.is_none() => Some(wanted.slot),
@@ -70,7 +70,7 @@ impl Current {
         }
     }
 
-    /// Takes the segment that was read again, if it is still the one that is missing.
+    /// Takes the segment that was read again, if it still is the missing one.
     pub(crate) fn take_back(&mut self, placed: Arc<Placed>) {
         if self.missing() == Some(placed.resolution.slot) {
             if let Self::Segment { wanted, .. } = self {
@@ -79,7 +79,7 @@ impl Current {
         }
     }
 
-    /// Whether it is what the session's cursor has come to.
+    /// Whether the session's cursor is at this segment.
     pub(crate) fn is_at_cursor(&self) -> bool {
         matches!(self, Self::Segment { wanted, .. } if wanted.at_cursor)
     }
@@ -88,7 +88,7 @@ impl Current {
         Self::Retained { id: values.id, values: values.values.into() }
     }
 
-    /// Hands the gate what there is room for behind what waits for the socket; true when that was all.
+    /// Hands the gate as many events as there is room for behind the socket's waiting output; true if that was all.
     pub(crate) fn deliver<G: Gate, R, O: Outlet>(
         &mut self,
         gate: &mut G,
@@ -117,41 +117,41 @@ impl Current {
     }
 }
 
-/// The way to the client, as far as a session looks at it: how much waits there, and for how much there is room. All sessions
-/// of a node share that.
+/// The way to the client, as a session sees it: how much output waits, and how much more there is room for. All sessions of a
+/// node share that room.
 pub(crate) trait Outlet {
     /// Bytes that wait for the socket.
     fn waiting(&self) -> usize;
 
-    /// Whether more may be written behind so many bytes.
+    /// Whether more may be written when this many bytes wait.
     fn has_room(&mut self, waiting: usize) -> bool;
 
-    /// Whether there is room for so many bytes behind so many now. Nobody is woken if not.
+    /// Whether there is room for `bytes` now, when `waiting` bytes wait. If not, the session is not woken later.
     fn has_room_for(&mut self, waiting: usize, bytes: usize) -> bool;
 
-    /// For how many bytes there is room behind so many, one event of this size at least. If for none, somebody wakes the
-    /// session when there is.
+    /// How many bytes there is room for when `waiting` bytes wait, at least one event of this size. If it is 0, the session is
+    /// woken when there is room.
     fn takes(&mut self, waiting: usize, size: usize) -> usize;
 
-    /// Whether the client may go on to ask for what has to be answered in any case.
+    /// Whether the client may send more requests that have to be answered in any case.
     fn has_room_for_answers(&mut self, waiting: usize) -> bool;
 
-    /// Whether it is the session's turn to read a large value for its filters. If not, somebody wakes it when it is.
+    /// Whether it is the session's turn to read a large value for its filters. If not, the session is woken when it is.
     fn may_filter(&mut self) -> bool;
 }
 
-/// The room that there is behind what waits for the socket already.
+/// The room behind the output that waits for the socket already.
 pub(crate) struct Room<'a, O> {
     pub(crate) outlet: &'a mut O,
-    /// What the session's turn has cost so far, in bytes. It ends where that is as much as one read.
+    /// The cost of the session's turn so far, in bytes. The turn ends when that is as much as one read.
     pub(crate) toil: &'a mut usize,
 }
 
-/// Bytes of a value that a session reads for its filters whenever it likes.
+/// A session reads values up to this size for its filters without waiting for its turn.
 const SMALL_VALUE: usize = 16 << 10;
 
 impl<O: Outlet> Room<'_, O> {
-    /// For how many events with this payload, and so many bytes beside it, there is room behind what the gate has.
+    /// How many events with this payload and `beside` further bytes there is room for behind the gate's output.
     fn behind<G: Gate>(&mut self, gate: &G, payload: &Payload, beside: usize) -> usize {
         let waiting = self.outlet.waiting() + gate.output_size();
         if !self.outlet.has_room(waiting) {
@@ -161,8 +161,8 @@ impl<O: Outlet> Room<'_, O> {
         self.outlet.takes(waiting, size).div_ceil(size)
     }
 
-    /// For how many bytes of a payload to ask. A payload that is translated is measured, by translating it, only where there
-    /// is no room for the largest that it can get.
+    /// How many bytes to ask for to write a payload. A payload that has to be translated is measured, by translating it, only
+    /// if there is no room for the largest possible result.
     fn written(&mut self, to: Option<Serializer>, payload: &Payload, waiting: usize) -> usize {
         if !payload::is_translated(payload, to) {
             return payload.len();
@@ -176,7 +176,7 @@ impl<O: Outlet> Room<'_, O> {
     }
 }
 
-/// About how many bytes are written with an event's payload.
+/// Bytes that are written with an event's payload, roughly.
 fn beside(topic: &Topic, properties: &Bytes) -> usize {
     topic.as_str().len() + properties.len() + EVENT_OVERHEAD
 }
@@ -217,7 +217,7 @@ fn deliver_segment<G: Gate, R, O: Outlet>(
         if !chosen.known {
             let reads = event.payload.len() > SMALL_VALUE && filters(reader, subscriptions);
             if reads && !room.outlet.may_filter() {
-                // Each takes milliseconds, and others at this node wait meanwhile.
+                // Each takes milliseconds, and other sessions of this node wait meanwhile.
                 break;
             }
             chosen.known = true;
@@ -247,7 +247,7 @@ fn deliver_segment<G: Gate, R, O: Outlet>(
     false
 }
 
-/// Hands over one event, or as much of it as there is room for; true when that was all.
+/// Hands over one event, or as much of it as there is room for; true if that was all.
 fn hand_over<G: Gate, R, O: Outlet>(
     gate: &mut G,
     reader: &mut Reader<R>,
@@ -284,8 +284,9 @@ fn filters<R>(reader: &Reader<R>, subscriptions: &[SubscriptionId]) -> bool {
     subscriptions.iter().any(|id| reader.wish(*id).is_some_and(|wish| wish.filter.is_some()))
 }
 
-/// The subscriptions that should have an event, of those whose pattern it fits. Tells what their filters cost, in bytes: to
-/// read the value, as much as to write it; all filters of a session together have a size (`limits::SESSION_FILTERS`).
+/// The subscriptions that should get an event, among those whose pattern matches. Also returns the cost of their filters, in
+/// bytes: as much to read the value as to write it. The filters of a session have a total size limit
+/// (`limits::SESSION_FILTERS`).
 fn choose<R>(
     reader: &Reader<R>,
     subscriptions: &[SubscriptionId],
@@ -341,7 +342,7 @@ mod tests {
     use super::*;
     use crate::types::event::Encoding;
 
-    /// Has room for so many bytes.
+    /// Has room for a fixed number of bytes.
     struct Narrow(usize);
 
     impl Outlet for Narrow {
@@ -370,7 +371,7 @@ mod tests {
         }
     }
 
-    /// For how much a client with this serializer asks, where there is room for so many bytes, and what that costs.
+    /// How many bytes a client with this serializer asks for when there is room for `room` bytes, and the cost of measuring.
     fn asked(payload: &Payload, to: Option<Serializer>, room: usize) -> (usize, usize) {
         let (mut outlet, mut toil) = (Narrow(room), 0);
         let mut room = Room { outlet: &mut outlet, toil: &mut toil };
@@ -378,7 +379,7 @@ mod tests {
         (size, toil)
     }
 
-    /// It was counted as it is stored: sessions that waited for their room wrote five times as much as they had asked for.
+    /// The stored size was counted: sessions that waited for room wrote five times as much as they had asked for.
     #[test]
     fn a_payload_asks_for_room_as_large_as_it_is_written() {
         let nils = [&[0x94][..], &[0xc0; 4]].concat();

@@ -1,8 +1,8 @@
-//! What a session says of itself in the log: that it begins, and that it ends.
+//! Events of the session itself in the log: that it begins, and that it ends.
 //!
 //! Both are events of WAMP's session meta API as well, and acts for the realm's state.
 //!
-//! Deliberately absent: what becomes of them (`realm`).
+//! Deliberately absent: their effect (`realm`).
 
 use serde_json::Value;
 
@@ -19,13 +19,13 @@ pub(crate) fn join(realm: Realm, session: SessionId, join: Join) -> Event {
     event(realm, session, "wamp/session/on_join", &details, &Act::Join(join))
 }
 
-/// Whom others knew a session as, to be told when it ends: `authid` and `authrole`, as its details have them.
+/// `authid` and `authrole` from a session's details, for the event of its end.
 pub(crate) fn known_as(details: &str) -> [Value; 2] {
     let details: Value = serde_json::from_str(details).unwrap_or_default();
     ["authid", "authrole"].map(|key| details[key].clone())
 }
 
-/// A session begins that outlives its connection.
+/// A persistent session begins.
 pub(crate) fn attach(realm: Realm, session: SessionId, attach: Attach) -> Event {
     let act = Act::Attach(attach.clone());
     Event { act: act.encode(), ..join(realm, session, attach.join) }
@@ -42,7 +42,7 @@ pub(crate) fn gone(
     event(realm, session, "wamp/session/on_leave", &arguments, &Act::Gone(gone))
 }
 
-/// Something about what is kept; no subscriber sees it.
+/// An event about a persistent session's state; no subscriber sees it.
 pub(crate) fn persisting(realm: Realm, publisher: SessionId, act: &Act) -> Event {
     Event::of_act(realm, "vulpes/kept", publisher, act.encode())
 }

@@ -1,15 +1,15 @@
-//! A session's ledger: its events on their way into the log, and what becomes of them.
+//! A session's ledger: its events on their way into the log, and their outcomes.
 //!
-//! A publish without a condition is done when the entry has answered it. A conditional one is stored first, and its
-//! outcome is decided in the order: until then its event is kept here, because a turn in line is taken by publishing it
+//! A publish without a condition is done when the entry has answered it. A conditional publish is stored first, and its outcome
+//! is decided in the order. Its event is kept here until then, because the session takes its turn in the queue by publishing it
 //! again. Registrations are stored and decided as well.
 //!
-//! What a client's publishes are called in its protocol is not carried along here. MQTT has to acknowledge them in their order
-//! with refused ones in between, which are never published, so its gate keeps a queue of its own in any case. And what an
-//! entry keeps is a part of a segment, not of a session.
+//! The ledger does not hold the protocol's ids of publishes. MQTT has to acknowledge publishes in their order, including
+//! refused ones, which are never published; so its gate needs a queue of its own in any case. An entry's records are per
+//! segment, not per session.
 //!
-//! Invariant: what is kept here is bounded by a session's limits, as long as nothing is taken from its client while there is
-//! no [`Ledger::has_room`]. One errand is under way at a time.
+//! Invariant: the ledger is bounded by a session's limits, as long as nothing is taken from its client while
+//! [`Ledger::has_room`] is false. One errand is under way at a time.
 //!
 //! Deliberately absent: the way to the entry, and the bytes that all sessions of a node share (`server/publishing`).
 
@@ -30,38 +30,38 @@ use crate::types::value::Value;
 /// A decided publish: its sequence number and its outcome.
 pub(crate) type Decided = (u64, Result<Stored, Refusal>);
 
-/// How many of a session's events may be undecided; with as many, its socket is not read. Publishes alone never fill it,
-/// because they may wait for what their own session does next.
+/// How many of a session's events may be undecided; beyond that its socket is not read. Publishes alone never reach this limit,
+/// because they may wait for something that their own session does next.
 const UNDECIDED: usize = limits::SESSION_WAITS + limits::SESSION_REGISTERS;
 
-/// What is to be done for the ledger.
+/// Work for the ledger.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Errand {
-    /// Wait for room for so many bytes that every node looks at.
+    /// Wait until there is room for this many bytes that every node looks at.
     Admit(usize),
     /// Hand this to the entry.
     Submit(Batch),
 }
 
-/// What came of an errand.
+/// The result of an errand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Done {
-    /// There is room for so many bytes.
+    /// There is room for this many bytes.
     Admitted(usize),
-    /// The entry has the batch.
+    /// The entry has taken the batch.
     Submitted,
-    /// The entry takes no more.
+    /// The entry takes no more batches.
     Closed,
 }
 
-/// What goes to the entry at once.
+/// Events that go to the entry together.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) incarnation: Option<Incarnation>,
     /// Sequence number of the first event.
     pub(crate) first: u64,
     pub(crate) events: Vec<Event>,
-    /// They are the client's publishes, which the entry answers. Otherwise they are the session's own.
+    /// They are the client's publishes, which the entry answers. Otherwise they are the session's own events.
     pub(crate) answered: bool,
     /// Bytes that these events make every node look at.
     pub(crate) compared: usize,
@@ -72,9 +72,9 @@ pub(crate) struct Ledger {
     incarnation: Option<Incarnation>,
     /// The client's events that the entry has not been handed.
     batch: VecDeque<Pushed>,
-    /// How many of them compare something.
+    /// How many of them are compared with a value.
     comparisons: usize,
-    /// The room that there is for what the next of them make every node look at.
+    /// The room granted for the bytes that the next of them make every node look at.
     admitted: Option<usize>,
     /// Some publishes had a will.
     has_wills: bool,
@@ -82,22 +82,22 @@ pub(crate) struct Ledger {
     next: u64,
     /// Events before this one have been answered.
     answered: u64,
-    /// Batches that are not fully answered: the sequence number behind each, and its bytes.
+    /// Batches that are not fully answered: the sequence number after each, and its bytes.
     unanswered: VecDeque<(u64, usize)>,
     unanswered_bytes: usize,
     /// An errand is under way.
     busy: bool,
-    /// The session ends: its own events are its last words, and follow what its client has said.
+    /// The session ends: its own events now come after the client's events.
     leaving: bool,
-    /// What the order decides and has no known place yet; of publishes, what is published again.
+    /// Events that the order decides and whose position is not known yet; a conditional publish is kept to be published again.
     undecided: VecDeque<(u64, Option<Conditional>)>,
-    /// What the order has not decided, by its place.
+    /// Events that the order has not decided, by position.
     waits: BTreeMap<Position, (u64, Option<Conditional>)>,
     /// Bytes of the conditional publishes in both.
     waiting: usize,
-    /// What the order said of places that the entry has not told of yet.
+    /// Signals about positions that the entry has not answered yet.
     early: BTreeMap<Position, Signal>,
-    /// The session's own events, beside its client's publishes.
+    /// The session's own events, which are not its client's publishes.
     own: Vec<Event>,
 }
 
@@ -108,11 +108,12 @@ struct Pushed {
     compares: bool,
 }
 
-/// A retained value beyond this size counts as looked at itself: what is compared with it next is to find it applied.
+/// A retained value beyond this size counts as looked at itself, so that the next event that is compared with it finds it
+/// applied.
 const LARGE_VALUE: usize = 16 << 10;
 
 impl Pushed {
-    /// Bytes that it makes every node look at, as far as this node can tell by now.
+    /// Bytes that it makes every node look at, as far as this node can tell now.
     fn looked_at(&self, looked_at: &impl Fn(&Event, bool) -> usize) -> usize {
         let Self { event, compares } = self;
         let mut bytes = if *compares || event.retain { looked_at(event, *compares) } else { 0 };
@@ -153,7 +154,7 @@ impl Ledger {
         self.batch.push_back(Pushed { event, compares });
     }
 
-    /// Takes an event of the client that the order decides, and that only the state sees.
+    /// Takes a client's event that the order decides, and that only the state sees.
     pub(crate) fn decide(&mut self, event: Event) {
         self.undecided.push_back((self.following(), None));
         self.batch.push_back(Pushed { event, compares: false });
@@ -169,7 +170,7 @@ impl Ledger {
         self.own.push(event);
     }
 
-    /// The session is known to all, in this incarnation of its entry.
+    /// The session is in the realms' state, under this incarnation of its entry.
     pub(crate) fn joined(&mut self, incarnation: Incarnation) {
         self.incarnation = Some(incarnation);
     }
@@ -179,8 +180,8 @@ impl Ledger {
         self.leaving = true;
     }
 
-    /// What is to be done next, unless something is under way; [`Ledger::done`] tells what came of it. `looked_at` tells how many
-    /// bytes an event makes every node look at by now, where it is compared with them or not.
+    /// The next errand, unless one is under way; its result comes with [`Ledger::done`]. `looked_at` tells how many bytes an
+    /// event makes every node look at now, depending on whether it is compared with them.
     pub(crate) fn next(&mut self, looked_at: impl Fn(&Event, bool) -> usize) -> Option<Errand> {
         if self.busy {
             return None;
@@ -189,7 +190,7 @@ impl Ledger {
             (true, true) => return None,
             (true, false) => self.next_of_clients(&looked_at),
             (false, false) if self.leaving => self.next_of_clients(&looked_at),
-            // Its own are few, and others wait for them; what becomes of them is seen in the order.
+            // Its own events are few, and others wait for them; their outcome shows in the order.
             (false, _) => Errand::Submit(self.own_batch()),
         };
         self.busy = true;
@@ -199,16 +200,16 @@ impl Ledger {
     fn next_of_clients(&mut self, looked_at: &impl Fn(&Event, bool) -> usize) -> Errand {
         let (count, compared) = self.next_events(looked_at);
         if compared > self.admitted.unwrap_or(0) {
-            // Where it has grown meanwhile, it waits anew.
+            // If the number has grown meanwhile, the batch waits again.
             return Errand::Admit(compared);
         }
         self.admitted = None;
         Errand::Submit(self.clients_batch(count, compared))
     }
 
-    /// How many of the next events go together, and the bytes that they make every node look at: one event, or no more of
-    /// those bytes than there is room for. A client may have sent any number of events in one write, and what they look at
-    /// may have grown while they waited for that room.
+    /// How many of the next events go together, and the bytes that they make every node look at: one event, or no more of those
+    /// bytes than there is room for. A client may have sent any number of events in one write, and the values that they are
+    /// compared with may have grown while they waited for that room.
     fn next_events(&self, looked_at: &impl Fn(&Event, bool) -> usize) -> (usize, usize) {
         let room = self.admitted.unwrap_or(limits::COMPARED_BYTES);
         let (mut count, mut compared) = (0, 0);
@@ -245,7 +246,7 @@ impl Ledger {
         Batch { incarnation: self.incarnation, first, events, answered: true, compared }
     }
 
-    /// Takes what came of the errand.
+    /// Takes the result of the errand.
     pub(crate) fn done(&mut self, done: Done) {
         self.busy = false;
         if let Done::Admitted(bytes) = done {
@@ -253,8 +254,8 @@ impl Ledger {
         }
     }
 
-    /// What there is room for. `waits` tells whether the node has room for more conditional publishes, and `wills` how many
-    /// wills of the session are known.
+    /// Which publishes the gate may accept. `waits` says whether the node has room for more waiting publishes, and `wills` how
+    /// many wills of the session are in the state.
     pub(crate) fn allowed(&self, waits: bool, wills: impl FnOnce() -> usize) -> Allowed {
         let wills = !self.has_wills || wills() + self.unanswered() < limits::SESSION_WILLS;
         Allowed { waits, wills }
@@ -278,7 +279,7 @@ impl Ledger {
         !self.busy && self.batch.is_empty()
     }
 
-    /// Whether something is still to be answered: by the entry, or by the order without waiting for anybody.
+    /// Whether an answer is still to come: from the entry, or from the order without waiting for another client.
     pub(crate) fn is_owed(&self) -> bool {
         let waits_for_nobody = |conditional: &Option<Conditional>| {
             conditional.as_ref().is_none_or(|conditional| !conditional.terms.watch)
@@ -287,12 +288,12 @@ impl Ledger {
             || self.waits.values().any(|(_, conditional)| waits_for_nobody(conditional))
     }
 
-    /// Whether the entry has answered all that it was given, and nothing is on its way there.
+    /// Whether the entry has answered everything, and nothing is on its way there.
     pub(crate) fn is_answered(&self) -> bool {
         self.is_idle() && self.answered >= self.next
     }
 
-    /// Whether the batch may grow: not where it makes all nodes look at as much as they may have to for this node.
+    /// Whether the batch may grow: not if it makes all nodes look at as many bytes as this node may ask of them.
     pub(crate) fn may_grow(&self) -> bool {
         self.comparisons < limits::COMPARED_BYTES / limits::COMPARED_LEAST
     }
@@ -306,15 +307,15 @@ impl Ledger {
             && self.undecided.len() + self.waits.len() < UNDECIDED
     }
 
-    /// Whether this answer leaves it unknown if something will ever be decided: a publish may stand in a line and hold that
-    /// up, a registration may be called, so the session has to end.
+    /// Whether this answer leaves unknown if an event will ever be decided. A publish may stand in a queue and block it, and a
+    /// registration may be called, so the session has to end.
     pub(crate) fn loses_sight(&self, answer: &Answer) -> bool {
         let end = answer.first + u64::from(answer.count);
         answer.outcome == Err(PublishError::Unknown)
             && self.undecided.front().is_some_and(|(sequence, _)| *sequence < end)
     }
 
-    /// The entry has answered; gives what the order had decided before that.
+    /// The entry has answered; returns the decisions that had come before that.
     pub(crate) fn answered(&mut self, answer: &Answer) -> Vec<Decided> {
         let end = answer.first + u64::from(answer.count);
         self.answered = end;
@@ -328,7 +329,7 @@ impl Ledger {
         let mut decided = Vec::new();
         while self.undecided.front().is_some_and(|(sequence, _)| *sequence < end) {
             let Some((sequence, conditional)) = self.undecided.pop_front() else { break };
-            // What is not stored is never decided.
+            // An event that is not stored is never decided.
             let Ok(stored) = &answer.outcome else {
                 self.waits_no_more(conditional.as_ref());
                 continue;
@@ -342,7 +343,7 @@ impl Ledger {
         decided
     }
 
-    /// The order has said something about a publish or a registration.
+    /// Takes a signal about a publish or a registration.
     pub(crate) fn told(&mut self, word: Signal) -> Option<Decided> {
         match word {
             Signal::Decided { asked, decision } => {
@@ -368,7 +369,7 @@ impl Ledger {
         }
     }
 
-    /// A place of which the entry says nothing because it gave up waiting is dropped with the oldest.
+    /// If the entry gave up waiting and never answers a position, its signal is dropped as the oldest.
     fn keep_early(&mut self, position: Position, word: Signal) {
         self.early.insert(position, word);
         if self.early.len() > limits::SESSION_SIGNALS {
@@ -377,7 +378,7 @@ impl Ledger {
     }
 }
 
-/// A decision in the gates' terms.
+/// A decision in the gate's types.
 fn outcome(decision: Decision) -> Result<Stored, Refusal> {
     match decision {
         Decision::Accepted(At { position, slot, stamp, offset, .. }) => {

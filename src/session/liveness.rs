@@ -1,27 +1,28 @@
 //! Whether a client is still there, whatever its session is busy with.
 //!
-//! A sign of life is every byte that comes from a client, since one on a slow link can't say anything else within a large
-//! message; and, while something waits for its socket, every byte that the socket takes, since it may be unable to answer for
-//! as long as it has to read. A socket with nothing waiting proves
-//! nothing by taking more, because the system takes it for a client that is frozen, too.
+//! Signs of life are every byte that comes from the client (on a slow link it can't send anything else within a large message)
+//! and, while output waits for the socket, every byte that the socket takes (the client may be unable to answer while it has to
+//! read). If nothing waits, bytes that the socket takes prove nothing: the operating system also takes them for a client that
+//! is frozen.
 //!
-//! Invariant: who gives no sign is found out within the time of its terms, whether or not its socket is being read.
+//! Invariant: a client without a sign of life is detected within the time of its terms, whether or not its socket is being
+//! read.
 //!
-//! Deliberately absent: MQTT's keep-alive, which is its gate's; it is told of the signs that it can't see.
+//! Deliberately absent: MQTT's keep-alive, which is the gate's; the gate is notified of signs that it can't see.
 
 use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::types::limits;
 use crate::types::moment::Moment;
 
-/// What a client has to do to be taken for alive.
+/// What a client has to do to count as alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Terms {
-    /// It is asked where it is silent, and has to answer as soon.
+    /// It is pinged when it is silent, and has to answer within the same time.
     CallRequest,
-    /// It has to take what waits for it, some of it at least.
+    /// It has to take at least some of the output that waits for it.
     Takes,
-    /// Somebody else sees to it.
+    /// It is checked elsewhere.
     Unwatched,
 }
 
@@ -34,18 +35,18 @@ pub(crate) struct Seen {
     pub(crate) taken: u64,
     /// Something waits for its socket.
     pub(crate) waiting: bool,
-    /// It is not listened to, for reasons of our own.
+    /// It is not read from, for reasons on our side.
     pub(crate) unheard: bool,
 }
 
-/// What comes of looking.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Finding {
     /// It has given a sign of life that only a socket shows.
     Sign,
     /// Nothing new.
     Nothing,
-    /// It is to be asked whether it is there.
+    /// It has to be pinged.
     Ask,
     Dead,
 }
@@ -53,7 +54,7 @@ pub(crate) enum Finding {
 #[derive(Debug)]
 pub(crate) struct Liveness {
     last_sign: Moment,
-    /// When it was asked for one. It has its time from there, however late that was.
+    /// When it was pinged. Its time to answer begins then, however late that was.
     asked: Option<Moment>,
     seen: Seen,
 }
@@ -63,7 +64,7 @@ impl Liveness {
         Self { last_sign: now, asked: None, seen: Seen::default() }
     }
 
-    /// Looks whether the client is alive by its terms.
+    /// Checks whether the client is alive by its terms.
     pub(crate) fn look(&mut self, now: Moment, terms: Terms, seen: Seen) -> Finding {
         let before = std::mem::replace(&mut self.seen, seen);
         let took = before.waiting && seen.taken > before.taken && !planted(Mutant::OverlookTaken);
@@ -86,13 +87,13 @@ impl Liveness {
         }
         if terms == Terms::CallRequest && self.asked.is_none() {
             self.asked = Some(now);
-            // What waits for it is a question already, and another one would only stand behind it.
+            // Output that waits is a ping already; another one would only queue behind it.
             return if seen.waiting { Finding::Nothing } else { Finding::Ask };
         }
         Finding::Dead
     }
 
-    /// When to look at the latest.
+    /// The time of the next check at the latest.
     pub(crate) fn deadline(&self, terms: Terms) -> Option<Moment> {
         let (since, patience) = match terms {
             Terms::CallRequest => (self.asked.unwrap_or(self.last_sign), limits::WAMP_SILENCE),
@@ -110,7 +111,7 @@ mod tests {
     const IDLE: Seen = Seen { came: 0, taken: 0, waiting: false, unheard: false };
     const STUCK: Seen = Seen { waiting: true, ..IDLE };
 
-    /// Looks every second, at what a client shows then; tells what was found, and when, beside nothing.
+    /// Checks every second what a client shows then; returns the findings with their times, except `Nothing`.
     fn watch(terms: Terms, shows: impl Fn(u64) -> Seen) -> Vec<(u64, Finding)> {
         let mut liveness = Liveness::new(Moment(0));
         let mut found = Vec::new();
@@ -131,7 +132,7 @@ mod tests {
         assert_eq!(watch(Terms::CallRequest, |_| IDLE), [(5, Finding::Ask), (10, Finding::Dead)]);
     }
 
-    /// A node that was stopped itself has to hear the answer first.
+    /// A node that was stopped itself has to read the answer first.
     #[test]
     fn who_is_asked_late_has_its_time_to_answer() {
         let mut liveness = Liveness::new(Moment(0));

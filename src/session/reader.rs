@@ -6,12 +6,12 @@
 //! cursor). A replay that reaches the tail joins the live stream; a session that was put out of the live stream for
 //! being slow becomes a replay of all its live subscriptions from that slot on.
 //!
-//! What takes time is [`Work`], one piece at a time: [`Reader::next`] gives it out, and [`Reader::done`] takes what came of it.
+//! Slow work is [`Work`], one piece at a time: [`Reader::next`] gives it out, and [`Reader::done`] takes its result.
 //!
-//! Invariant: a subscription sees each event at or after its start once, in order. Bounded: one read ahead. Where the reader
-//! has nothing more to do ([`Step::Wait`]), its work is under way, or it has found nothing live, or there is no room.
+//! Invariant: a subscription gets each event at or after its start once, in order. Bounded: one read ahead. After
+//! [`Step::Wait`] work is under way, or nothing live was found, or there is no room.
 //!
-//! Deliberately absent: the gate, and who does the work (`server/reader`).
+//! Deliberately absent: the gate, and the driver that does the work (`server/reader`).
 
 mod persistent;
 mod replays;
@@ -36,10 +36,10 @@ use requests::Working;
 pub(crate) use retained::RetainedValues;
 use retained::Retaining;
 
-/// What it costs to look at an event, or at a subscription that may be for it, in bytes.
+/// The cost of looking at an event, or at a subscription that may match it, in bytes.
 pub(crate) const LOOK_TOIL: usize = 16;
 
-/// What a reader finds at its node.
+/// What a reader uses of its node.
 pub(crate) trait Source {
     /// A subscription's share of the room for all of them.
     type Room;
@@ -53,33 +53,33 @@ pub(crate) trait Source {
     /// Room for a subscription of this size, if there is some.
     fn try_room(&self, bytes: usize) -> Option<Self::Room>;
 
-    /// What the live stream has next. Where that is nothing, somebody wakes the session when there is more.
+    /// The next of the live stream. If there is none, the session is woken when there is more.
     fn next_live(&mut self) -> Live;
 }
 
-/// What the live stream has for a session.
+/// What the live stream gives a session.
 #[derive(Debug)]
 pub(crate) enum Live {
-    /// A segment with events for the session; `None` where it is no longer in memory.
+    /// A segment with events for the session; `None` if it is no longer in memory.
     Segment { slot: Slot, placed: Option<Arc<Placed>>, hits: Hits },
     /// The session was put out of the stream at this slot.
     Left(Slot),
-    /// The node is ending, and nothing comes any more.
+    /// The node is ending; nothing more comes.
     Ended,
     /// Nothing for now.
     Nothing,
-    /// Nothing for now, and all before this place was handed over.
+    /// Nothing for now, and everything before this place was handed over.
     Idle(Start),
 }
 
-/// What a reader asks for.
+/// Work that a reader gives out.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Work {
-    /// Find where the log goes on after a place.
+    /// Find where the log continues after a place.
     StartAfter(After),
-    /// Find where the log goes on from a position.
+    /// Find where the log continues from a position.
     StartAt(Position),
-    /// Read some of the log; `later` means that it was asked for in vain just now.
+    /// Read some of the log; `later` means that the same read has just failed.
     Read { from: Slot, later: bool },
     /// Wait until this node has read the log up to this slot.
     Reach(Slot),
@@ -91,32 +91,32 @@ pub(crate) enum Work {
     Pause,
 }
 
-/// What came of a reader's work.
+/// The result of a reader's work.
 #[derive(Debug)]
 pub(crate) enum Done {
     /// Of [`Work::StartAfter`] and [`Work::StartAt`].
     Start(Result<Start, SubscribeError>),
     Read(Result<Vec<Arc<Placed>>, ReadError>),
     Joined(Result<Slot, JoinError>),
-    /// Of all that has no outcome.
+    /// The result of work without an outcome.
     Over,
     /// The node is ending.
     Stopped,
 }
 
-/// What a reader has next.
+/// The reader's next step.
 pub(crate) enum Step {
     /// Something for the session.
     Reading(Reading),
-    /// Something to be done; there is none under way.
+    /// Work to be done; none is under way.
     Work(Work),
-    /// It has got on, and there may be more.
+    /// It has made progress, and there may be more.
     Moved,
-    /// Nothing, until something comes.
+    /// Nothing, until an input comes.
     Wait,
 }
 
-/// What the reader has for its session.
+/// A result for the session.
 #[derive(Debug)]
 pub(crate) enum Reading {
     Subscribed(SubscriptionId, Result<(), SubscribeError>),
@@ -124,13 +124,13 @@ pub(crate) enum Reading {
     Ended(SubscriptionId),
     /// A segment with events for the session.
     Segment(Wanted),
-    /// What was to be kept or dropped is read, or not any more, or there was no room for it.
+    /// A filter change has reached the reader, or (false) there was no room for it.
     FilterOutcome(bool),
     /// Some retained values for the session.
     Retained(RetainedValues),
-    /// The segment that the session had let go of, or another one that took its place meanwhile.
+    /// A segment that the session had dropped and that was read again. The session may no longer need it.
     Back(Arc<Placed>),
-    /// A replay came to a place that retention has taken away meanwhile.
+    /// A replay reached a place that retention has removed meanwhile.
     Gone,
     /// The node is ending.
     Stopped,
@@ -140,25 +140,25 @@ pub(crate) enum Reading {
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) slot: Slot,
-    /// Nothing where it was let go of, until it is read again.
+    /// `None` if it was dropped, until it is read again.
     pub(crate) placed: Option<Arc<Placed>>,
     pub(crate) hits: Hits,
     /// Events before this position are not wanted.
     pub(crate) from: Position,
-    /// It is what the session's cursor has come to.
+    /// The session's cursor is at this segment.
     pub(crate) at_cursor: bool,
 }
 
-/// What a subscription leaves out of what fits its pattern.
+/// Which of the events that match its pattern a subscription leaves out.
 pub(crate) struct EventFilter<R> {
     /// Only events that change a retained value.
     pub(crate) changes_only: bool,
-    /// Only events whose value fits.
+    /// Only events whose value matches.
     pub(crate) filter: Option<Value>,
     /// Only events from here on.
     pub(crate) from: Position,
-    /// What the subscription holds of the room for all of them at this node. A persistent session's is counted as far as there
-    /// is room: all of those have a size of their own (`realm`).
+    /// The subscription's share of the room for all of them at this node. For a persistent session it may be missing: those
+    /// have a size limit of their own (`realm`).
     _room: Option<R>,
 }
 
@@ -167,21 +167,21 @@ pub(crate) struct Reader<R> {
     realm: Realm,
     /// All subscriptions that have not ended, live or not.
     active: HashMap<SubscriptionId, EventFilter<R>>,
-    /// Those on their way through the retained values, in the order in which they take their turn.
+    /// Those that are still getting retained values, in the order of their turns.
     retaining: BTreeMap<SubscriptionId, Retaining>,
-    /// Those in the live stream, with the slot from which on each of them is.
+    /// Those in the live stream, with the slot from which each of them is in it.
     live: BTreeMap<SubscriptionId, (Pattern, Slot)>,
     /// It has a mailbox in the live stream.
     mailbox: bool,
     replays: Replays,
     asked: VecDeque<ReaderRequest>,
-    /// What is being worked on.
+    /// The work in progress.
     working: Option<Working>,
     /// The work, until it is given out.
     work: Option<Work>,
-    /// Where a session that outlives its connection is in the log.
+    /// The place of a persistent session in the log.
     cursor: Option<Cursor>,
-    /// Whose turn it is, so that neither live events nor replays starve the other.
+    /// Whose turn is next, so that live events and replays do not starve each other.
     replay_next: bool,
     /// A segment is being read again.
     again: bool,
@@ -190,13 +190,13 @@ pub(crate) struct Reader<R> {
 enum ReaderRequest {
     Subscribe(Subscription),
     Unsubscribe(SubscriptionId),
-    /// With what the session is to hear of it.
+    /// `noted` is the outcome to report to the session.
     Persist {
         subscribe: Vec<PersistentReading>,
         unsubscribe: Vec<SubscriptionId>,
         noted: Option<bool>,
     },
-    /// A segment that was let go of.
+    /// A segment that was dropped.
     Again(Slot),
 }
 
@@ -223,17 +223,17 @@ impl<R> Reader<R> {
         self.replays.size()
     }
 
-    /// Lets go of them: they are read again.
+    /// Drops them; they are read again.
     pub(crate) fn let_go(&mut self) {
         self.replays.let_go();
     }
 
-    /// Whether the mailbox in the live stream is still its own. If not, it is to be dropped.
+    /// Whether the mailbox in the live stream is still in use. If not, the driver drops it.
     pub(crate) fn has_mailbox(&self) -> bool {
         self.mailbox
     }
 
-    /// Has a segment read again that the session has let go of.
+    /// Reads a segment again that the session has dropped.
     pub(crate) fn read_again(&mut self, slot: Slot) {
         if !std::mem::replace(&mut self.again, true) {
             self.asked.push_back(ReaderRequest::Again(slot));
@@ -253,12 +253,12 @@ impl<R> Reader<R> {
         self.active.contains_key(&id)
     }
 
-    /// What a subscription that may be sent events leaves out.
+    /// What an active subscription leaves out.
     pub(crate) fn wish(&self, id: SubscriptionId) -> Option<&EventFilter<R>> {
         self.active.get(&id)
     }
 
-    /// Goes one step. Segments and values only come where `room` says that they can be taken.
+    /// Takes one step. Gives segments and values only if `room` says that they can be taken.
     pub(crate) fn next<S: Source<Room = R>>(&mut self, source: &mut S, room: bool) -> Step {
         if let Some(work) = self.work.take() {
             return Step::Work(work);
@@ -275,9 +275,9 @@ impl<R> Reader<R> {
             return Step::Reading(reading);
         }
         if matches!(self.working, Some(Working::Joining { .. })) {
-            // What is joining belongs to the live ones already, or not: that has to be known before they can fall behind. Whose
-            // turn it is does not change meanwhile, or a join that fails could come again and again before the live stream
-            // says why.
+            // Whether the joining subscriptions are live has to be known before the live ones can fall behind. `replay_next`
+            // does not change meanwhile, or a failing join could repeat again and again before the live stream gives the
+            // reason.
             return Step::Wait;
         }
         self.replay_next = !self.replay_next;
@@ -288,7 +288,7 @@ impl<R> Reader<R> {
         step.unwrap_or(Step::Wait)
     }
 
-    /// Goes on with the live stream; `None` where that has nothing.
+    /// Continues with the live stream; `None` if it has nothing.
     fn next_live<S: Source<Room = R>>(&mut self, source: &mut S) -> Option<Step> {
         if !self.mailbox {
             return None;
@@ -316,15 +316,15 @@ impl<R> Reader<R> {
         }
     }
 
-    /// Goes on as a replay of all that was live.
+    /// Continues as a replay of all subscriptions that were live.
     fn fall_behind(&mut self, next: Slot) {
         self.mailbox = false;
         let at_cursor = self.is_live_at_cursor();
         let live = std::mem::take(&mut self.live);
         let mut replay = Replay { next, sought: true, ..Replay::default() };
         for (id, (pattern, since)) in live {
-            // A subscription may have joined when what is missing stood in the mailbox already: it has seen that, or is not to.
-            // It goes on with the others all the same, so that events come to all of them in one order.
+            // A subscription may have joined when the missing segment was in the mailbox already: it has seen its events, or
+            // must not see them. It continues with the others all the same, so that events reach all of them in one order.
             let all = match at_cursor || since <= next {
                 true => &mut replay.subscriptions,
                 false => replay.later.entry(since).or_default(),
@@ -338,10 +338,10 @@ impl<R> Reader<R> {
         }
     }
 
-    /// Goes on with the replay that is read now; `None` where there is none, or it has to wait.
+    /// Continues with the current replay; `None` if there is none, or it has to wait.
     fn next_of_replay<S: Source<Room = R>>(&mut self, source: &S) -> Option<Step> {
         if self.working.is_some() {
-            // What is being worked on may be this very replay; and there is one piece of work at a time.
+            // The work in progress may be for this very replay, and there is one piece of work at a time.
             return None;
         }
         let (id, replay) = self.replays.first()?;
@@ -374,12 +374,13 @@ impl<R> Reader<R> {
         Some(Step::Moved)
     }
 
-    /// Reads more of the log for the replay that is read now, or has it join the live stream.
+    /// Reads more of the log for the current replay, or lets it join the live stream.
     fn work_on_replay(&mut self, tail: Slot) {
         let Some((id, replay)) = self.replays.first() else { return };
         let next = replay.next;
         replay.reached(next.min(tail));
-        // The state, and the live stream, are a little ahead of the log's tail, which asking again and again would only hold up.
+        // The state and the live stream are a little ahead of the log's tail; asking for it again and again would only slow it
+        // down.
         let ahead = replay.later.keys().next_back().copied().unwrap_or(next).max(next);
         if next < tail {
             self.begin_work(Working::Reading(id), Work::Read { from: next, later: false });
@@ -392,7 +393,7 @@ impl<R> Reader<R> {
         }
     }
 
-    /// A snapshot has come to its end: so do its subscriptions, one at a time.
+    /// A snapshot has ended, and so do its subscriptions, one at a time.
     fn end_snapshot(&mut self, replay: ReplayId) -> Option<Reading> {
         let id = *self.replays.get_mut(replay)?.subscriptions.keys().next()?;
         self.replays.leave(id);

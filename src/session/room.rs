@@ -1,21 +1,20 @@
-//! Whether more may be made for a client that has not taken all that there is.
+//! Whether more output may be made for a client that has not taken all that waits for it.
 //!
-//! Invariant: it is a function of what waits, and never of what one poll has seen of a socket. A socket may take what
-//! waits in any number of steps; a decision that looks for one step in particular misses it.
+//! Invariant: it is a function of the waiting bytes, never of what one poll of a socket has shown. A socket may take waiting
+//! bytes in any number of steps, and a decision that depends on one particular step may miss it.
 //!
-//! Deliberately absent: what waits, and for whom.
+//! Deliberately absent: the waiting output, and its client.
 
 use crate::types::limits;
 
-/// The room for events, which a full output has again when half of it was taken: not each time that a socket takes a
-/// little.
+/// The room for events. A full output has room again when half of it was taken, not each time that a socket takes a little.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     full: bool,
 }
 
 impl Room {
-    /// Whether there is room beside so many bytes that wait.
+    /// Whether there is room when this many bytes wait.
     pub(crate) fn beside(&mut self, waiting: usize) -> bool {
         let most = if self.full { limits::SESSION_OUTPUT / 2 } else { limits::SESSION_OUTPUT };
         self.full = waiting >= most;

@@ -22,7 +22,7 @@ pub(crate) fn event(topic: &str) -> Event {
     Event::of_act(realm(), topic, SessionId(9), Bytes::new())
 }
 
-/// A segment of these events, and its row at this place.
+/// A segment of these events, and its resolution at this place.
 pub(crate) fn sealed(slot: Slot, base: Position, events: &[Event]) -> (Resolution, Segment) {
     let mut open = OpenSegment::default();
     for event in events {
@@ -36,7 +36,7 @@ pub(crate) fn sealed(slot: Slot, base: Position, events: &[Event]) -> (Resolutio
     (resolution, Segment::parse(sealed.body).unwrap())
 }
 
-/// The same, as the log has it.
+/// The same, as an entry of the log.
 pub(crate) fn placed(slot: Slot, base: Position, events: &[Event]) -> Arc<Placed> {
     let (resolution, segment) = sealed(slot, base, events);
     Arc::new(Placed { resolution, segment: Some(segment), hidden: Box::default() })

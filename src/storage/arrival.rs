@@ -26,7 +26,7 @@ use crate::segment::{checksum, SealedBody, Segment};
 use crate::types::limits;
 
 impl Storage {
-    /// How many segments an entry may have on the way, by the room in the queue; at least 1.
+    /// How many segments an entry may have on the way, depending on the free room in the queue; at least 1.
     fn credit(&self) -> u32 {
         let free = self.inner.room.available_permits();
         let share = limits::STORAGE_CREDIT as usize * free / limits::STORAGE_QUEUE_BYTES;
@@ -53,7 +53,7 @@ impl Storage {
         Ok(self.credit())
     }
 
-    /// Keeps a body and votes for it once it is durable. The same body again gets the same vote. A queued body is
+    /// Stores a body and votes for it once it is durable. Appending the same body again gets the same vote. A queued body is
     /// written whether or not the caller still waits.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Queues a body for the disk; returns what is answered once it is there.
+    /// Queues a body for the disk; returns the answer to send once it is durable.
     async fn queue(
         &self,
         sealed: SealedBody,
@@ -127,7 +127,7 @@ impl Storage {
         self.submit(work, permit).map_err(|Closing| self.closing())
     }
 
-    /// Whether this very body is here, or queued, or the order shows its segment's outcome.
+    /// Whether exactly this body is here, or queued, or the order shows its segment's outcome.
     #[must_use]
     pub fn held(&self, sealed: &SealedSegment) -> bool {
         self.staging().held(sealed)
@@ -137,7 +137,7 @@ impl Storage {
         self.inner.senders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes those that wait for bodies.
+    /// Wakes the callers that wait for bodies.
     pub fn look_again(&self) {
         self.inner.arrivals.send_modify(|arrivals| *arrivals += 1);
     }
@@ -148,13 +148,13 @@ impl Storage {
         self.look_again();
     }
 
-    /// The connection of an entry has ended: nothing of it is awaited until it is heard again.
+    /// The connection of an entry has ended: its bodies are not expected until it is heard from again.
     pub fn lost_sight_of(&self, entry: NodeId) {
         self.senders().lost(entry);
         self.look_again();
     }
 
-    /// A body of an entry has not come in time, and counts as lost.
+    /// A body of an entry has not arrived in time: its bodies are not expected until it is heard from again.
     pub fn late(&self, entry: NodeId) {
         tracing::debug!(%entry, "a body of this entry has not come in time");
         self.inner.late.fetch_add(1, Ordering::Relaxed);
@@ -182,7 +182,7 @@ impl Storage {
         self.inner.fetched.fetch_add(bodies, Ordering::Relaxed);
     }
 
-    /// Bodies fetched since the storage was opened, because they had not come from their entries.
+    /// Bodies fetched since the storage was opened, because they had not arrived from their entries.
     #[must_use]
     pub fn fetched(&self) -> u64 {
         self.inner.fetched.load(Ordering::Relaxed)
@@ -194,14 +194,14 @@ impl Storage {
         self.inner.late.load(Ordering::Relaxed)
     }
 
-    /// Changes whenever a body arrives, or is known not to.
+    /// Changes whenever a body arrives, or is known not to arrive.
     #[must_use]
     pub fn arrivals(&self) -> watch::Receiver<u64> {
         self.inner.arrivals.subscribe()
     }
 
-    /// Sets what is awaited before bodies are deleted because of what the order shows through a slot. Only the first
-    /// call counts.
+    /// Sets the callback that is awaited before bodies are deleted because of the order through a slot. Only the first call
+    /// counts.
     pub fn when_deleting(&self, then: Deleting) {
         let first = self.inner.deleting.set(then).is_ok();
         debug_assert!(first, "there is one sync member beside a storage");
@@ -233,7 +233,7 @@ impl SegmentStore for Storage {
     }
 }
 
-/// Checks that a body is whole, well-formed, and what its envelope says.
+/// Checks that a body is whole, well-formed, and matches its envelope.
 fn check_arrival(sealed: &SealedBody) -> Result<(), AppendError> {
     if checksum(&sealed.body) != sealed.checksum {
         return Err(AppendError::Damaged("its checksum differs".into()));

@@ -10,13 +10,13 @@ use vulpes_raft::ids::{AdvanceSegment, NodeId, Position, Slot};
 /// Why rows of the order are not indexed. None of them is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IndexError {
-    /// The next row is another one. Queue the rows from there on.
+    /// Another row is expected next. Queue the rows from `expected` on.
     #[error("the next slot to be indexed is {expected}, not {found}")]
     NotNext { expected: Slot, found: Slot },
     /// The order contradicts itself: positions are not dense.
     #[error("slot {slot} begins at position {found}, and the one before it ends at {expected}")]
     WrongBase { slot: Slot, expected: Position, found: Position },
-    /// The order contradicts itself: the segment has its place already, or its incarnation was fenced before.
+    /// The order contradicts itself: the segment is in the order already, or its incarnation was fenced before.
     #[error("slot {slot} resolves segment {segment}, which the order before it rules out")]
     Fenced { slot: Slot, segment: AdvanceSegment },
     /// The body is not here, or not the one that was voted for. Fetch it and pass it with the row.
@@ -35,7 +35,7 @@ pub enum ReleaseError {
     /// Try again later.
     #[error(transparent)]
     Read(ReadError),
-    /// Get them again.
+    /// Fetch the rows again.
     #[error(transparent)]
     Rows(IndexError),
     #[error("the node is shutting down")]

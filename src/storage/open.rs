@@ -1,4 +1,4 @@
-//! Opens a storage's part of a node's file: creates its tables in a new one, and loads their contents.
+//! Opens a storage's part of a node's file: creates its tables in a new file, and loads their contents.
 //!
 //! Invariant: a file has all tables of a storage or none.
 //!

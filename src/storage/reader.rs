@@ -1,4 +1,4 @@
-//! Reading a storage's tables: bodies, rows of the order, and places in it.
+//! Reading a storage's tables: bodies, rows of the order, and the slots of positions.
 //!
 //! Invariant: every body's checksum is verified on every read. A reader sees only whole group commits.
 //!
@@ -36,7 +36,7 @@ pub struct Stored {
 
 #[derive(Clone)]
 pub(super) struct Reader {
-    /// The group commit owns it: once that has ended, there are no more reads.
+    /// Owned by the group commit: once that has ended, reads fail.
     database: Weak<Database>,
 }
 
@@ -180,7 +180,7 @@ impl Reader {
             for row in bodies.range::<&[u8; AdvanceSegment::KEY_LEN]>(&first..=&last)? {
                 let (key, body) = row?;
                 let id = AdvanceSegment::from_key(key.value());
-                // A rotten one counts as missing: it is kept again, or fetched.
+                // A damaged body counts as missing: its entry appends it again, or it is fetched.
                 if let Some((checksum, _)) = tables::decode_body(body.value()) {
                     found.insert(id, checksum);
                 }

@@ -1,7 +1,7 @@
 //! How a storage's file is read: away from the tasks that keep the cluster alive, with a limit on concurrent reads.
 //!
-//! A read of the file blocks its thread. Readers get a place in the order of asking, one read at a time, so that a
-//! hundred replays take turns, and a reader waits for at most one read of each other one.
+//! A read of the file blocks its thread. Readers get a permit in the order in which they ask, for one read at a time. So a
+//! hundred replays take turns, and a reader waits for at most one read of each of the others.
 //!
 //! Deliberately absent: what is read.
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use vulpes_raft::host::Workers;
 
-/// Runs reads. Clones share its places.
+/// Runs reads. Clones share the permits.
 #[derive(Clone, Debug)]
 pub struct Reads {
     workers: Workers,
@@ -30,7 +30,7 @@ impl Reads {
         Self::new(Workers::Here, 1)
     }
 
-    /// Waits for a place and reads. An abandoned read keeps its place until it is over.
+    /// Waits for a permit and reads. An abandoned read holds its permit until it is over.
     pub async fn run<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
         // The semaphore is never closed.
         let place = self.places.clone().acquire_owned().await.ok();

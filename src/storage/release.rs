@@ -1,12 +1,12 @@
-//! Both ends of a storage's part of the log: deleting what was released, starting over from another storage's state,
-//! and filling in what is kept before that.
+//! Both ends of a storage's part of the log: deleting what was released, starting over from another storage's state, and
+//! filling in the retained rows before that.
 //!
-//! Invariant: after a power cut at any time, the rows are dense, each segment in them has its body, and the state is
-//! the one after the last row. One caller at a time moves an end. Deleting goes forward from the oldest row, filling
-//! in goes backward from it, both in portions, so that no group commit becomes long. The last row is never deleted:
-//! it says where the next one belongs.
+//! Invariant: after a power cut at any time, the rows are dense, each segment in them has its body, and the state is the one
+//! after the last row. One caller at a time moves an end. Deleting goes forward from the oldest row, filling in goes backward
+//! from it, both in portions, so that no group commit becomes long. The last row is never deleted: it gives the slot and
+//! position of the next one.
 //!
-//! Deliberately absent: what was released (`realm`), and when this is done (`server`).
+//! Deliberately absent: what was released (`realm`), and when this is done (`cluster::upkeep`).
 
 use std::sync::atomic::Ordering;
 
@@ -29,7 +29,7 @@ const PORTION_ROWS: usize = limits::READ_ROWS;
 const PORTION_BYTES: usize = 8 << 20;
 
 impl Storage {
-    /// Deletes everything before a slot that is durable here, and returns once that is done.
+    /// Deletes everything that is durable here before a slot, and returns once that is done.
     ///
     /// # Errors
     /// If the disk can't be read, or the node is ending.
@@ -77,11 +77,11 @@ impl Storage {
         Ok(true)
     }
 
-    /// Starts over after another storage's row, with its state as that row's changes, for a storage that lacks what
-    /// all others have released. `entries` are the incarnations that are open there. Bodies that have no place in the
-    /// order as far as this storage knows stay: it voted for them, and rows that are filled in may name them.
+    /// Starts over after another storage's row, with that storage's state as the row's changes. This is for a storage that
+    /// lacks what all others have released. `entries` are the incarnations that are open at that row. Bodies that are not in
+    /// the order as far as this storage knows stay: it voted for them, and rows that are filled in may name them.
     ///
-    /// Nothing may be indexed meanwhile.
+    /// No rows may be indexed meanwhile.
     ///
     /// # Errors
     /// If the row is not ahead of those here, its body is not the one that was voted for, the disk can't be
@@ -120,7 +120,7 @@ impl Storage {
     /// lacks it. Returns once they are durable.
     ///
     /// # Errors
-    /// If they are not the ones before, a body is missing or wrong, the disk can't be read, or the node is
+    /// If they do not directly precede the oldest row here, a body is missing or wrong, the disk can't be read, or the node is
     /// ending.
     pub async fn fill(&self, rows: Vec<IndexedRow>) -> Result<(), ReleaseError> {
         let mut weight = 0;

@@ -1,8 +1,7 @@
-//! What may be on its way to this storage: which entries send it bodies, and which bodies they say they will not
-//! send.
+//! What may be on its way to this storage: which entries send it bodies, and which bodies they have announced not to send.
 //!
-//! Invariant: an error here costs time, never a body. A reader that thinks a body is not coming fetches it; one that
-//! fetches a body that was on its way gets it twice.
+//! Invariant: an error here costs time, never a body. At worst, a body that is on its way is also fetched and arrives twice, or
+//! a body that is not coming is fetched late.
 //!
 //! Deliberately absent: bodies that are here (`staging`), and fetching.
 
@@ -10,7 +9,7 @@ use std::collections::BTreeMap;
 
 use vulpes_raft::ids::{AdvanceSegment, NodeId};
 
-/// Entries that are remembered; bodies of others are not expected.
+/// Most entries that are tracked; bodies of others are not expected.
 const SENDERS: usize = 1024;
 
 /// All entries that have sent something lately.
@@ -23,7 +22,7 @@ pub(super) struct Senders {
 struct Sender {
     /// It is connected: it has begun or sent something, and no body has been late since then.
     sends: bool,
-    /// Bodies that were missing through this segment when it said so are not on their way.
+    /// Bodies through this segment that were missing when the entry sent its skip notice are not on their way.
     skipped: Option<AdvanceSegment>,
 }
 
@@ -33,8 +32,7 @@ impl Senders {
         self.entry(entry).sends = true;
     }
 
-    /// An entry's connection has ended, or one of its bodies is late: nothing of it is awaited until it is heard
-    /// again.
+    /// An entry's connection has ended, or one of its bodies is late: its bodies are not expected until it is heard from again.
     pub(super) fn lost(&mut self, entry: NodeId) {
         if let Some(sender) = self.entries.get_mut(&entry) {
             sender.sends = false;

@@ -1,7 +1,7 @@
 //! The realms' state on a storage's disk, as of one row of the order, read page by page.
 //!
-//! Invariant: all pages are of one moment, whatever is written meanwhile: they come from one read transaction. While
-//! it is open, pages of the file that were freed since can't be reused, so nobody may keep it for long.
+//! Invariant: all pages are of one moment, whatever is written meanwhile: they come from one read transaction. While it is
+//! open, pages of the file that were freed since can't be reused, so no reader may hold it for long.
 //!
 //! Deliberately absent: what rows mean (`realm`), and how long a peer may take (`peer`).
 
@@ -25,7 +25,7 @@ const ROW_OVERHEAD: usize = 2 * 9;
 pub struct StatePage {
     /// At least one, except on the last page. At most [`limits::READ_BYTES`], unless a single row is larger.
     pub rows: Vec<(Bytes, Bytes)>,
-    /// Nothing follows.
+    /// This is the last page.
     pub last: bool,
 }
 
@@ -35,7 +35,7 @@ pub struct StateSnapshot {
     pub(super) state: ReadOnlyTable<&'static [u8], &'static [u8]>,
     /// The last key that was read.
     pub(super) behind: Option<Vec<u8>>,
-    /// Its share of the snapshots that may be read at once.
+    /// Its permit to be read: their number is limited.
     pub(super) _place: Option<OwnedSemaphorePermit>,
 }
 

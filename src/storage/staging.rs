@@ -1,8 +1,7 @@
-//! What a storage knows without its disk: bodies without a place in the order, fences, and the next slot.
+//! What a storage knows without its disk: bodies that are not in the order yet, fences, and the next slot.
 //!
-//! It decides what a body or a row of the order changes, as a list of [`Write`]s for the next group commit. Its state
-//! is that of the disk once everything queued so far is written, so decisions and writes have to be queued in one
-//! order.
+//! It decides what a body or a row of the order changes, as a list of [`Write`]s for the next group commit. Its state is the
+//! state of the disk once everything queued so far is written, so writes have to be queued in the order of the decisions.
 //!
 //! Invariant: a body is discarded only if the order itself shows that it can't be resolved any more. A row that names
 //! a body of the storage's shards is written only if the body is held or comes with it.
@@ -21,10 +20,10 @@ use vulpes_raft::order::{Resolution, SealedSegment, Step};
 use super::error::IndexError;
 use crate::types::row::{Change, IndexedRow};
 
-/// Most bodies without a place in the order that one storage holds.
+/// Most bodies that one storage holds without their being in the order.
 const UNRESOLVED: usize = 65_536;
 
-/// Bodies remembered as damaged until they are repaired; further ones are found again at their next read.
+/// Most bodies recorded as damaged until they are repaired; further ones are found again at their next read.
 const DAMAGED: usize = 4096;
 
 /// The lowest incarnation and number of an entry that may still be resolved.
@@ -79,7 +78,7 @@ pub(super) enum Write {
 pub(super) enum Admission {
     /// It is held once these are written.
     Held(Vec<Write>),
-    /// Its number already has a place in the order: only the tables can tell whether it is the same body.
+    /// Its number is already in the order: only the tables show whether it is the same body.
     Resolved,
 }
 
@@ -90,22 +89,22 @@ pub(super) enum Refusal {
     Fenced,
     /// Another body is held under its name.
     Conflict,
-    /// There are too many bodies without a place in the order.
+    /// There are too many bodies that are not in the order.
     Full,
 }
 
 /// What is known about a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyState {
-    /// A body with this checksum is held or about to be, and has no place in the order.
+    /// A body with this checksum is held or about to be, and is not in the order.
     Unresolved { checksum: u64 },
-    /// It is below the fence: it is in the order, or never will be.
+    /// It is before the fence: it is in the order, or never will be.
     Past,
-    /// Nothing of that name has come yet.
+    /// No body of that name has arrived yet.
     Unknown,
 }
 
-/// The place of the next row.
+/// The slot and position of the next row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Next {
     pub(super) slot: Slot,
@@ -125,7 +124,7 @@ impl Next {
 pub(super) struct Staging {
     /// The shards of the storage's group.
     shards: Shards,
-    /// The checksums of bodies without a place in the order.
+    /// The checksums of bodies that are not in the order.
     unresolved: BTreeMap<AdvanceSegment, u64>,
     fences: BTreeMap<NodeId, Fence>,
     damaged: BTreeSet<AdvanceSegment>,
@@ -143,7 +142,7 @@ impl Staging {
         Self { shards, unresolved, fences, damaged: BTreeSet::new(), next }
     }
 
-    /// Whether this very body is here, or the order shows its segment's outcome.
+    /// Whether exactly this body is here, or the order shows its segment's outcome.
     pub(super) fn held(&self, sealed: &SealedSegment) -> bool {
         match self.body_state(sealed.id) {
             BodyState::Unresolved { checksum } => checksum == sealed.checksum,
@@ -160,7 +159,7 @@ impl Staging {
         incarnation < self.fence(entry).incarnation
     }
 
-    /// How many bodies have no place in the order.
+    /// How many bodies are not in the order.
     pub(super) fn unresolved(&self) -> usize {
         self.unresolved.len()
     }
@@ -187,7 +186,7 @@ impl Staging {
             BodyState::Past => Ok(Admission::Resolved),
             BodyState::Unresolved { checksum: held } if held != checksum => Err(Refusal::Conflict),
             BodyState::Unresolved { .. } => {
-                // A copy that rotted on disk is repaired by the same body coming again.
+                // If the copy on disk is damaged, the same body arriving again repairs it.
                 let mended = self.damaged.remove(&id);
                 let write = mended.then(|| Write::Body { id, checksum, body: body.clone() });
                 Ok(Admission::Held(write.into_iter().collect()))
@@ -268,14 +267,13 @@ impl Staging {
         Ok((raised, next))
     }
 
-    /// Whether the very body that was voted for belongs here, and is not held undamaged, as far as is known.
+    /// Whether the body that was voted for belongs here, and no copy of it that is not known to be damaged is held.
     pub(super) fn lacks(&self, sealed: &SealedSegment) -> bool {
         self.wants(sealed) || self.names(sealed) && self.damaged.contains(&sealed.id)
     }
 
-    /// Whether that body belongs here, and was never kept. One found damaged since then gets its row all the same: it
-    /// is known to need repair, and another reader may have found the damage just after the caller was told that it
-    /// is here.
+    /// Whether that body belongs here, and was never stored. A body that was found damaged since then gets its row anyway: it
+    /// is known to need repair, and another reader may have found the damage just after the caller learned that it is here.
     fn wants(&self, sealed: &SealedSegment) -> bool {
         self.shards.contains(sealed.shard) && !self.names(sealed)
     }
@@ -305,7 +303,7 @@ impl Staging {
         }
     }
 
-    /// The place of the next row.
+    /// The slot and position of the next row.
     pub(super) fn next(&self) -> Next {
         self.next
     }
@@ -319,11 +317,10 @@ impl Staging {
         }
     }
 
-    /// Replaces all rows with another storage's row, with that storage's whole state as its changes. The fences
-    /// follow from the incarnations that are open after it. How far those are is known only from earlier rows, once
-    /// these are filled in. Until then, bodies may be accepted that already have their place. They are discarded when
-    /// the entry's next incarnation opens, except for those from before a restart, which can't be told from others by
-    /// then.
+    /// Replaces all rows with another storage's row, with that storage's whole state as its changes. The fences follow from the
+    /// incarnations that are open after it. How many segments of these are resolved is known only from earlier rows, once those
+    /// are filled in. Until then, bodies that are already in the order may be accepted. They are discarded when the entry's
+    /// next incarnation opens, except for bodies from before a restart, which can't be distinguished from others by then.
     pub(super) fn adopt(
         &mut self,
         row: IndexedRow,
@@ -365,7 +362,8 @@ impl Staging {
         }
     }
 
-    /// A row with its writes, the row itself last. It raises the fences that it would have raised in its time.
+    /// A row with its writes, the row itself last. It raises the fences that it would have raised if it had been indexed in
+    /// order.
     fn older(&mut self, row: IndexedRow) -> Result<Vec<Write>, IndexError> {
         self.check_held(&row)?;
         let IndexedRow { resolution, body, hidden, .. } = row;

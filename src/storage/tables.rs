@@ -10,10 +10,10 @@
 //!
 //! Numbers in values are little-endian. Persisted: never change, raise [`LOG_FORMAT`](vulpes_raft::format::LOG_FORMAT) instead.
 //!
-//! Invariant: `slots` is dense, every segment in it has a body, and all other bodies are at and after their entry's
-//! fence: they need no table of their own, because each table that a commit changes costs it pages. The order before
-//! the first slot is released. `state` is the fold of the log up to and including the last row of `slots`. A slot
-//! without hidden events has no row in `hidden`.
+//! Invariant: `slots` is dense, every segment in it has a body, and all other bodies are at and after their entry's fence: they
+//! have no separate table, because each table that a commit changes costs pages. The order before the first slot is released.
+//! `state` is the fold of the log up to and including the last row of `slots`. A slot without hidden events has no row in
+//! `hidden`.
 //!
 //! Deliberately absent: when anything is written (`writer`) and what (`staging`).
 

@@ -65,7 +65,7 @@ pub(crate) fn open_as(
     open_part(host, own, Shards::ALL, recent)
 }
 
-/// The same, of a storage whose group holds these shards.
+/// Opens a storage whose group holds these shards.
 pub(crate) fn open_part(
     host: &Host,
     own: &Identity,
@@ -111,9 +111,9 @@ pub(crate) struct TestDisk {
 type SmallFiles = Arc<Mutex<BTreeMap<PathBuf, Vec<u8>>>>;
 
 impl TestDisk {
-    /// A disk with what is durable on this one now: this one may continue, the other never sees it.
+    /// A new disk with what is durable on this one now. This disk may continue; the new one never sees that.
     pub(crate) fn cut_power(&self) -> Self {
-        // Small files first, then the databases: what they say about a database was true before.
+        // Small files first, then the databases: then what the small files say about a database was already true.
         let small = self.small.lock().unwrap().clone();
         let files = self.files.lock().unwrap();
         let survivors = files.iter().map(|(path, image)| {
@@ -139,7 +139,7 @@ impl TestDisk {
         }
     }
 
-    /// Flips a bit wherever these bytes occur; returns the number of places.
+    /// Flips a bit wherever these bytes occur; returns the number of occurrences.
     pub(crate) fn damage(&self, path: &Path, needle: &[u8]) -> usize {
         let files = self.files.lock().unwrap();
         let mut image = files[path].lock().unwrap();
@@ -295,7 +295,7 @@ pub(crate) fn sealed_of(id: AdvanceSegment, events: &[Event]) -> SealedBody {
     sealed_in(id, Shard(0), events)
 }
 
-/// The same, of a shard.
+/// A sealed segment of these events in a shard.
 pub(crate) fn sealed_in(id: AdvanceSegment, shard: Shard, events: &[Event]) -> SealedBody {
     let mut open = OpenSegment::default();
     for event in events {
@@ -327,7 +327,7 @@ pub(crate) fn plain(rows: Vec<(Resolution, Option<Bytes>)>) -> Vec<IndexedRow> {
     rows.into_iter().map(|(row, body)| IndexedRow::plain(row, body)).collect()
 }
 
-/// An order that is invented step by step.
+/// An order that a test makes up step by step.
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
     pub(crate) slot: Slot,

@@ -59,7 +59,7 @@ async fn a_kept_body_is_voted_for_and_there_after_a_power_cut() {
         checksum: body.checksum,
     };
     assert_eq!(appended, Appended { vote: expected, credit: limits::STORAGE_CREDIT });
-    // The same again gets the same vote, another under that name is refused.
+    // Appending the same body again gets the same vote; another body under that name is refused.
     assert_eq!(storage.append(body.clone()).await.unwrap().vote, expected);
     let other = sealed(body.id, b"other");
     assert_eq!(storage.append(other.clone()).await, Err(AppendError::Conflict(body.id)));
@@ -123,7 +123,7 @@ async fn a_body_waits_for_the_commit_of_another_writer_but_not_for_ever() {
     let begun = tokio::time::Instant::now();
     storage.append(sealed(segment_id(1, 1, 0), b"alone")).await.unwrap();
     assert_eq!(begun.elapsed().as_millis(), (patience + COMMIT).as_millis());
-    // Rows wait, too; a job without patience takes all of them along.
+    // Rows wait, too; a job without patience starts a commit that includes all of them.
     let begun = tokio::time::Instant::now();
     let body = sealed(segment_id(1, 1, 1), b"in company");
     let order = async {
@@ -288,7 +288,7 @@ async fn a_body_that_comes_again_after_its_place_was_found_is_compared() {
     let body = sealed(segment_id(1, 1, 0), b"x");
     let rows = vec![
         (order.opened(1, 1), None),
-        // This storage was away when the quorum kept it: the body comes along.
+        // This storage was away when the quorum stored the body: it comes with the row.
         (order.segment(&body), Some(body.body.clone())),
     ];
     storage.index(plain(rows)).await.unwrap();
@@ -394,10 +394,10 @@ async fn a_body_that_rots_is_found_and_mended() {
     let unknown = storage.replace(&proposal(&stranger), stranger.body.clone()).await;
     assert_eq!(unknown, Err(ReplaceError::NotHeld(stranger.id)));
     storage.replace(&proposal(&resolved), resolved.body.clone()).await.unwrap();
-    // The unresolved one is repaired when its entry keeps it again.
+    // The unresolved one is repaired when its entry appends it again.
     storage.append(fresh.clone()).await.unwrap();
     assert_eq!(storage.damaged(), [rotten.id]);
-    // Known damage does not hold up the order.
+    // Known damage does not block the order.
     index(&storage, vec![(order.segment(&fresh), None), (order.segment(&rotten), None)]).await;
     assert_eq!(storage.damaged(), [rotten.id]);
     storage.replace(&proposal(&rotten), rotten.body.clone()).await.unwrap();

@@ -1,6 +1,6 @@
 //! What a storage writes in a group commit: applies queued writes in its transaction, then completes the jobs.
 //!
-//! Invariant: callers hear of their jobs, and readers see the rows, only after the transaction is durable.
+//! Invariant: callers get the answers to their jobs, and readers see the rows, only after the transaction is durable.
 //!
 //! Deliberately absent: decisions about what is written. The one exception is a body that comes again when its number
 //! has been resolved: only the tables have the answer, and the transaction reads them in order.
@@ -21,8 +21,8 @@ use super::tables::{self, Key};
 use crate::append::AppendError;
 use crate::types::row::Change;
 
-/// How long rows and deletions may wait for a commit that another job starts. Nobody waits for rows: a storage that
-/// lacks some after a crash reads them again. Deleting is not urgent either.
+/// How long rows and deletions may wait for a commit that another job starts. No caller waits for rows: a storage that lacks
+/// some after a crash reads them again. Deleting is not urgent either.
 const RIDE: Duration = Duration::from_millis(50);
 
 /// Something to write, and its waiting caller.
@@ -35,13 +35,13 @@ pub(super) struct Job {
 }
 
 pub(super) enum Work {
-    /// Writes, then sends this answer. A refusal waits in the queue too: what caused it may not be durable yet.
+    /// Writes, then sends this answer. A refusal waits in the queue too: the write that caused it may not be durable yet.
     Append { writes: Vec<Write>, answer: Result<(), AppendError>, waiting: Waiting },
     /// Compares a body with the one held since its number was resolved; a missing one was released.
     KeepAgain { id: AdvanceSegment, checksum: u64, waiting: Waiting },
     /// Writes rows of the order, and what goes with them.
     Index { writes: Vec<Write> },
-    /// Writes what moves the ends of the local log, then tells the caller.
+    /// Makes the writes that move the ends of the local log, then notifies the caller.
     Release { writes: Vec<Write>, waiting: oneshot::Sender<()> },
 }
 

@@ -30,7 +30,7 @@ pub enum Act {
     Publish(Terms),
     /// A waiting publish whose turn has come, published again by its own entry.
     Granted {
-        /// Its place when it began to wait.
+        /// Its position when it began to wait.
         waiting: Position,
         terms: Terms,
     },
@@ -38,28 +38,28 @@ pub enum Act {
     Due(DueId),
     /// A session begins. The event's publisher is the session.
     Join(Join),
-    /// The publisher's session ends. Up to format 6 of the log; now [`Act::Gone`] says so.
+    /// The publisher's session ends. Up to format 6 of the log; now [`Act::Gone`] does that.
     Leave(Leave),
-    /// The log is kept from this slot on, whose first event has this position.
+    /// The log is retained from this slot on, whose first event has this position.
     Release { slot: Slot, position: Position },
     /// The publisher registers a procedure. Decided at its place in the order, and hidden from subscribers.
     Register(Register),
     /// The publisher unregisters a procedure. Decided as well, and hidden from subscribers.
     Unregister(RegistrationId),
-    /// A session begins that outlives its connection.
+    /// A persistent session begins.
     Attach(Attach),
     /// The connection of such a session ends. Up to format 6 of the log.
     Detach(Detach),
-    /// The publisher's session keeps these filters.
+    /// The publisher's session adds these persistent filters.
     Subscribe(Vec<(String, PersistentSubscription)>),
-    /// The publisher's session drops these filters.
+    /// The publisher's session removes these filters.
     Unsubscribe(Vec<String>),
     /// The progress of sessions of one entry.
     Progress(Vec<(SessionId, Progress)>),
-    /// A client's kept state is dropped.
+    /// A client's persistent state is removed.
     Expire(Expire),
-    /// The connection of the publisher's session has ended. If another session has taken it over before, this is its last word:
-    /// what its client said to its own node still counts.
+    /// The connection of the publisher's session has ended. Also published if another session has taken it over before: what
+    /// its client sent to its own node still counts.
     Gone(Gone),
 }
 
@@ -68,9 +68,9 @@ pub enum Act {
 pub struct Terms {
     /// A retained object is merged into the one before, deeply, instead of replacing it.
     pub merge: bool,
-    /// Publish only if the topic's retained value fits this; [`Value::Null`] means that there must be none.
+    /// Publish only if the topic's retained value matches this; [`Value::Null`] means that there must be none.
     pub when: Option<Value>,
-    /// If it does not fit, wait in line until it does.
+    /// If it does not match, wait in the queue until it does.
     pub watch: bool,
     /// What the topic gets when the publisher's session ends.
     pub will: Option<Payload>,
@@ -99,7 +99,7 @@ impl Terms {
     }
 }
 
-/// Names a publish that a session left; the number counts within the session.
+/// Names a publish that a session left behind; the number counts within the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DueId {
     pub session: SessionId,
@@ -111,7 +111,7 @@ pub struct DueId {
 pub struct Join {
     /// The client's name (MQTT client identifier): an older session of that name in the realm ends.
     pub client: Option<String>,
-    /// Published when the session ends without a goodbye (MQTT 5 section 3.1.2.5).
+    /// Published when the session ends, unless the client's DISCONNECT drops it (MQTT 5 section 3.1.2.5).
     pub will: Option<Will>,
     /// Its description for others in WAMP's session meta API, in JSON.
     pub details: String,

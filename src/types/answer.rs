@@ -17,7 +17,7 @@ pub struct Answer {
     pub outcome: Result<Stored, PublishError>,
 }
 
-/// A run of events that are durable and have their permanent, consecutive places.
+/// A run of events that are durable and have their permanent, consecutive positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
     /// Position of the first; the others follow densely.

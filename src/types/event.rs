@@ -1,7 +1,7 @@
 //! An event: what a client published, independent of the protocol.
 //!
-//! Invariant: a payload is kept in its original encoding, byte for byte; it is converted only for a subscriber that
-//! needs another one.
+//! Invariant: a payload is stored in its original encoding, byte for byte; it is converted only for a subscriber that needs
+//! another one.
 //!
 //! Deliberately absent: ids. An event has none until its segment is resolved.
 

@@ -1,4 +1,4 @@
-//! The head of the log: the first place that is kept.
+//! The head of the log: the first retained place.
 //!
 //! Persisted and sent: fields never change.
 //!
@@ -10,7 +10,7 @@ use vulpes_raft::ids::{Position, Slot};
 /// A place between two slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Head {
-    /// The first slot that is kept.
+    /// The first retained slot.
     pub slot: Slot,
     /// The position of the first event at or after it.
     pub position: Position,

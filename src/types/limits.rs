@@ -32,7 +32,7 @@ pub const TOPIC: usize = MQTT_TEXT;
 /// Longest procedure or pattern of procedures, in bytes of its text.
 pub const PROCEDURE: usize = 4096;
 
-/// Most parts in one. The search recurses over them.
+/// Most parts of a procedure or pattern. The search for wildcard registrations recurses over them.
 pub const PROCEDURE_PARTS: usize = 128;
 
 /// Longest realm name, in bytes.
@@ -41,8 +41,8 @@ pub const REALM: usize = 128;
 /// Largest message from a client, in bytes: an event and the protocol's overhead.
 pub const CLIENT_MESSAGE: usize = EVENT + (16 << 10);
 
-/// How many times as large a message may become in another serializer. An empty byte string, one byte in CBOR, has nine in
-/// JSON with the comma behind it.
+/// How many times as large a message may become in another serializer. An empty byte string, one byte in CBOR, takes nine in
+/// JSON with the comma after it.
 pub const GROWTH: usize = 9;
 
 /// Largest output of a WAMP session: what may wait already, and one message as large as it may become.
@@ -66,22 +66,22 @@ pub const SESSION_FILTERS: usize = 1 << 20;
 /// Longest text or binary field of an MQTT packet, in bytes (MQTT 5 section 1.5.4).
 pub const MQTT_TEXT: usize = u16::MAX as usize;
 
-/// Bytes that all nodes keep about the sessions of one node: names, wills and details. Further sessions are refused.
+/// Bytes that all nodes store about the sessions of one node: names, wills and details. Further sessions are refused.
 pub const SESSION_STATES_BYTES: usize = 64 << 20;
 
 /// Unread bytes that each client connection may hold without a budget: room for one read of a client that sends
 /// little.
 pub const INPUT_FREE: usize = 4 << 10;
 
-/// Bytes beyond that, of all clients together: input that the entry has not taken yet, and large messages on their
-/// way. A client that finds no room waits in line, and its socket is not read meanwhile. While it is short,
-/// room is granted to a message in steps, as it comes.
+/// Bytes beyond that, of all clients together: input that the entry has not taken yet, and large messages on their way. A
+/// client that finds no room waits in the queue, and its socket is not read meanwhile. While the budget is short, room is
+/// granted to a message in steps, as it arrives.
 pub const INPUT_BYTES: usize = 64 << 20;
 
 /// The same for all connections whose session is not open yet.
 pub const LOGIN_BYTES: usize = 16 << 20;
 
-/// One part in so many of a budget for input is a reserve: who is first in line gets all the rest of its message out of it.
+/// One part in this many of a budget for input is a reserve: the first in the queue gets all the rest of its message out of it.
 pub const RESERVES: usize = 4;
 
 /// Slowest speed of a client's large message while others wait for the room that it takes: this many bytes a second,
@@ -91,12 +91,12 @@ pub const INPUT_PACE: (Duration, usize) = (Duration::from_secs(2), 64 << 10);
 /// Bytes that each session may have waiting for its socket without a budget, and as many for one more event.
 pub const OUTPUT_FREE: usize = 16 << 10;
 
-/// Bytes beyond that, of all sessions together. While there is no room, a session gets small events one by one, and
-/// waits in line for a large one.
+/// Bytes beyond that, of all sessions together. While there is no room, a session gets small events one by one, and waits in
+/// the queue for a large one.
 pub const OUTPUT_BYTES: usize = 128 << 20;
 
-/// Slowest speed at which a client reads what it holds of that while others wait: this many bytes a second, in each
-/// window of this length.
+/// Slowest speed at which a client reads its part of these bytes while others wait: this many bytes a second, in each window of
+/// this length.
 pub const OUTPUT_PACE: (Duration, usize) = (Duration::from_secs(2), 64 << 10);
 
 /// Bytes of segments that sessions hold while they wait for their sockets, all together. A session that finds no room
@@ -128,7 +128,7 @@ pub const CONNECTIONS: usize = 20_000;
 /// Open files that are reserved for other nodes, operators and the disk, out of the process's limit.
 pub const RESERVED_FILES: usize = 256;
 
-/// Connections beyond that are told so, this many at a time; others are closed silently.
+/// Connections beyond that get a refusal, this many at a time; others are closed silently.
 pub const REFUSALS: usize = 64;
 
 /// Time limit from connecting to an open session.
@@ -151,30 +151,30 @@ pub const SESSION_PATTERNS: usize = 1 << 20;
 /// How long an MQTT client without a keep-alive may read nothing of its pending output.
 pub const SESSION_STALLED: Duration = Duration::from_secs(60);
 
-/// Bytes that the subscriptions of all sessions at a node take, about. Further ones are refused.
+/// Bytes that the subscriptions of all sessions at a node take, roughly. Further ones are refused.
 pub const SUBSCRIPTIONS_BYTES: usize = 1 << 30;
 
-/// Bytes that a subscription takes beside its pattern and filter, about.
+/// Bytes that a subscription takes in addition to its pattern and filter, roughly.
 pub const SUBSCRIPTION_OVERHEAD: usize = 512;
 
 /// Subscriptions of one session.
 pub const SESSION_SUBSCRIPTIONS: usize = 10_000;
 
-/// Events of one session that wait for their place in the order; at this limit, its socket is not read.
+/// Events of one session that wait for their position; at this limit, its socket is not read.
 pub const SESSION_UNANSWERED: usize = 8192;
 
 /// Bytes of such events; one more batch may exceed it.
 pub const SESSION_UNANSWERED_BYTES: usize = 4 << 20;
 
-/// Batches of one session that wait for their place in the order; at this limit, its socket is not read.
+/// Batches of one session that wait for their positions; at this limit, its socket is not read.
 pub const SESSION_BATCHES: usize = 64;
 
 /// Bytes one session may have waiting for its socket before it takes no more events from the log.
 pub const SESSION_OUTPUT: usize = 256 << 10;
 
-/// Bytes one session may have waiting for its socket before its input is not read. All events but one leave room
-/// below that, so that a slow reader can still be heard, and answered. One that has grown in translation may exceed it: then
-/// the client is heard as soon as it has taken enough of it.
+/// Bytes one session may have waiting for its socket before its input is not read. All events but one leave room below that, so
+/// that input of a slow reader is still read, and answered. An event that has grown in translation may exceed it: then the
+/// client is read from as soon as it has taken enough of it.
 pub const SESSION_OUTPUT_MOST: usize = SESSION_OUTPUT + CLIENT_MESSAGE + (64 << 10);
 
 /// Bytes read from a client's socket in one turn.
@@ -191,11 +191,11 @@ pub const SESSION_WAITS: usize = 64;
 pub const WAITS_BYTES: usize = 16 << 20;
 
 /// Bytes that publishes of one node make every node look at and that are not applied yet: values that they are compared or
-/// merged with, conditions of those that wait for another value, and large retained values themselves. Sessions with more wait
-/// in line.
+/// merged with, conditions of publishes that wait for another value, and large retained values themselves. Sessions that need
+/// more wait in a queue.
 pub const COMPARED_BYTES: usize = 1 << 20;
 
-/// What each of them counts at least: the value may have grown when the publish gets its place.
+/// The least that each of them counts: the value may have grown when the publish gets its position.
 pub const COMPARED_LEAST: usize = 8 << 10;
 
 /// Memory of large retained values that a node keeps as it has read them for conditions, in bytes.
@@ -217,7 +217,7 @@ pub const REGISTRATION_CALLEES: usize = 1024;
 /// input of one turn may exceed it.
 pub const SESSION_REGISTERS: usize = 64;
 
-/// Requests of one session to keep or drop filters that are not noted yet; at this limit, its socket is not read.
+/// Requests of one session to add or remove persistent filters that are not done yet; at this limit, its socket is not read.
 pub const SESSION_FILTER_CHANGES: usize = 16;
 
 /// Notices of the realms' state that one session has not received yet: two for each publish that waits and each
@@ -225,7 +225,7 @@ pub const SESSION_FILTER_CHANGES: usize = 16;
 pub const SESSION_SIGNALS: usize =
     2 * SESSION_WAITS + 2 * SESSION_REGISTERS + SESSION_FILTER_CHANGES + 8;
 
-/// Conditional publishes that wait in line for one topic; further ones are refused.
+/// Conditional publishes that wait in the queue of one topic; further ones are refused.
 pub const TOPIC_WAITERS: usize = 10_000;
 
 /// Calls of one session that are not answered; further ones are refused.
@@ -235,7 +235,7 @@ pub const SESSION_CALLS: usize = 1024;
 /// told so.
 pub const SESSION_TOLD_BYTES: usize = 16 << 20;
 
-/// Calls that one callee has in flight or in line; further ones are refused.
+/// Calls that one callee has in flight or in its queue; further ones are refused.
 pub const CALLEE_CALLS: usize = 8192;
 
 /// Bytes of the calls that one callee has not taken; further ones are refused.
@@ -260,11 +260,11 @@ pub const LINK_CALLS: usize = 50_000;
 /// Bytes that wait to be sent to another entry for calls, each way.
 pub const LINK_BYTES: usize = 32 << 20;
 
-/// Clients with state that outlives their sessions, over all realms; beyond it, a session ends with its connection.
-/// The fold decides by these limits: all nodes of a cluster need the same ones.
+/// Clients with persistent sessions, over all realms; beyond it, a session ends with its connection. The fold decides by these
+/// limits: all nodes of a cluster need the same ones.
 pub const KEPT_SESSIONS: usize = 100_000;
 
-/// Filters that clients keep beyond their sessions, over all realms.
+/// Filters of persistent sessions, over all realms.
 pub const KEPT_FILTERS: usize = 1_000_000;
 
 /// Bytes of their names, filters and conditions.
@@ -296,20 +296,20 @@ pub const STORAGE_SENDS: usize = 64;
 /// Bytes of such bodies.
 pub const STORAGE_SENT_BYTES: usize = 8 << 20;
 
-/// Jobs waiting for the segment store's group commit.
+/// Jobs waiting for the storage's group commit.
 pub const STORAGE_QUEUE: usize = 1024;
 
-/// Reads of a storage's file that a node does at once for its clients; further ones wait in line.
+/// Reads of a storage's file that a node does at once for its clients; further ones wait in a queue.
 pub const CLIENT_READS: usize = 4;
 
 /// The same for other nodes.
 pub const PEER_READS: usize = 4;
 
-/// The same for the node itself, which reads for its replica alone.
+/// The same for the node itself, which reads only for its replica.
 pub const OWN_READS: usize = 4;
 
-/// Bytes of bodies and rows waiting for it; beyond it, they wait with their callers. One commit takes everything that
-/// waits.
+/// Bytes of bodies and rows waiting for the storage's group commit; beyond it, they wait with their callers. One commit takes
+/// everything that waits.
 pub const STORAGE_QUEUE_BYTES: usize = 32 << 20;
 
 /// Bytes of recent bodies a node keeps in memory for readers near the tail.

@@ -29,7 +29,7 @@ pub enum Matching {
     Exact,
     /// Calls of any procedure whose URI begins with this text.
     Prefix,
-    /// Part by part; an empty part stands for any one.
+    /// Part by part; an empty part matches any one part.
     Wildcard,
 }
 
@@ -54,7 +54,7 @@ pub struct Register {
     pub invoke: Invoke,
     /// Calls that may be in flight at this callee; 0: unlimited.
     pub concurrency: u32,
-    /// The callee wants to know the caller.
+    /// The callee wants to learn the caller.
     pub disclose_caller: bool,
 }
 

@@ -25,7 +25,7 @@ impl IndexedRow {
         Self { resolution, body, hidden: Vec::new(), changes: Vec::new() }
     }
 
-    /// Bytes written for it, except for its few own ones.
+    /// Bytes written for it, without the few of the row itself.
     pub(crate) fn weight(&self) -> usize {
         let value = |change: &Change| change.value.as_ref().map_or(0, Bytes::len);
         let changes = self.changes.iter().map(|change| change.key.len() + value(change));
@@ -33,7 +33,7 @@ impl IndexedRow {
     }
 }
 
-/// A row that changed; without a value it is gone.
+/// A row that changed; without a value it is removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     pub key: Bytes,

@@ -20,7 +20,7 @@ pub enum After {
 /// Why a subscription failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
-    /// The replay would begin before what is kept.
+    /// The replay would begin before the retained part of the log.
     #[error("the log is kept only from position {oldest} on")]
     Gone { oldest: Position },
     /// The replay would begin after the tail.

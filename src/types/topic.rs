@@ -10,7 +10,7 @@
 //!
 //! Invariant: from a spelling to the parts and back is the identity, and two topics never share a spelling.
 //!
-//! Deliberately absent: who is subscribed to what (`dispatch`).
+//! Deliberately absent: subscriptions (`dispatch`).
 
 mod pattern;
 

@@ -31,7 +31,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Bytes that it takes in memory, about.
+    /// Bytes that it takes in memory, roughly.
     #[must_use]
     pub fn held(&self) -> usize {
         let held = match self {
@@ -112,8 +112,8 @@ impl Value {
     }
 }
 
-/// Whether two keys may be the same: two of their hashes are. Sorting those takes a fraction of the time of a table of
-/// all keys, and hardly any value needs that table.
+/// Whether two keys may be the same: true if two of their hashes are. Sorting the hashes takes a fraction of the time of a
+/// table of all keys, and few values need that table.
 fn may_repeat(pairs: &[(String, Value)]) -> bool {
     match pairs {
         [] | [_] => false,

@@ -65,16 +65,16 @@ const connection = new autobahn.Connection({
     { type: 'websocket', url: `ws://${host}:${port}/`, serializers: [new serializers[variant]()] },
   ],
   realm: 'realm1',
-  // The WebSocket of Node.js 20 does not say that nobody listens, so that autobahn-js would not try again: it waits until
-  // somebody does.
+  // The WebSocket of Node.js 20 does not report a refused connection, so autobahn-js would not try again. The delay waits
+  // until a node listens.
   ...(role === 'back' ? { initial_retry_delay: 10 } : { max_retries: 0 }),
 });
-// Says each time that it is connected, and does nothing else.
+// Reports each time that it is connected, and does nothing else.
 const back = async () => print({ ready: true });
 const roles = { sub: subscribe, pub: publish, serve, call, back };
 connection.onopen = (session) => roles[role](session).catch(fail);
 connection.onclose = (reason, details) => {
-  // It comes back by itself, or it does not.
+  // In this role it has to reconnect by itself.
   if (role === 'back') return false;
   if (reason !== 'closed' || role === 'sub' || role === 'serve') fail(new Error(`${reason} ${JSON.stringify(details)}`));
   return true;

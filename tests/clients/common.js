@@ -3,7 +3,7 @@
 
 const readline = require('node:readline');
 
-// Some clients read large integers as what JSON has no word for.
+// Some clients read large integers as BigInt, which JSON can't express.
 function print(line) {
   const spelled = (_, value) => (typeof value === 'bigint' ? String(value) : value);
   process.stdout.write(JSON.stringify(line, spelled) + '\n');

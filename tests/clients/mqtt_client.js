@@ -36,13 +36,13 @@ async function main() {
     reconnectPeriod: role === 'back' ? 500 : 0,
   });
   if (role === 'back') {
-    // Says each time that it is connected, and does nothing else.
+    // Reports each time that it is connected, and does nothing else.
     client.on('connect', () => print({ ready: true }));
     client.on('error', (error) => console.error(error.message));
     return;
   }
   client.on('error', fail);
-  // What was missed comes right behind the welcome.
+  // Missed messages come right after the CONNACK.
   client.on('message', (topic, payload) =>
     print({ topic: topic.replaceAll('/', '.'), ...valueOf(payload) }));
   await once(client, 'connect');

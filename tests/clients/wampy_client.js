@@ -63,7 +63,7 @@ async function call(client) {
   await client.disconnect();
 }
 
-// Says each time that it is connected, and does nothing else.
+// Reports each time that it is connected, and does nothing else.
 const back = async () => print({ ready: true });
 
 const roles = { sub: subscribe, pub: publish, serve, call, back };

@@ -57,7 +57,7 @@ impl Client {
         Ok(())
     }
 
-    /// Subscribes to all that is published.
+    /// Subscribes to everything that is published.
     pub(crate) async fn subscribe(&mut self) -> io::Result<()> {
         let mut packet = BytesMut::new();
         mqtt::subscribe(&mut packet, 1, "costs/#", 0);

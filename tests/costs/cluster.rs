@@ -84,7 +84,7 @@ where
     run_with(nodes, delays, None, client)
 }
 
-/// The same with a node that differs from the others.
+/// Like [`run`], with one node that differs from the others.
 pub(crate) fn run_with<T, F>(
     nodes: u64,
     delays: Delays,
@@ -166,7 +166,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
         admin: None,
         roles: Role::ALL.to_vec(),
     };
-    // Enough time for a vote, which two disks have to keep.
+    // Enough time for a vote, which two disks have to write.
     let patience = ((delays.message + delays.commit) * 4).max(PATIENCE);
     NodeConfig {
         cluster: "costs".into(),
@@ -228,7 +228,7 @@ impl Cluster {
         1..=self.disks.len() as u64
     }
 
-    /// Segments that a node has kept.
+    /// Segments that a node has stored.
     pub(crate) fn segments(&self, node: u64) -> u64 {
         let handles = self.handles.borrow();
         handles[&node].storage.status().expect("the disk is well").bodies

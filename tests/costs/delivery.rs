@@ -1,8 +1,8 @@
-//! From a publish to its subscribers, at each node: bodies reach all storages without being fetched, and nobody waits
-//! for one that does not come.
+//! From a publish to its subscribers, at each node: bodies reach all storages without being fetched, and no node waits for a
+//! body that does not come.
 //!
-//! A storage whose disk is ten times slower than the others' is always behind. What the entries send to it is
-//! limited, and they say what they do not send.
+//! A storage whose disk is ten times slower than the others' is always behind. The entries limit what they send to it, and
+//! announce what they do not send.
 //!
 //! Invariant: nothing fails here, so nothing is late.
 //!
@@ -23,7 +23,7 @@ const DELAYS: Delays =
 /// The commits of the slow disk.
 const SLOW: Duration = Duration::from_millis(30);
 
-/// Publishers at each node, and messages each of them has in flight, over and over.
+/// Publishers at each node, and the messages that each of them repeatedly has in flight.
 const PUBLISHERS: u64 = 3;
 const WINDOW: u16 = 16;
 const TURNS: u64 = 40;
@@ -48,7 +48,7 @@ fn p99(latencies: &[Duration]) -> Duration {
     sorted[sorted.len() * 99 / 100]
 }
 
-/// Publishers at all nodes, a subscriber at each; with one slow disk, and this much room for what is sent to a
+/// Publishers and a subscriber at every node, optionally with one slow disk, and with this limit of bytes on the way to a
 /// storage.
 fn load(slow: Option<u64>, sent_bytes: usize) -> Found {
     let node = slow.unwrap_or(1);
@@ -100,7 +100,7 @@ async fn published(node: u64, number: u64, begun: Instant) -> std::io::Result<Ve
     Ok(latencies)
 }
 
-/// How long deliveries took, of all that is published.
+/// How long the delivery of each published event took.
 async fn received(mut client: Client, begun: Instant) -> std::io::Result<Vec<Duration>> {
     let all = NODES * PUBLISHERS * u64::from(WINDOW) * TURNS;
     let mut latencies = Vec::new();
@@ -141,7 +141,7 @@ fn who_is_slow_is_sent_all_bodies_and_fetches_none() {
     }
 }
 
-/// A storage without room for a body fetches it, and waits for nothing.
+/// A storage without room for a body fetches it, without waiting first.
 #[test]
 fn what_is_not_sent_is_fetched_and_not_waited_for() {
     let mut fetched = 0;
@@ -154,7 +154,7 @@ fn what_is_not_sent_is_fetched_and_not_waited_for() {
     assert!(fetched > 10, "there was room for all");
 }
 
-/// The check would notice it.
+/// Shows that the check would notice it.
 #[test]
 fn skipping_a_storage_without_saying_so_is_seen() {
     let mut late = 0;

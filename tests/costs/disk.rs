@@ -1,9 +1,9 @@
-//! A segment's cost on the disks that keep it: syncs, and bytes written.
+//! A segment's cost on the disks that store it: syncs, and bytes written.
 //!
 //! Idle, a segment holds one message. Under load it holds many, and many segments share a commit.
 //!
-//! Invariant: counts are of all files of a node together, and include delayed writes (rows of the order, which wait
-//! for others).
+//! Invariant: counts are of all files of a node together, and include delayed writes (rows of the order, which wait for other
+//! jobs' commits).
 //!
 //! Deliberately absent: reads.
 
@@ -20,15 +20,15 @@ const DELAYS: Delays =
 /// Messages of the idle cluster, one after the other.
 const MESSAGES: u64 = 20;
 
-/// Under load: publishers, and messages each of them has in flight, over and over.
+/// Under load: publishers, and the messages that each of them repeatedly has in flight.
 const PUBLISHERS: u64 = 8;
 const WINDOW: u16 = 50;
 const TURNS: u64 = 10;
 
-/// What is published, in bytes.
+/// The payload of each message.
 const PAYLOAD: [u8; 128] = [b'x'; 128];
 
-/// What a run cost a node.
+/// The cost of a run for one node.
 #[derive(Clone, Copy, Debug)]
 struct Cost {
     segments: u64,
@@ -40,7 +40,7 @@ impl Cost {
         self.used.syncs as f64 / self.segments as f64
     }
 
-    /// Bytes written a segment.
+    /// Bytes written per segment.
     fn written(&self) -> f64 {
         self.used.written as f64 / self.segments as f64
     }
@@ -109,13 +109,13 @@ async fn all_at_once(_: Cluster) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The most that a segment may cost a node.
+/// The highest cost of a segment for a node.
 struct Most {
     syncs: f64,
     written: f64,
 }
 
-/// No node pays more than this, and none less than a durable segment must cost.
+/// Checks that a segment costs no node more than this.
 fn check(costs: &[Cost], most: &Most) {
     for cost in costs {
         assert!(cost.syncs() <= most.syncs, "{:.2} syncs a segment", cost.syncs());
@@ -123,8 +123,8 @@ fn check(costs: &[Cost], most: &Most) {
     }
 }
 
-/// A body and its place are synced at once, or one after the other; the row of the order, for which nobody waits, is
-/// synced later.
+/// A body and the log entry that orders it are synced together, or one after the other; the row of the order, for which no
+/// caller waits, is synced later.
 #[test]
 fn an_idle_cluster_syncs_a_segment_four_times_a_node() {
     for (nodes, most) in

@@ -103,7 +103,7 @@ fn alone_an_acknowledgement_takes_one_sync_and_no_peer() {
     }
 }
 
-/// Proves that the count can be wrong: without a quorum, nobody waits for a peer's storage.
+/// Proves that the check can fail: without a quorum, the entry does not wait for another node's storage.
 #[test]
 fn an_acknowledgement_without_a_quorum_is_a_round_trip_too_short() {
     plant(Some(Mutant::AcknowledgeBeforeQuorum));

@@ -1,4 +1,4 @@
-//! Clients that break every rule: each is refused, and nobody else notices.
+//! Clients that break every rule: each is refused, and no other client is affected.
 //!
 //! Invariant: while the tables below are played, good clients of both protocols publish and read at the same node,
 //! and none of them may lose anything. The node's memory stays bounded, and the process lives.
@@ -154,7 +154,7 @@ async fn readers_that_do_not_read_cost_little() -> Result<()> {
     /// Events of this size in bytes, and this many, are several times what the node may hold.
     const SIZE: usize = 256 << 10;
     const COUNT: usize = 1200;
-    /// How often a reader gets stuck, so that each is at another place of the log.
+    /// A reader gets stuck after this many events each time, so that each is at another position of the log.
     const EVERY: usize = 60;
     let cluster = crate::cluster().nodes(1).start().await?;
     let mut publisher = cluster.mqtt(1).await?;
@@ -172,7 +172,7 @@ async fn readers_that_do_not_read_cost_little() -> Result<()> {
     }
     println!("{} MiB published, at most {} MiB held", (SIZE * COUNT) >> 20, most >> 20);
     ensure!(most < MEMORY, "the node held {} MiB", most >> 20);
-    // A client that starts to read again gets all of it.
+    // A client that starts to read again gets everything.
     for (count, client) in stuck.iter_mut().rev().skip(4).take(2) {
         for number in 0..*count {
             match client.next_within(TURNED_AWAY).await? {
@@ -193,7 +193,7 @@ async fn publishers_that_pour_cost_little() -> Result<()> {
     let text = "x".repeat(SIZE);
     let mut most = 0;
     for _ in 0..COUNT {
-        // As fast as the node takes it, never reading an answer.
+        // As fast as the node accepts it, without reading any answer.
         for publisher in &mut publishers {
             let poured = publisher.publish("load.a", &text);
             within("the node takes more", TURNED_AWAY, poured).await?;

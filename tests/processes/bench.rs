@@ -69,7 +69,7 @@ async fn the_bench_measures_all_that_a_cluster_does() -> Result<()> {
         let large = bench(&cluster, &format!("{common} --size 900000 --subscribers 1")).await?;
         ensure!(number(&large, "/acknowledged")? > 0, "{large}");
     }
-    // The retained values of the bench are gone again: only this is there.
+    // The bench has deleted its retained values: only this one exists.
     let node = format!("ws://{}/", cluster.node(1).wamp());
     vulpes(&["set", "bench.here", "1", "--node", &node]).await?;
     let kept = vulpes(&["get", "bench.#", "--node", &node]).await?;

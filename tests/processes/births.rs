@@ -3,9 +3,9 @@
 //! Checked here, at three nodes and in MQTT 3.1.1 and 5: a client with a retained will "offline" drops, is taken over
 //! or loses its node to kill -9; its next connection, at another node, publishes "online" right after its CONNACK.
 //!
-//! Invariant: judged by the history of the client's topic alone.
+//! Invariant: only the history of the client's topic decides.
 //!
-//! Deliberately absent: delayed wills, which the fold's own stories have.
+//! Deliberately absent: delayed wills, which the fold's own tests have.
 
 use anyhow::{ensure, Context, Result};
 use futures::future::try_join_all;
@@ -43,7 +43,7 @@ impl Life {
     ) -> Result<Self> {
         let topic = format!("life/{client}");
         let mut mqtt = Mqtt::open(cluster.node(node).mqtt()).await?;
-        // No properties, where there could be some.
+        // An empty list of properties, where the version has one.
         let none: &[u8] = match version {
             Version::V311 => &[],
             Version::V5 => &[0],
@@ -79,7 +79,7 @@ impl Life {
 /// Checks everything that was published on a client's topic.
 async fn judge(cluster: &Cluster, node: u64, client: &str, lives: u64) -> Result<()> {
     let mut peer = Peer::at(cluster, node).await?;
-    // After what was acknowledged.
+    // After everything that was acknowledged.
     let mark = peer.publish("mark", json!(1), json!({})).await?.ok().context("refused")?;
     let topic = format!("life.{client}");
     let here = json!({ "retainedState": true, "after": mark, "snapshot": true });

@@ -1,7 +1,8 @@
-//! What many connections make a node hold together: no more than its budgets, whatever each of them may have.
+//! What a node holds for many connections together: no more than its budgets, even if the limits of all connections add up to
+//! more.
 //!
-//! Invariant: while a budget is used up, small messages of everyone else pass at once, and large ones wait for their
-//! turn. Everything continues when there is room again.
+//! Invariant: while a budget is used up, small messages of other clients pass at once, and large ones wait for their turn.
+//! Everything continues when there is room again.
 //!
 //! Deliberately absent: the order of waiters, which the budget's own tests have.
 
@@ -24,8 +25,7 @@ use vulpes_raft::net::wire::{self, Identity, Service};
 
 const MIB: usize = 1 << 20;
 
-/// What may come on top of a budget: each connection's own allowance, data on its way to the log, and a debug build's
-/// overhead.
+/// Memory in addition to a budget: each connection's own allowance, data on its way to the log, and a debug build's overhead.
 const SLACK: u64 = 64 << 20;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,7 +55,7 @@ async fn growth<T>(
     }
 }
 
-/// Writes as many bytes of a stream as the other side takes now.
+/// Writes as many bytes to a stream as the other side accepts now.
 async fn push(address: SocketAddr, bytes: &[u8]) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     let _ = tokio::time::timeout(Duration::from_secs(2), stream.write_all(bytes)).await;
@@ -128,7 +128,7 @@ async fn many_large_publishes_at_once_take_turns() -> Result<()> {
     const BUDGET: u64 = 64 << 20;
     let cluster = node().await?;
     let address = cluster.node(1).mqtt();
-    // What the log itself holds in memory is there already: recent events, caches.
+    // The memory of the log itself is in use already: recent events, caches.
     let mut first = cluster.mqtt(1).await?;
     let text = "x".repeat(MIB);
     for _ in 0..60 {
@@ -166,7 +166,7 @@ async fn large_messages_that_are_told_and_do_not_come_hold_up_nobody() -> Result
     let address = cluster.node(1).mqtt();
     let bytes = publish(7, "load/a", MIB);
     let one = |number: usize| {
-        // Some of them send more than costs nothing.
+        // Some of them send more than the free allowance.
         let bytes = if number % 5 == 0 { &bytes[..6 << 10] } else { &bytes[..5] };
         async move {
             let mut stream = TcpStream::connect(address).await?;
@@ -210,7 +210,7 @@ async fn one_event_for_many_subscriptions_is_made_as_it_is_taken() -> Result<()>
     let text = "x".repeat(MIB);
     let load = async {
         publisher.publish_and_wait(&topic, &text).await?;
-        // It is slow to begin, but holds up nobody else.
+        // It takes long to begin, but does not delay other clients.
         for number in 0..20 {
             publisher.publish_and_wait("others.a", &format!("a-{number}")).await?;
         }
@@ -269,13 +269,13 @@ async fn unfinished_frames_at_the_node_port_cost_little() -> Result<()> {
 async fn subscribers_that_read_nothing_hold_what_they_may_together() -> Result<()> {
     const SUBSCRIBERS: u16 = 800;
     const EVENTS: usize = 60;
-    // The output for them, and the segments that they are at; in addition, each one's own allowance, and what is
-    // being read for some.
+    // The output for the subscribers, and the segments that they read; in addition, each one's own allowance, and what is being
+    // read from the disk for some of them.
     const BUDGETS: u64 = ((128 + 64) << 20) + ((SUBSCRIBERS as u64) << 15) + (16 << 20);
     let cluster = node().await?;
     let mut first = cluster.mqtt(1).await?;
     let text = "x".repeat(MIB);
-    // What the log itself holds in memory is there already.
+    // The memory of the log itself is in use already.
     for _ in 0..EVENTS {
         first.publish_and_wait("frozen.a", &text).await?;
     }

@@ -28,7 +28,7 @@ use vulpes_jepsen::Cluster;
 
 use crate::peer::Peer;
 
-/// How long a caller may wait for the news that its callee is gone.
+/// How long it may take until a caller gets the error that its callee is gone.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// The outcome of a call: its result's arguments, or the error's URI.
@@ -120,7 +120,7 @@ impl Callee {
         Self::start(cluster, node, options, answer).await
     }
 
-    /// Each invocation is answered on its own.
+    /// Starts a callee that answers each invocation independently.
     async fn start<F, A>(cluster: &Cluster, node: u64, options: Value, answer: F) -> Result<Self>
     where
         F: Fn(Value) -> A + Send + 'static,
@@ -248,7 +248,7 @@ async fn a_callee_that_goes_is_told_of_at_once() -> Result<()> {
             _ => Err(error),
         })?;
     }
-    // The order shows it: from then on calls no longer go there.
+    // The order shows that the callee is gone: from then on, calls no longer go there.
     let mut caller = Peer::at(&cluster, 3).await?;
     let deadline = Instant::now() + PATIENCE;
     while caller.call("p", json!([])).await? != Err("wamp.error.no_such_procedure".into()) {
@@ -380,7 +380,7 @@ async fn all_nodes_tell_the_same_of_sessions_and_registrations() -> Result<()> {
     let session = details["session"].clone();
     let id = callee.register("a..c", json!({ "match": "wildcard", "invoke": "last" })).await?;
     registered(&cluster, 1).await?;
-    // Each checks one node; all are there before the first one checks.
+    // Each peer checks one node; all are connected before the first one checks.
     let mut peers = vec![Peer::at(&cluster, 1).await?, Peer::at(&cluster, 2).await?];
     peers.push(Peer::at(&cluster, 3).await?);
     let mut seen = Vec::new();

@@ -12,13 +12,13 @@ use vulpes_jepsen::history::{check_acknowledged, check_log, check_run};
 use vulpes_jepsen::load::{read_log_through, Publisher, Reader};
 use vulpes_jepsen::{Cluster, Seen};
 
-/// How long publishing may stand still at the surviving nodes.
+/// How long publishing may pause at the surviving nodes.
 const STANDSTILL: Duration = Duration::from_secs(2);
 
-/// The same with a frozen node: its connections stay open, so only a timeout shows it.
+/// The longest pause if a node is frozen: its connections stay open, so only a timeout shows it.
 const FROZEN_STANDSTILL: Duration = Duration::from_secs(5);
 
-/// Messages each publisher gets through before and after the blow.
+/// Messages that each publisher has acknowledged before and after the kill.
 const MESSAGES: usize = 150;
 
 const MARK: &str = "mark";
@@ -54,7 +54,7 @@ impl Load {
         Ok(())
     }
 
-    /// The longest standstill after `blow` of any publisher except those at `without`.
+    /// The longest pause after `blow` of any publisher except those at `without`.
     async fn standstill(&self, blow: Instant, without: &[u64]) -> Result<Duration> {
         let mut longest = Duration::ZERO;
         for (id, publisher) in self.publishers.iter().filter(|(id, _)| !without.contains(id)) {

@@ -1,5 +1,5 @@
-//! A node's file that is not what the node wrote: the process either says so and ends with exit code 70, or does not
-//! notice and serves what is intact. It never dies of a panic, a signal, or silently.
+//! A node's file that is not what the node wrote: the process either reports that and ends with exit code 70, or does not
+//! notice and serves what is intact. It never ends by a panic or a signal, or silently.
 //!
 //! Invariant: the same seed damages the same pages.
 //!
@@ -54,7 +54,7 @@ async fn a_file_whose_pages_were_overwritten_is_called_damaged() -> Result<()> {
     cluster.restart(1).await
 }
 
-/// The small files and the large one of a data directory.
+/// A copy of all files of a data directory.
 type Kept = Vec<(std::ffi::OsString, Vec<u8>)>;
 
 fn keep(folder: &std::path::Path) -> Result<Kept> {
@@ -98,7 +98,7 @@ async fn ends_well(cluster: &mut Cluster) -> Result<bool> {
     let until = Instant::now() + WATCHED;
     let mut from = 0;
     while Instant::now() < until && cluster.node_mut(1).check_alive().is_ok() {
-        // It may be starting, or have lost what is read.
+        // It may still be starting, or the rows may be damaged.
         let page = cluster.page(1, &format!("/log?from={from}&max=50")).await;
         if page.is_ok_and(|page| page.status == 200) {
             from += 50;

@@ -1,8 +1,8 @@
-//! Limits at their edge: a client asks in one write for as much as is allowed, and for one more.
+//! Limits at their edge: a client requests as much as is allowed in one write, and then one more.
 //!
-//! Invariant: at a limit everything is granted; past it only the excess is refused. In both cases the client, the
-//! node and everyone else continue. Every limit of one client has its line in [`LIMITS`]: a new one is tested here,
-//! or the line says why not.
+//! Invariant: at a limit everything is granted; past it only the excess is refused. In both cases the client, the node and all
+//! other clients continue. Every limit of a single client has a line in [`LIMITS`]: a new limit is either tested here, or its
+//! line gives the reason why not.
 //!
 //! Deliberately absent: input below a limit that breaks other rules (`bad_input`), and the lengths of topics.
 
@@ -17,14 +17,14 @@ use vulpes_jepsen::Cluster;
 
 use crate::raw::{connect, frame, Raw};
 
-/// Where a limit of a client is taken to its edge.
+/// Where a client's limit is tested at its edge.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Edge {
     /// In this file.
     Here,
-    /// In the tests of its own module, because a client alone does not get there, or not within a test's time.
+    /// In the tests of its own module, because a single client can't reach it, or not within a test's time.
     Elsewhere,
-    /// It only paces a client, which never sees it.
+    /// Nowhere: it only slows a client down, and is never visible to it.
     Pace,
 }
 
@@ -79,7 +79,7 @@ fn every_limit_of_a_client_has_its_edge() {
     assert_eq!(declared, listed);
 }
 
-/// A SUBSCRIBE of MQTT 3.1.1 for so many filters that begin with a text.
+/// A SUBSCRIBE of MQTT 3.1.1 for `count` filters that begin with `begins`.
 fn subscribe(begins: &str, count: usize) -> Vec<u8> {
     let mut body = vec![0, 1];
     for number in 0..count {
@@ -166,7 +166,7 @@ async fn as_many_wamp_subscriptions_come_in_one_write() -> Result<()> {
             let mut client = Raw::wamp(address).await?;
             let count = MOST + more;
             let asked = (0..count).map(|number| {
-                // Only one begins with retained values.
+                // Only one of these subscriptions finds a retained value.
                 json!([32, number + 1, options, format!("edge.{number}")])
             });
             client.say(&frames(asked)).await?;
@@ -174,7 +174,7 @@ async fn as_many_wamp_subscriptions_come_in_one_write() -> Result<()> {
             let told = client.messages(33, if snapshot { 1 } else { MOST }).await;
             let told = told.with_context(|| options.to_string())?;
             if more > 0 && !snapshot {
-                // Refused at once, before there is a subscription.
+                // Refused at once, before the subscription exists.
                 let subscription = told[7][2].clone();
                 client.say(&frame(&json!([34, count + 1, subscription]).to_string())).await?;
                 client.messages(35, 1).await.with_context(|| options.to_string())?;
@@ -204,13 +204,13 @@ async fn as_many_registrations_come_in_one_write() -> Result<()> {
     let stand = client.messages(65, MOST).await?;
     let refused = client.messages(8, 1).await?;
     ensure!(refused[0][2] == MOST + 1, "{refused:?}");
-    // Back by the one place that was freed.
+    // One registration is withdrawn, so there is room for another one.
     let again = [json!([66, MOST + 2, stand[0][2]]), json!([64, MOST + 3, {}, "edge.again"])];
     client.say(&frames(again.into_iter())).await?;
     client.messages(67, 1).await?;
     client.messages(65, 1).await?;
     cluster.node_mut(1).check_alive()?;
-    // All of them end with it, and their places are free again.
+    // All registrations end with the session, and their procedures are free again.
     drop(client);
     let mut next = Raw::wamp(cluster.node(1).wamp()).await?;
     within("a procedure is free", PATIENCE, async {
@@ -272,7 +272,7 @@ async fn as_many_publishes_and_calls_wait_at_once() -> Result<()> {
 async fn more_publishes_than_may_be_unanswered_come_in_one_write() -> Result<()> {
     let mut cluster = crate::cluster().nodes(1).start().await?;
     let mut client = Raw::mqtt(cluster.node(1).mqtt(), "pours").await?;
-    // 3.1.1 has no limit of its own: the socket is not read for a while.
+    // MQTT 3.1.1 has no receive maximum: instead, the node stops reading the socket for a while.
     let count = limits::SESSION_UNANSWERED as u16 + 1000;
     let mut bytes = Vec::new();
     for number in 1..=count {
@@ -286,7 +286,7 @@ async fn more_publishes_than_may_be_unanswered_come_in_one_write() -> Result<()>
     cluster.node_mut(1).check_alive()
 }
 
-/// A value whose lists are nested so deep.
+/// A value of lists that are nested `depth` levels deep.
 fn deep(depth: usize) -> String {
     "[".repeat(depth) + &"]".repeat(depth)
 }
@@ -338,7 +338,7 @@ async fn values_may_be_as_large_as_their_limits() -> Result<()> {
         let mut client = Raw::wamp(cluster.node(1).wamp()).await?;
         client.say(&frame(&at)).await?;
         let told = within(name, PATIENCE, client.message()).await?;
-        // A condition of this size fits nothing, which is decided only in the order.
+        // A condition of this size fits no value, which is decided only in the order.
         let undecided = told[0] == 8 && told[4] == "fox.error.not_accepted";
         ensure!(told[0] == granted || (granted == 0 && undecided), "{name}: {told}");
         client.say(&frame(&past)).await?;
@@ -352,7 +352,7 @@ async fn values_may_be_as_large_as_their_limits() -> Result<()> {
     filters_have_a_size_together(&cluster).await
 }
 
-/// The conditions of a session's subscriptions, until there is no room for one more.
+/// Subscribes with conditions until a session has no room for one more.
 async fn filters_have_a_size_together(cluster: &Cluster) -> Result<()> {
     let mut client = Raw::wamp(cluster.node(1).wamp()).await?;
     let text = "x".repeat(limits::CONDITION / 2);
@@ -369,7 +369,8 @@ async fn filters_have_a_size_together(cluster: &Cluster) -> Result<()> {
     }
 }
 
-/// Their patterns have so many bytes together, in one write; those with many levels and wildcards count sixteen times.
+/// The patterns of a session's subscriptions reach their common limit of bytes in one write; patterns with many levels and
+/// wildcards count sixteen times.
 #[tokio::test]
 async fn patterns_have_a_size_together() -> Result<()> {
     let mut cluster = crate::cluster().nodes(1).start().await?;
@@ -400,7 +401,7 @@ async fn patterns_have_a_size_together() -> Result<()> {
     cluster.node_mut(1).check_alive()
 }
 
-/// Six times as large in JSON as it was sent: each byte is an escape.
+/// In JSON it is six times as large as it was sent, because each byte becomes an escape.
 #[tokio::test]
 async fn the_largest_event_arrives_in_json() -> Result<()> {
     const LENGTH: usize = limits::EVENT - 100;

@@ -1,6 +1,6 @@
-//! Clients that come back at once: what they said to the node that they left counts at the one where they come back.
+//! Clients that reconnect at once: their DISCONNECT to the first node takes effect at the node to which they reconnect.
 //!
-//! Deliberately absent: clients that come back while their node is lost (`wills`).
+//! Deliberately absent: clients that reconnect because their node is lost (`births`).
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use vulpes_jepsen::Said;
 
 use crate::raw::{connect, Raw};
 
-/// Connects again and again, always under one name; only fails.
+/// Connects again and again, always under one name; returns only with an error.
 async fn come_again(address: SocketAddr, connected: &AtomicUsize) -> Result<()> {
     // A session that outlives its connection.
     let connect = connect("goodbye-storm", 0, 0);
@@ -26,14 +26,14 @@ async fn come_again(address: SocketAddr, connected: &AtomicUsize) -> Result<()> 
         let (_, body) = within("an answer", PATIENCE, client.packet()).await?;
         if body[1] == 0 {
             connected.fetch_add(1, Ordering::Relaxed);
-            // Until it is taken over.
+            // The connection lasts until it is taken over.
             let _ = timeout(PATIENCE, client.packet()).await;
         }
     }
 }
 
-/// Three clients with one name that come again at once. Each was taken over before it was open: in five seconds, one of
-/// thousands was connected.
+/// Regression: with three clients under one name that reconnect at once, each was taken over before it was open. In five
+/// seconds, one of thousands was connected.
 #[tokio::test]
 async fn clients_of_one_name_that_come_again_at_once_are_connected_in_turn() -> Result<()> {
     const CONNECTED: usize = 10;
@@ -62,10 +62,10 @@ fn connect_with_will(name: &str) -> Vec<u8> {
     packet(0x10, &[head, expiry.to_vec(), string(name), will].concat())
 }
 
-/// Takes the will back, and ends the session.
+/// A DISCONNECT that withdraws the will and ends the session.
 const GOODBYE: [u8; 9] = [0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0];
 
-/// Some of their wills were published, and stayed, and their sessions were resumed.
+/// Regression: some of their wills were published and retained, and some sessions were resumed.
 #[tokio::test]
 async fn what_a_client_says_at_the_end_counts_where_it_comes_back_at_once() -> Result<()> {
     const CLIENTS: u64 = 60;
@@ -93,7 +93,7 @@ async fn what_a_client_says_at_the_end_counts_where_it_comes_back_at_once() -> R
         client.send(&GOODBYE).await?;
         let _ = within("the end", PATIENCE, client.packet()).await;
     }
-    // No will is published later than that of one who came back.
+    // Any will would have been published before the client reconnected, and so before this.
     cluster.mqtt(2).await?.publish_and_wait("goodbye/end", "end").await?;
     let wills = within("the end", PATIENCE, async {
         for wills in 0.. {

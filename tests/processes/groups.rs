@@ -1,6 +1,6 @@
-//! Two storage groups: each keeps its part of what is published, and all nodes show one order.
+//! Two storage groups: each stores its part of what is published, and all nodes show one order.
 //!
-//! Invariant: what was acknowledged is there with one node of each group killed, and after all were.
+//! Invariant: acknowledged events are still there with one node of each group killed, and after all nodes were killed.
 //!
 //! Deliberately absent: faults of other kinds, which the simulation has.
 
@@ -46,7 +46,7 @@ async fn each_group_keeps_a_part_and_all_nodes_show_the_whole() -> Result<()> {
     for publisher in &publishers {
         publisher.acknowledged(100).await?;
     }
-    // One storage of each group is gone from here on.
+    // One storage of each group is down from here on.
     cluster.node_mut(3).kill().await?;
     cluster.node_mut(4).kill().await?;
     let mut records = Vec::new();
@@ -82,7 +82,7 @@ async fn each_group_keeps_a_part_and_all_nodes_show_the_whole() -> Result<()> {
     ensure!(proof.elsewhere == 0 && proof.events >= 600, "{proof}");
     let half = verify(&urls[..3], Duration::from_secs(30)).await?;
     ensure!(half.elsewhere > 0, "the other group keeps nothing: {half}");
-    // Equal in each group once those that were away have caught up, and none keeps everything.
+    // The storages of a group hold the same once those that were down have caught up, and none holds everything.
     let all = half.end.0 - half.oldest.0;
     until("the storages of a group hold the same", PATIENCE, || async {
         let mut held = Vec::new();
@@ -115,7 +115,7 @@ async fn a_node_that_was_moved_to_another_group_says_so_and_ends() -> Result<()>
     let status = node.ended().await?;
     let told = node.log_tail();
     ensure!(!status.success() && told.contains("node 6 is in another storage group"), "{told}");
-    // Back in its group, it has what belongs to the group: it had taken nothing under the wrong one.
+    // Back in its group, it has what belongs to the group: it had stored nothing under the wrong one.
     node.configure(&text)?;
     node.start()?;
     cluster.ready_node(6).await?;
@@ -128,7 +128,8 @@ async fn a_group_without_a_majority_is_passed_by() -> Result<()> {
     mark(&cluster, 1).await?;
     cluster.node_mut(5).kill().await?;
     cluster.node_mut(6).kill().await?;
-    // Publishes on their way to the second group are not answered. With so many in a row, some would be.
+    // Publishes on their way to the second group are not answered. With this many in a row, some would belong to the second
+    // group.
     until("publishing goes on with the first group alone", PATIENCE, || async {
         let mut client = cluster.wamp(1).await?;
         for number in 0..20 {

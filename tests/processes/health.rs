@@ -1,6 +1,6 @@
 //! What operators see: probes, `vulpes status`, the log.
 //!
-//! Invariant: a node that can't serve says so to everyone; one that can answers under any load.
+//! Invariant: a node that can't serve reports that to every probe; a node that can serve answers under any load.
 //!
 //! Deliberately absent: single answers of admin HTTP, which its own tests have.
 
@@ -42,7 +42,7 @@ async fn a_node_that_no_majority_stands_behind_is_not_ready() -> Result<()> {
     let all = status(&cluster, &[]).await?;
     ensure!(all.status.success(), "all are ready: {all:?}");
 
-    // The remaining leader, and a remaining follower, each remember a leader.
+    // The remaining node still remembers a leader, whether it led itself or followed.
     let leader = cluster.leader().await?;
     for left in [leader, leader % 3 + 1] {
         let gone: Vec<u64> = (1..=3).filter(|id| *id != left).collect();
@@ -78,7 +78,7 @@ async fn a_node_that_no_majority_stands_behind_is_not_ready() -> Result<()> {
     Ok(())
 }
 
-/// What was acknowledged is in the log, but not at once on every storage's disk.
+/// An acknowledged event is in the log, but not immediately on every storage's disk.
 #[tokio::test]
 async fn a_proof_holds_all_that_was_acknowledged_before_it() -> Result<()> {
     let cluster = crate::cluster().nodes(3).start().await?;
@@ -140,7 +140,7 @@ async fn clients_leave_files_to_operators() -> Result<()> {
     Ok(())
 }
 
-/// A separate process, whose log is not filtered from outside.
+/// A separate process, whose log filter is not set by the environment.
 struct Logged {
     child: tokio::process::Child,
     log: std::path::PathBuf,

@@ -1,5 +1,5 @@
-//! Subscriptions that begin with retained values, at random moments, while these values change: first the values as
-//! of one place in the log, then each later change once.
+//! Subscriptions that begin with retained values, at random moments, while these values change: first the values as of one
+//! position in the log, then each later change once.
 //!
 //! `VULPES_JOINS=10000` raises the number of subscriptions.
 //!
@@ -94,7 +94,7 @@ async fn join_wamp(at: SocketAddr, joins: usize) -> Result<Vec<Seeing>> {
     let (mut all, mut request) = (Vec::new(), 0);
     for number in 0..joins {
         request += 1;
-        // Each in one of the equivalent ways.
+        // Each subscription uses one of the equivalent options.
         let (topic, options) = match number % 3 {
             0 => ("join.*", json!({ "retainedState": true })),
             1 => ("join.", json!({ "match": "prefix", "get_retained": true })),
@@ -137,7 +137,7 @@ async fn join_mqtt(at: SocketAddr, joins: usize) -> Result<Vec<Seeing>> {
     for number in 0..joins {
         let mut body = vec![0, 1];
         body.extend(string("join/#"));
-        // QoS 0: the contents are judged here, not the delivery.
+        // QoS 0: this test judges the contents, not the delivery.
         let unsubscribe = packet(0xa2, &body);
         body.push(0);
         mqtt.send(&packet(0x82, &body)).await?;
@@ -233,7 +233,7 @@ async fn values_and_changes_join_exactly_under_load() -> Result<()> {
                 _ => join_mqtt(mqtt, EACH).await,
             }
         }));
-        // Spread out, so that moments differ.
+        // Spread out, so that they begin at different moments.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let mut all = Vec::new();

@@ -60,7 +60,7 @@ fn subscribe_to_others(filter: &str) -> Vec<u8> {
     packet(0x82, &[vec![0, 1, 0], string(filter), vec![0x05]].concat())
 }
 
-/// Everything at its longest, in one write, kept beyond the connection and resumed at another node.
+/// Every text at its maximum length in one write, in a session that outlives its connection and is resumed at another node.
 #[tokio::test]
 async fn names_and_topics_are_as_long_as_mqtt_has_them() -> Result<()> {
     let cluster = crate::cluster().nodes(3).start().await?;
@@ -138,7 +138,7 @@ async fn long_topics_cross_the_protocols() -> Result<()> {
     Ok(())
 }
 
-/// A bridge like that of mosquitto and NanoMQ, and a client of MQTT 3.1.
+/// A bridge like those of mosquitto and NanoMQ, and a client of MQTT 3.1.
 #[tokio::test]
 async fn bridges_and_old_clients_connect() -> Result<()> {
     let cluster = crate::cluster().nodes(1).start().await?;
@@ -178,7 +178,7 @@ async fn come(cluster: &Cluster, node: u64) -> Result<Mqtt> {
     Ok(mqtt)
 }
 
-/// A client does not get back at one node what it published at another, nor its will.
+/// With No Local, a client gets neither what it published at another node nor its own will.
 #[tokio::test]
 async fn no_local_goes_by_client_over_all_nodes() -> Result<()> {
     let cluster = crate::cluster().nodes(3).start().await?;
@@ -233,7 +233,7 @@ async fn mosquitto(cluster: &Cluster, program: &str, arguments: &[&str]) -> Resu
     within(program, PATIENCE, run).await
 }
 
-/// An application's user properties with names like our options reach a stock client in order.
+/// An application's user properties whose names resemble our options reach a stock client in order.
 #[tokio::test]
 async fn stock_clients_keep_their_user_properties() -> Result<()> {
     let cluster = crate::cluster().nodes(1).start().await?;

@@ -1,8 +1,8 @@
 //! Operators' mistakes, and the cost of an idle node.
 //!
-//! Invariant: a node that can't do as configured ends at once, with an exit code and a sentence that names the cause.
+//! Invariant: a node that can't run as configured ends at once, with an exit code and a message that names the cause.
 //!
-//! Deliberately absent: the single rules of the configuration, which its own tests have.
+//! Deliberately absent: each rule of the configuration, which its own tests have.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::{ensure, Context, Result};
 use vulpes_jepsen::Cluster;
 
-/// Memory an idle node may hold, in bytes (resident set), in a debug build too.
+/// Most memory of an idle node, in bytes (resident set), also in a debug build.
 const IDLE: u64 = 60 << 20;
 
 /// Starts node 1, and expects it to end with an error that contains `expected`.

@@ -10,7 +10,7 @@ use vulpes_jepsen::load::{read_log_through, Publisher, Reader};
 use vulpes_jepsen::node::Role;
 use vulpes_jepsen::{Cluster, Said};
 
-/// Messages that each publisher publishes at least.
+/// The least number of messages of each publisher.
 const MESSAGES: usize = 300;
 
 /// The last message of a test: a reader that has seen it has seen everything.

@@ -1,8 +1,7 @@
-//! More load than a node can handle: its clients wait, but the cluster and the clients of other nodes notice nothing.
+//! More load than a node can handle: its clients wait, but the cluster and the clients of other nodes are not affected.
 //!
-//! Invariant: no entry loses its lease, whatever clients ask of it, and events pass between the other nodes. If the
-//! only problem is a flood of requests, the sync group keeps its leader, too; with clients on the cluster's threads
-//! it would not.
+//! Invariant: no entry loses its lease, whatever clients request, and events pass between the other nodes. If the only problem
+//! is a flood of requests, the sync group keeps its leader, too; if clients were served on the cluster's threads, it would not.
 //!
 //! Deliberately absent: speed, which a busy machine can't show; `vulpes bench` measures it.
 
@@ -107,7 +106,7 @@ async fn nobody_else_notices(cluster: &Cluster, mut load: JoinSet<Result<()>>) -
         if let Some(ended) = load.try_join_next() {
             ended??;
         }
-        // Leaves some of the machine to the load.
+        // Leaves some of the processor to the load.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     println!("{number} events between others, the slowest in {slowest:?}");
@@ -127,7 +126,7 @@ async fn term(cluster: &Cluster) -> Result<u64> {
     Ok(newest)
 }
 
-/// A hundred clients flood node 1 with SUBSCRIBEs: nobody else notices, and the sync group keeps its leader.
+/// A hundred clients flood node 1 with SUBSCRIBEs: no other node is affected, and the sync group keeps its leader.
 async fn flood(cluster: &Cluster) -> Result<()> {
     const CLIENTS: usize = 100;
     let filters = (1..=9_000).flat_map(|n| subscribe(n, &format!("flood/{n}/+/x")));
@@ -154,7 +153,7 @@ async fn a_flood_of_subscribes_costs_nobody_a_lease() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_on_the_clusters_threads_are_caught() -> Result<()> {
-    // How long they hold up the cluster depends on the machine.
+    // How long they block the cluster depends on the machine.
     const TRIES: usize = 4;
     for _ in 0..TRIES {
         let mut cluster = crate::cluster().nodes(3).prepare()?;
@@ -201,7 +200,7 @@ async fn many_replays_at_once_cost_nobody_a_lease() -> Result<()> {
     nobody_else_notices(&cluster, load).await
 }
 
-/// Nobody else notices that a client of node 1 does this.
+/// Checks that other nodes are not affected when a client of node 1 produces this load.
 async fn nobody_notices_beside<L>(load: fn(SocketAddr) -> L) -> Result<()>
 where
     L: Future<Output = Result<()>> + Send + 'static,
@@ -212,7 +211,7 @@ where
     nobody_else_notices(&cluster, loads).await
 }
 
-/// What one client sends in a few kilobytes may make every node look at a large value for each of its publishes.
+/// With a few kilobytes, one client can make every node read a large value for each of its publishes.
 async fn merges(address: SocketAddr) -> Result<()> {
     let mut client = Raw::wamp(address).await?;
     let retain = json!({ "retain": true, "acknowledge": true });
@@ -277,7 +276,7 @@ async fn waiters(address: SocketAddr) -> Result<()> {
             client.say(&(1..=60).flat_map(one).collect::<Vec<u8>>()).await?;
             sessions.push(client);
         }
-        // All six have more than the node has room for.
+        // All six together exceed what the node has room for.
         if let Some(last) = sessions.last_mut() {
             let refused = last.messages(8, 1).await?;
             ensure!(refused[0][4] == "vulpes.error.too_many_waits", "{refused:?}");
@@ -296,7 +295,7 @@ async fn wills(address: SocketAddr) -> Result<()> {
     let will = json!({ "retain": true, "will": null, "acknowledge": true });
     for _ in 0..2 {
         let mut client = Raw::wamp(address).await?;
-        // More than a session may have, and may have unanswered, together.
+        // More than a session may have, and more than it may have unanswered.
         let one =
             |n: usize| frame(&json!([16, n, will, format!("load.will.{n}"), [n]]).to_string());
         client.say(&(1..3 * limits::SESSION_WILLS).flat_map(one).collect::<Vec<u8>>()).await?;
@@ -311,7 +310,7 @@ async fn sessions_with_many_wills_cost_nobody_a_lease() -> Result<()> {
     nobody_notices_beside(wills).await
 }
 
-/// Many sessions whose filters look at large values.
+/// Many sessions whose filters have to read large values.
 async fn filters(address: SocketAddr) -> Result<()> {
     let mut sessions = Vec::new();
     for _ in 0..100 {
@@ -329,7 +328,7 @@ async fn filters(address: SocketAddr) -> Result<()> {
     }
 }
 
-/// They share a node with others, who have their turn between two of them.
+/// They share a node with other clients, which are served in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn filters_on_large_values_leave_room_for_others() -> Result<()> {
     let cluster = crate::cluster().nodes(1).start().await?;
@@ -351,7 +350,7 @@ async fn filters_on_large_values_leave_room_for_others() -> Result<()> {
     Ok(())
 }
 
-/// All clients of a node that ended connect to the others at once, and a busy node accepts them when it can.
+/// All clients of a node that ended connect to the other nodes at once, and a busy node accepts them as soon as it can.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_come_all_at_once_are_all_accepted() -> Result<()> {
     const CLIENTS: usize = 1500;

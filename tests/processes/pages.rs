@@ -1,4 +1,4 @@
-//! Web pages: those of other sites don't reach a node through the browser of somebody who looks at them.
+//! Web pages of other sites can't reach a node through the browser of a user who visits them.
 //!
 //! Deliberately absent: what an origin is (`config/origins`).
 

@@ -12,7 +12,7 @@ use vulpes_jepsen::Cluster;
 
 pub(crate) struct Peer {
     pub(crate) wamp: Wamp,
-    /// The newest request.
+    /// The id of the newest request.
     pub(crate) request: u64,
 }
 

@@ -1,8 +1,8 @@
-//! Whether a client is alive: slow ones are, frozen ones are not; and everything that a client sent before it left
-//! counts.
+//! Whether a client is alive: slow clients are, frozen ones are not; and everything that a client sent before it left takes
+//! effect.
 //!
-//! Invariant: a socket that accepts more output proves nothing here: all clients have a larger backlog than their
-//! sockets hold.
+//! Invariant: that a socket accepts more output proves nothing here, so all clients have a larger backlog than their sockets
+//! hold.
 //!
 //! Deliberately absent: the rules themselves, which the session's own tests have.
 
@@ -23,7 +23,7 @@ const BACKLOG: usize = 24 << 20;
 /// Bytes of one message.
 const MESSAGE: usize = 128 << 10;
 
-/// A WAMP client is given up after ten to fifteen seconds; the rest is for a busy machine.
+/// A silent WAMP client is closed after ten to fifteen seconds; the rest is for a busy machine.
 const GIVEN_UP: Duration = Duration::from_secs(25);
 
 async fn pour(cluster: &Cluster, topic: &str, bytes: usize) -> Result<usize> {
@@ -49,7 +49,7 @@ async fn next_publish(client: &mut Raw) -> Result<Vec<u8>> {
     }
 }
 
-/// It once stopped for good as soon as its socket had taken the backlog in two steps.
+/// Regression: it stopped for good as soon as its socket had taken the backlog in two steps.
 #[tokio::test]
 async fn a_reader_of_qos_0_comes_to_the_end_of_a_replay() -> Result<()> {
     let cluster = crate::cluster().nodes(1).start().await?;
@@ -112,7 +112,7 @@ async fn a_frozen_client_with_a_backlog_holds_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Reads 40 KB a second for a while, and sends pings in time if it is that kind of client.
+/// Reads 40 KB a second for a while, and sends this ping at this interval, if there is one.
 async fn crawl(mut client: Raw, ping: Option<(&[u8], Duration)>, time: Duration) -> Result<Raw> {
     const STEP: Duration = Duration::from_millis(100);
     let (ping, every) = ping.unwrap_or((b"", time));
@@ -151,7 +151,7 @@ async fn a_client_on_a_slow_link_stays() -> Result<()> {
     let wamp = async {
         let mut client = Raw::wamp(cluster.node(1).wamp()).await?;
         client.say(&frame(&json!([32, 3, { "after": 0 }, "present.slow"]).to_string())).await?;
-        // Like a browser: it sends no pings, and answers one when it gets to it.
+        // Like a browser: it sends no pings, and answers a ping only when it has read up to it.
         let mut client = crawl(client, None, Duration::from_secs(22)).await?;
         client.messages(36, count).await.context("WAMP")?;
         anyhow::Ok(())
@@ -159,7 +159,7 @@ async fn a_client_on_a_slow_link_stays() -> Result<()> {
     tokio::try_join!(mqtt, wamp).map(drop)
 }
 
-/// None of what they sent was published.
+/// Regression: nothing that they sent was published.
 #[tokio::test]
 async fn all_that_a_client_said_before_it_left_is_done() -> Result<()> {
     const CLIENTS: usize = 30;
@@ -172,7 +172,7 @@ async fn all_that_a_client_said_before_it_left_is_done() -> Result<()> {
         for number in 0..MESSAGES {
             let id = (number as u16 + 1).to_be_bytes().to_vec();
             let text = format!("mqtt-{client}-{number}").into_bytes();
-            // Alternately with and without an answer that nobody is there to read.
+            // Alternately with and without an acknowledgement, which no client is there to read.
             let (first, id) = if client % 2 == 0 { (0x32, id) } else { (0x30, Vec::new()) };
             bytes.extend(packet(first, &[string("present/hasty"), id, text].concat()));
         }
@@ -201,7 +201,7 @@ async fn all_that_a_client_said_before_it_left_is_done() -> Result<()> {
     Ok(())
 }
 
-/// So many publishes of QoS 1.
+/// This many publishes at QoS 1.
 fn publishes(topic: &str, count: u16) -> Vec<u8> {
     let publish = |number: u16| {
         let text = format!("{topic}-{number}").into_bytes();
@@ -210,13 +210,13 @@ fn publishes(topic: &str, count: u16) -> Vec<u8> {
     (1..=count).flat_map(publish).collect()
 }
 
-/// They were done, and no answer came.
+/// Regression: the publishes took effect, but no answer came.
 #[tokio::test]
 async fn a_client_that_only_reads_any_more_gets_its_answers() -> Result<()> {
     const MESSAGES: u16 = 200;
     let cluster = crate::cluster().nodes(3).start().await?;
     for node in 1..=3 {
-        // With its connection, and in a session that is there already.
+        // Together with its CONNECT, and in a session that is open already.
         for early in [true, false] {
             let connect = connect(&format!("half-{node}-{early}"), 2, 0);
             let mut client = Raw::open(cluster.node(node).mqtt()).await?;
@@ -238,7 +238,8 @@ async fn a_client_that_only_reads_any_more_gets_its_answers() -> Result<()> {
     Ok(())
 }
 
-/// A WebSocket that has seen the end of the input writes nothing any more: no answers came, and no reason of an end.
+/// Regression: the WebSocket library writes nothing after the end of the input, so the answers and the reason of the end did
+/// not come.
 #[tokio::test]
 async fn a_wamp_client_that_only_reads_any_more_gets_its_answers_and_why_it_ends() -> Result<()> {
     const MESSAGES: usize = 200;
@@ -265,7 +266,7 @@ async fn a_wamp_client_that_only_reads_any_more_gets_its_answers_and_why_it_ends
     Ok(())
 }
 
-/// The order decides it, behind the entry's answer.
+/// The order decides such a publish, after the entry has answered that it is stored.
 #[tokio::test]
 async fn a_conditional_publish_is_answered_to_a_client_that_only_reads() -> Result<()> {
     let cluster = crate::cluster().nodes(1).start().await?;
@@ -285,7 +286,7 @@ async fn a_conditional_publish_is_answered_to_a_client_that_only_reads() -> Resu
     Ok(())
 }
 
-/// It waited for the room that it held itself, and all others behind it.
+/// Regression: it waited for room that it held itself, and all other clients waited behind it.
 #[tokio::test]
 async fn a_client_that_leaves_behind_its_merges_holds_up_nobody() -> Result<()> {
     const LARGE: usize = 600 << 10;
@@ -316,7 +317,7 @@ async fn a_client_that_leaves_behind_its_merges_holds_up_nobody() -> Result<()> 
     Ok(())
 }
 
-/// None of it was, where the session was not open yet.
+/// Regression: nothing took effect if the session was not open yet.
 #[tokio::test]
 async fn all_in_front_of_a_malformed_packet_is_done() -> Result<()> {
     const MESSAGES: u16 = 50;
@@ -334,7 +335,7 @@ async fn all_in_front_of_a_malformed_packet_is_done() -> Result<()> {
     Ok(())
 }
 
-/// A session of MQTT 5 that is kept for 2 s, with a will that is delayed by 1 s.
+/// A CONNECT of MQTT 5 whose session expires after 2 s, with a will that is delayed by 1 s.
 fn connect_for_a_while(name: &str) -> Vec<u8> {
     let expiry = [&[5, 0x11][..], &2_u32.to_be_bytes()].concat();
     let delay = [&[5, 0x18][..], &1_u32.to_be_bytes()].concat();
@@ -342,7 +343,7 @@ fn connect_for_a_while(name: &str) -> Vec<u8> {
     packet(0x10, &[string("MQTT"), vec![5, 0x0e, 0, 60], expiry, string(name), will].concat())
 }
 
-/// They came and went only when the publishes stopped.
+/// Regression: wills were published and sessions expired only when the publishes stopped.
 #[tokio::test]
 async fn delayed_wills_come_and_sessions_expire_while_others_publish() -> Result<()> {
     const CLIENTS: usize = 6;

@@ -1,4 +1,4 @@
-//! Too few nodes: nobody is told that anything is stored, nobody is disconnected, and everything resumes by itself.
+//! Too few nodes: no publish is acknowledged, no client is disconnected, and everything resumes by itself.
 //!
 //! Invariant: a refusal is clear; its outcome is unknown, so the event may still appear, once.
 //!
@@ -12,7 +12,7 @@ use vulpes_jepsen::load::{read_log_through, Publisher, Reader};
 use vulpes_jepsen::wait::{until, PATIENCE};
 use vulpes_jepsen::{Client, Said};
 
-/// A publisher is answered after 10 seconds at the latest; the rest is for a busy machine.
+/// A publisher gets an answer after 10 seconds at the latest; the rest is for a busy machine.
 const TOLD: Duration = Duration::from_secs(25);
 
 /// The answer to a publisher without a quorum.

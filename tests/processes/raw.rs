@@ -1,5 +1,4 @@
-//! A client of either protocol at the level of bytes: it sends as much as it likes in one write, and reads when it
-//! wants to.
+//! A client of either protocol at the level of bytes: a test controls how much is sent in one write, and when the client reads.
 //!
 //! Deliberately absent: the protocols' rules, except where a message begins and ends.
 
@@ -61,7 +60,7 @@ pub(crate) fn connect(name: &str, flags: u8, keep_alive: u16) -> Vec<u8> {
     packet(0x10, &body)
 }
 
-/// The same with a clean session, and a will of QoS 1.
+/// Like [`connect`], with a clean session and a will of QoS 1.
 pub(crate) fn connect_with_will(
     name: &str,
     keep_alive: u16,
@@ -87,7 +86,7 @@ impl Raw {
         Self::websocket_with(address, "").await
     }
 
-    /// The same, with these lines in its request.
+    /// Like [`Raw::websocket`], with these lines in its request.
     pub(crate) async fn websocket_with(address: SocketAddr, lines: &str) -> Result<Self> {
         let mut raw = Self::open(address).await?;
         let request = format!(
@@ -136,7 +135,7 @@ impl Raw {
         Ok(self.writer.write_all(bytes).await?)
     }
 
-    /// Says that nothing more comes, and goes on reading.
+    /// Shuts down the sending side; reading continues.
     pub(crate) async fn finish(&mut self) -> Result<()> {
         Ok(self.writer.shutdown().await?)
     }
@@ -153,7 +152,7 @@ impl Raw {
         }
     }
 
-    /// Reads some input, now or when it arrives, and keeps it.
+    /// Reads some input, now or when it arrives, and buffers it.
     pub(crate) async fn buffer(&mut self, most: usize) -> Result<()> {
         let mut buffer = vec![0; most];
         let read = self.reader.read(&mut buffer).await?;

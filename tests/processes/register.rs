@@ -1,6 +1,6 @@
-//! A register over retained values, used at all nodes while nodes are killed: as linearizable as one variable.
+//! A register over retained values, used at all nodes while nodes are killed, is as linearizable as one variable.
 //!
-//! Invariant: clients write at one node and read at another, and record when they asked and when they got the answer.
+//! Invariant: clients write at one node and read at another, and record when they sent a request and when they got the answer.
 //! A client whose connection fails leaves its operation open: it may have happened or not.
 //!
 //! Deliberately absent: partitions (`simulation`), with the same clients and the same judge.
@@ -24,7 +24,7 @@ const CLIENTS: u64 = 5;
 /// How long each register is used.
 const SPAN: Duration = Duration::from_millis(300);
 
-/// How long a client waits for one operation before it goes elsewhere.
+/// How long a client waits for one operation before it connects to another node.
 const OPERATION: Duration = Duration::from_secs(5);
 
 /// Operations that have to be answered between two kills.

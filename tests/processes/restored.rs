@@ -1,6 +1,7 @@
 //! Data directories that changed: put back from an older copy, or removed under a running node.
 //!
-//! Invariant: a node that has less than it told the others ends, and says so; the others continue without it.
+//! Invariant: a node that has less than it acknowledged to the others ends with a message that says so; the others continue
+//! without it.
 //!
 //! Deliberately absent: wiped disks, and databases that went back alone, which other tests have.
 
@@ -53,7 +54,7 @@ fn put_back(cluster: &Cluster, node: u64, from: &Path) -> Result<()> {
     copy(from, &data)
 }
 
-/// The node has ended because of its disk, with these words.
+/// Checks that the node has ended because of its disk, with this text in its log.
 async fn ended_with(cluster: &mut Cluster, node: u64, words: &str) -> Result<()> {
     let status = cluster.node_mut(node).ended().await?;
     let said = cluster.node(node).log_tail();
@@ -82,7 +83,7 @@ async fn a_folder_from_yesterday_is_refused() -> Result<()> {
     cluster.node_mut(3).start()?;
     ended_with(&mut cluster, 3, "has less than it has told").await?;
     goes_on(&cluster, 1).await?;
-    // Nor does it come back together with all others, when only the disks remember anything.
+    // Nor may it come back together with all others, when the only memory is on the disks.
     for node in [1, 2] {
         cluster.node_mut(node).kill().await?;
     }
@@ -117,7 +118,7 @@ async fn a_node_ends_whose_files_are_taken_away() -> Result<()> {
     std::fs::remove_dir_all(cluster.node(2).data())?;
     ended_with(&mut cluster, 2, "was removed while the node ran").await?;
     goes_on(&cluster, 1).await?;
-    // Another file under the same name is not the node's either.
+    // Nor is another file under the same name accepted.
     let data = cluster.node(3).data();
     let copied = backup(&cluster, 3)?;
     std::fs::rename(&data, cluster.folder().join("aside"))?;

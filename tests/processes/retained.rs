@@ -1,10 +1,10 @@
-//! Very many retained values: a node that was killed or stopped comes back with all of them, and finds the few that
-//! are asked for.
+//! Very many retained values: a node that was killed or stopped comes back with all of them, and finds the few that are
+//! requested.
 //!
 //! `VULPES_TOPICS=1000000` raises their number; the times are printed.
 //!
-//! Invariant: the assertions hold on a busy machine, too. Times and sizes are printed but not judged, except for
-//! limits that only a scan or a copy could exceed.
+//! Invariant: the assertions hold on a busy machine, too. Times and sizes are printed but not checked, except against limits
+//! that only a scan or a copy could exceed.
 //!
 //! Deliberately absent: how many topics a lookup visits, which the product's own tests count.
 
@@ -68,7 +68,7 @@ async fn fill(cluster: &Cluster, topics: u64) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a node reports that it has all of them.
+/// Waits until a node reports that it has all values.
 async fn has_all(cluster: &Cluster, node: u64, topics: u64) -> Result<()> {
     until("a node has all values", PATIENCE, || async {
         let retained = &cluster.status(node).await?["state"]["retained"];
@@ -96,7 +96,7 @@ fn tell(cluster: &Cluster, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Looks up some, in ways that have to find few among many.
+/// Looks up some values with patterns that match few among many.
 async fn look_up(cluster: &Cluster, node: u64, topics: u64) -> Result<()> {
     let mut peer = Peer::connect(cluster.node(node).wamp()).await?;
     let last = topics - 1;

@@ -1,8 +1,8 @@
-//! A log that is kept only in part: its file stays small, and every client that comes too late is told.
+//! A log of which only a part is retained: its file stays small, and every client that comes too late gets an error.
 //!
-//! Invariant: events are published in rounds, each of about the kept size, so that the log is released many times.
+//! Invariant: events are published in rounds, each of about the retained size, so that the log is released many times.
 //!
-//! Deliberately absent: age, which would take an hour; the measuring has its own tests.
+//! Deliberately absent: retention by age, which would take an hour; the measuring has its own tests.
 
 use anyhow::{ensure, Context, Result};
 use serde_json::{json, Value};
@@ -61,8 +61,8 @@ fn oldest(status: &Value) -> Result<(u64, u64)> {
     Ok((slot, state["oldest_position"].as_u64().context("no oldest position")?))
 }
 
-/// Waits until the log at a node begins after a position, and its storage has deleted everything before; returns the
-/// first kept position, and the length of the storage's file.
+/// Waits until the log at a node begins after a position, and its storage has deleted everything before; returns the first
+/// retained position, and the length of the storage's file.
 async fn shortened(cluster: &Cluster, node: u64, behind: u64) -> Result<(u64, u64)> {
     until(&format!("the log of node {node} begins behind {behind}"), PATIENCE, || async move {
         let status = cluster.status(node).await?;
@@ -74,7 +74,7 @@ async fn shortened(cluster: &Cluster, node: u64, behind: u64) -> Result<(u64, u6
     .await
 }
 
-/// Asks for the log after a place; returns the first position shown, or the error.
+/// Requests the log after a position; returns the first position shown, or the error.
 async fn first_after(cluster: &Cluster, node: u64, after: Value) -> Result<Result<u64, Value>> {
     let mut wamp = Wamp::connect(cluster.node(node).wamp(), "realm1").await?;
     wamp.send(&json!([SUBSCRIBE, 1, { "after": after }, "kept.n"])).await?;
@@ -89,8 +89,8 @@ async fn first_after(cluster: &Cluster, node: u64, after: Value) -> Result<Resul
     }
 }
 
-/// Whether all nodes keep the log from the same place after this one on, show it from there, and refuse earlier
-/// places.
+/// Checks that all nodes retain the log from the same position after this one on, show it from there, and refuse earlier
+/// positions.
 async fn all_keep_the_same(cluster: &Cluster, behind: u64) -> Result<()> {
     let (kept, _) = shortened(cluster, 1, behind).await?;
     for node in [1, 2, 3] {
@@ -107,7 +107,7 @@ async fn all_keep_the_same(cluster: &Cluster, behind: u64) -> Result<()> {
     Ok(())
 }
 
-/// Compares the nodes' logs, once no node is restarting because it was left behind.
+/// Compares the nodes' logs, retrying while a node restarts because it was left behind.
 async fn verified(cluster: &Cluster) -> Result<()> {
     until("the logs are proved to be one", PATIENCE, || cluster.verify(1)).await
 }

@@ -21,11 +21,10 @@ const SUBACK: u8 = 0x90;
 /// How long a client that expects no more messages listens.
 const SILENCE: Duration = Duration::from_millis(700);
 
-/// Difference of a node's memory between two measurements that has other causes: its caches of recent bodies and its
-/// allocator.
+/// Growth of a node's memory that may have other causes: the caches of recent bodies and the allocator.
 const MEMORY_SLACK: u64 = 96 << 20;
 
-/// A message as it came.
+/// A received message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Came {
     text: String,
@@ -287,7 +286,7 @@ async fn a_session_outlives_its_node_and_the_whole_cluster() -> Result<()> {
     publish(&cluster, 2, "t", 50..80).await?;
     let mut client = Client::at(&cluster, 3, "c", How::ForEver).await?;
     ensure!(client.present, "it was kept");
-    // Its node had no time to report the acknowledgements: those messages may come again, marked.
+    // Its node had no time to record the acknowledgements: those messages may come again, marked as duplicates.
     let first = client.next().await?;
     let number: usize = first.text.trim_start_matches("t-").parse()?;
     ensure!(number <= 20 && (first.duplicate || number >= 50), "{first:?} came first");
@@ -309,7 +308,7 @@ async fn a_session_outlives_its_node_and_the_whole_cluster() -> Result<()> {
     client.hears_nothing().await
 }
 
-/// How many sessions are kept, of connected clients and of others, as a node reports.
+/// How many persistent sessions a node reports, of connected clients and of absent ones.
 async fn kept(cluster: &Cluster) -> Result<[Option<u64>; 2]> {
     let status = cluster.status(2).await?;
     Ok(["kept_attached", "kept_away"].map(|name| status["state"][name].as_u64()))
@@ -369,7 +368,7 @@ async fn a_long_backlog_costs_no_memory() -> Result<()> {
     );
     ensure!(most < before + MEMORY_SLACK, "{most} bytes, {before} before");
     client.leave().await?;
-    // None comes twice once it was acknowledged.
+    // No message comes again once it was acknowledged.
     let mut client = Client::at(&cluster, 1, "c", How::ForEver).await?;
     client.hears_nothing().await
 }

@@ -1,6 +1,6 @@
 //! Shared state: locks, retained values and wills, the same at every node.
 //!
-//! Invariant: the protected resource keeps its own record, and that record is judged.
+//! Invariant: the protected resource has its own record, which decides.
 //!
 //! Deliberately absent: the options' spelling, which the gates' own tests have.
 
@@ -18,7 +18,7 @@ use vulpes_jepsen::Cluster;
 
 use crate::peer::Peer;
 
-/// How long a killed holder may keep a lock, and how long one whose node was killed: the lease, and a second.
+/// How long a lock may stay with a holder that was killed; and with one whose node was killed: the lease and a second.
 const HANDOVER: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(3);
 
@@ -52,7 +52,7 @@ impl Peer {
         set.map_err(|uri| anyhow::anyhow!("a retained publish was refused: {uri}"))
     }
 
-    /// Waits in line for a lock; returns the token.
+    /// Waits for a lock; returns the token.
     async fn lock(&mut self, topic: &str, holder: &str) -> Result<u64> {
         let options = json!({ "retain": true, "when": null, "will": null, "watch": true });
         let token = self.publish(topic, holder.into(), options).await?;
@@ -103,7 +103,7 @@ impl Peer {
     }
 }
 
-/// The resource that a lock protects: it records each holder's token, and that nobody else is there.
+/// The resource that a lock protects: it records each holder's token, and checks that there is no other holder.
 #[derive(Default)]
 struct Resource {
     holder: Option<usize>,
@@ -132,7 +132,7 @@ async fn use_by_turns(
         tokio::task::yield_now().await;
         look(&resource).holder = None;
         if done {
-            // The others get it when this session is gone.
+            // The other clients get the lock when this session has ended.
             return Ok(());
         }
         peer.free("lock").await?;
@@ -159,7 +159,7 @@ async fn a_lock_is_fair_at_all_nodes_and_its_tokens_grow() -> Result<()> {
     for pair in grants.windows(2) {
         ensure!(pair[0].1 < pair[1].1, "token {} comes after {}", pair[1].1, pair[0].1);
     }
-    // A client that has it again waited in line behind all that were waiting already.
+    // A client that gets the lock again had waited behind all clients that were waiting already.
     let mut counts = [0; CLIENTS];
     for (who, _) in &grants {
         counts[*who] += 1;

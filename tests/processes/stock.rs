@@ -1,4 +1,4 @@
-//! Stock clients, unpatched: each publishes at one node, each subscribes at another, and all must have seen the same.
+//! Stock clients, unpatched: each publishes at one node and subscribes at another, and all must have seen the same.
 //!
 //! Invariant: a client that is not installed is named, with how to install it; with `VULPES_REQUIRE_CLIENTS=1` it is
 //! a failure. Scripts and their output: tests/clients/README.md.
@@ -22,7 +22,7 @@ use vulpes_jepsen::Node;
 use self::kinds::{installed, Client, Protocol};
 use self::program::Program;
 
-/// Two dozen interpreters start on what may be two busy cores.
+/// Two dozen interpreters may have to start on two busy cores.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What a client saw of an event: its topic, and its value in the form of tests/clients/README.md.
@@ -82,7 +82,7 @@ async fn sessions_of_stock_clients_go_on_at_another_node() -> Result<()> {
     for program in &before {
         until("a subscriber is ready", PATIENCE, || async { program.ready() }).await?;
     }
-    // They are killed, without a goodbye.
+    // They are killed, without a DISCONNECT or GOODBYE.
     drop(before);
     let mut publisher = cluster.mqtt(2).await?;
     for number in 0..100 {
@@ -206,7 +206,7 @@ fn compare(expected: &BTreeMap<String, Vec<Value>>, seen: &[(String, Vec<Value>)
     Ok(())
 }
 
-/// The positions that a publisher was told must be those under which every WAMP subscriber saw its events.
+/// The positions that a publisher got must be those at which every WAMP subscriber saw its events.
 fn compare_positions(
     publisher: &Client,
     program: &Program,

@@ -1,4 +1,4 @@
-//! What topics keep: values, keyword arguments and nothing, between both protocols.
+//! What topics retain: values, keyword arguments and nothing, between both protocols.
 //!
 //! Deliberately absent: conditions of changes, which `state` has.
 
@@ -102,7 +102,7 @@ async fn only_an_empty_mqtt_payload_deletes() -> Result<()> {
         ensure!(seen.payload == expected, "{text:?}: {seen:?}");
         within("a PUBACK", PATIENCE, mqtt.next()).await?;
     }
-    // For a condition its value is null.
+    // Conditions see null as its value.
     mqtt.publish_with("a/b", "null", true).await?;
     within("a PUBACK", PATIENCE, mqtt.next()).await?;
     let taken = wamp.publish("a.b", json!(1), json!({ "retain": true, "when": null })).await?;

@@ -1,10 +1,10 @@
-//! Births: MQTT clients that say "here" as soon as they are connected, and leave a will that says "gone".
+//! Births: MQTT clients that publish "here" as soon as they are connected, and leave a will "gone".
 //!
-//! Checked here: what such a client publishes comes after the wills of all its earlier sessions, however those ended;
-//! each will comes once, and only if its session ended without a goodbye.
+//! Checked here: what such a client publishes comes after the wills of all its earlier sessions, however those ended; each will
+//! comes once, and only if its session ended without a DISCONNECT.
 //!
-//! Invariant: judged by events and steps alone, without the product's state. A session is not told that it is
-//! connected while its client has an unpublished will: if it ends before that, it leaves none itself.
+//! Invariant: only events and steps decide, not the product's state. A client is not told that it is connected while it has an
+//! unpublished will: a session that ends before that leaves no will itself.
 //!
 //! Deliberately absent: delays, and values bound to a session (`state` has those).
 
@@ -57,7 +57,7 @@ struct Living {
     held_back: bool,
 }
 
-/// What the log shows about them.
+/// What the log shows about these clients.
 #[derive(Default)]
 pub(crate) struct LifeLog {
     living: BTreeMap<SessionId, Living>,
@@ -116,7 +116,7 @@ impl LifeLog {
         }
     }
 
-    /// A connection has ended. A session that was taken over before may take its will back.
+    /// A connection has ended. A session that was taken over before may withdraw its will.
     fn gone(&mut self, session: SessionId, drop_will: bool) {
         if self.living.contains_key(&session) {
             return self.end(session, drop_will);
@@ -136,7 +136,8 @@ impl LifeLog {
         }
     }
 
-    /// A will was published: a session that waited for the last of its client's wills may now be told that it began.
+    /// A will was published or withdrawn: if it was the last of its client's wills, the client may now be told that its session
+    /// began.
     fn let_in(&mut self, topic: &str) {
         let client = topic.replacen(TOPICS, NAME, 1);
         if self.left.values().any(|left| *left == client) {
@@ -146,7 +147,7 @@ impl LifeLog {
         waits.for_each(|living| living.held_back = false);
     }
 
-    /// A session publishes something, so it was told that it is connected.
+    /// A session publishes something, so its client was told that it is connected.
     fn publishes(&mut self, session: SessionId, topic: &str) -> Result<(), String> {
         // A publish that was on its way when its session ended may come after that.
         let Some(living) = self.living.get(&session) else { return Ok(()) };
@@ -167,7 +168,7 @@ impl LifeLog {
 /// Prefix of the clients' names.
 const NAME: &str = "born-";
 
-/// Connects again and again, at any node, until it was born in the rest phase.
+/// Connects again and again, at any node, until it has connected in the rest phase.
 pub(crate) async fn born(plan: Plan, client: u64, shared: Shared) {
     let mut chance = plan.chance(CHANCES + client);
     let entries = plan.shape.entries();
@@ -191,7 +192,7 @@ pub(crate) async fn born(plan: Plan, client: u64, shared: Shared) {
     }
 }
 
-/// One life; returns in which phase it was born.
+/// One connection; returns in which phase it began.
 async fn live(
     node: u64,
     client: u64,
@@ -214,7 +215,7 @@ async fn live(
     Ok((phase, mqtt))
 }
 
-/// Those that have not been born yet since the last fault.
+/// A client that has not connected since the last fault.
 pub(crate) fn unborn(born: &BTreeSet<u64>) -> Option<String> {
     let unborn = (0..CLIENTS).find(|client| !born.contains(client))?;
     Some(format!("client {unborn} of those with wills was not connected"))

@@ -5,7 +5,7 @@
 //!
 //! Invariant: no two calls carry the same number, and a callee returns its arguments.
 //!
-//! Deliberately absent: whether a failed call was carried out. Nobody is told that.
+//! Deliberately absent: whether a failed call was carried out, which no client can know.
 
 use std::future::Future;
 use std::io;
@@ -18,7 +18,7 @@ use crate::plan::Plan;
 use crate::record::{Phase, Shared};
 use crate::wamp::Wamp;
 
-/// How many of each there are.
+/// The number of callers and callees.
 pub(crate) const CALLERS: u64 = 3;
 pub(crate) const CALLEES: u64 = 2;
 
@@ -46,7 +46,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// The next message, or [`io::ErrorKind::TimedOut`] if even the node is not there any more.
+/// The next message, or [`io::ErrorKind::TimedOut`] if the node does not answer any more.
 async fn heard(wamp: &mut Wamp) -> io::Result<Option<Json>> {
     match within(SILENCE, wamp.message()).await {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {

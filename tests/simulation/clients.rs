@@ -1,9 +1,9 @@
-//! The simulation's clients: publishers and subscribers that go to another node when theirs fails.
+//! The simulation's clients: publishers and subscribers that connect to another node when theirs fails.
 //!
 //! Invariant: a publish is never repeated; without an answer its outcome stays unknown. A subscriber continues after
 //! the last event it has seen, at any node.
 //!
-//! Deliberately absent: judging. Everything they hear goes to the record.
+//! Deliberately absent: checks. Everything that clients receive goes to the record.
 
 use std::io;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::record::{Phase, Shared};
 use crate::value::Value;
 
-/// How long a publisher waits for an answer before it goes elsewhere.
+/// How long a publisher waits for an answer before it connects to another node.
 const ANSWER: Duration = Duration::from_millis(1_500);
 
 /// How long a subscriber hears nothing before it checks whether its node is alive, and then again before it leaves.
@@ -155,7 +155,7 @@ pub(crate) async fn reader(plan: Plan, reader: u64, shared: Shared) {
         if (plan.log_size.is_some() || plan.age.is_some())
             && shared.borrow().read_by(reader) == Position(0)
         {
-            // Place 0 would mean wherever the log begins by then.
+            // Position 0 would mean wherever the log begins by then.
             shared.borrow_mut().skip(reader, Position(2));
         }
         let end = read(protocol, node, reader, &shared, &mut chance).await;

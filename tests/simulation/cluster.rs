@@ -19,10 +19,10 @@ use crate::record::Record;
 /// The hosts that clients run on.
 pub(crate) const CLIENTS: [&str; 2] = ["east", "west"];
 
-/// More slots than the order's knowledge of a node may lag behind, since that is recorded every second.
+/// More slots than the order's record of a node's progress may lag behind, since it is updated every second.
 const MUCH: u64 = 60;
 
-/// A node that has run this long has reported what it came back with, and the order has that.
+/// A node that has run this long has reported its progress after the restart, and the order has recorded it.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// All nodes, and their current faults.
@@ -224,8 +224,8 @@ impl Cluster {
         }
     }
 
-    /// Ends the nodes whose disks have failed, as their processes would by themselves. One whose disk has rotted
-    /// stays away, as an operator would leave it.
+    /// Ends the nodes whose disks have failed, as their processes would by themselves. A node whose disk has rotted stays down,
+    /// as an operator would leave it.
     pub(crate) fn bury(&mut self, sim: &mut Sim<'_>, record: &mut Record) {
         let dead = self.nodes.iter().filter(|node| !node.crashed && node.is_dying());
         for id in dead.map(|node| node.id).collect::<Vec<_>>() {
@@ -244,7 +244,7 @@ impl Cluster {
         }
     }
 
-    /// Restarts the nodes that were away for longer than the log is kept, as their process would.
+    /// Restarts the nodes that were away for longer than the log is retained, as their process would.
     pub(crate) fn start_again(&mut self, sim: &mut Sim<'_>, record: &mut Record) {
         let left_behind = self.nodes.iter().filter(|node| !node.crashed && node.is_left_behind());
         for id in left_behind.map(|node| node.id).collect::<Vec<_>>() {
@@ -310,7 +310,7 @@ impl Cluster {
     }
 }
 
-/// A node that does not start because its disk has rotted says so to the operator.
+/// Checks that a node that does not start because its disk has rotted reports the damage.
 fn says_so(id: u64, reason: &str) -> Result<(), String> {
     if reason.contains("does not start") && !reason.contains("damaged") {
         return Err(format!("node {id} does not say that its disk has rotted: {reason}"));

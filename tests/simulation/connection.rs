@@ -23,14 +23,14 @@ const OPENING: Duration = Duration::from_millis(1_000);
 /// How long writing may take.
 const WRITING: Duration = Duration::from_millis(500);
 
-/// Time limit for a subscription. A node that has not reached its place yet may wait longer; then another one is
+/// Time limit for a subscription. A node that has not reached the requested position yet may take longer; then another one is
 /// tried.
 const SUBSCRIBING: Duration = Duration::from_millis(1_500);
 
 /// The outcome of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It is stored; only WAMP tells where.
+    /// It is stored; only WAMP reports the position.
     Stored(Option<Position>),
     /// It is not stored and never will be.
     NotStored,
@@ -47,14 +47,14 @@ pub(crate) enum Said {
     Answer { number: u64, outcome: Outcome },
     /// An event; WAMP has its position and event id.
     Event { text: String, place: Option<(Position, String)> },
-    /// It is still there.
+    /// The node has answered a ping.
     Alive,
 }
 
-/// A subscription was refused, because its place is not kept or can't be read.
+/// A subscription was refused, because its position is released or can't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gone {
-    /// The first kept position, if the node said it.
+    /// The first retained position, if the node reported it.
     pub(crate) oldest: Option<Position>,
 }
 

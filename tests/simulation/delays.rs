@@ -4,7 +4,7 @@
 //! its delay; a client that comes back in time finds its session, however long it was connected before; one that
 //! comes back too late does not.
 //!
-//! Invariant: judged by the simulation's time, without any node's clock and without the order's time.
+//! Invariant: only the simulation's time decides, not any node's clock or the order's time.
 //!
 //! Deliberately absent: the sessions' contents (`keepers`), and wills that are due at once (`births`).
 
@@ -28,7 +28,7 @@ use crate::times::RUNS_FROM;
 /// Prefix of their wills' topics, which subscribers of everything don't get.
 pub(crate) const TOPICS: &str = "$late/";
 
-/// How many clients leave wills, and how many keep sessions.
+/// How many clients leave wills, and how many have persistent sessions.
 pub(crate) const CLIENTS: u64 = 2;
 
 /// Prefix of the names of clients with wills.
@@ -37,7 +37,7 @@ const NAME: &str = "late-";
 /// Their seeds start here.
 const CHANCES: u64 = 700;
 
-/// The wills' delay, and how long a session is kept without its client, in milliseconds.
+/// The wills' delay and the sessions' expiry, in milliseconds.
 const DELAY: u64 = 8_000;
 
 /// How much too early it may be. The order's time may have stood still when the wait began, because too few clocks
@@ -155,7 +155,7 @@ impl Delays {
 /// Leaves delayed wills at any node, one after the other, while there are faults.
 pub(crate) async fn leaver(plan: Plan, client: u64, shared: Shared) {
     let mut chance = plan.chance(CHANCES + client);
-    // Sessions that end with their node, or late.
+    // Sessions that end with their node, or some time later.
     let mut others = Vec::new();
     for number in 0_u64.. {
         if shared.borrow().now >= RUNS_FROM {
@@ -176,8 +176,8 @@ pub(crate) async fn leaver(plan: Plan, client: u64, shared: Shared) {
     }
 }
 
-/// Goes away and comes back: often and soon while there are faults, and then once too late, or after it was connected
-/// for longer than its session is kept without it.
+/// Disconnects and comes back: often and soon while there are faults. Then once too late, or after it was connected for longer
+/// than its session's expiry.
 pub(crate) async fn absentee(plan: Plan, client: u64, shared: Shared) {
     let mut absentee = Absentee {
         chance: plan.chance(CHANCES + CLIENTS + client),
@@ -202,7 +202,7 @@ struct Absentee {
     name: String,
     client: u64,
     shared: Shared,
-    /// When it was last certainly connected.
+    /// The last moment at which it was certainly connected.
     last_there: Option<u64>,
 }
 
@@ -237,7 +237,7 @@ impl Absentee {
         within(OPENING, mqtt.leave()).await
     }
 
-    /// Connects for a moment, and leaves with or without a goodbye.
+    /// Connects for a moment, and leaves with or without a DISCONNECT.
     async fn call(&mut self) -> io::Result<()> {
         let (mqtt, _) = self.connect().await?;
         tokio::time::sleep(Duration::from_millis(self.chance.between(10, 500))).await;
@@ -249,12 +249,12 @@ impl Absentee {
         Ok(())
     }
 
-    /// Every other one stays long and comes back soon; the others stay away too long.
+    /// Every other client stays connected long and comes back soon; the others stay away too long.
     async fn show(&mut self) -> io::Result<()> {
         let (mut mqtt, _) = self.connect().await?;
         let stays = self.client % 2 == 0;
         if stays {
-            // A late connection of its own may take over from it.
+            // An earlier connection attempt of the same client may arrive late and take over.
             match within(Duration::from_millis(DELAY + LATE), mqtt.next()).await {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
                 Err(error) => return Err(error),

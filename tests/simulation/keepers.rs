@@ -1,13 +1,12 @@
-//! Keepers: MQTT clients whose sessions outlive their connections, moving between nodes during faults.
+//! Keepers: MQTT clients with persistent sessions that move between nodes during faults.
 //!
-//! Checked here: from its subscription on, a keeper gets every value, in the order of the log; what comes again is
-//! marked; and what it acknowledged on a connection that was closed in order, as it saw, never comes again. A session
-//! is never forgotten.
+//! Checked here: from its subscription on, a keeper gets every value, in the order of the log; values that come again are
+//! marked; and what it acknowledged on a connection that it saw closed in order never comes again. A session is never lost.
 //!
-//! Invariant: what a keeper got is judged by the log's order alone. Of the product's state only those acts are used
-//! that say where a subscription begins, and which connection's end all nodes know.
+//! Invariant: what a keeper got is compared with the log's order alone. Of the product's state, only two kinds of acts are
+//! used: those that show where a subscription begins, and those that show which connection's end all nodes know.
 //!
-//! Deliberately absent: time. Real processes show how soon a session is taken over.
+//! Deliberately absent: time. The process tests show how soon a session is taken over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -66,7 +65,7 @@ impl KeptLog {
                     self.newest.insert(keeper, publisher);
                 }
             }
-            // An older connection's request counts only if it is before the newer one's beginning.
+            // An older connection's request takes effect only if it comes before the newer connection's beginning.
             Some(Act::Subscribe(_)) => {
                 if let Some((keeper, _)) = self.sessions.get(&publisher) {
                     if self.newest.get(keeper) == Some(&publisher) {
@@ -86,7 +85,7 @@ impl KeptLog {
     }
 }
 
-/// Something that a keeper heard.
+/// A value that a keeper received.
 struct Heard {
     connection: u64,
     value: Value,
@@ -94,21 +93,21 @@ struct Heard {
     acknowledged: bool,
 }
 
-/// What keepers heard.
+/// What keepers received.
 #[derive(Default)]
 pub(crate) struct KeptRecord {
     heard: BTreeMap<u64, Vec<Heard>>,
-    /// Connections that their node closed after the keeper's goodbye.
+    /// Connections that their node closed after the keeper's DISCONNECT.
     orderly: BTreeSet<Connection>,
     pub(crate) repeats: u64,
 }
 
 impl KeptRecord {
-    /// A keeper that has not heard the last value yet.
+    /// A keeper that has not received the last value yet.
     pub(crate) fn waiting(&self, log: &OrderLog, keepers: u64) -> Option<u64> {
         let last = log.last_value();
         (0..keepers).find(|keeper| {
-            // One that subscribed after the last value has nothing to wait for.
+            // A keeper that subscribed after the last value has nothing to wait for.
             let Some(from) = log.persistent.from.get(keeper) else { return true };
             let heard = self.heard.get(keeper).into_iter().flatten();
             let newest = heard.filter_map(|heard| log.place(heard.value)).max();
@@ -116,7 +115,7 @@ impl KeptRecord {
         })
     }
 
-    /// Compares what all keepers heard with the log.
+    /// Compares what all keepers received with the log.
     pub(crate) fn verdict(&self, log: &OrderLog) -> Result<(), String> {
         for (keeper, heard) in &self.heard {
             self.judge(*keeper, heard, log)?;
@@ -160,7 +159,7 @@ impl KeptRecord {
     }
 }
 
-/// Keeps a session for the whole run.
+/// Uses one persistent session for the whole run.
 pub(crate) async fn keeper(plan: Plan, keeper: u64, shared: Shared) {
     let mut chance = plan.chance(CHANCES + keeper);
     let entries = plan.shape.entries();
@@ -211,7 +210,7 @@ impl Persistence {
                 Err(error) => return Err(error),
             }
             let restless = self.shared.borrow().phase == Phase::Work;
-            // Some leave silently, others say goodbye and wait for the end.
+            // Some leave silently, others send DISCONNECT and wait for the end.
             if restless && chance.one_in(40) {
                 return Ok(());
             }

@@ -1,9 +1,9 @@
 //! Lockers: clients that take turns with one lock, and the rules for it.
 //!
-//! Checked here: in the log, the lock is only taken while it is free, whoever frees it; a grant that a client was
-//! told is in the log with that token, and each token is told once.
+//! Checked here: in the log, the lock is only taken while it is free, whichever client freed it; a grant that a client received
+//! is in the log with that token, and each token is granted once.
 //!
-//! Invariant: what the log shows about the lock is judged by its own order alone, without the product's state.
+//! Invariant: what the log shows about the lock is checked by its own order alone, without the product's state.
 //!
 //! Deliberately absent: real time. A client that was cut off may believe that it still has a lock that has moved on.
 
@@ -30,7 +30,7 @@ pub(crate) const LOCKERS: u64 = 3;
 /// Their seeds start here.
 const CHANCES: u64 = 200;
 
-/// How long a locker waits in line before it goes elsewhere.
+/// How long a locker waits for the lock before it connects to another node.
 const PATIENCE: Duration = Duration::from_millis(4_000);
 
 /// What the log shows about the lock.

@@ -6,9 +6,9 @@
 //! within an incarnation, each value has one position, in the order of its session (1); all nodes hide the same
 //! events of a slot. The log is released only up to the beginning of a slot.
 //!
-//! Invariant: what was shown once is kept here for good; everything shown later is compared with it.
+//! Invariant: what was shown once is recorded for good; everything shown later is compared with it.
 //!
-//! Deliberately absent: what clients were told (`record`), and whether votes were true (`cluster`).
+//! Deliberately absent: the answers that clients got (`record`), and whether votes were true (`observe`).
 
 use std::collections::BTreeMap;
 
@@ -33,12 +33,12 @@ use crate::value::Value;
 pub(crate) struct OrderLog {
     pub(crate) shape: Shape,
     slots: Vec<Resolution>,
-    /// By position, from 1; nothing for the nodes' own events about sessions.
+    /// By position, from 1; `None` for the nodes' own events about sessions.
     values: Vec<Option<Value>>,
     places: BTreeMap<Value, Position>,
     entries: BTreeMap<NodeId, Life>,
     pub(crate) lock: LockLog,
-    /// The successive beginnings of the kept log.
+    /// The successive beginnings of the retained log.
     heads: Vec<Head>,
     pub(crate) state: StateLog,
     pub(crate) times: Times,
@@ -49,11 +49,11 @@ pub(crate) struct OrderLog {
     pub(crate) persistent: KeptLog,
     /// The last number of each session in the log.
     sessions: BTreeMap<(u64, u64), u64>,
-    /// Slots shown by a node that began after a slot that nobody has shown yet.
+    /// Slots shown by a node that began after a slot that no node has shown yet.
     parked: BTreeMap<Slot, Placed>,
 }
 
-/// An entry, as the order has it.
+/// An entry's incarnation, according to the order.
 struct Life {
     incarnation: Incarnation,
     open: bool,
@@ -61,7 +61,7 @@ struct Life {
 }
 
 impl OrderLog {
-    /// Takes a slot that a node shows; returns the segments that this made known.
+    /// Takes a slot that a node shows; returns the segments that became known by it.
     pub(crate) fn show(&mut self, placed: &Placed) -> Result<Vec<SealedSegment>, String> {
         let slot = placed.resolution.slot;
         if slot.0 == 0 {
@@ -93,7 +93,7 @@ impl OrderLog {
         Ok(found)
     }
 
-    /// Takes a storage's row of a slot whose body another group keeps.
+    /// Takes a storage's row of a slot whose body another group stores.
     pub(crate) fn show_bare(&self, row: &Resolution, hidden: &[u32]) -> Result<(), String> {
         let at = row.slot.0 as usize - 1;
         match self.slots.get(at) {
@@ -223,12 +223,12 @@ impl OrderLog {
         Ok(())
     }
 
-    /// The first place that is kept.
+    /// Where the retained log begins.
     pub(crate) fn head(&self) -> Head {
         self.heads.last().copied().unwrap_or_default()
     }
 
-    /// The successive beginnings of the kept log, without the very first.
+    /// The successive beginnings of the retained log, without the very first.
     pub(crate) fn heads(&self) -> &[Head] {
         &self.heads
     }
@@ -254,7 +254,7 @@ impl OrderLog {
         Some(Position(behind.0 + skipped as u64 + 1))
     }
 
-    /// The last position that has a value; 0 where none has.
+    /// The last position that has a value; 0 if none has.
     pub(crate) fn last_value(&self) -> Position {
         Position(self.values.iter().rposition(Option::is_some).map_or(0, |at| at as u64 + 1))
     }

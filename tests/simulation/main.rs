@@ -1,14 +1,13 @@
-//! The whole cluster in a deterministic simulation: production code, simulated edges, one seed a run.
+//! The whole cluster in a deterministic simulation: production code, simulated edges, one seed per run.
 //!
-//! A run starts a cluster, lets clients of both protocols publish and subscribe at all nodes, crashes, cuts off and
-//! slows down nodes as its seed says, and checks `src/ARCHITECTURE.md`, "What must never happen", after every
-//! simulated millisecond. When the last fault has ended, every node has to serve again, all have to show the same
-//! log, and every subscriber has to have read it.
+//! A run starts a cluster, lets clients of both protocols publish and subscribe at all nodes, crashes, cuts off and slows down
+//! nodes as its seed determines, and checks `src/ARCHITECTURE.md`, "What must never happen", after every simulated millisecond.
+//! When the last fault has ended, every node has to serve again, all have to show the same log, and every subscriber has to
+//! have read it.
 //!
-//! In about every other run limits are small and answers late (`tuning`), so that events that are rare with
-//! production limits happen all the time. In every third, segments wait for storage votes, as they do with split
-//! roles; in the others they are proposed early. In some, a disk rots: its node refuses to start and stays away, or
-//! repairs what it has.
+//! In about every other run limits are small and answers late (`tuning`), so that events that are rare with production limits
+//! happen all the time. In every third, segments wait for storage votes, as they do with split roles; in the others they are
+//! proposed early. In some, a disk rots: its node refuses to start and stays down, or repairs what it has.
 //!
 //! - `VULPES_SEED=17 cargo test --test simulation replay -- --nocapture` runs one seed and prints its trace.
 //!   With `VULPES_VOTES=1`, segments are proposed with storage votes in it; with `VULPES_GROUPS=1`, it has two storage
@@ -62,7 +61,7 @@ use plan::Plan;
 use record::Counts;
 use run::{run, Report};
 
-/// Seeds that once found something. Most did so when every segment waited for storage votes.
+/// Seeds that once found a bug. Most did so when every segment waited for storage votes.
 const REGRESSIONS: &[(&str, u64)] = &[
     ("a storage that is away holds up who can ask another", 11),
     ("the log is released past its last value", 2_026_112_767),
@@ -137,7 +136,7 @@ impl Sum {
         }));
     }
 
-    /// If some failed, says how to replay each; and enough has to have happened in all of them together.
+    /// Fails if a run failed, with how to replay it, or if too little happened in all runs together.
     fn judge(self) {
         let Self { runs, voting, clocks, counts, failures } = self;
         assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n"));
@@ -204,7 +203,7 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
 }
 
-/// The plan that the environment asks for.
+/// The plan that the environment selects.
 fn plan(seed: u64) -> Plan {
     if number("VULPES_CLOCKS").is_some() {
         return Plan::with_wrong_clocks(seed);
@@ -300,7 +299,7 @@ fn an_older_copy_of_a_folder_is_refused() {
 fn a_node_that_was_away_for_too_long_fills_in_what_it_lacks() {
     for plan in [Plan::with_absence, Plan::with_absence_and_groups] {
         let mut counts = all_pass((0..8).map(plan));
-        // Whether the log is released in time depends on the schedule, which any change of the code moves.
+        // Whether the log is released in time depends on the schedule, which changes with any change of the code.
         for seed in 8..40 {
             if counts.left_behind > 0 {
                 break;
@@ -316,7 +315,7 @@ fn a_log_that_is_released_serves_as_one_that_is_not() {
     let voting = |seed| Plan::with_retention(seed).voting();
     let counts = all_pass((0..20).flat_map(|seed| [Plan::with_retention(seed), voting(seed)]));
     println!("released {} times, {} nodes were left behind", counts.released, counts.left_behind);
-    // Nodes that are left behind have tests of their own, in which they are away for long enough.
+    // Nodes that are left behind have separate tests, in which they are away for long enough.
     assert!(counts.released >= 24, "too little happened to mean anything");
 }
 

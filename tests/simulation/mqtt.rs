@@ -1,6 +1,6 @@
 //! A client of MQTT 3.1.1, and of the part of MQTT 5 that delays need, for the simulation, down to the bytes.
 //!
-//! Invariant: it only waits by itself for the answers to its handshake; its callers set the limits.
+//! Invariant: the client itself only waits for the answers to its handshake; its callers set the time limits.
 //!
 //! Deliberately absent: the rest of MQTT.
 
@@ -35,20 +35,20 @@ pub(crate) enum Received {
     Alive,
 }
 
-/// What an MQTT 5 client asks to outlive its connection.
+/// What an MQTT 5 client requests to outlive its connection.
 pub(crate) struct Lasting {
-    /// Seconds that its session is kept without it.
+    /// The session's expiry in seconds.
     pub(crate) expiry: u32,
     /// A will: its topic, and how many seconds it is delayed.
     pub(crate) will: Option<(String, u32)>,
 }
 
 impl Lasting {
-    /// The body of a CONNECT with this.
+    /// The body of a CONNECT with these settings.
     fn connect(&self, name: &str) -> BytesMut {
         let mut body = BytesMut::new();
         text(&mut body, "MQTT");
-        // At least once; continue what was kept; no keep-alive; five bytes of properties.
+        // A will at QoS 1; resume the session; no keep-alive; five bytes of properties.
         let flags = if self.will.is_some() { 0x0c } else { 0 };
         body.put_slice(&[5, flags, 0, 0, 5, SESSION_EXPIRY]);
         body.put_u32(self.expiry);
@@ -67,7 +67,7 @@ impl Lasting {
 pub(crate) struct Mqtt {
     stream: TcpStream,
     input: BytesMut,
-    /// Arrived before the awaited answer.
+    /// Packets that arrived before the awaited answer.
     early: VecDeque<(u8, Bytes)>,
 }
 
@@ -112,13 +112,13 @@ impl Mqtt {
         (topic, will): (&str, &str),
         clean: bool,
     ) -> io::Result<Self> {
-        // Retained, at least once.
+        // A retained will at QoS 1.
         let flags = if clean { 0x2e } else { 0x2c };
         let (mqtt, _) = Self::connect(node, flags, &[name, topic, will]).await?;
         Ok(mqtt)
     }
 
-    /// Opens a session of MQTT 5; returns whether an earlier one was kept.
+    /// Opens a session of MQTT 5; returns whether an earlier one was resumed.
     pub(crate) async fn lasting(
         node: &str,
         name: &str,
@@ -188,7 +188,7 @@ impl Mqtt {
         self.stream.write_all(&packet(PUBACK, &id.to_be_bytes())).await
     }
 
-    /// Says goodbye and waits until the node closes the connection.
+    /// Sends DISCONNECT and waits until the node closes the connection.
     pub(crate) async fn leave(&mut self) -> io::Result<()> {
         self.stream.write_all(&packet(DISCONNECT, &[])).await?;
         loop {
@@ -247,7 +247,7 @@ impl Mqtt {
                     let id = body.get_u16();
                     self.stream.write_all(&packet(PUBACK, &id.to_be_bytes())).await?;
                 }
-                // Publishes of WAMP clients come as JSON.
+                // Publishes of WAMP clients arrive as JSON.
                 let text = String::from_utf8(body.to_vec()).map_err(failed)?;
                 let text = serde_json::from_str(&text).unwrap_or(text);
                 Ok(Said::Event { text, place: None })

@@ -23,7 +23,7 @@ fn caught(mutant: Mutant, plan: impl Fn(u64) -> Plan) -> String {
     panic!("{mutant:?} survived {BUDGET} seeds");
 }
 
-/// The check whose complaint has these words catches it.
+/// Checks that the bug is found, by the check with this text in its message.
 fn caught_by(mutant: Mutant, complaint: &str) {
     caught_in(mutant, Plan::new, complaint);
 }
@@ -32,7 +32,7 @@ fn caught_in(mutant: Mutant, plan: impl Fn(u64) -> Plan, complaint: &str) {
     caught_by_one_of(mutant, plan, &[complaint]);
 }
 
-/// If several checks see it, the first one counts.
+/// Like [`caught_by`], if any of several checks may find the bug first.
 fn caught_by_one_of(mutant: Mutant, plan: impl Fn(u64) -> Plan, complaints: &[&str]) {
     let reason = caught(mutant, plan);
     let known = complaints.iter().any(|complaint| reason.contains(complaint));
@@ -68,7 +68,7 @@ fn a_future_that_stands_still_is_caught() {
 
 #[test]
 fn expiring_by_the_stamp_is_caught() {
-    // A will that does not come, or a session that does not end, once the stamp is in the future.
+    // Found by a will that does not come, or by a session that does not expire, once the stamp is in the future.
     let complaints = ["ms delayed, has not come", "ms, and is known"];
     caught_by_one_of(Mutant::ExpireByTheStamp, Plan::with_wrong_clocks, &complaints);
 }
@@ -85,7 +85,7 @@ fn expiring_since_the_client_came_is_caught() {
 
 #[test]
 fn reusing_a_slot_is_caught() {
-    // Nodes that show two orders, or a publisher that was told another event's place.
+    // Found by nodes that show two orders, or by a publisher that got another event's position.
     let complaints = ["the order contradicts itself", "which has none"];
     caught_by_one_of(Mutant::ReuseSlot, Plan::new, &complaints);
 }
@@ -142,7 +142,7 @@ fn pushing_in_is_caught() {
 
 #[test]
 fn repeating_a_will_is_caught() {
-    // That of a value, or that of a session.
+    // The will of a value, or the will of a session.
     let complaints = ["has not its value from position", "is shown"];
     caught_by_one_of(Mutant::RepeatWill, Plan::new, &complaints);
 }
@@ -159,7 +159,7 @@ fn ignoring_a_last_word_is_caught() {
 
 #[test]
 fn a_birth_before_the_will_is_caught() {
-    // The session that begins too early, or the will that comes after its publishes.
+    // Found by the session that begins too early, or by the will that comes after its publishes.
     let complaints = ["before its client's will comes", "the will of"];
     caught_by_one_of(Mutant::BirthBeforeWill, Plan::new, &complaints);
 }
@@ -218,7 +218,7 @@ fn swallowing_an_error_of_the_disk_is_caught() {
 
 #[test]
 fn forgetting_what_is_damaged_is_caught() {
-    // A vote for the body, or a check of all bodies.
+    // Found by a vote for the body, or by a check of all bodies.
     let complaints = ["and does not hold it", "is missing"];
     caught_by_one_of(Mutant::ForgetDamaged, Plan::with_rot, &complaints);
 }
@@ -256,7 +256,7 @@ fn reordering_a_publisher_is_caught() {
 
 #[test]
 fn applying_twice_on_replay_is_caught() {
-    // The state behind a slot, or a storage that is given a slot twice.
+    // Found by the state after a slot, or by a storage that gets a slot twice.
     let complaints = ["has another state", "the next slot to be indexed is"];
     caught_by_one_of(Mutant::ApplyTwiceOnReplay, Plan::new, &complaints);
 }

@@ -44,7 +44,7 @@ pub(crate) enum Probe {
     #[default]
     Down,
     Running(Handles),
-    /// It was away for longer than the log is kept, and has to be restarted.
+    /// It was away for longer than the log is retained, and has to be restarted.
     LeftBehind,
     /// It did not start.
     Failed(String),
@@ -77,7 +77,7 @@ pub(crate) struct Simulated {
     pub(crate) doomed: bool,
     /// Its disk has failed, and the node waits for its repair.
     pub(crate) buried: bool,
-    /// Its disk was replaced: it is another node now, and may not take its old place.
+    /// Its disk was replaced: it is another node now, and must not rejoin under its old number.
     pub(crate) wiped: bool,
     /// When it was last started.
     pub(crate) runs_since: Duration,
@@ -85,7 +85,7 @@ pub(crate) struct Simulated {
     pub(crate) remembered: u64,
     /// It has an older copy of its folder: its later votes are gone.
     pub(crate) put_back: bool,
-    /// So much has happened since then that it has to report it.
+    /// So much has happened since then that the node has to notice, and end.
     pub(crate) older: bool,
     /// Its disk has rotted: it may refuse to start, or end, or have bodies that it knows to be damaged.
     pub(crate) rotten: bool,
@@ -115,15 +115,15 @@ impl Simulated {
         };
         if plan.rots() == Some(id) {
             node.disk.cache_nothing();
-            // A last commit that rots at the moment of a power loss can't be told from a torn one.
+            // A last commit that rots at the moment of a power loss can't be distinguished from a torn one.
             node.disk.write_through();
         }
         add(sim, plan, node_plan, &node);
         node
     }
 
-    /// Ends the node and its machine, which must be cut off from all others: a crash drops the node's tasks in an
-    /// order that depends on other tests of this process, and none of them may say goodbye.
+    /// Ends the node and its machine, which must be cut off from all others: a crash drops the node's tasks in an order that
+    /// depends on other tests of this process, and none of them may send anything.
     pub(crate) fn crash(&mut self, sim: &mut Sim<'_>, seed: u64) {
         self.disk.crash(seed);
         self.crashed = true;
@@ -168,17 +168,17 @@ impl Simulated {
         self.rotten = true;
     }
 
-    /// It can't continue with its disk's contents, and says so.
+    /// Records that it can't continue with its disk's contents, and why.
     pub(crate) fn give_up(&self, reason: String) {
         self.see(Probe::Failed(reason));
     }
 
-    /// Its disk has failed, as it was to.
+    /// Its disk has failed, as the plan has it.
     pub(crate) fn is_dying(&self) -> bool {
         (self.doomed || self.rotten) && self.reason().is_some()
     }
 
-    /// Why it is not there, if it should be.
+    /// Why it is not running, if it should be.
     pub(crate) fn failure(&self) -> Option<String> {
         self.reason().filter(|_| !self.doomed && !self.rotten)
     }
@@ -195,7 +195,7 @@ impl Simulated {
         matches!(*probe, Probe::LeftBehind)
     }
 
-    /// Its storage, if it has to keep its votes.
+    /// Its storage, if that still has to hold what it voted for.
     pub(crate) fn storage(&self) -> Option<Storage> {
         self.handles()?.storage.filter(|_| !self.wiped && !self.put_back && !self.is_dying())
     }

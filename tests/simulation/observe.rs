@@ -1,9 +1,9 @@
 //! Observes what the nodes show after each step of the simulation.
 //!
-//! Checked here, of "What must never happen" (`src/ARCHITECTURE.md`): the storages that a resolution names as its
-//! voters hold the body, now and after every restart (3, 5), and a quorum does if it names none; a node comes back
-//! from every crash, and never ends by itself (5); one whose disk was wiped keeps nothing and leads nobody (7); one
-//! whose disk has rotted says so and stays away, or repairs itself.
+//! Checked here, of "What must never happen" (`src/ARCHITECTURE.md`): the storages that a resolution names as its voters hold
+//! the body, now and after every restart (3, 5), and a quorum does if it names none; a node comes back from every crash, and
+//! never ends by itself (5); a node whose disk was wiped stores nothing and never leads (7); a node whose disk has rotted
+//! reports that and stays down, or repairs itself.
 //!
 //! Invariant: observing changes nothing.
 //!
@@ -47,8 +47,7 @@ impl Cluster {
             while next < handles.log.tail().next_slot {
                 match handles.log.recent(next) {
                     Some(placed) => self.show(id, &placed, record),
-                    // With little memory, it has dropped that already. Other nodes, and finally the storages, show
-                    // it.
+                    // With little memory, it has dropped that slot already. Other nodes, and finally the storages, show it.
                     None if self.forgetful && beginning(&handles.log) > next => {}
                     None => record.check(Err(format!("node {id} does not show slot {next}"))),
                 }
@@ -65,7 +64,7 @@ impl Cluster {
         }
     }
 
-    /// Shows the storages' slots that had left the memory of all nodes before they were observed.
+    /// Takes slots from the storages that had left the memory of all nodes before they were observed.
     fn show_stored(&self, record: &mut Record) {
         for node in self.nodes.iter().filter(|node| node.storage().is_some()) {
             let Some(handles) = node.handles() else { continue };
@@ -167,7 +166,7 @@ impl Cluster {
         })
     }
 
-    /// A rotten node that has not repaired everything yet, in the rest phase. Damage is found by reading.
+    /// A node with a rotten disk that has not repaired everything yet, in the rest phase. Damage is found by reading.
     pub(crate) fn unmended(&self) -> Option<String> {
         self.nodes.iter().filter(|node| node.rotten).find_map(|node| {
             let handles = node.handles()?;
@@ -208,7 +207,7 @@ impl Cluster {
     }
 }
 
-/// A node whose disk was wiped keeps nothing under its old name, and leads nobody.
+/// A node whose disk was wiped stores nothing under its old number, and does not lead.
 fn stays_out(node: &Simulated, leader: Option<u64>) -> Result<(), String> {
     let id = node.id;
     if leader == Some(id) {
@@ -223,7 +222,7 @@ fn stays_out(node: &Simulated, leader: Option<u64>) -> Result<(), String> {
     }
 }
 
-/// All resolved and kept segments, as far as is known.
+/// All segments that are known to be resolved and are not released.
 fn resolved(record: &Record) -> Vec<SealedSegment> {
     let released = record.log.head().slot.0 as usize - 1;
     let sealed = record.log.slots().iter().skip(released).filter_map(|slot| match &slot.step {
@@ -233,7 +232,7 @@ fn resolved(record: &Record) -> Vec<SealedSegment> {
     sealed.collect()
 }
 
-/// Whether a storage has a body that has to be on its disk. A rotten one may know it to be damaged.
+/// Whether a storage has a body that has to be on its disk. A storage on a rotten disk may know the body to be damaged.
 fn holds(node: &Simulated, storage: &Storage, sealed: &SealedSegment) -> Result<(), String> {
     let id = node.id;
     match storage.body(&sealed.id) {
@@ -250,7 +249,7 @@ fn holds(node: &Simulated, storage: &Storage, sealed: &SealedSegment) -> Result<
 struct Stored {
     /// Slots with their bodies.
     whole: Vec<Placed>,
-    /// Slots whose bodies another group keeps, and their hidden events.
+    /// Slots whose bodies another group stores, and their hidden events.
     bare: Vec<(Resolution, Vec<u32>)>,
 }
 

@@ -30,7 +30,7 @@ const VOTING: u64 = 3;
 /// The error of a clock that was never set, or set to the wrong year: 400 days.
 const FAR_OFF: i64 = 400 * 86_400_000;
 
-/// Most clients that keep sessions.
+/// Most clients with persistent sessions.
 const KEEPERS: u64 = 2;
 
 /// The shape of the cluster.
@@ -39,9 +39,9 @@ pub(crate) enum Shape {
     /// Three nodes with all roles.
     #[default]
     Whole,
-    /// Three nodes that order and store, two that speak with clients.
+    /// Three nodes that order and store, two that serve clients.
     Split,
-    /// Two storage groups: three nodes that order and store, three that store and speak with clients.
+    /// Two storage groups: three nodes that order and store, three that store and serve clients.
     Groups,
 }
 
@@ -82,7 +82,7 @@ impl Shape {
         }
     }
 
-    /// The storages that keep a shard.
+    /// The storages that store a shard.
     pub(crate) fn storages_of(self, shard: Shard) -> RangeInclusive<u64> {
         match self {
             Self::Groups if Shards::part(1, 2).contains(shard) => 4..=6,
@@ -176,12 +176,12 @@ pub(crate) struct Plan {
     /// The longest pause between two bursts of a publisher, in milliseconds.
     pub(crate) pause: u64,
     pub(crate) quiet_from: u64,
-    /// How many bytes of the log are kept, unless all.
+    /// How many bytes of the log are retained; `None`: all.
     pub(crate) log_size: Option<u64>,
-    /// Maximum age of the kept log, in milliseconds, unless unlimited.
+    /// Maximum age of the retained log, in milliseconds; `None`: unlimited.
     pub(crate) age: Option<u64>,
     pub(crate) clocks: Option<WrongClocks>,
-    /// How many clients keep sessions, and with them the part of the log that they have not read.
+    /// How many clients have persistent sessions, which retain the part of the log that they have not read.
     pub(crate) keepers: u64,
     pub(crate) tuning: RunTuning,
 }
@@ -261,7 +261,7 @@ impl Plan {
         Self { tuning: self.tuning.voting(), ..self }
     }
 
-    /// A plan in which little of the log is kept; every other time no client holds on to it.
+    /// A plan in which little of the log is retained; in every other such plan no persistent session holds it back.
     pub(crate) fn with_retention(seed: u64) -> Self {
         Self::new(seed).retaining()
     }
@@ -272,7 +272,7 @@ impl Plan {
         self
     }
 
-    /// A plan in which clocks are wrong by 400 days and the log is kept for a second and a half.
+    /// A plan in which clocks are wrong by 400 days and the log is retained for a second and a half.
     pub(crate) fn with_wrong_clocks(seed: u64) -> Self {
         let mut plan = Self::of(Shape::Whole, seed);
         let mut chance = plan.chance(305);
@@ -307,7 +307,7 @@ impl Plan {
         plan
     }
 
-    /// A plan in which a node is away for longer than the log is kept, and nothing else goes wrong but partitions.
+    /// A plan in which a node is away for longer than the log is retained, and nothing else goes wrong but partitions.
     pub(crate) fn with_absence(seed: u64) -> Self {
         Self::of(Shape::Whole, seed * 4).retaining().lacking_one()
     }
@@ -367,7 +367,7 @@ impl Plan {
         Self::new(seed).rotting(vec![copy, Episode { begins, ends: begins + 200, fault }])
     }
 
-    /// The plan in which this is what rots.
+    /// The plan with these episodes as its only disk rot.
     fn rotting(mut self, rot: Vec<Episode>) -> Self {
         let others = |fault| !matches!(fault, Fault::Rot { .. } | Fault::Remember { .. });
         self.episodes.retain(|episode| others(episode.fault));
@@ -506,7 +506,7 @@ fn wrong_clocks(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
     })
 }
 
-/// One disk in some runs, a minority: its contents can't be recovered.
+/// One disk rots in some runs. It is a minority, because its contents can't be recovered.
 fn rot(chance: &mut Chance, shape: Shape) -> Vec<Episode> {
     if !chance.one_in(ROTS) {
         return Vec::new();

@@ -1,14 +1,14 @@
 //! What happened in a run: publishes, answers and deliveries, compared with the log at once.
 //!
-//! Checked here, of "What must never happen" (`src/ARCHITECTURE.md`): an acknowledged value is at the position its
-//! publisher was told, and at no other (1); every subscriber sees the log's own order without gap or repeat (1, 2);
-//! the log has nothing that nobody published, or that its publisher was told is not there (8); all nodes have the
-//! same state at the same slot.
+//! Checked here, of "What must never happen" (`src/ARCHITECTURE.md`): an acknowledged value is at the position in the
+//! acknowledgement, and at no other (1); every subscriber sees the log's own order without gap or repeat (1, 2); the log has
+//! nothing that no client published, and nothing that was answered as not stored (8); all nodes have the same state at the same
+//! slot.
 //!
-//! Invariant: the first violation is kept, and a run with one has failed. A missing answer leaves the outcome
+//! Invariant: the first violation is recorded, and a run with a violation has failed. A missing answer leaves the outcome
 //! unknown, which may turn out either way.
 //!
-//! Deliberately absent: what nodes are and how they fail (`cluster`).
+//! Deliberately absent: nodes and their faults (`cluster`).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,7 +36,7 @@ pub(crate) enum Phase {
     /// There are faults, and clients publish.
     #[default]
     Work,
-    /// There are no more faults: everything has to come to rest.
+    /// There are no more faults: everything has to settle.
     Rest,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Counts {
     pub(crate) broken: u64,
     /// How often a clock was wrong.
     pub(crate) clocks: u64,
-    /// Nodes that were away for longer than the log was kept.
+    /// Nodes that were away for longer than the log was retained.
     pub(crate) left_behind: u64,
     /// How often the log was shortened.
     pub(crate) released: u64,
@@ -107,7 +107,7 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// A value that a subscriber got, and its place, if known.
+/// A value that a subscriber got, with its position and event id, if known.
 type Heard = (Value, Option<(Position, String)>);
 
 /// What happened so far.
@@ -121,15 +121,15 @@ pub(crate) struct Record {
     /// Milliseconds since the simulation began.
     pub(crate) now: u64,
     attempts: BTreeMap<Value, Outcome>,
-    /// Positions that clients were told but no node has shown yet.
+    /// Positions that clients got in answers or events, but that no node has shown yet.
     awaited: BTreeMap<Position, Vec<(Value, String)>>,
     /// The last position each subscriber has seen.
     readers: BTreeMap<u64, Position>,
     /// Deliveries beyond the known log.
     heard: BTreeMap<u64, VecDeque<Heard>>,
-    /// Subscribers that were told the first kept position.
+    /// Subscribers whose position was released, and the first retained position that they got.
     outrun: Vec<(u64, Position)>,
-    /// Lockers that were told that they have the lock, with the token.
+    /// Lockers that were granted the lock, with the token.
     grants: Vec<(u64, Position)>,
     /// Lockers that have had the lock since the last fault.
     relocked: Vec<u64>,
@@ -137,7 +137,7 @@ pub(crate) struct Record {
     pub(crate) watches: Watches,
     /// Callers that have had a result since the last fault.
     recalled: Vec<u64>,
-    /// Clients with wills that were connected since then.
+    /// Clients with wills that were connected since the last fault.
     born: BTreeSet<u64>,
     /// The hash of the realms' state before a slot, according to the first node.
     states: BTreeMap<Slot, StateHash>,
@@ -153,13 +153,13 @@ pub(crate) struct Record {
 pub(crate) type Shared = Rc<RefCell<Record>>;
 
 impl Record {
-    /// Notes something that a run with the same seed has to repeat.
+    /// Records something that a run with the same seed has to repeat.
     pub(crate) fn trace(&mut self, what: impl FnOnce() -> String) {
         let line = format!("{:>6} {}", self.now, what());
         self.trace.push(line);
     }
 
-    /// Notes a violation, if it is one.
+    /// Records a violation, if the result is an error.
     pub(crate) fn check(&mut self, result: Result<(), String>) {
         if let Err(reason) = result {
             self.trace(|| format!("VIOLATION {reason}"));
@@ -196,7 +196,7 @@ impl Record {
         found
     }
 
-    /// A value has its place.
+    /// A value was ordered.
     fn placed(&mut self, position: Position, value: Value) {
         match self.attempts.get(&value) {
             Some(Outcome::Unknown | Outcome::Stored) => {}
@@ -212,7 +212,7 @@ impl Record {
         }
     }
 
-    /// A client was told that a value is at a position.
+    /// A client learned that a value is at a position.
     fn told(&mut self, position: Position, value: Value, who: String) {
         let known = (position.0 as usize).checked_sub(1).map(|at| self.log.values().get(at));
         match known {
@@ -235,7 +235,7 @@ impl Record {
         assert_eq!(first, None, "the simulation published {value} twice");
     }
 
-    /// A publisher was told that its value is stored, and where, if its protocol says so.
+    /// A publisher got the answer that its value is stored, with the position if its protocol has it.
     pub(crate) fn acknowledged(&mut self, value: Value, position: Option<Position>) {
         self.trace(|| format!("{value} is acknowledged at {position:?}"));
         self.counts.acknowledged += 1;
@@ -248,7 +248,7 @@ impl Record {
         }
     }
 
-    /// A publisher was told that its value is not stored and never will be.
+    /// A publisher got the answer that its value is not stored and never will be.
     pub(crate) fn refused(&mut self, value: Value) {
         self.trace(|| format!("{value} is refused"));
         match self.attempts.insert(value, Outcome::NotStored) {
@@ -261,7 +261,7 @@ impl Record {
         }
     }
 
-    /// A subscriber got an event. MQTT has no positions: the next one is meant.
+    /// A subscriber got an event. MQTT has no positions: the event has to be the next one.
     pub(crate) fn delivered(
         &mut self,
         reader: u64,
@@ -273,8 +273,8 @@ impl Record {
         self.follow(reader);
     }
 
-    /// Compares a subscriber's events with the log, as far as that is known: a client may learn of a place at the
-    /// very moment at which its node shows it.
+    /// Compares a subscriber's events with the log, as far as that is known: a client may get an event in the same moment in
+    /// which its node shows it.
     fn follow(&mut self, reader: u64) {
         while let Some(next) = self.log.next_value(self.read_by(reader)) {
             let heard = self.heard.get_mut(&reader).and_then(VecDeque::pop_front);
@@ -298,11 +298,11 @@ impl Record {
         }
     }
 
-    /// A subscriber was told that its place is released, and from which position on there is more.
+    /// A subscriber got the error that its position is released, with the first retained position.
     pub(crate) fn gone(&mut self, reader: u64, oldest: Position) {
         let read = self.read_by(reader);
-        // The place right before the head can be named only by a position: nothing is left then to compare an event
-        // id with.
+        // A subscriber right before the head may still be refused: its event id can't be compared any more once the event is
+        // released.
         if oldest < read.next() {
             let reason = format!("reader {reader} has read {read}, and is sent on to {oldest}");
             self.check(Err(reason));
@@ -319,7 +319,7 @@ impl Record {
         *read = (*read).max(Position(next.0 - 1));
     }
 
-    /// A client was told that it has the lock, with this token.
+    /// A client was granted the lock, with this token.
     pub(crate) fn granted(&mut self, locker: u64, token: Position) {
         self.trace(|| format!("locker {locker} has the lock with token {token}"));
         self.grants.push((locker, token));
@@ -383,12 +383,12 @@ impl Record {
         if let Some(node) = entries.iter().find(|node| !self.served.contains(node)) {
             return Some(format!("a publish at node {node} is not acknowledged"));
         }
-        // A publisher may learn of a place a moment before any node shows it.
+        // A publisher may learn of a position a moment before any node shows it.
         if let Some((position, told)) = self.awaited.first_key_value() {
             return Some(format!("position {position} was told and is not shown: {told:?}"));
         }
         let last = self.log.last_value();
-        // Before what it would hold up.
+        // Checked before the clients that it would block.
         if let Some(topic) = self.log.state.unfinished() {
             return Some(format!("{topic} has the value of a session that has ended"));
         }
@@ -418,7 +418,7 @@ impl Record {
         Some(format!("reader {behind} is at position {at} of {last}"))
     }
 
-    /// The rules for the end, when everything has come to rest.
+    /// The rules for the end, when everything has settled.
     pub(crate) fn verdict(&mut self) {
         self.check(self.log.times.verdict());
         let lost = self.attempts.iter().find(|(value, outcome)| {

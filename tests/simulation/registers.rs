@@ -1,11 +1,11 @@
 //! Registers: clients that write, compare and set, and read retained values, as if each were one register.
 //!
-//! Checked here: their answers can be explained by one register per topic (`vulpes_jepsen::register`). A read goes to
-//! another node than the writes. It reads after the position of a marker that its client publishes first, or after
-//! the newest position that any client was told, which has to suffice as well.
+//! Checked here: their answers can be explained by one register per topic (`vulpes_jepsen::register`). A read goes to another
+//! node than the writes. It reads after the position of a marker that its client publishes first, or after the newest position
+//! that any client got, which has to suffice as well.
 //!
-//! Invariant: calls and answers are recorded as they happen. A refused client knows that there is something newer,
-//! but not where: a marker tells it a position that is newer still.
+//! Invariant: calls and answers are recorded as they happen. A refused client knows that there is a newer value, but not its
+//! position. A marker gives it a position that is newer still.
 //!
 //! Deliberately absent: what the log shows (`state`).
 
@@ -37,7 +37,7 @@ const SPAN: u64 = 400;
 /// Time limit of all steps of one operation.
 const PATIENCE: Duration = Duration::from_millis(2_000);
 
-/// Uses the registers until the cluster is to come to rest.
+/// Uses the registers until the rest phase.
 pub(crate) async fn client(plan: Plan, client: u64, shared: Shared) {
     let mut chance = plan.chance(CHANCES + client);
     let entries = plan.shape.entries();
@@ -89,7 +89,7 @@ impl<'a> Using<'a> {
     }
 
     async fn run(&mut self, chance: &mut Chance) -> io::Result<()> {
-        // Values bound to this session are gone with it.
+        // A value that is bound to this session is replaced when the session ends.
         let will = format!("{} is gone", self.shared.borrow_mut().registers.fresh());
         let bound = json!({ "acknowledge": true, "retain": true, "will": will });
         let topic = format!("{BELOW}.client{}", self.client);
@@ -102,7 +102,7 @@ impl<'a> Using<'a> {
                 0..=2 => patiently(self.read(register, chance)).await?,
                 3 | 4 => patiently(self.write(register)).await?,
                 5 | 6 => patiently(self.swap(register, 1)).await?,
-                // Of two sent together, which usually share a segment, at most one can fit.
+                // Two swaps sent together usually share a segment; at most one of them can fit.
                 _ => patiently(self.swap(register, 2)).await?,
             }
             pause(chance, 20).await;
@@ -115,8 +115,8 @@ impl<'a> Using<'a> {
         self.writing.send(&json!([PUBLISH, self.request, options, topic, [value]])).await
     }
 
-    /// The next answer to a publish; `None` if it was refused. An unknown outcome, or one that is not stored, ends
-    /// the session.
+    /// The next answer to a publish; `None` if it was refused. An unknown outcome, or a publish that was not stored, ends the
+    /// session.
     async fn outcome(&mut self) -> io::Result<Option<Position>> {
         loop {
             match self.writing.next().await? {
@@ -130,7 +130,7 @@ impl<'a> Using<'a> {
         }
     }
 
-    /// Publishes something that changes nothing, to learn a position that is newer than all that any client was told.
+    /// Publishes something that changes nothing, to learn a position that is newer than all that any client got.
     async fn mark(&mut self) -> io::Result<Position> {
         let topic = format!("$mark.{}", self.client);
         self.put(&topic, json!(null), json!({ "acknowledge": true })).await?;

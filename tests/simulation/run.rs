@@ -1,7 +1,7 @@
 //! One run: a cluster, its clients, its faults and its checks, all from one seed.
 //!
-//! Invariant: a run with the same seed leaves the same trace. It passes only if nothing was violated, everything came
-//! to rest in bounded time after the last fault, and enough happened for the run to mean something.
+//! Invariant: a run with the same seed leaves the same trace. It passes only if there was no violation, everything settled in
+//! bounded time after the last fault, and enough happened for the run to be meaningful.
 //!
 //! Deliberately absent: which seeds are run (`main`).
 
@@ -29,7 +29,7 @@ use crate::watchers::{watcher, WATCHERS};
 /// One step of the simulation.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Time limit for the cluster to come to rest, in milliseconds.
+/// Time limit for the cluster to settle, in milliseconds.
 const REST: u64 = 30_000;
 
 /// Nothing happened.
@@ -55,8 +55,8 @@ const NONE: Counts = Counts {
     delayed: 0,
 };
 
-/// What a run has to contain to mean something. Under some fault schedules there is hardly ever a majority, and most
-/// publishes stay unanswered; many runs together have to have enough of them.
+/// What a run has to contain to be meaningful. Under some fault schedules there is hardly ever a majority, and most publishes
+/// stay unanswered; many runs together have to have enough of them.
 const LEAST: Counts = Counts {
     attempts: 1,
     acknowledged: 1,
@@ -142,7 +142,7 @@ fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
         let (plan, shared) = (plan.clone(), shared.clone());
         sim.client(host, async move {
             let here = |number: &u64| *number as usize % CLIENTS.len() == side;
-            // Each is a separate task, so that a slow one doesn't hold up the others.
+            // Each client is a separate task, so that a slow one doesn't block the others.
             let publishers = (0..PUBLISHERS / 2)
                 .map(|number| number * 2 + side as u64)
                 .map(|client| publisher(plan.clone(), client, shared.clone()))

@@ -1,11 +1,11 @@
 //! The shared state according to the order alone: a second fold, as simple as its meaning, with which the product's
 //! output is compared.
 //!
-//! Checked here: a conditional publish is shown exactly if the value fits at its own place in the order; no waiting
-//! publish is overtaken; a value's will comes once, when its session has ended, and only while the value is still
-//! there; all nodes hide the same events.
+//! Checked here: a conditional publish is shown exactly if the value fits at the publish's position in the order; no waiting
+//! publish is overtaken; a value's will comes once, when its session has ended, and only while the value is still there; all
+//! nodes hide the same events.
 //!
-//! Invariant: judged by events and steps alone, without the product's state. The topics judged begin with `$`.
+//! Invariant: only events and steps decide, not the product's state. The checked topics begin with `$`.
 //!
 //! Deliberately absent: merging, delays and fields, which the simulation's clients don't use (the product's own tests
 //! do).
@@ -33,7 +33,7 @@ pub(crate) struct Change {
     pub(crate) value: Value,
 }
 
-/// The topics that have a value, with the position of that.
+/// The topics that have a value, with the value's position.
 pub(crate) type View = BTreeMap<String, Position>;
 
 fn is_judged_elsewhere(topic: &str) -> bool {
@@ -62,7 +62,7 @@ impl Standing {
         self.value.as_ref().map_or(&Value::Null, |(_, value)| value) == when
     }
 
-    /// The next of those that wait.
+    /// The waiting publish that is next.
     fn next(&self) -> Option<Position> {
         self.waiters.iter().find(|(_, (_, when))| self.fits(when)).map(|(at, _)| *at)
     }
@@ -120,7 +120,7 @@ impl StateLog {
         }
     }
 
-    /// Applies an event; returns whether everybody sees it.
+    /// Applies an event; returns whether subscribers see it.
     fn event(
         &mut self,
         topic: &str,

@@ -1,10 +1,10 @@
 //! The order's own time, compared with the time that has passed.
 //!
-//! Checked here: it never runs backwards; if one clock of three is wrong, however far and whichever it is, it is
-//! never ahead of what the others say, and has caught up in the end; if all were wrong and were corrected, it runs on
-//! as fast as time passes; and what is released because of its age has that age by it.
+//! Checked here: it never runs backwards. If any one clock of three is wrong, by any amount, the order's time is never ahead of
+//! the other clocks, and has caught up in the end. If all were wrong and were corrected, it runs on as fast as time passes.
+//! What is released because of its age has that age by the order's time.
 //!
-//! Deliberately absent: what expires by it, which is a fold of the log (`vulpes::realm`).
+//! Deliberately absent: what expires by it, which the fold of the log decides (`vulpes::realm`).
 
 use vulpes_raft::host::sim::EPOCH;
 use vulpes_raft::ids::OrderTime;
@@ -19,7 +19,7 @@ const SLACK: u64 = 2_000;
 /// shown then was stamped before its end.
 pub(crate) const RUNS_FROM: u64 = 9_000;
 
-/// Shortest observation that can tell it from a time that stands still.
+/// Shortest observation that can distinguish it from a time that stands still.
 const WATCHED: u64 = 2 * SLACK;
 
 #[derive(Default)]
@@ -53,7 +53,7 @@ impl Times {
         Ok(())
     }
 
-    /// Judges a release: its last slot, and the slot that asked for it.
+    /// Checks a release, given the last released slot and the slot that requested the release.
     pub(crate) fn released(&self, last: &Resolution, at: &Resolution) -> Result<(), String> {
         let Some(age) = self.age else { return Ok(()) };
         let old = at.time().0 - last.time().0;

@@ -1,7 +1,7 @@
-//! Small limits and late answers of a run, so that its nodes do all the time what others hardly ever do.
+//! Small limits and late answers of a run, so that events that are rare with production limits happen all the time.
 //!
-//! Invariant: it follows from the seed, and about every other run has none of it. Nothing that nodes have to agree on
-//! is changed.
+//! Invariant: the tuning follows from the seed, and about every other run has none. Nothing that nodes have to agree on is
+//! changed.
 //!
 //! Deliberately absent: the limits themselves (`vulpes::node::tuning`).
 
@@ -126,7 +126,7 @@ impl Lateness {
             if chance.one_in(self.lost) {
                 return Fate::Lost;
             }
-            // Some come much later than those requested after them.
+            // Some answers come much later than those to later requests.
             let times = if chance.one_in(20) { 5 } else { 1 };
             Fate::Late(Duration::from_millis(chance.below(self.most) * times))
         }))

@@ -41,7 +41,7 @@ impl FromStr for Value {
 }
 
 impl Value {
-    /// The value with padding by a seed.
+    /// The value's text, padded by this many bytes.
     pub(crate) fn text(&self, padding: u64) -> String {
         format!("{self} {}", "x".repeat(padding as usize))
     }

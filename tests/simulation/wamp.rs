@@ -1,6 +1,6 @@
 //! A WAMP client for the simulation: JSON over WebSocket, over turmoil's TCP.
 //!
-//! Invariant: it only waits by itself for the answers to its handshake; its callers set the limits.
+//! Invariant: the client itself only waits for the answers to its handshake; its callers set the time limits.
 //!
 //! Deliberately absent: the rest of WAMP.
 
@@ -82,7 +82,7 @@ impl Wamp {
         }
     }
 
-    /// Waits in line for a lock; returns the token.
+    /// Waits for a lock; returns the token.
     pub(crate) async fn lock(&mut self, topic: &str, locker: u64) -> io::Result<Position> {
         let options = json!({
             "acknowledge": true, "retain": true, "when": null, "will": null, "watch": true,

@@ -1,10 +1,10 @@
 //! Watchers: subscribers that begin with the retained values, at random moments.
 //!
-//! Checked here: a watcher begins with the values as of one place of the log, and then gets each later change once,
-//! in the log's order, with the log's own positions and values.
+//! Checked here: a watcher begins with the values as of one position of the log, and then gets each later change once, in the
+//! log's order, with the log's own positions and values.
 //!
-//! Invariant: each subscription is judged by itself, against the log's changes. A watcher never says where it was
-//! before.
+//! Invariant: each subscription is checked by itself, against the log's changes. A watcher never resumes from an earlier
+//! position.
 //!
 //! Deliberately absent: subscribers of all events (`clients`).
 
@@ -28,10 +28,10 @@ pub(crate) const WATCHERS: u64 = 2;
 /// Their seeds start here.
 const CHANCES: u64 = 500;
 
-/// How long one hears nothing before it checks whether its node is alive, and then again before it leaves.
+/// How long a watcher receives nothing before it checks whether its node is alive, and then again before it leaves.
 const SILENCE: Duration = Duration::from_millis(400);
 
-/// How long one waits for its subscription.
+/// How long a watcher waits for its subscription.
 const OPENING: Duration = Duration::from_millis(1_500);
 
 /// The events of one subscription.
@@ -44,7 +44,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// The values that it knows.
+    /// The current values according to what the subscription received.
     fn view(&self) -> View {
         let mut view = self.values.clone();
         for change in &self.changes {
@@ -56,7 +56,7 @@ impl Watch {
         view
     }
 
-    /// Compares what came with the log's changes.
+    /// Compares what was received with the log's changes.
     fn check(&self, log: &[Change]) -> Result<(), String> {
         let Some(first) = self.changes.first() else { return Ok(()) };
         let begins = log.partition_point(|change| change.position < first.position);
@@ -105,7 +105,7 @@ impl Watches {
         Some(format!("watcher {behind} does not have the values as they are"))
     }
 
-    /// Whether each got what it should.
+    /// Checks that each subscription got what it should.
     pub(crate) fn verdict(&self, state: &StateLog) -> Result<(), String> {
         let below = format!("{BELOW}/");
         let all = state.changes().iter().filter(|change| change.topic.starts_with(&below));

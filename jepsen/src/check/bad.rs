@@ -34,7 +34,7 @@ impl Tale {
         self.say(Kind::Fail, process, f, value)
     }
 
-    /// A line about a blow to the first node.
+    /// A line about a fault of the first node.
     fn nemesis(self, f: &str) -> Self {
         self.nemesis_of(1, f)
     }
@@ -47,7 +47,7 @@ impl Tale {
         self
     }
 
-    /// A whole reading of the log.
+    /// A complete read of the log.
     fn log(self, events: Value) -> Self {
         let asked = json!({ "consumer": "drain", "life": 1, "node": 1, "protocol": "wamp", "drain": true,
                             "pattern": { "match": "below", "topic": "x" }, "mode": "events" });
@@ -64,7 +64,7 @@ impl Tale {
     }
 }
 
-/// A publish by session `s`, its answer with a position if there is one.
+/// A publish by session `s`, or its answer, if there is a position.
 fn event(number: u64, id: &str, topic: &str, position: Option<u64>) -> Value {
     let mut value = json!({ "session": "s", "number": number, "id": id, "topic": topic, "node": 1,
                             "protocol": "wamp", "retain": true });
@@ -108,7 +108,7 @@ fn registers() {
     assert_eq!(refused("a"), clean);
     assert_eq!(refused("b"), ["register"]);
     assert_eq!(refused(""), clean);
-    // A read that overlaps a write may see either value, but not the old one after someone saw the new one.
+    // A read that overlaps a write may see either value, but not the old one after another read has seen the new one.
     let overlapping = |first, second| {
         Tale::default()
             .ask(1, "write", event(1, "a", "r", None))
@@ -133,7 +133,7 @@ fn registers() {
     assert_eq!(late, ["register"]);
 }
 
-/// Whether some order of all operations explains a register's history: every order is tried.
+/// Whether any order of all operations explains a register's history: tries every order.
 fn explained(ops: &[(usize, usize, Value)], writes: &[Value]) -> bool {
     fn go(
         ops: &[(usize, usize, Value)],
@@ -266,10 +266,10 @@ fn locks() {
     let (a, free, b) =
         (json!([1, "l", "a", false]), json!([3, "l", "", false]), json!([4, "l", "b", false]));
     let clean: [&str; 0] = [];
-    // The first holder's session ended: nothing proves that it had not.
+    // The first holder's session may have ended: nothing proves that it had not.
     assert_eq!(two.clone().log(json!([a, free, b])).red(), clean);
     assert_eq!(two.clone().log(json!([a, b])).red(), ["locks"]);
-    // It did not end, because it acts later.
+    // It had not ended, because it publishes later.
     let lives = two.clone().ask(1, "publish", event(2, "c", "t", None));
     let lives = lives.ok(1, "publish", event(2, "c", "t", Some(6)));
     assert_eq!(lives.log(json!([a, free, b, [6, "t", "c", false]])).red(), ["locks"]);
@@ -323,7 +323,7 @@ fn calls() {
     assert_eq!(made(1, &again), ["calls"]);
     let nobody = Tale::default().say(Kind::Info, 1, "invoked", invoked("d"));
     assert_eq!(nobody.red(), ["calls"]);
-    // The callee's node, or the caller's, is killed during the call, and the caller is told so much later.
+    // The callee's node, or the caller's, is killed during the call, and the caller gets the error this much later.
     let killed = |node: u64, seconds: u64, meanwhile: &[&str]| {
         let mut tale = Tale::default().ask(1, "call", call(None));
         let invoked = json!({ "id": "c", "node": node });
@@ -390,7 +390,7 @@ fn sessions() {
     assert_eq!(run(true, true, json!([c, b])), ["sessions"], "in the wrong order");
     assert_eq!(run(true, true, json!([b, b])), ["sessions"], "twice on one connection");
     assert_eq!(run(true, true, json!([b, event_of("d", 3, false)])), ["sessions"], "no such event");
-    // An acknowledged event comes again only if nobody can know that it was acknowledged.
+    // An acknowledged event may come again only if the node may not know of the acknowledgement.
     let a = event_of("a", 1, true);
     assert_eq!(run(true, true, json!([a, b, c])), ["sessions"]);
     for (number, meanwhile) in
@@ -398,7 +398,7 @@ fn sessions() {
     {
         assert_eq!(tale(true, true, json!([a, b, c]), meanwhile).red(), clean, "{number}");
     }
-    // A fault once the client is back excuses nothing, however soon.
+    // A fault after the client is back excuses nothing, however soon it comes.
     let late = tale(true, true, json!([a, b, c]), &[]).nemesis("strike").nemesis("start");
     assert_eq!(late.red(), ["sessions"]);
     assert_eq!(run(false, true, json!([a, b, c])), clean);
@@ -421,7 +421,7 @@ fn wills() {
     assert_eq!(run(end(false, false), none.clone()), ["wills"]);
     assert_eq!(run(end(true, true), none.clone()), clean);
     assert_eq!(run(end(true, true), came.clone()), ["wills"]);
-    // The node may have died with the goodbye.
+    // The node may have died before it recorded the goodbye.
     assert_eq!(run(end(true, false), none), clean);
     assert_eq!(run(end(true, false), came), clean);
 }
@@ -455,7 +455,7 @@ fn wills_come_before_what_their_client_says_next() {
     let behind = json!([up, [6, "w", "down-a", false]]);
     assert_eq!(run(true, before.clone()), clean);
     assert_eq!(run(true, behind.clone()), ["wills"]);
-    // A connection that the client did not know of may have been opened later.
+    // A connection that the client did not know to be open may have been opened later.
     assert_eq!(run(false, before), clean);
     assert_eq!(run(false, behind), clean);
 }

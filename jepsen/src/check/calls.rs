@@ -1,10 +1,10 @@
 //! A call is answered once, by its own result or by an error, and carried out at most once.
 //!
-//! If a callee's node dies, and nothing else is wrong, its callers are told soon, before its lease is over.
+//! If a callee's node dies, and nothing else is wrong, its callers get an error soon, before the node's lease is over.
 //!
-//! Invariant: a caller whose session ended before the answer is owed none.
+//! Invariant: a caller whose session ended before the answer needs none.
 //!
-//! Deliberately absent: whether a call that ended in an error was carried out, if the error does not say.
+//! Deliberately absent: whether a call that ended in an error was carried out, unless the error shows it.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::story::{Asked, Fate, Fault, Moment, Story};
 use super::Findings;
 use crate::op::Call;
 
-/// The error that says that the callee, or its node, is gone.
+/// The error if the callee, or its node, is gone.
 const LOST: &str = "wamp.error.canceled";
 
-/// Nanoseconds after the proof that a callee's node is dead, within which its callers are told: less than a lease.
+/// Nanoseconds after the proof that a callee's node is dead within which its callers must get an error: less than a lease.
 const SOON: u64 = 2_000_000_000;
 
 /// The reason a client gives for a call without an answer, although its session was open.
@@ -62,7 +62,7 @@ fn answered(call: &Asked<Call>, found: &mut Findings) {
     }
 }
 
-/// The callee's node died during the call: its caller, at another node, is told before the lease is over.
+/// The callee's node died during the call: its caller, at another node, gets an error before the lease is over.
 fn told_soon(story: &Story, call: &Asked<Call>, (at, node): (Moment, u64), found: &mut Findings) {
     let (Fate::Unknown(Some(answer)), Some(told)) = (&call.fate, call.told) else { return };
     if answer.reason.as_deref() != Some(LOST) {

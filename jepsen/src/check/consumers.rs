@@ -1,8 +1,8 @@
-//! A consumer sees an unbroken run of the log, and continues where it was when it comes back.
+//! A consumer sees a gapless run of the log, and continues where it stopped when it comes back.
 //!
-//! Invariant: MQTT consumers, which get no positions, are judged by the places of what they saw.
+//! Invariant: MQTT consumers, which get no positions, are judged by the log positions of what they saw.
 //!
-//! Deliberately absent: the retained values with which some begin; see `retained`.
+//! Deliberately absent: the retained values with which some consumers begin; see `retained`.
 
 use super::story::{Life, Log, Story, NO_LOG};
 use super::Findings;
@@ -24,7 +24,7 @@ pub(super) fn check(story: &Story) -> Findings {
     found
 }
 
-/// Positions only rise within a connection, also for consumers that read the whole log.
+/// Positions are ascending within a connection, also for consumers that read the whole log.
 fn rises(life: &Life, found: &mut Findings) {
     let mut last = life.asked.after;
     for (_, event) in &life.seen {
@@ -36,7 +36,7 @@ fn rises(life: &Life, found: &mut Findings) {
     }
 }
 
-/// Each event is the next one of the log that fits.
+/// Each event is the next matching one in the log.
 fn runs(name: &str, life: &Life, log: &Log, found: &mut Findings) {
     let fits = |place: &usize| life.asked.pattern.fits(&log.events[*place].topic);
     let place_of = |event: &crate::op::Event| {
@@ -70,13 +70,13 @@ fn runs(name: &str, life: &Life, log: &Log, found: &mut Findings) {
             )
         });
         if !same {
-            // One gap shifts everything after it.
+            // After one gap, every later event would be reported.
             return;
         }
     }
 }
 
-/// A subscription without a place shows at least everything published after it was granted, up to the last event it
+/// A subscription without a start position shows at least everything published after it was granted, up to the last event it
 /// saw.
 fn misses_nothing(name: &str, life: &Life, story: &Story, log: &Log, found: &mut Findings) {
     let (Some(granted), None, Some((_, first))) =
@@ -99,12 +99,12 @@ fn misses_nothing(name: &str, life: &Life, story: &Story, log: &Log, found: &mut
     }
 }
 
-/// A connection with a place continues right after the last event of the one before.
+/// A connection with a start position continues right after the last event of the connection before.
 fn resumes(name: &str, lives: &[Life], log: &Log, found: &mut Findings) {
     let mut last: Option<u64> = None;
     for life in lives.iter().filter(|life| !life.asked.drain && life.asked.mode == Mode::Events) {
         if life.asked.after.is_none() {
-            // It started over, at the log's current tail.
+            // It started over at the log's current end.
             last = None;
         }
         let positions = || life.seen.iter().filter_map(|(_, event)| event.position);

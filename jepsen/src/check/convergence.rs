@@ -1,4 +1,4 @@
-//! Once all faults are over, every node serves again, and all come to the same state.
+//! Once all faults are over, every node serves again, and all reach the same state.
 //!
 //! Invariant: a node that refuses to continue with a damaged disk is lost, and nothing is required of it.
 //!
@@ -53,7 +53,7 @@ fn serves(story: &Story, healed: Moment, entries: &BTreeSet<u64>, found: &mut Fi
     }
 }
 
-/// Every node shows everything it has: an entry that says that it serves but can't show the log is wrong.
+/// Every node shows everything it has: an entry that reports to be ready but can't show the log is wrong.
 fn shows(story: &Story, entries: &BTreeSet<u64>, storages: &BTreeSet<u64>, found: &mut Findings) {
     for node in entries {
         found.expect(story.drains().any(|(of, _)| of == *node), || {
@@ -88,7 +88,7 @@ fn caught_up(story: &Story, healed: Moment, found: &mut Findings) {
     }
 }
 
-/// The nodes' states are equal wherever two were seen at one slot, and all were seen at one.
+/// The nodes' states are equal wherever two nodes were seen at one slot, and there is a slot at which all were seen.
 fn same_state(story: &Story, nodes: &BTreeSet<u64>, found: &mut Findings) {
     let mut at: BTreeMap<u64, BTreeMap<u64, &str>> = BTreeMap::new();
     for state in &story.states {

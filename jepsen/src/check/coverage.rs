@@ -1,4 +1,4 @@
-//! Did the run show what it was made for? A run without its faults, or without operations during them, proves
+//! Checks that the run contains what it was made for. A run without its faults, or without operations during them, proves
 //! nothing.
 //!
 //! Invariant: a problem found here is the run's, not the cluster's.
@@ -17,7 +17,7 @@ use crate::op::{Mode, Plan};
 const ACKNOWLEDGED: usize = 100;
 const MEANWHILE: usize = 20;
 
-/// Needed of each thing that a workload is for.
+/// How often each kind of operation that a workload is for has to occur.
 const EACH: usize = 5;
 
 pub(super) fn check(story: &Story) -> Findings {
@@ -56,7 +56,7 @@ pub(super) fn check(story: &Story) -> Findings {
     found
 }
 
-/// With split roles, nodes of each role were hit that these nemeses can hit.
+/// With split roles, each role that these nemeses can hit was hit.
 fn every_role(story: &Story, plan: &Plan, found: &mut Findings) {
     let aimed: BTreeSet<Role> = (plan.nemeses.iter())
         .filter(|_| plan.layout.is_split())
@@ -71,14 +71,14 @@ fn every_role(story: &Story, plan: &Plan, found: &mut Findings) {
     }
 }
 
-/// A damaged disk that its node refuses is missing for the rest of the run.
+/// A node that refuses to continue with its damaged disk is missing for the rest of the run.
 fn is_for_good(story: &Story, fault: &Fault) -> bool {
     let lost = story.healed.iter().flat_map(|(_, healed)| &healed.lost);
     fault.blow.nemesis == "corrupt"
         && fault.blow.nodes.iter().any(|node| lost.clone().any(|l| l == node))
 }
 
-/// What a workload has to have done, and how often it did.
+/// The kinds of operations that a workload has to contain, and how often they occurred.
 fn done(story: &Story, workload: &str) -> Vec<(&'static str, usize)> {
     let acknowledged =
         |f: &str| story.publishes.iter().filter(|p| p.f == f && p.fate.ok().is_some()).count();

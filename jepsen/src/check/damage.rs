@@ -1,11 +1,10 @@
 //! Good histories pass, and each kind of random damage to one is found by the check for it.
 //!
-//! Invariant: a damage changes a cluster's answers, never the questions, and in a way that no correct cluster
-//! explains.
+//! Invariant: a damage changes the cluster's answers, never the requests, and in a way that no correct cluster explains.
 //!
 //! Deliberately absent: damage that several checks may explain in different ways; `bad` has those by hand.
 
-// All damages have one type, and some of them change the number of lines.
+// All damages have the same type, and some of them change the number of lines.
 #![allow(clippy::ptr_arg)]
 
 mod services;
@@ -141,7 +140,7 @@ fn each_role_owes_its_own() {
         op.index = index as u64;
     }
     assert_eq!(red(&ops).0, ["convergence"]);
-    // A sync node has nothing to show; but only the second node of an invented run is hit.
+    // A sync node has nothing to show. But only the second node of a generated run is hit by faults.
     ops[0].value["layout"] = json!(Layout::split(1, 1, 1).unwrap());
     let (red_of_split, outcome, told) = red(&ops);
     assert_eq!((red_of_split, outcome), (vec!["coverage"], Outcome::Inconclusive), "{told}");
@@ -149,7 +148,7 @@ fn each_role_owes_its_own() {
     assert!(!told.contains("any storage node"), "{told}");
 }
 
-/// Places of lines that fit.
+/// Indexes of lines that match.
 fn lines(ops: &[Op], fits: impl Fn(&Op) -> bool) -> Vec<usize> {
     (0..ops.len()).filter(|at| fits(&ops[*at])).collect()
 }
@@ -176,7 +175,7 @@ fn in_logs(ops: &mut [Op], change: impl Fn(&mut Vec<Value>)) {
     ops.iter_mut().filter(|op| is_drain(op)).for_each(|op| change(events(op)));
 }
 
-/// An acknowledged publish of this kind: its answer's place.
+/// The index of the answer of an acknowledged publish of this kind.
 fn acknowledged(ops: &[Op], f: &str, dice: &mut Dice) -> Option<usize> {
     pick(&lines(ops, |op| op.f == f && op.kind == Kind::Ok), dice)
 }
@@ -258,7 +257,7 @@ fn repeat_segment(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     Some(())
 }
 
-/// Consumers' polls with at least so many events, none of them retained values.
+/// Consumers' polls with at least this many events, none of them retained values.
 fn polls(ops: &[Op], least: usize) -> Vec<usize> {
     let live = |op: &Op| op.f == "poll" && op.kind == Kind::Ok && !is_drain(op);
     let plain =
@@ -330,7 +329,7 @@ fn reorder(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
 
 fn overtake(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     let (one, other) = pair(ops, dice, false)?;
-    // The second was asked and answered before the first began.
+    // The second publish was sent and answered before the first began.
     let answer = ops.remove(other);
     let question = ops.remove(asked_at(ops, &answer, other));
     let place = asked(ops, one);
@@ -393,7 +392,7 @@ fn old_token(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     }
     let at = 1 + dice.below(uses.len() as u64 - 1) as usize;
     let (early, late) = (uses[at - 1], uses[at]);
-    // The earlier holder comes again, after the later one.
+    // The earlier holder uses the resource again, after the later one.
     let again: Vec<Op> = [asked(ops, early), early].map(|place| ops[place].clone()).to_vec();
     for (place, op) in again.into_iter().enumerate() {
         ops.insert(late + 1 + place, op);
@@ -407,7 +406,7 @@ fn steal(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     let log = ops.iter_mut().find(|op| is_drain(op)).map(events)?.clone();
     let place = log.iter().position(|event| event[0] == released)?;
     let before = log[place - 1][0].as_u64()?;
-    // Someone took the lock before its holder freed it, if there is a position between.
+    // Inserts a grant to another client before the holder freed the lock, if there is a position in between.
     (before + 1 < released).then_some(())?;
     in_logs(ops, |log| log.insert(place, json!([released - 1, "lock.a", "", false])));
     Some(())

@@ -1,7 +1,7 @@
-//! Histories of a cluster that does everything right, invented from a seed.
+//! Histories of a correct cluster, generated from a seed.
 //!
-//! Invariant: one log explains every answer. Each operation takes effect at one moment between its beginning and its
-//! end, or never if nobody was told that it did.
+//! Invariant: one log explains every answer. Each operation takes effect at one moment between its beginning and its end, or
+//! never if no client got the answer that it did.
 //!
 //! Deliberately absent: time. Each line is [`STEP`] after the one before.
 
@@ -14,7 +14,7 @@ use crate::dice::Dice;
 use crate::layout::Layout;
 use crate::op::{Kind, Op, Process};
 
-/// Steps of an invented run before it ends.
+/// Steps of a generated run before it ends.
 const STEPS: usize = 1_000;
 
 /// Nanoseconds between two lines.
@@ -32,13 +32,13 @@ struct Under {
     value: Value,
 }
 
-/// A consumer at work.
+/// A connected consumer.
 struct Reader {
     name: String,
     life: u64,
     wamp: bool,
     state: bool,
-    /// Its place in the log.
+    /// Its index in the log.
     at: usize,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct World {
     pub(super) ops: Vec<Op>,
     processes: u64,
     numbers: BTreeMap<String, u64>,
-    /// Position, topic, id; and the values they leave.
+    /// Events: position, topic, id.
     pub(super) log: Vec<(u64, String, String)>,
     values: BTreeMap<String, String>,
     position: u64,
@@ -192,7 +192,7 @@ impl World {
         }
     }
 
-    /// A holder comes, uses the protected resource, and leaves in one way or another.
+    /// A client gets the lock, uses the protected resource, and then frees the lock or ends its session.
     fn lock(&mut self, dice: &mut Dice) {
         let Some(session) = self.lock.take() else {
             let session = format!("h{}", self.ops.len());
@@ -249,7 +249,7 @@ impl World {
         }
     }
 
-    /// The session that left the last will is over.
+    /// The session with the last will ends.
     fn die(&mut self, dice: &mut Dice) {
         let Some((session, topic, will, voids)) = self.wills.pop() else { return };
         let clean = voids && dice.chance(0.8);
@@ -273,7 +273,7 @@ impl World {
             if value["expect"].as_str().is_some_and(|expected| expected != now) {
                 value["reason"] = "not accepted".into();
             } else if dice.chance(0.03) {
-                // Lost on the way; nobody will ever know.
+                // The request was lost on the way; its outcome stays unknown.
                 return;
             } else {
                 let retain = value["retain"] == true;

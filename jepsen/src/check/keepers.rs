@@ -1,4 +1,4 @@
-//! The part of invented histories about MQTT sessions that outlive their connections.
+//! The part of generated histories about MQTT sessions that outlive their connections.
 //!
 //! Invariant: as in `ideal`. An acknowledged event comes again only if its connection broke, and is marked.
 //!
@@ -19,16 +19,16 @@ pub(super) struct Keeper {
     name: String,
     life: u64,
     attached: bool,
-    /// Its session's place in the log.
+    /// Its session's index in the log.
     at: usize,
-    /// Unacknowledged events, by their place in the log: the packet, and whether this connection has seen it.
+    /// Unacknowledged events, by their index in the log: the packet identifier, and whether this connection has delivered it.
     held: BTreeMap<usize, (u16, bool)>,
     /// What was acknowledged on this connection.
     acknowledged: Vec<(usize, u16)>,
     packet: u16,
 }
 
-/// One of them does something.
+/// One of the clients makes a step.
 pub(super) fn step(world: &mut World, dice: &mut Dice) {
     if world.keepers.len() < KEEPERS && dice.chance(0.3) {
         let keeper = Keeper { name: format!("s{}", world.keepers.len()), ..Keeper::default() };
@@ -46,7 +46,7 @@ pub(super) fn step(world: &mut World, dice: &mut Dice) {
     }
 }
 
-/// All of them see the rest.
+/// All clients receive the remaining events.
 pub(super) fn end(world: &mut World, dice: &mut Dice) {
     for one in 0..world.keepers.len() {
         if !world.keepers[one].attached {
@@ -116,7 +116,7 @@ fn leave(world: &mut World, one: usize, dice: &mut Dice) {
     let keeper = &mut world.keepers[one];
     keeper.attached = false;
     if !goodbye && dice.chance(0.5) {
-        // Its node had no time to report the acknowledgements.
+        // Its node had no time to record the acknowledgements.
         let lost = std::mem::take(&mut keeper.acknowledged);
         keeper.held.extend(lost.into_iter().map(|(place, packet)| (place, (packet, false))));
     }

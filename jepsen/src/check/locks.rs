@@ -1,8 +1,8 @@
 //! A lock has one holder at a time, and a later holder has a larger token.
 //!
-//! Invariant: judged by the log and by what the protected resource accepted, and by no clock.
+//! Invariant: only the log and what the protected resource accepted decide, not a clock.
 //!
-//! Deliberately absent: fairness. Clients do not see a waiting publish's place in line.
+//! Deliberately absent: fairness. Clients do not see a waiting publish's place in the queue.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -56,7 +56,7 @@ fn one_holder(story: &Story, log: &Log, found: &mut Findings) {
             };
             mine && fits && publish.what.topic == topic && publish.at > holder.at
         });
-        // Then its session had ended, and does nothing afterwards.
+        // Otherwise its session must have ended, and publish nothing afterwards.
         let last = last_of.get(session).copied().unwrap_or_default();
         found.expect(gave_back || last < position, || {
             format!(

@@ -1,4 +1,4 @@
-//! Acknowledged events are there, and all events that are there were published.
+//! Acknowledged events are in the log, and all events in the log were published.
 //!
 //! Invariant: an unknown outcome is right either way.
 //!
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::story::{Fate, Story, NO_LOG};
 use super::Findings;
 
-/// Every acknowledged event is in every node's log, at the position that was named.
+/// Every acknowledged event is in every node's log, at the acknowledged position.
 pub(super) fn lost(story: &Story) -> Findings {
     let mut found = Findings::default();
     for (node, life) in story.drains() {

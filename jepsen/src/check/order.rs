@@ -1,6 +1,6 @@
 //! The order itself, as every node shows it to its operators: slots, positions, segments.
 //!
-//! Invariant: everything is judged from the rows, not from what the program says about them.
+//! Invariant: only the rows decide, not what the program reports about them.
 //!
 //! Deliberately absent: the events in the segments.
 
@@ -22,7 +22,7 @@ pub(super) fn check(story: &Story) -> Findings {
     for &(node, rows) in &whole {
         alone(node, rows, &mut found);
         for (mine, theirs) in reference.iter().zip(rows) {
-            // An unreadable body concerns the node's operator; a different one concerns us.
+            // An unreadable body is a matter of the node's operator; a different body is a violation.
             let same = Row { body: None, ..mine.clone() } == Row { body: None, ..theirs.clone() };
             found.expect(same, || {
                 format!(

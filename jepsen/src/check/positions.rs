@@ -1,4 +1,4 @@
-//! A position holds one event for everybody who names it, and an event has one position.
+//! A position holds the same event for every witness, and an event has one position.
 //!
 //! Invariant: all witnesses count: publishers' acknowledgements, consumers, and each node's whole log.
 //!

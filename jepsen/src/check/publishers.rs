@@ -1,7 +1,6 @@
 //! The order of publishes: each session's own, and that of real time.
 //!
-//! Invariant: publishes that wait in line are placed when their turn comes, so they have no place in a session's own
-//! order.
+//! Invariant: waiting publishes are ordered when their turn comes, so they are not part of a session's own order.
 //!
 //! Deliberately absent: what consumers see; they are compared with the log.
 
@@ -31,7 +30,7 @@ pub(super) fn own_order(story: &Story) -> Findings {
     found
 }
 
-/// What is published after an acknowledgement comes after it in the log, whoever published it.
+/// What is published after an acknowledgement comes after the acknowledged event in the log, also across sessions.
 pub(super) fn real_time(story: &Story) -> Findings {
     let Some(log) = story.log() else { return Findings::blind(NO_LOG) };
     let mut found = Findings::default();

@@ -1,9 +1,9 @@
 //! Retained values as registers: is there one moment for each operation, within its time, that explains all answers?
 //!
-//! The log gives the order of the writes, so no search is needed. Each write gets the earliest moment that is after
-//! the write before it, after its own beginning, and after the reads of the previous value. A read gets the earliest
-//! moment at which its value held. Earlier is never worse for later operations, so an operation that comes too late
-//! this way comes too late in every other.
+//! The log gives the order of the writes, so no search is needed. Each write gets the earliest moment that is after the write
+//! before it, after its own beginning, and after the reads of the previous value. A read gets the earliest moment at which its
+//! value held. Earlier is never worse for later operations, so an operation that is too late in this assignment is too late in
+//! every other.
 //!
 //! Invariant: exact for writes, successful compare-and-sets, and reads of values. Refused compare-and-sets and empty
 //! reads are checked one by one: each must have had a moment, although two of them may have needed the same one.
@@ -16,7 +16,7 @@ use super::story::{Asked, Fate, Story, NO_LOG};
 use super::Findings;
 use crate::op::Publish;
 
-/// The time that a value was in the register.
+/// The time in which a value was in the register.
 struct Reign<'a> {
     id: &'a str,
     write: Option<&'a Asked<Publish>>,
@@ -96,7 +96,7 @@ fn assign(story: &Story, topic: &str, register: &mut [Reign], found: &mut Findin
     }
 }
 
-/// A read that began too late pushes the next write past its own end: the write reports both.
+/// A read that began too late moves the next write past that write's end: the problem is reported at the write.
 fn forward(topic: &str, register: &mut [Reign], found: &mut Findings) {
     let mut now = 0;
     for reign in register {

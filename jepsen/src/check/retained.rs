@@ -1,7 +1,7 @@
 //! A subscription with retained values: the values as of one position, then every later event, once.
 //!
-//! Invariant: judged only if an event followed the values, or the node said that they were complete; a connection
-//! that broke earlier shows nothing.
+//! Invariant: judged only if an event followed the values, or the node reported that they were complete; a connection that
+//! broke earlier proves nothing.
 //!
 //! Deliberately absent: how old the values may be. A subscription without `after` may begin at any position.
 
@@ -75,7 +75,7 @@ fn join(
         .filter(|place| life.asked.pattern.fits(&log.events[*place].topic))
         .collect();
     let mut fold: HashMap<&str, &str> = HashMap::new();
-    // Topics whose value in the fold differs from what was shown.
+    // Number of topics whose value at this point of the log differs from what was shown.
     let mut different = wanted.len();
     let mut together = 0;
     for at in 0..=fitting.len() {

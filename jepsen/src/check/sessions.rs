@@ -1,13 +1,12 @@
-//! An MQTT session that outlives its connections: it misses nothing while its client is away, and marks what comes
-//! again.
+//! An MQTT session that outlives its connections: it misses nothing while its client is away, and marks events that come again.
 //!
 //! The log gives the order. Within a connection events come only in that order, and over all connections everything
 //! after the first one comes, unless the client had acknowledged it before.
 //!
-//! Invariant: an acknowledgement that was sent may have been lost with its connection. Acknowledged events must stay
-//! away only if the client said goodbye, saw the node close the connection, and no fault happened until it was back.
+//! Invariant: an acknowledgement that was sent may have been lost with its connection. An acknowledged event must not come
+//! again only if the client sent DISCONNECT, saw the node close the connection, and no fault happened until it was back.
 //!
-//! Deliberately absent: sessions that expire or are ended by a clean one.
+//! Deliberately absent: sessions that expire or are ended by a clean session.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +15,7 @@ use super::story::{Log, Moment, Sitting, Story, NO_LOG};
 use super::Findings;
 use crate::op::{Heard, Pattern};
 
-/// Nanoseconds after a fault in which a node may report acknowledgements late.
+/// Nanoseconds after a fault in which a node may record acknowledgements late.
 pub(super) const SHAKEN: u64 = 4_000_000_000;
 
 pub(super) fn check(story: &Story) -> Findings {
@@ -43,7 +42,7 @@ pub(super) fn check(story: &Story) -> Findings {
     found
 }
 
-/// A session is found wherever its client was admitted before, and only if it tried to connect.
+/// A session is found if its client was admitted before, and only if the client had tried to connect before.
 fn is_found(client: &str, sittings: &[Sitting], found: &mut Findings) {
     let mut known = false;
     for (place, sitting) in sittings.iter().enumerate() {
@@ -59,7 +58,7 @@ fn is_found(client: &str, sittings: &[Sitting], found: &mut Findings) {
     }
 }
 
-/// Whether everything acknowledged in the first is certainly known when the second begins.
+/// Whether everything acknowledged on the first connection is certainly known when the second begins.
 fn is_orderly(story: &Story, before: &Sitting, next: &Sitting) -> bool {
     let (Some((left, leave)), Some((back, _))) = (&before.left, &next.granted) else {
         return false;
@@ -67,15 +66,15 @@ fn is_orderly(story: &Story, before: &Sitting, next: &Sitting) -> bool {
     leave.goodbye && leave.closed && !story.is_hurt(*left, *back, SHAKEN)
 }
 
-/// How far a client has come.
+/// A client's progress.
 struct Reading<'a> {
     client: &'a str,
-    /// Events that are for it, in order, with their places.
+    /// Events that match its filter, in order, and their indexes.
     events: Vec<&'a str>,
     places: HashMap<&'a str, usize>,
-    /// The first that it must see, if any is known.
+    /// The index of the first event that it must see, if known.
     first: Option<usize>,
-    /// Those that it may have acknowledged on an earlier connection.
+    /// The events that it may have acknowledged on an earlier connection.
     done: Vec<bool>,
     /// What it has seen, with the last packet identifier.
     seen: HashMap<&'a str, u16>,
@@ -100,7 +99,7 @@ impl<'a> Reading<'a> {
         Self { client, events, places, first, done, seen: HashMap::new() }
     }
 
-    /// One connection; `orderly` is the one before, if it ended without doubt.
+    /// Checks one connection; `orderly` is the one before, if that ended in order without doubt.
     fn sit(&mut self, sitting: &'a Sitting, orderly: Option<&Sitting>, found: &mut Findings) {
         let settled: HashSet<&str> =
             orderly.iter().flat_map(|before| &before.acknowledged).map(String::as_str).collect();

@@ -14,7 +14,7 @@ use crate::op::{
     Order, Pattern, Plan, Poll, Process, Publish, Read, Row, State, Subscribe, Testament, Use,
 };
 
-/// A line of the history: its index gives the order, its time is for people and deadlines.
+/// A line of the history: its index gives the order, its time is for reports and deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment {
     pub index: u64,
@@ -56,7 +56,7 @@ pub struct Life {
     pub asked: Subscribe,
     /// When it was about to subscribe.
     pub at: Moment,
-    /// When the node said that it had.
+    /// When the node confirmed the subscription.
     pub granted: Option<Moment>,
     pub seen: Vec<(Moment, Event)>,
     pub ended: bool,
@@ -76,11 +76,11 @@ pub struct Sitting {
     pub left: Option<(Moment, Leave)>,
 }
 
-/// A session asks for events.
+/// A session subscribes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filtered {
     pub pattern: Pattern,
-    /// When the node said that it will have them.
+    /// When the node confirmed the subscription.
     pub granted: Option<Moment>,
 }
 
@@ -118,7 +118,7 @@ pub struct Story {
     pub faults: Vec<Fault>,
     /// Nodes that ended without a reason.
     pub died: Vec<Died>,
-    /// Nodes that acknowledged nothing after healing, and what they said.
+    /// Nodes that acknowledged nothing after healing, and the reason they reported.
     pub silent: Vec<Died>,
     pub healed: Option<(Moment, Healed)>,
 }
@@ -278,7 +278,7 @@ impl Story {
         sitting.with_context(|| format!("{client} has no connection {life}"))
     }
 
-    /// Whole readings of the log, each with the node it is from.
+    /// Complete reads of the log, each with its node.
     pub fn drains(&self) -> impl Iterator<Item = (u64, &Life)> {
         let lives = self.consumers.values().flatten();
         lives.filter(|life| life.asked.drain && life.ended).map(|life| (life.asked.node, life))
@@ -291,7 +291,7 @@ impl Story {
         Some(Log::new(life.seen.iter().map(|(_, event)| event)))
     }
 
-    /// Whether there was a fault between two moments, or so many nanoseconds before the first.
+    /// Whether there was a fault between two moments, or up to this many nanoseconds before the first.
     #[must_use]
     pub fn is_hurt(&self, from: Moment, to: Moment, after: u64) -> bool {
         self.faults.iter().any(|fault| {
@@ -327,7 +327,7 @@ fn pair<T: for<'a> serde::Deserialize<'a>>(asked: &Op, answer: &Op) -> Result<As
 #[derive(Debug)]
 pub struct Log<'a> {
     pub events: Vec<&'a Event>,
-    /// The first place of each id in `events`.
+    /// The first index of each id in `events`.
     pub places: HashMap<&'a str, usize>,
 }
 
@@ -349,7 +349,7 @@ impl<'a> Log<'a> {
         self.events[*self.places.get(id)?].position
     }
 
-    /// A publish's place: where its id is, or, for a deletion, the reported position.
+    /// A publish's position: that of the event with its id, or, for a deletion, the reported one.
     #[must_use]
     pub fn position_of(&self, publish: &Asked<Publish>) -> Option<u64> {
         if publish.what.id.is_empty() {

@@ -1,8 +1,8 @@
-//! The will of a session that ends comes once, unless someone published to its topic before; and before anything that
-//! its client publishes on a later connection.
+//! The will of a session that ends comes once, unless the topic got another value before; and before anything that its client
+//! publishes on a later connection.
 //!
-//! Invariant: a session that does something in the log after its will was not over. A goodbye counts only if it is
-//! known to be in the log; one that was lost with its node may be followed by the will.
+//! Invariant: a session must not publish anything after its will. A goodbye counts only if it is known to be in the log; a
+//! goodbye that was lost with its node may be followed by the will.
 //!
 //! Deliberately absent: how soon a will comes. A node's end is noticed by its lease.
 
@@ -54,8 +54,8 @@ pub(super) fn check(story: &Story) -> Findings {
     found
 }
 
-/// A client's publishes come after the wills of those of its earlier connections that it knew to be open. One that it
-/// did not know of may have been opened after the later one.
+/// A client's publishes come after the wills of those earlier connections that it knew to be open. A connection that it did not
+/// know to be open may have been opened after the later one.
 fn births(story: &Story, log: &Log, found: &mut Findings) {
     let mut known: HashMap<&str, Vec<&Asked<Testament>>> = HashMap::new();
     for asked in story.testaments.iter().filter(|asked| asked.fate.ok().is_some()) {

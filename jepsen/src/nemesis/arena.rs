@@ -37,16 +37,16 @@ pub const ARMED: Duration = Duration::from_secs(20);
 /// Time limit for a stopped node to serve again, before the next is stopped.
 const SERVES: Duration = Duration::from_secs(30);
 
-/// The least age of a stale block.
+/// The minimum age of a stale block.
 const STALE: Duration = Duration::from_secs(1);
 
-/// How often a node that crashes is restarted.
+/// A node that has crashed this many times is not restarted any more.
 const DEATHS: usize = 3;
 
 /// Time limit for naming the leader.
 const NAMED: Duration = Duration::from_millis(500);
 
-/// The folder beside a node's data that tells it what goes wrong.
+/// The folder beside a node's data through which faults are requested.
 pub const FAULTS: &str = "faults";
 
 /// A fault at work.
@@ -70,7 +70,7 @@ pub struct Arena {
     active: BTreeMap<u64, Active>,
     /// Nodes that are down, and the faults that keep them down.
     down: BTreeMap<u64, BTreeSet<u64>>,
-    /// The nodes' orders for what goes wrong, by node and file: one word per fault.
+    /// The requested faults, by node and file: one word per fault.
     orders: BTreeMap<(u64, &'static str), BTreeMap<u64, String>>,
     /// Nodes whose disks were damaged.
     damaged: BTreeSet<u64>,
@@ -108,7 +108,7 @@ impl Arena {
         self.cluster.nodes().iter().map(|node| node.id).collect()
     }
 
-    /// Nodes that run and can be hit.
+    /// Nodes that are running and can be hit.
     fn standing(&self) -> Vec<u64> {
         let stands =
             |id: &u64| !self.down.contains_key(id) && !self.lost.contains(id) && !self.is_dead(*id);
@@ -161,7 +161,7 @@ impl Arena {
         role.map_or_else(|| self.ids(), |role| self.layout.of(role).to_vec())
     }
 
-    /// The nodes that it hits. A fault that happens only once should hit a running node.
+    /// The nodes that a fault hits. A fault that happens only once should hit a running node.
     async fn aim(&self, planned: &Planned, dice: &mut Dice) -> Vec<u64> {
         let aim = planned.aim;
         let mut nodes = self.group(planned);
@@ -216,7 +216,7 @@ impl Arena {
         sessions
     }
 
-    /// Does it; returns the proof that it happened.
+    /// Injects the fault; returns the proof that it happened.
     async fn hurt(
         &mut self,
         planned: &Planned,
@@ -271,8 +271,8 @@ impl Arena {
         Ok(proofs.join(", "))
     }
 
-    /// Two of three are frozen while the third loses power and comes back, then the two lose power: no node may form
-    /// a cluster of its own from what is left.
+    /// Two of three are frozen while the third loses power and comes back, then the two lose power: no node may form a separate
+    /// cluster from what is left.
     async fn relay(&mut self, number: u64, nodes: &[u64], dice: &mut Dice) -> Result<String> {
         let mut nodes: Vec<u64> =
             self.standing().into_iter().filter(|node| nodes.contains(node)).collect();
@@ -292,8 +292,8 @@ impl Arena {
         nodes.map(|node| Entrance { wamp: node.wamp(), mqtt: node.mqtt() }).collect()
     }
 
-    /// Takes a node down, in one way or another, and damages its disk meanwhile. redb does not check a cleanly closed
-    /// database when it is opened again; it checks one that was not.
+    /// Takes a node down, by stopping or killing it, and damages its disk meanwhile. redb checks a database when it is opened
+    /// only if it was not closed cleanly.
     async fn corrupt(
         &mut self,
         planned: &Planned,
@@ -317,7 +317,7 @@ impl Arena {
             self.take_down(active.blow.number, &[node]).await?
         };
         self.damaged.insert(node);
-        // The disk of a node that was down has not changed.
+        // The disk of a node that was down has not changed since it was copied.
         let kind = if stands { planned.kind } else { "bits" };
         Ok(format!("{down}; {}", damage::damage(&data, kind, dice)?))
     }
@@ -356,7 +356,7 @@ impl Arena {
         Ok(proofs.join(", "))
     }
 
-    /// Adds to the orders of what goes wrong with nodes.
+    /// Adds requested faults of nodes.
     fn order(
         &mut self,
         number: u64,
@@ -373,7 +373,7 @@ impl Arena {
         Ok(format!("{name} of {nodes:?} is told: {word}"))
     }
 
-    /// Writes into the folder that a node obeys.
+    /// Writes the requested faults into a node's folder.
     fn tell(&self, id: u64, name: &str) -> Result<()> {
         let orders = self.orders.iter().filter(|((of, file), _)| *of == id && *file == name);
         let words: Vec<&str> =
@@ -400,7 +400,8 @@ impl Arena {
             for name in ["disk", "clock"] {
                 let orders = self.orders.get_mut(&(id, name));
                 if orders.is_some_and(|orders| orders.remove(&active.blow.number).is_some()) {
-                    // A folder that can't be written to any more makes a harder run, not a wrong one.
+                    // If the folder can't be written to any more, the fault continues, which makes the run harder but not
+                    // wrong.
                     let _ = self.tell(id, name);
                 }
             }
@@ -424,7 +425,7 @@ impl Arena {
         }
     }
 
-    /// Checks on nodes that ended by themselves. A failed or damaged disk is an excuse; any other node has crashed.
+    /// Checks for nodes that ended by themselves. A failed or damaged disk is an excuse; any other node has crashed.
     pub async fn look(&mut self) {
         for id in self.standing() {
             let Err(error) = self.cluster.node_mut(id).check_alive() else { continue };
@@ -491,7 +492,7 @@ impl Arena {
     }
 }
 
-/// A summary of how a node ended: the first and the last line it wrote. Its whole log is kept as well.
+/// A summary of how a node ended: the first and the last line it wrote. The whole log is stored as well.
 fn last_words(told: &str) -> String {
     let mut lines = told.lines().filter(|line| !line.trim().is_empty());
     let first = lines.next().unwrap_or_default();

@@ -1,6 +1,6 @@
-//! Clients that put a load on nodes: many that connect at once, and some that ask for everything and read nothing.
+//! Clients that put a load on nodes: many that connect at once, and some that subscribe to everything and read nothing.
 //!
-//! Invariant: they publish nothing, and leave all at once, without a goodbye.
+//! Invariant: they publish nothing, and disconnect all at once, without a goodbye.
 //!
 //! Deliberately absent: the effects on other clients, which record these themselves.
 
@@ -41,7 +41,7 @@ async fn open(entrance: Entrance, number: usize) -> Result<Client> {
     }
 }
 
-/// Connects to all of them, many times at once.
+/// Connects to all entries, many times at once.
 pub(super) async fn storm(entrances: &[Entrance]) -> Result<Vec<Client>> {
     let knocking = entrances
         .iter()
@@ -52,7 +52,7 @@ pub(super) async fn storm(entrances: &[Entrance]) -> Result<Vec<Client>> {
     Ok(clients)
 }
 
-/// Subscribes to everything, from the beginning of the log, at all of them.
+/// Subscribes to everything, from the beginning of the log, at all entries.
 pub(super) async fn deaf(entrances: &[Entrance]) -> Result<Vec<Client>> {
     let subscribing = entrances.iter().flat_map(|entrance| {
         (0..DEAF).map(move |number| {

@@ -26,7 +26,7 @@ pub(super) fn remember(data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Damages one of a node's databases; says which and how.
+/// Damages one of a node's databases; returns which one and how.
 pub(super) fn damage(data: &Path, kind: &str, dice: &mut Dice) -> Result<String> {
     let path = dice.pick(&databases(data)?).clone();
     let file = OpenOptions::new().read(true).write(true).open(&path)?;

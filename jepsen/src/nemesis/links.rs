@@ -48,7 +48,7 @@ pub(super) fn partition(
     })
 }
 
-/// Some of the nodes with one role can't reach those of another, and reach all the rest.
+/// Some of the nodes with one role can't reach those of another role, but reach all other nodes.
 fn between(nodes: &[u64], layout: &Layout, sides: [Role; 2], dice: &mut Dice) -> Links {
     let [mut some, others] = sides.map(|role| -> Vec<u64> {
         nodes.iter().copied().filter(|node| layout.of(role).contains(node)).collect()

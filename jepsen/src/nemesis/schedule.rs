@@ -2,8 +2,8 @@
 //!
 //! Each nemesis runs in its own lane, so different ones overlap.
 //!
-//! Invariant: the same seed, nemeses and time give the same plan. Each nemesis is in it at least once, and none that
-//! can hit less takes a quorum away twice in a row: acknowledgements between such faults show nothing.
+//! Invariant: the same seed, nemeses and time give the same plan. Each nemesis is in it at least once. A nemesis that has
+//! smaller targets does not take the quorum away twice in a row, because acknowledgements between such faults show nothing.
 //!
 //! Deliberately absent: which node is the leader; that is found out when the fault happens.
 
@@ -56,7 +56,7 @@ pub struct Planned {
     pub at: Duration,
     pub lasts: Duration,
     pub nemesis: String,
-    /// Its kind, if there are several.
+    /// The kind of the fault, if there are several.
     pub kind: &'static str,
     pub aim: Aim,
     pub group: Group,
@@ -64,7 +64,8 @@ pub struct Planned {
     pub seed: u64,
 }
 
-/// The first faults happen once clients have settled; the last ends this long before the run does.
+/// How long after the run's beginning the first faults happen, once clients have settled, and how long before the run's end the
+/// last one ends.
 const CALM: Duration = Duration::from_secs(3);
 
 /// The pause of a nemesis between two faults, in milliseconds.
@@ -112,12 +113,12 @@ pub fn plan(seed: u64, nemeses: &[String], length: Duration, split: bool) -> Vec
 /// How soon a failed fault is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What happens when: the plan, and its failed faults, for example because a node was down. Such a fault is tried
-/// again while there is time: a run that was made to show it should not end without it. A disk is damaged only after
-/// `relay` has struck once, because the node may be lost with its disk, and `relay` needs three.
+/// When each fault happens: the plan, and faults that failed, for example because a node was down. Such a fault is tried again
+/// while there is time: a run that was made for this fault should not end without it. A disk is damaged only after `relay` has
+/// struck once, because the node may be lost with its disk, and `relay` needs three.
 #[derive(Debug)]
 pub struct Agenda {
-    /// The next one is last.
+    /// In reverse order: the next fault is the last element.
     blows: Vec<(Duration, Planned)>,
     length: Duration,
     relay_is_due: bool,
@@ -143,7 +144,7 @@ impl Agenda {
         self.blows.last().map(|(at, _)| *at)
     }
 
-    /// The blow that is due.
+    /// The fault that is due.
     pub fn take(&mut self, now: Duration) -> Option<Planned> {
         self.next().filter(|at| *at <= now)?;
         let (_, blow) = self.blows.pop()?;
@@ -159,7 +160,7 @@ impl Agenda {
         self.relay_is_due &= nemesis != "relay";
     }
 
-    /// Takes back a failed fault, if there is time for it.
+    /// Schedules a failed fault again, if there is time for it.
     pub fn again(&mut self, blow: Planned, now: Duration) {
         let at = now + AGAIN;
         if at + blow.lasts <= self.length {
@@ -169,7 +170,7 @@ impl Agenda {
     }
 }
 
-/// Shortest and longest, in milliseconds.
+/// Shortest and longest duration, in milliseconds.
 fn lasting(nemesis: &str) -> (u64, u64) {
     match nemesis {
         // Longer than a lease, so that a paused node comes back to a cluster that continued without it.
@@ -190,13 +191,13 @@ fn groups(nemesis: &str) -> &'static [Group] {
         // Only entries have clients.
         "storm" | "deaf" => &[Some(Role::Entry)],
         "restart" => &[None],
-        // Entries keep nothing.
+        // Entries have nothing on disk.
         "relay" | "corrupt" | "eio" | "enospc" | "slow" => &[Some(Role::Sync), Some(Role::Storage)],
         _ => &ROUND,
     }
 }
 
-/// The roles that a nemesis reaches, given some time.
+/// The roles that a nemesis hits, given some time.
 #[must_use]
 pub fn reached(nemesis: &str) -> Vec<Role> {
     match nemesis {

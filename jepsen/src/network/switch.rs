@@ -1,8 +1,8 @@
 //! A switch in this process, through which the packets of bad links go.
 //!
-//! It is a port of the network's bridge: a TAP device, to whose hardware address a sender's packets are directed.
-//! Packets that arrive here are held back, dropped or doubled as their link's weather says, and then sent to their
-//! receiver's own address. Good links never come here.
+//! It is a port of the network's bridge: a TAP device, to whose hardware address a sender's packets are directed. Packets that
+//! arrive here are delayed, dropped or doubled according to their link's weather, and then sent to their receiver's own
+//! address. Packets of good links do not come here.
 //!
 //! Invariant: only the hardware addresses of packets are changed.
 //!
@@ -60,14 +60,14 @@ impl Switch {
         Ok(Self { links, task })
     }
 
-    /// Begins to treat a link's packets as `link` says.
+    /// Begins to handle a link's packets according to `link`.
     pub(super) fn treat(&self, from: u64, to: u64, link: Link) -> Result<()> {
         let before = lock(&self.links).insert((from, to), link);
         ensure!(before.is_none(), "the link from {from} to {to} is bad already");
         Ok(())
     }
 
-    /// Ends it. Packets still held are lost.
+    /// Ends the handling of a link's packets. Packets still held are lost.
     pub(super) fn release(&self, from: u64, to: u64) -> Fates {
         lock(&self.links).remove(&(from, to)).map(|link| link.fates()).unwrap_or_default()
     }
@@ -108,7 +108,7 @@ async fn forward(tap: Tun, links: Arc<Mutex<Links>>, addresses: Addresses) {
             () = sleep_until(wake) => {}
         }
         while let Some((to, packet)) = arrived(&links, begun.elapsed()) {
-            // A bridge that does not accept it now loses it, like a switch.
+            // If the bridge does not accept the packet now, it is lost, as with a real switch.
             let _ = tap.send(&readdress(packet, addresses, to)).await;
         }
     }
@@ -129,8 +129,8 @@ fn way(packet: &[u8], switch: [u8; 6]) -> Option<(u64, u64)> {
     Some((u64::from(*packet.get(SENDER)?), u64::from(*packet.get(RECEIVER)?)))
 }
 
-/// The packet as the switch forwards it. It names itself as the sender, so that the bridge does not learn that the
-/// sender is here.
+/// The packet as the switch forwards it. The switch's own address is the source, so that the bridge does not learn to send the
+/// sender's packets here.
 fn readdress(mut packet: Vec<u8>, addresses: Addresses, to: u64) -> Vec<u8> {
     packet[..6].copy_from_slice(&addresses.node);
     packet[5] = to as u8;

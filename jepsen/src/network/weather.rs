@@ -1,7 +1,7 @@
 //! What a bad link does to packets: some are lost, late, doubled, or overtaken by later ones. Pure.
 //!
-//! Invariant: the same seed, packets and times give the same fates. A packet that is neither lost nor held back stays
-//! after those before it, however late they are. A link holds at most [`HELD`] packets, and loses the rest.
+//! Invariant: the same seed, packets and times give the same fates. A packet that is neither lost nor held back arrives after
+//! those sent before it, however late they are. A link holds at most [`HELD`] packets, and loses the rest.
 //!
 //! Deliberately absent: sockets and clocks; see `switch`.
 
@@ -15,7 +15,7 @@ use crate::dice::Dice;
 /// Most packets on their way over a link.
 const HELD: usize = 4096;
 
-/// Extra delay, in milliseconds, of a packet that others should overtake.
+/// Additional delay, in milliseconds, of a packet that others should overtake.
 const HELD_BACK: (u64, u64) = (5, 60);
 
 /// The kinds of bad weather.
@@ -132,7 +132,7 @@ pub struct Link {
     /// Packets in flight, by arrival time and number.
     coming: BTreeMap<(Duration, u64), Vec<u8>>,
     numbers: u64,
-    /// When the last packet arrives that must not be overtaken.
+    /// Arrival time of the last packet that must not be overtaken.
     orderly: Duration,
     /// The largest number that has arrived.
     newest: u64,

@@ -36,7 +36,7 @@ pub(super) fn colour(nemesis: &str) -> &'static str {
     }
 }
 
-/// A plot in the making.
+/// A plot under construction.
 pub(super) struct Frame {
     svg: String,
     length: f64,
@@ -94,7 +94,7 @@ impl Frame {
         }
     }
 
-    /// A line across, with its value.
+    /// A horizontal line, with its label.
     pub(super) fn line(&mut self, value: f64, text: &str) {
         let (y, width) = (self.y(value), Self::WIDTH);
         let _ = writeln!(

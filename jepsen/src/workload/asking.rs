@@ -18,7 +18,7 @@ use crate::wamp::Wamp;
 /// Time limit of an answer before the client gives up on the session.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
 
-/// Errors that mean for certain that nothing was published.
+/// Errors after which it is certain that nothing was published.
 const REFUSALS: [&str; 3] =
     ["fox.error.not_accepted", "vulpes.error.not_stored", "vulpes.error.line_full"];
 
@@ -133,8 +133,8 @@ impl Asking {
         }
     }
 
-    /// Reads a topic's retained value in another session, no older than now: it publishes a mark first, and the node
-    /// has to have read the log up to it.
+    /// Reads a topic's retained value in another session, no older than now: it publishes a mark first, and the read waits
+    /// until the node has read the log up to that.
     pub async fn read(
         &mut self,
         stage: &Stage,

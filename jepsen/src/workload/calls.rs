@@ -27,29 +27,29 @@ const CALLERS: u64 = 4;
 const CALLEES: u64 = 4;
 const PROCEDURES: u64 = 3;
 
-/// Calls of one caller in flight.
+/// Most calls of one caller in flight.
 const WINDOW: u64 = 8;
 
-/// Between two calls of one caller, in milliseconds at most.
+/// Longest pause between two calls of one caller, in milliseconds.
 const PACE: u64 = 40;
 
 /// Most calls of one session.
 const SESSION: u64 = 200;
 
-/// How long a callee keeps its session, in milliseconds at most.
+/// Longest session of a callee, in milliseconds.
 const STAY: u64 = 6_000;
 
-/// How long a callee takes now and then, in milliseconds at most.
+/// The most that a callee sometimes takes for a call, in milliseconds.
 const WORK: u64 = 60;
 
-/// How long a call may stay unanswered in an open session. The slowest answer is that a client has fallen silent
+/// How long a call may stay unanswered in an open session. The slowest answer is the error for a callee that has fallen silent
 /// (fifteen seconds), after a pause of its node.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Pause after a node that does not admit a client.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Errors that mean for certain that the call was not carried out.
+/// Errors after which it is certain that the call was not carried out.
 const REFUSALS: [&str; 4] = [
     "wamp.error.no_such_procedure",
     "vulpes.error.unavailable",
@@ -86,14 +86,14 @@ async fn callee(stage: Arc<Stage>, name: String, number: u64) {
     let mut dice = stage.dice(&name);
     while stage.works() {
         let Some((wamp, node)) = open(&stage, &mut dice).await else { continue };
-        // Whatever ended it, the next session is a new one.
+        // Whatever ended the session, a new one follows.
         if serve(&stage, wamp, node, number, &mut dice).await.is_none() {
             sleep(AGAIN).await;
         }
     }
 }
 
-/// Answers calls for a while. Calls that are pending when the session ends are never answered by it.
+/// Answers calls for a while. Calls that are pending when the session ends stay unanswered.
 async fn serve(
     stage: &Stage,
     mut wamp: Wamp,
@@ -129,7 +129,7 @@ struct Caller {
     arguments: Arc<AtomicU64>,
 }
 
-/// Calls in flight, by request: the deadline of each, and what it was.
+/// Calls in flight, by request: the deadline of each, and the call itself.
 type Waiting = BTreeMap<u64, (Instant, Open, Call)>;
 
 impl Caller {
@@ -139,7 +139,7 @@ impl Caller {
                 let mut waiting = Waiting::new();
                 let reason = self.session(wamp, node, &mut waiting).await;
                 for (until, open, mut what) in waiting.into_values() {
-                    // One unanswered call ends the session for the others as well.
+                    // One unanswered call ends the session, and with it the others.
                     let overdue = reason != UNANSWERED || until <= Instant::now();
                     let reason = if overdue { reason.as_str() } else { "given up" };
                     what.reason = Some(reason.to_owned());

@@ -1,4 +1,4 @@
-//! Consumers: they subscribe, record what they see, and continue elsewhere where they were.
+//! Consumers: they subscribe, record what they see, and continue at another node where they stopped.
 //!
 //! Invariant: an event is recorded before the next one is awaited, even if a connection ends in between.
 //!
@@ -27,7 +27,7 @@ const LULL: Duration = Duration::from_millis(20);
 /// How long a consumer waits for an event before it tries another node.
 const SILENCE: Duration = Duration::from_secs(4);
 
-/// How long a connection is kept, in milliseconds.
+/// How long a connection stays open, in milliseconds.
 const STAY: (u64, u64) = (1_500, 12_000);
 
 /// Time limit for a consumer to see the last published events.
@@ -100,7 +100,7 @@ impl Consumer {
         }
     }
 
-    /// The place to continue from. MQTT has no positions, so the run's general knowledge of the log is used.
+    /// The position to continue after. MQTT events have no positions, so the largest position known in the run is used.
     fn after(&mut self) -> Option<u64> {
         if self.mode == Mode::State {
             return None;
@@ -116,7 +116,7 @@ impl Consumer {
         }
     }
 
-    /// Records what comes next; returns whether more may come.
+    /// Records the events that come next; returns whether more may come.
     async fn poll(&mut self, client: &mut Client) -> bool {
         let mut poll =
             Poll { consumer: self.name.clone(), life: self.life, events: Vec::new(), ended: false };

@@ -20,7 +20,7 @@ const KEYS: u64 = 3;
 /// Most operations of one session.
 const SESSION: u64 = 150;
 
-/// Between two operations of one client, in milliseconds at most.
+/// Longest pause between two operations of one client, in milliseconds.
 const PACE: u64 = 40;
 
 pub(super) fn start(stage: &Arc<Stage>, clients: &mut JoinSet<()>) {
@@ -36,7 +36,7 @@ async fn client(stage: Arc<Stage>, name: String) {
     while stage.works() {
         let (door, other) = (stage.door(&mut dice), stage.door(&mut dice));
         let session = Asking::open(&stage, &name, door).await;
-        // It usually reads at another node than where it publishes.
+        // It usually reads at another node than the one where it publishes.
         let reader = Asking::open(&stage, &name, other).await;
         let (Some(mut session), Some(mut reader)) = (session, reader) else {
             sleep(Duration::from_millis(PACE)).await;

@@ -1,4 +1,4 @@
-//! Locks, and what they protect: a resource that refuses a smaller token than it has seen.
+//! Locks, and what they protect: a resource that refuses a token smaller than one it has seen.
 //!
 //! Invariant: the resource decides alone, by the token it is shown, in the order of requests.
 //!
@@ -19,10 +19,10 @@ use crate::stage::Stage;
 const CLIENTS: u64 = 5;
 const LOCKS: u64 = 2;
 
-/// How long a client waits in line before it gives up on its session.
+/// How long a client waits for the lock before it gives up on its session.
 const LINE: Duration = Duration::from_secs(12);
 
-/// Between two visits to the resource, in milliseconds at most.
+/// Longest pause between two uses of the resource, in milliseconds.
 const VISIT: u64 = 60;
 
 pub(super) fn start(stage: &Arc<Stage>, clients: &mut JoinSet<()>) {

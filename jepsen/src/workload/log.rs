@@ -32,7 +32,7 @@ const PACE: Duration = Duration::from_millis(20);
 /// Most publishes of one session in flight.
 const WINDOW: u64 = 16;
 
-/// Publishes of one session before the publisher hops to another node.
+/// Publishes of one session before the publisher connects to another node.
 const SESSION: u64 = 400;
 
 /// Keys; a small one is drawn more often than a large one.
@@ -69,7 +69,7 @@ fn protocol(number: u64) -> Protocol {
     }
 }
 
-/// From one byte to more than a segment's usual size; most are small.
+/// A payload size from one byte to more than a segment's usual size; most are small.
 fn size(dice: &mut Dice) -> usize {
     let size = match dice.below(1_000) {
         0..=99 => 1,
@@ -85,13 +85,13 @@ fn size(dice: &mut Dice) -> usize {
 pub(super) struct Publisher {
     stage: Arc<Stage>,
     name: String,
-    /// What all its topics are below.
+    /// The common prefix of its topics.
     base: &'static str,
     dice: Dice,
     protocol: Protocol,
 }
 
-/// Publishes in flight, by request: when each was sent, and what it was.
+/// Publishes in flight, by request: when each was sent, and the publish itself.
 type Waiting = BTreeMap<u64, (Instant, Open, Publish)>;
 
 impl Publisher {
@@ -178,7 +178,7 @@ impl Publisher {
         (what, text)
     }
 
-    /// Why the session is over, if it is.
+    /// Records a message of the node; returns why the session is over, if it is.
     fn hear(&self, said: Said, waiting: &mut Waiting) -> Option<String> {
         match said {
             Said::Acknowledged { request, position } => {

@@ -19,10 +19,10 @@ const WRITERS: u64 = 3;
 const JOINERS: u64 = 5;
 const KEYS: u64 = 12;
 
-/// Between two publishes of one writer, in milliseconds at most.
+/// Longest pause between two publishes of one writer, in milliseconds.
 const PACE: u64 = 30;
 
-/// How long a subscription is kept, in milliseconds at most.
+/// Longest duration of a subscription, in milliseconds.
 const STAY: u64 = 1_500;
 
 pub(super) fn start(stage: &Arc<Stage>, clients: &mut JoinSet<()>) {

@@ -1,8 +1,8 @@
 //! MQTT sessions that outlive their connections: clients that move between nodes, with a goodbye, without one, or by
 //! taking over their own sessions, and events that are published meanwhile.
 //!
-//! Invariant: an acknowledgement is recorded, at the latest, before the client listens again, and one that may have
-//! been sent counts as sent. A client's filter counts as active once its node has confirmed it.
+//! Invariant: an acknowledgement is recorded before the client receives again, and an acknowledgement that may have been sent
+//! counts as sent. A client's filter counts as active once its node has confirmed it.
 //!
 //! Deliberately absent: sessions that expire, and the effect of a clean session on a persistent one.
 
@@ -27,7 +27,7 @@ const PUBLISHERS: u64 = 3;
 pub(super) const BASE: &str = "j.ses";
 const FILTER: &str = "j/ses/#";
 
-/// How long a connection is kept, and how long a client is away, in milliseconds.
+/// How long a connection stays open, and how long a client is away, in milliseconds.
 const STAY: (u64, u64) = (200, 5_000);
 const AWAY: u64 = 1_500;
 
@@ -83,7 +83,7 @@ struct Keeper {
 /// An open connection.
 struct Connection {
     mqtt: Mqtt,
-    /// Arrived while waiting for something else.
+    /// Events that arrived while waiting for something else.
     early: Vec<Arrived>,
     /// Packet identifiers of unacknowledged events, and the events' ids, in order.
     held: Vec<(u16, String)>,
@@ -113,7 +113,7 @@ impl Keeper {
         let Some(mut connection) = self.attach().await else {
             return sleep(LULL).await;
         };
-        // The one that was taken over is no longer used.
+        // The connection that was taken over is no longer used.
         self.older = None;
         let mut goes_on = self.stands || self.filter(&mut connection).await;
         let until = Instant::now() + stay;
@@ -174,7 +174,7 @@ impl Keeper {
         stands
     }
 
-    /// Records what comes next, and acknowledges some of it; returns whether more may come.
+    /// Records the events that come next, and acknowledges some of them; returns whether more may come.
     async fn hear(&mut self, connection: &mut Connection) -> bool {
         let mut what = Hear { client: self.client.clone(), life: self.life, ..Hear::default() };
         let open = self.stage.journal.ask("hear", &what);

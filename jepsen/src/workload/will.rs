@@ -2,7 +2,7 @@
 //!
 //! MQTT clients return under their own name, and publish that they are there as soon as they are connected.
 //!
-//! Invariant: each session has a will of its own, and each WAMP session a topic.
+//! Invariant: each session has a unique will, and each WAMP session a separate topic.
 //!
 //! Deliberately absent: delayed wills.
 
@@ -21,7 +21,7 @@ use crate::stage::{Stage, OPEN};
 
 const CLIENTS: u64 = 4;
 
-/// How long a session lasts, in milliseconds at most.
+/// Longest duration of a session, in milliseconds.
 const STAY: u64 = 3_000;
 
 /// How long a node may take to close a connection after a goodbye.
@@ -60,7 +60,7 @@ async fn bind(stage: &Stage, name: &str, dice: &mut Dice) {
     };
     if matches!(session.publish(stage, draft, ANSWER).await, Answer::At(_)) {
         sleep(Duration::from_millis(dice.below(STAY))).await;
-        // Some unbind it with a later value.
+        // Some sessions unbind it with a later value.
         if dice.chance(0.3) {
             let id = stage.id("bye-");
             let draft = Draft { f: "publish", topic, id, retain: true, ..Draft::default() };
@@ -147,7 +147,7 @@ async fn birth(stage: &Stage, client: &mut Mqtt, life: &Testament) {
     stage.journal.unknown(open, &what);
 }
 
-/// Keeps a session for a while, unless it is closed earlier.
+/// Holds a session open for a while, unless it is closed earlier.
 async fn sit(mut client: Mqtt, stay: Duration) -> Option<Mqtt> {
     match timeout(stay, client.next()).await {
         Ok(Ok(Said::Closed(_)) | Err(_)) => None,
@@ -155,7 +155,7 @@ async fn sit(mut client: Mqtt, stay: Duration) -> Option<Mqtt> {
     }
 }
 
-/// Ends a session with a goodbye; returns whether it could be sent, and whether it is certainly in the log.
+/// Ends a session with a goodbye; returns whether the goodbye could be sent, and whether it is certainly in the log.
 ///
 /// A node closes the connection once the session's end is on its way into the log. A publish there by a session that
 /// began before the goodbye comes after it, and is acknowledged only by the process that received the goodbye.

@@ -1,8 +1,8 @@
-//! What the log asks of the storage beside it, before it takes an entry that names bodies (`bodies`).
+//! What the log requires of the storage on the same node before it takes an entry that names bodies (`local_bodies`).
 //!
 //! Invariant: an entry that is not known to be committed is taken only once its bodies are here.
 //!
-//! Deliberately absent: how bodies are kept (a storage does it).
+//! Deliberately absent: how bodies are stored, which a storage does.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,9 +18,8 @@ use crate::mutant::{planted, Mutant};
 use crate::order::SealedSegment;
 use crate::sequencer::Proposal;
 
-/// How long a body may be on its way from its entry before it is fetched from the leader. Its entry then counts as
-/// not sending, until a body arrives again: a broken connection from an entry costs this once, and not for each log
-/// entry.
+/// How long a body may be on its way from its entry before it is fetched from the leader. After that, the entry counts as not
+/// sending until one of its bodies arrives. So a broken connection from an entry costs this delay once, not once per log entry.
 const ON_ITS_WAY: Duration = Duration::from_millis(25);
 
 /// What the log knows of bodies.
@@ -46,8 +45,8 @@ impl Beside {
         self.bodies.as_ref().is_some_and(|bodies| bodies.held(segment))
     }
 
-    /// Checks that the bodies of these entries are here; returns the index of the last entry that is accepted
-    /// without, because it is committed.
+    /// Checks that the bodies of these entries are here; returns the index of the last entry that is accepted without its
+    /// bodies, because it is committed.
     ///
     /// # Errors
     /// If a body is missing, and the entry is not known to be committed.
@@ -67,8 +66,8 @@ impl Beside {
         Ok(without)
     }
 
-    /// Waits until the bodies of these entries are here, except for committed ones, and fetches from their leader
-    /// those that do not arrive by themselves.
+    /// Waits until the bodies of these entries are here, except for committed entries. Bodies that do not arrive by themselves
+    /// are fetched from the leader.
     ///
     /// # Errors
     /// If one has not come in time.
@@ -84,8 +83,8 @@ impl Beside {
         self.come(fresh.flat_map(early).collect(), Some(leader), limit).await
     }
 
-    /// Waits until all these bodies are here: while they may be on their way, or until they are fetched, if there is
-    /// a member to fetch from.
+    /// Waits until all these bodies are here. Bodies that are no longer on their way are fetched, if there is a member to fetch
+    /// from.
     ///
     /// # Errors
     /// If one has not come in time, or is known not to come.

@@ -1,13 +1,13 @@
 //! The Raft log and vote in a node's file.
 //!
-//! Invariant: appends, votes, truncations, purges and snapshots go through one commit queue, and reach the disk in
-//! the order in which they were made. An entry can be read when `append` returns; its flush is reported after the
-//! fsync that covers it. The bodies of its early segments (`bodies`) were queued before it, so they are in the same
-//! commit or an earlier one. What is not yet on disk is in memory: reads never see what a truncation removed.
+//! Invariant: appends, votes, truncations, purges and snapshots go through one commit queue, and reach the disk in the order in
+//! which they were made. An entry can be read when `append` returns; its flush is reported after the fsync that covers it. The
+//! bodies of its early segments (`local_bodies`) were queued before it, so they are in the same commit or an earlier one. What
+//! is not yet on disk is in memory: reads never see what a truncation removed.
 //!
-//! Deliberately absent: a sync for each change of the committed index. It is written with some of the appends,
-//! because it usually only saves a restarted member some waiting, and each write costs pages of a second table. When
-//! more depends on it (`bodies`), it is requested.
+//! Deliberately absent: a sync for each change of the committed index. It is written with some of the appends, because it
+//! usually only saves a restarted member some waiting, and each write costs pages of a second table. When bodies are about to
+//! be deleted (`local_bodies`), the sync is requested explicitly.
 
 use std::fmt::Debug;
 use std::io;
@@ -36,7 +36,7 @@ const COMMITTED: &str = "committed";
 /// A read for replication stops after this many bytes, well within a frame.
 const READ_BYTES: usize = 2 << 20;
 
-/// Jobs of the log that wait for the group commit.
+/// Capacity of the queue of log jobs that wait for the group commit.
 pub(super) const QUEUE: usize = 1_024;
 
 /// What goes through the commit queue.
@@ -189,7 +189,7 @@ impl LogStore {
         self.queue.clone()
     }
 
-    /// Returns once it is durable how far the log is now known to be committed.
+    /// Returns once the committed index that is known now is durable.
     ///
     /// # Errors
     /// If the node is ending.
@@ -212,14 +212,14 @@ impl LogStore {
         self.memory().committed.map_or(0, |committed| committed.index)
     }
 
-    /// Whether this very entry is in the log, on disk or not.
+    /// Whether exactly this entry is in the log, on disk or not.
     pub(crate) fn has(&self, log_id: Option<LogId>) -> io::Result<bool> {
         let Some(log_id) = log_id else { return Ok(true) };
         let found = self.entries(log_id.index, log_id.index + 1, usize::MAX)?;
         Ok(found.first().is_some_and(|entry| entry.log_id == log_id))
     }
 
-    /// Takes nothing more, so that the file can be closed.
+    /// Accepts no more jobs, so that the file can be closed.
     pub(crate) fn close(&self) {
         self.queue.close();
     }

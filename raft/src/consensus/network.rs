@@ -1,9 +1,9 @@
 //! Raft's messages between members, in both directions.
 //!
-//! An append waits for the bodies that its entries name, before it is handed to Raft (`bodies`).
+//! An append waits for the bodies that its entries name, before it is handed to Raft (`local_bodies`).
 //!
-//! Invariant: heartbeats and votes have a separate connection, so that they never wait behind entries or snapshots.
-//! Appends are pipelined in order. A member is only talked to while it has the disk it was enrolled with.
+//! Invariant: heartbeats and votes have a separate connection, so that they never wait behind entries or snapshots. Appends are
+//! pipelined in order. Messages go to a member only while it has the disk it was enrolled with.
 //!
 //! Deliberately absent: retries and backoff, which openraft does.
 
@@ -412,13 +412,13 @@ impl Receiver {
     async fn append(&self, request: &[u8], committed: u64) -> Result<Bytes, String> {
         let request: AppendEntriesRequest<Types> =
             wire::decode(request).map_err(|error| error.to_string())?;
-        // One without entries names the last entry of those before it: it must not overtake them either.
+        // An append without entries refers to the last entry of the append before it, so it must not overtake that either.
         let turn = self.turn.lock().await;
         let leader = request.vote.leader_id.node_id;
         let taken = self.beside.take_in(&request.entries, committed, leader, self.limit).await;
         taken.map_err(|error| error.to_string())?;
         let mut appending = Box::pin(self.raft.append_entries(request));
-        // Once polled, it is with Raft's own task.
+        // Once polled, it has been handed to Raft's own task.
         let answer = futures::poll!(&mut appending);
         drop(turn);
         let answer = match answer {

@@ -1,6 +1,6 @@
 //! The newest snapshot of the sequencer in a node's file: how it is saved and read.
 //!
-//! Invariant: it goes through the log's commit queue, in order with all that the log writes.
+//! Invariant: it goes through the log's commit queue, in order with everything the log writes.
 //!
 //! Deliberately absent: more than one snapshot. The newest covers everything that older ones did.
 

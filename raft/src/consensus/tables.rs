@@ -1,4 +1,4 @@
-//! The tables of Raft's own in a node's file, the log's apart: single values, and the newest snapshot.
+//! Raft's tables in a node's file, except for the log itself: single values, and the newest snapshot.
 //!
 //! Invariant: a snapshot and its description change in one transaction, in chunks that stay below redb's next power of
 //! two.

@@ -191,7 +191,7 @@ async fn entries_that_were_committed_when_they_came_are_known_to_be_so_after_a_r
     assert_eq!(log.read_committed().await.unwrap().map(|committed| committed.index), Some(2));
 }
 
-/// openraft's types are in our file: an upgrade that changes their form needs a new format.
+/// Our file contains encoded openraft types. An openraft upgrade that changes their encoding needs a new format number.
 #[test]
 fn golden_bytes() {
     use crate::net::wire::encode;

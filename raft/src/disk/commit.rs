@@ -42,7 +42,7 @@ pub trait Writer: Send + 'static {
         Duration::ZERO
     }
 
-    /// Whether this job changes anything; others only wait for those before them.
+    /// Whether this job changes anything. A job that changes nothing only waits for the jobs before it.
     fn changes(_job: &Self::Job) -> bool {
         true
     }
@@ -58,7 +58,7 @@ pub trait Writer: Send + 'static {
         jobs: &mut [Self::Job],
     ) -> Result<(), CommitError>;
 
-    /// The jobs are durable: tells their callers, and leaves `jobs` empty.
+    /// The jobs are durable: answers their callers, and leaves `jobs` empty.
     fn complete(&mut self, jobs: &mut Vec<Self::Job>);
 }
 
@@ -142,7 +142,7 @@ impl Commits {
         &self.database
     }
 
-    /// Adds a writer, with a queue for so many jobs.
+    /// Adds a writer, with a queue for `queue` jobs.
     pub fn join<W: Writer>(&self, writer: W, queue: usize) -> CommitQueue<W::Job> {
         let mut gate = self.gate.lock();
         let line = Arc::new(Line::new(!gate.ended));
@@ -176,7 +176,7 @@ impl Drop for Commits {
 trait Part: Send {
     /// Takes all its jobs into the batch; returns whether there are any. The gate is held.
     fn take(&mut self) -> bool;
-    /// Takes nothing more, and drops waiting jobs: they will not be written.
+    /// Accepts no more jobs, and drops waiting ones: they will not be written.
     fn end(&mut self);
     fn is_open(&self) -> bool;
     fn changes(&self) -> bool;
@@ -186,7 +186,7 @@ trait Part: Send {
 
 struct Joined<W: Writer> {
     line: Arc<Line<W::Job>>,
-    /// Has room for more once jobs are taken.
+    /// Gets room for more jobs once waiting ones are taken.
     door: Weak<Door<W::Job>>,
     writer: W,
     /// The jobs of the next commit.
@@ -269,7 +269,7 @@ struct Committer {
     _ending: watch::Sender<()>,
 }
 
-/// Tells waiting callers that their jobs will not be written any more.
+/// Notifies waiting callers that their jobs will not be written.
 impl Drop for Committer {
     fn drop(&mut self) {
         let mut gate = self.gate.lock();
@@ -345,7 +345,7 @@ impl Committer {
         }
     }
 
-    /// Writes the batch, and tells the waiting callers.
+    /// Writes the batch, and answers the waiting callers.
     fn commit(&mut self) -> Result<(), CommitError> {
         if self.parts.iter().any(|part| part.changes()) {
             match self.write() {

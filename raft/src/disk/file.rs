@@ -94,7 +94,7 @@ impl File {
         Ok(Self { path, commits })
     }
 
-    /// Creates a role's tables, all in one transaction, if this one of them is missing.
+    /// Creates all tables of a role in one transaction, if the given one is missing.
     ///
     /// # Errors
     /// If the disk fails.
@@ -131,7 +131,7 @@ impl File {
         failed(&self.path, error)
     }
 
-    /// Like [`File::damaged`], if it could not be read.
+    /// Like [`File::damaged`], but for a part that could not be read.
     #[must_use]
     pub fn disk(&self, reason: &impl ToString) -> OpenError {
         OpenError::Disk { path: self.path.clone(), reason: reason.to_string() }

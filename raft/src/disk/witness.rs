@@ -1,13 +1,12 @@
 //! Detects a database that has gone back in time.
 //!
-//! Each commit of a database syncs once. So redb can't tell a last commit that has rotted from one that was torn and
-//! never acknowledged: it opens the commit before, which is whole. A restored backup, or stale pages, have the same
-//! effect. Everything that the node told others since then would silently be forgotten: votes, and the end of its
-//! log.
+//! Each commit of a database syncs once. So redb can't distinguish a last commit that has rotted from one that was torn and
+//! never acknowledged: in both cases it opens the commit before, which is whole. A restored backup and stale pages have the
+//! same effect. The node would silently forget everything it promised since then: votes, and the end of its log.
 //!
-//! So commits have numbers, and a small file beside the database has the number of the last durable one. It is
-//! written after each commit and synced now and then; the operating system does the rest. In the database the number
-//! is in a table that nearly all commits change anyway, because each further table costs a commit pages.
+//! So commits have numbers, and a small file beside the database has the number of the last durable one. It is written after
+//! each commit and synced now and then; between syncs the operating system writes it back. In the database the number is in a
+//! table that nearly all commits change anyway, because each further table costs a commit pages.
 //!
 //! Invariant: the file never has a number whose commit was not durable. A database that is behind it is damaged.
 //!
@@ -24,7 +23,7 @@ use crate::disk::failure::CommitError;
 use crate::host::{Host, InPlace};
 use crate::mutant::{planted, Mutant};
 
-/// The row of a database that has the number of its last commit: eight bytes, little-endian.
+/// The row of a database that contains the number of its last commit: eight bytes, little-endian.
 #[derive(Clone, Copy)]
 pub struct NumberRow {
     /// A table that commits change anyway.
@@ -177,7 +176,7 @@ mod tests {
         witness.commit(transaction).unwrap();
     }
 
-    /// The last number in it.
+    /// The last number in the database.
     fn last(database: &Database) -> u64 {
         use redb::ReadableTable;
         let table = database.begin_read().unwrap().open_table(TABLE).unwrap();

@@ -5,12 +5,12 @@
 //! and then a page goes to the file early, as an operating system would write it, and a sync writes its pages in no
 //! particular order. So a cut leaves torn writes.
 //!
-//! The folder says what goes wrong: `disk` has words (`eio`, `enospc`, `slow=MILLISECONDS`, `lies`), `clock` numbers
-//! of milliseconds whose sum is the clock's error. The process creates a file `armed` to show that it obeys.
+//! The folder says what goes wrong: the file `disk` contains words (`eio`, `enospc`, `slow=MILLISECONDS`, `lies`), the file
+//! `clock` contains numbers of milliseconds whose sum is the clock's error. The process creates a file `armed` to show that it
+//! obeys.
 //!
-//! Invariant: synced data is in the file whole, unless the disk was told to lie: then only one sync in [`HONEST`]
-//! does anything, which no router can survive, and which proves that a lost sync is noticed. A failed sync loses its
-//! writes.
+//! Invariant: synced data is in the file whole, unless the disk is set to lie: then only one sync in [`HONEST`] does anything.
+//! No router can survive that, and it proves that the checks notice a lost sync. A failed sync loses its writes.
 //!
 //! Deliberately absent: file locks, and bit rot, which can be caused from outside while the process is down.
 
@@ -37,13 +37,13 @@ const _: () = assert!(
 /// The environment variable that names the folder.
 const FOLDER: &str = "VULPES_FAULTS";
 
-/// The unit, in bytes, that is held, written and lost.
+/// Size in bytes of a page: the unit that is held, written and lost.
 const PAGE: u64 = 4096;
 
-/// One in so many pages goes to the file before it is synced.
+/// One in this many pages goes to the file before it is synced.
 const EARLY: u64 = 16;
 
-/// One in so many syncs of a lying disk is real. Writes of the others stay in memory for it.
+/// One in this many syncs of a lying disk is real. Writes of the others stay in memory until then.
 const HONEST: u64 = 16;
 
 /// `EIO` and `ENOSPC`, as numbered by Linux.
@@ -154,7 +154,8 @@ impl Disk for FaultyDisk {
     }
 }
 
-/// Writes go to the file early. A lying disk takes none: it must not be better with small files than with large ones.
+/// Writes go to the file early. A lying disk drops all of them: it must not be more reliable for small files than for large
+/// ones.
 struct FaultyInPlace {
     real: Box<dyn InPlace>,
     faults: Faults,
@@ -232,7 +233,7 @@ impl Held {
 }
 
 impl State {
-    /// True once in so many calls, at random.
+    /// True once in `times` calls, at random.
     fn once_in(&mut self, times: u64) -> bool {
         // xorshift64; the seed is practically never zero, and if it is, nothing happens early.
         self.chance ^= self.chance << 13;
@@ -268,7 +269,7 @@ impl State {
     }
 }
 
-/// The part of a read or a write within one page: its place in the page, and in the buffer.
+/// The part of a read or a write within one page: its range in the page, and in the buffer.
 struct Piece {
     page: u64,
     inside: Range<usize>,
@@ -337,7 +338,7 @@ impl StorageBackend for Held {
 
     fn sync_data(&self) -> io::Result<()> {
         let orders = self.faults.orders();
-        // Like a slow disk: it holds up the commit thread, which has nothing else to do, but no readers.
+        // Like a slow disk, this blocks the commit thread, which has nothing else to do, but no readers.
         std::thread::sleep(orders.slow);
         let mut state = self.lock();
         state.orders = orders;

@@ -1,7 +1,7 @@
 //! The edges of a real process: TCP, files, the system's clock and randomness.
 //!
-//! Invariant: a failed disk ends the process before anybody gets an answer from it, and a small file is replaced
-//! whole or not at all. A name is listened on at all its addresses.
+//! Invariant: a failed disk ends the process before it sends any answer, and a small file is replaced whole or not at all.
+//! Listening on a name means listening on all its addresses.
 //!
 //! Deliberately absent: names that the system's resolver does not know, and retries.
 
@@ -45,7 +45,7 @@ impl Host {
             commits: CommitMode::Thread,
             clients: Workers::Here,
             fatal: Arc::new(|reason| {
-                // Nobody may be there to read it.
+                // Standard error may be closed.
                 let _ = writeln!(io::stderr(), "vulpes: fatal: {reason}");
                 std::process::exit(EXIT_DISK_FAILED);
             }),
@@ -53,7 +53,7 @@ impl Host {
     }
 }
 
-/// Disk and clock, which a test may have made faulty.
+/// The disk and the clock. A test may have made them faulty.
 #[cfg(feature = "faults")]
 fn edges(disk: RealDisk) -> (Arc<dyn Disk>, Arc<dyn Clock>) {
     match super::faulty::Faults::from_environment() {
@@ -76,9 +76,9 @@ const NOT_SENT: u32 = 128 << 10;
 /// resets those that arrive while there is no room, and all clients of a node that ended come back at once.
 const BACKLOG: u32 = 4096;
 
-/// Small messages go out at once, and a socket accepts more as soon as the peer has read something. With the system's
-/// own limits it would accept megabytes, and then nothing until a third of them is gone, which takes minutes with a
-/// slow reader.
+/// Small messages go out at once, and a socket accepts more as soon as the peer has read something. With the system's own
+/// limits it would accept megabytes, and then nothing until a third of them has been sent, which takes minutes with a slow
+/// reader.
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
@@ -105,7 +105,7 @@ impl Net for Tcp {
     }
 }
 
-/// A name without an address.
+/// A host name that has no address.
 #[derive(Debug, thiserror::Error)]
 #[error("the name {name:?} does not resolve ({error}); correct it in the configuration, or add it to DNS or /etc/hosts")]
 pub struct Unresolved {
@@ -189,10 +189,10 @@ impl Listener for Listening {
     }
 }
 
-/// Makes a directory, and those above it, unless it is there: only its user can look into it.
+/// Creates a directory and its parents, unless they exist. Only the user of this process can read it.
 ///
 /// # Errors
-/// Where it can't be made.
+/// If it can't be created.
 pub fn make_private(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

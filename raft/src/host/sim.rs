@@ -1,7 +1,7 @@
 //! The edges of a simulated node: turmoil's network, a disk that loses power, and time and randomness from one seed.
 //!
-//! Invariant: the same seeds give the same run. A disk that was crashed or killed takes nothing more from earlier
-//! handles, so that a dying process can't tidy up after itself.
+//! Invariant: the same seeds give the same run. After a crash or a kill, a disk accepts no writes from earlier handles, so that
+//! a dying process can't clean up after itself.
 //!
 //! Deliberately absent: the simulation itself, and its checks.
 

@@ -1,8 +1,8 @@
 //! The threads that serve clients.
 //!
-//! Leases, heartbeats, Raft and commits have to continue whatever clients do. So a real process has two runtimes,
-//! each with its own threads, and the operating system shares the processor between them. A simulation has one, and
-//! runs the same code on it.
+//! Leases, heartbeats, Raft and commits have to keep going, whatever clients do. So a real process has two runtimes, each with
+//! its own threads, and the operating system shares the processor between them. A simulation has one, and runs the same code on
+//! it.
 //!
 //! Invariant: running something here never changes its result, only its thread.
 //!
@@ -24,7 +24,7 @@ pub enum Workers {
 }
 
 impl Workers {
-    /// Starts a task there. Everything it spawns, opens or waits for belongs to that runtime as well.
+    /// Starts a task on these workers. Everything it spawns, opens or waits for belongs to their runtime as well.
     pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -36,7 +36,7 @@ impl Workers {
         }
     }
 
-    /// Runs a future there and waits for it: what it opens belongs to that runtime.
+    /// Runs a future on these workers and waits for it. What it opens belongs to their runtime.
     pub async fn run<F>(&self, future: F) -> F::Output
     where
         F: Future + Send + 'static,
@@ -48,8 +48,8 @@ impl Workers {
         }
     }
 
-    /// Runs blocking work, such as reading a disk, where it holds up no task. In a simulation, whose disk does not
-    /// block, it runs inline.
+    /// Runs blocking work, such as reading a disk, where it blocks no task. In a simulation, whose disk does not block, it runs
+    /// inline.
     pub async fn block<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         match self {
             Self::Here => work(),
@@ -62,7 +62,7 @@ async fn joined<T>(joined: Result<T, JoinError>) -> T {
     match joined.map_err(JoinError::try_into_panic) {
         Ok(value) => value,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // The runtime is shutting down with the process: nobody needs this any more.
+        // The runtime is shutting down with the process: the result is not needed any more.
         Err(Err(_)) => std::future::pending().await,
     }
 }

@@ -34,7 +34,7 @@ const CALLS_SERVED: usize = 2 * CALLS_IN_FLIGHT;
 /// Answers that may wait for a slow connection before their handlers have to.
 const ANSWERS_WAITING: usize = 64;
 
-/// Share of a call's time that reaching a peer may take: a host that is off does not even refuse.
+/// How much of a call's time dialling may take: a host that is off does not even refuse the connection.
 const REACH: Duration = Duration::from_millis(500);
 
 /// tarpc's own deadline, which never fires: see [`Contexts`].
@@ -50,7 +50,7 @@ const DEADLINES: u64 = 1 << 16;
 /// Why a call has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The peer certainly did not get it.
+    /// The peer certainly did not receive it.
     #[error(transparent)]
     NotSent(#[from] LinkError),
     /// The peer may have received it.
@@ -60,15 +60,14 @@ pub enum CallError {
 
 /// The contexts of one connection's calls.
 ///
-/// tarpc's deadlines follow the machine's clock, which a simulation can't control. Here they are far off, so that
-/// tokio's timers do the work. Each is later than the one before, because tarpc's tasks wake up for an earlier
-/// deadline, which would depend on the machine's clock.
-/// those they have, and would do so at the machine clock's whim.
+/// tarpc's deadlines follow the machine's clock, which a simulation can't control. Here they are far off, so that tokio's
+/// timers do the work. Each is later than the one before, because tarpc's tasks wake up for an earlier deadline, which would
+/// depend on the machine's clock.
 #[derive(Debug, Default)]
 pub struct Contexts(AtomicU64);
 
 impl Contexts {
-    /// The next call's.
+    /// The context of the next call.
     pub fn next(&self) -> context::Context {
         let call = self.0.fetch_add(1, Ordering::Relaxed) % DEADLINES;
         let mut context = context::current();
@@ -120,7 +119,7 @@ pub struct Lane<Req, Resp> {
     service: Service,
     expected: (NodeId, Option<DiskId>),
     caller: Mutex<Option<Arc<Caller<Req, Resp>>>>,
-    /// It was logged that the peer can't be reached.
+    /// Whether it has been logged that the peer can't be reached.
     unreached: AtomicBool,
 }
 
@@ -129,7 +128,7 @@ where
     Req: RequestName + Serialize + Send + 'static,
     Resp: DeserializeOwned + Send + 'static,
 {
-    /// Access to the node `expected`, with its disk if known.
+    /// A lane to the node `expected`, with its disk if known.
     #[must_use]
     pub fn new(
         host: &Host,

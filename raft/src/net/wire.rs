@@ -90,7 +90,7 @@ pub enum Service {
     Raft,
     /// Proposals, leases and the followed order, from any node to a sync member.
     Sync,
-    /// LocalBodies and votes, from an entry to a storage.
+    /// Bodies and votes, between an entry and a storage.
     Append,
     /// Reading bodies and rows of a storage.
     Fetch,
@@ -194,7 +194,7 @@ pub async fn dial(
 /// Answers a dialler's hello. `admit` says whether this peer may use this service, or why not.
 ///
 /// # Errors
-/// If the peer is not one of ours or was refused; it has been told why.
+/// If the peer is not one of ours or was refused. In the latter case it was sent the reason.
 pub async fn welcome(
     mut stream: BoxStream,
     own: &Identity,

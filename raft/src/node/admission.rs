@@ -1,18 +1,17 @@
-//! Decides whether a member may take part: it asks the others what it has told them, and compares that with what it
-//! has.
+//! Decides whether a member may take part: it asks the others how much of the log it has acknowledged to them, and compares
+//! that with what it has.
 //!
-//! A member that comes back with less has forgotten votes it gave, or entries it acknowledged, because an older copy
-//! of its folder was put in place. It could vote twice in a term, or help a quorum for an order that contradicts the
-//! earlier one. Its own files can't show this, since all of them are from the same copy. The order can: it records
-//! for each member how far it held the log, and in which term; and for each storage, how far it had the order on
-//! disk.
+//! A member that comes back with less has forgotten votes it gave, or entries it acknowledged, because its folder was replaced
+//! with an older copy. It could vote twice in a term, or help a quorum for an order that contradicts the earlier one. Its own
+//! files can't show this, since all of them are from the same copy. The order can: it records for each member how far it held
+//! the log, and in which term; and for each storage, how far it had the order on disk.
 //!
 //! Invariant: until enough others have answered to make a majority together with this member, it neither votes, nor
 //! stands for election, nor takes entries. Every member answers this question at any time, admitted or not, so that
 //! members that all start at once admit each other.
 //!
-//! Deliberately absent: certainty about the last moments. What was acknowledged within about a second before
-//! everything stopped may not be in the order; and a group of one member has nobody to ask.
+//! Deliberately absent: certainty about the last moments. What was acknowledged within about a second before everything stopped
+//! may not be recorded in the order. And a group of one member has no other member to ask.
 
 use std::time::Duration;
 
@@ -35,8 +34,8 @@ pub(super) async fn held_here(node: &Inner) -> std::io::Result<Held> {
     Ok(Held { term, index: last.max(covered) })
 }
 
-/// Asks until it is certain that this member has everything that it told others, and lets it take part; or ends the
-/// node.
+/// Asks until it is certain that this member still has everything it acknowledged to others, and then lets it take part; or
+/// ends the node.
 pub(super) async fn admit(node: &Inner, held: Held) {
     let members = node.config.members.len();
     let own = node.own().node;
@@ -69,7 +68,7 @@ pub(super) async fn admit(node: &Inner, held: Held) {
     }
 }
 
-/// What this member lacks of what others know, if anything.
+/// What this member lacks compared with what others know of it, if anything.
 fn less(held: Held, known: Known) -> Option<String> {
     let Held { term, index } = known.held;
     if index > held.index {

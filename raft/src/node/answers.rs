@@ -29,8 +29,8 @@ impl SyncNode {
                 let (held, stored) = self.inner.applied.state().sequencer.told_by(node);
                 SyncReply::Known(Known { held, stored })
             }
-            // There is no order here yet, or not any more: a follower that stayed with a member whose disk was wiped
-            // would hear nothing for ever.
+            // This member has no order yet, or no longer. Without this answer, a follower that keeps asking a member whose disk
+            // was wiped would never get anything.
             SyncCall::Follow { .. } if self.inner.applied.state().sequencer.groups().is_empty() => {
                 SyncReply::Unavailable("this member has no storage groups yet".into())
             }

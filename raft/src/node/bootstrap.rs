@@ -28,7 +28,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 enum NotYet {
     #[error("waiting for {what} {node} at {address}: {reason}")]
     Missing { what: &'static str, node: NodeId, address: String, reason: String },
-    /// A member remembers a group: this node's data is gone, or was never there.
+    /// Another member already belongs to a group: this node's data is gone, or never existed.
     #[error(
         "node {node} belongs to a sync group already, but this node's data directory is new. \
          Give this node its old data directory back, or a new number; it does not take part under this one"
@@ -36,7 +36,7 @@ enum NotYet {
     Wiped { node: NodeId },
 }
 
-/// How often a blank member asks whether the others know its number with another disk.
+/// How often a blank member asks the others whether they enrolled its number with another disk.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Initialises the group if that is this node's task, waiting for the others as long as it takes. Any other blank
@@ -107,7 +107,7 @@ async fn gather(inner: &Inner) -> Result<BTreeMap<NodeId, Voter>, NotYet> {
             match blank(inner, member).await {
                 Ok(disk) => disk,
                 Err(wiped @ NotYet::Wiped { .. }) => return Err(wiped),
-                // The others are still asked: one of them may remember a group.
+                // The others are still asked: one of them may already belong to a group.
                 Err(not_yet) => {
                     missing.get_or_insert(not_yet);
                     continue;
@@ -151,7 +151,7 @@ async fn storage_disk(inner: &Inner, storage: &Member) -> Result<DiskId, NotYet>
     disk_of(inner, storage, service, "storage").await
 }
 
-/// Says hello to learn the disk.
+/// Connects to a node to learn its disk from the handshake.
 async fn disk_of(
     inner: &Inner,
     member: &Member,

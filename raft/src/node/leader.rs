@@ -1,4 +1,4 @@
-//! A leader's duties: it puts proposals into the order, keeps the entries' leases, and forms the storage groups.
+//! A leader's duties: it puts proposals into the order, tracks the entries' leases, and forms the storage groups.
 //!
 //! Invariant: an answer comes from the order itself. Leases only decide when a closing is proposed.
 //!
@@ -22,8 +22,8 @@ use crate::service::{Lease, SyncReply, CALL_TIMEOUT, MAX_PROPOSED};
 /// Why an outcome is unknown.
 const STOPPED: &str = "the node stopped";
 
-/// How long an early segment's body may be on its way from its entry to the leader. After that, storage votes may do
-/// without this member.
+/// How long an early segment's body may be on its way from its entry to the leader. After that, the segment can be proposed
+/// with storage votes instead, without this member.
 const BODY_WAIT: Duration = Duration::from_millis(200);
 
 /// How often to check the storage groups while they are not formed.
@@ -40,13 +40,13 @@ impl Inner {
         let (outcome, decided) = oneshot::channel();
         let submission = Submission { steps, outcome };
         if let Err(mpsc::error::SendError(submission)) = self.submissions.send(submission).await {
-            // Only we wait for it.
+            // Only this caller waits for the outcome.
             drop(submission.outcome.send(Outcome::Stopped));
         }
         decided
     }
 
-    /// The answers to these steps, or what to reply without them.
+    /// The answers to these steps, or the reply to send instead.
     async fn decide(&self, steps: Vec<Proposal>) -> Result<Vec<Answer>, SyncReply> {
         Self::decided(self.submit(steps).await)
     }
@@ -82,7 +82,7 @@ impl Inner {
         }
     }
 
-    /// Queues the segments of a proposal; early ones once their bodies are here, in order for each entry.
+    /// Queues the segments of a proposal. Early ones are queued once their bodies are here, in order for each entry.
     async fn queue_segments(&self, segments: Vec<SealedSegment>) -> oneshot::Receiver<Outcome> {
         let turn = segments.first().map(|segment| self.turn(segment.id.entry));
         let _turn = match &turn {
@@ -110,9 +110,9 @@ impl Inner {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner).entry(entry).or_default().clone()
     }
 
-    /// The early segments to propose once their bodies are here: only if the members are the only group of storages,
-    /// and only segments without an outcome. Others are proposed as they are, and get their outcome, or the answer
-    /// that they lack a quorum.
+    /// The early segments to propose once their bodies are here: only if the members are the only group of storages, and only
+    /// segments without an outcome. Other segments are proposed as they are, and get their outcome, or the answer that they
+    /// lack a quorum.
     fn early(&self, segments: &[SealedSegment]) -> Vec<SealedSegment> {
         if segments.iter().all(|segment| !segment.votes.is_empty())
             || !self.members_are_the_storages()

@@ -1,4 +1,4 @@
-//! Entry leases: which entries have been heard of lately. Pure: time is an input.
+//! Entry leases: which entries have been heard from lately. Pure: time is an input.
 //!
 //! Invariant: an incarnation is given up only after a whole lease in which this leader did not hear of it. A new
 //! leader starts all leases afresh, since it does not know what the last one heard.
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::ids::{Incarnation, NodeId};
 
-/// The leases that this node keeps while it leads.
+/// The leases that this node tracks while it leads.
 #[derive(Debug)]
 pub(super) struct Leases {
     lease: Duration,
@@ -26,7 +26,7 @@ impl Leases {
         Self { lease, term: None, ends: BTreeMap::new() }
     }
 
-    /// An entry was heard of.
+    /// An entry was heard from.
     pub(super) fn renew(&mut self, entry: NodeId, incarnation: Incarnation, now: Instant) {
         match self.ends.get(&entry) {
             Some((held, _)) if *held > incarnation => {}
@@ -83,7 +83,7 @@ mod tests {
         leases.renew(NodeId(1), Incarnation(1), at(8));
         assert_eq!(leases.check(1, open(&entries), at(9)), []);
         assert_eq!(leases.check(1, open(&entries), at(10)), [(NodeId(2), Incarnation(5))]);
-        // The closing is on its way; it is requested again only if that fails.
+        // The close is in progress. It is requested again only if that fails.
         assert_eq!(leases.check(1, open(&entries), at(11)), []);
         assert_eq!(leases.check(1, open(&entries), at(15)), [(NodeId(2), Incarnation(5))]);
         // A new incarnation has its own lease, and an old one can't renew it.

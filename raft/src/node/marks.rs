@@ -1,7 +1,7 @@
 //! How far the members hold the log, as the leader records it in the order now and then.
 //!
-//! Invariant: a mark is at most what the member has acknowledged in this leader's term, and is committed: no later
-//! leader takes it back. So a member that has less has forgotten something.
+//! Invariant: a mark is at most what the member has acknowledged in this leader's term, and is committed: no later leader
+//! removes it. So a member that has less has forgotten something.
 //!
 //! Deliberately absent: separate log entries. Marks are added to a command that is made anyway, so that an idle log
 //! stays unchanged.

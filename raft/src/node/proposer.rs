@@ -1,7 +1,7 @@
 //! The leader's way into the Raft log: proposals of all entries, gathered into as few log entries as possible.
 //!
-//! Invariant: proposals enter the log in the order in which they were queued. Each gets exactly one outcome, and
-//! counts as not done only if it never entered the log.
+//! Invariant: proposals enter the log in the order in which they were queued. Each gets exactly one outcome, and counts as not
+//! done only if the proposal never entered the log.
 //!
 //! Deliberately absent: timers. A log entry takes what was queued while earlier ones were on their way.
 
@@ -20,13 +20,13 @@ use crate::ids::NodeId;
 use crate::mutant::{planted, Mutant};
 use crate::sequencer::{Answer, Command, Proposal};
 
-/// Submissions that may wait; beyond that the submitters wait.
+/// Capacity of the queue of submissions; beyond it, submitters wait.
 pub(super) const QUEUE: usize = 1_024;
 
-/// Proposals in one log entry.
+/// Most proposals in one log entry.
 const ENTRY_PROPOSALS: usize = 256;
 
-/// Log entries in flight at once.
+/// Most log entries in flight at once.
 const ENTRIES_IN_FLIGHT: usize = 4;
 
 /// Proposals that belong together, and the caller that waits for their answers.
@@ -151,6 +151,6 @@ fn unknown(waiting: Waiting, reason: &str) {
 }
 
 fn tell(outcome: oneshot::Sender<Outcome>, what: Outcome) {
-    // The caller may have given up; the order has it all the same.
+    // The caller may have given up; the order has the proposal anyway.
     drop(outcome.send(what));
 }

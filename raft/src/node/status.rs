@@ -23,7 +23,7 @@ pub enum MemberState {
     Stopped,
 }
 
-/// One member's view.
+/// One member's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncStatus {
     pub node: NodeId,

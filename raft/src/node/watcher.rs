@@ -2,7 +2,7 @@
 //!
 //! Invariant: a node does not outlive its Raft, even if Raft's task panicked without a reason.
 //!
-//! Deliberately absent: a requested stop. It stops Raft, which says so.
+//! Deliberately absent: a requested stop. It stops Raft, whose state then shows that.
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::Fatal;

@@ -6,8 +6,8 @@
 //! majority of the clocks was ahead and is corrected, the stamp stands still until the time of day has caught up, and
 //! the time runs on.
 //!
-//! Invariant: neither ever runs backwards. Clocks move them only if a majority agrees; a difference below
-//! [`TOLERANCE`] takes nothing back.
+//! Invariant: neither ever runs backwards. Clocks move them only if a majority agrees; a difference below [`TOLERANCE`] does
+//! not set the vouched time back.
 //!
 //! Deliberately absent: clocks. A command has their values, and every member draws the same conclusion.
 
@@ -17,7 +17,7 @@ use super::Vouched;
 use crate::ids::{OrderTime, Stamp};
 use crate::mutant::{planted, Mutant};
 
-/// The vouched time is taken back only if a majority of the clocks is behind it by more than this, in milliseconds.
+/// The vouched time is set back only if a majority of the clocks is behind it by more than this, in milliseconds.
 pub const TOLERANCE: u64 = 10_000;
 
 /// Persisted: fields keep their order.
@@ -82,7 +82,7 @@ mod tests {
         check(&[
             ((0, 0), (0, 0)),
             ((50, 60), (50, 50)),
-            // Fewer clocks are known, or none: it waits.
+            // Fewer clocks than a majority are known, or none: the time stands still.
             ((20, 90), (50, 50)),
             (nothing, (50, 50)),
             ((0, 40), (50, 50)),
@@ -90,7 +90,7 @@ mod tests {
         ]);
     }
 
-    /// A majority was 400 days ahead, and is corrected: names stay in the future, and nothing else does.
+    /// A majority was 400 days ahead, and is corrected: stamps stay in the future, and nothing else does.
     #[test]
     fn a_future_that_was_a_mistake_is_left_behind() {
         let ahead = 400 * DAY;

@@ -50,7 +50,7 @@ impl Entry {
         }
     }
 
-    /// The outcome of a segment that is not resolved now; `None` if it is the next one of the open incarnation.
+    /// The outcome of a segment that can't be resolved now; `None` if it is the next one of the open incarnation.
     pub(super) fn refuse(
         &self,
         incarnation: Incarnation,
@@ -125,7 +125,7 @@ impl Entries {
         }
     }
 
-    /// Remembers a segment's place.
+    /// Records a segment's place.
     pub(super) fn resolved(
         &mut self,
         node: NodeId,

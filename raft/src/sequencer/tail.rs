@@ -3,7 +3,7 @@
 //! Invariant: slots are dense and ascending, and there are never more than [`RETAINED_RESOLUTIONS`] of them. A follower
 //! that is further behind reads the rows from a storage.
 //!
-//! Deliberately absent: followers' progress. Storages report what they have on disk; other followers leave no trace.
+//! Deliberately absent: followers' progress. Storages report what they have on disk; other followers are not tracked.
 
 use std::collections::VecDeque;
 

@@ -348,7 +348,7 @@ enum Action {
         entry: u64,
         request: u64,
     },
-    /// Counted back from the entry's newest incarnation and its next number; ahead if negative.
+    /// Incarnation and number are counted back from the entry's newest incarnation and its next number; ahead if negative.
     Resolve {
         entry: u64,
         older: u64,
@@ -402,7 +402,7 @@ fn to_proposal(action: &Action, seen: &BTreeMap<u64, Seen>) -> Proposal {
     }
 }
 
-/// Checks one answer against everything seen before, and remembers it.
+/// Checks one answer against everything seen before, and records it.
 fn judge(proposal: &Proposal, answer: &Answer, seen: &mut BTreeMap<u64, Seen>) {
     match (proposal, answer) {
         (Proposal::Open { entry, .. }, Answer::Opened(opened)) => {

@@ -118,8 +118,7 @@ async fn publish(hand: Hand, entry: u64, chance: Chance, seen: Rc<RefCell<Seen>>
     }
 }
 
-/// Proposes the next few segments until each has its place; returns the next number, or none if the incarnation is
-/// over.
+/// Proposes the next few segments until each is resolved; returns the next number, or none if the incarnation is over.
 async fn propose(
     hand: &Hand,
     client: &SyncClient,
@@ -167,7 +166,7 @@ fn note(error: &SyncError, seen: &Rc<RefCell<Seen>>) {
     }
 }
 
-/// Follows one member: what it shows once, every member has to show for ever.
+/// Follows one member: what one member has shown, every member has to show for ever.
 async fn watch(hand: Hand, node: u64, seen: Rc<RefCell<Seen>>) {
     let mut next = Slot(1);
     loop {
@@ -187,7 +186,7 @@ async fn watch(hand: Hand, node: u64, seen: Rc<RefCell<Seen>>) {
     }
 }
 
-/// Breaks something every now and then, for ever.
+/// Injects faults now and then, without end.
 async fn trouble(hand: &Hand, chance: &Chance, seen: &Rc<RefCell<Seen>>) {
     let name = |node: u64| format!("n{node}");
     loop {
@@ -244,7 +243,7 @@ async fn heal(hand: &Hand) {
     hand.leader().await;
 }
 
-/// Waits until all members show the same, and returns that.
+/// Waits until all members show the same order, and returns it.
 async fn converge(hand: &Hand) -> Vec<Resolution> {
     // Something new has to commit, so that no member's end is an old one.
     hand.open(90).await;
@@ -331,7 +330,7 @@ const LOOK_FOR: &str = "VULPES_LOOK_FOR";
 
 const BUGS: [Mutant; 3] = [Mutant::SkipFsync, Mutant::ReuseSlot, Mutant::ForgetIncarnation];
 
-/// A check that cannot fail checks nothing.
+/// Shows that the checks can fail.
 ///
 /// Each bug gets a separate process: when a task of openraft panics, turmoil makes tokio shut down, which drops its
 /// tasks while holding the scheduler. If one of them wakes another in a destructor, that aborts the process, or not,
@@ -350,7 +349,7 @@ fn planted_bugs_are_found() {
     }
 }
 
-/// Looks for one, if asked to.
+/// Searches for the bug that the environment names, if any.
 #[test]
 fn a_planted_bug() {
     let Ok(name) = std::env::var(LOOK_FOR) else { return };

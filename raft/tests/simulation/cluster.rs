@@ -24,7 +24,7 @@ fn place(outcome: &SegmentOutcome) -> Place {
     }
 }
 
-/// Resolves a run of segments through any member, whatever it takes.
+/// Resolves a run of segments through any member, retrying until it succeeds.
 async fn resolve(hand: &Hand, segments: Vec<SealedSegment>) -> Vec<Place> {
     let client = hand.client();
     let outcomes = insist(|| client.propose(segments.clone())).await;
@@ -166,7 +166,7 @@ fn a_member_far_behind_gets_a_snapshot() {
         let node = until("it is back", || hand.node(away)).await;
         let expected = rows(&hand.node(leader).expect("runs"), last).await;
         assert_eq!(rows(&node, last).await, expected);
-        // It is a full member again: the other follower may go.
+        // It is a full member again, so the other follower may crash.
         hand.crash(6 - leader - away).await;
         resolve(&hand, segments(50, opened.incarnation, 200..210)).await;
     });
@@ -185,7 +185,7 @@ fn a_silent_entry_is_closed_and_a_heard_one_is_not() {
         let late = insist(|| client.propose(segments(50, silent.incarnation, 0..1))).await;
         assert_eq!(late, [SegmentOutcome::NotOpen]);
 
-        // A new leader starts the leases afresh, then keeps them like the old one.
+        // A new leader starts all leases afresh, and then tracks them like the old one.
         let leader = hand.leader().await;
         hand.crash(leader).await;
         tokio::time::sleep(LEASE / 2).await;
@@ -238,7 +238,7 @@ fn a_wiped_member_is_another_node() {
             assert_eq!((status.state, status.tail), (MemberState::Learner, Slot(0)));
             let refused = node.open(NodeId(51), 1).await;
             assert!(matches!(refused, Err(SyncError::Wiped(_))), "{refused:?}");
-            // The remaining two are a quorum, and the wiped one must not help them to one.
+            // The other two are a quorum by themselves; the wiped one must not count towards one.
             let other = 1 + wiped % 3;
             hand.crash(other).await;
             tokio::time::sleep(Duration::from_secs(3)).await;

@@ -158,7 +158,7 @@ impl Hand {
         SyncClient::new(host, identity(100, 100), members(), None)
     }
 
-    /// Opens an entry through any member, whatever it takes.
+    /// Opens an entry through any member, retrying until it succeeds.
     pub(crate) async fn open(&self, entry: u64) -> Opened {
         let client = self.client();
         insist(|| client.open(NodeId(entry), 1)).await
@@ -239,8 +239,8 @@ pub(crate) fn simulate_tuned<F: Future<Output = ()> + 'static>(
                     crashes = crashes.wrapping_add(0x9e37_79b9);
                     hand.sim_node(node).disk.crash(crashes);
                     hand.sim_node(node).running.borrow_mut().take();
-                    // A power cut says no goodbye. (Besides, the order in which a dying runtime closes its
-                    // connections depends on how many tasks this process ever had, not on the seed.)
+                    // A power cut closes no connections. (Besides, the order in which a dying runtime closes its connections
+                    // depends on how many tasks this process ever had, not on the seed.)
                     others(node).for_each(|other| sim.partition(format!("n{node}"), other));
                     sim.crash(format!("n{node}"));
                 }

@@ -1,7 +1,7 @@
 //! The callee's side: calls that have arrived at their callee's entry.
 //!
-//! Invariant: with `concurrency`, a callee has no more than that in flight for a registration; the others wait in
-//! line, first come, first served. A callee is not invoked before its client knows of the registration.
+//! Invariant: with `concurrency`, a callee has no more than that in flight for a registration; the others wait in a queue,
+//! first come, first served. A callee is not invoked before its client knows of the registration.
 //!
 //! Deliberately absent: a time limit for answers. A callee's invocations end with its session.
 
@@ -61,7 +61,7 @@ impl Member {
             && self.waiting.bytes() + self.told.bytes() + invoke.size() <= limits::CALLEE_BYTES
     }
 
-    /// The first in line whose turn it is.
+    /// The first in the queue whose turn it is.
     fn next(&mut self) -> Option<Waiting> {
         let has_turn = |waiting: &Waiting| {
             self.serving.get(&waiting.invoke.registration).is_some_and(Serving::has_room)
@@ -72,7 +72,7 @@ impl Member {
 }
 
 impl Exchange {
-    /// A client knows of its registration.
+    /// A client now knows of its registration.
     pub fn serve(&mut self, session: SessionId, serve: Serve) {
         let Some(member) = self.sessions.get_mut(&session) else { return };
         member.interrupts = serve.interrupts;
@@ -85,7 +85,7 @@ impl Exchange {
         self.hand_out(session);
     }
 
-    /// A client is about to learn that its registration is over: calls that wait for it are not carried out.
+    /// A client is about to learn that its registration has ended: calls that wait for it are not carried out.
     pub fn stop_serving(&mut self, session: SessionId, registration: RegistrationId) {
         let Some(member) = self.sessions.get_mut(&session) else { return };
         member.serving.remove(&registration);
@@ -98,8 +98,7 @@ impl Exchange {
         }
     }
 
-    /// A call has arrived at its callee's entry. `soon`: if the callee does not know of the registration yet, it is
-    /// about to.
+    /// A call has arrived at its callee's entry. `soon`: if the callee does not know of the registration yet, it will soon.
     pub(super) fn invoke(&mut self, origin: Origin, invoke: Invoke, soon: bool, now: Moment) {
         if self.arrived.contains_key(&origin) {
             return;
@@ -239,7 +238,7 @@ impl Exchange {
         };
         let Some(active) = member.invocations.get_mut(&id) else { return };
         let interrupts = member.interrupts;
-        // If the caller wants to know the result, the answer of an interrupted callee is awaited.
+        // With `kill`, an interrupted callee's answer is awaited, because the caller gets it.
         if mode != Mode::Kill || !interrupts {
             active.origin = None;
             match mode {
@@ -276,7 +275,7 @@ impl Exchange {
         link
     }
 
-    /// A link that another entry has dialled is over: its calls have no receiver any more.
+    /// A link that another entry has dialled has ended: its calls have no receiver any more.
     pub fn link_lost(&mut self, link: LinkId) {
         self.links.remove(&link);
         for origin in self.over(link) {
@@ -289,8 +288,8 @@ impl Exchange {
         self.arrived.range(all).map(|(origin, _)| *origin).collect()
     }
 
-    /// Messages of a caller's entry. `soon` tells for a call whether its callee is about to know of the registration,
-    /// if it does not yet.
+    /// Messages of a caller's entry. For a call whose callee does not know of the registration yet, `soon` says whether it will
+    /// soon.
     pub fn heard_from_link(
         &mut self,
         link: LinkId,

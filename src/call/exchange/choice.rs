@@ -28,7 +28,7 @@ pub struct Chosen {
     /// The registration is for more than one procedure.
     pub is_pattern: bool,
     pub disclose_caller: bool,
-    /// The place up to which the fold had read.
+    /// The slot up to which the fold had read.
     pub seen: Slot,
 }
 

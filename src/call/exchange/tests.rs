@@ -1,4 +1,4 @@
-//! The exchange by stories.
+//! Scenarios of the exchange.
 
 mod chance;
 
@@ -87,7 +87,7 @@ fn interrupt(id: u64, mode: Mode) -> CallMessage {
     CallMessage::Interrupt { invocation: InvocationId(id), mode }
 }
 
-/// Nothing is left that nobody waits for.
+/// Nothing is left over.
 fn is_empty(exchange: &Exchange) -> bool {
     exchange.calls.is_empty()
         && exchange.callees.is_empty()
@@ -163,7 +163,7 @@ fn a_callee_has_so_many_in_flight_and_the_others_wait_in_line() {
         })
         .collect();
     assert_eq!(payloads, [payload("[3]"), payload("[4]")], "first come, first served");
-    // A call in line is canceled without having been invoked, and frees no place in flight.
+    // A call in the queue is canceled without having been invoked, and frees no place in flight.
     exchange.cancel(CALLER, CallId(5), Mode::Kill);
     let last = told(&mut exchange, CALLER).pop();
     assert_eq!(last, Some(failed(5, CallError::Canceled)));
@@ -179,7 +179,7 @@ fn what_finds_no_room_is_refused() {
     }
     let last = limits::SESSION_CALLS as u64;
     assert_eq!(told(&mut exchange, CALLER), [failed(last, CallError::TooManyCalls)]);
-    // Others fill the callee's line.
+    // Others fill the callee's queue.
     let mut refused = 0;
     for session in 10..10 + (limits::CALLEE_CALLS / limits::SESSION_CALLS) as u64 {
         let session = SessionId(session);
@@ -369,7 +369,7 @@ fn calls_from_another_entry_end_with_its_link() {
     let says = |number, reply| CalleeSays { call: CallNumber(number), reply };
     let half = says(1, Reply::Progress(payload("[half]")));
     assert_eq!(there.take_for_link(link, usize::MAX), [half]);
-    // Canceled in line, it is answered; the one in flight is interrupted with the link.
+    // A canceled call in the queue is answered; the one in flight is interrupted with the link.
     let cancel = CallerSays::Cancel { call: CallNumber(2), mode: Mode::Kill };
     there.heard_from_link(link, vec![cancel, invoke(3)], |_| false, NOW);
     let canceled = says(2, Reply::Failed(CallError::Canceled));

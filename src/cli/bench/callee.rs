@@ -18,7 +18,7 @@ use super::wamp::{close, head, open, procedure, receive, receive_answer, receive
 
 pub(super) struct Callee {
     socket: Socket,
-    /// Of what it sends, in bytes.
+    /// Size of its output buffer, in bytes.
     buffer: usize,
 }
 

@@ -6,19 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Missing sequence numbers to remember, over all publishers. Beyond it a late one counts as a duplicate.
+/// Most missing sequence numbers that are tracked, over all publishers. Beyond this limit, a late event counts as a duplicate.
 const HOLES: u64 = 1 << 20;
 
-/// What is wrong with what a subscriber got.
+/// The faults in what a subscriber got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Faults {
     /// How often the next event of a publisher was not the expected one.
     pub(super) gaps: u64,
-    /// Events that came again.
+    /// Events that arrived more than once.
     pub(super) duplicates: u64,
-    /// Events that came after a later one of the same publisher.
+    /// Events that arrived after a later one of the same publisher.
     pub(super) reordered: u64,
-    /// Acknowledged events that never came.
+    /// Acknowledged events that never arrived.
     pub(super) lost: u64,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct DeliveryCheck {
 }
 
 impl DeliveryCheck {
-    /// An event came.
+    /// An event arrived.
     pub(super) fn delivered(&mut self, publisher: u16, sequence: u64) {
         let index = usize::from(publisher);
         if index >= self.due.len() {
@@ -66,7 +66,7 @@ impl DeliveryCheck {
         }
     }
 
-    /// Whether all of these have come: the acknowledged count, by publisher.
+    /// Whether all acknowledged events have arrived. `acknowledged` is their count, by publisher.
     pub(super) fn is_complete(&self, acknowledged: &[u64]) -> bool {
         acknowledged
             .iter()
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn every_fault_is_counted_once() {
         let cases: &[(&[u64], u64, [u64; 4])] = &[
-            // What came, acknowledged count: gaps, duplicates, reordered, lost.
+            // What arrived, acknowledged count: gaps, duplicates, reordered, lost.
             (&[0, 1, 2], 3, [0, 0, 0, 0]),
             (&[0, 1, 2], 2, [0, 0, 0, 0]),
             (&[], 3, [0, 0, 0, 3]),

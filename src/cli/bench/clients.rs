@@ -1,4 +1,4 @@
-//! Makes the bench's connections, some at a time.
+//! Makes the bench's connections, a limited number at a time.
 //!
 //! Invariant: a failed connection is named, and ends the run before it began.
 //!
@@ -41,8 +41,8 @@ impl Clients {
         &self.targets[self.place(number)]
     }
 
-    /// Asks each target whether it supports places in a log. A node refuses an invalid place; other brokers take it
-    /// for a part of a topic, or ignore it.
+    /// Checks that each target supports positions in a log. A node refuses an invalid position; other brokers treat it as a
+    /// part of a topic, or ignore it.
     pub(super) async fn can_replay(&self) -> anyhow::Result<()> {
         for target in &self.targets {
             let knows = match self.protocol {
@@ -57,7 +57,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Gives the topics their retained values, or deletes these.
+    /// Sets the topics' retained values, or deletes them.
     pub(super) async fn retain(&self, values: bool) -> anyhow::Result<()> {
         let target = self.target(0);
         match self.protocol {

@@ -3,7 +3,8 @@
 //!
 //! Invariant: every target gets the same load, and each figure is shown with its minimum and maximum.
 //!
-//! Deliberately absent: whether a difference is significant. The spread says more than a test of three rounds could.
+//! Deliberately absent: whether a difference is significant. The spread is more informative than a significance test of three
+//! rounds.
 
 mod curve;
 mod summary;

@@ -94,9 +94,9 @@ pub(super) struct Plan {
 pub(super) struct Schedule {
     pub(super) begin_at: Duration,
     pub(super) measure_from: Duration,
-    /// Nothing is published from then on.
+    /// From then on, nothing is published.
     pub(super) stop_at: Duration,
-    /// Nothing is awaited from then on.
+    /// From then on, no answer is awaited.
     pub(super) deadline: Duration,
 }
 
@@ -106,7 +106,7 @@ impl Schedule {
     }
 }
 
-/// By publisher, the number below which all sequence numbers were acknowledged; and how long to wait for them.
+/// For each publisher, the number below which all sequence numbers were acknowledged; and how long subscribers wait for these.
 pub(super) type Finished = Option<(Arc<Vec<u64>>, Duration)>;
 
 impl Plan {
@@ -125,7 +125,7 @@ impl Plan {
     }
 }
 
-/// Its multiples are spread evenly over the unit interval, however many there are.
+/// The golden ratio's fraction: its multiples modulo 1 are spread evenly over the unit interval, however many there are.
 const GOLDEN: f64 = 0.618_033_988_749_895;
 
 /// Latencies from 1 µs to 10 min, to three digits.
@@ -245,7 +245,8 @@ impl Load {
         (due < self.schedule.stop_at).then_some(due)
     }
 
-    /// Completes when the next publish is due, or all time is over; never if an answer has to come first.
+    /// Completes when the next publish is due, or when nothing is in flight and publishing has ended. Never completes if an
+    /// answer has to arrive first.
     pub(super) async fn wait_due(&self) {
         let over = || self.window.sent.is_empty().then_some(self.schedule.stop_at);
         let due = self.due().filter(|_| self.plan.now() < self.schedule.stop_at);
@@ -282,7 +283,7 @@ impl Load {
         (number % u64::from(self.plan.shape.topics)) as usize
     }
 
-    /// An acknowledgement came. Returns whether it was for a publish in flight.
+    /// An acknowledgement arrived. Returns whether it was for a publish in flight.
     pub(super) fn answered(&mut self, sequence: u64, now: Duration) -> bool {
         let Some(sent) = self.window.answered(sequence) else { return false };
         self.plan.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -385,7 +386,7 @@ pub(super) mod tests {
         assert_eq!(load.begin(ms(99)), None, "the next is not due yet");
         load.wait_due().await;
         assert_eq!(plan.now(), ms(100));
-        // A broker that does not answer delays what is due, and that counts.
+        // A broker that does not answer delays publishes that are due, and the delay counts.
         assert_eq!(load.begin(ms(1150)).map(sent), Some(100_000));
         assert_eq!(load.begin(ms(1150)).map(sent), Some(200_000));
         assert_eq!(load.begin(ms(1150)), None, "the window is full");

@@ -1,6 +1,6 @@
 //! Bench clients that speak MQTT 3.1.1.
 //!
-//! Invariant: each turn reads what is there, then writes all its answers at once.
+//! Invariant: each turn reads what has arrived, then writes all its answers at once.
 //!
 //! Deliberately absent: packets; see `client::mqtt`.
 
@@ -20,7 +20,7 @@ use crate::client::mqtt::{self, Packet};
 /// Packet identifiers wrap below this (MQTT 3.1.1 section 2.3.1): 0 is invalid.
 pub(super) const IDS: u64 = 65_535;
 
-/// A filter with an invalid place in the log.
+/// A filter with an invalid position in the log.
 const NO_PLACE: &str = "$replay/?/bench";
 
 pub(super) struct Connection {
@@ -93,14 +93,14 @@ impl Connection {
         Ok(granted.await? < 0x80)
     }
 
-    /// Says goodbye.
+    /// Sends a DISCONNECT.
     pub(super) async fn close(&mut self) -> anyhow::Result<()> {
         mqtt::disconnect(&mut self.output);
         self.flush().await
     }
 }
 
-/// Whether the broker supports places in a log.
+/// Whether the broker supports positions in a log.
 pub(super) async fn knows_places(plan: &Plan, target: &str) -> anyhow::Result<bool> {
     let client = format!("vulpes-bench-{:08x}", plan.run);
     let mut connection = Connection::open(plan, target, &client).await?;
@@ -114,7 +114,7 @@ pub(super) trait Requests {
     /// Writes requests as far as there is room and time.
     fn ask(&mut self, load: &mut Load, now: Duration, output: &mut BytesMut);
 
-    /// Handles a packet, and writes what follows from it.
+    /// Handles a packet, and writes the packets that have to follow it.
     ///
     /// # Errors
     /// If it answers no request.

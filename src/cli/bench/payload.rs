@@ -5,8 +5,8 @@
 //! 16 to 37 bytes      96 bits, six a character: run (14 bits), publisher (13), sequence (32), microseconds (37); then dots
 //! ```
 //!
-//! Invariant: a payload is found whatever a broker puts around it, and one of another run is never taken for one of
-//! this run. For a short one this holds only together with its topic, which has the whole number of the run.
+//! Invariant: a payload is found whatever a broker puts around it, and a payload of another run is never mistaken for one of
+//! this run. For short payloads this holds only together with the topic, which has the whole number of the run.
 //!
 //! Deliberately absent: characters that JSON would have to escape.
 

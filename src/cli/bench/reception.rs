@@ -56,14 +56,14 @@ impl Reception {
         &self.plan
     }
 
-    /// It subscribed at this moment.
+    /// Records the moment of the subscription.
     pub(super) fn subscribed(&mut self, at: Duration) {
         if self.plan.shape.replay {
             self.span = Some((at, at));
         }
     }
 
-    /// A message came, whose payload is followed by `tail` bytes.
+    /// A message arrived. Its payload is followed by `tail` bytes.
     pub(super) fn received(&mut self, message: &[u8], tail: usize, now: Duration) {
         let Some(content) = self.plan.mark.find(message, self.plan.shape.size, tail) else {
             self.foreign += 1;
@@ -79,7 +79,7 @@ impl Reception {
         }
     }
 
-    /// Whether everything acknowledged has come.
+    /// Whether everything acknowledged has arrived.
     pub(super) fn is_done(&self) -> bool {
         let finished = self.finished.borrow();
         finished.as_ref().is_some_and(|(counts, _)| self.check.is_complete(counts))

@@ -112,7 +112,7 @@ pub(super) struct AtTarget {
 pub(super) struct Done<'a> {
     pub(super) published: &'a [Published],
     pub(super) received: &'a [Received],
-    /// By publisher, the number below which all was acknowledged.
+    /// For each publisher, the number below which all sequence numbers were acknowledged.
     pub(super) acknowledged: &'a [u64],
 }
 

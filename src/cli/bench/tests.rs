@@ -17,7 +17,7 @@ use tokio_tungstenite::WebSocketStream;
 
 use super::*;
 
-/// What a broker does with its seventh publish.
+/// What a broker does wrong with its seventh publish.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     None,
@@ -37,7 +37,7 @@ struct Broker {
     count: Arc<AtomicU64>,
     /// Payloads on their way to subscribers.
     events: broadcast::Sender<Vec<u8>>,
-    /// Where to send calls, with where to send their results.
+    /// The channel to the callee. Each call has the channel for its result.
     callee: Arc<Mutex<Option<mpsc::Sender<Call>>>>,
     /// Retained values by topic.
     kept: Arc<Mutex<HashMap<String, Vec<u8>>>>,
@@ -68,7 +68,7 @@ impl Broker {
         self.kept.lock().unwrap().insert(topic.to_owned(), value.to_vec());
     }
 
-    /// A topic's retained value; another one the seventh time, if that is the fault.
+    /// A topic's retained value; the seventh time another value, if that is the fault.
     fn kept(&self, topic: &str) -> Option<Vec<u8>> {
         let mut value = self.kept.lock().unwrap().get(topic).cloned()?;
         let seventh = self.count.fetch_add(1, Ordering::Relaxed) + 1 == SEVENTH;
@@ -191,7 +191,7 @@ async fn wamp_router(fault: Fault) -> String {
 }
 
 async fn wamp_accept(stream: TcpStream) -> WebSocketStream<TcpStream> {
-    // The shape of the callback is the library's.
+    // The library dictates the callback's type.
     #[allow(clippy::result_large_err)]
     let choose = |_: &Request, mut response: Response| {
         let protocol = HeaderValue::from_static("wamp.2.json");
@@ -323,7 +323,7 @@ async fn a_fixed_rate_is_kept() {
         let report = measure(protocol, &target, "--subscribers 2 --rate 200").await;
         assert!(report.is_clean(), "{report}");
         assert!(report.to_string().contains("200 publishes a second"), "{report}");
-        // On a busy machine an answer may come too late to count, but there is never one too many.
+        // On a busy machine an answer may come too late to count, but there is never an additional one.
         let acknowledged = serde_json::to_value(&report).unwrap()["acknowledged"].as_u64();
         assert!((50..=200).contains(&acknowledged.unwrap()), "{report}");
     }

@@ -1,10 +1,9 @@
 //! Bench clients that speak WAMP in JSON.
 //!
-//! Invariant: each turn handles all messages that have come, then sends everything that follows from them with one
-//! flush.
+//! Invariant: each turn handles all messages that have arrived, then sends all its messages with one flush.
 //!
-//! Deliberately absent: parsing whole JSON documents. The few kinds of messages that come by the million are
-//! recognized by their first bytes.
+//! Deliberately absent: parsing whole JSON documents. The few kinds of messages that arrive by the million are recognized by
+//! their first bytes.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -27,7 +26,7 @@ use crate::client::wamp::{closed, hello, open_socket, welcomed};
 /// Bytes after the payload in an EVENT or a RESULT: the end of its string, of the arguments, of the message.
 pub(super) const EVENT_TAIL: usize = 3;
 
-/// Time limit for a router's goodbye.
+/// Time limit for a router's GOODBYE.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 pub(super) type Socket = WebSocketStream<BoxStream>;
@@ -55,7 +54,7 @@ pub(super) async fn receive(socket: &mut Socket) -> anyhow::Result<Utf8Bytes> {
     }
 }
 
-/// The next text message, if it has already come.
+/// The next text message, if it has already arrived.
 pub(super) fn receive_now(socket: &mut Socket) -> anyhow::Result<Option<Utf8Bytes>> {
     receive(socket).now_or_never().transpose()
 }
@@ -71,7 +70,7 @@ pub(super) async fn receive_answer(
     Ok(())
 }
 
-/// Whether the router supports places in a log.
+/// Whether the router supports positions in a log.
 pub(super) async fn knows_places(plan: &Plan, target: &str) -> anyhow::Result<bool> {
     let mut socket = open(plan, target).await?;
     let subscribe = json!([32, 1, {"after": "?"}, "bench"]);
@@ -85,7 +84,7 @@ async fn receive_array(socket: &mut Socket) -> anyhow::Result<Vec<Value>> {
     Ok(serde_json::from_str(&receive(socket).await?)?)
 }
 
-/// Says goodbye and waits for the node's goodbye. A node that is gone has nothing more to say.
+/// Sends a GOODBYE and waits for the router's GOODBYE. A connection that has ended is not an error.
 pub(super) async fn close(socket: &mut Socket) -> anyhow::Result<()> {
     let goodbye = json!([6, {}, "wamp.close.close_realm"]);
     socket.send(Message::text(goodbye.to_string())).await?;
@@ -127,7 +126,7 @@ pub(super) trait Requests {
     /// The next request, if there is room and time for one.
     fn next(&mut self, load: &mut Load, now: Duration) -> anyhow::Result<Option<Message>>;
 
-    /// Handles a message, and returns what follows from it.
+    /// Handles a message, and returns the message that has to follow it, if any.
     ///
     /// # Errors
     /// If it answers no request.
@@ -243,7 +242,7 @@ impl Requests for Payloads {
         }
         load.write(buffer, content);
         buffer.put_slice(b"\"]]");
-        // Shares the buffer: no allocation of its own.
+        // Shares the buffer, without another allocation.
         Ok(Some(Message::Text(Utf8Bytes::try_from(buffer.split().freeze())?)))
     }
 

@@ -1,11 +1,11 @@
 //! What a node logs: to standard error, filtered by the configuration or the environment, with a limit on repeated
 //! lines.
 //!
-//! Invariant: a kind of line (one place in the code that logs at INFO or above) is written [`BURST`] times in a row,
-//! and then once every [`EVERY`]; the next line says how many were left out. So a client or a peer that repeats
-//! itself does not fill the disk.
+//! Invariant: a kind of line (one statement in the code that logs at INFO or above) is written [`BURST`] times in a row, and
+//! then once every [`EVERY`]; the next line says how many were omitted. So a client or a peer that repeats itself does not fill
+//! the disk.
 //!
-//! Deliberately absent: files and their rotation. A service manager keeps a process's output.
+//! Deliberately absent: files and their rotation. A service manager stores a process's output.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,8 +33,8 @@ const EVERY: Duration = Duration::from_secs(10);
 /// The default filter.
 const DEFAULT: &str = "info";
 
-/// Two libraries that log every failed call and heartbeat, but not the peer. We log these ourselves; a filter can
-/// turn the libraries' lines on again.
+/// Two libraries that log every failed call and heartbeat, but not the peer. We log these failures ourselves; a filter can turn
+/// the libraries' lines on again.
 const LIBRARIES: &str = "tarpc=off,openraft=off";
 
 /// The environment variable that takes precedence over the configuration.
@@ -52,7 +52,7 @@ struct Chosen {
 }
 
 impl Logging {
-    /// Begins to log.
+    /// Starts logging.
     pub(super) fn start(configured: Option<&str>) -> anyhow::Result<Self> {
         let (filter, handle) = reload::Layer::new(choose(configured)?.filter);
         let lines = tracing_subscriber::fmt::layer()
@@ -132,7 +132,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        // A filter that asks for more than INFO wants to see everything.
+        // A filter that enables more than INFO means to see everything.
         if *event.metadata().level() > Level::INFO {
             return self.format.format_event(context, writer, event);
         }

@@ -15,7 +15,7 @@ use vulpes_raft::disk::file::{OpenError, FILE};
 /// The exit code of a node whose disk failed or is damaged, or that has a bug.
 pub(crate) const EXIT_FATAL: i32 = 70;
 
-/// Makes panics end this process with a sentence that says what to do; `data` is the node's directory.
+/// Installs a panic hook that ends this process with a message that says what to do. `data` is the node's data directory.
 pub(crate) fn end_the_process(data: PathBuf) {
     std::panic::set_hook(Box::new(move |panic| {
         let words = words(panic);
@@ -31,7 +31,7 @@ pub(crate) fn end_the_process(data: PathBuf) {
         } else {
             format!("a bug: {words}, at {place}; start the node again, and please report this line")
         };
-        // Nobody may be there to read it.
+        // Standard error may be closed.
         let _ = writeln!(std::io::stderr(), "vulpes: fatal: {sentence}");
         std::process::exit(EXIT_FATAL);
     }));
@@ -46,7 +46,7 @@ fn words(panic: &PanicHookInfo<'_>) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a place in the code is redb's: cargo unpacks a crate into a folder of its name and version.
+/// Whether a source path belongs to redb: cargo unpacks a crate into a folder of its name and version.
 fn is_of_redb(place: &str) -> bool {
     place.split(['/', '\\']).any(|part| {
         part.strip_prefix("redb-")

@@ -1,9 +1,9 @@
 //! The node processes of `vulpes up`.
 //!
-//! Invariant: a child ends when its standard input closes, which the operating system does however we end. A child
+//! Invariant: a child ends when its standard input closes, which the operating system does however this process ends. A child
 //! that does not end is killed after a deadline.
 //!
-//! Deliberately absent: signals to children. They run in their own process group, so that Ctrl-C reaches only us.
+//! Deliberately absent: signals to children. They run in their own process group, so that Ctrl-C reaches only this process.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom};
@@ -18,17 +18,17 @@ use vulpes_raft::ids::NodeId;
 /// A log larger than this, in bytes, is renamed when its node starts; the previously renamed one is lost.
 const LOG: u64 = 16 << 20;
 
-/// Lines of a log to show when its node died.
+/// Most lines of a log that are shown when its node has died.
 const LAST_LINES: usize = 12;
 
-/// How much of the log's end to search for them, in bytes.
+/// How many bytes of the log's end are searched for them.
 const LAST_BYTES: u64 = 8192;
 
 /// A node's process.
 #[derive(Debug)]
 pub(super) struct Child {
     process: tokio::process::Child,
-    /// Open as long as the node is to run.
+    /// Open as long as the node shall run.
     stdin: Option<ChildStdin>,
     log: PathBuf,
     ended: bool,
@@ -132,7 +132,7 @@ pub(super) async fn stop(children: &mut [Child], patience: Duration) {
         if tokio::time::timeout_at(deadline, child.process.wait()).await.is_err() {
             let process = child.process().map_or_else(String::new, |process| process.to_string());
             eprintln!("process {process} did not stop in {patience:?}: killed");
-            // It may have ended just now, which is fine.
+            // It may have just ended by itself, which is fine.
             let _ = child.process.kill().await;
         }
         child.ended = true;

@@ -1,7 +1,7 @@
-//! The directory of `vulpes up`: what marks it as ours, and how to start over in it.
+//! The directory of `vulpes up`: how it is marked as made by this command, and how to start over in it.
 //!
-//! Invariant: nothing is written to or deleted from a directory that has content and is not marked as ours. In one
-//! that is ours, only files that `vulpes up` itself makes are ever deleted.
+//! Invariant: nothing is written to or deleted from a directory that has content and is not marked as ours. In a directory that
+//! is ours, only files that `vulpes up` itself makes are ever deleted.
 //!
 //! Deliberately absent: the contents of the nodes' data.
 
@@ -25,7 +25,7 @@ const FORMAT: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub(super) struct Marker {
     format: u32,
-    /// In each storage group.
+    /// The number of nodes in each storage group.
     pub(super) nodes: u16,
     #[serde(default = "one")]
     pub(super) groups: u16,
@@ -79,7 +79,7 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Looks without touching anything.
+    /// Examines a directory without changing anything.
     pub(super) fn look(path: &Path) -> anyhow::Result<Self> {
         let marker_path = path.join(MARKER);
         let shown = path.display();
@@ -117,7 +117,7 @@ impl Directory {
         Ok(Self { path: path.to_owned(), marker: None })
     }
 
-    /// The cluster of last time.
+    /// The cluster that was made here last time.
     pub(super) fn marker(&self) -> Option<&Marker> {
         self.marker.as_ref()
     }

@@ -1,4 +1,4 @@
-//! What `up` does before and around its processes; the cluster itself is tested with real nodes elsewhere.
+//! Tests what `up` does before and around its processes; the cluster itself is tested with real nodes elsewhere.
 
 use std::os::unix::fs::PermissionsExt;
 

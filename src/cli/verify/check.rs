@@ -54,7 +54,7 @@ fn gap(expected: Position, found: Position) -> &'static str {
 struct Entry {
     incarnation: Incarnation,
     open: bool,
-    /// The number due next; not known where the log is kept only from the middle of an incarnation.
+    /// The segment number that has to come next; not known if the log begins in the middle of an incarnation.
     due: Option<SegmentNumber>,
 }
 
@@ -62,18 +62,18 @@ struct Entry {
 #[derive(Clone, Debug)]
 pub struct LogCheck {
     next: Slot,
-    /// Not known before the first row of a log that does not begin at its beginning.
+    /// Not known before the first row, if the log's beginning has been released.
     base: Option<Position>,
     stamp: Stamp,
     time: OrderTime,
-    /// The log is seen from its beginning: nothing can have opened before.
+    /// The log is read from its very beginning: no entry can have opened before.
     from_start: bool,
     entries: BTreeMap<NodeId, Entry>,
     events: u64,
 }
 
 impl LogCheck {
-    /// Nothing seen yet; the first row has to be of slot `oldest`.
+    /// A check that has seen nothing yet; the first row has to be of slot `oldest`.
     #[must_use]
     pub fn new(oldest: Slot) -> Self {
         let from_start = oldest <= Slot(1);
@@ -97,7 +97,7 @@ impl LogCheck {
     /// Takes the next row.
     ///
     /// # Errors
-    /// What is wrong with it; the check is of no more use then.
+    /// What is wrong with it. The check can't be used any more then.
     pub fn row(&mut self, row: &LogRow) -> Result<(), Damage> {
         let slot = row.slot;
         if slot != self.next {
@@ -199,7 +199,7 @@ impl LogCheck {
     }
 }
 
-/// What is wrong with the body behind a row, on the node that showed it.
+/// What is wrong with the body of a row's segment, on the node that showed the row.
 #[must_use]
 pub fn body_damage(row: &LogRow) -> Option<Damage> {
     let slot = row.slot;
@@ -216,13 +216,13 @@ pub fn body_damage(row: &LogRow) -> Option<Damage> {
     }
 }
 
-/// Whether a node said what the body behind a row comes to, or there is none.
+/// Whether the node read the body of a row's segment, or the row has no segment.
 #[must_use]
 pub fn is_whole(row: &LogRow) -> bool {
     !matches!(row.step, LogStep::Segment { body_checksum: None, .. })
 }
 
-/// Whether two nodes show different rows, each one's own reading of the body aside.
+/// Whether two nodes show different rows, ignoring what each read of the body.
 #[must_use]
 pub fn differs(first: &LogRow, second: &LogRow) -> bool {
     without_reading(first) != without_reading(second)

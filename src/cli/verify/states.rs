@@ -1,8 +1,8 @@
-//! What the nodes made of their log: states at an equal slot have to have equal hashes.
+//! The states that the nodes have folded from their logs: states at an equal slot must have equal hashes.
 //!
 //! Invariant: hashes are compared only if they are of the same slot.
 //!
-//! Deliberately absent: which row of the state differs; a hash does not tell.
+//! Deliberately absent: which row of the state differs; a hash does not show that.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const ROUNDS: usize = 20;
 /// How long to wait between two rounds.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Two nodes made different things of one log.
+/// Two nodes have different states from the same log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "before slot {slot}, the state of node {first_node} has the hash {first}, and that of node {second_node} has \
@@ -37,7 +37,7 @@ pub struct StatesDiffer {
 struct Seen(BTreeMap<Slot, BTreeMap<NodeId, String>>);
 
 impl Seen {
-    /// Takes a node's hash, and tells how many nodes have been seen at its slot.
+    /// Takes a node's hash, and returns how many nodes have been seen at its slot.
     fn take(&mut self, node: NodeId, slot: Slot, hash: String) -> Result<usize, StatesDiffer> {
         let seen = self.0.entry(slot).or_default();
         if let Some((first_node, first)) = seen.iter().find(|(_, first)| **first != hash) {
@@ -54,8 +54,8 @@ impl Seen {
     }
 }
 
-/// Asks nodes for their states until all were seen at one slot, `end` or later, and gives that slot; `None` where they
-/// never were.
+/// Asks nodes for their states until all were seen at one slot, `end` or later, and returns that slot; `None` if that never
+/// happened.
 pub(super) async fn compare(
     urls: &[AdminUrl],
     nodes: &[NodeId],

@@ -94,7 +94,7 @@ fn scripts_with_damage_are_caught() {
     }
 }
 
-/// Something done to a row that makes it wrong, and what has to be said of it.
+/// A change that makes a row wrong, and what the error has to say.
 type Blow = (fn(&mut LogRow), &'static str);
 
 /// Applied to slot 5 of the good log, which holds a segment.
@@ -143,7 +143,7 @@ fn rows_with_damage_are_caught() {
     }
 }
 
-/// A node that shows these rows, the last of them only after some questions.
+/// A node that shows these rows, the last of them only after some requests.
 struct FakeNode {
     node: NodeId,
     rows: Vec<LogRow>,
@@ -186,7 +186,7 @@ impl Admin for FakeNode {
             tail_position: Position(1),
             withheld_events: 0,
         });
-        // It names no other nodes: what runs elsewhere on this machine is not asked.
+        // It names no other nodes, so that no other node that runs on this machine is asked.
         let status = NodeStatus { node: self.node, state, replica, members: vec![], ..status };
         Box::pin(async { status })
     }
@@ -196,7 +196,7 @@ impl Admin for FakeNode {
         let visible = &self.rows[..*shown];
         *shown = self.rows.len().min(*shown + 1);
         let oldest = visible[0].slot;
-        // By place, not by what the row says: a damaged one is shown all the same.
+        // By index, not by the slot in the row: a damaged row is shown, too.
         let skip = from.0.saturating_sub(oldest.0) as usize;
         let rows = visible.iter().skip(skip).take(max).cloned().collect();
         let end = Slot(oldest.0 + visible.len() as u64);
@@ -215,7 +215,7 @@ async fn start_with(
     shown: usize,
     states: &[(u64, &str)],
 ) -> AdminUrl {
-    // The first one is shown once more, for a request for the tail.
+    // The first one is shown once more, for the request that finds the log's end.
     let states = states.iter().take(1).chain(states);
     let states = states.map(|(slot, hash)| (Slot(*slot), (*hash).to_owned())).collect();
     let states = Mutex::new(states);
@@ -253,7 +253,7 @@ async fn equal_logs_are_proved_and_who_is_behind_is_waited_for() {
     );
 }
 
-/// What the second node shows of its state, one after the other, and what is said of it.
+/// The slots and hashes that the second node shows one after the other, and the expected result.
 type StatesCase<'a> = (&'a [(u64, &'a str)], Result<Option<u64>, &'a str>);
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn states_are_compared_where_nodes_are_at_one_slot() {
     let cases: [StatesCase<'_>; 4] = [
         (&[(15, "aa")], Ok(Some(15))),
         (&[(15, "bb")], Err("before slot 15, the state of node 1 has the hash aa")),
-        // Never at one slot at one time; yet the first was at 15, and so was the second.
+        // The nodes are never at one slot at the same time, but both have been at 15.
         (&[(14, "99"), (14, "99"), (15, "aa"), (16, "cc")], Ok(Some(15))),
         (&[(14, "99")], Ok(None)),
     ];
@@ -291,7 +291,7 @@ async fn a_node_that_stays_behind_is_named() {
     assert!(error.to_string().contains("does not show slot 8"), "{error}");
 }
 
-/// What was just acknowledged is in sync's order, but not on the storages' disks yet.
+/// An event that was just acknowledged is in sync's order, but not on the storages' disks yet.
 #[tokio::test]
 async fn all_is_read_that_stood_in_the_log_when_it_began() {
     let all = rows(GOOD);
@@ -310,7 +310,7 @@ async fn all_is_read_that_stood_in_the_log_when_it_began() {
     let urls = [behind().await, serve(node).await];
     let proof = verify(&urls, PATIENCE).await.unwrap();
     assert_eq!((proof.end, proof.states), (Slot(11), Some(Slot(11))));
-    // One that shows no more of what is known is not proved to hold it.
+    // A node that does not show the last known slot is not proved to hold it.
     let short = all[..9].to_vec();
     let knows = FakeNode {
         node: NodeId(2),

@@ -9,7 +9,7 @@ use super::*;
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The callee, or the node in its place, answered with an error; the session continues.
+    /// The callee, or the node on its behalf, answered with an error; the session continues.
     #[error("the call failed: {uri}{}", colon(&said(.arguments)))]
     Failed { uri: String, arguments: Arguments },
     #[error(transparent)]
@@ -28,8 +28,8 @@ fn said(arguments: &Arguments) -> String {
 }
 
 impl WampClient {
-    /// Calls a procedure, and waits for its result; parts of the result are shown as they come. Without a limit it
-    /// waits as long as the callee takes; with one, the node gives up first.
+    /// Calls a procedure, and waits for its result; parts of the result are passed on as they arrive. Without a limit it waits
+    /// as long as the callee takes. With a limit, the node's timeout comes first.
     ///
     /// # Errors
     /// [`CallError::Failed`] if the call was answered with an error; any other one leaves the outcome unknown.
@@ -78,7 +78,7 @@ impl WampClient {
                         let (uri, arguments) = (text(Some(uri)), carried(rest));
                         return Err(CallError::Failed { uri, arguments });
                     }
-                    // Nothing but calls is requested here.
+                    // Only this call is open here: other messages are checked and dropped.
                     _ => drop(incoming(&answer)?),
                 }
             }

@@ -6,11 +6,11 @@ use super::*;
 
 const URL: &str = "ws://node.example:9031/";
 
-/// Runs a router that answers each message that comes with the messages of its script.
+/// Runs a router that answers each incoming message with the next messages of its script.
 fn router(script: Vec<Vec<Value>>) -> BoxStream {
     let (near, far) = tokio::io::duplex(64 << 10);
     tokio::spawn(async move {
-        // The shape of the callback is the library's.
+        // The library dictates the callback's type.
         #[allow(clippy::result_large_err)]
         let choose = |_: &Request, mut response: Response| {
             let protocol = HeaderValue::from_static("wamp.2.json");

@@ -1,7 +1,7 @@
 //! The entry's incarnation: requested, held, lost, and what the followed log has shown of it.
 //!
-//! Invariant: a segment counts as not stored only if the log was seen without a hole from its incarnation's opening
-//! to its end. An incarnation whose end the log has shown is never resumed.
+//! Invariant: a segment counts as not stored only if the log was seen without a gap from its incarnation's opening to its end.
+//! An incarnation whose end the log has shown is never resumed.
 //!
 //! Deliberately absent: the segments themselves (`pending`).
 
@@ -10,18 +10,18 @@ use vulpes_raft::ids::{Incarnation, Slot};
 use super::{after, backoff};
 use crate::types::moment::Moment;
 
-/// Shortest time between two incarnations, in milliseconds: it slows down two processes with one node id that fence
+/// Shortest time between two incarnations, in milliseconds. It slows down two processes that have the same node id and fence
 /// each other.
 pub(super) const REOPEN_PAUSE: u64 = 1000;
 
 /// The entry's state with sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum IncarnationState {
-    /// It has to ask for an incarnation.
+    /// It has to request an incarnation.
     Without { ask_at: Moment },
-    /// It has asked.
+    /// The request is in flight.
     Asking,
-    /// It has an incarnation, but segments of the one before are not settled yet.
+    /// It has an incarnation, but segments of the previous one are not settled yet.
     Granted(Incarnation),
     /// It seals under this incarnation.
     Live(Incarnation),
@@ -43,7 +43,7 @@ pub(super) struct Life {
     failures: u32,
     opened_at: Option<Moment>,
     renewal: Renewal,
-    /// Silence before asking for a renewal, in milliseconds.
+    /// Time without contact after which a renewal is requested, in milliseconds.
     renew_every: u64,
     shown: Shown,
 }
@@ -54,7 +54,7 @@ struct Shown {
     last: Option<Slot>,
     /// This incarnation and older ones have ended.
     ended: Incarnation,
-    /// The incarnation whose opening was shown, with no hole in the log since.
+    /// The incarnation whose opening was shown, with no gap in the log since.
     whole: Option<Incarnation>,
 }
 
@@ -125,7 +125,7 @@ impl Life {
         }
     }
 
-    /// Segments of the incarnation before are settled: the granted one begins.
+    /// Segments of the previous incarnation are settled: the granted one begins.
     pub(super) fn begin(&mut self) -> bool {
         match self.state {
             IncarnationState::Granted(incarnation) => {
@@ -136,7 +136,7 @@ impl Life {
         }
     }
 
-    /// An incarnation is lost. `true` if it was the current one; then another is asked for.
+    /// An incarnation is lost. `true` if it was the current one; then a new one is requested.
     pub(super) fn lose(&mut self, incarnation: Incarnation, now: Moment) -> bool {
         if self.current() != Some(incarnation) {
             return false;
@@ -146,7 +146,7 @@ impl Life {
         true
     }
 
-    /// Sync was heard from about the current incarnation, which renews its lease.
+    /// Sync answered for the current incarnation, which renews its lease.
     pub(super) fn heard(&mut self, now: Moment) {
         self.renewal = Renewal::Due { at: after(now, self.renew_every) };
     }

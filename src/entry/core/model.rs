@@ -73,12 +73,12 @@ struct World {
     shown: usize,
     bodies: BTreeMap<AdvanceSegment, SealedBody>,
     storages: [BTreeSet<AdvanceSegment>; 5],
-    /// What was sent to each, or is on the way.
+    /// The segments that were sent to each storage, or are on the way.
     sent: [BTreeSet<AdvanceSegment>; 5],
-    /// How many skips were sent.
+    /// The number of `Output::Skip` requests.
     skips: u64,
     most_bytes: usize,
-    /// Through which segment each storage was told, or is being told, that it will not be sent the bodies it lacks.
+    /// For each storage, the segment of the last skip notice that it got or is getting.
     told: [Option<AdvanceSegment>; 5],
     calls: Vec<Output<u64>>,
     submitted: [u64; SESSIONS as usize],
@@ -192,8 +192,8 @@ impl World {
         assert!(self.calls.len() < most, "calls are bounded: {}", self.calls.len());
     }
 
-    /// Every storage that answers was sent the bodies that lack votes, or is told that it will not be; and none has
-    /// more on the way to it than it has room for.
+    /// Every storage that answers was sent the bodies that lack votes, or gets a skip notice for them. No storage has more on
+    /// the way to it than it has room for.
     fn check_sent(&self) {
         let mut status = EntryStatus::default();
         self.core.report(&mut status);
@@ -318,7 +318,7 @@ impl World {
             .collect()
     }
 
-    /// Everything works again: losses are noticed, and everything that waits ends.
+    /// Everything works again: lost calls fail, and everything that waits completes.
     fn heal(&mut self) {
         for round in 0..200 {
             if round >= 10 && self.core.unanswered() == 0 && self.core.pending.is_empty() {
@@ -349,7 +349,7 @@ impl World {
     }
 }
 
-/// How often the schedules had which outcome.
+/// How often the schedules had each outcome.
 #[derive(Debug, Default)]
 struct Coverage {
     stored: Cell<u64>,

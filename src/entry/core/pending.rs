@@ -1,8 +1,8 @@
-//! Sealed segments of one incarnation that have no place yet: their votes, proposals and tickets.
+//! Sealed segments of one incarnation that are not in the order yet: their votes, proposals and tickets.
 //!
-//! Invariant: numbers are dense from the front on. A segment is proposed with a quorum of storage votes, or early; in
-//! the early case sync ensures that a quorum has the body wherever it has the place. It is proposed only when every
-//! earlier one has a place, is proposed, or is in the same call. Tickets are answered in number order.
+//! Invariant: numbers are dense from the front on. A segment is proposed with a quorum of storage votes, or early; in the early
+//! case sync ensures that a quorum has the body once the segment is in the order. It is proposed only when every earlier one is
+//! placed, is proposed, or is in the same call. Tickets are answered in number order.
 //!
 //! Deliberately absent: when to propose or send again (`core`), and which storage has credit (`storages`).
 
@@ -19,7 +19,7 @@ use crate::types::answer::PublishError;
 use crate::types::limits;
 use crate::types::moment::Moment;
 
-/// The sealed segments without a place, in number order.
+/// The sealed segments that are not in the order yet, in number order.
 #[derive(Debug)]
 pub(super) struct Pending<A> {
     segments: VecDeque<Sealed<A>>,
@@ -47,16 +47,16 @@ enum Stage {
     Ready,
     /// It is part of this call.
     Proposed(u64),
-    /// It has its place; an earlier one is not known to have one yet.
+    /// It has been placed; an earlier one is not known to be placed yet.
     Placed(Place),
 }
 
 /// The result of placing a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Placing {
-    /// It has its place, now or since before, or is no longer ours. This many are settled with it.
+    /// It is placed, now or already before, or is no longer pending here. This many segments and events are settled with it.
     Done { segments: u64, events: u64 },
-    /// The place was given to another body under this name.
+    /// Another body with this name was placed.
     Conflict,
 }
 
@@ -77,7 +77,7 @@ impl<A> Sealed<A> {
         }
     }
 
-    /// Waits for missing votes, or for the next proposal.
+    /// Makes it wait for missing votes, or for the next proposal.
     fn unpropose(&mut self) {
         self.stage = if self.appended || self.early { Stage::Ready } else { Stage::Collecting };
     }
@@ -152,7 +152,7 @@ impl<A> Pending<A> {
         oldest.map(|oldest| oldest.body.shard)
     }
 
-    /// The body of a segment that has no place yet.
+    /// The body of a segment that is not in the order yet.
     pub(super) fn body(&self, id: AdvanceSegment) -> Option<&SealedBody> {
         self.index(id).map(|at| &self.segments[at].body)
     }
@@ -174,8 +174,8 @@ impl<A> Pending<A> {
         }
     }
 
-    /// Takes what can be proposed now into a call: a run of ready segments, with no gap before it. Early ones have no
-    /// votes in it.
+    /// Takes the segments that can be proposed now into a call: a run of ready segments with no gap before it. Early segments
+    /// are proposed without votes.
     pub(super) fn propose(&mut self, call: u64) -> Vec<SealedSegment> {
         let mut proposal = Vec::new();
         for segment in &mut self.segments {
@@ -201,14 +201,14 @@ impl<A> Pending<A> {
         }
     }
 
-    /// Sync does not take a segment early: it waits for votes from now on. False if it already did.
+    /// Sync does not accept a segment early: the segment waits for votes from now on. `false` if it already did.
     pub(super) fn wait_for_votes(&mut self, id: AdvanceSegment) -> bool {
         let Some(at) = self.index(id) else { return false };
         std::mem::take(&mut self.segments[at].early)
     }
 
-    /// A segment has its place. Answers its tickets and those of its followers, as far as no earlier segment lacks a
-    /// place.
+    /// A segment has been placed. Answers its tickets and those of the segments after it, up to the first segment that is not
+    /// placed.
     pub(super) fn place(
         &mut self,
         id: AdvanceSegment,
@@ -251,8 +251,8 @@ impl<A> Pending<A> {
         expired
     }
 
-    /// The incarnation's segments get no place any more: gives up all of them, with this answer. Returns how many
-    /// segments had no place.
+    /// The incarnation's segments can't be placed any more: gives up all of them, with this answer. Returns how many were not
+    /// placed.
     pub(super) fn give_up(
         &mut self,
         error: PublishError,

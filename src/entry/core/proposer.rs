@@ -1,7 +1,7 @@
-//! The calls to sync that propose segments: how many are under way, and when the next one may be made.
+//! The calls to sync that propose segments: how many are in flight, and when the next one may be made.
 //!
-//! Invariant: at most [`PROPOSALS_IN_FLIGHT`] calls at once. After a gap, nothing is proposed until no call is under
-//! way; after a failure, not before its pause is over; with a stale group, not before a fresh one is known.
+//! Invariant: at most [`PROPOSALS_IN_FLIGHT`] calls at once. After a gap, nothing is proposed until no call is in flight; after
+//! a failure, nothing until the pause is over; with a stale group, nothing until a fresh one is known.
 //!
 //! Deliberately absent: which segments are ready (`pending`).
 
@@ -10,7 +10,7 @@ use vulpes_raft::ids::AdvanceSegment;
 use super::backoff;
 use crate::types::moment::Moment;
 
-/// Most proposals an entry has under way at once.
+/// Most proposals an entry has in flight at once.
 pub(super) const PROPOSALS_IN_FLIGHT: usize = 4;
 
 /// Makes the proposals.
@@ -35,12 +35,12 @@ pub(super) struct Call {
     pub(super) segments: Vec<(AdvanceSegment, u64)>,
 }
 
-/// Whether the known storage group is current.
+/// Whether the known storage groups are current.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum GroupAge {
     #[default]
     Fresh,
-    /// Sync counts another quorum: the group has to be requested.
+    /// Sync counts another quorum: the groups have to be requested.
     Stale {
         ask_at: Moment,
     },
@@ -48,7 +48,7 @@ enum GroupAge {
 }
 
 impl Proposer {
-    /// A new incarnation comes with a fresh group. Calls for older ones may still be under way.
+    /// A new incarnation comes with a fresh group. Calls for older incarnations may still be in flight.
     pub(super) fn restart(&mut self) {
         self.not_before = None;
         self.failures = 0;
@@ -71,7 +71,7 @@ impl Proposer {
         self.next_call
     }
 
-    /// A call is under way.
+    /// A call was sent.
     pub(super) fn begun(&mut self, call: u64, segments: Vec<(AdvanceSegment, u64)>) {
         assert!(
             self.calls.len() < PROPOSALS_IN_FLIGHT && call == self.next_call,
@@ -88,8 +88,8 @@ impl Proposer {
         Some(self.calls.remove(at))
     }
 
-    /// A call that began after so many failures got no answer. Calls that were under way together usually fail
-    /// together, with the leader that they went to: only the first one sets the pause.
+    /// A call got no answer. `since` is the number of failures when it began. Calls that were in flight together usually fail
+    /// together, because their leader failed, so only the first failure sets the pause.
     pub(super) fn failed(&mut self, since: u32, now: Moment) {
         if since == self.failures {
             self.not_before = Some(backoff(now, self.failures));
@@ -97,7 +97,7 @@ impl Proposer {
         }
     }
 
-    /// A segment found its place.
+    /// A segment was placed.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
     }
@@ -110,13 +110,13 @@ impl Proposer {
     /// Sync does not accept our quorum.
     pub(super) fn group_is_stale(&mut self, now: Moment) {
         if self.group == GroupAge::Fresh {
-            // If the fresh group changes nothing, because it came from a member that is behind, pauses grow.
+            // If the new groups are no different, because they came from a member that is behind, the pauses grow.
             self.group = GroupAge::Stale { ask_at: now };
             self.failed(self.failures, now);
         }
     }
 
-    /// Whether to request the group now. It counts as requested.
+    /// Whether to request the groups now. They count as requested.
     pub(super) fn asks_for_group(&mut self, now: Moment) -> bool {
         let due = matches!(self.group, GroupAge::Stale { ask_at } if ask_at <= now);
         if due {
@@ -125,7 +125,7 @@ impl Proposer {
         due
     }
 
-    /// Sync was asked for the group, and answered or not.
+    /// The request for the groups is over, with an answer or without.
     pub(super) fn regrouped(&mut self, answered: bool, now: Moment) {
         if self.group == GroupAge::Asked {
             let ask_at = backoff(now, 2);

@@ -1,11 +1,11 @@
 //! The storages of all groups: their credit, the bodies on the way to them, and when to retry them.
 //!
-//! Credit only paces sealing. A sealed segment goes to every storage of its group, even the slowest, because sync
-//! members wait for it. Each storage has a limit of its own for the number and bytes on the way to it.
+//! Credit only paces sealing. A sealed segment goes to every storage of its group, even the slowest, because sync members wait
+//! for it. Each storage has a separate limit for the number and bytes on the way to it.
 //!
-//! Invariant: nothing is sent to a storage beyond that limit, and nothing twice at once; a storage is told what it is
-//! not sent for lack of room. It has credit only after it has answered a begin of the current incarnation; after a
-//! failure, only once it answers the next begin. Without credit it is sent nothing.
+//! Invariant: nothing is sent to a storage beyond that limit, and no body twice at once. A storage gets a skip notice for what
+//! is not sent for lack of room. It has credit only after it has answered a begin of the current incarnation; after a failure,
+//! only once it answers the next begin. Without credit, nothing is sent to it.
 //!
 //! Deliberately absent: votes, which belong to the segments (`pending`).
 
@@ -43,10 +43,10 @@ struct Storage {
     /// 0 while it has to begin.
     credit: u32,
     in_flight: Vec<Sent>,
-    /// The newest segment that it was not sent for lack of room; it has been told so, or has to be.
+    /// The newest segment that was not sent to it for lack of room. It has got the skip notice, or has to get it.
     skipped: Option<AdvanceSegment>,
     told: Option<AdvanceSegment>,
-    /// The message is on its way.
+    /// The skip notice is on its way.
     telling: bool,
     contact: Contact,
     /// Failures since it last answered.
@@ -91,7 +91,7 @@ impl Storage {
         self.in_flight.len() < self.credit as usize
     }
 
-    /// Whether so many more bytes fit. One body always does.
+    /// Whether this many more bytes fit. One body always fits.
     fn has_room(&self, bytes: usize, most: usize) -> bool {
         let sent: usize = self.in_flight.iter().map(|sent| sent.bytes).sum();
         self.in_flight.is_empty()
@@ -127,7 +127,7 @@ impl Storages {
         &self.groups
     }
 
-    /// A new incarnation begins: every storage is told, and grants credit anew.
+    /// A new incarnation begins: it is announced to every storage, and each grants credit anew.
     pub(super) fn restart(&mut self, groups: StorageGroups, now: Moment) {
         self.regroup(groups, now);
         for member in &mut self.members {
@@ -177,8 +177,8 @@ impl Storages {
         self.members.iter().any(|storage| storage.contact == Contact::Begun)
     }
 
-    /// Sends a segment to the storages of its group that have neither voted for it nor have it on the way. A storage
-    /// without room for it has to be told.
+    /// Sends a segment to the storages of its group that have neither voted for it nor have it on the way. A storage without
+    /// room for it will get a skip notice.
     pub(super) fn send(&mut self, body: &SealedBody, voted: &[NodeId], mut to: impl FnMut(NodeId)) {
         let (segment, bytes, most) = (body.id, body.body.len(), self.most_bytes);
         let group = self.groups.range_of(body.shard).map(|(first, _)| first);
@@ -196,8 +196,8 @@ impl Storages {
         }
     }
 
-    /// The storages to tell through which segment they will not be sent the bodies they lack. They count as being
-    /// told.
+    /// The storages that need a skip notice, with its segment: bodies they lack through that segment will not be sent. The
+    /// notices count as on their way.
     pub(super) fn tell(&mut self) -> impl Iterator<Item = (NodeId, AdvanceSegment)> + '_ {
         self.members.iter_mut().filter_map(|storage| {
             let due = storage.contact == Contact::Begun && !storage.telling;
@@ -207,7 +207,7 @@ impl Storages {
         })
     }
 
-    /// A storage was told, or it is not known whether it was.
+    /// The skip notice was delivered, or it is not known whether it was.
     pub(super) fn told(
         &mut self,
         storage: NodeId,
@@ -224,7 +224,7 @@ impl Storages {
         }
     }
 
-    /// A storage kept a segment and grants its next credit.
+    /// A storage stored a segment and grants its next credit.
     pub(super) fn appended(&mut self, storage: NodeId, segment: AdvanceSegment, credit: u32) {
         let most = self.most_credit;
         let Some(member) = self.get(storage) else { return };
@@ -235,11 +235,11 @@ impl Storages {
         }
     }
 
-    /// A storage did not keep a segment, or it is not known whether it did.
+    /// A storage did not store a segment, or it is not known whether it did.
     pub(super) fn failed(&mut self, storage: NodeId, segment: AdvanceSegment, now: Moment) {
         let Some(member) = self.get(storage) else { return };
         member.in_flight.retain(|sent| sent.segment != segment);
-        // Of several segments on the way, the first failure decides; the others add nothing.
+        // If several segments were on the way, only the first failure counts.
         if member.contact == Contact::Begun {
             member.lose(now);
         }
@@ -256,7 +256,7 @@ impl Storages {
         }
     }
 
-    /// The storages to send a begin now. They count as asked.
+    /// The storages to send a begin now. The begins count as sent.
     pub(super) fn due(&mut self, now: Moment) -> impl Iterator<Item = NodeId> + '_ {
         self.members.iter_mut().filter_map(move |storage| match storage.contact {
             Contact::Due { at } if at <= now => {

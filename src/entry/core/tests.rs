@@ -66,8 +66,7 @@ fn an_early_segment_is_proposed_while_it_is_being_kept() {
     );
 }
 
-/// The slowest storage is sent as much as it has room for, which is more than its credit, and told what it is not
-/// sent.
+/// The slowest storage is sent as much as it has room for, which is more than its credit, and gets a skip notice for the rest.
 #[test]
 fn a_storage_without_room_is_told_what_it_is_not_sent() {
     let mut script = String::new();

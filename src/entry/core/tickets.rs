@@ -75,7 +75,7 @@ impl<A> Tickets<A> {
         }
     }
 
-    /// Answers the parts that have expired with the current knowledge. Returns how many events they have.
+    /// Answers the parts that have expired with what is known now. Returns how many events they have.
     pub(super) fn expire(
         &mut self,
         now: Moment,

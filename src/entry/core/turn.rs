@@ -1,4 +1,4 @@
-//! The end of a turn: the core's actions once all current inputs are in.
+//! The end of a turn: the core's actions once it has all current inputs.
 //!
 //! Invariant: it seals only what can be sent to a quorum at once, and proposes in number order.
 //!
@@ -12,7 +12,7 @@ use crate::types::answer::PublishError;
 use crate::types::moment::Moment;
 
 impl<A: Clone> Core<A> {
-    /// The inputs of this moment are in: seals and sends what it can, and requests what is due.
+    /// All inputs of this moment have been passed in: seals and sends what it can, and makes the requests that are due.
     pub(in crate::entry) fn end_turn(&mut self, now: Moment) {
         let expired = self.pending.expire(now, &mut self.outputs);
         self.counters.events_expired += expired + self.writer.expire(now, &mut self.outputs);
@@ -29,9 +29,9 @@ impl<A: Clone> Core<A> {
         self.propose(now);
     }
 
-    /// If a storage group has not kept the oldest segment within the publishers' time limit, and another group could
-    /// take the next one, the entry starts anew without that group: the segments sealed after it can't be placed
-    /// before it.
+    /// If a storage group has not stored the oldest segment within the publishers' time limit, and another group has credit for
+    /// the next one, the entry starts a new incarnation without that group. The later segments can't be placed before the
+    /// oldest one, so waiting would block them.
     fn pass_by(&mut self, now: Moment) {
         let (Some(shard), Some(incarnation)) = (self.pending.collecting(), self.life.live()) else {
             return;
@@ -42,9 +42,9 @@ impl<A: Clone> Core<A> {
         }
     }
 
-    /// Asks sync and storages for what is due.
+    /// Makes the requests to sync and storages that are due.
     fn ask(&mut self, now: Moment) {
-        // Segments of an older incarnation without waiting publishers need not hold up the next one.
+        // Segments of an older incarnation without waiting publishers need not delay the next one.
         if self.pending.incarnation() != self.life.live() && self.pending.unanswered() == 0 {
             let lost = self.pending.give_up(PublishError::Unknown, &mut self.outputs);
             self.counters.segments_lost += lost;
@@ -93,7 +93,7 @@ impl<A: Clone> Core<A> {
         true
     }
 
-    /// Sends bodies that lack votes to every storage of their group, and tells those that have no room for them.
+    /// Sends bodies that lack votes to every storage of their group, and a skip notice to those that have no room for them.
     fn append(&mut self) {
         if self.life.live().is_none() || !self.storages.any_begun() {
             return;

@@ -1,7 +1,7 @@
 //! The segment writer: batches go into the open segment, one after the other.
 //!
-//! Invariant: events are in segments in the order in which their batches came. At most one batch is partly written,
-//! and no other is taken meanwhile.
+//! Invariant: events are in segments in the order in which their batches came. At most one batch is partly written, and no
+//! other is accepted meanwhile.
 //!
 //! Deliberately absent: when a segment is sealed, which depends on credit (`core`).
 
@@ -58,7 +58,7 @@ impl<A> Default for Writer<A> {
 }
 
 impl<A: Clone> Writer<A> {
-    /// Makes segments take fewer events.
+    /// Sets the segments' target size.
     pub(super) fn aim_at(&mut self, target: usize) {
         self.target = target;
     }
@@ -136,8 +136,8 @@ impl<A: Clone> Writer<A> {
         (body, mem::take(&mut self.tickets))
     }
 
-    /// Answers expired tickets. Events already written stay and may still get their place; those that never found
-    /// room are dropped, so that an outage does not end with a backlog without publishers.
+    /// Answers expired tickets. Events already written stay and may still be ordered. Events that had no room yet are dropped,
+    /// so that after an outage no backlog of events remains whose publishers have given up.
     pub(super) fn expire(&mut self, now: Moment, outputs: &mut VecDeque<Output<A>>) -> u64 {
         let mut expired = self.discarded.expire(now, None, outputs);
         expired += self.tickets.expire(now, None, outputs);
@@ -154,7 +154,7 @@ impl<A: Clone> Writer<A> {
         self.give_up_rest(outputs);
     }
 
-    /// Drops everything unsealed: none of it is stored, nor ever will be.
+    /// Drops everything unsealed: it is not stored and never will be.
     pub(super) fn discard(&mut self) {
         self.open = OpenSegment::default();
         // A batch that came too late for its incarnation may have been discarded before the written ones.
@@ -162,7 +162,7 @@ impl<A: Clone> Writer<A> {
         self.discard_rest();
     }
 
-    /// The same for the batch that waits for room.
+    /// Drops the batch that waits for room.
     pub(super) fn discard_rest(&mut self) {
         if let Some(part) = self.take_rest() {
             self.discarded.push(part);

@@ -24,7 +24,7 @@ use crate::entry::order::{Lease, Opened, OrderError, OrderService};
 use crate::entry::sync_model::SyncModel;
 use crate::segment::SealedBody;
 
-/// A storage whose answers take as long as the test says; `None`: they never come.
+/// A storage whose answers take as long as the test sets; with `None` it never answers.
 pub(super) struct FakeStorage {
     node: NodeId,
     pub(super) delay: Mutex<Option<Duration>>,
@@ -100,7 +100,7 @@ impl FakeSync {
         Arc::new(Self { model: Mutex::new(SyncModel::new(entry)), log })
     }
 
-    /// Does something to the model, and shows what it adds to the log.
+    /// Changes the model, and shows what the change adds to the log.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut SyncModel) -> T) -> T {
         let mut model = self.model.lock().unwrap();
         let before = model.log.len();

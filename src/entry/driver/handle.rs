@@ -49,7 +49,7 @@ impl EntryHandle {
         Self { batches, room: Arc::new(Semaphore::new(limits::ENTRY_BATCH_BYTES)), status }
     }
 
-    /// Waits for room for one batch. Can be dropped at any time; the place in line is lost then.
+    /// Waits for room for one batch. Cancel safe, but a dropped future loses its place in the queue.
     ///
     /// # Errors
     /// If the entry's task is gone.
@@ -69,7 +69,7 @@ impl EntryHandle {
         }
     }
 
-    /// Waits for room and hands a batch over.
+    /// Waits for room and submits a batch.
     ///
     /// # Errors
     /// If the entry's task is gone; nothing of the batch is stored then.
@@ -89,7 +89,7 @@ impl EntryHandle {
 }
 
 impl Permit<'_> {
-    /// Hands a batch over. Its publishers' time limit starts now.
+    /// Submits a batch. Its publishers' time limit starts now.
     pub fn send(self, batch: Batch) {
         self.send_in(batch, None);
     }

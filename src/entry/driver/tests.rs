@@ -2,7 +2,7 @@
 //!
 //! Invariant: every wait has a deadline, so an answer that never comes fails its test.
 //!
-//! Deliberately absent: orders of events that only matter to the core, which has its own tests.
+//! Deliberately absent: event orderings that only matter to the core, which has its own tests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -195,7 +195,7 @@ async fn without_a_quorum_publishers_learn_that_nobody_knows_and_later_ones_go_o
     bench.entry.submit(session.batch(1)).await.unwrap();
     let answer = session.answer().await;
     assert_eq!((answer.first, answer.count), (3, 1));
-    // The ones before got their places after all, first.
+    // The earlier events were ordered after all, before these.
     assert_eq!(answer.outcome.unwrap().position, Position(4));
 }
 
@@ -229,7 +229,7 @@ async fn an_idle_incarnation_is_renewed_and_opened_anew_when_lost() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     let opened = |status: &EntryStatus| status.incarnation == Some(Incarnation(2));
     assert!(!opened(&bench.entry.status().borrow()));
-    // The log says nothing of it here: only the renewal can notice.
+    // The log does not show this here: only the renewal can notice it.
     bench.sync.model.lock().unwrap().close();
     bench.until("reopened", opened).await;
 }

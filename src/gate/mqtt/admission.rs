@@ -4,7 +4,7 @@
 //! the part after its last `@` names one; otherwise the `@` is part of the name (`bob@example.com`), and the realm is
 //! the default one.
 //!
-//! Invariant: what all nodes keep about a session is at most as large as MQTT's own fields allow.
+//! Invariant: what all nodes store about a session is at most as large as MQTT's own fields allow.
 //!
 //! Deliberately absent: taking over from an older connection of the same client, and whether there is room for a
 //! persistent session; all nodes decide these alike.

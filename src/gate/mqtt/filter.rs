@@ -47,7 +47,7 @@ pub(crate) struct Reading {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Options {
     pub(crate) reading: Reading,
-    /// Only events whose value fits.
+    /// Only events whose value matches.
     pub(crate) filter: Option<Value>,
 }
 

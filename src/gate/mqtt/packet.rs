@@ -138,7 +138,6 @@ pub(crate) struct Frame {
 /// `max_packet` bytes, fixed header included. This is known before the packet's body has arrived. Whole packets
 /// before a bad one are returned first. Hand the bytes to the gate all the same: it finds the same error, tells the
 /// client as the protocol does, and closes.
-/// gate finds the same error in the same bytes: given them, it tells the client as the protocol does, and closes.
 pub fn complete_prefix(buffer: &[u8], max_packet: usize) -> Result<usize, FrameError> {
     let mut at = 0;
     loop {

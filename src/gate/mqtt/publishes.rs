@@ -2,8 +2,8 @@
 //! conditional one is answered when it is decided, which may be much later: it leaves the queue, and the PUBACKs of
 //! the others overtake its own.
 //!
-//! Invariant: a PUBACK with success is written only for an event that is durable, has its place, and was accepted
-//! there. If the outcome is unknown, there is no PUBACK, and the connection ends.
+//! Invariant: a PUBACK with success is written only for an event that is durable, has its position, and was accepted there. If
+//! the outcome is unknown, there is no PUBACK, and the connection ends.
 //!
 //! A packet identifier that is reused while it is unanswered is a new message: the protocol allows a QoS 1 receiver
 //! to do so, and a client that repeats itself on one connection gets what it asked for.
@@ -30,7 +30,7 @@ const _: () =
 
 #[derive(Debug)]
 enum Unanswered {
-    /// The node has it. 0: QoS 0, without an answer.
+    /// The node has taken it. 0: QoS 0, without an answer.
     Event { packet_id: u16, conditional: bool },
     /// Was never published; its refusal waits for its turn.
     Refused { packet_id: u16, why: Box<Violation> },

@@ -33,7 +33,7 @@ pub(crate) struct Session {
     pub(crate) oversized: u64,
     /// The expiry interval in the client's DISCONNECT.
     pub(crate) expiry: Option<u32>,
-    /// Events before this place are from the client's offline period.
+    /// Events before this position are from the client's offline period.
     back_at: Position,
     id: SessionId,
     /// The client's tag, the same for all its sessions.

@@ -3,7 +3,7 @@
 //! Invariant: a SUBACK is written once the node has answered for every filter in it. Subscribing to a filter again
 //! only changes its options, so no event is missed. If the retained values have to come again, a second, temporary
 //! subscription shows them. Only a filter with reading options of its own (a replay, changes of retained values, a
-//! condition) starts anew, because that is what asking for it again means.
+//! condition) starts again from the beginning, because that is what asking for it again means.
 //!
 //! Deliberately absent: matching, which the driver does.
 
@@ -106,7 +106,7 @@ pub(crate) struct Subscriptions {
     packets: u64,
     /// Waiting filters, over all packets.
     waiting: usize,
-    /// Set if the session outlives its connection.
+    /// Set if the session is persistent.
     persistence: Option<Persistence>,
 }
 
@@ -420,7 +420,7 @@ impl Subscriptions {
             }
             State::Stands => self.remove(id),
         }
-        // One that is over is not there any more, and it has none itself.
+        // If `again` has ended, it is not there any more; and it has no `again` itself.
         if let Some(again) = again {
             self.leave(again, out);
         }

@@ -3,15 +3,16 @@
 //! ```text
 //! in P; P…            packets come           out P; P…       exactly these packets go
 //! opened              the realm is open      ask R           exactly this request is made
-//! stored 0 2          two publishes, from sequence 0 on, have their place; also: unknown, lost
+//! stored 0 2          two publishes, from sequence 0 on, are stored; also: unknown, lost
 //! subscribed 1        also: gone 1 7, ahead 1 7, toomany 1, unavailable 1, unsubscribed 1, ended 1
 //! decided 0 7         the first publish is accepted at position 7; also: notaccepted 0, linefull 0, sessionended 0
-//! deliver T qQ by S to 1,2 X                 an event (77 is the session itself, 78 an earlier one of its client); also: change, one that is to be retained; keep, one that was
-//! cursor 7 first T qQ by S to 1,2 X          the event at position 7 at the session's cursor; also: doubtful, again:PACKETID
-//! resume 5 7:1,9:2 a/b@4q1                   the session goes on: back at 5, in flight, filters; also: keeps, a new one
-//! noted / noroom                             what was to be kept first is, or is not
-//! leaves 7:1                                 what is in flight for later sessions
-//! at 500 / tick       time passes; then the gate is told
+//! deliver T qQ by S to 1,2 X          an event (77 is the session itself, 78 an earlier one of its client);
+//!                                     also: change, an event to be retained; retained, a retained value
+//! cursor 7 first T qQ by S to 1,2 X   the event at position 7 at the session's cursor; also: doubtful, again:PACKETID
+//! resume 5 7:1,9:2 a/b@4q1            a persistent session continues: back at 5, in flight, filters; also: keeps, a new one
+//! noted / noroom                      the oldest filter change is done, or there was no room for it
+//! leaves 7:1                          the messages in flight for later sessions
+//! at 500 / tick       time passes; then the gate's `tick` is called
 //! full / room         whether it can deliver
 //! reason X            why it closed
 //! ```

@@ -1,7 +1,7 @@
 //! A cache of the topics a client publishes to, parsed once each: publishers mostly use a few.
 //!
-//! Invariant: it takes at most [`CACHE_BYTES`] bytes of text, and never changes how a topic is parsed. A longer topic
-//! is parsed anew each time.
+//! Invariant: it takes at most [`CACHE_BYTES`] bytes of text, and never changes how a topic is parsed. A longer topic is parsed
+//! again each time.
 //!
 //! Deliberately absent: an eviction order. A full cache is emptied.
 

@@ -31,7 +31,7 @@ pub(crate) struct Window {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Message {
     None,
-    /// It was sent; with its place, if later sessions need to know it.
+    /// It was sent; with its position, if later sessions need to know it.
     Sent(Option<Position>),
     /// An earlier session has sent it.
     Earlier(Position),
@@ -107,7 +107,7 @@ impl Window {
         self.free.push_back(packet_id);
     }
 
-    /// The messages that a later session needs to know, by their places.
+    /// The messages that a later session needs to know, by position.
     pub(crate) fn in_flight(&self) -> Vec<InFlight> {
         let mut all: Vec<InFlight> = (0u16..)
             .zip(&self.messages)

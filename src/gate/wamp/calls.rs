@@ -3,7 +3,7 @@
 //! Invariant: no two calls in flight have the same number. A client gets INTERRUPT only if it announced that it takes
 //! it.
 //!
-//! Deliberately absent: who is called, and when a call is over (`crate::call`).
+//! Deliberately absent: the choice of the callee, and the end of a call (`crate::call`).
 
 mod options;
 mod reply;

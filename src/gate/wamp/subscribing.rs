@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE: from a client's message to a request of the session.
 //!
-//! Invariant: what is never answered is refused.
+//! Invariant: a SUBSCRIBE to topics on which nothing is ever published is refused.
 //!
 //! Deliberately absent: which subscriptions there are (`subscriptions`).
 

@@ -1,4 +1,4 @@
-//! Scripts of a session, run in each serializer, with JSON standing for all of them:
+//! Scripts of a session, run in each serializer. Messages are written in JSON:
 //!
 //! ```text
 //! > [1,"realm1",{}]    the client sends
@@ -8,7 +8,7 @@
 //! ~ PUBLISH 5: …       the gate has dropped something
 //! ```
 //!
-//! `deliver` shows an event as it comes by, `keep` one that a topic has kept.
+//! `deliver` delivers a live event, `retained` a retained value.
 //!
 //! Every message and request of the gate has to be in the script.
 

@@ -1,7 +1,7 @@
 //! A cache of the topics that a session used lately, so that a repeated one is not parsed or encoded again.
 //!
-//! Invariant: a session caches at most [`TEXTS`] topics and [`BYTES`] bytes of text in each direction. A single topic
-//! longer than that is parsed and encoded anew each time.
+//! Invariant: a session caches at most [`TEXTS`] topics and [`BYTES`] bytes of text in each direction. A single topic longer
+//! than that is parsed and encoded again each time.
 //!
 //! Deliberately absent: an eviction order. A full cache is emptied.
 

@@ -10,11 +10,11 @@ use crate::types::act::{Detach, Expire, PersistentSubscription, Progress};
 use crate::types::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
 
 /// The hash of the rows after a log with all acts of `OLDEST_LOG_FORMAT`, and the positions of events that subscribers do not
-/// see. It does not change: files of that format are opened.
+/// see. It must not change, because files of that format are opened.
 const OLDER: (&str, &[u64]) =
     ("f53a62393d34b61291a9f258f1d275e1", &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28]);
 
-/// The format, and the same after what it adds.
+/// The current format, and hash and positions after the acts that it adds.
 const EXPECTED: (u32, &str, &[u64]) =
     (7, "b2de06fae411b64454e67c98f9c086d2", &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28, 37]);
 
@@ -120,11 +120,11 @@ fn events() -> Vec<(u64, Event)> {
         (1, act(0, "drop", &Act::Expire(expire("c", HOUR + 24_000)))),
         (1, act(0, "drop", &Act::Expire(expire("c", HOUR + 24_000)))),
         (1, act(0, "head", &Act::Release { slot: Slot(3), position: Position(1) })),
-        // Keywords alone are kept, but are no value; so are an MQTT payload's four bytes.
+        // Keywords alone are retained, but are no value; the same holds for the four bytes of an MQTT payload.
         (1, keywords("value")),
         (1, publish(1, "value", "5", Terms { when: Some(Value::Null), ..Terms::default() })),
         (1, Event { payload: Payload::raw("null".into()), ..event(1, "bytes", "") }),
-        // One client comes twice before what it left is published.
+        // One client connects twice before what it left is published.
         (1, attach(6, "e", 0, 0)),
         (2, attach(7, "e", 0, 0)),
         (1, attach(8, "e", 0, 0)),

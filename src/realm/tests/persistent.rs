@@ -1,4 +1,4 @@
-//! What clients keep beyond their sessions, by stories.
+//! Scripted tests of persistent sessions.
 
 use super::random::Doing;
 use super::*;
@@ -46,7 +46,7 @@ fn expire(since: u64) -> Event {
     act(0, "vulpes/kept", &Act::Expire(expire))
 }
 
-/// Plays one step of a random log about kept state: there are two clients.
+/// Plays one step of a random log about persistent sessions: there are two clients.
 pub(super) fn play(story: &mut Story, doing: &Doing) {
     match doing {
         Doing::Attach(session, clean, expiry) => {
@@ -56,7 +56,7 @@ pub(super) fn play(story: &mut Story, doing: &Doing) {
             let attach = Attach { join, clean: *clean, expiry: *expiry };
             story.event(session % 2 + 1, act(*session, "x", &Act::Attach(attach)));
         }
-        // As logs of older formats have it.
+        // In the form that logs of older formats contain.
         Doing::Detach(session, sent) if sent % 4 == 0 => {
             story.event(session % 2 + 1, detach(*session, None, progress(*sent, &[(1, 1)], 0)));
         }
@@ -158,11 +158,11 @@ fn a_client_comes_back_to_what_it_kept() {
     let state = story.realms.persistent_of(SessionId(12)).unwrap();
     assert!(state.persistent.resumed && state.persistent.awaited.is_none());
     assert_eq!((&state.persistent.progress, state.filters.len()), (&left, 1));
-    // A filter of a session that is over is not kept.
+    // A filter of a session that is over is not stored.
     story.told();
     story.event(1, subscribe(11, &["late"]));
     assert!(story.told().is_empty());
-    // A session that keeps nothing drops the kept state.
+    // A session that is not persistent drops the persistent session.
     story.event(1, act(13, "x", &Act::Join(Join { client: Some("c".into()), ..Join::default() })));
     assert_eq!((persistent(&story), wanted(&story)), (None, None));
     assert!(story.rows.len() < 5, "{:?}", story.rows);
@@ -201,7 +201,7 @@ fn the_last_word_of_a_session_that_was_taken_over_is_awaited() {
     let now = persistent(&story).unwrap();
     assert_eq!((now.awaited, now.progress.doubt), (Some(SessionId(11)), Position(at)));
     story.restart();
-    // A third one comes before the first has sent its last word: the first is still the one that knows.
+    // A third session comes before the first has sent its last word: only the first one knows the progress.
     story.event(2, attach(13, false, NEVER));
     assert_eq!(persistent(&story).unwrap().awaited, Some(SessionId(11)));
     story.told();
@@ -213,14 +213,14 @@ fn the_last_word_of_a_session_that_was_taken_over_is_awaited() {
     story.event(1, detach(11, None, progress(1, &[], 0)));
     assert_eq!(persistent(&story).unwrap().progress, last, "one says its last once");
 
-    // The waiting session has gone before that, without a last word: it has sent nothing.
+    // The waiting session ends before that, without a last word: it has sent nothing.
     story.event(1, attach(14, false, NEVER));
     story.leave(14, 1);
     story.event(2, detach(13, None, last.clone()));
     assert_eq!(persistent(&story).unwrap().progress, last);
 }
 
-/// What it sent was forgotten when the first session's last word reached the third one.
+/// Regression: what the second session had sent was forgotten when the first session's last word reached the third one.
 #[test]
 fn a_session_that_begins_without_a_last_word_says_so_first() {
     let mut story = Story::at_entries();
@@ -242,7 +242,7 @@ fn a_session_that_begins_without_a_last_word_says_so_first() {
     let now = persistent(&story).unwrap();
     assert_eq!((now.awaited, now.progress.doubt), (Some(SessionId(12)), Position(at)));
     story.told();
-    // The first one comes too late: it does not know what the second one sent.
+    // The first session's last word comes too late: it does not know what the second one sent.
     story.event(1, detach(11, None, progress(9, &[], 0)));
     assert!(story.told().is_empty() && persistent(&story).unwrap().awaited == Some(SessionId(12)));
     let last = progress(10, &[(5, 3)], known.doubt.0);
@@ -254,7 +254,7 @@ fn a_session_that_begins_without_a_last_word_says_so_first() {
 #[test]
 fn what_nobody_comes_back_for_expires() {
     let mut story = Story::at_entries();
-    // A step of the story takes a second.
+    // Each step takes a second.
     story.event(1, attach(11, false, 3));
     story.event(1, subscribe(11, &["a"]));
     story.event(1, detach(11, None, progress(9, &[], 0)));
@@ -272,7 +272,7 @@ fn what_nobody_comes_back_for_expires() {
     story.event(1, expire(since));
     assert!(persistent(&story).is_none() && story.rows.len() == rows - 2);
 
-    // A client that comes too late finds nothing, even if no node expired it.
+    // A client that comes back too late finds nothing, even if no node has published the expiry.
     story.event(1, attach(12, false, 1));
     story.event(1, detach(12, None, progress(9, &[], 0)));
     story.event(1, event(9, "x", "1"));
@@ -291,7 +291,7 @@ fn a_client_may_change_its_mind_when_it_goes() {
     assert_eq!(persistent(&story).unwrap().expiry, NEVER);
     story.event(1, attach(12, false, 0));
     assert!(story.realms.persistent_of(SessionId(12)).unwrap().persistent.resumed);
-    // Not from zero; and then it ends with its connection.
+    // An expiry of zero can't be raised: the session ends with its connection.
     story.event(1, detach(12, Some(60), progress(9, &[], 0)));
     assert!(persistent(&story).is_none());
     story.event(1, attach(13, true, 3));
@@ -318,7 +318,7 @@ fn a_will_waits_no_longer_than_what_was_kept() {
     story.event(1, detach(11, Some(1), progress(9, &[], 0)));
     let (_, due) = story.realms.due().next().unwrap();
     assert_eq!(due.not_before, OrderTime(story.tail.as_ref().unwrap().time().0 + 1000));
-    // The kept state was dropped: its will is due at once, even if the client is back.
+    // The persistent session was dropped: its will is due at once, even if the client is back.
     let mut story = Story::at_entries();
     story.event(1, attach(11, false));
     story.event(1, detach(11, None, progress(9, &[], 0)));
@@ -326,7 +326,7 @@ fn a_will_waits_no_longer_than_what_was_kept() {
     story.event(1, attach(12, true));
     assert!(story.realms.due().all(|(_, due)| due.not_before == OrderTime(0)));
     assert_eq!(story.realms.due().count(), 1);
-    // Taken over by a session that continues it: nobody has gone.
+    // Taken over by a session that continues it: the client has not gone.
     story.event(1, attach(13, false));
     assert_eq!(story.realms.due().count(), 1);
 }

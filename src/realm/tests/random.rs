@@ -1,4 +1,4 @@
-//! Random logs: a restart changes nothing, and what must hold in any state holds.
+//! Random logs: a restart changes nothing, and the invariants hold in every state.
 //!
 //! Deliberately absent: what a single act does (the other tests).
 
@@ -16,7 +16,7 @@ pub(super) enum Doing {
     Set(u64, u8),
     Turns,
     Wills,
-    /// Asks for the log to be kept from this slot on, counted from the newest.
+    /// Requests that the log is retained only from this slot on, counted from the newest.
     Release(usize),
     Reopen(u64),
     Register(u64, usize),
@@ -153,7 +153,7 @@ proptest! {
             (hash, &notices.clone(), rows)
         });
         let tokens = notices.iter().filter_map(|notice| match notice {
-            // A session that joins a registration learns that registration's place.
+            // A session that joins a registration gets that registration's position.
             Notice::Decided { asked, decision: Decision::Accepted(at), .. } => {
                 Some(at.position).filter(|position| position >= asked)
             }

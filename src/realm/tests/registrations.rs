@@ -1,4 +1,4 @@
-//! Registrations: who offers what, and where a call goes.
+//! Registrations: which session offers which procedure, and where a call goes.
 
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ fn register(session: u64, procedure: &str, matching: Matching, invoke: Invoke) -
     act(session, "wamp/registration/register", &Act::Register(register))
 }
 
-/// One of a few that conflict with each other.
+/// One of a few registrations that conflict with each other.
 pub(super) fn any_register(session: u64, what: usize) -> Event {
     let (procedure, matching, invoke) = [
         ("a.b", Matching::Exact, Invoke::RoundRobin),
@@ -180,8 +180,8 @@ fn the_best_registration_is_found() {
         names.insert(accepted(&mut story), format!("{} {procedure}", matching.word()));
     }
     story.restart();
-    // The first cases are those that WAMP's own text gives, where the first prefix has no dot at its end, although
-    // prefixes are texts and it would fit c33, too.
+    // The first cases are the examples of the WAMP specification. There the first prefix has no dot at its end, although
+    // prefixes match as text and it would also match c33.
     for (called, expected) in [
         ("a1.b2.c3.d4.e55", Some("exact a1.b2.c3.d4.e55")),
         ("a1.b2.c3.d98.e74", Some("prefix a1.b2.c3.")),

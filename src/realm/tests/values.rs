@@ -1,4 +1,4 @@
-//! What topics keep: values, keywords, and nothing, by stories.
+//! Scripted tests of what topics retain: values, keywords, and nothing.
 
 use super::*;
 use crate::types::event::{Field, Tag};

@@ -1,4 +1,4 @@
-//! What sessions leave, and which sessions are told that they began only after it is published, by stories.
+//! Scripted tests of what sessions leave, and of sessions whose clients are told that they began only after it is published.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ fn close(story: &mut Story, entry: u64) {
     story.step(Step::Closed { entry, incarnation, reason: CloseReason::LeaseLost }, None);
 }
 
-/// In a random log: a session is told that it began exactly if nothing is left under its client's name.
+/// In a random log: a client is told that its session began exactly if nothing is left under its name.
 pub(super) fn check(realms: &Realms, told: &[Notice], there: &mut BTreeSet<SessionId>) {
     for notice in told {
         match notice {
@@ -92,7 +92,7 @@ fn a_client_is_told_that_it_is_there_behind_what_it_left() {
             // Another node has published it as well.
             assert!(!story.event(2, due(11, 0)).1);
             assert!(story.told().is_empty());
-            // The next one finds nothing that was left before.
+            // The next session finds nothing that was left before.
             story.event(2, act(12, "x", &Act::Leave(Leave { drop_will: true })));
             story.told();
             story.event(2, join(13, expiry, 0));
@@ -117,7 +117,7 @@ fn values_bound_to_a_session_come_before_the_next_one_too() {
     assert!(story.told().is_empty());
     story.restart();
     story.event(1, due(11, 2));
-    // Someone else has given this topic another value: nothing is shown, and nothing is left.
+    // Another client has given this topic another value: nothing is shown, and nothing is left.
     story.event(1, event(99, "b", "2"));
     assert!(story.told().is_empty());
     assert!(!story.event(2, Event { topic: Topic::from_canonical("b"), ..value(1) }).1);
@@ -133,7 +133,7 @@ fn one_that_was_never_told_to_be_there_leaves_nothing() {
     story.told();
     let left: Vec<_> = story.realms.due().map(|(id, _)| id).collect();
     assert_eq!(left, [id(11, 0)]);
-    // Nor does one whose node is lost.
+    // Nor does a session whose node is lost.
     close(&mut story, 1);
     story.restart();
     assert_eq!(story.realms.due().count(), 1);
@@ -164,15 +164,15 @@ fn a_will_that_is_delayed_is_kept_back_or_comes_first() {
     assert_eq!(story.told().last(), Some(&held_back(12)));
     assert!(story.event(2, due(11, 0)).1, "it waits no longer");
     assert_eq!(story.told(), [joined(12)]);
-    // If nothing is kept, there is nothing to wait for.
+    // Without a persistent session, the will is not delayed.
     let mut story = Story::at_entries();
     story.event(1, join(11, Some(0), 30));
     story.leave(11, 1);
     assert!(story.event(2, due(11, 0)).1);
 }
 
-/// A client says goodbye to one node, and connects to another at once: what it said counts, though it comes later in the order.
-/// Its will was published, and the retained value of that stayed.
+/// A client disconnects from one node, and connects to another at once: its last word counts, although it comes later in the
+/// order. Regression: its will was published, and the will's retained value stayed.
 #[test]
 fn a_goodbye_takes_the_will_back_behind_the_next_session() {
     for expiry in [None, Some(0), Some(NEVER)] {
@@ -184,7 +184,7 @@ fn a_goodbye_takes_the_will_back_behind_the_next_session() {
         story.gone(11, 1, Gone { drop_will: true, ..Gone::default() });
         assert_eq!(story.told().last(), Some(&joined(12)), "{expiry:?}");
         assert!(!story.event(2, due(11, 0)).1, "{expiry:?}: it was taken back");
-        // Said for good: the next one's is its own.
+        // The first will is withdrawn for good; the next session has its own will.
         story.event(2, join(13, expiry, 0));
         assert!(story.realms.due_of(id(12, 0)).is_some());
     }
@@ -198,13 +198,13 @@ fn a_session_that_was_taken_over_confirms_what_it_left() {
     story.event(1, Event { act: Act::Publish(terms).encode(), ..event(11, "a", "1") });
     story.event(2, join(12, None, 0));
     story.told();
-    // What is bound to a session ends with it, whatever its client said.
+    // A value that is bound to a session ends with it, whatever its client's last word was.
     story.leave(11, 1);
     assert_eq!(story.told(), [Notice::Confirmed(id(11, 1))]);
     assert!(story.event(2, due(11, 1)).1);
 }
 
-/// The next one waited for a second, and so did nearly all of those that came again at once.
+/// Regression: the next session waited for a second, and so did nearly all clients that reconnected at once.
 #[test]
 fn a_session_that_was_never_open_is_waited_for_no_longer_than_it_takes_to_say_so() {
     let mut story = Story::at_entries();
@@ -223,7 +223,7 @@ fn a_session_that_was_never_open_is_waited_for_no_longer_than_it_takes_to_say_so
     assert_eq!((persistent.progress.sent, persistent.progress.in_flight.len()), (Position(7), 1));
 }
 
-/// Its next session was told that it goes on with what the client had ended.
+/// Regression: the client's next session was resumed although the client had ended the persistent session.
 #[test]
 fn a_state_that_its_client_ended_is_not_resumed() {
     let mut story = Story::at_entries();

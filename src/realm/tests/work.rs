@@ -1,4 +1,4 @@
-//! How much work values make: it grows with what they hold, and no faster.
+//! How much work values take: it grows linearly with their contents.
 //!
 //! Deliberately absent: what the results are (`value`).
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::types::limits;
 
-/// All nodes do this at the same place in the order, and everything waits for it.
+/// All nodes do this at the same position in the order, and everything waits for it.
 #[test]
 fn the_work_grows_with_the_fields_and_not_with_their_square() {
     const FIELDS: usize = 100_000;

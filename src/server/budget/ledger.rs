@@ -1,39 +1,39 @@
-//! The books of a budget: who holds how much is the holders' business, who is next is kept here.
+//! The bookkeeping of a budget: the queues, and the totals. Each holder keeps its own count.
 //!
-//! A holder may come back for more of what it needs in all, so all of them could hold a part and wait for the rest. Two rules
-//! keep that from happening. Holders have a line of their own; where there is room, the two lines take turns. And a reserve is
-//! for holders alone: where there is no room for a part, the first of them is granted all that it still needs, waits for
-//! nothing more, and comes to its end.
+//! Holders may ask again for more of what they need in all, so all of them could hold a part and wait for the rest. Two rules
+//! prevent that. Holders have a queue of their own, and when there is room, the two queues take turns. And a reserve is for
+//! holders only: if there is no room for a part, the first of them is granted all that it still needs, so it waits for nothing
+//! more and finishes.
 //!
-//! Invariant: the tickets of each line are granted in the order in which they were drawn. Those who may come back for more
-//! hold nothing of the reserve, all together.
+//! Invariant: the tickets of each queue are granted in the order in which they were issued. Holders that may ask for more hold
+//! nothing of the reserve, all together.
 //!
-//! Deliberately absent: waking. Whom a change concerns is handed out to the caller, as whatever it left here.
+//! Deliberately absent: waking. The wakers to be called after a change are returned to the caller.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// A place in line.
+/// A place in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket(u64);
 
-/// `W` is what wakes who waits.
+/// `W` wakes a waiting holder.
 #[derive(Debug)]
 pub(super) struct Ledger<W> {
     total: usize,
-    /// The part of it that only those get who need nothing more then.
+    /// The part of it that is only granted if it completes a need.
     reserve: usize,
-    /// Granted ones included.
+    /// Includes granted bytes.
     held: usize,
-    /// What those of it hold who may come back for more.
+    /// The part of `held` whose holders may ask for more.
     parts: usize,
     next: u64,
-    /// Those who hold nothing that they could need more beside.
+    /// Those that do not hold a part of what they need.
     line: Line<W>,
-    /// Those who do.
+    /// Those that do.
     holders: Line<W>,
-    /// The next turn is a holder's.
+    /// The holders' queue has the next turn.
     holders_first: bool,
-    /// Granted, and not claimed yet.
+    /// Granted, but not claimed yet.
     granted: BTreeMap<Ticket, Grant>,
 }
 
@@ -46,22 +46,22 @@ struct Waiting<W> {
     woken_by: Option<W>,
 }
 
-/// What somebody gets of a budget.
+/// Bytes granted from a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
     pub(crate) bytes: usize,
-    /// It needs nothing more then.
+    /// They complete the need.
     pub(crate) complete: bool,
 }
 
-/// What somebody needs of a budget.
+/// A need for bytes of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Need {
-    /// Bytes that it can go on with for now.
+    /// Bytes that allow it to continue for now.
     pub(crate) part: usize,
-    /// Bytes that it needs to come to its end, `part` included.
+    /// Bytes that allow it to finish, `part` included.
     pub(crate) all: usize,
-    /// It holds a part already, and needs this beside it.
+    /// It holds a part already, and needs this in addition.
     pub(crate) holds: bool,
 }
 
@@ -86,7 +86,7 @@ impl<W: Clone> Ledger<W> {
         self.held >= self.total
     }
 
-    /// Takes bytes now, or not at all; tells how many.
+    /// Takes bytes now, or none; returns how many.
     pub(super) fn try_take(&mut self, need: Need) -> Option<Grant> {
         let first = self.holders.is_empty() && (need.holds || self.line.is_empty());
         let grant = first.then(|| self.grant(need)).flatten()?;
@@ -94,7 +94,7 @@ impl<W: Clone> Ledger<W> {
         Some(grant)
     }
 
-    /// Takes bytes outside of the reserve now, or not at all.
+    /// Takes bytes outside of the reserve now, or none.
     pub(super) fn try_part(&mut self, bytes: usize) -> bool {
         let there = !self.is_waited_for() && self.fits_in_parts(bytes);
         if there {
@@ -110,14 +110,14 @@ impl<W: Clone> Ledger<W> {
         }
     }
 
-    /// Somebody who has held so many bytes needs nothing more. Tells who is to be woken.
+    /// A holder that has this many bytes in parts needs nothing more. Returns whom to wake.
     pub(super) fn complete(&mut self, held: usize) -> Vec<W> {
         self.parts = self.parts.checked_sub(held).expect("nobody completes what nobody took");
         self.grant_next()
     }
 
-    /// How much the one whose turn it is gets: all that it needs, as long as half of what is outside of the reserve stays free;
-    /// or else a part, outside of the reserve; or else, if it holds some already, all, out of the reserve.
+    /// What the first in a queue gets: all that it needs, if half of the budget outside of the reserve stays free; or else a
+    /// part, outside of the reserve; or else, if it holds some already, all that it needs, out of the reserve.
     fn grant(&self, Need { part, all, holds }: Need) -> Option<Grant> {
         let all = Grant { bytes: all, complete: true };
         if self.fits(all.bytes, (self.total - self.reserve) / 2) {
@@ -139,12 +139,12 @@ impl<W: Clone> Ledger<W> {
         self.held == 0 || self.held.saturating_add(bytes) <= total
     }
 
-    /// Takes bytes that can't be waited for.
+    /// Takes bytes whatever is free, because they can't be waited for.
     pub(super) fn overdraw(&mut self, grant: Grant) {
         self.take(grant);
     }
 
-    /// Draws a ticket.
+    /// Issues a ticket.
     pub(super) fn queue(&mut self, need: Need) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
@@ -153,7 +153,7 @@ impl<W: Clone> Ledger<W> {
         ticket
     }
 
-    /// What was granted to a ticket, which is used up then; until then, `wake` is told when it was.
+    /// Takes what was granted to a ticket, which uses it up; if nothing was yet, stores `wake` to be called then.
     pub(super) fn claim(&mut self, ticket: Ticket, wake: &W) -> Option<Grant> {
         if let Some(grant) = self.granted.remove(&ticket) {
             return Some(grant);
@@ -171,7 +171,7 @@ impl<W: Clone> Ledger<W> {
         self.granted.contains_key(&ticket)
     }
 
-    /// Gives a ticket back, with what was granted to it. Tells who is to be woken.
+    /// Gives a ticket back, with what was granted to it. Returns whom to wake.
     pub(super) fn leave(&mut self, ticket: Ticket) -> Vec<W> {
         for line in [&mut self.holders, &mut self.line] {
             if let Some(at) = place_of(line, ticket) {
@@ -184,7 +184,7 @@ impl<W: Clone> Ledger<W> {
         }
     }
 
-    /// Gives bytes back. Tells who is to be woken.
+    /// Gives bytes back. Returns whom to wake.
     pub(super) fn give_back(&mut self, Grant { bytes, complete }: Grant) -> Vec<W> {
         let less =
             |from: usize| from.checked_sub(bytes).expect("nobody gives back what nobody took");
@@ -206,7 +206,7 @@ impl<W: Clone> Ledger<W> {
         woken
     }
 
-    /// Takes the first out of one of the lines, if there is what it gets.
+    /// Takes the first out of one of the queues, if it can be granted something.
     fn next_granted(&mut self) -> Option<(Grant, Waiting<W>)> {
         for of_holders in [self.holders_first, !self.holders_first] {
             let line = if of_holders { &self.holders } else { &self.line };

@@ -56,7 +56,7 @@ fn who_leaves_the_line_lets_the_next_one_in() {
     assert!(!take(&mut front, 90) && !take(&mut next, 40));
     drop(front);
     assert!(take(&mut next, 40), "granted as the one before it left");
-    // Granted, and left before it was claimed.
+    // Granted, but left before it was claimed.
     let mut late = budget.account();
     assert!(!take(&mut late, 20));
     held.keep(0);
@@ -82,7 +82,7 @@ fn take_part(account: &mut Account, part: usize, all: usize) -> bool {
     account.poll_take_part(part, all, &mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// Room for parts of 300 bytes, which is all held in parts of 10, and 100 in reserve.
+/// Room for parts of 300 bytes, all of it held in parts of 10, and 100 in reserve.
 fn parts() -> (Budget, Vec<Account>) {
     let budget = Budget::in_parts(400);
     let mut whole = budget.account();
@@ -128,7 +128,7 @@ fn each_holder_that_comes_to_its_end_lets_a_newcomer_in() {
     }
 }
 
-/// All hold a part and want the rest.
+/// All hold a part and need the rest.
 #[test]
 fn all_who_hold_a_part_come_to_their_end_one_after_the_other() {
     let (budget, mut parts) = parts();
@@ -176,7 +176,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whoever holds gives back in the end, and then all who wait get what they want, in the order of asking.
+    /// Each holder gives back in the end, and then all that wait get what they need, in the order of asking.
     #[test]
     fn all_get_their_turn_in_order(steps in proptest::collection::vec(step(), 0..60)) {
         let budget = Budget::new(100);

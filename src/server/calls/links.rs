@@ -1,9 +1,9 @@
 //! The links between this entry and the others, over which calls travel.
 //!
-//! Invariant: an entry dials another one when it has something for it, at most once at a time and once in [`PAUSE`]. A
-//! link that ends, or does not come about in [`DIAL`], ends all calls over it.
+//! Invariant: an entry dials another one when it has something for it, at most once at a time and once in [`PAUSE`]. All calls
+//! over a link end when the link ends, or is not set up within [`DIAL`].
 //!
-//! Deliberately absent: what is said on a link, and when it ends (`peer`).
+//! Deliberately absent: the messages on a link, and when it ends (`peer`).
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use super::{Bell, Calls};
 use crate::call::{CalleeSays, CallerSays, Exchange, LinkId, Party};
 use crate::peer::{talk, Talker};
 
-/// How long dialling may take, with all that is said before the first call.
+/// How long dialling may take, including everything before the first call.
 const DIAL: Duration = Duration::from_secs(1);
 
 /// How long after a link has ended the next one is dialled.
@@ -51,7 +51,7 @@ impl Talker for ToNode {
     }
 }
 
-/// This entry's end of a link that another one has dialled.
+/// This entry's end of a link that another entry has dialled.
 struct ToLink {
     calls: Calls,
     link: LinkId,
@@ -96,7 +96,7 @@ pub(crate) async fn call_out(calls: Calls, own: Identity, node: NodeId, address:
             Err(_) => tracing::debug!(%node, "an entry does not answer"),
         }
         calls.with(|exchange| exchange.node_lost(node));
-        // What is asked for from here on waits for the next link.
+        // Requests from here on wait for the next link.
         calls.take(Party::Node(node), &bell, |_| ());
         tokio::time::sleep(PAUSE).await;
     }

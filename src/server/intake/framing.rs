@@ -1,29 +1,29 @@
-//! How long the message is that is being read, in each framing, from the bytes that come by.
+//! Finds the length of the current message from the bytes that pass by, for each framing.
 //!
-//! Invariant: whoever reads the same bytes with the framing's own codec finds the same boundaries. What is no such message
-//! ends with an error there; here it is counted on as if it were one.
+//! Invariant: it finds the same message boundaries as the framing's own codec. Input that is no valid message ends with an
+//! error in the codec; here it is counted as if it were one.
 //!
-//! Deliberately absent: what messages hold.
+//! Deliberately absent: the content of messages.
 
 use std::ops::ControlFlow;
 
 /// How messages are framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// One message, whose end is not told: the request to speak WebSocket.
+    /// One message that does not announce its length: the WebSocket upgrade request.
     Upgrade,
-    /// Frames of a client; a message may be several.
+    /// Frames of a client; a message may consist of several.
     WebSocket,
     /// MQTT control packets.
     Mqtt,
-    /// A length of four bytes, then so many bytes.
+    /// A length of four bytes, then that many bytes.
     Length,
 }
 
 /// Longest header of a frame, in bytes.
 const HEADER: usize = 14;
 
-/// Bytes as they are read, followed from message to message.
+/// Follows bytes as they are read, from message to message.
 #[derive(Debug)]
 pub(super) struct Follower {
     framing: Framing,
@@ -31,16 +31,16 @@ pub(super) struct Follower {
     header_length: usize,
     /// Bytes of the current frame's payload that are still to come.
     left: u64,
-    /// Bytes of the current message that have come: its headers, too, where its codec keeps them, and no frames between its
-    /// own.
+    /// Bytes of the current message that have arrived. Includes its headers if its codec stores them, and excludes other frames
+    /// between its own.
     come: u64,
-    /// What earlier frames and this one have of it, as told by their headers.
+    /// The length of its frames up to this one, as announced by their headers.
     told: u64,
     /// More frames of it follow.
     goes_on: bool,
-    /// The current frame stands between those of a message.
+    /// The current frame is a control frame between those of a message.
     aside: bool,
-    /// How many messages have come whole.
+    /// How many messages have arrived completely.
     messages: u64,
 }
 
@@ -63,34 +63,34 @@ impl Follower {
         self.framing == Framing::Upgrade
     }
 
-    /// How many messages have come whole.
+    /// How many messages have arrived completely.
     pub(super) fn messages(&self) -> u64 {
         self.messages
     }
 
-    /// Bytes of the message that is being read that have come.
+    /// Bytes of the current message that have arrived.
     pub(super) fn come(&self) -> u64 {
         self.come
     }
 
-    /// Bytes that the message being read takes in all, as far as that is known.
+    /// The size of the current message in bytes, as far as it is known.
     pub(super) fn told(&self) -> u64 {
         self.told.max(self.come)
     }
 
-    /// How much longer the message being read is told to become; `None` where nobody knows.
+    /// How many more bytes of the current message were announced; `None` if its length is not known.
     pub(super) fn left(&self) -> Option<u64> {
         (!self.goes_on && self.framing != Framing::Upgrade).then_some(self.left)
     }
 
-    /// Begins anew, with nothing of a message; tells how many bytes had come of one.
+    /// Starts again without a message; returns how many bytes of one had arrived.
     pub(super) fn forget(&mut self) -> u64 {
         let come = self.come;
         *self = Self::new(self.framing);
         come
     }
 
-    /// Takes bytes that were read; tells how many of them their codec keeps.
+    /// Takes bytes that were read; returns how many of them their codec stores.
     pub(super) fn follow(&mut self, mut bytes: &[u8]) -> usize {
         let mut keeps = bytes.len();
         if self.framing == Framing::Upgrade {
@@ -112,7 +112,7 @@ impl Follower {
             }
             self.header[self.header_length] = bytes[0];
             self.header_length += 1;
-            // A codec of frames keeps no headers: a message may have any number of empty ones.
+            // A codec of frames stores no headers: a message may have any number of empty frames.
             let kept = u64::from(self.framing != Framing::WebSocket);
             self.come += kept;
             keeps -= usize::from(kept == 0);
@@ -236,7 +236,7 @@ mod tests {
         frame
     }
 
-    /// Each message is told whole, however it is cut, as soon as its header is there, and ends with its last byte.
+    /// The size of each message is known as soon as its header is there, however it is cut, and it ends with its last byte.
     fn check(framing: Framing, messages: &[Vec<u8>], cuts: &[usize]) {
         let mut follower = Follower::new(framing);
         let mut cuts = cuts.iter().cycle();

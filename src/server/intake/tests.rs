@@ -8,7 +8,7 @@ use super::*;
 
 const TERMS: Terms = Terms { free: 100, largest: 1000, pace: (Duration::from_secs(10), 10) };
 
-/// A connection with what the other side has for it.
+/// A connection, with the other side's end of it.
 struct Connection {
     intake: Intake,
     stream: BoxStream,
@@ -26,7 +26,7 @@ impl Connection {
         self.other.write_all(bytes).await.unwrap();
     }
 
-    /// Reads what it may at once; an error is an end.
+    /// Reads as much as it may at once; an error is an end.
     fn read(&mut self) -> io::Result<usize> {
         let mut all = 0;
         loop {
@@ -42,7 +42,7 @@ impl Connection {
     }
 }
 
-/// A frame of so many bytes in all.
+/// A frame of this many bytes in all.
 fn frame(length: usize) -> Vec<u8> {
     let mut frame = (length as u32 - 4).to_be_bytes().to_vec();
     frame.resize(length, 7);
@@ -61,14 +61,14 @@ async fn an_unfinished_message_holds_what_it_was_granted_and_no_more() {
     assert_eq!(read, [999, 100, 100, 100], "one has room; the others have what is free");
     assert_eq!(budget.held(), 900);
     assert!(!connections[0].intake.is_held_up() && connections[1].intake.is_held_up());
-    // Its end is read, and still held until it is settled.
+    // The end of the message is read, and counted until it is settled.
     connections[0].send(&[7]).await;
     assert_eq!(connections[0].read().unwrap(), 1);
     assert_eq!(connections[1].read().unwrap(), 0);
     connections[0].intake.settle();
     assert_eq!(connections[2].read().unwrap(), 0, "it came later");
     assert_eq!(connections[1].read().unwrap(), 899);
-    // Who goes away gives back what it held.
+    // A closed connection gives back what it held.
     connections.remove(1);
     assert_eq!(connections[1].read().unwrap(), 899);
 }
@@ -89,7 +89,7 @@ async fn small_messages_go_on_while_there_is_no_room() {
         small.intake.settle();
     }
     assert_eq!(budget.held(), 900, "none of it is theirs");
-    // With room, they are read more at a time.
+    // With room, they are read in larger amounts.
     drop(large);
     small.send(&frame(30).repeat(20)).await;
     assert_eq!(small.read().unwrap(), 600);
@@ -112,11 +112,11 @@ async fn who_is_not_read_until_it_is_settled_is_woken_then() {
     tokio::task::yield_now().await;
     assert!(!reading.is_finished());
     intake.settle();
-    // Ten bytes of the fourth one have come.
+    // Ten bytes of the fourth message have arrived.
     assert_eq!(reading.await.unwrap().unwrap(), 50);
 }
 
-/// Lets a window pass; tells whether a message came too slowly in it.
+/// Lets a window pass; true if a message arrived too slowly in it.
 async fn is_too_slow(connection: &Connection, read: bool) -> bool {
     let mut slow = false;
     for _ in 0..4 {
@@ -127,7 +127,7 @@ async fn is_too_slow(connection: &Connection, read: bool) -> bool {
     slow
 }
 
-/// One with so many bytes of a message, which has its room, and one that waits for room.
+/// A connection that has room for a message and has read this many bytes of it, and one that waits for room.
 async fn two(budget: &Budget, come: usize) -> [Connection; 2] {
     let [mut first, mut next] = [(); 2].map(|()| Connection::new(Framing::Length, budget));
     first.send(&frame(900)[..come]).await;
@@ -199,7 +199,7 @@ async fn a_client_that_does_not_claim_its_room_holds_it_all_the_same() {
     assert!(slow, "others wait for it");
 }
 
-/// Where nobody else looks after it, as for other nodes.
+/// As for connections of other nodes.
 #[tokio::test(start_paused = true)]
 async fn a_read_fails_where_no_session_looks_after_it() {
     let budget = Budget::new(800);
@@ -213,7 +213,7 @@ async fn a_read_fails_where_no_session_looks_after_it() {
     assert_eq!(failed.map(|error| error.kind()), Some(io::ErrorKind::TimedOut));
 }
 
-/// It began before the session was open, and ends after it.
+/// The message began before the session was open, and ends after that.
 #[tokio::test]
 async fn a_message_keeps_its_room_when_another_budget_counts() {
     let (login, input) = (Budget::new(1000), Budget::new(1000));
@@ -239,7 +239,7 @@ async fn who_stops_leaves_the_line_and_holds_what_has_come() {
     first.intake.stop();
     first.intake.forget_unfinished();
     assert_eq!(budget.held(), 0);
-    // Whole messages are held until they are settled.
+    // Whole messages are counted until they are settled.
     let mut whole = Connection::new(Framing::Length, &budget);
     whole.send(&frame(500)).await;
     whole.send(&frame(900)[..50]).await;
@@ -363,8 +363,8 @@ async fn those_that_stand_still_hold_up_the_others_for_two_windows_at_most() {
 }
 
 proptest! {
-    /// Connections that are settled when their messages have come get all they send, whatever it is, and what they hold
-    /// together stays within the budget.
+    /// Connections that settle their messages when they have arrived get everything that was sent, whatever it is, and together
+    /// they hold no more than the budget.
     #[test]
     fn all_comes_through(
         lengths in proptest::collection::vec(

@@ -1,5 +1,5 @@
-//! What a session makes of its client's connection: whether it moves what it holds of what all share, whether the client is
-//! still there, and what becomes of one that is gone.
+//! A session's checks of its client's connection: whether it moves what it holds of shared budgets, whether the client is still
+//! there, and what to do when the client is gone.
 //!
 //! Deliberately absent: the rules themselves (`session::core`, `session::liveness`).
 
@@ -14,7 +14,7 @@ use crate::server::transport::{Transport, TransportError};
 use crate::session::liveness::{Finding, Seen, Terms};
 use crate::types::limits;
 
-/// Bytes that are taken of what a client said before its session was taken over; one message may exceed it.
+/// Bytes that are taken of a client's input that arrived before its session was taken over; one message may exceed it.
 const HEARD_OUT: usize = 64 << 10;
 
 impl<G: Gate, T: Transport> Session<G, T> {
@@ -28,7 +28,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         core.output(&way)
     }
 
-    /// Counts what waits for the socket. Room for an event is not given back while its segment is read again.
+    /// Counts the bytes that wait for the socket. Room for an event is not given back while its segment is read again.
     pub(super) fn count_output(&mut self) {
         if !(self.core.is_missing() && self.outgo.is_granted()) {
             let waiting = self.waiting();
@@ -36,7 +36,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
     }
 
-    /// Counts what the session holds of the log, and lets go of it where there is no room: what was read ahead first.
+    /// Counts the bytes of the log that the session holds, and drops them if there is no room: what was read ahead first.
     pub(super) fn hold_segments(&mut self) {
         let (current, ahead) = self.core.held();
         let mut held = current + ahead;
@@ -51,8 +51,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         self.segments.keep(held);
     }
 
-    /// Only with a planted bug: whether there is room and this poll, before which so much waited for the socket, does not
-    /// see it come about.
+    /// Only with a planted bug: true if this poll does not notice that there is room. `waited` is how many bytes waited for the
+    /// socket before it.
     pub(super) fn misses_room(&self, waited: usize) -> bool {
         let in_part = (1..limits::SESSION_OUTPUT).contains(&waited) || self.transport.pending() > 0;
         in_part && planted(Mutant::LoseWakeUp)
@@ -62,8 +62,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         self.core.terms(self.transport.can_ask(), self.outgo.holds_some())
     }
 
-    /// Takes what the client said here before it came back elsewhere, as far as it has arrived, whether or not there is room
-    /// for what it asks for: its goodbye may stand behind that.
+    /// Takes the input that the client sent here before it came back elsewhere, as far as it has arrived, whether or not there
+    /// is room for its requests: a DISCONNECT may be behind them.
     pub(super) fn hear_out(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
         let mut heard = 0;
@@ -77,11 +77,11 @@ impl<G: Gate, T: Transport> Session<G, T> {
         core.take_inputs(now, &mut node);
     }
 
-    /// Looks whether the client keeps from others what it does not move.
+    /// Checks whether the client is too slow with bytes that others wait for.
     pub(super) fn look_at_pace(&mut self, context: &mut Context<'_>) -> Option<Wake> {
         self.count_output();
         if self.terms() == Terms::Unwatched {
-            // It has other deadlines.
+            // The client has other deadlines.
             self.outgo.rest();
         } else if self.outgo.is_too_slow(Instant::now(), self.transport.meter().taken()) {
             return Some(Wake::Failed(TransportError::TooSlow));
@@ -94,7 +94,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         None
     }
 
-    /// Looks whether the client is still there.
+    /// Checks whether the client is still there.
     pub(super) fn look_at_client(&mut self) -> Option<Wake> {
         let meter = self.transport.meter();
         let seen = Seen {
@@ -121,7 +121,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         self.gone.get_or_insert(error);
     }
 
-    /// Nothing more comes from the client, or nothing that makes sense. Gives the error back where that is the end.
+    /// No more input comes from the client, or none that can be decoded. Returns the error if the session ends now.
     pub(super) fn input_failed(&mut self, error: TransportError) -> Option<TransportError> {
         let is_end = matches!(
             error,
@@ -134,7 +134,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         None
     }
 
-    /// Why the session ends now, if its client is gone and all that it said before is done.
+    /// Why the session ends now, if its client is gone and all its earlier messages are handled.
     pub(super) fn is_through(&mut self) -> Option<TransportError> {
         let through = self.core.is_through(self.clients.now());
         self.gone.take_if(|_| through)

@@ -1,7 +1,8 @@
-//! The end of a session: everybody is told, the client reads its last word, and what the session held is given back.
+//! The end of a session: it leaves the realms' state, the client gets its last message, and the session's resources are given
+//! back.
 //!
-//! Invariant: nothing that the client does or fails to do keeps the session from leaving, and no missing quorum keeps what all
-//! sessions share from the others: only what is on its way to the entry is held until it is there.
+//! Invariant: nothing that the client does or fails to do keeps the session from leaving. A missing quorum does not keep shared
+//! resources from other sessions: only what is on its way to the entry is held until it is there.
 //!
 //! Deliberately absent: why a session ends.
 
@@ -14,11 +15,11 @@ use crate::replica::Command;
 use crate::server::transport::{linger, End, Transport, TransportError};
 
 impl<G: Gate, T: Transport> Session<G, T> {
-    /// Leaves; gives back why.
+    /// Leaves; returns `end`.
     pub(super) async fn leave(mut self: Box<Self>, end: TransportError) -> TransportError {
-        // First what others wait for, whatever is wrong with the client's connection.
+        // What others wait for comes first, whatever is wrong with the client's connection.
         let session = self.core.session();
-        // Who waits for it is told at once, and not when the log shows its end.
+        // Sessions that wait in a call for this one are notified now, not when the log shows its end.
         self.held.calls = None;
         self.clients.manager.forget(session);
         let reading = self.core.leave();
@@ -28,7 +29,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let intake = transport.intake().clone();
         let leaving = async {
             if reading {
-                // A closed channel means that the dispatcher is gone with all its sessions.
+                // A closed channel means that the dispatcher has ended with all its sessions.
                 let _ = clients.commands.send(Command::Remove(session)).await;
             }
             let read = (&clients.log, &clients.realm_states);
@@ -40,13 +41,13 @@ impl<G: Gate, T: Transport> Session<G, T> {
             drop((transport, outgo));
             intake.forget_unfinished();
         };
-        // To leave may need a quorum, and the client is not to wait for that.
+        // Leaving may need a quorum, and the client must not wait for that.
         tokio::join!(leaving, lingering);
         end
     }
 
-    /// Writes the last word, as far as the socket takes it, and gives back what the session holds of the node's budgets: all
-    /// but what its client may still read, and what is on its way to the entry.
+    /// Writes the last message, as far as the socket takes it, and gives back what the session holds of the node's budgets,
+    /// except for what its client may still read, and what is on its way to the entry.
     async fn stop(&mut self, end: &TransportError) {
         if !self.core.is_closed() {
             self.transport.close(End::Failed(end));
@@ -58,7 +59,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
         self.filtering.forget();
         self.segments.keep(0);
-        // A client that has closed may have closed its own side alone.
+        // A client that has closed may have closed only its sending side.
         if !matches!(end, TransportError::Closed | TransportError::Malformed(_)) {
             self.transport.abandon();
             self.outgo.let_go();

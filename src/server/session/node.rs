@@ -1,6 +1,6 @@
-//! A session's node and its way to the client, as its core looks at them.
+//! A session's node and its way to the client, as its core sees them.
 //!
-//! Deliberately absent: whatever takes time. A core is never made to wait.
+//! Deliberately absent: anything that takes time. A core never waits.
 
 use futures::channel::mpsc::Receiver;
 use tokio::sync::OwnedSemaphorePermit;
@@ -21,21 +21,21 @@ use crate::session::Signal;
 use crate::types::event::{Event, SessionId};
 use crate::types::topic::Realm;
 
-/// Characters of a client's name that are shown in the log.
+/// Characters of a client's name that appear in the log.
 const SHOWN_NAME: usize = 64;
 
-/// What a session has at its node.
+/// What a session holds at its node.
 #[derive(Default)]
 pub(super) struct Held {
-    /// What the realms' state says to it.
+    /// Its signals from the realms' state.
     pub(super) words: Option<Receiver<Signal>>,
-    /// Room for what all nodes keep of it.
+    /// Room for what all nodes store of it.
     pub(super) state_room: Option<OwnedSemaphorePermit>,
-    /// There once the session has to do with calls.
+    /// Present once the session takes part in calls.
     pub(super) calls: Option<Attached>,
 }
 
-/// What a session finds at its node.
+/// A session's view of its node.
 pub(super) struct AtNode<'a> {
     pub(super) session: SessionId,
     pub(super) clients: &'a Clients,

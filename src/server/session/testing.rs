@@ -1,8 +1,8 @@
-//! A session with everything that it needs of a node, and a socket that takes what the test says.
+//! A session with everything that it needs of a node, and a socket that is controlled by the test.
 //!
-//! Time is paused and runs on only when nobody has anything to do: to sleep a little is to wait until all tasks rest.
+//! Time is paused and advances only when no task has anything to do: a short sleep waits until all tasks are idle.
 //!
-//! Deliberately absent: the order. What a session's beginning makes of it is said by the test.
+//! Deliberately absent: the order. The test itself gives the session the signals of the order.
 
 use std::collections::VecDeque;
 use std::io;
@@ -43,17 +43,17 @@ struct Shared {
     sent: VecDeque<Bytes>,
     /// How often it was asked for bytes.
     polls: usize,
-    /// What becomes of the next read.
+    /// How the next read fails.
     breaks: Option<Break>,
     reader: Option<Waker>,
 }
 
-/// What a read of a socket may come to.
+/// How a read of a socket may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Break {
     /// The peer has reset the connection.
     Reset,
-    /// There is a bug in what reads.
+    /// The reading code panics, as with a bug.
     Panic,
 }
 
@@ -73,14 +73,14 @@ impl Socket {
         self.0.lock().unwrap()
     }
 
-    /// Takes so many bytes more.
+    /// Takes this many bytes more.
     pub(super) fn take(&self, bytes: usize) {
         let mut shared = self.lock();
         shared.room += bytes;
         shared.writer.take().into_iter().for_each(Waker::wake);
     }
 
-    /// What it would take and was not given.
+    /// Bytes that it would take and was not given.
     pub(super) fn room(&self) -> usize {
         self.lock().room
     }
@@ -189,7 +189,7 @@ impl Node {
             (all, realm(), crate::gate::MergingRealms::default()),
             (100, Origins::default(), stopping),
         );
-        // Tests bound what goes through it.
+        // Tests bound what passes through it.
         #[allow(clippy::disallowed_methods)]
         let (placed, to_dispatch) = mpsc::unbounded_channel();
         tokio::spawn(dispatch(asked, to_dispatch));
@@ -254,7 +254,7 @@ pub(super) fn event(topic: &str, payload: &str) -> Event {
     }
 }
 
-/// Waits until nobody has anything to do.
+/// Waits until all tasks are idle.
 pub(super) async fn rest() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }

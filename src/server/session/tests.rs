@@ -1,5 +1,5 @@
-//! A session's waking: a socket may take what waits in any number of steps, and whatever else happens meanwhile, the
-//! session goes on for as long as there is something to be taken.
+//! Wake-ups of a session: a socket may take the waiting bytes in any number of steps, and whatever else happens meanwhile, the
+//! session continues as long as there is something to be taken.
 
 mod alive;
 mod ends;
@@ -28,12 +28,12 @@ use crate::server::transport::{MqttTransport, WampTransport};
 use crate::server::upgrade::websocket_config;
 use crate::types::event::SessionId;
 
-/// Bytes of all messages together: some times what waits for a socket at most.
+/// Bytes of all messages together: several times the most that waits for a socket.
 const BACKLOG: usize = 6 * limits::SESSION_OUTPUT;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Protocol {
-    /// With so many seconds of keep-alive.
+    /// With this many seconds of keep-alive.
     Mqtt(u8),
     Wamp,
 }
@@ -41,9 +41,9 @@ enum Protocol {
 /// What happens between two polls of a session.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// The socket takes so many bytes.
+    /// The socket takes this many bytes.
     Take(usize),
-    /// The client says something that is answered.
+    /// The client sends something that is answered.
     Say,
     /// Something is published.
     Publish,
@@ -78,7 +78,7 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// What a client sends to read all from the beginning.
+/// What a client sends to read the log from the beginning.
 fn replay(protocol: Protocol) -> Vec<u8> {
     match protocol {
         Protocol::Mqtt(_) => packet(0x82, b"\0\x01\0\x0b$replay/0/#\0"),
@@ -86,7 +86,7 @@ fn replay(protocol: Protocol) -> Vec<u8> {
     }
 }
 
-/// A client that is connected; tells how its session ends.
+/// A connected client; the handle returns how its session ends.
 fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<TransportError> {
     let stream: BoxStream = Box::new(socket.clone());
     let (clients, id) = (node.clients.clone(), SessionId(7));
@@ -126,7 +126,7 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<Trans
     }
 }
 
-/// Runs a session that all know of.
+/// Runs a session that is in the realms' state.
 fn begin<G: Gate + 'static, T: Transport + 'static>(
     mut session: Box<Session<G, T>>,
 ) -> JoinHandle<TransportError> {
@@ -140,14 +140,14 @@ fn message(number: usize, size: usize) -> String {
     format!("\"<{number:08}>{}\"", "x".repeat(size))
 }
 
-/// The numbers of all messages that came.
+/// The numbers of all messages that arrived.
 fn numbers(taken: &[u8]) -> Vec<usize> {
     let starts = taken.iter().enumerate().filter(|(_, byte)| **byte == b'<').map(|(at, _)| at);
     let digits = starts.filter_map(|at| std::str::from_utf8(taken.get(at + 1..at + 9)?).ok());
     digits.filter_map(|digits| digits.parse().ok()).collect()
 }
 
-/// Publishes a backlog, lets a client read it in steps, and tells what came.
+/// Publishes a backlog, lets a client read it in steps, and returns what arrived.
 async fn read_in_steps(
     protocol: Protocol,
     sizes: &[usize],
@@ -199,7 +199,7 @@ async fn read_in_steps(
     came
 }
 
-/// Runs this on this thread, in a time that passes when nobody has anything to do.
+/// Runs this on the current thread, with a time that advances only when all tasks are idle.
 fn run<T>(future: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_time().start_paused(true);
@@ -210,7 +210,7 @@ fn check(protocol: Protocol, sizes: &[usize], steps: &[Step]) {
     check_beside(protocol, sizes, steps, Others::default());
 }
 
-/// Bytes that other sessions hold of what all share.
+/// Bytes that other sessions hold of shared budgets.
 #[derive(Clone, Copy, Default)]
 struct Others {
     output: usize,
@@ -222,7 +222,7 @@ fn check_beside(protocol: Protocol, sizes: &[usize], steps: &[Step], others: Oth
     assert!(came.iter().copied().eq(0..came.len()), "each comes once and in its order");
 }
 
-/// It was woken only where one poll saw its output shrink from full to nothing.
+/// The session was woken only if one poll saw its output shrink from full to nothing.
 #[test]
 fn a_client_that_reads_in_two_steps_goes_on() {
     let half = limits::SESSION_OUTPUT / 2;
@@ -235,7 +235,7 @@ fn a_client_that_reads_in_two_steps_goes_on() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// With no room beside what is free for each, events that are no larger come one after the other.
+    /// With no room except for the part that is free for each session, events of that size come one after the other.
     #[test]
     fn a_session_goes_on_while_others_hold_all_room(
         wamp in any::<bool>(),
@@ -247,7 +247,7 @@ proptest! {
         check_beside(protocol, &sizes, &steps, others);
     }
 
-    /// It lets go of each segment that it can't send at once, and reads it again.
+    /// It drops each segment that it can't send at once, and reads it again.
     #[test]
     fn a_session_goes_on_without_room_for_segments(
         wamp in any::<bool>(),

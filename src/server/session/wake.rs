@@ -1,8 +1,8 @@
 //! What wakes a session, and when it looks again by itself.
 //!
-//! Invariant: where there is nothing to do, each thing that is held back waits for somebody who wakes the session.
+//! Invariant: if there is nothing to do, each thing that is held back waits for something that wakes the session.
 //!
-//! Deliberately absent: what is done then.
+//! Deliberately absent: what is done after waking.
 
 use std::future::Future;
 use std::task::{Context, Poll};
@@ -23,34 +23,34 @@ use crate::types::limits;
 /// Messages taken from a socket in one turn.
 const INPUTS_A_TURN: usize = 64;
 
-/// When a session without a deadline looks after itself.
+/// When a session without a deadline wakes at the latest.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// How much too early a timer may be, so that it need not be moved every turn.
+/// How much too early a timer may fire, so that it need not be moved every turn.
 pub(super) const TIMER_SLACK: Duration = Duration::from_millis(100);
 
 pub(super) enum Wake {
-    /// There is room for more of what is at hand.
+    /// There is room for more of what is being delivered.
     Room,
-    /// The client is asked whether it is there.
+    /// The client was pinged.
     Asked,
     Inputs,
     Failed(TransportError),
     Answer(Answer),
-    /// What the realms' state says to the session; nothing when it was too slow to listen.
+    /// A signal of the realms' state; `None` if the session was too slow to receive them.
     Signal(Option<Signal>),
     Reading(Reading),
-    /// There is something about calls to be told.
+    /// There are messages about calls.
     Told,
-    /// What came of an errand to the entry.
+    /// The result of an errand to the entry.
     Done(Done),
     Time,
     End(EndReason),
 }
 
 impl<G: Gate, T: Transport> Session<G, T> {
-    /// What there is to be done. Where it is nothing, all that is held back waits for somebody who will wake the session: what
-    /// waits for room, for the socket.
+    /// What has to be done. If it is nothing, everything that is held back waits for something that wakes the session; what
+    /// waits for room waits for the socket.
     pub(super) fn poll_wake(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
         let waited = self.transport.pending();
         match self.transport.poll_flush(context) {
@@ -88,7 +88,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 return Poll::Ready(Wake::Told);
             }
         }
-        // Both sides may always have something: they take turns at being asked first.
+        // Both sides may always have something, so they take turns at being polled first.
         self.inputs_first = !self.inputs_first;
         for inputs in [self.inputs_first, !self.inputs_first] {
             let wake = match inputs {
@@ -99,16 +99,16 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 return wake;
             }
         }
-        // After all else: what has come from the client already is a sign of life, too.
+        // After everything else: input that has arrived already is a sign of life, too.
         if let Some(wake) = self.look_at_client() {
             return Poll::Ready(wake);
         }
-        // And then: what waits for the socket, and since when, has just been seen.
+        // After that: which bytes wait for the socket, and since when, has just been seen.
         self.set_timer();
         if self.timer.as_mut().poll(context).is_ready() {
             return Poll::Ready(Wake::Time);
         }
-        // Room that was there and is not used is for others.
+        // Room that is there and not used is for others.
         self.count_output();
         Poll::Pending
     }
@@ -128,7 +128,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 None => {}
             }
         } else {
-            // Nobody waits for one whose client takes nothing.
+            // No turn is kept for a session whose client takes nothing.
             self.filtering.forget();
         }
         reading.poll(reader, context, free).map(Wake::Reading)
@@ -154,12 +154,12 @@ impl<G: Gate, T: Transport> Session<G, T> {
                         None => Poll::Pending,
                     };
                 }
-                // It will fail again in the next turn, after what came before it was taken.
+                // It will fail again in the next turn, after the input before it was taken.
                 Poll::Ready(Err(_)) | Poll::Pending => break,
             }
         }
         if self.core.inputs() == 0 {
-            // What the transport keeps to itself, as answers to pings, was taken.
+            // What the transport handled itself, such as pings, was taken.
             if self.core.is_open() {
                 self.transport.intake().settle();
             }
@@ -173,7 +173,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let deadline = self.core.deadline(self.terms()).map(|moment| self.clients.instant(moment));
         let others = [deadline, self.outgo.look_until()].into_iter().flatten();
         let deadline = others.fold(Instant::now() + IDLE, Instant::min);
-        // A session without a deadline moves its timer once in a while, not every turn.
+        // A session without a deadline moves its timer rarely, not every turn.
         let set = self.timer.deadline();
         if self.timer.is_elapsed() || set > deadline || set + TIMER_SLACK < deadline {
             self.timer.as_mut().reset(deadline);

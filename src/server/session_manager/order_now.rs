@@ -1,8 +1,8 @@
-//! What the order's time is by now, as far as this node can tell: that of the last slot it has read, and what has passed
-//! since by its own monotonic clock.
+//! This node's estimate of the order's time: the time of the last slot that it has read, plus the time since by its own
+//! monotonic clock.
 //!
-//! Invariant: it only says when to ask for something. Whether it is time is decided by the slot that asks (`realm`), so
-//! one who asks too early is refused, and has the order's time from that slot.
+//! Invariant: the estimate only decides when to ask for something. Whether it is time is decided by the slot of that request
+//! (`realm`), so a request that comes too early is refused, and gives the order's time with its slot.
 //!
 //! Deliberately absent: the time of day, of this node or any other.
 
@@ -13,7 +13,7 @@ use vulpes_raft::ids::{OrderTime, Slot};
 
 use crate::realm::SharedRealms;
 
-/// How much later than it seems to be time is asked, so that hardly anybody asks too early.
+/// How much later than estimated to ask, so that requests rarely come too early.
 const MARGIN: Duration = Duration::from_millis(100);
 
 pub(super) struct OrderNow {
@@ -32,7 +32,7 @@ impl OrderNow {
         order_now
     }
 
-    /// Takes the last slot's time. To be called often, since what passes before a slot is looked at does not count.
+    /// Takes the last slot's time. Call it often, since time before a slot is looked at does not count.
     pub(super) fn look(&mut self) {
         let (next, time) = self.realms.with(|realms| (realms.next(), realms.time()));
         if next != self.next {
@@ -45,19 +45,19 @@ impl OrderNow {
         later(self.time, self.read.elapsed())
     }
 
-    /// When it will be this time, and a little more. What a slot has shown to be past already needs no margin: with one,
-    /// slots that come all the time would put it off for ever.
+    /// When it will be this time, plus a margin. A time that a slot has shown to be past needs no margin: with one, a
+    /// continuous stream of slots would delay it for ever.
     pub(super) fn at(&self, time: OrderTime) -> Instant {
         if time <= self.time {
             return self.read;
         }
         let ahead = Duration::from_millis(time.0.saturating_sub(self.time.0));
-        // What is so far off comes up again before that.
+        // Times further off are looked at again before that.
         self.read + ahead.min(FAR) + MARGIN
     }
 }
 
-/// The longest that is slept at once.
+/// The longest sleep.
 const FAR: Duration = Duration::from_secs(86_400);
 
 /// So much later.

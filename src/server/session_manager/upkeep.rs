@@ -1,7 +1,7 @@
-//! What an entry does for what its clients keep beyond their sessions: it saves how far they have come, all of them
-//! together, and has dropped what nobody came back for.
+//! An entry's upkeep of persistent sessions: it saves their progress, all of them together, and lets those expire whose clients
+//! do not come back.
 //!
-//! Invariant: what waits here is one place a session of this node, and one moment for each client that is away.
+//! Invariant: memory is bounded by one progress per session of this node, and one time per client that is away.
 //!
 //! Deliberately absent: whether something has expired, which the realms' state decides.
 
@@ -24,10 +24,10 @@ use crate::types::topic::Realm;
 /// How often progress is saved.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Bytes of progress in one event; that of one more session may go beyond it.
+/// Bytes of progress in one event; the last session's progress may exceed it.
 const SAVE_BYTES: usize = limits::EVENT / 2;
 
-/// How far sessions have come since it was last saved.
+/// The progress of sessions since it was last saved.
 #[derive(Clone, Default)]
 pub(super) struct Moved(Arc<Mutex<BTreeMap<SessionId, (Realm, Progress)>>>);
 
@@ -37,7 +37,7 @@ impl Moved {
         moved.insert(session, (realm, progress));
     }
 
-    /// It has said its last itself.
+    /// The session has published its final progress itself.
     pub(super) fn forget(&self, session: SessionId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&session);
     }
@@ -52,12 +52,12 @@ pub(super) struct Upkeep {
     realms: SharedRealms,
     moved: Moved,
     save_at: Instant,
-    /// Clients that are away, and the order's time when it is this node's turn to have what they keep dropped.
+    /// Clients that are away, and the order's time when it is this node's turn to let their persistent sessions expire.
     away: BTreeSet<(OrderTime, Realm, String)>,
 }
 
 impl Upkeep {
-    /// Begins with the clients that were away before this node looked.
+    /// Begins with the clients that are away already.
     pub(super) fn new(node: NodeId, realms: SharedRealms, moved: Moved) -> Self {
         let save_at = Instant::now() + SAVE_INTERVAL;
         let mut upkeep = Self { node, realms, moved, save_at, away: BTreeSet::new() };
@@ -72,7 +72,7 @@ impl Upkeep {
         upkeep
     }
 
-    /// A client has gone and left something behind that expires.
+    /// A client has gone, and its persistent session will expire.
     pub(super) fn note(&mut self, realm: Realm, client: String) {
         let at = self.realms.with(|realms| {
             let (at, _) = realms.expiring(&realm, &client)?;
@@ -87,7 +87,7 @@ impl Upkeep {
         self.away.first().map_or(self.save_at, |(at, ..)| self.save_at.min(time.at(*at)))
     }
 
-    /// What is to be published now.
+    /// The events to publish now.
     pub(super) fn ready(&mut self, time: &OrderNow) -> Vec<Event> {
         let now = Instant::now();
         let mut events = Vec::new();
@@ -99,12 +99,12 @@ impl Upkeep {
             let found = self.realms.with(|realms| realms.expiring(&realm, &client));
             let Some((at, expire)) = found else { continue };
             if at > time.now() {
-                // It was there again meanwhile.
+                // The client was connected again meanwhile.
                 self.note(realm, client);
                 continue;
             }
             events.push(events::persisting(realm.clone(), SessionId(0), &Act::Expire(expire)));
-            // It comes up again, in case that nothing comes of it.
+            // Published again later, in case that this has no effect.
             self.away.insert((later(time.now(), AGAIN), realm, client));
         }
         if self.save_at <= now {

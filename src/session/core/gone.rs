@@ -1,10 +1,10 @@
-//! A client that is gone, and what it said before that: it is done, as if the client were still there.
+//! A client that is gone: what it sent before is handled as if the client were still there.
 //!
-//! Invariant: what came before the end of the input is handled before the end, and answered where the client can still read:
-//! it may have closed its own side alone. A client that can't be written to any more is read to its end all the same. Neither
-//! takes longer than its bound.
+//! Invariant: input that came before the end of the input is handled before the end. It is also answered while the client can
+//! still read, since it may have closed only its sending side. If the client can't be written to any more, its input is still
+//! read to the end. Both have a time limit.
 //!
-//! Deliberately absent: events, which it gets no more of, and why it is gone.
+//! Deliberately absent: events, which are no longer delivered, and the reason why the client is gone.
 
 use super::{Core, Presence};
 use crate::gate::Gate;
@@ -13,9 +13,9 @@ use crate::types::moment::Moment;
 
 /// A client that is gone.
 pub(super) struct Gone {
-    /// Nothing more comes from it.
+    /// No more input comes from it.
     input_over: bool,
-    /// When what is left of it is given up.
+    /// When the remaining work is given up.
     pub(super) until: Moment,
 }
 
@@ -25,8 +25,8 @@ impl<G: Gate, R> Core<G, R> {
         self.gone(now);
     }
 
-    /// Nothing more comes from the client, or nothing that makes sense. Tells whether its session goes on nevertheless, until
-    /// what it said is done.
+    /// No more input comes from the client, or none that can be decoded. True if the session continues nevertheless, until the
+    /// earlier input is handled.
     pub(crate) fn input_over(&mut self, now: Moment) -> bool {
         let goes_on = self.is_joining() || self.is_owed();
         if goes_on {
@@ -35,7 +35,7 @@ impl<G: Gate, R> Core<G, R> {
         goes_on
     }
 
-    /// Whether something that it said will be answered.
+    /// Whether some of the client's input will still be answered.
     fn is_owed(&self) -> bool {
         self.reader.is_some() && self.closing.is_none() && self.ledger.is_owed()
     }
@@ -45,18 +45,18 @@ impl<G: Gate, R> Core<G, R> {
         self.gone.get_or_insert(Gone { input_over: false, until })
     }
 
-    /// Whether the client may say something, for all that is known of its socket.
+    /// Whether the client may still send something, as far as its socket shows.
     pub(crate) fn has_input(&self) -> bool {
         self.gone.as_ref().is_none_or(|gone| !gone.input_over)
     }
 
-    /// Whether what it said waits for the session to be known to all.
+    /// Whether the client's input waits for the session to be in the realms' state.
     fn is_joining(&self) -> bool {
         let announced = matches!(self.presence, Presence::Announced { .. });
         announced && self.reader.is_none() && self.closing.is_none()
     }
 
-    /// Whether the client is gone and all that it said before is done, or it has had its time.
+    /// Whether the client is gone, and all its earlier input is handled or the time for that is over.
     pub(crate) fn is_through(&self, now: Moment) -> bool {
         let Some(gone) = &self.gone else { return false };
         let answered = !self.is_joining() && !self.is_owed() && self.outdone.is_none();

@@ -1,10 +1,10 @@
-//! What a session does about what outlives its connection: it waits for the one it took over from, reads on where that
-//! one was, has filters kept and dropped, and tells how far it has come.
+//! The persistent part of a session: it waits for the session from which it took over, reads on from that session's cursor,
+//! adds and removes filters, and reports its progress.
 //!
-//! Invariant: how far the session has come is told once and for all when it ends, and until then often enough that
-//! little is sent a second time where its node is lost.
+//! Invariant: the session reports its final progress once, when it ends. Until then it reports often enough that little is sent
+//! a second time if its node is lost.
 //!
-//! Deliberately absent: what all nodes make of it (`realm`), and reading itself (`reader`).
+//! Deliberately absent: the effect in the realms' state (`realm`), and reading itself (`reader`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,38 +19,38 @@ use crate::types::limits;
 use crate::types::moment::Moment;
 use crate::types::subscription::SubscriptionId;
 
-/// How long a session waits for the last word of the one it took over from.
+/// How long a session waits for the act `Gone` of the session from which it took over.
 const TAKE_OVER_WAIT: Duration = Duration::from_secs(1);
 
-/// How often a session tells how far it has come.
+/// How often a session reports its progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How far a session's place in the log may move on with nothing for it before it tells so.
+/// How many positions without an event for it a session may pass before it reports that.
 const IDLE_POSITIONS: u64 = 100_000;
 
-/// How often a session that hears nothing looks how far that is.
+/// How often a session without activity checks how many positions it has passed.
 const IDLE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A session that outlives its connection.
+/// The state of a persistent session.
 pub(super) struct Persistence {
     phase: Phase,
-    /// What the client wants to be kept or dropped.
+    /// Filters that the client wants to add or remove.
     changes: VecDeque<PendingChange>,
-    /// How many of those are on their way into the log, from the front.
+    /// How many of those are on their way into the log, counted from the front.
     filter_changes: usize,
-    /// When the first of them is given up.
+    /// When the first of them times out.
     filters_until: Moment,
     told: Progress,
     report_at: Moment,
-    /// It may have come further than was told.
+    /// Its progress may be beyond the last report.
     moved: bool,
 }
 
 enum Phase {
-    /// Not known to all yet.
+    /// Not in the realms' state yet.
     Attaching,
-    /// It is known to all, and the one that it took over from has not said its last. With `without`, all are being told that
-    /// it is not waited for any more.
+    /// In the realms' state, but the session from which it took over has not published its act `Gone`. With `without`, an event
+    /// is on its way that ends the wait for it.
     TakingOver {
         until: Moment,
         without: bool,
@@ -77,12 +77,12 @@ impl Persistence {
         }
     }
 
-    /// Whether the client may be listened to.
+    /// Whether to read from the client.
     pub(super) fn has_room(&self) -> bool {
         self.changes.len() < limits::SESSION_FILTER_CHANGES
     }
 
-    /// When there is something to be done.
+    /// When the next timed work is due.
     pub(super) fn deadline(&self) -> Option<Moment> {
         match self.phase {
             Phase::Attaching => None,
@@ -97,11 +97,11 @@ impl Persistence {
 }
 
 impl<G: Gate, R> Core<G, R> {
-    /// The session is known to all; tells whether it is one that keeps something.
+    /// The session is in the realms' state; true if it is persistent there.
     pub(super) fn attached(&mut self, now: Moment, node: &impl Node) -> bool {
         let Some(persistence) = &mut self.persistence else { return false };
         match node.persistent() {
-            // There was no room to keep anything.
+            // There was no room for a persistent session.
             None => {
                 self.persistence = None;
                 false
@@ -118,28 +118,28 @@ impl<G: Gate, R> Core<G, R> {
         }
     }
 
-    /// The one that it took over from was waited for long enough. Before anything is sent that it does not know of, it must
-    /// not be listened to any more, by nobody.
+    /// The wait for the previous session is over. Its progress would not include what this session sends from now on, so before
+    /// this session sends anything, all nodes have to stop accepting that progress.
     fn begin_without(&mut self, now: Moment, node: &impl Node) {
         let Presence::Announced { realm, .. } = &self.presence else { return };
         let Some(persistence) = &mut self.persistence else { return };
         let session = self.gate.session();
         let until = now.after(limits::PUBLISH_TIMEOUT);
         persistence.phase = Phase::TakingOver { until, without: true };
-        // It may have ended again meanwhile, of which it is about to hear.
+        // The session may have ended again meanwhile; the signal for that follows.
         if let Some(found) = node.persistent() {
             let act = Act::Progress(vec![(session, found.persistent.progress)]);
             self.ledger.push_own(events::persisting(realm.clone(), session, &act));
         }
     }
 
-    /// The one that it took over from has said its last, or nobody waits for it any more.
+    /// The previous session has published its act `Gone`, or the wait for it was ended.
     pub(super) fn released(&mut self, node: &impl Node) {
         let taking_over = self
             .persistence
             .as_ref()
             .is_some_and(|persistence| matches!(persistence.phase, Phase::TakingOver { .. }));
-        // It may have ended again meanwhile, of which it is about to hear.
+        // The session may have ended again meanwhile; the signal for that follows.
         if let Some(found) = node.persistent().filter(|_| taking_over) {
             self.resume(found, node);
         }
@@ -161,14 +161,14 @@ impl<G: Gate, R> Core<G, R> {
         self.open();
     }
 
-    /// The gate knows what is to be read.
+    /// The gate has found out which subscriptions to read.
     pub(super) fn read_on(&mut self, readings: Vec<PersistentReading>, node: &impl Node) {
         if let (Some(reader), Some(persistence)) = (&mut self.reader, &self.persistence) {
             reader.resume(persistence.told.clone(), readings, node.next_position());
         }
     }
 
-    /// The client wants something to be kept or dropped.
+    /// The client wants to add or remove a filter.
     pub(super) fn persist(
         &mut self,
         act: Act,
@@ -182,7 +182,7 @@ impl<G: Gate, R> Core<G, R> {
         self.note_wishes(now);
     }
 
-    /// Has what is wished noted, some changes at once.
+    /// Submits pending filter changes, several at once.
     fn note_wishes(&mut self, now: Moment) {
         let Presence::Announced { realm, .. } = &self.presence else { return };
         let Some(persistence) = &mut self.persistence else { return };
@@ -197,7 +197,7 @@ impl<G: Gate, R> Core<G, R> {
         }
     }
 
-    /// Has all noted that is left: the session ends.
+    /// Submits all remaining filter changes, since the session ends.
     pub(super) fn note_rest(&mut self) {
         let Presence::Announced { realm, .. } = &self.presence else { return };
         let Some(persistence) = &self.persistence else { return };
@@ -207,7 +207,7 @@ impl<G: Gate, R> Core<G, R> {
         }
     }
 
-    /// What was wished first is noted, or not for lack of room.
+    /// The oldest filter change is in the realms' state, or there was no room for it.
     pub(super) fn noted(&mut self, noted: FilterOutcome, now: Moment) {
         let (Some(persistence), Some(reader)) = (&mut self.persistence, &mut self.reader) else {
             return;
@@ -226,16 +226,16 @@ impl<G: Gate, R> Core<G, R> {
         self.note_wishes(now);
     }
 
-    /// What was wished first is read by now, or not any more.
+    /// The oldest filter change has reached the reader.
     pub(super) fn reads_anew(&mut self, room: bool) {
-        // It is read again, from the cursor on.
+        // The segment is read again, from the cursor on.
         if self.current.as_ref().is_some_and(Current::is_at_cursor) {
             self.current = None;
         }
         self.gate.noted(room);
     }
 
-    /// Something came from the client or went to it.
+    /// The client has sent or received something.
     pub(super) fn may_have_moved(&mut self, now: Moment) {
         if let Some(persistence) = &mut self.persistence {
             if !persistence.moved {
@@ -245,7 +245,7 @@ impl<G: Gate, R> Core<G, R> {
         }
     }
 
-    /// How far the session has come; nothing where it is not open.
+    /// The session's progress; `None` if it is not open.
     fn progress(&self) -> Option<(Progress, Handover)> {
         let persistence = self.persistence.as_ref()?;
         let sent = self.reader.as_ref()?.sent()?;
@@ -254,7 +254,7 @@ impl<G: Gate, R> Core<G, R> {
         Some((Progress { sent, in_flight, doubt }, handover))
     }
 
-    /// Does what it is time for.
+    /// Does timed work whose deadline has passed.
     pub(super) fn look_after_persistence(&mut self, now: Moment, node: &impl Node) {
         let Some(persistence) = &mut self.persistence else { return };
         if persistence.deadline().is_none_or(|deadline| deadline > now) {
@@ -290,14 +290,14 @@ impl<G: Gate, R> Core<G, R> {
         }
     }
 
-    /// Puts the session's last word on its way to everybody.
+    /// Submits the session's act `Gone`.
     pub(super) fn say_last(&mut self) {
         let Presence::Announced { realm, known_as, drop_will } = &self.presence else { return };
         let (progress, expiry) = match self.progress() {
             Some((progress, Handover { expiry, .. })) => (Some(progress), expiry),
             None => (None, None),
         };
-        // Who was never told that it is connected leaves no will.
+        // A client whose session was never open leaves no will.
         let drop_will = *drop_will || self.reader.is_none();
         let gone = Gone { drop_will, expiry, progress };
         let event = events::gone(realm.clone(), self.gate.session(), known_as, gone);

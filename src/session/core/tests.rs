@@ -1,7 +1,7 @@
 //! Scripts of a session, and random schedules of it.
 //!
-//! A script has `> input` lines, each followed by all that comes of it, from both clients of a node. Its log begins with
-//! position 1; what is submitted has its place with `> order`.
+//! A script has `> input` lines, each followed by all its effects at both clients of a node. Its log begins with position 1;
+//! submitted events get their positions with `> order`.
 //!
 //! Invariant: a script lists everything that happens; nothing else may happen.
 //!
@@ -56,7 +56,7 @@ fn who_has_no_room_is_not_opened() {
     );
 }
 
-/// What a client said before it hung up is done.
+/// The requests that a client sent before it hung up are done.
 #[test]
 fn a_client_that_hangs_up_is_heard_to_its_end() {
     check(
@@ -144,7 +144,7 @@ fn a_node_that_stops_says_goodbye() {
     );
 }
 
-/// The second session waits until the first one has said how far it has come, and reads on there.
+/// The second session waits until the first one has reported its final progress, and reads on from there.
 #[test]
 fn a_session_is_taken_over_and_resumed() {
     check(
@@ -182,7 +182,7 @@ fn a_session_is_taken_over_and_resumed() {
     );
 }
 
-/// Clients that come again at once took each other's sessions over, and none of them was ever open.
+/// Clients that reconnected at once took each other's sessions over, and none of them was ever open.
 #[test]
 fn who_is_taken_over_before_it_is_open_hears_of_it_later() {
     check(
@@ -205,7 +205,7 @@ fn who_is_taken_over_before_it_is_open_hears_of_it_later() {
     );
 }
 
-/// It looked again and again, until it was told.
+/// The session checked again and again until it got the signal.
 #[test]
 fn who_is_taken_over_while_it_takes_over_waits_for_nobody_any_more() {
     check(
@@ -233,7 +233,7 @@ fn who_is_taken_over_while_it_takes_over_waits_for_nobody_any_more() {
     );
 }
 
-/// Nobody says how far the first session has come: the second begins without, once nobody listens to the first.
+/// The first session's progress never comes: the second begins without it, once the first one's progress is no longer accepted.
 #[test]
 fn who_is_not_released_begins_without() {
     check(

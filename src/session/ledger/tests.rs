@@ -1,11 +1,11 @@
 //! Scripts of the ledger, and random schedules of it.
 //!
-//! A script has `> input` lines, each followed by all that comes of it: batches for the entry, decisions for the gate, and
-//! whether the client may be listened to, where that changes.
+//! A script has `> input` lines, each followed by all its effects: batches for the entry, decisions for the gate, and changes
+//! of whether to read from the client.
 //!
 //! Invariant: a script lists everything that happens; nothing else may happen.
 //!
-//! Deliberately absent: shared room, which the driver counts.
+//! Deliberately absent: the shared budget, which the driver counts.
 
 use std::fmt::Write;
 
@@ -55,7 +55,7 @@ fn refused(asked: u64) -> Signal {
     Signal::Decided { asked: Position(asked), decision }
 }
 
-/// What an event of a batch is, to a reader.
+/// An event of a batch as scripts show it.
 fn shown(event: &Event) -> String {
     match Act::decode(&event.act) {
         Some(Act::Granted { waiting, .. }) => format!("{}@{waiting}", event.topic),
@@ -312,7 +312,7 @@ fn what_all_nodes_look_at_is_admitted_first() {
     );
 }
 
-/// What they look at may have grown meanwhile, or there are more of them.
+/// The values that events are compared with may have grown meanwhile, or there are more of these events.
 #[test]
 fn only_as_much_goes_together_as_was_admitted() {
     check(
@@ -380,7 +380,7 @@ enum Step {
     Own,
     /// The errand that is under way is done.
     Done,
-    /// The entry answers so many of what it has, at most.
+    /// The entry answers this many of what it has, at most.
     Answer(u64),
     /// The order decides something that the entry has, answered or not.
     Decision(usize),
@@ -399,19 +399,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..120)
 }
 
-/// An entry and an order that do all that they are asked for, when a schedule says so.
+/// An entry and an order that do what they were asked to when a schedule says so.
 #[derive(Default)]
 struct World {
     ledger: Ledger,
     under_way: Option<Done>,
-    /// Of each publish: whether the order decides it.
+    /// For each publish: whether the order decides it.
     published: Vec<bool>,
     owned: usize,
-    /// What came to the entry: publishes by number, and the session's own.
+    /// The publishes that the entry got, by number; `own` has the session's own events.
     came: Vec<String>,
     own: Vec<String>,
     answered: u64,
-    /// What was sent to be decided, and is not.
+    /// Sent to be decided, but not decided.
     undecided: Vec<u64>,
     decided: Vec<u64>,
 }
@@ -477,8 +477,8 @@ fn numbers(count: usize) -> Vec<String> {
 }
 
 proptest! {
-    /// However batches, answers and decisions fall: each event reaches the entry once and in its order, each decision the
-    /// gate once, and nothing is kept in the end.
+    /// Whatever the order of batches, answers and decisions: each event reaches the entry once and in order, each decision
+    /// reaches the gate once, and the ledger is empty in the end.
     #[test]
     fn any_schedule_comes_to_the_same(steps in steps()) {
         let mut world = World::default();

@@ -1,11 +1,11 @@
-//! What a session that outlives its connection reads: all that it keeps at one cursor, in one order.
+//! The subscriptions of a persistent session: all read at one cursor, in one order.
 //!
-//! The cursor begins where an earlier session left it. What that one had on the way is read again first, each at its own
-//! place, and what it had sent beside that is passed over. When something is kept or dropped, all begins anew at the
-//! cursor, and joins the live stream again when it has reached it.
+//! The cursor begins where an earlier session left it. Events that were in flight then are read again first, each at its own
+//! position, and other events that were sent already are skipped. When a filter is added or removed, all subscriptions start
+//! again at the cursor, and rejoin the live stream when they have reached it.
 //!
-//! Invariant: every event before the cursor that is for the session was handed to its gate, or is of an earlier
-//! session's doing. Nothing that reads at the cursor is live while anything else of it is not.
+//! Invariant: every event before the cursor that is for the session was handed to its gate, or handled by an earlier session.
+//! Either all subscriptions at the cursor are live, or none is.
 //!
 //! Deliberately absent: replays and snapshots, which have cursors of their own.
 
@@ -23,35 +23,35 @@ use crate::log::{Placed, Start};
 use crate::types::act::Progress;
 use crate::types::subscription::{SubscribeError, SubscriptionId};
 
-/// Where a session is in the log.
+/// A persistent session's place in the log.
 pub(super) struct Cursor {
-    /// Where it goes on; `None` where only the position is known.
+    /// The next slot to read; `None` if only the position is known.
     slot: Option<Slot>,
     position: Position,
-    /// Events before this one are done with, unless they are in flight.
+    /// Events before this one are done, unless they are in flight.
     sent: Position,
     in_flight: BTreeMap<Position, u16>,
     /// Events before this one may have been sent.
     doubt: Position,
-    /// The gate was handed something since this was last asked.
+    /// The gate was handed an event since `take_touched` was last called.
     touched: bool,
 }
 
 impl Cursor {
-    /// The next place that is to be read; `None` where that is the very next one.
+    /// The next position to read, if events before it can be skipped; otherwise `None`.
     fn leap(&self) -> Option<Position> {
         let again = self.in_flight.range(self.position..).next().map(|(at, _)| *at);
         let next = again.map_or(self.sent, |again| again.min(self.sent));
         (next > self.position || self.slot.is_none()).then_some(next.max(self.position))
     }
 
-    /// Whether there is something to be sent again.
+    /// Whether there is an event to be sent again.
     pub(super) fn is_resuming(&self) -> bool {
         self.in_flight.range(self.position..).next().is_some()
     }
 
-    /// There is nothing for the session before this place. A place that was passed already changes nothing: the log's
-    /// tail moves on only after what is before it was handed over, and may be seen as it was before.
+    /// There is nothing for the session before this place. A place before the cursor changes nothing: the log's tail moves only
+    /// after everything before it was handed over, and an older value of it may be seen.
     fn idle_until(&mut self, start: Start) {
         if (self.slot, self.position) < (Some(start.slot), start.position) {
             (self.slot, self.position) = (Some(start.slot), start.position);
@@ -65,7 +65,7 @@ impl Cursor {
 }
 
 impl<R> Reader<R> {
-    /// Reads on from where an earlier session was. `tail` is the position that the next event of the log gets.
+    /// Reads on from where an earlier session was. `tail` is the position of the log's next event.
     pub(crate) fn resume(
         &mut self,
         progress: Progress,
@@ -73,7 +73,7 @@ impl<R> Reader<R> {
         tail: Position,
     ) {
         let Progress { sent, in_flight, doubt } = progress;
-        // Nobody needs what was there before the first filter.
+        // Events before the start of the first filter are for none of them.
         let first = readings.iter().filter_map(|reading| reading.from).min();
         let mut sent = sent.max(first.unwrap_or(tail));
         if planted(Mutant::ResumeOneTooFar) {
@@ -90,7 +90,7 @@ impl<R> Reader<R> {
         });
     }
 
-    /// Changes what is read at the cursor, with [`Reading::FilterOutcome`] when that is done.
+    /// Changes what is read at the cursor; [`Reading::FilterOutcome`] reports when that is done.
     pub(crate) fn persist(
         &mut self,
         subscribe: Vec<PersistentReading>,
@@ -100,17 +100,17 @@ impl<R> Reader<R> {
         self.asked.push_back(ReaderRequest::Persist { subscribe, unsubscribe, noted: Some(room) });
     }
 
-    /// Every event before this one that is not in flight is done with.
+    /// Every event before this one is done, unless it is in flight.
     pub(crate) fn sent(&self) -> Option<Position> {
         self.cursor.as_ref().map(|cursor| cursor.sent.max(cursor.position))
     }
 
-    /// Whether the gate was handed something since this was last asked.
+    /// Whether the gate was handed an event since the last call.
     pub(crate) fn take_touched(&mut self) -> bool {
         self.cursor.as_mut().is_some_and(|cursor| std::mem::take(&mut cursor.touched))
     }
 
-    /// The session is through with everything before this place.
+    /// The session has handled everything before this place.
     pub(crate) fn reached(&mut self, slot: Slot, position: Position) {
         if let Some(cursor) = &mut self.cursor {
             cursor.slot = Some(slot);
@@ -125,7 +125,7 @@ impl<R> Reader<R> {
         }
     }
 
-    /// How an event comes to the session, if at all.
+    /// How an event is sent to the session; `None` if it is not.
     pub(crate) fn sending(&self, at_cursor: bool, position: Position) -> Option<Sending> {
         let Some(cursor) = self.cursor.as_ref().filter(|_| at_cursor) else {
             return Some(Sending::Aside);
@@ -161,7 +161,7 @@ impl<R> Reader<R> {
         let live = std::mem::take(&mut self.live).into_iter();
         let mut subscriptions: BTreeMap<_, _> =
             live.map(|(id, (pattern, _))| (id, pattern)).collect();
-        // Leaving the live stream: the mailbox that comes when it is joined again takes this one's place.
+        // This leaves the live stream: the mailbox that is made on rejoining replaces this one.
         self.mailbox = false;
         if let Some(replay) = self.replays.end(AT_CURSOR) {
             subscriptions.extend(replay.subscriptions);
@@ -177,7 +177,7 @@ impl<R> Reader<R> {
         }
         let first = subscriptions.keys().filter_map(|id| Some(self.active.get(id)?.from)).min();
         let cursor = self.cursor.as_mut()?;
-        // What is not for any of them need not be read.
+        // Events that are for none of them need not be read.
         if let Some(first) = first.filter(|first| *first > cursor.position.max(cursor.sent)) {
             cursor.sent = first;
         }
@@ -186,7 +186,7 @@ impl<R> Reader<R> {
         noted.map(Reading::FilterOutcome)
     }
 
-    /// Takes up a subscription that is kept.
+    /// Adds a persistent subscription.
     fn wish_for<S: Source<Room = R>>(&mut self, reading: PersistentReading, source: &S) {
         let PersistentReading { id, pattern, retained, changes, condition, from } = reading;
         let asked = from.unwrap_or(Position(0));
@@ -205,7 +205,7 @@ impl<R> Reader<R> {
         );
     }
 
-    /// The next segment at the cursor with something for the session, from what was read.
+    /// The hits of a segment read at the cursor, if it has something for the session; otherwise the cursor moves behind it.
     pub(super) fn hits_at_cursor(&mut self, placed: &Placed, hits: Option<Hits>) -> Option<Hits> {
         let cursor = self.cursor.as_mut()?;
         let hits = hits.or_else(|| cursor.is_in_flight(placed).then(Hits::default));
@@ -216,7 +216,7 @@ impl<R> Reader<R> {
         hits
     }
 
-    /// Before the log is read at the cursor: whether there is a place to go to first.
+    /// Called before the log is read at the cursor: true if the cursor can skip to a later place first.
     pub(super) fn seek(&mut self) -> bool {
         let Some((AT_CURSOR, replay)) = self.replays.first() else { return false };
         let sought = replay.sought;
@@ -237,7 +237,7 @@ impl<R> Reader<R> {
                 None
             }
             Err(SubscribeError::Gone { .. }) => Some(Reading::Gone),
-            // Later, perhaps.
+            // Retried later.
             Err(_) => {
                 self.begin_work(Working::Pausing, Work::Pause);
                 None
@@ -245,7 +245,7 @@ impl<R> Reader<R> {
         }
     }
 
-    /// The live stream has nothing more for the session up to this place.
+    /// The live stream has nothing more for the session before this place.
     pub(super) fn idle_until(&mut self, start: Start) {
         if self.is_live_at_cursor() && !self.live.is_empty() {
             if let Some(cursor) = &mut self.cursor {
@@ -259,7 +259,7 @@ impl<R> Reader<R> {
 mod tests {
     use super::*;
 
-    /// It went back, and a client that said goodbye at once was sent again, unmarked, what it had acknowledged.
+    /// It went back, and a client that disconnected at once was sent events again, unmarked, that it had acknowledged.
     #[test]
     fn a_tail_that_is_late_does_not_take_the_cursor_back() {
         let mut cursor = Cursor {

@@ -1,10 +1,10 @@
 //! The replays of a session: subscriptions at places in the log, one after the other.
 //!
-//! Those that begin at the same place go on together, so that ten thousand subscriptions in one write read the log once.
-//! The one at the session's cursor goes first, so that it is live before anything joins that is not at the cursor.
+//! Subscriptions that begin at the same place are read together, so that ten thousand subscriptions in one write read the log
+//! once. The replay at the session's cursor is first, so that it is live before any subscription joins that is not at the
+//! cursor.
 //!
-//! Invariant: a subscription is in one replay at most. To find, to begin, or to end one costs the same however many there
-//! are.
+//! Invariant: a subscription is in one replay at most. Finding, starting or ending one costs the same however many there are.
 //!
 //! Deliberately absent: reading the log.
 
@@ -18,29 +18,29 @@ use crate::log::{Placed, Start};
 use crate::types::subscription::SubscriptionId;
 use crate::types::topic::{Pattern, Realm, Topic};
 
-/// Which replay: in the order in which they are read.
+/// A replay's id. Replays are read in the order of their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ReplayId(u64);
 
-/// The replay of what the session keeps.
+/// The replay of a persistent session's subscriptions.
 pub(super) const AT_CURSOR: ReplayId = ReplayId(0);
 
 /// Some subscriptions at one place in the log.
 #[derive(Default)]
 pub(super) struct Replay {
     pub(super) subscriptions: BTreeMap<SubscriptionId, Pattern>,
-    /// Those that are to have what comes from a slot on that the replay has yet to reach.
+    /// Subscriptions that get only events from a slot on that the replay has not reached yet.
     pub(super) later: BTreeMap<Slot, BTreeMap<SubscriptionId, Pattern>>,
-    /// Made of these when the first segment is matched: a replay at the tail never needs it.
+    /// Built when the first segment is matched: a replay at the tail never needs it.
     pub(super) matcher: Option<Matcher>,
     pub(super) next: Slot,
     pub(super) from: Position,
     /// Ends before this slot instead of joining.
     pub(super) until: Option<Slot>,
     pub(super) buffer: VecDeque<Arc<Placed>>,
-    /// Its next place was found and is to be read now.
+    /// Its next place was looked up and is to be read now.
     pub(super) sought: bool,
-    /// It has moved on since it began, or is about to join: it takes up no more subscriptions.
+    /// It has advanced since it began, or is about to join: it takes no more subscriptions.
     pub(super) closed: bool,
 }
 
@@ -50,17 +50,17 @@ impl Replay {
         self.buffer.iter().map(|placed| placed.size()).sum()
     }
 
-    /// All that are in it.
+    /// All its subscriptions.
     fn ids(&self) -> impl Iterator<Item = &SubscriptionId> {
         self.subscriptions.keys().chain(self.later.values().flat_map(BTreeMap::keys))
     }
 
-    /// Whether nobody is in it.
+    /// Whether it has no subscriptions.
     pub(super) fn is_empty(&self) -> bool {
         self.subscriptions.is_empty() && self.later.is_empty()
     }
 
-    /// Takes in those that are to have what comes from this slot on.
+    /// Adds the subscriptions that get events from this slot on.
     pub(super) fn reached(&mut self, slot: Slot) {
         while let Some(entry) = self.later.first_entry().filter(|entry| *entry.key() <= slot) {
             for (id, pattern) in entry.remove() {
@@ -111,13 +111,13 @@ impl Replay {
 #[derive(Default)]
 pub(super) struct Replays {
     replays: BTreeMap<ReplayId, Replay>,
-    /// Which one each subscription is in. Those at the cursor are not in it.
+    /// The replay of each subscription. Those at the cursor are not in it.
     of: HashMap<SubscriptionId, ReplayId>,
     last: u64,
 }
 
 impl Replays {
-    /// The one that is read now.
+    /// The current replay.
     pub(super) fn first(&mut self) -> Option<(ReplayId, &mut Replay)> {
         self.replays.iter_mut().next().map(|(id, replay)| (*id, replay))
     }
@@ -130,19 +130,19 @@ impl Replays {
         self.replays.contains_key(&AT_CURSOR)
     }
 
-    /// Bytes of what was read for the one that is read now; others have nothing.
+    /// Bytes read ahead for the current replay; the others have none.
     pub(super) fn size(&self) -> usize {
         self.replays.first_key_value().map_or(0, |(_, replay)| replay.size())
     }
 
-    /// Lets go of what was read: it is read again.
+    /// Drops what was read ahead; it is read again.
     pub(super) fn let_go(&mut self) {
         if let Some((_, replay)) = self.first() {
             replay.buffer.clear();
         }
     }
 
-    /// Puts the replay at the cursor in place of the one that was there. It goes first.
+    /// Replaces the replay at the cursor. It is read first.
     pub(super) fn set_cursor(&mut self, replay: Replay) {
         self.let_go();
         self.replays.insert(AT_CURSOR, replay);
@@ -184,7 +184,7 @@ impl Replays {
         self.replays.insert(replay_id, replay);
     }
 
-    /// Takes a subscription out.
+    /// Removes a subscription.
     pub(super) fn leave(&mut self, id: SubscriptionId) {
         let replay_id = self.of.remove(&id).unwrap_or(AT_CURSOR);
         if let Some(replay) = self.replays.get_mut(&replay_id) {

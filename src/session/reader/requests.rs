@@ -1,8 +1,8 @@
-//! What a session asks its reader for, one after the other, and what comes of the work on it.
+//! A session's requests to its reader, one after the other, and the results of the reader's work.
 //!
-//! Invariant: a request is begun when there is no work under way, and each work has one outcome.
+//! Invariant: a request begins when no work is under way, and each piece of work has one outcome.
 //!
-//! Deliberately absent: what is kept over several connections (`persistent`), and the way through retained values (`retained`).
+//! Deliberately absent: what persists over several connections (`persistent`), and reading retained values (`retained`).
 
 use std::sync::Arc;
 
@@ -21,21 +21,21 @@ use crate::types::value::Value;
 /// What a reader's work is for.
 #[derive(Debug)]
 pub(super) enum Working {
-    /// The place where a subscription begins.
+    /// Finding the place where a subscription begins.
     Starting(Subscription),
-    /// Live subscriptions, with a new mailbox or the one that is there.
+    /// Live subscriptions joining, with a new mailbox or the existing one.
     Joining {
         joining: Joining,
         mailbox: bool,
     },
     Leaving(SubscriptionId),
-    /// More of a replay.
+    /// Reading more of a replay.
     Reading(ReplayId),
-    /// A segment that was let go of.
+    /// Reading a segment again that was dropped.
     Again(Slot),
-    /// A place that the session's cursor goes to.
+    /// Finding the place to which the session's cursor skips.
     Seeking,
-    /// What failed may be tried again.
+    /// Waiting before a retry.
     Pausing,
 }
 
@@ -45,7 +45,7 @@ pub(super) enum Joining {
     Replay(ReplayId),
 }
 
-/// Room for a subscription, if there is some.
+/// Reserves room for a subscription, if there is some.
 pub(super) fn try_room<S: Source>(
     source: &S,
     pattern: &Pattern,
@@ -134,7 +134,7 @@ impl<R> Reader<R> {
         self.begin_work(Working::Joining { joining, mailbox }, work);
     }
 
-    /// Takes what came of the work that was given out last.
+    /// Takes the result of the work that was given out last.
     pub(crate) fn done<S: Source<Room = R>>(&mut self, done: Done, source: &S) -> Option<Reading> {
         let working = self.working.take();
         match (working, done) {
@@ -149,12 +149,12 @@ impl<R> Reader<R> {
             }
             (Some(Working::Leaving(id)), Done::Over) => Some(Reading::Unsubscribed(id)),
             (Some(Working::Pausing), Done::Over) => None,
-            // The node has read as far as the replay: that goes on.
+            // The node has read as far as the replay, which continues.
             (Some(Working::Reading(id)), Done::Over) => self.read(id, Vec::new()),
             (Some(Working::Reading(id)), Done::Read(Ok(placed))) => self.read(id, placed),
             (Some(Working::Again(slot)), Done::Read(Ok(placed))) => {
                 self.again = false;
-                // What was read behind it is not for now.
+                // Later segments of the read are not used.
                 let back = placed.into_iter().find(|placed| placed.resolution.slot == slot);
                 back.map(Reading::Back)
             }
@@ -177,7 +177,7 @@ impl<R> Reader<R> {
         None
     }
 
-    /// No storage answered: it is asked again, if what was read is still wanted.
+    /// No storage answered: the read is repeated, if its result is still wanted.
     fn read_later(&mut self, working: Working) {
         let from = match &working {
             Working::Again(slot) => Some(*slot),
@@ -212,7 +212,7 @@ impl<R> Reader<R> {
         Some(Reading::Subscribed(id, Ok(())))
     }
 
-    /// Where a join has failed: whether that is because the session was put out of the live stream, and has not heard of it.
+    /// After a failed join: whether it failed because the session was put out of the live stream and has not been notified yet.
     fn is_put_out(&self) -> bool {
         self.mailbox && !self.is_live_at_cursor()
     }
@@ -224,12 +224,12 @@ impl<R> Reader<R> {
                 Some(Reading::Subscribed(id, Ok(())))
             }
             (Joining::Fresh(id, pattern), Err(JoinError { next })) if self.is_put_out() => {
-                // The live stream is about to say so: it goes on with the others then.
+                // The live stream is about to report that; the subscription then continues with the others.
                 self.live.insert(id, (pattern, next));
                 Some(Reading::Subscribed(id, Ok(())))
             }
             (Joining::Fresh(id, pattern), Err(JoinError { next })) => {
-                // It begins as a replay from where the stream is.
+                // It begins as a replay from the stream's current slot.
                 let start = Start { slot: next, position: Position(0) };
                 self.replays.begin(id, pattern, start, None);
                 Some(Reading::Subscribed(id, Ok(())))
@@ -239,7 +239,7 @@ impl<R> Reader<R> {
                 self.live.extend(joined.map(|(id, pattern)| (id, (pattern, since))));
                 None
             }
-            // The tail moved on: the replay reads on.
+            // The tail has moved: the replay reads on.
             (Joining::Replay(_), Err(_)) => None,
         }
     }

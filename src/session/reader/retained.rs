@@ -1,8 +1,8 @@
 //! The retained values that a subscription begins with, as of one slot.
 //!
-//! Invariant: few at a time are taken, and looked at, however many there are.
+//! Invariant: only a few are taken and looked at in one step, however many there are.
 //!
-//! Deliberately absent: what they are (`realm`), and whether a gate has room for them.
+//! Deliberately absent: the values themselves (`realm`), and whether a gate has room for them.
 
 use std::sync::Arc;
 
@@ -18,25 +18,25 @@ use crate::types::subscription::SubscriptionId;
 use crate::types::topic::{Pattern, Topic};
 use crate::types::value::Value;
 
-/// Retained values taken at once.
+/// Retained values taken in one step.
 const RETAINED_BATCH: usize = 128;
 
-/// Retained values looked at in one turn, over all subscriptions, where their patterns or filters let few through.
+/// Retained values looked at in one step, over all subscriptions, if their patterns or filters let few through.
 const RETAINED_LOOKS: usize = 4096;
 
-/// Bytes of a value that a filter is tried on count as a look of their own.
+/// This many bytes of a value that a filter is applied to count as one look.
 const LOOK_BYTES: usize = 64;
 
-/// What a subscription begins with.
+/// Retained values with which a subscription begins.
 #[derive(Debug)]
 pub(crate) struct RetainedValues {
     pub(crate) id: SubscriptionId,
     pub(crate) values: Vec<(Topic, Arc<Retained>)>,
-    /// What it has cost to find them, in bytes.
+    /// The cost of finding them, in bytes.
     pub(crate) toil: usize,
 }
 
-/// A subscription on its way through the retained values.
+/// A subscription that is getting retained values.
 pub(super) struct Retaining {
     pub(super) pattern: Pattern,
     pub(super) values: RetainedMap,
@@ -49,21 +49,21 @@ pub(super) struct Retaining {
 /// What follows a subscription's retained values.
 #[derive(Clone, Copy)]
 pub(super) enum Then {
-    /// The log from the place that they are of.
+    /// The log, from the place of the retained values.
     Log(Start),
-    /// Nothing: the log is read beside them from this place on, and with it what was kept since.
+    /// Nothing: the log is read at the same time, from this position on, and has all values that were retained since.
     Nothing { kept_before: Position },
 }
 
 impl Retaining {
-    /// The next of its values, a batch at most, and whether that was all.
+    /// The next of its values, one batch at most, and whether that was all.
     fn look(
         &mut self,
         filter: Option<&Value>,
         looks: &mut usize,
     ) -> (Vec<(Topic, Arc<Retained>)>, bool) {
         let mut values = Vec::new();
-        // To find that there is nothing is a look as well.
+        // Finding nothing also counts as a look.
         while values.len() < RETAINED_BATCH && *looks > 0 {
             *looks -= 1;
             match self.values.next_match(&self.pattern, self.behind.as_ref(), looks) {
@@ -91,8 +91,7 @@ impl Retaining {
 }
 
 impl<R> Reader<R> {
-    /// Some more of the retained values that subscriptions begin with: one batch of one of them, which is empty where
-    /// much was looked at and nothing found.
+    /// The next retained values: one batch of one subscription, which is empty if many were looked at and none matched.
     pub(super) fn next_retained(&mut self) -> Option<Reading> {
         let mut looks = RETAINED_LOOKS;
         loop {
@@ -115,7 +114,7 @@ impl<R> Reader<R> {
         }
     }
 
-    /// Retained values come first; with `after`, once this node has read the log up to there.
+    /// Retained values come first; with `after`, only once this node has read the log up to there.
     pub(super) fn begin_retained<S: Source<Room = R>>(
         &mut self,
         subscription: Subscription,

@@ -1,7 +1,7 @@
 //! Scripts of the reader, and random schedules of it.
 //!
-//! A script has `> input` lines, each followed by all that comes of it. Its log begins with slot 1 and position 10, and grows by
-//! `> log` alone; the live stream has what `> live` says.
+//! A script has `> input` lines, each followed by all its effects. Its log begins with slot 1 and position 10, and grows only
+//! by `> log`; the live stream has what `> live` says.
 //!
 //! Invariant: a script lists everything that happens; nothing else may happen.
 //!
@@ -141,7 +141,7 @@ fn who_is_slow_falls_behind_and_comes_back() {
     );
 }
 
-/// It saw once more what it had read before it joined, where a segment was forgotten that had stood in the mailbox for others.
+/// It got again what it had read before it joined, if a segment was dropped from memory that was in the mailbox for others.
 #[test]
 fn what_joined_later_is_not_shown_anything_again() {
     check(
@@ -177,7 +177,7 @@ fn what_joined_later_is_not_shown_anything_again() {
     );
 }
 
-/// Each had its own events in order, but one had all of its own first.
+/// Each subscription got its own events in order, but one got all of its own first.
 #[test]
 fn what_was_live_together_goes_on_together() {
     check(
@@ -275,8 +275,8 @@ fn replays_and_the_live_stream_take_turns() {
     );
 }
 
-/// It asked to join again and again, for as long as nothing was published, where the dispatcher had put it out of the live
-/// stream and it never came to hear of that.
+/// It tried to join again and again, for as long as nothing was published, because the dispatcher had put it out of the live
+/// stream and it never learned that.
 #[test]
 fn a_join_that_fails_leaves_the_live_stream_its_turn() {
     for replay_next in [false, true] {
@@ -320,7 +320,7 @@ fn a_segment_that_was_let_go_of_is_read_again() {
     );
 }
 
-/// What an earlier session had on the way is read again first, then all from where that one was.
+/// Events that an earlier session had in flight are read again first, then all events from its cursor on.
 #[test]
 fn a_session_resumes_at_its_cursor() {
     check(
@@ -370,7 +370,7 @@ fn a_node_that_ends_says_so() {
     );
 }
 
-/// It sent once more what it had sent, from where it had joined: it took the end of the node for having fallen behind.
+/// It took the end of the node for falling behind, and sent everything again from where it had joined.
 #[test]
 fn a_live_stream_that_ends_with_its_node_repeats_nothing() {
     check(

@@ -1,4 +1,4 @@
-//! Invented logs that touch the realms' state, and the expected results.
+//! Made-up logs that change the realms' state, and the expected results.
 //!
 //! Deliberately absent: what the fold means, which `realm` tests; here it only has to be the same everywhere.
 
@@ -20,7 +20,7 @@ pub(crate) struct Logged {
 }
 
 impl Logged {
-    /// Applies it; returns what a storage has to be told of it.
+    /// Applies it; returns what a storage has to index of it.
     pub(crate) fn apply(&self, realms: &mut Realms) -> (IndexedRow, Applied) {
         let segment = self.body.as_ref().map(|body| Segment::parse(body.body.clone()).unwrap());
         let applied = realms.apply(&self.row, segment.as_ref());

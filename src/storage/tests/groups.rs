@@ -1,4 +1,4 @@
-//! A storage that is one of several groups': it has all rows, and the bodies of its own shards.
+//! A storage in one of several groups: it has all rows, and the bodies of its own shards.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn open_half(disk: &TestDisk) -> Storage {
     testing::open_part(&host, &identity(1), half(0), &recent).unwrap()
 }
 
-/// Six segments, by turns of the storage's own group and of the other one.
+/// Six segments, alternately of the storage's own group and of the other one.
 fn bodies() -> Vec<SealedBody> {
     let body = |number| {
         let shard = half(number as u32 % 2).first();

@@ -19,7 +19,7 @@ use crate::segment::SealedBody;
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// A body comes from an entry: of its current incarnation or one beside it, in one of two variants.
+    /// A body arrives from an entry: of its current incarnation or an adjacent one, in one of two variants.
     Append {
         entry: u64,
         incarnation: u64,
@@ -159,7 +159,7 @@ struct Run {
     storage: Storage,
     /// The contents after each operation since the last power cut, beginning with the state before.
     states: Vec<Held>,
-    /// Keeps that are not answered yet.
+    /// Appends that are not answered yet.
     waiting: Vec<Waiting>,
     /// The latest release.
     releasing: Option<JoinHandle<()>>,
@@ -228,7 +228,7 @@ impl Run {
                 self.storage.index(plain(vec![(row, None)])).await.unwrap();
             }
             Op::Release { but } => {
-                // Another one is queued only when this one is done, after whatever is queued meanwhile.
+                // Another release is queued only when this one is done, after everything that is queued meanwhile.
                 if let Some(releasing) = self.releasing.take() {
                     releasing.await.unwrap();
                 }
@@ -249,7 +249,7 @@ impl Run {
         self.states.push(held);
     }
 
-    /// Takes the answers that have come, and compares them with the model's predictions.
+    /// Takes the answers that have arrived, and compares them with the model's predictions.
     async fn hear(&mut self) {
         let mut waiting = Vec::new();
         for append in self.waiting.drain(..) {

@@ -60,7 +60,7 @@ async fn a_folder_of_the_older_format_is_read_and_written_on() {
     let storage = open(&disk);
     let mut realms = check(&storage, &realms);
     assert_eq!(storage.body(&first.id), Ok(Some(first.body.clone())));
-    // Bodies that were not in the order yet get their place now, and new segments follow.
+    // Bodies that were not in the order yet are ordered now, and new segments follow.
     take(&storage, &mut realms, (order.segment(&waiting), Some(&waiting))).await;
     let fields = [Field { tag: Tag(9_999), value: b"x" }];
     let extensions = Extensions::new(&fields).unwrap();

@@ -42,7 +42,7 @@ async fn what_is_released_is_gone_and_the_rest_is_whole() {
     assert_eq!(storage.body(&all[2].id), Ok(None));
     assert_eq!(storage.slot_of(resolutions[3].base), Ok(None));
     assert_eq!(storage.slot_of(resolutions[4].base), Ok(Some(resolutions[4].clone())));
-    // Nothing of it comes back, in any way.
+    // No part of it can come back.
     let again = storage.append(all[2].clone()).await;
     assert_eq!(again, Err(AppendError::Released(all[2].id)));
     storage.replace(&proposal(&all[2]), all[2].body.clone()).await.unwrap();
@@ -140,8 +140,8 @@ fn state_behind(log: &[Logged]) -> (IndexedRow, Vec<(NodeId, Incarnation)>) {
     (row, realms.incarnations().collect())
 }
 
-/// A storage that has the first slots of a log, and voted for some more, starts over at a later one, and fills in
-/// what is kept before it, with occasional power cuts.
+/// A storage that has the first slots of a log, and voted for some more, starts over at a later one, and fills in the retained
+/// rows before it, with occasional power cuts.
 async fn begin_anew(log: &[Logged], has: usize, voted: usize, head: usize, cuts: &[u32]) {
     let mut disk = TestDisk::default();
     let mut storage = open(&disk);
@@ -156,7 +156,7 @@ async fn begin_anew(log: &[Logged], has: usize, voted: usize, head: usize, cuts:
     storage.indexed().wait_for(|slot| slot.0 == has as u64).await.unwrap();
     let mut votes = Vec::new();
     for body in log[has..voted].iter().filter_map(|logged| logged.body.clone()) {
-        // Only what its entry sends in its time: older incarnations are fenced by then.
+        // Only bodies that the entry could still send: older incarnations are fenced by then.
         if storage.append(body.clone()).await.is_ok() {
             votes.push(body);
         }
@@ -202,7 +202,7 @@ async fn begin_anew(log: &[Logged], has: usize, voted: usize, head: usize, cuts:
     check_kept(&open(&disk.cut_power()), log, head);
 }
 
-/// No vote for a kept body is taken back.
+/// No vote for a stored body is broken.
 fn check_votes(storage: &Storage, appended: &[Logged], votes: &[SealedBody]) {
     let bodies = appended.iter().filter_map(|logged| logged.body.as_ref());
     for body in bodies.filter(|body| votes.iter().any(|vote| vote.id == body.id)) {

@@ -12,7 +12,7 @@ use crate::types::act::{Act, Join};
 use crate::types::event::{Event, SessionId};
 use crate::types::row::Change;
 
-/// Rows that change so much of the state and hide so much.
+/// A row with these changes of the state and these hidden events.
 fn row(order: &mut Order, changes: Vec<Change>, hidden: Vec<u32>) -> IndexedRow {
     let resolution = order.opened(1, order.slot.0);
     IndexedRow { resolution, body: None, hidden, changes }

@@ -1,4 +1,4 @@
-//! Acts of MQTT sessions that outlive their connections: what they keep in the realm's state.
+//! Acts of persistent MQTT sessions: changes of their part of the realm's state.
 //!
 //! Invariant: persisted and sent; the order of fields never changes. New needs get new acts.
 //!
@@ -11,7 +11,7 @@ use super::Join;
 use crate::types::event::Qos;
 use crate::types::value::Value;
 
-/// The expiry of a session that is kept for ever (MQTT 5 section 3.1.2.11.2).
+/// The expiry of a session that never expires (MQTT 5 section 3.1.2.11.2).
 pub const NEVER: u32 = u32::MAX;
 
 /// A persistent session begins, new or continuing an earlier one of its client.
@@ -19,9 +19,9 @@ pub const NEVER: u32 = u32::MAX;
 pub struct Attach {
     /// Has the client's name.
     pub join: Join,
-    /// Earlier state is dropped first.
+    /// Earlier state is removed first.
     pub clean: bool,
-    /// Seconds that everything is kept once the session has ended.
+    /// Seconds until everything expires once the session has ended.
     pub expiry: u32,
 }
 
@@ -42,18 +42,18 @@ pub struct Gone {
     pub drop_will: bool,
     /// The client changed it in its DISCONNECT.
     pub expiry: Option<u32>,
-    /// How far it has come, where it outlives its connection.
+    /// Its progress, if the session is persistent.
     pub progress: Option<Progress>,
 }
 
 /// A session's progress in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Every event before this place that is not in flight is done.
+    /// Every event before this position that is not in flight is done.
     pub sent: Position,
     /// Sent but unacknowledged events, ascending.
     pub in_flight: Vec<InFlight>,
-    /// Events from `sent` to before this place may have been sent as well.
+    /// Events from `sent` to before this position may have been sent as well.
     pub doubt: Position,
 }
 
@@ -75,11 +75,11 @@ pub struct PersistentSubscription {
     pub changes: bool,
     /// MQTT 5's subscription identifier.
     pub identifier: Option<u32>,
-    /// Only events whose value fits.
+    /// Only events whose value matches.
     pub condition: Option<Value>,
 }
 
-/// A client's state is to be dropped because the client was away too long.
+/// A client's state is to be removed because the client was away too long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expire {
     pub client: String,

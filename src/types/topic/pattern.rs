@@ -39,7 +39,7 @@ pub enum PatternPart<'a> {
 }
 
 impl PatternParts {
-    /// Whether a topic fits.
+    /// Whether a topic matches.
     #[must_use]
     pub fn matches(&self, topic: &Topic) -> bool {
         parts_match(self, topic)
@@ -70,14 +70,14 @@ impl fmt::Debug for PatternParts {
 /// Parts of a pattern that an index has nodes for. A longer pattern is matched separately, part by part.
 pub const INDEXED_PARTS: usize = 32;
 
-/// How many times such a pattern counts among those of a session.
+/// How many times such a pattern counts among the patterns of a session.
 const DEEP: usize = 16;
 
 /// Parts of a pattern that count no more than their text. The index has a node of about [`NODE`] bytes for each of the others.
 const PLAIN_PARTS: usize = 8;
 const NODE: usize = 128;
 
-/// What an MQTT topic filter counts among the patterns of a session: its bytes, and more where it has wildcards and many parts.
+/// What an MQTT topic filter counts among the patterns of a session: its bytes, and more if it has wildcards and many parts.
 #[must_use]
 pub fn weight(filter: &str) -> usize {
     if !filter.contains(['+', '#']) {
@@ -169,7 +169,7 @@ impl Pattern {
         }
     }
 
-    /// Bytes that a node holds for a subscription to it, about.
+    /// Bytes that a node holds for a subscription to it, roughly.
     #[must_use]
     pub fn held(&self) -> usize {
         let parts = match self {
@@ -211,7 +211,7 @@ impl Pattern {
             && !PUBLISHED.iter().any(|topic| self.matches(&Topic::from_canonical(topic)))
     }
 
-    /// Whether a topic fits.
+    /// Whether a topic matches.
     #[must_use]
     pub fn matches(&self, topic: &Topic) -> bool {
         match self {

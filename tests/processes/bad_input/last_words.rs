@@ -1,4 +1,4 @@
-//! What a refused client gets to read, byte for byte, while it is still sending two mebibytes in one write.
+//! The answer that a refused client gets, byte for byte, while it is still sending two mebibytes in one write.
 //!
 //! Invariant: no connection is reset. Everything that the client sends is read, and the connection ends right after
 //! the last answer.
@@ -29,13 +29,13 @@ struct Case {
     expected: Expected,
 }
 
-/// The last word.
+/// The last answer.
 enum Expected {
     /// These bytes and no more.
     Exactly(Vec<u8>),
-    /// A packet or frame of this type that says this first, and then why.
+    /// A packet or frame of this type that begins with these bytes, followed by the reason.
     Says(u8, Vec<u8>),
-    /// An answer in HTTP with this status, which holds this.
+    /// An HTTP answer with this status that contains this text.
     Http(u16, &'static str),
 }
 
@@ -175,7 +175,7 @@ fn mqtt_cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, bytes, reason) in table {
         let opening = |level| connect(level, &format!("{name} {level}"));
-        // 3.1.1 can't say why: the connection ends in order.
+        // 3.1.1 can't express a reason: the connection ends in order.
         for (level, expected) in
             [(5, Expected::Says(0xe0, vec![reason])), (4, Expected::Exactly(Vec::new()))]
         {

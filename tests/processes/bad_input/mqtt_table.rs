@@ -32,7 +32,7 @@ impl Case {
     pub(super) async fn play(self, address: SocketAddr) -> Result<()> {
         let parts = match self.begin {
             Begin::Raw => vec![self.bytes],
-            // A unique name, or the same case of the other version would take over the session.
+            // A unique name: otherwise the same case of the other version would take over the session.
             Begin::Connected(level) => {
                 let client = format!("{level} {}", self.name);
                 vec![connect(level, &client), self.bytes]
@@ -72,7 +72,7 @@ fn subscribe(first: u8, filter: &str) -> Vec<u8> {
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = before_connect();
-    // 3.1.1 has no way to say why; 5 says it with DISCONNECT (0xe0).
+    // 3.1.1 can't express a reason; MQTT 5 sends it in a DISCONNECT (0xe0).
     for (level, answer) in [(4, &b""[..]), (5, &[0xe0][..])] {
         cases.extend(after_connect(level).into_iter().map(|(name, bytes)| Case {
             name,
@@ -135,7 +135,7 @@ fn after_connect(level: u8) -> Vec<(&'static str, Vec<u8>)> {
         ("a packet larger than taken", packet(0x30, &[string("a"), vec![0; 3 << 20]].concat())),
     ];
     if level == 5 {
-        // Every packet of 5 has its properties after the fields of 3.1.1.
+        // In MQTT 5 every packet has its properties after the fields of 3.1.1.
         table.retain(|(name, _)| *name != "SUBSCRIBE to nothing");
         table.extend([
             ("an unknown property", vec![0x30, 6, 0, 1, b'a', 2, 0x7f, 0]),

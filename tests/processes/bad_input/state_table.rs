@@ -1,8 +1,8 @@
 //! Invalid or too large options on shared state: each is refused, and its session continues.
 //!
-//! Invariant: a refused option has no effect. The session that sent it gets its next request through.
+//! Invariant: a refused option has no effect. The next request of the session that sent it succeeds.
 //!
-//! Deliberately absent: the sentences beside the refusals (the gates' own tests have those).
+//! Deliberately absent: the texts of the refusals (the gates' own tests have those).
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ use super::TURNED_AWAY;
 
 const ARGUMENT: &str = "wamp.error.invalid_argument";
 
-/// A value nested this deep, of this many values, or of this many bytes, in JSON: one more than is accepted.
+/// A value in JSON whose nesting, number of values or number of bytes is one above the limit.
 fn deep() -> String {
     "[".repeat(33) + &"]".repeat(33)
 }

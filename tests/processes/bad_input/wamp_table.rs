@@ -129,9 +129,9 @@ impl SessionCase {
     }
 }
 
-/// The next answer is to the next request.
+/// Checks that the next request gets the next answer.
 async fn goes_on(session: &mut Wamp) -> Result<()> {
-    // A request id of its own: the session counts from 1, and has used that up here.
+    // A separate request id: request ids count from 1, and that one is used already.
     session.send(&json!([32, 2, {}, "load.fine"])).await?;
     let answer = session.receive().await?.context("the session ended")?;
     ensure!(answer[0] == 33, "the session does not go on: {answer}");

@@ -17,11 +17,11 @@ fn calls() -> u64 {
 struct Tally {
     results: u64,
     errors: BTreeMap<String, u64>,
-    /// The caller's own connection was gone first.
+    /// The caller's own connection ended first.
     cut_off: u64,
 }
 
-/// Makes calls with unique numbers, some at a time, and checks that each gets one answer of its own.
+/// Makes calls with unique numbers, some at a time, and checks that each gets one answer, with its own number.
 async fn keep_calling(
     cluster: Arc<[std::net::SocketAddr]>,
     caller: u64,

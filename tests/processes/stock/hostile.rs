@@ -1,6 +1,6 @@
-//! Values that break clients which read them, published in the bytes of each serializer and over MQTT.
+//! Values that break the clients that read them, published in the bytes of each serializer and over MQTT.
 //!
-//! Invariant: each is either accepted, and then every subscriber gets something that it can read, or refused. Its
+//! Invariant: each value is either accepted, and then every subscriber gets a form that it can read, or refused. Its
 //! publisher's session continues in either case.
 //!
 //! Deliberately absent: which of the two happens, and what subscribers read (the payload's own tests).
@@ -134,7 +134,7 @@ async fn publish(
 ) -> Result<usize> {
     let mut socket = open(address, protocol).await?;
     let mut taken = 0;
-    // Requests in two bytes of MessagePack and CBOR alike.
+    // Request ids that take two bytes in both MessagePack and CBOR.
     for (value, first) in values.iter().zip((100..).step_by(2)) {
         for at in [0, 1] {
             let [argument, keyword] = message(first + at, value);
@@ -188,7 +188,7 @@ async fn receive(socket: &mut Socket) -> Result<Vec<u8>> {
     .await
 }
 
-/// The type of a message, in any of the three.
+/// The type of a message, in any of the three serializers.
 fn code(message: &[u8]) -> u8 {
     match message {
         [b'[', rest @ ..] => {

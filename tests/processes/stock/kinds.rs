@@ -112,7 +112,7 @@ pub(super) struct Client {
     program: Vec<String>,
 }
 
-/// All that are installed, in all variants.
+/// All clients that are installed, in all variants.
 pub(super) fn installed() -> Vec<Client> {
     let found = Kind::ALL.into_iter().filter_map(|kind| Some((kind, kind.find()?)));
     found
@@ -123,7 +123,7 @@ pub(super) fn installed() -> Vec<Client> {
         .collect()
 }
 
-/// The ones that are not among these, each with how to install it.
+/// The clients that are not among these, each with how to install it.
 pub(super) fn missing(clients: &[Client]) -> Vec<String> {
     let missing =
         Kind::ALL.into_iter().filter(|kind| clients.iter().all(|client| client.kind != *kind));
@@ -173,8 +173,7 @@ impl Client {
         self.listen("keep", node)
     }
 
-    /// Starts it as a client that reports each time that it is connected: for mosquitto, that its subscription
-    /// exists.
+    /// Starts it as a client that reports each time that it is connected; mosquitto reports that its subscription exists.
     pub(super) fn come_back(&self, node: &Node) -> Result<Program> {
         self.listen("back", node)
     }
@@ -230,7 +229,7 @@ impl Client {
         Program::start(format!("{} at node {}", self.name(), node.id), self.script("serve", node))
     }
 
-    /// Starts it as a caller of all these.
+    /// Starts it as a caller that makes all these calls.
     pub(super) async fn call(&self, node: &Node, calls: &[Value]) -> Result<Program> {
         let name = format!("{} at node {}", self.name(), node.id);
         let mut program = Program::start(name, self.script("call", node))?;
@@ -280,7 +279,7 @@ fn websocket_flag() -> Option<Option<String>> {
     Some((major < 22).then(|| "--experimental-websocket".to_owned()))
 }
 
-/// The Python that can run this.
+/// The Python interpreter that has this module.
 fn python(import: &str) -> Option<String> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/bin/python");
     let candidates = [own.display().to_string(), "python3".to_owned()];

@@ -1,4 +1,4 @@
-//! What stock clients publish, and how every one of them must see it.
+//! What stock clients publish, and how every client must see it.
 //!
 //! Invariant: both are next to each other in one table for each protocol (`src/SEMANTICS.md`, "Payloads and values").
 //!
@@ -12,7 +12,7 @@ use super::Shown;
 /// A numbered burst after the table, to test the order.
 const BURST: usize = 30;
 
-/// What a WAMP client publishes: the line for its script, and what all see.
+/// What a WAMP client publishes: the line for its script, and what all clients see.
 pub(super) fn wamp(topic: &str) -> Vec<(Value, Value)> {
     let line =
         |args: Value, kwargs: Value| json!({ "topic": topic, "args": args, "kwargs": kwargs });
@@ -37,7 +37,7 @@ pub(super) fn wamp(topic: &str) -> Vec<(Value, Value)> {
     table
 }
 
-/// What an MQTT client publishes, half of it at QoS 0: the line for its script, and what all see.
+/// What an MQTT client publishes, half of it at QoS 0: the line for its script, and what all clients see.
 pub(super) fn mqtt(topic: &str) -> Vec<(Value, Value)> {
     let topic = topic.replace('.', "/");
     let text = |qos: u8, text: &str, value: Value| {

@@ -16,7 +16,7 @@ use vulpes_jepsen::wait::within;
 
 use super::messages::show_bytes;
 
-/// A line `event topic hex`, as mosquitto_sub is told to print events.
+/// Beginning of a line `event topic hex`, the format in which mosquitto_sub is configured to print events.
 const MOSQUITTO_EVENT: &str = "event ";
 
 /// mosquitto_sub's message when its subscription exists.
@@ -45,7 +45,7 @@ impl Program {
         input.write_all(format!("{line}\n").as_bytes()).await.with_context(|| self.name.clone())
     }
 
-    /// Tells it that no more lines come.
+    /// Closes its input.
     pub(super) fn end_input(&mut self) {
         drop(self.input.take());
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: as in `damage`.
 //!
-//! Deliberately absent: which check must find it; the table in `damage` says so.
+//! Deliberately absent: which check must find it, which the table in `damage` has.
 
 use serde_json::{json, Value};
 
@@ -50,7 +50,7 @@ pub(super) fn carry_out_refused(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()
     Some(())
 }
 
-/// An event in the middle of what a session was sent at once, and never before.
+/// A session misses an event from the middle of a batch: removes it from everything that the client received.
 pub(super) fn miss(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     let three = |op: &Op| op.value["events"].as_array().is_some_and(|events| events.len() > 2);
     let at = pick(&lines(ops, |op| op.f == "hear" && three(op)), dice)?;
@@ -73,7 +73,8 @@ pub(super) fn come_again(ops: &mut Vec<Op>, dice: &mut Dice) -> Option<()> {
     Some(())
 }
 
-/// Where a session that was left in quiet times receives events again, and what was acknowledged before.
+/// The line where a session that its client left without faults nearby receives events again, and an event that was
+/// acknowledged before.
 fn settled(ops: &[Op], left: usize) -> Option<(usize, Value)> {
     let quiet = (sessions::SHAKEN / ideal::STEP) as usize;
     let mine = |op: &Op, f: &str| op.f == f && op.value["client"] == ops[left].value["client"];

@@ -54,7 +54,7 @@ impl Arena {
         ))
     }
 
-    /// All links of these nodes are bad, each separately but in the same way.
+    /// Makes all links of these nodes bad, independently but in the same way.
     pub(super) async fn flaky(
         &mut self,
         kind: &str,
@@ -91,7 +91,7 @@ impl Arena {
         Ok(format!("{weather}: {}", shown.await?))
     }
 
-    /// Restores all links that a fault has cut or spoilt.
+    /// Restores all links that a fault has cut or made bad.
     pub(super) fn mend(&mut self, active: &mut Active) {
         let Some(network) = &mut self.network else { return };
         // The system refuses only if the namespace is gone, and then so is the run.

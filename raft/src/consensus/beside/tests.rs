@@ -11,7 +11,7 @@ use crate::ids::{AdvanceSegment, Incarnation, SegmentNumber, Shard};
 use crate::local_bodies::Deleting;
 use crate::sequencer::{Command, Vouched};
 
-/// A storage that has the bodies it is told to have.
+/// A storage that has the bodies that a test gives it.
 pub(crate) struct Fake {
     held: Mutex<BTreeSet<u64>>,
     arrivals: watch::Sender<u64>,
@@ -19,7 +19,7 @@ pub(crate) struct Fake {
     fetched: Mutex<Vec<(NodeId, u64)>>,
     /// Whether another storage has the fetched bodies.
     elsewhere: bool,
-    /// LocalBodies that are known not to be sent.
+    /// Bodies that are known not to be sent.
     not_sent: Mutex<BTreeSet<u64>>,
     late: Mutex<BTreeSet<u64>>,
 }
@@ -45,7 +45,7 @@ impl Fake {
         self.arrivals.send_modify(|arrivals| *arrivals += 1);
     }
 
-    /// Its entry says that it will not send this one.
+    /// The entry says that it will not send this body.
     fn not_sent(&self, number: u64) {
         self.not_sent.lock().unwrap().insert(number);
         self.arrivals.send_modify(|arrivals| *arrivals += 1);
@@ -98,7 +98,7 @@ pub(crate) fn segment(number: u64) -> SealedSegment {
     }
 }
 
-/// A log entry that proposes these segments early, and one with votes.
+/// A log entry that proposes these segments early, and one segment with votes.
 pub(crate) fn entry(index: u64, early: &[u64]) -> LogEntry {
     use openraft::vote::RaftLeaderId;
     let early = early.iter().map(|number| Proposal::ResolveEarly(segment(*number)));
@@ -164,7 +164,7 @@ async fn a_body_is_waited_for_and_then_fetched() {
     let lacking = beside(&fake).take_in(&entries, 0, NodeId(2), limit).await.unwrap_err();
     assert_eq!(lacking.to_string(), "the body of 1/1/2 is not here");
     assert_eq!(begun.elapsed().as_millis(), limit.as_millis());
-    // The leader itself has nobody to fetch from.
+    // The leader itself has no member to fetch from.
     assert!(beside(&fake).come(vec![segment(2)], None, limit).await.is_err());
 }
 

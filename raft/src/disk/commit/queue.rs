@@ -1,6 +1,6 @@
 //! The ways into a group commit: a queue for each writer, and one gate for all of them.
 //!
-//! Invariant: a job that passed the gate first is in no later batch. A full queue holds up only its own writer.
+//! Invariant: a job that passed the gate first is in no later batch. A full queue blocks only its own writer.
 //!
 //! Deliberately absent: when a batch is taken (`commit`).
 
@@ -60,7 +60,7 @@ impl<J: Send + 'static> CommitQueue<J> {
         self.door.push(job).map_err(|QueueClosed| TrySubmitError::Closed)
     }
 
-    /// Takes nothing more, for all clones. Queued jobs are still written.
+    /// Closes the queue for all clones. Queued jobs are still written.
     pub fn close(&self) {
         self.door.close();
     }
@@ -70,7 +70,7 @@ impl<J: Send + 'static> CommitQueue<J> {
 pub(super) struct Door<J> {
     pub(super) line: Arc<Line<J>>,
     pub(super) gate: Arc<Gate>,
-    /// Free places in the queue.
+    /// Free slots in the queue.
     pub(super) room: Semaphore,
     pub(super) patience: fn(&J) -> Duration,
 }
@@ -126,7 +126,7 @@ impl<J> Line<J> {
     }
 }
 
-/// Held while a job is queued, and while all lines are taken.
+/// Held while a job is queued, and while all queues are drained.
 #[derive(Default)]
 pub(super) struct Gate(Mutex<Turn>);
 

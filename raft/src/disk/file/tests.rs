@@ -68,7 +68,7 @@ fn another_format_is_refused() {
     }
 }
 
-/// The release that wrote it can't read what is added to it now.
+/// The release that wrote the file can't read what this release adds to it.
 #[test]
 fn an_older_format_that_is_read_as_before_is_opened_and_raised() {
     for format in OLDEST_LOG_FORMAT..=LOG_FORMAT {
@@ -90,7 +90,7 @@ fn format_of(disk: &SimDisk) -> u32 {
     u32::from_le_bytes(format.unwrap().try_into().unwrap())
 }
 
-/// Such a node would otherwise start over under its old name, and vote.
+/// Otherwise such a node would start with an empty file under its old number, and vote.
 #[test]
 fn a_data_directory_with_the_files_of_an_older_format_is_refused() {
     for name in OLDER {

@@ -1,8 +1,8 @@
 //! A disk that can lose power.
 //!
-//! Invariant: synced data survives a crash whole; unsynced data is lost, kept or torn, page by page, as a seed
-//! decides. After a crash, and after [`SimDisk::kill`], earlier handles only fail. A failed sync promises nothing
-//! about its writes. Only [`SimDisk::rot`] changes synced data.
+//! Invariant: synced data survives a crash whole; unsynced data survives, is lost or is torn, page by page, as a seed decides.
+//! After a crash, and after [`SimDisk::kill`], earlier handles only fail. A failed sync promises nothing about its writes. Only
+//! [`SimDisk::rot`] changes synced data.
 //!
 //! Deliberately absent: rot of the small files; a node whose identity is gone is a new node.
 
@@ -34,7 +34,7 @@ pub struct SimDisk {
     state: Arc<Mutex<State>>,
 }
 
-/// What a disk does instead of its work.
+/// How a disk misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskTrouble {
     /// Syncs fail with `EIO`.
@@ -165,7 +165,7 @@ impl SimDisk {
         }
     }
 
-    /// Makes in-place writes survive every crash, as they do if the operating system lives on.
+    /// Makes in-place writes survive every crash, as they do if only the process ends and the operating system keeps running.
     pub fn write_through(&self) {
         self.lock().writes_through = true;
     }
@@ -203,7 +203,8 @@ impl SimDisk {
         self.lock().cache = Some(0);
     }
 
-    /// Damages one database of a disk whose power is cut, and says how; `None` if there is nothing to damage.
+    /// Damages one database while the power is cut, and returns a description of the damage; `None` if there is nothing to
+    /// damage.
     pub fn rot(&self, rot: Rot, seed: u64) -> Option<String> {
         let mut state = self.lock();
         let mut chance = seed;
@@ -221,7 +222,7 @@ impl SimDisk {
         })
     }
 
-    /// Makes everything fail from now on, as after an error that ends the process. The first reason is kept.
+    /// Makes everything fail from now on, as after an error that ends the process. The first reason is remembered.
     pub fn kill(&self, reason: &str) {
         let mut state = self.lock();
         state.life += 1;
@@ -407,7 +408,7 @@ mod tests {
             disk.crash(1);
             drop(database);
             let database = disk.open_database(path()).unwrap();
-            // A failed sync promises nothing: its writes may be there all the same.
+            // A failed sync promises nothing: its writes may still be there.
             assert!([vec![1], vec![1, 2]].contains(&numbers(&database)), "{trouble:?}");
             insert(&database, 3);
         }

@@ -1,4 +1,4 @@
-//! Two exchanges with the links between them, at random.
+//! Random schedules of two exchanges and the links between them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -15,7 +15,7 @@ struct World {
     entries: [Exchange; 2],
     /// Messages in flight to the callee's entry and back, by the caller's entry; none without a link.
     links: [Option<Link>; 2],
-    /// The answers that each session got, and its calls.
+    /// The calls of each session, and the answers that it got.
     asked: BTreeSet<(SessionId, CallId)>,
     answers: BTreeMap<(SessionId, CallId), CallMessage>,
     /// Invocations that a callee has taken, with the number that its call carries.
@@ -121,7 +121,7 @@ impl World {
                 self.taken.remove(&session(at));
                 self.begin(at);
             }
-            // The order shows it at the other entry; its own already knows.
+            // The order shows it at the other entry; its own entry knows already.
             Doing::Ended { at } => {
                 self.step(&Doing::End { at });
                 self.entries[1 - at % 2].ended(session(at));
@@ -162,7 +162,7 @@ impl World {
         }
     }
 
-    /// An entry dials if need be, and both sides send what they have.
+    /// An entry dials if necessary, and both sides send what they have.
     fn send(&mut self, entry: usize) {
         let node = Self::other(entry);
         if self.links[entry].is_none() {
@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// Lets everything come to rest, with callees that answer.
+    /// Runs until nothing changes any more, with callees that answer.
     fn rest(&mut self) {
         for _ in 0..1000 {
             for entry in 0..2 {
@@ -241,8 +241,7 @@ fn doing() -> impl Strategy<Value = Doing> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// Whatever ends, in whatever order: each call is answered once, with its own result or an error, and nothing is
-    /// left.
+    /// Whatever ends, in whatever order: each call is answered once, with its own result or an error, and nothing is left over.
     #[test]
     fn every_call_is_answered_once(doings in proptest::collection::vec(doing(), 1..120)) {
         let mut world = World::new();

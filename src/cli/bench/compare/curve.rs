@@ -1,4 +1,4 @@
-//! One comparison for each value of what `--vary` names: as a table, as JSON, and as lines.
+//! One comparison for each value of the option that `--vary` names: as a table, as JSON, and as lines.
 //!
 //! Invariant: the lines go through the medians, and a vertical line at each goes from the minimum to the maximum.
 //!
@@ -38,7 +38,7 @@ pub(super) struct Curve {
 }
 
 impl Curve {
-    /// Of at least one value.
+    /// A curve of at least one value.
     pub(super) fn new(
         varied: &'static str,
         points: impl Iterator<Item = (u32, Comparison)>,

@@ -23,7 +23,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// Of at least one value, without a ratio.
+    /// The spread of at least one value, without a ratio.
     fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
@@ -96,7 +96,7 @@ impl Summary {
 /// All targets.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Comparison {
-    /// Of the first target; the others have the same, except for the protocol.
+    /// The first target's settings; the others have the same, except for the protocol.
     pub(super) settings: Settings,
     pub(super) rounds: u16,
     /// In the order in which they were named; at least one.

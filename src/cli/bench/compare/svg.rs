@@ -29,7 +29,7 @@ fn escaped(text: &str) -> String {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
-            // Neither has a place in XML, nor in a name.
+            // Control characters are not allowed in XML.
             character if character.is_control() => escaped.push(' '),
             character => escaped.push(character),
         }

@@ -1,4 +1,4 @@
-//! What `--vary` changes from one comparison to the next, as it is written on the command line.
+//! The option that `--vary` changes from one comparison to the next, as written on the command line.
 //!
 //! Invariant: each value is one that the option itself would accept.
 //!
@@ -57,7 +57,7 @@ impl Vary {
     /// These knobs with one value changed.
     pub(super) fn set(&self, knobs: &Knobs, value: u32) -> Knobs {
         let mut knobs = knobs.clone();
-        // Smaller ranges end below this.
+        // Options with a smaller range never get a larger value.
         let small = u16::try_from(value).unwrap_or(u16::MAX);
         match self.knob {
             Knob::Connections => knobs.connections = small,

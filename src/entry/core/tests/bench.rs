@@ -1,8 +1,8 @@
-//! Runs the scripts: it reads `> input` lines, and writes down the core's requests after each.
+//! Runs the scripts: reads `> input` lines, and records the core's requests after each.
 //!
 //! Invariant: after every input except `take` the turn ends and all outputs are drained, as the driver does it.
 //!
-//! Deliberately absent: any check besides comparing texts, and that the core never asks to be woken in the past.
+//! Deliberately absent: any check besides comparing the texts and checking that the core never asks to be woken in the past.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,4 +1,4 @@
-//! An entry that is fenced, loses its lease, or cannot know what became of its segments.
+//! An entry that is fenced, loses its lease, or cannot know the outcome of its segments.
 
 use super::bench::{check, check_open};
 

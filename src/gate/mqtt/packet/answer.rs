@@ -16,7 +16,7 @@ pub(crate) struct Accepted<'a> {
     pub(crate) max_packet: u32,
     /// An earlier session of this client continues.
     pub(crate) session_present: bool,
-    /// The client asked for a session that outlives its connection and does not get it.
+    /// The client asked for a persistent session and does not get one.
     pub(crate) session_ends_with_connection: bool,
     /// The name assigned to a client without one.
     pub(crate) assigned: Option<&'a str>,

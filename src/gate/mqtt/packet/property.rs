@@ -157,7 +157,7 @@ pub(crate) fn no_such_option(name: &str, place: &str) -> Violation {
     Violation::new(Reason::ImplementationSpecific, text)
 }
 
-/// Copies the properties of a list that are kept.
+/// Copies the properties of a list that are stored.
 pub(crate) fn persistent(
     block: &[u8],
     allowed: &[u8],

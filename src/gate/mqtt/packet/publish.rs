@@ -3,11 +3,11 @@
 //! Invariant: payload and properties of an incoming packet are shared slices of the input, never copies. The one
 //! exception is a property list from which some are removed.
 //!
-//! Payload format, content type, response topic, correlation data and user properties of a PUBLISH are kept
-//! unchanged, in order, and passed on to MQTT 5 subscribers. User properties with the prefix `vulpes-` are options
-//! for us: they are removed, and an unknown one refuses the message. The message expiry interval is removed, too,
-//! because the log keeps events as long as its retention says. Such a message may be delivered later than its
-//! publisher asked, and subscribers are not shown an interval that is not kept.
+//! Payload format, content type, response topic, correlation data and user properties of a PUBLISH are stored unchanged, in
+//! order, and passed on to MQTT 5 subscribers. User properties with the prefix `vulpes-` are options for us: they are removed,
+//! and an unknown one refuses the message. The message expiry interval is removed, too, because the log retains events as long
+//! as its retention says. Such a message may be delivered later than its publisher asked, and subscribers are not shown an
+//! interval that is not obeyed.
 //!
 //! Deliberately absent: topic aliases, which we don't offer (`Topic Alias Maximum` 0).
 

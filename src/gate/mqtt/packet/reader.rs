@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing is read outside the bytes given, and nothing is copied.
 //!
-//! Deliberately absent: which fields come when.
+//! Deliberately absent: the order of fields in each packet.
 
 use super::Violation;
 

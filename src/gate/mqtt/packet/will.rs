@@ -1,11 +1,11 @@
 //! The will in a CONNECT (MQTT 5 sections 3.1.3.2 to 3.1.3.4).
 //!
-//! Its properties are kept like those of a PUBLISH. The delay is read, and the message expiry interval is removed.
+//! Its properties are stored like those of a PUBLISH. The delay is read, and the message expiry interval is removed.
 //!
-//! Invariant: what is read is copied out of the packet, because a will is kept as long as its session lives.
+//! Invariant: what is read is copied out of the packet, because a will is stored as long as its session lives.
 //!
-//! Deliberately absent: our options in user properties. A will with options is refused at CONNECT: when it is
-//! published, nobody is there to get an answer, and it must not be published differently than asked.
+//! Deliberately absent: our options in user properties. A will with options is refused at CONNECT: when it is published, no
+//! client is there to get an answer, and it must not be published differently than asked.
 
 use bytes::Bytes;
 

@@ -1,8 +1,7 @@
-//! Subscriptions that outlive their session: all nodes learn of them through the log, and they are answered once that
-//! is noted.
+//! Persistent subscriptions: all nodes learn of them through the log, and they are answered once they are in the realms' state.
 //!
-//! Invariant: while something is not noted yet, no event is accepted, so a filter begins and ends at its exact place
-//! in the order. A filter that is subscribed to again while its UNSUBSCRIBE is pending is a new one.
+//! Invariant: while a request is on its way there, no event is accepted, so a filter begins and ends at its exact position in
+//! the order. A filter that is subscribed to again while its UNSUBSCRIBE is pending is a new one.
 //!
 //! Deliberately absent: replays and snapshots, which end with the connection like those of other sessions.
 
@@ -44,7 +43,7 @@ struct Line {
 }
 
 impl Subscriptions {
-    /// Whether events have to wait until something is noted.
+    /// Whether events have to wait until a filter change is done.
     pub(crate) fn has_filter_changes(&self) -> bool {
         self.persistence.as_ref().is_some_and(|persistence| !persistence.filter_changes.is_empty())
     }
@@ -58,7 +57,7 @@ impl Subscriptions {
         self.persistence = Some(Persistence::default());
         let mut readings = Vec::with_capacity(filters.len());
         for (text, persistent, from) in filters {
-            // A subscription of a newer release that this one can't read stays kept, but sends nothing here.
+            // A subscription of a newer release that this one can't read stays in the state, but sends nothing here.
             let Ok((pattern, _)) = filter::read(&text, Reading::default()) else { continue };
             let PersistentSubscription { changes, identifier, condition, .. } = persistent;
             let granted = Granted {
@@ -153,7 +152,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// Answers an UNSUBSCRIBE once its remaining filters, all persistent, are dropped.
+    /// Answers an UNSUBSCRIBE once its remaining filters, all persistent, are removed.
     pub(super) fn drop_persistent(
         &mut self,
         packet: &Unsubscribe,
@@ -180,7 +179,7 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// The oldest request is noted, or failed for lack of room.
+    /// The oldest request is done, or failed for lack of room.
     pub(crate) fn noted(&mut self, room: bool, out: &mut Outbox) -> Result<(), Violation> {
         let first = self
             .persistence

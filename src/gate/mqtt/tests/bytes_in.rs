@@ -1,4 +1,4 @@
-//! Any bytes: nothing panics, nothing is doubled, frames are cut in one way only.
+//! Random bytes: nothing panics, nothing is doubled, and frames are cut in one way only.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use super::super::packet::publish::Outgoing;
 use super::super::packet::{self, complete_prefix, FrameError, Incoming, Version};
 use super::*;
 
-/// Sound packets of both versions, to be spoiled.
+/// Valid packets of both versions, to be corrupted.
 const SOUND: &[&str] = &[
     r#"30 | s"a/b" "payload""#,
     r#"32 | s"a/b" 0007 p[] "payload""#,
@@ -51,7 +51,7 @@ fn frames_are_cut_where_they_end() {
     }
 }
 
-/// A client whose session outlives its connection.
+/// A client with a persistent session.
 const KEEPS: &str = r#"10 | s"MQTT" 05 00 0000 p[11 0000003c] s"c""#;
 
 fn spoiled() -> impl Strategy<Value = Vec<u8>> {
@@ -91,7 +91,7 @@ fn serve(gate: &mut MqttGate, published: &mut u64) -> bool {
                     stamp: Stamp(0),
                     offset: 0,
                 };
-                // Lives on even when the session is over: then nobody listens.
+                // Answered even when the session has ended: the answer is then ignored.
                 gate.answered(Answer { first: *published, count: 1, outcome: Ok(stored) });
                 *published += 1;
             }

@@ -1,4 +1,4 @@
-//! What subscribers are sent.
+//! Messages to subscribers.
 
 use super::*;
 use crate::types::event::Encoding;

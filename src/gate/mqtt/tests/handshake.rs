@@ -107,7 +107,7 @@ fn clients_without_a_name_get_one() {
     );
 }
 
-/// Its largest packet is too small for any refusal.
+/// The client's largest packet is too small for any refusal.
 #[test]
 fn a_refusal_that_the_client_does_not_take_is_its_end() {
     check(
@@ -127,7 +127,7 @@ fn check_refused(table: &[(&str, &str)]) {
 #[test]
 fn what_is_not_available_is_refused() {
     check_refused(&[
-        // Versions not spoken, refused in the form that such a client reads, bridge or not.
+        // Unsupported versions, refused in a form that such a client can read, bridge or not.
         (r#"s"MQIsdp" 02 02 0000 s"c""#, "20 | 0001"),
         (r#"s"MQIsdp" 04 02 0000 s"c""#, "20 | 0001"),
         (r#"s"MQIsdp" 84 02 0000 s"c""#, "20 | 0001"),
@@ -192,7 +192,7 @@ fn older_versions_and_bridges_are_taken() {
         let connack = if protocol == "mqtt.5" { SHORT[3].1 } else { SHORT[2].1 };
         assert_eq!(gate.poll_output(), Some(packets(connack)), "{connect}");
     }
-    // Whatever goes with a CONNECT is read in the same way.
+    // Everything else in such a CONNECT is read in the same way.
     check(
         r#"in 10 | s"MQIsdp" 83 c6 0000 s"c" s"a" s"gone" s"joe" s"pw"
            ask $ASK will a q0 gone
@@ -208,8 +208,7 @@ fn older_versions_and_bridges_are_taken() {
     );
 }
 
-/// A CONNACK with 5, "not authorized", is all that can be said before MQTT 5: the closed connection alone says
-/// nothing.
+/// Before MQTT 5, a CONNACK with code 5, "not authorized", is the only answer: a closed connection alone would give no reason.
 #[test]
 fn a_will_that_can_not_be_is_refused_in_words() {
     check_refused(&[
@@ -277,7 +276,7 @@ fn connect_comes_first_and_once() {
     }
     check(&format!("{OPEN4} in $CONNECT4 \n ask close \n reason a second CONNECT"));
     check(&format!("{OPEN5} in $CONNECT5 \n out e0 | 82 p[1f s\"a second CONNECT\"] \n ask close"));
-    // Also where the first one is not answered yet.
+    // Also if the first one is not answered yet.
     check(
         "in $CONNECT4; $CONNECT4 \n ask $ASK \n opened \n out $CONNACK4 \n ask close
          reason a second CONNECT",

@@ -1,4 +1,4 @@
-//! Sessions that outlive their connections.
+//! Persistent sessions.
 
 use super::*;
 
@@ -7,7 +7,7 @@ const ASK: &str = r#"ask attach realm="home" client="c" for 60"#;
 const CONNACK: &str = "20 | 0000 p[21 2000 2401 27 00108000 22 0000 2801 2901 2a00]";
 const PRESENT: &str = "20 | 0100 p[21 2000 2401 27 00108000 22 0000 2801 2901 2a00]";
 
-/// A new session that keeps something.
+/// A new persistent session.
 fn fresh() -> String {
     format!("{CONNECT}\n{ASK}\nkeeps\nopened\nask resume\nout {CONNACK}\n")
 }
@@ -23,7 +23,7 @@ fn a_session_is_asked_to_outlive_its_connection() {
            ask resume
            out 20 | 0000"#,
     );
-    // There is no room: for 3.1.1 the only way to say so is a refusal, 5 can say it.
+    // There is no room: for 3.1.1 the only answer is a refusal, 5 can report it.
     check(
         r#"in 10 | s"MQTT" 04 00 0000 s"c"
            ask attach realm="home" client="c" for 4294967295

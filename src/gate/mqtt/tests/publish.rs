@@ -1,4 +1,4 @@
-//! What clients publish, and how it is answered.
+//! Publishes of clients, and their answers.
 
 use super::*;
 use crate::types::limits;
@@ -135,7 +135,7 @@ fn properties_go_on_as_they_came() {
         ask publish a q0 x with {}"#,
         hex(&assemble(persistent))
     ));
-    // The expiry interval is not kept, and so not shown.
+    // The expiry interval is not obeyed, and so not shown.
     check(&format!(
         r#"{OPEN5} in 30 | s"a" p[03 s"t" 02 00000005 26 s"k" s"v"] "x"
         ask publish a q0 x with {}"#,
@@ -248,7 +248,7 @@ fn refused_messages_keep_their_place_among_the_acknowledgements() {
     );
 }
 
-/// A packet, and the code and text of the DISCONNECT to it.
+/// A packet, and the code and text of the DISCONNECT that answers it.
 #[test]
 fn violations_end_the_connection() {
     let table = [

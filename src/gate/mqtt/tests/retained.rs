@@ -4,7 +4,7 @@ use super::*;
 
 const A: &str = "Exact(Topic(a))";
 
-/// Golden packets: what was kept carries RETAIN, what comes by does not.
+/// Golden packets: a retained value carries RETAIN, a live event does not.
 #[test]
 fn kept_values_are_marked() {
     check(&format!(

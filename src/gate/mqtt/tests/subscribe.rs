@@ -143,7 +143,7 @@ fn subscribing_again_changes_the_options_without_a_gap() {
         subscribed 1
         out 90 | 0001 0001"#
     ));
-    // A replay starts anew.
+    // A replay starts again.
     check(&format!(
         r#"{OPEN4} in 82 | 0001 s"$replay/5/a/b" 00
         ask subscribe 1 after Position(Position(5)) {AB}

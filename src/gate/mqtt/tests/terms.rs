@@ -108,7 +108,7 @@ fn a_conditional_publish_is_answered_when_it_is_decided() {
         out 40 | 0009 80 p[1f s"this node lost its lease; the message was not stored"]
         decided 0 5"#
     ));
-    // While it waits, the driver keeps reading: silence is the client's own.
+    // While it waits, the driver keeps reading, so the client's silence counts.
     check(&format!(
         r#"{OPEN5} in 32 | s"a" 0009 p[{when}] "x"
         ask publish a q1 x when 1

@@ -1,4 +1,4 @@
-//! Wills: read from a CONNECT, and taken back by a DISCONNECT.
+//! Wills: read from a CONNECT, and withdrawn by a DISCONNECT.
 
 use super::*;
 

@@ -5,7 +5,7 @@ use Serializer::{Cbor, Json, MsgPack};
 use super::*;
 use crate::call::CallRequest;
 
-/// What the gate makes of a message, in bytes of its own serializer.
+/// Checks the gate's output for a message, in bytes of its own serializer.
 fn check_bytes(serializer: Serializer, message: &[u8], script: &str) {
     let mut gate = open(serializer);
     gate.receive(Bytes::copy_from_slice(message), Moment(1000));
@@ -93,7 +93,7 @@ fn what_is_nested_too_deeply_is_refused_by_itself() {
                 format!("nested too deeply at byte {at} can't be passed on to everybody");
             check_bytes(serializer, &message, &format!("~ PUBLISH 5: {sentence}"));
         }
-        // Dictionaries within keys, and nothing but the beginning of it all.
+        // Dictionaries nested within keys, of which only the beginnings are there.
         let mut keys = [&b"\x95\x10\x05\x80\xa1a\x91"[..], &vec![0x81; levels], b"\xc0"].concat();
         keys.extend(vec![0xc0; levels]);
         let mut gate = open(MsgPack);
@@ -102,7 +102,7 @@ fn what_is_nested_too_deeply_is_refused_by_itself() {
     }
 }
 
-/// wampy writes every number as a float where it speaks CBOR.
+/// wampy writes every number as a float when it uses CBOR.
 #[test]
 fn ids_may_be_whole_floats() {
     let float = |number: f64| [&[0xfb][..], &number.to_be_bytes()].concat();

@@ -1,18 +1,18 @@
-//! Whether a client is there, for all that its session does over a socket: one that takes a little of what waits, in time,
-//! goes on; one that freezes is gone within its documented time, whatever waits for it.
+//! Liveness over a socket, whatever the session does: a client that takes a little of the waiting bytes in time stays
+//! connected; one that freezes is disconnected within its documented time, whatever waits for it.
 //!
-//! Deliberately absent: clients for whom nothing waits (`liveness`).
+//! Deliberately absent: clients with no waiting output (`liveness`).
 
 use super::*;
 use crate::server::session::wake::TIMER_SLACK;
 
-/// How much waits at the least, however much the client takes.
+/// Bytes that wait at least, however much the client takes.
 const WAITING: usize = 400 << 10;
 
 /// Most that the client takes at once.
 const SIP: usize = 8 << 10;
 
-/// How long a client of this protocol may give no sign of life.
+/// How long a client of this protocol may stay without a sign of life.
 fn patience(protocol: Protocol) -> Duration {
     match protocol {
         Protocol::Wamp => 2 * limits::WAMP_SILENCE,
@@ -21,7 +21,7 @@ fn patience(protocol: Protocol) -> Duration {
     }
 }
 
-/// A client takes so many bytes, each time after so many thousandths of its time, and then nothing more.
+/// A client takes this many bytes, each time after this many thousandths of its patience, and then nothing more.
 async fn take_and_freeze(protocol: Protocol, sips: &[(u32, usize)]) {
     let (node, socket) = (Node::new(), Socket::default());
     let taken: usize = sips.iter().map(|(_, bytes)| bytes).sum();
@@ -47,7 +47,7 @@ async fn take_and_freeze(protocol: Protocol, sips: &[(u32, usize)]) {
         assert_eq!(socket.room(), 0, "there was more to take");
         last_sign = Instant::now();
     }
-    // What it takes to find out, to try to say it, and to wait for a last word of the client.
+    // The time to detect it, to try to write the last message, and to wait for the client to hang up.
     let most = patience(protocol) + TIMER_SLACK + 2 * limits::LINGER + Duration::from_secs(1);
     let end = tokio::time::timeout(most, session).await;
     assert!(end.is_ok(), "a frozen client is still there {most:?} after it froze");
@@ -71,7 +71,7 @@ fn a_client_that_takes_a_byte_in_time_is_there() {
     PROTOCOLS.iter().for_each(|protocol| check(*protocol, &[(950, 1); 10]));
 }
 
-/// A message that comes in parts, each in time; within it the client can say nothing else.
+/// A message that arrives in parts, each in time; within it the client can't send anything else.
 async fn send_slowly(protocol: Protocol) {
     const LENGTH: usize = 40_000;
     let (node, socket) = (Node::new(), Socket::default());

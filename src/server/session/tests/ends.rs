@@ -1,6 +1,6 @@
-//! What is left of a session that ends, however it ends: others are told, and nothing of the node's budgets is held.
+//! The end of a session, whatever its reason: others learn of it, and nothing of the node's budgets stays held.
 //!
-//! Deliberately absent: what clients are told (the gates' tests).
+//! Deliberately absent: what clients receive then (the gates' tests).
 
 use super::*;
 use crate::entry::Batch;
@@ -18,7 +18,7 @@ async fn stuck(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<T
     session
 }
 
-/// Fills the way to the entry, as where no quorum answers.
+/// Fills the queue to the entry, as if no quorum answered.
 async fn fill(node: &Node) {
     while let Ok(submitted) = tokio::time::timeout(
         Duration::from_millis(1),
@@ -66,7 +66,7 @@ fn a_session_that_panics_leaves() {
 async fn is_ended_where_others_wait(protocol: Protocol, trickle: usize) {
     let (node, socket) = (Node::new(), Socket::default());
     let session = stuck(protocol, &node, &socket).await;
-    // The rest is held by others, and somebody waits.
+    // The rest is held by others, and one of them waits.
     let output = &node.clients.output;
     let mut others = output.account();
     others.overdraw(limits::OUTPUT_BYTES);
@@ -87,8 +87,8 @@ async fn is_ended_where_others_wait(protocol: Protocol, trickle: usize) {
     assert!(enough || matches!(session.await, Ok(TransportError::TooSlow)));
 }
 
-/// A session that held output once, and holds none now, has nothing to look after. It is polled as often as its socket and its
-/// deadlines ask for it.
+/// A session that held output before, and holds none now, has no pace to check. It is polled only as often as its socket and
+/// its deadlines require.
 async fn rests_when_all_is_taken(protocol: Protocol) {
     let (node, socket) = (Node::new(), Socket::default());
     let session = stuck(protocol, &node, &socket).await;
@@ -107,7 +107,7 @@ fn a_session_that_holds_nothing_rests() {
     PROTOCOLS.iter().for_each(|protocol| run(rests_when_all_is_taken(*protocol)));
 }
 
-/// One byte a minute was enough to keep events from everybody at the node.
+/// One byte a minute was enough to withhold events from all other sessions of the node.
 #[test]
 fn who_holds_output_that_others_wait_for_takes_it_or_ends() {
     for protocol in PROTOCOLS {

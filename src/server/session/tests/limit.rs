@@ -1,5 +1,5 @@
-//! As many subscriptions as a session may have, asked for in one go: each is granted and begins. One more is refused, and
-//! the others stand.
+//! The largest number of subscriptions of a session, requested at once: each is granted and begins. One more is refused, and
+//! the others stay.
 //!
 //! Deliberately absent: other ways to subscribe, and real sockets (the process tests).
 
@@ -7,7 +7,7 @@ use super::*;
 
 const MOST: usize = limits::SESSION_SUBSCRIPTIONS;
 
-/// What a client sends to subscribe to so many topics.
+/// What a client sends to subscribe to this many topics.
 fn subscribe(protocol: Protocol, count: usize) -> Vec<u8> {
     match protocol {
         Protocol::Wamp => {

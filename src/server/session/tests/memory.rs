@@ -1,6 +1,6 @@
-//! What a client that does nothing costs: bytes of memory, by the allocator's own count.
+//! The memory cost of an idle client, in bytes as counted by the allocator.
 //!
-//! Deliberately absent: what the system keeps for a socket, and what all nodes know of a session.
+//! Deliberately absent: the operating system's memory for a socket, and the session's part of the state at all nodes.
 
 use allocation_counter::measure;
 

@@ -1,6 +1,6 @@
-//! Proof that the checks of a session can fail: each planted bug turns one of them red.
+//! Proof that the checks of a session can fail: each planted bug makes one of them fail.
 //!
-//! Deliberately absent: that they are green without a bug, which they show themselves.
+//! Deliberately absent: that they pass without a bug, which they show themselves.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
@@ -8,7 +8,7 @@ use vulpes_raft::mutant::{plant, Mutant};
 
 use super::*;
 
-/// The check fails with the bug, and with these words.
+/// The check fails with the bug, and with this message.
 fn caught(mutant: Mutant, complaint: &str, check: impl Fn()) {
     plant(Some(mutant));
     let ran = catch_unwind(AssertUnwindSafe(check));

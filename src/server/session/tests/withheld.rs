@@ -1,11 +1,11 @@
-//! Events of a newer release that this one must not show: replayed, live and retained, they come to nobody.
+//! Events of a newer release that this one must not show: replayed, live and retained, nobody gets them.
 
 use super::super::testing::event;
 use super::*;
 use crate::types::event::{Event, Extensions, Field, Tag};
 use vulpes_raft::ids::Position;
 
-/// An event that says who may see it, or how it is to be read, in words that this release does not know.
+/// An event that restricts who may see it, or how to read it, in a field that this release does not know.
 #[tokio::test(start_paused = true)]
 async fn an_event_with_an_unknown_critical_field_is_withheld_and_counted() {
     let extended = |number: usize, tag: u32| Event {

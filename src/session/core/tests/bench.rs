@@ -1,8 +1,8 @@
-//! Two clients at a node of its own, with everything below a session as it really is: the fold, the dispatcher and the log,
-//! but no time, no sockets and no waiting.
+//! Two clients at one node, with the real parts below a session (the fold, the dispatcher and the log), but no time, no sockets
+//! and no waiting.
 //!
-//! Invariant: each client is driven as by the driver: after each input its core works, all output is drained, and what the
-//! core waits for is asked for again, until there is nothing.
+//! Invariant: each client is driven as by the driver: after each input its core works, all output is drained, and whatever the
+//! core waits for is asked for again, until nothing is left.
 //!
 //! Deliberately absent: any check besides comparing texts.
 
@@ -35,7 +35,7 @@ struct Client {
     deliveries: Option<Deliveries>,
     work: Option<Work>,
     words: VecDeque<Signal>,
-    /// Nothing is said to it.
+    /// It gets no signals.
     deaf: bool,
     came: u64,
     told: Vec<String>,
@@ -77,7 +77,7 @@ impl Bench {
         Self { shared, clients, batches, now: Moment(0), text: String::new() }
     }
 
-    /// What a client was told so far.
+    /// What a client has received so far.
     pub(super) fn told(&self, id: u64) -> &[String] {
         &self.clients[&id].told
     }
@@ -127,7 +127,7 @@ impl Bench {
         self.clients.get_mut(&id.parse().unwrap()).unwrap()
     }
 
-    /// Time passes, and each client is looked at.
+    /// Time passes, and each client's liveness is checked.
     fn pass(&mut self, by: u64) {
         self.now = Moment(self.now.0 + by);
         for (id, client) in &mut self.clients {
@@ -153,7 +153,7 @@ impl Bench {
         }
     }
 
-    /// The entry has all that was handed to it stored, in one segment, and the order decides what it says.
+    /// The entry stores all submitted events in one segment, and the order takes it.
     fn order(&mut self) {
         let batches = std::mem::take(&mut self.batches);
         let events: Vec<Event> =
@@ -209,7 +209,7 @@ impl Bench {
 }
 
 impl Client {
-    /// One poll of the driver; whether there was something to be done.
+    /// One poll of the driver; true if there was something to do.
     fn step(
         &mut self,
         id: u64,
@@ -323,7 +323,7 @@ impl Client {
     }
 }
 
-/// What an event is, to a reader.
+/// An event as scripts show it.
 fn shown(event: &Event) -> String {
     match Act::decode(&event.act) {
         None => event.topic.to_string(),
@@ -345,7 +345,7 @@ fn shown(event: &Event) -> String {
     }
 }
 
-/// Runs a script of clients whose sockets hold so many bytes.
+/// Runs a script with clients whose sockets hold `limit` bytes.
 pub(super) fn check(limit: usize, script: &str) {
     let mut bench = Bench::new(limit);
     let script: Vec<&str> = script.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

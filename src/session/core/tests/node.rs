@@ -1,4 +1,4 @@
-//! What a session finds at its node: the fold, the dispatcher and the log as they are, and a socket.
+//! A session's node in tests: the real fold, dispatcher and log, and a socket.
 //!
 //! Deliberately absent: a node's budgets. A socket has a limit of its own.
 
@@ -28,7 +28,7 @@ use crate::types::topic::Realm;
 pub(super) struct Shared {
     pub(super) realms: Realms,
     pub(super) log: Vec<Arc<Placed>>,
-    /// What is in memory: who does not look at it in time reads the log.
+    /// The segments in memory: a session that does not take one in time reads the log.
     pub(super) recent: VecDeque<Arc<Placed>>,
     pub(super) dispatcher: Dispatcher,
     pub(super) full: bool,
@@ -114,7 +114,7 @@ impl Outlet for Socket {
     }
 }
 
-/// What one session finds at its node.
+/// One session's view of its node.
 pub(super) struct AtNode<'a> {
     pub(super) shared: &'a Shared,
     pub(super) session: SessionId,

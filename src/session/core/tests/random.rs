@@ -6,14 +6,14 @@ use super::bench::Bench;
 
 #[derive(Clone, Copy, Debug)]
 enum Doing {
-    /// Others publish so many events.
+    /// Other sessions publish this many events.
     Log(usize),
-    /// The other client publishes so many, some on a condition.
+    /// The other client publishes this many events, some with a condition.
     Publish(usize, bool),
     Order,
-    /// The reader's socket takes so many bytes.
+    /// The reader's socket takes this many bytes.
     Take(usize),
-    /// The publisher's does.
+    /// The publisher's socket takes this many bytes.
     TakeAnswers(usize),
     Pass(u64),
 }
@@ -34,13 +34,13 @@ fn schedule() -> impl Strategy<Value = Vec<Doing>> {
 /// How many bytes a socket holds.
 const LIMIT: usize = 300;
 
-/// A schedule with what all of it comes to.
+/// The state of a schedule, and the expected totals.
 struct World {
     bench: Bench,
     published: usize,
     /// Events that the reader is to see.
     events: usize,
-    /// Publishes that have no place yet.
+    /// Publishes without a position so far.
     ordering: usize,
 }
 
@@ -84,15 +84,15 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// However inputs, answers, events and drains fall: the reader sees each event once and in order, and what it has room for is
-    /// never withheld; the publisher hears of each of its publishes.
+    /// Whatever the order of inputs, answers, events and drains: the reader gets each event once and in order, nothing is
+    /// withheld that it has room for, and the publisher gets an answer to each of its publishes.
     #[test]
     fn any_schedule_comes_to_the_same(schedule in schedule()) {
         let mut world = World::new();
         for doing in schedule {
             world.act(doing);
             if matches!(doing, Doing::Take(_)) && world.bench.has_all(1) {
-                // It has taken all: there is nothing that it could still be given.
+                // It has taken everything, so nothing may be left to deliver.
                 let seen = world.seen().len();
                 prop_assert!(seen >= world.events, "{seen} of {}", world.events);
             }

@@ -1,6 +1,6 @@
-//! A gate for scripts: its client says words, and is told words.
+//! A gate for scripts: its client sends and receives words.
 //!
-//! Invariant: each line of its client is one request, and each thing that it is told is one line.
+//! Invariant: each line of the client is one request, and each message to it is one line.
 //!
 //! Deliberately absent: a protocol.
 
@@ -25,7 +25,7 @@ use vulpes_raft::ids::Position;
 pub(super) struct Words {
     session: SessionId,
     open: bool,
-    /// How many changes of what is kept are not done.
+    /// How many filter changes are not done.
     filter_changes: usize,
     requests: VecDeque<Request>,
     output: VecDeque<Bytes>,

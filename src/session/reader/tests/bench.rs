@@ -1,6 +1,6 @@
-//! Runs the scripts: it reads `> input` lines, and writes down what the reader does after each.
+//! Runs the scripts: reads `> input` lines, and writes down what the reader does after each.
 //!
-//! Invariant: after every input the reader goes on until it waits.
+//! Invariant: after every input the reader runs until it waits.
 //!
 //! Deliberately absent: any check besides comparing texts.
 
@@ -11,7 +11,7 @@ use crate::gate::RetainedMode;
 use crate::session::testing::{event, placed, realm};
 use crate::types::act::{InFlight, Progress};
 
-/// A node as a script says.
+/// A node as described by a script.
 pub(super) struct Node {
     pub(super) log: Vec<Arc<Placed>>,
     pub(super) live: VecDeque<Live>,
@@ -145,7 +145,7 @@ impl Bench {
         }
     }
 
-    /// What came of the work.
+    /// The result of the work.
     fn done(&mut self, words: &[&str]) {
         let number = |at: usize| words[at].parse::<u64>().unwrap();
         let done = match (words[0], words[1]) {

@@ -16,7 +16,7 @@ const TOPICS: [&str; 3] = ["a", "b", "c"];
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
-    /// So many slots more, with an event of this topic each.
+    /// Adds this many slots, with an event of this topic each.
     Log(usize, usize),
     /// From now on, or from the beginning.
     Subscribe {
@@ -24,9 +24,9 @@ enum Act {
         from_beginning: bool,
     },
     Unsubscribe(usize),
-    /// The reader goes so many steps.
+    /// The reader takes this many steps.
     Steps(usize, bool),
-    /// What it works on is done.
+    /// The work in progress is done.
     Finish,
     /// No segment is in memory any more.
     Forget,
@@ -83,12 +83,12 @@ impl Source for Node {
     }
 }
 
-/// A subscription as the test knows it.
+/// A subscription as the test expects it.
 struct Known {
     topic: usize,
-    /// Where it begins, once that is known.
+    /// Where it begins, once known.
     from: Option<usize>,
-    /// Up to where it is to see all.
+    /// It must get all its events up to here.
     until: Option<usize>,
     seen: Vec<usize>,
 }
@@ -149,12 +149,12 @@ impl World {
         let made = placed(next_slot, next_position, &[event(TOPICS[topic])]);
         self.node.dispatcher.dispatch(&made);
         self.node.recent.push(made.clone());
-        // What is read from a storage is another copy.
+        // A segment that is read from a storage is another copy.
         self.node.log.push(Arc::new(Placed::clone(&made)));
         self.topics.push(topic);
     }
 
-    /// Whether the reader has got on.
+    /// Whether the reader has made progress.
     fn step(&mut self, room: bool) -> bool {
         let step = self.reader.next(&mut self.node, room);
         if !self.reader.has_mailbox() {
@@ -239,8 +239,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// However its steps, its work and the log fall: each subscription sees all from its beginning on, once and in order. What
-    /// is left in the end comes without anything that wakes the reader, so it never waits for what was there already.
+    /// Whatever the order of steps, work and the log: each subscription gets every event from its start on, once and in order.
+    /// The remaining events come without any wake-up of the reader, so it never waits for what is there already.
     #[test]
     fn any_schedule_shows_all_once(acts in acts()) {
         let mut world = World::new();

@@ -31,7 +31,7 @@ const BITS: u64 = 64;
 const STALE: usize = 8;
 
 impl Image {
-    /// Damages it and says how; `None` if there is nothing to damage.
+    /// Damages the file and returns a description; `None` if there is nothing to damage.
     pub(super) fn rot(
         &mut self,
         rot: Rot,
@@ -112,8 +112,8 @@ mod tests {
     use super::*;
     use crate::host::{damage, Disk};
 
-    /// redb can't tell apart, because a commit syncs once, a last commit that was torn and never acknowledged, and
-    /// one that was whole and has rotted. It goes back to the commit before; `witness` exists to detect that.
+    /// A commit syncs once, so redb can't distinguish a last commit that was torn and never acknowledged from one that was
+    /// whole and has rotted. In both cases it goes back to the commit before. `witness` exists to detect that.
     #[test]
     fn a_last_commit_that_rots_is_lost_or_told_and_nothing_else_is() {
         let (mut lost, mut told) = (0, 0);
