@@ -247,7 +247,7 @@ impl Exchange {
         let Some(pending) = self.calls.get(&number) else { return };
         let (caller, call, wanted) = (pending.caller, pending.id, pending.receive_progress);
         let Some(member) = self.sessions.get(&caller) else { return };
-        let full = member.told.bytes() + reply.size() > limits::SESSION_TOLD_BYTES;
+        let full = member.told.bytes() + reply.size() > limits::SESSION_CALL_BYTES;
         let told = match reply {
             Reply::Progress(_) if full => {
                 self.take_back(number, Mode::KillNoWait);

@@ -159,8 +159,8 @@ impl PersistentTable {
     fn has_room_for(&self, name: &Name, filters: &[(String, PersistentSubscription)]) -> bool {
         let bytes: usize =
             filters.iter().map(|(text, persistent)| weight(name, text, persistent)).sum();
-        self.filters + filters.len() <= limits::KEPT_FILTERS
-            && self.bytes + bytes <= limits::KEPT_BYTES
+        self.filters + filters.len() <= limits::PERSISTENT_FILTERS
+            && self.bytes + bytes <= limits::PERSISTENT_BYTES
     }
 }
 
@@ -218,8 +218,8 @@ impl Realms {
     }
 
     fn has_room_for_persistent(&self, (_, client): &Name) -> bool {
-        self.persistent.states.len() < limits::KEPT_SESSIONS
-            && self.persistent.bytes + client.len() <= limits::KEPT_BYTES
+        self.persistent.states.len() < limits::PERSISTENT_SESSIONS
+            && self.persistent.bytes + client.len() <= limits::PERSISTENT_BYTES
     }
 
     fn set_persistent(&mut self, name: &Name, persistent: PersistentSession) {

@@ -19,7 +19,7 @@ use crate::types::moment::Moment;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Terms {
     /// It is pinged when it is silent, and has to answer within the same time.
-    CallRequest,
+    Answers,
     /// It has to take at least some of the output that waits for it.
     Takes,
     /// It is checked elsewhere.
@@ -72,7 +72,7 @@ impl Liveness {
         let came = seen.came > before.came;
         let sign = came || took || before.unheard || seen.unheard || busy;
         let idle = match terms {
-            Terms::CallRequest => false,
+            Terms::Answers => false,
             Terms::Takes => !(before.waiting && seen.waiting),
             Terms::Unwatched => true,
         };
@@ -85,7 +85,7 @@ impl Liveness {
             Some(deadline) if deadline <= now => {}
             _ => return Finding::Nothing,
         }
-        if terms == Terms::CallRequest && self.asked.is_none() {
+        if terms == Terms::Answers && self.asked.is_none() {
             self.asked = Some(now);
             // Output that waits is a ping already; another one would only queue behind it.
             return if seen.waiting { Finding::Nothing } else { Finding::Ask };
@@ -96,7 +96,7 @@ impl Liveness {
     /// The time of the next check at the latest.
     pub(crate) fn deadline(&self, terms: Terms) -> Option<Moment> {
         let (since, patience) = match terms {
-            Terms::CallRequest => (self.asked.unwrap_or(self.last_sign), limits::WAMP_SILENCE),
+            Terms::Answers => (self.asked.unwrap_or(self.last_sign), limits::WAMP_SILENCE),
             Terms::Takes if self.seen.waiting => (self.last_sign, limits::SESSION_STALLED),
             Terms::Takes | Terms::Unwatched => return None,
         };
@@ -129,20 +129,20 @@ mod tests {
 
     #[test]
     fn a_silent_client_is_asked_and_then_dead() {
-        assert_eq!(watch(Terms::CallRequest, |_| IDLE), [(5, Finding::Ask), (10, Finding::Dead)]);
+        assert_eq!(watch(Terms::Answers, |_| IDLE), [(5, Finding::Ask), (10, Finding::Dead)]);
     }
 
     /// A node that was stopped itself has to read the answer first.
     #[test]
     fn who_is_asked_late_has_its_time_to_answer() {
         let mut liveness = Liveness::new(Moment(0));
-        let mut look = |second: u64| liveness.look(Moment(1000 * second), Terms::CallRequest, IDLE);
+        let mut look = |second: u64| liveness.look(Moment(1000 * second), Terms::Answers, IDLE);
         assert_eq!([look(60), look(61), look(65)], [Finding::Ask, Finding::Nothing, Finding::Dead]);
     }
 
     #[test]
     fn a_frozen_client_with_a_backlog_is_as_dead() {
-        assert_eq!(watch(Terms::CallRequest, |_| STUCK), [(10, Finding::Dead)]);
+        assert_eq!(watch(Terms::Answers, |_| STUCK), [(10, Finding::Dead)]);
         let end = [(limits::SESSION_STALLED.as_secs(), Finding::Dead)];
         assert_eq!(watch(Terms::Takes, |_| STUCK), end);
         assert!(watch(Terms::Takes, |_| IDLE).is_empty());
@@ -152,12 +152,12 @@ mod tests {
     #[test]
     fn what_the_system_takes_for_it_is_no_sign() {
         let trickle = |second| Seen { taken: 100 * second, ..IDLE };
-        assert_eq!(watch(Terms::CallRequest, trickle), [(5, Finding::Ask), (10, Finding::Dead)]);
+        assert_eq!(watch(Terms::Answers, trickle), [(5, Finding::Ask), (10, Finding::Dead)]);
     }
 
     #[test]
     fn a_client_that_takes_what_waits_is_alive() {
-        for terms in [Terms::CallRequest, Terms::Takes] {
+        for terms in [Terms::Answers, Terms::Takes] {
             let slow = |second| Seen { taken: 10 * (second / 4), ..STUCK };
             let found = watch(terms, slow);
             assert!(found.iter().all(|(_, finding)| *finding == Finding::Sign), "{found:?}");
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_client_that_says_something_is_alive() {
         let says = |second| Seen { came: second / 4, ..STUCK };
-        for terms in [Terms::CallRequest, Terms::Takes, Terms::Unwatched] {
+        for terms in [Terms::Answers, Terms::Takes, Terms::Unwatched] {
             let found = watch(terms, says);
             assert!(found.iter().all(|(_, finding)| *finding == Finding::Sign), "{found:?}");
             assert_eq!(found.len(), 49);
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn nobody_is_dead_for_not_being_listened_to() {
-        let found = watch(Terms::CallRequest, |second| Seen { unheard: second < 100, ..IDLE });
+        let found = watch(Terms::Answers, |second| Seen { unheard: second < 100, ..IDLE });
         assert_eq!(found[100..], [(100, Finding::Sign), (105, Finding::Ask), (110, Finding::Dead)]);
     }
 }

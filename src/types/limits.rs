@@ -233,7 +233,7 @@ pub const SESSION_CALLS: usize = 1024;
 
 /// Bytes of messages about calls that one session has not taken; results beyond it are dropped, and their callers are
 /// told so.
-pub const SESSION_TOLD_BYTES: usize = 16 << 20;
+pub const SESSION_CALL_BYTES: usize = 16 << 20;
 
 /// Calls that one callee has in flight or in its queue; further ones are refused.
 pub const CALLEE_CALLS: usize = 8192;
@@ -262,13 +262,13 @@ pub const LINK_BYTES: usize = 32 << 20;
 
 /// Clients with persistent sessions, over all realms; beyond it, a session ends with its connection. The fold decides by these
 /// limits: all nodes of a cluster need the same ones.
-pub const KEPT_SESSIONS: usize = 100_000;
+pub const PERSISTENT_SESSIONS: usize = 100_000;
 
 /// Filters of persistent sessions, over all realms.
-pub const KEPT_FILTERS: usize = 1_000_000;
+pub const PERSISTENT_FILTERS: usize = 1_000_000;
 
 /// Bytes of their names, filters and conditions.
-pub const KEPT_BYTES: usize = 256 << 20;
+pub const PERSISTENT_BYTES: usize = 256 << 20;
 
 /// Batches waiting for the entry's segment writer, over all sessions.
 pub const ENTRY_BATCHES: usize = 1024;

@@ -60,7 +60,7 @@ const LIMITS: &[(&str, Edge)] = &[
     ("SESSION_FILTER_CHANGES", Here),
     ("SESSION_SIGNALS", Pace),
     ("SESSION_CALLS", Here),
-    ("SESSION_TOLD_BYTES", Elsewhere),
+    ("SESSION_CALL_BYTES", Elsewhere),
     ("CALLEE_CALLS", Here),
     ("CALLEE_BYTES", Elsewhere),
     ("CALLEE_UNAWARE", Pace),

@@ -214,7 +214,7 @@ fn a_slow_callee_and_a_slow_caller_hold_so_much_and_no_more() {
     for _ in 0..3 {
         exchange.yielded(CALLEE, InvocationId(1), true, payload(&large));
     }
-    assert!(exchange.total.bytes() <= limits::SESSION_TOLD_BYTES + 1000);
+    assert!(exchange.total.bytes() <= limits::SESSION_CALL_BYTES + 1000);
     let told_of = told(&mut exchange, CALLER);
     assert_eq!(told_of.last(), Some(&failed(1, CallError::CallerSlow)));
     assert_eq!(told(&mut exchange, CALLEE), [interrupt(1, Mode::KillNoWait)]);

@@ -88,7 +88,7 @@ impl<G: Gate, R> Core<G, R> {
         if self.closing.is_some() || self.reader.is_none() || self.gone.is_some() {
             Terms::Unwatched
         } else if asks {
-            Terms::CallRequest
+            Terms::Answers
         } else if self.gate.deadline().is_none() || holds {
             // A client that holds part of the shared budget has to take some of it, whatever its keep-alive says.
             Terms::Takes
