@@ -103,7 +103,7 @@ pub struct Realms {
     lines: BTreeMap<(Realm, Topic), Line>,
     sessions: BTreeMap<SessionId, SessionState>,
     /// Client names of sessions.
-    names: BTreeMap<(Realm, String), SessionId>,
+    names: BTreeMap<Realm, BTreeMap<Arc<str>, SessionId>>,
     /// Topics whose value is bound to a session.
     bonds: BTreeMap<SessionId, BTreeSet<(Realm, Topic)>>,
     /// Waiting publishes of a session.

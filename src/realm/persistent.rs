@@ -263,7 +263,7 @@ impl Realms {
     /// The state that the session is attached to.
     fn attached_to(&self, session: SessionId) -> Option<(Name, &PersistentState)> {
         let state = self.sessions.get(&session)?;
-        let name = (state.realm.clone(), state.client.clone()?);
+        let name = state.name()?;
         let persistent = self.persistent.states.get(&name)?;
         (persistent.persistent.attached == Some(session)).then_some((name, persistent))
     }
@@ -275,8 +275,7 @@ impl Realms {
         state: &SessionState,
         cause: EndCause,
     ) -> u32 {
-        let Some(client) = &state.client else { return 0 };
-        let name = (state.realm.clone(), client.clone());
+        let Some(name) = state.name() else { return 0 };
         let Some(found) = self.persistent.states.get(&name) else { return 0 };
         if found.persistent.attached != Some(session) {
             return 0;

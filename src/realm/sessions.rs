@@ -9,6 +9,8 @@
 //!
 //! Deliberately absent: what outlives a session (`persistent`); other subscriptions, which the state does not know.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Incarnation, NodeId, OrderTime};
@@ -26,10 +28,17 @@ pub struct SessionState {
     /// Its entry, and that entry's incarnation.
     pub entry: NodeId,
     pub incarnation: Incarnation,
-    pub client: Option<String>,
-    pub will: Option<Will>,
+    pub client: Option<Arc<str>>,
+    pub will: Option<Box<Will>>,
     /// In JSON, for WAMP's session meta API.
-    pub details: String,
+    pub details: Box<str>,
+}
+
+impl SessionState {
+    /// The name under which its client leaves something.
+    pub(super) fn name(&self) -> Option<(Realm, String)> {
+        Some((self.realm.clone(), self.client.as_deref()?.to_owned()))
+    }
 }
 
 /// A publish left behind by a session.
@@ -94,7 +103,7 @@ impl Realms {
 
     /// Ends the current session of a client's name; returns it.
     pub(super) fn take_over(&mut self, name: &(Realm, String)) -> Option<SessionId> {
-        let older = self.names.get(name).copied()?;
+        let older = self.named(&name.0, &name.1)?;
         self.end_session(older, EndCause::TakenOver);
         Some(older)
     }
@@ -107,6 +116,8 @@ impl Realms {
     ) {
         let (realm, session) = (incoming.realm.clone(), incoming.event.publisher);
         let Join { client, will, details } = join;
+        let (client, will) = (client.map(Arc::from), will.map(Box::new));
+        let details = details.into();
         let state = SessionState { realm, entry, incarnation, client, will, details };
         self.rows.change(&Key::Session(session), None, Some(&state));
         let held_back = self.is_held_back(&state);
@@ -119,9 +130,8 @@ impl Realms {
 
     /// Whether earlier sessions of its client have left something unpublished.
     fn is_held_back(&self, state: &SessionState) -> bool {
-        let Some(client) = &state.client else { return false };
-        let name = (state.realm.clone(), client.clone());
-        self.left.contains_key(&name) && !planted(Mutant::BirthBeforeWill)
+        let left = state.name().is_some_and(|name| self.left.contains_key(&name));
+        left && !planted(Mutant::BirthBeforeWill)
     }
 
     /// If the last publish that earlier sessions of a client left is in the log, the client is told that the session that was
@@ -131,14 +141,13 @@ impl Realms {
         if self.left.contains_key(&name) || planted(Mutant::BirthBeforeWill) {
             return;
         }
-        let waits = self.names.get(&name).map(|session| Notice::Joined { session: *session });
-        self.notices.extend(waits);
+        let waits = self.named(&name.0, &name.1);
+        self.notices.extend(waits.map(|session| Notice::Joined { session }));
     }
 
     /// The publishes that are awaited before the client is told that this session began.
     pub fn left_before(&self, session: SessionId) -> impl Iterator<Item = DueId> + '_ {
-        let state = self.sessions.get(&session);
-        let name = state.and_then(|state| Some((state.realm.clone(), state.client.clone()?)));
+        let name = self.sessions.get(&session).and_then(SessionState::name);
         let left = name.and_then(|name| self.left.get(&name));
         left.into_iter().flatten().copied()
     }
@@ -146,9 +155,13 @@ impl Realms {
     /// The entry of the session that waits for this publish.
     #[must_use]
     pub fn awaited_at(&self, due: &Due) -> Option<NodeId> {
-        let name = (due.realm.clone(), due.client.clone()?);
-        let session = self.names.get(&name)?;
-        self.sessions.get(session).map(|state| state.entry)
+        let session = self.named(&due.realm, due.client.as_deref()?)?;
+        self.sessions.get(&session).map(|state| state.entry)
+    }
+
+    /// The current session of a client's name.
+    fn named(&self, realm: &Realm, client: &str) -> Option<SessionId> {
+        self.names.get(realm)?.get(client).copied()
     }
 
     /// The delayed wills of a client, which wait for it to come back.
@@ -175,7 +188,8 @@ impl Realms {
 
     pub(super) fn insert_session(&mut self, session: SessionId, state: SessionState) {
         if let Some(client) = &state.client {
-            self.names.insert((state.realm.clone(), client.clone()), session);
+            let names = self.names.entry(state.realm.clone()).or_default();
+            names.insert(client.clone(), session);
         }
         self.sessions.insert(session, state);
     }
@@ -196,8 +210,8 @@ impl Realms {
         // A session whose client was never told that it began leaves no will.
         let held_back = self.is_held_back(&state);
         self.rows.change(&Key::Session(session), Some(&state), None);
-        if let Some(client) = &state.client {
-            self.names.remove(&(state.realm.clone(), client.clone()));
+        if let (Some(client), Some(names)) = (&state.client, self.names.get_mut(&state.realm)) {
+            names.remove(client);
         }
         self.notices.push(Notice::Ended { session, cause });
         let longest = self.part_from_persistent(session, &state, cause);
@@ -218,7 +232,7 @@ impl Realms {
                 retain: true,
                 bound: true,
                 entry: state.entry,
-                client: state.client.clone(),
+                client: state.client.as_deref().map(str::to_owned),
                 not_before: OrderTime(0),
             };
             self.add_due(DueId { session, number }, due);
@@ -240,7 +254,7 @@ impl Realms {
                 retain: will.retain,
                 bound: false,
                 entry: state.entry,
-                client: state.client,
+                client: state.client.as_deref().map(str::to_owned),
                 not_before: match delay {
                     0 => OrderTime(0),
                     delay => OrderTime(self.time.0.saturating_add(delay)),
