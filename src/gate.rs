@@ -250,6 +250,9 @@ pub trait Gate: Send {
     /// Takes an event; only called while [`Gate::can_deliver`].
     fn deliver(&mut self, delivery: Delivery<'_>);
 
+    /// Lets go of memory that is free: nothing has happened for a while.
+    fn rest(&mut self) {}
+
     /// The serializer in which the client gets payloads; none if it gets an MQTT client's bytes.
     fn serializer(&self) -> Option<Serializer> {
         None

@@ -16,6 +16,7 @@ pub(crate) mod calls;
 pub(crate) mod clients;
 mod drops;
 mod filtering;
+mod identity;
 pub(crate) mod intake;
 mod linger;
 pub(crate) mod listen;
@@ -28,6 +29,7 @@ mod refusal;
 mod session;
 pub(crate) mod session_manager;
 pub(crate) mod transport;
+pub(crate) mod trim;
 mod upgrade;
 
-pub use listen::serves_a_client;
+pub use identity::{client, serves_a_client};

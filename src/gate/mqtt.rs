@@ -74,7 +74,7 @@ pub struct MqttConfig {
 /// One client's MQTT session.
 #[derive(Debug)]
 pub struct MqttGate {
-    config: MqttConfig,
+    config: Arc<MqttConfig>,
     session: SessionId,
     begun: Moment,
     now: Moment,
@@ -82,10 +82,6 @@ pub struct MqttGate {
     heard: Option<Moment>,
     state: State,
     out: Outbox,
-    close_reason: Option<String>,
-    oversized: u64,
-    /// What its session leaves to later ones, once it is closed.
-    handover: Handover,
 }
 
 #[derive(Debug)]
@@ -95,7 +91,15 @@ enum State {
     /// The CONNECT is accepted if the node opens the session.
     Opening(Box<Opening>),
     Open(Box<Session>),
-    Closed,
+    Closed(Box<Closed>),
+}
+
+/// What is left of a session.
+#[derive(Debug)]
+struct Closed {
+    reason: Option<String>,
+    oversized: u64,
+    handover: Handover,
 }
 
 #[derive(Debug)]
@@ -110,25 +114,25 @@ struct Opening {
 impl MqttGate {
     /// A gate for a connection that was accepted just now.
     #[must_use]
-    pub fn new(config: MqttConfig, session: SessionId, now: Moment) -> Self {
+    pub fn new(config: impl Into<Arc<MqttConfig>>, session: SessionId, now: Moment) -> Self {
         Self {
-            config,
+            config: config.into(),
             session,
             begun: now,
             now,
             heard: None,
             state: State::Connecting,
             out: Outbox::new(),
-            close_reason: None,
-            oversized: 0,
-            handover: Handover::default(),
         }
     }
 
     /// Why the session ended, for the server's log. `None` while it is open, and if the client disconnected.
     #[must_use]
     pub fn close_reason(&self) -> Option<&str> {
-        self.close_reason.as_deref()
+        match &self.state {
+            State::Closed(closed) => closed.reason.as_deref(),
+            _ => None,
+        }
     }
 
     /// Largest packet in bytes that is accepted now.
@@ -144,7 +148,8 @@ impl MqttGate {
     pub fn oversized(&self) -> u64 {
         match &self.state {
             State::Open(session) => session.oversized,
-            _ => self.oversized,
+            State::Closed(closed) => closed.oversized,
+            State::Connecting | State::Opening(_) => 0,
         }
     }
 
@@ -176,7 +181,7 @@ impl MqttGate {
                     }
                     .unwrap_or_else(|violation| self.fail(&violation));
                 }
-                State::Opening(_) | State::Closed => return,
+                State::Opening(_) | State::Closed(_) => return,
             }
         }
     }
@@ -248,7 +253,7 @@ impl MqttGate {
                 // As in `refuse`.
                 drop(told);
             }
-            State::Closed => return,
+            State::Closed(_) => return,
             State::Connecting | State::Open(_) => {}
         }
         self.close(Some(violation.text.to_string()));
@@ -273,10 +278,8 @@ impl MqttGate {
     }
 
     fn close_dropping(&mut self, why: Option<String>, drop_will: bool) {
-        self.oversized = self.oversized();
-        self.handover = self.handover();
-        self.close_reason = why;
-        self.state = State::Closed;
+        let (oversized, handover) = (self.oversized(), self.handover());
+        self.state = State::Closed(Box::new(Closed { reason: why, oversized, handover }));
         self.out.requests.push_back(Request::Close { drop_will });
     }
 
@@ -371,7 +374,8 @@ impl Gate for MqttGate {
     fn handover(&self) -> Handover {
         match &self.state {
             State::Open(session) => session.handover(),
-            _ => self.handover.clone(),
+            State::Closed(closed) => closed.handover.clone(),
+            State::Connecting | State::Opening(_) => Handover::default(),
         }
     }
 
@@ -427,7 +431,7 @@ impl Gate for MqttGate {
                 let silence = u64::from(session.client.keep_alive) * 1500;
                 Some(self.heard.map_or(self.now, |heard| Moment(heard.0 + silence)))
             }
-            State::Open(_) | State::Closed => None,
+            State::Open(_) | State::Closed(_) => None,
         }
     }
 
@@ -480,6 +484,10 @@ impl Gate for MqttGate {
 
     fn poll_request(&mut self) -> Option<Request> {
         self.out.requests.pop_front()
+    }
+
+    fn rest(&mut self) {
+        self.out.rest();
     }
 
     fn poll_output(&mut self) -> Option<Bytes> {

@@ -479,6 +479,11 @@ impl Gate for WampGate {
         self.requests.pop_front()
     }
 
+    fn rest(&mut self) {
+        self.requests.shrink_to_fit();
+        self.output.shrink_to_fit();
+    }
+
     fn poll_output(&mut self) -> Option<Bytes> {
         let message = self.output.pop_front()?;
         self.output_size -= message.len();

@@ -57,7 +57,7 @@ pub(crate) async fn serve_peers(
         };
         let Ok(stranger) = strangers.clone().try_acquire_owned() else { continue };
         let (identity, served, places) = (identity.clone(), served.clone(), places.clone());
-        let intake = Intake::settled_by_reading(Framing::Length, Terms::PEER, &others);
+        let intake = Intake::settled_by_reading(Framing::Length, &Terms::PEER, &others);
         let raft = raft.clone();
         tokio::spawn(async move {
             let place = |()| {

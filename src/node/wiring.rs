@@ -53,6 +53,7 @@ use crate::server::clients::Clients;
 use crate::server::listen;
 use crate::server::session_manager::SessionManager;
 use crate::server::transport::Protocol;
+use crate::server::trim;
 
 /// How long a stopping node tries to close its entry at sync, and waits for its clients to disconnect.
 const LEAVE_WAIT: Duration = Duration::from_secs(2);
@@ -252,12 +253,9 @@ impl Node {
             let calls = self.start_calls(host, &realms);
             let manager = SessionManager::new(calls.clone());
             self.start_asking(&log, &realms, &entry);
-            tokio::spawn(manager.clone().run(
-                self.identity.node,
-                entry.clone(),
-                realms.clone(),
-                noticed,
-            ));
+            trim::start(&manager, &host.clients);
+            let node = self.identity.node;
+            tokio::spawn(manager.clone().run(node, entry.clone(), realms.clone(), noticed));
             let clients = Arc::new(Clients::new(
                 host.clone(),
                 entry.clone(),

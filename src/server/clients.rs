@@ -29,6 +29,10 @@ use super::drops::Drops;
 use super::publishing::Rooms;
 use super::reader::room_for_subscriptions;
 use super::session_manager::SessionManager;
+use super::transport::Protocol;
+
+/// Bytes of what all nodes keep of a session that are counted together.
+const STATE_UNIT: usize = 256;
 
 pub(crate) struct Clients {
     pub(crate) host: Host,
@@ -40,7 +44,7 @@ pub(crate) struct Clients {
     pub(crate) calls: Calls,
     /// The existing realms.
     pub(crate) realms: Arc<BTreeSet<Realm>>,
-    pub(crate) default_realm: Realm,
+    pub(crate) mqtt: Arc<MqttConfig>,
     pub(crate) merging: MergingRealms,
     /// Budgets of connections: for those whose session is not open yet, for the input of the others, and for their output.
     pub(crate) login: Budget,
@@ -60,7 +64,7 @@ pub(crate) struct Clients {
     pub(crate) most: usize,
     /// The origins of web pages that may connect.
     pub(crate) origins: Origins,
-    /// One permit for each KiB or part of it that all nodes store of a session.
+    /// One permit for each begun [`STATE_UNIT`] of what all nodes keep of a session.
     pub(crate) states: Arc<Semaphore>,
     /// One permit for each connection that is being told that there is no room.
     pub(crate) refusals: Arc<Semaphore>,
@@ -82,6 +86,7 @@ impl Clients {
         (realms, default_realm, merging): (BTreeSet<Realm>, Realm, MergingRealms),
         (most, origins, stopping): (usize, Origins, watch::Receiver<bool>),
     ) -> Self {
+        let realms = Arc::new(realms);
         Self {
             host,
             entry,
@@ -90,8 +95,12 @@ impl Clients {
             realm_states,
             manager,
             calls,
-            realms: Arc::new(realms),
-            default_realm,
+            mqtt: Arc::new(MqttConfig {
+                default_realm,
+                realms: realms.clone(),
+                merging: merging.clone(),
+            }),
+            realms,
             merging,
             login: Budget::in_parts(limits::LOGIN_BYTES),
             input: Budget::in_parts(limits::INPUT_BYTES),
@@ -101,7 +110,7 @@ impl Clients {
             filtering: Budget::new(1),
             subscriptions: room_for_subscriptions(),
             connections: Arc::new(Semaphore::new(most)),
-            states: Arc::new(Semaphore::new(limits::SESSION_STATES_BYTES / 1024)),
+            states: Arc::new(Semaphore::new(limits::SESSION_STATES_BYTES / STATE_UNIT)),
             most,
             origins,
             refusals: Arc::new(Semaphore::new(limits::REFUSALS)),
@@ -113,11 +122,11 @@ impl Clients {
         }
     }
 
-    pub(crate) fn mqtt_config(&self) -> MqttConfig {
-        MqttConfig {
-            default_realm: self.default_realm.clone(),
-            realms: self.realms.clone(),
-            merging: self.merging.clone(),
+    /// The number of connections now open.
+    pub(crate) fn sessions(&self, protocol: Protocol) -> &AtomicU64 {
+        match protocol {
+            Protocol::Wamp => &self.wamp_sessions,
+            Protocol::Mqtt => &self.mqtt_sessions,
         }
     }
 
@@ -128,7 +137,7 @@ impl Clients {
 
     /// Reserves room for what all nodes store of a session.
     pub(crate) fn try_keep_state(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(bytes / 1024 + 1).ok()?;
+        let permits = u32::try_from(bytes / STATE_UNIT + 1).ok()?;
         self.states.clone().try_acquire_many_owned(permits).ok()
     }
 

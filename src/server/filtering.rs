@@ -12,26 +12,32 @@ use std::task::{ready, Context, Poll};
 use super::budget::{Account, Budget};
 
 pub(super) struct Filtering {
-    account: Account,
+    budget: Budget,
+    /// There while it takes turns.
+    account: Option<Box<Account>>,
     /// It waits for its turn.
     wanted: bool,
 }
 
 impl Filtering {
     pub(super) fn new(budget: &Budget) -> Self {
-        Self { account: budget.account(), wanted: false }
+        Self { budget: budget.clone(), account: None, wanted: false }
     }
 
     /// Whether it is the session's turn now. If not, [`Filtering::poll`] waits for it.
     pub(super) fn try_take(&mut self) -> bool {
-        self.wanted = !self.account.try_hold(1);
+        self.wanted = !self.account().try_hold(1);
         !self.wanted
+    }
+
+    fn account(&mut self) -> &mut Account {
+        self.account.get_or_insert_with(|| Box::new(self.budget.account()))
     }
 
     /// Ready when it does not wait any more.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.wanted {
-            ready!(self.account.poll_take(1, context));
+            ready!(self.account().poll_take(1, context));
             self.wanted = false;
         }
         Poll::Ready(())
@@ -39,13 +45,14 @@ impl Filtering {
 
     /// Gives the turn back. If the session waits for one, it keeps waiting.
     pub(super) fn give_back(&mut self) {
-        self.account.keep(0);
+        if let Some(account) = &mut self.account {
+            account.keep(0);
+        }
     }
 
     /// There is nothing to read any more.
     pub(super) fn forget(&mut self) {
-        self.account.leave();
-        self.account.keep(0);
+        self.account = None;
         self.wanted = false;
     }
 }

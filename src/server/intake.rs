@@ -70,11 +70,11 @@ impl Terms {
 pub(crate) struct Intake(Arc<Mutex<State>>);
 
 struct State {
-    terms: Terms,
+    terms: &'static Terms,
     follower: Follower,
     account: Account,
     /// What the connection still holds of its former budget.
-    before: Option<Account>,
+    before: Option<Box<Account>>,
     /// Bytes read and not settled.
     unsettled: usize,
     /// The current message may grow to this size; 0 if it was granted nothing.
@@ -84,7 +84,7 @@ struct State {
     /// Woken when what was read is settled.
     settled: Option<Waker>,
     /// How fast the message arrives, and when to check again.
-    pace: Option<(Pace, Pin<Box<Sleep>>)>,
+    pace: Option<Box<(Pace, Pin<Box<Sleep>>)>>,
     /// Every read settles the input before it.
     by_itself: bool,
     /// The input is thrown away.
@@ -92,7 +92,7 @@ struct State {
 }
 
 impl Intake {
-    pub(crate) fn new(framing: Framing, terms: Terms, budget: &Budget) -> Self {
+    pub(crate) fn new(framing: Framing, terms: &'static Terms, budget: &Budget) -> Self {
         Self(Arc::new(Mutex::new(State {
             terms,
             follower: Follower::new(framing),
@@ -109,7 +109,11 @@ impl Intake {
     }
 
     /// An intake for a codec that processes every message before it reads on: nothing has to be settled.
-    pub(crate) fn settled_by_reading(framing: Framing, terms: Terms, budget: &Budget) -> Self {
+    pub(crate) fn settled_by_reading(
+        framing: Framing,
+        terms: &'static Terms,
+        budget: &Budget,
+    ) -> Self {
         let intake = Self::new(framing, terms, budget);
         intake.state().by_itself = true;
         intake
@@ -142,7 +146,8 @@ impl Intake {
     pub(crate) fn belongs_to(&self, budget: &Budget) {
         let mut state = self.state();
         // A message that was granted its room keeps it until it has arrived.
-        state.before = Some(state.account.split());
+        let before = state.account.split();
+        state.before = (before.held() > 0).then(|| Box::new(before));
         // If it waits in the queue, it queues again.
         state.account = budget.account();
         state.waiting = false;
@@ -282,7 +287,7 @@ impl State {
         if self.pace.is_none() {
             let pace = Pace::new(self.terms.pace, Instant::now(), self.seen(true));
             let timer = Box::pin(tokio::time::sleep_until(pace.look_until()));
-            self.pace = Some((pace, timer));
+            self.pace = Some(Box::new((pace, timer)));
         }
         Poll::Ready(())
     }
@@ -310,7 +315,7 @@ impl State {
             return Poll::Pending;
         }
         let seen = self.seen(read);
-        let Some((pace, timer)) = &mut self.pace else { return Poll::Pending };
+        let Some((pace, timer)) = self.pace.as_deref_mut() else { return Poll::Pending };
         while timer.as_mut().poll(context).is_ready() {
             if pace.is_too_slow(Instant::now(), seen) {
                 return Poll::Ready(());
@@ -322,7 +327,7 @@ impl State {
 
     /// The progress of the current message; `read` says whether the node reads the connection.
     fn seen(&self, read: bool) -> Seen {
-        let lender = self.before.as_ref().unwrap_or(&self.account);
+        let lender = self.before.as_deref().unwrap_or(&self.account);
         Seen {
             moved: self.follower.come(),
             held: self.granted.saturating_sub(self.come()),

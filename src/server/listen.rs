@@ -10,32 +10,22 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::FutureExt;
-use tracing::field::Empty;
-use tracing::Instrument;
+use tokio::sync::OwnedSemaphorePermit;
 use vulpes_raft::host::{BoxStream, Listener};
 
 use crate::gate::mqtt::MqttGate;
 use crate::gate::wamp::WampGate;
 
 use super::clients::Clients;
+use super::identity;
 use super::intake::{Framing, Intake, Terms};
 use super::metered::metered;
 use super::refusal::{refuse, NoPlace};
 use super::session::Session;
 use super::transport::{MqttTransport, Protocol, TransportError, WampTransport};
 use super::upgrade::upgrade;
-
-tokio::task_local! {
-    /// Set while a client's connection is served, on which nothing else depends.
-    static CLIENT: ();
-}
-
-/// Whether the current task is serving a client's connection.
-#[must_use]
-pub fn serves_a_client() -> bool {
-    CLIENT.try_with(|()| ()).is_ok()
-}
 
 /// How long to wait after accepting failed, for example because the process is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -71,30 +61,40 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let clients = clients.clone();
-        tokio::spawn(async move {
-            let sessions = match protocol {
-                Protocol::Wamp => &clients.wamp_sessions,
-                Protocol::Mqtt => &clients.mqtt_sessions,
-            };
-            sessions.fetch_add(1, Ordering::Relaxed);
-            // Every log line about the client names it; the session adds its name.
-            let span = tracing::error_span!("client", %protocol, %peer, name = Empty);
-            let serving = async {
-                match protocol {
-                    Protocol::Wamp => Box::pin(serve_wamp(stream, clients.clone())).await,
-                    Protocol::Mqtt => serve_mqtt(stream, clients.clone()).await,
-                }
-            };
-            // A panic was logged when it happened.
-            let serving = AssertUnwindSafe(CLIENT.scope((), serving)).catch_unwind();
-            let end = Box::pin(serving).instrument(span.clone()).await;
-            sessions.fetch_sub(1, Ordering::Relaxed);
-            if let Ok(end) = end {
-                span.in_scope(|| report(&end));
-            }
-            drop(place);
-        });
+        let place = Place::new(protocol, place, clients.clone());
+        tokio::spawn(identity::serving(protocol, peer, serve_one(protocol, stream, place)));
+    }
+}
+
+/// A client's place among those that are connected.
+struct Place {
+    protocol: Protocol,
+    clients: Arc<Clients>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn new(protocol: Protocol, permit: OwnedSemaphorePermit, clients: Arc<Clients>) -> Self {
+        clients.sessions(protocol).fetch_add(1, Ordering::Relaxed);
+        Self { protocol, clients, _permit: permit }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.clients.sessions(self.protocol).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn serve_one(protocol: Protocol, stream: BoxStream, place: Place) {
+    let clients = place.clients.clone();
+    let serving: BoxFuture<'_, _> = match protocol {
+        Protocol::Wamp => Box::pin(serve_wamp(stream, clients)),
+        Protocol::Mqtt => Box::pin(serve_mqtt(stream, clients)),
+    };
+    // A panic was logged when it happened.
+    if let Ok(end) = AssertUnwindSafe(serving).catch_unwind().await {
+        report(&end);
     }
 }
 
@@ -126,14 +126,14 @@ fn report(end: &TransportError) {
 }
 
 async fn serve_mqtt(stream: BoxStream, clients: Arc<Clients>) -> TransportError {
-    let gate = MqttGate::new(clients.mqtt_config(), clients.new_session(), clients.now());
-    let intake = Intake::new(Framing::Mqtt, Terms::CLIENT, &clients.login);
+    let gate = MqttGate::new(clients.mqtt.clone(), clients.new_session(), clients.now());
+    let intake = Intake::new(Framing::Mqtt, &Terms::CLIENT, &clients.login);
     Session::new(gate, MqttTransport::new(stream, intake), clients).run().await
 }
 
 async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>) -> TransportError {
     let (stream, meter) = metered(stream);
-    let intake = Intake::new(Framing::Upgrade, Terms::CLIENT, &clients.login);
+    let intake = Intake::new(Framing::Upgrade, &Terms::CLIENT, &clients.login);
     let stream = intake.on(stream);
     // Its future is large, and dropped before the session begins.
     let (socket, serializer) = match Box::pin(upgrade(stream, &clients.origins)).await {

@@ -28,7 +28,7 @@ pub(super) struct Outgo {
     /// That event may be handed over now.
     granted: bool,
     /// How fast the socket takes the held bytes, while there are some.
-    pace: Option<Pace>,
+    pace: Option<Box<Pace>>,
 }
 
 impl Outgo {
@@ -90,7 +90,8 @@ impl Outgo {
         // What was granted and is not written yet can't be taken by the client.
         let judged = self.account.budget().is_short() && !self.granted;
         let seen = Seen { moved: taken, held: self.account.held(), judged };
-        let pace = self.pace.get_or_insert_with(|| Pace::new(limits::OUTPUT_PACE, now, seen));
+        let pace =
+            self.pace.get_or_insert_with(|| Box::new(Pace::new(limits::OUTPUT_PACE, now, seen)));
         pace.is_too_slow(now, seen)
     }
 
@@ -101,7 +102,7 @@ impl Outgo {
 
     /// The time of the next check at the latest.
     pub(super) fn look_until(&self) -> Option<Instant> {
-        self.pace.as_ref().map(Pace::look_until)
+        self.pace.as_deref().map(Pace::look_until)
     }
 
     /// Gives back everything, and stops waiting.

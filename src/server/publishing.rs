@@ -26,17 +26,23 @@ use super::budget::{Account, Budget};
 
 pub(super) struct Publishing {
     session: SessionId,
+    rooms: Rooms,
+    /// What it holds of them. Most clients publish nothing that needs room.
+    held: Option<Box<Held>>,
+    /// Present while something is to be answered: a client that publishes nothing has none.
+    answers: Option<Answers>,
+    busy: Option<BoxFuture<'static, Finished>>,
+}
+
+/// What a session holds of the room for conditional publishes.
+struct Held {
     /// What batches hold of the room for bytes that every node looks at, with the sequence number after each, until this node
     /// has applied them.
     comparing: VecDeque<(u64, Account)>,
     /// Room for the bytes that the next batch makes every node look at.
     admitted: Option<Account>,
-    rooms: Rooms,
     /// What the waiting publishes hold of the room for those.
     waiting: Account,
-    /// Present while something is to be answered: a client that publishes nothing has none.
-    answers: Option<Answers>,
-    busy: Option<BoxFuture<'static, Finished>>,
 }
 
 /// The channel for a session's answers.
@@ -78,28 +84,36 @@ enum Finished {
 
 impl Publishing {
     pub(super) fn new(session: SessionId, rooms: Rooms) -> Self {
-        Self {
-            session,
-            comparing: VecDeque::new(),
-            admitted: None,
-            waiting: rooms.waits.account(),
-            rooms,
-            answers: None,
-            busy: None,
-        }
+        Self { session, rooms, held: None, answers: None, busy: None }
     }
 
-    /// Drops the channel for answers. There must be nothing to be answered.
+    fn held(&mut self) -> &mut Held {
+        let waits = &self.rooms.waits;
+        self.held.get_or_insert_with(|| {
+            let (comparing, admitted) = (VecDeque::new(), None);
+            Box::new(Held { comparing, admitted, waiting: waits.account() })
+        })
+    }
+
+    fn is_comparing(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| !held.comparing.is_empty())
+    }
+
+    /// Lets go of the way for answers, and of what holds nothing. There must be nothing to be answered.
     pub(super) fn rest(&mut self) {
-        if self.comparing.is_empty() && self.busy.is_none() {
+        if !self.is_comparing() && self.busy.is_none() {
             self.answers = None;
+            self.held.take_if(|held| held.admitted.is_none() && held.waiting.held() == 0);
         }
     }
 
     /// The waiting publishes have this many bytes.
     pub(super) fn count_waiting(&mut self, bytes: usize) {
-        self.waiting.overdraw(bytes);
-        self.waiting.keep(bytes);
+        if bytes > 0 || self.held.is_some() {
+            let waiting = &mut self.held().waiting;
+            waiting.overdraw(bytes);
+            waiting.keep(bytes);
+        }
     }
 
     /// Begins an errand of the ledger. None may be under way.
@@ -108,7 +122,7 @@ impl Publishing {
             Errand::Submit(batch) => batch,
             Errand::Admit(bytes) => {
                 // A session that waits holds nothing meanwhile.
-                self.admitted = None;
+                self.held().admitted = None;
                 let mut account = self.rooms.compared.account();
                 let admit = async move {
                     poll_fn(|context| account.poll_take(bytes, context)).await;
@@ -119,7 +133,8 @@ impl Publishing {
         };
         let Batch { incarnation, first, events, answered, compared } = batch;
         // The session's own events need no room; what was admitted is for the client's events.
-        let mut account = if answered { self.admitted.take() } else { None };
+        let mut account =
+            if answered { self.held.as_mut().and_then(|held| held.admitted.take()) } else { None };
         if let Some(account) = &mut account {
             account.keep(compared);
         }
@@ -156,8 +171,9 @@ impl Publishing {
     fn compared(&mut self, answer: &Answer) -> Vec<(Slot, Account)> {
         let end = answer.first + u64::from(answer.count);
         let mut compared = Vec::new();
-        while self.comparing.front().is_some_and(|(behind, _)| *behind <= end) {
-            let Some((_, account)) = self.comparing.pop_front() else { break };
+        let Some(Held { comparing, .. }) = self.held.as_deref_mut() else { return compared };
+        while comparing.front().is_some_and(|(behind, _)| *behind <= end) {
+            let Some((_, account)) = comparing.pop_front() else { break };
             if let Ok(stored) = &answer.outcome {
                 compared.push((stored.slot, account));
             }
@@ -194,7 +210,7 @@ impl Publishing {
         // A session that ends must not free its room for others before its batches are applied.
         let Some(Answers { to, mut from }) = self.answers.take() else { return };
         drop(to);
-        while !self.comparing.is_empty() {
+        while self.is_comparing() {
             let Some(answer) = from.recv().await else { return };
             self.give_back(&answer, log);
         }
@@ -220,11 +236,13 @@ impl Publishing {
         Poll::Ready(Some(match finished {
             Finished::Admitted(account) => {
                 let held = account.held();
-                self.admitted = Some(account);
+                self.held().admitted = Some(account);
                 Done::Admitted(held)
             }
             Finished::Submitted(compared) => {
-                self.comparing.extend(compared);
+                if let Some(compared) = compared {
+                    self.held().comparing.push_back(compared);
+                }
                 Done::Submitted
             }
             Finished::Closed => Done::Closed,

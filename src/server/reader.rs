@@ -12,18 +12,20 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::FutureExt;
-use tokio::sync::{mpsc, oneshot, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{oneshot, OwnedSemaphorePermit, Semaphore};
 use vulpes_raft::ids::Slot;
 
 use crate::dispatch::{mailbox, Deliveries, Handed, Join};
-use crate::log::{Log, ReadError, Start, Tail};
-use crate::realm::{SharedRealms, View};
+use crate::log::{ReadError, Start, Tail};
+use crate::realm::View;
 use crate::replica::Command;
 use crate::session::reader::{Done, Live, Reading, Source, Step, Work};
 use crate::types::event::SessionId;
 use crate::types::limits;
 use crate::types::subscription::SubscriptionId;
 use crate::types::topic::{Pattern, Realm};
+
+use super::clients::Clients;
 
 /// A session's reader, which holds permits of the room for subscriptions.
 pub(super) type Reader = crate::session::reader::Reader<OwnedSemaphorePermit>;
@@ -46,11 +48,7 @@ pub(super) fn room_for_subscriptions() -> Arc<Semaphore> {
 pub(super) struct ReaderDriver {
     session: SessionId,
     realm: Realm,
-    log: Log,
-    realms: SharedRealms,
-    commands: mpsc::Sender<Command>,
-    /// The room for subscriptions at this node.
-    rooms: Arc<Semaphore>,
+    clients: Arc<Clients>,
     /// The session's mailbox in the live stream, as long as its reader has one.
     deliveries: Option<Deliveries>,
     working: Option<BoxFuture<'static, Finished>>,
@@ -64,9 +62,7 @@ struct Finished {
 
 /// A reader's view of its node, in one poll.
 struct AtNode<'a, 'c> {
-    log: &'a Log,
-    realms: &'a SharedRealms,
-    rooms: &'a Arc<Semaphore>,
+    clients: &'a Clients,
     deliveries: Option<&'a mut Deliveries>,
     context: &'a mut Context<'c>,
 }
@@ -75,21 +71,21 @@ impl Source for AtNode<'_, '_> {
     type Room = OwnedSemaphorePermit;
 
     fn tail(&self) -> Tail {
-        self.log.tail()
+        self.clients.log.tail()
     }
 
     fn view(&self) -> View {
-        self.realms.view()
+        self.clients.realm_states.view()
     }
 
     fn try_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let permits = u32::try_from(bytes / ROOM_UNIT).ok()?;
-        self.rooms.clone().try_acquire_many_owned(permits).ok()
+        self.clients.subscriptions.clone().try_acquire_many_owned(permits).ok()
     }
 
     fn next_live(&mut self) -> Live {
         // Everything before the tail was handed over before the tail was moved.
-        let Tail { next_slot, next_position } = self.log.tail();
+        let Tail { next_slot, next_position } = self.clients.log.tail();
         let Some(deliveries) = &mut self.deliveries else { return Live::Nothing };
         match deliveries.poll_next(self.context) {
             Poll::Ready(Some(Handed { slot, placed, hits })) => {
@@ -105,15 +101,8 @@ impl Source for AtNode<'_, '_> {
 }
 
 impl ReaderDriver {
-    pub(super) fn new(
-        session: SessionId,
-        realm: Realm,
-        (log, realms): (Log, SharedRealms),
-        commands: mpsc::Sender<Command>,
-        rooms: Arc<Semaphore>,
-    ) -> Self {
-        let (deliveries, working) = (None, None);
-        Self { session, realm, log, realms, commands, rooms, deliveries, working }
+    pub(super) fn new(session: SessionId, realm: Realm, clients: Arc<Clients>) -> Self {
+        Self { session, realm, clients, deliveries: None, working: None }
     }
 
     /// The next result for the session. Gives segments only if `room` says that they can be taken.
@@ -147,13 +136,7 @@ impl ReaderDriver {
     }
 
     fn at_node<'a, 'c>(&'a mut self, context: &'a mut Context<'c>) -> AtNode<'a, 'c> {
-        AtNode {
-            log: &self.log,
-            realms: &self.realms,
-            rooms: &self.rooms,
-            deliveries: self.deliveries.as_mut(),
-            context,
-        }
+        AtNode { clients: &self.clients, deliveries: self.deliveries.as_mut(), context }
     }
 
     fn poll_done(&mut self, context: &mut Context<'_>) -> Poll<Done> {
@@ -171,7 +154,7 @@ impl ReaderDriver {
     }
 
     fn work(&self, work: Work) -> BoxFuture<'static, Finished> {
-        let log = self.log.clone();
+        let log = self.clients.log.clone();
         match work {
             Work::StartAfter(after) => {
                 alone(async move { Done::Start(log.start_after(after).await) })
@@ -200,7 +183,7 @@ impl ReaderDriver {
     }
 
     fn leave(&self, id: SubscriptionId) -> BoxFuture<'static, Finished> {
-        let (commands, session) = (self.commands.clone(), self.session);
+        let (commands, session) = (self.clients.commands.clone(), self.session);
         alone(async move {
             let (answer, answered) = oneshot::channel();
             let leave = Command::Leave { session, id, answer };
@@ -221,7 +204,7 @@ impl ReaderDriver {
     ) -> BoxFuture<'static, Finished> {
         let (mailbox, deliveries) = with_mailbox.then(mailbox).unzip();
         let (session, realm) = (self.session, self.realm.clone());
-        let commands = self.commands.clone();
+        let commands = self.clients.commands.clone();
         async move {
             let (answer, answered) = oneshot::channel();
             let join = Join { session, realm, subscriptions, at, mailbox };

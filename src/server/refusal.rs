@@ -34,8 +34,8 @@ pub(super) async fn refuse(protocol: Protocol, stream: BoxStream, clients: &Clie
         (Protocol::Wamp, NoPlace::Full) => answer(stream, &TOO_MANY_CONNECTIONS).await,
         (Protocol::Wamp, NoPlace::Stopping) => answer(stream, &STOPPING).await,
         (Protocol::Mqtt, why) => {
-            let gate = MqttGate::new(clients.mqtt_config(), clients.new_session(), clients.now());
-            let intake = Intake::new(Framing::Mqtt, Terms::CLIENT, &clients.login);
+            let gate = MqttGate::new(clients.mqtt.clone(), clients.new_session(), clients.now());
+            let intake = Intake::new(Framing::Mqtt, &Terms::CLIENT, &clients.login);
             let transport = MqttTransport::new(stream, intake);
             refuse_in_session(gate, transport, clients.now(), why).await;
         }
@@ -110,7 +110,7 @@ mod tests {
         };
         let gate = MqttGate::new(config, SessionId(1), Moment(0));
         let budget = Budget::in_parts(limits::LOGIN_BYTES);
-        let intake = Intake::new(Framing::Mqtt, Terms::CLIENT, &budget);
+        let intake = Intake::new(Framing::Mqtt, &Terms::CLIENT, &budget);
         let transport = MqttTransport::new(Box::new(server), intake);
         let refused = tokio::spawn(refuse_in_session(gate, transport, Moment(0), why));
         client.write_all(says).await.unwrap();

@@ -21,6 +21,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -42,9 +43,13 @@ use crate::session::reader::Reading;
 use crate::session::Signal;
 use crate::types::answer::Answer;
 use crate::types::limits;
+use crate::types::moment::Moment;
 use crate::types::topic::Realm;
 use node::{AtNode, Held, Way};
 use wake::Wake;
+
+/// How long a session does nothing before it lets go of free memory. One that is busy would need it again at once.
+const QUIET: Duration = Duration::from_secs(1);
 
 pub(super) struct Session<G, T> {
     core: Core<G, OwnedSemaphorePermit>,
@@ -61,8 +66,10 @@ pub(super) struct Session<G, T> {
     /// Its turn at reading large values for its filters.
     filtering: Filtering,
     /// Why the client is gone, while its earlier messages are still to be handled.
-    gone: Option<TransportError>,
+    gone: Option<Box<TransportError>>,
     timer: Pin<Box<Sleep>>,
+    /// When it has done nothing for long enough to let go of free memory; nothing if it has done so already.
+    rest_at: Option<Moment>,
     inputs_first: bool,
 }
 
@@ -86,6 +93,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             filtering,
             gone: None,
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
+            rest_at: None,
             inputs_first: false,
         })
     }
@@ -157,12 +165,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     /// The session is open.
     fn begin_reading(&mut self, realm: Realm) {
-        let clients = &self.clients;
-        let log = (clients.log.clone(), clients.realm_states.clone());
-        let (commands, rooms) = (clients.commands.clone(), clients.subscriptions.clone());
         let session = self.core.session();
-        self.reading = Some(ReaderDriver::new(session, realm, log, commands, rooms));
-        self.transport.intake().belongs_to(&clients.input);
+        self.reading = Some(ReaderDriver::new(session, realm, self.clients.clone()));
+        self.transport.intake().belongs_to(&self.clients.input);
     }
 
     fn output(&mut self, output: Output) {
@@ -179,6 +184,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
     /// Handles what woke the session; returns why it ends, if it does.
     fn handle(&mut self, wake: Wake) -> Option<TransportError> {
         let now = self.clients.now();
+        if !matches!(wake, Wake::Time) {
+            self.rest_at = Some(now.after(QUIET));
+        }
         match wake {
             // The next turn writes the ping.
             Wake::Asked => {}
@@ -215,8 +223,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 core.read(reading, &node);
             }
             Wake::Time => {
-                if self.core.ledger().is_answered() {
-                    self.publishing.rest();
+                if self.rest_at.take_if(|at| *at <= now).is_some() {
+                    self.rest();
                 }
                 let (core, node, _) = self.parts();
                 if core.tick(now, &node) {
@@ -226,6 +234,15 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Wake::End(reason) => self.core.end(reason),
         }
         None
+    }
+
+    /// Lets go of memory that is free: most clients do nothing most of the time.
+    fn rest(&mut self) {
+        if self.core.ledger().is_answered() {
+            self.publishing.rest();
+        }
+        self.core.rest();
+        self.transport.rest();
     }
 
     fn answered(&mut self, answer: Answer) {
@@ -246,7 +263,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     fn calls(&self) -> Option<&Attached> {
-        self.held.calls.as_ref()
+        self.held.calls.as_deref()
     }
 }
 

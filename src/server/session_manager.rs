@@ -10,14 +10,15 @@
 //!
 //! Deliberately absent: sessions' own events, which they hand to the entry themselves.
 
+mod mailbox;
 mod order_now;
 mod upkeep;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::channel::mpsc::{channel, Receiver, Sender};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, OrderTime};
@@ -27,12 +28,14 @@ use crate::realm::{Due, EndCause, Notice, Realms, SharedRealms};
 use crate::session::Signal;
 use crate::types::act::{Act, DueId, Progress};
 use crate::types::event::{ClientTag, Event, Extensions, SessionId};
-use crate::types::limits;
 use crate::types::topic::Realm;
+use mailbox::Slot;
 use order_now::OrderNow;
 use upkeep::{Moved, Upkeep};
 
 use super::calls::Calls;
+
+pub(crate) use mailbox::Mailbox;
 
 /// How long an entry waits for the one before it to publish what is due.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -46,8 +49,8 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// The most events published in one batch.
 const DUE_BATCH: usize = 256;
 
-/// The channel to each session. A channel of this kind takes no memory for unused capacity.
-type Sessions = Arc<Mutex<BTreeMap<SessionId, Sender<Signal>>>>;
+/// The way to each session.
+type Sessions = Arc<Mutex<BTreeMap<SessionId, Slot>>>;
 
 /// Passes on signals to the sessions of this node.
 #[derive(Clone)]
@@ -55,23 +58,29 @@ pub(crate) struct SessionManager {
     sessions: Sessions,
     calls: Calls,
     moved: Moved,
+    /// How many sessions have ended, at all nodes.
+    ended: Arc<AtomicU64>,
 }
 
 impl SessionManager {
     pub(crate) fn new(calls: Calls) -> Self {
-        Self { sessions: Arc::default(), calls, moved: Moved::default() }
+        Self { sessions: Arc::default(), calls, moved: Moved::default(), ended: Arc::default() }
     }
 
-    fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, Sender<Signal>>> {
+    /// How many sessions have ended since the node began, at all nodes.
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, Slot>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From here on, a session gets its signals. The channel closes if the session is too slow.
-    pub(crate) fn register(&self, session: SessionId) -> Receiver<Signal> {
-        // Its capacity is one more for each sender, of which there is one.
-        let (words, heard) = channel(limits::SESSION_SIGNALS - 1);
-        self.sessions().insert(session, words);
-        heard
+    pub(crate) fn register(&self, session: SessionId) -> Mailbox {
+        let (slot, mailbox) = mailbox::mailbox();
+        self.sessions().insert(session, slot);
+        mailbox
     }
 
     pub(crate) fn forget(&self, session: SessionId) {
@@ -86,8 +95,8 @@ impl SessionManager {
 
     fn tell(&self, session: SessionId, word: Signal) {
         let mut sessions = self.sessions();
-        let Some(words) = sessions.get_mut(&session) else { return };
-        if words.try_send(word).is_err() {
+        let Some(slot) = sessions.get(&session) else { return };
+        if !slot.put(word) {
             sessions.remove(&session);
         }
     }
@@ -142,6 +151,7 @@ impl SessionManager {
             Notice::Joined { session } => self.tell(session, Signal::Joined),
             Notice::HeldBack { session } => duties.hurry(session),
             Notice::Ended { session, cause } => {
+                self.ended.fetch_add(1, Ordering::Relaxed);
                 self.calls.ended(session);
                 if cause == EndCause::TakenOver {
                     duties.awaits(session);

@@ -110,6 +110,9 @@ pub(super) trait Transport: Send {
     /// Queues a ping.
     fn ask(&mut self);
 
+    /// Lets go of memory that is free: nothing has happened for a while.
+    fn rest(&mut self);
+
     /// Drops all output, queued and later: the client does not read it any more.
     fn abandon(&mut self);
 
@@ -261,6 +264,10 @@ impl Transport for MqttTransport {
     }
 
     fn ask(&mut self) {}
+
+    fn rest(&mut self) {
+        self.output.shrink_to_fit();
+    }
 
     fn abandon(&mut self) {
         self.abandoned = true;
@@ -428,6 +435,10 @@ impl Transport for WampTransport {
         self.output.push_back(Message::Ping(Bytes::new()));
     }
 
+    fn rest(&mut self) {
+        self.output.shrink_to_fit();
+    }
+
     fn abandon(&mut self) {
         self.abandoned = true;
         self.output.clear();
@@ -469,8 +480,7 @@ impl Transport for WampTransport {
     }
 }
 
-/// Why a WebSocket connection ends. A client that vanishes, in the middle of a frame or of the handshake, has sent nothing
-/// wrong.
+/// Why a WebSocket connection ends. Who vanishes, in the middle of a frame or of the handshake, has sent nothing wrong.
 pub(super) fn failed(error: tungstenite::Error) -> TransportError {
     match error {
         tungstenite::Error::Protocol(

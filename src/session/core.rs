@@ -97,8 +97,8 @@ pub(crate) struct Core<G, R> {
     /// Present once the session is open.
     reader: Option<Reader<R>>,
     /// Present if the session is persistent.
-    persistence: Option<Persistence>,
-    current: Option<Current>,
+    persistence: Option<Box<Persistence>>,
+    current: Option<Box<Current>>,
     room: Room,
     liveness: Liveness,
     /// The client is gone, and its earlier messages are still to be handled.
@@ -127,7 +127,8 @@ enum Presence {
     /// It is in the log, or on its way there.
     Announced {
         realm: Realm,
-        known_as: [serde_json::Value; 2],
+        /// Its name and its role, in JSON.
+        known_as: Box<str>,
         /// The session's MQTT will must not be published.
         drop_will: bool,
     },
@@ -206,7 +207,7 @@ impl<G: Gate, R> Core<G, R> {
                 self.announce(realm, known_as, event, node);
             }
             Request::Attach { realm, attach } => {
-                self.persistence = Some(Persistence::attaching(now));
+                self.persistence = Some(Box::new(Persistence::attaching(now)));
                 let known_as = events::known_as(&attach.join.details);
                 let event = events::attach(realm.clone(), self.gate.session(), attach);
                 self.announce(realm, known_as, event, node);
@@ -248,11 +249,12 @@ impl<G: Gate, R> Core<G, R> {
     fn announce(
         &mut self,
         realm: Realm,
-        known_as: [serde_json::Value; 2],
+        [name, role]: [serde_json::Value; 2],
         event: Event,
         node: &mut impl Node,
     ) {
-        let name = known_as[0].as_str().unwrap_or("unnamed");
+        let known_as = format!("{name},{role}").into();
+        let name = name.as_str().unwrap_or("unnamed");
         if let Err(refusal) = node.register(&realm, name, event.size()) {
             return self.gate.opened(Err(refusal));
         }
@@ -389,6 +391,17 @@ impl<G: Gate, R> Core<G, R> {
         self.gate.told(told);
     }
 
+    /// Lets go of memory that is free: nothing has happened for a while.
+    pub(crate) fn rest(&mut self) {
+        self.gate.rest();
+        self.ledger.rest();
+        self.inputs.shrink_to_fit();
+        self.outputs.shrink_to_fit();
+        if let Some(reader) = &mut self.reader {
+            reader.rest();
+        }
+    }
+
     /// This node ends the session.
     pub(crate) fn end(&mut self, reason: EndReason) {
         self.ending = true;
@@ -406,7 +419,7 @@ impl<G: Gate, R> Core<G, R> {
             Reading::Unsubscribed(id) => self.gate.unsubscribed(id),
             Reading::Ended(id) => self.gate.ended(id),
             Reading::FilterOutcome(room) => self.reads_anew(room),
-            Reading::Segment(wanted) => self.current = Some(Current::segment(wanted)),
+            Reading::Segment(wanted) => self.current = Some(Box::new(Current::segment(wanted))),
             Reading::Back(placed) => {
                 if let Some(current) = &mut self.current {
                     current.take_back(placed);
@@ -414,7 +427,7 @@ impl<G: Gate, R> Core<G, R> {
             }
             Reading::Retained(values) => {
                 self.toil += values.toil;
-                self.current = Some(Current::retained(values));
+                self.current = Some(Box::new(Current::retained(values)));
             }
             Reading::Gone => self.end(EndReason::FellBehind { oldest: node.oldest() }),
             Reading::Stopped => self.end(EndReason::Shutdown),
@@ -423,7 +436,7 @@ impl<G: Gate, R> Core<G, R> {
 
     /// Time has passed. True if the time to close the connection is over.
     pub(crate) fn tick(&mut self, now: Moment, node: &impl Node) -> bool {
-        if self.closing.is_some() {
+        if self.closing.is_some_and(|at| at <= now) {
             return true;
         }
         if self.outdone.take_if(|at| *at <= now).is_some() {
@@ -437,7 +450,7 @@ impl<G: Gate, R> Core<G, R> {
     /// When to look again at the latest, if nothing happens before.
     pub(crate) fn deadline(&self, terms: Terms) -> Option<Moment> {
         let end = self.closing.or_else(|| self.gate.deadline());
-        let persistence = self.persistence.as_ref().and_then(Persistence::deadline);
+        let persistence = self.persistence.as_deref().and_then(Persistence::deadline);
         let gone = self.gone.as_ref().map(|gone| gone.until);
         [end, persistence, self.liveness.deadline(terms), gone, self.outdone]
             .into_iter()

@@ -32,13 +32,8 @@ pub(crate) fn attach(realm: Realm, session: SessionId, attach: Attach) -> Event 
 }
 
 /// The connection of a session has ended (WAMP advanced profile, "Session Meta Events").
-pub(crate) fn gone(
-    realm: Realm,
-    session: SessionId,
-    [authid, authrole]: &[Value; 2],
-    gone: Gone,
-) -> Event {
-    let arguments = format!("{},{authid},{authrole}", session.0);
+pub(crate) fn gone(realm: Realm, session: SessionId, known_as: &str, gone: Gone) -> Event {
+    let arguments = format!("{},{known_as}", session.0);
     event(realm, session, "wamp/session/on_leave", &arguments, &Act::Gone(gone))
 }
 

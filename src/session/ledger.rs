@@ -89,7 +89,15 @@ pub(crate) struct Ledger {
     busy: bool,
     /// The session ends: its own events now come after the client's events.
     leaving: bool,
-    /// Events that the order decides and whose position is not known yet; a conditional publish is kept to be published again.
+    /// What the order decides, once there was something of that kind.
+    decisions: Option<Box<Decisions>>,
+    /// The session's own events, which are not its client's publishes.
+    own: Vec<Event>,
+}
+
+/// What the order decides of a session's events.
+struct Decisions {
+    /// What has no known place yet; of publishes, what is published again.
     undecided: VecDeque<(u64, Option<Conditional>)>,
     /// Events that the order has not decided, by position.
     waits: BTreeMap<Position, (u64, Option<Conditional>)>,
@@ -97,8 +105,33 @@ pub(crate) struct Ledger {
     waiting: usize,
     /// Signals about positions that the entry has not answered yet.
     early: BTreeMap<Position, Signal>,
-    /// The session's own events, which are not its client's publishes.
-    own: Vec<Event>,
+}
+
+static NO_DECISIONS: Decisions = Decisions::NONE;
+
+impl Decisions {
+    const NONE: Self = Self {
+        undecided: VecDeque::new(),
+        waits: BTreeMap::new(),
+        waiting: 0,
+        early: BTreeMap::new(),
+    };
+
+    fn is_empty(&self) -> bool {
+        self.undecided.is_empty() && self.waits.is_empty() && self.early.is_empty()
+    }
+
+    fn waits_no_more(&mut self, conditional: Option<&Conditional>) {
+        self.waiting -= conditional.map_or(0, Conditional::held);
+    }
+
+    /// If the entry gave up waiting and never answers a position, its signal is dropped as the oldest.
+    fn keep_early(&mut self, position: Position, word: Signal) {
+        self.early.insert(position, word);
+        if self.early.len() > limits::SESSION_SIGNALS {
+            self.early.pop_first();
+        }
+    }
 }
 
 /// A client's event.
@@ -148,15 +181,18 @@ impl Ledger {
         self.comparisons += usize::from(compares);
         if terms.is_conditional() {
             let conditional = Conditional { event: event.clone(), terms };
-            self.waiting += conditional.held();
-            self.undecided.push_back((self.following(), Some(conditional)));
+            let sequence = self.following();
+            let decisions = self.decisions_mut();
+            decisions.waiting += conditional.held();
+            decisions.undecided.push_back((sequence, Some(conditional)));
         }
         self.batch.push_back(Pushed { event, compares });
     }
 
     /// Takes a client's event that the order decides, and that only the state sees.
     pub(crate) fn decide(&mut self, event: Event) {
-        self.undecided.push_back((self.following(), None));
+        let sequence = self.following();
+        self.decisions_mut().undecided.push_back((sequence, None));
         self.batch.push_back(Pushed { event, compares: false });
     }
 
@@ -165,8 +201,19 @@ impl Ledger {
         self.next + self.batch.len() as u64
     }
 
+    /// Lets go of memory that is free.
+    pub(crate) fn rest(&mut self) {
+        self.batch.shrink_to_fit();
+        self.unanswered.shrink_to_fit();
+        self.decisions.take_if(|decisions| decisions.is_empty());
+    }
+
     /// Takes an event of the session itself.
     pub(crate) fn push_own(&mut self, event: Event) {
+        // Mostly there is one, and many sessions may begin or end at once.
+        if self.own.is_empty() {
+            self.own.reserve_exact(1);
+        }
         self.own.push(event);
     }
 
@@ -267,11 +314,15 @@ impl Ledger {
 
     /// Bytes of the conditional publishes that wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting
+        self.decisions().waiting
     }
 
-    fn waits_no_more(&mut self, conditional: Option<&Conditional>) {
-        self.waiting -= conditional.map_or(0, Conditional::held);
+    fn decisions(&self) -> &Decisions {
+        self.decisions.as_deref().unwrap_or(&NO_DECISIONS)
+    }
+
+    fn decisions_mut(&mut self) -> &mut Decisions {
+        self.decisions.get_or_insert_with(|| Box::new(Decisions::NONE))
     }
 
     /// Whether the entry has taken all of the client's publishes.
@@ -285,7 +336,7 @@ impl Ledger {
             conditional.as_ref().is_none_or(|conditional| !conditional.terms.watch)
         };
         !self.is_answered()
-            || self.waits.values().any(|(_, conditional)| waits_for_nobody(conditional))
+            || self.decisions().waits.values().any(|(_, conditional)| waits_for_nobody(conditional))
     }
 
     /// Whether the entry has answered everything, and nothing is on its way there.
@@ -304,7 +355,7 @@ impl Ledger {
             && self.unanswered() < limits::SESSION_UNANSWERED
             && self.unanswered.len() < limits::SESSION_BATCHES
             && self.unanswered_bytes < limits::SESSION_UNANSWERED_BYTES
-            && self.undecided.len() + self.waits.len() < UNDECIDED
+            && self.decisions().undecided.len() + self.decisions().waits.len() < UNDECIDED
     }
 
     /// Whether this answer leaves unknown if an event will ever be decided. A publish may stand in a queue and block it, and a
@@ -312,7 +363,7 @@ impl Ledger {
     pub(crate) fn loses_sight(&self, answer: &Answer) -> bool {
         let end = answer.first + u64::from(answer.count);
         answer.outcome == Err(PublishError::Unknown)
-            && self.undecided.front().is_some_and(|(sequence, _)| *sequence < end)
+            && self.decisions().undecided.front().is_some_and(|(sequence, _)| *sequence < end)
     }
 
     /// The entry has answered; returns the decisions that had come before that.
@@ -327,16 +378,17 @@ impl Ledger {
             self.unanswered.pop_front();
         }
         let mut decided = Vec::new();
-        while self.undecided.front().is_some_and(|(sequence, _)| *sequence < end) {
-            let Some((sequence, conditional)) = self.undecided.pop_front() else { break };
+        while self.decisions().undecided.front().is_some_and(|(sequence, _)| *sequence < end) {
+            let decisions = self.decisions_mut();
+            let Some((sequence, conditional)) = decisions.undecided.pop_front() else { break };
             // An event that is not stored is never decided.
             let Ok(stored) = &answer.outcome else {
-                self.waits_no_more(conditional.as_ref());
+                decisions.waits_no_more(conditional.as_ref());
                 continue;
             };
             let position = Position(stored.position.0 + (sequence - answer.first));
-            self.waits.insert(position, (sequence, conditional));
-            if let Some(word) = self.early.remove(&position) {
+            decisions.waits.insert(position, (sequence, conditional));
+            if let Some(word) = decisions.early.remove(&position) {
                 decided.extend(self.told(word));
             }
         }
@@ -347,16 +399,18 @@ impl Ledger {
     pub(crate) fn told(&mut self, word: Signal) -> Option<Decided> {
         match word {
             Signal::Decided { asked, decision } => {
-                let Some((sequence, conditional)) = self.waits.remove(&asked) else {
-                    self.keep_early(asked, word);
+                let decisions = self.decisions_mut();
+                let Some((sequence, conditional)) = decisions.waits.remove(&asked) else {
+                    decisions.keep_early(asked, word);
                     return None;
                 };
-                self.waits_no_more(conditional.as_ref());
+                decisions.waits_no_more(conditional.as_ref());
                 Some((sequence, outcome(decision)))
             }
             Signal::Turn { waiting } => {
-                let Some((_, waits)) = self.waits.get(&waiting) else {
-                    self.keep_early(waiting, word);
+                let decisions = self.decisions_mut();
+                let Some((_, waits)) = decisions.waits.get(&waiting) else {
+                    decisions.keep_early(waiting, word);
                     return None;
                 };
                 let conditional = waits.as_ref()?;
@@ -366,14 +420,6 @@ impl Ledger {
                 None
             }
             Signal::Joined | Signal::FilterOutcome(_) | Signal::Released | Signal::Ended(_) => None,
-        }
-    }
-
-    /// If the entry gave up waiting and never answers a position, its signal is dropped as the oldest.
-    fn keep_early(&mut self, position: Position, word: Signal) {
-        self.early.insert(position, word);
-        if self.early.len() > limits::SESSION_SIGNALS {
-            self.early.pop_first();
         }
     }
 }

@@ -176,11 +176,11 @@ pub(crate) struct Reader<R> {
     replays: Replays,
     asked: VecDeque<ReaderRequest>,
     /// The work in progress.
-    working: Option<Working>,
+    working: Option<Box<Working>>,
     /// The work, until it is given out.
-    work: Option<Work>,
+    work: Option<Box<Work>>,
     /// The place of a persistent session in the log.
-    cursor: Option<Cursor>,
+    cursor: Option<Box<Cursor>>,
     /// Whose turn is next, so that live events and replays do not starve each other.
     replay_next: bool,
     /// A segment is being read again.
@@ -233,6 +233,11 @@ impl<R> Reader<R> {
         self.mailbox
     }
 
+    /// Lets go of memory that is free.
+    pub(crate) fn rest(&mut self) {
+        self.asked.shrink_to_fit();
+    }
+
     /// Reads a segment again that the session has dropped.
     pub(crate) fn read_again(&mut self, slot: Slot) {
         if !std::mem::replace(&mut self.again, true) {
@@ -261,7 +266,7 @@ impl<R> Reader<R> {
     /// Takes one step. Gives segments and values only if `room` says that they can be taken.
     pub(crate) fn next<S: Source<Room = R>>(&mut self, source: &mut S, room: bool) -> Step {
         if let Some(work) = self.work.take() {
-            return Step::Work(work);
+            return Step::Work(*work);
         }
         if self.working.is_none() {
             if let Some(asked) = self.asked.pop_front() {
@@ -274,7 +279,7 @@ impl<R> Reader<R> {
         if let Some(reading) = self.next_retained() {
             return Step::Reading(reading);
         }
-        if matches!(self.working, Some(Working::Joining { .. })) {
+        if matches!(self.working.as_deref(), Some(Working::Joining { .. })) {
             // Whether the joining subscriptions are live has to be known before the live ones can fall behind. `replay_next`
             // does not change meanwhile, or a failing join could repeat again and again before the live stream gives the
             // reason.
@@ -346,7 +351,7 @@ impl<R> Reader<R> {
         }
         let (id, replay) = self.replays.first()?;
         let at_cursor = id == AT_CURSOR;
-        let again = at_cursor && self.cursor.as_ref().is_some_and(Cursor::is_resuming);
+        let again = at_cursor && self.cursor.as_deref().is_some_and(Cursor::is_resuming);
         if replay.is_empty() && !again {
             self.replays.end(id);
             return Some(Step::Moved);

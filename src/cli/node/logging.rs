@@ -55,11 +55,15 @@ impl Logging {
     /// Starts logging.
     pub(super) fn start(configured: Option<&str>) -> anyhow::Result<Self> {
         let (filter, handle) = reload::Layer::new(choose(configured)?.filter);
+        let colors = io::stderr().is_terminal();
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(io::stderr)
-            .with_ansi(io::stderr().is_terminal())
+            .with_ansi(colors)
             .log_internal_errors(false)
-            .map_event_format(|format: Format| Limited { format, kinds: Mutex::default() });
+            .map_event_format(|format: Format| Limited {
+                format: format.with_ansi(colors),
+                kinds: Mutex::default(),
+            });
         tracing_subscriber::registry().with(filter).with(lines).init();
         Ok(Self { filter: handle })
     }
@@ -85,7 +89,7 @@ fn choose(configured: Option<&str>) -> anyhow::Result<Chosen> {
     Ok(Chosen { filter, told: format!("{text}{from}") })
 }
 
-/// Writes lines as [`Format`] does, but limits each kind.
+/// Writes lines as [`Format`] does, with the client that they are about, but limits each kind.
 struct Limited {
     format: Format,
     kinds: Mutex<HashMap<Identifier, Kind>>,
@@ -121,6 +125,27 @@ impl Kind {
     }
 }
 
+impl Limited {
+    /// Writes a line, with the client that it is about, if it is about one, at its end.
+    fn write<S, N>(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: &mut Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+        N: for<'a> FormatFields<'a> + 'static,
+    {
+        let Some(client) = crate::server::client() else {
+            return self.format.format_event(context, writer.by_ref(), event);
+        };
+        let mut line = String::new();
+        self.format.format_event(context, Writer::new(&mut line), event)?;
+        writeln!(writer, "{} {client}", line.trim_end())
+    }
+}
+
 impl<S, N> FormatEvent<S, N> for Limited
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -134,7 +159,7 @@ where
     ) -> fmt::Result {
         // A filter that enables more than INFO means to see everything.
         if *event.metadata().level() > Level::INFO {
-            return self.format.format_event(context, writer, event);
+            return self.write(context, &mut writer, event);
         }
         let now = Instant::now();
         let omitted = {
@@ -143,7 +168,7 @@ where
             kind.take(now)
         };
         let Some(omitted) = omitted else { return Ok(()) };
-        self.format.format_event(context, writer.by_ref(), event)?;
+        self.write(context, &mut writer, event)?;
         if omitted > 0 {
             writeln!(
                 writer,

@@ -25,6 +25,15 @@ impl Outbox {
         Self { requests: VecDeque::new(), output: BytesMut::new(), max_packet: usize::MAX }
     }
 
+    /// Lets go of memory that is free.
+    pub(crate) fn rest(&mut self) {
+        self.requests.shrink_to_fit();
+        if self.output.is_empty() {
+            // What was handed out may share its memory.
+            self.output = BytesMut::new();
+        }
+    }
+
     /// Appends a packet, unless it is larger than the client accepts.
     pub(crate) fn try_put(&mut self, write: impl FnOnce(&mut BytesMut)) -> bool {
         let start = self.output.len();

@@ -41,7 +41,8 @@ pub(crate) struct Session {
     /// Whether retained objects are always merged in its realm.
     merges: bool,
     window: Window,
-    topics: Topics,
+    /// Those that it publishes to, once it does.
+    topics: Option<Box<Topics>>,
     /// Subscription identifiers of the current message; kept to reuse its memory.
     identifiers: Vec<u32>,
 }
@@ -52,7 +53,7 @@ impl Session {
             publishes: Publishes::new(client.version, client.problem_information),
             subscriptions: Subscriptions::new(&client),
             window: Window::new(client.receive_maximum),
-            topics: Topics::default(),
+            topics: None,
             identifiers: Vec::new(),
             oversized: 0,
             expiry: None,
@@ -101,7 +102,7 @@ impl Session {
         if publish.qos == Qos::ExactlyOnce {
             return Err(Violation::new(Reason::QosNotSupported, "QoS 2 is not available"));
         }
-        let topic = match self.topics.read(publish.topic) {
+        let topic = match self.topics.get_or_insert_default().read(publish.topic) {
             Ok(topic) => topic,
             Err(error) => {
                 let text = format!("PUBLISH: {error}");

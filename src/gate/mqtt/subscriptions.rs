@@ -107,7 +107,7 @@ pub(crate) struct Subscriptions {
     /// Waiting filters, over all packets.
     waiting: usize,
     /// Set if the session is persistent.
-    persistence: Option<Persistence>,
+    persistence: Option<Box<Persistence>>,
 }
 
 impl Subscriptions {

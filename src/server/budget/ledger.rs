@@ -11,10 +11,11 @@
 //! Deliberately absent: waking. The wakers to be called after a change are returned to the caller.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU64;
 
 /// A place in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ticket(u64);
+pub(super) struct Ticket(NonZeroU64);
 
 /// `W` wakes a waiting holder.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(super) struct Ledger<W> {
     held: usize,
     /// The part of `held` whose holders may ask for more.
     parts: usize,
-    next: u64,
+    next: NonZeroU64,
     /// Those that do not hold a part of what they need.
     line: Line<W>,
     /// Those that do.
@@ -69,7 +70,7 @@ impl<W: Clone> Ledger<W> {
     pub(super) fn new(total: usize, reserve: usize) -> Self {
         let (line, holders) = (VecDeque::new(), VecDeque::new());
         let granted = BTreeMap::new();
-        let (held, parts, next, holders_first) = (0, 0, 0, true);
+        let (held, parts, next, holders_first) = (0, 0, NonZeroU64::MIN, true);
         Self { total, reserve, held, parts, next, line, holders, holders_first, granted }
     }
 
@@ -147,7 +148,7 @@ impl<W: Clone> Ledger<W> {
     /// Issues a ticket.
     pub(super) fn queue(&mut self, need: Need) -> Ticket {
         let ticket = Ticket(self.next);
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         let line = if need.holds { &mut self.holders } else { &mut self.line };
         line.push_back(Waiting { ticket, need, woken_by: None });
         ticket

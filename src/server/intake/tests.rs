@@ -17,7 +17,7 @@ struct Connection {
 
 impl Connection {
     fn new(framing: Framing, budget: &Budget) -> Self {
-        let intake = Intake::new(framing, TERMS, budget);
+        let intake = Intake::new(framing, &TERMS, budget);
         let (stream, other) = duplex(1 << 20);
         Self { stream: intake.on(Box::new(stream)), intake, other }
     }

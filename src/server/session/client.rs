@@ -118,7 +118,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
     pub(super) fn output_failed(&mut self, error: TransportError) {
         self.transport.abandon();
         self.core.output_failed(self.clients.now());
-        self.gone.get_or_insert(error);
+        self.gone.get_or_insert_with(|| Box::new(error));
     }
 
     /// No more input comes from the client, or none that can be decoded. Returns the error if the session ends now.
@@ -130,13 +130,13 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if !is_end || !self.core.input_over(self.clients.now()) {
             return Some(error);
         }
-        self.gone.get_or_insert(error);
+        self.gone.get_or_insert_with(|| Box::new(error));
         None
     }
 
     /// Why the session ends now, if its client is gone and all its earlier messages are handled.
     pub(super) fn is_through(&mut self) -> Option<TransportError> {
         let through = self.core.is_through(self.clients.now());
-        self.gone.take_if(|_| through)
+        self.gone.take_if(|_| through).map(|gone| *gone)
     }
 }

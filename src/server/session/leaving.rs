@@ -25,7 +25,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let reading = self.core.leave();
         self.reading = None;
         self.stop(&end).await;
-        let Self { mut core, clients, mut publishing, mut transport, outgo, held, .. } = *self;
+        // Only what is given back by itself is moved: all clients of a node may leave at once.
+        let (mut transport, outgo, held) = (self.transport, self.outgo, self.held);
+        let (clients, core, publishing) = (&self.clients, &mut self.core, &mut self.publishing);
         let intake = transport.intake().clone();
         let leaving = async {
             if reading {

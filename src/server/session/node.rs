@@ -2,7 +2,6 @@
 //!
 //! Deliberately absent: anything that takes time. A core never waits.
 
-use futures::channel::mpsc::Receiver;
 use tokio::sync::OwnedSemaphorePermit;
 use vulpes_raft::ids::{Incarnation, Position};
 
@@ -12,27 +11,25 @@ use crate::realm::PersistentState;
 use crate::server::calls::Attached;
 use crate::server::clients::Clients;
 use crate::server::filtering::Filtering;
+use crate::server::identity;
 use crate::server::outgo::Outgo;
 use crate::server::publishing::{looked_at, Publishing};
+use crate::server::session_manager::Mailbox;
 use crate::server::transport::Transport;
 use crate::session::core::Node;
 use crate::session::delivery::Outlet;
-use crate::session::Signal;
 use crate::types::event::{Event, SessionId};
 use crate::types::topic::Realm;
-
-/// Characters of a client's name that appear in the log.
-const SHOWN_NAME: usize = 64;
 
 /// What a session holds at its node.
 #[derive(Default)]
 pub(super) struct Held {
     /// Its signals from the realms' state.
-    pub(super) words: Option<Receiver<Signal>>,
+    pub(super) words: Option<Mailbox>,
     /// Room for what all nodes store of it.
     pub(super) state_room: Option<OwnedSemaphorePermit>,
     /// Present once the session takes part in calls.
-    pub(super) calls: Option<Attached>,
+    pub(super) calls: Option<Box<Attached>>,
 }
 
 /// A session's view of its node.
@@ -49,14 +46,14 @@ impl Node for AtNode<'_> {
             return Err(OpenRefusal::NoSuchRealm);
         }
         let room = self.clients.try_keep_state(bytes).ok_or(OpenRefusal::NoRoom)?;
-        tracing::Span::current().record("name", shown(name));
+        identity::is_called(name);
         self.held.words = Some(self.clients.manager.register(self.session));
         self.held.state_room = Some(room);
         Ok(())
     }
 
     fn call(&mut self, realm: &Realm, asked: CallRequest) -> Option<CallMessage> {
-        let attach = || self.clients.calls.attach(self.session);
+        let attach = || Box::new(self.clients.calls.attach(self.session));
         self.held.calls.get_or_insert_with(attach).ask(realm, asked)
     }
 
@@ -121,9 +118,4 @@ impl<T: Transport> Outlet for Way<'_, T> {
     fn may_filter(&mut self) -> bool {
         self.filtering.try_take()
     }
-}
-
-/// The beginning of a client's name, for the log: a name may be very long.
-fn shown(name: &str) -> &str {
-    name.char_indices().nth(SHOWN_NAME).map_or(name, |(end, _)| &name[..end])
 }

@@ -26,7 +26,6 @@ use crate::server::intake::{Framing, Intake, Terms};
 use crate::server::metered::metered;
 use crate::server::transport::{MqttTransport, WampTransport};
 use crate::server::upgrade::websocket_config;
-use crate::types::event::SessionId;
 
 /// Bytes of all messages together: several times the most that waits for a socket.
 const BACKLOG: usize = 6 * limits::SESSION_OUTPUT;
@@ -89,7 +88,7 @@ fn replay(protocol: Protocol) -> Vec<u8> {
 /// A connected client; the handle returns how its session ends.
 fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<TransportError> {
     let stream: BoxStream = Box::new(socket.clone());
-    let (clients, id) = (node.clients.clone(), SessionId(7));
+    let (clients, id) = (node.clients.clone(), node.clients.new_session());
     match protocol {
         Protocol::Mqtt(keep_alive) => {
             let config = MqttConfig {
@@ -98,7 +97,7 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<Trans
                 merging: crate::gate::MergingRealms::default(),
             };
             let gate = MqttGate::new(config, id, clients.now());
-            let intake = Intake::new(Framing::Mqtt, Terms::CLIENT, &clients.login);
+            let intake = Intake::new(Framing::Mqtt, &Terms::CLIENT, &clients.login);
             let mut session = Session::new(gate, MqttTransport::new(stream, intake), clients);
             let mut hello = *b"\0\x04MQTT\x04\x02\0\0\0\x01c";
             hello[9] = keep_alive;
@@ -108,7 +107,7 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<Trans
         Protocol::Wamp => {
             let gate = WampGate::new(Serializer::Json, id, clients.now());
             let (stream, meter) = metered(stream);
-            let intake = Intake::new(Framing::WebSocket, Terms::CLIENT, &clients.login);
+            let intake = Intake::new(Framing::WebSocket, &Terms::CLIENT, &clients.login);
             let stream = intake.on(stream);
             let config = websocket_config();
             tokio::spawn({
@@ -201,9 +200,14 @@ async fn read_in_steps(
 
 /// Runs this on the current thread, with a time that advances only when all tasks are idle.
 fn run<T>(future: impl Future<Output = T>) -> T {
+    paused().block_on(future)
+}
+
+/// A runtime on this thread with such a time.
+fn paused() -> tokio::runtime::Runtime {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_time().start_paused(true);
-    runtime.build().unwrap().block_on(future)
+    runtime.build().unwrap()
 }
 
 fn check(protocol: Protocol, sizes: &[usize], steps: &[Step]) {

@@ -8,7 +8,6 @@ use std::future::Future;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::StreamExt;
 use tokio::time::Instant;
 
 use super::Session;
@@ -70,7 +69,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             return Poll::Ready(Wake::Answer(answer));
         }
         if let Some(words) = self.held.words.as_mut().filter(|_| self.core.listens()) {
-            if let Poll::Ready(word) = words.poll_next_unpin(context) {
+            if let Poll::Ready(word) = words.poll(context) {
                 return Poll::Ready(Wake::Signal(word));
             }
         }
@@ -171,7 +170,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
 
     fn set_timer(&mut self) {
         let deadline = self.core.deadline(self.terms()).map(|moment| self.clients.instant(moment));
-        let others = [deadline, self.outgo.look_until()].into_iter().flatten();
+        let rest = self.rest_at.map(|moment| self.clients.instant(moment));
+        let others = [deadline, self.outgo.look_until(), rest].into_iter().flatten();
         let deadline = others.fold(Instant::now() + IDLE, Instant::min);
         // A session without a deadline moves its timer rarely, not every turn.
         let set = self.timer.deadline();

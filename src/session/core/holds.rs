@@ -28,7 +28,7 @@ impl<G: Gate, R> Core<G, R> {
 
     /// Whether there is room for more input of the client.
     pub(crate) fn may_take(&self) -> bool {
-        self.ledger.has_room() && self.persistence.as_ref().is_none_or(Persistence::has_room)
+        self.ledger.has_room() && self.persistence.as_deref().is_none_or(Persistence::has_room)
     }
 
     /// Whether more output may be made for the client.
@@ -49,12 +49,12 @@ impl<G: Gate, R> Core<G, R> {
 
     /// The reader, and the part of its results that is being delivered.
     pub(crate) fn reading(&mut self) -> Option<(&mut Reader<R>, Option<&Current>)> {
-        Some((self.reader.as_mut()?, self.current.as_ref()))
+        Some((self.reader.as_mut()?, self.current.as_deref()))
     }
 
     /// Bytes of the log that the session holds: of the segment that is being delivered, and read ahead.
     pub(crate) fn held(&self) -> (usize, usize) {
-        let current = self.current.as_ref().map_or(0, Current::size);
+        let current = self.current.as_deref().map_or(0, Current::size);
         (current, self.reader.as_ref().map_or(0, Reader::ahead))
     }
 

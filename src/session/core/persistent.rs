@@ -229,7 +229,7 @@ impl<G: Gate, R> Core<G, R> {
     /// The oldest filter change has reached the reader.
     pub(super) fn reads_anew(&mut self, room: bool) {
         // The segment is read again, from the cursor on.
-        if self.current.as_ref().is_some_and(Current::is_at_cursor) {
+        if self.current.as_deref().is_some_and(Current::is_at_cursor) {
             self.current = None;
         }
         self.gate.noted(room);

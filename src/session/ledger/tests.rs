@@ -223,7 +223,7 @@ fn a_condition_is_decided_after_it_is_stored() {
         > accepted 100 200
         ",
     );
-    assert_eq!((ledger.waiting(), ledger.waits.len()), (0, 0));
+    assert_eq!((ledger.waiting(), ledger.decisions().waits.len()), (0, 0));
 }
 
 /// The order may be faster than the entry's answer.
@@ -497,6 +497,6 @@ proptest! {
         prop_assert_eq!(world.decided, asked.map(|(at, _)| at as u64).collect::<Vec<_>>());
         let ledger = &world.ledger;
         prop_assert!(ledger.has_room());
-        prop_assert_eq!((ledger.waiting, ledger.unanswered_bytes, ledger.early.len()), (0, 0, 0));
+        prop_assert_eq!((ledger.waiting(), ledger.unanswered_bytes, ledger.decisions().early.len()), (0, 0, 0));
     }
 }

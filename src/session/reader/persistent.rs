@@ -82,7 +82,8 @@ impl<R> Reader<R> {
         let in_flight: BTreeMap<_, _> =
             in_flight.into_iter().map(|message| (message.position, message.packet_id)).collect();
         let position = in_flight.keys().next().map_or(sent, |first| sent.min(*first));
-        self.cursor = Some(Cursor { slot: None, position, sent, in_flight, doubt, touched: false });
+        let cursor = Cursor { slot: None, position, sent, in_flight, doubt, touched: false };
+        self.cursor = Some(Box::new(cursor));
         self.asked.push_back(ReaderRequest::Persist {
             subscribe: readings,
             unsubscribe: Vec::new(),
@@ -220,7 +221,7 @@ impl<R> Reader<R> {
     pub(super) fn seek(&mut self) -> bool {
         let Some((AT_CURSOR, replay)) = self.replays.first() else { return false };
         let sought = replay.sought;
-        let leap = self.cursor.as_ref().and_then(Cursor::leap);
+        let leap = self.cursor.as_deref().and_then(Cursor::leap);
         let Some(position) = leap.filter(|_| !sought) else { return false };
         self.begin_work(Working::Seeking, Work::StartAt(position));
         true

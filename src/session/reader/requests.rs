@@ -57,7 +57,7 @@ pub(super) fn try_room<S: Source>(
 
 impl<R> Reader<R> {
     pub(super) fn begin_work(&mut self, working: Working, work: Work) {
-        (self.working, self.work) = (Some(working), Some(work));
+        (self.working, self.work) = (Some(Box::new(working)), Some(Box::new(work)));
     }
 
     pub(super) fn begin<S: Source<Room = R>>(
@@ -136,7 +136,7 @@ impl<R> Reader<R> {
 
     /// Takes the result of the work that was given out last.
     pub(crate) fn done<S: Source<Room = R>>(&mut self, done: Done, source: &S) -> Option<Reading> {
-        let working = self.working.take();
+        let working = self.working.take().map(|working| *working);
         match (working, done) {
             (_, Done::Stopped) => Some(Reading::Stopped),
             (Some(Working::Starting(subscription)), Done::Start(start)) => {

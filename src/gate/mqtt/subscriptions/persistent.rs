@@ -54,7 +54,7 @@ impl Subscriptions {
         filters: Vec<(String, PersistentSubscription, Position)>,
         out: &mut Outbox,
     ) {
-        self.persistence = Some(Persistence::default());
+        self.persistence = Some(Box::default());
         let mut readings = Vec::with_capacity(filters.len());
         for (text, persistent, from) in filters {
             // A subscription of a newer release that this one can't read stays in the state, but sends nothing here.
