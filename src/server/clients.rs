@@ -27,12 +27,14 @@ use super::budget::Budget;
 use super::calls::Calls;
 use super::drops::Drops;
 use super::publishing::Rooms;
-use super::reader::room_for_subscriptions;
 use super::session_manager::SessionManager;
 use super::transport::Protocol;
 
 /// Bytes of what all nodes keep of a session that are counted together.
 const STATE_UNIT: usize = 256;
+
+/// Bytes of the room for subscriptions per permit.
+pub(super) const SUBSCRIPTION_UNIT: usize = 64;
 
 pub(crate) struct Clients {
     pub(crate) host: Host,
@@ -108,7 +110,9 @@ impl Clients {
             segments: Budget::new(limits::SEGMENTS_HELD),
             rooms: Rooms::default(),
             filtering: Budget::new(1),
-            subscriptions: room_for_subscriptions(),
+            subscriptions: Arc::new(Semaphore::new(
+                limits::SUBSCRIPTIONS_BYTES / SUBSCRIPTION_UNIT,
+            )),
             connections: Arc::new(Semaphore::new(most)),
             states: Arc::new(Semaphore::new(limits::SESSION_STATES_BYTES / STATE_UNIT)),
             most,

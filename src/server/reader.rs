@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::FutureExt;
-use tokio::sync::{oneshot, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{oneshot, OwnedSemaphorePermit};
 use vulpes_raft::ids::Slot;
 
 use crate::dispatch::{mailbox, Deliveries, Handed, Join};
@@ -21,11 +21,10 @@ use crate::realm::View;
 use crate::replica::Command;
 use crate::session::reader::{Done, Live, Reading, Source, Step, Work};
 use crate::types::event::SessionId;
-use crate::types::limits;
 use crate::types::subscription::SubscriptionId;
 use crate::types::topic::{Pattern, Realm};
 
-use super::clients::Clients;
+use super::clients::{Clients, SUBSCRIPTION_UNIT};
 
 /// A session's reader, which holds permits of the room for subscriptions.
 pub(super) type Reader = crate::session::reader::Reader<OwnedSemaphorePermit>;
@@ -35,14 +34,6 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Steps without a result for the session in one turn, however much work there is.
 const STEPS_A_TURN: usize = 64;
-
-/// Bytes of the room for subscriptions per permit.
-const ROOM_UNIT: usize = 64;
-
-/// The room for all subscriptions at a node.
-pub(super) fn room_for_subscriptions() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(limits::SUBSCRIPTIONS_BYTES / ROOM_UNIT))
-}
 
 /// The driver of a session's reader.
 pub(super) struct ReaderDriver {
@@ -79,7 +70,7 @@ impl Source for AtNode<'_, '_> {
     }
 
     fn try_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(bytes / ROOM_UNIT).ok()?;
+        let permits = u32::try_from(bytes / SUBSCRIPTION_UNIT).ok()?;
         self.clients.subscriptions.clone().try_acquire_many_owned(permits).ok()
     }
 
