@@ -14,6 +14,7 @@ use serde_json::Value;
 use vulpes_raft::disk::file::OpenError;
 use vulpes_raft::ids::EventId;
 
+use crate::client::wamp::WampClient;
 use crate::node::StartError;
 
 #[cfg_attr(not(feature = "bench"), path = "cli/no_bench.rs")]
@@ -28,6 +29,7 @@ mod log;
 mod node;
 mod plan;
 mod publish;
+mod secure;
 mod state;
 mod status;
 mod subscribe;
@@ -83,21 +85,30 @@ enum Command {
     Log(log::Log),
     Verify(verify::Verify),
     Compact(compact::Compact),
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
 }
 
 /// Where a client command connects.
 #[derive(Debug, Args)]
 struct ClientArgs {
-    /// WAMP URL of the node to speak with
+    /// WAMP URL of the node to speak with; wss:// if it is encrypted
     #[arg(long, value_name = "URL", default_value = DEFAULT_NODE, value_parser = wamp_url)]
     node: String,
     /// Realm to join
     #[arg(long, default_value = DEFAULT_REALM)]
     realm: String,
+    #[command(flatten)]
+    tls: secure::TlsArgs,
     /// Print JSON, one object a line
     #[arg(long)]
     json: bool,
+}
+
+impl ClientArgs {
+    /// Joins the realm.
+    async fn connect(&self) -> anyhow::Result<WampClient> {
+        Ok(WampClient::connect_with(&self.tls.dialer()?, &self.node, &self.realm).await?)
+    }
 }
 
 /// The failure was already reported in the requested form: only the exit code is left.

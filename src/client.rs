@@ -5,5 +5,6 @@
 //! Deliberately absent: reconnecting. The user of a client decides what a lost connection means.
 
 pub mod admin;
+pub mod dial;
 pub mod mqtt;
 pub mod wamp;

@@ -22,9 +22,11 @@ use crate::types::topic::{Realm, RealmError};
 
 mod file;
 pub mod identity;
+pub mod listener;
 pub mod origins;
 
 pub use identity::open_identity;
+use listener::{Listener, ListenerMistake, LISTENERS};
 
 /// Longest name of a cluster, in bytes. It has to fit the first frame between nodes.
 pub const CLUSTER_NAME: usize = 64;
@@ -55,6 +57,8 @@ pub struct NodeConfig {
     /// an event records in it whether it merges, so nodes that are configured differently still agree on every value.
     pub merging: BTreeSet<Realm>,
     pub listen: Listen,
+    /// What it listens on beside that: at most [`LISTENERS`].
+    pub listeners: Vec<Listener>,
     /// Every node of the cluster, ascending by number, this one too.
     pub nodes: Vec<Member>,
     pub timing: Timing,
@@ -315,8 +319,13 @@ pub enum Problem {
     SharedAddress { first: String, second: String, address: Address },
     #[error("listen.{0}: node {1} is not an entry, and only entries serve clients; remove it or add the role entry")]
     ListenWithoutEntry(&'static str, NodeId),
-    #[error("listen: node {0} is an entry, but has neither listen.wamp nor listen.mqtt; add one, or remove the role entry")]
+    #[error("listen: node {0} is an entry, but has neither listen.wamp nor listen.mqtt nor a [[listener]] for clients; add one, or remove the role entry")]
     EntryWithoutListen(NodeId),
+    #[error("listener: {0} are too many; a node may have {LISTENERS}")]
+    TooManyListeners(usize),
+    /// Listeners are numbered from 1, as they stand in the file.
+    #[error("listener {number}: {mistake}")]
+    Listener { number: usize, mistake: ListenerMistake },
     #[error("realms: the list is empty; name at least one, as in realms = [\"realm1\"]")]
     NoRealms,
     #[error("realms: {0} are too many; a cluster may have {REALMS}")]

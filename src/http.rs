@@ -7,10 +7,10 @@
 //! | `/status` | [`NodeStatus`] |
 //! | `/log?from=SLOT&max=N` | [`LogPage`] |
 //!
-//! Invariant: nothing here changes anything, callers can't use more than [`CONNECTIONS`], [`CONNECTION_TIME`] and [`LOG_READS`]
-//! allow, and a probe gets its answer whatever others request or hold open.
+//! Invariant: nothing here changes anything, no caller costs more than [`CONNECTIONS`], [`CONNECTION_TIME`] and
+//! [`LOG_READS`] allow, and a probe gets its answer whatever others ask or hold open.
 //!
-//! Deliberately absent: logins and encryption. The address is for operators only.
+//! Deliberately absent: logins. The address is for operators only.
 
 use std::sync::Arc;
 
@@ -26,6 +26,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use vulpes_raft::ids::Slot;
 
+use crate::tls::certificates::Acceptor;
+
 mod bounded;
 mod log;
 mod status;
@@ -33,8 +35,8 @@ mod status;
 pub use bounded::{CONNECTIONS, CONNECTION_TIME, IDLE_TIME};
 pub use log::{Body, Checksum, LogPage, LogRow, LogStep};
 pub use status::{
-    Addresses, EntryStatus, MemberStatus, NodeStatus, ReplicaStatus, StateStatus, StorageStatus,
-    SyncState, SyncStatus,
+    Addresses, EntryStatus, ListenerStatus, MemberStatus, NodeStatus, ReplicaStatus, StateStatus,
+    StorageStatus, SyncState, SyncStatus,
 };
 
 /// Most rows in one answer to `/log`. For each the node reads a body.
@@ -102,7 +104,19 @@ pub struct Refusal {
 /// # Errors
 /// Those of the listener.
 pub async fn serve(listener: TcpListener, admin: Arc<dyn Admin>) -> std::io::Result<()> {
-    let listener = bounded::BoundedListener::new(listener);
+    serve_with(listener, None, admin).await
+}
+
+/// As [`serve`], with TLS if there are certificates.
+///
+/// # Errors
+/// Those of the listener.
+pub async fn serve_with(
+    listener: TcpListener,
+    tls: Option<Acceptor>,
+    admin: Arc<dyn Admin>,
+) -> std::io::Result<()> {
+    let listener = bounded::BoundedListener::new(listener, tls);
     let router = router(admin).into_make_service_with_connect_info::<bounded::Place>();
     axum::serve(listener, router).await
 }

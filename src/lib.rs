@@ -18,6 +18,7 @@
 //! - [`session`]: a client's session without its socket, pure.
 //! - [`retention`]: how much of the log is retained, pure.
 //! - [`config`]: a node's configuration.
+//! - [`tls`]: certificates, and the connections that they secure.
 //! - `server`: clients' sockets and sessions.
 //! - `cluster`: the clients of sync and of the storages.
 //! - [`node`]: a node: its roles and their wiring.
@@ -51,4 +52,5 @@ pub mod segment;
 pub mod server;
 mod session;
 pub mod storage;
+pub mod tls;
 pub mod types;

@@ -25,8 +25,10 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use vulpes_raft::host::{Host, Workers};
 
+use crate::config::listener::{Listener, ListenerProtocol};
 use crate::config::{Address, NodeConfig};
 use crate::http;
+use crate::tls::certificates::{Acceptor, Certificates};
 
 use tuning::Tuning;
 pub use wiring::{Node, StartError};
@@ -42,25 +44,22 @@ pub enum Ended {
 
 /// Runs a node in this process until `stop` completes, or until it has to be started again. `clients` are the workers that
 /// serve its clients. Operators' requests are served on a thread of their own, everything else in the current runtime. `files`
-/// is the number of files that the process may have open.
+/// is the number of files that the process may have open, `certificates` are those of its listeners.
 ///
 /// # Errors
 /// If a port is in use, or the data directory is not this node's or can't be read.
 pub async fn run(
     config: NodeConfig,
+    certificates: Arc<Certificates>,
     clients: Workers,
     files: Option<u64>,
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, StartError> {
     let admin = Arc::new(admin::NodeAdmin::new(config.clone()));
-    if let Some(address) = &config.listen.admin {
-        let failed =
-            |error| StartError::Listen { what: "admin HTTP", address: address.to_string(), error };
-        let listeners = vulpes_raft::host::listen_all(address.as_str()).await.map_err(failed)?;
-        serve_admin(listeners, &admin).map_err(failed)?;
-    }
-    let starting =
-        Node::start_tuned(Host { clients, ..Host::real() }, config, Tuning::with_files(files));
+    serve_admin(&config, &certificates, &admin).await?;
+    tokio::spawn(certificates.clone().watch());
+    let (host, tuning) = (Host { clients, ..Host::real() }, Tuning::with_files(files));
+    let starting = Node::start_with(host, config, tuning, &certificates);
     tokio::pin!(stop);
     let node = tokio::select! {
         node = starting => Arc::new(node?),
@@ -79,17 +78,39 @@ pub async fn run(
     Ok(ended)
 }
 
+/// Listens for admin HTTP wherever the configuration says.
+async fn serve_admin(
+    config: &NodeConfig,
+    certificates: &Certificates,
+    admin: &Arc<admin::NodeAdmin>,
+) -> Result<(), StartError> {
+    let others = config.listeners.iter().filter(|one| one.protocol == ListenerProtocol::Admin);
+    let others = others.map(|one| (&one.address, one.tls.as_ref()));
+    for (address, tls) in config.listen.admin.iter().map(|one| (one, None)).chain(others) {
+        let failed =
+            |error| StartError::Listen { what: "admin HTTP", address: address.to_string(), error };
+        let listeners = vulpes_raft::host::listen_all(address.as_str()).await.map_err(failed)?;
+        let tls = tls.map(|files| certificates.acceptor(files));
+        serve_admin_on(listeners, tls, admin).map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// Serves admin HTTP on a thread of its own, so that neither clients nor a database that is being opened delay a probe.
-fn serve_admin(listeners: Vec<TcpListener>, admin: &Arc<admin::NodeAdmin>) -> std::io::Result<()> {
+fn serve_admin_on(
+    listeners: Vec<TcpListener>,
+    tls: Option<Acceptor>,
+    admin: &Arc<admin::NodeAdmin>,
+) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for listener in listeners {
         let listener = {
             let _within = runtime.enter();
             TcpListener::from_std(listener.into_std()?)?
         };
-        let admin = admin.clone();
+        let (admin, tls) = (admin.clone(), tls.clone());
         runtime.spawn(async move {
-            if let Err(error) = http::serve(listener, admin).await {
+            if let Err(error) = http::serve_with(listener, tls, admin).await {
                 tracing::error!("admin HTTP ended: {error}");
             }
         });
@@ -113,7 +134,13 @@ fn introduction(config: &NodeConfig) -> String {
     let place = |(what, address): (&str, Option<&Address>)| {
         address.map(|address| format!("{what} on {address}"))
     };
-    let places: Vec<String> = places.into_iter().filter_map(place).collect();
+    let other = |one: &Listener| {
+        let Listener { protocol, address, tls } = one;
+        let tls = if tls.is_some() { " with TLS" } else { "" };
+        format!("{protocol}{tls} on {address}")
+    };
+    let mut places: Vec<String> = places.into_iter().filter_map(place).collect();
+    places.extend(config.listeners.iter().map(other));
     format!(
         "node {} of cluster {} started: Vulpes {}, {}; it listens for {}",
         config.node,

@@ -1,7 +1,7 @@
 //! What serves clients: listeners, connections, and the sessions' drivers.
 //!
-//! - `listen`, `transport`, `session`, `publishing`, `reader`, `clients`: client connections; `upgrade` and `refusal` at their
-//!   beginning, `linger` at their end, `drops` for messages that are dropped without an answer.
+//! - `listen`, `transport`, `session`, `publishing`, `reader`, `clients`: client connections; `handshake`, `upgrade` and
+//!   `refusal` at their beginning, `linger` at their end, `drops` for messages that are dropped without an answer.
 //! - `budget`, `intake`, `outgo`: limits for the bytes that all connections hold together, read and to be written; `filtering`:
 //!   turns at reading large values.
 //! - `calls`: calls between sessions, and to and from other entries.
@@ -16,6 +16,7 @@ pub(crate) mod calls;
 pub(crate) mod clients;
 mod drops;
 mod filtering;
+mod handshake;
 mod identity;
 pub(crate) mod intake;
 mod linger;

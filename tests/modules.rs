@@ -28,18 +28,19 @@ const USES: &[(&str, &str)] = &[
     ("gate", "call payload segment types"),
     ("session", "call dispatch gate log payload realm segment types"),
     ("config", "retention types"),
-    ("http", "config"),
+    ("tls", "config"),
+    ("http", "config tls"),
     ("cluster", "config entry log peer realm replica segment storage types"),
     (
         "server",
-        "call config dispatch entry gate log peer realm replica session types",
+        "call config dispatch entry gate log peer realm replica session tls types",
     ),
     (
         "node",
-        "append cluster config dispatch entry gate http log peer realm recent replica retention segment server storage types",
+        "append cluster config dispatch entry gate http log peer realm recent replica retention segment server storage tls types",
     ),
-    ("client", "config http"),
-    ("cli", "client config http node retention server types"),
+    ("client", "config http tls"),
+    ("cli", "client config http node retention server tls types"),
 ];
 
 type Module = Vec<String>;

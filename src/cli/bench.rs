@@ -18,6 +18,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::secure::TlsArgs;
 use super::Reported;
 use clients::{gather, Clients};
 use load::{Plan, Work};
@@ -147,6 +148,8 @@ struct Knobs {
     /// Realm to use [default: realm1 for WAMP, the node's own default for MQTT]
     #[arg(long)]
     realm: Option<String>,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Where to measure what the disk can do: 64 KiB written and synced, one after the other [default: vulpes-data if
     /// it exists, else the current directory]
     #[arg(long, value_name = "DIR")]
@@ -210,7 +213,8 @@ impl Run {
         super::files::allow(u64::from(self.knobs.connections) + others as u64)?;
         // Before anything else uses the disk.
         let disk = self.disk()?;
-        let plan = Arc::new(Plan::new(rand::random(), self.shape()));
+        let plan = Plan::new(rand::random(), self.shape());
+        let plan = Arc::new(plan.trusting(self.knobs.tls.dialer()?));
         let clients = Clients {
             protocol: self.protocol,
             plan: plan.clone(),

@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::{json, Map, Value};
 
 use super::{events, ClientArgs};
-use crate::client::wamp::{Arguments, CallError, WampClient};
+use crate::client::wamp::{Arguments, CallError};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,7 +45,7 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut client = WampClient::connect(&self.client.node, &self.client.realm).await?;
+        let mut client = self.client.connect().await?;
         let args = self.arguments.iter().map(|text| events::argument(text)).collect();
         let arguments = Arguments { args, kwargs: self.kwargs.unwrap_or_default() };
         let as_json = self.client.json;

@@ -62,7 +62,7 @@ enum End {
 
 impl Lock {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut client = WampClient::connect(&self.client.node, &self.client.realm).await?;
+        let mut client = self.client.connect().await?;
         let Some(token) = self.acquire(&mut client).await? else {
             client.close().await;
             anyhow::bail!("somebody else holds {}; `vulpes get {0}` shows who", self.name);

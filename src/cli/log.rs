@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::{events, ClientArgs};
-use crate::client::wamp::{Incoming, WampClient};
+use crate::client::wamp::Incoming;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +36,7 @@ pub(super) struct Log {
 impl Log {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let mut left = self.limit.unwrap_or(u64::MAX);
-        let mut client = WampClient::connect(&self.client.node, &self.client.realm).await?;
+        let mut client = self.client.connect().await?;
         let mut options = Map::new();
         options.insert("after".into(), self.after);
         options.insert("snapshot".into(), true.into());

@@ -16,6 +16,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -23,11 +24,12 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{signal, Signal, SignalKind};
-use vulpes_raft::host::Workers;
+use vulpes_raft::host::{Host, Workers};
 use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::config::NodeConfig;
-use crate::node::Ended;
+use crate::node::{Ended, StartError};
+use crate::tls::certificates::Certificates;
 use logging::Logging;
 
 const EXAMPLES: &str = "\
@@ -36,7 +38,8 @@ Examples:
   vulpes node --config etc/node1.toml       run one of its nodes
 
 `log` in the configuration says how much is logged, and the environment variable VULPES_LOG takes precedence, as in
-VULPES_LOG=debug or VULPES_LOG=info,vulpes=trace. SIGTERM or Ctrl-C stops the node; on SIGHUP it reads `log` again.
+VULPES_LOG=debug or VULPES_LOG=info,vulpes=trace. SIGTERM or Ctrl-C stops the node; on SIGHUP it reads
+`log` and the certificates of its listeners again.
 
 The exit code is 70 if the disk failed or is damaged.";
 
@@ -69,8 +72,11 @@ impl Node {
         // Each client takes a file, and a service manager's default limit is small.
         let files = super::files::raise();
         let stop = stop(self.stop_on_stdin_close)?;
-        tokio::spawn(reload(signal(SignalKind::hangup())?, logging, self.config));
-        match crate::node::run(config, clients, files, stop).await? {
+        let certificates = Certificates::load(&config, Host::real().clock);
+        let certificates = certificates.map_err(StartError::Tls)?;
+        let hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(reload(hangup, logging, certificates.clone(), self.config));
+        match crate::node::run(config, certificates, clients, files, stop).await? {
             Ended::Stopped => Ok(()),
             Ended::LeftBehind => Err(start_again()),
         }
@@ -98,8 +104,14 @@ fn start_again() -> anyhow::Error {
 }
 
 /// Rereads the settings that can change, each time the process gets SIGHUP.
-async fn reload(mut hangup: Signal, logging: Logging, path: PathBuf) {
+async fn reload(
+    mut hangup: Signal,
+    logging: Logging,
+    certificates: Arc<Certificates>,
+    path: PathBuf,
+) {
     while hangup.recv().await.is_some() {
+        certificates.reload();
         match read_again(&logging, &path) {
             Ok(told) => tracing::info!(
                 "reloaded on SIGHUP: the log is {told}; other changes in {} take effect at the next start",

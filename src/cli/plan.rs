@@ -142,6 +142,7 @@ impl Plan {
                     admin: member.admin.clone(),
                     origins: self.realms.origins.clone(),
                 },
+                listeners: Vec::new(),
                 nodes: members.clone(),
                 timing: Timing::default(),
                 retention: self.retention,

@@ -45,7 +45,7 @@ pub(super) struct Publish {
 
 impl Publish {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut client = WampClient::connect(&self.client.node, &self.client.realm).await?;
+        let mut client = self.client.connect().await?;
         if self.arguments != ["-"] {
             let args = self.arguments.iter().map(|text| argument(text)).collect();
             self.publish(&mut client, args).await?;

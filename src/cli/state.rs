@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::{events, ClientArgs};
-use crate::client::wamp::{Arguments, Incoming, WampClient};
+use crate::client::wamp::{Arguments, Incoming};
 
 const GET_EXAMPLES: &str = "\
 Examples:
@@ -110,7 +110,7 @@ fn options(after: Option<Value>, filter: Option<Value>) -> Map<String, Value> {
 
 /// Shows the events of a snapshot subscription, to its end.
 async fn show(args: &ClientArgs, pattern: &str, options: Map<String, Value>) -> anyhow::Result<()> {
-    let mut client = WampClient::connect(&args.node, &args.realm).await?;
+    let mut client = args.connect().await?;
     client.subscribe(pattern, options).await?;
     while let Incoming::Event(event) = client.next().await? {
         events::print(&event, pattern, args.json)?;
@@ -129,7 +129,7 @@ impl Set {
         if let Some(when) = self.when {
             options.insert("when".into(), when);
         }
-        let mut client = WampClient::connect(&self.client.node, &self.client.realm).await?;
+        let mut client = self.client.connect().await?;
         let arguments = Arguments { args: vec![value], kwargs: Map::new() };
         let position = client.publish(&self.topic, options, &arguments).await?;
         events::print_position(position, &self.topic, self.client.json)?;

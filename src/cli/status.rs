@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, Position};
 
+use super::secure::TlsArgs;
 use super::{events, Reported};
 use crate::client::admin::{self, AdminUrl};
 use crate::config::{Address, Role};
@@ -47,6 +48,8 @@ pub(super) struct Status {
         value_delimiter = ','
     )]
     node_admin: Vec<AdminUrl>,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// Wait until all nodes are ready, for so long at most, as in 30s or 5m
     #[arg(
         long,
@@ -92,8 +95,10 @@ struct Overview {
 impl Status {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let deadline = Instant::now() + self.wait.unwrap_or_default();
+        let dialer = self.tls.dialer()?;
+        let urls: Vec<_> = self.node_admin.into_iter().map(|url| url.trusting(&dialer)).collect();
         let overview = loop {
-            let overview = overview(ask_all(&self.node_admin).await);
+            let overview = overview(ask_all(&urls).await);
             if overview.all_ready() || Instant::now() >= deadline {
                 break overview;
             }
@@ -134,16 +139,16 @@ pub(super) async fn ask_all(urls: &[AdminUrl]) -> Vec<Asked> {
     }
     let mut known: BTreeSet<NodeId> = asked.iter().filter_map(|asked| asked.node).collect();
     let mut others = BTreeMap::new();
-    for status in asked.iter().filter_map(|asked| asked.status.as_ref()) {
-        for member in &status.members {
+    for (url, asked) in urls.iter().zip(&asked) {
+        for member in asked.status.iter().flat_map(|status| &status.members) {
             if known.insert(member.node) {
-                others.insert(member.node, member.clone());
+                others.insert(member.node, (url, member.clone()));
             }
         }
     }
-    for (node, member) in others {
+    for (node, (url, member)) in others {
         asked.push(match member.admin {
-            Some(address) => ask(&AdminUrl::new(address), Some(node), member.roles).await,
+            Some(address) => ask(&url.beside(address), Some(node), member.roles).await,
             None => Asked {
                 node: Some(node),
                 admin: None,

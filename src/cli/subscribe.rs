@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
 use super::{events, ClientArgs};
-use crate::client::wamp::{Incoming, WampClient};
+use crate::client::wamp::Incoming;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -65,7 +65,7 @@ impl Subscribe {
             options.insert("after".into(), after.clone());
         }
         let mut left = self.count.unwrap_or(u64::MAX);
-        let mut client = WampClient::connect(&self.client.node, &self.client.realm).await?;
+        let mut client = self.client.connect().await?;
         client.subscribe(&self.pattern, options).await?;
         eprintln!("subscribed to {} at {}; Ctrl-C ends", self.pattern, self.client.node);
         let mut last = None;

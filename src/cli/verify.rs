@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, Slot};
 
+use super::secure::TlsArgs;
 use super::status::ask_all;
 use super::Reported;
 use crate::client::admin::{self, AdminUrl};
@@ -55,6 +56,8 @@ pub(super) struct Verify {
         conflicts_with = "nodes"
     )]
     node_admin: AdminUrl,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// How long to wait for a node that is behind the others
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     wait: u64,
@@ -140,8 +143,11 @@ impl fmt::Display for Proof {
 
 impl Verify {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let urls =
-            if self.nodes.is_empty() { storages(&self.node_admin).await? } else { self.nodes };
+        let dialer = self.tls.dialer()?;
+        let urls = match self.nodes.is_empty() {
+            true => storages(&self.node_admin.trusting(&dialer)).await?,
+            false => self.nodes.into_iter().map(|url| url.trusting(&dialer)).collect(),
+        };
         let outcome = verify(&urls, Duration::from_secs(self.wait)).await;
         if !self.json {
             let proof = outcome?;
@@ -179,7 +185,10 @@ async fn storages(url: &AdminUrl) -> anyhow::Result<Vec<AdminUrl>> {
         }
         let node = asked.node.unwrap_or_default();
         match (asked.error, asked.admin) {
-            (None, Some(admin)) => urls.push(admin.parse().map_err(anyhow::Error::msg)?),
+            (None, Some(admin)) => {
+                let admin: AdminUrl = admin.parse().map_err(anyhow::Error::msg)?;
+                urls.push(admin.trusting_as(url));
+            }
             (error, _) => {
                 let error = error.unwrap_or_default();
                 anyhow::bail!("node {node} is a storage and can't be read from: {error} {hint}")

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use vulpes_raft::ids::Slot;
 
+use super::dial::{self, DialError, Dialer};
 use crate::config::Address;
 use crate::http::{LogPage, NodeStatus, Readiness, Refusal};
 
@@ -22,15 +22,38 @@ pub const ANSWER: u64 = 8 << 20;
 /// How long an answer may take, from dialling to its last byte.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The URL of a node's admin HTTP: `http://host:port`, with or without the scheme and a slash at the end.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AdminUrl(Address);
+/// The URL of a node's admin HTTP: `http://host:port` or `https://host:port`, with or without a slash at the end, and whom to
+/// trust there. Without a scheme it is HTTP.
+#[derive(Clone, Debug)]
+pub struct AdminUrl {
+    address: Address,
+    encrypted: bool,
+    dialer: Dialer,
+}
 
 impl AdminUrl {
     /// The admin HTTP at this address.
     #[must_use]
     pub fn new(address: Address) -> Self {
-        Self(address)
+        Self { address, encrypted: false, dialer: Dialer::default() }
+    }
+
+    /// The admin HTTP of another node of the cluster, at this address: encrypted if this one is.
+    #[must_use]
+    pub fn beside(&self, address: Address) -> Self {
+        Self { address, ..self.clone() }
+    }
+
+    /// The same, trusting whom that one trusts.
+    #[must_use]
+    pub fn trusting_as(self, other: &Self) -> Self {
+        self.trusting(&other.dialer)
+    }
+
+    /// The same, trusting whom the dialer trusts.
+    #[must_use]
+    pub fn trusting(self, dialer: &Dialer) -> Self {
+        Self { dialer: dialer.clone(), ..self }
     }
 }
 
@@ -38,17 +61,21 @@ impl FromStr for AdminUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let rest = text.strip_prefix("http://").unwrap_or(text);
+        let (rest, encrypted) = match text.strip_prefix("https://") {
+            Some(rest) => (rest, true),
+            None => (text.strip_prefix("http://").unwrap_or(text), false),
+        };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        rest.parse().map(Self).map_err(|_| {
-            format!("{text:?} is not the URL of a node's admin HTTP; write http://host:port, as in http://127.0.0.1:9081")
-        })
+        let address = rest.parse().map_err(|_| {
+            format!("{text:?} is not the URL of a node's admin HTTP; write http://host:port, as in http://127.0.0.1:9081, or https:// if it is encrypted")
+        })?;
+        Ok(Self { address, encrypted, dialer: Dialer::default() })
     }
 }
 
 impl fmt::Display for AdminUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.0)
+        write!(f, "{}://{}", if self.encrypted { "https" } else { "http" }, self.address)
     }
 }
 
@@ -57,6 +84,8 @@ impl fmt::Display for AdminUrl {
 pub enum AdminError {
     #[error("{url} can't be reached ({reason}); is the node running?")]
     Unreachable { url: AdminUrl, reason: String },
+    #[error("{url}: {error}")]
+    NoTls { url: AdminUrl, error: DialError },
     /// The node gave a reason.
     #[error("{url} refuses: {reason}")]
     Refused { url: AdminUrl, status: u16, reason: String },
@@ -119,22 +148,34 @@ async fn fetch(url: &AdminUrl, path: &str) -> Result<(u16, Vec<u8>), AdminError>
     let unreachable = |reason: String| AdminError::Unreachable { url: url.clone(), reason };
     let answer = tokio::time::timeout(TIMEOUT, exchange(url, path)).await;
     let answer = answer.map_err(|_| unreachable(format!("no answer within {TIMEOUT:?}")))?;
-    let answer = answer.map_err(|error| unreachable(error.to_string()))?;
+    let answer = answer.map_err(|error| match error {
+        DialError::Unreachable(error) => unreachable(error.to_string()),
+        error => AdminError::NoTls { url: url.clone(), error },
+    })?;
     split(&answer).ok_or_else(|| AdminError::NotAdmin {
         url: url.clone(),
         reason: "the answer is not HTTP".into(),
     })
 }
 
-async fn exchange(url: &AdminUrl, path: &str) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(url.0.as_str()).await?;
-    stream.set_nodelay(true)?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", url.0);
-    stream.write_all(request.as_bytes()).await?;
+async fn exchange(url: &AdminUrl, path: &str) -> Result<Vec<u8>, DialError> {
+    let mut stream = url.dialer.connect(&url.address, url.encrypted).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", url.address);
     let mut answer = Vec::new();
-    stream.take(ANSWER + 1).read_to_end(&mut answer).await?;
+    let exchanged = async {
+        stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
+        stream.take(ANSWER + 1).read_to_end(&mut answer).await
+    };
+    if let Err(error) = exchanged.await {
+        return Err(match dial::refusal(&error) {
+            Some(reason) => DialError::NoTls(reason),
+            None => error.into(),
+        });
+    }
     if answer.len() as u64 > ANSWER {
-        return Err(std::io::Error::other(format!("the answer has more than {ANSWER} bytes")));
+        let reason = format!("the answer has more than {ANSWER} bytes");
+        return Err(std::io::Error::other(reason).into());
     }
     Ok(answer)
 }
@@ -161,7 +202,10 @@ mod tests {
             let url: AdminUrl = text.parse().unwrap();
             assert_eq!(url.to_string(), "http://127.0.0.1:9081");
         }
-        for text in ["https://h:1", "http://h", "ws://h:1", "http://h:1/status", ""] {
+        let url: AdminUrl = "https://h:1/".parse().unwrap();
+        assert_eq!(url.to_string(), "https://h:1");
+        assert_eq!(url.beside("other:2".parse().unwrap()).to_string(), "https://other:2");
+        for text in ["http://h", "ws://h:1", "http://h:1/status", ""] {
             assert!(text.parse::<AdminUrl>().is_err(), "{text}");
         }
     }

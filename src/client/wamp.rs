@@ -1,9 +1,9 @@
 //! A WAMP client: JSON over WebSocket, publisher, subscriber and caller (`calls`).
 //!
-//! Invariant: messages that do not answer the open request are queued for [`WampClient::next`], up to [`WAITING`]. Opening,
-//! publishing and subscribing each end within [`ANSWER_TIMEOUT`].
+//! Invariant: messages that do not answer the open request are kept in order for [`WampClient::next`], up to
+//! [`WAITING`]. Opening, publishing and subscribing each end within [`ANSWER_TIMEOUT`].
 //!
-//! Deliberately absent: registering procedures, logins and TLS.
+//! Deliberately absent: procedures of its own, and logins.
 
 mod calls;
 
@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{json, Map, Value};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -21,6 +20,7 @@ use tokio_tungstenite::WebSocketStream;
 use vulpes_raft::host::BoxStream;
 use vulpes_raft::ids::Position;
 
+use super::dial::{self, DialError, Dialer};
 use crate::config::Address;
 
 pub use self::calls::CallError;
@@ -51,10 +51,12 @@ pub(crate) mod code {
 /// Why a client can't continue, or a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WampError {
-    #[error("{0:?} is not a node's WAMP URL; write ws://host:port/, as in ws://127.0.0.1:9031/")]
+    #[error("{0:?} is not a node's WAMP URL; write ws://host:port/, as in ws://127.0.0.1:9031/, or wss:// if it is encrypted")]
     BadUrl(String),
     #[error("{url} can't be reached ({reason}); is the node running?")]
     Unreachable { url: String, reason: String },
+    #[error("{url}: {error}")]
+    NoTls { url: String, error: DialError },
     #[error("{url} does not speak WAMP: {reason}")]
     NotWamp { url: String, reason: String },
     /// The node aborted the session, for example because it does not have the realm.
@@ -121,30 +123,39 @@ pub struct WampClient {
 /// The address in a WAMP URL.
 ///
 /// # Errors
-/// If it is not `ws://host[:port][/path]`.
+/// If it is not `ws://host[:port][/path]` or `wss://…`.
 pub fn url_address(url: &str) -> Result<Address, WampError> {
+    url_target(url).map(|(address, _)| address)
+}
+
+/// The address in a WAMP URL, and whether it is encrypted.
+fn url_target(url: &str) -> Result<(Address, bool), WampError> {
     let bad = || WampError::BadUrl(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| bad())?;
-    if uri.scheme_str() != Some("ws") {
-        return Err(bad());
-    }
+    let (port, encrypted) = match uri.scheme_str() {
+        Some("ws") => (80, false),
+        Some("wss") => (443, true),
+        _ => return Err(bad()),
+    };
     let host = uri.host().ok_or_else(bad)?;
-    Address::new(host, uri.port_u16().unwrap_or(80)).map_err(|_| bad())
+    let address = Address::new(host, uri.port_u16().unwrap_or(port)).map_err(|_| bad())?;
+    Ok((address, encrypted))
 }
 
 /// Dials a node and opens a WebSocket for WAMP in JSON.
 pub(crate) async fn open_socket(
+    dialer: &Dialer,
     url: &str,
     config: WebSocketConfig,
 ) -> Result<WebSocketStream<BoxStream>, WampError> {
-    let address = url_address(url)?;
-    let unreachable = |error: std::io::Error| WampError::Unreachable {
-        url: url.to_owned(),
-        reason: error.to_string(),
-    };
-    let stream = TcpStream::connect(address.as_str()).await.map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
-    upgrade(Box::new(stream), url, config).await
+    let (address, encrypted) = url_target(url)?;
+    let stream = dialer.connect(&address, encrypted).await.map_err(|error| match error {
+        DialError::Unreachable(error) => {
+            WampError::Unreachable { url: url.to_owned(), reason: error.to_string() }
+        }
+        error => WampError::NoTls { url: url.to_owned(), error },
+    })?;
+    upgrade(stream, url, config).await
 }
 
 async fn upgrade(
@@ -158,7 +169,18 @@ async fn upgrade(
     request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
     let handshake =
         tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
-    let (stream, response) = handshake.map_err(|error| not_wamp(error.to_string()))?;
+    let (stream, response) = handshake.map_err(|error| {
+        let refused = match &error {
+            WebSocketError::Io(error) => dial::refusal(error),
+            _ => None,
+        };
+        match refused {
+            Some(reason) => {
+                WampError::NoTls { url: url.to_owned(), error: DialError::NoTls(reason) }
+            }
+            None => not_wamp(error.to_string()),
+        }
+    })?;
     let chosen = response.headers().get("Sec-WebSocket-Protocol");
     if chosen.is_none_or(|chosen| chosen != "wamp.2.json") {
         return Err(not_wamp("it did not choose wamp.2.json".into()));
@@ -205,8 +227,16 @@ impl WampClient {
     /// # Errors
     /// If the node can't be reached, or refuses.
     pub async fn connect(url: &str, realm: &str) -> Result<Self, WampError> {
+        Self::connect_with(&Dialer::default(), url, realm).await
+    }
+
+    /// As [`WampClient::connect`], trusting whom the dialer trusts.
+    ///
+    /// # Errors
+    /// If the node can't be reached or trusted, or refuses.
+    pub async fn connect_with(dialer: &Dialer, url: &str, realm: &str) -> Result<Self, WampError> {
         within(async {
-            let stream = open_socket(url, WebSocketConfig::default()).await?;
+            let stream = open_socket(dialer, url, WebSocketConfig::default()).await?;
             Self::join(stream, realm).await
         })
         .await

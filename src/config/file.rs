@@ -13,6 +13,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use vulpes_raft::ids::NodeId;
 
+use super::listener::{self, Listener, ListenerProtocol, ListenerTable};
 use super::origins::is_origin;
 use super::{
     Address, ConfigError, Listen, Member, NodeConfig, Problem, Role, Timing, CLUSTER_NAME, NODES,
@@ -34,6 +35,8 @@ struct ConfigFile {
     realm: BTreeMap<String, RealmTable>,
     #[serde(default)]
     listen: ListenTable,
+    #[serde(default)]
+    listener: Vec<ListenerTable>,
     nodes: Vec<NodeTable>,
     #[serde(default)]
     timing: TimingTable,
@@ -135,9 +138,10 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
     };
     let wrong = listen.origins.iter().filter(|origin| !is_origin(origin));
     problems.extend(wrong.map(|origin| Problem::Origin(origin.clone())));
-    check_listen(own, &listen, problems);
-    check_addresses(own, &listen, &nodes, problems);
     let beside = path.parent().unwrap_or(Path::new(""));
+    let listeners = listener::check(file.listener, own, beside, problems);
+    check_listen(own, &listen, &listeners, problems);
+    check_addresses(own, (&listen, &listeners), &nodes, problems);
     Some(NodeConfig {
         cluster: file.cluster,
         node: file.node,
@@ -146,6 +150,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
         default_realm: default_realm?,
         merging,
         listen,
+        listeners,
         nodes,
         timing,
         retention,
@@ -274,9 +279,15 @@ fn check_node(table: &NodeTable, problems: &mut Vec<Problem>) {
     }
 }
 
-fn check_listen(own: &Member, listen: &Listen, problems: &mut Vec<Problem>) {
+fn check_listen(
+    own: &Member,
+    listen: &Listen,
+    listeners: &[Listener],
+    problems: &mut Vec<Problem>,
+) {
     if own.has(Role::Entry) {
-        if listen.wamp.is_none() && listen.mqtt.is_none() {
+        let others = listeners.iter().any(|one| one.protocol != ListenerProtocol::Admin);
+        if listen.wamp.is_none() && listen.mqtt.is_none() && !others {
             problems.push(Problem::EntryWithoutListen(own.id));
         }
         return;
@@ -290,13 +301,22 @@ fn check_listen(own: &Member, listen: &Listen, problems: &mut Vec<Problem>) {
 }
 
 /// Checks that no address is used twice. This node's own listeners share a machine, so for them a wildcard conflicts too.
-fn check_addresses(own: &Member, listen: &Listen, nodes: &[Member], problems: &mut Vec<Problem>) {
+fn check_addresses(
+    own: &Member,
+    (listen, listeners): (&Listen, &[Listener]),
+    nodes: &[Member],
+    problems: &mut Vec<Problem>,
+) {
     let mut local = vec![("listen.peer".to_owned(), &listen.peer)];
     for (name, address) in
         [("wamp", &listen.wamp), ("mqtt", &listen.mqtt), ("admin", &listen.admin)]
     {
         local.extend(address.as_ref().map(|address| (format!("listen.{name}"), address)));
     }
+    local.extend((1..).zip(listeners).map(|(number, one)| {
+        let admin = if one.protocol == ListenerProtocol::Admin { "admin " } else { "" };
+        (format!("{admin}listener {number}"), &one.address)
+    }));
     let mut clash = |first: &str, second: &str, address: &Address| {
         problems.push(Problem::SharedAddress {
             first: first.to_owned(),
@@ -321,8 +341,9 @@ fn check_addresses(own: &Member, listen: &Listen, nodes: &[Member], problems: &m
             continue;
         }
         // Its peer and admin addresses are listed already, as others reach them.
-        let clients =
-            local.iter().filter(|(name, _)| name == "listen.wamp" || name == "listen.mqtt");
+        let clients = local.iter().filter(|(name, _)| {
+            name == "listen.wamp" || name == "listen.mqtt" || name.starts_with("listener ")
+        });
         public.extend(clients.map(|(name, address)| (name.clone(), *address)));
     }
     for (at, (name, address)) in public.iter().enumerate() {
@@ -415,6 +436,7 @@ pub(super) fn write(config: &NodeConfig) -> String {
         line("retain_merges = true".into());
     }
     write_listen(config, &mut line);
+    listener::write(&config.listeners, text, &mut line);
     for member in &config.nodes {
         let roles: Vec<String> = member.roles.iter().map(|role| format!("\"{role}\"")).collect();
         line(format!("\n[[nodes]]\nid = {}", member.id));

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 
+use super::listener::ListenerProtocol;
 use super::NodeConfig;
 
 /// Allows the pages of all origins.
@@ -31,7 +32,10 @@ impl Origins {
     pub fn of(config: &NodeConfig) -> Self {
         let listed = config.listen.origins.iter().map(|origin| origin.to_ascii_lowercase());
         let addresses = [config.listen.wamp.as_ref(), Some(&config.own().peer)];
-        let named = addresses.into_iter().flatten().filter(|address| !address.is_wildcard());
+        let others = config.listeners.iter().filter(|one| one.protocol == ListenerProtocol::Wamp);
+        let addresses =
+            addresses.into_iter().flatten().chain(others.map(|listener| &listener.address));
+        let named = addresses.filter(|address| !address.is_wildcard());
         let named = named.map(|address| address.host().to_ascii_lowercase());
         Self {
             any: config.listen.origins.iter().any(|origin| origin == ANY),

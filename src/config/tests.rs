@@ -1,5 +1,6 @@
 //! Table tests: each mistake gets its own clear message, and a written configuration is read back unchanged.
 
+use super::listener::{ClientCertificates, ListenerProtocol, TlsFiles};
 use super::*;
 
 const GOOD: &str = r#"
@@ -63,6 +64,109 @@ fn what_is_written_is_read_back() {
     config.listen.peer = "0.0.0.0:1735".parse().unwrap();
     config.listen.origins = vec!["https://app.example".into(), "*".into()];
     assert_eq!(parse(&config.to_toml()), Ok(config));
+}
+
+/// The same with these listeners beside `[listen]`.
+fn with_listeners(listeners: &str) -> String {
+    GOOD.replace("[[nodes]]\nid = 2", &format!("{listeners}\n[[nodes]]\nid = 2"))
+}
+
+const LISTENERS_TEXT: &str = r#"
+[[listener]]
+protocol = "mqtt"
+address = "0.0.0.0:8883"
+[listener.tls]
+certificate = "tls/node.pem"
+key = "/keys/node.key"
+client_ca = "tls/clients.pem"
+client_certificates = "require"
+[[listener]]
+protocol = "wamp"
+address = "node1.example:9443"
+[listener.tls]
+certificate = "tls/node.pem"
+key = "/keys/node.key"
+[[listener]]
+protocol = "admin"
+address = "[::1]:9082"
+"#;
+
+#[test]
+fn listeners_are_read_and_read_back() {
+    let mut config = parse(&with_listeners(LISTENERS_TEXT)).unwrap();
+    let [mqtt, wamp, admin] = &config.listeners[..] else { panic!("{:?}", config.listeners) };
+    assert_eq!((mqtt.protocol, mqtt.address.port()), (ListenerProtocol::Mqtt, 8883));
+    let tls = mqtt.tls.as_ref().unwrap();
+    assert_eq!(tls.certificate, Path::new("etc/tls/node.pem"), "relative to the file, as data is");
+    assert_eq!(tls.key, Path::new("/keys/node.key"));
+    let ca = "etc/tls/clients.pem".into();
+    assert_eq!(tls.clients, ClientCertificates::Require { ca });
+    assert_eq!(wamp.tls.as_ref().unwrap().clients, ClientCertificates::None);
+    assert_eq!((admin.protocol, &admin.tls), (ListenerProtocol::Admin, &None));
+    assert!(origins::Origins::of(&config).allows("https://node1.example"));
+    config.data = "/absolute/data".into();
+    let tls = |clients| {
+        let (certificate, key) = ("/a b/\"node\".pem".into(), "/node.key".into());
+        Some(TlsFiles { certificate, key, clients })
+    };
+    let ca = || "/ca.pem".into();
+    config.listeners[0].tls = tls(ClientCertificates::Require { ca: ca() });
+    config.listeners[1].tls = tls(ClientCertificates::Ask { ca: ca() });
+    config.listeners[2].tls = tls(ClientCertificates::None);
+    assert_eq!(parse(&config.to_toml()), Ok(config));
+}
+
+#[test]
+fn an_entry_may_serve_clients_with_tls_alone() {
+    let text = with_listeners(LISTENERS_TEXT)
+        .replace("wamp = \"127.0.0.1:9031\"\nmqtt = \"127.0.0.1:1881\"\n", "");
+    assert_eq!(parse(&text).unwrap().listen.mqtt, None);
+}
+
+#[test]
+fn mistakes_in_listeners_have_their_messages() {
+    for (from, to, expected) in [
+        ("protocol = \"mqtt\"", "protocol = \"http\"", "unknown variant `http`, expected one of"),
+        ("protocol = \"mqtt\"", "", "missing field `protocol`"),
+        ("0.0.0.0:8883", "8883", "is not an address; write host:port"),
+        ("0.0.0.0:8883", "0.0.0.0:9443", "listener 1 and listener 2 are both node1.example:9443"),
+        ("0.0.0.0:8883", "127.0.0.1:1881", "listen.mqtt and listener 1 are both 127.0.0.1:1881"),
+        ("[::1]:9082", "127.0.0.1:9081", "listen.admin and admin listener 3 are both"),
+        ("certificate = \"tls/node.pem\"", "", "missing field `certificate`"),
+        ("tls/node.pem", "", "listener 1: tls.certificate is empty; name a PEM file"),
+        ("/keys/node.key", "", "listener 1: tls.key is empty"),
+        ("tls/clients.pem", "", "listener 1: tls.client_ca is empty"),
+        ("client_certificates = \"require\"", "", "listener 1: tls.client_ca is given, but"),
+        ("\"require\"", "\"none\"", "listener 1: tls.client_ca is given, but"),
+        ("\"require\"", "\"always\"", "unknown variant `always`, expected one of"),
+        ("client_ca = \"tls/clients.pem\"\n", "", "is \"require\", but there is no client_ca"),
+        ("client_ca =", "ca =", "unknown field `ca`"),
+    ] {
+        assert!(LISTENERS_TEXT.contains(from), "{from}");
+        let error = parse(&with_listeners(&LISTENERS_TEXT.replacen(from, to, 1))).unwrap_err();
+        assert!(error.contains(expected), "{from} -> {to}: {error}");
+    }
+    let sync = with_listeners(LISTENERS_TEXT).replace("[\"entry\"]", "[\"sync\"]");
+    let error = parse(&sync).unwrap_err();
+    assert!(error.contains("listener 1: node 1 is not an entry"), "{error}");
+    assert!(error.contains("listener 2: node 1 is not an entry"), "{error}");
+    assert!(!error.contains("listener 3"), "a sync has an admin port: {error}");
+}
+
+#[test]
+fn the_number_of_listeners_is_limited() {
+    let listeners = |count: usize| {
+        let one = |number| {
+            format!(
+                "[[listener]]\nprotocol = \"mqtt\"\naddress = \"127.0.0.1:{}\"\n",
+                20_000 + number
+            )
+        };
+        with_listeners(&(0..count).map(one).collect::<String>())
+    };
+    assert_eq!(parse(&listeners(LISTENERS)).unwrap().listeners.len(), LISTENERS);
+    let error = parse(&listeners(LISTENERS + 1)).unwrap_err();
+    assert!(error.contains("listener: 33 are too many; a node may have 32"), "{error}");
 }
 
 #[test]

@@ -20,9 +20,13 @@ use std::time::Duration;
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{oneshot, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
+use vulpes_raft::host::BoxStream;
+
+use crate::tls::certificates::Acceptor;
+use crate::tls::stream::Deferred;
 
 /// Connections served at once.
 pub const CONNECTIONS: usize = 64;
@@ -38,6 +42,7 @@ const MAKE_ROOM: Duration = Duration::from_millis(50);
 
 pub(super) struct BoundedListener {
     listener: TcpListener,
+    tls: Option<Acceptor>,
     permits: Arc<Semaphore>,
     places: Arc<Places>,
     next: u64,
@@ -118,9 +123,9 @@ impl Places {
 }
 
 impl BoundedListener {
-    pub(super) fn new(listener: TcpListener) -> Self {
+    pub(super) fn new(listener: TcpListener, tls: Option<Acceptor>) -> Self {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
-        Self { listener, permits, places: Arc::default(), next: 0 }
+        Self { listener, tls, permits, places: Arc::default(), next: 0 }
     }
 
     /// A permit for one more connection; others are closed until there is one.
@@ -149,6 +154,11 @@ impl axum::serve::Listener for BoundedListener {
         let (number, place) = (self.next, Place::new());
         self.next += 1;
         lock(&self.places.0).insert(number, Taken { place: place.clone(), _closes: closes });
+        let stream: BoxStream = match &self.tls {
+            // Its handshake is a part of waiting for its request.
+            Some(tls) => Box::new(Deferred::new(tls, Box::new(stream), address)),
+            None => Box::new(stream),
+        };
         let stream = BoundedStream {
             stream,
             number,
@@ -174,7 +184,7 @@ impl Connected<IncomingStream<'_, BoundedListener>> for Place {
 }
 
 pub(super) struct BoundedStream {
-    stream: TcpStream,
+    stream: BoxStream,
     number: u64,
     place: Place,
     places: Arc<Places>,

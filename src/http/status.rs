@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{DiskId, Incarnation, NodeId, Position, Slot};
 
+use crate::config::listener::{Listener, ListenerProtocol};
 use crate::config::{Address, Member, NodeConfig, Role};
 
 /// A node, at one moment.
@@ -49,6 +50,25 @@ pub struct Addresses {
     pub wamp: Option<Address>,
     pub mqtt: Option<Address>,
     pub admin: Option<Address>,
+    /// The listeners beside these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<ListenerStatus>,
+}
+
+/// A listener, from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    pub protocol: ListenerProtocol,
+    pub address: Address,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+impl ListenerStatus {
+    fn new(listener: &Listener) -> Self {
+        let Listener { protocol, address, tls } = listener;
+        Self { protocol: *protocol, address: address.clone(), tls: tls.is_some() }
+    }
 }
 
 /// A node of the cluster, from the configuration.
@@ -194,6 +214,7 @@ impl NodeStatus {
                 wamp: config.listen.wamp.clone(),
                 mqtt: config.listen.mqtt.clone(),
                 admin: config.listen.admin.clone(),
+                others: config.listeners.iter().map(ListenerStatus::new).collect(),
             },
             members: config.nodes.iter().map(|member| MemberStatus::new(member, config)).collect(),
             ready: false,

@@ -24,7 +24,7 @@ use vulpes_raft::order::Resolution;
 use crate::append::SegmentStore;
 use crate::config::identity::IdentityError;
 use crate::config::origins::Origins;
-use crate::config::{open_identity, Address, Member, NodeConfig, Role};
+use crate::config::{open_identity, Member, NodeConfig, Role};
 use crate::dispatch::Dispatcher;
 use crate::entry::{Entry, EntryConfig, EntryHandle};
 use crate::gate::MergingRealms;
@@ -34,6 +34,8 @@ use crate::realm::{Realms, SharedRealms, View};
 use crate::recent::RecentBodies;
 use crate::replica::{dispatch, Replica, SlotIndex, NOTICE_SLOTS};
 use crate::storage::{ReadError, Reads, Storage};
+use crate::tls::certificates::Certificates;
+use crate::tls::TlsError;
 use crate::types::limits;
 use crate::types::topic::Realm;
 
@@ -50,9 +52,8 @@ use crate::cluster::upkeep::{catch_up, start_upkeep};
 use crate::server::calls::links::call_out;
 use crate::server::calls::Calls;
 use crate::server::clients::Clients;
-use crate::server::listen;
+use crate::server::listen::{self, Entrance};
 use crate::server::session_manager::SessionManager;
-use crate::server::transport::Protocol;
 use crate::server::trim;
 
 /// How long a stopping node tries to close its entry at sync, and waits for its clients to disconnect.
@@ -63,6 +64,8 @@ const LEAVE_WAIT: Duration = Duration::from_secs(2);
 pub enum StartError {
     #[error("can't listen on {address} for {what}: {error}{}", advice(.error))]
     Listen { what: &'static str, address: String, error: io::Error },
+    #[error("a [[listener]] can't speak TLS: {0}")]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(transparent)]
@@ -122,13 +125,10 @@ pub struct Node {
     left_behind: watch::Receiver<bool>,
 }
 
-/// The listeners for clients.
-type ClientListeners = Vec<(Protocol, Box<dyn Listener>)>;
-
 /// All listeners, before any role runs.
 struct Listeners {
     peer: Box<dyn Listener>,
-    clients: ClientListeners,
+    clients: Vec<Entrance>,
 }
 
 impl Node {
@@ -148,9 +148,20 @@ impl Node {
     pub async fn start_tuned(
         host: Host,
         config: NodeConfig,
-        mut tuning: Tuning,
+        tuning: Tuning,
     ) -> Result<Self, StartError> {
-        let listeners = listen(&host, &config).await?;
+        let certificates = Certificates::load(&config, host.clock.clone())?;
+        Self::start_with(host, config, tuning, &certificates).await
+    }
+
+    /// As [`Node::start_tuned`], with these certificates for its listeners.
+    pub(crate) async fn start_with(
+        host: Host,
+        config: NodeConfig,
+        mut tuning: Tuning,
+        certificates: &Certificates,
+    ) -> Result<Self, StartError> {
+        let listeners = listen(&host, &config, certificates).await?;
         let identity = open_identity(&host, &config)?;
         let own = config.own().clone();
         let recent = RecentBodies::new(tuning.recent_bodies);
@@ -219,7 +230,7 @@ impl Node {
         host: &Host,
         tuning: &Tuning,
         recent: RecentBodies,
-        (storages, listeners): (Storages, ClientListeners),
+        (storages, entrances): (Storages, Vec<Entrance>),
         (enrolling, stop): (watch::Sender<bool>, watch::Receiver<bool>),
     ) -> Result<(), StartError> {
         let own = self.storage.as_ref();
@@ -265,8 +276,8 @@ impl Node {
                 self.known_realms(),
                 (tuning.connections, Origins::of(&self.config), stop),
             ));
-            for (protocol, listener) in listeners {
-                host.clients.spawn(listen::serve(protocol, listener, clients.clone()));
+            for entrance in entrances {
+                host.clients.spawn(listen::serve(entrance, clients.clone()));
             }
             self.entry = Some(entry);
             self.clients = Some(clients);
@@ -455,21 +466,17 @@ async fn follow(enrolled: JoinHandle<bool>, replica: Replica) {
     }
 }
 
-/// Each socket belongs to the runtime that accepts on it.
-async fn listen(host: &Host, config: &NodeConfig) -> Result<Listeners, StartError> {
-    let told = |what, address: &Address, bound: io::Result<Box<dyn Listener>>| {
-        bound.map_err(|error| StartError::Listen { what, address: address.to_string(), error })
-    };
-    let own = &config.listen;
-    let peer = told("other nodes", &own.peer, host.net.listen(own.peer.as_str()).await)?;
-    let mut clients = Vec::new();
-    let wanted = [(Protocol::Wamp, "WAMP", &own.wamp), (Protocol::Mqtt, "MQTT", &own.mqtt)];
-    for (protocol, what, address) in wanted {
-        let Some(address) = address else { continue };
-        let (net, wanted) = (host.net.clone(), address.as_str().to_owned());
-        let bound = host.clients.run(async move { net.listen(&wanted).await }).await;
-        clients.push((protocol, told(what, address, bound)?));
-    }
+async fn listen(
+    host: &Host,
+    config: &NodeConfig,
+    certificates: &Certificates,
+) -> Result<Listeners, StartError> {
+    let failed =
+        |(what, address, error)| StartError::Listen { what, address: String::from(address), error };
+    let own = &config.listen.peer;
+    let peer = host.net.listen(own.as_str()).await;
+    let peer = peer.map_err(|error| failed(("other nodes", own.clone(), error)))?;
+    let clients = listen::entrances(host, config, certificates).await.map_err(failed)?;
     Ok(Listeners { peer, clients })
 }
 

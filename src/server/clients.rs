@@ -26,6 +26,7 @@ use crate::types::topic::Realm;
 use super::budget::Budget;
 use super::calls::Calls;
 use super::drops::Drops;
+use super::handshake::Handshakes;
 use super::publishing::Rooms;
 use super::session_manager::SessionManager;
 use super::transport::Protocol;
@@ -70,6 +71,8 @@ pub(crate) struct Clients {
     pub(crate) states: Arc<Semaphore>,
     /// One permit for each connection that is being told that there is no room.
     pub(crate) refusals: Arc<Semaphore>,
+    /// The clients whose connections are not encrypted yet, but are to be.
+    pub(crate) handshakes: Handshakes,
     /// Connections that are open now.
     pub(crate) wamp_sessions: AtomicU64,
     pub(crate) mqtt_sessions: AtomicU64,
@@ -118,6 +121,7 @@ impl Clients {
             most,
             origins,
             refusals: Arc::new(Semaphore::new(limits::REFUSALS)),
+            handshakes: Handshakes::new(limits::TLS_HANDSHAKES),
             wamp_sessions: AtomicU64::new(0),
             mqtt_sessions: AtomicU64::new(0),
             drops: Drops::default(),

@@ -26,6 +26,8 @@ struct Identity {
     peer: SocketAddr,
     /// There once it has said it.
     name: OnceCell<Box<str>>,
+    /// The subject of its certificate, if it has shown one.
+    certificate: OnceCell<Box<str>>,
 }
 
 impl fmt::Display for Identity {
@@ -33,6 +35,9 @@ impl fmt::Display for Identity {
         write!(f, "client{{protocol={} peer={}", self.protocol, self.peer)?;
         if let Some(name) = self.name.get() {
             write!(f, " name={name:?}")?;
+        }
+        if let Some(subject) = self.certificate.get() {
+            write!(f, " certificate={subject:?}")?;
         }
         f.write_str("}")
     }
@@ -44,7 +49,8 @@ pub(super) fn serving<F: Future>(
     peer: SocketAddr,
     serve: F,
 ) -> impl Future<Output = F::Output> {
-    CLIENT.scope(Identity { protocol, peer, name: OnceCell::new() }, serve)
+    let identity = Identity { protocol, peer, name: OnceCell::new(), certificate: OnceCell::new() };
+    CLIENT.scope(identity, serve)
 }
 
 /// The client that is served here and now has this name.
@@ -52,6 +58,11 @@ pub(super) fn is_called(name: &str) {
     let end = name.char_indices().nth(SHOWN_NAME).map_or(name.len(), |(end, _)| end);
     // Tests serve clients in tasks of other kinds; and a client has one name.
     let _ = CLIENT.try_with(|client| client.name.set(name[..end].into()));
+}
+
+/// The client that is served here and now has shown a certificate of this subject.
+pub(super) fn shows(subject: &str) {
+    let _ = CLIENT.try_with(|client| client.certificate.set(subject.into()));
 }
 
 /// Whether it is a client's connection that is being worked on, here and now.

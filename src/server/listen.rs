@@ -5,6 +5,7 @@
 //!
 //! Deliberately absent: what a session does (`session`).
 
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -13,12 +14,20 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
-use vulpes_raft::host::{BoxStream, Listener};
+use tokio::time::Instant;
+use vulpes_raft::host::{BoxStream, Host, Listener};
 
+use crate::config::listener::ListenerProtocol;
+use crate::config::{Address, Listen, NodeConfig};
 use crate::gate::mqtt::MqttGate;
 use crate::gate::wamp::WampGate;
+use crate::tls::certificates::{Acceptor, Certificates};
+use crate::tls::files::subject;
+use crate::types::limits;
+use crate::types::moment::Moment;
 
 use super::clients::Clients;
+use super::handshake::{NoTls, Secured};
 use super::identity;
 use super::intake::{Framing, Intake, Terms};
 use super::metered::metered;
@@ -30,12 +39,51 @@ use super::upgrade::upgrade;
 /// How long to wait after accepting failed, for example because the process is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Where clients come in.
+pub(crate) struct Entrance {
+    pub(crate) protocol: Protocol,
+    pub(crate) listener: Box<dyn Listener>,
+    /// There if they speak TLS.
+    pub(crate) tls: Option<Acceptor>,
+}
+
+/// Listens for clients wherever the configuration says; on failure, tells for what, where and why. Each socket belongs to the
+/// runtime of those who accept there.
+pub(crate) async fn entrances(
+    host: &Host,
+    config: &NodeConfig,
+    certificates: &Certificates,
+) -> Result<Vec<Entrance>, (&'static str, Address, io::Error)> {
+    let Listen { wamp, mqtt, .. } = &config.listen;
+    let mut wanted = vec![(Protocol::Wamp, wamp.as_ref(), None)];
+    wanted.push((Protocol::Mqtt, mqtt.as_ref(), None));
+    for listener in &config.listeners {
+        let protocol = match listener.protocol {
+            ListenerProtocol::Wamp => Protocol::Wamp,
+            ListenerProtocol::Mqtt => Protocol::Mqtt,
+            ListenerProtocol::Admin => continue,
+        };
+        let tls = listener.tls.as_ref().map(|files| certificates.acceptor(files));
+        wanted.push((protocol, Some(&listener.address), tls));
+    }
+    let mut entrances = Vec::new();
+    for (protocol, address, tls) in wanted {
+        let Some(address) = address else { continue };
+        let (net, there) = (host.net.clone(), address.as_str().to_owned());
+        let bound = host.clients.run(async move { net.listen(&there).await }).await;
+        let what = match protocol {
+            Protocol::Wamp => "WAMP",
+            Protocol::Mqtt => "MQTT",
+        };
+        let listener = bound.map_err(|error| (what, address.clone(), error))?;
+        entrances.push(Entrance { protocol, listener, tls });
+    }
+    Ok(entrances)
+}
+
 /// Accepts clients for as long as the node lives.
-pub(crate) async fn serve(
-    protocol: Protocol,
-    mut listener: Box<dyn Listener>,
-    clients: Arc<Clients>,
-) {
+pub(crate) async fn serve(entrance: Entrance, clients: Arc<Clients>) {
+    let Entrance { protocol, mut listener, tls } = entrance;
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -53,7 +101,7 @@ pub(crate) async fn serve(
         let place = match place {
             Ok(place) => place,
             Err(why) => {
-                turn_away(protocol, stream, &clients, why);
+                turn_away((protocol, tls.clone()), stream, &clients, why);
                 if let NoPlace::Full = why {
                     let most = clients.most;
                     tracing::warn!(%peer, "turned away: {most} clients are connected, and that is the limit here");
@@ -62,7 +110,8 @@ pub(crate) async fn serve(
             }
         };
         let place = Place::new(protocol, place, clients.clone());
-        tokio::spawn(identity::serving(protocol, peer, serve_one(protocol, stream, place)));
+        let serving = serve_one(protocol, stream, tls.clone(), place);
+        tokio::spawn(identity::serving(protocol, peer, serving));
     }
 }
 
@@ -86,11 +135,13 @@ impl Drop for Place {
     }
 }
 
-async fn serve_one(protocol: Protocol, stream: BoxStream, place: Place) {
+async fn serve_one(protocol: Protocol, stream: BoxStream, tls: Option<Acceptor>, place: Place) {
     let clients = place.clients.clone();
-    let serving: BoxFuture<'_, _> = match protocol {
-        Protocol::Wamp => Box::pin(serve_wamp(stream, clients)),
-        Protocol::Mqtt => Box::pin(serve_mqtt(stream, clients)),
+    let began = Began::new(&clients);
+    let serving: BoxFuture<'_, _> = match (protocol, tls) {
+        (_, Some(tls)) => Box::pin(serve_encrypted(protocol, stream, tls, clients, began)),
+        (Protocol::Wamp, None) => Box::pin(serve_wamp(stream, clients, began)),
+        (Protocol::Mqtt, None) => Box::pin(serve_mqtt(stream, clients, began)),
     };
     // A panic was logged when it happened.
     if let Ok(end) = AssertUnwindSafe(serving).catch_unwind().await {
@@ -98,12 +149,55 @@ async fn serve_one(protocol: Protocol, stream: BoxStream, place: Place) {
     }
 }
 
+/// When a connection was accepted: all that comes before its session is open has one deadline.
+#[derive(Clone, Copy)]
+struct Began {
+    moment: Moment,
+    deadline: Instant,
+}
+
+impl Began {
+    fn new(clients: &Clients) -> Self {
+        Self { moment: clients.now(), deadline: Instant::now() + limits::HANDSHAKE }
+    }
+}
+
+/// Makes a client's connection an encrypted one. Every line about the client says which certificate it has shown.
+async fn secure(
+    stream: BoxStream,
+    tls: &Acceptor,
+    clients: &Clients,
+    began: Began,
+) -> Result<BoxStream, NoTls> {
+    let Secured { stream, certificate } =
+        clients.handshakes.secure(stream, tls, began.deadline).await?;
+    if let Some(subject) = certificate.as_ref().and_then(subject) {
+        identity::shows(&subject);
+    }
+    Ok(stream)
+}
+
 /// Tells a client why there is no place for it, if one of the few permits for that is free.
-fn turn_away(protocol: Protocol, stream: BoxStream, clients: &Arc<Clients>, why: NoPlace) {
+fn turn_away(
+    (protocol, tls): (Protocol, Option<Acceptor>),
+    stream: BoxStream,
+    clients: &Arc<Clients>,
+    why: NoPlace,
+) {
     let Ok(place) = clients.refusals.clone().try_acquire_owned() else { return };
     let clients = clients.clone();
     tokio::spawn(async move {
-        refuse(protocol, stream, &clients, why).await;
+        let stream = match tls {
+            Some(tls) => {
+                let deadline = Instant::now() + limits::LINGER;
+                let secured = clients.handshakes.secure(stream, &tls, deadline).await;
+                secured.ok().map(|secured| secured.stream)
+            }
+            None => Some(stream),
+        };
+        if let Some(stream) = stream {
+            refuse(protocol, stream, &clients, why).await;
+        }
         drop(place);
     });
 }
@@ -119,30 +213,51 @@ fn report(end: &TransportError) {
         TransportError::Malformed(fault) => {
             tracing::info!("connection closed: malformed input: {fault}");
         }
+        TransportError::NoTls(NoTls::Gone) => tracing::debug!("no TLS came about: {end}"),
+        TransportError::NoTls(error) => tracing::info!("no TLS came about: {error}"),
         TransportError::Refused(reason) => {
             tracing::info!("no WebSocket for WAMP came about: {reason}");
         }
     }
 }
 
-async fn serve_mqtt(stream: BoxStream, clients: Arc<Clients>) -> TransportError {
-    let gate = MqttGate::new(clients.mqtt.clone(), clients.new_session(), clients.now());
+async fn serve_encrypted(
+    protocol: Protocol,
+    stream: BoxStream,
+    tls: Acceptor,
+    clients: Arc<Clients>,
+    began: Began,
+) -> TransportError {
+    let stream = match Box::pin(secure(stream, &tls, &clients, began)).await {
+        Ok(stream) => stream,
+        Err(error) => return error.into(),
+    };
+    let serving: BoxFuture<'_, _> = match protocol {
+        Protocol::Wamp => Box::pin(serve_wamp(stream, clients, began)),
+        Protocol::Mqtt => Box::pin(serve_mqtt(stream, clients, began)),
+    };
+    serving.await
+}
+
+async fn serve_mqtt(stream: BoxStream, clients: Arc<Clients>, began: Began) -> TransportError {
+    let gate = MqttGate::new(clients.mqtt.clone(), clients.new_session(), began.moment);
     let intake = Intake::new(Framing::Mqtt, &Terms::CLIENT, &clients.login);
     Session::new(gate, MqttTransport::new(stream, intake), clients).run().await
 }
 
-async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>) -> TransportError {
+async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>, began: Began) -> TransportError {
     let (stream, meter) = metered(stream);
     let intake = Intake::new(Framing::Upgrade, &Terms::CLIENT, &clients.login);
     let stream = intake.on(stream);
     // Its future is large, and dropped before the session begins.
-    let (socket, serializer) = match Box::pin(upgrade(stream, &clients.origins)).await {
-        Ok(upgraded) => upgraded,
-        Err(error) => return error,
-    };
+    let (socket, serializer) =
+        match Box::pin(upgrade(stream, &clients.origins, began.deadline)).await {
+            Ok(upgraded) => upgraded,
+            Err(error) => return error,
+        };
     intake.speaks(Framing::WebSocket);
     let transport = WampTransport::new(socket, serializer.is_text(), (meter, intake));
-    let gate = WampGate::new(serializer, clients.new_session(), clients.now())
+    let gate = WampGate::new(serializer, clients.new_session(), began.moment)
         .merging_in(clients.merging.clone());
     Session::new(gate, transport, clients).run().await
 }

@@ -26,6 +26,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_util::io::poll_read_buf;
 use vulpes_raft::host::BoxStream;
 
+use super::handshake::NoTls;
 use super::intake::Intake;
 use super::linger::Lingering;
 use super::metered::{metered, Meter};
@@ -67,6 +68,9 @@ pub(super) enum TransportError {
     /// It was answered with an HTTP response.
     #[error("{0}")]
     Refused(&'static str),
+    /// Nothing was said on it.
+    #[error(transparent)]
+    NoTls(#[from] NoTls),
     /// The code that served the client has a bug.
     #[error("serving the client panicked")]
     Panicked,
@@ -460,7 +464,10 @@ impl Transport for WampTransport {
             End::Failed(TransportError::TooSlow) => (CloseCode::Policy, "too slow"),
             End::Failed(TransportError::Panicked) => (CloseCode::Error, "internal error"),
             End::Failed(
-                TransportError::Closed | TransportError::Io(_) | TransportError::Refused(_),
+                TransportError::Closed
+                | TransportError::Io(_)
+                | TransportError::Refused(_)
+                | TransportError::NoTls(_),
             ) => return,
         };
         let ends = (0..=reason.len().min(CLOSE_REASON)).rev();

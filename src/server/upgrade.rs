@@ -5,6 +5,7 @@
 //! Deliberately absent: messages on the WebSocket (`transport`), and paths: any path is accepted.
 
 use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::{
     write_response, ErrorResponse, Request, Response,
@@ -150,10 +151,11 @@ pub(super) fn websocket_config() -> WebSocketConfig {
         .max_frame_size(Some(limits::CLIENT_MESSAGE))
 }
 
-/// Opens a WebSocket for WAMP, or responds with the reason why not.
+/// Opens a WebSocket for WAMP by a deadline, or answers why not.
 pub(super) async fn upgrade(
     mut stream: BoxStream,
     origins: &Origins,
+    deadline: Instant,
 ) -> Result<(WebSocketStream<BoxStream>, Serializer), TransportError> {
     let config = websocket_config();
     let mut chosen = None;
@@ -171,7 +173,7 @@ pub(super) async fn upgrade(
     };
     let accepting =
         tokio_tungstenite::accept_hdr_async_with_config(&mut stream, negotiate, Some(config));
-    let refusal = match tokio::time::timeout(limits::HANDSHAKE, accepting).await {
+    let refusal = match tokio::time::timeout_at(deadline, accepting).await {
         Ok(Ok(_)) => None,
         // The library has written the response of `negotiate`.
         Ok(Err(Error::Http(_))) => {

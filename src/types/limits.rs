@@ -134,6 +134,12 @@ pub const REFUSALS: usize = 64;
 /// Time limit from connecting to an open session.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// TLS handshakes of clients that go on at once; further clients wait in line, unread.
+pub const TLS_HANDSHAKES: usize = 1024;
+
+/// While others wait in line, a handshake that has taken this long makes room for one of them.
+pub const TLS_HANDSHAKE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Time limit to write a connection's last message, and then for the client to read it and disconnect.
 pub const LINGER: Duration = Duration::from_secs(2);
 
@@ -349,6 +355,7 @@ const _: () = {
     assert!(8 * (SEGMENT_BODY + SESSION_READ_AHEAD) <= SEGMENTS_HELD);
     assert!(EVENT <= SESSION_WAIT_BYTES);
     assert!(4 * CLIENT_MESSAGE < LINGER_BYTES);
+    assert!(4 * TLS_HANDSHAKE_PATIENCE.as_secs() < HANDSHAKE.as_secs(), "who waits has its turn");
     // A will becomes an argument, and its retained value is merged with others and goes through every gate.
     assert!(CONDITION_DEPTH + 2 <= PAYLOAD_DEPTH);
     assert!(4 * CONDITION < EVENT);

@@ -182,6 +182,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
             admin: None,
             origins: Vec::new(),
         },
+        listeners: Vec::new(),
         nodes: (1..=nodes).map(member).collect(),
         timing: Timing {
             heartbeat: patience / 4,

@@ -1,32 +1,29 @@
-//! The whole program as users run it: real node processes, real sockets, real clients, `kill -9`.
+//! The whole program as people run it: real node processes, real sockets, real clients, `kill -9`.
 //!
 //! - [`order`]: publishers and readers at all nodes see one order.
 //! - [`budgets`]: what many connections make a node hold together.
-//! - [`calls`]: procedures that are called across all nodes, and callees that die.
+//! - [`calls`]: procedures called over all nodes, and callees that die.
 //! - [`crashes`]: nodes die under load, one or all.
 //! - [`groups`]: two storage groups, each with a part of what is published.
 //! - [`quorum`]: too few nodes are left, and come back.
 //! - [`bad_input`]: clients that break every rule.
 //! - [`damage`]: files that are not what a node wrote.
-//! - [`births`]: a client learns that it is connected only after the wills of its earlier connections.
-//! - [`goodbye`]: clients that disconnect from one node and reconnect to another at once.
 //! - [`health`]: probes, `vulpes status`, the log.
-//! - [`overload`]: more load than a node can handle.
-//! - [`edges`]: as much as a limit allows in one write, and one more.
+//! - [`overload`]: more than a node can do or hold.
+//! - [`edges`]: as much as limits allow, and one more, in one write.
 //! - [`operator`]: wrong configurations, ports in use, foreign data; memory.
-//! - [`presence`]: clients that are slow, are frozen or have left.
+//! - [`presence`]: slow clients, frozen ones, and those that have left.
 //! - [`restored`]: data directories put back from an older copy, or taken away.
-//! - [`retention`]: the log is shortened, and nothing else is affected.
+//! - [`retention`]: the log is shortened, and nothing else suffers.
 //! - [`sessions`]: MQTT sessions that outlive their connections.
-//! - [`names`]: names and topics of maximum length, and a client's identity over its connections.
+//! - [`names`]: names and topics as long as they may be, and who a client is.
 //! - [`state`]: locks, retained values and wills over all nodes.
-//! - [`values`]: what topics retain, between both protocols.
 //! - [`register`]: compare-and-set and reads, judged as one variable while nodes are killed.
 //! - [`join`]: subscriptions that begin with retained values, while these change.
-//! - [`retained`]: very many retained values, and how fast a restarted node has them again.
+//! - [`retained`]: very many retained values, and how fast a node is back with them.
 //! - [`bench`]: what `vulpes bench` measures.
-//! - [`pages`]: web pages of other sites.
-//! - [`stock`]: stock clients of both protocols, which see each other's events.
+//! - [`tls`]: encrypted connections, and certificates that change.
+//! - [`stock`]: stock clients of both protocols, crossing.
 //!
 //! Invariant: tests share only the machine, and run in parallel. None waits a fixed time; each polls with a deadline.
 //!
@@ -60,6 +57,7 @@ mod retention;
 mod sessions;
 mod state;
 mod stock;
+mod tls;
 mod values;
 
 use vulpes_jepsen::cluster::{Builder, Cluster};

@@ -289,6 +289,7 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
             admin: None,
             origins: Vec::new(),
         },
+        listeners: Vec::new(),
         nodes: (1..=plan.shape.nodes()).map(|id| member(plan.shape, id)).collect(),
         timing: Timing {
             heartbeat: Duration::from_millis(80),

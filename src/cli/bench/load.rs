@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::payload::{Content, Mark};
 use super::Counter;
+use crate::client::dial::Dialer;
 
 /// What connections do repeatedly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -84,6 +85,8 @@ pub(super) struct Plan {
     pub(super) run: u32,
     pub(super) shape: Shape,
     pub(super) mark: Mark,
+    /// Whom its clients trust.
+    pub(super) dialer: Dialer,
     start: Instant,
     /// Acknowledgements so far, over all publishers.
     pub(super) acknowledged: Counter,
@@ -112,7 +115,13 @@ pub(super) type Finished = Option<(Arc<Vec<u64>>, Duration)>;
 impl Plan {
     pub(super) fn new(run: u32, shape: Shape) -> Self {
         let start = Instant::now();
-        Self { run, shape, mark: Mark::new(run), start, acknowledged: Counter::new(0) }
+        let (mark, dialer) = (Mark::new(run), Dialer::default());
+        Self { run, shape, mark, dialer, start, acknowledged: Counter::new(0) }
+    }
+
+    /// The same with clients that trust whom the dialer trusts.
+    pub(super) fn trusting(self, dialer: Dialer) -> Self {
+        Self { dialer, ..self }
     }
 
     /// The time since the run began.

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
+use vulpes_raft::host::BoxStream;
 
 use super::load::{Load, Plan, Published, Schedule};
 use super::reception::{Received, Reception};
 use crate::client::mqtt::{self, Packet};
+use crate::config::Address;
 
 /// Packet identifiers wrap below this (MQTT 3.1.1 section 2.3.1): 0 is invalid.
 pub(super) const IDS: u64 = 65_535;
@@ -24,7 +25,7 @@ pub(super) const IDS: u64 = 65_535;
 const NO_PLACE: &str = "$replay/?/bench";
 
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: BoxStream,
     pub(super) input: BytesMut,
     pub(super) output: BytesMut,
     /// Space for each read, in bytes.
@@ -33,11 +34,15 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) async fn open(plan: &Plan, target: &str, client: &str) -> anyhow::Result<Self> {
-        let address = target.strip_prefix("mqtt://").unwrap_or(target);
-        let stream = TcpStream::connect(address)
-            .await
-            .with_context(|| format!("can't reach {target}; name an MQTT address as host:port"))?;
-        stream.set_nodelay(true)?;
+        let (address, encrypted) = match target.strip_prefix("mqtts://") {
+            Some(address) => (address, true),
+            None => (target.strip_prefix("mqtt://").unwrap_or(target), false),
+        };
+        let advice = || {
+            format!("can't reach {target}; name an MQTT address as host:port, or mqtts://host:port")
+        };
+        let address: Address = address.parse().with_context(advice)?;
+        let stream = plan.dialer.connect(&address, encrypted).await.with_context(advice)?;
         let room = plan.shape.buffer;
         let (input, output) = (BytesMut::with_capacity(room), BytesMut::with_capacity(room));
         let mut connection = Self { stream, input, output, room };
@@ -79,7 +84,7 @@ impl Connection {
 
     pub(super) async fn flush(&mut self) -> anyhow::Result<()> {
         self.stream.write_all_buf(&mut self.output).await?;
-        Ok(())
+        Ok(self.stream.flush().await?)
     }
 
     /// Subscribes to a filter; returns whether the broker granted it.

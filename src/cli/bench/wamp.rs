@@ -35,7 +35,7 @@ pub(super) async fn open(plan: &Plan, target: &str) -> anyhow::Result<Socket> {
     let config = WebSocketConfig::default()
         .read_buffer_size(plan.shape.buffer)
         .write_buffer_size(plan.shape.buffer);
-    let mut socket = open_socket(target, config).await?;
+    let mut socket = open_socket(&plan.dialer, target, config).await?;
     let realm = plan.shape.realm.as_deref().unwrap_or(crate::cli::DEFAULT_REALM);
     socket.send(Message::text(hello(realm).to_string())).await?;
     welcomed(&receive_array(&mut socket).await?)?;

@@ -100,10 +100,12 @@ fn urls() {
         ("ws://127.0.0.1:9031/", "127.0.0.1:9031"),
         ("ws://node.example", "node.example:80"),
         ("ws://[::1]:9031/ws", "[::1]:9031"),
+        ("wss://node.example", "node.example:443"),
+        ("wss://node.example:9443/", "node.example:9443"),
     ] {
         assert_eq!(url_address(url).unwrap().as_str(), address);
     }
-    for url in ["", "http://x/", "wss://x/", "127.0.0.1:9031", "ws://"] {
+    for url in ["", "http://x/", "https://x/", "127.0.0.1:9031", "ws://"] {
         assert!(url_address(url).is_err(), "{url}");
     }
 }

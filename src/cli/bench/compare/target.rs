@@ -33,7 +33,9 @@ impl FromStr for Target {
         if name.is_empty() || addresses.iter().any(String::is_empty) {
             return Err(malformed());
         }
-        let urls = addresses.iter().filter(|address| address.starts_with("ws://")).count();
+        let is_url =
+            |address: &&String| ["ws://", "wss://"].iter().any(|one| address.starts_with(one));
+        let urls = addresses.iter().filter(is_url).count();
         let seen = if urls > 0 { Protocol::Wamp } else { Protocol::Mqtt };
         let protocol = named.unwrap_or(seen);
         let expected = if protocol == Protocol::Wamp { addresses.len() } else { 0 };
@@ -60,6 +62,8 @@ mod tests {
             ("a b=127.0.0.1:1881,127.0.0.1:1882", "a b", vec![one, two], Protocol::Mqtt),
             ("w=ws://127.0.0.1:9031/", "w", vec![url], Protocol::Wamp),
             ("w=ws://127.0.0.1:9031/:wamp", "w", vec![url], Protocol::Wamp),
+            ("s=wss://h:1/", "s", vec!["wss://h:1/"], Protocol::Wamp),
+            ("s=mqtts://h:1", "s", vec!["mqtts://h:1"], Protocol::Mqtt),
             ("q=ws://h/?a=b", "q", vec!["ws://h/?a=b"], Protocol::Wamp),
         ] {
             let addresses = addresses.into_iter().map(str::to_owned).collect();

@@ -1,0 +1,43 @@
+//! TLS 1.2 and 1.3 for clients and operators: certificates from files, read again while the node runs, and the
+//! connections that they secure.
+//!
+//! - [`files`]: from PEM files to what rustls takes, for both sides.
+//! - [`certificates`]: those of a node's listeners, as they are now.
+//! - [`stream`]: an encrypted connection as a stream of bytes.
+//!
+//! Invariant: only a certificate whose key fits it is served, and only `ring` does the cryptography.
+//!
+//! Deliberately absent: connections between nodes, who a certificate's owner is, and how many handshakes there are at a
+//! time (`server`).
+
+use std::io;
+use std::path::PathBuf;
+
+pub mod certificates;
+pub mod files;
+pub mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
+
+/// Why certificates or keys can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("can't read {path}: {error}; the file has to be there, and its node's or command's user has to be allowed to read it", path = path.display())]
+    Read { path: PathBuf, error: io::Error },
+    #[error("{path} has more than {most} bytes, too many for certificates or a key; name another file", path = path.display(), most = files::PEM_FILE)]
+    TooLarge { path: PathBuf },
+    #[error("{path} is not PEM: {error}; write certificates between BEGIN CERTIFICATE and END CERTIFICATE", path = path.display())]
+    Pem { path: PathBuf, error: rustls_pki_types::pem::Error },
+    #[error("{path} has no certificate; write it there in PEM, as BEGIN CERTIFICATE", path = path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("{path} has no private key; write it there in PEM, as BEGIN PRIVATE KEY, without a passphrase", path = path.display())]
+    NoKey { path: PathBuf },
+    #[error("the key in {path} can't be used: {error}; make one of RSA with 2048 bits or more, of ECDSA on P-256 or P-384, or of Ed25519", path = path.display())]
+    BadKey { path: PathBuf, error: rustls::Error },
+    #[error("the certificate in {path} can't be used: {error}; have it signed again, as an X.509 certificate of version 3", path = path.display())]
+    BadCertificate { path: PathBuf, error: String },
+    #[error("the key in {key} is not that of the certificate in {certificate}; name two files that belong together", key = key.display(), certificate = certificate.display())]
+    Mismatch { certificate: PathBuf, key: PathBuf },
+    #[error("TLS can't be set up: {0}")]
+    Setup(#[from] rustls::Error),
+}
