@@ -61,7 +61,7 @@ impl Layout {
     pub fn grouped(self, groups: u64) -> Result<Self> {
         let storages = self.storage.len() as u64;
         ensure!(
-            groups > 0 && storages % groups == 0,
+            groups > 0 && storages.is_multiple_of(groups),
             "{storages} storages can't be in {groups} equal groups"
         );
         let split = self.is_split();

@@ -292,7 +292,7 @@ impl Sequencer {
         let place = Place { slot, stamp, base };
         self.tail.push(Resolution::new(place, self.clock.time, step));
         self.trim();
-        if planted(Mutant::ReuseSlot) && place.slot.0 % 16 == 0 {
+        if planted(Mutant::ReuseSlot) && place.slot.0.is_multiple_of(16) {
             return place;
         }
         self.next_slot = self.next_slot.next();

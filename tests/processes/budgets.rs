@@ -167,7 +167,7 @@ async fn large_messages_that_are_told_and_do_not_come_hold_up_nobody() -> Result
     let bytes = publish(7, "load/a", MIB);
     let one = |number: usize| {
         // Some of them send more than the free allowance.
-        let bytes = if number % 5 == 0 { &bytes[..6 << 10] } else { &bytes[..5] };
+        let bytes = if number.is_multiple_of(5) { &bytes[..6 << 10] } else { &bytes[..5] };
         async move {
             let mut stream = TcpStream::connect(address).await?;
             stream.write_all(&connect(&format!("teller{number}"))).await?;

@@ -220,7 +220,7 @@ async fn merges(address: SocketAddr) -> Result<()> {
     let merge = json!({ "retain": true, "merge": true, "acknowledge": true });
     let unfit = json!({ "when": { "k7": 2 }, "acknowledge": true });
     let one = |n: usize| {
-        let options = if n % 4 == 0 { &unfit } else { &merge };
+        let options = if n.is_multiple_of(4) { &unfit } else { &merge };
         frame(&json!([16, n, options, "load.value", [{ "a": n }]]).to_string())
     };
     client.say(&(2..200).flat_map(one).collect::<Vec<u8>>()).await?;

@@ -73,7 +73,7 @@ impl Using {
         };
         let ticket = self.shared.registers().call(register, call);
         let answer = match call {
-            Call::Read => Answer::Value(self.read(&topic, number % 2 == 0).await?),
+            Call::Read => Answer::Value(self.read(&topic, number.is_multiple_of(2)).await?),
             Call::Write(value) | Call::Swap(_, value) => {
                 match self.writing.publish(&topic, json!(value), options).await? {
                     Ok(position) => {

@@ -37,7 +37,7 @@ async fn pause(chance: &mut Chance, first: u64, last: u64) {
 pub(crate) async fn publisher(plan: Plan, client: u64, shared: Shared) {
     let mut chance = plan.chance(client);
     let entries = plan.shape.entries();
-    let protocol = if client % 2 == 0 { Protocol::Wamp } else { Protocol::Mqtt };
+    let protocol = if client.is_multiple_of(2) { Protocol::Wamp } else { Protocol::Mqtt };
     let mut session = 0;
     while shared.borrow().phase == Phase::Work {
         session += 1;
@@ -149,7 +149,7 @@ pub(crate) async fn probe(plan: Plan, node: u64, shared: Shared) {
 pub(crate) async fn reader(plan: Plan, reader: u64, shared: Shared) {
     let mut chance = plan.chance(50 + reader);
     let entries = plan.shape.entries();
-    let protocol = if reader % 2 == 0 { Protocol::Wamp } else { Protocol::Mqtt };
+    let protocol = if reader.is_multiple_of(2) { Protocol::Wamp } else { Protocol::Mqtt };
     loop {
         let node = chance.pick(&entries);
         if (plan.log_size.is_some() || plan.age.is_some())

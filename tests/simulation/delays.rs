@@ -252,7 +252,7 @@ impl Absentee {
     /// Every other client stays connected long and comes back soon; the others stay away too long.
     async fn show(&mut self) -> io::Result<()> {
         let (mut mqtt, _) = self.connect().await?;
-        let stays = self.client % 2 == 0;
+        let stays = self.client.is_multiple_of(2);
         if stays {
             // An earlier connection attempt of the same client may arrive late and take over.
             match within(Duration::from_millis(DELAY + LATE), mqtt.next()).await {

@@ -236,7 +236,7 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
         if record.violation().is_some() {
             return Ok(());
         }
-        if record.phase == Phase::Rest && now % 20 == 0 {
+        if record.phase == Phase::Rest && now.is_multiple_of(20) {
             match unfinished(plan, &cluster, &record) {
                 None if cluster.unmended().is_some() && now <= plan.quiet_from + REST => {}
                 None => {

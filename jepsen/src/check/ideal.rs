@@ -304,7 +304,7 @@ impl World {
         match dice.below(3) {
             0 if self.readers.len() < READERS => {
                 let name = format!("c{}", self.ops.len());
-                let (wamp, state) = (dice.chance(0.6), self.readers.len() % 2 == 0);
+                let (wamp, state) = (dice.chance(0.6), self.readers.len().is_multiple_of(2));
                 let at = self.log.len();
                 self.readers.push(Reader { name, life: 1, wamp, state, at });
                 self.subscribe(self.readers.len() - 1, None);

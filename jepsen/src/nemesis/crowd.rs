@@ -33,7 +33,7 @@ pub(super) struct Entrance {
 }
 
 async fn open(entrance: Entrance, number: usize) -> Result<Client> {
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         let session = Wamp::connect(entrance.wamp, REALM).await?;
         Ok(Client::Wamp(Box::new(session)))
     } else {

@@ -62,7 +62,7 @@ pub(super) fn start(stage: &Arc<Stage>, clients: &mut JoinSet<()>) {
 }
 
 fn protocol(number: u64) -> Protocol {
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         Protocol::Wamp
     } else {
         Protocol::Mqtt

@@ -109,7 +109,7 @@ impl Witness {
             return Ok(());
         }
         self.file.write(&encode(self.number)).map_err(redb::StorageError::Io)?;
-        if self.number % SYNC_EVERY == 0 {
+        if self.number.is_multiple_of(SYNC_EVERY) {
             self.file.sync().map_err(redb::StorageError::Io)?;
         }
         Ok(())

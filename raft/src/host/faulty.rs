@@ -239,7 +239,7 @@ impl State {
         self.chance ^= self.chance << 13;
         self.chance ^= self.chance >> 7;
         self.chance ^= self.chance << 17;
-        self.chance % times == 0
+        self.chance.is_multiple_of(times)
     }
 
     /// A page of the file.

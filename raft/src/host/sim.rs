@@ -42,7 +42,7 @@ pub fn host(config: SimConfig, disk: &SimDisk) -> Host {
     let delay = move || {
         let longest = u64::try_from(config.commit.as_micros()).unwrap_or(u64::MAX).max(1);
         let micros = chance.next_u64() % longest;
-        let slow = if chance.next_u64() % 100 == 0 { 10 } else { 1 };
+        let slow = if chance.next_u64().is_multiple_of(100) { 10 } else { 1 };
         Duration::from_micros(micros * slow)
     };
     let dying = disk.clone();

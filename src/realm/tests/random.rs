@@ -53,7 +53,7 @@ fn doing() -> impl Strategy<Value = Doing> {
 }
 
 fn leave(story: &mut Story, session: u64) {
-    let gone = Gone { drop_will: session % 3 == 0, ..Gone::default() };
+    let gone = Gone { drop_will: session.is_multiple_of(3), ..Gone::default() };
     story.gone(session, session % 2 + 1, gone);
 }
 

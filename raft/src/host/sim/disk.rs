@@ -137,7 +137,7 @@ impl SimDisk {
             let beginning = if kind == 1 { next() % (kept_changes + 1) } else { kept_changes };
             let changes = std::mem::take(&mut image.unsynced);
             for change in changes.into_iter().take(beginning as usize) {
-                let keeps = |next: &mut dyn FnMut() -> u64| kind == 1 || next() % 2 == 0;
+                let keeps = |next: &mut dyn FnMut() -> u64| kind == 1 || next().is_multiple_of(2);
                 match change {
                     Change::Write { offset, data } => {
                         for (at, page) in (offset..).step_by(PAGE).zip(data.chunks(PAGE)) {
