@@ -14,7 +14,7 @@ use serde_json::Value;
 use vulpes_raft::disk::file::OpenError;
 use vulpes_raft::ids::EventId;
 
-use crate::client::wamp::WampClient;
+use crate::client::wamp::{WampClient, WampError};
 use crate::node::StartError;
 
 #[cfg_attr(not(feature = "bench"), path = "cli/no_bench.rs")]
@@ -26,6 +26,7 @@ mod files;
 mod init;
 mod lock;
 mod log;
+mod login;
 mod node;
 mod plan;
 mod publish;
@@ -34,6 +35,7 @@ mod state;
 mod status;
 mod subscribe;
 mod up;
+mod user;
 pub mod verify;
 
 /// The exit code for a failed or damaged disk.
@@ -50,6 +52,7 @@ Examples:
   vulpes log --after 100                      read the log after position 100
   vulpes status                               how the nodes are doing
   vulpes verify                               prove that all nodes hold the same log
+  vulpes user add ann                         let in only users, of whom ann is the first
 
 `vulpes COMMAND --help` has details.";
 
@@ -84,6 +87,7 @@ enum Command {
     Call(call::Call),
     Log(log::Log),
     Verify(verify::Verify),
+    User(user::Users),
     Compact(compact::Compact),
     Bench(Box<bench::Bench>),
 }
@@ -102,12 +106,20 @@ struct ClientArgs {
     /// Print JSON, one object a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    login: login::LoginArgs,
 }
 
 impl ClientArgs {
-    /// Joins the realm.
+    /// Opens a session, as the user that was named, if any.
     async fn connect(&self) -> anyhow::Result<WampClient> {
-        Ok(WampClient::connect_with(&self.tls.dialer()?, &self.node, &self.realm).await?)
+        let login = self.login.read()?;
+        let (dialer, login) = (self.tls.dialer()?, login.as_ref());
+        let connected = WampClient::connect_with(&dialer, &self.node, &self.realm, login).await;
+        connected.map_err(|error| match error {
+            WampError::LoginRefused { .. } => anyhow::anyhow!("{error}; {}", login::ADVICE),
+            error => error.into(),
+        })
     }
 }
 
@@ -175,6 +187,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Call(call) => Box::pin(call.run()).await,
             Command::Log(log) => Box::pin(log.run()).await,
             Command::Verify(verify) => Box::pin(verify.run()).await,
+            Command::User(user) => Box::pin(user.run()).await,
             Command::Compact(compact) => compact.run(),
             Command::Bench(bench) => Box::pin(bench.run()).await,
         }

@@ -23,6 +23,7 @@ use vulpes_raft::mutant::{planted, Mutant};
 use crate::call;
 use crate::payload::Serializer;
 use crate::segment::StoredEvent;
+use crate::types::access::{Identity, Login, LoginRefusal};
 use crate::types::act::{Act, Attach, InFlight, Join, PersistentSubscription, Refusal, Terms};
 use crate::types::answer::{Answer, Stored};
 use crate::types::event::{Event, SessionId};
@@ -36,11 +37,13 @@ pub use waits::Allowed;
 /// What a gate asks its driver to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
+    /// Check a client's login; answered by [`Gate::logged_in`].
+    Login(Login),
     /// Begin a session in this realm; answered by [`Gate::opened`] once all nodes know of it. A client with a name
     /// (MQTT client identifier) takes over from an older session of that name in the realm.
-    Open { realm: Realm, join: Join },
+    Open { realm: Realm, join: Join, user: Option<String> },
     /// Begin a persistent session; answered like [`Request::Open`], preceded by [`Gate::resume`].
-    Attach { realm: Realm, attach: Attach },
+    Attach { realm: Realm, attach: Attach, user: Option<String> },
     /// Read the log at one cursor for all persistent subscriptions, from where an earlier session stopped.
     Resume(Vec<PersistentReading>),
     /// Put an act into the log and change the subscriptions at its position: no event comes until [`Gate::noted`].
@@ -140,6 +143,8 @@ pub enum Sending {
 pub enum OpenRefusal {
     #[error("no such realm")]
     NoSuchRealm,
+    #[error("this cluster has users: log in as one of them")]
+    LoginNeeded,
     #[error("this node has as many connections as it takes")]
     TooManyConnections,
     #[error("this node is stopping; connect to another one")]
@@ -181,6 +186,8 @@ pub enum EndReason {
     Unavailable,
     /// The node lost its lease: for all other nodes the session is over.
     Lost,
+    /// The client's user was removed or disabled, or it has none and needs one.
+    Revoked,
     /// The client has been too slow with its handshake.
     HandshakeTimeout,
     /// A large message arrives so slowly that it keeps those of others waiting.
@@ -213,6 +220,9 @@ pub enum Farewell {
 pub trait Gate: Send {
     /// Takes the client's input: for WAMP one WebSocket message, for MQTT one or more whole packets.
     fn receive(&mut self, input: Bytes, now: Moment);
+
+    /// The client's login was accepted, or refused.
+    fn logged_in(&mut self, _result: Result<Identity, LoginRefusal>) {}
 
     /// The session's realm was opened, or refused.
     fn opened(&mut self, result: Result<(), OpenRefusal>);

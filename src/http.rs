@@ -1,4 +1,4 @@
-//! Admin HTTP: whether the node is alive and ready, its status, and its log.
+//! Admin HTTP: whether the node is alive and ready, its status, its log, and the cluster's users.
 //!
 //! | path | answer |
 //! |---|---|
@@ -6,15 +6,20 @@
 //! | `/readyz` | 200 once clients can be served, else 503 with the reason |
 //! | `/status` | [`NodeStatus`] |
 //! | `/log?from=SLOT&max=N` | [`LogPage`] |
+//! | `/users?after=NAME&max=N` | [`UserPage`] |
+//! | `/users/NAME` | [`UserInfo`] |
+//! | POST to `/users`: a list of [`UserEdit`] | [`Changed`], once this node obeys all of it |
 //!
-//! Invariant: nothing here changes anything, no caller costs more than [`CONNECTIONS`], [`CONNECTION_TIME`] and
-//! [`LOG_READS`] allow, and a probe gets its answer whatever others ask or hold open.
+//! Where the cluster has users, everything but the probes needs one with the role `admin` (`users`).
 //!
-//! Deliberately absent: logins. The address is for operators only.
+//! Invariant: nothing but users is changed here, callers can't use more than [`CONNECTIONS`], [`CONNECTION_TIME`] and
+//! [`LOG_READS`] allow, and a probe gets its answer whatever others request or hold open.
+//!
+//! Deliberately absent: what operators may do besides.
 
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -31,12 +36,20 @@ use crate::tls::certificates::Acceptor;
 mod bounded;
 mod log;
 mod status;
+mod users;
+
+use crate::config::origins::Origins;
+use crate::types::limits;
 
 pub use bounded::{CONNECTIONS, CONNECTION_TIME, IDLE_TIME};
 pub use log::{Body, Checksum, LogPage, LogRow, LogStep};
 pub use status::{
     Addresses, EntryStatus, ListenerStatus, MemberStatus, NodeStatus, ReplicaStatus, StateStatus,
     StorageStatus, SyncState, SyncStatus,
+};
+pub use users::{
+    AccessRefusal, AddUser, Author, Changed, PasswordText, RemoveUser, SetUser, UserAdmin,
+    UserEdit, UserInfo, UserPage, UsersError,
 };
 
 /// Most rows in one answer to `/log`. For each the node reads a body.
@@ -91,6 +104,9 @@ pub trait Admin: Send + Sync + 'static {
     /// At most `max` rows from slot `from` on; 0 stands for the oldest retained slot. The checksums of the bodies are computed
     /// from what is read on this node at that moment.
     fn log(&self, from: Slot, max: usize) -> BoxFuture<'_, Result<LogPage, LogReadError>>;
+
+    /// The users; `None` if this node does not know them, because it is starting, or neither an entry nor a storage.
+    fn users(&self) -> Option<&dyn UserAdmin>;
 }
 
 /// Why a request failed: the body of such a response.
@@ -99,12 +115,16 @@ pub struct Refusal {
     pub error: String,
 }
 
-/// Serves until the listener fails or the future is dropped.
+/// Serves until the listener fails or the future is dropped. Web pages may ask if they are of these origins.
 ///
 /// # Errors
 /// Those of the listener.
-pub async fn serve(listener: TcpListener, admin: Arc<dyn Admin>) -> std::io::Result<()> {
-    serve_with(listener, None, admin).await
+pub async fn serve(
+    listener: TcpListener,
+    admin: Arc<dyn Admin>,
+    origins: Origins,
+) -> std::io::Result<()> {
+    serve_with(listener, None, admin, origins).await
 }
 
 /// As [`serve`], with TLS if there are certificates.
@@ -115,9 +135,10 @@ pub async fn serve_with(
     listener: TcpListener,
     tls: Option<Acceptor>,
     admin: Arc<dyn Admin>,
+    origins: Origins,
 ) -> std::io::Result<()> {
     let listener = bounded::BoundedListener::new(listener, tls);
-    let router = router(admin).into_make_service_with_connect_info::<bounded::Place>();
+    let router = router(admin, origins).into_make_service_with_connect_info::<bounded::Place>();
     axum::serve(listener, router).await
 }
 
@@ -125,19 +146,27 @@ pub async fn serve_with(
 struct Served {
     admin: Arc<dyn Admin>,
     log_reads: Arc<Semaphore>,
+    origins: Arc<Origins>,
 }
 
-fn router(admin: Arc<dyn Admin>) -> Router {
+fn router(admin: Arc<dyn Admin>, origins: Origins) -> Router {
+    let log_reads = Arc::new(Semaphore::new(LOG_READS));
+    let served = Served { admin, log_reads, origins: Arc::new(origins) };
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/status", get(status))
         .route("/log", get(log_page))
+        .route("/users", get(users::page).post(users::change))
+        .route("/users/{name}", get(users::one))
         .fallback(|| async {
-            refusal(StatusCode::NOT_FOUND, "there are /healthz, /readyz, /status and /log".into())
+            let there_are = "there are /healthz, /readyz, /status, /log and /users";
+            refusal(StatusCode::NOT_FOUND, there_are.into())
         })
+        .layer(DefaultBodyLimit::max(limits::USER_CHANGES_BODY))
+        .layer(middleware::from_fn_with_state(served.clone(), users::guard))
         .layer(middleware::from_fn(answered))
-        .with_state(Served { admin, log_reads: Arc::new(Semaphore::new(LOG_READS)) })
+        .with_state(served)
 }
 
 /// Informs the listener that this connection's request is complete, and later that it is answered.

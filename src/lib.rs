@@ -8,6 +8,7 @@
 //! - [`segment`]: events that an entry writes together, encoded once, pure.
 //! - [`payload`]: how payloads are converted between serializers and protocols, pure.
 //! - [`gate`]: the protocols' session state machines, pure: `gate::wamp` and `gate::mqtt`.
+//! - [`auth`]: how a client proves who it is, pure.
 //! - [`append`]: the messages between entries and storages about a segment.
 //! - [`entry`]: from a publish to its acknowledgement: segments, storage votes, proposals, tickets.
 //! - [`storage`]: bodies and the rows of the order, in the node's file.
@@ -22,15 +23,16 @@
 //! - `server`: clients' sockets and sessions.
 //! - `cluster`: the clients of sync and of the storages.
 //! - [`node`]: a node: its roles and their wiring.
-//! - [`http`]: a node's status for operators.
+//! - [`http`]: a node's status, and the cluster's users, for operators.
 //! - [`client`], [`cli`]: clients of both protocols, and the commands.
 //!
-//! Architecture invariant: `types`, `gate`, `payload`, `segment`, `realm`, `call`, `dispatch`, `session` and the cores of
-//! `entry` and `storage` do no I/O and read no clock. The edges are in `server`, `cluster` and `node`, and behind
+//! Architecture invariant: `types`, `auth`, `gate`, `payload`, `segment`, `realm`, `call`, `dispatch`, `session` and the cores
+//! of `entry` and `storage` do no I/O and read no clock. The edges are in `server`, `cluster` and `node`, and behind
 //! [`vulpes_raft::host::Host`], which a simulation replaces. Modules use each other in one direction only; `tests/modules.rs`
 //! lists which module uses which.
 
 pub mod append;
+pub mod auth;
 pub mod call;
 pub mod cli;
 pub mod client;

@@ -3,6 +3,7 @@
 //! - `wiring`: starts the roles that the configuration names, in the order of the data flow, and stops them.
 //! - `peers`: listens for other nodes.
 //! - `retention`: requests the release of what exceeds the log's limits.
+//! - `users`: changes users, and decides who may use admin HTTP.
 //! - `files`: checks that the files on disk are still those that the node has open.
 //! - `admin`, `readiness`: the node's status for operators.
 //! - [`tuning`]: limits that a simulation makes smaller, and answers that it delays or drops.
@@ -17,6 +18,7 @@ mod peers;
 mod readiness;
 mod retention;
 pub mod tuning;
+mod users;
 mod wiring;
 
 use std::future::Future;
@@ -26,6 +28,7 @@ use tokio::net::TcpListener;
 use vulpes_raft::host::{Host, Workers};
 
 use crate::config::listener::{Listener, ListenerProtocol};
+use crate::config::origins::Origins;
 use crate::config::{Address, NodeConfig};
 use crate::http;
 use crate::tls::certificates::{Acceptor, Certificates};
@@ -84,6 +87,7 @@ async fn serve_admin(
     certificates: &Certificates,
     admin: &Arc<admin::NodeAdmin>,
 ) -> Result<(), StartError> {
+    let origins = Origins::of_operators(config);
     let others = config.listeners.iter().filter(|one| one.protocol == ListenerProtocol::Admin);
     let others = others.map(|one| (&one.address, one.tls.as_ref()));
     for (address, tls) in config.listen.admin.iter().map(|one| (one, None)).chain(others) {
@@ -91,7 +95,7 @@ async fn serve_admin(
             |error| StartError::Listen { what: "admin HTTP", address: address.to_string(), error };
         let listeners = vulpes_raft::host::listen_all(address.as_str()).await.map_err(failed)?;
         let tls = tls.map(|files| certificates.acceptor(files));
-        serve_admin_on(listeners, tls, admin).map_err(failed)?;
+        serve_admin_on(listeners, tls, admin, &origins).map_err(failed)?;
     }
     Ok(())
 }
@@ -101,6 +105,7 @@ fn serve_admin_on(
     listeners: Vec<TcpListener>,
     tls: Option<Acceptor>,
     admin: &Arc<admin::NodeAdmin>,
+    origins: &Origins,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for listener in listeners {
@@ -108,9 +113,9 @@ fn serve_admin_on(
             let _within = runtime.enter();
             TcpListener::from_std(listener.into_std()?)?
         };
-        let (admin, tls) = (admin.clone(), tls.clone());
+        let (admin, tls, origins) = (admin.clone(), tls.clone(), origins.clone());
         runtime.spawn(async move {
-            if let Err(error) = http::serve_with(listener, tls, admin).await {
+            if let Err(error) = http::serve_with(listener, tls, admin, origins).await {
                 tracing::error!("admin HTTP ended: {error}");
             }
         });

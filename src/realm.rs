@@ -14,8 +14,9 @@
 //! (`server`).
 //!
 //! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `persistent` (what outlives
-//! sessions), `registrations`, `head` (where the retained log begins).
+//! sessions), `registrations`, `access` (users), `head` (where the retained log begins).
 
+mod access;
 mod head;
 mod lines;
 mod notices;
@@ -26,6 +27,8 @@ mod retained;
 mod rows;
 mod sessions;
 mod shared;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -58,6 +61,7 @@ pub use sessions::{Due, EndCause, SessionState};
 pub use shared::SharedRealms;
 pub use value::{fits, merged, Compared};
 
+use access::Access;
 use lines::Line;
 use persistent::PersistentTable;
 use reading::ReadValues;
@@ -115,6 +119,7 @@ pub struct Realms {
     head: Head,
     registrations: Registrations,
     persistent: PersistentTable,
+    access: Access,
     rows: Rows,
     /// Large values that have been decoded.
     read: ReadValues,
@@ -147,6 +152,7 @@ impl Default for Realms {
             head: Head::default(),
             registrations: Registrations::default(),
             persistent: PersistentTable::default(),
+            access: Access::default(),
             rows: Rows::default(),
             read: ReadValues::default(),
             notices: Vec::new(),
@@ -201,6 +207,10 @@ impl Realms {
             }
             Key::PersistentSession(realm, client) => {
                 self.persistent.load((realm, client), wire::decode(value).ok()?);
+            }
+            Key::User(name) => self.access.load_user(name, wire::decode(value).ok()?),
+            Key::SessionUser(session) => {
+                self.access.load_session(session, wire::decode(value).ok()?);
             }
             Key::PersistentFilter(realm, client, text) => {
                 self.persistent.load_filter(&(realm, client), text, wire::decode(value).ok()?)?;
@@ -314,6 +324,10 @@ impl Realms {
             Some(Act::Progress(progress)) => self.progress(place, progress),
             Some(Act::Expire(expire)) => self.expire(incoming, expire),
             Some(Act::Gone(gone)) => self.gone(incoming.event.publisher, gone),
+            Some(Act::ChangeUsers(change)) => {
+                self.change_users(incoming, change);
+                false
+            }
             // A newer release may have acts that this one does not know.
             None => false,
         }

@@ -3,6 +3,7 @@
 //! In reading order:
 //! - [`limits`], [`moment`], `varint`: bounds, time, and how numbers are written.
 //! - [`topic`], [`procedure`], [`value`]: names, and decoded values.
+//! - [`access`]: users and logins.
 //! - [`event`], [`act`]: what is published, and its request to the realms' state.
 //! - [`answer`], [`subscription`]: the outcomes of publishes and of subscriptions.
 //! - [`head`], [`row`]: where the retained log begins, and what is written with a row of the order.
@@ -11,6 +12,7 @@
 //!
 //! Deliberately absent: types with a meaning in one module only. They are in that module.
 
+pub mod access;
 pub mod act;
 pub mod answer;
 pub mod event;

@@ -130,7 +130,8 @@ fn opt_out_of<T>(work: impl FnOnce() -> T) -> T {
 fn session(number: u64) -> MqttGate {
     let default_realm = Realm::new("realm1").expect("a realm's name");
     let realms = Arc::new([default_realm.clone()].into());
-    let config = MqttConfig { default_realm, realms, merging: MergingRealms::default() };
+    let merging = MergingRealms::default();
+    let config = MqttConfig { default_realm, realms, merging };
     let mut gate = MqttGate::new(config, SessionId(number), Moment(0));
     let mut packet = BytesMut::new();
     mqtt::connect(&mut packet, &format!("client-{number}"), None);

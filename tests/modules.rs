@@ -12,6 +12,7 @@ use std::path::Path;
 /// it.
 const USES: &[(&str, &str)] = &[
     ("types", ""),
+    ("auth", "types"),
     ("recent", ""),
     ("payload", "types"),
     ("segment", "types"),
@@ -29,17 +30,17 @@ const USES: &[(&str, &str)] = &[
     ("session", "call dispatch gate log payload realm segment types"),
     ("config", "retention types"),
     ("tls", "config"),
-    ("http", "config tls"),
+    ("http", "config tls types"),
     ("cluster", "config entry log peer realm replica segment storage types"),
     (
         "server",
-        "call config dispatch entry gate log peer realm replica session tls types",
+        "auth call config dispatch entry gate log peer realm replica session tls types",
     ),
     (
         "node",
-        "append cluster config dispatch entry gate http log peer realm recent replica retention segment server storage tls types",
+        "append auth cluster config dispatch entry gate http log peer realm recent replica retention segment server storage tls types",
     ),
-    ("client", "config http tls"),
+    ("client", "config http tls types"),
     ("cli", "client config http node retention server tls types"),
 ];
 

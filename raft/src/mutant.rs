@@ -85,6 +85,10 @@ pub enum Mutant {
     /// A session that was taken over can't withdraw its will any more. Its persistent session still ends or continues as its
     /// last word says.
     IgnoreLastWord,
+    /// A session begins although its user was removed meanwhile.
+    AdmitRemovedUsers,
+    /// Sessions go on when their user is removed.
+    SpareRemovedUsers,
     /// Some slots' changes of the realms' state are not stored with them.
     LoseStateRows,
     /// Refused publishes are shown to subscribers.

@@ -15,9 +15,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, Position};
 
+use super::login::{self, LoginArgs};
 use super::secure::TlsArgs;
 use super::{events, Reported};
-use crate::client::admin::{self, AdminUrl};
+use crate::client::admin::{AdminClient, AdminUrl};
 use crate::config::{Address, Role};
 use crate::http::{NodeStatus, SyncState};
 
@@ -62,6 +63,8 @@ pub(super) struct Status {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    login: LoginArgs,
 }
 
 /// A node, and its answer.
@@ -94,11 +97,12 @@ struct Overview {
 
 impl Status {
     pub(super) async fn run(self) -> anyhow::Result<()> {
+        let client = self.login.admin()?;
         let deadline = Instant::now() + self.wait.unwrap_or_default();
         let dialer = self.tls.dialer()?;
         let urls: Vec<_> = self.node_admin.into_iter().map(|url| url.trusting(&dialer)).collect();
         let overview = loop {
-            let overview = overview(ask_all(&urls).await);
+            let overview = overview(ask_all(&client, &urls).await);
             if overview.all_ready() || Instant::now() >= deadline {
                 break overview;
             }
@@ -111,7 +115,10 @@ impl Status {
             write!(out, "{}", render(&overview))?;
         }
         out.flush()?;
-        let answered = overview.nodes.iter().any(|asked| asked.status.is_some());
+        // The lines below the table say what to do about a refusal.
+        let refused = |asked: &Asked| asked.error.as_deref().is_some_and(login::is_advised);
+        let answered = |asked: &Asked| asked.status.is_some() || refused(asked);
+        let answered = overview.nodes.iter().any(answered);
         anyhow::ensure!(
             answered,
             "no node answers; start one, or name the admin URL of one with --node-admin"
@@ -132,10 +139,10 @@ impl Overview {
 }
 
 /// Asks these nodes for their status, and the nodes that they name.
-pub(super) async fn ask_all(urls: &[AdminUrl]) -> Vec<Asked> {
+pub(super) async fn ask_all(client: &AdminClient, urls: &[AdminUrl]) -> Vec<Asked> {
     let mut asked: Vec<Asked> = Vec::new();
     for url in urls {
-        asked.push(ask(url, None, Vec::new()).await);
+        asked.push(ask(client, url, None, Vec::new()).await);
     }
     let mut known: BTreeSet<NodeId> = asked.iter().filter_map(|asked| asked.node).collect();
     let mut others = BTreeMap::new();
@@ -148,7 +155,7 @@ pub(super) async fn ask_all(urls: &[AdminUrl]) -> Vec<Asked> {
     }
     for (node, (url, member)) in others {
         asked.push(match member.admin {
-            Some(address) => ask(&url.beside(address), Some(node), member.roles).await,
+            Some(address) => ask(client, &url.beside(address), Some(node), member.roles).await,
             None => Asked {
                 node: Some(node),
                 admin: None,
@@ -177,9 +184,14 @@ fn forget_doubles(asked: &mut Vec<Asked>) {
     });
 }
 
-async fn ask(url: &AdminUrl, node: Option<NodeId>, roles: Vec<Role>) -> Asked {
+async fn ask(
+    client: &AdminClient,
+    url: &AdminUrl,
+    node: Option<NodeId>,
+    roles: Vec<Role>,
+) -> Asked {
     let admin = Some(url.to_string());
-    match admin::status(url).await {
+    match client.status(url).await {
         Ok(status) => match node {
             Some(node) if node != status.node => {
                 let error = format!("node {} answers there, not node {node}", status.node);
@@ -193,7 +205,9 @@ async fn ask(url: &AdminUrl, node: Option<NodeId>, roles: Vec<Role>) -> Asked {
                 error: None,
             },
         },
-        Err(error) => Asked { node, admin, roles, status: None, error: Some(error.to_string()) },
+        Err(error) => {
+            Asked { node, admin, roles, status: None, error: Some(login::advised(error)) }
+        }
     }
 }
 

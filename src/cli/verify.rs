@@ -15,10 +15,11 @@ use serde_json::json;
 use tokio::time::Instant;
 use vulpes_raft::ids::{NodeId, Slot};
 
+use super::login::{self, LoginArgs};
 use super::secure::TlsArgs;
 use super::status::ask_all;
 use super::Reported;
-use crate::client::admin::{self, AdminUrl};
+use crate::client::admin::{self, AdminClient, AdminUrl};
 use crate::config::Role;
 use crate::http::{LogPage, LogRow, LOG_ROWS};
 use check::{body_damage, differs, is_whole, Damage, LogCheck};
@@ -61,6 +62,8 @@ pub(super) struct Verify {
     /// How long to wait for a node that is behind the others
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     wait: u64,
+    #[command(flatten)]
+    login: LoginArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -144,11 +147,12 @@ impl fmt::Display for Proof {
 impl Verify {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let dialer = self.tls.dialer()?;
+        let client = self.login.admin()?;
         let urls = match self.nodes.is_empty() {
-            true => storages(&self.node_admin.trusting(&dialer)).await?,
+            true => storages(&client, &self.node_admin.trusting(&dialer)).await?,
             false => self.nodes.into_iter().map(|url| url.trusting(&dialer)).collect(),
         };
-        let outcome = verify(&urls, Duration::from_secs(self.wait)).await;
+        let outcome = verify(&client, &urls, Duration::from_secs(self.wait)).await;
         if !self.json {
             let proof = outcome?;
             writeln!(std::io::stdout(), "{proof}")?;
@@ -172,13 +176,14 @@ impl Verify {
 }
 
 /// The admin URLs of all storages of the cluster.
-async fn storages(url: &AdminUrl) -> anyhow::Result<Vec<AdminUrl>> {
-    let asked = ask_all(std::slice::from_ref(url)).await;
+async fn storages(client: &AdminClient, url: &AdminUrl) -> anyhow::Result<Vec<AdminUrl>> {
+    let asked = ask_all(client, std::slice::from_ref(url)).await;
     let hint = "Start it, or name the nodes to compare with --nodes";
     let mut urls = Vec::new();
     for asked in asked {
         if let (None, Some(error)) = (asked.node, &asked.error) {
-            anyhow::bail!("{error} {hint}");
+            let advice = if login::is_advised(error) { "" } else { hint };
+            anyhow::bail!("{error} {advice}");
         }
         if !asked.roles.contains(&Role::Storage) {
             continue;
@@ -207,11 +212,15 @@ async fn storages(url: &AdminUrl) -> anyhow::Result<Vec<AdminUrl>> {
 ///
 /// # Errors
 /// The first difference or damage, or why the comparison can't be completed.
-pub async fn verify(urls: &[AdminUrl], patience: Duration) -> Result<Proof, VerifyError> {
-    let end = end(urls).await;
+pub async fn verify(
+    client: &AdminClient,
+    urls: &[AdminUrl],
+    patience: Duration,
+) -> Result<Proof, VerifyError> {
+    let end = end(client, urls).await;
     for _ in 0..ATTEMPTS {
-        let stretch = Stretch::of_all(urls, end).await?;
-        match stretch.prove(urls, patience).await {
+        let stretch = Stretch::of_all(client, urls, end).await?;
+        match stretch.prove(client, urls, patience).await {
             Err(VerifyError::Admin(error)) if error.is_gone() => {}
             proved => return proved,
         }
@@ -221,8 +230,8 @@ pub async fn verify(urls: &[AdminUrl], patience: Duration) -> Result<Proof, Veri
 
 /// The end of the log, according to the most advanced node that answers. All acknowledged events are before it: sync has all of
 /// them in its order, while what a storage shows from its disk may be slightly behind.
-async fn end(urls: &[AdminUrl]) -> Slot {
-    let asked = ask_all(urls).await;
+async fn end(client: &AdminClient, urls: &[AdminUrl]) -> Slot {
+    let asked = ask_all(client, urls).await;
     let tails = asked.iter().filter_map(|asked| asked.status.as_ref()).map(|status| {
         let sync = status.sync.as_ref().map(|sync| sync.tail_slot);
         sync.max(status.replica.as_ref().map(|replica| replica.applied_slot))
@@ -240,11 +249,15 @@ struct Stretch {
 impl Stretch {
     /// The range that starts where every node has the log, and ends at `end` or where the most advanced node ends, whichever is
     /// later.
-    async fn of_all(urls: &[AdminUrl], mut end: Slot) -> Result<Self, VerifyError> {
+    async fn of_all(
+        client: &AdminClient,
+        urls: &[AdminUrl],
+        mut end: Slot,
+    ) -> Result<Self, VerifyError> {
         let mut nodes = Vec::new();
         let mut oldest = Slot(1);
         for (at, url) in urls.iter().enumerate() {
-            let page = admin::log(url, Slot(0), 1).await?;
+            let page = client.log(url, Slot(0), 1).await?;
             if let Some(earlier) = nodes.iter().position(|node| *node == page.node) {
                 let (first, second) = (urls[earlier].clone(), urls[at].clone());
                 return Err(VerifyError::SameNode { node: page.node, first, second });
@@ -256,7 +269,12 @@ impl Stretch {
         Ok(Self { nodes, oldest, end })
     }
 
-    async fn prove(self, urls: &[AdminUrl], patience: Duration) -> Result<Proof, VerifyError> {
+    async fn prove(
+        self,
+        client: &AdminClient,
+        urls: &[AdminUrl],
+        patience: Duration,
+    ) -> Result<Proof, VerifyError> {
         let Self { nodes, oldest, end } = self;
         let mut check = LogCheck::new(oldest);
         let (mut from, mut elsewhere) = (oldest, 0);
@@ -268,7 +286,8 @@ impl Stretch {
                 let wanted = if reference.is_empty() { LOG_ROWS } else { reference.len() };
                 let wanted = wanted.min(usize::try_from(end.0 - from.0).unwrap_or(usize::MAX));
                 let whole = !reference.is_empty();
-                let rows = read(url, *node, from, wanted, whole, patience).await?;
+                let page = Wanted { client, url, node: *node, from, rows: wanted, whole };
+                let rows = read(page, patience).await?;
                 compare(&mut check, &reference, nodes[0], *node, &rows)?;
                 whole_at.resize(rows.len(), false);
                 whole_at.iter_mut().zip(&rows).for_each(|(whole, row)| *whole |= is_whole(row));
@@ -279,26 +298,32 @@ impl Stretch {
             elsewhere += whole_at.iter().filter(|whole| !**whole).count() as u64;
             from = Slot(from.0 + reference.len() as u64);
         }
-        let states = states::compare(urls, &nodes, end).await?;
+        let states = states::compare(client, urls, &nodes, end).await?;
         let events = check.events();
         Ok(Proof { nodes, oldest, end: from, events, elsewhere, states })
     }
 }
 
-/// Reads rows from `from` on: at least one, or all that are wanted.
-async fn read(
-    url: &AdminUrl,
+/// Rows that a node is asked for.
+struct Wanted<'a> {
+    client: &'a AdminClient,
+    url: &'a AdminUrl,
     node: NodeId,
     from: Slot,
-    wanted: usize,
+    /// How many.
+    rows: usize,
+    /// All of them, not only at least one.
     whole: bool,
-    patience: Duration,
-) -> Result<Vec<LogRow>, VerifyError> {
+}
+
+/// Reads rows: at least one, or all that are wanted.
+async fn read(wanted: Wanted<'_>, patience: Duration) -> Result<Vec<LogRow>, VerifyError> {
+    let Wanted { client, url, node, from, rows: wanted, whole } = wanted;
     let deadline = Instant::now() + patience;
     let mut rows: Vec<LogRow> = Vec::new();
     loop {
         let next = Slot(from.0 + rows.len() as u64);
-        let LogPage { rows: page, .. } = admin::log(url, next, wanted - rows.len()).await?;
+        let LogPage { rows: page, .. } = client.log(url, next, wanted - rows.len()).await?;
         let stuck = page.is_empty();
         rows.extend(page.into_iter().take(wanted - rows.len()));
         if rows.len() == wanted || !whole && !rows.is_empty() {

@@ -1,6 +1,7 @@
-//! A client of admin HTTP: one GET per connection.
+//! A client of admin HTTP: one request per connection.
 //!
-//! Invariant: an answer larger than [`ANSWER`] or later than [`TIMEOUT`] is an error.
+//! Invariant: an answer larger than [`ANSWER`] or later than [`TIMEOUT`] is an error. After a change without an answer, the error
+//! says that the outcome is unknown.
 //!
 //! Deliberately absent: the rest of HTTP. Requests are HTTP/1.0, so that the answer ends with the connection.
 
@@ -8,19 +9,33 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use base64::prelude::{Engine, BASE64_STANDARD};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{timeout_at, Instant};
+use vulpes_raft::host::BoxStream;
 use vulpes_raft::ids::Slot;
 
 use super::dial::{self, DialError, Dialer};
 use crate::config::Address;
-use crate::http::{LogPage, NodeStatus, Readiness, Refusal};
+use crate::http::{Changed, LogPage, NodeStatus, Readiness, Refusal, UserEdit, UserInfo, UserPage};
+use crate::types::access::Login;
+use crate::types::limits;
 
 /// Largest answer, in bytes.
 pub const ANSWER: u64 = 8 << 20;
 
+/// The largest page of users is such an answer; in JSON, a character of a name may take twice as much.
+const _: () = assert!(
+    limits::USERS_SHOWN * (2 * (limits::USER_ROLES + 1) * (limits::USER_NAME + 4) + 256)
+        < ANSWER as usize
+);
+
 /// How long an answer may take, from dialling to its last byte.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The node gives up a change before that.
+const _: () = assert!(limits::USER_CHANGES_TIME.as_secs() < TIMEOUT.as_secs());
 
 /// The URL of a node's admin HTTP: `http://host:port` or `https://host:port`, with or without a slash at the end, and whom to
 /// trust there. Without a scheme it is HTTP.
@@ -89,6 +104,12 @@ pub enum AdminError {
     /// The node gave a reason.
     #[error("{url} refuses: {reason}")]
     Refused { url: AdminUrl, status: u16, reason: String },
+    /// Nobody's password was given, or the wrong one.
+    #[error("{url} refuses: {reason}")]
+    LoginRefused { url: AdminUrl, reason: String },
+    /// It may have been done.
+    #[error("{url}: {reason}")]
+    Unknown { url: AdminUrl, reason: String },
     #[error("{url} is not a Vulpes node's admin HTTP: {reason}")]
     NotAdmin { url: AdminUrl, reason: String },
 }
@@ -104,39 +125,165 @@ impl AdminError {
 /// HTTP's status for something that no longer exists.
 const GONE: u16 = 410;
 
-/// Whether the node can serve.
+/// HTTP's status for a request without the login that it needs.
+const UNAUTHORIZED: u16 = 401;
+
+/// HTTP's status for something that took too long.
+const GATEWAY_TIMEOUT: u16 = 504;
+
+/// Whether the node can serve. It needs no login.
 ///
 /// # Errors
 /// If it can't be reached or is not a node.
 pub async fn ready(url: &AdminUrl) -> Result<Readiness, AdminError> {
-    let (_, body) = fetch(url, "/readyz").await?;
+    let (_, body) = fetch(url, &Request::get("/readyz", None)).await?;
     read(url, &body)
 }
 
-/// The node's status.
-///
-/// # Errors
-/// If it can't be reached or is not a node.
-pub async fn status(url: &AdminUrl) -> Result<NodeStatus, AdminError> {
-    get(url, "/status").await
+/// Asks nodes, as a user if there is a login.
+#[derive(Clone, Debug, Default)]
+pub struct AdminClient {
+    login: Option<Login>,
 }
 
-/// A range of the node's log; slot 0 stands for the oldest.
-///
-/// # Errors
-/// If it can't be reached, is not a node, or can't show it.
-pub async fn log(url: &AdminUrl, from: Slot, max: usize) -> Result<LogPage, AdminError> {
-    get(url, &format!("/log?from={from}&max={max}")).await
+/// A request to any node.
+struct Request {
+    line: String,
+    rest: Vec<u8>,
+    /// Something changes if it is done.
+    changes: bool,
 }
 
-async fn get<T: DeserializeOwned>(url: &AdminUrl, path: &str) -> Result<T, AdminError> {
-    let (status, body) = fetch(url, path).await?;
-    if status == 200 {
-        return read(url, &body);
+impl Request {
+    fn get(path: &str, login: Option<&Login>) -> Self {
+        Self::new(format!("GET {path}"), login, None)
     }
-    let reason = serde_json::from_slice::<Refusal>(&body)
-        .map_or_else(|_| format!("HTTP status {status}"), |refusal| refusal.error);
-    Err(AdminError::Refused { url: url.clone(), status, reason })
+
+    fn post(path: &str, login: Option<&Login>, body: &[u8]) -> Self {
+        Self::new(format!("POST {path}"), login, Some(body))
+    }
+
+    fn new(line: String, login: Option<&Login>, body: Option<&[u8]>) -> Self {
+        let mut text = String::new();
+        if let Some(Login { user, password }) = login {
+            let both = [user.as_bytes(), b":", &password.0].concat();
+            let encoded = BASE64_STANDARD.encode(both);
+            text.push_str(&format!("Authorization: Basic {encoded}\r\n"));
+        }
+        if let Some(body) = body {
+            let length = body.len();
+            text.push_str(&format!(
+                "Content-Type: application/json\r\nContent-Length: {length}\r\n"
+            ));
+        }
+        text.push_str("\r\n");
+        let rest = [text.as_bytes(), body.unwrap_or_default()].concat();
+        Self { line, rest, changes: body.is_some() }
+    }
+
+    fn bytes(&self, url: &AdminUrl) -> Vec<u8> {
+        let head = format!("{} HTTP/1.0\r\nHost: {}\r\n", self.line, url.address);
+        [head.as_bytes(), &self.rest].concat()
+    }
+}
+
+impl AdminClient {
+    /// Asks as this user.
+    #[must_use]
+    pub fn new(login: Option<Login>) -> Self {
+        Self { login }
+    }
+
+    /// The node's status.
+    ///
+    /// # Errors
+    /// If it can't be reached, is not a node, or refuses.
+    pub async fn status(&self, url: &AdminUrl) -> Result<NodeStatus, AdminError> {
+        self.get(url, "/status").await
+    }
+
+    /// A range of the node's log; slot 0 stands for the oldest.
+    ///
+    /// # Errors
+    /// If it can't be reached, is not a node, or can't show it.
+    pub async fn log(&self, url: &AdminUrl, from: Slot, max: usize) -> Result<LogPage, AdminError> {
+        self.get(url, &format!("/log?from={from}&max={max}")).await
+    }
+
+    /// All users, in the order of their names.
+    ///
+    /// # Errors
+    /// If the node can't be reached, is not a node, or refuses.
+    pub async fn users(&self, url: &AdminUrl) -> Result<Vec<UserInfo>, AdminError> {
+        let mut users: Vec<UserInfo> = Vec::new();
+        loop {
+            let after = users.last().map(|user| format!("?after={}", escaped(&user.name)));
+            let path = format!("/users{}", after.unwrap_or_default());
+            let page: UserPage = self.get(url, &path).await?;
+            let is_last = !page.more || page.users.is_empty();
+            users.extend(page.users);
+            if is_last {
+                return Ok(users);
+            }
+        }
+    }
+
+    /// A user.
+    ///
+    /// # Errors
+    /// If there is no such user, or the node can't be reached, is not a node, or refuses.
+    pub async fn user(&self, url: &AdminUrl, name: &str) -> Result<UserInfo, AdminError> {
+        self.get(url, &format!("/users/{}", escaped(name))).await
+    }
+
+    /// Changes users, all of it or nothing.
+    ///
+    /// # Errors
+    /// [`AdminError::Unknown`] if it may have been done; after any other one nothing was changed.
+    pub async fn change_users(
+        &self,
+        url: &AdminUrl,
+        edits: &[UserEdit],
+    ) -> Result<Changed, AdminError> {
+        let body = serde_json::to_vec(edits).map_err(|error| AdminError::NotAdmin {
+            url: url.clone(),
+            reason: error.to_string(),
+        })?;
+        self.ask(url, &Request::post("/users", self.login.as_ref(), &body)).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, url: &AdminUrl, path: &str) -> Result<T, AdminError> {
+        self.ask(url, &Request::get(path, self.login.as_ref())).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        url: &AdminUrl,
+        request: &Request,
+    ) -> Result<T, AdminError> {
+        let (status, body) = fetch(url, request).await?;
+        if status == 200 {
+            return read(url, &body);
+        }
+        let reason = serde_json::from_slice::<Refusal>(&body)
+            .map_or_else(|_| format!("HTTP status {status}"), |refusal| refusal.error);
+        let url = url.clone();
+        Err(match status {
+            UNAUTHORIZED => AdminError::LoginRefused { url, reason },
+            GATEWAY_TIMEOUT => AdminError::Unknown { url, reason },
+            _ => AdminError::Refused { url, status, reason },
+        })
+    }
+}
+
+/// A name as a part of a path.
+fn escaped(name: &str) -> String {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    let part = |byte: u8| match is_plain(&byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    name.bytes().map(part).collect()
 }
 
 fn read<T: DeserializeOwned>(url: &AdminUrl, body: &[u8]) -> Result<T, AdminError> {
@@ -144,26 +291,38 @@ fn read<T: DeserializeOwned>(url: &AdminUrl, body: &[u8]) -> Result<T, AdminErro
         .map_err(|error| AdminError::NotAdmin { url: url.clone(), reason: error.to_string() })
 }
 
-async fn fetch(url: &AdminUrl, path: &str) -> Result<(u16, Vec<u8>), AdminError> {
+async fn fetch(url: &AdminUrl, request: &Request) -> Result<(u16, Vec<u8>), AdminError> {
     let unreachable = |reason: String| AdminError::Unreachable { url: url.clone(), reason };
-    let answer = tokio::time::timeout(TIMEOUT, exchange(url, path)).await;
-    let answer = answer.map_err(|_| unreachable(format!("no answer within {TIMEOUT:?}")))?;
-    let answer = answer.map_err(|error| match error {
+    let deadline = Instant::now() + TIMEOUT;
+    let too_late = || format!("no answer within {TIMEOUT:?}");
+    let no_tls = |error| AdminError::NoTls { url: url.clone(), error };
+    let stream = timeout_at(deadline, url.dialer.connect(&url.address, url.encrypted)).await;
+    let stream = stream.map_err(|_| unreachable(too_late()))?.map_err(|error| match error {
         DialError::Unreachable(error) => unreachable(error.to_string()),
-        error => AdminError::NoTls { url: url.clone(), error },
+        error => no_tls(error),
     })?;
-    split(&answer).ok_or_else(|| AdminError::NotAdmin {
-        url: url.clone(),
-        reason: "the answer is not HTTP".into(),
+    let lost = |reason: String| match request.changes {
+        true => AdminError::Unknown {
+            url: url.clone(),
+            reason: format!("{reason}; whether it was done is not known"),
+        },
+        false => unreachable(reason),
+    };
+    let answer = timeout_at(deadline, exchange(stream, &request.bytes(url))).await;
+    let answer = answer.map_err(|_| lost(too_late()))?.map_err(|error| match error {
+        DialError::Unreachable(error) => lost(error.to_string()),
+        error => no_tls(error),
+    })?;
+    split(&answer).ok_or_else(|| match answer.is_empty() {
+        true => lost("the node closed the connection".into()),
+        false => AdminError::NotAdmin { url: url.clone(), reason: "the answer is not HTTP".into() },
     })
 }
 
-async fn exchange(url: &AdminUrl, path: &str) -> Result<Vec<u8>, DialError> {
-    let mut stream = url.dialer.connect(&url.address, url.encrypted).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", url.address);
+async fn exchange(mut stream: BoxStream, request: &[u8]) -> Result<Vec<u8>, DialError> {
     let mut answer = Vec::new();
     let exchanged = async {
-        stream.write_all(request.as_bytes()).await?;
+        stream.write_all(request).await?;
         stream.flush().await?;
         stream.take(ANSWER + 1).read_to_end(&mut answer).await
     };

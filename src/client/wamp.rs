@@ -3,7 +3,7 @@
 //! Invariant: messages that do not answer the open request are kept in order for [`WampClient::next`], up to
 //! [`WAITING`]. Opening, publishing and subscribing each end within [`ANSWER_TIMEOUT`].
 //!
-//! Deliberately absent: procedures of its own, and logins.
+//! Deliberately absent: registering procedures, and methods of logging in besides `ticket`.
 
 mod calls;
 
@@ -22,6 +22,7 @@ use vulpes_raft::ids::Position;
 
 use super::dial::{self, DialError, Dialer};
 use crate::config::Address;
+use crate::types::access::Login;
 
 pub use self::calls::CallError;
 
@@ -36,6 +37,8 @@ pub(crate) mod code {
     pub(crate) const HELLO: u64 = 1;
     pub(crate) const WELCOME: u64 = 2;
     pub(crate) const ABORT: u64 = 3;
+    pub(crate) const CHALLENGE: u64 = 4;
+    pub(crate) const AUTHENTICATE: u64 = 5;
     pub(crate) const GOODBYE: u64 = 6;
     pub(crate) const ERROR: u64 = 8;
     pub(crate) const PUBLISH: u64 = 16;
@@ -62,6 +65,9 @@ pub enum WampError {
     /// The node aborted the session, for example because it does not have the realm.
     #[error("the node refused the session: {uri}{}", colon(.message))]
     Aborted { uri: String, message: String },
+    /// The node lets in nobody without a login, or not with this one.
+    #[error("the node refused the login: {uri}{}", colon(.message))]
+    LoginRefused { uri: String, message: String },
     /// The node answered this request with an error; the session continues.
     #[error("the node refused: {uri}{}", colon(.message))]
     Refused { uri: String, message: String },
@@ -74,6 +80,14 @@ pub enum WampError {
     #[error("the node broke the protocol: {0}")]
     Protocol(String),
 }
+
+/// Errors about who a client is.
+const OF_LOGINS: [&str; 4] = [
+    "wamp.error.not_authorized",
+    "wamp.error.authentication_failed",
+    "wamp.error.no_matching_auth_method",
+    "wamp.error.authentication_denied",
+];
 
 fn colon(message: &str) -> String {
     if message.is_empty() {
@@ -207,7 +221,11 @@ pub(crate) fn welcomed(answer: &[Value]) -> Result<u64, WampError> {
             session.as_u64().ok_or_else(|| WampError::Protocol("WELCOME without a session".into()))
         }
         (code::ABORT, [_, details, uri, ..]) => {
-            Err(WampError::Aborted { uri: text(Some(uri)), message: text(details.get("message")) })
+            let (uri, message) = (text(Some(uri)), text(details.get("message")));
+            Err(match OF_LOGINS.contains(&uri.as_str()) {
+                true => WampError::LoginRefused { uri, message },
+                false => WampError::Aborted { uri, message },
+            })
         }
         _ => Err(WampError::Protocol("neither WELCOME nor ABORT".into())),
     }
@@ -222,22 +240,27 @@ fn text(value: Option<&Value>) -> String {
 }
 
 impl WampClient {
-    /// Joins a realm at a node.
+    /// Joins a realm at a node, as this user if there is a login.
     ///
     /// # Errors
     /// If the node can't be reached, or refuses.
-    pub async fn connect(url: &str, realm: &str) -> Result<Self, WampError> {
-        Self::connect_with(&Dialer::default(), url, realm).await
+    pub async fn connect(url: &str, realm: &str, login: Option<&Login>) -> Result<Self, WampError> {
+        Self::connect_with(&Dialer::default(), url, realm, login).await
     }
 
     /// As [`WampClient::connect`], trusting whom the dialer trusts.
     ///
     /// # Errors
     /// If the node can't be reached or trusted, or refuses.
-    pub async fn connect_with(dialer: &Dialer, url: &str, realm: &str) -> Result<Self, WampError> {
+    pub async fn connect_with(
+        dialer: &Dialer,
+        url: &str,
+        realm: &str,
+        login: Option<&Login>,
+    ) -> Result<Self, WampError> {
         within(async {
             let stream = open_socket(dialer, url, WebSocketConfig::default()).await?;
-            Self::join(stream, realm).await
+            Self::join(stream, realm, login).await
         })
         .await
     }
@@ -249,15 +272,31 @@ impl WampClient {
     pub async fn over(stream: BoxStream, url: &str, realm: &str) -> Result<Self, WampError> {
         within(async {
             let stream = upgrade(stream, url, WebSocketConfig::default()).await?;
-            Self::join(stream, realm).await
+            Self::join(stream, realm, None).await
         })
         .await
     }
 
-    async fn join(stream: WebSocketStream<BoxStream>, realm: &str) -> Result<Self, WampError> {
+    async fn join(
+        stream: WebSocketStream<BoxStream>,
+        realm: &str,
+        login: Option<&Login>,
+    ) -> Result<Self, WampError> {
         let mut client = Self { stream, session: 0, request: 0, waiting: VecDeque::new() };
-        client.send(&hello(realm)).await?;
-        client.session = welcomed(&client.receive().await?)?;
+        let mut hello = hello(realm);
+        if let Some(login) = login {
+            // Who wants to be a user is not content to be anonymous.
+            hello[2]["authmethods"] = json!(["ticket"]);
+            hello[2]["authid"] = login.user.as_str().into();
+        }
+        client.send(&hello).await?;
+        let mut answer = client.receive().await?;
+        if let (Some(login), code::CHALLENGE) = (login, code_of(&answer)) {
+            let ticket = std::str::from_utf8(&login.password.0).unwrap_or_default();
+            client.send(&json!([code::AUTHENTICATE, ticket, {}])).await?;
+            answer = client.receive().await?;
+        }
+        client.session = welcomed(&answer)?;
         Ok(client)
     }
 

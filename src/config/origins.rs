@@ -48,6 +48,12 @@ impl Origins {
         }
     }
 
+    /// The origins that may use its admin HTTP: those of its own hosts. Pages that may connect as clients are not operators.
+    #[must_use]
+    pub fn of_operators(config: &NodeConfig) -> Self {
+        Self { any: false, listed: BTreeSet::new(), ..Self::of(config) }
+    }
+
     /// Whether a page of this origin may connect.
     #[must_use]
     pub fn allows(&self, origin: &str) -> bool {

@@ -8,16 +8,51 @@
 
 use serde_json::json;
 
+use crate::types::access::{Identity, ANONYMOUS};
 use crate::types::event::SessionId;
 
-/// The role of a client that did not authenticate.
-pub(super) const ANONYMOUS: &str = "anonymous";
+/// The provider that admitted a client that did not log in.
+const PROVIDER: &str = "static";
 
-/// The provider that admitted it.
-pub(super) const PROVIDER: &str = "static";
+/// The method of a client that logged in with a password, as WAMP names it.
+pub(super) const TICKET: &str = "ticket";
+
+/// The provider that knows it.
+const USERS: &str = "users";
 
 /// Most bytes of a session's details besides its name.
 pub(super) const BESIDE_AUTHID: usize = 512;
+
+/// Who a client is for others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Authenticated {
+    pub(super) authid: String,
+    pub(super) authrole: String,
+    pub(super) authmethod: &'static str,
+    pub(super) authprovider: &'static str,
+}
+
+impl Authenticated {
+    /// A client that did not log in.
+    pub(super) fn anonymous(authid: &str) -> Self {
+        Self {
+            authid: authid.to_owned(),
+            authrole: ANONYMOUS.to_owned(),
+            authmethod: ANONYMOUS,
+            authprovider: PROVIDER,
+        }
+    }
+
+    /// A client that logged in with a password.
+    pub(super) fn with_password(identity: &Identity) -> Self {
+        Self {
+            authid: identity.user.clone(),
+            authrole: identity.role.clone(),
+            authmethod: TICKET,
+            authprovider: USERS,
+        }
+    }
+}
 
 /// How a client is connected.
 pub(super) struct Transport {
@@ -28,13 +63,13 @@ pub(super) struct Transport {
 }
 
 /// Describes a session, in JSON.
-pub(super) fn describe(session: SessionId, authid: &str, transport: &Transport) -> String {
+pub(super) fn describe(session: SessionId, who: &Authenticated, transport: &Transport) -> String {
     let details = json!({
         "session": session.0,
-        "authid": authid,
-        "authrole": ANONYMOUS,
-        "authmethod": ANONYMOUS,
-        "authprovider": PROVIDER,
+        "authid": who.authid,
+        "authrole": who.authrole,
+        "authmethod": who.authmethod,
+        "authprovider": who.authprovider,
         "transport": { "type": transport.kind, "protocol": transport.protocol },
     });
     details.to_string()
@@ -48,7 +83,7 @@ mod tests {
     fn a_session_is_described_in_json() {
         let transport = Transport { kind: "tcp", protocol: "mqtt.5" };
         assert_eq!(
-            describe(SessionId(7), "a\"b", &transport),
+            describe(SessionId(7), &Authenticated::anonymous("a\"b"), &transport),
             r#"{"authid":"a\"b","authmethod":"anonymous","authprovider":"static","authrole":"anonymous","session":7,"transport":{"protocol":"mqtt.5","type":"tcp"}}"#
         );
     }

@@ -18,6 +18,7 @@
 
 mod admission;
 mod filter;
+mod login;
 mod outbox;
 pub mod packet;
 mod publishes;
@@ -40,6 +41,7 @@ use self::session::Session;
 
 use super::{Delivery, EndReason, Gate, Handover, MergingRealms, OpenRefusal, Request, Resumed};
 use crate::gate::Allowed;
+use crate::types::access::{Identity, LoginRefusal};
 use crate::types::act::Refusal;
 use crate::types::answer::{Answer, Stored};
 use crate::types::event::SessionId;
@@ -80,6 +82,7 @@ pub struct MqttGate {
     now: Moment,
     /// When something last came from the client since its session opened.
     heard: Option<Moment>,
+    has_users: bool,
     state: State,
     out: Outbox,
 }
@@ -109,6 +112,8 @@ struct Opening {
     held: Vec<Bytes>,
     held_bytes: usize,
     resumed: Option<Resumed>,
+    /// There until it has logged in.
+    coming: Option<Coming>,
 }
 
 impl MqttGate {
@@ -123,7 +128,14 @@ impl MqttGate {
             heard: None,
             state: State::Connecting,
             out: Outbox::new(),
+            has_users: false,
         }
+    }
+
+    /// Sets whether the cluster has users: a client with a user name then has to give its password.
+    #[must_use]
+    pub fn with_users(self, has_users: bool) -> Self {
+        Self { has_users, ..self }
     }
 
     /// Why the session ended, for the server's log. `None` while it is open, and if the client disconnected.
@@ -212,16 +224,8 @@ impl MqttGate {
         };
         let version = connect.version;
         self.out.max_packet = connect.max_packet.map_or(usize::MAX, |size| size as usize);
-        match admission::admit(connect, &self.config, self.session) {
-            Ok((client, coming)) => {
-                let realm = client.realm.clone();
-                self.out.requests.push_back(match coming {
-                    Coming::Join(join) => Request::Open { realm, join },
-                    Coming::Attach(attach) => Request::Attach { realm, attach },
-                });
-                let opening = Opening { client, held: Vec::new(), held_bytes: 0, resumed: None };
-                self.state = State::Opening(Box::new(opening));
-            }
+        match admission::admit(connect, (&self.config, self.has_users), self.session) {
+            Ok(admitted) => self.admitted(admitted),
             Err(violation) => self.refuse(version, &violation),
         }
     }
@@ -317,6 +321,10 @@ impl Gate for MqttGate {
         self.process(&input);
     }
 
+    fn logged_in(&mut self, result: Result<Identity, LoginRefusal>) {
+        self.login_ended(result);
+    }
+
     fn opened(&mut self, result: Result<(), OpenRefusal>) {
         let State::Opening(opening) = &mut self.state else { return };
         let held = std::mem::take(&mut opening.held);
@@ -325,6 +333,7 @@ impl Gate for MqttGate {
         if let Err(refusal) = result {
             let reason = match refusal {
                 OpenRefusal::NoSuchRealm => Reason::BadUserNameOrPassword,
+                OpenRefusal::LoginNeeded => Reason::NotAuthorized,
                 OpenRefusal::TooManyConnections | OpenRefusal::NoRoom => Reason::ServerBusy,
                 OpenRefusal::Unavailable | OpenRefusal::Stopping => Reason::ServerUnavailable,
             };
@@ -467,6 +476,9 @@ impl Gate for MqttGate {
             }
             EndReason::Lost => {
                 (Reason::ServerBusy, "the node lost its lease; the session is over everywhere")
+            }
+            EndReason::Revoked => {
+                (Reason::NotAuthorized, "the user was removed or disabled, or has to log in")
             }
             EndReason::TooSlow => {
                 (Reason::ServerBusy, "a large message came too slowly while others waited")

@@ -39,6 +39,7 @@
 //! Deliberately absent: authentication, and which sessions get an event or a call. A payload is never decoded here.
 
 mod calls;
+mod login;
 mod message;
 mod options;
 mod publishes;
@@ -59,13 +60,14 @@ use self::publishes::{Publishes, Undecided};
 use self::reply::{Failure, Shown};
 pub use self::subprotocol::{choose_subprotocol, subprotocol};
 use self::subscriptions::{Ended, Subscriptions};
-use super::details::{self, Transport, ANONYMOUS};
+use super::details::Authenticated;
 use super::{Delivery, Dropped, EndReason, Farewell, Gate, MergingRealms, OpenRefusal, Request};
 use crate::call::CallMessage;
 use crate::gate::Allowed;
 use crate::payload::to_wamp;
 pub use crate::payload::Serializer;
-use crate::types::act::{Join, Refusal};
+use crate::types::access::{Identity, LoginRefusal};
+use crate::types::act::Refusal;
 use crate::types::answer::{Answer, Stored};
 use crate::types::event::SessionId;
 use crate::types::limits;
@@ -86,6 +88,7 @@ pub struct WampGate {
     publishes: Publishes,
     calls: Calls,
     merging: MergingRealms,
+    has_users: bool,
     requests: VecDeque<Request>,
     output: VecDeque<Bytes>,
     output_size: usize,
@@ -100,10 +103,22 @@ enum State {
     Connected {
         deadline: Moment,
     },
-    /// HELLO came, the driver has been asked.
+    /// The client has been asked for its password.
+    Challenged {
+        deadline: Moment,
+        realm: Realm,
+        user: String,
+    },
+    /// The driver has been asked whether it is right.
+    LoggingIn {
+        deadline: Moment,
+        realm: Realm,
+    },
+    /// The driver has been asked to open the session.
     Opening {
         deadline: Moment,
         realm: Realm,
+        who: Box<Authenticated>,
     },
     Open {
         realm: Realm,
@@ -127,6 +142,7 @@ impl WampGate {
             publishes: Publishes::default(),
             calls: Calls::default(),
             merging: MergingRealms::default(),
+            has_users: false,
             requests: VecDeque::new(),
             output: VecDeque::new(),
             output_size: 0,
@@ -141,6 +157,12 @@ impl WampGate {
         Self { merging, ..self }
     }
 
+    /// Sets whether the cluster has users, so that clients log in.
+    #[must_use]
+    pub fn with_users(self, has_users: bool) -> Self {
+        Self { has_users, ..self }
+    }
+
     fn take(&mut self, input: &Bytes) -> Result<(), Violation> {
         let (message, unfit) = message::decode(self.serializer, input)?;
         if let Some(unfit) = unfit.filter(|_| self.is_open()) {
@@ -148,23 +170,11 @@ impl WampGate {
                 return Ok(());
             }
         }
-        let unexpected = |message: &Message<'_>, when| {
-            Err(Violation::Unexpected { message: message.name(), when })
-        };
         match (&self.state, message) {
             (State::Closed, _) => Ok(()),
             (_, Message::Abort) => {
                 self.close();
                 Ok(())
-            }
-            (State::Connected { deadline }, Message::Hello { realm, details }) => {
-                let deadline = *deadline;
-                self.hello(deadline, &realm, details)
-            }
-            (State::Connected { .. }, message) => unexpected(&message, "before HELLO"),
-            (State::Opening { .. }, message) => unexpected(&message, "before WELCOME"),
-            (State::Open { .. }, message @ Message::Hello { .. }) => {
-                unexpected(&message, "a second time")
             }
             (State::Open { realm }, Message::Publish(publish)) => {
                 let realm = realm.clone();
@@ -202,30 +212,8 @@ impl WampGate {
                 self.close();
                 Ok(())
             }
+            (_, message) => self.handshake(message),
         }
-    }
-
-    fn hello(&mut self, deadline: Moment, name: &str, details: &[u8]) -> Result<(), Violation> {
-        let realm = match Realm::new(name) {
-            Ok(realm) => realm,
-            Err(error) => {
-                self.abort(uri::INVALID_URI, &error.to_string());
-                return Ok(());
-            }
-        };
-        if !options::may_be_anonymous(self.serializer, details)? {
-            let sentence = "this node lets clients in without authentication only; \
-                            offer the authmethod \"anonymous\", or none";
-            self.abort(uri::NO_MATCHING_AUTH_METHOD, sentence);
-            return Ok(());
-        }
-        self.calls.interrupts = calls::announces_canceling(self.serializer, details)?;
-        let transport = Transport { kind: "websocket", protocol: subprotocol(self.serializer) };
-        let details = details::describe(self.session, ANONYMOUS, &transport);
-        let join = Join { client: None, will: None, details };
-        self.requests.push_back(Request::Open { realm: realm.clone(), join });
-        self.state = State::Opening { deadline, realm };
-        Ok(())
     }
 
     fn refuse(&mut self, code: u64, request: RequestId, uri: &str, sentence: &str) {
@@ -275,12 +263,17 @@ impl Gate for WampGate {
         }
     }
 
+    fn logged_in(&mut self, result: Result<Identity, LoginRefusal>) {
+        self.login_ended(result);
+    }
+
     fn opened(&mut self, result: Result<(), OpenRefusal>) {
-        let State::Opening { realm, .. } = &self.state else { return };
+        let State::Opening { realm, who, .. } = &self.state else { return };
         let realm = realm.clone();
         match result {
             Ok(()) => {
-                self.send(reply::welcome(self.serializer, self.session, &realm));
+                let welcome = reply::welcome(self.serializer, self.session, &realm, who);
+                self.send(welcome);
                 self.state = State::Open { realm };
             }
             Err(
@@ -292,7 +285,7 @@ impl Gate for WampGate {
                 let uri = uri::of_open_refusal(refusal);
                 self.part(Farewell::Again(format!("{uri}: {refusal}")));
             }
-            Err(refusal @ OpenRefusal::NoSuchRealm) => {
+            Err(refusal @ (OpenRefusal::NoSuchRealm | OpenRefusal::LoginNeeded)) => {
                 self.abort(uri::of_open_refusal(refusal), &refusal.to_string());
             }
         }
@@ -429,7 +422,10 @@ impl Gate for WampGate {
 
     fn deadline(&self) -> Option<Moment> {
         match self.state {
-            State::Connected { deadline } | State::Opening { deadline, .. } => Some(deadline),
+            State::Connected { deadline }
+            | State::Challenged { deadline, .. }
+            | State::LoggingIn { deadline, .. }
+            | State::Opening { deadline, .. } => Some(deadline),
             State::Open { .. } | State::Closed => None,
         }
     }
@@ -441,6 +437,7 @@ impl Gate for WampGate {
         match self.state {
             // The client has sent its HELLO in time; the node has not opened the session.
             State::Opening { .. } => self.opened(Err(OpenRefusal::Unavailable)),
+            State::LoggingIn { .. } => self.login_ended(Err(LoginRefusal::Busy)),
             _ => self.end(EndReason::HandshakeTimeout),
         }
     }
@@ -459,10 +456,14 @@ impl Gate for WampGate {
             ) => {
                 self.part(Farewell::Again(format!("{uri}: {sentence}")));
             }
-            (State::Open { .. }, EndReason::TakenOver | EndReason::HandshakeTimeout) => {
+            (
+                State::Open { .. },
+                EndReason::TakenOver | EndReason::Revoked | EndReason::HandshakeTimeout,
+            ) => {
                 self.send(reply::goodbye(self.serializer, uri, Some(&sentence)));
                 self.close();
             }
+            (_, EndReason::Revoked) => self.abort(uri::NOT_AUTHORIZED, &sentence),
             (_, EndReason::TakenOver | EndReason::HandshakeTimeout) => self.abort(uri, &sentence),
         }
     }

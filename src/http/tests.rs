@@ -7,12 +7,14 @@ use vulpes_raft::ids::{
 };
 use vulpes_raft::order::{CloseReason, Resolution, SealedSegment, Step};
 
+use self::users::FakeUsers;
 use super::*;
-use crate::client::admin::{self, AdminError, AdminUrl};
+use crate::client::admin::{self, AdminClient, AdminError, AdminUrl};
 use crate::config::NodeConfig;
 
 struct FakeNode {
     ready: bool,
+    users: Option<FakeUsers>,
 }
 
 fn segment_row(slot: u64) -> LogRow {
@@ -64,6 +66,10 @@ impl Admin for FakeNode {
             }
         })
     }
+
+    fn users(&self) -> Option<&dyn UserAdmin> {
+        self.users.as_ref().map(|users| users as &dyn UserAdmin)
+    }
 }
 
 fn example_status() -> NodeStatus {
@@ -86,7 +92,8 @@ fn example_status() -> NodeStatus {
 async fn start(ready: bool) -> AdminUrl {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string().parse().unwrap();
-    tokio::spawn(serve(listener, Arc::new(FakeNode { ready })));
+    let node = FakeNode { ready, users: None };
+    tokio::spawn(serve(listener, Arc::new(node), Origins::default()));
     url
 }
 
@@ -94,7 +101,7 @@ async fn start(ready: bool) -> AdminUrl {
 async fn readiness_and_status_come_across() {
     let url = start(true).await;
     assert_eq!(admin::ready(&url).await.unwrap(), Readiness::ready());
-    assert_eq!(admin::status(&url).await.unwrap(), example_status());
+    assert_eq!(AdminClient::default().status(&url).await.unwrap(), example_status());
     let url = start(false).await;
     assert_eq!(admin::ready(&url).await.unwrap(), Readiness::not_yet("no leader yet"));
 }
@@ -102,10 +109,10 @@ async fn readiness_and_status_come_across() {
 #[tokio::test]
 async fn the_log_comes_in_pages() {
     let url = start(true).await;
-    let page = admin::log(&url, Slot(0), 2).await.unwrap();
+    let page = AdminClient::default().log(&url, Slot(0), 2).await.unwrap();
     assert_eq!(page.rows, [segment_row(3), segment_row(4)]);
     assert_eq!((page.oldest, page.end), (Slot(3), Slot(1000)));
-    let page = admin::log(&url, Slot(5), usize::MAX).await.unwrap();
+    let page = AdminClient::default().log(&url, Slot(5), usize::MAX).await.unwrap();
     assert_eq!(page.rows.len(), LOG_ROWS);
 }
 
@@ -117,11 +124,13 @@ async fn refusals_say_why() {
         (667, 503, "no storage answers"),
         (1, 410, "only from slot 3 on"),
     ] {
-        let error = admin::log(&url, Slot(from), 10).await.unwrap_err();
+        let error = AdminClient::default().log(&url, Slot(from), 10).await.unwrap_err();
         assert!(error.to_string().contains(reason), "{error}");
         assert!(matches!(error, AdminError::Refused { status, .. } if status == code));
     }
 }
+
+mod users;
 
 async fn raw(url: &AdminUrl, request: &str) -> String {
     let address = url.to_string().replace("http://", "");
@@ -160,9 +169,9 @@ async fn who_is_no_node_is_told_apart_from_nobody() {
         assert!(stream.read(&mut request).await.unwrap() > 0);
         stream.write_all(b"220 mail.example ESMTP\r\n\r\n").await.unwrap();
     });
-    assert!(matches!(admin::status(&url).await, Err(AdminError::NotAdmin { .. })));
+    assert!(matches!(AdminClient::default().status(&url).await, Err(AdminError::NotAdmin { .. })));
     // The listener is gone with its task.
-    let error = admin::status(&url).await.unwrap_err();
+    let error = AdminClient::default().status(&url).await.unwrap_err();
     assert!(error.to_string().contains("is the node running?"), "{error}");
 }
 
@@ -215,10 +224,13 @@ async fn a_probe_is_answered_while_the_log_can_not_be_read() {
         fn log(&self, _: Slot, _: usize) -> BoxFuture<'_, Result<LogPage, LogReadError>> {
             Box::pin(std::future::pending())
         }
+        fn users(&self) -> Option<&dyn UserAdmin> {
+            None
+        }
     }
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url: AdminUrl = listener.local_addr().unwrap().to_string().parse().unwrap();
-    tokio::spawn(serve(listener, Arc::new(Stuck)));
+    tokio::spawn(serve(listener, Arc::new(Stuck), Origins::default()));
     let mut held = Vec::new();
     for _ in 0..2 * CONNECTIONS {
         let address = url.to_string().replace("http://", "");

@@ -42,6 +42,7 @@ use crate::types::topic::Realm;
 use super::files::Files;
 use super::peers::{serve_peers, Served};
 use super::tuning::Tuning;
+use super::users::Users;
 use crate::cluster::adapters::SyncTier;
 use crate::cluster::local_storage::{self, StoredBodies};
 use crate::cluster::repair::repair;
@@ -117,6 +118,8 @@ pub struct Node {
     pub(crate) realms: Option<SharedRealms>,
     pub(crate) entry: Option<EntryHandle>,
     pub(crate) clients: Option<Arc<Clients>>,
+    /// The users as this node knows them; none if it does not read the log.
+    pub(crate) users: Option<Users>,
     /// Present once the node is an entry that reads the log.
     calls: Arc<OnceLock<Calls>>,
     pub(crate) order: SyncClient,
@@ -211,6 +214,7 @@ impl Node {
             realms: None,
             entry: None,
             clients: None,
+            users: None,
             calls,
             order,
             stopping,
@@ -296,8 +300,17 @@ impl Node {
             observers,
         };
         tokio::spawn(follow(enrolled, replica));
-        (self.log, self.realms) = (Some(log), Some(realms));
+        self.knows(host, log, realms);
         Ok(())
+    }
+
+    /// The node reads the log, so it knows its end, its state and the users in it.
+    fn knows(&mut self, host: &Host, log: Log, realms: SharedRealms) {
+        let entry = self.entry.clone().map(|entry| (entry, self.config.default_realm.clone()));
+        // Clients and operators wait for each other's failures.
+        let logins = self.clients.as_ref().map(|clients| clients.logins.clone());
+        self.users = Some(Users::new(host, (&log, &realms), entry, logins));
+        (self.log, self.realms) = (Some(log), Some(realms));
     }
 
     /// Checks that the storages are as when the cluster was formed, and lets this storage take bodies after that.

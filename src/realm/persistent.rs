@@ -180,7 +180,7 @@ impl Realms {
         let Attach { join, clean, expiry } = attach;
         let Some(client) = join.client.clone() else { return false };
         let session = incoming.event.publisher;
-        if !self.may_join(session, place) {
+        if !self.may_join(session, place) || !self.admit(incoming) {
             return false;
         }
         let name = (incoming.realm.clone(), client);
@@ -285,7 +285,7 @@ impl Realms {
         if !planted(Mutant::ExpireSinceAttached) {
             persistent.since = self.time;
         }
-        if cause == EndCause::EntryLost {
+        if matches!(cause, EndCause::EntryLost | EndCause::Revoked) {
             // It may have sent everything so far.
             persistent.progress.doubt = persistent.progress.doubt.max(self.position);
         }

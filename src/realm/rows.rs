@@ -33,6 +33,9 @@ pub(super) enum Key {
     PersistentSession(Realm, String),
     /// A filter of a persistent session.
     PersistentFilter(Realm, String, String),
+    User(String),
+    /// The user whose client has the session, if it logged in.
+    SessionUser(SessionId),
 }
 
 /// A sum over all rows: equal state, equal hash.

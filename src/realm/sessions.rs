@@ -73,6 +73,8 @@ pub enum EndCause {
     TakenOver,
     /// Its entry began a new incarnation, or was closed.
     EntryLost,
+    /// Its user was removed or disabled, or it has none and needs one. Its MQTT will is dropped.
+    Revoked,
 }
 
 impl Realms {
@@ -83,7 +85,7 @@ impl Realms {
         place: (NodeId, Incarnation),
         join: Join,
     ) -> bool {
-        if !self.may_join(incoming.event.publisher, place) {
+        if !self.may_join(incoming.event.publisher, place) || !self.admit(incoming) {
             return false;
         }
         if let Some(client) = &join.client {
@@ -122,6 +124,7 @@ impl Realms {
         self.rows.change(&Key::Session(session), None, Some(&state));
         let held_back = self.is_held_back(&state);
         self.insert_session(session, state);
+        self.belongs(incoming);
         self.notices.push(match held_back {
             true => Notice::HeldBack { session },
             false => Notice::Joined { session },
@@ -213,6 +216,7 @@ impl Realms {
         if let (Some(client), Some(names)) = (&state.client, self.names.get_mut(&state.realm)) {
             names.remove(client);
         }
+        self.forget_user_of(session);
         self.notices.push(Notice::Ended { session, cause });
         let longest = self.part_from_persistent(session, &state, cause);
         self.end_waits(session);
@@ -238,7 +242,8 @@ impl Realms {
             self.add_due(DueId { session, number }, due);
             number += 1;
         }
-        let drop_will = held_back || matches!(cause, EndCause::Left { drop_will: true });
+        let drop_will =
+            held_back || matches!(cause, EndCause::Left { drop_will: true } | EndCause::Revoked);
         if let Some(will) = state.will.filter(|_| !drop_will) {
             // No longer than the client's persistent session exists (MQTT 5 section 3.1.3.2.2).
             let delay = match planted(Mutant::ForgetDelay) {

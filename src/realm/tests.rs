@@ -7,6 +7,7 @@ use vulpes_raft::order::{CloseReason, SealedSegment};
 
 use super::*;
 
+mod access;
 mod format;
 mod random;
 mod registrations;

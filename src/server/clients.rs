@@ -27,6 +27,7 @@ use super::budget::Budget;
 use super::calls::Calls;
 use super::drops::Drops;
 use super::handshake::Handshakes;
+use super::login::Logins;
 use super::publishing::Rooms;
 use super::session_manager::SessionManager;
 use super::transport::Protocol;
@@ -49,6 +50,7 @@ pub(crate) struct Clients {
     pub(crate) realms: Arc<BTreeSet<Realm>>,
     pub(crate) mqtt: Arc<MqttConfig>,
     pub(crate) merging: MergingRealms,
+    pub(crate) logins: Logins,
     /// Budgets of connections: for those whose session is not open yet, for the input of the others, and for their output.
     pub(crate) login: Budget,
     pub(crate) input: Budget,
@@ -92,7 +94,9 @@ impl Clients {
         (most, origins, stopping): (usize, Origins, watch::Receiver<bool>),
     ) -> Self {
         let realms = Arc::new(realms);
+        let logins = Logins::new(realm_states.clone(), &host);
         Self {
+            logins,
             host,
             entry,
             commands,

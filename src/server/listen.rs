@@ -240,7 +240,8 @@ async fn serve_encrypted(
 }
 
 async fn serve_mqtt(stream: BoxStream, clients: Arc<Clients>, began: Began) -> TransportError {
-    let gate = MqttGate::new(clients.mqtt.clone(), clients.new_session(), began.moment);
+    let gate = MqttGate::new(clients.mqtt.clone(), clients.new_session(), began.moment)
+        .with_users(clients.logins.has_users());
     let intake = Intake::new(Framing::Mqtt, &Terms::CLIENT, &clients.login);
     Session::new(gate, MqttTransport::new(stream, intake), clients).run().await
 }
@@ -258,6 +259,7 @@ async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>, began: Began) -> T
     intake.speaks(Framing::WebSocket);
     let transport = WampTransport::new(socket, serializer.is_text(), (meter, intake));
     let gate = WampGate::new(serializer, clients.new_session(), began.moment)
-        .merging_in(clients.merging.clone());
+        .merging_in(clients.merging.clone())
+        .with_users(clients.logins.has_users());
     Session::new(gate, transport, clients).run().await
 }

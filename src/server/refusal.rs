@@ -70,7 +70,7 @@ fn poll_refused(
         gate.receive(input, now);
         while let Some(request) = gate.poll_request() {
             match request {
-                Request::Open { .. } | Request::Attach { .. } => {
+                Request::Login(_) | Request::Open { .. } | Request::Attach { .. } => {
                     gate.opened(Err(match why {
                         NoPlace::Full => OpenRefusal::TooManyConnections,
                         NoPlace::Stopping => OpenRefusal::Stopping,

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::coop;
@@ -41,6 +42,7 @@ use crate::realm::EndCause;
 use crate::session::core::{Core, Output};
 use crate::session::reader::Reading;
 use crate::session::Signal;
+use crate::types::access::{Identity, LoginRefusal};
 use crate::types::answer::Answer;
 use crate::types::limits;
 use crate::types::moment::Moment;
@@ -65,6 +67,8 @@ pub(super) struct Session<G, T> {
     segments: Account,
     /// Its turn at reading large values for its filters.
     filtering: Filtering,
+    /// The client's login, while it is checked.
+    login: Option<BoxFuture<'static, Result<Identity, LoginRefusal>>>,
     /// Why the client is gone, while its earlier messages are still to be handled.
     gone: Option<Box<TransportError>>,
     timer: Pin<Box<Sleep>>,
@@ -91,6 +95,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             outgo,
             segments,
             filtering,
+            login: None,
             gone: None,
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
             rest_at: None,
@@ -175,6 +180,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
         match output {
             Output::Write(bytes) => self.transport.push(bytes),
             Output::Dropped(dropped) => self.clients.drops.note(session, &dropped),
+            Output::Login(login) => {
+                let logins = self.clients.logins.clone();
+                self.login = Some(async move { logins.check(login).await }.boxed());
+            }
             Output::Errand(errand) => self.publishing.begin(errand, &self.clients.entry),
             Output::Save { realm, progress } => self.clients.manager.save(session, realm, progress),
             Output::Close(farewell) => self.transport.close(End::Ours(farewell)),
@@ -213,6 +222,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 let (core, node, _) = self.parts();
                 core.told(word, now, &node);
             }
+            Wake::LoggedIn(result) => self.core.logged_in(result),
             Wake::Done(done) => self.core.done(done),
             Wake::Reading(reading) => {
                 if let Reading::Gone = reading {

@@ -29,6 +29,7 @@ use super::Signal;
 use crate::call::{CallMessage, CallRequest};
 use crate::gate::{Dropped, EndReason, Farewell, Gate, OpenRefusal, Request};
 use crate::realm::{EndCause, PersistentState};
+use crate::types::access::{Identity, Login, LoginRefusal};
 use crate::types::act::Progress;
 use crate::types::answer::Answer;
 use crate::types::event::{Event, SessionId};
@@ -49,6 +50,10 @@ pub(crate) trait Node {
     /// From here on the session receives its signals. Also reserves room for this many bytes of the session's data that all nodes
     /// store.
     fn register(&mut self, realm: &Realm, name: &str, bytes: usize) -> Result<(), OpenRefusal>;
+
+    /// Whether clients of this user are admitted; without a name, clients that did not log in. All nodes decide this again at
+    /// the position where the session begins.
+    fn admit(&self, user: Option<&str>) -> Result<(), OpenRefusal>;
 
     /// Sends a call request; returns the session's message if the answer is immediate.
     fn call(&mut self, realm: &Realm, asked: CallRequest) -> Option<CallMessage>;
@@ -80,6 +85,8 @@ pub(crate) trait Node {
 pub(crate) enum Output {
     /// Write these bytes to the client.
     Write(Bytes),
+    /// Check the client's login; answered by [`Core::logged_in`].
+    Login(Login),
     /// Count the client's messages that were dropped without an answer.
     Dropped(Dropped),
     /// Work at the entry; the driver reports its result with [`Core::done`].
@@ -201,16 +208,17 @@ impl<G: Gate, R> Core<G, R> {
 
     fn request(&mut self, request: Request, now: Moment, node: &mut impl Node) {
         match request {
-            Request::Open { realm, join } => {
+            Request::Login(login) => self.outputs.push_back(Output::Login(login)),
+            Request::Open { realm, join, user } => {
                 let known_as = events::known_as(&join.details);
                 let event = events::join(realm.clone(), self.gate.session(), join);
-                self.announce(realm, known_as, event, node);
+                self.announce(realm, known_as, (event, user), node);
             }
-            Request::Attach { realm, attach } => {
+            Request::Attach { realm, attach, user } => {
                 self.persistence = Some(Box::new(Persistence::attaching(now)));
                 let known_as = events::known_as(&attach.join.details);
                 let event = events::attach(realm.clone(), self.gate.session(), attach);
-                self.announce(realm, known_as, event, node);
+                self.announce(realm, known_as, (event, user), node);
             }
             Request::Resume(readings) => self.read_on(readings, node),
             Request::Persist { act, subscribe, unsubscribe } => {
@@ -250,14 +258,20 @@ impl<G: Gate, R> Core<G, R> {
         &mut self,
         realm: Realm,
         [name, role]: [serde_json::Value; 2],
-        event: Event,
+        (event, user): (Event, Option<String>),
         node: &mut impl Node,
     ) {
         let known_as = format!("{name},{role}").into();
         let name = name.as_str().unwrap_or("unnamed");
-        if let Err(refusal) = node.register(&realm, name, event.size()) {
+        let admitted = node.admit(user.as_deref());
+        let registered = admitted.and_then(|()| node.register(&realm, name, event.size()));
+        if let Err(refusal) = registered {
             return self.gate.opened(Err(refusal));
         }
+        let event = match user {
+            Some(user) => events::of_user(event, &user),
+            None => event,
+        };
         self.ledger.push_own(event);
         self.presence = Presence::Announced { realm, known_as, drop_will: false };
     }
@@ -269,6 +283,11 @@ impl<G: Gate, R> Core<G, R> {
         if !self.attached(now, node) {
             self.open();
         }
+    }
+
+    /// The client has logged in, or could not.
+    pub(crate) fn logged_in(&mut self, result: Result<Identity, LoginRefusal>) {
+        self.gate.logged_in(result);
     }
 
     pub(crate) fn open(&mut self) {
@@ -379,6 +398,7 @@ impl<G: Gate, R> Core<G, R> {
                 }
                 self.end(match cause {
                     EndCause::TakenOver => EndReason::TakenOver,
+                    EndCause::Revoked => EndReason::Revoked,
                     EndCause::EntryLost | EndCause::Left { .. } => EndReason::Lost,
                 });
             }

@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use crate::types::act::{Act, Attach, Gone, Join};
-use crate::types::event::{Event, Payload, SessionId};
+use crate::types::event::{Event, Extensions, Payload, SessionId};
 use crate::types::topic::Realm;
 
 /// A session begins.
@@ -17,6 +17,12 @@ pub(crate) fn join(realm: Realm, session: SessionId, join: Join) -> Event {
         details => details.to_owned(),
     };
     event(realm, session, "wamp/session/on_join", &details, &Act::Join(join))
+}
+
+/// The first event of a session whose client has logged in. Its user's name is short enough for it.
+pub(crate) fn of_user(event: Event, user: &str) -> Event {
+    let extensions = Extensions::of_user(user).unwrap_or_default();
+    Event { extensions, ..event }
 }
 
 /// `authid` and `authrole` from a session's details, for the event of its end.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::net::wire;
 
+use crate::types::access::ChangeUsers;
 use crate::types::event::{Payload, Qos, SessionId};
 use crate::types::limits;
 use crate::types::procedure::{Invoke, Register, RegistrationId};
@@ -61,6 +62,8 @@ pub enum Act {
     /// The connection of the publisher's session has ended. Also published if another session has taken it over before: what
     /// its client sent to its own node still counts.
     Gone(Gone),
+    /// Users change.
+    ChangeUsers(ChangeUsers),
 }
 
 /// The terms of a publish.
@@ -174,6 +177,7 @@ impl Act {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::access::{User, UserChange};
     use crate::types::event::Encoding;
     use crate::types::procedure::{Matching, Procedure};
 
@@ -196,7 +200,14 @@ mod tests {
             concurrency: 3,
             disclose_caller: true,
         };
-        let cases: [(Act, &[u8]); 7] = [
+        let user = User { verifier: "v".into(), roles: vec!["r".into()], disabled: true };
+        let changes = vec![
+            UserChange::Add { name: "a".into(), user: user.clone() },
+            UserChange::Set { name: "b".into(), user, unchanged_since: Position(7) },
+            UserChange::Remove { name: "c".into() },
+        ];
+        let users = ChangeUsers { author: "x".into(), changes };
+        let cases: [(Act, &[u8]); 8] = [
             (Act::Publish(Terms::default()), &[0, 0, 0, 0, 0]),
             (
                 Act::Granted { waiting: Position(7), terms },
@@ -207,6 +218,13 @@ mod tests {
             (Act::Release { slot: Slot(7), position: Position(9) }, &[5, 7, 9]),
             (Act::Register(register), &[6, 3, b'a', b'.', b'b', 1, 4, 3, 1]),
             (Act::Unregister(RegistrationId(7)), &[7, 7]),
+            (
+                Act::ChangeUsers(users),
+                &[
+                    15, 1, b'x', 3, 0, 1, b'a', 1, b'v', 1, 1, b'r', 1, 1, 1, b'b', 1, b'v', 1, 1,
+                    b'r', 1, 7, 2, 1, b'c',
+                ],
+            ),
         ];
         for (act, bytes) in cases {
             assert_eq!(act.encode(), bytes, "{act:?}");

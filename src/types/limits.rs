@@ -190,6 +190,48 @@ pub const SESSION_READ: usize = 64 << 10;
 /// are not kept alive for it: one that left the recent bodies meanwhile is read from the log, too.
 pub const SESSION_DELIVERIES: usize = 64;
 
+/// Users of a cluster.
+pub const USERS: usize = 100_000;
+
+/// Longest name of a user or a role, in bytes.
+pub const USER_NAME: usize = 256;
+
+/// Roles of one user.
+pub const USER_ROLES: usize = 16;
+
+/// Longest password, in bytes, before and after it is prepared.
+pub const PASSWORD: usize = 1024;
+
+/// Bytes of what one user's password is verified with.
+pub const USER_VERIFIER: usize = 256;
+
+/// Changes of users in one request.
+pub const USER_CHANGES: usize = 64;
+
+/// Bytes of the body of such a request.
+pub const USER_CHANGES_BODY: usize = 256 << 10;
+
+/// Requests to change users that a node handles at once; further ones wait.
+pub const USER_CHANGES_AT_ONCE: usize = 1;
+
+/// Time limit for one, with its wait.
+pub const USER_CHANGES_TIME: Duration = Duration::from_secs(8);
+
+/// Users in one answer to an operator.
+pub const USERS_SHOWN: usize = 500;
+
+/// Passwords that a node checks at once. Each takes a core for some tens of milliseconds, and 19 MiB.
+pub const LOGINS_CHECKED: usize = 2;
+
+/// Logins that a node checks or that wait for it; further ones are refused.
+pub const LOGINS_WAITING: usize = 256;
+
+/// Users whose password a node recognizes without checking it again.
+pub const LOGINS_REMEMBERED: usize = 10_000;
+
+/// Names whose failed logins a node remembers.
+pub const LOGIN_FAILURES: usize = 10_000;
+
 /// Conditional publishes of one session that are not decided yet; further ones are refused.
 pub const SESSION_WAITS: usize = 64;
 
@@ -340,6 +382,9 @@ const _: () = {
     assert!(EVENT + SEGMENT_OVERHEAD <= SEGMENT_BODY);
     assert!(SEGMENT_TARGET <= SEGMENT_BODY);
     assert!(EXTENSION_BYTES < EVENT);
+    // The largest change of users is an event.
+    assert!(USER_CHANGES * (USER_VERIFIER + (USER_ROLES + 1) * (USER_NAME + 8) + 64) < EVENT / 2);
+    assert!(PUBLISH_TIMEOUT.as_secs() > USER_CHANGES_TIME.as_secs());
     assert!(SEGMENT_BODY < vulpes_raft::net::wire::MAX_FRAME / 2);
     assert!(READ_BYTES + SEGMENT_BODY < vulpes_raft::net::wire::MAX_FRAME);
     assert!(TOPIC + REALM + 1024 < SEGMENT_OVERHEAD);

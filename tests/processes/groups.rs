@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context, Error, Result};
 use vulpes::cli::verify::verify;
-use vulpes::client::admin::AdminUrl;
+use vulpes::client::admin::{AdminClient, AdminUrl};
 use vulpes_jepsen::history::{check_acknowledged, check_log, check_run};
 use vulpes_jepsen::layout::Layout;
 use vulpes_jepsen::load::{read_log_through, Publisher, Reader};
@@ -78,9 +78,9 @@ async fn each_group_keeps_a_part_and_all_nodes_show_the_whole() -> Result<()> {
 
     let url = |node: &Node| node.admin().to_string().parse::<AdminUrl>().map_err(Error::msg);
     let urls: Vec<AdminUrl> = cluster.nodes().iter().map(url).collect::<Result<_>>()?;
-    let proof = verify(&urls, Duration::from_secs(30)).await?;
+    let proof = verify(&AdminClient::default(), &urls, Duration::from_secs(30)).await?;
     ensure!(proof.elsewhere == 0 && proof.events >= 600, "{proof}");
-    let half = verify(&urls[..3], Duration::from_secs(30)).await?;
+    let half = verify(&AdminClient::default(), &urls[..3], Duration::from_secs(30)).await?;
     ensure!(half.elsewhere > 0, "the other group keeps nothing: {half}");
     // The storages of a group hold the same once those that were down have caught up, and none holds everything.
     let all = half.end.0 - half.oldest.0;

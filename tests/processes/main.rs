@@ -23,7 +23,8 @@
 //! - [`retained`]: very many retained values, and how fast a node is back with them.
 //! - [`bench`]: what `vulpes bench` measures.
 //! - [`tls`]: encrypted connections, and certificates that change.
-//! - [`stock`]: stock clients of both protocols, crossing.
+//! - [`users`]: who may connect and administer.
+//! - [`stock`]: stock clients of both protocols, which see each other's events.
 //!
 //! Invariant: tests share only the machine, and run in parallel. None waits a fixed time; each polls with a deadline.
 //!
@@ -58,6 +59,7 @@ mod sessions;
 mod state;
 mod stock;
 mod tls;
+mod users;
 mod values;
 
 use vulpes_jepsen::cluster::{Builder, Cluster};

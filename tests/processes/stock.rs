@@ -8,6 +8,7 @@
 mod calls;
 mod hostile;
 mod kinds;
+mod logins;
 mod messages;
 mod program;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use vulpes_raft::ids::{NodeId, Slot};
 
 use super::VerifyError;
-use crate::client::admin::{self, AdminUrl};
+use crate::client::admin::{AdminClient, AdminUrl};
 
 /// How often all nodes are asked, at most.
 const ROUNDS: usize = 20;
@@ -57,6 +57,7 @@ impl Seen {
 /// Asks nodes for their states until all were seen at one slot, `end` or later, and returns that slot; `None` if that never
 /// happened.
 pub(super) async fn compare(
+    client: &AdminClient,
     urls: &[AdminUrl],
     nodes: &[NodeId],
     end: Slot,
@@ -66,7 +67,7 @@ pub(super) async fn compare(
         if round > 0 {
             tokio::time::sleep(PAUSE).await;
         }
-        for status in futures::future::join_all(urls.iter().map(admin::status)).await {
+        for status in futures::future::join_all(urls.iter().map(|url| client.status(url))).await {
             let status = status?;
             let Some(state) = status.state else { continue };
             let all = seen.take(status.node, state.next_slot, state.hash)? == nodes.len();

@@ -10,9 +10,11 @@ use vulpes_raft::ids::{
 use vulpes_raft::order::CloseReason;
 
 use super::*;
+use crate::config::origins::Origins;
 use crate::config::NodeConfig;
 use crate::http::{
     Admin, Checksum, LogReadError, LogStep, NodeStatus, Readiness, ReplicaStatus, StateStatus,
+    UserAdmin,
 };
 
 /// Builds rows from a script: `open ENTRY INCARNATION`, `close …`, `segment ENTRY INCARNATION NUMBER COUNT`.
@@ -203,6 +205,10 @@ impl Admin for FakeNode {
         let page = LogPage { node: self.node, oldest, end, rows };
         Box::pin(async { Ok(page) })
     }
+
+    fn users(&self) -> Option<&dyn UserAdmin> {
+        None
+    }
 }
 
 async fn start(node: u64, rows: Vec<LogRow>, shown: usize) -> AdminUrl {
@@ -227,7 +233,7 @@ async fn start_with(
 async fn serve(node: FakeNode) -> AdminUrl {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string().parse().unwrap();
-    tokio::spawn(crate::http::serve(listener, Arc::new(node)));
+    tokio::spawn(crate::http::serve(listener, Arc::new(node), Origins::default()));
     url
 }
 
@@ -241,7 +247,7 @@ async fn equal_logs_are_proved_and_who_is_behind_is_waited_for() {
         start(2, all.clone(), all.len()).await,
         start(3, all.clone(), 4).await,
     ];
-    let proof = verify(&urls, PATIENCE).await.unwrap();
+    let proof = verify(&AdminClient::default(), &urls, PATIENCE).await.unwrap();
     let nodes = vec![NodeId(1), NodeId(2), NodeId(3)];
     assert!(proof
         .to_string()
@@ -270,7 +276,7 @@ async fn states_are_compared_where_nodes_are_at_one_slot() {
             start_with(1, rows(GOOD), 10, &[(15, "aa"), (17, "dd")]).await,
             start_with(2, rows(GOOD), 10, second).await,
         ];
-        match (verify(&urls, PATIENCE).await, expected) {
+        match (verify(&AdminClient::default(), &urls, PATIENCE).await, expected) {
             (Ok(proof), Ok(slot)) => {
                 assert_eq!(proof.states, slot.map(Slot));
                 let said = if slot.is_some() { "before slot 15" } else { "could not be compared" };
@@ -287,7 +293,7 @@ async fn a_node_that_stays_behind_is_named() {
     let all = rows(GOOD);
     let short = all[..7].to_vec();
     let urls = [start(1, all.clone(), all.len()).await, start(2, short, 7).await];
-    let error = verify(&urls, Duration::from_millis(1)).await.unwrap_err();
+    let error = verify(&AdminClient::default(), &urls, Duration::from_millis(1)).await.unwrap_err();
     assert!(error.to_string().contains("does not show slot 8"), "{error}");
 }
 
@@ -308,7 +314,7 @@ async fn all_is_read_that_stood_in_the_log_when_it_began() {
         tail: Slot(10),
     };
     let urls = [behind().await, serve(node).await];
-    let proof = verify(&urls, PATIENCE).await.unwrap();
+    let proof = verify(&AdminClient::default(), &urls, PATIENCE).await.unwrap();
     assert_eq!((proof.end, proof.states), (Slot(11), Some(Slot(11))));
     // A node that does not show the last known slot is not proved to hold it.
     let short = all[..9].to_vec();
@@ -319,7 +325,9 @@ async fn all_is_read_that_stood_in_the_log_when_it_began() {
         states: Mutex::new(vec![(Slot(11), "aa".into())]),
         tail: Slot(10),
     };
-    let error = verify(&[serve(knows).await], Duration::from_millis(1)).await.unwrap_err();
+    let error = verify(&AdminClient::default(), &[serve(knows).await], Duration::from_millis(1))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("does not show slot 10"), "{error}");
 }
 
@@ -331,7 +339,8 @@ async fn damage_on_any_node_is_found() {
             blow(&mut logs[damaged][4]);
             let [first, second] = logs;
             let urls = [start(1, first, 10).await, start(2, second, 10).await];
-            let error = verify(&urls, PATIENCE).await.unwrap_err().to_string();
+            let error =
+                verify(&AdminClient::default(), &urls, PATIENCE).await.unwrap_err().to_string();
             let found = error.contains(expected) || error.contains("node 2 shows");
             assert!(found, "{expected}: {error}");
             assert!(error.contains(&format!("node {}", damaged + 1)), "{error}");
@@ -345,7 +354,7 @@ async fn two_good_logs_that_differ_are_told_apart() {
         start(1, rows("open 1 1; segment 1 1 0 2"), 2).await,
         start(2, rows("open 1 1; segment 1 1 0 3"), 2).await,
     ];
-    let error = verify(&urls, PATIENCE).await.unwrap_err();
+    let error = verify(&AdminClient::default(), &urls, PATIENCE).await.unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, VerifyError::Different { .. }), "{text}");
     assert!(text.starts_with("slot 2: node 1 shows"), "{text}");
@@ -355,6 +364,6 @@ async fn two_good_logs_that_differ_are_told_apart() {
 #[tokio::test]
 async fn one_node_is_not_taken_for_two() {
     let urls = [start(1, rows(GOOD), 10).await, start(1, rows(GOOD), 10).await];
-    let error = verify(&urls, PATIENCE).await.unwrap_err().to_string();
+    let error = verify(&AdminClient::default(), &urls, PATIENCE).await.unwrap_err().to_string();
     assert!(error.contains("are both node 1"), "{error}");
 }

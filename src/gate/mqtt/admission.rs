@@ -1,8 +1,8 @@
 //! Decides whether a CONNECT is accepted, and as which client.
 //!
-//! There are no users yet: every client is anonymous, and passwords are not checked. A user name chooses the realm if
-//! the part after its last `@` names one; otherwise the `@` is part of the name (`bob@example.com`), and the realm is
-//! the default one.
+//! A user name chooses the realm if the part after its last `@` names one; otherwise the `@` is part of the name
+//! (`bob@example.com`), and the realm is the default one. As long as the cluster has no users, every client is anonymous, and
+//! passwords are not looked at.
 //!
 //! Invariant: what all nodes store about a session is at most as large as MQTT's own fields allow.
 //!
@@ -11,8 +11,9 @@
 
 use super::packet::codec::Connect;
 use super::packet::{Reason, Version, Violation};
-use crate::gate::details::{self, Transport};
+use crate::gate::details::{self, Authenticated, Transport};
 use crate::gate::mqtt::{MqttConfig, CONNECT_PACKET};
+use crate::types::access::{Identity, Login};
 use crate::types::act::{Attach, Join, NEVER};
 use crate::types::event::SessionId;
 use crate::types::limits;
@@ -53,12 +54,41 @@ pub(crate) enum Coming {
     Attach(Attach),
 }
 
+/// A client whose CONNECT is in order.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Admitted {
+    pub(crate) client: Client,
+    pub(crate) coming: Coming,
+    /// It is to log in first.
+    pub(crate) login: Option<Login>,
+}
+
+impl Coming {
+    /// The client has logged in.
+    pub(crate) fn identify(&mut self, session: SessionId, version: Version, identity: &Identity) {
+        let join = match self {
+            Self::Join(join) => join,
+            Self::Attach(attach) => &mut attach.join,
+        };
+        join.details = described(session, &Authenticated::with_password(identity), version);
+    }
+}
+
+fn described(session: SessionId, who: &Authenticated, version: Version) -> String {
+    let protocol = match version {
+        Version::V31 => "mqtt.3.1",
+        Version::V311 => "mqtt.3.1.1",
+        Version::V5 => "mqtt.5",
+    };
+    details::describe(session, who, &Transport { kind: "tcp", protocol })
+}
+
 /// Decides on a CONNECT; returns the client, and what all nodes learn about it.
 pub(crate) fn admit(
     connect: Connect,
-    config: &MqttConfig,
+    (config, has_users): (&MqttConfig, bool),
     session: SessionId,
-) -> Result<(Client, Coming), Violation> {
+) -> Result<Admitted, Violation> {
     if connect.authentication {
         return Err(Violation::new(
             Reason::BadAuthenticationMethod,
@@ -91,13 +121,16 @@ pub(crate) fn admit(
     let (user, realm) =
         named.unwrap_or_else(|| (connect.user_name.as_str(), config.default_realm.clone()));
     let name = if assigned { format!("vulpes-{}", session.0) } else { connect.client_id };
-    let protocol = match connect.version {
-        Version::V31 => "mqtt.3.1",
-        Version::V311 => "mqtt.3.1.1",
-        Version::V5 => "mqtt.5",
+    let login = match connect.password {
+        Some(password) if has_users => Some(Login { user: user.to_owned(), password }),
+        None if has_users && !user.is_empty() => {
+            let text = "this cluster has users: a user name needs its password";
+            return Err(Violation::new(Reason::BadUserNameOrPassword, text));
+        }
+        _ => None,
     };
     let authid = if user.is_empty() { &name } else { user };
-    let details = details::describe(session, authid, &Transport { kind: "tcp", protocol });
+    let details = described(session, &Authenticated::anonymous(authid), connect.version);
     let join = Join { client: Some(name.clone()), will: connect.will, details };
     let client = Client {
         version: connect.version,
@@ -115,5 +148,5 @@ pub(crate) fn admit(
         true => Coming::Join(join),
         false => Coming::Attach(Attach { join, clean: connect.clean, expiry }),
     };
-    Ok((client, coming))
+    Ok(Admitted { client, coming, login })
 }

@@ -26,6 +26,7 @@
 mod bytes_in;
 mod deliver;
 mod handshake;
+mod login;
 mod persistent;
 mod publish;
 mod retained;
@@ -82,7 +83,10 @@ fn new_gate() -> MqttGate {
 
 /// Runs a script.
 fn check(script: &str) {
-    let mut gate = new_gate();
+    check_gate(new_gate(), script);
+}
+
+fn check_gate(mut gate: MqttGate, script: &str) {
     let (mut opened, mut refused) = (false, false);
     let mut now = Moment(0);
     for (number, line) in script.lines().map(str::trim).enumerate() {
@@ -133,6 +137,7 @@ fn happen(gate: &mut MqttGate, now: &mut Moment, word: &str, rest: &str, place: 
     let id = |at: usize| SubscriptionId(number(at));
     match word {
         "in" => gate.receive(packets(rest), *now),
+        "login" => login::happen(gate, rest),
         "opened" => gate.opened(Ok(())),
         "norealm" => gate.opened(Err(OpenRefusal::NoSuchRealm)),
         "nonode" => gate.opened(Err(OpenRefusal::Unavailable)),
@@ -302,18 +307,24 @@ fn deliver(
 
 fn show(request: &Request) -> String {
     match request {
-        Request::Open { realm, join } => {
+        Request::Login(login) => {
+            let password = String::from_utf8_lossy(&login.password.0);
+            format!("login {} {password}", login.user)
+        }
+        Request::Open { realm, join, user } => {
+            let user = user.as_ref().map(|user| format!(" user={user}")).unwrap_or_default();
             let client = join.client.as_deref().unwrap_or("-");
             assert!(join.details.contains("\"session\":77"), "{}", join.details);
             let will = join.will.as_ref().map(show_will).unwrap_or_default();
-            format!("open realm=\"{realm}\" client=\"{client}\"{will}")
+            format!("open realm=\"{realm}\" client=\"{client}\"{user}{will}")
         }
-        Request::Attach { realm, attach } => {
+        Request::Attach { realm, attach, user } => {
+            let user = user.as_ref().map(|user| format!(" user={user}")).unwrap_or_default();
             let client = attach.join.client.as_deref().unwrap_or("-");
             let clean = if attach.clean { " clean" } else { "" };
             let will = attach.join.will.as_ref().map(show_will).unwrap_or_default();
             format!(
-                "attach realm=\"{realm}\" client=\"{client}\"{clean} for {}{will}",
+                "attach realm=\"{realm}\" client=\"{client}\"{user}{clean} for {}{will}",
                 attach.expiry
             )
         }

@@ -21,6 +21,7 @@ pub(super) mod code {
     pub(in super::super) const HELLO: u64 = 1;
     pub(in super::super) const WELCOME: u64 = 2;
     pub(in super::super) const ABORT: u64 = 3;
+    pub(in super::super) const CHALLENGE: u64 = 4;
     pub(in super::super) const AUTHENTICATE: u64 = 5;
     pub(in super::super) const GOODBYE: u64 = 6;
     pub(in super::super) const ERROR: u64 = 8;
@@ -55,6 +56,9 @@ pub(super) enum Message<'a> {
         details: &'a [u8],
     },
     Abort,
+    Authenticate {
+        signature: Cow<'a, str>,
+    },
     Goodbye,
     Publish(Publish<'a>),
     Subscribe {
@@ -127,6 +131,7 @@ impl Message<'_> {
         match self {
             Self::Hello { .. } => "HELLO",
             Self::Abort => "ABORT",
+            Self::Authenticate { .. } => "AUTHENTICATE",
             Self::Goodbye => "GOODBYE",
             Self::Publish(_) => "PUBLISH",
             Self::Subscribe { .. } => "SUBSCRIBE",
@@ -179,6 +184,11 @@ fn take_apart<'a>(elements: &Elements<'a>) -> Result<Message<'a>, Violation> {
             Ok(Message::Hello { realm: parts.text(1, "realm")?, details })
         }
         code::ABORT => Ok(Message::Abort),
+        code::AUTHENTICATE => {
+            let parts = parts("AUTHENTICATE", 3..=3)?;
+            parts.dict(2, "extra")?;
+            Ok(Message::Authenticate { signature: parts.text(1, "signature")? })
+        }
         code::GOODBYE => {
             let parts = parts("GOODBYE", 3..=3)?;
             parts.dict(1, "details")?;
@@ -223,9 +233,6 @@ fn take_apart<'a>(elements: &Elements<'a>) -> Result<Message<'a>, Violation> {
             Ok(Message::Yield { invocation, options, carried })
         }
         code::ERROR => error(&parts("ERROR", 5..=7)?),
-        code::AUTHENTICATE => {
-            Err(Violation::Unexpected { message: "AUTHENTICATE", when: "without a CHALLENGE" })
-        }
         other => Err(Violation::UnknownType(other)),
     }
 }

@@ -11,10 +11,11 @@
 use vulpes_raft::ids::Position;
 
 use super::uri;
-use crate::gate::details::ANONYMOUS;
+use crate::gate::details::TICKET;
 use crate::gate::terms::{self, TermsError};
 use crate::gate::RetainedMode;
 use crate::payload::{decode, entries, is_odd, Malformed, Serializer, Writer};
+use crate::types::access::ANONYMOUS;
 use crate::types::act::Terms;
 use crate::types::event::Payload;
 use crate::types::subscription::After;
@@ -74,23 +75,32 @@ impl Names {
     }
 }
 
-/// Whether a client with this HELLO can be admitted: it names no authentication method, or ours among others.
-pub(super) fn may_be_anonymous(serializer: Serializer, details: &[u8]) -> Result<bool, Malformed> {
-    let mut may = true;
-    entries(serializer, details, |key, value| {
-        if key != "authmethods" {
-            return;
+/// How a client offers to say who it is.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Offered {
+    /// It may stay anonymous: it says so, or names no method.
+    pub(super) anonymous: bool,
+    pub(super) ticket: bool,
+    pub(super) authid: Option<String>,
+}
+
+/// Reads what a HELLO says about that.
+pub(super) fn offered(serializer: Serializer, details: &[u8]) -> Result<Offered, Malformed> {
+    let mut offered = Offered { anonymous: true, ..Offered::default() };
+    entries(serializer, details, |key, value| match (key, decode(serializer, value)) {
+        ("authid", Ok(Value::Str(authid))) => offered.authid = Some(authid),
+        ("authmethods", Ok(Value::Null)) => {}
+        ("authmethods", Ok(Value::List(methods))) => {
+            let has = |wanted: &str| {
+                methods.iter().any(|method| matches!(method, Value::Str(name) if name == wanted))
+            };
+            offered.anonymous = methods.is_empty() || has(ANONYMOUS);
+            offered.ticket = has(TICKET);
         }
-        may = match decode(serializer, value) {
-            Ok(Value::Null) => true,
-            Ok(Value::List(methods)) => {
-                let ours = |method: &Value| matches!(method, Value::Str(name) if name == ANONYMOUS);
-                methods.is_empty() || methods.iter().any(ours)
-            }
-            _ => false,
-        };
+        ("authmethods", _) => offered.anonymous = false,
+        _ => {}
     })?;
-    Ok(may)
+    Ok(offered)
 }
 
 /// The options of PUBLISH.

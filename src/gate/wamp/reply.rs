@@ -8,7 +8,7 @@ use vulpes_raft::ids::{EventId, Position};
 
 use super::message::{code, RequestId};
 use super::uri;
-use crate::gate::details::{ANONYMOUS, PROVIDER};
+use crate::gate::details::Authenticated;
 use crate::payload::{Arguments, Serializer, Writer};
 use crate::types::event::SessionId;
 use crate::types::subscription::SubscriptionId;
@@ -34,15 +34,29 @@ const DEALER_FEATURES: [&str; 6] = [
 /// Room for a message without a payload.
 pub(super) const SMALL: usize = 64;
 
-pub(super) fn welcome(serializer: Serializer, session: SessionId, realm: &Realm) -> Vec<u8> {
+/// Asks for what a method needs (WAMP advanced profile, "Ticket-based Authentication").
+pub(super) fn challenge(serializer: Serializer, method: &str) -> Vec<u8> {
+    let mut writer = message(serializer, SMALL, 3, code::CHALLENGE);
+    writer.text(method);
+    writer.begin_dict(0);
+    writer.end_dict();
+    finish(writer)
+}
+
+pub(super) fn welcome(
+    serializer: Serializer,
+    session: SessionId,
+    realm: &Realm,
+    who: &Authenticated,
+) -> Vec<u8> {
     let mut writer = message(serializer, 512, 3, code::WELCOME);
     writer.integer(session.0);
     writer.begin_dict(7);
     pair(&mut writer, "realm", realm.as_str());
-    pair(&mut writer, "authid", ANONYMOUS);
-    pair(&mut writer, "authrole", ANONYMOUS);
-    pair(&mut writer, "authmethod", ANONYMOUS);
-    pair(&mut writer, "authprovider", PROVIDER);
+    pair(&mut writer, "authid", &who.authid);
+    pair(&mut writer, "authrole", &who.authrole);
+    pair(&mut writer, "authmethod", who.authmethod);
+    pair(&mut writer, "authprovider", who.authprovider);
     pair(&mut writer, "agent", concat!("vulpes/", env!("CARGO_PKG_VERSION")));
     writer.key("roles");
     writer.begin_dict(2);

@@ -29,6 +29,7 @@ use crate::types::topic::{Pattern, Topic};
 use crate::types::value::Value;
 
 mod calls;
+mod login;
 mod scripts;
 mod state;
 mod values;
@@ -133,10 +134,15 @@ fn nothing_left(gate: &mut WampGate, context: &str) {
 
 fn show(request: &Request) -> String {
     match request {
-        Request::Open { realm, join } => {
+        Request::Login(login) => {
+            let password = String::from_utf8_lossy(&login.password.0);
+            format!("login {} {password}", login.user)
+        }
+        Request::Open { realm, join, user } => {
             assert_eq!((&join.client, &join.will), (&None, &None));
             assert!(join.details.contains("\"session\":77"), "{}", join.details);
-            format!("open {realm}")
+            let user = user.as_ref().map(|user| format!(" user={user}")).unwrap_or_default();
+            format!("open {realm}{user}")
         }
         Request::Publish { event, .. } | Request::Decide(event) => {
             assert_eq!((event.realm.as_str(), event.publisher), ("realm1", SESSION));
@@ -210,6 +216,7 @@ fn tell(gate: &mut WampGate, call: &str) {
     let number = |at: usize| words[at].parse::<u64>().unwrap();
     let subscription = || SubscriptionId(number(1));
     match words[..] {
+        ["login", ref what @ ..] => login::happen(gate, what),
         ["opened"] => gate.opened(Ok(())),
         ["opened", "no-such-realm"] => gate.opened(Err(OpenRefusal::NoSuchRealm)),
         ["opened", "unavailable"] => gate.opened(Err(OpenRefusal::Unavailable)),

@@ -19,6 +19,9 @@ pub(super) const FEATURE_NOT_SUPPORTED: &str = "wamp.error.feature_not_supported
 pub(super) const INVALID_URI: &str = "wamp.error.invalid_uri";
 pub(super) const INVALID_ARGUMENT: &str = "wamp.error.invalid_argument";
 pub(super) const NO_SUCH_SUBSCRIPTION: &str = "wamp.error.no_such_subscription";
+pub(super) const AUTHENTICATION_FAILED: &str = "wamp.error.authentication_failed";
+pub(super) const NOT_AUTHORIZED: &str = "wamp.error.not_authorized";
+pub(super) const UNAVAILABLE: &str = "vulpes.error.unavailable";
 pub(super) const NO_MATCHING_AUTH_METHOD: &str = "wamp.error.no_matching_auth_method";
 pub(super) const PAYLOAD_SIZE_EXCEEDED: &str = "wamp.error.payload_size_exceeded";
 pub(super) const PROTOCOL_VIOLATION: &str = "wamp.error.protocol_violation";
@@ -92,11 +95,12 @@ pub(super) fn of_subscribe_error(error: SubscribeError) -> &'static str {
 
 pub(super) fn of_open_refusal(refusal: OpenRefusal) -> &'static str {
     match refusal {
+        OpenRefusal::LoginNeeded => NOT_AUTHORIZED,
         OpenRefusal::NoSuchRealm => "wamp.error.no_such_realm",
         OpenRefusal::TooManyConnections | OpenRefusal::NoRoom => {
             "vulpes.error.too_many_connections"
         }
-        OpenRefusal::Unavailable | OpenRefusal::Stopping => "vulpes.error.unavailable",
+        OpenRefusal::Unavailable | OpenRefusal::Stopping => UNAVAILABLE,
     }
 }
 
@@ -114,8 +118,11 @@ pub(super) fn of_end(reason: EndReason) -> (&'static str, Cow<'static, str>) {
             ("wamp.close.system_shutdown", "this node is stopping; connect to another one")
         }
         EndReason::TakenOver => ("wamp.close.killed", "another connection took this session over"),
+        EndReason::Revoked => {
+            ("wamp.close.killed", "the user was removed or disabled, or has to log in")
+        }
         EndReason::Unavailable => (
-            "vulpes.error.unavailable",
+            UNAVAILABLE,
             "no quorum answers; publishes not acknowledged so far may or may not be stored",
         ),
         EndReason::Lost => (

@@ -6,6 +6,7 @@
 use vulpes_raft::format::LOG_FORMAT;
 
 use super::*;
+use crate::types::access::{ChangeUsers, User, UserChange, ADMIN};
 use crate::types::act::{Detach, Expire, PersistentSubscription, Progress};
 use crate::types::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
 
@@ -15,8 +16,11 @@ const OLDER: (&str, &[u64]) =
     ("f53a62393d34b61291a9f258f1d275e1", &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28]);
 
 /// The current format, and hash and positions after the acts that it adds.
-const EXPECTED: (u32, &str, &[u64]) =
-    (7, "b2de06fae411b64454e67c98f9c086d2", &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28, 37]);
+const EXPECTED: (u32, &str, &[u64]) = (
+    8,
+    "1d9b4cfaf6bd668c00b11eecd2289219",
+    &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28, 37, 39, 40, 41],
+);
 
 fn publish(session: u64, topic: &str, value: &str, terms: Terms) -> Event {
     Event { act: Act::Publish(terms).encode(), ..event(session, topic, value) }
@@ -134,8 +138,20 @@ fn events() -> Vec<(u64, Event)> {
 
 /// What this format adds.
 fn newer_events() -> Vec<(u64, Event)> {
-    // The last words of a session that was taken over, and of one that was not.
-    vec![(2, attach(9, "e", 0, 0)), (1, gone(8)), (2, gone(9))]
+    let user = User { verifier: "v".into(), roles: vec![ADMIN.into()], disabled: false };
+    let add = |name: &str| UserChange::Add { name: name.into(), user: user.clone() };
+    let users = |author: &str, changes| ChangeUsers { author: author.into(), changes };
+    let join = act(10, "join", &Act::Join(Join::default()));
+    vec![
+        // The last words of a session that was taken over, and of one that was not.
+        (2, attach(9, "e", 0, 0)),
+        (1, gone(8)),
+        (2, gone(9)),
+        // Users, and a session that needs one.
+        (1, act(0, "users", &Act::ChangeUsers(users("", vec![add("a"), add("b")])))),
+        (1, join),
+        (1, act(0, "users", &Act::ChangeUsers(users("a", vec![add("c"), add("b")])))),
+    ]
 }
 
 #[test]

@@ -52,6 +52,11 @@ impl Node for AtNode<'_> {
         Ok(())
     }
 
+    fn admit(&self, user: Option<&str>) -> Result<(), OpenRefusal> {
+        let admitted = self.clients.realm_states.with(|realms| realms.admits(user));
+        admitted.then_some(()).ok_or(OpenRefusal::LoginNeeded)
+    }
+
     fn call(&mut self, realm: &Realm, asked: CallRequest) -> Option<CallMessage> {
         let attach = || Box::new(self.clients.calls.attach(self.session));
         self.held.calls.get_or_insert_with(attach).ask(realm, asked)

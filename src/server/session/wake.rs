@@ -16,6 +16,7 @@ use crate::server::transport::{Transport, TransportError};
 use crate::session::ledger::Done;
 use crate::session::reader::Reading;
 use crate::session::Signal;
+use crate::types::access::{Identity, LoginRefusal};
 use crate::types::answer::Answer;
 use crate::types::limits;
 
@@ -41,6 +42,7 @@ pub(super) enum Wake {
     Reading(Reading),
     /// There are messages about calls.
     Told,
+    LoggedIn(Result<Identity, LoginRefusal>),
     /// The result of an errand to the entry.
     Done(Done),
     Time,
@@ -75,6 +77,12 @@ impl<G: Gate, T: Transport> Session<G, T> {
         }
         if let Poll::Ready(Some(done)) = self.publishing.poll_done(context) {
             return Poll::Ready(Wake::Done(done));
+        }
+        if let Some(login) = &mut self.login {
+            if let Poll::Ready(result) = login.as_mut().poll(context) {
+                self.login = None;
+                return Poll::Ready(Wake::LoggedIn(result));
+            }
         }
         let waiting = self.waiting();
         if self.outgo.poll(waiting, context).is_ready() {

@@ -12,7 +12,7 @@
 //! releases that know different tags come to the same state; a field that the fold has to act on needs another
 //! [`LOG_FORMAT`](vulpes_raft::format::LOG_FORMAT).
 //!
-//! Deliberately absent: what fields mean. No tag is in use yet.
+//! Deliberately absent: what fields mean.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -24,13 +24,16 @@ use crate::types::{limits, varint};
 pub struct Tag(pub u32);
 
 /// The tags that this release understands.
-const KNOWN: &[Tag] = &[];
+const KNOWN: &[Tag] = &[USER];
+
+/// The user that the publisher's client logged in as, in UTF-8: only on a session's first event.
+const USER: Tag = Tag(1);
 
 impl Tag {
     /// Whether a node that does not know this field must withhold the event.
     #[must_use]
     pub fn is_critical(self) -> bool {
-        self.0 % 2 == 0
+        self.0.is_multiple_of(2)
     }
 }
 
@@ -84,6 +87,20 @@ impl Extensions {
     pub fn parse(bytes: Bytes) -> Result<Self, ExtensionsError> {
         check(&bytes)?;
         Ok(Self(bytes))
+    }
+
+    /// The first event of a session whose client logged in as this user.
+    ///
+    /// # Errors
+    /// If the name is too long.
+    pub fn of_user(user: &str) -> Result<Self, ExtensionsError> {
+        Self::new(&[Field { tag: USER, value: user.as_bytes() }])
+    }
+
+    /// The user that the publisher's client logged in as, where the event says so.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        std::str::from_utf8(self.get(USER)?).ok()
     }
 
     /// Encoded fields that were already checked.

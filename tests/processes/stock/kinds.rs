@@ -280,7 +280,7 @@ fn websocket_flag() -> Option<Option<String>> {
 }
 
 /// The Python interpreter that has this module.
-fn python(import: &str) -> Option<String> {
+pub(super) fn python(import: &str) -> Option<String> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/clients/bin/python");
     let candidates = [own.display().to_string(), "python3".to_owned()];
     candidates.into_iter().find(|python| {

@@ -1,12 +1,14 @@
 //! The boundary to rumqttd's codecs: every packet is checked here first, field by field, and only then handed over.
 //!
 //! Invariant: no type of rumqttd leaves this file. A CONNECT is handed over without its password: MQTT allows any
-//! bytes in it, the codec does not, and nothing here reads it.
+//! bytes in it, the codec does not.
 //!
 //! Deliberately absent: packets whose rumqttd codec is unsafe or slow: PUBLISH, CONNACK, DISCONNECT and AUTH, and the
 //! plain form of an incoming PUBACK.
 
-use bytes::{BufMut, BytesMut};
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
 use rumqttd::protocol::{
     v4::V4, v5::V5, Packet, PingResp, Protocol, PubAck, PubAckProperties, PubAckReason, QoS,
     RetainForwardRule, SubAck, SubAckProperties, SubscribeReasonCode, UnsubAck, UnsubAckReason,
@@ -15,6 +17,7 @@ use rumqttd::protocol::{
 use super::publish::put_varint;
 use super::reader::Reader;
 use super::{property, will, Reason, Version, Violation};
+use crate::types::access::Secret;
 use crate::types::act::Will;
 use crate::types::event::Qos;
 
@@ -30,6 +33,7 @@ pub(crate) struct Connect {
     pub(crate) clean: bool,
     pub(crate) client_id: String,
     pub(crate) user_name: String,
+    pub(crate) password: Option<Secret>,
     pub(crate) will: Option<Will>,
     /// Seconds that the session should outlive its connection: MQTT 5 only.
     pub(crate) session_expiry: u32,
@@ -95,8 +99,14 @@ struct Checked {
     bridge: bool,
     /// Offset of the connect flags; the protocol's name and level are before them.
     flags_at: usize,
+    fields: Fields,
+}
+
+/// The fields of a CONNECT that are not handed over, and where the others end.
+struct Fields {
     /// Where the user name ends, and with it the part that is handed over.
     end: usize,
+    password: Option<Range<usize>>,
     will: Option<Will>,
 }
 
@@ -110,7 +120,7 @@ const USER_NAME_FLAG: u8 = 0x80;
 /// Reads a CONNECT from the packet's body.
 pub(crate) fn read_connect(first: u8, body: &[u8]) -> Result<Connect, ConnectError> {
     let checked = check_connect(first, body)?;
-    let fields = &body[checked.flags_at..checked.end];
+    let fields = &body[checked.flags_at..checked.fields.end];
     // The codec knows only one protocol name, and no bridges.
     let level = if checked.version.is_5() { 5 } else { 4 };
     let protocol = [0, 4, b'M', b'Q', b'T', b'T', level];
@@ -127,13 +137,14 @@ pub(crate) fn read_connect(first: u8, body: &[u8]) -> Result<Connect, ConnectErr
     else {
         return Err(refused(disagreement()));
     };
-    if will.is_some() != checked.will.is_some() {
+    if will.is_some() != checked.fields.will.is_some() {
         return Err(refused(disagreement()));
     }
     let properties = properties.as_ref();
     let session_expiry = properties.and_then(|p| p.session_expiry_interval).unwrap_or(0);
     // A will does not wait longer than its session (MQTT 5 section 3.1.3.2.2).
-    let will = checked.will.map(|will| Will { delay: will.delay.min(session_expiry), ..will });
+    let will =
+        checked.fields.will.map(|will| Will { delay: will.delay.min(session_expiry), ..will });
     Ok(Connect {
         version: checked.version,
         bridge: checked.bridge,
@@ -141,6 +152,7 @@ pub(crate) fn read_connect(first: u8, body: &[u8]) -> Result<Connect, ConnectErr
         clean: connect.clean_session,
         client_id: connect.client_id,
         user_name: login.map(|login| login.username).unwrap_or_default(),
+        password: checked.fields.password.map(|at| Secret(Bytes::copy_from_slice(&body[at]))),
         will,
         session_expiry,
         receive_maximum: properties.and_then(|p| p.receive_maximum).unwrap_or(u16::MAX),
@@ -165,16 +177,16 @@ fn check_connect(first: u8, body: &[u8]) -> Result<Checked, ConnectError> {
         _ => return Err(ConnectError::Foreign),
     };
     let flags_at = reader.position();
-    let (end, will) = check_connect_fields(first, reader, version)
+    let fields = check_connect_fields(first, reader, version)
         .map_err(|violation| ConnectError::Refused(version, violation))?;
-    Ok(Checked { version, bridge: level & BRIDGE != 0, flags_at, end, will })
+    Ok(Checked { version, bridge: level & BRIDGE != 0, flags_at, fields })
 }
 
 fn check_connect_fields(
     first: u8,
     mut reader: Reader<'_>,
     version: Version,
-) -> Result<(usize, Option<Will>), Violation> {
+) -> Result<Fields, Violation> {
     let flags = reader.u8()?;
     if first & 0x0F != 0 || flags & 1 != 0 {
         return Err(Violation::malformed("a reserved flag of the CONNECT is set"));
@@ -202,14 +214,16 @@ fn check_connect_fields(
         reader.text()?;
     }
     let end = reader.position();
+    let mut password = None;
     if flags & PASSWORD_FLAG != 0 {
         if !version.is_5() && flags & USER_NAME_FLAG == 0 {
             return Err(Violation::malformed("a password without a user name"));
         }
-        reader.binary()?;
+        let length = reader.binary()?.len();
+        password = Some(reader.position() - length..reader.position());
     }
     reader.end()?;
-    Ok((end, will))
+    Ok(Fields { end, password, will })
 }
 
 /// Reads a PUBACK. Whatever its reason code, the client is done with the message.

@@ -62,7 +62,7 @@ fn a_session_is_refused() {
         check(&format!(
             r#"
             > [1,"realm1",{{"authmethods":{methods}}}]
-            < [3,{{"message":"this node lets clients in without authentication only; offer the authmethod \"anonymous\", or none"}},"wamp.error.no_matching_auth_method"]
+            < [3,{{"message":"this cluster has no users; offer the authmethod \"anonymous\", or none"}},"wamp.error.no_matching_auth_method"]
             ! close
             "#,
         ));

@@ -1,6 +1,7 @@
 //! Shared state by scripts: retained values, conditions, wills, and the subscriptions that read them.
 
 use super::*;
+use crate::types::act::Join;
 
 #[test]
 fn terms_go_with_the_publish() {

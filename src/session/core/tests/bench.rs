@@ -232,6 +232,7 @@ impl Client {
                     self.socket.waiting += bytes.len();
                 }
                 Output::Dropped(dropped) => panic!("{dropped:?}"),
+                Output::Login(login) => panic!("{login:?}"),
                 Output::Errand(Errand::Admit(bytes)) => done = Some(ledger::Done::Admitted(bytes)),
                 Output::Errand(Errand::Submit(batch)) => {
                     let events: Vec<String> = batch.events.iter().map(shown).collect();

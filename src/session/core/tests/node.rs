@@ -159,6 +159,10 @@ impl Node for AtNode<'_> {
         }
     }
 
+    fn admit(&self, _: Option<&str>) -> Result<(), OpenRefusal> {
+        Ok(())
+    }
+
     fn call(&mut self, _: &Realm, _: CallRequest) -> Option<CallMessage> {
         None
     }

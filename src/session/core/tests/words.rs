@@ -89,10 +89,14 @@ impl Gate for Words {
         let words: Vec<&str> = text.split(' ').collect();
         let number = |at: usize| words[at].parse::<u64>().unwrap();
         let request = match words[0] {
-            "open" => Request::Open { realm: realm(), join: Join::default() },
+            "open" => Request::Open { realm: realm(), join: Join::default(), user: None },
             "attach" => {
                 let join = Join { client: Some("c".into()), ..Join::default() };
-                Request::Attach { realm: realm(), attach: Attach { join, clean: false, expiry: 9 } }
+                Request::Attach {
+                    realm: realm(),
+                    attach: Attach { join, clean: false, expiry: 9 },
+                    user: None,
+                }
             }
             "publish" => return self.publish(&words[1..]),
             "persist" => return self.persist(number(1), words[2]),

@@ -1,0 +1,302 @@
+//! `vulpes user`: who may use the cluster.
+//!
+//! Invariant: a command that fails has changed nothing, or says that this is not known.
+//!
+//! Deliberately absent: what a user may do besides administering.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use comfy_table::{presets, Table};
+use serde::Serialize;
+
+use super::login::{self, LoginArgs};
+use super::secure::TlsArgs;
+use crate::client::admin::{AdminClient, AdminError, AdminUrl};
+use crate::http::{AddUser, Changed, PasswordText, RemoveUser, SetUser, UserEdit, UserInfo};
+use crate::types::access::{ADMIN, ANONYMOUS};
+
+const EXAMPLES: &str = "\
+Examples:
+  vulpes user add ann                           the first user administers the cluster; its password is asked for
+  export VULPES_USER=ann VULPES_PASSWORD=...    log in as ann from here on
+  vulpes user add sensor --new-password-file sensor.txt
+  vulpes user add anonymous --no-password       let in clients that don't log in as well
+  vulpes user passwd sensor
+  vulpes user list
+  vulpes user disable sensor                    its sessions end, at all nodes
+  vulpes user remove sensor
+
+As long as there are no users, everybody may connect and administer. From the first one on, clients and
+operators have to log in.";
+
+/// Add, show, change and remove users
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Users {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Add a user; the first one gets the role admin unless roles are named
+    Add(Add),
+    /// Give a user another password
+    Passwd(Passwd),
+    /// Show all users
+    List(Common),
+    /// Show a user
+    Show(Named),
+    /// Let a user connect no more, and end its sessions
+    Disable(Named),
+    /// Let a user that was disabled connect again
+    Enable(Named),
+    /// Replace a user's roles
+    Roles(Roles),
+    /// Remove a user, and end its sessions
+    Remove(Named),
+}
+
+/// How a node is asked.
+#[derive(Debug, Args)]
+struct Common {
+    /// Admin URL of a node; changes need one with the entry role
+    #[arg(long, value_name = "URL", default_value = super::DEFAULT_ADMIN)]
+    node_admin: AdminUrl,
+    #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
+    login: LoginArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// The user
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Where a user's new password comes from.
+#[derive(Debug, Args)]
+struct NewPassword {
+    /// File with the new password [default: asked for; standard input if that is no terminal]
+    #[arg(long, value_name = "FILE")]
+    new_password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Add {
+    /// The user
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// A role of it; can be given several times
+    #[arg(long, value_name = "ROLE")]
+    role: Vec<String>,
+    #[command(flatten)]
+    password: NewPassword,
+    /// It has no password, so nobody can log in as it
+    #[arg(long, conflicts_with = "new_password_file")]
+    no_password: bool,
+    /// Also add the user `anonymous`, so that clients that don't log in go on
+    #[arg(long)]
+    anonymous: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Passwd {
+    /// The user
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    password: NewPassword,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Roles {
+    /// The user
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// All roles that it has from now on
+    #[arg(value_name = "ROLE")]
+    roles: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What a change did.
+#[derive(Debug, Serialize)]
+struct Done<'a> {
+    #[serde(flatten)]
+    changed: Changed,
+    user: &'a str,
+    did: &'a str,
+}
+
+/// A node, with the user that asks it.
+struct Asked {
+    client: AdminClient,
+    url: AdminUrl,
+    json: bool,
+}
+
+impl Users {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        match self.action {
+            Action::Add(add) => add.run().await,
+            Action::Passwd(passwd) => passwd.run().await,
+            Action::List(common) => list(&common.asked()?).await,
+            Action::Show(Named { name, common }) => show(&common.asked()?, &name).await,
+            Action::Disable(Named { name, common }) => {
+                let set = SetUser { disabled: Some(true), ..set(&name) };
+                common.asked()?.change(vec![UserEdit::Set(set)], "disabled").await
+            }
+            Action::Enable(Named { name, common }) => {
+                let set = SetUser { disabled: Some(false), ..set(&name) };
+                common.asked()?.change(vec![UserEdit::Set(set)], "enabled").await
+            }
+            Action::Roles(Roles { name, roles, common }) => {
+                let set = SetUser { roles: Some(roles), ..set(&name) };
+                common.asked()?.change(vec![UserEdit::Set(set)], "given these roles").await
+            }
+            Action::Remove(Named { name, common }) => {
+                let remove = UserEdit::Remove(RemoveUser { name });
+                common.asked()?.change(vec![remove], "removed").await
+            }
+        }
+    }
+}
+
+fn set(name: &str) -> SetUser {
+    SetUser { name: name.to_owned(), ..SetUser::default() }
+}
+
+/// The error, with what to do about it.
+fn failed(error: AdminError) -> anyhow::Error {
+    anyhow!(login::advised(error))
+}
+
+impl Common {
+    fn asked(&self) -> anyhow::Result<Asked> {
+        let client = self.login.admin()?;
+        Ok(Asked {
+            client,
+            url: self.node_admin.clone().trusting(&self.tls.dialer()?),
+            json: self.json,
+        })
+    }
+}
+
+impl Asked {
+    /// Makes changes, of which the first is what was asked for.
+    async fn change(&self, edits: Vec<UserEdit>, did: &str) -> anyhow::Result<()> {
+        let changed = self.client.change_users(&self.url, &edits).await.map_err(failed)?;
+        let user = edits.first().map_or("", UserEdit::name);
+        let mut out = std::io::stdout().lock();
+        match self.json {
+            true => {
+                writeln!(out, "{}", serde_json::to_string(&Done { changed, user, did })?)?;
+            }
+            false => writeln!(out, "{user} is {did}, from position {} on", changed.position)?,
+        }
+        Ok(out.flush()?)
+    }
+}
+
+impl Add {
+    async fn run(self) -> anyhow::Result<()> {
+        let asked = self.common.asked()?;
+        // Before a password is asked for: whoever is refused here need not type one.
+        let is_first = asked.client.users(&asked.url).await.map_err(failed)?.is_empty();
+        let mut roles = self.role;
+        if is_first && roles.is_empty() {
+            eprintln!(
+                "{} is the first user: it gets the role {ADMIN}, and from here on everybody has to log in{}",
+                self.name,
+                if self.anonymous { " or is anonymous" } else { "" }
+            );
+            roles.push(ADMIN.to_owned());
+        }
+        let password = match self.no_password {
+            true => None,
+            false => {
+                let file = self.password.new_password_file.as_deref();
+                Some(PasswordText(login::new_password(&self.name, file)?))
+            }
+        };
+        let add = AddUser { name: self.name, password, roles, disabled: false };
+        let mut edits = vec![UserEdit::Add(add)];
+        if self.anonymous {
+            let name = ANONYMOUS.to_owned();
+            edits.push(UserEdit::Add(AddUser { name, ..AddUser::default() }));
+        }
+        asked.change(edits, "added").await
+    }
+}
+
+impl Passwd {
+    async fn run(self) -> anyhow::Result<()> {
+        let asked = self.common.asked()?;
+        asked.client.user(&asked.url, &self.name).await.map_err(failed)?;
+        let file = self.password.new_password_file.as_deref();
+        let password = PasswordText(login::new_password(&self.name, file)?);
+        let set = SetUser { password: Some(password), ..set(&self.name) };
+        asked.change(vec![UserEdit::Set(set)], "given the new password").await
+    }
+}
+
+async fn list(asked: &Asked) -> anyhow::Result<()> {
+    let users = asked.client.users(&asked.url).await.map_err(failed)?;
+    let mut out = std::io::stdout().lock();
+    if asked.json {
+        for user in &users {
+            writeln!(out, "{}", serde_json::to_string(user)?)?;
+        }
+    } else if users.is_empty() {
+        writeln!(
+            out,
+            "there are no users: everybody may connect; `vulpes user add NAME` changes that"
+        )?;
+    } else {
+        writeln!(out, "{}", table(&users))?;
+    }
+    Ok(out.flush()?)
+}
+
+async fn show(asked: &Asked, name: &str) -> anyhow::Result<()> {
+    let user = asked.client.user(&asked.url, name).await.map_err(failed)?;
+    let mut out = std::io::stdout().lock();
+    match asked.json {
+        true => writeln!(out, "{}", serde_json::to_string(&user)?)?,
+        false => writeln!(out, "{}", table(std::slice::from_ref(&user)))?,
+    }
+    Ok(out.flush()?)
+}
+
+fn table(users: &[UserInfo]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["user", "roles", "password", "may connect", "changed"]);
+    let word = |yes: bool| if yes { "yes" } else { "no" };
+    for user in users {
+        table.add_row([
+            user.name.clone(),
+            user.roles.join(" "),
+            word(user.has_password).to_owned(),
+            word(!user.disabled).to_owned(),
+            user.changed.to_string(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,413 @@
+//! Changes users, and decides who may use admin HTTP.
+//!
+//! A change is an act in the log. All nodes decide alike, at its position, whether it can be: this node waits until it has
+//! applied that position, and tells from its users what became of the change.
+//!
+//! Invariant: an outcome is told only if the users show it; otherwise it is unknown. A password leaves this node only as what it
+//! is verified with.
+//!
+//! Deliberately absent: what users may do, and HTTP (`http`).
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::FutureExt;
+use tokio::sync::{mpsc, Semaphore};
+use tokio::time::{timeout_at, Instant};
+use vulpes_raft::host::{Host, Random};
+use vulpes_raft::ids::Position;
+use vulpes_raft::net::wire;
+
+use crate::auth::{Cost, Password, UserName, Verifier, SALT};
+use crate::entry::{Batch, EntryHandle};
+use crate::http::{
+    AccessRefusal, AddUser, Author, Changed, PasswordText, RemoveUser, SetUser, UserAdmin,
+    UserEdit, UserInfo, UserPage, UsersError,
+};
+use crate::log::Log;
+use crate::realm::{Realms, SharedRealms};
+use crate::server::login::Logins;
+use crate::types::access::{
+    check_name, ChangeUsers, KnownUser, Login, LoginRefusal, NameError, User, UserChange, ADMIN,
+};
+use crate::types::act::Act;
+use crate::types::answer::{PublishError, Stored};
+use crate::types::event::{Event, SessionId};
+use crate::types::limits;
+use crate::types::topic::Realm;
+
+/// The topic of changes. No subscriber gets them.
+const TOPIC: &str = "vulpes/users";
+
+/// The cluster's users, as this node knows them.
+pub(crate) struct Users {
+    realms: SharedRealms,
+    logins: Logins,
+    /// None on a node that is not an entry.
+    writer: Option<Writer>,
+}
+
+/// The way of changes into the log.
+struct Writer {
+    entry: EntryHandle,
+    log: Log,
+    /// The realm of the changes.
+    realm: Realm,
+    random: Arc<dyn Random>,
+    turns: Semaphore,
+}
+
+impl Users {
+    /// The users in these realms. Changes go through the entry, if there is one, as events of this realm.
+    pub(super) fn new(
+        host: &Host,
+        (log, realms): (&Log, &SharedRealms),
+        entry: Option<(EntryHandle, Realm)>,
+        logins: Option<Logins>,
+    ) -> Self {
+        let writer = entry.map(|(entry, realm)| Writer {
+            entry,
+            log: log.clone(),
+            realm,
+            random: host.random.clone(),
+            turns: Semaphore::new(limits::USER_CHANGES_AT_ONCE),
+        });
+        let logins = logins.unwrap_or_else(|| Logins::new(realms.clone(), host));
+        Self { realms: realms.clone(), logins, writer }
+    }
+}
+
+impl UserAdmin for Users {
+    fn admit(&self, login: Option<Login>) -> BoxFuture<'_, Result<Author, AccessRefusal>> {
+        async move {
+            if !self.logins.has_users() {
+                return Ok(Author(String::new()));
+            }
+            let login = login.ok_or(AccessRefusal::LoginNeeded)?;
+            let identity = self.logins.check(login).await.map_err(|refused| match refused {
+                LoginRefusal::Wrong => AccessRefusal::Wrong,
+                LoginRefusal::Busy => AccessRefusal::Busy,
+            })?;
+            let known = self.realms.with(|realms| realms.user(&identity.user));
+            match known.is_some_and(|known| known.user.has_role(ADMIN)) {
+                true => Ok(Author(identity.user)),
+                false => Err(AccessRefusal::NoRole),
+            }
+        }
+        .boxed()
+    }
+
+    fn page(&self, after: Option<&str>, max: usize) -> UserPage {
+        self.realms.with(|realms| {
+            let behind = |name: &str| after.is_some_and(|after| name <= after);
+            let mut left = realms.users().skip_while(|(name, _)| behind(name));
+            let users = left.by_ref().take(max).map(|(name, known)| info(name, known)).collect();
+            UserPage { users, more: left.next().is_some() }
+        })
+    }
+
+    fn user(&self, name: &str) -> Option<UserInfo> {
+        let known = self.realms.with(|realms| realms.user(name))?;
+        Some(info(name, &known))
+    }
+
+    fn change(
+        &self,
+        author: Author,
+        edits: Vec<UserEdit>,
+    ) -> BoxFuture<'_, Result<Changed, UsersError>> {
+        async move {
+            let writer = self.writer.as_ref().ok_or(UsersError::NoEntry)?;
+            let deadline = Instant::now() + limits::USER_CHANGES_TIME;
+            let ready = async {
+                // The semaphore is never closed.
+                let turn = writer.turns.acquire().await.map_err(|_| UsersError::Busy)?;
+                Ok((turn, self.changes(edits, &*writer.random).await?))
+            };
+            let (_turn, changes) =
+                timeout_at(deadline, ready).await.unwrap_or(Err(UsersError::Busy))?;
+            let asked = ChangeUsers { author: author.0, changes };
+            // What would be refused does not go into the log.
+            self.realms.with(|realms| refusal(realms, &asked)).map_or(Ok(()), Err)?;
+            let stored = writer.submit(&asked, deadline).await?;
+            self.realms.with(|realms| outcome(realms, &asked, &stored))?;
+            tracing::info!(author = asked.author, position = %stored.position, "users changed");
+            Ok(Changed { position: stored.position })
+        }
+        .boxed()
+    }
+}
+
+impl Writer {
+    /// Has a change stored, and waits until this node has applied it.
+    async fn submit(&self, asked: &ChangeUsers, deadline: Instant) -> Result<Stored, UsersError> {
+        let act = Act::ChangeUsers(asked.clone());
+        let event = Event::of_act(self.realm.clone(), TOPIC, SessionId(0), act.encode());
+        let (answers, mut answered) = mpsc::channel(1);
+        let batch = Batch { answers: Some(answers), ..Batch::own(vec![event]) };
+        let applied = async {
+            self.entry.submit(batch).await.map_err(|_| UsersError::Unknown)?;
+            let answer = answered.recv().await.ok_or(UsersError::Unknown)?;
+            let stored = answer.outcome.map_err(|error| match error {
+                PublishError::Unknown => UsersError::Unknown,
+                PublishError::NotStored => UsersError::NotStored,
+            })?;
+            self.log.reached(stored.slot).await;
+            Ok(stored)
+        };
+        timeout_at(deadline, applied).await.unwrap_or(Err(UsersError::Unknown))
+    }
+}
+
+impl Users {
+    /// What is to be changed, with hashed passwords.
+    async fn changes(
+        &self,
+        edits: Vec<UserEdit>,
+        random: &dyn Random,
+    ) -> Result<Vec<UserChange>, UsersError> {
+        let names: BTreeSet<&str> = edits.iter().map(UserEdit::name).collect();
+        if edits.is_empty() || edits.len() > limits::USER_CHANGES || names.len() < edits.len() {
+            return Err(UsersError::Changes);
+        }
+        let mut changes = Vec::new();
+        for edit in edits {
+            changes.push(match edit {
+                UserEdit::Add(AddUser { name, password, roles, disabled }) => {
+                    let name = checked_name(&name)?;
+                    let mut user = User { roles: checked_roles(&name, roles)?, ..User::default() };
+                    user.disabled = disabled;
+                    if let Some(password) = password {
+                        user.verifier = hashed(&name, password, random).await?;
+                    }
+                    UserChange::Add { name, user }
+                }
+                UserEdit::Set(SetUser { name, password, roles, disabled }) => {
+                    let known = self.realms.with(|realms| realms.user(&name));
+                    let known = known.ok_or_else(|| UsersError::NoSuchUser(name.clone()))?;
+                    let mut user = known.user.clone();
+                    if let Some(roles) = roles {
+                        user.roles = checked_roles(&name, roles)?;
+                    }
+                    user.disabled = disabled.unwrap_or(user.disabled);
+                    if let Some(password) = password {
+                        user.verifier = hashed(&name, password, random).await?;
+                    }
+                    UserChange::Set { name, user, unchanged_since: known.changed }
+                }
+                UserEdit::Remove(RemoveUser { name }) => UserChange::Remove { name },
+            });
+        }
+        Ok(changes)
+    }
+}
+
+fn info(name: &str, known: &KnownUser) -> UserInfo {
+    UserInfo {
+        name: name.to_owned(),
+        roles: known.user.roles.clone(),
+        disabled: known.user.disabled,
+        has_password: !known.user.verifier.is_empty(),
+        changed: known.changed,
+    }
+}
+
+/// A new user's name. It is stored as logins spell it.
+fn checked_name(text: &str) -> Result<String, UsersError> {
+    let bad = |reason: String| UsersError::Name { name: text.to_owned(), reason };
+    let name = UserName::new(text).map_err(|error| bad(error.to_string()))?;
+    check_name(name.as_str()).map_err(|error: NameError| bad(error.to_string()))?;
+    Ok(name.as_str().to_owned())
+}
+
+fn checked_roles(user: &str, roles: Vec<String>) -> Result<Vec<String>, UsersError> {
+    for role in &roles {
+        check_name(role).map_err(|error| UsersError::bad_name(role, error))?;
+    }
+    let roles: BTreeSet<String> = roles.into_iter().collect();
+    if roles.len() > limits::USER_ROLES {
+        return Err(UsersError::TooManyRoles { name: user.to_owned() });
+    }
+    Ok(roles.into_iter().collect())
+}
+
+/// What a password is verified with.
+async fn hashed(
+    user: &str,
+    password: PasswordText,
+    random: &dyn Random,
+) -> Result<Bytes, UsersError> {
+    let bad = |reason: String| UsersError::Password { name: user.to_owned(), reason };
+    let password = Password::new(password.0.as_bytes()).map_err(|error| bad(error.to_string()))?;
+    let mut salt = [0; SALT];
+    for part in salt.chunks_exact_mut(8) {
+        part.copy_from_slice(&random.next_u64().to_le_bytes());
+    }
+    let derive = move || Verifier::derive(&password, salt, Cost::default());
+    let verifier = tokio::task::spawn_blocking(derive).await.map_err(|_| UsersError::Busy)?;
+    Ok(wire::encode(&verifier.map_err(|error| bad(error.to_string()))?).into())
+}
+
+/// Why a change could not be made now.
+fn refusal(realms: &Realms, asked: &ChangeUsers) -> Option<UsersError> {
+    let author = realms.user(&asked.author);
+    if realms.has_users() && !author.is_some_and(|known| known.user.can_administer()) {
+        return Some(match asked.author.is_empty() {
+            true => UsersError::NotFirst,
+            false => UsersError::NotAllowed,
+        });
+    }
+    let (mut changed, mut added, mut has_admin) = (BTreeSet::new(), 0, false);
+    for change in &asked.changes {
+        let (name, user) = match change {
+            UserChange::Add { name, user } | UserChange::Set { name, user, .. } => {
+                (name, Some(user))
+            }
+            UserChange::Remove { name } => (name, None),
+        };
+        let refused = match (change, realms.user(name)) {
+            (UserChange::Add { .. }, None) => {
+                added += 1;
+                None
+            }
+            (UserChange::Add { .. }, Some(_)) => Some(UsersError::Exists(name.clone())),
+            (_, None) => Some(UsersError::NoSuchUser(name.clone())),
+            (UserChange::Set { unchanged_since, .. }, Some(known))
+                if known.changed > *unchanged_since =>
+            {
+                Some(UsersError::ChangedMeanwhile(name.clone()))
+            }
+            _ => None,
+        };
+        if refused.is_some() {
+            return refused;
+        }
+        has_admin |= user.is_some_and(User::can_administer);
+        changed.insert(name.as_str());
+    }
+    let mut others = realms.users().filter(|(name, _)| !changed.contains(name));
+    if !has_admin && !others.any(|(_, known)| known.user.can_administer()) {
+        return Some(match realms.has_users() {
+            true => UsersError::LastAdmin,
+            false => UsersError::NoAdmin,
+        });
+    }
+    let is_full = added > 0 && realms.users().count() + added > limits::USERS;
+    is_full.then_some(UsersError::TooManyUsers)
+}
+
+/// What became of a change that this node has applied. All of it was done, or nothing.
+fn outcome(realms: &Realms, asked: &ChangeUsers, stored: &Stored) -> Result<(), UsersError> {
+    // Nothing else that this entry puts into one slot changes users.
+    let is_newest = realms.next() == stored.slot.next();
+    let signs = asked.changes.iter().map(|change| sign(realms, change, stored.position));
+    let signs: Vec<Option<bool>> = signs.collect();
+    let is_gone = |change: &UserChange| match change {
+        UserChange::Remove { name } => realms.user(name).is_none(),
+        UserChange::Add { .. } | UserChange::Set { .. } => false,
+    };
+    if signs.contains(&Some(true)) || asked.changes.iter().all(is_gone) {
+        return Ok(());
+    }
+    match signs.contains(&Some(false)) || is_newest {
+        true => Err(refusal(realms, asked).unwrap_or(UsersError::Refused)),
+        false => Err(UsersError::Unknown),
+    }
+}
+
+/// Whether a user shows that its change was made at this position, or that it was not; `None` if it shows neither.
+fn sign(realms: &Realms, change: &UserChange, at: Position) -> Option<bool> {
+    let (UserChange::Add { name, .. } | UserChange::Set { name, .. } | UserChange::Remove { name }) =
+        change;
+    match realms.user(name)?.changed.cmp(&at) {
+        Ordering::Less => Some(false),
+        Ordering::Equal => Some(true),
+        Ordering::Greater => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::realm::testing;
+    use vulpes_raft::ids::{Slot, Stamp};
+
+    fn user(roles: &[&str]) -> User {
+        let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+        User { verifier: "v".into(), roles, disabled: false }
+    }
+
+    fn add(name: &str, roles: &[&str]) -> UserChange {
+        UserChange::Add { name: name.into(), user: user(roles) }
+    }
+
+    fn set(name: &str, roles: &[&str], since: u64) -> UserChange {
+        UserChange::Set { name: name.into(), user: user(roles), unchanged_since: Position(since) }
+    }
+
+    fn remove(name: &str) -> UserChange {
+        UserChange::Remove { name: name.into() }
+    }
+
+    fn by(author: &str, changes: Vec<UserChange>) -> ChangeUsers {
+        ChangeUsers { author: author.into(), changes }
+    }
+
+    /// Users of whom `ann` administers and `joe` does not.
+    fn realms() -> Realms {
+        let changes = vec![add("ann", &[ADMIN]), add("joe", &[])];
+        testing::after(&[Act::ChangeUsers(by("", changes))])
+    }
+
+    #[test]
+    fn what_can_not_be_done_is_told() {
+        let realms = realms();
+        let at = realms.user("ann").unwrap().changed.0;
+        for (asked, expected) in [
+            (by("ann", vec![add("eve", &[])]), None),
+            (by("ann", vec![add("eve", &[ADMIN]), remove("ann")]), None),
+            (by("ann", vec![set("joe", &[ADMIN], at), set("ann", &[], at)]), None),
+            (by("", vec![add("eve", &[])]), Some(UsersError::NotFirst)),
+            (by("joe", vec![add("eve", &[])]), Some(UsersError::NotAllowed)),
+            (by("ann", vec![add("joe", &[])]), Some(UsersError::Exists("joe".into()))),
+            (by("ann", vec![remove("eve")]), Some(UsersError::NoSuchUser("eve".into()))),
+            (
+                by("ann", vec![set("joe", &[], at - 1)]),
+                Some(UsersError::ChangedMeanwhile("joe".into())),
+            ),
+            (by("ann", vec![remove("ann")]), Some(UsersError::LastAdmin)),
+            (by("ann", vec![set("ann", &[], at)]), Some(UsersError::LastAdmin)),
+        ] {
+            assert_eq!(refusal(&realms, &asked), expected, "{asked:?}");
+        }
+        let nobody = Realms::default();
+        assert_eq!(refusal(&nobody, &by("", vec![add("eve", &[])])), Some(UsersError::NoAdmin));
+        assert_eq!(refusal(&nobody, &by("", vec![add("eve", &[ADMIN])])), None);
+    }
+
+    /// The users as they are, and what is asked of them at a position: before, at or after that of their last change.
+    #[test]
+    fn only_what_the_users_show_is_told() {
+        let realms = realms();
+        let at = realms.user("ann").unwrap().changed.0;
+        let newest = Slot(realms.next().0 - 1);
+        let exists = Err(UsersError::Exists("joe".into()));
+        for (change, position, slot, expected) in [
+            (add("joe", &[]), at, newest, Ok(())),
+            (add("joe", &[]), at + 1, newest, exists),
+            (add("joe", &[]), at - 1, Slot(0), Err(UsersError::Unknown)),
+            (add("eve", &[]), at, Slot(0), Err(UsersError::Unknown)),
+            (add("eve", &[]), at, newest, Err(UsersError::Refused)),
+            (remove("eve"), at, Slot(0), Ok(())),
+            (remove("ann"), at + 1, Slot(0), Err(UsersError::LastAdmin)),
+            (remove("joe"), at - 1, Slot(0), Err(UsersError::Unknown)),
+        ] {
+            let stored = Stored { position: Position(position), slot, stamp: Stamp(0), offset: 0 };
+            let asked = by("ann", vec![change]);
+            assert_eq!(outcome(&realms, &asked, &stored), expected, "{asked:?} at {position}");
+        }
+    }
+}
