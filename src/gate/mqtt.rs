@@ -3,7 +3,7 @@
 //! ```text
 //! Connecting --CONNECT--> Opening --opened--> Open --> Closed
 //! packet, outbox                  bytes in and out, requests
-//! admission                       which clients are admitted, and as what
+//! admission, login                which clients are admitted, and as what
 //! session                         an open session: publishes (topics), subscriptions (filter), window
 //! ```
 //!
@@ -14,7 +14,7 @@
 //! a closed connection; the log gets [`MqttGate::close_reason`] in both cases. A refused CONNECT is answered in the
 //! client's version of the protocol.
 //!
-//! Deliberately absent: users and passwords (`admission`), the message expiry interval (`packet::publish`).
+//! Deliberately absent: whether a password is right (`server`), the message expiry interval (`packet::publish`).
 
 mod admission;
 mod filter;

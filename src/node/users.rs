@@ -58,6 +58,8 @@ struct Writer {
     realm: Realm,
     random: Arc<dyn Random>,
     turns: Semaphore,
+    /// One password is hashed at a time, also if nobody waits for it any more.
+    hashing: Arc<Semaphore>,
 }
 
 impl Users {
@@ -74,8 +76,9 @@ impl Users {
             realm,
             random: host.random.clone(),
             turns: Semaphore::new(limits::USER_CHANGES_AT_ONCE),
+            hashing: Arc::new(Semaphore::new(1)),
         });
-        let logins = logins.unwrap_or_else(|| Logins::new(realms.clone(), host));
+        let logins = logins.unwrap_or_else(|| Logins::new(realms.clone(), host)).of_operators();
         Self { realms: realms.clone(), logins, writer }
     }
 }
@@ -125,7 +128,7 @@ impl UserAdmin for Users {
             let ready = async {
                 // The semaphore is never closed.
                 let turn = writer.turns.acquire().await.map_err(|_| UsersError::Busy)?;
-                Ok((turn, self.changes(edits, &*writer.random).await?))
+                Ok((turn, self.changes(edits, writer).await?))
             };
             let (_turn, changes) =
                 timeout_at(deadline, ready).await.unwrap_or(Err(UsersError::Busy))?;
@@ -167,7 +170,7 @@ impl Users {
     async fn changes(
         &self,
         edits: Vec<UserEdit>,
-        random: &dyn Random,
+        writer: &Writer,
     ) -> Result<Vec<UserChange>, UsersError> {
         let names: BTreeSet<&str> = edits.iter().map(UserEdit::name).collect();
         if edits.is_empty() || edits.len() > limits::USER_CHANGES || names.len() < edits.len() {
@@ -181,7 +184,7 @@ impl Users {
                     let mut user = User { roles: checked_roles(&name, roles)?, ..User::default() };
                     user.disabled = disabled;
                     if let Some(password) = password {
-                        user.verifier = hashed(&name, password, random).await?;
+                        user.verifier = hashed(&name, password, writer).await?;
                     }
                     UserChange::Add { name, user }
                 }
@@ -194,7 +197,7 @@ impl Users {
                     }
                     user.disabled = disabled.unwrap_or(user.disabled);
                     if let Some(password) = password {
-                        user.verifier = hashed(&name, password, random).await?;
+                        user.verifier = hashed(&name, password, writer).await?;
                     }
                     UserChange::Set { name, user, unchanged_since: known.changed }
                 }
@@ -235,18 +238,19 @@ fn checked_roles(user: &str, roles: Vec<String>) -> Result<Vec<String>, UsersErr
 }
 
 /// What a password is verified with.
-async fn hashed(
-    user: &str,
-    password: PasswordText,
-    random: &dyn Random,
-) -> Result<Bytes, UsersError> {
+async fn hashed(user: &str, password: PasswordText, writer: &Writer) -> Result<Bytes, UsersError> {
     let bad = |reason: String| UsersError::Password { name: user.to_owned(), reason };
     let password = Password::new(password.0.as_bytes()).map_err(|error| bad(error.to_string()))?;
     let mut salt = [0; SALT];
     for part in salt.chunks_exact_mut(8) {
-        part.copy_from_slice(&random.next_u64().to_le_bytes());
+        part.copy_from_slice(&writer.random.next_u64().to_le_bytes());
     }
-    let derive = move || Verifier::derive(&password, salt, Cost::default());
+    let hashes = writer.hashing.clone().acquire_owned().await.map_err(|_| UsersError::Busy)?;
+    let derive = move || {
+        let verifier = Verifier::derive(&password, salt, Cost::default());
+        drop(hashes);
+        verifier
+    };
     let verifier = tokio::task::spawn_blocking(derive).await.map_err(|_| UsersError::Busy)?;
     Ok(wire::encode(&verifier.map_err(|error| bad(error.to_string()))?).into())
 }

@@ -5,7 +5,7 @@
 //! thousands of devices come back at once.
 //!
 //! Invariant: a wrong password of a known user and any password of an unknown one take the same time, and each failure makes
-//! the next attempt for that name wait longer. No password is kept, nor anything it could be tried against for less than
+//! the next attempt for that name wait longer: attempts for one name are checked one after the other. No password is kept, nor anything it could be tried against for less than
 //! the full cost, except in this process's memory.
 //!
 //! Deliberately absent: exchanges in which the password does not travel.
@@ -22,7 +22,7 @@ use vulpes_raft::net::wire;
 
 use crate::auth::{verify, Fingerprint, Password, UserName};
 use crate::realm::SharedRealms;
-use crate::types::access::{Identity, Login, LoginRefusal, User};
+use crate::types::access::{Identity, KnownUser, Login, LoginRefusal, User};
 use crate::types::limits;
 
 /// How long after a failure for a name the next attempt begins; twice as long after each further one.
@@ -45,15 +45,62 @@ const NO_ROLE: &str = "user";
 pub(crate) struct Logins {
     realms: SharedRealms,
     shared: Arc<Shared>,
+    room: Room,
 }
 
 struct Shared {
     /// Of fingerprints; made anew in each process.
     key: [u8; 64],
-    /// Those that wait, and those that are checked.
-    waiting: Semaphore,
-    checking: Semaphore,
     known: Mutex<Known>,
+    /// The turns of names for which there are attempts.
+    turns: Mutex<BTreeMap<String, Arc<Semaphore>>>,
+}
+
+/// Room for some of the logins of a node.
+#[derive(Clone)]
+struct Room {
+    /// Those that wait for a check, or are checked.
+    waiting: Arc<Semaphore>,
+    checking: Arc<Semaphore>,
+}
+
+impl Room {
+    fn new(waiting: usize, checking: usize) -> Self {
+        Self {
+            waiting: Arc::new(Semaphore::new(waiting)),
+            checking: Arc::new(Semaphore::new(checking)),
+        }
+    }
+}
+
+/// An attempt's place among those for its name: one is checked at a time, so that each waits for what came of those before.
+struct Turn {
+    shared: Arc<Shared>,
+    name: String,
+    turns: Arc<Semaphore>,
+}
+
+impl Turn {
+    fn take(shared: &Arc<Shared>, name: &str) -> Result<Self, LoginRefusal> {
+        let mut all = shared.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let turns = all.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1)));
+        // One of them is the table's.
+        if Arc::strong_count(turns) > limits::LOGINS_OF_A_NAME {
+            return Err(LoginRefusal::Busy);
+        }
+        let turns = turns.clone();
+        Ok(Self { shared: shared.clone(), name: name.to_owned(), turns })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut all = self.shared.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // This one's and the table's.
+        if Arc::strong_count(&self.turns) == 2 {
+            all.remove(&self.name);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -77,13 +124,15 @@ impl Logins {
         for part in key.chunks_exact_mut(8) {
             part.copy_from_slice(&host.random.next_u64().to_le_bytes());
         }
-        let shared = Shared {
-            key,
-            waiting: Semaphore::new(limits::LOGINS_WAITING),
-            checking: Semaphore::new(limits::LOGINS_CHECKED),
-            known: Mutex::default(),
-        };
-        Self { realms, shared: Arc::new(shared) }
+        let shared = Shared { key, known: Mutex::default(), turns: Mutex::default() };
+        let room = Room::new(limits::LOGINS_WAITING, limits::LOGINS_CHECKED);
+        Self { realms, shared: Arc::new(shared), room }
+    }
+
+    /// The same with room of its own, so that clients keep no operator out.
+    #[must_use]
+    pub(crate) fn of_operators(&self) -> Self {
+        Self { room: Room::new(limits::LOGINS_WAITING, 1), ..self.clone() }
     }
 
     /// Whether clients have to log in.
@@ -95,29 +144,63 @@ impl Logins {
     pub(crate) async fn check(&self, login: Login) -> Result<Identity, LoginRefusal> {
         let name = UserName::new(&login.user).map_err(|_| LoginRefusal::Wrong)?;
         let password = Password::new(&login.password.0).map_err(|_| LoginRefusal::Wrong)?;
-        let found = self.realms.with(|realms| realms.user(name.as_str()));
-        let found = found.filter(|known| !known.user.disabled);
         let fingerprint = Fingerprint::of(&self.shared.key, &name, &password);
-        if let Some(known) = &found {
-            if self.known().right.get(name.as_str()) == Some(&(known.changed, fingerprint)) {
-                return Ok(identity(name.as_str(), &known.user));
-            }
+        if let Some(identity) = self.recognized(&name, fingerprint) {
+            return Ok(identity);
         }
-        let _waits = self.shared.waiting.try_acquire().map_err(|_| LoginRefusal::Busy)?;
+        let turn = Turn::take(&self.shared, name.as_str())?;
+        let _in_turn = turn.turns.acquire().await.map_err(|_| LoginRefusal::Busy)?;
         let pause = self.known().pause(name.as_str());
-        tokio::time::sleep(pause).await;
-        let _checks = self.shared.checking.acquire().await.map_err(|_| LoginRefusal::Busy)?;
-        let verifier = found.as_ref().and_then(|known| wire::decode(&known.user.verifier).ok());
-        let check = move || verify(&password, verifier.as_ref());
-        let right = tokio::task::spawn_blocking(check).await.unwrap_or(false);
-        let mut memory = self.known();
-        match found.filter(|_| right) {
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        if let Some(identity) = self.recognized(&name, fingerprint) {
+            return Ok(identity);
+        }
+        let waits = self.room.waiting.clone().try_acquire_owned();
+        let waits = waits.map_err(|_| LoginRefusal::Busy)?;
+        let checks = self.room.checking.clone().acquire_owned().await;
+        let checks = checks.map_err(|_| LoginRefusal::Busy)?;
+        let found = self.user(&name);
+        let logins = self.clone();
+        // A client may leave meanwhile; its room is taken until the check has ended, and what came of it counts.
+        let check = move || {
+            let verifier = found.as_ref().and_then(|known| wire::decode(&known.user.verifier).ok());
+            let right = verify(&password, verifier.as_ref());
+            drop((waits, checks));
+            logins.judged(&name, found.filter(|_| right), fingerprint)
+        };
+        tokio::task::spawn_blocking(check).await.unwrap_or(Err(LoginRefusal::Wrong))
+    }
+
+    /// A user that may log in.
+    fn user(&self, name: &UserName) -> Option<Arc<KnownUser>> {
+        let found = self.realms.with(|realms| realms.user(name.as_str()));
+        found.filter(|known| !known.user.disabled)
+    }
+
+    /// The user, if this was its password before and it has not changed since.
+    fn recognized(&self, name: &UserName, fingerprint: Fingerprint) -> Option<Identity> {
+        let found = self.user(name)?;
+        let right = self.known().right.get(name.as_str()) == Some(&(found.changed, fingerprint));
+        right.then(|| identity(name.as_str(), &found.user))
+    }
+
+    /// Remembers what came of a check. A user that has changed meanwhile is not let in by what it was.
+    fn judged(
+        &self,
+        name: &UserName,
+        right: Option<Arc<KnownUser>>,
+        fingerprint: Fingerprint,
+    ) -> Result<Identity, LoginRefusal> {
+        let now = self.user(name).map(|known| known.changed);
+        match right.filter(|known| Some(known.changed) == now) {
             Some(known) => {
-                memory.succeeded(name.as_str(), (known.changed, fingerprint));
+                self.known().succeeded(name.as_str(), (known.changed, fingerprint));
                 Ok(identity(name.as_str(), &known.user))
             }
             None => {
-                memory.failed(name.as_str());
+                self.known().failed(name.as_str());
                 Err(LoginRefusal::Wrong)
             }
         }
@@ -139,7 +222,9 @@ impl Known {
     }
 
     fn succeeded(&mut self, name: &str, right: (Position, Fingerprint)) {
-        self.failures.remove(name);
+        if self.failures.remove(name).is_some() {
+            self.order.retain(|other| other != name);
+        }
         if self.right.len() >= limits::LOGINS_REMEMBERED && !self.right.contains_key(name) {
             self.right.pop_first();
         }

@@ -226,6 +226,9 @@ pub const LOGINS_CHECKED: usize = 2;
 /// Logins that a node checks or that wait for it; further ones are refused.
 pub const LOGINS_WAITING: usize = 256;
 
+/// Logins for one name that a node checks or that wait for it; further ones are refused.
+pub const LOGINS_OF_A_NAME: usize = 64;
+
 /// Users whose password a node recognizes without checking it again.
 pub const LOGINS_REMEMBERED: usize = 10_000;
 

@@ -14,7 +14,7 @@ use super::options::{self, Offered};
 use super::subprotocol::subprotocol;
 use super::{calls, reply, uri, State, WampGate};
 use crate::gate::details::{self, Authenticated, Transport, TICKET};
-use crate::gate::Request;
+use crate::gate::{Farewell, Request};
 use crate::types::access::{Identity, Login, LoginRefusal, Secret, ANONYMOUS};
 use crate::types::act::Join;
 use crate::types::moment::Moment;
@@ -90,12 +90,11 @@ impl WampGate {
                 let who = Authenticated::with_password(&identity);
                 self.open(deadline, realm, who, Some(identity.user));
             }
-            Err(refusal) => {
-                let uri = match refusal {
-                    LoginRefusal::Wrong => uri::AUTHENTICATION_FAILED,
-                    LoginRefusal::Busy => uri::UNAVAILABLE,
-                };
-                self.abort(uri, &refusal.to_string());
+            Err(refusal @ LoginRefusal::Wrong) => {
+                self.abort(uri::AUTHENTICATION_FAILED, &refusal.to_string());
+            }
+            Err(refusal @ LoginRefusal::Busy) => {
+                self.part(Farewell::Again(format!("{}: {refusal}", uri::UNAVAILABLE)));
             }
         }
     }

@@ -87,18 +87,26 @@ pub(super) struct Offered {
 /// Reads what a HELLO says about that.
 pub(super) fn offered(serializer: Serializer, details: &[u8]) -> Result<Offered, Malformed> {
     let mut offered = Offered { anonymous: true, ..Offered::default() };
-    entries(serializer, details, |key, value| match (key, decode(serializer, value)) {
-        ("authid", Ok(Value::Str(authid))) => offered.authid = Some(authid),
-        ("authmethods", Ok(Value::Null)) => {}
-        ("authmethods", Ok(Value::List(methods))) => {
-            let has = |wanted: &str| {
-                methods.iter().any(|method| matches!(method, Value::Str(name) if name == wanted))
-            };
-            offered.anonymous = methods.is_empty() || has(ANONYMOUS);
-            offered.ticket = has(TICKET);
+    let is_asked = |key: &str| matches!(key, "authid" | "authmethods");
+    entries(serializer, details, |key, value| {
+        if !is_asked(key) {
+            return;
         }
-        ("authmethods", _) => offered.anonymous = false,
-        _ => {}
+        match (key, decode(serializer, value)) {
+            ("authid", Ok(Value::Str(authid))) => offered.authid = Some(authid),
+            ("authmethods", Ok(Value::Null)) => {}
+            ("authmethods", Ok(Value::List(methods))) => {
+                let has = |wanted: &str| {
+                    methods
+                        .iter()
+                        .any(|method| matches!(method, Value::Str(name) if name == wanted))
+                };
+                offered.anonymous = methods.is_empty() || has(ANONYMOUS);
+                offered.ticket = has(TICKET);
+            }
+            ("authmethods", _) => offered.anonymous = false,
+            _ => {}
+        }
     })?;
     Ok(offered)
 }

@@ -1,6 +1,7 @@
 //! Logins against users of the realms' state, with the clock stopped.
 
 use bytes::Bytes;
+use futures::FutureExt;
 
 use super::*;
 use crate::auth::{Cost, Verifier};
@@ -35,7 +36,6 @@ async fn the_right_password_of_a_user_lets_in() {
     let joe = Identity { user: "joe".into(), role: ADMIN.into() };
     for (name, password, outcome) in [
         ("joe", "pencil", Ok(joe.clone())),
-        // It is recognized, and a wrong one still is not.
         ("joe", "pencil", Ok(joe.clone())),
         ("joe", "pencil ", Err(LoginRefusal::Wrong)),
         ("joe", "", Err(LoginRefusal::Wrong)),
@@ -71,11 +71,56 @@ async fn failures_slow_down_further_attempts_for_that_name() {
 #[tokio::test(start_paused = true)]
 async fn only_so_many_logins_wait() {
     let logins = logins(&[("joe", user("pencil", false))]);
-    let all = (0..limits::LOGINS_WAITING + 1).map(|_| check(&logins, "joe", "wrong"));
+    let most = limits::LOGINS_OF_A_NAME;
+    let all = (0..most + 1).map(|_| check(&logins, "joe", "wrong"));
     let outcomes = futures::future::join_all(all).await;
-    let busy = outcomes.iter().filter(|outcome| **outcome == Err(LoginRefusal::Busy)).count();
-    assert_eq!(busy, 1);
+    let busy = |outcome: &&Result<_, _>| **outcome == Err(LoginRefusal::Busy);
+    assert_eq!(outcomes.iter().filter(busy).count(), 1);
     assert!(check(&logins, "joe", "pencil").await.is_ok());
+    assert!(logins.shared.turns.lock().unwrap().is_empty());
+    let logins = Logins { room: Room::new(3, 1), ..logins };
+    let all = ["a", "b", "c", "d"].map(|name| check(&logins, name, "wrong"));
+    let outcomes = futures::future::join_all(all).await;
+    assert_eq!(outcomes.iter().filter(busy).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_for_one_name_wait_for_each_other() {
+    let logins = logins(&[("joe", user("pencil", false))]);
+    let before = Instant::now();
+    futures::future::join_all((0..8).map(|_| check(&logins, "joe", "wrong"))).await;
+    assert_eq!(before.elapsed().as_millis() / 100, 1 + 2 + 4 + 8 + 16);
+}
+
+#[tokio::test]
+async fn a_password_that_was_right_is_recognized_without_a_check() {
+    let logins = logins(&[("joe", user("pencil", false))]);
+    assert!(check(&logins, "joe", "pencil").await.is_ok());
+    let checks = limits::LOGINS_CHECKED as u32;
+    let _all = logins.room.checking.clone().acquire_many_owned(checks).await.unwrap();
+    assert!(matches!(check(&logins, "joe", "pencil").now_or_never(), Some(Ok(_))));
+    assert!(check(&logins, "joe", "wrong").now_or_never().is_none());
+    // Operators have room of their own.
+    assert!(check(&logins.of_operators(), "joe", "wrong").await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_frees_no_room_while_its_password_is_checked() {
+    let logins = logins(&[("joe", user("pencil", false))]);
+    let room = &logins.room;
+    assert!(check(&logins, "nobody", "x").now_or_never().is_none());
+    assert_eq!(room.checking.available_permits(), limits::LOGINS_CHECKED - 1);
+    assert_eq!(room.waiting.available_permits(), limits::LOGINS_WAITING - 1);
+    // And what came of it counts.
+    let ended = async {
+        while room.checking.available_permits() < limits::LOGINS_CHECKED
+            || logins.known().failures.is_empty()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), ended).await.unwrap();
+    assert!(logins.shared.turns.lock().unwrap().is_empty());
 }
 
 #[test]

@@ -21,6 +21,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let session = self.core.session();
         // Sessions that wait in a call for this one are notified now, not when the log shows its end.
         self.held.calls = None;
+        // Others wait for the room that it may have.
+        self.login = None;
         self.clients.manager.forget(session);
         let reading = self.core.leave();
         self.reading = None;
