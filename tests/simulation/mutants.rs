@@ -86,7 +86,7 @@ fn expiring_since_the_client_came_is_caught() {
 #[test]
 fn reusing_a_slot_is_caught() {
     // Found by nodes that show two orders, or by a publisher that got another event's position.
-    let complaints = ["the order contradicts itself", "which has none"];
+    let complaints = ["the order contradicts itself", "which has none", "was told that"];
     caught_by_one_of(Mutant::ReuseSlot, Plan::new, &complaints);
 }
 
