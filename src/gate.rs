@@ -224,6 +224,11 @@ pub trait Gate: Send {
     /// The client's login was accepted, or refused.
     fn logged_in(&mut self, _result: Result<Identity, LoginRefusal>) {}
 
+    /// Before the session is open, everything that has come is done with: the client has to answer.
+    fn awaits_answer(&self) -> bool {
+        false
+    }
+
     /// The session's realm was opened, or refused.
     fn opened(&mut self, result: Result<(), OpenRefusal>);
 

@@ -460,6 +460,9 @@ impl Gate for MqttGate {
         }
         match self.state {
             // The client has sent its CONNECT in time; the node has not opened the session.
+            State::Opening(ref opening) if opening.coming.is_some() => {
+                self.login_ended(Err(LoginRefusal::Busy));
+            }
             State::Opening(_) => self.opened(Err(OpenRefusal::Unavailable)),
             _ => self.end(EndReason::HandshakeTimeout),
         }

@@ -263,6 +263,10 @@ impl Gate for WampGate {
         }
     }
 
+    fn awaits_answer(&self) -> bool {
+        matches!(self.state, State::Challenged { .. })
+    }
+
     fn logged_in(&mut self, result: Result<Identity, LoginRefusal>) {
         self.login_ended(result);
     }

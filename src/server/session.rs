@@ -157,7 +157,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
         if let Some(realm) = self.core.realm().filter(|_| self.reading.is_none()).cloned() {
             self.begin_reading(realm);
         }
-        if self.core.is_open() && self.core.ledger().is_idle() && self.core.inputs() == 0 {
+        let is_open = self.core.is_open() && self.core.ledger().is_idle();
+        if is_open && self.core.inputs() == 0 || self.core.awaits_answer() {
             self.transport.intake().settle();
         }
         self.filtering.give_back();

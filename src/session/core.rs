@@ -285,6 +285,11 @@ impl<G: Gate, R> Core<G, R> {
         }
     }
 
+    /// Whether everything that has come from the client before its session is open is done with.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.gate.awaits_answer() && self.inputs.is_empty()
+    }
+
     /// The client has logged in, or could not.
     pub(crate) fn logged_in(&mut self, result: Result<Identity, LoginRefusal>) {
         self.gate.logged_in(result);

@@ -400,3 +400,18 @@ async fn of_first_users_that_are_added_at_once_one_is_added() -> Result<()> {
     ensure!(users.lines().count() == 1, "{users}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_login_of_any_length_is_answered_at_once() -> Result<()> {
+    let cluster = crate::cluster().nodes(1).start().await?;
+    add_ann(&cluster, 1, "").await?;
+    for length in [1_024, 4_090, 8_000, 60_000] {
+        let began = tokio::time::Instant::now();
+        let password = "x".repeat(length);
+        let (_, refusal) = wamp(cluster.node(1).wamp(), Some(("bob", &password))).await?;
+        ensure!(refusal.as_deref() == Some("wamp.error.authentication_failed"), "{refusal:?}");
+        // A connection is given up after ten.
+        ensure!(began.elapsed().as_secs() < 8, "{length}: {:?}", began.elapsed());
+    }
+    Ok(())
+}
