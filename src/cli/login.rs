@@ -1,4 +1,4 @@
-//! Whom a command logs in as, and how passwords are read.
+//! The user that a command logs in as, and how passwords are read.
 //!
 //! Invariant: a password is never an argument, which every user of the machine can see, and is never shown. It comes from a file,
 //! from the environment, or from a terminal without echo.

@@ -59,13 +59,13 @@ impl AdminUrl {
         Self { address, ..self.clone() }
     }
 
-    /// The same, trusting whom that one trusts.
+    /// The same URL, with the other one's authorities and certificate.
     #[must_use]
     pub fn trusting_as(self, other: &Self) -> Self {
         self.trusting(&other.dialer)
     }
 
-    /// The same, trusting whom the dialer trusts.
+    /// The same URL, with the dialer's authorities and certificate.
     #[must_use]
     pub fn trusting(self, dialer: &Dialer) -> Self {
         Self { dialer: dialer.clone(), ..self }

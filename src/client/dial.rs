@@ -3,7 +3,7 @@
 //! Invariant: an encrypted connection is to a node whose certificate names the host that was dialled, and for which an
 //! authority vouches that the caller has named.
 //!
-//! Deliberately absent: the system's authorities, and connections that go on unencrypted where no encryption came about.
+//! Deliberately absent: the system's authorities, and falling back to an unencrypted connection.
 
 use std::io;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::config::Address;
 use crate::tls::files::client_config;
 use crate::tls::TlsError;
 
-/// Whom a client trusts, and who it says it is.
+/// The authorities that a client trusts, and its own certificate.
 #[derive(Clone, Default)]
 pub struct Dialer(Option<Arc<ClientConfig>>);
 

@@ -94,7 +94,7 @@ impl Realms {
         self.access.of.get(&session).map(String::as_str)
     }
 
-    /// Whether a session may begin here; if not, it is told so.
+    /// Whether a session may begin at this position. If not, it gets the notice that it has ended.
     pub(super) fn admit(&mut self, incoming: &Incoming<'_>) -> bool {
         let (session, user) = (incoming.event.publisher, incoming.event.extensions.user());
         if self.access.admits(user) || planted(Mutant::AdmitRemovedUsers) {

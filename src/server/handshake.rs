@@ -1,8 +1,8 @@
 //! The beginning of an encrypted connection of a client.
 //!
-//! Invariant: at most so many handshakes go on at once ([`limits::TLS_HANDSHAKES`]), so that what rustls holds for clients
-//! that have not shown themselves is bounded. Who finds no room waits in line, unread. While somebody does, a handshake has
-//! [`limits::TLS_HANDSHAKE_PATIENCE`]: clients that begin one and say nothing more can't keep the others out.
+//! Invariant: at most [`limits::TLS_HANDSHAKES`] handshakes run at once, so the memory that rustls holds for them is bounded. A
+//! connection beyond that waits and is not read. While one waits, each handshake is limited to
+//! [`limits::TLS_HANDSHAKE_PATIENCE`]: clients that begin a handshake and go silent can't keep the others out.
 //!
 //! Deliberately absent: which certificates are served and trusted (`tls`).
 

@@ -73,7 +73,7 @@ impl Room {
     }
 }
 
-/// An attempt's place among those for its name: one is checked at a time, so that each waits for what came of those before.
+/// An attempt's turn among those for its name. They are checked one at a time, so that each sees the failures before it.
 struct Turn {
     shared: Arc<Shared>,
     name: String,
@@ -163,7 +163,7 @@ impl Logins {
         let checks = checks.map_err(|_| LoginRefusal::Busy)?;
         let found = self.user(&name);
         let logins = self.clone();
-        // A client may leave meanwhile; its room is taken until the check has ended, and what came of it counts.
+        // If the client leaves meanwhile, its permits stay taken until the check has ended, and a failure still counts.
         let check = move || {
             let verifier = found.as_ref().and_then(|known| wire::decode(&known.user.verifier).ok());
             let right = verify(&password, verifier.as_ref());
@@ -186,7 +186,7 @@ impl Logins {
         right.then(|| identity(name.as_str(), &found.user))
     }
 
-    /// Remembers what came of a check. A user that has changed meanwhile is not let in by what it was.
+    /// Records the result of a check. A login is refused if its user has changed since the check began.
     fn judged(
         &self,
         name: &UserName,

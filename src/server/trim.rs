@@ -1,8 +1,8 @@
 //! Gives memory back to the system after many clients have left.
 //!
-//! What a thread frees of another thread's memory, the allocator of the program takes back for good only when that other thread
-//! has made some thousand allocations more. Threads with clients make them all the time; those whose clients have left would
-//! keep the memory until others come.
+//! If one thread frees memory that another thread has allocated, the allocator reuses it only after the other thread has made some
+//! thousand further allocations. Threads with clients make them all the time. Threads whose clients have left would keep the memory
+//! until new clients come, so this module makes them allocate.
 //!
 //! Invariant: nothing is done where no clients leave, and nobody waits for it.
 //!
