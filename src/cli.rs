@@ -30,6 +30,7 @@ mod login;
 mod node;
 mod plan;
 mod publish;
+mod role;
 mod secure;
 mod state;
 mod status;
@@ -53,6 +54,7 @@ Examples:
   vulpes status                               how the nodes are doing
   vulpes verify                               prove that all nodes hold the same log
   vulpes user add ann                         let in only users, of whom ann is the first
+  vulpes role set app 'allow all app/#'       say what users with a role may do
 
 `vulpes COMMAND --help` has details.";
 
@@ -88,6 +90,8 @@ enum Command {
     Log(log::Log),
     Verify(verify::Verify),
     User(user::Users),
+    Role(role::Roles),
+    Can(role::Can),
     Compact(compact::Compact),
     Bench(Box<bench::Bench>),
 }
@@ -188,6 +192,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Command::Log(log) => Box::pin(log.run()).await,
             Command::Verify(verify) => Box::pin(verify.run()).await,
             Command::User(user) => Box::pin(user.run()).await,
+            Command::Role(role) => Box::pin(role.run()).await,
+            Command::Can(can) => match Box::pin(can.run()).await? {
+                true => Ok(()),
+                false => Err(Reported.into()),
+            },
             Command::Compact(compact) => compact.run(),
             Command::Bench(bench) => Box::pin(bench.run()).await,
         }

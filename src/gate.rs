@@ -22,6 +22,7 @@ use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::call;
 use crate::payload::Serializer;
+use crate::rules::Permissions;
 use crate::segment::StoredEvent;
 use crate::types::access::{Identity, Login, LoginRefusal};
 use crate::types::act::{Act, Attach, InFlight, Join, PersistentSubscription, Refusal, Terms};
@@ -151,6 +152,8 @@ pub enum OpenRefusal {
     Stopping,
     #[error("there is no room for more names and wills of this node's clients")]
     NoRoom,
+    #[error("the user may not publish to the topic of the will")]
+    WillNotAllowed,
     #[error("no quorum answers right now; try again, or at another node")]
     Unavailable,
 }
@@ -197,7 +200,7 @@ pub enum EndReason {
 }
 
 /// Messages of a client that were dropped because its protocol has no answer for them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dropped {
     pub count: u64,
     /// Why the last one was dropped.
@@ -218,6 +221,9 @@ pub enum Farewell {
 
 /// A protocol's session.
 pub trait Gate: Send {
+    /// What the client may do. The driver sets it, and keeps it current.
+    fn permissions(&mut self) -> &mut Permissions;
+
     /// Takes the client's input: for WAMP one WebSocket message, for MQTT one or more whole packets.
     fn receive(&mut self, input: Bytes, now: Moment);
 

@@ -9,10 +9,14 @@
 //! | `/users?after=NAME&max=N` | [`UserPage`] |
 //! | `/users/NAME` | [`UserInfo`] |
 //! | POST to `/users`: a list of [`UserEdit`] | [`Changed`], once this node obeys all of it |
+//! | `/roles` | a list of [`RoleSummary`] |
+//! | `/roles/NAME` | [`RoleInfo`] |
+//! | POST to `/roles`: a list of [`RoleEdit`] | [`Changed`], once this node obeys all of it |
+//! | `/can?user=NAME&action=A&topic=T&realm=R&client=C` | [`Decision`] |
 //!
 //! Where the cluster has users, everything but the probes needs one with the role `admin` (`users`).
 //!
-//! Invariant: nothing but users is changed here, callers can't use more than [`CONNECTIONS`], [`CONNECTION_TIME`] and
+//! Invariant: nothing but users and roles is changed here, callers can't use more than [`CONNECTIONS`], [`CONNECTION_TIME`] and
 //! [`LOG_READS`] allow, and a probe gets its answer whatever others request or hold open.
 //!
 //! Deliberately absent: what operators may do besides.
@@ -23,7 +27,7 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -35,6 +39,7 @@ use crate::tls::certificates::Acceptor;
 
 mod bounded;
 mod log;
+mod roles;
 mod status;
 mod users;
 
@@ -43,6 +48,9 @@ use crate::types::limits;
 
 pub use bounded::{CONNECTIONS, CONNECTION_TIME, IDLE_TIME};
 pub use log::{Body, Checksum, LogPage, LogRow, LogStep};
+pub use roles::{
+    Decision, Question, RemoveRole, RoleAdmin, RoleEdit, RoleInfo, RoleSummary, RolesError, SetRole,
+};
 pub use status::{
     Addresses, EntryStatus, ListenerStatus, MemberStatus, NodeStatus, ReplicaStatus, StateStatus,
     StorageStatus, SyncState, SyncStatus,
@@ -107,6 +115,9 @@ pub trait Admin: Send + Sync + 'static {
 
     /// The users; `None` if this node does not know them, because it is starting, or neither an entry nor a storage.
     fn users(&self) -> Option<&dyn UserAdmin>;
+
+    /// The roles; `None` where the users are not known.
+    fn roles(&self) -> Option<&dyn RoleAdmin>;
 }
 
 /// Why a request failed: the body of such a response.
@@ -152,6 +163,7 @@ struct Served {
 fn router(admin: Arc<dyn Admin>, origins: Origins) -> Router {
     let log_reads = Arc::new(Semaphore::new(LOG_READS));
     let served = Served { admin, log_reads, origins: Arc::new(origins) };
+    let changed_roles = post(roles::change).layer(DefaultBodyLimit::max(limits::ROLE_CHANGES_BODY));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -159,8 +171,11 @@ fn router(admin: Arc<dyn Admin>, origins: Origins) -> Router {
         .route("/log", get(log_page))
         .route("/users", get(users::page).post(users::change))
         .route("/users/{name}", get(users::one))
+        .route("/roles", get(roles::all).merge(changed_roles))
+        .route("/roles/{name}", get(roles::one))
+        .route("/can", get(roles::can))
         .fallback(|| async {
-            let there_are = "there are /healthz, /readyz, /status, /log and /users";
+            let there_are = "there are /healthz, /readyz, /status, /log, /users, /roles and /can";
             refusal(StatusCode::NOT_FOUND, there_are.into())
         })
         .layer(DefaultBodyLimit::max(limits::USER_CHANGES_BODY))

@@ -13,6 +13,7 @@
 //! - [`entry`]: from a publish to its acknowledgement: segments, storage votes, proposals, tickets.
 //! - [`storage`]: bodies and the rows of the order, in the node's file.
 //! - [`peer`]: the services between nodes and their clients. The sync tier itself is the crate `vulpes_raft`.
+//! - [`rules`]: what the rules of its roles let a client do, pure.
 //! - [`realm`]: the fold of the log that all nodes agree on: retained values, locks, wills, sessions; pure.
 //! - [`call`]: calls between the caller's entry and the callee's, pure.
 //! - [`recent`], [`log`], [`replica`], [`dispatch`]: the log as a node reads it, and its distribution to sessions.
@@ -26,7 +27,7 @@
 //! - [`http`]: a node's status, and the cluster's users, for operators.
 //! - [`client`], [`cli`]: clients of both protocols, and the commands.
 //!
-//! Architecture invariant: `types`, `auth`, `gate`, `payload`, `segment`, `realm`, `call`, `dispatch`, `session` and the cores
+//! Architecture invariant: `types`, `auth`, `rules`, `gate`, `payload`, `segment`, `realm`, `call`, `dispatch`, `session` and the cores
 //! of `entry` and `storage` do no I/O and read no clock. The edges are in `server`, `cluster` and `node`, and behind
 //! [`vulpes_raft::host::Host`], which a simulation replaces. Modules use each other in one direction only; `tests/modules.rs`
 //! lists which module uses which.
@@ -50,6 +51,7 @@ pub mod realm;
 pub mod recent;
 pub mod replica;
 pub mod retention;
+pub mod rules;
 pub mod segment;
 pub mod server;
 mod session;

@@ -17,6 +17,7 @@ mod files;
 mod peers;
 mod readiness;
 mod retention;
+mod roles;
 pub mod tuning;
 mod users;
 mod wiring;

@@ -14,7 +14,7 @@
 //! (`server`).
 //!
 //! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `persistent` (what outlives
-//! sessions), `registrations`, `access` (users), `head` (where the retained log begins).
+//! sessions), `registrations`, `access` (users), `roles`, `head` (where the retained log begins).
 
 mod access;
 mod head;
@@ -24,6 +24,7 @@ mod persistent;
 mod reading;
 mod registrations;
 mod retained;
+mod roles;
 mod rows;
 mod sessions;
 mod shared;
@@ -212,6 +213,11 @@ impl Realms {
             Key::SessionUser(session) => {
                 self.access.load_session(session, wire::decode(value).ok()?);
             }
+            Key::Role(name) => self.access.roles.load(name, wire::decode(value).ok()?),
+            Key::Ruled => self.access.ruled = true,
+            Key::DueUser(id) => {
+                self.access.due_users.insert(id, wire::decode(value).ok()?);
+            }
             Key::PersistentFilter(realm, client, text) => {
                 self.persistent.load_filter(&(realm, client), text, wire::decode(value).ok()?)?;
             }
@@ -326,6 +332,10 @@ impl Realms {
             Some(Act::Gone(gone)) => self.gone(incoming.event.publisher, gone),
             Some(Act::ChangeUsers(change)) => {
                 self.change_users(incoming, change);
+                false
+            }
+            Some(Act::ChangeRoles(change)) => {
+                self.change_roles(incoming, change);
                 false
             }
             // A newer release may have acts that this one does not know.

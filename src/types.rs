@@ -3,7 +3,7 @@
 //! In reading order:
 //! - [`limits`], [`moment`], `varint`: bounds, time, and how numbers are written.
 //! - [`topic`], [`procedure`], [`value`]: names, and decoded values.
-//! - [`access`]: users and logins.
+//! - [`access`], [`rule`]: users and logins, and what their roles allow.
 //! - [`event`], [`act`]: what is published, and its request to the realms' state.
 //! - [`answer`], [`subscription`]: the outcomes of publishes and of subscriptions.
 //! - [`head`], [`row`]: where the retained log begins, and what is written with a row of the order.
@@ -21,6 +21,7 @@ pub mod limits;
 pub mod moment;
 pub mod procedure;
 pub mod row;
+pub mod rule;
 pub mod subscription;
 pub mod topic;
 pub mod value;

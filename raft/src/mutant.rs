@@ -89,6 +89,12 @@ pub enum Mutant {
     AdmitRemovedUsers,
     /// Sessions go on when their user is removed.
     SpareRemovedUsers,
+    /// A will is published although its author may not publish it any more.
+    UncheckedWill,
+    /// A session goes on by the rules that it began with.
+    KeepOldRules,
+    /// What is read from the log is delivered without looking at the rules.
+    DeliverForbidden,
     /// Some slots' changes of the realms' state are not stored with them.
     LoseStateRows,
     /// Refused publishes are shown to subscribers.

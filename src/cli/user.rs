@@ -2,7 +2,7 @@
 //!
 //! Invariant: a command that fails has changed nothing, or says that this is not known.
 //!
-//! Deliberately absent: what a user may do besides administering.
+//! Deliberately absent: what a user may do besides administering (`role`).
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ enum Action {
 
 /// How a node is asked.
 #[derive(Debug, Args)]
-struct Common {
+pub(super) struct Common {
     /// Admin URL of a node; changes need one with the entry role
     #[arg(long, value_name = "URL", default_value = super::DEFAULT_ADMIN)]
     node_admin: AdminUrl,
@@ -145,10 +145,10 @@ struct Done<'a> {
 }
 
 /// A node, with the user that asks it.
-struct Asked {
-    client: AdminClient,
-    url: AdminUrl,
-    json: bool,
+pub(super) struct Asked {
+    pub(super) client: AdminClient,
+    pub(super) url: AdminUrl,
+    pub(super) json: bool,
 }
 
 impl Users {
@@ -183,12 +183,12 @@ fn set(name: &str) -> SetUser {
 }
 
 /// The error, with what to do about it.
-fn failed(error: AdminError) -> anyhow::Error {
+pub(super) fn failed(error: AdminError) -> anyhow::Error {
     anyhow!(login::advised(error))
 }
 
 impl Common {
-    fn asked(&self) -> anyhow::Result<Asked> {
+    pub(super) fn asked(&self) -> anyhow::Result<Asked> {
         let client = self.login.admin()?;
         Ok(Asked {
             client,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base64::prelude::{Engine, BASE64_STANDARD};
 use serde::de::DeserializeOwned;
+use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{timeout_at, Instant};
 use vulpes_raft::host::BoxStream;
@@ -18,7 +19,10 @@ use vulpes_raft::ids::Slot;
 
 use super::dial::{self, DialError, Dialer};
 use crate::config::Address;
-use crate::http::{Changed, LogPage, NodeStatus, Readiness, Refusal, UserEdit, UserInfo, UserPage};
+use crate::http::{
+    Changed, Decision, LogPage, NodeStatus, Readiness, Refusal, RoleEdit, RoleInfo, RoleSummary,
+    UserEdit, UserInfo, UserPage,
+};
 use crate::types::access::Login;
 use crate::types::limits;
 
@@ -245,11 +249,61 @@ impl AdminClient {
         url: &AdminUrl,
         edits: &[UserEdit],
     ) -> Result<Changed, AdminError> {
+        self.post(url, "/users", edits).await
+    }
+
+    /// All roles that have rules, in the order of their names.
+    ///
+    /// # Errors
+    /// If the node can't be reached, is not a node, or refuses.
+    pub async fn roles(&self, url: &AdminUrl) -> Result<Vec<RoleSummary>, AdminError> {
+        self.get(url, "/roles").await
+    }
+
+    /// A role.
+    ///
+    /// # Errors
+    /// If there is no such role, or the node can't be reached, is not a node, or refuses.
+    pub async fn role(&self, url: &AdminUrl, name: &str) -> Result<RoleInfo, AdminError> {
+        self.get(url, &format!("/roles/{}", escaped(name))).await
+    }
+
+    /// Changes roles, all of it or nothing.
+    ///
+    /// # Errors
+    /// [`AdminError::Unknown`] if it may have been done; after any other one nothing was changed.
+    pub async fn change_roles(
+        &self,
+        url: &AdminUrl,
+        edits: &[RoleEdit],
+    ) -> Result<Changed, AdminError> {
+        self.post(url, "/roles", edits).await
+    }
+
+    /// Whether a user may do something; the query has the names and values of `/can`.
+    ///
+    /// # Errors
+    /// If there is no such user, or the node can't be reached, is not a node, or refuses.
+    pub async fn can(
+        &self,
+        url: &AdminUrl,
+        query: &[(&str, &str)],
+    ) -> Result<Decision, AdminError> {
+        let pairs = query.iter().map(|(name, value)| format!("{name}={}", escaped(value)));
+        self.get(url, &format!("/can?{}", pairs.collect::<Vec<_>>().join("&"))).await
+    }
+
+    async fn post<T: Serialize + ?Sized>(
+        &self,
+        url: &AdminUrl,
+        path: &str,
+        edits: &T,
+    ) -> Result<Changed, AdminError> {
         let body = serde_json::to_vec(edits).map_err(|error| AdminError::NotAdmin {
             url: url.clone(),
             reason: error.to_string(),
         })?;
-        self.ask(url, &Request::post("/users", self.login.as_ref(), &body)).await
+        self.ask(url, &Request::post(path, self.login.as_ref(), &body)).await
     }
 
     async fn get<T: DeserializeOwned>(&self, url: &AdminUrl, path: &str) -> Result<T, AdminError> {

@@ -39,8 +39,11 @@ use self::packet::codec::{read_connect, ConnectError};
 use self::packet::{Frame, Incoming, Reason, Version, Violation};
 use self::session::Session;
 
-use super::{Delivery, EndReason, Gate, Handover, MergingRealms, OpenRefusal, Request, Resumed};
+use super::{
+    Delivery, Dropped, EndReason, Gate, Handover, MergingRealms, OpenRefusal, Request, Resumed,
+};
 use crate::gate::Allowed;
+use crate::rules::Permissions;
 use crate::types::access::{Identity, LoginRefusal};
 use crate::types::act::Refusal;
 use crate::types::answer::{Answer, Stored};
@@ -83,6 +86,7 @@ pub struct MqttGate {
     /// When something last came from the client since its session opened.
     heard: Option<Moment>,
     has_users: bool,
+    permissions: Permissions,
     state: State,
     out: Outbox,
 }
@@ -129,6 +133,7 @@ impl MqttGate {
             state: State::Connecting,
             out: Outbox::new(),
             has_users: false,
+            permissions: Permissions::default(),
         }
     }
 
@@ -188,7 +193,7 @@ impl MqttGate {
                         Ok(Incoming::Disconnect { reason, expiry }) => {
                             return self.leave(reason, expiry)
                         }
-                        Ok(packet) => session.handle(packet, &mut self.out),
+                        Ok(packet) => session.handle(packet, &mut self.permissions, &mut self.out),
                         Err(violation) => Err(violation),
                     }
                     .unwrap_or_else(|violation| self.fail(&violation));
@@ -315,6 +320,10 @@ impl Opening {
 }
 
 impl Gate for MqttGate {
+    fn permissions(&mut self) -> &mut Permissions {
+        &mut self.permissions
+    }
+
     fn receive(&mut self, input: Bytes, now: Moment) {
         self.now = now;
         self.heard = Some(now);
@@ -333,7 +342,7 @@ impl Gate for MqttGate {
         if let Err(refusal) = result {
             let reason = match refusal {
                 OpenRefusal::NoSuchRealm => Reason::BadUserNameOrPassword,
-                OpenRefusal::LoginNeeded => Reason::NotAuthorized,
+                OpenRefusal::LoginNeeded | OpenRefusal::WillNotAllowed => Reason::NotAuthorized,
                 OpenRefusal::TooManyConnections | OpenRefusal::NoRoom => Reason::ServerBusy,
                 OpenRefusal::Unavailable | OpenRefusal::Stopping => Reason::ServerUnavailable,
             };
@@ -495,6 +504,10 @@ impl Gate for MqttGate {
             }
         };
         self.fail(&Violation::new(reason, text));
+    }
+
+    fn poll_dropped(&mut self) -> Option<Dropped> {
+        self.out.dropped.take().map(|dropped| *dropped)
     }
 
     fn poll_request(&mut self) -> Option<Request> {

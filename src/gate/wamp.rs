@@ -66,6 +66,7 @@ use crate::call::CallMessage;
 use crate::gate::Allowed;
 use crate::payload::to_wamp;
 pub use crate::payload::Serializer;
+use crate::rules::Permissions;
 use crate::types::access::{Identity, LoginRefusal};
 use crate::types::act::Refusal;
 use crate::types::answer::{Answer, Stored};
@@ -89,6 +90,7 @@ pub struct WampGate {
     calls: Calls,
     merging: MergingRealms,
     has_users: bool,
+    permissions: Permissions,
     requests: VecDeque<Request>,
     output: VecDeque<Bytes>,
     output_size: usize,
@@ -143,6 +145,7 @@ impl WampGate {
             calls: Calls::default(),
             merging: MergingRealms::default(),
             has_users: false,
+            permissions: Permissions::default(),
             requests: VecDeque::new(),
             output: VecDeque::new(),
             output_size: 0,
@@ -254,6 +257,10 @@ impl WampGate {
 }
 
 impl Gate for WampGate {
+    fn permissions(&mut self) -> &mut Permissions {
+        &mut self.permissions
+    }
+
     fn receive(&mut self, input: Bytes, _now: Moment) {
         if matches!(self.state, State::Closed) {
             return;
@@ -289,7 +296,11 @@ impl Gate for WampGate {
                 let uri = uri::of_open_refusal(refusal);
                 self.part(Farewell::Again(format!("{uri}: {refusal}")));
             }
-            Err(refusal @ (OpenRefusal::NoSuchRealm | OpenRefusal::LoginNeeded)) => {
+            Err(
+                refusal @ (OpenRefusal::NoSuchRealm
+                | OpenRefusal::LoginNeeded
+                | OpenRefusal::WillNotAllowed),
+            ) => {
                 self.abort(uri::of_open_refusal(refusal), &refusal.to_string());
             }
         }
@@ -353,6 +364,7 @@ impl Gate for WampGate {
                         SubscribeError::TooMany
                         | SubscribeError::NodeFull
                         | SubscribeError::NoRoom
+                        | SubscribeError::NotAllowed
                         | SubscribeError::Unavailable => None,
                     };
                     let (uri, sentence) = (uri::of_subscribe_error(error), error.to_string());

@@ -70,6 +70,10 @@ impl Admin for FakeNode {
     fn users(&self) -> Option<&dyn UserAdmin> {
         self.users.as_ref().map(|users| users as &dyn UserAdmin)
     }
+
+    fn roles(&self) -> Option<&dyn RoleAdmin> {
+        self.users.as_ref().map(|users| users as &dyn RoleAdmin)
+    }
 }
 
 fn example_status() -> NodeStatus {
@@ -225,6 +229,9 @@ async fn a_probe_is_answered_while_the_log_can_not_be_read() {
             Box::pin(std::future::pending())
         }
         fn users(&self) -> Option<&dyn UserAdmin> {
+            None
+        }
+        fn roles(&self) -> Option<&dyn RoleAdmin> {
             None
         }
     }

@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use base64::prelude::{Engine, BASE64_STANDARD};
 use futures::future::BoxFuture;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::Position;
 
@@ -289,7 +290,7 @@ fn denied(refused: AccessRefusal) -> Response {
     response
 }
 
-fn unknown_here() -> Response {
+pub(super) fn unknown_here() -> Response {
     refusal(StatusCode::SERVICE_UNAVAILABLE, NO_USERS_HERE.into())
 }
 
@@ -320,13 +321,10 @@ pub(super) async fn change(
     request: Request,
 ) -> Response {
     let Some(users) = served.admin.users() else { return unknown_here() };
-    let edits = match tokio::time::timeout(BODY_TIME, read(request)).await {
-        Ok(Ok(edits)) => edits,
-        Ok(Err(response)) => return response,
-        Err(_) => {
-            let late = format!("the body did not come within {BODY_TIME:?}");
-            return refusal(StatusCode::REQUEST_TIMEOUT, late);
-        }
+    let wanted = "send a list of {\"add\": …}, {\"set\": …} and {\"remove\": …}";
+    let edits = match read(request, wanted).await {
+        Ok(edits) => edits,
+        Err(response) => return response,
     };
     match users.change(author, edits).await {
         Ok(changed) => Json(changed).into_response(),
@@ -337,20 +335,31 @@ pub(super) async fn change(
 /// Time limit for the body of a request.
 const BODY_TIME: Duration = IDLE_TIME;
 
-/// The changes in a request. A page can send JSON to another site only if that site allows it, and this one does not.
-async fn read(request: Request) -> Result<Vec<UserEdit>, Response> {
+/// The changes in a request, which has to come in time.
+pub(super) async fn read<T: DeserializeOwned>(
+    request: Request,
+    wanted: &str,
+) -> Result<T, Response> {
+    let read = tokio::time::timeout(BODY_TIME, read_body(request, wanted)).await;
+    read.unwrap_or_else(|_| {
+        let late = format!("the body did not come within {BODY_TIME:?}");
+        Err(refusal(StatusCode::REQUEST_TIMEOUT, late))
+    })
+}
+
+/// A page can send JSON to another site only if that site allows it, and this one does not.
+async fn read_body<T: DeserializeOwned>(request: Request, wanted: &str) -> Result<T, Response> {
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
-        let wanted = "send the changes as application/json";
-        return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, wanted.into()));
+        let as_json = "send the changes as application/json";
+        return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, as_json.into()));
     }
     let body = Bytes::from_request(request, &()).await;
     let body = body.map_err(|error: BytesRejection| refusal(error.status(), error.body_text()))?;
     serde_json::from_slice(&body).map_err(|error| {
         // The error may show a part of a password.
         let (line, column) = (error.line(), error.column());
-        let wanted = "send a list of {\"add\": …}, {\"set\": …} and {\"remove\": …}";
         let text = format!("{wanted}; it is not one at line {line}, column {column}");
         refusal(StatusCode::BAD_REQUEST, text)
     })

@@ -1,6 +1,6 @@
 //! A node's status and log for its operators, collected from its roles.
 //!
-//! Invariant: nothing here changes anything but users (`users`). What a storage shows of the log is what is on its own disk.
+//! Invariant: nothing here changes anything but users and roles (`users`, `roles`). What a storage shows of the log is what is on its own disk.
 //!
 //! Deliberately absent: HTTP (`http`).
 
@@ -17,7 +17,7 @@ use vulpes_raft::order::{Resolution, Step};
 use crate::config::NodeConfig;
 use crate::http::{
     Admin, Body, EntryStatus, LogPage, LogReadError, LogRow, NodeStatus, Readiness, ReplicaStatus,
-    StateStatus, StorageStatus, SyncState, SyncStatus, UserAdmin,
+    RoleAdmin, StateStatus, StorageStatus, SyncState, SyncStatus, UserAdmin,
 };
 use crate::log::{Log, ReadError};
 use crate::realm::PersistentCounts;
@@ -112,6 +112,11 @@ impl Admin for NodeAdmin {
     }
 
     fn users(&self) -> Option<&dyn UserAdmin> {
+        let users = self.running.get()?.node.users.as_ref()?;
+        Some(users)
+    }
+
+    fn roles(&self) -> Option<&dyn RoleAdmin> {
         let users = self.running.get()?.node.users.as_ref()?;
         Some(users)
     }

@@ -44,42 +44,43 @@ const TOPIC: &str = "vulpes/users";
 
 /// The cluster's users, as this node knows them.
 pub(crate) struct Users {
-    realms: SharedRealms,
+    pub(super) realms: SharedRealms,
+    pub(super) default_realm: Realm,
     logins: Logins,
     /// None on a node that is not an entry.
-    writer: Option<Writer>,
+    pub(super) writer: Option<Writer>,
 }
 
 /// The way of changes into the log.
-struct Writer {
+pub(super) struct Writer {
     entry: EntryHandle,
     log: Log,
     /// The realm of the changes.
     realm: Realm,
     random: Arc<dyn Random>,
-    turns: Semaphore,
+    pub(super) turns: Semaphore,
     /// One password is hashed at a time, also if nobody waits for it any more.
     hashing: Arc<Semaphore>,
 }
 
 impl Users {
-    /// The users in these realms. Changes go through the entry, if there is one, as events of this realm.
+    /// The users in these realms. Changes go through the entry, if there is one, as events of the default realm.
     pub(super) fn new(
         host: &Host,
         (log, realms): (&Log, &SharedRealms),
-        entry: Option<(EntryHandle, Realm)>,
-        logins: Option<Logins>,
+        default_realm: Realm,
+        (entry, logins): (Option<EntryHandle>, Option<Logins>),
     ) -> Self {
-        let writer = entry.map(|(entry, realm)| Writer {
+        let writer = entry.map(|entry| Writer {
             entry,
             log: log.clone(),
-            realm,
+            realm: default_realm.clone(),
             random: host.random.clone(),
             turns: Semaphore::new(limits::USER_CHANGES_AT_ONCE),
             hashing: Arc::new(Semaphore::new(1)),
         });
         let logins = logins.unwrap_or_else(|| Logins::new(realms.clone(), host)).of_operators();
-        Self { realms: realms.clone(), logins, writer }
+        Self { realms: realms.clone(), default_realm, logins, writer }
     }
 }
 
@@ -135,7 +136,11 @@ impl UserAdmin for Users {
             let asked = ChangeUsers { author: author.0, changes };
             // What would be refused does not go into the log.
             self.realms.with(|realms| refusal(realms, &asked)).map_or(Ok(()), Err)?;
-            let stored = writer.submit(&asked, deadline).await?;
+            let act = Act::ChangeUsers(asked.clone());
+            let stored = writer.submit(&act, deadline).await.map_err(|error| match error {
+                Unsubmitted::NotStored => UsersError::NotStored,
+                Unsubmitted::Unknown => UsersError::Unknown,
+            })?;
             self.realms.with(|realms| outcome(realms, &asked, &stored))?;
             tracing::info!(author = asked.author, position = %stored.position, "users changed");
             Ok(Changed { position: stored.position })
@@ -146,23 +151,28 @@ impl UserAdmin for Users {
 
 impl Writer {
     /// Has a change stored, and waits until this node has applied it.
-    async fn submit(&self, asked: &ChangeUsers, deadline: Instant) -> Result<Stored, UsersError> {
-        let act = Act::ChangeUsers(asked.clone());
+    pub(super) async fn submit(&self, act: &Act, deadline: Instant) -> Result<Stored, Unsubmitted> {
         let event = Event::of_act(self.realm.clone(), TOPIC, SessionId(0), act.encode());
         let (answers, mut answered) = mpsc::channel(1);
         let batch = Batch { answers: Some(answers), ..Batch::own(vec![event]) };
         let applied = async {
-            self.entry.submit(batch).await.map_err(|_| UsersError::Unknown)?;
-            let answer = answered.recv().await.ok_or(UsersError::Unknown)?;
+            self.entry.submit(batch).await.map_err(|_| Unsubmitted::Unknown)?;
+            let answer = answered.recv().await.ok_or(Unsubmitted::Unknown)?;
             let stored = answer.outcome.map_err(|error| match error {
-                PublishError::Unknown => UsersError::Unknown,
-                PublishError::NotStored => UsersError::NotStored,
+                PublishError::Unknown => Unsubmitted::Unknown,
+                PublishError::NotStored => Unsubmitted::NotStored,
             })?;
             self.log.reached(stored.slot).await;
             Ok(stored)
         };
-        timeout_at(deadline, applied).await.unwrap_or(Err(UsersError::Unknown))
+        timeout_at(deadline, applied).await.unwrap_or(Err(Unsubmitted::Unknown))
     }
+}
+
+/// Why it is not known that a change is in the log.
+pub(super) enum Unsubmitted {
+    NotStored,
+    Unknown,
 }
 
 impl Users {

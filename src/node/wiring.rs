@@ -306,10 +306,10 @@ impl Node {
 
     /// The node reads the log, so it knows its end, its state and the users in it.
     fn knows(&mut self, host: &Host, log: Log, realms: SharedRealms) {
-        let entry = self.entry.clone().map(|entry| (entry, self.config.default_realm.clone()));
         // Clients and operators wait for each other's failures.
         let logins = self.clients.as_ref().map(|clients| clients.logins.clone());
-        self.users = Some(Users::new(host, (&log, &realms), entry, logins));
+        let (entry, realm) = (self.entry.clone(), self.config.default_realm.clone());
+        self.users = Some(Users::new(host, (&log, &realms), realm, (entry, logins)));
         (self.log, self.realms) = (Some(log), Some(realms));
     }
 

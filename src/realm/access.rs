@@ -8,7 +8,7 @@
 //! users, one of them can change users, so nobody is locked out; and only such a user does, as of the position of the change.
 //! How many there are is limited.
 //!
-//! Deliberately absent: what a user may do.
+//! Deliberately absent: what a user may do (`roles`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,8 +18,10 @@ use imbl::OrdMap;
 use vulpes_raft::ids::Position;
 use vulpes_raft::mutant::{planted, Mutant};
 
+use super::roles::Roles;
 use super::{EndCause, Incoming, Key, Notice, Realms};
 use crate::types::access::{check_name, ChangeUsers, KnownUser, UserChange, ANONYMOUS};
+use crate::types::act::DueId;
 use crate::types::event::SessionId;
 use crate::types::limits;
 
@@ -33,6 +35,13 @@ pub(super) struct Access {
     of: BTreeMap<SessionId, String>,
     /// The same, by user.
     sessions: BTreeMap<String, BTreeSet<SessionId>>,
+    pub(super) roles: Roles,
+    /// A role has been set. In older formats of the log, the fold did not look at users' roles.
+    pub(super) ruled: bool,
+    /// The users whose wills are still to be published.
+    pub(super) due_users: BTreeMap<DueId, String>,
+    /// Changes with users and roles.
+    pub(super) revision: u64,
 }
 
 impl Access {
@@ -56,7 +65,7 @@ impl Access {
 
     /// Whether this user may change users; the empty name is nobody's, who may add the first ones. The node that passed the
     /// change on may not have known the users as they are here.
-    fn lets_change(&self, author: &str) -> bool {
+    pub(super) fn lets_change(&self, author: &str) -> bool {
         match self.users.get(author) {
             Some(known) => known.user.can_administer(),
             None => author.is_empty() && self.users.is_empty(),
@@ -75,6 +84,12 @@ impl Realms {
     #[must_use]
     pub fn has_users(&self) -> bool {
         !self.access.users.is_empty()
+    }
+
+    /// Whether this user may change users and roles.
+    #[must_use]
+    pub fn may_administer(&self, author: &str) -> bool {
+        self.access.lets_change(author)
     }
 
     /// A user.
@@ -113,9 +128,9 @@ impl Realms {
         self.access.load_session(session, user);
     }
 
-    /// A session has ended.
-    pub(super) fn forget_user_of(&mut self, session: SessionId) {
-        let Some(user) = self.access.of.remove(&session) else { return };
+    /// A session has ended; returns its user, if its client had logged in.
+    pub(super) fn forget_user_of(&mut self, session: SessionId) -> Option<String> {
+        let user = self.access.of.remove(&session)?;
         if let Some(sessions) = self.access.sessions.get_mut(&user) {
             sessions.remove(&session);
             if sessions.is_empty() {
@@ -123,6 +138,7 @@ impl Realms {
             }
         }
         self.rows.change(&Key::SessionUser(session), Some(&user), None);
+        Some(user)
     }
 
     /// Changes users, all of it or nothing: as long as there are users, one of them can change users.
@@ -156,6 +172,7 @@ impl Realms {
             );
         }
         self.end_revoked();
+        self.access_changed();
     }
 
     /// Ends the sessions that could not begin any more.

@@ -45,6 +45,7 @@ impl Realms {
         let bound_to_nobody =
             (terms.will.is_some() || terms.watch) && !self.sessions.contains_key(&event.publisher);
         let Some(when) = &terms.when else {
+            // Its publisher was told that it is stored, so rules that have changed on its way come too late.
             if !bound_to_nobody {
                 self.publish(incoming, terms);
             }
@@ -59,6 +60,8 @@ impl Realms {
         let fitting = overlooked || fits(&self.value_of(realm, topic), when);
         let decision = if bound_to_nobody {
             Decision::Refused(Refusal::SessionEnded)
+        } else if !self.may_publish(incoming) {
+            Decision::Refused(Refusal::NotAllowed)
         } else if !busy && fitting {
             self.publish(incoming, terms);
             Decision::Accepted(at)
@@ -101,9 +104,15 @@ impl Realms {
             return false;
         }
         self.remove_waiter(&place, waiting);
+        let session = event.publisher;
+        if !self.may_publish(incoming) {
+            let decision = Decision::Refused(Refusal::NotAllowed);
+            self.notices.push(Notice::Decided { session, asked: waiting, decision });
+            self.wake(realm, topic);
+            return false;
+        }
         let told = if planted(Mutant::TellOldToken) { waiting } else { at.position };
         let decision = Decision::Accepted(At { position: told, ..at });
-        let session = event.publisher;
         self.notices.push(Notice::Decided { session, asked: waiting, decision });
         self.publish(incoming, terms);
         // A publish that is not retained changes nothing: the next one may fit as well.

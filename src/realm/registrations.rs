@@ -239,6 +239,9 @@ impl Realms {
         if self.sessions.get(&session).is_none_or(|state| state.realm != *realm) {
             return Err(Refusal::SessionEnded);
         }
+        if !self.may_offer(session, &register.procedure, register.matching) {
+            return Err(Refusal::NotAllowed);
+        }
         if self.registrations.of(session) >= limits::SESSION_REGISTRATIONS {
             return Err(Refusal::TooManyRegistrations);
         }
@@ -268,6 +271,12 @@ impl Realms {
         self.notices.push(Notice::Decided { session, asked: at.position, decision });
     }
 
+    /// All registrations, each with the sessions of its callees.
+    pub(super) fn registered(&self) -> Vec<(SessionId, RegistrationId)> {
+        let all = self.registrations.sessions.iter();
+        all.flat_map(|(session, ids)| ids.iter().map(|id| (*session, *id))).collect()
+    }
+
     /// Withdraws all registrations of a session.
     pub(super) fn end_registrations(&mut self, session: SessionId) {
         for id in self.registrations.sessions.get(&session).cloned().unwrap_or_default() {
@@ -275,7 +284,7 @@ impl Realms {
         }
     }
 
-    fn remove_callee(&mut self, session: SessionId, id: RegistrationId) -> bool {
+    pub(super) fn remove_callee(&mut self, session: SessionId, id: RegistrationId) -> bool {
         let Some(offered) = self.registrations.sessions.get_mut(&session) else { return false };
         if !offered.remove(&id) {
             return false;

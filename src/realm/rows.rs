@@ -36,6 +36,11 @@ pub(super) enum Key {
     User(String),
     /// The user whose client has the session, if it logged in.
     SessionUser(SessionId),
+    Role(String),
+    /// A role has been set, so the fold decides by rules.
+    Ruled,
+    /// The user whose will a publish is that a session left.
+    DueUser(DueId),
 }
 
 /// A sum over all rows: equal state, equal hash.

@@ -17,6 +17,7 @@ use vulpes_raft::ids::{Incarnation, NodeId, OrderTime};
 use vulpes_raft::mutant::{planted, Mutant};
 
 use super::{Incoming, Key, Notice, Realms};
+use crate::types::access::ANONYMOUS;
 use crate::types::act::{Detach, DueId, Gone, Join, Will};
 use crate::types::event::{Payload, Qos, SessionId};
 use crate::types::topic::{Realm, Topic};
@@ -183,8 +184,12 @@ impl Realms {
     /// A client's persistent session is gone, so its delayed wills are due now.
     pub(super) fn hurry(&mut self, name: &(Realm, String)) {
         for id in self.delayed(name) {
+            let author = self.forget_author(id);
             if let Some(due) = self.remove_due(id) {
                 self.add_due(id, Due { not_before: OrderTime(0), ..due });
+                if let Some(author) = author {
+                    self.note_author(id, author);
+                }
             }
         }
     }
@@ -216,7 +221,7 @@ impl Realms {
         if let (Some(client), Some(names)) = (&state.client, self.names.get_mut(&state.realm)) {
             names.remove(client);
         }
-        self.forget_user_of(session);
+        let user = self.forget_user_of(session);
         self.notices.push(Notice::Ended { session, cause });
         let longest = self.part_from_persistent(session, &state, cause);
         self.end_waits(session);
@@ -265,7 +270,9 @@ impl Realms {
                     delay => OrderTime(self.time.0.saturating_add(delay)),
                 },
             };
-            self.add_due(DueId { session, number }, due);
+            let id = DueId { session, number };
+            self.add_due(id, due);
+            self.note_author(id, user.unwrap_or_else(|| ANONYMOUS.to_owned()));
         }
         true
     }
@@ -316,6 +323,7 @@ impl Realms {
 
     fn remove_due(&mut self, id: DueId) -> Option<Due> {
         let due = self.due.remove(&id)?;
+        self.forget_author(id);
         if let Some(client) = &due.client {
             let name = (due.realm.clone(), client.clone());
             if let Some(left) = self.left.get_mut(&name) {
@@ -339,10 +347,11 @@ impl Realms {
             self.publish(incoming, &crate::types::act::Terms::default());
             return true;
         }
+        let may = self.may_leave(id, due);
         let Some(due) = self.remove_due(id) else { return false };
         let retained = self.retained.get(&due.realm).and_then(|topics| topics.get(&due.topic));
         let bond = retained.and_then(|retained| retained.bound.as_ref());
-        let stands = !due.bound || bond.is_some_and(|bond| bond.session == id.session);
+        let stands = may && (!due.bound || bond.is_some_and(|bond| bond.session == id.session));
         if stands {
             self.publish(incoming, &crate::types::act::Terms::default());
         }

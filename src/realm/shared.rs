@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: waiting. Readers hold the lock only while they copy what they need.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vulpes_raft::order::Resolution;
@@ -16,13 +16,16 @@ pub struct SharedRealms {
     realms: Arc<Mutex<Realms>>,
     /// Whether any publish waits for a value, as of the last slot.
     lines: Arc<AtomicBool>,
+    /// Changes with users and roles, as of the last slot.
+    access: Arc<AtomicU64>,
 }
 
 impl SharedRealms {
     #[must_use]
     pub fn new(realms: Realms) -> Self {
         let lines = Arc::new(AtomicBool::new(realms.has_lines()));
-        Self { realms: Arc::new(Mutex::new(realms)), lines }
+        let access = Arc::new(AtomicU64::new(realms.access_revision()));
+        Self { realms: Arc::new(Mutex::new(realms)), lines, access }
     }
 
     /// The large values that a segment needs and that are not decoded yet, for [`SharedRealms::apply`]. The caller decodes them
@@ -45,6 +48,7 @@ impl SharedRealms {
         let mut realms = self.lock();
         let applied = realms.apply_with((resolution, segment), read);
         self.lines.store(realms.has_lines(), Ordering::Relaxed);
+        self.access.store(realms.access_revision(), Ordering::Release);
         applied
     }
 
@@ -56,6 +60,12 @@ impl SharedRealms {
     #[must_use]
     pub fn has_lines(&self) -> bool {
         self.lines.load(Ordering::Relaxed)
+    }
+
+    /// Changes whenever users or roles do. Takes no lock.
+    #[must_use]
+    pub fn access_revision(&self) -> u64 {
+        self.access.load(Ordering::Acquire)
     }
 
     /// The retained values as they are now.

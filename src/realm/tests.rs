@@ -11,6 +11,7 @@ mod access;
 mod format;
 mod random;
 mod registrations;
+mod roles;
 mod values;
 mod wills;
 mod work;

@@ -12,6 +12,7 @@
 mod gone;
 mod holds;
 mod persistent;
+mod rules;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -29,6 +30,7 @@ use super::Signal;
 use crate::call::{CallMessage, CallRequest};
 use crate::gate::{Dropped, EndReason, Farewell, Gate, OpenRefusal, Request};
 use crate::realm::{EndCause, PersistentState};
+use crate::rules::Permissions;
 use crate::types::access::{Identity, Login, LoginRefusal};
 use crate::types::act::Progress;
 use crate::types::answer::Answer;
@@ -54,6 +56,15 @@ pub(crate) trait Node {
     /// Whether clients of this user are admitted; without a name, clients that did not log in. All nodes decide this again at
     /// the position where the session begins.
     fn admit(&self, user: Option<&str>) -> Result<(), OpenRefusal>;
+
+    /// What a client with this user and name may do in a realm.
+    fn permissions(&self, user: Option<&str>, client: Option<&str>, realm: &Realm) -> Permissions;
+
+    /// What the session's client may do; none unless the session is in the realms' state.
+    fn own_permissions(&self) -> Option<Permissions>;
+
+    /// Changes whenever permissions may have changed.
+    fn access_revision(&self) -> u64;
 
     /// Sends a call request; returns the session's message if the answer is immediate.
     fn call(&mut self, realm: &Realm, asked: CallRequest) -> Option<CallMessage>;
@@ -121,6 +132,8 @@ pub(crate) struct Core<G, R> {
     /// [`Output::Close`] was given out.
     closed: bool,
     ending: bool,
+    /// As of which change of users and roles the gate knows what its client may do.
+    access_revision: u64,
 }
 
 /// How long a client is not notified that another connection took its session over before it was open. Otherwise two clients
@@ -162,6 +175,7 @@ impl<G: Gate, R> Core<G, R> {
             closing: None,
             closed: false,
             ending: false,
+            access_revision: 0,
         }
     }
 
@@ -171,6 +185,7 @@ impl<G: Gate, R> Core<G, R> {
 
     /// Takes the gate's requests, and delivers events while there is room.
     pub(crate) fn turn(&mut self, now: Moment, node: &mut impl Node, outlet: &mut impl Outlet) {
+        self.follow_rules(node);
         loop {
             self.take_requests(now, node);
             if !self.deliver_some(now, outlet) {
@@ -210,11 +225,17 @@ impl<G: Gate, R> Core<G, R> {
         match request {
             Request::Login(login) => self.outputs.push_back(Output::Login(login)),
             Request::Open { realm, join, user } => {
+                if let Err(refusal) = self.admit(&realm, &join, user.as_deref(), node) {
+                    return self.gate.opened(Err(refusal));
+                }
                 let known_as = events::known_as(&join.details);
                 let event = events::join(realm.clone(), self.gate.session(), join);
                 self.announce(realm, known_as, (event, user), node);
             }
             Request::Attach { realm, attach, user } => {
+                if let Err(refusal) = self.admit(&realm, &attach.join, user.as_deref(), node) {
+                    return self.gate.opened(Err(refusal));
+                }
                 self.persistence = Some(Box::new(Persistence::attaching(now)));
                 let known_as = events::known_as(&attach.join.details);
                 let event = events::attach(realm.clone(), self.gate.session(), attach);
@@ -263,9 +284,7 @@ impl<G: Gate, R> Core<G, R> {
     ) {
         let known_as = format!("{name},{role}").into();
         let name = name.as_str().unwrap_or("unnamed");
-        let admitted = node.admit(user.as_deref());
-        let registered = admitted.and_then(|()| node.register(&realm, name, event.size()));
-        if let Err(refusal) = registered {
+        if let Err(refusal) = node.register(&realm, name, event.size()) {
             return self.gate.opened(Err(refusal));
         }
         let event = match user {
@@ -337,6 +356,7 @@ impl<G: Gate, R> Core<G, R> {
 
     /// Hands the gate the client's input, as far as there is room for the requests that it causes.
     pub(crate) fn take_inputs(&mut self, now: Moment, node: &mut impl Node) {
+        self.follow_rules(node);
         let waits = node.has_room_to_wait();
         self.gate.allow(self.ledger.allowed(waits, || node.wills()));
         while self.ledger.may_grow() {

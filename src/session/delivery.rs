@@ -1,6 +1,6 @@
 //! What a session is delivering to its client: the rest of a segment, or some retained values.
 //!
-//! Invariant: a gate gets an event only while it can take one. It never gets one that is hidden, filtered out, or that has a
+//! Invariant: a gate gets an event only while it can take one. It never gets one that is hidden, filtered out, that its client may not see, or that has a
 //! critical extension field which this release does not know.
 //!
 //! Deliberately absent: the source of the events (`reader`).
@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use vulpes_raft::ids::{EventId, Position, Slot};
+use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::gate::{Delivery, Gate, Sending};
 use crate::log::Placed;
@@ -19,6 +20,7 @@ use crate::realm::{Compared, Retained};
 use crate::segment::{Place, StoredEvent};
 use crate::types::event::{Payload, SessionId};
 use crate::types::limits;
+use crate::types::rule::Action;
 use crate::types::subscription::SubscriptionId;
 use crate::types::topic::Topic;
 
@@ -102,7 +104,8 @@ impl Current {
             Self::Retained { id, values } => {
                 while gate.can_deliver() {
                     let Some((topic, retained)) = values.front() else { return true };
-                    if reader.is_active(*id) && !retained.extensions.withhold() {
+                    let shown = !retained.extensions.withhold() && may_see(gate, topic);
+                    if reader.is_active(*id) && shown {
                         let beside = beside(topic, &retained.properties);
                         if room.behind(gate, &retained.payload, beside) == 0 {
                             return false;
@@ -214,6 +217,11 @@ fn deliver_segment<G: Gate, R, O: Outlet>(
             continue;
         }
         let Some(sending) = reader.sending(at_cursor, position) else { continue };
+        let (_, topic) = &segment.topics()[event.topic as usize];
+        // An exchange that was begun when the client might see the event is completed.
+        if !matches!(sending, Sending::Again(_)) && !may_see(gate, topic) {
+            continue;
+        }
         if !chosen.known {
             let reads = event.payload.len() > SMALL_VALUE && filters(reader, subscriptions);
             if reads && !room.outlet.may_filter() {
@@ -224,7 +232,6 @@ fn deliver_segment<G: Gate, R, O: Outlet>(
             *room.toil += choose(reader, subscriptions, (&event, position), &mut chosen.ids);
             chosen.done = 0;
         }
-        let (_, topic) = &segment.topics()[event.topic as usize];
         let id = EventId::new(resolution.stamp, resolution.slot, event.offset);
         let delivery = Delivery {
             event: &event,
@@ -245,6 +252,11 @@ fn deliver_segment<G: Gate, R, O: Outlet>(
         reader.reached(resolution.slot, next.max(wanted.from));
     }
     false
+}
+
+/// Whether the client may see events of a topic, by the rules as they are now.
+fn may_see<G: Gate>(gate: &mut G, topic: &Topic) -> bool {
+    gate.permissions().allow(Action::Subscribe, topic) || planted(Mutant::DeliverForbidden)
 }
 
 /// Hands over one event, or as much of it as there is room for; true if that was all.

@@ -17,6 +17,7 @@ use crate::types::access::ChangeUsers;
 use crate::types::event::{Payload, Qos, SessionId};
 use crate::types::limits;
 use crate::types::procedure::{Invoke, Register, RegistrationId};
+use crate::types::rule::ChangeRoles;
 use crate::types::topic::Topic;
 use crate::types::value::Value;
 
@@ -64,6 +65,8 @@ pub enum Act {
     Gone(Gone),
     /// Users change.
     ChangeUsers(ChangeUsers),
+    /// Roles change.
+    ChangeRoles(ChangeRoles),
 }
 
 /// The terms of a publish.
@@ -158,6 +161,8 @@ pub enum Refusal {
     TooManyCallees,
     #[error("this session has no such registration")]
     NoSuchRegistration,
+    #[error("the user may not do this")]
+    NotAllowed,
 }
 
 impl Act {
@@ -180,6 +185,7 @@ mod tests {
     use crate::types::access::{User, UserChange};
     use crate::types::event::Encoding;
     use crate::types::procedure::{Matching, Procedure};
+    use crate::types::rule::{Role, RoleChange};
 
     #[test]
     fn golden_bytes() {
@@ -207,7 +213,13 @@ mod tests {
             UserChange::Remove { name: "c".into() },
         ];
         let users = ChangeUsers { author: "x".into(), changes };
-        let cases: [(Act, &[u8]); 8] = [
+        let rules = vec!["deny publish,register a/+ in r".parse().unwrap()];
+        let changes = vec![
+            RoleChange::Set { name: "a".into(), role: Role { rules } },
+            RoleChange::Remove { name: "b".into() },
+        ];
+        let roles = ChangeRoles { author: "x".into(), changes };
+        let cases: [(Act, &[u8]); 9] = [
             (Act::Publish(Terms::default()), &[0, 0, 0, 0, 0]),
             (
                 Act::Granted { waiting: Position(7), terms },
@@ -223,6 +235,13 @@ mod tests {
                 &[
                     15, 1, b'x', 3, 0, 1, b'a', 1, b'v', 1, 1, b'r', 1, 1, 1, b'b', 1, b'v', 1, 1,
                     b'r', 1, 7, 2, 1, b'c',
+                ],
+            ),
+            (
+                Act::ChangeRoles(roles),
+                &[
+                    16, 1, b'x', 2, 0, 1, b'a', 1, 1, 2, 0, 4, 3, b'a', b'/', b'+', 1, 1, b'r', 1,
+                    1, b'b',
                 ],
             ),
         ];

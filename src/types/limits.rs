@@ -205,6 +205,28 @@ pub const PASSWORD: usize = 1024;
 /// Bytes of what one user's password is verified with.
 pub const USER_VERIFIER: usize = 256;
 
+/// Roles with rules.
+pub const ROLES: usize = 1_000;
+
+/// Rules of one role.
+pub const ROLE_RULES: usize = 10_000;
+
+/// Longest pattern of a rule, in bytes of its canonical text, and its most parts.
+pub const RULE_PATTERN: usize = 512;
+pub const RULE_PARTS: usize = 32;
+
+/// What a rule counts beside the text of its pattern.
+pub const RULE_OVERHEAD: usize = 64;
+
+/// Bytes of the rules of all roles, as they are counted.
+pub const RULES_BYTES: usize = 8 << 20;
+
+/// Changes of roles in one request.
+pub const ROLE_CHANGES: usize = 16;
+
+/// Bytes of the body of such a request. All rules that it has are one event.
+pub const ROLE_CHANGES_BODY: usize = EVENT;
+
 /// Changes of users in one request.
 pub const USER_CHANGES: usize = 64;
 

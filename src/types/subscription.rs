@@ -38,6 +38,8 @@ pub enum SubscribeError {
     NodeFull,
     #[error("there is no room for more persistent filters")]
     NoRoom,
+    #[error("the user may not subscribe to this")]
+    NotAllowed,
     /// The log can't be read right now: no storage answers.
     #[error("the log can't be read right now; try again")]
     Unavailable,

@@ -24,6 +24,7 @@
 //! - [`bench`]: what `vulpes bench` measures.
 //! - [`tls`]: encrypted connections, and certificates that change.
 //! - [`users`]: who may connect and administer.
+//! - [`rules`]: what users may do.
 //! - [`stock`]: stock clients of both protocols, which see each other's events.
 //!
 //! Invariant: tests share only the machine, and run in parallel. None waits a fixed time; each polls with a deadline.
@@ -55,6 +56,7 @@ mod register;
 mod restored;
 mod retained;
 mod retention;
+mod rules;
 mod sessions;
 mod state;
 mod stock;

@@ -26,11 +26,11 @@ use crate::raw::{frame, Raw};
 /// A user's name and password.
 pub(crate) type Who<'a> = Option<(&'a str, &'a str)>;
 
-const ANN: Who<'static> = Some(("ann", "pencil"));
-const JOE: Who<'static> = Some(("joe", "geheim"));
+pub(crate) const ANN: Who<'static> = Some(("ann", "pencil"));
+pub(crate) const JOE: Who<'static> = Some(("joe", "geheim"));
 
 /// How long a change may take to be seen at another node. It is a moment, on a machine that does nothing else.
-const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(5);
 
 /// MQTT's refusals: those of 3.1.1, and those of 5.
 const MQTT_NOBODY: (u8, u8) = (5, 0x87);
@@ -38,15 +38,26 @@ const MQTT_WRONG: (u8, u8) = (4, 0x86);
 
 /// Runs `vulpes user` at a node, as somebody.
 async fn run(cluster: &Cluster, node: u64, who: Who<'_>, line: &str) -> Result<Output> {
+    let words: Vec<&str> = ["user"].into_iter().chain(line.split(' ')).collect();
+    vulpes(cluster, node, who, &words).await
+}
+
+/// Runs a command that asks a node's admin port, as somebody.
+pub(crate) async fn vulpes(
+    cluster: &Cluster,
+    node: u64,
+    who: Who<'_>,
+    words: &[&str],
+) -> Result<Output> {
     let admin = format!("http://{}", cluster.node(node).admin());
     let mut command = Command::new(env!("CARGO_BIN_EXE_vulpes"));
-    command.arg("user").args(line.split(' ')).args(["--node-admin", &admin]);
+    command.args(words).args(["--node-admin", &admin]);
     command.env_remove("VULPES_USER").env_remove("VULPES_PASSWORD").stdin(Stdio::null());
     if let Some((user, password)) = who {
         command.env("VULPES_USER", user).env("VULPES_PASSWORD", password);
     }
     command.kill_on_drop(true);
-    within(line, PATIENCE, async { Ok(command.output().await?) }).await
+    within(&words.join(" "), PATIENCE, async { Ok(command.output().await?) }).await
 }
 
 /// The same; it has to succeed.
@@ -85,7 +96,7 @@ async fn add_joe(cluster: &Cluster, node: u64) -> Result<()> {
 }
 
 /// An MQTT connection and the code of its CONNACK.
-async fn mqtt(address: SocketAddr, level: u8, who: Who<'_>) -> Result<(Raw, u8)> {
+pub(crate) async fn mqtt(address: SocketAddr, level: u8, who: Who<'_>) -> Result<(Raw, u8)> {
     let mut body = string("MQTT");
     body.extend([level, if who.is_some() { 0xc2 } else { 2 }, 0, 0]);
     if level == 5 {
@@ -103,7 +114,7 @@ async fn mqtt(address: SocketAddr, level: u8, who: Who<'_>) -> Result<(Raw, u8)>
 }
 
 /// A WAMP connection, and the URI with which it was refused, if it was.
-async fn wamp(address: SocketAddr, who: Who<'_>) -> Result<(Raw, Option<String>)> {
+pub(crate) async fn wamp(address: SocketAddr, who: Who<'_>) -> Result<(Raw, Option<String>)> {
     let mut details = json!({"roles": {"publisher": {}, "subscriber": {}}});
     if let Some((user, _)) = who {
         details["authmethods"] = json!(["ticket"]);

@@ -13,8 +13,8 @@ use super::*;
 use crate::config::origins::Origins;
 use crate::config::NodeConfig;
 use crate::http::{
-    Admin, Checksum, LogReadError, LogStep, NodeStatus, Readiness, ReplicaStatus, StateStatus,
-    UserAdmin,
+    Admin, Checksum, LogReadError, LogStep, NodeStatus, Readiness, ReplicaStatus, RoleAdmin,
+    StateStatus, UserAdmin,
 };
 
 /// Builds rows from a script: `open ENTRY INCARNATION`, `close …`, `segment ENTRY INCARNATION NUMBER COUNT`.
@@ -207,6 +207,10 @@ impl Admin for FakeNode {
     }
 
     fn users(&self) -> Option<&dyn UserAdmin> {
+        None
+    }
+
+    fn roles(&self) -> Option<&dyn RoleAdmin> {
         None
     }
 }

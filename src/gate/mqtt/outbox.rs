@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 
 use super::packet::{Reason, Violation};
-use crate::gate::Request;
+use crate::gate::{Dropped, Request};
 
 /// Pending bytes and requests.
 #[derive(Debug)]
@@ -18,11 +18,21 @@ pub(crate) struct Outbox {
     pub(crate) output: BytesMut,
     /// Largest packet the client accepts, in bytes.
     pub(crate) max_packet: usize,
+    /// What was dropped without an answer.
+    pub(crate) dropped: Option<Box<Dropped>>,
 }
 
 impl Outbox {
     pub(crate) fn new() -> Self {
-        Self { requests: VecDeque::new(), output: BytesMut::new(), max_packet: usize::MAX }
+        let (requests, output) = (VecDeque::new(), BytesMut::new());
+        Self { requests, output, max_packet: usize::MAX, dropped: None }
+    }
+
+    /// A message is dropped, and MQTT has no answer to it.
+    pub(crate) fn drop_silently(&mut self, reason: String) {
+        let dropped = self.dropped.get_or_insert_default();
+        dropped.count += 1;
+        dropped.reason = reason;
     }
 
     /// Lets go of memory that is free.

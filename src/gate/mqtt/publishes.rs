@@ -204,7 +204,7 @@ impl Publishes {
 /// The nearest reason code that a PUBACK can have.
 fn reason(refusal: Refusal) -> Reason {
     match refusal {
-        Refusal::NotAccepted => Reason::NotAuthorized,
+        Refusal::NotAccepted | Refusal::NotAllowed => Reason::NotAuthorized,
         Refusal::LineFull => Reason::QuotaExceeded,
         Refusal::SessionEnded
         // MQTT has no registrations.

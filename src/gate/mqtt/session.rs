@@ -18,6 +18,7 @@ use super::window::Window;
 use crate::gate::Allowed;
 use crate::gate::{Delivery, Handover, Request, Resumed, Sending};
 use crate::payload;
+use crate::rules::Permissions;
 use crate::types::event::{ClientTag, Event, Extensions, Payload, Qos, SessionId};
 use crate::types::limits;
 use crate::types::topic::{TopicError, ROUTERS_OWN_TEXT};
@@ -77,19 +78,20 @@ impl Session {
         Handover { in_flight: self.window.in_flight(), expiry: self.expiry }
     }
 
-    /// Handles a packet.
+    /// Handles a packet of a client that may do this.
     pub(crate) fn handle(
         &mut self,
         packet: Incoming<'_>,
+        may: &mut Permissions,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
         match packet {
-            Incoming::Publish(publish) => self.publish(publish, out),
+            Incoming::Publish(publish) => self.publish(publish, may, out),
             Incoming::Acknowledged { packet_id } => {
                 self.window.acknowledged(packet_id);
                 Ok(())
             }
-            Incoming::Subscribe(subscribe) => self.subscriptions.subscribe(subscribe, out),
+            Incoming::Subscribe(subscribe) => self.subscriptions.subscribe(subscribe, may, out),
             Incoming::Unsubscribe(unsubscribe) => self.subscriptions.unsubscribe(&unsubscribe, out),
             Incoming::Ping => out.put(|output| write_pingresp(self.client.version, output)),
             // The gate handles it, because it ends the session.
@@ -97,7 +99,12 @@ impl Session {
         }
     }
 
-    fn publish(&mut self, mut publish: Publish<'_>, out: &mut Outbox) -> Result<(), Violation> {
+    fn publish(
+        &mut self,
+        mut publish: Publish<'_>,
+        may: &mut Permissions,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
         publish.terms.merge |= publish.retain && self.merges;
         if publish.qos == Qos::ExactlyOnce {
             return Err(Violation::new(Reason::QosNotSupported, "QoS 2 is not available"));
@@ -117,6 +124,9 @@ impl Session {
         let reserved = topic.is_routers_own().then(routers_own);
         if let Some(violation) = reserved.or(publish.refused) {
             return self.refuse(publish.qos, publish.packet_id, violation, out);
+        }
+        if !may.allow_publish(&topic, publish.retain) {
+            return self.forbid(publish.qos, publish.packet_id, out);
         }
         let event = Event {
             realm: self.client.realm.clone(),
@@ -160,6 +170,17 @@ impl Session {
             return Err(violation);
         }
         self.publishes.refuse(packet_id, violation, out)
+    }
+
+    /// The user may not publish this. A client that does not ask for an answer goes on without it: to close its connection would
+    /// make it come back and do the same.
+    fn forbid(&mut self, qos: Qos, packet_id: u16, out: &mut Outbox) -> Result<(), Violation> {
+        let text = "PUBLISH: the user may not publish this there";
+        if qos == Qos::AtMostOnce {
+            out.drop_silently(text.to_owned());
+            return Ok(());
+        }
+        self.refuse(qos, packet_id, Violation::new(Reason::NotAuthorized, text), out)
     }
 
     pub(crate) fn allow(&mut self, allowed: Allowed) {

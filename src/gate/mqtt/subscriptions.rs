@@ -17,6 +17,7 @@ use super::outbox::Outbox;
 use super::packet::codec::{write_suback, Filter, Subscribe, Unsubscribe};
 use super::packet::{Reason, Version, Violation};
 use crate::gate::{most_subscriptions, Request, RetainedMode, Subscription};
+use crate::rules::Permissions;
 use crate::types::event::Qos;
 use crate::types::limits;
 use crate::types::subscription::{SubscribeError, SubscriptionId};
@@ -138,6 +139,7 @@ impl Subscriptions {
     pub(crate) fn subscribe(
         &mut self,
         packet: Subscribe,
+        may: &mut Permissions,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
         let number = self.packets;
@@ -161,7 +163,7 @@ impl Subscriptions {
             };
             let waiter = Waiter { packet: number, index, qos };
             let options = options.as_ref().map_err(Violation::clone);
-            let asked = options.and_then(|o| self.ask(filter, granted, o, waiter, out));
+            let asked = options.and_then(|o| self.ask(filter, granted, (o, may), waiter, out));
             pending.codes.push(match asked {
                 Ok(true) => Ok(qos),
                 Ok(false) => {
@@ -186,11 +188,15 @@ impl Subscriptions {
         &mut self,
         filter: Filter,
         granted: Granted,
-        options: &Options,
+        (options, may): (&Options, &mut Permissions),
         waiter: Waiter,
         out: &mut Outbox,
     ) -> Result<bool, Violation> {
         let (pattern, reading) = filter::read(&filter.text, options.reading)?;
+        if !may.allow_subscription(&pattern) {
+            let text = SubscribeError::NotAllowed.to_string();
+            return Err(Violation::new(Reason::NotAuthorized, text));
+        }
         let known = self.by_text.get(filter.text.as_str()).copied();
         let retained = reading.retained_mode(filter.retain_handling, known.is_none());
         if self.keeps(&reading) {
@@ -456,6 +462,7 @@ fn reason(error: SubscribeError) -> Reason {
         SubscribeError::TooMany | SubscribeError::NodeFull | SubscribeError::NoRoom => {
             Reason::QuotaExceeded
         }
+        SubscribeError::NotAllowed => Reason::NotAuthorized,
         SubscribeError::Unavailable => Reason::Unspecified,
     }
 }

@@ -14,6 +14,7 @@
 //! leaves 7:1                          the messages in flight for later sessions
 //! at 500 / tick       time passes; then the gate's `tick` is called
 //! full / room         whether it can deliver
+//! dropped X           why a message was dropped without an answer
 //! reason X            why it closed
 //! ```
 //!
@@ -30,6 +31,7 @@ mod login;
 mod persistent;
 mod publish;
 mod retained;
+mod rules;
 mod subscribe;
 mod terms;
 mod wills;
@@ -186,6 +188,7 @@ fn happen(gate: &mut MqttGate, now: &mut Moment, word: &str, rest: &str, place: 
         }
         "full" => assert!(!gate.can_deliver(), "{place}"),
         "room" => assert!(gate.can_deliver(), "{place}"),
+        "dropped" => assert_eq!(gate.poll_dropped().unwrap().reason, rest, "{place}"),
         "oversized" => assert_eq!(gate.oversized(), number(0), "{place}"),
         "reason" if rest == "none" => assert_eq!(gate.close_reason(), None, "{place}"),
         "reason" => assert_eq!(gate.close_reason(), Some(rest), "{place}"),

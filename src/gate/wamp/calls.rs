@@ -60,6 +60,11 @@ impl WampGate {
                 return Ok(());
             }
         };
+        if !self.permissions.allow_call(&procedure) {
+            let sentence = "the user may not call this procedure";
+            self.refuse(code::CALL, call.request, uri::NOT_AUTHORIZED, sentence);
+            return Ok(());
+        }
         let payload = self.payload(input, &call.carried);
         if payload.len() > limits::EVENT {
             let sentence = format!("a call has {} bytes at most", limits::EVENT);
@@ -117,6 +122,11 @@ impl WampGate {
                 return Ok(());
             }
         };
+        if !self.permissions.allow_registration(&procedure, matching) {
+            let sentence = "the user may not register this procedure";
+            self.refuse(code::REGISTER, request, uri::NOT_AUTHORIZED, sentence);
+            return Ok(());
+        }
         let register = Register { procedure, matching, invoke, concurrency, disclose_caller };
         self.decide(realm, REGISTER_TOPIC, &Act::Register(register));
         self.publishes.begin_registering(Undecided::Register { request, concurrency });

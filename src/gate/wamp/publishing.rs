@@ -40,6 +40,11 @@ impl WampGate {
             self.refuse_publish(&options, publish.request, uri::INVALID_URI, sentence);
             return Ok(());
         }
+        if !self.permissions.allow_publish(&topic, options.retain) {
+            let sentence = "the user may not publish this there";
+            self.refuse_publish(&options, publish.request, uri::NOT_AUTHORIZED, sentence);
+            return Ok(());
+        }
         let event = self.event(realm, topic, input, publish, &options);
         if event.size() > limits::EVENT {
             let sentence = format!("an event has {} bytes at most", limits::EVENT);

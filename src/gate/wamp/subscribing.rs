@@ -38,6 +38,10 @@ impl WampGate {
             self.refuse(code::SUBSCRIBE, request, uri::FEATURE_NOT_SUPPORTED, SILENT_TEXT);
             return Ok(());
         }
+        if !self.permissions.allow_subscription(&pattern) {
+            self.refuse_subscription(request, SubscribeError::NotAllowed);
+            return Ok(());
+        }
         let kind = Kind {
             own: options.is_own(),
             changes: options.retained == RetainedMode::Changes,
@@ -52,11 +56,7 @@ impl WampGate {
             }
             Subscribe::Answer(id) => self.grant(code::SUBSCRIBED, request, Some(id.0)),
             Subscribe::Wait => {}
-            Subscribe::TooMany => {
-                let error = SubscribeError::TooMany;
-                let uri = uri::of_subscribe_error(error);
-                self.refuse(code::SUBSCRIBE, request, uri, &error.to_string());
-            }
+            Subscribe::TooMany => self.refuse_subscription(request, SubscribeError::TooMany),
             Subscribe::TooLargeFilters => {
                 let sentence = format!(
                     "the filters of a session's subscriptions take {} bytes at most, all together",
@@ -66,6 +66,11 @@ impl WampGate {
             }
         }
         Ok(())
+    }
+
+    fn refuse_subscription(&mut self, request: RequestId, error: SubscribeError) {
+        let uri = uri::of_subscribe_error(error);
+        self.refuse(code::SUBSCRIBE, request, uri, &error.to_string());
     }
 
     pub(super) fn unsubscribe(&mut self, request: RequestId, id: SubscriptionId) {

@@ -30,6 +30,7 @@ use crate::types::value::Value;
 
 mod calls;
 mod login;
+mod rules;
 mod scripts;
 mod state;
 mod values;

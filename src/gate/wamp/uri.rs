@@ -57,6 +57,7 @@ pub(super) fn of_refusal(refusal: Refusal) -> &'static str {
         Refusal::TooManyRegistrations => "vulpes.error.too_many_registrations",
         Refusal::TooManyCallees => "vulpes.error.too_many_callees",
         Refusal::NoSuchRegistration => "wamp.error.no_such_registration",
+        Refusal::NotAllowed => NOT_AUTHORIZED,
     }
 }
 
@@ -90,12 +91,13 @@ pub(super) fn of_subscribe_error(error: SubscribeError) -> &'static str {
             "vulpes.error.too_many_subscriptions"
         }
         SubscribeError::Unavailable => "vulpes.error.unavailable",
+        SubscribeError::NotAllowed => NOT_AUTHORIZED,
     }
 }
 
 pub(super) fn of_open_refusal(refusal: OpenRefusal) -> &'static str {
     match refusal {
-        OpenRefusal::LoginNeeded => NOT_AUTHORIZED,
+        OpenRefusal::LoginNeeded | OpenRefusal::WillNotAllowed => NOT_AUTHORIZED,
         OpenRefusal::NoSuchRealm => "wamp.error.no_such_realm",
         OpenRefusal::TooManyConnections | OpenRefusal::NoRoom => {
             "vulpes.error.too_many_connections"

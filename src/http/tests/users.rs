@@ -57,6 +57,39 @@ impl UserAdmin for FakeUsers {
     }
 }
 
+/// One role, which only `ann` can change.
+impl RoleAdmin for FakeUsers {
+    fn roles(&self) -> Vec<RoleSummary> {
+        vec![RoleSummary { name: "app".into(), rules: 1, changed: Position(7) }]
+    }
+
+    fn role(&self, name: &str) -> Option<RoleInfo> {
+        let rules = vec!["allow all a/#".to_owned()];
+        (name == "app").then(|| RoleInfo { name: name.into(), rules, changed: Position(7) })
+    }
+
+    fn change_roles(
+        &self,
+        author: Author,
+        edits: Vec<RoleEdit>,
+    ) -> BoxFuture<'_, Result<Changed, RolesError>> {
+        let outcome = match edits.first() {
+            Some(RoleEdit::Set(set)) if author.0 == "ann" && set.name == "app" => {
+                Ok(Changed { position: Position(set.rules.len() as u64) })
+            }
+            Some(RoleEdit::Set(_)) => Err(RolesError::Unknown),
+            _ => Err(RolesError::NoSuchRole("app".into())),
+        };
+        Box::pin(async { outcome })
+    }
+
+    fn decide(&self, question: &Question) -> Option<Decision> {
+        let reason = format!("{question:?}");
+        let allowed = question.topic.as_str() == "a/b";
+        (question.user == "ann").then_some(Decision { allowed, reason })
+    }
+}
+
 async fn start_with_users() -> AdminUrl {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string().parse().unwrap();
@@ -89,6 +122,16 @@ async fn only_administrators_get_more_than_probes() {
         ("/log", "", "401"),
         ("/users", "", "401"),
         ("/users/ann", "", "401"),
+        ("/roles", "", "401"),
+        ("/roles/app", JOE, "403"),
+        ("/roles/app", ANN, "200"),
+        ("/roles/none", ANN, "404"),
+        ("/can?user=ann&action=call&topic=a", JOE, "403"),
+        ("/can?user=ann&action=call&topic=a", ANN, "200"),
+        ("/can?user=eve&action=call&topic=a", ANN, "404"),
+        ("/can?user=ann&action=read&topic=a", ANN, "400"),
+        ("/can?user=ann&action=call&topic=a%23", ANN, "400"),
+        ("/can?user=ann&action=call", ANN, "400"),
         ("/nonsense", "", "401"),
         ("/healthz/", "", "401"),
         ("//healthz", "", "401"),
@@ -152,6 +195,49 @@ async fn changes_are_json_of_limited_size() {
         let shown = &body[..body.len().min(80)];
         assert_eq!(answer.split(' ').nth(1), Some(code), "{kind} {shown}: {answer}");
         assert!(!answer.contains("s3cret"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn rules_are_larger_than_users() {
+    let url = start_with_users().await;
+    let rules = |count: usize| {
+        let rules = vec!["allow publish a/b/c/d/e/f/g/h/i/j"; count];
+        serde_json::json!([{"set": {"name": "app", "rules": rules}}]).to_string()
+    };
+    let long = format!("[{}", " ".repeat(limits::ROLE_CHANGES_BODY));
+    for (body, code) in [
+        (rules(1), "200"),
+        (rules(limits::ROLE_RULES), "200"),
+        (r#"[{"remove": {"name": "app"}}]"#.into(), "404"),
+        (r#"[{"set": {"name": "app"}}]"#.into(), "400"),
+        (long, "413"),
+    ] {
+        let length = body.len();
+        let kind = "Content-Type: application/json";
+        let head =
+            format!("POST /roles HTTP/1.0\r\n{ANN}{kind}\r\nContent-Length: {length}\r\n\r\n");
+        let answer = raw(&url, &(head + &body)).await;
+        assert_eq!(answer.split(' ').nth(1), Some(code), "{length}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_client_gets_roles_and_changes_them() {
+    let url = start_with_users().await;
+    let admin = client("ann", "pencil");
+    assert_eq!(admin.roles(&url).await.unwrap()[0].name, "app");
+    assert_eq!(admin.role(&url, "app").await.unwrap().rules, ["allow all a/#"]);
+    let set = |name: &str| SetRole { name: name.into(), rules: vec!["allow all #".into()] };
+    let changed = admin.change_roles(&url, &[RoleEdit::Set(set("app"))]).await.unwrap();
+    assert_eq!(changed.position, Position(1));
+    let error = admin.change_roles(&url, &[RoleEdit::Set(set("other"))]).await.unwrap_err();
+    assert!(matches!(error, AdminError::Unknown { .. }), "{error}");
+    for (topic, allowed) in [("a/b", true), ("a.b", true), ("a/ü&x", false)] {
+        let query = [("user", "ann"), ("action", "call"), ("topic", topic), ("client", "c&1")];
+        let decision = admin.can(&url, &query).await.unwrap();
+        assert_eq!(decision.allowed, allowed, "{decision:?}");
+        assert!(decision.reason.contains("client: Some(\"c&1\")"), "{decision:?}");
     }
 }
 

@@ -5,12 +5,12 @@ use crate::types::access::{ChangeUsers, User, UserChange, ADMIN, ANONYMOUS};
 use crate::types::limits;
 use vulpes_raft::mutant::plant;
 
-fn user(roles: &[&str]) -> User {
+pub(super) fn user(roles: &[&str]) -> User {
     let roles = roles.iter().map(|role| role.to_string()).collect();
     User { verifier: "v".into(), roles, disabled: false }
 }
 
-fn add(name: &str, user: User) -> UserChange {
+pub(super) fn add(name: &str, user: User) -> UserChange {
     UserChange::Add { name: name.into(), user }
 }
 

@@ -6,9 +6,10 @@
 use vulpes_raft::format::LOG_FORMAT;
 
 use super::*;
-use crate::types::access::{ChangeUsers, User, UserChange, ADMIN};
+use crate::types::access::{ChangeUsers, User, UserChange, ADMIN, ANONYMOUS};
 use crate::types::act::{Detach, Expire, PersistentSubscription, Progress};
 use crate::types::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
+use crate::types::rule::{ChangeRoles, Role, RoleChange};
 
 /// The hash of the rows after a log with all acts of `OLDEST_LOG_FORMAT`, and the positions of events that subscribers do not
 /// see. It must not change, because files of that format are opened.
@@ -17,9 +18,9 @@ const OLDER: (&str, &[u64]) =
 
 /// The current format, and hash and positions after the acts that it adds.
 const EXPECTED: (u32, &str, &[u64]) = (
-    8,
-    "1d9b4cfaf6bd668c00b11eecd2289219",
-    &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28, 37, 39, 40, 41],
+    9,
+    "fd0ea91a6f1a10a7924e5674d8bd0203",
+    &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28, 37, 39, 40, 41, 42, 43, 45, 47],
 );
 
 fn publish(session: u64, topic: &str, value: &str, terms: Terms) -> Event {
@@ -142,6 +143,10 @@ fn newer_events() -> Vec<(u64, Event)> {
     let add = |name: &str| UserChange::Add { name: name.into(), user: user.clone() };
     let users = |author: &str, changes| ChangeUsers { author: author.into(), changes };
     let join = act(10, "join", &Act::Join(Join::default()));
+    let rules = vec!["deny publish,call {user}/+/# in r".parse().unwrap()];
+    let set =
+        |name: &str| RoleChange::Set { name: name.into(), role: Role { rules: rules.clone() } };
+    let roles = |changes| ChangeRoles { author: "a".into(), changes };
     vec![
         // The last words of a session that was taken over, and of one that was not.
         (2, attach(9, "e", 0, 0)),
@@ -151,6 +156,20 @@ fn newer_events() -> Vec<(u64, Event)> {
         (1, act(0, "users", &Act::ChangeUsers(users("", vec![add("a"), add("b")])))),
         (1, join),
         (1, act(0, "users", &Act::ChangeUsers(users("a", vec![add("c"), add("b")])))),
+        // Roles, a session that registers by one, and its will, which waits for its delay.
+        (1, act(0, "roles", &Act::ChangeRoles(roles(vec![set("x"), set("y")])))),
+        (1, act(0, "users", &Act::ChangeUsers(users("a", vec![add(ANONYMOUS)])))),
+        (1, attach(11, "f", 60, 60)),
+        (1, act(11, "offer", &register())),
+        (1, act(11, "leave", &Act::Gone(Gone { drop_will: false, expiry: None, progress: None }))),
+        (
+            1,
+            act(
+                0,
+                "roles",
+                &Act::ChangeRoles(roles(vec![RoleChange::Remove { name: "y".into() }])),
+            ),
+        ),
     ]
 }
 

@@ -26,6 +26,8 @@ pub(super) enum Doing {
     Keep(u64, bool),
     Save(u64, u64),
     Expire,
+    /// Users and roles change.
+    Access(usize),
     Restart,
 }
 
@@ -48,6 +50,7 @@ fn doing() -> impl Strategy<Value = Doing> {
         (11u64..17, any::<bool>()).prop_map(|(session, keep)| Doing::Keep(session, keep)),
         (11u64..17, 0u64..99).prop_map(|(session, sent)| Doing::Save(session, sent)),
         Just(Doing::Expire),
+        (0usize..5).prop_map(Doing::Access),
         Just(Doing::Restart),
     ]
 }
@@ -114,6 +117,9 @@ fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
                     let unregister = act(*session, "x", &Act::Unregister(id));
                     story.event(session % 2 + 1, unregister);
                 }
+            }
+            Doing::Access(what) => {
+                story.event(1, roles::any_change(*what));
             }
             Doing::Restart if restarts => story.restart(),
             Doing::Restart => {}

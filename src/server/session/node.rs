@@ -8,6 +8,7 @@ use vulpes_raft::ids::{Incarnation, Position};
 use crate::call::{CallMessage, CallRequest};
 use crate::gate::OpenRefusal;
 use crate::realm::PersistentState;
+use crate::rules::Permissions;
 use crate::server::calls::Attached;
 use crate::server::clients::Clients;
 use crate::server::filtering::Filtering;
@@ -55,6 +56,18 @@ impl Node for AtNode<'_> {
     fn admit(&self, user: Option<&str>) -> Result<(), OpenRefusal> {
         let admitted = self.clients.realm_states.with(|realms| realms.admits(user));
         admitted.then_some(()).ok_or(OpenRefusal::LoginNeeded)
+    }
+
+    fn permissions(&self, user: Option<&str>, client: Option<&str>, realm: &Realm) -> Permissions {
+        self.clients.realm_states.with(|realms| realms.permissions(user, client, realm))
+    }
+
+    fn own_permissions(&self) -> Option<Permissions> {
+        self.clients.realm_states.with(|realms| realms.permissions_of(self.session))
+    }
+
+    fn access_revision(&self) -> u64 {
+        self.clients.realm_states.access_revision()
     }
 
     fn call(&mut self, realm: &Realm, asked: CallRequest) -> Option<CallMessage> {

@@ -10,6 +10,7 @@
 mod bench;
 mod node;
 mod random;
+mod rules;
 mod words;
 
 use self::bench::check;

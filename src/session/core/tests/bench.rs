@@ -24,10 +24,12 @@ use crate::session::liveness::{Finding, Seen};
 use crate::session::reader::{Done, Step, Work};
 use crate::session::testing::{event, realm};
 use crate::session::Signal;
+use crate::types::access::{ChangeUsers, User, UserChange, ADMIN, ANONYMOUS};
 use crate::types::act::Act;
 use crate::types::answer::{Answer, Stored};
 use crate::types::event::{Event, SessionId};
 use crate::types::moment::Moment;
+use crate::types::rule::{ChangeRoles, Role, RoleChange, DEFAULT};
 
 struct Client {
     core: Core<Words, ()>,
@@ -96,6 +98,12 @@ impl Bench {
                 let notices = self.shared.events(&events);
                 self.tell(notices);
             }
+            ["allow", ref patterns @ ..] => self.allow(patterns),
+            ["forbid", "anonymous"] => {
+                let changes = vec![UserChange::Remove { name: ANONYMOUS.into() }];
+                let change = ChangeUsers { author: "admin".into(), changes };
+                self.change(&Act::ChangeUsers(change));
+            }
             ["after", _] => self.pass(number(1)),
             ["full"] => self.shared.full = true,
             [id, "says", ref said @ ..] => {
@@ -121,6 +129,26 @@ impl Bench {
             _ => panic!("not an input: {words:?}"),
         }
         self.settle();
+    }
+
+    /// From here on, clients may do everything on these topics, and nothing else.
+    fn allow(&mut self, patterns: &[&str]) {
+        if !self.shared.realms.has_users() {
+            let admin = User { roles: vec![ADMIN.into()], verifier: "v".into(), disabled: false };
+            let add = |name: &str, user| UserChange::Add { name: name.into(), user };
+            let changes = vec![add("admin", admin), add(ANONYMOUS, User::default())];
+            self.change(&Act::ChangeUsers(ChangeUsers { author: String::new(), changes }));
+        }
+        let rules = patterns.iter().map(|pattern| format!("allow all {pattern}").parse().unwrap());
+        let role = Role { rules: rules.collect() };
+        let changes = vec![RoleChange::Set { name: DEFAULT.into(), role }];
+        self.change(&Act::ChangeRoles(ChangeRoles { author: "admin".into(), changes }));
+    }
+
+    fn change(&mut self, act: &Act) {
+        let event = Event::of_act(realm(), "vulpes/access", SessionId(0), act.encode());
+        let notices = self.shared.events(&[event]);
+        self.tell(notices);
     }
 
     fn client(&mut self, id: &str) -> &mut Client {

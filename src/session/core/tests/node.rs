@@ -17,6 +17,7 @@ use crate::dispatch::{Deliveries, Dispatcher, Handed};
 use crate::gate::OpenRefusal;
 use crate::log::{Placed, Start, Tail};
 use crate::realm::{Notice, PersistentState, Realms, View};
+use crate::rules::Permissions;
 use crate::segment::{OpenSegment, Segment};
 use crate::session::delivery::Outlet;
 use crate::session::reader::{Live, Source};
@@ -161,6 +162,18 @@ impl Node for AtNode<'_> {
 
     fn admit(&self, _: Option<&str>) -> Result<(), OpenRefusal> {
         Ok(())
+    }
+
+    fn permissions(&self, user: Option<&str>, client: Option<&str>, of: &Realm) -> Permissions {
+        self.shared.realms.permissions(user, client, of)
+    }
+
+    fn own_permissions(&self) -> Option<Permissions> {
+        self.shared.realms.permissions_of(self.session)
+    }
+
+    fn access_revision(&self) -> u64 {
+        self.shared.realms.access_revision()
     }
 
     fn call(&mut self, _: &Realm, _: CallRequest) -> Option<CallMessage> {

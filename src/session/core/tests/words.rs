@@ -12,6 +12,7 @@ use crate::gate::{
     Allowed, Delivery, EndReason, Gate, Handover, OpenRefusal, PersistentReading, Request, Resumed,
     RetainedMode, Sending, Subscription,
 };
+use crate::rules::Permissions;
 use crate::session::testing::{event, realm};
 use crate::types::act::{Act, Attach, Join, PersistentSubscription, Refusal, Terms};
 use crate::types::answer::{Answer, Stored};
@@ -29,6 +30,7 @@ pub(super) struct Words {
     filter_changes: usize,
     requests: VecDeque<Request>,
     output: VecDeque<Bytes>,
+    permissions: Permissions,
 }
 
 fn pattern(text: &str) -> Pattern {
@@ -49,7 +51,14 @@ fn reading(id: u64, text: &str, from: Option<Position>) -> PersistentReading {
 impl Words {
     pub(super) fn new(session: SessionId) -> Self {
         let (requests, output) = (VecDeque::new(), VecDeque::new());
-        Self { session, open: false, filter_changes: 0, requests, output }
+        Self {
+            session,
+            open: false,
+            filter_changes: 0,
+            requests,
+            output,
+            permissions: Permissions::default(),
+        }
     }
 
     fn tell(&mut self, text: String) {
@@ -84,6 +93,10 @@ impl Words {
 }
 
 impl Gate for Words {
+    fn permissions(&mut self) -> &mut Permissions {
+        &mut self.permissions
+    }
+
     fn receive(&mut self, input: Bytes, _: Moment) {
         let text = String::from_utf8(input.to_vec()).unwrap();
         let words: Vec<&str> = text.split(' ').collect();

@@ -1,0 +1,202 @@
+//! Roles: what users may do, as of each position.
+//!
+//! A change of roles or users takes effect at its position. What the fold itself decides, it decides by the rules there: wills,
+//! conditional publishes and registrations. Nodes decide the rest by the newest rules that they know.
+//!
+//! Invariant: a role is changed by a user who administers, as of the position of the change. How large all roles are together
+//! is limited. No session is registered for what it may not register.
+//!
+//! Deliberately absent: what rules mean (`rules`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vulpes_raft::mutant::{planted, Mutant};
+
+use super::{Due, Incoming, Key, Realms};
+use crate::rules::{Permissions, RoleIndex, Subject};
+use crate::types::access::{ADMIN, ANONYMOUS};
+use crate::types::act::DueId;
+use crate::types::event::SessionId;
+use crate::types::limits;
+use crate::types::procedure::{Matching, Procedure};
+use crate::types::rule::{check_role_name, ChangeRoles, KnownRole, RoleChange, DEFAULT};
+use crate::types::topic::Realm;
+
+/// The roles that were set, by name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Roles(BTreeMap<String, Arc<SetRole>>);
+
+#[derive(Debug)]
+struct SetRole {
+    known: KnownRole,
+    index: Arc<RoleIndex>,
+}
+
+impl Roles {
+    pub(super) fn load(&mut self, name: String, known: KnownRole) {
+        let index = Arc::new(RoleIndex::new(&known.role));
+        self.0.insert(name, Arc::new(SetRole { known, index }));
+    }
+
+    fn fits(&self) -> bool {
+        let bytes = self.0.values().map(|set| set.known.role.size()).sum::<usize>();
+        self.0.len() <= limits::ROLES && bytes <= limits::RULES_BYTES
+    }
+
+    /// What a user with these roles may do.
+    fn permissions(&self, roles: &[String], subject: impl FnOnce() -> Subject) -> Permissions {
+        let default = [DEFAULT.to_owned()];
+        let roles = if roles.is_empty() { &default } else { roles };
+        let is_all = |role: &String| role == ADMIN || role == DEFAULT && !self.0.contains_key(role);
+        if roles.iter().any(is_all) {
+            return Permissions::everything();
+        }
+        let set = |role: &String| Some((role.clone(), self.0.get(role)?.index.clone()));
+        Permissions::of(subject(), roles.iter().filter_map(set).collect())
+    }
+}
+
+impl Realms {
+    /// The roles in the order of their names.
+    pub fn roles(&self) -> impl Iterator<Item = (&str, &KnownRole)> {
+        self.access.roles.0.iter().map(|(name, set)| (name.as_str(), &set.known))
+    }
+
+    /// A role that was set.
+    #[must_use]
+    pub fn role(&self, name: &str) -> Option<&KnownRole> {
+        self.access.roles.0.get(name).map(|set| &set.known)
+    }
+
+    /// What a client of this user may do; without a user, one that did not log in.
+    #[must_use]
+    pub fn permissions(
+        &self,
+        user: Option<&str>,
+        client: Option<&str>,
+        realm: &Realm,
+    ) -> Permissions {
+        if !self.has_users() {
+            return Permissions::everything();
+        }
+        let name = user.unwrap_or(ANONYMOUS);
+        let subject =
+            || Subject { realm: realm.clone(), user: name.into(), client: client.map(Into::into) };
+        match self.user(name) {
+            Some(known) => self.access.roles.permissions(&known.user.roles, subject),
+            None => Permissions::of(subject(), Vec::new()),
+        }
+    }
+
+    /// What the client of a session may do; none if the session is over.
+    #[must_use]
+    pub fn permissions_of(&self, session: SessionId) -> Option<Permissions> {
+        let state = self.sessions.get(&session)?;
+        Some(self.permissions(self.user_of(session), state.client.as_deref(), &state.realm))
+    }
+
+    /// Changes whenever users or roles do.
+    #[must_use]
+    pub fn access_revision(&self) -> u64 {
+        self.access.revision
+    }
+
+    /// Changes roles, all of it or nothing.
+    pub(super) fn change_roles(&mut self, incoming: &Incoming<'_>, change: ChangeRoles) {
+        if !self.access.lets_change(&change.author) {
+            return;
+        }
+        let mut roles = self.access.roles.clone();
+        for change in change.changes {
+            let (name, role) = match change {
+                RoleChange::Set { name, role } => (name, Some(role)),
+                RoleChange::Remove { name } => (name, None),
+            };
+            let Some(role) = role else {
+                match roles.0.remove(&name) {
+                    Some(_) => continue,
+                    None => return,
+                }
+            };
+            if check_role_name(&name).is_err() || !role.fits() {
+                return;
+            }
+            roles.load(name, KnownRole { role, changed: incoming.at.position });
+        }
+        if !roles.fits() {
+            return;
+        }
+        let old = std::mem::replace(&mut self.access.roles, roles);
+        let new = self.access.roles.0.clone();
+        for name in old.0.keys().chain(new.keys().filter(|name| !old.0.contains_key(*name))) {
+            let (old, new) = (old.0.get(name), new.get(name));
+            let is_same = old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, new));
+            if !is_same {
+                let known = |set: &Arc<SetRole>| set.known.clone();
+                let (old, new) = (old.map(known), new.map(known));
+                self.rows.change(&Key::Role(name.clone()), old.as_ref(), new.as_ref());
+            }
+        }
+        if !std::mem::replace(&mut self.access.ruled, true) {
+            self.rows.change(&Key::Ruled, None, Some(&()));
+        }
+        self.access_changed();
+    }
+
+    /// Users or roles have changed.
+    pub(super) fn access_changed(&mut self) {
+        self.access.revision += 1;
+        if !self.access.ruled {
+            return;
+        }
+        for (session, id) in self.registered() {
+            let Some((place, _)) = self.registration(id) else { continue };
+            if !self.may_offer(session, &place.procedure, place.matching) {
+                self.remove_callee(session, id);
+            }
+        }
+    }
+
+    /// Whether the client of a session may register this here.
+    pub(super) fn may_offer(
+        &self,
+        session: SessionId,
+        procedure: &Procedure,
+        matching: Matching,
+    ) -> bool {
+        let may = || self.permissions_of(session);
+        !self.access.ruled
+            || may().is_none_or(|mut may| may.allow_registration(procedure, matching))
+    }
+
+    /// Whether the client of an event's session may publish it here.
+    pub(super) fn may_publish(&self, incoming: &Incoming<'_>) -> bool {
+        let (event, topic) = (incoming.event, incoming.topic);
+        let may = || self.permissions_of(event.publisher);
+        !self.access.ruled || may().is_none_or(|mut may| may.allow_publish(topic, event.retain))
+    }
+
+    /// Remembers whose will it is that a session leaves.
+    pub(super) fn note_author(&mut self, id: DueId, user: String) {
+        if self.access.ruled {
+            self.rows.change(&Key::DueUser(id), None, Some(&user));
+            self.access.due_users.insert(id, user);
+        }
+    }
+
+    /// A will is done with; returns whose it was.
+    pub(super) fn forget_author(&mut self, id: DueId) -> Option<String> {
+        let user = self.access.due_users.remove(&id)?;
+        self.rows.change(&Key::DueUser(id), Some(&user), None);
+        Some(user)
+    }
+
+    /// Whether the client that left a publish may publish it here. A value that was bound to its session was decided when it
+    /// was bound: a lock has to be freed.
+    pub(super) fn may_leave(&self, id: DueId, due: &Due) -> bool {
+        let Some(user) = self.access.due_users.get(&id) else { return true };
+        let mut may = self.permissions(Some(user), due.client.as_deref(), &due.realm);
+        may.allow_publish(&due.topic, due.retain) || planted(Mutant::UncheckedWill)
+    }
+}
