@@ -427,6 +427,12 @@ impl Node {
         self.log.as_ref()
     }
 
+    /// The node's way to put events into the log; none if it is not an entry.
+    #[must_use]
+    pub fn entry(&self) -> Option<&EntryHandle> {
+        self.entry.as_ref()
+    }
+
     /// The realms' state as this node has it; none on a node that is neither entry nor storage.
     #[must_use]
     pub fn realms(&self) -> Option<&SharedRealms> {

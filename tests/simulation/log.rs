@@ -21,6 +21,7 @@ use vulpes_raft::order::{Resolution, SealedSegment, Step};
 
 use crate::births::LifeLog;
 use crate::delays::DelayLog;
+use crate::insiders::RuleLog;
 use crate::keepers::KeptLog;
 use crate::locks::{self, LockLog};
 use crate::plan::{Shape, QUORUM};
@@ -44,6 +45,7 @@ pub(crate) struct OrderLog {
     pub(crate) times: Times,
     pub(crate) life: LifeLog,
     pub(crate) delays: DelayLog,
+    pub(crate) rules: RuleLog,
     /// The hidden events of each slot.
     hidden: Vec<Box<[u32]>>,
     pub(crate) persistent: KeptLog,
@@ -120,6 +122,7 @@ impl OrderLog {
         self.state.take(placed)?;
         self.life.take(placed)?;
         self.delays.take(placed, self.times.now)?;
+        self.rules.take(placed);
         match &resolution.step {
             Step::Opened { entry, incarnation } => self.opened(*entry, *incarnation)?,
             Step::Closed { entry, incarnation, .. } => {

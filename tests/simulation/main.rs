@@ -9,6 +9,8 @@
 //! happen all the time. In every third, segments wait for storage votes, as they do with split roles; in the others they are
 //! proposed early. In some, a disk rots: its node refuses to start and stays down, or repairs what it has.
 //!
+//! In every third run the cluster has users, and rules that change (`insiders`).
+//!
 //! - `VULPES_SEED=17 cargo test --test simulation replay -- --nocapture` runs one seed and prints its trace.
 //!   With `VULPES_VOTES=1`, segments are proposed with storage votes in it; with `VULPES_GROUPS=1`, it has two storage
 //!   groups. With `VULPES_CLOCKS=1`, clocks are wrong by 400 days.
@@ -33,6 +35,7 @@ mod clients;
 mod cluster;
 mod connection;
 mod delays;
+mod insiders;
 mod keepers;
 mod locks;
 mod log;
@@ -93,6 +96,8 @@ const GRANTS: u64 = 6;
 const ANSWERS: u64 = 10;
 const JOINS: u64 = 2;
 const CALLS: u64 = 20;
+/// Of a run with rules.
+const HEARD: u64 = 20;
 const EARLY: u64 = 20;
 const FAILED_DISKS: f64 = 0.3;
 const ROTTEN_DISKS: f64 = 0.08;
@@ -117,6 +122,8 @@ struct Sum {
     voting: u64,
     /// Runs about clocks, in which no disk rots.
     clocks: u64,
+    /// Runs in which rules change.
+    rules: u64,
     counts: Counts,
     failures: Vec<String>,
 }
@@ -126,6 +133,7 @@ impl Sum {
         self.runs += 1;
         self.voting += u64::from(plan.tuning.is_voting());
         self.clocks += u64::from(plan.clocks.is_some());
+        self.rules += u64::from(plan.rules);
         self.counts += report.counts;
         let seed = report.seed;
         self.failures.extend(report.failure.map(|reason| {
@@ -138,13 +146,14 @@ impl Sum {
 
     /// Fails if a run failed, with how to replay it, or if too little happened in all runs together.
     fn judge(self) {
-        let Self { runs, voting, clocks, counts, failures } = self;
+        let Self { runs, voting, clocks, rules, counts, failures } = self;
         assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n"));
         assert!(
             counts.acknowledged * 2 >= counts.attempts
                 && counts.attempts >= ATTEMPTS * runs
                 && counts.grants >= GRANTS * runs
                 && counts.calls >= CALLS * runs
+                && counts.heard >= HEARD * rules
                 && counts.answers >= ANSWERS * runs
                 && counts.joins >= JOINS * runs
                 && counts.early >= EARLY * (runs - voting)

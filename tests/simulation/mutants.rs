@@ -84,6 +84,16 @@ fn expiring_since_the_client_came_is_caught() {
 }
 
 #[test]
+fn going_by_old_rules_is_caught() {
+    caught_in(Mutant::KeepOldRules, Plan::with_rules, "an insider got");
+}
+
+#[test]
+fn delivering_what_is_forbidden_is_caught() {
+    caught_in(Mutant::DeliverForbidden, Plan::with_rules, "an insider got");
+}
+
+#[test]
 fn reusing_a_slot_is_caught() {
     // Found by nodes that show two orders, or by a publisher that got another event's position.
     let complaints = ["the order contradicts itself", "which has none", "was told that"];

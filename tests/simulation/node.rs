@@ -24,6 +24,7 @@ use vulpes_raft::ids::{NodeId, Slot, Stamp};
 use vulpes_raft::node::SyncNode;
 
 use crate::connection::{MQTT_PORT, WAMP_PORT};
+use crate::insiders::operator;
 use crate::plan::{NodePlan, Plan, Shape};
 use crate::record::Record;
 
@@ -207,7 +208,7 @@ fn add(sim: &mut Sim<'_>, plan: &Plan, node_plan: NodePlan, node: &Simulated) {
     let (disk, probe, slowness) = (node.disk.clone(), node.probe.clone(), node.slowness.clone());
     let (idle, wrong) = (node.idle.clone(), node.wrong.clone());
     let lives = AtomicU64::new(0);
-    let (tunings, quiet_from) = (plan.tuning, plan.quiet_from);
+    let (tunings, quiet_from, rules) = (plan.tuning, plan.quiet_from, plan.rules);
     let seeds = plan.chance(300 + node.id);
     sim.host(node.name.as_str(), move || {
         let life = lives.fetch_add(1, Ordering::Relaxed);
@@ -219,6 +220,8 @@ fn add(sim: &mut Sim<'_>, plan: &Plan, node_plan: NodePlan, node: &Simulated) {
         let mut host = slowed(sim::host(sim_config, &disk), slowness.clone());
         host.clock = Arc::new(WrongClock { right: host.clock.clone(), wrong: wrong.clone() });
         let (config, probe) = (config.clone(), probe.clone());
+        let quiet = Duration::from_millis(quiet_from);
+        let operators = seeds.branch(life).branch(2);
         let idle = idle.load(Ordering::Relaxed);
         let tuning = tunings.node(seeds.branch(life).branch(1), quiet_from);
         async move {
@@ -235,6 +238,9 @@ fn add(sim: &mut Sim<'_>, plan: &Plan, node_plan: NodePlan, node: &Simulated) {
                 Err(error) => (Probe::Failed(error.to_string()), None),
             };
             *probe.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+            if let Some(entry) = node.as_ref().and_then(Node::entry).filter(|_| rules) {
+                tokio::task::spawn_local(operator(entry.clone(), operators, quiet));
+            }
             if let Some(node) = &node {
                 node.left_behind().await;
                 *probe.lock().unwrap_or_else(PoisonError::into_inner) = Probe::LeftBehind;

@@ -27,10 +27,14 @@ const ROTS: u64 = 5;
 /// Segments wait for storage votes in one of this many runs.
 const VOTING: u64 = 3;
 
+/// The cluster has users, and rules that change, in one of this many runs.
+const RULES: u64 = 3;
+
 /// The error of a clock that was never set, or set to the wrong year: 400 days.
 const FAR_OFF: i64 = 400 * 86_400_000;
 
-/// Most clients with persistent sessions.
+/// Most clients with persistent sessions. There are none where there are users: their connections have user names, which would
+/// need passwords.
 const KEEPERS: u64 = 2;
 
 /// The shape of the cluster.
@@ -183,6 +187,8 @@ pub(crate) struct Plan {
     pub(crate) clocks: Option<WrongClocks>,
     /// How many clients have persistent sessions, which retain the part of the log that they have not read.
     pub(crate) keepers: u64,
+    /// The cluster has users, and rules that change.
+    pub(crate) rules: bool,
     pub(crate) tuning: RunTuning,
 }
 
@@ -233,6 +239,7 @@ impl Plan {
         if root.branch(10).one_in(VOTING) || shape == Shape::Groups {
             tuning = tuning.voting();
         }
+        let rules = root.branch(11).one_in(RULES);
         Self {
             seed,
             shape,
@@ -246,7 +253,8 @@ impl Plan {
             log_size: (seed % 5 == 2).then(|| log_size(&root)),
             age: None,
             clocks: None,
-            keepers: KEEPERS,
+            keepers: if rules { 0 } else { KEEPERS },
+            rules,
             tuning,
         }
     }
@@ -254,6 +262,11 @@ impl Plan {
     /// A plan in which segments wait for storage votes.
     pub(crate) fn with_votes(seed: u64) -> Self {
         Self::new(seed).voting()
+    }
+
+    /// A plan in which rules change.
+    pub(crate) fn with_rules(seed: u64) -> Self {
+        Self { rules: true, keepers: 0, ..Self::new(seed) }
     }
 
     /// The same plan where segments wait for storage votes.
@@ -274,7 +287,7 @@ impl Plan {
 
     /// A plan in which clocks are wrong by 400 days and the log is retained for a second and a half.
     pub(crate) fn with_wrong_clocks(seed: u64) -> Self {
-        let mut plan = Self::of(Shape::Whole, seed);
+        let mut plan = Self { rules: false, ..Self::of(Shape::Whole, seed) };
         let mut chance = plan.chance(305);
         let others = |fault| {
             !matches!(fault, Fault::Rot { .. } | Fault::Remember { .. } | Fault::WrongClock { .. })

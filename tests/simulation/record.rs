@@ -23,6 +23,7 @@ use vulpes_raft::order::SealedSegment;
 use crate::births;
 use crate::calls::CALLERS;
 use crate::delays::{self, Delays};
+use crate::insiders::Insiders;
 use crate::keepers::KeptRecord;
 use crate::locks::LOCKERS;
 use crate::log::OrderLog;
@@ -77,6 +78,8 @@ pub(crate) struct Counts {
     /// Segments in the order without storage votes.
     pub(crate) early: u64,
     pub(crate) results: u64,
+    /// Events that insiders got.
+    pub(crate) heard: u64,
     /// What clients with wills published.
     pub(crate) births: u64,
     /// Delayed wills that came in time.
@@ -102,6 +105,7 @@ impl std::ops::AddAssign for Counts {
         self.calls += other.calls;
         self.early += other.early;
         self.results += other.results;
+        self.heard += other.heard;
         self.births += other.births;
         self.delayed += other.delayed;
     }
@@ -116,6 +120,7 @@ pub(crate) struct Record {
     pub(crate) log: OrderLog,
     pub(crate) persistent: KeptRecord,
     pub(crate) delays: Delays,
+    pub(crate) insiders: Insiders,
     pub(crate) phase: Phase,
     pub(crate) counts: Counts,
     /// Milliseconds since the simulation began.
@@ -444,6 +449,7 @@ impl Record {
         self.check(granted);
         self.check(self.watches.verdict(&self.log.state));
         self.check(self.registers.check().map_err(|error| format!("{error:#}")));
+        self.check(self.insiders.verdict(&self.log.rules));
         let persistent = self.persistent.verdict(&self.log);
         self.check(persistent);
         if self.log.parked() > 0 {

@@ -19,6 +19,7 @@ use crate::calls::{callee, caller, CALLEES, CALLERS};
 use crate::clients::{probe, publisher, reader, PUBLISHERS, READERS};
 use crate::cluster::{Cluster, Ongoing, CLIENTS};
 use crate::delays::{self, absentee, leaver};
+use crate::insiders::{insider, INSIDERS};
 use crate::keepers::keeper;
 use crate::locks::{locker, LOCKERS};
 use crate::plan::Plan;
@@ -51,6 +52,7 @@ const NONE: Counts = Counts {
     calls: 0,
     early: 0,
     results: 0,
+    heard: 0,
     births: 0,
     delayed: 0,
 };
@@ -184,6 +186,10 @@ fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
                 .filter(here)
                 .map(|number| born(plan.clone(), number, shared.clone()))
                 .map(tokio::task::spawn_local);
+            let insiders = (0..if plan.rules { INSIDERS } else { 0 })
+                .filter(here)
+                .map(|number| insider(plan.clone(), number, shared.clone()))
+                .map(tokio::task::spawn_local);
             // Only with wrong clocks: these take their time.
             let delays = (0..delays::CLIENTS).filter(here).filter(|_| plan.clocks.is_some());
             let delays = delays.flat_map(|number| {
@@ -192,7 +198,8 @@ fn add_clients(sim: &mut Sim<'_>, plan: &Plan, shared: &Shared) {
                 [tokio::task::spawn_local(leaver), tokio::task::spawn_local(absentee)]
             });
             let all = publishers.chain(readers).chain(probes).chain(sharing).chain(keepers);
-            join_all(all.chain(callers).chain(callees).chain(born).chain(delays)).await;
+            join_all(all.chain(callers).chain(callees).chain(insiders).chain(born).chain(delays))
+                .await;
             Ok(())
         });
     }
@@ -244,6 +251,7 @@ fn simulate(plan: &Plan, shared: &Shared) -> Result<(), String> {
                     record.verdict();
                     record.counts.answers = record.registers.answered() as u64;
                     record.counts.joins = record.watches.joins();
+                    record.counts.heard = record.insiders.heard();
                     record.counts.births = record.log.life.births;
                     record.counts.delayed = record.log.delays.published;
                     return coverage(plan, &record);
