@@ -24,9 +24,11 @@ mod file;
 pub mod identity;
 pub mod listener;
 pub mod origins;
+pub mod peer_tls;
 
 pub use identity::open_identity;
 use listener::{Listener, ListenerMistake, LISTENERS};
+use peer_tls::PeerTls;
 
 /// Longest name of a cluster, in bytes. It has to fit the first frame between nodes.
 pub const CLUSTER_NAME: usize = 64;
@@ -59,6 +61,8 @@ pub struct NodeConfig {
     pub listen: Listen,
     /// What it listens on beside that: at most [`LISTENERS`].
     pub listeners: Vec<Listener>,
+    /// What encrypts the node port. Without it, whoever reaches that port is believed.
+    pub peer_tls: Option<PeerTls>,
     /// Every node of the cluster, ascending by number, this one too.
     pub nodes: Vec<Member>,
     pub timing: Timing,
@@ -326,6 +330,8 @@ pub enum Problem {
     /// Listeners are numbered from 1, as they stand in the file.
     #[error("listener {number}: {mistake}")]
     Listener { number: usize, mistake: ListenerMistake },
+    #[error("peer_tls.{0} is empty; name a PEM file")]
+    NoPeerTlsPath(&'static str),
     #[error("realms: the list is empty; name at least one, as in realms = [\"realm1\"]")]
     NoRealms,
     #[error("realms: {0} are too many; a cluster may have {REALMS}")]

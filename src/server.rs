@@ -20,7 +20,7 @@ mod filtering;
 mod handshake;
 mod identity;
 pub(crate) mod intake;
-mod linger;
+pub(crate) mod linger;
 pub(crate) mod listen;
 pub(crate) mod login;
 mod metered;

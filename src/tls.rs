@@ -1,23 +1,35 @@
-//! TLS 1.2 and 1.3 for clients and operators: certificates from files, read again while the node runs, and the
-//! connections that they secure.
+//! TLS 1.2 and 1.3 for clients and operators, and 1.3 between nodes: certificates from files, read again while the node runs,
+//! and the connections that they secure.
 //!
 //! - [`files`]: from PEM files to what rustls takes, for both sides.
-//! - [`certificates`]: those of a node's listeners, as they are now.
-//! - [`stream`]: an encrypted connection as a stream of bytes.
+//! - `watched`: files that are read again.
+//! - [`certificates`]: those of a node, as they are now.
+//! - [`encrypted`]: an encrypted connection as a stream of bytes.
+//! - [`stream`]: the handshakes of listeners' connections.
+//! - [`name`]: which node a certificate names.
+//! - [`nodes`]: connections between nodes.
+//! - [`authority`]: makes the certificates of nodes.
 //!
 //! Invariant: only a certificate whose key fits it is served, and only `ring` does the cryptography.
 //!
-//! Deliberately absent: connections between nodes, who a certificate's owner is, and how many handshakes there are at a
-//! time (`server`).
+//! Deliberately absent: who the owner of a client's certificate is, and how many handshakes there are at a time (`server`,
+//! `node`).
 
 use std::io;
 use std::path::PathBuf;
 
+use name::NotItsName;
+
+pub mod authority;
 pub mod certificates;
+pub mod encrypted;
 pub mod files;
+pub mod name;
+pub mod nodes;
 pub mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
+mod watched;
 
 /// Why certificates or keys can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +50,16 @@ pub enum TlsError {
     BadCertificate { path: PathBuf, error: String },
     #[error("the key in {key} is not that of the certificate in {certificate}; name two files that belong together", key = key.display(), certificate = certificate.display())]
     Mismatch { certificate: PathBuf, key: PathBuf },
+    #[error("{path} can't be shown to other nodes: {error}", path = path.display())]
+    NotThisNode { path: PathBuf, error: NotItsName },
+    #[error("the other nodes will not take the certificate in {path}, as those that {ca} names have not signed it for both sides: {error}; have the cluster's authority sign it, as `vulpes certs renew` does", path = path.display(), ca = ca.display())]
+    NotOfTheCluster { path: PathBuf, ca: PathBuf, error: rustls::Error },
+    #[error("{path} has several certificates; name the file that holds the authority's alone", path = path.display())]
+    SeveralAuthorities { path: PathBuf },
+    #[error("the given certificate and key are not the authority of cluster {cluster:?} that `vulpes init` or `vulpes certs authority` made; name its files, or sign with what made them")]
+    NotTheAuthority { cluster: String },
+    #[error("no certificate could be made: {0}")]
+    NotMade(#[from] rcgen::Error),
     #[error("TLS can't be set up: {0}")]
     Setup(#[from] rustls::Error),
 }

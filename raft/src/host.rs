@@ -21,7 +21,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::ids::Stamp;
+use crate::ids::{NodeId, Stamp};
 
 pub use real::{listen_all, make_private, RealDisk, Unresolved};
 pub use workers::Workers;
@@ -37,6 +37,16 @@ pub type BoxStream = Box<dyn ByteStream>;
 pub trait Net: Send + Sync + 'static {
     /// Opens a connection, with `TCP_NODELAY` if it applies.
     fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<BoxStream>>;
+
+    /// Opens a connection to the node port of a node of the cluster. A network that can tell who is there makes sure that it
+    /// is this node.
+    fn connect_node<'a>(
+        &'a self,
+        address: &'a str,
+        _node: NodeId,
+    ) -> BoxFuture<'a, io::Result<BoxStream>> {
+        self.connect(address)
+    }
 
     /// Starts listening; port 0 picks a free one.
     fn listen<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;

@@ -39,7 +39,7 @@ Examples:
 
 `log` in the configuration says how much is logged, and the environment variable VULPES_LOG takes precedence, as in
 VULPES_LOG=debug or VULPES_LOG=info,vulpes=trace. SIGTERM or Ctrl-C stops the node; on SIGHUP it reads
-`log` and the certificates of its listeners again.
+`log` and its certificates again.
 
 The exit code is 70 if the disk failed or is damaged.";
 

@@ -143,6 +143,7 @@ impl Plan {
                     origins: self.realms.origins.clone(),
                 },
                 listeners: Vec::new(),
+                peer_tls: None,
                 nodes: members.clone(),
                 timing: Timing::default(),
                 retention: self.retention,

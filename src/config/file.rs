@@ -15,6 +15,7 @@ use vulpes_raft::ids::NodeId;
 
 use super::listener::{self, Listener, ListenerProtocol, ListenerTable};
 use super::origins::is_origin;
+use super::peer_tls::{self, PeerTlsTable};
 use super::{
     Address, ConfigError, Listen, Member, NodeConfig, Problem, Role, Timing, CLUSTER_NAME, NODES,
     REALMS,
@@ -37,6 +38,7 @@ struct ConfigFile {
     listen: ListenTable,
     #[serde(default)]
     listener: Vec<ListenerTable>,
+    peer_tls: Option<PeerTlsTable>,
     nodes: Vec<NodeTable>,
     #[serde(default)]
     timing: TimingTable,
@@ -140,6 +142,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
     problems.extend(wrong.map(|origin| Problem::Origin(origin.clone())));
     let beside = path.parent().unwrap_or(Path::new(""));
     let listeners = listener::check(file.listener, own, beside, problems);
+    let peer_tls = file.peer_tls.map(|table| peer_tls::check(table, beside, problems));
     check_listen(own, &listen, &listeners, problems);
     check_addresses(own, (&listen, &listeners), &nodes, problems);
     Some(NodeConfig {
@@ -151,6 +154,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
         merging,
         listen,
         listeners,
+        peer_tls,
         nodes,
         timing,
         retention,
@@ -437,6 +441,9 @@ pub(super) fn write(config: &NodeConfig) -> String {
     }
     write_listen(config, &mut line);
     listener::write(&config.listeners, text, &mut line);
+    if let Some(files) = &config.peer_tls {
+        peer_tls::write(files, text, &mut line);
+    }
     for member in &config.nodes {
         let roles: Vec<String> = member.roles.iter().map(|role| format!("\"{role}\"")).collect();
         line(format!("\n[[nodes]]\nid = {}", member.id));

@@ -116,6 +116,30 @@ fn listeners_are_read_and_read_back() {
     assert_eq!(parse(&config.to_toml()), Ok(config));
 }
 
+const PEER_TLS: &str =
+    "[peer_tls]\ncertificate = \"n.pem\"\nkey = \"/keys/n.key\"\nca = \"ca.pem\"";
+
+#[test]
+fn files_for_the_node_port_are_read_and_read_back() {
+    let mut config = parse(&with_listeners(PEER_TLS)).unwrap();
+    let files = config.peer_tls.as_mut().unwrap();
+    assert_eq!(files.certificate, Path::new("etc/n.pem"), "relative to the file, as data is");
+    assert_eq!((&*files.key, &*files.ca), (Path::new("/keys/n.key"), Path::new("etc/ca.pem")));
+    config.data = "/absolute/data".into();
+    (files.certificate, files.ca) = ("/a b/\"n\".pem".into(), "/ca.pem".into());
+    assert_eq!(parse(&config.to_toml()), Ok(config));
+    for (from, to, expected) in [
+        ("certificate = \"n.pem\"", "", "missing field `certificate`"),
+        ("key = \"/keys/n.key\"", "", "missing field `key`"),
+        ("ca = \"ca.pem\"", "", "missing field `ca`"),
+        ("\"ca.pem\"", "\"\"", "peer_tls.ca is empty; name a PEM file"),
+        ("ca =", "client_ca =", "unknown field `client_ca`"),
+    ] {
+        let error = parse(&with_listeners(&PEER_TLS.replacen(from, to, 1))).unwrap_err();
+        assert!(error.contains(expected), "{from} -> {to}: {error}");
+    }
+}
+
 #[test]
 fn an_entry_may_serve_clients_with_tls_alone() {
     let text = with_listeners(LISTENERS_TEXT)

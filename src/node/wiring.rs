@@ -40,7 +40,7 @@ use crate::types::limits;
 use crate::types::topic::Realm;
 
 use super::files::Files;
-use super::peers::{serve_peers, Served};
+use super::peers::{serve_peers, NodePort, Served};
 use super::tuning::Tuning;
 use super::users::Users;
 use crate::cluster::adapters::SyncTier;
@@ -65,7 +65,7 @@ const LEAVE_WAIT: Duration = Duration::from_secs(2);
 pub enum StartError {
     #[error("can't listen on {address} for {what}: {error}{}", advice(.error))]
     Listen { what: &'static str, address: String, error: io::Error },
-    #[error("a [[listener]] can't speak TLS: {0}")]
+    #[error("TLS is not possible: {0}")]
     Tls(#[from] TlsError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -164,6 +164,7 @@ impl Node {
         mut tuning: Tuning,
         certificates: &Certificates,
     ) -> Result<Self, StartError> {
+        let host = certificates.secure(host);
         let listeners = listen(&host, &config, certificates).await?;
         let identity = open_identity(&host, &config)?;
         let own = config.own().clone();
@@ -201,7 +202,8 @@ impl Node {
             reads: Reads::new(host.clients.clone(), limits::PEER_READS),
             calls: calls.clone(),
         };
-        tokio::spawn(serve_peers(listeners.peer, identity.clone(), served));
+        let entrance = NodePort { listener: listeners.peer, tls: certificates.nodes().cloned() };
+        tokio::spawn(serve_peers(entrance, identity.clone(), served));
         let members = sync_members(&config);
         let order = SyncClient::new(host.clone(), identity.clone(), members, sync.clone());
         let (stopping, stop) = watch::channel(false);

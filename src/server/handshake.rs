@@ -18,7 +18,8 @@ use vulpes_raft::host::BoxStream;
 
 use super::linger::linger_on;
 use crate::tls::certificates::Acceptor;
-use crate::tls::stream::{accept, Encrypted};
+use crate::tls::encrypted::Encrypted;
+use crate::tls::stream::accept;
 use crate::types::limits;
 
 /// How often a handshake that has had its time looks whether others wait.

@@ -49,7 +49,7 @@ impl Lingering {
 }
 
 /// Gives a client time to read what was written, if there is no transport.
-pub(super) async fn linger_on(stream: &mut BoxStream) {
+pub(crate) async fn linger_on(stream: &mut BoxStream) {
     let mut lingering = Lingering::default();
     let lingering = poll_fn(|context| lingering.poll(stream, context));
     let _ = tokio::time::timeout(limits::LINGER, lingering).await;

@@ -1,22 +1,22 @@
-//! The certificates of a node's listeners, as they are now.
+//! The certificates of a node, as they are now: those of its listeners, and the one that it shows to other nodes.
 //!
-//! Invariant: what is served was read as a whole, and its key fits. What can't be used changes nothing: the listener goes
-//! on with what it has. Connections that are open keep what they began with.
+//! Invariant: all of them are read before the node starts, and again when they change.
 //!
 //! Deliberately absent: revocation lists. Who must not come in any more gets another authority's file.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::time::MissedTickBehavior;
-use vulpes_raft::host::Clock;
+use vulpes_raft::host::{Clock, Host};
 use vulpes_raft::ids::Stamp;
 
-use super::files::{load, End, Loaded};
+use super::files::{load, Loaded};
+use super::name::NodeName;
+use super::nodes::{NodeFiles, NodeTls};
+use super::watched::{millis, Files, Reread, Watched, DAY};
 use super::TlsError;
 use crate::config::listener::TlsFiles;
 use crate::config::NodeConfig;
@@ -24,34 +24,34 @@ use crate::config::NodeConfig;
 /// How often the node looks whether a file has changed.
 const LOOK: Duration = Duration::from_secs(3);
 
-/// How long before a certificate expires the node begins to warn.
-const WARNING: Duration = Duration::from_secs(14 * DAY.as_secs());
-
-/// How often it does.
-const DAY: Duration = Duration::from_secs(24 * 3_600);
-
-/// The certificates of all listeners of a node.
+/// The certificates of a node.
 pub struct Certificates {
     sites: Vec<Arc<Site>>,
+    nodes: Option<NodeTls>,
     clock: Arc<dyn Clock>,
 }
 
 /// The files of one listener, or of several that have the same.
-struct Site {
-    files: TlsFiles,
-    config: RwLock<Arc<ServerConfig>>,
-    last: Mutex<Last>,
-}
+type Site = Watched<TlsFiles>;
 
-/// What was last read.
-struct Last {
-    /// The files as they were just before that.
-    seen: Vec<Seen>,
-    ends: Vec<End>,
-}
+impl Files for TlsFiles {
+    type Config = ServerConfig;
 
-/// What shows that a file is another one; nothing where there is none.
-type Seen = Option<(u64, i64, i64, u64)>;
+    fn paths(&self) -> Vec<&Path> {
+        [Some(&*self.certificate), Some(&*self.key), self.clients.ca()]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    fn user(&self) -> String {
+        format!("the listener with {}", self.certificate.display())
+    }
+
+    fn load(&self) -> Result<Loaded<ServerConfig>, TlsError> {
+        load(self)
+    }
+}
 
 /// What a listener needs to begin a connection.
 #[derive(Clone)]
@@ -61,7 +61,7 @@ impl Acceptor {
     /// What new connections begin with.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
-        self.0.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.config()
     }
 }
 
@@ -69,12 +69,12 @@ impl Acceptor {
 impl Acceptor {
     /// For a test.
     pub(crate) fn of(files: &TlsFiles) -> Self {
-        Self(Arc::new(Site::load(files).expect("the test has made them")))
+        Self(Arc::new(Site::load(files.clone()).expect("the test has made them")))
     }
 }
 
 impl Certificates {
-    /// Reads the files of all listeners.
+    /// Reads the files of all listeners, and those for other nodes.
     ///
     /// # Errors
     /// If one can't be read or used.
@@ -82,10 +82,13 @@ impl Certificates {
         let mut sites: Vec<Arc<Site>> = Vec::new();
         for files in config.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
             if !sites.iter().any(|site| site.files == *files) {
-                sites.push(Arc::new(Site::load(files)?));
+                sites.push(Arc::new(Site::load(files.clone())?));
             }
         }
-        Ok(Arc::new(Self { sites, clock }))
+        let own = || NodeName { cluster: config.cluster.clone(), node: config.node };
+        let files = config.peer_tls.clone().map(|files| NodeFiles { files, own: own() });
+        let nodes = files.map(NodeTls::load).transpose()?;
+        Ok(Arc::new(Self { sites, nodes, clock }))
     }
 
     /// What a listener with these files needs.
@@ -98,15 +101,35 @@ impl Certificates {
         Acceptor(site.expect("the files of every listener are loaded").clone())
     }
 
+    /// What encrypts connections between nodes; none if nothing does.
+    #[must_use]
+    pub fn nodes(&self) -> Option<&NodeTls> {
+        self.nodes.as_ref()
+    }
+
+    /// The same host, which dials other nodes with TLS if this node has certificates for them.
+    #[must_use]
+    pub fn secure(&self, host: Host) -> Host {
+        match &self.nodes {
+            Some(nodes) => Host { net: nodes.over(host.net), ..host },
+            None => host,
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &dyn Reread> {
+        let sites = self.sites.iter().map(|site| &**site as &dyn Reread);
+        sites.chain(self.nodes.as_ref().map(NodeTls::files))
+    }
+
     /// Reads all files again.
     pub fn reload(&self) {
-        self.sites.iter().for_each(|site| site.reload());
+        self.all().for_each(Reread::reload);
         self.warn(self.clock.now());
     }
 
     /// Reads files again when they change, and warns before certificates expire, for as long as the node lives.
     pub async fn watch(self: Arc<Self>) {
-        if self.sites.is_empty() {
+        if self.all().next().is_none() {
             return;
         }
         let mut warned = self.clock.now();
@@ -129,71 +152,13 @@ impl Certificates {
 
     /// Reads the files that are no longer those that were read; tells whether there were some.
     fn reload_changed(&self) -> bool {
-        let changed = self.sites.iter().filter(|site| site.has_changed());
-        changed.map(|site| site.reload()).count() > 0
+        let changed = self.all().filter(|files| files.has_changed());
+        changed.map(Reread::reload).count() > 0
     }
 
     fn warn(&self, now: Stamp) {
-        for site in &self.sites {
-            let path = site.files.certificate.display();
-            for End { subject, at } in site.expiring(now) {
-                let days = at.0.saturating_sub(now.0) / millis(DAY);
-                if at <= now {
-                    tracing::warn!("a certificate of the listener with {path} has expired, and clients refuse it: {subject:?}; replace it");
-                } else {
-                    tracing::warn!("a certificate of the listener with {path} expires in {days} days: {subject:?}; replace it");
-                }
-            }
-        }
+        self.all().for_each(|files| files.warn(now));
     }
-}
-
-impl Site {
-    fn load(files: &TlsFiles) -> Result<Self, TlsError> {
-        // First how they look: what changes while they are read is read again.
-        let seen = look(files);
-        let Loaded { config, ends } = load(files)?;
-        let (config, last) = (RwLock::new(config), Mutex::new(Last { seen, ends }));
-        Ok(Self { files: files.clone(), config, last })
-    }
-
-    fn has_changed(&self) -> bool {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).seen != look(&self.files)
-    }
-
-    fn reload(&self) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.seen = look(&self.files);
-        let path = self.files.certificate.display();
-        match load(&self.files) {
-            Ok(Loaded { config, ends }) => {
-                *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
-                last.ends = ends;
-                tracing::info!("new connections get the certificate that is in {path} now");
-            }
-            Err(error) => tracing::error!(
-                "the listener with {path} goes on with the certificate it has, until this is corrected: {error}"
-            ),
-        }
-    }
-
-    /// The certificates that expire soon, or have.
-    fn expiring(&self, now: Stamp) -> Vec<End> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let soon = Stamp(now.0.saturating_add(millis(WARNING)));
-        last.ends.iter().filter(|end| end.at <= soon).cloned().collect()
-    }
-}
-
-fn look(files: &TlsFiles) -> Vec<Seen> {
-    let paths = [Some(&*files.certificate), Some(&*files.key), files.clients.ca()];
-    let identity = |found: Metadata| (found.ino(), found.mtime(), found.mtime_nsec(), found.len());
-    let seen = |path: &Path| std::fs::metadata(path).ok().map(identity);
-    paths.into_iter().flatten().map(seen).collect()
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

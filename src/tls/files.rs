@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::{ring, CryptoProvider};
@@ -29,10 +30,10 @@ pub const PEM_FILE: usize = 1 << 20;
 /// Longest name of a certificate's owner that is shown, in characters.
 const SUBJECT: usize = 256;
 
-/// What is read for a listener.
-pub(super) struct Loaded {
-    pub(super) config: Arc<ServerConfig>,
-    /// When its certificates, and those of its clients' authorities, expire.
+/// What is read for a listener, or for other nodes.
+pub(super) struct Loaded<Config> {
+    pub(super) config: Arc<Config>,
+    /// When its own certificates, and those of the authorities that it trusts, expire.
     pub(super) ends: Vec<End>,
 }
 
@@ -43,7 +44,7 @@ pub(super) struct End {
     pub(super) at: Stamp,
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
@@ -51,7 +52,7 @@ fn provider() -> Arc<CryptoProvider> {
 ///
 /// # Errors
 /// If a file can't be read or used, or key and certificate don't fit.
-pub(super) fn load(files: &TlsFiles) -> Result<Loaded, TlsError> {
+pub(super) fn load(files: &TlsFiles) -> Result<Loaded<ServerConfig>, TlsError> {
     let chain = certificates(&files.certificate)?;
     let mut ends: Vec<End> = chain.iter().filter_map(end).collect();
     let builder =
@@ -95,7 +96,7 @@ pub fn client_config(ca: &Path, own: Option<(&Path, &Path)>) -> Result<ClientCon
     })
 }
 
-fn bad(path: &Path, error: impl ToString) -> TlsError {
+pub(super) fn bad(path: &Path, error: impl ToString) -> TlsError {
     TlsError::BadCertificate { path: path.to_owned(), error: error.to_string() }
 }
 
@@ -111,14 +112,20 @@ fn shown(certificate: &Certificate) -> String {
 }
 
 /// None for a certificate that only rustls can read.
-fn end(certificate: &CertificateDer<'_>) -> Option<End> {
+pub(super) fn end(certificate: &CertificateDer<'_>) -> Option<End> {
     let certificate = Certificate::from_der(certificate).ok()?;
     let at = certificate.tbs_certificate().validity().not_after.to_unix_duration();
     let at = Stamp(u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
     Some(End { subject: shown(&certificate), at })
 }
 
-fn roots(
+/// When a certificate begins to be valid, since 1970.
+pub(super) fn begin(certificate: &CertificateDer<'_>) -> Option<Duration> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    Some(certificate.tbs_certificate().validity().not_before.to_unix_duration())
+}
+
+pub(super) fn roots(
     authorities: Vec<CertificateDer<'static>>,
     path: &Path,
 ) -> Result<RootCertStore, TlsError> {
@@ -129,7 +136,7 @@ fn roots(
     Ok(roots)
 }
 
-fn certified(
+pub(super) fn certified(
     chain: Vec<CertificateDer<'static>>,
     certificate: &Path,
     key: &Path,
@@ -152,7 +159,7 @@ fn certified(
 }
 
 /// The certificates in a file: at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let found = found.map_err(|error| TlsError::Pem { path: path.to_owned(), error })?;
@@ -162,7 +169,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let mut content = Vec::new();
     let read =
         File::open(path).and_then(|file| file.take(PEM_FILE as u64 + 1).read_to_end(&mut content));

@@ -1,7 +1,6 @@
-//! An encrypted connection as a stream of bytes.
+//! The handshakes of a listener's connections: one that is waited for, and one that goes on while the connection is used.
 //!
-//! Invariant: a client that closes its connection without saying so in TLS has closed it all the same. What is spoken
-//! inside has lengths of its own, so nothing can be cut off unnoticed.
+//! Invariant: the bytes that wait for a connection's socket are bounded.
 //!
 //! Deliberately absent: the client's side, which is tokio-rustls' own.
 
@@ -12,13 +11,12 @@ use std::pin::Pin;
 use std::task::{ready, Context, Poll};
 
 use rustls::ServerConnection;
-use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 use vulpes_raft::host::{BoxStream, ByteStream};
 
 use super::certificates::Acceptor;
+use super::encrypted::Encrypted;
 
 /// Encrypted bytes of one connection that wait for its socket, about: a record, as the other side reads it.
 pub const OUTPUT: usize = 16 << 10;
@@ -27,54 +25,6 @@ pub const OUTPUT: usize = 16 << 10;
 pub fn accept<S: ByteStream>(acceptor: &Acceptor, stream: S) -> Accept<S> {
     let bound = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(OUTPUT));
     TlsAcceptor::from(acceptor.config()).accept_with(stream, bound)
-}
-
-/// A connection after its handshake.
-pub struct Encrypted<S>(TlsStream<S>);
-
-impl<S: ByteStream> Encrypted<S> {
-    /// After a handshake.
-    #[must_use]
-    pub fn new(stream: TlsStream<S>) -> Self {
-        Self(stream)
-    }
-
-    /// The certificate that the client has shown, and that was checked.
-    #[must_use]
-    pub fn client_certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.0.get_ref().1.peer_certificates()?.first()
-    }
-}
-
-impl<S: ByteStream> AsyncRead for Encrypted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match ready!(Pin::new(&mut self.0).poll_read(context, buffer)) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
-            read => Poll::Ready(read),
-        }
-    }
-}
-
-impl<S: ByteStream> AsyncWrite for Encrypted<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
 }
 
 /// A connection whose handshake goes on while it is read and written: whoever bounds that bounds the handshake.

@@ -183,6 +183,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
             origins: Vec::new(),
         },
         listeners: Vec::new(),
+        peer_tls: None,
         nodes: (1..=nodes).map(member).collect(),
         timing: Timing {
             heartbeat: patience / 4,

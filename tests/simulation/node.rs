@@ -296,6 +296,7 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
             origins: Vec::new(),
         },
         listeners: Vec::new(),
+        peer_tls: None,
         nodes: (1..=plan.shape.nodes()).map(|id| member(plan.shape, id)).collect(),
         timing: Timing {
             heartbeat: Duration::from_millis(80),

@@ -4,7 +4,8 @@
 //! cluster, version or disk is refused before its first request. No frame is larger than [`MAX_FRAME`], and decoding
 //! never allocates more than the frame it reads.
 //!
-//! Deliberately absent: the services on a connection, and encryption.
+//! Deliberately absent: the services on a connection, and encryption, which is the network's ([`crate::host::Net`]) and that of
+//! the listener's owner.
 
 use std::fmt;
 use std::io;
@@ -162,7 +163,8 @@ pub async fn dial(
     service: Service,
     expected: (NodeId, Option<DiskId>),
 ) -> Result<Link, LinkError> {
-    let mut stream = within(CONNECT_TIMEOUT, host.net.connect(address)).await??;
+    let connecting = host.net.connect_node(address, expected.0);
+    let mut stream = within(CONNECT_TIMEOUT, connecting).await??;
     within(HELLO_TIMEOUT, async {
         let hello = Hello {
             magic: MAGIC,

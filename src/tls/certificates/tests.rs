@@ -4,9 +4,10 @@ use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
 use crate::tls::testing::Folder;
+use crate::tls::watched::WARNING;
 
 fn site(folder: &Folder) -> Site {
-    Site::load(&folder.files()).unwrap()
+    Site::load(folder.files()).unwrap()
 }
 
 #[test]
