@@ -17,9 +17,11 @@ use vulpes_raft::ids::EventId;
 use crate::client::wamp::{WampClient, WampError};
 use crate::node::StartError;
 
+mod authority;
 #[cfg_attr(not(feature = "bench"), path = "cli/no_bench.rs")]
 mod bench;
 mod call;
+mod certs;
 mod compact;
 mod events;
 mod files;
@@ -92,6 +94,7 @@ enum Command {
     User(user::Users),
     Role(role::Roles),
     Can(role::Can),
+    Certs(certs::Certs),
     Compact(compact::Compact),
     Bench(Box<bench::Bench>),
 }
@@ -197,6 +200,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 true => Ok(()),
                 false => Err(Reported.into()),
             },
+            Command::Certs(certs) => certs.run(),
             Command::Compact(compact) => compact.run(),
             Command::Bench(bench) => Box::pin(bench.run()).await,
         }

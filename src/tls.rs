@@ -9,6 +9,7 @@
 //! - [`name`]: which node a certificate names.
 //! - [`nodes`]: connections between nodes.
 //! - [`authority`]: makes the certificates of nodes.
+//! - [`inspect`]: what a node's files contain.
 //!
 //! Invariant: only a certificate whose key fits it is served, and only `ring` does the cryptography.
 //!
@@ -24,6 +25,7 @@ pub mod authority;
 pub mod certificates;
 pub mod encrypted;
 pub mod files;
+pub mod inspect;
 pub mod name;
 pub mod nodes;
 pub mod stream;

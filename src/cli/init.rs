@@ -1,6 +1,8 @@
-//! `vulpes init`: writes the configurations of a cluster, one file per node.
+//! `vulpes init`: writes the configurations of a cluster, one file per node, and makes the certificates by which its nodes know
+//! each other.
 //!
-//! Invariant: an existing file is not overwritten unless requested. All files are checked before the first is written.
+//! Invariant: an existing file is not overwritten unless requested, and an authority never. All files are checked before the
+//! first is written, and only their user can read them.
 //!
 //! Deliberately absent: copying the files to the machines, and starting anything.
 
@@ -11,8 +13,11 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 
+use super::authority::{write_pair, write_private, Kept};
 use super::plan::{self, Plan, PlannedNode, Ports};
-use crate::config::Role;
+use crate::config::peer_tls::PeerTls;
+use crate::config::{NodeConfig, Role};
+use crate::tls::authority::NODE_DAYS;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,7 +30,11 @@ Examples:
   vulpes init --nodes 3 --groups 2 --dir etc
       two storage groups of three nodes; those of the first give the order
   vulpes node --config etc/node1.toml
-      run one of them";
+      run one of them
+
+Nodes speak with each other in TLS, with the files under tls/. A node's machine needs its configuration and its directory there,
+as etc/node1.toml and etc/tls/node1. The authority that signs the certificates is in etc/ca. Keep that directory where no node
+is, and safe: whoever has ca.key can be every node. If it is there already, it signs again. See `vulpes certs`.";
 
 /// Write the configurations of a cluster
 #[derive(Debug, Args)]
@@ -68,7 +77,10 @@ pub(super) struct Init {
     admin_port: u16,
     #[command(flatten)]
     keep: plan::Keep,
-    /// Overwrite existing files
+    /// Make no certificates: nodes speak with each other unencrypted, and believe everybody who reaches their port
+    #[arg(long)]
+    no_tls: bool,
+    /// Overwrite existing files, except those of the authority
     #[arg(long)]
     force: bool,
 }
@@ -82,23 +94,49 @@ impl Init {
         let configs = plan.configs(|node| self.data.join(&node.name))?;
         let paths: Vec<PathBuf> =
             plan.nodes.iter().map(|node| self.dir.join(format!("{}.toml", node.name))).collect();
-        if let Some(path) = paths.iter().find(|path| path.exists() && !self.force) {
+        let of_nodes: Vec<PeerTls> = configs.iter().filter_map(|one| self.peer_tls(one)).collect();
+        let certificates = of_nodes.iter().flat_map(|files| [&files.certificate, &files.key]);
+        let written = paths.iter().chain(certificates);
+        if let Some(path) = written.into_iter().find(|path| path.exists() && !self.force) {
             anyhow::bail!(
                 "{} is there already; choose another --dir, or overwrite it with --force",
                 path.display()
             );
         }
-        std::fs::create_dir_all(&self.dir)
-            .with_context(|| format!("can't make the directory {}", self.dir.display()))?;
+        if !self.no_tls {
+            self.certify(&configs, &of_nodes)?;
+        }
         let mut out = std::io::stdout().lock();
         for (config, path) in configs.iter().zip(&paths) {
             let text = format!(
                 "# Node {} of cluster {:?}, written by `vulpes init`. demo/vulpes.example.toml explains every setting.\n{}",
                 config.node, config.cluster, config.to_toml()
             );
-            std::fs::write(path, text)
-                .with_context(|| format!("can't write {}", path.display()))?;
+            write_private(path, &text)?;
             writeln!(out, "vulpes node --config {}", path.display())?;
+        }
+        Ok(())
+    }
+
+    /// A node's files for the node port, as seen from here.
+    fn peer_tls(&self, config: &NodeConfig) -> Option<PeerTls> {
+        let PeerTls { certificate, key, ca } = config.peer_tls.as_ref()?;
+        let [certificate, key, ca] = [certificate, key, ca].map(|path| self.dir.join(path));
+        Some(PeerTls { certificate, key, ca })
+    }
+
+    /// Makes the authority, unless there is one, and what it gives to the nodes.
+    fn certify(&self, configs: &[NodeConfig], of_nodes: &[PeerTls]) -> anyhow::Result<()> {
+        let directory = self.dir.join("ca");
+        let kept = match Kept::is_in(&directory) {
+            true => Kept::read(&directory, &self.cluster)?,
+            false => Kept::new(&directory, &self.cluster)?,
+        };
+        let pairs = kept.issue(configs.iter(), NODE_DAYS)?;
+        kept.write()?;
+        for (files, pair) in of_nodes.iter().zip(&pairs) {
+            write_pair(files, pair)?;
+            write_private(&files.ca, &kept.pem)?;
         }
         Ok(())
     }
@@ -147,16 +185,20 @@ impl Init {
             step += SPLIT_STEP.max(count);
         }
         let (cluster, realms) = (self.cluster.clone(), self.realms.clone());
-        Ok(Plan { cluster, realms, nodes, retention: self.keep.into() })
+        let peer_tls = !self.no_tls;
+        Ok(Plan { cluster, realms, nodes, retention: self.keep.into(), peer_tls })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use clap::Parser;
+    use vulpes_raft::host::Host;
 
     use super::*;
-    use crate::config::NodeConfig;
+    use crate::tls::certificates::Certificates;
 
     #[derive(Parser)]
     struct Line {
@@ -202,6 +244,58 @@ mod tests {
         let sync = NodeConfig::load(&path("split").join("sync1.toml")).unwrap();
         assert!(sync.has(Role::Sync) && !sync.has(Role::Entry) && sync.listen.wamp.is_none());
         assert_eq!(sync.data, path("split").join("data/sync1"));
+    }
+
+    fn mode(path: &std::path::Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn each_node_gets_a_certificate_that_only_its_user_can_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("etc");
+        let line = format!("--nodes 2 --cluster c --dir {}", dir.display());
+        init(&line).unwrap();
+        let at = |name: &str| dir.join(name);
+        for (name, expected) in [
+            ("", 0o700),
+            ("ca", 0o700),
+            ("ca/ca.key", 0o600),
+            ("ca/ca.pem", 0o600),
+            ("tls", 0o700),
+            ("tls/node2", 0o700),
+            ("tls/node2/key.pem", 0o600),
+            ("tls/node2/certificate.pem", 0o600),
+            ("node2.toml", 0o600),
+        ] {
+            assert_eq!(mode(&at(name)), expected, "{name}");
+        }
+        let load = |name: &str| {
+            let config = NodeConfig::load(&at(name)).unwrap();
+            Certificates::load(&config, Host::real().clock).map(|_| config)
+        };
+        let config = load("node2.toml").unwrap();
+        assert_eq!(config.peer_tls.unwrap().key, at("tls/node2/key.pem"));
+        load("node1.toml").unwrap();
+        let read = |name: &str| std::fs::read(at(name)).unwrap();
+        let (authority, key) = (read("ca/ca.key"), read("tls/node1/key.pem"));
+        init(&format!("{line} --force --nodes 3").replacen("--nodes 2 ", "", 1)).unwrap();
+        assert!(authority == read("ca/ca.key") && key != read("tls/node1/key.pem"));
+        load("node3.toml").unwrap();
+        // Everything is checked before anything is written.
+        let other = format!("{line} --force").replace("--cluster c", "--cluster d");
+        let error = init(&other).unwrap_err().to_string();
+        assert!(error.contains("not the authority of cluster \"d\""), "{error}");
+        load("node1.toml").unwrap();
+        std::fs::remove_file(at("node1.toml")).unwrap();
+        std::fs::remove_file(at("node2.toml")).unwrap();
+        let error = init(&line).unwrap_err().to_string();
+        assert!(error.contains("certificate.pem is there already"), "{error}");
+
+        let open = folder.path().join("open");
+        init(&format!("--nodes 1 --no-tls --dir {}", open.display())).unwrap();
+        assert_eq!(NodeConfig::load(&open.join("node1.toml")).unwrap().peer_tls, None);
+        assert!(!open.join("ca").exists() && !open.join("tls").exists());
     }
 
     #[test]

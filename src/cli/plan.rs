@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::Args;
 use vulpes_raft::ids::NodeId;
 
+use crate::config::peer_tls::PeerTls;
 use crate::config::{Address, ConfigError, Listen, Member, NodeConfig, Role, Timing};
 use crate::retention::Retention;
 use crate::types::topic::Realm;
@@ -94,6 +95,14 @@ pub(super) struct PlannedNode {
     pub(super) ports: Ports,
 }
 
+impl PlannedNode {
+    /// Its files for the node port, relative to its configuration.
+    fn peer_tls(&self) -> PeerTls {
+        let file = |name| Path::new("tls").join(&self.name).join(name);
+        PeerTls { certificate: file("certificate.pem"), key: file("key.pem"), ca: file("ca.pem") }
+    }
+}
+
 /// The subset of `roles` that a node in a storage group gets. Only the nodes of the first group are sync members.
 pub(super) fn roles_in(group: u16, roles: &[Role]) -> Vec<Role> {
     roles.iter().copied().filter(|role| group == 1 || *role != Role::Sync).collect()
@@ -106,6 +115,8 @@ pub(super) struct Plan {
     pub(super) realms: Realms,
     pub(super) nodes: Vec<PlannedNode>,
     pub(super) retention: Retention,
+    /// Whether nodes have certificates for each other, in `tls` beside their configurations.
+    pub(super) peer_tls: bool,
 }
 
 impl Plan {
@@ -143,7 +154,7 @@ impl Plan {
                     origins: self.realms.origins.clone(),
                 },
                 listeners: Vec::new(),
-                peer_tls: None,
+                peer_tls: self.peer_tls.then(|| node.peer_tls()),
                 nodes: members.clone(),
                 timing: Timing::default(),
                 retention: self.retention,

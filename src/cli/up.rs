@@ -161,7 +161,7 @@ fn configs(
         });
     }
     let (cluster, realms) = ("vulpes".into(), realms.clone());
-    let plan = Plan { cluster, realms, nodes, retention: keep.into() };
+    let plan = Plan { cluster, realms, nodes, retention: keep.into(), peer_tls: false };
     plan.configs(|node| PathBuf::from(&node.name))
 }
 

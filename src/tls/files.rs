@@ -158,6 +158,14 @@ pub(super) fn certified(
     }
 }
 
+/// Whether a file of authorities has this one.
+///
+/// # Errors
+/// If it can't be read.
+pub fn trusts(ca: &Path, authority: &CertificateDer<'_>) -> Result<bool, TlsError> {
+    Ok(certificates(ca)?.contains(authority))
+}
+
 /// The certificates in a file: at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = read(path)?;
