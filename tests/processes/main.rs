@@ -22,6 +22,7 @@
 //! - [`join`]: subscriptions that begin with retained values, while these change.
 //! - [`retained`]: very many retained values, and how fast a node is back with them.
 //! - [`bench`]: what `vulpes bench` measures.
+//! - [`peers_tls`]: nodes that know each other by certificates.
 //! - [`tls`]: encrypted connections, and certificates that change.
 //! - [`users`]: who may connect and administer.
 //! - [`rules`]: what users may do.
@@ -49,6 +50,7 @@ mod order;
 mod overload;
 mod pages;
 mod peer;
+mod peers_tls;
 mod presence;
 mod quorum;
 mod raw;
