@@ -57,6 +57,7 @@ Examples:
   vulpes verify                               prove that all nodes hold the same log
   vulpes user add ann                         let in only users, of whom ann is the first
   vulpes role set app 'allow all app/#'       say what users with a role may do
+  vulpes init --dir etc --nodes 3             configurations and certificates of a cluster for several machines
 
 `vulpes COMMAND --help` has details.";
 

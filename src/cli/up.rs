@@ -3,7 +3,8 @@
 //! Invariant: nothing is started or deleted before it is known that the data was made by `vulpes up` and every port is free. No
 //! node outlives this process, because each ends when its standard input is closed.
 //!
-//! Deliberately absent: restarting a node that died. A user may kill one on purpose, to try the cluster out.
+//! Deliberately absent: restarting a node that died. A user may kill one on purpose, to try the cluster out. And certificates: on
+//! loopback, nodes speak with each other unencrypted, so that trying the cluster out needs nothing and costs nothing.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -44,6 +45,8 @@ Examples:
   vulpes up --nodes 1 --data /tmp/one   one node
   vulpes up --groups 2 --data /tmp/two  two storage groups of three nodes
   vulpes up --keep-mib 1024             keep about a gibibyte of the log; goes for this start
+
+All of it is on loopback, unencrypted: whoever uses this machine can use the cluster. `vulpes init` is for more than that.
 
 Ctrl-C stops all nodes. Each writes its log beside its data, as in vulpes-data/node1.log.";
 

@@ -199,6 +199,12 @@ pub(super) fn signed(
 pub enum NoNodeTls {
     #[error("the peer does not speak TLS; give all nodes of the cluster [peer_tls], or none")]
     Plain,
+    #[error("the peer has closed the connection in the handshake; if it is a node, give all nodes of the cluster [peer_tls], or none")]
+    Closed,
+    #[error("the peer's certificate is not taken: {0}; `vulpes certs show` tells at both nodes whether their files under [peer_tls] fit")]
+    Foreign(Error),
+    #[error("the peer does not take this node's certificate: {0}; `vulpes certs show` tells at both nodes whether their files under [peer_tls] fit")]
+    NotTaken(Error),
     #[error("no TLS came about: {0}")]
     Failed(io::Error),
     #[error(transparent)]
@@ -209,6 +215,9 @@ impl NoNodeTls {
     fn of(error: io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => Self::Plain,
+            Some(wrong @ Error::InvalidCertificate(_)) => Self::Foreign(wrong.clone()),
+            Some(told @ Error::AlertReceived(_)) => Self::NotTaken(told.clone()),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed,
             _ => Self::Failed(error),
         }
     }

@@ -164,6 +164,32 @@ async fn strangers_and_old_versions_are_refused_in_the_handshake() {
     assert!(matches!(error, NoNodeTls::Plain), "{error}");
 }
 
+#[tokio::test]
+async fn a_peer_that_is_no_node_with_tls_is_told_from_one_that_refuses() {
+    let folder = Folder::new("c");
+    let (one, foreign) = (folder.node("c", 1), Folder::new("c").node("c", 2));
+    let reach = |says: &'static [u8]| {
+        let one = one.clone();
+        async move {
+            let (here, mut there) = tokio::io::duplex(64 << 10);
+            let (reached, _) = tokio::join!(one.reach(Box::new(here), NodeId(2)), async move {
+                let _ = there.read_u8().await;
+                there.write_all(says).await.unwrap();
+            });
+            reached.map(|_| ()).unwrap_err()
+        }
+    };
+    let closed = reach(b"").await;
+    assert!(matches!(closed, NoNodeTls::Closed), "{closed}");
+    let plain = reach(b"\0\0\0\x20VULP").await;
+    assert!(matches!(plain, NoNodeTls::Plain), "{plain}");
+    let alert = reach(b"\x15\x03\x03\0\x02\x02\x28").await;
+    assert!(matches!(alert, NoNodeTls::NotTaken(_)), "{alert}");
+    let (said, _) = meet(&one, 2, &foreign, peer("c", 1)).await;
+    let said = said.unwrap_err();
+    assert!(said.contains("the peer's certificate is not taken"), "{said}");
+}
+
 #[test]
 fn files_that_the_others_would_refuse_are_not_used() {
     let (folder, foreign) = (Folder::new("c"), Folder::new("c"));
