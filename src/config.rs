@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -63,6 +64,8 @@ pub struct NodeConfig {
     pub listeners: Vec<Listener>,
     /// What encrypts the node port. Without it, whoever reaches that port is believed.
     pub peer_tls: Option<PeerTls>,
+    /// Whether the operator has said that the node may listen beyond loopback without what protects it.
+    pub insecure: bool,
     /// Every node of the cluster, ascending by number, this one too.
     pub nodes: Vec<Member>,
     pub timing: Timing,
@@ -208,6 +211,16 @@ impl Address {
         matches!(self.host(), "0.0.0.0" | "[::]")
     }
 
+    /// Whether only this machine reaches it. A name other than `localhost` may mean any address.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let host = self.host().trim_start_matches('[').trim_end_matches(']');
+        match host.parse::<IpAddr>() {
+            Ok(address) => address.to_canonical().is_loopback(),
+            Err(_) => host.eq_ignore_ascii_case("localhost"),
+        }
+    }
+
     /// Whether two listeners on one machine would conflict. Port 0 never does.
     fn clashes(&self, other: &Self) -> bool {
         let same_host = self.host() == other.host() || self.is_wildcard() || other.is_wildcard();
@@ -330,6 +343,8 @@ pub enum Problem {
     /// Listeners are numbered from 1, as they stand in the file.
     #[error("listener {number}: {mistake}")]
     Listener { number: usize, mistake: ListenerMistake },
+    #[error("listen.peer: other machines may reach {0}, and without [peer_tls] the node believes everybody there: they can read, forge and stop everything. `vulpes init` makes certificates, and demo/vulpes.example.toml explains [peer_tls]. If only the cluster's nodes reach that address, write this line above the first table: insecure = true")]
+    OpenNodePort(Address),
     #[error("peer_tls.{0} is empty; name a PEM file")]
     NoPeerTlsPath(&'static str),
     #[error("realms: the list is empty; name at least one, as in realms = [\"realm1\"]")]

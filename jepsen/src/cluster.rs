@@ -211,6 +211,10 @@ impl Cluster {
         let me = self.node(id);
         let mut text = String::new();
         writeln!(text, "cluster = \"test\"\nnode = {id}")?;
+        if !me.peer().ip().is_loopback() {
+            // In a network of its own, which only the cluster's nodes and the tests reach.
+            writeln!(text, "insecure = true")?;
+        }
         writeln!(text, "data = {:?}\nrealms = [{REALM:?}]", me.data())?;
         writeln!(text, "default_realm = {REALM:?}\n\n[listen]\nadmin = \"{}\"", me.admin())?;
         if me.is_entry() {

@@ -77,7 +77,8 @@ pub(super) struct Init {
     admin_port: u16,
     #[command(flatten)]
     keep: plan::Keep,
-    /// Make no certificates: nodes speak with each other unencrypted, and believe everybody who reaches their port
+    /// Make no certificates: nodes speak with each other unencrypted, and believe everybody who reaches their port.
+    /// Beyond loopback, `insecure = true` is written into their files
     #[arg(long)]
     no_tls: bool,
     /// Overwrite existing files, except those of the authority
@@ -114,6 +115,13 @@ impl Init {
             );
             write_private(path, &text)?;
             writeln!(out, "vulpes node --config {}", path.display())?;
+        }
+        if !self.no_tls {
+            let ca = self.dir.join("ca");
+            eprintln!(
+                "{} can make any node's certificate: keep it safe, and off the nodes",
+                ca.display()
+            );
         }
         Ok(())
     }
@@ -296,6 +304,11 @@ mod tests {
         init(&format!("--nodes 1 --no-tls --dir {}", open.display())).unwrap();
         assert_eq!(NodeConfig::load(&open.join("node1.toml")).unwrap().peer_tls, None);
         assert!(!open.join("ca").exists() && !open.join("tls").exists());
+        let line = format!("--nodes 1 --no-tls --force --dir {}", open.display());
+        init(&line).unwrap();
+        assert!(!NodeConfig::load(&open.join("node1.toml")).unwrap().insecure);
+        init(&format!("{line} --host 10.0.0.1")).unwrap();
+        assert!(NodeConfig::load(&open.join("node1.toml")).unwrap().insecure);
     }
 
     #[test]

@@ -155,6 +155,8 @@ impl Plan {
                 },
                 listeners: Vec::new(),
                 peer_tls: self.peer_tls.then(|| node.peer_tls()),
+                // Nobody has to be asked again for what was chosen on the command line.
+                insecure: !self.peer_tls && !member.peer.is_loopback(),
                 nodes: members.clone(),
                 timing: Timing::default(),
                 retention: self.retention,

@@ -45,6 +45,8 @@ struct ConfigFile {
     #[serde(default)]
     retention: RetentionTable,
     log: Option<String>,
+    #[serde(default)]
+    insecure: bool,
 }
 
 #[derive(Deserialize)]
@@ -142,7 +144,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
     problems.extend(wrong.map(|origin| Problem::Origin(origin.clone())));
     let beside = path.parent().unwrap_or(Path::new(""));
     let listeners = listener::check(file.listener, own, beside, problems);
-    let peer_tls = file.peer_tls.map(|table| peer_tls::check(table, beside, problems));
+    let peer_tls = peer_tls::check(file.peer_tls, file.insecure, &listen.peer, beside, problems);
     check_listen(own, &listen, &listeners, problems);
     check_addresses(own, (&listen, &listeners), &nodes, problems);
     Some(NodeConfig {
@@ -155,6 +157,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
         listen,
         listeners,
         peer_tls,
+        insecure: file.insecure,
         nodes,
         timing,
         retention,
@@ -435,15 +438,16 @@ pub(super) fn write(config: &NodeConfig) -> String {
     if let Some(log) = &config.log {
         line(format!("log = {}  # read again on SIGHUP", text(log)));
     }
+    if config.insecure {
+        line("insecure = true  # it may listen beyond loopback without [peer_tls]".into());
+    }
     for realm in &config.merging {
         line(format!("\n[realm.{}]  # the same on all nodes", text(realm.as_str())));
         line("retain_merges = true".into());
     }
     write_listen(config, &mut line);
     listener::write(&config.listeners, text, &mut line);
-    if let Some(files) = &config.peer_tls {
-        peer_tls::write(files, text, &mut line);
-    }
+    peer_tls::write(config.peer_tls.as_ref(), text, &mut line);
     for member in &config.nodes {
         let roles: Vec<String> = member.roles.iter().map(|role| format!("\"{role}\"")).collect();
         line(format!("\n[[nodes]]\nid = {}", member.id));

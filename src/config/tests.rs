@@ -62,6 +62,7 @@ fn what_is_written_is_read_back() {
     config.cluster = "a \"quoted\" name \\ with 'everything'".into();
     config.data = "/absolute/data".into();
     config.listen.peer = "0.0.0.0:1735".parse().unwrap();
+    config.insecure = true;
     config.listen.origins = vec!["https://app.example".into(), "*".into()];
     assert_eq!(parse(&config.to_toml()), Ok(config));
 }
@@ -138,6 +139,30 @@ fn files_for_the_node_port_are_read_and_read_back() {
         let error = parse(&with_listeners(&PEER_TLS.replacen(from, to, 1))).unwrap_err();
         assert!(error.contains(expected), "{from} -> {to}: {error}");
     }
+}
+
+#[test]
+fn a_node_port_beyond_loopback_needs_tls_or_a_word() {
+    let with = |address: &str, top: &str, tables: &str| {
+        let text = with_listeners(tables)
+            .replace("[listen]\n", &format!("[listen]\npeer = \"{address}\"\n"));
+        parse(&text.replacen("node = 1\n", &format!("node = 1\n{top}"), 1))
+    };
+    for near in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "localhost:1"] {
+        assert!(!with(near, "", "").unwrap().insecure, "{near}");
+    }
+    for far in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1", "localhost.example:1"] {
+        let error = with(far, "", "").unwrap_err();
+        let expected =
+            format!("has a mistake:\n- listen.peer: other machines may reach {far}, and without");
+        assert!(error.contains(&expected) && error.ends_with("insecure = true"), "{error}");
+        assert!(with(far, "insecure = false\n", "").is_err());
+        assert!(with(far, "insecure = true\n", "").unwrap().insecure, "{far}");
+        assert!(!with(far, "", PEER_TLS).unwrap().insecure, "{far}");
+    }
+    // Without `listen.peer`, it is the address that the others are told.
+    let text = GOOD.replace("peer = \"127.0.0.1:1735\"", "peer = \"node1.example:1735\"");
+    assert!(parse(&text).unwrap_err().contains("other machines may reach node1.example:1735"));
 }
 
 #[test]

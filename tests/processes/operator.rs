@@ -40,6 +40,7 @@ async fn a_wrong_configuration_is_explained() -> Result<()> {
         ("no address", &wamp, "somewhere", "somewhere"),
         ("one address twice", &peer, &wamp, &wamp),
         ("no such realm", "default_realm = \"realm1\"", "default_realm = \"x\"", "default_realm"),
+        ("an open node port", "[listen]", "[listen]\npeer = \"0.0.0.0:1\"", "insecure = true"),
         ("too impatient", "heartbeat_ms = 100", "heartbeat_ms = 0", "heartbeat_ms"),
     ];
     for (name, from, to, expected) in table {

@@ -297,6 +297,7 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
         },
         listeners: Vec::new(),
         peer_tls: None,
+        insecure: true,
         nodes: (1..=plan.shape.nodes()).map(|id| member(plan.shape, id)).collect(),
         timing: Timing {
             heartbeat: Duration::from_millis(80),
