@@ -6,6 +6,7 @@
 //! Deliberately absent: what a command means (`sequencer`), and who may propose one (`node`).
 
 pub(crate) mod beside;
+mod claims;
 pub(crate) mod log_store;
 pub(crate) mod machine;
 mod memory;

@@ -250,7 +250,7 @@ impl SyncNode {
         let serving = async {
             match service {
                 Service::Raft => {
-                    let receiver = Arc::new(self.inner.receiver());
+                    let receiver = Arc::new(self.inner.receiver(link.peer.node));
                     let answer = |call| {
                         let receiver = receiver.clone();
                         async move { receiver.answer(call).await }
@@ -403,10 +403,10 @@ impl SyncNode {
 }
 
 impl Inner {
-    fn receiver(&self) -> Receiver {
+    fn receiver(&self, peer: NodeId) -> Receiver {
         Receiver::new(
-            self.raft.clone(),
-            self.log.clone(),
+            peer,
+            (self.raft.clone(), self.log.clone()),
             self.beside.clone(),
             self.clocks.clone(),
             self.admitted.subscribe(),

@@ -1,11 +1,12 @@
 //! Nodes that speak with each other in TLS, as `vulpes init` sets them up: strangers of every kind, certificates and an authority
-//! that are replaced under load, and handshakes that never end.
+//! that are replaced under load, handshakes that never end, and a member that was taken over.
 //!
 //! Invariant: whoever has no certificate of the cluster, or another node's, learns and changes nothing.
 //!
 //! Deliberately absent: the wording for each bad file, and what each pair of nodes makes of each other, which their modules' own
 //! tests have.
 
+mod member;
 mod set_up;
 
 use std::time::Duration;
@@ -195,4 +196,33 @@ async fn garbage_and_handshakes_that_stall_leave_the_cluster_alive() -> Result<(
     client.publish_and_wait("peers.alive", "after").await?;
     set_up.alive()?;
     set_up.cluster.verify(1).await
+}
+
+#[tokio::test]
+async fn a_member_that_was_taken_over_does_not_end_all_elections() -> Result<()> {
+    let mut set_up = SetUp::start().await?;
+    let mut client = set_up.cluster.mqtt(1).await?;
+    client.publish_and_wait("peers.t", "before").await?;
+    for to in [1, 3] {
+        for (claim, expected) in [
+            ((u64::MAX, 2), "node 2 comes with term 18446744073709551615"),
+            ((1 << 40, 2), "node 2 comes with term 1099511627776"),
+            ((3, 1), "node 2 speaks for itself, not for node 1"),
+            ((u64::MAX, 3), "node 2 speaks for itself, not for node 3"),
+        ] {
+            let link = set_up.dial_as_member(2, to).await?;
+            for answer in member::answers(link, claim).await? {
+                ensure!(answer.contains(expected), "{claim:?} at node {to}: {answer}");
+            }
+        }
+    }
+    client.publish_and_wait("peers.t", "after").await?;
+    let leader = set_up.cluster.leader().await?;
+    set_up.cluster.node_mut(leader).kill().await?;
+    let other = set_up.cluster.running()[0];
+    set_up.cluster.leader().await?;
+    set_up.cluster.mqtt(other).await?.publish_and_wait("peers.t", "elected").await?;
+    set_up.cluster.restart(leader).await?;
+    set_up.alive()?;
+    set_up.cluster.verify(other).await
 }

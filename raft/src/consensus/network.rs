@@ -3,7 +3,8 @@
 //! An append waits for the bodies that its entries name, before it is handed to Raft (`local_bodies`).
 //!
 //! Invariant: heartbeats and votes have a separate connection, so that they never wait behind entries or snapshots. Appends are
-//! pipelined in order. Messages go to a member only while it has the disk it was enrolled with.
+//! pipelined in order. Messages go to a member only while it has the disk it was enrolled with. A member leads and stands for
+//! election in its own name, and in a term that the others can go on from.
 //!
 //! Deliberately absent: retries and backoff, which openraft does.
 
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::beside::Beside;
+use super::claims;
 use super::log_store::LogStore;
 use super::machine::{Raft, MAX_SNAPSHOT};
 use super::types::{Snapshot, SnapshotMeta, Types, Vote, Voter};
@@ -359,6 +361,7 @@ impl RaftNetworkV2<Types> for Client {
 
 /// The receiving side of one connection.
 pub(crate) struct Receiver {
+    peer: NodeId,
     raft: Raft,
     log: LogStore,
     beside: Beside,
@@ -376,15 +379,15 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// `append_timeout` is how long the leader waits for an answer.
     pub(crate) fn new(
-        raft: Raft,
-        log: LogStore,
+        peer: NodeId,
+        (raft, log): (Raft, LogStore),
         beside: Beside,
         clocks: Arc<Clocks>,
         admitted: watch::Receiver<bool>,
         append_timeout: Duration,
     ) -> Self {
         let (limit, turn) = (append_timeout / 2, tokio::sync::Mutex::default());
-        Self { raft, log, beside, clocks, admitted, limit, turn, parts: Mutex::default() }
+        Self { peer, raft, log, beside, clocks, admitted, limit, turn, parts: Mutex::default() }
     }
 
     /// Answers one message. Everything to be persisted is handed to Raft's own task before this first waits.
@@ -409,9 +412,14 @@ impl Receiver {
         answer.map_or_else(RaftReply::Failed, RaftReply::Done)
     }
 
+    fn check(&self, vote: &Vote) -> Result<(), String> {
+        claims::check(vote, self.peer, self.raft.metrics().borrow_watched().current_term)
+    }
+
     async fn append(&self, request: &[u8], committed: u64) -> Result<Bytes, String> {
         let request: AppendEntriesRequest<Types> =
             wire::decode(request).map_err(|error| error.to_string())?;
+        self.check(&request.vote)?;
         // An append without entries refers to the last entry of the append before it, so it must not overtake that either.
         let turn = self.turn.lock().await;
         let leader = request.vote.leader_id.node_id;
@@ -429,19 +437,25 @@ impl Receiver {
     }
 
     async fn vote(&self, request: &[u8]) -> Result<Bytes, String> {
-        let request = wire::decode(request).map_err(|error| error.to_string())?;
+        let request: VoteRequest<Types> =
+            wire::decode(request).map_err(|error| error.to_string())?;
+        self.check(&request.vote)?;
         let answer = self.raft.vote(request).await;
         answer.map(|answer| encoded(&answer)).map_err(|error| error.to_string())
     }
 
     async fn pre_vote(&self, request: &[u8]) -> Result<Bytes, String> {
-        let request = wire::decode(request).map_err(|error| error.to_string())?;
+        let request: VoteRequest<Types> =
+            wire::decode(request).map_err(|error| error.to_string())?;
+        self.check(&request.vote)?;
         let answer = self.raft.pre_vote(request).await;
         answer.map(|answer| encoded(&answer)).map_err(|error| error.to_string())
     }
 
     async fn transfer_leader(&self, request: &[u8]) -> Result<Bytes, String> {
-        let request = wire::decode(request).map_err(|error| error.to_string())?;
+        let request: TransferLeaderRequest<Types> =
+            wire::decode(request).map_err(|error| error.to_string())?;
+        self.check(request.from_leader())?;
         let answer = self.raft.handle_transfer_leader(request).await;
         answer.map(|answer| encoded(&answer)).map_err(|error| error.to_string())
     }
@@ -463,6 +477,7 @@ impl Receiver {
             std::mem::take(&mut *parts).freeze()
         };
         let vote: Vote = wire::decode(&part.vote).map_err(|error| error.to_string())?;
+        self.check(&vote)?;
         let meta: SnapshotMeta = wire::decode(&part.meta).map_err(|error| error.to_string())?;
         // This member has the entries already, only its disk is slow, and openraft rejects a snapshot that ends
         // before entries being written. Once a heartbeat says how far the log is committed, openraft treats the

@@ -170,6 +170,20 @@ impl SetUp {
         dial(Some(&config), says, &address, (to, service)).await
     }
 
+    /// A member that has been taken over dials another.
+    pub(super) async fn dial_as_member(&self, node: u64, to: u64) -> Result<Link> {
+        let folder = self.cluster.node(node).folder();
+        let text = std::fs::read_to_string(folder.join(format!("data/node{node}/identity.toml")))?;
+        let disk = text.lines().find_map(|line| line.strip_prefix("disk = \"")?.strip_suffix('"'));
+        let disk = DiskId(u64::from_str_radix(disk.context("it has a disk")?, 16)?);
+        let own = Identity { disk, ..identity(node) };
+        let config = NodeConfig::load(&self.cluster.node(node).config())?;
+        let host = Host::real();
+        let host = Certificates::load(&config, host.clock.clone())?.secure(host);
+        let address = self.cluster.node(to).peer().to_string();
+        Ok(wire::dial(&host, &own, &address, Service::Raft, (NodeId(to), None)).await?)
+    }
+
     pub(super) async fn dial_plainly(
         &self,
         says: u64,
