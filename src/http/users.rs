@@ -147,6 +147,8 @@ pub enum UsersError {
     TooManyRoles { name: String },
     #[error("name 1 to {} changes, each of another user", limits::USER_CHANGES)]
     Changes,
+    #[error("it is not said what changes of {0}: name a password, roles or disabled; null is none of them")]
+    NoChange(String),
     #[error("there is a user {0} already; nothing was changed")]
     Exists(String),
     #[error("there is no user {0}; nothing was changed")]
@@ -210,6 +212,13 @@ impl UserEdit {
     }
 }
 
+impl SetUser {
+    /// Whether it changes nothing.
+    fn is_empty(&self) -> bool {
+        self.password.is_none() && self.roles.is_none() && self.disabled.is_none()
+    }
+}
+
 impl UsersError {
     /// A name that can't be one.
     #[must_use]
@@ -220,7 +229,9 @@ impl UsersError {
     fn code(&self) -> StatusCode {
         match self {
             Self::Name { .. } | Self::Password { .. } => StatusCode::BAD_REQUEST,
-            Self::TooManyRoles { .. } | Self::Changes => StatusCode::BAD_REQUEST,
+            Self::TooManyRoles { .. } | Self::Changes | Self::NoChange(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::NotAllowed => StatusCode::FORBIDDEN,
             Self::NoSuchUser(_) => StatusCode::NOT_FOUND,
             Self::Exists(_) | Self::ChangedMeanwhile(_) => StatusCode::CONFLICT,
@@ -326,7 +337,15 @@ pub(super) async fn change(
         Ok(edits) => edits,
         Err(response) => return response,
     };
-    match users.change(author, edits).await {
+    let idle = edits.iter().find_map(|edit| match edit {
+        UserEdit::Set(set) if set.is_empty() => Some(UsersError::NoChange(set.name.clone())),
+        _ => None,
+    });
+    let changed = match idle {
+        Some(error) => Err(error),
+        None => users.change(author, edits).await,
+    };
+    match changed {
         Ok(changed) => Json(changed).into_response(),
         Err(error) => refusal(error.code(), error.to_string()),
     }

@@ -184,7 +184,9 @@ async fn changes_are_json_of_limited_size() {
         ("application/json", "{}", "400"),
         ("application/json", r#"[{"add": {"name": "joe", "pasword": "s3cret"}}]"#, "400"),
         ("application/json", r#"[{"remove": {"name": "ann"}}]"#, "409"),
-        ("application/json", r#"[{"set": {"name": "ann"}}]"#, "504"),
+        ("application/json", r#"[{"set": {"name": "ann", "disabled": false}}]"#, "504"),
+        ("application/json", r#"[{"set": {"name": "ann"}}]"#, "400"),
+        ("application/json", r#"[{"set": {"name": "ann", "password": null}}]"#, "400"),
         ("application/json", &long, "413"),
     ] {
         let length = body.len();
@@ -254,7 +256,8 @@ async fn the_client_gets_users_and_changes_them() {
     assert!(!format!("{add:?}").contains("s3cret"));
     let changed = admin.change_users(&url, &[UserEdit::Add(add)]).await.unwrap();
     assert_eq!(changed.position, Position(9));
-    let set = UserEdit::Set(SetUser { name: "joe".into(), ..SetUser::default() });
+    let set = SetUser { name: "joe".into(), disabled: Some(true), ..SetUser::default() };
+    let set = UserEdit::Set(set);
     let error = admin.change_users(&url, &[set]).await.unwrap_err();
     assert!(matches!(error, AdminError::Unknown { .. }), "{error}");
     for (name, password) in [("ann", "wrong"), ("", "")] {
