@@ -1,14 +1,37 @@
-//! Passwords: what is stored of them, and how a login is verified.
+//! Who a client is: what is stored of users, and how a login is verified.
 //!
-//! Invariant: pure; randomness comes from the caller. Garbage is an error, never a panic. Secrets are compared in constant
-//! time, and verifying a password takes the same time whether or not there is such a user.
+//! A gate reads the messages of its protocol and gives their fields to the node, which has a method here say what to answer and, at
+//! last, whether the client is who it says.
 //!
-//! Slow, so for a thread where nothing else waits: [`Verifier::derive`] and [`verify`].
+//! Invariant: pure; the time and everything random come from the caller. Garbage is an error, never a panic. Secrets are compared in
+//! constant time, and a user that doesn't exist is answered like one that does ([`Decoys`]).
+//!
+//! Slow, so for a thread where nothing else waits: [`Verifiers::derive`] and [`plain::verify`]. Everything else takes microseconds.
 //!
 //! Deliberately absent: where users are stored, how failures are slowed down, and the protocols' reason codes (`gate`).
 
+mod candidate;
+mod cost;
+mod encoding;
+mod fingerprint;
+mod hash;
+pub mod plain;
+mod refused;
 mod text;
-mod verifier;
+mod verifiers;
+pub mod wampcra;
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use candidate::{Candidate, Decoys};
+pub use cost::{Argon2Cost, Cost, CostError, Pbkdf2Cost};
+pub use fingerprint::Fingerprint;
+pub use refused::Refused;
 pub use text::{Password, TextError, UserName};
-pub use verifier::{verify, Cost, CostError, DeriveError, Fingerprint, Verifier, SALT};
+pub use verifiers::{draw, DeriveError, Salts, Verifiers};
+
+/// Bytes of a nonce that is made here.
+pub const NONCE: usize = 24;

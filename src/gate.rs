@@ -24,10 +24,11 @@ use crate::call;
 use crate::payload::Serializer;
 use crate::rules::Permissions;
 use crate::segment::StoredEvent;
-use crate::types::access::{Identity, Login, LoginRefusal};
+use crate::types::access::LoginRefusal;
 use crate::types::act::{Act, Attach, InFlight, Join, PersistentSubscription, Refusal, Terms};
 use crate::types::answer::{Answer, Stored};
 use crate::types::event::{Event, SessionId};
+use crate::types::login::{LoginReply, LoginStep};
 use crate::types::moment::Moment;
 use crate::types::subscription::{After, SubscribeError, SubscriptionId};
 use crate::types::topic::{Pattern, Realm, Topic};
@@ -38,8 +39,8 @@ pub use waits::Allowed;
 /// What a gate asks its driver to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// Check a client's login; answered by [`Gate::logged_in`].
-    Login(Login),
+    /// Check a step of a client's login; answered by [`Gate::logged_in`].
+    Login(LoginStep),
     /// Begin a session in this realm; answered by [`Gate::opened`] once all nodes know of it. A client with a name
     /// (MQTT client identifier) takes over from an older session of that name in the realm.
     Open { realm: Realm, join: Join, user: Option<String> },
@@ -227,8 +228,8 @@ pub trait Gate: Send {
     /// Takes the client's input: for WAMP one WebSocket message, for MQTT one or more whole packets.
     fn receive(&mut self, input: Bytes, now: Moment);
 
-    /// The client's login was accepted, or refused.
-    fn logged_in(&mut self, _result: Result<Identity, LoginRefusal>) {}
+    /// The client's login has got one step further, or was refused.
+    fn logged_in(&mut self, _result: Result<LoginReply, LoginRefusal>) {}
 
     /// Before the session is open, everything that has come is done with: the client has to answer.
     fn awaits_answer(&self) -> bool {

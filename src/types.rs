@@ -4,6 +4,7 @@
 //! - [`limits`], [`moment`], `varint`: bounds, time, and how numbers are written.
 //! - [`topic`], [`procedure`], [`value`]: names, and decoded values.
 //! - [`access`], [`rule`]: users and logins, and what their roles allow.
+//! - [`login`]: the steps of a login.
 //! - [`event`], [`act`]: what is published, and its request to the realms' state.
 //! - [`answer`], [`subscription`]: the outcomes of publishes and of subscriptions.
 //! - [`head`], [`row`]: where the retained log begins, and what is written with a row of the order.
@@ -18,6 +19,7 @@ pub mod answer;
 pub mod event;
 pub mod head;
 pub mod limits;
+pub mod login;
 pub mod moment;
 pub mod procedure;
 pub mod row;

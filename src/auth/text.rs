@@ -48,7 +48,9 @@ impl UserName {
 /// A password in clear. It is overwritten when it is dropped, and never printed.
 #[derive(Clone)]
 pub struct Password {
-    /// After SASLprep.
+    /// As it was typed: what `wampcra` clients use.
+    raw: Zeroizing<String>,
+    /// After SASLprep: what all others use.
     prepared: Zeroizing<String>,
 }
 
@@ -63,10 +65,15 @@ impl Password {
             return Err(TextError::TooLong { limit: limits::PASSWORD });
         }
         let raw = std::str::from_utf8(bytes).map_err(|_| TextError::NotText)?;
-        Ok(Self { prepared: prepare(raw, limits::PASSWORD)?.into() })
+        let prepared = prepare(raw, limits::PASSWORD)?.into();
+        Ok(Self { raw: raw.to_owned().into(), prepared })
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    pub(super) fn raw(&self) -> &[u8] {
+        self.raw.as_bytes()
+    }
+
+    pub(super) fn prepared(&self) -> &[u8] {
         self.prepared.as_bytes()
     }
 }
@@ -122,7 +129,8 @@ mod tests {
     #[test]
     fn passwords_are_prepared_and_not_printed() {
         let password = Password::new("\u{2168}".as_bytes()).unwrap();
-        assert_eq!(password.as_bytes(), b"IX");
+        assert_eq!(password.prepared(), b"IX");
+        assert_eq!(password.raw(), "\u{2168}".as_bytes());
         assert_eq!(format!("{password:?}"), "Password(..)");
         let error = |bytes: &[u8]| Password::new(bytes).map(|_| ()).unwrap_err();
         assert_eq!(error(b""), TextError::Empty);

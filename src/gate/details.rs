@@ -14,12 +14,6 @@ use crate::types::event::SessionId;
 /// The provider that admitted a client that did not log in.
 const PROVIDER: &str = "static";
 
-/// The method of a client that logged in with a password, as WAMP names it.
-pub(super) const TICKET: &str = "ticket";
-
-/// The provider that knows it.
-const USERS: &str = "users";
-
 /// Most bytes of a session's details besides its name.
 pub(super) const BESIDE_AUTHID: usize = 512;
 
@@ -43,13 +37,13 @@ impl Authenticated {
         }
     }
 
-    /// A client that logged in with a password.
-    pub(super) fn with_password(identity: &Identity) -> Self {
+    /// A client that logged in.
+    pub(super) fn of(identity: &Identity) -> Self {
         Self {
             authid: identity.user.clone(),
             authrole: identity.role.clone(),
-            authmethod: TICKET,
-            authprovider: USERS,
+            authmethod: identity.method,
+            authprovider: identity.provider,
         }
     }
 }

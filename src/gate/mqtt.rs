@@ -44,11 +44,12 @@ use super::{
 };
 use crate::gate::Allowed;
 use crate::rules::Permissions;
-use crate::types::access::{Identity, LoginRefusal};
+use crate::types::access::LoginRefusal;
 use crate::types::act::Refusal;
 use crate::types::answer::{Answer, Stored};
 use crate::types::event::SessionId;
 use crate::types::limits;
+use crate::types::login::LoginReply;
 use crate::types::moment::Moment;
 use crate::types::subscription::{SubscribeError, SubscriptionId};
 use crate::types::topic::Realm;
@@ -330,7 +331,7 @@ impl Gate for MqttGate {
         self.process(&input);
     }
 
-    fn logged_in(&mut self, result: Result<Identity, LoginRefusal>) {
+    fn logged_in(&mut self, result: Result<LoginReply, LoginRefusal>) {
         self.login_ended(result);
     }
 

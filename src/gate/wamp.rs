@@ -8,7 +8,8 @@
 //! | HELLO        | 1    | once, first                                |                                          |
 //! | WELCOME      | 2    |                                            | router: the session is open              |
 //! | ABORT        | 3    | any time: ends the session                 | router: refusal, or breach of protocol   |
-//! | AUTHENTICATE | 5    | breach of protocol: nobody is challenged   |                                          |
+//! | CHALLENGE    | 4    |                                            | router: a user has to show who it is     |
+//! | AUTHENTICATE | 5    | once, the answer to a CHALLENGE            |                                          |
 //! | GOODBYE      | 6    | ends the session                           | router: the answer to it, or ours        |
 //! | ERROR        | 8    | callee: to an INVOCATION                   | router: a request failed                 |
 //! | PUBLISH      | 16   | publisher                                  |                                          |
@@ -29,14 +30,14 @@
 //! | INTERRUPT    | 69   |                                            | dealer, if the client announced it       |
 //! | YIELD        | 70   | callee: ignored if the call is over        |                                          |
 //!
-//! CHALLENGE (4) is not implemented yet. A message that only a router sends is a protocol violation from a client at
+//! A message that only a router sends is a protocol violation from a client at
 //! any time.
 //!
 //! Invariant: no request is swallowed. It is answered as WAMP defines. If WAMP has no answer (a PUBLISH without
 //! `acknowledge` that can't be taken), it is dropped and reported to the node's operator ([`Gate::poll_dropped`]).
 //! Ending the session would not help: the client would come back and do it again.
 //!
-//! Deliberately absent: authentication, and which sessions get an event or a call. A payload is never decoded here.
+//! Deliberately absent: how logins are checked, and which sessions get an event or a call. A payload is never decoded here.
 
 mod calls;
 mod login;
@@ -67,11 +68,12 @@ use crate::gate::Allowed;
 use crate::payload::to_wamp;
 pub use crate::payload::Serializer;
 use crate::rules::Permissions;
-use crate::types::access::{Identity, LoginRefusal};
+use crate::types::access::LoginRefusal;
 use crate::types::act::Refusal;
 use crate::types::answer::{Answer, Stored};
 use crate::types::event::SessionId;
 use crate::types::limits;
+use crate::types::login::LoginReply;
 use crate::types::moment::Moment;
 use crate::types::subscription::{SubscribeError, SubscriptionId};
 use crate::types::topic::Realm;
@@ -105,13 +107,12 @@ enum State {
     Connected {
         deadline: Moment,
     },
-    /// The client has been asked for its password.
+    /// The client has been challenged to show who it is.
     Challenged {
         deadline: Moment,
         realm: Realm,
-        user: String,
     },
-    /// The driver has been asked whether it is right.
+    /// The driver has been asked how to challenge the client, or whether its answer is right.
     LoggingIn {
         deadline: Moment,
         realm: Realm,
@@ -274,7 +275,7 @@ impl Gate for WampGate {
         matches!(self.state, State::Challenged { .. })
     }
 
-    fn logged_in(&mut self, result: Result<Identity, LoginRefusal>) {
+    fn logged_in(&mut self, result: Result<LoginReply, LoginRefusal>) {
         self.login_ended(result);
     }
 

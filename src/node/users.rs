@@ -19,9 +19,8 @@ use tokio::sync::{mpsc, Semaphore};
 use tokio::time::{timeout_at, Instant};
 use vulpes_raft::host::{Host, Random};
 use vulpes_raft::ids::Position;
-use vulpes_raft::net::wire;
 
-use crate::auth::{Cost, Password, UserName, Verifier, SALT};
+use crate::auth::{Cost, Password, Salts, UserName, Verifiers};
 use crate::entry::{Batch, EntryHandle};
 use crate::http::{
     AccessRefusal, AddUser, Author, Changed, PasswordText, RemoveUser, SetUser, UserAdmin,
@@ -92,7 +91,7 @@ impl UserAdmin for Users {
             }
             let login = login.ok_or(AccessRefusal::LoginNeeded)?;
             let identity = self.logins.check(login).await.map_err(|refused| match refused {
-                LoginRefusal::Wrong => AccessRefusal::Wrong,
+                LoginRefusal::Wrong | LoginRefusal::Misused(_) => AccessRefusal::Wrong,
                 LoginRefusal::Busy => AccessRefusal::Busy,
             })?;
             let known = self.realms.with(|realms| realms.user(&identity.user));
@@ -187,6 +186,7 @@ impl Users {
             return Err(UsersError::Changes);
         }
         let mut changes = Vec::new();
+        let mut other = self.realms.with(verifiers_of_a_user);
         for edit in edits {
             changes.push(match edit {
                 UserEdit::Add(AddUser { name, password, roles, disabled }) => {
@@ -194,7 +194,7 @@ impl Users {
                     let mut user = User { roles: checked_roles(&name, roles)?, ..User::default() };
                     user.disabled = disabled;
                     if let Some(password) = password {
-                        user.verifier = hashed(&name, password, writer).await?;
+                        user.verifier = hashed(&name, password, (writer, &mut other)).await?;
                     }
                     UserChange::Add { name, user }
                 }
@@ -207,7 +207,7 @@ impl Users {
                     }
                     user.disabled = disabled.unwrap_or(user.disabled);
                     if let Some(password) = password {
-                        user.verifier = hashed(&name, password, writer).await?;
+                        user.verifier = hashed(&name, password, (writer, &mut other)).await?;
                     }
                     UserChange::Set { name, user, unchanged_since: known.changed }
                 }
@@ -247,22 +247,31 @@ fn checked_roles(user: &str, roles: Vec<String>) -> Result<Vec<String>, UsersErr
     Ok(roles.into_iter().collect())
 }
 
-/// What a password is verified with.
-async fn hashed(user: &str, password: PasswordText, writer: &Writer) -> Result<Bytes, UsersError> {
+/// The verifiers of a user whose made up companions all users share, if there is one.
+fn verifiers_of_a_user(realms: &Realms) -> Option<Verifiers> {
+    let all = realms.users().filter_map(|(_, known)| Verifiers::decode(&known.user.verifier));
+    all.into_iter().find(Verifiers::has_decoys)
+}
+
+/// What a password is verified with. It becomes the other user of the next one.
+async fn hashed(
+    user: &str,
+    password: PasswordText,
+    (writer, other): (&Writer, &mut Option<Verifiers>),
+) -> Result<Bytes, UsersError> {
     let bad = |reason: String| UsersError::Password { name: user.to_owned(), reason };
     let password = Password::new(password.0.as_bytes()).map_err(|error| bad(error.to_string()))?;
-    let mut salt = [0; SALT];
-    for part in salt.chunks_exact_mut(8) {
-        part.copy_from_slice(&writer.random.next_u64().to_le_bytes());
-    }
+    let salts = Salts::draw(|| writer.random.next_u64());
     let hashes = writer.hashing.clone().acquire_owned().await.map_err(|_| UsersError::Busy)?;
+    let known = other.take();
     let derive = move || {
-        let verifier = Verifier::derive(&password, salt, Cost::default());
+        let verifiers = Verifiers::derive(&password, &salts, &Cost::default(), known.as_ref());
         drop(hashes);
-        verifier
+        verifiers
     };
-    let verifier = tokio::task::spawn_blocking(derive).await.map_err(|_| UsersError::Busy)?;
-    Ok(wire::encode(&verifier.map_err(|error| bad(error.to_string()))?).into())
+    let verifiers = tokio::task::spawn_blocking(derive).await.map_err(|_| UsersError::Busy)?;
+    let verifiers = verifiers.map_err(|error| bad(error.to_string()))?;
+    Ok(other.insert(verifiers).encode().into())
 }
 
 /// Why a change could not be made now.

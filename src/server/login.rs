@@ -5,25 +5,31 @@
 //! thousands of devices come back at once.
 //!
 //! Invariant: a wrong password of a known user and any password of an unknown one take the same time, and each failure makes
-//! the next attempt for that name wait longer: attempts for one name are checked one after the other. No password is kept, nor anything it could be tried against for less than
-//! the full cost, except in this process's memory.
+//! the next attempt for that name wait longer, by whatever method: attempts for one name are checked one after the other. No password
+//! is kept, nor anything it could be tried against for less than the full cost, except in this process's memory.
 //!
-//! Deliberately absent: exchanges in which the password does not travel.
+//! Deliberately absent: what a client is asked by methods in which the password does not travel (`conversation`).
+
+pub(crate) mod conversation;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
-use vulpes_raft::host::Host;
+use vulpes_raft::host::{Clock, Host, Random};
 use vulpes_raft::ids::Position;
-use vulpes_raft::net::wire;
 
-use crate::auth::{verify, Fingerprint, Password, UserName};
-use crate::realm::SharedRealms;
+use self::conversation::{Claim, Conversation};
+use crate::auth::{
+    draw, plain, Candidate, Decoys, Fingerprint, Password, Refused, UserName, Verifiers,
+};
+use crate::realm::{Realms, SharedRealms};
 use crate::types::access::{Identity, KnownUser, Login, LoginRefusal, User};
+use crate::types::event::SessionId;
 use crate::types::limits;
+use crate::types::login::Method;
 
 /// How long after a failure for a name the next attempt begins; twice as long after each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -40,6 +46,15 @@ const FORGIVEN: Duration = Duration::from_secs(60);
 /// The role that others see of a user without roles.
 const NO_ROLE: &str = "user";
 
+/// Who knows the users, as WAMP's details name it.
+const USERS: &str = "users";
+
+/// The longest verifiers that were made before there was another method than a password.
+const OLD_VERIFIER: usize = 64;
+
+/// How often the users are searched for the secret of made up verifiers, until there is one.
+const SEARCH: Duration = Duration::from_secs(1);
+
 /// Checks logins. Clones share what is known and what is waiting.
 #[derive(Clone)]
 pub(crate) struct Logins {
@@ -49,6 +64,8 @@ pub(crate) struct Logins {
 }
 
 struct Shared {
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     /// Of fingerprints; made anew in each process.
     key: [u8; 64],
     known: Mutex<Known>,
@@ -111,6 +128,9 @@ struct Known {
     failures: BTreeMap<String, Failures>,
     /// The names in order of their first failures.
     order: VecDeque<String>,
+    /// Those of the users, once one was found that has them, and when they were searched.
+    decoys: Option<Decoys>,
+    searched: Option<Instant>,
 }
 
 struct Failures {
@@ -120,11 +140,10 @@ struct Failures {
 
 impl Logins {
     pub(crate) fn new(realms: SharedRealms, host: &Host) -> Self {
-        let mut key = [0; 64];
-        for part in key.chunks_exact_mut(8) {
-            part.copy_from_slice(&host.random.next_u64().to_le_bytes());
-        }
-        let shared = Shared { key, known: Mutex::default(), turns: Mutex::default() };
+        let (clock, random) = (host.clock.clone(), host.random.clone());
+        let key = draw(|| random.next_u64());
+        let (known, turns) = (Mutex::default(), Mutex::default());
+        let shared = Shared { clock, random, key, known, turns };
         let room = Room::new(limits::LOGINS_WAITING, limits::LOGINS_CHECKED);
         Self { realms, shared: Arc::new(shared), room }
     }
@@ -137,10 +156,15 @@ impl Logins {
 
     /// Whether clients have to log in.
     pub(crate) fn has_users(&self) -> bool {
-        self.realms.with(crate::realm::Realms::has_users)
+        self.realms.with(Realms::has_users)
     }
 
-    /// Finds out whether a client is who it says.
+    /// The login of a client that is to have this session.
+    pub(crate) fn conversation(&self, session: SessionId) -> Conversation {
+        Conversation::new(self.clone(), session)
+    }
+
+    /// Finds out whether a password is the user's.
     pub(crate) async fn check(&self, login: Login) -> Result<Identity, LoginRefusal> {
         let name = UserName::new(&login.user).map_err(|_| LoginRefusal::Wrong)?;
         let password = Password::new(&login.password.0).map_err(|_| LoginRefusal::Wrong)?;
@@ -149,11 +173,7 @@ impl Logins {
             return Ok(identity);
         }
         let turn = Turn::take(&self.shared, name.as_str())?;
-        let _in_turn = turn.turns.acquire().await.map_err(|_| LoginRefusal::Busy)?;
-        let pause = self.known().pause(name.as_str());
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
+        let _in_turn = self.wait(&turn).await?;
         if let Some(identity) = self.recognized(&name, fingerprint) {
             return Ok(identity);
         }
@@ -161,16 +181,74 @@ impl Logins {
         let waits = waits.map_err(|_| LoginRefusal::Busy)?;
         let checks = self.room.checking.clone().acquire_owned().await;
         let checks = checks.map_err(|_| LoginRefusal::Busy)?;
-        let found = self.user(&name);
+        let (candidate, known) = self.candidate(&name);
         let logins = self.clone();
         // If the client leaves meanwhile, its permits stay taken until the check has ended, and a failure still counts.
         let check = move || {
-            let verifier = found.as_ref().and_then(|known| wire::decode(&known.user.verifier).ok());
-            let right = verify(&password, verifier.as_ref());
+            let right = plain::verify(&password, &candidate);
             drop((waits, checks));
-            logins.judged(&name, found.filter(|_| right), fingerprint)
+            let claim = Claim { name, known: known.filter(|_| right), method: Method::Ticket };
+            logins.judged(&claim, Some(fingerprint))
         };
         tokio::task::spawn_blocking(check).await.unwrap_or(Err(LoginRefusal::Wrong))
+    }
+
+    /// Says whether a client is who it claims to be, when its answer to a challenge has been checked.
+    async fn prove(
+        &self,
+        mut claim: Claim,
+        answer: Result<(), Refused>,
+    ) -> Result<Identity, LoginRefusal> {
+        if let Err(refused @ Refused::Malformed(_)) = answer {
+            return Err(LoginRefusal::Misused(refused.to_string()));
+        }
+        let turn = Turn::take(&self.shared, claim.name.as_str())?;
+        let _in_turn = self.wait(&turn).await?;
+        claim.known = claim.known.filter(|_| answer.is_ok());
+        self.judged(&claim, None)
+    }
+
+    /// Waits until it is this attempt's turn, and for as long as failures for its name make it.
+    async fn wait<'a>(&self, turn: &'a Turn) -> Result<SemaphorePermit<'a>, LoginRefusal> {
+        let permit = turn.turns.acquire().await.map_err(|_| LoginRefusal::Busy)?;
+        let pause = self.known().pause(&turn.name);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        Ok(permit)
+    }
+
+    /// What a login is checked with, and its user if there is one that may log in.
+    fn candidate(&self, name: &UserName) -> (Candidate, Option<Arc<KnownUser>>) {
+        let found = self.realms.with(|realms| realms.user(name.as_str()));
+        let verifiers = found.as_ref().and_then(|known| Verifiers::decode(&known.user.verifier));
+        let candidate = self.decoys().candidate(name, verifiers.as_ref());
+        match found.filter(|known| !known.user.disabled) {
+            Some(known) => (candidate, Some(known)),
+            None => (candidate.locked(), None),
+        }
+    }
+
+    /// What makes up verifiers. All nodes get it from their users.
+    fn decoys(&self) -> Decoys {
+        let mut known = self.known();
+        let is_due = known.searched.is_none_or(|at| at.elapsed() >= SEARCH);
+        if known.decoys.is_none() && is_due {
+            known.searched = Some(Instant::now());
+            known.decoys = self.realms.with(decoys);
+        }
+        known.decoys.clone().unwrap_or_else(|| {
+            Decoys::before_all(std::array::from_fn(|index| self.shared.key[index]))
+        })
+    }
+
+    /// Unix seconds.
+    fn now(&self) -> u64 {
+        self.shared.clock.now().0 / 1000
+    }
+
+    fn random(&self) -> u64 {
+        self.shared.random.next_u64()
     }
 
     /// A user that may log in.
@@ -183,21 +261,23 @@ impl Logins {
     fn recognized(&self, name: &UserName, fingerprint: Fingerprint) -> Option<Identity> {
         let found = self.user(name)?;
         let right = self.known().right.get(name.as_str()) == Some(&(found.changed, fingerprint));
-        right.then(|| identity(name.as_str(), &found.user))
+        right.then(|| identity(name.as_str(), &found.user, Method::Ticket))
     }
 
-    /// Records the result of a check. A login is refused if its user has changed since the check began.
+    /// Records the result of a check: a claim without a user is wrong. It is refused, too, if its user has changed since
+    /// the check began. A right password is remembered.
     fn judged(
         &self,
-        name: &UserName,
-        right: Option<Arc<KnownUser>>,
-        fingerprint: Fingerprint,
+        claim: &Claim,
+        fingerprint: Option<Fingerprint>,
     ) -> Result<Identity, LoginRefusal> {
+        let Claim { name, known, method } = claim;
         let now = self.user(name).map(|known| known.changed);
-        match right.filter(|known| Some(known.changed) == now) {
+        match known.as_ref().filter(|known| Some(known.changed) == now) {
             Some(known) => {
-                self.known().succeeded(name.as_str(), (known.changed, fingerprint));
-                Ok(identity(name.as_str(), &known.user))
+                let right = fingerprint.map(|fingerprint| (known.changed, fingerprint));
+                self.known().succeeded(name.as_str(), right);
+                Ok(identity(name.as_str(), &known.user, *method))
             }
             None => {
                 self.known().failed(name.as_str());
@@ -221,10 +301,11 @@ impl Known {
         LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(over - 1))
     }
 
-    fn succeeded(&mut self, name: &str, right: (Position, Fingerprint)) {
+    fn succeeded(&mut self, name: &str, right: Option<(Position, Fingerprint)>) {
         if self.failures.remove(name).is_some() {
             self.order.retain(|other| other != name);
         }
+        let Some(right) = right else { return };
         if self.right.len() >= limits::LOGINS_REMEMBERED && !self.right.contains_key(name) {
             self.right.pop_first();
         }
@@ -249,9 +330,20 @@ impl Known {
     }
 }
 
-fn identity(name: &str, user: &User) -> Identity {
+fn identity(name: &str, user: &User, method: Method) -> Identity {
     let role = user.roles.first().map_or(NO_ROLE, String::as_str);
-    Identity { user: name.to_owned(), role: role.to_owned() }
+    Identity {
+        user: name.to_owned(),
+        role: role.to_owned(),
+        method: method.name(),
+        provider: USERS,
+    }
+}
+
+/// The secret that the users' verifiers contain.
+fn decoys(realms: &Realms) -> Option<Decoys> {
+    let mut new = realms.users().filter(|(_, known)| known.user.verifier.len() > OLD_VERIFIER);
+    new.find_map(|(_, known)| Decoys::of(&Verifiers::decode(&known.user.verifier)?))
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ use super::budget::Account;
 use super::calls::Attached;
 use super::clients::Clients;
 use super::filtering::Filtering;
+use super::login::conversation::{Conversation, Stepped};
 use super::outgo::Outgo;
 use super::publishing::Publishing;
 use super::reader::ReaderDriver;
@@ -42,9 +43,9 @@ use crate::realm::EndCause;
 use crate::session::core::{Core, Output};
 use crate::session::reader::Reading;
 use crate::session::Signal;
-use crate::types::access::{Identity, LoginRefusal};
 use crate::types::answer::Answer;
 use crate::types::limits;
+use crate::types::login::LoginReply;
 use crate::types::moment::Moment;
 use crate::types::topic::Realm;
 use node::{AtNode, Held, Way};
@@ -67,8 +68,10 @@ pub(super) struct Session<G, T> {
     segments: Account,
     /// Its turn at reading large values for its filters.
     filtering: Filtering,
-    /// The client's login, while it is checked.
-    login: Option<BoxFuture<'static, Result<Identity, LoginRefusal>>>,
+    /// A step of the client's login, while it is checked.
+    login: Option<BoxFuture<'static, Stepped>>,
+    /// The client's login between its steps.
+    conversation: Option<Box<Conversation>>,
     /// Why the client is gone, while its earlier messages are still to be handled.
     gone: Option<Box<TransportError>>,
     timer: Pin<Box<Sleep>>,
@@ -96,6 +99,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             segments,
             filtering,
             login: None,
+            conversation: None,
             gone: None,
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
             rest_at: None,
@@ -181,9 +185,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
         match output {
             Output::Write(bytes) => self.transport.push(bytes),
             Output::Dropped(dropped) => self.clients.drops.note(session, &dropped),
-            Output::Login(login) => {
-                let logins = self.clients.logins.clone();
-                self.login = Some(async move { logins.check(login).await }.boxed());
+            Output::Login(step) => {
+                let begun = || Box::new(self.clients.logins.conversation(session));
+                let conversation = self.conversation.take().unwrap_or_else(begun);
+                self.login = Some(conversation.step(step).boxed());
             }
             Output::Errand(errand) => self.publishing.begin(errand, &self.clients.entry),
             Output::Save { realm, progress } => self.clients.manager.save(session, realm, progress),
@@ -223,7 +228,11 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 let (core, node, _) = self.parts();
                 core.told(word, now, &node);
             }
-            Wake::LoggedIn(result) => self.core.logged_in(result),
+            Wake::LoggedIn((conversation, result)) => {
+                self.conversation =
+                    matches!(result, Ok(LoginReply::Challenge(_))).then_some(conversation);
+                self.core.logged_in(result);
+            }
             Wake::Done(done) => self.core.done(done),
             Wake::Reading(reading) => {
                 if let Reading::Gone = reading {

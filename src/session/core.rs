@@ -31,11 +31,12 @@ use crate::call::{CallMessage, CallRequest};
 use crate::gate::{Dropped, EndReason, Farewell, Gate, OpenRefusal, Request};
 use crate::realm::{EndCause, PersistentState};
 use crate::rules::Permissions;
-use crate::types::access::{Identity, Login, LoginRefusal};
+use crate::types::access::LoginRefusal;
 use crate::types::act::Progress;
 use crate::types::answer::Answer;
 use crate::types::event::{Event, SessionId};
 use crate::types::limits;
+use crate::types::login::{LoginReply, LoginStep};
 use crate::types::moment::Moment;
 use crate::types::topic::Realm;
 use gone::Gone;
@@ -96,8 +97,8 @@ pub(crate) trait Node {
 pub(crate) enum Output {
     /// Write these bytes to the client.
     Write(Bytes),
-    /// Check the client's login; answered by [`Core::logged_in`].
-    Login(Login),
+    /// Check a step of the client's login; answered by [`Core::logged_in`].
+    Login(LoginStep),
     /// Count the client's messages that were dropped without an answer.
     Dropped(Dropped),
     /// Work at the entry; the driver reports its result with [`Core::done`].
@@ -223,7 +224,7 @@ impl<G: Gate, R> Core<G, R> {
 
     fn request(&mut self, request: Request, now: Moment, node: &mut impl Node) {
         match request {
-            Request::Login(login) => self.outputs.push_back(Output::Login(login)),
+            Request::Login(step) => self.outputs.push_back(Output::Login(step)),
             Request::Open { realm, join, user } => {
                 if let Err(refusal) = self.admit(&realm, &join, user.as_deref(), node) {
                     return self.gate.opened(Err(refusal));
@@ -309,8 +310,8 @@ impl<G: Gate, R> Core<G, R> {
         self.gate.awaits_answer() && self.inputs.is_empty()
     }
 
-    /// The client has logged in, or could not.
-    pub(crate) fn logged_in(&mut self, result: Result<Identity, LoginRefusal>) {
+    /// The client's login has got one step further, or was refused.
+    pub(crate) fn logged_in(&mut self, result: Result<LoginReply, LoginRefusal>) {
         self.gate.logged_in(result);
     }
 

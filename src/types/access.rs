@@ -53,13 +53,19 @@ pub struct Identity {
     pub user: String,
     /// The first of its roles.
     pub role: String,
+    /// How it has shown that, by WAMP's name of the method.
+    pub method: &'static str,
+    /// Who knows it.
+    pub provider: &'static str,
 }
 
 /// Why a client could not log in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoginRefusal {
     #[error("unknown user, or wrong password")]
     Wrong,
+    #[error("{0}")]
+    Misused(String),
     #[error("too many clients are logging in; try again")]
     Busy,
 }

@@ -203,7 +203,7 @@ pub const USER_ROLES: usize = 16;
 pub const PASSWORD: usize = 1024;
 
 /// Bytes of what one user's password is verified with.
-pub const USER_VERIFIER: usize = 256;
+pub const USER_VERIFIER: usize = 1024;
 
 /// Roles with rules.
 pub const ROLES: usize = 1_000;

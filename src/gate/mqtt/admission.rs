@@ -70,7 +70,7 @@ impl Coming {
             Self::Join(join) => join,
             Self::Attach(attach) => &mut attach.join,
         };
-        join.details = described(session, &Authenticated::with_password(identity), version);
+        join.details = described(session, &Authenticated::of(identity), version);
     }
 }
 

@@ -6,14 +6,15 @@ use super::admission::{Admitted, Coming};
 use super::packet::{Reason, Violation};
 use super::{MqttGate, Opening, State};
 use crate::gate::Request;
-use crate::types::access::{Identity, LoginRefusal};
+use crate::types::access::LoginRefusal;
+use crate::types::login::{LoginReply, LoginStep};
 use crate::types::topic::Realm;
 
 impl MqttGate {
     pub(super) fn admitted(&mut self, Admitted { client, coming, login }: Admitted) {
         let coming = match login {
             Some(login) => {
-                self.out.requests.push_back(Request::Login(login));
+                self.out.requests.push_back(Request::Login(LoginStep::Password(login)));
                 Some(coming)
             }
             None => {
@@ -33,18 +34,20 @@ impl MqttGate {
         });
     }
 
-    pub(super) fn login_ended(&mut self, result: Result<Identity, LoginRefusal>) {
+    pub(super) fn login_ended(&mut self, result: Result<LoginReply, LoginRefusal>) {
         let State::Opening(opening) = &mut self.state else { return };
         let Some(mut coming) = opening.coming.take() else { return };
         let (version, realm) = (opening.client.version, opening.client.realm.clone());
         match result {
-            Ok(identity) => {
+            // A password is not answered with a challenge.
+            Ok(LoginReply::Challenge(_)) => {}
+            Ok(LoginReply::Accepted(identity)) => {
                 coming.identify(self.session, version, &identity);
                 self.open(realm, coming, Some(identity.user));
             }
             Err(refusal) => {
                 let reason = match refusal {
-                    LoginRefusal::Wrong => Reason::BadUserNameOrPassword,
+                    LoginRefusal::Wrong | LoginRefusal::Misused(_) => Reason::BadUserNameOrPassword,
                     LoginRefusal::Busy => Reason::ServerBusy,
                 };
                 self.refuse(version, &Violation::new(reason, refusal.to_string()));

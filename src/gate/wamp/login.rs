@@ -1,22 +1,22 @@
 //! From HELLO to WELCOME: which client comes, and whether it may.
 //!
-//! As long as the cluster has no users, every client is anonymous. Then a client logs in with a password, by the method
-//! `ticket` (WAMP advanced profile, "Ticket-based Authentication"), or is anonymous, which all nodes admit only if there is
-//! such a user.
+//! As long as the cluster has no users, every client is anonymous. Then a client logs in by one of the methods that it offers (WAMP
+//! advanced profile, "Authentication"), or is anonymous, which all nodes admit only if there is such a user.
 //!
 //! Invariant: nothing is asked of the node before the HELLO is complete, and a client has as long for its whole handshake as for
 //! its HELLO.
 //!
-//! Deliberately absent: whether the password is right, which takes long to find out (`server`).
+//! Deliberately absent: by which method, and whether the answer is right, which takes long to find out (`server`).
 
 use super::message::{Message, Violation};
 use super::options::{self, Offered};
 use super::subprotocol::subprotocol;
 use super::{calls, reply, uri, State, WampGate};
-use crate::gate::details::{self, Authenticated, Transport, TICKET};
+use crate::gate::details::{self, Authenticated, Transport};
 use crate::gate::{Farewell, Request};
-use crate::types::access::{Identity, Login, LoginRefusal, Secret, ANONYMOUS};
+use crate::types::access::{LoginRefusal, Secret, ANONYMOUS};
 use crate::types::act::Join;
+use crate::types::login::{LoginReply, LoginStep, Method};
 use crate::types::moment::Moment;
 use crate::types::topic::Realm;
 
@@ -27,9 +27,10 @@ impl WampGate {
             (State::Connected { deadline }, Message::Hello { realm, details }) => {
                 return self.hello(*deadline, realm, details);
             }
-            (State::Challenged { deadline, realm, user }, Message::Authenticate { signature }) => {
-                let (deadline, realm, user) = (*deadline, realm.clone(), user.clone());
-                self.authenticate(deadline, realm, user, signature);
+            (State::Challenged { deadline, realm }, Message::Authenticate { signature }) => {
+                let state = State::LoggingIn { deadline: *deadline, realm: realm.clone() };
+                let signature = Secret(signature.as_bytes().to_vec().into());
+                self.log_in(LoginStep::Answer { signature }, state);
                 return Ok(());
             }
             (_, Message::Authenticate { .. }) => "without a CHALLENGE",
@@ -49,48 +50,56 @@ impl WampGate {
                 return Ok(());
             }
         };
-        let Offered { anonymous, ticket, authid } = options::offered(self.serializer, details)?;
+        let Offered { anonymous, methods, authid } = options::offered(self.serializer, details)?;
         self.calls.interrupts = calls::announces_canceling(self.serializer, details)?;
-        match authid.filter(|_| ticket && self.has_users) {
+        let has_method = !methods.is_empty();
+        match authid.filter(|_| has_method && self.has_users) {
             Some(user) => {
-                self.send(reply::challenge(self.serializer, TICKET));
-                self.state = State::Challenged { deadline, realm, user };
+                let state = State::LoggingIn { deadline, realm };
+                self.log_in(LoginStep::Hello { user, methods }, state);
             }
             None if anonymous => {
                 self.open(deadline, realm, Authenticated::anonymous(ANONYMOUS), None);
             }
             None => {
-                let sentence = match (self.has_users, ticket) {
-                    (true, true) => "name the user with authid",
+                let sentence = match (self.has_users, has_method) {
+                    (true, true) => "name the user with authid".to_owned(),
                     (true, false) => {
-                        "offer the authmethod \"ticket\" with an authid, or \"anonymous\""
+                        let names = Method::ALL.map(|method| format!("\"{}\"", method.name()));
+                        format!(
+                            "offer one of the authmethods {} with an authid, or \"anonymous\"",
+                            names.join(", ")
+                        )
                     }
                     (false, _) => {
                         "this cluster has no users; offer the authmethod \"anonymous\", or none"
+                            .to_owned()
                     }
                 };
-                self.abort(uri::NO_MATCHING_AUTH_METHOD, sentence);
+                self.abort(uri::NO_MATCHING_AUTH_METHOD, &sentence);
             }
         }
         Ok(())
     }
 
-    /// The client answers the challenge.
-    fn authenticate(&mut self, deadline: Moment, realm: Realm, user: String, ticket: &str) {
-        let password = Secret(ticket.as_bytes().to_vec().into());
-        self.requests.push_back(Request::Login(Login { user, password }));
-        self.state = State::LoggingIn { deadline, realm };
+    fn log_in(&mut self, step: LoginStep, state: State) {
+        self.requests.push_back(Request::Login(step));
+        self.state = state;
     }
 
-    pub(super) fn login_ended(&mut self, result: Result<Identity, LoginRefusal>) {
+    pub(super) fn login_ended(&mut self, result: Result<LoginReply, LoginRefusal>) {
         let State::LoggingIn { deadline, realm } = &self.state else { return };
         let (deadline, realm) = (*deadline, realm.clone());
         match result {
-            Ok(identity) => {
-                let who = Authenticated::with_password(&identity);
+            Ok(LoginReply::Challenge(challenge)) => {
+                self.send(reply::challenge(self.serializer, &challenge));
+                self.state = State::Challenged { deadline, realm };
+            }
+            Ok(LoginReply::Accepted(identity)) => {
+                let who = Authenticated::of(&identity);
                 self.open(deadline, realm, who, Some(identity.user));
             }
-            Err(refusal @ LoginRefusal::Wrong) => {
+            Err(refusal @ (LoginRefusal::Wrong | LoginRefusal::Misused(_))) => {
                 self.abort(uri::AUTHENTICATION_FAILED, &refusal.to_string());
             }
             Err(refusal @ LoginRefusal::Busy) => {

@@ -11,13 +11,13 @@
 use vulpes_raft::ids::Position;
 
 use super::uri;
-use crate::gate::details::TICKET;
 use crate::gate::terms::{self, TermsError};
 use crate::gate::RetainedMode;
 use crate::payload::{decode, entries, is_odd, Malformed, Serializer, Writer};
 use crate::types::access::ANONYMOUS;
 use crate::types::act::Terms;
 use crate::types::event::Payload;
+use crate::types::login::Method;
 use crate::types::subscription::After;
 use crate::types::topic::{Pattern, TopicError};
 use crate::types::value::Value;
@@ -80,7 +80,8 @@ impl Names {
 pub(super) struct Offered {
     /// It may stay anonymous: it says so, or names no method.
     pub(super) anonymous: bool,
-    pub(super) ticket: bool,
+    /// The methods that it names and that there are.
+    pub(super) methods: Vec<Method>,
     pub(super) authid: Option<String>,
 }
 
@@ -102,7 +103,8 @@ pub(super) fn offered(serializer: Serializer, details: &[u8]) -> Result<Offered,
                         .any(|method| matches!(method, Value::Str(name) if name == wanted))
                 };
                 offered.anonymous = methods.is_empty() || has(ANONYMOUS);
-                offered.ticket = has(TICKET);
+                let is_named = |method: &Method| has(method.name());
+                offered.methods = Method::ALL.into_iter().filter(is_named).collect();
             }
             ("authmethods", _) => offered.anonymous = false,
             _ => {}

@@ -11,6 +11,7 @@ use super::uri;
 use crate::gate::details::Authenticated;
 use crate::payload::{Arguments, Serializer, Writer};
 use crate::types::event::SessionId;
+use crate::types::login::Challenge;
 use crate::types::subscription::SubscriptionId;
 use crate::types::topic::Realm;
 
@@ -34,11 +35,15 @@ const DEALER_FEATURES: [&str; 6] = [
 /// Room for a message without a payload.
 pub(super) const SMALL: usize = 64;
 
-/// Asks for what a method needs (WAMP advanced profile, "Ticket-based Authentication").
-pub(super) fn challenge(serializer: Serializer, method: &str) -> Vec<u8> {
-    let mut writer = message(serializer, SMALL, 3, code::CHALLENGE);
-    writer.text(method);
-    writer.begin_dict(0);
+/// Asks for what a method needs (WAMP advanced profile, "Authentication").
+pub(super) fn challenge(serializer: Serializer, challenge: &Challenge) -> Vec<u8> {
+    let mut writer = message(serializer, 8 * SMALL, 3, code::CHALLENGE);
+    writer.text(challenge.method.name());
+    writer.begin_dict(challenge.extra.len());
+    for (key, value) in &challenge.extra {
+        writer.key(key);
+        writer.value(value);
+    }
     writer.end_dict();
     finish(writer)
 }

@@ -135,10 +135,7 @@ fn nothing_left(gate: &mut WampGate, context: &str) {
 
 fn show(request: &Request) -> String {
     match request {
-        Request::Login(login) => {
-            let password = String::from_utf8_lossy(&login.password.0);
-            format!("login {} {password}", login.user)
-        }
+        Request::Login(step) => login::show(step),
         Request::Open { realm, join, user } => {
             assert_eq!((&join.client, &join.will), (&None, &None));
             assert!(join.details.contains("\"session\":77"), "{}", join.details);

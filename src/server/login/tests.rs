@@ -4,19 +4,19 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 use super::*;
-use crate::auth::{Cost, Verifier};
+use crate::auth::{Cost, Salts, Verifiers};
 use crate::realm::testing;
 use crate::types::access::{ChangeUsers, Secret, UserChange, ADMIN};
 use crate::types::act::Act;
 
 /// A user with this password, as cheap to check as may be.
-fn user(password: &str, disabled: bool) -> User {
+pub(super) fn user(password: &str, disabled: bool) -> User {
     let password = Password::new(password.as_bytes()).unwrap();
-    let verifier = Verifier::derive(&password, [7; 16], Cost::CHEAP).unwrap();
-    User { verifier: wire::encode(&verifier).into(), roles: vec![ADMIN.to_owned()], disabled }
+    let verifiers = Verifiers::derive(&password, &Salts::draw(|| 7), &Cost::CHEAP, None).unwrap();
+    User { verifier: verifiers.encode().into(), roles: vec![ADMIN.to_owned()], disabled }
 }
 
-fn logins(users: &[(&str, User)]) -> Logins {
+pub(super) fn logins(users: &[(&str, User)]) -> Logins {
     let add =
         |(name, user): &(&str, User)| UserChange::Add { name: (*name).into(), user: user.clone() };
     let changes = users.iter().map(add).collect();
@@ -33,7 +33,8 @@ async fn check(logins: &Logins, user: &str, password: &str) -> Result<Identity, 
 #[tokio::test(start_paused = true)]
 async fn the_right_password_of_a_user_lets_in() {
     let logins = logins(&[("joe", user("pencil", false)), ("ann", user("x", true))]);
-    let joe = Identity { user: "joe".into(), role: ADMIN.into() };
+    let (method, provider) = ("ticket", "users");
+    let joe = Identity { user: "joe".into(), role: ADMIN.into(), method, provider };
     for (name, password, outcome) in [
         ("joe", "pencil", Ok(joe.clone())),
         ("joe", "pencil", Ok(joe.clone())),
@@ -140,7 +141,7 @@ fn only_so_many_names_are_remembered() {
     let password = Password::new(b"pencil").unwrap();
     let right = (Position(1), Fingerprint::of(&[1; 64], &name, &password));
     for number in 0..limits::LOGINS_REMEMBERED + 1 {
-        known.succeeded(&number.to_string(), right);
+        known.succeeded(&number.to_string(), Some(right));
     }
     assert_eq!(known.right.len(), limits::LOGINS_REMEMBERED);
 }

@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use super::Session;
 use crate::gate::{EndReason, Gate};
+use crate::server::login::conversation::Stepped;
 use crate::server::transport::{Transport, TransportError};
 use crate::session::ledger::Done;
 use crate::session::reader::Reading;
 use crate::session::Signal;
-use crate::types::access::{Identity, LoginRefusal};
 use crate::types::answer::Answer;
 use crate::types::limits;
 
@@ -42,7 +42,7 @@ pub(super) enum Wake {
     Reading(Reading),
     /// There are messages about calls.
     Told,
-    LoggedIn(Result<Identity, LoginRefusal>),
+    LoggedIn(Stepped),
     /// The result of an errand to the entry.
     Done(Done),
     Time,
@@ -79,9 +79,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
             return Poll::Ready(Wake::Done(done));
         }
         if let Some(login) = &mut self.login {
-            if let Poll::Ready(result) = login.as_mut().poll(context) {
+            if let Poll::Ready(stepped) = login.as_mut().poll(context) {
                 self.login = None;
-                return Poll::Ready(Wake::LoggedIn(result));
+                return Poll::Ready(Wake::LoggedIn(stepped));
             }
         }
         let waiting = self.waiting();

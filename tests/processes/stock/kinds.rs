@@ -264,16 +264,16 @@ impl Client {
     }
 }
 
-fn folder() -> PathBuf {
+pub(super) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
 
-fn has_package(name: &str) -> bool {
+pub(super) fn has_package(name: &str) -> bool {
     folder().join("node_modules").join(name).join("package.json").exists()
 }
 
 /// The argument with which this Node.js has a WebSocket, if it needs one. `None` if there is no Node.js.
-fn websocket_flag() -> Option<Option<String>> {
+pub(super) fn websocket_flag() -> Option<Option<String>> {
     let version = output("node", &["--version"])?;
     let major: u32 = version.trim().trim_start_matches('v').split('.').next()?.parse().ok()?;
     Some((major < 22).then(|| "--experimental-websocket".to_owned()))

@@ -1,4 +1,4 @@
-//! Stock clients log in with a password: mosquitto, and autobahn by the method `ticket`.
+//! Stock clients log in: mosquitto with a password, and autobahn by the methods that it has.
 //!
 //! Deliberately absent: when users change (`users`).
 
@@ -6,25 +6,29 @@ use anyhow::{ensure, Result};
 use tokio::process::Command;
 use vulpes_jepsen::wait::{until, within};
 
-use super::kinds::{installed, python};
+use super::kinds::{folder, has_package, installed, python, websocket_flag};
 use super::{ensure_required, Program, PATIENCE};
 use crate::users::{add_ann, file, user, Who};
 
 const ANN: Who<'static> = Some(("ann", "pencil"));
 
-/// autobahn-python as a client that logs in, and says what came of it.
-const TICKET: &str = r#"
+/// autobahn-python as a client that logs in by one method, and says what came of it.
+const PYTHON: &str = r#"
 import os, sys
 from autobahn.asyncio.wamp import ApplicationRunner, ApplicationSession
+from autobahn.wamp import auth
 
-URL, USER, PASSWORD = sys.argv[1:]
+URL, METHOD, USER, SECRET = sys.argv[1:]
+EXTRA = {"ticket": {}, "wampcra": {"authid": USER, "secret": SECRET}}
+AUTHENTICATOR = auth.create_authenticator(METHOD, **EXTRA[METHOD]) if EXTRA[METHOD] else None
 
 class Session(ApplicationSession):
     def onConnect(self):
-        self.join("realm1", ["ticket"], USER)
+        extra = AUTHENTICATOR.authextra if AUTHENTICATOR else {}
+        self.join("realm1", [METHOD], USER, authextra=extra)
 
     def onChallenge(self, challenge):
-        return PASSWORD
+        return AUTHENTICATOR.on_challenge(self, challenge) if AUTHENTICATOR else SECRET
 
     def onJoin(self, details):
         print("joined", details.authid, details.authrole, details.authmethod, flush=True)
@@ -37,10 +41,31 @@ class Session(ApplicationSession):
 ApplicationRunner(URL, "realm1").run(Session, log_level="error")
 "#;
 
+/// The same for autobahn-js.
+const JAVASCRIPT: &str = r#"
+const autobahn = require('autobahn');
+const [url, method, user, secret] = process.argv.slice(1);
+const answers = {
+  ticket: () => secret,
+  wampcra: (extra) => {
+    const key = autobahn.auth_cra.derive_key(secret, extra.salt, extra.iterations, extra.keylen);
+    return autobahn.auth_cra.sign(key, extra.challenge);
+  },
+};
+const connection = new autobahn.Connection({
+  url, realm: 'realm1', authid: user, authmethods: [method], max_retries: 0,
+  onchallenge: (session, method, extra) => answers[method](extra),
+});
+const say = (...words) => { console.log(...words); process.exit(0); };
+connection.onopen = (session, details) => say('joined', details.authid, details.authrole, details.authmethod);
+connection.onclose = (reason, details) => say('left', details.reason);
+connection.open();
+"#;
+
 /// What a program prints and with which code it ends.
 async fn run(program: &str, arguments: &[&str]) -> Result<(String, i32)> {
     let mut command = Command::new(program);
-    command.args(arguments).kill_on_drop(true);
+    command.args(arguments).current_dir(folder()).kill_on_drop(true);
     let output = within(program, PATIENCE, async { Ok(command.output().await?) }).await?;
     let said = [output.stdout, output.stderr].concat();
     Ok((String::from_utf8_lossy(&said).into_owned(), output.status.code().unwrap_or(-1)))
@@ -89,16 +114,43 @@ async fn stock_clients_log_in_with_a_password() -> Result<()> {
             }
         }
     }
-    if let Some(python) = python("import autobahn.asyncio.wamp") {
-        for (node, name, password, expected) in [
-            (1, "ann", "pencil", "joined ann admin ticket"),
-            (3, "joe", "geheim", "joined joe user ticket"),
-            (2, "joe", "pencil", "left wamp.error.authentication_failed"),
-            (2, "nobody", "pencil", "left wamp.error.authentication_failed"),
-        ] {
-            let url = format!("ws://{}/", cluster.node(node).wamp());
-            let (said, _) = run(&python, &["-c", TICKET, &url, name, password]).await?;
-            ensure!(said.contains(expected), "{name} {password}: {said}");
+    Ok(())
+}
+
+/// autobahn's clients that are installed, to be called with a URL, a method, a user, and what it shows.
+fn autobahn() -> Vec<(String, Vec<&'static str>)> {
+    let python = python("import autobahn.asyncio.wamp").map(|python| (python, vec!["-c", PYTHON]));
+    let flag = if has_package("autobahn") { websocket_flag() } else { None };
+    let node = flag.map(|flag| {
+        let flag = flag.map(|_| "--experimental-websocket");
+        ("node".to_owned(), flag.into_iter().chain(["-e", JAVASCRIPT]).collect())
+    });
+    [python, node].into_iter().flatten().collect()
+}
+
+#[tokio::test]
+async fn autobahn_logs_in_by_every_method_that_it_has() -> Result<()> {
+    ensure_required(&installed())?;
+    let cluster = crate::cluster().nodes(3).start().await?;
+    add_ann(&cluster, 1, "").await?;
+    let line = format!("add joe --new-password-file {}", file(&cluster, "geheim")?);
+    user(&cluster, 2, ANN, &line).await?;
+    for (program, first) in autobahn() {
+        for method in ["ticket", "wampcra"] {
+            for (node, name, password, expected) in [
+                (1, "ann", "pencil", "joined ann admin"),
+                (3, "joe", "geheim", "joined joe user"),
+                (2, "joe", "pencil", "left wamp.error.authentication_failed"),
+                (2, "nobody", "pencil", "left wamp.error.authentication_failed"),
+            ] {
+                let url = format!("ws://{}/", cluster.node(node).wamp());
+                let line = [&first[..], &[&url, method, name, password]].concat();
+                let (said, _) = run(&program, &line).await?;
+                let joined = expected.starts_with("joined");
+                let expected =
+                    if joined { format!("{expected} {method}") } else { expected.into() };
+                ensure!(said.contains(&expected), "{program} {method} {name} {password}: {said}");
+            }
         }
     }
     Ok(())

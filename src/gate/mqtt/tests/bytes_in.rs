@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use super::super::packet::publish::Outgoing;
 use super::super::packet::{self, complete_prefix, FrameError, Incoming, Version};
 use super::*;
-use crate::types::access::Identity;
 
 /// Valid packets of both versions, to be corrupted.
 const SOUND: &[&str] = &[
@@ -78,9 +77,10 @@ fn serve(gate: &mut MqttGate, published: &mut u64) -> bool {
     while let Some(request) = gate.poll_request() {
         assert!(!closed, "nothing is asked for after Close");
         match request {
-            Request::Login(login) => {
-                gate.logged_in(Ok(Identity { user: login.user, role: "user".into() }));
+            Request::Login(LoginStep::Password(login)) => {
+                gate.logged_in(Ok(login::accepted(&login.user)));
             }
+            Request::Login(step) => panic!("{step:?}"),
             Request::Open { .. } => gate.opened(Ok(())),
             Request::Attach { .. } => {
                 resume_line(gate, true, &["9", "3:1,4:7", "a/b@1q1"]);

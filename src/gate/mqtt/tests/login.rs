@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::types::access::{Identity, LoginRefusal};
+use crate::types::login::LoginReply;
 
 /// What becomes of a login.
 pub(super) fn happen(gate: &mut MqttGate, what: &str) {
@@ -10,8 +11,14 @@ pub(super) fn happen(gate: &mut MqttGate, what: &str) {
         "busy" => gate.logged_in(Err(LoginRefusal::Busy)),
         "needed" => gate.opened(Err(OpenRefusal::LoginNeeded)),
         "revoked" => gate.end(EndReason::Revoked),
-        user => gate.logged_in(Ok(Identity { user: user.to_owned(), role: "user".to_owned() })),
+        user => gate.logged_in(Ok(accepted(user))),
     }
+}
+
+/// A client has logged in with its password.
+pub(super) fn accepted(user: &str) -> LoginReply {
+    let (user, role) = (user.to_owned(), "user".to_owned());
+    LoginReply::Accepted(Identity { user, role, method: "ticket", provider: "users" })
 }
 
 fn check_with_users(script: &str) {

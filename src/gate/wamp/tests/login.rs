@@ -1,6 +1,8 @@
 //! From HELLO to WELCOME in a cluster that has users.
 
 use super::*;
+use crate::types::access::Identity;
+use crate::types::login::{Challenge, LoginStep, Method};
 
 /// What becomes of a login.
 pub(super) fn happen(gate: &mut WampGate, what: &[&str]) {
@@ -9,11 +11,36 @@ pub(super) fn happen(gate: &mut WampGate, what: &[&str]) {
         ["busy"] => gate.logged_in(Err(LoginRefusal::Busy)),
         ["needed"] => gate.opened(Err(OpenRefusal::LoginNeeded)),
         ["revoked"] => gate.end(EndReason::Revoked),
-        [user, role] => {
+        ["misused"] => gate.logged_in(Err(LoginRefusal::Misused("the x is wrong".to_owned()))),
+        ["ask", method] => {
+            let method = Method::named(method).unwrap();
+            let extra = match method {
+                Method::Ticket => Vec::new(),
+                Method::WampCra => vec![("iterations", Value::Int(7))],
+            };
+            gate.logged_in(Ok(LoginReply::Challenge(Challenge { method, extra })));
+        }
+        [user, role, method] => {
             let (user, role) = (user.to_string(), role.to_string());
-            gate.logged_in(Ok(Identity { user, role }));
+            let method = Method::named(method).unwrap().name();
+            let identity = Identity { user, role, method, provider: "users" };
+            gate.logged_in(Ok(LoginReply::Accepted(identity)));
         }
         other => panic!("{other:?}"),
+    }
+}
+
+/// What the gate asks the driver.
+pub(super) fn show(step: &LoginStep) -> String {
+    match step {
+        LoginStep::Password(_) => panic!("{step:?}"),
+        LoginStep::Hello { user, methods } => {
+            let names: Vec<_> = methods.iter().map(|method| method.name()).collect();
+            format!("hello {user} {}", names.join(" "))
+        }
+        LoginStep::Answer { signature } => {
+            format!("answer {}", String::from_utf8_lossy(&signature.0))
+        }
     }
 }
 
@@ -29,11 +56,13 @@ fn a_client_logs_in_with_a_ticket() {
     let agent = env!("CARGO_PKG_VERSION");
     check_with_users(&format!(
         r#"
-        > [1,"realm1",{{"authmethods":["wampcra","ticket"],"authid":"joe"}}]
+        > [1,"realm1",{{"authmethods":["scrum","ticket"],"authid":"joe"}}]
+        ! hello joe ticket
+        = login ask ticket
         < [4,"ticket",{{}}]
         > [5,"secret",{{}}]
-        ! login joe secret
-        = login joe admin
+        ! answer secret
+        = login joe admin ticket
         ! open realm1 user=joe
         = opened
         < [2,77,{{"realm":"realm1","authid":"joe","authrole":"admin","authmethod":"ticket","authprovider":"users","agent":"vulpes/{agent}","roles":{{{ROLES}}}}}]
@@ -42,11 +71,50 @@ fn a_client_logs_in_with_a_ticket() {
 }
 
 #[test]
+fn a_client_signs_a_challenge() {
+    let agent = env!("CARGO_PKG_VERSION");
+    check_with_users(&format!(
+        r#"
+        > [1,"realm1",{{"authmethods":["ticket","wampcra","ticket"],"authid":"joe"}}]
+        ! hello joe wampcra ticket
+        = login ask wampcra
+        < [4,"wampcra",{{"iterations":7}}]
+        > [5,"signed",{{}}]
+        ! answer signed
+        = login joe user wampcra
+        ! open realm1 user=joe
+        = opened
+        < [2,77,{{"realm":"realm1","authid":"joe","authrole":"user","authmethod":"wampcra","authprovider":"users","agent":"vulpes/{agent}","roles":{{{ROLES}}}}}]
+        "#
+    ));
+}
+
+#[test]
 fn a_login_can_fail() {
     let login = r#"> [1,"realm1",{"authmethods":["ticket","anonymous"],"authid":"joe"}]
+        ! hello joe ticket
+        = login ask ticket
         < [4,"ticket",{}]
         > [5,"x",{}]
-        ! login joe x"#;
+        ! answer x"#;
+    check_with_users(&format!(
+        r#"
+        {login}
+        = login misused
+        < [3,{{"message":"the x is wrong"}},"wamp.error.authentication_failed"]
+        ! close
+        "#
+    ));
+    // Before there was a challenge.
+    check_with_users(
+        r#"
+        > [1,"realm1",{"authmethods":["wampcra"],"authid":"joe"}]
+        ! hello joe wampcra
+        = login wrong
+        < [3,{"message":"unknown user, or wrong password"},"wamp.error.authentication_failed"]
+        ! close
+        "#,
+    );
     check_with_users(&format!(
         r#"
         {login}
@@ -77,8 +145,8 @@ fn clients_that_do_not_log_in_are_anonymous() {
     for (hello, text) in [
         (r#"{"authmethods":["ticket"]}"#, "name the user with authid"),
         (
-            r#"{"authmethods":["wampcra"],"authid":"joe"}"#,
-            r#"offer the authmethod \"ticket\" with an authid, or \"anonymous\""#,
+            r#"{"authmethods":["scrum"],"authid":"joe"}"#,
+            r#"offer one of the authmethods \"wampcra\", \"ticket\" with an authid, or \"anonymous\""#,
         ),
     ] {
         check_with_users(&format!(
@@ -93,10 +161,12 @@ fn clients_that_do_not_log_in_are_anonymous() {
 
 #[test]
 fn nothing_else_is_taken_during_a_login() {
-    let challenged = r#"> [1,"realm1",{"authmethods":["ticket"],"authid":"joe"}]
-        < [4,"ticket",{}]"#;
-    let logging_in = format!("{challenged}\n> [5,\"x\",{{}}]\n! login joe x");
+    let asking = r#"> [1,"realm1",{"authmethods":["ticket"],"authid":"joe"}]
+        ! hello joe ticket"#;
+    let challenged = &format!("{asking}\n= login ask ticket\n< [4,\"ticket\",{{}}]");
+    let logging_in = format!("{challenged}\n> [5,\"x\",{{}}]\n! answer x");
     for (before, message, text) in [
+        (asking, r#"[5,"x",{}]"#, "AUTHENTICATE without a CHALLENGE"),
         (challenged, r#"[1,"realm1",{}]"#, "HELLO before AUTHENTICATE"),
         (challenged, r#"[16,1,{},"a"]"#, "PUBLISH before AUTHENTICATE"),
         (&logging_in, r#"[5,"x",{}]"#, "AUTHENTICATE without a CHALLENGE"),
@@ -108,7 +178,7 @@ fn nothing_else_is_taken_during_a_login() {
             > {message}
             < [3,{{"message":"{text}"}},"wamp.error.protocol_violation"]
             ! close
-            = login joe user
+            = login joe user ticket
             "#
         ));
     }
@@ -126,10 +196,12 @@ fn a_session_ends_with_its_user() {
     check_with_users(
         r#"
         > [1,"realm1",{"authmethods":["ticket"],"authid":"joe"}]
+        ! hello joe ticket
+        = login ask ticket
         < [4,"ticket",{}]
         > [5,"x",{}]
-        ! login joe x
-        = login joe user
+        ! answer x
+        = login joe user ticket
         ! open realm1 user=joe
         = login revoked
         < [3,{"message":"the user was removed or disabled, or has to log in"},"wamp.error.not_authorized"]

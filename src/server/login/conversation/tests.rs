@@ -1,0 +1,122 @@
+//! Logins in steps, with the clock stopped.
+
+use tokio::time::Instant;
+
+use super::super::tests::{logins, user};
+use super::*;
+use crate::auth::testing::{sign_cra, text};
+use crate::types::access::Identity;
+
+/// What a client is asked that has these methods.
+async fn asked(
+    logins: &Logins,
+    name: &str,
+    methods: &[Method],
+) -> (Box<Conversation>, Result<Challenge, LoginRefusal>) {
+    let conversation = Box::new(logins.conversation(SessionId(77)));
+    let hello = LoginStep::Hello { user: name.into(), methods: methods.to_vec() };
+    let (conversation, reply) = conversation.step(hello).await;
+    let challenge = reply.map(|reply| match reply {
+        LoginReply::Challenge(challenge) => challenge,
+        LoginReply::Accepted(identity) => panic!("{identity:?}"),
+    });
+    (conversation, challenge)
+}
+
+async fn answer(
+    conversation: Box<Conversation>,
+    signature: &str,
+) -> Result<Identity, LoginRefusal> {
+    let signature = Secret(signature.as_bytes().to_vec().into());
+    match conversation.step(LoginStep::Answer { signature }).await.1? {
+        LoginReply::Accepted(identity) => Ok(identity),
+        LoginReply::Challenge(challenge) => panic!("{challenge:?}"),
+    }
+}
+
+async fn by_cra(logins: &Logins, name: &str, password: &str) -> Result<Identity, LoginRefusal> {
+    let (conversation, challenge) = asked(logins, name, &[Method::WampCra]).await;
+    let challenge = challenge?;
+    answer(conversation, &sign_cra(password, &challenge)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_right_signature_of_a_user_lets_in() {
+    let logins = logins(&[("joe", user("pencil", false)), ("ann", user("x", true))]);
+    let joe = by_cra(&logins, "joe", "pencil").await.unwrap();
+    assert_eq!((joe.user.as_str(), joe.method, joe.provider), ("joe", "wampcra", "users"));
+    for (name, password) in [("joe", "pencil "), ("ann", "x"), ("nobody", "x"), ("", "x")] {
+        let outcome = by_cra(&logins, name, password).await;
+        assert_eq!(outcome, Err(LoginRefusal::Wrong), "{name} {password}");
+    }
+    let (conversation, _) = asked(&logins, "joe", &[Method::WampCra]).await;
+    let garbage = answer(conversation, "garbage").await;
+    assert!(matches!(garbage, Err(LoginRefusal::Misused(_))), "{garbage:?}");
+    let unasked = Box::new(logins.conversation(SessionId(77)));
+    assert_eq!(answer(unasked, "x").await, Err(LoginRefusal::Wrong));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ticket_is_a_password() {
+    let logins = logins(&[("joe", user("pencil", false))]);
+    for (ticket, method) in [("pencil", Some("ticket")), ("pencil ", None)] {
+        let (conversation, challenge) = asked(&logins, "joe", &[Method::Ticket]).await;
+        assert_eq!(challenge.unwrap().method, Method::Ticket);
+        let identity = answer(conversation, ticket).await;
+        assert_eq!(identity.ok().map(|identity| identity.method), method);
+    }
+}
+
+/// The best method of those that both have is chosen, and nothing tells who exists.
+#[tokio::test(start_paused = true)]
+async fn challenges_do_not_tell_who_exists() {
+    let logins = logins(&[("joe", user("pencil", false)), ("ann", user("x", true))]);
+    for name in ["joe", "ann", "nobody"] {
+        for (methods, chosen) in [
+            (&Method::ALL[..], Method::WampCra),
+            (&[Method::Ticket][..], Method::Ticket),
+            (&[Method::WampCra][..], Method::WampCra),
+        ] {
+            let challenge = asked(&logins, name, methods).await.1.unwrap();
+            assert_eq!(challenge.method, chosen, "{name}");
+        }
+        let [one, two] = [(); 2].map(|()| asked(&logins, name, &[Method::WampCra]));
+        let (one, two) = (one.await.1.unwrap(), two.await.1.unwrap());
+        assert_eq!(text(&one, "salt"), text(&two, "salt"));
+        assert_ne!(text(&one, "challenge"), text(&two, "challenge"));
+    }
+}
+
+/// A password of before there were challenges.
+#[tokio::test(start_paused = true)]
+async fn old_passwords_are_asked_for() {
+    let mut old = user("pencil", false);
+    old.verifier.truncate(51);
+    let logins = logins(&[("joe", old)]);
+    for name in ["joe", "nobody"] {
+        let challenge = asked(&logins, name, &Method::ALL).await.1.unwrap();
+        assert_eq!(challenge.method, Method::Ticket, "{name}");
+    }
+    let (conversation, challenge) = asked(&logins, "joe", &[Method::WampCra]).await;
+    let signature = sign_cra("pencil", &challenge.unwrap());
+    assert_eq!(answer(conversation, &signature).await, Err(LoginRefusal::Wrong));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_slow_down_every_method() {
+    let logins = logins(&[("joe", user("pencil", false))]);
+    let mut pauses = Vec::new();
+    for _ in 0..6 {
+        let before = Instant::now();
+        assert_eq!(by_cra(&logins, "joe", "wrong").await, Err(LoginRefusal::Wrong));
+        pauses.push(before.elapsed().as_millis() / 100);
+    }
+    assert_eq!(pauses, [0, 0, 0, 1, 2, 4]);
+    let before = Instant::now();
+    let login = Login { user: "joe".into(), password: Secret("pencil".into()) };
+    assert!(logins.check(login).await.is_ok());
+    assert_eq!(before.elapsed().as_millis() / 100, 8);
+    assert!(by_cra(&logins, "joe", "pencil").await.is_ok());
+    assert_eq!(before.elapsed().as_millis() / 100, 8);
+    assert!(logins.shared.turns.lock().unwrap().is_empty());
+}
