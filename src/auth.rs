@@ -10,6 +10,7 @@
 //!
 //! Deliberately absent: where users are stored, how failures are slowed down, and the protocols' reason codes (`gate`).
 
+mod binding;
 mod candidate;
 mod cost;
 mod encoding;
@@ -17,6 +18,7 @@ mod fingerprint;
 mod hash;
 pub mod plain;
 mod refused;
+pub mod scram;
 mod text;
 mod verifiers;
 pub mod wampcra;
@@ -26,6 +28,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use binding::Exporter;
 pub use candidate::{Candidate, Decoys};
 pub use cost::{Argon2Cost, Cost, CostError, Pbkdf2Cost};
 pub use fingerprint::Fingerprint;

@@ -11,7 +11,7 @@ use std::fmt;
 use super::cost::Cost;
 use super::hash::{hmac, Key, Salt};
 use super::text::UserName;
-use super::verifiers::{CraVerifier, PlainVerifier};
+use super::verifiers::{CraVerifier, PlainVerifier, ScramArgon2id, ScramKeys, ScramPbkdf2};
 use super::Verifiers;
 use crate::types::login::Method;
 
@@ -27,6 +27,8 @@ pub(super) struct Part<T> {
 pub struct Candidate {
     pub(super) plain: Part<PlainVerifier>,
     pub(super) wampcra: Part<CraVerifier>,
+    pub(super) scram_pbkdf2: Part<ScramPbkdf2>,
+    pub(super) scram_argon2id: Part<ScramArgon2id>,
     methods: Vec<Method>,
 }
 
@@ -42,6 +44,8 @@ impl Candidate {
     pub fn locked(mut self) -> Self {
         self.plain.admits = false;
         self.wampcra.admits = false;
+        self.scram_pbkdf2.admits = false;
+        self.scram_argon2id.admits = false;
         self
     }
 }
@@ -91,6 +95,16 @@ impl Decoys {
                 cost: self.cost.wampcra,
                 key: self.key("wampcra key", user),
             }),
+            scram_pbkdf2: part(known.scram_pbkdf2, || ScramPbkdf2 {
+                salt: self.salt("scram pbkdf2", user),
+                cost: self.cost.scram_pbkdf2,
+                keys: ScramKeys::new(&self.key("scram pbkdf2 keys", user)),
+            }),
+            scram_argon2id: part(known.scram_argon2id, || ScramArgon2id {
+                salt: self.salt("scram argon2id", user),
+                cost: self.cost.scram_argon2id,
+                keys: ScramKeys::new(&self.key("scram argon2id keys", user)),
+            }),
             methods,
         }
     }
@@ -98,7 +112,8 @@ impl Decoys {
     fn methods(&self, known: Option<&Verifiers>) -> Vec<Method> {
         let has = |method: &Method| match (method, known) {
             (Method::Ticket, None) => true,
-            (Method::WampCra, None) => self.shared,
+            (Method::WampCra | Method::Scram, None) => self.shared,
+            (Method::Scram, Some(known)) => known.scram_argon2id.is_some(),
             (Method::Ticket, Some(known)) => known.plain.is_some(),
             (Method::WampCra, Some(known)) => known.wampcra.is_some(),
         };

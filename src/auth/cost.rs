@@ -133,13 +133,19 @@ impl From<Pbkdf2Cost> for u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
     pub plain: Argon2Cost,
+    pub scram_argon2id: Argon2Cost,
+    pub scram_pbkdf2: Pbkdf2Cost,
     pub wampcra: Pbkdf2Cost,
 }
 
 impl Cost {
     /// The lowest that is accepted. For tests: a password is guessed in no time.
-    pub const CHEAP: Self =
-        Self { plain: Argon2Cost { memory: 8, iterations: 1 }, wampcra: Pbkdf2Cost(4096) };
+    pub const CHEAP: Self = Self {
+        plain: Argon2Cost { memory: 8, iterations: 1 },
+        scram_argon2id: Argon2Cost { memory: 8, iterations: 1 },
+        scram_pbkdf2: Pbkdf2Cost(4096),
+        wampcra: Pbkdf2Cost(4096),
+    };
 }
 
 impl Default for Cost {
@@ -148,8 +154,9 @@ impl Default for Cost {
     /// PBKDF2 with 100,000 iterations: 11 ms here, and most of a second in clients whose PBKDF2 is written in JavaScript. More of
     /// it would protect better who loses a disk, and keep those clients out.
     fn default() -> Self {
-        let plain = Argon2Cost { memory: 19_456, iterations: 2 };
-        Self { plain, wampcra: Pbkdf2Cost(100_000) }
+        let argon2 = Argon2Cost { memory: 19_456, iterations: 2 };
+        let pbkdf2 = Pbkdf2Cost(100_000);
+        Self { plain: argon2, scram_argon2id: argon2, scram_pbkdf2: pbkdf2, wampcra: pbkdf2 }
     }
 }
 
@@ -160,9 +167,12 @@ mod tests {
     #[test]
     fn limits_hold() {
         for cost in [Cost::CHEAP, Cost::default()] {
-            let (plain, wampcra) = (cost.plain, cost.wampcra);
-            assert_eq!(Argon2Cost::new(plain.memory, plain.iterations), Ok(plain));
-            assert_eq!(Pbkdf2Cost::new(wampcra.0), Ok(wampcra));
+            for argon2 in [cost.plain, cost.scram_argon2id] {
+                assert_eq!(Argon2Cost::new(argon2.memory, argon2.iterations), Ok(argon2));
+            }
+            for pbkdf2 in [cost.scram_pbkdf2, cost.wampcra] {
+                assert_eq!(Pbkdf2Cost::new(pbkdf2.0), Ok(pbkdf2));
+            }
         }
         assert_eq!(Argon2Cost::new(7, 1), Err(CostError::Memory(7)));
         assert_eq!(Argon2Cost::new(262_145, 1), Err(CostError::Memory(262_145)));

@@ -14,12 +14,17 @@ pub(super) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
+/// The bytes of a base64 text whose length the caller has bounded.
+pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
+}
+
 /// The 32 bytes of a key, proof or signature in base64.
 pub(super) fn from_base64_32(text: &str) -> Option<[u8; 32]> {
     if text.len() != BASE64_32 {
         return None;
     }
-    STANDARD.decode(text).ok()?.try_into().ok()
+    from_base64(text)?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ fn mac(key: &[u8], pieces: &[&[u8]]) -> Hmac<Sha256> {
     mac
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 

@@ -1,6 +1,8 @@
 //! Every method from the client's side: the specifications' vectors, right logins, wrong ones, and garbage.
 
 mod decoys;
+mod scram_text;
+mod scram_wamp;
 mod verifiers;
 mod wampcra;
 

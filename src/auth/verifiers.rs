@@ -13,7 +13,7 @@ use vulpes_raft::net::wire;
 
 use super::cost::{Argon2Cost, Cost, Pbkdf2Cost};
 use super::encoding::base64;
-use super::hash::{argon2id, pbkdf2, Key, Salt};
+use super::hash::{argon2id, hmac, pbkdf2, sha256, Key, Salt};
 use super::text::Password;
 
 /// No verifiers could be made.
@@ -26,6 +26,8 @@ pub struct DeriveError(argon2::Error);
 pub struct Verifiers {
     pub(super) plain: Option<PlainVerifier>,
     pub(super) wampcra: Option<CraVerifier>,
+    pub(super) scram_pbkdf2: Option<ScramPbkdf2>,
+    pub(super) scram_argon2id: Option<ScramArgon2id>,
     /// What verifiers are made up with for users that don't exist: the same for all users whose password is set after
     /// the first one's.
     pub(super) decoys: Option<Key>,
@@ -37,6 +39,8 @@ enum Verifier {
     Argon2id(PlainVerifier),
     WampCra(CraVerifier),
     Decoys(Key),
+    ScramPbkdf2(ScramPbkdf2),
+    ScramArgon2id(ScramArgon2id),
 }
 
 /// For a password in clear: MQTT's, HTTP's, WAMP's `ticket`.
@@ -57,19 +61,58 @@ pub(super) struct CraVerifier {
     pub(super) key: Key,
 }
 
+/// RFC 5802 section 3: who has these can check a proof, but not make one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ScramKeys {
+    pub(super) stored: Key,
+    pub(super) server: Key,
+}
+
+/// For MQTT's `SCRAM-SHA-256`, and `wamp-scram` with `pbkdf2`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ScramPbkdf2 {
+    pub(super) salt: Salt,
+    pub(super) cost: Pbkdf2Cost,
+    pub(super) keys: ScramKeys,
+}
+
+/// For `wamp-scram` with `argon2id13`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ScramArgon2id {
+    pub(super) salt: Salt,
+    pub(super) cost: Argon2Cost,
+    pub(super) keys: ScramKeys,
+}
+
+impl ScramKeys {
+    pub(super) fn new(salted_password: &Key) -> Self {
+        let client = Key(hmac(&salted_password.0, &[b"Client Key"]));
+        let server = Key(hmac(&salted_password.0, &[b"Server Key"]));
+        Self { stored: Key(sha256(&client.0)), server }
+    }
+}
+
 /// Random bytes for the verifiers of one password: never use them for another.
 #[derive(Clone, Copy)]
 pub struct Salts {
     plain: Salt,
     wampcra: Salt,
     decoys: [u8; 32],
+    scram_pbkdf2: Salt,
+    scram_argon2id: Salt,
 }
 
 impl Salts {
     /// Draws them from a cryptographic generator.
     #[must_use]
     pub fn draw(random: impl Fn() -> u64) -> Self {
-        Self { plain: draw(&random), wampcra: draw(&random), decoys: draw(&random) }
+        Self {
+            plain: draw(&random),
+            wampcra: draw(&random),
+            decoys: draw(&random),
+            scram_pbkdf2: draw(&random),
+            scram_argon2id: draw(&random),
+        }
     }
 }
 
@@ -100,16 +143,28 @@ impl Verifiers {
         cost: &Cost,
         other: Option<&Self>,
     ) -> Result<Self, DeriveError> {
+        let argon2id =
+            |salt: &Salt, cost| argon2id(password.prepared(), salt, cost).map_err(DeriveError);
         let (salt, plain) = (salts.plain, cost.plain);
-        let hash = argon2id(password.prepared(), &salt, plain).map_err(DeriveError)?;
-        let plain = PlainVerifier { salt, cost: plain, hash };
-        let (salt, cost) = (salts.wampcra, cost.wampcra);
+        let plain = PlainVerifier { salt, cost: plain, hash: argon2id(&salt, plain)? };
+        let (salt, wampcra) = (salts.wampcra, cost.wampcra);
         // Its clients don't prepare passwords.
-        let key = pbkdf2(password.raw(), cra_salt(&salt).as_bytes(), cost);
-        let wampcra = CraVerifier { salt, cost, key };
+        let key = pbkdf2(password.raw(), cra_salt(&salt).as_bytes(), wampcra);
+        let wampcra = CraVerifier { salt, cost: wampcra, key };
+        let (salt, scram) = (salts.scram_pbkdf2, cost.scram_pbkdf2);
+        let keys = ScramKeys::new(&pbkdf2(password.prepared(), &salt, scram));
+        let scram_pbkdf2 = ScramPbkdf2 { salt, cost: scram, keys };
+        let (salt, scram) = (salts.scram_argon2id, cost.scram_argon2id);
+        let keys = ScramKeys::new(&argon2id(&salt, scram)?);
+        let scram_argon2id = ScramArgon2id { salt, cost: scram, keys };
         let decoys = other.and_then(|other| other.decoys.clone());
-        let decoys = decoys.unwrap_or(Key(salts.decoys));
-        Ok(Self { plain: Some(plain), wampcra: Some(wampcra), decoys: Some(decoys) })
+        Ok(Self {
+            plain: Some(plain),
+            wampcra: Some(wampcra),
+            scram_pbkdf2: Some(scram_pbkdf2),
+            scram_argon2id: Some(scram_argon2id),
+            decoys: Some(decoys.unwrap_or(Key(salts.decoys))),
+        })
     }
 
     /// Whether others can be made up that look like these.
@@ -121,11 +176,13 @@ impl Verifiers {
     /// The form in which they are stored.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let Self { plain, wampcra, decoys } = self.clone();
+        let Self { plain, wampcra, scram_pbkdf2, scram_argon2id, decoys } = self.clone();
         let all = [
             plain.map(Verifier::Argon2id),
             wampcra.map(Verifier::WampCra),
             decoys.map(Verifier::Decoys),
+            scram_pbkdf2.map(Verifier::ScramPbkdf2),
+            scram_argon2id.map(Verifier::ScramArgon2id),
         ];
         all.iter().flatten().flat_map(wire::encode).collect()
     }
@@ -141,6 +198,8 @@ impl Verifiers {
                 Verifier::Argon2id(plain) => all.plain = Some(plain),
                 Verifier::WampCra(wampcra) => all.wampcra = Some(wampcra),
                 Verifier::Decoys(decoys) => all.decoys = Some(decoys),
+                Verifier::ScramPbkdf2(scram) => all.scram_pbkdf2 = Some(scram),
+                Verifier::ScramArgon2id(scram) => all.scram_argon2id = Some(scram),
             }
         }
         Some(all)

@@ -33,8 +33,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use self::admission::{Client, Coming};
+use self::login::Exchange;
 use self::outbox::Outbox;
 use self::packet::answer::{self, Accepted};
+use self::packet::auth::SCRAM;
 use self::packet::codec::{read_connect, ConnectError};
 use self::packet::{Frame, Incoming, Reason, Version, Violation};
 use self::session::Session;
@@ -88,6 +90,8 @@ pub struct MqttGate {
     heard: Option<Moment>,
     has_users: bool,
     permissions: Permissions,
+    /// There if the client logs in by enhanced authentication.
+    exchange: Option<Box<Exchange>>,
     state: State,
     out: Outbox,
 }
@@ -119,6 +123,8 @@ struct Opening {
     resumed: Option<Resumed>,
     /// There until it has logged in.
     coming: Option<Coming>,
+    /// By which the client knows the node.
+    proof: Option<String>,
 }
 
 impl MqttGate {
@@ -135,6 +141,7 @@ impl MqttGate {
             out: Outbox::new(),
             has_users: false,
             permissions: Permissions::default(),
+            exchange: None,
         }
     }
 
@@ -174,7 +181,8 @@ impl MqttGate {
     fn process(&mut self, input: &Bytes) {
         let mut at = 0;
         while at < input.len() {
-            if let State::Opening(opening) = &mut self.state {
+            let is_challenged = self.is_challenged();
+            if let (State::Opening(opening), false) = (&mut self.state, is_challenged) {
                 // If this input is invalid, that is found after the input before it is handled.
                 if let Err(violation) = opening.hold(input.slice(at..)) {
                     self.fail(&violation);
@@ -194,12 +202,22 @@ impl MqttGate {
                         Ok(Incoming::Disconnect { reason, expiry }) => {
                             return self.leave(reason, expiry)
                         }
+                        Ok(Incoming::Auth(auth)) => self.authenticate(auth),
                         Ok(packet) => session.handle(packet, &mut self.permissions, &mut self.out),
                         Err(violation) => Err(violation),
                     }
                     .unwrap_or_else(|violation| self.fail(&violation));
                 }
-                State::Opening(_) | State::Closed(_) => return,
+                State::Opening(_) => {
+                    match frame.read(input, Version::V5) {
+                        Ok(Incoming::Disconnect { .. }) => return self.close(None),
+                        Ok(Incoming::Auth(auth)) => self.authenticate(auth),
+                        Ok(_) => Err(Violation::protocol("a packet before the login has ended")),
+                        Err(violation) => Err(violation),
+                    }
+                    .unwrap_or_else(|violation| self.fail(&violation));
+                }
+                State::Closed(_) => return,
             }
         }
     }
@@ -331,6 +349,10 @@ impl Gate for MqttGate {
         self.process(&input);
     }
 
+    fn awaits_answer(&self) -> bool {
+        matches!(self.state, State::Opening(_)) && self.is_challenged()
+    }
+
     fn logged_in(&mut self, result: Result<LoginReply, LoginRefusal>) {
         self.login_ended(result);
     }
@@ -338,7 +360,7 @@ impl Gate for MqttGate {
     fn opened(&mut self, result: Result<(), OpenRefusal>) {
         let State::Opening(opening) = &mut self.state else { return };
         let held = std::mem::take(&mut opening.held);
-        let resumed = opening.resumed.take();
+        let (resumed, proof) = (opening.resumed.take(), opening.proof.take());
         let client = opening.client.clone();
         if let Err(refusal) = result {
             let reason = match refusal {
@@ -362,6 +384,7 @@ impl Gate for MqttGate {
             session_present: resumed.as_ref().is_some_and(|resumed| resumed.present),
             session_ends_with_connection: unkept,
             assigned: client.assigned.then_some(client.name.as_str()),
+            authentication: proof.as_deref().map(|proof| (SCRAM, proof)),
         };
         let told = self.out.put(|output| answer::connack_accepted(version, &accepted, output));
         // The client's silence counts from here; the driver's next tick supplies the time.
@@ -470,10 +493,12 @@ impl Gate for MqttGate {
         }
         match self.state {
             // The client has sent its CONNECT in time; the node has not opened the session.
-            State::Opening(ref opening) if opening.coming.is_some() => {
+            State::Opening(ref opening) if opening.coming.is_some() && !self.is_challenged() => {
                 self.login_ended(Err(LoginRefusal::Busy));
             }
-            State::Opening(_) => self.opened(Err(OpenRefusal::Unavailable)),
+            State::Opening(ref opening) if opening.coming.is_none() => {
+                self.opened(Err(OpenRefusal::Unavailable));
+            }
             _ => self.end(EndReason::HandshakeTimeout),
         }
     }

@@ -121,7 +121,7 @@ enum State {
     Opening {
         deadline: Moment,
         realm: Realm,
-        who: Box<Authenticated>,
+        who: Box<(Authenticated, Option<String>)>,
     },
     Open {
         realm: Realm,

@@ -61,6 +61,8 @@ pub(crate) struct Secured {
     pub(crate) stream: BoxStream,
     /// What the client has shown, and was checked.
     pub(crate) certificate: Option<CertificateDer<'static>>,
+    /// The connection's own value, for channel binding.
+    pub(crate) exporter: Option<[u8; 32]>,
 }
 
 /// The handshakes that go on, and those that wait.
@@ -142,7 +144,8 @@ impl Handshakes {
         })?;
         let stream = Encrypted::new(stream);
         let certificate = stream.client_certificate().cloned();
-        Ok(Secured { stream: Box::new(stream), certificate })
+        let exporter = stream.exporter();
+        Ok(Secured { stream: Box::new(stream), certificate, exporter })
     }
 }
 

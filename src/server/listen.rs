@@ -30,6 +30,7 @@ use super::clients::Clients;
 use super::handshake::{NoTls, Secured};
 use super::identity;
 use super::intake::{Framing, Intake, Terms};
+use super::login::conversation::Shown;
 use super::metered::metered;
 use super::refusal::{refuse, NoPlace};
 use super::session::Session;
@@ -140,8 +141,8 @@ async fn serve_one(protocol: Protocol, stream: BoxStream, tls: Option<Acceptor>,
     let began = Began::new(&clients);
     let serving: BoxFuture<'_, _> = match (protocol, tls) {
         (_, Some(tls)) => Box::pin(serve_encrypted(protocol, stream, tls, clients, began)),
-        (Protocol::Wamp, None) => Box::pin(serve_wamp(stream, clients, began)),
-        (Protocol::Mqtt, None) => Box::pin(serve_mqtt(stream, clients, began)),
+        (Protocol::Wamp, None) => Box::pin(serve_wamp(stream, Shown::default(), clients, began)),
+        (Protocol::Mqtt, None) => Box::pin(serve_mqtt(stream, Shown::default(), clients, began)),
     };
     // A panic was logged when it happened.
     if let Ok(end) = AssertUnwindSafe(serving).catch_unwind().await {
@@ -168,13 +169,13 @@ async fn secure(
     tls: &Acceptor,
     clients: &Clients,
     began: Began,
-) -> Result<BoxStream, NoTls> {
-    let Secured { stream, certificate } =
+) -> Result<(BoxStream, Shown), NoTls> {
+    let Secured { stream, certificate, exporter } =
         clients.handshakes.secure(stream, tls, began.deadline).await?;
     if let Some(subject) = certificate.as_ref().and_then(subject) {
         identity::shows(&subject);
     }
-    Ok(stream)
+    Ok((stream, Shown { exporter: exporter.map(Box::new) }))
 }
 
 /// Tells a client why there is no place for it, if one of the few permits for that is free.
@@ -228,25 +229,35 @@ async fn serve_encrypted(
     clients: Arc<Clients>,
     began: Began,
 ) -> TransportError {
-    let stream = match Box::pin(secure(stream, &tls, &clients, began)).await {
-        Ok(stream) => stream,
+    let (stream, shown) = match Box::pin(secure(stream, &tls, &clients, began)).await {
+        Ok(secured) => secured,
         Err(error) => return error.into(),
     };
     let serving: BoxFuture<'_, _> = match protocol {
-        Protocol::Wamp => Box::pin(serve_wamp(stream, clients, began)),
-        Protocol::Mqtt => Box::pin(serve_mqtt(stream, clients, began)),
+        Protocol::Wamp => Box::pin(serve_wamp(stream, shown, clients, began)),
+        Protocol::Mqtt => Box::pin(serve_mqtt(stream, shown, clients, began)),
     };
     serving.await
 }
 
-async fn serve_mqtt(stream: BoxStream, clients: Arc<Clients>, began: Began) -> TransportError {
+async fn serve_mqtt(
+    stream: BoxStream,
+    shown: Shown,
+    clients: Arc<Clients>,
+    began: Began,
+) -> TransportError {
     let gate = MqttGate::new(clients.mqtt.clone(), clients.new_session(), began.moment)
         .with_users(clients.logins.has_users());
     let intake = Intake::new(Framing::Mqtt, &Terms::CLIENT, &clients.login);
-    Session::new(gate, MqttTransport::new(stream, intake), clients).run().await
+    Session::new(gate, MqttTransport::new(stream, intake), shown, clients).run().await
 }
 
-async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>, began: Began) -> TransportError {
+async fn serve_wamp(
+    stream: BoxStream,
+    shown: Shown,
+    clients: Arc<Clients>,
+    began: Began,
+) -> TransportError {
     let (stream, meter) = metered(stream);
     let intake = Intake::new(Framing::Upgrade, &Terms::CLIENT, &clients.login);
     let stream = intake.on(stream);
@@ -261,5 +272,5 @@ async fn serve_wamp(stream: BoxStream, clients: Arc<Clients>, began: Began) -> T
     let gate = WampGate::new(serializer, clients.new_session(), began.moment)
         .merging_in(clients.merging.clone())
         .with_users(clients.logins.has_users());
-    Session::new(gate, transport, clients).run().await
+    Session::new(gate, transport, shown, clients).run().await
 }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use vulpes_raft::host::{Clock, Host, Random};
 use vulpes_raft::ids::Position;
 
-use self::conversation::{Claim, Conversation};
+use self::conversation::{Claim, Conversation, Shown};
 use crate::auth::{
     draw, plain, Candidate, Decoys, Fingerprint, Password, Refused, UserName, Verifiers,
 };
@@ -160,8 +160,8 @@ impl Logins {
     }
 
     /// The login of a client that is to have this session.
-    pub(crate) fn conversation(&self, session: SessionId) -> Conversation {
-        Conversation::new(self.clone(), session)
+    pub(crate) fn conversation(&self, session: SessionId, shown: &Shown) -> Conversation {
+        Conversation::new(self.clone(), session, shown.clone())
     }
 
     /// Finds out whether a password is the user's.
@@ -187,7 +187,8 @@ impl Logins {
         let check = move || {
             let right = plain::verify(&password, &candidate);
             drop((waits, checks));
-            let claim = Claim { name, known: known.filter(|_| right), method: Method::Ticket };
+            let claim =
+                Claim { name, known: known.filter(|_| right), method: Method::Ticket.name() };
             logins.judged(&claim, Some(fingerprint))
         };
         tokio::task::spawn_blocking(check).await.unwrap_or(Err(LoginRefusal::Wrong))
@@ -197,14 +198,14 @@ impl Logins {
     async fn prove(
         &self,
         mut claim: Claim,
-        answer: Result<(), Refused>,
+        refused: Option<Refused>,
     ) -> Result<Identity, LoginRefusal> {
-        if let Err(refused @ Refused::Malformed(_)) = answer {
-            return Err(LoginRefusal::Misused(refused.to_string()));
+        if let Some(refused) = refused.filter(|refused| !refused.is_denied()) {
+            return Err(conversation::misused(refused));
         }
         let turn = Turn::take(&self.shared, claim.name.as_str())?;
         let _in_turn = self.wait(&turn).await?;
-        claim.known = claim.known.filter(|_| answer.is_ok());
+        claim.known = claim.known.filter(|_| refused.is_none());
         self.judged(&claim, None)
     }
 
@@ -261,7 +262,7 @@ impl Logins {
     fn recognized(&self, name: &UserName, fingerprint: Fingerprint) -> Option<Identity> {
         let found = self.user(name)?;
         let right = self.known().right.get(name.as_str()) == Some(&(found.changed, fingerprint));
-        right.then(|| identity(name.as_str(), &found.user, Method::Ticket))
+        right.then(|| identity(name.as_str(), &found.user, Method::Ticket.name()))
     }
 
     /// Records the result of a check: a claim without a user is wrong. It is refused, too, if its user has changed since
@@ -277,7 +278,7 @@ impl Logins {
             Some(known) => {
                 let right = fingerprint.map(|fingerprint| (known.changed, fingerprint));
                 self.known().succeeded(name.as_str(), right);
-                Ok(identity(name.as_str(), &known.user, *method))
+                Ok(identity(name.as_str(), &known.user, method))
             }
             None => {
                 self.known().failed(name.as_str());
@@ -330,14 +331,9 @@ impl Known {
     }
 }
 
-fn identity(name: &str, user: &User, method: Method) -> Identity {
+fn identity(name: &str, user: &User, method: &'static str) -> Identity {
     let role = user.roles.first().map_or(NO_ROLE, String::as_str);
-    Identity {
-        user: name.to_owned(),
-        role: role.to_owned(),
-        method: method.name(),
-        provider: USERS,
-    }
+    Identity { user: name.to_owned(), role: role.to_owned(), method, provider: USERS }
 }
 
 /// The secret that the users' verifiers contain.

@@ -33,7 +33,7 @@ use super::budget::Account;
 use super::calls::Attached;
 use super::clients::Clients;
 use super::filtering::Filtering;
-use super::login::conversation::{Conversation, Stepped};
+use super::login::conversation::{Conversation, Shown, Stepped};
 use super::outgo::Outgo;
 use super::publishing::Publishing;
 use super::reader::ReaderDriver;
@@ -72,6 +72,8 @@ pub(super) struct Session<G, T> {
     login: Option<BoxFuture<'static, Stepped>>,
     /// The client's login between its steps.
     conversation: Option<Box<Conversation>>,
+    /// What its connection shows of the client.
+    shown: Shown,
     /// Why the client is gone, while its earlier messages are still to be handled.
     gone: Option<Box<TransportError>>,
     timer: Pin<Box<Sleep>>,
@@ -82,7 +84,7 @@ pub(super) struct Session<G, T> {
 
 impl<G: Gate, T: Transport> Session<G, T> {
     /// A session on the heap: a future that holds it by value contains it several times, once in each step that passes it on.
-    pub(super) fn new(gate: G, transport: T, clients: Arc<Clients>) -> Box<Self> {
+    pub(super) fn new(gate: G, transport: T, shown: Shown, clients: Arc<Clients>) -> Box<Self> {
         let publishing = Publishing::new(gate.session(), clients.rooms.clone());
         let outgo = Outgo::new(&clients.output);
         let segments = clients.segments.account();
@@ -100,6 +102,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             filtering,
             login: None,
             conversation: None,
+            shown,
             gone: None,
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
             rest_at: None,
@@ -186,7 +189,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Output::Write(bytes) => self.transport.push(bytes),
             Output::Dropped(dropped) => self.clients.drops.note(session, &dropped),
             Output::Login(step) => {
-                let begun = || Box::new(self.clients.logins.conversation(session));
+                let begun = || Box::new(self.clients.logins.conversation(session, &self.shown));
                 let conversation = self.conversation.take().unwrap_or_else(begun);
                 self.login = Some(conversation.step(step).boxed());
             }
@@ -229,8 +232,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 core.told(word, now, &node);
             }
             Wake::LoggedIn((conversation, result)) => {
-                self.conversation =
-                    matches!(result, Ok(LoginReply::Challenge(_))).then_some(conversation);
+                let goes_on = matches!(result, Ok(LoginReply::Challenge(_) | LoginReply::Data(_)));
+                self.conversation = goes_on.then_some(conversation);
                 self.core.logged_in(result);
             }
             Wake::Done(done) => self.core.done(done),

@@ -9,6 +9,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{ready, Context, Poll};
 
+use rustls::ProtocolVersion;
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
@@ -28,6 +29,17 @@ impl<S: ByteStream> Encrypted<S> {
     #[must_use]
     pub fn client_certificate(&self) -> Option<&CertificateDer<'static>> {
         self.0.get_ref().1.peer_certificates()?.first()
+    }
+
+    /// The connection's own value, for channel binding (RFC 9266). TLS 1.2 has none that is unique for sure.
+    #[must_use]
+    pub fn exporter(&self) -> Option<[u8; 32]> {
+        let connection = &self.0.get_ref().1;
+        if connection.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return None;
+        }
+        let label = b"EXPORTER-Channel-Binding";
+        connection.export_keying_material([0; 32], label, Some(b"")).ok()
     }
 }
 

@@ -14,11 +14,13 @@ pub enum Method {
     Ticket,
     /// It signs a text with a key that it derives from its password.
     WampCra,
+    /// It proves that it knows the password, and the node proves the same.
+    Scram,
 }
 
 impl Method {
     /// All of them, the best one first.
-    pub const ALL: [Self; 2] = [Self::WampCra, Self::Ticket];
+    pub const ALL: [Self; 3] = [Self::Scram, Self::WampCra, Self::Ticket];
 
     /// Its name in WAMP.
     #[must_use]
@@ -26,6 +28,7 @@ impl Method {
         match self {
             Self::Ticket => "ticket",
             Self::WampCra => "wampcra",
+            Self::Scram => "wamp-scram",
         }
     }
 
@@ -42,9 +45,21 @@ pub enum LoginStep {
     /// It sends its name and password at once.
     Password(Login),
     /// It names itself, and the methods that it has, at least one: answered with a challenge.
-    Hello { user: String, methods: Vec<Method> },
+    Hello { user: String, methods: Vec<Method>, extra: Extra },
+    /// The first message of SCRAM: answered with data.
+    Scram(Secret),
     /// It answers the challenge.
-    Answer { signature: Secret },
+    Answer { signature: Secret, extra: Extra },
+}
+
+/// What WAMP's methods add to HELLO and AUTHENTICATE.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extra {
+    pub nonce: Option<String>,
+    pub channel_binding: Option<String>,
+    pub cbind_data: Option<String>,
+    /// The function that the client can make keys with: an extension, for clients without argon2id.
+    pub kdf: Option<String>,
 }
 
 /// What a client has to answer.
@@ -59,6 +74,8 @@ pub struct Challenge {
 pub enum LoginReply {
     /// There is another one.
     Challenge(Challenge),
-    /// It has logged in.
-    Accepted(Identity),
+    /// There is another one: the next message of SCRAM.
+    Data(String),
+    /// It has logged in. By the proof it knows the node.
+    Accepted { identity: Identity, proof: Option<String> },
 }

@@ -26,6 +26,7 @@
 //! - [`tls`]: encrypted connections, and certificates that change.
 //! - [`users`]: who may connect and administer.
 //! - [`rules`]: what users may do.
+//! - [`logins`]: logins in which the password does not travel.
 //! - [`stock`]: stock clients of both protocols, which see each other's events.
 //!
 //! Invariant: tests share only the machine, and run in parallel. None waits a fixed time; each polls with a deadline.
@@ -44,6 +45,7 @@ mod goodbye;
 mod groups;
 mod health;
 mod join;
+mod logins;
 mod names;
 mod operator;
 mod order;

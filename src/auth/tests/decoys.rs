@@ -37,7 +37,7 @@ fn who_does_not_exist_has_the_methods_of_a_new_user() {
     assert_eq!(nobody().methods(), Method::ALL);
     // As long as everybody's password was set before there was another method.
     let mut old = verifiers("pencil");
-    old.wampcra = None;
+    (old.wampcra, old.scram_argon2id) = (None, None);
     let before = Decoys::before_all([7; 32]);
     for known in [None, Some(&old)] {
         assert_eq!(before.candidate(&user("joe"), known).methods(), [Method::Ticket]);
@@ -49,6 +49,14 @@ fn who_does_not_exist_has_the_methods_of_a_new_user() {
 #[test]
 fn made_up_values_differ() {
     let nobody = nobody();
-    assert_ne!(nobody.plain.verifier.salt, nobody.wampcra.verifier.salt);
+    let mut salts = [
+        nobody.plain.verifier.salt,
+        nobody.wampcra.verifier.salt,
+        nobody.scram_pbkdf2.verifier.salt,
+        nobody.scram_argon2id.verifier.salt,
+    ];
+    salts.sort_unstable();
+    assert!(salts.windows(2).all(|pair| pair[0] != pair[1]));
+    assert_ne!(nobody.scram_pbkdf2.verifier.keys, nobody.scram_argon2id.verifier.keys);
     assert_ne!(nobody.plain.verifier.hash, nobody.wampcra.verifier.key);
 }

@@ -13,10 +13,16 @@ fn salt(first: u8) -> Vec<u8> {
 fn golden_bytes() {
     let verifiers = verifiers("pencil");
     let (plain, wampcra) = (verifiers.plain.as_ref().unwrap(), verifiers.wampcra.as_ref().unwrap());
+    let pbkdf2 = verifiers.scram_pbkdf2.as_ref().unwrap();
+    let argon2id = verifiers.scram_argon2id.as_ref().unwrap();
     let expected = [
         [vec![0], salt(0), vec![8, 1], plain.hash.0.to_vec()].concat(),
         [vec![1], salt(16), vec![251, 0, 16], wampcra.key.0.to_vec()].concat(),
         [vec![2], salt(32), salt(48)].concat(),
+        [vec![3], salt(64), vec![251, 0, 16]].concat(),
+        [pbkdf2.keys.stored.0, pbkdf2.keys.server.0].concat(),
+        [vec![4], salt(80), vec![8, 1]].concat(),
+        [argon2id.keys.stored.0, argon2id.keys.server.0].concat(),
     ];
     let bytes = verifiers.encode();
     assert_eq!(bytes, expected.concat());

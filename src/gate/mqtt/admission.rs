@@ -9,6 +9,7 @@
 //! Deliberately absent: taking over from an older connection of the same client, and whether there is room for a
 //! persistent session; all nodes decide these alike.
 
+use super::packet::auth::SCRAM;
 use super::packet::codec::Connect;
 use super::packet::{Reason, Version, Violation};
 use crate::gate::details::{self, Authenticated, Transport};
@@ -17,6 +18,7 @@ use crate::types::access::{Identity, Login};
 use crate::types::act::{Attach, Join, NEVER};
 use crate::types::event::SessionId;
 use crate::types::limits;
+use crate::types::login::LoginStep;
 use crate::types::topic::Realm;
 
 /// A session's event holds the details twice, where a byte of the name may take six, and the will of the CONNECT.
@@ -60,7 +62,7 @@ pub(crate) struct Admitted {
     pub(crate) client: Client,
     pub(crate) coming: Coming,
     /// It is to log in first.
-    pub(crate) login: Option<Login>,
+    pub(crate) login: Option<LoginStep>,
 }
 
 impl Coming {
@@ -89,11 +91,17 @@ pub(crate) fn admit(
     (config, has_users): (&MqttConfig, bool),
     session: SessionId,
 ) -> Result<Admitted, Violation> {
-    if connect.authentication {
-        return Err(Violation::new(
-            Reason::BadAuthenticationMethod,
-            "no authentication method is offered",
-        ));
+    let refused = match &connect.authentication {
+        Some(_) if !has_users => {
+            Some("this cluster has no users: leave out the authentication method")
+        }
+        Some(asked) if asked.method != SCRAM => {
+            Some("the only authentication method is SCRAM-SHA-256")
+        }
+        _ => None,
+    };
+    if let Some(text) = refused {
+        return Err(Violation::new(Reason::BadAuthenticationMethod, text));
     }
     let assigned = connect.client_id.is_empty();
     if assigned {
@@ -121,9 +129,12 @@ pub(crate) fn admit(
     let (user, realm) =
         named.unwrap_or_else(|| (connect.user_name.as_str(), config.default_realm.clone()));
     let name = if assigned { format!("vulpes-{}", session.0) } else { connect.client_id };
-    let login = match connect.password {
-        Some(password) if has_users => Some(Login { user: user.to_owned(), password }),
-        None if has_users && !user.is_empty() => {
+    let login = match (connect.authentication, connect.password) {
+        (Some(asked), _) => Some(LoginStep::Scram(asked.data)),
+        (None, Some(password)) if has_users => {
+            Some(LoginStep::Password(Login { user: user.to_owned(), password }))
+        }
+        (None, None) if has_users && !user.is_empty() => {
             let text = "this cluster has users: a user name needs its password";
             return Err(Violation::new(Reason::BadUserNameOrPassword, text));
         }

@@ -5,7 +5,8 @@
 //! reader     numbers, texts and property lists, all checked      reader, property
 //! publish    PUBLISH, both ways, payload shared, not copied      publish
 //! will       the will in a CONNECT                               will
-//! answer     CONNACK and DISCONNECT                              answer
+//! auth       AUTH of a client                                    auth
+//! answer     CONNACK, AUTH and DISCONNECT                              answer
 //! codec      CONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBACK and their answers: checked by us, then rumqttd's codec
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! Deliberately absent: what a packet means for a session.
 
 pub(crate) mod answer;
+pub(crate) mod auth;
 pub(crate) mod codec;
 pub(crate) mod property;
 pub(crate) mod publish;
@@ -187,6 +189,8 @@ pub(crate) enum Incoming<'a> {
     Subscribe(Subscribe),
     Unsubscribe(Unsubscribe),
     Ping,
+    /// MQTT 5 only.
+    Auth(auth::Auth),
     /// With a Session Expiry Interval, if the client changes it.
     Disconnect {
         reason: u8,
@@ -243,10 +247,7 @@ impl Frame {
             PINGREQ if body.is_empty() => Ok(Incoming::Ping),
             PINGREQ => Err(Violation::malformed("a PINGREQ has no body")),
             DISCONNECT => read_disconnect(body, version),
-            AUTH if version.is_5() => Err(Violation::new(
-                Reason::BadAuthenticationMethod,
-                "AUTH was sent, but no authentication method was agreed on",
-            )),
+            AUTH if version.is_5() => auth::read(body).map(Incoming::Auth),
             PUBREC | PUBREL | PUBCOMP => {
                 Err(Violation::protocol("an exchange of QoS 2, which is not offered"))
             }

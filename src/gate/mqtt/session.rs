@@ -94,8 +94,8 @@ impl Session {
             Incoming::Subscribe(subscribe) => self.subscriptions.subscribe(subscribe, may, out),
             Incoming::Unsubscribe(unsubscribe) => self.subscriptions.unsubscribe(&unsubscribe, out),
             Incoming::Ping => out.put(|output| write_pingresp(self.client.version, output)),
-            // The gate handles it, because it ends the session.
-            Incoming::Disconnect { .. } => Ok(()),
+            // The gate handles them, because they are about the session itself.
+            Incoming::Auth(_) | Incoming::Disconnect { .. } => Ok(()),
         }
     }
 

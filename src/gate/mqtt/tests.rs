@@ -52,7 +52,6 @@ use crate::segment::StoredEvent;
 use crate::types::act::{Act, InFlight, PersistentSubscription, Refusal, Will};
 use crate::types::answer::{Answer, PublishError, Stored};
 use crate::types::event::{ClientTag, Extensions, Payload, Qos, SessionId};
-use crate::types::login::LoginStep;
 use crate::types::moment::Moment;
 use crate::types::subscription::{SubscribeError, SubscriptionId};
 use crate::types::topic::{Realm, Topic};
@@ -311,11 +310,7 @@ fn deliver(
 
 fn show(request: &Request) -> String {
     match request {
-        Request::Login(LoginStep::Password(login)) => {
-            let password = String::from_utf8_lossy(&login.password.0);
-            format!("login {} {password}", login.user)
-        }
-        Request::Login(step) => panic!("{step:?}"),
+        Request::Login(step) => login::show(step),
         Request::Open { realm, join, user } => {
             let user = user.as_ref().map(|user| format!(" user={user}")).unwrap_or_default();
             let client = join.client.as_deref().unwrap_or("-");

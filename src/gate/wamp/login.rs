@@ -27,10 +27,11 @@ impl WampGate {
             (State::Connected { deadline }, Message::Hello { realm, details }) => {
                 return self.hello(*deadline, realm, details);
             }
-            (State::Challenged { deadline, realm }, Message::Authenticate { signature }) => {
+            (State::Challenged { deadline, realm }, Message::Authenticate { signature, extra }) => {
                 let state = State::LoggingIn { deadline: *deadline, realm: realm.clone() };
+                let extra = options::extra(self.serializer, extra)?;
                 let signature = Secret(signature.as_bytes().to_vec().into());
-                self.log_in(LoginStep::Answer { signature }, state);
+                self.log_in(LoginStep::Answer { signature, extra }, state);
                 return Ok(());
             }
             (_, Message::Authenticate { .. }) => "without a CHALLENGE",
@@ -50,16 +51,18 @@ impl WampGate {
                 return Ok(());
             }
         };
-        let Offered { anonymous, methods, authid } = options::offered(self.serializer, details)?;
+        let Offered { anonymous, methods, authid, extra } =
+            options::offered(self.serializer, details)?;
         self.calls.interrupts = calls::announces_canceling(self.serializer, details)?;
         let has_method = !methods.is_empty();
         match authid.filter(|_| has_method && self.has_users) {
             Some(user) => {
                 let state = State::LoggingIn { deadline, realm };
-                self.log_in(LoginStep::Hello { user, methods }, state);
+                self.log_in(LoginStep::Hello { user, methods, extra }, state);
             }
             None if anonymous => {
-                self.open(deadline, realm, Authenticated::anonymous(ANONYMOUS), None);
+                let who = Authenticated::anonymous(ANONYMOUS);
+                self.open(deadline, realm, (who, None), None);
             }
             None => {
                 let sentence = match (self.has_users, has_method) {
@@ -95,9 +98,11 @@ impl WampGate {
                 self.send(reply::challenge(self.serializer, &challenge));
                 self.state = State::Challenged { deadline, realm };
             }
-            Ok(LoginReply::Accepted(identity)) => {
+            // Only MQTT's clients begin with SCRAM's own message.
+            Ok(LoginReply::Data(_)) => {}
+            Ok(LoginReply::Accepted { identity, proof }) => {
                 let who = Authenticated::of(&identity);
-                self.open(deadline, realm, who, Some(identity.user));
+                self.open(deadline, realm, (who, proof), Some(identity.user));
             }
             Err(refusal @ (LoginRefusal::Wrong | LoginRefusal::Misused(_))) => {
                 self.abort(uri::AUTHENTICATION_FAILED, &refusal.to_string());
@@ -108,11 +113,18 @@ impl WampGate {
         }
     }
 
-    fn open(&mut self, deadline: Moment, realm: Realm, who: Authenticated, user: Option<String>) {
+    /// By the proof, the client knows the node.
+    fn open(
+        &mut self,
+        deadline: Moment,
+        realm: Realm,
+        (who, proof): (Authenticated, Option<String>),
+        user: Option<String>,
+    ) {
         let transport = Transport { kind: "websocket", protocol: subprotocol(self.serializer) };
         let details = details::describe(self.session, &who, &transport);
         let join = Join { client: None, will: None, details };
         self.requests.push_back(Request::Open { realm: realm.clone(), join, user });
-        self.state = State::Opening { deadline, realm, who: Box::new(who) };
+        self.state = State::Opening { deadline, realm, who: Box::new((who, proof)) };
     }
 }

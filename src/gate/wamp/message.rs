@@ -58,6 +58,7 @@ pub(super) enum Message<'a> {
     Abort,
     Authenticate {
         signature: Cow<'a, str>,
+        extra: &'a [u8],
     },
     Goodbye,
     Publish(Publish<'a>),
@@ -186,8 +187,8 @@ fn take_apart<'a>(elements: &Elements<'a>) -> Result<Message<'a>, Violation> {
         code::ABORT => Ok(Message::Abort),
         code::AUTHENTICATE => {
             let parts = parts("AUTHENTICATE", 3..=3)?;
-            parts.dict(2, "extra")?;
-            Ok(Message::Authenticate { signature: parts.text(1, "signature")? })
+            let extra = parts.dict(2, "extra")?;
+            Ok(Message::Authenticate { signature: parts.text(1, "signature")?, extra })
         }
         code::GOODBYE => {
             let parts = parts("GOODBYE", 3..=3)?;

@@ -17,7 +17,7 @@ use crate::payload::{decode, entries, is_odd, Malformed, Serializer, Writer};
 use crate::types::access::ANONYMOUS;
 use crate::types::act::Terms;
 use crate::types::event::Payload;
-use crate::types::login::Method;
+use crate::types::login::{Extra, Method};
 use crate::types::subscription::After;
 use crate::types::topic::{Pattern, TopicError};
 use crate::types::value::Value;
@@ -83,18 +83,20 @@ pub(super) struct Offered {
     /// The methods that it names and that there are.
     pub(super) methods: Vec<Method>,
     pub(super) authid: Option<String>,
+    pub(super) extra: Extra,
 }
 
 /// Reads what a HELLO says about that.
 pub(super) fn offered(serializer: Serializer, details: &[u8]) -> Result<Offered, Malformed> {
     let mut offered = Offered { anonymous: true, ..Offered::default() };
-    let is_asked = |key: &str| matches!(key, "authid" | "authmethods");
+    let is_asked = |key: &str| matches!(key, "authid" | "authmethods" | "authextra");
     entries(serializer, details, |key, value| {
         if !is_asked(key) {
             return;
         }
         match (key, decode(serializer, value)) {
             ("authid", Ok(Value::Str(authid))) => offered.authid = Some(authid),
+            ("authextra", Ok(Value::Dict(fields))) => offered.extra = extra_of(fields),
             ("authmethods", Ok(Value::Null)) => {}
             ("authmethods", Ok(Value::List(methods))) => {
                 let has = |wanted: &str| {
@@ -111,6 +113,33 @@ pub(super) fn offered(serializer: Serializer, details: &[u8]) -> Result<Offered,
         }
     })?;
     Ok(offered)
+}
+
+/// Reads what AUTHENTICATE has beside the signature.
+pub(super) fn extra(serializer: Serializer, raw: &[u8]) -> Result<Extra, Malformed> {
+    Ok(match decode(serializer, raw)? {
+        Value::Dict(fields) => extra_of(fields),
+        _ => Extra::default(),
+    })
+}
+
+/// Fields that are not text are as good as none.
+fn extra_of(fields: Vec<(String, Value)>) -> Extra {
+    let mut extra = Extra::default();
+    for (key, value) in fields {
+        let field = match key.as_str() {
+            "nonce" => &mut extra.nonce,
+            "channel_binding" => &mut extra.channel_binding,
+            "cbind_data" => &mut extra.cbind_data,
+            "kdf" => &mut extra.kdf,
+            _ => continue,
+        };
+        *field = match value {
+            Value::Str(text) => Some(text),
+            _ => None,
+        };
+    }
+    extra
 }
 
 /// The options of PUBLISH.

@@ -52,16 +52,22 @@ pub(super) fn welcome(
     serializer: Serializer,
     session: SessionId,
     realm: &Realm,
-    who: &Authenticated,
+    (who, proof): &(Authenticated, Option<String>),
 ) -> Vec<u8> {
     let mut writer = message(serializer, 512, 3, code::WELCOME);
     writer.integer(session.0);
-    writer.begin_dict(7);
+    writer.begin_dict(7 + usize::from(proof.is_some()));
     pair(&mut writer, "realm", realm.as_str());
     pair(&mut writer, "authid", &who.authid);
     pair(&mut writer, "authrole", &who.authrole);
     pair(&mut writer, "authmethod", who.authmethod);
     pair(&mut writer, "authprovider", who.authprovider);
+    if let Some(proof) = proof {
+        writer.key("authextra");
+        writer.begin_dict(1);
+        pair(&mut writer, "verifier", proof);
+        writer.end_dict();
+    }
     pair(&mut writer, "agent", concat!("vulpes/", env!("CARGO_PKG_VERSION")));
     writer.key("roles");
     writer.begin_dict(2);

@@ -58,7 +58,7 @@ async fn both_sides_hear_each_other_and_the_certificate_is_known() {
     let server = Server::new(1);
     let (stream, securing) = server.connect();
     let mut client = hello(server.client(true), stream).await.unwrap();
-    let Secured { mut stream, certificate } = securing.await.unwrap().unwrap();
+    let Secured { mut stream, certificate, .. } = securing.await.unwrap().unwrap();
     let subject = certificate.as_ref().and_then(crate::tls::files::subject);
     assert!(subject.unwrap().contains("CN=first"));
     client.write_all(b"question").await.unwrap();

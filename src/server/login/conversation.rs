@@ -8,18 +8,27 @@
 use std::sync::Arc;
 
 use super::{Logins, USERS};
-use crate::auth::{draw, wampcra, Refused, UserName};
+use crate::auth::scram::{text, wamp};
+use crate::auth::{draw, wampcra, Exporter, Refused, UserName};
 use crate::types::access::{KnownUser, Login, LoginRefusal, Secret};
 use crate::types::event::SessionId;
-use crate::types::login::{Challenge, LoginReply, LoginStep, Method};
+use crate::types::login::{Challenge, Extra, LoginReply, LoginStep, Method};
 
 /// A conversation after a step, and what the step has led to.
 pub(crate) type Stepped = (Box<Conversation>, Result<LoginReply, LoginRefusal>);
+
+/// What a client's connection shows of it.
+#[derive(Clone, Default)]
+pub(crate) struct Shown {
+    /// The connection's own value, for channel binding.
+    pub(crate) exporter: Option<Box<Exporter>>,
+}
 
 /// A client's login.
 pub(crate) struct Conversation {
     logins: Logins,
     session: SessionId,
+    shown: Shown,
     /// What the client was asked last.
     asked: Option<Asked>,
 }
@@ -28,6 +37,8 @@ pub(crate) struct Conversation {
 enum Asked {
     Ticket { user: String },
     WampCra { claim: Claim, challenge: wampcra::Challenge },
+    Scram { claim: Claim, challenge: wamp::Challenge },
+    ScramText { claim: Claim, challenge: text::ServerFirst },
 }
 
 /// Who a client says it is.
@@ -35,61 +46,116 @@ pub(super) struct Claim {
     pub(super) name: UserName,
     /// The user when the challenge was made.
     pub(super) known: Option<Arc<KnownUser>>,
-    pub(super) method: Method,
+    /// How it shows that.
+    pub(super) method: &'static str,
 }
 
+/// MQTT's authentication method.
+const SCRAM: &str = "SCRAM-SHA-256";
+
 impl Conversation {
-    pub(super) fn new(logins: Logins, session: SessionId) -> Self {
-        Self { logins, session, asked: None }
+    pub(super) fn new(logins: Logins, session: SessionId, shown: Shown) -> Self {
+        Self { logins, session, shown, asked: None }
     }
 
     /// Takes a step.
     pub(crate) async fn step(mut self: Box<Self>, step: LoginStep) -> Stepped {
         let result = match step {
-            LoginStep::Password(login) => self.logins.check(login).await.map(LoginReply::Accepted),
-            LoginStep::Hello { user, methods } => {
-                self.challenge(user, &methods).map(LoginReply::Challenge)
+            LoginStep::Password(login) => {
+                let identity = self.logins.check(login).await;
+                identity.map(|identity| LoginReply::Accepted { identity, proof: None })
             }
-            LoginStep::Answer { signature } => self.answer(signature).await,
+            LoginStep::Hello { user, methods, extra } => {
+                self.challenge(user, &methods, &extra).map(LoginReply::Challenge)
+            }
+            LoginStep::Scram(first) => self.scram(&first).map(LoginReply::Data),
+            LoginStep::Answer { signature, extra } => self.answer(signature, &extra).await,
         };
         (self, result)
     }
 
     /// Asks what the best of the client's methods needs that its user has, too.
-    fn challenge(&mut self, user: String, methods: &[Method]) -> Result<Challenge, LoginRefusal> {
+    fn challenge(
+        &mut self,
+        user: String,
+        methods: &[Method],
+        extra: &Extra,
+    ) -> Result<Challenge, LoginRefusal> {
         let name = UserName::new(&user).map_err(|_| LoginRefusal::Wrong)?;
         let (candidate, known) = self.logins.candidate(&name);
         let mut both = methods.iter().filter(|method| candidate.methods().contains(method));
         let method = both.next().or(methods.first()).copied().ok_or(LoginRefusal::Wrong)?;
+        let nonce = draw(|| self.logins.random());
+        let claim = Claim { name, known, method: method.name() };
         let (asked, challenge) = match method {
             Method::Ticket => (Asked::Ticket { user }, Challenge { method, extra: Vec::new() }),
             Method::WampCra => {
-                let id = self.session.0;
-                let now = self.logins.now();
-                let session = wampcra::Session { user: &name, provider: USERS, id, now };
-                let nonce = draw(|| self.logins.random());
+                let (id, now) = (self.session.0, self.logins.now());
+                let session = wampcra::Session { user: &claim.name, provider: USERS, id, now };
                 let challenge = wampcra::Challenge::new(&session, &candidate, &nonce);
                 let asked = challenge.asked();
-                (Asked::WampCra { claim: Claim { name, known, method }, challenge }, asked)
+                (Asked::WampCra { claim, challenge }, asked)
+            }
+            Method::Scram => {
+                let hello = wamp::Hello::read(&user, extra, self.shown.exporter.as_deref());
+                let challenge = hello.map_err(misused)?.challenge(&candidate, &nonce);
+                let asked = challenge.asked();
+                (Asked::Scram { claim, challenge }, asked)
             }
         };
         self.asked = Some(asked);
         Ok(challenge)
     }
 
-    async fn answer(&mut self, signature: Secret) -> Result<LoginReply, LoginRefusal> {
-        let identity = match self.asked.take().ok_or(LoginRefusal::Wrong)? {
+    /// Answers the first message of SCRAM.
+    fn scram(&mut self, first: &Secret) -> Result<String, LoginRefusal> {
+        let first = text::ClientFirst::read(&first.0).map_err(misused)?;
+        let name = first.user().clone();
+        let (candidate, known) = self.logins.candidate(&name);
+        let challenge = first.challenge(&candidate, &draw(|| self.logins.random()));
+        let message = challenge.message().to_owned();
+        let claim = Claim { name, known, method: SCRAM };
+        self.asked = Some(Asked::ScramText { claim, challenge });
+        Ok(message)
+    }
+
+    async fn answer(
+        &mut self,
+        signature: Secret,
+        extra: &Extra,
+    ) -> Result<LoginReply, LoginRefusal> {
+        let text = || {
+            let text = std::str::from_utf8(&signature.0);
+            text.map_err(|_| Refused::Malformed("signature"))
+        };
+        let (claim, proof) = match self.asked.take().ok_or(LoginRefusal::Wrong)? {
             Asked::Ticket { user } => {
-                self.logins.check(Login { user, password: signature }).await?
+                let identity = self.logins.check(Login { user, password: signature }).await?;
+                return Ok(LoginReply::Accepted { identity, proof: None });
             }
             Asked::WampCra { claim, challenge } => {
-                let text = std::str::from_utf8(&signature.0);
-                let text = text.map_err(|_| Refused::Malformed("signature"));
-                self.logins.prove(claim, text.and_then(|text| challenge.finish(text))).await?
+                let signed = text().and_then(|text| challenge.finish(text));
+                (claim, signed.map(|()| None))
+            }
+            Asked::Scram { claim, challenge } => {
+                (claim, text().and_then(|text| challenge.finish(text, extra)).map(Some))
+            }
+            Asked::ScramText { claim, challenge } => {
+                (claim, challenge.finish(&signature.0).map(Some))
             }
         };
-        Ok(LoginReply::Accepted(identity))
+        let (proof, refused) = match proof {
+            Ok(proof) => (proof, None),
+            Err(refused) => (None, Some(refused)),
+        };
+        let identity = self.logins.prove(claim, refused).await?;
+        Ok(LoginReply::Accepted { identity, proof })
     }
+}
+
+/// The client is wrong, whatever its user's password is.
+pub(super) fn misused(refused: Refused) -> LoginRefusal {
+    LoginRefusal::Misused(refused.to_string())
 }
 
 #[cfg(test)]

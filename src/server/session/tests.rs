@@ -98,7 +98,8 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<Trans
             };
             let gate = MqttGate::new(config, id, clients.now());
             let intake = Intake::new(Framing::Mqtt, &Terms::CLIENT, &clients.login);
-            let mut session = Session::new(gate, MqttTransport::new(stream, intake), clients);
+            let mut session =
+                Session::new(gate, MqttTransport::new(stream, intake), Shown::default(), clients);
             let mut hello = *b"\0\x04MQTT\x04\x02\0\0\0\x01c";
             hello[9] = keep_alive;
             session.core.received(packet(0x10, &hello).into());
@@ -116,7 +117,7 @@ fn connect(protocol: Protocol, node: &Node, socket: &Socket) -> JoinHandle<Trans
                     let socket =
                         WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
                     let transport = WampTransport::new(socket, true, (meter, intake));
-                    let mut session = Session::new(gate, transport, clients);
+                    let mut session = Session::new(gate, transport, Shown::default(), clients);
                     session.core.received(hello.into());
                     begin(session).await.unwrap()
                 }

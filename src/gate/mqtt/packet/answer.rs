@@ -1,4 +1,4 @@
-//! Encodes CONNACK and DISCONNECT ourselves, because rumqttd's codec panics on some of their codes.
+//! Encodes CONNACK, AUTH and DISCONNECT ourselves, because rumqttd's codec panics on some of their codes.
 //!
 //! Invariant: only MQTT 5 has a DISCONNECT from a server; none is written for older versions.
 //!
@@ -20,6 +20,8 @@ pub(crate) struct Accepted<'a> {
     pub(crate) session_ends_with_connection: bool,
     /// The name assigned to a client without one.
     pub(crate) assigned: Option<&'a str>,
+    /// The authentication method, and its last message.
+    pub(crate) authentication: Option<(&'a str, &'a str)>,
 }
 
 /// Writes a CONNACK that accepts.
@@ -43,6 +45,9 @@ pub(crate) fn connack_accepted(version: Version, accepted: &Accepted<'_>, output
         properties.put_u8(property::ASSIGNED_CLIENT_IDENTIFIER);
         put_text(&mut properties, client);
     }
+    if let Some((method, data)) = accepted.authentication {
+        put_authentication(&mut properties, method, data);
+    }
     properties.put_slice(&[property::TOPIC_ALIAS_MAXIMUM, 0, 0]);
     properties.put_slice(&[property::WILDCARD_SUBSCRIPTION_AVAILABLE, 1]);
     properties.put_slice(&[property::SUBSCRIPTION_IDENTIFIERS_AVAILABLE, 1]);
@@ -62,6 +67,22 @@ pub(crate) fn connack_refused(
             output.put_slice(&[0x20, 0x02, 0x00, return_code(reason)]);
         }
         Version::V5 => put_reasoned(output, 0x20, &[0, reason as u8], &reason_string(text)),
+    }
+}
+
+/// Writes an MQTT 5 AUTH.
+pub(crate) fn auth(reason: u8, method: &str, data: &str, output: &mut BytesMut) {
+    let mut properties = BytesMut::new();
+    put_authentication(&mut properties, method, data);
+    put_reasoned(output, 0xF0, &[reason], &properties);
+}
+
+fn put_authentication(properties: &mut BytesMut, method: &str, data: &str) {
+    for (id, text) in
+        [(property::AUTHENTICATION_METHOD, method), (property::AUTHENTICATION_DATA, data)]
+    {
+        properties.put_u8(id);
+        put_text(properties, text);
     }
 }
 

@@ -14,6 +14,7 @@ use rumqttd::protocol::{
     RetainForwardRule, SubAck, SubAckProperties, SubscribeReasonCode, UnsubAck, UnsubAckReason,
 };
 
+use super::auth::{Authentication, Gathered};
 use super::publish::put_varint;
 use super::reader::Reader;
 use super::{property, will, Reason, Version, Violation};
@@ -43,7 +44,7 @@ pub(crate) struct Connect {
     pub(crate) max_packet: Option<u32>,
     /// The client accepts reason strings in any packet.
     pub(crate) problem_information: bool,
-    pub(crate) authentication: bool,
+    pub(crate) authentication: Option<Authentication>,
 }
 
 /// Why a first packet is not an acceptable CONNECT.
@@ -108,6 +109,7 @@ struct Fields {
     end: usize,
     password: Option<Range<usize>>,
     will: Option<Will>,
+    authentication: Option<Authentication>,
 }
 
 /// A bit of the protocol level: the client is a bridge. No standard says so, but mosquitto, NanoMQ and others do.
@@ -158,7 +160,7 @@ pub(crate) fn read_connect(first: u8, body: &[u8]) -> Result<Connect, ConnectErr
         receive_maximum: properties.and_then(|p| p.receive_maximum).unwrap_or(u16::MAX),
         max_packet: properties.and_then(|p| p.max_packet_size),
         problem_information: properties.and_then(|p| p.request_problem_info) != Some(0),
-        authentication: properties.is_some_and(|p| p.authentication_method.is_some()),
+        authentication: checked.fields.authentication,
     })
 }
 
@@ -192,16 +194,14 @@ fn check_connect_fields(
         return Err(Violation::malformed("a reserved flag of the CONNECT is set"));
     }
     reader.u16()?;
+    let mut authentication = None;
     if version.is_5() {
-        let mut authentication = (false, false);
+        let mut gathered = Gathered::default();
         property::walk(reader.block()?, property::CONNECT, |property| {
-            authentication.0 |= property.id == property::AUTHENTICATION_METHOD;
-            authentication.1 |= property.id == property::AUTHENTICATION_DATA;
+            gathered.take(&property);
             property::refuse_option(&property, "CONNECT")
         })?;
-        if authentication == (false, true) {
-            return Err(Violation::protocol("authentication data without a method"));
-        }
+        authentication = gathered.authentication()?;
     }
     reader.text()?;
     let mut will = None;
@@ -223,7 +223,7 @@ fn check_connect_fields(
         password = Some(reader.position() - length..reader.position());
     }
     reader.end()?;
-    Ok(Fields { end, password, will })
+    Ok(Fields { end, password, will, authentication })
 }
 
 /// Reads a PUBACK. Whatever its reason code, the client is done with the message.

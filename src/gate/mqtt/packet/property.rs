@@ -71,6 +71,7 @@ pub(crate) const PUBLISH: &[u8] = &[
 pub(crate) const PUBACK: &[u8] = &[REASON_STRING, USER];
 pub(crate) const SUBSCRIBE: &[u8] = &[SUBSCRIPTION_IDENTIFIER, USER];
 pub(crate) const UNSUBSCRIBE: &[u8] = &[USER];
+pub(crate) const AUTH: &[u8] = &[AUTHENTICATION_METHOD, AUTHENTICATION_DATA, REASON_STRING, USER];
 pub(crate) const DISCONNECT: &[u8] = &[SESSION_EXPIRY, REASON_STRING, USER];
 
 /// The prefix of user properties that are for us. All others are between the application's clients, and pass

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::super::packet::publish::Outgoing;
 use super::super::packet::{self, complete_prefix, FrameError, Incoming, Version};
 use super::*;
+use crate::types::login::LoginStep;
 
 /// Valid packets of both versions, to be corrupted.
 const SOUND: &[&str] = &[
@@ -78,7 +79,7 @@ fn serve(gate: &mut MqttGate, published: &mut u64) -> bool {
         assert!(!closed, "nothing is asked for after Close");
         match request {
             Request::Login(LoginStep::Password(login)) => {
-                gate.logged_in(Ok(login::accepted(&login.user)));
+                gate.logged_in(Ok(login::accepted(&login.user, None)));
             }
             Request::Login(step) => panic!("{step:?}"),
             Request::Open { .. } => gate.opened(Ok(())),

@@ -149,7 +149,7 @@ fn what_is_not_available_is_refused() {
         (r#"s"MQTT" 04 00 0000 s"""#, "20 | 0002"),
         (
             r#"s"MQTT" 05 02 0000 p[15 s"SCRAM" 16 s"x"] s"c""#,
-            r#"20 | 008c p[1f s"no authentication method is offered"]"#,
+            r#"20 | 008c p[1f s"this cluster has no users: leave out the authentication method"]"#,
         ),
     ]);
 }

@@ -1,24 +1,42 @@
 //! CONNECT in a cluster that has users.
 
 use super::*;
-use crate::types::access::{Identity, LoginRefusal};
-use crate::types::login::LoginReply;
+use crate::types::access::{Identity, LoginRefusal, Secret};
+use crate::types::login::{LoginReply, LoginStep};
 
 /// What becomes of a login.
 pub(super) fn happen(gate: &mut MqttGate, what: &str) {
     match what {
         "wrong" => gate.logged_in(Err(LoginRefusal::Wrong)),
         "busy" => gate.logged_in(Err(LoginRefusal::Busy)),
+        "misused" => gate.logged_in(Err(LoginRefusal::Misused("the x is wrong".to_owned()))),
         "needed" => gate.opened(Err(OpenRefusal::LoginNeeded)),
         "revoked" => gate.end(EndReason::Revoked),
-        user => gate.logged_in(Ok(accepted(user))),
+        what => gate.logged_in(Ok(match what.split(' ').collect::<Vec<_>>()[..] {
+            ["data", data] => LoginReply::Data(data.to_owned()),
+            [user, "proof", proof] => accepted(user, Some(proof)),
+            [user] => accepted(user, None),
+            _ => panic!("{what}"),
+        })),
     }
 }
 
 /// A client has logged in with its password.
-pub(super) fn accepted(user: &str) -> LoginReply {
+pub(super) fn accepted(user: &str, proof: Option<&str>) -> LoginReply {
     let (user, role) = (user.to_owned(), "user".to_owned());
-    LoginReply::Accepted(Identity { user, role, method: "ticket", provider: "users" })
+    let identity = Identity { user, role, method: "ticket", provider: "users" };
+    LoginReply::Accepted { identity, proof: proof.map(str::to_owned) }
+}
+
+/// What the gate asks the driver.
+pub(super) fn show(step: &LoginStep) -> String {
+    let shown = |secret: &Secret| String::from_utf8_lossy(&secret.0).into_owned();
+    match step {
+        LoginStep::Password(login) => format!("login {} {}", login.user, shown(&login.password)),
+        LoginStep::Scram(first) => format!("scram {}", shown(first)),
+        LoginStep::Answer { signature, .. } => format!("answer {}", shown(signature)),
+        LoginStep::Hello { .. } => panic!("{step:?}"),
+    }
 }
 
 fn check_with_users(script: &str) {
@@ -117,3 +135,82 @@ fn a_session_ends_with_its_user() {
     check(&format!("{OPEN4} login revoked \n ask close \n reason {text}"));
     check(&format!("{OPEN5} login revoked \n out e0 | 87 p[1f s\"{text}\"] \n ask close"));
 }
+
+/// A CONNECT with SCRAM's first message, and all that follows until the session is open.
+const CONNECT: &str = r#"in 10 | s"MQTT" 05 02 0000 p[15 s"SCRAM-SHA-256" 16 s"first"] s"c"
+    ask scram first"#;
+const CHALLENGED: &str = r#"login data second
+    out f0 | 18 p[15 s"SCRAM-SHA-256" 16 s"second"]"#;
+const ANSWERED: &str = r#"in f0 | 18 p[15 s"SCRAM-SHA-256" 16 s"third"]
+    ask answer third"#;
+const OPENED: &str = r#"login joe proof fourth
+    ask open realm="home" client="c" user=joe
+    opened
+    out 20 | 0000 p[21 2000 24 01 27 00108000 15 s"SCRAM-SHA-256" 16 s"fourth" 22 0000 28 01 29 01 2a 00]"#;
+
+#[test]
+fn a_client_logs_in_by_scram() {
+    check_with_users(&format!("{CONNECT}\n{CHALLENGED}\n{ANSWERED}\n{OPENED}"));
+}
+
+#[test]
+fn an_open_session_logs_in_again() {
+    let again = r#"in f0 | 19 p[15 s"SCRAM-SHA-256" 16 s"1"]
+        ask scram 1
+        login data 2
+        out f0 | 18 p[15 s"SCRAM-SHA-256" 16 s"2"]
+        in c0 |
+        out d0 |
+        in f0 | 18 p[15 s"SCRAM-SHA-256" 16 s"3"]
+        ask answer 3"#;
+    let open = format!("{CONNECT}\n{CHALLENGED}\n{ANSWERED}\n{OPENED}\n{again}");
+    let twice = r#"login joe proof 4
+        out f0 | 00 p[15 s"SCRAM-SHA-256" 16 s"4"]"#;
+    check_with_users(&format!("{open}\n{twice}\n{again}\n{twice}"));
+    for (outcome, code, text) in [
+        ("ann proof 4", "87", "a session can't become another user's"),
+        ("wrong", "87", "unknown user, or wrong password"),
+        ("busy", "89", "too many clients are logging in; try again"),
+    ] {
+        check_with_users(&format!(
+            "{open}\nlogin {outcome}\nout e0 | {code} p[1f s\"{text}\"]\nask close"
+        ));
+    }
+}
+
+#[test]
+fn scram_can_fail() {
+    for (before, outcome, code, text) in [
+        (CONNECT, "login wrong", "86", "unknown user, or wrong password"),
+        (ANSWERED, "login wrong", "86", "unknown user, or wrong password"),
+        (ANSWERED, "login misused", "87", "the x is wrong"),
+        (CHALLENGED, "in c0 |", "82", "a packet before the login has ended"),
+        (CHALLENGED, "in f0 | 19 p[15 s\"SCRAM-SHA-256\"]", "82", UNEXPECTED),
+        (CHALLENGED, "in f0 | 18 p[15 s\"m\"]", "82", OTHER),
+        (CHALLENGED, "in f0 | 18 p[]", "82", "an AUTH names no authentication method"),
+        (
+            CHALLENGED,
+            "in f0 | 00 p[15 s\"m\"]",
+            "82",
+            "an AUTH has a reason code that no client sends",
+        ),
+        (CHALLENGED, "in f0 |", "81", "a field reaches beyond the packet's end"),
+        (CHALLENGED, "at 10000 \n tick", "88", "the session was not opened in time"),
+    ] {
+        let steps = [CONNECT, CHALLENGED, ANSWERED];
+        let until = steps.iter().position(|step| *step == before).unwrap();
+        let before = steps[..=until].join("\n");
+        check_with_users(&format!(
+            "{before}\n{outcome}\nout 20 | 00{code} p[1f s\"{text}\"]\nask close"
+        ));
+    }
+    check_with_users(&format!("{CONNECT}\n{CHALLENGED}\nin e0 | 00\nask close"));
+    check_with_users(
+        r#"in 10 | s"MQTT" 05 02 0000 p[15 s"PLAIN"] s"c"
+           out 20 | 008c p[1f s"the only authentication method is SCRAM-SHA-256"]
+           ask close"#,
+    );
+}
+
+const UNEXPECTED: &str = "an AUTH at a time when none is expected";
+const OTHER: &str = "an AUTH names another authentication method than the CONNECT";

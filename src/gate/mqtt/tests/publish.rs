@@ -279,7 +279,11 @@ fn violations_end_the_connection() {
         ("50 | 0001", "82", "an exchange of QoS 2, which is not offered"),
         ("62 | 0001", "82", "an exchange of QoS 2, which is not offered"),
         ("70 | 0001", "82", "an exchange of QoS 2, which is not offered"),
-        ("f0 |", "8c", "AUTH was sent, but no authentication method was agreed on"),
+        (
+            r#"f0 | 19 p[15 s"m"]"#,
+            "8c",
+            "AUTH was sent, but no authentication method was agreed on",
+        ),
         ("20 | 0000", "82", "a packet that no client sends"),
         ("23 | 0d", "81", "reserved flags are set in the fixed header"),
         ("90 | 0001 00", "82", "a packet that no client sends"),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::types::access::Identity;
-use crate::types::login::{Challenge, LoginStep, Method};
+use crate::types::login::{Challenge, Extra, LoginStep, Method};
 
 /// What becomes of a login.
 pub(super) fn happen(gate: &mut WampGate, what: &[&str]) {
@@ -16,7 +16,7 @@ pub(super) fn happen(gate: &mut WampGate, what: &[&str]) {
             let method = Method::named(method).unwrap();
             let extra = match method {
                 Method::Ticket => Vec::new(),
-                Method::WampCra => vec![("iterations", Value::Int(7))],
+                Method::WampCra | Method::Scram => vec![("iterations", Value::Int(7))],
             };
             gate.logged_in(Ok(LoginReply::Challenge(Challenge { method, extra })));
         }
@@ -24,7 +24,8 @@ pub(super) fn happen(gate: &mut WampGate, what: &[&str]) {
             let (user, role) = (user.to_string(), role.to_string());
             let method = Method::named(method).unwrap().name();
             let identity = Identity { user, role, method, provider: "users" };
-            gate.logged_in(Ok(LoginReply::Accepted(identity)));
+            let proof = (method == Method::Scram.name()).then(|| "proof".to_owned());
+            gate.logged_in(Ok(LoginReply::Accepted { identity, proof }));
         }
         other => panic!("{other:?}"),
     }
@@ -33,15 +34,23 @@ pub(super) fn happen(gate: &mut WampGate, what: &[&str]) {
 /// What the gate asks the driver.
 pub(super) fn show(step: &LoginStep) -> String {
     match step {
-        LoginStep::Password(_) => panic!("{step:?}"),
-        LoginStep::Hello { user, methods } => {
+        LoginStep::Password(_) | LoginStep::Scram(_) => panic!("{step:?}"),
+        LoginStep::Hello { user, methods, extra } => {
             let names: Vec<_> = methods.iter().map(|method| method.name()).collect();
-            format!("hello {user} {}", names.join(" "))
+            format!("hello {user} {}{}", names.join(" "), show_extra(extra))
         }
-        LoginStep::Answer { signature } => {
-            format!("answer {}", String::from_utf8_lossy(&signature.0))
+        LoginStep::Answer { signature, extra } => {
+            format!("answer {}{}", String::from_utf8_lossy(&signature.0), show_extra(extra))
         }
     }
+}
+
+fn show_extra(extra: &Extra) -> String {
+    let Extra { nonce, channel_binding, cbind_data, kdf } = extra;
+    let fields =
+        [("nonce", nonce), ("binding", channel_binding), ("data", cbind_data), ("kdf", kdf)];
+    let shown = fields.map(|(name, value)| value.as_ref().map(|value| format!(" {name}={value}")));
+    shown.into_iter().flatten().collect()
 }
 
 /// Runs a script from the beginning, in each serializer.
@@ -85,6 +94,25 @@ fn a_client_signs_a_challenge() {
         ! open realm1 user=joe
         = opened
         < [2,77,{{"realm":"realm1","authid":"joe","authrole":"user","authmethod":"wampcra","authprovider":"users","agent":"vulpes/{agent}","roles":{{{ROLES}}}}}]
+        "#
+    ));
+}
+
+#[test]
+fn both_sides_prove_who_they_are() {
+    let agent = env!("CARGO_PKG_VERSION");
+    check_with_users(&format!(
+        r#"
+        > [1,"realm1",{{"authmethods":["wamp-scram"],"authid":"joe","authextra":{{"nonce":"n","kdf":"k","channel_binding":null,"x":1}}}}]
+        ! hello joe wamp-scram nonce=n kdf=k
+        = login ask wamp-scram
+        < [4,"wamp-scram",{{"iterations":7}}]
+        > [5,"signed",{{"nonce":"n","channel_binding":"b","cbind_data":"d","kdf":7}}]
+        ! answer signed nonce=n binding=b data=d
+        = login joe user wamp-scram
+        ! open realm1 user=joe
+        = opened
+        < [2,77,{{"realm":"realm1","authid":"joe","authrole":"user","authmethod":"wamp-scram","authprovider":"users","authextra":{{"verifier":"proof"}},"agent":"vulpes/{agent}","roles":{{{ROLES}}}}}]
         "#
     ));
 }
@@ -146,7 +174,7 @@ fn clients_that_do_not_log_in_are_anonymous() {
         (r#"{"authmethods":["ticket"]}"#, "name the user with authid"),
         (
             r#"{"authmethods":["scrum"],"authid":"joe"}"#,
-            r#"offer one of the authmethods \"wampcra\", \"ticket\" with an authid, or \"anonymous\""#,
+            r#"offer one of the authmethods \"wamp-scram\", \"wampcra\", \"ticket\" with an authid, or \"anonymous\""#,
         ),
     ] {
         check_with_users(&format!(

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::super::tests::{logins, user};
 use super::*;
-use crate::auth::testing::{sign_cra, text};
+use crate::auth::testing::{scram_last, scram_wamp, sign_cra, text, NONCE};
 use crate::types::access::Identity;
 
 /// What a client is asked that has these methods.
@@ -13,12 +13,16 @@ async fn asked(
     name: &str,
     methods: &[Method],
 ) -> (Box<Conversation>, Result<Challenge, LoginRefusal>) {
-    let conversation = Box::new(logins.conversation(SessionId(77)));
-    let hello = LoginStep::Hello { user: name.into(), methods: methods.to_vec() };
+    let conversation = Box::new(logins.conversation(SessionId(77), &Shown::default()));
+    let hello = LoginStep::Hello {
+        user: name.into(),
+        methods: methods.to_vec(),
+        extra: Extra { nonce: Some(NONCE.to_owned()), ..Extra::default() },
+    };
     let (conversation, reply) = conversation.step(hello).await;
     let challenge = reply.map(|reply| match reply {
         LoginReply::Challenge(challenge) => challenge,
-        LoginReply::Accepted(identity) => panic!("{identity:?}"),
+        other => panic!("{other:?}"),
     });
     (conversation, challenge)
 }
@@ -27,10 +31,18 @@ async fn answer(
     conversation: Box<Conversation>,
     signature: &str,
 ) -> Result<Identity, LoginRefusal> {
+    Ok(answer_with(conversation, signature, Extra::default()).await?.0)
+}
+
+async fn answer_with(
+    conversation: Box<Conversation>,
+    signature: &str,
+    extra: Extra,
+) -> Result<(Identity, Option<String>), LoginRefusal> {
     let signature = Secret(signature.as_bytes().to_vec().into());
-    match conversation.step(LoginStep::Answer { signature }).await.1? {
-        LoginReply::Accepted(identity) => Ok(identity),
-        LoginReply::Challenge(challenge) => panic!("{challenge:?}"),
+    match conversation.step(LoginStep::Answer { signature, extra }).await.1? {
+        LoginReply::Accepted { identity, proof } => Ok((identity, proof)),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -52,8 +64,34 @@ async fn the_right_signature_of_a_user_lets_in() {
     let (conversation, _) = asked(&logins, "joe", &[Method::WampCra]).await;
     let garbage = answer(conversation, "garbage").await;
     assert!(matches!(garbage, Err(LoginRefusal::Misused(_))), "{garbage:?}");
-    let unasked = Box::new(logins.conversation(SessionId(77)));
+    let unasked = Box::new(logins.conversation(SessionId(77), &Shown::default()));
     assert_eq!(answer(unasked, "x").await, Err(LoginRefusal::Wrong));
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_sides_prove_that_they_know_the_password() {
+    let logins = logins(&[("joe", user("pencil", false))]);
+    for (name, password, right) in
+        [("joe", "pencil", true), ("joe", "x", false), ("nobody", "x", false)]
+    {
+        let (conversation, challenge) = asked(&logins, name, &[Method::Scram]).await;
+        let (proof, extra, verifier) = scram_wamp((name, password), &challenge.unwrap(), None);
+        let outcome = answer_with(conversation, &proof, extra).await;
+        let shown = outcome.map(|(identity, proof)| (identity.method, proof));
+        let expected = right.then_some(("wamp-scram", Some(verifier)));
+        assert_eq!(shown, expected.ok_or(LoginRefusal::Wrong), "{name} {password}");
+
+        let conversation = Box::new(logins.conversation(SessionId(77), &Shown::default()));
+        let bare = format!("n={name},r=abc");
+        let first = Secret(format!("n,,{bare}").into());
+        let (conversation, reply) = conversation.step(LoginStep::Scram(first)).await;
+        let Ok(LoginReply::Data(challenge)) = reply else { panic!("{reply:?}") };
+        let (last, verifier) = scram_last(("n,,", &bare), password, &challenge);
+        let outcome = answer_with(conversation, &last, Extra::default()).await;
+        let shown = outcome.map(|(identity, proof)| (identity.method, proof));
+        let expected = right.then_some(("SCRAM-SHA-256", Some(verifier)));
+        assert_eq!(shown, expected.ok_or(LoginRefusal::Wrong), "{name} {password}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,7 +111,8 @@ async fn challenges_do_not_tell_who_exists() {
     let logins = logins(&[("joe", user("pencil", false)), ("ann", user("x", true))]);
     for name in ["joe", "ann", "nobody"] {
         for (methods, chosen) in [
-            (&Method::ALL[..], Method::WampCra),
+            (&Method::ALL[..], Method::Scram),
+            (&[Method::WampCra, Method::Ticket][..], Method::WampCra),
             (&[Method::Ticket][..], Method::Ticket),
             (&[Method::WampCra][..], Method::WampCra),
         ] {

@@ -1,0 +1,169 @@
+//! Logins in which the password does not travel: SCRAM over both protocols, from the client's side.
+//!
+//! Deliberately absent: `wampcra` and the methods that stock clients have (`stock`), and wrong messages (the gates' own tests).
+
+use anyhow::{ensure, Context, Result};
+use base64::prelude::{Engine, BASE64_STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{json, Value};
+use sha2::{Digest, Sha256};
+use vulpes_jepsen::cluster::REALM;
+use vulpes_jepsen::mqtt::{packet, string};
+use vulpes_jepsen::wait::{within, PATIENCE};
+use vulpes_jepsen::{Cluster, Node};
+
+use crate::raw::{frame, Raw};
+use crate::users::{add_ann, file, user};
+
+const METHOD: &str = "SCRAM-SHA-256";
+
+fn hmac(key: &[u8], text: &[u8]) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length will do");
+    mac.update(text);
+    mac.finalize().into_bytes().to_vec()
+}
+
+/// A client's proof and the signature that it expects, in base64 (RFC 5802 section 3).
+fn prove(password: &str, salt: &str, iterations: u32, conversation: &str) -> Result<[String; 2]> {
+    let salt = BASE64_STANDARD.decode(salt)?;
+    let salted =
+        pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), &salt, iterations);
+    let client = hmac(&salted, b"Client Key");
+    let signature = hmac(&Sha256::digest(&client), conversation.as_bytes());
+    let proof: Vec<u8> = client.iter().zip(signature).map(|(byte, other)| byte ^ other).collect();
+    let signature = hmac(&hmac(&salted, b"Server Key"), conversation.as_bytes());
+    Ok([proof, signature].map(|bytes| BASE64_STANDARD.encode(bytes)))
+}
+
+/// The last message of SCRAM, and the one that should answer it.
+fn last(bare: &str, password: &str, challenge: &str) -> Result<(String, String)> {
+    let mut fields = challenge.split(',').map(|field| field.get(2..).unwrap_or_default());
+    let mut field = || fields.next().context("a field is missing");
+    let (nonce, salt, iterations) = (field()?, field()?, field()?.parse()?);
+    let said = format!("c=biws,r={nonce}");
+    let conversation = format!("{bare},{challenge},{said}");
+    let [proof, signature] = prove(password, salt, iterations, &conversation)?;
+    Ok((format!("{said},p={proof}"), format!("v={signature}")))
+}
+
+/// The properties that say how a client logs in.
+fn properties(data: &str) -> Vec<u8> {
+    let fields = [vec![0x15], string(METHOD), vec![0x16], string(data)].concat();
+    [vec![fields.len() as u8], fields].concat()
+}
+
+/// The text of one of these properties.
+fn property(body: &[u8], id: u8) -> Option<String> {
+    let method = string(METHOD);
+    let at = body.windows(method.len()).position(|window| window == method)? + method.len();
+    let data = body.get(at..).filter(|rest| rest.first() == Some(&id))?;
+    let length = usize::from(u16::from_be_bytes([*data.get(1)?, *data.get(2)?]));
+    String::from_utf8(data.get(3..3 + length)?.to_vec()).ok()
+}
+
+/// The rest of an exchange whose first message was sent, up to the packet that ends it: its first byte, and its code.
+async fn finish(raw: &mut Raw, name: &str, password: &str) -> Result<(u8, u8)> {
+    let (first, body) = within("an AUTH", PATIENCE, raw.packet()).await?;
+    ensure!((first, body[0]) == (0xf0, 0x18), "{first:02x} {body:02x?}");
+    let challenge = property(&body, 0x16).context("no challenge")?;
+    let (last, expected) = last(&format!("n={name},r=abc"), password, &challenge)?;
+    raw.send(&packet(0xf0, &[vec![0x18], properties(&last)].concat())).await?;
+    let (first, body) = within("an answer", PATIENCE, raw.packet()).await?;
+    let code = if first == 0x20 { body[1] } else { body[0] };
+    ensure!(code != 0 || property(&body, 0x16) == Some(expected), "{body:02x?}");
+    Ok((first, code))
+}
+
+/// Logs in to MQTT by SCRAM.
+async fn mqtt(node: &Node, name: &str, password: &str) -> Result<(Raw, u8)> {
+    let mut raw = Raw::open(node.mqtt()).await?;
+    let first = properties(&format!("n,,n={name},r=abc"));
+    let body = [string("MQTT"), vec![5, 2, 0, 0], first, string("")].concat();
+    raw.send(&packet(0x10, &body)).await?;
+    let (first, code) = finish(&mut raw, name, password).await?;
+    ensure!(first == 0x20, "{first:02x}");
+    Ok((raw, code))
+}
+
+/// Logs in to WAMP by SCRAM: the answer to AUTHENTICATE.
+async fn wamp(node: &Node, name: &str, password: &str) -> Result<Value> {
+    let nonce = "egVDf3DMJh0=";
+    let details = json!({
+        "roles": {"subscriber": {}}, "authmethods": ["ticket", "wamp-scram"], "authid": name,
+        "authextra": {"nonce": nonce, "channel_binding": null, "kdf": "pbkdf2"},
+    });
+    let mut raw = Raw::websocket(node.wamp()).await?;
+    raw.send(&frame(&json!([1, REALM, details]).to_string())).await?;
+    let challenge = within("a CHALLENGE", PATIENCE, raw.message()).await?;
+    ensure!(challenge[0] == 4 && challenge[1] == "wamp-scram", "{challenge}");
+    let extra = &challenge[2];
+    let text = |name: &str| extra[name].as_str().context("a field is missing");
+    let (whole, salt) = (text("nonce")?, text("salt")?);
+    ensure!(extra["kdf"] == "pbkdf2" && whole.starts_with(nonce), "{challenge}");
+    let iterations = extra["iterations"].as_u64().context("no iterations")? as u32;
+    let conversation =
+        format!("n={name},r={nonce},r={whole},s={salt},i={iterations},c=biws,r={whole}");
+    let [proof, signature] = prove(password, salt, iterations, &conversation)?;
+    let extra = json!({"nonce": whole, "channel_binding": null, "cbind_data": null});
+    raw.send(&frame(&json!([5, proof, extra]).to_string())).await?;
+    let answer = within("an answer", PATIENCE, raw.message()).await?;
+    let known = answer[2]["authextra"]["verifier"] == signature.as_str();
+    ensure!(answer[0] != 2 || known, "{answer}");
+    Ok(answer)
+}
+
+async fn cluster() -> Result<Cluster> {
+    let cluster = crate::cluster().nodes(3).start().await?;
+    add_ann(&cluster, 1, "").await?;
+    let line = format!("add joe --new-password-file {}", file(&cluster, "geheim")?);
+    user(&cluster, 2, Some(("ann", "pencil")), &line).await?;
+    Ok(cluster)
+}
+
+#[tokio::test]
+async fn clients_prove_that_they_know_the_password() -> Result<()> {
+    let cluster = cluster().await?;
+    for node in 1..=3 {
+        let node = cluster.node(node);
+        for (name, password, right) in
+            [("ann", "pencil", true), ("joe", "geheim", true), ("joe", "x", false), ("x", "x", false)]
+        {
+            let (_, code) = mqtt(node, name, password).await?;
+            ensure!(code == if right { 0 } else { 0x86 }, "{name} {password}: {code:02x}");
+            let answer = wamp(node, name, password).await?;
+            match right {
+                true => ensure!(
+                    answer[2]["authid"] == name && answer[2]["authmethod"] == "wamp-scram",
+                    "{answer}"
+                ),
+                false => ensure!(answer[2] == "wamp.error.authentication_failed", "{answer}"),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_open_mqtt_session_can_log_in_again() -> Result<()> {
+    let cluster = cluster().await?;
+    let again = |name: &str| {
+        let first = properties(&format!("n,,n={name},r=abc"));
+        packet(0xf0, &[vec![0x19], first].concat())
+    };
+    let (mut raw, code) = mqtt(cluster.node(3), "joe", "geheim").await?;
+    ensure!(code == 0, "{code:02x}");
+    for _ in 0..2 {
+        raw.send(&again("joe")).await?;
+        ensure!(finish(&mut raw, "joe", "geheim").await? == (0xf0, 0));
+    }
+    // A new password does not end a session, but makes it fail to log in again.
+    let line = format!("passwd joe --new-password-file {}", file(&cluster, "other")?);
+    user(&cluster, 3, Some(("ann", "pencil")), &line).await?;
+    raw.send(&again("joe")).await?;
+    ensure!(finish(&mut raw, "joe", "geheim").await? == (0xe0, 0x87));
+    // And nobody becomes another user.
+    let (mut raw, _) = mqtt(cluster.node(3), "joe", "other").await?;
+    raw.send(&again("ann")).await?;
+    ensure!(finish(&mut raw, "ann", "pencil").await? == (0xe0, 0x87));
+    Ok(())
+}
