@@ -13,6 +13,7 @@
 mod binding;
 mod candidate;
 mod cost;
+pub mod cryptosign;
 mod encoding;
 mod fingerprint;
 mod hash;

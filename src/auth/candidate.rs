@@ -9,6 +9,7 @@
 use std::fmt;
 
 use super::cost::Cost;
+use super::cryptosign::PublicKey;
 use super::hash::{hmac, Key, Salt};
 use super::text::UserName;
 use super::verifiers::{CraVerifier, PlainVerifier, ScramArgon2id, ScramKeys, ScramPbkdf2};
@@ -29,14 +30,22 @@ pub struct Candidate {
     pub(super) wampcra: Part<CraVerifier>,
     pub(super) scram_pbkdf2: Part<ScramPbkdf2>,
     pub(super) scram_argon2id: Part<ScramArgon2id>,
+    pub(super) keys: Part<Vec<PublicKey>>,
     methods: Vec<Method>,
 }
 
 impl Candidate {
-    /// The methods that the user has. One that doesn't exist has what a new one would have.
+    /// The methods that the user has by its password. One that doesn't exist has what a new one would have.
     #[must_use]
     pub fn methods(&self) -> &[Method] {
         &self.methods
+    }
+
+    /// Whether a key is the user's, and whether the user may log in with it.
+    #[must_use]
+    pub fn has_key(&self, key: PublicKey) -> (bool, bool) {
+        let has = self.keys.verifier.contains(&key);
+        (has, has && self.keys.admits)
     }
 
     /// Lets no login succeed: for a user that is disabled, whose challenges stay what they were.
@@ -46,6 +55,7 @@ impl Candidate {
         self.wampcra.admits = false;
         self.scram_pbkdf2.admits = false;
         self.scram_argon2id.admits = false;
+        self.keys.admits = false;
         self
     }
 }
@@ -105,12 +115,15 @@ impl Decoys {
                 cost: self.cost.scram_argon2id,
                 keys: ScramKeys::new(&self.key("scram argon2id keys", user)),
             }),
+            keys: Part { verifier: known.keys, admits: true },
             methods,
         }
     }
 
     fn methods(&self, known: Option<&Verifiers>) -> Vec<Method> {
         let has = |method: &Method| match (method, known) {
+            // It depends on the key.
+            (Method::Cryptosign, _) => false,
             (Method::Ticket, None) => true,
             (Method::WampCra | Method::Scram, None) => self.shared,
             (Method::Scram, Some(known)) => known.scram_argon2id.is_some(),

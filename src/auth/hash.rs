@@ -102,10 +102,7 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+    use crate::auth::encoding::hex;
 
     /// RFC 4231, test cases 1, 2 and 6: a short key, a text key, and one longer than a block.
     #[test]

@@ -24,8 +24,8 @@ pub enum Refused {
     Downgraded,
     #[error("the channel binding is of another connection")]
     OtherChannel,
-    /// The password is wrong, or there is no such user.
-    #[error("the user name or the password is wrong")]
+    /// The password or key is wrong, or there is no such user.
+    #[error("the user name, the password or the key is wrong")]
     Denied,
 }
 

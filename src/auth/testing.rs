@@ -2,7 +2,9 @@
 //!
 //! Deliberately absent: wrong answers, which each test makes of right ones.
 
-use super::encoding::{base64, from_base64};
+use ed25519_dalek::{Signer, SigningKey};
+
+use super::encoding::{base64, from_base64, from_hex, hex};
 use super::hash::{argon2id, hmac, pbkdf2, sha256, Key};
 use super::{Argon2Cost, Cost, Exporter, Password, Pbkdf2Cost, Salts, Verifiers};
 use crate::types::login::{Challenge, Extra};
@@ -98,4 +100,15 @@ pub(crate) fn scram_wamp(
         ..Extra::default()
     };
     (proof, extra, verifier)
+}
+
+/// The public key of a client whose private key is this, and its answer to `cryptosign`.
+pub(crate) fn cryptosign(seed: [u8; 32]) -> (String, impl Fn(&Challenge) -> String) {
+    let key = SigningKey::from_bytes(&seed);
+    let pubkey = hex(key.verifying_key().as_bytes());
+    let sign = move |challenge: &Challenge| {
+        let message = from_hex::<32>(&text(challenge, "challenge")).unwrap();
+        hex(&key.sign(&message).to_bytes()) + &hex(&message)
+    };
+    (pubkey, sign)
 }

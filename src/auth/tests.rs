@@ -1,5 +1,6 @@
 //! Every method from the client's side: the specifications' vectors, right logins, wrong ones, and garbage.
 
+mod cryptosign;
 mod decoys;
 mod scram_text;
 mod scram_wamp;

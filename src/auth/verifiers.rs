@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use vulpes_raft::net::wire;
 
 use super::cost::{Argon2Cost, Cost, Pbkdf2Cost};
+use super::cryptosign::PublicKey;
 use super::encoding::base64;
 use super::hash::{argon2id, hmac, pbkdf2, sha256, Key, Salt};
 use super::text::Password;
@@ -31,6 +32,8 @@ pub struct Verifiers {
     /// What verifiers are made up with for users that don't exist: the same for all users whose password is set after
     /// the first one's.
     pub(super) decoys: Option<Key>,
+    /// For `cryptosign`.
+    pub keys: Vec<PublicKey>,
 }
 
 /// What is stored.
@@ -41,6 +44,7 @@ enum Verifier {
     Decoys(Key),
     ScramPbkdf2(ScramPbkdf2),
     ScramArgon2id(ScramArgon2id),
+    Key(PublicKey),
 }
 
 /// For a password in clear: MQTT's, HTTP's, WAMP's `ticket`.
@@ -164,6 +168,7 @@ impl Verifiers {
             scram_pbkdf2: Some(scram_pbkdf2),
             scram_argon2id: Some(scram_argon2id),
             decoys: Some(decoys.unwrap_or(Key(salts.decoys))),
+            keys: Vec::new(),
         })
     }
 
@@ -176,7 +181,7 @@ impl Verifiers {
     /// The form in which they are stored.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let Self { plain, wampcra, scram_pbkdf2, scram_argon2id, decoys } = self.clone();
+        let Self { plain, wampcra, scram_pbkdf2, scram_argon2id, decoys, keys } = self.clone();
         let all = [
             plain.map(Verifier::Argon2id),
             wampcra.map(Verifier::WampCra),
@@ -184,7 +189,8 @@ impl Verifiers {
             scram_pbkdf2.map(Verifier::ScramPbkdf2),
             scram_argon2id.map(Verifier::ScramArgon2id),
         ];
-        all.iter().flatten().flat_map(wire::encode).collect()
+        let keys = keys.into_iter().map(Verifier::Key);
+        all.into_iter().flatten().chain(keys).flat_map(|one| wire::encode(&one)).collect()
     }
 
     /// Reads them back; `None` if a newer version made them, or nobody.
@@ -200,6 +206,7 @@ impl Verifiers {
                 Verifier::Decoys(decoys) => all.decoys = Some(decoys),
                 Verifier::ScramPbkdf2(scram) => all.scram_pbkdf2 = Some(scram),
                 Verifier::ScramArgon2id(scram) => all.scram_argon2id = Some(scram),
+                Verifier::Key(key) => all.keys.push(key),
             }
         }
         Some(all)

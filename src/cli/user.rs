@@ -25,6 +25,7 @@ Examples:
   vulpes user add sensor --new-password-file sensor.txt
   vulpes user add anonymous --no-password       let in clients that don't log in as well
   vulpes user passwd sensor
+  vulpes user key add sensor 3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29
   vulpes user list
   vulpes user disable sensor                    its sessions end, at all nodes
   vulpes user remove sensor
@@ -56,6 +57,8 @@ enum Action {
     Enable(Named),
     /// Replace a user's roles
     Roles(Roles),
+    /// Give a user a public key, or take one from it
+    Key(Keys),
     /// Remove a user, and end its sessions
     Remove(Named),
 }
@@ -135,6 +138,33 @@ struct Roles {
     common: Common,
 }
 
+/// A user's public keys.
+#[derive(Debug, Args)]
+struct Keys {
+    #[command(subcommand)]
+    action: KeyAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyAction {
+    /// Let a user log in to WAMP by cryptosign with this key
+    Add(Key),
+    /// Let it do so no more; its sessions go on
+    Remove(Key),
+}
+
+#[derive(Debug, Args)]
+struct Key {
+    /// The user
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// An Ed25519 public key: 64 hexadecimal digits
+    #[arg(value_name = "KEY-HEX")]
+    public_key: String,
+    #[command(flatten)]
+    common: Common,
+}
+
 /// What a change did.
 #[derive(Debug, Serialize)]
 struct Done<'a> {
@@ -169,6 +199,14 @@ impl Users {
             Action::Roles(Roles { name, roles, common }) => {
                 let set = SetUser { roles: Some(roles), ..set(&name) };
                 common.asked()?.change(vec![UserEdit::Set(set)], "given these roles").await
+            }
+            Action::Key(Keys { action: KeyAction::Add(Key { name, public_key, common }) }) => {
+                let set = SetUser { add_keys: vec![public_key], ..set(&name) };
+                common.asked()?.change(vec![UserEdit::Set(set)], "given the key").await
+            }
+            Action::Key(Keys { action: KeyAction::Remove(Key { name, public_key, common }) }) => {
+                let set = SetUser { remove_keys: vec![public_key], ..set(&name) };
+                common.asked()?.change(vec![UserEdit::Set(set)], "rid of the key").await
             }
             Action::Remove(Named { name, common }) => {
                 let remove = UserEdit::Remove(RemoveUser { name });
@@ -287,13 +325,14 @@ async fn show(asked: &Asked, name: &str) -> anyhow::Result<()> {
 fn table(users: &[UserInfo]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["user", "roles", "password", "may connect", "changed"]);
+    table.set_header(["user", "roles", "password", "keys", "may connect", "changed"]);
     let word = |yes: bool| if yes { "yes" } else { "no" };
     for user in users {
         table.add_row([
             user.name.clone(),
             user.roles.join(" "),
             word(user.has_password).to_owned(),
+            user.keys.len().to_string(),
             word(!user.disabled).to_owned(),
             user.changed.to_string(),
         ]);

@@ -45,6 +45,9 @@ pub struct UserInfo {
     pub disabled: bool,
     /// Without one, only clients that don't log in can be this user, and only if it is `anonymous`.
     pub has_password: bool,
+    /// Its public keys for `cryptosign`, in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
     /// The position of its last change.
     pub changed: Position,
 }
@@ -90,6 +93,11 @@ pub struct SetUser {
     pub roles: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
+    /// Public keys that it gets and loses, in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add_keys: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove_keys: Vec<String>,
 }
 
 /// The end of a user.
@@ -143,11 +151,21 @@ pub enum UsersError {
     Name { name: String, reason: String },
     #[error("the password of {name} can't be one: {reason}")]
     Password { name: String, reason: String },
+    #[error("a newer release has changed this user; ask a node of that release")]
+    Newer,
+    #[error("{0:?} is not a public key: give the 64 hexadecimal digits of an Ed25519 key")]
+    Key(String),
+    #[error("{name} has the key {key} already; nothing was changed")]
+    HasKey { name: String, key: String },
+    #[error("{name} does not have the key {key}; nothing was changed")]
+    NoSuchKey { name: String, key: String },
+    #[error("{name} has more than {} keys", limits::USER_KEYS)]
+    TooManyKeys { name: String },
     #[error("{name} has more than {} roles", limits::USER_ROLES)]
     TooManyRoles { name: String },
     #[error("name 1 to {} changes, each of another user", limits::USER_CHANGES)]
     Changes,
-    #[error("it is not said what changes of {0}: name a password, roles or disabled; null is none of them")]
+    #[error("it is not said what changes of {0}: name a password, roles, disabled or keys; null is none of them")]
     NoChange(String),
     #[error("there is a user {0} already; nothing was changed")]
     Exists(String),
@@ -215,7 +233,8 @@ impl UserEdit {
 impl SetUser {
     /// Whether it changes nothing.
     fn is_empty(&self) -> bool {
-        self.password.is_none() && self.roles.is_none() && self.disabled.is_none()
+        let keys = self.add_keys.len() + self.remove_keys.len();
+        self.password.is_none() && self.roles.is_none() && self.disabled.is_none() && keys == 0
     }
 }
 
@@ -232,6 +251,9 @@ impl UsersError {
             Self::TooManyRoles { .. } | Self::Changes | Self::NoChange(_) => {
                 StatusCode::BAD_REQUEST
             }
+            Self::Key(_) | Self::TooManyKeys { .. } => StatusCode::BAD_REQUEST,
+            Self::HasKey { .. } | Self::Newer => StatusCode::CONFLICT,
+            Self::NoSuchKey { .. } => StatusCode::NOT_FOUND,
             Self::NotAllowed => StatusCode::FORBIDDEN,
             Self::NoSuchUser(_) => StatusCode::NOT_FOUND,
             Self::Exists(_) | Self::ChangedMeanwhile(_) => StatusCode::CONFLICT,

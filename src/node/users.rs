@@ -12,7 +12,6 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::FutureExt;
 use tokio::sync::{mpsc, Semaphore};
@@ -20,6 +19,7 @@ use tokio::time::{timeout_at, Instant};
 use vulpes_raft::host::{Host, Random};
 use vulpes_raft::ids::Position;
 
+use crate::auth::cryptosign::PublicKey;
 use crate::auth::{Cost, Password, Salts, UserName, Verifiers};
 use crate::entry::{Batch, EntryHandle};
 use crate::http::{
@@ -194,11 +194,19 @@ impl Users {
                     let mut user = User { roles: checked_roles(&name, roles)?, ..User::default() };
                     user.disabled = disabled;
                     if let Some(password) = password {
-                        user.verifier = hashed(&name, password, (writer, &mut other)).await?;
+                        let verifiers = hashed(&name, password, (writer, &mut other)).await?;
+                        user.verifier = verifiers.encode().into();
                     }
                     UserChange::Add { name, user }
                 }
-                UserEdit::Set(SetUser { name, password, roles, disabled }) => {
+                UserEdit::Set(SetUser {
+                    name,
+                    password,
+                    roles,
+                    disabled,
+                    add_keys,
+                    remove_keys,
+                }) => {
                     let known = self.realms.with(|realms| realms.user(&name));
                     let known = known.ok_or_else(|| UsersError::NoSuchUser(name.clone()))?;
                     let mut user = known.user.clone();
@@ -206,8 +214,16 @@ impl Users {
                         user.roles = checked_roles(&name, roles)?;
                     }
                     user.disabled = disabled.unwrap_or(user.disabled);
-                    if let Some(password) = password {
-                        user.verifier = hashed(&name, password, (writer, &mut other)).await?;
+                    let has_keys = add_keys.len() + remove_keys.len() > 0;
+                    if password.is_some() || has_keys {
+                        let old = Verifiers::decode(&user.verifier).ok_or(UsersError::Newer)?;
+                        let keys = changed_keys(&name, &old, (&add_keys, &remove_keys))?;
+                        let mut new = match password {
+                            Some(password) => hashed(&name, password, (writer, &mut other)).await?,
+                            None => old,
+                        };
+                        new.keys = keys;
+                        user.verifier = new.encode().into();
                     }
                     UserChange::Set { name, user, unchanged_since: known.changed }
                 }
@@ -219,11 +235,13 @@ impl Users {
 }
 
 fn info(name: &str, known: &KnownUser) -> UserInfo {
+    let keys = Verifiers::decode(&known.user.verifier).unwrap_or_default().keys;
     UserInfo {
         name: name.to_owned(),
         roles: known.user.roles.clone(),
         disabled: known.user.disabled,
-        has_password: !known.user.verifier.is_empty(),
+        has_password: known.user.has_password(),
+        keys: keys.iter().map(PublicKey::to_hex).collect(),
         changed: known.changed,
     }
 }
@@ -247,6 +265,35 @@ fn checked_roles(user: &str, roles: Vec<String>) -> Result<Vec<String>, UsersErr
     Ok(roles.into_iter().collect())
 }
 
+/// A user's public keys, after some were added and removed.
+fn changed_keys(
+    user: &str,
+    old: &Verifiers,
+    (added, removed): (&[String], &[String]),
+) -> Result<Vec<PublicKey>, UsersError> {
+    let mut keys = old.keys.clone();
+    let read = |text: &String| {
+        PublicKey::from_hex(text).map_err(|_| UsersError::Key(text.chars().take(80).collect()))
+    };
+    for text in removed {
+        let key = read(text)?;
+        let at = keys.iter().position(|own| *own == key);
+        let missing = || UsersError::NoSuchKey { name: user.to_owned(), key: key.to_hex() };
+        keys.remove(at.ok_or_else(missing)?);
+    }
+    for text in added {
+        let key = read(text)?;
+        if keys.contains(&key) {
+            return Err(UsersError::HasKey { name: user.to_owned(), key: key.to_hex() });
+        }
+        if keys.len() == limits::USER_KEYS {
+            return Err(UsersError::TooManyKeys { name: user.to_owned() });
+        }
+        keys.push(key);
+    }
+    Ok(keys)
+}
+
 /// The verifiers of a user whose made up companions all users share, if there is one.
 fn verifiers_of_a_user(realms: &Realms) -> Option<Verifiers> {
     let all = realms.users().filter_map(|(_, known)| Verifiers::decode(&known.user.verifier));
@@ -258,7 +305,7 @@ async fn hashed(
     user: &str,
     password: PasswordText,
     (writer, other): (&Writer, &mut Option<Verifiers>),
-) -> Result<Bytes, UsersError> {
+) -> Result<Verifiers, UsersError> {
     let bad = |reason: String| UsersError::Password { name: user.to_owned(), reason };
     let password = Password::new(password.0.as_bytes()).map_err(|error| bad(error.to_string()))?;
     let salts = Salts::draw(|| writer.random.next_u64());
@@ -271,7 +318,7 @@ async fn hashed(
     };
     let verifiers = tokio::task::spawn_blocking(derive).await.map_err(|_| UsersError::Busy)?;
     let verifiers = verifiers.map_err(|error| bad(error.to_string()))?;
-    Ok(other.insert(verifiers).encode().into())
+    Ok(other.insert(verifiers).clone())
 }
 
 /// Why a change could not be made now.
@@ -377,6 +424,40 @@ mod tests {
 
     fn by(author: &str, changes: Vec<UserChange>) -> ChangeUsers {
         ChangeUsers { author: author.into(), changes }
+    }
+
+    #[test]
+    fn keys_are_added_and_removed() {
+        let key = |first: &str| format!("{first}{}", "0".repeat(62));
+        let real = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29".to_owned();
+        let change = |old: &Verifiers, added: &[&String], removed: &[&String]| {
+            let owned =
+                |keys: &[&String]| keys.iter().map(|key| (*key).clone()).collect::<Vec<_>>();
+            let keys = changed_keys("joe", old, (&owned(added), &owned(removed)))?;
+            let mut new = old.clone();
+            new.keys = keys;
+            Ok::<_, UsersError>(new)
+        };
+        let none = Verifiers::default();
+        let some = change(&none, &[&real], &[]).unwrap();
+        assert_eq!(some.keys.first().map(PublicKey::to_hex).as_ref(), Some(&real));
+        assert_eq!(some.encode().first(), Some(&crate::types::access::PUBLIC_KEY));
+        assert!(change(&some, &[], &[&real.to_uppercase()]).unwrap().encode().is_empty());
+        let (name, key_hex) = ("joe".to_owned(), real.clone());
+        let twice = UsersError::HasKey { name, key: key_hex };
+        assert_eq!(change(&some, &[&real], &[]), Err(twice));
+        let (name, key_hex) = ("joe".to_owned(), real.clone());
+        let missing = UsersError::NoSuchKey { name, key: key_hex };
+        assert_eq!(change(&none, &[], &[&real]), Err(missing));
+        // No point of the curve, one of small order, and no digits.
+        for bad in [key("02"), key("01"), "x".repeat(64), String::new()] {
+            assert_eq!(change(&none, &[&bad], &[]), Err(UsersError::Key(bad)));
+        }
+        let mut full = some.clone();
+        full.keys = vec![some.keys[0]; limits::USER_KEYS];
+        let other = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a".to_owned();
+        let too_many = UsersError::TooManyKeys { name: "joe".to_owned() };
+        assert_eq!(change(&full, &[&other], &[]), Err(too_many));
     }
 
     /// Users of whom `ann` administers and `joe` does not.

@@ -19,10 +19,13 @@ pub const ANONYMOUS: &str = "anonymous";
 /// The role whose users may change users, and use a node's admin port.
 pub const ADMIN: &str = "admin";
 
+/// What verifiers begin with that have public keys and no password.
+pub const PUBLIC_KEY: u8 = 5;
+
 /// A user, besides its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
-    /// What its password is verified with, as `auth` encodes it. Empty: it can't log in with a password.
+    /// What it logs in with, as `auth` encodes it. Empty: it can't log in.
     pub verifier: Bytes,
     /// Ascending.
     pub roles: Vec<String>,
@@ -134,10 +137,16 @@ impl User {
         self.roles.iter().any(|own| own == role)
     }
 
+    /// Whether it has a password.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.verifier.first().is_some_and(|first| *first != PUBLIC_KEY)
+    }
+
     /// Whether it can log in with a password and change users.
     #[must_use]
     pub fn can_administer(&self) -> bool {
-        self.has_role(ADMIN) && !self.disabled && !self.verifier.is_empty()
+        self.has_role(ADMIN) && !self.disabled && self.has_password()
     }
 
     /// Whether it is as small as all nodes expect of it.
@@ -152,6 +161,16 @@ impl User {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who has only public keys can't use admin HTTP.
+    #[test]
+    fn administrators_have_a_password() {
+        for (verifier, can) in [(&[][..], false), (&[0, 7], true), (&[PUBLIC_KEY, 7], false)] {
+            let verifier = Bytes::copy_from_slice(verifier);
+            let user = User { verifier, roles: vec![ADMIN.to_owned()], disabled: false };
+            assert_eq!((user.has_password(), user.can_administer()), (can, can), "{user:?}");
+        }
+    }
 
     #[test]
     fn names_have_nothing_that_means_something_elsewhere() {

@@ -205,6 +205,9 @@ pub const PASSWORD: usize = 1024;
 /// Bytes of what one user's password is verified with.
 pub const USER_VERIFIER: usize = 1024;
 
+/// Public keys of one user.
+pub const USER_KEYS: usize = 16;
+
 /// Roles with rules.
 pub const ROLES: usize = 1_000;
 

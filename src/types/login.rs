@@ -16,11 +16,13 @@ pub enum Method {
     WampCra,
     /// It proves that it knows the password, and the node proves the same.
     Scram,
+    /// It signs random bytes with its private key.
+    Cryptosign,
 }
 
 impl Method {
     /// All of them, the best one first.
-    pub const ALL: [Self; 3] = [Self::Scram, Self::WampCra, Self::Ticket];
+    pub const ALL: [Self; 4] = [Self::Cryptosign, Self::Scram, Self::WampCra, Self::Ticket];
 
     /// Its name in WAMP.
     #[must_use]
@@ -29,6 +31,7 @@ impl Method {
             Self::Ticket => "ticket",
             Self::WampCra => "wampcra",
             Self::Scram => "wamp-scram",
+            Self::Cryptosign => "cryptosign",
         }
     }
 
@@ -56,6 +59,7 @@ pub enum LoginStep {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extra {
     pub nonce: Option<String>,
+    pub pubkey: Option<String>,
     pub channel_binding: Option<String>,
     pub cbind_data: Option<String>,
     /// The function that the client can make keys with: an extension, for clients without argon2id.

@@ -26,8 +26,7 @@ fn hmac(key: &[u8], text: &[u8]) -> Vec<u8> {
 /// A client's proof and the signature that it expects, in base64 (RFC 5802 section 3).
 fn prove(password: &str, salt: &str, iterations: u32, conversation: &str) -> Result<[String; 2]> {
     let salt = BASE64_STANDARD.decode(salt)?;
-    let salted =
-        pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), &salt, iterations);
+    let salted = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), &salt, iterations);
     let client = hmac(&salted, b"Client Key");
     let signature = hmac(&Sha256::digest(&client), conversation.as_bytes());
     let proof: Vec<u8> = client.iter().zip(signature).map(|(byte, other)| byte ^ other).collect();
@@ -125,9 +124,12 @@ async fn clients_prove_that_they_know_the_password() -> Result<()> {
     let cluster = cluster().await?;
     for node in 1..=3 {
         let node = cluster.node(node);
-        for (name, password, right) in
-            [("ann", "pencil", true), ("joe", "geheim", true), ("joe", "x", false), ("x", "x", false)]
-        {
+        for (name, password, right) in [
+            ("ann", "pencil", true),
+            ("joe", "geheim", true),
+            ("joe", "x", false),
+            ("x", "x", false),
+        ] {
             let (_, code) = mqtt(node, name, password).await?;
             ensure!(code == if right { 0 } else { 0x86 }, "{name} {password}: {code:02x}");
             let answer = wamp(node, name, password).await?;

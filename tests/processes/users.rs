@@ -340,6 +340,30 @@ async fn a_new_password_makes_the_old_one_useless() -> Result<()> {
     Ok(())
 }
 
+/// Also if its password is changed; and a key alone is not enough to administer.
+#[tokio::test]
+async fn keys_stay_with_their_user() -> Result<()> {
+    const KEY: &str = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29";
+    let cluster = crate::cluster().nodes(3).start().await?;
+    add_ann(&cluster, 1, "").await?;
+    let add = format!("key add ann {KEY}");
+    let remove = format!("key remove ann {KEY}");
+    user(&cluster, 2, ANN, &add).await?;
+    refused(&cluster, 2, ANN, &add, "already").await?;
+    refused(&cluster, 2, ANN, "key add ann 5", "64 hexadecimal digits").await?;
+    let line = format!("passwd ann --new-password-file {}", file(&cluster, "other")?);
+    user(&cluster, 2, ANN, &line).await?;
+    let ann = Some(("ann", "other"));
+    let shown = user(&cluster, 3, ann, "show ann --json").await?;
+    ensure!(shown.contains(&format!(r#""keys":["{KEY}"]"#)), "{shown}");
+    user(&cluster, 1, ann, &remove).await?;
+    refused(&cluster, 1, ann, &remove, "does not have").await?;
+    user(&cluster, 1, ann, "add bob --no-password --role admin").await?;
+    user(&cluster, 1, ann, &format!("key add bob {KEY}")).await?;
+    refused(&cluster, 2, ann, "remove ann", "the last user").await?;
+    all_let_in(&cluster, ann).await
+}
+
 #[tokio::test]
 async fn somebody_can_always_administer() -> Result<()> {
     let cluster = crate::cluster().nodes(3).start().await?;

@@ -129,6 +129,7 @@ fn extra_of(fields: Vec<(String, Value)>) -> Extra {
     for (key, value) in fields {
         let field = match key.as_str() {
             "nonce" => &mut extra.nonce,
+            "pubkey" => &mut extra.pubkey,
             "channel_binding" => &mut extra.channel_binding,
             "cbind_data" => &mut extra.cbind_data,
             "kdf" => &mut extra.kdf,

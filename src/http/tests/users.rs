@@ -12,6 +12,7 @@ fn ann() -> UserInfo {
         roles: vec!["admin".into()],
         disabled: false,
         has_password: true,
+        keys: Vec::new(),
         changed: Position(7),
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Logins, USERS};
 use crate::auth::scram::{text, wamp};
-use crate::auth::{draw, wampcra, Exporter, Refused, UserName};
+use crate::auth::{cryptosign, draw, wampcra, Exporter, Refused, UserName};
 use crate::types::access::{KnownUser, Login, LoginRefusal, Secret};
 use crate::types::event::SessionId;
 use crate::types::login::{Challenge, Extra, LoginReply, LoginStep, Method};
@@ -37,6 +37,7 @@ pub(crate) struct Conversation {
 enum Asked {
     Ticket { user: String },
     WampCra { claim: Claim, challenge: wampcra::Challenge },
+    Cryptosign { claim: Claim, challenge: cryptosign::Challenge },
     Scram { claim: Claim, challenge: wamp::Challenge },
     ScramText { claim: Claim, challenge: text::ServerFirst },
 }
@@ -83,8 +84,13 @@ impl Conversation {
     ) -> Result<Challenge, LoginRefusal> {
         let name = UserName::new(&user).map_err(|_| LoginRefusal::Wrong)?;
         let (candidate, known) = self.logins.candidate(&name);
-        let mut both = methods.iter().filter(|method| candidate.methods().contains(method));
-        let method = both.next().or(methods.first()).copied().ok_or(LoginRefusal::Wrong)?;
+        let hello = cryptosign::Hello::read(extra, self.shown.exporter.as_deref());
+        let is_own = hello.as_ref().is_ok_and(|hello| candidate.has_key(hello.key()).0);
+        let method = choose(methods, |method| match method {
+            Method::Cryptosign => is_own,
+            method => candidate.methods().contains(&method),
+        });
+        let method = method.ok_or(LoginRefusal::Wrong)?;
         let nonce = draw(|| self.logins.random());
         let claim = Claim { name, known, method: method.name() };
         let (asked, challenge) = match method {
@@ -95,6 +101,13 @@ impl Conversation {
                 let challenge = wampcra::Challenge::new(&session, &candidate, &nonce);
                 let asked = challenge.asked();
                 (Asked::WampCra { claim, challenge }, asked)
+            }
+            Method::Cryptosign => {
+                let hello = hello.map_err(misused)?;
+                let (_, admits) = candidate.has_key(hello.key());
+                let challenge = hello.challenge(&draw(|| self.logins.random()), admits);
+                let asked = challenge.asked();
+                (Asked::Cryptosign { claim, challenge }, asked)
             }
             Method::Scram => {
                 let hello = wamp::Hello::read(&user, extra, self.shown.exporter.as_deref());
@@ -137,6 +150,10 @@ impl Conversation {
                 let signed = text().and_then(|text| challenge.finish(text));
                 (claim, signed.map(|()| None))
             }
+            Asked::Cryptosign { claim, challenge } => {
+                let signed = text().and_then(|text| challenge.finish(text));
+                (claim, signed.map(|()| None))
+            }
             Asked::Scram { claim, challenge } => {
                 (claim, text().and_then(|text| challenge.finish(text, extra)).map(Some))
             }
@@ -151,6 +168,14 @@ impl Conversation {
         let identity = self.logins.prove(claim, refused).await?;
         Ok(LoginReply::Accepted { identity, proof })
     }
+}
+
+/// The best of a client's methods that its user has. A user that has none of them is asked what one that doesn't exist is asked:
+/// nobody has a key by chance.
+fn choose(methods: &[Method], has: impl Fn(Method) -> bool) -> Option<Method> {
+    let mut all = methods.iter().copied();
+    let mut by_password = methods.iter().copied().filter(|method| *method != Method::Cryptosign);
+    all.find(|method| has(*method)).or(by_password.next()).or(methods.first().copied())
 }
 
 /// The client is wrong, whatever its user's password is.

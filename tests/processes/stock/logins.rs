@@ -19,7 +19,11 @@ from autobahn.asyncio.wamp import ApplicationRunner, ApplicationSession
 from autobahn.wamp import auth
 
 URL, METHOD, USER, SECRET = sys.argv[1:]
-EXTRA = {"ticket": {}, "wampcra": {"authid": USER, "secret": SECRET}}
+EXTRA = {
+    "ticket": {},
+    "wampcra": {"authid": USER, "secret": SECRET},
+    "cryptosign": {"authid": USER, "privkey": SECRET},
+}
 AUTHENTICATOR = auth.create_authenticator(METHOD, **EXTRA[METHOD]) if EXTRA[METHOD] else None
 
 class Session(ApplicationSession):
@@ -51,9 +55,14 @@ const answers = {
     const key = autobahn.auth_cra.derive_key(secret, extra.salt, extra.iterations, extra.keylen);
     return autobahn.auth_cra.sign(key, extra.challenge);
   },
+  cryptosign: (extra) => autobahn.auth_cryptosign.sign_challenge(key, extra),
 };
+const nacl = require('tweetnacl');
+const isKey = method === 'cryptosign';
+const key = isKey ? nacl.sign.keyPair.fromSeed(Buffer.from(secret, 'hex')) : null;
+const authextra = isKey ? { pubkey: autobahn.auth_cryptosign.public_key(key) } : {};
 const connection = new autobahn.Connection({
-  url, realm: 'realm1', authid: user, authmethods: [method], max_retries: 0,
+  url, realm: 'realm1', authid: user, authmethods: [method], authextra, max_retries: 0,
   onchallenge: (session, method, extra) => answers[method](extra),
 });
 const say = (...words) => { console.log(...words); process.exit(0); };
@@ -117,9 +126,20 @@ async fn stock_clients_log_in_with_a_password() -> Result<()> {
     Ok(())
 }
 
+/// Private keys, and their public ones.
+const PRIVATE: [&str; 2] = [
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+];
+const PUBLIC: [&str; 2] = [
+    "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29",
+    "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+];
+
 /// autobahn's clients that are installed, to be called with a URL, a method, a user, and what it shows.
 fn autobahn() -> Vec<(String, Vec<&'static str>)> {
-    let python = python("import autobahn.asyncio.wamp").map(|python| (python, vec!["-c", PYTHON]));
+    let python = python("import autobahn.asyncio.wamp, autobahn.wamp.cryptosign")
+        .map(|python| (python, vec!["-c", PYTHON]));
     let flag = if has_package("autobahn") { websocket_flag() } else { None };
     let node = flag.map(|flag| {
         let flag = flag.map(|_| "--experimental-websocket");
@@ -135,7 +155,22 @@ async fn autobahn_logs_in_by_every_method_that_it_has() -> Result<()> {
     add_ann(&cluster, 1, "").await?;
     let line = format!("add joe --new-password-file {}", file(&cluster, "geheim")?);
     user(&cluster, 2, ANN, &line).await?;
+    for name in ["ann", "joe"] {
+        let line = format!("key add {name} {}", if name == "ann" { PUBLIC[0] } else { PUBLIC[1] });
+        user(&cluster, 3, ANN, &line).await?;
+    }
     for (program, first) in autobahn() {
+        for (node, name, key, expected) in [
+            (1, "ann", 0, "joined ann admin cryptosign"),
+            (3, "joe", 1, "joined joe user cryptosign"),
+            (2, "joe", 0, "left wamp.error.authentication_failed"),
+            (2, "nobody", 0, "left wamp.error.authentication_failed"),
+        ] {
+            let url = format!("ws://{}/", cluster.node(node).wamp());
+            let line = [&first[..], &[&url, "cryptosign", name, PRIVATE[key]]].concat();
+            let (said, _) = run(&program, &line).await?;
+            ensure!(said.contains(expected), "{program} cryptosign {name} {key}: {said}");
+        }
         for method in ["ticket", "wampcra"] {
             for (node, name, password, expected) in [
                 (1, "ann", "pencil", "joined ann admin"),

@@ -16,7 +16,9 @@ pub(super) fn happen(gate: &mut WampGate, what: &[&str]) {
             let method = Method::named(method).unwrap();
             let extra = match method {
                 Method::Ticket => Vec::new(),
-                Method::WampCra | Method::Scram => vec![("iterations", Value::Int(7))],
+                Method::WampCra | Method::Scram | Method::Cryptosign => {
+                    vec![("iterations", Value::Int(7))]
+                }
             };
             gate.logged_in(Ok(LoginReply::Challenge(Challenge { method, extra })));
         }
@@ -46,9 +48,14 @@ pub(super) fn show(step: &LoginStep) -> String {
 }
 
 fn show_extra(extra: &Extra) -> String {
-    let Extra { nonce, channel_binding, cbind_data, kdf } = extra;
-    let fields =
-        [("nonce", nonce), ("binding", channel_binding), ("data", cbind_data), ("kdf", kdf)];
+    let Extra { nonce, pubkey, channel_binding, cbind_data, kdf } = extra;
+    let fields = [
+        ("nonce", nonce),
+        ("pubkey", pubkey),
+        ("binding", channel_binding),
+        ("data", cbind_data),
+        ("kdf", kdf),
+    ];
     let shown = fields.map(|(name, value)| value.as_ref().map(|value| format!(" {name}={value}")));
     shown.into_iter().flatten().collect()
 }
@@ -103,8 +110,8 @@ fn both_sides_prove_who_they_are() {
     let agent = env!("CARGO_PKG_VERSION");
     check_with_users(&format!(
         r#"
-        > [1,"realm1",{{"authmethods":["wamp-scram"],"authid":"joe","authextra":{{"nonce":"n","kdf":"k","channel_binding":null,"x":1}}}}]
-        ! hello joe wamp-scram nonce=n kdf=k
+        > [1,"realm1",{{"authmethods":["wamp-scram"],"authid":"joe","authextra":{{"nonce":"n","pubkey":"p","kdf":"k","channel_binding":null,"x":1}}}}]
+        ! hello joe wamp-scram nonce=n pubkey=p kdf=k
         = login ask wamp-scram
         < [4,"wamp-scram",{{"iterations":7}}]
         > [5,"signed",{{"nonce":"n","channel_binding":"b","cbind_data":"d","kdf":7}}]
@@ -174,7 +181,7 @@ fn clients_that_do_not_log_in_are_anonymous() {
         (r#"{"authmethods":["ticket"]}"#, "name the user with authid"),
         (
             r#"{"authmethods":["scrum"],"authid":"joe"}"#,
-            r#"offer one of the authmethods \"wamp-scram\", \"wampcra\", \"ticket\" with an authid, or \"anonymous\""#,
+            r#"offer one of the authmethods \"cryptosign\", \"wamp-scram\", \"wampcra\", \"ticket\" with an authid, or \"anonymous\""#,
         ),
     ] {
         check_with_users(&format!(

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::super::tests::{logins, user};
 use super::*;
-use crate::auth::testing::{scram_last, scram_wamp, sign_cra, text, NONCE};
+use crate::auth::testing::{cryptosign as key_pair, scram_last, scram_wamp, sign_cra, text, NONCE};
 use crate::types::access::Identity;
 
 /// What a client is asked that has these methods.
@@ -13,11 +13,22 @@ async fn asked(
     name: &str,
     methods: &[Method],
 ) -> (Box<Conversation>, Result<Challenge, LoginRefusal>) {
+    asked_with(logins, name, methods, "").await
+}
+
+/// The same for a client that says it has this public key.
+async fn asked_with(
+    logins: &Logins,
+    name: &str,
+    methods: &[Method],
+    pubkey: &str,
+) -> (Box<Conversation>, Result<Challenge, LoginRefusal>) {
+    let (nonce, pubkey) = (Some(NONCE.to_owned()), Some(pubkey.to_owned()));
     let conversation = Box::new(logins.conversation(SessionId(77), &Shown::default()));
     let hello = LoginStep::Hello {
         user: name.into(),
         methods: methods.to_vec(),
-        extra: Extra { nonce: Some(NONCE.to_owned()), ..Extra::default() },
+        extra: Extra { nonce, pubkey, ..Extra::default() },
     };
     let (conversation, reply) = conversation.step(hello).await;
     let challenge = reply.map(|reply| match reply {
@@ -92,6 +103,40 @@ async fn both_sides_prove_that_they_know_the_password() {
         let expected = right.then_some(("SCRAM-SHA-256", Some(verifier)));
         assert_eq!(shown, expected.ok_or(LoginRefusal::Wrong), "{name} {password}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_of_the_user_lets_in() {
+    let (pubkey, sign) = key_pair([7; 32]);
+    let (other, sign_other) = key_pair([8; 32]);
+    let with_key = |password: &str, disabled| {
+        let mut user = user(password, disabled);
+        let mut verifiers = crate::auth::Verifiers::decode(&user.verifier).unwrap();
+        verifiers.keys = vec![crate::auth::cryptosign::PublicKey::from_hex(&pubkey).unwrap()];
+        user.verifier = verifiers.encode().into();
+        user
+    };
+    let logins = logins(&[
+        ("joe", with_key("pencil", false)),
+        ("ann", with_key("x", true)),
+        ("bob", user("x", false)),
+    ]);
+    let only = [Method::Cryptosign];
+    for (name, right) in [("joe", true), ("ann", false), ("bob", false), ("nobody", false)] {
+        let (conversation, challenge) = asked_with(&logins, name, &only, &pubkey).await;
+        let outcome = answer(conversation, &sign(&challenge.unwrap())).await;
+        let method = outcome.map(|identity| identity.method);
+        let expected = right.then_some("cryptosign").ok_or(LoginRefusal::Wrong);
+        assert_eq!(method, expected, "{name}");
+        let (conversation, challenge) = asked_with(&logins, name, &only, &other).await;
+        let outcome = answer(conversation, &sign_other(&challenge.unwrap())).await;
+        assert_eq!(outcome, Err(LoginRefusal::Wrong), "{name}");
+        // Who has no such key is asked for its password, like who does not exist.
+        let challenge = asked_with(&logins, name, &Method::ALL, &other).await.1.unwrap();
+        assert_eq!(challenge.method, Method::Scram, "{name}");
+    }
+    let challenge = asked_with(&logins, "joe", &Method::ALL, &pubkey).await.1.unwrap();
+    assert_eq!(challenge.method, Method::Cryptosign);
 }
 
 #[tokio::test(start_paused = true)]
