@@ -17,6 +17,7 @@ pub mod cryptosign;
 mod encoding;
 mod fingerprint;
 mod hash;
+pub mod jwt;
 pub mod plain;
 mod refused;
 pub mod scram;

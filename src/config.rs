@@ -26,10 +26,12 @@ pub mod identity;
 pub mod listener;
 pub mod origins;
 pub mod peer_tls;
+pub mod tokens;
 
 pub use identity::open_identity;
 use listener::{Listener, ListenerMistake, LISTENERS};
 use peer_tls::PeerTls;
+use tokens::{TokenConfig, TokenMistake};
 
 /// Longest name of a cluster, in bytes. It has to fit the first frame between nodes.
 pub const CLUSTER_NAME: usize = 64;
@@ -69,6 +71,8 @@ pub struct NodeConfig {
     /// Every node of the cluster, ascending by number, this one too.
     pub nodes: Vec<Member>,
     pub timing: Timing,
+    /// Tokens that clients may log in with, if any.
+    pub tokens: Option<TokenConfig>,
     /// How much of the log is retained. The strictest limits of all entries apply.
     pub retention: Retention,
     /// What the process logs, as a filter of `tracing`; read again while the node runs.
@@ -347,6 +351,8 @@ pub enum Problem {
     OpenNodePort(Address),
     #[error("peer_tls.{0} is empty; name a PEM file")]
     NoPeerTlsPath(&'static str),
+    #[error("jwt: {0}")]
+    Tokens(TokenMistake),
     #[error("realms: the list is empty; name at least one, as in realms = [\"realm1\"]")]
     NoRealms,
     #[error("realms: {0} are too many; a cluster may have {REALMS}")]

@@ -192,6 +192,8 @@ pub enum EndReason {
     Lost,
     /// The client's user was removed or disabled, or it has none and needs one.
     Revoked,
+    /// What the client logged in with is no longer valid.
+    Expired,
     /// The client has been too slow with its handshake.
     HandshakeTimeout,
     /// A large message arrives so slowly that it keeps those of others waiting.

@@ -4,6 +4,7 @@ mod cryptosign;
 mod decoys;
 mod scram_text;
 mod scram_wamp;
+mod tokens;
 mod verifiers;
 mod wampcra;
 

@@ -159,6 +159,7 @@ impl Plan {
                 insecure: !self.peer_tls && !member.peer.is_loopback(),
                 nodes: members.clone(),
                 timing: Timing::default(),
+                tokens: None,
                 retention: self.retention,
                 log: None,
             });

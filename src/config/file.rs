@@ -16,6 +16,7 @@ use vulpes_raft::ids::NodeId;
 use super::listener::{self, Listener, ListenerProtocol, ListenerTable};
 use super::origins::is_origin;
 use super::peer_tls::{self, PeerTlsTable};
+use super::tokens::{self, TokenTable};
 use super::{
     Address, ConfigError, Listen, Member, NodeConfig, Problem, Role, Timing, CLUSTER_NAME, NODES,
     REALMS,
@@ -42,6 +43,7 @@ struct ConfigFile {
     nodes: Vec<NodeTable>,
     #[serde(default)]
     timing: TimingTable,
+    jwt: Option<TokenTable>,
     #[serde(default)]
     retention: RetentionTable,
     log: Option<String>,
@@ -145,6 +147,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
     let beside = path.parent().unwrap_or(Path::new(""));
     let listeners = listener::check(file.listener, own, beside, problems);
     let peer_tls = peer_tls::check(file.peer_tls, file.insecure, &listen.peer, beside, problems);
+    let tokens = file.jwt.and_then(|table| tokens::check(table, beside, problems));
     check_listen(own, &listen, &listeners, problems);
     check_addresses(own, (&listen, &listeners), &nodes, problems);
     Some(NodeConfig {
@@ -159,6 +162,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
         peer_tls,
         insecure: file.insecure,
         nodes,
+        tokens,
         timing,
         retention,
         log: file.log,
@@ -459,6 +463,9 @@ pub(super) fn write(config: &NodeConfig) -> String {
         if member.has(Role::Storage) && config.storage_groups() > 1 {
             line(format!("group = {}  # the storage group", member.group));
         }
+    }
+    if let Some(tokens) = &config.tokens {
+        tokens::write(tokens, text, &mut line);
     }
     let timing = &config.timing;
     if *timing != Timing::default() {

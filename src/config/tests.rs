@@ -67,6 +67,35 @@ fn what_is_written_is_read_back() {
     assert_eq!(parse(&config.to_toml()), Ok(config));
 }
 
+#[test]
+fn tokens_are_read_and_written_back() {
+    let with = |table: &str| parse(&GOOD.replace("[timing]", &format!("[jwt]\n{table}\n[timing]")));
+    for table in [
+        "jwks = \"keys.json\"",
+        "public_key = \"/etc/key.pem\"\nissuers = [\"https://id.example\"]\naudiences = [\"a\", \"b\"]",
+        "secret = \"secret\"\nleeway_seconds = 600",
+    ] {
+        let mut config = with(table).unwrap();
+        config.data = "/absolute/data".into();
+        let keys = &mut config.tokens.as_mut().unwrap().keys;
+        if let tokens::KeyFile::Jwks(path) | tokens::KeyFile::Secret(path) = keys {
+            assert!(path.starts_with("etc"), "{}", path.display());
+            *path = Path::new("/").join(&*path);
+        }
+        assert_eq!(parse(&config.to_toml()), Ok(config), "{table}");
+    }
+    for (table, problem) in [
+        ("", "jwt: name one file of keys: jwks, public_key or secret"),
+        ("jwks = \"a\"\nsecret = \"b\"", "jwt: name one file of keys"),
+        ("secret = \"\"", "jwt: name one file of keys"),
+        ("secret = \"a\"\nleeway_seconds = 601", "jwt: leeway_seconds is 601"),
+        ("secret = \"a\"\nkeys = 1", "unknown field `keys`"),
+    ] {
+        let error = with(table).unwrap_err();
+        assert!(error.contains(problem), "{table}: {error}");
+    }
+}
+
 /// The same with these listeners beside `[listen]`.
 fn with_listeners(listeners: &str) -> String {
     GOOD.replace("[[nodes]]\nid = 2", &format!("{listeners}\n[[nodes]]\nid = 2"))

@@ -518,6 +518,9 @@ impl Gate for MqttGate {
             EndReason::Revoked => {
                 (Reason::NotAuthorized, "the user was removed or disabled, or has to log in")
             }
+            EndReason::Expired => {
+                (Reason::NotAuthorized, "the token has expired; log in with a new one")
+            }
             EndReason::TooSlow => {
                 (Reason::ServerBusy, "a large message came too slowly while others waited")
             }

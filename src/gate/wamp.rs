@@ -475,12 +475,17 @@ impl Gate for WampGate {
             }
             (
                 State::Open { .. },
-                EndReason::TakenOver | EndReason::Revoked | EndReason::HandshakeTimeout,
+                EndReason::TakenOver
+                | EndReason::Revoked
+                | EndReason::Expired
+                | EndReason::HandshakeTimeout,
             ) => {
                 self.send(reply::goodbye(self.serializer, uri, Some(&sentence)));
                 self.close();
             }
-            (_, EndReason::Revoked) => self.abort(uri::NOT_AUTHORIZED, &sentence),
+            (_, EndReason::Revoked | EndReason::Expired) => {
+                self.abort(uri::NOT_AUTHORIZED, &sentence)
+            }
             (_, EndReason::TakenOver | EndReason::HandshakeTimeout) => self.abort(uri, &sentence),
         }
     }

@@ -33,6 +33,7 @@ use crate::peer::StorageClient;
 use crate::realm::{Realms, SharedRealms, View};
 use crate::recent::RecentBodies;
 use crate::replica::{dispatch, Replica, SlotIndex, NOTICE_SLOTS};
+use crate::server::login::tokens::{TokenFileError, TokenFiles};
 use crate::storage::{ReadError, Reads, Storage};
 use crate::tls::certificates::Certificates;
 use crate::tls::TlsError;
@@ -67,6 +68,8 @@ pub enum StartError {
     Listen { what: &'static str, address: String, error: io::Error },
     #[error("TLS is not possible: {0}")]
     Tls(#[from] TlsError),
+    #[error("[jwt] can't be used: {0}")]
+    Tokens(#[from] TokenFileError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(transparent)]
@@ -273,7 +276,7 @@ impl Node {
             trim::start(&manager, &host.clients);
             let node = self.identity.node;
             tokio::spawn(manager.clone().run(node, entry.clone(), realms.clone(), noticed));
-            let clients = Arc::new(Clients::new(
+            let clients = Clients::new(
                 host.clone(),
                 entry.clone(),
                 commands,
@@ -281,7 +284,8 @@ impl Node {
                 (realms.clone(), manager, calls),
                 self.known_realms(),
                 (tuning.connections, Origins::of(&self.config), stop),
-            ));
+            );
+            let clients = Arc::new(clients.with_tokens(self.tokens()?));
             for entrance in entrances {
                 host.clients.spawn(listen::serve(entrance, clients.clone()));
             }
@@ -313,6 +317,15 @@ impl Node {
         let (entry, realm) = (self.entry.clone(), self.config.default_realm.clone());
         self.users = Some(Users::new(host, (&log, &realms), realm, (entry, logins)));
         (self.log, self.realms) = (Some(log), Some(realms));
+    }
+
+    /// What tokens are checked with, from now on as their file has it.
+    fn tokens(&self) -> Result<Option<Arc<TokenFiles>>, StartError> {
+        let tokens = self.config.tokens.as_ref().map(TokenFiles::load).transpose()?;
+        if let Some(tokens) = &tokens {
+            tokio::spawn(tokens.clone().watch());
+        }
+        Ok(tokens)
     }
 
     /// Checks that the storages are as when the cluster was formed, and lets this storage take bodies after that.

@@ -27,6 +27,7 @@ use super::budget::Budget;
 use super::calls::Calls;
 use super::drops::Drops;
 use super::handshake::Handshakes;
+use super::login::tokens::TokenFiles;
 use super::login::Logins;
 use super::publishing::Rooms;
 use super::session_manager::SessionManager;
@@ -161,6 +162,12 @@ impl Clients {
     /// The moment as an instant.
     pub(crate) fn instant(&self, moment: Moment) -> Instant {
         self.started + Duration::from_millis(moment.0)
+    }
+
+    /// The same, where clients may log in with these tokens.
+    pub(crate) fn with_tokens(self, tokens: Option<Arc<TokenFiles>>) -> Self {
+        let logins = self.logins.clone().with_tokens(tokens);
+        Self { logins, ..self }
     }
 
     /// Waits until no client is connected any more.

@@ -11,6 +11,7 @@
 //! Deliberately absent: what a client is asked by methods in which the password does not travel (`conversation`).
 
 pub(crate) mod conversation;
+pub(crate) mod tokens;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,8 +23,9 @@ use vulpes_raft::host::{Clock, Host, Random};
 use vulpes_raft::ids::Position;
 
 use self::conversation::{Claim, Conversation, Shown};
+use self::tokens::TokenFiles;
 use crate::auth::{
-    draw, plain, Candidate, Decoys, Fingerprint, Password, Refused, UserName, Verifiers,
+    draw, jwt, plain, Candidate, Decoys, Fingerprint, Password, Refused, UserName, Verifiers,
 };
 use crate::realm::{Realms, SharedRealms};
 use crate::types::access::{Identity, KnownUser, Login, LoginRefusal, User};
@@ -49,6 +51,9 @@ const NO_ROLE: &str = "user";
 /// Who knows the users, as WAMP's details name it.
 const USERS: &str = "users";
 
+/// The same for those who log in with tokens.
+const TOKENS: &str = "jwt";
+
 /// The longest verifiers that were made before there was another method than a password.
 const OLD_VERIFIER: usize = 64;
 
@@ -61,6 +66,8 @@ pub(crate) struct Logins {
     realms: SharedRealms,
     shared: Arc<Shared>,
     room: Room,
+    /// There if clients may log in with tokens.
+    tokens: Option<Arc<TokenFiles>>,
 }
 
 struct Shared {
@@ -145,7 +152,13 @@ impl Logins {
         let (known, turns) = (Mutex::default(), Mutex::default());
         let shared = Shared { clock, random, key, known, turns };
         let room = Room::new(limits::LOGINS_WAITING, limits::LOGINS_CHECKED);
-        Self { realms, shared: Arc::new(shared), room }
+        Self { realms, shared: Arc::new(shared), room, tokens: None }
+    }
+
+    /// The same for a node that takes these tokens as passwords.
+    #[must_use]
+    pub(crate) fn with_tokens(self, tokens: Option<Arc<TokenFiles>>) -> Self {
+        Self { tokens, ..self }
     }
 
     /// The same with room of its own, so that clients keep no operator out.
@@ -164,8 +177,14 @@ impl Logins {
         Conversation::new(self.clone(), session, shown.clone())
     }
 
-    /// Finds out whether a password is the user's.
+    /// Finds out whether a password, or a token, is the user's.
     pub(crate) async fn check(&self, login: Login) -> Result<Identity, LoginRefusal> {
+        if let Some(tokens) = &self.tokens {
+            let token = std::str::from_utf8(&login.password.0);
+            if let Some(token) = token.ok().filter(|text| jwt::is_token(text)) {
+                return self.check_token(tokens, &login.user, token).await;
+            }
+        }
         let name = UserName::new(&login.user).map_err(|_| LoginRefusal::Wrong)?;
         let password = Password::new(&login.password.0).map_err(|_| LoginRefusal::Wrong)?;
         let fingerprint = Fingerprint::of(&self.shared.key, &name, &password);
@@ -192,6 +211,29 @@ impl Logins {
             logins.judged(&claim, Some(fingerprint))
         };
         tokio::task::spawn_blocking(check).await.unwrap_or(Err(LoginRefusal::Wrong))
+    }
+
+    /// Finds out whether a token is the user's; without a name, it is that of the user whom the token names.
+    async fn check_token(
+        &self,
+        tokens: &TokenFiles,
+        user: &str,
+        token: &str,
+    ) -> Result<Identity, LoginRefusal> {
+        let found = tokens.verify(token, self.now());
+        if let Err(error) = &found {
+            tracing::debug!("a token was refused: {error}");
+        }
+        let name = match &found {
+            Ok(found) if user.is_empty() => found.user.clone(),
+            _ => UserName::new(user).map_err(|_| LoginRefusal::Wrong)?,
+        };
+        let found = found.ok().filter(|found| found.user == name);
+        let known = self.user(&name).filter(|_| found.is_some());
+        let claim = Claim { name, known, method: Method::Ticket.name() };
+        let identity = self.prove(claim, None).await?;
+        let expires = found.map(|found| found.expires);
+        Ok(Identity { provider: TOKENS, expires, ..identity })
     }
 
     /// Says whether a client is who it claims to be, when its answer to a challenge has been checked.
@@ -333,7 +375,13 @@ impl Known {
 
 fn identity(name: &str, user: &User, method: &'static str) -> Identity {
     let role = user.roles.first().map_or(NO_ROLE, String::as_str);
-    Identity { user: name.to_owned(), role: role.to_owned(), method, provider: USERS }
+    Identity {
+        user: name.to_owned(),
+        role: role.to_owned(),
+        method,
+        provider: USERS,
+        expires: None,
+    }
 }
 
 /// The secret that the users' verifiers contain.

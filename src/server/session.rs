@@ -54,6 +54,9 @@ use wake::Wake;
 /// How long a session does nothing before it lets go of free memory. One that is busy would need it again at once.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// Longer than a session lasts, and short enough for any clock.
+const FOREVER: Duration = Duration::from_secs(1 << 32);
+
 pub(super) struct Session<G, T> {
     core: Core<G, OwnedSemaphorePermit>,
     transport: T,
@@ -79,6 +82,8 @@ pub(super) struct Session<G, T> {
     timer: Pin<Box<Sleep>>,
     /// When it has done nothing for long enough to let go of free memory; nothing if it has done so already.
     rest_at: Option<Moment>,
+    /// When the client's token expires, if it logged in with one.
+    expires_at: Option<Moment>,
     inputs_first: bool,
 }
 
@@ -106,6 +111,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             gone: None,
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
             rest_at: None,
+            expires_at: None,
             inputs_first: false,
         })
     }
@@ -234,6 +240,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Wake::LoggedIn((conversation, result)) => {
                 let goes_on = matches!(result, Ok(LoginReply::Challenge(_) | LoginReply::Data(_)));
                 self.conversation = goes_on.then_some(conversation);
+                if let Ok(LoginReply::Accepted { identity, .. }) = &result {
+                    self.expires_at = identity.expires.map(|at| self.moment(at));
+                }
                 self.core.logged_in(result);
             }
             Wake::Done(done) => self.core.done(done),
@@ -249,6 +258,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 if self.rest_at.take_if(|at| *at <= now).is_some() {
                     self.rest();
                 }
+                if self.expires_at.take_if(|at| *at <= now).is_some() {
+                    self.core.end(EndReason::Expired);
+                }
                 let (core, node, _) = self.parts();
                 if core.tick(now, &node) {
                     return Some(TransportError::Closed);
@@ -257,6 +269,12 @@ impl<G: Gate, T: Transport> Session<G, T> {
             Wake::End(reason) => self.core.end(reason),
         }
         None
+    }
+
+    /// When the time of day will be this, in Unix seconds.
+    fn moment(&self, at: u64) -> Moment {
+        let left = at.saturating_mul(1000).saturating_sub(self.clients.host.clock.now().0);
+        self.clients.now().after(Duration::from_millis(left).min(FOREVER))
     }
 
     /// Lets go of memory that is free: most clients do nothing most of the time.

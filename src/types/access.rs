@@ -60,6 +60,8 @@ pub struct Identity {
     pub method: &'static str,
     /// Who knows it.
     pub provider: &'static str,
+    /// Until when it may stay, in Unix seconds.
+    pub expires: Option<u64>,
 }
 
 /// Why a client could not log in.

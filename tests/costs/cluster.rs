@@ -193,6 +193,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
             // A lease that is not renewed during a test leaves the log unchanged.
             lease: LONGEST * 3,
         },
+        tokens: None,
         retention: Retention { age: None, size: None },
         log: None,
     }

@@ -1,19 +1,20 @@
-//! Logins in which the password does not travel: SCRAM over both protocols, from the client's side.
+//! Logins without a password that travels: SCRAM over both protocols, from the client's side, and tokens.
 //!
 //! Deliberately absent: `wampcra` and the methods that stock clients have (`stock`), and wrong messages (the gates' own tests).
 
 use anyhow::{ensure, Context, Result};
-use base64::prelude::{Engine, BASE64_STANDARD};
+use base64::prelude::{Engine, BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{json, Value};
 use sha2::{Digest, Sha256};
 use vulpes_jepsen::cluster::REALM;
 use vulpes_jepsen::mqtt::{packet, string};
-use vulpes_jepsen::wait::{within, PATIENCE};
+use vulpes_jepsen::wait::{until, within, PATIENCE};
 use vulpes_jepsen::{Cluster, Node};
+use vulpes_raft::host::Host;
 
 use crate::raw::{frame, Raw};
-use crate::users::{add_ann, file, user};
+use crate::users::{self, add_ann, file, user, Who};
 
 const METHOD: &str = "SCRAM-SHA-256";
 
@@ -167,5 +168,59 @@ async fn an_open_mqtt_session_can_log_in_again() -> Result<()> {
     let (mut raw, _) = mqtt(cluster.node(3), "joe", "other").await?;
     raw.send(&again("ann")).await?;
     ensure!(finish(&mut raw, "ann", "pencil").await? == (0xe0, 0x87));
+    Ok(())
+}
+
+/// A token that expires after some seconds.
+fn token(secret: &[u8], user: &str, seconds: u64) -> Result<String> {
+    let now = Host::real().clock.now().0 / 1000;
+    let parts = [json!({"alg": "HS256"}), json!({"sub": user, "exp": now + seconds})];
+    let message = parts.map(|part| BASE64_URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+    let tag = BASE64_URL_SAFE_NO_PAD.encode(hmac(secret, message.as_bytes()));
+    Ok(format!("{message}.{tag}"))
+}
+
+/// The answers of a node to this login by each protocol: MQTT 5's code, WAMP's URI.
+async fn answers(node: &Node, who: Who<'_>) -> Result<(u8, Option<String>)> {
+    Ok((users::mqtt(node.mqtt(), 5, who).await?.1, users::wamp(node.wamp(), who).await?.1))
+}
+
+#[tokio::test]
+async fn tokens_are_passwords_until_they_expire() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("secret");
+    let (first, second) = ([b'a'; 32], [b'b'; 32]);
+    std::fs::write(&path, first)?;
+    let settings = format!("[jwt]\nsecret = \"{}\"\nleeway_seconds = 0\n", path.display());
+    let cluster = crate::cluster().nodes(3).settings(&settings).start().await?;
+    add_ann(&cluster, 1, "").await?;
+    user(&cluster, 2, Some(("ann", "pencil")), "add joe --no-password").await?;
+    let failed = || Some("wamp.error.authentication_failed".to_owned());
+    let long = token(&first, "joe", 600)?;
+    let other = token(&second, "joe", 600)?;
+    for node in 1..=3 {
+        let node = cluster.node(node);
+        ensure!(answers(node, Some(("joe", &long))).await? == (0, None));
+        ensure!(answers(node, Some(("ann", &long))).await? == (0x86, failed()));
+        ensure!(answers(node, Some(("joe", &other))).await? == (0x86, failed()));
+    }
+    let node = cluster.node(2);
+    let short = token(&first, "joe", 4)?;
+    let (mut mqtt, code) = users::mqtt(node.mqtt(), 5, Some(("joe", &short))).await?;
+    let (mut wamp, uri) = users::wamp(node.wamp(), Some(("joe", &short))).await?;
+    ensure!((code, &uri) == (0, &None), "{code:02x} {uri:?}");
+    let (first_byte, body) = within("MQTT is closed", PATIENCE, mqtt.packet()).await?;
+    ensure!((first_byte, body[0]) == (0xe0, 0x87), "{first_byte:02x} {body:02x?}");
+    let goodbye = within("WAMP is closed", PATIENCE, wamp.message()).await?;
+    ensure!(goodbye[0] == 6 && goodbye[2] == "wamp.close.killed", "{goodbye}");
+    ensure!(answers(node, Some(("joe", &short))).await? == (0x86, failed()));
+    // Other keys count soon after they are there.
+    std::fs::write(&path, second)?;
+    until("the new key counts", PATIENCE, || async {
+        ensure!(answers(node, Some(("joe", &other))).await? == (0, None));
+        Ok(())
+    })
+    .await?;
+    ensure!(answers(node, Some(("joe", &long))).await? == (0x86, failed()));
     Ok(())
 }

@@ -26,7 +26,7 @@
 //! - [`tls`]: encrypted connections, and certificates that change.
 //! - [`users`]: who may connect and administer.
 //! - [`rules`]: what users may do.
-//! - [`logins`]: logins in which the password does not travel.
+//! - [`logins`]: logins without a password that travels.
 //! - [`stock`]: stock clients of both protocols, which see each other's events.
 //!
 //! Invariant: tests share only the machine, and run in parallel. None waits a fixed time; each polls with a deadline.

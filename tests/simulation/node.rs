@@ -305,6 +305,7 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
             election_max: Duration::from_millis(960),
             lease: Duration::from_millis(plan.lease),
         },
+        tokens: None,
         retention: Retention { age: plan.age.map(Duration::from_millis), size: plan.log_size },
         log: None,
     }

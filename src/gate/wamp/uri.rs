@@ -123,6 +123,7 @@ pub(super) fn of_end(reason: EndReason) -> (&'static str, Cow<'static, str>) {
         EndReason::Revoked => {
             ("wamp.close.killed", "the user was removed or disabled, or has to log in")
         }
+        EndReason::Expired => ("wamp.close.killed", "the token has expired; log in with a new one"),
         EndReason::Unavailable => (
             UNAVAILABLE,
             "no quorum answers; publishes not acknowledged so far may or may not be stored",

@@ -34,7 +34,7 @@ async fn check(logins: &Logins, user: &str, password: &str) -> Result<Identity, 
 async fn the_right_password_of_a_user_lets_in() {
     let logins = logins(&[("joe", user("pencil", false)), ("ann", user("x", true))]);
     let (method, provider) = ("ticket", "users");
-    let joe = Identity { user: "joe".into(), role: ADMIN.into(), method, provider };
+    let joe = Identity { user: "joe".into(), role: ADMIN.into(), method, provider, expires: None };
     for (name, password, outcome) in [
         ("joe", "pencil", Ok(joe.clone())),
         ("joe", "pencil", Ok(joe.clone())),
@@ -74,7 +74,17 @@ async fn only_so_many_logins_wait() {
     let logins = logins(&[("joe", user("pencil", false))]);
     let most = limits::LOGINS_OF_A_NAME;
     let all = (0..most + 1).map(|_| check(&logins, "joe", "wrong"));
-    let outcomes = futures::future::join_all(all).await;
+    // None of them ends before all have come.
+    let checks = logins.room.checking.clone().acquire_many_owned(limits::LOGINS_CHECKED as u32);
+    let checks = checks.await.unwrap();
+    let all_come = async {
+        while logins.shared.turns.lock().unwrap().get("joe").map_or(0, Arc::strong_count) <= most {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+        drop(checks);
+    };
+    let (outcomes, ()) = tokio::join!(futures::future::join_all(all), all_come);
     let busy = |outcome: &&Result<_, _>| **outcome == Err(LoginRefusal::Busy);
     assert_eq!(outcomes.iter().filter(busy).count(), 1);
     assert!(check(&logins, "joe", "pencil").await.is_ok());
@@ -144,4 +154,35 @@ fn only_so_many_names_are_remembered() {
         known.succeeded(&number.to_string(), Some(right));
     }
     assert_eq!(known.right.len(), limits::LOGINS_REMEMBERED);
+}
+
+/// As MQTT's password, with or without a user name, and as WAMP's ticket.
+#[tokio::test(start_paused = true)]
+async fn a_token_is_as_good_as_a_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = [("joe", user("pencil", false)), ("ann", user("x", false))];
+    let logins = logins(&users).with_tokens(Some(tokens::tests::files(folder.path())));
+    let token = tokens::tests::signed();
+    let spoiled = token.replace("joe", "ann") + "A";
+    for (name, token, right) in [
+        ("joe", &token, true),
+        ("", &token, true),
+        ("ann", &token, false),
+        ("nobody", &token, false),
+        ("joe", &spoiled, false),
+        ("", &spoiled, false),
+    ] {
+        let outcome = check(&logins, name, token).await;
+        let shown = outcome.map(|found| (found.user, found.method, found.provider, found.expires));
+        let expected = ("joe".to_owned(), "ticket", "jwt", Some(4_102_444_800));
+        let expected = right.then_some(expected).ok_or(LoginRefusal::Wrong);
+        assert_eq!(shown, expected, "{name} {token}");
+    }
+    assert!(check(&logins, "joe", "pencil").await.is_ok());
+    let disabled = self::logins(&[("joe", user("pencil", true)), ("ann", user("x", false))]);
+    let disabled = disabled.with_tokens(Some(tokens::tests::files(folder.path())));
+    assert_eq!(check(&disabled, "joe", &token).await, Err(LoginRefusal::Wrong));
+    // A node without keys takes it for a password.
+    let without = self::logins(&users);
+    assert_eq!(check(&without, "joe", &token).await, Err(LoginRefusal::Wrong));
 }

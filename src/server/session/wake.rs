@@ -179,7 +179,8 @@ impl<G: Gate, T: Transport> Session<G, T> {
     fn set_timer(&mut self) {
         let deadline = self.core.deadline(self.terms()).map(|moment| self.clients.instant(moment));
         let rest = self.rest_at.map(|moment| self.clients.instant(moment));
-        let others = [deadline, self.outgo.look_until(), rest].into_iter().flatten();
+        let expires = self.expires_at.map(|moment| self.clients.instant(moment));
+        let others = [deadline, self.outgo.look_until(), rest, expires].into_iter().flatten();
         let deadline = others.fold(Instant::now() + IDLE, Instant::min);
         // A session without a deadline moves its timer rarely, not every turn.
         let set = self.timer.deadline();

@@ -12,6 +12,7 @@ pub(super) fn happen(gate: &mut MqttGate, what: &str) {
         "misused" => gate.logged_in(Err(LoginRefusal::Misused("the x is wrong".to_owned()))),
         "needed" => gate.opened(Err(OpenRefusal::LoginNeeded)),
         "revoked" => gate.end(EndReason::Revoked),
+        "expired" => gate.end(EndReason::Expired),
         what => gate.logged_in(Ok(match what.split(' ').collect::<Vec<_>>()[..] {
             ["data", data] => LoginReply::Data(data.to_owned()),
             [user, "proof", proof] => accepted(user, Some(proof)),
@@ -24,7 +25,7 @@ pub(super) fn happen(gate: &mut MqttGate, what: &str) {
 /// A client has logged in with its password.
 pub(super) fn accepted(user: &str, proof: Option<&str>) -> LoginReply {
     let (user, role) = (user.to_owned(), "user".to_owned());
-    let identity = Identity { user, role, method: "ticket", provider: "users" };
+    let identity = Identity { user, role, method: "ticket", provider: "users", expires: None };
     LoginReply::Accepted { identity, proof: proof.map(str::to_owned) }
 }
 
@@ -127,6 +128,13 @@ fn clients_without_a_user_name_are_anonymous() {
            out 20 | 0087 p[1f s"{text}"]
            ask close"#
     ));
+}
+
+#[test]
+fn a_session_ends_with_its_token() {
+    let text = "the token has expired; log in with a new one";
+    check(&format!("{OPEN4} login expired \n ask close \n reason {text}"));
+    check(&format!("{OPEN5} login expired \n out e0 | 87 p[1f s\"{text}\"] \n ask close"));
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub(super) fn happen(gate: &mut WampGate, what: &[&str]) {
         ["busy"] => gate.logged_in(Err(LoginRefusal::Busy)),
         ["needed"] => gate.opened(Err(OpenRefusal::LoginNeeded)),
         ["revoked"] => gate.end(EndReason::Revoked),
+        ["expired"] => gate.end(EndReason::Expired),
         ["misused"] => gate.logged_in(Err(LoginRefusal::Misused("the x is wrong".to_owned()))),
         ["ask", method] => {
             let method = Method::named(method).unwrap();
@@ -25,7 +26,7 @@ pub(super) fn happen(gate: &mut WampGate, what: &[&str]) {
         [user, role, method] => {
             let (user, role) = (user.to_string(), role.to_string());
             let method = Method::named(method).unwrap().name();
-            let identity = Identity { user, role, method, provider: "users" };
+            let identity = Identity { user, role, method, provider: "users", expires: None };
             let proof = (method == Method::Scram.name()).then(|| "proof".to_owned());
             gate.logged_in(Ok(LoginReply::Accepted { identity, proof }));
         }
@@ -217,6 +218,17 @@ fn nothing_else_is_taken_during_a_login() {
             "#
         ));
     }
+}
+
+#[test]
+fn a_session_ends_with_its_token() {
+    check_open(
+        r#"
+        = login expired
+        < [6,{"message":"the token has expired; log in with a new one"},"wamp.close.killed"]
+        ! close
+        "#,
+    );
 }
 
 #[test]
