@@ -141,7 +141,7 @@ fn introduction(config: &NodeConfig) -> String {
         address.map(|address| format!("{what} on {address}"))
     };
     let other = |one: &Listener| {
-        let Listener { protocol, address, tls } = one;
+        let Listener { protocol, address, tls, .. } = one;
         let tls = if tls.is_some() { " with TLS" } else { "" };
         format!("{protocol}{tls} on {address}")
     };

@@ -122,8 +122,8 @@ impl Decoys {
 
     fn methods(&self, known: Option<&Verifiers>) -> Vec<Method> {
         let has = |method: &Method| match (method, known) {
-            // It depends on the key.
-            (Method::Cryptosign, _) => false,
+            // They depend on the key or certificate.
+            (Method::Cryptosign | Method::Tls, _) => false,
             (Method::Ticket, None) => true,
             (Method::WampCra | Method::Scram, None) => self.shared,
             (Method::Scram, Some(known)) => known.scram_argon2id.is_some(),

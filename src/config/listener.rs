@@ -43,6 +43,8 @@ pub struct Listener {
     pub address: Address,
     /// Without it, nothing is encrypted.
     pub tls: Option<TlsFiles>,
+    /// A client's certificate names its user.
+    pub certificate_user: bool,
 }
 
 /// Where the certificates and keys of a listener are; all files are PEM.
@@ -87,6 +89,12 @@ pub enum ListenerMistake {
     NoPath(&'static str),
     #[error("tls.client_ca is given, but clients are not asked for certificates; set client_certificates to \"ask\" or \"require\", or remove client_ca")]
     UnusedCa,
+    #[error("tls.certificate_user is set, but clients are not asked for certificates; set client_certificates to \"require\" or \"ask\", or remove it")]
+    NoCertificateUser,
+    #[error(
+        "tls.certificate_user is for mqtt and wamp; who uses admin HTTP logs in with a password"
+    )]
+    AdminPassword,
     #[error("tls.client_certificates is {0:?}, but there is no client_ca; name the PEM file of the authorities that sign clients' certificates")]
     NoCa(&'static str),
 }
@@ -107,6 +115,8 @@ struct TlsTable {
     client_ca: Option<PathBuf>,
     #[serde(default)]
     client_certificates: Policy,
+    #[serde(default)]
+    certificate_user: bool,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -135,10 +145,19 @@ pub(super) fn check(
         if protocol != ListenerProtocol::Admin && !own.has(Role::Entry) {
             mistakes.push(ListenerMistake::NoEntry(own.id));
         }
+        let certificate_user = tls.as_ref().is_some_and(|tls| tls.certificate_user);
         let tls = tls.map(|tls| check_tls(tls, beside, &mut mistakes));
+        let asks = tls.as_ref().is_some_and(|tls| tls.clients.ca().is_some());
+        match protocol {
+            ListenerProtocol::Admin if certificate_user => {
+                mistakes.push(ListenerMistake::AdminPassword);
+            }
+            _ if certificate_user && !asks => mistakes.push(ListenerMistake::NoCertificateUser),
+            _ => {}
+        }
         let mistakes = mistakes.into_iter();
         problems.extend(mistakes.map(|mistake| Problem::Listener { number, mistake }));
-        listeners.push(Listener { protocol, address, tls });
+        listeners.push(Listener { protocol, address, tls, certificate_user });
     }
     listeners
 }
@@ -190,5 +209,8 @@ pub(super) fn write(
         };
         line(format!("client_ca = {}", path(ca)));
         line(format!("client_certificates = \"{policy}\""));
+        if listener.certificate_user {
+            line("certificate_user = true".into());
+        }
     }
 }

@@ -96,6 +96,25 @@ fn tokens_are_read_and_written_back() {
     }
 }
 
+#[test]
+fn certificates_may_name_users() {
+    let with = |protocol: &str, tls: &str| {
+        parse(&with_listeners(&format!(
+            "[[listener]]\nprotocol = \"{protocol}\"\naddress = \"0.0.0.0:8883\"\n[listener.tls]\n\
+             certificate = \"/node.pem\"\nkey = \"/node.key\"\ncertificate_user = true\n{tls}"
+        )))
+    };
+    let asked = "client_ca = \"/ca.pem\"\nclient_certificates = \"ask\"";
+    let mut config = with("mqtt", asked).unwrap();
+    assert!(config.listeners[0].certificate_user);
+    config.data = "/absolute/data".into();
+    assert_eq!(parse(&config.to_toml()), Ok(config));
+    let error = with("wamp", "").unwrap_err();
+    assert!(error.contains("tls.certificate_user is set, but clients are not asked"), "{error}");
+    let error = with("admin", asked).unwrap_err();
+    assert!(error.contains("tls.certificate_user is for mqtt and wamp"), "{error}");
+}
+
 /// The same with these listeners beside `[listen]`.
 fn with_listeners(listeners: &str) -> String {
     GOOD.replace("[[nodes]]\nid = 2", &format!("{listeners}\n[[nodes]]\nid = 2"))

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use self::admission::{Client, Coming};
+use self::admission::{Client, Coming, Who};
 use self::login::Exchange;
 use self::outbox::Outbox;
 use self::packet::answer::{self, Accepted};
@@ -90,6 +90,8 @@ pub struct MqttGate {
     heard: Option<Moment>,
     has_users: bool,
     permissions: Permissions,
+    /// The client has shown a certificate that names its user.
+    is_certified: bool,
     /// There if the client logs in by enhanced authentication.
     exchange: Option<Box<Exchange>>,
     state: State,
@@ -141,6 +143,7 @@ impl MqttGate {
             out: Outbox::new(),
             has_users: false,
             permissions: Permissions::default(),
+            is_certified: false,
             exchange: None,
         }
     }
@@ -149,6 +152,12 @@ impl MqttGate {
     #[must_use]
     pub fn with_users(self, has_users: bool) -> Self {
         Self { has_users, ..self }
+    }
+
+    /// Sets whether the client has shown a certificate that names its user, whatever its CONNECT says.
+    #[must_use]
+    pub fn with_certificate(self, is_certified: bool) -> Self {
+        Self { is_certified, ..self }
     }
 
     /// Why the session ended, for the server's log. `None` while it is open, and if the client disconnected.
@@ -247,8 +256,9 @@ impl MqttGate {
             }
         };
         let version = connect.version;
+        let who = Who { has_users: self.has_users, is_certified: self.is_certified };
         self.out.max_packet = connect.max_packet.map_or(usize::MAX, |size| size as usize);
-        match admission::admit(connect, (&self.config, self.has_users), self.session) {
+        match admission::admit(connect, (&self.config, who), self.session) {
             Ok(admitted) => self.admitted(admitted),
             Err(violation) => self.refuse(version, &violation),
         }

@@ -66,7 +66,7 @@ pub struct ListenerStatus {
 
 impl ListenerStatus {
     fn new(listener: &Listener) -> Self {
-        let Listener { protocol, address, tls } = listener;
+        let Listener { protocol, address, tls, .. } = listener;
         Self { protocol: *protocol, address: address.clone(), tls: tls.is_some() }
     }
 }

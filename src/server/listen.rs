@@ -22,7 +22,7 @@ use crate::config::{Address, Listen, NodeConfig};
 use crate::gate::mqtt::MqttGate;
 use crate::gate::wamp::WampGate;
 use crate::tls::certificates::{Acceptor, Certificates};
-use crate::tls::files::subject;
+use crate::tls::files::{common_name, subject};
 use crate::types::limits;
 use crate::types::moment::Moment;
 
@@ -45,7 +45,15 @@ pub(crate) struct Entrance {
     pub(crate) protocol: Protocol,
     pub(crate) listener: Box<dyn Listener>,
     /// There if they speak TLS.
-    pub(crate) tls: Option<Acceptor>,
+    pub(crate) tls: Option<Encryption>,
+}
+
+/// How clients speak TLS.
+#[derive(Clone)]
+pub(crate) struct Encryption {
+    pub(crate) acceptor: Acceptor,
+    /// A client's certificate names its user.
+    pub(crate) certificate_user: bool,
 }
 
 /// Listens for clients wherever the configuration says; on failure, tells for what, where and why. Each socket belongs to the
@@ -64,7 +72,10 @@ pub(crate) async fn entrances(
             ListenerProtocol::Mqtt => Protocol::Mqtt,
             ListenerProtocol::Admin => continue,
         };
-        let tls = listener.tls.as_ref().map(|files| certificates.acceptor(files));
+        let tls = listener.tls.as_ref().map(|files| Encryption {
+            acceptor: certificates.acceptor(files),
+            certificate_user: listener.certificate_user,
+        });
         wanted.push((protocol, Some(&listener.address), tls));
     }
     let mut entrances = Vec::new();
@@ -136,7 +147,7 @@ impl Drop for Place {
     }
 }
 
-async fn serve_one(protocol: Protocol, stream: BoxStream, tls: Option<Acceptor>, place: Place) {
+async fn serve_one(protocol: Protocol, stream: BoxStream, tls: Option<Encryption>, place: Place) {
     let clients = place.clients.clone();
     let began = Began::new(&clients);
     let serving: BoxFuture<'_, _> = match (protocol, tls) {
@@ -166,21 +177,24 @@ impl Began {
 /// Makes a client's connection an encrypted one. Every line about the client says which certificate it has shown.
 async fn secure(
     stream: BoxStream,
-    tls: &Acceptor,
+    tls: &Encryption,
     clients: &Clients,
     began: Began,
 ) -> Result<(BoxStream, Shown), NoTls> {
     let Secured { stream, certificate, exporter } =
-        clients.handshakes.secure(stream, tls, began.deadline).await?;
+        clients.handshakes.secure(stream, &tls.acceptor, began.deadline).await?;
     if let Some(subject) = certificate.as_ref().and_then(subject) {
         identity::shows(&subject);
     }
-    Ok((stream, Shown { exporter: exporter.map(Box::new) }))
+    let shows = certificate.filter(|_| tls.certificate_user);
+    // One without a name is nobody's.
+    let user = shows.map(|shown| common_name(&shown).unwrap_or_default().into());
+    Ok((stream, Shown { exporter: exporter.map(Box::new), user }))
 }
 
 /// Tells a client why there is no place for it, if one of the few permits for that is free.
 fn turn_away(
-    (protocol, tls): (Protocol, Option<Acceptor>),
+    (protocol, tls): (Protocol, Option<Encryption>),
     stream: BoxStream,
     clients: &Arc<Clients>,
     why: NoPlace,
@@ -191,7 +205,7 @@ fn turn_away(
         let stream = match tls {
             Some(tls) => {
                 let deadline = Instant::now() + limits::LINGER;
-                let secured = clients.handshakes.secure(stream, &tls, deadline).await;
+                let secured = clients.handshakes.secure(stream, &tls.acceptor, deadline).await;
                 secured.ok().map(|secured| secured.stream)
             }
             None => Some(stream),
@@ -225,7 +239,7 @@ fn report(end: &TransportError) {
 async fn serve_encrypted(
     protocol: Protocol,
     stream: BoxStream,
-    tls: Acceptor,
+    tls: Encryption,
     clients: Arc<Clients>,
     began: Began,
 ) -> TransportError {
@@ -247,7 +261,8 @@ async fn serve_mqtt(
     began: Began,
 ) -> TransportError {
     let gate = MqttGate::new(clients.mqtt.clone(), clients.new_session(), began.moment)
-        .with_users(clients.logins.has_users());
+        .with_users(clients.logins.has_users())
+        .with_certificate(shown.user.is_some());
     let intake = Intake::new(Framing::Mqtt, &Terms::CLIENT, &clients.login);
     Session::new(gate, MqttTransport::new(stream, intake), shown, clients).run().await
 }

@@ -54,6 +54,9 @@ const USERS: &str = "users";
 /// The same for those who log in with tokens.
 const TOKENS: &str = "jwt";
 
+/// The same for those whose certificate names them.
+const CERTIFICATES: &str = "certificate";
+
 /// The longest verifiers that were made before there was another method than a password.
 const OLD_VERIFIER: usize = 64;
 
@@ -234,6 +237,13 @@ impl Logins {
         let identity = self.prove(claim, None).await?;
         let expires = found.map(|found| found.expires);
         Ok(Identity { provider: TOKENS, expires, ..identity })
+    }
+
+    /// A client whose certificate names a user that may log in.
+    fn certified(&self, name: &UserName) -> Option<Identity> {
+        let known = self.user(name)?;
+        let identity = identity(name.as_str(), &known.user, Method::Tls.name());
+        Some(Identity { provider: CERTIFICATES, ..identity })
     }
 
     /// Says whether a client is who it claims to be, when its answer to a challenge has been checked.

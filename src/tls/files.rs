@@ -107,6 +107,14 @@ pub fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
     Some(shown(&certificate))
 }
 
+/// The common name in a certificate's subject; nothing if there is none, or none that can be read.
+#[must_use]
+pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let certificate = Certificate::from_der(certificate).ok()?;
+    let name = certificate.tbs_certificate().subject().common_name().ok()??;
+    Some(name.value().into_owned())
+}
+
 fn shown(certificate: &Certificate) -> String {
     certificate.tbs_certificate().subject().to_string().chars().take(SUBJECT).collect()
 }

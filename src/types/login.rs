@@ -18,11 +18,14 @@ pub enum Method {
     Scram,
     /// It signs random bytes with its private key.
     Cryptosign,
+    /// Its certificate names it.
+    Tls,
 }
 
 impl Method {
     /// All of them, the best one first.
-    pub const ALL: [Self; 4] = [Self::Cryptosign, Self::Scram, Self::WampCra, Self::Ticket];
+    pub const ALL: [Self; 5] =
+        [Self::Tls, Self::Cryptosign, Self::Scram, Self::WampCra, Self::Ticket];
 
     /// Its name in WAMP.
     #[must_use]
@@ -32,6 +35,7 @@ impl Method {
             Self::WampCra => "wampcra",
             Self::Scram => "wamp-scram",
             Self::Cryptosign => "cryptosign",
+            Self::Tls => "tls",
         }
     }
 
@@ -47,7 +51,10 @@ impl Method {
 pub enum LoginStep {
     /// It sends its name and password at once.
     Password(Login),
-    /// It names itself, and the methods that it has, at least one: answered with a challenge.
+    /// It has shown a certificate that names its user.
+    Certificate,
+    /// It names itself, and the methods that it has, at least one: answered with a challenge, unless its
+    /// certificate is enough. The name may be empty then.
     Hello { user: String, methods: Vec<Method>, extra: Extra },
     /// The first message of SCRAM: answered with data.
     Scram(Secret),

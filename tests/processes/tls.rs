@@ -26,6 +26,7 @@ use vulpes_jepsen::wait::{until, within, PATIENCE};
 
 use self::secured::{dial, shown, Authority, Mqtt, Secured};
 use crate::raw::{frame, hello};
+use crate::users;
 
 const VULPES: &str = env!("CARGO_BIN_EXE_vulpes");
 
@@ -86,6 +87,77 @@ async fn stock_clients_come_with_certificates() -> Result<()> {
     Ok(())
 }
 
+/// A certificate's name is its client's user, whatever else the client says.
+#[tokio::test]
+async fn certificates_name_users() -> Result<()> {
+    let secured = Secured::start("require\"\ncertificate_user = true\n#").await?;
+    let cluster = &secured.cluster;
+    if run(&secured, "mosquitto_pub", &["--help"]).await.is_err() {
+        let required = std::env::var("VULPES_REQUIRE_CLIENTS").is_ok_and(|value| value == "1");
+        ensure!(!required, "not installed: mosquitto_pub");
+        return Ok(());
+    }
+    users::add_ann(cluster, 1, "").await?;
+    let port = secured.mqtt().port().to_string();
+    let publish = async |who: &[&str]| {
+        let at = ["-h", "127.0.0.1", "-p", &port, "-V", "mqttv5", "-q", "1", "-t", "t", "-m", "x"];
+        let own = ["--cafile", "ca.pem", "--cert", "client.pem", "--key", "client.key"];
+        let output = run(&secured, "mosquitto_pub", &[&at[..], &own, who].concat()).await?;
+        anyhow::Ok(output.status.success())
+    };
+    ensure!(!publish(&[]).await?, "there is no such user");
+    ensure!(!publish(&["-u", "ann", "-P", "pencil"]).await?, "the certificate is not ann's");
+    users::user(cluster, 1, Some(("ann", "pencil")), "add device-7 --no-password").await?;
+    ensure!(publish(&[]).await?);
+    ensure!(publish(&["-u", "ann", "-P", "wrong"]).await?, "the CONNECT has no say");
+    // The certificate of another client, over WAMP.
+    users::user(cluster, 1, Some(("ann", "pencil")), "add client-1 --no-password").await?;
+    for (hello, expected) in [
+        (json!({"authmethods": ["tls"]}), json!("client-1")),
+        (json!({"authmethods": ["ticket", "tls"], "authid": "client-1"}), json!("client-1")),
+        (json!({"authmethods": ["tls"], "authid": "ann"}), json!(null)),
+    ] {
+        let config = secured.authority.client(ALL_VERSIONS, Some(&secured.authority))?;
+        let stream = dial(secured.wamp(), config).await?;
+        let answer = welcomed(stream, &hello).await?;
+        let failed = answer[2] == "wamp.error.authentication_failed";
+        let found = &answer[2]["authid"];
+        ensure!(failed || answer[2]["authmethod"] == "tls", "{hello}: {answer}");
+        ensure!(failed == expected.is_null() && *found == expected, "{hello}: {answer}");
+    }
+    Ok(())
+}
+
+/// The answer to a HELLO over a WebSocket.
+async fn welcomed(
+    mut stream: secured::Tls,
+    details: &serde_json::Value,
+) -> Result<serde_json::Value> {
+    let request = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Protocol: wamp.2.json\r\n\r\n";
+    stream.write_all(request.as_bytes()).await?;
+    let mut details = details.clone();
+    details["roles"] = json!({"subscriber": {}});
+    let says = frame(&json!([1, REALM, details]).to_string());
+    within("an answer", PATIENCE, async {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        stream.write_all(&says).await?;
+        stream.read_u8().await?;
+        let length = match stream.read_u8().await? {
+            126 => usize::from(stream.read_u16().await?),
+            length => usize::from(length),
+        };
+        let mut message = vec![0; length];
+        stream.read_exact(&mut message).await?;
+        Ok(serde_json::from_slice(&message)?)
+    })
+    .await
+}
+
 /// Whether a client gets as far as a session. In TLS 1.3 it learns that it is refused only when it reads.
 async fn may_come(secured: &Secured, shown: Option<&Authority>) -> Result<()> {
     let config = secured.authority.client(ALL_VERSIONS, shown)?;
@@ -103,7 +175,7 @@ async fn certificates_of_clients_are_checked() -> Result<()> {
         // A client that the log has something to say about.
         let known = secured.authority.client(ALL_VERSIONS, Some(&secured.authority))?;
         dial(secured.wamp(), known).await?.write_all(b"no request\r\n\r\n").await?;
-        secured.says("certificate=\"CN=a client\"").await?;
+        secured.says("certificate=\"CN=client-1\"").await?;
         secured.says("no TLS came about: invalid peer certificate").await?;
         let untrusting = another.client(ALL_VERSIONS, None)?;
         ensure!(dial(secured.mqtt(), untrusting).await.is_err(), "the node is not trusted");

@@ -65,6 +65,15 @@ pub(crate) struct Admitted {
     pub(crate) login: Option<LoginStep>,
 }
 
+/// What is known of a client before its CONNECT.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Who {
+    /// It has to log in.
+    pub(crate) has_users: bool,
+    /// It has shown a certificate that names its user.
+    pub(crate) is_certified: bool,
+}
+
 impl Coming {
     /// The client has logged in.
     pub(crate) fn identify(&mut self, session: SessionId, version: Version, identity: &Identity) {
@@ -88,7 +97,7 @@ fn described(session: SessionId, who: &Authenticated, version: Version) -> Strin
 /// Decides on a CONNECT; returns the client, and what all nodes learn about it.
 pub(crate) fn admit(
     connect: Connect,
-    (config, has_users): (&MqttConfig, bool),
+    (config, Who { has_users, is_certified }): (&MqttConfig, Who),
     session: SessionId,
 ) -> Result<Admitted, Violation> {
     let refused = match &connect.authentication {
@@ -131,6 +140,7 @@ pub(crate) fn admit(
     let name = if assigned { format!("vulpes-{}", session.0) } else { connect.client_id };
     let login = match (connect.authentication, connect.password) {
         (Some(asked), _) => Some(LoginStep::Scram(asked.data)),
+        _ if has_users && is_certified => Some(LoginStep::Certificate),
         (None, Some(password)) if has_users => {
             Some(LoginStep::Password(Login { user: user.to_owned(), password }))
         }

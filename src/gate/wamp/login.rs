@@ -55,6 +55,9 @@ impl WampGate {
             options::offered(self.serializer, details)?;
         self.calls.interrupts = calls::announces_canceling(self.serializer, details)?;
         let has_method = !methods.is_empty();
+        // A certificate has a name of its own.
+        let needs_no_name = methods.contains(&Method::Tls);
+        let authid = authid.or_else(|| needs_no_name.then(String::new));
         match authid.filter(|_| has_method && self.has_users) {
             Some(user) => {
                 let state = State::LoggingIn { deadline, realm };

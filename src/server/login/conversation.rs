@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Logins, USERS};
 use crate::auth::scram::{text, wamp};
-use crate::auth::{cryptosign, draw, wampcra, Exporter, Refused, UserName};
+use crate::auth::{cryptosign, draw, wampcra, Candidate, Exporter, Refused, UserName};
 use crate::types::access::{KnownUser, Login, LoginRefusal, Secret};
 use crate::types::event::SessionId;
 use crate::types::login::{Challenge, Extra, LoginReply, LoginStep, Method};
@@ -22,6 +22,8 @@ pub(crate) type Stepped = (Box<Conversation>, Result<LoginReply, LoginRefusal>);
 pub(crate) struct Shown {
     /// The connection's own value, for channel binding.
     pub(crate) exporter: Option<Box<Exporter>>,
+    /// The user that its certificate names, where that counts.
+    pub(crate) user: Option<Box<str>>,
 }
 
 /// A client's login.
@@ -66,39 +68,68 @@ impl Conversation {
                 let identity = self.logins.check(login).await;
                 identity.map(|identity| LoginReply::Accepted { identity, proof: None })
             }
-            LoginStep::Hello { user, methods, extra } => {
-                self.challenge(user, &methods, &extra).map(LoginReply::Challenge)
-            }
+            LoginStep::Certificate => self.certificate(),
+            LoginStep::Hello { user, methods, extra } => self.hello(user, &methods, &extra),
             LoginStep::Scram(first) => self.scram(&first).map(LoginReply::Data),
             LoginStep::Answer { signature, extra } => self.answer(signature, &extra).await,
         };
         (self, result)
     }
 
-    /// Asks what the best of the client's methods needs that its user has, too.
-    fn challenge(
+    /// The user is the one that the client's certificate names, whose authority has checked who it is.
+    fn certificate(&self) -> Result<LoginReply, LoginRefusal> {
+        let user = self.shown.user.as_deref().ok_or(LoginRefusal::Wrong)?;
+        let name = UserName::new(user).map_err(|_| LoginRefusal::Wrong)?;
+        let identity = self.logins.certified(&name).ok_or(LoginRefusal::Wrong)?;
+        Ok(LoginReply::Accepted { identity, proof: None })
+    }
+
+    /// Takes the best of the client's methods that its user has, too.
+    fn hello(
         &mut self,
         user: String,
         methods: &[Method],
         extra: &Extra,
-    ) -> Result<Challenge, LoginRefusal> {
+    ) -> Result<LoginReply, LoginRefusal> {
+        if user.is_empty() && methods.contains(&Method::Tls) {
+            return self.certificate();
+        }
         let name = UserName::new(&user).map_err(|_| LoginRefusal::Wrong)?;
         let (candidate, known) = self.logins.candidate(&name);
         let hello = cryptosign::Hello::read(extra, self.shown.exporter.as_deref());
         let is_own = hello.as_ref().is_ok_and(|hello| candidate.has_key(hello.key()).0);
         let method = choose(methods, |method| match method {
+            Method::Tls => self.shown.user.as_deref() == Some(name.as_str()),
             Method::Cryptosign => is_own,
             method => candidate.methods().contains(&method),
         });
         let method = method.ok_or(LoginRefusal::Wrong)?;
-        let nonce = draw(|| self.logins.random());
+        if method == Method::Tls {
+            // Whoever says another name than its certificate is refused.
+            let named = self.shown.user.as_deref() == Some(name.as_str());
+            return if named { self.certificate() } else { Err(LoginRefusal::Wrong) };
+        }
         let claim = Claim { name, known, method: method.name() };
+        self.challenge((user, method), (claim, &candidate), (hello, extra))
+            .map(LoginReply::Challenge)
+    }
+
+    /// Asks what a method needs.
+    fn challenge(
+        &mut self,
+        (user, method): (String, Method),
+        (claim, candidate): (Claim, &Candidate),
+        (hello, extra): (Result<cryptosign::Hello, Refused>, &Extra),
+    ) -> Result<Challenge, LoginRefusal> {
+        let nonce = draw(|| self.logins.random());
         let (asked, challenge) = match method {
+            // It needs nothing more.
+            Method::Tls => return Err(LoginRefusal::Wrong),
             Method::Ticket => (Asked::Ticket { user }, Challenge { method, extra: Vec::new() }),
             Method::WampCra => {
                 let (id, now) = (self.session.0, self.logins.now());
                 let session = wampcra::Session { user: &claim.name, provider: USERS, id, now };
-                let challenge = wampcra::Challenge::new(&session, &candidate, &nonce);
+                let challenge = wampcra::Challenge::new(&session, candidate, &nonce);
                 let asked = challenge.asked();
                 (Asked::WampCra { claim, challenge }, asked)
             }
@@ -111,7 +142,7 @@ impl Conversation {
             }
             Method::Scram => {
                 let hello = wamp::Hello::read(&user, extra, self.shown.exporter.as_deref());
-                let challenge = hello.map_err(misused)?.challenge(&candidate, &nonce);
+                let challenge = hello.map_err(misused)?.challenge(candidate, &nonce);
                 let asked = challenge.asked();
                 (Asked::Scram { claim, challenge }, asked)
             }
@@ -174,7 +205,8 @@ impl Conversation {
 /// nobody has a key by chance.
 fn choose(methods: &[Method], has: impl Fn(Method) -> bool) -> Option<Method> {
     let mut all = methods.iter().copied();
-    let mut by_password = methods.iter().copied().filter(|method| *method != Method::Cryptosign);
+    let is_by_password = |method: &Method| !matches!(method, Method::Cryptosign | Method::Tls);
+    let mut by_password = methods.iter().copied().filter(is_by_password);
     all.find(|method| has(*method)).or(by_password.next()).or(methods.first().copied())
 }
 

@@ -61,7 +61,7 @@ impl Authority {
         Ok(Arc::new(match shown {
             None => builder.with_no_client_auth(),
             Some(other) => {
-                let (certificate, key) = other.sign("a client")?;
+                let (certificate, key) = other.sign("client-1")?;
                 let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
                 builder.with_client_auth_cert(vec![certificate.der().clone()], key)?
             }
@@ -91,7 +91,7 @@ impl Secured {
         let ca = secured.authority.root.pem();
         std::fs::write(secured.path("ca.pem"), ca)?;
         secured.certify("first")?;
-        let (shown, key) = secured.authority.sign("device 7")?;
+        let (shown, key) = secured.authority.sign("device-7")?;
         std::fs::write(secured.path("client.pem"), shown.pem())?;
         std::fs::write(secured.path("client.key"), key.serialize_pem())?;
         let asked = match client_certificates {

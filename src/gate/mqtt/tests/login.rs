@@ -36,6 +36,7 @@ pub(super) fn show(step: &LoginStep) -> String {
         LoginStep::Password(login) => format!("login {} {}", login.user, shown(&login.password)),
         LoginStep::Scram(first) => format!("scram {}", shown(first)),
         LoginStep::Answer { signature, .. } => format!("answer {}", shown(signature)),
+        LoginStep::Certificate => "certificate".to_owned(),
         LoginStep::Hello { .. } => panic!("{step:?}"),
     }
 }
@@ -71,6 +72,28 @@ fn what_was_sent_behind_the_connect_waits_for_the_login() {
            ask open realm="home" client="c" user=joe
            opened
            out $CONNACK4 ; d0 |"#,
+    );
+}
+
+/// Whatever its CONNECT says, as mosquitto's `use_identity_as_username`.
+#[test]
+fn a_certificate_names_the_user() {
+    for connect in ["02 0000 s\"c\"", "c2 0000 s\"c\" s\"ann\" s\"x\"", "82 0000 s\"c\" s\"ann\""] {
+        check_gate(
+            new_gate().with_users(true).with_certificate(true),
+            &format!(
+                r#"in 10 | s"MQTT" 04 {connect}
+                   ask certificate
+                   login joe
+                   ask open realm="home" client="c" user=joe
+                   opened
+                   out $CONNACK4"#
+            ),
+        );
+    }
+    check_gate(
+        new_gate().with_certificate(true),
+        "in $CONNECT4 \n ask $ASK \n opened \n out $CONNACK4",
     );
 }
 

@@ -17,7 +17,7 @@ pub(super) fn happen(gate: &mut WampGate, what: &[&str]) {
             let method = Method::named(method).unwrap();
             let extra = match method {
                 Method::Ticket => Vec::new(),
-                Method::WampCra | Method::Scram | Method::Cryptosign => {
+                Method::WampCra | Method::Scram | Method::Cryptosign | Method::Tls => {
                     vec![("iterations", Value::Int(7))]
                 }
             };
@@ -37,7 +37,9 @@ pub(super) fn happen(gate: &mut WampGate, what: &[&str]) {
 /// What the gate asks the driver.
 pub(super) fn show(step: &LoginStep) -> String {
     match step {
-        LoginStep::Password(_) | LoginStep::Scram(_) => panic!("{step:?}"),
+        LoginStep::Password(_) | LoginStep::Scram(_) | LoginStep::Certificate => {
+            panic!("{step:?}")
+        }
         LoginStep::Hello { user, methods, extra } => {
             let names: Vec<_> = methods.iter().map(|method| method.name()).collect();
             format!("hello {user} {}{}", names.join(" "), show_extra(extra))
@@ -126,6 +128,23 @@ fn both_sides_prove_who_they_are() {
 }
 
 #[test]
+fn a_certificate_needs_no_name() {
+    for (hello, asked) in [
+        (r#"{"authmethods":["tls"]}"#, "hello  tls"),
+        (r#"{"authmethods":["ticket","tls"],"authid":"joe"}"#, "hello joe tls ticket"),
+    ] {
+        check_with_users(&format!(
+            r#"
+            > [1,"realm1",{hello}]
+            ! {asked}
+            = login joe user tls
+            ! open realm1 user=joe
+            "#
+        ));
+    }
+}
+
+#[test]
 fn a_login_can_fail() {
     let login = r#"> [1,"realm1",{"authmethods":["ticket","anonymous"],"authid":"joe"}]
         ! hello joe ticket
@@ -182,7 +201,7 @@ fn clients_that_do_not_log_in_are_anonymous() {
         (r#"{"authmethods":["ticket"]}"#, "name the user with authid"),
         (
             r#"{"authmethods":["scrum"],"authid":"joe"}"#,
-            r#"offer one of the authmethods \"cryptosign\", \"wamp-scram\", \"wampcra\", \"ticket\" with an authid, or \"anonymous\""#,
+            r#"offer one of the authmethods \"tls\", \"cryptosign\", \"wamp-scram\", \"wampcra\", \"ticket\" with an authid, or \"anonymous\""#,
         ),
     ] {
         check_with_users(&format!(

@@ -204,3 +204,43 @@ async fn failures_slow_down_every_method() {
     assert_eq!(before.elapsed().as_millis() / 100, 8);
     assert!(logins.shared.turns.lock().unwrap().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_names_a_user_that_exists() {
+    let logins = logins(&[("joe", user("pencil", false)), ("ann", user("x", true))]);
+    let shown = |user: &str| Shown { user: Some(user.into()), ..Shown::default() };
+    let step = |shown: &Shown, step: LoginStep| {
+        let conversation = Box::new(logins.conversation(SessionId(77), shown));
+        async move { conversation.step(step).await.1 }
+    };
+    let hello = |user: &str, methods: &[Method]| LoginStep::Hello {
+        user: user.into(),
+        methods: methods.to_vec(),
+        extra: Extra::default(),
+    };
+    for (named, right) in
+        [("joe", true), ("ann", false), ("nobody", false), ("", false), ("a\u{7}", false)]
+    {
+        for asks in
+            [LoginStep::Certificate, hello("", &[Method::Tls]), hello(named, &[Method::Tls])]
+        {
+            let outcome = step(&shown(named), asks.clone()).await;
+            let shown = outcome.map(|reply| match reply {
+                LoginReply::Accepted { identity, .. } => {
+                    (identity.user, identity.method, identity.provider)
+                }
+                other => panic!("{other:?}"),
+            });
+            let expected = right.then_some(("joe".to_owned(), "tls", "certificate"));
+            assert_eq!(shown, expected.ok_or(LoginRefusal::Wrong), "{named} {asks:?}");
+        }
+    }
+    // Nobody has another name than its certificate, or one without.
+    let refused = Err(LoginRefusal::Wrong);
+    assert_eq!(step(&shown("joe"), hello("ann", &[Method::Tls])).await, refused);
+    assert_eq!(step(&Shown::default(), hello("joe", &[Method::Tls])).await, refused);
+    assert_eq!(step(&Shown::default(), LoginStep::Certificate).await, refused);
+    // By another method, it may be who it says.
+    let asked = step(&shown("joe"), hello("ann", &[Method::Tls, Method::Ticket])).await;
+    assert!(matches!(asked, Ok(LoginReply::Challenge(asked)) if asked.method == Method::Ticket));
+}
