@@ -16,7 +16,8 @@
 /// The format that this release reads and writes. Any change of the state that the same log makes gets the next number. 5: the
 /// order has its own time, what a session leaves comes before its client's next actions, and events name their publisher's
 /// client. 6: segment bodies and retained values have room for extension fields. 7: the last word of a session that was taken
-/// over takes effect. 8: sessions may have users. 9: roles have rules.
+/// over takes effect. 8: sessions may have users. 9: roles have rules; what users log in with is larger, and may be public keys
+/// without a password.
 pub const LOG_FORMAT: u32 = 9;
 
 /// The oldest format whose files this release opens: since then, every log is read as before and makes the same
