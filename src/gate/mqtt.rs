@@ -17,6 +17,7 @@
 //! Deliberately absent: whether a password is right (`server`), the message expiry interval (`packet::publish`).
 
 mod admission;
+mod ending;
 mod filter;
 mod login;
 mod outbox;
@@ -514,35 +515,7 @@ impl Gate for MqttGate {
     }
 
     fn end(&mut self, reason: EndReason) {
-        let (reason, text) = match reason {
-            EndReason::Shutdown => (Reason::ServerShuttingDown, "the node is shutting down"),
-            EndReason::TakenOver => {
-                (Reason::SessionTakenOver, "another connection took the session over")
-            }
-            EndReason::Unavailable => {
-                (Reason::ServerBusy, "a message stays unanswered; it may or may not be stored")
-            }
-            EndReason::Lost => {
-                (Reason::ServerBusy, "the node lost its lease; the session is over everywhere")
-            }
-            EndReason::Revoked => {
-                (Reason::NotAuthorized, "the user was removed or disabled, or has to log in")
-            }
-            EndReason::Expired => {
-                (Reason::NotAuthorized, "the token has expired; log in with a new one")
-            }
-            EndReason::TooSlow => {
-                (Reason::ServerBusy, "a large message came too slowly while others waited")
-            }
-            EndReason::HandshakeTimeout => {
-                (Reason::ServerUnavailable, "the session was not opened in time")
-            }
-            EndReason::FellBehind { oldest } => {
-                let text = SubscribeError::Gone { oldest }.to_string();
-                return self.fail(&Violation::new(Reason::ImplementationSpecific, text));
-            }
-        };
-        self.fail(&Violation::new(reason, text));
+        self.fail(&ending::of_end(reason));
     }
 
     fn poll_dropped(&mut self) -> Option<Dropped> {
