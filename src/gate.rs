@@ -274,6 +274,9 @@ pub trait Gate: Send {
     /// Takes an event; only called while [`Gate::can_deliver`].
     fn deliver(&mut self, delivery: Delivery<'_>);
 
+    /// The event that an earlier session sent under this packet identifier is not sent again: the client may not see it.
+    fn give_up(&mut self, _packet_id: u16) {}
+
     /// Lets go of memory that is free: nothing has happened for a while.
     fn rest(&mut self) {}
 

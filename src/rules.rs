@@ -20,6 +20,7 @@ use std::sync::Arc;
 use crate::types::procedure::{Matching, Procedure};
 use crate::types::rule::Action;
 use crate::types::topic::{Pattern, Realm, Topic};
+use crate::types::value::Value;
 
 use index::Found;
 pub use index::RoleIndex;
@@ -98,6 +99,13 @@ impl Permissions {
         Self(Extent::Limited(Box::new(Limited { subject, roles, remembered, remembered_bytes })))
     }
 
+    /// Forgets what was decided: nothing has happened for a while.
+    pub fn rest(&mut self) {
+        if let Extent::Limited(limited) = &mut self.0 {
+            (limited.remembered, limited.remembered_bytes) = (HashMap::new(), 0);
+        }
+    }
+
     /// Whether the client may do this on a topic.
     pub fn allow(&mut self, action: Action, topic: &Topic) -> bool {
         let limited = match &mut self.0 {
@@ -119,6 +127,12 @@ impl Permissions {
     /// Whether the client may publish to a topic, and have it retain the event.
     pub fn allow_publish(&mut self, topic: &Topic, retain: bool) -> bool {
         self.allow(Action::Publish, topic) && (!retain || self.allow(Action::Retain, topic))
+    }
+
+    /// Whether the client may publish to a topic if its value matches something. That tells what the value is, so the client
+    /// has to be allowed to see it, unless it only asks whether there is one.
+    pub fn allow_condition(&mut self, topic: &Topic, when: Option<&Value>) -> bool {
+        when.is_none_or(|when| *when == Value::Null) || self.allow(Action::Subscribe, topic)
     }
 
     /// Whether a subscription to a pattern may be made: if it may get events of some topic. What it gets is decided topic by

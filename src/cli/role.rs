@@ -30,7 +30,7 @@ Examples:
 A rule is `allow ACTIONS PATTERN` or `deny ACTIONS PATTERN`, and `in REALM` may follow. Actions are publish, retain,
 subscribe, call and register, with commas between them, or `all`. A pattern is an MQTT topic filter if it has `/` or
 `+`, otherwise a WAMP topic in which `*` is any one part and a final `#` the rest. {user} and {client} stand for the
-names of who asks.
+names of who asks. Clients choose their own names ({client}): only {user} keeps users apart.
 
 A user may do what a rule of its roles allows and none denies. A user without roles has the role `default`, which
 allows everything as long as it is not set. The role `admin` allows everything.";
@@ -51,7 +51,7 @@ enum Action {
     List(Common),
     /// Show a role's rules
     Show(Named),
-    /// Remove a role: its users lose what it allows
+    /// Remove a role: its users lose what it allows; without `default`, users without a role may do everything
     Remove(Named),
 }
 
@@ -128,8 +128,13 @@ impl Roles {
             Action::List(common) => list(&common.asked()?).await,
             Action::Show(Named { name, common }) => show(&common.asked()?, &name).await,
             Action::Remove(Named { name, common }) => {
-                let remove = RoleEdit::Remove(RemoveRole { name });
-                change(&common.asked()?, remove, "removed,").await
+                let asked = common.asked()?;
+                let remove = RoleEdit::Remove(RemoveRole { name: name.clone() });
+                change(&asked, remove, "removed,").await?;
+                if name == DEFAULT && !asked.json {
+                    eprintln!("users without a role may do everything again");
+                }
+                Ok(())
             }
         }
     }

@@ -518,6 +518,12 @@ impl Gate for MqttGate {
         self.fail(&ending::of_end(reason));
     }
 
+    fn give_up(&mut self, packet_id: u16) {
+        if let State::Open(session) = &mut self.state {
+            session.give_up(packet_id);
+        }
+    }
+
     fn poll_dropped(&mut self) -> Option<Dropped> {
         self.out.dropped.take().map(|dropped| *dropped)
     }

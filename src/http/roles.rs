@@ -104,6 +104,10 @@ pub enum RolesError {
         limits::RULES_BYTES
     )]
     TooMany,
+    #[error(
+        "there are no users yet, who could have roles; add the first one with `vulpes user add`"
+    )]
+    NoUsers,
     #[error("you may not change roles any more; nothing was changed")]
     NotAllowed,
     #[error("this node has no time for it; nothing was changed; try again")]
@@ -156,7 +160,7 @@ impl RolesError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotAllowed => StatusCode::FORBIDDEN,
             Self::NoSuchRole(_) => StatusCode::NOT_FOUND,
-            Self::TooMany | Self::Refused => StatusCode::CONFLICT,
+            Self::TooMany | Self::Refused | Self::NoUsers => StatusCode::CONFLICT,
             Self::NoEntry => StatusCode::NOT_IMPLEMENTED,
             Self::Busy | Self::NotStored => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unknown => StatusCode::GATEWAY_TIMEOUT,

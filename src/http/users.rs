@@ -355,7 +355,7 @@ pub(super) async fn change(
 ) -> Response {
     let Some(users) = served.admin.users() else { return unknown_here() };
     let wanted = "send a list of {\"add\": …}, {\"set\": …} and {\"remove\": …}";
-    let edits = match read(request, wanted).await {
+    let edits: Vec<UserEdit> = match read(request, wanted).await {
         Ok(edits) => edits,
         Err(response) => return response,
     };

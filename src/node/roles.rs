@@ -20,7 +20,10 @@ use crate::http::{
 use crate::realm::Realms;
 use crate::types::act::Act;
 use crate::types::limits;
-use crate::types::rule::{check_role_name, ChangeRoles, KnownRole, Role, RoleChange};
+use crate::types::rule::{
+    check_role_name, ChangeRoles, KnownRole, Role, RoleChange, Rule, RuleError,
+};
+use crate::types::topic::Realm;
 
 impl RoleAdmin for Users {
     fn roles(&self) -> Vec<RoleSummary> {
@@ -45,7 +48,8 @@ impl RoleAdmin for Users {
     ) -> BoxFuture<'_, Result<Changed, RolesError>> {
         async move {
             let writer = self.writer.as_ref().ok_or(RolesError::NoEntry)?;
-            let asked = ChangeRoles { author: author.0, changes: changes(edits)? };
+            let asked =
+                ChangeRoles { author: author.0, changes: changes(edits, &self.known_realms)? };
             let act = Act::ChangeRoles(asked.clone());
             let bytes = act.encode().len();
             if bytes > limits::EVENT {
@@ -72,18 +76,24 @@ impl RoleAdmin for Users {
     fn decide(&self, question: &Question) -> Option<Decision> {
         let Question { user, action, topic, realm, client } = question;
         let realm = realm.as_ref().unwrap_or(&self.default_realm);
-        let permissions = self.realms.with(|realms| {
+        self.realms.with(|realms| {
             let known = realms.user(user);
-            let is_known = !realms.has_users() || known.is_some_and(|known| !known.user.disabled);
-            is_known.then(|| realms.permissions(Some(user), client.as_deref(), realm))
-        })?;
-        let (allowed, reason) = permissions.explain(*action, topic);
-        Some(Decision { allowed, reason: reason.to_string() })
+            if known.is_none() && realms.has_users() {
+                return None;
+            }
+            if known.is_some_and(|known| known.user.disabled) {
+                let reason = "the user is disabled".to_owned();
+                return Some(Decision { allowed: false, reason });
+            }
+            let permissions = realms.permissions(Some(user), client.as_deref(), realm);
+            let (allowed, reason) = permissions.explain(*action, topic);
+            Some(Decision { allowed, reason: reason.to_string() })
+        })
     }
 }
 
 /// What is to be changed.
-fn changes(edits: Vec<RoleEdit>) -> Result<Vec<RoleChange>, RolesError> {
+fn changes(edits: Vec<RoleEdit>, realms: &[Realm]) -> Result<Vec<RoleChange>, RolesError> {
     let names: BTreeSet<&str> = edits.iter().map(RoleEdit::name).collect();
     if edits.is_empty() || edits.len() > limits::ROLE_CHANGES || names.len() < edits.len() {
         return Err(RolesError::Changes);
@@ -100,11 +110,15 @@ fn changes(edits: Vec<RoleEdit>) -> Result<Vec<RoleChange>, RolesError> {
             return Err(RolesError::TooManyRules(name));
         }
         let rule = |(number, text): (usize, &String)| {
-            text.parse().map_err(|error: crate::types::rule::RuleError| RolesError::Rule {
-                role: name.clone(),
-                number,
-                reason: error.to_string(),
-            })
+            let rule: Result<Rule, RuleError> = text.parse();
+            let reason = match rule {
+                Ok(Rule { realm: Some(realm), .. }) if !realms.contains(&realm) => {
+                    format!("there is no realm {realm}")
+                }
+                Ok(rule) => return Ok(rule),
+                Err(error) => error.to_string(),
+            };
+            Err(RolesError::Rule { role: name.clone(), number, reason })
         };
         let rules = (1..).zip(&rules).map(rule).collect::<Result<_, _>>()?;
         Ok(RoleChange::Set { name, role: Role { rules } })
@@ -114,6 +128,9 @@ fn changes(edits: Vec<RoleEdit>) -> Result<Vec<RoleChange>, RolesError> {
 
 /// Why a change could not be made now.
 fn refusal(realms: &Realms, asked: &ChangeRoles) -> Option<RolesError> {
+    if !realms.has_users() {
+        return Some(RolesError::NoUsers);
+    }
     if !realms.may_administer(&asked.author) {
         return Some(RolesError::NotAllowed);
     }
@@ -216,7 +233,9 @@ mod tests {
         ] {
             assert_eq!(refusal(&realms, &asked), expected);
         }
-        assert_eq!(refusal(&Realms::default(), &by("", vec![set("one", &[])])), None);
+        let none = refusal(&Realms::default(), &by("", vec![set("one", &[])]));
+        assert_eq!(none, Some(RolesError::NoUsers));
+        let realm = [Realm::new("r").unwrap()];
         let edit = |name: &str, rules: &[&str]| {
             let rules = rules.iter().map(|rule| (*rule).to_owned()).collect();
             RoleEdit::Set(SetRole { name: name.into(), rules })
@@ -227,8 +246,9 @@ mod tests {
             (vec![edit("admin", &[])], "allows everything"),
             (vec![edit("a b", &[])], "white space"),
             (vec![edit("a", &["allow all #", "allow x y"])], "role a, rule 2: there is no action"),
+            (vec![edit("a", &["allow all # in r", "deny all # in s"])], "there is no realm s"),
         ] {
-            let error = changes(edits).unwrap_err().to_string();
+            let error = changes(edits, &realm).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

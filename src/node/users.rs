@@ -45,6 +45,7 @@ const TOPIC: &str = "vulpes/users";
 pub(crate) struct Users {
     pub(super) realms: SharedRealms,
     pub(super) default_realm: Realm,
+    pub(super) known_realms: Vec<Realm>,
     logins: Logins,
     /// None on a node that is not an entry.
     pub(super) writer: Option<Writer>,
@@ -67,7 +68,7 @@ impl Users {
     pub(super) fn new(
         host: &Host,
         (log, realms): (&Log, &SharedRealms),
-        default_realm: Realm,
+        (default_realm, known_realms): (Realm, Vec<Realm>),
         (entry, logins): (Option<EntryHandle>, Option<Logins>),
     ) -> Self {
         let writer = entry.map(|entry| Writer {
@@ -79,7 +80,7 @@ impl Users {
             hashing: Arc::new(Semaphore::new(1)),
         });
         let logins = logins.unwrap_or_else(|| Logins::new(realms.clone(), host)).of_operators();
-        Self { realms: realms.clone(), default_realm, logins, writer }
+        Self { realms: realms.clone(), default_realm, known_realms, logins, writer }
     }
 }
 

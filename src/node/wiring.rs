@@ -314,7 +314,8 @@ impl Node {
     fn knows(&mut self, host: &Host, log: Log, realms: SharedRealms) {
         // Clients and operators wait for each other's failures.
         let logins = self.clients.as_ref().map(|clients| clients.logins.clone());
-        let (entry, realm) = (self.entry.clone(), self.config.default_realm.clone());
+        let entry = self.entry.clone();
+        let realm = (self.config.default_realm.clone(), self.config.realms.clone());
         self.users = Some(Users::new(host, (&log, &realms), realm, (entry, logins)));
         (self.log, self.realms) = (Some(log), Some(realms));
     }

@@ -9,6 +9,7 @@ use vulpes_raft::ids::Position;
 use super::{At, EndCause};
 use crate::types::act::{DueId, Refusal};
 use crate::types::event::SessionId;
+use crate::types::procedure::RegistrationId;
 use crate::types::topic::Realm;
 
 /// The outcome of a conditional publish or a registration.
@@ -41,6 +42,8 @@ pub enum Notice {
     Released { session: SessionId },
     /// A session that was taken over has sent its last word, and has not withdrawn this publish that it left.
     Confirmed(DueId),
+    /// A session is not a callee of this registration any more: its client may not register it.
+    Withdrawn { session: SessionId, registration: RegistrationId },
     /// A client is away and has left a persistent session that expires ([`Act::Expire`]).
     Away { realm: Realm, client: String },
 }

@@ -271,10 +271,10 @@ impl Realms {
         self.notices.push(Notice::Decided { session, asked: at.position, decision });
     }
 
-    /// All registrations, each with the sessions of its callees.
-    pub(super) fn registered(&self) -> Vec<(SessionId, RegistrationId)> {
+    /// The registrations of all sessions that have some.
+    pub(super) fn registered(&self) -> Vec<(SessionId, Vec<RegistrationId>)> {
         let all = self.registrations.sessions.iter();
-        all.flat_map(|(session, ids)| ids.iter().map(|id| (*session, *id))).collect()
+        all.map(|(session, ids)| (*session, ids.iter().copied().collect())).collect()
     }
 
     /// Withdraws all registrations of a session.

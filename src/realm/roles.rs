@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use vulpes_raft::mutant::{planted, Mutant};
 
-use super::{Due, Incoming, Key, Realms};
+use super::{Due, Incoming, Key, Notice, Realms};
 use crate::rules::{Permissions, RoleIndex, Subject};
 use crate::types::access::{ADMIN, ANONYMOUS};
 use crate::types::act::DueId;
@@ -39,9 +39,17 @@ impl Roles {
         self.0.insert(name, Arc::new(SetRole { known, index }));
     }
 
-    fn fits(&self) -> bool {
-        let bytes = self.0.values().map(|set| set.known.role.size()).sum::<usize>();
-        self.0.len() <= limits::ROLES && bytes <= limits::RULES_BYTES
+    /// Whether there is room for these changes.
+    fn have_room(&self, changes: &[RoleChange]) -> bool {
+        let mut sizes: BTreeMap<&str, usize> =
+            self.0.iter().map(|(name, set)| (name.as_str(), set.known.role.size())).collect();
+        for change in changes {
+            match change {
+                RoleChange::Set { name, role } => sizes.insert(name, role.size()),
+                RoleChange::Remove { name } => sizes.remove(name.as_str()),
+            };
+        }
+        sizes.len() <= limits::ROLES && sizes.values().sum::<usize>() <= limits::RULES_BYTES
     }
 
     /// What a user with these roles may do.
@@ -102,9 +110,12 @@ impl Realms {
         self.access.revision
     }
 
-    /// Changes roles, all of it or nothing.
+    /// Changes roles, all of it or nothing. Without users there is nobody to have them.
     pub(super) fn change_roles(&mut self, incoming: &Incoming<'_>, change: ChangeRoles) {
-        if !self.access.lets_change(&change.author) {
+        if !self.has_users() || !self.access.lets_change(&change.author) {
+            return;
+        }
+        if !self.access.roles.have_room(&change.changes) {
             return;
         }
         let mut roles = self.access.roles.clone();
@@ -123,9 +134,6 @@ impl Realms {
                 return;
             }
             roles.load(name, KnownRole { role, changed: incoming.at.position });
-        }
-        if !roles.fits() {
-            return;
         }
         let old = std::mem::replace(&mut self.access.roles, roles);
         let new = self.access.roles.0.clone();
@@ -150,10 +158,14 @@ impl Realms {
         if !self.access.ruled {
             return;
         }
-        for (session, id) in self.registered() {
-            let Some((place, _)) = self.registration(id) else { continue };
-            if !self.may_offer(session, &place.procedure, place.matching) {
-                self.remove_callee(session, id);
+        for (session, ids) in self.registered() {
+            let Some(mut may) = self.permissions_of(session) else { continue };
+            for registration in ids {
+                let Some((place, _)) = self.registration(registration) else { continue };
+                if !may.allow_registration(&place.procedure, place.matching) {
+                    self.remove_callee(session, registration);
+                    self.notices.push(Notice::Withdrawn { session, registration });
+                }
             }
         }
     }
@@ -197,6 +209,7 @@ impl Realms {
     pub(super) fn may_leave(&self, id: DueId, due: &Due) -> bool {
         let Some(user) = self.access.due_users.get(&id) else { return true };
         let mut may = self.permissions(Some(user), due.client.as_deref(), &due.realm);
-        may.allow_publish(&due.topic, due.retain) || planted(Mutant::UncheckedWill)
+        let allowed = self.admits(Some(user)) && may.allow_publish(&due.topic, due.retain);
+        allowed || planted(Mutant::UncheckedWill)
     }
 }

@@ -1,7 +1,7 @@
 //! The rules of a role, by the parts of their patterns.
 //!
-//! Invariant: what is found is what trying all rules one by one would find. A search visits each node of the tree at most
-//! once, and does not recurse.
+//! Invariant: what is found is what trying all rules one by one would find. A search visits each node of a tree at most
+//! once, no more of them than a limit, and does not recurse.
 //!
 //! Deliberately absent: several roles of one user, and remembering (`rules`).
 
@@ -9,13 +9,21 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::Subject;
+use crate::types::limits;
 use crate::types::rule::{pieces, Action, Piece, Role, Rule};
-use crate::types::topic::{Pattern, PatternPart, Topic};
+use crate::types::topic::{Pattern, PatternPart, Realm, Topic};
 
 /// A role's rules, ready to be searched.
 #[derive(Debug)]
 pub struct RoleIndex {
     rules: Vec<Rule>,
+    /// Those that hold in each realm, and in all.
+    trees: BTreeMap<Option<Realm>, Tree>,
+}
+
+/// Rules by the parts of their patterns.
+#[derive(Debug)]
+struct Tree {
     nodes: Vec<Node>,
 }
 
@@ -26,11 +34,13 @@ struct Node {
     /// Any one part.
     one: Option<u32>,
     /// Parts with placeholders.
-    named: Vec<(Vec<Piece>, u32)>,
+    named: BTreeMap<Vec<Piece>, u32>,
     /// Rules whose patterns end here.
     ends: Vec<u32>,
     /// Rules whose patterns go on with all remaining parts.
     rests: Vec<u32>,
+    /// The actions that rules here and below are about, as bits: of those that allow, and of those that deny.
+    below: [u8; 2],
 }
 
 /// The first rules that decide.
@@ -65,9 +75,10 @@ impl Found {
 impl RoleIndex {
     #[must_use]
     pub fn new(role: &Role) -> Self {
-        let mut index = Self { rules: role.rules.clone(), nodes: vec![Node::default()] };
+        let mut index = Self { rules: role.rules.clone(), trees: BTreeMap::new() };
         for (number, rule) in (0..).zip(&role.rules) {
-            index.insert(number, &rule.pattern);
+            let empty = || Tree { nodes: vec![Node::default()] };
+            index.trees.entry(rule.realm.clone()).or_insert_with(empty).insert(number, rule);
         }
         index
     }
@@ -76,16 +87,47 @@ impl RoleIndex {
         &self.rules[number]
     }
 
-    fn insert(&mut self, number: u32, pattern: &str) {
+    /// The trees whose rules are about a realm.
+    fn trees<'a>(&'a self, subject: &'a Subject) -> impl Iterator<Item = &'a Tree> {
+        let everywhere = self.trees.get(&None);
+        everywhere.into_iter().chain(self.trees.get(&Some(subject.realm.clone())))
+    }
+
+    /// The rules about an action on a topic.
+    pub(super) fn find(&self, action: Action, subject: &Subject, topic: &Topic) -> Found {
+        let found = self.trees(subject).map(|tree| tree.find(&self.rules, action, subject, topic));
+        found.fold(Found::default(), Found::or)
+    }
+
+    /// Whether a rule of this effect matches some topic that the pattern matches. It may say so wrongly if that takes long to
+    /// find out.
+    pub(super) fn meets(&self, asked: (Action, &Subject), pattern: &Pattern, deny: bool) -> bool {
+        let mut trees = self.trees(asked.1);
+        trees.any(|tree| tree.search(&self.rules, asked, pattern, (deny, Search::Meets)))
+    }
+
+    /// Whether a rule of this effect matches every topic that the pattern matches.
+    pub(super) fn covers(&self, asked: (Action, &Subject), pattern: &Pattern, deny: bool) -> bool {
+        let mut trees = self.trees(asked.1);
+        trees.any(|tree| tree.search(&self.rules, asked, pattern, (deny, Search::Covers)))
+    }
+}
+
+impl Tree {
+    fn insert(&mut self, number: u32, rule: &Rule) {
+        let actions = rule.actions.iter().fold(0, |bits, action| bits | bit(*action));
         let mut at = ROOT;
-        for part in pattern.split('/') {
+        for part in rule.pattern.split('/') {
+            self.nodes[at as usize].below[usize::from(rule.deny)] |= actions;
             if part == "#" {
                 self.nodes[at as usize].rests.push(number);
                 return;
             }
             at = self.child(at, part);
         }
-        self.nodes[at as usize].ends.push(number);
+        let node = &mut self.nodes[at as usize];
+        node.below[usize::from(rule.deny)] |= actions;
+        node.ends.push(number);
     }
 
     fn child(&mut self, at: u32, part: &str) -> u32 {
@@ -96,13 +138,10 @@ impl RoleIndex {
         let is_named = pieces.iter().any(|piece| !matches!(piece, Piece::Text(_)));
         let child = if part == "+" {
             *node.one.get_or_insert(new)
-        } else if !is_named {
-            *node.literal.entry(part.into()).or_insert(new)
-        } else if let Some((_, child)) = node.named.iter().find(|(known, _)| *known == pieces) {
-            *child
+        } else if is_named {
+            *node.named.entry(pieces).or_insert(new)
         } else {
-            node.named.push((pieces, new));
-            new
+            *node.literal.entry(part.into()).or_insert(new)
         };
         if child == new {
             self.nodes.push(Node::default());
@@ -110,15 +149,14 @@ impl RoleIndex {
         child
     }
 
-    /// The rules about an action on a topic.
-    pub(super) fn find(&self, action: Action, subject: &Subject, topic: &Topic) -> Found {
+    fn find(&self, all: &[Rule], action: Action, subject: &Subject, topic: &Topic) -> Found {
         let mut found = Found::default();
         let mut now = vec![ROOT];
         let mut next = Vec::new();
         let note = |rules: &[u32], found: &mut Found| {
             for number in rules {
-                let rule = &self.rules[*number as usize];
-                if is_about(rule, action, subject) {
+                let rule = &all[*number as usize];
+                if rule.actions.contains(&action) {
                     let first = if rule.deny { &mut found.denied } else { &mut found.allowed };
                     first.get_or_insert(*number as usize);
                 }
@@ -139,45 +177,37 @@ impl RoleIndex {
         found
     }
 
-    /// Whether a rule of this effect matches some topic that the pattern matches.
-    pub(super) fn meets(&self, asked: (Action, &Subject), pattern: &Pattern, deny: bool) -> bool {
-        self.search(asked, pattern, deny, Search::Meets)
-    }
-
-    /// Whether a rule of this effect matches every topic that the pattern matches.
-    pub(super) fn covers(&self, asked: (Action, &Subject), pattern: &Pattern, deny: bool) -> bool {
-        self.search(asked, pattern, deny, Search::Covers)
-    }
-
     fn search(
         &self,
+        all: &[Rule],
         (action, subject): (Action, &Subject),
         pattern: &Pattern,
-        deny: bool,
-        search: Search,
+        (deny, search): (bool, Search),
     ) -> bool {
         let has = |rules: &[u32]| {
-            let mut rules = rules.iter().map(|number| &self.rules[*number as usize]);
-            rules.any(|rule| rule.deny == deny && is_about(rule, action, subject))
+            let mut rules = rules.iter().map(|number| &all[*number as usize]);
+            rules.any(|rule| rule.deny == deny && rule.actions.contains(&action))
         };
+        let has_below =
+            |at: &u32| self.nodes[*at as usize].below[usize::from(deny)] & bit(action) != 0;
         let mut now = vec![ROOT];
         let mut next = Vec::new();
-        let text;
-        let parts: Box<dyn Iterator<Item = Part<'_>>> = match pattern {
-            Pattern::Exact(topic) => Box::new(topic.parts().map(Part::Literal)),
-            Pattern::Parts(parts) => Box::new(parts.iter().map(Part::from)),
-            Pattern::Prefix(prefix) => {
-                text = Beginning::of(prefix);
-                Box::new(text.parts())
-            }
+        let mut visits = 0;
+        let text = match pattern {
+            Pattern::Prefix(prefix) => Some(Beginning::of(prefix)),
+            Pattern::Exact(_) | Pattern::Parts(_) => None,
         };
-        for part in parts {
+        for part in parts(pattern, text.as_ref()) {
+            now.retain(&has_below);
+            visits += now.len();
+            if search == Search::Meets && visits > limits::RULE_VISITS {
+                return true;
+            }
             if let Part::Rest = part {
                 return match search {
                     Search::Covers => now.iter().any(|at| has(&self.nodes[*at as usize].rests)),
-                    Search::Meets => {
-                        self.all_below(now).any(|node| has(&node.rests) || has(&node.ends))
-                    }
+                    // All that is left has such a rule below.
+                    Search::Meets => !now.is_empty(),
                 };
             }
             for at in now.drain(..) {
@@ -196,33 +226,39 @@ impl RoleIndex {
             .map(|at| &self.nodes[*at as usize])
             .any(|node| has(&node.rests) || has(&node.ends))
     }
-
-    /// These nodes and all below them.
-    fn all_below(&self, mut left: Vec<u32>) -> impl Iterator<Item = &Node> {
-        std::iter::from_fn(move || {
-            let node = &self.nodes[left.pop()? as usize];
-            left.extend(node.children());
-            Some(node)
-        })
-    }
 }
 
 /// Which rules are looked for.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Search {
     Meets,
     Covers,
 }
 
-fn is_about(rule: &Rule, action: Action, subject: &Subject) -> bool {
-    rule.actions.contains(&action)
-        && rule.realm.as_ref().is_none_or(|realm| *realm == subject.realm)
+fn bit(action: Action) -> u8 {
+    1 << action as u8
+}
+
+/// The parts of the topics that a pattern matches.
+fn parts<'a>(
+    pattern: &'a Pattern,
+    beginning: Option<&'a Beginning>,
+) -> Box<dyn Iterator<Item = Part<'a>> + 'a> {
+    match (pattern, beginning) {
+        (Pattern::Exact(topic), _) => Box::new(topic.parts().map(Part::Literal)),
+        (Pattern::Parts(parts), _) => Box::new(parts.iter().map(Part::from)),
+        (Pattern::Prefix(_), Some(beginning)) => Box::new(beginning.parts()),
+        (Pattern::Prefix(_), None) => Box::new(std::iter::once(Part::Rest)),
+    }
 }
 
 impl Node {
-    fn children(&self) -> impl Iterator<Item = u32> + '_ {
-        let named = self.named.iter().map(|(_, child)| *child);
-        self.literal.values().copied().chain(self.one).chain(named)
+    /// The children whose parts have placeholders that may stand for something of this subject.
+    fn named<'a>(&'a self, subject: &'a Subject) -> impl Iterator<Item = (&'a [Piece], u32)> {
+        let is_one =
+            |pieces: &[Piece]| subject.client.is_some() || !pieces.contains(&Piece::Client);
+        let named = self.named.iter().filter(move |(pieces, _)| is_one(pieces));
+        named.map(|(pieces, child)| (pieces.as_slice(), *child))
     }
 
     /// The children whose part matches one that is asked about.
@@ -231,8 +267,8 @@ impl Node {
             Part::Literal(part) => {
                 into.extend(self.literal.get(part));
                 into.extend(self.one);
-                let named = self.named.iter().filter(|(pieces, _)| are(pieces, part, subject));
-                into.extend(named.map(|(_, child)| *child));
+                let named = self.named(subject).filter(|(pieces, _)| are(pieces, part, subject));
+                into.extend(named.map(|(_, child)| child));
             }
             Part::Beginning(beginning) => {
                 let from = (Bound::Included(beginning), Bound::Unbounded);
@@ -241,9 +277,13 @@ impl Node {
                 into.extend(begins.map(|(_, child)| *child));
                 into.extend(self.one);
                 // What a placeholder stands for may begin so.
-                into.extend(self.named.iter().map(|(_, child)| *child));
+                into.extend(self.named(subject).map(|(_, child)| child));
             }
-            Part::One | Part::Rest => into.extend(self.children()),
+            Part::One | Part::Rest => {
+                into.extend(self.literal.values());
+                into.extend(self.one);
+                into.extend(self.named(subject).map(|(_, child)| child));
+            }
         }
     }
 }

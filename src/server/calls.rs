@@ -30,6 +30,7 @@ use crate::call::{
 use crate::realm::SharedRealms;
 use crate::types::event::SessionId;
 use crate::types::moment::Moment;
+use crate::types::procedure::RegistrationId;
 use crate::types::topic::Realm;
 
 /// How often the deadline task wakes if no call has a deadline.
@@ -123,6 +124,11 @@ impl Calls {
             self.sooner.notify_one();
         }
         result
+    }
+
+    /// All nodes have withdrawn a registration from a session.
+    pub(super) fn withdrawn(&self, session: SessionId, registration: RegistrationId) {
+        self.with(|exchange| exchange.stop_serving(session, registration));
     }
 
     fn bell(&self, party: Party) -> Arc<Bell> {

@@ -166,6 +166,9 @@ impl SessionManager {
                 self.tell(session, Signal::FilterOutcome(noted))
             }
             Notice::Released { session } => self.tell(session, Signal::Released),
+            Notice::Withdrawn { session, registration } => {
+                self.calls.withdrawn(session, registration);
+            }
             Notice::Due(id) => duties.note(id),
             Notice::Confirmed(id) => duties.confirmed(id),
             Notice::Away { realm, client } => upkeep.note(realm, client),

@@ -401,6 +401,8 @@ impl<G: Gate, R> Core<G, R> {
 
     /// Takes a signal of the realms' state; `None` if the session was too slow to receive them.
     pub(crate) fn told(&mut self, word: Option<Signal>, now: Moment, node: &impl Node) {
+        // What the client has sent before its session is open is handled as soon as that is told.
+        self.follow_rules(node);
         match word {
             Some(Signal::Joined) => self.joined(now, node),
             Some(Signal::FilterOutcome(noted)) => self.noted(noted, now),
@@ -440,6 +442,7 @@ impl<G: Gate, R> Core<G, R> {
     /// Lets go of memory that is free: nothing has happened for a while.
     pub(crate) fn rest(&mut self) {
         self.gate.rest();
+        self.gate.permissions().rest();
         self.ledger.rest();
         self.inputs.shrink_to_fit();
         self.outputs.shrink_to_fit();

@@ -218,8 +218,12 @@ fn deliver_segment<G: Gate, R, O: Outlet>(
         }
         let Some(sending) = reader.sending(at_cursor, position) else { continue };
         let (_, topic) = &segment.topics()[event.topic as usize];
-        // An exchange that was begun when the client might see the event is completed.
-        if !matches!(sending, Sending::Again(_)) && !may_see(gate, topic) {
+        if !may_see(gate, topic) {
+            // Rules may have changed while the event waited for room.
+            chosen.known = false;
+            if let Sending::Again(packet_id) = sending {
+                gate.give_up(packet_id);
+            }
             continue;
         }
         if !chosen.known {

@@ -221,8 +221,18 @@ pub const RULE_PARTS: usize = 32;
 /// What a rule counts beside the text of its pattern.
 pub const RULE_OVERHEAD: usize = 64;
 
+/// What a part of a rule's pattern counts, about as much as the tree of patterns holds for it.
+pub const RULE_PART: usize = 256;
+
+/// Nodes of the tree of patterns that are visited to find out whether some topic is allowed that a subscription with wildcards is
+/// for. Beyond this, it is made, and what it gets is decided topic by topic all the same.
+pub const RULE_VISITS: usize = 512;
+
+/// Filters of one SUBSCRIBE that may be refused because of rules; with more, the connection is closed.
+pub const FORBIDDEN_FILTERS: usize = 1_000;
+
 /// Bytes of the rules of all roles, as they are counted.
-pub const RULES_BYTES: usize = 8 << 20;
+pub const RULES_BYTES: usize = 64 << 20;
 
 /// Changes of roles in one request.
 pub const ROLE_CHANGES: usize = 16;

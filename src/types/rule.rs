@@ -83,7 +83,7 @@ pub struct ChangeRoles {
 }
 
 /// A part of a text in a pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Piece {
     Text(Box<str>),
     User,
@@ -275,7 +275,11 @@ impl Role {
     /// Bytes that it counts among those of all roles.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.rules.iter().map(|rule| limits::RULE_OVERHEAD + rule.pattern.len()).sum()
+        let size = |rule: &Rule| {
+            let parts = rule.pattern.split('/').count();
+            limits::RULE_OVERHEAD + rule.pattern.len() + parts * limits::RULE_PART
+        };
+        self.rules.iter().map(size).sum()
     }
 }
 

@@ -336,6 +336,43 @@ async fn a_change_under_load_takes_effect_at_one_position_at_all_nodes() -> Resu
     Ok(())
 }
 
+/// How a call of `app.p` at a node ends: nothing if it reaches its callee, which is to answer it.
+async fn call(caller: &mut Raw, callee: &mut Raw) -> Result<Option<String>> {
+    caller.send(&frame(&json!([48, 9, {}, "app.p"]).to_string())).await?;
+    tokio::select! {
+        answer = caller.message() => {
+            let answer = answer?;
+            Ok(Some(answer[4].as_str().context("an error")?.to_owned()))
+        }
+        invocation = callee.message() => {
+            let invocation = invocation?;
+            callee.send(&frame(&json!([70, invocation[1], {}, [1]]).to_string())).await?;
+            let answer = within("a result", PATIENCE, caller.message()).await?;
+            ensure!(answer[0] == 50, "{answer}");
+            Ok(None)
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_callee_that_may_not_be_one_any_more_gets_no_calls() -> Result<()> {
+    let cluster = cluster_with_joe().await?;
+    set_app(&cluster, 1, APP).await?;
+    let mut callee = opened(&cluster, 2, None, JOE).await?;
+    ensure!(ask(&mut callee, json!([64, 1, {}, "app.p"])).await?.is_none());
+    let mut caller = opened(&cluster, 3, None, ANN).await?;
+    let gone = "wamp.error.no_such_procedure".to_owned();
+    let found = within("a call", PATIENCE, call(&mut caller, &mut callee)).await?;
+    ensure!(found.is_none(), "{found:?}");
+    set_app(&cluster, 3, &[APP, &["deny register app/p"]].concat()).await?;
+    // The node that was asked obeys it already, and it is the caller's.
+    let found = within("a call", PATIENCE, call(&mut caller, &mut callee)).await?;
+    ensure!(found == Some(gone), "{found:?}");
+    // The callee's session goes on.
+    ensure!(ask(&mut callee, json!([64, 2, {}, "app.q"])).await?.is_none());
+    Ok(())
+}
+
 #[tokio::test]
 async fn roles_have_their_limits() -> Result<()> {
     let cluster = cluster_with_joe().await?;
@@ -354,8 +391,20 @@ async fn roles_have_their_limits() -> Result<()> {
         ensure!(found.is_none() == allowed, "{topic}: {found:?}");
     }
     ensure!(done(&cluster, 3, ANN, &["role", "show", "app"]).await?.lines().count() == 10_000);
+    let many = |count: usize| {
+        let mut body = vec![0, 1];
+        (0..count).for_each(|_| body.extend([string("other"), vec![0]].concat()));
+        packet(0x82, &body)
+    };
+    let mut mqtt = opened(&cluster, 1, Some(4), JOE).await?;
+    let (_, body) = code(&mut mqtt, &many(1_000)).await?;
+    ensure!(body[2..].iter().all(|code| *code == 0x80) && body.len() == 1_002, "{}", body.len());
+    mqtt.send(&many(1_001)).await?;
+    let closed = within("it is closed", SOON, async { Ok(mqtt.packet().await) }).await?;
+    ensure!(closed.is_err(), "{closed:02x?}");
     for (words, why) in [
-        (&["role", "set", "admin", "allow all #"][..], "allows everything"),
+        (&["role", "set", "app", "allow all # in nowhere"][..], "no realm nowhere"),
+        (&["role", "set", "admin", "allow all #"], "allows everything"),
         (&["role", "set", "app", "allow publish a/#/b"], "rule 1: the pattern"),
         (&["role", "set", "app", "allow publish a/{name}"], "no placeholder"),
         (&["role", "remove", "none"], "no role none"),

@@ -78,6 +78,11 @@ impl Session {
         Handover { in_flight: self.window.in_flight(), expiry: self.expiry }
     }
 
+    /// A message of an earlier session is done with.
+    pub(crate) fn give_up(&mut self, packet_id: u16) {
+        self.window.acknowledged(packet_id);
+    }
+
     /// Handles a packet of a client that may do this.
     pub(crate) fn handle(
         &mut self,
@@ -125,7 +130,9 @@ impl Session {
         if let Some(violation) = reserved.or(publish.refused) {
             return self.refuse(publish.qos, publish.packet_id, violation, out);
         }
-        if !may.allow_publish(&topic, publish.retain) {
+        let allowed = may.allow_publish(&topic, publish.retain)
+            && may.allow_condition(&topic, publish.terms.when.as_ref());
+        if !allowed {
             return self.forbid(publish.qos, publish.packet_id, out);
         }
         let event = Event {

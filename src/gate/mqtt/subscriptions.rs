@@ -151,6 +151,7 @@ impl Subscriptions {
             missing: 0,
             text: None,
         };
+        let mut forbidden = 0;
         for (index, filter) in packet.filters.into_iter().enumerate() {
             // QoS 2 is not offered: QoS 1 is the highest that is granted.
             let qos = filter.qos.min(Qos::AtLeastOnce);
@@ -171,6 +172,11 @@ impl Subscriptions {
                     Err(Reason::Unspecified)
                 }
                 Err(violation) => {
+                    forbidden += usize::from(violation.reason == Reason::NotAuthorized);
+                    if forbidden > limits::FORBIDDEN_FILTERS {
+                        let text = "more filters are refused than one SUBSCRIBE may have";
+                        return Err(Violation::new(Reason::QuotaExceeded, text));
+                    }
                     pending.text.get_or_insert(violation.text.into_owned());
                     Err(violation.reason)
                 }

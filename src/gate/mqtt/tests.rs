@@ -11,6 +11,7 @@
 //! cursor 7 first T qQ by S to 1,2 X   the event at position 7 at the session's cursor; also: doubtful, again:PACKETID
 //! resume 5 7:1,9:2 a/b@4q1            a persistent session continues: back at 5, in flight, filters; also: keeps, a new one
 //! noted / noroom                      the oldest filter change is done, or there was no room for it
+//! givesup 2                           the message under this identifier may not be seen any more
 //! leaves 7:1                          the messages in flight for later sessions
 //! at 500 / tick       time passes; then the gate's `tick` is called
 //! full / room         whether it can deliver
@@ -172,6 +173,7 @@ fn happen(gate: &mut MqttGate, now: &mut Moment, word: &str, rest: &str, place: 
         "ended" => gate.ended(id(0)),
         "deliver" | "change" | "retained" | "cursor" => deliver_line(gate, word, rest),
         "resume" | "keeps" => resume_line(gate, word == "resume", &words),
+        "givesup" => gate.give_up(number(0) as u16),
         "noted" => gate.noted(true),
         "noroom" => gate.noted(false),
         "leaves" => {

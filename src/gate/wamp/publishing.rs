@@ -40,7 +40,9 @@ impl WampGate {
             self.refuse_publish(&options, publish.request, uri::INVALID_URI, sentence);
             return Ok(());
         }
-        if !self.permissions.allow_publish(&topic, options.retain) {
+        let allowed = self.permissions.allow_publish(&topic, options.retain)
+            && self.permissions.allow_condition(&topic, options.terms.when.as_ref());
+        if !allowed {
             let sentence = "the user may not publish this there";
             self.refuse_publish(&options, publish.request, uri::NOT_AUTHORIZED, sentence);
             return Ok(());

@@ -2,7 +2,7 @@
 
 use super::access::{add, user};
 use super::*;
-use crate::types::access::{ChangeUsers, UserChange, ADMIN, ANONYMOUS};
+use crate::types::access::{ChangeUsers, User, UserChange, ADMIN, ANONYMOUS};
 use crate::types::limits;
 use crate::types::procedure::{Invoke, Matching, Procedure, Register};
 use crate::types::rule::{Action, ChangeRoles, Role, RoleChange, Rule, DEFAULT};
@@ -101,6 +101,9 @@ fn users_may_do_what_their_roles_say() {
 #[test]
 fn roles_change_all_at_once_and_only_by_administrators() {
     let mut story = story();
+    let mut before = Story::at_entries();
+    before.roles_by("", &[set("x", &["allow all #"])]);
+    assert_eq!(before.role_names(), [""; 0], "there is nobody to have it");
     let revision = story.realms.access_revision();
     for author in ["", "joe", "ann", "nobody", ANONYMOUS] {
         story.roles_by(author, &[set("x", &["allow all #"])]);
@@ -146,7 +149,7 @@ fn roles_have_their_limits() {
     );
     // As many as fit, and one more.
     let long = Rule { pattern: "x".repeat(limits::RULE_PATTERN), ..rule };
-    let size = limits::RULE_OVERHEAD + limits::RULE_PATTERN;
+    let size = limits::RULE_OVERHEAD + limits::RULE_PATTERN + limits::RULE_PART;
     let each = 1_500;
     let fitting = limits::RULES_BYTES / (each * size);
     for number in 0..=fitting {
@@ -218,7 +221,12 @@ fn a_will_that_is_hurried_is_still_its_authors() {
     let due = DueId { session: SessionId(5), number: 0 };
     assert_eq!(story.realms.due_of(due).map(|due| due.not_before), Some(OrderTime(0)));
     assert_eq!(story.realms.access.due_users.get(&due).map(String::as_str), Some("joe"));
-    story.roles(&[set("app", &[])]);
+    // A user that is disabled has no wills, like one that is removed.
+    let since = story.realms.user("joe").unwrap().changed;
+    let disabled = User { disabled: true, ..user(&["app"]) };
+    let set = UserChange::Set { name: "joe".into(), user: disabled, unchanged_since: since };
+    let change = ChangeUsers { author: "admin".into(), changes: vec![set] };
+    story.event(1, act(0, "vulpes/users", &Act::ChangeUsers(change)));
     let publish = Event { retain: true, payload: payload("1"), ..act(5, "w", &Act::Due(due)) };
     assert!(!story.event(1, publish).1);
 }
@@ -283,6 +291,9 @@ fn callees_lose_what_they_may_not_register_any_more() {
     assert_eq!(all(&story), [vec![5, 6], vec![5], vec![]]);
     story.roles(&[set("app", &["allow register a.#", "deny register a.x"])]);
     assert_eq!(all(&story), [vec![6], vec![5], vec![]]);
+    let withdrawn =
+        |notice: &Notice| matches!(notice, Notice::Withdrawn { session: SessionId(5), .. });
+    assert_eq!(story.notices.iter().filter(|notice| withdrawn(notice)).count(), 1);
     let since = story.realms.user("joe").unwrap().changed;
     let other = UserChange::Set { name: "joe".into(), user: user(&[]), unchanged_since: since };
     story.roles(&[set(DEFAULT, &[])]);

@@ -153,3 +153,20 @@ fn only_what_was_to_be_kept_can_be_kept_for_longer() {
     gate.receive(packets("e0 | 00 p[11 00000005]"), Moment(0));
     assert_eq!(gate.handover().expiry, Some(5));
 }
+
+/// Rules have changed since an earlier session sent it, or another user has taken the session over.
+#[test]
+fn a_message_that_may_not_be_seen_any_more_is_given_up() {
+    check(&format!(
+        "{CONNECT}
+        {ASK}
+        resume 20 7:2,9:1 a/b@4q1
+        opened
+        ask resume 1@4
+        out {PRESENT}
+        givesup 2
+        leaves 9:1
+        cursor 7 again:2 a/b q1 by 5 to 1 \"x\"
+        leaves 9:1"
+    ));
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::rules::testing::permissions;
+use crate::types::limits;
 
 /// Runs a script with a client that may do this.
 fn check_with(rules: &[&str], script: &str) {
@@ -46,6 +47,41 @@ fn publishes_are_refused_one_by_one() {
             reason {MAY_NOT}"#
         ),
     );
+}
+
+#[test]
+fn what_a_value_is_has_to_be_visible_to_compare_with_it() {
+    let rules = ["allow publish a", "allow publish,subscribe b"];
+    let when = |value: &str| format!(r#"p[26 s"vulpes-when" s"{value}"]"#);
+    let (one, null) = (when("1"), when("null"));
+    check_with(
+        &rules,
+        &format!(
+            r#"{OPEN5} in 32 | s"a" 0001 {one} "1"
+            out 40 | 0001 87 p[1f s"{MAY_NOT}"]
+            in 32 | s"a" 0002 {null} "2"
+            ask publish a q1 2 when null
+            in 32 | s"b" 0003 {one} "3"
+            ask publish b q1 3 when 1"#
+        ),
+    );
+}
+
+#[test]
+fn so_many_filters_are_refused_and_no_more() {
+    for (count, closes) in
+        [(limits::FORBIDDEN_FILTERS, false), (limits::FORBIDDEN_FILTERS + 1, true)]
+    {
+        let mut gate = new_gate();
+        *gate.permissions() = permissions(&["allow subscribe b"]);
+        gate.receive(packets(r#"10 | s"MQTT" 04 02 000a s"c""#), Moment(0));
+        gate.opened(Ok(()));
+        while gate.poll_request().is_some() || gate.poll_output().is_some() {}
+        let filters = "s\"a\" 00 ".repeat(count);
+        gate.receive(packets(&format!("82 | 0001 {filters}")), Moment(0));
+        assert_eq!(gate.poll_request().is_some(), closes, "{count}");
+        assert_eq!(gate.poll_output().is_some(), !closes, "{count}");
+    }
 }
 
 #[test]

@@ -219,6 +219,7 @@ impl Bench {
                 Notice::HeldBack { .. }
                 | Notice::Due(_)
                 | Notice::Confirmed(_)
+                | Notice::Withdrawn { .. }
                 | Notice::Away { .. } => continue,
             };
             if let Some(client) = self.clients.get_mut(&session.0).filter(|client| !client.deaf) {

@@ -55,6 +55,23 @@ const SLOW: &str = "
     1: event 11 b
 ";
 
+/// An event waits for room, chosen for one subscription, when it may not be seen any more: the next one is for another.
+const CHOSEN: &str = "
+    > allow a b
+    > 1 says open
+    1 submits join
+    > order
+    1: opened
+    > 1 says subscribe 1 a
+    1: subscribed 1
+    > 1 says subscribe 2 b
+    1: subscribed 2
+    > log a b
+    > allow b
+    > 1 takes 1000
+    1: event 5 b
+";
+
 /// The client's user is removed, and its session does not know that yet.
 const REMOVED: &str = "
     > allow a
@@ -76,6 +93,7 @@ fn what_may_not_be_seen_is_not_delivered() {
     check(WIDE, CHANGES);
     check(30, SLOW);
     check(WIDE, REMOVED);
+    check(30, CHOSEN);
 }
 
 #[test]
