@@ -381,11 +381,13 @@ pub(super) async fn read<T: DeserializeOwned>(
     request: Request,
     wanted: &str,
 ) -> Result<T, Response> {
-    let read = tokio::time::timeout(BODY_TIME, read_body(request, wanted)).await;
-    read.unwrap_or_else(|_| {
-        let late = format!("the body did not come within {BODY_TIME:?}");
-        Err(refusal(StatusCode::REQUEST_TIMEOUT, late))
-    })
+    match tokio::time::timeout(BODY_TIME, read_body(request, wanted)).await {
+        Ok(read) => read,
+        Err(_) => {
+            let late = format!("the body did not come within {BODY_TIME:?}");
+            Err(refusal(StatusCode::REQUEST_TIMEOUT, late))
+        }
+    }
 }
 
 /// A page can send JSON to another site only if that site allows it, and this one does not.

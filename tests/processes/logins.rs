@@ -14,7 +14,7 @@ use vulpes_jepsen::{Cluster, Node};
 use vulpes_raft::host::Host;
 
 use crate::raw::{frame, Raw};
-use crate::users::{self, add_ann, file, user, Who};
+use crate::users::{self, add_ann, file, settled, user, Who};
 
 const METHOD: &str = "SCRAM-SHA-256";
 
@@ -117,6 +117,7 @@ async fn cluster() -> Result<Cluster> {
     add_ann(&cluster, 1, "").await?;
     let line = format!("add joe --new-password-file {}", file(&cluster, "geheim")?);
     user(&cluster, 2, Some(("ann", "pencil")), &line).await?;
+    settled(&cluster).await?;
     Ok(cluster)
 }
 
@@ -195,6 +196,7 @@ async fn tokens_are_passwords_until_they_expire() -> Result<()> {
     let cluster = crate::cluster().nodes(3).settings(&settings).start().await?;
     add_ann(&cluster, 1, "").await?;
     user(&cluster, 2, Some(("ann", "pencil")), "add joe --no-password").await?;
+    settled(&cluster).await?;
     let failed = || Some("wamp.error.authentication_failed".to_owned());
     let long = token(&first, "joe", 600)?;
     let other = token(&second, "joe", 600)?;

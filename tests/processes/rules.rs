@@ -14,7 +14,7 @@ use vulpes_jepsen::wait::{until, within, PATIENCE};
 use vulpes_jepsen::Cluster;
 
 use crate::raw::{frame, Raw};
-use crate::users::{add_ann, file, mqtt, user, vulpes, wamp, Who, ANN, JOE, SOON};
+use crate::users::{add_ann, file, mqtt, settled, user, vulpes, wamp, Who, ANN, JOE, SOON};
 
 /// Runs `vulpes role` or another command at a node; it has to succeed.
 async fn done(cluster: &Cluster, node: u64, who: Who<'_>, words: &[&str]) -> Result<String> {
@@ -42,6 +42,7 @@ async fn cluster_with_joe() -> Result<Cluster> {
     let password = file(&cluster, "geheim")?;
     let line = format!("add joe --role app --new-password-file {password}");
     user(&cluster, 1, ANN, &line).await?;
+    settled(&cluster).await?;
     Ok(cluster)
 }
 

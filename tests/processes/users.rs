@@ -86,13 +86,26 @@ pub(crate) fn file(cluster: &Cluster, password: &str) -> Result<String> {
 pub(crate) async fn add_ann(cluster: &Cluster, node: u64, more: &str) -> Result<()> {
     let line = format!("add ann --new-password-file {}{more}", file(cluster, "pencil")?);
     user(cluster, node, None, &line).await?;
-    Ok(())
+    settled(cluster).await
+}
+
+/// Waits until all nodes know the same users: those that were not asked for a change follow a moment later.
+pub(crate) async fn settled(cluster: &Cluster) -> Result<()> {
+    until("all nodes know the same users", SOON, || async {
+        let mut all = Vec::new();
+        for node in cluster.nodes() {
+            all.push(user(cluster, node.id, ANN, "list --json").await?);
+        }
+        ensure!(all.windows(2).all(|pair| pair[0] == pair[1]), "{all:?}");
+        Ok(())
+    })
+    .await
 }
 
 async fn add_joe(cluster: &Cluster, node: u64) -> Result<()> {
     let line = format!("add joe --new-password-file {}", file(cluster, "geheim")?);
     user(cluster, node, ANN, &line).await?;
-    Ok(())
+    settled(cluster).await
 }
 
 /// An MQTT connection and the code of its CONNACK.

@@ -118,9 +118,7 @@ fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
                     story.event(session % 2 + 1, unregister);
                 }
             }
-            Doing::Access(what) => {
-                story.event(1, roles::any_change(*what));
-            }
+            Doing::Access(what) => roles::play(&mut story, *what),
             Doing::Restart if restarts => story.restart(),
             Doing::Restart => {}
             persistent => persistent::play(&mut story, persistent),

@@ -65,7 +65,7 @@ fn story() -> Story {
 }
 
 /// A change of users or roles, of which some come too early.
-pub(super) fn any_change(what: usize) -> Event {
+pub(super) fn play(story: &mut Story, what: usize) {
     let users =
         |author: &str, changes| Act::ChangeUsers(ChangeUsers { author: author.into(), changes });
     let roles =
@@ -77,7 +77,7 @@ pub(super) fn any_change(what: usize) -> Event {
         3 => roles(set(DEFAULT, &["allow publish gone"])),
         _ => roles(remove(DEFAULT)),
     };
-    act(0, "vulpes/access", &change)
+    story.event(1, act(0, "vulpes/access", &change));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use vulpes_jepsen::wait::{until, within};
 
 use super::kinds::{folder, has_package, installed, python, websocket_flag};
 use super::{ensure_required, Program, PATIENCE};
-use crate::users::{add_ann, file, user, Who};
+use crate::users::{add_ann, file, settled, user, Who};
 
 const ANN: Who<'static> = Some(("ann", "pencil"));
 
@@ -88,6 +88,7 @@ async fn stock_clients_log_in_with_a_password() -> Result<()> {
     add_ann(&cluster, 1, "").await?;
     let line = format!("add joe --new-password-file {}", file(&cluster, "geheim")?);
     user(&cluster, 2, ANN, &line).await?;
+    settled(&cluster).await?;
     let joe = vec!["-u", "joe", "-P", "geheim"];
     if clients.iter().any(|client| client.name().starts_with("mosquitto")) {
         for version in ["mqttv311", "mqttv5"] {
@@ -155,10 +156,12 @@ async fn autobahn_logs_in_by_every_method_that_it_has() -> Result<()> {
     add_ann(&cluster, 1, "").await?;
     let line = format!("add joe --new-password-file {}", file(&cluster, "geheim")?);
     user(&cluster, 2, ANN, &line).await?;
+    settled(&cluster).await?;
     for name in ["ann", "joe"] {
         let line = format!("key add {name} {}", if name == "ann" { PUBLIC[0] } else { PUBLIC[1] });
         user(&cluster, 3, ANN, &line).await?;
     }
+    settled(&cluster).await?;
     for (program, first) in autobahn() {
         for (node, name, key, expected) in [
             (1, "ann", 0, "joined ann admin cryptosign"),
