@@ -21,7 +21,7 @@ use crate::realm::Realms;
 use crate::types::act::Act;
 use crate::types::limits;
 use crate::types::rule::{
-    check_role_name, ChangeRoles, KnownRole, Role, RoleChange, Rule, RuleError,
+    check_role_name, Action, ChangeRoles, KnownRole, Role, RoleChange, Rule, RuleError,
 };
 use crate::types::topic::Realm;
 
@@ -83,6 +83,15 @@ impl RoleAdmin for Users {
             }
             if known.is_some_and(|known| known.user.disabled) {
                 let reason = "the user is disabled".to_owned();
+                return Some(Decision { allowed: false, reason });
+            }
+            let own = match action {
+                Action::Publish | Action::Retain => topic.is_routers_own(),
+                Action::Register => topic.parts().next() == Some("wamp"),
+                Action::Subscribe | Action::Call => false,
+            };
+            if own {
+                let reason = "it is the router's own: no client may".to_owned();
                 return Some(Decision { allowed: false, reason });
             }
             let permissions = realms.permissions(Some(user), client.as_deref(), realm);

@@ -317,17 +317,18 @@ impl Logins {
         right.then(|| identity(name.as_str(), &found.user, Method::Ticket.name()))
     }
 
-    /// Records the result of a check: a claim without a user is wrong. It is refused, too, if its user has changed since
-    /// the check began. A right password is remembered.
+    /// Records the result of a check: a claim without a user is wrong. So is one whose user was removed or disabled since the
+    /// check began, or has something else to log in with. A right password is remembered.
     fn judged(
         &self,
         claim: &Claim,
         fingerprint: Option<Fingerprint>,
     ) -> Result<Identity, LoginRefusal> {
         let Claim { name, known, method } = claim;
-        let now = self.user(name).map(|known| known.changed);
-        match known.as_ref().filter(|known| Some(known.changed) == now) {
-            Some(known) => {
+        let now = self.user(name).zip(known.as_ref());
+        let now = now.filter(|(now, known)| now.user.verifier == known.user.verifier);
+        match now {
+            Some((known, _)) => {
                 let right = fingerprint.map(|fingerprint| (known.changed, fingerprint));
                 self.known().succeeded(name.as_str(), right);
                 Ok(identity(name.as_str(), &known.user, method))

@@ -187,6 +187,8 @@ async fn each_action_is_refused_as_its_protocol_says() -> Result<()> {
         (["can", "joe", "retain", "app.joe"], true),
         (["can", "joe", "retain", "app/x"], false),
         (["can", "ann", "call", "x"], true),
+        (["can", "ann", "publish", "$SYS/x"], false),
+        (["can", "ann", "register", "wamp.x"], false),
     ] {
         let output = vulpes(&cluster, 2, ANN, &words).await?;
         let word = if allowed { "yes: " } else { "no: " };

@@ -49,6 +49,22 @@ async fn the_right_password_of_a_user_lets_in() {
     }
 }
 
+/// Its roles, say, change while its password is checked: it was refused as wrong.
+#[tokio::test(start_paused = true)]
+async fn a_user_that_changes_meanwhile_comes_in_with_the_same_password_only() {
+    let joe = user("pencil", false);
+    let logins = logins(&[("joe", joe.clone())]);
+    let name = UserName::new("joe").unwrap();
+    let judged = |user: User| {
+        let known = Some(Arc::new(KnownUser { user, changed: Position(0) }));
+        logins.judged(&Claim { name: name.clone(), known, method: Method::Ticket.name() }, None)
+    };
+    let found = judged(User { roles: Vec::new(), ..joe.clone() });
+    assert_eq!(found.map(|identity| identity.role).as_deref(), Ok(ADMIN), "as it is now");
+    let other = User { verifier: "other".into(), ..joe };
+    assert_eq!(judged(other), Err(LoginRefusal::Wrong));
+}
+
 #[tokio::test(start_paused = true)]
 async fn failures_slow_down_further_attempts_for_that_name() {
     let logins = logins(&[("joe", user("pencil", false))]);
