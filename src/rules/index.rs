@@ -215,6 +215,11 @@ impl Tree {
                 if has(&node.rests) {
                     return true;
                 }
+                // Before they are collected: a role may have thousands of rules that differ in this part.
+                let children = node.children(part);
+                if search == Search::Meets && visits + next.len() + children > limits::RULE_VISITS {
+                    return true;
+                }
                 match (search, part) {
                     (Search::Covers, Part::One | Part::Beginning(_)) => next.extend(node.one),
                     _ => node.push_children(part, subject, &mut next),
@@ -259,6 +264,16 @@ impl Node {
             |pieces: &[Piece]| subject.client.is_some() || !pieces.contains(&Piece::Client);
         let named = self.named.iter().filter(move |(pieces, _)| is_one(pieces));
         named.map(|(pieces, child)| (pieces.as_slice(), *child))
+    }
+
+    /// How many children may have to be looked at for a part.
+    fn children(&self, part: Part<'_>) -> usize {
+        match part {
+            Part::Literal(_) => 2 + self.named.len(),
+            Part::Beginning(_) | Part::One | Part::Rest => {
+                self.literal.len() + self.named.len() + 1
+            }
+        }
     }
 
     /// The children whose part matches one that is asked about.

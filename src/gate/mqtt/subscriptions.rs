@@ -199,6 +199,10 @@ impl Subscriptions {
         out: &mut Outbox,
     ) -> Result<bool, Violation> {
         let (pattern, reading) = filter::read(&filter.text, options.reading)?;
+        let is_known = self.by_text.contains_key(filter.text.as_str());
+        if !is_known && self.by_id.len() >= most_subscriptions() {
+            return Err(too_many());
+        }
         if !may.allow_subscription(&pattern) {
             let text = SubscribeError::NotAllowed.to_string();
             return Err(Violation::new(Reason::NotAuthorized, text));
