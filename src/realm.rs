@@ -14,12 +14,13 @@
 //! (`server`).
 //!
 //! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `persistent` (what outlives
-//! sessions), `registrations`, `access` (users), `roles`, `head` (where the retained log begins).
+//! sessions), `registrations`, `access` (users), `roles`, `past`, `head` (where the retained log begins).
 
 mod access;
 mod head;
 mod lines;
 mod notices;
+mod past;
 mod persistent;
 mod reading;
 mod registrations;
@@ -53,6 +54,7 @@ use crate::types::row::{BadRow, Change, FromRows};
 use crate::types::topic::{Realm, Topic};
 
 pub use notices::{Decision, FilterOutcome, Notice};
+pub use past::PastPermissions;
 pub use persistent::{PersistentCounts, PersistentFilter, PersistentSession, PersistentState};
 pub use reading::{ReadValue, Unread};
 pub use registrations::{Callee, Place, Registration};
@@ -213,7 +215,7 @@ impl Realms {
             Key::SessionUser(session) => {
                 self.access.load_session(session, wire::decode(value).ok()?);
             }
-            Key::Role(name) => self.access.roles.load(name, wire::decode(value).ok()?),
+            Key::Role(name) => self.access.now.roles.load(name, wire::decode(value).ok()?),
             Key::Ruled => self.access.ruled = true,
             Key::DueUser(id) => {
                 self.access.due_users.insert(id, wire::decode(value).ok()?);

@@ -20,6 +20,7 @@ pub(crate) mod ledger;
 pub(crate) mod liveness;
 pub(crate) mod reader;
 mod room;
+mod sight;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -93,6 +93,8 @@ pub enum Mutant {
     UncheckedWill,
     /// A session goes on by the rules that it began with.
     KeepOldRules,
+    /// A session that is behind goes by the newest rules, not by those at an event's position.
+    SeeByTheNewest,
     /// What is read from the log is delivered without looking at the rules.
     DeliverForbidden,
     /// Some slots' changes of the realms' state are not stored with them.

@@ -18,6 +18,7 @@ use imbl::OrdMap;
 use vulpes_raft::ids::Position;
 use vulpes_raft::mutant::{planted, Mutant};
 
+use super::past::Past;
 use super::roles::Roles;
 use super::{EndCause, Incoming, Key, Notice, Realms};
 use crate::types::access::{check_name, ChangeUsers, KnownUser, UserChange, ANONYMOUS};
@@ -26,27 +27,33 @@ use crate::types::event::SessionId;
 use crate::types::limits;
 
 /// The users, by name.
-type Users = OrdMap<String, Arc<KnownUser>>;
+pub(super) type Users = OrdMap<String, Arc<KnownUser>>;
+
+/// Who there is, and what their roles allow, as of one position.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Grants {
+    pub(super) users: Users,
+    pub(super) roles: Roles,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Access {
-    users: Users,
+    pub(super) now: Grants,
+    /// What it was before the last changes.
+    pub(super) past: Past,
     /// The users of sessions whose clients logged in.
     of: BTreeMap<SessionId, String>,
     /// The same, by user.
     sessions: BTreeMap<String, BTreeSet<SessionId>>,
-    pub(super) roles: Roles,
     /// A role has been set. In older formats of the log, the fold did not look at users' roles.
     pub(super) ruled: bool,
     /// The users whose wills are still to be published.
     pub(super) due_users: BTreeMap<DueId, String>,
-    /// Changes with users and roles.
-    pub(super) revision: u64,
 }
 
 impl Access {
     pub(super) fn load_user(&mut self, name: String, user: KnownUser) {
-        self.users.insert(name, Arc::new(user));
+        self.now.users.insert(name, Arc::new(user));
     }
 
     pub(super) fn load_session(&mut self, session: SessionId, user: String) {
@@ -56,19 +63,19 @@ impl Access {
 
     /// Whether clients of this user may have sessions; without a name, clients that did not log in.
     fn admits(&self, user: Option<&str>) -> bool {
-        if user.is_none() && self.users.is_empty() {
+        if user.is_none() && self.now.users.is_empty() {
             return true;
         }
-        let user = self.users.get(user.unwrap_or(ANONYMOUS));
+        let user = self.now.users.get(user.unwrap_or(ANONYMOUS));
         user.is_some_and(|known| !known.user.disabled)
     }
 
     /// Whether this user may change users; the empty name is nobody's, who may add the first ones. The node that passed the
     /// change on may not have known the users as they are here.
     pub(super) fn lets_change(&self, author: &str) -> bool {
-        match self.users.get(author) {
+        match self.now.users.get(author) {
             Some(known) => known.user.can_administer(),
-            None => author.is_empty() && self.users.is_empty(),
+            None => author.is_empty() && self.now.users.is_empty(),
         }
     }
 }
@@ -83,7 +90,7 @@ impl Realms {
     /// Whether there are users, so that clients need one.
     #[must_use]
     pub fn has_users(&self) -> bool {
-        !self.access.users.is_empty()
+        !self.access.now.users.is_empty()
     }
 
     /// Whether this user may change users and roles.
@@ -95,12 +102,12 @@ impl Realms {
     /// A user.
     #[must_use]
     pub fn user(&self, name: &str) -> Option<Arc<KnownUser>> {
-        self.access.users.get(name).cloned()
+        self.access.now.users.get(name).cloned()
     }
 
     /// The users in the order of their names.
     pub fn users(&self) -> impl Iterator<Item = (&str, &Arc<KnownUser>)> {
-        self.access.users.iter().map(|(name, user)| (name.as_str(), user))
+        self.access.now.users.iter().map(|(name, user)| (name.as_str(), user))
     }
 
     /// The user whose client has this session, if it logged in.
@@ -147,7 +154,7 @@ impl Realms {
         if !self.access.lets_change(&change.author) {
             return;
         }
-        let mut users = self.access.users.clone();
+        let mut users = self.access.now.users.clone();
         for change in change.changes {
             if !applied(&mut users, change, at) {
                 return;
@@ -156,8 +163,10 @@ impl Realms {
         if users.len() > limits::USERS || !users.values().any(|known| known.user.can_administer()) {
             return;
         }
-        let old = std::mem::replace(&mut self.access.users, users.clone());
-        for change in old.diff(&users) {
+        let old = self.access.now.clone();
+        self.access.now.users = users.clone();
+        let mut bytes = 0;
+        for change in old.users.diff(&users) {
             let (name, old, new) = match change {
                 DiffItem::Add(name, new) => (name, None, Some(new)),
                 DiffItem::Update { old: (name, old), new: (_, new) } => {
@@ -165,14 +174,16 @@ impl Realms {
                 }
                 DiffItem::Remove(name, old) => (name, Some(old), None),
             };
+            bytes += limits::PAST_USER;
             self.rows.change(
                 &Key::User(name.clone()),
                 old.map(|old| &**old),
                 new.map(|new| &**new),
             );
         }
+        self.access.past.push(at, old, bytes);
         self.end_revoked();
-        self.access_changed();
+        self.withdraw_forbidden();
     }
 
     /// Ends the sessions that could not begin any more.

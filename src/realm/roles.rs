@@ -8,11 +8,17 @@
 //!
 //! Deliberately absent: what rules mean (`rules`).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
+use imbl::OrdMap;
+use vulpes_raft::ids::Position;
 use vulpes_raft::mutant::{planted, Mutant};
 
+use std::collections::BTreeMap;
+
+use super::access::{Access, Grants};
+use super::past::PastPermissions;
 use super::{Due, Incoming, Key, Notice, Realms};
 use crate::rules::{Permissions, RoleIndex, Subject};
 use crate::types::access::{ADMIN, ANONYMOUS};
@@ -25,12 +31,19 @@ use crate::types::topic::Realm;
 
 /// The roles that were set, by name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Roles(BTreeMap<String, Arc<SetRole>>);
+pub(super) struct Roles(OrdMap<String, Arc<SetRole>>);
 
 #[derive(Debug)]
 struct SetRole {
     known: KnownRole,
     index: Arc<RoleIndex>,
+}
+
+/// For roles of one name.
+impl PartialEq for SetRole {
+    fn eq(&self, other: &Self) -> bool {
+        self.known.changed == other.known.changed
+    }
 }
 
 impl Roles {
@@ -65,16 +78,31 @@ impl Roles {
     }
 }
 
+impl Grants {
+    fn permissions(&self, user: Option<&str>, client: Option<&str>, realm: &Realm) -> Permissions {
+        if self.users.is_empty() {
+            return Permissions::everything();
+        }
+        let name = user.unwrap_or(ANONYMOUS);
+        let subject =
+            || Subject { realm: realm.clone(), user: name.into(), client: client.map(Into::into) };
+        match self.users.get(name) {
+            Some(known) => self.roles.permissions(&known.user.roles, subject),
+            None => Permissions::of(subject(), Vec::new()),
+        }
+    }
+}
+
 impl Realms {
     /// The roles in the order of their names.
     pub fn roles(&self) -> impl Iterator<Item = (&str, &KnownRole)> {
-        self.access.roles.0.iter().map(|(name, set)| (name.as_str(), &set.known))
+        self.access.now.roles.0.iter().map(|(name, set)| (name.as_str(), &set.known))
     }
 
     /// A role that was set.
     #[must_use]
     pub fn role(&self, name: &str) -> Option<&KnownRole> {
-        self.access.roles.0.get(name).map(|set| &set.known)
+        self.access.now.roles.0.get(name).map(|set| &set.known)
     }
 
     /// What a client of this user may do; without a user, one that did not log in.
@@ -85,16 +113,7 @@ impl Realms {
         client: Option<&str>,
         realm: &Realm,
     ) -> Permissions {
-        if !self.has_users() {
-            return Permissions::everything();
-        }
-        let name = user.unwrap_or(ANONYMOUS);
-        let subject =
-            || Subject { realm: realm.clone(), user: name.into(), client: client.map(Into::into) };
-        match self.user(name) {
-            Some(known) => self.access.roles.permissions(&known.user.roles, subject),
-            None => Permissions::of(subject(), Vec::new()),
-        }
+        self.access.now.permissions(user, client, realm)
     }
 
     /// What the client of a session may do; none if the session is over.
@@ -104,10 +123,21 @@ impl Realms {
         Some(self.permissions(self.user_of(session), state.client.as_deref(), &state.realm))
     }
 
-    /// Changes whenever users or roles do.
+    /// What the client of a session could do at a position, which is not behind the last change; none if the session is over.
     #[must_use]
-    pub fn access_revision(&self) -> u64 {
-        self.access.revision
+    pub fn permissions_at(&self, session: SessionId, at: Position) -> Option<PastPermissions> {
+        let state = self.sessions.get(&session)?;
+        let Access { now, past, .. } = &self.access;
+        let (grants, from, until) = past.at(at).unwrap_or((now, Position(0), past.changed()));
+        let client = state.client.as_deref();
+        let permissions = grants.permissions(self.user_of(session), client, &state.realm);
+        Some(PastPermissions { permissions, from, until })
+    }
+
+    /// The position of the last change of users or roles that this node knows of since it started.
+    #[must_use]
+    pub fn access_changed(&self) -> Position {
+        self.access.past.changed()
     }
 
     /// Changes roles, all of it or nothing. Without users there is nobody to have them.
@@ -115,10 +145,10 @@ impl Realms {
         if !self.has_users() || !self.access.lets_change(&change.author) {
             return;
         }
-        if !self.access.roles.have_room(&change.changes) {
+        if !self.access.now.roles.have_room(&change.changes) {
             return;
         }
-        let mut roles = self.access.roles.clone();
+        let mut roles = self.access.now.roles.clone();
         for change in change.changes {
             let (name, role) = match change {
                 RoleChange::Set { name, role } => (name, Some(role)),
@@ -135,26 +165,31 @@ impl Realms {
             }
             roles.load(name, KnownRole { role, changed: incoming.at.position });
         }
-        let old = std::mem::replace(&mut self.access.roles, roles);
-        let new = self.access.roles.0.clone();
-        for name in old.0.keys().chain(new.keys().filter(|name| !old.0.contains_key(*name))) {
-            let (old, new) = (old.0.get(name), new.get(name));
-            let is_same = old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, new));
-            if !is_same {
-                let known = |set: &Arc<SetRole>| set.known.clone();
-                let (old, new) = (old.map(known), new.map(known));
-                self.rows.change(&Key::Role(name.clone()), old.as_ref(), new.as_ref());
-            }
+        let old = self.access.now.clone();
+        self.access.now.roles = roles.clone();
+        let mut bytes = 0;
+        for change in old.roles.0.diff(&roles.0) {
+            let (name, old, new) = match change {
+                DiffItem::Add(name, new) => (name, None, Some(new)),
+                DiffItem::Update { old: (name, old), new: (_, new) } => {
+                    (name, Some(old), Some(new))
+                }
+                DiffItem::Remove(name, old) => (name, Some(old), None),
+            };
+            bytes += old.map_or(0, |old| old.known.role.size());
+            let known = |set: &Arc<SetRole>| set.known.clone();
+            let (old, new) = (old.map(known), new.map(known));
+            self.rows.change(&Key::Role(name.clone()), old.as_ref(), new.as_ref());
         }
+        self.access.past.push(incoming.at.position, old, bytes);
         if !std::mem::replace(&mut self.access.ruled, true) {
             self.rows.change(&Key::Ruled, None, Some(&()));
         }
-        self.access_changed();
+        self.withdraw_forbidden();
     }
 
-    /// Users or roles have changed.
-    pub(super) fn access_changed(&mut self) {
-        self.access.revision += 1;
+    /// Ends registrations that may not be made any more: users or roles have changed.
+    pub(super) fn withdraw_forbidden(&mut self) {
         if !self.access.ruled {
             return;
         }

@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vulpes_raft::ids::Position;
 use vulpes_raft::order::Resolution;
 
 use super::{Applied, ReadValue, Realms, Unread, View};
@@ -16,7 +17,7 @@ pub struct SharedRealms {
     realms: Arc<Mutex<Realms>>,
     /// Whether any publish waits for a value, as of the last slot.
     lines: Arc<AtomicBool>,
-    /// Changes with users and roles, as of the last slot.
+    /// The position of the last change of users or roles, as of the last slot.
     access: Arc<AtomicU64>,
 }
 
@@ -24,7 +25,7 @@ impl SharedRealms {
     #[must_use]
     pub fn new(realms: Realms) -> Self {
         let lines = Arc::new(AtomicBool::new(realms.has_lines()));
-        let access = Arc::new(AtomicU64::new(realms.access_revision()));
+        let access = Arc::new(AtomicU64::new(realms.access_changed().0));
         Self { realms: Arc::new(Mutex::new(realms)), lines, access }
     }
 
@@ -48,7 +49,7 @@ impl SharedRealms {
         let mut realms = self.lock();
         let applied = realms.apply_with((resolution, segment), read);
         self.lines.store(realms.has_lines(), Ordering::Relaxed);
-        self.access.store(realms.access_revision(), Ordering::Release);
+        self.access.store(realms.access_changed().0, Ordering::Release);
         applied
     }
 
@@ -62,10 +63,10 @@ impl SharedRealms {
         self.lines.load(Ordering::Relaxed)
     }
 
-    /// Changes whenever users or roles do. Takes no lock.
+    /// The position of the last change of users or roles since this node started. Takes no lock.
     #[must_use]
-    pub fn access_revision(&self) -> u64 {
-        self.access.load(Ordering::Acquire)
+    pub fn access_changed(&self) -> Position {
+        Position(self.access.load(Ordering::Acquire))
     }
 
     /// The retained values as they are now.

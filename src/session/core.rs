@@ -20,16 +20,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use vulpes_raft::ids::{Incarnation, Position};
 
-use super::delivery::{self, Current, Outlet};
+use super::delivery::{self, Current, Delivered, Outlet};
 use super::events;
 use super::ledger::{self, Decided, Errand, Ledger};
 use super::liveness::{Liveness, Terms};
 use super::reader::{Reader, Reading};
 use super::room::Room;
+use super::sight::Sight;
 use super::Signal;
 use crate::call::{CallMessage, CallRequest};
 use crate::gate::{Dropped, EndReason, Farewell, Gate, OpenRefusal, Request};
-use crate::realm::{EndCause, PersistentState};
+use crate::realm::{EndCause, PastPermissions, PersistentState};
 use crate::rules::Permissions;
 use crate::types::access::LoginRefusal;
 use crate::types::act::Progress;
@@ -64,8 +65,12 @@ pub(crate) trait Node {
     /// What the session's client may do; none unless the session is in the realms' state.
     fn own_permissions(&self) -> Option<Permissions>;
 
-    /// Changes whenever permissions may have changed.
-    fn access_revision(&self) -> u64;
+    /// What the session's client could do at a position up to that of the last change; none unless the session is in the
+    /// realms' state.
+    fn past_permissions(&self, at: Position) -> Option<PastPermissions>;
+
+    /// The position of the last change of users or roles, as far as this node has applied the order.
+    fn access_changed(&self) -> Position;
 
     /// Sends a call request; returns the session's message if the answer is immediate.
     fn call(&mut self, realm: &Realm, asked: CallRequest) -> Option<CallMessage>;
@@ -133,8 +138,8 @@ pub(crate) struct Core<G, R> {
     /// [`Output::Close`] was given out.
     closed: bool,
     ending: bool,
-    /// As of which change of users and roles the gate knows what its client may do.
-    access_revision: u64,
+    /// What the client may see.
+    sight: Sight,
 }
 
 /// How long a client is not notified that another connection took its session over before it was open. Otherwise two clients
@@ -176,7 +181,7 @@ impl<G: Gate, R> Core<G, R> {
             closing: None,
             closed: false,
             ending: false,
-            access_revision: 0,
+            sight: Sight::default(),
         }
     }
 
@@ -189,8 +194,10 @@ impl<G: Gate, R> Core<G, R> {
         self.follow_rules(node);
         loop {
             self.take_requests(now, node);
-            if !self.deliver_some(now, outlet) {
-                break;
+            match self.deliver_some(now, outlet) {
+                Delivered::All => {}
+                Delivered::Unknown(at) => self.look_back(at, node),
+                Delivered::Some => break,
             }
         }
         let errand = self.ledger.next(|event, compares| node.looked_at(event, compares));
@@ -251,6 +258,9 @@ impl<G: Gate, R> Core<G, R> {
             }
             Request::Decide(event) => self.ledger.decide(event),
             Request::Subscribe(subscription) => {
+                if subscription.after.is_some() {
+                    self.sight.begin();
+                }
                 if let Some(reader) = &mut self.reader {
                     reader.subscribe(subscription);
                 }
@@ -300,6 +310,7 @@ impl<G: Gate, R> Core<G, R> {
         // The session may have ended again meanwhile; the signal for that follows.
         let Some(incarnation) = node.incarnation() else { return };
         self.ledger.joined(incarnation);
+        self.sight.begin();
         if !self.attached(now, node) {
             self.open();
         }
@@ -329,21 +340,21 @@ impl<G: Gate, R> Core<G, R> {
         }
     }
 
-    /// Hands the gate what is being delivered; true if something changed that may allow more work.
-    fn deliver_some<O: Outlet>(&mut self, now: Moment, outlet: &mut O) -> bool {
+    /// Hands the gate what is being delivered.
+    fn deliver_some<O: Outlet>(&mut self, now: Moment, outlet: &mut O) -> Delivered {
         if self.current.is_none() || !self.has_room(outlet) {
-            return false;
+            return Delivered::Some;
         }
         let (Some(reader), Some(current)) = (&mut self.reader, &mut self.current) else {
-            return false;
+            return Delivered::Some;
         };
         let room = delivery::Room { outlet, toil: &mut self.toil };
-        let done = current.deliver(&mut self.gate, reader, room);
-        if done {
+        let delivered = current.deliver(&mut self.gate, reader, &mut self.sight, room);
+        if delivered == Delivered::All {
             self.current = None;
         }
         self.may_have_moved(now);
-        done
+        delivered
     }
 
     /// The client has sent something. [`Core::take_inputs`] hands it to the gate.
@@ -443,6 +454,7 @@ impl<G: Gate, R> Core<G, R> {
     pub(crate) fn rest(&mut self) {
         self.gate.rest();
         self.gate.permissions().rest();
+        self.sight.rest();
         self.ledger.rest();
         self.inputs.shrink_to_fit();
         self.outputs.shrink_to_fit();

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use vulpes_raft::ids::{EventId, Position, Slot};
-use vulpes_raft::mutant::{planted, Mutant};
 
 use crate::gate::{Delivery, Gate, Sending};
 use crate::log::Placed;
@@ -20,11 +19,11 @@ use crate::realm::{Compared, Retained};
 use crate::segment::{Place, StoredEvent};
 use crate::types::event::{Payload, SessionId};
 use crate::types::limits;
-use crate::types::rule::Action;
 use crate::types::subscription::SubscriptionId;
 use crate::types::topic::Topic;
 
 use super::reader::{Reader, RetainedValues, Wanted, LOOK_TOIL};
+use super::sight::{may_see, Sight};
 
 pub(crate) enum Current {
     Segment { wanted: Wanted, place: Place, chosen: Chosen },
@@ -90,34 +89,46 @@ impl Current {
         Self::Retained { id: values.id, values: values.values.into() }
     }
 
-    /// Hands the gate as many events as there is room for behind the socket's waiting output; true if that was all.
+    /// Hands the gate as many events as there is room for behind the socket's waiting output.
     pub(crate) fn deliver<G: Gate, R, O: Outlet>(
         &mut self,
         gate: &mut G,
         reader: &mut Reader<R>,
+        sight: &mut Sight,
         mut room: Room<'_, O>,
-    ) -> bool {
+    ) -> Delivered {
         match self {
             Self::Segment { wanted, place, chosen } => {
-                deliver_segment(gate, reader, wanted, (place, chosen), &mut room)
+                deliver_segment((gate, sight), reader, wanted, (place, chosen), &mut room)
             }
             Self::Retained { id, values } => {
                 while gate.can_deliver() {
-                    let Some((topic, retained)) = values.front() else { return true };
-                    let shown = !retained.extensions.withhold() && may_see(gate, topic);
+                    let Some((topic, retained)) = values.front() else { return Delivered::All };
+                    let shown =
+                        !retained.extensions.withhold() && may_see(gate.permissions(), topic);
                     if reader.is_active(*id) && shown {
                         let beside = beside(topic, &retained.properties);
                         if room.behind(gate, &retained.payload, beside) == 0 {
-                            return false;
+                            return Delivered::Some;
                         }
                         deliver_retained(gate, *id, topic, retained);
                     }
                     values.pop_front();
                 }
-                false
+                Delivered::Some
             }
         }
     }
+}
+
+/// How far a session has come with what it is delivering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivered {
+    All,
+    /// As much as there was room for.
+    Some,
+    /// It is not known what the client could see at this position.
+    Unknown(Position),
 }
 
 /// The way to the client, as a session sees it: how much output waits, and how much more there is room for. All sessions of a
@@ -185,28 +196,28 @@ fn beside(topic: &Topic, properties: &Bytes) -> usize {
 }
 
 fn deliver_segment<G: Gate, R, O: Outlet>(
-    gate: &mut G,
+    (gate, sight): (&mut G, &mut Sight),
     reader: &mut Reader<R>,
     wanted: &Wanted,
     (place, chosen): (&mut Place, &mut Chosen),
     room: &mut Room<'_, O>,
-) -> bool {
-    let Some(placed) = &wanted.placed else { return false };
-    let Some(segment) = &placed.segment else { return true };
+) -> Delivered {
+    let Some(placed) = &wanted.placed else { return Delivered::Some };
+    let Some(segment) = &placed.segment else { return Delivered::All };
     let resolution = &placed.resolution;
     let at_cursor = wanted.at_cursor;
     let session: SessionId = gate.session();
     let mut events = segment.events_from(*place);
-    loop {
+    let delivered = loop {
         *place = events.place();
         if *room.toil >= limits::SESSION_READ || !gate.can_deliver() {
-            break;
+            break Delivered::Some;
         }
         let Some(event) = events.next() else {
             if at_cursor {
                 reader.reached(resolution.slot.next(), resolution.end());
             }
-            return true;
+            return Delivered::All;
         };
         let subscriptions = wanted.hits.on(event.topic);
         *room.toil += LOOK_TOIL * (1 + subscriptions.len());
@@ -218,7 +229,11 @@ fn deliver_segment<G: Gate, R, O: Outlet>(
         }
         let Some(sending) = reader.sending(at_cursor, position) else { continue };
         let (_, topic) = &segment.topics()[event.topic as usize];
-        if !may_see(gate, topic) {
+        let visible = match sight.may_see(gate.permissions(), topic, position) {
+            Ok(visible) => visible,
+            Err(unknown) => break Delivered::Unknown(unknown),
+        };
+        if !visible {
             // Rules may have changed while the event waited for room.
             chosen.known = false;
             if let Sending::Again(packet_id) = sending {
@@ -230,7 +245,7 @@ fn deliver_segment<G: Gate, R, O: Outlet>(
             let reads = event.payload.len() > SMALL_VALUE && filters(reader, subscriptions);
             if reads && !room.outlet.may_filter() {
                 // Each takes milliseconds, and other sessions of this node wait meanwhile.
-                break;
+                break Delivered::Some;
             }
             chosen.known = true;
             *room.toil += choose(reader, subscriptions, (&event, position), &mut chosen.ids);
@@ -247,20 +262,15 @@ fn deliver_segment<G: Gate, R, O: Outlet>(
             subscriptions: &[],
         };
         if !hand_over(gate, reader, at_cursor, delivery, chosen, room) {
-            break;
+            break Delivered::Some;
         }
         chosen.known = false;
-    }
+    };
     if at_cursor {
         let next = Position(resolution.base.0 + u64::from(place.offset()));
         reader.reached(resolution.slot, next.max(wanted.from));
     }
-    false
-}
-
-/// Whether the client may see events of a topic, by the rules as they are now.
-fn may_see<G: Gate>(gate: &mut G, topic: &Topic) -> bool {
-    gate.permissions().allow(Action::Subscribe, topic) || planted(Mutant::DeliverForbidden)
+    delivered
 }
 
 /// Hands over one event, or as much of it as there is room for; true if that was all.

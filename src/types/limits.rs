@@ -246,6 +246,15 @@ pub const USER_CHANGES: usize = 64;
 /// Bytes of the body of such a request.
 pub const USER_CHANGES_BODY: usize = 256 << 10;
 
+/// Changes of users and roles for which a node knows what held before, for sessions that are behind.
+pub const PAST_CHANGES: usize = 1_000;
+
+/// Bytes of roles and users that only those hold.
+pub const PAST_BYTES: usize = 32 << 20;
+
+/// What a user counts there.
+pub const PAST_USER: usize = 4 << 10;
+
 /// Requests to change users that a node handles at once; further ones wait.
 pub const USER_CHANGES_AT_ONCE: usize = 1;
 

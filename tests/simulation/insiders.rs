@@ -1,13 +1,12 @@
 //! Insiders: WAMP clients that publish and read topics which, one after the other, they may not see any more.
 //!
-//! In plans with rules, the cluster has users, and an operator at each node denies one topic after the other to all clients. All
-//! other clients of the run then live under rules as well.
+//! In plans with rules, the cluster has users, and an operator at each node denies one topic after the other to all clients. It
+//! often comes late, and allows some of them again for a while. All other clients of the run then live under rules as well.
 //!
-//! Checked here: no insider gets an event of a topic that is denied at the event's position and ever after, live or replayed,
-//! whatever its node knows.
+//! Checked here: an insider gets exactly those events that it may see by the rules at each event's own position, whatever its
+//! node knows. One that replays gets no event that is denied at its position and ever after.
 //!
-//! Invariant: the log's acts alone say what is denied where. An operator's change that another one overtakes in the order may
-//! allow a topic again for a while: then its events may come late.
+//! Invariant: the log's acts alone say what is denied where.
 //!
 //! Deliberately absent: how rules are matched, and what they refuse to do.
 
@@ -46,62 +45,117 @@ fn denied_now() -> u64 {
     (turmoil::sim_elapsed().unwrap_or_default().as_millis() / PACE.as_millis()) as u64
 }
 
-/// What the log says about rules.
+/// What the log says about rules, and what insiders could get.
 #[derive(Default)]
 pub(crate) struct RuleLog {
     has_users: bool,
-    /// From which position on how many topics are denied.
+    /// How many topics are denied from behind a position on.
     denied: Vec<(Position, u64)>,
+    /// The positions and topics of insiders' events.
+    events: Vec<Heard>,
 }
 
+/// An insiders' event: its position, and its topic.
+type Heard = (Position, u64);
+
 impl RuleLog {
-    /// The next slot. All its events go by the rules at its end.
+    /// The next slot.
     pub(crate) fn take(&mut self, placed: &Placed) {
         let Some(segment) = &placed.segment else { return };
-        let mut last = None;
         for event in segment.events() {
+            let at = Position(placed.resolution.base.0 + u64::from(event.offset));
+            let (_, topic) = &segment.topics()[event.topic as usize];
+            if let Some(topic) = topic.as_str().strip_prefix("$secret/") {
+                self.events.push((at, topic.parse().expect("an insiders' topic")));
+            }
             match Act::decode(&event.act) {
                 Some(Act::ChangeUsers(_)) => self.has_users = true,
                 Some(Act::ChangeRoles(change)) if self.has_users => {
-                    last = change.changes.into_iter().next();
+                    if let Some(RoleChange::Set { role, .. }) = change.changes.first() {
+                        let denied = role.rules.iter().filter(|rule| rule.deny).count();
+                        self.denied.push((at, denied as u64));
+                    }
                 }
                 _ => {}
             }
         }
-        if let Some(RoleChange::Set { role, .. }) = last {
-            let denied = role.rules.iter().filter(|rule| rule.deny).count() as u64;
-            self.denied.push((placed.resolution.base, denied));
-        }
     }
 
-    /// The position from which on a topic is denied at an event's position and ever after.
-    fn is_denied(&self, topic: u64, at: Position) -> Option<Position> {
-        let before = self.denied.partition_point(|(from, _)| *from <= at);
-        let from = before.checked_sub(1)?;
-        self.denied[from..].iter().all(|(_, denied)| topic < *denied).then(|| self.denied[from].0)
+    /// The changes from the last one before a position on.
+    fn from(&self, at: Position) -> &[(Position, u64)] {
+        let behind = self.denied.partition_point(|(from, _)| *from < at);
+        behind.checked_sub(1).map_or(&[], |last| &self.denied[last..])
+    }
+
+    /// The position of the change by which an event is denied.
+    fn denial(&self, (at, topic): Heard) -> Option<Position> {
+        let (from, denied) = self.from(at).first()?;
+        (topic < *denied).then_some(*from)
+    }
+
+    /// Whether an event is denied by its own rules and by all later ones.
+    fn is_denied_for_good(&self, (at, topic): Heard) -> bool {
+        let rules = self.from(at);
+        !rules.is_empty() && rules.iter().all(|(_, denied)| topic < *denied)
+    }
+
+    /// What an insider should have got between its first event and its last one.
+    fn due(&self, heard: &[Heard]) -> Vec<Heard> {
+        let [Some(first), Some(last)] = [heard.first(), heard.last()] else { return Vec::new() };
+        let span = self.events.iter().filter(|event| (first.0..=last.0).contains(&event.0));
+        span.filter(|event| self.denial(**event).is_none()).copied().collect()
     }
 }
 
-/// What insiders got: positions and topics.
+/// What insiders got, session by session.
 #[derive(Default)]
 pub(crate) struct Insiders {
-    heard: Vec<(Position, u64)>,
+    live: Vec<Vec<Heard>>,
+    replayed: Vec<Heard>,
 }
 
 impl Insiders {
     pub(crate) fn heard(&self) -> u64 {
-        self.heard.len() as u64
+        (self.live.iter().map(Vec::len).sum::<usize>() + self.replayed.len()) as u64
     }
 
     pub(crate) fn verdict(&self, log: &RuleLog) -> Result<(), String> {
-        for (at, topic) in &self.heard {
-            if let Some(from) = log.is_denied(*topic, *at) {
-                return Err(format!(
-                    "an insider got $secret.{topic} at {at}, which is denied from {from} on"
-                ));
+        let denied = |(at, topic): &Heard, from: Position| {
+            format!("an insider got $secret.{topic} at {at}, which is denied from {from} on")
+        };
+        for heard in self.live.iter().flatten() {
+            if let Some(from) = log.denial(*heard) {
+                return Err(denied(heard, from));
+            }
+        }
+        for heard in &self.replayed {
+            let from = log.denial(*heard).filter(|_| log.is_denied_for_good(*heard));
+            if let Some(from) = from {
+                return Err(denied(heard, from));
+            }
+        }
+        for heard in &self.live {
+            let due = log.due(heard);
+            if *heard != due {
+                let missed: Vec<_> = due.iter().filter(|event| !heard.contains(event)).collect();
+                return Err(format!("an insider missed {missed:?} of what it could see"));
             }
         }
         Ok(())
+    }
+
+    /// A session begins that reads from now on.
+    fn begin(&mut self) -> usize {
+        self.live.push(Vec::new());
+        self.live.len() - 1
+    }
+
+    /// Such a session, or one that replays, got an event.
+    fn note(&mut self, live: Option<usize>, heard: Heard) {
+        match live {
+            Some(session) => self.live[session].push(heard),
+            None => self.replayed.push(heard),
+        }
     }
 }
 
@@ -109,14 +163,16 @@ fn failed(reason: impl ToString) -> io::Error {
     io::Error::other(reason.to_string())
 }
 
-/// Denies one topic after the other, as an operator at a node, until faults end.
+/// Denies one topic after the other, and allows some for a while, as an operator at a node, until faults end.
 pub(crate) async fn operator(entry: EntryHandle, mut chance: Chance, quiet_from: Duration) {
     let admin = User { roles: vec![ADMIN.into()], verifier: "v".into(), disabled: false };
     let add = |name: &str, user| UserChange::Add { name: name.into(), user };
     let users = vec![add("admin", admin), add(ANONYMOUS, User::default())];
     let users = Act::ChangeUsers(ChangeUsers { author: String::new(), changes: users });
     while turmoil::sim_elapsed().is_some_and(|now| now < quiet_from) {
-        let deny = (0..denied_now()).map(|topic| format!("deny subscribe $secret/{topic}"));
+        let again = if chance.one_in(3) { chance.below(4) } else { 0 };
+        let denied = denied_now().saturating_sub(again);
+        let deny = (0..denied).map(|topic| format!("deny subscribe $secret/{topic}"));
         let rules = std::iter::once("allow all #".to_owned()).chain(deny);
         let role = Role { rules: rules.map(|rule| rule.parse().expect("a rule")).collect() };
         let changes = vec![RoleChange::Set { name: DEFAULT.into(), role }];
@@ -162,6 +218,7 @@ async fn listen(node: u64, shared: &Shared, chance: &mut Chance) -> io::Result<(
     };
     let opened = tokio::time::timeout(OPENING, opening).await;
     let mut wamp = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    let live = (!replay).then(|| shared.borrow_mut().insiders.begin());
     for number in 2..chance.between(10, 60) {
         if shared.borrow().phase == Phase::Rest {
             break;
@@ -176,7 +233,7 @@ async fn listen(node: u64, shared: &Shared, chance: &mut Chance) -> io::Result<(
             let topic = topic.and_then(|topic| topic.strip_prefix("$secret.")?.parse().ok());
             let at = message[2].as_u64().map(Position);
             let heard = at.zip(topic).ok_or_else(|| failed(format!("no event: {message}")))?;
-            shared.borrow_mut().insiders.heard.push(heard);
+            shared.borrow_mut().insiders.note(live, heard);
         }
     }
     Ok(())

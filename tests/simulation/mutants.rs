@@ -89,6 +89,11 @@ fn going_by_old_rules_is_caught() {
 }
 
 #[test]
+fn going_by_the_newest_rules_is_caught() {
+    caught_in(Mutant::SeeByTheNewest, Plan::with_rules, "an insider");
+}
+
+#[test]
 fn delivering_what_is_forbidden_is_caught() {
     caught_in(Mutant::DeliverForbidden, Plan::with_rules, "an insider got");
 }

@@ -104,7 +104,7 @@ fn roles_change_all_at_once_and_only_by_administrators() {
     let mut before = Story::at_entries();
     before.roles_by("", &[set("x", &["allow all #"])]);
     assert_eq!(before.role_names(), [""; 0], "there is nobody to have it");
-    let revision = story.realms.access_revision();
+    let revision = story.realms.access_changed();
     for author in ["", "joe", "ann", "nobody", ANONYMOUS] {
         story.roles_by(author, &[set("x", &["allow all #"])]);
     }
@@ -112,10 +112,10 @@ fn roles_change_all_at_once_and_only_by_administrators() {
     story.roles(&[set("x", &[]), set(ADMIN, &[])]);
     story.roles(&[set("x", &[]), set("a b", &[])]);
     assert_eq!(story.role_names(), [""; 0]);
-    assert_eq!(story.realms.access_revision(), revision);
+    assert_eq!(story.realms.access_changed(), revision);
     let position = story.roles(&[set("x", &[]), set("y", &["allow all #"])]);
     assert_eq!(story.role_names(), ["x", "y"]);
-    assert_ne!(story.realms.access_revision(), revision);
+    assert_ne!(story.realms.access_changed(), revision);
     let changed = story.roles(&[set("y", &[])]);
     let positions = |name: &str| story.realms.role(name).unwrap().changed;
     assert_eq!((positions("x"), positions("y")), (position, changed));

@@ -7,7 +7,7 @@ use vulpes_raft::ids::{Incarnation, Position};
 
 use crate::call::{CallMessage, CallRequest};
 use crate::gate::OpenRefusal;
-use crate::realm::PersistentState;
+use crate::realm::{PastPermissions, PersistentState};
 use crate::rules::Permissions;
 use crate::server::calls::Attached;
 use crate::server::clients::Clients;
@@ -66,8 +66,12 @@ impl Node for AtNode<'_> {
         self.clients.realm_states.with(|realms| realms.permissions_of(self.session))
     }
 
-    fn access_revision(&self) -> u64 {
-        self.clients.realm_states.access_revision()
+    fn past_permissions(&self, at: Position) -> Option<PastPermissions> {
+        self.clients.realm_states.with(|realms| realms.permissions_at(self.session, at))
+    }
+
+    fn access_changed(&self) -> Position {
+        self.clients.realm_states.access_changed()
     }
 
     fn call(&mut self, realm: &Realm, asked: CallRequest) -> Option<CallMessage> {

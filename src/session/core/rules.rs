@@ -1,13 +1,15 @@
 //! What the session's client may do, kept current while rules change.
 //!
-//! Invariant: the gate never goes by older rules than those at the position of an event that is handed to it.
+//! Invariant: the gate goes by rules that are at least as new as those at every position that the session has read.
 //!
 //! Deliberately absent: what is done about a refusal (`gate`).
 
+use vulpes_raft::ids::Position;
 use vulpes_raft::mutant::{planted, Mutant};
 
 use super::{Core, Node};
 use crate::gate::{Gate, OpenRefusal};
+use crate::realm::PastPermissions;
 use crate::rules::Permissions;
 use crate::types::act::{Join, Will};
 use crate::types::topic::Realm;
@@ -23,7 +25,7 @@ impl<G: Gate, R> Core<G, R> {
         node: &impl Node,
     ) -> Result<(), OpenRefusal> {
         node.admit(user)?;
-        self.access_revision = node.access_revision();
+        self.sight.changed(node.access_changed());
         let mut may = node.permissions(user, join.client.as_deref(), realm);
         let allowed = |will: &Will| may.allow_publish(&will.topic, will.retain);
         if !join.will.as_ref().is_none_or(allowed) {
@@ -33,10 +35,10 @@ impl<G: Gate, R> Core<G, R> {
         Ok(())
     }
 
-    /// Goes by the newest rules that the node knows: at least those of everything that the session has read.
+    /// Takes the newest permissions that the node knows: at least those at every position that the session has read.
     pub(super) fn follow_rules(&mut self, node: &impl Node) {
-        let revision = node.access_revision();
-        if revision == self.access_revision || !self.listens() || planted(Mutant::KeepOldRules) {
+        let changed = node.access_changed();
+        if changed == self.sight.newest() || !self.listens() || planted(Mutant::KeepOldRules) {
             return;
         }
         let may = match node.own_permissions() {
@@ -46,6 +48,16 @@ impl<G: Gate, R> Core<G, R> {
             None => return,
         };
         *self.gate.permissions() = may;
-        self.access_revision = revision;
+        self.sight.changed(changed);
+    }
+
+    /// The session has come to an event from before the last change.
+    pub(super) fn look_back(&mut self, at: Position, node: &impl Node) {
+        let over = PastPermissions {
+            permissions: Permissions::nothing(),
+            from: Position(0),
+            until: self.sight.newest(),
+        };
+        self.sight.look_back(node.past_permissions(at).unwrap_or(over));
     }
 }

@@ -16,7 +16,7 @@ use crate::call::{CallMessage, CallRequest};
 use crate::dispatch::{Deliveries, Dispatcher, Handed};
 use crate::gate::OpenRefusal;
 use crate::log::{Placed, Start, Tail};
-use crate::realm::{Notice, PersistentState, Realms, View};
+use crate::realm::{Notice, PastPermissions, PersistentState, Realms, View};
 use crate::rules::Permissions;
 use crate::segment::{OpenSegment, Segment};
 use crate::session::delivery::Outlet;
@@ -172,8 +172,12 @@ impl Node for AtNode<'_> {
         self.shared.realms.permissions_of(self.session)
     }
 
-    fn access_revision(&self) -> u64 {
-        self.shared.realms.access_revision()
+    fn past_permissions(&self, at: Position) -> Option<PastPermissions> {
+        self.shared.realms.permissions_at(self.session, at)
+    }
+
+    fn access_changed(&self) -> Position {
+        self.shared.realms.access_changed()
     }
 
     fn call(&mut self, _: &Realm, _: CallRequest) -> Option<CallMessage> {

@@ -33,7 +33,7 @@ const CHANGES: &str = "
     1: event 10 a
 ";
 
-/// Events that wait for a slow client are not delivered once it may not see them.
+/// A slow client is sent what it could see at each event's own position, and no more.
 const SLOW: &str = "
     > allow a
     > 1 says open
@@ -44,18 +44,44 @@ const SLOW: &str = "
     1: subscribed 1
     > log a
     1: event 4 a
-    > log a a
+    > log a b a
     1: event 5 a
-    > log a
-    > log a
     > allow b
+    > log a b
+    > allow a
+    > log b a
+    > allow b
+    > log a b
+    > 1 takes 1000
+    1: event 7 a
+    1: event 10 b
+    1: event 13 a
+    1: event 16 b
     > 1 takes 1000
     > log a
     > log b
-    1: event 11 b
+    1: event 18 b
 ";
 
-/// An event waits for room, chosen for one subscription, when it may not be seen any more: the next one is for another.
+/// What the client asks to read again goes by the rules as of then, also where it could see less or more before.
+const AGAIN: &str = "
+    > allow a
+    > 1 says open
+    1 submits join
+    > order
+    1: opened
+    > log a b
+    > allow b
+    > 1 says subscribe 1 # after 0
+    1: subscribed 1
+    1: event 5 b
+    > allow a
+    > 1 says subscribe 2 # after 0
+    1: subscribed 2
+    1: event 4 a
+";
+
+/// An event waits for room, chosen for one subscription, when rules change: the next one is for another.
 const CHOSEN: &str = "
     > allow a b
     > 1 says open
@@ -66,10 +92,14 @@ const CHOSEN: &str = "
     1: subscribed 1
     > 1 says subscribe 2 b
     1: subscribed 2
-    > log a b
+    > log a a b
     > allow b
+    > log a b
     > 1 takes 1000
-    1: event 5 b
+    1: event 4 a
+    1: event 5 a
+    1: event 6 b
+    1: event 9 b
 ";
 
 /// The client's user is removed, and its session does not know that yet.
@@ -92,6 +122,7 @@ const REMOVED: &str = "
 fn what_may_not_be_seen_is_not_delivered() {
     check(WIDE, CHANGES);
     check(30, SLOW);
+    check(WIDE, AGAIN);
     check(WIDE, REMOVED);
     check(30, CHOSEN);
 }
@@ -108,4 +139,10 @@ fn planted_bugs_are_seen() {
             assert!(seen.is_err(), "{bug:?}");
         }
     }
+    let seen = catch_unwind(|| {
+        plant(Some(Mutant::SeeByTheNewest));
+        check(30, SLOW);
+    });
+    plant(None);
+    assert!(seen.is_err(), "it goes by the newest rules");
 }
