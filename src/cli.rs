@@ -25,6 +25,7 @@ mod certs;
 mod compact;
 mod events;
 mod files;
+mod first_administrator;
 mod init;
 mod lock;
 mod log;

@@ -21,13 +21,16 @@ use vulpes_raft::ids::{NodeId, Shards};
 use crate::retention::Retention;
 use crate::types::topic::{Realm, RealmError};
 
+mod exposure;
 mod file;
+pub mod first_administrator;
 pub mod identity;
 pub mod listener;
 pub mod origins;
 pub mod peer_tls;
 pub mod tokens;
 
+use first_administrator::{FirstAdministrator, FirstAdministratorMistake};
 pub use identity::open_identity;
 use listener::{Listener, ListenerMistake, LISTENERS};
 use peer_tls::PeerTls;
@@ -68,6 +71,8 @@ pub struct NodeConfig {
     pub peer_tls: Option<PeerTls>,
     /// Whether the operator has said that the node may listen beyond loopback without what protects it.
     pub insecure: bool,
+    /// The user that the cluster begins with; the same on all nodes. Without it, everybody comes in as long as the log has no users.
+    pub first_administrator: Option<FirstAdministrator>,
     /// Every node of the cluster, ascending by number, this one too.
     pub nodes: Vec<Member>,
     pub timing: Timing,
@@ -349,6 +354,10 @@ pub enum Problem {
     Listener { number: usize, mistake: ListenerMistake },
     #[error("listen.peer: other machines may reach {0}, and without [peer_tls] the node believes everybody there: they can read, forge and stop everything. `vulpes init` makes certificates, and demo/vulpes.example.toml explains [peer_tls]. If only the cluster's nodes reach that address, write this line above the first table: insecure = true")]
     OpenNodePort(Address),
+    #[error("{place}: other machines may reach {address}, and nothing is encrypted there: whoever is in between reads passwords and messages, and changes them. Make it a [[listener]] with [listener.tls], as `vulpes init --host` writes it and demo/vulpes.example.toml explains it. If everybody who reaches that address is trusted, write this line above the first table: insecure = true")]
+    OpenListener { place: String, address: Address },
+    #[error("first_administrator: {0}")]
+    FirstAdministrator(FirstAdministratorMistake),
     #[error("peer_tls.{0} is empty; name a PEM file")]
     NoPeerTlsPath(&'static str),
     #[error("jwt: {0}")]

@@ -4,6 +4,7 @@
 //! - `peers`: listens for other nodes.
 //! - `retention`: requests the release of what exceeds the log's limits.
 //! - `users`: changes users, and decides who may use admin HTTP.
+//! - `first_administrator`: lets clients in once the log has users.
 //! - `files`: checks that the files on disk are still those that the node has open.
 //! - `admin`, `readiness`: the node's status for operators.
 //! - [`tuning`]: limits that a simulation makes smaller, and answers that it delays or drops.
@@ -14,6 +15,7 @@
 
 mod admin;
 mod files;
+mod first_administrator;
 mod peers;
 mod readiness;
 mod retention;

@@ -29,7 +29,7 @@ const USES: &[(&str, &str)] = &[
     ("call", "payload realm types"),
     ("gate", "call payload rules segment types"),
     ("session", "call dispatch gate log payload realm rules segment types"),
-    ("config", "retention types"),
+    ("config", "auth retention types"),
     ("tls", "config"),
     ("http", "config tls types"),
     ("cluster", "config entry log peer realm replica segment storage types"),
@@ -42,7 +42,7 @@ const USES: &[(&str, &str)] = &[
         "append auth cluster config dispatch entry gate http log peer realm recent replica retention segment server storage tls types",
     ),
     ("client", "config http tls types"),
-    ("cli", "client config http node retention server tls types"),
+    ("cli", "auth client config http node retention server tls types"),
 ];
 
 type Module = Vec<String>;

@@ -52,7 +52,7 @@ split_roles() {
 # these have a 1 in front, of those a 3.
 six() {
     local groups=$1 front=$2 file
-    "$vulpes" init --nodes 3 --groups 2 --dir "$data/six$groups" --peer-port "${front}1735" --wamp-port "${front}9031" \
+    "$vulpes" init --open --nodes 3 --groups 2 --dir "$data/six$groups" --peer-port "${front}1735" --wamp-port "${front}9031" \
         --mqtt-port "${front}1881" --admin-port "${front}9081" > /dev/null
     for file in "$data/six$groups"/node?.toml; do
         if [ "$groups" = 1 ]; then sed -i '/^group = /d' "$file"; fi

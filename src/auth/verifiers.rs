@@ -178,6 +178,12 @@ impl Verifiers {
         self.decoys.is_some()
     }
 
+    /// The same, without what a client could log in with instead of the password: they may be in a file that somebody carries about.
+    #[must_use]
+    pub fn without_keys_to_log_in_with(self) -> Self {
+        Self { wampcra: None, ..self }
+    }
+
     /// The form in which they are stored.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -68,11 +68,11 @@ impl Kept {
         configs: impl Iterator<Item = &'a NodeConfig>,
         days: u16,
     ) -> Result<Vec<Pair>, TlsError> {
-        let name = |config: &NodeConfig| {
+        let issue = |config: &NodeConfig| {
             let (cluster, node) = (config.cluster.clone(), config.node);
-            NodeName { cluster, node }
+            self.authority.issue(&NodeName { cluster, node }, &config.hosts(), now(), days)
         };
-        configs.map(|config| self.authority.issue(&name(config), now(), days)).collect()
+        configs.map(issue).collect()
     }
 
     /// Writes its files, unless they were there.

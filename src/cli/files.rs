@@ -1,10 +1,12 @@
-//! How many files, sockets among them, this process may have open.
+//! Files of this process: how many, sockets among them, it may have open, and who may read those that it creates.
 //!
-//! Invariant: the limit is only ever raised, and never beyond what the system allows this process.
+//! Invariant: the limit is only ever raised, and never beyond what the system allows this process. What is created is for its user
+//! alone.
 //!
 //! Deliberately absent: the limits of other processes.
 
-use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+use rustix::fs::Mode;
+use rustix::process::{getrlimit, setrlimit, umask, Resource, Rlimit};
 
 /// Files besides clients' sockets: the runtime's, standard ones, output files.
 const OTHERS: u64 = 64;
@@ -17,6 +19,11 @@ pub(super) fn raise() -> Option<u64> {
         Ok(()) => maximum,
         Err(_) => current,
     }
+}
+
+/// Lets only the user of this process, and of those that it starts, read what they create.
+pub(super) fn keep_private() {
+    umask(Mode::RWXG | Mode::RWXO);
 }
 
 /// Makes sure that this many sockets can be open.

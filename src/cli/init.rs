@@ -1,8 +1,8 @@
-//! `vulpes init`: writes the configurations of a cluster, one file per node, and makes the certificates by which its nodes know
-//! each other.
+//! `vulpes init`: writes the configurations of a cluster, one file per node, makes the certificates by which its nodes know
+//! each other, and its first administrator.
 //!
 //! Invariant: an existing file is not overwritten unless requested, and an authority never. All files are checked before the
-//! first is written, and only their user can read them.
+//! first is written, and only their user can read them. None has the administrator's password.
 //!
 //! Deliberately absent: copying the files to the machines, and starting anything.
 
@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::authority::{write_pair, write_private, Kept};
+use super::first_administrator;
 use super::plan::{self, Plan, PlannedNode, Ports};
 use crate::config::peer_tls::PeerTls;
 use crate::config::{NodeConfig, Role};
@@ -31,6 +32,12 @@ Examples:
       two storage groups of three nodes; those of the first give the order
   vulpes node --config etc/node1.toml
       run one of them
+
+The cluster lets nobody in but its first administrator, whose password is printed once and is in no file. It adds other users:
+see `vulpes user --help`. As soon as the cluster has started once, only the users in its log count.
+
+Beyond loopback, clients and operators come in with TLS, too: give commands and clients the authority's certificate, as in
+  vulpes status --node-admin https://10.0.0.1:9081 --ca etc/ca/ca.pem --user admin
 
 Nodes speak with each other in TLS, with the files under tls/. A node's machine needs its configuration and its directory there,
 as etc/node1.toml and etc/tls/node1. The authority that signs the certificates is in etc/ca. Keep that directory where no node
@@ -77,10 +84,17 @@ pub(super) struct Init {
     admin_port: u16,
     #[command(flatten)]
     keep: plan::Keep,
-    /// Make no certificates: nodes speak with each other unencrypted, and believe everybody who reaches their port.
+    /// Make no certificates: nothing is encrypted, and nodes believe everybody who reaches their node port.
     /// Beyond loopback, `insecure = true` is written into their files
     #[arg(long)]
     no_tls: bool,
+    /// The first administrator, whose password is made and printed
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    administrator: String,
+    /// Let everybody in, without an administrator, until the first user is added. Beyond loopback, `insecure = true` is
+    /// written into the files
+    #[arg(long, conflicts_with = "administrator")]
+    open: bool,
     /// Overwrite existing files, except those of the authority
     #[arg(long)]
     force: bool,
@@ -91,7 +105,12 @@ const SPLIT_STEP: u16 = 10;
 
 impl Init {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let plan = self.plan()?;
+        let mut plan = self.plan()?;
+        let made = match self.open {
+            true => None,
+            false => Some(first_administrator::make(&self.administrator)?),
+        };
+        plan.first_administrator = made.as_ref().map(|(first, _)| first.clone());
         let configs = plan.configs(|node| self.data.join(&node.name))?;
         let paths: Vec<PathBuf> =
             plan.nodes.iter().map(|node| self.dir.join(format!("{}.toml", node.name))).collect();
@@ -115,6 +134,15 @@ impl Init {
             );
             write_private(path, &text)?;
             writeln!(out, "vulpes node --config {}", path.display())?;
+        }
+        match made {
+            Some((first, password)) => {
+                writeln!(out, "administrator {}\npassword {password}", first.name())?;
+                eprintln!("The password is shown this once. It is the administrator's in a cluster without data");
+            }
+            None => {
+                eprintln!("Everybody who reaches the cluster may do everything, until it has users")
+            }
         }
         if !self.no_tls {
             let ca = self.dir.join("ca");
@@ -193,8 +221,8 @@ impl Init {
             step += SPLIT_STEP.max(count);
         }
         let (cluster, realms) = (self.cluster.clone(), self.realms.clone());
-        let peer_tls = !self.no_tls;
-        Ok(Plan { cluster, realms, nodes, retention: self.keep.into(), peer_tls })
+        let (tls, retention) = (!self.no_tls, self.keep.into());
+        Ok(Plan { cluster, realms, nodes, retention, tls, first_administrator: None })
     }
 }
 
@@ -235,6 +263,10 @@ mod tests {
         );
         init(&format!("--nodes 2 --dir {} --host a --host b", at("hosts"))).unwrap();
         assert_eq!(peers(&path("hosts"), "node2.toml"), ["a:1735", "b:1735"]);
+        let far = NodeConfig::load(&path("hosts").join("node2.toml")).unwrap();
+        let encrypted = far.listeners.iter().filter(|one| one.tls.is_some()).count();
+        assert!(encrypted == 3 && far.listen.admin.is_none() && !far.insecure, "{far:?}");
+        assert!(far.first_administrator.is_some_and(|first| first.name() == "admin"));
         init(&format!("--nodes 2 --dir {} --split", at("split"))).unwrap();
         assert_eq!(
             peers(&path("split"), "storage2.toml"),
@@ -309,6 +341,13 @@ mod tests {
         assert!(!NodeConfig::load(&open.join("node1.toml")).unwrap().insecure);
         init(&format!("{line} --host 10.0.0.1")).unwrap();
         assert!(NodeConfig::load(&open.join("node1.toml")).unwrap().insecure);
+        let line = format!("--nodes 1 --open --force --dir {}", open.display());
+        init(&line).unwrap();
+        let config = NodeConfig::load(&open.join("node1.toml")).unwrap();
+        assert!(config.first_administrator.is_none() && !config.insecure);
+        init(&format!("{line} --host 10.0.0.1")).unwrap();
+        let config = NodeConfig::load(&open.join("node1.toml")).unwrap();
+        assert!(config.first_administrator.is_none() && config.insecure);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! it runs.
 //!
 //! Deliberately absent: what a node does (`crate::node`). The only process-wide state that changes here is the log, the panic
-//! hook and the limit of open files.
+//! hook, the limit of open files and who may read new ones.
 
 mod logging;
 pub(super) mod panics;
@@ -66,6 +66,7 @@ impl Node {
     }
 
     async fn serve(self, clients: Workers) -> anyhow::Result<()> {
+        super::files::keep_private();
         let config = NodeConfig::load(&self.config)?;
         let logging = Logging::start(config.log.as_deref())?;
         panics::end_the_process(config.data.clone());

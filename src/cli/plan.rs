@@ -12,6 +12,8 @@ use std::time::Duration;
 use clap::Args;
 use vulpes_raft::ids::NodeId;
 
+use crate::config::first_administrator::FirstAdministrator;
+use crate::config::listener::{ClientCertificates, Listener, ListenerProtocol, TlsFiles};
 use crate::config::peer_tls::PeerTls;
 use crate::config::{Address, ConfigError, Listen, Member, NodeConfig, Role, Timing};
 use crate::retention::Retention;
@@ -96,10 +98,32 @@ pub(super) struct PlannedNode {
 }
 
 impl PlannedNode {
+    /// Where it listens, in clear.
+    fn listen(&self, member: &Member) -> anyhow::Result<Listen> {
+        let client = |port| match member.has(Role::Entry) {
+            true => Address::new(&self.host, port).map(Some),
+            false => Ok(None),
+        };
+        Ok(Listen {
+            peer: member.peer.clone(),
+            wamp: client(self.ports.wamp)?,
+            mqtt: client(self.ports.mqtt)?,
+            admin: member.admin.clone(),
+            origins: Vec::new(),
+        })
+    }
+
     /// Its files for the node port, relative to its configuration.
     fn peer_tls(&self) -> PeerTls {
         let file = |name| Path::new("tls").join(&self.name).join(name);
         PeerTls { certificate: file("certificate.pem"), key: file("key.pem"), ca: file("ca.pem") }
+    }
+
+    /// A place where clients or operators come in, with the certificate that the node has for other nodes: it names the host as well.
+    fn encrypted(&self, protocol: ListenerProtocol, address: Address) -> Listener {
+        let PeerTls { certificate, key, .. } = self.peer_tls();
+        let tls = TlsFiles { certificate, key, clients: ClientCertificates::None };
+        Listener { protocol, address, tls: Some(tls), certificate_user: false }
     }
 }
 
@@ -115,11 +139,18 @@ pub(super) struct Plan {
     pub(super) realms: Realms,
     pub(super) nodes: Vec<PlannedNode>,
     pub(super) retention: Retention,
-    /// Whether nodes have certificates for each other, in `tls` beside their configurations.
-    pub(super) peer_tls: bool,
+    /// Whether nodes have certificates, in `tls` beside their configurations: for each other, and beyond loopback for clients.
+    pub(super) tls: bool,
+    /// Whom the cluster begins with. Without, everybody comes in.
+    pub(super) first_administrator: Option<FirstAdministrator>,
 }
 
 impl Plan {
+    /// Whether its nodes may be reached from other machines.
+    fn is_safe(&self) -> bool {
+        self.tls && self.first_administrator.is_some()
+    }
+
     /// The nodes' configurations, in order. `data` gives each node's data directory.
     pub(super) fn configs(
         &self,
@@ -137,8 +168,19 @@ impl Plan {
         }
         let mut configs = Vec::with_capacity(self.nodes.len());
         for (node, member) in self.nodes.iter().zip(&members) {
-            let entry = member.has(Role::Entry);
-            let client = |port| Address::new(&node.host, port);
+            let is_near = member.peer.is_loopback();
+            let mut listen = node.listen(member)?;
+            let mut listeners = Vec::new();
+            if self.tls && !is_near {
+                for (protocol, address) in [
+                    (ListenerProtocol::Wamp, listen.wamp.take()),
+                    (ListenerProtocol::Mqtt, listen.mqtt.take()),
+                    (ListenerProtocol::Admin, listen.admin.take()),
+                ] {
+                    listeners.extend(address.map(|address| node.encrypted(protocol, address)));
+                }
+            }
+            listen.origins.clone_from(&self.realms.origins);
             configs.push(NodeConfig {
                 cluster: self.cluster.clone(),
                 node: member.id,
@@ -146,17 +188,12 @@ impl Plan {
                 realms: self.realms.realms.clone(),
                 default_realm: self.realms.realms.first().cloned().ok_or_else(no_realms)?,
                 merging: self.realms.merging(),
-                listen: Listen {
-                    peer: member.peer.clone(),
-                    wamp: if entry { Some(client(node.ports.wamp)?) } else { None },
-                    mqtt: if entry { Some(client(node.ports.mqtt)?) } else { None },
-                    admin: member.admin.clone(),
-                    origins: self.realms.origins.clone(),
-                },
-                listeners: Vec::new(),
-                peer_tls: self.peer_tls.then(|| node.peer_tls()),
+                listen,
+                listeners,
+                peer_tls: self.tls.then(|| node.peer_tls()),
                 // Nobody has to be asked again for what was chosen on the command line.
-                insecure: !self.peer_tls && !member.peer.is_loopback(),
+                insecure: !is_near && !self.is_safe(),
+                first_administrator: self.first_administrator.clone(),
                 nodes: members.clone(),
                 timing: Timing::default(),
                 tokens: None,

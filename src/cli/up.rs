@@ -87,6 +87,7 @@ pub(super) struct Up {
 
 impl Up {
     pub(super) async fn run(self) -> anyhow::Result<()> {
+        super::files::keep_private();
         let directory = Directory::look(&self.data)?;
         let marker = self.marker(directory.marker())?;
         if let Some(last) = directory.marker() {
@@ -164,7 +165,8 @@ fn configs(
         });
     }
     let (cluster, realms) = ("vulpes".into(), realms.clone());
-    let plan = Plan { cluster, realms, nodes, retention: keep.into(), peer_tls: false };
+    let (tls, first_administrator, retention) = (false, None, keep.into());
+    let plan = Plan { cluster, realms, nodes, retention, tls, first_administrator };
     plan.configs(|node| PathBuf::from(&node.name))
 }
 
@@ -360,7 +362,8 @@ impl Cluster {
         };
         let vulpes = own_name();
         format!(
-            "Data, configurations and logs: {data}. Ctrl-C stops all nodes.\n\n\
+            "Data, configurations and logs: {data}. Ctrl-C stops all nodes.\n\
+             It is open: unless it has users, whoever uses this machine may do everything. {vulpes} init makes one that is not.\n\n\
              A first try, each line in a terminal of its own:\n  \
              mosquitto_sub -h 127.0.0.1 -p {mqtt_second} -q 1 -t 'demo/#' -v\n  \
              {vulpes} sub 'demo.#'{wamp_last}\n  \

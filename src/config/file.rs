@@ -13,6 +13,8 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use vulpes_raft::ids::NodeId;
 
+use super::exposure;
+use super::first_administrator::{self, FirstAdministratorTable};
 use super::listener::{self, Listener, ListenerProtocol, ListenerTable};
 use super::origins::is_origin;
 use super::peer_tls::{self, PeerTlsTable};
@@ -49,6 +51,7 @@ struct ConfigFile {
     log: Option<String>,
     #[serde(default)]
     insecure: bool,
+    first_administrator: Option<FirstAdministratorTable>,
 }
 
 #[derive(Deserialize)]
@@ -147,6 +150,9 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
     let beside = path.parent().unwrap_or(Path::new(""));
     let listeners = listener::check(file.listener, own, beside, problems);
     let peer_tls = peer_tls::check(file.peer_tls, file.insecure, &listen.peer, beside, problems);
+    exposure::check(file.insecure, (&listen, &listeners), problems);
+    let first = file.first_administrator;
+    let first_administrator = first.and_then(|table| first_administrator::check(&table, problems));
     let tokens = file.jwt.and_then(|table| tokens::check(table, beside, problems));
     check_listen(own, &listen, &listeners, problems);
     check_addresses(own, (&listen, &listeners), &nodes, problems);
@@ -161,6 +167,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
         listeners,
         peer_tls,
         insecure: file.insecure,
+        first_administrator,
         nodes,
         tokens,
         timing,
@@ -443,7 +450,9 @@ pub(super) fn write(config: &NodeConfig) -> String {
         line(format!("log = {}  # read again on SIGHUP", text(log)));
     }
     if config.insecure {
-        line("insecure = true  # it may listen beyond loopback without [peer_tls]".into());
+        line(
+            "insecure = true  # it may listen beyond loopback without TLS and without users".into(),
+        );
     }
     for realm in &config.merging {
         line(format!("\n[realm.{}]  # the same on all nodes", text(realm.as_str())));
@@ -452,6 +461,7 @@ pub(super) fn write(config: &NodeConfig) -> String {
     write_listen(config, &mut line);
     listener::write(&config.listeners, text, &mut line);
     peer_tls::write(config.peer_tls.as_ref(), text, &mut line);
+    first_administrator::write(config.first_administrator.as_ref(), text, &mut line);
     for member in &config.nodes {
         let roles: Vec<String> = member.roles.iter().map(|role| format!("\"{role}\"")).collect();
         line(format!("\n[[nodes]]\nid = {}", member.id));

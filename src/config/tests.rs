@@ -214,6 +214,60 @@ fn a_node_port_beyond_loopback_needs_tls_or_a_word() {
 }
 
 #[test]
+fn clients_beyond_loopback_need_tls_or_a_word() {
+    let far = ["0.0.0.0:1881", "10.0.0.1:1881", "[::]:1881", "host.example:1881"];
+    let with = |top: &str, tables: &str, (from, to): (&str, &str)| {
+        let text = with_listeners(tables).replace(from, to);
+        parse(&text.replacen("node = 1\n", &format!("node = 1\n{top}"), 1))
+    };
+    let mqtt = "mqtt = \"127.0.0.1:1881\"";
+    for address in far {
+        let there = format!("mqtt = \"{address}\"");
+        let error = with("", "", (mqtt, &there)).unwrap_err();
+        let expected = format!("listen.mqtt: other machines may reach {address}, and nothing is");
+        assert!(error.contains(&expected) && error.ends_with("insecure = true"), "{error}");
+        let open = with("insecure = true\n", "", (mqtt, &there)).unwrap();
+        assert_eq!(open.open_without_users(), None, "{address}");
+    }
+    let admin = "[[listener]]\nprotocol = \"admin\"\naddress = \"10.0.0.1:9082\"";
+    let error = with("", admin, ("", "")).unwrap_err();
+    assert!(error.contains("listener 1: other machines may reach 10.0.0.1:9082"), "{error}");
+    // With TLS it is a matter of users.
+    let config = with("", LISTENERS_TEXT, ("", "")).unwrap();
+    assert_eq!(config.open_without_users().map(Address::as_str), Some("0.0.0.0:8883"));
+    assert_eq!(config.hosts(), ["127.0.0.1", "::1", "node1.example"].map(str::to_owned).into());
+    assert_eq!(parse(GOOD).unwrap().open_without_users(), None);
+}
+
+#[test]
+fn the_first_administrator_is_read_and_read_back() {
+    use crate::auth::{Cost, Password, Salts, Verifiers};
+    let password = Password::new(b"pencil").unwrap();
+    let made = Verifiers::derive(&password, &Salts::draw(|| 7), &Cost::CHEAP, None).unwrap();
+    let first = FirstAdministrator::new("ann", &made.clone().without_keys_to_log_in_with());
+    let first = first.unwrap();
+    let kept = Verifiers::decode(&first.user().verifier).unwrap();
+    assert!(kept != made && kept.without_keys_to_log_in_with().has_decoys());
+    assert_eq!(format!("{first:?}"), "FirstAdministrator(\"ann\")");
+    let mut config = parse(&with_listeners(LISTENERS_TEXT)).unwrap();
+    config.data = "/absolute/data".into();
+    config.listeners.clear();
+    config.first_administrator = Some(first);
+    let text = config.to_toml();
+    assert_eq!(parse(&text), Ok(config.clone()));
+    assert_eq!(config.open_without_users(), None);
+    let at = text.find("verifiers = \"").unwrap() + 13;
+    for (changed, expected) in [
+        (text.replace("name = \"ann\"", "name = \"a b\""), "\"a b\" can't be a user's name"),
+        (format!("{}!{}", &text[..at], &text[at..]), "is not what `vulpes init` has written"),
+        (format!("{}{}", &text[..at], &text[text[at..].find('"').unwrap() + at..]), "is not"),
+    ] {
+        let error = parse(&changed).unwrap_err();
+        assert!(error.contains("first_administrator: ") && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn an_entry_may_serve_clients_with_tls_alone() {
     let text = with_listeners(LISTENERS_TEXT)
         .replace("wamp = \"127.0.0.1:9031\"\nmqtt = \"127.0.0.1:1881\"\n", "");

@@ -140,6 +140,8 @@ pub enum AccessRefusal {
     NoRole,
     #[error("too many logins are being checked; try again")]
     Busy,
+    #[error("the first administrator is not in the log yet; start a majority of the nodes, and try again")]
+    NotYet,
 }
 
 /// Why users were not changed, or why that is not known.
@@ -313,7 +315,7 @@ fn denied(refused: AccessRefusal) -> Response {
             (StatusCode::UNAUTHORIZED, Some((WWW_AUTHENTICATE, CHALLENGE)))
         }
         AccessRefusal::NoRole => (StatusCode::FORBIDDEN, None),
-        AccessRefusal::Busy => {
+        AccessRefusal::Busy | AccessRefusal::NotYet => {
             let soon = HeaderValue::from_static("1");
             (StatusCode::SERVICE_UNAVAILABLE, Some((RETRY_AFTER, soon)))
         }

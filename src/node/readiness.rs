@@ -59,6 +59,9 @@ pub(crate) fn of(node: &Node, confirmed: &Confirmed) -> Readiness {
     if node.entry.as_ref().is_some_and(|entry| entry.status().borrow().incarnation.is_none()) {
         return Readiness::not_yet("this entry waits for sync to let it open");
     }
+    if node.awaits_users() {
+        return Readiness::not_yet("the first administrator is not in the log yet");
+    }
     Readiness::ready()
 }
 

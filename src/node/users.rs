@@ -64,22 +64,15 @@ pub(super) struct Writer {
 }
 
 impl Users {
-    /// The users in these realms. Changes go through the entry, if there is one, as events of the default realm.
+    /// The users in these realms, who log in so. Changes go through the entry, if there is one, as events of the default realm.
     pub(super) fn new(
         host: &Host,
         (log, realms): (&Log, &SharedRealms),
         (default_realm, known_realms): (Realm, Vec<Realm>),
-        (entry, logins): (Option<EntryHandle>, Option<Logins>),
+        (entry, logins): (Option<EntryHandle>, &Logins),
     ) -> Self {
-        let writer = entry.map(|entry| Writer {
-            entry,
-            log: log.clone(),
-            realm: default_realm.clone(),
-            random: host.random.clone(),
-            turns: Semaphore::new(limits::USER_CHANGES_AT_ONCE),
-            hashing: Arc::new(Semaphore::new(1)),
-        });
-        let logins = logins.unwrap_or_else(|| Logins::new(realms.clone(), host)).of_operators();
+        let writer = entry.map(|entry| Writer::new(host, entry, log, &default_realm));
+        let logins = logins.of_operators();
         Self { realms: realms.clone(), default_realm, known_realms, logins, writer }
     }
 }
@@ -87,6 +80,9 @@ impl Users {
 impl UserAdmin for Users {
     fn admit(&self, login: Option<Login>) -> BoxFuture<'_, Result<Author, AccessRefusal>> {
         async move {
+            if self.logins.awaits_users() {
+                return Err(AccessRefusal::NotYet);
+            }
             if !self.logins.has_users() {
                 return Ok(Author(String::new()));
             }
@@ -150,6 +146,18 @@ impl UserAdmin for Users {
 }
 
 impl Writer {
+    /// The way through this entry; changes are events of a realm.
+    pub(super) fn new(host: &Host, entry: EntryHandle, log: &Log, realm: &Realm) -> Self {
+        Self {
+            entry,
+            log: log.clone(),
+            realm: realm.clone(),
+            random: host.random.clone(),
+            turns: Semaphore::new(limits::USER_CHANGES_AT_ONCE),
+            hashing: Arc::new(Semaphore::new(1)),
+        }
+    }
+
     /// Has a change stored, and waits until this node has applied it.
     pub(super) async fn submit(&self, act: &Act, deadline: Instant) -> Result<Stored, Unsubmitted> {
         let event = Event::of_act(self.realm.clone(), TOPIC, SessionId(0), act.encode());

@@ -24,7 +24,7 @@ use vulpes_raft::order::Resolution;
 use crate::append::SegmentStore;
 use crate::config::identity::IdentityError;
 use crate::config::origins::Origins;
-use crate::config::{open_identity, Member, NodeConfig, Role};
+use crate::config::{open_identity, Address, Member, NodeConfig, Role};
 use crate::dispatch::Dispatcher;
 use crate::entry::{Entry, EntryConfig, EntryHandle};
 use crate::gate::MergingRealms;
@@ -34,6 +34,7 @@ use crate::realm::{Realms, SharedRealms, View};
 use crate::recent::RecentBodies;
 use crate::replica::{dispatch, Replica, SlotIndex, NOTICE_SLOTS};
 use crate::server::login::tokens::{TokenFileError, TokenFiles};
+use crate::server::login::Logins;
 use crate::storage::{ReadError, Reads, Storage};
 use crate::tls::certificates::Certificates;
 use crate::tls::TlsError;
@@ -41,6 +42,7 @@ use crate::types::limits;
 use crate::types::topic::Realm;
 
 use super::files::Files;
+use super::first_administrator;
 use super::peers::{serve_peers, NodePort, Served};
 use super::tuning::Tuning;
 use super::users::Users;
@@ -76,6 +78,8 @@ pub enum StartError {
     File(#[from] OpenError),
     #[error("{0}; if that is not so, give the node an empty data directory and a new number")]
     State(ReadError),
+    #[error("other machines may reach {0}, but the log has no users and the configuration no [first_administrator], so everybody would come in. Copy the table [first_administrator] from a file that `vulpes init` writes into that of each node, or write this line above the first table, if everybody who reaches that address is trusted: insecure = true")]
+    NoUsers(Address),
     #[error("sync can't start: {0}")]
     SyncTier(#[from] SyncStartError),
 }
@@ -250,7 +254,7 @@ impl Node {
             tokio::spawn(report_stored(self.order.clone(), storage.clone()));
             tokio::spawn(repair(storage.clone(), self.others(&storages)));
         }
-        let realms = SharedRealms::new(self.beginning(&storages).await?);
+        let realms = SharedRealms::new(self.known_to_users(self.beginning(&storages).await?)?);
         let View { next, position, .. } = realms.view();
         let tail = Tail { next_slot: next, next_position: position };
         let (log_tail, log) = log(tail, nearest_first(&self.config, &storages));
@@ -285,10 +289,10 @@ impl Node {
                 self.known_realms(),
                 (tuning.connections, Origins::of(&self.config), stop),
             );
-            let clients = Arc::new(clients.with_tokens(self.tokens()?));
-            for entrance in entrances {
-                host.clients.spawn(listen::serve(entrance, clients.clone()));
-            }
+            let clients = clients.with_tokens(self.tokens()?).guarded(self.is_guarded());
+            let clients = Arc::new(clients);
+            let doors = first_administrator::doors(host, &self.config, (&log, &realms), &entry);
+            first_administrator::let_in(host, &doors, entrances, &clients);
             self.entry = Some(entry);
             self.clients = Some(clients);
         }
@@ -314,10 +318,32 @@ impl Node {
     fn knows(&mut self, host: &Host, log: Log, realms: SharedRealms) {
         // Clients and operators wait for each other's failures.
         let logins = self.clients.as_ref().map(|clients| clients.logins.clone());
+        let own = || Logins::new(realms.clone(), host).guarded(self.is_guarded());
+        let logins = logins.unwrap_or_else(own);
         let entry = self.entry.clone();
         let realm = (self.config.default_realm.clone(), self.config.realms.clone());
-        self.users = Some(Users::new(host, (&log, &realms), realm, (entry, logins)));
+        self.users = Some(Users::new(host, (&log, &realms), realm, (entry, &logins)));
         (self.log, self.realms) = (Some(log), Some(realms));
+    }
+
+    /// Whether nobody comes in before the log has users.
+    fn is_guarded(&self) -> bool {
+        self.config.first_administrator.is_some()
+    }
+
+    /// The state of the log from which this node reads on, if clients are let in on purpose: they need a user, or can only be on this
+    /// machine, or may be anybody.
+    fn known_to_users(&self, state: Realms) -> Result<Realms, StartError> {
+        match self.config.open_without_users() {
+            Some(address) if !state.has_users() => Err(StartError::NoUsers(address.clone())),
+            _ => Ok(state),
+        }
+    }
+
+    /// Whether clients are still kept out because the log has no users.
+    pub(super) fn awaits_users(&self) -> bool {
+        let realms = self.realms.as_ref().filter(|_| self.is_guarded());
+        realms.is_some_and(|realms| !realms.with(Realms::has_users))
     }
 
     /// What tokens are checked with, from now on as their file has it.

@@ -170,6 +170,12 @@ impl Clients {
         Self { logins, ..self }
     }
 
+    /// The same, where nobody comes in before the log has users, if it is to be `guarded`.
+    pub(crate) fn guarded(self, guarded: bool) -> Self {
+        let logins = self.logins.clone().guarded(guarded);
+        Self { logins, ..self }
+    }
+
     /// Waits until no client is connected any more.
     pub(crate) async fn drained(&self) {
         // The semaphore is never closed.

@@ -69,6 +69,8 @@ pub(crate) struct Logins {
     realms: SharedRealms,
     shared: Arc<Shared>,
     room: Room,
+    /// Nobody comes in before the log has users.
+    guarded: bool,
     /// There if clients may log in with tokens.
     tokens: Option<Arc<TokenFiles>>,
 }
@@ -155,13 +157,19 @@ impl Logins {
         let (known, turns) = (Mutex::default(), Mutex::default());
         let shared = Shared { clock, random, key, known, turns };
         let room = Room::new(limits::LOGINS_WAITING, limits::LOGINS_CHECKED);
-        Self { realms, shared: Arc::new(shared), room, tokens: None }
+        Self { realms, shared: Arc::new(shared), room, guarded: false, tokens: None }
     }
 
     /// The same for a node that takes these tokens as passwords.
     #[must_use]
     pub(crate) fn with_tokens(self, tokens: Option<Arc<TokenFiles>>) -> Self {
         Self { tokens, ..self }
+    }
+
+    /// The same for a node that lets nobody in before the log has users, if it is to be `guarded`.
+    #[must_use]
+    pub(crate) fn guarded(self, guarded: bool) -> Self {
+        Self { guarded, ..self }
     }
 
     /// The same with room of its own, so that clients keep no operator out.
@@ -172,7 +180,12 @@ impl Logins {
 
     /// Whether clients have to log in.
     pub(crate) fn has_users(&self) -> bool {
-        self.realms.with(Realms::has_users)
+        self.guarded || self.realms.with(Realms::has_users)
+    }
+
+    /// Whether nobody can log in yet.
+    pub(crate) fn awaits_users(&self) -> bool {
+        self.guarded && !self.realms.with(Realms::has_users)
     }
 
     /// The login of a client that is to have this session.

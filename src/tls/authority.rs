@@ -6,6 +6,7 @@
 //! Deliberately absent: files, except that an existing authority is read from two, and lists of what was given out. Whoever has
 //! the authority's key can be every node.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rcgen::{
@@ -81,11 +82,17 @@ impl Authority {
         &self.certificate
     }
 
-    /// Gives a node a certificate with a new key.
+    /// Gives a node a certificate with a new key. For clients it names the hosts, too, by which they reach the node.
     ///
     /// # Errors
     /// If the files that the authority was read from don't belong together, or to the node's cluster.
-    pub fn issue(&self, node: &NodeName, now: Stamp, days: u16) -> Result<Pair, TlsError> {
+    pub fn issue(
+        &self,
+        node: &NodeName,
+        hosts: &BTreeSet<String>,
+        now: Stamp,
+        days: u16,
+    ) -> Result<Pair, TlsError> {
         let mut params = CertificateParams::new(Vec::new())?;
         name(&mut params, &node.cluster, &format!("node {}", node.node));
         valid(&mut params, now, days);
@@ -95,6 +102,12 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.subject_alt_names = vec![SanType::URI(node.to_string().try_into()?)];
+        for host in hosts {
+            params.subject_alt_names.push(match host.parse() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName(host.as_str().try_into()?),
+            });
+        }
         let key = KeyPair::generate()?;
         let made = params.signed_by(&key, &self.issuer)?;
         let foreign = || TlsError::NotTheAuthority { cluster: self.cluster.clone() };
@@ -149,14 +162,15 @@ mod tests {
         let cluster = "a ü/\"b\"".repeat(8);
         assert_eq!(cluster.len(), 64, "the longest name");
         let (authority, _) = Authority::new(&cluster, NOW).unwrap();
-        let pair = authority.issue(&node(&cluster), NOW, 30).unwrap();
+        let hosts = ["node1.example", "10.0.0.1", "fd00::1"].map(str::to_owned).into();
+        let pair = authority.issue(&node(&cluster), &hosts, NOW, 30).unwrap();
         let made = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
         assert_eq!(node(&cluster).is_in(&made), Ok(()));
         let seconds = |stamp: Stamp| stamp.0 / 1_000;
         assert_eq!(seconds(end(&made).unwrap().at), seconds(Stamp(NOW.0 + 30 * DAY)));
         let own = end(authority.certificate()).unwrap().at;
         assert_eq!(seconds(own), seconds(Stamp(NOW.0 + u64::from(AUTHORITY_DAYS) * DAY)));
-        assert!(authority.issue(&node("another"), NOW, 30).is_err());
+        assert!(authority.issue(&node("another"), &hosts, NOW, 30).is_err());
     }
 
     #[test]
@@ -170,7 +184,7 @@ mod tests {
             std::fs::write(&key, its_key).unwrap();
             let authority =
                 Authority::read(cluster, &pem, &key).map_err(|error| error.to_string())?;
-            let issued = authority.issue(&node(cluster), NOW, 1);
+            let issued = authority.issue(&node(cluster), &BTreeSet::new(), NOW, 1);
             issued.map(|_| ()).map_err(|error| error.to_string())
         };
         assert_eq!(issue("c", &first.certificate, &first.key), Ok(()));

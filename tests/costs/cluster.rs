@@ -185,6 +185,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
         listeners: Vec::new(),
         peer_tls: None,
         insecure: true,
+        first_administrator: None,
         nodes: (1..=nodes).map(member).collect(),
         timing: Timing {
             heartbeat: patience / 4,

@@ -26,6 +26,7 @@
 //! - [`tls`]: encrypted connections, and certificates that change.
 //! - [`users`]: who may connect and administer.
 //! - [`rules`]: what users may do.
+//! - [`first_administrator`]: a cluster as `vulpes init` makes it, which lets nobody else in.
 //! - [`logins`]: logins without a password that travels.
 //! - [`stock`]: stock clients of both protocols, which see each other's events.
 //!
@@ -41,6 +42,7 @@ mod calls;
 mod crashes;
 mod damage;
 mod edges;
+mod first_administrator;
 mod goodbye;
 mod groups;
 mod health;

@@ -7,7 +7,7 @@
 //! tests have.
 
 mod member;
-mod set_up;
+pub(crate) mod set_up;
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn a_cluster_of_init_serves_and_strangers_get_nothing() -> Result<()> {
     }
     // Of the same name, and with the same numbers.
     let foreign = tempfile::tempdir()?;
-    init(foreign.path())?;
+    init(foreign.path(), &["--open"])?;
     for node in 1..=3 {
         for service in
             [Service::Raft, Service::Sync, Service::Append, Service::Fetch, Service::Calls]

@@ -298,6 +298,7 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
         listeners: Vec::new(),
         peer_tls: None,
         insecure: true,
+        first_administrator: None,
         nodes: (1..=plan.shape.nodes()).map(|id| member(plan.shape, id)).collect(),
         timing: Timing {
             heartbeat: Duration::from_millis(80),

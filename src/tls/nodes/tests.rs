@@ -49,7 +49,7 @@ impl Folder {
 
     /// Gives a node a certificate of this authority.
     fn renew(&self, authority: &Authority, cluster: &str, node: u64) {
-        let pair = authority.issue(&name(cluster, node), now(), 30).unwrap();
+        let pair = authority.issue(&name(cluster, node), &Default::default(), now(), 30).unwrap();
         std::fs::write(self.path(node, "pem"), pair.certificate).unwrap();
         std::fs::write(self.path(node, "key"), pair.key).unwrap();
     }
@@ -214,7 +214,7 @@ fn files_that_the_others_would_refuse_are_not_used() {
     // One that has expired still serves a node that is alone.
     let then = Stamp(now().0 - 9 * 86_400_000);
     let (authority, Pair { certificate, .. }) = Authority::new("c", then).unwrap();
-    let old = authority.issue(&name("c", 1), then, 1).unwrap();
+    let old = authority.issue(&name("c", 1), &Default::default(), then, 1).unwrap();
     std::fs::write(folder.path(1, "ca"), certificate).unwrap();
     std::fs::write(folder.path(1, "pem"), old.certificate).unwrap();
     std::fs::write(key, old.key).unwrap();

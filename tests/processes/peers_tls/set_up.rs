@@ -29,34 +29,41 @@ const VULPES: &str = env!("CARGO_BIN_EXE_vulpes");
 /// What a node logs when it has read its files again.
 const READ: &str = "new connections of the node port";
 
-/// Runs `vulpes init` for three nodes.
-pub(super) fn init(folder: &Path) -> Result<()> {
+/// Runs `vulpes init` for three nodes, with what else is to be said; returns what it prints.
+pub(crate) fn init(folder: &Path, more: &[&str]) -> Result<String> {
     let ports = ["--peer-port", "61001", "--wamp-port", "61101", "--mqtt-port", "61201"];
     let output = std::process::Command::new(VULPES)
         .args(["init", "--nodes", "3", "--cluster", "test", "--admin-port", "61301"])
         .args(ports)
+        .args(more)
         .arg("--dir")
         .arg(folder)
         .output()?;
     ensure!(output.status.success(), "{output:?}");
-    Ok(())
+    Ok(String::from_utf8(output.stdout)?)
 }
 
-pub(super) struct SetUp {
-    pub(super) cluster: Cluster,
+pub(crate) struct SetUp {
+    pub(crate) cluster: Cluster,
 }
 
 impl SetUp {
+    /// A cluster that lets everybody in.
     pub(super) async fn start() -> Result<Self> {
-        let cluster = crate::cluster().nodes(3).prepare()?;
-        let mut set_up = Self { cluster };
-        init(&set_up.first())?;
+        let (mut set_up, _) = Self::prepare(&["--open"])?;
         for node in 1..=3 {
-            set_up.take(node)?;
             set_up.cluster.node_mut(node).start()?;
         }
         set_up.cluster.ready().await?;
         Ok(set_up)
+    }
+
+    /// A cluster that is not started yet, and what `vulpes init` has printed.
+    pub(crate) fn prepare(more: &[&str]) -> Result<(Self, String)> {
+        let set_up = Self { cluster: crate::cluster().nodes(3).prepare()? };
+        let printed = init(&set_up.first(), more)?;
+        (1..=3).try_for_each(|node| set_up.take(node))?;
+        Ok((set_up, printed))
     }
 
     /// The folder that init has made.
