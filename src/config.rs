@@ -24,6 +24,7 @@ use crate::types::topic::{Realm, RealmError};
 mod exposure;
 mod file;
 pub mod first_administrator;
+pub mod hosts;
 pub mod identity;
 pub mod listener;
 pub mod origins;
@@ -97,6 +98,8 @@ pub struct Listen {
     pub admin: Option<Address>,
     /// Origins of web pages that may connect, besides those of the node's own hosts.
     pub origins: Vec<String>,
+    /// Names by which admin HTTP may be asked, besides the node's own hosts.
+    pub hosts: Vec<String>,
 }
 
 /// A node of the cluster, as all nodes know it.
@@ -384,6 +387,8 @@ pub enum Problem {
     Log(String),
     #[error("listen.origins: {0:?} is not an origin; write https://app.example, with a port if it has one and nothing behind it, null for pages in files, or * for all")]
     Origin(String),
+    #[error("listen.hosts: {0:?} is not the name of a host; write vulpes.example, without a port")]
+    Host(String),
     #[error("timing.election_min_ms: must be at least twice heartbeat_ms, or a single late heartbeat starts an election")]
     ElectionTooSoon,
     #[error("timing.election_max_ms: must be more than election_min_ms, or two candidates can split the votes for ever")]

@@ -14,7 +14,7 @@
 //! | POST to `/roles`: a list of [`RoleEdit`] | [`Changed`], once this node obeys all of it |
 //! | `/can?user=NAME&action=A&topic=T&realm=R&client=C` | [`Decision`] |
 //!
-//! Where the cluster has users, everything but the probes needs one with the role `admin` (`users`).
+//! Web pages of other sites get nothing (`web`). Where the cluster has users, everything but the probes needs one with the role `admin` (`users`).
 //!
 //! Invariant: nothing but users and roles is changed here, callers can't use more than [`CONNECTIONS`], [`CONNECTION_TIME`] and
 //! [`LOG_READS`] allow, and a probe gets its answer whatever others request or hold open.
@@ -42,8 +42,8 @@ mod log;
 mod roles;
 mod status;
 mod users;
+mod web;
 
-use crate::config::origins::Origins;
 use crate::types::limits;
 
 pub use bounded::{CONNECTIONS, CONNECTION_TIME, IDLE_TIME};
@@ -59,6 +59,7 @@ pub use users::{
     AccessRefusal, AddUser, Author, Changed, PasswordText, RemoveUser, SetUser, UserAdmin,
     UserEdit, UserInfo, UserPage, UsersError,
 };
+pub use web::Visitors;
 
 /// Most rows in one answer to `/log`. For each the node reads a body.
 pub const LOG_ROWS: usize = 256;
@@ -126,16 +127,16 @@ pub struct Refusal {
     pub error: String,
 }
 
-/// Serves until the listener fails or the future is dropped. Web pages may ask if they are of these origins.
+/// Serves until the listener fails or the future is dropped.
 ///
 /// # Errors
 /// Those of the listener.
 pub async fn serve(
     listener: TcpListener,
     admin: Arc<dyn Admin>,
-    origins: Origins,
+    visitors: Visitors,
 ) -> std::io::Result<()> {
-    serve_with(listener, None, admin, origins).await
+    serve_with(listener, None, admin, visitors).await
 }
 
 /// As [`serve`], with TLS if there are certificates.
@@ -146,10 +147,12 @@ pub async fn serve_with(
     listener: TcpListener,
     tls: Option<Acceptor>,
     admin: Arc<dyn Admin>,
-    origins: Origins,
+    visitors: Visitors,
 ) -> std::io::Result<()> {
+    let encrypted = tls.is_some();
     let listener = bounded::BoundedListener::new(listener, tls);
-    let router = router(admin, origins).into_make_service_with_connect_info::<bounded::Place>();
+    let router =
+        router(admin, visitors, encrypted).into_make_service_with_connect_info::<bounded::Place>();
     axum::serve(listener, router).await
 }
 
@@ -157,12 +160,13 @@ pub async fn serve_with(
 struct Served {
     admin: Arc<dyn Admin>,
     log_reads: Arc<Semaphore>,
-    origins: Arc<Origins>,
+    visitors: Arc<Visitors>,
+    encrypted: bool,
 }
 
-fn router(admin: Arc<dyn Admin>, origins: Origins) -> Router {
+fn router(admin: Arc<dyn Admin>, visitors: Visitors, encrypted: bool) -> Router {
     let log_reads = Arc::new(Semaphore::new(LOG_READS));
-    let served = Served { admin, log_reads, origins: Arc::new(origins) };
+    let served = Served { admin, log_reads, visitors: Arc::new(visitors), encrypted };
     let changed_roles = post(roles::change).layer(DefaultBodyLimit::max(limits::ROLE_CHANGES_BODY));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -180,6 +184,7 @@ fn router(admin: Arc<dyn Admin>, origins: Origins) -> Router {
         })
         .layer(DefaultBodyLimit::max(limits::USER_CHANGES_BODY))
         .layer(middleware::from_fn_with_state(served.clone(), users::guard))
+        .layer(middleware::from_fn_with_state(served.clone(), web::guard))
         .layer(middleware::from_fn(answered))
         .with_state(served)
 }

@@ -31,9 +31,8 @@ use tokio::net::TcpListener;
 use vulpes_raft::host::{Host, Workers};
 
 use crate::config::listener::{Listener, ListenerProtocol};
-use crate::config::origins::Origins;
 use crate::config::{Address, NodeConfig};
-use crate::http;
+use crate::http::{self, Visitors};
 use crate::tls::certificates::{Acceptor, Certificates};
 
 use tuning::Tuning;
@@ -90,7 +89,7 @@ async fn serve_admin(
     certificates: &Certificates,
     admin: &Arc<admin::NodeAdmin>,
 ) -> Result<(), StartError> {
-    let origins = Origins::of_operators(config);
+    let visitors = Visitors::of(config);
     let others = config.listeners.iter().filter(|one| one.protocol == ListenerProtocol::Admin);
     let others = others.map(|one| (&one.address, one.tls.as_ref()));
     for (address, tls) in config.listen.admin.iter().map(|one| (one, None)).chain(others) {
@@ -98,7 +97,7 @@ async fn serve_admin(
             |error| StartError::Listen { what: "admin HTTP", address: address.to_string(), error };
         let listeners = vulpes_raft::host::listen_all(address.as_str()).await.map_err(failed)?;
         let tls = tls.map(|files| certificates.acceptor(files));
-        serve_admin_on(listeners, tls, admin, &origins).map_err(failed)?;
+        serve_admin_on(listeners, tls, admin, &visitors).map_err(failed)?;
     }
     Ok(())
 }
@@ -108,7 +107,7 @@ fn serve_admin_on(
     listeners: Vec<TcpListener>,
     tls: Option<Acceptor>,
     admin: &Arc<admin::NodeAdmin>,
-    origins: &Origins,
+    visitors: &Visitors,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for listener in listeners {
@@ -116,9 +115,9 @@ fn serve_admin_on(
             let _within = runtime.enter();
             TcpListener::from_std(listener.into_std()?)?
         };
-        let (admin, tls, origins) = (admin.clone(), tls.clone(), origins.clone());
+        let (admin, tls, visitors) = (admin.clone(), tls.clone(), visitors.clone());
         runtime.spawn(async move {
-            if let Err(error) = http::serve_with(listener, tls, admin, origins).await {
+            if let Err(error) = http::serve_with(listener, tls, admin, visitors).await {
                 tracing::error!("admin HTTP ended: {error}");
             }
         });

@@ -110,6 +110,7 @@ impl PlannedNode {
             mqtt: client(self.ports.mqtt)?,
             admin: member.admin.clone(),
             origins: Vec::new(),
+            hosts: Vec::new(),
         })
     }
 

@@ -15,6 +15,7 @@ use vulpes_raft::ids::NodeId;
 
 use super::exposure;
 use super::first_administrator::{self, FirstAdministratorTable};
+use super::hosts;
 use super::listener::{self, Listener, ListenerProtocol, ListenerTable};
 use super::origins::is_origin;
 use super::peer_tls::{self, PeerTlsTable};
@@ -70,6 +71,8 @@ struct ListenTable {
     admin: Option<Address>,
     #[serde(default)]
     origins: Vec<String>,
+    #[serde(default)]
+    hosts: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -144,9 +147,11 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
         mqtt: file.listen.mqtt,
         admin: file.listen.admin,
         origins: file.listen.origins,
+        hosts: file.listen.hosts,
     };
     let wrong = listen.origins.iter().filter(|origin| !is_origin(origin));
     problems.extend(wrong.map(|origin| Problem::Origin(origin.clone())));
+    hosts::check(&listen.hosts, problems);
     let beside = path.parent().unwrap_or(Path::new(""));
     let listeners = listener::check(file.listener, own, beside, problems);
     let peer_tls = peer_tls::check(file.peer_tls, file.insecure, &listen.peer, beside, problems);
@@ -520,8 +525,14 @@ fn write_listen(config: &NodeConfig, line: &mut impl FnMut(String)) {
             line(format!("{name} = {}", text(address.as_str())));
         }
     }
-    if !config.listen.origins.is_empty() {
-        let origins: Vec<String> = config.listen.origins.iter().map(|one| text(one)).collect();
-        line(format!("origins = [{}]  # of web pages that may connect", origins.join(", ")));
+    let Listen { origins, hosts, .. } = &config.listen;
+    for (name, listed, what) in [
+        ("origins", origins, "of web pages that may connect"),
+        ("hosts", hosts, "names by which admin HTTP may be asked"),
+    ] {
+        if !listed.is_empty() {
+            let listed: Vec<String> = listed.iter().map(|one| text(one)).collect();
+            line(format!("{name} = [{}]  # {what}", listed.join(", ")));
+        }
     }
 }

@@ -64,6 +64,7 @@ fn what_is_written_is_read_back() {
     config.listen.peer = "0.0.0.0:1735".parse().unwrap();
     config.insecure = true;
     config.listen.origins = vec!["https://app.example".into(), "*".into()];
+    config.listen.hosts = vec!["vulpes.example".into()];
     assert_eq!(parse(&config.to_toml()), Ok(config));
 }
 

@@ -97,7 +97,7 @@ async fn start(ready: bool) -> AdminUrl {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string().parse().unwrap();
     let node = FakeNode { ready, users: None };
-    tokio::spawn(serve(listener, Arc::new(node), Origins::default()));
+    tokio::spawn(serve(listener, Arc::new(node), Visitors::default()));
     url
 }
 
@@ -135,6 +135,7 @@ async fn refusals_say_why() {
 }
 
 mod users;
+mod web;
 
 async fn raw(url: &AdminUrl, request: &str) -> String {
     let address = url.to_string().replace("http://", "");
@@ -195,7 +196,7 @@ const HOLDS: [&str; 4] = [
     "",
     "GET /status HT",
     "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
-    "GET /log HTTP/1.1\r\nHost: x\r\n\r\nGET /log HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET /log HTTP/1.1\r\nHost: [::1]\r\n\r\nGET /log HTTP/1.1\r\nHost: [::1]\r\n\r\n",
 ];
 
 #[tokio::test]
@@ -237,7 +238,7 @@ async fn a_probe_is_answered_while_the_log_can_not_be_read() {
     }
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url: AdminUrl = listener.local_addr().unwrap().to_string().parse().unwrap();
-    tokio::spawn(serve(listener, Arc::new(Stuck), Origins::default()));
+    tokio::spawn(serve(listener, Arc::new(Stuck), Visitors::default()));
     let mut held = Vec::new();
     for _ in 0..2 * CONNECTIONS {
         let address = url.to_string().replace("http://", "");

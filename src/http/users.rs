@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Path, Query, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -27,11 +27,9 @@ use crate::types::access::{Login, NameError, Secret, ADMIN};
 use crate::types::limits;
 
 /// Answered without a login: a load balancer has none.
-const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+pub(super) const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"vulpes\"");
-
-const FOREIGN_PAGE: &str = "web pages of other sites may not use admin HTTP";
 
 const NO_USERS_HERE: &str =
     "this node does not know the users; ask an entry or a storage, once it has started";
@@ -274,9 +272,6 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if !is_welcome(request.headers(), &served) {
-        return refusal(StatusCode::FORBIDDEN, FOREIGN_PAGE.into());
-    }
     if !OPEN.contains(&request.uri().path()) {
         let admitted = match served.admin.users() {
             Some(users) => users.admit(login(request.headers())).await,
@@ -288,12 +283,6 @@ pub(super) async fn guard(
         };
     }
     next.run(request).await
-}
-
-/// Whether the web page that asks may do so. Programs that are not browsers name no origin.
-fn is_welcome(headers: &HeaderMap, served: &Served) -> bool {
-    let mut named = headers.get_all(ORIGIN).iter();
-    named.all(|origin| origin.to_str().is_ok_and(|origin| served.origins.allows(origin)))
 }
 
 /// The user and password of HTTP basic authentication (RFC 7617).

@@ -181,6 +181,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
             mqtt: Some(listen(MQTT_PORT)),
             admin: None,
             origins: Vec::new(),
+            hosts: Vec::new(),
         },
         listeners: Vec::new(),
         peer_tls: None,

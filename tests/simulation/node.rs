@@ -294,6 +294,7 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
             mqtt: is_entry.then(|| listen(MQTT_PORT)),
             admin: None,
             origins: Vec::new(),
+            hosts: Vec::new(),
         },
         listeners: Vec::new(),
         peer_tls: None,

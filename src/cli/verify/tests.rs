@@ -10,7 +10,6 @@ use vulpes_raft::ids::{
 use vulpes_raft::order::CloseReason;
 
 use super::*;
-use crate::config::origins::Origins;
 use crate::config::NodeConfig;
 use crate::http::{
     Admin, Checksum, LogReadError, LogStep, NodeStatus, Readiness, ReplicaStatus, RoleAdmin,
@@ -237,7 +236,7 @@ async fn start_with(
 async fn serve(node: FakeNode) -> AdminUrl {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string().parse().unwrap();
-    tokio::spawn(crate::http::serve(listener, Arc::new(node), Origins::default()));
+    tokio::spawn(crate::http::serve(listener, Arc::new(node), crate::http::Visitors::default()));
     url
 }
 

@@ -97,7 +97,7 @@ async fn start_with_users() -> AdminUrl {
     let node = FakeNode { ready: true, users: Some(FakeUsers) };
     let text = include_str!("../../../demo/vulpes.example.toml");
     let config = NodeConfig::parse(text, std::path::Path::new("x.toml")).unwrap();
-    tokio::spawn(serve(listener, Arc::new(node), Origins::of_operators(&config)));
+    tokio::spawn(serve(listener, Arc::new(node), Visitors::of(&config)));
     url
 }
 
