@@ -44,6 +44,8 @@ pub enum TlsError {
     Pem { path: PathBuf, error: rustls_pki_types::pem::Error },
     #[error("{path} has no certificate; write it there in PEM, as BEGIN CERTIFICATE", path = path.display())]
     NoCertificate { path: PathBuf },
+    #[error("{path} has no revocation list; write the one of each authority there in PEM, as BEGIN X509 CRL, or remove client_revoked", path = path.display())]
+    NoRevocationList { path: PathBuf },
     #[error("{path} has no private key; write it there in PEM, as BEGIN PRIVATE KEY, without a passphrase", path = path.display())]
     NoKey { path: PathBuf },
     #[error("the key in {path} can't be used: {error}; make one of RSA with 2048 bits or more, of ECDSA on P-256 or P-384, or of Ed25519", path = path.display())]

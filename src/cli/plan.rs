@@ -123,7 +123,8 @@ impl PlannedNode {
     /// A place where clients or operators come in, with the certificate that the node has for other nodes: it names the host as well.
     fn encrypted(&self, protocol: ListenerProtocol, address: Address) -> Listener {
         let PeerTls { certificate, key, .. } = self.peer_tls();
-        let tls = TlsFiles { certificate, key, clients: ClientCertificates::None };
+        let clients = ClientCertificates::None;
+        let tls = TlsFiles { certificate, key, clients, revoked: None };
         Listener { protocol, address, tls: Some(tls), certificate_user: false }
     }
 }

@@ -54,6 +54,8 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
     pub clients: ClientCertificates,
+    /// The lists of clients' certificates that are no longer taken: one of each authority. None if all are taken.
+    pub revoked: Option<PathBuf>,
 }
 
 /// Whether clients show certificates.
@@ -89,6 +91,8 @@ pub enum ListenerMistake {
     NoPath(&'static str),
     #[error("tls.client_ca is given, but clients are not asked for certificates; set client_certificates to \"ask\" or \"require\", or remove client_ca")]
     UnusedCa,
+    #[error("tls.client_revoked is given, but clients are not asked for certificates; set client_certificates to \"require\" or \"ask\", or remove it")]
+    UnusedRevoked,
     #[error("tls.certificate_user is set, but clients are not asked for certificates; set client_certificates to \"require\" or \"ask\", or remove it")]
     NoCertificateUser,
     #[error(
@@ -113,6 +117,7 @@ struct TlsTable {
     certificate: PathBuf,
     key: PathBuf,
     client_ca: Option<PathBuf>,
+    client_revoked: Option<PathBuf>,
     #[serde(default)]
     client_certificates: Policy,
     #[serde(default)]
@@ -172,6 +177,7 @@ fn check_tls(table: TlsTable, beside: &Path, mistakes: &mut Vec<ListenerMistake>
     let certificate = path("certificate", table.certificate);
     let key = path("key", table.key);
     let ca = table.client_ca.map(|ca| path("client_ca", ca));
+    let revoked = table.client_revoked.map(|lists| path("client_revoked", lists));
     let clients = match (table.client_certificates, ca) {
         (Policy::Ask, Some(ca)) => ClientCertificates::Ask { ca },
         (Policy::Require, Some(ca)) => ClientCertificates::Require { ca },
@@ -185,7 +191,10 @@ fn check_tls(table: TlsTable, beside: &Path, mistakes: &mut Vec<ListenerMistake>
             ClientCertificates::None
         }
     };
-    TlsFiles { certificate, key, clients }
+    if revoked.is_some() && clients.ca().is_none() {
+        mistakes.push(ListenerMistake::UnusedRevoked);
+    }
+    TlsFiles { certificate, key, clients, revoked }
 }
 
 /// Writes the listeners, line by line. `text` writes a string as TOML has it.
@@ -209,6 +218,9 @@ pub(super) fn write(
         };
         line(format!("client_ca = {}", path(ca)));
         line(format!("client_certificates = \"{policy}\""));
+        if let Some(revoked) = &tls.revoked {
+            line(format!("client_revoked = {}", path(revoked)));
+        }
         if listener.certificate_user {
             line("certificate_user = true".into());
         }

@@ -110,6 +110,8 @@ fn certificates_may_name_users() {
     assert!(config.listeners[0].certificate_user);
     config.data = "/absolute/data".into();
     assert_eq!(parse(&config.to_toml()), Ok(config));
+    let error = with("wamp", "client_revoked = \"/revoked.pem\"").unwrap_err();
+    assert!(error.contains("tls.client_revoked is given, but clients are not asked"), "{error}");
     let error = with("wamp", "").unwrap_err();
     assert!(error.contains("tls.certificate_user is set, but clients are not asked"), "{error}");
     let error = with("admin", asked).unwrap_err();
@@ -155,9 +157,10 @@ fn listeners_are_read_and_read_back() {
     assert_eq!((admin.protocol, &admin.tls), (ListenerProtocol::Admin, &None));
     assert!(origins::Origins::of(&config).allows("https://node1.example"));
     config.data = "/absolute/data".into();
-    let tls = |clients| {
+    let tls = |clients: ClientCertificates| {
         let (certificate, key) = ("/a b/\"node\".pem".into(), "/node.key".into());
-        Some(TlsFiles { certificate, key, clients })
+        let revoked = clients.ca().map(|_| "/revoked.pem".into());
+        Some(TlsFiles { certificate, key, clients, revoked })
     };
     let ca = || "/ca.pem".into();
     config.listeners[0].tls = tls(ClientCertificates::Require { ca: ca() });

@@ -2,7 +2,7 @@
 //!
 //! Invariant: all of them are read before the node starts, and again when they change.
 //!
-//! Deliberately absent: revocation lists. Who must not come in any more gets another authority's file.
+//! Deliberately absent: connections that are open, which keep what they began with.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,10 +38,8 @@ impl Files for TlsFiles {
     type Config = ServerConfig;
 
     fn paths(&self) -> Vec<&Path> {
-        [Some(&*self.certificate), Some(&*self.key), self.clients.ca()]
-            .into_iter()
-            .flatten()
-            .collect()
+        let own = [&*self.certificate, &*self.key].into_iter();
+        own.chain(self.clients.ca()).chain(self.revoked.as_deref()).collect()
     }
 
     fn user(&self) -> String {

@@ -16,7 +16,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, InconsistentKeys, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::{Error as PemError, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use vulpes_raft::ids::Stamp;
 use x509_cert::der::Decode;
 use x509_cert::Certificate;
@@ -68,7 +68,11 @@ pub(super) fn load(files: &TlsFiles) -> Result<Loaded<ServerConfig>, TlsError> {
                 ClientCertificates::Require { .. } => verifier,
                 _ => verifier.allow_unauthenticated(),
             };
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| bad(ca, error))?)
+            let lists = files.revoked.as_deref().map(revocation_lists).transpose()?;
+            // A list is bad for the same reasons as an authority, and later.
+            let named = files.revoked.as_ref().unwrap_or(ca);
+            let verifier = verifier.with_crls(lists.unwrap_or_default());
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| bad(named, error))?)
         }
     };
     let certified = certified(chain, &files.certificate, &files.key)?;
@@ -181,6 +185,17 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     let found = found.map_err(|error| TlsError::Pem { path: path.to_owned(), error })?;
     match found.is_empty() {
         true => Err(TlsError::NoCertificate { path: path.to_owned() }),
+        false => Ok(found),
+    }
+}
+
+/// The revocation lists in a file: at least one. With lists, each authority needs one, or none of its certificates is taken.
+fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let pem = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+    let found = found.map_err(|error| TlsError::Pem { path: path.to_owned(), error })?;
+    match found.is_empty() {
+        true => Err(TlsError::NoRevocationList { path: path.to_owned() }),
         false => Ok(found),
     }
 }

@@ -45,7 +45,8 @@ impl Folder {
     pub(crate) fn files(&self) -> TlsFiles {
         let ca = self.path("ca.pem");
         let clients = ClientCertificates::Require { ca };
-        TlsFiles { certificate: self.path("node.pem"), key: self.path("node.key"), clients }
+        let (certificate, key) = (self.path("node.pem"), self.path("node.key"));
+        TlsFiles { certificate, key, clients, revoked: None }
     }
 
     pub(crate) fn authority(&self) -> &Issuer<'static, KeyPair> {

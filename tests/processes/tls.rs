@@ -183,6 +183,45 @@ async fn certificates_of_clients_are_checked() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_certificate_that_is_taken_back_is_refused_once_the_list_is_read() -> Result<()> {
+    for asked in ["require", "ask"] {
+        let mut secured = Secured::prepare(asked)?;
+        let policy = format!("client_certificates = \"{asked}\"\n");
+        let text = std::fs::read_to_string(secured.cluster.node(1).config())?;
+        let listed = text.replace(&policy, &format!("{policy}client_revoked = \"revoked.pem\"\n"));
+        secured.cluster.node(1).configure(&listed)?;
+        std::fs::write(secured.path("revoked.pem"), secured.authority.revokes(&[])?)?;
+        secured.cluster.node_mut(1).start()?;
+        secured.cluster.ready().await?;
+        let (stolen, kept) = (secured.authority.sign("stolen")?, secured.authority.sign("kept")?);
+        let comes = |pair, name| {
+            let config = secured.authority.client_with(ALL_VERSIONS, Some(pair));
+            let address = secured.mqtt();
+            async move { Mqtt::connect(dial(address, config?).await?, name).await }
+        };
+        let mut open = comes(&stolen, "open").await.context("it is not on the list yet")?;
+        std::fs::write(secured.path("revoked.pem"), secured.authority.revokes(&[&stolen.0])?)?;
+        if asked == "require" {
+            secured.hang_up().await?;
+        }
+        until("the certificate is refused", PATIENCE, || async {
+            ensure!(comes(&stolen, "thief").await.is_err(), "it is taken");
+            Ok(())
+        })
+        .await?;
+        secured.says("no TLS came about: invalid peer certificate: Revoked").await?;
+        comes(&kept, "kept").await.context("another one is taken")?;
+        open.publish("tls/open", 1, "x").await.context("an open connection goes on")?;
+        // What can't be read changes nothing.
+        std::fs::write(secured.path("revoked.pem"), "")?;
+        secured.hang_up().await?;
+        secured.says("revoked.pem has no revocation list").await?;
+        ensure!(comes(&stolen, "thief").await.is_err(), "it is still refused");
+    }
+    Ok(())
+}
+
 /// Sends bytes to a port, and reads until the node closes or resets the connection.
 async fn told(address: std::net::SocketAddr, says: &[u8]) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address).await?;
@@ -401,7 +440,9 @@ async fn stalled_handshakes_keep_no_probe_from_its_answer() -> Result<()> {
     let mut answer = Vec::new();
     let read = within("an answer", PATIENCE, async { Ok(stream.read_to_end(&mut answer).await?) });
     read.await.context("with a goodbye of TLS, or this would be an error")?;
-    ensure!(answer.starts_with(b"HTTP/1.0 200"), "{}", text(&answer));
+    let answer = text(&answer);
+    ensure!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    ensure!(answer.contains("strict-transport-security: max-age="), "{answer}");
     for stream in &mut stalled {
         let closed = within("it is closed", PATIENCE, async { Ok(stream.read(&mut [0; 9]).await) });
         if matches!(closed.await?, Ok(length) if length > 0) {

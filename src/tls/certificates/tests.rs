@@ -50,6 +50,25 @@ fn what_cant_be_used_is_named_with_what_to_do() {
 }
 
 #[test]
+fn lists_of_revoked_certificates_are_read_whole() {
+    let folder = Folder::new();
+    let revoked = Some(folder.path("revoked.pem"));
+    let files = TlsFiles { revoked, ..folder.files() };
+    assert!(files.paths().contains(&&*folder.path("revoked.pem")), "it is watched");
+    let pem = std::fs::read(folder.path("ca.pem")).unwrap();
+    let no_list = b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n".to_vec();
+    for (content, expected) in [
+        (pem, "revoked.pem has no revocation list; write the one of each authority"),
+        (Vec::new(), "revoked.pem has no revocation list"),
+        (no_list, "revoked.pem can't be used"),
+    ] {
+        std::fs::write(folder.path("revoked.pem"), content).unwrap();
+        let error = load(&files).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn keys_of_each_kind_are_taken() {
     let folder = Folder::new();
     for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ED25519] {

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
 use bytes::{Buf, BytesMut};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, RevokedCertParams,
+};
 use rustls::crypto::ring::default_provider;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, ALL_VERSIONS};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -20,6 +23,7 @@ use vulpes::client::mqtt::{self, Packet};
 use vulpes_jepsen::port::Port;
 use vulpes_jepsen::wait::{until, within, PATIENCE};
 use vulpes_jepsen::Cluster;
+use x509_cert::der::Decode;
 
 pub(super) type Tls = TlsStream<TcpStream>;
 
@@ -53,6 +57,39 @@ impl Authority {
         versions: &[&'static SupportedProtocolVersion],
         shown: Option<&Self>,
     ) -> Result<Arc<ClientConfig>> {
+        self.client_with(versions, shown.map(|other| other.sign("client-1")).transpose()?.as_ref())
+    }
+
+    /// Its list of these certificates, which it takes back.
+    pub(super) fn revokes(&self, revoked: &[&rcgen::Certificate]) -> Result<String> {
+        let at = rcgen::date_time_ymd(2026, 1, 1);
+        let entry = |one: &&rcgen::Certificate| {
+            let one = x509_cert::Certificate::from_der(one.der())?;
+            let serial = one.tbs_certificate().serial_number().as_bytes().to_vec();
+            anyhow::Ok(RevokedCertParams {
+                serial_number: serial.into(),
+                revocation_time: at,
+                reason_code: None,
+                invalidity_date: None,
+            })
+        };
+        let list = CertificateRevocationListParams {
+            this_update: at,
+            next_update: rcgen::date_time_ymd(2099, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect::<Result<_>>()?,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(list.signed_by(&self.issuer)?.pem()?)
+    }
+
+    /// A client that shows this certificate, if any.
+    pub(super) fn client_with(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        shown: Option<&(rcgen::Certificate, KeyPair)>,
+    ) -> Result<Arc<ClientConfig>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.der().clone())?;
         let builder = ClientConfig::builder_with_provider(default_provider().into())
@@ -60,8 +97,7 @@ impl Authority {
             .with_root_certificates(roots);
         Ok(Arc::new(match shown {
             None => builder.with_no_client_auth(),
-            Some(other) => {
-                let (certificate, key) = other.sign("client-1")?;
+            Some((certificate, key)) => {
                 let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
                 builder.with_client_auth_cert(vec![certificate.der().clone()], key)?
             }
