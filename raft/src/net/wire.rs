@@ -1,8 +1,8 @@
 //! The codec for messages between nodes and for data on disk, with limits; the handshake; and the transport.
 //!
 //! Invariant: every connection between nodes begins with a [`Hello`] in each direction, so that a node of another
-//! cluster, version or disk is refused before its first request. No frame is larger than [`MAX_FRAME`], and decoding
-//! never allocates more than the frame it reads.
+//! cluster, version or disk is refused before its first request. No frame is larger than [`MAX_FRAME`], and decoding one never
+//! allocates more than that at a time, whatever lengths it claims; decoding a hello, no more than [`HELLO_DECODED`].
 //!
 //! Deliberately absent: the services on a connection, and encryption, which is the network's ([`crate::host::Net`]) and that of
 //! the listener's owner.
@@ -28,6 +28,9 @@ pub const MAX_FRAME: usize = 8 << 20;
 
 /// Largest hello, in bytes.
 const MAX_HELLO: usize = 1024;
+
+/// What a hello may claim to hold: as a number of one byte counts as one of eight, more than it has bytes.
+const HELLO_DECODED: usize = 16 * MAX_HELLO;
 
 /// Time limit for a peer's hello.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
@@ -262,6 +265,17 @@ async fn write_hello(stream: &mut BoxStream, hello: &Hello) -> Result<(), LinkEr
     Ok(())
 }
 
+/// Whoever says it may be anybody, so its claims about lengths are held to what a hello can be.
+fn decode_hello(body: &[u8]) -> Result<Hello, DecodeError> {
+    let config = bincode::config::standard().with_limit::<HELLO_DECODED>();
+    let (hello, used) = bincode::serde::decode_from_slice(body, config)
+        .map_err(|error| DecodeError(error.to_string()))?;
+    match body.len() - used {
+        0 => Ok(hello),
+        left => Err(DecodeError(format!("{left} bytes left over"))),
+    }
+}
+
 async fn read_hello(stream: &mut BoxStream) -> Result<Hello, LinkError> {
     let length = stream.read_u32().await? as usize;
     if length > MAX_HELLO {
@@ -269,7 +283,7 @@ async fn read_hello(stream: &mut BoxStream) -> Result<Hello, LinkError> {
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
-    let hello: Hello = decode(&body).map_err(|error| LinkError::NotAPeer(error.to_string()))?;
+    let hello = decode_hello(&body).map_err(|error| LinkError::NotAPeer(error.to_string()))?;
     if hello.magic != MAGIC {
         return Err(LinkError::NotAPeer("its first frame is no hello".into()));
     }
@@ -339,6 +353,27 @@ mod tests {
                 format!("speaks version {version} between nodes, node 1 speaks {PROTOCOL_VERSION}");
             assert!(answer.refusal.unwrap().contains(&said));
         }
+    }
+
+    /// A few bytes that claim a name of megabytes have no room made for it.
+    #[test]
+    fn a_hello_claims_no_more_than_it_can_be() {
+        let identity = |name: &str| Identity {
+            cluster: name.into(),
+            node: NodeId(u64::MAX),
+            disk: DiskId(u64::MAX),
+        };
+        let refusal = Some("r".repeat(MAX_HELLO / 2));
+        let hello = |name: &str| {
+            encode(&(MAGIC, PROTOCOL_VERSION, identity(name), Service::Calls, &refusal))
+        };
+        let long = hello(&"n".repeat(MAX_HELLO / 2 - 64));
+        assert!(long.len() <= MAX_HELLO && decode_hello(&long).is_ok());
+        let mut claims = encode(&(MAGIC, PROTOCOL_VERSION));
+        claims.push(252);
+        claims.extend(6_000_000_u32.to_le_bytes());
+        let error = decode_hello(&claims).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("LimitExceeded"), "{error}");
     }
 
     #[test]
