@@ -3,6 +3,7 @@
 //! - `adapters`: sync and storages, as replicas and entries use them.
 //! - `local_storage`: the storage beside a sync member.
 //! - `storages`: the client of each storage, and the check that they are as when the cluster was formed.
+//! - `space`: whether the disks have room for what clients publish.
 //! - `repair`: replaces damaged bodies with those of other storages.
 //! - `upkeep`: deletes what was released, and starts over from another storage's state.
 //!
@@ -13,5 +14,6 @@
 pub(crate) mod adapters;
 pub(crate) mod local_storage;
 pub(crate) mod repair;
+pub(crate) mod space;
 pub(crate) mod storages;
 pub(crate) mod upkeep;

@@ -22,6 +22,7 @@ use crate::retention::Retention;
 use crate::types::topic::{Realm, RealmError};
 
 mod exposure;
+pub mod disk;
 mod file;
 pub mod first_administrator;
 pub mod hosts;
@@ -32,6 +33,7 @@ pub mod peer_tls;
 pub mod tokens;
 
 use first_administrator::{FirstAdministrator, FirstAdministratorMistake};
+use disk::LowWater;
 pub use identity::open_identity;
 use listener::{Listener, ListenerMistake, LISTENERS};
 use peer_tls::PeerTls;
@@ -81,6 +83,8 @@ pub struct NodeConfig {
     pub tokens: Option<TokenConfig>,
     /// How much of the log is retained. The strictest limits of all entries apply.
     pub retention: Retention,
+    /// How much of its disk is left free; read again while the node runs.
+    pub low_water: LowWater,
     /// What the process logs, as a filter of `tracing`; read again while the node runs.
     pub log: Option<String>,
 }
@@ -383,6 +387,8 @@ pub enum Problem {
     TimingRange { name: &'static str, value: u64, least: u64, most: u64 },
     #[error("retention.{name}: {value} is outside of {least} to {most}; leave it out to keep everything")]
     RetentionRange { name: &'static str, value: u64, least: u64, most: u64 },
+    #[error("disk.low_water: {0:?} is neither a size nor a share; write one as in \"2 GiB\" or \"5 %\", or 0 to fill the disk")]
+    LowWater(String),
     #[error("log: {0:?} is not a log filter; write error, warn, info, debug or trace, or one with modules, as in info,vulpes=debug")]
     Log(String),
     #[error("listen.origins: {0:?} is not an origin; write https://app.example, with a port if it has one and nothing behind it, null for pages in files, or * for all")]

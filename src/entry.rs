@@ -5,6 +5,7 @@
 //! - [`order`]: sync, as an entry sees it.
 //! - `core`: the state machine, pure.
 //! - `driver`: the task that runs it; [`Entry`], [`EntryHandle`].
+//! - [`Shortage`]: whether the storages have room for what clients publish.
 //! - [`status`]: its state for operators.
 //!
 //! Invariant: a session's publishes are answered in the order in which they were submitted, each once. The answer is "stored"
@@ -16,6 +17,7 @@
 mod core;
 mod driver;
 pub mod order;
+mod shortage;
 pub mod status;
 #[cfg(test)]
 mod sync_model;
@@ -26,6 +28,7 @@ use tokio::sync::mpsc;
 pub(crate) use self::driver::Inbox;
 pub use self::driver::{Entry, EntryClosed, EntryConfig, EntryHandle, Permit};
 pub use self::order::{Lease, Opened, OrderError, OrderService};
+pub use self::shortage::Shortage;
 pub use self::status::{Counters, EntryStatus, StorageStatus};
 
 use crate::types::answer::Answer;

@@ -28,6 +28,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use vulpes_raft::host::{Host, Workers};
 
 use crate::config::listener::{Listener, ListenerProtocol};
@@ -49,17 +50,19 @@ pub enum Ended {
 
 /// Runs a node in this process until `stop` completes, or until it has to be started again. `clients` are the workers that
 /// serve its clients. Operators' requests are served on a thread of their own, everything else in the current runtime. `files`
-/// is the number of files that the process may have open, `certificates` are those of its listeners.
+/// is the number of files that the process may have open, `certificates` are those of its listeners. Of a configuration that is
+/// read again, what can change while the node runs takes effect.
 ///
 /// # Errors
 /// If a port is in use, or the data directory is not this node's or can't be read.
 pub async fn run(
-    config: NodeConfig,
+    configured: watch::Receiver<NodeConfig>,
     certificates: Arc<Certificates>,
     clients: Workers,
     files: Option<u64>,
     stop: impl Future<Output = ()>,
 ) -> Result<Ended, StartError> {
+    let config = configured.borrow().clone();
     let admin = Arc::new(admin::NodeAdmin::new(config.clone()));
     serve_admin(&config, &certificates, &admin).await?;
     tokio::spawn(certificates.clone().watch());
@@ -75,12 +78,20 @@ pub async fn run(
     let confirmed = Arc::<readiness::Confirmed>::default();
     admin.runs(node.clone(), confirmed.clone());
     tokio::spawn(readiness::watch(node.clone(), confirmed));
+    tokio::spawn(follow(configured, node.clone()));
     let ended = tokio::select! {
         () = stop => Ended::Stopped,
         () = node.left_behind() => Ended::LeftBehind,
     };
     node.stop().await;
     Ok(ended)
+}
+
+/// Applies what can change while the node runs, whenever its configuration is read again.
+async fn follow(mut configured: watch::Receiver<NodeConfig>, node: Arc<Node>) {
+    while configured.changed().await.is_ok() {
+        node.low_water.send_replace(configured.borrow_and_update().low_water);
+    }
 }
 
 /// Listens for admin HTTP wherever the configuration says.

@@ -239,6 +239,17 @@ impl StorageClient {
         }
     }
 
+    /// Whether the storage's disk has too little free space.
+    ///
+    /// # Errors
+    /// If it can't be reached or did not answer in time.
+    pub async fn is_low(&self) -> Result<bool, AppendError> {
+        match self.call_append(AppendRequest::Space).await? {
+            AppendAnswer::Space { is_low } => Ok(is_low),
+            _ => Err(self.confused().into()),
+        }
+    }
+
     /// The realms' state of the storage, as of one row of the order.
     ///
     /// # Errors
@@ -315,6 +326,7 @@ impl StorageClient {
                     storage.skipped(through);
                     AppendAnswer::Skip(Ok(()))
                 }
+                AppendRequest::Space => AppendAnswer::Space { is_low: storage.is_low() },
             }),
             Where::There(remote) => remote.append.call(request).await.map_err(AppendError::from),
         }

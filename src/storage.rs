@@ -33,7 +33,7 @@ pub(crate) mod testing;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -126,6 +126,8 @@ struct Inner {
     deleting: OnceLock<Deleting>,
     /// The first retained slot that this storage knows of.
     head: AtomicU64,
+    /// Its disk has too little free space.
+    is_low: AtomicBool,
     /// Held while an end of the stored log is moved.
     ends: tokio::sync::Mutex<()>,
     /// Permits for snapshots that other nodes read.
@@ -175,6 +177,7 @@ impl Storage {
                 late: AtomicU64::new(0),
                 deleting: OnceLock::new(),
                 head: AtomicU64::new(1),
+                is_low: AtomicBool::new(false),
                 ends: tokio::sync::Mutex::default(),
                 snapshots: Arc::new(Semaphore::new(STATE_SNAPSHOTS)),
             }),

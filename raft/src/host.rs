@@ -68,6 +68,13 @@ pub struct FileId {
     pub number: u64,
 }
 
+/// The size of a file system, and what is left of it, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    pub free: u64,
+    pub total: u64,
+}
+
 /// Opens databases, and stores the few small files beside them.
 pub trait Disk: Send + Sync + 'static {
     /// Opens the database at `path`, or creates it, including parent directories.
@@ -82,6 +89,11 @@ pub trait Disk: Send + Sync + 'static {
 
     /// The file that has this name now; `None` if there is none, or if the disk does not number its files.
     fn file_id(&self, _path: &Path) -> io::Result<Option<FileId>> {
+        Ok(None)
+    }
+
+    /// The space of the file system of a directory; `None` if the disk has no end.
+    fn space(&self, _directory: &Path) -> io::Result<Option<Space>> {
         Ok(None)
     }
 

@@ -24,9 +24,11 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{signal, Signal, SignalKind};
+use tokio::sync::watch;
 use vulpes_raft::host::{Host, Workers};
 use vulpes_raft::mutant::{planted, Mutant};
 
+use crate::config::disk::LowWater;
 use crate::config::NodeConfig;
 use crate::node::{Ended, StartError};
 use crate::tls::certificates::Certificates;
@@ -39,7 +41,7 @@ Examples:
 
 `log` in the configuration says how much is logged, and the environment variable VULPES_LOG takes precedence, as in
 VULPES_LOG=debug or VULPES_LOG=info,vulpes=trace. SIGTERM or Ctrl-C stops the node; on SIGHUP it reads
-`log` and its certificates again.
+`log`, `disk.low_water` and its certificates again.
 
 The exit code is 70 if the disk failed or is damaged.";
 
@@ -76,8 +78,9 @@ impl Node {
         let certificates = Certificates::load(&config, Host::real().clock);
         let certificates = certificates.map_err(StartError::Tls)?;
         let hangup = signal(SignalKind::hangup())?;
-        tokio::spawn(reload(hangup, logging, certificates.clone(), self.config));
-        match crate::node::run(config, certificates, clients, files, stop).await? {
+        let (changes, configured) = watch::channel(config);
+        tokio::spawn(reload(hangup, (logging, changes), certificates.clone(), self.config));
+        match crate::node::run(configured, certificates, clients, files, stop).await? {
             Ended::Stopped => Ok(()),
             Ended::LeftBehind => Err(start_again()),
         }
@@ -107,15 +110,15 @@ fn start_again() -> anyhow::Error {
 /// Rereads the settings that can change, each time the process gets SIGHUP.
 async fn reload(
     mut hangup: Signal,
-    logging: Logging,
+    (logging, changes): (Logging, watch::Sender<NodeConfig>),
     certificates: Arc<Certificates>,
     path: PathBuf,
 ) {
     while hangup.recv().await.is_some() {
         certificates.reload();
-        match read_again(&logging, &path) {
-            Ok(told) => tracing::info!(
-                "reloaded on SIGHUP: the log is {told}; other changes in {} take effect at the next start",
+        match read_again(&logging, &changes, &path) {
+            Ok((told, mark)) => tracing::info!(
+                "reloaded on SIGHUP: the log is {told}, disk.low_water is {mark}; other changes in {} take effect at the next start",
                 path.display()
             ),
             Err(error) => tracing::warn!("could not reload on SIGHUP, nothing changed: {error:#}"),
@@ -123,9 +126,16 @@ async fn reload(
     }
 }
 
-fn read_again(logging: &Logging, path: &Path) -> anyhow::Result<String> {
+fn read_again(
+    logging: &Logging,
+    changes: &watch::Sender<NodeConfig>,
+    path: &Path,
+) -> anyhow::Result<(String, LowWater)> {
     let config = NodeConfig::load(path)?;
-    logging.change(config.log.as_deref())
+    let told = logging.change(config.log.as_deref())?;
+    let mark = config.low_water;
+    changes.send_replace(config);
+    Ok((told, mark))
 }
 
 /// Completes when the node is to stop.

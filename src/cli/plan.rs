@@ -14,6 +14,7 @@ use vulpes_raft::ids::NodeId;
 
 use crate::config::first_administrator::FirstAdministrator;
 use crate::config::listener::{ClientCertificates, Listener, ListenerProtocol, TlsFiles};
+use crate::config::disk::LowWater;
 use crate::config::peer_tls::PeerTls;
 use crate::config::{Address, ConfigError, Listen, Member, NodeConfig, Role, Timing};
 use crate::retention::Retention;
@@ -200,6 +201,7 @@ impl Plan {
                 timing: Timing::default(),
                 tokens: None,
                 retention: self.retention,
+                low_water: LowWater::default(),
                 log: None,
             });
         }

@@ -272,7 +272,17 @@ fn render(overview: &Overview) -> String {
             text.push_str(&format!("{name}: {complaint}\n"));
         }
     }
+    text.extend(shortage(overview));
     text
+}
+
+/// Says that publishes are refused, if they are.
+fn shortage(overview: &Overview) -> Option<String> {
+    let statuses = overview.nodes.iter().filter_map(|asked| asked.status.as_ref());
+    let low = statuses.filter(|one| one.storage.as_ref().is_some_and(|storage| storage.disk_low));
+    let low: Vec<String> = low.map(|status| status.node.to_string()).collect();
+    let words = low.join(", ");
+    (!low.is_empty()).then(|| format!("publishes are refused: the disk runs low at node {words}\n"))
 }
 
 /// Number of persistent sessions according to the most advanced node; nothing if there are none.

@@ -16,6 +16,7 @@ use vulpes_raft::ids::NodeId;
 use super::exposure;
 use super::first_administrator::{self, FirstAdministratorTable};
 use super::hosts;
+use super::disk::{self, DiskTable};
 use super::listener::{self, Listener, ListenerProtocol, ListenerTable};
 use super::origins::is_origin;
 use super::peer_tls::{self, PeerTlsTable};
@@ -49,6 +50,8 @@ struct ConfigFile {
     jwt: Option<TokenTable>,
     #[serde(default)]
     retention: RetentionTable,
+    #[serde(default)]
+    disk: DiskTable,
     log: Option<String>,
     #[serde(default)]
     insecure: bool,
@@ -134,6 +137,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
     let nodes = check_nodes(file.nodes, problems);
     let timing = check_timing(&file.timing, problems);
     let retention = check_retention(&file.retention, problems);
+    let low_water = disk::check(file.disk, problems);
     if let Some(log) = file.log.as_ref().filter(|log| !is_log_filter(log)) {
         problems.push(Problem::Log(log.clone()));
     }
@@ -177,6 +181,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
         tokens,
         timing,
         retention,
+        low_water,
         log: file.log,
     })
 }
@@ -494,6 +499,7 @@ pub(super) fn write(config: &NodeConfig) -> String {
             line(format!("{name} = {}", value.as_millis()));
         }
     }
+    disk::write(config.low_water, text, &mut line);
     let Retention { age, size } = config.retention;
     if config.retention.is_limited() {
         line("\n[retention]  # what of the log is kept; the same on all nodes".into());

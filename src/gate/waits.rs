@@ -31,6 +31,10 @@ pub(super) enum TooMany {
         limits::SESSION_WILLS
     )]
     Wills,
+    #[error(
+        "the disk of a storage runs low, so no publishes are taken right now; try again later"
+    )]
+    Disk,
 }
 
 /// What the node has room for right now, as far as the gate can't know it.
@@ -40,11 +44,13 @@ pub struct Allowed {
     pub waits: bool,
     /// Publishes with a will.
     pub wills: bool,
+    /// Any publishes: the storages' disks have room.
+    pub publishes: bool,
 }
 
 impl Default for Allowed {
     fn default() -> Self {
-        Self { waits: true, wills: true }
+        Self { waits: true, wills: true, publishes: true }
     }
 }
 
@@ -69,6 +75,9 @@ impl<T: Copy> Waits<T> {
 
     /// Whether there is room for a publish of this size on these terms.
     pub(super) fn check(&self, terms: &Terms, bytes: usize) -> Result<(), TooMany> {
+        if !self.allowed.publishes {
+            return Err(TooMany::Disk);
+        }
         if terms.will.is_some() && !self.allowed.wills {
             return Err(TooMany::Wills);
         }
@@ -118,10 +127,12 @@ mod tests {
             [&Terms::default(), &when, &will].map(|terms| waits.check(terms, 1).err())
         };
         assert_eq!(of(&waits), [None, None, None]);
-        waits.allow(Allowed { waits: false, wills: true });
+        waits.allow(Allowed { waits: false, ..Allowed::default() });
         assert_eq!(of(&waits), [None, Some(TooMany::WaitsOfNode), None]);
-        waits.allow(Allowed { waits: true, wills: false });
+        waits.allow(Allowed { wills: false, ..Allowed::default() });
         assert_eq!(of(&waits), [None, None, Some(TooMany::Wills)]);
+        waits.allow(Allowed { publishes: false, ..Allowed::default() });
+        assert_eq!(of(&waits), [Some(TooMany::Disk); 3]);
     }
 
     #[test]

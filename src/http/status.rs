@@ -183,6 +183,9 @@ pub struct StorageStatus {
     /// How often waiting for such a body timed out before.
     #[serde(default)]
     pub bodies_late: u64,
+    /// Its disk has less free space than the mark (`disk.low_water`): no entry takes publishes.
+    #[serde(default)]
+    pub disk_low: bool,
 }
 
 /// The entry role.
@@ -197,6 +200,9 @@ pub struct EntryStatus {
     /// Messages of clients since the process started that were dropped because WAMP has no answer for them.
     #[serde(default)]
     pub dropped_messages: u64,
+    /// The storages whose disks run low, so that clients' publishes are refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refuses_for_disks: Vec<NodeId>,
 }
 
 impl NodeStatus {

@@ -181,6 +181,7 @@ fn storage_status(node: &Node) -> Option<StorageStatus> {
         file_bytes: status.file_length,
         bodies_fetched: storage.fetched(),
         bodies_late: storage.late_bodies(),
+        disk_low: storage.is_low(),
     })
 }
 
@@ -194,6 +195,7 @@ fn entry_status(node: &Node) -> Option<EntryStatus> {
         mqtt_sessions: clients.mqtt_sessions.load(Ordering::Relaxed),
         pending_segments: status.pending_segments as u64,
         dropped_messages: clients.drops.count(),
+        refuses_for_disks: clients.shortage.storages(),
     })
 }
 

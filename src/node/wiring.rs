@@ -22,6 +22,7 @@ use vulpes_raft::node::{Member as SyncMember, StartError as SyncStartError, Sync
 use vulpes_raft::order::Resolution;
 
 use crate::append::SegmentStore;
+use crate::config::disk::LowWater;
 use crate::config::identity::IdentityError;
 use crate::config::origins::Origins;
 use crate::config::{open_identity, Address, Member, NodeConfig, Role};
@@ -49,6 +50,7 @@ use super::users::Users;
 use crate::cluster::adapters::SyncTier;
 use crate::cluster::local_storage::{self, StoredBodies};
 use crate::cluster::repair::repair;
+use crate::cluster::space;
 use crate::cluster::storages::{
     self, enrol, furthest_first, nearest_first, report_stored, Own, Storages, RETRY,
 };
@@ -131,6 +133,8 @@ pub struct Node {
     calls: Arc<OnceLock<Calls>>,
     pub(crate) order: SyncClient,
     stopping: watch::Sender<bool>,
+    /// How much of its disk is left free.
+    pub(crate) low_water: watch::Sender<LowWater>,
     /// The node can't continue from what it has: see [`Node::left_behind`].
     left_behind: watch::Receiver<bool>,
 }
@@ -214,6 +218,7 @@ impl Node {
         let members = sync_members(&config);
         let order = SyncClient::new(host.clone(), identity.clone(), members, sync.clone());
         let (stopping, stop) = watch::channel(false);
+        let low_water = watch::Sender::new(config.low_water);
         let mut node = Self {
             config,
             identity,
@@ -227,6 +232,7 @@ impl Node {
             calls,
             order,
             stopping,
+            low_water,
             left_behind: watch::channel(false).1,
         };
         if own.has(Role::Entry) || own.has(Role::Storage) {
@@ -310,8 +316,25 @@ impl Node {
             observers,
         };
         tokio::spawn(follow(enrolled, replica));
+        self.watch_space(host, storages);
         self.knows(host, log, realms);
         Ok(())
+    }
+
+    /// Measures the disk that the storage has, and asks all storages about theirs if clients publish here.
+    fn watch_space(&self, host: &Host, storages: Storages) {
+        if !space::is_measured(host, &self.config.data) {
+            return;
+        }
+        if let Some(storage) = self.storage.clone() {
+            let (data, mark) = (self.config.data.clone(), self.low_water.subscribe());
+            tokio::spawn(space::measure(host.clone(), data, mark, storage));
+        }
+        if let Some(clients) = &self.clients {
+            for storage in storages.into_values() {
+                tokio::spawn(space::ask(storage, clients.shortage.clone()));
+            }
+        }
     }
 
     /// The node reads the log, so it knows its end, its state and the users in it.

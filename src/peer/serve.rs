@@ -117,6 +117,7 @@ async fn answer_append(peer: NodeId, storage: Storage, request: AppendRequest) -
             storage.skipped(through);
             AppendAnswer::Skip(Ok(()))
         }
+        AppendRequest::Space => AppendAnswer::Space { is_low: storage.is_low() },
     }
 }
 

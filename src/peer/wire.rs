@@ -55,6 +55,8 @@ pub(super) enum AppendRequest {
     Append(SealedBody),
     /// Missing bodies through this segment will not be sent.
     Skip(AdvanceSegment),
+    /// Whether the storage's disk has too little free space.
+    Space,
 }
 
 /// The answer to the [`AppendRequest`] of the same name.
@@ -63,6 +65,7 @@ pub(super) enum AppendAnswer {
     Begin(Result<u32, AppendError>),
     Append(Result<Appended, AppendError>),
     Skip(Result<(), AppendError>),
+    Space { is_low: bool },
 }
 
 /// The requests of `Service::Fetch`. Sent between nodes: variants keep their order, new ones go last.
@@ -101,6 +104,7 @@ impl RequestName for AppendRequest {
             Self::Begin { .. } => "begin",
             Self::Append(_) => "append",
             Self::Skip(_) => "skip",
+            Self::Space => "space",
         }
     }
 }
@@ -192,6 +196,7 @@ mod tests {
 
         let skip = request(AppendRequest::Skip(segment_id(1, 2, 3)));
         assert_eq!(wire::encode(&skip), [0, 7, 2, 1, 2, 3]);
+        assert_eq!(wire::encode(&request(AppendRequest::Space)), [0, 7, 3]);
 
         let request = |request| Call::Request { id: 7, request };
         let bodies = FetchRequest::Bodies(vec![segment_id(1, 2, 3)]);
@@ -212,6 +217,7 @@ mod tests {
         assert_eq!(wire::encode(&response), [7, 0, 1, 1, 1, 1, 2, 3]);
         let response = Response { request_id: 7, message: Ok(AppendAnswer::Skip(Ok(()))) };
         assert_eq!(wire::encode(&response), [7, 0, 2, 0]);
+        assert_eq!(wire::encode(&AppendAnswer::Space { is_low: true }), [3, 1]);
 
         let mut order = Order::default();
         let row = order.segment(&SealedBody { checksum: 5, ..sealed_one() });

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use vulpes_raft::host::Host;
 
 use crate::config::origins::Origins;
-use crate::entry::EntryHandle;
+use crate::entry::{EntryHandle, Shortage};
 use crate::gate::mqtt::MqttConfig;
 use crate::gate::MergingRealms;
 use crate::log::Log;
@@ -80,6 +80,8 @@ pub(crate) struct Clients {
     pub(crate) wamp_sessions: AtomicU64,
     pub(crate) mqtt_sessions: AtomicU64,
     pub(crate) drops: Drops,
+    /// Whether the storages have room for what clients publish.
+    pub(crate) shortage: Shortage,
     stopping: watch::Receiver<bool>,
     started: Instant,
 }
@@ -130,6 +132,7 @@ impl Clients {
             wamp_sessions: AtomicU64::new(0),
             mqtt_sessions: AtomicU64::new(0),
             drops: Drops::default(),
+            shortage: Shortage::default(),
             stopping,
             started: Instant::now(),
         }

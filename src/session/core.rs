@@ -29,7 +29,7 @@ use super::room::Room;
 use super::sight::Sight;
 use super::Signal;
 use crate::call::{CallMessage, CallRequest};
-use crate::gate::{Dropped, EndReason, Farewell, Gate, OpenRefusal, Request};
+use crate::gate::{Allowed, Dropped, EndReason, Farewell, Gate, OpenRefusal, Request};
 use crate::realm::{EndCause, PastPermissions, PersistentState};
 use crate::rules::Permissions;
 use crate::types::access::LoginRefusal;
@@ -87,8 +87,8 @@ pub(crate) trait Node {
     /// How many bytes an event makes every node look at, beside its own; `compares` says whether it is compared with them.
     fn looked_at(&self, event: &Event, compares: bool) -> usize;
 
-    /// Whether there is room for more waiting publishes.
-    fn has_room_to_wait(&self) -> bool;
+    /// Which publishes there is room for, whatever the session has made so far.
+    fn room(&self) -> Allowed;
 
     /// The position of the next event, as far as this node has read the log.
     fn next_position(&self) -> Position;
@@ -369,8 +369,7 @@ impl<G: Gate, R> Core<G, R> {
     /// Hands the gate the client's input, as far as there is room for the requests that it causes.
     pub(crate) fn take_inputs(&mut self, now: Moment, node: &mut impl Node) {
         self.follow_rules(node);
-        let waits = node.has_room_to_wait();
-        self.gate.allow(self.ledger.allowed(waits, || node.wills()));
+        self.gate.allow(self.ledger.allowed(node.room(), || node.wills()));
         while self.ledger.may_grow() {
             let Some(input) = self.inputs.pop_front() else { break };
             self.toil += MESSAGE_TOIL + input.len();

@@ -301,11 +301,11 @@ impl Ledger {
         }
     }
 
-    /// Which publishes the gate may accept. `waits` says whether the node has room for more waiting publishes, and `wills` how
-    /// many wills of the session are in the state.
-    pub(crate) fn allowed(&self, waits: bool, wills: impl FnOnce() -> usize) -> Allowed {
+    /// Which publishes the gate may accept. `room` is what the node has room for, and `wills` says how many wills of the session
+    /// are in the state.
+    pub(crate) fn allowed(&self, room: Allowed, wills: impl FnOnce() -> usize) -> Allowed {
         let wills = !self.has_wills || wills() + self.unanswered() < limits::SESSION_WILLS;
-        Allowed { waits, wills }
+        Allowed { wills, ..room }
     }
 
     fn unanswered(&self) -> usize {

@@ -177,6 +177,17 @@ impl Storage {
         }
     }
 
+    /// Sets whether its disk has too little free space. It stores everything all the same: entries have to take less.
+    pub fn runs_low(&self, is_low: bool) {
+        self.inner.is_low.store(is_low, Ordering::Relaxed);
+    }
+
+    /// Whether its disk has too little free space.
+    #[must_use]
+    pub fn is_low(&self) -> bool {
+        self.inner.is_low.load(Ordering::Relaxed)
+    }
+
     /// Counts bodies that had to be fetched.
     pub fn has_fetched(&self, bodies: u64) {
         self.inner.fetched.fetch_add(bodies, Ordering::Relaxed);

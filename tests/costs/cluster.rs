@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use turmoil::{Builder, Sim};
+use vulpes::config::disk::LowWater;
 use vulpes::config::{Address, Listen, Member, NodeConfig, Role, Timing};
 use vulpes::entry::EntryTuning;
 use vulpes::node::tuning::Tuning;
@@ -197,6 +198,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
         },
         tokens: None,
         retention: Retention { age: None, size: None },
+        low_water: LowWater::default(),
         log: None,
     }
 }

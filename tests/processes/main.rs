@@ -8,6 +8,7 @@
 //! - [`quorum`]: too few nodes are left, and come back.
 //! - [`bad_input`]: clients that break every rule.
 //! - [`damage`]: files that are not what a node wrote.
+//! - [`disk`]: disks that run low.
 //! - [`health`]: probes, `vulpes status`, the log.
 //! - [`overload`]: more than a node can do or hold.
 //! - [`edges`]: as much as limits allow, and one more, in one write.
@@ -41,6 +42,7 @@ mod budgets;
 mod calls;
 mod crashes;
 mod damage;
+mod disk;
 mod edges;
 mod first_administrator;
 mod goodbye;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use turmoil::Sim;
+use vulpes::config::disk::LowWater;
 use vulpes::config::{Address, Listen, Member, NodeConfig, Role, Timing};
 use vulpes::log::Log;
 use vulpes::node::Node;
@@ -308,6 +309,7 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
             lease: Duration::from_millis(plan.lease),
         },
         tokens: None,
+        low_water: LowWater::default(),
         retention: Retention { age: plan.age.map(Duration::from_millis), size: plan.log_size },
         log: None,
     }

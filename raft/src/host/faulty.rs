@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use redb::{Database, DatabaseError, StorageBackend};
 
-use super::{Clock, Disk, FileId, InPlace, RealDisk};
+use super::{Clock, Disk, FileId, InPlace, RealDisk, Space};
 use crate::ids::Stamp;
 
 #[cfg(not(debug_assertions))]
@@ -143,6 +143,10 @@ impl Disk for FaultyDisk {
 
     fn file_id(&self, path: &Path) -> io::Result<Option<FileId>> {
         self.real.file_id(path)
+    }
+
+    fn space(&self, directory: &Path) -> io::Result<Option<Space>> {
+        self.real.space(directory)
     }
 
     fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn InPlace>> {

@@ -16,7 +16,8 @@ use futures::future::BoxFuture;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::{
-    BoxStream, Clock, CommitMode, Disk, FileId, Host, InPlace, Listener, Net, Random, Workers,
+    BoxStream, Clock, CommitMode, Disk, FileId, Host, InPlace, Listener, Net, Random, Space,
+    Workers,
 };
 use crate::ids::Stamp;
 
@@ -240,6 +241,13 @@ impl Disk for RealDisk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn space(&self, directory: &Path) -> io::Result<Option<Space>> {
+        let found = rustix::fs::statvfs(directory)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        // What only the superuser could still use is not there.
+        Ok(Some(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) }))
     }
 
     fn open_in_place(&self, path: &Path) -> io::Result<Box<dyn InPlace>> {

@@ -71,9 +71,8 @@ impl Publishes {
     }
 
     /// Whether there is room for a publish of this size on these terms.
-    pub(crate) fn check(&self, terms: &Terms, bytes: usize) -> Result<(), Violation> {
-        let too_many = |error: TooMany| Violation::new(Reason::QuotaExceeded, error.to_string());
-        self.undecided.check(terms, bytes).map_err(too_many)
+    pub(crate) fn check(&self, terms: &Terms, bytes: usize) -> Result<(), TooMany> {
+        self.undecided.check(terms, bytes)
     }
 
     /// An event was handed to the node. `packet_id` is 0 with QoS 0. A conditional one comes with its size.

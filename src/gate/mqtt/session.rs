@@ -15,6 +15,7 @@ use super::publishes::Publishes;
 use super::subscriptions::Subscriptions;
 use super::topics::Topics;
 use super::window::Window;
+use crate::gate::waits::TooMany;
 use crate::gate::Allowed;
 use crate::gate::{Delivery, Handover, Request, Resumed, Sending};
 use crate::payload;
@@ -156,7 +157,14 @@ impl Session {
             ));
         }
         let bytes = event.held();
-        if let Err(violation) = self.publishes.check(&publish.terms, bytes) {
+        if let Err(error) = self.publishes.check(&publish.terms, bytes) {
+            let text = format!("PUBLISH: {error}");
+            if error == TooMany::Disk && event.qos == Qos::AtMostOnce {
+                // As with what is forbidden: a client that comes back does the same again.
+                out.drop_silently(text);
+                return Ok(());
+            }
+            let violation = Violation::new(Reason::QuotaExceeded, text);
             return self.refuse(event.qos, publish.packet_id, violation, out);
         }
         let conditional = publish.terms.is_conditional().then_some(bytes);

@@ -43,6 +43,9 @@ pub(super) const SNAPSHOT_COMPLETE: &str = "vulpes.close.snapshot_complete";
 const TOO_MANY_WAITS: &str = "vulpes.error.too_many_waits";
 const TOO_MANY_WILLS: &str = "vulpes.error.too_many_wills";
 
+/// The disk of a storage runs low.
+const DISK_FULL: &str = "vulpes.error.disk_full";
+
 /// The filters of a session's subscriptions have reached their size limit.
 pub(super) const TOO_LARGE_FILTERS: &str = "vulpes.error.too_large_filters";
 
@@ -111,6 +114,7 @@ pub(super) fn of_too_many(error: TooMany) -> &'static str {
     match error {
         TooMany::Waits | TooMany::WaitsOfNode => TOO_MANY_WAITS,
         TooMany::Wills => TOO_MANY_WILLS,
+        TooMany::Disk => DISK_FULL,
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use vulpes_raft::ids::{Incarnation, Position};
 
 use crate::call::{CallMessage, CallRequest};
-use crate::gate::OpenRefusal;
+use crate::gate::{Allowed, OpenRefusal};
 use crate::realm::{PastPermissions, PersistentState};
 use crate::rules::Permissions;
 use crate::server::calls::Attached;
@@ -96,8 +96,9 @@ impl Node for AtNode<'_> {
         looked_at(&self.clients.realm_states, event, compares)
     }
 
-    fn has_room_to_wait(&self) -> bool {
-        self.publishing.has_room_to_wait()
+    fn room(&self) -> Allowed {
+        let waits = self.publishing.has_room_to_wait();
+        Allowed { waits, publishes: !self.clients.shortage.is_there(), ..Allowed::default() }
     }
 
     fn next_position(&self) -> Position {

@@ -362,13 +362,13 @@ fn a_session_has_so_much_unanswered_and_no_more() {
 #[test]
 fn wills_are_counted_with_what_is_unanswered() {
     let mut ledger = Ledger::default();
-    assert!(ledger.allowed(true, || panic!("it has no wills")).wills);
+    assert!(ledger.allowed(Allowed::default(), || panic!("it has no wills")).wills);
     ledger.publish(event("a"), terms(&["will"]));
     next(&mut ledger);
-    assert!(ledger.allowed(true, || limits::SESSION_WILLS - 2).wills);
-    assert!(!ledger.allowed(true, || limits::SESSION_WILLS - 1).wills);
+    assert!(ledger.allowed(Allowed::default(), || limits::SESSION_WILLS - 2).wills);
+    assert!(!ledger.allowed(Allowed::default(), || limits::SESSION_WILLS - 1).wills);
     ledger.answered(&answer(0, 1, "100"));
-    assert!(ledger.allowed(true, || limits::SESSION_WILLS - 1).wills);
+    assert!(ledger.allowed(Allowed::default(), || limits::SESSION_WILLS - 1).wills);
 }
 
 /// One step of a random schedule.

@@ -14,7 +14,7 @@ use vulpes_raft::order::{Resolution, Step};
 use super::super::Node;
 use crate::call::{CallMessage, CallRequest};
 use crate::dispatch::{Deliveries, Dispatcher, Handed};
-use crate::gate::OpenRefusal;
+use crate::gate::{Allowed, OpenRefusal};
 use crate::log::{Placed, Start, Tail};
 use crate::realm::{Notice, PastPermissions, PersistentState, Realms, View};
 use crate::rules::Permissions;
@@ -200,8 +200,8 @@ impl Node for AtNode<'_> {
         self.shared.realms.looked_at(&event.realm, &event.topic, compares)
     }
 
-    fn has_room_to_wait(&self) -> bool {
-        true
+    fn room(&self) -> Allowed {
+        Allowed::default()
     }
 
     fn next_position(&self) -> Position {
