@@ -27,6 +27,7 @@ mod file;
 pub mod first_administrator;
 pub mod hosts;
 pub mod identity;
+pub mod limits;
 pub mod listener;
 pub mod origins;
 pub mod peer_tls;
@@ -35,6 +36,7 @@ pub mod tokens;
 use first_administrator::{FirstAdministrator, FirstAdministratorMistake};
 use disk::LowWater;
 pub use identity::open_identity;
+use limits::Limits;
 use listener::{Listener, ListenerMistake, LISTENERS};
 use peer_tls::PeerTls;
 use tokens::{TokenConfig, TokenMistake};
@@ -83,6 +85,8 @@ pub struct NodeConfig {
     pub tokens: Option<TokenConfig>,
     /// How much of the log is retained. The strictest limits of all entries apply.
     pub retention: Retention,
+    /// What the clients of one user or address may have and do.
+    pub limits: Limits,
     /// How much of its disk is left free; read again while the node runs.
     pub low_water: LowWater,
     /// What the process logs, as a filter of `tracing`; read again while the node runs.
@@ -387,6 +391,12 @@ pub enum Problem {
     TimingRange { name: &'static str, value: u64, least: u64, most: u64 },
     #[error("retention.{name}: {value} is outside of {least} to {most}; leave it out to keep everything")]
     RetentionRange { name: &'static str, value: u64, least: u64, most: u64 },
+    #[error(
+        "limits.{name}: {value} is outside of {least} to {most}; leave it out to set no limit"
+    )]
+    LimitRange { name: String, value: u64, least: u64, most: u64 },
+    #[error("limits.role: {0:?} can't be the name of a role")]
+    LimitRole(String),
     #[error("disk.low_water: {0:?} is neither a size nor a share; write one as in \"2 GiB\" or \"5 %\", or 0 to fill the disk")]
     LowWater(String),
     #[error("log: {0:?} is not a log filter; write error, warn, info, debug or trace, or one with modules, as in info,vulpes=debug")]

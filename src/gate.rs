@@ -153,6 +153,10 @@ pub enum OpenRefusal {
     Stopping,
     #[error("there is no room for more names and wills of this node's clients")]
     NoRoom,
+    #[error("the user, or the address, has as many connections to this node as it may have")]
+    QuotaReached,
+    #[error("clients connect faster than this node lets them; wait before you try again")]
+    TooFast,
     #[error("the user may not publish to the topic of the will")]
     WillNotAllowed,
     #[error("no quorum answers right now; try again, or at another node")]

@@ -4,6 +4,7 @@
 //!   `refusal` at their beginning, `linger` at their end, `drops` for messages that are dropped without an answer.
 //! - `budget`, `intake`, `outgo`: limits for the bytes that all connections hold together, read and to be written; `filtering`:
 //!   turns at reading large values.
+//! - `quotas`: what the clients of one user or address may have and do.
 //! - `login`: checks passwords.
 //! - `calls`: calls between sessions, and to and from other entries.
 //! - `session_manager`: passes on signals of the realms' state to sessions, and publishes what sessions left to be published.
@@ -27,6 +28,7 @@ mod metered;
 mod outgo;
 mod pace;
 mod publishing;
+mod quotas;
 mod reader;
 mod refusal;
 mod session;

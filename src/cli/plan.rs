@@ -15,6 +15,7 @@ use vulpes_raft::ids::NodeId;
 use crate::config::first_administrator::FirstAdministrator;
 use crate::config::listener::{ClientCertificates, Listener, ListenerProtocol, TlsFiles};
 use crate::config::disk::LowWater;
+use crate::config::limits::Limits;
 use crate::config::peer_tls::PeerTls;
 use crate::config::{Address, ConfigError, Listen, Member, NodeConfig, Role, Timing};
 use crate::retention::Retention;
@@ -201,6 +202,7 @@ impl Plan {
                 timing: Timing::default(),
                 tokens: None,
                 retention: self.retention,
+                limits: Limits::default(),
                 low_water: LowWater::default(),
                 log: None,
             });

@@ -108,7 +108,8 @@ pub(crate) async fn ask(storage: StorageClient, shortage: Shortage) {
                 ),
             }
         }
-        tokio::time::sleep(ASKED).await;
+        // One that is away need not be dialled all the time.
+        tokio::time::sleep(if matches!(answer, Ok(Ok(_))) { ASKED } else { ANSWER }).await;
     }
 }
 

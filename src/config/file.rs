@@ -17,6 +17,7 @@ use super::exposure;
 use super::first_administrator::{self, FirstAdministratorTable};
 use super::hosts;
 use super::disk::{self, DiskTable};
+use super::limits::{self, LimitsTable};
 use super::listener::{self, Listener, ListenerProtocol, ListenerTable};
 use super::origins::is_origin;
 use super::peer_tls::{self, PeerTlsTable};
@@ -50,6 +51,8 @@ struct ConfigFile {
     jwt: Option<TokenTable>,
     #[serde(default)]
     retention: RetentionTable,
+    #[serde(default)]
+    limits: LimitsTable,
     #[serde(default)]
     disk: DiskTable,
     log: Option<String>,
@@ -137,6 +140,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
     let nodes = check_nodes(file.nodes, problems);
     let timing = check_timing(&file.timing, problems);
     let retention = check_retention(&file.retention, problems);
+    let limits = limits::check(file.limits, problems);
     let low_water = disk::check(file.disk, problems);
     if let Some(log) = file.log.as_ref().filter(|log| !is_log_filter(log)) {
         problems.push(Problem::Log(log.clone()));
@@ -181,6 +185,7 @@ fn check(file: ConfigFile, path: &Path, problems: &mut Vec<Problem>) -> Option<N
         tokens,
         timing,
         retention,
+        limits,
         low_water,
         log: file.log,
     })
@@ -499,6 +504,7 @@ pub(super) fn write(config: &NodeConfig) -> String {
             line(format!("{name} = {}", value.as_millis()));
         }
     }
+    limits::write(&config.limits, text, &mut line);
     disk::write(config.low_water, text, &mut line);
     let Retention { age, size } = config.retention;
     if config.retention.is_limited() {

@@ -63,6 +63,11 @@ fn what_is_written_is_read_back() {
     config.data = "/absolute/data".into();
     config.listen.peer = "0.0.0.0:1735".parse().unwrap();
     config.insecure = true;
+    config.low_water = disk::LowWater::Bytes(3 << 30);
+    let quota = limits::Quota { connections: Some(3), ..limits::Quota::default() };
+    let roles = [("a.b".to_owned(), limits::Quota::default()), ("c".into(), quota)].into();
+    config.limits =
+        limits::Limits { anonymous_log: None, address: quota, roles, ..Default::default() };
     config.listen.origins = vec!["https://app.example".into(), "*".into()];
     config.listen.hosts = vec!["vulpes.example".into()];
     assert_eq!(parse(&config.to_toml()), Ok(config));
@@ -91,6 +96,28 @@ fn tokens_are_read_and_written_back() {
         ("secret = \"\"", "jwt: name one file of keys"),
         ("secret = \"a\"\nleeway_seconds = 601", "jwt: leeway_seconds is 601"),
         ("secret = \"a\"\nkeys = 1", "unknown field `keys`"),
+    ] {
+        let error = with(table).unwrap_err();
+        assert!(error.contains(problem), "{table}: {error}");
+    }
+}
+
+#[test]
+fn limits_are_read_and_their_mistakes_are_told() {
+    let with = |table: &str| parse(&GOOD.replace("[timing]", &format!("{table}\n[timing]")));
+    let limits = with("[limits.user]\nconnections = 1\n[limits.role.x]").unwrap().limits;
+    assert_eq!(limits.of_user(&[]).connections, Some(1));
+    assert_eq!(limits.of_user(&["x".into()]).connections, None, "the role has no limits");
+    for (table, problem) in [
+        ("[limits.user]\nconnections = 0", "limits.user.connections: 0 is outside of 1 to"),
+        ("[limits.role.x]\nbytes_per_second = 1000000000001", "limits.role.x.bytes_per_second: "),
+        ("[limits.role.\"a b\"]", "limits.role: \"a b\" can't be the name of a role"),
+        ("[limits.address]\nsessions = 1", "unknown field `sessions`"),
+        (
+            "[limits]\nanonymous_log_kib_per_second = 9999999999",
+            "limits.anonymous_log_kib_per_second",
+        ),
+        ("[disk]\nlow_water = \"much\"", "disk.low_water: \"much\" is neither a size nor a share"),
     ] {
         let error = with(table).unwrap_err();
         assert!(error.contains(problem), "{table}: {error}");

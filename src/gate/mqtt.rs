@@ -378,6 +378,8 @@ impl Gate for MqttGate {
                 OpenRefusal::NoSuchRealm => Reason::BadUserNameOrPassword,
                 OpenRefusal::LoginNeeded | OpenRefusal::WillNotAllowed => Reason::NotAuthorized,
                 OpenRefusal::TooManyConnections | OpenRefusal::NoRoom => Reason::ServerBusy,
+                OpenRefusal::QuotaReached => Reason::QuotaExceeded,
+                OpenRefusal::TooFast => Reason::ConnectionRateExceeded,
                 OpenRefusal::Unavailable | OpenRefusal::Stopping => Reason::ServerUnavailable,
             };
             let violation = Violation::new(reason, format!("{}: {refusal}", client.realm));

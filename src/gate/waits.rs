@@ -46,11 +46,13 @@ pub struct Allowed {
     pub wills: bool,
     /// Any publishes: the storages' disks have room.
     pub publishes: bool,
+    /// Persistent subscriptions of the session.
+    pub subscriptions: u32,
 }
 
 impl Default for Allowed {
     fn default() -> Self {
-        Self { waits: true, wills: true, publishes: true }
+        Self { waits: true, wills: true, publishes: true, subscriptions: u32::MAX }
     }
 }
 

@@ -299,6 +299,8 @@ impl Gate for WampGate {
             }
             Err(
                 refusal @ (OpenRefusal::NoSuchRealm
+                | OpenRefusal::QuotaReached
+                | OpenRefusal::TooFast
                 | OpenRefusal::LoginNeeded
                 | OpenRefusal::WillNotAllowed),
             ) => {
@@ -364,6 +366,7 @@ impl Gate for WampGate {
                         SubscribeError::Ahead { last } => Some(("last", last)),
                         SubscribeError::TooMany
                         | SubscribeError::NodeFull
+                        | SubscribeError::QuotaReached
                         | SubscribeError::NoRoom
                         | SubscribeError::NotAllowed
                         | SubscribeError::Unavailable => None,

@@ -295,6 +295,7 @@ impl Node {
                 self.known_realms(),
                 (tuning.connections, Origins::of(&self.config), stop),
             );
+            let clients = clients.with_limits(self.config.limits.clone());
             let clients = clients.with_tokens(self.tokens()?).guarded(self.is_guarded());
             let clients = Arc::new(clients);
             let doors = first_administrator::doors(host, &self.config, (&log, &realms), &entry);

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use vulpes_raft::host::Host;
 
+use crate::config::limits::Limits;
 use crate::config::origins::Origins;
 use crate::entry::{EntryHandle, Shortage};
 use crate::gate::mqtt::MqttConfig;
@@ -30,6 +31,7 @@ use super::handshake::Handshakes;
 use super::login::tokens::TokenFiles;
 use super::login::Logins;
 use super::publishing::Rooms;
+use super::quotas::Quotas;
 use super::session_manager::SessionManager;
 use super::transport::Protocol;
 
@@ -80,6 +82,8 @@ pub(crate) struct Clients {
     pub(crate) wamp_sessions: AtomicU64,
     pub(crate) mqtt_sessions: AtomicU64,
     pub(crate) drops: Drops,
+    /// What the clients of one user or address may have and do.
+    pub(super) quotas: Quotas,
     /// Whether the storages have room for what clients publish.
     pub(crate) shortage: Shortage,
     stopping: watch::Receiver<bool>,
@@ -132,6 +136,7 @@ impl Clients {
             wamp_sessions: AtomicU64::new(0),
             mqtt_sessions: AtomicU64::new(0),
             drops: Drops::default(),
+            quotas: Quotas::new(Limits::none()),
             shortage: Shortage::default(),
             stopping,
             started: Instant::now(),
@@ -177,6 +182,11 @@ impl Clients {
     pub(crate) fn guarded(self, guarded: bool) -> Self {
         let logins = self.logins.clone().guarded(guarded);
         Self { logins, ..self }
+    }
+
+    /// The same, where clients are limited like this.
+    pub(crate) fn with_limits(self, limits: Limits) -> Self {
+        Self { quotas: Quotas::new(limits), ..self }
     }
 
     /// Waits until no client is connected any more.

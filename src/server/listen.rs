@@ -6,6 +6,7 @@
 //! Deliberately absent: what a session does (`session`).
 
 use std::io;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use super::identity;
 use super::intake::{Framing, Intake, Terms};
 use super::login::conversation::Shown;
 use super::metered::metered;
+use super::quotas::Member;
 use super::refusal::{refuse, NoPlace};
 use super::session::Session;
 use super::transport::{MqttTransport, Protocol, TransportError, WampTransport};
@@ -105,6 +107,18 @@ pub(crate) async fn serve(entrance: Entrance, clients: Arc<Clients>) {
                 continue;
             }
         };
+        let counted = clients.quotas.connects(peer.ip(), clients.now());
+        let counted = match counted {
+            Ok(counted) => counted,
+            Err(refused) => {
+                tracing::info!(%peer, "turned away: the address has or does as much as [limits.address] lets it");
+                // Encrypting a connection costs more than an address that has had its share is worth.
+                if tls.is_none() {
+                    turn_away((protocol, None), stream, &clients, refused.into());
+                }
+                continue;
+            }
+        };
         let place = match clients.connections.clone().try_acquire_owned() {
             // `Clients::drained` takes all permits when the node stops.
             _ if clients.is_stopping() => Err(NoPlace::Stopping),
@@ -121,7 +135,7 @@ pub(crate) async fn serve(entrance: Entrance, clients: Arc<Clients>) {
                 continue;
             }
         };
-        let place = Place::new(protocol, place, clients.clone());
+        let place = Place::new(protocol, place, (counted, peer.ip()), clients.clone());
         let serving = serve_one(protocol, stream, tls.clone(), place);
         tokio::spawn(identity::serving(protocol, peer, serving));
     }
@@ -132,12 +146,26 @@ struct Place {
     protocol: Protocol,
     clients: Arc<Clients>,
     _permit: OwnedSemaphorePermit,
+    /// Its place among those of its address, if they are counted.
+    counted: Option<Member>,
+    address: IpAddr,
 }
 
 impl Place {
-    fn new(protocol: Protocol, permit: OwnedSemaphorePermit, clients: Arc<Clients>) -> Self {
+    fn new(
+        protocol: Protocol,
+        permit: OwnedSemaphorePermit,
+        (counted, address): (Option<Member>, IpAddr),
+        clients: Arc<Clients>,
+    ) -> Self {
         clients.sessions(protocol).fetch_add(1, Ordering::Relaxed);
-        Self { protocol, clients, _permit: permit }
+        Self { protocol, clients, _permit: permit, counted, address }
+    }
+
+    /// What is known of the client before it has said anything.
+    fn shown(&self) -> Shown {
+        let came = self.clients.quotas.came(self.address, self.counted.as_ref());
+        Shown { came, ..Shown::default() }
     }
 }
 
@@ -149,11 +177,11 @@ impl Drop for Place {
 
 async fn serve_one(protocol: Protocol, stream: BoxStream, tls: Option<Encryption>, place: Place) {
     let clients = place.clients.clone();
-    let began = Began::new(&clients);
+    let (began, shown) = (Began::new(&clients), place.shown());
     let serving: BoxFuture<'_, _> = match (protocol, tls) {
-        (_, Some(tls)) => Box::pin(serve_encrypted(protocol, stream, tls, clients, began)),
-        (Protocol::Wamp, None) => Box::pin(serve_wamp(stream, Shown::default(), clients, began)),
-        (Protocol::Mqtt, None) => Box::pin(serve_mqtt(stream, Shown::default(), clients, began)),
+        (_, Some(tls)) => Box::pin(serve_encrypted((protocol, shown), stream, tls, clients, began)),
+        (Protocol::Wamp, None) => Box::pin(serve_wamp(stream, shown, clients, began)),
+        (Protocol::Mqtt, None) => Box::pin(serve_mqtt(stream, shown, clients, began)),
     };
     // A panic was logged when it happened.
     if let Ok(end) = AssertUnwindSafe(serving).catch_unwind().await {
@@ -177,6 +205,7 @@ impl Began {
 /// Makes a client's connection an encrypted one. Every line about the client says which certificate it has shown.
 async fn secure(
     stream: BoxStream,
+    shown: Shown,
     tls: &Encryption,
     clients: &Clients,
     began: Began,
@@ -189,7 +218,7 @@ async fn secure(
     let shows = certificate.filter(|_| tls.certificate_user);
     // One without a name is nobody's.
     let user = shows.map(|shown| common_name(&shown).unwrap_or_default().into());
-    Ok((stream, Shown { exporter: exporter.map(Box::new), user }))
+    Ok((stream, Shown { exporter: exporter.map(Box::new), user, ..shown }))
 }
 
 /// Tells a client why there is no place for it, if one of the few permits for that is free.
@@ -237,13 +266,13 @@ fn report(end: &TransportError) {
 }
 
 async fn serve_encrypted(
-    protocol: Protocol,
+    (protocol, shown): (Protocol, Shown),
     stream: BoxStream,
     tls: Encryption,
     clients: Arc<Clients>,
     began: Began,
 ) -> TransportError {
-    let (stream, shown) = match Box::pin(secure(stream, &tls, &clients, began)).await {
+    let (stream, shown) = match Box::pin(secure(stream, shown, &tls, &clients, began)).await {
         Ok(secured) => secured,
         Err(error) => return error.into(),
     };

@@ -21,13 +21,20 @@ use crate::realm::View;
 use crate::replica::Command;
 use crate::session::reader::{Done, Live, Reading, Source, Step, Work};
 use crate::types::event::SessionId;
-use crate::types::subscription::SubscriptionId;
+use crate::types::subscription::{SubscribeError, SubscriptionId};
 use crate::types::topic::{Pattern, Realm};
 
 use super::clients::{Clients, SUBSCRIPTION_UNIT};
+use super::quotas::{Account, Counted};
 
 /// A session's reader, which holds permits of the room for subscriptions.
-pub(super) type Reader = crate::session::reader::Reader<OwnedSemaphorePermit>;
+pub(super) type Reader = crate::session::reader::Reader<SubscriptionRoom>;
+
+/// A subscription's share of the room, and its places among those that are counted.
+pub(super) struct SubscriptionRoom {
+    _permit: OwnedSemaphorePermit,
+    _counted: Box<[Counted]>,
+}
 
 /// How long a reader waits before it retries when no storage answered.
 const RETRY: Duration = Duration::from_millis(200);
@@ -40,6 +47,8 @@ pub(super) struct ReaderDriver {
     session: SessionId,
     realm: Realm,
     clients: Arc<Clients>,
+    /// What its subscriptions count for.
+    accounts: Box<[Arc<Account>]>,
     /// The session's mailbox in the live stream, as long as its reader has one.
     deliveries: Option<Deliveries>,
     working: Option<BoxFuture<'static, Finished>>,
@@ -54,12 +63,13 @@ struct Finished {
 /// A reader's view of its node, in one poll.
 struct AtNode<'a, 'c> {
     clients: &'a Clients,
+    accounts: &'a [Arc<Account>],
     deliveries: Option<&'a mut Deliveries>,
     context: &'a mut Context<'c>,
 }
 
 impl Source for AtNode<'_, '_> {
-    type Room = OwnedSemaphorePermit;
+    type Room = SubscriptionRoom;
 
     fn tail(&self) -> Tail {
         self.clients.log.tail()
@@ -69,9 +79,13 @@ impl Source for AtNode<'_, '_> {
         self.clients.realm_states.view()
     }
 
-    fn try_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(bytes / SUBSCRIPTION_UNIT).ok()?;
-        self.clients.subscriptions.clone().try_acquire_many_owned(permits).ok()
+    fn try_room(&self, bytes: usize) -> Result<SubscriptionRoom, SubscribeError> {
+        let counted = self.accounts.iter().map(|account| account.subscribe());
+        let counted = counted.collect::<Option<Box<[_]>>>().ok_or(SubscribeError::QuotaReached)?;
+        let permits = u32::try_from(bytes / SUBSCRIPTION_UNIT).unwrap_or(u32::MAX);
+        let permit = self.clients.subscriptions.clone().try_acquire_many_owned(permits);
+        let permit = permit.map_err(|_| SubscribeError::NodeFull)?;
+        Ok(SubscriptionRoom { _permit: permit, _counted: counted })
     }
 
     fn next_live(&mut self) -> Live {
@@ -92,8 +106,13 @@ impl Source for AtNode<'_, '_> {
 }
 
 impl ReaderDriver {
-    pub(super) fn new(session: SessionId, realm: Realm, clients: Arc<Clients>) -> Self {
-        Self { session, realm, clients, deliveries: None, working: None }
+    pub(super) fn new(
+        session: SessionId,
+        realm: Realm,
+        clients: Arc<Clients>,
+        accounts: Box<[Arc<Account>]>,
+    ) -> Self {
+        Self { session, realm, clients, accounts, deliveries: None, working: None }
     }
 
     /// The next result for the session. Gives segments only if `room` says that they can be taken.
@@ -127,7 +146,8 @@ impl ReaderDriver {
     }
 
     fn at_node<'a, 'c>(&'a mut self, context: &'a mut Context<'c>) -> AtNode<'a, 'c> {
-        AtNode { clients: &self.clients, deliveries: self.deliveries.as_mut(), context }
+        let accounts = &self.accounts;
+        AtNode { clients: &self.clients, accounts, deliveries: self.deliveries.as_mut(), context }
     }
 
     fn poll_done(&mut self, context: &mut Context<'_>) -> Poll<Done> {

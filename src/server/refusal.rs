@@ -12,8 +12,9 @@ use vulpes_raft::host::BoxStream;
 
 use super::clients::Clients;
 use super::intake::{Framing, Intake, Terms};
+use super::quotas::Refused;
 use super::transport::{linger, MqttTransport, Protocol, Transport};
-use super::upgrade::{answer, STOPPING, TOO_MANY_CONNECTIONS};
+use super::upgrade::{answer, QUOTA_REACHED, STOPPING, TOO_FAST, TOO_MANY_CONNECTIONS};
 use crate::gate::mqtt::MqttGate;
 use crate::gate::{Gate, OpenRefusal, Request};
 use crate::types::limits;
@@ -26,6 +27,19 @@ pub(super) enum NoPlace {
     Full,
     /// The node is stopping.
     Stopping,
+    /// Its address has as many as it may have.
+    Quota,
+    /// They come from its address too fast.
+    TooFast,
+}
+
+impl From<Refused> for NoPlace {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Connections => Self::Quota,
+            Refused::Rate => Self::TooFast,
+        }
+    }
 }
 
 /// Tells a client why there is no place for it.
@@ -33,6 +47,8 @@ pub(super) async fn refuse(protocol: Protocol, stream: BoxStream, clients: &Clie
     match (protocol, why) {
         (Protocol::Wamp, NoPlace::Full) => answer(stream, &TOO_MANY_CONNECTIONS).await,
         (Protocol::Wamp, NoPlace::Stopping) => answer(stream, &STOPPING).await,
+        (Protocol::Wamp, NoPlace::Quota) => answer(stream, &QUOTA_REACHED).await,
+        (Protocol::Wamp, NoPlace::TooFast) => answer(stream, &TOO_FAST).await,
         (Protocol::Mqtt, why) => {
             let gate = MqttGate::new(clients.mqtt.clone(), clients.new_session(), clients.now());
             let intake = Intake::new(Framing::Mqtt, &Terms::CLIENT, &clients.login);
@@ -74,6 +90,8 @@ fn poll_refused(
                     gate.opened(Err(match why {
                         NoPlace::Full => OpenRefusal::TooManyConnections,
                         NoPlace::Stopping => OpenRefusal::Stopping,
+                        NoPlace::Quota => OpenRefusal::QuotaReached,
+                        NoPlace::TooFast => OpenRefusal::TooFast,
                     }));
                 }
                 Request::Close { .. } => return Poll::Ready(()),
@@ -131,6 +149,9 @@ mod tests {
         assert_eq!((refused[0], &refused[2..4]), (0x20, &[0, 0x89][..]));
         let stopping = told_why(&connect(5, &[0, 0, 0]), NoPlace::Stopping).await;
         assert_eq!(&stopping[2..4], &[0, 0x88], "try another node");
+        let quota = told_why(&connect(5, &[0, 0, 0]), NoPlace::Quota).await;
+        let too_fast = told_why(&connect(5, &[0, 0, 0]), NoPlace::TooFast).await;
+        assert_eq!((&quota[2..4], &too_fast[2..4]), (&[0, 0x97][..], &[0, 0x9F][..]));
         // A client that is refused for other reasons gets the answer for those.
         assert_eq!(told(&connect(3, &[0, 0])).await, [0x20, 2, 0, 1]);
         assert_eq!(told(b"GET / HTTP/1.1\r\n\r\n").await, b"");

@@ -10,6 +10,7 @@
 mod client;
 mod leaving;
 mod node;
+mod paced;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -25,7 +26,6 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::FutureExt;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::coop;
 use tokio::time::Sleep;
 
@@ -36,7 +36,7 @@ use super::filtering::Filtering;
 use super::login::conversation::{Conversation, Shown, Stepped};
 use super::outgo::Outgo;
 use super::publishing::Publishing;
-use super::reader::ReaderDriver;
+use super::reader::{ReaderDriver, SubscriptionRoom};
 use super::transport::{End, Transport, TransportError};
 use crate::gate::{EndReason, Gate};
 use crate::realm::EndCause;
@@ -49,6 +49,7 @@ use crate::types::login::LoginReply;
 use crate::types::moment::Moment;
 use crate::types::topic::Realm;
 use node::{AtNode, Held, Way};
+use paced::Paced;
 use wake::Wake;
 
 /// How long a session does nothing before it lets go of free memory. One that is busy would need it again at once.
@@ -58,7 +59,7 @@ const QUIET: Duration = Duration::from_secs(1);
 const FOREVER: Duration = Duration::from_secs(1 << 32);
 
 pub(super) struct Session<G, T> {
-    core: Core<G, OwnedSemaphorePermit>,
+    core: Core<G, SubscriptionRoom>,
     transport: T,
     clients: Arc<Clients>,
     /// What it holds at the node since it was registered there.
@@ -79,6 +80,8 @@ pub(super) struct Session<G, T> {
     shown: Shown,
     /// Why the client is gone, while its earlier messages are still to be handled.
     gone: Option<Box<TransportError>>,
+    /// What limits how fast its client is read.
+    paced: Paced,
     timer: Pin<Box<Sleep>>,
     /// When it has done nothing for long enough to let go of free memory; nothing if it has done so already.
     rest_at: Option<Moment>,
@@ -95,6 +98,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let segments = clients.segments.account();
         let filtering = Filtering::new(&clients.filtering);
         let core = Core::new(gate, clients.now());
+        let paced = Paced::new(shown.came.as_deref());
         Box::new(Self {
             core,
             transport,
@@ -109,6 +113,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             conversation: None,
             shown,
             gone: None,
+            paced,
             timer: Box::pin(tokio::time::sleep(limits::HANDSHAKE)),
             rest_at: None,
             expires_at: None,
@@ -154,7 +159,10 @@ impl<G: Gate, T: Transport> Session<G, T> {
     fn parts(&mut self) -> Parts<'_, G, T> {
         let Self { core, transport, clients, held, publishing, outgo, filtering, .. } = self;
         let session = core.session();
-        let node = AtNode { session, clients: &*clients, held, publishing: &*publishing };
+        let address = self.shown.came.as_ref().map(|came| came.address);
+        let subscriptions = self.paced.subscriptions();
+        let publishing = &*publishing;
+        let node = AtNode { session, clients: &*clients, held, publishing, address, subscriptions };
         (core, node, Way { transport: &*transport, outgo, filtering })
     }
 
@@ -167,6 +175,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
             self.output(output);
         }
         self.publishing.count_waiting(self.core.ledger().waiting());
+        self.count_publishes(now);
         if let Some(realm) = self.core.realm().filter(|_| self.reading.is_none()).cloned() {
             self.begin_reading(realm);
         }
@@ -185,7 +194,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
     /// The session is open.
     fn begin_reading(&mut self, realm: Realm) {
         let session = self.core.session();
-        self.reading = Some(ReaderDriver::new(session, realm, self.clients.clone()));
+        self.is_counted();
+        let accounts = self.paced.accounts();
+        self.reading = Some(ReaderDriver::new(session, realm, self.clients.clone(), accounts));
         self.transport.intake().belongs_to(&self.clients.input);
     }
 
@@ -309,4 +320,4 @@ impl<G: Gate, T: Transport> Session<G, T> {
 }
 
 /// A session's core, with its node and its way to the client.
-type Parts<'a, G, T> = (&'a mut Core<G, OwnedSemaphorePermit>, AtNode<'a>, Way<'a, T>);
+type Parts<'a, G, T> = (&'a mut Core<G, SubscriptionRoom>, AtNode<'a>, Way<'a, T>);

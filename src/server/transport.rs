@@ -93,6 +93,9 @@ pub(super) trait Transport: Send {
     /// The next input for the gate.
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, TransportError>>;
 
+    /// From now on gives one message at a time, where it gave several.
+    fn take_singly(&mut self) {}
+
     /// Queues output of the gate.
     fn push(&mut self, output: Bytes);
 
@@ -156,6 +159,8 @@ pub(super) struct MqttTransport {
     meter: Arc<Meter>,
     intake: Intake,
     abandoned: bool,
+    /// Gives one packet at a time.
+    singly: bool,
     lingering: Lingering,
 }
 
@@ -170,6 +175,7 @@ impl MqttTransport {
             meter,
             intake,
             abandoned: false,
+            singly: false,
             lingering: Lingering::default(),
         }
     }
@@ -207,7 +213,11 @@ fn make_room(input: &mut BytesMut, told: usize) {
 impl Transport for MqttTransport {
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, TransportError>> {
         loop {
-            let Ok(whole) = packet::complete_prefix(&self.input, limits::CLIENT_MESSAGE) else {
+            let whole = match self.singly {
+                false => packet::complete_prefix(&self.input, limits::CLIENT_MESSAGE),
+                true => packet::first_complete(&self.input, limits::CLIENT_MESSAGE),
+            };
+            let Ok(whole) = whole else {
                 // The gate finds the same error, sends it to the client, and closes.
                 return Poll::Ready(Ok(self.input.split().freeze()));
             };
@@ -222,6 +232,10 @@ impl Transport for MqttTransport {
                 return Poll::Ready(Err(TransportError::Closed));
             }
         }
+    }
+
+    fn take_singly(&mut self) {
+        self.singly = true;
     }
 
     fn push(&mut self, output: Bytes) {

@@ -52,6 +52,18 @@ pub(super) const STOPPING: Answer = Answer {
     reason: "this node is stopping; connect to another one",
 };
 
+pub(super) const QUOTA_REACHED: Answer = Answer {
+    status: StatusCode::TOO_MANY_REQUESTS,
+    headers: &[("Retry-After", "5")],
+    reason: "this address has as many connections to this node as it may have",
+};
+
+pub(super) const TOO_FAST: Answer = Answer {
+    status: StatusCode::TOO_MANY_REQUESTS,
+    headers: &[("Retry-After", "5")],
+    reason: "clients of this address connect faster than this node lets them",
+};
+
 const NO_SUBPROTOCOL: Answer =
     bad_request("offer one of the WebSocket subprotocols wamp.2.json, wamp.2.msgpack, wamp.2.cbor");
 

@@ -52,8 +52,13 @@ const FEW_INPUTS: usize = 4;
 /// What a session uses of its node.
 pub(crate) trait Node {
     /// From here on the session receives its signals. Also reserves room for this many bytes of the session's data that all nodes
-    /// store.
-    fn register(&mut self, realm: &Realm, name: &str, bytes: usize) -> Result<(), OpenRefusal>;
+    /// store. The client has a name, and a user if it logged in.
+    fn register(
+        &mut self,
+        realm: &Realm,
+        who: (&str, Option<&str>),
+        bytes: usize,
+    ) -> Result<(), OpenRefusal>;
 
     /// Whether clients of this user are admitted; without a name, clients that did not log in. All nodes decide this again at
     /// the position where the session begins.
@@ -295,7 +300,7 @@ impl<G: Gate, R> Core<G, R> {
     ) {
         let known_as = format!("{name},{role}").into();
         let name = name.as_str().unwrap_or("unnamed");
-        if let Err(refusal) = node.register(&realm, name, event.size()) {
+        if let Err(refusal) = node.register(&realm, (name, user.as_deref()), event.size()) {
             return self.gate.opened(Err(refusal));
         }
         let event = match user {

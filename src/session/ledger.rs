@@ -196,6 +196,11 @@ impl Ledger {
         self.batch.push_back(Pushed { event, compares: false });
     }
 
+    /// How many events of the client it has taken so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.following()
+    }
+
     /// Sequence number of the next event.
     fn following(&self) -> u64 {
         self.next + self.batch.len() as u64

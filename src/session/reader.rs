@@ -51,7 +51,7 @@ pub(crate) trait Source {
     fn view(&self) -> View;
 
     /// Room for a subscription of this size, if there is some.
-    fn try_room(&self, bytes: usize) -> Option<Self::Room>;
+    fn try_room(&self, bytes: usize) -> Result<Self::Room, SubscribeError>;
 
     /// The next of the live stream. If there is none, the session is woken when there is more.
     fn next_live(&mut self) -> Live;

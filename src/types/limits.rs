@@ -128,6 +128,10 @@ pub const CONNECTIONS: usize = 20_000;
 /// Open files that are reserved for other nodes, operators and the disk, out of the process's limit.
 pub const RESERVED_FILES: usize = 256;
 
+/// Addresses whose clients a node counts, each kind of quota by itself; further ones count as one. An IPv6 address counts with all
+/// of its /64.
+pub const QUOTA_ADDRESSES: usize = 100_000;
+
 /// Connections beyond that get a refusal, this many at a time; others are closed silently.
 pub const REFUSALS: usize = 64;
 

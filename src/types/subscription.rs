@@ -36,6 +36,8 @@ pub enum SubscribeError {
     TooMany,
     #[error("this node has no room for more subscriptions; connect to another one")]
     NodeFull,
+    #[error("the user, or the address, has as many subscriptions at this node as it may have")]
+    QuotaReached,
     #[error("there is no room for more persistent filters")]
     NoRoom,
     #[error("the user may not subscribe to this")]

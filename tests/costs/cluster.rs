@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use turmoil::{Builder, Sim};
 use vulpes::config::disk::LowWater;
+use vulpes::config::limits::Limits;
 use vulpes::config::{Address, Listen, Member, NodeConfig, Role, Timing};
 use vulpes::entry::EntryTuning;
 use vulpes::node::tuning::Tuning;
@@ -198,6 +199,7 @@ fn config_of(nodes: u64, node: u64, delays: Delays) -> NodeConfig {
         },
         tokens: None,
         retention: Retention { age: None, size: None },
+        limits: Limits::default(),
         low_water: LowWater::default(),
         log: None,
     }

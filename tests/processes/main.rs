@@ -6,6 +6,7 @@
 //! - [`crashes`]: nodes die under load, one or all.
 //! - [`groups`]: two storage groups, each with a part of what is published.
 //! - [`quorum`]: too few nodes are left, and come back.
+//! - [`quotas`]: limits for users and addresses.
 //! - [`bad_input`]: clients that break every rule.
 //! - [`damage`]: files that are not what a node wrote.
 //! - [`disk`]: disks that run low.
@@ -59,6 +60,7 @@ mod peer;
 mod peers_tls;
 mod presence;
 mod quorum;
+mod quotas;
 mod raw;
 mod register;
 mod restored;

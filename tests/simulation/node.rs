@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use turmoil::Sim;
 use vulpes::config::disk::LowWater;
+use vulpes::config::limits::Limits;
 use vulpes::config::{Address, Listen, Member, NodeConfig, Role, Timing};
 use vulpes::log::Log;
 use vulpes::node::Node;
@@ -309,6 +310,7 @@ fn config(plan: &Plan, node: u64) -> NodeConfig {
             lease: Duration::from_millis(plan.lease),
         },
         tokens: None,
+        limits: Limits::default(),
         low_water: LowWater::default(),
         retention: Retention { age: plan.age.map(Duration::from_millis), size: plan.log_size },
         log: None,

@@ -78,6 +78,7 @@ pub(crate) enum Reason {
     PayloadFormatInvalid = 0x99,
     QosNotSupported = 0x9B,
     SharedSubscriptionsNotSupported = 0x9E,
+    ConnectionRateExceeded = 0x9F,
 }
 
 /// Why a connection or a request is refused: the code for an MQTT 5 client, the text for it and for the log.
@@ -150,6 +151,14 @@ pub fn complete_prefix(buffer: &[u8], max_packet: usize) -> Result<usize, FrameE
             Err(_) => return Ok(at),
         }
     }
+}
+
+/// How many bytes at the beginning of `buffer` are its first packet, if it is complete; see [`complete_prefix`].
+///
+/// # Errors
+/// Like [`complete_prefix`].
+pub fn first_complete(buffer: &[u8], max_packet: usize) -> Result<usize, FrameError> {
+    Ok(frame(buffer, 0, max_packet)?.map_or(0, |frame| frame.whole.end))
 }
 
 /// The packet that begins at `at`, if it is complete.

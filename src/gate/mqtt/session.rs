@@ -158,7 +158,7 @@ impl Session {
         }
         let bytes = event.held();
         if let Err(error) = self.publishes.check(&publish.terms, bytes) {
-            let text = format!("PUBLISH: {error}");
+            let text = error.to_string();
             if error == TooMany::Disk && event.qos == Qos::AtMostOnce {
                 // As with what is forbidden: a client that comes back does the same again.
                 out.drop_silently(text);
@@ -200,6 +200,7 @@ impl Session {
 
     pub(crate) fn allow(&mut self, allowed: Allowed) {
         self.publishes.allow(allowed);
+        self.subscriptions.allow(allowed.subscriptions);
     }
 
     pub(crate) fn can_deliver(&self) -> bool {

@@ -97,6 +97,8 @@ pub(crate) struct Subscriptions {
     /// that it published itself.
     bridge: bool,
     last: u64,
+    /// The most persistent ones that it may have.
+    most_persistent: u32,
     by_text: HashMap<Box<str>, SubscriptionId>,
     by_id: HashMap<SubscriptionId, Entry>,
     /// Bytes of all texts in `by_id`.
@@ -118,6 +120,7 @@ impl Subscriptions {
             explain: client.problem_information,
             bridge: client.bridge && !client.version.is_5(),
             last: 0,
+            most_persistent: u32::MAX,
             by_text: HashMap::new(),
             by_id: HashMap::new(),
             text_bytes: 0,
@@ -127,6 +130,11 @@ impl Subscriptions {
             waiting: 0,
             persistence: None,
         }
+    }
+
+    /// Sets how many persistent ones there may be. The others are counted where they begin.
+    pub(crate) fn allow(&mut self, most_persistent: u32) {
+        self.most_persistent = most_persistent;
     }
 
     /// What a subscription was granted, unless it has ended.
@@ -469,9 +477,10 @@ fn reason(error: SubscribeError) -> Reason {
         SubscribeError::Gone { .. } | SubscribeError::Ahead { .. } => {
             Reason::ImplementationSpecific
         }
-        SubscribeError::TooMany | SubscribeError::NodeFull | SubscribeError::NoRoom => {
-            Reason::QuotaExceeded
-        }
+        SubscribeError::TooMany
+        | SubscribeError::NodeFull
+        | SubscribeError::QuotaReached
+        | SubscribeError::NoRoom => Reason::QuotaExceeded,
         SubscribeError::NotAllowed => Reason::NotAuthorized,
         SubscribeError::Unavailable => Reason::Unspecified,
     }

@@ -43,6 +43,9 @@ pub(super) const SNAPSHOT_COMPLETE: &str = "vulpes.close.snapshot_complete";
 const TOO_MANY_WAITS: &str = "vulpes.error.too_many_waits";
 const TOO_MANY_WILLS: &str = "vulpes.error.too_many_wills";
 
+/// The user, or the address, has as much as it may have.
+const QUOTA_EXCEEDED: &str = "vulpes.error.quota_exceeded";
+
 /// The disk of a storage runs low.
 const DISK_FULL: &str = "vulpes.error.disk_full";
 
@@ -93,6 +96,7 @@ pub(super) fn of_subscribe_error(error: SubscribeError) -> &'static str {
         SubscribeError::TooMany | SubscribeError::NodeFull | SubscribeError::NoRoom => {
             "vulpes.error.too_many_subscriptions"
         }
+        SubscribeError::QuotaReached => QUOTA_EXCEEDED,
         SubscribeError::Unavailable => "vulpes.error.unavailable",
         SubscribeError::NotAllowed => NOT_AUTHORIZED,
     }
@@ -105,6 +109,8 @@ pub(super) fn of_open_refusal(refusal: OpenRefusal) -> &'static str {
         OpenRefusal::TooManyConnections | OpenRefusal::NoRoom => {
             "vulpes.error.too_many_connections"
         }
+        OpenRefusal::QuotaReached => QUOTA_EXCEEDED,
+        OpenRefusal::TooFast => "vulpes.error.connection_rate_exceeded",
         OpenRefusal::Unavailable | OpenRefusal::Stopping => UNAVAILABLE,
     }
 }

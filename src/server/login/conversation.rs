@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::{Logins, USERS};
 use crate::auth::scram::{text, wamp};
 use crate::auth::{cryptosign, draw, wampcra, Candidate, Exporter, Refused, UserName};
+use crate::server::quotas::Came;
 use crate::types::access::{KnownUser, Login, LoginRefusal, Secret};
 use crate::types::event::SessionId;
 use crate::types::login::{Challenge, Extra, LoginReply, LoginStep, Method};
@@ -24,6 +25,8 @@ pub(crate) struct Shown {
     pub(crate) exporter: Option<Box<Exporter>>,
     /// The user that its certificate names, where that counts.
     pub(crate) user: Option<Box<str>>,
+    /// Where it comes from, if that counts.
+    pub(crate) came: Option<Arc<Came>>,
 }
 
 /// A client's login.

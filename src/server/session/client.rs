@@ -101,7 +101,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
             came: meter.came(),
             taken: meter.taken(),
             waiting: self.transport.pending() > 0,
-            unheard: !self.core.may_take() || self.transport.intake().is_held_up(),
+            unheard: !self.core.may_take()
+                || self.transport.intake().is_held_up()
+                || self.paced.until().is_some(),
         };
         let terms = self.terms();
         match self.core.look_at_client(self.clients.now(), terms, seen) {

@@ -2,6 +2,8 @@
 //!
 //! Deliberately absent: anything that takes time. A core never waits.
 
+use std::net::IpAddr;
+
 use tokio::sync::OwnedSemaphorePermit;
 use vulpes_raft::ids::{Incarnation, Position};
 
@@ -15,6 +17,7 @@ use crate::server::filtering::Filtering;
 use crate::server::identity;
 use crate::server::outgo::Outgo;
 use crate::server::publishing::{looked_at, Publishing};
+use crate::server::quotas::{Member, Refused};
 use crate::server::session_manager::Mailbox;
 use crate::server::transport::Transport;
 use crate::session::core::Node;
@@ -27,6 +30,8 @@ use crate::types::topic::Realm;
 pub(super) struct Held {
     /// Its signals from the realms' state.
     pub(super) words: Option<Mailbox>,
+    /// Its place among the connections of its user, if those are counted.
+    pub(super) member: Option<Member>,
     /// Room for what all nodes store of it.
     pub(super) state_room: Option<OwnedSemaphorePermit>,
     /// Present once the session takes part in calls.
@@ -39,14 +44,41 @@ pub(super) struct AtNode<'a> {
     pub(super) clients: &'a Clients,
     pub(super) held: &'a mut Held,
     pub(super) publishing: &'a Publishing,
+    /// Where its client comes from.
+    pub(super) address: Option<IpAddr>,
+    /// How many subscriptions its user and its address let it have.
+    pub(super) subscriptions: u32,
+}
+
+impl AtNode<'_> {
+    /// Counts the session among those of its user, or of its address if it has none.
+    fn enter(&self, user: Option<&str>, bytes: usize) -> Result<Option<Member>, Refused> {
+        let Clients { quotas, realm_states, .. } = self.clients;
+        let now = self.clients.now();
+        if self.clients.shortage.is_there() {
+            quotas.begins_on_low_disk(now)?;
+        }
+        let Some(user) = user else { return quotas.comes_in(self.address, bytes, now) };
+        let known = realm_states.with(|realms| realms.user(user));
+        quotas.logs_in(user, known.as_ref().map_or(&[], |known| &known.user.roles), now)
+    }
 }
 
 impl Node for AtNode<'_> {
-    fn register(&mut self, realm: &Realm, name: &str, bytes: usize) -> Result<(), OpenRefusal> {
+    fn register(
+        &mut self,
+        realm: &Realm,
+        (name, user): (&str, Option<&str>),
+        bytes: usize,
+    ) -> Result<(), OpenRefusal> {
         if !self.clients.realms.contains(realm) {
             return Err(OpenRefusal::NoSuchRealm);
         }
         let room = self.clients.try_keep_state(bytes).ok_or(OpenRefusal::NoRoom)?;
+        self.held.member = self.enter(user, bytes).map_err(|refused| match refused {
+            Refused::Connections => OpenRefusal::QuotaReached,
+            Refused::Rate => OpenRefusal::TooFast,
+        })?;
         identity::is_called(name);
         self.held.words = Some(self.clients.manager.register(self.session));
         self.held.state_room = Some(room);
@@ -98,7 +130,8 @@ impl Node for AtNode<'_> {
 
     fn room(&self) -> Allowed {
         let waits = self.publishing.has_room_to_wait();
-        Allowed { waits, publishes: !self.clients.shortage.is_there(), ..Allowed::default() }
+        let publishes = !self.clients.shortage.is_there();
+        Allowed { waits, publishes, subscriptions: self.subscriptions, ..Allowed::default() }
     }
 
     fn next_position(&self) -> Position {

@@ -142,14 +142,16 @@ impl<G: Gate, T: Transport> Session<G, T> {
     }
 
     fn poll_inputs(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
+        self.paced.look_again();
         if !self.may_read() {
             return Poll::Pending;
         }
         if self.core.inputs() > 0 {
             return Poll::Ready(Wake::Inputs);
         }
+        let Some(most) = self.may_take(INPUTS_A_TURN) else { return Poll::Pending };
         let mut bytes = 0;
-        while self.core.inputs() < INPUTS_A_TURN && bytes < limits::SESSION_READ {
+        while self.core.inputs() < most && bytes < limits::SESSION_READ {
             match self.transport.poll_receive(context) {
                 Poll::Ready(Ok(input)) => {
                     bytes += input.len();
@@ -165,6 +167,7 @@ impl<G: Gate, T: Transport> Session<G, T> {
                 Poll::Ready(Err(_)) | Poll::Pending => break,
             }
         }
+        self.count_bytes(bytes);
         if self.core.inputs() == 0 {
             // What the transport handled itself, such as pings, was taken.
             if self.core.is_open() {
@@ -180,7 +183,9 @@ impl<G: Gate, T: Transport> Session<G, T> {
         let deadline = self.core.deadline(self.terms()).map(|moment| self.clients.instant(moment));
         let rest = self.rest_at.map(|moment| self.clients.instant(moment));
         let expires = self.expires_at.map(|moment| self.clients.instant(moment));
-        let others = [deadline, self.outgo.look_until(), rest, expires].into_iter().flatten();
+        let paced = self.paced.until().map(|moment| self.clients.instant(moment));
+        let others =
+            [deadline, self.outgo.look_until(), rest, expires, paced].into_iter().flatten();
         let deadline = others.fold(Instant::now() + IDLE, Instant::min);
         // A session without a deadline moves its timer rarely, not every turn.
         let set = self.timer.deadline();

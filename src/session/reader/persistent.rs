@@ -192,7 +192,7 @@ impl<R> Reader<R> {
         let PersistentReading { id, pattern, retained, changes, condition, from } = reading;
         let asked = from.unwrap_or(Position(0));
         let from = self.active.get(&id).map_or(asked, |known| known.from);
-        let room = try_room(source, &pattern, condition.as_ref());
+        let room = try_room(source, &pattern, condition.as_ref()).ok();
         if retained != RetainedMode::None {
             let values = source.view().realm(&self.realm);
             let then = Then::Nothing { kept_before: asked };

@@ -50,7 +50,7 @@ pub(super) fn try_room<S: Source>(
     source: &S,
     pattern: &Pattern,
     filter: Option<&Value>,
-) -> Option<S::Room> {
+) -> Result<S::Room, SubscribeError> {
     let bytes = pattern.held() + filter.map_or(0, Value::held) + limits::SUBSCRIPTION_OVERHEAD;
     source.try_room(bytes)
 }
@@ -104,8 +104,7 @@ impl<R> Reader<R> {
         if is_last && planted(Mutant::LoseLastSubscription) {
             return Ok(Some(Reading::Subscribed(id, Ok(()))));
         }
-        let room = try_room(source, &subscription.pattern, subscription.filter.as_ref());
-        let room = room.ok_or(SubscribeError::NodeFull)?;
+        let room = try_room(source, &subscription.pattern, subscription.filter.as_ref())?;
         let changes_only = subscription.retained == RetainedMode::Changes;
         let (filter, from) = (subscription.filter.clone(), Position(0));
         self.active.insert(id, EventFilter { changes_only, filter, from, _room: Some(room) });

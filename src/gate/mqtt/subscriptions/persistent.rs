@@ -105,6 +105,10 @@ impl Subscriptions {
                 self.wait()?;
                 id
             }
+            None if self.by_id.len() >= self.most_persistent as usize => {
+                let text = SubscribeError::QuotaReached.to_string();
+                return Err(Violation::new(Reason::QuotaExceeded, text));
+            }
             None => {
                 let weight = condition.as_ref().map_or(0, |value| value.held());
                 let state = State::Asked(Vec::new());

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::super::packet::publish::Outgoing;
-use super::super::packet::{self, complete_prefix, FrameError, Incoming, Version};
+use super::super::packet::{self, complete_prefix, first_complete, FrameError, Incoming, Version};
 use super::*;
 use crate::types::login::LoginStep;
 
@@ -148,6 +148,14 @@ proptest! {
         if let Ok(whole) = complete_prefix(&bytes, 1000) {
             prop_assert!(whole <= bytes.len());
             prop_assert_eq!(complete_prefix(&bytes[..whole], 1000), Ok(whole));
+            // One at a time, they are the same packets.
+            let mut at = 0;
+            while at < whole {
+                let one = first_complete(&bytes[at..], 1000).unwrap();
+                prop_assert!(one > 0 && at + one <= whole);
+                prop_assert_eq!(first_complete(&bytes[at..at + one - 1], 1000), Ok(0));
+                at += one;
+            }
         }
     }
 

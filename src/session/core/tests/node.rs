@@ -23,6 +23,7 @@ use crate::session::delivery::Outlet;
 use crate::session::reader::{Live, Source};
 use crate::session::testing::realm;
 use crate::types::event::{Event, SessionId};
+use crate::types::subscription::SubscribeError;
 use crate::types::topic::Realm;
 
 /// What all sessions share.
@@ -133,8 +134,8 @@ impl Source for AtNode<'_> {
         self.shared.realms.view()
     }
 
-    fn try_room(&self, _: usize) -> Option<()> {
-        Some(())
+    fn try_room(&self, _: usize) -> Result<(), SubscribeError> {
+        Ok(())
     }
 
     fn next_live(&mut self) -> Live {
@@ -151,7 +152,12 @@ impl Source for AtNode<'_> {
 }
 
 impl Node for AtNode<'_> {
-    fn register(&mut self, of: &Realm, _: &str, _: usize) -> Result<(), OpenRefusal> {
+    fn register(
+        &mut self,
+        of: &Realm,
+        _: (&str, Option<&str>),
+        _: usize,
+    ) -> Result<(), OpenRefusal> {
         assert_eq!(*of, realm());
         if self.shared.full {
             Err(OpenRefusal::NoRoom)

@@ -46,8 +46,8 @@ impl Source for Node {
         crate::realm::Realms::default().view()
     }
 
-    fn try_room(&self, _: usize) -> Option<()> {
-        self.has_room.then_some(())
+    fn try_room(&self, _: usize) -> Result<(), SubscribeError> {
+        self.has_room.then_some(()).ok_or(SubscribeError::NodeFull)
     }
 
     fn next_live(&mut self) -> Live {

@@ -67,8 +67,8 @@ impl Source for Node {
         crate::realm::Realms::default().view()
     }
 
-    fn try_room(&self, _: usize) -> Option<()> {
-        Some(())
+    fn try_room(&self, _: usize) -> Result<(), SubscribeError> {
+        Ok(())
     }
 
     fn next_live(&mut self) -> Live {
