@@ -17,6 +17,7 @@ use vulpes_raft::ids::EventId;
 use crate::client::wamp::{WampClient, WampError};
 use crate::node::StartError;
 
+mod asked;
 mod authority;
 #[cfg_attr(not(feature = "bench"), path = "cli/no_bench.rs")]
 mod bench;

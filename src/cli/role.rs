@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{ensure, Context};
 use clap::{Args, Subcommand};
 use comfy_table::{presets, Table};
-use serde::Serialize;
 
-use super::user::{failed, Asked, Common};
-use crate::http::{Changed, RemoveRole, RoleEdit, SetRole};
+use super::asked::{failed, Asked, Common, Done};
+use crate::http::{RemoveRole, RoleEdit, SetRole};
 use crate::types::limits;
 use crate::types::rule::DEFAULT;
 
@@ -103,21 +102,12 @@ pub(super) struct Can {
     common: Common,
 }
 
-/// What a change did.
-#[derive(Debug, Serialize)]
-struct Done<'a> {
-    #[serde(flatten)]
-    changed: Changed,
-    role: &'a str,
-    did: &'a str,
-}
-
 impl Roles {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         match self.action {
             Action::Set(Set { name, rules, file, common }) => {
                 let rules = file.map_or(Ok(rules), |file| from_file(&file))?;
-                let did = format!("set, with {} rules,", rules.len());
+                let did = format!("set, with {} rules", rules.len());
                 let asked = common.asked()?;
                 change(&asked, RoleEdit::Set(SetRole { name: name.clone(), rules }), &did).await?;
                 if name == DEFAULT && !asked.json {
@@ -130,7 +120,7 @@ impl Roles {
             Action::Remove(Named { name, common }) => {
                 let asked = common.asked()?;
                 let remove = RoleEdit::Remove(RemoveRole { name: name.clone() });
-                change(&asked, remove, "removed,").await?;
+                change(&asked, remove, "removed").await?;
                 if name == DEFAULT && !asked.json {
                     eprintln!("users without a role may do everything again");
                 }
@@ -156,15 +146,8 @@ async fn change(asked: &Asked, edit: RoleEdit, did: &str) -> anyhow::Result<()> 
     let edits = [edit];
     let changed = asked.client.change_roles(&asked.url, &edits).await.map_err(failed)?;
     let role = edits[0].name();
-    let mut out = std::io::stdout().lock();
-    match asked.json {
-        true => {
-            let did = did.trim_end_matches(',');
-            writeln!(out, "{}", serde_json::to_string(&Done { changed, role, did })?)?;
-        }
-        false => writeln!(out, "role {role} is {did} from position {} on", changed.position)?,
-    }
-    Ok(out.flush()?)
+    let done = Done { changed, kind: "role", name: role, did };
+    asked.tell(&done, &format!("role {role} is {did}"))
 }
 
 async fn list(asked: &Asked) -> anyhow::Result<()> {

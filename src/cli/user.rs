@@ -7,15 +7,12 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use comfy_table::{presets, Table};
-use serde::Serialize;
 
-use super::login::{self, LoginArgs};
-use super::secure::TlsArgs;
-use crate::client::admin::{AdminClient, AdminError, AdminUrl};
-use crate::http::{AddUser, Changed, PasswordText, RemoveUser, SetUser, UserEdit, UserInfo};
+use super::asked::{failed, Asked, Common, Done};
+use super::login;
+use crate::http::{AddUser, PasswordText, RemoveUser, SetUser, UserEdit, UserInfo};
 use crate::types::access::{ADMIN, ANONYMOUS};
 
 const EXAMPLES: &str = "\
@@ -61,21 +58,6 @@ enum Action {
     Key(Keys),
     /// Remove a user, and end its sessions
     Remove(Named),
-}
-
-/// How a node is asked.
-#[derive(Debug, Args)]
-pub(super) struct Common {
-    /// Admin URL of a node; changes need one with the entry role
-    #[arg(long, value_name = "URL", default_value = super::DEFAULT_ADMIN)]
-    node_admin: AdminUrl,
-    #[command(flatten)]
-    tls: TlsArgs,
-    #[command(flatten)]
-    login: LoginArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -165,22 +147,6 @@ struct Key {
     common: Common,
 }
 
-/// What a change did.
-#[derive(Debug, Serialize)]
-struct Done<'a> {
-    #[serde(flatten)]
-    changed: Changed,
-    user: &'a str,
-    did: &'a str,
-}
-
-/// A node, with the user that asks it.
-pub(super) struct Asked {
-    pub(super) client: AdminClient,
-    pub(super) url: AdminUrl,
-    pub(super) json: bool,
-}
-
 impl Users {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         match self.action {
@@ -220,35 +186,13 @@ fn set(name: &str) -> SetUser {
     SetUser { name: name.to_owned(), ..SetUser::default() }
 }
 
-/// The error, with what to do about it.
-pub(super) fn failed(error: AdminError) -> anyhow::Error {
-    anyhow!(login::advised(error))
-}
-
-impl Common {
-    pub(super) fn asked(&self) -> anyhow::Result<Asked> {
-        let client = self.login.admin()?;
-        Ok(Asked {
-            client,
-            url: self.node_admin.clone().trusting(&self.tls.dialer()?),
-            json: self.json,
-        })
-    }
-}
-
 impl Asked {
     /// Makes changes, of which the first is what was asked for.
     async fn change(&self, edits: Vec<UserEdit>, did: &str) -> anyhow::Result<()> {
         let changed = self.client.change_users(&self.url, &edits).await.map_err(failed)?;
         let user = edits.first().map_or("", UserEdit::name);
-        let mut out = std::io::stdout().lock();
-        match self.json {
-            true => {
-                writeln!(out, "{}", serde_json::to_string(&Done { changed, user, did })?)?;
-            }
-            false => writeln!(out, "{user} is {did}, from position {} on", changed.position)?,
-        }
-        Ok(out.flush()?)
+        let done = Done { changed, kind: "user", name: user, did };
+        self.tell(&done, &format!("{user} is {did}"))
     }
 }
 
