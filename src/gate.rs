@@ -147,6 +147,8 @@ pub enum OpenRefusal {
     NoSuchRealm,
     #[error("this cluster has users: log in as one of them")]
     LoginNeeded,
+    #[error("an administrator has banned this user or client")]
+    Banned,
     #[error("this node has as many connections as it takes")]
     TooManyConnections,
     #[error("this node is stopping; connect to another one")]
@@ -196,6 +198,8 @@ pub enum EndReason {
     Lost,
     /// The client's user was removed or disabled, or it has none and needs one.
     Revoked,
+    /// The client's user, name or address was banned.
+    Banned,
     /// What the client logged in with is no longer valid.
     Expired,
     /// The client has been too slow with its handshake.

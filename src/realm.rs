@@ -14,9 +14,12 @@
 //! (`server`).
 //!
 //! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `persistent` (what outlives
-//! sessions), `registrations`, `access` (users), `roles`, `past`, `head` (where the retained log begins).
+//! sessions), `registrations`, `access` (users), `roles`, `past`, `bans`, `audit` (what is remembered of
+//! changes of these), `head` (where the retained log begins).
 
 mod access;
+mod audit;
+mod bans;
 mod head;
 mod lines;
 mod notices;
@@ -65,6 +68,8 @@ pub use shared::SharedRealms;
 pub use value::{fits, merged, Compared};
 
 use access::Access;
+use audit::Audit;
+use bans::Bans;
 use lines::Line;
 use persistent::PersistentTable;
 use reading::ReadValues;
@@ -123,6 +128,8 @@ pub struct Realms {
     registrations: Registrations,
     persistent: PersistentTable,
     access: Access,
+    bans: Bans,
+    audit: Audit,
     rows: Rows,
     /// Large values that have been decoded.
     read: ReadValues,
@@ -156,6 +163,8 @@ impl Default for Realms {
             registrations: Registrations::default(),
             persistent: PersistentTable::default(),
             access: Access::default(),
+            bans: Bans::default(),
+            audit: Audit::default(),
             rows: Rows::default(),
             read: ReadValues::default(),
             notices: Vec::new(),
@@ -220,6 +229,9 @@ impl Realms {
             Key::DueUser(id) => {
                 self.access.due_users.insert(id, wire::decode(value).ok()?);
             }
+            Key::Ban(target) => self.bans.load(target, wire::decode(value).ok()?),
+            Key::Audit(at) => self.audit.load(at, wire::decode(value).ok()?),
+            Key::AuditFrom => self.audit.load_from(wire::decode(value).ok()?),
             Key::PersistentFilter(realm, client, text) => {
                 self.persistent.load_filter(&(realm, client), text, wire::decode(value).ok()?)?;
             }
@@ -338,6 +350,10 @@ impl Realms {
             }
             Some(Act::ChangeRoles(change)) => {
                 self.change_roles(incoming, change);
+                false
+            }
+            Some(Act::Administer(change)) => {
+                self.administer(incoming, change);
                 false
             }
             // A newer release may have acts that this one does not know.

@@ -5,7 +5,7 @@
 //! - `budget`, `intake`, `outgo`: limits for the bytes that all connections hold together, read and to be written; `filtering`:
 //!   turns at reading large values.
 //! - `quotas`: what the clients of one user or address may have and do.
-//! - `login`: checks passwords.
+//! - `login`: checks passwords; `bans`: turns away who is banned.
 //! - `calls`: calls between sessions, and to and from other entries.
 //! - `session_manager`: passes on signals of the realms' state to sessions, and publishes what sessions left to be published.
 //!
@@ -13,6 +13,7 @@
 //!
 //! Deliberately absent: what a session decides (`session`), and the node around it (`node`).
 
+pub(crate) mod bans;
 pub(crate) mod budget;
 pub(crate) mod calls;
 pub(crate) mod clients;

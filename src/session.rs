@@ -46,4 +46,6 @@ pub(crate) enum Signal {
     FilterOutcome(FilterOutcome),
     /// The session from which this one took over has published its act `Gone`.
     Released,
+    /// Clients from the connection's address are banned.
+    AddressBanned,
 }

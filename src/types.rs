@@ -3,7 +3,8 @@
 //! In reading order:
 //! - [`limits`], [`moment`], `varint`: bounds, time, and how numbers are written.
 //! - [`topic`], [`procedure`], [`value`]: names, and decoded values.
-//! - [`access`], [`rule`]: users and logins, and what their roles allow.
+//! - [`access`], [`rule`], [`ban`]: users and logins, what their roles allow, and who is kept out.
+//! - [`audit`]: what is remembered of changes of these.
 //! - [`login`]: the steps of a login.
 //! - [`event`], [`act`]: what is published, and its request to the realms' state.
 //! - [`answer`], [`subscription`]: the outcomes of publishes and of subscriptions.
@@ -16,6 +17,8 @@
 pub mod access;
 pub mod act;
 pub mod answer;
+pub mod audit;
+pub mod ban;
 pub mod event;
 pub mod head;
 pub mod limits;

@@ -17,8 +17,8 @@
 /// order has its own time, what a session leaves comes before its client's next actions, and events name their publisher's
 /// client. 6: segment bodies and retained values have room for extension fields. 7: the last word of a session that was taken
 /// over takes effect. 8: sessions may have users. 9: roles have rules; what users log in with is larger, and may be public keys
-/// without a password.
-pub const LOG_FORMAT: u32 = 9;
+/// without a password. 10: users, clients and addresses may be banned, and changes of users, roles and bans are remembered.
+pub const LOG_FORMAT: u32 = 10;
 
 /// The oldest format whose files this release opens: since then, every log is read as before and makes the same
 /// state. Raise it together with [`LOG_FORMAT`] unless that is still true.

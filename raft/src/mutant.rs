@@ -89,6 +89,12 @@ pub enum Mutant {
     AdmitRemovedUsers,
     /// Sessions go on when their user is removed.
     SpareRemovedUsers,
+    /// A session begins although its client is banned.
+    AdmitBanned,
+    /// Sessions go on when their client is banned.
+    SpareBanned,
+    /// A ban that is over still holds.
+    BanForever,
     /// A will is published although its author may not publish it any more.
     UncheckedWill,
     /// A session goes on by the rules that it began with.

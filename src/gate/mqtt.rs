@@ -270,6 +270,7 @@ impl MqttGate {
         let reason = match violation.reason {
             // Not among the codes of a CONNACK (MQTT 5 table 3-1).
             Reason::ServerShuttingDown | Reason::SessionTakenOver => Reason::ServerUnavailable,
+            Reason::AdministrativeAction => Reason::Banned,
             reason => reason,
         };
         let refused = self.out.put_explained(Some(&violation.text), |text, output| {
@@ -283,6 +284,10 @@ impl MqttGate {
 
     /// Ends the session because of a violation, or because this node ends it.
     fn fail(&mut self, violation: &Violation) {
+        self.fail_dropping(violation, false);
+    }
+
+    fn fail_dropping(&mut self, violation: &Violation, drop_will: bool) {
         match &self.state {
             State::Opening(opening) => return self.refuse(opening.client.version, violation),
             State::Open(session) if session.client.version.is_5() => {
@@ -295,7 +300,7 @@ impl MqttGate {
             State::Closed(_) => return,
             State::Connecting | State::Open(_) => {}
         }
-        self.close(Some(violation.text.to_string()));
+        self.close_dropping(Some(violation.text.to_string()), drop_will);
     }
 
     /// The client sent DISCONNECT. Only the normal one drops its will (MQTT 5 section 3.14.4).
@@ -377,6 +382,7 @@ impl Gate for MqttGate {
             let reason = match refusal {
                 OpenRefusal::NoSuchRealm => Reason::BadUserNameOrPassword,
                 OpenRefusal::LoginNeeded | OpenRefusal::WillNotAllowed => Reason::NotAuthorized,
+                OpenRefusal::Banned => Reason::Banned,
                 OpenRefusal::TooManyConnections | OpenRefusal::NoRoom => Reason::ServerBusy,
                 OpenRefusal::QuotaReached => Reason::QuotaExceeded,
                 OpenRefusal::TooFast => Reason::ConnectionRateExceeded,
@@ -517,7 +523,8 @@ impl Gate for MqttGate {
     }
 
     fn end(&mut self, reason: EndReason) {
-        self.fail(&ending::of_end(reason));
+        // Nobody hears from a banned client any more.
+        self.fail_dropping(&ending::of_end(reason), reason == EndReason::Banned);
     }
 
     fn give_up(&mut self, packet_id: u16) {

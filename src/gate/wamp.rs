@@ -302,6 +302,7 @@ impl Gate for WampGate {
                 | OpenRefusal::QuotaReached
                 | OpenRefusal::TooFast
                 | OpenRefusal::LoginNeeded
+                | OpenRefusal::Banned
                 | OpenRefusal::WillNotAllowed),
             ) => {
                 self.abort(uri::of_open_refusal(refusal), &refusal.to_string());
@@ -480,13 +481,14 @@ impl Gate for WampGate {
                 State::Open { .. },
                 EndReason::TakenOver
                 | EndReason::Revoked
+                | EndReason::Banned
                 | EndReason::Expired
                 | EndReason::HandshakeTimeout,
             ) => {
                 self.send(reply::goodbye(self.serializer, uri, Some(&sentence)));
                 self.close();
             }
-            (_, EndReason::Revoked | EndReason::Expired) => {
+            (_, EndReason::Revoked | EndReason::Banned | EndReason::Expired) => {
                 self.abort(uri::NOT_AUTHORIZED, &sentence)
             }
             (_, EndReason::TakenOver | EndReason::HandshakeTimeout) => self.abort(uri, &sentence),

@@ -136,6 +136,8 @@ pub enum AccessRefusal {
     Wrong,
     #[error("only users with the role {ADMIN} may use admin HTTP")]
     NoRole,
+    #[error("you are banned")]
+    Banned,
     #[error("too many logins are being checked; try again")]
     Busy,
     #[error("the first administrator is not in the log yet; start a majority of the nodes, and try again")]
@@ -303,7 +305,7 @@ fn denied(refused: AccessRefusal) -> Response {
         AccessRefusal::LoginNeeded | AccessRefusal::Wrong => {
             (StatusCode::UNAUTHORIZED, Some((WWW_AUTHENTICATE, CHALLENGE)))
         }
-        AccessRefusal::NoRole => (StatusCode::FORBIDDEN, None),
+        AccessRefusal::NoRole | AccessRefusal::Banned => (StatusCode::FORBIDDEN, None),
         AccessRefusal::Busy | AccessRefusal::NotYet => {
             let soon = HeaderValue::from_static("1");
             (StatusCode::SERVICE_UNAVAILABLE, Some((RETRY_AFTER, soon)))

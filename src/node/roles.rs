@@ -18,7 +18,7 @@ use crate::http::{
     RolesError, SetRole,
 };
 use crate::realm::Realms;
-use crate::types::act::Act;
+use crate::types::act::{Act, Administer};
 use crate::types::limits;
 use crate::types::rule::{
     check_role_name, Action, ChangeRoles, KnownRole, Role, RoleChange, Rule, RuleError,
@@ -50,7 +50,7 @@ impl RoleAdmin for Users {
             let writer = self.writer.as_ref().ok_or(RolesError::NoEntry)?;
             let asked =
                 ChangeRoles { author: author.0, changes: changes(edits, &self.known_realms)? };
-            let act = Act::ChangeRoles(asked.clone());
+            let act = Act::Administer(Administer::Roles(asked.clone()));
             let bytes = act.encode().len();
             if bytes > limits::EVENT {
                 return Err(RolesError::TooLarge(bytes));
@@ -76,6 +76,7 @@ impl RoleAdmin for Users {
     fn decide(&self, question: &Question) -> Option<Decision> {
         let Question { user, action, topic, realm, client } = question;
         let realm = realm.as_ref().unwrap_or(&self.default_realm);
+        let is_banned = self.bans.bars(Some(user), client.as_deref(), realm);
         self.realms.with(|realms| {
             let known = realms.user(user);
             if known.is_none() && realms.has_users() {
@@ -83,6 +84,10 @@ impl RoleAdmin for Users {
             }
             if known.is_some_and(|known| known.user.disabled) {
                 let reason = "the user is disabled".to_owned();
+                return Some(Decision { allowed: false, reason });
+            }
+            if is_banned {
+                let reason = "the user or the client is banned".to_owned();
                 return Some(Decision { allowed: false, reason });
             }
             let own = match action {

@@ -28,11 +28,12 @@ use crate::http::{
 };
 use crate::log::Log;
 use crate::realm::{Realms, SharedRealms};
+use crate::server::bans::Bans;
 use crate::server::login::Logins;
 use crate::types::access::{
     check_name, ChangeUsers, KnownUser, Login, LoginRefusal, NameError, User, UserChange, ADMIN,
 };
-use crate::types::act::Act;
+use crate::types::act::{Act, Administer};
 use crate::types::answer::{PublishError, Stored};
 use crate::types::event::{Event, SessionId};
 use crate::types::limits;
@@ -47,6 +48,7 @@ pub(crate) struct Users {
     pub(super) default_realm: Realm,
     pub(super) known_realms: Vec<Realm>,
     logins: Logins,
+    pub(super) bans: Bans,
     /// None on a node that is not an entry.
     pub(super) writer: Option<Writer>,
 }
@@ -69,11 +71,11 @@ impl Users {
         host: &Host,
         (log, realms): (&Log, &SharedRealms),
         (default_realm, known_realms): (Realm, Vec<Realm>),
-        (entry, logins): (Option<EntryHandle>, &Logins),
+        (entry, logins, bans): (Option<EntryHandle>, &Logins, Bans),
     ) -> Self {
         let writer = entry.map(|entry| Writer::new(host, entry, log, &default_realm));
         let logins = logins.of_operators();
-        Self { realms: realms.clone(), default_realm, known_realms, logins, writer }
+        Self { realms: realms.clone(), default_realm, known_realms, logins, bans, writer }
     }
 }
 
@@ -91,6 +93,9 @@ impl UserAdmin for Users {
                 LoginRefusal::Wrong | LoginRefusal::Misused(_) => AccessRefusal::Wrong,
                 LoginRefusal::Busy => AccessRefusal::Busy,
             })?;
+            if self.bans.bars_user(&identity.user) {
+                return Err(AccessRefusal::Banned);
+            }
             let known = self.realms.with(|realms| realms.user(&identity.user));
             match known.is_some_and(|known| known.user.has_role(ADMIN)) {
                 true => Ok(Author(identity.user)),
@@ -132,7 +137,7 @@ impl UserAdmin for Users {
             let asked = ChangeUsers { author: author.0, changes };
             // What would be refused does not go into the log.
             self.realms.with(|realms| refusal(realms, &asked)).map_or(Ok(()), Err)?;
-            let act = Act::ChangeUsers(asked.clone());
+            let act = Act::Administer(Administer::Users(asked.clone()));
             let stored = writer.submit(&act, deadline).await.map_err(|error| match error {
                 Unsubmitted::NotStored => UsersError::NotStored,
                 Unsubmitted::Unknown => UsersError::Unknown,
@@ -332,8 +337,7 @@ async fn hashed(
 
 /// Why a change could not be made now.
 fn refusal(realms: &Realms, asked: &ChangeUsers) -> Option<UsersError> {
-    let author = realms.user(&asked.author);
-    if realms.has_users() && !author.is_some_and(|known| known.user.can_administer()) {
+    if realms.has_users() && !realms.may_administer(&asked.author) {
         return Some(match asked.author.is_empty() {
             true => UsersError::NotFirst,
             false => UsersError::NotAllowed,
@@ -364,11 +368,15 @@ fn refusal(realms: &Realms, asked: &ChangeUsers) -> Option<UsersError> {
         if refused.is_some() {
             return refused;
         }
-        has_admin |= user.is_some_and(User::can_administer);
+        has_admin |=
+            user.is_some_and(User::can_administer) && !realms.bars_user(name, realms.time());
         changed.insert(name.as_str());
     }
     let mut others = realms.users().filter(|(name, _)| !changed.contains(name));
-    if !has_admin && !others.any(|(_, known)| known.user.can_administer()) {
+    let can = |name, known: &KnownUser| {
+        known.user.can_administer() && !realms.bars_user(name, realms.time())
+    };
+    if !has_admin && !others.any(|(name, known)| can(name, known)) {
         return Some(match realms.has_users() {
             true => UsersError::LastAdmin,
             false => UsersError::NoAdmin,

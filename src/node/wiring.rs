@@ -55,6 +55,7 @@ use crate::cluster::storages::{
     self, enrol, furthest_first, nearest_first, report_stored, Own, Storages, RETRY,
 };
 use crate::cluster::upkeep::{catch_up, start_upkeep};
+use crate::server::bans::Bans;
 use crate::server::calls::links::call_out;
 use crate::server::calls::Calls;
 use crate::server::clients::Clients;
@@ -281,7 +282,7 @@ impl Node {
             told = Some(notices);
             let entry = self.start_entry(host, tuning, &storages, observed, recent.clone());
             let calls = self.start_calls(host, &realms);
-            let manager = SessionManager::new(calls.clone());
+            let manager = SessionManager::new(calls.clone(), Bans::new(realms.clone()));
             self.start_asking(&log, &realms, &entry);
             trim::start(&manager, &host.clients);
             let node = self.identity.node;
@@ -346,7 +347,9 @@ impl Node {
         let logins = logins.unwrap_or_else(own);
         let entry = self.entry.clone();
         let realm = (self.config.default_realm.clone(), self.config.realms.clone());
-        self.users = Some(Users::new(host, (&log, &realms), realm, (entry, &logins)));
+        let bans = self.clients.as_ref().map(|clients| clients.manager.bans().clone());
+        let bans = bans.unwrap_or_else(|| Bans::new(realms.clone()));
+        self.users = Some(Users::new(host, (&log, &realms), realm, (entry, &logins, bans)));
         (self.log, self.realms) = (Some(log), Some(realms));
     }
 

@@ -96,7 +96,7 @@ impl Realms {
     /// Whether this user may change users and roles.
     #[must_use]
     pub fn may_administer(&self, author: &str) -> bool {
-        self.access.lets_change(author)
+        self.access.lets_change(author) && !self.bars_user(author, self.time)
     }
 
     /// A user.
@@ -151,7 +151,7 @@ impl Realms {
     /// Changes users, all of it or nothing: as long as there are users, one of them can change users.
     pub(super) fn change_users(&mut self, incoming: &Incoming<'_>, change: ChangeUsers) {
         let at = incoming.at.position;
-        if !self.access.lets_change(&change.author) {
+        if !self.may_administer(&change.author) {
             return;
         }
         let mut users = self.access.now.users.clone();
@@ -160,11 +160,12 @@ impl Realms {
                 return;
             }
         }
-        if users.len() > limits::USERS || !users.values().any(|known| known.user.can_administer()) {
-            return;
-        }
         let old = self.access.now.clone();
         self.access.now.users = users.clone();
+        if users.len() > limits::USERS || !self.is_administrable() {
+            self.access.now = old;
+            return;
+        }
         let mut bytes = 0;
         for change in old.users.diff(&users) {
             let (name, old, new) = match change {

@@ -46,6 +46,8 @@ pub enum Notice {
     Withdrawn { session: SessionId, registration: RegistrationId },
     /// A client is away and has left a persistent session that expires ([`Act::Expire`]).
     Away { realm: Realm, client: String },
+    /// Addresses were banned: each node ends the sessions of its clients there.
+    AddressesBanned,
 }
 
 /// The outcome of a session's request to store or drop filters.

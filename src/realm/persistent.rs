@@ -180,7 +180,10 @@ impl Realms {
         let Attach { join, clean, expiry } = attach;
         let Some(client) = join.client.clone() else { return false };
         let session = incoming.event.publisher;
-        if !self.may_join(session, place) || !self.admit(incoming) {
+        if !self.may_join(session, place)
+            || !self.admit(incoming)
+            || self.turns_away(incoming, Some(&client))
+        {
             return false;
         }
         let name = (incoming.realm.clone(), client);
@@ -285,7 +288,7 @@ impl Realms {
         if !planted(Mutant::ExpireSinceAttached) {
             persistent.since = self.time;
         }
-        if matches!(cause, EndCause::EntryLost | EndCause::Revoked) {
+        if matches!(cause, EndCause::EntryLost | EndCause::Revoked | EndCause::Banned) {
             // It may have sent everything so far.
             persistent.progress.doubt = persistent.progress.doubt.max(self.position);
         }

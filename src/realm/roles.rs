@@ -142,7 +142,7 @@ impl Realms {
 
     /// Changes roles, all of it or nothing. Without users there is nobody to have them.
     pub(super) fn change_roles(&mut self, incoming: &Incoming<'_>, change: ChangeRoles) {
-        if !self.has_users() || !self.access.lets_change(&change.author) {
+        if !self.has_users() || !self.may_administer(&change.author) {
             return;
         }
         if !self.access.now.roles.have_room(&change.changes) {

@@ -14,6 +14,7 @@ use vulpes_raft::net::wire;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::types::act::DueId;
+use crate::types::ban::BanTarget;
 use crate::types::event::SessionId;
 use crate::types::procedure::{Matching, Procedure};
 use crate::types::row::Change;
@@ -41,6 +42,11 @@ pub(super) enum Key {
     Ruled,
     /// The user whose will a publish is that a session left.
     DueUser(DueId),
+    Ban(BanTarget),
+    /// What is remembered of the change at this position.
+    Audit(Position),
+    /// From where on all changes are remembered.
+    AuditFrom,
 }
 
 /// A sum over all rows: equal state, equal hash.
@@ -126,6 +132,14 @@ mod tests {
         assert_eq!(wire::encode(&Key::Head), [5]);
         let head = Head { slot: Slot(7), position: Position(9) };
         assert_eq!(wire::encode(&head), [7, 9]);
+    }
+
+    #[test]
+    fn golden_bytes_of_bans_and_of_what_is_remembered() {
+        assert_eq!(wire::encode(&Key::Ban(BanTarget::User("a".into()))), [14, 0, 1, b'a']);
+        assert_eq!(wire::encode(&Key::Audit(Position(9))), [15, 9]);
+        assert_eq!(wire::encode(&Key::AuditFrom), [16]);
+        assert_eq!(wire::encode(&crate::realm::audit::From(Position(9))), [9]);
     }
 
     #[test]

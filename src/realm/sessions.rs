@@ -76,6 +76,8 @@ pub enum EndCause {
     EntryLost,
     /// Its user was removed or disabled, or it has none and needs one. Its MQTT will is dropped.
     Revoked,
+    /// Its user or its client's name was banned. Its MQTT will is dropped.
+    Banned,
 }
 
 impl Realms {
@@ -86,7 +88,10 @@ impl Realms {
         place: (NodeId, Incarnation),
         join: Join,
     ) -> bool {
-        if !self.may_join(incoming.event.publisher, place) || !self.admit(incoming) {
+        if !self.may_join(incoming.event.publisher, place)
+            || !self.admit(incoming)
+            || self.turns_away(incoming, join.client.as_deref())
+        {
             return false;
         }
         if let Some(client) = &join.client {
@@ -247,8 +252,11 @@ impl Realms {
             self.add_due(DueId { session, number }, due);
             number += 1;
         }
-        let drop_will =
-            held_back || matches!(cause, EndCause::Left { drop_will: true } | EndCause::Revoked);
+        let drop_will = held_back
+            || matches!(
+                cause,
+                EndCause::Left { drop_will: true } | EndCause::Revoked | EndCause::Banned
+            );
         if let Some(will) = state.will.filter(|_| !drop_will) {
             // No longer than the client's persistent session exists (MQTT 5 section 3.1.3.2.2).
             let delay = match planted(Mutant::ForgetDelay) {
@@ -347,7 +355,7 @@ impl Realms {
             self.publish(incoming, &crate::types::act::Terms::default());
             return true;
         }
-        let may = self.may_leave(id, due);
+        let may = self.may_leave(id, due) && !self.is_of_banned(id, due);
         let Some(due) = self.remove_due(id) else { return false };
         let retained = self.retained.get(&due.realm).and_then(|topics| topics.get(&due.topic));
         let bond = retained.and_then(|retained| retained.bound.as_ref());

@@ -8,6 +8,8 @@ use vulpes_raft::order::{CloseReason, SealedSegment};
 use super::*;
 
 mod access;
+mod audit;
+mod bans;
 mod format;
 mod random;
 mod registrations;

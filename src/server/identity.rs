@@ -9,7 +9,7 @@
 use std::cell::OnceCell;
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::transport::Protocol;
 
@@ -63,6 +63,11 @@ pub(super) fn is_called(name: &str) {
 /// The client that is served here and now has shown a certificate of this subject.
 pub(super) fn shows(subject: &str) {
     let _ = CLIENT.try_with(|client| client.certificate.set(subject.into()));
+}
+
+/// Where the client comes from that is served here and now.
+pub(super) fn address() -> Option<IpAddr> {
+    CLIENT.try_with(|client| client.peer.ip()).ok()
 }
 
 /// Whether it is a client's connection that is being worked on, here and now.

@@ -107,6 +107,10 @@ pub(crate) async fn serve(entrance: Entrance, clients: Arc<Clients>) {
                 continue;
             }
         };
+        if clients.manager.bans().bars_address(peer.ip()) {
+            tracing::debug!(%peer, "a connection for {protocol} was closed: its address is banned");
+            continue;
+        }
         let counted = clients.quotas.connects(peer.ip(), clients.now());
         let counted = match counted {
             Ok(counted) => counted,

@@ -33,7 +33,9 @@ use mailbox::Slot;
 use order_now::OrderNow;
 use upkeep::{Moved, Upkeep};
 
+use super::bans::Bans;
 use super::calls::Calls;
+use super::identity;
 
 pub(crate) use mailbox::Mailbox;
 
@@ -57,14 +59,21 @@ type Sessions = Arc<Mutex<BTreeMap<SessionId, Slot>>>;
 pub(crate) struct SessionManager {
     sessions: Sessions,
     calls: Calls,
+    bans: Bans,
     moved: Moved,
     /// How many sessions have ended, at all nodes.
     ended: Arc<AtomicU64>,
 }
 
 impl SessionManager {
-    pub(crate) fn new(calls: Calls) -> Self {
-        Self { sessions: Arc::default(), calls, moved: Moved::default(), ended: Arc::default() }
+    pub(crate) fn new(calls: Calls, bans: Bans) -> Self {
+        let (sessions, moved, ended) = (Arc::default(), Moved::default(), Arc::default());
+        Self { sessions, calls, bans, moved, ended }
+    }
+
+    /// What the node knows for its bans.
+    pub(crate) fn bans(&self) -> &Bans {
+        &self.bans
     }
 
     /// How many sessions have ended since the node began, at all nodes.
@@ -80,12 +89,16 @@ impl SessionManager {
     pub(crate) fn register(&self, session: SessionId) -> Mailbox {
         let (slot, mailbox) = mailbox::mailbox();
         self.sessions().insert(session, slot);
+        if let Some(address) = identity::address() {
+            self.bans.note(session, address);
+        }
         mailbox
     }
 
     pub(crate) fn forget(&self, session: SessionId) {
         self.sessions().remove(&session);
         self.moved.forget(session);
+        self.bans.forget(session);
     }
 
     /// Saves a session's progress soon.
@@ -172,6 +185,10 @@ impl SessionManager {
             Notice::Due(id) => duties.note(id),
             Notice::Confirmed(id) => duties.confirmed(id),
             Notice::Away { realm, client } => upkeep.note(realm, client),
+            Notice::AddressesBanned => {
+                let banned = self.bans.banned();
+                banned.into_iter().for_each(|session| self.tell(session, Signal::AddressBanned));
+            }
         }
     }
 }

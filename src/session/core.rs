@@ -60,9 +60,14 @@ pub(crate) trait Node {
         bytes: usize,
     ) -> Result<(), OpenRefusal>;
 
-    /// Whether clients of this user are admitted; without a name, clients that did not log in. All nodes decide this again at
+    /// Whether a client of this user and name is admitted; without a name, clients that did not log in. All nodes decide this again at
     /// the position where the session begins.
-    fn admit(&self, user: Option<&str>) -> Result<(), OpenRefusal>;
+    fn admit(
+        &self,
+        user: Option<&str>,
+        client: Option<&str>,
+        realm: &Realm,
+    ) -> Result<(), OpenRefusal>;
 
     /// What a client with this user and name may do in a realm.
     fn permissions(&self, user: Option<&str>, client: Option<&str>, realm: &Realm) -> Permissions;
@@ -422,6 +427,7 @@ impl<G: Gate, R> Core<G, R> {
             Some(Signal::Joined) => self.joined(now, node),
             Some(Signal::FilterOutcome(noted)) => self.noted(noted, now),
             Some(Signal::Released) => self.released(node),
+            Some(Signal::AddressBanned) => self.end(EndReason::Banned),
             Some(word @ (Signal::Decided { .. } | Signal::Turn { .. })) => {
                 if let Some(decided) = self.ledger.told(word) {
                     self.decided(decided);
@@ -442,6 +448,7 @@ impl<G: Gate, R> Core<G, R> {
                 self.end(match cause {
                     EndCause::TakenOver => EndReason::TakenOver,
                     EndCause::Revoked => EndReason::Revoked,
+                    EndCause::Banned => EndReason::Banned,
                     EndCause::EntryLost | EndCause::Left { .. } => EndReason::Lost,
                 });
             }

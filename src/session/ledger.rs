@@ -424,7 +424,11 @@ impl Ledger {
                 self.own.push(event);
                 None
             }
-            Signal::Joined | Signal::FilterOutcome(_) | Signal::Released | Signal::Ended(_) => None,
+            Signal::Joined
+            | Signal::FilterOutcome(_)
+            | Signal::Released
+            | Signal::Ended(_)
+            | Signal::AddressBanned => None,
         }
     }
 }

@@ -14,6 +14,7 @@ use vulpes_raft::ids::{Position, Slot};
 use vulpes_raft::net::wire;
 
 use crate::types::access::ChangeUsers;
+use crate::types::ban::ChangeBans;
 use crate::types::event::{Payload, Qos, SessionId};
 use crate::types::limits;
 use crate::types::procedure::{Invoke, Register, RegistrationId};
@@ -63,10 +64,32 @@ pub enum Act {
     /// The connection of the publisher's session has ended. Also published if another session has taken it over before: what
     /// its client sent to its own node still counts.
     Gone(Gone),
-    /// Users change.
+    /// Users change. Up to format 9 of the log; now [`Act::Administer`] does that.
     ChangeUsers(ChangeUsers),
-    /// Roles change.
+    /// Roles change. Up to format 9 of the log, too.
     ChangeRoles(ChangeRoles),
+    /// Users, roles or bans change, and that is remembered.
+    Administer(Administer),
+}
+
+/// A change that an administrator makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Administer {
+    Users(ChangeUsers),
+    Roles(ChangeRoles),
+    Bans(ChangeBans),
+}
+
+impl Administer {
+    /// The user who asks for it; empty if there are no users.
+    #[must_use]
+    pub fn author(&self) -> &str {
+        match self {
+            Self::Users(change) => &change.author,
+            Self::Roles(change) => &change.author,
+            Self::Bans(change) => &change.author,
+        }
+    }
 }
 
 /// The terms of a publish.
@@ -183,6 +206,7 @@ impl Act {
 mod tests {
     use super::*;
     use crate::types::access::{User, UserChange};
+    use crate::types::ban::{AddBan, BanChange, BanTarget};
     use crate::types::event::Encoding;
     use crate::types::procedure::{Matching, Procedure};
     use crate::types::rule::{Role, RoleChange};
@@ -253,5 +277,27 @@ mod tests {
         assert_eq!(Terms { merge: true, ..Terms::default() }.encode(), &[0, 1, 0, 0, 0][..]);
         assert_eq!(Act::decode(&[99]), None);
         assert_eq!(Act::decode(&[4, 1, 0]), None);
+    }
+
+    #[test]
+    fn golden_bytes_of_changes() {
+        let target = BanTarget::User("a".into());
+        let ban = AddBan { target: target.clone(), reason: "r".into(), lasts: Some(9) };
+        let changes = vec![BanChange::Add(ban), BanChange::Remove(target)];
+        let bans = Administer::Bans(ChangeBans { author: "x".into(), changes });
+        let of_users = Administer::Users(ChangeUsers { author: "x".into(), changes: vec![] });
+        let of_roles = Administer::Roles(ChangeRoles { author: "x".into(), changes: vec![] });
+        let cases: [(Act, &[u8]); 3] = [
+            (Act::Administer(of_users), &[17, 0, 1, b'x', 0]),
+            (Act::Administer(of_roles), &[17, 1, 1, b'x', 0]),
+            (
+                Act::Administer(bans),
+                &[17, 2, 1, b'x', 2, 0, 0, 1, b'a', 1, b'r', 1, 9, 1, 0, 1, b'a'],
+            ),
+        ];
+        for (act, bytes) in cases {
+            assert_eq!(act.encode(), bytes, "{act:?}");
+            assert_eq!(Act::decode(bytes), Some(act));
+        }
     }
 }

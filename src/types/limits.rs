@@ -244,6 +244,31 @@ pub const ROLE_CHANGES: usize = 16;
 /// Bytes of the body of such a request. All rules that it has are one event.
 pub const ROLE_CHANGES_BODY: usize = EVENT;
 
+/// Bans of a cluster.
+pub const BANS: usize = 10_000;
+
+/// Longest client's name that can be banned, in bytes.
+pub const BAN_NAME: usize = 1024;
+
+/// Longest reason of a ban, in bytes.
+pub const BAN_REASON: usize = 256;
+
+/// Changes of bans in one request.
+pub const BAN_CHANGES: usize = 64;
+
+/// Bans in one answer to an operator. Those that were made together come together, so it may be fewer than [`BAN_CHANGES`] more.
+pub const BANS_SHOWN: usize = 500;
+
+/// Changes of users, roles and bans that are remembered; the oldest are forgotten.
+pub const AUDIT_ENTRIES: usize = 10_000;
+
+/// Bytes of what is remembered of them, all together.
+pub const AUDIT_BYTES: usize = 16 << 20;
+
+/// Such changes in one answer to an operator, and bytes of them; one more may exceed these.
+pub const AUDIT_SHOWN: usize = 500;
+pub const AUDIT_SHOWN_BYTES: usize = 1 << 20;
+
 /// Changes of users in one request.
 pub const USER_CHANGES: usize = 64;
 
@@ -435,6 +460,8 @@ const _: () = {
     assert!(EXTENSION_BYTES < EVENT);
     // The largest change of users is an event.
     assert!(USER_CHANGES * (USER_VERIFIER + (USER_ROLES + 1) * (USER_NAME + 8) + 64) < EVENT / 2);
+    assert!(BAN_CHANGES * (BAN_NAME + REALM + BAN_REASON + 64) < USER_CHANGES_BODY / 2);
+    assert!(EVENT < AUDIT_BYTES, "the largest change is remembered");
     assert!(PUBLISH_TIMEOUT.as_secs() > USER_CHANGES_TIME.as_secs());
     assert!(SEGMENT_BODY < vulpes_raft::net::wire::MAX_FRAME / 2);
     assert!(READ_BYTES + SEGMENT_BODY < vulpes_raft::net::wire::MAX_FRAME);

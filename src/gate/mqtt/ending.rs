@@ -22,6 +22,9 @@ pub(super) fn of_end(reason: EndReason) -> Violation {
         EndReason::Revoked => {
             (Reason::NotAuthorized, "the user was removed or disabled, or has to log in")
         }
+        EndReason::Banned => {
+            (Reason::AdministrativeAction, "an administrator has banned this client")
+        }
         EndReason::Expired => {
             (Reason::NotAuthorized, "the token has expired; log in with a new one")
         }

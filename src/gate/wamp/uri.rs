@@ -104,7 +104,9 @@ pub(super) fn of_subscribe_error(error: SubscribeError) -> &'static str {
 
 pub(super) fn of_open_refusal(refusal: OpenRefusal) -> &'static str {
     match refusal {
-        OpenRefusal::LoginNeeded | OpenRefusal::WillNotAllowed => NOT_AUTHORIZED,
+        OpenRefusal::LoginNeeded | OpenRefusal::Banned | OpenRefusal::WillNotAllowed => {
+            NOT_AUTHORIZED
+        }
         OpenRefusal::NoSuchRealm => "wamp.error.no_such_realm",
         OpenRefusal::TooManyConnections | OpenRefusal::NoRoom => {
             "vulpes.error.too_many_connections"
@@ -133,6 +135,7 @@ pub(super) fn of_end(reason: EndReason) -> (&'static str, Cow<'static, str>) {
         EndReason::Revoked => {
             ("wamp.close.killed", "the user was removed or disabled, or has to log in")
         }
+        EndReason::Banned => ("wamp.close.killed", "an administrator has banned this client"),
         EndReason::Expired => ("wamp.close.killed", "the token has expired; log in with a new one"),
         EndReason::Unavailable => (
             UNAVAILABLE,

@@ -7,7 +7,8 @@ use vulpes_raft::format::LOG_FORMAT;
 
 use super::*;
 use crate::types::access::{ChangeUsers, User, UserChange, ADMIN, ANONYMOUS};
-use crate::types::act::{Detach, Expire, PersistentSubscription, Progress};
+use crate::types::act::{Administer, Detach, Expire, PersistentSubscription, Progress};
+use crate::types::ban::{AddBan, BanChange, BanTarget, ChangeBans};
 use crate::types::procedure::{Invoke, Matching, Procedure, Register, RegistrationId};
 use crate::types::rule::{ChangeRoles, Role, RoleChange};
 
@@ -16,11 +17,20 @@ use crate::types::rule::{ChangeRoles, Role, RoleChange};
 const OLDER: (&str, &[u64]) =
     ("f53a62393d34b61291a9f258f1d275e1", &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28]);
 
-/// The current format, and hash and positions after the acts that it adds.
-const EXPECTED: (u32, &str, &[u64]) = (
-    9,
+/// The same after the acts that format 9 has beside them. It must not change either.
+const NINTH: (&str, &[u64]) = (
     "fd0ea91a6f1a10a7924e5674d8bd0203",
     &[4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28, 37, 39, 40, 41, 42, 43, 45, 47],
+);
+
+/// The current format, and hash and positions after the acts that it adds.
+const EXPECTED: (u32, &str, &[u64]) = (
+    10,
+    "82c8e6295d75ac48b2b198827b813f1d",
+    &[
+        4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28, 37, 39, 40, 41, 42, 43, 45, 47, 48, 49, 50, 52,
+        53, 54,
+    ],
 );
 
 fn publish(session: u64, topic: &str, value: &str, terms: Terms) -> Event {
@@ -137,7 +147,7 @@ fn events() -> Vec<(u64, Event)> {
     ]
 }
 
-/// What this format adds.
+/// What the formats up to 9 added.
 fn newer_events() -> Vec<(u64, Event)> {
     let user = User { verifier: "v".into(), roles: vec![ADMIN.into()], disabled: false };
     let add = |name: &str| UserChange::Add { name: name.into(), user: user.clone() };
@@ -173,13 +183,40 @@ fn newer_events() -> Vec<(u64, Event)> {
     ]
 }
 
+/// What this format adds.
+fn newest_events() -> Vec<(u64, Event)> {
+    let administer = |change| act(0, "users", &Act::Administer(change));
+    let (author, user) = ("a".to_owned(), BanTarget::User(ANONYMOUS.into()));
+    let ban = |target, lasts| BanChange::Add(AddBan { target, reason: "r".into(), lasts });
+    let client = BanTarget::Client { name: "e".into(), realm: Some(Realm::new(REALM).unwrap()) };
+    let bans = |changes| Administer::Bans(ChangeBans { author: author.clone(), changes });
+    let c = User { verifier: "c".into(), roles: vec!["x".into()], disabled: false };
+    let changes = vec![UserChange::Add { name: "c".into(), user: c }];
+    let changes = ChangeUsers { author: author.clone(), changes };
+    let role = vec![RoleChange::Remove { name: "x".into() }];
+    vec![
+        (1, administer(bans(vec![ban(user.clone(), Some(2500)), ban(client, None)]))),
+        // By its name, and by its user until that ban is over.
+        (1, attach(12, "e", 60, 0)),
+        (2, attach(13, "g", 60, 0)),
+        (1, attach(14, "h", 60, 0)),
+        // Nobody could administer.
+        (1, administer(bans(vec![ban(BanTarget::User("a".into()), None), ban(user, None)]))),
+        (1, administer(Administer::Users(changes))),
+        (1, administer(Administer::Roles(ChangeRoles { author: author.clone(), changes: role }))),
+    ]
+}
+
 #[test]
 fn one_log_is_one_state() {
     // Bodies of the older format make the same state: that is why files that hold them are opened.
     for older_bodies in [false, true] {
         let (hash, hidden) = state_of(events(), older_bodies);
         assert_eq!((hash.as_str(), hidden.as_slice()), OLDER, "what older formats have");
-        let all = [events(), newer_events()].concat();
+        let ninth = [events(), newer_events()].concat();
+        let (hash, hidden) = state_of(ninth.clone(), older_bodies);
+        assert_eq!((hash.as_str(), hidden.as_slice()), NINTH, "what format 9 has");
+        let all = [ninth, newest_events()].concat();
         let (hash, hidden) = state_of(all, older_bodies);
         assert_eq!((LOG_FORMAT, hash.as_str(), hidden.as_slice()), EXPECTED);
     }

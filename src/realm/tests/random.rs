@@ -26,7 +26,7 @@ pub(super) enum Doing {
     Keep(u64, bool),
     Save(u64, u64),
     Expire,
-    /// Users and roles change.
+    /// Users, roles and bans change.
     Access(usize),
     Restart,
 }
@@ -50,7 +50,7 @@ fn doing() -> impl Strategy<Value = Doing> {
         (11u64..17, any::<bool>()).prop_map(|(session, keep)| Doing::Keep(session, keep)),
         (11u64..17, 0u64..99).prop_map(|(session, sent)| Doing::Save(session, sent)),
         Just(Doing::Expire),
-        (0usize..5).prop_map(Doing::Access),
+        (0usize..10).prop_map(Doing::Access),
         Just(Doing::Restart),
     ]
 }

@@ -1,8 +1,11 @@
 //! Roles, and what the fold decides by them.
 
 use super::access::{add, user};
+use super::bans::ban;
 use super::*;
 use crate::types::access::{ChangeUsers, User, UserChange, ADMIN, ANONYMOUS};
+use crate::types::act::Administer;
+use crate::types::ban::{BanChange, BanTarget, ChangeBans};
 use crate::types::limits;
 use crate::types::procedure::{Invoke, Matching, Procedure, Register};
 use crate::types::rule::{Action, ChangeRoles, Role, RoleChange, Rule, DEFAULT};
@@ -70,11 +73,21 @@ pub(super) fn play(story: &mut Story, what: usize) {
         |author: &str, changes| Act::ChangeUsers(ChangeUsers { author: author.into(), changes });
     let roles =
         |change| Act::ChangeRoles(ChangeRoles { author: "admin".into(), changes: vec![change] });
+    let bans = |change| {
+        let author = if story.realms.has_users() { "admin" } else { "" };
+        let (author, changes) = (author.to_owned(), vec![change]);
+        Act::Administer(Administer::Bans(ChangeBans { author, changes }))
+    };
     let change = match what {
         0 => users("", vec![add("admin", user(&[ADMIN])), add(ANONYMOUS, user(&[]))]),
         1 => users("admin", vec![UserChange::Remove { name: ANONYMOUS.into() }]),
         2 => roles(set(DEFAULT, &["allow all lock", "allow register a.#"])),
         3 => roles(set(DEFAULT, &["allow publish gone"])),
+        5 => bans(ban(BanTarget::User(ANONYMOUS.into()), None)),
+        6 => bans(ban(BanTarget::Client { name: ANONYMOUS.into(), realm: None }, Some(5_000))),
+        7 => bans(ban(BanTarget::Address("10.0.0.0/8".parse().unwrap()), Some(3_000))),
+        8 => bans(BanChange::Remove(BanTarget::User(ANONYMOUS.into()))),
+        9 => Act::Administer(audit::users("admin", &[add("joe", user(&[]))])),
         _ => roles(remove(DEFAULT)),
     };
     story.event(1, act(0, "vulpes/access", &change));

@@ -82,12 +82,27 @@ impl Node for AtNode<'_> {
         identity::is_called(name);
         self.held.words = Some(self.clients.manager.register(self.session));
         self.held.state_room = Some(room);
-        Ok(())
+        // It may have been banned since it was accepted.
+        let bars = |address| self.clients.manager.bans().bars_address(address);
+        match identity::address().is_some_and(bars) {
+            true => Err(OpenRefusal::Banned),
+            false => Ok(()),
+        }
     }
 
-    fn admit(&self, user: Option<&str>) -> Result<(), OpenRefusal> {
-        let admitted = self.clients.realm_states.with(|realms| realms.admits(user));
-        admitted.then_some(()).ok_or(OpenRefusal::LoginNeeded)
+    fn admit(
+        &self,
+        user: Option<&str>,
+        client: Option<&str>,
+        realm: &Realm,
+    ) -> Result<(), OpenRefusal> {
+        if !self.clients.realm_states.with(|realms| realms.admits(user)) {
+            return Err(OpenRefusal::LoginNeeded);
+        }
+        match self.clients.manager.bans().bars(user, client, realm) {
+            true => Err(OpenRefusal::Banned),
+            false => Ok(()),
+        }
     }
 
     fn permissions(&self, user: Option<&str>, client: Option<&str>, realm: &Realm) -> Permissions {

@@ -23,6 +23,7 @@ use crate::entry::Inbox;
 use crate::log::{log, Log, LogTail, Placed, Tail};
 use crate::realm::{Realms, SharedRealms};
 use crate::replica::Command;
+use crate::server::bans::Bans;
 use crate::server::calls::Calls;
 use crate::server::clients::Clients;
 use crate::server::session_manager::SessionManager;
@@ -176,7 +177,7 @@ impl Node {
         let (tail, log) = log(next, Vec::new());
         let realms = SharedRealms::new(Realms::default());
         let calls = Calls::new(&host, NodeId(1), realms.clone());
-        let manager = SessionManager::new(calls.clone());
+        let manager = SessionManager::new(calls.clone(), Bans::new(realms.clone()));
         let (stop, stopping) = watch::channel(false);
         let all = [realm()].into_iter().collect();
         let states = (realms.clone(), manager, calls);

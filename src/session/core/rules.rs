@@ -15,7 +15,7 @@ use crate::types::act::{Join, Will};
 use crate::types::topic::Realm;
 
 impl<G: Gate, R> Core<G, R> {
-    /// Whether the client may begin this session, as far as this node knows. All nodes decide about its user again where the
+    /// Whether the client may begin this session, as far as this node knows. All nodes decide about its user and name again where the
     /// session begins, and about its will where that is published.
     pub(super) fn admit(
         &mut self,
@@ -24,7 +24,7 @@ impl<G: Gate, R> Core<G, R> {
         user: Option<&str>,
         node: &impl Node,
     ) -> Result<(), OpenRefusal> {
-        node.admit(user)?;
+        node.admit(user, join.client.as_deref(), realm)?;
         self.sight.changed(node.access_changed());
         let mut may = node.permissions(user, join.client.as_deref(), realm);
         let allowed = |will: &Will| may.allow_publish(&will.topic, will.retain);

@@ -98,7 +98,7 @@ fn return_code(reason: Reason) -> u8 {
         Reason::UnsupportedVersion => 1,
         Reason::ClientIdentifierNotValid => 2,
         Reason::BadUserNameOrPassword => 4,
-        Reason::NotAuthorized | Reason::TopicNameInvalid => 5,
+        Reason::NotAuthorized | Reason::Banned | Reason::TopicNameInvalid => 5,
         _ => 3,
     }
 }

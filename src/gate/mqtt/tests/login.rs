@@ -12,6 +12,8 @@ pub(super) fn happen(gate: &mut MqttGate, what: &str) {
         "misused" => gate.logged_in(Err(LoginRefusal::Misused("the x is wrong".to_owned()))),
         "needed" => gate.opened(Err(OpenRefusal::LoginNeeded)),
         "revoked" => gate.end(EndReason::Revoked),
+        "barred" => gate.opened(Err(OpenRefusal::Banned)),
+        "banned" => gate.end(EndReason::Banned),
         "expired" => gate.end(EndReason::Expired),
         what => gate.logged_in(Ok(match what.split(' ').collect::<Vec<_>>()[..] {
             ["data", data] => LoginReply::Data(data.to_owned()),
@@ -158,6 +160,25 @@ fn a_session_ends_with_its_token() {
     let text = "the token has expired; log in with a new one";
     check(&format!("{OPEN4} login expired \n ask close \n reason {text}"));
     check(&format!("{OPEN5} login expired \n out e0 | 87 p[1f s\"{text}\"] \n ask close"));
+}
+
+#[test]
+fn a_banned_client_is_told_so_and_leaves_no_will() {
+    let text = "an administrator has banned this client";
+    check(&format!("{OPEN4} login banned \n ask close dropping the will \n reason {text}"));
+    check(&format!(
+        "{OPEN5} login banned \n out e0 | 98 p[1f s\"{text}\"] \n ask close dropping the will"
+    ));
+    // Before its session is open, by the order or by its node.
+    let refusal = "home: an administrator has banned this user or client";
+    for (what, text) in [("banned", text), ("barred", refusal)] {
+        check(&format!(
+            "in $CONNECT4 \n ask $ASK \n login {what} \n out 20 | 0005 \n ask close \n reason {text}"
+        ));
+        check(&format!(
+            "in $CONNECT5 \n ask $ASK \n login {what} \n out 20 | 008a p[1f s\"{text}\"] \n ask close"
+        ));
+    }
 }
 
 #[test]

@@ -11,6 +11,8 @@ pub(super) fn happen(gate: &mut WampGate, what: &[&str]) {
         ["busy"] => gate.logged_in(Err(LoginRefusal::Busy)),
         ["needed"] => gate.opened(Err(OpenRefusal::LoginNeeded)),
         ["revoked"] => gate.end(EndReason::Revoked),
+        ["barred"] => gate.opened(Err(OpenRefusal::Banned)),
+        ["banned"] => gate.end(EndReason::Banned),
         ["expired"] => gate.end(EndReason::Expired),
         ["misused"] => gate.logged_in(Err(LoginRefusal::Misused("the x is wrong".to_owned()))),
         ["ask", method] => {
@@ -248,6 +250,28 @@ fn a_session_ends_with_its_token() {
         ! close
         "#,
     );
+}
+
+#[test]
+fn a_banned_client_is_told_so() {
+    check_open(
+        r#"
+        = login banned
+        < [6,{"message":"an administrator has banned this client"},"wamp.close.killed"]
+        ! close
+        "#,
+    );
+    for (what, text) in [("banned", "client"), ("barred", "user or client")] {
+        check_with_users(&format!(
+            r#"
+            > [1,"realm1",{{}}]
+            ! open realm1
+            = login {what}
+            < [3,{{"message":"an administrator has banned this {text}"}},"wamp.error.not_authorized"]
+            ! close
+            "#
+        ));
+    }
 }
 
 #[test]

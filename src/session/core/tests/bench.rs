@@ -220,7 +220,8 @@ impl Bench {
                 | Notice::Due(_)
                 | Notice::Confirmed(_)
                 | Notice::Withdrawn { .. }
-                | Notice::Away { .. } => continue,
+                | Notice::Away { .. }
+                | Notice::AddressesBanned => continue,
             };
             if let Some(client) = self.clients.get_mut(&session.0).filter(|client| !client.deaf) {
                 client.words.push_back(word);

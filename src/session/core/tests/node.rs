@@ -166,7 +166,7 @@ impl Node for AtNode<'_> {
         }
     }
 
-    fn admit(&self, _: Option<&str>) -> Result<(), OpenRefusal> {
+    fn admit(&self, _: Option<&str>, _: Option<&str>, _: &Realm) -> Result<(), OpenRefusal> {
         Ok(())
     }
 
