@@ -18,7 +18,9 @@ use crate::client::wamp::{WampClient, WampError};
 use crate::node::StartError;
 
 mod asked;
+mod audit;
 mod authority;
+mod ban;
 #[cfg_attr(not(feature = "bench"), path = "cli/no_bench.rs")]
 mod bench;
 mod call;
@@ -59,6 +61,8 @@ Examples:
   vulpes verify                               prove that all nodes hold the same log
   vulpes user add ann                         let in only users, of whom ann is the first
   vulpes role set app 'allow all app/#'       say what users with a role may do
+  vulpes ban add user joe --for 10m           end a user's sessions, and let it in again after ten minutes
+  vulpes audit                                who changed users, roles and bans
   vulpes init --dir etc --nodes 3             configurations and certificates of a cluster for several machines
 
 `vulpes COMMAND --help` has details.";
@@ -97,6 +101,8 @@ enum Command {
     User(user::Users),
     Role(role::Roles),
     Can(role::Can),
+    Ban(ban::Bans),
+    Audit(audit::Audit),
     Certs(certs::Certs),
     Compact(compact::Compact),
     Bench(Box<bench::Bench>),
@@ -203,6 +209,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
                 true => Ok(()),
                 false => Err(Reported.into()),
             },
+            Command::Ban(ban) => Box::pin(ban.run()).await,
+            Command::Audit(audit) => Box::pin(audit.run()).await,
             Command::Certs(certs) => certs.run(),
             Command::Compact(compact) => compact.run(),
             Command::Bench(bench) => Box::pin(bench.run()).await,

@@ -12,11 +12,14 @@
 //! | `/roles` | a list of [`RoleSummary`] |
 //! | `/roles/NAME` | [`RoleInfo`] |
 //! | POST to `/roles`: a list of [`RoleEdit`] | [`Changed`], once this node obeys all of it |
+//! | `/bans?after=POSITION&max=N` | [`BanPage`] |
+//! | POST to `/bans`: a list of [`BanEdit`] | [`Changed`], once this node obeys all of it |
+//! | `/audit?after=POSITION&limit=N` | [`AuditPage`] |
 //! | `/can?user=NAME&action=A&topic=T&realm=R&client=C` | [`Decision`] |
 //!
 //! Web pages of other sites get nothing (`web`). Where the cluster has users, everything but the probes needs one with the role `admin` (`users`).
 //!
-//! Invariant: nothing but users and roles is changed here, callers can't use more than [`CONNECTIONS`], [`CONNECTION_TIME`] and
+//! Invariant: nothing but users, roles and bans is changed here, callers can't use more than [`CONNECTIONS`], [`CONNECTION_TIME`] and
 //! [`LOG_READS`] allow, and a probe gets its answer whatever others request or hold open.
 //!
 //! Deliberately absent: what operators may do besides.
@@ -37,6 +40,8 @@ use vulpes_raft::ids::Slot;
 
 use crate::tls::certificates::Acceptor;
 
+mod audit;
+mod bans;
 mod bounded;
 mod log;
 mod roles;
@@ -46,6 +51,8 @@ mod web;
 
 use crate::types::limits;
 
+pub use audit::{AuditAdmin, AuditPage, ChangeInfo};
+pub use bans::{BanAdmin, BanEdit, BanInfo, BanPage, BansError, NewBan, RemoveBan};
 pub use bounded::{CONNECTIONS, CONNECTION_TIME, IDLE_TIME};
 pub use log::{Body, Checksum, LogPage, LogRow, LogStep};
 pub use roles::{
@@ -119,6 +126,12 @@ pub trait Admin: Send + Sync + 'static {
 
     /// The roles; `None` where the users are not known.
     fn roles(&self) -> Option<&dyn RoleAdmin>;
+
+    /// The bans; `None` where the users are not known.
+    fn bans(&self) -> Option<&dyn BanAdmin>;
+
+    /// What is remembered of changes; `None` where the users are not known.
+    fn audit(&self) -> Option<&dyn AuditAdmin>;
 }
 
 /// Why a request failed: the body of such a response.
@@ -178,8 +191,10 @@ fn router(admin: Arc<dyn Admin>, visitors: Visitors, encrypted: bool) -> Router 
         .route("/roles", get(roles::all).merge(changed_roles))
         .route("/roles/{name}", get(roles::one))
         .route("/can", get(roles::can))
+        .route("/bans", get(bans::page).post(bans::change))
+        .route("/audit", get(audit::page))
         .fallback(|| async {
-            let there_are = "there are /healthz, /readyz, /status, /log, /users, /roles and /can";
+            let there_are = "there are /healthz, /readyz, /status, /log, /users, /roles, /can, /bans and /audit";
             refusal(StatusCode::NOT_FOUND, there_are.into())
         })
         .layer(DefaultBodyLimit::max(limits::USER_CHANGES_BODY))

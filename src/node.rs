@@ -3,7 +3,7 @@
 //! - `wiring`: starts the roles that the configuration names, in the order of the data flow, and stops them.
 //! - `peers`: listens for other nodes.
 //! - `retention`: requests the release of what exceeds the log's limits.
-//! - `users`: changes users, and decides who may use admin HTTP.
+//! - `users`, `roles`, `bans`: change these, tell what is remembered of that, and decide who may use admin HTTP.
 //! - `first_administrator`: lets clients in once the log has users.
 //! - `files`: checks that the files on disk are still those that the node has open.
 //! - `admin`, `readiness`: the node's status for operators.
@@ -14,6 +14,7 @@
 //! Deliberately absent: serving clients' connections (`server`), and the clients of other nodes (`cluster`).
 
 mod admin;
+mod bans;
 mod files;
 mod first_administrator;
 mod peers;

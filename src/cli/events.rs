@@ -50,7 +50,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "s" | "" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
-        _ => return Err(format!("{unit:?} is no unit of time: use ms, s, m or h")),
+        "d" => 86_400_000,
+        _ => return Err(format!("{unit:?} is no unit of time: use ms, s, m, h or d")),
     };
     Ok(Duration::from_millis(number.saturating_mul(milliseconds)))
 }

@@ -15,13 +15,13 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{timeout_at, Instant};
 use vulpes_raft::host::BoxStream;
-use vulpes_raft::ids::Slot;
+use vulpes_raft::ids::{Position, Slot};
 
 use super::dial::{self, DialError, Dialer};
 use crate::config::Address;
 use crate::http::{
-    Changed, Decision, LogPage, NodeStatus, Readiness, Refusal, RoleEdit, RoleInfo, RoleSummary,
-    UserEdit, UserInfo, UserPage,
+    AuditPage, BanEdit, BanInfo, BanPage, ChangeInfo, Changed, Decision, LogPage, NodeStatus,
+    Readiness, Refusal, RoleEdit, RoleInfo, RoleSummary, UserEdit, UserInfo, UserPage,
 };
 use crate::types::access::Login;
 use crate::types::limits;
@@ -34,6 +34,14 @@ const _: () = assert!(
     limits::USERS_SHOWN * (2 * (limits::USER_ROLES + 1) * (limits::USER_NAME + 4) + 256)
         < ANSWER as usize
 );
+
+/// So is the largest page of bans, whose control characters take six, and that of changes, whose largest is an event.
+const _: () = assert!(
+    (limits::BANS_SHOWN + limits::BAN_CHANGES)
+        * (6 * (limits::BAN_NAME + limits::BAN_REASON + limits::REALM + limits::USER_NAME) + 256)
+        < ANSWER as usize
+);
+const _: () = assert!(limits::AUDIT_SHOWN_BYTES + limits::EVENT < ANSWER as usize / 3);
 
 /// How long an answer may take, from dialling to its last byte.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -291,6 +299,59 @@ impl AdminClient {
     ) -> Result<Decision, AdminError> {
         let pairs = query.iter().map(|(name, value)| format!("{name}={}", escaped(value)));
         self.get(url, &format!("/can?{}", pairs.collect::<Vec<_>>().join("&"))).await
+    }
+
+    /// All bans that hold, in the order of their last changes.
+    ///
+    /// # Errors
+    /// If the node can't be reached, is not a node, or refuses.
+    pub async fn bans(&self, url: &AdminUrl) -> Result<Vec<BanInfo>, AdminError> {
+        let mut bans: Vec<BanInfo> = Vec::new();
+        loop {
+            let after = bans.last().map_or(Position(0), |ban| ban.changed);
+            let page: BanPage = self.get(url, &format!("/bans?after={after}")).await?;
+            let is_last = !page.more || page.bans.is_empty();
+            bans.extend(page.bans);
+            if is_last {
+                return Ok(bans);
+            }
+        }
+    }
+
+    /// Changes bans, all of it or nothing.
+    ///
+    /// # Errors
+    /// [`AdminError::Unknown`] if it may have been done; after any other one nothing was changed.
+    pub async fn change_bans(
+        &self,
+        url: &AdminUrl,
+        edits: &[BanEdit],
+    ) -> Result<Changed, AdminError> {
+        self.post(url, "/bans", edits).await
+    }
+
+    /// Up to `limit` remembered changes of users, roles and bans after a position, and from where on all are remembered.
+    ///
+    /// # Errors
+    /// If the node can't be reached, is not a node, or refuses.
+    pub async fn audit(
+        &self,
+        url: &AdminUrl,
+        mut after: Position,
+        limit: usize,
+    ) -> Result<(Position, Vec<ChangeInfo>), AdminError> {
+        let mut changes: Vec<ChangeInfo> = Vec::new();
+        loop {
+            let left = (limit - changes.len()).min(limits::AUDIT_SHOWN);
+            let page: AuditPage =
+                self.get(url, &format!("/audit?after={after}&limit={left}")).await?;
+            let is_last = !page.more || page.changes.is_empty();
+            changes.extend(page.changes.into_iter().take(left));
+            after = changes.last().map_or(after, |change| change.position);
+            if is_last || changes.len() == limit {
+                return Ok((page.from, changes));
+            }
+        }
     }
 
     async fn post<T: Serialize + ?Sized>(

@@ -74,6 +74,14 @@ impl Admin for FakeNode {
     fn roles(&self) -> Option<&dyn RoleAdmin> {
         self.users.as_ref().map(|users| users as &dyn RoleAdmin)
     }
+
+    fn bans(&self) -> Option<&dyn BanAdmin> {
+        self.users.as_ref().map(|users| users as &dyn BanAdmin)
+    }
+
+    fn audit(&self) -> Option<&dyn AuditAdmin> {
+        self.users.as_ref().map(|users| users as &dyn AuditAdmin)
+    }
 }
 
 fn example_status() -> NodeStatus {
@@ -134,6 +142,7 @@ async fn refusals_say_why() {
     }
 }
 
+mod bans;
 mod users;
 mod web;
 
@@ -233,6 +242,14 @@ async fn a_probe_is_answered_while_the_log_can_not_be_read() {
             None
         }
         fn roles(&self) -> Option<&dyn RoleAdmin> {
+            None
+        }
+
+        fn bans(&self) -> Option<&dyn BanAdmin> {
+            None
+        }
+
+        fn audit(&self) -> Option<&dyn AuditAdmin> {
             None
         }
     }

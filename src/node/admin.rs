@@ -1,6 +1,6 @@
 //! A node's status and log for its operators, collected from its roles.
 //!
-//! Invariant: nothing here changes anything but users and roles (`users`, `roles`). What a storage shows of the log is what is on its own disk.
+//! Invariant: nothing here changes anything but users, roles and bans (`users`, `roles`, `bans`). What a storage shows of the log is what is on its own disk.
 //!
 //! Deliberately absent: HTTP (`http`).
 
@@ -16,8 +16,9 @@ use vulpes_raft::order::{Resolution, Step};
 
 use crate::config::NodeConfig;
 use crate::http::{
-    Admin, Body, EntryStatus, LogPage, LogReadError, LogRow, NodeStatus, Readiness, ReplicaStatus,
-    RoleAdmin, StateStatus, StorageStatus, SyncState, SyncStatus, UserAdmin,
+    Admin, AuditAdmin, BanAdmin, Body, EntryStatus, LogPage, LogReadError, LogRow, NodeStatus,
+    Readiness, ReplicaStatus, RoleAdmin, StateStatus, StorageStatus, SyncState, SyncStatus,
+    UserAdmin,
 };
 use crate::log::{Log, ReadError};
 use crate::realm::PersistentCounts;
@@ -117,6 +118,16 @@ impl Admin for NodeAdmin {
     }
 
     fn roles(&self) -> Option<&dyn RoleAdmin> {
+        let users = self.running.get()?.node.users.as_ref()?;
+        Some(users)
+    }
+
+    fn bans(&self) -> Option<&dyn BanAdmin> {
+        let users = self.running.get()?.node.users.as_ref()?;
+        Some(users)
+    }
+
+    fn audit(&self) -> Option<&dyn AuditAdmin> {
         let users = self.running.get()?.node.users.as_ref()?;
         Some(users)
     }

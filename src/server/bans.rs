@@ -96,3 +96,44 @@ impl Bans {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::realm::testing;
+    use crate::types::act::{Act, Administer};
+    use crate::types::ban::{AddBan, BanChange, BanTarget, ChangeBans};
+
+    /// Nothing more is in the log behind the ban.
+    #[tokio::test(start_paused = true)]
+    async fn a_ban_is_over_when_its_time_has_passed_here() {
+        let ban = |target, lasts| {
+            BanChange::Add(AddBan { target, reason: String::new(), lasts: Some(lasts) })
+        };
+        let address = BanTarget::Address("10.0.0.0/8".parse().unwrap());
+        let changes = vec![ban(address, 3000), ban(BanTarget::User("joe".into()), 5000)];
+        let change = ChangeBans { author: String::new(), changes };
+        let realms = testing::after(&[Act::Administer(Administer::Bans(change))]);
+        let bans = Bans::new(SharedRealms::new(realms));
+        for (session, address) in [(1, "10.1.2.3"), (2, "11.1.2.3"), (3, "10.255.0.1")] {
+            bans.note(SessionId(session), address.parse().unwrap());
+        }
+        bans.forget(SessionId(3));
+        let realm = Realm::new("r").unwrap();
+        let seen = || {
+            let bars = |user| bans.bars(Some(user), Some("c"), &realm);
+            let sessions: Vec<u64> = bans.banned().iter().map(|session| session.0).collect();
+            let address = bans.bars_address("10.9.9.9".parse().unwrap());
+            (sessions, address, bans.bars_user("joe"), bars("joe"), bars("ann"))
+        };
+        assert_eq!(seen(), (vec![1], true, true, true, false));
+        tokio::time::advance(Duration::from_millis(2999)).await;
+        assert_eq!(seen(), (vec![1], true, true, true, false));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(seen(), (vec![], false, true, true, false));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(seen(), (vec![], false, false, false, false));
+    }
+}

@@ -28,6 +28,7 @@
 //! - [`tls`]: encrypted connections, and certificates that change.
 //! - [`users`]: who may connect and administer.
 //! - [`rules`]: what users may do.
+//! - [`bans`]: who is kept out, and what is remembered of changes.
 //! - [`first_administrator`]: a cluster as `vulpes init` makes it, which lets nobody else in.
 //! - [`logins`]: logins without a password that travels.
 //! - [`stock`]: stock clients of both protocols, which see each other's events.
@@ -37,6 +38,7 @@
 //! Deliberately absent: power cuts and network faults, which only a simulation can repeat.
 
 mod bad_input;
+mod bans;
 mod bench;
 mod births;
 mod budgets;

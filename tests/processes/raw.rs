@@ -2,14 +2,14 @@
 //!
 //! Deliberately absent: the protocols' rules, except where a message begins and ends.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{bail, ensure, Context, Result};
 use bytes::{Buf, BytesMut};
 use serde_json::{json, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use vulpes_jepsen::cluster::REALM;
 use vulpes_jepsen::mqtt::{packet, string};
 use vulpes_jepsen::wait::{within, PATIENCE};
@@ -75,7 +75,21 @@ pub(crate) fn connect_with_will(
 
 impl Raw {
     pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(address).await?;
+        Self::on(TcpStream::connect(address).await?)
+    }
+
+    /// From this address of the machine.
+    pub(crate) async fn open_from(address: SocketAddr, from: IpAddr) -> Result<Self> {
+        Self::on(Self::stream_from(address, from).await?)
+    }
+
+    pub(crate) async fn stream_from(address: SocketAddr, from: IpAddr) -> Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(from, 0))?;
+        Ok(socket.connect(address).await?)
+    }
+
+    fn on(stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true)?;
         let (reader, writer) = stream.into_split();
         Ok(Self { reader, writer, input: BytesMut::new(), passed: Vec::new() })
@@ -88,25 +102,33 @@ impl Raw {
 
     /// Like [`Raw::websocket`], with these lines in its request.
     pub(crate) async fn websocket_with(address: SocketAddr, lines: &str) -> Result<Self> {
-        let mut raw = Self::open(address).await?;
+        Self::open(address).await?.upgraded(lines).await
+    }
+
+    /// Like [`Raw::websocket`], from this address of the machine.
+    pub(crate) async fn websocket_from(address: SocketAddr, from: IpAddr) -> Result<Self> {
+        Self::open_from(address, from).await?.upgraded("").await
+    }
+
+    async fn upgraded(mut self, lines: &str) -> Result<Self> {
         let request = format!(
             "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Protocol: wamp.2.json\r\n{lines}\r\n"
         );
-        raw.send(request.as_bytes()).await?;
+        self.send(request.as_bytes()).await?;
         within("an upgrade", PATIENCE, async {
             loop {
-                if let Some(at) = raw.input.windows(4).position(|four| four == b"\r\n\r\n") {
-                    ensure!(raw.input.starts_with(b"HTTP/1.1 101"), "{:?}", raw.input);
-                    raw.input.advance(at + 4);
+                if let Some(at) = self.input.windows(4).position(|four| four == b"\r\n\r\n") {
+                    ensure!(self.input.starts_with(b"HTTP/1.1 101"), "{:?}", self.input);
+                    self.input.advance(at + 4);
                     return Ok(());
                 }
-                raw.more().await?;
+                self.more().await?;
             }
         })
         .await?;
-        Ok(raw)
+        Ok(self)
     }
 
     /// A WAMP session.

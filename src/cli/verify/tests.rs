@@ -12,8 +12,8 @@ use vulpes_raft::order::CloseReason;
 use super::*;
 use crate::config::NodeConfig;
 use crate::http::{
-    Admin, Checksum, LogReadError, LogStep, NodeStatus, Readiness, ReplicaStatus, RoleAdmin,
-    StateStatus, UserAdmin,
+    Admin, AuditAdmin, BanAdmin, Checksum, LogReadError, LogStep, NodeStatus, Readiness,
+    ReplicaStatus, RoleAdmin, StateStatus, UserAdmin,
 };
 
 /// Builds rows from a script: `open ENTRY INCARNATION`, `close …`, `segment ENTRY INCARNATION NUMBER COUNT`.
@@ -210,6 +210,14 @@ impl Admin for FakeNode {
     }
 
     fn roles(&self) -> Option<&dyn RoleAdmin> {
+        None
+    }
+
+    fn bans(&self) -> Option<&dyn BanAdmin> {
+        None
+    }
+
+    fn audit(&self) -> Option<&dyn AuditAdmin> {
         None
     }
 }

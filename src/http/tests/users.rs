@@ -91,7 +91,7 @@ impl RoleAdmin for FakeUsers {
     }
 }
 
-async fn start_with_users() -> AdminUrl {
+pub(super) async fn start_with_users() -> AdminUrl {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = listener.local_addr().unwrap().to_string().parse().unwrap();
     let node = FakeNode { ready: true, users: Some(FakeUsers) };
@@ -101,14 +101,14 @@ async fn start_with_users() -> AdminUrl {
     url
 }
 
-fn client(user: &str, password: &str) -> AdminClient {
+pub(super) fn client(user: &str, password: &str) -> AdminClient {
     let password = crate::types::access::Secret(password.to_owned().into());
     AdminClient::new(Some(Login { user: user.into(), password }))
 }
 
 /// `ann:pencil` and `joe:pencil`, in base64.
-const ANN: &str = "Authorization: Basic YW5uOnBlbmNpbA==\r\n";
-const JOE: &str = "Authorization: basic am9lOnBlbmNpbA==\r\n";
+pub(super) const ANN: &str = "Authorization: Basic YW5uOnBlbmNpbA==\r\n";
+pub(super) const JOE: &str = "Authorization: basic am9lOnBlbmNpbA==\r\n";
 
 #[tokio::test]
 async fn only_administrators_get_more_than_probes() {
