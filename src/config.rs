@@ -21,8 +21,8 @@ use vulpes_raft::ids::{NodeId, Shards};
 use crate::retention::Retention;
 use crate::types::topic::{Realm, RealmError};
 
-mod exposure;
 pub mod disk;
+mod exposure;
 mod file;
 pub mod first_administrator;
 pub mod hosts;
@@ -33,8 +33,8 @@ pub mod origins;
 pub mod peer_tls;
 pub mod tokens;
 
-use first_administrator::{FirstAdministrator, FirstAdministratorMistake};
 use disk::LowWater;
+use first_administrator::{FirstAdministrator, FirstAdministratorMistake};
 pub use identity::open_identity;
 use limits::Limits;
 use listener::{Listener, ListenerMistake, LISTENERS};

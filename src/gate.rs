@@ -52,8 +52,9 @@ pub enum Request {
     Persist { act: Act, subscribe: Vec<PersistentReading>, unsubscribe: Vec<SubscriptionId> },
     /// Put an event into the log, which has these terms encoded if they are not plain. The n-th of a session (from 0, each
     /// [`Request::Decide`] included) is answered as sequence n, in order, by [`Gate::answered`], whether or not its publisher
-    /// wants an answer. If the terms are conditional, [`Gate::decided`] follows, maybe much later.
-    Publish { event: Event, terms: Terms },
+    /// wants an answer. If the terms are conditional, [`Gate::decided`] follows, maybe much later. It also follows if the event
+    /// is to be published `once`, however often its client sends it.
+    Publish { event: Event, terms: Terms, once: bool },
     /// Put an event into the log that only the state sees. It is answered like a publish, and then decided like a
     /// conditional one.
     Decide(Event),

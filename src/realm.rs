@@ -14,12 +14,13 @@
 //! (`server`).
 //!
 //! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `persistent` (what outlives
-//! sessions), `registrations`, `access` (users), `roles`, `past`, `bans`, `audit` (what is remembered of
+//! sessions), `exchanges` (QoS 2), `registrations`, `access` (users), `roles`, `past`, `bans`, `audit` (what is remembered of
 //! changes of these), `head` (where the retained log begins).
 
 mod access;
 mod audit;
 mod bans;
+mod exchanges;
 mod head;
 mod lines;
 mod notices;
@@ -232,6 +233,9 @@ impl Realms {
             Key::Ban(target) => self.bans.load(target, wire::decode(value).ok()?),
             Key::Audit(at) => self.audit.load(at, wire::decode(value).ok()?),
             Key::AuditFrom => self.audit.load_from(wire::decode(value).ok()?),
+            Key::Received(realm, client, packet_id) => {
+                self.persistent.load_received(&(realm, client), packet_id)?;
+            }
             Key::PersistentFilter(realm, client, text) => {
                 self.persistent.load_filter(&(realm, client), text, wire::decode(value).ok()?)?;
             }
@@ -354,6 +358,11 @@ impl Realms {
             }
             Some(Act::Administer(change)) => {
                 self.administer(incoming, change);
+                false
+            }
+            Some(Act::Once { packet_id, terms }) => self.publish_once(incoming, packet_id, &terms),
+            Some(Act::Complete { packet_id }) => {
+                self.complete(incoming, packet_id);
                 false
             }
             // A newer release may have acts that this one does not know.

@@ -17,7 +17,8 @@
 /// order has its own time, what a session leaves comes before its client's next actions, and events name their publisher's
 /// client. 6: segment bodies and retained values have room for extension fields. 7: the last word of a session that was taken
 /// over takes effect. 8: sessions may have users. 9: roles have rules; what users log in with is larger, and may be public keys
-/// without a password. 10: users, clients and addresses may be banned, and changes of users, roles and bans are remembered.
+/// without a password. 10: users, clients and addresses may be banned, and changes of users, roles and bans are remembered;
+/// publishes of QoS 2 of persistent sessions are published once.
 pub const LOG_FORMAT: u32 = 10;
 
 /// The oldest format whose files this release opens: since then, every log is read as before and makes the same

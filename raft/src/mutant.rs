@@ -97,6 +97,8 @@ pub enum Mutant {
     BanForever,
     /// A will is published although its author may not publish it any more.
     UncheckedWill,
+    /// A publish of QoS 2 that its client repeats is published again.
+    PublishTwice,
     /// A session goes on by the rules that it began with.
     KeepOldRules,
     /// A session that is behind goes by the newest rules, not by those at an event's position.

@@ -12,10 +12,10 @@ use std::time::Duration;
 use clap::Args;
 use vulpes_raft::ids::NodeId;
 
-use crate::config::first_administrator::FirstAdministrator;
-use crate::config::listener::{ClientCertificates, Listener, ListenerProtocol, TlsFiles};
 use crate::config::disk::LowWater;
+use crate::config::first_administrator::FirstAdministrator;
 use crate::config::limits::Limits;
+use crate::config::listener::{ClientCertificates, Listener, ListenerProtocol, TlsFiles};
 use crate::config::peer_tls::PeerTls;
 use crate::config::{Address, ConfigError, Listen, Member, NodeConfig, Role, Timing};
 use crate::retention::Retention;

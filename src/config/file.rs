@@ -13,10 +13,10 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use vulpes_raft::ids::NodeId;
 
+use super::disk::{self, DiskTable};
 use super::exposure;
 use super::first_administrator::{self, FirstAdministratorTable};
 use super::hosts;
-use super::disk::{self, DiskTable};
 use super::limits::{self, LimitsTable};
 use super::listener::{self, Listener, ListenerProtocol, ListenerTable};
 use super::origins::is_origin;
@@ -506,17 +506,22 @@ pub(super) fn write(config: &NodeConfig) -> String {
     }
     limits::write(&config.limits, text, &mut line);
     disk::write(config.low_water, text, &mut line);
-    let Retention { age, size } = config.retention;
-    if config.retention.is_limited() {
-        line("\n[retention]  # what of the log is kept; the same on all nodes".into());
-        let age = age.map(|age| age.as_secs() / 3_600);
-        for (name, value) in [("age_hours", age), ("size_mib", size.map(|size| size >> 20))] {
-            if let Some(value) = value {
-                line(format!("{name} = {value}"));
-            }
+    write_retention(&config.retention, &mut line);
+    out
+}
+
+fn write_retention(retention: &Retention, line: &mut impl FnMut(String)) {
+    if !retention.is_limited() {
+        return;
+    }
+    line("\n[retention]  # what of the log is kept; the same on all nodes".into());
+    let Retention { age, size } = retention;
+    let age = age.map(|age| age.as_secs() / 3_600);
+    for (name, value) in [("age_hours", age), ("size_mib", size.map(|size| size >> 20))] {
+        if let Some(value) = value {
+            line(format!("{name} = {value}"));
         }
     }
-    out
 }
 
 /// A string in TOML syntax.

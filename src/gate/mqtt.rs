@@ -4,11 +4,11 @@
 //! Connecting --CONNECT--> Opening --opened--> Open --> Closed
 //! packet, outbox                  bytes in and out, requests
 //! admission, login                which clients are admitted, and as what
-//! session                         an open session: publishes (topics), subscriptions (filter), window
+//! session                         an open session: publishes (topics, exchanges), subscriptions (filter), window
 //! ```
 //!
 //! Invariant: a PUBACK is sent only for an event that is durable and has its position. What can't be done as the protocol
-//! promises (QoS 2, sessions beyond the limits) is refused as the protocol defines, never silently lost.
+//! promises (sessions beyond the limits) is refused as the protocol defines, never silently lost.
 //!
 //! A protocol violation ends the session. An MQTT 5 client gets a DISCONNECT with reason code and text, an older one
 //! a closed connection; the log gets [`MqttGate::close_reason`] in both cases. A refused CONNECT is answered in the
@@ -18,6 +18,7 @@
 
 mod admission;
 mod ending;
+mod exchanges;
 mod filter;
 mod login;
 mod outbox;

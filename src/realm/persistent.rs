@@ -12,7 +12,7 @@
 //!
 //! Deliberately absent: events. A client that comes back reads them from the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use vulpes_raft::ids::{Incarnation, NodeId, OrderTime, Position};
@@ -57,6 +57,8 @@ pub struct PersistentFilter {
 pub struct PersistentState {
     pub persistent: PersistentSession,
     pub filters: BTreeMap<String, PersistentFilter>,
+    /// Packet identifiers of publishes of QoS 2 whose exchange is not complete.
+    pub(super) received: BTreeSet<u16>,
     pub(super) bytes: usize,
 }
 
@@ -109,7 +111,8 @@ impl PersistentTable {
         match self.states.get_mut(&name) {
             Some(state) => state.persistent = persistent,
             None => {
-                let state = PersistentState { persistent, filters: BTreeMap::new(), bytes: 0 };
+                let (filters, received) = (BTreeMap::new(), BTreeSet::new());
+                let state = PersistentState { persistent, filters, received, bytes: 0 };
                 self.states.insert(name, state);
             }
         }
@@ -156,12 +159,55 @@ impl PersistentTable {
         Some(old)
     }
 
+    /// Rows of exchanges come after those of their clients.
+    pub(super) fn load_received(&mut self, name: &Name, packet_id: u16) -> Option<()> {
+        self.states.contains_key(name).then(|| self.receive(name, packet_id))
+    }
+
+    pub(super) fn has_received(&self, name: &Name, packet_id: u16) -> bool {
+        self.states.get(name).is_some_and(|state| state.received.contains(&packet_id))
+    }
+
+    pub(super) fn has_room_to_receive(&self, name: &Name) -> bool {
+        let count = self.states.get(name).map_or(0, |state| state.received.len());
+        count < limits::SESSION_EXCHANGES
+            && self.bytes + exchange_weight(name) <= limits::PERSISTENT_BYTES
+    }
+
+    pub(super) fn receive(&mut self, name: &Name, packet_id: u16) {
+        let Some(state) = self.states.get_mut(name) else { return };
+        if state.received.insert(packet_id) {
+            self.bytes += exchange_weight(name);
+        }
+    }
+
+    /// Returns whether it was there.
+    pub(super) fn forget_received(&mut self, name: &Name, packet_id: u16) -> bool {
+        let Some(state) = self.states.get_mut(name) else { return false };
+        let found = state.received.remove(&packet_id);
+        if found {
+            self.bytes -= exchange_weight(name);
+        }
+        found
+    }
+
+    pub(super) fn received(&self, name: &Name) -> Vec<u16> {
+        self.states
+            .get(name)
+            .map_or_else(Vec::new, |state| state.received.iter().copied().collect())
+    }
+
     fn has_room_for(&self, name: &Name, filters: &[(String, PersistentSubscription)]) -> bool {
         let bytes: usize =
             filters.iter().map(|(text, persistent)| weight(name, text, persistent)).sum();
         self.filters + filters.len() <= limits::PERSISTENT_FILTERS
             && self.bytes + bytes <= limits::PERSISTENT_BYTES
     }
+}
+
+/// The bytes counted for an exchange of QoS 2. Its row contains the client's name.
+fn exchange_weight((_, client): &Name) -> usize {
+    client.len() + limits::EXCHANGE_OVERHEAD
 }
 
 /// The bytes counted for a filter. Its row contains the client's name.
@@ -250,6 +296,7 @@ impl Realms {
         for text in texts {
             self.remove_filter(name, text);
         }
+        self.drop_exchanges(name);
         self.rows.change(&Key::PersistentSession(name.0.clone(), name.1.clone()), Some(&old), None);
         self.forget_persistent(name, &old);
         self.persistent.states.remove(name);
@@ -264,7 +311,7 @@ impl Realms {
     }
 
     /// The state that the session is attached to.
-    fn attached_to(&self, session: SessionId) -> Option<(Name, &PersistentState)> {
+    pub(super) fn attached_to(&self, session: SessionId) -> Option<(Name, &PersistentState)> {
         let state = self.sessions.get(&session)?;
         let name = state.name()?;
         let persistent = self.persistent.states.get(&name)?;
@@ -341,6 +388,7 @@ impl Realms {
         let texts: Vec<String> = state.filters.keys().cloned().collect();
         let persistent = PersistentSession { resumed: false, ..state.persistent.clone() };
         texts.into_iter().for_each(|text| self.remove_filter(&name, text));
+        self.drop_exchanges(&name);
         self.set_persistent(&name, persistent);
         let anew = Progress { sent: self.position, in_flight: Vec::new(), doubt: Position(0) };
         self.release(&name, anew);

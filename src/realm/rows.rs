@@ -47,6 +47,8 @@ pub(super) enum Key {
     Audit(Position),
     /// From where on all changes are remembered.
     AuditFrom,
+    /// A client's publish of QoS 2 whose exchange is not complete, by its packet identifier.
+    Received(Realm, String, u16),
 }
 
 /// A sum over all rows: equal state, equal hash.

@@ -10,6 +10,7 @@ use super::*;
 mod access;
 mod audit;
 mod bans;
+mod exchanges;
 mod format;
 mod random;
 mod registrations;

@@ -263,8 +263,12 @@ impl<G: Gate, R> Core<G, R> {
             Request::Persist { act, subscribe, unsubscribe } => {
                 self.persist(act, subscribe, unsubscribe, now);
             }
-            Request::Publish { event, terms } => {
-                self.ledger.publish(event, terms);
+            Request::Publish { event, terms, once } => {
+                if once {
+                    self.ledger.publish_once(event, &terms);
+                } else {
+                    self.ledger.publish(event, terms);
+                }
             }
             Request::Decide(event) => self.ledger.decide(event),
             Request::Subscribe(subscription) => {

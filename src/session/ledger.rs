@@ -178,7 +178,6 @@ impl Ledger {
     pub(crate) fn publish(&mut self, event: Event, terms: Terms) {
         self.has_wills |= terms.will.is_some();
         let compares = terms.merge || terms.is_conditional();
-        self.comparisons += usize::from(compares);
         if terms.is_conditional() {
             let conditional = Conditional { event: event.clone(), terms };
             let sequence = self.following();
@@ -186,6 +185,19 @@ impl Ledger {
             decisions.waiting += conditional.held();
             decisions.undecided.push_back((sequence, Some(conditional)));
         }
+        self.push(event, compares);
+    }
+
+    /// Takes a client's publish of which the order decides whether it is new.
+    pub(crate) fn publish_once(&mut self, event: Event, terms: &Terms) {
+        self.has_wills |= terms.will.is_some();
+        let sequence = self.following();
+        self.decisions_mut().undecided.push_back((sequence, None));
+        self.push(event, terms.merge);
+    }
+
+    fn push(&mut self, event: Event, compares: bool) {
+        self.comparisons += usize::from(compares);
         self.batch.push_back(Pushed { event, compares });
     }
 

@@ -70,6 +70,11 @@ pub enum Act {
     ChangeRoles(ChangeRoles),
     /// Users, roles or bans change, and that is remembered.
     Administer(Administer),
+    /// A publish of QoS 2 in a persistent session: its packet identifier stands for it until [`Act::Complete`].
+    Once { packet_id: u16, terms: Terms },
+    /// The publisher's client knows that its publish of QoS 2 with this packet identifier was received. Decided as well, and
+    /// hidden from subscribers.
+    Complete { packet_id: u16 },
 }
 
 /// A change that an administrator makes.
@@ -186,6 +191,8 @@ pub enum Refusal {
     NoSuchRegistration,
     #[error("the user may not do this")]
     NotAllowed,
+    #[error("there is no room for more publishes of QoS 2 whose exchange is not complete")]
+    TooManyExchanges,
 }
 
 impl Act {
@@ -243,7 +250,10 @@ mod tests {
             RoleChange::Remove { name: "b".into() },
         ];
         let roles = ChangeRoles { author: "x".into(), changes };
-        let cases: [(Act, &[u8]); 9] = [
+        let once = Terms { merge: true, ..Terms::default() };
+        let cases: [(Act, &[u8]); 11] = [
+            (Act::Once { packet_id: 300, terms: once }, &[18, 251, 44, 1, 1, 0, 0, 0]),
+            (Act::Complete { packet_id: 7 }, &[19, 7]),
             (Act::Publish(Terms::default()), &[0, 0, 0, 0, 0]),
             (
                 Act::Granted { waiting: Position(7), terms },

@@ -394,6 +394,12 @@ pub const PERSISTENT_FILTERS: usize = 1_000_000;
 /// Bytes of their names, filters and conditions.
 pub const PERSISTENT_BYTES: usize = 256 << 20;
 
+/// Publishes of QoS 2 of one client whose exchange is not complete.
+pub const SESSION_EXCHANGES: usize = SESSION_UNANSWERED;
+
+/// What each counts among the bytes of persistent sessions, beside its client's name.
+pub const EXCHANGE_OVERHEAD: usize = 64;
+
 /// Batches waiting for the entry's segment writer, over all sessions.
 pub const ENTRY_BATCHES: usize = 1024;
 

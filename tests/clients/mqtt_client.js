@@ -1,5 +1,5 @@
 // MQTT.js as a publisher or a subscriber; see README.md.
-//   node mqtt_client.js sub|keep|pub|back 4|5 HOST PORT
+//   node mqtt_client.js sub|exact|keep|pub|back 4|5 HOST PORT
 'use strict';
 
 const { once } = require('node:events');
@@ -48,8 +48,9 @@ async function main() {
   await once(client, 'connect');
   if (role !== 'pub') {
     client.on('close', () => fail(new Error('the connection is gone')));
-    const granted = await client.subscribeAsync('cross/#', { qos: 1 });
-    if (granted[0].qos !== 1) throw new Error(`granted ${JSON.stringify(granted)}`);
+    const qos = role === 'exact' ? 2 : 1;
+    const granted = await client.subscribeAsync('cross/#', { qos });
+    if (granted[0].qos !== qos) throw new Error(`granted ${JSON.stringify(granted)}`);
     print({ ready: true });
     return;
   }

@@ -1,6 +1,6 @@
 """paho-mqtt as a publisher or a subscriber; see README.md.
 
-python paho_client.py sub|keep|pub|back 4|5 HOST PORT
+python paho_client.py sub|exact|keep|pub|back 4|5 HOST PORT
 """
 
 import json
@@ -12,6 +12,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 ROLE, VARIANT, HOST, PORT = sys.argv[1:]
+QOS = 2 if ROLE == "exact" else 1
 VERSIONS = {"4": mqtt.MQTTv311, "5": mqtt.MQTTv5}
 
 
@@ -48,11 +49,11 @@ def on_connect(client, userdata, flags, reason_code, properties):
     if ROLE == "back":
         show({"ready": True})
     elif ROLE != "pub":
-        client.subscribe("cross/#", qos=1)
+        client.subscribe("cross/#", qos=QOS)
 
 
 def on_subscribe(client, userdata, mid, reason_codes, properties):
-    if reason_codes[0] != 1:
+    if reason_codes[0] != QOS:
         fail(f"SUBACK {reason_codes}")
     show({"ready": True})
 
@@ -70,7 +71,7 @@ elif ROLE == "keep":
     CONNECT["properties"].SessionExpiryInterval = 0xFFFFFFFF
 
 client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=VERSIONS[VARIANT], **KEPT)
-# With more than this on the way, paho holds back QoS 1 and lets QoS 0 overtake it.
+# With more than this on the way, paho holds back QoS 1 and 2 and lets QoS 0 overtake it.
 client.max_inflight_messages_set(1000)
 client.on_connect = on_connect
 client.on_subscribe = on_subscribe

@@ -44,6 +44,7 @@ const LIMITS: &[(&str, Edge)] = &[
     ("SESSION_SUBSCRIPTIONS", Here),
     ("SESSION_PATTERNS", Here),
     ("SESSION_STATES_BYTES", Elsewhere),
+    ("SESSION_EXCHANGES", Elsewhere),
     ("SESSION_UNANSWERED", Here),
     ("SESSION_UNANSWERED_BYTES", Elsewhere),
     ("SESSION_BATCHES", Pace),

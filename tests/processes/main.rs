@@ -47,6 +47,7 @@ mod crashes;
 mod damage;
 mod disk;
 mod edges;
+mod exactly_once;
 mod first_administrator;
 mod goodbye;
 mod groups;

@@ -101,6 +101,39 @@ async fn sessions_of_stock_clients_go_on_at_another_node() -> Result<()> {
 }
 
 #[tokio::test]
+async fn stock_clients_exchange_messages_of_qos_2() -> Result<()> {
+    let clients = installed();
+    ensure_required(&clients)?;
+    let clients = clients.iter().filter(|client| client.protocol() == Protocol::Mqtt);
+    let clients: Vec<&Client> = clients.collect();
+    let cluster = crate::cluster().nodes(3).start().await?;
+    let mut subscribers = Vec::new();
+    for (client, node) in clients.iter().zip([2, 3].into_iter().cycle()) {
+        subscribers.push((client.name(), client.subscribe_exactly(cluster.node(node))?));
+    }
+    for (_, subscriber) in &subscribers {
+        until("a subscriber is ready", PATIENCE, || async { subscriber.ready() }).await?;
+    }
+    // Publishes each line with QoS 2.
+    let Some(mosquitto) = clients.iter().find(|client| client.name().starts_with("mosquitto"))
+    else {
+        return Ok(());
+    };
+    let mut publisher = mosquitto.publish_lines(cluster.node(1))?;
+    for number in 0..100 {
+        publisher.say(&format!("exact-{number}")).await?;
+    }
+    publisher.finish(PATIENCE).await?;
+    for (name, subscriber) in &subscribers {
+        let events = until("all has come", PATIENCE, || async { subscriber.events(100) }).await;
+        for (number, event) in events.with_context(|| name.clone())?.iter().enumerate() {
+            ensure!(event["value"] == format!("exact-{number}"), "{name}: {event}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn stock_clients_come_back_to_a_node_that_was_stopped() -> Result<()> {
     let clients = installed();
     ensure_required(&clients)?;

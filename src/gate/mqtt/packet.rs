@@ -78,7 +78,6 @@ pub(crate) enum Reason {
     QuotaExceeded = 0x97,
     AdministrativeAction = 0x98,
     PayloadFormatInvalid = 0x99,
-    QosNotSupported = 0x9B,
     SharedSubscriptionsNotSupported = 0x9E,
     ConnectionRateExceeded = 0x9F,
 }
@@ -197,6 +196,19 @@ pub(crate) enum Incoming<'a> {
     Acknowledged {
         packet_id: u16,
     },
+    /// A PUBREC.
+    Received {
+        packet_id: u16,
+        failed: bool,
+    },
+    /// A PUBREL.
+    Released {
+        packet_id: u16,
+    },
+    /// A PUBCOMP.
+    Completed {
+        packet_id: u16,
+    },
     Subscribe(Subscribe),
     Unsubscribe(Unsubscribe),
     Ping,
@@ -259,9 +271,12 @@ impl Frame {
             PINGREQ => Err(Violation::malformed("a PINGREQ has no body")),
             DISCONNECT => read_disconnect(body, version),
             AUTH if version.is_5() => auth::read(body).map(Incoming::Auth),
-            PUBREC | PUBREL | PUBCOMP => {
-                Err(Violation::protocol("an exchange of QoS 2, which is not offered"))
-            }
+            PUBREC => codec::read_acknowledgement(body, version)
+                .map(|(packet_id, failed)| Incoming::Received { packet_id, failed }),
+            PUBREL => codec::read_acknowledgement(body, version)
+                .map(|(packet_id, _)| Incoming::Released { packet_id }),
+            PUBCOMP => codec::read_acknowledgement(body, version)
+                .map(|(packet_id, _)| Incoming::Completed { packet_id }),
             CONNECT => Err(Violation::protocol("a second CONNECT")),
             _ => Err(Violation::protocol("a packet that no client sends")),
         }

@@ -3,15 +3,15 @@
 //! Invariant: a message is sent at the highest quality of service that one of its subscriptions was granted, but
 //! never at a higher one than it was published with.
 //!
-//! Deliberately absent: QoS 2, topic aliases, and decisions about retained messages, wills and persistent sessions,
+//! Deliberately absent: topic aliases, and decisions about retained messages, wills and persistent sessions,
 //! which all nodes make alike.
 
 use super::admission::Client;
 use super::outbox::Outbox;
-use super::packet::codec::write_pingresp;
+use super::packet::codec::{write_pingresp, write_pubrel};
 use super::packet::publish::{Outgoing, Publish};
 use super::packet::{Incoming, Reason, Violation};
-use super::publishes::Publishes;
+use super::publishes::{Outcome, Publishes};
 use super::subscriptions::Subscriptions;
 use super::topics::Topics;
 use super::window::Window;
@@ -20,10 +20,14 @@ use crate::gate::Allowed;
 use crate::gate::{Delivery, Handover, Request, Resumed, Sending};
 use crate::payload;
 use crate::rules::Permissions;
+use crate::types::act::{Act, Terms};
 use crate::types::event::{ClientTag, Event, Extensions, Payload, Qos, SessionId};
 use crate::types::limits;
 use crate::types::topic::{TopicError, ROUTERS_OWN_TEXT};
 use vulpes_raft::ids::Position;
+
+/// The topic of events that complete an exchange of QoS 2, which nobody is sent.
+const COMPLETED: &str = "vulpes/completed";
 
 /// A client whose CONNECT was accepted.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub(crate) struct Session {
     pub(crate) oversized: u64,
     /// The expiry interval in the client's DISCONNECT.
     pub(crate) expiry: Option<u32>,
+    /// It outlives its connection: all nodes know its publishes of QoS 2.
+    is_persistent: bool,
     /// Events before this position are from the client's offline period.
     back_at: Position,
     id: SessionId,
@@ -59,6 +65,7 @@ impl Session {
             identifiers: Vec::new(),
             oversized: 0,
             expiry: None,
+            is_persistent: false,
             back_at: Position(0),
             id,
             tag: ClientTag::of(&client.name),
@@ -69,6 +76,7 @@ impl Session {
 
     /// Continues earlier sessions of the client, or begins a persistent one.
     pub(crate) fn resume(&mut self, resumed: Resumed, out: &mut Outbox) {
+        self.is_persistent = true;
         self.back_at = resumed.back_at;
         self.window.resume(&resumed.in_flight);
         self.subscriptions.resume(resumed.filters, out);
@@ -97,6 +105,19 @@ impl Session {
                 self.window.acknowledged(packet_id);
                 Ok(())
             }
+            Incoming::Received { packet_id, failed } => {
+                match self.window.received(packet_id, failed) {
+                    Some(is_known) => out.put(|output| {
+                        write_pubrel(self.client.version, packet_id, is_known, output);
+                    }),
+                    None => Ok(()),
+                }
+            }
+            Incoming::Completed { packet_id } => {
+                self.window.completed(packet_id);
+                Ok(())
+            }
+            Incoming::Released { packet_id } => self.release(packet_id, out),
             Incoming::Subscribe(subscribe) => self.subscriptions.subscribe(subscribe, may, out),
             Incoming::Unsubscribe(unsubscribe) => self.subscriptions.unsubscribe(&unsubscribe, out),
             Incoming::Ping => out.put(|output| write_pingresp(self.client.version, output)),
@@ -112,8 +133,9 @@ impl Session {
         out: &mut Outbox,
     ) -> Result<(), Violation> {
         publish.terms.merge |= publish.retain && self.merges;
-        if publish.qos == Qos::ExactlyOnce {
-            return Err(Violation::new(Reason::QosNotSupported, "QoS 2 is not available"));
+        let asked = (publish.qos, publish.packet_id);
+        if publish.qos == Qos::ExactlyOnce && self.publishes.is_repeated(publish.packet_id, out)? {
+            return Ok(());
         }
         let topic = match self.topics.get_or_insert_default().read(publish.topic) {
             Ok(topic) => topic,
@@ -123,18 +145,18 @@ impl Session {
                 // A wildcard or an empty topic violates the protocol; other names are only refused.
                 return match error {
                     TopicError::Empty | TopicError::Wildcard => Err(violation),
-                    _ => self.refuse(publish.qos, publish.packet_id, violation, out),
+                    _ => self.refuse(asked, violation, out),
                 };
             }
         };
         let reserved = topic.is_routers_own().then(routers_own);
         if let Some(violation) = reserved.or(publish.refused) {
-            return self.refuse(publish.qos, publish.packet_id, violation, out);
+            return self.refuse(asked, violation, out);
         }
         let allowed = may.allow_publish(&topic, publish.retain)
             && may.allow_condition(&topic, publish.terms.when.as_ref());
         if !allowed {
-            return self.forbid(publish.qos, publish.packet_id, out);
+            return self.forbid(asked, out);
         }
         let event = Event {
             realm: self.client.realm.clone(),
@@ -164,38 +186,68 @@ impl Session {
                 out.drop_silently(text);
                 return Ok(());
             }
-            let violation = Violation::new(Reason::QuotaExceeded, text);
-            return self.refuse(event.qos, publish.packet_id, violation, out);
+            return self.refuse(asked, Violation::new(Reason::QuotaExceeded, text), out);
         }
-        let conditional = publish.terms.is_conditional().then_some(bytes);
-        self.publishes.begin(publish.packet_id, conditional)?;
-        out.requests.push_back(Request::Publish { event, terms: publish.terms });
+        self.submit(event, (publish.packet_id, publish.terms), out)
+    }
+
+    /// Hands a publish to the node.
+    fn submit(
+        &mut self,
+        event: Event,
+        (packet_id, terms): (u16, Terms),
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        // A conditional publish is decided anew whenever its client sends it.
+        let is_conditional = terms.is_conditional();
+        let once = self.is_persistent && event.qos == Qos::ExactlyOnce && !is_conditional;
+        let outcome = match is_conditional {
+            true => Outcome::Conditional(event.held()),
+            false if once => Outcome::Once,
+            false => Outcome::Stored,
+        };
+        self.publishes.begin((event.qos, packet_id), outcome)?;
+        let event = match once {
+            true => Event { act: Act::Once { packet_id, terms: terms.clone() }.encode(), ..event },
+            false => event,
+        };
+        out.requests.push_back(Request::Publish { event, terms, once });
+        Ok(())
+    }
+
+    /// The client knows that its publish of QoS 2 was received.
+    fn release(&mut self, packet_id: u16, out: &mut Outbox) -> Result<(), Violation> {
+        if self.publishes.release(packet_id, self.is_persistent, out)? {
+            let act = Act::Complete { packet_id };
+            let realm = self.client.realm.clone();
+            let event = Event::of_act(realm, COMPLETED, self.id, act.encode());
+            out.requests.push_back(Request::Decide(event));
+        }
         Ok(())
     }
 
     /// Only an MQTT 5 PUBACK can refuse a message and keep the connection open.
     fn refuse(
         &mut self,
-        qos: Qos,
-        packet_id: u16,
+        asked: (Qos, u16),
         violation: Violation,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        if qos == Qos::AtMostOnce || !self.client.version.is_5() {
+        if asked.0 == Qos::AtMostOnce || !self.client.version.is_5() {
             return Err(violation);
         }
-        self.publishes.refuse(packet_id, violation, out)
+        self.publishes.refuse(asked, violation, out)
     }
 
     /// The user may not publish this. A client that does not ask for an answer goes on without it: to close its connection would
     /// make it come back and do the same.
-    fn forbid(&mut self, qos: Qos, packet_id: u16, out: &mut Outbox) -> Result<(), Violation> {
+    fn forbid(&mut self, asked: (Qos, u16), out: &mut Outbox) -> Result<(), Violation> {
         let text = "PUBLISH: the user may not publish this there";
-        if qos == Qos::AtMostOnce {
+        if asked.0 == Qos::AtMostOnce {
             out.drop_silently(text.to_owned());
             return Ok(());
         }
-        self.refuse(qos, packet_id, Violation::new(Reason::NotAuthorized, text), out)
+        self.refuse(asked, Violation::new(Reason::NotAuthorized, text), out)
     }
 
     pub(crate) fn allow(&mut self, allowed: Allowed) {
@@ -230,7 +282,8 @@ impl Session {
             (None, Sending::Again(_)) => Qos::AtLeastOnce,
             (None, _) => return,
         };
-        let acknowledged = granted.min(event.qos) > Qos::AtMostOnce;
+        let qos = granted.min(event.qos);
+        let acknowledged = qos > Qos::AtMostOnce;
         // QoS 0 events from the offline period are not delivered.
         if !acknowledged && delivery.position < self.back_at && delivery.sending != Sending::Aside {
             return;
@@ -241,6 +294,7 @@ impl Session {
             duplicate: acknowledged
                 && matches!(delivery.sending, Sending::Doubtful | Sending::Again(_)),
             retain,
+            qos,
             packet_id: acknowledged.then_some(0),
             topic: delivery.topic.as_str(),
             identifiers: &self.identifiers,
@@ -259,6 +313,7 @@ impl Session {
                     }
                     Some(packet_id)
                 }
+                _ if qos == Qos::ExactlyOnce => self.window.take_exactly(),
                 Sending::Aside => self.window.take(None),
                 Sending::First | Sending::Doubtful => self.window.take(Some(delivery.position)),
             };

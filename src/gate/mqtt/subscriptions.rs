@@ -161,8 +161,12 @@ impl Subscriptions {
         };
         let mut forbidden = 0;
         for (index, filter) in packet.filters.into_iter().enumerate() {
-            // QoS 2 is not offered: QoS 1 is the highest that is granted.
-            let qos = filter.qos.min(Qos::AtLeastOnce);
+            // In persistent sessions, QoS 1 is the highest that is granted.
+            let highest = match self.persistence {
+                Some(_) => Qos::AtLeastOnce,
+                None => Qos::ExactlyOnce,
+            };
+            let qos = filter.qos.min(highest);
             let granted = Granted {
                 qos,
                 no_local: filter.no_local || self.bridge,

@@ -27,6 +27,7 @@
 
 mod bytes_in;
 mod deliver;
+mod exactly_once;
 mod handshake;
 mod login;
 mod persistent;
@@ -63,7 +64,7 @@ const SHORT: &[(&str, &str)] = &[
     ("$CONNECT4", r#"10 | s"MQTT" 04 02 000a s"c""#),
     ("$CONNECT5", r#"10 | s"MQTT" 05 02 000a p[] s"c""#),
     ("$CONNACK4", "20 | 0000"),
-    ("$CONNACK5", "20 | 0000 p[21 2000 2401 27 00108000 22 0000 2801 2901 2a00]"),
+    ("$CONNACK5", "20 | 0000 p[21 2000 27 00108000 22 0000 2801 2901 2a00]"),
     ("$ASK", r#"open realm="home" client="c""#),
 ];
 
@@ -335,8 +336,9 @@ fn show(request: &Request) -> String {
             format!("resume {}", readings.join(", ")).trim_end().to_owned()
         }
         Request::Persist { act, subscribe, unsubscribe } => show_keep(act, subscribe, unsubscribe),
-        Request::Publish { event, terms } => {
-            assert_eq!(event.act, terms.encode());
+        Request::Publish { event, terms, once } => {
+            assert_eq!(*once, matches!(Act::decode(&event.act), Some(Act::Once { .. })));
+            assert!(*once || event.act == terms.encode());
             assert_eq!((event.realm.as_str(), event.publisher), ("home", SESSION));
             assert_eq!(event.client, ClientTag::of("c"));
             assert!(event.payload.kwargs.is_empty());
@@ -372,7 +374,11 @@ fn show(request: &Request) -> String {
             text + &format!(" {:?}", subscription.pattern)
         }
         Request::Unsubscribe(id) => format!("unsubscribe {}", id.0),
-        Request::Call(_) | Request::Decide(_) => unreachable!("MQTT has no calls"),
+        Request::Decide(event) => match Act::decode(&event.act) {
+            Some(Act::Complete { packet_id }) => format!("complete {packet_id}"),
+            other => unreachable!("MQTT has no calls: {other:?}"),
+        },
+        Request::Call(_) => unreachable!("MQTT has no calls"),
         Request::Close { drop_will: false } => "close".to_owned(),
         Request::Close { drop_will: true } => "close dropping the will".to_owned(),
     }
@@ -427,8 +433,12 @@ fn show_act(act: &[u8]) -> String {
     if act.is_empty() {
         return String::new();
     }
-    let Some(Act::Publish(terms)) = Act::decode(act) else { panic!("another act: {act:?}") };
-    let mut text = if terms.merge { " merge" } else { "" }.to_owned();
+    let (mut text, terms) = match Act::decode(act) {
+        Some(Act::Publish(terms)) => (String::new(), terms),
+        Some(Act::Once { packet_id, terms }) => (format!(" once {packet_id}"), terms),
+        other => panic!("another act: {other:?}"),
+    };
+    text += if terms.merge { " merge" } else { "" };
     text += &terms.when.map(|when| format!(" when {}", json(&when))).unwrap_or_default();
     text += if terms.watch { " watch" } else { "" };
     if let Some(will) = terms.will {

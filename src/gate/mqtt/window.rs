@@ -1,9 +1,10 @@
-//! The window of QoS 1 messages that a client has not acknowledged yet, and their packet identifiers.
+//! The window of messages of QoS 1 and 2 that a client has not acknowledged yet, and their packet identifiers.
 //!
-//! Invariant: an identifier is reused only after its PUBACK, and the number of messages in flight never exceeds the
+//! Invariant: an identifier is reused only after its PUBACK or PUBCOMP, and the number of messages in flight never exceeds the
 //! window. Messages of an earlier session keep their identifiers, and are in flight once they were sent again.
 //!
-//! Deliberately absent: the messages, which are in the log.
+//! Deliberately absent: the messages, which are in the log. QoS 2 in persistent sessions, whose later sessions would have to know
+//! each identifier before its message is sent.
 
 use std::collections::VecDeque;
 
@@ -11,7 +12,7 @@ use vulpes_raft::ids::Position;
 
 use crate::types::act::InFlight;
 
-/// Most QoS 1 messages in flight to one client, whatever it would accept.
+/// Most messages in flight to one client, whatever it would accept.
 const WIDEST: u16 = 1024;
 
 /// Packet identifiers 1 to the window's width.
@@ -35,6 +36,10 @@ enum Message {
     Sent(Option<Position>),
     /// An earlier session has sent it.
     Earlier(Position),
+    /// It was sent with QoS 2.
+    Exactly,
+    /// Its PUBREC has come.
+    Received,
 }
 
 impl Window {
@@ -85,6 +90,41 @@ impl Window {
         Some(packet_id)
     }
 
+    /// Gives a message of QoS 2 an identifier, while there is room.
+    pub(crate) fn take_exactly(&mut self) -> Option<u16> {
+        let packet_id = self.take(None)?;
+        self.messages[usize::from(packet_id)] = Message::Exactly;
+        Some(packet_id)
+    }
+
+    /// A PUBREC; returns what to answer: whether the identifier stands for a message. Nothing if the client has failed, which
+    /// ends the exchange (MQTT 5 section 4.3.3).
+    pub(crate) fn received(&mut self, packet_id: u16, failed: bool) -> Option<bool> {
+        let message = self.messages.get_mut(usize::from(packet_id));
+        let known = message.filter(|m| matches!(**m, Message::Exactly | Message::Received));
+        match known {
+            Some(_) if failed => {
+                self.completed(packet_id);
+                None
+            }
+            Some(message) => {
+                *message = Message::Received;
+                Some(true)
+            }
+            None => (!failed).then_some(false),
+        }
+    }
+
+    /// A PUBCOMP. An unexpected one changes nothing.
+    pub(crate) fn completed(&mut self, packet_id: u16) {
+        let Some(message) = self.messages.get_mut(usize::from(packet_id)) else { return };
+        if matches!(message, Message::Exactly | Message::Received) {
+            *message = Message::None;
+            self.on_the_way -= 1;
+            self.free.push_back(packet_id);
+        }
+    }
+
     /// A message of an earlier session is sent again; `false` if it was acknowledged and must not be.
     pub(crate) fn again(&mut self, packet_id: u16, position: Position) -> bool {
         let Some(message) = self.messages.get_mut(usize::from(packet_id)) else { return false };
@@ -99,11 +139,12 @@ impl Window {
     /// A PUBACK. An unexpected one changes nothing.
     pub(crate) fn acknowledged(&mut self, packet_id: u16) {
         let Some(message) = self.messages.get_mut(usize::from(packet_id)) else { return };
-        match std::mem::replace(message, Message::None) {
-            Message::None => return,
+        match message {
+            Message::None | Message::Exactly | Message::Received => return,
             Message::Sent(_) => self.on_the_way -= 1,
             Message::Earlier(_) => {}
         }
+        *message = Message::None;
         self.free.push_back(packet_id);
     }
 
@@ -115,7 +156,7 @@ impl Window {
                 Message::Sent(Some(position)) | Message::Earlier(position) => {
                     Some(InFlight { position: *position, packet_id })
                 }
-                Message::None | Message::Sent(None) => None,
+                Message::None | Message::Sent(None) | Message::Exactly | Message::Received => None,
             })
             .collect();
         all.sort_by_key(|message| message.position);
@@ -165,6 +206,23 @@ mod tests {
         window.acknowledged(3);
         assert_eq!(window.take(None), Some(1));
         assert_eq!(window.in_flight(), [at(12, 2)]);
+    }
+
+    #[test]
+    fn an_exchange_of_qos_2_keeps_its_identifier_until_it_is_complete() {
+        let mut window = Window::new(2);
+        assert_eq!((window.take_exactly(), window.take_exactly()), (Some(1), Some(2)));
+        window.acknowledged(1);
+        assert_eq!(window.received(1, false), Some(true));
+        assert_eq!(window.received(1, false), Some(true), "the PUBREL is sent again");
+        assert!(!window.has_room());
+        window.completed(1);
+        window.completed(1);
+        assert_eq!((window.take(None), window.has_room()), (Some(1), false));
+        window.completed(1);
+        assert_eq!([0, 1, 3, 9].map(|id| window.received(id, false)), [Some(false); 4]);
+        assert_eq!((window.received(1, true), window.received(2, true)), (None, None));
+        assert!(window.has_room() && window.in_flight().is_empty());
     }
 
     #[test]

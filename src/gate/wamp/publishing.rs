@@ -64,7 +64,7 @@ impl WampGate {
             Some(bytes) => self.publishes.begin_waiting(request, bytes),
             None => self.publishes.begin(request),
         }
-        self.requests.push_back(Request::Publish { event, terms: options.terms });
+        self.requests.push_back(Request::Publish { event, terms: options.terms, once: false });
         Ok(())
     }
 

@@ -57,7 +57,8 @@ pub(super) fn of_refusal(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::NotAccepted => "fox.error.not_accepted",
         Refusal::LineFull => "vulpes.error.line_full",
-        Refusal::SessionEnded => "vulpes.error.session_ended",
+        // WAMP has no exchanges.
+        Refusal::SessionEnded | Refusal::TooManyExchanges => "vulpes.error.session_ended",
         Refusal::ProcedureExists => "wamp.error.procedure_already_exists",
         Refusal::OtherPolicy(_) => "wamp.error.procedure_exists_with_different_invocation_policy",
         Refusal::TooManyRegistrations => "vulpes.error.too_many_registrations",

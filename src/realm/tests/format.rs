@@ -26,10 +26,10 @@ const NINTH: (&str, &[u64]) = (
 /// The current format, and hash and positions after the acts that it adds.
 const EXPECTED: (u32, &str, &[u64]) = (
     10,
-    "82c8e6295d75ac48b2b198827b813f1d",
+    "d918684fc63bbf716e3d6d7f70aa275f",
     &[
-        4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28, 37, 39, 40, 41, 42, 43, 45, 47, 48, 49, 50, 52,
-        53, 54,
+        4, 8, 11, 12, 13, 14, 15, 16, 26, 27, 28, 37, 39, 40, 41, 42, 43, 45, 47, 48, 49, 50, 54,
+        55, 56, 57, 58, 59,
     ],
 );
 
@@ -53,6 +53,12 @@ fn attach(session: u64, client: &str, expiry: u32, delay: u32) -> Event {
 fn keywords(topic: &str) -> Event {
     let payload = Payload { kwargs: "{\"k\":1}".into(), args: "[]".into(), ..payload("") };
     Event { payload, ..event(1, topic, "") }
+}
+
+fn once(session: u64, packet_id: u16) -> Event {
+    let terms = Terms { merge: true, ..Terms::default() };
+    let act = Act::Once { packet_id, terms }.encode();
+    Event { act, retain: true, ..event(session, "once", "{\"n\":1}") }
 }
 
 fn gone(session: u64) -> Event {
@@ -200,6 +206,12 @@ fn newest_events() -> Vec<(u64, Event)> {
         (1, attach(12, "e", 60, 0)),
         (2, attach(13, "g", 60, 0)),
         (1, attach(14, "h", 60, 0)),
+        // Publishes of QoS 2: one twice, one whose exchange is complete, and one of a session that is over.
+        (1, once(14, 1)),
+        (1, once(14, 2)),
+        (1, once(14, 1)),
+        (1, act(14, "completed", &Act::Complete { packet_id: 2 })),
+        (1, once(9, 3)),
         // Nobody could administer.
         (1, administer(bans(vec![ban(BanTarget::User("a".into()), None), ban(user, None)]))),
         (1, administer(Administer::Users(changes))),

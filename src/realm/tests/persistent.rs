@@ -4,7 +4,7 @@ use super::random::Doing;
 use super::*;
 use crate::types::act::{Detach, Expire, InFlight, PersistentSubscription, Progress};
 
-fn attach(session: u64, clean: bool, expiry: u32) -> Event {
+pub(super) fn attach(session: u64, clean: bool, expiry: u32) -> Event {
     let join = Join { client: Some("c".into()), ..Join::default() };
     act(session, "wamp/session/on_join", &Act::Attach(Attach { join, clean, expiry }))
 }
@@ -89,7 +89,14 @@ pub(super) fn play(story: &mut Story, doing: &Doing) {
 pub(super) fn check_counts(realms: &Realms) {
     let table = &realms.persistent;
     let filters: usize = table.states.values().map(|state| state.filters.len()).sum();
-    let bytes: usize = table.states.iter().map(|((_, client), s)| client.len() + s.bytes).sum();
+    let exchanges = |client: &String, state: &PersistentState| {
+        state.received.len() * (client.len() + crate::types::limits::EXCHANGE_OVERHEAD)
+    };
+    let bytes: usize = table
+        .states
+        .iter()
+        .map(|((_, client), s)| client.len() + s.bytes + exchanges(client, s))
+        .sum();
     assert_eq!((table.filters, table.bytes), (filters, bytes));
     for (session, name) in &table.awaited {
         assert_eq!(

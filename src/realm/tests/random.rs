@@ -12,6 +12,8 @@ use super::*;
 pub(super) enum Doing {
     Join(u64),
     Leave(u64),
+    /// Begins or completes one.
+    Exchange(u64, u16, bool),
     Lock(u64, bool),
     Set(u64, u8),
     Turns,
@@ -49,6 +51,8 @@ fn doing() -> impl Strategy<Value = Doing> {
         (11u64..17, 0u64..99).prop_map(|(session, sent)| Doing::Detach(session, sent)),
         (11u64..17, any::<bool>()).prop_map(|(session, keep)| Doing::Keep(session, keep)),
         (11u64..17, 0u64..99).prop_map(|(session, sent)| Doing::Save(session, sent)),
+        (11u64..17, 1u16..3, any::<bool>())
+            .prop_map(|(session, id, begins)| Doing::Exchange(session, id, begins)),
         Just(Doing::Expire),
         (0usize..10).prop_map(Doing::Access),
         Just(Doing::Restart),
@@ -118,6 +122,7 @@ fn play(doings: &[Doing], restarts: bool) -> (StateHash, Vec<Notice>, usize) {
                     story.event(session % 2 + 1, unregister);
                 }
             }
+            Doing::Exchange(..) => exchanges::play(&mut story, doing),
             Doing::Access(what) => roles::play(&mut story, *what),
             Doing::Restart if restarts => story.restart(),
             Doing::Restart => {}

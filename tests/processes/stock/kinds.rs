@@ -168,6 +168,11 @@ impl Client {
         self.listen("sub", node)
     }
 
+    /// Starts it as a subscriber of QoS 2: MQTT only.
+    pub(super) fn subscribe_exactly(&self, node: &Node) -> Result<Program> {
+        self.listen("exact", node)
+    }
+
     /// Starts it as a subscriber in a session that outlives its connection: MQTT only.
     pub(super) fn keep(&self, node: &Node) -> Result<Program> {
         self.listen("keep", node)
@@ -189,7 +194,7 @@ impl Client {
             if role == "keep" && self.variant == "mqttv5" {
                 command.args(["-x", "4294967295"]);
             }
-            self.mosquitto(command, node, "cross/#")
+            self.mosquitto(command, node, "cross/#", if role == "exact" { "2" } else { "1" })
         } else {
             self.script(role, node)
         };
@@ -243,15 +248,15 @@ impl Client {
     /// Starts mosquitto_pub, which publishes each line it is given.
     pub(super) fn publish_lines(&self, node: &Node) -> Result<Program> {
         let topic = self.topic().replace('.', "/");
-        let mut command = self.mosquitto(Command::new("mosquitto_pub"), node, &topic);
+        let mut command = self.mosquitto(Command::new("mosquitto_pub"), node, &topic, "2");
         command.arg("-l");
         Program::start(format!("{} at node {}", self.name(), node.id), command)
     }
 
-    fn mosquitto(&self, mut command: Command, node: &Node, topic: &str) -> Command {
+    fn mosquitto(&self, mut command: Command, node: &Node, topic: &str, qos: &str) -> Command {
         let address = address(node, Protocol::Mqtt);
         command.args(["-h", &address.ip().to_string(), "-p", &address.port().to_string()]);
-        command.args(["-V", self.variant, "-q", "1", "-t", topic]);
+        command.args(["-V", self.variant, "-q", qos, "-t", topic]);
         command
     }
 

@@ -37,13 +37,13 @@ pub(super) fn wamp(topic: &str) -> Vec<(Value, Value)> {
     table
 }
 
-/// What an MQTT client publishes, half of it at QoS 0: the line for its script, and what all clients see.
+/// What an MQTT client publishes, at each quality of service: the line for its script, and what all clients see.
 pub(super) fn mqtt(topic: &str) -> Vec<(Value, Value)> {
     let topic = topic.replace('.', "/");
     let text = |qos: u8, text: &str, value: Value| {
         (json!({ "topic": topic, "qos": qos, "text": text }), json!({ "value": value }))
     };
-    let bytes = |hex: &str, shown: Value| (json!({ "topic": topic, "qos": 1, "hex": hex }), shown);
+    let bytes = |hex: &str, shown: Value| (json!({ "topic": topic, "qos": 2, "hex": hex }), shown);
     let mut table = vec![
         text(
             1,
@@ -55,13 +55,13 @@ pub(super) fn mqtt(topic: &str) -> Vec<(Value, Value)> {
         text(0, "[1, 2]", json!([1, 2])),
         text(1, "null", json!(null)),
         text(1, "\"quoted\"", json!("quoted")),
-        text(1, "{not json", json!("{not json")),
+        text(2, "{not json", json!("{not json")),
         bytes("00ff10", json!({ "binary": "00ff10" })),
         bytes("", json!({ "empty": true })),
     ];
     for number in 0..BURST {
         let burst = format!("burst {number}");
-        table.push(text((number % 2) as u8, &burst, json!(burst)));
+        table.push(text((number % 3) as u8, &burst, json!(burst)));
     }
     table
 }

@@ -38,7 +38,6 @@ pub(crate) fn connack_accepted(version: Version, accepted: &Accepted<'_>, output
     }
     properties.put_u8(property::RECEIVE_MAXIMUM);
     properties.put_u16(accepted.receive_maximum);
-    properties.put_slice(&[property::MAXIMUM_QOS, 1]);
     properties.put_u8(property::MAXIMUM_PACKET_SIZE);
     properties.put_u32(accepted.max_packet);
     if let Some(client) = accepted.assigned {

@@ -22,6 +22,12 @@ use crate::types::access::Secret;
 use crate::types::act::Will;
 use crate::types::event::Qos;
 
+/// The first bytes of acknowledgements, and the reason code for an unknown packet identifier.
+const PUBREC: u8 = 0x50;
+const PUBREL: u8 = 0x62;
+const PUBCOMP: u8 = 0x70;
+const PACKET_IDENTIFIER_NOT_FOUND: u8 = 0x92;
+
 /// A client's first packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Connect {
@@ -228,23 +234,36 @@ fn check_connect_fields(
 
 /// Reads a PUBACK. Whatever its reason code, the client is done with the message.
 pub(crate) fn read_puback(whole: &[u8], body: &[u8], version: Version) -> Result<u16, Violation> {
-    let mut reader = Reader::new(body);
-    let packet_id = reader.packet_id()?;
-    if reader.is_empty() {
+    let (packet_id, _) = read_acknowledgement(body, version)?;
+    if body.len() == 2 {
         return Ok(packet_id);
     }
-    if !version.is_5() {
-        reader.end()?;
-    }
-    reader.u8()?;
-    if !reader.is_empty() {
-        property::check(reader.block()?, property::PUBACK)?;
-    }
-    reader.end()?;
     match decode(BytesMut::from(whole), version)? {
         Packet::PubAck(puback, _) => Ok(puback.pkid),
         _ => Err(disagreement()),
     }
+}
+
+/// Reads a PUBREC, PUBREL or PUBCOMP: a packet identifier, and in MQTT 5 maybe a reason code and properties (sections 3.5 to
+/// 3.7). Returns whether the reason code says that it failed.
+pub(crate) fn read_acknowledgement(
+    body: &[u8],
+    version: Version,
+) -> Result<(u16, bool), Violation> {
+    let mut reader = Reader::new(body);
+    let packet_id = reader.packet_id()?;
+    if reader.is_empty() {
+        return Ok((packet_id, false));
+    }
+    if !version.is_5() {
+        reader.end()?;
+    }
+    let failed = reader.u8()? >= 0x80;
+    if !reader.is_empty() {
+        property::check(reader.block()?, property::PUBACK)?;
+    }
+    reader.end()?;
+    Ok((packet_id, failed))
 }
 
 /// Reads a SUBSCRIBE (MQTT 5 section 3.8).
@@ -373,6 +392,51 @@ pub(crate) fn write_puback(
     encode(Packet::PubAck(PubAck { pkid: packet_id, reason }, properties), version, output);
 }
 
+/// Writes a PUBREC: success, or MQTT 5's refusal, which ends the exchange. Its reason codes are those of a PUBACK.
+pub(crate) fn write_pubrec(
+    version: Version,
+    packet_id: u16,
+    refusal: Option<(&Violation, bool)>,
+    output: &mut BytesMut,
+) {
+    let start = output.len();
+    write_puback(version, packet_id, refusal, output);
+    output[start] = PUBREC;
+}
+
+/// Writes a PUBREL. `is_known` says whether the packet identifier stands for a message.
+pub(crate) fn write_pubrel(
+    version: Version,
+    packet_id: u16,
+    is_known: bool,
+    output: &mut BytesMut,
+) {
+    write_step(PUBREL, version, (packet_id, is_known), output);
+}
+
+/// Writes a PUBCOMP. `is_known` says whether the packet identifier stands for a publish.
+pub(crate) fn write_pubcomp(
+    version: Version,
+    packet_id: u16,
+    is_known: bool,
+    output: &mut BytesMut,
+) {
+    write_step(PUBCOMP, version, (packet_id, is_known), output);
+}
+
+fn write_step(
+    first: u8,
+    version: Version,
+    (packet_id, is_known): (u16, bool),
+    output: &mut BytesMut,
+) {
+    let [high, low] = packet_id.to_be_bytes();
+    match is_known || !version.is_5() {
+        true => output.put_slice(&[first, 2, high, low]),
+        false => output.put_slice(&[first, 3, high, low, PACKET_IDENTIFIER_NOT_FOUND]),
+    }
+}
+
 fn puback_reason(reason: Reason) -> PubAckReason {
     match reason {
         Reason::PayloadFormatInvalid => PubAckReason::PayloadFormatInvalid,
@@ -394,7 +458,8 @@ pub(crate) fn write_suback(
 ) {
     let code = |code: &Result<Qos, Reason>| match (code, version) {
         (Ok(Qos::AtMostOnce), _) => SubscribeReasonCode::QoS0,
-        (Ok(_), _) => SubscribeReasonCode::QoS1,
+        (Ok(Qos::AtLeastOnce), _) => SubscribeReasonCode::QoS1,
+        (Ok(Qos::ExactlyOnce), _) => SubscribeReasonCode::QoS2,
         (Err(_), Version::V31 | Version::V311) => SubscribeReasonCode::Failure,
         (Err(reason), Version::V5) => subscribe_reason(*reason),
     };

@@ -26,7 +26,6 @@ pub(crate) const REASON_STRING: u8 = 0x1F;
 pub(crate) const RECEIVE_MAXIMUM: u8 = 0x21;
 pub(crate) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
 pub(crate) const TOPIC_ALIAS: u8 = 0x23;
-pub(crate) const MAXIMUM_QOS: u8 = 0x24;
 pub(crate) const USER: u8 = 0x26;
 pub(crate) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 pub(crate) const WILDCARD_SUBSCRIPTION_AVAILABLE: u8 = 0x28;

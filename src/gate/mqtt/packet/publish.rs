@@ -215,7 +215,8 @@ pub(crate) struct Outgoing<'a> {
     /// It may have been sent before.
     pub(crate) duplicate: bool,
     pub(crate) retain: bool,
-    /// Present with QoS 1.
+    pub(crate) qos: Qos,
+    /// Present with QoS 1 and 2.
     pub(crate) packet_id: Option<u16>,
     pub(crate) topic: &'a str,
     /// Subscription identifiers: MQTT 5 only.
@@ -249,7 +250,7 @@ impl Outgoing<'_> {
     pub(crate) fn write(&self, version: Version, output: &mut BytesMut) {
         let (body, properties) = self.lengths(version);
         output.reserve(5 + body);
-        let qos = if self.packet_id.is_some() { 0x02 } else { 0x00 };
+        let qos = (self.qos as u8) << 1;
         let duplicate = if self.duplicate { 0x08 } else { 0x00 };
         output.put_u8(0x30 | duplicate | qos | u8::from(self.retain));
         put_varint(output, body as u32);

@@ -89,7 +89,7 @@ fn serve(gate: &mut MqttGate, published: &mut u64) -> bool {
             }
             Request::Resume(_) => {}
             Request::Persist { .. } => gate.noted(true),
-            Request::Publish { .. } => {
+            Request::Publish { .. } | Request::Decide(_) => {
                 let stored = Stored {
                     position: Position(*published + 1),
                     slot: Slot(1),
@@ -98,11 +98,12 @@ fn serve(gate: &mut MqttGate, published: &mut u64) -> bool {
                 };
                 // Answered even when the session has ended: the answer is then ignored.
                 gate.answered(Answer { first: *published, count: 1, outcome: Ok(stored) });
+                gate.decided(*published, Ok(stored));
                 *published += 1;
             }
             Request::Subscribe(subscription) => gate.subscribed(subscription.id, Ok(())),
             Request::Unsubscribe(id) => gate.unsubscribed(id),
-            Request::Call(_) | Request::Decide(_) => unreachable!("MQTT has no calls"),
+            Request::Call(_) => unreachable!("MQTT has no calls"),
             Request::Close { .. } => closed = true,
         }
     }
@@ -164,7 +165,11 @@ proptest! {
         topic in "[a-zé/]{1,300}",
         payload in vec(any::<u8>(), 0..300),
         properties in prop::sample::select(&["", r#"03 s"t""#, r#"01 00 26 s"k" s"v""#][..]),
-        packet_id in prop::option::of(1..=u16::MAX),
+        (qos, packet_id) in prop_oneof![
+            Just((Qos::AtMostOnce, None)),
+            (1..=u16::MAX).prop_map(|id| (Qos::AtLeastOnce, Some(id))),
+            (1..=u16::MAX).prop_map(|id| (Qos::ExactlyOnce, Some(id))),
+        ],
         v5 in any::<bool>(),
         retain in any::<bool>(),
     ) {
@@ -173,6 +178,7 @@ proptest! {
         let outgoing = Outgoing {
             duplicate: retain && packet_id.is_some(),
             retain,
+            qos,
             packet_id,
             topic: &topic,
             identifiers: &[],
@@ -189,7 +195,7 @@ proptest! {
             return Err(TestCaseError::fail("not read"));
         };
         prop_assert_eq!(publish.topic, topic);
-        prop_assert_eq!(publish.retain, retain);
+        prop_assert_eq!((publish.retain, publish.qos), (retain, qos));
         prop_assert_eq!(&publish.payload[..], &payload[..]);
         prop_assert_eq!(publish.packet_id, packet_id.unwrap_or(0));
         prop_assert_eq!(publish.properties, if v5 { properties } else { Bytes::new() });

@@ -97,7 +97,7 @@ fn clients_without_a_name_get_one() {
         r#"in 10 | s"MQTT" 05 02 0000 p[11 0000003c] s""
            ask attach realm="home" client="vulpes-77" clean for 60
            opened
-           out 20 | 0000 p[11 00000000 21 2000 2401 27 00108000 12 s"vulpes-77" 22 0000 2801 2901 2a00]"#,
+           out 20 | 0000 p[11 00000000 21 2000 27 00108000 12 s"vulpes-77" 22 0000 2801 2901 2a00]"#,
     );
     check(
         r#"in 10 | s"MQTT" 04 02 0000 s""

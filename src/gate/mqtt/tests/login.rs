@@ -198,7 +198,7 @@ const ANSWERED: &str = r#"in f0 | 18 p[15 s"SCRAM-SHA-256" 16 s"third"]
 const OPENED: &str = r#"login joe proof fourth
     ask open realm="home" client="c" user=joe
     opened
-    out 20 | 0000 p[21 2000 24 01 27 00108000 15 s"SCRAM-SHA-256" 16 s"fourth" 22 0000 28 01 29 01 2a 00]"#;
+    out 20 | 0000 p[21 2000 27 00108000 15 s"SCRAM-SHA-256" 16 s"fourth" 22 0000 28 01 29 01 2a 00]"#;
 
 #[test]
 fn a_client_logs_in_by_scram() {

@@ -4,8 +4,8 @@ use super::*;
 
 const CONNECT: &str = r#"in 10 | s"MQTT" 05 00 0000 p[11 0000003c] s"c""#;
 const ASK: &str = r#"ask attach realm="home" client="c" for 60"#;
-const CONNACK: &str = "20 | 0000 p[21 2000 2401 27 00108000 22 0000 2801 2901 2a00]";
-const PRESENT: &str = "20 | 0100 p[21 2000 2401 27 00108000 22 0000 2801 2901 2a00]";
+const CONNACK: &str = "20 | 0000 p[21 2000 27 00108000 22 0000 2801 2901 2a00]";
+const PRESENT: &str = "20 | 0100 p[21 2000 27 00108000 22 0000 2801 2901 2a00]";
 
 /// A new persistent session.
 fn fresh() -> String {
@@ -32,7 +32,7 @@ fn a_session_is_asked_to_outlive_its_connection() {
            ask close dropping the will"#,
     );
     check(&format!(
-        "{CONNECT}\n{ASK}\nopened\nout 20 | 0000 p[11 00000000 21 2000 2401 27 00108000 22 0000 2801 2901 2a00]"
+        "{CONNECT}\n{ASK}\nopened\nout 20 | 0000 p[11 00000000 21 2000 27 00108000 22 0000 2801 2901 2a00]"
     ));
     // Clean start with a new persistent session; and one that continues an old session and ends with its connection.
     check(

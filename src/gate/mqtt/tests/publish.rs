@@ -253,7 +253,6 @@ fn refused_messages_keep_their_place_among_the_acknowledgements() {
 fn violations_end_the_connection() {
     let table = [
         // PUBLISH
-        (r#"34 | s"a" 0001 p[]"#, "9b", "QoS 2 is not available"),
         (r#"36 | s"a" 0001 p[]"#, "81", "a PUBLISH has QoS 3"),
         (r#"38 | s"a" p[]"#, "81", "a PUBLISH with QoS 0 is marked as a duplicate"),
         (r#"32 | s"a" 0000 p[]"#, "82", "a packet identifier is 0"),
@@ -276,9 +275,10 @@ fn violations_end_the_connection() {
         (r#"30 | s"a" p[24 01]"#, "81", "a property that the packet can't have"),
         (r#"30 | s"a" 05 01"#, "81", "a field reaches beyond the packet's end"),
         // Packets that are not offered, or that no client sends
-        ("50 | 0001", "82", "an exchange of QoS 2, which is not offered"),
-        ("62 | 0001", "82", "an exchange of QoS 2, which is not offered"),
-        ("70 | 0001", "82", "an exchange of QoS 2, which is not offered"),
+        ("60 | 0001", "81", "reserved flags are set in the fixed header"),
+        ("62 | 0000", "82", "a packet identifier is 0"),
+        ("50 | 00", "81", "a field reaches beyond the packet's end"),
+        ("70 | 0001 00 p[11 00000000]", "81", "a property that the packet can't have"),
         (
             r#"f0 | 19 p[15 s"m"]"#,
             "8c",
@@ -322,16 +322,15 @@ fn violations_end_the_connection() {
 #[test]
 fn violations_of_3_1_1_close_the_connection() {
     let table = [
-        r#"34 | s"a" 0001"#,
         r#"36 | s"a" 0001"#,
         r#"38 | s"a""#,
         r#"32 | s"a" 0000"#,
         r#"30 | s"""#,
         r#"30 | s"a/#""#,
         r#"30 | 0001 ff"#,
-        "50 | 0001",
-        "62 | 0001",
-        "70 | 0001",
+        "50 | 0000",
+        "62 | 0001 00",
+        "70 | 00",
         "f0 |",
         "40 | 0001 00",
         "40 | 00",

@@ -82,13 +82,13 @@ fn subscriptions_are_answered_when_the_node_has_answered_for_all_of_them() {
         ask subscribe 2 state Parts([One, Rest])
         subscribed 2
         subscribed 1
-        out 90 | 0009 010080"##
+        out 90 | 0009 020080"##
     ));
     check(&format!(
         r#"{OPEN5} in 82 | 0009 p[] s"a/b" 02 s"$share/g/a" 00
         ask subscribe 1 state {AB}
         subscribed 1
-        out 90 | 0009 p[1f s"shared subscriptions are not available"] 019e"#
+        out 90 | 0009 p[1f s"shared subscriptions are not available"] 029e"#
     ));
     check(&format!(
         r#"{OPEN5} in 82 | 0009 p[] s"" 02 s"a+" 00

@@ -88,7 +88,7 @@ impl Words {
         let retain = words.contains(&"retain");
         let event = Event { publisher: self.session, retain, ..event(words[0]) };
         let event = Event { act: terms.encode(), ..event };
-        self.requests.push_back(Request::Publish { event, terms });
+        self.requests.push_back(Request::Publish { event, terms, once: false });
     }
 }
 
