@@ -14,13 +14,14 @@
 //! (`server`).
 //!
 //! In reading order: `value`, `retained`, `rows`, `lines` (waiting publishes), `sessions`, `persistent` (what outlives
-//! sessions), `exchanges` (QoS 2), `registrations`, `access` (users), `roles`, `past`, `bans`, `audit` (what is remembered of
+//! sessions), `exchanges` (QoS 2), `registrations`, `grants` (users and roles), `access` (users), `roles`, `past`, `bans`, `audit` (what is remembered of
 //! changes of these), `head` (where the retained log begins).
 
 mod access;
 mod audit;
 mod bans;
 mod exchanges;
+mod grants;
 mod head;
 mod lines;
 mod notices;

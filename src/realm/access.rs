@@ -14,27 +14,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
-use imbl::OrdMap;
 use vulpes_raft::ids::Position;
 use vulpes_raft::mutant::{planted, Mutant};
 
+use super::grants::{Grants, Users};
 use super::past::Past;
-use super::roles::Roles;
 use super::{EndCause, Incoming, Key, Notice, Realms};
 use crate::types::access::{check_name, ChangeUsers, KnownUser, UserChange, ANONYMOUS};
 use crate::types::act::DueId;
 use crate::types::event::SessionId;
 use crate::types::limits;
-
-/// The users, by name.
-pub(super) type Users = OrdMap<String, Arc<KnownUser>>;
-
-/// Who there is, and what their roles allow, as of one position.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Grants {
-    pub(super) users: Users,
-    pub(super) roles: Roles,
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Access {

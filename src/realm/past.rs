@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use vulpes_raft::ids::Position;
 
-use super::access::Grants;
+use super::grants::Grants;
 use crate::rules::Permissions;
 use crate::types::limits;
 

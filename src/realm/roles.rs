@@ -11,87 +11,18 @@
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
-use imbl::OrdMap;
 use vulpes_raft::ids::Position;
 use vulpes_raft::mutant::{planted, Mutant};
 
-use std::collections::BTreeMap;
-
-use super::access::{Access, Grants};
+use super::grants::SetRole;
 use super::past::PastPermissions;
 use super::{Due, Incoming, Key, Notice, Realms};
-use crate::rules::{Permissions, RoleIndex, Subject};
-use crate::types::access::{ADMIN, ANONYMOUS};
+use crate::rules::Permissions;
 use crate::types::act::DueId;
 use crate::types::event::SessionId;
-use crate::types::limits;
 use crate::types::procedure::{Matching, Procedure};
-use crate::types::rule::{check_role_name, ChangeRoles, KnownRole, RoleChange, DEFAULT};
+use crate::types::rule::{check_role_name, ChangeRoles, KnownRole, RoleChange};
 use crate::types::topic::Realm;
-
-/// The roles that were set, by name.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Roles(OrdMap<String, Arc<SetRole>>);
-
-#[derive(Debug)]
-struct SetRole {
-    known: KnownRole,
-    index: Arc<RoleIndex>,
-}
-
-/// For roles of one name.
-impl PartialEq for SetRole {
-    fn eq(&self, other: &Self) -> bool {
-        self.known.changed == other.known.changed
-    }
-}
-
-impl Roles {
-    pub(super) fn load(&mut self, name: String, known: KnownRole) {
-        let index = Arc::new(RoleIndex::new(&known.role));
-        self.0.insert(name, Arc::new(SetRole { known, index }));
-    }
-
-    /// Whether there is room for these changes.
-    fn have_room(&self, changes: &[RoleChange]) -> bool {
-        let mut sizes: BTreeMap<&str, usize> =
-            self.0.iter().map(|(name, set)| (name.as_str(), set.known.role.size())).collect();
-        for change in changes {
-            match change {
-                RoleChange::Set { name, role } => sizes.insert(name, role.size()),
-                RoleChange::Remove { name } => sizes.remove(name.as_str()),
-            };
-        }
-        sizes.len() <= limits::ROLES && sizes.values().sum::<usize>() <= limits::RULES_BYTES
-    }
-
-    /// What a user with these roles may do.
-    fn permissions(&self, roles: &[String], subject: impl FnOnce() -> Subject) -> Permissions {
-        let default = [DEFAULT.to_owned()];
-        let roles = if roles.is_empty() { &default } else { roles };
-        let is_all = |role: &String| role == ADMIN || role == DEFAULT && !self.0.contains_key(role);
-        if roles.iter().any(is_all) {
-            return Permissions::everything();
-        }
-        let set = |role: &String| Some((role.clone(), self.0.get(role)?.index.clone()));
-        Permissions::of(subject(), roles.iter().filter_map(set).collect())
-    }
-}
-
-impl Grants {
-    fn permissions(&self, user: Option<&str>, client: Option<&str>, realm: &Realm) -> Permissions {
-        if self.users.is_empty() {
-            return Permissions::everything();
-        }
-        let name = user.unwrap_or(ANONYMOUS);
-        let subject =
-            || Subject { realm: realm.clone(), user: name.into(), client: client.map(Into::into) };
-        match self.users.get(name) {
-            Some(known) => self.roles.permissions(&known.user.roles, subject),
-            None => Permissions::of(subject(), Vec::new()),
-        }
-    }
-}
 
 impl Realms {
     /// The roles in the order of their names.
@@ -127,7 +58,7 @@ impl Realms {
     #[must_use]
     pub fn permissions_at(&self, session: SessionId, at: Position) -> Option<PastPermissions> {
         let state = self.sessions.get(&session)?;
-        let Access { now, past, .. } = &self.access;
+        let (now, past) = (&self.access.now, &self.access.past);
         let (grants, from, until) = past.at(at).unwrap_or((now, Position(0), past.changed()));
         let client = state.client.as_deref();
         let permissions = grants.permissions(self.user_of(session), client, &state.realm);
