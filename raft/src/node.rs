@@ -258,9 +258,10 @@ impl SyncNode {
                     rpc::serve(link, answer).await;
                 }
                 Service::Sync => {
+                    let peer = link.peer.node;
                     let answer = |call| {
                         let node = self.clone();
-                        async move { node.answer(call).await }
+                        async move { node.answer(peer, call).await }
                     };
                     rpc::serve(link, answer).await;
                 }

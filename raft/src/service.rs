@@ -111,6 +111,28 @@ pub(crate) enum SyncCall {
     Confirm,
 }
 
+impl SyncCall {
+    /// Checks that a node speaks for itself: for its own entry and its own storage.
+    pub(crate) fn check_speaker(&self, peer: NodeId) -> Result<(), String> {
+        let spoken_for = match self {
+            Self::Propose(segments) => {
+                segments.iter().map(|segment| segment.id.entry).find(|entry| *entry != peer)
+            }
+            Self::Open { entry, .. } | Self::Renew { entry, .. } | Self::Close { entry, .. } => {
+                Some(*entry)
+            }
+            Self::Stored { storage, .. } => Some(*storage),
+            Self::Who | Self::Groups | Self::Follow { .. } | Self::Known { .. } | Self::Confirm => {
+                None
+            }
+        };
+        match spoken_for.filter(|node| *node != peer) {
+            Some(node) => Err(format!("node {peer} speaks for itself, not for node {node}")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl tarpc::RequestName for SyncCall {
     fn name(&self) -> &str {
         match self {

@@ -91,8 +91,9 @@ async fn cluster(folder: &Path, count: u64) -> (Vec<Running>, Vec<Member>) {
     (running, members)
 }
 
-fn client(members: &[Member]) -> SyncClient {
-    let own = Identity { cluster: "test".into(), node: NodeId(100), disk: DiskId(100) };
+/// A client on the node of an entry: nodes speak for themselves.
+fn client(members: &[Member], entry: u64) -> SyncClient {
+    let own = Identity { cluster: "test".into(), node: NodeId(entry), disk: DiskId(entry) };
     SyncClient::new(Host::real(), own, members.to_vec(), None)
 }
 
@@ -127,14 +128,14 @@ fn batch(entry: u64, opened: &Opened, numbers: std::ops::Range<u64>) -> Vec<Seal
 async fn one_member_alone_keeps_its_order_over_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let (mut running, members) = cluster(folder.path(), 1).await;
-    let opened = open(&client(&members), 50).await;
+    let opened = open(&client(&members, 50), 50).await;
     let first = running[0].node.propose(batch(50, &opened, 0..10)).await.expect("loopback");
     running.pop().expect("one").stop().await;
 
     let host = Host::real();
     let listener = host.net.listen(&members[0].address).await.expect("loopback");
     let again = start(&host, folder.path(), &members, listener, 1).await;
-    assert_eq!(open(&client(&members), 50).await, opened);
+    assert_eq!(open(&client(&members, 50), 50).await, opened);
     let repeated = again.node.propose(batch(50, &opened, 0..10)).await.expect("loopback");
     assert_eq!(first, repeated);
     again.stop().await;
@@ -149,7 +150,7 @@ async fn three_entries_propose_at_once() {
     let entries: Vec<_> = [50, 60, 70]
         .into_iter()
         .map(|entry| {
-            let client = client(&members);
+            let client = client(&members, entry);
             tokio::spawn(async move {
                 let opened = open(&client, entry).await;
                 for number in 0..segments {

@@ -21,6 +21,7 @@ use vulpes_jepsen::client::Said;
 use vulpes_jepsen::cluster::REALM;
 use vulpes_jepsen::wait::{until, within, PATIENCE};
 use vulpes_jepsen::wamp::Wamp;
+use vulpes_raft::ids::NodeId;
 use vulpes_raft::net::wire::{LinkError, Service, HELLO_TIMEOUT};
 
 use self::set_up::{init, shown, stranger, SetUp};
@@ -199,7 +200,7 @@ async fn garbage_and_handshakes_that_stall_leave_the_cluster_alive() -> Result<(
 }
 
 #[tokio::test]
-async fn a_member_that_was_taken_over_does_not_end_all_elections() -> Result<()> {
+async fn a_member_that_was_taken_over_speaks_only_for_itself() -> Result<()> {
     let mut set_up = SetUp::start().await?;
     let mut client = set_up.cluster.mqtt(1).await?;
     client.publish_and_wait("peers.t", "before").await?;
@@ -210,10 +211,15 @@ async fn a_member_that_was_taken_over_does_not_end_all_elections() -> Result<()>
             ((3, 1), "node 2 speaks for itself, not for node 1"),
             ((u64::MAX, 3), "node 2 speaks for itself, not for node 3"),
         ] {
-            let link = set_up.dial_as_member(2, to).await?;
+            let link = set_up.dial_as_member(2, to, Service::Raft).await?;
             for answer in member::answers(link, claim).await? {
                 ensure!(answer.contains(expected), "{claim:?} at node {to}: {answer}");
             }
+        }
+        let link = set_up.dial_as_member(2, to, Service::Sync).await?;
+        for answer in member::answers_for(link, NodeId(4 - to)).await? {
+            let expected = format!("node 2 speaks for itself, not for node {}", 4 - to);
+            ensure!(answer == expected, "at node {to}: {answer}");
         }
     }
     client.publish_and_wait("peers.t", "after").await?;

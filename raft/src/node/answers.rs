@@ -15,7 +15,10 @@ use crate::service::{Known, SyncCall, SyncReply, CALL_TIMEOUT};
 
 impl SyncNode {
     /// Answers a request of another node.
-    pub(super) async fn answer(&self, call: SyncCall) -> SyncReply {
+    pub(super) async fn answer(&self, peer: NodeId, call: SyncCall) -> SyncReply {
+        if let Err(reason) = call.check_speaker(peer) {
+            return SyncReply::Unavailable(reason);
+        }
         match call {
             SyncCall::Who => match self.inner.raft.is_initialized().await {
                 Ok(initialized) => SyncReply::Who { blank: !initialized },

@@ -94,7 +94,7 @@ fn run(seed: u64) -> Trace {
 
 /// An entry: opens, proposes in number order, repeats what is unknown, reopens when it is fenced.
 async fn publish(hand: Hand, entry: u64, chance: Chance, seen: Rc<RefCell<Seen>>) {
-    let client = hand.client();
+    let client = hand.client_of(entry);
     let mut request = 0;
     loop {
         request += 1;
@@ -133,7 +133,7 @@ async fn propose(
         tokio::time::sleep(Duration::from_millis(chance.below(60))).await;
         // A client that knows the leader, or one that has not found it yet.
         let outcomes = match chance.below(4) {
-            0 => hand.client().propose(batch.clone()).await,
+            0 => hand.client_of(entry).propose(batch.clone()).await,
             _ => client.propose(batch.clone()).await,
         };
         let outcomes = match outcomes {

@@ -26,7 +26,7 @@ fn place(outcome: &SegmentOutcome) -> Place {
 
 /// Resolves a run of segments through any member, retrying until it succeeds.
 async fn resolve(hand: &Hand, segments: Vec<SealedSegment>) -> Vec<Place> {
-    let client = hand.client();
+    let client = hand.client_of(segments[0].id.entry.0);
     let outcomes = insist(|| client.propose(segments.clone())).await;
     outcomes.iter().map(place).collect()
 }
@@ -49,7 +49,7 @@ fn every_member_takes_proposals_and_shows_one_order() {
 
         let mut last = Slot(0);
         for node in hand.running() {
-            let entry = node.id().0 * 10;
+            let entry = node.id().0;
             let opened = insist(|| node.open(NodeId(entry), 7)).await;
             assert_eq!(insist(|| node.open(NodeId(entry), 7)).await, opened);
             assert_eq!(opened.groups, groups);
@@ -79,11 +79,16 @@ fn every_member_takes_proposals_and_shows_one_order() {
 fn followers_are_woken_by_the_commit_not_by_the_heartbeat() {
     simulate(2, |hand| async move {
         hand.leader().await;
-        let opened = hand.open(1).await;
+        let mut opened = Vec::new();
+        for node in hand.running() {
+            opened.push(insist(|| node.open(node.id(), 1)).await);
+        }
         let mut slowest = Duration::ZERO;
         for number in 0..50 {
-            let proposer = hand.node(1 + number % 3).expect("runs");
-            let batch = segments(1, opened.incarnation, number..number + 1);
+            let (node, turn) = (1 + number % 3, number / 3);
+            let proposer = hand.node(node).expect("runs");
+            let incarnation = opened[node as usize - 1].incarnation;
+            let batch = segments(node, incarnation, turn..turn + 1);
             let slot = place(&insist(|| proposer.propose(batch.clone())).await[0]).slot;
             let answered = tokio::time::Instant::now();
             for node in hand.running() {
@@ -176,13 +181,13 @@ fn a_member_far_behind_gets_a_snapshot() {
 fn a_silent_entry_is_closed_and_a_heard_one_is_not() {
     simulate(5, |hand| async move {
         hand.leader().await;
-        let client = hand.client();
-        let silent = insist(|| client.open(NodeId(50), 1)).await;
+        let (quiet, client) = (hand.client_of(50), hand.client_of(60));
+        let silent = insist(|| quiet.open(NodeId(50), 1)).await;
         let heard = insist(|| client.open(NodeId(60), 1)).await;
         let closed = until_closed(&hand, NodeId(50), heard.incarnation).await;
         assert!(closed >= LEASE && closed < LEASE * 2, "{closed:?}");
-        assert_eq!(insist(|| client.renew(NodeId(50), silent.incarnation)).await, Lease::Lost);
-        let late = insist(|| client.propose(segments(50, silent.incarnation, 0..1))).await;
+        assert_eq!(insist(|| quiet.renew(NodeId(50), silent.incarnation)).await, Lease::Lost);
+        let late = insist(|| quiet.propose(segments(50, silent.incarnation, 0..1))).await;
         assert_eq!(late, [SegmentOutcome::NotOpen]);
 
         // A new leader starts all leases afresh, and then tracks them like the old one.
@@ -209,7 +214,7 @@ fn a_silent_entry_is_closed_and_a_heard_one_is_not() {
 /// How long it takes until `silent` is closed, while entry 60 is renewed.
 async fn until_closed(hand: &Hand, silent: NodeId, heard: Incarnation) -> Duration {
     let start = tokio::time::Instant::now();
-    let client = hand.client();
+    let client = hand.client_of(60);
     loop {
         assert_eq!(insist(|| client.renew(NodeId(60), heard)).await, Lease::Held);
         let status = hand.running()[0].status();
@@ -242,7 +247,7 @@ fn a_wiped_member_is_another_node() {
             let other = 1 + wiped % 3;
             hand.crash(other).await;
             tokio::time::sleep(Duration::from_secs(3)).await;
-            let alone = hand.client().open(NodeId(52), 1).await;
+            let alone = hand.client_of(52).open(NodeId(52), 1).await;
             assert!(alone.is_err(), "{alone:?}");
         });
     }
@@ -252,7 +257,7 @@ fn a_wiped_member_is_another_node() {
 fn a_follower_far_behind_is_told_so() {
     simulate(6, |hand| async move {
         hand.leader().await;
-        let client = hand.client();
+        let client = hand.client_of(50);
         let opened = insist(|| client.open(NodeId(50), 1)).await;
         let mut last = Slot(0);
         for round in 0..12 {
@@ -262,7 +267,8 @@ fn a_follower_far_behind_is_told_so() {
         let first = client.follow(Slot(1), 10, Duration::ZERO).await.expect("runs");
         assert!(matches!(first, Followed::Rows(rows) if rows.len() == 10));
         for storage in members() {
-            insist(|| client.stored(storage.node, last)).await;
+            let node = hand.node(storage.node.0).expect("runs");
+            insist(|| node.stored(storage.node, last)).await;
         }
         let behind = client.follow(Slot(1), 10, Duration::ZERO).await.expect("runs");
         let Followed::Behind { oldest } = behind else { panic!("{behind:?}") };

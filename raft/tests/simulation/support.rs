@@ -147,20 +147,25 @@ impl Hand {
         (1..=3).filter_map(|node| self.node(node)).collect()
     }
 
-    /// A client on a separate node.
+    /// A client on a separate node that is no entry.
     pub(crate) fn client(&self) -> SyncClient {
+        self.client_of(100)
+    }
+
+    /// A client on the node of an entry or a storage: nodes speak for themselves.
+    pub(crate) fn client_of(&self, node: u64) -> SyncClient {
         let config = SimConfig {
             seed: self.seed ^ 0xc11e,
             clock_ahead: 0,
             commit: Duration::from_millis(1),
         };
         let host = sim::host(config, &SimDisk::new());
-        SyncClient::new(host, identity(100, 100), members(), None)
+        SyncClient::new(host, identity(node, node), members(), None)
     }
 
     /// Opens an entry through any member, retrying until it succeeds.
     pub(crate) async fn open(&self, entry: u64) -> Opened {
-        let client = self.client();
+        let client = self.client_of(entry);
         insist(|| client.open(NodeId(entry), 1)).await
     }
 

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 use tarpc::client::{self, Config};
 use tarpc::{ClientMessage, RequestName, Response};
 use vulpes_jepsen::wait::{within, PATIENCE};
+use vulpes_raft::ids::{AdvanceSegment, Incarnation, NodeId, SegmentNumber, Shard, Slot};
 use vulpes_raft::net::rpc::Contexts;
 use vulpes_raft::net::wire::{self, Link};
+use vulpes_raft::order::SealedSegment;
 
 #[derive(Debug, Serialize, Deserialize)]
 enum RaftCall {
@@ -28,6 +30,37 @@ impl RequestName for RaftCall {
 enum RaftReply {
     Done(Bytes),
     Failed(String),
+}
+
+/// Requests to sync, up to the last one that speaks for a node.
+#[derive(Debug, Serialize, Deserialize)]
+enum SyncCall {
+    Who,
+    Propose(Vec<SealedSegment>),
+    Open { entry: NodeId, request: u64 },
+    Renew { entry: NodeId, incarnation: Incarnation },
+    Close { entry: NodeId, incarnation: Incarnation },
+    Stored { storage: NodeId, through: Slot },
+}
+
+impl RequestName for SyncCall {
+    fn name(&self) -> &str {
+        "sync"
+    }
+}
+
+/// Answers of a member, as far as they have no content.
+#[derive(Debug, Serialize, Deserialize)]
+enum SyncReply {
+    Who { blank: bool },
+    Segments(()),
+    Opened(()),
+    Lease(u8),
+    Done,
+    Groups(()),
+    Followed(()),
+    NotLeader { leader: Option<NodeId> },
+    Unavailable(String),
 }
 
 /// What is claimed: a term, and in whose name.
@@ -62,6 +95,34 @@ pub(super) async fn answers(link: Link, claim: Claim) -> Result<Vec<String>> {
         answers.push(match answer {
             RaftReply::Failed(reason) => reason,
             RaftReply::Done(answer) => format!("done: {answer:?}"),
+        });
+    }
+    Ok(answers)
+}
+
+/// What a member answers to requests in the name of another node.
+pub(super) async fn answers_for(link: Link, node: NodeId) -> Result<Vec<String>> {
+    let transport = wire::transport::<Response<SyncReply>, ClientMessage<SyncCall>>(link.stream);
+    let channel = client::new(Config::default(), transport).spawn();
+    let contexts = Contexts::default();
+    let incarnation = Incarnation(u64::MAX);
+    let id = AdvanceSegment { entry: node, incarnation, number: SegmentNumber(1) };
+    let votes = vec![NodeId(1), NodeId(2), NodeId(3)];
+    let segment = SealedSegment { id, shard: Shard(0), count: 1, length: 100, checksum: 1, votes };
+    let calls = [
+        SyncCall::Open { entry: node, request: 1 },
+        SyncCall::Renew { entry: node, incarnation },
+        SyncCall::Close { entry: node, incarnation },
+        SyncCall::Stored { storage: node, through: Slot(u64::MAX) },
+        SyncCall::Propose(vec![segment]),
+    ];
+    let mut answers = Vec::new();
+    for call in calls {
+        let called = async { Ok(channel.call(contexts.next(), call).await?) };
+        let answer = within("an answer", PATIENCE, called).await.context("no answer")?;
+        answers.push(match answer {
+            SyncReply::Unavailable(reason) => reason,
+            other => format!("{other:?}"),
         });
     }
     Ok(answers)

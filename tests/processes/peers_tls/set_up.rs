@@ -178,7 +178,12 @@ impl SetUp {
     }
 
     /// A member that has been taken over dials another.
-    pub(super) async fn dial_as_member(&self, node: u64, to: u64) -> Result<Link> {
+    pub(super) async fn dial_as_member(
+        &self,
+        node: u64,
+        to: u64,
+        service: Service,
+    ) -> Result<Link> {
         let folder = self.cluster.node(node).folder();
         let text = std::fs::read_to_string(folder.join(format!("data/node{node}/identity.toml")))?;
         let disk = text.lines().find_map(|line| line.strip_prefix("disk = \"")?.strip_suffix('"'));
@@ -188,7 +193,7 @@ impl SetUp {
         let host = Host::real();
         let host = Certificates::load(&config, host.clock.clone())?.secure(host);
         let address = self.cluster.node(to).peer().to_string();
-        Ok(wire::dial(&host, &own, &address, Service::Raft, (NodeId(to), None)).await?)
+        Ok(wire::dial(&host, &own, &address, service, (NodeId(to), None)).await?)
     }
 
     pub(super) async fn dial_plainly(
