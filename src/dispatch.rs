@@ -230,6 +230,12 @@ impl Dispatcher {
                 missed.push(Handed { slot: placed.resolution.slot, placed: weak.clone(), hits });
             }
         }
+        // What the session has missed would come behind later slots, and could not be told apart from them if the session falls
+        // behind. It reads on until it has missed nothing.
+        let is_unread = mailbox.sender.capacity() < mailbox.sender.max_capacity();
+        if is_unread && !missed.is_empty() {
+            return Err(JoinError { next });
+        }
         // Only this side fills the mailbox, so the room seen here is still there below.
         if mailbox.sender.capacity() < missed.len() {
             return Err(JoinError { next });
