@@ -69,11 +69,16 @@ pub(crate) trait Node {
         realm: &Realm,
     ) -> Result<(), OpenRefusal>;
 
-    /// What a client with this user and name may do in a realm.
-    fn permissions(&self, user: Option<&str>, client: Option<&str>, realm: &Realm) -> Permissions;
+    /// What a client with this user and name may do in a realm, as of the position of a change.
+    fn permissions(
+        &self,
+        user: Option<&str>,
+        client: Option<&str>,
+        realm: &Realm,
+    ) -> (Permissions, Position);
 
-    /// What the session's client may do; none unless the session is in the realms' state.
-    fn own_permissions(&self) -> Option<Permissions>;
+    /// What the session's client may do, as of the position of a change; none unless the session is in the realms' state.
+    fn own_permissions(&self) -> Option<(Permissions, Position)>;
 
     /// What the session's client could do at a position up to that of the last change; none unless the session is in the
     /// realms' state.

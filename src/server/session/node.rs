@@ -105,12 +105,21 @@ impl Node for AtNode<'_> {
         }
     }
 
-    fn permissions(&self, user: Option<&str>, client: Option<&str>, realm: &Realm) -> Permissions {
-        self.clients.realm_states.with(|realms| realms.permissions(user, client, realm))
+    fn permissions(
+        &self,
+        user: Option<&str>,
+        client: Option<&str>,
+        realm: &Realm,
+    ) -> (Permissions, Position) {
+        self.clients
+            .realm_states
+            .with(|realms| (realms.permissions(user, client, realm), realms.access_changed()))
     }
 
-    fn own_permissions(&self) -> Option<Permissions> {
-        self.clients.realm_states.with(|realms| realms.permissions_of(self.session))
+    fn own_permissions(&self) -> Option<(Permissions, Position)> {
+        self.clients
+            .realm_states
+            .with(|realms| Some((realms.permissions_of(self.session)?, realms.access_changed())))
     }
 
     fn past_permissions(&self, at: Position) -> Option<PastPermissions> {

@@ -25,8 +25,8 @@ impl<G: Gate, R> Core<G, R> {
         node: &impl Node,
     ) -> Result<(), OpenRefusal> {
         node.admit(user, join.client.as_deref(), realm)?;
-        self.sight.changed(node.access_changed());
-        let mut may = node.permissions(user, join.client.as_deref(), realm);
+        let (mut may, changed) = node.permissions(user, join.client.as_deref(), realm);
+        self.sight.changed(changed);
         let allowed = |will: &Will| may.allow_publish(&will.topic, will.retain);
         if !join.will.as_ref().is_none_or(allowed) {
             return Err(OpenRefusal::WillNotAllowed);
@@ -37,14 +37,14 @@ impl<G: Gate, R> Core<G, R> {
 
     /// Takes the newest permissions that the node knows: at least those at every position that the session has read.
     pub(super) fn follow_rules(&mut self, node: &impl Node) {
-        let changed = node.access_changed();
-        if changed == self.sight.newest() || !self.listens() || planted(Mutant::KeepOldRules) {
+        let newest = node.access_changed();
+        if newest == self.sight.newest() || !self.listens() || planted(Mutant::KeepOldRules) {
             return;
         }
-        let may = match node.own_permissions() {
+        let (may, changed) = match node.own_permissions() {
             Some(may) => may,
             // It is over, and has not learned that yet.
-            None if self.is_open() => Permissions::nothing(),
+            None if self.is_open() => (Permissions::nothing(), newest),
             None => return,
         };
         *self.gate.permissions() = may;

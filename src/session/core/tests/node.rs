@@ -170,12 +170,19 @@ impl Node for AtNode<'_> {
         Ok(())
     }
 
-    fn permissions(&self, user: Option<&str>, client: Option<&str>, of: &Realm) -> Permissions {
-        self.shared.realms.permissions(user, client, of)
+    fn permissions(
+        &self,
+        user: Option<&str>,
+        client: Option<&str>,
+        of: &Realm,
+    ) -> (Permissions, Position) {
+        let realms = &self.shared.realms;
+        (realms.permissions(user, client, of), realms.access_changed())
     }
 
-    fn own_permissions(&self) -> Option<Permissions> {
-        self.shared.realms.permissions_of(self.session)
+    fn own_permissions(&self) -> Option<(Permissions, Position)> {
+        let realms = &self.shared.realms;
+        Some((realms.permissions_of(self.session)?, realms.access_changed()))
     }
 
     fn past_permissions(&self, at: Position) -> Option<PastPermissions> {
