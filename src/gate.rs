@@ -115,6 +115,8 @@ pub struct Resumed {
     /// Earlier sessions left something.
     pub present: bool,
     pub in_flight: Vec<InFlight>,
+    /// Packet identifiers of publishes of QoS 2 whose exchange is not complete.
+    pub received: Vec<u16>,
     pub filters: Vec<(String, PersistentSubscription, Position)>,
     /// Events before this position are from the offline period.
     pub back_at: Position,

@@ -92,6 +92,12 @@ impl PersistentSession {
 }
 
 impl PersistentState {
+    /// Packet identifiers of publishes of QoS 2 whose exchange is not complete.
+    #[must_use]
+    pub fn received(&self) -> Vec<u16> {
+        self.received.iter().copied().collect()
+    }
+
     /// The lowest position in the log that the client still needs.
     fn wanted(&self) -> Option<Position> {
         let progress = &self.persistent.progress;
@@ -192,9 +198,7 @@ impl PersistentTable {
     }
 
     pub(super) fn received(&self, name: &Name) -> Vec<u16> {
-        self.states
-            .get(name)
-            .map_or_else(Vec::new, |state| state.received.iter().copied().collect())
+        self.states.get(name).map_or_else(Vec::new, PersistentState::received)
     }
 
     fn has_room_for(&self, name: &Name, filters: &[(String, PersistentSubscription)]) -> bool {

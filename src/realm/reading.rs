@@ -103,7 +103,9 @@ impl Realms {
         let mut unread: Vec<Unread> = Vec::new();
         for event in segment.events().filter(|event| !event.act.is_empty()) {
             let terms = match Act::decode(&event.act) {
-                Some(Act::Publish(terms) | Act::Granted { terms, .. }) => terms,
+                Some(
+                    Act::Publish(terms) | Act::Granted { terms, .. } | Act::Once { terms, .. },
+                ) => terms,
                 _ => continue,
             };
             let (realm, topic) = &segment.topics()[event.topic as usize];

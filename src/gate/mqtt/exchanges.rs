@@ -7,7 +7,7 @@
 //! Invariant: while a packet identifier stands for a publish, another PUBLISH with it publishes nothing (MQTT-4.3.3-10).
 //! PUBRECs are in the order of the publishes (MQTT-4.6.0-3).
 //!
-//! Deliberately absent: what earlier connections of a persistent session have begun, which the realms' state knows.
+//! Deliberately absent: how long the identifiers of a persistent session are known, which the realms' state decides.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,9 +26,17 @@ pub(super) enum Stage {
 /// What a PUBREC says.
 pub(super) type Receipt = Result<(), Violation>;
 
+/// An exchange.
+#[derive(Debug, Clone, Copy)]
+struct Exchange {
+    stage: Stage,
+    /// Its PUBLISH came on this connection, so it counts towards the Receive Maximum (MQTT 5 section 4.9).
+    counts: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
-    stages: BTreeMap<u16, Stage>,
+    all: BTreeMap<u16, Exchange>,
     /// Publishes without a PUBREC, in their order, with what it will say once that is known.
     unreceived: VecDeque<(u16, Option<Receipt>)>,
     /// The number of the first of them.
@@ -36,16 +44,27 @@ pub(super) struct Exchanges {
 }
 
 impl Exchanges {
+    /// Takes over publishes that were received on earlier connections of the session.
+    pub(super) fn resume(&mut self, received: Vec<u16>) {
+        let exchange = Exchange { stage: Stage::Received, counts: false };
+        self.all.extend(received.into_iter().map(|packet_id| (packet_id, exchange)));
+    }
+
     /// How far the exchange with this packet identifier has come, if there is one.
     pub(super) fn stage(&self, packet_id: u16) -> Option<Stage> {
-        self.stages.get(&packet_id).copied()
+        self.all.get(&packet_id).map(|exchange| exchange.stage)
     }
 
     /// A publish begins; returns its number.
     pub(super) fn begin(&mut self, packet_id: u16) -> u64 {
-        self.stages.insert(packet_id, Stage::Publishing);
+        self.begin_aside(packet_id);
         self.unreceived.push_back((packet_id, None));
         self.first + self.unreceived.len() as u64 - 1
+    }
+
+    /// A publish begins whose PUBREC the others do not wait for: it may be decided much later.
+    pub(super) fn begin_aside(&mut self, packet_id: u16) {
+        self.all.insert(packet_id, Exchange { stage: Stage::Publishing, counts: true });
     }
 
     /// It is known what a publish's PUBREC says.
@@ -62,26 +81,37 @@ impl Exchanges {
         let (packet_id, receipt) = self.unreceived.pop_front()?;
         self.first += 1;
         let receipt = receipt?;
-        match receipt {
-            Ok(()) => self.stages.insert(packet_id, Stage::Received),
-            // A PUBREC with an error ends the exchange (MQTT 5 section 4.3.3).
-            Err(_) => self.stages.remove(&packet_id),
-        };
+        self.received(packet_id, &receipt);
         Some((packet_id, receipt))
+    }
+
+    /// A PUBREC is sent.
+    pub(super) fn received(&mut self, packet_id: u16, receipt: &Receipt) {
+        match receipt {
+            Ok(()) => self.advance(packet_id, Stage::Received),
+            // A PUBREC with an error ends the exchange (MQTT 5 section 4.3.3).
+            Err(_) => drop(self.all.remove(&packet_id)),
+        }
     }
 
     /// All nodes have to know that the exchange completes.
     pub(super) fn completing(&mut self, packet_id: u16) {
-        self.stages.insert(packet_id, Stage::Completing);
+        self.advance(packet_id, Stage::Completing);
     }
 
-    /// The exchange is complete; returns whether there was one.
+    fn advance(&mut self, packet_id: u16, stage: Stage) {
+        if let Some(exchange) = self.all.get_mut(&packet_id) {
+            exchange.stage = stage;
+        }
+    }
+
+    /// The exchange is complete; returns whether it counted.
     pub(super) fn complete(&mut self, packet_id: u16) -> bool {
-        self.stages.remove(&packet_id).is_some()
+        self.all.remove(&packet_id).is_some_and(|exchange| exchange.counts)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.stages.is_empty()
+        self.all.is_empty()
     }
 }
 
@@ -109,6 +139,11 @@ mod tests {
         assert_eq!(exchanges.begin(3), 3);
         exchanges.completing(7);
         assert!(exchanges.complete(7) && !exchanges.complete(7) && exchanges.complete(5));
+        exchanges.resume(vec![1, 2]);
+        assert_eq!((exchanges.stage(2), exchanges.complete(2)), (Some(Stage::Received), false));
+        exchanges.completing(1);
+        assert_eq!((exchanges.stage(1), exchanges.complete(1)), (Some(Stage::Completing), false));
+        exchanges.begin_aside(4);
         exchanges.settle(9, Ok(()));
         exchanges.settle(0, Ok(()));
         assert_eq!((exchanges.next_receipt(), exchanges.is_empty()), (None, false));

@@ -39,6 +39,8 @@ enum Reply {
     Puback(u16),
     /// A PUBREC for the publish of this number.
     Pubrec(u64),
+    /// A PUBREC for this packet identifier, which those of others overtake.
+    PubrecAside(u16),
     /// A PUBCOMP for this packet identifier.
     Pubcomp(u16),
 }
@@ -75,7 +77,7 @@ pub(crate) struct Publishes {
     begins: u64,
     /// Undecided conditional publishes, stored or not.
     undecided: Waits<Reply>,
-    /// How many want an answer, and are not complete.
+    /// How many count towards the Receive Maximum: of QoS 1 in MQTT 5, and of QoS 2.
     waiting: usize,
     /// There once the client publishes with QoS 2.
     twice: Option<Box<ExactlyOnce>>,
@@ -100,6 +102,13 @@ impl Publishes {
             undecided: Waits::default(),
             waiting: 0,
             twice: None,
+        }
+    }
+
+    /// Takes over publishes of QoS 2 that were received on earlier connections of the session.
+    pub(crate) fn resume(&mut self, received: Vec<u16>) {
+        if !received.is_empty() {
+            self.twice.get_or_insert_default().exchanges.resume(received);
         }
     }
 
@@ -139,7 +148,8 @@ impl Publishes {
         (qos, packet_id): (Qos, u16),
         outcome: Outcome,
     ) -> Result<(), Violation> {
-        let reply = self.reply(qos, packet_id)?;
+        let is_conditional = matches!(outcome, Outcome::Conditional(_));
+        let reply = self.reply((qos, packet_id), is_conditional)?;
         self.push(reply, outcome);
         Ok(())
     }
@@ -164,7 +174,7 @@ impl Publishes {
         why: Violation,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let reply = self.reply(qos, packet_id)?;
+        let reply = self.reply((qos, packet_id), false)?;
         self.unanswered.push_back(Unanswered::Refused { reply, why: Box::new(why) });
         self.settle_refused(out)
     }
@@ -181,11 +191,7 @@ impl Publishes {
         match twice.exchanges.stage(packet_id) {
             Some(Stage::Publishing) => Err(Violation::protocol("a PUBREL before its PUBREC")),
             Some(Stage::Completing) => Ok(false),
-            stage if known_to_all => {
-                if stage.is_none() {
-                    self.count()?;
-                }
-                let twice = self.twice.get_or_insert_default();
+            Some(Stage::Received) if known_to_all => {
                 twice.exchanges.completing(packet_id);
                 self.push(Reply::Pubcomp(packet_id), Outcome::Once);
                 Ok(true)
@@ -200,30 +206,33 @@ impl Publishes {
 
     fn complete(&mut self, packet_id: u16, out: &mut Outbox) -> Result<(), Violation> {
         if let Some(twice) = &mut self.twice {
-            twice.exchanges.complete(packet_id);
+            self.waiting -= usize::from(twice.exchanges.complete(packet_id));
             if twice.exchanges.is_empty() && twice.undecided.is_empty() {
                 self.twice = None;
             }
         }
-        self.waiting -= 1;
         out.put(|output| write_pubcomp(self.version, packet_id, true, output))
     }
 
-    fn reply(&mut self, qos: Qos, packet_id: u16) -> Result<Reply, Violation> {
+    fn reply(
+        &mut self,
+        (qos, packet_id): (Qos, u16),
+        is_conditional: bool,
+    ) -> Result<Reply, Violation> {
+        if qos == Qos::ExactlyOnce || qos == Qos::AtLeastOnce && self.version.is_5() {
+            self.count()?;
+        }
         Ok(match qos {
             Qos::AtMostOnce => Reply::None,
-            Qos::AtLeastOnce if !self.version.is_5() => {
-                self.waiting += 1;
-                Reply::Puback(packet_id)
-            }
-            Qos::AtLeastOnce => {
-                self.count()?;
-                Reply::Puback(packet_id)
-            }
+            Qos::AtLeastOnce => Reply::Puback(packet_id),
             Qos::ExactlyOnce => {
-                self.count()?;
-                let twice = self.twice.get_or_insert_default();
-                Reply::Pubrec(twice.exchanges.begin(packet_id))
+                let exchanges = &mut self.twice.get_or_insert_default().exchanges;
+                if is_conditional {
+                    exchanges.begin_aside(packet_id);
+                    Reply::PubrecAside(packet_id)
+                } else {
+                    Reply::Pubrec(exchanges.begin(packet_id))
+                }
             }
         })
     }
@@ -289,9 +298,10 @@ impl Publishes {
         let Some(error) = error else { return self.succeeded(reply, out) };
         match (error, reply) {
             (_, Reply::None) => Ok(()),
-            (PublishError::NotStored, Reply::Puback(_) | Reply::Pubrec(_))
-                if self.version.is_5() =>
-            {
+            (
+                PublishError::NotStored,
+                Reply::Puback(_) | Reply::Pubrec(_) | Reply::PubrecAside(_),
+            ) if self.version.is_5() => {
                 let text = PublishError::NotStored.to_string();
                 self.refused(reply, Violation::new(Reason::Unspecified, text), out)
             }
@@ -303,10 +313,11 @@ impl Publishes {
         match reply {
             Reply::None => Ok(()),
             Reply::Puback(packet_id) => {
-                self.waiting -= 1;
+                self.waiting -= usize::from(self.version.is_5());
                 out.put(|output| write_puback(self.version, packet_id, None, output))
             }
             Reply::Pubrec(number) => self.receipt(number, Ok(()), out),
+            Reply::PubrecAside(packet_id) => self.receipt_aside(packet_id, Ok(()), out),
             Reply::Pubcomp(packet_id) => self.complete(packet_id, out),
         }
     }
@@ -315,13 +326,14 @@ impl Publishes {
         match reply {
             Reply::None => Ok(()),
             Reply::Puback(packet_id) => {
-                self.waiting -= 1;
+                self.waiting -= usize::from(self.version.is_5());
                 let text = self.explain.then_some(why.text.as_ref());
                 out.put_explained(text, |text, output| {
                     write_puback(self.version, packet_id, Some((&why, text.is_some())), output);
                 })
             }
             Reply::Pubrec(number) => self.receipt(number, Err(why), out),
+            Reply::PubrecAside(packet_id) => self.receipt_aside(packet_id, Err(why), out),
             // The session is over: the client sends its PUBREL again in the next one.
             Reply::Pubcomp(_) => Err(why),
         }
@@ -334,23 +346,42 @@ impl Publishes {
         receipt: Receipt,
         out: &mut Outbox,
     ) -> Result<(), Violation> {
-        let twice = self.twice.get_or_insert_default();
-        twice.exchanges.settle(number, receipt);
-        while let Some((packet_id, receipt)) = twice.exchanges.next_receipt() {
-            let Err(why) = receipt else {
-                out.put(|output| write_pubrec(self.version, packet_id, None, output))?;
-                continue;
-            };
-            if !self.version.is_5() {
-                return Err(why);
-            }
-            self.waiting -= 1;
-            let text = self.explain.then_some(why.text.as_ref());
-            out.put_explained(text, |text, output| {
-                write_pubrec(self.version, packet_id, Some((&why, text.is_some())), output);
-            })?;
+        self.twice.get_or_insert_default().exchanges.settle(number, receipt);
+        while let Some((packet_id, receipt)) =
+            self.twice.as_mut().and_then(|twice| twice.exchanges.next_receipt())
+        {
+            self.write_receipt(packet_id, receipt, out)?;
         }
         Ok(())
+    }
+
+    fn receipt_aside(
+        &mut self,
+        packet_id: u16,
+        receipt: Receipt,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        self.twice.get_or_insert_default().exchanges.received(packet_id, &receipt);
+        self.write_receipt(packet_id, receipt, out)
+    }
+
+    fn write_receipt(
+        &mut self,
+        packet_id: u16,
+        receipt: Receipt,
+        out: &mut Outbox,
+    ) -> Result<(), Violation> {
+        let Err(why) = receipt else {
+            return out.put(|output| write_pubrec(self.version, packet_id, None, output));
+        };
+        self.waiting -= 1;
+        if !self.version.is_5() {
+            return Err(why);
+        }
+        let text = self.explain.then_some(why.text.as_ref());
+        out.put_explained(text, |text, output| {
+            write_pubrec(self.version, packet_id, Some((&why, text.is_some())), output);
+        })
     }
 
     fn settle_refused(&mut self, out: &mut Outbox) -> Result<(), Violation> {

@@ -78,6 +78,7 @@ impl Session {
     pub(crate) fn resume(&mut self, resumed: Resumed, out: &mut Outbox) {
         self.is_persistent = true;
         self.back_at = resumed.back_at;
+        self.publishes.resume(resumed.received);
         self.window.resume(&resumed.in_flight);
         self.subscriptions.resume(resumed.filters, out);
     }

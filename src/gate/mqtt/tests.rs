@@ -9,7 +9,8 @@
 //! deliver T qQ by S to 1,2 X          an event (77 is the session itself, 78 an earlier one of its client);
 //!                                     also: change, an event to be retained; retained, a retained value
 //! cursor 7 first T qQ by S to 1,2 X   the event at position 7 at the session's cursor; also: doubtful, again:PACKETID
-//! resume 5 7:1,9:2 a/b@4q1            a persistent session continues: back at 5, in flight, filters; also: keeps, a new one
+//! resume 5 7:1,9:2 a/b@4q1            a persistent session continues: back at 5, in flight, filters, with received:PACKETID a
+//!                                     publish of QoS 2 that is not complete; also: keeps, a new one
 //! noted / noroom                      the oldest filter change is done, or there was no room for it
 //! givesup 2                           the message under this identifier may not be seen any more
 //! leaves 7:1                          the messages in flight for later sessions
@@ -218,7 +219,9 @@ fn resume_line(gate: &mut MqttGate, present: bool, words: &[&str]) {
         let (position, packet_id) = (position.parse().unwrap(), packet_id.parse().unwrap());
         Some(InFlight { position: Position(position), packet_id })
     });
-    let filters = words.map(|filter| {
+    let received = words.clone().filter_map(|word| word.strip_prefix("received:")?.parse().ok());
+    let received = received.collect();
+    let filters = words.filter(|word| !word.starts_with("received:")).map(|filter| {
         let (text, rest) = filter.split_once('@').unwrap();
         let (from, qos) = rest.split_once('q').unwrap();
         let persistent = PersistentSubscription {
@@ -234,6 +237,7 @@ fn resume_line(gate: &mut MqttGate, present: bool, words: &[&str]) {
     gate.resume(Resumed {
         present,
         in_flight: in_flight.collect(),
+        received,
         filters: filters.collect(),
         back_at: Position(back_at),
     });

@@ -89,6 +89,22 @@ fn a_publish_changes_its_topic_once() {
     assert_eq!(story.value("once"), json("5"));
 }
 
+/// Otherwise it is decoded while everybody else waits for the state.
+#[test]
+fn what_a_publish_is_merged_into_is_read_ahead() {
+    let mut story = Story::at_entries();
+    story.event(1, attach(11, false, 60));
+    story.event(1, event(12, "once", r#"{"a":1,"b":2}"#));
+    let terms = Terms { merge: true, ..Terms::default() };
+    let act = Act::Once { packet_id: 1, terms }.encode();
+    let mut open = OpenSegment::default();
+    open.push(&Event { act, ..event(11, "once", r#"{"c":3}"#) }).unwrap();
+    let (entry, incarnation) = (NodeId(1), Incarnation(1));
+    let id = AdvanceSegment { entry, incarnation, number: SegmentNumber(99) };
+    let segment = Segment::parse(open.seal(id, Shard(0)).body).unwrap();
+    assert_eq!(story.realms.unread(&segment).len(), 1);
+}
+
 #[test]
 fn exchanges_end_with_their_persistent_session() {
     let mut story = Story::at_entries();

@@ -152,7 +152,9 @@ impl<G: Gate, R> Core<G, R> {
         let filter = |(text, filter): (String, crate::realm::PersistentFilter)| {
             (text, filter.subscription, filter.from)
         };
+        let received = found.received();
         self.gate.resume(Resumed {
+            received,
             present: found.persistent.resumed,
             in_flight: found.persistent.progress.in_flight,
             filters: found.filters.into_iter().map(filter).collect(),
